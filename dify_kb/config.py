@@ -1,0 +1,182 @@
+"""Where the server is and how long to wait: every default with its unit and its reason."""
+
+from __future__ import annotations
+
+import os
+from urllib.parse import urlsplit
+
+import attrs
+from attrs import field, frozen
+
+from .errors import ConfigError
+
+
+@frozen(kw_only=True)
+class Timeout:
+    """How long one attempt may take, in seconds. Waiting for a turn is not part of it."""
+
+    connect: float = 10.0
+    """Until the connection stands, TLS included."""
+
+    read: float = 30.0
+    """For a GET, from the request to the end of the reply: a page of 100 documents takes an idle
+    server 0.2 s, an overloaded one seconds (measured)."""
+
+    answer: float = 120.0
+    """For a call that changes something, from its last byte to the end of the reply. A create
+    that times out has probably happened (400 of 400, measured), so patience is cheaper."""
+
+    progress: float = 30.0
+    """While a body is sent: no block was taken for so long."""
+
+
+@frozen(kw_only=True)
+class Retry:
+    """How often and when to try again. Delays are drawn evenly from 0 to their bound (full
+    jitter), in seconds.
+    """
+
+    reads: int = 6
+    """Attempts of a call that only reads."""
+
+    idempotent: int = 5
+    """Attempts of a call that can be repeated without changing more."""
+
+    writes: int = 4
+    """Attempts of a call that creates; only after failures that changed nothing."""
+
+    throttled: int = 10
+    """Attempts while the server says to come back later (429, 503, 403 rate limit)."""
+
+    server_errors: int = 3
+    """Attempts when a read meets a 500, which is often not a passing one."""
+
+    base: float = 0.25
+    """Bound of the first delay; it doubles each time."""
+
+    longest: float = 20.0
+    """Bound of any delay."""
+
+    overload_base: float = 2.0
+    """Bound of the first delay after 429 or 503."""
+
+    overload_shortest: float = 0.5
+    """Least delay after 429 or 503."""
+
+    overload_longest: float = 60.0
+    """Bound of any delay after 429 or 503."""
+
+    hint_longest: float = 300.0
+    """A `Retry-After` beyond this is cut to it."""
+
+    quota: float = 8.0
+    """Bound of the delay after a 403 rate limit; it counts refused calls, over a minute."""
+
+
+@frozen(kw_only=True)
+class Watch:
+    """How indexing is followed, in seconds."""
+
+    first: float = 0.5
+    """Until the first look."""
+
+    growth: float = 1.5
+    """Each interval is so many times the one before while nothing moves."""
+
+    longest: float = 15.0
+    """The longest interval: a default 1.12.1 server indexes a document every 2 s (measured)."""
+
+    settle: tuple[float, ...] = (1.0, 3.0, 10.0)
+    """When to look for a document whose create was not answered."""
+
+
+@frozen(kw_only=True)
+class Policy:
+    """Every time that the client waits; tests scale it down."""
+
+    timeout: Timeout = field(factory=Timeout)
+    retry: Retry = field(factory=Retry)
+    watch: Watch = field(factory=Watch)
+
+    def scaled(self, factor: float) -> Policy:
+        """Multiply the delays (not the timeouts) by `factor`."""
+        retry, watch = self.retry, self.watch
+        return attrs.evolve(
+            self,
+            retry=attrs.evolve(
+                retry,
+                base=retry.base * factor,
+                longest=retry.longest * factor,
+                overload_base=retry.overload_base * factor,
+                overload_shortest=retry.overload_shortest * factor,
+                overload_longest=retry.overload_longest * factor,
+                quota=retry.quota * factor,
+            ),
+            watch=attrs.evolve(
+                watch,
+                first=watch.first * factor,
+                longest=watch.longest * factor,
+                settle=tuple(delay * factor for delay in watch.settle),
+            ),
+        )
+
+
+DEFAULT_CONCURRENCY = 8
+"""Requests in flight, and so connections: a default API process serves 10 connections, and an
+11th waits about 5 s for an idle one to close (measured on 1.4.3)."""
+
+KEEP_ALIVE = 2.5
+"""Seconds that an idle connection is kept, so that other clients of a default server get one."""
+
+
+@frozen(kw_only=True)
+class Config:
+    """The address and the key of one server."""
+
+    base_url: str
+    api_key: str = field(repr=False)
+
+    @classmethod
+    def read(cls, base_url: str | None, api_key: str | None) -> Config:
+        """Take what is given, else `DIFY_BASE_URL` and `DIFY_API_KEY`.
+
+        Raises:
+            ConfigError: nothing was found, or the address is none. There is no default host:
+                documents must not leave for a cloud by accident.
+        """
+        base_url = base_url or os.environ.get("DIFY_BASE_URL")
+        api_key = api_key or os.environ.get("DIFY_API_KEY")
+        if not base_url:
+            raise ConfigError(
+                "No server is named.",
+                hint="Pass base_url (--url), or set DIFY_BASE_URL, e.g. https://dify.example/v1;"
+                " emulator:PATH starts the embedded server.",
+            )
+        if not api_key:
+            raise ConfigError(
+                f"No API key for {base_url}.",
+                hint="Pass api_key (--api-key), or set DIFY_API_KEY, to a knowledge key"
+                " (dataset-…).",
+            )
+        if not api_key.isascii() or not api_key.isprintable() or " " in api_key:
+            raise ConfigError(
+                "The API key holds characters that no key has.",
+                hint="Copy it again; it looks like dataset-… and has no spaces.",
+            )
+        return cls(base_url=_normal(base_url), api_key=api_key)
+
+
+def _normal(base_url: str) -> str:
+    """Take an address with or without `/v1`, with or without a slash at its end."""
+    parts = urlsplit(base_url.strip())
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        raise ConfigError(
+            f"{base_url!r} is no address of a server.",
+            hint="It should look like https://dify.example/v1.",
+        )
+    if parts.username or parts.password:
+        raise ConfigError(
+            "The address holds a user name or a password.", hint="Pass the key as api_key."
+        )
+    path = parts.path.rstrip("/")
+    return f"{parts.scheme}://{parts.netloc}{path if path.endswith('/v1') else f'{path}/v1'}"
