@@ -1,0 +1,124 @@
+"""Knowledge bases, which the API calls datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from attrs import field, frozen
+
+from ._base import UNSET, OpenEnum, Unset
+from .retrieval import RerankingMode, RerankingModel, RetrievalModel, SearchMethod, Weights
+
+
+class IndexingTechnique(OpenEnum):
+    """How chunks are indexed: by an embedding model, or by keywords alone."""
+
+    HIGH_QUALITY = "high_quality"
+    ECONOMY = "economy"
+
+
+class Permission(OpenEnum):
+    """Who in the workspace sees a dataset."""
+
+    ONLY_ME = "only_me"
+    ALL_TEAM_MEMBERS = "all_team_members"
+    PARTIAL_MEMBERS = "partial_members"
+
+
+class DocForm(OpenEnum):
+    """What the chunks of a dataset are; fixed by its first document."""
+
+    TEXT = "text_model"
+    HIERARCHICAL = "hierarchical_model"
+    QA = "qa_model"
+
+
+@frozen(kw_only=True)
+class StoredRetrievalModel:
+    """The retrieval settings that a dataset keeps, as it shows them."""
+
+    search_method: SearchMethod | None = None
+    reranking_enable: bool | None = None
+    reranking_mode: RerankingMode | None = None
+    reranking_model: RerankingModel | None = None
+    weights: Weights | None = None
+    top_k: int | None = None
+    score_threshold_enabled: bool | None = None
+    score_threshold: float | None = None
+    extra: Mapping[str, object] = field(factory=dict)
+
+
+@frozen(kw_only=True)
+class Dataset:
+    """A knowledge base.
+
+    Fields with a default are missing or null on some versions. `word_count` counts characters.
+    Checked against recordings of 1.4.3, 1.8.1 and 1.12.1 and the published API of 1.16.
+    """
+
+    id: str
+    name: str
+    description: str | None
+    provider: str
+    permission: Permission
+    data_source_type: str | None
+    indexing_technique: IndexingTechnique | None
+    app_count: int
+    document_count: int
+    word_count: int
+    created_by: str
+    created_at: datetime
+    updated_by: str | None
+    updated_at: datetime
+    embedding_model: str | None
+    embedding_model_provider: str | None
+    embedding_available: bool | None
+    retrieval_model_dict: StoredRetrievalModel | None
+    tags: Sequence[Mapping[str, object]]
+    doc_form: DocForm | None
+    external_knowledge_info: Mapping[str, object] | None
+    external_retrieval_model: Mapping[str, object] | None
+    doc_metadata: Sequence[Mapping[str, object]] | None
+    built_in_field_enabled: bool
+    author_name: str | None = None
+    summary_index_setting: Mapping[str, object] | None = None
+    pipeline_id: str | None = None
+    runtime_mode: str | None = None
+    chunk_structure: str | None = None
+    icon_info: Mapping[str, object] | None = None
+    is_published: bool | None = None
+    total_documents: int | None = None
+    total_available_documents: int | None = None
+    enable_api: bool | None = None
+    is_multimodal: bool | None = None
+    maintainer: str | None = None
+    partial_member_list: Sequence[str] | None = None
+    extra: Mapping[str, object] = field(factory=dict)
+
+
+@frozen(kw_only=True)
+class CreateDataset:
+    """Request: a new, empty knowledge base."""
+
+    name: str
+    description: str | Unset = UNSET
+    indexing_technique: IndexingTechnique | Unset | None = UNSET
+    permission: Permission | Unset = UNSET
+    provider: str | Unset = UNSET
+    external_knowledge_api_id: str | Unset = UNSET
+    external_knowledge_id: str | Unset = UNSET
+    embedding_model: str | Unset = UNSET
+    embedding_model_provider: str | Unset = UNSET
+    retrieval_model: RetrievalModel | Unset = UNSET
+
+
+@frozen(kw_only=True)
+class ListDatasets:
+    """Query of the dataset list."""
+
+    page: int = 1
+    limit: int = 20
+    keyword: str | Unset = UNSET
+    tag_ids: Sequence[str] | Unset = UNSET
+    include_all: bool | Unset = UNSET

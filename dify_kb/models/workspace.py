@@ -1,0 +1,67 @@
+"""The models that a workspace offers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from attrs import field, frozen
+
+from ._base import OpenEnum
+
+
+class ModelType(OpenEnum):
+    """What a model does."""
+
+    TEXT_EMBEDDING = "text-embedding"
+    RERANK = "rerank"
+    LLM = "llm"
+    TTS = "tts"
+    SPEECH2TEXT = "speech2text"
+    MODERATION = "moderation"
+
+
+@frozen(kw_only=True)
+class ModelRef:
+    """A model by the full id of its provider, e.g. `langgenius/openai/openai`, and its name.
+
+    Short provider ids are stored as they are on some paths, after which the server calls the
+    model unavailable (reference.md §1.13); take both from `workspace.models`.
+    """
+
+    provider: str
+    model: str
+
+
+@frozen(kw_only=True)
+class ProviderModel:
+    """A model as its provider lists it."""
+
+    model: str
+    model_type: str | None = None
+    status: str | None = None
+    deprecated: bool = False
+    label: Mapping[str, object] | None = None
+    model_properties: Mapping[str, object] | None = None
+    extra: Mapping[str, object] = field(factory=dict)
+
+
+@frozen(kw_only=True)
+class ModelProvider:
+    """A provider and its active models. Checked against reference.md §1.13."""
+
+    provider: str
+    models: Sequence[ProviderModel]
+    status: str | None = None
+    label: Mapping[str, object] | None = None
+    extra: Mapping[str, object] = field(factory=dict)
+
+    def refs(self) -> Sequence[ModelRef]:
+        """Name each model as dataset and document calls take it."""
+        return [ModelRef(provider=self.provider, model=model.model) for model in self.models]
+
+
+@frozen(kw_only=True)
+class ModelProviders:
+    """Answer of the model list."""
+
+    data: Sequence[ModelProvider]
