@@ -1,0 +1,196 @@
+"""Models to JSON and back, by one converter.
+
+A tolerant reader: unknown fields go to `extra`, unknown words stay (`OpenEnum`), times come as
+ints, floats or ISO text. A strict writer: `UNSET` is left out, None is null.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import operator
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
+
+import attrs
+import cattrs
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
+
+from dify_kb.models import UNSET, File, OpenEnum
+
+T = TypeVar("T")
+
+
+class DecodeError(ValueError):
+    """What came is not what was expected; the text names the JSON path."""
+
+
+def encode(model: object) -> object:
+    """Turn a model into what `json.dumps` takes."""
+    return _converter.unstructure(model)
+
+
+def fields(model: object) -> dict[str, object]:
+    """Turn a model into its fields, named as on the wire."""
+    return cast("dict[str, object]", encode(model))
+
+
+def dumps(model: object) -> bytes:
+    """Turn a model into JSON."""
+    return json.dumps(encode(model), ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def query(model: object) -> list[tuple[str, str]]:
+    """Turn a model into query parameters; a list repeats its name."""
+    return [
+        (name, _word(item))
+        for name, value in fields(model).items()
+        for item in (value if isinstance(value, list) else [value])
+    ]
+
+
+def decode(shape: type[T], value: object) -> T:
+    """Turn parsed JSON into a model.
+
+    Raises:
+        DecodeError: a field that every server sends is missing or of another type.
+    """
+    try:
+        return _converter.structure(value, shape)
+    except (cattrs.BaseValidationError, TypeError, ValueError, AttributeError) as error:
+        raise DecodeError("; ".join(cattrs.transform_error(error)[:3])) from error
+
+
+def loads(shape: type[T], body: bytes) -> T:
+    """Turn JSON into a model.
+
+    Raises:
+        DecodeError: not JSON, or not of this shape.
+    """
+    try:
+        value = json.loads(body)
+    except ValueError as error:
+        raise DecodeError(f"not JSON: {error}") from error
+    return decode(shape, value)
+
+
+def _word(value: object) -> str:
+    return json.dumps(value) if isinstance(value, bool) else str(value)
+
+
+def _text(value: object, _: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, got {type(value).__name__}")
+    return value
+
+
+def _enum(value: object, shape: type[OpenEnum]) -> OpenEnum:
+    return shape(_text(value, shape))
+
+
+def _integer(value: object, _: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError(f"expected a number, got {type(value).__name__}")
+    return int(value)
+
+
+def _number(value: object, _: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError(f"expected a number, got {type(value).__name__}")
+    return float(value)
+
+
+def _flag(value: object, _: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"expected true or false, got {type(value).__name__}")
+    return value
+
+
+def _mapping(value: object, _: object) -> Mapping[str, object]:
+    if not isinstance(value, dict):
+        raise TypeError(f"expected an object, got {type(value).__name__}")
+    return cast("Mapping[str, object]", value)
+
+
+def _time(value: object, _: object) -> datetime:
+    if isinstance(value, str) and "-" in value[1:]:
+        time = datetime.fromisoformat(value)
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    return datetime.fromtimestamp(_number(value, float), UTC)
+
+
+def _seconds(value: datetime) -> int | float:
+    seconds = value.timestamp()
+    return int(seconds) if seconds.is_integer() else seconds
+
+
+def _may_be_unset(shape: object) -> bool:
+    return get_origin(shape) in {Union, UnionType} and Literal[UNSET] in get_args(shape)
+
+
+def _reader_of_optional(shape: Any) -> Callable[[object, object], object]:
+    arms = [arm for arm in get_args(shape) if arm != Literal[UNSET]]
+    rest = functools.reduce(operator.or_, arms)
+    return lambda value, _: _converter.structure(value, rest)
+
+
+def _origin(shape: Any) -> Any:
+    """Tell the class of a generic such as `Page[Dataset]`."""
+    origin = get_origin(shape)
+    return shape if origin is None else origin
+
+
+def _reader(shape: Any) -> Callable[[object, object], object]:
+    read = make_dict_structure_fn(shape, _converter)
+    attributes = attrs.fields_dict(_origin(shape))
+    if "extra" not in attributes:
+        return lambda value, _: read(_mapping(value, None), shape)
+    known = attributes.keys() - {"extra"}
+
+    def read_with_extra(value: object, _: object) -> object:
+        fields = _mapping(value, None)
+        unknown = fields.keys() - known
+        if unknown:
+            fields = {**fields, "extra": {name: fields[name] for name in unknown}}
+        return read(fields, shape)
+
+    return read_with_extra
+
+
+def _writer(shape: Any) -> Callable[[Any], dict[str, object]]:
+    overrides: dict[str, Any] = {
+        attribute.name: override(
+            omit=attribute.name == "extra" or attribute.type is File,
+            omit_if_default=attribute.default is UNSET,
+        )
+        for attribute in attrs.fields(shape)
+    }
+    write = make_dict_unstructure_fn(shape, _converter, **overrides)
+    if "extra" not in attrs.fields_dict(shape):
+        return write
+    return lambda model: {**write(model), **model.extra}
+
+
+def _make() -> cattrs.Converter:
+    converter = cattrs.Converter(detailed_validation=True)
+    for shape, read in {
+        str: _text,
+        OpenEnum: _enum,
+        int: _integer,
+        float: _number,
+        bool: _flag,
+        datetime: _time,
+    }.items():
+        converter.register_structure_hook(shape, read)
+    converter.register_structure_hook_func(lambda shape: shape is object, lambda value, _: value)
+    converter.register_structure_hook_func(lambda s: s == Mapping[str, object], _mapping)
+    converter.register_structure_hook_factory(_may_be_unset, _reader_of_optional)
+    converter.register_structure_hook_factory(lambda shape: attrs.has(_origin(shape)), _reader)
+    converter.register_unstructure_hook(datetime, _seconds)
+    converter.register_unstructure_hook_factory(attrs.has, _writer)
+    return converter
+
+
+_converter = _make()

@@ -1,0 +1,243 @@
+"""A reply becomes a value, or the error that a caller would want to catch."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from types import NoneType
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from attrs import frozen
+
+from dify_kb.errors import (
+    ApiError,
+    BadRequestError,
+    ConflictError,
+    ForbiddenError,
+    NotFoundError,
+    ProtocolError,
+    QuotaExceededError,
+    RateLimitedError,
+    ServerError,
+    TooLargeError,
+    UnauthorizedError,
+    UnsupportedTypeError,
+)
+
+from . import codec
+
+if TYPE_CHECKING:
+    from .endpoint import Call
+
+R = TypeVar("R")
+
+_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+
+_BY_STATUS: Mapping[int, tuple[type[ApiError], str]] = {
+    400: (BadRequestError, "Correct the request; sending it again as it is will not help."),
+    401: (
+        UnauthorizedError,
+        "Use a knowledge API key (dataset-…) of this server; app keys are refused as well.",
+    ),
+    402: (QuotaExceededError, "The plan is used up; waiting does not help."),
+    403: (
+        ForbiddenError,
+        "Check that the key's workspace holds this dataset and that its API access is on.",
+    ),
+    404: (NotFoundError, "Check the id: it must be of this server and of the key's workspace."),
+    405: (BadRequestError, "This server's version does not have the operation."),
+    408: (RateLimitedError, "The server gave up waiting for the request; try again."),
+    409: (ConflictError, "Choose another name, or use what has that name already."),
+    413: (
+        TooLargeError,
+        "Send a smaller file, or raise UPLOAD_FILE_SIZE_LIMIT and the proxy's body size.",
+    ),
+    415: (UnsupportedTypeError, "Send a type that the server takes."),
+    422: (BadRequestError, "Correct the request; sending it again as it is will not help."),
+    425: (RateLimitedError, "Wait, then try again."),
+    429: (RateLimitedError, "Wait, then try again with fewer requests at once."),
+}
+
+# Dify tells these 403s and 400s apart by their words only (findings.md §9.6, §5.10).
+_BY_MESSAGE: tuple[tuple[int, str, type[ApiError], str], ...] = (
+    (
+        403,
+        "request rate limit",
+        RateLimitedError,
+        "Wait a minute: refused calls count against the limit too.",
+    ),
+    (
+        403,
+        "has reached the limit",
+        QuotaExceededError,
+        "The plan's documents or space are used up; waiting does not help.",
+    ),
+    (
+        400,
+        "limit of your subscription",
+        QuotaExceededError,
+        "The plan's documents are used up; waiting does not help.",
+    ),
+    (
+        400,
+        "default model not found",
+        BadRequestError,
+        "Configure such a model in the workspace, or use an economy dataset (keyword search).",
+    ),
+    (
+        400,
+        "document is not available",
+        BadRequestError,
+        "The document is being indexed, failed, disabled or archived; wait, or create it again.",
+    ),
+)
+
+
+@frozen
+class Reply:
+    """What came back, as it came. Header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def decipher(call: Call[R], reply: Reply) -> R:
+    """Decode a reply to `call`.
+
+    Raises:
+        ApiError: the server refused.
+        ProtocolError: a success that is not what the API answers.
+    """
+    if not 200 <= reply.status < 300:  # noqa: PLR2004 -- any 2xx is a success
+        raise _refusal(call.endpoint.name, reply)
+    returns = call.endpoint.returns
+    if returns is NoneType:
+        # A delete answers 204, or 200 with the body `204`, `200` or an object (findings.md §1.1).
+        return cast("R", None)
+    try:
+        return codec.loads(returns, reply.body)
+    except codec.DecodeError as error:
+        raise _not_dify(call.endpoint.name, reply, str(error)) from error
+
+
+def _not_dify(endpoint: str, reply: Reply, why: str) -> ProtocolError:
+    if _is_html(reply):
+        what, hint = (
+            _page(reply.body),
+            "Check the base URL: it should be that of a Dify API (…/v1).",
+        )
+    elif not reply.body:
+        what, hint = "an empty body", "Look at what stands between this client and the server."
+    else:
+        what, hint = f"an unexpected body: {why}", "Is the server a Dify, and of a known version?"
+    return ProtocolError(
+        f"{endpoint}: the server answered {reply.status} with {what}.",
+        endpoint=endpoint,
+        status=reply.status,
+        complete=_is_html(reply) or _is_json(reply.body),
+        hint=hint,
+    )
+
+
+def _refusal(endpoint: str, reply: Reply) -> ApiError:
+    code, message = _words(reply)
+    version = reply.headers.get("x-version")
+    kind, hint = _kind(endpoint, reply, message)
+    said = ": ".join(part for part in (code, message) if part) or "no reason given"
+    return kind(
+        f"{endpoint}: the server answered {reply.status} ({said}"
+        f"{f'; Dify {version}' if version else ''}).",
+        endpoint=endpoint,
+        status=reply.status,
+        code=code,
+        message=message,
+        server_version=version,
+        request_id=reply.headers.get("x-request-id"),
+        retry_after=_retry_after(reply.headers),
+        hint=hint,
+    )
+
+
+def _kind(endpoint: str, reply: Reply, message: str) -> tuple[type[ApiError], str]:
+    status = reply.status
+    if 300 <= status < 400:  # noqa: PLR2004 -- the range of redirects
+        target = reply.headers.get("location", "another address")
+        return ApiError, f"It redirects to {target}: use that address as the base URL."
+    if status >= 500:  # noqa: PLR2004 -- the range of server errors
+        return ServerError, "Try again later; the server's own log says more."
+    if status == 400 and not message and endpoint == "documents.create_by_file":  # noqa: PLR2004
+        return BadRequestError, (
+            "The server refuses the file's type or its size (it does not say which):"
+            " see DOCUMENT_EXTENSIONS and MAX_FILE_SIZE for the defaults."
+        )
+    lowered = message.lower()
+    for at, words, kind, hint in _BY_MESSAGE:
+        if status == at and words in lowered:
+            return kind, hint
+    if status == 404 and _is_html(reply):  # noqa: PLR2004
+        return NotFoundError, "There is no such route: check the base URL and the server's version."
+    return _BY_STATUS.get(status, (ApiError, "See the server's documentation."))
+
+
+def _words(reply: Reply) -> tuple[str, str]:
+    """Take code and message out of every envelope that servers and proxies send (§2.1)."""
+    if _is_html(reply):
+        return "", _page(reply.body)
+    try:
+        value = json.loads(reply.body)
+    except ValueError:
+        return "", reply.body[:200].decode(errors="replace").strip()
+    if not isinstance(value, dict):
+        return "", str(value)[:200]
+    message = value.get("message", value.get("error", value.get("error_msg", "")))
+    details = value.get("errors")
+    if isinstance(details, dict):
+        message = f"{message} {'; '.join(f'{name}: {text}' for name, text in details.items())}"
+    if value.get("params"):
+        message = f"{message} [{value['params']}]"
+    return str(value.get("code", "")), str(message)[:1000]
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Read seconds, or a date against the server's own clock."""
+    hint = headers.get("retry-after", "").strip()
+    if not hint:
+        return None
+    try:
+        seconds = float(hint)
+    except ValueError:
+        until, now = _date(hint), _date(headers.get("date", ""))
+        if until is None:
+            return None
+        seconds = (until - (now or datetime.now(UTC))).total_seconds()
+    return max(0.0, seconds) if seconds == seconds else None  # noqa: PLR0124 -- not a NaN
+
+
+def _date(text: str) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return date.replace(tzinfo=UTC) if date.tzinfo is None else date
+
+
+def _is_html(reply: Reply) -> bool:
+    kind = reply.headers.get("content-type", "")
+    return "html" in kind or reply.body[:200].lstrip().lower().startswith((b"<!doctype", b"<html"))
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        json.loads(body)
+    except ValueError:
+        return False
+    return True
+
+
+def _page(body: bytes) -> str:
+    title = _TITLE.search(body[:4096].decode(errors="replace"))
+    return f"an HTML page ({' '.join(title[1].split())[:80]})" if title else "an HTML page"

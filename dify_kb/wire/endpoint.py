@@ -1,0 +1,93 @@
+"""One value for each operation of the API: everything about it that is not prose."""
+
+from __future__ import annotations
+
+import enum
+import re
+from typing import Any, Generic, Protocol, TypeVar
+from urllib.parse import quote
+
+from attrs import field, frozen
+
+B = TypeVar("B")
+"""The model that a call takes; None when it takes none."""
+
+R = TypeVar("R")
+"""What a success decodes to; None when its body means nothing."""
+
+_SLOT = re.compile(r"{(\w+)}")
+
+
+class Repeat(enum.Enum):
+    """What a second, identical request does to the server."""
+
+    SAFE = enum.auto()
+    """Nothing: it only reads."""
+
+    IDEMPOTENT = enum.auto()
+    """Nothing more: what it asks for is already so."""
+
+    UPSERT = enum.auto()
+    """Indexes the document of that name again, in place (findings.md §5.2)."""
+
+    CREATES = enum.auto()
+    """Makes a second thing."""
+
+
+class Where(enum.Enum):
+    """Where the model that a call takes travels."""
+
+    NOWHERE = enum.auto()
+    QUERY = enum.auto()
+    JSON = enum.auto()
+    FORM = enum.auto()
+
+
+@frozen
+class Endpoint(Generic[B, R]):
+    """An operation: its name in every log, error and fault plan, and its shape on the wire.
+
+    `status` is what a server of profile 1.16 answers; the client takes any 2xx.
+    """
+
+    name: str
+    method: str
+    path: str
+    returns: type[R] = field(kw_only=True)
+    takes: type[B] = field(kw_only=True)
+    where: Where = field(kw_only=True)
+    repeat: Repeat = field(kw_only=True)
+    status: int = field(default=200, kw_only=True)
+
+    def at(self: Endpoint[None, R], **slots: str) -> Call[R]:
+        """Fill the slots of a call that takes no model."""
+        return Call(self, _fill(self.path, slots), None)
+
+    def __call__(self, body: B, /, **slots: str) -> Call[R]:
+        """Fill the slots of a call and give it its model."""
+        return Call(self, _fill(self.path, slots), body)
+
+
+@frozen
+class Call(Generic[R]):
+    """An endpoint with its slots filled: what the transport sends. Still no I/O."""
+
+    endpoint: Endpoint[Any, R]
+    path: str
+    body: object
+
+
+class Send(Protocol):
+    """What a resource is given: the way to the server."""
+
+    async def __call__(self, call: Call[R], /) -> R:
+        """Send `call`, wait for its reply and decode it."""
+        ...
+
+
+def _fill(path: str, slots: dict[str, str]) -> str:
+    return _SLOT.sub(lambda match: quote(slots[match[1]], safe=""), path)
+
+
+NOTHING = type(None)
+"""What a call takes that takes nothing, and returns whose body means nothing."""
