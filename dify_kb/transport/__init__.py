@@ -1,0 +1,10 @@
+"""Getting one call there and back. Knows no noun."""
+
+from __future__ import annotations
+
+from .events import Attempted, OnAttempt
+from .pace import Pace
+from .send import Sender
+from .session import Session, connect
+
+__all__ = ["Attempted", "OnAttempt", "Pace", "Sender", "Session", "connect"]

@@ -1,0 +1,148 @@
+"""A request body, opened for one attempt."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import anyio
+import anyio.to_thread
+
+from dify_kb.errors import KnowledgeError, SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from dify_kb.config import Timeout
+    from dify_kb.models import File
+    from dify_kb.wire.parts import Multipart
+
+BLOCK = 256 * 1024
+"""Bytes read and sent at a time: 32 files of 14 MB in flight keep below 70 MB (measured)."""
+
+JOINED = 64 * 1024
+"""A file up to so many bytes is sent in one piece: 1.6 times as fast as streamed (measured)."""
+
+WHOLE = 0.99
+"""A server that got less than this part of a multipart body cannot have acted on it."""
+
+
+class Body:
+    """The bytes of one attempt, counted as they go.
+
+    Each block that the socket took moves the deadline of `scope` on: a body may take as long as
+    it likes while it moves. An error met while reading is kept in `error`, since aiohttp reports
+    it as a broken connection.
+    """
+
+    def __init__(self, form: Multipart, scope: anyio.CancelScope, timeout: Timeout) -> None:
+        self.error: KnowledgeError | None = None
+        self._form = form
+        self._scope = scope
+        self._timeout = timeout
+        self._sent = 0
+
+    @property
+    def delivered(self) -> bool:
+        """Whether the server may have had enough of it to act."""
+        return self._sent >= WHOLE * self._form.size
+
+    async def open(self) -> bytes | AsyncIterator[bytes]:
+        """Give the body as aiohttp takes it: whole when small, else block by block.
+
+        Raises:
+            SourceError: a small file could not be read, or changed.
+        """
+        if self._form.file.size > JOINED:
+            return self._blocks()
+        content = await anyio.to_thread.run_sync(_read_all, self._form.file)
+        self._sent = self._form.size
+        return b"".join((self._form.head, content, self._form.tail))
+
+    async def _blocks(self) -> AsyncIterator[bytes]:
+        yield self._counted(self._form.head)
+        try:
+            async for block in _blocks(self._form.file):
+                yield self._counted(block)
+        except KnowledgeError as error:
+            self.error = error
+            raise
+        yield self._counted(self._form.tail)
+        self._scope.deadline = anyio.current_time() + self._timeout.answer
+
+    def _counted(self, block: bytes) -> bytes:
+        self._scope.deadline = anyio.current_time() + self._timeout.progress
+        self._sent += len(block)
+        return block
+
+
+async def _blocks(file: File) -> AsyncIterator[bytes]:
+    left = file.size
+    source = await anyio.to_thread.run_sync(_open, file)
+    try:
+        while block := await anyio.to_thread.run_sync(_read, source, min(BLOCK, left + 1), file):
+            left -= len(block)
+            if left < 0:
+                break
+            yield block
+    finally:
+        _close(source, file)
+    if left:
+        raise _changed(file)
+
+
+def _read_all(file: File) -> bytes:
+    if isinstance(file.content, bytes):
+        return file.content
+    source = _open(file)
+    try:
+        content = _read(source, file.size + 1, file)
+    finally:
+        _close(source, file)
+    if len(content) != file.size:
+        raise _changed(file)
+    return content
+
+
+def _open(file: File) -> BinaryIO:
+    """Open a path anew; turn an open file back to where it stood."""
+    if isinstance(file.content, bytes):
+        return io.BytesIO(file.content)
+    try:
+        if not isinstance(file.content, Path):
+            file.content.seek(file.start)
+            return file.content
+        # A FIFO put in the file's place must not block the thread that opens it.
+        descriptor = os.open(file.content, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except OSError as error:
+        raise _unreadable(file, error) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise SourceError(f"{file.name}: it is not a regular file any more.")
+    return os.fdopen(descriptor, "rb", buffering=0)
+
+
+def _read(source: BinaryIO, size: int, file: File) -> bytes:
+    try:
+        return source.read(size)
+    except OSError as error:
+        raise _unreadable(file, error) from error
+
+
+def _close(source: BinaryIO, file: File) -> None:
+    if source is not file.content:
+        source.close()
+
+
+def _changed(file: File) -> SourceError:
+    return SourceError(
+        f"{file.name}: its length changed while it was sent (it was {file.size} bytes).",
+        hint="Load it again once nothing writes to it.",
+    )
+
+
+def _unreadable(file: File, error: OSError) -> SourceError:
+    return SourceError(f"{file.name}: it could not be read ({error.strerror or error}).")

@@ -1,0 +1,165 @@
+"""The aiohttp session of one loop: one attempt at one call, and library errors made ours."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlencode
+
+import aiohttp
+import anyio
+from attrs import frozen
+from yarl import URL
+
+from dify_kb.config import KEEP_ALIVE, Config, Timeout
+from dify_kb.errors import ConnectError, RequestTimeoutError, TransportError
+from dify_kb.wire import codec
+from dify_kb.wire.decipher import Reply
+from dify_kb.wire.endpoint import Call, Where
+from dify_kb.wire.parts import HasFile, multipart
+
+from .body import Body
+
+if TYPE_CHECKING:
+    import ssl as _ssl
+
+ERROR_BODY = 64 * 1024
+"""Bytes of a refusal that are read; what a proxy adds beyond that is of no use."""
+
+_AGENT = f"dify-kb/{importlib.metadata.version('dify-kb')}"
+
+
+def connect(
+    *, proxy: str | None, trust_env: bool, ssl: _ssl.SSLContext | None
+) -> aiohttp.ClientSession:
+    """Open a session whose pool has no limit of its own: `Pace` holds requests, so connections."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(
+            limit=0, keepalive_timeout=KEEP_ALIVE, ssl=True if ssl is None else ssl
+        ),
+        proxy=proxy,
+        trust_env=trust_env,
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )
+
+
+@frozen
+class Session:
+    """Where a client's requests go out. The aiohttp session is closed by who opened it."""
+
+    _http: aiohttp.ClientSession
+    _config: Config
+    _headers: Mapping[str, str]
+
+    async def attempt(self, call: Call[Any], allowed: Timeout) -> Reply:
+        """Send one request and read its reply.
+
+        Raises:
+            ConnectError: nothing was sent.
+            RequestTimeoutError: a part of it took too long.
+            TransportError: the connection broke; `delivered` tells whether the server may have it.
+            SourceError: the file could not be read, or changed.
+        """
+        endpoint = call.endpoint
+        body: Body | None = None
+        answer = allowed.read if endpoint.method == "GET" else allowed.answer
+        with anyio.move_on_after(allowed.connect + answer) as scope:
+            try:
+                if endpoint.where is not Where.FORM:
+                    return await self._exchange(call, allowed, *_plain(call))
+                form = multipart(cast("HasFile", call.body))
+                body = Body(form, scope, allowed)
+                headers = {"Content-Type": form.content_type, "Content-Length": str(form.size)}
+                return await self._exchange(call, allowed, headers, await body.open())
+            except (aiohttp.ClientError, OSError) as error:
+                if body is not None and body.error is not None:
+                    raise body.error from error
+                raise self._translated(endpoint.name, error, body) from error
+        raise RequestTimeoutError(
+            f"{endpoint.name}: {self._config.base_url} did not answer in time.",
+            endpoint=endpoint.name,
+            delivered=body is None or body.delivered,
+            hint="The server may be overloaded; try again later or with a longer timeout.",
+        )
+
+    async def _exchange(
+        self,
+        call: Call[Any],
+        allowed: Timeout,
+        headers: Mapping[str, str],
+        data: bytes | AsyncIterator[bytes] | None,
+    ) -> Reply:
+        async with self._http.request(
+            call.endpoint.method,
+            self._url(call),
+            data=data,
+            headers={
+                "User-Agent": _AGENT,
+                **self._headers,
+                "Authorization": f"Bearer {self._config.api_key}",
+                **headers,
+            },
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=allowed.connect),
+        ) as response:
+            return Reply(
+                status=response.status,
+                headers={name.lower(): value for name, value in response.headers.items()},
+                body=await self._read(response),
+            )
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        if response.ok:
+            return await response.read()
+        body = b""
+        while len(body) < ERROR_BODY and (block := await response.content.read(ERROR_BODY)):
+            body += block
+        # A server that echoes what it was sent must not put the key into an error.
+        return body[:ERROR_BODY].replace(self._config.api_key.encode(), b"***")
+
+    def _url(self, call: Call[Any]) -> URL:
+        url = f"{self._config.base_url}{call.path}"
+        if call.endpoint.where is Where.QUERY:
+            url = f"{url}?{urlencode(codec.query(call.body))}"
+        return URL(url, encoded=True)
+
+    def _translated(
+        self, endpoint: str, error: aiohttp.ClientError | OSError, body: Body | None
+    ) -> TransportError:
+        where = self._config.base_url
+        match error:
+            case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError():
+                hint = "Pass ssl= with the server's own certificate authority."
+            case aiohttp.ClientConnectorDNSError():
+                hint = "Check the host name in the address."
+            case aiohttp.ClientHttpProxyError():
+                hint = "Check the proxy and its credentials."
+            case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
+                hint = "Check the address, and that the server is up and reachable from here."
+            case _:
+                return TransportError(
+                    f"{endpoint}: the connection to {where} broke ({_reason(error)}).",
+                    endpoint=endpoint,
+                    delivered=body is None or body.delivered,
+                    hint="Look at the server and at what stands before it.",
+                )
+        return ConnectError(
+            f"{endpoint}: {where} could not be reached ({_reason(error)}).",
+            endpoint=endpoint,
+            delivered=False,
+            hint=hint,
+        )
+
+
+def _plain(call: Call[Any]) -> tuple[dict[str, str], bytes | None]:
+    if call.endpoint.where is not Where.JSON:
+        return {}, None
+    return {"Content-Type": "application/json"}, codec.dumps(call.body)
+
+
+def _reason(error: aiohttp.ClientError | OSError) -> str:
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
+    return str(error) or type(error).__name__
