@@ -1,0 +1,29 @@
+"""Taking a dataset or its id."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from dify_kb.errors import ConfigError
+from dify_kb.models import Dataset
+
+
+def dataset_id_of(dataset: Dataset | str) -> str:
+    """Tell the id of a dataset, given itself or its id."""
+    return dataset.id if isinstance(dataset, Dataset) else checked_id(dataset, "dataset")
+
+
+def checked_id(value: str, what: str) -> str:
+    """Let a UUID through: with anything else the server answers as for an unknown route.
+
+    Raises:
+        ConfigError: `value` is no UUID.
+    """
+    try:
+        UUID(value)
+    except (ValueError, AttributeError, TypeError):
+        raise ConfigError(
+            f"{what} is {value!r}, which is no id.",
+            hint="Ids are UUIDs; datasets.find(name) tells that of a dataset.",
+        ) from None
+    return value
