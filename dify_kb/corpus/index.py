@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import json
+from sqlite3 import Connection
+from typing import TYPE_CHECKING, NamedTuple
+
+from attrs import frozen
+
+from .words import words
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+_MAX_QUERY_WORDS = 256
+"""Distinct words; more than any query of the API has (250 characters, `models.MAX_QUERY`)."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS indexed_dataset (
+    number INTEGER PRIMARY KEY,
+    dataset_id TEXT NOT NULL UNIQUE
+);
+CREATE TABLE IF NOT EXISTS indexed_segment (
+    number INTEGER PRIMARY KEY,
+    segment_id TEXT NOT NULL UNIQUE,
+    document_id TEXT NOT NULL,
+    dataset INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS indexed_segment_document ON indexed_segment (document_id);
+CREATE INDEX IF NOT EXISTS indexed_segment_dataset ON indexed_segment (dataset);
+"""
+
+_SEARCH = """
+SELECT segment_id, -score FROM (
+    SELECT rowid, bm25({table}) AS score FROM {table}
+    WHERE {table} MATCH :words
+    ORDER BY score, rowid LIMIT :limit
+) AS found JOIN indexed_segment ON number = found.rowid
+ORDER BY score, number
+"""
+
+# The plus keeps SQLite from running the full-text query once for each segment of the documents.
+_SEARCH_DOCUMENTS = _SEARCH.replace(
+    ":words\n",
+    """:words AND +{table}.rowid IN (
+        SELECT number FROM indexed_segment
+        WHERE document_id IN (SELECT value FROM json_each(:documents))
+    )
+""",
+)
+
+_FORGET_DOCUMENT = "DELETE FROM indexed_segment WHERE document_id = ? RETURNING dataset, number"
+_FORGET_SEGMENTS = """
+DELETE FROM indexed_segment WHERE segment_id IN (SELECT value FROM json_each(?))
+RETURNING dataset, number
+"""
+
+
+class Row(NamedTuple):
+    """A segment to index."""
+
+    segment_id: str
+    dataset_id: str
+    document_id: str
+    content: str
+
+
+@frozen
+class Hit:
+    """A segment that was found. `score` is BM25: greater is better, comparable within a search."""
+
+    segment_id: str
+    score: float
+
+
+@frozen
+class Index:
+    """Full-text search over segments, in tables of its own in the database it is given.
+
+    One FTS5 table per dataset: a search reads nothing of other datasets, and their words do not
+    change its scores. Nothing is committed; the caller owns the transactions and the thread.
+    """
+
+    database: Connection
+
+    def __attrs_post_init__(self) -> None:
+        for statement in _SCHEMA.split(";"):
+            self.database.execute(statement)
+
+    def add(self, rows: Iterable[tuple[str, str, str, str]]) -> None:
+        """Index segments, given as `Row`s; one that is indexed already is replaced."""
+        latest = {row[0]: Row(*row) for row in rows}
+        self.remove_segments(latest)
+        tables = {
+            dataset_id: self._create_table(dataset_id)
+            for dataset_id in dict.fromkeys(row.dataset_id for row in latest.values())
+        }
+        for row in latest.values():
+            number = self.database.execute(
+                "INSERT INTO indexed_segment (segment_id, document_id, dataset) VALUES (?, ?, ?)",
+                (row.segment_id, row.document_id, tables[row.dataset_id]),
+            ).lastrowid
+            self.database.execute(
+                _on(tables[row.dataset_id], "INSERT INTO {table} (rowid, words) VALUES (?, ?)"),
+                (number, " ".join(words(row.content))),
+            )
+
+    def remove(self, document_id: str) -> None:
+        """Forget the segments of a document, in whatever dataset they are."""
+        self._remove(_FORGET_DOCUMENT, document_id)
+
+    def remove_segments(self, segment_ids: Iterable[str]) -> None:
+        """Forget these segments; unknown ids are ignored."""
+        self._remove(_FORGET_SEGMENTS, json.dumps([*segment_ids]))
+
+    def remove_dataset(self, dataset_id: str) -> None:
+        """Forget a dataset. Drops a table, so no cursor of the connection may be half read."""
+        number = self._number(dataset_id)
+        if number is None:
+            return
+        self.database.execute(_on(number, "DROP TABLE {table}"))
+        self.database.execute("DELETE FROM indexed_segment WHERE dataset = ?", (number,))
+        self.database.execute("DELETE FROM indexed_dataset WHERE number = ?", (number,))
+
+    def search(
+        self,
+        dataset_id: str,
+        query: str,
+        limit: int,
+        document_ids: Collection[str] | None = None,
+    ) -> list[Hit]:
+        """Return the best `limit` segments that have any word of `query`, best first.
+
+        Segments with more and rarer of the words come first (BM25), among equals the one that
+        was indexed first. The query is plain text: no character of it has a meaning. With
+        `document_ids` only these documents are searched, however many they are.
+        """
+        number = self._number(dataset_id)
+        distinct = [*dict.fromkeys(words(query))][:_MAX_QUERY_WORDS]
+        if number is None or not distinct or limit <= 0:
+            return []
+        found = self.database.execute(
+            _on(number, _SEARCH if document_ids is None else _SEARCH_DOCUMENTS),
+            {
+                "words": " OR ".join(f'"{word}"' for word in distinct),
+                "documents": json.dumps([*(document_ids or ())]),
+                "limit": limit,
+            },
+        )
+        return [Hit(segment_id=segment_id, score=score) for segment_id, score in found]
+
+    def _number(self, dataset_id: str) -> int | None:
+        row: tuple[int] | None = self.database.execute(
+            "SELECT number FROM indexed_dataset WHERE dataset_id = ?", (dataset_id,)
+        ).fetchone()
+        return row[0] if row else None
+
+    def _create_table(self, dataset_id: str) -> int:
+        known = self._number(dataset_id)
+        if known is not None:
+            return known
+        number: int
+        (number,) = self.database.execute(
+            "INSERT INTO indexed_dataset (dataset_id) VALUES (?) RETURNING number", (dataset_id,)
+        ).fetchone()
+        # The ascii tokenizer takes every character beyond ASCII as part of a word, so it finds
+        # exactly the words it is given, whatever Unicode version SQLite knows.
+        self.database.execute(
+            _on(number, "CREATE VIRTUAL TABLE {table} USING fts5 (words, tokenize = 'ascii')")
+        )
+        return number
+
+    def _remove(self, statement: str, value: str) -> None:
+        for dataset, number in self.database.execute(statement, (value,)).fetchall():
+            self.database.execute(_on(dataset, "DELETE FROM {table} WHERE rowid = ?"), (number,))
+
+
+def _on(dataset: int, statement: str) -> str:
+    """Name the full-text table of a dataset in `statement`."""
+    return statement.replace("{table}", f"indexed_words_{dataset:d}")

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import re
+from collections import Counter
+from unicodedata import normalize
+
+# Scripts written without spaces, and Korean, whose words carry their particles: Han with 々〇,
+# Hiragana, Katakana with ー, Hangul.
+_DENSE = (
+    "\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
+    "\u3041-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff"
+    "\u1100-\u11ff\u3130-\u318f\uac00-\ud7ff"
+)
+# Signs inside words that `\w` leaves out: accents, and the vowels of Hebrew, Arabic, the Indic
+# scripts and Thai.
+_MARKS = (
+    "\u0300-\u036f\u0591-\u05bd\u064b-\u065f\u0670\u0900-\u0963\u0971-\u0d7f"
+    "\u0e31\u0e34-\u0e3a\u0e47-\u0e4e"
+)
+_RUN = re.compile(rf"([{_DENSE}]+)|(?:[^\W_{_DENSE}]|[{_MARKS}])+")
+
+
+def words(text: str) -> list[str]:
+    """Return the words of `text` as they are searched for, in order, with repetitions.
+
+    Case and width do not matter (NFKC, casefold). A run of Chinese, Japanese or Korean gives its
+    overlapping pairs, so that any two characters of it are found; only a run of one gives a
+    single character. Linear in the text.
+    """
+    found: list[str] = []
+    for run in _RUN.finditer(normalize("NFKC", text).casefold()):
+        found.extend(_pairs(run[1]) if run[1] else [run[0]])
+    return found
+
+
+def _pairs(run: str) -> list[str]:
+    return [run[at : at + 2] for at in range(max(1, len(run) - 1))]
+
+
+def keywords(text: str, limit: int = 10) -> list[str]:
+    """Return the most frequent words of two characters or more, the earlier first among equals.
+
+    Dify lists such words as the `keywords` of economy segments; it weighs them by a dictionary
+    and drops common ones, this does not.
+    """
+    counted = Counter(word for word in words(text) if len(word) > 1)
+    return [word for word, _ in counted.most_common(limit)]
