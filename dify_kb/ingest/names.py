@@ -1,0 +1,66 @@
+"""The name of a document: a pure function of its key, never of the other files.
+
+A name is plain when its key can be read back from it; otherwise `~` and 8 hex digits of the key's
+hash tell it from every other. So two keys never share a name, and a key keeps its name whatever
+stands beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import unicodedata
+
+from dify_kb.models import DOCUMENT_EXTENSIONS
+
+LONGEST = 180
+"""Characters. The server cuts names of over 200 at their first dot, which would join documents."""
+
+_REFUSED = re.compile(r'[\\:*?"<>|%\x00-\x1f\x7f-\x9f\ud800-\udfff]')
+_TAGGED = re.compile(r"~[0-9a-f]{8}(\.|$)")
+_EXTENSION = re.compile(r"\.([A-Za-z][A-Za-z0-9]{0,15})$")
+_TEXT = ".txt"
+
+
+def extension_of(name: str) -> str:
+    """Tell the extension in lower case, as the server reads it; "" when there is none."""
+    _stem, dot, extension = name.rpartition(".")
+    return extension.lower() if dot and "/" not in extension else ""
+
+
+def name_of(key: str, *, as_text: bool = False) -> str:
+    """Name the document of the file at `key`, a relative path with `/`.
+
+    Args:
+        as_text: the server does not take the extension, so `.txt` is appended.
+
+    | key | name |
+    |---|---|
+    | `docs/readme.md` | `docs__readme.md` |
+    | `a__b.txt` (`a/b.txt` is `a__b.txt`) | `a__b~8d02b8ab.txt` |
+    | `why?.md` | `why_~….md` |
+    | `notes.rst` as text | `notes.rst.txt` |
+    """
+    plain = unicodedata.normalize("NFC", _REFUSED.sub("_", key)).replace("/", "__")
+    plain = f"{plain}{_TEXT}" if as_text else plain
+    if _key_of(plain) == key and len(plain) <= LONGEST and plain == plain.rstrip():
+        return plain
+    stem, dot, extension = plain.rpartition(".")
+    tail = f"~{_hash(key)}{dot}{extension.rstrip()}"
+    return f"{stem[: LONGEST - len(tail)].rstrip()}{tail}"
+
+
+def _key_of(name: str) -> str | None:
+    """Read a key back from a plain name; None when the name looks like a tagged one."""
+    if _TAGGED.search(name):
+        return None
+    key = name.replace("__", "/")
+    inner = _EXTENSION.search(key.removesuffix(_TEXT))
+    if key.endswith(_TEXT) and inner and inner[1].lower() not in DOCUMENT_EXTENSIONS:
+        return key.removesuffix(_TEXT)
+    return key
+
+
+def _hash(key: str) -> str:
+    return hashlib.blake2b(os.fsencode(key), digest_size=4).hexdigest()
