@@ -1,0 +1,118 @@
+"""Load thousands of files into the knowledge bases of your own Dify, keep them true, search them.
+
+async with AsyncClient("https://dify.example/v1", "dataset-…") as client:
+dataset = await client.datasets.create("Handbook", indexing_technique="economy")
+report = await client.load(dataset, "docs/")
+result = await client.datasets.retrieve(dataset, "how do I reset it?")
+"""
+
+from __future__ import annotations
+
+from .client import AsyncClient
+from .config import Policy, Retry, Timeout, Watch
+from .errors import (
+    ApiError,
+    BadRequestError,
+    ConfigError,
+    ConflictError,
+    ConnectError,
+    ForbiddenError,
+    KnowledgeError,
+    LoadError,
+    NotFoundError,
+    OutcomeUnknownError,
+    ProtocolError,
+    QuotaExceededError,
+    RateLimitedError,
+    RequestTimeoutError,
+    ServerError,
+    SourceError,
+    TooLargeError,
+    TransportError,
+    UnauthorizedError,
+    UnsupportedTypeError,
+)
+from .ingest import ItemResult, LoadReport, Outcome, Progress, StopReason
+from .models import (
+    UNSET,
+    Dataset,
+    DisplayStatus,
+    DocForm,
+    Document,
+    DocumentCreated,
+    DocumentDetail,
+    DocumentStatus,
+    IndexingStatus,
+    IndexingTechnique,
+    ModelProvider,
+    ModelRef,
+    ModelType,
+    Page,
+    Permission,
+    ProcessRule,
+    Record,
+    RetrievalModel,
+    Retrieved,
+    SearchMethod,
+    Segment,
+    ServerInfo,
+)
+from .resources import Pager
+from .transport import Attempted
+
+__all__ = [
+    "UNSET",
+    "ApiError",
+    "AsyncClient",
+    "Attempted",
+    "BadRequestError",
+    "ConfigError",
+    "ConflictError",
+    "ConnectError",
+    "Dataset",
+    "DisplayStatus",
+    "DocForm",
+    "Document",
+    "DocumentCreated",
+    "DocumentDetail",
+    "DocumentStatus",
+    "ForbiddenError",
+    "IndexingStatus",
+    "IndexingTechnique",
+    "ItemResult",
+    "KnowledgeError",
+    "LoadError",
+    "LoadReport",
+    "ModelProvider",
+    "ModelRef",
+    "ModelType",
+    "NotFoundError",
+    "Outcome",
+    "OutcomeUnknownError",
+    "Page",
+    "Pager",
+    "Permission",
+    "Policy",
+    "ProcessRule",
+    "Progress",
+    "ProtocolError",
+    "QuotaExceededError",
+    "RateLimitedError",
+    "Record",
+    "RequestTimeoutError",
+    "RetrievalModel",
+    "Retrieved",
+    "Retry",
+    "SearchMethod",
+    "Segment",
+    "ServerError",
+    "ServerInfo",
+    "SourceError",
+    "StopReason",
+    "Timeout",
+    "TooLargeError",
+    "TransportError",
+    "UnauthorizedError",
+    "UnsupportedTypeError",
+    "Watch",
+]

@@ -1,0 +1,7 @@
+"""The command line: one module per verb; text for people, `--json` for programs."""
+
+from __future__ import annotations
+
+from .app import run
+
+__all__ = ["run"]

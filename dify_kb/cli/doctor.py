@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Literal
+
+import typer
+from attrs import asdict, frozen
+from rich.text import Text
+
+from dify_kb import AsyncClient, ModelType
+from dify_kb.errors import KnowledgeError
+from dify_kb.models import MAX_FILE_SIZE
+
+from . import exits, show
+from .app import Session, app
+
+TESTED = ("1.4.3", "1.8.1", "1.12.1", "1.16")
+HANGING = ("1.12.0", "1.12.1")
+
+
+@frozen(kw_only=True)
+class Check:
+    """One line of the diagnosis."""
+
+    check: str
+    status: Literal["ok", "warning", "failed"]
+    detail: str
+    remedy: str = ""
+
+
+@app.command()
+def doctor(context: typer.Context) -> None:
+    """Check address, key, version, models and limits; a few reading requests."""
+    session: Session = context.obj
+
+    async def main() -> int:
+        code = 0
+        async with session.client() as client:
+            async for check in _checks(client):
+                _print(session, check)
+                if check.status == "failed":
+                    code = exits.REFUSED if check.check == "key" else exits.ERROR
+        return code
+
+    session.run(main)
+
+
+async def _checks(client: AsyncClient) -> AsyncIterator[Check]:
+    """Go on as long as the next check makes sense."""
+    try:
+        info = await client.ping()
+    except KnowledgeError as error:
+        yield Check(check="address", status="failed", detail=error.summary, remedy=error.hint)
+        return
+    yield Check(check="address", status="ok", detail=f"{client!r} answers")
+    yield _version(info.server_version)
+    try:
+        page = await client.datasets.list(limit=1, include_all=True)
+    except KnowledgeError as error:
+        yield Check(check="key", status="failed", detail=error.summary, remedy=error.hint)
+        return
+    yield Check(check="key", status="ok", detail=f"it opens {page.total} datasets")
+    for kind, lack in (
+        (ModelType.TEXT_EMBEDDING, "only economy datasets (keyword search) can be made"),
+        (ModelType.RERANK, "searches cannot be reranked"),
+    ):
+        yield await _models(client, kind, lack)
+    yield Check(
+        check="limits",
+        status="ok",
+        detail=f"files up to {MAX_FILE_SIZE // 2**20} MiB are sent; the server does not tell its"
+        " own limit (15 MB unless UPLOAD_FILE_SIZE_LIMIT says otherwise)",
+    )
+
+
+def _version(version: str | None) -> Check:
+    if version is None:
+        return Check(
+            check="version",
+            status="warning",
+            detail="the server does not tell its version",
+            remedy="A proxy may take the header X-Version away; let it through.",
+        )
+    if version in HANGING:
+        return Check(
+            check="version",
+            status="warning",
+            detail=f"Dify {version}: updating a document in place hangs its worker for ever",
+            remedy="Load documents again by name (as `load` does), or upgrade.",
+        )
+    if not version.startswith(TESTED):
+        return Check(
+            check="version",
+            status="warning",
+            detail=f"Dify {version}: not among those tested ({', '.join(TESTED)})",
+            remedy="It should work; report what does not.",
+        )
+    return Check(check="version", status="ok", detail=f"Dify {version}")
+
+
+async def _models(client: AsyncClient, kind: ModelType, lack: str) -> Check:
+    name = f"{kind} models"
+    try:
+        providers = await client.workspace.models(kind)
+    except KnowledgeError as error:
+        return Check(check=name, status="failed", detail=error.summary, remedy=error.hint)
+    refs = [f"{ref.provider}:{ref.model}" for provider in providers for ref in provider.refs()]
+    if refs:
+        return Check(check=name, status="ok", detail=", ".join(refs))
+    return Check(
+        check=name,
+        status="warning",
+        detail=f"none: {lack}",
+        remedy="Add a model provider in the console, under Settings.",
+    )
+
+
+def _print(session: Session, check: Check) -> None:
+    if session.json:
+        show.line({"type": "check", **asdict(check)})
+        return
+    style = {"ok": "green", "warning": "yellow", "failed": "red"}[check.status]
+    text = Text(f"{check.status:8}", style=style).append(f"{check.check}: ", style="bold")
+    show.out.print(text.append(show.printable(check.detail), style="not bold"))
+    if check.remedy:
+        show.out.print(f"        next: {show.printable(check.remedy)}")

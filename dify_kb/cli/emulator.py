@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import anyio
+import typer
+
+from . import show
+from .app import Session, app
+
+
+@app.command()
+def emulator(
+    context: typer.Context,
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen at; 0 takes a free one.")] = 5001,
+    db: Annotated[
+        Path | None, typer.Option(help="SQLite file that keeps everything; else memory.")
+    ] = None,
+    server_version: Annotated[str, typer.Option(help="The Dify version to behave like.")] = "1.16",
+) -> None:
+    """Run the embedded Dify-compatible server until Ctrl-C."""
+    from dify_kb.emulator import Emulator
+
+    session: Session = context.obj
+    server = Emulator(db, version=server_version, host=host, port=port)
+
+    async def main() -> int:
+        with server:
+            if session.json:
+                show.line({"type": "emulator", "url": server.url, "api_key": server.api_key})
+            show.err.print(
+                f"A server like Dify {server_version} listens; Ctrl-C ends it.\n"
+                f"  export DIFY_BASE_URL={server.url}\n"
+                f"  export DIFY_API_KEY={server.api_key}"
+            )
+            await anyio.sleep_forever()
+        return 0
+
+    session.run(main)
