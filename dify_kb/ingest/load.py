@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from dify_kb.resources import Datasets, Documents
 
 Wait = Literal["accepted", "indexed"]
+
+_log = logging.getLogger(__name__)
 
 SCANNED = 200
 """Files that cross from the scanning thread at a time: a hop costs more than a file."""
@@ -191,7 +194,10 @@ class _Run:
             sent = await self.uploader.send(planned)
         except SourceError as error:
             return not_sent(planned, Outcome.FAILED, error.summary)
-        except KnowledgeError as error:
+        except Exception as error:  # the edge of one file: nothing it meets may end the others
+            if not isinstance(error, KnowledgeError):
+                _log.exception("unexpected, at %r", planned.found.key)
+                return not_sent(planned, Outcome.FAILED, f"unexpected: {error!r}", attempts=1)
             reason = _stop_reason(error)
             if reason is None:
                 return not_sent(planned, Outcome.FAILED, error.summary, attempts=1)

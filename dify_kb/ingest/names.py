@@ -8,7 +8,6 @@ stands beside it.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import unicodedata
 
@@ -63,4 +62,4 @@ def _key_of(name: str) -> str | None:
 
 
 def _hash(key: str) -> str:
-    return hashlib.blake2b(os.fsencode(key), digest_size=4).hexdigest()
+    return hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=4).hexdigest()

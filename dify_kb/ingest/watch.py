@@ -161,9 +161,9 @@ class Watcher:
     def _answered(self, active: _Active, status: DocumentStatus) -> None:
         active.missed = 0
         self._moved(active, status.indexing_status)
-        if active.segments not in {None, status.completed_segments}:
+        if active.segments != status.completed_segments:
+            active.segments = status.completed_segments
             active.since = self._moved_at = anyio.current_time()
-        active.segments = status.completed_segments
         match status.indexing_status:
             case IndexingStatus.COMPLETED if status.total_segments == 0:
                 self._ended(active, Outcome.FAILED, reason=NOTHING)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
@@ -18,6 +18,7 @@ import attrs
 import cattrs
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
+from dify_kb.errors import ConfigError
 from dify_kb.models import UNSET, File, OpenEnum
 
 T = TypeVar("T")
@@ -38,8 +39,18 @@ def fields(model: object) -> dict[str, object]:
 
 
 def dumps(model: object) -> bytes:
-    """Turn a model into JSON."""
-    return json.dumps(encode(model), ensure_ascii=False, separators=(",", ":")).encode()
+    """Turn a model into JSON.
+
+    Raises:
+        ConfigError: a text that is no Unicode, such as a file name that is not UTF-8.
+    """
+    try:
+        return json.dumps(encode(model), ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            "A text of the request is no Unicode: it holds half of a surrogate pair.",
+            hint="Read it with its right encoding, or leave those characters out.",
+        ) from error
 
 
 def query(model: object) -> list[tuple[str, str]]:
@@ -71,7 +82,7 @@ def loads(shape: type[T], body: bytes) -> T:
     """
     try:
         value = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DecodeError(f"not JSON: {error}") from error
     return decode(shape, value)
 
@@ -126,6 +137,23 @@ def _seconds(value: datetime) -> int | float:
     return int(seconds) if seconds.is_integer() else seconds
 
 
+def _is_list(shape: Any) -> bool:
+    origin: object = get_origin(shape)
+    return origin is Sequence
+
+
+def _reader_of_list(shape: Any) -> Callable[[object, object], object]:
+    """Take a JSON array alone: a text or an object has items as well."""
+    items = cast("Any", tuple)[*get_args(shape), ...]
+
+    def read(value: object, _: object) -> object:
+        if not isinstance(value, list | tuple):
+            raise TypeError(f"expected a list, got {type(value).__name__}")
+        return _converter.structure(value, items)
+
+    return read
+
+
 def _may_be_unset(shape: object) -> bool:
     return get_origin(shape) in {Union, UnionType} and Literal[UNSET] in get_args(shape)
 
@@ -160,6 +188,7 @@ def _reader(shape: Any) -> Callable[[object, object], object]:
 
 
 def _writer(shape: Any) -> Callable[[Any], dict[str, object]]:
+    attrs.resolve_types(shape)
     overrides: dict[str, Any] = {
         attribute.name: override(
             omit=attribute.name == "extra" or attribute.type is File,
@@ -186,6 +215,7 @@ def _make() -> cattrs.Converter:
         converter.register_structure_hook(shape, read)
     converter.register_structure_hook_func(lambda shape: shape is object, lambda value, _: value)
     converter.register_structure_hook_func(lambda s: s == Mapping[str, object], _mapping)
+    converter.register_structure_hook_factory(_is_list, _reader_of_list)
     converter.register_structure_hook_factory(_may_be_unset, _reader_of_optional)
     converter.register_structure_hook_factory(lambda shape: attrs.has(_origin(shape)), _reader)
     converter.register_unstructure_hook(datetime, _seconds)
