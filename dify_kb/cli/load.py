@@ -20,7 +20,7 @@ from dify_kb import (
     Progress,
 )
 from dify_kb.errors import ConfigError, KnowledgeError
-from dify_kb.ingest import LoadEvent, OnExisting, Wait
+from dify_kb.ingest import LoadEvent, OnExisting, Wait, roots_of
 from dify_kb.models import MAX_FILE_SIZE, UNSET, Unset
 
 from . import find, progress, show
@@ -90,6 +90,7 @@ def load(
     """
     session: Session = context.obj
     rule = _rule(mode, chunk_size, chunk_overlap, separator)
+    roots_of(paths)  # a wrong path is told before a dataset is created for it
 
     async def main() -> int:
         async with session.client(concurrency=concurrency) as client:

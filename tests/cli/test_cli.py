@@ -1,0 +1,316 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dify_kb.cli import run
+from dify_kb.cli.app import hoisted
+from dify_kb.emulator import Emulator
+
+COMMANDS = [
+    [],
+    ["load"],
+    ["search"],
+    ["datasets"],
+    ["datasets", "list"],
+    ["datasets", "create"],
+    ["datasets", "show"],
+    ["datasets", "delete"],
+    ["documents"],
+    ["documents", "list"],
+    ["doctor"],
+    ["emulator"],
+]
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def cli(
+    emulator: Emulator, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Cli:
+    """Runs a command against the emulator; gives exit code, stdout and stderr."""
+    monkeypatch.setenv("DIFY_BASE_URL", emulator.url)
+    monkeypatch.setenv("DIFY_API_KEY", emulator.api_key)
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = run(arguments)
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err
+
+    return call
+
+
+@pytest.fixture
+def docs(folder: Path) -> Path:
+    """A folder with two files that load and one that does not."""
+    (folder / "sub").mkdir()
+    (folder / "reset.md").write_text("Hold the red button for ten seconds to reset the device.")
+    (folder / "sub" / "notes.txt").write_text("Wombats dig at night.")
+    (folder / "tool.exe").write_text("binary")
+    return folder
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def two_lines(stderr: str) -> tuple[str, str]:
+    """The two lines of an error, without what they begin with."""
+    what, following = stderr.strip().splitlines()[-2:]
+    assert what.startswith("error: ")
+    assert following.startswith("next:  ")
+    return what[7:], following[7:]
+
+
+def test_a_folder_is_loaded_and_answers(cli: Cli, docs: Path) -> None:
+    code, out, err = cli("load", str(docs), "--dataset", "Handbook", "--create")
+
+    assert code == 0
+    assert "Created the dataset Handbook (economy)." in err
+    assert "3 files found" in out
+    assert "2 added, 1 skipped" in out
+    code, out, _ = cli("search", "--dataset", "Handbook", "how do I reset it?")
+    assert code == 0
+    assert out.startswith("1. reset.md  (chunk 1)")
+    assert "red button" in out
+
+
+def test_the_program_s_options_may_stand_behind_the_command(cli: Cli, emulator: Emulator) -> None:
+    code, out, _ = cli("datasets", "list", "--url", emulator.url, "--json", "--api-key=wrong")
+
+    assert code == 4
+    assert lines(out)[0]["exit"] == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["load", "x", "--url", "u"], ["--url", "u", "load", "x"]),
+        (["load", "x", "--url=u", "-q"], ["--url=u", "-q", "load", "x"]),
+        (["search", "--", "--json"], ["search", "--", "--json"]),
+        (["load", "--url"], ["--url", "load"]),
+    ],
+)
+def test_hoisting_moves_only_the_program_s_options(
+    arguments: list[str], expected: list[str]
+) -> None:
+    assert hoisted(arguments) == expected
+
+
+def test_json_lines_tell_each_file_and_the_report(cli: Cli, docs: Path) -> None:
+    code, out, _ = cli("--json", "load", str(docs), "--dataset", "d", "--create")
+
+    assert code == 0
+    *items, report = lines(out)
+    assert {item["key"]: item["outcome"] for item in items} == {
+        "reset.md": "added",
+        "sub/notes.txt": "added",
+        "tool.exe": "skipped",
+    }
+    assert report["type"] == "report"
+    assert report["found"] == report["added"] + report["skipped"] == 3
+
+
+def test_failed_files_are_listed_and_exit_3(cli: Cli, docs: Path) -> None:
+    (docs / "blank.txt").write_text("\n")
+    (docs / "zip.txt").write_bytes(b"PK\x03\x04\x00\x01\xff\xfe\x00" * 50)
+    (docs / "big.txt").write_text("x" * (2 * 2**20))
+
+    code, out, _ = cli("load", str(docs), "--dataset", "d", "--create", "--max-file-size", "1")
+
+    assert code == 3
+    assert "failed  big.txt: too large: 2.0 of 1 MiB" in out
+    assert "failed  blank.txt: indexed, but nothing of it can be found" in out
+    assert "failed  zip.txt: indexing failed" in out
+
+
+def test_datasets_are_created_listed_shown_and_deleted(cli: Cli) -> None:
+    assert cli("datasets", "create", "one", "--technique", "economy")[0] == 0
+    assert cli("datasets", "create", "two")[0] == 0
+
+    _, out, _ = cli("datasets", "list")
+    assert out.splitlines()[0].split() == ["name", "documents", "technique", "created", "id"]
+    _, out, _ = cli("--json", "datasets", "list")
+    by_name = {row["name"]: row for row in lines(out)}
+    assert set(by_name) == {"one", "two"}
+    _, out, _ = cli("datasets", "show", by_name["one"]["id"])
+    assert "economy" in out
+    assert cli("datasets", "delete", "one")[0] == 0
+    _, out, _ = cli("--json", "datasets", "list")
+    assert [row["name"] for row in lines(out)] == ["two"]
+
+
+def test_documents_are_listed_by_status(cli: Cli, docs: Path) -> None:
+    cli("load", str(docs), "--dataset", "d", "--create")
+
+    _, out, _ = cli("documents", "list", "--dataset", "d")
+    assert "sub__notes.txt" in out
+    _, out, _ = cli("--json", "documents", "list", "--dataset", "d", "--status", "error")
+    assert out == ""
+
+
+def test_the_doctor_says_what_is_missing(cli: Cli) -> None:
+    code, out, _ = cli("doctor")
+
+    assert code == 0
+    assert "ok      version: Dify 1.16" in out
+    assert "warning text-embedding models: none" in out
+    code, out, _ = cli("--api-key", "wrong", "doctor")
+    assert code == 4
+    assert "failed  key" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "what", "following"),
+    [
+        (["load", "/nowhere", "--dataset", "d"], 2, "/nowhere", "Check the path"),
+        (["load", "{docs}", "--dataset", "nope"], 1, "No dataset is called 'nope'", "--create"),
+        (
+            ["load", "{docs}", "--dataset", "00000000-0000-4000-8000-000000000000"],
+            1,
+            "answered 404",
+            "Check the id",
+        ),
+        (["load", "{docs}", "--dataset", "d", "--api-key", "wrong"], 4, "401", "knowledge API key"),
+        (["load", "{docs}", "--dataset", "d", "--url", "http://127.0.0.1:1"], 1, "reached", "up"),
+        (["load", "{docs}", "--dataset", "d", "--url", "ftp://x"], 2, "no address", "https://"),
+        (["load", "{docs}", "--dataset", "d", "--chunk-size", "9"], 2, "max_tokens", "range"),
+        (["load", "{docs}", "--dataset", "d", "--create", "--include", "["], 1, "nothing", "Check"),
+        (["search", "--dataset", "d", "x" * 251], 1, "No dataset", "datasets list"),
+        (["datasets", "create", "x" * 41], 2, "name has 41 characters", "1 to 40"),
+        (["datasets", "list", "--url", "emulator:x?colour=red"], 2, "colour", "version"),
+        (["datasets", "list", "--url", "emulator:?version=9"], 2, "9", "1.16"),
+    ],
+)
+def test_mistakes_get_two_lines_and_the_right_exit_code(
+    cli: Cli, docs: Path, arguments: list[str], code: int, what: str, following: str
+) -> None:
+    met, _, err = cli(*(argument.format(docs=docs) for argument in arguments))
+
+    said, remedy = two_lines(err)
+    assert what in said
+    assert following in remedy
+    assert met == code
+    assert "Traceback" not in err
+
+
+def test_an_empty_folder_is_told(cli: Cli, folder: Path) -> None:
+    code, _, err = cli("load", str(folder), "--dataset", "d", "--create")
+
+    said, _ = two_lines(err)
+    assert code == 1
+    assert said == f"There is nothing to load in {folder}."
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["load"], ["nope"], ["load", "x"], ["search", "q", "--dataset", "d", "--top-k", "0"]],
+)
+def test_wrong_usage_exits_2(cli: Cli, arguments: list[str]) -> None:
+    code, _, err = cli(*arguments)
+
+    assert code == 2
+    assert "Traceback" not in err
+
+
+def test_without_an_address_the_error_says_what_to_set(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DIFY_BASE_URL")
+
+    code, _, err = cli("datasets", "list")
+
+    assert code == 2
+    assert "DIFY_BASE_URL" in two_lines(err)[1]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_reads_well_at_80_columns(cli: Cli, command: list[str]) -> None:
+    code, out, _ = cli(*command, "--help")
+
+    assert code == 0
+    assert out.startswith("Usage: dify-kb")
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_odd_names_do_not_break_the_terminal(cli: Cli, folder: Path) -> None:
+    """A newline or an escape in a file name could forge lines of output."""
+    (folder / "a\nb\x1b[31m.exe").write_text("x")
+    Path(os.fsdecode(os.fsencode(folder) + b"/bad\xff.pdf")).write_text("x")
+
+    code, out, _ = cli("load", str(folder), "--dataset", "d", "--create")
+
+    assert code == 3
+    assert "\x1b" not in out
+    assert "bad\\udcff.pdf" in out
+    _, out, _ = cli("--json", "load", str(folder), "--dataset", "d")
+    assert {item["key"] for item in lines(out)[:-1]} == {"a\nb\x1b[31m.exe", "bad\udcff.pdf"}
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts `python -m dify_kb` in a process of its own."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(  # noqa: S603 -- our own program
+            [sys.executable, "-m", "dify_kb", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_program_quietly(
+    program: Callable[..., subprocess.Popen[str]], number: signal.Signals, code: int
+) -> None:
+    process = program("--json", "emulator", "--port", "0")
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["type"] == "emulator"
+
+    process.send_signal(number)
+    _, err = process.communicate(timeout=10)
+
+    assert process.returncode == code
+    assert "Traceback" not in err
+
+
+def test_a_load_is_interrupted_at_once(
+    program: Callable[..., subprocess.Popen[str]], folder: Path, emulator: Emulator
+) -> None:
+    for number in range(300):
+        (folder / f"{number}.md").write_text("text")
+    emulator.faults.plan("documents.create_by_file", ["stall 0.05"] * 400)
+    arguments = ["--dataset", "d", "--create", "--url", emulator.url]
+    process = program("load", str(folder), *arguments, "--api-key", emulator.api_key)
+    while not any(call.endpoint == "documents.create_by_file" for call in emulator.history):
+        time.sleep(0.01)
+
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=10)
+
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert "Interrupted." in err
