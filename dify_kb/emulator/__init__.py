@@ -1,0 +1,26 @@
+"""A Dify knowledge server of one's own: for tests, demos and benchmarks.
+
+It speaks the catalogue's paths and models, and otherwise only repeats what real servers were
+measured to do (findings.md, reference.md); it knows nothing of this package's client.
+"""
+
+from __future__ import annotations
+
+from .clock import Clock, ManualClock, SystemClock
+from .embedded import Emulator, serve
+from .faults import Faults
+from .history import Exchange
+from .profiles import VERSIONS
+from .settings import Settings
+
+__all__ = [
+    "VERSIONS",
+    "Clock",
+    "Emulator",
+    "Exchange",
+    "Faults",
+    "ManualClock",
+    "Settings",
+    "SystemClock",
+    "serve",
+]

@@ -1,0 +1,78 @@
+"""What a request carries, before anybody looks at its fields."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+
+from dify_kb.wire.endpoint import Where
+
+from .multipart import Form, multipart, urlencoded
+from .refused import RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from .settings import Settings
+
+_NOT_JSON: Final = (
+    "Did not attempt to load JSON data because the request Content-Type was not 'application/json'."
+)
+_BAD_JSON: Final = "The browser (or proxy) sent a request that this server could not understand."
+
+
+async def read(where: Where, request: web.Request, settings: Settings) -> object:
+    """Read the query, the JSON or the form of a request.
+
+    Raises:
+        RefusedError: 415 or 400, not the JSON that was to come.
+    """
+    match where:
+        case Where.QUERY:
+            return _query(request)
+        case Where.JSON:
+            return await _json(request)
+        case Where.FORM:
+            return await _form(request, settings)
+        case Where.NOWHERE:
+            return None
+
+
+async def _form(request: web.Request, settings: Settings) -> Form:
+    if request.content_type == "application/x-www-form-urlencoded":
+        return urlencoded(await request.read())
+    boundary = re.search(r'boundary="?([^";]+)', request.headers.get("Content-Type", ""))
+    if request.content_type != "multipart/form-data" or boundary is None:
+        return Form()
+    blocks = _blocks(request, settings.max_body)
+    return await multipart(blocks, boundary[1], settings.max_file_size)
+
+
+def _query(request: web.Request) -> dict[str, object]:
+    """Take the first of each name; `tag_ids` repeats."""
+    query: dict[str, object] = {name: request.query[name] for name in request.query}
+    if "tag_ids" in query:
+        query["tag_ids"] = request.query.getall("tag_ids")
+    return query
+
+
+async def _json(request: web.Request) -> object:
+    kind = request.content_type
+    if kind != "application/json" and not kind.endswith("+json"):
+        raise RefusedError(415, "unsupported_media_type", _NOT_JSON)
+    try:
+        return json.loads(await request.read())
+    except ValueError as error:
+        raise RefusedError(400, "bad_request", _BAD_JSON) from error
+
+
+async def _blocks(request: web.Request, limit: int) -> AsyncIterator[bytes]:
+    size = 0
+    async for block in request.content.iter_any():
+        size += len(block)
+        if size > limit:
+            raise web.HTTPRequestEntityTooLarge(max_size=limit, actual_size=size)
+        yield block

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import threading
+import time
+from typing import Protocol
+
+import anyio
+
+
+class Clock(Protocol):
+    """What time it is for the server, and how its indexer waits."""
+
+    def now(self) -> float:
+        """Tell the time, in seconds since the epoch."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait so long by this clock."""
+        ...
+
+
+class SystemClock:
+    """The computer's time."""
+
+    def now(self) -> float:
+        """Tell the time, in seconds since the epoch."""
+        return time.time()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait in real time."""
+        await anyio.sleep(seconds)
+
+
+class ManualClock:
+    """A time that stands still until `advance`, which any thread may call.
+
+    The indexer makes up for lost time: `advance(60)` with stages of 1 s in all ends the stages of
+    60 documents, as if they had been waited for one by one.
+    """
+
+    def __init__(self, start: float = 1_800_000_000.0) -> None:
+        self._now = start
+        self._lock = threading.Lock()
+        self._order = itertools.count()
+        self._sleepers: list[
+            tuple[float, int, asyncio.AbstractEventLoop, asyncio.Future[None]]
+        ] = []
+
+    def now(self) -> float:
+        """Tell the time, in seconds since the epoch."""
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        """Move on, and wake whoever waited until then, the earliest first."""
+        with self._lock:
+            self._now += seconds
+            while self._sleepers and self._sleepers[0][0] <= self._now:
+                _, _, loop, woken = heapq.heappop(self._sleepers)
+                if not loop.is_closed():
+                    loop.call_soon_threadsafe(_wake, woken)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait until `advance` has passed this time by."""
+        loop = asyncio.get_running_loop()
+        woken: asyncio.Future[None] = loop.create_future()
+        with self._lock:
+            if seconds > 0:
+                sleeper = (self._now + seconds, next(self._order), loop, woken)
+                heapq.heappush(self._sleepers, sleeper)
+            else:
+                woken.set_result(None)
+        await woken
+
+
+def _wake(woken: asyncio.Future[None]) -> None:
+    if not woken.done():
+        woken.set_result(None)

@@ -1,0 +1,82 @@
+"""What a handler is given, and how it is bound to its endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+from attrs import define, field, frozen
+
+from dify_kb.wire.endpoint import Endpoint
+
+from .clock import Clock
+from .profiles import Profile
+from .settings import Settings
+from .store import DatasetRow, Store
+
+B = TypeVar("B")
+R = TypeVar("R")
+
+
+@define
+class Notes:
+    """What models have no field for, noted while a request is answered."""
+
+    document: str | None = None
+    """The name of the document that is to be created, for the history."""
+
+    mime_type: str | None = None
+    """What the client calls its file."""
+
+    only: frozenset[str] | None = None
+    """The fields that the answer is cut down to."""
+
+
+@frozen(kw_only=True)
+class Context:
+    """The server, and what the path and the headers of one request say."""
+
+    store: Store
+    settings: Settings
+    profile: Profile
+    clock: Clock
+    enqueue: Callable[[str], None]
+    """Have the indexer index a document."""
+
+    slots: Mapping[str, str] = field(factory=dict)
+    found: DatasetRow | None = None
+    notes: Notes = field(factory=Notes)
+
+    @property
+    def dataset(self) -> DatasetRow:
+        """The dataset that the path names."""
+        if self.found is None:
+            raise LookupError("the path of this endpoint names no dataset")
+        return self.found
+
+
+Handler = Callable[[Context, B], R]
+Reader = Callable[[Context, Any], B]
+"""Makes the model of a call from what came: a query, parsed JSON, or a form."""
+
+
+@frozen
+class Served(Generic[B, R]):
+    """An endpoint, how its body is read, and who answers it. Called, it answers."""
+
+    endpoint: Endpoint[B, R]
+    reader: Reader[B]
+    handler: Handler[B, R]
+
+    def __call__(self, context: Context, body: B) -> R:
+        """Answer."""
+        return self.handler(context, body)
+
+
+def serves(endpoint: Endpoint[B, R], reader: Reader[B]) -> Callable[[Handler[B, R]], Served[B, R]]:
+    """Bind a handler to an endpoint; type checkers refuse one of other models."""
+    return lambda handler: Served(endpoint, reader, handler)
+
+
+def nothing(_context: Context, _raw: object) -> None:
+    """Read the body of a call that takes none."""

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import errno
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Self
+
+import anyio
+import anyio.to_thread
+from aiohttp import web
+
+from dify_kb.errors import ConfigError
+
+from .app import application
+from .clock import Clock, SystemClock
+from .context import Context
+from .faults import Faults
+from .history import Exchange, History
+from .indexer import Indexer
+from .profiles import profile_of
+from .settings import Settings
+from .store import Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+_GRACE: Final = 0.5
+"""Seconds that open requests get when the server stops."""
+
+_STOP: Final = 5.0
+"""Seconds after which a stop goes on without the server's thread, which dies with the process."""
+
+
+class Emulator:
+    """A Dify-compatible server on a loopback port, with its state in memory or in a file.
+
+    It runs in a thread of its own, so it neither blocks nor depends on the caller's event loop.
+    A file belongs to one emulator at a time; what was not indexed when it stopped goes on when
+    it is opened again. `version` is one of `VERSIONS`; `port` 0 takes a free one.
+
+    Raises:
+        ConfigError: an unknown version; from `start` also a port that is taken, or a file that
+            is in use, cannot be opened or is not an emulator's.
+    """
+
+    def __init__(
+        self,
+        path: Path | None = None,
+        *,
+        version: str = "1.16",
+        api_key: str = "dataset-emulator",
+        host: str = "127.0.0.1",
+        port: int = 0,
+        settings: Settings | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._path = path
+        self._profile = profile_of(version)
+        self._settings = settings or Settings()
+        self._host = host
+        self._port = port
+        self._running: _Running | None = None
+        self._history = History(self._settings.history)
+        self.api_key = api_key
+        self.clock: Clock = clock or SystemClock()
+        self.faults = Faults()
+
+    @property
+    def url(self) -> str:
+        """The base URL, e.g. `http://127.0.0.1:41234/v1`."""
+        if self._running is None:
+            raise ConfigError("The emulator is not running.", hint="Call start() first.")
+        return self._running.url
+
+    @property
+    def history(self) -> list[Exchange]:
+        """The latest calls, the oldest first."""
+        return self._history.copy()
+
+    def start(self) -> str:
+        """Start serving and return the base URL; again while it runs, only that."""
+        if self._running is None:
+            store = Store(self._path)
+            try:
+                self._running = _Running(self._serve, store, self._host, self._port)
+            except BaseException:
+                store.close()
+                raise
+        return self._running.url
+
+    def stop(self) -> None:
+        """Stop serving and let go of port and file; takes seconds at most, and may be repeated."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.stop()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _serve(self, store: Store) -> tuple[web.Application, Indexer]:
+        indexer = Indexer(store, self._settings, self.clock)
+        context = Context(
+            store=store,
+            settings=self._settings,
+            profile=self._profile,
+            clock=self.clock,
+            enqueue=indexer.enqueue,
+        )
+        return application(context, self.api_key, self.faults, self._history), indexer
+
+
+async def serve(emulator: Emulator, started: Callable[[str], None]) -> None:
+    """Serve until cancelled; `started` is called with the base URL and must return at once."""
+    url = await anyio.to_thread.run_sync(emulator.start)
+    try:
+        started(url)
+        await anyio.sleep_forever()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(emulator.stop)
+
+
+_Parts = Callable[[Store], tuple[web.Application, Indexer]]
+
+
+class _Running:
+    """The thread of a server that runs."""
+
+    def __init__(self, parts: _Parts, store: Store, host: str, port: int) -> None:
+        self._parts = parts
+        self._store = store
+        self._address = (host, port)
+        self._stop: Callable[[], None] = lambda: None
+        self._ready: concurrent.futures.Future[str] = concurrent.futures.Future()
+        self._thread = threading.Thread(target=self._main, name="dify-kb-emulator", daemon=True)
+        self._thread.start()
+        try:
+            self.url = self._ready.result()
+        except OSError as error:
+            self._thread.join(_STOP)
+            raise _unbound(host, port, error) from error
+
+    def stop(self) -> None:
+        """End the thread, then close the store."""
+        self._stop()
+        self._thread.join(_STOP)
+        self._store.close()
+
+    def _main(self) -> None:
+        try:
+            anyio.run(self._run)
+        except Exception as error:
+            if self._ready.done():
+                raise
+            self._ready.set_exception(error)
+
+    async def _run(self) -> None:
+        app, indexer = self._parts(self._store)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=_GRACE)
+        await runner.setup()
+        try:
+            indexer.resume()
+            await web.TCPSite(runner, *self._address).start()
+            async with anyio.create_task_group() as group:
+                group.start_soon(indexer.run)
+                self._announce(runner, group.cancel_scope)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await runner.cleanup()
+            indexer.close()
+
+    def _announce(self, runner: web.AppRunner, scope: anyio.CancelScope) -> None:
+        loop = asyncio.get_running_loop()
+        self._stop = lambda: _soon(loop, scope.cancel)
+        host, port = runner.addresses[0][:2]
+        self._ready.set_result(f"http://{f'[{host}]' if ':' in host else host}:{port}/v1")
+
+
+def _soon(loop: asyncio.AbstractEventLoop, work: Callable[[], None]) -> None:
+    # The loop is closed when the thread ended by itself.
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(work)
+
+
+def _unbound(host: str, port: int, error: OSError) -> ConfigError:
+    if error.errno == errno.EADDRINUSE:
+        return ConfigError(
+            f"Port {port} on {host} is taken.",
+            hint="Choose another port, or 0 for a free one.",
+        )
+    return ConfigError(
+        f"The emulator cannot listen on {host}:{port}: {error.strerror or error}.",
+        hint="Use 127.0.0.1 and a port above 1023.",
+    )

@@ -1,0 +1,115 @@
+"""The slow part: documents become chunks that are found, in stages that take their time."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from dify_kb.corpus import ChunkError, ExtractError
+
+from .runs import GoneError, Run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .clock import Clock
+    from .settings import Settings
+    from .store import Store
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+
+class Indexer:
+    """Workers that take documents in the order of their creates.
+
+    A run deletes the chunks that are there when it starts and adds its own when it has them. So
+    two runs of one document at the same time leave the chunks of both (findings.md §9a).
+    """
+
+    def __init__(self, store: Store, settings: Settings, clock: Clock) -> None:
+        self._store = store
+        self._settings = settings
+        self._clock = clock
+        self._limiter: anyio.CapacityLimiter | None = None
+        self._in, self._out = anyio.create_memory_object_stream[tuple[str, float]](math.inf)
+
+    def enqueue(self, document_id: str) -> None:
+        """Queue a document; only in the loop that runs the indexer."""
+        self._in.send_nowait((document_id, self._clock.now()))
+
+    def resume(self) -> None:
+        """Queue what was not finished when the server stopped."""
+        for document_id in self._store.documents.unfinished():
+            self.enqueue(document_id)
+
+    def close(self) -> None:
+        """Forget the queue."""
+        self._in.close()
+        self._out.close()
+
+    async def run(self) -> None:
+        """Index until cancelled."""
+        self._limiter = anyio.CapacityLimiter(self._settings.workers)
+        async with anyio.create_task_group() as workers:
+            for _ in range(self._settings.workers):
+                workers.start_soon(self._work)
+
+    async def _work(self) -> None:
+        free = 0.0
+        async for document_id, queued in self._out:
+            pace = _Pace(self._clock, max(queued, free))
+            try:
+                await self._index(document_id, pace)
+            except GoneError:
+                pass
+            except (ExtractError, ChunkError) as error:
+                self._fail(document_id, str(error))
+            except Exception as error:  # noqa: BLE001 -- any failure is the document's error
+                _log.exception("indexing %s failed", document_id)
+                self._fail(document_id, str(error))
+            free = pace.due
+
+    async def _index(self, document_id: str, pace: _Pace) -> None:
+        settings = self._settings
+        run = Run(self._store, self._clock, document_id, self._clock.now())
+        texts = await self._thread(run.parse)
+        await pace.stage(settings.parsing)
+        run.enter_splitting()
+        chunks = await self._thread(lambda: run.split(texts))
+        await pace.stage(settings.splitting)
+        segments = await self._thread(lambda: run.save(chunks))
+        await pace.stage(settings.indexing)
+        await self._thread(lambda: run.index(segments))
+
+    async def _thread(self, work: Callable[[], T]) -> T:
+        # A stop must not wait for the work; what it leaves undone is done again later.
+        return await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._limiter)
+
+    def _fail(self, document_id: str, why: str) -> None:
+        now = self._clock.now()
+        self._store.documents.update(
+            document_id, indexing_status="error", error=why, stopped_at=now, updated_at=now
+        )
+
+
+class _Pace:
+    """The time by which the stages of a document are over, at the latest."""
+
+    def __init__(self, clock: Clock, start: float) -> None:
+        self._clock = clock
+        self.due = start
+
+    async def stage(self, seconds: float) -> None:
+        """Wait for the end of a stage."""
+        if not seconds:
+            return
+        self.due += seconds
+        left = self.due - self._clock.now()
+        if left > 0:
+            await self._clock.sleep(left)

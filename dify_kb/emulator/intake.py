@@ -1,0 +1,161 @@
+"""Taking documents in: what a create does before the indexer does the rest."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import uuid
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, cast
+
+from attrs import frozen
+
+from dify_kb.models import UNSET, CreateByFile, CreateByText, DocumentCreated, ProcessRule
+from dify_kb.wire import codec
+
+from . import views
+from .refused import RefusedError, invalid_param
+from .store import DocumentRow, RuleRow
+
+if TYPE_CHECKING:
+    from .context import Context
+
+_AUTOMATIC: Final = {
+    "pre_processing_rules": [
+        {"id": "remove_extra_spaces", "enabled": True},
+        {"id": "remove_urls_emails", "enabled": False},
+    ],
+    "segmentation": {"delimiter": "\n", "max_tokens": 500, "chunk_overlap": 50},
+}
+"""What the server stores for an automatic rule (recording 129)."""
+
+
+@frozen(kw_only=True)
+class Upload:
+    """What a document is made of. `replaces` is False for a twin of one of its name."""
+
+    name: str
+    content: bytes
+    size: int
+    extension: str
+    mime_type: str | None
+    replaces: bool = True
+
+
+def take_in(context: Context, upload: Upload, body: CreateByText | CreateByFile) -> DocumentCreated:
+    """Store a document and queue it; the one of its name is replaced in place (§5.2)."""
+    store, dataset = context.store, context.dataset
+    with store.transaction():
+        _check(context, body)
+        rule = _rule(context, body)
+        _settle_dataset(context, body)
+        row = _row(context, upload, body, rule)
+        old = store.documents.named(dataset.id, upload.name) if upload.replaces else None
+        if old is None:
+            store.documents.add(row, upload.content)
+        else:
+            row = _replace(context, old, row, upload.content)
+    context.enqueue(row.id)
+    return DocumentCreated(document=views.document(store, context.profile, row), batch=row.batch)
+
+
+def _check(context: Context, body: CreateByText | CreateByFile) -> None:
+    dataset = context.dataset
+    if dataset.provider == "external":
+        raise invalid_param("External datasets are not supported.")
+    if body.embedding_model_provider:
+        raise invalid_param(f"Provider {body.embedding_model_provider} does not exist.")
+    doc_form = context.store.datasets.doc_form(dataset.id)
+    if doc_form and doc_form != (body.doc_form or "text_model"):
+        raise invalid_param("doc_form is different from the dataset doc_form.")
+    if not dataset.indexing_technique and body.indexing_technique == "high_quality":
+        message = "Default model not found for text-embedding"
+        raise RefusedError(400, "provider_not_initialize", message)
+
+
+def _rule(context: Context, body: CreateByText | CreateByFile) -> RuleRow:
+    """Find the rule: the one sent becomes the dataset's latest, else the latest, else (by text)
+    an automatic one (findings.md §5.6).
+    """
+    datasets = context.store.datasets
+    sent = body.process_rule
+    if sent is UNSET:
+        latest = datasets.latest_rule(context.dataset.id)
+        if latest is not None:
+            return latest
+        if isinstance(body, CreateByFile):
+            raise invalid_param("process_rule is required.")
+        sent = ProcessRule.automatic()
+    rule = RuleRow(str(uuid.uuid4()), context.dataset.id, sent.mode, _stored(sent))
+    datasets.add_rule(rule)
+    return rule
+
+
+def _stored(rule: ProcessRule) -> str:
+    """Write the rules as the server keeps them, with what was not sent as null (recording 153)."""
+    if not rule.rules:
+        return json.dumps(_AUTOMATIC)
+    sent = cast("dict[str, object]", codec.encode(rule.rules))
+    return json.dumps(dict.fromkeys(("parent_mode", "subchunk_segmentation")) | sent)
+
+
+def _settle_dataset(context: Context, body: CreateByText | CreateByFile) -> None:
+    """Give a dataset what its first document decides."""
+    dataset = context.dataset
+    changes: dict[str, object] = {}
+    if not dataset.data_source_type:
+        changes["data_source_type"] = "upload_file"
+    if not dataset.indexing_technique:
+        changes["indexing_technique"] = body.indexing_technique
+        if body.retrieval_model and not dataset.retrieval_model:
+            changes["retrieval_model"] = json.dumps(codec.encode(body.retrieval_model))
+    if changes:
+        context.store.datasets.update(dataset.id, **changes, updated_at=context.clock.now())
+
+
+def _row(
+    context: Context, upload: Upload, body: CreateByText | CreateByFile, rule: RuleRow
+) -> DocumentRow:
+    now = context.clock.now()
+    return DocumentRow(
+        id=str(uuid.uuid4()),
+        dataset_id=context.dataset.id,
+        position=context.store.documents.next_position(context.dataset.id),
+        name=upload.name,
+        batch=_batch(now),
+        process_rule_id=rule.id,
+        created_from="api",
+        # Rounded, and so up to half a second in the future (findings.md §5.5).
+        created_at=round(now),
+        updated_at=now,
+        doc_form=body.doc_form or "text_model",
+        doc_language=body.doc_language or "English",
+        file_id=str(uuid.uuid4()),
+        file_name=upload.name,
+        file_size=upload.size,
+        file_extension=upload.extension,
+        file_mime_type=upload.mime_type,
+        file_created_at=now,
+    )
+
+
+_REPLACED: Final = (
+    "batch", "process_rule_id", "created_from", "updated_at", "doc_form", "doc_language",
+    "file_id", "file_name", "file_size", "file_extension", "file_mime_type", "file_created_at",
+    "indexing_status",
+)  # fmt: skip
+"""What a create of the same name changes. All else stays, the times and the error of the run
+before too, until the indexer overwrites them (ingestion-facts.md §2)."""
+
+
+def _replace(context: Context, old: DocumentRow, new: DocumentRow, content: bytes) -> DocumentRow:
+    documents = context.store.documents
+    documents.update(old.id, **{name: getattr(new, name) for name in _REPLACED})
+    documents.set_content(old.id, content)
+    return documents.find(old.id) or old
+
+
+def _batch(now: float) -> str:
+    """Make a batch id: the second in UTC and six digits (findings.md §5.4)."""
+    second = datetime.fromtimestamp(now, UTC).strftime("%Y%m%d%H%M%S")
+    return f"{second}{100_000 + secrets.randbelow(900_000)}"

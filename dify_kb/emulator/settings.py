@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from attrs import frozen
+
+from dify_kb.models import MAX_FILE_SIZE
+
+
+@frozen(kw_only=True)
+class Settings:
+    """How large and how slow the server is. Times are seconds, sizes bytes."""
+
+    workers: int = 1
+    """Documents indexed at once; a default installation has one worker (ingestion-facts.md §9)."""
+
+    parsing: float = 0.0
+    """Least time in `parsing`. Zero leaves only the real work."""
+
+    splitting: float = 0.0
+    """Least time in `splitting`."""
+
+    indexing: float = 0.0
+    """Least time in `indexing`."""
+
+    max_file_size: int = MAX_FILE_SIZE
+    """UPLOAD_FILE_SIZE_LIMIT."""
+
+    max_body: int = 100 * 1024 * 1024
+    """NGINX_CLIENT_MAX_BODY_SIZE; above it the proxy answers 413 (ingestion-facts.md §5)."""
+
+    history: int = 100_000
+    """Exchanges remembered in `Emulator.history`."""

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+import unicodedata
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from dify_kb.errors import ConfigError
+
+from .schema import APPLICATION_ID, SCHEMA, USER_VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+
+class Database:
+    """One SQLite connection that several threads take turns on.
+
+    A file is locked for as long as it is open: another process that opens it gets an error.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._turn = threading.RLock()
+        self.connection = _open(path)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Do all of it or nothing; nested ones are part of the outermost."""
+        with self._turn:
+            if self.connection.in_transaction:
+                yield
+                return
+            self.connection.execute("BEGIN")
+            try:
+                yield
+            except BaseException:
+                self.connection.execute("ROLLBACK")
+                raise
+            self.connection.execute("COMMIT")
+
+    def rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Ask."""
+        with self._turn:
+            return self.connection.execute(sql, values).fetchall()
+
+    def value(self, sql: str, values: Sequence[object] = ()) -> Any:
+        """Ask for one value; None when there is no row."""
+        with self._turn:
+            row = self.connection.execute(sql, values).fetchone()
+        return row[0] if row else None
+
+    def run(self, sql: str, values: Sequence[object] = ()) -> int:
+        """Change something; return how many rows it were."""
+        with self._turn:
+            return self.connection.execute(sql, values).rowcount
+
+    def insert(self, table: str, rows: Iterable[attrs.AttrsInstance]) -> None:
+        """Add rows whose attributes are the columns."""
+        values = [attrs.astuple(row, recurse=False) for row in rows]
+        if not values:
+            return
+        marks = ", ".join("?" * len(values[0]))
+        kind = type(next(iter(rows)))
+        with self._turn:
+            self.connection.executemany(
+                f"INSERT INTO {table} ({columns(kind)}) VALUES ({marks})",  # noqa: S608 -- own names
+                values,
+            )
+
+    def update(self, table: str, key: str, changes: Mapping[str, object]) -> bool:
+        """Change columns of the row of this id; tell whether it exists."""
+        names = ", ".join(f"{name} = ?" for name in changes)
+        sql = f"UPDATE {table} SET {names} WHERE id = ?"  # noqa: S608 -- own names
+        return self.run(sql, (*changes.values(), key)) == 1
+
+    def close(self) -> None:
+        """Close, and let go of the file."""
+        with self._turn:
+            self.connection.close()
+
+
+def columns(kind: type[attrs.AttrsInstance]) -> str:
+    """Name the columns of a kind of row."""
+    return ", ".join(attribute.name for attribute in attrs.fields(kind))
+
+
+def _open(path: Path | None) -> sqlite3.Connection:
+    connection: sqlite3.Connection | None = None
+    try:
+        connection = sqlite3.connect(
+            ":memory:" if path is None else path,
+            timeout=0,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        _prepare(connection, path)
+    except sqlite3.Error as error:
+        if connection is not None:
+            connection.close()
+        raise _unusable(path, error) from error
+    except ConfigError:
+        if connection is not None:
+            connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path | None) -> None:
+    connection.create_function("folded", 1, _folded, deterministic=True)
+    connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+    connection.execute("BEGIN EXCLUSIVE")
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+    connection.execute("COMMIT")
+    if not empty and application != APPLICATION_ID:
+        raise ConfigError(
+            f"{path} is a database, but not an emulator's.",
+            hint="Name a file that does not exist yet, or one that an emulator made.",
+        )
+    if not empty and version != USER_VERSION:
+        raise ConfigError(
+            f"{path} was made by another version of the emulator.",
+            hint="Name another file, or delete this one and load it again.",
+        )
+    # The case of names counts in a keyword, as in PostgreSQL's LIKE (findings.md §4.5).
+    connection.execute("PRAGMA case_sensitive_like = ON")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    if empty:
+        connection.executescript(
+            f"BEGIN; PRAGMA application_id = {APPLICATION_ID};"
+            f" PRAGMA user_version = {USER_VERSION}; {SCHEMA} COMMIT;"
+        )
+
+
+def _unusable(path: Path | None, error: sqlite3.Error) -> ConfigError:
+    if "locked" in str(error):
+        return ConfigError(
+            f"{path} is in use by another emulator.",
+            hint="Stop the other one, or name another file.",
+        )
+    if "not a database" in str(error):
+        return ConfigError(
+            f"{path} is not an emulator's database.",
+            hint="Name a file that does not exist yet, or one that an emulator made.",
+        )
+    return ConfigError(
+        f"{path} cannot be opened: {error}.",
+        hint="Check that its folder exists and that you may write there.",
+    )
+
+
+def _folded(value: str) -> str:
+    return unicodedata.normalize("NFC", value).lower()

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import sqlite3
+
+from attrs import frozen
+
+from .database import Database, columns
+from .rows import Counts, DatasetRow, RuleRow
+
+_COLUMNS = columns(DatasetRow)
+_RULE_COLUMNS = columns(RuleRow)
+
+
+@frozen
+class Datasets:
+    """Knowledge bases and their process rules."""
+
+    database: Database
+
+    def add(self, row: DatasetRow) -> bool:
+        """Add one; False when the name is taken."""
+        try:
+            self.database.insert("datasets", [row])
+        except sqlite3.IntegrityError:
+            return False
+        return True
+
+    def get(self, dataset_id: str) -> DatasetRow | None:
+        """Find one."""
+        sql = f"SELECT {_COLUMNS} FROM datasets WHERE id = ?"  # noqa: S608 -- own names
+        rows = self.database.rows(sql, (dataset_id,))
+        return DatasetRow(*rows[0]) if rows else None
+
+    def page(self, keyword: str, offset: int, size: int) -> tuple[list[DatasetRow], int]:
+        """Find those whose name has the keyword in any case, the newest first; and count them."""
+        where = "instr(folded(name), folded(?)) > 0"
+        rows = self.database.rows(
+            f"SELECT {_COLUMNS} FROM datasets WHERE {where}"  # noqa: S608 -- own names
+            " ORDER BY CAST(created_at AS INTEGER) DESC, number DESC LIMIT ? OFFSET ?",
+            (keyword, size, offset),
+        )
+        sql = f"SELECT count(*) FROM datasets WHERE {where}"  # noqa: S608 -- own names
+        return [DatasetRow(*row) for row in rows], self.database.value(sql, (keyword,))
+
+    def counts(self, dataset_id: str) -> Counts:
+        """Count what a dataset holds; one scan of an index."""
+        ((documents, available, words),) = self.database.rows(
+            "SELECT count(*), total(indexing_status = 'completed' AND enabled AND NOT archived),"
+            " total(word_count) FROM documents WHERE dataset_id = ?",
+            (dataset_id,),
+        )
+        return Counts(documents, int(available), int(words))
+
+    def doc_form(self, dataset_id: str) -> str | None:
+        """Tell the form of a dataset's documents: that of any of them."""
+        sql = "SELECT doc_form FROM documents WHERE dataset_id = ? LIMIT 1"
+        form: str | None = self.database.value(sql, (dataset_id,))
+        return form
+
+    def update(self, dataset_id: str, **changes: object) -> None:
+        """Change columns."""
+        self.database.update("datasets", dataset_id, changes)
+
+    def delete(self, dataset_id: str) -> bool:
+        """Delete one with its rules; tell whether there was one."""
+        self.database.run("DELETE FROM process_rules WHERE dataset_id = ?", (dataset_id,))
+        return self.database.run("DELETE FROM datasets WHERE id = ?", (dataset_id,)) == 1
+
+    def add_rule(self, row: RuleRow) -> None:
+        """Add a process rule, the dataset's latest from now on."""
+        self.database.insert("process_rules", [row])
+
+    def rule(self, rule_id: str) -> RuleRow | None:
+        """Find a process rule."""
+        sql = f"SELECT {_RULE_COLUMNS} FROM process_rules WHERE id = ?"  # noqa: S608 -- own names
+        rows = self.database.rows(sql, (rule_id,))
+        return RuleRow(*rows[0]) if rows else None
+
+    def latest_rule(self, dataset_id: str) -> RuleRow | None:
+        """Find the process rule that a document without one gets."""
+        rows = self.database.rows(
+            f"SELECT {_RULE_COLUMNS} FROM process_rules"  # noqa: S608 -- own names
+            " WHERE dataset_id = ? ORDER BY number DESC LIMIT 1",
+            (dataset_id,),
+        )
+        return RuleRow(*rows[0]) if rows else None

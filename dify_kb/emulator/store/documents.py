@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from attrs import frozen
+
+from .database import Database, columns
+from .rows import DocumentRow
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_COLUMNS = columns(DocumentRow)
+
+_AVAILABLE: Final = "indexing_status = 'completed' AND enabled AND NOT archived"
+
+DISPLAYED: Final[Mapping[str, str]] = {
+    "queuing": "indexing_status = 'waiting'",
+    "indexing": "indexing_status IN ('parsing', 'cleaning', 'splitting', 'indexing')",
+    "paused": "0",
+    "error": "indexing_status = 'error'",
+    "available": _AVAILABLE,
+    "enabled": _AVAILABLE,
+    "active": _AVAILABLE,
+    "disabled": "indexing_status = 'completed' AND NOT enabled AND NOT archived",
+    "archived": "indexing_status = 'completed' AND archived",
+}
+"""The words of the list's `status` filter; any other lists everything (findings.md §4.6)."""
+
+
+@frozen
+class Documents:
+    """Documents and the bytes of their files."""
+
+    database: Database
+
+    def add(self, row: DocumentRow, content: bytes) -> None:
+        """Add one."""
+        self.database.insert("documents", [row])
+        self.set_content(row.id, content)
+
+    def get(self, dataset_id: str, document_id: str) -> DocumentRow | None:
+        """Find one in its dataset."""
+        return self._one("dataset_id = ? AND id = ?", dataset_id, document_id)
+
+    def find(self, document_id: str) -> DocumentRow | None:
+        """Find one."""
+        return self._one("id = ?", document_id)
+
+    def named(self, dataset_id: str, name: str) -> DocumentRow | None:
+        """Find the newest enabled one of exactly this name: what a create replaces."""
+        order = "ORDER BY created_at DESC, position DESC LIMIT 1"
+        return self._one(f"dataset_id = ? AND name = ? AND enabled {order}", dataset_id, name)
+
+    def of_batch(self, dataset_id: str, batch: str) -> list[DocumentRow]:
+        """Find those whose latest create had this batch id."""
+        return self._all("batch = ? AND dataset_id = ?", batch, dataset_id)
+
+    def next_position(self, dataset_id: str) -> int:
+        """Tell the position of the next one."""
+        sql = "SELECT max(position) FROM documents WHERE dataset_id = ?"
+        return (self.database.value(sql, (dataset_id,)) or 0) + 1
+
+    def page(
+        self, dataset_id: str, keyword: str, status: str, offset: int, size: int
+    ) -> tuple[list[DocumentRow], int]:
+        """Find those whose name is LIKE the keyword, the newest first; and count them."""
+        where, values = "dataset_id = ?", [dataset_id]
+        if keyword:
+            where += r" AND name LIKE ? ESCAPE '\'"
+            values.append(f"%{keyword}%")
+        if status.lower() in DISPLAYED:
+            where += f" AND {DISPLAYED[status.lower()]}"
+        order = "ORDER BY created_at DESC, position DESC LIMIT ? OFFSET ?"
+        rows = self._all(f"{where} {order}", *values, size, offset)
+        sql = f"SELECT count(*) FROM documents WHERE {where}"  # noqa: S608 -- own names
+        return rows, self.database.value(sql, values)
+
+    def available(self, dataset_id: str) -> list[str] | None:
+        """Tell the ids that a search looks at; None for all there are."""
+        sql = f"SELECT count(*) FROM documents WHERE dataset_id = ? AND NOT ({_AVAILABLE})"  # noqa: S608 -- own names
+        if not self.database.value(sql, (dataset_id,)):
+            return None
+        sql = f"SELECT id FROM documents WHERE dataset_id = ? AND {_AVAILABLE}"  # noqa: S608 -- own names
+        return [document_id for (document_id,) in self.database.rows(sql, (dataset_id,))]
+
+    def unfinished(self) -> list[str]:
+        """Tell the ids of those that are not indexed yet, in the order of their creation."""
+        rows = self.database.rows(
+            "SELECT id FROM documents WHERE indexing_status NOT IN ('completed', 'error')"
+            " ORDER BY batch, number"
+        )
+        return [document_id for (document_id,) in rows]
+
+    def update(self, document_id: str, **changes: object) -> bool:
+        """Change columns; tell whether there is such a document still."""
+        return self.database.update("documents", document_id, changes)
+
+    def content(self, document_id: str) -> bytes | None:
+        """Read the file of one."""
+        sql = "SELECT content FROM contents WHERE document_id = ?"
+        content: bytes | None = self.database.value(sql, (document_id,))
+        return content
+
+    def set_content(self, document_id: str, content: bytes) -> None:
+        """Write the file of one."""
+        self.database.run("REPLACE INTO contents VALUES (?, ?)", (document_id, content))
+
+    def delete(self, document_id: str) -> None:
+        """Delete one with its file."""
+        self.database.run("DELETE FROM contents WHERE document_id = ?", (document_id,))
+        self.database.run("DELETE FROM documents WHERE id = ?", (document_id,))
+
+    def delete_of(self, dataset_id: str) -> None:
+        """Delete all of a dataset."""
+        self.database.run(
+            "DELETE FROM contents WHERE document_id IN"
+            " (SELECT id FROM documents WHERE dataset_id = ?)",
+            (dataset_id,),
+        )
+        self.database.run("DELETE FROM documents WHERE dataset_id = ?", (dataset_id,))
+
+    def _one(self, where: str, *values: object) -> DocumentRow | None:
+        rows = self._all(where, *values)
+        return rows[0] if rows else None
+
+    def _all(self, where: str, *values: object) -> list[DocumentRow]:
+        sql = f"SELECT {_COLUMNS} FROM documents WHERE {where}"  # noqa: S608 -- own names
+        return [DocumentRow(*row) for row in self.database.rows(sql, values)]

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from typing import Final
+
+APPLICATION_ID: Final = 0x6B62656D
+"""`kbem`: marks a file as an emulator's database."""
+
+USER_VERSION: Final = 1
+"""Grows with every change of the tables."""
+
+SCHEMA: Final = """
+CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE datasets (
+    id TEXT NOT NULL UNIQUE, name TEXT NOT NULL UNIQUE, description TEXT, provider TEXT NOT NULL,
+    permission TEXT NOT NULL, data_source_type TEXT, indexing_technique TEXT,
+    retrieval_model TEXT, created_at REAL NOT NULL, updated_at REAL NOT NULL,
+    number INTEGER PRIMARY KEY AUTOINCREMENT
+);
+CREATE TABLE process_rules (
+    id TEXT NOT NULL UNIQUE, dataset_id TEXT NOT NULL, mode TEXT NOT NULL, rules TEXT NOT NULL,
+    number INTEGER PRIMARY KEY AUTOINCREMENT
+);
+CREATE INDEX process_rules_of_dataset ON process_rules (dataset_id);
+CREATE TABLE documents (
+    id TEXT NOT NULL UNIQUE, dataset_id TEXT NOT NULL, position INTEGER NOT NULL,
+    name TEXT NOT NULL, batch TEXT NOT NULL, process_rule_id TEXT NOT NULL,
+    created_from TEXT NOT NULL, created_at INTEGER NOT NULL, updated_at REAL NOT NULL,
+    doc_form TEXT NOT NULL, doc_language TEXT NOT NULL,
+    file_id TEXT NOT NULL, file_name TEXT NOT NULL, file_size INTEGER NOT NULL,
+    file_extension TEXT NOT NULL, file_mime_type TEXT, file_created_at REAL NOT NULL,
+    indexing_status TEXT NOT NULL, processing_started_at REAL, parsing_completed_at REAL,
+    splitting_completed_at REAL, completed_at REAL, indexing_latency REAL, stopped_at REAL,
+    error TEXT, tokens INTEGER, word_count INTEGER, enabled INTEGER NOT NULL,
+    disabled_at REAL, archived INTEGER NOT NULL,
+    number INTEGER PRIMARY KEY AUTOINCREMENT
+);
+CREATE INDEX documents_by_name ON documents (dataset_id, name, created_at, position);
+CREATE INDEX documents_by_time ON documents (dataset_id, created_at, position);
+CREATE INDEX documents_by_position ON documents (dataset_id, position);
+CREATE INDEX documents_by_batch ON documents (batch);
+CREATE INDEX documents_by_state
+    ON documents (dataset_id, indexing_status, enabled, archived, word_count);
+CREATE INDEX documents_unfinished ON documents (indexing_status)
+    WHERE indexing_status NOT IN ('completed', 'error');
+CREATE TABLE contents (document_id TEXT PRIMARY KEY, content BLOB NOT NULL);
+CREATE TABLE segments (
+    id TEXT NOT NULL UNIQUE, dataset_id TEXT NOT NULL, document_id TEXT NOT NULL,
+    position INTEGER NOT NULL, content TEXT NOT NULL, keywords TEXT, index_node_id TEXT NOT NULL,
+    index_node_hash TEXT NOT NULL, status TEXT NOT NULL, created_at REAL NOT NULL,
+    indexing_at REAL, completed_at REAL,
+    number INTEGER PRIMARY KEY AUTOINCREMENT
+);
+CREATE INDEX segments_of_document ON segments (document_id, position);
+CREATE INDEX segments_of_dataset ON segments (dataset_id);
+"""

@@ -1,0 +1,422 @@
+from __future__ import annotations
+
+import re
+from urllib.parse import quote
+
+import pytest
+from emulator_calls import Calls, serving
+
+from dify_kb.emulator import ManualClock, Settings
+from dify_kb.emulator.serve import HANDLERS
+from dify_kb.emulator.store import Store
+from dify_kb.wire.catalog import ENDPOINTS
+
+
+async def names(calls: Calls, dataset: str, **query: object) -> list[str]:
+    path = f"/datasets/{dataset}/documents"
+    params = {name: str(value) for name, value in query.items()}
+    reply = await calls.call("GET", path, params=params)
+    return [document["name"] for document in reply.body["data"]]
+
+
+def test_every_endpoint_has_one_handler() -> None:
+    assert sorted(served.endpoint.name for served in HANDLERS) == sorted(
+        endpoint.name for endpoint in ENDPOINTS
+    )
+
+
+async def test_a_file_becomes_chunks_that_are_found() -> None:
+    async with serving() as calls:
+        one = await calls.dataset()
+        created = await calls.upload(one, "fox.txt", b"the quick brown fox")
+        entry = await calls.done(one, created)
+        found = await calls.search(one, "fox")
+        dataset = await calls.call("GET", f"/datasets/{one}")
+
+    assert re.fullmatch(r"\d{14}[1-9]\d{5}", created.body["batch"])
+    assert created.body["document"]["indexing_status"] == "waiting"
+    assert created.body["document"]["word_count"] is None
+    assert (entry["completed_segments"], entry["total_segments"]) == (1, 1)
+    (record,) = found.body["records"]
+    assert record["segment"]["content"] == "the quick brown fox"
+    assert record["score"] == 0.0
+    assert (record["child_chunks"], record["files"]) == ([], [])
+    assert dataset.body["word_count"] == 19
+    assert dataset.body["total_available_documents"] == 1
+    assert dataset.body["retrieval_model_dict"]["search_method"] == "keyword_search"
+
+
+async def test_the_same_name_replaces_in_place() -> None:
+    """What makes a repeated create safe, and an old batch id a 404 (findings.md §5.2, §5.3)."""
+    clock = ManualClock()
+    async with serving(clock=clock) as calls:
+        one = await calls.dataset()
+        first = await calls.upload(one, "a.txt", b"the first fox")
+        await calls.done(one, first)
+        clock.advance(60)
+        second = await calls.upload(one, "a.txt", b"zebra")
+        old = await calls.call(
+            "GET", f"/datasets/{one}/documents/{first.body['batch']}/indexing-status"
+        )
+        await calls.done(one, second)
+        fox, zebra = await calls.search(one, "fox"), await calls.search(one, "zebra")
+
+    before, after = first.body["document"], second.body["document"]
+    assert {name for name in before if before[name] != after[name]} == {
+        "data_source_info",
+        "data_source_detail_dict",
+        "dataset_process_rule_id",
+        # Stale until the indexer overwrites them.
+        "word_count",
+        "tokens",
+    }
+    assert after["word_count"] == 13
+    assert old.status == 404
+    assert len(fox.body["records"]) == 0
+    assert len(zebra.body["records"]) == 1
+
+
+async def test_duplicate_false_makes_a_twin_and_the_newest_is_replaced() -> None:
+    async with serving() as calls:
+        one = await calls.dataset()
+        first = await calls.upload(one, "a.txt")
+        twin = await calls.upload(one, "a.txt", duplicate=False)
+        third = await calls.upload(one, "a.txt")
+
+    ids = [reply.body["document"]["id"] for reply in (first, twin, third)]
+    assert ids[0] != ids[1]
+    assert ids[2] == ids[1]
+
+
+async def test_times_of_the_run_before_stay_visible_while_waiting() -> None:
+    """So `completed_at` does not mean done (findings.md §6.3)."""
+    clock = ManualClock()
+    async with serving(clock=clock, settings=Settings(parsing=1)) as calls:
+        one = await calls.dataset()
+        first = await calls.upload(one, "a.txt")
+        await calls.reached(one, first.body["batch"], "parsing")
+        clock.advance(1)
+        await calls.done(one, first)
+        blocker = await calls.upload(one, "b.txt")
+        await calls.reached(one, blocker.body["batch"], "parsing")
+        again = await calls.upload(one, "a.txt")
+        entry = await calls.status(one, again.body["batch"])
+
+    assert entry["indexing_status"] == "waiting"
+    assert entry["completed_at"] is not None
+    assert (entry["completed_segments"], entry["total_segments"]) == (1, 1)
+
+
+async def test_stages_are_shown_while_they_last() -> None:
+    clock = ManualClock()
+    stages = Settings(parsing=1, splitting=1, indexing=1)
+    async with serving(clock=clock, settings=stages) as calls:
+        one = await calls.dataset()
+        created = await calls.upload(one, "a.txt")
+        seen = []
+        for stage in ("parsing", "splitting", "indexing", "completed"):
+            entry = await calls.reached(one, created.body["batch"], stage)
+            seen.append((entry["completed_segments"], entry["total_segments"]))
+            clock.advance(1)
+
+    assert seen == [(0, 0), (0, 0), (0, 1), (1, 1)]
+
+
+async def test_time_that_passed_counts_for_all_who_waited() -> None:
+    clock = ManualClock()
+    async with serving(clock=clock, settings=Settings(parsing=1, indexing=1)) as calls:
+        one = await calls.dataset()
+        replies = [await calls.upload(one, f"{number}.txt") for number in range(30)]
+        clock.advance(59)
+        await calls.done(one, replies[28])
+        last = await calls.reached(one, replies[29].body["batch"], "indexing")
+        clock.advance(1)
+        await calls.done(one, replies[29])
+
+    assert last["completed_segments"] == 0
+
+
+@pytest.mark.parametrize(("workers", "chunks"), [(1, 3), (2, 6)])
+async def test_two_runs_at_once_leave_the_chunks_of_both(workers: int, chunks: int) -> None:
+    """A blind repeat of a create spoils retrieval, silently (findings.md §9a)."""
+    clock = ManualClock()
+    text = b"\n\n".join(letter * 400 for letter in (b"a", b"b", b"c"))
+    async with serving(clock=clock, settings=Settings(workers=workers, splitting=1)) as calls:
+        one = await calls.dataset()
+        first = await calls.upload(one, "a.txt", text)
+        await calls.reached(one, first.body["batch"], "splitting")
+        second = await calls.upload(one, "a.txt", text)
+        if workers > 1:
+            await calls.reached(one, second.body["batch"], "splitting")
+        clock.advance(2)
+        while True:
+            entry = await calls.done(one, second)
+            if entry["completed_segments"] == chunks:
+                break
+
+    assert entry["total_segments"] == chunks
+
+
+async def test_a_deleted_document_leaves_nothing_behind() -> None:
+    clock = ManualClock()
+    async with serving(clock=clock, settings=Settings(splitting=1)) as calls:
+        one = await calls.dataset()
+        created = await calls.upload(one, "a.txt", b"zebra")
+        await calls.reached(one, created.body["batch"], "splitting")
+        document = created.body["document"]["id"]
+        await calls.call("DELETE", f"/datasets/{one}/documents/{document}")
+        after = await calls.upload(one, "b.txt", b"zebra")
+        clock.advance(5)
+        await calls.done(one, after)
+        found = await calls.search(one, "zebra")
+
+    (record,) = found.body["records"]
+    assert record["segment"]["document"]["name"] == "b.txt"
+
+
+@pytest.mark.parametrize(
+    ("sent", "stored"),
+    [
+        ('filename="資料 ñ.txt"', "資料 ñ.txt"),
+        ("filename=\"x.txt\"; filename*=UTF-8''%E8%B3%87.txt", "資.txt"),
+        ('filename="a;b=c.txt"', "a;b=c.txt"),
+        (f'filename="{"l" * 206}.txt"', f"{'l' * 200}.txt"),
+        (f'filename="v1.{"a" * 220}.txt"', "v1.txt"),
+        ('filename="X.TXT"', "X.TXT"),
+        ('filename="my%20file.txt"', "my%20file.txt"),
+    ],
+)
+async def test_names_are_stored_as_measured(sent: str, stored: str) -> None:
+    async with serving() as calls:
+        one = await calls.dataset()
+        await calls.upload(one, "first.txt")
+        reply = await calls.send_parts(one, (f'name="file"; {sent}', b"x"))
+
+    assert reply.body["document"]["name"] == stored
+
+
+@pytest.mark.parametrize(
+    ("sent", "code", "message"),
+    [
+        ('filename="a.txt "', "invalid_param", ""),
+        ('filename="README"', "invalid_param", ""),
+        (r'filename="a\"b.txt"', "invalid_param", "Filename contains invalid characters"),
+        ('filename="a%22b.txt"', "invalid_param", "Filename contains invalid characters"),
+        ('filename=""', "filename_not_exists_error", "The specified filename does not exist."),
+    ],
+)
+async def test_names_are_refused_as_measured(sent: str, code: str, message: str) -> None:
+    async with serving() as calls:
+        one = await calls.dataset()
+        reply = await calls.send_parts(one, (f'name="file"; {sent}', b"x"))
+
+    assert reply.body == {"code": code, "message": message, "status": 400}
+
+
+async def test_two_parts_of_one_name_count_once() -> None:
+    async with serving() as calls:
+        one = await calls.dataset()
+        await calls.upload(one, "first.txt")
+        part = 'name="file"; filename="{}.txt"'
+        reply = await calls.send_parts(one, (part.format("a"), b"x"), (part.format("b"), b"y"))
+
+    assert reply.body["document"]["name"] == "a.txt"
+
+
+async def test_data_that_is_no_object_is_refused_or_crashes_as_measured(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving() as calls:
+        one = await calls.dataset()
+        file = ('name="file"; filename="a.txt"', b"x")
+        array = await calls.send_parts(one, ('name="data"', b"[]"), file)
+        text = await calls.send_parts(one, ('name="data"', b"nope"), file)
+
+    assert array.body == {"message": "Internal Server Error", "code": "unknown", "status": 500}
+    assert text.body["code"] == "invalid_param"
+    assert "documents.create_by_file failed" in caplog.text
+
+
+async def test_too_large_is_refused_without_a_word_and_by_the_proxy_with_a_page() -> None:
+    async with serving(settings=Settings(max_file_size=100_000, max_body=300_000)) as calls:
+        one = await calls.dataset()
+        fits = await calls.upload(one, "a.txt", b"x" * 100_000)
+        large = await calls.upload(one, "b.txt", b"x" * 100_001)
+        huge = await calls.upload(one, "c.txt", b"x" * 300_000)
+
+    assert fits.body["document"]["data_source_detail_dict"]["upload_file"]["size"] == 100_000
+    assert large.body == {"code": "invalid_param", "message": "", "status": 400}
+    assert (huge.status, huge.headers["Content-Type"]) == (413, "text/html; charset=utf-8")
+    assert b"nginx" in huge.raw
+
+
+async def test_empty_and_unreadable_files_end_as_measured() -> None:
+    async with serving() as calls:
+        one = await calls.dataset()
+        empty = await calls.done(one, await calls.upload(one, "empty.txt", b""))
+        broken = await calls.done(one, await calls.upload(one, "a.docx", b"notzip"))
+        errors = await names(calls, one, status="error")
+
+    assert (empty["indexing_status"], empty["total_segments"]) == ("completed", 0)
+    assert broken["indexing_status"] == "error"
+    assert broken["error"]
+    assert errors == ["a.docx"]
+
+
+async def test_pages_are_clamped_and_echoed_as_measured() -> None:
+    """`has_more` compares with what was asked for (findings.md §4.1)."""
+    async with serving() as calls:
+        one = await calls.dataset()
+        for number in range(105):
+            await calls.write(one, f"{number}")
+        pages = {}
+        for limit in (100, 105, 150, 0, -1):
+            reply = await calls.call("GET", f"/datasets/{one}/documents?limit={limit}&page=0")
+            body = reply.body
+            pages[limit] = (len(body["data"]), body["has_more"], body["limit"], body["page"])
+        beyond = await calls.call("GET", f"/datasets/{one}/documents?page=99")
+
+    assert pages == {
+        100: (100, True, 100, 0),
+        105: (100, False, 105, 0),
+        150: (100, False, 150, 0),
+        0: (20, False, 0, 0),
+        -1: (20, False, -1, 0),
+    }
+    assert beyond.body == {"data": [], "has_more": False, "limit": 20, "total": 105, "page": 99}
+
+
+async def test_documents_are_listed_newest_first_and_by_keyword() -> None:
+    async with serving(clock=ManualClock()) as calls:
+        one = await calls.dataset()
+        for name in ("a_b", "aXb", "A_B", "100%"):
+            await calls.write(one, name)
+        found = {
+            keyword: await names(calls, one, keyword=keyword)
+            for keyword in ("", "a_b", r"a\_b", "%", r"\%", "nothing")
+        }
+
+    assert found == {
+        "": ["100%", "A_B", "aXb", "a_b"],
+        "a_b": ["aXb", "a_b"],
+        r"a\_b": ["a_b"],
+        "%": ["100%", "A_B", "aXb", "a_b"],
+        r"\%": ["100%"],
+        "nothing": [],
+    }
+
+
+async def test_an_unknown_status_lists_everything() -> None:
+    async with serving() as calls:
+        one = await calls.dataset()
+        await calls.done(one, await calls.upload(one, "a.txt"))
+        lists = {
+            status: await names(calls, one, status=status)
+            for status in ("available", "active", "ENABLED", "queuing", "completed", "bogus")
+        }
+
+    assert lists == {
+        "available": ["a.txt"],
+        "active": ["a.txt"],
+        "ENABLED": ["a.txt"],
+        "queuing": [],
+        "completed": ["a.txt"],
+        "bogus": ["a.txt"],
+    }
+
+
+async def test_datasets_are_found_in_any_case() -> None:
+    async with serving() as calls:
+        await calls.dataset("Über eins")
+        await calls.dataset("zwei")
+        found = await calls.call("GET", f"/datasets?keyword={quote('üBER')}")
+
+    assert [row["name"] for row in found.body["data"]] == ["Über eins"]
+    assert found.body["data"][0]["retrieval_model_dict"]["search_method"] == "semantic_search"
+
+
+async def test_disabled_documents_are_neither_found_nor_replaced() -> None:
+    """There is no endpoint for it yet, so the row is changed underneath."""
+    async with serving() as calls:
+        one = await calls.dataset()
+        first = await calls.upload(one, "a.txt", b"zebra")
+        await calls.done(one, first)
+        running = calls.emulator._running
+        assert running is not None
+        document = first.body["document"]["id"]
+        running._store.documents.update(document, enabled=0)
+        found = await calls.search(one, "zebra")
+        second = await calls.upload(one, "a.txt")
+        running._store.documents.update(document, archived=1)
+        archived = await calls.call("DELETE", f"/datasets/{one}/documents/{document}")
+
+    assert found.body["records"] == []
+    assert second.body["document"]["id"] != document
+    assert (archived.status, archived.body["code"]) == (403, "archived_document_immutable")
+
+
+async def test_search_takes_top_k_as_a_slice() -> None:
+    async with serving() as calls:
+        one = await calls.dataset()
+        created = [await calls.write(one, f"{number}", "a zebra") for number in range(4)]
+        await calls.done(one, created[-1])
+        counts = [
+            len((await calls.search(one, "zebra", top_k=top_k)).body["records"])
+            for top_k in (10, 2, 0, -1)
+        ]
+        bogus = await calls.search(one, "zebra", search_method="bogus")
+        incomplete = await calls.call(
+            "POST",
+            f"/datasets/{one}/retrieve",
+            json={"query": "a", "retrieval_model": {"search_method": "keyword_search"}},
+        )
+
+    assert counts == [4, 2, 0, 3]
+    assert bogus.status == 400
+    assert incomplete.status == 400
+    assert incomplete.body["message"].startswith("3 validation errors for HitTestingPayload")
+
+
+async def test_a_text_is_sized_in_characters_and_its_name_cut() -> None:
+    async with serving() as calls:
+        one = await calls.dataset()
+        reply = await calls.write(one, "n" * 300, "資料")
+
+    document = reply.body["document"]
+    assert document["name"] == "n" * 200
+    assert document["data_source_detail_dict"]["upload_file"]["size"] == 2
+
+
+async def test_the_technique_of_the_first_document_stays() -> None:
+    async with serving() as calls:
+        bare = await calls.dataset("bare", indexing_technique=None)
+        first = await calls.upload(bare, "a.txt")
+        dataset = await calls.call("GET", f"/datasets/{bare}")
+        other = await calls.upload(bare, "b.txt", indexing_technique="high_quality")
+
+    assert first.status == 200
+    assert dataset.body["indexing_technique"] == "economy"
+    assert dataset.body["data_source_type"] == "upload_file"
+    assert dataset.body["doc_form"] == "text_model"
+    assert other.status == 200
+
+
+async def test_no_models_are_offered() -> None:
+    async with serving() as calls:
+        reply = await calls.call("GET", "/workspaces/current/models/model-types/text-embedding")
+
+    assert reply.body == {"data": []}
+
+
+def test_a_create_does_not_read_the_whole_dataset() -> None:
+    """10,000 documents must stay as fast as 100."""
+    store = Store(None)
+    plan = store._database.rows(
+        "EXPLAIN QUERY PLAN SELECT id FROM documents WHERE dataset_id = 'a' AND name = 'b'"
+        " AND enabled ORDER BY created_at DESC, position DESC LIMIT 1"
+    )
+    store.close()
+
+    assert [row[3] for row in plan] == [
+        "SEARCH documents USING INDEX documents_by_name (dataset_id=? AND name=?)"
+    ]

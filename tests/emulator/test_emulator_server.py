@@ -1,0 +1,297 @@
+"""The server as a process citizen: its thread, its port, its file; and its planned failures."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import aiohttp
+import anyio
+import pytest
+from emulator_calls import Reply, serving
+
+from dify_kb.emulator import Emulator, Exchange, ManualClock, Settings, serve
+from dify_kb.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+    from pathlib import Path
+
+CREATE = "documents.create_by_file"
+
+
+def threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "dify-kb-emulator"}
+
+
+def test_stopping_leaves_nothing_behind() -> None:
+    emulator = Emulator()
+    emulator.start()
+    assert emulator.start() == emulator.url
+    started = time.monotonic()
+    emulator.stop()
+    emulator.stop()
+
+    assert time.monotonic() - started < 1
+    assert threads() == set()
+    with pytest.raises(ConfigError, match="not running"):
+        _ = emulator.url
+    gc.collect()
+
+
+async def test_stopping_does_not_wait_for_a_stalled_request() -> None:
+    async with serving() as calls:
+        calls.emulator.faults.plan("server.info", ["stall 60"])
+        started = time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            request = group.create_task(_failing(calls.call("GET", "/")))
+            await asyncio.sleep(0.01)
+            assert calls.emulator.faults.left() == {}
+            await asyncio.to_thread(calls.emulator.stop)
+
+    assert request.result()
+    assert time.monotonic() - started < 2
+
+
+async def _failing(call: Awaitable[Reply]) -> bool:
+    try:
+        await call
+    except aiohttp.ClientError:
+        return True
+    return False
+
+
+def test_a_taken_port_is_an_error_with_a_remedy() -> None:
+    with Emulator() as emulator:
+        port = int(emulator.url.split(":")[2].removesuffix("/v1"))
+        with pytest.raises(ConfigError, match=f"Port {port} on 127.0.0.1 is taken") as caught:
+            Emulator(port=port).start()
+
+    assert "Choose another port" in caught.value.hint
+
+
+def test_an_unknown_version_names_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"Choose one of: .*1\.16"):
+        Emulator(version="9.9")
+
+
+def test_a_file_has_one_owner(tmp_path: Path) -> None:
+    path = tmp_path / "kb.db"
+    code = (
+        "import sys; from pathlib import Path; from dify_kb.emulator import Emulator;"
+        "Emulator(Path(sys.argv[1])).start()"
+    )
+    with Emulator(path):
+        with pytest.raises(ConfigError, match="in use"):
+            Emulator(path).start()
+        other = subprocess.run(  # noqa: S603 -- our own interpreter
+            [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False
+        )
+
+    assert "in use by another emulator" in other.stderr
+    with Emulator(path):
+        pass
+
+
+def test_other_files_are_refused_and_left_alone(tmp_path: Path) -> None:
+    text, foreign = tmp_path / "a.txt", tmp_path / "foreign.db"
+    text.write_text("not a database" * 100)
+    connection = sqlite3.connect(foreign)
+    connection.execute("CREATE TABLE t (a)")
+    connection.close()
+    before = foreign.read_bytes()
+
+    for path, words in ((text, "not an emulator's"), (foreign, "not an emulator's")):
+        with pytest.raises(ConfigError, match=words):
+            Emulator(path).start()
+    with pytest.raises(ConfigError, match="cannot be opened"):
+        Emulator(tmp_path / "none" / "a.db").start()
+    assert foreign.read_bytes() == before
+
+
+async def test_a_file_keeps_everything_and_indexing_goes_on(tmp_path: Path) -> None:
+    path, clock = tmp_path / "kb.db", ManualClock()
+    async with serving(path, clock=clock, settings=Settings(splitting=1)) as calls:
+        one = await calls.dataset("kept")
+        done = await calls.upload(one, "a.txt", b"zebra")
+        await calls.reached(one, done.body["batch"], "splitting")
+        clock.advance(1)
+        await calls.done(one, done)
+        half = await calls.upload(one, "b.txt", b"zebra")
+        await calls.reached(one, half.body["batch"], "splitting")
+        waiting = await calls.upload(one, "c.txt", b"zebra")
+
+    async with serving(path) as calls:
+        for reply in (done, half, waiting):
+            assert (await calls.done(one, reply))["total_segments"] == 1
+        found = await calls.search(one, "zebra")
+        dataset = await calls.call("GET", f"/datasets/{one}")
+
+    assert len(found.body["records"]) == 3
+    assert dataset.body["name"] == "kept"
+    assert dataset.body["created_by"] == half.body["document"]["created_by"]
+    assert os.listdir(tmp_path) == ["kb.db"]  # noqa: PTH208 -- ASYNC240 takes no path's methods
+
+
+async def test_requests_are_answered_while_a_long_text_is_indexed() -> None:
+    text = b"\n\n".join(f"paragraph {n} about foxes and zebras".encode() for n in range(8000))
+    async with serving() as calls:
+        one = await calls.dataset()
+        created = await calls.upload(one, "long.txt", text)
+        slowest, state = 0.0, "waiting"
+        while state not in {"completed", "error"}:
+            started = time.monotonic()
+            state = (await calls.status(one, created.body["batch"]))["indexing_status"]
+            slowest = max(slowest, time.monotonic() - started)
+
+    assert state == "completed"
+    assert slowest < 0.3
+
+
+async def test_stopping_does_not_wait_for_the_indexer(tmp_path: Path) -> None:
+    """What it leaves undone is done when the file is opened again."""
+    path = tmp_path / "kb.db"
+    text = b"\n\n".join(f"paragraph {n} about foxes and zebras".encode() for n in range(8000))
+    async with serving(path) as calls:
+        one = await calls.dataset()
+        created = await calls.upload(one, "long.txt", text)
+        await calls.reached(one, created.body["batch"], "parsing", "splitting", "indexing")
+        started = time.monotonic()
+        calls.emulator.stop()
+        took = time.monotonic() - started
+
+    async with serving(path) as calls:
+        entry = await calls.done(one, created)
+        found = await calls.search(one, "7999")
+    assert took < 0.5
+    assert entry["indexing_status"] == "completed"
+    assert entry["completed_segments"] == entry["total_segments"]
+    assert len(found.body["records"]) == 1
+
+
+async def test_foreground_serving_ends_when_cancelled() -> None:
+    urls: list[str] = []
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as group:
+
+            def started(url: str) -> None:
+                urls.append(url)
+                group.cancel_scope.cancel()
+
+            group.start_soon(serve, Emulator(), started)
+
+    assert urls[0].startswith("http://127.0.0.1:")
+    assert threads() == set()
+
+
+async def test_planned_answers_come_once_each_and_change_nothing() -> None:
+    async with serving() as calls:
+        one = await calls.dataset()
+        faults = calls.emulator.faults
+        faults.plan(CREATE, ["503", "504-html", "429 retry-after=1", "rate-limit", "500"])
+        replies = [await calls.upload(one, "a.txt") for _ in range(5)]
+        nothing = await calls.call("GET", f"/datasets/{one}/documents")
+        after = await calls.upload(one, "a.txt")
+
+    assert [reply.status for reply in replies] == [503, 504, 429, 403, 500]
+    assert b"<h1>504 Gateway" in replies[1].raw
+    assert replies[2].headers["Retry-After"] == "1"
+    assert "request rate limit" in replies[3].body["message"]
+    assert nothing.body["total"] == 0
+    assert after.status == 200
+    assert faults.left() == {}
+
+
+async def test_a_commit_before_the_failure_is_kept() -> None:
+    """The one that matters: the document is there, and nobody was told."""
+    async with serving() as calls:
+        one = await calls.dataset()
+        calls.emulator.faults.plan(CREATE, ["commit-then-reset", "commit-then-504-html", "reset"])
+        with pytest.raises(aiohttp.ClientError):
+            await calls.upload(one, "a.txt")
+        page = await calls.upload(one, "b.txt")
+        with pytest.raises(aiohttp.ClientError):
+            await calls.upload(one, "c.txt")
+        listed = await calls.call("GET", f"/datasets/{one}/documents")
+
+    assert page.status == 504
+    assert {row["name"] for row in listed.body["data"]} == {"a.txt", "b.txt"}
+    assert calls.emulator.history == [
+        Exchange("datasets.create", 200),
+        Exchange(CREATE, 0, "a.txt"),
+        Exchange(CREATE, 504, "b.txt"),
+        Exchange(CREATE, 0),
+        Exchange("documents.list", 200),
+    ]
+
+
+async def test_a_cut_answer_is_no_json() -> None:
+    async with serving() as calls:
+        one = await calls.dataset()
+        calls.emulator.faults.plan(CREATE, ["truncate"])
+        reply = await calls.upload(one, "a.txt")
+
+    assert reply.status == 200
+    with pytest.raises(json.JSONDecodeError):
+        _ = reply.body
+
+
+async def test_a_stall_delays_the_answer() -> None:
+    async with serving() as calls:
+        calls.emulator.faults.plan("server.info", ["stall 0.02", "commit-then-stall 0.02s"])
+        started = time.monotonic()
+        replies = [await calls.call("GET", "/") for _ in range(2)]
+
+    assert [reply.status for reply in replies] == [200, 200]
+    assert time.monotonic() - started >= 0.04
+
+
+async def test_faults_are_planned_over_http_too() -> None:
+    async with serving() as calls:
+        url = calls.emulator.url.removesuffix("/v1") + "/_emulator/faults"
+        async with calls.session.post(url, json={CREATE: ["503", "reset"]}) as reply:
+            planned = await reply.json()
+        async with calls.session.get(url) as reply:
+            left = await reply.json()
+        async with calls.session.post(url, json={"no.such": ["503"]}) as reply:
+            refused = reply.status
+
+    assert planned == left == {CREATE: ["503", "reset"]}
+    assert refused == 400
+
+
+@pytest.mark.parametrize("word", ["explode", "299", "reset-then-commit", "599-html", "stall"])
+def test_unknown_failures_cannot_be_planned(word: str) -> None:
+    with pytest.raises(ConfigError, match="no failure"):
+        Emulator().faults.plan(CREATE, [word])
+
+
+async def test_an_upload_that_breaks_off_creates_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving() as calls:
+        one = await calls.dataset()
+        port = int(calls.emulator.url.split(":")[2].removesuffix("/v1"))
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(
+            f"POST /v1/datasets/{one}/document/create-by-file HTTP/1.1\r\nHost: a\r\n"
+            f"Authorization: Bearer {calls.emulator.api_key}\r\nContent-Length: 1000\r\n"
+            "Content-Type: multipart/form-data; boundary=cut\r\n\r\n--cut\r\n"
+            'Content-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\nhalf'.encode()
+        )
+        await writer.drain()
+        await asyncio.sleep(0.01)
+        writer.close()
+        await writer.wait_closed()
+        listed = await calls.call("GET", f"/datasets/{one}/documents")
+
+    assert listed.body["total"] == 0
+    assert caplog.records == []
