@@ -30,7 +30,10 @@ class Check:
 
 @app.command()
 def doctor(context: typer.Context) -> None:
-    """Check address, key, version, models and limits; a few reading requests."""
+    """Check address, key, version and models.
+
+    Costs four requests that only read.
+    """
     session: Session = context.obj
 
     async def main() -> int:

@@ -3,7 +3,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import anyio
 import typer
 
 from . import show
@@ -21,21 +20,22 @@ def emulator(
     server_version: Annotated[str, typer.Option(help="The Dify version to behave like.")] = "1.16",
 ) -> None:
     """Run the embedded Dify-compatible server until Ctrl-C."""
-    from dify_kb.emulator import Emulator
+    from dify_kb.emulator import Emulator, serve
 
     session: Session = context.obj
     server = Emulator(db, version=server_version, host=host, port=port)
 
+    def tell(url: str) -> None:
+        if session.json:
+            show.line({"type": "emulator", "url": url, "api_key": server.api_key})
+        show.err.print(
+            f"A server like Dify {server_version} listens; Ctrl-C ends it.\n"
+            f"  export DIFY_BASE_URL={url}\n"
+            f"  export DIFY_API_KEY={server.api_key}"
+        )
+
     async def main() -> int:
-        with server:
-            if session.json:
-                show.line({"type": "emulator", "url": server.url, "api_key": server.api_key})
-            show.err.print(
-                f"A server like Dify {server_version} listens; Ctrl-C ends it.\n"
-                f"  export DIFY_BASE_URL={server.url}\n"
-                f"  export DIFY_API_KEY={server.api_key}"
-            )
-            await anyio.sleep_forever()
+        await serve(server, tell)
         return 0
 
     session.run(main)

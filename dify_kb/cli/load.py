@@ -39,15 +39,14 @@ Mode = Literal["automatic", "custom"]
 def load(
     context: typer.Context,
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="Folders and files to load.")
+        list[Path], typer.Argument(metavar="PATH", help="Folders and files to load.")
     ],
     dataset: Annotated[str, typer.Option(help="Name or id of the dataset.")],
     create: Annotated[bool, typer.Option("--create", help="Make it if there is none.")] = False,
     technique: Annotated[
         Technique | None,
         typer.Option(
-            help="high_quality or economy, for --create; else high_quality where the server has"
-            " an embedding model."
+            help="For --create; else high_quality where the server has an embedding model."
         ),
     ] = None,
     include: Annotated[
@@ -61,10 +60,10 @@ def load(
         typer.Option(metavar="GLOB", help="Send these as .txt: the server refuses their type."),
     ] = None,
     on_existing: Annotated[
-        OnExisting, typer.Option(help="overwrite, skip or fail, where a document has the name.")
+        OnExisting, typer.Option(help="What to do where a document has the name.")
     ] = "overwrite",
     mode: Annotated[
-        Mode | None, typer.Option(help="automatic or custom; else as the dataset does it.")
+        Mode | None, typer.Option(help="How to cut; else as the dataset does it.")
     ] = None,
     chunk_size: Annotated[
         int | None, typer.Option(help="Characters of a chunk at most, 50 to 4000 (custom).")
@@ -83,10 +82,11 @@ def load(
         int, typer.Option(min=1, help="MiB; larger files are not sent.")
     ] = MAX_FILE_SIZE // MIB,
 ) -> None:
-    """Load folders of files into a dataset and tell how each file ended.
+    """Load folders of files into a dataset.
 
-    Exit codes: 0 all well, 3 some files failed, 4 key, permission or plan limit, 5 stopped for
-    now, run it again later.
+    Each file becomes a document named after its path; loading again replaces it. Exit codes: 0
+    all well, 3 some files failed, 4 key, permission or plan limit, 5 stopped for now, run it
+    again later.
     """
     session: Session = context.obj
     rule = _rule(mode, chunk_size, chunk_overlap, separator)

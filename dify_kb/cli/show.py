@@ -26,6 +26,7 @@ def printable(text: str) -> str:
 def line(value: Mapping[str, object]) -> None:
     """Write one line of JSON."""
     sys.stdout.write(f"{json.dumps(value, ensure_ascii=True)}\n")
+    sys.stdout.flush()
 
 
 def failure(error: KnowledgeError) -> None:
