@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import attrs
 from attrs import field, frozen
@@ -152,6 +152,7 @@ class Config:
                 hint="Pass base_url (--url), or set DIFY_BASE_URL, e.g. https://dify.example/v1;"
                 " emulator:PATH starts the embedded server.",
             )
+        base_url = _normal(base_url)
         if not api_key:
             raise ConfigError(
                 f"No API key for {base_url}.",
@@ -163,20 +164,32 @@ class Config:
                 "The API key holds characters that no key has.",
                 hint="Copy it again; it looks like dataset-… and has no spaces.",
             )
-        return cls(base_url=_normal(base_url), api_key=api_key)
+        return cls(base_url=base_url, api_key=api_key)
 
 
 def _normal(base_url: str) -> str:
     """Take an address with or without `/v1`, with or without a slash at its end."""
-    parts = urlsplit(base_url.strip())
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+    base_url = base_url.strip()
+    # Before anything else, as every other error shows the address.
+    if "@" in base_url:
+        raise ConfigError(
+            "The address holds a user name or a password.", hint="Pass the key as api_key."
+        )
+    parts = _parts(base_url)
+    if parts is None or parts.query or parts.fragment:
         raise ConfigError(
             f"{base_url!r} is no address of a server.",
             hint="It should look like https://dify.example/v1.",
         )
-    if parts.username or parts.password:
-        raise ConfigError(
-            "The address holds a user name or a password.", hint="Pass the key as api_key."
-        )
     path = parts.path.rstrip("/")
     return f"{parts.scheme}://{parts.netloc}{path if path.endswith('/v1') else f'{path}/v1'}"
+
+
+def _parts(base_url: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(base_url)
+        _ = parts.port  # raises when it is no port
+    except ValueError:
+        return None
+    known = parts.scheme in {"http", "https"} and parts.hostname and " " not in base_url
+    return parts if known else None

@@ -38,9 +38,7 @@ Mode = Literal["automatic", "custom"]
 @app.command()
 def load(
     context: typer.Context,
-    paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH", help="Folders and files to load.")
-    ],
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="Folders and files to load.")],
     dataset: Annotated[str, typer.Option(help="Name or id of the dataset.")],
     create: Annotated[bool, typer.Option("--create", help="Make it if there is none.")] = False,
     technique: Annotated[

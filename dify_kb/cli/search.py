@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import textwrap
 from typing import Annotated, Literal
 
 import typer
@@ -13,6 +14,9 @@ from .app import Session, app
 
 SHOWN = 400
 """Characters of a passage that people are shown."""
+
+WIDEST = 96
+"""Characters of a line of text that reads well."""
 
 Method = Literal["semantic", "full_text", "keyword"]
 
@@ -66,5 +70,9 @@ def _print(rank: int, record: Record) -> None:
     score = f", score {record.score:.3f}" if record.score else ""
     title = Text(f"{rank}. {show.printable(segment.document.name)}", style="bold")
     show.out.print(title.append(f"  (chunk {segment.position}{score})", style="dim"))
-    words = " ".join(segment.content.split())
-    show.out.print(f"   {show.printable(words[:SHOWN])}{'…' if len(words) > SHOWN else ''}\n")
+    words = show.printable(" ".join(segment.content.split()))
+    passage = textwrap.shorten(words, SHOWN, placeholder=" …")
+    width = min(show.out.width, WIDEST)
+    indent = " " * 3
+    lines = textwrap.wrap(passage, width, initial_indent=indent, subsequent_indent=indent)
+    show.out.print("\n".join([*lines, ""]))

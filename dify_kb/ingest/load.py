@@ -194,7 +194,7 @@ class _Run:
             sent = await self.uploader.send(planned)
         except SourceError as error:
             return not_sent(planned, Outcome.FAILED, error.summary)
-        except Exception as error:  # the edge of one file: nothing it meets may end the others
+        except Exception as error:  # noqa: BLE001 -- the edge of one file: the others go on
             if not isinstance(error, KnowledgeError):
                 _log.exception("unexpected, at %r", planned.found.key)
                 return not_sent(planned, Outcome.FAILED, f"unexpected: {error!r}", attempts=1)

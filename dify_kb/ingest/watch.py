@@ -98,12 +98,12 @@ class Watcher:
             await self._closing.wait()
 
     def _next(self, wait: float, ended: int, since: float) -> float:
-        """Choose the next interval: by the rate of ends, or longer while nothing ends."""
+        """Choose the next interval: by the rate of ends, growing slowly while nothing ends."""
+        longer = min(wait * self._times.growth, self._times.longest)
         if not ended:
-            return min(wait * self._times.growth, self._times.longest)
+            return longer
         rate = ended / max(wait, anyio.current_time() - since)
-        steady = min(BATCH, len(self._active)) / rate
-        return min(max(steady, self._times.first), self._times.longest)
+        return min(longer, max(self._times.first, min(BATCH, len(self._active)) / rate))
 
     async def _look(self) -> None:
         if len(self._active) <= FEW and self._depth > 1:

@@ -24,7 +24,7 @@ class OpenEnum(enum.StrEnum):
     @property
     def known(self) -> bool:
         """Whether this package knows the word."""
-        return self._name_ in type(self).__members__
+        return type(self).__members__.get(self._name_) is self
 
 
 class _Unset(enum.Enum):

@@ -39,8 +39,9 @@ from ._pager import PAGE, Pager
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_REFUSED = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f]|%22|\s$')
-"""What the server does not take in a file name (recordings 210 to 226; measured)."""
+_REFUSED = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f\ud800-\udfff]|%22|\s$')
+"""What the server does not take in a file name (recordings 210 to 226; measured), and what UTF-8
+does not (the lone surrogates that stand for the bytes of a name that is not UTF-8)."""
 
 
 @frozen

@@ -57,7 +57,7 @@ def decide(
         return _later(error, attempt, retry, random)
     if attempt >= _attempts(repeat, error, retry):
         return None
-    return Again(random.uniform(0, min(retry.longest, retry.base * 2 ** (attempt - 1))))
+    return Again(random.uniform(0, _bound(retry.base, attempt, retry.longest)))
 
 
 def unknown(repeat: Repeat, error: KnowledgeError) -> OutcomeUnknownError | None:
@@ -107,8 +107,13 @@ def _later(error: KnowledgeError, attempt: int, retry: Retry, random: Random) ->
     if isinstance(error, RateLimitedError) and error.status == 403:  # noqa: PLR2004 -- Dify's own
         seconds = random.uniform(0.6 * retry.quota, retry.quota)
     else:
-        bound = min(retry.overload_longest, retry.overload_base * 2 ** (attempt - 1))
+        bound = _bound(retry.overload_base, attempt, retry.overload_longest)
         seconds = random.uniform(retry.overload_shortest, max(retry.overload_shortest, bound))
     if hint is not None:
         seconds = max(seconds, min(hint, retry.hint_longest)) * random.uniform(1.0, 1.1)
     return Again(seconds, everyone=True)
+
+
+def _bound(base: float, attempt: int, longest: float) -> float:
+    # A float holds no more than 2 to the 1023rd, and who waits for days gets there.
+    return min(longest, base * 2.0 ** min(attempt - 1, 64))

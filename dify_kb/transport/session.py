@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, AnyStr, cast
 from urllib.parse import urlencode
 
 import aiohttp
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 ERROR_BODY = 64 * 1024
 """Bytes of a refusal that are read; what a proxy adds beyond that is of no use."""
 
+_JSON = "application/json"
 _AGENT = f"dify-kb/{importlib.metadata.version('dify-kb')}"
 
 
@@ -75,7 +76,9 @@ class Session:
             except (aiohttp.ClientError, OSError) as error:
                 if body is not None and body.error is not None:
                     raise body.error from error
-                raise self._translated(endpoint.name, error, body) from error
+                # This one holds the request with its headers, and so the key, in its repr.
+                cause = None if isinstance(error, aiohttp.ClientResponseError) else error
+                raise self._translated(endpoint.name, error, body) from cause
         raise RequestTimeoutError(
             f"{endpoint.name}: {self._config.base_url} did not answer in time.",
             endpoint=endpoint.name,
@@ -105,18 +108,29 @@ class Session:
         ) as response:
             return Reply(
                 status=response.status,
-                headers={name.lower(): value for name, value in response.headers.items()},
+                headers={
+                    name.lower(): self._without_key(value)
+                    for name, value in response.headers.items()
+                },
                 body=await self._read(response),
             )
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         if response.ok:
-            return await response.read()
+            body = await response.read()
+            # What is no JSON ends in an error, as far as it is shown at all.
+            return body if response.content_type == _JSON else self._without_key(body)
         body = b""
         while len(body) < ERROR_BODY and (block := await response.content.read(ERROR_BODY)):
             body += block
-        # A server that echoes what it was sent must not put the key into an error.
-        return body[:ERROR_BODY].replace(self._config.api_key.encode(), b"***")
+        return self._without_key(body[:ERROR_BODY])
+
+    def _without_key(self, told: AnyStr) -> AnyStr:
+        """A server that echoes what it was sent must not put the key into an error."""
+        key = self._config.api_key
+        if isinstance(told, bytes):
+            return told.replace(key.encode(), b"***")
+        return told.replace(key, "***")
 
     def _url(self, call: Call[Any]) -> URL:
         url = f"{self._config.base_url}{call.path}"
@@ -155,7 +169,7 @@ class Session:
 def _plain(call: Call[Any]) -> tuple[dict[str, str], bytes | None]:
     if call.endpoint.where is not Where.JSON:
         return {}, None
-    return {"Content-Type": "application/json"}, codec.dumps(call.body)
+    return {"Content-Type": _JSON}, codec.dumps(call.body)
 
 
 def _reason(error: aiohttp.ClientError | OSError) -> str:

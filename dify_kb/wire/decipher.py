@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
+_NO_JSON = (ValueError, RecursionError)
+"""What `json.loads` raises; the second when it is nested too deeply."""
+
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 
 _BY_STATUS: Mapping[int, tuple[type[ApiError], str]] = {
@@ -189,17 +192,18 @@ def _words(reply: Reply) -> tuple[str, str]:
         return "", _page(reply.body)
     try:
         value = json.loads(reply.body)
-    except ValueError:
+    except _NO_JSON:
         return "", reply.body[:200].decode(errors="replace").strip()
     if not isinstance(value, dict):
         return "", str(value)[:200]
-    message = value.get("message", value.get("error", value.get("error_msg", "")))
+    said = (value.get(name) for name in ("message", "error", "error_msg"))
+    message = next((text for text in said if text is not None), "")
     details = value.get("errors")
     if isinstance(details, dict):
         message = f"{message} {'; '.join(f'{name}: {text}' for name, text in details.items())}"
     if value.get("params"):
         message = f"{message} [{value['params']}]"
-    return str(value.get("code", "")), str(message)[:1000]
+    return str(value.get("code") or ""), str(message)[:1000]
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
@@ -220,7 +224,7 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 def _date(text: str) -> datetime | None:
     try:
         date = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return date.replace(tzinfo=UTC) if date.tzinfo is None else date
 
@@ -233,7 +237,7 @@ def _is_html(reply: Reply) -> bool:
 def _is_json(body: bytes) -> bool:
     try:
         json.loads(body)
-    except ValueError:
+    except _NO_JSON:
         return False
     return True
 
