@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -44,6 +45,7 @@ class Body:
         self._scope = scope
         self._timeout = timeout
         self._sent = 0
+        self._source: _Source | None = None
 
     @property
     def delivered(self) -> bool:
@@ -57,16 +59,29 @@ class Body:
             SourceError: a small file could not be read, or changed.
         """
         if self._form.file.size > JOINED:
-            return self._blocks()
+            self._source = _Source(self._form.file)
+            return self._blocks(self._source)
         content = await anyio.to_thread.run_sync(_read_all, self._form.file)
         self._sent = self._form.size
         return b"".join((self._form.head, content, self._form.tail))
 
-    async def _blocks(self) -> AsyncIterator[bytes]:
+    async def close(self) -> None:
+        """Close the file, once a read of it that is under way has ended."""
+        if self._source is not None:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self._source.close)
+
+    async def _blocks(self, source: _Source) -> AsyncIterator[bytes]:
         yield self._counted(self._form.head)
+        left = self._form.file.size
         try:
-            async for block in _blocks(self._form.file):
+            while block := await anyio.to_thread.run_sync(source.read, min(BLOCK, left + 1)):
+                left -= len(block)
+                if left < 0:
+                    break
                 yield self._counted(block)
+            if left:
+                raise _changed(self._form.file)
         except KnowledgeError as error:
             self.error = error
             raise
@@ -79,19 +94,32 @@ class Body:
         return block
 
 
-async def _blocks(file: File) -> AsyncIterator[bytes]:
-    left = file.size
-    source = await anyio.to_thread.run_sync(_open, file)
-    try:
-        while block := await anyio.to_thread.run_sync(_read, source, min(BLOCK, left + 1), file):
-            left -= len(block)
-            if left < 0:
-                break
-            yield block
-    finally:
-        _close(source, file)
-    if left:
-        raise _changed(file)
+class _Source:
+    """A file that threads read for aiohttp, which drops its body in the middle of a read.
+
+    Such a read goes on in its thread. It must not leave an open file behind, nor move a file on
+    that the next attempt reads.
+    """
+
+    def __init__(self, file: File) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+        self._stream: BinaryIO | None = None
+        self._closed = False
+
+    def read(self, size: int) -> bytes:
+        with self._lock:
+            if self._closed:
+                return b""
+            if self._stream is None:
+                self._stream = _open(self._file)
+            return _read(self._stream, size, self._file)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            if self._stream is not None and self._stream is not self._file.content:
+                self._stream.close()
 
 
 def _read_all(file: File) -> bytes:
@@ -101,7 +129,8 @@ def _read_all(file: File) -> bytes:
     try:
         content = _read(source, file.size + 1, file)
     finally:
-        _close(source, file)
+        if source is not file.content:
+            source.close()
     if len(content) != file.size:
         raise _changed(file)
     return content
@@ -130,11 +159,6 @@ def _read(source: BinaryIO, size: int, file: File) -> bytes:
         return source.read(size)
     except OSError as error:
         raise _unreadable(file, error) from error
-
-
-def _close(source: BinaryIO, file: File) -> None:
-    if source is not file.content:
-        source.close()
 
 
 def _changed(file: File) -> SourceError:

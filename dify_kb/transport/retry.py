@@ -71,7 +71,7 @@ def unknown(repeat: Repeat, error: KnowledgeError) -> OutcomeUnknownError | None
             return None
         case TransportError() | ServerError() | ProtocolError(complete=False):
             return OutcomeUnknownError(
-                f"{error.summary} It may have been carried out all the same.",
+                f"{error.summary.removesuffix('.')}; it may have been carried out all the same.",
                 endpoint=error.endpoint,
                 hint="Look on the server before sending it again.",
             )

@@ -79,6 +79,9 @@ class Session:
                 # This one holds the request with its headers, and so the key, in its repr.
                 cause = None if isinstance(error, aiohttp.ClientResponseError) else error
                 raise self._translated(endpoint.name, error, body) from cause
+            finally:
+                if body is not None:
+                    await body.close()
         raise RequestTimeoutError(
             f"{endpoint.name}: {self._config.base_url} did not answer in time.",
             endpoint=endpoint.name,

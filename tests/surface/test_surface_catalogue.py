@@ -1,0 +1,164 @@
+"""The catalogue is whole: it says what the API says, and each of its entries is sent once."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import dify_kb
+from dify_kb.wire import catalog
+from dify_kb.wire.endpoint import NOTHING, Endpoint, Repeat, Where
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+PACKAGE = Path(dify_kb.__file__).parent
+TABLE = Path(__file__).parents[1] / "data" / "endpoints.json"
+
+DIFFERENCES: Mapping[str, str] = {}
+"""Entries that differ from the table, by name, each with its reason and source."""
+
+REPEATS = {
+    "documents.create_by_text": (Repeat.UPSERT, "findings.md §5.2: replaced by name"),
+    "documents.create_by_file": (Repeat.UPSERT, "findings.md §5.2: replaced by name"),
+    "datasets.create": (Repeat.CREATES, "a second request makes a second dataset, or a 409"),
+    "datasets.retrieve": (Repeat.SAFE, "a POST that only reads"),
+}
+"""What repeating does where the verb does not tell."""
+
+BY_VERB = {"GET": Repeat.SAFE, "DELETE": Repeat.IDEMPOTENT}
+WHERE = {"application/json": Where.JSON, "multipart/form-data": Where.FORM}
+
+
+def operations() -> Mapping[tuple[str, str], Mapping[str, Any]]:
+    rows = json.loads(TABLE.read_text("utf-8"))
+    return {(row["method"], row["path"]): row for row in rows}
+
+
+def constants() -> Mapping[str, Endpoint[Any, Any]]:
+    return {name: value for name, value in vars(catalog).items() if isinstance(value, Endpoint)}
+
+
+def uses() -> Counter[str]:
+    """Count where the client's source names `catalog.X`."""
+    sources = [*PACKAGE.glob("resources/*.py"), PACKAGE / "client.py"]
+    return Counter(
+        node.attr
+        for source in sources
+        for node in ast.walk(ast.parse(source.read_text("utf-8")))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "catalog"
+    )
+
+
+def called(endpoint: Endpoint[Any, Any]) -> Iterator[str]:
+    yield from (part for part in endpoint.path.split("/") if part.startswith("{"))
+
+
+@pytest.mark.parametrize("endpoint", catalog.ENDPOINTS, ids=lambda endpoint: endpoint.name)
+def test_an_entry_is_an_operation_of_the_api(endpoint: Endpoint[Any, Any]) -> None:
+    """The emulator serves the same entry, so a wrong path would be wrong on both sides."""
+    operation = operations().get((endpoint.method, endpoint.path))
+
+    assert operation or endpoint.name in DIFFERENCES
+
+
+@pytest.mark.parametrize("endpoint", catalog.ENDPOINTS, ids=lambda endpoint: endpoint.name)
+def test_an_entry_has_the_status_of_its_operation(endpoint: Endpoint[Any, Any]) -> None:
+    """`status` is what the emulator answers as a server of today."""
+    operation = operations()[endpoint.method, endpoint.path]
+
+    assert endpoint.status == operation["success_status"] or endpoint.name in DIFFERENCES
+
+
+@pytest.mark.parametrize("endpoint", catalog.ENDPOINTS, ids=lambda endpoint: endpoint.name)
+def test_an_entry_sends_its_model_where_the_operation_takes_it(
+    endpoint: Endpoint[Any, Any],
+) -> None:
+    """A model in the query of an operation that reads a body is a 400 at best."""
+    operation = operations()[endpoint.method, endpoint.path]
+    request = operation.get("request")
+
+    if request is None:
+        assert endpoint.where in {Where.NOWHERE, Where.QUERY}
+    else:
+        assert endpoint.where is WHERE[request]
+
+
+@pytest.mark.parametrize("endpoint", catalog.ENDPOINTS, ids=lambda endpoint: endpoint.name)
+def test_an_entry_takes_a_model_exactly_when_it_sends_one(endpoint: Endpoint[Any, Any]) -> None:
+    """`where` and `takes` are written side by side and must not contradict each other."""
+    assert (endpoint.takes is NOTHING) == (endpoint.where is Where.NOWHERE)
+
+
+@pytest.mark.parametrize("endpoint", catalog.ENDPOINTS, ids=lambda endpoint: endpoint.name)
+def test_an_entry_says_rightly_what_repeating_does(endpoint: Endpoint[Any, Any]) -> None:
+    """It decides whether a lost answer is sent again: wrong, and documents are doubled."""
+    expected = BY_VERB.get(endpoint.method) or REPEATS[endpoint.name][0]
+
+    assert endpoint.repeat is expected
+
+
+def test_the_differences_are_of_entries_that_exist() -> None:
+    """An excuse that outlives its entry hides the next difference of that name."""
+    assert set(DIFFERENCES) | set(REPEATS) <= {endpoint.name for endpoint in catalog.ENDPOINTS}
+
+
+def test_every_constant_is_in_the_list_of_endpoints() -> None:
+    """The emulator and these tests go through `ENDPOINTS`; what is not in it is not tested."""
+    assert set(constants().values()) == set(catalog.ENDPOINTS)
+
+
+def test_names_and_routes_are_used_once() -> None:
+    """The name is the key of fault plans, logs and the journal."""
+    names = [endpoint.name for endpoint in catalog.ENDPOINTS]
+    routes = [(endpoint.method, endpoint.path) for endpoint in catalog.ENDPOINTS]
+
+    assert len(set(names)) == len(names)
+    assert len(set(routes)) == len(routes)
+
+
+@pytest.mark.parametrize("name", constants())
+def test_an_entry_is_sent_by_exactly_one_method(name: str) -> None:
+    """None: an operation nobody can reach. Two: two methods that will drift apart."""
+    assert uses()[name] == 1
+
+
+def test_the_client_names_no_entry_that_is_not_there() -> None:
+    """A misspelt entry would fail only when its method is called."""
+    assert set(uses()) <= {*constants(), "NOTHING"}
+
+
+def test_paths_stand_in_the_catalogue_alone() -> None:
+    """A path written anywhere else in the client would be out of reach of these tests."""
+    sources = [*PACKAGE.glob("resources/*.py"), *PACKAGE.glob("transport/*.py")]
+    paths = [
+        f"{source.name}: {node.value}"
+        for source in [*sources, PACKAGE / "client.py"]
+        for node in ast.walk(ast.parse(source.read_text("utf-8")))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and node.value.startswith(("/datasets", "/workspaces"))
+    ]
+
+    assert paths == []
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [endpoint for endpoint in catalog.ENDPOINTS if "{" in endpoint.path],
+    ids=lambda endpoint: endpoint.name,
+)
+def test_slots_are_filled_and_quoted(endpoint: Endpoint[Any, Any]) -> None:
+    """An id that holds a slash or a question mark must not reach another route."""
+    slots = {slot.strip("{}"): "a/b?c=%" for slot in called(endpoint)}
+    call = endpoint.at(**slots) if endpoint.takes is NOTHING else endpoint(None, **slots)
+
+    assert "{" not in call.path
+    assert call.path.count("a%2Fb%3Fc%3D%25") == len(slots)

@@ -1,0 +1,689 @@
+"""Exact sequences of outcomes, through a real client over a faked aiohttp."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
+from typing import Any, cast
+
+import aiohttp
+import anyio
+import pytest
+from aiohttp.client_reqrep import ConnectionKey
+from aioresponses import aioresponses
+from aioresponses.compat import normalize_url
+from yarl import URL
+
+import dify_kb
+from dify_kb import AsyncClient, Attempted, Policy, Retry, Timeout
+from dify_kb.config import KEEP_ALIVE
+from dify_kb.transport import connect
+
+BASE = "http://dify.test/v1"
+KEY = "dataset-Secret123"
+D1 = "11111111-1111-4111-8111-111111111111"
+D2 = "22222222-2222-4222-8222-222222222222"
+LIST = f"{BASE}/datasets?page=1&limit=20"
+CREATE = f"{BASE}/datasets"
+BY_FILE = f"{BASE}/datasets/{D1}/document/create-by-file"
+BY_TEXT = f"{BASE}/datasets/{D1}/document/create-by-text"
+ONE = f"{BASE}/datasets/{D1}"
+QUICK = Policy().scaled(0.001)
+EMPTY = {"data": [], "has_more": False, "limit": 20, "total": 0, "page": 1}
+RATE = {
+    "code": "forbidden",
+    "message": "Sorry, you have reached the knowledge base request rate limit of your"
+    " subscription.",
+    "status": 403,
+}
+DATASET: dict[str, object] = {
+    **dict.fromkeys(
+        [
+            "description",
+            "data_source_type",
+            "indexing_technique",
+            "updated_by",
+            "embedding_model",
+            "embedding_model_provider",
+            "embedding_available",
+            "retrieval_model_dict",
+            "doc_form",
+            "external_knowledge_info",
+            "external_retrieval_model",
+            "doc_metadata",
+        ]
+    ),
+    "id": D1,
+    "name": "Handbook",
+    "provider": "vendor",
+    "permission": "only_me",
+    "app_count": 0,
+    "document_count": 0,
+    "word_count": 0,
+    "created_by": D2,
+    "created_at": 1795248442,
+    "updated_at": 1795248442,
+    "tags": [],
+    "built_in_field_enabled": False,
+}
+DOCUMENT: dict[str, object] = {
+    **dict.fromkeys(
+        [
+            "data_source_info",
+            "dataset_process_rule_id",
+            "tokens",
+            "error",
+            "disabled_at",
+            "disabled_by",
+            "display_status",
+            "word_count",
+            "hit_count",
+            "doc_form",
+            "doc_metadata",
+        ]
+    ),
+    "id": D2,
+    "name": "a.txt",
+    "position": 1,
+    "data_source_type": "upload_file",
+    "created_from": "api",
+    "created_by": D2,
+    "created_at": 1795248442,
+    "indexing_status": "waiting",
+    "enabled": True,
+    "archived": False,
+}
+CREATED = {"document": DOCUMENT, "batch": "20261121080722123456"}
+HTML = "<html><head><title>502 Bad Gateway</title></head></html>"
+REFUSED = aiohttp.ClientConnectorError(
+    ConnectionKey(
+        "dify.test",
+        80,
+        is_ssl=False,
+        ssl=True,
+        proxy=None,
+        proxy_auth=None,
+        proxy_headers_hash=None,
+    ),
+    ConnectionRefusedError(111, "Connection refused"),
+)
+
+
+class Response(aiohttp.ClientResponse):
+    """aioresponses 0.7.9 does not fill `stream_writer`, which aiohttp 3.14 demands."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        writer = cast("Any", SimpleNamespace(output_size=0))
+        super().__init__(*args, stream_writer=writer, **kwargs)
+
+
+class Server(aioresponses):
+    """A server that answers in the order in which it was told."""
+
+    def add(self, *args: Any, **kwargs: Any) -> None:
+        super().add(*args, **{**kwargs, "response_class": Response})
+
+    def sent(self, method: str, url: str) -> int:
+        return len(self.calls(method, url))
+
+    def calls(self, method: str, url: str) -> list[Mapping[str, Any]]:
+        return [call.kwargs for call in self.requests.get((method, normalize_url(url)), [])]
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    faked = Server()
+    with faked:
+        yield faked
+
+
+def client(**options: Any) -> AsyncClient:
+    return AsyncClient(BASE, KEY, **{"policy": QUICK, **options})
+
+
+# --- calls that read
+
+
+async def test_a_read_is_sent_again_after_passing_failures(server: Server) -> None:
+    """A 500 and a 502 of a server that restarts should not end a program."""
+    server.get(LIST, status=500, payload={"code": "unknown", "message": "Internal Server Error"})
+    server.get(LIST, status=502, body=HTML, content_type="text/html")
+    server.get(LIST, payload=EMPTY)
+
+    async with client() as kb:
+        page = await kb.datasets.list()
+
+    assert page.total == 0
+    assert server.sent("GET", LIST) == 3
+
+
+async def test_a_read_is_sent_again_when_the_server_was_not_reached(server: Server) -> None:
+    """A container that is still starting refuses connections for a moment."""
+    server.get(LIST, exception=REFUSED)
+    server.get(LIST, payload=EMPTY)
+
+    async with client() as kb:
+        await kb.datasets.list()
+
+    assert server.sent("GET", LIST) == 2
+
+
+async def test_a_read_is_sent_again_when_its_answer_was_cut(server: Server) -> None:
+    """Half a page is no page; asking again costs nothing."""
+    server.get(LIST, body='{"data": [')
+    server.get(LIST, exception=aiohttp.ServerDisconnectedError())
+    server.get(LIST, payload=EMPTY)
+
+    async with client() as kb:
+        await kb.datasets.list()
+
+    assert server.sent("GET", LIST) == 3
+
+
+async def test_a_read_gives_up_with_what_it_last_met(server: Server) -> None:
+    """Three 500s are no passing one; the error is the server's own."""
+    server.get(LIST, status=500, payload={"code": "unknown", "message": "no"}, repeat=True)
+
+    async with client() as kb:
+        with pytest.raises(dify_kb.ServerError, match="unknown: no"):
+            await kb.datasets.list()
+
+    assert server.sent("GET", LIST) == 3
+
+
+async def test_a_server_that_is_not_there_is_given_up(server: Server) -> None:
+    """Six tries, then an error that says where and why."""
+    server.get(LIST, exception=REFUSED, repeat=True)
+
+    async with client() as kb:
+        with pytest.raises(dify_kb.ConnectError, match="could not be reached") as raised:
+            await kb.datasets.list()
+
+    assert server.sent("GET", LIST) == 6
+    assert "Connection refused" in str(raised.value)
+    assert not raised.value.delivered
+
+
+async def test_a_refusal_is_not_sent_again(server: Server) -> None:
+    """Nothing is different the second time."""
+    server.get(ONE, status=404, payload={"code": "not_found", "message": "Dataset not found."})
+
+    async with client() as kb:
+        with pytest.raises(dify_kb.NotFoundError):
+            await kb.datasets.get(D1)
+
+    assert server.sent("GET", ONE) == 1
+
+
+async def test_a_delete_is_sent_again(server: Server) -> None:
+    """What is gone cannot be deleted twice, so a lost answer is asked for again."""
+    server.delete(ONE, exception=aiohttp.ServerDisconnectedError())
+    server.delete(ONE, status=200, body="204\n")
+
+    async with client() as kb:
+        await kb.datasets.delete(D1)
+
+    assert server.sent("DELETE", ONE) == 2
+
+
+async def test_a_search_is_a_read(server: Server) -> None:
+    """It travels as a POST, and changes nothing."""
+    url = f"{ONE}/retrieve"
+    server.post(url, status=504, body=HTML, content_type="text/html")
+    server.post(url, payload={"query": {"content": "a"}, "records": []})
+
+    async with client() as kb:
+        found = await kb.datasets.retrieve(D1, "a")
+
+    assert found.records == ()
+    assert server.sent("POST", url) == 2
+
+
+# --- calls that create
+
+
+async def test_a_create_waits_for_an_overloaded_server(server: Server) -> None:
+    """503 says that nothing was done, so even a create is sent again, after the time told."""
+    server.post(CREATE, status=503, headers={"Retry-After": "0.05"}, body=HTML)
+    server.post(CREATE, payload=DATASET)
+    started = anyio.current_time()
+
+    async with client() as kb:
+        dataset = await kb.datasets.create("Handbook")
+
+    assert dataset.id == D1
+    assert server.sent("POST", CREATE) == 2
+    assert anyio.current_time() - started >= 0.05
+
+
+async def test_a_create_is_sent_again_when_nothing_was_sent(server: Server) -> None:
+    """A refused connection is the one failure that proves it."""
+    server.post(CREATE, exception=REFUSED)
+    server.post(CREATE, payload=DATASET)
+
+    async with client() as kb:
+        await kb.datasets.create("Handbook")
+
+    assert server.sent("POST", CREATE) == 2
+
+
+@pytest.mark.parametrize("status", [500, 502, 504])
+async def test_a_lost_answer_does_not_upload_twice(server: Server, status: int) -> None:
+    """The proxy gave up, the server did not: a second upload would double the chunks."""
+    server.post(BY_FILE, status=status, body=HTML, content_type="text/html", repeat=True)
+
+    async with client() as kb:
+        with pytest.raises(dify_kb.OutcomeUnknownError) as raised:
+            await kb.documents.create_by_file(D1, b"hello", name="a.txt")
+
+    assert server.sent("POST", BY_FILE) == 1
+    assert isinstance(raised.value.__cause__, dify_kb.ServerError)
+    assert raised.value.__cause__.status == status
+    assert raised.value.endpoint == "documents.create_by_file"
+
+
+@pytest.mark.parametrize(
+    "lost", [aiohttp.ServerDisconnectedError(), ConnectionResetError(104, "reset"), TimeoutError()]
+)
+async def test_a_lost_answer_does_not_create_twice(server: Server, lost: Exception) -> None:
+    """A text is sent whole before anything breaks, so it may have become a document."""
+    server.post(BY_TEXT, exception=lost, repeat=True)
+
+    async with client() as kb:
+        with pytest.raises(dify_kb.OutcomeUnknownError) as raised:
+            await kb.documents.create_by_text(D1, "a.txt", "hello")
+
+    assert server.sent("POST", BY_TEXT) == 1
+    assert isinstance(raised.value.__cause__, dify_kb.TransportError)
+
+
+async def test_a_cut_answer_does_not_create_twice(server: Server) -> None:
+    """A 200 that breaks off was a success."""
+    server.post(CREATE, body='{"id": "1', repeat=True)
+
+    async with client() as kb:
+        with pytest.raises(dify_kb.OutcomeUnknownError):
+            await kb.datasets.create("Handbook")
+
+    assert server.sent("POST", CREATE) == 1
+
+
+async def test_a_page_in_place_of_an_answer_is_no_unknown_outcome(server: Server) -> None:
+    """The address is wrong, so nothing was created, and looking would not help either."""
+    server.post(CREATE, body="<html><title>Dify</title></html>", content_type="text/html")
+
+    async with client() as kb:
+        with pytest.raises(dify_kb.ProtocolError, match=r"an HTML page \(Dify\)"):
+            await kb.datasets.create("Handbook")
+
+
+# --- later
+
+
+async def test_too_many_requests_are_waited_for(server: Server) -> None:
+    """Nine times, then the tenth attempt is let through."""
+    for _ in range(9):
+        server.post(CREATE, status=429, payload={"code": "too_many_requests", "message": "later"})
+    server.post(CREATE, payload=DATASET)
+
+    async with client() as kb:
+        await kb.datasets.create("Handbook")
+
+    assert server.sent("POST", CREATE) == 10
+
+
+async def test_too_many_requests_end_at_some_time(server: Server) -> None:
+    """A server that never lets go must not hold a program for ever."""
+    server.get(LIST, status=429, payload={"code": "too_many_requests"}, repeat=True)
+
+    async with client() as kb:
+        with pytest.raises(dify_kb.RateLimitedError):
+            await kb.datasets.list()
+
+    assert server.sent("GET", LIST) == 10
+
+
+async def test_the_rate_limit_of_dify_is_waited_for(server: Server) -> None:
+    """It is a 403 like those that never pass; only its words tell."""
+    server.post(CREATE, status=403, payload=RATE)
+    server.post(CREATE, payload=DATASET)
+
+    async with client() as kb:
+        await kb.datasets.create("Handbook")
+
+    assert server.sent("POST", CREATE) == 2
+
+
+async def test_a_full_plan_is_not_waited_for(server: Server) -> None:
+    """Documents do not become fewer by asking."""
+    full = {"message": "The number of documents has reached the limit of your subscription."}
+    server.post(BY_FILE, status=403, payload={"code": "forbidden", **full})
+
+    async with client() as kb:
+        with pytest.raises(dify_kb.QuotaExceededError):
+            await kb.documents.create_by_file(D1, b"hello", name="a.txt")
+
+    assert server.sent("POST", BY_FILE) == 1
+
+
+async def test_a_pause_told_to_one_call_holds_back_the_others(server: Server) -> None:
+    """A limit is the server's, not the call's: seven more calls would be seven more refusals."""
+    server.get(LIST, status=429, headers={"Retry-After": "0.1"})
+    server.get(LIST, payload=EMPTY)
+    server.get(ONE, payload=DATASET)
+    ended: dict[str, float] = {}
+
+    def listener(event: Attempted) -> None:
+        ended[event.endpoint] = anyio.current_time()
+
+    async with client(on_event=listener) as kb:
+        started = anyio.current_time()
+        async with anyio.create_task_group() as group:
+            group.start_soon(kb.datasets.list)
+            while not ended:
+                await anyio.lowlevel.checkpoint()
+            group.start_soon(kb.datasets.get, D1)
+
+    assert ended["datasets.get"] - started >= 0.1
+
+
+async def test_a_delay_of_one_call_does_not_hold_back_the_others(server: Server) -> None:
+    """A refused connection is not the server's wish to be left alone."""
+    slow = Policy(retry=Retry(base=0.3))
+    server.get(LIST, exception=REFUSED)
+    server.get(LIST, payload=EMPTY)
+    server.get(ONE, payload=DATASET)
+    order: list[str] = []
+
+    def listener(event: Attempted) -> None:
+        order.append(event.endpoint)
+
+    async with (
+        client(policy=slow, on_event=listener, concurrency=1) as kb,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(kb.datasets.list)
+        while not order:
+            await anyio.lowlevel.checkpoint()
+        await kb.datasets.get(D1)
+
+    assert order == ["datasets.list", "datasets.get", "datasets.list"]
+
+
+# --- redirects
+
+
+async def test_redirects_are_not_followed(server: Server) -> None:
+    """aiohttp turns the POST into a GET, whose list of datasets looks like a success."""
+    server.post(CREATE, status=301, headers={"Location": "https://dify.test/v1/datasets"})
+
+    async with client() as kb:
+        with pytest.raises(dify_kb.ApiError, match=r"https://dify\.test/v1/datasets"):
+            await kb.datasets.create("Handbook")
+
+    (call,) = server.calls("POST", CREATE)
+    assert call["allow_redirects"] is False
+
+
+# --- what is sent
+
+
+async def test_the_key_and_the_own_headers_are_sent(server: Server) -> None:
+    """And neither can take the place of the other."""
+    server.get(LIST, payload=EMPTY)
+
+    async with client(headers={"X-Team": "docs", "Authorization": "Bearer other"}) as kb:
+        await kb.datasets.list()
+
+    (call,) = server.calls("GET", LIST)
+    assert call["headers"]["Authorization"] == f"Bearer {KEY}"
+    assert call["headers"]["X-Team"] == "docs"
+    assert call["headers"]["User-Agent"].startswith("dify-kb/")
+
+
+async def test_an_own_user_agent_is_sent(server: Server) -> None:
+    server.get(LIST, payload=EMPTY)
+
+    async with client(headers={"User-Agent": "me/1"}) as kb:
+        await kb.datasets.list()
+
+    (call,) = server.calls("GET", LIST)
+    assert call["headers"]["User-Agent"] == "me/1"
+
+
+async def test_json_is_sent_as_json(server: Server) -> None:
+    """Without its type the server answers 415, or 400, by version (findings.md §2.8)."""
+    server.post(CREATE, payload=DATASET)
+
+    async with client() as kb:
+        await kb.datasets.create("Hand•buch", indexing_technique=None)
+
+    (call,) = server.calls("POST", CREATE)
+    assert call["headers"]["Content-Type"] == "application/json"
+    assert json.loads(call["data"]) == {"name": "Hand•buch", "indexing_technique": None}
+
+
+async def test_a_query_is_quoted_once(server: Server) -> None:
+    """A keyword of `50%&page=9` is a keyword."""
+    url = URL(f"{LIST}&keyword=50%25%26page%3D9+%C3%A9", encoded=True)
+    server.get(url, payload=EMPTY)
+
+    async with client() as kb:
+        await kb.datasets.list(keyword="50%&page=9 é")
+
+    assert server.requests
+
+
+async def test_a_name_that_is_no_unicode_is_refused_before_it_is_sent(server: Server) -> None:
+    """File systems hold names that are not UTF-8; JSON and headers do not."""
+    async with client() as kb:
+        with pytest.raises(dify_kb.ConfigError):
+            await kb.documents.create_by_file(D1, b"hello", name="a\udcff.txt")
+        with pytest.raises(dify_kb.ConfigError):
+            await kb.documents.create_by_text(D1, "a.txt", "hello \udcff")
+
+    assert not server.requests
+
+
+# --- the key stays secret
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers"),
+    [
+        (400, {"code": "invalid_param", "message": f"bad header Bearer {KEY}"}, {}),
+        (401, {"code": KEY, "message": "no"}, {}),
+        (404, f"<html><title>{KEY}</title></html>", {"Content-Type": "text/html"}),
+        (502, f"upstream got {KEY}", {"Content-Type": "text/plain"}),
+        (200, f"<html><title>{KEY}</title></html>", {"Content-Type": "text/html"}),
+        (302, "", {"Location": f"https://other.test/?key={KEY}"}),
+        (404, "", {"X-Version": KEY, "X-Request-Id": KEY}),
+    ],
+)
+async def test_a_key_that_the_server_echoes_is_not_shown(
+    server: Server,
+    caplog: pytest.LogCaptureFixture,
+    status: int,
+    body: object,
+    headers: dict[str, str],
+) -> None:
+    """Debug pages and proxies repeat what they were sent; logs are read by many."""
+    caplog.set_level(logging.DEBUG)
+    text = body if isinstance(body, str) else json.dumps(body)
+    server.get(ONE, status=status, body=text, headers=headers, repeat=True)
+    told: list[Attempted] = []
+
+    async with client(on_event=told.append) as kb:
+        with pytest.raises(dify_kb.KnowledgeError) as raised:
+            await kb.datasets.get(D1)
+        version = kb.server_version
+
+    error: BaseException | None = raised.value
+    while error is not None:
+        assert KEY not in f"{error} {error!r} {vars(error)}"
+        error = error.__cause__
+    assert KEY not in f"{told} {version} {caplog.text}"
+
+
+async def test_the_key_is_in_no_repr_of_an_open_client(server: Server) -> None:
+    """Debuggers and task dumps show reprs."""
+    async with client() as kb:
+        shown = f"{kb!r} {kb.datasets!r} {kb.documents!r} {kb.workspace!r}"
+
+    assert KEY not in shown
+    assert not server.requests
+
+
+# --- what is told
+
+
+async def test_a_listener_sees_each_attempt(server: Server) -> None:
+    """Progress bars, journals and benchmarks are all listeners."""
+    server.get(LIST, exception=REFUSED)
+    server.get(LIST, status=429, payload={"code": "too_many_requests", "message": "later"})
+    server.get(LIST, payload=EMPTY)
+    told: list[Attempted] = []
+
+    async with client(on_event=told.append) as kb:
+        await kb.datasets.list()
+
+    assert [(event.attempt, event.status) for event in told] == [(1, None), (2, 429), (3, 200)]
+    assert {event.endpoint for event in told} == {"datasets.list"}
+    assert [event.retry_in is None for event in told] == [False, False, True]
+    assert [event.error is None for event in told] == [False, False, True]
+    assert all(event.seconds >= 0 for event in told)
+
+
+async def test_a_listener_sees_the_last_failure(server: Server) -> None:
+    """`retry_in` of None is the end, also of a call that failed."""
+    server.get(ONE, status=404, payload={"code": "not_found", "message": "no"})
+    told: list[Attempted] = []
+
+    async with client(on_event=told.append) as kb:
+        with pytest.raises(dify_kb.NotFoundError):
+            await kb.datasets.get(D1)
+
+    (event,) = told
+    assert (event.status, event.retry_in) == (404, None)
+    assert event.error is not None
+
+
+async def test_each_failure_is_logged_with_its_endpoint(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A log that can be filtered by call and attempt."""
+    caplog.set_level(logging.INFO, logger="dify_kb")
+    server.get(LIST, status=503, body=HTML, content_type="text/html")
+    server.get(LIST, payload=EMPTY)
+
+    async with client() as kb:
+        await kb.datasets.list()
+
+    (record,) = caplog.records
+    assert (vars(record)["endpoint"], vars(record)["attempt"]) == ("datasets.list", 1)
+    assert "503" in record.getMessage()
+    assert "again in" in record.getMessage()
+
+
+async def test_the_version_of_the_server_is_remembered(server: Server) -> None:
+    """It is on every reply, also on refusals; a reply without it takes nothing back."""
+    server.get(ONE, status=404, headers={"X-Version": "1.8.1"}, body="{}")
+    server.get(LIST, payload=EMPTY)
+
+    async with client() as kb:
+        before = kb.server_version
+        with pytest.raises(dify_kb.NotFoundError):
+            await kb.datasets.get(D1)
+        await kb.datasets.list()
+        after = kb.server_version
+
+    assert (before, after) == (None, "1.8.1")
+
+
+async def test_a_ping_takes_the_version_of_a_refusal(server: Server) -> None:
+    """1.12.1 has no route for it, but says its version all the same."""
+    server.get(f"{BASE}/", status=404, headers={"X-Version": "1.12.1"}, body=HTML)
+
+    async with client() as kb:
+        info = await kb.ping()
+
+    assert info.server_version == "1.12.1"
+
+
+# --- sessions
+
+
+async def test_a_given_session_is_used_and_not_closed(server: Server) -> None:
+    """Who opened it may use it for other things."""
+    server.get(LIST, payload=EMPTY)
+
+    async with aiohttp.ClientSession() as session:
+        async with client(session=session) as kb:
+            await kb.datasets.list()
+        closed = session.closed
+
+    assert not closed
+    assert server.sent("GET", LIST) == 1
+
+
+async def test_an_own_session_is_closed(server: Server) -> None:
+    """An open one would warn, and hold connections that others wait for."""
+    async with client() as kb:
+        session = kb._own
+        assert session is not None
+
+    assert session.closed
+    assert not server.requests
+
+
+async def test_calls_outside_of_the_block_are_refused(server: Server) -> None:
+    """Before it nothing is open, after it everything is closed."""
+    kb = client()
+    with pytest.raises(dify_kb.ConfigError, match="not open"):
+        _ = kb.datasets
+    async with kb:
+        datasets = kb.datasets
+    with pytest.raises(dify_kb.ConfigError, match="not open"):
+        _ = kb.documents
+
+    assert datasets != object()
+    assert not server.requests
+
+
+async def test_an_open_client_is_not_opened_again(server: Server) -> None:
+    """The second block would close the connections of the first."""
+    async with client() as kb:
+        with pytest.raises(dify_kb.ConfigError, match="open already"):
+            await kb.__aenter__()
+
+    assert not server.requests
+
+
+async def test_other_options_are_over_the_same_connections(server: Server) -> None:
+    """Eight connections are all that a default server has; two clients would be sixteen."""
+    server.get(LIST, status=500, body="{}", repeat=3)
+    server.get(LIST, payload=EMPTY)
+
+    async with client() as kb:
+        once = kb.with_options(retry=Retry(reads=1), timeout=Timeout(read=1.0))
+        with pytest.raises(dify_kb.ServerError):
+            await once.datasets.list()
+        sent = server.sent("GET", LIST)
+        shared = once._own is kb._own and once._pace is kb._pace
+        still = kb._policy.retry == QUICK.retry and kb._policy.timeout == QUICK.timeout
+
+    assert sent == 1
+    assert shared
+    assert still
+
+
+async def test_idle_connections_are_soon_closed_and_never_limited_twice() -> None:
+    """A default server has ten; kept for 15 s, ours would be taken from others."""
+    async with connect(proxy=None, trust_env=False, ssl=None) as session:
+        connector = session.connector
+
+        assert isinstance(connector, aiohttp.TCPConnector)
+        assert connector._keepalive_timeout == KEEP_ALIVE
+        assert connector.limit == 0
