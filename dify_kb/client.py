@@ -94,7 +94,9 @@ class AsyncClient:
             else Config.read(base_url, api_key)
         )
         self._policy = _policy(policy or Policy(), timeout, retry)
-        self._pace = Pace(_positive(concurrency or DEFAULT_CONCURRENCY, "concurrency"))
+        self._pace = Pace(
+            _positive(DEFAULT_CONCURRENCY if concurrency is None else concurrency, "concurrency")
+        )
         self._headers = dict(headers or {})
         self._network = (proxy, trust_env, ssl)
         self._given = session
@@ -250,7 +252,7 @@ class AsyncClient:
             doc_form=DocForm(doc_form) if doc_form else UNSET,
             on_existing=on_existing,
             wait=wait,
-            concurrency=_positive(concurrency or UPLOADS, "concurrency"),
+            concurrency=_positive(UPLOADS if concurrency is None else concurrency, "concurrency"),
             max_unindexed=_positive(max_unindexed, "max_unindexed"),
             stall_after=stall_after,
             on_event=on_event,

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Generic, Literal, Self, TypeVar
 
-from attrs import frozen
+from attrs import field, frozen
 
 T = TypeVar("T")
 
@@ -49,11 +49,13 @@ class Page(Generic[T]):
     """One page of a list.
 
     `total` is the number of rows on all pages; trust it, not `has_more`: the server computes that
-    as "as many rows as were asked for" (measured on 1.4.3, 1.8.1 and 1.12.1).
+    as "as many rows as were asked for" (measured on 1.4.3, 1.8.1 and 1.12.1), and leaves it out
+    for child chunks.
     """
 
     data: Sequence[T]
-    has_more: bool = False
+    has_more: bool | Unset = UNSET
     limit: int
     total: int
     page: int
+    extra: Mapping[str, object] = field(factory=dict)

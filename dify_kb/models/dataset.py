@@ -122,3 +122,36 @@ class ListDatasets:
     keyword: str | Unset = UNSET
     tag_ids: Sequence[str] | Unset = UNSET
     include_all: bool | Unset = UNSET
+
+
+@frozen(kw_only=True)
+class Member:
+    """An account that may use a dataset of permission `partial_members`."""
+
+    user_id: str
+
+
+@frozen(kw_only=True)
+class ExternalRetrieval:
+    """How an external knowledge base is asked."""
+
+    top_k: int
+    score_threshold: float
+    score_threshold_enabled: bool
+
+
+@frozen(kw_only=True)
+class UpdateDataset:
+    """Request: what to change; what is left out stays."""
+
+    name: str | Unset = UNSET
+    description: str | Unset | None = UNSET
+    indexing_technique: IndexingTechnique | Unset = UNSET
+    permission: Permission | Unset = UNSET
+    embedding_model: str | Unset = UNSET
+    embedding_model_provider: str | Unset = UNSET
+    retrieval_model: RetrievalModel | Unset = UNSET
+    partial_member_list: Sequence[Member] | Unset = UNSET
+    external_retrieval_model: ExternalRetrieval | Unset = UNSET
+    external_knowledge_id: str | Unset = UNSET
+    external_knowledge_api_id: str | Unset = UNSET

@@ -259,3 +259,55 @@ class DocumentStatuses:
     """Answer of the indexing status of a batch: one entry, as one create is one batch."""
 
     data: Sequence[DocumentStatus]
+
+
+@frozen(kw_only=True)
+class UpdateByText:
+    """Request: another text for a document; `name` is needed with it."""
+
+    name: str
+    text: str
+    doc_form: DocForm | Unset = UNSET
+    doc_language: str | Unset = UNSET
+    process_rule: ProcessRule | Unset = UNSET
+
+
+@frozen(kw_only=True)
+class UpdateByFile:
+    """Request: another file for a document. `name`, in `data`, wins over the file's own."""
+
+    file: File
+    name: str | Unset = UNSET
+    doc_form: DocForm | Unset = UNSET
+    doc_language: str | Unset = UNSET
+    process_rule: ProcessRule | Unset = UNSET
+
+
+@frozen(kw_only=True)
+class DocumentIds:
+    """Request: the documents that are meant."""
+
+    document_ids: Sequence[str]
+
+
+@frozen(kw_only=True)
+class DownloadUrl:
+    """Where a document's file can be fetched, without a key, for some minutes."""
+
+    url: str
+
+
+@frozen(kw_only=True)
+class StoredFile:
+    """A document's file, as servers up to 1.8 tell of it (recording 1101)."""
+
+    id: str
+    name: str
+    size: int
+    extension: str
+    url: str | None = None
+    download_url: str | None = None
+    mime_type: str | None = None
+    created_by: str | None = None
+    created_at: datetime | None = None
+    extra: Mapping[str, object] = field(factory=dict)

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from dify_kb.errors import ConfigError
 
 from ._base import UNSET, OpenEnum, Unset
+from .filters import MetadataFilter
 
 if TYPE_CHECKING:
     from .workspace import ModelRef
@@ -70,13 +71,13 @@ class Weights:
 
 @frozen(kw_only=True)
 class RetrievalModel:
-    """How to search; build one with `semantic`, `full_text` or `keyword`.
+    """How to search; build one with `semantic`, `full_text`, `keyword` or `hybrid_…`.
 
-    The four fields without a default are always sent: a missing one is a 400 on create and a 500
-    on retrieve (findings.md §8.13).
+    The four fields without `UNSET` are always sent: a missing one is a 400 on create and a 500 on
+    retrieve (measured).
     """
 
-    search_method: SearchMethod
+    search_method: SearchMethod = field(converter=SearchMethod)
     reranking_enable: bool = False
     reranking_mode: RerankingMode | Unset | None = UNSET
     reranking_model: RerankingModel | Unset | None = UNSET
@@ -84,55 +85,153 @@ class RetrievalModel:
     top_k: int = 4
     score_threshold_enabled: bool = False
     score_threshold: float | Unset | None = UNSET
-    metadata_filtering_conditions: Mapping[str, object] | Unset | None = UNSET
+    metadata_filtering_conditions: MetadataFilter | Unset | None = UNSET
 
     @classmethod
     def semantic(
-        cls, *, top_k: int = 4, score_threshold: float | None = None, rerank: ModelRef | None = None
+        cls,
+        *,
+        top_k: int = 4,
+        score_threshold: float | None = None,
+        rerank: ModelRef | None = None,
+        metadata_filter: MetadataFilter | None = None,
     ) -> RetrievalModel:
         """Search by meaning (a high-quality base).
 
         Raises:
-            ConfigError: `top_k` below 1.
+            ConfigError: `top_k` below 1, or a threshold outside 0 to 1.
         """
-        return _by(SearchMethod.SEMANTIC, top_k, score_threshold, rerank)
+        return _by(SearchMethod.SEMANTIC, top_k, score_threshold, rerank, metadata_filter)
 
     @classmethod
     def full_text(
-        cls, *, top_k: int = 4, score_threshold: float | None = None, rerank: ModelRef | None = None
+        cls,
+        *,
+        top_k: int = 4,
+        score_threshold: float | None = None,
+        rerank: ModelRef | None = None,
+        metadata_filter: MetadataFilter | None = None,
     ) -> RetrievalModel:
         """Search by words (a high-quality base).
 
         Raises:
-            ConfigError: `top_k` below 1.
+            ConfigError: `top_k` below 1, or a threshold outside 0 to 1.
         """
-        return _by(SearchMethod.FULL_TEXT, top_k, score_threshold, rerank)
+        return _by(SearchMethod.FULL_TEXT, top_k, score_threshold, rerank, metadata_filter)
 
     @classmethod
-    def keyword(cls, *, top_k: int = 4) -> RetrievalModel:
+    def keyword(
+        cls, *, top_k: int = 4, metadata_filter: MetadataFilter | None = None
+    ) -> RetrievalModel:
         """Search by keywords: what an economy base has. Scores and thresholds mean nothing here.
 
         Raises:
             ConfigError: `top_k` below 1.
         """
-        return _by(SearchMethod.KEYWORD, top_k, None, None)
+        return _by(SearchMethod.KEYWORD, top_k, None, None, metadata_filter)
+
+    @classmethod
+    def hybrid_weighted(
+        cls,
+        *,
+        embedding: ModelRef,
+        vector_weight: float = 0.7,
+        top_k: int = 4,
+        score_threshold: float | None = None,
+        metadata_filter: MetadataFilter | None = None,
+    ) -> RetrievalModel:
+        """Search by meaning and by words, and add the scores: `vector_weight` for meaning, the
+        rest for words.
+
+        Args:
+            embedding: the base's own embedding model, which the server wants named here.
+
+        Raises:
+            ConfigError: a weight or a threshold outside 0 to 1, or `top_k` below 1.
+        """
+        if not 0 <= vector_weight <= 1:
+            raise ConfigError(
+                f"vector_weight is {vector_weight}.", hint="Pass a number from 0 to 1."
+            )
+        weights = Weights(
+            weight_type="customized",
+            vector_setting=VectorSetting(
+                vector_weight=vector_weight,
+                embedding_provider_name=embedding.provider,
+                embedding_model_name=embedding.model,
+            ),
+            keyword_setting=KeywordSetting(keyword_weight=round(1 - vector_weight, 6)),
+        )
+        plain = _by(SearchMethod.HYBRID, top_k, score_threshold, None, metadata_filter)
+        return evolve(plain, reranking_mode=RerankingMode.WEIGHTED_SCORE, weights=weights)
+
+    @classmethod
+    def hybrid_reranked(
+        cls,
+        *,
+        rerank: ModelRef,
+        top_k: int = 4,
+        score_threshold: float | None = None,
+        metadata_filter: MetadataFilter | None = None,
+    ) -> RetrievalModel:
+        """Search by meaning and by words, and let a model order what was found.
+
+        Weights play no part then: the server ignores them when it reranks (measured).
+
+        Raises:
+            ConfigError: `top_k` below 1, or a threshold outside 0 to 1.
+        """
+        return _by(SearchMethod.HYBRID, top_k, score_threshold, rerank, metadata_filter)
+
+
+def checked(model: RetrievalModel) -> RetrievalModel:
+    """Let a model through that the server does not swallow silently.
+
+    Raises:
+        ConfigError: an unknown search method or operator, `top_k` below 1, a threshold outside 0
+            to 1, or weights in another form than `Weights`.
+    """
+    if not model.search_method.known:
+        asked = str(model.search_method)
+        known = "semantic_search" if asked == "vector_search" else ", ".join(SearchMethod)
+        raise ConfigError(f"search_method is {asked!r}.", hint=f"It can be {known}.")
+    if model.top_k < 1:
+        raise ConfigError(f"top_k is {model.top_k}.", hint="Ask for at least one passage.")
+    if model.score_threshold and not 0 <= model.score_threshold <= 1:
+        raise ConfigError(
+            f"score_threshold is {model.score_threshold}.", hint="Pass a number from 0 to 1."
+        )
+    if model.weights and not isinstance(model.weights, Weights):
+        raise ConfigError(
+            f"weights is {model.weights!r}, which the server drops without a word.",
+            hint="Use RetrievalModel.hybrid_weighted(vector_weight=…, embedding=…).",
+        )
+    if model.metadata_filtering_conditions:
+        model.metadata_filtering_conditions.check()
+    return model
 
 
 def _by(
-    method: SearchMethod, top_k: int, score_threshold: float | None, rerank: ModelRef | None
+    method: SearchMethod,
+    top_k: int,
+    score_threshold: float | None,
+    rerank: ModelRef | None,
+    metadata_filter: MetadataFilter | None,
 ) -> RetrievalModel:
-    if top_k < 1:
-        raise ConfigError(f"top_k is {top_k}.", hint="Ask for at least one passage.")
-    return RetrievalModel(
+    plain = RetrievalModel(
         search_method=method,
         top_k=top_k,
         score_threshold_enabled=score_threshold is not None,
         score_threshold=UNSET if score_threshold is None else score_threshold,
-        reranking_enable=rerank is not None,
-        reranking_mode=UNSET if rerank is None else RerankingMode.RERANKING_MODEL,
-        reranking_model=UNSET
-        if rerank is None
-        else RerankingModel(
+        metadata_filtering_conditions=UNSET if metadata_filter is None else metadata_filter,
+    )
+    if rerank is None:
+        return checked(plain)
+    return evolve(
+        checked(plain),
+        reranking_enable=True,
+        reranking_mode=RerankingMode.RERANKING_MODEL,
+        reranking_model=RerankingModel(
             reranking_provider_name=rerank.provider, reranking_model_name=rerank.model
         ),
     )

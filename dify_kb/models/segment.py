@@ -7,6 +7,19 @@ from datetime import datetime
 
 from attrs import field, frozen
 
+from ._base import UNSET, OpenEnum, Unset
+from .dataset import DocForm
+
+
+class SegmentStatus(OpenEnum):
+    """How far a chunk is."""
+
+    WAITING = "waiting"
+    INDEXING = "indexing"
+    COMPLETED = "completed"
+    ERROR = "error"
+    RE_SEGMENT = "re_segment"
+
 
 @frozen(kw_only=True)
 class Segment:
@@ -26,7 +39,7 @@ class Segment:
     enabled: bool
     disabled_at: datetime | None
     disabled_by: str | None
-    status: str
+    status: SegmentStatus
     created_by: str
     created_at: datetime
     updated_at: datetime | None
@@ -40,3 +53,66 @@ class Segment:
     attachments: Sequence[Mapping[str, object]] | None = None
     summary: str | None = None
     extra: Mapping[str, object] = field(factory=dict)
+
+
+@frozen(kw_only=True)
+class SegmentAnswer:
+    """Answer of a get or an update: one chunk."""
+
+    data: Segment
+    doc_form: DocForm | None = None
+
+
+@frozen(kw_only=True)
+class SegmentsCreated:
+    """Answer of a create: the new chunks, in the order given."""
+
+    data: Sequence[Segment]
+    doc_form: DocForm | None = None
+
+
+@frozen(kw_only=True)
+class NewSegment:
+    """A chunk to add. `answer` is needed on a `qa_model` document and ignored on others."""
+
+    content: str
+    answer: str | Unset = UNSET
+    keywords: Sequence[str] | Unset = UNSET
+    attachment_ids: Sequence[str] | Unset = UNSET
+
+
+@frozen(kw_only=True)
+class CreateSegments:
+    """Request: chunks to append."""
+
+    segments: Sequence[NewSegment]
+
+
+@frozen(kw_only=True)
+class ListSegments:
+    """Query of the chunk list."""
+
+    page: int = 1
+    limit: int = 20
+    keyword: str | Unset = UNSET
+    status: Sequence[str] | Unset = UNSET
+
+
+@frozen(kw_only=True)
+class SegmentChanges:
+    """What to change of a chunk; what is left out stays."""
+
+    content: str | Unset = UNSET
+    answer: str | Unset = UNSET
+    keywords: Sequence[str] | Unset = UNSET
+    enabled: bool | Unset = UNSET
+    regenerate_child_chunks: bool | Unset = UNSET
+    attachment_ids: Sequence[str] | Unset = UNSET
+    summary: str | Unset | None = UNSET
+
+
+@frozen(kw_only=True)
+class UpdateSegment:
+    """Request: the changes, wrapped as the server wants them."""
+
+    segment: SegmentChanges

@@ -1,0 +1,204 @@
+"""Conditions on the metadata of documents, for searches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import field, frozen
+
+from dify_kb.errors import ConfigError
+
+from ._base import OpenEnum
+
+FilterValue = str | int | float | Sequence[str] | None
+
+
+class ComparisonOperator(OpenEnum):
+    """What the server can compare by; `in` and `not in` since 1.8 (findings.md §8.15)."""
+
+    CONTAINS = "contains"
+    NOT_CONTAINS = "not contains"
+    START_WITH = "start with"
+    END_WITH = "end with"
+    IS = "is"
+    IS_NOT = "is not"
+    EMPTY = "empty"
+    NOT_EMPTY = "not empty"
+    IN = "in"
+    NOT_IN = "not in"
+    EQUAL = "="
+    NOT_EQUAL = "≠"
+    GREATER = ">"
+    LESS = "<"
+    GREATER_EQUAL = "≥"
+    LESS_EQUAL = "≤"
+    BEFORE = "before"
+    AFTER = "after"
+
+
+class LogicalOperator(OpenEnum):
+    """How conditions are joined."""
+
+    AND = "and"
+    OR = "or"
+
+
+@frozen(kw_only=True)
+class Condition:
+    """One comparison. A condition with the value None is skipped by the server, but for `empty`."""
+
+    name: str
+    comparison_operator: ComparisonOperator = field(converter=ComparisonOperator)
+    value: FilterValue = None
+
+
+@frozen(kw_only=True)
+class MetadataFilter:
+    """Which documents a search may find; build one with `all_of` or `any_of`.
+
+    A field that a document does not have matches nothing, `empty` aside (findings.md §8.15).
+    """
+
+    logical_operator: LogicalOperator = LogicalOperator.AND
+    conditions: Sequence[Condition]
+
+    def check(self) -> None:
+        """Refuse an operator that the server does not have.
+
+        Raises:
+            ConfigError: naming the condition.
+        """
+        for condition in self.conditions:
+            if not condition.comparison_operator.known:
+                raise ConfigError(
+                    f"The condition on {condition.name!r} compares by"
+                    f" {str(condition.comparison_operator)!r}.",
+                    hint=f"It can be {', '.join(ComparisonOperator)}.",
+                )
+
+    @classmethod
+    def all_of(cls, *conditions: Condition) -> MetadataFilter:
+        """Find documents that meet every condition.
+
+        Raises:
+            ConfigError: no condition was given.
+        """
+        return cls(conditions=_some(conditions))
+
+    @classmethod
+    def any_of(cls, *conditions: Condition) -> MetadataFilter:
+        """Find documents that meet at least one condition.
+
+        Raises:
+            ConfigError: no condition was given.
+        """
+        return cls(logical_operator=LogicalOperator.OR, conditions=_some(conditions))
+
+
+def _some(conditions: Sequence[Condition]) -> Sequence[Condition]:
+    if not conditions:
+        raise ConfigError("The filter has no condition.", hint='Write Field("year") >= 2024.')
+    return conditions
+
+
+@frozen(eq=False)
+class Field:
+    """A metadata field, to compare: `Field("year") >= 2024`, `Field("team").contains("infra")`.
+
+    Numbers compare with numbers. A time is a number of seconds since the epoch.
+    """
+
+    name: str
+
+    def __eq__(self, value: object) -> Condition:  # type: ignore[override]  # a condition, as in SQLAlchemy
+        """Equal to a text or a number."""
+        return self._with(ComparisonOperator.EQUAL, value)
+
+    def __ne__(self, value: object) -> Condition:  # type: ignore[override]  # likewise
+        """Another text or number; a document without the field does not match."""
+        return self._with(ComparisonOperator.NOT_EQUAL, value)
+
+    __hash__ = None  # type: ignore[assignment]  # what compares to a condition has no hash
+
+    def __gt__(self, value: float) -> Condition:
+        return self._number(ComparisonOperator.GREATER, value)
+
+    def __lt__(self, value: float) -> Condition:
+        return self._number(ComparisonOperator.LESS, value)
+
+    def __ge__(self, value: float) -> Condition:
+        return self._number(ComparisonOperator.GREATER_EQUAL, value)
+
+    def __le__(self, value: float) -> Condition:
+        return self._number(ComparisonOperator.LESS_EQUAL, value)
+
+    def contains(self, text: str) -> Condition:
+        """Hold `text`, case and all."""
+        return self._with(ComparisonOperator.CONTAINS, text)
+
+    def not_contains(self, text: str) -> Condition:
+        """Do not hold `text`."""
+        return self._with(ComparisonOperator.NOT_CONTAINS, text)
+
+    def starts_with(self, text: str) -> Condition:
+        """Begin with `text`."""
+        return self._with(ComparisonOperator.START_WITH, text)
+
+    def ends_with(self, text: str) -> Condition:
+        """End with `text`."""
+        return self._with(ComparisonOperator.END_WITH, text)
+
+    def is_(self, value: str | float) -> Condition:
+        """Equal to a text or a number."""
+        return self._with(ComparisonOperator.IS, value)
+
+    def is_not(self, value: str | float) -> Condition:
+        """Another text or number."""
+        return self._with(ComparisonOperator.IS_NOT, value)
+
+    def empty(self) -> Condition:
+        """Have no value; an empty text is one."""
+        return self._with(ComparisonOperator.EMPTY, None)
+
+    def not_empty(self) -> Condition:
+        """Have a value."""
+        return self._with(ComparisonOperator.NOT_EMPTY, None)
+
+    def in_(self, values: Sequence[str]) -> Condition:
+        """Be one of `values`; since 1.8."""
+        return self._list(ComparisonOperator.IN, values)
+
+    def not_in(self, values: Sequence[str]) -> Condition:
+        """Be none of `values`; since 1.8."""
+        return self._list(ComparisonOperator.NOT_IN, values)
+
+    def before(self, seconds: float) -> Condition:
+        """Be earlier than a time, in seconds since the epoch."""
+        return self._number(ComparisonOperator.BEFORE, seconds)
+
+    def after(self, seconds: float) -> Condition:
+        """Be later than a time, in seconds since the epoch."""
+        return self._number(ComparisonOperator.AFTER, seconds)
+
+    def _number(self, operator: ComparisonOperator, value: float) -> Condition:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ConfigError(
+                f"{self.name} {operator} {value!r}: the value is no number.",
+                hint="Pass a number; a time in seconds since the epoch.",
+            )
+        return self._with(operator, value)
+
+    def _list(self, operator: ComparisonOperator, values: Sequence[str]) -> Condition:
+        if isinstance(values, str):
+            raise ConfigError(
+                f"{self.name} {operator} {values!r}: a single text.", hint="Pass a list of texts."
+            )
+        return self._with(operator, [str(value) for value in values])
+
+    def _with(self, operator: ComparisonOperator, value: object) -> Condition:
+        if value is not None and not isinstance(value, str | int | float | list):
+            raise ConfigError(
+                f"{self.name} {operator} {value!r}: the value is neither text nor number.",
+                hint="Pass a text or a number.",
+            )
+        return Condition(name=self.name, comparison_operator=operator, value=value)
