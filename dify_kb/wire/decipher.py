@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import NoneType
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from attrs import frozen
 
@@ -28,9 +28,10 @@ from dify_kb.errors import (
 )
 
 from . import codec
+from .version import bug
 
 if TYPE_CHECKING:
-    from .endpoint import Call
+    from .endpoint import Call, Endpoint
 
 R = TypeVar("R")
 
@@ -116,11 +117,13 @@ def decipher(call: Call[R], reply: Reply) -> R:
         ProtocolError: a success that is not what the API answers.
     """
     if not 200 <= reply.status < 300:  # noqa: PLR2004 -- any 2xx is a success
-        raise _refusal(call.endpoint.name, reply)
+        raise _refusal(call.endpoint, reply)
     returns = call.endpoint.returns
     if returns is NoneType:
         # A delete answers 204, or 200 with the body `204`, `200` or an object (findings.md §1.1).
         return cast("R", None)
+    if returns is bytes:
+        return cast("R", reply.body)
     try:
         return codec.loads(returns, reply.body)
     except codec.DecodeError as error:
@@ -146,10 +149,15 @@ def _not_dify(endpoint: str, reply: Reply, why: str) -> ProtocolError:
     )
 
 
-def _refusal(endpoint: str, reply: Reply) -> ApiError:
+def _refusal(operation: Endpoint[Any, Any], reply: Reply) -> ApiError:
+    endpoint = operation.name
     code, message = _words(reply)
     version = reply.headers.get("x-version")
     kind, hint = _kind(endpoint, reply, message)
+    missing = operation.missing_in(version) if reply.status in {404, 405} else None
+    if missing:
+        kind, hint = NotFoundError, f"Dify {version} does not have this operation: {missing}."
+    hint = bug(endpoint, version, reply.status) or hint
     said = ": ".join(part for part in (code, message) if part) or "no reason given"
     return kind(
         f"{endpoint}: the server answered {reply.status} ({said}"

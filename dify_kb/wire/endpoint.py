@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import enum
 import re
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from urllib.parse import quote
 
 from attrs import field, frozen
+
+from .version import before
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from dify_kb.models import Event
 
 B = TypeVar("B")
 """The model that a call takes; None when it takes none."""
@@ -43,11 +50,21 @@ class Where(enum.Enum):
     FORM = enum.auto()
 
 
+@frozen(kw_only=True)
+class Older:
+    """Where servers before a version have the operation."""
+
+    before: str
+    method: str
+    path: str
+
+
 @frozen
 class Endpoint(Generic[B, R]):
     """An operation: its name in every log, error and fault plan, and its shape on the wire.
 
-    `status` is what a server of profile 1.16 answers; the client takes any 2xx.
+    `status` is what a server of profile 1.16 answers; the client takes any 2xx. `since` is the
+    oldest version known to have it (None: all), `until` the first that has it no more.
     """
 
     name: str
@@ -58,14 +75,29 @@ class Endpoint(Generic[B, R]):
     where: Where = field(kw_only=True)
     repeat: Repeat = field(kw_only=True)
     status: int = field(default=200, kw_only=True)
+    since: str | None = field(default=None, kw_only=True)
+    until: str | None = field(default=None, kw_only=True)
+    older: Older | None = field(default=None, kw_only=True)
 
     def at(self: Endpoint[None, R], **slots: str) -> Call[R]:
         """Fill the slots of a call that takes no model."""
-        return Call(self, _fill(self.path, slots), None)
+        return self._call(slots, None)
 
     def __call__(self, body: B, /, **slots: str) -> Call[R]:
         """Fill the slots of a call and give it its model."""
-        return Call(self, _fill(self.path, slots), body)
+        return self._call(slots, body)
+
+    def missing_in(self, version: str | None) -> str | None:
+        """Say since or until when servers have it, if one of this version does not."""
+        if self.since and before(version, self.since):
+            return f"it exists since {self.since}"
+        if self.until and version and not before(version, self.until):
+            return f"it was removed in {self.until}"
+        return None
+
+    def _call(self, slots: dict[str, str], body: object) -> Call[R]:
+        older = None if self.older is None else _fill(self.older.path, slots)
+        return Call(self, _fill(self.path, slots), body, older)
 
 
 @frozen
@@ -75,6 +107,14 @@ class Call(Generic[R]):
     endpoint: Endpoint[Any, R]
     path: str
     body: object
+    older_path: str | None = None
+
+    def route(self, version: str | None) -> tuple[str, str]:
+        """Tell method and path on a server of this version; on an unknown one, the newest."""
+        older = self.endpoint.older
+        if older is not None and self.older_path is not None and before(version, older.before):
+            return older.method, self.older_path
+        return self.endpoint.method, self.path
 
 
 class Send(Protocol):
@@ -82,6 +122,10 @@ class Send(Protocol):
 
     async def __call__(self, call: Call[R], /) -> R:
         """Send `call`, wait for its reply and decode it."""
+        ...
+
+    def stream(self, call: Call[Event], /) -> AsyncIterator[Event]:
+        """Send `call` and give the events of its reply as they come."""
         ...
 
 

@@ -43,11 +43,14 @@ def multipart(body: HasFile) -> Multipart:
     would be stored encoded (findings.md §11.1).
     """
     boundary = secrets.token_hex(16)
+    data = codec.dumps(body).decode()
+    field = (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="data"\r\n\r\n{data}\r\n'
+        if data != "{}"
+        else ""
+    )
     head = (
-        f"--{boundary}\r\n"
-        'Content-Disposition: form-data; name="data"\r\n\r\n'
-        f"{codec.dumps(body).decode()}\r\n"
-        f"--{boundary}\r\n"
+        f"{field}--{boundary}\r\n"
         f'Content-Disposition: form-data; name="file"; filename="{_quoted(body.file.name)}"\r\n'
         "Content-Type: application/octet-stream\r\n\r\n"
     )

@@ -1,0 +1,81 @@
+"""What is known of single server versions: what they lack, and where they answer wrongly."""
+
+from __future__ import annotations
+
+import re
+
+from attrs import frozen
+
+_NUMBER = re.compile(r"\d+")
+
+
+def parsed(version: str) -> tuple[int, ...]:
+    """Take the numbers out of a version, e.g. (1, 12, 1); () when there are none."""
+    return tuple(int(number) for number in _NUMBER.findall(version.partition("-")[0]))
+
+
+def before(version: str | None, than: str) -> bool:
+    """Tell whether a server is older; one of unknown version is not."""
+    return bool(version) and () < parsed(version or "") < parsed(than)
+
+
+@frozen
+class Bug:
+    """An answer of some versions that does not mean what it says, and what to do about it."""
+
+    endpoints: frozenset[str]
+    versions: frozenset[str]
+    status: int
+    help: str
+
+
+BUGS = (
+    Bug(
+        frozenset({"tags.create", "tags.update", "tags.list"}),
+        frozenset({"1.12.0", "1.12.1"}),
+        400,
+        "This version refuses its own answer (recordings 820 to 830): the tag was made or renamed"
+        " all the same. datasets.list and tags.list_for_dataset show it; upgrade to list tags.",
+    ),
+    Bug(
+        frozenset({"datasets.list"}),
+        frozenset({"1.12.0", "1.12.1"}),
+        400,
+        "This version refuses every tag_ids (recording 847); datasets.iter filters here instead.",
+    ),
+    Bug(
+        frozenset({"child_chunks.update", "child_chunks.delete"}),
+        frozenset({"1.8.1"}),
+        404,
+        "This version never finds a child chunk to change or delete; update or delete its segment,"
+        " or upgrade.",
+    ),
+)
+
+HANGING = frozenset({"1.12.0", "1.12.1"})
+"""Versions whose worker hangs for ever on an update of a document that has chunks (upstream issue
+33748; measured on 1.12.1)."""
+
+_UPDATES = frozenset({"documents.update_by_text", "documents.update_by_file"})
+
+
+def bug(endpoint: str, version: str | None, status: int) -> str | None:
+    """Give the help for an answer that is a bug of this version."""
+    return next(
+        (
+            known.help
+            for known in BUGS
+            if endpoint in known.endpoints and version in known.versions and status == known.status
+        ),
+        None,
+    )
+
+
+def danger(endpoint: str, version: str | None) -> str | None:
+    """Give the warning for a call that does harm on this version."""
+    if endpoint in _UPDATES and version in HANGING:
+        return (
+            f"{endpoint}: Dify {version} hangs its worker for ever when it updates a document that"
+            " has chunks; create the document again by its name instead, or upgrade."
+        )
+    return None
