@@ -8,57 +8,80 @@ result = await client.datasets.retrieve(dataset, "how do I reset it?")
 
 from __future__ import annotations
 
-from .client import AsyncClient
-from .config import Policy, Retry, Timeout, Watch
-from .errors import (
-    ApiError,
-    BadRequestError,
-    ConfigError,
-    ConflictError,
-    ConnectError,
-    ForbiddenError,
-    KnowledgeError,
-    LoadError,
-    NotFoundError,
-    OutcomeUnknownError,
-    ProtocolError,
-    QuotaExceededError,
-    RateLimitedError,
-    RequestTimeoutError,
-    ServerError,
-    SourceError,
-    TooLargeError,
-    TransportError,
-    UnauthorizedError,
-    UnsupportedTypeError,
-)
-from .ingest import ItemResult, LoadReport, Outcome, Progress, StopReason
-from .models import (
-    UNSET,
-    Dataset,
-    DisplayStatus,
-    DocForm,
-    Document,
-    DocumentCreated,
-    DocumentDetail,
-    DocumentStatus,
-    IndexingStatus,
-    IndexingTechnique,
-    ModelProvider,
-    ModelRef,
-    ModelType,
-    Page,
-    Permission,
-    ProcessRule,
-    Record,
-    RetrievalModel,
-    Retrieved,
-    SearchMethod,
-    Segment,
-    ServerInfo,
-)
-from .resources import Pager
-from .transport import Attempted
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .client import AsyncClient
+    from .config import Policy, Retry, Timeout, Watch
+    from .errors import (
+        ApiError,
+        BadRequestError,
+        ConfigError,
+        ConflictError,
+        ConnectError,
+        ForbiddenError,
+        KnowledgeError,
+        LoadError,
+        NotFoundError,
+        OutcomeUnknownError,
+        ProtocolError,
+        QuotaExceededError,
+        RateLimitedError,
+        RequestTimeoutError,
+        ServerError,
+        SourceError,
+        TooLargeError,
+        TransportError,
+        UnauthorizedError,
+        UnsupportedTypeError,
+    )
+    from .ingest import ItemResult, LoadReport, Outcome, Progress, StopReason
+    from .models import (
+        UNSET,
+        ChildChunk,
+        ComparisonOperator,
+        Condition,
+        Dataset,
+        DatasourceType,
+        DisplayStatus,
+        DocForm,
+        Document,
+        DocumentCreated,
+        DocumentDetail,
+        DocumentMetadata,
+        DocumentStatus,
+        Event,
+        ExternalRetrieval,
+        Field,
+        IndexingStatus,
+        IndexingTechnique,
+        MetadataField,
+        MetadataFields,
+        MetadataFilter,
+        MetadataType,
+        MetadataValue,
+        ModelProvider,
+        ModelRef,
+        ModelType,
+        NewSegment,
+        Page,
+        ParentMode,
+        Permission,
+        PipelineFile,
+        ProcessRule,
+        Record,
+        RetrievalModel,
+        Retrieved,
+        SearchMethod,
+        Segment,
+        SegmentStatus,
+        ServerInfo,
+        StoredFile,
+        Tag,
+    )
+    from .resources import Events, Pager
+    from .transport import Attempted
 
 __all__ = [
     "UNSET",
@@ -66,16 +89,25 @@ __all__ = [
     "AsyncClient",
     "Attempted",
     "BadRequestError",
+    "ChildChunk",
+    "ComparisonOperator",
+    "Condition",
     "ConfigError",
     "ConflictError",
     "ConnectError",
     "Dataset",
+    "DatasourceType",
     "DisplayStatus",
     "DocForm",
     "Document",
     "DocumentCreated",
     "DocumentDetail",
+    "DocumentMetadata",
     "DocumentStatus",
+    "Event",
+    "Events",
+    "ExternalRetrieval",
+    "Field",
     "ForbiddenError",
     "IndexingStatus",
     "IndexingTechnique",
@@ -83,15 +115,23 @@ __all__ = [
     "KnowledgeError",
     "LoadError",
     "LoadReport",
+    "MetadataField",
+    "MetadataFields",
+    "MetadataFilter",
+    "MetadataType",
+    "MetadataValue",
     "ModelProvider",
     "ModelRef",
     "ModelType",
+    "NewSegment",
     "NotFoundError",
     "Outcome",
     "OutcomeUnknownError",
     "Page",
     "Pager",
+    "ParentMode",
     "Permission",
+    "PipelineFile",
     "Policy",
     "ProcessRule",
     "Progress",
@@ -105,10 +145,13 @@ __all__ = [
     "Retry",
     "SearchMethod",
     "Segment",
+    "SegmentStatus",
     "ServerError",
     "ServerInfo",
     "SourceError",
     "StopReason",
+    "StoredFile",
+    "Tag",
     "Timeout",
     "TooLargeError",
     "TransportError",
@@ -116,3 +159,28 @@ __all__ = [
     "UnsupportedTypeError",
     "Watch",
 ]
+
+_HOMES = {
+    "client": "AsyncClient",
+    "config": "Policy Retry Timeout Watch",
+    "ingest": "ItemResult LoadReport Outcome Progress StopReason",
+    "resources": "Events Pager",
+    "transport": "Attempted",
+}
+"""Where names live that are neither errors nor models."""
+
+_HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name on its first use: importing the package alone costs nothing."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = _HOME.get(name, "errors" if name.endswith("Error") else "models")
+    value: object = getattr(importlib.import_module(f".{home}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -27,7 +27,16 @@ from .ingest import (
     roots_of,
 )
 from .models import MAX_FILE_SIZE, UNSET, Dataset, DocForm, ProcessRule, ServerInfo
-from .resources import Datasets, Documents, Workspace
+from .resources import (
+    ChildChunks,
+    Datasets,
+    Documents,
+    Metadata,
+    Pipeline,
+    Segments,
+    Tags,
+    Workspace,
+)
 from .transport import Attempted, OnAttempt, Pace, Sender, Session, connect
 from .wire import catalog
 
@@ -146,6 +155,31 @@ class AsyncClient:
     def documents(self) -> Documents:
         """The documents of a knowledge base."""
         return Documents(self._open())
+
+    @property
+    def segments(self) -> Segments:
+        """The chunks of a document."""
+        return Segments(self._open())
+
+    @property
+    def child_chunks(self) -> ChildChunks:
+        """The child chunks of a segment."""
+        return ChildChunks(self._open())
+
+    @property
+    def metadata(self) -> Metadata:
+        """Metadata fields, and their values on documents."""
+        return Metadata(self._open())
+
+    @property
+    def tags(self) -> Tags:
+        """Tags of knowledge bases."""
+        return Tags(self._open())
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """Knowledge pipelines."""
+        return Pipeline(self._open())
 
     @property
     def workspace(self) -> Workspace:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from .models import ModelRef, RetrievalModel
+from typing import TYPE_CHECKING
+
+from .errors import ConfigError
+from .models import ModelRef, ModelType, RetrievalModel
+
+if TYPE_CHECKING:
+    from .resources import Workspace
 
 _BEDROCK = "langgenius/bedrock/bedrock"
 
@@ -23,3 +29,24 @@ def bedrock_hybrid(*, rerank: bool = True, top_k: int = 4) -> RetrievalModel:
     if rerank:
         return RetrievalModel.hybrid_reranked(rerank=BEDROCK_COHERE_RERANK_3_5, top_k=top_k)
     return RetrievalModel.hybrid_weighted(embedding=BEDROCK_TITAN_EMBED_V2, top_k=top_k)
+
+
+async def check_bedrock(workspace: Workspace, *, rerank: bool = True) -> None:
+    """Make sure that the workspace offers the models of `bedrock_hybrid`. One request for each.
+
+    Raises:
+        ConfigError: one is missing; the text names those of its kind that there are.
+    """
+    await _check(workspace, BEDROCK_TITAN_EMBED_V2, ModelType.TEXT_EMBEDDING)
+    if rerank:
+        await _check(workspace, BEDROCK_COHERE_RERANK_3_5, ModelType.RERANK)
+
+
+async def _check(workspace: Workspace, wanted: ModelRef, kind: ModelType) -> None:
+    offered = [ref for provider in await workspace.models(kind) for ref in provider.refs()]
+    if wanted not in offered:
+        there = ", ".join(f"{ref.provider}:{ref.model}" for ref in offered) or "none"
+        raise ConfigError(
+            f"The workspace does not offer {wanted.provider}:{wanted.model} ({kind}).",
+            hint=f"It offers {there}; add the model in the console, or choose another.",
+        )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
+from ssl import SSLContext, SSLError, create_default_context
 from typing import Annotated, Any
 
 import anyio
@@ -12,11 +14,14 @@ import typer
 from attrs import frozen
 
 from dify_kb import AsyncClient
-from dify_kb.errors import KnowledgeError
+from dify_kb.errors import ConfigError, KnowledgeError
 
 from . import exits, show
 
-GLOBAL = {"--url": 1, "--api-key": 1, "--json": 0, "-q": 0, "--quiet": 0, "-v": 0, "--verbose": 0}
+GLOBAL = {
+    **dict.fromkeys(("--url", "--api-key", "--header", "--proxy", "--ca"), 1),
+    **dict.fromkeys(("--trust-env", "--json", "-q", "--quiet", "-v", "--verbose"), 0),
+}
 """Options of the program and how many values each takes."""
 
 app = typer.Typer(
@@ -30,19 +35,31 @@ app = typer.Typer(
 )
 
 
-@frozen
+@frozen(kw_only=True)
 class Session:
     """What the program was told before the command."""
 
     url: str | None
     api_key: str | None
+    headers: Mapping[str, str]
+    proxy: str | None
+    trust_env: bool
+    ssl: SSLContext | None
     json: bool
     quiet: bool
     verbose: bool
 
     def client(self, *, concurrency: int | None = None) -> AsyncClient:
         """Make a client of the server that was named, not open yet."""
-        return AsyncClient(self.url, self.api_key, concurrency=concurrency)
+        return AsyncClient(
+            self.url,
+            self.api_key,
+            concurrency=concurrency,
+            headers=self.headers,
+            proxy=self.proxy,
+            trust_env=self.trust_env,
+            ssl=self.ssl,
+        )
 
     def run(self, main: Callable[[], Coroutine[Any, Any, int]]) -> None:
         """Run a command in a loop and end with its exit code.
@@ -72,13 +89,33 @@ def _program(
     api_key: Annotated[
         str | None, typer.Option(help="Knowledge key (dataset-…); else DIFY_API_KEY is read.")
     ] = None,
+    header: Annotated[
+        list[str] | None, typer.Option(metavar="NAME:VALUE", help="Sent with every request.")
+    ] = None,
+    proxy: Annotated[str | None, typer.Option(help="Address of an HTTP proxy.")] = None,
+    trust_env: Annotated[
+        bool, typer.Option("--trust-env", help="Use the proxies of the environment.")
+    ] = False,
+    ca: Annotated[
+        Path | None, typer.Option(help="Certificates (PEM) of an authority of your own.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Write JSON Lines on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tell each retry.")] = False,
 ) -> None:
     if verbose:
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    context.obj = Session(url, api_key, json, quiet, verbose)
+    context.obj = Session(
+        url=url,
+        api_key=api_key,
+        headers=dict(_header(given) for given in header or ()),
+        proxy=proxy,
+        trust_env=trust_env,
+        ssl=None if ca is None else _authority(ca),
+        json=json,
+        quiet=quiet,
+        verbose=verbose,
+    )
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -115,6 +152,23 @@ def hoisted(arguments: Sequence[str]) -> list[str]:
             program += [word, *(left[:takes] if not equals else [])]
             left = left if equals else left[takes:]
     return [*program, *command]
+
+
+def _header(given: str) -> tuple[str, str]:
+    name, colon, value = given.partition(":")
+    if not colon or not name.strip():
+        raise ConfigError(f"--header is {given!r}.", hint="Write NAME:VALUE.")
+    return name.strip(), value.strip()
+
+
+def _authority(file: Path) -> SSLContext:
+    try:
+        return create_default_context(cafile=file)
+    except (OSError, SSLError) as error:
+        raise ConfigError(
+            f"--ca is {file}, which holds no certificates ({error.strerror or error}).",
+            hint="Name a PEM file.",
+        ) from error
 
 
 def _has_uvloop() -> bool:

@@ -7,9 +7,10 @@ import typer
 from rich.text import Text
 
 from dify_kb import IndexingTechnique, Record, RetrievalModel
+from dify_kb.models import MetadataFilter
 from dify_kb.wire import codec
 
-from . import find, show
+from . import filters, find, show
 from .app import Session, app
 
 SHOWN = 400
@@ -31,15 +32,22 @@ def search(
     score_threshold: Annotated[
         float | None, typer.Option(help="Leave out passages below this score (0 to 1).")
     ] = None,
+    filter_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filter", metavar="CONDITION", help="On metadata, e.g. 'year >= 2024'; all must hold."
+        ),
+    ] = None,
 ) -> None:
     """Search a dataset and show the passages, the best first."""
     session: Session = context.obj
+    conditions = filters.parsed(filter_ or ())
 
     async def main() -> int:
         async with session.client() as client:
             where = await find.dataset(client, dataset)
             economy = where.indexing_technique is not IndexingTechnique.HIGH_QUALITY
-            model = _model(method, top_k, score_threshold, economy=economy)
+            model = _model(method, top_k, score_threshold, conditions, economy=economy)
             found = await client.datasets.retrieve(where, query, retrieval_model=model)
         for rank, record in enumerate(found.records, 1):
             if session.json:
@@ -54,15 +62,21 @@ def search(
 
 
 def _model(
-    method: Method | None, top_k: int, threshold: float | None, *, economy: bool
+    method: Method | None,
+    top_k: int,
+    threshold: float | None,
+    conditions: MetadataFilter | None,
+    *,
+    economy: bool,
 ) -> RetrievalModel:
     match method or ("keyword" if economy else "semantic"):
         case "keyword":
-            return RetrievalModel.keyword(top_k=top_k)
+            return RetrievalModel.keyword(top_k=top_k, metadata_filter=conditions)
         case "full_text":
-            return RetrievalModel.full_text(top_k=top_k, score_threshold=threshold)
+            build = RetrievalModel.full_text
         case _:
-            return RetrievalModel.semantic(top_k=top_k, score_threshold=threshold)
+            build = RetrievalModel.semantic
+    return build(top_k=top_k, score_threshold=threshold, metadata_filter=conditions)
 
 
 def _print(rank: int, record: Record) -> None:

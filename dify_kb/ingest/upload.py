@@ -82,7 +82,7 @@ class Uploader:
     """Sends one planned file at a time for each of its callers.
 
     The process rule goes with the first document alone: each further one that carries it makes
-    the server store the rule again (ingestion-facts.md §1.6).
+    the server store the rule again (dataset_service, 1.12.1).
     """
 
     _documents: Documents

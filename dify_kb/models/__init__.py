@@ -114,6 +114,7 @@ from .retrieval import (
     SearchMethod,
     VectorSetting,
     Weights,
+    checked,
 )
 from .segment import (
     CreateSegments,
@@ -259,4 +260,5 @@ __all__ = [
     "VectorSetting",
     "Weights",
     "WriteChildChunk",
+    "checked",
 ]

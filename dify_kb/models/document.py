@@ -30,10 +30,10 @@ DOCUMENT_EXTENSIONS = frozenset(
         "properties",
     ]
 )
-"""What create-by-file takes with the default extractor; any case (findings.md §5.11)."""
+"""What create-by-file takes with the default extractor; any case (recordings 187 to 204)."""
 
 MAX_FILE_SIZE = 15 * 1024 * 1024
-"""Bytes; the server's default UPLOAD_FILE_SIZE_LIMIT (ingestion-facts.md §5)."""
+"""Bytes; the server's default UPLOAD_FILE_SIZE_LIMIT (api/configs, 1.12.1)."""
 
 
 class IndexingStatus(OpenEnum):
@@ -103,7 +103,7 @@ class Document:
 
     `indexing_status` alone tells how far it is: after a re-index by the same name, `error`,
     `word_count` and the times stay those of the run before until the worker overwrites them
-    (ingestion-facts.md §2). Checked against recordings of 1.4.3, 1.8.1 and 1.12.1.
+    (issue 27763 of Dify). Checked against recordings of 1.4.3, 1.8.1 and 1.12.1.
     """
 
     id: str

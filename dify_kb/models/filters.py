@@ -14,7 +14,7 @@ FilterValue = str | int | float | Sequence[str] | None
 
 
 class ComparisonOperator(OpenEnum):
-    """What the server can compare by; `in` and `not in` since 1.8 (findings.md §8.15)."""
+    """What the server can compare by; `in` and `not in` since 1.8 (measured)."""
 
     CONTAINS = "contains"
     NOT_CONTAINS = "not contains"
@@ -56,7 +56,7 @@ class Condition:
 class MetadataFilter:
     """Which documents a search may find; build one with `all_of` or `any_of`.
 
-    A field that a document does not have matches nothing, `empty` aside (findings.md §8.15).
+    A field that a document does not have matches nothing, `empty` aside (measured).
     """
 
     logical_operator: LogicalOperator = LogicalOperator.AND

@@ -18,7 +18,7 @@ class MetadataType(OpenEnum):
 
 
 MetadataScalar = str | int | float | None
-"""What a value can be. The server does not compare it with its field's type (findings.md §8.8)."""
+"""What a value can be. The server does not compare it with its field's type (measured)."""
 
 
 @frozen(kw_only=True)

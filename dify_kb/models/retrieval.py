@@ -46,7 +46,7 @@ class RerankingModel:
 
 @frozen(kw_only=True)
 class VectorSetting:
-    """The semantic part of weights; all three fields are needed (reference.md §1.5)."""
+    """The semantic part of weights; all three fields are needed (WeightModel, 1.12.1)."""
 
     vector_weight: float
     embedding_provider_name: str

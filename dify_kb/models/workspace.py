@@ -25,7 +25,7 @@ class ModelRef:
     """A model by the full id of its provider, e.g. `langgenius/openai/openai`, and its name.
 
     Short provider ids are stored as they are on some paths, after which the server calls the
-    model unavailable (reference.md §1.13); take both from `workspace.models`.
+    model unavailable (models/provider_ids.py, 1.12.1); take both from `workspace.models`.
     """
 
     provider: str
@@ -47,7 +47,7 @@ class ProviderModel:
 
 @frozen(kw_only=True)
 class ModelProvider:
-    """A provider and its active models. Checked against reference.md §1.13."""
+    """A provider and its active models. Checked against the server of 1.12.1."""
 
     provider: str
     models: Sequence[ProviderModel]

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from dify_kb.errors import ConfigError
 from dify_kb.models import (
     MAX_QUERY,
     UNSET,
     CreateDataset,
     Dataset,
+    ExternalRetrieval,
     IndexingTechnique,
     ListDatasets,
+    Member,
     ModelRef,
     Page,
     Permission,
@@ -19,12 +21,18 @@ from dify_kb.models import (
     Retrieve,
     Retrieved,
     Unset,
+    UpdateDataset,
+    checked,
 )
 from dify_kb.wire import catalog
 from dify_kb.wire.endpoint import Send
 
+from ._checked import length
 from ._named import dataset_id_of
 from ._pager import PAGE, Pager
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MAX_NAME, MAX_DESCRIPTION = 40, 400
 """Characters that the server takes (recordings 026, 028)."""
@@ -45,6 +53,9 @@ class Datasets:
         permission: Permission | str | Unset = UNSET,
         embedding: ModelRef | Unset = UNSET,
         retrieval_model: RetrievalModel | Unset = UNSET,
+        provider: str | Unset = UNSET,
+        external_knowledge_api_id: str | Unset = UNSET,
+        external_knowledge_id: str | Unset = UNSET,
     ) -> Dataset:
         """Create an empty knowledge base.
 
@@ -55,6 +66,8 @@ class Datasets:
             name: 1 to 40 characters, unique in the workspace.
             description: at most 400 characters.
             embedding: of a `high_quality` base; without it the workspace's default model.
+            provider: `external` for one that Dify asks elsewhere; then with both ids, of which
+                the API's is told by the console only.
 
         Raises:
             ConfigError: a length that the server does not take.
@@ -62,23 +75,17 @@ class Datasets:
             BadRequestError: `high_quality` without an embedding model, or an unknown provider.
             OutcomeUnknownError: no answer came; `find` tells whether it exists.
         """
-        if not 1 <= len(name) <= MAX_NAME:
-            raise ConfigError(
-                f"name has {len(name)} characters.", hint=f"Choose one of 1 to {MAX_NAME}."
-            )
-        if description and len(description) > MAX_DESCRIPTION:
-            raise ConfigError(
-                f"description has {len(description)} characters.",
-                hint=f"Keep it to {MAX_DESCRIPTION}.",
-            )
         request = CreateDataset(
-            name=name,
-            description=description,
+            name=length(name, "name", 1, MAX_NAME),
+            description=_described(description),
             indexing_technique=_technique(indexing_technique),
             permission=Permission(permission) if permission else UNSET,
             embedding_model=embedding.model if embedding else UNSET,
             embedding_model_provider=embedding.provider if embedding else UNSET,
-            retrieval_model=retrieval_model,
+            retrieval_model=checked(retrieval_model) if retrieval_model else UNSET,
+            provider=provider,
+            external_knowledge_api_id=external_knowledge_api_id,
+            external_knowledge_id=external_knowledge_id,
         )
         return await self._send(catalog.CREATE_DATASET(request))
 
@@ -107,6 +114,7 @@ class Datasets:
         page: int = 1,
         limit: int = 20,
         keyword: str | Unset = UNSET,
+        tag_ids: Sequence[str] | Unset = UNSET,
         include_all: bool | Unset = UNSET,
     ) -> Page[Dataset]:
         """Fetch one page, the newest first. One request.
@@ -114,19 +122,88 @@ class Datasets:
         Args:
             limit: rows, at most 100: larger pages are cut by the server without saying so.
             keyword: a part of the name, in any case.
+            tag_ids: only bases with one of these tags; 1.12.1 refuses it, `iter` does not.
             include_all: also the bases that others keep to themselves.
         """
         request = ListDatasets(
-            page=page, limit=min(limit, PAGE), keyword=keyword, include_all=include_all
+            page=page,
+            limit=min(limit, PAGE),
+            keyword=keyword,
+            tag_ids=list(tag_ids) if tag_ids else UNSET,
+            include_all=include_all,
         )
         return await self._send(catalog.LIST_DATASETS(request))
 
     def iter(
-        self, *, keyword: str | Unset = UNSET, include_all: bool | Unset = UNSET
+        self,
+        *,
+        keyword: str | Unset = UNSET,
+        tag_ids: Sequence[str] | Unset = UNSET,
+        include_all: bool | Unset = UNSET,
     ) -> Pager[Dataset]:
-        """Go through all knowledge bases, the newest first. One request per 100."""
-        page = partial(self._numbered, keyword, include_all)
-        return Pager(page, lambda dataset: dataset.id)
+        """Go through all knowledge bases, the newest first. One request per 100.
+
+        Args:
+            tag_ids: only bases with one of these tags, told apart here, since 1.12.1 cannot.
+        """
+        query = ListDatasets(keyword=keyword, include_all=include_all)
+        return Pager(partial(self._numbered, query, set(tag_ids or ())), lambda found: found.id)
+
+    async def update(
+        self,
+        dataset_id: Dataset | str,
+        *,
+        name: str | Unset = UNSET,
+        description: str | Unset | None = UNSET,
+        indexing_technique: IndexingTechnique | str | Unset = UNSET,
+        permission: Permission | str | Unset = UNSET,
+        embedding: ModelRef | Unset = UNSET,
+        retrieval_model: RetrievalModel | Unset = UNSET,
+        partial_member_list: Sequence[str] | Unset = UNSET,
+        external_retrieval_model: ExternalRetrieval | Unset = UNSET,
+        external_knowledge_id: str | Unset = UNSET,
+        external_knowledge_api_id: str | Unset = UNSET,
+    ) -> Dataset:
+        """Change a knowledge base; what is left out stays. One request.
+
+        Args:
+            description: None clears it.
+            indexing_technique: a change indexes all documents again, later; `high_quality` needs
+                `embedding` with it.
+            embedding: sent with `high_quality`, since another model without it is stored while
+                the documents stay embedded with the old one.
+            partial_member_list: ids of accounts, for the permission `partial_members`, which is
+                sent with it.
+            external_knowledge_id: an external base wants this and `external_knowledge_api_id` on
+                every update.
+
+        Raises:
+            ConfigError: a length or a search that the server does not take.
+            BadRequestError: the name is taken (since 1.11; older servers allow two of a name).
+            NotFoundError: none of this id.
+        """
+        if embedding and not indexing_technique:
+            indexing_technique = IndexingTechnique.HIGH_QUALITY
+        if partial_member_list and not permission:
+            permission = Permission.PARTIAL_MEMBERS
+        request = UpdateDataset(
+            name=length(name, "name", 1, MAX_NAME) if name is not UNSET else UNSET,
+            description=_described(description) if description else description,
+            indexing_technique=_technique(indexing_technique) or UNSET,
+            permission=Permission(permission) if permission else UNSET,
+            embedding_model=embedding.model if embedding else UNSET,
+            embedding_model_provider=embedding.provider if embedding else UNSET,
+            retrieval_model=checked(retrieval_model) if retrieval_model else UNSET,
+            partial_member_list=UNSET
+            if partial_member_list is UNSET
+            else [Member(user_id=user_id) for user_id in partial_member_list],
+            external_retrieval_model=external_retrieval_model,
+            external_knowledge_id=external_knowledge_id,
+            external_knowledge_api_id=external_knowledge_api_id,
+        )
+        return await self._send(
+            catalog.UPDATE_DATASET(request, dataset_id=dataset_id_of(dataset_id))
+        )
 
     async def delete(self, dataset_id: Dataset | str) -> None:
         """Delete a knowledge base and all its documents, also when apps use it.
@@ -158,22 +235,28 @@ class Datasets:
             BadRequestError: the base has no such search, or the embedding or reranking model
                 failed; the server does not tell passing failures from lasting ones.
         """
-        if not 1 <= len(query) <= MAX_QUERY:
-            raise ConfigError(
-                f"query has {len(query)} characters.", hint=f"Ask in 1 to {MAX_QUERY}."
-            )
-        if not retrieval_model and isinstance(dataset_id, Dataset):
+        if retrieval_model:
+            checked(retrieval_model)
+        elif isinstance(dataset_id, Dataset):
             retrieval_model = _fitting(dataset_id)
-        request = Retrieve(query=query, retrieval_model=retrieval_model)
+        request = Retrieve(
+            query=length(query, "query", 1, MAX_QUERY), retrieval_model=retrieval_model
+        )
         return await self._send(catalog.RETRIEVE(request, dataset_id=dataset_id_of(dataset_id)))
 
-    async def _numbered(
-        self,
-        keyword: str | Unset,
-        include_all: bool | Unset,  # noqa: FBT001 -- the query's own field
-        number: int,
-    ) -> Page[Dataset]:
-        return await self.list(page=number, limit=PAGE, keyword=keyword, include_all=include_all)
+    async def _numbered(self, query: ListDatasets, tag_ids: set[str], number: int) -> Page[Dataset]:
+        page = await self.list(
+            page=number, limit=PAGE, keyword=query.keyword, include_all=query.include_all
+        )
+        if not tag_ids:
+            return page
+        return evolve(
+            page, data=[row for row in page.data if tag_ids & {tag.get("id") for tag in row.tags}]
+        )
+
+
+def _described(given: str | Unset) -> str | Unset:
+    return length(given, "description", 0, MAX_DESCRIPTION) if given else given
 
 
 def _technique(

@@ -1,15 +1,11 @@
 from __future__ import annotations
 
-import io
-import re
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-import anyio.to_thread
-from attrs import frozen
+from attrs import evolve, frozen
 
-from dify_kb.errors import ConfigError, SourceError
+from dify_kb.errors import ConfigError
 from dify_kb.models import (
     UNSET,
     CreateByFile,
@@ -20,28 +16,34 @@ from dify_kb.models import (
     Document,
     DocumentCreated,
     DocumentDetail,
+    DocumentIds,
     DocumentStatus,
-    File,
     GetDocument,
     IndexingTechnique,
     ListDocuments,
     Page,
     ProcessRule,
     RetrievalModel,
+    StoredFile,
     Unset,
+    UpdateByFile,
+    UpdateByText,
 )
 from dify_kb.wire import catalog
 from dify_kb.wire.endpoint import Send
 
+from ._checked import some
+from ._files import opened
 from ._named import checked_id, dataset_id_of
 from ._pager import PAGE, Pager
+from ._waiting import until_final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
-_REFUSED = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f\ud800-\udfff]|%22|\s$')
-"""What the server does not take in a file name (recordings 210 to 226; measured), and what UTF-8
-does not (the lone surrogates that stand for the bytes of a name that is not UTF-8)."""
+MAX_ZIP = 100
+"""Documents of one zip."""
 
 
 @frozen
@@ -122,7 +124,7 @@ class Documents:
             OutcomeUnknownError: no answer came; look for the name before sending it again.
         """
         request = CreateByFile(
-            file=await _opened(file, name),
+            file=await opened(file, name),
             indexing_technique=_technique(dataset_id, indexing_technique),
             doc_form=_form(dataset_id, doc_form),
             doc_language=doc_language,
@@ -133,6 +135,73 @@ class Documents:
         return await self._send(
             catalog.CREATE_DOCUMENT_BY_FILE(request, dataset_id=dataset_id_of(dataset_id))
         )
+
+    async def update_by_text(
+        self,
+        dataset_id: Dataset | str,
+        document_id: str,
+        *,
+        name: str,
+        text: str,
+        doc_form: DocForm | str | Unset = UNSET,
+        doc_language: str | Unset = UNSET,
+        process_rule: ProcessRule | Unset = UNSET,
+    ) -> DocumentCreated:
+        """Give a document another text; it is indexed again under its old batch.
+
+        One request. Edits of its chunks are lost. Warns on 1.12.0 and 1.12.1, whose worker hangs
+        for ever on it: there, create the document again by its name.
+
+        Raises:
+            BadRequestError: it is not available: still being indexed, failed, disabled, archived.
+            NotFoundError: none of this id.
+            OutcomeUnknownError: no answer came.
+        """
+        request = UpdateByText(
+            name=name,
+            text=text,
+            doc_form=_form(dataset_id, doc_form),
+            doc_language=doc_language,
+            process_rule=process_rule,
+        )
+        slots = _in(dataset_id, document_id)
+        return await self._send(catalog.UPDATE_DOCUMENT_BY_TEXT(request, **slots))
+
+    async def update_by_file(
+        self,
+        dataset_id: Dataset | str,
+        document_id: str,
+        file: Path | str | bytes | BinaryIO,
+        *,
+        name: str | None = None,
+        doc_form: DocForm | str | Unset = UNSET,
+        doc_language: str | Unset = UNSET,
+        process_rule: ProcessRule | Unset = UNSET,
+    ) -> DocumentCreated:
+        """Give a document another file; it is indexed again under its old batch.
+
+        One request: a PATCH since 1.16, a POST before. Edits of its chunks are lost. Warns on
+        1.12.0 and 1.12.1, whose worker hangs for ever on it.
+
+        Args:
+            name: what the document will be called; else the file's name.
+
+        Raises:
+            BadRequestError: it is not available: still being indexed, failed, disabled, archived.
+            NotFoundError: none of this id.
+            TooLargeError: it is larger than the server takes.
+            UnsupportedTypeError: the server does not take its type.
+            OutcomeUnknownError: no answer came.
+        """
+        request = UpdateByFile(
+            file=await opened(file, name),
+            name=UNSET if name is None else name,
+            doc_form=_form(dataset_id, doc_form),
+            doc_language=doc_language,
+            process_rule=process_rule,
+        )
+        slots = _in(dataset_id, document_id)
+        return await self._send(catalog.UPDATE_DOCUMENT_BY_FILE(request, **slots))
 
     async def get(
         self, dataset_id: Dataset | str, document_id: str, *, metadata: str | Unset = UNSET
@@ -146,11 +215,7 @@ class Documents:
             NotFoundError: none of this id.
         """
         return await self._send(
-            catalog.GET_DOCUMENT(
-                GetDocument(metadata=metadata),
-                dataset_id=dataset_id_of(dataset_id),
-                document_id=checked_id(document_id, "document_id"),
-            )
+            catalog.GET_DOCUMENT(GetDocument(metadata=metadata), **_in(dataset_id, document_id))
         )
 
     async def list(
@@ -200,12 +265,7 @@ class Documents:
             NotFoundError: none of this id.
             ForbiddenError: it is archived.
         """
-        await self._send(
-            catalog.DELETE_DOCUMENT.at(
-                dataset_id=dataset_id_of(dataset_id),
-                document_id=checked_id(document_id, "document_id"),
-            )
-        )
+        await self._send(catalog.DELETE_DOCUMENT.at(**_in(dataset_id, document_id)))
 
     async def indexing_status(
         self, dataset_id: Dataset | str, batch: str
@@ -223,6 +283,110 @@ class Documents:
         )
         return answer.data
 
+    async def wait(
+        self,
+        dataset_id: Dataset | str,
+        documents: Sequence[DocumentCreated | Document | str],
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 -- seconds of the caller's patience
+        stall_after: float = 900.0,
+    ) -> Sequence[Document]:
+        """Wait until documents are indexed, and give the end state of each, in their order.
+
+        Costs a page of the list per 100 documents at growing intervals. A document without a
+        change for `stall_after` seconds comes back as it is: its `indexing_status` is not final.
+
+        Raises:
+            RequestTimeoutError: `timeout` seconds passed.
+            NotFoundError: one of them was deleted.
+        """
+        ids = [_id_of(document) for document in documents]
+        return await until_final(self, dataset_id, ids, timeout, stall_after)
+
+    async def enable(self, dataset_id: Dataset | str, document_ids: Sequence[str]) -> None:
+        """Let documents be found again. One request; since 1.8.
+
+        All or nothing, and carried out later. A document whose status was changed a moment ago
+        may answer "being indexed" for up to 10 minutes (measured): do not flip it twice.
+
+        Raises:
+            ConfigError: no ids.
+            BadRequestError: one of them is busy; none was changed.
+        """
+        await self._set_status(dataset_id, "enable", document_ids)
+
+    async def disable(self, dataset_id: Dataset | str, document_ids: Sequence[str]) -> None:
+        """Keep completed documents from being found. One request; since 1.8; see `enable`.
+
+        Raises:
+            ConfigError: no ids.
+            BadRequestError: one of them is busy or not completed; none was changed.
+        """
+        await self._set_status(dataset_id, "disable", document_ids)
+
+    async def archive(self, dataset_id: Dataset | str, document_ids: Sequence[str]) -> None:
+        """Keep documents from being found and deleted. One request; since 1.8; see `enable`.
+
+        Raises:
+            ConfigError: no ids.
+            BadRequestError: one of them is busy; none was changed.
+        """
+        await self._set_status(dataset_id, "archive", document_ids)
+
+    async def unarchive(self, dataset_id: Dataset | str, document_ids: Sequence[str]) -> None:
+        """Take documents out of the archive. One request; since 1.8; see `enable`.
+
+        Raises:
+            ConfigError: no ids.
+            BadRequestError: one of them is busy; none was changed.
+        """
+        await self._set_status(dataset_id, "un_archive", document_ids)
+
+    async def download_url(self, dataset_id: Dataset | str, document_id: str) -> str:
+        """Get an address of a document's file. One request; since 1.16.
+
+        It is signed, lasts 300 seconds by default, and must not be given the API key.
+
+        Raises:
+            NotFoundError: none of this id, or it was no file.
+        """
+        return (await self._send(catalog.GET_DOWNLOAD_URL.at(**_in(dataset_id, document_id)))).url
+
+    async def download_zip(self, dataset_id: Dataset | str, document_ids: Sequence[str]) -> bytes:
+        """Fetch the files of 1 to 100 documents as a zip, in memory. One request; since 1.16.
+
+        Raises:
+            ConfigError: no ids, or over 100.
+            NotFoundError: one of them does not exist, or was no file.
+        """
+        some(document_ids, "document_ids")
+        if len(document_ids) > MAX_ZIP:
+            raise ConfigError(
+                f"document_ids names {len(document_ids)} documents.",
+                hint=f"The server zips at most {MAX_ZIP} at a time.",
+            )
+        request = DocumentIds(document_ids=list(document_ids))
+        slots = {"dataset_id": dataset_id_of(dataset_id)}
+        return await self._send(catalog.DOWNLOAD_ZIP(request, **slots))
+
+    async def upload_file(self, dataset_id: Dataset | str, document_id: str) -> StoredFile:
+        """Fetch what is known of a document's file. One request; up to 1.8.
+
+        Raises:
+            NotFoundError: none of this id, or the server has no such operation any more.
+        """
+        return await self._send(catalog.GET_UPLOAD_FILE.at(**_in(dataset_id, document_id)))
+
+    async def _set_status(
+        self, dataset_id: Dataset | str, action: str, document_ids: Sequence[str]
+    ) -> None:
+        some(document_ids, "document_ids")
+        request = DocumentIds(
+            document_ids=[checked_id(id_, "document_ids") for id_ in document_ids]
+        )
+        slots = {"dataset_id": dataset_id_of(dataset_id), "action": action}
+        await self._send(catalog.SET_DOCUMENT_STATUS(request, **slots))
+
     async def _numbered(
         self,
         dataset_id: Dataset | str,
@@ -230,51 +394,28 @@ class Documents:
         status: DisplayStatus | str | Unset,
         number: int,
     ) -> Page[Document]:
-        return await self.list(dataset_id, page=number, limit=PAGE, keyword=keyword, status=status)
+        page = await self.list(dataset_id, page=number, limit=PAGE, keyword=keyword, status=status)
+        if not status:
+            return page
+        # Servers before 1.11 do not know the filter and list everything.
+        return evolve(page, data=[row for row in page.data if row.display_status == status])
 
 
-async def _opened(file: Path | str | bytes | BinaryIO, name: str | None) -> File:
-    return _named(await anyio.to_thread.run_sync(_measured, file, name))
+def _in(dataset: Dataset | str, document_id: str) -> dict[str, str]:
+    return {
+        "dataset_id": dataset_id_of(dataset),
+        "document_id": checked_id(document_id, "document_id"),
+    }
 
 
-def _measured(file: Path | str | bytes | BinaryIO, name: str | None) -> File:
-    match file:
-        case bytes():
-            return File(name=name or "", content=file, size=len(file))
-        case str() | Path():
-            path = Path(file)
-            try:
-                return File(name=name or path.name, content=path, size=path.stat().st_size)
-            except OSError as error:
-                raise SourceError(
-                    f"{path} could not be read ({error.strerror or error}).",
-                    hint="Check the path and its permissions.",
-                ) from error
+def _id_of(document: DocumentCreated | Document | str) -> str:
+    match document:
+        case DocumentCreated():
+            return document.document.id
+        case Document():
+            return document.id
         case _:
-            return _of_stream(file, name)
-
-
-def _of_stream(file: BinaryIO, name: str | None) -> File:
-    own = getattr(file, "name", None)
-    name = name or (Path(own).name if isinstance(own, str) else "")
-    if not file.seekable():
-        content = file.read()
-        return File(name=name, content=content, size=len(content))
-    start = file.tell()
-    size = file.seek(0, io.SEEK_END) - start
-    file.seek(start)
-    return File(name=name, content=file, size=size, start=start)
-
-
-def _named(file: File) -> File:
-    if not file.name:
-        raise ConfigError("The file has no name.", hint='Pass name="….txt": it names the document.')
-    if _REFUSED.search(file.name):
-        raise ConfigError(
-            f"name is {file.name!r}, which the server does not take.",
-            hint='Leave out / \\ : * ? " < > |, %22, control characters and spaces at the end.',
-        )
-    return file
+            return checked_id(document, "documents")
 
 
 def _technique(

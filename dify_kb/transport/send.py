@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import warnings
+from contextlib import aclosing
 from random import Random
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import attrs
@@ -13,13 +15,18 @@ from attrs import field, frozen
 from dify_kb.config import Policy
 from dify_kb.errors import ApiError, KnowledgeError, ProtocolError
 from dify_kb.wire.decipher import Reply, decipher
+from dify_kb.wire.events import EventReader
+from dify_kb.wire.version import danger
 
 from . import retry
 from .events import Attempted, OnAttempt
 from .pace import Pace
-from .session import Session
+from .session import EVENTS, Session
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from dify_kb.models import Event
     from dify_kb.wire.endpoint import Call
 
 R = TypeVar("R")
@@ -53,15 +60,21 @@ class Sender:
             KnowledgeError: what the last attempt met.
         """
         attempt = 0
+        version = self.seen.version
         while True:
             attempt += 1
             started = anyio.current_time()
             try:
                 async with self.pace:
                     started = anyio.current_time()
-                    reply = await self.session.attempt(call, self.policy.timeout)
+                    version = self._asked(call)
+                    reply = await self.session.attempt(call, self.policy.timeout, version)
                 value = self._deciphered(call, reply)
             except KnowledgeError as error:
+                if isinstance(error, ApiError) and call.route(self.seen.version) != call.route(
+                    version
+                ):
+                    continue  # the refusal told the version, and that has it elsewhere
                 again = retry.decide(
                     call.endpoint.repeat, attempt, error, self.policy.retry, self.random
                 )
@@ -78,6 +91,29 @@ class Sender:
                 self.pace.pause(again.seconds)
             else:
                 await anyio.sleep(again.seconds)
+
+    async def stream(self, call: Call[Event], /) -> AsyncIterator[Event]:
+        """Send `call` once and give the events of its reply as they come.
+
+        Raises:
+            KnowledgeError: the server refused, or the connection broke.
+        """
+        reader = EventReader()
+        replies = self.session.stream(call, self.policy.timeout, self._asked(call))
+        async with self.pace, aclosing(replies):
+            async for reply in replies:
+                if reply.headers.get("content-type", "").startswith(EVENTS) and reply.status < 300:  # noqa: PLR2004
+                    for event in reader.feed(reply.body):
+                        yield event
+                else:
+                    yield self._deciphered(call, reply)
+
+    def _asked(self, call: Call[Any]) -> str | None:
+        """Tell the version that the call is made for, and warn of what it does there."""
+        version = self.seen.version
+        if warning := danger(call.endpoint.name, version):
+            warnings.warn(warning, stacklevel=4)
+        return version
 
     def _deciphered(self, call: Call[R], reply: Reply) -> R:
         self.seen.version = reply.headers.get("x-version", self.seen.version)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, AnyStr, cast
 from urllib.parse import urlencode
 
@@ -14,6 +14,7 @@ from yarl import URL
 
 from dify_kb.config import KEEP_ALIVE, Config, Timeout
 from dify_kb.errors import ConnectError, RequestTimeoutError, TransportError
+from dify_kb.models import Event
 from dify_kb.wire import codec
 from dify_kb.wire.decipher import Reply
 from dify_kb.wire.endpoint import Call, Where
@@ -23,10 +24,12 @@ from .body import Body
 
 if TYPE_CHECKING:
     import ssl as _ssl
+    from contextlib import AbstractAsyncContextManager
 
 ERROR_BODY = 64 * 1024
 """Bytes of a refusal that are read; what a proxy adds beyond that is of no use."""
 
+EVENTS = "text/event-stream"
 _JSON = "application/json"
 _AGENT = f"dify-kb/{importlib.metadata.version('dify-kb')}"
 
@@ -53,8 +56,8 @@ class Session:
     _config: Config
     _headers: Mapping[str, str]
 
-    async def attempt(self, call: Call[Any], allowed: Timeout) -> Reply:
-        """Send one request and read its reply.
+    async def attempt(self, call: Call[Any], allowed: Timeout, version: str | None = None) -> Reply:
+        """Send one request to a server of this version and read its reply.
 
         Raises:
             ConnectError: nothing was sent.
@@ -64,15 +67,19 @@ class Session:
         """
         endpoint = call.endpoint
         body: Body | None = None
+        data: bytes | AsyncIterator[bytes] | None
         answer = allowed.read if endpoint.method == "GET" else allowed.answer
         with anyio.move_on_after(allowed.connect + answer) as scope:
             try:
                 if endpoint.where is not Where.FORM:
-                    return await self._exchange(call, allowed, *_plain(call))
-                form = multipart(cast("HasFile", call.body))
-                body = Body(form, scope, allowed)
-                headers = {"Content-Type": form.content_type, "Content-Length": str(form.size)}
-                return await self._exchange(call, allowed, headers, await body.open())
+                    headers, data = _plain(call)
+                else:
+                    form = multipart(cast("HasFile", call.body))
+                    body = Body(form, scope, allowed)
+                    headers = {"Content-Type": form.content_type, "Content-Length": str(form.size)}
+                    data = await body.open()
+                async with self._request(call, version, allowed, headers, data) as response:
+                    return self._reply(response, await self._read(response))
             except (aiohttp.ClientError, OSError) as error:
                 if body is not None and body.error is not None:
                     raise body.error from error
@@ -89,16 +96,45 @@ class Session:
             hint="The server may be overloaded; try again later or with a longer timeout.",
         )
 
-    async def _exchange(
+    async def stream(
+        self, call: Call[Any], allowed: Timeout, version: str | None = None
+    ) -> AsyncGenerator[Reply, None]:
+        """Send one request and give its reply piece by piece; a refusal comes whole.
+
+        Raises:
+            TransportError: as `attempt`, also in the middle.
+        """
+        headers, data = _plain(call)
+        try:
+            async with self._request(call, version, allowed, headers, data) as response:
+                if not response.ok or response.content_type != EVENTS:
+                    yield self._reply(response, await self._read(response))
+                    return
+                async for piece in response.content.iter_any():
+                    yield self._reply(response, piece)
+        except TimeoutError as error:
+            raise RequestTimeoutError(
+                f"{call.endpoint.name}: nothing came for {allowed.answer:g} s.",
+                endpoint=call.endpoint.name,
+                hint="The run may go on; look at its documents before you start it again.",
+            ) from error
+        except (aiohttp.ClientError, OSError) as error:
+            cause = None if isinstance(error, aiohttp.ClientResponseError) else error
+            raise self._translated(call.endpoint.name, error, None) from cause
+
+    def _request(
         self,
         call: Call[Any],
+        version: str | None,
         allowed: Timeout,
         headers: Mapping[str, str],
         data: bytes | AsyncIterator[bytes] | None,
-    ) -> Reply:
-        async with self._http.request(
-            call.endpoint.method,
-            self._url(call),
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        method, path = call.route(version)
+        streamed = call.endpoint.returns is Event
+        return self._http.request(
+            method,
+            self._url(call, path),
             data=data,
             headers={
                 "User-Agent": _AGENT,
@@ -107,22 +143,27 @@ class Session:
                 **headers,
             },
             allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=allowed.connect),
-        ) as response:
-            return Reply(
-                status=response.status,
-                headers={
-                    name.lower(): self._without_key(value)
-                    for name, value in response.headers.items()
-                },
-                body=await self._read(response),
-            )
+            timeout=aiohttp.ClientTimeout(
+                total=None,
+                sock_connect=allowed.connect,
+                sock_read=allowed.answer if streamed else None,
+            ),
+        )
+
+    def _reply(self, response: aiohttp.ClientResponse, body: bytes) -> Reply:
+        return Reply(
+            status=response.status,
+            headers={
+                name.lower(): self._without_key(value) for name, value in response.headers.items()
+            },
+            body=body,
+        )
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         if response.ok:
             body = await response.read()
-            # What is no JSON ends in an error, as far as it is shown at all.
-            return body if response.content_type == _JSON else self._without_key(body)
+            # The title of a page that should be JSON is shown in the error.
+            return self._without_key(body) if response.content_type.startswith("text/") else body
         body = b""
         while len(body) < ERROR_BODY and (block := await response.content.read(ERROR_BODY)):
             body += block
@@ -135,8 +176,8 @@ class Session:
             return told.replace(key.encode(), b"***")
         return told.replace(key, "***")
 
-    def _url(self, call: Call[Any]) -> URL:
-        url = f"{self._config.base_url}{call.path}"
+    def _url(self, call: Call[Any], path: str) -> URL:
+        url = f"{self._config.base_url}{path}"
         if call.endpoint.where is Where.QUERY:
             url = f"{url}?{urlencode(codec.query(call.body))}"
         return URL(url, encoded=True)

@@ -35,7 +35,7 @@ class Repeat(enum.Enum):
     """Nothing more: what it asks for is already so."""
 
     UPSERT = enum.auto()
-    """Indexes the document of that name again, in place (findings.md §5.2)."""
+    """Indexes the document of that name again, in place (recordings 127 to 178)."""
 
     CREATES = enum.auto()
     """Makes a second thing."""

@@ -40,7 +40,7 @@ def multipart(body: HasFile) -> Multipart:
     """Write the recipe of a form: the field `data` (JSON) and the part `file`.
 
     The file name is sent as raw UTF-8, which the server stores as it is; a percent-encoded one
-    would be stored encoded (findings.md §11.1).
+    would be stored encoded (measured).
     """
     boundary = secrets.token_hex(16)
     data = codec.dumps(body).decode()

@@ -99,6 +99,7 @@ def test_the_program_s_options_may_stand_behind_the_command(cli: Cli, emulator: 
     [
         (["load", "x", "--url", "u"], ["--url", "u", "load", "x"]),
         (["load", "x", "--url=u", "-q"], ["--url=u", "-q", "load", "x"]),
+        (["load", "--header", "a:b", "x"], ["--header", "a:b", "load", "x"]),
         (["search", "--", "--json"], ["search", "--", "--json"]),
         (["load", "--url"], ["--url", "load"]),
     ],
@@ -192,6 +193,8 @@ def test_the_doctor_says_what_is_missing(cli: Cli) -> None:
         (["datasets", "create", "x" * 41], 2, "name has 41 characters", "1 to 40"),
         (["datasets", "list", "--url", "emulator:x?colour=red"], 2, "colour", "version"),
         (["datasets", "list", "--url", "emulator:?version=9"], 2, "9", "1.16"),
+        (["datasets", "list", "--header", "nonsense"], 2, "nonsense", "NAME:VALUE"),
+        (["datasets", "list", "--ca", "/nowhere.pem"], 2, "/nowhere.pem", "PEM"),
     ],
 )
 def test_mistakes_get_two_lines_and_the_right_exit_code(

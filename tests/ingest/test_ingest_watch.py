@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from dify_kb.ingest.plan import Planned
 from dify_kb.ingest.scan import Found
 from dify_kb.ingest.upload import Sent
 from dify_kb.ingest.watch import Watcher
-from dify_kb.models import Document, DocumentStatuses
+from dify_kb.models import Document, DocumentStatuses, Event
 from dify_kb.resources import Documents
 from dify_kb.wire import catalog, codec
 from dify_kb.wire.endpoint import Call
@@ -70,6 +71,9 @@ class Server:
         self.pictures = list(pictures)
         self.segments = segments or [0]
         self.asked: list[str] = []
+
+    def stream(self, call: Call[Event], /) -> AsyncIterator[Event]:
+        raise NotImplementedError(call.endpoint.name)
 
     async def __call__(self, call: Call[Any], /) -> Any:
         self.asked.append(call.endpoint.name)

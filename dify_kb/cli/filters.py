@@ -1,0 +1,64 @@
+"""Metadata conditions as they are written in a shell: `year >= 2024`, `team contains infra`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from dify_kb.errors import ConfigError
+from dify_kb.models import ComparisonOperator, Condition, MetadataFilter
+
+_ALSO = {">=": "≥", "<=": "≤", "!=": "≠", "==": "="}
+_WORDS = sorted([*map(str, ComparisonOperator), *_ALSO], key=len, reverse=True)
+_OPERATORS = "|".join(
+    rf"(?<=\s){re.escape(word)}(?=\s|$)" if word[0].isalpha() else re.escape(word)
+    for word in _WORDS
+)
+_CONDITION = re.compile(rf"(?P<name>[^<>=≠≥≤!]+?)\s*(?P<operator>{_OPERATORS})\s*(?P<value>.*)")
+_LISTS = {ComparisonOperator.IN, ComparisonOperator.NOT_IN}
+_TEXTS = {
+    ComparisonOperator.CONTAINS,
+    ComparisonOperator.NOT_CONTAINS,
+    ComparisonOperator.START_WITH,
+    ComparisonOperator.END_WITH,
+    ComparisonOperator.IS,
+    ComparisonOperator.IS_NOT,
+}
+
+
+def parsed(texts: Sequence[str]) -> MetadataFilter | None:
+    """Read conditions that must all be met; None where there are none.
+
+    Raises:
+        ConfigError: one that cannot be read.
+    """
+    return MetadataFilter.all_of(*map(_condition, texts)) if texts else None
+
+
+def _condition(text: str) -> Condition:
+    match = _CONDITION.fullmatch(text.strip())
+    if match is None:
+        raise ConfigError(
+            f"--filter is {text!r}.",
+            hint=f"Write NAME OPERATOR VALUE; operators are {', '.join(_WORDS)}.",
+        )
+    word = match["operator"]
+    operator = ComparisonOperator(_ALSO.get(word, word))
+    return Condition(
+        name=match["name"].strip(),
+        comparison_operator=operator,
+        value=_value(operator, match["value"].strip()),
+    )
+
+
+def _value(operator: ComparisonOperator, text: str) -> str | float | Sequence[str] | None:
+    if operator in {ComparisonOperator.EMPTY, ComparisonOperator.NOT_EMPTY}:
+        return None
+    if operator in _LISTS:
+        return [part.strip() for part in text.split(",")]
+    if operator in _TEXTS:
+        return text
+    try:
+        return int(text) if text.lstrip("-").isdigit() else float(text)
+    except ValueError:
+        return text

@@ -1,0 +1,68 @@
+"""Waiting for documents to be indexed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+
+from dify_kb.errors import RequestTimeoutError
+
+from ._pager import PAGE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dify_kb.models import Dataset, Document
+
+    from .documents import Documents
+
+FIRST, GROWTH, LONGEST = 0.5, 1.5, 15.0
+"""Seconds: the first interval, how it grows while nothing moves, and the longest."""
+
+
+async def until_final(
+    documents: Documents,
+    dataset: Dataset | str,
+    ids: Sequence[str],
+    timeout: float | None,  # noqa: ASYNC109 -- seconds of the caller's patience
+    stall_after: float,
+) -> Sequence[Document]:
+    """Look at the list until each document is completed or failed, or nothing moves."""
+    rows: dict[str, Document] = {}
+    moved, interval = anyio.current_time(), FIRST
+    with anyio.move_on_after(timeout):
+        while True:
+            now = anyio.current_time()
+            for row in await _seen(documents, dataset, set(ids)):
+                before = rows.get(row.id)
+                if before is None or before.indexing_status != row.indexing_status:
+                    moved, interval = now, FIRST
+                rows[row.id] = row
+            for missing in set(ids) - rows.keys():
+                await documents.get(dataset, missing)  # tells that it does not exist
+            if all(rows[id_].indexing_status.final for id_ in ids) or now - moved > stall_after:
+                return [rows[id_] for id_ in ids]
+            await anyio.sleep(interval)
+            interval = min(interval * GROWTH, LONGEST)
+    waiting = sum(not (id_ in rows and rows[id_].indexing_status.final) for id_ in ids)
+    raise RequestTimeoutError(
+        f"documents.wait: {waiting} of {len(ids)} documents were not indexed within {timeout:g} s.",
+        endpoint="documents.wait",
+        hint="They go on being indexed; wait for them again.",
+    )
+
+
+async def _seen(
+    documents: Documents, dataset: Dataset | str, wanted: set[str]
+) -> Sequence[Document]:
+    found: list[Document] = []
+    page = 0
+    while wanted:
+        page += 1
+        listed = await documents.list(dataset, page=page, limit=PAGE)
+        found += [row for row in listed.data if row.id in wanted]
+        wanted -= {row.id for row in listed.data}
+        if not listed.data or page * PAGE >= listed.total:
+            break
+    return found

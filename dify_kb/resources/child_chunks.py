@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from functools import partial
+
+from attrs import frozen
+
+from dify_kb.models import UNSET, ChildChunk, Dataset, ListChildChunks, Page, Unset, WriteChildChunk
+from dify_kb.wire import catalog
+from dify_kb.wire.endpoint import Send
+
+from ._named import checked_id, dataset_id_of
+from ._pager import PAGE, Pager
+
+
+@frozen
+class ChildChunks:
+    """The child chunks of a segment, by which it is found in a parent-child base.
+
+    Version 1.8.1 never finds one to change or delete (404).
+    """
+
+    _send: Send
+
+    async def create(
+        self, dataset_id: Dataset | str, document_id: str, segment_id: str, content: str
+    ) -> ChildChunk:
+        """Add a child chunk. One request, never repeated when it may have been carried out.
+
+        Raises:
+            NotFoundError: no such segment.
+        """
+        slots = _in(dataset_id, document_id, segment_id)
+        answer = await self._send(
+            catalog.CREATE_CHILD_CHUNK(WriteChildChunk(content=content), **slots)
+        )
+        return answer.data
+
+    async def list(
+        self,
+        dataset_id: Dataset | str,
+        document_id: str,
+        segment_id: str,
+        *,
+        page: int = 1,
+        limit: int = 20,
+        keyword: str | Unset = UNSET,
+    ) -> Page[ChildChunk]:
+        """Fetch one page. One request; the server does not say `has_more` here.
+
+        Args:
+            limit: rows, at most 100.
+            keyword: a part of the content.
+        """
+        request = ListChildChunks(page=page, limit=min(limit, PAGE), keyword=keyword)
+        slots = _in(dataset_id, document_id, segment_id)
+        return await self._send(catalog.LIST_CHILD_CHUNKS(request, **slots))
+
+    def iter(
+        self,
+        dataset_id: Dataset | str,
+        document_id: str,
+        segment_id: str,
+        *,
+        keyword: str | Unset = UNSET,
+    ) -> Pager[ChildChunk]:
+        """Go through all child chunks. One request per 100."""
+        page = partial(self._numbered, dataset_id, document_id, segment_id, keyword)
+        return Pager(page, lambda chunk: chunk.id)
+
+    async def update(
+        self,
+        dataset_id: Dataset | str,
+        document_id: str,
+        segment_id: str,
+        child_chunk_id: str,
+        content: str,
+    ) -> ChildChunk:
+        """Change the content of a child chunk. One request.
+
+        Raises:
+            NotFoundError: no such child chunk, or the server is 1.8.1.
+        """
+        slots = _in(dataset_id, document_id, segment_id, child_chunk_id)
+        answer = await self._send(
+            catalog.UPDATE_CHILD_CHUNK(WriteChildChunk(content=content), **slots)
+        )
+        return answer.data
+
+    async def delete(
+        self, dataset_id: Dataset | str, document_id: str, segment_id: str, child_chunk_id: str
+    ) -> None:
+        """Delete a child chunk. One request.
+
+        Raises:
+            NotFoundError: no such child chunk, or the server is 1.8.1.
+        """
+        slots = _in(dataset_id, document_id, segment_id, child_chunk_id)
+        await self._send(catalog.DELETE_CHILD_CHUNK.at(**slots))
+
+    async def _numbered(
+        self,
+        dataset_id: Dataset | str,
+        document_id: str,
+        segment_id: str,
+        keyword: str | Unset,
+        number: int,
+    ) -> Page[ChildChunk]:
+        return await self.list(
+            dataset_id, document_id, segment_id, page=number, limit=PAGE, keyword=keyword
+        )
+
+
+def _in(
+    dataset: Dataset | str, document_id: str, segment_id: str, child_chunk_id: str | None = None
+) -> dict[str, str]:
+    slots = {
+        "dataset_id": dataset_id_of(dataset),
+        "document_id": checked_id(document_id, "document_id"),
+        "segment_id": checked_id(segment_id, "segment_id"),
+    }
+    if child_chunk_id is not None:
+        slots["child_chunk_id"] = checked_id(child_chunk_id, "child_chunk_id")
+    return slots

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attrs import evolve, frozen
+
+from dify_kb.errors import ConfigError
+from dify_kb.models import (
+    AssignMetadata,
+    BuiltInField,
+    CreateMetadata,
+    Dataset,
+    DocumentMetadata,
+    MetadataField,
+    MetadataFields,
+    MetadataType,
+    MetadataValue,
+    RenameMetadata,
+)
+from dify_kb.wire import catalog
+from dify_kb.wire.endpoint import Send
+
+from ._checked import length, some
+from ._named import checked_id, dataset_id_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MAX_NAME = 255
+"""Characters of a field's name."""
+
+
+@frozen
+class Metadata:
+    """The metadata fields of a knowledge base, and their values on documents."""
+
+    _send: Send
+
+    async def create(
+        self,
+        dataset_id: Dataset | str,
+        name: str,
+        *,
+        type: MetadataType | str,  # noqa: A002 -- the API's word
+    ) -> MetadataField:
+        """Add a field. One request, never repeated when it may have been carried out.
+
+        Args:
+            name: 1 to 255 characters, unique in the base.
+            type: string, number or time.
+
+        Raises:
+            ConfigError: a name or a type that the server does not take.
+            BadRequestError: the base has a field of that name, or it is a built-in one's.
+        """
+        kind = MetadataType(type)
+        if not kind.known:
+            raise ConfigError(
+                f"type is {str(kind)!r}.", hint=f"It can be {', '.join(MetadataType)}."
+            )
+        request = CreateMetadata(name=length(name, "name", 1, MAX_NAME), type=kind)
+        return await self._send(
+            catalog.CREATE_METADATA(request, dataset_id=dataset_id_of(dataset_id))
+        )
+
+    async def list(self, dataset_id: Dataset | str) -> MetadataFields:
+        """Fetch the fields, each with the number of documents that have a value. One request."""
+        return await self._send(catalog.LIST_METADATA.at(dataset_id=dataset_id_of(dataset_id)))
+
+    async def update(self, dataset_id: Dataset | str, metadata_id: str, name: str) -> MetadataField:
+        """Give a field another name. One request.
+
+        Raises:
+            BadRequestError: the name is taken, also when it is the field's own.
+            ProtocolError: up to 1.12 an unknown id is answered with a field of nulls.
+        """
+        request = RenameMetadata(name=length(name, "name", 1, MAX_NAME))
+        return await self._send(catalog.RENAME_METADATA(request, **_in(dataset_id, metadata_id)))
+
+    async def delete(self, dataset_id: Dataset | str, metadata_id: str) -> None:
+        """Delete a field with its values. One request; up to 1.12 an unknown id succeeds too."""
+        await self._send(catalog.DELETE_METADATA.at(**_in(dataset_id, metadata_id)))
+
+    async def built_in_fields(self, dataset_id: Dataset | str) -> Sequence[BuiltInField]:
+        """Fetch the fields that the server fills in by itself. One request; before 1.11 they are
+        asked for at another path.
+        """
+        slots = {"dataset_id": dataset_id_of(dataset_id)}
+        return (await self._send(catalog.LIST_BUILT_IN_FIELDS.at(**slots))).fields
+
+    async def enable_built_in(self, dataset_id: Dataset | str) -> None:
+        """Show the built-in fields among a document's metadata. One request."""
+        await self._set_built_in(dataset_id, "enable")
+
+    async def disable_built_in(self, dataset_id: Dataset | str) -> None:
+        """Hide the built-in fields. One request."""
+        await self._set_built_in(dataset_id, "disable")
+
+    async def assign(
+        self,
+        dataset_id: Dataset | str,
+        documents: Sequence[DocumentMetadata],
+        *,
+        partial_update: bool = True,
+    ) -> None:
+        """Set values of documents. One request.
+
+        Up to 1.12 an unknown document or field is passed over without a word, and servers before
+        1.11 replace all values of a document whatever `partial_update` says: read back what
+        matters.
+
+        Args:
+            documents: the values of each document; a number for a number or time field, or
+                searches will not match it.
+            partial_update: keep the values that are not named.
+
+        Raises:
+            ConfigError: no documents, or a value that is neither text, number nor None.
+        """
+        some(documents, "documents")
+        for document in documents:
+            for value in document.metadata_list:
+                _check(value)
+        operation = [evolve(document, partial_update=partial_update) for document in documents]
+        await self._send(
+            catalog.ASSIGN_METADATA(
+                AssignMetadata(operation_data=operation), dataset_id=dataset_id_of(dataset_id)
+            )
+        )
+
+    async def _set_built_in(self, dataset_id: Dataset | str, action: str) -> None:
+        slots = {"dataset_id": dataset_id_of(dataset_id), "action": action}
+        await self._send(catalog.SET_BUILT_IN_FIELDS.at(**slots))
+
+
+def _in(dataset: Dataset | str, metadata_id: str) -> dict[str, str]:
+    return {
+        "dataset_id": dataset_id_of(dataset),
+        "metadata_id": checked_id(metadata_id, "metadata_id"),
+    }
+
+
+def _check(value: MetadataValue) -> None:
+    if isinstance(value.value, bool) or not isinstance(value.value, str | int | float | None):
+        raise ConfigError(
+            f"The value of {value.name!r} is {value.value!r}.",
+            hint="Pass a text, a number (also for a time: seconds since the epoch) or None.",
+        )

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from dify_kb.models import (
+    UNSET,
+    CreateSegments,
+    Dataset,
+    ListSegments,
+    NewSegment,
+    Page,
+    Segment,
+    SegmentChanges,
+    SegmentStatus,
+    Unset,
+    UpdateSegment,
+)
+from dify_kb.wire import catalog
+from dify_kb.wire.endpoint import Send
+
+from ._checked import some
+from ._named import checked_id, dataset_id_of
+from ._pager import PAGE, Pager
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@frozen
+class Segments:
+    """The chunks of a document."""
+
+    _send: Send
+
+    async def create(
+        self,
+        dataset_id: Dataset | str,
+        document_id: str,
+        segments: Sequence[NewSegment | str],
+    ) -> Sequence[Segment]:
+        """Append chunks to a document, in this order.
+
+        One request, in which the server also indexes them: 500 of them take minutes. Never
+        repeated when it may have been carried out. If one is bad, none is made; on a high-quality
+        base a chunk whose embedding failed comes back with the status `error` all the same.
+
+        Args:
+            segments: a text, or a `NewSegment` with keywords (economy) or an answer (`qa_model`).
+
+        Raises:
+            ConfigError: no segments.
+            NotFoundError: no such document, or it is not completed, or disabled.
+            BadRequestError: a chunk without text.
+        """
+        some(segments, "segments")
+        new = [NewSegment(content=item) if isinstance(item, str) else item for item in segments]
+        answer = await self._send(
+            catalog.CREATE_SEGMENTS(CreateSegments(segments=new), **_in(dataset_id, document_id))
+        )
+        return answer.data
+
+    async def get(self, dataset_id: Dataset | str, document_id: str, segment_id: str) -> Segment:
+        """Fetch one chunk. One request; since 1.8. Up to 1.12 the document is not compared.
+
+        Raises:
+            NotFoundError: no such chunk.
+        """
+        slots = _in(dataset_id, document_id, segment_id)
+        return (await self._send(catalog.GET_SEGMENT.at(**slots))).data
+
+    async def list(
+        self,
+        dataset_id: Dataset | str,
+        document_id: str,
+        *,
+        page: int = 1,
+        limit: int = 20,
+        keyword: str | Unset = UNSET,
+        status: Sequence[SegmentStatus | str] | Unset = UNSET,
+    ) -> Page[Segment]:
+        """Fetch one page of chunks, in their order. One request.
+
+        Args:
+            limit: rows, at most 100.
+            keyword: a part of the content, in any case.
+            status: only chunks of one of these.
+        """
+        request = ListSegments(
+            page=page,
+            limit=min(limit, PAGE),
+            keyword=keyword,
+            status=[str(word) for word in status] if status else UNSET,
+        )
+        return await self._send(catalog.LIST_SEGMENTS(request, **_in(dataset_id, document_id)))
+
+    def iter(
+        self,
+        dataset_id: Dataset | str,
+        document_id: str,
+        *,
+        keyword: str | Unset = UNSET,
+        status: Sequence[SegmentStatus | str] | Unset = UNSET,
+    ) -> Pager[Segment]:
+        """Go through all chunks, in their order. One request per 100."""
+        page = partial(self._numbered, dataset_id, document_id, keyword, status)
+        return Pager(page, lambda segment: segment.id)
+
+    async def update(
+        self,
+        dataset_id: Dataset | str,
+        document_id: str,
+        segment_id: str,
+        *,
+        content: str | Unset = UNSET,
+        answer: str | Unset = UNSET,
+        keywords: Sequence[str] | Unset = UNSET,
+        enabled: bool | Unset = UNSET,
+        regenerate_child_chunks: bool | Unset = UNSET,
+        summary: str | Unset | None = UNSET,
+    ) -> Segment:
+        """Change a chunk, or switch it on or off. One request, in which it is indexed again.
+
+        Args:
+            enabled: False only switches it off: other changes of the same call are dropped. One
+                that is off can be changed together with True alone.
+            keywords: replaces the list.
+            regenerate_child_chunks: cut its child chunks anew; otherwise the old ones stay.
+
+        Raises:
+            BadRequestError: it is off, or being indexed.
+            NotFoundError: no such chunk.
+        """
+        changes = SegmentChanges(
+            content=content,
+            answer=answer,
+            keywords=keywords,
+            enabled=enabled,
+            regenerate_child_chunks=regenerate_child_chunks,
+            summary=summary,
+        )
+        slots = _in(dataset_id, document_id, segment_id)
+        return (
+            await self._send(catalog.UPDATE_SEGMENT(UpdateSegment(segment=changes), **slots))
+        ).data
+
+    async def delete(self, dataset_id: Dataset | str, document_id: str, segment_id: str) -> None:
+        """Delete a chunk. One request.
+
+        Raises:
+            NotFoundError: no such chunk.
+        """
+        await self._send(catalog.DELETE_SEGMENT.at(**_in(dataset_id, document_id, segment_id)))
+
+    async def _numbered(
+        self,
+        dataset_id: Dataset | str,
+        document_id: str,
+        keyword: str | Unset,
+        status: Sequence[SegmentStatus | str] | Unset,
+        number: int,
+    ) -> Page[Segment]:
+        return await self.list(
+            dataset_id, document_id, page=number, limit=PAGE, keyword=keyword, status=status
+        )
+
+
+def _in(dataset: Dataset | str, document_id: str, segment_id: str | None = None) -> dict[str, str]:
+    slots = {
+        "dataset_id": dataset_id_of(dataset),
+        "document_id": checked_id(document_id, "document_id"),
+    }
+    if segment_id is not None:
+        slots["segment_id"] = checked_id(segment_id, "segment_id")
+    return slots

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import pytest
+
+from dify_kb import ConfigError
+from dify_kb.cli.filters import parsed
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "operator", "value"),
+    [
+        ("year >= 2024", "year", "≥", 2024),
+        ("year>=2024", "year", "≥", 2024),
+        ("year != 2.5", "year", "≠", 2.5),
+        ("team = infra", "team", "=", "infra"),
+        ("team contains infra ops", "team", "contains", "infra ops"),
+        ("team not contains x", "team", "not contains", "x"),
+        ("my field is not 7", "my field", "is not", "7"),
+        ("team in a, b", "team", "in", ["a", "b"]),
+        ("team not in a", "team", "not in", ["a"]),
+        ("team empty", "team", "empty", None),
+        ("day before 1700000000", "day", "before", 1700000000),
+        ("island is big", "island", "is", "big"),
+    ],
+)
+def test_conditions_are_read_as_people_write_them(
+    text: str, name: str, operator: str, value: object
+) -> None:
+    found = parsed([text])
+
+    assert found is not None
+    (condition,) = found.conditions
+    assert (condition.name, condition.comparison_operator, condition.value) == (
+        name,
+        operator,
+        value,
+    )
+
+
+@pytest.mark.parametrize("text", ["", "year", "year ~ 2", ">= 2"])
+def test_what_is_no_condition_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="--filter"):
+        parsed([text])
+
+
+def test_no_condition_is_no_filter() -> None:
+    assert parsed([]) is None
