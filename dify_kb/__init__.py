@@ -81,6 +81,7 @@ if TYPE_CHECKING:
         Tag,
     )
     from .resources import Events, Pager
+    from .sync import Client
     from .transport import Attempted
 
 __all__ = [
@@ -90,6 +91,7 @@ __all__ = [
     "Attempted",
     "BadRequestError",
     "ChildChunk",
+    "Client",
     "ComparisonOperator",
     "Condition",
     "ConfigError",
@@ -165,6 +167,7 @@ _HOMES = {
     "config": "Policy Retry Timeout Watch",
     "ingest": "ItemResult LoadReport Outcome Progress StopReason",
     "resources": "Events Pager",
+    "sync": "Client",
     "transport": "Attempted",
 }
 """Where names live that are neither errors nor models."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dify_kb import AsyncClient, BadRequestError, presets
 from dify_kb.cli import run
 
 ROOT = Path(__file__).parent.parent
@@ -18,19 +21,69 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 
 
-def test_the_python_example_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (example,) = blocks("python")
-    script = tmp_path / "example.py"
+ASYNC, BLOCKING, BEDROCK = blocks("python")
+
+
+def ran(example: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    script = folder / "example.py"
     script.write_text(example)
     monkeypatch.chdir(ROOT)
+    return runpy.run_path(str(script), run_name="__main__")
 
-    runpy.run_path(str(script), run_name="__main__")
+
+def test_the_async_example_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran(ASYNC, tmp_path, monkeypatch)
 
     told = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"\d+ documents, 0 failed", told[0])
     assert "transport__retry.py.txt" in told[1:]
+
+
+def test_the_blocking_example_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran(BLOCKING, tmp_path, monkeypatch)
+
+    assert "transport__retry.py.txt" in capsys.readouterr().out.splitlines()
+
+
+async def test_the_bedrock_example_makes_the_base_once_the_models_are_there(
+    client: AsyncClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The embedded server has no such models, and the example says so."""
+    bedrock = ran(BEDROCK, tmp_path, monkeypatch)["bedrock"]
+
+    await bedrock(client)
+
+    assert "does not offer langgenius/bedrock/bedrock" in capsys.readouterr().out
+    monkeypatch.setattr(presets, "check_bedrock", _content)
+    with pytest.raises(BadRequestError, match="rovider"):
+        await bedrock(client)
+
+
+async def _content(workspace: object) -> None:
+    """Find nothing missing."""
+
+
+async def test_every_resource_and_method_stands_in_the_table(client: AsyncClient) -> None:
+    rows = re.findall(r"^\| `client\.(\w+)` \| (.+) \|$", README, re.MULTILINE)
+
+    told = {resource: set(re.findall(r"`(\w+)`", methods)) for resource, methods in rows}
+
+    assert told == {
+        name: {
+            method
+            for method, value in vars(type(getattr(client, name))).items()
+            if inspect.isfunction(value) and not method.startswith("_")
+        }
+        for name in told
+    }
+    assert len(told) == 8
 
 
 def test_the_first_command_loads_the_package_and_answers(

@@ -1,0 +1,478 @@
+"""What a blocking client does in one process."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from dify_kb import (
+    Attempted,
+    Client,
+    ConfigError,
+    ConflictError,
+    KnowledgeError,
+    NotFoundError,
+    Policy,
+    RequestTimeoutError,
+    Timeout,
+)
+from dify_kb.emulator import Emulator
+from dify_kb.sync._lift import lift_pager
+from dify_kb.sync._loop import Loop
+
+NOWHERE = "00000000-0000-4000-8000-000000000000"
+
+
+@pytest.fixture
+def client(emulator: Emulator, quick: Policy) -> Iterator[Client]:
+    with Client(emulator.url, emulator.api_key, policy=quick) as opened:
+        yield opened
+    assert [thread for thread in threading.enumerate() if thread.name == "dify-kb"] == []
+
+
+def asked(emulator: Emulator, endpoint: str) -> int:
+    return sum(exchange.endpoint == endpoint for exchange in emulator.history)
+
+
+def eventually(holds: Callable[[], object]) -> None:
+    """Wait until another thread has done its part."""
+    limit = time.monotonic() + 5
+    while not holds():
+        assert time.monotonic() < limit
+        time.sleep(0.001)
+
+
+def test_calls_give_what_the_async_client_gives(client: Client) -> None:
+    """The whole point: the same names and results, without `await`."""
+    dataset = client.datasets.create("Handbook", indexing_technique="economy")
+    client.documents.create_by_text(dataset, "reset.txt", "Hold the button to reset it.")
+
+    assert client.datasets.get(dataset).name == dataset.name
+    assert client.datasets.find("nothing") is None
+    assert [document.name for document in client.documents.iter(dataset)] == ["reset.txt"]
+    assert client.ping().server_version == client.server_version == "1.16"
+
+
+def test_errors_of_the_server_reach_the_caller(client: Client) -> None:
+    """A refusal must be caught where the call is written."""
+    client.datasets.create("taken")
+
+    with pytest.raises(ConflictError):
+        client.datasets.create("taken")
+    with pytest.raises(NotFoundError):
+        client.datasets.get(NOWHERE)
+
+
+def test_wrong_arguments_are_refused_at_the_call(client: Client) -> None:
+    """Not at the first row, which may be asked for far away."""
+    with pytest.raises(TypeError):
+        client.datasets.iter("a name")  # type: ignore[call-arg]
+
+
+def test_a_folder_is_loaded_in_one_call(client: Client, folder: Path) -> None:
+    """Thousands of files cross the threads once; events come in the client's thread."""
+    for number in range(20):
+        (folder / f"{number}.txt").write_text(f"text {number}")
+    dataset = client.datasets.create("docs", indexing_technique="economy")
+    threads = set()
+
+    report = client.load(
+        dataset, folder, on_event=lambda _: threads.add(threading.current_thread().name)
+    )
+
+    assert report
+    assert report.added == 20
+    assert threads == {"dify-kb"}
+
+
+def test_a_client_opens_with_its_first_call(emulator: Emulator) -> None:
+    """Short scripts write neither `with` nor `open`; and what is not used starts no thread."""
+    client = Client(emulator.url, emulator.api_key)
+    before = [thread.name for thread in threading.enumerate()]
+    total = client.datasets.list().total
+    client.close()
+
+    assert "dify-kb" not in before
+    assert total == 0
+
+
+def test_the_embedded_server_lives_as_long_as_the_client() -> None:
+    """`emulator:` is the first thing that a reader of the README tries."""
+    before = set(threading.enumerate())
+    with Client("emulator:") as client:
+        client.datasets.create("first")
+        names = [dataset.name for dataset in client.datasets.iter()]
+
+    assert names == ["first"]
+    # Threads that read files end by themselves, a moment later.
+    eventually(lambda: set(threading.enumerate()) <= before)
+
+
+def test_a_view_has_its_own_settings_and_the_same_connections(
+    emulator: Emulator, client: Client
+) -> None:
+    """One slow call must not need a second client."""
+    emulator.faults.plan("datasets.list", ["stall 5"] * 9)
+    view = client.with_options(timeout=Timeout(connect=0.2, read=0.05))
+
+    with pytest.raises(RequestTimeoutError):
+        view.datasets.list()
+    with pytest.raises(ConfigError, match="view"):
+        view.close()
+    with pytest.raises(ConfigError, match="view"), view:
+        pass
+    assert client.ping().api_version == "v1"
+
+
+def test_closing_twice_is_harmless_and_the_end(client: Client) -> None:
+    """`with` around code that closes by itself is common."""
+    client.ping()
+    client.close()
+    client.close()
+
+    with pytest.raises(ConfigError, match="is closed"):
+        client.ping()
+    with pytest.raises(ConfigError, match="is closed"):
+        client.datasets  # noqa: B018 -- reaching for it is the call
+    with pytest.raises(ConfigError, match="is closed"), client:
+        pass
+
+
+def test_closing_ends_the_calls_of_other_threads(emulator: Emulator, client: Client) -> None:
+    """A program that shuts down must not wait for a server that hangs."""
+    emulator.faults.plan("datasets.list", ["stall 5"])
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(client.with_options(timeout=Timeout()).datasets.list)
+        eventually(lambda: not emulator.faults.left())
+        started = time.monotonic()
+        client.close()
+
+        with pytest.raises(KnowledgeError, match="closed during the call"):
+            call.result()
+    assert time.monotonic() - started < 2
+
+
+def test_stopping_early_fetches_no_further_page(emulator: Emulator, client: Client) -> None:
+    """A row that nobody asked for must not cost a request."""
+    for number in range(101):
+        client.datasets.create(f"{number}")
+
+    for dataset in client.datasets.iter():
+        assert dataset.name == "100"
+        break
+    after_one = asked(emulator, "datasets.list")
+    everything = [dataset.name for dataset in client.datasets.iter()]
+
+    assert after_one == 1
+    assert len(everything) == 101
+    assert asked(emulator, "datasets.list") == 3
+
+
+def test_an_iterator_outlives_its_client_quietly(emulator: Emulator) -> None:
+    """It is collected whenever Python likes, and has nobody to complain to."""
+    with Client(emulator.url, emulator.api_key) as client:
+        client.datasets.create("one")
+        rows = client.datasets.iter()
+        next(rows)
+        other = client.datasets.iter()
+    del rows
+    gc.collect()
+
+    with pytest.raises(ConfigError, match="is closed"):
+        next(other)
+
+
+def test_eight_threads_share_a_client(client: Client) -> None:
+    """A web application has one client and a thread for each request."""
+
+    def work(number: int) -> list[str]:
+        created = [client.datasets.create(f"{number}-{turn}") for turn in range(10)]
+        return [client.datasets.get(dataset).name for dataset in created]
+
+    with ThreadPoolExecutor(8) as pool:
+        names = [name for found in pool.map(work, range(8)) for name in found]
+
+    assert sorted(names) == sorted(dataset.name for dataset in client.datasets.iter())
+    assert len(set(names)) == 80
+
+
+def test_threads_that_start_a_client_together_start_it_once(emulator: Emulator) -> None:
+    """It opens with the first call, and there may be eight of those."""
+    client = Client(emulator.url, emulator.api_key)
+    together = threading.Barrier(8)
+
+    def work(_: int) -> int:
+        together.wait()
+        return client.datasets.list().total
+
+    with ThreadPoolExecutor(8) as pool:
+        totals = list(pool.map(work, range(8)))
+    running = [thread.name for thread in threading.enumerate()].count("dify-kb")
+    client.close()
+
+    assert totals == [0] * 8
+    assert running == 1
+
+
+def test_closing_while_threads_call_leaves_none_waiting(emulator: Emulator) -> None:
+    """A call handed to a loop that has just ended would wait for ever."""
+    for _ in range(10):
+        client = Client(emulator.url, emulator.api_key)
+        client.ping()
+
+        def work(client: Client = client) -> None:
+            while True:
+                client.ping()
+
+        with ThreadPoolExecutor(8) as pool:
+            calls = [pool.submit(work) for _ in range(8)]
+            time.sleep(0.01)
+            client.close()
+            errors = [call.exception() for call in calls]
+
+        assert {type(error) for error in errors} <= {ConfigError, KnowledgeError}
+
+
+async def test_it_works_beside_a_running_loop(client: Client) -> None:
+    """A notebook runs a loop in its main thread."""
+    await anyio.lowlevel.checkpoint()
+    client.datasets.create("from a notebook")
+
+    assert [dataset.name for dataset in client.datasets.iter()] == ["from a notebook"]
+
+
+def test_a_call_from_a_callback_is_refused(emulator: Emulator) -> None:
+    """It would wait for the thread that it keeps."""
+    refused: list[ConfigError] = []
+
+    def callback(_: Attempted) -> None:
+        for call in (blocking.ping, lambda: next(blocking.datasets.iter()), blocking.close):
+            with pytest.raises(ConfigError) as caught:
+                call()
+            refused.append(caught.value)
+
+    with Client(emulator.url, emulator.api_key, on_event=callback) as blocking:
+        blocking.datasets.list()
+
+    assert len(refused) == 3
+    assert all("own loop thread" in str(error) for error in refused)
+
+
+def test_what_a_callback_raises_reaches_the_caller(emulator: Emulator) -> None:
+    """And the client goes on."""
+    wrong = [ZeroDivisionError("in the callback")]
+
+    def callback(_: Attempted) -> None:
+        if wrong:
+            raise wrong.pop()
+
+    with Client(emulator.url, emulator.api_key, on_event=callback) as client:
+        with pytest.raises(ZeroDivisionError):
+            client.ping()
+        assert client.ping().api_version == "v1"
+
+
+def test_context_variables_cross(emulator: Emulator) -> None:
+    """Tracing and logging put the request's id there."""
+    request = ContextVar("request", default="none")
+    seen: list[str] = []
+
+    with Client(emulator.url, emulator.api_key, on_event=lambda _: seen.append(request.get())) as c:
+        c.ping()
+        request.set("42")
+        c.ping()
+        list(c.datasets.iter())
+
+    assert seen == ["none", "42", "42"]
+
+
+def test_a_client_that_nobody_holds_is_closed(emulator: Emulator) -> None:
+    """A function that makes a client for each call must not collect threads."""
+
+    def once() -> int:
+        return Client(emulator.url, emulator.api_key).datasets.list().total
+
+    once()
+    gc.collect()
+
+    assert [thread for thread in threading.enumerate() if thread.name == "dify-kb"] == []
+
+
+def test_an_error_of_opening_is_told_and_can_be_tried_again(tmp_path: Path) -> None:
+    """The embedded server's file may be in use for the moment."""
+    path = tmp_path / "server.db"
+    second = Client(f"emulator:{path}")
+    with Client(f"emulator:{path}"), pytest.raises(ConfigError):
+        second.ping()
+
+    with second:
+        assert second.ping().api_version == "v1"
+
+
+class Opened:
+    """A resource that tells how often it was opened and closed."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    async def __aenter__(self) -> None:
+        self.told.append("opened")
+
+    async def __aexit__(self, *_: object) -> None:
+        self.told.append("closed")
+
+
+@contextmanager
+def running() -> Iterator[Loop]:
+    resource = Opened()
+    loop = Loop(resource)
+    loop.start()
+    try:
+        yield loop
+    finally:
+        loop.close()
+    assert resource.told == ["opened", "closed"]
+
+
+class Held:
+    """Pages out of a generator that holds a place, as one that holds a connection does."""
+
+    def __init__(self) -> None:
+        self.limiter = anyio.CapacityLimiter(1)
+        self.told: list[str] = []
+
+    async def pages(self) -> AsyncIterator[Sequence[int]]:
+        async with self.limiter:
+            with anyio.fail_after(5):
+                try:
+                    for start in (0, 2, 4):
+                        yield [start, start + 1]
+                        await anyio.lowlevel.checkpoint()
+                finally:
+                    self.told.append("closing")
+                    await anyio.lowlevel.checkpoint()
+                    self.told.append("closed")
+
+
+class Source:
+    def __init__(self, held: Held) -> None:
+        self.held = held
+
+    def go(self) -> Held:
+        return self.held
+
+
+class Sink:
+    go = lift_pager(Source.go)
+
+    def __init__(self, loop: Loop, target: Source) -> None:
+        self._loop = loop
+        self._target = target
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5])
+def test_pages_may_hold_what_belongs_to_their_task(rows: int) -> None:
+    """The events of a run come over one connection, which scopes and a limit watch over."""
+    held = Held()
+    with running() as loop:
+        sink = Sink(loop, Source(held))
+        found = list(itertools.islice(sink.go(), rows))
+        told = list(held.told)
+        everything = list(sink.go())
+
+    assert found == list(range(rows))
+    assert told == ["closing", "closed"]
+    assert everything == list(range(6))
+    assert held.limiter.borrowed_tokens == 0
+
+
+def test_pages_are_closed_with_the_client() -> None:
+    """An iterator that is still held must not keep its connection."""
+    held = Held()
+    with running() as loop:
+        rows = Sink(loop, Source(held)).go()
+        next(rows)
+
+    assert held.told == ["closing"]  # its cleanup is cancelled as well, unless it is shielded
+    assert held.limiter.borrowed_tokens == 0
+
+
+def test_an_interrupt_before_the_call_is_known_cancels_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C may come when the task runs already and its future is not returned yet."""
+    ended = threading.Event()
+
+    async def forever() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            ended.set()
+
+    with running() as loop:
+        portal = loop.start()._portal
+        begin = portal.start_task_soon
+
+        def interrupted(work: Callable[..., Awaitable[None]], *args: object) -> None:
+            begin(work, *args)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(portal, "start_task_soon", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            loop.wait(forever)
+        was_cancelled = ended.wait(5)
+
+    assert was_cancelled
+
+
+def test_a_loop_stays_for_a_call_that_is_being_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a loop that is over, it would neither begin nor fail."""
+
+    async def nothing() -> None: ...
+
+    with running() as loop, ThreadPoolExecutor(1) as pool:
+        thread = loop.start()
+        hand_over = thread._portal._spawn_task_from_thread
+        there: list[bool] = []
+
+        def late(*args: Any) -> None:
+            eventually(thread._stopping.done)
+            time.sleep(0.1)
+            there.append(thread._thread.is_alive())
+            hand_over(*args)
+
+        monkeypatch.setattr(thread._portal, "_spawn_task_from_thread", late)
+        call = pool.submit(loop.wait, nothing)
+        eventually(lambda: thread._entered)
+        loop.close()
+
+        with pytest.raises(ConfigError, match="is closed"):
+            call.result()
+    assert there == [True]
+
+
+def test_the_end_of_the_loop_by_a_callback_is_told() -> None:
+    """`sys.exit` in a callback ends the loop; whoever calls next must not wait for ever."""
+
+    async def leave() -> None:
+        raise SystemExit(3)
+
+    async def nothing() -> None: ...
+
+    loop = Loop(Opened())
+    with pytest.raises(SystemExit):
+        loop.wait(leave)
+    eventually(lambda: not loop.start()._thread.is_alive())
+    with pytest.raises(ConfigError, match="is closed"):
+        loop.wait(nothing)
+    loop.close()

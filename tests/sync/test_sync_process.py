@@ -1,0 +1,231 @@
+"""What a blocking client does to its process: exit, Ctrl-C, fork. Each test runs a program."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from textwrap import dedent
+
+import pytest
+
+from dify_kb.emulator import Emulator
+
+LIMIT = 10
+"""Seconds that a program may take; one that hangs is killed and fails its test."""
+
+HEAD = """
+import gc, os, sys, threading, time
+from dify_kb import ConfigError
+from dify_kb import Client
+"""
+
+
+@contextmanager
+def program(emulator: Emulator, text: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a program with every warning an error, so that what it leaves open is told."""
+    environment = {
+        **os.environ,
+        "DIFY_BASE_URL": emulator.url,
+        "DIFY_API_KEY": emulator.api_key,
+    }
+    with subprocess.Popen(  # noqa: S603 -- our own interpreter and code
+        [sys.executable, "-W", "error", "-c", HEAD + dedent(text)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def run(emulator: Emulator, text: str) -> str:
+    """Give what the program printed; it may neither hang nor complain."""
+    with program(emulator, text) as process:
+        printed, complaints = process.communicate(timeout=LIMIT)
+    assert complaints == ""
+    assert process.returncode == 0
+    return printed
+
+
+def taken(emulator: Emulator) -> None:
+    """Wait until the call that stalls has arrived."""
+    limit = time.monotonic() + LIMIT
+    while emulator.faults.left():
+        assert time.monotonic() < limit
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        pytest.param("client.datasets.list()", id="a client"),
+        pytest.param("rows = client.datasets.iter(); next(rows)", id="an iterator"),
+        pytest.param("view = client.with_options(); view.ping()", id="a view"),
+        pytest.param("client = None; gc.collect()", id="nothing"),
+        pytest.param("embedded = Client('emulator:'); embedded.ping()", id="an embedded server"),
+        pytest.param("call = client.ping; call(); del client", id="a method"),
+        pytest.param("client.self = client; client.ping()", id="a cycle"),
+    ],
+)
+def test_an_exit_with_a_client_left_open_is_quick_and_quiet(emulator: Emulator, left: str) -> None:
+    """Scripts do not close; their last line must be their end."""
+    started = time.monotonic()
+    printed = run(emulator, f"client = Client()\nclient.datasets.create('one')\n{left}")
+
+    assert printed == ""
+    assert time.monotonic() - started < 5
+
+
+def test_an_exit_cancels_what_a_daemon_thread_waits_for(emulator: Emulator) -> None:
+    """The server stalls for longer than anybody waits for a prompt."""
+    emulator.faults.plan("datasets.list", ["stall 8"])
+    started = time.monotonic()
+    printed = run(
+        emulator,
+        """
+        client = Client()
+        def work():
+            try:
+                client.datasets.list()
+            except Exception as error:
+                pass
+        threading.Thread(target=work, daemon=True).start()
+        time.sleep(0.3)
+        """,
+    )
+
+    assert printed == ""
+    assert emulator.faults.left() == {}
+    assert time.monotonic() - started < 5
+
+
+def test_a_crash_shows_its_own_traceback_alone(emulator: Emulator) -> None:
+    """What the program did wrong must not drown in what was left open."""
+    with program(emulator, "client = Client()\nclient.ping()\n1 / 0") as process:
+        _, complaints = process.communicate(timeout=LIMIT)
+
+    assert complaints.endswith("ZeroDivisionError: division by zero\n")
+    assert complaints.count("Traceback") == 1
+    assert process.returncode == 1
+
+
+@pytest.mark.parametrize("call", ["client.datasets.list()", "list(client.datasets.iter())"])
+def test_ctrl_c_ends_the_call_at_once(emulator: Emulator, call: str) -> None:
+    """The call is cancelled, not left to run on, and the client goes on."""
+    emulator.faults.plan("datasets.list", ["stall 5"])
+    with program(
+        emulator,
+        """
+        import asyncio
+        client = Client()
+        client.ping()
+        running = lambda: client._loop.wait(count)
+        async def count():
+            return len(asyncio.all_tasks())
+        idle = running()
+        try:
+            CALL
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+        time.sleep(0.2)
+        print(running() - idle, client.ping().server_version)
+        """.replace("CALL", call),
+    ) as process:
+        taken(emulator)
+        process.send_signal(signal.SIGINT)
+        started = time.monotonic()
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        seconds = time.monotonic() - started
+        printed, complaints = process.communicate(timeout=LIMIT)
+
+    assert line == "interrupted\n"
+    assert seconds < 1
+    assert printed == "0 1.16\n"
+    assert complaints == ""
+
+
+def test_ctrl_c_that_nobody_catches_ends_the_program(emulator: Emulator) -> None:
+    """As it ends any other: with Python's traceback, by the signal, and soon."""
+    emulator.faults.plan("datasets.list", ["stall 5"])
+    with program(emulator, "with Client() as client: list(client.datasets.iter())") as process:
+        taken(emulator)
+        started = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, complaints = process.communicate(timeout=LIMIT)
+
+    assert time.monotonic() - started < 2
+    assert complaints.endswith("KeyboardInterrupt\n")
+    assert process.returncode == -signal.SIGINT
+
+
+def test_a_forked_process_is_told_instead_of_hanging(emulator: Emulator) -> None:
+    """A thread does not survive a fork; the parent's calls go on, on its own connections."""
+    printed = run(
+        emulator,
+        """
+        with Client() as client:
+            client.datasets.create("one")
+            rows = client.datasets.iter()
+            next(rows)
+            child = os.fork()
+            if child == 0:
+                for call in (client.ping, lambda: list(rows), lambda: client.datasets):
+                    try:
+                        call()
+                    except ConfigError as error:
+                        print("forked" in str(error), flush=True)
+                gc.collect()
+            else:
+                os.waitpid(child, 0)
+                print(client.datasets.list().total, list(rows))
+        if child == 0:
+            sys.exit()
+        print(threading.active_count())
+        """,
+    )
+
+    assert printed.split("\n") == ["True", "True", "True", "1 []", "1", ""]
+
+
+def test_a_fork_before_the_first_call_does_no_harm(emulator: Emulator) -> None:
+    """Servers import an application and its client, then fork their workers."""
+    printed = run(
+        emulator,
+        """
+        client = Client()
+        child = os.fork()
+        if child:
+            os.waitpid(child, 0)
+        print(client.ping().server_version, flush=True)
+        """,
+    )
+
+    assert printed == "1.16\n1.16\n"
+
+
+def test_nothing_is_left_after_close(emulator: Emulator) -> None:
+    """Neither a thread nor a socket, nor any other open file."""
+    printed = run(
+        emulator,
+        """
+        with Client() as client:
+            client.ping()
+        files = lambda: sorted(os.listdir("/proc/self/fd"))
+        before = files()
+        for _ in range(3):
+            with Client() as client:
+                list(client.datasets.iter())
+        print(threading.active_count(), files() == before)
+        """,
+    )
+
+    assert printed == "1 True\n"

@@ -1,0 +1,53 @@
+"""Only type-checked: what the async client's calls take and give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import assert_type
+
+from dify_kb import (
+    AsyncClient,
+    Dataset,
+    Document,
+    DocumentCreated,
+    DocumentStatus,
+    LoadReport,
+    ModelProvider,
+    Page,
+    Pager,
+    Retrieved,
+    ServerInfo,
+)
+
+# pyright: reportUnnecessaryTypeIgnoreComment=error
+
+
+async def calls(client: AsyncClient, dataset: Dataset, batch: str) -> None:
+    assert_type(await client.ping(), ServerInfo)
+    assert_type(client.server_version, str | None)
+    assert_type(client.with_options(), AsyncClient)
+    assert_type(await client.datasets.create("a", indexing_technique="economy"), Dataset)
+    assert_type(await client.datasets.get("id"), Dataset)
+    assert_type(await client.datasets.find("a"), Dataset | None)
+    assert_type(await client.datasets.list(limit=10), Page[Dataset])
+    assert_type(client.datasets.iter(keyword="a"), Pager[Dataset])
+    assert_type(await client.datasets.retrieve(dataset, "how?"), Retrieved)
+    assert_type(await client.documents.create_by_text(dataset, "a", "text"), DocumentCreated)
+    assert_type(await client.documents.create_by_file(dataset, Path("a.txt")), DocumentCreated)
+    assert_type(client.documents.iter(dataset), Pager[Document])
+    assert_type(await client.documents.indexing_status(dataset, batch), Sequence[DocumentStatus])
+    assert_type(await client.workspace.models("rerank"), Sequence[ModelProvider])
+    assert_type(await client.load(dataset, "docs", exclude=["*.tmp"]), LoadReport)
+    async for each in client.datasets.iter():
+        assert_type(each, Dataset)
+
+
+async def mistakes(client: AsyncClient, dataset: Dataset) -> None:
+    await client.datasets.get(1)  # type: ignore[arg-type]
+    await client.datasets.list(10)  # type: ignore[call-arg]
+    await client.datasets.list(size=10)  # type: ignore[call-arg]
+    await client.datasets.retrieve(dataset)  # type: ignore[call-arg]
+    await client.load(dataset, "docs", wait="for ever")  # type: ignore[arg-type]
+    for each in client.datasets.iter():  # type: ignore[attr-defined]
+        del each
