@@ -154,7 +154,7 @@ class AsyncClient:
     @property
     def documents(self) -> Documents:
         """The documents of a knowledge base."""
-        return Documents(self._open())
+        return Documents(self._open(), self._policy.watch)
 
     @property
     def segments(self) -> Segments:

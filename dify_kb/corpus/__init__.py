@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from .chunk import ChunkError, chunk
 from .extract import ExtractError, extract
+from .filters import FilterError, meets
 from .index import Hit, Index, Row
 from .words import keywords, words
 
 __all__ = [
     "ChunkError",
     "ExtractError",
+    "FilterError",
     "Hit",
     "Index",
     "Row",
     "chunk",
     "extract",
     "keywords",
+    "meets",
     "words",
 ]

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 from aiohttp import web
 
+from dify_kb.models import Event
 from dify_kb.wire import codec
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
+    from dify_kb.wire.endpoint import Endpoint
+
+    from .context import Notes
     from .profiles import Profile
     from .refused import RefusedError
+    from .store import DocumentRow
 
-_SENT_IF_SET: Final = frozenset({"upload_file", "upload_file_id", "partial_member_list"})
+_SENT_IF_SET: Final = frozenset({"upload_file", "upload_file_id", "partial_member_list", "count"})
 """Fields that no server sends as null: an answer has them, or does not."""
 
 _THEIRS: Final = frozenset({"doc_metadata", "retrieval_model_dict"})
@@ -30,30 +36,62 @@ _MISSING_PAGE: Final = (
 
 
 def success(
-    profile: Profile, status: int, value: object, only: Collection[str] | None
+    profile: Profile, endpoint: Endpoint[Any, Any], value: object, notes: Notes
 ) -> web.Response:
-    """Answer with a model."""
+    """Answer with a model, a file, events, or that it is done."""
+    if notes.events is not None:
+        return _stream(profile, notes.events)
+    if isinstance(value, bytes):
+        return _reply(profile, endpoint.status, value, "application/zip")
     if value is None:
-        return _reply(profile, profile.delete_status, profile.delete_body)
+        return _done(profile, endpoint)
+    if isinstance(value, Event):
+        return _reply(profile, endpoint.status, _json(profile, value.data))
     fields = _sent(codec.encode(value), profile.never_sent)
-    if only is not None and isinstance(fields, dict):
-        fields = {name: field for name, field in fields.items() if name in only}
-    return _reply(profile, status, _json(fields))
+    if notes.floats and isinstance(fields, dict):
+        fields |= {name: float(fields[name]) for name in notes.floats if name in fields}
+    if notes.only is not None and isinstance(fields, dict):
+        fields = {name: field for name, field in fields.items() if name in notes.only}
+    return _reply(profile, endpoint.status, _json(profile, fields))
+
+
+def _done(profile: Profile, endpoint: Endpoint[Any, Any]) -> web.Response:
+    if endpoint.status == HTTPStatus.NO_CONTENT:
+        return _reply(profile, profile.delete_status, profile.delete_body)
+    if endpoint.name in profile.bare_success:
+        return _reply(profile, 200, b"200\n")
+    return _reply(profile, 200, _json(profile, {"result": "success"}))
+
+
+def _stream(profile: Profile, events: Sequence[Event]) -> web.Response:
+    body = "".join(f"data: {json.dumps(event.data)}\n\n" for event in events)
+    return _reply(profile, 200, body.encode(), "text/event-stream")
 
 
 def refusal(profile: Profile, refused: RefusedError) -> web.Response:
     """Answer with a reason."""
-    body = {"code": refused.code, "message": refused.message, "status": refused.status}
-    response = _reply(profile, refused.status, _json(body))
-    if refused.status == HTTPStatus.UNAUTHORIZED:
+    response = _reply(profile, refused.status, _json(profile, refused.body))
+    if profile.challenge and refused.status == HTTPStatus.UNAUTHORIZED:
         response.headers["WWW-Authenticate"] = 'Bearer realm="api"'
     return response
 
 
 def crash(profile: Profile) -> web.Response:
     """Answer what an exception that nobody foresaw is answered with."""
-    body = {"message": "Internal Server Error", "code": "unknown", "status": 500}
-    return _reply(profile, 500, _json(body))
+    body: dict[str, object] = {"message": "Internal Server Error", "code": "unknown"}
+    if profile.crash_status:
+        body["status"] = 500
+    return _reply(profile, 500, _json(profile, body))
+
+
+def file(profile: Profile, row: DocumentRow, content: bytes, *, attachment: bool) -> web.Response:
+    """Answer with a document's file."""
+    kind = row.file_mime_type or "application/octet-stream"
+    response = _reply(profile, 200, content, kind)
+    if attachment:
+        name = quote(row.file_name)
+        response.headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{name}"
+    return response
 
 
 def missing_page(profile: Profile) -> web.Response:
@@ -79,9 +117,11 @@ def proxy_page(status: int, headers: Mapping[str, str] | None = None) -> web.Res
     )
 
 
-def _reply(profile: Profile, status: int, body: bytes) -> web.Response:
+def _reply(
+    profile: Profile, status: int, body: bytes, content_type: str = "application/json"
+) -> web.Response:
     response = web.Response(status=status, body=body or None, headers=_headers(profile))
-    response.headers["Content-Type"] = "application/json"
+    response.headers["Content-Type"] = content_type
     return response
 
 
@@ -89,9 +129,10 @@ def _headers(profile: Profile) -> dict[str, str]:
     return {"X-Version": profile.version, "X-Env": "PRODUCTION", "Server": "gunicorn"}
 
 
-def _json(value: object) -> bytes:
-    """Write as flask-restx does: compact, ASCII, with a line end (recordings 000, 221)."""
-    return f"{json.dumps(value, separators=(',', ':'))}\n".encode()
+def _json(profile: Profile, value: object) -> bytes:
+    """Write ASCII with a line end, and compact since flask-restx (§1.5; recordings 000, 221)."""
+    separators = (",", ":") if profile.compact else None
+    return f"{json.dumps(value, separators=separators)}\n".encode()
 
 
 def _sent(value: object, never: Collection[str]) -> object:

@@ -1,4 +1,4 @@
-"""The HTTP side: routes from the catalogue, and the order in which a server of 1.16 checks."""
+"""The HTTP side: routes from the catalogue and the profile, and the order of the checks."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from aiohttp import web
 from attrs import frozen
 
 from dify_kb.errors import ConfigError
+from dify_kb.wire.codec import DecodeError
 
 from . import answer
 from .bodies import read
 from .context import Context, Notes, Served
 from .faults import Fault, Faults
 from .history import Exchange, History
-from .refused import RefusedError, not_found
+from .quirks import quirks_of
+from .refused import NoIdError, RefusedError, invalid_param, not_found
 from .serve import HANDLERS
 
 if TYPE_CHECKING:
@@ -32,12 +34,14 @@ _log = logging.getLogger(__name__)
 
 _UUID: Final = "[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}"
 
-_TEXT_SLOTS: Final = frozenset({"batch", "model_type"})
+_TEXT_SLOTS: Final = frozenset({"batch", "model_type", "action", "node_id"})
 """Slots that take any text; all others are UUIDs, and else there is no such route."""
 
 _ALIASES: Final = {
     "/document/create-by-text": "/document/create_by_text",
     "/document/create-by-file": "/document/create_by_file",
+    "/update-by-text": "/update_by_text",
+    "/update-by-file": "/update_by_file",
     "/retrieve": "/hit-testing",
 }
 """Second spellings of paths (findings.md §5.1, §8.12)."""
@@ -56,15 +60,19 @@ def application(
     door = _Door(context, api_key, faults, history)
     app = web.Application(middlewares=[door.pages], client_max_size=context.settings.max_body)
     for served in HANDLERS:
-        for path in _paths(served.endpoint.path):
-            handler = functools.partial(door.answer, served)
-            app.router.add_route(served.endpoint.method, f"/v1{path}", handler)
+        handler = functools.partial(door.answer, served)
+        for method, path in context.profile.routes(served.endpoint):
+            for spelling in _spellings(path):
+                app.router.add_route(method, f"/v1{spelling}", handler)
+                if method == "GET":
+                    app.router.add_route("HEAD", f"/v1{spelling}", handler)
+    app.router.add_get("/files/{file_id}/file-preview", door.file)
     app.router.add_get("/_emulator/faults", door.faults_left)
     app.router.add_post("/_emulator/faults", door.faults_plan)
     return app
 
 
-def _paths(path: str) -> list[str]:
+def _spellings(path: str) -> list[str]:
     spellings = [path] + [
         path.removesuffix(end) + alias for end, alias in _ALIASES.items() if path.endswith(end)
     ]
@@ -145,33 +153,68 @@ class _Door:
         profile, endpoint = self.context.profile, served.endpoint
         try:
             context = self._enter(endpoint.name, request, notes)
-            body = served.reader(
-                context, await read(endpoint.where, request, self.context.settings)
-            )
+            raw = await read(endpoint, request, context.settings, profile)
+            body = served.reader(context, raw)
             value = served(context, body)
         except RefusedError as refused:
             return answer.refusal(profile, refused)
+        except DecodeError as error:
+            return answer.refusal(profile, invalid_param(str(error)))
+        except NoIdError as error:
+            if quirks_of(profile).crashes_on_ids:
+                return answer.crash(profile)
+            return answer.refusal(profile, not_found(f"Not found: {error}."))
         except (web.HTTPException, web.RequestPayloadError, ConnectionError):
             raise
         except Exception:  # noqa: BLE001 -- a server answers whatever happens, and logs it
             _log.exception("%s failed", endpoint.name)
             return answer.crash(profile)
-        return answer.success(profile, endpoint.status, value, notes.only)
+        return answer.success(profile, endpoint, value, notes)
 
     def _enter(self, name: str, request: web.Request, notes: Notes) -> Context:
-        """Check the key, then the dataset: 1.16's order (reference.md §0.6)."""
-        if name != _OPEN:
+        """Check the key and the dataset, in the version's order (findings.md §2.4)."""
+        if name == _OPEN:
+            return attrs.evolve(self.context, notes=notes)
+        if self.context.profile.dataset_first:
+            context = self._find(name, request, notes)
             _authorize(request.headers.get("Authorization", ""), self.api_key)
+            return context
+        _authorize(request.headers.get("Authorization", ""), self.api_key)
+        return self._find(name, request, notes)
+
+    def _find(self, name: str, request: web.Request, notes: Notes) -> Context:
+        """Find the dataset that the path names, if it names one."""
         slots = {
             slot: value if slot in _TEXT_SLOTS else value.lower()
             for slot, value in request.match_info.items()
         }
+        context = attrs.evolve(
+            self.context, slots=slots, notes=notes, origin=str(request.url.origin())
+        )
         if "dataset_id" not in slots:
-            return attrs.evolve(self.context, slots=slots, notes=notes)
+            return context
         dataset = self.context.store.datasets.get(slots["dataset_id"])
+        if dataset is None and name in self.context.profile.dataset_unchecked:
+            return context
+        if dataset is None and name in self.context.profile.dataset_is_param:
+            raise invalid_param("Dataset does not exist.")
         if dataset is None:
             raise not_found("Dataset not found.")
-        return attrs.evolve(self.context, slots=slots, found=dataset, notes=notes)
+        return attrs.evolve(context, found=dataset)
+
+    async def file(self, request: web.Request) -> web.Response:
+        """Send a file to whoever has a link to it."""
+        context, query, file_id = self.context, request.query, request.match_info["file_id"]
+        said = (query.get("timestamp", ""), query.get("nonce", ""), query.get("sign", ""))
+        row = None
+        if context.links.allows(file_id, *said, context.clock.now()):
+            row = context.store.documents.of_file(file_id)
+        if row is None:
+            message = "File not found or signature is invalid"
+            return answer.refusal(context.profile, not_found(message))
+        content = context.store.documents.content(row.id) or b""
+        attachment = query.get("as_attachment") == "true"
+        return answer.file(context.profile, row, content, attachment=attachment)
 
     async def faults_left(self, _: web.Request) -> web.Response:
         """Tell the plans."""

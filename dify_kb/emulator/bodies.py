@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
@@ -16,25 +16,31 @@ from .refused import RefusedError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from dify_kb.wire.endpoint import Endpoint
+
+    from .profiles import Profile
     from .settings import Settings
 
 _NOT_JSON: Final = (
     "Did not attempt to load JSON data because the request Content-Type was not 'application/json'."
 )
-_BAD_JSON: Final = "The browser (or proxy) sent a request that this server could not understand."
+BAD_REQUEST: Final = "The browser (or proxy) sent a request that this server could not understand."
 
 
-async def read(where: Where, request: web.Request, settings: Settings) -> object:
+async def read(
+    endpoint: Endpoint[Any, Any], request: web.Request, settings: Settings, profile: Profile
+) -> object:
     """Read the query, the JSON or the form of a request.
 
     Raises:
         RefusedError: 415 or 400, not the JSON that was to come.
     """
-    match where:
+    match endpoint.where:
         case Where.QUERY:
             return _query(request)
         case Where.JSON:
-            return await _json(request)
+            needed = profile.needs_json
+            return await _json(request, needed is None or endpoint.name in needed)
         case Where.FORM:
             return await _form(request, settings)
         case Where.NOWHERE:
@@ -52,21 +58,27 @@ async def _form(request: web.Request, settings: Settings) -> Form:
 
 
 def _query(request: web.Request) -> dict[str, object]:
-    """Take the first of each name; `tag_ids` repeats."""
+    """Take the first of each name; `tag_ids` repeats, and `status` may (findings.md §4.6)."""
     query: dict[str, object] = {name: request.query[name] for name in request.query}
     if "tag_ids" in query:
         query["tag_ids"] = request.query.getall("tag_ids")
+    if len(statuses := request.query.getall("status", [])) > 1:
+        query["status"] = statuses
     return query
 
 
-async def _json(request: web.Request) -> object:
+async def _json(request: web.Request, needed: bool) -> object:  # noqa: FBT001 -- of the profile
     kind = request.content_type
     if kind != "application/json" and not kind.endswith("+json"):
+        if not needed:
+            return {}
         raise RefusedError(415, "unsupported_media_type", _NOT_JSON)
     try:
         return json.loads(await request.read())
     except ValueError as error:
-        raise RefusedError(400, "bad_request", _BAD_JSON) from error
+        if not needed:
+            return {}
+        raise RefusedError(400, "bad_request", BAD_REQUEST) from error
 
 
 async def _blocks(request: web.Request, limit: int) -> AsyncIterator[bytes]:

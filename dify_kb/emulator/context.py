@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, Protocol, TypeVar
 
 from attrs import define, field, frozen
 
+from dify_kb.models import Event
 from dify_kb.wire.endpoint import Endpoint
 
 from .clock import Clock
+from .links import Links
 from .profiles import Profile
 from .settings import Settings
 from .store import DatasetRow, Store
 
 B = TypeVar("B")
 R = TypeVar("R")
+
+
+class Enqueue(Protocol):
+    """Has the indexer index a document."""
+
+    def __call__(self, document_id: str, /, *, hangs: bool = False) -> None:
+        """Queue a document; one that hangs keeps its worker for ever."""
+        ...
 
 
 @define
@@ -28,8 +38,20 @@ class Notes:
     mime_type: str | None = None
     """What the client calls its file."""
 
+    original: str | None = None
+    """The id of the document that a create is to replace, whatever its name."""
+
+    rule_only: bool = False
+    """Whether an update brings a process rule and leaves the text."""
+
     only: frozenset[str] | None = None
     """The fields that the answer is cut down to."""
+
+    floats: frozenset[str] = frozenset()
+    """The times of the answer that are written with a fraction."""
+
+    events: Sequence[Event] | None = None
+    """What is answered as a stream of events, and not as the model."""
 
 
 @frozen(kw_only=True)
@@ -40,8 +62,13 @@ class Context:
     settings: Settings
     profile: Profile
     clock: Clock
-    enqueue: Callable[[str], None]
-    """Have the indexer index a document."""
+    enqueue: Enqueue
+
+    origin: str = ""
+    """Where the server is reached, for links to it: scheme, host and port."""
+
+    links: Links
+    """Makes links to files."""
 
     slots: Mapping[str, str] = field(factory=dict)
     found: DatasetRow | None = None

@@ -20,6 +20,7 @@ from .context import Context
 from .faults import Faults
 from .history import Exchange, History
 from .indexer import Indexer
+from .links import Links
 from .profiles import profile_of
 from .settings import Settings
 from .store import Store
@@ -111,13 +112,14 @@ class Emulator:
         self.stop()
 
     def _serve(self, store: Store) -> tuple[web.Application, Indexer]:
-        indexer = Indexer(store, self._settings, self.clock)
+        indexer = Indexer(store, self._settings, self.clock, counts_text=self._profile.counts_text)
         context = Context(
             store=store,
             settings=self._settings,
             profile=self._profile,
             clock=self.clock,
             enqueue=indexer.enqueue,
+            links=Links(store.secret),
         )
         return application(context, self.api_key, self.faults, self._history), indexer
 

@@ -32,16 +32,21 @@ class Indexer:
     two runs of one document at the same time leave the chunks of both (findings.md §9a).
     """
 
-    def __init__(self, store: Store, settings: Settings, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, settings: Settings, clock: Clock, *, counts_text: bool = False
+    ) -> None:
         self._store = store
         self._settings = settings
         self._clock = clock
+        self._counts_text = counts_text
         self._limiter: anyio.CapacityLimiter | None = None
-        self._in, self._out = anyio.create_memory_object_stream[tuple[str, float]](math.inf)
+        self._in, self._out = anyio.create_memory_object_stream[tuple[str, float, bool]](math.inf)
 
-    def enqueue(self, document_id: str) -> None:
-        """Queue a document; only in the loop that runs the indexer."""
-        self._in.send_nowait((document_id, self._clock.now()))
+    def enqueue(self, document_id: str, /, *, hangs: bool = False) -> None:
+        """Queue a document; only in the loop that runs the indexer. One that hangs keeps its
+        worker until the server stops (findings.md §9.1).
+        """
+        self._in.send_nowait((document_id, self._clock.now(), hangs))
 
     def resume(self) -> None:
         """Queue what was not finished when the server stopped."""
@@ -62,7 +67,9 @@ class Indexer:
 
     async def _work(self) -> None:
         free = 0.0
-        async for document_id, queued in self._out:
+        async for document_id, queued, hangs in self._out:
+            if hangs:
+                await anyio.sleep_forever()
             pace = _Pace(self._clock, max(queued, free))
             try:
                 await self._index(document_id, pace)
@@ -77,10 +84,10 @@ class Indexer:
 
     async def _index(self, document_id: str, pace: _Pace) -> None:
         settings = self._settings
-        run = Run(self._store, self._clock, document_id, self._clock.now())
+        run = Run(self._store, self._clock, document_id, self._clock.now(), self._counts_text)
         texts = await self._thread(run.parse)
         await pace.stage(settings.parsing)
-        run.enter_splitting()
+        run.enter_splitting(texts)
         chunks = await self._thread(lambda: run.split(texts))
         await pace.stage(settings.splitting)
         segments = await self._thread(lambda: run.save(chunks))

@@ -8,13 +8,23 @@ import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, cast
 
+import attrs
 from attrs import frozen
 
-from dify_kb.models import UNSET, CreateByFile, CreateByText, DocumentCreated, ProcessRule
+from dify_kb.models import (
+    UNSET,
+    CreateByFile,
+    CreateByText,
+    DisplayStatus,
+    DocumentCreated,
+    ProcessRule,
+    UpdateByFile,
+    UpdateByText,
+)
 from dify_kb.wire import codec
 
-from . import views
-from .refused import RefusedError, invalid_param
+from . import built_in, views
+from .refused import RefusedError, invalid_param, not_found
 from .store import DocumentRow, RuleRow
 
 if TYPE_CHECKING:
@@ -47,9 +57,13 @@ def take_in(context: Context, upload: Upload, body: CreateByText | CreateByFile)
     store, dataset = context.store, context.dataset
     with store.transaction():
         _check(context, body)
+        if context.notes.original is not None:
+            return update(context, context.notes.original, upload, body)
         rule = _rule(context, body)
         _settle_dataset(context, body)
         row = _row(context, upload, body, rule)
+        if dataset.built_in:
+            row = attrs.evolve(row, doc_metadata=json.dumps(built_in.values(row)))
         old = store.documents.named(dataset.id, upload.name) if upload.replaces else None
         if old is None:
             store.documents.add(row, upload.content)
@@ -59,6 +73,60 @@ def take_in(context: Context, upload: Upload, body: CreateByText | CreateByFile)
     return DocumentCreated(document=views.document(store, context.profile, row), batch=row.batch)
 
 
+def update(
+    context: Context,
+    document_id: str,
+    upload: Upload | None,
+    body: CreateByText | CreateByFile | UpdateByText | UpdateByFile,
+    *,
+    name: str | None = None,
+) -> DocumentCreated:
+    """Give a document another text or rule; its batch id stays (findings.md §5.4, §5.14)."""
+    store, now = context.store, context.clock.now()
+    with store.transaction():
+        old = store.documents.get(context.dataset.id, document_id)
+        if old is None:
+            raise not_found("Document not found")
+        if views.display_status(old) != DisplayStatus.AVAILABLE:
+            raise invalid_param("Document is not available")
+        changes = dict.fromkeys(_CLEARED) | {"indexing_status": "waiting", "updated_at": now}
+        changes |= {"created_from": "web", "doc_form": body.doc_form or "text_model"}
+        if body.process_rule:
+            changes["process_rule_id"] = _rule(context, body).id
+        if upload is not None:
+            changes |= _new_file(upload, now)
+            store.documents.set_content(old.id, upload.content)
+        if upload is not None and name:
+            changes["name"] = name
+        store.documents.update(old.id, **changes)
+        row = store.documents.find(old.id) or old
+        _, chunks = store.segments.counts(old.id)
+    context.enqueue(row.id, hangs=_hangs(context) and chunks > 0)
+    return DocumentCreated(document=views.document(store, context.profile, row), batch=row.batch)
+
+
+_CLEARED: Final = (
+    "processing_started_at", "parsing_completed_at", "splitting_completed_at", "completed_at",
+)  # fmt: skip
+"""The times that an update forgets at once, unlike a create of the same name."""
+
+
+def _hangs(context: Context) -> bool:
+    return context.profile.update_hangs and context.settings.update_hangs
+
+
+def _new_file(upload: Upload, now: float) -> dict[str, object]:
+    return {
+        "name": upload.name,
+        "file_id": str(uuid.uuid4()),
+        "file_name": upload.name,
+        "file_size": upload.size,
+        "file_extension": upload.extension,
+        "file_mime_type": upload.mime_type,
+        "file_created_at": now,
+    }
+
+
 def _check(context: Context, body: CreateByText | CreateByFile) -> None:
     dataset = context.dataset
     if dataset.provider == "external":
@@ -66,24 +134,30 @@ def _check(context: Context, body: CreateByText | CreateByFile) -> None:
     if body.embedding_model_provider:
         raise invalid_param(f"Provider {body.embedding_model_provider} does not exist.")
     doc_form = context.store.datasets.doc_form(dataset.id)
-    if doc_form and doc_form != (body.doc_form or "text_model"):
+    other = doc_form and doc_form != (body.doc_form or "text_model")
+    if other and context.profile.checks_form:
         raise invalid_param("doc_form is different from the dataset doc_form.")
     if not dataset.indexing_technique and body.indexing_technique == "high_quality":
-        message = "Default model not found for text-embedding"
+        message = f"Default model not found for {context.profile.no_model}"
         raise RefusedError(400, "provider_not_initialize", message)
 
 
-def _rule(context: Context, body: CreateByText | CreateByFile) -> RuleRow:
+def _rule(
+    context: Context, body: CreateByText | CreateByFile | UpdateByText | UpdateByFile
+) -> RuleRow:
     """Find the rule: the one sent becomes the dataset's latest, else the latest, else (by text)
     an automatic one (findings.md §5.6).
     """
     datasets = context.store.datasets
     sent = body.process_rule
+    by_text = not isinstance(body, CreateByFile)
+    if sent is UNSET and by_text and not context.profile.automatic_rule:
+        raise LookupError("a text needs a process rule")
     if sent is UNSET:
         latest = datasets.latest_rule(context.dataset.id)
         if latest is not None:
             return latest
-        if isinstance(body, CreateByFile):
+        if not by_text:
             raise invalid_param("process_rule is required.")
         sent = ProcessRule.automatic()
     rule = RuleRow(str(uuid.uuid4()), context.dataset.id, sent.mode, _stored(sent))

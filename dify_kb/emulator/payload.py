@@ -1,7 +1,8 @@
-"""Checks of request bodies that refuse in pydantic's words, as servers since 1.11 do.
+"""Checks of request bodies, that refuse in the words of the version (findings.md §2.1).
 
-A check takes the value, where it stands and the list of problems, and returns the value that
-the server goes on with.
+Servers since 1.11 check a body with pydantic and tell every problem; older ones read field after
+field and tell the first. A check takes the value, where it stands and the list of problems, and
+returns the value that the server goes on with.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Final, cast
 
 from attrs import Factory, field, frozen
 
+from .profiles import Profile, Wording
 from .refused import RefusedError, invalid_param
 
 Where = tuple[str, ...]
@@ -23,8 +25,10 @@ _SHOWN: Final = 50
 class Problems:
     """What is wrong with one body."""
 
-    pydantic: str
+    profile: Profile
     texts: list[str] = field(factory=list)
+    plain: list[str] = field(factory=list)
+    """The same, as older servers say it."""
 
     def add(self, where: Where, what: str, kind: str, value: object) -> None:
         """Note a problem."""
@@ -34,8 +38,10 @@ class Problems:
         self.texts.append(
             f"{''.join(('.'.join(where), chr(10))) if where else ''}"
             f"  {what} [type={kind}, input_value={shown}, input_type={type(value).__name__}]\n"
-            f"    For further information visit https://errors.pydantic.dev/{self.pydantic}/v/{kind}"
+            "    For further information visit"
+            f" https://errors.pydantic.dev/{self.profile.pydantic}/v/{kind}"
         )
+        self.plain.append(_plain(self.profile, where, what, kind, value))
 
     def refusal(self, title: str) -> RefusedError:
         """Tell them all."""
@@ -48,6 +54,40 @@ class Problems:
 
 Check = Callable[[object, Where, Problems], object]
 
+_MISSING: Final = "Missing required parameter in the JSON body"
+_MISSING_ANYWHERE: Final = f"{_MISSING} or the post body or the query string"
+
+
+def _plain(profile: Profile, where: Where, what: str, kind: str, value: object) -> str:
+    """Say a problem as servers before 1.11 do."""
+    match kind:
+        case "literal_error" | "enum" if profile.wording is Wording.PARAMS:
+            return f"{value} is not a valid choice"
+        case "literal_error" | "enum":
+            return f"The value '{value}' is not a valid choice for '{'.'.join(where)}'."
+        case "int_parsing":
+            return f"invalid literal for int() with base 10: {value!r}"
+        case _:
+            return what
+
+
+@frozen(kw_only=True)
+class Before:
+    """How servers before 1.11 read a field, where that differs."""
+
+    help: str = ""
+    """What the message starts with; on 1.4 it is the message."""
+
+    check: Check | None = None
+    required: bool | None = None
+    nullable: bool | None = None
+
+    model: str | None = None
+    """What is checked by pydantic already: the message uses this name."""
+
+    anywhere: bool = False
+    """Whether the field may also stand in a form or the query."""
+
 
 @frozen
 class Field:
@@ -58,6 +98,7 @@ class Field:
     nullable: bool = field(
         default=Factory(lambda known: not known.required, takes_self=True), kw_only=True
     )
+    before: Before = field(default=Before(), kw_only=True)
 
 
 @frozen
@@ -67,18 +108,69 @@ class Payload:
     title: str
     fields: Mapping[str, Field]
 
-    def read(self, value: object, pydantic: str) -> dict[str, object]:
+    def read(self, value: object, profile: Profile) -> dict[str, object]:
         """Return the known fields of a body.
+
+        Raises:
+            RefusedError: 400 with every problem, or with the first on servers before 1.11.
+        """
+        if profile.wording is Wording.PYDANTIC:
+            return self.validate(value, profile)
+        sent = value if isinstance(value, dict) else {}
+        read = {
+            name: _before(name, known, sent, profile)
+            for name, known in self.fields.items()
+            if name in sent or _chosen(known.before.required, known.required)
+        }
+        return {name: item for name, item in read.items() if item is not None}
+
+    def validate(self, value: object, profile: Profile) -> dict[str, object]:
+        """Return the known fields of what every version checks with pydantic.
 
         Raises:
             RefusedError: 400 with every problem.
         """
-        problems = Problems(pydantic)
+        problems = Problems(profile)
         # A falsy body counts as {} (recording 023: an empty list misses the fields).
         fields = record(self.fields)(value or {}, (), problems)
         if problems.texts:
             raise problems.refusal(self.title)
         return cast("dict[str, object]", fields)
+
+
+def _before(name: str, known: Field, sent: Mapping[str, object], profile: Profile) -> object:
+    """Read one field as servers before 1.11 do."""
+    how = known.before
+    if name not in sent:
+        missing = _MISSING_ANYWHERE if how.anywhere else _MISSING
+        raise _first(profile, name, how.help, missing)
+    if sent[name] is None:
+        if not _chosen(how.nullable, known.nullable):
+            raise _first(profile, name, how.help, "Must not be null!")
+        return None
+    problems = Problems(profile)
+    value = (how.check or known.check)(sent[name], () if how.model else (name,), problems)
+    if problems.texts and how.model:
+        raise problems.refusal(how.model)
+    if problems.texts:
+        raise _first(profile, name, how.help, problems.plain[0])
+    return value
+
+
+def _chosen(before: bool | None, now: bool) -> bool:  # noqa: FBT001 -- a choice between two
+    return now if before is None else before
+
+
+def _first(profile: Profile, name: str, help_: str, what: str) -> RefusedError:
+    """Refuse the first wrong field (findings.md §2.1b, §2.1c)."""
+    body: dict[str, object]
+    if profile.wording is Wording.PARAMS:
+        message = help_ or what
+        body = {"code": "invalid_param", "message": message, "params": name}
+    else:
+        message = "Input payload validation failed"
+        body = {"errors": {name: f"{help_} {what}".strip()}, "message": message}
+    return RefusedError(400, "invalid_param", message, body)
 
 
 def record(fields: Mapping[str, Field]) -> Check:

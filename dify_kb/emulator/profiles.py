@@ -1,10 +1,34 @@
-"""What differs between server versions, as data."""
+"""What differs between server versions, as data.
+
+Where the catalogue already says it (`since`, `until`, `older`), it is not said again.
+"""
 
 from __future__ import annotations
 
+import enum
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
 from attrs import frozen
 
 from dify_kb.errors import ConfigError
+from dify_kb.wire.version import before
+
+if TYPE_CHECKING:
+    from dify_kb.wire.endpoint import Endpoint
+
+
+class Wording(enum.Enum):
+    """How a version refuses a field (findings.md §2.1b to §2.1d)."""
+
+    PARAMS = enum.auto()
+    """`{"code", "message", "params"}`: the first wrong field, and no status."""
+
+    ERRORS = enum.auto()
+    """`{"errors": {field: text}, "message"}`: the first wrong field, neither code nor status."""
+
+    PYDANTIC = enum.auto()
+    """The usual three keys; the message tells all wrong fields."""
 
 
 @frozen(kw_only=True)
@@ -14,12 +38,99 @@ class Profile:
     version: str
     """What `X-Version` says."""
 
+    compact: bool
+    """Whether JSON has no spaces between its tokens (findings.md §1.5)."""
+
+    challenge: bool
+    """Whether a 401 has `WWW-Authenticate` (§2.3)."""
+
+    wording: Wording
+
+    crash_status: bool
+    """Whether the body of a 500 tells its status (§2.1f)."""
+
     delete_status: int
     delete_body: bytes
     """What a successful delete answers: 200 and `204` up to 1.12, then a real 204 (§1.1)."""
 
+    bare_success: frozenset[str]
+    """Endpoints that answer `200` where others answer `{"result": "success"}` (§1.2)."""
+
+    lacks: frozenset[str] = frozenset()
+    """Endpoints that this version has not, although older and newer ones have (recording 009)."""
+
+    keeps_older: frozenset[str] = frozenset()
+    """Endpoints that still have their older route, too (reference.md §3.4b)."""
+
+    dataset_first: bool
+    """Whether the dataset is looked up before the key (§2.4)."""
+
+    dataset_is_param: frozenset[str]
+    """Endpoints where an unknown dataset is a 400, not a 404 (§2.6)."""
+
+    dataset_unchecked: frozenset[str]
+    """Endpoints that do not look whether the dataset exists (recording 845)."""
+
+    needs_json: frozenset[str] | None
+    """Endpoints that refuse what is not JSON; for others it is an empty body. None: all (§2.8)."""
+
+    strict_query: bool
+    """Whether a number or flag in a query must be one; else the default is taken (§4.2)."""
+
+    status_filter: bool
+    """Whether the document list has its `status` (§4.6)."""
+
+    tag_filter: bool
+    """Whether the dataset list takes `tag_ids`, and does not refuse it (§4.7)."""
+
+    stored_methods: tuple[str, ...]
+    """The search methods that a dataset may store (§3.5), in the order of the message."""
+
+    typed_methods: bool
+    """Whether a search with an unknown method is refused, not empty (§8.12, §8.13)."""
+
+    unique_renames: bool
+    """Whether a rename to a name that is taken is refused (§3.2)."""
+
+    external_unbound: bool
+    """Whether an external dataset may have no API, and is not a crash (§3.1)."""
+
+    named_models: bool
+    """Whether a change to high_quality crashes without the names of a model (recording 107)."""
+
+    checks_form: bool
+    """Whether another `doc_form` than the dataset's is refused, not a crash (§5.8)."""
+
+    automatic_rule: bool
+    """Whether a text without a process rule takes the latest or automatic; else a crash (§5.6)."""
+
+    checks_technique: bool
+    """Whether a text without a technique for a dataset without one is refused, not a crash."""
+
+    counts_text: bool
+    """Whether `word_count` is the characters of the text, known before it is cut, and not those
+    of the chunks (§11.5; recordings 152, 269)."""
+
+    update_hangs: bool
+    """Whether an update of a document that has chunks never ends, and holds its worker (§9.1)."""
+
+    empty_param_error: bool
+    """Whether a form without a file is `bad_request_key_error` (recording 180)."""
+
+    no_model: str
+    """The end of the message that there is no default model (recordings 038, 239)."""
+
     unset_object: bool
     """Whether an unset nested object is null, not an object of nulls (reference.md §0.1)."""
+
+    external_retrieval: bool
+    """Whether a dataset that is not external shows the settings of one all the same (§1.1)."""
+
+    unset_count: int | None
+    """`tokens` and `word_count` that are not known yet (reference.md §0.1)."""
+
+    float_created: bool
+    """Whether one document's `created_at` is written with a fraction (§5.16)."""
 
     no_doc_metadata: tuple[()] | None
     """`doc_metadata` of a document without any, in lists and creates (reference.md §1.2)."""
@@ -27,28 +138,155 @@ class Profile:
     no_items: tuple[()] | None
     """`child_chunks` and `files` of a record without any (reference.md §1.9)."""
 
+    economy_score: float | None
+    """The score of a keyword hit (§8.14)."""
+
     never_sent: frozenset[str]
     """Fields that this version does not know, wherever they would stand."""
 
     pydantic: str
     """The version in the links of validation messages."""
 
+    def routes(self, endpoint: Endpoint[Any, Any]) -> list[tuple[str, str]]:
+        """Tell the methods and paths of an endpoint; none when this version does not have it."""
+        missing = endpoint.missing_in(self.version)
+        if missing or endpoint.name in self.lacks:
+            return []
+        now, older = (endpoint.method, endpoint.path), endpoint.older
+        if older is None:
+            return [now]
+        then = (older.method, older.path)
+        if before(self.version, older.before):
+            return [then]
+        return [now, then] if endpoint.name in self.keeps_older else [now]
+
+
+_SINCE_MAIN: Final = frozenset({"maintainer"})
+
+_SINCE_1_11: Final = frozenset(
+    {
+        "author_name", "summary_index_setting", "pipeline_id", "runtime_mode", "chunk_structure",
+        "icon_info", "is_published", "total_documents", "total_available_documents",
+        "enable_api", "is_multimodal", "summary_index_status", "need_summary",
+        "attachments", "files", "summary", "icon_small_dark",
+    }
+)  # fmt: skip
+"""Fields by the version that first sends them (fields.json, findings.md §3.3, §5.5, §8.14)."""
+
+_BY_DOCUMENT: Final = frozenset(
+    {
+        "documents.create_by_text", "documents.create_by_file", "documents.update_by_text",
+        "documents.update_by_file", "documents.delete",
+    }
+)  # fmt: skip
+
+_METADATA_WRITES: Final = frozenset({"metadata.set_built_in", "metadata.assign"})
 
 _1_16 = Profile(
     version="1.16",
+    compact=True,
+    challenge=True,
+    wording=Wording.PYDANTIC,
+    crash_status=True,
     delete_status=204,
     delete_body=b"",
+    bare_success=frozenset(),
+    keeps_older=frozenset({"documents.update_by_file"}),
+    dataset_first=False,
+    dataset_is_param=frozenset(),
+    dataset_unchecked=frozenset(),
+    needs_json=None,
+    strict_query=True,
+    status_filter=True,
+    tag_filter=True,
+    stored_methods=("semantic_search", "full_text_search", "hybrid_search", "keyword_search"),
+    typed_methods=True,
+    unique_renames=True,
+    external_unbound=True,
+    named_models=True,
+    checks_form=True,
+    automatic_rule=True,
+    checks_technique=True,
+    counts_text=False,
+    update_hangs=False,
+    empty_param_error=False,
+    no_model="text-embedding",
     unset_object=True,
+    external_retrieval=False,
+    unset_count=None,
+    float_created=False,
     no_doc_metadata=(),
     no_items=(),
+    economy_score=0.0,
     never_sent=frozenset(),
     pydantic="2.11",
 )
 
-_PROFILES = {profile.version: profile for profile in (_1_16,)}
+_1_12_1 = attrs.evolve(
+    _1_16,
+    version="1.12.1",
+    delete_status=200,
+    delete_body=b"204\n",
+    lacks=frozenset({"server.info"}),
+    keeps_older=frozenset(),
+    dataset_first=True,
+    tag_filter=False,
+    checks_technique=False,
+    update_hangs=True,
+    unset_object=False,
+    external_retrieval=True,
+    no_doc_metadata=None,
+    no_items=None,
+    never_sent=_SINCE_MAIN,
+)
+
+_1_8_1 = attrs.evolve(
+    _1_12_1,
+    version="1.8.1",
+    wording=Wording.ERRORS,
+    bare_success=_METADATA_WRITES,
+    dataset_first=False,
+    dataset_is_param=_BY_DOCUMENT,
+    dataset_unchecked=frozenset({"tags.list_for_dataset"}),
+    needs_json=frozenset({"datasets.update", "documents.set_status"}),
+    strict_query=False,
+    status_filter=False,
+    tag_filter=True,
+    stored_methods=("hybrid_search", "semantic_search", "full_text_search", "keyword_search"),
+    typed_methods=False,
+    unique_renames=False,
+    external_unbound=False,
+    named_models=False,
+    automatic_rule=False,
+    checks_technique=True,
+    counts_text=True,
+    update_hangs=False,
+    no_model="ModelType.TEXT_EMBEDDING",
+    float_created=True,
+    economy_score=None,
+    never_sent=_SINCE_MAIN | _SINCE_1_11,
+)
+
+_1_4_3 = attrs.evolve(
+    _1_8_1,
+    version="1.4.3",
+    compact=False,
+    challenge=False,
+    wording=Wording.PARAMS,
+    crash_status=False,
+    lacks=frozenset({"documents.get"}),
+    needs_json=None,
+    stored_methods=("hybrid_search", "semantic_search", "full_text_search"),
+    checks_form=False,
+    empty_param_error=True,
+    unset_count=0,
+    float_created=False,
+)
+
+_PROFILES = {profile.version: profile for profile in (_1_4_3, _1_8_1, _1_12_1, _1_16)}
 
 VERSIONS = tuple(_PROFILES)
-"""The versions that the emulator can be."""
+"""The versions that the emulator can be, the oldest first."""
 
 
 def profile_of(version: str) -> Profile:

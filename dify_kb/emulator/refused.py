@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+import uuid
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 
 class RefusedError(Exception):
-    """Becomes `{"code", "message", "status"}` (findings.md §2.1a)."""
+    """Becomes `{"code", "message", "status"}` (findings.md §2.1a), or `body` if one is given."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(
+        self, status: int, code: str, message: str, body: Mapping[str, object] | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
+        self.body = body or {"code": code, "message": message, "status": status}
+
+
+class NoIdError(ValueError):
+    """An id in a body is no UUID; what the version makes of it is told by its quirks."""
+
+
+def id_of(value: str) -> str:
+    """Read an id out of a body.
+
+    Raises:
+        NoIdError: it is none.
+    """
+    try:
+        return str(uuid.UUID(value))
+    except ValueError as error:
+        raise NoIdError(str(error)) from error
 
 
 def invalid_param(message: str) -> RefusedError:

@@ -36,6 +36,8 @@ class Run:
     clock: Clock
     document_id: str
     started: float
+    counts_text: bool
+    """Whether words are counted before the text is cut."""
 
     def parse(self) -> list[str]:
         """Read the text out of the file."""
@@ -49,9 +51,11 @@ class Run:
             raise GoneError
         return extract(content, row.file_extension)
 
-    def enter_splitting(self) -> None:
+    def enter_splitting(self, texts: Sequence[str]) -> None:
         """Note that the text is read."""
-        self._update(indexing_status="splitting", parsing_completed_at=self.clock.now())
+        words = {"word_count": sum(map(len, texts))} if self.counts_text else {}
+        now = self.clock.now()
+        self._update(indexing_status="splitting", parsing_completed_at=now, **words)
 
     def split(self, texts: Sequence[str]) -> list[str]:
         """Cut the text into chunks."""
@@ -81,11 +85,8 @@ class Run:
             _segment(row.dataset_id, row.id, position, content, now)
             for position, content in enumerate(chunks, first)
         ]
-        self._update(
-            indexing_status="indexing",
-            splitting_completed_at=now,
-            word_count=sum(map(len, chunks)),
-        )
+        words = {} if self.counts_text else {"word_count": sum(map(len, chunks))}
+        self._update(indexing_status="indexing", splitting_completed_at=now, **words)
         for some in _slices(segments):
             with self.store.transaction():
                 self._update()

@@ -21,6 +21,16 @@ class Settings:
     indexing: float = 0.0
     """Least time in `indexing`."""
 
+    status_lock: float = 0.0
+    """How long a document refuses another change of its status; servers that lose the race of
+    findings.md §7.2 set 600, and the others nothing."""
+
+    update_hangs: bool = True
+    """Whether an update hangs its worker where the version's does (findings.md §9.1)."""
+
+    pipelines: bool = False
+    """Whether new bases get a pipeline. On a server only the console makes such bases."""
+
     max_file_size: int = MAX_FILE_SIZE
     """UPLOAD_FILE_SIZE_LIMIT."""
 

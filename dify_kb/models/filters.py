@@ -14,7 +14,7 @@ FilterValue = str | int | float | Sequence[str] | None
 
 
 class ComparisonOperator(OpenEnum):
-    """What the server can compare by; `in` and `not in` since 1.8 (measured)."""
+    """What the server can compare by; `in` and `not in` since 1.11 (measured)."""
 
     CONTAINS = "contains"
     NOT_CONTAINS = "not contains"
@@ -60,7 +60,7 @@ class MetadataFilter:
     """
 
     logical_operator: LogicalOperator = LogicalOperator.AND
-    conditions: Sequence[Condition]
+    conditions: Sequence[Condition] = ()
 
     def check(self) -> None:
         """Refuse an operator that the server does not have.
@@ -134,19 +134,19 @@ class Field:
 
     def contains(self, text: str) -> Condition:
         """Hold `text`, case and all."""
-        return self._with(ComparisonOperator.CONTAINS, text)
+        return self._text(ComparisonOperator.CONTAINS, text)
 
     def not_contains(self, text: str) -> Condition:
         """Do not hold `text`."""
-        return self._with(ComparisonOperator.NOT_CONTAINS, text)
+        return self._text(ComparisonOperator.NOT_CONTAINS, text)
 
     def starts_with(self, text: str) -> Condition:
         """Begin with `text`."""
-        return self._with(ComparisonOperator.START_WITH, text)
+        return self._text(ComparisonOperator.START_WITH, text)
 
     def ends_with(self, text: str) -> Condition:
         """End with `text`."""
-        return self._with(ComparisonOperator.END_WITH, text)
+        return self._text(ComparisonOperator.END_WITH, text)
 
     def is_(self, value: str | float) -> Condition:
         """Equal to a text or a number."""
@@ -158,18 +158,18 @@ class Field:
 
     def empty(self) -> Condition:
         """Have no value; an empty text is one."""
-        return self._with(ComparisonOperator.EMPTY, None)
+        return Condition(name=self.name, comparison_operator=ComparisonOperator.EMPTY)
 
     def not_empty(self) -> Condition:
         """Have a value."""
-        return self._with(ComparisonOperator.NOT_EMPTY, None)
+        return Condition(name=self.name, comparison_operator=ComparisonOperator.NOT_EMPTY)
 
     def in_(self, values: Sequence[str]) -> Condition:
-        """Be one of `values`; since 1.8."""
+        """Be one of `values`; since 1.11 (1.8.1 finds everything instead, recording 801)."""
         return self._list(ComparisonOperator.IN, values)
 
     def not_in(self, values: Sequence[str]) -> Condition:
-        """Be none of `values`; since 1.8."""
+        """Be none of `values`; since 1.11, see `in_`."""
         return self._list(ComparisonOperator.NOT_IN, values)
 
     def before(self, seconds: float) -> Condition:
@@ -193,12 +193,20 @@ class Field:
             raise ConfigError(
                 f"{self.name} {operator} {values!r}: a single text.", hint="Pass a list of texts."
             )
-        return self._with(operator, [str(value) for value in values])
+        texts = [str(value) for value in values]
+        return Condition(name=self.name, comparison_operator=operator, value=texts)
+
+    def _text(self, operator: ComparisonOperator, value: str) -> Condition:
+        if not isinstance(value, str):
+            raise ConfigError(
+                f"{self.name} {operator} {value!r}: the value is no text.", hint="Pass a text."
+            )
+        return self._with(operator, value)
 
     def _with(self, operator: ComparisonOperator, value: object) -> Condition:
-        if value is not None and not isinstance(value, str | int | float | list):
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise ConfigError(
                 f"{self.name} {operator} {value!r}: the value is neither text nor number.",
-                hint="Pass a text or a number.",
+                hint="Pass one, or ask for no value by empty() or not_empty().",
             )
         return Condition(name=self.name, comparison_operator=operator, value=value)

@@ -12,7 +12,7 @@ from dify_kb.errors import ConfigError
 from ._base import UNSET, OpenEnum, Unset
 
 MIN_CHUNK, MAX_CHUNK = 50, 4000
-"""Characters. The server accepts other values and then fails while indexing (recordings 148 to 151)."""
+"""Characters. The server takes other values and then fails to index (recordings 148 to 151)."""
 
 
 class ProcessMode(OpenEnum):

@@ -201,7 +201,7 @@ def checked(model: RetrievalModel) -> RetrievalModel:
         raise ConfigError(
             f"score_threshold is {model.score_threshold}.", hint="Pass a number from 0 to 1."
         )
-    if model.weights and not isinstance(model.weights, Weights):
+    if not (model.weights is UNSET or isinstance(model.weights, Weights | None)):
         raise ConfigError(
             f"weights is {model.weights!r}, which the server drops without a word.",
             hint="Use RetrievalModel.hybrid_weighted(vector_weight=…, embedding=…).",

@@ -10,7 +10,7 @@ from dify_kb.models import Dataset
 
 def dataset_id_of(dataset: Dataset | str) -> str:
     """Tell the id of a dataset, given itself or its id."""
-    return dataset.id if isinstance(dataset, Dataset) else checked_id(dataset, "dataset")
+    return dataset.id if isinstance(dataset, Dataset) else checked_id(dataset, "dataset_id")
 
 
 def checked_id(value: str, what: str) -> str:

@@ -16,6 +16,10 @@ PAGE = 100
 follows (recording 1063)."""
 
 
+def _any(_: object) -> bool:
+    return True
+
+
 @frozen
 class Pager(Generic[T]):
     """All rows of a list, each once: `async for row in pager`.
@@ -26,6 +30,7 @@ class Pager(Generic[T]):
 
     _page: Callable[[int], Coroutine[Any, Any, Page[T]]]
     _key: Callable[[T], object]
+    _wanted: Callable[[T], bool] = _any
 
     async def pages(self) -> AsyncIterator[Sequence[T]]:
         """Give the new rows of each page."""
@@ -37,8 +42,9 @@ class Pager(Generic[T]):
                 return
             fresh = [row for row in page.data if self._key(row) not in seen]
             seen.update(self._key(row) for row in fresh)
-            if fresh:
-                yield fresh
+            wanted = [row for row in fresh if self._wanted(row)]
+            if wanted:
+                yield wanted
             number, total = number + 1, page.total
 
     async def __aiter__(self) -> AsyncIterator[T]:

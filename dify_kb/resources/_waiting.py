@@ -13,12 +13,10 @@ from ._pager import PAGE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dify_kb.config import Watch
     from dify_kb.models import Dataset, Document
 
     from .documents import Documents
-
-FIRST, GROWTH, LONGEST = 0.5, 1.5, 15.0
-"""Seconds: the first interval, how it grows while nothing moves, and the longest."""
 
 
 async def until_final(
@@ -27,24 +25,28 @@ async def until_final(
     ids: Sequence[str],
     timeout: float | None,  # noqa: ASYNC109 -- seconds of the caller's patience
     stall_after: float,
+    times: Watch,
 ) -> Sequence[Document]:
     """Look at the list until each document is completed or failed, or nothing moves."""
     rows: dict[str, Document] = {}
-    moved, interval = anyio.current_time(), FIRST
+    moved, interval = anyio.current_time(), times.first
     with anyio.move_on_after(timeout):
         while True:
             now = anyio.current_time()
             for row in await _seen(documents, dataset, set(ids)):
                 before = rows.get(row.id)
                 if before is None or before.indexing_status != row.indexing_status:
-                    moved, interval = now, FIRST
+                    moved, interval = now, times.first
                 rows[row.id] = row
-            for missing in set(ids) - rows.keys():
-                await documents.get(dataset, missing)  # tells that it does not exist
-            if all(rows[id_].indexing_status.final for id_ in ids) or now - moved > stall_after:
+            unseen = set(ids) - rows.keys()
+            for missing in unseen:
+                # Tells that it does not exist; else its row moved to another page meanwhile.
+                await documents.get(dataset, missing)
+            final = all(row.indexing_status.final for row in rows.values())
+            if not unseen and (final or now - moved > stall_after):
                 return [rows[id_] for id_ in ids]
             await anyio.sleep(interval)
-            interval = min(interval * GROWTH, LONGEST)
+            interval = min(interval * times.growth, times.longest)
     waiting = sum(not (id_ in rows and rows[id_].indexing_status.final) for id_ in ids)
     raise RequestTimeoutError(
         f"documents.wait: {waiting} of {len(ids)} documents were not indexed within {timeout:g} s.",

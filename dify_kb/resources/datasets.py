@@ -3,7 +3,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from dify_kb.models import (
     MAX_QUERY,
@@ -27,7 +27,7 @@ from dify_kb.models import (
 from dify_kb.wire import catalog
 from dify_kb.wire.endpoint import Send
 
-from ._checked import length
+from ._checked import length, some
 from ._named import dataset_id_of
 from ._pager import PAGE, Pager
 
@@ -124,12 +124,15 @@ class Datasets:
             keyword: a part of the name, in any case.
             tag_ids: only bases with one of these tags; 1.12.1 refuses it, `iter` does not.
             include_all: also the bases that others keep to themselves.
+
+        Raises:
+            ConfigError: `tag_ids` is a single text.
         """
         request = ListDatasets(
             page=page,
             limit=min(limit, PAGE),
             keyword=keyword,
-            tag_ids=list(tag_ids) if tag_ids else UNSET,
+            tag_ids=_tags(tag_ids),
             include_all=include_all,
         )
         return await self._send(catalog.LIST_DATASETS(request))
@@ -145,9 +148,17 @@ class Datasets:
 
         Args:
             tag_ids: only bases with one of these tags, told apart here, since 1.12.1 cannot.
+
+        Raises:
+            ConfigError: `tag_ids` is a single text.
         """
         query = ListDatasets(keyword=keyword, include_all=include_all)
-        return Pager(partial(self._numbered, query, set(tag_ids or ())), lambda found: found.id)
+        wanted = set(_tags(tag_ids) or ())
+        return Pager(
+            partial(self._numbered, query),
+            lambda found: found.id,
+            lambda found: not wanted or any(tag.get("id") in wanted for tag in found.tags),
+        )
 
     async def update(
         self,
@@ -244,15 +255,17 @@ class Datasets:
         )
         return await self._send(catalog.RETRIEVE(request, dataset_id=dataset_id_of(dataset_id)))
 
-    async def _numbered(self, query: ListDatasets, tag_ids: set[str], number: int) -> Page[Dataset]:
-        page = await self.list(
+    async def _numbered(self, query: ListDatasets, number: int) -> Page[Dataset]:
+        return await self.list(
             page=number, limit=PAGE, keyword=query.keyword, include_all=query.include_all
         )
-        if not tag_ids:
-            return page
-        return evolve(
-            page, data=[row for row in page.data if tag_ids & {tag.get("id") for tag in row.tags}]
-        )
+
+
+def _tags(given: Sequence[str] | Unset) -> Sequence[str] | Unset:
+    if not given:
+        return UNSET
+    some(given, "tag_ids")
+    return list(given)
 
 
 def _described(given: str | Unset) -> str | Unset:

@@ -3,8 +3,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
-from attrs import evolve, frozen
+from attrs import field, frozen
 
+from dify_kb.config import Watch
 from dify_kb.errors import ConfigError
 from dify_kb.models import (
     UNSET,
@@ -28,6 +29,7 @@ from dify_kb.models import (
     Unset,
     UpdateByFile,
     UpdateByText,
+    checked,
 )
 from dify_kb.wire import catalog
 from dify_kb.wire.endpoint import Send
@@ -51,6 +53,7 @@ class Documents:
     """The documents of a knowledge base."""
 
     _send: Send
+    _times: Watch = field(factory=Watch)
 
     async def create_by_text(
         self,
@@ -68,12 +71,14 @@ class Documents:
 
         One request; indexing follows on the server, see `indexing_status`. The server insists on
         `indexing_technique`, and up to 1.8 on `process_rule`: a `Dataset` fills in what is left
-        out, an id does not.
+        out, but for the rule of a base that has documents, which no old server tells.
 
         Args:
             name: cut to 200 characters by the server.
 
         Raises:
+            ConfigError: the rule is missing, and the server would crash (500); or a search that
+                the server does not take.
             BadRequestError: something that the server insists on is missing.
             OutcomeUnknownError: no answer came; look for the name before sending it again: a
                 second create while the first is still being indexed doubles its chunks.
@@ -84,8 +89,8 @@ class Documents:
             indexing_technique=_technique(dataset_id, indexing_technique),
             doc_form=_form(dataset_id, doc_form),
             doc_language=doc_language,
-            process_rule=_rule(dataset_id, process_rule),
-            retrieval_model=retrieval_model,
+            process_rule=_text_rule(dataset_id, process_rule),
+            retrieval_model=checked(retrieval_model) if retrieval_model else UNSET,
         )
         return await self._send(
             catalog.CREATE_DOCUMENT_BY_TEXT(request, dataset_id=dataset_id_of(dataset_id))
@@ -118,7 +123,7 @@ class Documents:
             duplicate: False makes a second document instead of replacing the first.
 
         Raises:
-            ConfigError: a name that the server would refuse, or none.
+            ConfigError: a name or a search that the server would refuse, or no name.
             SourceError: the file cannot be read, or changes while it is sent.
             BadRequestError: a type or size that the server does not take.
             OutcomeUnknownError: no answer came; look for the name before sending it again.
@@ -129,7 +134,7 @@ class Documents:
             doc_form=_form(dataset_id, doc_form),
             doc_language=doc_language,
             process_rule=_rule(dataset_id, process_rule),
-            retrieval_model=retrieval_model,
+            retrieval_model=checked(retrieval_model) if retrieval_model else UNSET,
             duplicate=duplicate,
         )
         return await self._send(
@@ -187,6 +192,7 @@ class Documents:
             name: what the document will be called; else the file's name.
 
         Raises:
+            ConfigError: a name that the server would refuse, or none.
             BadRequestError: it is not available: still being indexed, failed, disabled, archived.
             NotFoundError: none of this id.
             TooLargeError: it is larger than the server takes.
@@ -256,7 +262,12 @@ class Documents:
     ) -> Pager[Document]:
         """Go through all documents, the newest first. One request per 100."""
         page = partial(self._numbered, dataset_id, keyword, status)
-        return Pager(page, lambda document: document.id)
+        # Servers before 1.11 do not know the filter and list everything.
+        return Pager(
+            page,
+            lambda document: document.id,
+            lambda document: not status or document.display_status == status,
+        )
 
     async def delete(self, dataset_id: Dataset | str, document_id: str) -> None:
         """Delete a document, whatever its state; its chunks vanish a little later. One request.
@@ -301,7 +312,7 @@ class Documents:
             NotFoundError: one of them was deleted.
         """
         ids = [_id_of(document) for document in documents]
-        return await until_final(self, dataset_id, ids, timeout, stall_after)
+        return await until_final(self, dataset_id, ids, timeout, stall_after, self._times)
 
     async def enable(self, dataset_id: Dataset | str, document_ids: Sequence[str]) -> None:
         """Let documents be found again. One request; since 1.8.
@@ -356,7 +367,7 @@ class Documents:
         """Fetch the files of 1 to 100 documents as a zip, in memory. One request; since 1.16.
 
         Raises:
-            ConfigError: no ids, or over 100.
+            ConfigError: no ids, over 100, or one that is none.
             NotFoundError: one of them does not exist, or was no file.
         """
         some(document_ids, "document_ids")
@@ -365,7 +376,9 @@ class Documents:
                 f"document_ids names {len(document_ids)} documents.",
                 hint=f"The server zips at most {MAX_ZIP} at a time.",
             )
-        request = DocumentIds(document_ids=list(document_ids))
+        request = DocumentIds(
+            document_ids=[checked_id(id_, "document_ids") for id_ in document_ids]
+        )
         slots = {"dataset_id": dataset_id_of(dataset_id)}
         return await self._send(catalog.DOWNLOAD_ZIP(request, **slots))
 
@@ -394,11 +407,7 @@ class Documents:
         status: DisplayStatus | str | Unset,
         number: int,
     ) -> Page[Document]:
-        page = await self.list(dataset_id, page=number, limit=PAGE, keyword=keyword, status=status)
-        if not status:
-            return page
-        # Servers before 1.11 do not know the filter and list everything.
-        return evolve(page, data=[row for row in page.data if row.display_status == status])
+        return await self.list(dataset_id, page=number, limit=PAGE, keyword=keyword, status=status)
 
 
 def _in(dataset: Dataset | str, document_id: str) -> dict[str, str]:
@@ -437,3 +446,15 @@ def _rule(dataset: Dataset | str, given: ProcessRule | Unset) -> ProcessRule | U
     if given or not isinstance(dataset, Dataset) or dataset.document_count:
         return given
     return ProcessRule.automatic()
+
+
+def _text_rule(dataset: Dataset | str, given: ProcessRule | Unset) -> ProcessRule | Unset:
+    """Up to 1.8 a text never takes the rule of the dataset (recording 126)."""
+    rule = _rule(dataset, given)
+    # Since 1.11 every dataset tells whether its API is on (fields.json).
+    if not rule and isinstance(dataset, Dataset) and dataset.enable_api is None:
+        raise ConfigError(
+            f"process_rule is missing, and {dataset.name!r} has documents already.",
+            hint="Servers before 1.11 do not apply its rule to a text: pass the rule.",
+        )
+    return rule

@@ -71,6 +71,7 @@ class Metadata:
         """Give a field another name. One request.
 
         Raises:
+            ConfigError: a name that the server does not take.
             BadRequestError: the name is taken, also when it is the field's own.
             ProtocolError: up to 1.12 an unknown id is answered with a field of nulls.
         """
@@ -119,6 +120,7 @@ class Metadata:
         """
         some(documents, "documents")
         for document in documents:
+            checked_id(document.document_id, "document_id")
             for value in document.metadata_list:
                 _check(value)
         operation = [evolve(document, partial_update=partial_update) for document in documents]

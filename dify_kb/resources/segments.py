@@ -63,7 +63,7 @@ class Segments:
         return answer.data
 
     async def get(self, dataset_id: Dataset | str, document_id: str, segment_id: str) -> Segment:
-        """Fetch one chunk. One request; since 1.8. Up to 1.12 the document is not compared.
+        """Fetch one chunk. One request. Up to 1.12 the document is not compared.
 
         Raises:
             NotFoundError: no such chunk.
@@ -87,7 +87,12 @@ class Segments:
             limit: rows, at most 100.
             keyword: a part of the content, in any case.
             status: only chunks of one of these.
+
+        Raises:
+            ConfigError: `status` is a single text.
         """
+        if status:
+            some(status, "status")
         request = ListSegments(
             page=page,
             limit=min(limit, PAGE),

@@ -59,6 +59,7 @@ class Tags:
         """Give a tag another name. One request.
 
         Raises:
+            ConfigError: a name that the server does not take.
             BadRequestError: the name is taken, also when it is the tag's own.
             NotFoundError: no such tag.
         """

@@ -60,6 +60,7 @@ class Sender:
             KnowledgeError: what the last attempt met.
         """
         attempt = 0
+        moved = False
         version = self.seen.version
         while True:
             attempt += 1
@@ -71,10 +72,10 @@ class Sender:
                     reply = await self.session.attempt(call, self.policy.timeout, version)
                 value = self._deciphered(call, reply)
             except KnowledgeError as error:
-                if isinstance(error, ApiError) and call.route(self.seen.version) != call.route(
-                    version
-                ):
-                    continue  # the refusal told the version, and that has it elsewhere
+                if not moved and self._elsewhere(call, version, error):
+                    moved = True
+                    self._tell(call, attempt, started, error, retry.Again(0.0))
+                    continue
                 again = retry.decide(
                     call.endpoint.repeat, attempt, error, self.policy.retry, self.random
                 )
@@ -100,13 +101,25 @@ class Sender:
         """
         reader = EventReader()
         replies = self.session.stream(call, self.policy.timeout, self._asked(call))
-        async with self.pace, aclosing(replies):
-            async for reply in replies:
+        async with aclosing(replies):
+            # The turn ends with the first piece: who follows the events makes other calls.
+            async with self.pace:
+                reply = await anext(replies, None)
+            while reply is not None:
                 if reply.headers.get("content-type", "").startswith(EVENTS) and reply.status < 300:  # noqa: PLR2004
                     for event in reader.feed(reply.body):
                         yield event
                 else:
                     yield self._deciphered(call, reply)
+                reply = await anext(replies, None)
+
+    def _elsewhere(self, call: Call[Any], asked: str | None, error: KnowledgeError) -> bool:
+        """Tell whether there was no such route, and the version now known has it elsewhere."""
+        return (
+            isinstance(error, ApiError)
+            and error.status in {404, 405}
+            and call.route(self.seen.version) != call.route(asked)
+        )
 
     def _asked(self, call: Call[Any]) -> str | None:
         """Tell the version that the call is made for, and warn of what it does there."""

@@ -112,7 +112,7 @@ class Session:
                     return
                 async for piece in response.content.iter_any():
                     yield self._reply(response, piece)
-        except TimeoutError as error:
+        except aiohttp.SocketTimeoutError as error:
             raise RequestTimeoutError(
                 f"{call.endpoint.name}: nothing came for {allowed.answer:g} s.",
                 endpoint=call.endpoint.name,

@@ -112,7 +112,7 @@ LIST_DOCUMENTS = Endpoint(
 )  # fmt: skip
 GET_DOCUMENT = Endpoint(
     "documents.get", "GET", _DOCUMENT,
-    takes=GetDocument, where=Where.QUERY, returns=DocumentDetail, repeat=Repeat.SAFE,
+    takes=GetDocument, where=Where.QUERY, returns=DocumentDetail, repeat=Repeat.SAFE, since="1.8",
 )  # fmt: skip
 DELETE_DOCUMENT = Endpoint(
     "documents.delete", "DELETE", _DOCUMENT,
@@ -158,7 +158,7 @@ LIST_SEGMENTS = Endpoint(
 )  # fmt: skip
 GET_SEGMENT = Endpoint(
     "segments.get", "GET", _SEGMENTS + "/{segment_id}",
-    takes=NOTHING, where=Where.NOWHERE, returns=SegmentAnswer, repeat=Repeat.SAFE, since="1.8",
+    takes=NOTHING, where=Where.NOWHERE, returns=SegmentAnswer, repeat=Repeat.SAFE,
 )  # fmt: skip
 UPDATE_SEGMENT = Endpoint(
     "segments.update", "POST", _SEGMENTS + "/{segment_id}",

@@ -19,7 +19,7 @@ import cattrs
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from dify_kb.errors import ConfigError
-from dify_kb.models import UNSET, File, OpenEnum
+from dify_kb.models import UNSET, File, FilterValue, MetadataScalar, OpenEnum
 
 T = TypeVar("T")
 
@@ -125,6 +125,18 @@ def _mapping(value: object, _: object) -> Mapping[str, object]:
     return cast("Mapping[str, object]", value)
 
 
+def _scalar(value: object, _: object) -> object:
+    if not isinstance(value, str | int | float | None):
+        raise TypeError(f"expected text, a number or null, got {type(value).__name__}")
+    return value
+
+
+def _filter_value(value: object, _: object) -> object:
+    if isinstance(value, list | tuple):
+        return tuple(_text(item, str) for item in value)
+    return _scalar(value, _)
+
+
 def _time(value: object, _: object) -> datetime:
     if isinstance(value, str) and "-" in value[1:]:
         time = datetime.fromisoformat(value)
@@ -215,6 +227,8 @@ def _make() -> cattrs.Converter:
         converter.register_structure_hook(shape, read)
     converter.register_structure_hook_func(lambda shape: shape is object, lambda value, _: value)
     converter.register_structure_hook_func(lambda s: s == Mapping[str, object], _mapping)
+    converter.register_structure_hook_func(lambda s: s == MetadataScalar, _scalar)
+    converter.register_structure_hook_func(lambda s: s == FilterValue, _filter_value)
     converter.register_structure_hook_factory(_is_list, _reader_of_list)
     converter.register_structure_hook_factory(_may_be_unset, _reader_of_optional)
     converter.register_structure_hook_factory(lambda shape: attrs.has(_origin(shape)), _reader)

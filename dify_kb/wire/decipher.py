@@ -66,7 +66,7 @@ _BY_STATUS: Mapping[int, tuple[type[ApiError], str]] = {
     429: (RateLimitedError, "Wait, then try again with fewer requests at once."),
 }
 
-# Dify tells these 403s and 400s apart by their words only (measured with billing on; recordings 187 to 196).
+# Dify tells these apart by their words only (measured, with billing switched on).
 _BY_MESSAGE: tuple[tuple[int, str, type[ApiError], str], ...] = (
     (
         403,
@@ -123,7 +123,7 @@ def decipher(call: Call[R], reply: Reply) -> R:
     if returns is NoneType:
         # A delete answers 204, or 200 with the body `204`, `200` or an object (measured).
         return cast("R", None)
-    if returns is bytes:
+    if returns is bytes and not _is_html(reply):
         return cast("R", reply.body)
     if returns is Event:
         reply = evolve(reply, body=b'{"event": "", "data": %s}' % (reply.body or b"null"))
@@ -143,6 +143,7 @@ def _not_dify(endpoint: str, reply: Reply, why: str) -> ProtocolError:
         what, hint = "an empty body", "Look at what stands between this client and the server."
     else:
         what, hint = f"an unexpected body: {why}", "Is the server a Dify, and of a known version?"
+        hint = bug(endpoint, reply.headers.get("x-version"), reply.status) or hint
     return ProtocolError(
         f"{endpoint}: the server answered {reply.status} with {what}.",
         endpoint=endpoint,
@@ -157,10 +158,10 @@ def _refusal(operation: Endpoint[Any, Any], reply: Reply) -> ApiError:
     code, message = _words(reply)
     version = reply.headers.get("x-version")
     kind, hint = _kind(endpoint, reply, message)
-    missing = operation.missing_in(version) if reply.status in {404, 405} else None
+    missing = operation.missing_in(version) if _no_route(reply) else None
     if missing:
         kind, hint = NotFoundError, f"Dify {version} does not have this operation: {missing}."
-    hint = bug(endpoint, version, reply.status) or hint
+    hint = bug(endpoint, version, reply.status, message) or hint
     said = ": ".join(part for part in (code, message) if part) or "no reason given"
     return kind(
         f"{endpoint}: the server answered {reply.status} ({said}"
@@ -198,7 +199,7 @@ def _kind(endpoint: str, reply: Reply, message: str) -> tuple[type[ApiError], st
 
 
 def _words(reply: Reply) -> tuple[str, str]:
-    """Take code and message out of every envelope that servers and proxies send (§2.1)."""
+    """Take code and message out of every envelope that servers and proxies send."""
     if _is_html(reply):
         return "", _page(reply.body)
     try:
@@ -243,6 +244,11 @@ def _date(text: str) -> datetime | None:
 def _is_html(reply: Reply) -> bool:
     kind = reply.headers.get("content-type", "")
     return "html" in kind or reply.body[:200].lstrip().lower().startswith((b"<!doctype", b"<html"))
+
+
+def _no_route(reply: Reply) -> bool:
+    """A missing thing is a 404 in JSON, a missing route one in HTML (findings.md §2.1)."""
+    return reply.status == 405 or (reply.status == 404 and _is_html(reply))  # noqa: PLR2004
 
 
 def _is_json(body: bytes) -> bool:

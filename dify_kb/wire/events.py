@@ -41,7 +41,7 @@ def _event(block: bytes) -> Event | None:
             data.append(value)
     try:
         content = json.loads("\n".join(data))
-    except ValueError:
+    except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
         return None

@@ -21,11 +21,15 @@ def before(version: str | None, than: str) -> bool:
 
 @frozen
 class Bug:
-    """An answer of some versions that does not mean what it says, and what to do about it."""
+    """An answer of some versions that does not mean what it says, and what to do about it.
+
+    `words` tell it from a true refusal of the same status.
+    """
 
     endpoints: frozenset[str]
     versions: frozenset[str]
     status: int
+    words: str
     help: str
 
 
@@ -34,6 +38,7 @@ BUGS = (
         frozenset({"tags.create", "tags.update", "tags.list"}),
         frozenset({"1.12.0", "1.12.1"}),
         400,
+        "binding_count",
         "This version refuses its own answer (recordings 820 to 830): the tag was made or renamed"
         " all the same. datasets.list and tags.list_for_dataset show it; upgrade to list tags.",
     ),
@@ -41,14 +46,23 @@ BUGS = (
         frozenset({"datasets.list"}),
         frozenset({"1.12.0", "1.12.1"}),
         400,
+        "tag_ids",
         "This version refuses every tag_ids (recording 847); datasets.iter filters here instead.",
     ),
     Bug(
         frozenset({"child_chunks.update", "child_chunks.delete"}),
         frozenset({"1.8.1"}),
         404,
+        "",
         "This version never finds a child chunk to change or delete; update or delete its segment,"
         " or upgrade.",
+    ),
+    Bug(
+        frozenset({"metadata.update"}),
+        frozenset({"1.4.3", "1.8.1", "1.12.0", "1.12.1"}),
+        200,
+        "",
+        "There is no field of this id: this version answers its rename with nulls (recording 660).",
     ),
 )
 
@@ -59,13 +73,16 @@ HANGING = frozenset({"1.12.0", "1.12.1"})
 _UPDATES = frozenset({"documents.update_by_text", "documents.update_by_file"})
 
 
-def bug(endpoint: str, version: str | None, status: int) -> str | None:
+def bug(endpoint: str, version: str | None, status: int, message: str = "") -> str | None:
     """Give the help for an answer that is a bug of this version."""
     return next(
         (
             known.help
             for known in BUGS
-            if endpoint in known.endpoints and version in known.versions and status == known.status
+            if endpoint in known.endpoints
+            and version in known.versions
+            and status == known.status
+            and known.words in message
         ),
         None,
     )

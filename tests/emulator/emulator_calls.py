@@ -101,9 +101,13 @@ class Calls:
 
 @asynccontextmanager
 async def serving(
-    path: Path | None = None, *, settings: Settings | None = None, clock: Clock | None = None
+    path: Path | None = None,
+    *,
+    version: str = "1.16",
+    settings: Settings | None = None,
+    clock: Clock | None = None,
 ) -> AsyncIterator[Calls]:
-    with Emulator(path, settings=settings, clock=clock) as emulator:
+    with Emulator(path, version=version, settings=settings, clock=clock) as emulator:
         headers = {"Authorization": f"Bearer {emulator.api_key}"}
         async with aiohttp.ClientSession(headers=headers) as session:
             yield Calls(emulator, session)

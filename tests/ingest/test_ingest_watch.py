@@ -110,10 +110,10 @@ async def test_a_document_that_stands_still_is_stalled_while_others_move() -> No
 
 
 async def test_a_long_document_is_not_stalled_while_its_segments_grow() -> None:
-    pictures = [[row(1, "indexing"), row(number, "completed")] for number in range(2, 300)]
-    server = Server(*pictures, [row(1, "completed")], segments=list(range(500)))
+    pictures = [[row(1, "indexing"), row(number, "completed")] for number in range(2, 600)]
+    server = Server(*pictures, [row(1, "completed")], segments=list(range(1000)))
 
-    results = await watched(server, sent(1), stall_after=0.02)
+    results = await watched(server, sent(1), stall_after=0.3)
 
     assert [result.outcome for result in results] == [Outcome.ADDED]
     assert "documents.indexing_status" in server.asked

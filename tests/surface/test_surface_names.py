@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import ast
 import builtins
 import inspect
 import subprocess
 import sys
+import textwrap
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 
 import dify_kb
 from dify_kb import errors, resources
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 CLASSES = sorted(
     {value for name in dify_kb.__all__ if inspect.isclass(value := getattr(dify_kb, name))}
@@ -36,6 +39,74 @@ def public_methods(kind: type) -> Iterator[tuple[str, object]]:
         inner = value.__func__ if isinstance(value, classmethod | staticmethod) else value
         if not name.startswith("_") and (inspect.isfunction(inner) or isinstance(inner, property)):
             yield name, inner
+
+
+RESOURCES = sorted(resources.__all__)
+LOCAL_CHECKS = {"length", "some", "checked", "opened", "ConfigError"}
+"""What a method calls that refuses an argument before anything is sent."""
+
+
+def resource_methods() -> Iterator[tuple[str, Callable[..., object]]]:
+    for noun in RESOURCES:
+        kind = getattr(resources, noun)
+        if not any(attribute.name == "_send" for attribute in attrs.fields(kind)):
+            continue  # what goes through a list says what it costs in its class
+        for name, value in public_methods(kind):
+            if inspect.isfunction(value) and noun != "Events":
+                yield f"{noun}.{name}", value
+
+
+METHODS = dict(resource_methods())
+
+
+def calls_in(function: Callable[..., object]) -> set[str]:
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    return {
+        node.func.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_says_what_it_costs(name: str) -> None:
+    """Nobody should have to read the source to know how many requests a line makes."""
+    documented = inspect.getdoc(METHODS[name]) or ""
+
+    assert "request" in documented.lower() or "Costs" in documented
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_names_what_it_refuses_itself(name: str) -> None:
+    """What is raised before anything is sent cannot be looked up in the API's documentation."""
+    documented = inspect.getdoc(METHODS[name]) or ""
+
+    if calls_in(METHODS[name]) & LOCAL_CHECKS:
+        assert "ConfigError:" in documented.partition("Raises:")[2]
+
+
+def test_most_methods_name_what_servers_refuse() -> None:
+    """Lists aside, every operation has a way to fail that a caller may want to catch."""
+    silent = {
+        name
+        for name, method in METHODS.items()
+        if inspect.iscoroutinefunction(method) and "Raises:" not in (inspect.getdoc(method) or "")
+    }
+
+    assert silent <= {
+        "ChildChunks.list",
+        "Datasets.find",
+        "Datasets.list",
+        "Metadata.built_in_fields",
+        "Metadata.delete",
+        "Metadata.disable_built_in",
+        "Metadata.enable_built_in",
+        "Metadata.list",
+        "Pipeline.datasource_plugins",
+        "Segments.list",
+        "Tags.list",
+        "Tags.list_for_dataset",
+    }
 
 
 def test_public_names_exist() -> None:
@@ -70,7 +141,7 @@ def test_a_public_method_has_no_open_signature(kind: type) -> None:
         for name, value in public_methods(kind)
         if inspect.isfunction(value)
         and any(
-            parameter.kind in {parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL}
+            parameter.kind is parameter.VAR_KEYWORD
             for parameter in inspect.signature(value).parameters.values()
         )
     ]

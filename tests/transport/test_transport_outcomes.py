@@ -319,6 +319,23 @@ async def test_a_page_in_place_of_an_answer_is_no_unknown_outcome(server: Server
             await kb.datasets.create("Handbook")
 
 
+@pytest.mark.parametrize("lost", [aiohttp.ConnectionTimeoutError(), REFUSED])
+async def test_a_run_whose_server_was_not_reached_was_not_started(
+    server: Server, lost: Exception
+) -> None:
+    """A connection that was never made is no silence of a run: it can be started again."""
+    server.post(f"{ONE}/pipeline/run", exception=lost)
+
+    async with client() as kb:
+        events = kb.pipeline.run(
+            D1, start_node_id="1", datasource_type="local_file", datasource_info_list=[]
+        )
+        with pytest.raises(dify_kb.ConnectError) as raised:
+            _ = [event async for event in events]
+
+    assert not raised.value.delivered
+
+
 # --- later
 
 

@@ -436,7 +436,7 @@ def test_json_of_something_else_names_the_field() -> None:
     with pytest.raises(ProtocolError, match=r"required field missing @ \$\.data\[0\]\.id"):
         decipher(call, reply(200, {"data": [{}], "total": 1, "page": 1, "limit": 20}))
 
-    assert catalog.LIST_DATASETS.returns is Page[Dataset]
+    assert catalog.LIST_DATASETS.returns == Page[Dataset]
 
 
 @pytest.mark.parametrize("status", [200, 400, 500])

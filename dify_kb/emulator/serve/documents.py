@@ -6,7 +6,7 @@ import attrs
 
 from dify_kb.emulator import views
 from dify_kb.emulator.context import Context, nothing, serves
-from dify_kb.emulator.intake import Upload, take_in
+from dify_kb.emulator.intake import take_in
 from dify_kb.emulator.payload import Field, Payload, text
 from dify_kb.emulator.refused import RefusedError, not_found
 from dify_kb.models import (
@@ -23,7 +23,7 @@ from dify_kb.models import (
 from dify_kb.wire import catalog, codec
 
 from .fields import PAGING, bounds, page_of
-from .forms import MAX_NAME, extension, read_file, read_text
+from .forms import file_upload, read_file, read_text, text_upload
 
 _LIST = Payload("DocumentListQuery", PAGING | {"keyword": Field(text()), "status": Field(text())})
 
@@ -40,7 +40,7 @@ _SHOWN: Final = {
 
 
 def _read_list(context: Context, raw: object) -> ListDocuments:
-    return codec.decode(ListDocuments, _LIST.read(raw, context.profile.pydantic))
+    return codec.decode(ListDocuments, _LIST.read(raw, context.profile))
 
 
 def _read_get(_: Context, raw: object) -> GetDocument:
@@ -50,35 +50,13 @@ def _read_get(_: Context, raw: object) -> GetDocument:
 @serves(catalog.CREATE_DOCUMENT_BY_TEXT, read_text)
 def create_by_text(context: Context, body: CreateByText) -> DocumentCreated:
     """Make a document of a text, or replace the one of its name."""
-    upload = Upload(
-        name=body.name[:MAX_NAME],
-        content=body.text.encode(errors="surrogatepass"),
-        # Counted in characters, unlike a file's.
-        size=len(body.text),
-        extension="txt",
-        mime_type="text/plain",
-    )
-    return take_in(context, upload, body)
+    return take_in(context, text_upload(body.name, body.text), body)
 
 
 @serves(catalog.CREATE_DOCUMENT_BY_FILE, read_file)
 def create_by_file(context: Context, body: CreateByFile) -> DocumentCreated:
     """Make a document of a file, or replace the one of its name."""
-    name, content = body.file.name, body.file.content
-    suffix = extension(name)
-    if len(name) > MAX_NAME:
-        # Cut at the first dot, so that v1.aaa….txt becomes v1.txt (findings.md §11.3).
-        name = f"{name.split('.')[0][:MAX_NAME]}.{suffix}"
-    if not isinstance(content, bytes):
-        raise TypeError("a form holds its files as bytes")
-    upload = Upload(
-        name=name,
-        content=content,
-        size=body.file.size,
-        extension=suffix,
-        mime_type=context.notes.mime_type,
-        replaces=body.duplicate is not False,
-    )
+    upload = file_upload(context, body.file, replaces=body.duplicate is not False)
     return take_in(context, upload, body)
 
 
@@ -86,8 +64,9 @@ def create_by_file(context: Context, body: CreateByFile) -> DocumentCreated:
 def list_(context: Context, query: ListDocuments) -> Page[Document]:
     """List documents, the newest first (findings.md §4)."""
     offset, size = bounds(query.page, query.limit)
+    status = (query.status or "") if context.profile.status_filter else ""
     rows, total = context.store.documents.page(
-        context.dataset.id, query.keyword or "", query.status or "", offset, size
+        context.dataset.id, query.keyword or "", status, offset, size
     )
     documents = [views.document(context.store, context.profile, row) for row in rows]
     return page_of(documents, total, query.page, query.limit)
@@ -103,6 +82,8 @@ def get(context: Context, query: GetDocument) -> DocumentDetail:
     if row is None:
         raise not_found("Document not found.")
     context.notes.only = _SHOWN[metadata]
+    if context.profile.float_created:
+        context.notes.floats = frozenset({"created_at"})
     return views.detail(context.store, row)
 
 

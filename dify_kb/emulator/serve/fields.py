@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from dify_kb.emulator.payload import (
+    Before,
     Field,
+    Problems,
     anything,
     flag,
     integer,
@@ -15,14 +17,22 @@ from dify_kb.emulator.payload import (
     text,
     words,
 )
+from dify_kb.emulator.profiles import Profile, Wording
 from dify_kb.emulator.refused import RefusedError, invalid_param
-from dify_kb.models import UNSET, Page, SearchMethod, Unset
-
-NO_MODEL: Final = "Default model not found for text-embedding"
+from dify_kb.models import UNSET, Page, Unset
 
 TECHNIQUE: Final = words(["high_quality", "economy"])
 
-PAGING: Final = {"page": Field(integer), "limit": Field(integer)}
+
+def _lenient(value: object, _where: tuple[str, ...], _problems: Problems) -> object:
+    """Take a number, or the default: what servers before 1.11 do (findings.md §4.2)."""
+    try:
+        return int(str(value))
+    except ValueError:
+        return None
+
+
+PAGING: Final = {name: Field(integer, before=Before(check=_lenient)) for name in ("page", "limit")}
 
 _LARGEST_PAGE: Final = 100
 _DEFAULT_PAGE: Final = 20
@@ -55,9 +65,16 @@ PROCESS_RULE: Final = record(
     }
 )
 
+
+def _stored_method(value: object, where: tuple[str, ...], problems: Problems) -> object:
+    """Check a search method by what this version may store (findings.md §3.5)."""
+    kind = "enum" if problems.profile.wording is Wording.PYDANTIC else "literal_error"
+    return words(problems.profile.stored_methods, kind)(value, where, problems)
+
+
 RETRIEVAL_MODEL: Final = record(
     {
-        "search_method": Field(words([*SearchMethod], "enum"), required=True),
+        "search_method": Field(_stored_method, required=True),
         "reranking_enable": Field(flag, required=True),
         "reranking_model": Field(
             record(
@@ -94,7 +111,12 @@ def require_no_model(provider: str | Unset, model: str | Unset) -> None:
         raise invalid_param(f"Provider {provider} does not exist.")
 
 
-def require_economy(technique: str | None, code: str = "invalid_param") -> None:
+def no_model(profile: Profile) -> str:
+    """Say that there is no default model, as this version does."""
+    return f"Default model not found for {profile.no_model}"
+
+
+def require_economy(profile: Profile, technique: str | None, code: str = "invalid_param") -> None:
     """Refuse what needs an embedding model."""
     if technique == "high_quality":
-        raise RefusedError(400, code, NO_MODEL)
+        raise RefusedError(400, code, no_model(profile))

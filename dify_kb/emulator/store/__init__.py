@@ -2,22 +2,49 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from typing import TYPE_CHECKING
 
 from dify_kb.corpus import Index
 
+from .child_chunks import ChildChunks
 from .database import Database
 from .datasets import Datasets
 from .documents import Documents
-from .rows import Counts, DatasetRow, DocumentRow, RuleRow, SegmentRow
+from .metadata import Metadata
+from .pipeline_files import PipelineFiles
+from .rows import (
+    ChildChunkRow,
+    Counts,
+    DatasetRow,
+    DocumentRow,
+    MetadataRow,
+    PipelineFileRow,
+    RuleRow,
+    SegmentRow,
+    TagRow,
+)
 from .segments import Segments
+from .tags import Tags
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-__all__ = ["Counts", "DatasetRow", "DocumentRow", "RuleRow", "SegmentRow", "Store"]
+__all__ = [
+    "ChildChunkRow",
+    "Counts",
+    "DatasetRow",
+    "DocumentRow",
+    "MetadataRow",
+    "PipelineFileRow",
+    "RuleRow",
+    "SegmentRow",
+    "Store",
+    "TagRow",
+]
 
 
 class Store:
@@ -31,9 +58,15 @@ class Store:
         self.datasets = Datasets(self._database)
         self.documents = Documents(self._database)
         self.segments = Segments(self._database)
+        self.child_chunks = ChildChunks(self._database)
+        self.metadata = Metadata(self._database)
+        self.tags = Tags(self._database)
+        self.pipeline_files = PipelineFiles(self._database)
         self.index = Index(self._database.connection)
         self.account = self._remembered("account")
         """The id of the workspace's owner, as whom the server acts."""
+        self.secret = self._remembered("secret")
+        """What links to files are signed with."""
 
     def transaction(self) -> AbstractContextManager[None]:
         """Do all of it or nothing, and let nobody else in meanwhile."""
@@ -50,6 +83,37 @@ class Store:
         with self.transaction():
             self.index.remove(document_id)
             self.segments.delete_of(document_id)
+
+    def add_segments(self, rows: Sequence[SegmentRow]) -> None:
+        """Add chunks that are found at once."""
+        with self.transaction():
+            self.segments.add(rows)
+            self.index.add(_indexed(row) for row in rows)
+
+    def change_segment(self, segment_id: str, **changes: object) -> SegmentRow | None:
+        """Change columns of a chunk, and whether and by what it is found."""
+        with self.transaction():
+            self.segments.update(segment_id, **changes)
+            row = self.segments.get(segment_id)
+            if row is None or not row.enabled:
+                self.index.remove_segments([segment_id])
+            else:
+                self.index.add([_indexed(row)])
+        return row
+
+    def delete_segment(self, segment_id: str) -> None:
+        """Delete a chunk."""
+        with self.transaction():
+            self.index.remove_segments([segment_id])
+            self.segments.delete(segment_id)
+
+    def switch_segments(self, document_id: str, *, enabled: bool, now: float) -> None:
+        """Enable or disable all chunks of a document, as its own switch does (§7.3)."""
+        with self.transaction():
+            self.segments.enable_of(document_id, enabled, now)
+            self.index.remove(document_id)
+            if enabled:
+                self.index.add(_indexed(row) for row in self.segments.of(document_id))
 
     def delete_dataset(self, dataset_id: str) -> bool:
         """Delete a dataset and all that hangs on it; tell whether there was one."""
@@ -68,3 +132,10 @@ class Store:
             "INSERT OR IGNORE INTO settings VALUES (?, ?)", (name, str(uuid.uuid4()))
         )
         return str(self._database.value("SELECT value FROM settings WHERE name = ?", (name,)))
+
+
+def _indexed(row: SegmentRow) -> tuple[str, str, str, str]:
+    """Tell what a chunk is found by: its words, and keywords that are not among them."""
+    folded = row.content.casefold()
+    more = [word for word in json.loads(row.keywords or "[]") if word.casefold() not in folded]
+    return row.id, row.dataset_id, row.document_id, " ".join([row.content, *more])

@@ -129,6 +129,7 @@ def _prepare(connection: sqlite3.Connection, path: Path | None) -> None:
         )
     # The case of names counts in a keyword, as in PostgreSQL's LIKE (findings.md §4.5).
     connection.execute("PRAGMA case_sensitive_like = ON")
+    connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
     if empty:

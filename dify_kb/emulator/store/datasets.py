@@ -1,11 +1,15 @@
 from __future__ import annotations
 
-import sqlite3
+import json
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 
 from .database import Database, columns
 from .rows import Counts, DatasetRow, RuleRow
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _COLUMNS = columns(DatasetRow)
 _RULE_COLUMNS = columns(RuleRow)
@@ -19,11 +23,16 @@ class Datasets:
 
     def add(self, row: DatasetRow) -> bool:
         """Add one; False when the name is taken."""
-        try:
+        with self.database.transaction():
+            if self.named(row.name):
+                return False
             self.database.insert("datasets", [row])
-        except sqlite3.IntegrityError:
-            return False
-        return True
+            return True
+
+    def named(self, name: str) -> list[str]:
+        """Tell the ids of those with exactly this name; old servers let it happen twice."""
+        rows = self.database.rows("SELECT id FROM datasets WHERE name = ?", (name,))
+        return [dataset_id for (dataset_id,) in rows]
 
     def get(self, dataset_id: str) -> DatasetRow | None:
         """Find one."""
@@ -31,16 +40,21 @@ class Datasets:
         rows = self.database.rows(sql, (dataset_id,))
         return DatasetRow(*rows[0]) if rows else None
 
-    def page(self, keyword: str, offset: int, size: int) -> tuple[list[DatasetRow], int]:
+    def page(
+        self, keyword: str, offset: int, size: int, within: Sequence[str] | None = None
+    ) -> tuple[list[DatasetRow], int]:
         """Find those whose name has the keyword in any case, the newest first; and count them."""
-        where = "instr(folded(name), folded(?)) > 0"
+        where, values = "instr(folded(name), folded(?)) > 0", [keyword]
+        if within is not None:
+            where += " AND id IN (SELECT value FROM json_each(?))"
+            values.append(json.dumps([*within]))
         rows = self.database.rows(
             f"SELECT {_COLUMNS} FROM datasets WHERE {where}"  # noqa: S608 -- own names
             " ORDER BY CAST(created_at AS INTEGER) DESC, number DESC LIMIT ? OFFSET ?",
-            (keyword, size, offset),
+            (*values, size, offset),
         )
         sql = f"SELECT count(*) FROM datasets WHERE {where}"  # noqa: S608 -- own names
-        return [DatasetRow(*row) for row in rows], self.database.value(sql, (keyword,))
+        return [DatasetRow(*row) for row in rows], self.database.value(sql, values)
 
     def counts(self, dataset_id: str) -> Counts:
         """Count what a dataset holds; one scan of an index."""

@@ -84,6 +84,10 @@ class Documents:
         sql = f"SELECT id FROM documents WHERE dataset_id = ? AND {_AVAILABLE}"  # noqa: S608 -- own names
         return [document_id for (document_id,) in self.database.rows(sql, (dataset_id,))]
 
+    def searched(self, dataset_id: str) -> list[DocumentRow]:
+        """Find those that a search looks at."""
+        return self._all(f"dataset_id = ? AND {_AVAILABLE}", dataset_id)
+
     def unfinished(self) -> list[str]:
         """Tell the ids of those that are not indexed yet, in the order of their creation."""
         rows = self.database.rows(
@@ -95,6 +99,10 @@ class Documents:
     def update(self, document_id: str, **changes: object) -> bool:
         """Change columns; tell whether there is such a document still."""
         return self.database.update("documents", document_id, changes)
+
+    def of_file(self, file_id: str) -> DocumentRow | None:
+        """Find the one that has a file."""
+        return self._one("file_id = ?", file_id)
 
     def content(self, document_id: str) -> bytes | None:
         """Read the file of one."""

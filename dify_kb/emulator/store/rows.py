@@ -7,7 +7,7 @@ from attrs import frozen
 
 @frozen
 class DatasetRow:
-    """A knowledge base. `retrieval_model` is JSON."""
+    """A knowledge base. `retrieval_model` is JSON, `members` a JSON list of ids."""
 
     id: str
     name: str
@@ -19,6 +19,12 @@ class DatasetRow:
     retrieval_model: str | None
     created_at: float
     updated_at: float
+    built_in: int = 0
+    """Whether its documents get the built-in metadata fields."""
+
+    pipeline_id: str | None = None
+
+    members: str = "[]"
 
 
 @frozen
@@ -65,11 +71,16 @@ class DocumentRow:
     enabled: int = 1
     disabled_at: float | None = None
     archived: int = 0
+    doc_metadata: str | None = None
+    """Values by the names of fields, as JSON."""
+
+    locked_until: float = 0.0
+    """When its status may be changed again."""
 
 
 @frozen
 class SegmentRow:
-    """A chunk. `keywords` is a JSON list."""
+    """A chunk. `keywords` is a JSON list; `edited` says that somebody changed it by hand."""
 
     id: str
     dataset_id: str
@@ -83,6 +94,60 @@ class SegmentRow:
     created_at: float
     indexing_at: float | None = None
     completed_at: float | None = None
+    answer: str | None = None
+    enabled: int = 1
+    disabled_at: float | None = None
+    updated_at: float | None = None
+    edited: int = 0
+
+    @property
+    def word_count(self) -> int:
+        """The characters of the text, and of the answer if it is a question."""
+        return len(self.content) + len(self.answer or "")
+
+
+@frozen
+class ChildChunkRow:
+    """A piece of a chunk."""
+
+    id: str
+    segment_id: str
+    position: int
+    content: str
+    type: str
+    created_at: float
+    updated_at: float
+
+
+@frozen
+class MetadataRow:
+    """A metadata field of a dataset."""
+
+    id: str
+    dataset_id: str
+    type: str
+    name: str
+
+
+@frozen
+class TagRow:
+    """A tag of datasets."""
+
+    id: str
+    name: str
+
+
+@frozen
+class PipelineFileRow:
+    """A file that waits for a pipeline."""
+
+    id: str
+    name: str
+    size: int
+    extension: str
+    mime_type: str | None
+    created_at: float
+    content: bytes
 
 
 @frozen

@@ -5,17 +5,19 @@ from typing import Final
 APPLICATION_ID: Final = 0x6B62656D
 """`kbem`: marks a file as an emulator's database."""
 
-USER_VERSION: Final = 1
+USER_VERSION: Final = 2
 """Grows with every change of the tables."""
 
 SCHEMA: Final = """
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE datasets (
-    id TEXT NOT NULL UNIQUE, name TEXT NOT NULL UNIQUE, description TEXT, provider TEXT NOT NULL,
+    id TEXT NOT NULL UNIQUE, name TEXT NOT NULL, description TEXT, provider TEXT NOT NULL,
     permission TEXT NOT NULL, data_source_type TEXT, indexing_technique TEXT,
     retrieval_model TEXT, created_at REAL NOT NULL, updated_at REAL NOT NULL,
+    built_in INTEGER NOT NULL, pipeline_id TEXT, members TEXT NOT NULL,
     number INTEGER PRIMARY KEY AUTOINCREMENT
 );
+CREATE INDEX datasets_by_name ON datasets (name);
 CREATE TABLE process_rules (
     id TEXT NOT NULL UNIQUE, dataset_id TEXT NOT NULL, mode TEXT NOT NULL, rules TEXT NOT NULL,
     number INTEGER PRIMARY KEY AUTOINCREMENT
@@ -31,7 +33,8 @@ CREATE TABLE documents (
     indexing_status TEXT NOT NULL, processing_started_at REAL, parsing_completed_at REAL,
     splitting_completed_at REAL, completed_at REAL, indexing_latency REAL, stopped_at REAL,
     error TEXT, tokens INTEGER, word_count INTEGER, enabled INTEGER NOT NULL,
-    disabled_at REAL, archived INTEGER NOT NULL,
+    disabled_at REAL, archived INTEGER NOT NULL, doc_metadata TEXT,
+    locked_until REAL NOT NULL,
     number INTEGER PRIMARY KEY AUTOINCREMENT
 );
 CREATE INDEX documents_by_name ON documents (dataset_id, name, created_at, position);
@@ -47,9 +50,45 @@ CREATE TABLE segments (
     id TEXT NOT NULL UNIQUE, dataset_id TEXT NOT NULL, document_id TEXT NOT NULL,
     position INTEGER NOT NULL, content TEXT NOT NULL, keywords TEXT, index_node_id TEXT NOT NULL,
     index_node_hash TEXT NOT NULL, status TEXT NOT NULL, created_at REAL NOT NULL,
-    indexing_at REAL, completed_at REAL,
+    indexing_at REAL, completed_at REAL, answer TEXT, enabled INTEGER NOT NULL,
+    disabled_at REAL, updated_at REAL, edited INTEGER NOT NULL,
     number INTEGER PRIMARY KEY AUTOINCREMENT
 );
 CREATE INDEX segments_of_document ON segments (document_id, position);
 CREATE INDEX segments_of_dataset ON segments (dataset_id);
+CREATE TABLE child_chunks (
+    id TEXT NOT NULL UNIQUE, segment_id TEXT NOT NULL REFERENCES segments (id) ON DELETE CASCADE,
+    position INTEGER NOT NULL, content TEXT NOT NULL, type TEXT NOT NULL,
+    created_at REAL NOT NULL, updated_at REAL NOT NULL,
+    number INTEGER PRIMARY KEY AUTOINCREMENT
+);
+CREATE INDEX child_chunks_of_segment ON child_chunks (segment_id, position);
+CREATE TABLE metadata (
+    id TEXT NOT NULL UNIQUE, dataset_id TEXT NOT NULL REFERENCES datasets (id) ON DELETE CASCADE,
+    type TEXT NOT NULL, name TEXT NOT NULL,
+    number INTEGER PRIMARY KEY AUTOINCREMENT
+);
+CREATE INDEX metadata_of_dataset ON metadata (dataset_id);
+CREATE TABLE metadata_bindings (
+    document_id TEXT NOT NULL REFERENCES documents (id) ON DELETE CASCADE,
+    metadata_id TEXT NOT NULL,
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    UNIQUE (document_id, metadata_id)
+);
+CREATE INDEX metadata_bindings_of_field ON metadata_bindings (metadata_id);
+CREATE TABLE tags (
+    id TEXT NOT NULL UNIQUE, name TEXT NOT NULL UNIQUE,
+    number INTEGER PRIMARY KEY AUTOINCREMENT
+);
+CREATE TABLE tag_bindings (
+    dataset_id TEXT NOT NULL REFERENCES datasets (id) ON DELETE CASCADE,
+    tag_id TEXT NOT NULL,
+    PRIMARY KEY (dataset_id, tag_id)
+) WITHOUT ROWID;
+CREATE INDEX tag_bindings_of_tag ON tag_bindings (tag_id);
+CREATE TABLE pipeline_files (
+    id TEXT NOT NULL UNIQUE, name TEXT NOT NULL, size INTEGER NOT NULL, extension TEXT NOT NULL,
+    mime_type TEXT, created_at REAL NOT NULL, content BLOB NOT NULL,
+    number INTEGER PRIMARY KEY AUTOINCREMENT
+);
 """

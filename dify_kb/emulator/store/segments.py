@@ -24,14 +24,32 @@ class Segments:
         """Add some."""
         self.database.insert("segments", rows)
 
+    def get(self, segment_id: str) -> SegmentRow | None:
+        """Find one."""
+        return self.find([segment_id]).get(segment_id)
+
+    def of(self, document_id: str) -> list[SegmentRow]:
+        """Find those of a document."""
+        return self._all("document_id = ? ORDER BY position, number", document_id)
+
+    def page(
+        self, document_id: str, keyword: str, statuses: Sequence[str], offset: int, size: int
+    ) -> tuple[list[SegmentRow], int]:
+        """Find those that have the keyword in any case, in their order; and count them."""
+        where = "document_id = ? AND instr(folded(content), folded(?)) > 0"
+        values: list[object] = [document_id, keyword]
+        if statuses:
+            where += " AND status IN (SELECT value FROM json_each(?))"
+            values.append(json.dumps([*statuses]))
+        order = "ORDER BY position, number LIMIT ? OFFSET ?"
+        rows = self._all(f"{where} {order}", *values, size, offset)
+        sql = f"SELECT count(*) FROM segments WHERE {where}"  # noqa: S608 -- own names
+        return rows, self.database.value(sql, values)
+
     def find(self, segment_ids: Sequence[str]) -> dict[str, SegmentRow]:
         """Find some by their ids."""
-        rows = self.database.rows(
-            f"SELECT {_COLUMNS} FROM segments"  # noqa: S608 -- own names
-            " WHERE id IN (SELECT value FROM json_each(?))",
-            (json.dumps([*segment_ids]),),
-        )
-        return {row[0]: SegmentRow(*row) for row in rows}
+        rows = self._all("id IN (SELECT value FROM json_each(?))", json.dumps([*segment_ids]))
+        return {row.id: row for row in rows}
 
     def counts(self, document_id: str) -> tuple[int, int]:
         """Count the completed ones of a document, and all."""
@@ -55,6 +73,21 @@ class Segments:
                 [(words, now, segment_id) for segment_id, words in keywords],
             )
 
+    def update(self, segment_id: str, **changes: object) -> None:
+        """Change columns."""
+        self.database.update("segments", segment_id, changes)
+
+    def delete(self, segment_id: str) -> None:
+        """Delete one."""
+        self.database.run("DELETE FROM segments WHERE id = ?", (segment_id,))
+
+    def enable_of(self, document_id: str, enabled: bool, now: float) -> None:  # noqa: FBT001 -- a column
+        """Enable or disable those of a document (findings.md §7.3)."""
+        self.database.run(
+            "UPDATE segments SET enabled = ?, disabled_at = ? WHERE document_id = ?",
+            (int(enabled), None if enabled else now, document_id),
+        )
+
     def delete_of(self, document_id: str) -> None:
         """Delete those of a document."""
         self.database.run("DELETE FROM segments WHERE document_id = ?", (document_id,))
@@ -62,3 +95,7 @@ class Segments:
     def delete_of_dataset(self, dataset_id: str) -> None:
         """Delete those of a dataset."""
         self.database.run("DELETE FROM segments WHERE dataset_id = ?", (dataset_id,))
+
+    def _all(self, where: str, *values: object) -> list[SegmentRow]:
+        sql = f"SELECT {_COLUMNS} FROM segments WHERE {where}"  # noqa: S608 -- own names
+        return [SegmentRow(*row) for row in self.database.rows(sql, values)]

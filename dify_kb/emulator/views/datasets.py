@@ -12,6 +12,7 @@ from dify_kb.models import (
 )
 from dify_kb.wire import codec
 
+from . import metadata, tags
 from .times import whole
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ _RETRIEVAL = {
     "top_k": 2,
     "score_threshold_enabled": False,
 }
+
+
+_EXTERNAL_RETRIEVAL: Final = {"top_k": 2, "score_threshold": 0.0, "score_threshold_enabled": None}
 
 
 def stored_retrieval(row: DatasetRow) -> dict[str, Any]:
@@ -72,17 +76,18 @@ def dataset(store: Store, profile: Profile, row: DatasetRow, **changes: Any) -> 
         "embedding_model": None,
         "embedding_model_provider": None,
         "embedding_available": None,
-        "retrieval_model_dict": codec.decode(StoredRetrievalModel, stored_retrieval(row)),
+        "retrieval_model_dict": _retrieval(profile, row),
         "summary_index_setting": _unset(profile, _SUMMARY),
-        "tags": [],
+        "tags": tags.of_dataset(store, row.id),
         "doc_form": DocForm(doc_form) if doc_form else None,
         "external_knowledge_info": _unset(profile, _EXTERNAL),
-        "external_retrieval_model": None,
-        "doc_metadata": [],
-        "built_in_field_enabled": False,
-        "runtime_mode": "general",
+        "external_retrieval_model": _external_retrieval(profile, row),
+        "doc_metadata": metadata.of_dataset(store, row),
+        "built_in_field_enabled": bool(row.built_in),
+        "pipeline_id": row.pipeline_id,
+        "runtime_mode": "rag_pipeline" if row.pipeline_id else "general",
         "icon_info": _unset(profile, _ICON),
-        "is_published": False,
+        "is_published": row.pipeline_id is not None,
         "total_documents": counts.documents,
         "total_available_documents": counts.available,
         "enable_api": True,
@@ -90,6 +95,24 @@ def dataset(store: Store, profile: Profile, row: DatasetRow, **changes: Any) -> 
         "maintainer": AUTHOR,
     }
     return Dataset(**(fields | changes))
+
+
+def _retrieval(profile: Profile, row: DatasetRow) -> StoredRetrievalModel:
+    stored = stored_retrieval(row)
+    if stored.get("reranking_model") is None and not profile.unset_object:
+        names = dict.fromkeys(("reranking_provider_name", "reranking_model_name"))
+        stored = {**stored, "reranking_model": names}
+    return codec.decode(StoredRetrievalModel, stored)
+
+
+def _external_retrieval(profile: Profile, row: DatasetRow) -> Mapping[str, object] | None:
+    """Show a part of the settings once more, as servers do for every dataset (recording 041)."""
+    if not profile.external_retrieval:
+        return None
+    if not row.retrieval_model:
+        return _EXTERNAL_RETRIEVAL
+    stored = stored_retrieval(row)
+    return {name: stored.get(name) for name in _EXTERNAL_RETRIEVAL}
 
 
 def _unset(profile: Profile, names: Iterable[str]) -> Mapping[str, object] | None:

@@ -17,6 +17,7 @@ from dify_kb.models import (
     UploadFile,
 )
 
+from . import metadata
 from .times import exact, maybe, whole
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def document(store: Store, profile: Profile, row: DocumentRow) -> Document:
         created_from=row.created_from,
         created_by=store.account,
         created_at=exact(row.created_at),
-        tokens=row.tokens,
+        tokens=profile.unset_count if row.tokens is None else row.tokens,
         indexing_status=IndexingStatus(row.indexing_status),
         error=row.error,
         enabled=bool(row.enabled),
@@ -47,10 +48,10 @@ def document(store: Store, profile: Profile, row: DocumentRow) -> Document:
         disabled_by=store.account if row.disabled_at is not None else None,
         archived=bool(row.archived),
         display_status=display_status(row),
-        word_count=row.word_count,
+        word_count=profile.unset_count if row.word_count is None else row.word_count,
         hit_count=0,
         doc_form=DocForm(row.doc_form),
-        doc_metadata=profile.no_doc_metadata,
+        doc_metadata=metadata.of_document_as_text(store, row) or profile.no_doc_metadata,
         need_summary=False,
     )
 
@@ -88,6 +89,7 @@ def detail(store: Store, row: DocumentRow) -> DocumentDetail:
         display_status=display_status(row),
         doc_form=DocForm(row.doc_form),
         doc_language=row.doc_language,
+        doc_metadata=metadata.of_document(store, row),
         need_summary=False,
     )
 
@@ -132,7 +134,8 @@ def found_segment(store: Store, row: SegmentRow, of: DocumentRow) -> RecordSegme
         document_id=row.document_id,
         content=row.content,
         sign_content=row.content,
-        word_count=len(row.content),
+        answer=row.answer,
+        word_count=row.word_count,
         tokens=0,
         keywords=json.loads(row.keywords) if row.keywords else None,
         index_node_id=row.index_node_id,
@@ -144,7 +147,12 @@ def found_segment(store: Store, row: SegmentRow, of: DocumentRow) -> RecordSegme
         created_at=whole(row.created_at),
         indexing_at=maybe(row.indexing_at),
         completed_at=maybe(row.completed_at),
-        document=RecordDocument(id=of.id, name=of.name, data_source_type="upload_file"),
+        document=RecordDocument(
+            id=of.id,
+            name=of.name,
+            data_source_type="upload_file",
+            doc_metadata=metadata.raw(of),
+        ),
     )
 
 

@@ -1,0 +1,33 @@
+"""The metadata fields that the server fills in by itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .store import DocumentRow
+
+OWNER: Final = "admin"
+"""The name of the workspace's owner, as whom the server acts."""
+
+TYPES: Final[Mapping[str, str]] = {
+    "document_name": "string",
+    "uploader": "string",
+    "upload_date": "time",
+    "last_update_date": "time",
+    "source": "string",
+}
+"""The fields, in the order of recording 730."""
+
+
+def values(row: DocumentRow) -> dict[str, object]:
+    """Tell the values of a document."""
+    return {
+        "document_name": row.name,
+        "uploader": OWNER,
+        "upload_date": float(row.created_at),
+        "last_update_date": float(row.updated_at),
+        "source": "file_upload",
+    }

@@ -1,0 +1,144 @@
+"""What differs between versions for chunks, metadata and tags, beside what a profile says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+from attrs import frozen
+
+if TYPE_CHECKING:
+    from .profiles import Profile
+
+
+@frozen(kw_only=True)
+class Quirks:
+    """How one version answers."""
+
+    typed_segments: bool
+    """Whether pydantic checks the bodies of chunks; else a bad one is a crash (recording 569)."""
+
+    bare_segment_errors: bool
+    """Whether all that pydantic says of new chunks is in `{"error"}`, not only that there are none
+    (reference.md §0.4).
+    """
+
+    segment_in_document: bool
+    """Whether a chunk is looked for in the document of the path only (reference.md §4.3)."""
+
+    strict_segment_query: bool
+    """Whether a page below 1 is refused in the chunk list (reference.md §0.2)."""
+
+    loses_child_chunks: bool
+    """Whether a child chunk is never found to change or delete it (§8.6)."""
+
+    child_chunk_in_segment: bool
+    """Whether a child chunk is looked for in the chunk of the path only (§8.6)."""
+
+    strict_child_chunk_query: bool
+    """Whether a page below 1 is refused, and no word is, in the child chunk list (607 to 610)."""
+
+    child_chunk_needs_model: bool
+    """Whether deleting a child chunk fails for want of a model, on economy bases too (603). That
+    1.16 can do it is a guess.
+    """
+
+    checks_field_length: bool
+    """Whether a field's name of more than 255 characters is refused, not a crash (649, 664)."""
+
+    partial_metadata: bool
+    """Whether `partial_update` is heeded (§8.8)."""
+
+    refuses_unknown_document: bool
+    """Whether metadata for an unknown document is a 400, not a success (reference.md §5.7)."""
+
+    typed_search: bool
+    """Whether pydantic checks the settings of a search; else one that is missing is a crash with
+    its name (§8.13).
+    """
+
+    texts_apart: bool
+    """Whether a text in a search's filter never equals a number (789)."""
+
+    in_operator: bool
+    """Whether searches know `in` and `not in` (§8.15)."""
+
+    passes_over_in: bool
+    """Whether a condition with `in` or `not in` is taken and then lets everything through (801)."""
+
+    crashes_on_ids: bool
+    """Whether an id in a body that is no UUID is a crash (078, 389, 833, 841). The published API of
+    1.16 has no such answer there.
+    """
+
+    numeric_tag_count: bool
+    """Whether a new tag's `binding_count` is a number, not a text (§8.11)."""
+
+    refuses_own_tags: bool
+    """Whether every answer with a tag is a 400, although all is done (§8.11)."""
+
+    several_unbound: bool
+    """Whether unbinding takes `tag_ids`, too (reference.md §6)."""
+
+
+_1_16 = Quirks(
+    typed_segments=True,
+    bare_segment_errors=True,
+    segment_in_document=True,
+    strict_segment_query=True,
+    loses_child_chunks=False,
+    child_chunk_in_segment=True,
+    strict_child_chunk_query=True,
+    child_chunk_needs_model=False,
+    checks_field_length=True,
+    partial_metadata=True,
+    refuses_unknown_document=True,
+    typed_search=True,
+    texts_apart=False,
+    in_operator=True,
+    passes_over_in=False,
+    crashes_on_ids=False,
+    numeric_tag_count=False,
+    refuses_own_tags=False,
+    several_unbound=True,
+)
+
+_1_12_1 = attrs.evolve(
+    _1_16,
+    bare_segment_errors=False,
+    segment_in_document=False,
+    strict_segment_query=False,
+    child_chunk_needs_model=True,
+    crashes_on_ids=True,
+    refuses_unknown_document=False,
+    typed_search=False,
+    refuses_own_tags=True,
+    several_unbound=False,
+)
+
+_1_8_1 = attrs.evolve(
+    _1_12_1,
+    typed_segments=False,
+    loses_child_chunks=True,
+    child_chunk_in_segment=False,
+    strict_child_chunk_query=False,
+    partial_metadata=False,
+    texts_apart=True,
+    passes_over_in=True,
+    refuses_own_tags=False,
+)
+
+_1_4_3 = attrs.evolve(
+    _1_8_1,
+    loses_child_chunks=False,
+    checks_field_length=False,
+    in_operator=False,
+    numeric_tag_count=True,
+)
+
+_QUIRKS = {"1.4.3": _1_4_3, "1.8.1": _1_8_1, "1.12.1": _1_12_1, "1.16": _1_16}
+
+
+def quirks_of(profile: Profile) -> Quirks:
+    """Find those of a version."""
+    return _QUIRKS[profile.version]

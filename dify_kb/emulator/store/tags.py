@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from .database import Database, columns
+from .rows import TagRow
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_COLUMNS = columns(TagRow)
+
+
+@frozen
+class Tags:
+    """Tags, and the datasets that bear them."""
+
+    database: Database
+
+    def add(self, row: TagRow) -> bool:
+        """Add one; False when the name is taken."""
+        try:
+            self.database.insert("tags", [row])
+        except sqlite3.IntegrityError:
+            return False
+        return True
+
+    def get(self, tag_id: str) -> TagRow | None:
+        """Find one."""
+        rows = self._all("WHERE id = ?", tag_id)
+        return rows[0] if rows else None
+
+    def all(self) -> list[TagRow]:
+        """Find all, the newest first."""
+        return self._all("ORDER BY number DESC")
+
+    def of(self, dataset_id: str) -> list[TagRow]:
+        """Find those that a dataset bears, the newest first."""
+        return self._all(
+            "JOIN tag_bindings ON tag_id = id WHERE dataset_id = ? ORDER BY number DESC", dataset_id
+        )
+
+    def bearers(self, tag_ids: Sequence[str]) -> list[str]:
+        """Tell the ids of the datasets that bear any of these."""
+        rows = self.database.rows(
+            "SELECT DISTINCT dataset_id FROM tag_bindings"
+            " WHERE tag_id IN (SELECT value FROM json_each(?))",
+            (json.dumps([*tag_ids]),),
+        )
+        return [dataset_id for (dataset_id,) in rows]
+
+    def count(self, tag_id: str) -> int:
+        """Count the datasets that bear one."""
+        sql = "SELECT count(*) FROM tag_bindings WHERE tag_id = ?"
+        count: int = self.database.value(sql, (tag_id,))
+        return count
+
+    def rename(self, tag_id: str, name: str) -> bool:
+        """Give one another name; False when that is taken, by itself too (reference.md §6)."""
+        if self.database.value("SELECT 1 FROM tags WHERE name = ?", (name,)):
+            return False
+        return self.database.update("tags", tag_id, {"name": name})
+
+    def delete(self, tag_id: str) -> None:
+        """Delete one, from the datasets too."""
+        self.database.run("DELETE FROM tag_bindings WHERE tag_id = ?", (tag_id,))
+        self.database.run("DELETE FROM tags WHERE id = ?", (tag_id,))
+
+    def bind(self, dataset_id: str, tag_id: str) -> None:
+        """Have a dataset bear one, which may not exist (recording 837)."""
+        self.database.run("INSERT OR IGNORE INTO tag_bindings VALUES (?, ?)", (dataset_id, tag_id))
+
+    def unbind(self, dataset_id: str, tag_id: str) -> None:
+        """Have a dataset bear one no more."""
+        sql = "DELETE FROM tag_bindings WHERE dataset_id = ? AND tag_id = ?"
+        self.database.run(sql, (dataset_id, tag_id))
+
+    def _all(self, rest: str, *values: object) -> list[TagRow]:
+        sql = f"SELECT {_COLUMNS} FROM tags {rest}"  # noqa: S608 -- own names
+        return [TagRow(*row) for row in self.database.rows(sql, values)]

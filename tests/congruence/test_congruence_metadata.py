@@ -1,0 +1,321 @@
+from __future__ import annotations
+
+import pytest
+
+from dify_kb import (
+    AsyncClient,
+    BadRequestError,
+    ConfigError,
+    Dataset,
+    KnowledgeError,
+    NotFoundError,
+    RetrievalModel,
+)
+from dify_kb.models import (
+    Condition,
+    DocumentMetadata,
+    Field,
+    MetadataField,
+    MetadataFilter,
+    MetadataScalar,
+    MetadataType,
+    MetadataValue,
+)
+
+from .conftest import NOBODY, listed, names, older, written
+
+BUILT_IN = {"document_name", "uploader", "upload_date", "last_update_date", "source"}
+
+Fields = dict[str, MetadataField]
+
+
+async def fields(client: AsyncClient, dataset: Dataset) -> Fields:
+    """Make a field of each type."""
+    types = {"town": "string", "rank": "number", "seen": "time"}
+    return {
+        name: await client.metadata.create(dataset, name, type=kind) for name, kind in types.items()
+    }
+
+
+def values(document_id: str, known: Fields, **given: MetadataScalar) -> DocumentMetadata:
+    return DocumentMetadata(
+        document_id=document_id,
+        metadata_list=[
+            MetadataValue(id=known[name].id, name=name, value=value)
+            for name, value in given.items()
+        ],
+    )
+
+
+async def read(client: AsyncClient, dataset: Dataset) -> dict[str, dict[str, str]]:
+    """Read the values of all documents back; lists give each as a text (findings.md §8.8)."""
+    return {
+        row.name: {
+            str(entry["name"]): str(entry["value"])
+            for entry in row.doc_metadata or ()
+            if entry["id"] != "built-in"
+        }
+        async for row in client.documents.iter(dataset)
+    }
+
+
+async def test_fields_are_listed_as_they_were_made(client: AsyncClient, dataset: Dataset) -> None:
+    made = await fields(client, dataset)
+    spaced = await client.metadata.create(dataset, "My Field 知识", type=MetadataType.STRING)
+
+    answer = await client.metadata.list(dataset)
+
+    assert {(row.id, row.name, row.type) for row in answer.doc_metadata} == {
+        (row.id, row.name, row.type) for row in (*made.values(), spaced)
+    }
+    assert {row.count for row in answer.doc_metadata} == {0}
+    assert not answer.built_in_field_enabled
+
+
+async def test_a_name_that_is_taken_is_refused(client: AsyncClient, dataset: Dataset) -> None:
+    """Also one of the built-in fields, and a field's own when it is renamed (§8.7)."""
+    made = await fields(client, dataset)
+
+    for name in ("town", "uploader"):
+        with pytest.raises(BadRequestError):
+            await client.metadata.create(dataset, name, type="string")
+    for name in ("town", "rank", "uploader"):
+        with pytest.raises(BadRequestError):
+            await client.metadata.update(dataset, made["town"].id, name)
+    with pytest.raises(ConfigError):
+        await client.metadata.create(dataset, "flag", type="bool")
+
+    assert len((await client.metadata.list(dataset)).doc_metadata) == 3
+
+
+async def test_values_are_read_back(client: AsyncClient, dataset: Dataset) -> None:
+    first, second, third = await written(client, dataset, "wombat", "quokka", "numbat")
+    known = await fields(client, dataset)
+
+    await client.metadata.assign(
+        dataset,
+        [
+            values(first.id, known, town="łódź", rank=20, seen=1700000000),
+            values(second.id, known, rank=1.5),
+        ],
+    )
+
+    assert await read(client, dataset) == {
+        first.name: {"town": "łódź", "rank": "20", "seen": "1700000000"},
+        second.name: {"rank": "1.5"},
+        third.name: {},
+    }
+    counts = {row.name: row.count for row in (await client.metadata.list(dataset)).doc_metadata}
+    assert counts == {"town": 1, "rank": 2, "seen": 1}
+
+
+async def test_one_document_tells_values_as_they_are(client: AsyncClient, dataset: Dataset) -> None:
+    """Since 1.8; a number is a number there, unlike in lists (§8.8)."""
+    (document,) = await written(client, dataset, "wombat")
+    known = await fields(client, dataset)
+
+    await client.metadata.assign(dataset, [values(document.id, known, town="oslo", rank=20)])
+
+    if older(client, "1.8"):
+        return
+    detail = await client.documents.get(dataset, document.id, metadata="only")
+    found = {str(entry["name"]): entry["value"] for entry in detail.doc_metadata or ()}
+    assert (found["town"], found["rank"]) == ("oslo", 20)
+    assert found.keys() >= BUILT_IN
+
+
+async def test_values_that_are_not_named_are_kept(client: AsyncClient, dataset: Dataset) -> None:
+    """Since 1.11; older servers replace them whatever is asked for (§8.8)."""
+    (document,) = await written(client, dataset, "wombat")
+    known = await fields(client, dataset)
+    await client.metadata.assign(dataset, [values(document.id, known, town="oslo", rank=1)])
+
+    await client.metadata.assign(dataset, [values(document.id, known, rank=2)])
+
+    kept = {"rank": "2"} if older(client, "1.11") else {"town": "oslo", "rank": "2"}
+    assert await read(client, dataset) == {document.name: kept}
+
+
+async def test_values_are_replaced_on_request(client: AsyncClient, dataset: Dataset) -> None:
+    (document,) = await written(client, dataset, "wombat")
+    known = await fields(client, dataset)
+    await client.metadata.assign(dataset, [values(document.id, known, town="oslo", rank=1)])
+
+    await client.metadata.assign(
+        dataset, [values(document.id, known, rank=2)], partial_update=False
+    )
+
+    assert await read(client, dataset) == {document.name: {"rank": "2"}}
+    await client.metadata.assign(dataset, [values(document.id, known)], partial_update=False)
+    assert await read(client, dataset) == {document.name: {}}
+
+
+async def test_a_value_is_text_or_number(client: AsyncClient, dataset: Dataset) -> None:
+    """The server would take True for 1 (§8.8)."""
+    with pytest.raises(ConfigError):
+        await client.metadata.assign(
+            dataset,
+            [
+                DocumentMetadata(
+                    document_id=NOBODY,
+                    metadata_list=[MetadataValue(id=NOBODY, name="rank", value=True)],
+                )
+            ],
+        )
+
+
+async def test_a_renamed_field_keeps_its_values(client: AsyncClient, dataset: Dataset) -> None:
+    (document,) = await written(client, dataset, "wombat")
+    known = await fields(client, dataset)
+    await client.metadata.assign(dataset, [values(document.id, known, town="oslo")])
+
+    renamed = await client.metadata.update(dataset, known["town"].id, "city")
+
+    assert (renamed.id, renamed.name, renamed.type) == (known["town"].id, "city", "string")
+    assert await read(client, dataset) == {document.name: {"city": "oslo"}}
+
+
+async def test_a_deleted_field_takes_its_values_along(
+    client: AsyncClient, dataset: Dataset
+) -> None:
+    (document,) = await written(client, dataset, "wombat")
+    known = await fields(client, dataset)
+    await client.metadata.assign(dataset, [values(document.id, known, town="oslo", rank=1)])
+
+    await client.metadata.delete(dataset, known["town"].id)
+
+    left = {row.name for row in (await client.metadata.list(dataset)).doc_metadata}
+    assert left == {"rank", "seen"}
+    assert await read(client, dataset) == {document.name: {"rank": "1"}}
+
+
+async def test_the_built_in_fields_have_their_names(client: AsyncClient, dataset: Dataset) -> None:
+    """Asked for at another path before 1.11 (§8.10)."""
+    assert {field.name for field in await client.metadata.built_in_fields(dataset)} == BUILT_IN
+
+
+async def test_built_in_fields_are_switched(client: AsyncClient, dataset: Dataset) -> None:
+    await written(client, dataset, "wombat")
+
+    await client.metadata.enable_built_in(dataset)
+    assert (await client.metadata.list(dataset)).built_in_field_enabled
+    assert (await client.datasets.get(dataset)).built_in_field_enabled
+    (document,) = (await client.documents.list(dataset)).data
+    shown = {str(entry["name"]): entry["value"] for entry in document.doc_metadata or ()}
+    assert shown["document_name"] == "a.txt"
+    assert shown.keys() == BUILT_IN
+
+    await client.metadata.disable_built_in(dataset)
+    assert not (await client.metadata.list(dataset)).built_in_field_enabled
+
+
+async def test_a_built_in_field_filters(client: AsyncClient, dataset: Dataset) -> None:
+    await client.metadata.enable_built_in(dataset)
+    await written(client, dataset, "wombat one", "wombat two")
+
+    found = await filtered(client, dataset, Field("document_name").is_("b.txt"))
+
+    assert found == ["b.txt"]
+
+
+async def test_what_does_not_exist_has_no_fields(client: AsyncClient, dataset: Dataset) -> None:
+    """An unknown field is a success with nothing in it up to 1.12, an error after (§8.7)."""
+    with pytest.raises(NotFoundError):
+        await client.metadata.create(NOBODY, "town", type="string")
+    with pytest.raises(KnowledgeError):
+        await client.metadata.update(dataset, NOBODY, "town")
+    assert not (await client.metadata.list(dataset)).doc_metadata
+
+
+async def filtered(client: AsyncClient, dataset: Dataset, *conditions: Condition) -> list[str]:
+    """Search for a word that is in all documents, and name those found, sorted."""
+    model = RetrievalModel.keyword(top_k=10, metadata_filter=MetadataFilter.all_of(*conditions))
+    return sorted(names(await client.datasets.retrieve(dataset, "wombat", retrieval_model=model)))
+
+
+async def towns(client: AsyncClient, dataset: Dataset) -> None:
+    """Four documents as in recordings 780 to 805, of which the last has no town."""
+    rows = await written(client, dataset, "wombat 1", "wombat 2", "wombat 3", "wombat 4")
+    known = await fields(client, dataset)
+    given: list[dict[str, MetadataScalar]] = [
+        {"town": "paris", "rank": 0, "seen": 1700000000},
+        {"town": "london", "rank": 10, "seen": 1700000001},
+        {"town": "tokyo", "rank": 20},
+        {"rank": 30, "seen": 1700000003},
+    ]
+    await client.metadata.assign(
+        dataset, [values(row.id, known, **one) for row, one in zip(rows, given, strict=True)]
+    )
+
+
+async def test_every_operator_filters(client: AsyncClient, dataset: Dataset) -> None:
+    """A document without the field matches nothing but `empty` (§8.15)."""
+    await towns(client, dataset)
+    town, rank, seen = Field("town"), Field("rank"), Field("seen")
+
+    expected = {
+        "a": [town.is_("paris"), town == "paris", rank < 10, rank == 0],
+        "b": [town.contains("on"), town.starts_with("lo"), rank.is_(10), rank == 10],
+        "c": [town.ends_with("yo")],
+        "d": [rank > 20, seen.after(1700000001)],
+        "ab": [seen.before(1700000002), rank <= 10],
+        "ac": [town.not_contains("on"), town != "london"],
+        "bc": [town.is_not("paris")],
+        "bcd": [rank >= 10, rank != 0],
+        "abc": [town.not_empty()],
+        "": [Field("nothing").is_("x"), town.is_("Paris")],
+    }
+    wanted = {
+        condition: [f"{letter}.txt" for letter in letters]
+        for letters, conditions in expected.items()
+        for condition in conditions
+    }
+    found = {condition: await filtered(client, dataset, condition) for condition in wanted}
+
+    assert found == wanted
+
+
+async def test_a_number_equals_its_text(client: AsyncClient, dataset: Dataset) -> None:
+    """Since 1.11; in older servers a number never equals a text (recording 789)."""
+    await towns(client, dataset)
+
+    found = await filtered(client, dataset, Field("rank") == "10")
+
+    assert found == ([] if older(client, "1.11") else ["b.txt"])
+
+
+async def test_a_field_is_one_of_several(client: AsyncClient, dataset: Dataset) -> None:
+    """1.4.3 refuses the operators; 1.8.1 takes them and filters nothing (recording 801)."""
+    await towns(client, dataset)
+    inside, outside = Field("town").in_(["paris", "tokyo"]), Field("town").not_in(["paris"])
+
+    if older(client, "1.8"):
+        for condition in (inside, outside):
+            with pytest.raises(BadRequestError):
+                await filtered(client, dataset, condition)
+        return
+    if older(client, "1.11"):
+        assert await filtered(client, dataset, inside) == await listed(client, dataset)
+        return
+    assert await filtered(client, dataset, inside) == ["a.txt", "c.txt"]
+    assert await filtered(client, dataset, outside) == ["b.txt", "c.txt"]
+
+
+async def test_empty_finds_documents_without_the_field(
+    client: AsyncClient, dataset: Dataset
+) -> None:
+    await towns(client, dataset)
+
+    assert await filtered(client, dataset, Field("town").empty()) == ["d.txt"]
+
+
+async def test_conditions_are_joined(client: AsyncClient, dataset: Dataset) -> None:
+    await towns(client, dataset)
+    paris, high = Field("town").is_("paris"), Field("rank") > 10
+
+    assert await filtered(client, dataset, paris, high) == []
+    assert await filtered(client, dataset, Field("rank") > 0, Field("rank") < 20) == ["b.txt"]
+    either = RetrievalModel.keyword(top_k=10, metadata_filter=MetadataFilter.any_of(paris, high))
+    found = await client.datasets.retrieve(dataset, "wombat", retrieval_model=either)
+    assert sorted(names(found)) == ["a.txt", "c.txt", "d.txt"]
+    assert await listed(client, dataset) == ["a.txt", "b.txt", "c.txt", "d.txt"]

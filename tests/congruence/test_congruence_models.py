@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import pytest
+
+from dify_kb import (
+    AsyncClient,
+    BadRequestError,
+    IndexingTechnique,
+    ModelRef,
+    ModelType,
+    RetrievalModel,
+)
+
+from .conftest import Create, searched, written
+
+
+@pytest.mark.parametrize("model_type", [*ModelType])
+async def test_models_are_named_as_other_calls_take_them(
+    client: AsyncClient, model_type: ModelType
+) -> None:
+    """A workspace without any has an empty list, never an error."""
+    providers = await client.workspace.models(model_type)
+
+    for provider in providers:
+        assert provider.models
+        assert {ref.provider for ref in provider.refs()} == {provider.provider}
+        assert all(ref.model for ref in provider.refs())
+
+
+async def test_an_unknown_type_of_model_is_refused(client: AsyncClient) -> None:
+    with pytest.raises(BadRequestError):
+        await client.workspace.models("bogus")
+
+
+async def test_a_model_of_the_list_makes_a_base(
+    client: AsyncClient, create: Create, embedding: ModelRef
+) -> None:
+    created = await create(indexing_technique="high_quality", embedding=embedding)
+
+    dataset = await client.datasets.get(created)
+    assert dataset.indexing_technique is IndexingTechnique.HIGH_QUALITY
+    assert dataset.embedding_model == embedding.model
+    assert dataset.embedding_model_provider == embedding.provider
+    assert dataset.embedding_available is True
+
+
+async def test_an_unknown_provider_is_refused(create: Create) -> None:
+    with pytest.raises(BadRequestError):
+        await create(
+            indexing_technique="high_quality",
+            embedding=ModelRef(provider="nobody/nothing/nowhere", model="none"),
+        )
+
+
+@pytest.mark.parametrize("method", ["semantic", "full_text", "hybrid"])
+async def test_a_high_quality_base_is_searched_in_every_way(
+    client: AsyncClient, create: Create, embedding: ModelRef, method: str
+) -> None:
+    dataset = await create(indexing_technique="high_quality", embedding=embedding)
+    await written(client, dataset, "the wombat digs its burrow at night", "the quokka smiles")
+    models = {
+        "semantic": RetrievalModel.semantic(top_k=2),
+        "full_text": RetrievalModel.full_text(top_k=2),
+        "hybrid": RetrievalModel.hybrid_weighted(embedding=embedding, top_k=2),
+    }
+
+    found = await client.datasets.retrieve(
+        dataset, "wombat digs burrow", retrieval_model=models[method]
+    )
+
+    assert found.records[0].segment.document.name == "a.txt"
+    assert found.records[0].score is not None
+
+
+async def test_a_high_quality_base_is_searched_as_it_stores(
+    client: AsyncClient, create: Create, embedding: ModelRef
+) -> None:
+    dataset = await create(indexing_technique="high_quality", embedding=embedding)
+    await written(client, dataset, "the wombat digs its burrow at night")
+
+    assert await searched(client, dataset, "wombat burrow") == ["a.txt"]

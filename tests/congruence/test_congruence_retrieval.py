@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import pytest
+
+from dify_kb import AsyncClient, BadRequestError, ConfigError, Dataset, RetrievalModel
+from dify_kb.models import MAX_QUERY
+
+from .conftest import Create, eventually, names, searched, written
+
+
+async def test_keywords_find_the_documents_that_hold_them(
+    client: AsyncClient, dataset: Dataset
+) -> None:
+    await written(client, dataset, "the wombat digs", "the quokka smiles", "platypus eggs")
+
+    assert await searched(client, dataset, "wombat") == ["a.txt"]
+    assert await searched(client, dataset, "quokka") == ["b.txt"]
+    assert await searched(client, dataset, "axolotl") == []
+
+
+async def test_more_of_the_words_come_first(client: AsyncClient, dataset: Dataset) -> None:
+    await written(client, dataset, "wombat burrow", "wombat burrow tunnel", "wombat")
+
+    found = await searched(client, dataset, "wombat burrow tunnel")
+
+    assert found == ["b.txt", "a.txt", "c.txt"]
+
+
+async def test_words_of_other_scripts_are_found(client: AsyncClient, dataset: Dataset) -> None:
+    await written(client, dataset, "数据库 索引", "wombat")
+
+    assert await searched(client, dataset, "数据库") == ["a.txt"]
+
+
+async def test_a_record_tells_where_it_is_from(client: AsyncClient, dataset: Dataset) -> None:
+    (document,) = await written(client, dataset, "the wombat digs")
+
+    found = await client.datasets.retrieve(dataset, "wombat")
+
+    assert found.query.content == "wombat"
+    (record,) = found.records
+    assert record.segment.content == "the wombat digs"
+    assert record.segment.document_id == record.segment.document.id == document.id
+    assert record.segment.position == 1
+    assert record.segment.enabled
+    assert not record.score  # null up to 1.8, then 0.0 (findings.md §8.14)
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 4, 100])
+async def test_top_k_bounds_the_records(client: AsyncClient, dataset: Dataset, top_k: int) -> None:
+    await written(client, dataset, "wombat one\nwombat two\nwombat three", "wombat four")
+
+    found = await client.datasets.retrieve(
+        dataset, "wombat", retrieval_model=RetrievalModel.keyword(top_k=top_k)
+    )
+
+    assert len(found.records) == min(top_k, 4)
+    assert len({record.segment.id for record in found.records}) == len(found.records)
+
+
+async def test_a_query_has_1_to_250_characters(client: AsyncClient, dataset: Dataset) -> None:
+    """The longest is taken by the server, one more is not sent."""
+    await written(client, dataset, "the wombat digs")
+    longest = "wombat ".ljust(MAX_QUERY, "x")
+
+    assert await searched(client, dataset, longest) == ["a.txt"]
+    for bad in ("", longest + "x"):
+        with pytest.raises(ConfigError):
+            await client.datasets.retrieve(dataset, bad)
+
+
+async def test_an_empty_base_answers_nothing(client: AsyncClient, dataset: Dataset) -> None:
+    assert await searched(client, dataset, "wombat") == []
+
+
+async def test_an_id_alone_asks_for_what_an_economy_base_cannot_do(
+    client: AsyncClient, dataset: Dataset
+) -> None:
+    """It stores semantic search; a `Dataset` asks for keyword search instead (§8.12)."""
+    await written(client, dataset, "the wombat digs")
+
+    with pytest.raises(BadRequestError):
+        await client.datasets.retrieve(dataset.id, "wombat")
+    found = await client.datasets.retrieve(
+        dataset.id, "wombat", retrieval_model=RetrievalModel.keyword()
+    )
+    assert names(found) == ["a.txt"]
+
+
+async def test_bases_do_not_see_each_other(client: AsyncClient, create: Create) -> None:
+    first, second = await create(), await create()
+    await written(client, first, "the wombat digs")
+    await written(client, second, "the quokka smiles")
+
+    assert await searched(client, first, "quokka") == []
+    assert await searched(client, second, "quokka") == ["a.txt"]
+
+
+async def test_a_deleted_document_is_no_longer_found(client: AsyncClient, dataset: Dataset) -> None:
+    """Sooner or later: its chunks are cleaned up after the answer (reference.md §3.8)."""
+    first, _second = await written(client, dataset, "wombat one", "wombat two")
+
+    await client.documents.delete(dataset, first.id)
+
+    async def gone() -> bool:
+        return await searched(client, dataset, "wombat") == ["b.txt"]
+
+    assert await eventually(gone)

@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import pytest
+
+from dify_kb import AsyncClient, BadRequestError, ConfigError, Dataset, NotFoundError
+from dify_kb.models import NewSegment, SegmentStatus
+
+from .conftest import NOBODY, chunks, eventually, searched, taken, written
+
+LINES = "the wombat digs\nthe quokka smiles\nplatypus eggs"
+
+
+async def test_chunks_come_in_the_order_of_the_text(client: AsyncClient, dataset: Dataset) -> None:
+    (document,) = await written(client, dataset, LINES)
+
+    rows = await chunks(client, dataset, document)
+
+    assert [row.content for row in rows] == LINES.split("\n")
+    assert [row.position for row in rows] == [1, 2, 3]
+    assert {row.document_id for row in rows} == {document.id}
+    assert {row.status for row in rows} == {SegmentStatus.COMPLETED}
+    assert all(row.enabled for row in rows)
+    assert [row.word_count for row in rows] == [len(row.content) for row in rows]
+
+
+async def test_new_chunks_are_appended_in_the_order_given(
+    client: AsyncClient, dataset: Dataset
+) -> None:
+    (document,) = await written(client, dataset, LINES)
+
+    created = await client.segments.create(
+        dataset, document.id, ["numbat naps", NewSegment(content="numbat naps"), "数据库 分段"]
+    )
+
+    assert [row.content for row in created] == ["numbat naps", "numbat naps", "数据库 分段"]
+    assert [row.position for row in created] == [4, 5, 6]
+    assert len({row.id for row in created}) == 3
+    rows = await chunks(client, dataset, document)
+    assert [row.id for row in rows[3:]] == [row.id for row in created]
+    assert await searched(client, dataset, "numbat") == ["a.txt"]
+
+
+async def test_a_chunk_is_found_by_the_keywords_it_is_given(
+    client: AsyncClient, dataset: Dataset
+) -> None:
+    """On an economy base they replace the ones that the server would take from the text."""
+    (document,) = await written(client, dataset, LINES)
+
+    (created,) = await client.segments.create(
+        dataset,
+        document.id,
+        [NewSegment(content="it naps in a log", keywords=["numbat", "termites"])],
+    )
+
+    assert sorted(created.keywords or ()) == ["numbat", "termites"]
+    found = await client.datasets.retrieve(dataset, "numbat")
+    assert [record.segment.id for record in found.records] == [created.id]
+
+
+async def test_one_chunk(client: AsyncClient, dataset: Dataset) -> None:
+    (document,) = await written(client, dataset, LINES)
+    _first, second, _third = await chunks(client, dataset, document)
+
+    one = await client.segments.get(dataset, document.id, second.id)
+
+    assert (one.id, one.content, one.position) == (second.id, "the quokka smiles", 2)
+    with pytest.raises(NotFoundError):
+        await client.segments.get(dataset, document.id, NOBODY)
+
+
+async def test_chunks_are_listed_by_page_keyword_and_status(
+    client: AsyncClient, dataset: Dataset
+) -> None:
+    (document,) = await written(client, dataset, LINES)
+
+    page = await client.segments.list(dataset, document.id, limit=2, page=2)
+    found = await client.segments.list(dataset, document.id, keyword="QUOKKA")
+    done = await client.segments.list(dataset, document.id, status=["completed", "indexing"])
+    waiting = await client.segments.list(dataset, document.id, status=["waiting"])
+
+    assert [row.content for row in page.data] == ["platypus eggs"]
+    assert page.total == 3
+    assert [row.content for row in found.data] == ["the quokka smiles"]
+    assert (found.total, done.total, waiting.total) == (1, 3, 0)
+
+
+async def test_another_content_is_found_and_the_old_one_not(
+    client: AsyncClient, dataset: Dataset
+) -> None:
+    (document,) = await written(client, dataset, LINES)
+    first, *_rest = await chunks(client, dataset, document)
+
+    updated = await client.segments.update(
+        dataset, document.id, first.id, content="the numbat naps", keywords=["numbat"]
+    )
+
+    assert (updated.id, updated.content, updated.position) == (first.id, "the numbat naps", 1)
+    assert list(updated.keywords or ()) == ["numbat"]
+    assert await searched(client, dataset, "numbat") == ["a.txt"]
+    assert await searched(client, dataset, "wombat") == []
+    assert (await client.segments.get(dataset, document.id, first.id)).content == "the numbat naps"
+
+
+async def test_other_keywords_replace_the_list(client: AsyncClient, dataset: Dataset) -> None:
+    (document,) = await written(client, dataset, "filler")
+    (created,) = await client.segments.create(
+        dataset, document.id, [NewSegment(content="it naps", keywords=["numbat", "termites"])]
+    )
+
+    updated = await client.segments.update(
+        dataset, document.id, created.id, content="it naps", keywords=["echidna"]
+    )
+
+    assert list(updated.keywords or ()) == ["echidna"]
+    assert await searched(client, dataset, "echidna") == ["a.txt"]
+
+
+async def test_a_disabled_chunk_is_not_found_until_it_is_enabled(
+    client: AsyncClient, dataset: Dataset
+) -> None:
+    """While it is off nothing else of it can be changed (findings.md §8.4)."""
+    (document,) = await written(client, dataset, LINES)
+    first, *_rest = await chunks(client, dataset, document)
+
+    disabled = await client.segments.update(dataset, document.id, first.id, enabled=False)
+
+    assert not disabled.enabled
+    assert await searched(client, dataset, "wombat") == []
+    assert await searched(client, dataset, "quokka") == ["a.txt"]
+    with pytest.raises(BadRequestError):
+        await client.segments.update(dataset, document.id, first.id, content="the numbat naps")
+
+    async def enabled() -> bool:
+        return await taken(
+            client.segments.update(
+                dataset, document.id, first.id, enabled=True, content="the wombat digs"
+            )
+        )
+
+    assert await eventually(enabled)
+
+    async def found() -> bool:
+        return await searched(client, dataset, "wombat") == ["a.txt"]
+
+    assert await eventually(found)
+
+
+async def test_a_deleted_chunk_is_gone(client: AsyncClient, dataset: Dataset) -> None:
+    (document,) = await written(client, dataset, LINES)
+    first, *rest = await chunks(client, dataset, document)
+
+    await client.segments.delete(dataset, document.id, first.id)
+
+    assert [row.id for row in await chunks(client, dataset, document)] == [row.id for row in rest]
+    assert await searched(client, dataset, "wombat") == []
+    with pytest.raises(NotFoundError):
+        await client.segments.get(dataset, document.id, first.id)
+    with pytest.raises(NotFoundError):
+        await client.segments.delete(dataset, document.id, first.id)
+
+
+async def test_one_bad_chunk_and_none_is_made(client: AsyncClient, dataset: Dataset) -> None:
+    (document,) = await written(client, dataset, "filler")
+
+    for bad in ("", "   "):
+        with pytest.raises(BadRequestError):
+            await client.segments.create(dataset, document.id, ["numbat", bad])
+    with pytest.raises(ConfigError):
+        await client.segments.create(dataset, document.id, [])
+
+    assert len(await chunks(client, dataset, document)) == 1
+
+
+async def test_what_does_not_exist_has_no_chunks(client: AsyncClient, dataset: Dataset) -> None:
+    (document,) = await written(client, dataset, "filler")
+
+    with pytest.raises(NotFoundError):
+        await client.segments.list(dataset, NOBODY)
+    with pytest.raises(NotFoundError):
+        await client.segments.create(dataset, NOBODY, ["numbat"])
+    with pytest.raises(NotFoundError):
+        await client.segments.update(dataset, document.id, NOBODY, content="numbat")
+
+
+async def test_chunks_over_a_hundred_come_once(client: AsyncClient, dataset: Dataset) -> None:
+    (document,) = await written(client, dataset, "\n".join(f"line {n}" for n in range(205)))
+
+    rows = await chunks(client, dataset, document)
+
+    assert [row.content for row in rows] == [f"line {n}" for n in range(205)]
+
+
+async def test_replacing_the_document_replaces_its_chunks(
+    client: AsyncClient, dataset: Dataset
+) -> None:
+    """Chunks that were added by hand are lost with it (findings.md §5.2)."""
+    (document,) = await written(client, dataset, LINES)
+    await client.segments.create(dataset, document.id, ["numbat naps"])
+
+    (again,) = await written(client, dataset, "echidna spines")
+
+    assert again.id == document.id
+    assert [row.content for row in await chunks(client, dataset, again)] == ["echidna spines"]
+    assert await searched(client, dataset, "numbat") == []

@@ -1,0 +1,467 @@
+"""Sending recorded requests to an emulator again, with its own ids instead of the recorded ones.
+
+The recordings are a sample: what made a dataset or document is often not among them. Then it is
+made here first, as the recorded answers describe it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from attrs import define, field, frozen
+from emulator_calls import Calls, Reply
+from replayed_shapes import UNSETTLED, Shape, compared
+
+from dify_kb.emulator import ManualClock
+
+DATA = Path(__file__).parent / "data" / "replay"
+
+_ID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+_KEYS = re.compile(f"{_ID.pattern}|\\d{{20}}")
+_NOBODY = re.compile(r"0{8}-|9E2A7F21-4BAD-4E53-BE7A-0BBB224D3E8A|20200101000000123456")
+
+_KEY = {
+    "auth-none": None,
+    "auth-no-bearer-space": "dataset-x",
+    "auth-bearer-lowercase-ok": "bearer {key}",
+    "auth-empty-token": "Bearer ",
+    "auth-app-style-key": "Bearer app-x",
+    "auth-none-post": None,
+}
+"""What was sent as `Authorization`; the recordings leave it out."""
+
+AWAY = {
+    r"^\d+-(hq|hqret|hier)-(?!on-economy)|^104[4-9]-|^861-|^1068-": "it needs an embedding model",
+    r"other-tenant": "it needs a second workspace",
+    r"ratelimit|billing": "it needs the cloud's billing",
+    r"race|transitions|^1104-|-race$": "it is not one exchange",
+    r"^128-": "what was sent before it was not recorded",
+    r"apioff": "it needs the console's switch of the API",
+    r"inuse": "it needs an app",
+    r"dataset-key": "it is of another API",
+    r"paused": "its state was forced in the database",
+}
+"""What cannot be sent again, by the name of the case."""
+
+HELD = re.compile(r"^\d+-(wait|big|deldsw)-(?!then)|^377-arch|^37[89]-arch|^380-status-arch")
+"""Cases of documents that were still being indexed."""
+
+LOST = {
+    "367-status-enable-get": ("PATCH", "status/enable"),
+    "452-big-delete-midway-get": ("DELETE", ""),
+}
+"""What was sent before a case, to its document, and is not among the recordings."""
+
+RESTORED = {
+    "752-ret-keyword": "752-ret-keyword",
+    "780-ret-filter-is": "803-ret-filter-no-conditions",
+}
+"""Cases before which metadata was set that other answers show."""
+
+MANY = "1060-page200-page=1-limit=100"
+"""The first case of a dataset with 200 documents."""
+
+_BUILT_IN = frozenset({"document_name", "uploader", "upload_date", "last_update_date", "source"})
+
+_LOCKED = "is being indexed, please try again later"
+_PARAGRAPHS = {
+    "mode": "custom",
+    "rules": {"pre_processing_rules": [], "segmentation": {"separator": "\n\n", "max_tokens": 900}},
+}
+_BAD = {
+    "mode": "custom",
+    "rules": {"pre_processing_rules": [], "segmentation": {"separator": "\n", "max_tokens": 10}},
+}
+
+
+@frozen
+class Result:
+    """What came of a case: nothing, for a reason, or the ways in which the answers differ."""
+
+    case: str
+    away: str = ""
+    differs: tuple[str, ...] = ()
+    worded: bool | None = None
+    """Whether a refusal has the very words; None for what is none."""
+
+
+@define
+class Known:
+    """What the recorded answers tell of ids, wherever they stand."""
+
+    objects: dict[str, dict[str, Any]] = field(factory=dict)
+    answers: dict[str, Any] = field(factory=dict)
+    first_case: dict[str, str] = field(factory=dict)
+    documents: dict[str, str] = field(factory=dict)
+    """Documents by the batches that recorded answers name with them."""
+
+    forms: dict[str, str] = field(factory=dict)
+    """The forms of documents by their ids."""
+
+    def text(self, document: str) -> str:
+        """Write a text that is cut into the segments that were recorded."""
+        segments = {
+            found["position"]: found["content"].replace("\n\n", "\n")
+            for found in self.objects.values()
+            if found.get("document_id") == document and "content" in found
+        }
+        return "\n\n".join(segments[position] for position in sorted(segments)) or _TEXT
+
+    @classmethod
+    def of(cls, rows: list[dict[str, Any]]) -> Known:
+        known = cls()
+        for row in rows:
+            if "request" not in row:
+                continue
+            for match in _ID.findall(row["request"]["path"]):
+                known.first_case.setdefault(match, row["case"])
+            known._batches(row)
+            known.answers[row["case"]] = row["response"].get("body")
+            for found in _objects(row["response"].get("body")):
+                # What was said first is nearest to what it was made of.
+                known.objects[found["id"]] = found | known.objects.get(found["id"], {})
+        return known
+
+    def _batches(self, row: dict[str, Any]) -> None:
+        body = row["response"].get("body")
+        match = re.search(r"/documents/(\d{20})/indexing-status", row["request"]["path"])
+        if match and isinstance(body, dict) and body.get("data"):
+            self.documents[match[1]] = body["data"][0]["id"]
+        match = re.search(f"/documents/({_ID.pattern})/segments", row["request"]["path"])
+        if match and isinstance(body, dict) and "doc_form" in body:
+            self.forms[match[1]] = body["doc_form"]
+        if isinstance(body, dict) and "batch" in body:
+            self.documents[body["batch"]] = body["document"]["id"]
+
+
+@define
+class Replay:
+    """One emulator, and how far the recorded ids are mapped to its own."""
+
+    calls: Calls
+    clock: ManualClock
+    known: Known
+    ids: dict[str, str] = field(factory=dict)
+    technique: dict[str, str | None] = field(factory=dict)
+    made: set[str] = field(factory=set)
+    """Recorded ids of what was rebuilt here, in a state that may be another."""
+
+    held: bool = False
+    made_here: list[str] = field(factory=list)
+    batches: dict[str, str] = field(factory=dict)
+    """The latest batch of each document, in the emulator's ids."""
+
+    async def case(self, row: Mapping[str, Any]) -> Result:
+        """Send a case again, and compare."""
+        name = row["case"]
+        away = _away(row)
+        if away:
+            return Result(name, away)
+        try:
+            await self._hold(HELD.match(name) is not None)
+            await self._prepare(row["request"], name)
+            if name == MANY:
+                await self._fill(row["request"])
+            if name in RESTORED:
+                await self._restore(row["request"], self.known.answers[RESTORED[name]])
+            if name in LOST:
+                await self._make_up(row["request"], *LOST[name])
+        except LookupError as error:
+            return Result(name, str(error))
+        reply = await self._send(row["request"], name)
+        theirs = row["response"]
+        ours = _parsed(reply)
+        if reply.status < 300 and theirs["status"] < 300:
+            self._learn(theirs.get("body"), ours)
+        dataset = _ID.search(row["request"]["path"])
+        if dataset:
+            await self._settle(ours, self._ours(dataset[0]), held=HELD.match(name) is not None)
+        rebuilt = self.made & {*_KEYS.findall(row["request"]["path"])}
+        shape = Shape(self.ids, self.made, nulls=not rebuilt)
+        differs = tuple(compared(reply, ours, theirs, shape))
+        return Result(name, "", differs, self._worded(ours, theirs))
+
+    def _worded(self, ours: Any, theirs: Mapping[str, Any]) -> bool | None:
+        body = theirs.get("body")
+        if theirs["status"] < 400 or not isinstance(body, dict):
+            return None
+        # Long texts were cut when they were copied.
+        said, same = json.dumps(ours, sort_keys=True), self._ours(json.dumps(body, sort_keys=True))
+        return said[:290] == same[:290]
+
+    async def _prepare(self, request: Mapping[str, Any], case: str) -> None:
+        """Make what the request names and nothing made yet."""
+        text = json.dumps([request["path"], request.get("query"), request.get("json"),
+                           request.get("form")])  # fmt: skip
+        for recorded in dict.fromkeys(_KEYS.findall(text)):
+            if recorded not in self.ids and not _NOBODY.match(recorded):
+                await self._make(recorded, request["path"], case)
+
+    async def _restore(self, request: Mapping[str, Any], answer: Any) -> None:
+        """Give documents the metadata that an answer shows."""
+        recorded = _ID.findall(request["path"])[0]
+        path = f"/datasets/{self.ids[recorded]}"
+        for record in answer["records"]:
+            document = record["segment"]["document"]
+            if document["id"] not in self.ids:
+                await self._make_document(document["id"], recorded, "")
+            values = document["doc_metadata"]
+            if values is None:
+                continue
+            fields = (await self.calls.call("GET", f"{path}/metadata")).body["doc_metadata"]
+            types = {found["name"]: found["id"] for found in fields}
+            for name, value in values.items():
+                if name in types or name in _BUILT_IN:
+                    continue
+                kind = "string" if isinstance(value, str) else "number"
+                body = {"type": kind, "name": name}
+                types[name] = (await self.calls.call("POST", f"{path}/metadata", json=body)).body[
+                    "id"
+                ]
+            items = [
+                {"id": types[name], "name": name, "value": value}
+                for name, value in values.items()
+                if name not in _BUILT_IN
+            ]
+            operation = {"document_id": self.ids[document["id"]], "metadata_list": items}
+            body = {"operation_data": [operation]}
+            await self.calls.call("POST", f"{path}/documents/metadata", json=body)
+
+    async def _hold(self, wanted: bool) -> None:  # noqa: FBT001 -- a state
+        """Keep the only worker busy, or let it go on."""
+        if wanted and not self.held:
+            dataset = await self.calls.dataset(f"busy {len(self.ids)}", indexing_technique=None)
+            await self.calls.write(dataset, "busy")
+            self.made_here.append(dataset)
+        if self.held and not wanted:
+            self.clock.advance(10)
+            await self.calls.call("DELETE", f"/datasets/{self.made_here.pop()}")
+        self.held = wanted
+
+    async def _fill(self, request: Mapping[str, Any]) -> None:
+        """Make the documents of a long list."""
+        dataset = self._ours(_ID.findall(request["path"])[0])
+        for number in range(200):
+            await self.calls.write(dataset, f"document {number:03}", "text")
+
+    async def _make_up(self, request: Mapping[str, Any], method: str, end: str) -> None:
+        """Send what was sent before this case and is not among the recordings."""
+        path = re.match(f"(/v1/datasets/{_ID.pattern}/documents/)({_ID.pattern})", request["path"])
+        if path is None:
+            raise LookupError("what was sent before it was not recorded")
+        lost = {"method": method, "path": path[1] + (end or path[2])}
+        if end:
+            lost["json"] = {"document_ids": [path[2]]}
+        await self._send(lost, "")
+
+    async def _make(self, recorded: str, path: str, case: str) -> None:
+        dataset = re.match(f"/v1/datasets/({_ID.pattern})", path)
+        document = re.search(f"/documents/({_ID.pattern})", path)
+        if dataset and dataset[1] == recorded:
+            await self._make_dataset(recorded)
+        elif recorded in self.known.documents:
+            made = self.known.documents[recorded]
+            if made not in self.ids and dataset:
+                await self._make_document(made, dataset[1], case)
+            self.ids[recorded] = self.batches[self.ids[made]]
+        elif (document and document[1] == recorded) or "dataset_process_rule_id" in (
+            self.known.objects.get(recorded, {})
+        ):
+            await self._make_document(recorded, dataset[1] if dataset else "", case)
+        elif dataset is None and "provider" in self.known.objects.get(recorded, {}):
+            await self._make_dataset(recorded)
+        elif document and f"/segments/{recorded}" in path:
+            await self._find_segment(recorded, dataset[1] if dataset else "", document[1])
+        elif re.search(r"status/|metadata$", path) and dataset:
+            await self._make_document(recorded, dataset[1], case)
+        else:
+            raise LookupError("what made it was not recorded")
+
+    async def _make_dataset(self, recorded: str) -> None:
+        seen = self.known.objects.get(recorded, {})
+        bare = "-bare" in self.known.first_case.get(recorded, "")
+        technique = None if bare else seen.get("indexing_technique", "economy")
+        if technique == "high_quality":
+            raise LookupError("it needs an embedding model")
+        body = {"name": f"replay {recorded[:8]}", "indexing_technique": technique}
+        if "name" in seen and "provider" in seen:
+            body["name"] = seen["name"]
+        reply = await self.calls.call("POST", "/datasets", json=body)
+        if reply.status != 200:
+            reply = await self.calls.call(
+                "POST", "/datasets", json=body | {"name": f"replay {recorded[:8]}"}
+            )
+        self.ids[recorded] = reply.body["id"]
+
+    async def _make_document(self, recorded: str, dataset: str, case: str) -> None:
+        seen = self.known.objects.get(recorded, {})
+        if dataset not in self.ids:
+            await self._make_dataset(dataset)
+        fields: dict[str, Any] = {"process_rule": _PARAGRAPHS}
+        form = seen.get("doc_form") or self.known.forms.get(recorded)
+        if form:
+            fields["doc_form"] = form
+        if "error-doc" in case or seen.get("error") or seen.get("indexing_status") == "error":
+            fields["process_rule"] = _BAD
+        reply = await self.calls.write(
+            self.ids[dataset],
+            seen.get("name", f"doc {recorded[:8]}"),
+            self.known.text(recorded),
+            **fields,
+        )
+        if reply.status != 200:
+            raise LookupError("what made it was not recorded")
+        self._learn({"document": {"id": recorded}}, reply.body)
+        self.made.add(recorded)
+        await self._settle(reply.body, self.ids[dataset], held=HELD.match(case) is not None)
+
+    async def _find_segment(self, recorded: str, dataset: str, document: str) -> None:
+        """Take the segment at the recorded position of its document."""
+        seen = self.known.objects.get(recorded, {})
+        path = f"/datasets/{self.ids[dataset]}/documents/{self.ids[document]}/segments"
+        reply = await self.calls.call("GET", path, params={"limit": "100"})
+        for segment in reply.body.get("data", []) if reply.status == 200 else []:
+            if segment["position"] == seen.get("position"):
+                self.ids[recorded] = segment["id"]
+                return
+        raise LookupError("what made it was not recorded")
+
+    async def _send(self, request: Mapping[str, Any], case: str) -> Reply:
+        path = self._ours(request["path"]).removeprefix("/v1")
+        options: dict[str, Any] = {"headers": {}, "allow_redirects": False}
+        if "query" in request:
+            options["params"] = [
+                (name, self._ours(str(item)))
+                for name, value in _pairs(request["query"])
+                for item in (value if isinstance(value, list) else [value])
+            ]
+        if request.get("json") is not None:
+            options["json"] = json.loads(self._ours(json.dumps(request["json"])))
+        elif "raw_body" in request:
+            options["data"] = request["raw_body"].encode()
+        elif "files" in request or request.get("type") == "multipart/form-data":
+            options["data"] = self._form(request)
+        elif "form" in request:
+            options["data"] = {name: self._ours(text) for name, text in request["form"].items()}
+        if "type" in request and request["type"] != "multipart/form-data":
+            options["headers"]["Content-Type"] = request["type"]
+        word = case.partition("-")[2]
+        if word in _KEY:
+            sent = _KEY[word]
+            key = self.calls.emulator.api_key
+            options["headers"]["Authorization"] = "" if sent is None else sent.format(key=key)
+        return await self.calls.call(request["method"], path, **options)
+
+    def _form(self, request: Mapping[str, Any]) -> aiohttp.FormData:
+        form = aiohttp.FormData(quote_fields=False, default_to_multipart=True)
+        for name, text in (request.get("form") or {}).items():
+            form.add_field(name, self._ours(text))
+        for file in request.get("files", []):
+            content = file["preview"].encode()[: file["size"]]
+            if content.startswith(b"\x00\x01\x02"):
+                content = bytes(range(256)) * 4
+            # Only the beginning was recorded.
+            content += b"more " * ((file["size"] - len(content)) // 5)
+            content += b"." * (file["size"] - len(content))
+            form.add_field(
+                file["field"],
+                io.BytesIO(content),
+                filename=file["filename"],
+                content_type=file["content_type"] or "application/octet-stream",
+            )
+        return form
+
+    def _ours(self, text: str) -> str:
+        return _KEYS.sub(lambda match: self.ids.get(match[0], match[0]), text)
+
+    def _learn(self, theirs: Any, ours: Any) -> None:
+        """Map the ids of two answers of one shape."""
+        if isinstance(theirs, dict) and isinstance(ours, dict):
+            for name in theirs.keys() & ours.keys() if _alike(theirs, ours) else ():
+                self._learn(theirs[name], ours[name])
+        elif isinstance(theirs, list) and isinstance(ours, list):
+            if len(theirs) == len(ours):
+                for one, other in zip(theirs, ours, strict=True):
+                    self._learn(one, other)
+        elif (
+            isinstance(theirs, str)
+            and isinstance(ours, str)
+            and _KEYS.fullmatch(theirs)
+            and not _NOBODY.match(theirs)
+        ):
+            self.ids.setdefault(theirs, ours)
+
+    async def _settle(self, body: Any, dataset: str, *, held: bool) -> None:
+        """Let the emulator index what was just created or updated."""
+        created = isinstance(body, dict) and "batch" in body and "document" in body
+        if created:
+            self.batches[body["document"]["id"]] = body["batch"]
+        if held:
+            return
+        self.clock.advance(10)
+        path = f"/datasets/{dataset}/documents"
+        while created and _unsettled(await self.calls.call("GET", path, params={"limit": "100"})):
+            self.clock.advance(10)
+            await asyncio.sleep(0.002)
+
+
+_TEXT = "\n\n".join(f"Paragraph {number} talks about topic{number}." for number in range(8))
+
+
+def rows_of(version: str) -> list[dict[str, Any]]:
+    """Read the recorded exchanges of a version, in the order in which they happened."""
+    lines = (DATA / f"{version}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def _away(row: Mapping[str, Any]) -> str:
+    for pattern, reason in AWAY.items():
+        if re.search(pattern, row["case"]):
+            return reason
+    if "request" not in row:
+        return "it is not one exchange"
+    body = row["response"].get("body")
+    if isinstance(body, dict) and _LOCKED in str(body.get("message")):
+        return "a stale lock of the server made it (findings.md §7.2)"
+    return ""
+
+
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        if isinstance(value.get("id"), str) and _ID.fullmatch(value["id"]):
+            yield value
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _objects(item)
+
+
+def _alike(theirs: dict[str, Any], ours: dict[str, Any]) -> bool:
+    """Tell whether two things can be the same one: those of other names are not."""
+    return all(
+        theirs[name] == ours[name]
+        for name in ("name", "position", "type")
+        if name in theirs and name in ours
+    )
+
+
+def _unsettled(reply: Reply) -> bool:
+    return any(entry["indexing_status"] in UNSETTLED for entry in reply.body["data"])
+
+
+def _pairs(query: Any) -> list[tuple[str, Any]]:
+    return [*query.items()] if isinstance(query, dict) else [(name, item) for name, item in query]
+
+
+def _parsed(reply: Reply) -> Any:
+    try:
+        return json.loads(reply.raw)
+    except ValueError:
+        return None

@@ -1,0 +1,151 @@
+"""There are no recordings of pipelines: this is what the API's pages of 1.16 say, and guesses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import aiohttp
+import pytest
+from emulator_calls import NOBODY, Calls, Reply, serving
+
+from dify_kb.emulator import VERSIONS, Settings
+from dify_kb.wire.events import EventReader
+
+PIPELINES = Settings(pipelines=True)
+UPLOAD = "/datasets/pipeline/file-upload"
+
+
+async def upload(calls: Calls, name: str, content: bytes) -> Reply:
+    form = aiohttp.FormData(quote_fields=False)
+    form.add_field("file", content, filename=name, content_type="text/plain")
+    return await calls.call("POST", UPLOAD, data=form)
+
+
+def asked(*references: str, **changes: object) -> dict[str, Any]:
+    return {
+        "inputs": {},
+        "datasource_type": "local_file",
+        "datasource_info_list": [
+            {"reference": reference, "name": f"{number}.txt"}
+            for number, reference in enumerate(references)
+        ],
+        "start_node_id": "1719288585006",
+        "is_published": True,
+        "response_mode": "blocking",
+    } | changes
+
+
+async def names(calls: Calls, dataset: str) -> list[str]:
+    listed = await calls.call("GET", f"/datasets/{dataset}/documents")
+    return [document["name"] for document in listed.body["data"]]
+
+
+async def test_an_uploaded_file_becomes_a_document() -> None:
+    async with serving(settings=PIPELINES) as calls:
+        dataset = await calls.dataset()
+        file = await upload(calls, "a.txt", b"a zebra")
+        path = f"/datasets/{dataset}/pipeline"
+        nodes = await calls.call("GET", f"{path}/datasource-plugins")
+        ran = await calls.call("POST", f"{path}/run", json=asked(file.body["id"]))
+        shown = await calls.call("GET", f"/datasets/{dataset}")
+        listed = await calls.call("GET", f"/datasets/{dataset}/documents")
+
+    assert file.status == 201
+    assert file.body | {"id": "", "created_by": "", "created_at": ""} == {
+        "id": "", "name": "a.txt", "size": 7, "extension": "txt", "mime_type": "text/plain",
+        "created_by": "", "created_at": "",
+    }  # fmt: skip
+    assert [(node["node_id"], node["datasource_type"]) for node in nodes.body] == [
+        ("1719288585006", "local_file")
+    ]
+    assert ran.status == 200
+    assert ran.body["data"]["status"] == "succeeded"
+    assert (shown.body["runtime_mode"], shown.body["is_published"]) == ("rag_pipeline", True)
+    (document,) = listed.body["data"]
+    assert document["name"] == "0.txt"
+    assert document["data_source_detail_dict"]["upload_file"]["size"] == 7
+
+
+async def test_a_run_can_be_followed_by_its_events() -> None:
+    async with serving(settings=PIPELINES) as calls:
+        dataset = await calls.dataset()
+        file = await upload(calls, "a.txt", b"a zebra")
+        reply = await calls.call(
+            "POST",
+            f"/datasets/{dataset}/pipeline/run",
+            json=asked(file.body["id"], response_mode="streaming"),
+        )
+        made = await names(calls, dataset)
+
+    events = [*EventReader().feed(reply.raw)]
+    assert reply.headers["Content-Type"].startswith("text/event-stream")
+    assert [event.event for event in events] == [
+        "workflow_started", "node_started", "node_finished", "workflow_finished",
+    ]  # fmt: skip
+    assert made == ["0.txt"]
+
+
+async def test_a_node_tells_by_events_what_it_has() -> None:
+    async with serving(settings=PIPELINES) as calls:
+        dataset = await calls.dataset()
+        path = f"/datasets/{dataset}/pipeline/datasource/nodes/1719288585006/run"
+        body = {"inputs": {}, "datasource_type": "local_file", "is_published": True}
+        reply = await calls.call("POST", path, json=body)
+
+    assert [event.event for event in EventReader().feed(reply.raw)] == [
+        "datasource_processing", "datasource_completed",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"start_node_id": "1"},
+        {"datasource_type": "website_crawl"},
+        {"datasource_info_list": [{"reference": NOBODY}]},
+    ],
+)
+async def test_a_run_that_fails_makes_nothing(changes: dict[str, Any]) -> None:
+    async with serving(settings=PIPELINES) as calls:
+        dataset = await calls.dataset()
+        file = await upload(calls, "a.txt", b"a zebra")
+        body = asked(file.body["id"], **changes)
+        reply = await calls.call("POST", f"/datasets/{dataset}/pipeline/run", json=body)
+        made = await names(calls, dataset)
+
+    assert (reply.status, reply.body["code"]) == (500, "pipeline_run_error")
+    assert made == []
+
+
+async def test_a_base_without_a_pipeline_has_nothing_to_run() -> None:
+    async with serving() as calls:
+        dataset = await calls.dataset()
+        path = f"/datasets/{dataset}/pipeline"
+        replies = [
+            await calls.call("GET", f"{path}/datasource-plugins"),
+            await calls.call("POST", f"{path}/run", json=asked(NOBODY)),
+        ]
+
+    for reply in replies:
+        assert (reply.status, reply.body["message"]) == (400, "Pipeline not found")
+
+
+async def test_a_file_that_is_too_large_is_refused() -> None:
+    async with serving(settings=Settings(max_file_size=3)) as calls:
+        reply = await upload(calls, "a.txt", b"a zebra")
+        none = await calls.call("POST", UPLOAD, data={"x": "1"})
+
+    assert (reply.status, reply.body["code"]) == (413, "file_too_large")
+    assert (none.status, none.body["code"]) == (400, "no_file_uploaded")
+
+
+@pytest.mark.parametrize("version", [version for version in VERSIONS if version != "1.16"])
+async def test_older_versions_have_no_pipelines(version: str) -> None:
+    async with serving(version=version, settings=PIPELINES) as calls:
+        dataset = await calls.dataset()
+        replies = [
+            await upload(calls, "a.txt", b"x"),
+            await calls.call("GET", f"/datasets/{dataset}/pipeline/datasource-plugins"),
+        ]
+
+    assert [reply.status for reply in replies] == [404, 404]
