@@ -36,6 +36,9 @@ class ComparisonOperator(OpenEnum):
     AFTER = "after"
 
 
+_BARE = frozenset({ComparisonOperator.EMPTY, ComparisonOperator.NOT_EMPTY})
+
+
 class LogicalOperator(OpenEnum):
     """How conditions are joined."""
 
@@ -74,6 +77,11 @@ class MetadataFilter:
                     f"The condition on {condition.name!r} compares by"
                     f" {str(condition.comparison_operator)!r}.",
                     hint=f"It can be {', '.join(ComparisonOperator)}.",
+                )
+            if condition.value in (None, [], ()) and condition.comparison_operator not in _BARE:
+                raise ConfigError(
+                    f"The condition on {condition.name!r} has no value; the server passes over it.",
+                    hint="Give it a value, or compare with empty() or not_empty().",
                 )
 
     @classmethod

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from attrs import field, frozen
+
+from dify_kb.errors import ConfigError
 
 from ._base import UNSET, OpenEnum, Unset
 
@@ -30,6 +33,23 @@ class MetadataField:
     type: MetadataType
     count: int | None = None
     extra: Mapping[str, object] = field(factory=dict)
+
+    def value(self, value: MetadataScalar | datetime) -> MetadataValue:
+        """Make a value of this field, for `metadata.assign`; a `datetime` becomes seconds.
+
+        Raises:
+            ConfigError: a value of another type than the field's, which the server would store
+                and searches would never match.
+        """
+        if isinstance(value, datetime):
+            value = value.timestamp()
+        wanted = str if self.type == MetadataType.STRING else (int, float)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, wanted)):
+            raise ConfigError(
+                f"{self.name} is a field of type {self.type}; the value is {value!r}.",
+                hint="Pass a text." if wanted is str else "Pass a number (a time in seconds).",
+            )
+        return MetadataValue(id=self.id, name=self.name, value=value)
 
 
 @frozen(kw_only=True)

@@ -27,3 +27,9 @@ def checked_id(value: str, what: str) -> str:
             hint="Ids are UUIDs; datasets.find(name) tells that of a dataset.",
         ) from None
     return value
+
+
+def slots(dataset: Dataset | str, **ids: str) -> dict[str, str]:
+    """Fill the slots of a path: the dataset's, and UUIDs by their names."""
+    checked = {name: checked_id(value, name) for name, value in ids.items()}
+    return {"dataset_id": dataset_id_of(dataset), **checked}

@@ -8,7 +8,7 @@ from dify_kb.models import UNSET, ChildChunk, Dataset, ListChildChunks, Page, Un
 from dify_kb.wire import catalog
 from dify_kb.wire.endpoint import Send
 
-from ._named import checked_id, dataset_id_of
+from ._named import slots
 from ._pager import PAGE, Pager
 
 
@@ -29,9 +29,9 @@ class ChildChunks:
         Raises:
             NotFoundError: no such segment.
         """
-        slots = _in(dataset_id, document_id, segment_id)
+        where = slots(dataset_id, document_id=document_id, segment_id=segment_id)
         answer = await self._send(
-            catalog.CREATE_CHILD_CHUNK(WriteChildChunk(content=content), **slots)
+            catalog.CREATE_CHILD_CHUNK(WriteChildChunk(content=content), **where)
         )
         return answer.data
 
@@ -52,8 +52,8 @@ class ChildChunks:
             keyword: a part of the content.
         """
         request = ListChildChunks(page=page, limit=min(limit, PAGE), keyword=keyword)
-        slots = _in(dataset_id, document_id, segment_id)
-        return await self._send(catalog.LIST_CHILD_CHUNKS(request, **slots))
+        where = slots(dataset_id, document_id=document_id, segment_id=segment_id)
+        return await self._send(catalog.LIST_CHILD_CHUNKS(request, **where))
 
     def iter(
         self,
@@ -80,9 +80,14 @@ class ChildChunks:
         Raises:
             NotFoundError: no such child chunk, or the server is 1.8.1.
         """
-        slots = _in(dataset_id, document_id, segment_id, child_chunk_id)
+        where = slots(
+            dataset_id,
+            document_id=document_id,
+            segment_id=segment_id,
+            child_chunk_id=child_chunk_id,
+        )
         answer = await self._send(
-            catalog.UPDATE_CHILD_CHUNK(WriteChildChunk(content=content), **slots)
+            catalog.UPDATE_CHILD_CHUNK(WriteChildChunk(content=content), **where)
         )
         return answer.data
 
@@ -94,8 +99,13 @@ class ChildChunks:
         Raises:
             NotFoundError: no such child chunk, or the server is 1.8.1.
         """
-        slots = _in(dataset_id, document_id, segment_id, child_chunk_id)
-        await self._send(catalog.DELETE_CHILD_CHUNK.at(**slots))
+        where = slots(
+            dataset_id,
+            document_id=document_id,
+            segment_id=segment_id,
+            child_chunk_id=child_chunk_id,
+        )
+        await self._send(catalog.DELETE_CHILD_CHUNK.at(**where))
 
     async def _numbered(
         self,
@@ -108,16 +118,3 @@ class ChildChunks:
         return await self.list(
             dataset_id, document_id, segment_id, page=number, limit=PAGE, keyword=keyword
         )
-
-
-def _in(
-    dataset: Dataset | str, document_id: str, segment_id: str, child_chunk_id: str | None = None
-) -> dict[str, str]:
-    slots = {
-        "dataset_id": dataset_id_of(dataset),
-        "document_id": checked_id(document_id, "document_id"),
-        "segment_id": checked_id(segment_id, "segment_id"),
-    }
-    if child_chunk_id is not None:
-        slots["child_chunk_id"] = checked_id(child_chunk_id, "child_chunk_id")
-    return slots

@@ -36,7 +36,7 @@ from dify_kb.wire.endpoint import Send
 
 from ._checked import some
 from ._files import opened
-from ._named import checked_id, dataset_id_of
+from ._named import checked_id, dataset_id_of, slots
 from ._pager import PAGE, Pager
 from ._waiting import until_final
 
@@ -169,8 +169,8 @@ class Documents:
             doc_language=doc_language,
             process_rule=process_rule,
         )
-        slots = _in(dataset_id, document_id)
-        return await self._send(catalog.UPDATE_DOCUMENT_BY_TEXT(request, **slots))
+        where = slots(dataset_id, document_id=document_id)
+        return await self._send(catalog.UPDATE_DOCUMENT_BY_TEXT(request, **where))
 
     async def update_by_file(
         self,
@@ -206,8 +206,8 @@ class Documents:
             doc_language=doc_language,
             process_rule=process_rule,
         )
-        slots = _in(dataset_id, document_id)
-        return await self._send(catalog.UPDATE_DOCUMENT_BY_FILE(request, **slots))
+        where = slots(dataset_id, document_id=document_id)
+        return await self._send(catalog.UPDATE_DOCUMENT_BY_FILE(request, **where))
 
     async def get(
         self, dataset_id: Dataset | str, document_id: str, *, metadata: str | Unset = UNSET
@@ -221,7 +221,9 @@ class Documents:
             NotFoundError: none of this id.
         """
         return await self._send(
-            catalog.GET_DOCUMENT(GetDocument(metadata=metadata), **_in(dataset_id, document_id))
+            catalog.GET_DOCUMENT(
+                GetDocument(metadata=metadata), **slots(dataset_id, document_id=document_id)
+            )
         )
 
     async def list(
@@ -247,7 +249,7 @@ class Documents:
             page=page,
             limit=min(limit, PAGE),
             keyword=keyword,
-            status=DisplayStatus(status) if status else UNSET,
+            status=_status(status),
         )
         return await self._send(
             catalog.LIST_DOCUMENTS(request, dataset_id=dataset_id_of(dataset_id))
@@ -276,7 +278,7 @@ class Documents:
             NotFoundError: none of this id.
             ForbiddenError: it is archived.
         """
-        await self._send(catalog.DELETE_DOCUMENT.at(**_in(dataset_id, document_id)))
+        await self._send(catalog.DELETE_DOCUMENT.at(**slots(dataset_id, document_id=document_id)))
 
     async def indexing_status(
         self, dataset_id: Dataset | str, batch: str
@@ -361,7 +363,11 @@ class Documents:
         Raises:
             NotFoundError: none of this id, or it was no file.
         """
-        return (await self._send(catalog.GET_DOWNLOAD_URL.at(**_in(dataset_id, document_id)))).url
+        return (
+            await self._send(
+                catalog.GET_DOWNLOAD_URL.at(**slots(dataset_id, document_id=document_id))
+            )
+        ).url
 
     async def download_zip(self, dataset_id: Dataset | str, document_ids: Sequence[str]) -> bytes:
         """Fetch the files of 1 to 100 documents as a zip, in memory. One request; since 1.16.
@@ -379,8 +385,8 @@ class Documents:
         request = DocumentIds(
             document_ids=[checked_id(id_, "document_ids") for id_ in document_ids]
         )
-        slots = {"dataset_id": dataset_id_of(dataset_id)}
-        return await self._send(catalog.DOWNLOAD_ZIP(request, **slots))
+        where = {"dataset_id": dataset_id_of(dataset_id)}
+        return await self._send(catalog.DOWNLOAD_ZIP(request, **where))
 
     async def upload_file(self, dataset_id: Dataset | str, document_id: str) -> StoredFile:
         """Fetch what is known of a document's file. One request; up to 1.8.
@@ -388,7 +394,9 @@ class Documents:
         Raises:
             NotFoundError: none of this id, or the server has no such operation any more.
         """
-        return await self._send(catalog.GET_UPLOAD_FILE.at(**_in(dataset_id, document_id)))
+        return await self._send(
+            catalog.GET_UPLOAD_FILE.at(**slots(dataset_id, document_id=document_id))
+        )
 
     async def _set_status(
         self, dataset_id: Dataset | str, action: str, document_ids: Sequence[str]
@@ -397,8 +405,8 @@ class Documents:
         request = DocumentIds(
             document_ids=[checked_id(id_, "document_ids") for id_ in document_ids]
         )
-        slots = {"dataset_id": dataset_id_of(dataset_id), "action": action}
-        await self._send(catalog.SET_DOCUMENT_STATUS(request, **slots))
+        where = {"dataset_id": dataset_id_of(dataset_id), "action": action}
+        await self._send(catalog.SET_DOCUMENT_STATUS(request, **where))
 
     async def _numbered(
         self,
@@ -410,13 +418,6 @@ class Documents:
         return await self.list(dataset_id, page=number, limit=PAGE, keyword=keyword, status=status)
 
 
-def _in(dataset: Dataset | str, document_id: str) -> dict[str, str]:
-    return {
-        "dataset_id": dataset_id_of(dataset),
-        "document_id": checked_id(document_id, "document_id"),
-    }
-
-
 def _id_of(document: DocumentCreated | Document | str) -> str:
     match document:
         case DocumentCreated():
@@ -425,6 +426,18 @@ def _id_of(document: DocumentCreated | Document | str) -> str:
             return document.id
         case _:
             return checked_id(document, "documents")
+
+
+def _status(given: DisplayStatus | str | Unset) -> DisplayStatus | Unset:
+    if not given:
+        return UNSET
+    status = DisplayStatus(given)
+    if not status.known:
+        raise ConfigError(
+            f"status is {str(status)!r}, for which the server lists everything.",
+            hint=f"It can be {', '.join(DisplayStatus)}.",
+        )
+    return status
 
 
 def _technique(

@@ -21,7 +21,7 @@ from dify_kb.wire import catalog
 from dify_kb.wire.endpoint import Send
 
 from ._checked import length, some
-from ._named import checked_id, dataset_id_of
+from ._named import checked_id, dataset_id_of, slots
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,18 +76,20 @@ class Metadata:
             ProtocolError: up to 1.12 an unknown id is answered with a field of nulls.
         """
         request = RenameMetadata(name=length(name, "name", 1, MAX_NAME))
-        return await self._send(catalog.RENAME_METADATA(request, **_in(dataset_id, metadata_id)))
+        return await self._send(
+            catalog.RENAME_METADATA(request, **slots(dataset_id, metadata_id=metadata_id))
+        )
 
     async def delete(self, dataset_id: Dataset | str, metadata_id: str) -> None:
         """Delete a field with its values. One request; up to 1.12 an unknown id succeeds too."""
-        await self._send(catalog.DELETE_METADATA.at(**_in(dataset_id, metadata_id)))
+        await self._send(catalog.DELETE_METADATA.at(**slots(dataset_id, metadata_id=metadata_id)))
 
     async def built_in_fields(self, dataset_id: Dataset | str) -> Sequence[BuiltInField]:
         """Fetch the fields that the server fills in by itself. One request; before 1.11 they are
         asked for at another path.
         """
-        slots = {"dataset_id": dataset_id_of(dataset_id)}
-        return (await self._send(catalog.LIST_BUILT_IN_FIELDS.at(**slots))).fields
+        where = {"dataset_id": dataset_id_of(dataset_id)}
+        return (await self._send(catalog.LIST_BUILT_IN_FIELDS.at(**where))).fields
 
     async def enable_built_in(self, dataset_id: Dataset | str) -> None:
         """Show the built-in fields among a document's metadata. One request."""
@@ -131,15 +133,8 @@ class Metadata:
         )
 
     async def _set_built_in(self, dataset_id: Dataset | str, action: str) -> None:
-        slots = {"dataset_id": dataset_id_of(dataset_id), "action": action}
-        await self._send(catalog.SET_BUILT_IN_FIELDS.at(**slots))
-
-
-def _in(dataset: Dataset | str, metadata_id: str) -> dict[str, str]:
-    return {
-        "dataset_id": dataset_id_of(dataset),
-        "metadata_id": checked_id(metadata_id, "metadata_id"),
-    }
+        where = {"dataset_id": dataset_id_of(dataset_id), "action": action}
+        await self._send(catalog.SET_BUILT_IN_FIELDS.at(**where))
 
 
 def _check(value: MetadataValue) -> None:

@@ -22,7 +22,7 @@ from dify_kb.wire import catalog
 from dify_kb.wire.endpoint import Send
 
 from ._checked import some
-from ._named import checked_id, dataset_id_of
+from ._named import slots
 from ._pager import PAGE, Pager
 
 if TYPE_CHECKING:
@@ -58,7 +58,9 @@ class Segments:
         some(segments, "segments")
         new = [NewSegment(content=item) if isinstance(item, str) else item for item in segments]
         answer = await self._send(
-            catalog.CREATE_SEGMENTS(CreateSegments(segments=new), **_in(dataset_id, document_id))
+            catalog.CREATE_SEGMENTS(
+                CreateSegments(segments=new), **slots(dataset_id, document_id=document_id)
+            )
         )
         return answer.data
 
@@ -68,8 +70,8 @@ class Segments:
         Raises:
             NotFoundError: no such chunk.
         """
-        slots = _in(dataset_id, document_id, segment_id)
-        return (await self._send(catalog.GET_SEGMENT.at(**slots))).data
+        where = slots(dataset_id, document_id=document_id, segment_id=segment_id)
+        return (await self._send(catalog.GET_SEGMENT.at(**where))).data
 
     async def list(
         self,
@@ -99,7 +101,9 @@ class Segments:
             keyword=keyword,
             status=[str(word) for word in status] if status else UNSET,
         )
-        return await self._send(catalog.LIST_SEGMENTS(request, **_in(dataset_id, document_id)))
+        return await self._send(
+            catalog.LIST_SEGMENTS(request, **slots(dataset_id, document_id=document_id))
+        )
 
     def iter(
         self,
@@ -146,9 +150,9 @@ class Segments:
             regenerate_child_chunks=regenerate_child_chunks,
             summary=summary,
         )
-        slots = _in(dataset_id, document_id, segment_id)
+        where = slots(dataset_id, document_id=document_id, segment_id=segment_id)
         return (
-            await self._send(catalog.UPDATE_SEGMENT(UpdateSegment(segment=changes), **slots))
+            await self._send(catalog.UPDATE_SEGMENT(UpdateSegment(segment=changes), **where))
         ).data
 
     async def delete(self, dataset_id: Dataset | str, document_id: str, segment_id: str) -> None:
@@ -157,7 +161,11 @@ class Segments:
         Raises:
             NotFoundError: no such chunk.
         """
-        await self._send(catalog.DELETE_SEGMENT.at(**_in(dataset_id, document_id, segment_id)))
+        await self._send(
+            catalog.DELETE_SEGMENT.at(
+                **slots(dataset_id, document_id=document_id, segment_id=segment_id)
+            )
+        )
 
     async def _numbered(
         self,
@@ -170,13 +178,3 @@ class Segments:
         return await self.list(
             dataset_id, document_id, page=number, limit=PAGE, keyword=keyword, status=status
         )
-
-
-def _in(dataset: Dataset | str, document_id: str, segment_id: str | None = None) -> dict[str, str]:
-    slots = {
-        "dataset_id": dataset_id_of(dataset),
-        "document_id": checked_id(document_id, "document_id"),
-    }
-    if segment_id is not None:
-        slots["segment_id"] = checked_id(segment_id, "segment_id")
-    return slots

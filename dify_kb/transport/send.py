@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from contextlib import aclosing
+from http import HTTPStatus
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,7 +22,7 @@ from dify_kb.wire.version import danger
 from . import retry
 from .events import Attempted, OnAttempt
 from .pace import Pace
-from .session import EVENTS, Session
+from .session import Session, streams
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -36,9 +37,10 @@ _log = logging.getLogger(__name__)
 
 @attrs.define
 class Seen:
-    """What the server last said of itself."""
+    """What the server last said of itself, and what of that was told."""
 
     version: str | None = None
+    warned: set[str] = attrs.field(factory=set)
 
 
 @frozen
@@ -68,9 +70,12 @@ class Sender:
             try:
                 async with self.pace:
                     started = anyio.current_time()
-                    version = self._asked(call)
+                    version = self.seen.version
+                    self._warn(call)
                     reply = await self.session.attempt(call, self.policy.timeout, version)
-                value = self._deciphered(call, reply)
+                self._note(reply)
+                self._warn(call)
+                value = decipher(call, reply)
             except KnowledgeError as error:
                 if not moved and self._elsewhere(call, version, error):
                     moved = True
@@ -100,18 +105,26 @@ class Sender:
             KnowledgeError: the server refused, or the connection broke.
         """
         reader = EventReader()
-        replies = self.session.stream(call, self.policy.timeout, self._asked(call))
-        async with aclosing(replies):
-            # The turn ends with the first piece: who follows the events makes other calls.
-            async with self.pace:
-                reply = await anext(replies, None)
-            while reply is not None:
-                if reply.headers.get("content-type", "").startswith(EVENTS) and reply.status < 300:  # noqa: PLR2004
-                    for event in reader.feed(reply.body):
-                        yield event
-                else:
-                    yield self._deciphered(call, reply)
-                reply = await anext(replies, None)
+        started = anyio.current_time()
+        self._warn(call)
+        replies = self.session.stream(call, self.policy.timeout, self.seen.version)
+        try:
+            async with aclosing(replies):
+                # The turn ends with the first piece: who follows the events makes other calls.
+                async with self.pace:
+                    reply = await anext(replies, None)
+                while reply is not None:
+                    self._note(reply)
+                    if streams(reply):
+                        for event in reader.feed(reply.body):
+                            yield event
+                    else:
+                        yield decipher(call, reply)
+                    reply = await anext(replies, None)
+        except KnowledgeError as error:
+            self._tell(call, 1, started, error, None)
+            raise
+        self._tell(call, 1, started, None, None, HTTPStatus.OK)
 
     def _elsewhere(self, call: Call[Any], asked: str | None, error: KnowledgeError) -> bool:
         """Tell whether there was no such route, and the version now known has it elsewhere."""
@@ -121,16 +134,15 @@ class Sender:
             and call.route(self.seen.version) != call.route(asked)
         )
 
-    def _asked(self, call: Call[Any]) -> str | None:
-        """Tell the version that the call is made for, and warn of what it does there."""
-        version = self.seen.version
-        if warning := danger(call.endpoint.name, version):
-            warnings.warn(warning, stacklevel=4)
-        return version
-
-    def _deciphered(self, call: Call[R], reply: Reply) -> R:
+    def _note(self, reply: Reply) -> None:
         self.seen.version = reply.headers.get("x-version", self.seen.version)
-        return decipher(call, reply)
+
+    def _warn(self, call: Call[Any]) -> None:
+        """Warn once of what a call does on this version; before the call, if that is known."""
+        warning = danger(call.endpoint.name, self.seen.version)
+        if warning and warning not in self.seen.warned:
+            self.seen.warned.add(warning)
+            warnings.warn(warning, stacklevel=4)
 
     def _tell(
         self,

@@ -34,6 +34,12 @@ _JSON = "application/json"
 _AGENT = f"dify-kb/{importlib.metadata.version('dify-kb')}"
 
 
+def streams(reply: Reply) -> bool:
+    """Tell whether a reply is a piece of a stream of events."""
+    kind = reply.headers.get("content-type", "")
+    return kind.startswith(EVENTS) and 200 <= reply.status < 300  # noqa: PLR2004 -- any 2xx
+
+
 def connect(
     *, proxy: str | None, trust_env: bool, ssl: _ssl.SSLContext | None
 ) -> aiohttp.ClientSession:

@@ -19,6 +19,11 @@ def before(version: str | None, than: str) -> bool:
     return bool(version) and () < parsed(version or "") < parsed(than)
 
 
+def _release(version: str | None) -> str:
+    """Name the release that a build such as 1.12.1-fix1 is of."""
+    return (version or "").partition("-")[0]
+
+
 @frozen
 class Bug:
     """An answer of some versions that does not mean what it says, and what to do about it.
@@ -80,7 +85,7 @@ def bug(endpoint: str, version: str | None, status: int, message: str = "") -> s
             known.help
             for known in BUGS
             if endpoint in known.endpoints
-            and version in known.versions
+            and _release(version) in known.versions
             and status == known.status
             and known.words in message
         ),
@@ -90,7 +95,7 @@ def bug(endpoint: str, version: str | None, status: int, message: str = "") -> s
 
 def danger(endpoint: str, version: str | None) -> str | None:
     """Give the warning for a call that does harm on this version."""
-    if endpoint in _UPDATES and version in HANGING:
+    if endpoint in _UPDATES and _release(version) in HANGING:
         return (
             f"{endpoint}: Dify {version} hangs its worker for ever when it updates a document that"
             " has chunks; create the document again by its name instead, or upgrade."

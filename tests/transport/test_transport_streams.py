@@ -11,7 +11,7 @@ import pytest
 from test_transport_sockets import D1, EMPTY, HTML, KEY, Request, Server, serving
 
 import dify_kb
-from dify_kb import AsyncClient, Event, Events, Policy, Timeout
+from dify_kb import AsyncClient, Attempted, Event, Events, Policy, Timeout
 from dify_kb.models import DatasourceType
 
 HEAD = (
@@ -113,6 +113,23 @@ async def test_a_run_is_sent_when_it_is_followed() -> None:
     assert before == 0
     assert request.first == f"POST /v1/datasets/{D1}/pipeline/run HTTP/1.1"
     assert request.headers["authorization"] == f"Bearer {KEY}"
+
+
+async def test_a_run_tells_the_version_and_its_listener() -> None:
+    seen: list[Attempted] = []
+
+    async def step(request: Request) -> None:
+        await begin(request)
+        await tell(request, "workflow_started")
+        await end(request)
+
+    async with serving(Server(step), on_event=seen.append) as client:
+        assert await names_of(run(client)) == ["workflow_started"]
+        assert client.server_version == "1.16.0"
+
+    assert [(event.endpoint, event.status, event.error) for event in seen] == [
+        ("pipeline.run", 200, None)
+    ]
 
 
 async def test_a_blocking_run_is_one_event() -> None:

@@ -230,6 +230,18 @@ async def test_an_update_warns_once_the_refusal_told_the_version() -> None:
             await client.documents.update_by_file(D1, D2, b"hello", name="a.txt")
 
 
+async def test_a_first_update_warns_once_its_answer_told_the_version_and_never_again() -> None:
+    """A warning at each of a thousand updates would hide everything else."""
+    server = Server(said(200, CREATED, "1.12.1-fix1"), said(200, CREATED, "1.12.1-fix1"))
+
+    async with serving(server) as client:
+        with pytest.warns(UserWarning, match="hangs its worker") as caught:
+            await client.documents.update_by_text(D1, D2, name="a", text="b")
+        await client.documents.update_by_text(D1, D2, name="a", text="b")
+
+    assert [warning.filename for warning in caught] == [__file__]
+
+
 @pytest.mark.parametrize("version", ["1.8.1", "1.16.0"])
 async def test_an_update_elsewhere_does_not_warn(version: str) -> None:
     server = Server(said(200, EMPTY, version), said(200, CREATED, version))

@@ -271,6 +271,7 @@ OTHERS: Sequence[tuple[Callable[[Sent], object], str]] = [
     (lambda sent: Documents(sent).create_by_file(D1, b"hello"), "The file has no name"),
     (lambda sent: Documents(sent).create_by_file(D1, b"a", name="a/b.txt"), "name is 'a/b.txt'"),
     (lambda sent: Documents(sent).update_by_file(D1, D2, b"a", name="a "), "name is 'a '"),
+    (lambda sent: Documents(sent).list(D1, status="enabled"), "status is 'enabled'"),
     (lambda sent: Documents(sent).wait(D1, ["handbook"]), "documents is 'handbook'"),
     (lambda sent: Metadata(sent).create(D1, "year", type="date"), "type is 'date'"),
     (lambda sent: Metadata(sent).assign(D1, [assigned("handbook", VALUE)]), "document_id is"),

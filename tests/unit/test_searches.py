@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from dify_kb import ConfigError, presets
 from dify_kb.models import (
@@ -148,6 +149,23 @@ def test_a_filter_with_an_operator_of_its_own_is_refused_by_name() -> None:
 
     assert "≥" in raised.value.hint
     assert checked(model) is model
+
+
+@pytest.mark.parametrize("value", [None, []])
+def test_a_condition_without_a_value_is_refused_by_name(value: Any) -> None:
+    """The server passes over it, and so finds what was meant to be left out."""
+    search = RetrievalModel.keyword()
+    conditions = [Condition(name="year", comparison_operator=ComparisonOperator.IN, value=value)]
+    filtered = evolve(search, metadata_filtering_conditions=MetadataFilter(conditions=conditions))
+
+    with pytest.raises(ConfigError, match="'year' has no value"):
+        checked(filtered)
+
+
+def test_emptiness_needs_no_value() -> None:
+    bare = MetadataFilter.all_of(Field("year").empty(), Field("team").not_empty())
+
+    assert checked(RetrievalModel.keyword(metadata_filter=bare)).top_k
 
 
 def test_a_filter_travels_inside_of_the_search() -> None:

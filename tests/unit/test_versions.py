@@ -123,6 +123,7 @@ def test_a_bug_is_known_by_operation_version_status_and_words() -> None:
     assert bug("tags.create", "1.8.1", 400, "binding_count") is None
     assert bug("tags.delete", "1.12.1", 400, "binding_count") is None
     assert bug("tags.create", None, 400, "binding_count") is None
+    assert bug("tags.create", "1.12.1-fix1", 400, "binding_count")
 
 
 def test_bugs_are_of_operations_that_exist() -> None:
