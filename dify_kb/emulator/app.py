@@ -24,7 +24,7 @@ from .context import Context, Notes, Served
 from .faults import Fault, Faults
 from .history import Exchange, History
 from .quirks import quirks_of
-from .refused import NoIdError, RefusedError, invalid_param, not_found
+from .refused import RefusedError, UncheckedError, invalid_param, not_found
 from .serve import HANDLERS
 
 if TYPE_CHECKING:
@@ -160,10 +160,11 @@ class _Door:
             return answer.refusal(profile, refused)
         except DecodeError as error:
             return answer.refusal(profile, invalid_param(str(error)))
-        except NoIdError as error:
-            if quirks_of(profile).crashes_on_ids:
+        except UncheckedError as unchecked:
+            if quirks_of(profile).crashes_unchecked:
+                _log.error("%s failed: %s", endpoint.name, unchecked)
                 return answer.crash(profile)
-            return answer.refusal(profile, not_found(f"Not found: {error}."))
+            return answer.refusal(profile, unchecked.refusal)
         except (web.HTTPException, web.RequestPayloadError, ConnectionError):
             raise
         except Exception:  # noqa: BLE001 -- a server answers whatever happens, and logs it

@@ -66,9 +66,9 @@ class Quirks:
     passes_over_in: bool
     """Whether a condition with `in` or `not in` is taken and then lets everything through (801)."""
 
-    crashes_on_ids: bool
-    """Whether an id in a body that is no UUID is a crash (078, 389, 833, 841). The published API of
-    1.16 has no such answer there.
+    crashes_unchecked: bool
+    """Whether an id in a body that is no UUID, or a value of an odd type, is a crash (078, 229,
+    389, 833, 841). The published API of 1.16 has no such answer there.
     """
 
     numeric_tag_count: bool
@@ -97,7 +97,7 @@ _1_16 = Quirks(
     texts_apart=False,
     in_operator=True,
     passes_over_in=False,
-    crashes_on_ids=False,
+    crashes_unchecked=False,
     numeric_tag_count=False,
     refuses_own_tags=False,
     several_unbound=True,
@@ -109,7 +109,7 @@ _1_12_1 = attrs.evolve(
     segment_in_document=False,
     strict_segment_query=False,
     child_chunk_needs_model=True,
-    crashes_on_ids=True,
+    crashes_unchecked=True,
     refuses_unknown_document=False,
     typed_search=False,
     refuses_own_tags=True,

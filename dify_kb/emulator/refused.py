@@ -22,20 +22,24 @@ class RefusedError(Exception):
         self.body = body or {"code": code, "message": message, "status": status}
 
 
-class NoIdError(ValueError):
-    """An id in a body is no UUID; what the version makes of it is told by its quirks."""
+class UncheckedError(Exception):
+    """What servers up to 1.12 do not check and so crash on; `refusal` is what 1.16 answers."""
+
+    def __init__(self, refusal: RefusedError) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
 
 
-def id_of(value: str) -> str:
+def id_of(value: object) -> str:
     """Read an id out of a body.
 
     Raises:
-        NoIdError: it is none.
+        UncheckedError: it is no UUID.
     """
     try:
-        return str(uuid.UUID(value))
+        return str(uuid.UUID(str(value)))
     except ValueError as error:
-        raise NoIdError(str(error)) from error
+        raise UncheckedError(not_found(f"Not found: {error}.")) from error
 
 
 def invalid_param(message: str) -> RefusedError:

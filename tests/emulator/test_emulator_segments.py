@@ -79,7 +79,7 @@ async def test_new_chunks_are_appended_and_found(version: str) -> None:
 async def test_all_chunks_are_checked_before_any_is_made(
     segments: list[Body], status: int, body: object
 ) -> None:
-    async with serving() as calls:
+    async with serving(version="1.12.1") as calls:
         _, path = await chunked(calls)
         reply = await add(calls, path, *segments)
         listed = await calls.call("GET", path)

@@ -11,7 +11,7 @@ from dify_kb.emulator.intake import Upload
 from dify_kb.emulator.multipart import Part
 from dify_kb.emulator.payload import Before, Field, Payload, Problems, anything, flag, text
 from dify_kb.emulator.profiles import Wording
-from dify_kb.emulator.refused import RefusedError, invalid_param
+from dify_kb.emulator.refused import RefusedError, UncheckedError, invalid_param
 from dify_kb.models import (
     DOCUMENT_EXTENSIONS,
     UNSET,
@@ -176,13 +176,13 @@ def read_update_file(context: Context, raw: Form) -> UpdateByFile:
 
 
 def json_data(form: Form) -> dict[str, Any]:
-    """Read the field `data`; a list there is a crash of the server (recording 229)."""
+    """Read the field `data`; a list there is a crash up to 1.12 (recording 229)."""
     try:
         data = json.loads(form.fields.get("data", "{}"))
     except ValueError as error:
         raise invalid_param(str(error)) from error
     if not isinstance(data, dict):
-        raise TypeError("data is no object")
+        raise UncheckedError(invalid_param("data: Input should be a valid dictionary"))
     return data
 
 

@@ -13,7 +13,7 @@ from dify_kb.emulator import views
 from dify_kb.emulator.context import Context, nothing, serves
 from dify_kb.emulator.payload import Field, Payload, anything, flag, items, record, text
 from dify_kb.emulator.quirks import quirks_of
-from dify_kb.emulator.refused import RefusedError, invalid_param, not_found
+from dify_kb.emulator.refused import RefusedError, UncheckedError, invalid_param, not_found
 from dify_kb.emulator.store import SegmentRow
 from dify_kb.models import (
     UNSET,
@@ -35,7 +35,7 @@ from .found import document_of, segment_of
 from .paging import lenient, strict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from dify_kb.emulator.store import DocumentRow
 
@@ -98,15 +98,25 @@ def _new(item: Any, *, asks: bool) -> NewSegment:
     sent: dict[str, Any] = item if isinstance(item, dict) else {}
     if asks and not sent.get("answer"):
         raise invalid_param("Answer is required")
-    # A number has nothing to strip, and crashes as on a server (findings.md §8.1).
-    if not sent.get("content") or not sent["content"].strip():
+    if not sent.get("content"):
         raise invalid_param("Content is empty")
+    if not _all_texts([sent["content"]]):
+        raise UncheckedError(invalid_param("Content: Input should be a valid string"))
+    if not sent["content"].strip():
+        raise invalid_param("Content is empty")
+    # A text counts as the list of its letters (recording 542).
+    words = sent.get("keywords") or ()
+    if not isinstance(words, str) and not (isinstance(words, list | tuple) and _all_texts(words)):
+        raise UncheckedError(invalid_param("keywords: Input should be a list of strings"))
     return NewSegment(
         content=sent["content"],
         answer=sent["answer"] if asks else UNSET,
-        # A text counts as the list of its letters (recording 542).
-        keywords=[*sent["keywords"]] if sent.get("keywords") else UNSET,
+        keywords=[*words] if words else UNSET,
     )
+
+
+def _all_texts(values: Sequence[object]) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def _read_list(context: Context, raw: Mapping[str, Any]) -> ListSegments:
