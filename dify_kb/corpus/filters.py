@@ -1,4 +1,4 @@
-"""Which documents a filter on metadata lets through (external-knowledge.md §5)."""
+"""Which documents a filter on metadata lets through (as the server filters its own)."""
 
 from __future__ import annotations
 

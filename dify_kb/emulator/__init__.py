@@ -1,7 +1,7 @@
 """A Dify knowledge server of one's own: for tests, demos and benchmarks.
 
 It speaks the catalogue's paths and models, and otherwise only repeats what real servers were
-measured to do (findings.md, reference.md); it knows nothing of this package's client.
+measured to do; it knows nothing of this package's client.
 """
 
 from __future__ import annotations

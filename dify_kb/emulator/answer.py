@@ -106,7 +106,7 @@ def missing_page(profile: Profile) -> web.Response:
 
 
 def proxy_page(status: int, headers: Mapping[str, str] | None = None) -> web.Response:
-    """Answer as nginx does when it does not pass a request on (findings.md §12)."""
+    """Answer as nginx does when it does not pass a request on (measured)."""
     title = f"{status} {HTTPStatus(status).phrase}"
     return web.Response(
         status=status,

@@ -23,7 +23,6 @@ from .bodies import read
 from .context import Context, Notes, Served
 from .faults import Fault, Faults
 from .history import Exchange, History
-from .quirks import quirks_of
 from .refused import RefusedError, UncheckedError, invalid_param, not_found
 from .serve import HANDLERS
 
@@ -44,7 +43,7 @@ _ALIASES: Final = {
     "/update-by-file": "/update_by_file",
     "/retrieve": "/hit-testing",
 }
-"""Second spellings of paths (findings.md §5.1, §8.12)."""
+"""Second spellings of paths (measured)."""
 
 _RATE_LIMIT: Final = (
     "Sorry, you have reached the knowledge base request rate limit of your subscription."
@@ -161,7 +160,7 @@ class _Door:
         except DecodeError as error:
             return answer.refusal(profile, invalid_param(str(error)))
         except UncheckedError as unchecked:
-            if quirks_of(profile).crashes_unchecked:
+            if profile.quirks.crashes_unchecked:
                 _log.error("%s failed: %s", endpoint.name, unchecked)
                 return answer.crash(profile)
             return answer.refusal(profile, unchecked.refusal)
@@ -173,7 +172,7 @@ class _Door:
         return answer.success(profile, endpoint, value, notes)
 
     def _enter(self, name: str, request: web.Request, notes: Notes) -> Context:
-        """Check the key and the dataset, in the version's order (findings.md §2.4)."""
+        """Check the key and the dataset, in the version's order (measured)."""
         if name == _OPEN:
             return attrs.evolve(self.context, notes=notes)
         if self.context.profile.dataset_first:

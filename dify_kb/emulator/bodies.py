@@ -58,7 +58,7 @@ async def _form(request: web.Request, settings: Settings) -> Form:
 
 
 def _query(request: web.Request) -> dict[str, object]:
-    """Take the first of each name; `tag_ids` repeats, and `status` may (findings.md §4.6)."""
+    """Take the first of each name; `tag_ids` repeats, and `status` may (measured)."""
     query: dict[str, object] = {name: request.query[name] for name in request.query}
     if "tag_ids" in query:
         query["tag_ids"] = request.query.getall("tag_ids")

@@ -29,7 +29,7 @@ class Indexer:
     """Workers that take documents in the order of their creates.
 
     A run deletes the chunks that are there when it starts and adds its own when it has them. So
-    two runs of one document at the same time leave the chunks of both (findings.md §9a).
+    two runs of one document at the same time leave the chunks of both (measured).
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Indexer:
 
     def enqueue(self, document_id: str, /, *, hangs: bool = False) -> None:
         """Queue a document; only in the loop that runs the indexer. One that hangs keeps its
-        worker until the server stops (findings.md §9.1).
+        worker until the server stops (measured).
         """
         self._in.send_nowait((document_id, self._clock.now(), hangs))
 

@@ -53,7 +53,7 @@ class Upload:
 
 
 def take_in(context: Context, upload: Upload, body: CreateByText | CreateByFile) -> DocumentCreated:
-    """Store a document and queue it; the one of its name is replaced in place (§5.2)."""
+    """Store a document and queue it; the one of its name is replaced in place (measured)."""
     store, dataset = context.store, context.dataset
     with store.transaction():
         _check(context, body)
@@ -81,7 +81,7 @@ def update(
     *,
     name: str | None = None,
 ) -> DocumentCreated:
-    """Give a document another text or rule; its batch id stays (findings.md §5.4, §5.14)."""
+    """Give a document another text or rule; its batch id stays (measured)."""
     store, now = context.store, context.clock.now()
     with store.transaction():
         old = store.documents.get(context.dataset.id, document_id)
@@ -146,7 +146,7 @@ def _rule(
     context: Context, body: CreateByText | CreateByFile | UpdateByText | UpdateByFile
 ) -> RuleRow:
     """Find the rule: the one sent becomes the dataset's latest, else the latest, else (by text)
-    an automatic one (findings.md §5.6).
+    an automatic one (measured).
     """
     datasets = context.store.datasets
     sent = body.process_rule
@@ -199,7 +199,7 @@ def _row(
         batch=_batch(now),
         process_rule_id=rule.id,
         created_from="api",
-        # Rounded, and so up to half a second in the future (findings.md §5.5).
+        # Rounded, and so up to half a second in the future (measured).
         created_at=round(now),
         updated_at=now,
         doc_form=body.doc_form or "text_model",
@@ -219,7 +219,7 @@ _REPLACED: Final = (
     "indexing_status",
 )  # fmt: skip
 """What a create of the same name changes. All else stays, the times and the error of the run
-before too, until the indexer overwrites them (ingestion-facts.md §2)."""
+before too, until the indexer overwrites them (server source)."""
 
 
 def _replace(context: Context, old: DocumentRow, new: DocumentRow, content: bytes) -> DocumentRow:
@@ -230,6 +230,6 @@ def _replace(context: Context, old: DocumentRow, new: DocumentRow, content: byte
 
 
 def _batch(now: float) -> str:
-    """Make a batch id: the second in UTC and six digits (findings.md §5.4)."""
+    """Make a batch id: the second in UTC and six digits (measured)."""
     second = datetime.fromtimestamp(now, UTC).strftime("%Y%m%d%H%M%S")
     return f"{second}{100_000 + secrets.randbelow(900_000)}"

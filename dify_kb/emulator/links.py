@@ -1,4 +1,4 @@
-"""Links to files that work without a key, for some minutes (findings.md §5.17)."""
+"""Links to files that work without a key, for some minutes (measured)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 from attrs import frozen
 
 _LIFETIME: Final = 300
-"""Seconds that a link works: FILES_ACCESS_TIMEOUT (reference.md §3.11)."""
+"""Seconds that a link works: FILES_ACCESS_TIMEOUT (server source)."""
 
 
 @frozen

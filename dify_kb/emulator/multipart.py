@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _PARAMETER = re.compile(r';\s*([\w*-]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;\s]*)')
 
 _MAX_FIELD: Final = 500_000
-"""Bytes of a field that is no file (werkzeug's max_form_memory_size, reference.md §0.4)."""
+"""Bytes of a field that is no file (werkzeug's max_form_memory_size)."""
 
 
 @frozen
@@ -129,13 +129,13 @@ class _Reader:
 
 
 def _headers(block: bytes) -> Mapping[str, str]:
-    """Read the headers of a part. Bytes that are not UTF-8 are a ValueError (§11.2)."""
+    """Read the headers of a part. Bytes that are not UTF-8 are a ValueError (measured)."""
     lines = [line.partition(":") for line in block.decode().split("\r\n")]
     return {name.strip().lower(): value.strip() for name, _, value in lines}
 
 
 def _options(disposition: str) -> Mapping[str, str]:
-    """Read the parameters of a header; `filename*` wins over `filename` (findings.md §11.1)."""
+    """Read the parameters of a header; `filename*` wins over `filename` (measured)."""
     plain, extended = {}, {}
     for name, value in _PARAMETER.findall(disposition):
         if name.endswith("*"):
@@ -150,5 +150,5 @@ def _options(disposition: str) -> Mapping[str, str]:
 def _unquoted(value: str) -> str:
     if not value.startswith('"'):
         return value
-    # Browsers write a quote as %22, and so werkzeug reads it (findings.md §11.2).
+    # Browsers write a quote as %22, and so werkzeug reads it (measured).
     return value[1:-1].replace("\\\\", "\\").replace('\\"', '"').replace("%22", '"')

@@ -1,4 +1,4 @@
-"""Checks of request bodies, that refuse in the words of the version (findings.md §2.1).
+"""Checks of request bodies, that refuse in the words of the version (measured).
 
 Servers since 1.11 check a body with pydantic and tell every problem; older ones read field after
 field and tell the first. A check takes the value, where it stands and the list of problems, and
@@ -162,7 +162,7 @@ def _chosen(before: bool | None, now: bool) -> bool:  # noqa: FBT001 -- a choice
 
 
 def _first(profile: Profile, name: str, help_: str, what: str) -> RefusedError:
-    """Refuse the first wrong field (findings.md §2.1b, §2.1c)."""
+    """Refuse the first wrong field (measured)."""
     body: dict[str, object]
     if profile.wording is Wording.PARAMS:
         message = help_ or what

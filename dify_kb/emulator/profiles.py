@@ -14,12 +14,14 @@ from attrs import frozen
 from dify_kb.errors import ConfigError
 from dify_kb.wire.version import before
 
+from .quirks import QUIRKS_1_4_3, QUIRKS_1_8_1, QUIRKS_1_12_1, QUIRKS_1_16, Quirks
+
 if TYPE_CHECKING:
     from dify_kb.wire.endpoint import Endpoint
 
 
 class Wording(enum.Enum):
-    """How a version refuses a field (findings.md §2.1b to §2.1d)."""
+    """How a version refuses a field (measured)."""
 
     PARAMS = enum.auto()
     """`{"code", "message", "params"}`: the first wrong field, and no status."""
@@ -39,70 +41,64 @@ class Profile:
     """What `X-Version` says."""
 
     compact: bool
-    """Whether JSON has no spaces between its tokens (findings.md §1.5)."""
+    """Whether JSON has no spaces between its tokens (measured)."""
 
     challenge: bool
-    """Whether a 401 has `WWW-Authenticate` (§2.3)."""
+    """Whether a 401 has `WWW-Authenticate` (measured)."""
 
     wording: Wording
 
     crash_status: bool
-    """Whether the body of a 500 tells its status (§2.1f)."""
+    """Whether the body of a 500 tells its status (measured)."""
 
     delete_status: int
     delete_body: bytes
-    """What a successful delete answers: 200 and `204` up to 1.12, then a real 204 (§1.1)."""
+    """What a successful delete answers: 200 and `204` up to 1.12, then a real 204 (measured)."""
 
     bare_success: frozenset[str]
-    """Endpoints that answer `200` where others answer `{"result": "success"}` (§1.2)."""
+    """Endpoints that answer `200` where others answer `{"result": "success"}` (measured)."""
 
     lacks: frozenset[str] = frozenset()
     """Endpoints that this version has not, although older and newer ones have (recording 009)."""
 
     keeps_older: frozenset[str] = frozenset()
-    """Endpoints that still have their older route, too (reference.md §3.4b)."""
+    """Endpoints that still have their older route, too (server source)."""
 
     dataset_first: bool
-    """Whether the dataset is looked up before the key (§2.4)."""
+    """Whether the dataset is looked up before the key (measured)."""
 
     dataset_is_param: frozenset[str]
-    """Endpoints where an unknown dataset is a 400, not a 404 (§2.6)."""
+    """Endpoints where an unknown dataset is a 400, not a 404 (measured)."""
 
     dataset_unchecked: frozenset[str]
     """Endpoints that do not look whether the dataset exists (recording 845)."""
 
     needs_json: frozenset[str] | None
-    """Endpoints that refuse what is not JSON; for others it is an empty body. None: all (§2.8)."""
-
-    strict_query: bool
-    """Whether a number or flag in a query must be one; else the default is taken (§4.2)."""
+    """Endpoints that refuse what is not JSON, which is an empty body for others. None: all."""
 
     status_filter: bool
-    """Whether the document list has its `status` (§4.6)."""
+    """Whether the document list has its `status` (measured)."""
 
     tag_filter: bool
-    """Whether the dataset list takes `tag_ids`, and does not refuse it (§4.7)."""
+    """Whether the dataset list takes `tag_ids`, and does not refuse it (measured)."""
 
     stored_methods: tuple[str, ...]
-    """The search methods that a dataset may store (§3.5), in the order of the message."""
-
-    typed_methods: bool
-    """Whether a search with an unknown method is refused, not empty (§8.12, §8.13)."""
+    """The search methods that a dataset may store (measured), in the order of the message."""
 
     unique_renames: bool
-    """Whether a rename to a name that is taken is refused (§3.2)."""
+    """Whether a rename to a name that is taken is refused (measured)."""
 
     external_unbound: bool
-    """Whether an external dataset may have no API, and is not a crash (§3.1)."""
+    """Whether an external dataset may have no API, and is not a crash (measured)."""
 
     named_models: bool
     """Whether a change to high_quality crashes without the names of a model (recording 107)."""
 
     checks_form: bool
-    """Whether another `doc_form` than the dataset's is refused, not a crash (§5.8)."""
+    """Whether another `doc_form` than the dataset's is refused, not a crash (measured)."""
 
     automatic_rule: bool
-    """Whether a text without a process rule takes the latest or automatic; else a crash (§5.6)."""
+    """Whether a text without a process rule takes the latest, or automatic; else a crash."""
 
     checks_technique: bool
     """Whether a text without a technique for a dataset without one is refused, not a crash."""
@@ -112,7 +108,7 @@ class Profile:
     of the chunks (§11.5; recordings 152, 269)."""
 
     update_hangs: bool
-    """Whether an update of a document that has chunks never ends, and holds its worker (§9.1)."""
+    """Whether an update of a document with chunks never ends, and holds its worker."""
 
     empty_param_error: bool
     """Whether a form without a file is `bad_request_key_error` (recording 180)."""
@@ -121,28 +117,34 @@ class Profile:
     """The end of the message that there is no default model (recordings 038, 239)."""
 
     unset_object: bool
-    """Whether an unset nested object is null, not an object of nulls (reference.md §0.1)."""
+    """Whether an unset nested object is null, not an object of nulls (server source)."""
 
     external_retrieval: bool
-    """Whether a dataset that is not external shows the settings of one all the same (§1.1)."""
+    """Whether a dataset that is not external shows the settings of one all the same (measured)."""
 
     unset_count: int | None
-    """`tokens` and `word_count` that are not known yet (reference.md §0.1)."""
+    """`tokens` and `word_count` that are not known yet (server source)."""
 
     float_created: bool
-    """Whether one document's `created_at` is written with a fraction (§5.16)."""
+    """Whether one document's `created_at` is written with a fraction (measured)."""
 
     no_doc_metadata: tuple[()] | None
-    """`doc_metadata` of a document without any, in lists and creates (reference.md §1.2)."""
+    """`doc_metadata` of a document without any, in lists and creates (server source)."""
 
     no_items: tuple[()] | None
-    """`child_chunks` and `files` of a record without any (reference.md §1.9)."""
+    """`child_chunks` and `files` of a record without any (server source)."""
 
     economy_score: float | None
-    """The score of a keyword hit (§8.14)."""
+    """The score of a keyword hit (measured)."""
 
     never_sent: frozenset[str]
     """Fields that this version does not know, wherever they would stand."""
+
+    typed_methods: bool
+    """Whether a search method that does not exist is refused, not a search that finds nothing."""
+
+    quirks: Quirks
+    """What else differs, for chunks, metadata, tags and searches."""
 
     pydantic: str
     """The version in the links of validation messages."""
@@ -171,7 +173,7 @@ _SINCE_1_11: Final = frozenset(
         "attachments", "files", "summary", "icon_small_dark",
     }
 )  # fmt: skip
-"""Fields by the version that first sends them (fields.json, findings.md §3.3, §5.5, §8.14)."""
+"""Fields by the version that first sends them (measured)."""
 
 _BY_DOCUMENT: Final = frozenset(
     {
@@ -184,6 +186,8 @@ _METADATA_WRITES: Final = frozenset({"metadata.set_built_in", "metadata.assign"}
 
 _1_16 = Profile(
     version="1.16",
+    quirks=QUIRKS_1_16,
+    typed_methods=True,
     compact=True,
     challenge=True,
     wording=Wording.PYDANTIC,
@@ -196,11 +200,9 @@ _1_16 = Profile(
     dataset_is_param=frozenset(),
     dataset_unchecked=frozenset(),
     needs_json=None,
-    strict_query=True,
     status_filter=True,
     tag_filter=True,
     stored_methods=("semantic_search", "full_text_search", "hybrid_search", "keyword_search"),
-    typed_methods=True,
     unique_renames=True,
     external_unbound=True,
     named_models=True,
@@ -225,6 +227,7 @@ _1_16 = Profile(
 _1_12_1 = attrs.evolve(
     _1_16,
     version="1.12.1",
+    quirks=QUIRKS_1_12_1,
     delete_status=200,
     delete_body=b"204\n",
     lacks=frozenset({"server.info"}),
@@ -243,17 +246,17 @@ _1_12_1 = attrs.evolve(
 _1_8_1 = attrs.evolve(
     _1_12_1,
     version="1.8.1",
+    quirks=QUIRKS_1_8_1,
+    typed_methods=False,
     wording=Wording.ERRORS,
     bare_success=_METADATA_WRITES,
     dataset_first=False,
     dataset_is_param=_BY_DOCUMENT,
     dataset_unchecked=frozenset({"tags.list_for_dataset"}),
     needs_json=frozenset({"datasets.update", "documents.set_status"}),
-    strict_query=False,
     status_filter=False,
     tag_filter=True,
     stored_methods=("hybrid_search", "semantic_search", "full_text_search", "keyword_search"),
-    typed_methods=False,
     unique_renames=False,
     external_unbound=False,
     named_models=False,
@@ -270,6 +273,7 @@ _1_8_1 = attrs.evolve(
 _1_4_3 = attrs.evolve(
     _1_8_1,
     version="1.4.3",
+    quirks=QUIRKS_1_4_3,
     compact=False,
     challenge=False,
     wording=Wording.PARAMS,

@@ -1,39 +1,34 @@
-"""What differs between versions for chunks, metadata and tags, beside what a profile says."""
+"""The part of a profile that is about chunks, metadata, tags and searches."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import attrs
 from attrs import frozen
 
-if TYPE_CHECKING:
-    from .profiles import Profile
-
 
 @frozen(kw_only=True)
 class Quirks:
-    """How one version answers."""
+    """How one version answers there; a field of its `Profile`."""
 
     typed_segments: bool
     """Whether pydantic checks the bodies of chunks; else a bad one is a crash (recording 569)."""
 
     bare_segment_errors: bool
     """Whether all that pydantic says of new chunks is in `{"error"}`, not only that there are none
-    (reference.md §0.4).
+    (server source).
     """
 
     segment_in_document: bool
-    """Whether a chunk is looked for in the document of the path only (reference.md §4.3)."""
+    """Whether a chunk is looked for in the document of the path only (server source)."""
 
     strict_segment_query: bool
-    """Whether a page below 1 is refused in the chunk list (reference.md §0.2)."""
+    """Whether a page below 1 is refused in the chunk list (server source)."""
 
     loses_child_chunks: bool
-    """Whether a child chunk is never found to change or delete it (§8.6)."""
+    """Whether a child chunk is never found to change or delete it (measured)."""
 
     child_chunk_in_segment: bool
-    """Whether a child chunk is looked for in the chunk of the path only (§8.6)."""
+    """Whether a child chunk is looked for in the chunk of the path only (measured)."""
 
     strict_child_chunk_query: bool
     """Whether a page below 1 is refused, and no word is, in the child chunk list (607 to 610)."""
@@ -47,21 +42,21 @@ class Quirks:
     """Whether a field's name of more than 255 characters is refused, not a crash (649, 664)."""
 
     partial_metadata: bool
-    """Whether `partial_update` is heeded (§8.8)."""
+    """Whether `partial_update` is heeded (measured)."""
 
     refuses_unknown_document: bool
-    """Whether metadata for an unknown document is a 400, not a success (reference.md §5.7)."""
+    """Whether metadata for an unknown document is a 400, not a success (server source)."""
 
     typed_search: bool
     """Whether pydantic checks the settings of a search; else one that is missing is a crash with
-    its name (§8.13).
+    its name (measured).
     """
 
     texts_apart: bool
     """Whether a text in a search's filter never equals a number (789)."""
 
     in_operator: bool
-    """Whether searches know `in` and `not in` (§8.15)."""
+    """Whether searches know `in` and `not in` (measured)."""
 
     passes_over_in: bool
     """Whether a condition with `in` or `not in` is taken and then lets everything through (801)."""
@@ -72,16 +67,16 @@ class Quirks:
     """
 
     numeric_tag_count: bool
-    """Whether a new tag's `binding_count` is a number, not a text (§8.11)."""
+    """Whether a new tag's `binding_count` is a number, not a text (measured)."""
 
     refuses_own_tags: bool
-    """Whether every answer with a tag is a 400, although all is done (§8.11)."""
+    """Whether every answer with a tag is a 400, although all is done (measured)."""
 
     several_unbound: bool
-    """Whether unbinding takes `tag_ids`, too (reference.md §6)."""
+    """Whether unbinding takes `tag_ids`, too (server source)."""
 
 
-_1_16 = Quirks(
+QUIRKS_1_16 = Quirks(
     typed_segments=True,
     bare_segment_errors=True,
     segment_in_document=True,
@@ -103,8 +98,8 @@ _1_16 = Quirks(
     several_unbound=True,
 )
 
-_1_12_1 = attrs.evolve(
-    _1_16,
+QUIRKS_1_12_1 = attrs.evolve(
+    QUIRKS_1_16,
     bare_segment_errors=False,
     segment_in_document=False,
     strict_segment_query=False,
@@ -116,8 +111,8 @@ _1_12_1 = attrs.evolve(
     several_unbound=False,
 )
 
-_1_8_1 = attrs.evolve(
-    _1_12_1,
+QUIRKS_1_8_1 = attrs.evolve(
+    QUIRKS_1_12_1,
     typed_segments=False,
     loses_child_chunks=True,
     child_chunk_in_segment=False,
@@ -128,17 +123,10 @@ _1_8_1 = attrs.evolve(
     refuses_own_tags=False,
 )
 
-_1_4_3 = attrs.evolve(
-    _1_8_1,
+QUIRKS_1_4_3 = attrs.evolve(
+    QUIRKS_1_8_1,
     loses_child_chunks=False,
     checks_field_length=False,
     in_operator=False,
     numeric_tag_count=True,
 )
-
-_QUIRKS = {"1.4.3": _1_4_3, "1.8.1": _1_8_1, "1.12.1": _1_12_1, "1.16": _1_16}
-
-
-def quirks_of(profile: Profile) -> Quirks:
-    """Find those of a version."""
-    return _QUIRKS[profile.version]

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class RefusedError(Exception):
-    """Becomes `{"code", "message", "status"}` (findings.md §2.1a), or `body` if one is given."""
+    """Becomes `{"code", "message", "status"}` (measured), or `body` if one is given."""
 
     def __init__(
         self, status: int, code: str, message: str, body: Mapping[str, object] | None = None

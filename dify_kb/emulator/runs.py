@@ -25,7 +25,7 @@ _SLICE: Final = 200
 
 
 class GoneError(Exception):
-    """The document was deleted meanwhile; its run ends silently (ingestion-facts.md §9)."""
+    """The document was deleted meanwhile; its run ends silently (server source)."""
 
 
 @frozen
@@ -63,7 +63,7 @@ class Run:
         if row is None:
             raise GoneError
         if row.doc_form == "qa_model":
-            # Without a model that asks, there are no questions (findings.md §5.8).
+            # Without a model that asks, there are no questions (measured).
             return []
         rule = self.store.datasets.rule(row.process_rule_id)
         if rule is None:

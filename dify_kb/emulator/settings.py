@@ -10,7 +10,7 @@ class Settings:
     """How large and how slow the server is. Times are seconds, sizes bytes."""
 
     workers: int = 1
-    """Documents indexed at once; a default installation has one worker (ingestion-facts.md §9)."""
+    """Documents indexed at once; a default installation has one worker (server source)."""
 
     parsing: float = 0.0
     """Least time in `parsing`. Zero leaves only the real work."""
@@ -22,11 +22,11 @@ class Settings:
     """Least time in `indexing`."""
 
     status_lock: float = 0.0
-    """How long a document refuses another change of its status; servers that lose the race of
-    findings.md §7.2 set 600, and the others nothing."""
+    """How long a document refuses another change of its status; seconds.
+    Servers that lose a race with their worker set 600 (measured)."""
 
     update_hangs: bool = True
-    """Whether an update hangs its worker where the version's does (findings.md §9.1)."""
+    """Whether an update hangs its worker where the version's does (measured)."""
 
     pipelines: bool = False
     """Whether new bases get a pipeline. On a server only the console makes such bases."""
@@ -35,7 +35,7 @@ class Settings:
     """UPLOAD_FILE_SIZE_LIMIT."""
 
     max_body: int = 100 * 1024 * 1024
-    """NGINX_CLIENT_MAX_BODY_SIZE; above it the proxy answers 413 (ingestion-facts.md §5)."""
+    """NGINX_CLIENT_MAX_BODY_SIZE; above it the proxy answers 413 (server source)."""
 
     history: int = 100_000
     """Exchanges remembered in `Emulator.history`."""

@@ -247,7 +247,7 @@ def _is_html(reply: Reply) -> bool:
 
 
 def _no_route(reply: Reply) -> bool:
-    """A missing thing is a 404 in JSON, a missing route one in HTML (findings.md §2.1)."""
+    """A missing thing is a 404 in JSON, a missing route one in HTML (measured)."""
     return reply.status == 405 or (reply.status == 404 and _is_html(reply))  # noqa: PLR2004
 
 

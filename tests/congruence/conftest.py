@@ -124,7 +124,7 @@ def target(request: pytest.FixtureRequest) -> Iterator[Target]:
 async def _left_on(target: Target) -> list[str]:
     async with target.client() as client:
         left = [row.name async for row in client.datasets.iter(keyword=PREFIX, include_all=True)]
-        # 1.12.1 cannot list tags (findings.md §8.11), nor do these tests make any there.
+        # 1.12.1 cannot list tags (measured), nor do these tests make any there.
         with suppress(BadRequestError):
             left += [tag.name for tag in await client.tags.list()]
     return [name for name in left if name.startswith(PREFIX)]
@@ -181,12 +181,12 @@ def older(client: AsyncClient, version: str) -> bool:
 
 
 def tags_broken(client: AsyncClient) -> bool:
-    """Tell whether the server refuses its own tags (findings.md §8.11)."""
+    """Tell whether the server refuses its own tags (measured)."""
     return client.server_version in {"1.12.0", "1.12.1"}
 
 
 def updates_hang(client: AsyncClient) -> bool:
-    """Tell whether an update would stop the server's indexing for ever (findings.md §9.1)."""
+    """Tell whether an update would stop the server's indexing for ever (measured)."""
     return client.server_version in {"1.12.0", "1.12.1"}
 
 

@@ -16,7 +16,7 @@ from dify_kb import (
 from .conftest import NOBODY, Create, chunks, embeddings, indexed, older, written
 
 HELP = "never finds a child chunk"
-"""What the error says on 1.8.1 (findings.md §10)."""
+"""What the error says on 1.8.1 (measured)."""
 
 
 async def one_chunk(client: AsyncClient, dataset: Dataset) -> tuple[Document, Segment]:
@@ -41,7 +41,7 @@ async def parents(
 
 
 async def test_any_chunk_can_have_children(client: AsyncClient, dataset: Dataset) -> None:
-    """Also on an economy base, where they are of no use (findings.md §8.6)."""
+    """Also on an economy base, where they are of no use (measured)."""
     document, segment = await one_chunk(client, dataset)
     assert (await client.child_chunks.list(dataset, document.id, segment.id)).total == 0
 
@@ -73,7 +73,7 @@ async def test_children_are_listed_by_page_and_keyword(
 
 
 async def test_a_child_gets_another_content(client: AsyncClient, dataset: Dataset) -> None:
-    """1.8.1 never finds one (findings.md §8.6); the error says what to do instead."""
+    """1.8.1 never finds one (measured); the error says what to do instead."""
     document, segment = await one_chunk(client, dataset)
     made = await client.child_chunks.create(dataset, document.id, segment.id, "the wombat")
 
@@ -148,7 +148,7 @@ async def test_a_parent_is_found_by_its_children(
 async def test_children_of_a_parent_are_added_and_deleted(
     client: AsyncClient, create: Create, embedding: ModelRef
 ) -> None:
-    """1.8.1 cannot delete one (findings.md §8.6)."""
+    """1.8.1 cannot delete one (measured)."""
     dataset, document, segments = await parents(client, create, embedding)
     where = (dataset, document.id, segments[0].id)
 

@@ -139,7 +139,7 @@ async def test_an_update_changes_what_it_names(client: AsyncClient, create: Crea
 
 
 async def test_renaming_to_a_name_that_is_taken(client: AsyncClient, create: Create) -> None:
-    """Refused since 1.11; 1.4.3 and 1.8.1 then have two of a name (findings.md §3.2)."""
+    """Refused since 1.11; 1.4.3 and 1.8.1 then have two of a name (measured)."""
     first, second = await create(), await create()
 
     if older(client, "1.11"):
@@ -151,7 +151,7 @@ async def test_renaming_to_a_name_that_is_taken(client: AsyncClient, create: Cre
 
 
 async def test_a_base_keeps_how_it_is_searched(client: AsyncClient, create: Create) -> None:
-    """1.4.3 cannot store keyword search (findings.md §3.5); every version keeps `top_k`."""
+    """1.4.3 cannot store keyword search (measured); every version keeps `top_k`."""
     if older(client, "1.8"):
         with pytest.raises(BadRequestError):
             await create(retrieval_model=RetrievalModel.keyword(top_k=7))
@@ -168,7 +168,7 @@ async def test_a_base_keeps_how_it_is_searched(client: AsyncClient, create: Crea
 
 
 async def test_an_economy_base_shows_keyword_search(client: AsyncClient, dataset: Dataset) -> None:
-    """It stores semantic search, which it cannot do; only `get` says what works (§3.4)."""
+    """It stores semantic search, which it cannot do; only `get` says what works (measured)."""
     stored = (await client.datasets.get(dataset)).retrieval_model_dict
 
     assert stored is not None

@@ -112,7 +112,7 @@ async def test_a_file_object_is_read_from_where_it_stands(
 
 
 async def test_names_of_files_survive_as_they_are(client: AsyncClient, dataset: Dataset) -> None:
-    """Quoted as most clients do it, a space would be stored as `%20` (findings.md §11.1)."""
+    """Quoted as most clients do it, a space would be stored as `%20` (measured)."""
     odd = [
         "my file (1).txt",
         "100% 'sure'; a=b&c.txt",
@@ -166,7 +166,7 @@ async def test_a_large_file_arrives_whole(client: AsyncClient, dataset: Dataset)
 async def test_the_same_name_replaces_and_keeps_the_id(
     client: AsyncClient, dataset: Dataset
 ) -> None:
-    """So a create that is sent twice does not double; its old batch is gone (§5.2, §5.3)."""
+    """So a create that is sent twice does not double; its old batch is gone (measured)."""
     first = await client.documents.create_by_text(dataset, "a.txt", "the wombat digs")
     await indexed(client, dataset, first)
 
@@ -225,7 +225,7 @@ async def test_a_base_that_is_fetched_takes_more_files(
 async def test_a_base_that_is_fetched_takes_more_texts(
     client: AsyncClient, dataset: Dataset
 ) -> None:
-    """Up to 1.8 the server crashes on a text without a rule (§5.6), so it is not sent."""
+    """Up to 1.8 the server crashes on a text without a rule (measured), so it is not sent."""
     await written(client, dataset, "the wombat digs")
     fetched = await client.datasets.get(dataset)
 
@@ -262,7 +262,7 @@ async def test_an_id_alone_fills_in_nothing(client: AsyncClient, dataset: Datase
 async def test_an_empty_text_completes_with_nothing_to_find(
     client: AsyncClient, dataset: Dataset
 ) -> None:
-    """No error tells it (§5.13); `word_count` and the counted segments do."""
+    """No error tells it (measured); `word_count` and the counted segments do."""
     created = await client.documents.create_by_text(dataset, "a.txt", "")
 
     (document,) = await indexed(client, dataset, created)
@@ -289,7 +289,7 @@ async def test_a_file_that_is_not_what_it_says_ends_in_an_error(
 async def test_an_unsupported_type_is_refused(
     client: AsyncClient, dataset: Dataset, name: str
 ) -> None:
-    """Without a word by the server (§5.10): the hint says what it can mean."""
+    """Without a word by the server (measured): the hint says what it can mean."""
     with pytest.raises(BadRequestError) as refused:
         await client.documents.create_by_file(dataset, b"wombat", name=name)
 
@@ -298,7 +298,7 @@ async def test_an_unsupported_type_is_refused(
 
 
 async def test_a_file_that_is_too_large_is_refused(client: AsyncClient, dataset: Dataset) -> None:
-    """By the server like a wrong type (§5.10), or by a proxy before it with a 413 (§12.1)."""
+    """By the server like a wrong type (measured), or by a proxy before it with a 413 (measured)."""
     with pytest.raises((BadRequestError, TooLargeError)) as refused:
         await client.documents.create_by_file(dataset, bytes(MAX_FILE_SIZE + 1), name="a.txt")
 
@@ -352,7 +352,7 @@ async def test_every_row_of_many_pages_comes_once(client: AsyncClient, dataset: 
 
 
 async def test_one_document_in_full(client: AsyncClient, dataset: Dataset) -> None:
-    """Since 1.8 (§5.16); before, the error says so."""
+    """Since 1.8 (measured); before, the error says so."""
     (document,) = await written(client, dataset, "one wombat\ntwo wombats")
 
     if older(client, "1.8"):
@@ -375,7 +375,7 @@ async def test_one_document_in_full(client: AsyncClient, dataset: Dataset) -> No
 async def test_a_disabled_document_is_not_found_until_it_is_enabled(
     client: AsyncClient, dataset: Dataset
 ) -> None:
-    """Since 1.8 (§7). Enabling may be refused for 10 minutes by the server's own lock (§7.2)."""
+    """Since 1.8. Enabling may be refused for 10 minutes by the server's own lock (measured)."""
     first, second = await written(client, dataset, "wombat one", "wombat two")
     if older(client, "1.8"):
         with pytest.raises(NotFoundError, match=r"exists since 1\.8"):
@@ -403,7 +403,7 @@ async def test_a_disabled_document_is_not_found_until_it_is_enabled(
 async def test_an_archived_document_is_neither_found_nor_deleted(
     client: AsyncClient, dataset: Dataset
 ) -> None:
-    """Since 1.8 (§7, §5.18); it can leave the archive."""
+    """Since 1.8 (measured); it can leave the archive."""
     first, second = await written(client, dataset, "wombat one", "wombat two")
     if older(client, "1.8"):
         for switch in (client.documents.archive, client.documents.unarchive):
@@ -428,7 +428,7 @@ async def test_an_archived_document_is_neither_found_nor_deleted(
 
 
 async def test_a_status_is_switched_for_all_or_none(client: AsyncClient, dataset: Dataset) -> None:
-    """One that failed to index cannot be disabled, so the other is not either (§7.1)."""
+    """One that failed to index cannot be disabled, so the other is not either (measured)."""
     good = await client.documents.create_by_text(dataset, "good.txt", "wombat")
     bad = await client.documents.create_by_file(dataset, b"this is no pdf", name="bad.pdf")
     await client.documents.wait(dataset, [good, bad], timeout=PATIENCE)
@@ -441,7 +441,7 @@ async def test_a_status_is_switched_for_all_or_none(client: AsyncClient, dataset
 
 
 async def test_an_update_by_text_keeps_id_and_batch(client: AsyncClient, dataset: Dataset) -> None:
-    """Never sent to 1.12.0 and 1.12.1, whose worker would hang for ever (§9.1)."""
+    """Never sent to 1.12.0 and 1.12.1, whose worker would hang for ever (measured)."""
     created = await client.documents.create_by_text(dataset, "a.txt", "the wombat digs")
     (document,) = await indexed(client, dataset, created)
 
@@ -466,7 +466,7 @@ async def test_an_update_by_text_keeps_id_and_batch(client: AsyncClient, dataset
 async def test_an_update_by_file_renames_and_replaces(
     client: AsyncClient, dataset: Dataset
 ) -> None:
-    """Never sent to 1.12.0 and 1.12.1 (§9.1)."""
+    """Never sent to 1.12.0 and 1.12.1 (measured)."""
     (document,) = await written(client, dataset, "the wombat digs")
 
     if updates_hang(client):
@@ -494,7 +494,7 @@ async def test_an_update_by_file_renames_and_replaces(
 async def test_a_failed_document_cannot_be_updated_but_created_again(
     client: AsyncClient, dataset: Dataset
 ) -> None:
-    """Only an available one can (§5.14); a create by its name keeps its id (§5.2)."""
+    """Only an available one can (measured); a create by its name keeps its id (measured)."""
     bad = await client.documents.create_by_file(dataset, b"this is no pdf", name="a.pdf")
     await client.documents.wait(dataset, [bad], timeout=PATIENCE)
 
@@ -531,7 +531,7 @@ async def test_a_document_can_be_deleted_while_it_waits(
 
 
 async def test_what_is_known_of_the_stored_file(client: AsyncClient, dataset: Dataset) -> None:
-    """Up to 1.8 (§5.17); after, the error says since when it is gone."""
+    """Up to 1.8 (measured); after, the error says since when it is gone."""
     created = await client.documents.create_by_file(dataset, b"the wombat digs", name="知识 1.txt")
     await indexed(client, dataset, created)
 
@@ -545,7 +545,7 @@ async def test_what_is_known_of_the_stored_file(client: AsyncClient, dataset: Da
 
 
 async def test_the_address_of_a_stored_file(client: AsyncClient, dataset: Dataset) -> None:
-    """Since 1.16 (reference.md §3.11)."""
+    """Since 1.16 (server source)."""
     created = await client.documents.create_by_file(dataset, b"the wombat digs", name="a.txt")
     await indexed(client, dataset, created)
 
@@ -559,7 +559,7 @@ async def test_the_address_of_a_stored_file(client: AsyncClient, dataset: Datase
 
 
 async def test_stored_files_as_a_zip(client: AsyncClient, dataset: Dataset) -> None:
-    """Since 1.16 (reference.md §3.12)."""
+    """Since 1.16 (server source)."""
     files = {"a.txt": b"the wombat digs", "知识.md": b"the quokka smiles"}
     created = [
         await client.documents.create_by_file(dataset, content, name=name)

@@ -48,7 +48,7 @@ def values(document_id: str, known: Fields, **given: MetadataScalar) -> Document
 
 
 async def read(client: AsyncClient, dataset: Dataset) -> dict[str, dict[str, str]]:
-    """Read the values of all documents back; lists give each as a text (findings.md §8.8)."""
+    """Read the values of all documents back; lists give each as a text (measured)."""
     return {
         row.name: {
             str(entry["name"]): str(entry["value"])
@@ -73,7 +73,7 @@ async def test_fields_are_listed_as_they_were_made(client: AsyncClient, dataset:
 
 
 async def test_a_name_that_is_taken_is_refused(client: AsyncClient, dataset: Dataset) -> None:
-    """Also one of the built-in fields, and a field's own when it is renamed (§8.7)."""
+    """Also one of the built-in fields, and a field's own when it is renamed (measured)."""
     made = await fields(client, dataset)
 
     for name in ("town", "uploader"):
@@ -110,7 +110,7 @@ async def test_values_are_read_back(client: AsyncClient, dataset: Dataset) -> No
 
 
 async def test_one_document_tells_values_as_they_are(client: AsyncClient, dataset: Dataset) -> None:
-    """Since 1.8; a number is a number there, unlike in lists (§8.8)."""
+    """Since 1.8; a number is a number there, unlike in lists (measured)."""
     (document,) = await written(client, dataset, "wombat")
     known = await fields(client, dataset)
 
@@ -125,7 +125,7 @@ async def test_one_document_tells_values_as_they_are(client: AsyncClient, datase
 
 
 async def test_values_that_are_not_named_are_kept(client: AsyncClient, dataset: Dataset) -> None:
-    """Since 1.11; older servers replace them whatever is asked for (§8.8)."""
+    """Since 1.11; older servers replace them whatever is asked for (measured)."""
     (document,) = await written(client, dataset, "wombat")
     known = await fields(client, dataset)
     await client.metadata.assign(dataset, [values(document.id, known, town="oslo", rank=1)])
@@ -151,7 +151,7 @@ async def test_values_are_replaced_on_request(client: AsyncClient, dataset: Data
 
 
 async def test_a_value_is_text_or_number(client: AsyncClient, dataset: Dataset) -> None:
-    """The server would take True for 1 (§8.8)."""
+    """The server would take True for 1 (measured)."""
     with pytest.raises(ConfigError):
         await client.metadata.assign(
             dataset,
@@ -190,7 +190,7 @@ async def test_a_deleted_field_takes_its_values_along(
 
 
 async def test_the_built_in_fields_have_their_names(client: AsyncClient, dataset: Dataset) -> None:
-    """Asked for at another path before 1.11 (§8.10)."""
+    """Asked for at another path before 1.11 (measured)."""
     assert {field.name for field in await client.metadata.built_in_fields(dataset)} == BUILT_IN
 
 
@@ -219,7 +219,7 @@ async def test_a_built_in_field_filters(client: AsyncClient, dataset: Dataset) -
 
 
 async def test_what_does_not_exist_has_no_fields(client: AsyncClient, dataset: Dataset) -> None:
-    """An unknown field is a success with nothing in it up to 1.12, an error after (§8.7)."""
+    """An unknown field is a success with nothing in it up to 1.12, an error after (measured)."""
     with pytest.raises(NotFoundError):
         await client.metadata.create(NOBODY, "town", type="string")
     with pytest.raises(KnowledgeError):
@@ -249,7 +249,7 @@ async def towns(client: AsyncClient, dataset: Dataset) -> None:
 
 
 async def test_every_operator_filters(client: AsyncClient, dataset: Dataset) -> None:
-    """A document without the field matches nothing but `empty` (§8.15)."""
+    """A document without the field matches nothing but `empty` (measured)."""
     await towns(client, dataset)
     town, rank, seen = Field("town"), Field("rank"), Field("seen")
 

@@ -43,7 +43,7 @@ async def test_a_record_tells_where_it_is_from(client: AsyncClient, dataset: Dat
     assert record.segment.document_id == record.segment.document.id == document.id
     assert record.segment.position == 1
     assert record.segment.enabled
-    assert not record.score  # null up to 1.8, then 0.0 (findings.md §8.14)
+    assert not record.score  # null up to 1.8, then 0.0 (measured)
 
 
 @pytest.mark.parametrize("top_k", [1, 2, 4, 100])
@@ -76,7 +76,7 @@ async def test_an_empty_base_answers_nothing(client: AsyncClient, dataset: Datas
 async def test_an_id_alone_asks_for_what_an_economy_base_cannot_do(
     client: AsyncClient, dataset: Dataset
 ) -> None:
-    """It stores semantic search; a `Dataset` asks for keyword search instead (§8.12)."""
+    """It stores semantic search; a `Dataset` asks for keyword search instead (measured)."""
     await written(client, dataset, "the wombat digs")
 
     with pytest.raises(BadRequestError):
@@ -97,7 +97,7 @@ async def test_bases_do_not_see_each_other(client: AsyncClient, create: Create) 
 
 
 async def test_a_deleted_document_is_no_longer_found(client: AsyncClient, dataset: Dataset) -> None:
-    """Sooner or later: its chunks are cleaned up after the answer (reference.md §3.8)."""
+    """Sooner or later: its chunks are cleaned up after the answer (server source)."""
     first, _second = await written(client, dataset, "wombat one", "wombat two")
 
     await client.documents.delete(dataset, first.id)

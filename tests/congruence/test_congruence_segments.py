@@ -118,7 +118,7 @@ async def test_other_keywords_replace_the_list(client: AsyncClient, dataset: Dat
 async def test_a_disabled_chunk_is_not_found_until_it_is_enabled(
     client: AsyncClient, dataset: Dataset
 ) -> None:
-    """While it is off nothing else of it can be changed (findings.md §8.4)."""
+    """While it is off nothing else of it can be changed (measured)."""
     (document,) = await written(client, dataset, LINES)
     first, *_rest = await chunks(client, dataset, document)
 
@@ -193,7 +193,7 @@ async def test_chunks_over_a_hundred_come_once(client: AsyncClient, dataset: Dat
 async def test_replacing_the_document_replaces_its_chunks(
     client: AsyncClient, dataset: Dataset
 ) -> None:
-    """Chunks that were added by hand are lost with it (findings.md §5.2)."""
+    """Chunks that were added by hand are lost with it (measured)."""
     (document,) = await written(client, dataset, LINES)
     await client.segments.create(dataset, document.id, ["numbat naps"])
 

@@ -11,7 +11,7 @@ from dify_kb.models import Tag
 from .conftest import NOBODY, Create, Target, deleted, named, tags_broken
 
 HELP = "refuses its own answer"
-"""What the error says on 1.12.1 (findings.md §8.11)."""
+"""What the error says on 1.12.1 (measured)."""
 
 MakeTag = Callable[[], Awaitable[Tag | None]]
 
@@ -112,7 +112,7 @@ async def test_tags_of_a_base(client: AsyncClient, dataset: Dataset, tag: MakeTa
 async def test_bases_are_found_by_their_tags(
     client: AsyncClient, create: Create, tag: MakeTag
 ) -> None:
-    """`iter` filters by itself, since 1.12.1 refuses any `tag_ids` (findings.md §4.7)."""
+    """`iter` filters by itself, since 1.12.1 refuses any `tag_ids` (measured)."""
     tagged, _other = await create(), await create()
     made = await tag()
 

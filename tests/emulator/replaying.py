@@ -429,7 +429,7 @@ def _away(row: Mapping[str, Any]) -> str:
         return "it is not one exchange"
     body = row["response"].get("body")
     if isinstance(body, dict) and _LOCKED in str(body.get("message")):
-        return "a stale lock of the server made it (findings.md §7.2)"
+        return "a stale lock of the server made it (measured)"
     return ""
 
 

@@ -47,7 +47,7 @@ async def test_a_file_becomes_chunks_that_are_found() -> None:
 
 
 async def test_the_same_name_replaces_in_place() -> None:
-    """What makes a repeated create safe, and an old batch id a 404 (findings.md §5.2, §5.3)."""
+    """What makes a repeated create safe, and an old batch id a 404 (measured)."""
     clock = ManualClock()
     async with serving(clock=clock) as calls:
         one = await calls.dataset()
@@ -89,7 +89,7 @@ async def test_duplicate_false_makes_a_twin_and_the_newest_is_replaced() -> None
 
 
 async def test_times_of_the_run_before_stay_visible_while_waiting() -> None:
-    """So `completed_at` does not mean done (findings.md §6.3)."""
+    """So `completed_at` does not mean done (measured)."""
     clock = ManualClock()
     async with serving(clock=clock, settings=Settings(parsing=1)) as calls:
         one = await calls.dataset()
@@ -138,7 +138,7 @@ async def test_time_that_passed_counts_for_all_who_waited() -> None:
 
 @pytest.mark.parametrize(("workers", "chunks"), [(1, 3), (2, 6)])
 async def test_two_runs_at_once_leave_the_chunks_of_both(workers: int, chunks: int) -> None:
-    """A blind repeat of a create spoils retrieval, silently (findings.md §9a)."""
+    """A blind repeat of a create spoils retrieval, silently (measured)."""
     clock = ManualClock()
     text = b"\n\n".join(letter * 400 for letter in (b"a", b"b", b"c"))
     async with serving(clock=clock, settings=Settings(workers=workers, splitting=1)) as calls:
@@ -269,7 +269,7 @@ async def test_empty_and_unreadable_files_end_as_measured() -> None:
 
 
 async def test_pages_are_clamped_and_echoed_as_measured() -> None:
-    """`has_more` compares with what was asked for (findings.md §4.1)."""
+    """`has_more` compares with what was asked for (measured)."""
     async with serving() as calls:
         one = await calls.dataset()
         for number in range(105):

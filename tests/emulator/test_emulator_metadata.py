@@ -129,7 +129,7 @@ async def test_deleting_a_field_deletes_its_values_and_may_be_repeated() -> None
 
 
 async def test_values_are_read_back_typed_from_one_and_as_texts_from_many() -> None:
-    """findings.md §8.8, §8.9: the built-in fields appear once anything is set."""
+    """The built-in fields appear once anything is set."""
     clock = ManualClock()
     async with serving(clock=clock) as calls:
         one = await base(calls)

@@ -17,15 +17,15 @@ RECORDED: dict[str, Any] = json.loads(
 )
 
 NEWER = {
-    "maintainer",  # reference.md §1.1: since main
+    "maintainer",  # since main
 }
 DIFFERENT = {
-    "external_knowledge_info",  # null instead of an object of nulls: reference.md §0.1
+    "external_knowledge_info",  # null instead of an object of nulls
     "external_retrieval_model",  # null in the example of the 1.16 specification
     "icon_info",  # as external_knowledge_info
     "summary_index_setting",  # likewise
-    "doc_metadata",  # [] instead of null in lists and creates: reference.md §1.2
-    "child_chunks",  # [] instead of null: reference.md §1.9
+    "doc_metadata",  # [] instead of null in lists and creates
+    "child_chunks",  # [] instead of null
     "files",  # likewise
 }
 

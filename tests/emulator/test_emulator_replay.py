@@ -14,7 +14,7 @@ from dify_kb.emulator import ManualClock, Settings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_NO_TAG_ID = "1.12.1 tells the id of no tag, so no tag could be bound (findings.md §8.11)"
+_NO_TAG_ID = "1.12.1 tells the id of no tag, so no tag could be bound (measured)"
 
 KNOWN: dict[str, dict[str, str]] = {
     "1.4.3": {},
@@ -47,7 +47,7 @@ async def test_recorded_requests_get_answers_of_the_recorded_shape(
 ) -> None:
     """The emulator is a witness only as far as it says what the servers said."""
     rows = rows_of(version)
-    # The recorded 1.12.1 had its deadlock of updates removed (findings.md, head).
+    # The recorded 1.12.1 had its deadlock of updates removed.
     settings = Settings(parsing=1.0, update_hangs=False)
     clock = ManualClock()
     async with serving(version=version, settings=settings, clock=clock) as calls:

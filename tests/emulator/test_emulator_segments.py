@@ -9,7 +9,7 @@ from dify_kb.emulator import VERSIONS, ManualClock
 
 Body = dict[str, Any]
 
-CHAIN = "The server finds a chunk under any document up to 1.12 (findings.md §8.3)."
+CHAIN = "The server finds a chunk under any document up to 1.12 (measured)."
 
 
 async def chunked(calls: Calls, text: str = "the quick fox", **fields: object) -> tuple[str, str]:

@@ -185,7 +185,7 @@ async def test_what_is_no_json_is_read_as_nothing_by_most_of_1_8() -> None:
 
 
 async def test_words_are_those_of_the_text_before_1_11() -> None:
-    """A text of nothing but a link keeps its length although no chunk is left (§11.5)."""
+    """A text of nothing but a link keeps its length although no chunk is left (measured)."""
     counts = {}
     rule = AUTOMATIC["process_rule"]
     for version in VERSIONS:

@@ -51,14 +51,14 @@ NARROWED: Mapping[str, tuple[str | None, str]] = {
 """Entries whose first version is better known than from the table."""
 
 REPEATS = {
-    "documents.create_by_text": (Repeat.UPSERT, "findings.md §5.2: replaced by name"),
-    "documents.create_by_file": (Repeat.UPSERT, "findings.md §5.2: replaced by name"),
-    "documents.update_by_text": (Repeat.UPSERT, "findings.md §9a: two runs double the chunks"),
-    "documents.update_by_file": (Repeat.UPSERT, "findings.md §9a: two runs double the chunks"),
+    "documents.create_by_text": (Repeat.UPSERT, "measured: replaced by name"),
+    "documents.create_by_file": (Repeat.UPSERT, "measured: replaced by name"),
+    "documents.update_by_text": (Repeat.UPSERT, "measured: two runs double the chunks"),
+    "documents.update_by_file": (Repeat.UPSERT, "measured: two runs double the chunks"),
     "datasets.create": (Repeat.CREATES, "a second request makes a second dataset, or a 409"),
-    "segments.create": (Repeat.CREATES, "findings.md §8.1: duplicated content is allowed"),
+    "segments.create": (Repeat.CREATES, "measured: duplicated content is allowed"),
     "child_chunks.create": (Repeat.CREATES, "as segments.create"),
-    "metadata.create": (Repeat.CREATES, "findings.md §8.7: a second one is a 400"),
+    "metadata.create": (Repeat.CREATES, "measured: a second one is a 400"),
     "tags.create": (Repeat.CREATES, "recording 822: a second one is a 400"),
     "pipeline.upload_file": (Repeat.CREATES, "a second request stores a second file"),
     "pipeline.run_datasource": (Repeat.CREATES, "a run costs what its source costs"),

@@ -471,7 +471,7 @@ async def test_an_own_user_agent_is_sent(server: Server) -> None:
 
 
 async def test_json_is_sent_as_json(server: Server) -> None:
-    """Without its type the server answers 415, or 400, by version (findings.md §2.8)."""
+    """Without its type the server answers 415, or 400, by version (measured)."""
     server.post(CREATE, payload=DATASET)
 
     async with client() as kb:

@@ -457,7 +457,7 @@ async def test_an_answer_that_stops_half_way_is_given_up() -> None:
 
 @pytest.mark.parametrize("size", [5, 600_001])
 async def test_an_upload_that_is_not_answered_may_have_been_carried_out(size: int) -> None:
-    """400 of 400 creates that timed out had happened (findings.md §9.4)."""
+    """400 of 400 creates that timed out had happened (measured)."""
     server = Server(silent)
 
     async with serving(server, policy=Policy(timeout=SHORT)) as client:
@@ -608,7 +608,7 @@ async def test_what_is_no_http_is_an_error_that_does_not_hold_the_key() -> None:
 
 @pytest.mark.parametrize("concurrency", [1, 3, None])
 async def test_no_more_connections_than_allowed_are_opened(concurrency: int | None) -> None:
-    """An 11th connection of a default server waits for seconds (findings.md §9.3)."""
+    """An 11th connection of a default server waits for seconds (measured)."""
 
     async def slowly(request: Request) -> None:
         await anyio.sleep(0.005)

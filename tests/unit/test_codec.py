@@ -106,7 +106,7 @@ def test_options_that_are_false_or_empty_are_sent() -> None:
 
 
 def test_defaults_other_than_unset_are_sent() -> None:
-    """Four fields of a search must always be there: a missing one is a 500 (findings.md §8.13)."""
+    """Four fields of a search must always be there: a missing one is a 500 (measured)."""
     assert codec.encode(RetrievalModel.keyword()) == {
         "search_method": "keyword_search",
         "reranking_enable": False,
@@ -360,7 +360,7 @@ def test_what_is_no_object_is_an_error(came: object) -> None:
 
 
 def test_numbers_may_come_as_text() -> None:
-    """1.8 sends some counts as text (findings.md §8.11)."""
+    """1.8 sends some counts as text (measured)."""
     page = codec.decode(Page[Dataset], {"data": [], "limit": "20", "total": "3", "page": 1.0})
 
     assert (page.limit, page.total, page.page) == (20, 3, 1)
@@ -465,7 +465,7 @@ def test_unset_has_one_face() -> None:
     "build", [RetrievalModel.semantic, RetrievalModel.full_text, RetrievalModel.keyword]
 )
 def test_a_search_for_nothing_is_refused_before_it_is_sent(build: Any, top_k: int) -> None:
-    """The server answers 0 with nothing and -1 with all but the last hit (findings.md §8.13)."""
+    """The server answers 0 with nothing and -1 with all but the last hit (measured)."""
     with pytest.raises(ConfigError, match="top_k"):
         build(top_k=top_k)
 
@@ -490,7 +490,7 @@ def test_a_threshold_of_zero_is_a_threshold() -> None:
     ],
 )
 def test_a_rule_that_would_fail_while_indexing_is_refused_before(options: Any) -> None:
-    """The server takes it with a 200 and fails a minute later (findings.md §5.7)."""
+    """The server takes it with a 200 and fails a minute later (measured)."""
     with pytest.raises(ConfigError) as raised:
         ProcessRule.custom(**options)
 

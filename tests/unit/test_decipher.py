@@ -58,7 +58,7 @@ def rejected(came: Reply) -> ProtocolError:
     return raised.value
 
 
-# --- refusals: the envelopes (reference.md §0.4) and the codes (§0.5)
+# --- refusals: the envelopes (server source) and the codes (measured)
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_the_words_of_a_rate_limit_count_at_403_alone() -> None:
 
 
 def test_an_empty_refusal_of_a_file_names_both_reasons() -> None:
-    """Type and size are refused alike, with an empty message (findings.md §5.10)."""
+    """Type and size are refused alike, with an empty message (measured)."""
     came = reply(400, {"code": "invalid_param", "message": "", "status": 400})
     with pytest.raises(dify_kb.BadRequestError) as raised:
         decipher(CREATE_BY_FILE, came)
@@ -316,7 +316,7 @@ def test_a_very_long_message_is_cut() -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_names_its_target(status: int) -> None:
-    """Followed, it turns the POST into a GET (findings.md §12.4); the target is the way out."""
+    """Followed, it turns the POST into a GET (measured); the target is the way out."""
     came = reply(status, html("301 Moved"), {"location": "https://dify.test/v1/datasets"})
 
     error = refused(came)
@@ -394,7 +394,7 @@ def test_no_hint_breaks_a_reply(hint: str, date: str) -> None:
     ("status", "body"), [(200, b"204\n"), (200, {"result": "success"}), (204, b""), (200, b"")]
 )
 def test_a_delete_is_done_whatever_its_body(status: int, body: object) -> None:
-    """Four versions answer in four ways (findings.md §1.1)."""
+    """Four versions answer in four ways (measured)."""
     assert decipher(DELETE, reply(status, body)) is None
 
 

@@ -98,7 +98,7 @@ def test_any_bytes_arrive_as_they_are(content: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["数据.txt", "é.md", "my file (1).txt", "a;b'c%20.txt", "😀.txt"])
 def test_a_file_name_is_sent_as_it_is(name: str) -> None:
-    """A quoted one is stored quoted: `my%20file.txt` (findings.md §11.1)."""
+    """A quoted one is stored quoted: `my%20file.txt` (measured)."""
     assert f'filename="{name}"'.encode() in file_header(request(name))
 
 

@@ -150,7 +150,7 @@ async def test_what_is_no_id_is_refused_by_its_name(
 async def test_what_is_no_id_within_a_list_is_refused_by_its_name(
     noun: str, method: str, parameter: str
 ) -> None:
-    """One bad id is a 500 for all of them (findings.md §7.1)."""
+    """One bad id is a 500 for all of them (measured)."""
     sent = Sent()
 
     error = await refused(call_of(noun, method, sent, {parameter: [D1, "handbook"]}), sent)

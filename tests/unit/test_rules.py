@@ -61,7 +61,7 @@ def test_a_parent_that_the_server_does_not_know_is_refused() -> None:
 def test_a_length_that_would_fail_while_indexing_is_refused_by_name(
     options: Any, named: str
 ) -> None:
-    """The server accepts it with a 200 and reports an error minutes later (findings.md §5.7)."""
+    """The server accepts it with a 200 and reports an error minutes later (measured)."""
     with pytest.raises(ConfigError) as raised:
         ProcessRule.parent_child(**options)
 

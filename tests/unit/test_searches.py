@@ -169,7 +169,7 @@ def test_emptiness_needs_no_value() -> None:
 
 
 def test_a_filter_travels_inside_of_the_search() -> None:
-    """Elsewhere in the request it is ignored (findings.md §8.15)."""
+    """Elsewhere in the request it is ignored (measured)."""
     wanted = MetadataFilter.all_of(YEAR == 2024)
 
     encoded: Any = codec.encode(RetrievalModel.semantic(metadata_filter=wanted))
@@ -195,7 +195,7 @@ def test_a_condition_of_another_shape_is_a_decode_error(value: object) -> None:
 
 @pytest.mark.parametrize("value", ["a", 7, 0.5, None])
 def test_a_metadata_value_comes_back(value: object) -> None:
-    """Numbers stay numbers: as texts no filter matches them (documents-vs-server C20)."""
+    """Numbers stay numbers: as texts no filter matches them."""
     came = {"id": "m1", "name": "year", "value": value}
 
     assert codec.encode(codec.decode(MetadataValue, came)) == came
@@ -211,7 +211,7 @@ def test_a_metadata_value_of_another_shape_is_a_decode_error(value: object) -> N
 
 
 def test_weights_are_nested_as_the_server_wants_them() -> None:
-    """Any other form is dropped, and the search then finds nothing (documents-vs-server C4)."""
+    """Any other form is dropped, and the search then finds nothing."""
     encoded: Any = codec.encode(RetrievalModel.hybrid_weighted(embedding=EMBEDDING))
 
     assert encoded["search_method"] == "hybrid_search"
@@ -255,7 +255,7 @@ def test_a_weight_outside_of_its_range_is_refused(weight: float) -> None:
 def test_a_reranking_model_is_named_in_the_words_of_the_server(
     build: Callable[..., RetrievalModel],
 ) -> None:
-    """`reranking_mode` is a word, `reranking_model` an object (documents-vs-server C6)."""
+    """`reranking_mode` is a word, `reranking_model` an object."""
     model = build(rerank=RERANK, top_k=7, score_threshold=0.4)
 
     assert codec.encode(model) == {
@@ -297,7 +297,7 @@ def test_weights_in_another_form_are_refused(weights: Any) -> None:
 
 @pytest.mark.parametrize("top_k", [0, -1])
 def test_a_hand_made_search_for_nothing_is_refused(top_k: int) -> None:
-    """0 finds nothing and -1 all but the last (findings.md §8.13)."""
+    """0 finds nothing and -1 all but the last (measured)."""
     with pytest.raises(ConfigError, match="top_k"):
         checked(RetrievalModel(search_method=SearchMethod.KEYWORD, top_k=top_k))
 
@@ -336,7 +336,7 @@ def test_weights_that_are_none_or_left_out_are_let_through() -> None:
 
 
 def test_the_preset_reranks() -> None:
-    """The guide asks for both; a base does one, and reranking wins (findings.md §11.6)."""
+    """The guide asks for both; a base does one, and reranking wins (measured)."""
     model = presets.bedrock_hybrid(top_k=6)
 
     assert model.search_method is SearchMethod.HYBRID

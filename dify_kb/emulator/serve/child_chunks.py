@@ -9,7 +9,6 @@ import attrs
 from dify_kb.emulator import views
 from dify_kb.emulator.context import Context, nothing, serves
 from dify_kb.emulator.payload import Field, Payload, integer, text
-from dify_kb.emulator.quirks import quirks_of
 from dify_kb.emulator.refused import invalid_param, not_found
 from dify_kb.emulator.store import ChildChunkRow
 from dify_kb.models import (
@@ -47,7 +46,7 @@ def _read_create(context: Context, raw: object) -> WriteChildChunk:
 
 
 def _read_update(context: Context, raw: object) -> WriteChildChunk:
-    if quirks_of(context.profile).loses_child_chunks:
+    if context.profile.quirks.loses_child_chunks:
         raise not_found("Segment not found.")
     _segment(context)
     return codec.decode(WriteChildChunk, _UPDATE.read(raw, context.profile))
@@ -55,7 +54,7 @@ def _read_update(context: Context, raw: object) -> WriteChildChunk:
 
 def _read_list(context: Context, raw: Mapping[str, Any]) -> ListChildChunks:
     _segment(context)
-    if not quirks_of(context.profile).strict_child_chunk_query:
+    if not context.profile.quirks.strict_child_chunk_query:
         return codec.decode(ListChildChunks, _LIST.read(raw, context.profile))
     page, limit = strict("ChildChunkListQuery", *lenient(raw), context.profile)
     return ListChildChunks(page=page, limit=limit, keyword=raw.get("keyword", UNSET))
@@ -63,7 +62,7 @@ def _read_list(context: Context, raw: Mapping[str, Any]) -> ListChildChunks:
 
 @serves(catalog.CREATE_CHILD_CHUNK, _read_create)
 def create(context: Context, body: WriteChildChunk) -> ChildChunkAnswer:
-    """Append a child chunk, whatever the form of its document (findings.md §8.6)."""
+    """Append a child chunk, whatever the form of its document (measured)."""
     store, segment, now = context.store, _segment(context), context.clock.now()
     with store.transaction():
         row = ChildChunkRow(
@@ -81,7 +80,7 @@ def create(context: Context, body: WriteChildChunk) -> ChildChunkAnswer:
 
 @serves(catalog.LIST_CHILD_CHUNKS, _read_list)
 def list_(context: Context, query: ListChildChunks) -> Page[ChildChunk]:
-    """List child chunks in their order; the limit is echoed as it was taken (findings.md §4.3)."""
+    """List child chunks in their order; the limit is echoed as it was taken (measured)."""
     limit = min(query.limit, _LARGEST_PAGE)
     offset, size = bounds(query.page, limit)
     rows, total = context.store.child_chunks.page(
@@ -110,7 +109,7 @@ def update(context: Context, body: WriteChildChunk) -> ChildChunkAnswer:
 @serves(catalog.DELETE_CHILD_CHUNK, nothing)
 def delete(context: Context, _: None) -> None:
     """Delete a child chunk."""
-    quirks = quirks_of(context.profile)
+    quirks = context.profile.quirks
     if quirks.loses_child_chunks:
         raise not_found("Document not found.")
     _segment(context)
@@ -123,7 +122,7 @@ def delete(context: Context, _: None) -> None:
 def _segment(context: Context) -> SegmentRow:
     """Find the chunk; here the document counts since 1.11, in these words (recording 1025)."""
     segment = segment_of(context)
-    strict_path = quirks_of(context.profile).child_chunk_in_segment
+    strict_path = context.profile.quirks.child_chunk_in_segment
     if strict_path and segment.document_id != document_of(context).id:
         raise not_found("Document not found.")
     return segment
@@ -131,7 +130,7 @@ def _segment(context: Context) -> SegmentRow:
 
 def _child_chunk(context: Context) -> ChildChunkRow:
     row = context.store.child_chunks.get(context.slots["child_chunk_id"])
-    strict_path = quirks_of(context.profile).child_chunk_in_segment
+    strict_path = context.profile.quirks.child_chunk_in_segment
     if row is None or (strict_path and row.segment_id != context.slots["segment_id"]):
         raise not_found("Child chunk not found.")
     return row

@@ -55,7 +55,7 @@ _LONGEST: Final = 400
 
 
 def _description(value: object, where: tuple[str, ...], problems: Problems) -> object:
-    """Check a description; 1.4 takes one of any length (findings.md §3.1)."""
+    """Check a description; 1.4 takes one of any length (measured)."""
     wording = problems.profile.wording
     if wording is Wording.PARAMS:
         return value
@@ -132,7 +132,7 @@ def _read_list(context: Context, raw: object) -> ListDatasets:
 
 @serves(catalog.CREATE_DATASET, _read_create)
 def create(context: Context, body: CreateDataset) -> Dataset:
-    """Make an empty dataset (findings.md §3)."""
+    """Make an empty dataset (measured)."""
     technique = body.indexing_technique or None
     if technique == "high_quality":
         require_no_model(body.embedding_model_provider, body.embedding_model)
@@ -210,7 +210,7 @@ def update(context: Context, body: UpdateDataset) -> Dataset:
 
 
 def _changes(context: Context, body: UpdateDataset) -> dict[str, object]:
-    """Tell the columns that an update changes (findings.md §3, reference.md §2.4)."""
+    """Tell the columns that an update changes (measured)."""
     row, changes = context.dataset, dict[str, object]()
     if row.provider == "external" and not (
         body.external_knowledge_id and body.external_knowledge_api_id
@@ -255,7 +255,7 @@ def list_(context: Context, query: ListDatasets) -> Page[Dataset]:
 
 @serves(catalog.GET_DATASET, nothing)
 def get(context: Context, _: None) -> Dataset:
-    """Show a dataset, with a search method that works although another is stored (§3.4)."""
+    """Show a dataset, with a search method that works although another is stored (measured)."""
     dataset = views.dataset(
         context.store, context.profile, context.dataset, embedding_available=True
     )

@@ -62,7 +62,7 @@ def create_by_file(context: Context, body: CreateByFile) -> DocumentCreated:
 
 @serves(catalog.LIST_DOCUMENTS, _read_list)
 def list_(context: Context, query: ListDocuments) -> Page[Document]:
-    """List documents, the newest first (findings.md §4)."""
+    """List documents, the newest first (measured)."""
     offset, size = bounds(query.page, query.limit)
     status = (query.status or "") if context.profile.status_filter else ""
     rows, total = context.store.documents.page(
@@ -89,7 +89,7 @@ def get(context: Context, query: GetDocument) -> DocumentDetail:
 
 @serves(catalog.DELETE_DOCUMENT, nothing)
 def delete(context: Context, _: None) -> None:
-    """Delete a document in any state but archived (findings.md §5.18)."""
+    """Delete a document in any state but archived (measured)."""
     row = context.store.documents.get(context.dataset.id, context.slots["document_id"])
     if row is None:
         raise not_found("Document Not Exists.")

@@ -1,4 +1,4 @@
-"""Fields that several bodies have (reference.md §1.4, §1.5)."""
+"""Fields that several bodies have (server source)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TECHNIQUE: Final = words(["high_quality", "economy"])
 
 
 def _lenient(value: object, _where: tuple[str, ...], _problems: Problems) -> object:
-    """Take a number, or the default: what servers before 1.11 do (findings.md §4.2)."""
+    """Take a number, or the default: what servers before 1.11 do (measured)."""
     try:
         return int(str(value))
     except ValueError:
@@ -67,7 +67,7 @@ PROCESS_RULE: Final = record(
 
 
 def _stored_method(value: object, where: tuple[str, ...], problems: Problems) -> object:
-    """Check a search method by what this version may store (findings.md §3.5)."""
+    """Check a search method by what this version may store (measured)."""
     kind = "enum" if problems.profile.wording is Wording.PYDANTIC else "literal_error"
     return words(problems.profile.stored_methods, kind)(value, where, problems)
 
@@ -95,13 +95,13 @@ RETRIEVAL_MODEL: Final = record(
 
 
 def bounds(page: int, limit: int) -> tuple[int, int]:
-    """Tell the offset and the size of a page that was asked for in any way (findings.md §4)."""
+    """Tell the offset and the size of a page that was asked for in any way (measured)."""
     size = min(limit, _LARGEST_PAGE) if limit >= 1 else _DEFAULT_PAGE
     return (max(page, 1) - 1) * size, size
 
 
 def page_of(rows: list[Any], total: int, page: int, limit: int) -> Page[Any]:
-    """Answer a page as the server does: what was asked for is echoed, and compared (§4.1)."""
+    """Answer a page as the server does: what was asked for is echoed, and compared (measured)."""
     return Page(data=rows, has_more=len(rows) == limit, limit=limit, total=total, page=page)
 
 

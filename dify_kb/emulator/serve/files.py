@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dify_kb.emulator.store import DocumentRow
 
 _MOST: Final = 100
-"""Documents of one archive (reference.md §3.12)."""
+"""Documents of one archive (server source)."""
 
 
 def _ids(value: object, where: tuple[str, ...], problems: Problems) -> object:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_NAME: Final = 200
-"""Characters of a document's name; a longer one is cut (findings.md §5.12)."""
+"""Characters of a document's name; a longer one is cut (measured)."""
 
 _FORBIDDEN: Final = frozenset('/\\:*?"<>|')
 
@@ -95,7 +95,7 @@ def read_text(context: Context, raw: object) -> CreateByText:
 
 
 def read_update_text(context: Context, raw: object) -> UpdateByText:
-    """Read the body of update-by-text: a text with its name, or a rule (findings.md §5.14)."""
+    """Read the body of update-by-text: a text with its name, or a rule (measured)."""
     fields = _UPDATE.read(raw, context.profile)
     if fields.get("text") and not fields.get("name"):
         raise _nameless(context, raw)
@@ -128,7 +128,7 @@ def _require_change(context: Context, fields: dict[str, Any], *, changes: bool) 
 
 
 def read_file(context: Context, raw: Form) -> CreateByFile:
-    """Read the form of create-by-file (findings.md §5.6, §5.9, §5.10)."""
+    """Read the form of create-by-file (measured)."""
     data = json_data(raw)
     technique = data.get("indexing_technique") or context.dataset.indexing_technique
     if not technique:
@@ -156,7 +156,7 @@ def read_file(context: Context, raw: Form) -> CreateByFile:
 
 
 def read_update_file(context: Context, raw: Form) -> UpdateByFile:
-    """Read the form of update-by-file; its refusals have words (findings.md §5.10, §5.14)."""
+    """Read the form of update-by-file; its refusals have words (measured)."""
     data = json_data(raw)
     part = only_file(context, raw) if raw.files else None
     if part is not None:
@@ -222,7 +222,7 @@ def file_upload(context: Context, file: File, *, replaces: bool = True) -> Uploa
     """Take a file as it came, but for a name that is too long."""
     name, suffix = file.name, extension(file.name)
     if len(name) > MAX_NAME:
-        # Cut at the first dot, so that v1.aaa….txt becomes v1.txt (findings.md §11.3).
+        # Cut at the first dot, so that v1.aaa….txt becomes v1.txt (measured).
         name = f"{name.split('.')[0][:MAX_NAME]}.{suffix}"
     if not isinstance(file.content, bytes):
         raise TypeError("a form holds its files as bytes")
@@ -252,7 +252,7 @@ def _refuse_loudly(part: Part, max_size: int) -> None:
 
 
 def _check_rule(fields: dict[str, Any]) -> None:
-    """Refuse the rules that the server refuses; the others fail while indexing (§5.7)."""
+    """Refuse the rules that the server refuses; the others fail while indexing (measured)."""
     rule = fields.get("process_rule")
     if rule is None:
         return

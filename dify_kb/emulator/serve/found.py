@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dify_kb.emulator.quirks import quirks_of
 from dify_kb.emulator.refused import not_found
 
 if TYPE_CHECKING:
@@ -21,11 +20,11 @@ def document_of(context: Context) -> DocumentRow:
 
 
 def segment_of(context: Context) -> SegmentRow:
-    """Find the chunk; up to 1.12 also one of another document (findings.md §8.3)."""
+    """Find the chunk; up to 1.12 also one of another document (measured)."""
     document = document_of(context)
     row = context.store.segments.get(context.slots["segment_id"])
     if row is None or (
-        row.document_id != document.id and quirks_of(context.profile).segment_in_document
+        row.document_id != document.id and context.profile.quirks.segment_in_document
     ):
         raise not_found("Segment not found.")
     return row

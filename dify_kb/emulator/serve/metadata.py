@@ -19,7 +19,6 @@ from dify_kb.emulator.payload import (
     text,
     words,
 )
-from dify_kb.emulator.quirks import quirks_of
 from dify_kb.emulator.refused import invalid_param
 from dify_kb.emulator.store import DocumentRow, MetadataRow
 from dify_kb.models import (
@@ -45,7 +44,7 @@ _ARMS: Final = (
 
 
 def _scalar(value: object, where: Where, problems: Problems) -> object:
-    """Check a value; nobody compares it with the type of its field (findings.md §8.8)."""
+    """Check a value; nobody compares it with the type of its field (measured)."""
     if isinstance(value, bool):
         return int(value)
     if not isinstance(value, str | int | float):
@@ -130,7 +129,7 @@ def create(context: Context, body: CreateMetadata) -> MetadataField:
 
 def _check(context: Context, name: str) -> None:
     """Refuse a name, in the server's order."""
-    if len(name) > _MOST and quirks_of(context.profile).checks_field_length:
+    if len(name) > _MOST and context.profile.quirks.checks_field_length:
         raise invalid_param(f"Metadata name cannot exceed {_MOST} characters.")
     if any(name == row.name for row in context.store.metadata.of(context.dataset.id)):
         raise invalid_param("Metadata name already exists.")
@@ -229,13 +228,13 @@ def assign(context: Context, body: AssignMetadata) -> None:
         document = context.store.documents.get(context.dataset.id, operation.document_id)
         if document is not None:
             _assign(context, document, operation)
-        elif quirks_of(context.profile).refuses_unknown_document:
+        elif context.profile.quirks.refuses_unknown_document:
             raise invalid_param("Document not found.")
 
 
 def _assign(context: Context, document: DocumentRow, operation: DocumentMetadata) -> None:
     store, more = context.store, operation.metadata_list
-    merge = bool(operation.partial_update) and quirks_of(context.profile).partial_metadata
+    merge = bool(operation.partial_update) and context.profile.quirks.partial_metadata
     values = (views.metadata.raw(document) or {}) if merge else {}
     values |= {value.name: value.value for value in more}
     if context.dataset.built_in:

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Final
 from dify_kb.corpus import meets
 from dify_kb.emulator import views
 from dify_kb.emulator.context import Context, serves
-from dify_kb.emulator.quirks import quirks_of
 from dify_kb.emulator.refused import invalid_param
 from dify_kb.models import (
     Query,
@@ -28,7 +27,7 @@ _EVERYTHING: Final = 10_000
 
 @serves(catalog.RETRIEVE, read_search)
 def retrieve(context: Context, body: Retrieve) -> Retrieved:
-    """Search; without a model only keyword search works (findings.md §8.12 to §8.14)."""
+    """Search; without a model only keyword search works (measured)."""
     if not body.query:
         raise invalid_param("Query or attachment_ids is required")
     method, top_k = _settings(context, body)
@@ -65,7 +64,7 @@ def _within(context: Context, wanted: MetadataFilter | None) -> list[str] | None
     if wanted is None or not wanted.conditions:
         return documents.available(dataset_id)
     rows = documents.searched(dataset_id)
-    apart = quirks_of(context.profile).texts_apart
+    apart = context.profile.quirks.texts_apart
     return [
         row.id for row in rows if meets(views.metadata.raw(row) or {}, wanted, texts_apart=apart)
     ]
@@ -83,7 +82,7 @@ def _records(
         documents = {
             row.document_id: store.documents.find(row.document_id) for row in rows.values()
         }
-    # An economy base knows no scores (findings.md §8.14).
+    # An economy base knows no scores (measured).
     return [
         Record(
             segment=views.found_segment(store, rows[hit.segment_id], document),

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dify_kb.emulator.payload import Check, Field, Payload, anything, items, record, text, words
 from dify_kb.emulator.profiles import Wording
-from dify_kb.emulator.quirks import quirks_of
 from dify_kb.emulator.refused import RefusedError, invalid_param
 from dify_kb.models import MAX_QUERY, ComparisonOperator, LogicalOperator, Retrieve
 from dify_kb.wire import codec
@@ -58,7 +57,7 @@ def read_search(context: Context, raw: object) -> Retrieve:
         fields.pop("retrieval_model", None)
     conditions = model.get("metadata_filtering_conditions")
     if conditions:
-        quirks = quirks_of(context.profile)
+        quirks = context.profile.quirks
         payload = _FILTER if quirks.in_operator else _FILTER_BEFORE_1_8
         read: dict[str, Any] = {"conditions": []}
         read |= payload.validate(conditions, context.profile)
@@ -73,7 +72,7 @@ def read_search(context: Context, raw: object) -> Retrieve:
 
 
 def _fields(profile: Profile, raw: object) -> dict[str, Any]:
-    quirks = quirks_of(profile)
+    quirks = profile.quirks
     if quirks.typed_search:
         return _TYPED.read(raw, profile)
     if profile.wording is Wording.PYDANTIC:
@@ -95,7 +94,7 @@ def _plain_query(query: object) -> str:
 
 
 def _require(model: dict[str, Any]) -> None:
-    """Fail on settings as a server does that takes them as they come (findings.md §8.13)."""
+    """Fail on settings as a server does that takes them as they come (measured)."""
     for name in _NEEDED:
         if name not in model:
             raise RefusedError(500, "internal_server_error", repr(name))

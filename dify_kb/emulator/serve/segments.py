@@ -12,7 +12,6 @@ from dify_kb.corpus import keywords
 from dify_kb.emulator import views
 from dify_kb.emulator.context import Context, nothing, serves
 from dify_kb.emulator.payload import Field, Payload, anything, flag, items, record, text
-from dify_kb.emulator.quirks import quirks_of
 from dify_kb.emulator.refused import RefusedError, UncheckedError, invalid_param, not_found
 from dify_kb.emulator.store import SegmentRow
 from dify_kb.models import (
@@ -74,9 +73,9 @@ def _read_create(context: Context, raw: object) -> CreateSegments:
 
 
 def _sent(context: Context, raw: object) -> list[Any]:
-    """Take the list, or refuse in an envelope that no other endpoint has (findings.md §2.1e)."""
+    """Take the list, or refuse in an envelope that no other endpoint has (measured)."""
     body = raw if isinstance(raw, dict) else {}
-    quirks = quirks_of(context.profile)
+    quirks = context.profile.quirks
     if body.get("segments") is None and not quirks.bare_segment_errors:
         raise _bare("Segments is required")
     if not quirks.typed_segments:
@@ -120,7 +119,7 @@ def _all_texts(values: Sequence[object]) -> bool:
 
 
 def _read_list(context: Context, raw: Mapping[str, Any]) -> ListSegments:
-    quirks = quirks_of(context.profile)
+    quirks = context.profile.quirks
     document_of(context)
     page, limit = lenient(raw)
     if quirks.strict_segment_query:
@@ -136,7 +135,7 @@ def _read_list(context: Context, raw: Mapping[str, Any]) -> ListSegments:
 
 def _read_update(context: Context, raw: object) -> UpdateSegment:
     segment_of(context)
-    if not quirks_of(context.profile).typed_segments:
+    if not context.profile.quirks.typed_segments:
         body: Any = raw
         return UpdateSegment(segment=codec.decode(SegmentChanges, _without_nulls(body["segment"])))
     return codec.decode(UpdateSegment, _UPDATE.validate(raw, context.profile))
@@ -148,7 +147,7 @@ def _without_nulls(fields: Mapping[str, object]) -> dict[str, object]:
 
 @serves(catalog.CREATE_SEGMENTS, _read_create)
 def create(context: Context, body: CreateSegments) -> SegmentsCreated:
-    """Append chunks, all of them or none; they are found at once (findings.md §8.1)."""
+    """Append chunks, all of them or none; they are found at once (measured)."""
     store, document = context.store, document_of(context)
     with store.transaction():
         first = store.segments.next_position(document.id)
@@ -217,7 +216,7 @@ def get(context: Context, _: None) -> SegmentAnswer:
 
 @serves(catalog.UPDATE_SEGMENT, _read_update)
 def update(context: Context, body: UpdateSegment) -> SegmentAnswer:
-    """Change a chunk; whoever disables one changes nothing else of it (reference.md §4.4)."""
+    """Change a chunk; whoever disables one changes nothing else of it (server source)."""
     row, changes, now = segment_of(context), body.segment, context.clock.now()
     if row.enabled and changes.enabled is False:
         off = {"enabled": 0, "disabled_at": now, "updated_at": now}

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final
 from dify_kb.emulator import views
 from dify_kb.emulator.context import Context, nothing, serves
 from dify_kb.emulator.payload import Before, Field, Payload, Problems, Where, items, text
-from dify_kb.emulator.quirks import quirks_of
 from dify_kb.emulator.refused import id_of, invalid_param, not_found
 from dify_kb.emulator.store import TagRow
 from dify_kb.models import (
@@ -97,7 +96,7 @@ def _read_bind(context: Context, raw: object) -> BindTags:
 
 def _read_unbind(context: Context, raw: object) -> UnbindTag:
     """Read a tag, or tags where the version takes several."""
-    if not quirks_of(context.profile).several_unbound:
+    if not context.profile.quirks.several_unbound:
         return codec.decode(UnbindTag, _UNBIND.read(raw, context.profile))
     fields = _UNBIND_SEVERAL.read(raw, context.profile)
     if "tag_ids" not in fields and "tag_id" not in fields:
@@ -181,15 +180,15 @@ def _alone(context: Context, row: TagRow) -> Tag:
     """Show one tag by itself."""
     count = context.store.tags.count(row.id)
     _refuse_own(context, "DataSetTag", [(row, count)])
-    number = quirks_of(context.profile).numeric_tag_count
+    number = context.profile.quirks.numeric_tag_count
     return views.tag(row, count if number else str(count))
 
 
 def _refuse_own(
     context: Context, title: str, counts: Sequence[tuple[TagRow, int]], *, numbered: bool = False
 ) -> None:
-    """Refuse the answer itself, when all is done: the counts are no texts (findings.md §8.11)."""
-    if not counts or not quirks_of(context.profile).refuses_own_tags:
+    """Refuse the answer itself, when all is done: the counts are no texts (measured)."""
+    if not counts or not context.profile.quirks.refuses_own_tags:
         return
     problems = Problems(context.profile)
     for number, (_, count) in enumerate(counts):

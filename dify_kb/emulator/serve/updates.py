@@ -40,7 +40,7 @@ def _read_ids(_: Context, raw: object) -> DocumentIds:
 
 @serves(catalog.SET_DOCUMENT_STATUS, _read_ids)
 def set_status(context: Context, body: DocumentIds) -> None:
-    """Change the state of all of them or of none (findings.md §7.1)."""
+    """Change the state of all of them or of none (measured)."""
     if not body.document_ids:
         return
     action = context.slots["action"]

@@ -108,7 +108,7 @@ class Store:
             self.segments.delete(segment_id)
 
     def switch_segments(self, document_id: str, *, enabled: bool, now: float) -> None:
-        """Enable or disable all chunks of a document, as its own switch does (§7.3)."""
+        """Enable or disable all chunks of a document, as its own switch does (measured)."""
         with self.transaction():
             self.segments.enable_of(document_id, enabled, now)
             self.index.remove(document_id)

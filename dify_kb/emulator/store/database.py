@@ -127,7 +127,7 @@ def _prepare(connection: sqlite3.Connection, path: Path | None) -> None:
             f"{path} was made by another version of the emulator.",
             hint="Name another file, or delete this one and load it again.",
         )
-    # The case of names counts in a keyword, as in PostgreSQL's LIKE (findings.md §4.5).
+    # The case of names counts in a keyword, as in PostgreSQL's LIKE (measured).
     connection.execute("PRAGMA case_sensitive_like = ON")
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA journal_mode = WAL")

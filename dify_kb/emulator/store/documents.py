@@ -25,7 +25,7 @@ DISPLAYED: Final[Mapping[str, str]] = {
     "disabled": "indexing_status = 'completed' AND NOT enabled AND NOT archived",
     "archived": "indexing_status = 'completed' AND archived",
 }
-"""The words of the list's `status` filter; any other lists everything (findings.md §4.6)."""
+"""The words of the list's `status` filter; any other lists everything (measured)."""
 
 
 @frozen

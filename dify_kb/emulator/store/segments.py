@@ -82,7 +82,7 @@ class Segments:
         self.database.run("DELETE FROM segments WHERE id = ?", (segment_id,))
 
     def enable_of(self, document_id: str, enabled: bool, now: float) -> None:  # noqa: FBT001 -- a column
-        """Enable or disable those of a document (findings.md §7.3)."""
+        """Enable or disable those of a document (measured)."""
         self.database.run(
             "UPDATE segments SET enabled = ?, disabled_at = ? WHERE document_id = ?",
             (int(enabled), None if enabled else now, document_id),

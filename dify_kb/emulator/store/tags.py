@@ -60,7 +60,7 @@ class Tags:
         return count
 
     def rename(self, tag_id: str, name: str) -> bool:
-        """Give one another name; False when that is taken, by itself too (reference.md §6)."""
+        """Give one another name; False when that is taken, by itself too (server source)."""
         if self.database.value("SELECT 1 FROM tags WHERE name = ?", (name,)):
             return False
         return self.database.update("tags", tag_id, {"name": name})

@@ -33,7 +33,7 @@ _EXTERNAL: Final = (
     "external_knowledge_api_endpoint",
 )
 
-# 2, although a search without settings takes 4 (reference.md §1.1).
+# 2, although a search without settings takes 4 (server source).
 _RETRIEVAL = {
     "search_method": "semantic_search",
     "reranking_enable": False,

@@ -102,7 +102,7 @@ def status(store: Store, row: DocumentRow) -> DocumentStatus:
         indexing_status=IndexingStatus(row.indexing_status),
         processing_started_at=maybe(row.processing_started_at),
         parsing_completed_at=maybe(row.parsing_completed_at),
-        # Written together (ingestion-facts.md §2).
+        # Written together (server source).
         cleaning_completed_at=maybe(row.splitting_completed_at),
         splitting_completed_at=maybe(row.splitting_completed_at),
         completed_at=maybe(row.completed_at),
@@ -114,7 +114,7 @@ def status(store: Store, row: DocumentRow) -> DocumentStatus:
 
 
 def display_status(row: DocumentRow) -> DisplayStatus | None:
-    """Tell the word of the console (ingestion-facts.md §2)."""
+    """Tell the word of the console (server source)."""
     if row.indexing_status == "waiting":
         return DisplayStatus.QUEUING
     if row.indexing_status in _INDEXING:

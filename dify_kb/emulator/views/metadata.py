@@ -29,7 +29,7 @@ def fields(store: Store, row: DatasetRow) -> MetadataFields:
 
 
 def of_dataset(store: Store, row: DatasetRow) -> list[Mapping[str, object]]:
-    """Show the fields as a dataset names them, the built-in ones if it has them (§1.1)."""
+    """Show the fields as a dataset names them, the built-in ones if it has them (measured)."""
     known = [(field.id, field.name, field.type) for field in store.metadata.of(row.id)]
     if row.built_in:
         known += [(_BUILT_IN_ID, name, kind) for name, kind in built_in.TYPES.items()]
@@ -38,7 +38,7 @@ def of_dataset(store: Store, row: DatasetRow) -> list[Mapping[str, object]]:
 
 def of_document(store: Store, row: DocumentRow) -> list[Mapping[str, object]] | None:
     """Show the values of a document, and the built-in ones after them; None while nothing is set
-    (findings.md §8.9).
+    (measured).
     """
     values = raw(row)
     if not values:
@@ -53,7 +53,7 @@ def of_document(store: Store, row: DocumentRow) -> list[Mapping[str, object]] | 
 
 
 def of_document_as_text(store: Store, row: DocumentRow) -> list[Mapping[str, object]] | None:
-    """Show the same with every value as a text, as lists do (findings.md §8.8)."""
+    """Show the same with every value as a text, as lists do (measured)."""
     shown = of_document(store, row)
     return shown and [
         {**value, "value": None if value["value"] is None else str(value["value"])}
