@@ -118,8 +118,8 @@ class AsyncClient:
             raise ConfigError("The client is open already.", hint="Open it once, in one loop.")
         if self._emulator is not None:
             with anyio.CancelScope(shield=True):  # one that has begun must be given back to stop
-                url = await anyio.to_thread.run_sync(self._emulator.start)
-            self._config = attrs.evolve(self._config, base_url=url)
+                await anyio.to_thread.run_sync(self._emulator.start)
+            self._config = attrs.evolve(self._config, base_url=self._emulator.url)
         proxy, trust_env, ssl = self._network
         http = self._given or connect(proxy=proxy, trust_env=trust_env, ssl=ssl)
         self._own = None if self._given else http

@@ -22,8 +22,8 @@ class Settings:
     """Least time in `indexing`."""
 
     status_lock: float = 0.0
-    """How long a document refuses another change of its status; seconds.
-    Servers that lose a race with their worker set 600 (measured)."""
+    """How long a document refuses another change of its status. Servers that lose a race with
+    their own worker set 600 (measured)."""
 
     update_hangs: bool = True
     """Whether an update hangs its worker where the version's does (measured)."""
