@@ -145,7 +145,7 @@ class AsyncClient:
                 await anyio.to_thread.run_sync(self._emulator.stop)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._config.base_url}>"
+        return f"<{type(self).__name__} {self.base_url}>"
 
     @property
     def datasets(self) -> Datasets:
@@ -186,6 +186,11 @@ class AsyncClient:
     def workspace(self) -> Workspace:
         """The workspace that the key belongs to."""
         return Workspace(self._open())
+
+    @property
+    def base_url(self) -> str:
+        """The address, with `/v1`; that of an embedded server is known once the client is open."""
+        return self._config.base_url
 
     @property
     def server_version(self) -> str | None:

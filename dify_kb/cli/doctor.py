@@ -55,7 +55,7 @@ async def _checks(client: AsyncClient) -> AsyncIterator[Check]:
     except KnowledgeError as error:
         yield Check(check="address", status="failed", detail=error.summary, remedy=error.hint)
         return
-    yield Check(check="address", status="ok", detail=f"{client!r} answers")
+    yield Check(check="address", status="ok", detail=f"{client.base_url} answers")
     yield _version(info.server_version)
     try:
         page = await client.datasets.list(limit=1, include_all=True)

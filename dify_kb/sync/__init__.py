@@ -99,6 +99,11 @@ class Client(Lifted):
         return repr(self._target).replace("AsyncClient", type(self).__name__, 1)
 
     @property
+    def base_url(self) -> str:
+        """The address, with `/v1`; that of an embedded server is known once the client is open."""
+        return self._target.base_url
+
+    @property
     def server_version(self) -> str | None:
         """The version that the server last sent; None before the first reply, or behind a proxy
         that takes the header away.
