@@ -14,18 +14,6 @@ import attrs
 
 from .config import DEFAULT_CONCURRENCY, Config, Policy, Retry, Timeout
 from .errors import ConfigError, NotFoundError
-from .ingest import (
-    LoadReport,
-    OnExisting,
-    OnLoadEvent,
-    Options,
-    Rules,
-    Source,
-    Tally,
-    Wait,
-    load,
-    roots_of,
-)
 from .models import MAX_FILE_SIZE, UNSET, Dataset, DocForm, ProcessRule, ServerInfo
 from .resources import (
     ChildChunks,
@@ -48,6 +36,7 @@ if TYPE_CHECKING:
     import aiohttp
 
     from .emulator import Emulator
+    from .ingest import LoadReport, OnExisting, OnLoadEvent, Source, Tally, Wait
 
 EMULATOR = "emulator:"
 UPLOADS = 4
@@ -278,6 +267,8 @@ class AsyncClient:
             NotFoundError: no such dataset.
             TransportError: the server cannot be reached.
         """
+        from .ingest import Options, Rules, Tally, load, roots_of
+
         for option, value, known in (
             ("on_existing", on_existing, ("overwrite", "skip", "fail")),
             ("wait", wait, ("accepted", "indexed")),
