@@ -223,6 +223,7 @@ class Watcher:
         reason: str | None = None,
         error: str | None = None,
     ) -> None:
-        del self._active[active.sent.document_id]
+        if self._active.pop(active.sent.document_id, None) is None:
+            return  # it ended by the way, while others were looked for
         index = anyio.current_time() - active.sent.accepted_at
         self._end(active.sent.ended(outcome, reason=reason, error=error or reason, index=index))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from dify_kb import ItemResult, Outcome, Page, Watch
 from dify_kb.ingest.plan import Planned
@@ -67,8 +68,14 @@ def sent(number: int, *, file: str | None = None) -> Sent:
 class Server:
     """Answers looks at the list one picture after the other; the last one stays."""
 
-    def __init__(self, *pictures: list[Document], segments: list[int] | None = None) -> None:
+    def __init__(
+        self,
+        *pictures: list[Document],
+        segments: list[int] | None = None,
+        status: str = "indexing",
+    ) -> None:
         self.pictures = list(pictures)
+        self.status = status
         self.segments = segments or [0]
         self.asked: list[str] = []
 
@@ -79,7 +86,7 @@ class Server:
         self.asked.append(call.endpoint.name)
         if call.endpoint is catalog.GET_INDEXING_STATUS:
             done = self.segments.pop(0) if len(self.segments) > 1 else self.segments[0]
-            entry = {"id": "1", "indexing_status": "indexing", "completed_segments": done}
+            entry = {"id": "1", "indexing_status": self.status, "completed_segments": done}
             return codec.decode(DocumentStatuses, {"data": [{**entry, "total_segments": 99}]})
         rows = self.pictures.pop(0) if len(self.pictures) > 1 else self.pictures[0]
         return Page(data=rows, limit=100, total=len(rows), page=1)
@@ -140,6 +147,19 @@ async def test_a_document_that_was_deleted_is_told() -> None:
 
     assert results[0].outcome is Outcome.FAILED
     assert "deleted" in str(results[0].reason)
+
+
+async def test_a_document_that_ended_by_the_way_ends_once() -> None:
+    """One whose answer was lost has no batch and is looked for in the list, where others end."""
+    lost = evolve(sent(2), batch=None)
+    many = [row(number, "waiting") for number in range(3, 153)]
+    done = [row(1, "completed"), row(2, "completed"), *many]
+    waiting = [row(1, "waiting"), *many]
+    server = Server(waiting, waiting, done, status="completed")
+
+    results = await watched(server, lost, sent(1))
+
+    assert sorted(result.key for result in results) == ["1.txt", "2.txt"]
 
 
 @pytest.mark.parametrize("status", ["parsing", "a status of the future"])
