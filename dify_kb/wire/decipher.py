@@ -117,7 +117,7 @@ def decipher(call: Call[R], reply: Reply) -> R:
         ApiError: the server refused.
         ProtocolError: a success that is not what the API answers.
     """
-    if not 200 <= reply.status < 300:  # noqa: PLR2004 -- any 2xx is a success
+    if not 200 <= reply.status < 300:
         raise _refusal(call.endpoint, reply)
     returns = call.endpoint.returns
     if returns is NoneType:
@@ -179,12 +179,12 @@ def _refusal(operation: Endpoint[Any, Any], reply: Reply) -> ApiError:
 
 def _kind(endpoint: str, reply: Reply, message: str) -> tuple[type[ApiError], str]:
     status = reply.status
-    if 300 <= status < 400:  # noqa: PLR2004 -- the range of redirects
+    if 300 <= status < 400:
         target = reply.headers.get("location", "another address")
         return ApiError, f"It redirects to {target}: use that address as the base URL."
-    if status >= 500:  # noqa: PLR2004 -- the range of server errors
+    if status >= 500:
         return ServerError, "Try again later; the server's own log says more."
-    if status == 400 and not message and endpoint == "documents.create_by_file":  # noqa: PLR2004
+    if status == 400 and not message and endpoint == "documents.create_by_file":
         return BadRequestError, (
             "The server refuses the file's type or its size (it does not say which):"
             " see DOCUMENT_EXTENSIONS and MAX_FILE_SIZE for the defaults."
@@ -193,7 +193,7 @@ def _kind(endpoint: str, reply: Reply, message: str) -> tuple[type[ApiError], st
     for at, words, kind, hint in _BY_MESSAGE:
         if status == at and words in lowered:
             return kind, hint
-    if status == 404 and _is_html(reply):  # noqa: PLR2004
+    if status == 404 and _is_html(reply):
         return NotFoundError, "There is no such route: check the base URL and the server's version."
     return _BY_STATUS.get(status, (ApiError, "See the server's documentation."))
 
@@ -248,7 +248,7 @@ def _is_html(reply: Reply) -> bool:
 
 def _no_route(reply: Reply) -> bool:
     """A missing thing is a 404 in JSON, a missing route one in HTML (measured)."""
-    return reply.status == 405 or (reply.status == 404 and _is_html(reply))  # noqa: PLR2004
+    return reply.status == 405 or (reply.status == 404 and _is_html(reply))
 
 
 def _is_json(body: bytes) -> bool:
