@@ -15,7 +15,6 @@ from dify_kb.resources import Documents
 from .report import ItemResult, Outcome
 from .upload import Sent
 
-PAGE = 100
 FEW = 10
 """Documents that are asked for one by one when they lie deep in the list: a page of 100 costs the
 server as much as about 11 status calls (measured)."""
@@ -113,19 +112,20 @@ class Watcher:
             await self._walk()
 
     async def _walk(self) -> None:
-        missing, page = set(self._active), 0
+        missing, pages = set(self._active), 0
+        if not missing:
+            return
         picture: list[tuple[str, str]] = []
-        while missing:
-            page += 1
-            listed = await self._documents.list(self._dataset_id, page=page, limit=PAGE)
-            for row in listed.data:
+        async for rows in self._documents.iter(self._dataset_id).pages():
+            pages += 1
+            for row in rows:
                 missing.discard(row.id)
                 picture.append((row.id, row.indexing_status))
                 if active := self._active.get(row.id):
                     self._seen(active, row)
-            if not listed.data or page * PAGE >= listed.total:
+            if not missing:
                 break
-        self._depth = page
+        self._depth = pages
         if hash(tuple(picture)) != self._picture:
             self._picture, self._moved_at = hash(tuple(picture)), anyio.current_time()
         self._gone(missing)

@@ -8,8 +8,6 @@ import anyio
 
 from dify_kb.errors import RequestTimeoutError
 
-from ._pager import PAGE
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -59,12 +57,11 @@ async def _seen(
     documents: Documents, dataset: Dataset | str, wanted: set[str]
 ) -> Sequence[Document]:
     found: list[Document] = []
-    page = 0
-    while wanted:
-        page += 1
-        listed = await documents.list(dataset, page=page, limit=PAGE)
-        found += [row for row in listed.data if row.id in wanted]
-        wanted -= {row.id for row in listed.data}
-        if not listed.data or page * PAGE >= listed.total:
+    if not wanted:
+        return found
+    async for rows in documents.iter(dataset).pages():
+        found += [row for row in rows if row.id in wanted]
+        wanted -= {row.id for row in rows}
+        if not wanted:
             break
     return found

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from attrs import evolve
@@ -12,7 +12,7 @@ from dify_kb.ingest.plan import Planned
 from dify_kb.ingest.scan import Found
 from dify_kb.ingest.upload import Sent
 from dify_kb.ingest.watch import Watcher
-from dify_kb.models import Document, DocumentStatuses, Event
+from dify_kb.models import Document, DocumentStatuses, Event, ListDocuments
 from dify_kb.resources import Documents
 from dify_kb.wire import catalog, codec
 from dify_kb.wire.endpoint import Call
@@ -89,7 +89,9 @@ class Server:
             entry = {"id": "1", "indexing_status": self.status, "completed_segments": done}
             return codec.decode(DocumentStatuses, {"data": [{**entry, "total_segments": 99}]})
         rows = self.pictures.pop(0) if len(self.pictures) > 1 else self.pictures[0]
-        return Page(data=rows, limit=100, total=len(rows), page=1)
+        number = cast("ListDocuments", call.body).page
+        start = (number - 1) * 100
+        return Page(data=rows[start : start + 100], limit=100, total=len(rows), page=number)
 
 
 async def watched(server: Server, *documents: Sent, stall_after: float = 0.05) -> list[ItemResult]:
@@ -160,6 +162,19 @@ async def test_a_document_that_ended_by_the_way_ends_once() -> None:
     results = await watched(server, lost, sent(1))
 
     assert sorted(result.key for result in results) == ["1.txt", "2.txt"]
+
+
+async def test_nothing_is_looked_for_when_all_ended_by_the_way() -> None:
+    first, second = evolve(sent(1), batch=None), evolve(sent(2), batch=None)
+    many = [row(number, "waiting") for number in range(3, 153)]
+    waiting = [row(1, "waiting"), *many]
+    done = [row(1, "completed"), row(2, "completed"), *many]
+    server = Server(waiting, waiting, done)
+
+    results = await watched(server, first, second)
+
+    assert sorted(result.key for result in results) == ["1.txt", "2.txt"]
+    assert server.asked == ["documents.list"] * 3
 
 
 @pytest.mark.parametrize("status", ["parsing", "a status of the future"])
