@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 import aiohttp
 import anyio
-from attrs import frozen
+from attrs import evolve, frozen
 from yarl import URL
 
 from dify_kb.config import KEEP_ALIVE, Config, Timeout
@@ -113,11 +113,12 @@ class Session:
         headers, data = _plain(call)
         try:
             async with self._request(call, version, allowed, headers, data) as response:
-                if not response.ok or response.content_type != EVENTS:
-                    yield self._reply(response, await self._read(response))
+                head = self._reply(response, b"")
+                if not streams(head):
+                    yield evolve(head, body=await self._read(response))
                     return
                 async for piece in response.content.iter_any():
-                    yield self._reply(response, piece)
+                    yield evolve(head, body=piece)
         except aiohttp.SocketTimeoutError as error:
             raise RequestTimeoutError(
                 f"{call.endpoint.name}: nothing came for {allowed.answer:g} s.",
