@@ -464,7 +464,7 @@ def _rule(dataset: Dataset | str, given: ProcessRule | Unset) -> ProcessRule | U
 def _text_rule(dataset: Dataset | str, given: ProcessRule | Unset) -> ProcessRule | Unset:
     """Up to 1.8 a text never takes the rule of the dataset (recording 126)."""
     rule = _rule(dataset, given)
-    # Since 1.11 every dataset tells whether its API is on (fields.json).
+    # Recordings of 1.12.1 tell of every dataset whether its API is on, those up to 1.8.1 of none.
     if not rule and isinstance(dataset, Dataset) and dataset.enable_api is None:
         raise ConfigError(
             f"process_rule is missing, and {dataset.name!r} has documents already.",
