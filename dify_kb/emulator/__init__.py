@@ -9,17 +9,20 @@ from __future__ import annotations
 from .clock import Clock, ManualClock, SystemClock
 from .embedded import Emulator, serve
 from .faults import Faults
-from .history import Exchange
+from .history import Exchange, RunEvent
 from .profiles import VERSIONS
 from .settings import Settings
+from .store import DocumentState
 
 __all__ = [
     "VERSIONS",
     "Clock",
+    "DocumentState",
     "Emulator",
     "Exchange",
     "Faults",
     "ManualClock",
+    "RunEvent",
     "Settings",
     "SystemClock",
     "serve",

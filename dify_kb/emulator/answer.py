@@ -34,6 +34,18 @@ _MISSING_PAGE: Final = (
     " check your spelling and try again.</p>\n"
 )
 
+_LOGIN_PAGE: Final = (
+    "<!doctype html>\n<html><head><title>Sign in</title></head>\n<body><form method=post>"
+    "<input name=user><input name=password type=password></form></body></html>\n"
+)
+
+_NGINX: Final = {
+    413: "Request Entity Too Large",
+    503: "Service Temporarily Unavailable",
+    504: "Gateway Time-out",
+}
+"""Where nginx says it otherwise than Python (recordings of nginx)."""
+
 
 def success(
     profile: Profile, endpoint: Endpoint[Any, Any], value: object, notes: Notes
@@ -107,14 +119,30 @@ def missing_page(profile: Profile) -> web.Response:
 
 def proxy_page(status: int, headers: Mapping[str, str] | None = None) -> web.Response:
     """Answer as nginx does when it does not pass a request on (measured)."""
-    title = f"{status} {HTTPStatus(status).phrase}"
-    return web.Response(
+    reason = _NGINX.get(status) or HTTPStatus(status).phrase
+    title = f"{status} {reason}"
+    response = web.Response(
         status=status,
+        reason=reason,
         text=f"<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<center><h1>{title}"
         "</h1></center>\r\n<hr><center>nginx/1.22.1</center>\r\n</body>\r\n</html>\r\n",
         content_type="text/html",
         headers={"Server": "nginx/1.22.1"} | dict(headers or {}),
     )
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        # What is left of the body is read and dropped, then the connection is closed.
+        response.force_close()
+    return response
+
+
+def empty(profile: Profile) -> web.Response:
+    """Answer a success that says nothing."""
+    return _reply(profile, 200, _json(profile, {}))
+
+
+def login_page() -> web.Response:
+    """Answer as a gateway does that wants to know first who is there."""
+    return web.Response(text=_LOGIN_PAGE, content_type="text/html", charset="utf-8")
 
 
 def _reply(

@@ -35,6 +35,18 @@ class Notes:
     document: str | None = None
     """The name of the document that is to be created, for the history."""
 
+    document_id: str | None = None
+    """The id of the document that was created or changed, for the history."""
+
+    file_id: str | None = None
+    """The id of the file that it was given, for the history."""
+
+    replaced: str | None = None
+    """The indexing status of the document that was replaced, for the history."""
+
+    committed: bool = False
+    """Whether the call was carried out, for the history."""
+
     mime_type: str | None = None
     """What the client calls its file."""
 

@@ -5,32 +5,37 @@ import concurrent.futures
 import contextlib
 import errno
 import threading
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Self
 
 import anyio
 import anyio.to_thread
 from aiohttp import web
+from attrs import frozen
 
 from dify_kb.errors import ConfigError
 
 from .app import application
+from .capacity import Capacity
 from .clock import Clock, SystemClock
 from .context import Context
 from .faults import Faults
-from .history import Exchange, History
+from .history import Exchange, History, RunEvent
 from .indexer import Indexer
 from .links import Links
 from .profiles import profile_of
 from .settings import Settings
-from .store import Store
+from .store import DocumentState, Store
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
     from types import TracebackType
 
 _GRACE: Final = 0.5
 """Seconds that open requests get when the server stops."""
+
+_HOUR: Final = 3600.0
+"""Seconds that an idle connection stays open where nobody waits for its place."""
 
 _STOP: Final = 5.0
 """Seconds after which a stop goes on without the server's thread, which dies with the process."""
@@ -69,18 +74,35 @@ class Emulator:
         self.api_key = api_key
         self.clock: Clock = clock or SystemClock()
         self.faults = Faults()
+        self._capacity: Capacity | None = None
 
     @property
     def url(self) -> str:
         """The base URL, e.g. `http://127.0.0.1:41234/v1`."""
-        if self._running is None:
-            raise ConfigError("The emulator is not running.", hint="Call start() first.")
-        return self._running.url
+        return self._require_running().url
 
     @property
     def history(self) -> list[Exchange]:
-        """The latest calls, the oldest first."""
+        """The latest calls, the one that was over first at the beginning."""
         return self._history.copy()
+
+    @property
+    def runs(self) -> list[RunEvent]:
+        """The latest starts and ends of runs of the indexer, the oldest first."""
+        return self._history.runs()
+
+    @property
+    def starved(self) -> int:
+        """How many connections waited over 0.5 s for their place since the start."""
+        return self._capacity.starved if self._capacity else 0
+
+    def documents(self, dataset_id: str) -> list[DocumentState]:
+        """Tell the documents of a dataset in the order of their creation, without a call.
+
+        Raises:
+            ConfigError: the emulator is not running.
+        """
+        return self._require_running().documents(dataset_id)
 
     def start(self) -> str:
         """Start serving and return the base URL; again while it runs, only that."""
@@ -111,17 +133,28 @@ class Emulator:
     ) -> None:
         self.stop()
 
-    def _serve(self, store: Store) -> tuple[web.Application, Indexer]:
-        indexer = Indexer(store, self._settings, self.clock, counts_text=self._profile.counts_text)
+    def _require_running(self) -> _Running:
+        if self._running is None:
+            raise ConfigError("The emulator is not running.", hint="Call start() first.")
+        return self._running
+
+    def _serve(self, store: Store) -> _Parts:
+        settings, clock = self._settings, self.clock
+        counts_text = self._profile.counts_text
+        indexer = Indexer(
+            store, settings, clock, self.faults, self._history, counts_text=counts_text
+        )
         context = Context(
             store=store,
-            settings=self._settings,
+            settings=settings,
             profile=self._profile,
-            clock=self.clock,
+            clock=clock,
             enqueue=indexer.enqueue,
             links=Links(store.secret),
         )
-        return application(context, self.api_key, self.faults, self._history), indexer
+        self._capacity = Capacity.of(settings)
+        app = application(context, self.api_key, self.faults, self._history, self._capacity)
+        return _Parts(app, indexer, self.faults, settings)
 
 
 async def serve(emulator: Emulator, started: Callable[[str], None]) -> None:
@@ -135,13 +168,33 @@ async def serve(emulator: Emulator, started: Callable[[str], None]) -> None:
             await anyio.to_thread.run_sync(emulator.stop)
 
 
-_Parts = Callable[[Store], tuple[web.Application, Indexer]]
+@frozen
+class _Parts:
+    """What a server consists of."""
+
+    app: web.Application
+    indexer: Indexer
+    faults: Faults
+    settings: Settings
+
+    def runner(self) -> web.AppRunner:
+        keep_alive = self.settings.keep_alive if self.settings.connections else _HOUR
+        return web.AppRunner(
+            self.app, access_log=None, shutdown_timeout=_GRACE, keepalive_timeout=keep_alive
+        )
+
+    def hear_restarts(self) -> None:
+        """Have the faults' restart reach the indexer, from any thread."""
+        loop = asyncio.get_running_loop()
+        self.faults.on_restart = lambda: _soon(loop, self.indexer.revive)
 
 
 class _Running:
     """The thread of a server that runs."""
 
-    def __init__(self, parts: _Parts, store: Store, host: str, port: int) -> None:
+    def __init__(
+        self, parts: Callable[[Store], _Parts], store: Store, host: str, port: int
+    ) -> None:
         self._parts = parts
         self._store = store
         self._address = (host, port)
@@ -154,6 +207,9 @@ class _Running:
         except OSError as error:
             self._thread.join(_STOP)
             raise _unbound(host, port, error) from error
+
+    def documents(self, dataset_id: str) -> list[DocumentState]:
+        return self._store.documents.states(dataset_id)
 
     def stop(self) -> None:
         """End the thread, then close the store."""
@@ -170,9 +226,10 @@ class _Running:
             self._ready.set_exception(error)
 
     async def _run(self) -> None:
-        app, indexer = self._parts(self._store)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=_GRACE)
+        parts = self._parts(self._store)
+        indexer, runner = parts.indexer, parts.runner()
         await runner.setup()
+        parts.hear_restarts()
         try:
             indexer.resume()
             await web.TCPSite(runner, *self._address).start()

@@ -2,56 +2,53 @@
 
 from __future__ import annotations
 
-import re
 import threading
-from collections import deque
-from http import HTTPStatus
-from typing import TYPE_CHECKING
-
-from attrs import frozen
+from collections import Counter, defaultdict, deque
+from typing import TYPE_CHECKING, Final
 
 from dify_kb.errors import ConfigError
 from dify_kb.wire.catalog import ENDPOINTS
 
+from .chance import Chance, chances
+from .run_plan import RunRule
+from .words import Ending, Fault, RunFault, faults, run_faults
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-_NAMES = frozenset(endpoint.name for endpoint in ENDPOINTS)
+_NAMES: Final = frozenset(endpoint.name for endpoint in ENDPOINTS)
 
-_WORD = re.compile(
-    r"(?P<commit>commit-then-)?"
-    r"(?:(?P<reset>reset)|(?P<truncate>truncate)|(?P<limit>rate-limit)|stall (?P<stall>[\d.]+)s?"
-    r"|(?P<status>[45]\d\d)(?P<html>-html)?(?: retry-after=(?P<after>\d+))?)"
-)
-
-
-@frozen
-class Fault:
-    """One failure. `commit` says that the call is carried out before it fails."""
-
-    word: str
-    commit: bool
-    reset: bool = False
-    truncate: bool = False
-    rate_limit: bool = False
-    stall: float = 0.0
-    status: int = 0
-    html: bool = False
-    retry_after: str | None = None
+INDEXING: Final = "indexing"
+"""The key of the plans for runs of the indexer, beside the names of endpoints."""
 
 
 class Faults:
     """The plans, by the names of endpoints. Any thread may call it.
 
-    Words: `reset` (the connection is aborted), `503`, `503-html` (a proxy's page),
-    `429 retry-after=1`, `rate-limit` (Dify's 403), `stall 0.2` (seconds of real time, then the
-    call goes on), `truncate` (the JSON of the answer is cut); and with `commit-then-` before
-    them, the failure follows after the call was carried out.
+    Words that answer instead of Dify, and leave the call undone: `503`, `503-html` (a proxy's
+    page), `429 retry-after=1`, `rate-limit` (Dify's 403), `413-early` (nginx, before the body is
+    read), `empty` (a 200 without content), `login-page` (a 200 with a page), `reset` (the
+    connection is aborted), `reset-after 50%` (so, once that much of the body was read; or a number
+    of bytes). With `commit-then-` before them, all but `413-early` and `reset-after` follow after
+    the call was carried out.
+
+    Words that let the call go on: `ok`, `stall 0.2` (seconds of real time), `slow-read 1000`
+    (the body, in bytes a second), `trickle 2` (the answer takes 2 s), `truncate` (the answer's
+    JSON is cut), `late 2` (the body is read, the connection reset, and the call carried out 2 s
+    later) and `late 2 silent` (so, but the connection stays open without an answer).
+
+    A word with ` x20` behind it is for 20 calls.
     """
 
     def __init__(self) -> None:
-        self._plans: dict[str, deque[Fault]] = {}
         self._lock = threading.Lock()
+        self._plans: dict[str, deque[Fault]] = {}
+        self._chances: Mapping[str, Chance] = {}
+        self._rules: list[RunRule] = []
+        self._met: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._dead = False
+        self.on_restart: Callable[[], None] = lambda: None
+        """Called when dead workers go on again; of the server's."""
 
     def plan(self, endpoint: str, words: Sequence[str]) -> None:
         """Have the next calls of an endpoint fail; adds to what is planned already.
@@ -59,48 +56,136 @@ class Faults:
         Raises:
             ConfigError: no such endpoint, or no such failure.
         """
-        if endpoint not in _NAMES:
-            raise ConfigError(
-                f"There is no endpoint {endpoint!r}.", hint=f"Known: {', '.join(sorted(_NAMES))}."
-            )
-        faults = [_fault(word) for word in words]
+        _require_endpoint(endpoint)
+        planned = faults(words)
         with self._lock:
-            self._plans.setdefault(endpoint, deque()).extend(faults)
+            self._plans.setdefault(endpoint, deque()).extend(planned)
+
+    def random(self, seed: int, rates: Mapping[str, Mapping[str, float]]) -> None:
+        """Have calls fail by chance, from 0 to 1 for each word; replaces the rule before.
+
+        The n-th call of an endpoint meets the same for the same seed, whatever other endpoints
+        do. Calls with a plan follow the plan, and are not counted.
+
+        Raises:
+            ConfigError: no such endpoint or failure, or chances of more than 1.
+        """
+        for endpoint in rates:
+            _require_endpoint(endpoint)
+        drawn = chances(seed, rates)
+        with self._lock:
+            self._chances = drawn
+
+    def stop_random(self) -> None:
+        """Have no more calls fail by chance."""
+        with self._lock:
+            self._chances = {}
+
+    def indexing(
+        self,
+        words: Sequence[str],
+        *,
+        names: str = "*",
+        every: int = 1,
+        always: bool = False,
+    ) -> None:
+        """Have runs of the indexer come to something else; one word for each run, in order.
+
+        Words: `ok`, `error TEXT` (the document ends in `error`), `hang` (it stays `indexing` for
+        ever, as when its worker is killed; the worker goes on with others), `block` (so, and the
+        worker with it), `lose` (it stays `waiting`, as when its task got lost), `die` (all
+        workers stop before this run, until `restart`).
+
+        Args:
+            names: a glob that the document's name matches.
+            every: take only each n-th of the runs that match.
+            always: start over with the words when they are used up.
+
+        Raises:
+            ConfigError: no such word, or `every` below 1.
+        """
+        rule = RunRule(run_faults(words), names=names, every=every, always=always)
+        with self._lock:
+            self._rules.append(rule)
+
+    def restart(self) -> None:
+        """Have dead workers go on, where they stopped."""
+        with self._lock:
+            self._dead = False
+        self.on_restart()
+
+    def load(self, plans: Mapping[str, object]) -> None:
+        """Take plans as JSON has them; all of them, or none when one is wrong.
+
+        `{"documents.create_by_file": ["503 x3"], "random": {"seed": 1, "rates": {…}},
+        "indexing": ["hang", {"words": ["error no"], "names": "*.pdf", "always": true}, "restart"]}`
+
+        Raises:
+            ConfigError: what is wrong, and the plan stays as it was.
+        """
+        from .loaded import steps
+
+        for step in steps(plans, Faults()):
+            step(self)
+
+    def clear(self) -> None:
+        """Forget all plans and rules, and restart dead workers; what was met stays told."""
+        with self._lock:
+            self._plans, self._chances, self._rules = {}, {}, []
+        self.restart()
 
     def left(self) -> Mapping[str, Sequence[str]]:
-        """Tell what was planned and did not happen yet."""
+        """Tell what was planned and did not happen yet; rules without an end are no part of it."""
         with self._lock:
-            return {
-                endpoint: [fault.word for fault in faults]
-                for endpoint, faults in self._plans.items()
-                if faults
+            left = {
+                endpoint: [fault.word for fault in planned]
+                for endpoint, planned in self._plans.items()
+                if planned
             }
+            runs = [word for rule in self._rules for word in rule.left()]
+        return left | ({INDEXING: runs} if runs else {})
+
+    def met(self) -> Mapping[str, Mapping[str, int]]:
+        """Count what happened, by endpoint (or `indexing`) and word."""
+        with self._lock:
+            return {endpoint: dict(counts) for endpoint, counts in self._met.items()}
+
+    @property
+    def dead(self) -> bool:
+        """Whether the workers have died."""
+        return self._dead
 
     def take(self, endpoint: str) -> Fault | None:
         """Take the failure of this call off the plan."""
-        if endpoint not in self._plans:
+        if endpoint not in self._plans and endpoint not in self._chances:
             return None
         with self._lock:
-            faults = self._plans[endpoint]
-            return faults.popleft() if faults else None
+            fault = self._next(endpoint)
+            if fault is not None:
+                self._met[endpoint][fault.word] += 1
+            return fault
+
+    def take_run(self, document: str) -> RunFault | None:
+        """Take what becomes of this run off the plan."""
+        if not self._rules:
+            return None
+        with self._lock:
+            endings = (rule.take(document) for rule in self._rules)
+            ending = next((ending for ending in endings if ending is not None), None)
+            if ending is not None:
+                self._met[INDEXING][ending.word] += 1
+                self._dead = self._dead or ending.ending is Ending.DIE
+            return ending
+
+    def _next(self, endpoint: str) -> Fault | None:
+        if planned := self._plans.get(endpoint):
+            return planned.popleft()
+        chance = self._chances.get(endpoint)
+        return chance.draw() if chance else None
 
 
-def _fault(word: str) -> Fault:
-    match = _WORD.fullmatch(word)
-    if match is None or (match["html"] and match["status"] not in map(str, HTTPStatus)):
+def _require_endpoint(endpoint: str) -> None:
+    if endpoint not in _NAMES:
         raise ConfigError(
-            f"{word!r} is no failure that can be planned.",
-            hint="Write reset, 503, 503-html, '429 retry-after=1', rate-limit, 'stall 0.2' or"
-            " truncate, with or without commit-then- before it.",
+            f"There is no endpoint {endpoint!r}.", hint=f"Known: {', '.join(sorted(_NAMES))}."
         )
-    return Fault(
-        word=word,
-        commit=bool(match["commit"] or match["truncate"]),
-        reset=bool(match["reset"]),
-        truncate=bool(match["truncate"]),
-        rate_limit=bool(match["limit"]),
-        stall=float(match["stall"] or 0),
-        status=int(match["status"] or 0),
-        html=bool(match["html"]),
-        retry_after=match["after"],
-    )

@@ -11,18 +11,26 @@ import anyio.to_thread
 
 from dify_kb.corpus import ChunkError, ExtractError
 
+from .going import Going, Started
 from .runs import GoneError, Run
+from .words import Ending, RunFault
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .clock import Clock
+    from .faults import Faults
+    from .history import History
     from .settings import Settings
     from .store import Store
 
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
+
+
+class PlannedError(Exception):
+    """A run was planned to fail; its text becomes the document's error."""
 
 
 class Indexer:
@@ -33,11 +41,21 @@ class Indexer:
     """
 
     def __init__(
-        self, store: Store, settings: Settings, clock: Clock, *, counts_text: bool = False
+        self,
+        store: Store,
+        settings: Settings,
+        clock: Clock,
+        faults: Faults,
+        history: History,
+        *,
+        counts_text: bool = False,
     ) -> None:
         self._store = store
         self._settings = settings
         self._clock = clock
+        self._faults = faults
+        self._going = Going(history, clock)
+        self._alive = anyio.Event()
         self._counts_text = counts_text
         self._limiter: anyio.CapacityLimiter | None = None
         self._in, self._out = anyio.create_memory_object_stream[tuple[str, float, bool]](math.inf)
@@ -65,25 +83,43 @@ class Indexer:
             for _ in range(self._settings.workers):
                 workers.start_soon(self._work)
 
+    def revive(self) -> None:
+        """Have workers that died go on; only in the loop that runs the indexer."""
+        self._alive.set()
+        self._alive = anyio.Event()
+
     async def _work(self) -> None:
         free = 0.0
         async for document_id, queued, hangs in self._out:
             if hangs:
                 await anyio.sleep_forever()
+            row = self._store.documents.find(document_id)
+            fault = None if row is None else self._faults.take_run(row.name)
+            while self._faults.dead:
+                await self._alive.wait()
+            if row is None or (fault is not None and fault.ending is Ending.LOSE):
+                continue
             pace = _Pace(self._clock, max(queued, free))
-            try:
-                await self._index(document_id, pace)
-            except GoneError:
-                pass
-            except (ExtractError, ChunkError) as error:
-                self._fail(document_id, str(error))
-            except Exception as error:  # noqa: BLE001 -- any failure is the document's error
-                _log.exception("indexing %s failed", document_id)
-                self._fail(document_id, str(error))
+            started = self._going.start(row)
+            self._going.end(started, await self._outcome(started, pace, fault))
             free = pace.due
 
-    async def _index(self, document_id: str, pace: _Pace) -> None:
-        settings = self._settings
+    async def _outcome(self, started: Started, pace: _Pace, fault: RunFault | None) -> str:
+        """Run, and tell the status that the document is left with."""
+        document_id = started.row.id
+        try:
+            return await self._index(started, pace, fault)
+        except GoneError:
+            return "gone"
+        except (ExtractError, ChunkError, PlannedError) as error:
+            why = str(error)
+        except Exception as error:  # noqa: BLE001 -- any failure is the document's error
+            _log.exception("indexing %s failed", document_id)
+            why = str(error)
+        return self._fail(document_id, why)
+
+    async def _index(self, started: Started, pace: _Pace, fault: RunFault | None) -> str:
+        settings, document_id = self._settings, started.row.id
         run = Run(self._store, self._clock, document_id, self._clock.now(), self._counts_text)
         texts = await self._thread(run.parse)
         await pace.stage(settings.parsing)
@@ -91,18 +127,28 @@ class Indexer:
         chunks = await self._thread(lambda: run.split(texts))
         await pace.stage(settings.splitting)
         segments = await self._thread(lambda: run.save(chunks))
+        started.chunks = len(segments)
         await pace.stage(settings.indexing)
+        match fault:
+            case RunFault(ending=Ending.ERROR):
+                raise PlannedError(fault.text)
+            case RunFault(ending=Ending.BLOCK):
+                await anyio.sleep_forever()
+            case RunFault(ending=Ending.HANG):
+                return "indexing"
         await self._thread(lambda: run.index(segments))
+        return "completed"
 
     async def _thread(self, work: Callable[[], T]) -> T:
         # A stop must not wait for the work; what it leaves undone is done again later.
         return await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._limiter)
 
-    def _fail(self, document_id: str, why: str) -> None:
+    def _fail(self, document_id: str, why: str) -> str:
         now = self._clock.now()
-        self._store.documents.update(
+        there = self._store.documents.update(
             document_id, indexing_status="error", error=why, stopped_at=now, updated_at=now
         )
+        return "error" if there else "gone"
 
 
 class _Pace:

@@ -69,6 +69,7 @@ def take_in(context: Context, upload: Upload, body: CreateByText | CreateByFile)
             store.documents.add(row, upload.content)
         else:
             row = _replace(context, old, row, upload.content)
+    _note(context, row, old)
     context.enqueue(row.id)
     return DocumentCreated(document=views.document(store, context.profile, row), batch=row.batch)
 
@@ -100,9 +101,16 @@ def update(
             changes["name"] = name
         store.documents.update(old.id, **changes)
         row = store.documents.find(old.id) or old
+        _note(context, row, old)
         _, chunks = store.segments.counts(old.id)
     context.enqueue(row.id, hangs=_hangs(context) and chunks > 0)
     return DocumentCreated(document=views.document(store, context.profile, row), batch=row.batch)
+
+
+def _note(context: Context, row: DocumentRow, old: DocumentRow | None) -> None:
+    notes = context.notes
+    notes.document_id, notes.file_id = row.id, row.file_id
+    notes.replaced = None if old is None else old.indexing_status
 
 
 _CLEARED: Final = (

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+RATE_LIMIT: Final = (
+    "Sorry, you have reached the knowledge base request rate limit of your subscription."
+)
 
 
 class RefusedError(Exception):

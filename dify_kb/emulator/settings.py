@@ -38,4 +38,53 @@ class Settings:
     """NGINX_CLIENT_MAX_BODY_SIZE; above it the proxy answers 413 (server source)."""
 
     history: int = 100_000
-    """Exchanges remembered in `Emulator.history`."""
+    """Exchanges remembered in `Emulator.history`, and events in `Emulator.runs`."""
+
+    quota: int | None = None
+    """Writes and searches that a window takes before calls are refused; refused ones count too.
+    None as on a server of one's own; the cloud's default is 10 (measured)."""
+
+    quota_window: float = 60.0
+    """The sliding window of the quota (measured)."""
+
+    processes: int = 1
+    """SERVER_WORKER_AMOUNT: processes that answer calls; only seen with what follows."""
+
+    connections: int = 0
+    """SERVER_WORKER_CONNECTIONS: what each process takes, from a connection's first request until
+    it closes; others wait. 0 for any number."""
+
+    keep_alive: float = 5.0
+    """How long an idle connection stays open where connections are limited, so that one more gets
+    its place after this time (measured); else an hour."""
+
+    create_cpu: float = 0.0
+    """Mean time of a create for which its process does nothing else; of a gamma distribution."""
+
+    create_io: float = 0.0
+    """Mean time of a create that goes on beside others; of a gamma distribution."""
+
+    dataset_lock: float = 0.0
+    """How long a create keeps other creates of its dataset waiting."""
+
+    seed: int = 0
+    """Of the times of creates."""
+
+    @staticmethod
+    def default_pod() -> Settings:
+        """Make the API of a default installation: one process that takes 10 connections.
+
+        Its times are fitted to creates of small files on two cores: full at 2 or 3 in flight with
+        24 to 28 a second (measured, 1.4.3 and 1.12.1). Take others by `attrs.evolve`.
+        """
+        return Settings.pods(1, 10)
+
+    @staticmethod
+    def pods(processes: int, connections: int) -> Settings:
+        """Make the API of an installation with so many such processes."""
+        return Settings(
+            processes=processes,
+            connections=connections,
+            create_cpu=0.036,
+            create_io=0.006,
+        )

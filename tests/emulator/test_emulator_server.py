@@ -1,10 +1,9 @@
-"""The server as a process citizen: its thread, its port, its file; and its planned failures."""
+"""The server as a process citizen: its thread, its port, its file."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import os
 import sqlite3
 import subprocess
@@ -18,14 +17,12 @@ import anyio
 import pytest
 from emulator_calls import Reply, serving
 
-from dify_kb.emulator import Emulator, Exchange, ManualClock, Settings, serve
+from dify_kb.emulator import Emulator, ManualClock, Settings, serve
 from dify_kb.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
     from pathlib import Path
-
-CREATE = "documents.create_by_file"
 
 
 def threads() -> set[threading.Thread]:
@@ -192,88 +189,6 @@ async def test_foreground_serving_ends_when_cancelled() -> None:
 
     assert urls[0].startswith("http://127.0.0.1:")
     assert threads() == others
-
-
-async def test_planned_answers_come_once_each_and_change_nothing() -> None:
-    async with serving() as calls:
-        one = await calls.dataset()
-        faults = calls.emulator.faults
-        faults.plan(CREATE, ["503", "504-html", "429 retry-after=1", "rate-limit", "500"])
-        replies = [await calls.upload(one, "a.txt") for _ in range(5)]
-        nothing = await calls.call("GET", f"/datasets/{one}/documents")
-        after = await calls.upload(one, "a.txt")
-
-    assert [reply.status for reply in replies] == [503, 504, 429, 403, 500]
-    assert b"<h1>504 Gateway" in replies[1].raw
-    assert replies[2].headers["Retry-After"] == "1"
-    assert "request rate limit" in replies[3].body["message"]
-    assert nothing.body["total"] == 0
-    assert after.status == 200
-    assert faults.left() == {}
-
-
-async def test_a_commit_before_the_failure_is_kept() -> None:
-    """The one that matters: the document is there, and nobody was told."""
-    async with serving() as calls:
-        one = await calls.dataset()
-        calls.emulator.faults.plan(CREATE, ["commit-then-reset", "commit-then-504-html", "reset"])
-        with pytest.raises(aiohttp.ClientError):
-            await calls.upload(one, "a.txt")
-        page = await calls.upload(one, "b.txt")
-        with pytest.raises(aiohttp.ClientError):
-            await calls.upload(one, "c.txt")
-        listed = await calls.call("GET", f"/datasets/{one}/documents")
-
-    assert page.status == 504
-    assert {row["name"] for row in listed.body["data"]} == {"a.txt", "b.txt"}
-    assert calls.emulator.history == [
-        Exchange("datasets.create", 200),
-        Exchange(CREATE, 0, "a.txt"),
-        Exchange(CREATE, 504, "b.txt"),
-        Exchange(CREATE, 0),
-        Exchange("documents.list", 200),
-    ]
-
-
-async def test_a_cut_answer_is_no_json() -> None:
-    async with serving() as calls:
-        one = await calls.dataset()
-        calls.emulator.faults.plan(CREATE, ["truncate"])
-        reply = await calls.upload(one, "a.txt")
-
-    assert reply.status == 200
-    with pytest.raises(json.JSONDecodeError):
-        _ = reply.body
-
-
-async def test_a_stall_delays_the_answer() -> None:
-    async with serving() as calls:
-        calls.emulator.faults.plan("server.info", ["stall 0.02", "commit-then-stall 0.02s"])
-        started = time.monotonic()
-        replies = [await calls.call("GET", "/") for _ in range(2)]
-
-    assert [reply.status for reply in replies] == [200, 200]
-    assert time.monotonic() - started >= 0.04
-
-
-async def test_faults_are_planned_over_http_too() -> None:
-    async with serving() as calls:
-        url = calls.emulator.url.removesuffix("/v1") + "/_emulator/faults"
-        async with calls.session.post(url, json={CREATE: ["503", "reset"]}) as reply:
-            planned = await reply.json()
-        async with calls.session.get(url) as reply:
-            left = await reply.json()
-        async with calls.session.post(url, json={"no.such": ["503"]}) as reply:
-            refused = reply.status
-
-    assert planned == left == {CREATE: ["503", "reset"]}
-    assert refused == 400
-
-
-@pytest.mark.parametrize("word", ["explode", "299", "reset-then-commit", "599-html", "stall"])
-def test_unknown_failures_cannot_be_planned(word: str) -> None:
-    with pytest.raises(ConfigError, match="no failure"):
-        Emulator().faults.plan(CREATE, [word])
 
 
 async def test_an_upload_that_breaks_off_creates_nothing(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 from attrs import frozen
 
 from .database import Database, columns
-from .rows import DocumentRow
+from .rows import DocumentRow, DocumentState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,6 +87,16 @@ class Documents:
     def searched(self, dataset_id: str) -> list[DocumentRow]:
         """Find those that a search looks at."""
         return self._all(f"dataset_id = ? AND {_AVAILABLE}", dataset_id)
+
+    def states(self, dataset_id: str) -> list[DocumentState]:
+        """Tell how those of a dataset stand, in the order of their creation."""
+        sql = (
+            "SELECT d.id, d.dataset_id, d.name, d.indexing_status, d.error, d.enabled, d.archived,"
+            " d.batch, d.file_id, d.file_size, count(s.id), total(s.status = 'completed')"
+            " FROM documents d LEFT JOIN segments s ON s.document_id = d.id"
+            " WHERE d.dataset_id = ? GROUP BY d.number ORDER BY d.number"
+        )
+        return [DocumentState(*row) for row in self.database.rows(sql, (dataset_id,))]
 
     def unfinished(self) -> list[str]:
         """Tell the ids of those that are not indexed yet, in the order of their creation."""

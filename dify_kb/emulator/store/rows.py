@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from attrs import field, frozen
 
 
 @frozen
@@ -76,6 +76,27 @@ class DocumentRow:
 
     locked_until: float = 0.0
     """When its status may be changed again."""
+
+
+@frozen
+class DocumentState:
+    """What has become of a document: how it stands, and its chunks."""
+
+    id: str
+    dataset_id: str
+    name: str
+    status: str
+    error: str | None
+    enabled: bool = field(converter=bool)
+    archived: bool = field(converter=bool)
+    batch: str
+    file_id: str
+    size: int
+    """Of its file, in bytes; of a text, in characters."""
+
+    chunks: int
+    completed: int = field(converter=int)
+    """The chunks that are found."""
 
 
 @frozen

@@ -1,0 +1,132 @@
+"""How a planned failure is met: what happens to the connection, and when the call is done."""
+
+from __future__ import annotations
+
+import math
+import socket
+import struct
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+import anyio
+from aiohttp import web
+
+from . import answer
+from .bodies import skip, slowly, whole
+from .refused import RATE_LIMIT, RefusedError
+from .words import Fault, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from .call import Call
+    from .profiles import Profile
+
+    CarryOut = Callable[[Call], Awaitable[web.Response]]
+
+_PIECES: Final = 10
+"""Pieces a second of an answer that trickles, and the least in all."""
+
+_LOOKS: Final = 0.05
+"""Seconds between two looks whether a client that waits in vain has left."""
+
+
+async def meet(
+    fault: Fault, call: Call, profile: Profile, carry_out: CarryOut
+) -> web.StreamResponse | None:
+    """Have a call fail as planned; None when its connection is gone, or never answered."""
+    match fault.kind:
+        case Kind.RESET_AFTER:
+            await skip(call.request, _portion(fault, call))
+            abort(call.request)
+            return None
+        case Kind.LATE:
+            await _late(fault, call, carry_out)
+            return None
+        case Kind.TRICKLE:
+            return await _trickle(call.request, await carry_out(call), fault.seconds)
+        case Kind.SLOW_READ if call.sent is None:
+            call.sent = await slowly(call.request, call.limit, fault.amount)
+    response = await carry_out(call) if fault.commit else None
+    await anyio.sleep(fault.seconds)
+    if fault.kind is Kind.RESET:
+        abort(call.request)
+        return None
+    if fault.kind in _ANSWERS:
+        return _ANSWERS[fault.kind](fault, profile)
+    response = response or await carry_out(call)
+    if fault.kind is Kind.TRUNCATE and isinstance(response.body, bytes):
+        response.body = response.body[: len(response.body) // 2]
+    return response
+
+
+def abort(request: web.Request) -> None:
+    """End the connection with a reset, not with an orderly end."""
+    transport = request.transport
+    if transport is None:
+        return
+    connection = transport.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+
+
+def _portion(fault: Fault, call: Call) -> int:
+    """Tell how many bytes come before the reset; of an unknown length, a percentage is one."""
+    if not fault.percent:
+        return fault.amount
+    return math.ceil((call.request.content_length or 1) * fault.amount / 100)
+
+
+async def _late(fault: Fault, call: Call, carry_out: CarryOut) -> None:
+    """Take the whole call, and carry it out when nobody waits for it any more."""
+    if call.sent is None:
+        call.sent = await whole(call.request, call.limit)
+    if not fault.silent:
+        abort(call.request)
+    await anyio.sleep(fault.seconds)
+    await carry_out(call)
+    call.tell(0)
+    while call.request.transport is not None:  # noqa: ASYNC110 -- aiohttp tells nobody
+        await anyio.sleep(_LOOKS)
+
+
+async def _trickle(
+    request: web.Request, whole_response: web.Response, seconds: float
+) -> web.StreamResponse:
+    body = whole_response.body if isinstance(whole_response.body, bytes) else b""
+    response = web.StreamResponse(status=whole_response.status, headers=whole_response.headers)
+    response.content_length = len(body)
+    await response.prepare(request)
+    pieces = max(1, min(len(body), max(_PIECES, math.ceil(seconds * _PIECES))))
+    size = math.ceil(len(body) / pieces)
+    for start in range(0, pieces * size, max(1, size)):
+        await anyio.sleep(seconds / pieces)
+        await response.write(body[start : start + size])
+    await response.write_eof()
+    return response
+
+
+def _status(fault: Fault, profile: Profile) -> web.Response:
+    if fault.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        return answer.crash(profile)
+    refused = RefusedError(fault.status, "planned", "A planned fault.")
+    response = answer.refusal(profile, refused)
+    response.headers.update(_hint(fault))
+    return response
+
+
+def _hint(fault: Fault) -> dict[str, str]:
+    return {} if fault.retry_after is None else {"Retry-After": fault.retry_after}
+
+
+_ANSWERS: Final[Mapping[Kind, Callable[[Fault, Profile], web.Response]]] = {
+    Kind.RATE_LIMIT: lambda _, profile: answer.refusal(
+        profile, RefusedError(403, "forbidden", RATE_LIMIT)
+    ),
+    Kind.EMPTY: lambda _, profile: answer.empty(profile),
+    Kind.LOGIN_PAGE: lambda _, __: answer.login_page(),
+    Kind.EARLY: lambda _, __: answer.proxy_page(413),
+    Kind.PAGE: lambda fault, _: answer.proxy_page(fault.status, _hint(fault)),
+    Kind.STATUS: _status,
+}
+"""The failures that are an answer of their own."""

@@ -1,0 +1,166 @@
+"""The words that failures are planned in, for calls and for runs of the indexer."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+from attrs import frozen
+
+from dify_kb.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_WORD: Final = re.compile(
+    r"(?P<commit>commit-then-)?(?:"
+    r"(?P<plain>ok|reset|truncate|rate-limit|empty|login-page|413-early)"
+    r"|(?P<timed>stall|trickle|late) (?P<seconds>\d+(?:\.\d+)?|\.\d+)s?(?P<silent> silent)?"
+    r"|reset-after (?P<after>\d+)(?P<percent>%)?"
+    r"|slow-read (?P<rate>[1-9]\d*)"
+    r"|(?P<status>[45]\d\d)(?P<html>-html)?(?: retry-after=(?P<hint>[ -~]+?))?)"
+)
+
+_TIMES: Final = re.compile(r"(?P<word>.+?)(?: x(?P<times>[1-9]\d{0,5}))?", re.DOTALL)
+
+_HELP: Final = (
+    "Write ok, reset, 'reset-after 50%', 503, 503-html, '429 retry-after=1', 413-early, rate-limit,"
+    " truncate, empty, login-page, 'stall 0.2', 'slow-read 1000', 'trickle 2', 'late 2' or"
+    " 'late 2 silent'; with commit-then- before those that may follow a call that was carried out,"
+    " and with ' x20' behind for 20 calls."
+)
+
+
+class Kind(StrEnum):
+    """What a failure does to a call."""
+
+    OK = "ok"
+    RESET = "reset"
+    RESET_AFTER = "reset-after"
+    TRUNCATE = "truncate"
+    RATE_LIMIT = "rate-limit"
+    EMPTY = "empty"
+    LOGIN_PAGE = "login-page"
+    EARLY = "413-early"
+    STALL = "stall"
+    TRICKLE = "trickle"
+    LATE = "late"
+    SLOW_READ = "slow-read"
+    STATUS = "status"
+    PAGE = "page"
+
+
+_COMMITS: Final = frozenset({
+    Kind.RESET, Kind.TRUNCATE, Kind.RATE_LIMIT, Kind.EMPTY, Kind.LOGIN_PAGE, Kind.STALL,
+    Kind.STATUS, Kind.PAGE,
+})  # fmt: skip
+"""What may follow a call that was carried out; of the others each says itself what is done."""
+
+
+@frozen
+class Fault:
+    """One failure of a call. `commit` says that the call is carried out before it fails."""
+
+    word: str
+    kind: Kind
+    commit: bool = False
+    seconds: float = 0.0
+    silent: bool = False
+    """Whether the connection of a late call stays open, without an answer."""
+
+    amount: int = 0
+    """Bytes of the body, or its percent; of a slow reading, bytes a second."""
+
+    percent: bool = False
+    status: int = 0
+    retry_after: str | None = None
+
+
+def faults(words: Sequence[str]) -> list[Fault]:
+    """Read words, one for each call.
+
+    Raises:
+        ConfigError: one of them is no failure.
+    """
+    return [fault for word, times in _each(words) for fault in [_fault(word)] * times]
+
+
+def _fault(word: str) -> Fault:
+    match = _WORD.fullmatch(word)
+    if match is None or (match["html"] and match["status"] not in map(str, HTTPStatus)):
+        raise ConfigError(f"{word!r} is no failure that can be planned.", hint=_HELP)
+    kind = _kind(match)
+    if (match["commit"] and kind not in _COMMITS) or (match["silent"] and kind is not Kind.LATE):
+        raise ConfigError(f"{word!r} is no failure that can be planned.", hint=_HELP)
+    return Fault(
+        word=word,
+        kind=kind,
+        commit=bool(match["commit"]) or kind is Kind.TRUNCATE,
+        seconds=float(match["seconds"] or 0),
+        silent=bool(match["silent"]),
+        amount=int(match["after"] or match["rate"] or 0),
+        percent=bool(match["percent"]),
+        status=int(match["status"] or 0),
+        retry_after=match["hint"],
+    )
+
+
+def _kind(match: re.Match[str]) -> Kind:
+    if named := match["plain"] or match["timed"]:
+        return Kind(named)
+    if match["after"]:
+        return Kind.RESET_AFTER
+    if match["rate"]:
+        return Kind.SLOW_READ
+    return Kind.PAGE if match["html"] else Kind.STATUS
+
+
+class Ending(StrEnum):
+    """What becomes of a run of the indexer."""
+
+    OK = "ok"
+    ERROR = "error"
+    HANG = "hang"
+    BLOCK = "block"
+    LOSE = "lose"
+    DIE = "die"
+
+
+@frozen
+class RunFault:
+    """What a run of the indexer comes to; `text` is the error's."""
+
+    word: str
+    ending: Ending
+    text: str = ""
+
+
+def run_faults(words: Sequence[str]) -> list[RunFault]:
+    """Read words, one for each run.
+
+    Raises:
+        ConfigError: one of them is no ending of a run.
+    """
+    return [ending for word, times in _each(words) for ending in [_run_fault(word)] * times]
+
+
+def _run_fault(word: str) -> RunFault:
+    name, _, text = word.partition(" ")
+    if name not in [*Ending] or bool(text.strip()) != (name == Ending.ERROR):
+        raise ConfigError(
+            f"{word!r} is no ending of a run that can be planned.",
+            hint="Write ok, 'error TEXT', hang, block, lose or die, and ' x20' behind for 20.",
+        )
+    return RunFault(word, Ending(name), text)
+
+
+def _each(words: Sequence[str]) -> Iterator[tuple[str, int]]:
+    if isinstance(words, str) or not all(isinstance(word, str) for word in words):
+        raise ConfigError(f"{words!r} is no list of words.", hint=_HELP)
+    for word in words:
+        match = _TIMES.fullmatch(word)
+        if match is None:
+            raise ConfigError("An empty word is no failure.", hint=_HELP)
+        yield match["word"], int(match["times"] or 1)
