@@ -1,0 +1,229 @@
+"""Overload as the default pod shows it: connections that starve, and creates that queue."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+
+import aiohttp
+import attrs
+import pytest
+from emulator_calls import Calls, serving
+
+from dify_kb.emulator import ManualClock, Settings
+
+
+@asynccontextmanager
+async def client(calls: Calls) -> AsyncIterator[Calls]:
+    """A client of one connection of its own."""
+    headers = {"Authorization": f"Bearer {calls.emulator.api_key}"}
+    connector = aiohttp.TCPConnector(limit=1)
+    async with aiohttp.ClientSession(headers=headers, connector=connector) as session:
+        yield Calls(calls.emulator, session)
+
+
+async def timed(call: Awaitable[object]) -> float:
+    started = time.monotonic()
+    await call
+    return time.monotonic() - started
+
+
+async def test_one_connection_too_many_waits_until_an_idle_one_is_closed() -> None:
+    settings = Settings(connections=2, keep_alive=0.3)
+    async with serving(settings=settings) as calls, client(calls) as one, client(calls) as two:
+        served = [await timed(each.call("GET", "/")) for each in (one, two, one, two)]
+        waited = await timed(calls.call("GET", "/"))
+
+    assert max(served) < 0.15
+    assert 0.2 < waited < 0.6
+    assert calls.emulator.starved == 0
+
+
+async def test_starved_connections_are_counted_while_they_wait() -> None:
+    settings = Settings(connections=1, keep_alive=0.8)
+    async with serving(settings=settings) as calls, client(calls) as one:
+        await one.call("GET", "/")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(calls.call("GET", "/"))
+            await asyncio.sleep(0.7)
+            meanwhile = calls.emulator.starved
+        afterwards = calls.emulator.starved
+
+    assert (meanwhile, afterwards) == (1, 1)
+
+
+async def test_a_connection_that_closes_makes_room_at_once() -> None:
+    settings = Settings(connections=1, keep_alive=30)
+    async with serving(settings=settings) as calls:
+        waits = []
+        for _ in range(5):
+            async with client(calls) as one:
+                waits.append(await timed(one.call("GET", "/")))
+        by_header = [
+            await timed(calls.call("GET", "/", headers={"Connection": "close"})) for _ in range(5)
+        ]
+
+    assert max(waits + by_header) < 0.2
+
+
+async def test_more_processes_take_more_connections() -> None:
+    settings = Settings(processes=2, connections=1, keep_alive=0.3)
+    async with serving(settings=settings) as calls, client(calls) as one, client(calls) as two:
+        served = [await timed(each.call("GET", "/")) for each in (one, two)]
+        waited = await timed(calls.call("GET", "/"))
+
+    assert max(served) < 0.15
+    assert waited > 0.2
+
+
+async def test_a_create_that_starved_until_its_client_left_is_carried_out() -> None:
+    """All of 400 creates that timed out existed afterwards (measured)."""
+    settings = Settings(connections=1, keep_alive=0.4)
+    async with serving(settings=settings) as calls, client(calls) as one:
+        dataset = await one.dataset()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(calls.upload(dataset, "a.txt", b"x" * 100_000), 0.1)
+        early = calls.emulator.documents(dataset)
+        await asyncio.sleep(0.5)
+        late = calls.emulator.documents(dataset)
+
+    assert early == []
+    assert [document.name for document in late] == ["a.txt"]
+
+
+async def test_who_leaves_before_the_body_is_sent_gives_up_its_turn() -> None:
+    settings = Settings(connections=1, keep_alive=0.4)
+    async with serving(settings=settings) as calls, client(calls) as one:
+        await one.call("GET", "/")
+        port = int(calls.emulator.url.split(":")[2].removesuffix("/v1"))
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST /v1/datasets HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\n{")
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.close()
+        await writer.wait_closed()
+        waited = await timed(calls.call("GET", "/"))
+        again = await timed(calls.call("GET", "/"))
+
+    assert waited < 0.8
+    assert again < 0.15
+
+
+async def test_stopping_does_not_wait_for_those_who_starve() -> None:
+    settings = Settings(connections=1, keep_alive=30)
+    async with serving(settings=settings) as calls, client(calls) as one:
+        await one.call("GET", "/")
+        starving = asyncio.ensure_future(calls.call("GET", "/"))
+        await asyncio.sleep(0.05)
+        took = await timed(asyncio.to_thread(calls.emulator.stop))
+        await asyncio.wait([starving], timeout=2)
+
+    # Answered at last, or cut off, as the other connection is closed before or after it.
+    assert starving.done()
+    assert starving.exception() is None or isinstance(starving.exception(), aiohttp.ClientError)
+    assert took < 2
+
+
+@pytest.mark.parametrize(("processes", "least", "most"), [(1, 0.35, 1.2), (4, 0.09, 0.3)])
+async def test_a_process_creates_one_document_at_a_time(
+    processes: int, least: float, most: float
+) -> None:
+    settings = Settings(processes=processes, connections=32, create_cpu=0.02)
+    async with serving(settings=settings) as calls:
+        dataset = await calls.dataset()
+        creates = [calls.upload(dataset, f"{n}.txt") for n in range(24)]
+        started = time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            for create in creates:
+                group.create_task(create)
+            reading = await timed(calls.call("GET", "/"))
+        took = time.monotonic() - started
+
+    assert least < took < most
+    assert reading < 0.1
+
+
+async def test_under_load_the_tail_grows_and_the_median_does_not() -> None:
+    """A controller that looks at the median sees nothing (measured: 108 and 1,200 ms at 8)."""
+    settings = attrs.evolve(Settings.default_pod(), create_cpu=0.009, create_io=0.0015)
+    async with serving(settings=settings) as calls:
+        dataset = await calls.dataset()
+        took: list[float] = []
+
+        async def upload(worker: int) -> None:
+            for n in range(20):
+                took.append(await timed(calls.upload(dataset, f"{worker}-{n}.txt")))  # noqa: PERF401
+
+        async with asyncio.TaskGroup() as group:
+            for worker in range(8):
+                group.create_task(upload(worker))
+        took.sort()
+
+    assert took[80] < 0.06
+    assert took[152] > 3 * took[80]
+
+
+async def test_creates_of_one_dataset_wait_for_its_lock() -> None:
+    async with serving(settings=Settings(dataset_lock=0.05)) as calls:
+        datasets = [await calls.dataset(f"{n}") for n in range(4)]
+        same = await timed(
+            asyncio.gather(*[calls.upload(datasets[0], f"{n}.txt") for n in range(4)])
+        )
+        others = await timed(
+            asyncio.gather(*[calls.upload(dataset, "a.txt") for dataset in datasets])
+        )
+
+    assert same > 0.2
+    assert others < 0.15
+
+
+async def test_a_quota_counts_writes_and_searches_and_what_it_refuses() -> None:
+    """So hammering extends the block (measured)."""
+    clock = ManualClock()
+    async with serving(clock=clock, settings=Settings(quota=3, quota_window=10)) as calls:
+        dataset = await calls.dataset()
+        first = [(await calls.write(dataset, "a")).status for _ in range(3)]
+        clock.advance(9)
+        second = [(await calls.search(dataset, "a")).status for _ in range(2)]
+        clock.advance(1.5)
+        third = await calls.write(dataset, "b")
+        clock.advance(10)
+        fourth = await calls.write(dataset, "c")
+
+    assert first == [200, 200, 403]
+    assert second == [403, 403]
+    assert third.status == 200
+    assert fourth.status == 200
+
+
+async def test_reads_tags_and_the_status_switch_are_free() -> None:
+    async with serving(settings=Settings(quota=1)) as calls:
+        dataset = await calls.dataset()
+        free = [
+            await calls.call("GET", f"/datasets/{dataset}"),
+            await calls.call("POST", "/datasets/tags", json={"name": "a"}),
+            await calls.call(
+                "PATCH", f"/datasets/{dataset}/documents/status/enable", json={"document_ids": []}
+            ),
+        ]
+        refused = await calls.write(dataset, "a")
+
+    assert [reply.status for reply in free] == [200, 200, 200]
+    assert refused.status == 403
+    assert refused.body == {
+        "code": "forbidden",
+        "message": "Sorry, you have reached the knowledge base request rate limit of your"
+        " subscription.",
+        "status": 403,
+    }
+
+
+async def test_a_wrong_key_costs_nothing() -> None:
+    async with serving(settings=Settings(quota=1)) as calls:
+        wrong = {"Authorization": "Bearer wrong"}
+        refused = await calls.call("POST", "/datasets", json={"name": "a"}, headers=wrong)
+        made = await calls.call("POST", "/datasets", json={"name": "a"})
+
+    assert (refused.status, made.status) == (401, 200)
