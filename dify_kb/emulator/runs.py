@@ -99,8 +99,9 @@ class Run:
             words = [(row.id, json.dumps(keywords(row.content))) for row in some]
             with self.store.transaction():
                 self._update()
+                left = self._left(some)
                 self.store.index.add(
-                    [(row.id, row.dataset_id, row.document_id, row.content) for row in some]
+                    [(row.id, row.dataset_id, row.document_id, row.content) for row in left]
                 )
                 self.store.segments.complete(words, self.clock.now())
         now = self.clock.now()
@@ -111,6 +112,11 @@ class Run:
             tokens=0,
             error=None,
         )
+
+    def _left(self, segments: Sequence[SegmentRow]) -> list[SegmentRow]:
+        """Leave out what another run of the document has deleted since."""
+        there = self.store.segments.among([row.id for row in segments])
+        return [row for row in segments if row.id in there]
 
     def _update(self, **changes: object) -> None:
         changes["updated_at"] = self.clock.now()

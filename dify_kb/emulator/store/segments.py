@@ -51,6 +51,12 @@ class Segments:
         rows = self._all("id IN (SELECT value FROM json_each(?))", json.dumps([*segment_ids]))
         return {row.id: row for row in rows}
 
+    def among(self, segment_ids: Sequence[str]) -> set[str]:
+        """Tell which of these ids there are."""
+        sql = "SELECT id FROM segments WHERE id IN (SELECT value FROM json_each(?))"
+        rows = self.database.rows(sql, (json.dumps([*segment_ids]),))
+        return {segment_id for (segment_id,) in rows}
+
     def counts(self, document_id: str) -> tuple[int, int]:
         """Count the completed ones of a document, and all."""
         ((completed, total),) = self.database.rows(
