@@ -10,6 +10,7 @@ from .clock import Clock, ManualClock, SystemClock
 from .embedded import Emulator, serve
 from .faults import Faults
 from .history import Exchange, RunEvent
+from .judge import Verdict, judge
 from .profiles import VERSIONS
 from .settings import Settings
 from .store import DocumentState
@@ -25,5 +26,7 @@ __all__ = [
     "RunEvent",
     "Settings",
     "SystemClock",
+    "Verdict",
+    "judge",
     "serve",
 ]

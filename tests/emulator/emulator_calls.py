@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +97,12 @@ class Calls:
         } | settings
         body = {"query": query, "retrieval_model": model}
         return await self.call("POST", f"/datasets/{dataset}/retrieve", json=body)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what the server's thread does."""
+    while not condition():  # noqa: ASYNC110 -- nothing tells across threads
+        await asyncio.sleep(0.005)
 
 
 @asynccontextmanager

@@ -190,6 +190,7 @@ def _refuse_own(
     """Refuse the answer itself, when all is done: the counts are no texts (measured)."""
     if not counts or not context.profile.quirks.refuses_own_tags:
         return
+    context.notes.committed = True
     problems = Problems(context.profile)
     for number, (_, count) in enumerate(counts):
         where = (str(number), "binding_count") if numbered else ("binding_count",)
