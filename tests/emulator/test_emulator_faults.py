@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import aiohttp
 import pytest
-from emulator_calls import Calls, serving
+from emulator_calls import Calls, serving, until
 
 from dify_kb.emulator import Emulator, Faults
 from dify_kb.errors import ConfigError
@@ -261,11 +261,8 @@ async def test_a_late_call_lands_also_when_its_client_leaves_before() -> None:
 
 
 async def appeared(calls: Calls, dataset: str) -> list[str]:
-    found = names(calls, dataset)
-    if found:
-        return found
-    await asyncio.sleep(0.01)
-    return await appeared(calls, dataset)
+    await until(lambda: bool(names(calls, dataset)))
+    return names(calls, dataset)
 
 
 def test_chance_is_the_same_for_the_same_seed() -> None:

@@ -1,0 +1,183 @@
+"""Runs of the indexer that come to something else, by plan."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+import pytest
+from emulator_calls import Calls, Reply, serving, until
+
+from dify_kb.emulator import Faults, Settings, judge
+from dify_kb.errors import ConfigError
+
+THREE = b"\n\n".join(letter * 400 for letter in (b"a", b"b", b"c"))
+"""A text of three chunks."""
+
+
+async def settled(calls: Calls, dataset: str, **counts: int) -> Mapping[str, str]:
+    """Wait until so many documents are in each status, and tell the statuses by name."""
+
+    def so_many() -> bool:
+        found = [document.status for document in calls.emulator.documents(dataset)]
+        return all(found.count(status) == count for status, count in counts.items())
+
+    await until(so_many)
+    return {document.name: document.status for document in calls.emulator.documents(dataset)}
+
+
+async def uploads(calls: Calls, dataset: str, names: Sequence[str]) -> list[Reply]:
+    return [await calls.upload(dataset, name, THREE) for name in names]
+
+
+async def test_a_planned_error_ends_a_document_once() -> None:
+    async with serving() as calls:
+        one = await calls.dataset()
+        calls.emulator.faults.indexing(["error provider is overloaded"])
+        failed = await calls.upload(one, "a.txt", THREE)
+        entry = await calls.done(one, failed)
+        again = await calls.upload(one, "a.txt", THREE)
+        repaired = await calls.done(one, again)
+
+    assert entry["indexing_status"] == "error"
+    assert entry["error"] == "provider is overloaded"
+    assert entry["stopped_at"]
+    assert entry["completed_at"] is None
+    assert entry["completed_segments"] == 0
+    assert (repaired["indexing_status"], repaired["total_segments"]) == ("completed", 3)
+    assert calls.emulator.faults.met() == {"indexing": {"error provider is overloaded": 1}}
+
+
+async def test_errors_are_chosen_by_name_and_number() -> None:
+    async with serving() as calls:
+        one = await calls.dataset()
+        faults = calls.emulator.faults
+        faults.indexing(["error broken"], names="*.md", always=True)
+        faults.indexing(["error unlucky x2"], names="*.txt", every=2)
+        await uploads(calls, one, ["1.txt", "2.txt", "a.md", "3.txt", "4.txt", "b.md", "5.txt"])
+        states = await settled(calls, one, waiting=0, completed=3, error=4)
+
+    failed = {name for name, status in states.items() if status == "error"}
+    assert failed == {"a.md", "b.md", "2.txt", "4.txt"}
+    assert faults.left() == {}
+    assert faults.met() == {"indexing": {"error broken": 2, "error unlucky": 2}}
+
+
+async def test_a_document_that_hangs_holds_up_no_other() -> None:
+    """As when its worker was killed and started again: nobody takes up the task."""
+    async with serving() as calls:
+        one = await calls.dataset()
+        calls.emulator.faults.indexing(["hang"])
+        await uploads(calls, one, ["a.txt", "b.txt"])
+        states = await settled(calls, one, completed=1)
+        await calls.upload(one, "a.txt", THREE)
+        repaired = await settled(calls, one, completed=2)
+
+    assert states == {"a.txt": "indexing", "b.txt": "completed"}
+    assert repaired == {"a.txt": "completed", "b.txt": "completed"}
+
+
+async def test_a_document_that_blocks_keeps_its_worker() -> None:
+    async with serving() as calls:
+        one = await calls.dataset()
+        calls.emulator.faults.indexing(["block"])
+        await uploads(calls, one, ["a.txt", "b.txt"])
+        states = await settled(calls, one, indexing=1)
+        await asyncio.sleep(0.05)
+        later = await settled(calls, one, indexing=1)
+
+    assert states == later == {"a.txt": "indexing", "b.txt": "waiting"}
+
+
+async def test_a_lost_task_leaves_its_document_waiting() -> None:
+    async with serving() as calls:
+        one = await calls.dataset()
+        calls.emulator.faults.indexing(["ok", "lose"])
+        await uploads(calls, one, ["a.txt", "b.txt", "c.txt"])
+        states = await settled(calls, one, completed=2)
+
+    assert states == {"a.txt": "completed", "b.txt": "waiting", "c.txt": "completed"}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_dead_workers_take_nothing_until_they_are_restarted(workers: int) -> None:
+    async with serving(settings=Settings(workers=workers)) as calls:
+        one = await calls.dataset()
+        faults = calls.emulator.faults
+        faults.indexing(["ok", "die"])
+        await uploads(calls, one, ["a.txt"])
+        await settled(calls, one, completed=1)
+        await uploads(calls, one, ["b.txt", "c.txt", "d.txt"])
+        await asyncio.sleep(0.05)
+        dead = await settled(calls, one, completed=1)
+        faults.load({"indexing": ["restart"]})
+        alive = await settled(calls, one, completed=4)
+
+    assert [*dead.values()] == ["completed", "waiting", "waiting", "waiting"]
+    assert len(alive) == 4
+    assert faults.met() == {"indexing": {"ok": 1, "die": 1}}
+
+
+async def test_clearing_the_plans_restarts_the_workers() -> None:
+    async with serving() as calls:
+        one = await calls.dataset()
+        calls.emulator.faults.indexing(["die"])
+        await uploads(calls, one, ["a.txt"])
+        await until(lambda: calls.emulator.faults.dead)
+        calls.emulator.faults.clear()
+        states = await settled(calls, one, completed=1)
+
+    assert states == {"a.txt": "completed"}
+
+
+@pytest.mark.parametrize("word", ["explode", "error", "error ", "hang up", "restart"])
+def test_unknown_endings_cannot_be_planned(word: str) -> None:
+    with pytest.raises(ConfigError, match="no ending of a run"):
+        Faults().indexing([word])
+
+
+async def test_a_blind_repeat_after_a_lost_answer_doubles_the_chunks() -> None:
+    """Both runs write theirs, the document ends `completed`, and nothing tells (measured)."""
+    async with serving(settings=Settings(workers=3, splitting=0.15)) as calls:
+        one = await calls.dataset()
+        emulator = calls.emulator
+        emulator.faults.plan("documents.create_by_file", ["commit-then-504-html"])
+        await uploads(calls, one, ["a.txt", "b.txt"])
+        await settled(calls, one, splitting=2)
+        await uploads(calls, one, ["a.txt"])
+        await runs_over(calls, 3)
+        documents = {document.name: document for document in emulator.documents(one)}
+        spoilt = judge(["a.txt", "b.txt"], [*documents.values()], emulator.history, emulator.runs)
+        await uploads(calls, one, ["a.txt"])
+        await runs_over(calls, 4)
+        repaired = judge(
+            ["a.txt", "b.txt"], emulator.documents(one), emulator.history, emulator.runs
+        )
+
+    assert (documents["a.txt"].status, documents["a.txt"].chunks) == ("completed", 6)
+    assert documents["b.txt"].chunks == 3
+    assert not spoilt
+    assert (spoilt.lost, spoilt.twins) == ([], {})
+    assert spoilt.overlapped == spoilt.doubled == spoilt.reposted == ["a.txt"]
+    assert spoilt.extra == {"a.txt": 1}
+    assert repaired.doubled == []
+    assert repaired.extra == {"a.txt": 2}
+
+
+async def runs_over(calls: Calls, count: int) -> None:
+    await until(lambda: sum(event.kind == "ended" for event in calls.emulator.runs) == count)
+
+
+async def test_a_run_that_lost_its_chunks_to_another_leaves_none_to_be_found() -> None:
+    """Else a search would find chunks that nobody has."""
+    async with serving(settings=Settings(workers=2, indexing=0.15)) as calls:
+        one = await calls.dataset()
+        await calls.upload(one, "a.txt", b"an old zebra")
+        await settled(calls, one, indexing=1)
+        await calls.upload(one, "a.txt", b"a new lion")
+        await runs_over(calls, 2)
+        zebras = await calls.search(one, "zebra")
+        lions = await calls.search(one, "lion")
+
+    assert (zebras.status, zebras.body["records"]) == (200, [])
+    assert len(lions.body["records"]) == 1
