@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from dify_kb.errors import ConfigError
 
 from . import show
 from .app import Session, app
@@ -18,12 +22,21 @@ def emulator(
         Path | None, typer.Option(help="SQLite file that keeps everything; else memory.")
     ] = None,
     server_version: Annotated[str, typer.Option(help="The Dify version to behave like.")] = "1.16",
+    faults: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|-|JSON",
+            help='Failures to plan, e.g. {"documents.create_by_file": ["503 x3"]}.',
+        ),
+    ] = None,
 ) -> None:
     """Run the embedded Dify-compatible server until Ctrl-C."""
     from dify_kb.emulator import Emulator, serve
 
     session: Session = context.obj
     server = Emulator(db, version=server_version, host=host, port=port)
+    if faults is not None:
+        server.faults.load(_plans(faults))
 
     def tell(url: str) -> None:
         if session.json:
@@ -39,3 +52,23 @@ def emulator(
         return 0
 
     session.run(main)
+
+
+def _plans(given: str) -> dict[str, object]:
+    """Read plans from standard input, from an argument that is JSON, or from a file.
+
+    Raises:
+        ConfigError: there is no such file, or no JSON in it.
+    """
+    try:
+        if given == "-":
+            text = sys.stdin.read()
+        else:
+            text = given if given.lstrip().startswith("{") else Path(given).read_text("utf-8")
+        plans: dict[str, object] = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"--faults {given} cannot be read: {error}.",
+            hint="Name a file of JSON, or write the JSON itself, or - for standard input.",
+        ) from error
+    return plans

@@ -1,0 +1,88 @@
+"""Plans of failures on the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+PLANS = {"server.info": ["503 x2"], "indexing": ["hang"]}
+
+
+@contextmanager
+def command(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(  # noqa: S603 -- our own program
+        [sys.executable, "-m", "dify_kb", "--json", "emulator", "--port", "0", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+async def told(process: subprocess.Popen[str]) -> object:
+    """What the server says is left and met, after one call."""
+    assert process.stdout is not None
+    url = json.loads(process.stdout.readline())["url"]
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"{url}/") as reply:
+            assert reply.status == 503
+        async with session.get(url.removesuffix("/v1") + "/_emulator/faults") as reply:
+            return await reply.json()
+
+
+EXPECTED = {
+    "left": {"server.info": ["503"], "indexing": ["hang"]},
+    "met": {"server.info": {"503": 1}},
+}
+
+
+async def test_plans_are_given_as_json() -> None:
+    with command("--faults", json.dumps(PLANS)) as process:
+        assert await told(process) == EXPECTED
+
+
+async def test_plans_are_read_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "plans.json"
+    path.write_text(json.dumps(PLANS))
+    with command("--faults", str(path)) as process:
+        assert await told(process) == EXPECTED
+
+
+async def test_plans_are_read_from_standard_input() -> None:
+    with command("--faults", "-") as process:
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(PLANS))
+        process.stdin.close()
+        process.stdin = None
+        assert await told(process) == EXPECTED
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ('{"server.info": ["explode"]}', "'explode' is no failure"),
+        ("{no json", "cannot be read"),
+        ("no/such/file.json", "cannot be read"),
+    ],
+)
+def test_bad_plans_are_a_usage_error(given: str, why: str) -> None:
+    with command("--faults", given) as process:
+        _, err = process.communicate(timeout=15)
+
+    assert process.returncode == 2
+    assert why in err
+    assert "Traceback" not in err
