@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from attrs import define, field, frozen
+from yarl import URL
 
 from dify_kb.models import Event
 from dify_kb.wire.endpoint import Endpoint
@@ -76,8 +77,8 @@ class Context:
     clock: Clock
     enqueue: Enqueue
 
-    origin: str = ""
-    """Where the server is reached, for links to it: scheme, host and port."""
+    url: URL = field(factory=URL)
+    """What was asked for, and so where the server is reached, for links to it."""
 
     links: Links
     """Makes links to files."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 from aiohttp import web
@@ -21,6 +21,9 @@ from .history import History
 from .planned import meet
 from .quota import Quota
 from .refused import RefusedError, UncheckedError, invalid_param, not_found
+
+if TYPE_CHECKING:
+    from .store import DatasetRow
 
 _log = logging.getLogger(__name__)
 
@@ -136,19 +139,19 @@ class Door:
             slot: value if slot in TEXT_SLOTS else value.lower()
             for slot, value in call.request.match_info.items()
         }
-        context = attrs.evolve(
-            self.context, slots=slots, notes=call.notes, origin=str(call.request.url.origin())
+        found = self._dataset(call.name, slots["dataset_id"]) if "dataset_id" in slots else None
+        return attrs.evolve(
+            self.context, slots=slots, notes=call.notes, url=call.request.url, found=found
         )
-        if "dataset_id" not in slots:
-            return context
-        dataset = self.context.store.datasets.get(slots["dataset_id"])
-        if dataset is None and call.name in self.context.profile.dataset_unchecked:
-            return context
-        if dataset is None and call.name in self.context.profile.dataset_is_param:
+
+    def _dataset(self, name: str, dataset_id: str) -> DatasetRow | None:
+        profile = self.context.profile
+        dataset = self.context.store.datasets.get(dataset_id)
+        if dataset is not None or name in profile.dataset_unchecked:
+            return dataset
+        if name in profile.dataset_is_param:
             raise invalid_param("Dataset does not exist.")
-        if dataset is None:
-            raise not_found("Dataset not found.")
-        return attrs.evolve(context, found=dataset)
+        raise not_found("Dataset not found.")
 
     async def file(self, request: web.Request) -> web.Response:
         """Send a file to whoever has a link to it."""

@@ -97,7 +97,7 @@ def _document(context: Context, document_id: str) -> DocumentRow:
 
 def _link(context: Context, row: DocumentRow, *, attachment: bool = False) -> str:
     now = context.clock.now()
-    return context.links.preview(context.origin, row.file_id, now, attachment=attachment)
+    return context.links.preview(str(context.url.origin()), row.file_id, now, attachment=attachment)
 
 
 HANDLERS = (upload_file, download_url, download_zip)
