@@ -24,9 +24,13 @@ _CREATES: Final = frozenset({"documents.create_by_file", "documents.create_by_te
 
 
 def lost(documents: Iterable[DocumentState], expected: Iterable[str]) -> list[str]:
-    """Tell the names that should be there and are not, or that did not end `completed`."""
-    there = {document.name for document in documents if document.status == "completed"}
-    return sorted(set(expected) - there)
+    """Tell the names that should be there and are not."""
+    return sorted(set(expected) - {document.name for document in documents})
+
+
+def unindexed(documents: Iterable[DocumentState]) -> list[str]:
+    """Tell the names of documents that did not end `completed`, or not yet."""
+    return sorted({document.name for document in documents if document.status != "completed"})
 
 
 def twins(documents: Iterable[DocumentState]) -> Mapping[str, Sequence[str]]:
@@ -93,10 +97,12 @@ def creates(history: Iterable[Exchange]) -> list[Exchange]:
 class Verdict:
     """All of it at once. False when anything was lost, or is there twice in some way.
 
-    `extra` creates alone, which cost an indexing and nothing else, leave it True.
+    What is `unindexed` may have been planned so, and `extra` creates cost an indexing and nothing
+    else: they leave it True.
     """
 
     lost: Sequence[str]
+    unindexed: Sequence[str]
     twins: Mapping[str, Sequence[str]]
     overlapped: Sequence[str]
     doubled: Sequence[str]
@@ -116,6 +122,7 @@ def judge(
     """Judge a load by the names that it was to bring."""
     return Verdict(
         lost=lost(documents, expected),
+        unindexed=unindexed(documents),
         twins=twins(documents),
         overlapped=overlapped(runs),
         doubled=doubled(documents, runs),

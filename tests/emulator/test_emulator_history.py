@@ -17,7 +17,16 @@ from dify_kb.emulator import (
     judge,
 )
 from dify_kb.emulator.history import parsed
-from dify_kb.emulator.judge import creates, doubled, extra, lost, overlapped, reposted, twins
+from dify_kb.emulator.judge import (
+    creates,
+    doubled,
+    extra,
+    lost,
+    overlapped,
+    reposted,
+    twins,
+    unindexed,
+)
 from dify_kb.errors import ConfigError
 
 CREATE = "documents.create_by_file"
@@ -151,10 +160,11 @@ async def test_a_call_without_an_answer_may_have_been_carried_out() -> None:
     assert [(exchange.status, exchange.committed) for exchange in made] == [(0, False), (0, True)]
 
 
-def test_lost_is_what_did_not_end_completed() -> None:
-    documents = [state("a"), state("b", status="error"), state("c")]
+def test_lost_is_what_is_not_there_and_unindexed_what_did_not_end() -> None:
+    documents = [state("a"), state("b", status="error"), state("c", status="waiting")]
 
-    assert lost(documents, ["a", "b", "d"]) == ["b", "d"]
+    assert lost(documents, ["a", "b", "d"]) == ["d"]
+    assert unindexed(documents) == ["b", "c"]
 
 
 def test_twins_share_a_name_within_a_dataset() -> None:
