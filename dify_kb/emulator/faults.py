@@ -26,11 +26,12 @@ class Faults:
     """The plans, by the names of endpoints. Any thread may call it.
 
     Words that answer instead of Dify, and leave the call undone: `503`, `503-html` (a proxy's
-    page), `429 retry-after=1`, `rate-limit` (Dify's 403), `413-early` (nginx, before the body is
-    read), `empty` (a 200 without content), `login-page` (a 200 with a page), `reset` (the
-    connection is aborted), `reset-after 50%` (so, once that much of the body was read; or a number
-    of bytes). With `commit-then-` before them, all but `413-early` and `reset-after` follow after
-    the call was carried out.
+    page), `429 retry-after=1`, `rate-limit`, `document-limit` and `vector-limit` (403s of a
+    subscription), `413-early` (nginx, before the body is read), `empty` (a 200 without content),
+    `login-page` (a 200 with a page), `close` (the connection ends in order), `reset` (it is
+    aborted), `reset-after 50%` (so, once that much of the body was read; or a number of bytes).
+    With `commit-then-` before them, all but `413-early` and `reset-after` follow after the call
+    was carried out.
 
     Words that let the call go on: `ok`, `stall 0.2` (seconds of real time), `slow-read 1000`
     (the body, in bytes a second), `trickle 2` (the answer takes 2 s), `truncate` (the answer's

@@ -49,8 +49,8 @@ async def meet(
             call.sent = await slowly(call.request, call.limit, fault.amount)
     response = await carry_out(call) if fault.commit else None
     await anyio.sleep(fault.seconds)
-    if fault.kind is Kind.RESET:
-        abort(call.request)
+    if fault.kind in {Kind.RESET, Kind.CLOSE}:
+        abort(call.request, reset=fault.kind is Kind.RESET)
         return None
     if fault.kind in _ANSWERS:
         return _ANSWERS[fault.kind](fault, profile)
@@ -60,10 +60,13 @@ async def meet(
     return response
 
 
-def abort(request: web.Request) -> None:
-    """End the connection with a reset, not with an orderly end."""
+def abort(request: web.Request, *, reset: bool = True) -> None:
+    """End the connection without an answer, with a reset or in order."""
     transport = request.transport
     if transport is None:
+        return
+    if not reset:
+        transport.close()
         return
     connection = transport.get_extra_info("socket")
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -106,6 +109,19 @@ async def _trickle(
     return response
 
 
+_LIMITS: Final[Mapping[Kind, str]] = {
+    Kind.RATE_LIMIT: RATE_LIMIT,
+    Kind.DOCUMENT_LIMIT: "The number of documents has reached the limit of your subscription.",
+    Kind.VECTOR_LIMIT: "The capacity of the vector space has reached the limit of your"
+    " subscription.",
+}
+"""The texts of the cloud's 403s (recordings 1080 to 1091 of 1.12.1)."""
+
+
+def _limit(fault: Fault, profile: Profile) -> web.Response:
+    return answer.refusal(profile, RefusedError(403, "forbidden", _LIMITS[fault.kind]))
+
+
 def _status(fault: Fault, profile: Profile) -> web.Response:
     if fault.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return answer.crash(profile)
@@ -120,9 +136,9 @@ def _hint(fault: Fault) -> dict[str, str]:
 
 
 _ANSWERS: Final[Mapping[Kind, Callable[[Fault, Profile], web.Response]]] = {
-    Kind.RATE_LIMIT: lambda _, profile: answer.refusal(
-        profile, RefusedError(403, "forbidden", RATE_LIMIT)
-    ),
+    Kind.RATE_LIMIT: _limit,
+    Kind.DOCUMENT_LIMIT: _limit,
+    Kind.VECTOR_LIMIT: _limit,
     Kind.EMPTY: lambda _, profile: answer.empty(profile),
     Kind.LOGIN_PAGE: lambda _, __: answer.login_page(),
     Kind.EARLY: lambda _, __: answer.proxy_page(413),

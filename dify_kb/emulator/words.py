@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 _WORD: Final = re.compile(
     r"(?P<commit>commit-then-)?(?:"
-    r"(?P<plain>ok|reset|truncate|rate-limit|empty|login-page|413-early)"
+    r"(?P<plain>ok|reset|close|truncate|empty|login-page|413-early"
+    r"|rate-limit|document-limit|vector-limit)"
     r"|(?P<timed>stall|trickle|late) (?P<seconds>\d+(?:\.\d+)?|\.\d+)s?(?P<silent> silent)?"
     r"|reset-after (?P<after>\d+)(?P<percent>%)?"
     r"|slow-read (?P<rate>[1-9]\d*)"
@@ -26,10 +27,10 @@ _WORD: Final = re.compile(
 _TIMES: Final = re.compile(r"(?P<word>.+?)(?: x(?P<times>[1-9]\d{0,5}))?", re.DOTALL)
 
 _HELP: Final = (
-    "Write ok, reset, 'reset-after 50%', 503, 503-html, '429 retry-after=1', 413-early, rate-limit,"
-    " truncate, empty, login-page, 'stall 0.2', 'slow-read 1000', 'trickle 2', 'late 2' or"
-    " 'late 2 silent'; with commit-then- before those that may follow a call that was carried out,"
-    " and with ' x20' behind for 20 calls."
+    "Write ok, reset, close, 'reset-after 50%', 503, 503-html, '429 retry-after=1', 413-early,"
+    " rate-limit, document-limit, vector-limit, truncate, empty, login-page, 'stall 0.2',"
+    " 'slow-read 1000', 'trickle 2', 'late 2' or 'late 2 silent'; with commit-then- before those"
+    " that may follow a call that was carried out, and with ' x20' behind for 20 calls."
 )
 
 
@@ -38,9 +39,12 @@ class Kind(StrEnum):
 
     OK = "ok"
     RESET = "reset"
+    CLOSE = "close"
     RESET_AFTER = "reset-after"
     TRUNCATE = "truncate"
     RATE_LIMIT = "rate-limit"
+    DOCUMENT_LIMIT = "document-limit"
+    VECTOR_LIMIT = "vector-limit"
     EMPTY = "empty"
     LOGIN_PAGE = "login-page"
     EARLY = "413-early"
@@ -53,8 +57,8 @@ class Kind(StrEnum):
 
 
 _COMMITS: Final = frozenset({
-    Kind.RESET, Kind.TRUNCATE, Kind.RATE_LIMIT, Kind.EMPTY, Kind.LOGIN_PAGE, Kind.STALL,
-    Kind.STATUS, Kind.PAGE,
+    Kind.RESET, Kind.CLOSE, Kind.TRUNCATE, Kind.EMPTY, Kind.LOGIN_PAGE, Kind.STALL, Kind.STATUS,
+    Kind.PAGE, Kind.RATE_LIMIT, Kind.DOCUMENT_LIMIT, Kind.VECTOR_LIMIT,
 })  # fmt: skip
 """What may follow a call that was carried out; of the others each says itself what is done."""
 

@@ -95,6 +95,19 @@ def test_unknown_failures_cannot_be_planned(word: str) -> None:
         Emulator().faults.plan(CREATE, [word])
 
 
+@pytest.mark.parametrize(("word", "done"), [("close", []), ("commit-then-close", ["a.txt"])])
+async def test_a_connection_may_end_in_order(word: str, done: Sequence[str]) -> None:
+    """As a keep-alive connection does that the server closes when a call is on its way."""
+    async with serving() as calls:
+        one = await calls.dataset()
+        calls.emulator.faults.plan(CREATE, [word])
+        with pytest.raises(aiohttp.ServerDisconnectedError):
+            await calls.upload(one, "a.txt")
+        left = names(calls, one)
+
+    assert left == done
+
+
 async def test_a_word_for_many_calls_is_met_so_often() -> None:
     async with serving() as calls:
         faults = calls.emulator.faults
@@ -139,6 +152,24 @@ async def test_a_success_may_say_nothing(word: str, kind: str, done: Sequence[st
     assert reply.headers["Content-Type"].startswith(kind)
     assert reply.raw == b"{}\n" if kind == "application/json" else b"<form" in reply.raw
     assert left == done
+
+
+@pytest.mark.parametrize(
+    ("word", "text"),
+    [
+        ("rate-limit", "request rate limit of your subscription"),
+        ("document-limit", "The number of documents has reached the limit of your subscription."),
+        ("vector-limit", "The capacity of the vector space has reached the limit"),
+    ],
+)
+async def test_limits_of_a_subscription_are_told_by_the_text_alone(word: str, text: str) -> None:
+    async with serving() as calls:
+        one = await calls.dataset()
+        calls.emulator.faults.plan(CREATE, [word])
+        reply = await calls.upload(one, "a.txt")
+
+    assert (reply.status, reply.body["code"]) == (403, "forbidden")
+    assert text in reply.body["message"]
 
 
 @pytest.mark.parametrize("commit", ["", "commit-then-"])
