@@ -97,6 +97,7 @@ class Indexer:
             fault = None if row is None else self._faults.take_run(row.name)
             while self._faults.dead:
                 await self._alive.wait()
+                row = self._store.documents.find(document_id)
             if row is None or (fault is not None and fault.ending is Ending.LOSE):
                 continue
             pace = _Pace(self._clock, max(queued, free))

@@ -74,7 +74,7 @@ def abort(request: web.Request, *, reset: bool = True) -> None:
 
 
 def _portion(fault: Fault, call: Call) -> int:
-    """Tell how many bytes come before the reset; of an unknown length, a percentage is one."""
+    """Tell how many bytes come before the reset; one is any percentage of an unknown length."""
     if not fault.percent:
         return fault.amount
     return math.ceil((call.request.content_length or 1) * fault.amount / 100)

@@ -145,6 +145,12 @@ async def test_a_process_creates_one_document_at_a_time(
     assert reading < 0.1
 
 
+def test_larger_installations_differ_in_number_alone() -> None:
+    pods = Settings.pods(4, 32)
+
+    assert attrs.evolve(pods, processes=1, connections=10) == Settings.default_pod()
+
+
 async def test_under_load_the_tail_grows_and_the_median_does_not() -> None:
     """A controller that looks at the median sees nothing (measured: 108 and 1,200 ms at 8)."""
     settings = attrs.evolve(Settings.default_pod(), create_cpu=0.009, create_io=0.0015)

@@ -118,6 +118,23 @@ async def test_dead_workers_take_nothing_until_they_are_restarted(workers: int) 
     assert faults.met() == {"indexing": {"ok": 1, "die": 1}}
 
 
+async def test_a_create_while_the_workers_are_dead_doubles_nothing() -> None:
+    """Two tasks wait for one document then, and run one after the other."""
+    async with serving() as calls:
+        one = await calls.dataset()
+        calls.emulator.faults.indexing(["die"])
+        await uploads(calls, one, ["a.txt"])
+        await until(lambda: calls.emulator.faults.dead)
+        await uploads(calls, one, ["a.txt"])
+        calls.emulator.faults.restart()
+        await runs_over(calls, 2)
+        (document,) = calls.emulator.documents(one)
+
+    assert document.chunks == 3
+    assert {event.file_id for event in calls.emulator.runs} == {document.file_id}
+    assert not any(event.overlapping for event in calls.emulator.runs)
+
+
 async def test_clearing_the_plans_restarts_the_workers() -> None:
     async with serving() as calls:
         one = await calls.dataset()
