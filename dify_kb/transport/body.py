@@ -41,6 +41,8 @@ class Body:
 
     def __init__(self, form: Multipart, scope: anyio.CancelScope, timeout: Timeout) -> None:
         self.error: KnowledgeError | None = None
+        self.sent_at: float | None = None
+        """When the socket had taken all of it; None before, and of one sent in one piece."""
         self._form = form
         self._scope = scope
         self._timeout = timeout
@@ -86,7 +88,8 @@ class Body:
             self.error = error
             raise
         yield self._counted(self._form.tail)
-        self._scope.deadline = anyio.current_time() + self._timeout.answer
+        self.sent_at = anyio.current_time()
+        self._scope.deadline = self.sent_at + self._timeout.answer
 
     def _counted(self, block: bytes) -> bytes:
         self._scope.deadline = anyio.current_time() + self._timeout.progress

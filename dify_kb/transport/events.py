@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from attrs import frozen
+
+Trouble = Literal["quota", "overload", "timeout", "unreachable", "failed"]
+"""What an error tells of the server: too many calls a minute (Dify's 403), too many at once (429,
+503), no answer in time, not reached, and 5xx or a broken connection."""
 
 
 @frozen(kw_only=True)
 class Attempted:
-    """One attempt ended. `status` is None when no reply came; `retry_in` when it was the last."""
+    """One attempt ended. `status` is None when no reply came; `retry_in` when it was the last.
+
+    `seconds` is the whole attempt, `waited` the server's part of it: from the last byte of the
+    body to the head of the reply (None: no reply). `trouble` is None for a success and where only
+    this call was refused; `retry_after` is what the server asked for, in seconds.
+    """
 
     endpoint: str
     attempt: int
@@ -17,6 +27,9 @@ class Attempted:
     seconds: float
     retry_in: float | None
     error: str | None
+    waited: float | None = None
+    trouble: Trouble | None = None
+    retry_after: float | None = None
 
 
 OnAttempt = Callable[[Attempted], None]

@@ -12,19 +12,52 @@ if TYPE_CHECKING:
 
 
 class Pace:
-    """A limit on requests, and so on connections, that the server's hints close for a while."""
+    """A limit on requests, and so on connections, that the server's hints close for a while.
 
-    def __init__(self, limit: int) -> None:
+    Args:
+        limit: requests in flight while nobody asks for another number.
+        fixed: whether `limit` is also the most that anybody gets.
+    """
+
+    def __init__(self, limit: int, *, fixed: bool = False) -> None:
+        self.fixed = fixed
+        self._default = limit
+        self._asked: dict[object, int] = {}
         self._slots = anyio.CapacityLimiter(limit)
         self._closed_until = -math.inf
 
+    @property
+    def limit(self) -> int:
+        """Requests that may be in flight now."""
+        return int(self._slots.total_tokens)
+
     def widen(self, limit: int) -> None:
-        """Let at least `limit` requests be in flight from now on."""
-        self._slots.total_tokens = max(self._slots.total_tokens, limit)
+        """Let at least `limit` requests be in flight from now on, unless the number is fixed."""
+        if not self.fixed:
+            self._default = max(self._default, limit)
+            self._fit()
+
+    def ask(self, who: object, limit: int | None) -> None:
+        """Let `limit` requests be in flight for `who`, until it asks for None.
+
+        The largest number asked for counts, also where it is below the usual one: a server may
+        have fewer connections than that.
+        """
+        if limit is None:
+            self._asked.pop(who, None)
+        else:
+            self._asked[who] = limit
+        self._fit()
 
     def pause(self, seconds: float) -> None:
         """Let no request start for `seconds`, unless a longer pause is on."""
         self._closed_until = max(self._closed_until, anyio.current_time() + seconds)
+
+    def _fit(self) -> None:
+        limit = max(self._asked.values(), default=self._default)
+        limit = max(1, min(limit, self._default) if self.fixed else limit)
+        if limit != self._slots.total_tokens:
+            self._slots.total_tokens = limit
 
     async def __aenter__(self) -> None:
         await self._slots.acquire()

@@ -26,6 +26,7 @@ from dify_kb.errors import (
     OutcomeUnknownError,
     ProtocolError,
     RateLimitedError,
+    RequestTimeoutError,
     ServerError,
     TransportError,
 )
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from random import Random
 
     from dify_kb.config import Retry
+
+    from .events import Trouble
 
 UNAVAILABLE = 503
 
@@ -75,6 +78,23 @@ def unknown(repeat: Repeat, error: KnowledgeError) -> OutcomeUnknownError | None
                 endpoint=error.endpoint,
                 hint="Look on the server before sending it again.",
             )
+        case _:
+            return None
+
+
+def trouble(error: KnowledgeError) -> Trouble | None:
+    """Tell what `error` says of the server; None when it is about this call alone."""
+    match error:
+        case RateLimitedError(status=403):
+            return "quota"
+        case RateLimitedError() | ServerError(status=503):
+            return "overload"
+        case RequestTimeoutError():
+            return "timeout"
+        case ConnectError():
+            return "unreachable"
+        case TransportError() | ServerError() | ProtocolError(complete=False):
+            return "failed"
         case _:
             return None
 

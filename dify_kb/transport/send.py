@@ -67,6 +67,7 @@ class Sender:
         while True:
             attempt += 1
             started = anyio.current_time()
+            reply = None
             try:
                 async with self.pace:
                     started = anyio.current_time()
@@ -79,19 +80,19 @@ class Sender:
             except KnowledgeError as error:
                 if not moved and self._elsewhere(call, version, error):
                     moved = True
-                    self._tell(call, attempt, started, error, retry.Again(0.0))
+                    self._tell(call, attempt, started, error, retry.Again(0.0), reply)
                     continue
                 again = retry.decide(
                     call.endpoint.repeat, attempt, error, self.policy.retry, self.random
                 )
-                self._tell(call, attempt, started, error, again)
+                self._tell(call, attempt, started, error, again, reply)
                 if again is None:
                     lost = retry.unknown(call.endpoint.repeat, error)
                     if lost is None:
                         raise
                     raise lost from error
             else:
-                self._tell(call, attempt, started, None, None, reply.status)
+                self._tell(call, attempt, started, None, None, reply)
                 return value
             if again.everyone:
                 self.pace.pause(again.seconds)
@@ -122,9 +123,9 @@ class Sender:
                         yield decipher(call, reply)
                     reply = await anext(replies, None)
         except KnowledgeError as error:
-            self._tell(call, 1, started, error, None)
+            self._tell(call, 1, started, error, None, None)
             raise
-        self._tell(call, 1, started, None, None, HTTPStatus.OK)
+        self._tell(call, 1, started, None, None, Reply(HTTPStatus.OK, {}, b""))
 
     def _elsewhere(self, call: Call[Any], asked: str | None, error: KnowledgeError) -> bool:
         """Tell whether there was no such route, and the version now known has it elsewhere."""
@@ -151,7 +152,7 @@ class Sender:
         started: float,
         error: KnowledgeError | None,
         again: retry.Again | None,
-        status: int | None = None,
+        reply: Reply | None,
     ) -> None:
         if error is not None:
             wait = "" if again is None else f"; again in {again.seconds:.2f} s"
@@ -163,6 +164,7 @@ class Sender:
             )
         if self.on_attempt is None:
             return
+        status = None if reply is None else reply.status
         if isinstance(error, ApiError | ProtocolError):
             status = error.status
         self.on_attempt(
@@ -173,5 +175,8 @@ class Sender:
                 seconds=anyio.current_time() - started,
                 retry_in=None if again is None else again.seconds,
                 error=None if error is None else error.summary,
+                waited=None if reply is None else reply.waited,
+                trouble=None if error is None else retry.trouble(error),
+                retry_after=error.retry_after if isinstance(error, ApiError) else None,
             )
         )

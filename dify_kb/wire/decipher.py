@@ -103,11 +103,15 @@ _BY_MESSAGE: tuple[tuple[int, str, type[ApiError], str], ...] = (
 
 @frozen
 class Reply:
-    """What came back, as it came. Header names are lower case."""
+    """What came back, as it came. Header names are lower case.
+
+    `waited`: seconds from the last byte of the request to the head of this.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    waited: float | None = None
 
 
 def decipher(call: Call[R], reply: Reply) -> R:
