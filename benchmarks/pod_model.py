@@ -9,11 +9,13 @@ Calibrated on creates of 1.4.3 and 1.12.1: one process, cpu .036, io .006, 10 co
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
 from random import Random
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from attrs import define, evolve, field, frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 KEPT = 2.5
 """Seconds that the client keeps an idle connection."""

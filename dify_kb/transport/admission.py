@@ -8,6 +8,7 @@ many a minute) and `Budget` (whether the server is there at all).
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from random import Random
 from typing import TYPE_CHECKING
@@ -87,7 +88,7 @@ class Admission:
         concurrency: int | tuple[int, int] | None,
         rate: str | None,
         pace: Pace,
-        clock: Callable[[], float] = anyio.current_time,
+        clock: Callable[[], float] = time.monotonic,
         random: Random | None = None,
     ) -> None:
         low, high = _bounds(concurrency)
@@ -156,13 +157,12 @@ class Admission:
         self._follow(now)
 
     async def __aenter__(self) -> None:
-        await checkpoint_if_cancelled()
         now = self._clock()
         if self._waiters or self._earliest(now) > now:
-            now = await self._wait()
-        self.in_flight += 1
-        self._unanswered += 1
-        self.quota.started(now)
+            await self._wait()
+            return
+        await checkpoint_if_cancelled()
+        self._enter(now)
 
     async def __aexit__(
         self,
@@ -177,11 +177,8 @@ class Admission:
             self.quota.dropped()
         self._wake()
 
-    async def _wait(self) -> float:
-        """Wait for a turn, and tell when it came.
-
-        Only the first in line looks; who leaves the line wakes the next.
-        """
+    async def _wait(self) -> None:
+        """Wait for a turn, and take it. Only the first in line looks, and wakes the next."""
         me = _Waiter()
         self._waiters.append(me)
         try:
@@ -189,16 +186,26 @@ class Admission:
                 now = self._clock()
                 when = self._earliest(now) if self._waiters[0] is me else math.inf
                 if when <= now:
-                    return now
+                    self._enter(now)
+                    return
                 me.called = anyio.Event()
+                if when == math.inf:
+                    await me.called.wait()
+                    continue
                 with anyio.move_on_after(when - now):
                     await me.called.wait()
         finally:
             self._waiters.remove(me)
             self._wake()
 
+    def _enter(self, now: float) -> None:
+        self.in_flight += 1
+        self._unanswered += 1
+        self.quota.started(now)
+
     def _wake(self) -> None:
-        if self._waiters:
+        """Let the first in line look; while all slots are taken, who leaves one does this."""
+        if self._waiters and self.in_flight < self.knee.limit:
             self._waiters[0].called.set()
 
     def _earliest(self, now: float) -> float:
@@ -235,10 +242,9 @@ class Admission:
         connections = self.knee.connections + WATCHER
         if connections != self._connections:
             self._connections = connections
-            starved = self.knee.ceiling is not None
+            starved = self.knee.ceiling(now) is not None
             self._pace.ask(self, connections if starved else max(self._base, connections))
-        if self.in_flight < self.knee.limit:
-            self._wake()
+        self._wake()
         if self.budget.broken:
             self._broke.set()
 

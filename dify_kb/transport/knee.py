@@ -9,18 +9,23 @@ their knee higher, so it is looked for, by what is seen from outside:
 | hardly any queue: the mean is near the unloaded time | more: twice as many at first, then a few |
 | more in flight, but not more a second | back to where it was, for a while |
 | a queue, or a tail far beyond that of the unloaded server | fewer |
-| one reply after seconds while the others are calm | a connection starves: two below, for 10 min |
+| one reply after seconds while the others are calm | a connection starves: fewer, for 10 min |
 | an overload: 5xx, 429, a timeout | 0.6 of it, at most once a second |
-| half a minute went by | a short look with few in flight: what is the unloaded time now? |
+| a while went by | a look with few in flight: what is the unloaded time now? |
+
+The queue is told by Little's law: of `n` in flight, `n * base / mean` are served, the others wait.
+The mean is used, not the median, which hardly moves on a server that serves the newest first.
+`benchmarks/pace.py` has the servers that the constants were chosen on.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
-from itertools import islice
 
-from .window import Window, quantile
+from attrs import define
+
+from .starvation import Starvation
+from .window import Unloaded, Window
 
 QUICK = 0.010
 """Seconds. A mean below it is no queue that anybody would feel: a server that answers at once is
@@ -30,28 +35,45 @@ SAFE = 7
 """Creates that need no proof of being of use: with the watcher, the 8 connections of a client."""
 
 POD = 9
-"""Creates that, with the watcher, fill the 10 connections of a default process."""
+"""Creates that, with the watcher, fill the 10 connections of a default pod. Beyond it only where a
+fresh look has shown that nothing waits, so that the pod must be a larger one."""
 
-ROOMY = 1.13
-"""Mean time by unloaded time under which there is no queue at all."""
+GROW, SHRINK = (0.7, 0.30), (1.5, 0.45)
+"""Creates that wait, as a number and as a part of the limit, whichever is more: below the first
+pair there is room, above the second there are too many."""
+
+ROOMY, NEARLY = 1.13, 1.25
+"""Mean by unloaded time: below the first nothing waits, given the noise of both."""
+
+AIM = 1.4
+"""Mean by unloaded time at which a growing limit should arrive."""
+
+LONGER, BURST = 2.0, 3.0
+"""The tail, by that of the unloaded server: from the first no more is let in, from the second
+fewer, if there is any queue."""
 
 CUT = 0.6
 """What an overload leaves of the limit."""
 
-STARVED = 3.0
-"""Seconds after which a reply among quick ones is that of a starved connection (they wait 5 s)."""
+GAIN = 0.3
+"""The part of a growth in flight that must come out as growth a second."""
 
-REMEMBERED = 600.0
-"""Seconds for which a limit that starved connections is not met again."""
+PATIENCE = (5.0, 60.0)
+"""Seconds without a further growth after one that brought nothing; doubled up to the second."""
 
-LEAST_STARVED = 4
-"""A tail is not believed to starve connections at so few: every default process has 10, and
-large files on slow storage have such tails too."""
+LOOKS = (10.0, 30.0, 60.0)
+"""Seconds until the next look: from the first one, from one that showed a change, from others."""
 
-AMIN, ALPHA, BMIN, BETA = 0.7, 0.3, 1.5, 0.45
+FIRST, EXACT = 0.12, 0.06
+"""Error of the unloaded time that ends a look: the first, and later ones."""
 
-PROBES = (10.0, 30.0, 60.0)
-"""Seconds until the first look at the unloaded time, between looks, and while nothing changes."""
+
+@define
+class _Trial:
+    """A growth that has to prove itself."""
+
+    level: float
+    goodput: float
 
 
 class Knee:
@@ -64,217 +86,191 @@ class Knee:
     def __init__(self, low: int = 1, high: int = 64, start: int = 2) -> None:
         self.low, self.high = low, high
         self.limit = low
-        self.ceiling: int | None = None
-        """Above it connections starved; None when none did in the last 10 minutes."""
         self._fixed = low == high
         self._level = float(max(low, min(high, start)))
-        self._base = 0.0
-        self._calm = 0.0
-        self._longest = math.inf
-        self._unloaded: deque[float] = deque(maxlen=128)
-        self._limits: deque[tuple[float, int]] = deque([(-math.inf, low)], maxlen=32)
+        self._unloaded = Unloaded(QUICK)
+        self._starvation = Starvation()
         self._window = Window()
+        self._calm = math.inf
         self._since = self._from = -math.inf
-        self._probing = True
-        self._probe_at = math.inf
+        self._looking, self._look_at = True, math.inf
+        self._looked = self._fresh = self._crossed = False
         self._ramp = True
-        self._trial: tuple[float, float] | None = None
-        self._hold_until = -math.inf
-        self._patience = 5.0
-        self._sure = self._looked = self._crossed = False
-        self._cut_until = -math.inf
-        self._ceiling_until = -math.inf
-
-    @property
-    def base(self) -> float:
-        """Seconds of a reply of the unloaded server; 0 before it is known."""
-        return self._base
+        self._trial: _Trial | None = None
+        self._patience = PATIENCE[0]
+        self._hold_until = self._cut_until = -math.inf
+        self._starvation.limited(-math.inf, low)
 
     @property
     def connections(self) -> int:
         """The limit but for looks at the unloaded server, which need no other connections."""
         return max(self.limit, int(self._level))
 
+    def ceiling(self, now: float) -> int | None:
+        """The limit above which connections starved in the last 10 minutes, if any did."""
+        return self._starvation.ceiling(now)
+
     def replied(self, now: float, seconds: float, in_flight: int) -> None:
         """Take in one create that succeeded in `seconds`, with so many in flight at its end."""
         if self._fixed:
             return
-        if self._starves(seconds):
+        if self._starvation.shows(seconds, self._calm, self._unloaded.base):
             self._starved(now, now - seconds)
             return
         # What began under another limit tells of that one.
         if now - seconds < self._since or now < self._from:
             return
-        window = self._window
-        window.add(now, seconds, in_flight)
-        if self._probing:
-            if window.closed(now, 8, 0.06 if self._base else 0.12):
-                self._learned(now)
-        elif window.closed(now, self._needed(), 0.15 if self._ramp else 0.08):
+        self._window.add(now, seconds, in_flight)
+        if self._looking:
+            if self._window.closed(now, 8, EXACT if self._looked else FIRST):
+                self._learn(now)
+        elif self._window.closed(now, self._needed(), 0.15 if self._ramp else 0.08):
             self._judge(now)
 
     def overloaded(self, now: float) -> None:
         """Take in one call that the server could not serve: 5xx, 429, or no answer in time."""
         if self._fixed:
             return
-        pause = max(1.0, 3 * self._base)
+        pause = max(1.0, 3 * self._unloaded.measured)
         self._hold_until = max(self._hold_until, now + 2 * pause)
-        if now < self._cut_until:
-            return
-        self._cut_until = now + pause
-        self._ramp = self._probing = False
-        self._trial = None
-        self._move(now, self._level * CUT)
+        if now >= self._cut_until:
+            self._cut_until = now + pause
+            self._fall(now, self._level * CUT)
 
     def reopen(self, now: float) -> None:
         """Go on at half of the limit, after an outage."""
-        self._ramp = self._probing = False
-        self._move(now, self._level / 2)
+        self._fall(now, self._level / 2)
 
     def _needed(self) -> int:
+        """Replies to judge by: the more is at stake, the more of them."""
         if self._level >= SAFE:
             return max(64, 3 * self.limit)
         return 8 * self.limit if self._ramp else max(24, 3 * self.limit)
 
     def _judge(self, now: float) -> None:
-        window = self._window
+        window, unloaded = self._window, self._unloaded
         self._calm = window.median
-        mean = window.mean(self._longest)
-        base = max(self._base, QUICK)
-        if mean < 0.7 * self._base and not self._ramp:
-            self._unloaded.clear()
-            self._calibrate()
-        elif self._level == 1 or (self._ramp and self._level <= 4 and mean < ROOMY * base):
-            self._calibrate()
-        base = max(self._base, QUICK)
-        ratio = mean / base
+        mean = window.mean(unloaded.longest)
+        if mean < 0.7 * unloaded.measured and not self._ramp:
+            unloaded.learn(window.times, anew=True)
+        elif self._level == 1 or (self._ramp and self._level <= 4 and mean < ROOMY * unloaded.base):  # noqa: PLR2004
+            unloaded.learn(window.times)
+        ratio = mean / unloaded.base
         queue = window.in_flight * (1 - 1 / ratio)
-        tail = window.tail / max(3 * base, quantile(sorted(self._unloaded), 0.95))
-        if self._failed_trial(now):
+        tail = window.tail / unloaded.tail
+        if self._failed(now):
             return
-        if self._grows(now, queue, tail):
+        if self._has_room(now, queue, tail):
             self._grow(now, ratio)
-        elif self._shrinks(queue, tail, ratio):
-            bound = max(BMIN, BETA * self._level)
+        elif self._is_full(queue, tail, ratio):
             self._ramp = False
-            self._move(now, self._level - max(1.0, (queue - bound) / 2))
+            self._move(now, self._level - max(1.0, (queue - _bound(SHRINK, self._level)) / 2))
         else:
             self._ramp = False
             self._look(now, ratio)
-        self._sure = False
+        self._fresh = False
 
-    def _calibrate(self) -> None:
-        self._unloaded.extend(self._window.times)
-        ordered = sorted(self._unloaded)
-        self._longest = 5 * max(quantile(ordered, 0.5), QUICK)
-        self._base = sum(min(time, self._longest) for time in ordered) / len(ordered)
-
-    def _grows(self, now: float, queue: float, tail: float) -> bool:
+    def _has_room(self, now: float, queue: float, tail: float) -> bool:
         used = self._window.in_flight >= 0.8 * self.limit
-        room = queue < max(AMIN, ALPHA * self._level) and tail <= 2
+        room = queue < _bound(GROW, self._level) and tail <= LONGER
         return used and room and now >= self._hold_until and self._level < self._top(now)
 
-    def _shrinks(self, queue: float, tail: float, ratio: float) -> bool:
-        if self._level < 3:  # noqa: PLR2004 -- one in service and one on its way are no queue
+    def _is_full(self, queue: float, tail: float, ratio: float) -> bool:
+        # Of two, one is served and one on its way: that is no queue.
+        if self._level < 3:  # noqa: PLR2004
             return False
-        return queue > max(BMIN, BETA * self._level) or (tail > 3 and ratio > 1.25)  # noqa: PLR2004
+        return queue > _bound(SHRINK, self._level) or (tail > BURST and ratio > NEARLY)
 
     def _grow(self, now: float, ratio: float) -> None:
-        level, sure = self._level, self._sure
-        wider = level + max(1.0, math.sqrt(level) / 2)
-        wider = max(wider, level * 1.4 / ratio)
+        level = self._level
+        wider = max(level + max(1.0, math.sqrt(level) / 2), level * AIM / ratio)
         if ratio < ROOMY:
             wider = max(wider, level * (2.0 if self._ramp else 1.5))
         for stop in (SAFE, POD):
             if level < stop < wider:
                 wider = float(stop)
-        if POD <= level < POD + 1 and not self._crossed and not (sure and ratio < ROOMY):
-            if sure and ratio < 1.25:
-                self._probe_at = min(self._probe_at, now + 5.0)
-            elif not self._looked:
-                self._probe_at = now
+        if wider > POD and not self._may_cross(now, ratio):
             self._look(now, ratio)
             return
         if wider > SAFE:
-            self._trial = (level, self._window.goodput)
+            self._trial = _Trial(level, self._window.goodput)
         self._move(now, min(wider, self._top(now)))
 
-    def _failed_trial(self, now: float) -> bool:
+    def _may_cross(self, now: float, ratio: float) -> bool:
+        """Tell whether more than a default pod's connections are of use; else look again."""
+        if self._crossed or (self._fresh and ratio < ROOMY):
+            return True
+        if not self._looked:
+            self._look_at = now
+        elif self._fresh and ratio < NEARLY:
+            self._look_at = min(self._look_at, now + PATIENCE[0])
+        return False
+
+    def _failed(self, now: float) -> bool:
         """Tell whether more in flight brought no more a second, having gone back if so."""
         if self._trial is None:
             return False
-        (level, goodput), self._trial = self._trial, None
-        gain = 0.3 * (self._level / level - 1) - self._window.error
-        if self._window.goodput >= goodput * (1 + gain):
-            self._patience = 5.0
+        trial, self._trial = self._trial, None
+        gain = GAIN * (self._level / trial.level - 1) - self._window.error
+        if self._window.goodput >= trial.goodput * (1 + gain):
+            self._patience = PATIENCE[0]
             self._crossed = self._crossed or self._level > POD + 1
             return False
         self._ramp = False
         self._hold_until = now + self._patience
-        self._patience = min(60.0, 2 * self._patience)
-        self._move(now, level)
+        self._patience = min(PATIENCE[1], 2 * self._patience)
+        self._move(now, trial.level)
         return True
 
     def _look(self, now: float, ratio: float) -> None:
         """Begin a look at the unloaded time when it is due, else a new window."""
         few = max(self.low, int(0.5 * self._level / max(1.0, ratio)), 1)
-        if now >= self._probe_at and few < self.limit:
-            self._probing = True
+        if now >= self._look_at and few < self.limit:
+            self._looking = True
             self._set(now, few)
-            return
-        self._window.clear()
+        else:
+            self._window.clear()
 
-    def _learned(self, now: float) -> None:
-        found, before = self._window.mean(5 * self._window.median), self._base
+    def _learn(self, now: float) -> None:
+        window, before = self._window, self._unloaded.measured
+        found = window.mean(self._unloaded.longest)
         same = before > 0 and abs(found / before - 1) < 0.25  # noqa: PLR2004 -- within the noise
-        if not same:
-            self._unloaded.clear()
-        self._calibrate()
-        self._probe_at = now + (PROBES[0] if not before else PROBES[2] if same else PROBES[1])
-        self._calm = self._window.median
-        self._probing = False
-        self._sure = self._looked = before > 0
-        self._set(now, max(self.low, int(self._level)))
-
-    def _starves(self, seconds: float) -> bool:
-        if seconds <= STARVED or not self._base or seconds <= 20 * self._base:
-            return False
-        return self._calm < min(1.0, 5 * max(self._base, QUICK))
+        self._unloaded.learn(window.times, anew=not same)
+        self._look_at = now + LOOKS[0 if not before else 2 if same else 1]
+        self._calm = window.median
+        self._looking = False
+        self._looked = self._fresh = before > 0
+        self._set(now, int(self._level))
 
     def _starved(self, now: float, began: float) -> None:
-        at, since = self._limit_at(began)
-        if at <= LEAST_STARVED or (self.ceiling is not None and at <= self.ceiling):
-            return
-        if since < 0 and self.ceiling is not None:
-            return
-        least = max(self.low, LEAST_STARVED)
-        self.ceiling = max(least, min(at - 2, int(0.8 * at)))
-        self._ceiling_until = now + REMEMBERED
-        self._ramp = False
-        self._trial = None
-        if self._level > self.ceiling:
-            self._move(now, float(self.ceiling))
-
-    def _limit_at(self, when: float) -> tuple[int, float]:
-        for since, limit in islice(reversed(self._limits), None):
-            if since <= when:
-                return limit, since
-        return self._limits[0][1], self._limits[0][0]
+        self._starvation.met(now, began)
+        if self._level > self._top(now):
+            self._fall(now, self._top(now))
 
     def _top(self, now: float) -> float:
-        if self.ceiling is not None and now >= self._ceiling_until:
-            self.ceiling = None
-        return float(self.high if self.ceiling is None else min(self.high, self.ceiling))
+        ceiling = self._starvation.ceiling(now)
+        return float(self.high if ceiling is None else max(self.low, min(self.high, ceiling)))
+
+    def _fall(self, now: float, level: float) -> None:
+        self._ramp = False
+        self._trial = None
+        # Before the unloaded time is known, the first look goes on.
+        self._looking = self._looking and not self._unloaded.measured
+        self._move(now, level)
 
     def _move(self, now: float, level: float) -> None:
         self._level = max(float(self.low), min(float(self.high), level))
-        self._set(now, int(self._level))
+        self._set(now, self.low if self._looking else int(self._level))
 
     def _set(self, now: float, limit: int) -> None:
         if limit != self.limit:
             self._since = now
             # The quick ones of a new number in flight come back first, and alone.
-            self._from = now + 2 * self._calm
-            self._limits.append((now, limit))
+            self._from = now + 2 * min(self._calm, 1.0)
+            self._starvation.limited(now, limit)
         self.limit = limit
         self._window.clear()
+
+
+def _bound(bound: tuple[float, float], level: float) -> float:
+    return max(bound[0], bound[1] * level)

@@ -90,6 +90,7 @@ class Quota:
         self._next = -math.inf
         self._closed_until = -math.inf
         self._learning = False
+        self._known = 0
         self._step = 1.0
         self._patience = PATIENCE[0]
         self._raise_at = math.inf
@@ -161,11 +162,15 @@ class Quota:
     def _learn(self, now: float) -> None:
         # Less may have been accepted only because nothing was sent after the last refusal.
         least = 1 if self._cap is None else int(FALL * self._cap)
-        self._cap = max(1, least, self._accepted)
+        before, self._cap = self._cap or 0, max(1, least, self._accepted)
         self._learning = least <= self._accepted
         self._step = GROWTH
         if self._raised:
             self._patience = min(PATIENCE[1], 2 * self._patience)
+            self._known = self._cap
+        elif self._cap < before:
+            self._patience = PATIENCE[0]
+            self._known = max(self._known, before)
         self._raised = False
         self._bound = False
         self._raise_at = now + self._seconds + self._patience
@@ -177,7 +182,7 @@ class Quota:
             return
         self._bound = False
         self._raised = True
-        self._cap += max(1, int(self._step * self._cap))
+        self._cap += max(1, int(self._step * self._cap), (self._known - self._cap) // 3)
         self._step = min(0.25, 2 * self._step)
         if self._stated and self._cap >= self._stated.count:
             self._cap, self._raise_at = self._stated.count, math.inf

@@ -3,7 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+LEAST, ENOUGH = 4, 256
+"""Replies: the fewest that tell anything, and so many that no spread asks for more."""
+
+BURST, LONG = 0.25, 5.0
+"""Seconds: what lasts less is one burst; what lasts longer is a slow server, to be judged now."""
+
+TAIL = 20
+"""Replies from which on one of twenty is told."""
+
+KEPT = 128
+"""Replies of the unloaded server that are kept."""
+
+OUTLIER = 5
+"""Times the median to which a reply is cut: one stall of many tells little."""
 
 
 def quantile(times: Sequence[float], part: float) -> float:
@@ -16,17 +35,15 @@ class Window:
 
     def __init__(self) -> None:
         self.times: list[float] = []
-        self._sum = self._squares = 0.0
-        self._in_flight = 0
-        self._first = self._last = 0.0
-        self._sorted: list[float] = []
+        self.clear()
 
     def clear(self) -> None:
         """Begin anew."""
         self.times = []
-        self._sorted = []
         self._sum = self._squares = 0.0
         self._in_flight = 0
+        self._first = self._last = 0.0
+        self._sorted: list[float] = []
 
     def add(self, now: float, seconds: float, in_flight: int) -> None:
         """Take in one reply."""
@@ -41,16 +58,16 @@ class Window:
     def closed(self, now: float, least: int, error: float) -> bool:
         """Tell whether it holds `least` replies or more, with a mean known to `error` (a part)."""
         count, seconds = len(self.times), now - self._first
-        if count < least or seconds < 0.25:  # noqa: PLR2004 -- not to judge by one burst
-            return count >= 4 and seconds >= 5.0  # noqa: PLR2004 -- a very slow server
-        return self.error <= error or count >= 256 or seconds >= 5.0  # noqa: PLR2004
+        if count < least or seconds < BURST:
+            return count >= LEAST and seconds >= LONG
+        return self.error <= error or count >= ENOUGH or seconds >= LONG
 
     @property
     def error(self) -> float:
         """The standard error of the mean, as a part of it."""
         count = len(self.times)
         mean = self._sum / count
-        return math.sqrt(max(0.0, self._squares / count - mean * mean) / count) / mean
+        return math.sqrt(max(0.0, self._squares / count - mean * mean) / count) / max(mean, 1e-9)
 
     @property
     def in_flight(self) -> float:
@@ -63,7 +80,7 @@ class Window:
         return (len(self.times) - 1) / max(self._last - self._first, 1e-6)
 
     def mean(self, longest: float) -> float:
-        """Give the mean time, each cut to `longest`: one stall of many tells little."""
+        """Give the mean time, each cut to `longest`."""
         return sum(min(time, longest) for time in self.times) / len(self.times)
 
     @property
@@ -74,9 +91,46 @@ class Window:
     @property
     def tail(self) -> float:
         """The time that one of twenty took longer than; 0 when they are too few to tell."""
-        return quantile(self._ordered(), 0.95) if len(self.times) >= 20 else 0.0  # noqa: PLR2004
+        return quantile(self._ordered(), 0.95) if len(self.times) >= TAIL else 0.0
 
     def _ordered(self) -> list[float]:
         if len(self._sorted) != len(self.times):
             self._sorted = sorted(self.times)
         return self._sorted
+
+
+class Unloaded:
+    """What a reply takes when none waits for another, from the last such replies.
+
+    Args:
+        least: seconds below which nobody cares.
+    """
+
+    def __init__(self, least: float) -> None:
+        self.measured = 0.0
+        """Mean in seconds; 0 before there is any."""
+        self.longest = math.inf
+        """What longer times are cut to before they are compared with this."""
+        self._least = least
+        self._tail = 0.0
+        self._times: deque[float] = deque(maxlen=KEPT)
+
+    @property
+    def base(self) -> float:
+        """The mean, or what nobody cares below."""
+        return max(self.measured, self._least)
+
+    @property
+    def tail(self) -> float:
+        """What a reply may take without being part of a burst."""
+        return max(3 * self.base, self._tail)
+
+    def learn(self, times: Iterable[float], *, anew: bool = False) -> None:
+        """Take in replies; `anew` forgets those before."""
+        if anew:
+            self._times.clear()
+        self._times.extend(times)
+        ordered = sorted(self._times)
+        self.longest = OUTLIER * max(quantile(ordered, 0.5), self._least)
+        self.measured = sum(min(time, self.longest) for time in ordered) / len(ordered)
+        self._tail = quantile(ordered, 0.95)
