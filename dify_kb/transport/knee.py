@@ -64,8 +64,8 @@ PATIENCE = (5.0, 60.0)
 LOOKS = (10.0, 30.0, 60.0)
 """Seconds until the next look: from the first one, from one that showed a change, from others."""
 
-FIRST, EXACT = 0.12, 0.06
-"""Error of the unloaded time that ends a look: the first, and later ones."""
+FIRST, EXACT = (0.12, 1.0), (0.06, 2.5)
+"""Error of the unloaded time that ends a look, and seconds: of the first look, of later ones."""
 
 
 @define
@@ -122,7 +122,7 @@ class Knee:
             return
         self._window.add(now, seconds, in_flight)
         if self._looking:
-            if self._window.closed(now, 8, EXACT if self._looked else FIRST):
+            if self._window.closed(now, 8, *(EXACT if self._unloaded.measured else FIRST)):
                 self._learn(now)
         elif self._window.closed(now, self._needed(), 0.15 if self._ramp else 0.08):
             self._judge(now)
@@ -150,7 +150,7 @@ class Knee:
     def _judge(self, now: float) -> None:
         window, unloaded = self._window, self._unloaded
         self._calm = window.median
-        mean = window.mean(unloaded.longest)
+        mean = window.mean
         if mean < 0.7 * unloaded.measured and not self._ramp:
             unloaded.learn(window.times, anew=True)
         elif self._level == 1 or (self._ramp and self._level <= 4 and mean < ROOMY * unloaded.base):  # noqa: PLR2004
@@ -184,7 +184,7 @@ class Knee:
     def _grow(self, now: float, ratio: float) -> None:
         level = self._level
         wider = max(level + max(1.0, math.sqrt(level) / 2), level * AIM / ratio)
-        if ratio < ROOMY:
+        if ratio < (NEARLY if self._ramp and level < SAFE else ROOMY):
             wider = max(wider, level * (2.0 if self._ramp else 1.5))
         for stop in (SAFE, POD):
             if level < stop < wider:
@@ -219,7 +219,9 @@ class Knee:
         self._ramp = False
         self._hold_until = now + self._patience
         self._patience = min(PATIENCE[1], 2 * self._patience)
-        self._move(now, trial.level)
+        # So many in flight make that many a second with the queue aimed at.
+        useful = AIM * self._window.goodput * self._unloaded.measured
+        self._move(now, max(trial.level, min(useful, self._level)))
         return True
 
     def _look(self, now: float, ratio: float) -> None:
@@ -229,12 +231,12 @@ class Knee:
             self._looking = True
             self._set(now, few)
         else:
-            self._window.clear()
+            self._window.clear(self._unloaded.longest)
 
     def _learn(self, now: float) -> None:
         window, before = self._window, self._unloaded.measured
-        found = window.mean(self._unloaded.longest)
-        same = before > 0 and abs(found / before - 1) < 0.25  # noqa: PLR2004 -- within the noise
+        found = window.mean
+        same = before > 0 and abs(found / before - 1) < max(0.25, 3 * window.error)
         self._unloaded.learn(window.times, anew=not same)
         self._look_at = now + LOOKS[0 if not before else 2 if same else 1]
         self._calm = window.median
@@ -269,7 +271,7 @@ class Knee:
             self._from = now + 2 * min(self._calm, 1.0)
             self._starvation.limited(now, limit)
         self.limit = limit
-        self._window.clear()
+        self._window.clear(self._unloaded.longest)
 
 
 def _bound(bound: tuple[float, float], level: float) -> float:

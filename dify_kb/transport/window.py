@@ -31,14 +31,18 @@ def quantile(times: Sequence[float], part: float) -> float:
 
 
 class Window:
-    """The replies since a moment: how long they took, how many there were a second."""
+    """The replies since a moment: how long they took, how many there were a second.
+
+    Times beyond `longest` count as that much in the mean and in its error.
+    """
 
     def __init__(self) -> None:
         self.times: list[float] = []
-        self.clear()
+        self.clear(math.inf)
 
-    def clear(self) -> None:
+    def clear(self, longest: float) -> None:
         """Begin anew."""
+        self._longest = longest
         self.times = []
         self._sum = self._squares = 0.0
         self._in_flight = 0
@@ -51,22 +55,25 @@ class Window:
             self._first = now
         self._last = now
         self.times.append(seconds)
+        seconds = min(seconds, self._longest)
         self._sum += seconds
         self._squares += seconds * seconds
         self._in_flight += in_flight
 
-    def closed(self, now: float, least: int, error: float) -> bool:
-        """Tell whether it holds `least` replies or more, with a mean known to `error` (a part)."""
+    def closed(self, now: float, least: int, error: float, patience: float = LONG) -> bool:
+        """Tell whether it holds `least` replies or more, with a mean known to `error` (a part).
+
+        After `patience` seconds it does in any case.
+        """
         count, seconds = len(self.times), now - self._first
         if count < least or seconds < BURST:
             return count >= LEAST and seconds >= LONG
-        return self.error <= error or count >= ENOUGH or seconds >= LONG
+        return self.error <= error or count >= ENOUGH or seconds >= patience
 
     @property
     def error(self) -> float:
         """The standard error of the mean, as a part of it."""
-        count = len(self.times)
-        mean = self._sum / count
+        count, mean = len(self.times), self.mean
         return math.sqrt(max(0.0, self._squares / count - mean * mean) / count) / max(mean, 1e-9)
 
     @property
@@ -79,9 +86,10 @@ class Window:
         """Replies a second."""
         return (len(self.times) - 1) / max(self._last - self._first, 1e-6)
 
-    def mean(self, longest: float) -> float:
-        """Give the mean time, each cut to `longest`."""
-        return sum(min(time, longest) for time in self.times) / len(self.times)
+    @property
+    def mean(self) -> float:
+        """The mean time in seconds."""
+        return self._sum / len(self.times)
 
     @property
     def median(self) -> float:
