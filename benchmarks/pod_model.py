@@ -9,10 +9,14 @@ Calibrated on creates of 1.4.3 and 1.12.1: one process, cpu .036, io .006, 10 co
 from __future__ import annotations
 
 import heapq
+import math
 from random import Random
 from typing import TYPE_CHECKING, Protocol
 
 from attrs import define, evolve, field, frozen
+
+from dify_kb.transport.budget import Budget
+from dify_kb.transport.knee import Knee
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,14 +45,15 @@ class Pod:
     failing: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """From, until, share of 5xx."""
     stalls: float = 0.0
-    """Share of creates that take a second more for no reason of ours."""
+    """Share of creates that take `stall` seconds more for no reason of ours."""
+    stall: float = 1.0
 
 
 class Controller(Protocol):
     """What decides how many may be in flight."""
 
-    limit: int
-
+    @property
+    def limit(self) -> int: ...  # noqa: D102
     def replied(self, now: float, seconds: float, in_flight: int) -> None: ...  # noqa: D102
     def overloaded(self, now: float) -> None: ...  # noqa: D102
 
@@ -64,6 +69,45 @@ class Fixed:
 
     def overloaded(self, now: float) -> None:
         """Learn nothing."""
+
+
+class Guarded:
+    """What a load does: `Knee` with a `Budget`, and probes at 1, 2, 4 … 30 s when that is empty."""
+
+    def __init__(self) -> None:
+        self._knee, self._budget = Knee(), Budget()
+        self._probe_at = math.inf
+        self._delay = 1.0
+        self._good = 0
+
+    @property
+    def limit(self) -> int:
+        """Nothing while the server is thought to be gone."""
+        return 0 if self._budget.broken else self._knee.limit
+
+    def replied(self, now: float, seconds: float, in_flight: int) -> None:
+        """Tell both."""
+        self._budget.succeeded(now)
+        self._knee.replied(now, seconds, in_flight)
+
+    def overloaded(self, now: float) -> None:
+        """Tell both."""
+        if not self._budget.broken:
+            self._budget.failed(now, "failed")
+            self._probe_at, self._delay, self._good = now + 1.0, 1.0, 0
+        self._knee.overloaded(now)
+
+    def probe(self, now: float, *, works: bool) -> None:
+        """Ask, when it is time, whether the server `works`; go on after two answers."""
+        if not self._budget.broken or now < self._probe_at:
+            return
+        self._good = self._good + 1 if works else 0
+        if self._good == 2:
+            self._budget.mended(now)
+            self._knee.reopen(now)
+            return
+        self._delay = 1.0 if works else min(30.0, 2 * self._delay)
+        self._probe_at = now + self._delay
 
 
 @define
@@ -113,6 +157,8 @@ class Run:
     def go(self) -> Outcome:
         """Run it."""
         self._feed()
+        if isinstance(self.controller, Guarded):
+            self._at(0.1, self._tick)
         while self._events:
             self._now, _, then = heapq.heappop(self._events)
             if self._now > self.seconds:
@@ -128,6 +174,12 @@ class Run:
         while self._in_flight < self.controller.limit:
             self._in_flight += 1
             self._begin()
+
+    def _tick(self) -> None:
+        if isinstance(self.controller, Guarded):
+            self.controller.probe(self._now, works=not self._fails())
+        self._feed()
+        self._at(self._now + 0.1, self._tick)
 
     def _begin(self) -> None:
         request = _Request(self._now, self._connection())
@@ -169,15 +221,18 @@ class Run:
     def _served(self, worker: int, request: _Request) -> None:
         self._busy[worker] = 0
         self._serve(worker)
-        since, until, share = self.pod.failing
-        request.fails = since <= self._now < until and self.random.random() < share
+        request.fails = self._fails()
         done = self._now
         if self.pod.lock:
             done = self._lock_free = max(done, self._lock_free) + self._drawn(self.pod.lock)
         done += self._drawn(self.pod.io)
         if self.pod.stalls and self.random.random() < self.pod.stalls:
-            done += 1.0
+            done += self.pod.stall
         self._at(done, lambda: self._end(request))
+
+    def _fails(self) -> bool:
+        since, until, share = self.pod.failing
+        return since <= self._now < until and self.random.random() < share
 
     def _drawn(self, mean: float) -> float:
         since, until, times = self.pod.slow
@@ -206,31 +261,18 @@ def run(pod: Pod, controller: Controller, seconds: float = 120.0, seed: int = 1)
     return Run(pod, controller, seconds, seed).go()
 
 
-DEFAULT = Pod(name="1 process x 10 connections", lock=0.002)
-UNFAIR = evolve(DEFAULT, name="the same, newest first", newest_first=0.8)
-PODS = (
-    DEFAULT,
-    UNFAIR,
-    Pod(name="1 process, waits for its database", cpu=0.010, io=0.060),
-    Pod(name="4 processes x 32, busy", workers=4, slots=128),
-    Pod(name="4 processes x 32, database elsewhere", workers=4, slots=128, cpu=0.010, io=0.060),
-    Pod(
-        name="the same, a lock of 2 ms a dataset",
-        workers=4,
-        slots=128,
-        cpu=0.010,
-        io=0.060,
-        lock=0.002,
-    ),
-    Pod(name="4 processes x 10, database elsewhere", workers=4, slots=40, cpu=0.010, io=0.060),
-    Pod(name="16 processes", workers=16, slots=160, cpu=0.020, io=0.040),
-    Pod(name="4 processes, wild", workers=4, slots=128, cpu=0.010, io=0.060, shape=0.5),
-    Pod(
-        name="4 processes, 2 % stall a second",
-        workers=4,
-        slots=128,
-        cpu=0.010,
-        io=0.060,
-        stalls=0.02,
-    ),
-)
+DEFAULT = Pod(name="1 process x 10", lock=0.002)
+NEWEST = evolve(DEFAULT, name="1 x 10, newest first", newest_first=0.8)
+BUSY = Pod(name="4 x 32, busy", workers=4, slots=128)
+ELSEWHERE = evolve(BUSY, name="4 x 32, database elsewhere", cpu=0.010, io=0.060)
+LOCKED = evolve(ELSEWHERE, name="4 x 32, a lock of 2 ms", lock=0.002)
+WAITING = Pod(name="1 x 10, database elsewhere", cpu=0.010, io=0.060)
+CRAMPED = evolve(ELSEWHERE, name="4 x 10, database elsewhere", slots=40)
+WIDE = Pod(name="16 x 10", workers=16, slots=160, cpu=0.020, io=0.040)
+WILD = evolve(ELSEWHERE, name="4 x 32, wild times", shape=0.5)
+STALLING = evolve(ELSEWHERE, name="4 x 32, 2 % stall a second", stalls=0.02)
+PODS = (DEFAULT, NEWEST, WAITING, BUSY, ELSEWHERE, LOCKED, CRAMPED, WIDE, WILD, STALLING)
+
+QUICK = Pod(name="answers at once", slots=1000, cpu=0.00045, io=0.0003)
+JITTERY = evolve(QUICK, name="at once, with jitter", shape=0.3)
+"""The processor here is that of our own loop."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-MOST, FIRST, AGAIN = 100.0, 20.0, 10.0
-"""Tokens: the most that are saved up, those of a new load, and those after an outage."""
+MOST, FIRST, AGAIN = 40.0, 20.0, 10.0
+"""Tokens: the most that are saved up, those of a new load, and those after an outage. To stop and
+ask costs a load two seconds, so that there is no need to save more (`benchmarks/pace.py`)."""
 
 EARNED = 0.2
 """Tokens for a reply: one failure in six replies is sustained."""
