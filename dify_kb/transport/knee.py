@@ -38,7 +38,7 @@ POD = 9
 """Creates that, with the watcher, fill the 10 connections of a default pod. Beyond it only where a
 fresh look has shown that nothing waits, so that the pod must be a larger one."""
 
-GROW, SHRINK = (0.7, 0.30), (1.5, 0.45)
+GROW, SHRINK = (0.7, 0.30), (1.5, 0.50)
 """Creates that wait, as a number and as a part of the limit, whichever is more: below the first
 pair there is room, above the second there are too many."""
 
@@ -97,7 +97,7 @@ class Knee:
         self._looked = self._fresh = self._crossed = False
         self._ramp = True
         self._trial: _Trial | None = None
-        self._patience = PATIENCE[0]
+        self._patience = self._again = PATIENCE[0]
         self._hold_until = self._cut_until = -math.inf
         self._starvation.limited(-math.inf, low)
 
@@ -202,8 +202,9 @@ class Knee:
             return True
         if not self._looked:
             self._look_at = now
-        elif self._fresh and ratio < NEARLY:
-            self._look_at = min(self._look_at, now + PATIENCE[0])
+        elif self._fresh:
+            self._look_at = min(self._look_at, now + self._again)
+            self._again = min(PATIENCE[1], 2 * self._again)
         return False
 
     def _failed(self, now: float) -> bool:
@@ -211,7 +212,7 @@ class Knee:
         if self._trial is None:
             return False
         trial, self._trial = self._trial, None
-        gain = GAIN * (self._level / trial.level - 1) - self._window.error
+        gain = GAIN * (self._level / trial.level - 1) - 2 * self._window.error
         if self._window.goodput >= trial.goodput * (1 + gain):
             self._patience = PATIENCE[0]
             self._crossed = self._crossed or self._level > POD + 1
