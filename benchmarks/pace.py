@@ -36,7 +36,9 @@ def found(pod: model.Pod, seed: int, seconds: float = SECONDS) -> tuple[model.Ou
 
 def steady(pool: ProcessPoolExecutor) -> None:
     """Print how much of the best fixed number's goodput is reached, and at what waiting."""
-    print(f"\n{'server (processes x connections)':34}{'best':>5}{'/s':>6}{'p50':>5}   found /s worst")
+    print(
+        f"\n{'server (processes x connections)':34}{'best':>5}{'/s':>6}{'p50':>5}   found /s worst"
+    )
     print(f"{'':34}{'':>5}{'':>6}{'ms':>5}{'limit':>8}{'/s':>7}{'mean':>7}{'worst':>7}"
           f"{'p50':>6}{'/ alone':>8}{'fixed 64':>9}{'starved':>8}")  # fmt: skip
     for pod in model.PODS:
@@ -61,7 +63,9 @@ def quick(pool: ProcessPoolExecutor) -> None:
     print(f"\n{'server':34}{'fixed 8, /s':>12}{'found, worst of it':>20}")
     for pod in (model.QUICK, model.JITTERY):
         floor = len(fixed(pod, 8, 20.0).ends)
-        parts = [len(row.ends) / floor for row, _ in pool.map(partial(found, pod, seconds=20.0), SEEDS)]  # noqa: E501
+        parts = [
+            len(row.ends) / floor for row, _ in pool.map(partial(found, pod, seconds=20.0), SEEDS)
+        ]  # noqa: E501
         print(f"{pod.name:34}{floor / 20:>12.0f}{min(parts):>20.1%}")
 
 
@@ -82,14 +86,18 @@ def failing(pod: model.Pod, seed: int, limit: int | None) -> tuple[int, float]:
 
 def trouble(pool: ProcessPoolExecutor) -> None:
     """Print what a brown-out and a storm of errors cost."""
-    print(f"\n{'10 x slower for 40 s':34}{'fixed 32, /s':>13}{'found':>7}{'p99 s':>12}{'back after s, worst':>21}")  # noqa: E501
+    print(
+        f"\n{'10 x slower for 40 s':34}{'fixed 32, /s':>13}{'found':>7}{'p99 s':>12}{'back after s, worst':>21}"
+    )  # noqa: E501
     for pod in (model.DEFAULT, model.BUSY, model.ELSEWHERE):
         other = fixed(evolve(pod, slow=(30.0, 70.0, 10.0)), 32, 160.0)
         rows = list(pool.map(partial(slowed, pod), SEEDS))
         print(f"{pod.name:34}{len(other.ends) / 160:>13.0f}{statistics.mean(r[0] for r in rows):>7.0f}"
               f"{other.quantile(0.99):>6.1f}{statistics.mean(r[1] for r in rows):>6.1f}"
               f"{max(r[2] for r in rows):>21.0f}")  # fmt: skip
-    print(f"\n{'60 % 5xx for 20 s':34}{'fixed 32 wastes':>16}{'found':>7}{'worst':>7}{'/s':>7}{'/s':>5}")
+    print(
+        f"\n{'60 % 5xx for 20 s':34}{'fixed 32 wastes':>16}{'found':>7}{'worst':>7}{'/s':>7}{'/s':>5}"
+    )
     for pod in (model.DEFAULT, model.BUSY, model.ELSEWHERE):
         other_wasted, other_rate = failing(pod, 1, 32)
         storms = list(pool.map(partial(failing, pod, limit=None), SEEDS))

@@ -31,6 +31,9 @@ QUICK = 0.010
 """Seconds. A mean below it is no queue that anybody would feel: a server that answers at once is
 measured mostly by the jitter of our own loop."""
 
+FEW = 4
+"""Creates that, at the start, may show the unloaded time as well as one alone."""
+
 SAFE = 7
 """Creates that need no proof of being of use: with the watcher, the 8 connections of a client."""
 
@@ -92,9 +95,11 @@ class Knee:
         self._starvation = Starvation()
         self._window = Window()
         self._calm = math.inf
+        self._last = 0.0
         self._since = self._from = -math.inf
         self._looking, self._look_at = True, math.inf
-        self._looked = self._fresh = self._crossed = False
+        self._fresh = self._crossed = False
+        self._ask_at = -math.inf
         self._ramp = True
         self._trial: _Trial | None = None
         self._patience = self._again = PATIENCE[0]
@@ -153,8 +158,9 @@ class Knee:
         mean = window.mean
         if mean < 0.7 * unloaded.measured and not self._ramp:
             unloaded.learn(window.times, anew=True)
-        elif self._level == 1 or (self._ramp and self._level <= 4 and mean < ROOMY * unloaded.base):  # noqa: PLR2004
+        elif self._level == 1 or (self._ramp and self._level <= FEW and self._is_calm(mean)):
             unloaded.learn(window.times)
+        self._last = mean
         ratio = mean / unloaded.base
         queue = window.in_flight * (1 - 1 / ratio)
         tail = window.tail / unloaded.tail
@@ -169,6 +175,10 @@ class Knee:
             self._ramp = False
             self._look(now, ratio)
         self._fresh = False
+
+    def _is_calm(self, mean: float) -> bool:
+        """Tell whether nothing waits: it takes no longer than alone, or than with fewer."""
+        return mean < max(ROOMY * self._unloaded.base, 1.08 * self._last)
 
     def _has_room(self, now: float, queue: float, tail: float) -> bool:
         used = self._window.in_flight >= 0.8 * self.limit
@@ -200,11 +210,10 @@ class Knee:
         """Tell whether more than a default pod's connections are of use; else look again."""
         if self._crossed or (self._fresh and ratio < ROOMY):
             return True
-        if not self._looked:
-            self._look_at = now
-        elif self._fresh:
-            self._look_at = min(self._look_at, now + self._again)
+        if self._fresh:
+            self._ask_at = now + self._again
             self._again = min(PATIENCE[1], 2 * self._again)
+        self._look_at = min(self._look_at, self._ask_at)
         return False
 
     def _failed(self, now: float) -> bool:
@@ -242,7 +251,7 @@ class Knee:
         self._look_at = now + LOOKS[0 if not before else 2 if same else 1]
         self._calm = window.median
         self._looking = False
-        self._looked = self._fresh = before > 0
+        self._fresh = before > 0
         self._set(now, int(self._level))
 
     def _starved(self, now: float, began: float) -> None:
