@@ -34,39 +34,43 @@ def found(pod: model.Pod, seed: int, seconds: float = SECONDS) -> tuple[model.Ou
     return outcome, int(statistics.median(limit for _, limit in outcome.limits[-1000:]))
 
 
+def row(name: str, *cells: object) -> None:
+    """Print a row of a table."""
+    print(f"{name:34}" + "".join(f"{cell!s:>10}" for cell in cells))
+
+
 def steady(pool: ProcessPoolExecutor) -> None:
     """Print how much of the best fixed number's goodput is reached, and at what waiting."""
     print(
-        f"\n{'server (processes x connections)':34}{'best':>5}{'/s':>6}{'p50':>5}   found /s worst"
+        "\nBest fixed number: creates a second, median in ms. Found: the number, its part of that"
     )
-    print(f"{'':34}{'':>5}{'':>6}{'ms':>5}{'limit':>8}{'/s':>7}{'mean':>7}{'worst':>7}"
-          f"{'p50':>6}{'/ alone':>8}{'fixed 64':>9}{'starved':>8}")  # fmt: skip
+    print("goodput (mean, worst), its median, by that of one alone, fixed 64's by it, starved.")
+    row("processes x connections", "best", "/s", "p50", "found", "mean", "worst", "p50", "alone",
+        "fixed 64", "starved")  # fmt: skip
     for pod in model.PODS:
         rows = list(pool.map(partial(fixed, pod), FIXED))
-        fair = [(len(row.ends), limit) for limit, row in zip(FIXED, rows, strict=True)
-                if not row.starved]  # fmt: skip
-        most, best = max(fair)
-        alone, wide = rows[0].quantile(0.5), rows[-1].quantile(0.5)
+        fair = {limit: one for limit, one in zip(FIXED, rows, strict=True) if not one.starved}
+        best = max(fair, key=lambda limit: len(fair[limit].ends))
+        most = len(fair[best].ends)
         runs = list(pool.map(partial(found, pod), SEEDS))
-        parts = [len(row.ends) / most for row, _ in runs]
-        median = statistics.mean(row.quantile(0.5) for row, _ in runs)
-        print(f"{pod.name:34}{best:>5}{most / SECONDS:>6.0f}{rows[FIXED.index(best)].quantile(0.5) * 1e3:>5.0f}"  # noqa: E501
-              f"{statistics.median(limit for _, limit in runs):>8.0f}"
-              f"{statistics.mean(parts) * most / SECONDS:>7.0f}"
-              f"{statistics.mean(parts):>7.1%}{min(parts):>7.1%}{median * 1e3:>6.0f}"
-              f"{median / alone:>7.1f}x{wide / median:>8.1f}x"
-              f"{statistics.mean(row.starved for row, _ in runs):>8.1f}")  # fmt: skip
+        parts = [len(one.ends) / most for one, _ in runs]
+        median = statistics.mean(one.quantile(0.5) for one, _ in runs)
+        row(pod.name, best, f"{most / SECONDS:.0f}", f"{fair[best].quantile(0.5) * 1e3:.0f}",
+            f"{statistics.median(limit for _, limit in runs):.0f}",
+            f"{statistics.mean(parts):.1%}", f"{min(parts):.1%}", f"{median * 1e3:.0f}",
+            f"{median / rows[0].quantile(0.5):.1f} x", f"{rows[-1].quantile(0.5) / median:.1f} x",
+            f"{statistics.mean(one.starved for one, _ in runs):.1f}")  # fmt: skip
 
 
 def quick(pool: ProcessPoolExecutor) -> None:
     """Print what is lost where there is nothing to find."""
-    print(f"\n{'server':34}{'fixed 8, /s':>12}{'found, worst of it':>20}")
+    print("\nThe processor is that of our own loop: creates a second, the worst part of it.")
+    row("", "fixed 8", "found")
     for pod in (model.QUICK, model.JITTERY):
         floor = len(fixed(pod, 8, 20.0).ends)
-        parts = [
-            len(row.ends) / floor for row, _ in pool.map(partial(found, pod, seconds=20.0), SEEDS)
-        ]  # noqa: E501
-        print(f"{pod.name:34}{floor / 20:>12.0f}{min(parts):>20.1%}")
+        runs = pool.map(partial(found, pod, seconds=20.0), SEEDS)
+        worst = min(len(one.ends) for one, _ in runs)
+        row(pod.name, f"{floor / 20:.0f}", f"{worst / floor:.1%}")
 
 
 def slowed(pod: model.Pod, seed: int) -> tuple[float, float, float]:
@@ -87,35 +91,37 @@ def failing(pod: model.Pod, seed: int, limit: int | None) -> tuple[int, float]:
 def trouble(pool: ProcessPoolExecutor) -> None:
     """Print what a brown-out and a storm of errors cost."""
     print(
-        f"\n{'10 x slower for 40 s':34}{'fixed 32, /s':>13}{'found':>7}{'p99 s':>12}{'back after s, worst':>21}"
-    )  # noqa: E501
+        "\n10 times slower for 40 s of 160: creates a second, p99 in s, worst seconds to recover."
+    )
+    row("", "fixed 32", "p99", "found", "p99", "back")
     for pod in (model.DEFAULT, model.BUSY, model.ELSEWHERE):
         other = fixed(evolve(pod, slow=(30.0, 70.0, 10.0)), 32, 160.0)
         rows = list(pool.map(partial(slowed, pod), SEEDS))
-        print(f"{pod.name:34}{len(other.ends) / 160:>13.0f}{statistics.mean(r[0] for r in rows):>7.0f}"
-              f"{other.quantile(0.99):>6.1f}{statistics.mean(r[1] for r in rows):>6.1f}"
-              f"{max(r[2] for r in rows):>21.0f}")  # fmt: skip
-    print(
-        f"\n{'60 % 5xx for 20 s':34}{'fixed 32 wastes':>16}{'found':>7}{'worst':>7}{'/s':>7}{'/s':>5}"
-    )
+        row(pod.name, f"{len(other.ends) / 160:.0f}", f"{other.quantile(0.99):.1f}",
+            f"{statistics.mean(one[0] for one in rows):.0f}",
+            f"{statistics.mean(one[1] for one in rows):.1f}",
+            f"{max(one[2] for one in rows):.0f}")  # fmt: skip
+    print("\n60 % 5xx for 20 s of 120: calls wasted (worst), creates a second.")
+    row("", "fixed 32", "/s", "found", "part", "/s")
     for pod in (model.DEFAULT, model.BUSY, model.ELSEWHERE):
-        other_wasted, other_rate = failing(pod, 1, 32)
+        wasted, rate = failing(pod, 1, 32)
         storms = list(pool.map(partial(failing, pod, limit=None), SEEDS))
         worst = max(wasted for wasted, _ in storms)
-        print(f"{pod.name:34}{other_wasted:>16}{worst:>7}{worst / other_wasted:>7.1%}{other_rate:>7.0f}"
-              f"{statistics.mean(rate for _, rate in storms):>5.0f}")  # fmt: skip
+        row(pod.name, wasted, f"{rate:.0f}", worst, f"{worst / wasted:.1%}",
+            f"{statistics.mean(rate for _, rate in storms):.0f}")  # fmt: skip
 
 
 def minutes(pool: ProcessPoolExecutor) -> None:
     """Print how much of a quota is used, and how many calls it refuses."""
-    print(f"\n{'calls a minute, 20 windows':34}{'of it used, worst':>18}{'refused, worst':>16}")
+    print("\nCalls a minute over 20 minutes: the part of them used, the part refused (worst).")
+    row("", "used", "refused")
     for limit in (10, 60, 100, 600):
         for rate in (None, f"{limit}/min"):
             plan = quota_model.Plan(limit=limit)
             tallies = list(pool.map(partial(quota_model.run, plan, rate, 20), SEEDS))
-            name = f"{limit}, {'stated' if rate else 'learned'}"
-            print(f"{name:34}{min(t.accepted for t in tallies) / (20 * limit):>18.1%}"
-                  f"{max(t.share for t in tallies):>16.2%}")  # fmt: skip
+            row(f"{limit}, {'stated' if rate else 'learned'}",
+                f"{min(one.accepted for one in tallies) / (20 * limit):.1%}",
+                f"{max(one.share for one in tallies):.2%}")  # fmt: skip
 
 
 def main() -> None:
