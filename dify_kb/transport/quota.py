@@ -177,9 +177,12 @@ class Quota:
 
     def _grow(self, now: float) -> None:
         """Raise the limit, unless it has not been reached since it was last."""
-        self._raise_at = now + self._patience
         if not self._bound or self._cap is None:
+            self._raise_at = now + self._patience
             return
+        if self._raised:
+            self._patience = PATIENCE[0]
+        self._raise_at = now + self._patience
         self._bound = False
         self._raised = True
         self._cap += max(1, int(self._step * self._cap), (self._known - self._cap) // 3)

@@ -1,0 +1,151 @@
+"""How many creates at once are found, on models of servers and on single replies."""
+
+from __future__ import annotations
+
+import pod_model as model
+import pytest
+from attrs import evolve
+
+from dify_kb.transport.knee import Knee
+
+SEED = 3
+
+
+def best(pod: model.Pod, *limits: int) -> int:
+    return max(len(model.run(pod, model.Fixed(limit)).ends) for limit in limits)
+
+
+def fed(knee: Knee, seconds: float, count: int, now: float = 0.0) -> float:
+    """Give it replies of an own server, all alike; tell the time after them."""
+    for _ in range(count):
+        now += seconds / knee.limit
+        knee.replied(now, seconds, knee.limit)
+    return now
+
+
+@pytest.mark.parametrize(
+    ("pod", "limits"),
+    [(model.DEFAULT, (2, 4)), (model.NEWEST, (2, 4)), (model.BUSY, (9, 32))],
+    ids=lambda value: value.name if isinstance(value, model.Pod) else "",
+)
+def test_a_busy_server_is_filled_and_not_queued_at(pod: model.Pod, limits: tuple[int, ...]) -> None:
+    alone = model.run(pod, model.Fixed(1)).quantile(0.5)
+
+    outcome = model.run(pod, Knee(), seed=SEED)
+
+    assert len(outcome.ends) >= 0.95 * best(pod, *limits)
+    assert outcome.quantile(0.5) <= 2.5 * alone
+    assert outcome.starved == 0
+
+
+@pytest.mark.parametrize("pod", [model.ELSEWHERE, model.LOCKED], ids=lambda pod: pod.name)
+def test_a_large_server_is_found_to_be_one(pod: model.Pod) -> None:
+    alone = model.run(pod, model.Fixed(1)).quantile(0.5)
+
+    outcome = model.run(pod, Knee(), seed=SEED)
+
+    assert len(outcome.ends) >= 0.95 * best(pod, 32, 48)
+    assert outcome.quantile(0.5) <= 2.5 * alone
+
+
+def test_a_server_that_answers_at_once_is_not_throttled() -> None:
+    """Its times are jitter of our own loop, which is no queue."""
+    floor = len(model.run(model.JITTERY, model.Fixed(8), 10.0).ends)
+
+    outcome = model.run(model.JITTERY, Knee(), 10.0, SEED)
+
+    assert len(outcome.ends) >= 0.95 * floor
+    assert outcome.limits[-1][1] <= 10
+
+
+def test_a_brown_out_is_recovered_from() -> None:
+    outcome = model.run(evolve(model.ELSEWHERE, slow=(20.0, 60.0, 10.0)), Knee(), 90.0, SEED)
+
+    assert outcome.rate(80.0, 90.0) >= 0.9 * outcome.rate(10.0, 20.0)
+
+
+def test_a_storm_of_errors_is_not_fed() -> None:
+    pod = evolve(model.DEFAULT, failing=(20.0, 40.0, 0.6))
+
+    outcome = model.run(pod, model.Guarded(), 60.0, SEED)
+
+    assert 0 < outcome.wasted <= 0.25 * model.run(pod, model.Fixed(32), 60.0).wasted
+
+
+def test_noise_does_not_make_it_creep_to_one() -> None:
+    outcome = model.run(model.WILD, Knee(), 60.0, SEED)
+
+    assert outcome.rate(30.0, 60.0) >= 0.75 * best(model.WILD, 32) / 120
+
+
+def test_starved_connections_are_given_up() -> None:
+    """A pod of 10 connections whose processor could do more: all that shows is a rare tail."""
+    pod = model.Pod(name="slow database", cpu=0.004, io=0.1)
+
+    outcome = model.run(pod, Knee(), 120.0, SEED)
+
+    assert 0 < outcome.starved < 30
+    assert 8 <= outcome.limits[-1][1] <= 10
+
+
+def test_a_tail_of_the_server_itself_does_not_narrow_it_for_good() -> None:
+    """One create of a hundred takes 4 s longer, as on slow storage, however few there are."""
+    outcome = model.run(evolve(model.ELSEWHERE, stalls=0.01, stall=4.0), Knee(), 200.0, SEED)
+
+    assert outcome.rate(150.0, 200.0) >= 300
+
+
+def test_it_begins_with_few() -> None:
+    knee = Knee()
+    assert knee.limit == 1
+
+    fed(knee, 0.04, 12)
+
+    assert knee.limit == 2
+
+
+def test_a_fixed_number_stays() -> None:
+    knee = Knee(10, 10)
+    fed(knee, 5.0, 100)
+    knee.overloaded(30.0)
+    knee.reopen(31.0)
+
+    assert knee.limit == knee.connections == 10
+
+
+def test_bounds_hold() -> None:
+    limits = [limit for _, limit in model.run(model.ELSEWHERE, Knee(4, 12), 30.0).limits]
+
+    assert min(limits) == 4
+    assert max(limits) == 12
+
+
+def test_what_is_not_used_is_not_widened() -> None:
+    """A load that waits for its files, or for a quota, shows nothing of what a server takes."""
+    knee = Knee()
+    now = fed(knee, 0.04, 12)
+    for _ in range(500):
+        now += 0.04
+        knee.replied(now, 0.04, 1)
+
+    assert knee.limit == 2
+
+
+def test_an_overload_cuts_once_a_second() -> None:
+    knee = Knee(1, 64, 20)
+    now = fed(knee, 0.04, 12)
+    at = knee.limit
+    for _ in range(10):
+        knee.overloaded(now)
+
+    assert knee.limit == int(0.6 * at)
+
+
+def test_it_reopens_at_half() -> None:
+    knee = Knee(1, 64, 20)
+    now = fed(knee, 0.04, 12)
+    at = knee.limit
+
+    knee.reopen(now)
+
+    assert knee.limit == at // 2

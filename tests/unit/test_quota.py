@@ -1,0 +1,109 @@
+"""How many calls a minute are learned from refusals, or kept when stated."""
+
+from __future__ import annotations
+
+import math
+from random import Random
+
+import pytest
+import quota_model as model
+
+from dify_kb.errors import ConfigError
+from dify_kb.transport.quota import Quota, Rate
+
+
+@pytest.mark.parametrize("limit", [60, 100, 600])
+def test_a_limit_is_learned_with_few_refusals(limit: int) -> None:
+    tally = model.run(model.Plan(limit=limit), None, 20, seed=1)
+
+    assert tally.accepted >= 0.9 * 20 * limit
+    assert 0 < tally.share <= 0.01
+
+
+@pytest.mark.parametrize("limit", [10, 60, 600])
+def test_a_stated_limit_is_never_met(limit: int) -> None:
+    tally = model.run(model.Plan(limit=limit), f"{limit}/min", 20, seed=1)
+
+    assert tally.accepted >= 0.95 * 20 * limit
+    assert tally.refused == 0
+
+
+def test_a_stated_rate_a_second_is_kept() -> None:
+    tally = model.run(model.Plan(limit=5, window=1.0), "5/s", 120, seed=1)
+
+    assert tally.accepted >= 0.95 * 5 * 120
+    assert tally.refused == 0
+
+
+def test_what_others_take_is_left_to_them_and_taken_back() -> None:
+    tally = model.run(model.Plan(limit=100, others=40), None, 40, seed=1)
+
+    assert tally.accepted >= 0.7 * 100 * 40
+    assert tally.share <= 0.02
+
+
+def test_a_limit_that_was_raised_is_found() -> None:
+    tally = model.run(model.Plan(limit=60, later=300), None, 40, seed=1)
+
+    assert tally.accepted >= 1.5 * 60 * 40
+
+
+def test_nothing_is_held_back_before_a_refusal() -> None:
+    quota = Quota(None, Random(1))
+    for number in range(1000):
+        assert quota.earliest(number / 1000) <= number / 1000
+        quota.started(number / 1000)
+        quota.accepted(number / 1000)
+
+    assert quota.limit is None
+
+
+def test_a_refusal_shows_the_limit() -> None:
+    """What was on its way when it came, and is accepted after it, was counted before it."""
+    quota = Quota(None, Random(1))
+    for _ in range(5):
+        quota.started(0.0)
+    for _ in range(3):
+        quota.accepted(1.0)
+    quota.refused(1.1)
+    quota.accepted(1.2)
+
+    assert quota.limit == 4
+    assert quota.earliest(1.2) == 61.0
+
+
+def test_a_call_that_was_never_sent_does_not_count() -> None:
+    quota = Quota(Rate(1, 60.0), Random(1))
+    quota.started(0.0)
+    assert quota.earliest(0.0) == math.inf
+
+    quota.dropped()
+
+    assert quota.earliest(62.0) <= 62.0
+
+
+def test_calls_that_go_another_way_count() -> None:
+    quota = Quota(Rate(2, 60.0), Random(1))
+    quota.accepted(0.0, asked=False)
+    quota.accepted(1.0, asked=False)
+
+    assert quota.earliest(2.0) == 60.0
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("100/min", Rate(100, 60.0)),
+        ("5/s", Rate(5, 1.0)),
+        (" 1000/H ", Rate(1000, 3600.0)),
+        ("7/minute", Rate(7, 60.0)),
+    ],
+)
+def test_rates_are_read(text: str, rate: Rate) -> None:
+    assert Rate.read(text) == rate
+
+
+@pytest.mark.parametrize("text", ["", "100", "0/min", "-1/s", "5/day", "1.5/s", "5 per s"])
+def test_what_is_no_rate_says_how_to_write_one(text: str) -> None:
+    with pytest.raises(ConfigError, match="100/min"):
+        Rate.read(text)
