@@ -93,7 +93,7 @@ class Knee:
         self._level = float(max(low, min(high, start)))
         self._unloaded = Unloaded(QUICK)
         self._starvation = Starvation()
-        self._window = Window()
+        self._window = Window(QUICK)
         self._calm = math.inf
         self._last = 0.0
         self._since = self._from = -math.inf
@@ -127,7 +127,8 @@ class Knee:
             return
         self._window.add(now, seconds, in_flight)
         if self._looking:
-            if self._window.closed(now, 8, *(EXACT if self._unloaded.measured else FIRST)):
+            exact = EXACT if self._unloaded.measured else FIRST
+            if self._is_quick() or self._window.closed(now, 8, *exact):
                 self._learn(now)
         elif self._window.closed(now, self._needed(), 0.15 if self._ramp else 0.08):
             self._judge(now)
@@ -145,6 +146,14 @@ class Knee:
     def reopen(self, now: float) -> None:
         """Go on at half of the limit, after an outage."""
         self._fall(now, self._level / 2)
+
+    def _is_quick(self) -> bool:
+        """Tell whether the first replies came at once; then there is no need for steps."""
+        window = self._window
+        if self._unloaded.measured or len(window.times) < 8 or window.median >= QUICK / 2:  # noqa: PLR2004
+            return False
+        self._level = max(self._level, float(min(SAFE, self.high)))
+        return True
 
     def _needed(self) -> int:
         """Replies to judge by: the more is at stake, the more of them."""

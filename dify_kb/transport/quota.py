@@ -177,12 +177,10 @@ class Quota:
 
     def _grow(self, now: float) -> None:
         """Raise the limit, unless it has not been reached since it was last."""
+        # One window shows whether a raise was taken; only after refusals more patience is due.
+        self._raise_at = now + PATIENCE[0]
         if not self._bound or self._cap is None:
-            self._raise_at = now + self._patience
             return
-        if self._raised:
-            self._patience = PATIENCE[0]
-        self._raise_at = now + self._patience
         self._bound = False
         self._raised = True
         self._cap += max(1, int(self._step * self._cap), (self._known - self._cap) // 3)

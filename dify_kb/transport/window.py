@@ -34,9 +34,13 @@ class Window:
     """The replies since a moment: how long they took, how many there were a second.
 
     Times beyond `longest` count as that much in the mean and in its error.
+
+    Args:
+        least: seconds; a mean below it need not be known any better than this.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, least: float) -> None:
+        self._least = least
         self.times: list[float] = []
         self.clear(math.inf)
 
@@ -68,7 +72,8 @@ class Window:
         count, seconds = len(self.times), now - self._first
         if count < least or seconds < BURST:
             return count >= LEAST and seconds >= LONG
-        return self.error <= error or count >= ENOUGH or seconds >= patience
+        needed = error * max(1.0, self._least / self.mean)
+        return self.error <= needed or count >= ENOUGH or seconds >= patience
 
     @property
     def error(self) -> float:
