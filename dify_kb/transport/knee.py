@@ -202,7 +202,7 @@ class Knee:
 
     def _grow(self, now: float, ratio: float) -> None:
         level = self._level
-        wider = max(level + max(1.0, math.sqrt(level) / 2), level * AIM / ratio)
+        wider = max(level + max(1.0, math.sqrt(level) / 2), level * min(2.0, AIM / ratio))
         if ratio < (NEARLY if self._ramp and level < SAFE else ROOMY):
             wider = max(wider, level * (2.0 if self._ramp else 1.5))
         for stop in (SAFE, POD):
