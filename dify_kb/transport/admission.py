@@ -100,7 +100,6 @@ class Admission:
         self.in_flight = 0
         self.history: list[tuple[float, int]] = []
         self._pace = pace
-        self._base = pace.limit
         self._clock = clock
         self._random = random or Random()
         self._waiters: deque[_Waiter] = deque()
@@ -243,7 +242,7 @@ class Admission:
         if connections != self._connections:
             self._connections = connections
             starved = self.knee.ceiling(now) is not None
-            self._pace.ask(self, connections if starved else max(self._base, connections))
+            self._pace.ask(self, connections if starved else max(self._pace.usual, connections))
         self._wake()
         if self.budget.broken:
             self._broke.set()

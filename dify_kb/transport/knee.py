@@ -46,7 +46,8 @@ GROW, SHRINK = (0.7, 0.30), (1.5, 0.50)
 pair there is room, above the second there are too many."""
 
 ROOMY, NEARLY = 1.13, 1.25
-"""Mean by unloaded time: below the first nothing waits, given the noise of both."""
+"""Mean by unloaded time: below the first nothing waits, given the noise of both; below the second
+that may be."""
 
 AIM = 1.4
 """Mean by unloaded time at which a growing limit should arrive."""

@@ -21,7 +21,8 @@ class Pace:
 
     def __init__(self, limit: int, *, fixed: bool = False) -> None:
         self.fixed = fixed
-        self._default = limit
+        self.usual = limit
+        """Requests in flight while nobody asks for another number."""
         self._asked: dict[object, int] = {}
         self._slots = anyio.CapacityLimiter(limit)
         self._closed_until = -math.inf
@@ -34,7 +35,7 @@ class Pace:
     def widen(self, limit: int) -> None:
         """Let at least `limit` requests be in flight from now on, unless the number is fixed."""
         if not self.fixed:
-            self._default = max(self._default, limit)
+            self.usual = max(self.usual, limit)
             self._fit()
 
     def ask(self, who: object, limit: int | None) -> None:
@@ -54,8 +55,8 @@ class Pace:
         self._closed_until = max(self._closed_until, anyio.current_time() + seconds)
 
     def _fit(self) -> None:
-        limit = max(self._asked.values(), default=self._default)
-        limit = max(1, min(limit, self._default) if self.fixed else limit)
+        limit = max(self._asked.values(), default=self.usual)
+        limit = max(1, min(limit, self.usual) if self.fixed else limit)
         if limit != self._slots.total_tokens:
             self._slots.total_tokens = limit
 

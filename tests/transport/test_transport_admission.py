@@ -228,8 +228,10 @@ async def test_a_hint_of_years_is_cut() -> None:
 
 async def test_an_outage_closes_until_it_is_reopened_at_half() -> None:
     gate = admission((16, 64))
-    for number in range(12):
-        gate._clock = lambda at=number * 0.04: at
+    now = 0.0
+    gate._clock = lambda: now
+    for _ in range(12):
+        now += 0.04
         gate.observe(event())
     told = anyio.Event()
 
