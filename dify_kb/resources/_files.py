@@ -11,6 +11,7 @@ import anyio.to_thread
 
 from dify_kb.errors import ConfigError, SourceError
 from dify_kb.models import File
+from dify_kb.transport import aside
 
 _REFUSED = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f\ud800-\udfff]|%22|\s$')
 """What the server does not take in a file name (recordings 210 to 226; measured), and what UTF-8
@@ -24,24 +25,24 @@ async def opened(file: Path | str | bytes | BinaryIO, name: str | None) -> File:
         ConfigError: a name that the server would refuse, or none.
         SourceError: the file cannot be read.
     """
-    return _named(await anyio.to_thread.run_sync(_measured, file, name))
-
-
-def _measured(file: Path | str | bytes | BinaryIO, name: str | None) -> File:
     match file:
         case bytes():
-            return File(name=name or "", content=file, size=len(file))
+            return _named(File(name=name or "", content=file, size=len(file)))
         case str() | Path():
-            path = Path(file)
-            try:
-                return File(name=name or path.name, content=path, size=path.stat().st_size)
-            except OSError as error:
-                raise SourceError(
-                    f"{path} could not be read ({error.strerror or error}).",
-                    hint="Check the path and its permissions.",
-                ) from error
+            return _named(await aside(_of_path, Path(file), name))
         case _:
-            return _of_stream(file, name)
+            # Not aside with others: it may be a pipe, which is read to its end.
+            return _named(await anyio.to_thread.run_sync(_of_stream, file, name))
+
+
+def _of_path(path: Path, name: str | None) -> File:
+    try:
+        return File(name=name or path.name, content=path, size=path.stat().st_size)
+    except OSError as error:
+        raise SourceError(
+            f"{path} could not be read ({error.strerror or error}).",
+            hint="Check the path and its permissions.",
+        ) from error
 
 
 def _of_stream(file: BinaryIO, name: str | None) -> File:

@@ -14,6 +14,8 @@ import anyio.to_thread
 
 from dify_kb.errors import KnowledgeError, SourceError
 
+from .aside import aside
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -63,7 +65,7 @@ class Body:
         if self._form.file.size > JOINED:
             self._source = _Source(self._form.file)
             return self._blocks(self._source)
-        content = await anyio.to_thread.run_sync(_read_all, self._form.file)
+        content = await _whole(self._form.file)
         self._sent = self._form.size
         return b"".join((self._form.head, content, self._form.tail))
 
@@ -125,9 +127,18 @@ class _Source:
                 self._stream.close()
 
 
+async def _whole(file: File) -> bytes:
+    match file.content:
+        case bytes():
+            return file.content
+        case Path():
+            return await aside(_read_all, file)
+        case _:
+            # Not with others, as nobody knows how long a read of it takes.
+            return await anyio.to_thread.run_sync(_read_all, file)
+
+
 def _read_all(file: File) -> bytes:
-    if isinstance(file.content, bytes):
-        return file.content
     source = _open(file)
     try:
         content = _read(source, file.size + 1, file)
