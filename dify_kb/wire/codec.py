@@ -11,7 +11,7 @@ import json
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 import attrs
@@ -166,6 +166,18 @@ def _reader_of_list(shape: Any) -> Callable[[object, object], object]:
     return read
 
 
+def _is_nullable(shape: object) -> bool:
+    arms = get_args(shape)
+    return get_origin(shape) in {Union, UnionType} and NoneType in arms and len(arms) == 2  # noqa: PLR2004 -- null and a type
+
+
+def _reader_of_nullable(shape: Any) -> Callable[[object, object], object]:
+    """Look up the reader once, not for each value: two in three fields of a document are such."""
+    rest = next(arm for arm in get_args(shape) if arm is not NoneType)
+    read: Callable[[object, object], object] = _converter.get_structure_hook(rest)
+    return lambda value, _: None if value is None else read(value, rest)
+
+
 def _may_be_unset(shape: object) -> bool:
     return get_origin(shape) in {Union, UnionType} and Literal[UNSET] in get_args(shape)
 
@@ -191,8 +203,8 @@ def _reader(shape: Any) -> Callable[[object, object], object]:
 
     def read_with_extra(value: object, _: object) -> object:
         fields = _mapping(value, None)
-        unknown = fields.keys() - known
-        if unknown:
+        if not fields.keys() <= known:
+            unknown = fields.keys() - known
             fields = {**fields, "extra": {name: fields[name] for name in unknown}}
         return read(fields, shape)
 
@@ -225,6 +237,7 @@ def _make() -> cattrs.Converter:
         datetime: _time,
     }.items():
         converter.register_structure_hook(shape, read)
+    converter.register_structure_hook_factory(_is_nullable, _reader_of_nullable)
     converter.register_structure_hook_func(lambda shape: shape is object, lambda value, _: value)
     converter.register_structure_hook_func(lambda s: s == Mapping[str, object], _mapping)
     converter.register_structure_hook_func(lambda s: s == MetadataScalar, _scalar)
