@@ -61,7 +61,10 @@ class Pace:
             self._slots.total_tokens = limit
 
     async def __aenter__(self) -> None:
-        await self._slots.acquire()
+        try:
+            self._slots.acquire_nowait()
+        except anyio.WouldBlock:
+            await self._slots.acquire()
         try:
             while anyio.current_time() < self._closed_until:  # noqa: ASYNC110 -- it may move on
                 await anyio.sleep_until(self._closed_until)
