@@ -45,7 +45,7 @@ def dumps(model: object) -> bytes:
         ConfigError: a text that is no Unicode, such as a file name that is not UTF-8.
     """
     try:
-        return json.dumps(encode(model), ensure_ascii=False, separators=(",", ":")).encode()
+        return _compact.encode(encode(model)).encode()
     except UnicodeEncodeError as error:
         raise ConfigError(
             "A text of the request is no Unicode: it holds half of a surrogate pair.",
@@ -251,3 +251,5 @@ def _make() -> cattrs.Converter:
 
 
 _converter = _make()
+
+_compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
