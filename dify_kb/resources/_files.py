@@ -9,9 +9,8 @@ from typing import BinaryIO
 
 import anyio.to_thread
 
-from dify_kb.errors import ConfigError, SourceError
+from dify_kb.errors import ConfigError
 from dify_kb.models import File
-from dify_kb.transport import aside
 
 _REFUSED = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f\ud800-\udfff]|%22|\s$')
 """What the server does not take in a file name (recordings 210 to 226; measured), and what UTF-8
@@ -19,30 +18,19 @@ does not (the lone surrogates that stand for the bytes of a name that is not UTF
 
 
 async def opened(file: Path | str | bytes | BinaryIO, name: str | None) -> File:
-    """Measure a file and check its name.
+    """Take a file and check its name. A path is not looked at yet: that is left to its attempt.
 
     Raises:
         ConfigError: a name that the server would refuse, or none.
-        SourceError: the file cannot be read.
     """
     match file:
         case bytes():
             return _named(File(name=name or "", content=file, size=len(file)))
         case str() | Path():
-            return _named(await aside(_of_path, Path(file), name))
+            path = Path(file)
+            return _named(File(name=name or path.name, content=path))
         case _:
-            # Not aside with others: it may be a pipe, which is read to its end.
             return _named(await anyio.to_thread.run_sync(_of_stream, file, name))
-
-
-def _of_path(path: Path, name: str | None) -> File:
-    try:
-        return File(name=name or path.name, content=path, size=path.stat().st_size)
-    except OSError as error:
-        raise SourceError(
-            f"{path} could not be read ({error.strerror or error}).",
-            hint="Check the path and its permissions.",
-        ) from error
 
 
 def _of_stream(file: BinaryIO, name: str | None) -> File:

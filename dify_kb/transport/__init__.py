@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from .aside import aside
 from .events import Attempted, OnAttempt
 from .pace import Pace
 from .send import Sender
 from .session import Session, connect
 
-__all__ = ["Attempted", "OnAttempt", "Pace", "Sender", "Session", "aside", "connect"]
+__all__ = ["Attempted", "OnAttempt", "Pace", "Sender", "Session", "connect"]

@@ -1,4 +1,4 @@
-"""A request body, opened for one attempt."""
+"""The body of a call, opened for each attempt."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import os
 import stat
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import anyio
 import anyio.to_thread
 
 from dify_kb.errors import KnowledgeError, SourceError
+from dify_kb.wire.endpoint import Where
+from dify_kb.wire.parts import multipart
 
 from .aside import aside
 
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
 
     from dify_kb.config import Timeout
     from dify_kb.models import File
-    from dify_kb.wire.parts import Multipart
+    from dify_kb.wire.endpoint import Call
+    from dify_kb.wire.parts import HasFile, Multipart
 
 BLOCK = 256 * 1024
 """Bytes read and sent at a time: 32 files of 14 MB in flight keep below 70 MB (measured)."""
@@ -34,39 +37,51 @@ WHOLE = 0.99
 
 
 class Body:
-    """The bytes of one attempt, counted as they go.
+    """The bytes of one call, read anew for each attempt and counted as they go.
 
-    Each block that the socket took moves the deadline of `scope` on: a body may take as long as
-    it likes while it moves. An error met while reading is kept in `error`, since aiohttp reports
-    it as a broken connection.
+    Each block that the socket took moves the deadline of the attempt on: a body may take as long
+    as it likes while it moves. An error met while reading is kept in `error`, since aiohttp
+    reports it as a broken connection. A path must have the same length at each attempt.
     """
 
-    def __init__(self, form: Multipart, scope: anyio.CancelScope, timeout: Timeout) -> None:
+    def __init__(self, form: Multipart, timeout: Timeout) -> None:
         self.error: KnowledgeError | None = None
-        self.sent_at: float | None = None
-        """When the socket had taken all of it; None before, and of one sent in one piece."""
         self._form = form
-        self._scope = scope
         self._timeout = timeout
+        self._size = form.file.size
         self._sent = 0
         self._source: _Source | None = None
+
+    @classmethod
+    def of(cls, call: Call[Any], timeout: Timeout) -> Body | None:
+        """Give the body of a call that travels as a form, else None."""
+        if call.endpoint.where is not Where.FORM:
+            return None
+        return cls(multipart(cast("HasFile", call.body)), timeout)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What stands above it; its length is known once it is open."""
+        return {"Content-Type": self._form.content_type, "Content-Length": str(self._whole)}
 
     @property
     def delivered(self) -> bool:
         """Whether the server may have had enough of it to act."""
-        return self._sent >= WHOLE * self._form.size
+        return self._sent >= WHOLE * self._whole
 
-    async def open(self) -> bytes | AsyncIterator[bytes]:
+    async def open(self, scope: anyio.CancelScope) -> bytes | AsyncIterator[bytes]:
         """Give the body as aiohttp takes it: whole when small, else block by block.
 
         Raises:
-            SourceError: a small file could not be read, or changed.
+            SourceError: the file could not be read, or changed.
         """
-        if self._form.file.size > JOINED:
-            self._source = _Source(self._form.file)
-            return self._blocks(self._source)
-        content = await _whole(self._form.file)
-        self._sent = self._form.size
+        self.error, self._sent = None, 0
+        self._source = _Source(self._form.file)
+        content = await self._small(self._source)
+        if content is None:
+            return self._blocks(self._source, scope)
+        self._source = None
+        self._sent = self._whole
         return b"".join((self._form.head, content, self._form.tail))
 
     async def close(self) -> None:
@@ -75,26 +90,48 @@ class Body:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self._source.close)
 
-    async def _blocks(self, source: _Source) -> AsyncIterator[bytes]:
-        yield self._counted(self._form.head)
-        left = self._form.file.size
+    @property
+    def _whole(self) -> int:
+        return self._form.size(self._size or 0)
+
+    async def _small(self, source: _Source) -> bytes | None:
+        """Give all of a file that is sent in one piece; None of a larger one."""
+        file = self._form.file
+        if isinstance(file.content, Path):
+            size, content = await aside(source.begin, file.content)
+            if self._size not in {None, size}:
+                raise _changed(file, self._size)
+            self._size = size
+            return content
+        if self._size is None or self._size > JOINED:
+            return None
+        if isinstance(file.content, bytes):
+            return file.content
+        # Not aside with others, as nobody knows how long a read of it takes.
+        content = await anyio.to_thread.run_sync(source.read, self._size + 1)
+        if len(content) != self._size:
+            raise _changed(file, self._size)
+        return content
+
+    async def _blocks(self, source: _Source, scope: anyio.CancelScope) -> AsyncIterator[bytes]:
+        yield self._counted(self._form.head, scope)
+        left = self._size or 0
         try:
             while block := await anyio.to_thread.run_sync(source.read, min(BLOCK, left + 1)):
                 left -= len(block)
                 if left < 0:
                     break
-                yield self._counted(block)
+                yield self._counted(block, scope)
             if left:
-                raise _changed(self._form.file)
+                raise _changed(self._form.file, self._size)
         except KnowledgeError as error:
             self.error = error
             raise
-        yield self._counted(self._form.tail)
-        self.sent_at = anyio.current_time()
-        self._scope.deadline = self.sent_at + self._timeout.answer
+        yield self._counted(self._form.tail, scope)
+        scope.deadline = anyio.current_time() + self._timeout.answer
 
-    def _counted(self, block: bytes) -> bytes:
-        self._scope.deadline = anyio.current_time() + self._timeout.progress
+    def _counted(self, block: bytes, scope: anyio.CancelScope) -> bytes:
+        scope.deadline = anyio.current_time() + self._timeout.progress
         self._sent += len(block)
         return block
 
@@ -112,13 +149,33 @@ class _Source:
         self._stream: BinaryIO | None = None
         self._closed = False
 
+    def begin(self, path: Path) -> tuple[int, bytes | None]:
+        """Measure a path, and read it when it is small; a larger one stays open."""
+        with self._lock:
+            if self._closed:
+                return 0, b""
+            try:
+                descriptor, size = _open(path)
+                if size > JOINED:
+                    self._stream = os.fdopen(descriptor, "rb", buffering=0)
+                    return size, None
+                content = _read_all(descriptor, size)
+            except OSError as error:
+                raise _unreadable(self._file, error) from error
+        if len(content) != size:
+            raise _changed(self._file, size)
+        return size, content
+
     def read(self, size: int) -> bytes:
         with self._lock:
             if self._closed:
                 return b""
-            if self._stream is None:
-                self._stream = _open(self._file)
-            return _read(self._stream, size, self._file)
+            try:
+                if self._stream is None:
+                    self._stream = self._from_start()
+                return self._stream.read(size)
+            except OSError as error:
+                raise _unreadable(self._file, error) from error
 
     def close(self) -> None:
         with self._lock:
@@ -126,61 +183,44 @@ class _Source:
             if self._stream is not None and self._stream is not self._file.content:
                 self._stream.close()
 
-
-async def _whole(file: File) -> bytes:
-    match file.content:
-        case bytes():
-            return file.content
-        case Path():
-            return await aside(_read_all, file)
-        case _:
-            # Not with others, as nobody knows how long a read of it takes.
-            return await anyio.to_thread.run_sync(_read_all, file)
+    def _from_start(self) -> BinaryIO:
+        content = self._file.content
+        if isinstance(content, bytes):
+            return io.BytesIO(content)
+        if isinstance(content, Path):
+            raise TypeError("a path is opened by begin()")
+        content.seek(self._file.start)
+        return content
 
 
-def _read_all(file: File) -> bytes:
-    source = _open(file)
+def _open(path: Path) -> tuple[int, int]:
+    """Open a regular file; give its descriptor and its size."""
+    # A FIFO put in the file's place must not block the thread that opens it.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode):
+        return descriptor, status.st_size
+    os.close(descriptor)
+    raise SourceError(f"{path} is not a regular file.")
+
+
+def _read_all(descriptor: int, size: int) -> bytes:
     try:
-        content = _read(source, file.size + 1, file)
+        return os.read(descriptor, size + 1)
     finally:
-        if source is not file.content:
-            source.close()
-    if len(content) != file.size:
-        raise _changed(file)
-    return content
-
-
-def _open(file: File) -> BinaryIO:
-    """Open a path anew; turn an open file back to where it stood."""
-    if isinstance(file.content, bytes):
-        return io.BytesIO(file.content)
-    try:
-        if not isinstance(file.content, Path):
-            file.content.seek(file.start)
-            return file.content
-        # A FIFO put in the file's place must not block the thread that opens it.
-        descriptor = os.open(file.content, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    except OSError as error:
-        raise _unreadable(file, error) from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise SourceError(f"{file.name}: it is not a regular file any more.")
-    return os.fdopen(descriptor, "rb", buffering=0)
 
 
-def _read(source: BinaryIO, size: int, file: File) -> bytes:
-    try:
-        return source.read(size)
-    except OSError as error:
-        raise _unreadable(file, error) from error
-
-
-def _changed(file: File) -> SourceError:
+def _changed(file: File, size: int | None) -> SourceError:
     return SourceError(
-        f"{file.name}: its length changed while it was sent (it was {file.size} bytes).",
+        f"{file.name}: its length changed while it was sent (it was {size} bytes).",
         hint="Load it again once nothing writes to it.",
     )
 
 
 def _unreadable(file: File, error: OSError) -> SourceError:
-    return SourceError(f"{file.name}: it could not be read ({error.strerror or error}).")
+    what = file.content if isinstance(file.content, Path) else file.name
+    return SourceError(
+        f"{what} could not be read ({error.strerror or error}).",
+        hint="Check the path and its permissions.",
+    )

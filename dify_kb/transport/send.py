@@ -20,6 +20,7 @@ from dify_kb.wire.events import EventReader
 from dify_kb.wire.version import danger
 
 from . import retry
+from .body import Body
 from .events import Attempted, OnAttempt
 from .pace import Pace
 from .session import Session, streams
@@ -64,6 +65,7 @@ class Sender:
         attempt = 0
         moved = False
         version = self.seen.version
+        body = Body.of(call, self.policy.timeout)
         while True:
             attempt += 1
             started = anyio.current_time()
@@ -73,7 +75,7 @@ class Sender:
                     started = anyio.current_time()
                     version = self.seen.version
                     self._warn(call)
-                    reply = await self.session.attempt(call, self.policy.timeout, version)
+                    reply = await self.session.attempt(call, body, self.policy.timeout, version)
                 self._note(reply)
                 self._warn(call)
                 value = decipher(call, reply)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any, AnyStr, cast
+from typing import TYPE_CHECKING, Any, AnyStr
 from urllib.parse import urlencode
 
 import aiohttp
@@ -18,13 +18,12 @@ from dify_kb.models import Event
 from dify_kb.wire import codec
 from dify_kb.wire.decipher import Reply
 from dify_kb.wire.endpoint import Call, Where
-from dify_kb.wire.parts import HasFile, multipart
-
-from .body import Body
 
 if TYPE_CHECKING:
     import ssl as _ssl
     from contextlib import AbstractAsyncContextManager
+
+    from .body import Body
 
 ERROR_BODY = 64 * 1024
 """Bytes of a refusal that are read; what a proxy adds beyond that is of no use."""
@@ -62,7 +61,9 @@ class Session:
     _config: Config
     _headers: Mapping[str, str]
 
-    async def attempt(self, call: Call[Any], allowed: Timeout, version: str | None = None) -> Reply:
+    async def attempt(
+        self, call: Call[Any], body: Body | None, allowed: Timeout, version: str | None = None
+    ) -> Reply:
         """Send one request to a server of this version and read its reply.
 
         Raises:
@@ -72,24 +73,17 @@ class Session:
             SourceError: the file could not be read, or changed.
         """
         endpoint = call.endpoint
-        body: Body | None = None
         data: bytes | AsyncIterator[bytes] | None
         answer = allowed.read if endpoint.method == "GET" else allowed.answer
         with anyio.move_on_after(allowed.connect + answer) as scope:
             try:
-                if endpoint.where is not Where.FORM:
+                if body is None:
                     headers, data = _plain(call)
                 else:
-                    form = multipart(cast("HasFile", call.body))
-                    body = Body(form, scope, allowed)
-                    headers = {"Content-Type": form.content_type, "Content-Length": str(form.size)}
-                    data = await body.open()
-                sent_at = anyio.current_time()
+                    data = await body.open(scope)
+                    headers = body.headers
                 async with self._request(call, version, allowed, headers, data) as response:
-                    if body is not None and body.sent_at is not None:
-                        sent_at = body.sent_at
-                    waited = anyio.current_time() - sent_at
-                    return self._reply(response, await self._read(response), waited)
+                    return self._reply(response, await self._read(response))
             except (aiohttp.ClientError, OSError) as error:
                 if body is not None and body.error is not None:
                     raise body.error from error
@@ -161,16 +155,13 @@ class Session:
             ),
         )
 
-    def _reply(
-        self, response: aiohttp.ClientResponse, body: bytes, waited: float | None = None
-    ) -> Reply:
+    def _reply(self, response: aiohttp.ClientResponse, body: bytes) -> Reply:
         return Reply(
             status=response.status,
             headers={
                 name.lower(): self._without_key(value) for name, value in response.headers.items()
             },
             body=body,
-            waited=waited,
         )
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:

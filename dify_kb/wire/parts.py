@@ -30,10 +30,9 @@ class Multipart:
     file: File
     tail: bytes
 
-    @property
-    def size(self) -> int:
-        """The length of the whole body, in bytes."""
-        return len(self.head) + self.file.size + len(self.tail)
+    def size(self, content: int) -> int:
+        """Tell the length of the whole body around a file of `content` bytes."""
+        return len(self.head) + content + len(self.tail)
 
 
 def multipart(body: HasFile) -> Multipart:

@@ -229,7 +229,7 @@ def file_upload(context: Context, file: File, *, replaces: bool = True) -> Uploa
     return Upload(
         name=name,
         content=file.content,
-        size=file.size,
+        size=len(file.content),
         extension=suffix,
         mime_type=context.notes.mime_type,
         replaces=replaces,

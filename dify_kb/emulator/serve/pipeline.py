@@ -97,7 +97,7 @@ def upload_file(context: Context, body: UploadPipelineFile) -> PipelineFile:
     row = PipelineFileRow(
         id=str(uuid.uuid4()),
         name=file.name,
-        size=file.size,
+        size=len(file.content),
         extension=extension(file.name),
         mime_type=context.notes.mime_type,
         created_at=now,
