@@ -98,16 +98,26 @@ def _text(value: object, _: object) -> str:
 
 
 def _enum(value: object, shape: type[OpenEnum]) -> OpenEnum:
-    return shape(_text(value, shape))
+    word = _text(value, shape)
+    return _known(shape).get(word) or shape(word)
+
+
+@functools.cache
+def _known(shape: type[OpenEnum]) -> Mapping[str, OpenEnum]:
+    return {str(word): word for word in shape}
 
 
 def _integer(value: object, _: object) -> int:
+    if type(value) is int:
+        return value
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise TypeError(f"expected a number, got {type(value).__name__}")
     return int(value)
 
 
 def _number(value: object, _: object) -> float:
+    if type(value) is float:
+        return value
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise TypeError(f"expected a number, got {type(value).__name__}")
     return float(value)
