@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
-import sys
 from typing import cast
 
 ID = "11111111-1111-4111-8111-111111111111"
@@ -54,7 +53,7 @@ NULLS = (
     "data_source_type updated_by embedding_model embedding_model_provider embedding_available"
     " retrieval_model_dict external_knowledge_info external_retrieval_model doc_metadata"
 )
-DATASET = {
+DATASET: dict[str, object] = {
     **dict.fromkeys(NULLS.split()),
     "id": ID,
     "name": "null",
@@ -135,10 +134,10 @@ def main() -> None:
     if importlib.util.find_spec("uvloop") is None:
         asyncio.run(serve())
         return
-    import uvloop  # noqa: PLC0415 -- it may be missing
+    import uvloop
 
     uvloop.run(serve())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

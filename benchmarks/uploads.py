@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -30,13 +31,13 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 import anyio
-from attrs import field, frozen
+from attrs import frozen
 
 from dify_kb import AsyncClient
 from dify_kb.models import ProcessRule
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 SIZE, WARM_UP, AT_ONCE = 4096, 200, (8, 32)
 FLOOR = "aiohttp, FormData"
@@ -63,16 +64,12 @@ class Round:
     url: str
     folder: Path
     at_once: int
-    files: Sequence[Path] = field(init=False)
-    contents: Mapping[Path, bytes] = field(init=False)
+    contents: Mapping[Path, bytes]
 
-    @files.default
-    def _listed(self) -> Sequence[Path]:
-        return sorted(self.folder.iterdir())
-
-    @contents.default
-    def _read(self) -> Mapping[Path, bytes]:
-        return {file: file.read_bytes() for file in self.files}
+    @property
+    def files(self) -> Sequence[Path]:
+        """All files, in order."""
+        return list(self.contents)
 
     @property
     def address(self) -> str:
@@ -81,14 +78,15 @@ class Round:
 
     async def timed(self, send: Callable[[Path], Awaitable[object]]) -> Spent:
         """Send all files, after a few for the connections' sake."""
-        await self._each(self.files[:WARM_UP], send)
+        files = self.files
+        await self._each(files[:WARM_UP], send)
         cpu, wall = time.process_time(), time.perf_counter()
-        await self._each(self.files, send)
+        await self._each(files, send)
         return self.spent(cpu, wall)
 
     def spent(self, cpu: float, wall: float) -> Spent:
         """Tell what went by since then, per file."""
-        count = len(self.files)
+        count = len(self.contents)
         return Spent((time.process_time() - cpu) / count, (time.perf_counter() - wall) / count)
 
     async def _each(self, files: Sequence[Path], send: Callable[[Path], Awaitable[object]]) -> None:
@@ -184,7 +182,7 @@ async def loaded(this: Round) -> Spent:
             concurrency=this.at_once,
         )
         spent = this.spent(cpu, wall)
-    assert report.added == len(this.files), report  # noqa: S101 -- else it measured something else
+    assert report.added == len(this.contents), report  # noqa: S101 -- else it measured something else
     return spent
 
 
@@ -204,12 +202,13 @@ def main() -> int:
     print(f"{platform.platform()}, {os.cpu_count()} CPUs, {versions(uvloop=options.uvloop)}")
     print(f"{options.rounds} rounds of {options.files} files of {SIZE} bytes by each, in turn")
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        for number in range(options.files):
-            (folder / f"{number:05}.txt").write_bytes(b"A line of text.\n" * (SIZE // 16))
+        folder, content = Path(temporary), b"A line of text.\n" * (SIZE // 16)
+        contents = {folder / f"{number:05}.txt": content for number in range(options.files)}
+        for file in contents:
+            file.write_bytes(content)
         for at_once in AT_ONCE:
             with server() as url:
-                this = Round(url=url, folder=folder, at_once=at_once)
+                this = Round(url=url, folder=folder, at_once=at_once, contents=contents)
                 found = measured(this, options)
             within = shown(found, at_once) and within
     served = resource.getrusage(resource.RUSAGE_CHILDREN)
