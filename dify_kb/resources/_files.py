@@ -26,9 +26,10 @@ async def opened(file: Path | str | bytes | BinaryIO, name: str | None) -> File:
     match file:
         case bytes():
             return _named(File(name=name or "", content=file, size=len(file)))
-        case str() | Path():
-            path = Path(file)
-            return _named(File(name=name or path.name, content=path))
+        case Path():
+            return _named(File(name=name or file.name, content=file))
+        case str():
+            return await opened(Path(file), name)
         case _:
             return _named(await anyio.to_thread.run_sync(_of_stream, file, name))
 

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 import aiohttp
 import anyio
-from attrs import evolve, frozen
+from attrs import Factory, evolve, field, frozen
 from yarl import URL
 
 from dify_kb.config import KEEP_ALIVE, Config, Timeout
@@ -60,6 +60,9 @@ class Session:
     _http: aiohttp.ClientSession
     _config: Config
     _headers: Mapping[str, str]
+    _sent: Mapping[str, str] = field(
+        init=False, repr=False, default=Factory(lambda self: self._with_key(), takes_self=True)
+    )
 
     async def attempt(
         self, call: Call[Any], body: Body | None, allowed: Timeout, version: str | None = None
@@ -141,12 +144,7 @@ class Session:
             method,
             self._url(call, path),
             data=data,
-            headers={
-                "User-Agent": _AGENT,
-                **self._headers,
-                "Authorization": f"Bearer {self._config.api_key}",
-                **headers,
-            },
+            headers={**self._sent, **headers},
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(
                 total=None,
@@ -154,6 +152,10 @@ class Session:
                 sock_read=allowed.answer if streamed else None,
             ),
         )
+
+    def _with_key(self) -> Mapping[str, str]:
+        key = {"Authorization": f"Bearer {self._config.api_key}"}
+        return {"User-Agent": _AGENT, **self._headers, **key}
 
     def _reply(self, response: aiohttp.ClientResponse, body: bytes) -> Reply:
         return Reply(

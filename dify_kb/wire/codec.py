@@ -213,10 +213,10 @@ def _reader(shape: Any) -> Callable[[object, object], object]:
 
     def read_with_extra(value: object, _: object) -> object:
         fields = _mapping(value, None)
-        if not fields.keys() <= known:
-            unknown = fields.keys() - known
-            fields = {**fields, "extra": {name: fields[name] for name in unknown}}
-        return read(fields, shape)
+        if fields.keys() <= known:
+            return read(fields, shape)
+        unknown = fields.keys() - known
+        return read({**fields, "extra": {name: fields[name] for name in unknown}}, shape)
 
     return read_with_extra
 
