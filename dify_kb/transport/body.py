@@ -1,4 +1,4 @@
-"""The body of a call, opened for each attempt."""
+"""A request body, opened for one attempt."""
 
 from __future__ import annotations
 
@@ -37,27 +37,34 @@ WHOLE = 0.99
 
 
 class Body:
-    """The bytes of one call, read anew for each attempt and counted as they go.
+    """The bytes of one attempt, counted as they go.
 
     Each block that the socket took moves the deadline of the attempt on: a body may take as long
     as it likes while it moves. An error met while reading is kept in `error`, since aiohttp
-    reports it as a broken connection. A path must have the same length at each attempt.
+    reports it as a broken connection.
+
+    Args:
+        size: bytes that the file must have; None takes what a path has when it is opened.
     """
 
-    def __init__(self, form: Multipart, timeout: Timeout) -> None:
+    def __init__(self, form: Multipart, size: int | None, timeout: Timeout) -> None:
         self.error: KnowledgeError | None = None
         self._form = form
         self._timeout = timeout
-        self._size = form.file.size
+        self._size = size
         self._sent = 0
         self._source: _Source | None = None
 
     @classmethod
-    def of(cls, call: Call[Any], timeout: Timeout) -> Body | None:
-        """Give the body of a call that travels as a form, else None."""
+    def of(cls, call: Call[Any], timeout: Timeout, last: Body | None) -> Body | None:
+        """Give the body of a call that travels as a form, else None.
+
+        The file must still have the size that it had at the `last` attempt.
+        """
         if call.endpoint.where is not Where.FORM:
             return None
-        return cls(multipart(cast("HasFile", call.body)), timeout)
+        form = multipart(cast("HasFile", call.body))
+        return cls(form, form.file.size if last is None else last._size, timeout)  # noqa: SLF001 -- our own class
 
     @property
     def headers(self) -> dict[str, str]:
@@ -75,7 +82,6 @@ class Body:
         Raises:
             SourceError: the file could not be read, or changed.
         """
-        self.error, self._sent = None, 0
         self._source = _Source(self._form.file)
         content = await self._small(self._source)
         if content is None:

@@ -65,9 +65,10 @@ class Sender:
         attempt = 0
         moved = False
         version = self.seen.version
-        body = Body.of(call, self.policy.timeout)
+        body = None
         while True:
             attempt += 1
+            body = Body.of(call, self.policy.timeout, body)
             started = anyio.current_time()
             reply = None
             try:
