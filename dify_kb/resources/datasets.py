@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
+from dify_kb.errors import ConfigError, KnowledgeError, PartialError
 from dify_kb.models import (
     MAX_QUERY,
     UNSET,
@@ -56,10 +57,12 @@ class Datasets:
         provider: str | Unset = UNSET,
         external_knowledge_api_id: str | Unset = UNSET,
         external_knowledge_id: str | Unset = UNSET,
+        partial_member_list: Sequence[str] | Unset = UNSET,
     ) -> Dataset:
         """Create an empty knowledge base.
 
-        One request, never repeated when it may have been carried out. Without
+        One request, never repeated when it may have been carried out; with `partial_member_list`
+        a second one, before which nobody but its creator sees the base. Without
         `indexing_technique` the first document sets it.
 
         Args:
@@ -68,13 +71,19 @@ class Datasets:
             embedding: of a `high_quality` base; without it the workspace's default model.
             provider: `external` for one that Dify asks elsewhere; then with both ids, of which
                 the API's is told by the console only.
+            partial_member_list: ids of accounts that may use it, for the permission
+                `partial_members`, which goes with it.
 
         Raises:
-            ConfigError: a length that the server does not take.
+            ConfigError: a length that the server does not take, or members with another
+                permission.
             ConflictError: the name is taken.
             BadRequestError: `high_quality` without an embedding model, or an unknown provider.
             OutcomeUnknownError: no answer came; `find` tells whether it exists.
+            PartialError: it was made, and is the one entry of `done`, but its members were not
+                set.
         """
+        permission = _for_members(permission, partial_member_list)
         request = CreateDataset(
             name=length(name, "name", 1, MAX_NAME),
             description=_described(description),
@@ -87,7 +96,18 @@ class Datasets:
             external_knowledge_api_id=external_knowledge_api_id,
             external_knowledge_id=external_knowledge_id,
         )
-        return await self._send(catalog.CREATE_DATASET(request))
+        made = await self._send(catalog.CREATE_DATASET(request))
+        if not partial_member_list:
+            return made
+        try:
+            return await self.update(
+                made,
+                partial_member_list=partial_member_list,
+                external_knowledge_id=external_knowledge_id,
+                external_knowledge_api_id=external_knowledge_api_id,
+            )
+        except KnowledgeError as error:
+            raise _without_members(made, error) from error
 
     async def get(self, dataset_id: Dataset | str) -> Dataset:
         """Fetch one knowledge base. One request.
@@ -189,14 +209,14 @@ class Datasets:
                 every update.
 
         Raises:
-            ConfigError: a length or a search that the server does not take.
+            ConfigError: a length or a search that the server does not take, or members with
+                another permission, which would drop them.
             BadRequestError: the name is taken (since 1.11; older servers allow two of a name).
             NotFoundError: none of this id.
         """
         if embedding and not indexing_technique:
             indexing_technique = IndexingTechnique.HIGH_QUALITY
-        if partial_member_list and not permission:
-            permission = Permission.PARTIAL_MEMBERS
+        permission = _for_members(permission, partial_member_list)
         request = UpdateDataset(
             name=length(name, "name", 1, MAX_NAME) if name is not UNSET else UNSET,
             description=_described(description) if description else description,
@@ -259,6 +279,29 @@ class Datasets:
         return await self.list(
             page=number, limit=PAGE, keyword=query.keyword, include_all=query.include_all
         )
+
+
+def _without_members(made: Dataset, error: KnowledgeError) -> PartialError:
+    return PartialError(
+        f"The dataset {made.name!r} was made, but its members were not set: {error.summary}",
+        done=[made],
+        hint=f"Set them by datasets.update({made.id!r}, partial_member_list=…).",
+    )
+
+
+def _for_members(
+    permission: Permission | str | Unset, members: Sequence[str] | Unset
+) -> Permission | str | Unset:
+    """Take the permission that members go with."""
+    if not members:
+        return permission
+    some(members, "partial_member_list")
+    if permission and permission != Permission.PARTIAL_MEMBERS:
+        raise ConfigError(
+            f"permission is {str(permission)!r}, with which the server drops the members.",
+            hint="Leave it out, or say partial_members.",
+        )
+    return Permission.PARTIAL_MEMBERS
 
 
 def _tags(given: Sequence[str] | Unset) -> Sequence[str] | Unset:

@@ -24,7 +24,7 @@ from ._checked import length, some
 from ._named import checked_id, dataset_id_of, slots
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 MAX_NAME = 255
 """Characters of a field's name."""
@@ -131,6 +131,34 @@ class Metadata:
                 AssignMetadata(operation_data=operation), dataset_id=dataset_id_of(dataset_id)
             )
         )
+
+    async def assign_by_name(
+        self, dataset_id: Dataset | str, values: Mapping[str, Mapping[str, object]]
+    ) -> None:
+        """Set values of many documents by the names of their fields, and keep what they have.
+
+        A field that the base does not have is made, with the type of its first value: text,
+        number or `datetime`. Costs one list of the fields, one request for each new field and one
+        per 50 documents; before 1.11, and where the dataset is only an id, one more for each
+        document, as servers before 1.11 would drop the values that are not named. A document
+        gets all of its values or none. Safe to repeat.
+
+        Args:
+            values: names and values by the ids of the documents.
+
+        Raises:
+            ConfigError: no documents.
+            PartialError: some were refused, or the server failed after some were set: `done` and
+                `failed` name them.
+            KnowledgeError: the server failed before any was set.
+        """
+        from .documents import Documents
+        from .labels import Labels, assign_all
+
+        some(values, "values")
+        for document_id in values:
+            checked_id(document_id, "document_id")
+        await assign_all(Labels(self, Documents(self._send), dataset_id), values)
 
     async def _set_built_in(self, dataset_id: Dataset | str, action: str) -> None:
         where = {"dataset_id": dataset_id_of(dataset_id), "action": action}

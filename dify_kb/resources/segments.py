@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
+from dify_kb.errors import ConfigError
 from dify_kb.models import (
     UNSET,
     CreateSegments,
@@ -21,6 +22,7 @@ from dify_kb.models import (
 from dify_kb.wire import catalog
 from dify_kb.wire.endpoint import Send
 
+from ._appending import AT_ONCE, append, checked
 from ._checked import some
 from ._named import slots
 from ._pager import PAGE, Pager
@@ -63,6 +65,38 @@ class Segments:
             )
         )
         return answer.data
+
+    async def create_many(
+        self,
+        dataset_id: Dataset | str,
+        document_id: str,
+        segments: Sequence[NewSegment | str],
+        *,
+        batch_size: int = AT_ONCE,
+    ) -> Sequence[Segment]:
+        """Append any number of chunks to a document, in this order, without timing out.
+
+        Costs a request for the number of chunks that are there, and one per 50 chunks or 400,000
+        characters, one after the other. A batch that is too large for a proxy is halved. Where an
+        answer is lost, the document's end tells whether the batch was made (a request per 100
+        chunks from there on); if so it goes on. Nobody else should add chunks meanwhile. As with
+        `create`, a chunk whose embedding failed comes back with the status `error`.
+
+        Args:
+            batch_size: chunks of one request; 50 take a real server up to 18 s.
+
+        Raises:
+            ConfigError: no segments, one without text, or `batch_size` below 1; nothing was sent.
+            PartialError: it failed after some batches; `done` are the chunks that were made, so
+                `segments[len(error.done):]` is what is left.
+            OutcomeUnknownError: no answer came to the first batch, and it was not there yet.
+            NotFoundError: no such document, or it is not completed, or disabled.
+        """
+        some(segments, "segments")
+        if batch_size < 1:
+            raise ConfigError(f"batch_size is {batch_size}.", hint="It must be at least 1.")
+        new = checked(dataset_id, segments)
+        return await append(self, dataset_id, document_id, new, batch_size)
 
     async def get(self, dataset_id: Dataset | str, document_id: str, segment_id: str) -> Segment:
         """Fetch one chunk. One request. Up to 1.12 the document is not compared.

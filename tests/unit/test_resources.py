@@ -55,6 +55,7 @@ ARGUMENTS: Mapping[str, object] = {
     "tag_ids": [D1],
     "text": "a",
     "type": "string",
+    "values": {D1: {"year": 2024}},
 }
 IDS = frozenset(
     {"dataset_id", "document_id", "segment_id", "child_chunk_id", "metadata_id", "tag_id"}

@@ -1,0 +1,84 @@
+"""Metadata values that the server keeps as they are."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from dify_kb.errors import ConfigError
+
+from .metadata import MAX_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Value = str | int | float | datetime
+"""What a field of a document can be set to; a `datetime` is stored as seconds since the epoch."""
+
+BUILT_IN = frozenset({"document_name", "uploader", "upload_date", "last_update_date", "source"})
+"""Fields that the server fills in by itself (recording 730)."""
+
+
+def checked(metadata: Mapping[str, object]) -> dict[str, Value]:
+    """Let names and values through that the server keeps as they are.
+
+    Raises:
+        ConfigError: a name that is no text of 1 to 255 characters, or a built-in field's; a value
+            that is neither text, number nor `datetime` with a time zone. True is refused because
+            the server makes 1 of it (recording 692), None because it has no type and the server
+            would keep the field on the document all the same (recording 688).
+    """
+    return {_name(name): _value(name, value) for name, value in metadata.items()}
+
+
+def _name(name: object) -> str:
+    if not isinstance(name, str):
+        raise ConfigError(f"The name of a metadata field is {name!r}.", hint="Pass a text.")
+    if not 1 <= len(name) <= MAX_NAME:
+        raise ConfigError(
+            f"The name of a metadata field has {len(name)} characters: {name[:20]!r}.",
+            hint=f"The server takes 1 to {MAX_NAME}.",
+        )
+    if name in BUILT_IN:
+        raise ConfigError(
+            f"{name!r} is a built-in metadata field.",
+            hint="The server fills it in by itself; choose another name.",
+        )
+    return _text(name, "The name of a metadata field")
+
+
+def _value(name: object, value: object) -> Value:
+    what = f"The metadata value of {name!r}"
+    match value:
+        case None | bool():
+            pass
+        case str():
+            return _text(value, what)
+        case datetime() if value.tzinfo is None:
+            raise ConfigError(
+                f"{what} is {value!r}, a time of no time zone.",
+                hint="Pass an aware datetime, such as datetime.now(UTC).",
+            )
+        case int() | datetime():
+            return value
+        case float() if math.isfinite(value):
+            return value
+        case _:
+            pass
+    raise ConfigError(
+        f"{what} is {value!r}.",
+        hint="Pass a text, a finite number or a datetime; leave out what a document does not have.",
+    )
+
+
+def _text(text: str, what: str) -> str:
+    """Let a text through that PostgreSQL can hold: where it cannot, servers up to 1.12 say
+    nothing.
+    """
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise ConfigError(
+            f"{what} holds a NUL or half of a surrogate pair: {text[:40]!r}.",
+            hint="Leave those characters out, or read the text with its right encoding.",
+        )
+    return text
