@@ -1,38 +1,44 @@
 from __future__ import annotations
 
-import csv
 import re
-from io import StringIO
 from typing import TYPE_CHECKING
 
+from .bounds import bounded
 from .decode import decode
+from .extract_csv import csv_rows
+from .extract_pdf import pdf_pages
+from .extract_word import word_text
+from .extract_xls import xls_rows
+from .extract_xlsx import xlsx_rows
 from .page import declared_encoding, page_text
+from .unread import ExtractError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-
-class ExtractError(Exception):
-    """The bytes of a document cannot be read; the text becomes the document's error."""
+    from collections.abc import Callable, Iterable
 
 
 def extract(content: bytes, extension: str) -> list[str]:
     """Return the texts of a document; chunks never reach from one into the next.
 
-    One text for most formats, one per section for Markdown, one per row for CSV. The extension
-    alone decides (with or without its dot, in any case), as on the server.
+    One text for most formats, one per section for Markdown, per page for pdf, and per row for
+    csv, xlsx and xls. The extension alone decides (with or without its dot, in any case), as on
+    the server.
 
     Raises:
-        ExtractError: undecodable content, or a format this server does not read.
+        ExtractError: content that is undecodable, damaged or locked, or that unpacks to more
+            than a server should hold; a format that this server does not read, or whose parser
+            is not installed.
     """
     kind = extension.lower().removeprefix(".")
+    if (unpack := _PARSERS.get(kind)) is not None:
+        return unpack(content)
     read = _READERS.get(kind)
     if read is None:
-        raise ExtractError(f"This embedded server does not read .{kind} files yet.")
+        raise ExtractError(f"This embedded server does not read .{kind} files.")
     text = decode(content, declared=declared_encoding(content) if read is _html else None)
     if text is None:
         raise ExtractError(f"Could not detect encoding for upload.{kind}")
-    return read(text)
+    return bounded(read(text))
 
 
 def _plain(text: str) -> list[str]:
@@ -63,34 +69,20 @@ def _without_tags(line: str) -> str:
     return re.sub("<[^>]*>", "", line[:end]) + line[end:]
 
 
-def _csv(text: str) -> list[str]:
-    """One text per row, `column: value` joined by `;`. Rows longer than the header are skipped."""
-    rows = csv.reader(StringIO(text, newline=""))
-    try:
-        filled = [row for row in rows if row]
-    except csv.Error as error:
-        raise ExtractError(f"Error tokenizing data: {error}") from error
-    if not filled:
-        raise ExtractError("No columns to parse from file")
-    header = _columns(filled[0])
-    return [
-        ";".join(f"{column}: {value.strip()}" for column, value in zip(header, padded, strict=True))
-        for row in filled[1:]
-        if len(padded := [*row, *[""] * (len(header) - len(row))]) == len(header)
-    ]
-
-
-def _columns(header: list[str]) -> list[str]:
-    return [name.strip() or f"Unnamed: {at}" for at, name in enumerate(header)]
-
-
 def _unix_lines(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-_READERS: dict[str, Callable[[str], list[str]]] = {
+_READERS: dict[str, Callable[[str], Iterable[str]]] = {
     **dict.fromkeys(("txt", "vtt", "properties"), _plain),
     **dict.fromkeys(("md", "markdown", "mdx"), _markdown),
     **dict.fromkeys(("html", "htm"), _html),
-    "csv": _csv,
+    "csv": csv_rows,
+}
+
+_PARSERS: dict[str, Callable[[bytes], list[str]]] = {
+    "docx": word_text,
+    "pdf": pdf_pages,
+    "xls": xls_rows,
+    "xlsx": xlsx_rows,
 }
