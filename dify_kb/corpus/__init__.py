@@ -7,21 +7,34 @@ where a docstring does not say otherwise.
 from __future__ import annotations
 
 from .chunk import ChunkError, chunk
-from .extract import ExtractError, extract
+from .extract import extract
+from .family import Parent, children, parents
 from .filters import FilterError, meets
 from .index import Hit, Index, Row
+from .rerank import Candidate, distinct, rerank, weigh
+from .unread import ExtractError
+from .vectors import cosine, embed
 from .words import keywords, words
 
 __all__ = [
+    "Candidate",
     "ChunkError",
     "ExtractError",
     "FilterError",
     "Hit",
     "Index",
+    "Parent",
     "Row",
+    "children",
     "chunk",
+    "cosine",
+    "distinct",
+    "embed",
     "extract",
     "keywords",
     "meets",
+    "parents",
+    "rerank",
+    "weigh",
     "words",
 ]

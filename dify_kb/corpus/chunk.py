@@ -29,7 +29,8 @@ def chunk(texts: Sequence[str], rule: ProcessRule) -> list[str]:
 
     Lengths are characters. Custom mode cuts at the separator first and leaves short pieces alone;
     automatic mode joins lines to 500 characters. What is left too long is cut at empty lines,
-    sentence ends, spaces, and then anywhere. Checked against segments of Dify 1.12.1.
+    sentence ends, spaces, and then anywhere. Checked against segments of Dify 1.12.1. For a plain
+    document, hierarchical mode is custom mode (server source); `parents` cuts for the other form.
 
     Raises:
         ChunkError: what the server finds out only while indexing, in its words.
@@ -37,25 +38,37 @@ def chunk(texts: Sequence[str], rule: ProcessRule) -> list[str]:
     match rule.mode:
         case ProcessMode.AUTOMATIC:
             pieces = _automatic(clean(text, ["remove_extra_spaces"]) for text in texts)
-        case ProcessMode.CUSTOM:
-            pieces = _custom(texts, _rules(rule))
         case _:
-            raise ChunkError(f"This server does not do {rule.mode} (parent-child) chunking yet.")
+            pieces = _custom(texts, rules_of(rule))
     stripped = (piece.lstrip(_LEADING).strip() for piece in pieces)
     return [piece for piece in stripped if piece]
 
 
-def _rules(rule: ProcessRule) -> Rules:
+def rules_of(rule: ProcessRule) -> Rules:
+    """Take the rules of a mode that has some, with lengths that can be cut to.
+
+    Raises:
+        ChunkError: there are none, or their lengths are not possible.
+    """
     if not isinstance(rule.rules, Rules):
         raise ChunkError("No rules found in process rule.")
-    size, overlap = rule.rules.segmentation.max_tokens, rule.rules.segmentation.chunk_overlap
+    check(rule.rules.segmentation)
+    return rule.rules
+
+
+def check(to: Segmentation) -> None:
+    """Refuse lengths as the server does while it indexes.
+
+    Raises:
+        ChunkError: a chunk that is too long or too short, or overlaps by more than it is long.
+    """
+    size, overlap = to.max_tokens, to.chunk_overlap
     if not MIN_CHUNK <= size <= MAX_CHUNK:
         raise ChunkError(f"Custom segment length should be between {MIN_CHUNK} and {MAX_CHUNK}.")
     if overlap > size:
         raise ChunkError(
             f"Got a larger chunk overlap ({overlap}) than chunk size ({size}), should be smaller."
         )
-    return rule.rules
 
 
 def _automatic(texts: Iterable[str]) -> Iterator[str]:
@@ -64,15 +77,23 @@ def _automatic(texts: Iterable[str]) -> Iterator[str]:
 
 
 def _custom(texts: Iterable[str], rules: Rules) -> Iterator[str]:
-    steps = [step.id for step in rules.pre_processing_rules if step.enabled]
-    separator = rules.segmentation.separator.replace("\\n", "\n")
     for text in texts:
-        cleaned = clean(text, steps)
-        for part in cleaned.split(separator) if separator else [cleaned]:
-            if len(part) <= rules.segmentation.max_tokens:
-                yield part
-            else:
-                yield from _split(part, rules.segmentation, cut=_cut_losing_spaces)
+        yield from pieces_of(cleaned(text, rules), rules.segmentation)
+
+
+def cleaned(text: str, rules: Rules) -> str:
+    """Clean a text by the enabled steps of the rules."""
+    return clean(text, [step.id for step in rules.pre_processing_rules if step.enabled])
+
+
+def pieces_of(text: str, to: Segmentation) -> Iterator[str]:
+    """Cut at the separator, and what is then too long at the next best place."""
+    separator = to.separator.replace("\\n", "\n")
+    for part in text.split(separator) if separator else [text]:
+        if len(part) <= to.max_tokens:
+            yield part
+        else:
+            yield from _split(part, to, cut=_cut_losing_spaces)
 
 
 def _cut(text: str, separator: str) -> list[str]:

@@ -13,6 +13,7 @@ from dify_kb.corpus import ChunkError, ExtractError
 
 from .going import Going, Started
 from .runs import GoneError, Run
+from .stand_ins import ModelError
 from .words import Ending, RunFault
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .clock import Clock
     from .faults import Faults
     from .history import History
+    from .profiles import Profile
     from .settings import Settings
     from .store import Store
 
@@ -47,8 +49,7 @@ class Indexer:
         clock: Clock,
         faults: Faults,
         history: History,
-        *,
-        counts_text: bool = False,
+        profile: Profile,
     ) -> None:
         self._store = store
         self._settings = settings
@@ -56,7 +57,7 @@ class Indexer:
         self._faults = faults
         self._going = Going(history, clock)
         self._alive = anyio.Event()
-        self._counts_text = counts_text
+        self._profile = profile
         self._limiter: anyio.CapacityLimiter | None = None
         self._in, self._out = anyio.create_memory_object_stream[tuple[str, float, bool]](math.inf)
 
@@ -112,7 +113,7 @@ class Indexer:
             return await self._index(started, pace, fault)
         except GoneError:
             return "gone"
-        except (ExtractError, ChunkError, PlannedError) as error:
+        except (ExtractError, ChunkError, ModelError, PlannedError) as error:
             why = str(error)
         except Exception as error:  # noqa: BLE001 -- any failure is the document's error
             _log.exception("indexing %s failed", document_id)
@@ -121,7 +122,7 @@ class Indexer:
 
     async def _index(self, started: Started, pace: _Pace, fault: RunFault | None) -> str:
         settings, document_id = self._settings, started.row.id
-        run = Run(self._store, self._clock, document_id, self._clock.now(), self._counts_text)
+        run = Run(self._store, self._clock, document_id, self._clock.now(), self._profile)
         texts = await self._thread(run.parse)
         await pace.stage(settings.parsing)
         run.enter_splitting(texts)

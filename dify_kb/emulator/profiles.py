@@ -143,6 +143,9 @@ class Profile:
     typed_methods: bool
     """Whether a search method that does not exist is refused, not a search that finds nothing."""
 
+    models: bool
+    """Whether the workspace has the stand-in models, unless it is told otherwise."""
+
     quirks: Quirks
     """What else differs, for chunks, metadata, tags and searches."""
 
@@ -187,6 +190,7 @@ _METADATA_WRITES: Final = frozenset({"metadata.set_built_in", "metadata.assign"}
 _1_16 = Profile(
     version="1.16",
     quirks=QUIRKS_1_16,
+    models=True,
     typed_methods=True,
     compact=True,
     challenge=True,
@@ -228,6 +232,7 @@ _1_12_1 = attrs.evolve(
     _1_16,
     version="1.12.1",
     quirks=QUIRKS_1_12_1,
+    models=False,
     delete_status=200,
     delete_body=b"204\n",
     lacks=frozenset({"server.info"}),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import attrs
 from attrs import frozen
 
@@ -61,6 +63,26 @@ class Quirks:
     passes_over_in: bool
     """Whether a condition with `in` or `not in` is taken and then lets everything through (801)."""
 
+    keywords_everywhere: bool
+    """Whether high-quality bases have keywords, too, and keyword search (recordings 934, 952)."""
+
+    default_top_k: int
+    """How many hits a search without settings has (recording 930)."""
+
+    twice: frozenset[str]
+    """Orders of a hybrid search, `plain` or `weighted`, in which what both of its halves find is
+    there twice (recordings 937, 1022)."""
+
+    wrong_weights: Literal["ignored", "nothing", "crash"]
+    """What becomes of a search whose weights lack a part (server source)."""
+
+    drops_failed_hybrid: bool
+    """Whether a hybrid search finds nothing, instead of failing, when its reranking model fails
+    (server source)."""
+
+    merges_search: bool
+    """Whether settings that a search leaves out are the dataset's (server source)."""
+
     crashes_unchecked: bool
     """Whether an id in a body that is no UUID, or a value of an odd type, is a crash (078, 229,
     389, 833, 841). The published API of 1.16 has no such answer there.
@@ -92,6 +114,12 @@ QUIRKS_1_16 = Quirks(
     texts_apart=False,
     in_operator=True,
     passes_over_in=False,
+    keywords_everywhere=False,
+    default_top_k=4,
+    twice=frozenset(),
+    wrong_weights="ignored",
+    drops_failed_hybrid=False,
+    merges_search=True,
     crashes_unchecked=False,
     numeric_tag_count=False,
     refuses_own_tags=False,
@@ -107,6 +135,9 @@ QUIRKS_1_12_1 = attrs.evolve(
     crashes_unchecked=True,
     refuses_unknown_document=False,
     typed_search=False,
+    wrong_weights="nothing",
+    drops_failed_hybrid=True,
+    merges_search=False,
     refuses_own_tags=True,
     several_unbound=False,
 )
@@ -120,6 +151,9 @@ QUIRKS_1_8_1 = attrs.evolve(
     partial_metadata=False,
     texts_apart=True,
     passes_over_in=True,
+    twice=frozenset({"plain", "weighted"}),
+    wrong_weights="crash",
+    drops_failed_hybrid=False,
     refuses_own_tags=False,
 )
 
@@ -128,5 +162,8 @@ QUIRKS_1_4_3 = attrs.evolve(
     loses_child_chunks=False,
     checks_field_length=False,
     in_operator=False,
+    keywords_everywhere=True,
+    default_top_k=2,
+    twice=frozenset({"plain"}),
     numeric_tag_count=True,
 )

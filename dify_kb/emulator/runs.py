@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
 
-from dify_kb.corpus import ChunkError, chunk, extract, keywords
-from dify_kb.models import ProcessRule
+from dify_kb.corpus import ChunkError, Parent, chunk, extract, keywords, parents
+from dify_kb.models import DocForm, ProcessRule
 from dify_kb.wire import codec
 
+from . import stand_ins
 from .clock import Clock
-from .store import SegmentRow, Store
+from .profiles import Profile
+from .store import ChildChunkRow, DatasetRow, DocumentRow, SegmentRow, Store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
 
 _SLICE: Final = 200
 """Segments written in one transaction, so that requests need not wait long for their turn."""
@@ -36,8 +37,7 @@ class Run:
     clock: Clock
     document_id: str
     started: float
-    counts_text: bool
-    """Whether words are counted before the text is cut."""
+    profile: Profile
 
     def parse(self) -> list[str]:
         """Read the text out of the file."""
@@ -53,65 +53,86 @@ class Run:
 
     def enter_splitting(self, texts: Sequence[str]) -> None:
         """Note that the text is read."""
-        words = {"word_count": sum(map(len, texts))} if self.counts_text else {}
+        words = {"word_count": sum(map(len, texts))} if self.profile.counts_text else {}
         now = self.clock.now()
         self._update(indexing_status="splitting", parsing_completed_at=now, **words)
 
-    def split(self, texts: Sequence[str]) -> list[str]:
+    def split(self, texts: Sequence[str]) -> list[Parent]:
         """Cut the text into chunks."""
         row = self.store.documents.find(self.document_id)
         if row is None:
             raise GoneError
-        if row.doc_form == "qa_model":
+        if row.doc_form == DocForm.QA:
             # Without a model that asks, there are no questions (measured).
             return []
-        rule = self.store.datasets.rule(row.process_rule_id)
-        if rule is None:
-            raise ChunkError("no process rule found")
-        if rule.mode == "automatic":
-            return chunk(texts, ProcessRule.automatic())
-        stored = {"mode": rule.mode, "rules": json.loads(rule.rules)}
-        return chunk(texts, codec.decode(ProcessRule, _without_nulls(stored)))
+        rule = rule_of(self.store, row)
+        if row.doc_form == DocForm.HIERARCHICAL:
+            return parents(texts, rule)
+        return [Parent(content) for content in chunk(texts, rule)]
 
-    def save(self, chunks: Sequence[str]) -> list[SegmentRow]:
+    def save(self, chunks: Sequence[Parent]) -> list[SegmentRow]:
         """Store the chunks; they count from now on."""
-        row = self.store.documents.find(self.document_id)
-        if row is None:
-            raise GoneError
+        row, dataset = self._found()
         now = self.clock.now()
         with self.store.transaction():
             first = self.store.segments.next_position(self.document_id)
         segments = [
-            _segment(row.dataset_id, row.id, position, content, now)
-            for position, content in enumerate(chunks, first)
+            _segment(row, position, one.content, now, dataset)
+            for position, one in enumerate(chunks, first)
         ]
-        words = {} if self.counts_text else {"word_count": sum(map(len, chunks))}
+        children = {
+            segment.id: children_of(segment.id, one.children, now)
+            for segment, one in zip(segments, chunks, strict=True)
+        }
+        lengths = sum(len(one.content) for one in chunks)
+        words = {} if self.profile.counts_text else {"word_count": lengths}
         self._update(indexing_status="indexing", splitting_completed_at=now, **words)
         for some in _slices(segments):
             with self.store.transaction():
                 self._update()
                 self.store.segments.add(some)
+                self.store.child_chunks.add([child for one in some for child in children[one.id]])
         return segments
 
     def index(self, segments: Sequence[SegmentRow]) -> None:
-        """Make the chunks be found."""
-        for some in _slices(segments):
-            words = [(row.id, json.dumps(keywords(row.content))) for row in some]
+        """Make the chunks be found.
+
+        Parents of an economy base stay as they are, although the document completes (§1.4).
+        """
+        row, dataset = self._found()
+        if dataset.high_quality:
+            stand_ins.require_embedding(dataset.embedding_provider, dataset.embedding_model)
+        findable = dataset.high_quality or row.doc_form != DocForm.HIERARCHICAL
+        for some in _slices(segments) if findable else ():
+            words = [(one.id, self._keywords(one, dataset, row.doc_form)) for one in some]
             with self.store.transaction():
                 self._update()
-                left = self._left(some)
-                self.store.index.add(
-                    [(row.id, row.dataset_id, row.document_id, row.content) for row in left]
-                )
+                self.store.find_by(self._left(some))
                 self.store.segments.complete(words, self.clock.now())
         now = self.clock.now()
         self._update(
             indexing_status="completed",
             completed_at=now,
             indexing_latency=max(0.0, now - self.started),
-            tokens=0,
+            tokens=sum(segment.tokens for segment in segments),
             error=None,
         )
+
+    def _found(self) -> tuple[DocumentRow, DatasetRow]:
+        row = self.store.documents.find(self.document_id)
+        dataset = self.store.datasets.get(row.dataset_id) if row else None
+        if row is None or dataset is None:
+            raise GoneError
+        return row, dataset
+
+    def _keywords(self, segment: SegmentRow, dataset: DatasetRow, doc_form: str) -> str | None:
+        """Tell the keywords of a chunk; parents have none, nor since 1.8 have high-quality bases
+        (measured).
+        """
+        everywhere = self.profile.quirks.keywords_everywhere and doc_form != DocForm.HIERARCHICAL
+        if dataset.high_quality and not everywhere:
+            return None
+        return json.dumps(keywords(segment.content))
 
     def _left(self, segments: Sequence[SegmentRow]) -> list[SegmentRow]:
         """Leave out what another run of the document has deleted since."""
@@ -124,13 +145,44 @@ class Run:
             raise GoneError
 
 
+def rule_of(store: Store, row: DocumentRow) -> ProcessRule:
+    """Find the rule that a document is cut by.
+
+    Raises:
+        ChunkError: it has none.
+    """
+    rule = store.datasets.rule(row.process_rule_id)
+    if rule is None:
+        raise ChunkError("no process rule found")
+    if rule.mode == "automatic":
+        return ProcessRule.automatic()
+    stored = {"mode": rule.mode, "rules": json.loads(rule.rules)}
+    return codec.decode(ProcessRule, _without_nulls(stored))
+
+
+def children_of(segment_id: str, contents: Sequence[str], now: float) -> list[ChildChunkRow]:
+    """Make the children of a chunk."""
+    return [
+        ChildChunkRow(
+            id=str(uuid.uuid4()),
+            segment_id=segment_id,
+            position=position,
+            content=content,
+            type="automatic",
+            created_at=now,
+            updated_at=now,
+        )
+        for position, content in enumerate(contents, 1)
+    ]
+
+
 def _segment(
-    dataset_id: str, document_id: str, position: int, content: str, now: float
+    of: DocumentRow, position: int, content: str, now: float, dataset: DatasetRow
 ) -> SegmentRow:
     return SegmentRow(
         id=str(uuid.uuid4()),
-        dataset_id=dataset_id,
-        document_id=document_id,
+        dataset_id=of.dataset_id,
+        document_id=of.id,
         position=position,
         content=content,
         keywords=None,
@@ -140,6 +192,9 @@ def _segment(
         status="indexing",
         created_at=now,
         indexing_at=now,
+        # Until it is found (recording 952).
+        enabled=0,
+        tokens=stand_ins.tokens(content) if dataset.high_quality else 0,
     )
 
 

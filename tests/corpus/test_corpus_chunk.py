@@ -138,9 +138,9 @@ def test_custom_mode_needs_rules(rules: Unset | None) -> None:
         chunk(["a"], ProcessRule(mode=ProcessMode.CUSTOM, rules=rules))
 
 
-def test_hierarchical_is_not_there_yet() -> None:
-    with pytest.raises(ChunkError, match="hierarchical"):
-        chunk(["a"], ProcessRule(mode=ProcessMode.HIERARCHICAL))
+def test_hierarchical_rules_cut_a_plain_document_as_custom_ones_do() -> None:
+    """What a document of `text_model` gets by them (server source)."""
+    assert chunk(["one\n\ntwo\nthree"], ProcessRule.parent_child()) == ["one", "two\nthree"]
 
 
 PIECES = st.sampled_from([" ", "\n", "\n\n", "。", ". ", "a", "字" * 30, "word" * 20, "x" * 49])

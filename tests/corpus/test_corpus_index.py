@@ -223,3 +223,69 @@ def test_index_survives_in_its_file(tmp_path: Path) -> None:
 
     again.close()
     assert hits == ["d-doc-0"]
+
+
+def nearest(index: Index, query: str, limit: int = 10, **within: list[str]) -> list[str]:
+    return [hit.segment_id for hit in index.nearest("d", query, limit, **within)]
+
+
+def embed(index: Index, *contents: str, document: str = "doc") -> None:
+    index.add(
+        [Row(f"{document}-{number}", "d", document, text) for number, text in enumerate(contents)],
+        vectors=True,
+    )
+
+
+def test_vectors_find_what_shares_parts_of_words(index: Index) -> None:
+    embed(index, "the quokka smiles", "the wombat digs", "numbats nap")
+
+    assert nearest(index, "wombats digging", 1) == ["doc-1"]
+    assert index.search("d", "wombats digging", 1) == []
+
+
+def test_there_are_always_as_many_as_there_are_vectors(index: Index) -> None:
+    """A semantic search has top_k hits however bad they are; equals stand as they were added."""
+    embed(index, "one", "two", "three", "")
+
+    assert nearest(index, "axolotl") == ["doc-0", "doc-1", "doc-2", "doc-3"]
+    assert nearest(index, "?!", 2) == ["doc-0", "doc-1"]
+    assert nearest(index, "axolotl", 0) == []
+
+
+def test_scores_of_vectors_are_cosines(index: Index) -> None:
+    embed(index, "the wombat digs", "quokka")
+
+    same, other = index.nearest("d", "The wombat digs!", 2)
+
+    assert same.score == pytest.approx(1)
+    assert 0 <= other.score < 0.1
+
+
+def test_vectors_are_only_found_where_they_were_asked_for(index: Index) -> None:
+    fill(index, "wombat")
+    embed(index, "wombat", document="e")
+
+    assert nearest(index, "wombat") == ["e-0"]
+    assert found(index, "wombat") == ["d-doc-0", "e-0"]
+
+
+def test_vectors_of_some_documents_are_found_alone(index: Index) -> None:
+    embed(index, "wombat", document="a")
+    embed(index, "quokka", document="b")
+
+    assert nearest(index, "wombat", document_ids=["b", "unknown"]) == ["b-0"]
+    assert nearest(index, "wombat", document_ids=[]) == []
+
+
+def test_vectors_go_with_what_they_are_of(index: Index) -> None:
+    embed(index, "one", "two", document="a")
+    embed(index, "three", document="b")
+    index.add([("a-1", "d", "a", "changed")], vectors=True)
+    index.remove_segments(["a-0"])
+    index.remove("b")
+
+    assert nearest(index, "changed") == ["a-1"]
+    index.remove_dataset("d")
+    assert nearest(index, "changed") == []
+    (left,) = index.database.execute("SELECT count(*) FROM indexed_vector").fetchone()
+    assert left == 0

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from dify_kb.emulator import views
+from dify_kb.emulator import chosen, views
 from dify_kb.emulator.context import Context, nothing, serves
 from dify_kb.emulator.payload import Field, Payload, integer, text
 from dify_kb.emulator.refused import invalid_param, not_found
@@ -21,7 +21,7 @@ from dify_kb.models import (
 )
 from dify_kb.wire import catalog, codec
 
-from .fields import bounds, no_model
+from .fields import bounds
 from .found import document_of, segment_of
 from .paging import lenient, strict
 
@@ -74,7 +74,7 @@ def create(context: Context, body: WriteChildChunk) -> ChildChunkAnswer:
             created_at=now,
             updated_at=now,
         )
-        store.child_chunks.add(row)
+        store.add_child(segment, row)
     return ChildChunkAnswer(data=views.child_chunk(row))
 
 
@@ -99,9 +99,7 @@ def list_(context: Context, query: ListChildChunks) -> Page[ChildChunk]:
 def update(context: Context, body: WriteChildChunk) -> ChildChunkAnswer:
     """Change the text of a child chunk."""
     old, now = _child_chunk(context), context.clock.now()
-    context.store.child_chunks.update(
-        old.id, content=body.content, type="customized", updated_at=now
-    )
+    context.store.change_child(old, content=body.content, type="customized", updated_at=now)
     row = attrs.evolve(old, content=body.content, type="customized", updated_at=now)
     return ChildChunkAnswer(data=views.child_chunk(row))
 
@@ -114,9 +112,9 @@ def delete(context: Context, _: None) -> None:
         raise not_found("Document not found.")
     _segment(context)
     row = _child_chunk(context)
-    if quirks.child_chunk_needs_model:
-        raise invalid_param(no_model(context.profile))
-    context.store.child_chunks.delete(row.id)
+    if quirks.child_chunk_needs_model and not context.models:
+        raise invalid_param(chosen.no_model(context.profile))
+    context.store.delete_child(row)
 
 
 def _segment(context: Context) -> SegmentRow:

@@ -2,27 +2,14 @@ from __future__ import annotations
 
 import json
 import uuid
-from typing import Final
 
 import attrs
 
-from dify_kb.emulator import views
+from dify_kb.corpus import keywords
+from dify_kb.emulator import chosen, stand_ins, views
 from dify_kb.emulator.context import Context, nothing, serves
-from dify_kb.emulator.payload import (
-    Before,
-    Field,
-    Payload,
-    Problems,
-    anything,
-    flag,
-    items,
-    record,
-    text,
-    words,
-)
-from dify_kb.emulator.profiles import Wording
 from dify_kb.emulator.refused import RefusedError, id_of, invalid_param, not_found
-from dify_kb.emulator.store import DatasetRow
+from dify_kb.emulator.store import DatasetRow, SegmentRow
 from dify_kb.models import (
     UNSET,
     CreateDataset,
@@ -36,107 +23,19 @@ from dify_kb.models import (
 )
 from dify_kb.wire import catalog, codec
 
+from .dataset_bodies import read_create, read_list, read_update
 from .fields import (
-    PAGING,
-    RETRIEVAL_MODEL,
-    TECHNIQUE,
     bounds,
     page_of,
-    require_economy,
-    require_no_model,
-)
-
-_NAME = text(least=1, most=40)
-_LENGTHS: Final = "Name must be between 1 to 40 characters."
-_NAMED: Final = f"type is required. {_LENGTHS}"
-_TECHNIQUES: Final = "Invalid indexing technique."
-
-_LONGEST: Final = 400
-
-
-def _description(value: object, where: tuple[str, ...], problems: Problems) -> object:
-    """Check a description; 1.4 takes one of any length (measured)."""
-    wording = problems.profile.wording
-    if wording is Wording.PARAMS:
-        return value
-    if wording is Wording.ERRORS and isinstance(value, str) and len(value) > _LONGEST:
-        what = f"Description cannot exceed {_LONGEST} characters."
-        problems.add(where, what, "string_too_long", value)
-        return value
-    return text(most=_LONGEST)(value, where, problems)
-
-
-def _plain_name(value: object, where: tuple[str, ...], problems: Problems) -> object:
-    """Check a name as servers before 1.11 do (recordings 026, 027)."""
-    wrong = Problems(problems.profile)
-    _NAME(value, where, wrong)
-    if wrong.texts:
-        kind = type(value).__name__
-        what = _LENGTHS if isinstance(value, str) else f"object of type '{kind}' has no len()"
-        problems.add(where, what, "value_error", value)
-    return value
-
-
-_CREATE = Payload(
-    "DatasetCreatePayload",
-    {
-        "name": Field(
-            _NAME, required=True, before=Before(help=_NAMED, anywhere=True, check=_plain_name)
-        ),
-        "description": Field(_description, nullable=False, before=Before(nullable=True)),
-        "indexing_technique": Field(TECHNIQUE, before=Before(help=_TECHNIQUES)),
-        "permission": Field(
-            words([*Permission], "enum"), before=Before(help="Invalid permission.")
-        ),
-        "provider": Field(text(), nullable=False),
-        "external_knowledge_api_id": Field(text()),
-        "external_knowledge_id": Field(text()),
-        "embedding_model": Field(text()),
-        "embedding_model_provider": Field(text()),
-        "retrieval_model": Field(RETRIEVAL_MODEL, before=Before(model="RetrievalModel")),
-    },
 )
 
 
-def _truth(value: object, _where: tuple[str, ...], _problems: Problems) -> object:
-    return str(value).lower() == "true"
-
-
-def _tag_ids(value: object, where: tuple[str, ...], problems: Problems) -> object:
-    """Check the tags; 1.12.1 takes the first for the list that it wants (recording 847)."""
-    if problems.profile.tag_filter:
-        return items(text())(value, where, problems)
-    first = value[0] if isinstance(value, list) else value
-    problems.add(where, "Input should be a valid list", "list_type", first)
-    return []
-
-
-_LIST = Payload(
-    "DatasetListQuery",
-    PAGING
-    | {
-        "keyword": Field(text()),
-        "include_all": Field(flag, before=Before(check=_truth)),
-        "tag_ids": Field(_tag_ids),
-    },
-)
-
-
-def _read_create(context: Context, raw: object) -> CreateDataset:
-    return codec.decode(CreateDataset, _CREATE.read(raw, context.profile))
-
-
-def _read_list(context: Context, raw: object) -> ListDatasets:
-    return codec.decode(ListDatasets, _LIST.read(raw, context.profile))
-
-
-@serves(catalog.CREATE_DATASET, _read_create)
+@serves(catalog.CREATE_DATASET, read_create)
 def create(context: Context, body: CreateDataset) -> Dataset:
     """Make an empty dataset (measured)."""
     technique = body.indexing_technique or None
-    if technique == "high_quality":
-        require_no_model(body.embedding_model_provider, body.embedding_model)
-    require_economy(context.profile, technique)
+    provider, model = _embedding(context, body) if technique == "high_quality" else (None, None)
+    chosen.check_reranking(context, body.retrieval_model)
     if body.provider == "external" and body.external_knowledge_api_id:
         raise invalid_param("api template not found")
     if body.provider == "external" and not context.profile.external_unbound:
@@ -156,6 +55,8 @@ def create(context: Context, body: CreateDataset) -> Dataset:
         created_at=now,
         updated_at=now,
         pipeline_id=str(uuid.uuid4()) if context.settings.pipelines else None,
+        embedding_provider=provider,
+        embedding_model=model,
     )
     if not context.store.datasets.add(row):
         raise RefusedError(
@@ -166,37 +67,18 @@ def create(context: Context, body: CreateDataset) -> Dataset:
     return views.dataset(context.store, context.profile, row)
 
 
-_UPDATE = Payload(
-    "DatasetUpdatePayload",
-    {
-        "name": Field(_NAME, before=Before(help=_NAMED, nullable=False, check=_plain_name)),
-        "description": Field(_description),
-        "indexing_technique": Field(TECHNIQUE, before=Before(help=_TECHNIQUES)),
-        "permission": Field(
-            words([*Permission], "enum"), before=Before(help="Invalid permission.")
-        ),
-        "embedding_model": Field(text()),
-        "embedding_model_provider": Field(text()),
-        "retrieval_model": Field(RETRIEVAL_MODEL, before=Before(check=anything)),
-        "partial_member_list": Field(items(record({"user_id": Field(text(), required=True)}))),
-        "external_retrieval_model": Field(anything),
-        "external_knowledge_id": Field(text()),
-        "external_knowledge_api_id": Field(text()),
-    },
-)
+def _embedding(context: Context, body: CreateDataset | UpdateDataset) -> tuple[str, str]:
+    """Take the model that is asked for, with its provider's full name, or the default."""
+    chosen.check_provider(context, body.embedding_model_provider, body.embedding_model)
+    provider, model = chosen.embedding(context, body.embedding_model_provider, body.embedding_model)
+    return stand_ins.full_name(provider), model
 
 
-def _read_update(context: Context, raw: object) -> UpdateDataset:
-    fields = _UPDATE.read(raw, context.profile)
-    if isinstance(raw, dict) and "description" in raw:
-        # Of all fields, only a description can be made null.
-        fields["description"] = raw["description"]
-    return codec.decode(UpdateDataset, fields)
-
-
-@serves(catalog.UPDATE_DATASET, _read_update)
+@serves(catalog.UPDATE_DATASET, read_update)
 def update(context: Context, body: UpdateDataset) -> Dataset:
-    """Change a dataset; nothing is indexed again, as there is no model to index with."""
+    """Change a dataset; under another technique all of it is indexed again, while the call waits
+    (on a server it goes on behind).
+    """
     store, row = context.store, context.dataset
     changes = _changes(context, body)
     with store.transaction():
@@ -204,6 +86,8 @@ def update(context: Context, body: UpdateDataset) -> Dataset:
         if body.name and others and context.profile.unique_renames:
             raise invalid_param("Dataset name already exists")
         store.datasets.update(row.id, **changes, updated_at=context.clock.now())
+        if "indexing_technique" in changes and row.indexing_technique:
+            _index_again(context, row)
         row = store.datasets.get(row.id) or row
     members = json.loads(row.members)
     return views.dataset(store, context.profile, row, partial_member_list=members)
@@ -225,22 +109,45 @@ def _changes(context: Context, body: UpdateDataset) -> dict[str, object]:
         changes["members"] = "[]"
     if body.permission == Permission.PARTIAL_MEMBERS and body.partial_member_list:
         changes["members"] = json.dumps([member.user_id for member in body.partial_member_list])
-    if body.indexing_technique and body.indexing_technique != row.indexing_technique:
-        _require_technique(context, body)
-        changes["indexing_technique"] = body.indexing_technique
+    changes |= _technique(context, body)
     if body.retrieval_model:
+        chosen.check_reranking(context, body.retrieval_model)
         changes["retrieval_model"] = json.dumps(codec.encode(body.retrieval_model))
     return changes
 
 
-def _require_technique(context: Context, body: UpdateDataset) -> None:
-    require_no_model(body.embedding_model_provider, body.embedding_model)
-    if body.indexing_technique == "high_quality" and context.profile.named_models:
+def _technique(context: Context, body: UpdateDataset) -> dict[str, object]:
+    """Tell the technique and the model that an update asks for; an economy base has no model."""
+    row, technique = context.dataset, body.indexing_technique or None
+    names = ("embedding_provider", "embedding_model")
+    named = body.embedding_model_provider and body.embedding_model
+    changes: dict[str, object] = {}
+    if technique and technique != row.indexing_technique:
+        changes["indexing_technique"] = technique
+    if changes and technique == "economy":
+        return changes | dict.fromkeys(names)
+    if changes and not named and context.profile.named_models:
         raise LookupError("high_quality needs the names of a model")
-    require_economy(context.profile, body.indexing_technique or None)
+    if changes or (named and row.high_quality):
+        changes |= zip(names, _embedding(context, body), strict=True)
+    return changes
 
 
-@serves(catalog.LIST_DATASETS, _read_list)
+def _index_again(context: Context, before: DatasetRow) -> None:
+    """Have what a dataset holds be found in another way; economy bases have keywords."""
+    store = context.store
+    store.find_dataset_by(before.id)
+    if before.high_quality:
+        for document_id in store.documents.completed(before.id):
+            rows = store.segments.of(document_id)
+            store.segments.set_keywords([(row.id, _keywords(row)) for row in rows])
+
+
+def _keywords(row: SegmentRow) -> str:
+    return row.keywords or json.dumps(keywords(row.content))
+
+
+@serves(catalog.LIST_DATASETS, read_list)
 def list_(context: Context, query: ListDatasets) -> Page[Dataset]:
     """List datasets, the newest first; with tags, those that bear any of them."""
     offset, size = bounds(query.page, query.limit)
@@ -248,25 +155,46 @@ def list_(context: Context, query: ListDatasets) -> Page[Dataset]:
     within = context.store.tags.bearers(tags) if tags else None
     rows, total = context.store.datasets.page(query.keyword or "", offset, size, within)
     datasets = [
-        views.dataset(context.store, context.profile, row, embedding_available=True) for row in rows
+        views.dataset(
+            context.store,
+            context.profile,
+            attrs.evolve(row, embedding_provider=_full(row)),
+            embedding_available=_available(context, row, _full(row)),
+        )
+        for row in rows
     ]
     return page_of(datasets, total, query.page, query.limit)
 
 
 @serves(catalog.GET_DATASET, nothing)
 def get(context: Context, _: None) -> Dataset:
-    """Show a dataset, with a search method that works although another is stored (measured)."""
-    dataset = views.dataset(
-        context.store, context.profile, context.dataset, embedding_available=True
-    )
+    """Show a dataset, an economy one with a search method that works although another is stored
+    (measured).
+    """
+    row = context.dataset
+    available = _available(context, row, row.embedding_provider)
+    dataset = views.dataset(context.store, context.profile, row, embedding_available=available)
     stored = dataset.retrieval_model_dict or StoredRetrievalModel()
     return attrs.evolve(
         dataset,
-        retrieval_model_dict=attrs.evolve(stored, search_method=SearchMethod.KEYWORD),
+        retrieval_model_dict=stored
+        if row.high_quality
+        else attrs.evolve(stored, search_method=SearchMethod.KEYWORD),
         partial_member_list=json.loads(context.dataset.members)
         if dataset.permission == Permission.PARTIAL_MEMBERS
         else None,
     )
+
+
+def _full(row: DatasetRow) -> str | None:
+    """Complete a provider's name, which a document may have brought; only the list does."""
+    return stand_ins.full_name(row.embedding_provider) if row.embedding_provider else None
+
+
+def _available(context: Context, row: DatasetRow, provider: str | None) -> bool:
+    if not row.high_quality:
+        return True
+    return context.models and stand_ins.is_embedding(provider, row.embedding_model)
 
 
 @serves(catalog.DELETE_DATASET, nothing)

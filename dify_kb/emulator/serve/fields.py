@@ -17,9 +17,8 @@ from dify_kb.emulator.payload import (
     text,
     words,
 )
-from dify_kb.emulator.profiles import Profile, Wording
-from dify_kb.emulator.refused import RefusedError, invalid_param
-from dify_kb.models import UNSET, Page, Unset
+from dify_kb.emulator.profiles import Wording
+from dify_kb.models import Page
 
 TECHNIQUE: Final = words(["high_quality", "economy"])
 
@@ -72,6 +71,22 @@ def _stored_method(value: object, where: tuple[str, ...], problems: Problems) ->
     return words(problems.profile.stored_methods, kind)(value, where, problems)
 
 
+_WEIGHTS: Final = record(
+    {
+        "weight_type": Field(text()),
+        "vector_setting": Field(
+            record(
+                {
+                    "vector_weight": Field(number, required=True),
+                    "embedding_provider_name": Field(text(), required=True),
+                    "embedding_model_name": Field(text(), required=True),
+                }
+            )
+        ),
+        "keyword_setting": Field(record({"keyword_weight": Field(number, required=True)})),
+    }
+)
+
 RETRIEVAL_MODEL: Final = record(
     {
         "search_method": Field(_stored_method, required=True),
@@ -88,7 +103,7 @@ RETRIEVAL_MODEL: Final = record(
         "top_k": Field(integer, required=True),
         "score_threshold_enabled": Field(flag, required=True),
         "score_threshold": Field(number),
-        "weights": Field(anything),
+        "weights": Field(_WEIGHTS),
         "metadata_filtering_conditions": Field(anything),
     }
 )
@@ -103,20 +118,3 @@ def bounds(page: int, limit: int) -> tuple[int, int]:
 def page_of(rows: list[Any], total: int, page: int, limit: int) -> Page[Any]:
     """Answer a page as the server does: what was asked for is echoed, and compared (measured)."""
     return Page(data=rows, has_more=len(rows) == limit, limit=limit, total=total, page=page)
-
-
-def require_no_model(provider: str | Unset, model: str | Unset) -> None:
-    """Refuse a model by name: this workspace has none."""
-    if provider is not UNSET and model is not UNSET:
-        raise invalid_param(f"Provider {provider} does not exist.")
-
-
-def no_model(profile: Profile) -> str:
-    """Say that there is no default model, as this version does."""
-    return f"Default model not found for {profile.no_model}"
-
-
-def require_economy(profile: Profile, technique: str | None, code: str = "invalid_param") -> None:
-    """Refuse what needs an embedding model."""
-    if technique == "high_quality":
-        raise RefusedError(400, code, no_model(profile))

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 from dify_kb.emulator.payload import Check, Field, Payload, anything, items, record, text, words
 from dify_kb.emulator.profiles import Wording
 from dify_kb.emulator.refused import RefusedError, invalid_param
-from dify_kb.models import MAX_QUERY, ComparisonOperator, LogicalOperator, Retrieve
+from dify_kb.models import MAX_QUERY, ComparisonOperator, LogicalOperator, Retrieve, Weights
 from dify_kb.wire import codec
+from dify_kb.wire.codec import DecodeError
 
 from .fields import RETRIEVAL_MODEL
 
@@ -82,7 +83,19 @@ def _fields(profile: Profile, raw: object) -> dict[str, Any]:
         fields["query"] = _plain_query(fields.get("query"))
     if fields.get("retrieval_model"):
         _require(fields["retrieval_model"])
+        fields["retrieval_model"] |= _weights(fields["retrieval_model"])
     return {name: fields[name] for name in ("query", "retrieval_model") if name in fields}
+
+
+def _weights(model: dict[str, Any]) -> dict[str, Any]:
+    """Take weights of another shape than theirs for empty ones: they fail later, if at all."""
+    if not model.get("weights"):
+        return {"weights": None}
+    try:
+        codec.decode(Weights, model["weights"])
+    except DecodeError:
+        return {"weights": {}}
+    return {}
 
 
 def _plain_query(query: object) -> str:

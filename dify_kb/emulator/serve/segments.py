@@ -4,18 +4,18 @@ import hashlib
 import json
 import uuid
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
-from dify_kb.corpus import keywords
-from dify_kb.emulator import views
+from dify_kb.corpus import ChunkError, children, keywords
+from dify_kb.emulator import stand_ins, views
 from dify_kb.emulator.context import Context, nothing, serves
-from dify_kb.emulator.payload import Field, Payload, anything, flag, items, record, text
-from dify_kb.emulator.refused import RefusedError, UncheckedError, invalid_param, not_found
+from dify_kb.emulator.refused import invalid_param, not_found
+from dify_kb.emulator.runs import children_of, rule_of
+from dify_kb.emulator.stand_ins import ModelError
 from dify_kb.emulator.store import SegmentRow
 from dify_kb.models import (
-    UNSET,
     CreateSegments,
     DocForm,
     ListSegments,
@@ -27,135 +27,30 @@ from dify_kb.models import (
     SegmentsCreated,
     UpdateSegment,
 )
-from dify_kb.wire import catalog, codec
+from dify_kb.wire import catalog
 
 from .fields import bounds, page_of
 from .found import document_of, segment_of
-from .paging import lenient, strict
+from .segment_bodies import read_create, read_list, read_update
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from dify_kb.emulator.store import DocumentRow
-
-_CREATE = Payload("SegmentCreatePayload", {"segments": Field(items(anything), required=True)})
-
-_UPDATE = Payload(
-    "SegmentUpdatePayload",
-    {
-        "segment": Field(
-            record(
-                {
-                    "content": Field(text()),
-                    "answer": Field(text()),
-                    "keywords": Field(items(text())),
-                    "enabled": Field(flag),
-                    "regenerate_child_chunks": Field(flag),
-                    "attachment_ids": Field(items(text())),
-                    "summary": Field(text()),
-                }
-            ),
-            required=True,
-        )
-    },
-)
+    from dify_kb.emulator.store import ChildChunkRow, DocumentRow
 
 
-def _read_create(context: Context, raw: object) -> CreateSegments:
-    """Read new chunks, after a look at the document: the server checks in this order."""
-    document = document_of(context)
-    if document.indexing_status != "completed":
-        raise not_found("Document is not completed.")
-    if not document.enabled:
-        raise not_found("Document is disabled.")
-    asks = document.doc_form == DocForm.QA
-    return CreateSegments(segments=[_new(item, asks=asks) for item in _sent(context, raw)])
-
-
-def _sent(context: Context, raw: object) -> list[Any]:
-    """Take the list, or refuse in an envelope that no other endpoint has (measured)."""
-    body = raw if isinstance(raw, dict) else {}
-    quirks = context.profile.quirks
-    if body.get("segments") is None and not quirks.bare_segment_errors:
-        raise _bare("Segments is required")
-    if not quirks.typed_segments:
-        return [*body["segments"]]
-    try:
-        read: Any = _CREATE.validate(body, context.profile)["segments"]
-    except RefusedError as refused:
-        if quirks.bare_segment_errors:
-            raise _bare(refused.message) from refused
-        raise
-    return [*read]
-
-
-def _bare(message: str) -> RefusedError:
-    return RefusedError(400, "invalid_param", message, {"error": message})
-
-
-def _new(item: Any, *, asks: bool) -> NewSegment:
-    sent: dict[str, Any] = item if isinstance(item, dict) else {}
-    if asks and not sent.get("answer"):
-        raise invalid_param("Answer is required")
-    if not sent.get("content"):
-        raise invalid_param("Content is empty")
-    if not _all_texts([sent["content"]]):
-        raise UncheckedError(invalid_param("Content: Input should be a valid string"))
-    if not sent["content"].strip():
-        raise invalid_param("Content is empty")
-    # A text counts as the list of its letters (recording 542).
-    words = sent.get("keywords") or ()
-    if not isinstance(words, str) and not (isinstance(words, list | tuple) and _all_texts(words)):
-        raise UncheckedError(invalid_param("keywords: Input should be a list of strings"))
-    return NewSegment(
-        content=sent["content"],
-        answer=sent["answer"] if asks else UNSET,
-        keywords=[*words] if words else UNSET,
-    )
-
-
-def _all_texts(values: Sequence[object]) -> bool:
-    return all(isinstance(value, str) for value in values)
-
-
-def _read_list(context: Context, raw: Mapping[str, Any]) -> ListSegments:
-    quirks = context.profile.quirks
-    document_of(context)
-    page, limit = lenient(raw)
-    if quirks.strict_segment_query:
-        page, limit = strict("SegmentListQuery", page, limit, context.profile)
-    status = raw.get("status", UNSET)
-    return ListSegments(
-        page=page,
-        limit=limit,
-        keyword=raw.get("keyword", UNSET),
-        status=[status] if isinstance(status, str) else status,
-    )
-
-
-def _read_update(context: Context, raw: object) -> UpdateSegment:
-    segment_of(context)
-    if not context.profile.quirks.typed_segments:
-        body: Any = raw
-        return UpdateSegment(segment=codec.decode(SegmentChanges, _without_nulls(body["segment"])))
-    return codec.decode(UpdateSegment, _UPDATE.validate(raw, context.profile))
-
-
-def _without_nulls(fields: Mapping[str, object]) -> dict[str, object]:
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-@serves(catalog.CREATE_SEGMENTS, _read_create)
+@serves(catalog.CREATE_SEGMENTS, read_create)
 def create(context: Context, body: CreateSegments) -> SegmentsCreated:
     """Append chunks, all of them or none; they are found at once (measured)."""
     store, document = context.store, document_of(context)
     with store.transaction():
         first = store.segments.next_position(document.id)
         rows = [
-            _row(document, position, new, context.clock.now())
+            _row(context, document, position, new)
             for position, new in enumerate(body.segments, first)
         ]
-        store.add_segments(rows)
+        children = [child for row in rows if row.enabled for child in _cut(context, document, row)]
+        store.add_segments(rows, children)
         _count(context, document.id, sum(row.word_count for row in rows))
     return SegmentsCreated(
         data=[views.segment(store, row, document) for row in rows],
@@ -163,22 +58,72 @@ def create(context: Context, body: CreateSegments) -> SegmentsCreated:
     )
 
 
-def _row(document: DocumentRow, position: int, new: NewSegment, now: float) -> SegmentRow:
+def _row(context: Context, document: DocumentRow, position: int, new: NewSegment) -> SegmentRow:
+    """Make a chunk; one that cannot be indexed is made all the same, with the error in it (953)."""
+    now, error = context.clock.now(), _error(context, document)
+    found = [*(new.keywords or ())] if new.keywords else _keywords(context, new.content)
     return SegmentRow(
         id=str(uuid.uuid4()),
         dataset_id=document.dataset_id,
         document_id=document.id,
         position=position,
         content=new.content,
-        keywords=json.dumps([*(new.keywords or keywords(new.content))]),
+        keywords=json.dumps(found),
         index_node_id=str(uuid.uuid4()),
         index_node_hash=_hash(new.content),
-        status="completed",
+        status="error" if error else "completed",
         created_at=now,
         indexing_at=now,
         completed_at=now,
         answer=new.answer or None,
+        enabled=0 if error else 1,
+        disabled_at=now if error else None,
+        tokens=_tokens(context, new.content),
+        error=error,
     )
+
+
+def _keywords(context: Context, content: str) -> list[str]:
+    """Tell the keywords of a new text; a high-quality base finds none itself (recording 953)."""
+    return keywords(content) if _has_keywords(context) else []
+
+
+def _has_keywords(context: Context) -> bool:
+    """Tell whether chunks are looked through for keywords: in an economy base, and up to 1.4 in
+    every other, but for parents (measured).
+    """
+    everywhere = context.profile.quirks.keywords_everywhere
+    parents = document_of(context).doc_form == DocForm.HIERARCHICAL
+    return not context.dataset.high_quality or (everywhere and not parents)
+
+
+def _tokens(context: Context, content: str) -> int:
+    return stand_ins.tokens(content) if context.dataset.high_quality else 0
+
+
+def _error(context: Context, document: DocumentRow) -> str | None:
+    """Tell why a chunk of this document cannot be indexed, in the server's words."""
+    dataset = context.dataset
+    if not dataset.high_quality:
+        if document.doc_form == DocForm.HIERARCHICAL:
+            return "The knowledge base index technique is not high quality!"
+        return None
+    try:
+        stand_ins.require_embedding(dataset.embedding_provider, dataset.embedding_model)
+    except ModelError as error:
+        return str(error)
+    return None
+
+
+def _cut(context: Context, document: DocumentRow, row: SegmentRow) -> list[ChildChunkRow]:
+    """Cut a chunk into children by the rule of its document; without one there are none."""
+    if document.doc_form != DocForm.HIERARCHICAL:
+        return []
+    try:
+        contents = children(row.content, rule_of(context.store, document))
+    except ChunkError:
+        return []
+    return children_of(row.id, contents, context.clock.now())
 
 
 def _hash(content: str) -> str:
@@ -195,7 +140,7 @@ def _count(context: Context, document_id: str, more: int) -> None:
         context.store.documents.update(document_id, word_count=words, updated_at=now)
 
 
-@serves(catalog.LIST_SEGMENTS, _read_list)
+@serves(catalog.LIST_SEGMENTS, read_list)
 def list_(context: Context, query: ListSegments) -> Page[Segment]:
     """List chunks in their order."""
     store, document = context.store, document_of(context)
@@ -214,7 +159,7 @@ def get(context: Context, _: None) -> SegmentAnswer:
     return _answer(context, segment_of(context))
 
 
-@serves(catalog.UPDATE_SEGMENT, _read_update)
+@serves(catalog.UPDATE_SEGMENT, read_update)
 def update(context: Context, body: UpdateSegment) -> SegmentAnswer:
     """Change a chunk; whoever disables one changes nothing else of it (server source)."""
     row, changes, now = segment_of(context), body.segment, context.clock.now()
@@ -226,20 +171,36 @@ def update(context: Context, body: UpdateSegment) -> SegmentAnswer:
     on = {"enabled": 1, "disabled_at": None, "updated_at": now, **_answered(context, changes)}
     content = changes.content or row.content
     if content == row.content:
-        return _changed(context, row, on | _new_keywords(row, changes))
-    return _changed(
-        context,
-        row,
-        on
-        | {
-            "content": content,
-            "index_node_hash": _hash(content),
-            "keywords": json.dumps([*(changes.keywords or keywords(content))]),
-            "indexing_at": now,
-            "completed_at": now,
-            "edited": 1,
-        },
-    )
+        on |= _new_keywords(context, row, changes)
+    else:
+        on |= _new_content(context, content, changes)
+    error = _error(context, document_of(context)) if _indexes(context, changes, on) else None
+    if error:
+        on |= {"enabled": 0, "disabled_at": now, "status": "error", "error": error}
+    return _changed(context, row, on, cut=bool(changes.regenerate_child_chunks) and not error)
+
+
+def _indexes(context: Context, changes: SegmentChanges, on: Mapping[str, object]) -> bool:
+    """Tell whether a change asks for the index: of a parent, only when its children are to go."""
+    if document_of(context).doc_form == DocForm.HIERARCHICAL:
+        return bool(changes.regenerate_child_chunks)
+    return "content" in on or "keywords" in on or bool(changes.enabled)
+
+
+def _new_content(context: Context, content: str, changes: SegmentChanges) -> dict[str, object]:
+    """Tell what comes with another text; a high-quality base keeps its keywords (recording 915)."""
+    now = context.clock.now()
+    new: dict[str, object] = {
+        "content": content,
+        "index_node_hash": _hash(content),
+        "indexing_at": now,
+        "completed_at": now,
+        "edited": 1,
+        "tokens": _tokens(context, content),
+    }
+    if not _has_keywords(context):
+        return new
+    return new | {"keywords": json.dumps([*(changes.keywords or keywords(content))])}
 
 
 def _answered(context: Context, changes: SegmentChanges) -> Mapping[str, object]:
@@ -248,20 +209,27 @@ def _answered(context: Context, changes: SegmentChanges) -> Mapping[str, object]
     return {"answer": changes.answer or None} if asks else {}
 
 
-def _new_keywords(row: SegmentRow, changes: SegmentChanges) -> dict[str, object]:
+def _new_keywords(context: Context, row: SegmentRow, changes: SegmentChanges) -> dict[str, object]:
     """Tell the keywords of a text that stays; enabling without any finds new ones (566)."""
     if changes.keywords:
         old = json.loads(row.keywords or "[]")
         changed = Counter(old) != Counter(changes.keywords)
         return {"keywords": json.dumps([*changes.keywords])} if changed else {}
-    return {"keywords": json.dumps(keywords(row.content))} if changes.enabled else {}
+    found = _keywords(context, row.content) if changes.enabled else []
+    return {"keywords": json.dumps(found)} if found else {}
 
 
-def _changed(context: Context, old: SegmentRow, changes: Mapping[str, object]) -> SegmentAnswer:
+def _changed(
+    context: Context, old: SegmentRow, changes: Mapping[str, object], *, cut: bool = False
+) -> SegmentAnswer:
+    """Write changes of a chunk, and `cut` it into other children."""
     with context.store.transaction():
         row = context.store.change_segment(old.id, **changes)
         if row is None:
             raise not_found("Segment not found.")
+        document = document_of(context)
+        if cut and document.doc_form == DocForm.HIERARCHICAL:
+            context.store.put_children(row, _cut(context, document, row))
         if row.word_count != old.word_count:
             _count(context, row.document_id, row.word_count - old.word_count)
     return _answer(context, row)

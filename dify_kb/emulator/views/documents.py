@@ -136,7 +136,7 @@ def found_segment(store: Store, row: SegmentRow, of: DocumentRow) -> RecordSegme
         sign_content=row.content,
         answer=row.answer,
         word_count=row.word_count,
-        tokens=0,
+        tokens=row.tokens,
         keywords=json.loads(row.keywords) if row.keywords else None,
         index_node_id=row.index_node_id,
         index_node_hash=row.index_node_hash,
