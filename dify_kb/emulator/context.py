@@ -88,6 +88,12 @@ class Context:
     notes: Notes = field(factory=Notes)
 
     @property
+    def models(self) -> bool:
+        """Whether the workspace has models."""
+        chosen = self.settings.models
+        return self.profile.models if chosen is None else chosen
+
+    @property
     def dataset(self) -> DatasetRow:
         """The dataset that the path names."""
         if self.found is None:

@@ -82,6 +82,11 @@ class Emulator:
         return self._require_running().url
 
     @property
+    def identity(self) -> str | None:
+        """What stays the same though the port changes: the file; None for one in memory."""
+        return None if self._path is None else f"emulator:{self._path.resolve()}"
+
+    @property
     def history(self) -> list[Exchange]:
         """The latest calls, the one that was over first at the beginning."""
         return self._history.copy()
@@ -140,10 +145,7 @@ class Emulator:
 
     def _serve(self, store: Store) -> _Parts:
         settings, clock = self._settings, self.clock
-        counts_text = self._profile.counts_text
-        indexer = Indexer(
-            store, settings, clock, self.faults, self._history, counts_text=counts_text
-        )
+        indexer = Indexer(store, settings, clock, self.faults, self._history, self._profile)
         context = Context(
             store=store,
             settings=settings,

@@ -23,8 +23,8 @@ from dify_kb.models import (
 )
 from dify_kb.wire import codec
 
-from . import built_in, views
-from .refused import RefusedError, invalid_param, not_found
+from . import built_in, chosen, views
+from .refused import invalid_param, not_found
 from .store import DocumentRow, RuleRow
 
 if TYPE_CHECKING:
@@ -139,15 +139,23 @@ def _check(context: Context, body: CreateByText | CreateByFile) -> None:
     dataset = context.dataset
     if dataset.provider == "external":
         raise invalid_param("External datasets are not supported.")
-    if body.embedding_model_provider:
-        raise invalid_param(f"Provider {body.embedding_model_provider} does not exist.")
+    chosen.check_provider(context, body.embedding_model_provider, body.embedding_model or "-")
+    chosen.check_reranking(context, body.retrieval_model)
     doc_form = context.store.datasets.doc_form(dataset.id)
     other = doc_form and doc_form != (body.doc_form or "text_model")
     if other and context.profile.checks_form:
         raise invalid_param("doc_form is different from the dataset doc_form.")
     if not dataset.indexing_technique and body.indexing_technique == "high_quality":
-        message = f"Default model not found for {context.profile.no_model}"
-        raise RefusedError(400, "provider_not_initialize", message)
+        _embedding(context, body)
+
+
+def _embedding(context: Context, body: CreateByText | CreateByFile) -> tuple[str, str]:
+    return chosen.embedding(
+        context,
+        body.embedding_model_provider,
+        body.embedding_model,
+        code="provider_not_initialize",
+    )
 
 
 def _rule(
@@ -189,6 +197,9 @@ def _settle_dataset(context: Context, body: CreateByText | CreateByFile) -> None
         changes["data_source_type"] = "upload_file"
     if not dataset.indexing_technique:
         changes["indexing_technique"] = body.indexing_technique
+        if body.indexing_technique == "high_quality":
+            names = ("embedding_provider", "embedding_model")
+            changes |= zip(names, _embedding(context, body), strict=True)
         if body.retrieval_model and not dataset.retrieval_model:
             changes["retrieval_model"] = json.dumps(codec.encode(body.retrieval_model))
     if changes:

@@ -31,6 +31,10 @@ class Settings:
     pipelines: bool = False
     """Whether new bases get a pipeline. On a server only the console makes such bases."""
 
+    models: bool | None = None
+    """Whether the workspace has the stand-in models, an embedding one and a reranking one. None
+    for what the version has: 1.16 has them, the recorded ones mostly had none."""
+
     max_file_size: int = MAX_FILE_SIZE
     """UPLOAD_FILE_SIZE_LIMIT."""
 

@@ -406,13 +406,6 @@ async def test_the_technique_of_the_first_document_stays() -> None:
     assert other.status == 200
 
 
-async def test_no_models_are_offered() -> None:
-    async with serving() as calls:
-        reply = await calls.call("GET", "/workspaces/current/models/model-types/text-embedding")
-
-    assert reply.body == {"data": []}
-
-
 def test_a_create_does_not_read_the_whole_dataset() -> None:
     """10,000 documents must stay as fast as 100."""
     store = Store(None)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from emulator_calls import AUTOMATIC, NOBODY, Calls, Reply, serving
 
+from dify_kb.emulator import Settings
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -175,7 +177,8 @@ REFUSALS: dict[str, Callable[[Calls, str], Awaitable[Reply]]] = {
 
 @pytest.mark.parametrize("name", REFUSALS)
 async def test_refusals_are_word_for_word_the_recorded_ones(name: str) -> None:
-    async with serving() as calls:
+    """Those of the recordings' first part, when the server had no models yet."""
+    async with serving(settings=Settings(models=False)) as calls:
         one = await calls.dataset("one")
         await calls.upload(one, "first.txt")
         reply = await REFUSALS[name](calls, one)
@@ -185,7 +188,7 @@ async def test_refusals_are_word_for_word_the_recorded_ones(name: str) -> None:
 
 
 async def test_a_fresh_dataset_insists_on_technique_and_rule() -> None:
-    async with serving() as calls:
+    async with serving(settings=Settings(models=False)) as calls:
         bare = await calls.dataset("bare", indexing_technique=None)
         technique = await calls.send_parts(bare, ('name="file"; filename="a.txt"', b"x"))
         data = json.dumps({"indexing_technique": "economy"}).encode()
@@ -251,7 +254,7 @@ async def test_server_info_needs_no_key() -> None:
 
 
 async def test_other_spellings_of_paths_work() -> None:
-    async with serving() as calls:
+    async with serving(settings=Settings(models=False)) as calls:
         one = await calls.dataset()
         body = {"name": "a", "text": "b"} | AUTOMATIC
         text = await calls.call("POST", f"/datasets/{one}/document/create_by_text", json=body)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from attrs import frozen
@@ -19,9 +20,9 @@ class ChildChunks:
 
     database: Database
 
-    def add(self, row: ChildChunkRow) -> None:
-        """Add one."""
-        self.database.insert("child_chunks", [row])
+    def add(self, rows: Sequence[ChildChunkRow]) -> None:
+        """Add some."""
+        self.database.insert("child_chunks", rows)
 
     def get(self, child_chunk_id: str) -> ChildChunkRow | None:
         """Find one."""
@@ -31,6 +32,11 @@ class ChildChunks:
     def of(self, segment_id: str) -> list[ChildChunkRow]:
         """Find those of a chunk."""
         return self._all("segment_id = ? ORDER BY position", segment_id)
+
+    def find(self, child_chunk_ids: Sequence[str]) -> dict[str, ChildChunkRow]:
+        """Find some by their ids."""
+        rows = self._all("id IN (SELECT value FROM json_each(?))", json.dumps([*child_chunk_ids]))
+        return {row.id: row for row in rows}
 
     def page(
         self, segment_id: str, keyword: str, offset: int, size: int
@@ -54,6 +60,10 @@ class ChildChunks:
     def delete(self, child_chunk_id: str) -> None:
         """Delete one."""
         self.database.run("DELETE FROM child_chunks WHERE id = ?", (child_chunk_id,))
+
+    def delete_of(self, segment_id: str) -> None:
+        """Delete those of a chunk."""
+        self.database.run("DELETE FROM child_chunks WHERE segment_id = ?", (segment_id,))
 
     def _all(self, where: str, *values: object) -> list[ChildChunkRow]:
         sql = f"SELECT {_COLUMNS} FROM child_chunks WHERE {where}"  # noqa: S608 -- own names

@@ -11,6 +11,7 @@ import attrs
 from dify_kb.errors import ConfigError
 
 from .schema import APPLICATION_ID, SCHEMA, USER_VERSION
+from .upgrade import upgrade
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -112,46 +113,71 @@ def _open(path: Path | None) -> sqlite3.Connection:
 def _prepare(connection: sqlite3.Connection, path: Path | None) -> None:
     connection.create_function("folded", 1, _folded, deterministic=True)
     connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-    connection.execute("BEGIN EXCLUSIVE")
-    application = connection.execute("PRAGMA application_id").fetchone()[0]
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-    connection.execute("COMMIT")
-    if not empty and application != APPLICATION_ID:
-        raise ConfigError(
-            f"{path} is a database, but not an emulator's.",
-            hint="Name a file that does not exist yet, or one that an emulator made.",
-        )
-    if not empty and version != USER_VERSION:
-        raise ConfigError(
-            f"{path} was made by another version of the emulator.",
-            hint="Name another file, or delete this one and load it again.",
-        )
+    version = _version(connection, path)
+    if version:
+        _check_whole(connection)
+        upgrade(connection, version)
     # The case of names counts in a keyword, as in PostgreSQL's LIKE (measured).
     connection.execute("PRAGMA case_sensitive_like = ON")
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA journal_mode = WAL")
+    # What was committed survives the death of the process; it may be lost with the machine's.
     connection.execute("PRAGMA synchronous = NORMAL")
-    if empty:
+    if not version:
         connection.executescript(
             f"BEGIN; PRAGMA application_id = {APPLICATION_ID};"
             f" PRAGMA user_version = {USER_VERSION}; {SCHEMA} COMMIT;"
         )
 
 
+def _version(connection: sqlite3.Connection, path: Path | None) -> int:
+    """Lock the file, and tell the version of its tables; 0 where there are none yet."""
+    connection.execute("BEGIN EXCLUSIVE")
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+    connection.execute("COMMIT")
+    if empty:
+        return 0
+    if application != APPLICATION_ID:
+        raise ConfigError(
+            f"{path} is a database, but not an emulator's.",
+            hint="Name a file that does not exist yet, or one that an emulator made.",
+        )
+    if not 1 <= version <= USER_VERSION:
+        raise ConfigError(
+            f"{path} was made by a newer version of the emulator.",
+            hint="Install the dify-kb that made it, or name another file.",
+        )
+    return version
+
+
+def _check_whole(connection: sqlite3.Connection) -> None:
+    """Look for damage before anything is written; takes 1 ms per MB (measured)."""
+    found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise sqlite3.DatabaseError(f"malformed, {found}")
+
+
 def _unusable(path: Path | None, error: sqlite3.Error) -> ConfigError:
-    if "locked" in str(error):
+    why = str(error)
+    if "locked" in why:
         return ConfigError(
             f"{path} is in use by another emulator.",
             hint="Stop the other one, or name another file.",
         )
-    if "not a database" in str(error):
+    if "not a database" in why:
         return ConfigError(
             f"{path} is not an emulator's database.",
             hint="Name a file that does not exist yet, or one that an emulator made.",
         )
+    if "malformed" in why:
+        return ConfigError(
+            f"{path} is damaged.",
+            hint="Put a copy of it in its place, or name another file; this one is left as it is.",
+        )
     return ConfigError(
-        f"{path} cannot be opened: {error}.",
+        f"{path} cannot be opened: {why}.",
         hint="Check that its folder exists and that you may write there.",
     )
 

@@ -88,6 +88,15 @@ class Documents:
         """Find those that a search looks at."""
         return self._all(f"dataset_id = ? AND {_AVAILABLE}", dataset_id)
 
+    def completed(self, dataset_id: str) -> list[str]:
+        """Tell the ids of those that are indexed and enabled, in the order of their creation."""
+        rows = self.database.rows(
+            "SELECT id FROM documents WHERE dataset_id = ? AND indexing_status = 'completed'"
+            " AND enabled ORDER BY number",
+            (dataset_id,),
+        )
+        return [document_id for (document_id,) in rows]
+
     def states(self, dataset_id: str) -> list[DocumentState]:
         """Tell how those of a dataset stand, in the order of their creation."""
         sql = (

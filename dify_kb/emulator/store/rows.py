@@ -26,6 +26,15 @@ class DatasetRow:
 
     members: str = "[]"
 
+    embedding_provider: str | None = None
+    embedding_model: str | None = None
+    """What a high-quality base finds meanings with; null on others."""
+
+    @property
+    def high_quality(self) -> bool:
+        """Whether its chunks are found by meaning, too."""
+        return self.indexing_technique == "high_quality"
+
 
 @frozen
 class RuleRow:
@@ -120,6 +129,8 @@ class SegmentRow:
     disabled_at: float | None = None
     updated_at: float | None = None
     edited: int = 0
+    tokens: int = 0
+    error: str | None = None
 
     @property
     def word_count(self) -> int:

@@ -5,8 +5,8 @@ from typing import Final
 APPLICATION_ID: Final = 0x6B62656D
 """`kbem`: marks a file as an emulator's database."""
 
-USER_VERSION: Final = 2
-"""Grows with every change of the tables."""
+USER_VERSION: Final = 3
+"""Grows with every change of the tables, and `upgrade.STEPS` with it."""
 
 SCHEMA: Final = """
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -15,6 +15,7 @@ CREATE TABLE datasets (
     permission TEXT NOT NULL, data_source_type TEXT, indexing_technique TEXT,
     retrieval_model TEXT, created_at REAL NOT NULL, updated_at REAL NOT NULL,
     built_in INTEGER NOT NULL, pipeline_id TEXT, members TEXT NOT NULL,
+    embedding_provider TEXT, embedding_model TEXT,
     number INTEGER PRIMARY KEY AUTOINCREMENT
 );
 CREATE INDEX datasets_by_name ON datasets (name);
@@ -52,6 +53,7 @@ CREATE TABLE segments (
     index_node_hash TEXT NOT NULL, status TEXT NOT NULL, created_at REAL NOT NULL,
     indexing_at REAL, completed_at REAL, answer TEXT, enabled INTEGER NOT NULL,
     disabled_at REAL, updated_at REAL, edited INTEGER NOT NULL,
+    tokens INTEGER NOT NULL DEFAULT 0, error TEXT,
     number INTEGER PRIMARY KEY AUTOINCREMENT
 );
 CREATE INDEX segments_of_document ON segments (document_id, position);

@@ -70,13 +70,21 @@ class Segments:
         sql = "SELECT max(position) FROM segments WHERE document_id = ?"
         return (self.database.value(sql, (document_id,)) or 0) + 1
 
-    def complete(self, keywords: Sequence[tuple[str, str]], now: float) -> None:
-        """Note that these (id, keywords as JSON) are indexed."""
+    def complete(self, keywords: Sequence[tuple[str, str | None]], now: float) -> None:
+        """Note that these (id, keywords as JSON or None) are indexed, and so enabled."""
         with self.database.transaction():
             self.database.connection.executemany(
-                "UPDATE segments SET keywords = ?, status = 'completed', completed_at = ?"
-                " WHERE id = ?",
+                "UPDATE segments SET keywords = ?, status = 'completed', completed_at = ?,"
+                " enabled = 1 WHERE id = ?",
                 [(words, now, segment_id) for segment_id, words in keywords],
+            )
+
+    def set_keywords(self, keywords: Sequence[tuple[str, str]]) -> None:
+        """Set the keywords of these (id, keywords as JSON)."""
+        with self.database.transaction():
+            self.database.connection.executemany(
+                "UPDATE segments SET keywords = ? WHERE id = ?",
+                [(words, segment_id) for segment_id, words in keywords],
             )
 
     def update(self, segment_id: str, **changes: object) -> None:

@@ -1,0 +1,300 @@
+"""A file keeps what was answered, whatever becomes of the process; and old or damaged files."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from pathlib import Path
+
+import aiohttp
+import pytest
+from emulator_calls import AUTOMATIC, serving, until
+
+from dify_kb.corpus import chunk
+from dify_kb.emulator import Emulator
+from dify_kb.emulator.store import Store
+from dify_kb.emulator.store.rows import DatasetRow, DocumentRow
+from dify_kb.emulator.store.schema import USER_VERSION
+from dify_kb.emulator.store.upgrade import STEPS
+from dify_kb.errors import ConfigError
+from dify_kb.models import ProcessRule
+
+DATA = Path(__file__).parent / "data"
+NOBODY = 65_534
+TEXT = "\n\n".join(f"paragraph {n} about zebras " + "and foxes " * 20 for n in range(120))
+CHUNKS = len(chunk([TEXT], ProcessRule.automatic()))
+
+
+def program(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(  # noqa: S603 -- our own program
+        [sys.executable, "-m", "dify_kb", "--json", "emulator", "--port", "0", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+
+
+@asynccontextmanager
+async def served(path: Path) -> AsyncIterator[tuple[subprocess.Popen[str], aiohttp.ClientSession]]:
+    """An emulator in a process of its own, and a session of its address."""
+    process = program("--db", str(path))
+    try:
+        assert process.stdout is not None
+        told = json.loads(await asyncio.to_thread(process.stdout.readline))
+        headers = {"Authorization": f"Bearer {told['api_key']}"}
+        async with aiohttp.ClientSession(told["url"] + "/", headers=headers) as session:
+            yield process, session
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def made_of(sql: str, path: Path) -> Path:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript((DATA / sql).read_text())
+    return path
+
+
+def shape(path: Path) -> dict[str, set[tuple[object, ...]]]:
+    """The columns of every table of ours, and the columns of the indexes."""
+    with closing(sqlite3.connect(path)) as connection:
+        names = connection.execute(
+            "SELECT name FROM sqlite_master WHERE name NOT GLOB 'sqlite_*'"
+            " AND name NOT GLOB 'indexed_words_*'"
+        )
+        return {
+            name: {row[1:4] for row in connection.execute(f"PRAGMA table_info({name})")}
+            | {row[2:] for row in connection.execute(f"PRAGMA index_info({name})")}
+            for (name,) in names.fetchall()
+        }
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """Whom permissions bind: root may write anywhere."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+async def killed_amid_creates(path: Path, dataset: str, names: list[str]) -> dict[str, str]:
+    """Kill a process that takes in documents and indexes; tell those that it answered for."""
+    answered: dict[str, str] = {}
+
+    async def create(session: aiohttp.ClientSession, name: str) -> None:
+        url = f"datasets/{dataset}/document/create-by-text"
+        with suppress(aiohttp.ClientError):
+            async with session.post(url, json={"name": name, "text": TEXT} | AUTOMATIC) as reply:
+                answered[(await reply.json())["document"]["id"]] = name
+
+    async with served(path) as (process, session), asyncio.TaskGroup() as group:
+        for name in names:
+            group.create_task(create(session, name))
+        await until(lambda: len(answered) > len(names) // 4)
+        process.kill()
+    return answered
+
+
+@pytest.mark.timeout(60)
+async def test_what_was_answered_survives_a_kill(tmp_path: Path) -> None:
+    """Three processes are killed with SIGKILL amid creates and indexing; the fourth has it all."""
+    path = tmp_path / "kb.db"
+    async with serving(path) as calls:
+        dataset = await calls.dataset()
+
+    answered: dict[str, str] = {}
+    for attempt in range(3):
+        names = [f"{attempt}-{number}.txt" for number in range(40)]
+        answered |= await killed_amid_creates(path, dataset, names)
+    with closing(sqlite3.connect(path)) as connection:
+        states = connection.execute("SELECT DISTINCT indexing_status FROM documents").fetchall()
+    with Emulator(path) as emulator:
+        await until(lambda: {one.status for one in emulator.documents(dataset)} == {"completed"})
+        documents = emulator.documents(dataset)
+
+    assert len(answered) >= 33
+    assert {("waiting",), ("completed",)} <= set(states), "else the kills prove nothing"
+    assert answered.items() <= {one.id: one.name for one in documents}.items()
+    assert {(one.chunks, one.completed) for one in documents} == {(CHUNKS, CHUNKS)}
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+async def test_file_of_a_killed_process_can_be_opened_at_once(tmp_path: Path) -> None:
+    """The lock dies with its holder; there is no lock file to remove by hand."""
+    path = tmp_path / "kb.db"
+    async with served(path) as (process, _):
+        with pytest.raises(ConfigError, match="in use by another emulator"):
+            Emulator(path).start()
+        process.kill()
+        process.wait()
+
+        with Emulator(path) as emulator:
+            assert emulator.url
+
+
+def test_there_is_a_step_from_every_older_version() -> None:
+    assert set(STEPS) == set(range(1, USER_VERSION))
+
+
+@pytest.mark.parametrize("version", range(1, USER_VERSION + 1))
+async def test_older_files_are_brought_up_to_date(version: int, tmp_path: Path) -> None:
+    """Written by emulators of these versions; the documents are found, the indexing goes on."""
+    path = made_of(f"version{version}.sql", tmp_path / "old.db")
+    async with serving(path) as calls:
+        datasets = await calls.call("GET", "/datasets")
+        (dataset,) = datasets.body["data"]
+        (unfinished,) = (
+            one for one in calls.emulator.documents(dataset["id"]) if one.name == "b.txt"
+        )
+        await calls.reached(dataset["id"], unfinished.batch, "completed")
+        added = await calls.upload(dataset["id"], "c.txt", b"zebra three")
+        await calls.done(dataset["id"], added)
+        found = await calls.search(dataset["id"], "zebra")
+        twin = await calls.call("POST", "/datasets", json={"name": "old"})
+    with Emulator(tmp_path / "new.db"):
+        pass
+
+    assert twin.status == 409
+    texts = [record["segment"]["content"] for record in found.body["records"]]
+    assert sorted(texts) == ["zebra one", "zebra three", "zebra two\nand more"]
+    assert shape(path) == shape(tmp_path / "new.db")
+
+
+def test_upgrade_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    path = made_of("version1.sql", tmp_path / "old.db")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE tags (in_the_way)")
+    before = path.read_bytes()
+
+    with pytest.raises(ConfigError, match="cannot be opened"):
+        Store(path)
+    assert path.read_bytes() == before
+
+
+def test_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "new.db"
+    Store(path).close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA user_version = {USER_VERSION + 1}")
+    before = path.read_bytes()
+
+    with pytest.raises(ConfigError, match="newer version"):
+        Store(path)
+    assert path.read_bytes() == before
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> Path:
+    path = tmp_path / "kb.db"
+    Store(path).close()
+    return path
+
+
+def test_damaged_file_is_left_alone(filled: Path) -> None:
+    """Any page that is used may be the damaged one; half a file is what a full disk leaves."""
+    whole = filled.read_bytes()
+    pages = range(4096, len(whole), 5 * 4096)
+    damaged = [whole[:at] + b"\xa5" * 4096 + whole[at + 4096 :] for at in pages]
+    for content in [*damaged, whole[: len(whole) // 2], whole[:10_000]]:
+        filled.write_bytes(content)
+
+        with pytest.raises(ConfigError, match="is damaged"):
+            Store(filled)
+        assert filled.read_bytes() == content
+        assert list(filled.parent.iterdir()) == [filled]
+
+
+def test_damaged_file_ends_the_command_with_two_lines(filled: Path) -> None:
+    filled.write_bytes(filled.read_bytes()[:20_000])
+    process = program("--db", str(filled))
+    _, err = process.communicate(timeout=15)
+
+    assert process.returncode == 2
+    assert err.count("\n") == 2
+    assert "kb.db is damaged." in err
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_read_only_folder_is_said(exists: bool) -> None:  # noqa: FBT001 -- a parameter
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kb.db"
+        if exists:
+            Store(path).close()
+            path.chmod(0o666)
+        Path(folder).chmod(0o555)
+        try:
+            with unprivileged(), pytest.raises(ConfigError, match="cannot be opened") as caught:
+                Store(path)
+            left = [entry.name for entry in Path(folder).iterdir()]
+        finally:
+            Path(folder).chmod(0o755)
+
+    assert "you may write there" in caught.value.hint
+    assert left == ["kb.db"] * exists
+
+
+def test_read_only_file_is_said() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kb.db"
+        Store(path).close()
+        path.chmod(0o444)
+        Path(folder).chmod(0o777)
+        before = path.read_bytes()
+
+        with unprivileged(), pytest.raises(ConfigError, match="cannot be opened"):
+            Store(path)
+        assert path.read_bytes() == before
+
+
+@pytest.mark.timeout(60)
+def test_file_of_ten_thousand_documents_opens_within_a_second(tmp_path: Path) -> None:
+    path = tmp_path / "kb.db"
+    store = Store(path)
+    dataset = DatasetRow("d", "d", None, "vendor", "only_me", None, "economy", None, 0.0, 0.0)
+    with store.transaction():
+        store.datasets.add(dataset)
+        for number in range(10_000):
+            row = DocumentRow(
+                id=str(number),
+                dataset_id="d",
+                position=number,
+                name=f"{number}.txt",
+                batch=str(number),
+                process_rule_id="r",
+                created_from="api",
+                created_at=number,
+                updated_at=0.0,
+                doc_form="text_model",
+                doc_language="English",
+                file_id="f",
+                file_name="n",
+                file_size=3000,
+                file_extension="txt",
+                file_mime_type=None,
+                file_created_at=0.0,
+                indexing_status="completed",
+            )
+            store.documents.add(row, b"x" * 3000)
+    store.close()
+
+    started = time.monotonic()
+    with Emulator(path) as emulator:
+        took = time.monotonic() - started
+
+        assert len(emulator.documents("d")) == 10_000
+    assert took < 1
