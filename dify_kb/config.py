@@ -84,10 +84,50 @@ class Watch:
     """Each interval is so many times the one before while nothing moves."""
 
     longest: float = 15.0
-    """The longest interval: a default 1.12.1 server indexes a document every 2 s (measured)."""
+    """The longest interval while nothing tells how fast the server is."""
 
-    settle: tuple[float, ...] = (1.0, 3.0, 10.0)
-    """When to look for a document whose create was not answered."""
+
+@frozen(kw_only=True)
+class Loading:
+    """When a load looks, waits and gives up, in seconds."""
+
+    settle: tuple[float, ...] = (1.0, 3.0, 10.0, 30.0, 60.0)
+    """After an unanswered create: the intervals between looks for its document; the last one
+    repeats."""
+
+    quarantine: float = 30.0
+    """So long a create whose connection broke may still land: it is not sent again before."""
+
+    patience: float = 120.0
+    """The same after a timeout or a 502 or 504: the server waits for a lock of the dataset
+    without limit (dataset_service, 1.12.1), and 400 of 400 timed-out creates landed (measured)."""
+
+    sends: int = 4
+    """Sends of one file in all; looks do not count."""
+
+    recreate: float = 30.0
+    """Until a document whose indexing failed for a passing reason is sent again; doubles."""
+
+    recreations: int = 2
+    """How often."""
+
+    probe: float = 1.0
+    """Until the first probe of a server that failed; doubles up to `probe_longest`."""
+
+    probe_longest: float = 30.0
+    """The longest interval between probes."""
+
+    outage: float = 600.0
+    """So long a server may fail before the run stops."""
+
+    revisit: float = 60.0
+    """A page of the list on which few ends are expected is looked at so often."""
+
+    pace: float = 1.0
+    """How long a second of the search for the right pace lasts."""
+
+    grace: float = 10.0
+    """So long requests that are under way may finish when a load is cancelled."""
 
 
 @frozen(kw_only=True)
@@ -97,10 +137,11 @@ class Policy:
     timeout: Timeout = field(factory=Timeout)
     retry: Retry = field(factory=Retry)
     watch: Watch = field(factory=Watch)
+    loading: Loading = field(factory=Loading)
 
     def scaled(self, factor: float) -> Policy:
         """Multiply the delays (not the timeouts) by `factor`."""
-        retry, watch = self.retry, self.watch
+        retry, watch, loading = self.retry, self.watch, self.loading
         return attrs.evolve(
             self,
             retry=attrs.evolve(
@@ -116,7 +157,19 @@ class Policy:
                 watch,
                 first=watch.first * factor,
                 longest=watch.longest * factor,
-                settle=tuple(delay * factor for delay in watch.settle),
+            ),
+            loading=attrs.evolve(
+                loading,
+                settle=tuple(delay * factor for delay in loading.settle),
+                quarantine=loading.quarantine * factor,
+                patience=loading.patience * factor,
+                recreate=loading.recreate * factor,
+                probe=loading.probe * factor,
+                probe_longest=loading.probe_longest * factor,
+                outage=loading.outage * factor,
+                revisit=loading.revisit * factor,
+                pace=loading.pace * factor,
+                grace=loading.grace * factor,
             ),
         )
 

@@ -6,6 +6,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
 
 class KnowledgeError(Exception):
     """Anything that this package raises on purpose."""
@@ -25,6 +30,10 @@ class ConfigError(KnowledgeError, ValueError):
 
 class SourceError(KnowledgeError):
     """A file could not be read, or changed while it was sent."""
+
+
+class JournalError(KnowledgeError):
+    """A load's journal is in use, damaged, of a newer version, or cannot be written."""
 
 
 class TransportError(KnowledgeError):
@@ -137,3 +146,24 @@ class ServerError(ApiError):
 
 class LoadError(KnowledgeError):
     """A load did not bring every file in; raised by `LoadReport.raise_for_failures`."""
+
+
+class PartialError(KnowledgeError):
+    """A call of several requests was carried out in part; `__cause__` is what ended it, if one did.
+
+    `done` is what holds, in the order of the call: chunks that were made, ids of documents that
+    were set. `failed` gives the reason of each id that was refused; what is in neither was not
+    reached.
+    """
+
+    def __init__(
+        self,
+        summary: str,
+        *,
+        done: Sequence[object],
+        failed: Mapping[str, str] | None = None,
+        hint: str = "",
+    ) -> None:
+        super().__init__(summary, hint=hint)
+        self.done = done
+        self.failed = failed or {}

@@ -1,0 +1,163 @@
+"""What a journal remembers, for people and programs; also while a load writes it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sqlite3
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import frozen
+
+from . import failures as kept_failures
+from . import schema
+from .rows import Row, State, row_of, told
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dify_kb.ingest.report import ItemResult
+
+_PAGE: Final = 500
+"""Files that are read at once: a longer read would keep the log of a load from shrinking."""
+
+_RUNS: Final = 10
+"""Runs that are told of, the latest ones."""
+
+_ITEMS: Final = "SELECT * FROM item WHERE key > ? AND (? IS NULL OR state = ?) ORDER BY key LIMIT ?"
+
+
+@frozen(kw_only=True)
+class PastRun:
+    """One run of a load. Times in seconds since the epoch; `ended` is None for one that goes on
+    or was killed, and so is `report`, else the counts of `LoadReport.to_dict`.
+    """
+
+    number: int
+    started: float
+    ended: float | None
+    report: Mapping[str, object] | None
+
+
+@frozen(kw_only=True)
+class Overview:
+    """A journal in short. `source` is None for items, `writer` the process that writes it now."""
+
+    path: Path
+    server: str
+    dataset: str
+    source: str | None
+    states: Mapping[State, int]
+    runs: Sequence[PastRun]
+    writer: int | None
+
+    @property
+    def last(self) -> PastRun | None:
+        """The latest run."""
+        return self.runs[0] if self.runs else None
+
+
+def journals(folder: Path) -> list[Path]:
+    """Name the journals of a folder, the one that was written last at the beginning."""
+    try:
+        found = [path for path in folder.iterdir() if path.suffix == ".db"]
+        return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+    except OSError:
+        return []
+
+
+def overview(path: Path) -> Overview:
+    """Sum up a journal.
+
+    Raises:
+        JournalError: it is missing, something else, newer or damaged.
+    """
+    with _reading(path) as connection:
+        meta = dict(connection.execute("SELECT name, value FROM meta").fetchall())
+        counted = connection.execute("SELECT state, count(*) FROM item GROUP BY state").fetchall()
+        runs = connection.execute(
+            "SELECT id, started, ended, report FROM run ORDER BY id DESC LIMIT ?", (_RUNS,)
+        ).fetchall()
+        counts = {State(state): count for state, count in counted}
+        return Overview(
+            path=path,
+            server=told(meta.get("server", "")),
+            dataset=told(meta.get("dataset", "")),
+            source=told(meta.get("source")),
+            states={state: counts.get(state, 0) for state in State},
+            runs=[_run(row) for row in runs],
+            writer=_writer(path),
+        )
+
+
+def items(path: Path, *, state: State | None = None) -> Iterator[Row]:
+    """Give what is remembered of each file, in the order of keys.
+
+    Raises:
+        JournalError: the journal is missing, something else, newer or damaged.
+    """
+    with _reading(path) as connection:
+        after: Any = ""
+        while rows := connection.execute(_ITEMS, (after, state, state, _PAGE)).fetchall():
+            yield from map(row_of, rows)
+            after = rows[-1]["key"]
+
+
+def failures(path: Path, run: int) -> Iterator[ItemResult]:
+    """Give the results of a run that made its report False.
+
+    Raises:
+        JournalError: the journal is missing, something else, newer or damaged.
+    """
+    with _translated(path):
+        yield from kept_failures(path, run)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    connection = schema.reading(path)
+    try:
+        with _translated(path):
+            yield connection
+    finally:
+        connection.close()
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, ValueError) as error:
+        raise schema.damaged(path, error) from error
+
+
+def _run(row: sqlite3.Row) -> PastRun:
+    report = json.loads(row["report"]) if row["report"] else None
+    return PastRun(number=row["id"], started=row["started"], ended=row["ended"], report=report)
+
+
+def _writer(path: Path) -> int | None:
+    """Name the process that holds the journal, if it is seen to live on this machine.
+
+    The lock itself is not tried: a load that begins just then would be refused.
+    """
+    try:
+        owner = json.loads(Path(f"{path}-lock").read_text("utf-8"))
+        process, host = int(owner["pid"]), owner["host"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return process if host == socket.gethostname() and _lives(process) else None
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except PermissionError:  # somebody else's
+        return True
+    except OSError:
+        return False
+    return True

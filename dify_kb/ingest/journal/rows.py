@@ -1,0 +1,84 @@
+"""What a journal remembers of one file."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from attrs import frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class State(enum.StrEnum):
+    """How far a file is, as far as is known for certain.
+
+    | state | the server has | the next run |
+    |---|---|---|
+    | waiting | nothing of it, or what it had before | sends it |
+    | sending | perhaps | looks before it sends |
+    | accepted | the document, not seen indexed | follows it |
+    | done | the document, indexed | leaves it alone |
+    | failed | a document that failed, or refused it | leaves it alone unless told to try again |
+    """
+
+    WAITING = "waiting"
+    SENDING = "sending"
+    ACCEPTED = "accepted"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@frozen(kw_only=True)
+class Row:
+    """A file of the journal. `size` in bytes, `sent_at` in seconds since the epoch.
+
+    `previous` is the uploaded file that its document had before the latest send, so that the new
+    one can be told from it; `content` is the SHA-256 of what was sent, `rule` and `labels` are
+    fingerprints of how it was to be cut and labelled.
+    """
+
+    key: str
+    name: str
+    size: int
+    mtime_ns: int | None
+    content: bytes
+    rule: str
+    labels: str
+    state: State
+    attempts: int
+    sent_at: float
+    previous: str | None
+    document_id: str | None
+    batch: str | None
+    upload_file_id: str | None
+    reason: str | None
+
+
+COLUMNS = tuple(attribute.name for attribute in attrs.fields(Row))
+
+
+def stored(value: Any) -> Any:
+    """Make a value one that SQLite takes: a file's name need not be UTF-8, and its text must."""
+    if isinstance(value, str) and not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return value.encode(errors="surrogatepass")
+    return value
+
+
+def told(value: Any) -> Any:
+    """Read a text back, however it was stored."""
+    return value.decode(errors="surrogatepass") if isinstance(value, bytes) else value
+
+
+def row_of(values: Sequence[Any]) -> Row:
+    """Read a row back, of `COLUMNS`."""
+    fields = dict(zip(COLUMNS, values, strict=True))
+    for name in ("key", "name", "reason"):
+        fields[name] = told(fields[name])
+    fields["state"] = State(fields["state"])
+    return Row(**fields)

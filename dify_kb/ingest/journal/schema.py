@@ -1,0 +1,192 @@
+"""The file: its tables, and whether it is ours, of this version and sound."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sqlite3
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+from dify_kb.errors import JournalError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+APPLICATION: Final = 0x4B42_4C44
+"""What tells our files from other SQLite files: "KBLD"."""
+
+VERSION: Final = 1
+
+BUSY: Final = 5.0
+"""Seconds that another program may hold the file, such as one that makes a backup of it."""
+
+_MARK: Final = APPLICATION.to_bytes(4)
+_HEAD: Final = 100
+"""Bytes of the header of an SQLite file, with its application at 68."""
+
+_TABLES: Final = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+CREATE TABLE run (
+    id INTEGER PRIMARY KEY, started REAL NOT NULL, ended REAL, report TEXT
+);
+CREATE TABLE item (
+    key TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, mtime_ns INTEGER,
+    content BLOB NOT NULL, rule TEXT NOT NULL, labels TEXT NOT NULL, state TEXT NOT NULL,
+    attempts INTEGER NOT NULL, sent_at REAL NOT NULL, previous TEXT, document_id TEXT, batch TEXT,
+    upload_file_id TEXT, reason TEXT
+) WITHOUT ROWID;
+CREATE INDEX item_by_document ON item (document_id) WHERE document_id IS NOT NULL;
+CREATE TABLE result (
+    number INTEGER PRIMARY KEY, run INTEGER NOT NULL, held INTEGER NOT NULL, result TEXT NOT NULL
+);
+CREATE INDEX result_of_run ON result (run, held, number);
+"""
+
+_REMOTE: Final = """
+CREATE TEMP TABLE remote (
+    name TEXT NOT NULL, document_id TEXT PRIMARY KEY, enabled INTEGER NOT NULL,
+    status TEXT NOT NULL, upload_file_id TEXT, size INTEGER, place INTEGER
+) WITHOUT ROWID;
+CREATE INDEX remote_by_name ON remote (name, enabled);
+"""
+
+
+def require_ours(path: Path) -> None:
+    """Look at a file before anything else opens it, since SQLite may change even what it reads.
+
+    Raises:
+        JournalError: it is something else.
+    """
+    if not path.exists():
+        return
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError as error:
+        raise _unusable(path, (error.strerror or str(error)).lower()) from error
+    if not head:
+        return
+    if head[:16] != b"SQLite format 3\0"[: len(head)] or head[68:72] not in {b"", _MARK}:
+        raise JournalError(
+            f"{path} is not a journal of a load.", hint="Name another file; it was not touched."
+        )
+    if len(head) < _HEAD:
+        raise _unusable(path, "it was cut off")
+
+
+def connect(path: Path | None, original: Path | None = None) -> sqlite3.Connection:
+    """Open a journal, or a new one; None is one in memory, a copy of the original if there is one.
+
+    Raises:
+        JournalError: it is something else, damaged, newer than this package, or not writable.
+    """
+    if path is None and original is not None and original.exists():
+        return _copy(original)
+    if path is not None and path.exists() and not os.access(path, os.W_OK):
+        raise _unusable(path, "it is read-only")
+    with _translated(path):
+        return _sound(":memory:" if path is None else str(path), lambda db: _settle(db, path))
+
+
+def _copy(original: Path) -> sqlite3.Connection:
+    """Copy a journal that a load may be writing, and leave no trace beside one that none does."""
+    log = Path(f"{original}-wal")
+    require_ours(original)
+    while True:
+        alone = not log.exists()
+        name = f"file:{quote(str(original))}?mode=ro{'&immutable=1' if alone else ''}"
+        with _translated(original):
+            copy = _sound(":memory:", functools.partial(_fill, name=name, original=original))
+        if not alone or not log.exists():
+            return copy
+        copy.close()  # a load began meanwhile, so this may be half of it
+
+
+def _fill(copy: sqlite3.Connection, name: str, original: Path) -> None:
+    source = _sound(name, lambda db: _check(db, original))
+    try:
+        source.backup(copy)
+    finally:
+        source.close()
+    copy.executescript(_REMOTE)
+
+
+def reading(path: Path) -> sqlite3.Connection:
+    """Open a journal to read it, also while a load writes it.
+
+    Raises:
+        JournalError: there is none, it is something else, or damaged.
+    """
+    if not path.is_file():
+        raise JournalError(
+            f"There is no journal {path}.", hint="`dify-kb journal show` lists them."
+        )
+    require_ours(path)
+    with _translated(path):
+        # Not mode=ro, which would leave the files of the log behind.
+        connection = _sound(f"file:{quote(str(path))}?mode=rw", lambda db: _check(db, path))
+        connection.execute("PRAGMA query_only=1")
+        return connection
+
+
+def damaged(path: Path | None, error: Exception) -> JournalError:
+    """Say that a journal failed while it was in use."""
+    return _unusable(path, str(error))
+
+
+@contextmanager
+def _translated(path: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _unusable(path, str(error)) from error
+
+
+def _sound(name: str, settle: Callable[[sqlite3.Connection], object]) -> sqlite3.Connection:
+    """Open a database and settle it, or close it again."""
+    connection = sqlite3.connect(
+        name, timeout=BUSY, isolation_level=None, check_same_thread=False, uri=name[:5] == "file:"
+    )
+    connection.row_factory = sqlite3.Row
+    try:
+        settle(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _settle(connection: sqlite3.Connection, path: Path | None) -> None:
+    if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        _check(connection, path)
+    else:
+        # Before the log is switched on, so that the file itself says from its first byte what it
+        # is; one whose writer was killed here is still empty.
+        connection.executescript(
+            f"BEGIN; {_TABLES} PRAGMA application_id={APPLICATION};"
+            f" PRAGMA user_version={VERSION}; COMMIT;"
+        )
+    connection.execute("PRAGMA journal_mode=WAL")
+    # A load that says "accepted" must not forget it when the power fails.
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA cache_size=-8192")
+    connection.executescript(_REMOTE)
+
+
+def _check(connection: sqlite3.Connection, path: Path | None) -> None:
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > VERSION:
+        raise JournalError(
+            f"The journal {path} was written by a newer dify-kb (format {version}).",
+            hint="Use that version, or another journal; it was not touched.",
+        )
+
+
+def _unusable(path: Path | None, why: str) -> JournalError:
+    return JournalError(
+        f"The journal {path or 'in memory'} cannot be used: {why}.",
+        hint="Make room or permissions, restore it, or name another one with journal= (--journal).",
+    )

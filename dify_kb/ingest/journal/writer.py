@@ -1,0 +1,117 @@
+"""Group commit: what is written while a commit is under way goes into the next one."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from attrs import define, field
+
+if TYPE_CHECKING:
+    import asyncio
+
+LATEST = 0.05
+"""Seconds after which everything is committed. What nobody waits for alone shares a commit, since
+each costs the processor as much as four rows (measured)."""
+
+Operation = tuple[str, Sequence[Any]]
+
+
+@define
+class Batch:
+    """Operations of one commit. `error` fails all of them, `refused` some, by their places."""
+
+    operations: list[Operation] = field(factory=list)
+    soon: bool = False
+    done: anyio.Event = field(factory=anyio.Event)
+    error: Exception | None = None
+    refused: dict[int, sqlite3.IntegrityError] = field(factory=dict)
+
+
+class Writer:
+    """The one thread that writes. `lock` keeps readers of the same connection out of a commit."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, lock: threading.Lock, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._connection = connection
+        self._lock = lock
+        self._loop = loop
+        self._open: Batch | None = None
+        self._wanted = threading.Condition()
+        self._closing = False
+        self.failed: Exception | None = None
+        """What the first commit that failed met."""
+        self._thread = threading.Thread(target=self._main, name="dify-kb-journal", daemon=True)
+        self._thread.start()
+
+    def add(self, sql: str, values: Sequence[Any], *, soon: bool) -> tuple[Batch, int]:
+        """Have a statement executed, at once if `soon`; the batch tells when it is committed."""
+        with self._wanted:
+            if self._closing:
+                return _too_late(sql, values), 0
+            if self._open is None:
+                self._open = Batch()
+                self._wanted.notify()
+            if soon and not self._open.soon:
+                self._open.soon = True
+                self._wanted.notify()
+            self._open.operations.append((sql, values))
+            return self._open, len(self._open.operations) - 1
+
+    def close(self) -> None:
+        """Commit what is left and end the thread; holds the caller until then."""
+        with self._wanted:
+            self._closing = True
+            self._wanted.notify()
+        self._thread.join()
+
+    def _main(self) -> None:
+        while (batch := self._next()) is not None:
+            try:
+                with self._lock:
+                    self._commit(batch)
+            except Exception as error:  # noqa: BLE001 -- else all who wait would wait for ever
+                batch.error = error
+                self.failed = self.failed or error
+            self._tell(batch.done.set)
+
+    def _next(self) -> Batch | None:
+        with self._wanted:
+            self._wanted.wait_for(lambda: self._open is not None or self._closing)
+            self._wanted.wait_for(lambda: self._closing or self._urgent, LATEST)
+            batch, self._open = self._open, None
+        return batch
+
+    @property
+    def _urgent(self) -> bool:
+        return self._open is not None and self._open.soon
+
+    def _commit(self, batch: Batch) -> None:
+        run = self._connection.execute
+        run("BEGIN IMMEDIATE")
+        try:
+            for place, (sql, values) in enumerate(batch.operations):
+                try:
+                    run(sql, values)
+                except sqlite3.IntegrityError as error:  # that statement alone is undone
+                    batch.refused[place] = error
+            run("COMMIT")
+        except Exception:
+            if self._connection.in_transaction:
+                run("ROLLBACK")
+            raise
+
+    def _tell(self, callback: Callable[[], object]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            self._loop.call_soon_threadsafe(callback)
+
+
+def _too_late(sql: str, values: Sequence[Any]) -> Batch:
+    batch = Batch([(sql, values)], error=sqlite3.ProgrammingError("it is closed"))
+    batch.done.set()
+    return batch

@@ -1,0 +1,31 @@
+"""What the tests of journals share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from dify_kb.ingest.journal import Row, State
+
+IDENTITY: Final[Mapping[str, str]] = {"server": "https://dify", "dataset": "d", "source": "/docs"}
+
+_SENT: Final[Mapping[str, Any]] = {
+    "size": 4,
+    "mtime_ns": 1,
+    "content": b"text",
+    "rule": "",
+    "labels": "",
+    "state": State.SENDING,
+    "attempts": 1,
+    "sent_at": 0.0,
+    "previous": None,
+    "document_id": None,
+    "batch": None,
+    "upload_file_id": None,
+    "reason": None,
+}
+
+
+def intent(key: str, **values: Any) -> Row:
+    """Make the row of a file that is about to be sent."""
+    return Row(**{**_SENT, "key": key, "name": key, **values})

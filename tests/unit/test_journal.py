@@ -1,0 +1,353 @@
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import pytest
+from attrs import evolve
+from journals import IDENTITY, intent
+
+from dify_kb.errors import JournalError
+from dify_kb.ingest import ItemResult, Outcome
+from dify_kb.ingest.journal import Journal, NameTakenError, State, failures, opened
+from dify_kb.ingest.remote import Remote
+from dify_kb.models import IndexingStatus
+
+
+@pytest.fixture
+async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
+    async with opened(tmp_path / "journal.db", IDENTITY) as journal:
+        yield journal
+
+
+def remembered(journal: Journal, key: str) -> State | None:
+    row = journal.rows([key]).get(key)
+    return row.state if row else None
+
+
+def full(journal: Journal) -> None:
+    """Let the file not grow any more."""
+    (pages,) = journal._connection.execute("PRAGMA page_count").fetchone()
+    journal._connection.execute(f"PRAGMA max_page_count={pages}")
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if "journal" in thread.name]
+
+
+async def test_what_was_intended_and_accepted_is_there_after_opening_again(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    row = intent("a/b.md", name="a__b.md", mtime_ns=2**62, content=bytes(range(32)), previous="f0")
+    async with opened(path, IDENTITY) as journal:
+        await journal.intend(row)
+        journal.accept(row.key, "d1", "b1", "f1")
+
+    async with opened(path, IDENTITY) as journal:
+        assert journal.rows([row.key, "other.md"]) == {
+            row.key: evolve(
+                row, state=State.ACCEPTED, document_id="d1", batch="b1", upload_file_id="f1"
+            )
+        }
+
+
+async def test_a_new_intent_keeps_the_document_that_is_known(journal: Journal) -> None:
+    """Until the new content is accepted, that is what the server has."""
+    await journal.intend(intent("a.md"))
+    journal.accept("a.md", "d1", "b1", "f1")
+    journal.end("a.md", State.DONE, labels="l1")
+
+    await journal.intend(intent("a.md", content=b"new", attempts=1, previous="f1"))
+
+    row = journal.rows(["a.md"])["a.md"]
+    assert (row.state, row.document_id, row.upload_file_id) == (State.SENDING, "d1", "f1")
+    assert (row.content, row.previous, row.labels, row.reason) == (b"new", "f1", "", None)
+
+
+async def test_documents_that_are_known_and_those_that_may_be_there_are_counted(
+    journal: Journal,
+) -> None:
+    for key in ("new.md", "again.md", "known.md", "refused.md"):
+        await journal.intend(intent(key))
+    for key in ("again.md", "known.md"):
+        journal.accept(key, f"d-{key}", "b", "f")
+    await journal.intend(intent("again.md"))
+    journal.end("refused.md", State.FAILED, reason="too large")
+    await journal.flush()
+
+    assert journal.known() == 1
+    assert journal.unsettled() == 2
+
+
+async def test_many_writers_share_few_commits(journal: Journal) -> None:
+    """A commit costs a flush of the disk: some milliseconds each."""
+    commits: list[str] = []
+    journal._connection.set_trace_callback(
+        lambda statement: commits.append(statement) if statement == "COMMIT" else None
+    )
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(500):
+            tasks.start_soon(journal.intend, intent(f"{number}.md"))
+
+    assert journal.unsettled() == 500
+    assert len(commits) < 50
+
+
+async def test_what_is_noted_happens_in_its_order(journal: Journal) -> None:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(journal.intend, intent("a.md"))
+        await anyio.lowlevel.checkpoint()
+        journal.accept("a.md", "d1", "b1", "f1")
+        journal.end("a.md", State.DONE)
+
+    await journal.flush()
+    assert remembered(journal, "a.md") is State.DONE
+
+
+async def test_a_name_that_is_taken_is_refused_alone(journal: Journal) -> None:
+    """Two documents of one name would replace each other, for ever."""
+    refused: list[str] = []
+
+    async def write(number: int) -> None:
+        try:
+            await journal.intend(intent(f"{number}.md", name=f"{number % 25}.md"))
+        except NameTakenError:
+            refused.append(f"{number}.md")
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(50):
+            tasks.start_soon(write, number)
+
+    assert sorted(refused) == sorted(f"{number}.md" for number in range(25, 50))
+    assert journal.unsettled() == 25
+
+
+async def test_a_full_disk_is_told_to_everybody_and_stays_told(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    failed: list[JournalError] = []
+
+    async def write(journal: Journal, number: int) -> None:
+        try:
+            await journal.intend(intent(f"{number}.md", content=bytes(8000)))
+        except JournalError as error:
+            failed.append(error)
+
+    async with opened(path, IDENTITY) as journal:
+        await journal.intend(intent("before.md"))
+        full(journal)
+        async with anyio.create_task_group() as tasks:
+            for number in range(20):
+                tasks.start_soon(write, journal, number)
+        journal.end("before.md", State.DONE)
+        with pytest.raises(JournalError, match="full"):
+            await journal.flush()
+
+    assert len(failed) == 20
+    assert all(str(path) in error.summary and "room" in error.hint for error in failed)
+    async with opened(path, IDENTITY) as journal:
+        assert remembered(journal, "before.md") is State.DONE
+        assert journal.unsettled() == 0
+
+
+async def test_what_nobody_waited_for_fails_the_flush(journal: Journal) -> None:
+    """Else a report would say that everything is remembered."""
+    full(journal)
+    for number in range(50):
+        journal.keep(ItemResult(key=f"{number}", outcome=Outcome.FAILED, reason="x" * 1000))
+
+    with pytest.raises(JournalError, match="full"):
+        await journal.flush()
+
+
+async def test_a_disk_that_takes_no_writes_any_more_stops_the_intent(journal: Journal) -> None:
+    journal._connection.execute("PRAGMA query_only=1")
+
+    with pytest.raises(JournalError, match="readonly"):
+        await journal.intend(intent("a.md"))
+
+
+async def test_another_program_that_holds_the_file_is_an_error_of_the_journal(
+    journal: Journal,
+) -> None:
+    assert journal.path is not None
+    journal._connection.execute("PRAGMA busy_timeout=50")
+    other = sqlite3.connect(journal.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+
+    with pytest.raises(JournalError, match="locked"):
+        await journal.intend(intent("a.md"))
+
+    other.execute("ROLLBACK")
+    other.close()
+    await journal.intend(intent("a.md"))
+    assert journal.unsettled() == 1
+
+
+async def test_closing_commits_what_nobody_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    async with opened(path, IDENTITY) as journal:
+        await journal.intend(intent("a.md"))
+        journal.end("a.md", State.FAILED, reason="no")
+
+    async with opened(path, IDENTITY) as journal:
+        row = journal.rows(["a.md"])["a.md"]
+        assert (row.state, row.reason) == (State.FAILED, "no")
+
+
+async def test_no_thread_and_no_file_stay_open(tmp_path: Path) -> None:
+    async def fail(path: Path) -> None:
+        async with opened(path, IDENTITY) as journal:
+            await journal.intend(intent("a.md"))
+            raise ZeroDivisionError
+
+    for number in range(3):
+        with pytest.raises(ZeroDivisionError):
+            await fail(tmp_path / f"{number}.db")
+        assert not (tmp_path / f"{number}.db-wal").exists()
+
+    assert threads() == []
+
+
+async def test_a_write_after_the_end_is_refused_and_does_not_wait(tmp_path: Path) -> None:
+    async with opened(tmp_path / "journal.db", IDENTITY) as journal:
+        pass
+
+    with pytest.raises(JournalError, match="closed"):
+        await journal.intend(intent("a.md"))
+    journal.end("a.md", State.DONE)
+
+
+async def test_the_write_of_a_cancelled_waiter_still_lands(journal: Journal) -> None:
+    """What was about to be sent may have been: the next run has to look."""
+    for number in range(20):
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await journal.intend(intent(f"{number}.md"))
+
+    await journal.flush()
+    assert journal.unsettled() == 20
+
+
+async def test_a_task_that_is_cancelled_for_good_does_not_stop_the_others(journal: Journal) -> None:
+    tasks = [asyncio.create_task(journal.intend(intent(f"{number}.md"))) for number in range(10)]
+    await asyncio.sleep(0)
+    for task in tasks[::2]:
+        task.cancel()
+
+    await asyncio.wait(tasks)
+
+    await journal.flush()
+    assert journal.unsettled() == 10
+
+
+async def test_a_file_name_that_is_not_utf_8_is_remembered(tmp_path: Path) -> None:
+    """Linux takes any bytes; Python gives them as lone surrogates."""
+    path = tmp_path / "journal.db"
+    key = "folder/latin\udce9.txt"
+    identity = {**IDENTITY, "source": "/docs\udce9"}
+    async with opened(path, identity) as journal:
+        await journal.intend(intent(key, name="plain"))
+        journal.accept(key, "d1", "b1", "f1")
+        journal.end(key, State.FAILED, reason=key)
+        journal.keep(ItemResult(key=key, outcome=Outcome.FAILED))
+        await journal.flush()
+
+        run = journal.run
+
+    async with opened(path, identity) as journal:
+        row = journal.rows(["other", key])[key]
+        assert (row.key, row.document_id, row.reason) == (key, "d1", key)
+    assert [result.key for result in failures(path, run)] == [key]
+
+
+async def test_a_value_that_sqlite_cannot_hold_is_an_error_and_not_a_hang(journal: Journal) -> None:
+    with pytest.raises(JournalError, match="too large"):
+        await journal.intend(intent("a.md", mtime_ns=2**64))
+
+    await journal.intend(intent("b.md"))
+    assert journal.unsettled() == 1
+
+
+async def test_failures_are_kept_for_five_runs(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    for number in range(1, 8):
+        async with opened(path, IDENTITY) as journal:
+            assert journal.run == number
+            journal.keep(ItemResult(key=f"{number}.md", outcome=Outcome.FAILED, reason="no"))
+            await journal.flush()
+            assert [result.key for result in journal.failures()] == [f"{number}.md"]
+
+    told = {run: [result.key for result in failures(path, run)] for run in range(1, 8)}
+    assert told == {1: [], 2: []} | {run: [f"{run}.md"] for run in range(3, 8)}
+
+
+async def test_results_come_back_whole_and_in_order(journal: Journal) -> None:
+    given = [
+        ItemResult(
+            key=f"{number}.md",
+            outcome=Outcome.STALLED,
+            reason="why",
+            name="name",
+            document_id="d",
+            batch="b",
+            size=3,
+            attempts=2,
+            reconciled=True,
+            warnings=["doubled"],
+            error="error",
+            timings={"upload": 0.5},
+        )
+        for number in range(450)
+    ]
+    for result in given:
+        journal.keep(result)
+    await journal.flush()
+
+    assert list(journal.failures()) == given
+
+
+async def test_held_results_are_no_failures_and_are_gone_with_the_next_run(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    async with opened(path, IDENTITY) as journal:
+        journal.keep(ItemResult(key="a.md", outcome=Outcome.ADDED), held=True)
+        await journal.flush()
+        assert [result.key for page in journal.held() for result in page] == ["a.md"]
+        assert list(journal.failures()) == []
+
+    async with opened(path, IDENTITY):
+        pass
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT count(*) FROM result").fetchone() == (0,)
+    connection.close()
+
+
+async def test_of_twins_the_one_that_a_create_replaces_is_told(journal: Journal) -> None:
+    def remote(document_id: str, *, enabled: bool, place: int) -> Remote:
+        return Remote(
+            document_id=document_id,
+            enabled=enabled,
+            status=IndexingStatus.COMPLETED,
+            upload_file_id=f"f-{document_id}",
+            size=3,
+            place=place,
+        )
+
+    off, on, older = (
+        remote("off", enabled=False, place=0),
+        remote("on", enabled=True, place=1),
+        remote("older", enabled=True, place=2),
+    )
+    alone = remote("alone", enabled=False, place=3)
+    journal.note_remote([("a.md", off), ("a.md", on), ("a.md", older), ("b.md", alone)])
+    journal.note_remote([("b.md", alone)])
+
+    assert journal.remote(["a.md", "b.md", "c.md"]) == {"a.md": on, "b.md": alone}
+    assert journal.remote_by_id(["older", "gone"]) == {"older": older}
+    assert journal.twins(["a.md", "b.md"]) == {"a.md": 3}
+    journal.forget_remote()
+    assert journal.remote(["a.md"]) == {}
