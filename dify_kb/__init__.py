@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .client import AsyncClient
-    from .config import Policy, Retry, Timeout, Watch
+    from .config import Loading, Policy, Retry, Timeout, Watch
     from .errors import (
         ApiError,
         BadRequestError,
@@ -21,10 +21,12 @@ if TYPE_CHECKING:
         ConflictError,
         ConnectError,
         ForbiddenError,
+        JournalError,
         KnowledgeError,
         LoadError,
         NotFoundError,
         OutcomeUnknownError,
+        PartialError,
         ProtocolError,
         QuotaExceededError,
         RateLimitedError,
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
         UnauthorizedError,
         UnsupportedTypeError,
     )
-    from .ingest import ItemResult, LoadReport, Outcome, Progress, StopReason
+    from .ingest import Item, ItemResult, LoadReport, Outcome, Progress, Results, StopReason
     from .models import (
         UNSET,
         ChildChunk,
@@ -113,10 +115,13 @@ __all__ = [
     "ForbiddenError",
     "IndexingStatus",
     "IndexingTechnique",
+    "Item",
     "ItemResult",
+    "JournalError",
     "KnowledgeError",
     "LoadError",
     "LoadReport",
+    "Loading",
     "MetadataField",
     "MetadataFields",
     "MetadataFilter",
@@ -132,6 +137,7 @@ __all__ = [
     "Page",
     "Pager",
     "ParentMode",
+    "PartialError",
     "Permission",
     "PipelineFile",
     "Policy",
@@ -142,6 +148,7 @@ __all__ = [
     "RateLimitedError",
     "Record",
     "RequestTimeoutError",
+    "Results",
     "RetrievalModel",
     "Retrieved",
     "Retry",
@@ -164,8 +171,8 @@ __all__ = [
 
 _HOMES = {
     "client": "AsyncClient",
-    "config": "Policy Retry Timeout Watch",
-    "ingest": "ItemResult LoadReport Outcome Progress StopReason",
+    "config": "Loading Policy Retry Timeout Watch",
+    "ingest": "Item ItemResult LoadReport Outcome Progress Results StopReason",
     "resources": "Events Pager",
     "sync": "Client",
     "transport": "Attempted",

@@ -25,7 +25,7 @@ from .resources import (
     Tags,
     Workspace,
 )
-from .transport import Attempted, OnAttempt, Pace, Sender, Session, connect
+from .transport import Admission, Attempted, OnAttempt, Pace, Sender, Session, connect
 from .wire import catalog
 
 if TYPE_CHECKING:
@@ -36,12 +36,22 @@ if TYPE_CHECKING:
     import aiohttp
 
     from .emulator import Emulator
-    from .ingest import LoadReport, OnExisting, OnLoadEvent, Source, Tally, Wait
+    from .ingest import (
+        ItemResult,
+        LoadEvent,
+        LoadMetadata,
+        LoadReport,
+        OnError,
+        OnExisting,
+        OnLoadEvent,
+        Options,
+        Results,
+        Source,
+        Tally,
+        Wait,
+    )
 
 EMULATOR = "emulator:"
-UPLOADS = 4
-"""Uploads at once when nothing is said: a default server is full at 2 to 3, and 4 costs little
-latency (measured on 1.4.3 and 1.12.1)."""
 
 
 class AsyncClient:
@@ -92,9 +102,8 @@ class AsyncClient:
             else Config.read(base_url, api_key)
         )
         self._policy = _policy(policy or Policy(), timeout, retry)
-        self._pace = Pace(
-            _positive(DEFAULT_CONCURRENCY if concurrency is None else concurrency, "concurrency")
-        )
+        limit = DEFAULT_CONCURRENCY if concurrency is None else concurrency
+        self._pace = Pace(_positive(limit, "concurrency"), fixed=concurrency is not None)
         self._headers = dict(headers or {})
         self._network = (proxy, trust_env, ssl)
         self._given = session
@@ -222,39 +231,65 @@ class AsyncClient:
         as_text: Sequence[str] = (),
         process_rule: ProcessRule | None = None,
         doc_form: DocForm | str | None = None,
+        metadata: LoadMetadata = None,
         on_existing: OnExisting = "overwrite",
         wait: Wait = "indexed",
-        concurrency: int | None = None,
+        concurrency: int | tuple[int, int] | None = None,
+        rate: str | None = None,
         max_unindexed: int = 5000,
         stall_after: float = 900.0,
+        deadline: float | None = None,
+        max_failures: int | None = None,
         max_file_size: int = MAX_FILE_SIZE,
+        journal: str | os.PathLike[str] | None = None,
+        retry_failed: bool = False,
+        errors: OnError = "collect",
+        dry_run: bool = False,
         on_event: OnLoadEvent | None = None,
     ) -> LoadReport:
         """Bring thousands of files into a knowledge base and tell how each ended.
 
-        Each file becomes a document named after its path, so that a second load of the same
-        folder replaces it instead of adding another. Costs a request per file, one per 100
-        documents that the base holds already, and a page of the list per 100 documents that are
-        being indexed, at growing intervals. Memory grows with the failures, not with the files
-        or their sizes.
+        Each file becomes a document named after its path. A journal remembers what was sent, so
+        that the same load again sends only what is new or changed, and one that was cut off, even
+        by `kill -9`, goes on where it stood: nothing is lost, and nothing sent twice unless it
+        cannot have arrived. Cancelled, it lets requests that are under way finish for up to 10 s.
+
+        Costs a request per file that is sent, a page of the list per 50 documents that are
+        indexed, at intervals that follow the server's speed, and a page per 100 documents of a
+        base that holds some which the journal does not know. Memory does not grow with the files.
 
         Args:
-            source: a folder, a file, or several of them. Keys are paths relative to the folder;
-                of several, they begin with the folder's name.
+            source: a folder, a file, an `Item`, or several of them, also from a generator, async
+                or not. Keys are paths relative to the folder; of several folders, they begin
+                with the folder's name.
             include: globs; a pattern without `/` is tried on names at any depth. What begins with
                 a dot is left out unless a pattern names it.
             exclude: globs of what is left out.
             as_text: globs of files to send as text, with `.txt` appended to their name, because
                 the server does not take their extension (rst, py, json, …).
             process_rule: how documents are cut; None is that of the base, or automatic if it has
-                no document yet.
+                no document yet. Another one than the time before sends everything again.
             doc_form: None is that of the base.
-            on_existing: what to do with a file whose document exists: `overwrite`, `skip`, `fail`.
-            wait: `indexed` follows each document to its end, `accepted` does not.
-            concurrency: uploads at once; None is 4.
+            metadata: values by field name, for every document, or a function of the item (called
+                in a thread); set once a document is indexed, one request per 50 documents.
+            on_existing: what to do with a file whose document exists and is not known to come
+                from the same file: `overwrite`, `skip`, `fail`.
+            wait: `indexed` follows each document to its end, `accepted` does not. `verified` looks
+                at all of them once more: one request for each document that was sent, and one
+                per 100 of the base.
+            concurrency: uploads at once; None finds it, (low, high) bounds what is found.
+            rate: uploads in a time, like `100/min`; None learns it when the server refuses.
             max_unindexed: uploads wait while so many documents are not indexed yet.
             stall_after: seconds without progress after which a document counts as stalled.
+            deadline: seconds after which the run stops; what is left is `pending`.
+            max_failures: more failed files than this stop the run.
             max_file_size: bytes; larger files are not sent. 15 MiB is the server's default limit.
+            journal: a file; None is one in `~/.local/state/dify-kb` (`XDG_STATE_HOME`) for each
+                server, dataset and source. Items and generators are no name for a source, so
+                without a journal they are remembered in memory only.
+            retry_failed: send files again that failed in an earlier run.
+            errors: `stop` ends the run at the first file that fails and raises.
+            dry_run: send nothing; files that would be sent are `pending`, with the reason.
             on_event: called in the loop thread with `Progress` and each `ItemResult`; must return
                 at once.
 
@@ -262,39 +297,137 @@ class AsyncClient:
             A report whenever the load could start, also when it had to stop (`report.stopped`).
 
         Raises:
-            ConfigError: the source does not exist, or an option is none.
+            ConfigError: the source does not exist, an option is none, or the journal is of
+                another load.
+            JournalError: the journal is in use, damaged, newer, or cannot be written.
+            LoadError: a file failed, under `errors="stop"`.
             UnauthorizedError: the key is not of this server.
             NotFoundError: no such dataset.
             TransportError: the server cannot be reached.
         """
-        from .ingest import Options, Rules, Tally, load, roots_of
+        from .ingest import Options, Rules
 
-        for option, value, known in (
-            ("on_existing", on_existing, ("overwrite", "skip", "fail")),
-            ("wait", wait, ("accepted", "indexed")),
-        ):
-            if value not in known:
-                raise ConfigError(f"{option} is {value!r}.", hint=f"It can be {', '.join(known)}.")
         options = Options(
             rules=Rules(
                 include=include, exclude=exclude, as_text=as_text, max_file_size=max_file_size
             ),
             process_rule=process_rule,
             doc_form=DocForm(doc_form) if doc_form else UNSET,
+            metadata=metadata,
             on_existing=on_existing,
             wait=wait,
-            concurrency=_positive(UPLOADS if concurrency is None else concurrency, "concurrency"),
-            max_unindexed=_positive(max_unindexed, "max_unindexed"),
+            max_unindexed=max_unindexed,
             stall_after=stall_after,
+            deadline=deadline,
+            max_failures=max_failures,
+            journal=Path(journal) if journal is not None else None,
+            retry_failed=retry_failed,
+            errors=errors,
+            dry_run=dry_run,
             on_event=on_event,
         )
-        roots = await anyio.to_thread.run_sync(roots_of, source)
-        self._pace.widen(options.concurrency)
+        return await self._load(dataset_id, source, options, concurrency, rate)
+
+    def load_iter(
+        self,
+        dataset_id: Dataset | str,
+        source: Source,
+        *,
+        include: Sequence[str] = ("*",),
+        exclude: Sequence[str] = (),
+        as_text: Sequence[str] = (),
+        process_rule: ProcessRule | None = None,
+        doc_form: DocForm | str | None = None,
+        metadata: LoadMetadata = None,
+        on_existing: OnExisting = "overwrite",
+        wait: Wait = "indexed",
+        concurrency: int | tuple[int, int] | None = None,
+        rate: str | None = None,
+        max_unindexed: int = 5000,
+        stall_after: float = 900.0,
+        deadline: float | None = None,
+        max_failures: int | None = None,
+        max_file_size: int = MAX_FILE_SIZE,
+        journal: str | os.PathLike[str] | None = None,
+        retry_failed: bool = False,
+        errors: OnError = "collect",
+    ) -> Results[ItemResult]:
+        """Do what `load` does and give each result as its file ends.
+
+        `async for result in client.load_iter(…)`; the load runs while it is gone through, and
+        pauses while 256 results wait to be taken. `break` ends it as a cancellation would, with
+        nothing lost: the same load again goes on. The options are those of `load`.
+
+        Raises:
+            KnowledgeError: from the iteration, as `load`.
+        """
+        from .ingest import Backwater, Options, Results, Rules
+        from .ingest import ItemResult as Result
+
+        async def begin(water: Backwater[ItemResult]) -> LoadReport:
+            def put(event: LoadEvent) -> None:
+                if isinstance(event, Result):
+                    water.put(event)
+
+            options = Options(
+                rules=Rules(
+                    include=include, exclude=exclude, as_text=as_text, max_file_size=max_file_size
+                ),
+                process_rule=process_rule,
+                doc_form=DocForm(doc_form) if doc_form else UNSET,
+                metadata=metadata,
+                on_existing=on_existing,
+                wait=wait,
+                max_unindexed=max_unindexed,
+                stall_after=stall_after,
+                deadline=deadline,
+                max_failures=max_failures,
+                journal=Path(journal) if journal is not None else None,
+                retry_failed=retry_failed,
+                errors=errors,
+                on_event=put,
+                pause=water.room,
+            )
+            return await self._load(dataset_id, source, options, concurrency, rate)
+
+        return Results(begin)
+
+    async def _load(
+        self,
+        dataset_id: Dataset | str,
+        source: Source,
+        options: Options,
+        concurrency: int | tuple[int, int] | None,
+        rate: str | None,
+    ) -> LoadReport:
+        from .ingest import Server, Tally, given, load
+
+        admission = Admission(concurrency, rate, self._pace, unit=self._policy.loading.pace)
+        taken = await given(source)
         tally = Tally()
-        send = attrs.evolve(self._open(), on_attempt=_counted(tally, self._on_attempt))
-        return await load(
-            Datasets(send), Documents(send), dataset_id, roots, options, self._policy.watch, tally
+        send = attrs.evolve(self._open(), on_attempt=_seen_by(tally, admission, self._on_attempt))
+        # What fails comes back through the admission, which knows why it waits.
+        once = attrs.evolve(self._policy.retry, reads=1, writes=1, throttled=1)
+        sparing = attrs.evolve(send, policy=attrs.evolve(self._policy, retry=once))
+        server = Server(
+            identity=self._identity,
+            datasets=Datasets(send),
+            probe=Datasets(sparing),
+            documents=Documents(send),
+            uploads=Documents(sparing),
+            metadata=Metadata(send),
+            admission=admission,
+            policy=self._policy,
         )
+        try:
+            return await load(server, dataset_id, taken, options, tally)
+        finally:
+            admission.close()
+
+    @property
+    def _identity(self) -> str | None:
+        """What journals know the server by; None for one that ends with this client."""
+        return self.base_url if self._emulator is None else self._emulator.identity
 
     def _open(self) -> Sender:
         if self._sender is None:
@@ -304,14 +437,15 @@ class AsyncClient:
         return self._sender
 
 
-def _counted(tally: Tally, listener: OnAttempt | None) -> OnAttempt:
-    def count(event: Attempted) -> None:
+def _seen_by(tally: Tally, admission: Admission, listener: OnAttempt | None) -> OnAttempt:
+    def see(event: Attempted) -> None:
         tally.requests += 1
         tally.retries += event.attempt > 1
+        admission.observe(event)
         if listener is not None:
             listener(event)
 
-    return count
+    return see
 
 
 def _policy(policy: Policy, timeout: Timeout | None, retry: Retry | None) -> Policy:

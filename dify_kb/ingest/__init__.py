@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 from .events import LoadEvent, OnLoadEvent, Progress
-from .load import Options, Wait, load
+from .items import Item, Source
+from .load import default_path, load, state_folder
+from .options import OnError, Options, Server, Wait
 from .plan import OnExisting
+from .produce import Metadata as LoadMetadata
 from .report import ItemResult, LoadReport, Outcome, StopReason, Tally
-from .scan import Rules, Source, roots_of
+from .scan import Rules, roots_of
+from .source import given
+from .stream import Backwater, Results
 
 __all__ = [
+    "Backwater",
+    "Item",
     "ItemResult",
     "LoadEvent",
+    "LoadMetadata",
     "LoadReport",
+    "OnError",
     "OnExisting",
     "OnLoadEvent",
     "Options",
     "Outcome",
     "Progress",
+    "Results",
     "Rules",
+    "Server",
     "Source",
     "StopReason",
     "Tally",
     "Wait",
+    "default_path",
+    "given",
     "load",
     "roots_of",
+    "state_folder",
 ]

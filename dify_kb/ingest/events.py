@@ -14,6 +14,8 @@ class Progress:
     """How far a load is. Counts are files; `scanned` tells that `found` is final.
 
     `to_send` of those found go to the server, `accepted` got there, `ended` have an outcome.
+    `settling` are looked for or wait for a time; `paused` says what the server failed of, while
+    nothing is sent because of it.
     """
 
     found: int
@@ -23,6 +25,8 @@ class Progress:
     ended: int
     failed: int
     bytes: int
+    settling: int
+    paused: str | None
     stopped: str | None
 
 

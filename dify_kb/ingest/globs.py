@@ -22,23 +22,27 @@ def matcher(patterns: Iterable[str]) -> Callable[[str], bool]:
     """
     if isinstance(patterns, str):
         patterns = (patterns,)
-    tests = [_compiled(pattern) for pattern in patterns]
-    return lambda path: any(test.match(path) for test in tests)
+    tests = [_tested(pattern) for pattern in patterns]
+    if not tests:
+        return lambda _: False
+    matches = re.compile("|".join(tests), re.DOTALL).match
+    return lambda path: matches(path) is not None
 
 
-def _compiled(pattern: str) -> re.Pattern[str]:
+def _tested(pattern: str) -> str:
+    """Write a pattern as a regular expression."""
     if not pattern.strip("/"):
         raise ConfigError(f"{pattern!r} is no pattern.", hint="Pass a glob such as *.md.")
     text = pattern.strip("/")
     head = "" if "/" in pattern.rstrip("/") else "(?:.*/)?"
+    test = f"(?:{head}{''.join(map(_translated, _TOKEN.findall(text)))}(?:/.*)?\\Z)"
     try:
-        return re.compile(
-            f"{head}{''.join(map(_translated, _TOKEN.findall(text)))}(?:/.*)?\\Z", re.DOTALL
-        )
+        re.compile(test)
     except re.error as error:
         raise ConfigError(
             f"{pattern!r} is no pattern ({error}).", hint="See the README."
         ) from error
+    return test
 
 
 def _translated(token: str) -> str:

@@ -1,263 +1,160 @@
-"""A load: scan, plan, upload and watch in one task group, with bounded streams between them."""
+"""A load put together: what it may be told, its journal, its run, its report."""
 
 from __future__ import annotations
 
-import itertools
-import logging
+import contextlib
+import functools
+import hashlib
+import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+import warnings
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import anyio
 import anyio.to_thread
-from attrs import define, field, frozen
+import attrs
 
-from dify_kb.errors import (
-    ApiError,
-    ConfigError,
-    ConnectError,
-    ForbiddenError,
-    KnowledgeError,
-    NotFoundError,
-    QuotaExceededError,
-    RateLimitedError,
-    ServerError,
-    SourceError,
-    UnauthorizedError,
-)
-from dify_kb.models import UNSET, Dataset, DocForm, ProcessRule, Unset
+from dify_kb.errors import ConfigError, JournalError, KnowledgeError
 
-from .events import OnLoadEvent, Progress
-from .plan import OnExisting, Planned, Remote, plan
-from .report import ItemResult, LoadReport, Outcome, StopReason, Tally
-from .scan import Found, Root, Rules, scan
-from .upload import Sent, Uploader, not_sent
-from .watch import NOT_MOVING, Watcher
+from .audit import Audit
+from .journal import Journal, failures, opened
+from .produce import Producer
+from .run import Run
 
 if TYPE_CHECKING:
-    from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
-    from dify_kb.config import Watch
-    from dify_kb.resources import Datasets, Documents
+    from dify_kb.models import Dataset
 
-Wait = Literal["accepted", "indexed"]
-
-_log = logging.getLogger(__name__)
-
-SCANNED = 200
-"""Files that cross from the scanning thread at a time: a hop costs more than a file."""
-
-
-@frozen(kw_only=True)
-class Options:
-    """What a load may be told, checked."""
-
-    rules: Rules = field(factory=Rules)
-    process_rule: ProcessRule | None = None
-    doc_form: DocForm | Unset = UNSET
-    on_existing: OnExisting = "overwrite"
-    wait: Wait = "indexed"
-    concurrency: int = 4
-    max_unindexed: int = 5000
-    stall_after: float = 900.0
-    on_event: OnLoadEvent | None = None
+    from .options import Options, Server
+    from .report import ItemResult, LoadReport, Tally
+    from .source import Given
 
 
 async def load(
-    datasets: Datasets,
-    documents: Documents,
-    dataset_id: Dataset | str,
-    roots: Sequence[Root],
-    options: Options,
-    times: Watch,
-    tally: Tally,
+    server: Server, dataset_id: Dataset | str, source: Given, options: Options, tally: Tally
 ) -> LoadReport:
-    """Bring the files below `roots` into a dataset and tell how each ended.
+    """Bring a source into a dataset and tell how each of its files ended.
 
     Raises:
-        ConfigError: the dataset has no indexing technique.
+        ConfigError: the dataset has no indexing technique, or the journal is of another load.
+        JournalError: the journal is in use, damaged, newer, or cannot be written.
+        LoadError: a file failed, under `errors="stop"`.
         KnowledgeError: the dataset could not be fetched and listed.
     """
     started = time.monotonic()
-    dataset = await datasets.get(dataset_id)
+    dataset = await server.datasets.get(dataset_id)
     if dataset.indexing_technique is None:
         raise ConfigError(
             f"The dataset {dataset.name!r} has no indexing technique yet.",
             hint="Create it with indexing_technique (--technique): economy or high_quality.",
         )
-    remote = await _remote(documents, dataset) if dataset.document_count else {}
-    rule = options.process_rule or (UNSET if remote else ProcessRule.automatic())
-    run = _Run(
-        options=options,
-        remote=remote,
-        tally=tally,
-        uploader=Uploader(documents, dataset, rule, options.doc_form, times, options.stall_after),
-    )
-    run.watcher = Watcher(documents, dataset.id, times, options.stall_after, run.indexed)
-    await run.through(roots)
-    return tally.report(
-        seconds=time.monotonic() - started, stopped=run.stopped, message=run.message
-    )
-
-
-async def _remote(documents: Documents, dataset: Dataset) -> Mapping[str, Remote]:
-    """Learn what is there, by name; of several, the enabled one, which a create would replace."""
-    found: dict[str, Remote] = {}
-    async for document in documents.iter(dataset):
-        if document.enabled or document.name not in found:
-            found[document.name] = Remote.of(document)
-    return found
-
-
-@define
-class _Run:
-    """The state of one load; each file passes through `end` exactly once."""
-
-    options: Options
-    remote: Mapping[str, Remote]
-    tally: Tally
-    uploader: Uploader
-    watcher: Watcher = field(init=False)
-    stopped: StopReason | None = None
-    message: str | None = None
-    _found: int = 0
-    _to_send: int = 0
-    _accepted: int = 0
-    _scanned: bool = False
-    _room: anyio.Semaphore = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._room = anyio.Semaphore(self.options.max_unindexed)
-
-    async def through(self, roots: Sequence[Root]) -> None:
-        """Take every file below `roots` to its end."""
-        planned, to_upload = anyio.create_memory_object_stream[Planned](SCANNED)
-        async with anyio.create_task_group() as watching:
-            watching.start_soon(self._watch)
-            async with anyio.create_task_group() as sending, to_upload:
-                sending.start_soon(self._scan, roots, planned)
-                for _ in range(self.options.concurrency):
-                    sending.start_soon(self._upload, to_upload.clone())
-            self.watcher.close()
-        self._tell()
-
-    def end(self, result: ItemResult) -> None:
-        """Count a file that ended."""
-        self.tally.add(result)
-        if self.options.on_event is not None:
-            self.options.on_event(result)
-            self._tell()
-
-    def indexed(self, result: ItemResult) -> None:
-        """Count a file that was followed, and make room for another."""
-        self._room.release()
-        self.end(result)
-
-    async def _scan(self, roots: Sequence[Root], planned: MemoryObjectSendStream[Planned]) -> None:
-        items = scan(roots, self.options.rules)
-        async with planned:
-            while batch := await anyio.to_thread.run_sync(_some, items):
-                self._found += len(batch)
-                for item in batch:
-                    await self._plan(item, planned)
-        self._scanned = True
-        self._tell()
-
-    async def _plan(
-        self, item: Found | ItemResult, planned: MemoryObjectSendStream[Planned]
-    ) -> None:
-        decided = (
-            plan(item, self.remote, self.options.on_existing) if isinstance(item, Found) else item
+    identity = {"server": server.identity or "", "dataset": dataset.id}
+    if source.identity is not None:
+        identity["source"] = source.identity
+    async with _journal(server, identity, source, options) as journal:
+        run = Run(server=server, dataset=dataset, journal=journal, options=options, tally=tally)
+        producer = Producer(journal, server.documents, dataset, options.wishes, options.metadata)
+        with contextlib.closing(run), _ungrouped():
+            await producer.prepare(run)
+            await run.through(lambda: producer.through(source, run))
+        try:
+            await journal.flush()
+        except JournalError as error:
+            run.fail_run(error)
+        verified = options.verifies and await _audited(server, dataset, journal, run)
+        report = attrs.evolve(
+            tally.report(time.monotonic() - started),
+            verified=verified,
+            dry_run=options.dry_run,
+            stopped=run.stopped,
+            stop_message=run.message,
+            journal=str(journal.path) if journal.path else None,
+            _failures=_failures(journal),
         )
-        if isinstance(decided, ItemResult):
-            self.end(decided)
-            return
-        self._to_send += 1
-        await planned.send(decided)
-
-    async def _upload(self, planned: MemoryObjectReceiveStream[Planned]) -> None:
-        async with planned:
-            async for item in planned:
-                await self._room.acquire()
-                sent = await self._sent(item)
-                if isinstance(sent, Sent) and self.options.wait == "indexed":
-                    self.watcher.add(sent)
-                elif isinstance(sent, Sent):
-                    self.indexed(sent.ended(sent.done))
-                else:
-                    self.indexed(sent)
-
-    async def _sent(self, planned: Planned) -> Sent | ItemResult:
-        if self.stopped is not None:
-            return not_sent(planned, Outcome.PENDING, "the run stopped before it")
-        try:
-            sent = await self.uploader.send(planned)
-        except SourceError as error:
-            return not_sent(planned, Outcome.FAILED, error.summary)
-        except Exception as error:  # noqa: BLE001 -- the edge of one file: the others go on
-            if not isinstance(error, KnowledgeError):
-                _log.exception("unexpected, at %r", planned.found.key)
-                return not_sent(planned, Outcome.FAILED, f"unexpected: {error!r}", attempts=1)
-            reason = _stop_reason(error)
-            if reason is None:
-                return not_sent(planned, Outcome.FAILED, error.summary, attempts=1)
-            self._stop(reason, error)
-            return not_sent(planned, Outcome.PENDING, "the run stopped at it", attempts=1)
-        if isinstance(sent, Sent):
-            self._accepted += 1
-            self.tally.bytes += planned.found.size
-            self._tell()
-        return sent
-
-    async def _watch(self) -> None:
-        why = "uploaded; the run stopped before it was seen indexed"
-        try:
-            await self.watcher.run()
-        except KnowledgeError as error:
-            self._stop(_stop_reason(error) or StopReason.OUTAGE, error)
-        if self.watcher.stuck:
-            self.stopped, self.message = self.stopped or StopReason.NOT_INDEXING, NOT_MOVING
-        self.watcher.leave(why)
-        await self.watcher.closed()
-        self.watcher.leave(why)
-
-    def _stop(self, reason: StopReason, error: KnowledgeError) -> None:
-        if self.stopped is None:
-            own = error.message if isinstance(error, ApiError) else ""
-            self.stopped, self.message = reason, own or error.summary
-
-    def _tell(self) -> None:
-        if self.options.on_event is not None:
-            self.options.on_event(
-                Progress(
-                    found=self._found,
-                    scanned=self._scanned,
-                    to_send=self._to_send,
-                    accepted=self._accepted,
-                    ended=self.tally.ended,
-                    failed=self.tally.bad,
-                    bytes=self.tally.bytes,
-                    stopped=self.stopped,
-                )
-            )
+        journal.finish(report.to_json())
+    if options.errors == "stop":
+        report.raise_for_failures()
+    return report
 
 
-def _some(items: Iterator[Found | ItemResult]) -> Sequence[Found | ItemResult]:
-    return list(itertools.islice(items, SCANNED))
+@contextmanager
+def _ungrouped() -> Iterator[None]:
+    """Raise what went wrong, such as an error of the caller's generator, as itself."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        only: BaseException = group
+        while isinstance(only, BaseExceptionGroup) and len(only.exceptions) == 1:
+            only = only.exceptions[0]
+        raise only from only.__cause__
 
 
-def _stop_reason(error: KnowledgeError) -> StopReason | None:
-    """Tell whether an error concerns every file, not one."""
-    match error:
-        case QuotaExceededError():
-            return StopReason.PLAN_LIMIT
-        case UnauthorizedError() | ForbiddenError():
-            return StopReason.UNAUTHORIZED
-        case RateLimitedError():
-            return StopReason.RATE_LIMIT
-        case ConnectError() | ServerError():
-            return StopReason.OUTAGE
-        case NotFoundError():
-            return StopReason.MISCONFIGURED
-        case _:
-            return None
+async def _audited(server: Server, dataset: Dataset, journal: Journal, run: Run) -> bool:
+    """Verify what is held; what cannot be looked at any more is pending."""
+    try:
+        await Audit(journal, server.documents, dataset).run(run.verified)
+    except KnowledgeError as error:
+        run.fail_run(error)
+        return False
+    return run.stopped is None
+
+
+@asynccontextmanager
+async def _journal(
+    server: Server, identity: Mapping[str, str], source: Given, options: Options
+) -> AsyncIterator[Journal]:
+    path = options.journal
+    if path is None and server.identity is not None and source.identity is not None:
+        path = await anyio.to_thread.run_sync(_own, identity, options.dry_run)
+    async with opened(path, identity, copy=options.dry_run) as journal:
+        yield journal
+
+
+def default_path(identity: Mapping[str, str]) -> Path:
+    """Name the journal of a load in the user's state folder (`XDG_STATE_HOME`)."""
+    told = "\0".join(identity[name] for name in ("server", "dataset", "source"))
+    digest = hashlib.sha256(told.encode(errors="surrogatepass")).hexdigest()
+    return state_folder() / f"{digest[:16]}.db"
+
+
+def state_folder() -> Path:
+    """Name the folder of the journals that nobody named."""
+    state = os.environ.get("XDG_STATE_HOME")
+    return (Path(state) if state else Path.home() / ".local" / "state") / "dify-kb"
+
+
+def _own(identity: Mapping[str, str], dry_run: bool) -> Path | None:  # noqa: FBT001 -- for a thread
+    """Choose the journal that nobody named; None where it could not be kept."""
+    try:
+        path = default_path(identity)
+    except RuntimeError as error:  # a user without a home
+        _warn(f"There is no folder for journals ({error})")
+        return None
+    if not dry_run and not _writable(path.parent):
+        _warn(f"{path.parent} cannot be written")
+        return None
+    return path
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
+
+
+def _warn(why: str) -> None:
+    warnings.warn(
+        f"{why}, so this load cannot be resumed. Name a journal= (--journal).", stacklevel=3
+    )
+
+
+def _failures(journal: Journal) -> Callable[[], Iterator[ItemResult]]:
+    """Tell how the failures are read once the journal is closed."""
+    if journal.path is not None:
+        return functools.partial(failures, journal.path, journal.run)
+    kept = tuple(journal.failures())
+    return lambda: iter(kept)

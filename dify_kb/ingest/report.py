@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import enum
+import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import attrs
 from attrs import field, frozen
@@ -53,6 +55,9 @@ class StopReason(enum.StrEnum):
     OUTAGE = "outage"
     NOT_INDEXING = "not_indexing"
     MISCONFIGURED = "misconfigured"
+    MAX_FAILURES = "max_failures"
+    DEADLINE = "deadline"
+    JOURNAL = "journal"
 
 
 _EXIT_CODES: Mapping[StopReason, int] = {
@@ -62,6 +67,9 @@ _EXIT_CODES: Mapping[StopReason, int] = {
     StopReason.OUTAGE: 5,
     StopReason.NOT_INDEXING: 5,
     StopReason.MISCONFIGURED: 6,
+    StopReason.MAX_FAILURES: 7,
+    StopReason.DEADLINE: 5,
+    StopReason.JOURNAL: 8,
 }
 
 
@@ -92,13 +100,19 @@ def refused(key: str, outcome: Outcome, reason: str, *, size: int = 0) -> ItemRe
     return ItemResult(key=key, outcome=outcome, reason=reason, size=size)
 
 
+def _none() -> Iterator[ItemResult]:
+    return iter(())
+
+
 @frozen(kw_only=True)
 class LoadReport:
     """The sum of a run: `found` is the sum of the eight outcomes, always.
 
     True in a condition when nothing failed, stalled, or is unknown or pending. `bytes` were
-    accepted; `requests` counts every attempt, `retries` those after the first; `goodput` is in
-    documents per second.
+    accepted; `requests` counts every attempt, `retries` those of a call or a file after its
+    first; `goodput` is in documents per second. `journal` is the path of the file that remembers
+    all this, None when it was kept in memory. After a dry run, `pending` are the files that would
+    be sent, and they do not make it False.
     """
 
     found: int = 0
@@ -116,14 +130,18 @@ class LoadReport:
     seconds: float = 0.0
     goodput: float = 0.0
     verified: bool = False
+    dry_run: bool = False
     stopped: StopReason | None = None
     stop_message: str | None = None
     journal: str | None = None
-    _failures: Sequence[ItemResult] = field(default=(), repr=False, alias="_failures")
+    _failures: Callable[[], Iterator[ItemResult]] = field(
+        default=_none, repr=False, eq=False, alias="_failures"
+    )
 
     def __bool__(self) -> bool:
+        pending = 0 if self.dry_run else self.pending
         return not (
-            self.failed or self.stalled or self.unknown or self.pending or self.stopped is not None
+            self.failed or self.stalled or self.unknown or pending or self.stopped is not None
         )
 
     @property
@@ -134,8 +152,14 @@ class LoadReport:
         return 0 if self else 3
 
     def failures(self) -> Iterator[ItemResult]:
-        """Give every file that makes the report False."""
-        return iter(self._failures)
+        """Give every file that makes the report False, from the journal.
+
+        A journal keeps those of its last five runs.
+
+        Raises:
+            JournalError: the journal is gone or damaged.
+        """
+        return self._failures()
 
     def raise_for_failures(self) -> None:
         """Raise unless the report is True.
@@ -151,7 +175,7 @@ class LoadReport:
             f"{f' ({self.stopped}: {self.stop_message})' if self.stopped else ''}.",
             hint="LoadReport.failures() gives each with its reason.",
         )
-        for result in self._failures[:20]:
+        for result in itertools.islice(self._failures(), 20):
             error.add_note(f"{result.key}: {result.outcome}: {result.reason}")
         raise error
 
@@ -173,7 +197,6 @@ class Tally:
         self.bytes = 0
         self.requests = 0
         self.retries = 0
-        self._failures: list[ItemResult] = []
 
     @property
     def ended(self) -> int:
@@ -181,37 +204,29 @@ class Tally:
         return self.counts.total()
 
     @property
+    def failed(self) -> int:
+        """Files that failed."""
+        return self.counts[Outcome.FAILED]
+
+    @property
     def bad(self) -> int:
         """Files that make the report False."""
-        return len(self._failures)
+        return sum(count for outcome, count in self.counts.items() if outcome not in GOOD)
 
     def add(self, result: ItemResult) -> None:
         """Count one."""
         self.counts[result.outcome] += 1
-        if result.outcome not in GOOD:
-            self._failures.append(result)
 
-    def report(
-        self, *, seconds: float, stopped: StopReason | None, message: str | None
-    ) -> LoadReport:
+    def report(self, seconds: float) -> LoadReport:
         """Sum up."""
-        loaded = self.counts[Outcome.ADDED] + self.counts[Outcome.UPDATED]
+        counts: dict[str, Any] = {outcome.value: self.counts[outcome] for outcome in Outcome}
+        loaded = counts["added"] + counts["updated"]
         return LoadReport(
             found=self.ended,
-            added=self.counts[Outcome.ADDED],
-            updated=self.counts[Outcome.UPDATED],
-            unchanged=self.counts[Outcome.UNCHANGED],
-            skipped=self.counts[Outcome.SKIPPED],
-            failed=self.counts[Outcome.FAILED],
-            stalled=self.counts[Outcome.STALLED],
-            unknown=self.counts[Outcome.UNKNOWN],
-            pending=self.counts[Outcome.PENDING],
+            **counts,
             bytes=self.bytes,
             requests=self.requests,
             retries=self.retries,
             seconds=seconds,
             goodput=loaded / seconds if seconds else 0.0,
-            stopped=stopped,
-            stop_message=message,
-            _failures=tuple(self._failures),
         )

@@ -4,30 +4,44 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from attrs import frozen
+from attrs import evolve, field, frozen
 
 from dify_kb.errors import ConfigError
 from dify_kb.models import DOCUMENT_EXTENSIONS, MAX_FILE_SIZE
 
 from .globs import matcher
+from .items import Element, Item
 from .names import extension_of, name_of
 from .report import ItemResult, Outcome, refused
 
-Source = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
-"""A folder, a file, or several of them."""
+File = Path | os.DirEntry[str]
+"""A file that is looked at; an entry of a folder knows what listing that told."""
+
+ANYBODY = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
+"""A file with all of these need not be asked whether it may be read."""
+
+_LATEST = 2**63
+"""Nanoseconds: later than the year 2262, a journal cannot hold a time, and contents tell."""
 
 
 @frozen(kw_only=True)
 class Found:
-    """A file that can be loaded. `key` is its path below its root, with `/`; `size` in bytes."""
+    """Something that can be loaded: a file at `path`, or `data` in memory.
+
+    `key` is its path below its root, with `/`; `size` in bytes. `metadata` is what its item
+    brought along.
+    """
 
     key: str
-    path: Path
     size: int
+    path: str | os.PathLike[str] | None = None
+    data: bytes | None = field(default=None, repr=False)
+    mtime_ns: int | None = None
     as_text: bool = False
+    metadata: Mapping[str, object] | None = None
 
     @property
     def name(self) -> str:
@@ -53,7 +67,7 @@ class Root:
     label: str = ""
 
 
-def roots_of(source: Source) -> list[Root]:
+def roots_of(source: str | os.PathLike[str] | Iterable[Element]) -> list[Root]:
     """Name the folders and files to begin at, and how their keys begin.
 
     One folder: keys are relative to it. Several: keys begin with the folder's name, or, where two
@@ -61,17 +75,25 @@ def roots_of(source: Source) -> list[Root]:
     their path below their common parent as key. What lies in another root is left to that.
 
     Raises:
-        ConfigError: one of them does not exist, or there is none.
+        ConfigError: one of them does not exist, or there is none, or they are mixed with items.
     """
     given = [source] if isinstance(source, str | os.PathLike) else list(source)
     if not given:
         raise ConfigError("There is nothing to load.", hint="Name a folder or a file.")
-    paths = list(dict.fromkeys(_existing(Path(path)) for path in given))
+    paths = list(dict.fromkeys(_existing(_path(path)) for path in given))
     folders = [path for path in paths if path.is_dir()]
     folders = [path for path in folders if not any(other in path.parents for other in folders)]
     inside = set(folders)
     files = [path for path in paths if not path.is_dir() and not inside.intersection(path.parents)]
     return [*_folders(folders, alone=not files), *_files(files)]
+
+
+def _path(element: Element) -> Path:
+    if isinstance(element, Item):
+        raise ConfigError(
+            "Paths and items are mixed in one source.", hint="Give files as Item(key, path=…) too."
+        )
+    return Path(element)
 
 
 def _existing(path: Path) -> Path:
@@ -107,19 +129,32 @@ def _files(files: Sequence[Path]) -> list[Root]:
 
 def scan(roots: Sequence[Root], rules: Rules) -> Iterator[Found | ItemResult]:
     """Go through `roots`, each in the order of names. Blocking; give it a thread."""
-    scanner = _Scanner.of(rules)
-    seen: set[str] = set()
+    scanner = Scanner.of(rules)
+    seen = Seen()
     for root in roots:
         for item in scanner.items(root):
-            if len(roots) > 1 and item.key in seen:
-                yield refused(item.key, Outcome.FAILED, "another file has the same key")
-                continue
-            seen.add(item.key) if len(roots) > 1 else None
-            yield item
+            yield item if len(roots) == 1 else seen.once(item)
+
+
+class Seen:
+    """Which keys came by: 64 bits of each, so that a million take some 60 MB."""
+
+    def __init__(self) -> None:
+        self._keys: set[int] = set()
+
+    def once(self, item: Found | ItemResult) -> Found | ItemResult:
+        """Let a key through once."""
+        mark = hash(item.key)
+        if mark in self._keys:
+            return refused(item.key, Outcome.FAILED, "another file has the same key")
+        self._keys.add(mark)
+        return item
 
 
 @frozen
-class _Scanner:
+class Scanner:
+    """Judges files by the rules."""
+
     _rules: Rules
     _included: Callable[[str], bool]
     _excluded: Callable[[str], bool]
@@ -127,7 +162,12 @@ class _Scanner:
     _names_hidden: Callable[[str], bool]
 
     @classmethod
-    def of(cls, rules: Rules) -> _Scanner:
+    def of(cls, rules: Rules) -> Scanner:
+        """Make the patterns of `rules` ready.
+
+        Raises:
+            ConfigError: one of them is no pattern.
+        """
         hidden = [
             pattern
             for pattern in rules.include
@@ -141,7 +181,29 @@ class _Scanner:
             matcher(hidden),
         )
 
+    def item(self, item: Item) -> Found | ItemResult | None:
+        """Judge one item; None when a pattern leaves it out. Blocking for one with a path."""
+        if not self._included(item.key) or self._excluded(item.key):
+            return None
+        if item.path is not None:
+            found = self._judged(Path(item.path), item.key, None)
+            return evolve(found, metadata=item.metadata) if isinstance(found, Found) else found
+        try:
+            data = item.data or b""
+        except UnicodeEncodeError:
+            return refused(item.key, Outcome.FAILED, "its text holds half a character of Unicode")
+        as_text = extension_of(item.key) not in DOCUMENT_EXTENSIONS
+        rule = self._unsupported(item.key) if as_text and item.text is None else None
+        if rule := rule or (None if data else "empty"):
+            return refused(item.key, Outcome.SKIPPED, rule, size=len(data))
+        if too_large := self._too_large(len(data)):
+            return refused(item.key, Outcome.FAILED, too_large, size=len(data))
+        return Found(
+            key=item.key, size=len(data), data=data, as_text=as_text, metadata=item.metadata
+        )
+
     def items(self, root: Root) -> Iterator[Found | ItemResult]:
+        """Give what is below a root."""
         if not root.path.is_dir():
             yield self._judged(root.path, f"{root.label}{root.path.name}", root.path.parent)
             return
@@ -161,48 +223,58 @@ class _Scanner:
                     if not self._excluded(relative):
                         folders.append((Path(entry.path), f"{relative}/"))
                 elif self._wanted(relative):
-                    yield self._judged(Path(entry.path), f"{root.label}{relative}", whole)
+                    yield self._judged(entry, f"{root.label}{relative}", whole)
             pending.extend(reversed(folders))
 
     def _wanted(self, relative: str) -> bool:
-        hidden = any(part.startswith(".") for part in relative.split("/"))
+        hidden = relative.startswith(".") or "/." in relative
         if hidden and not self._names_hidden(relative):
             return False
         return self._included(relative) and not self._excluded(relative)
 
-    def _judged(self, path: Path, key: str, whole: Path) -> Found | ItemResult:
+    def _judged(self, file: File, key: str, whole: Path | None) -> Found | ItemResult:
         """Tell whether a file can be loaded; `whole` is what a link must not lead out of."""
         try:
-            status = path.stat()
+            status = file.stat()
         except OSError as error:
-            if path.is_symlink():
+            if file.is_symlink():
                 return refused(key, Outcome.SKIPPED, f"a link that leads nowhere ({_why(error)})")
             return refused(key, Outcome.FAILED, f"unreadable: {_why(error)}")
         as_text = extension_of(key) not in DOCUMENT_EXTENSIONS
-        if rule := self._skipping(path, key, status, whole, as_text=as_text):
+        if rule := self._skipping(file, key, status, whole, as_text=as_text):
             return refused(key, Outcome.SKIPPED, rule, size=status.st_size)
-        if status.st_size > self._rules.max_file_size:
-            sizes = f"{status.st_size / 2**20:.1f} of {self._rules.max_file_size / 2**20:g} MiB"
-            return refused(key, Outcome.FAILED, f"too large: {sizes}", size=status.st_size)
-        if not os.access(path, os.R_OK):
+        if too_large := self._too_large(status.st_size):
+            return refused(key, Outcome.FAILED, too_large, size=status.st_size)
+        if status.st_mode & ANYBODY != ANYBODY and not os.access(file, os.R_OK):
             why = "unreadable: permission denied"
             return refused(key, Outcome.FAILED, why, size=status.st_size)
-        return Found(key=key, path=path, size=status.st_size, as_text=as_text)
+        path, mtime = os.fspath(file), status.st_mtime_ns
+        return Found(key=key, path=path, size=status.st_size, mtime_ns=mtime, as_text=as_text)
+
+    def _too_large(self, size: int) -> str | None:
+        limit = self._rules.max_file_size
+        if size <= limit:
+            return None
+        return f"too large: {size / 2**20:.1f} of {limit / 2**20:g} MiB"
 
     def _skipping(
-        self, path: Path, key: str, status: os.stat_result, whole: Path, *, as_text: bool
+        self, file: File, key: str, status: os.stat_result, whole: Path | None, *, as_text: bool
     ) -> str | None:
         """Name the rule by which a file is left out."""
-        if path.is_symlink() and not path.resolve().is_relative_to(whole):
+        link = file.is_symlink()
+        if link and whole and not Path(file).resolve().is_relative_to(whole):
             return "a link that leads out of the folder"
         if not stat.S_ISREG(status.st_mode):
-            return "a link to a folder" if path.is_symlink() else "not a regular file"
-        if as_text and not self._as_text(key):
-            extension = extension_of(key)
-            return (
-                f"unsupported type .{extension}" if extension else "unsupported type: no extension"
-            )
+            return "a link to a folder" if link else "not a regular file"
+        if as_text and (unsupported := self._unsupported(key)):
+            return unsupported
         return None if status.st_size else "empty"
+
+    def _unsupported(self, key: str) -> str | None:
+        if self._as_text(key):
+            return None
+        extension = extension_of(key)
+        return f"unsupported type .{extension}" if extension else "unsupported type: no extension"
 
 
 def _why(error: OSError) -> str:

@@ -1,158 +1,291 @@
-"""Accepted documents become ended ones; the only room that knows how indexing is polled."""
+"""Accepted documents become ended ones; the only room that knows how indexing is polled.
+
+Workers take documents nearly in the order of their creates, and the list is in that order too. So
+the next ends are to be expected where the oldest of the followed documents stand, and one page
+there tells of up to 100.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import statistics
+from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
-from attrs import define, field
+from attrs import define, evolve, field
 
-from dify_kb.config import Watch
-from dify_kb.errors import NotFoundError
+from dify_kb.config import Loading, Watch
+from dify_kb.errors import KnowledgeError, NotFoundError
 from dify_kb.models import Document, DocumentStatus, IndexingStatus
 from dify_kb.resources import Documents
 
+from .lookup import FEW, Lookup
 from .report import ItemResult, Outcome
 from .upload import Sent
 
-FEW = 10
-"""Documents that are asked for one by one when they lie deep in the list: a page of 100 costs the
-server as much as about 11 status calls (measured)."""
-
+PAGE = 100
 BATCH = 50
 """Ends to wait for before the next look, when they come steadily."""
+
+MISSES = 2
+"""Looks that do not find a document before it counts as gone."""
+
+OTHERS = 3
+"""Looks that show another file than ours before it counts as another upload."""
+
+LATE = 0.025
+"""Part of the time so far that two looks are apart at least: the last end is noticed within a
+twentieth of the whole."""
 
 NOTHING = "indexed, but nothing of it can be found: no text was taken out of it"
 NOT_MOVING = (
     "nothing is being indexed; is a worker running, and does it take the queues"
     " `dataset` and `priority_dataset`?"
 )
+REPLACED = "another upload of the same length took its place while it was indexed"
 
 
-@define
+@define(eq=False)
 class _Active:
+    """A followed document. `base` plus the documents created so far is its place in the list."""
+
     sent: Sent
+    base: int | None
+    since: float
+    seen_at: float
     status: str = ""
-    since: float = 0.0
     segments: int | None = None
     missed: int = 0
+
+    @property
+    def waits(self) -> bool:
+        return self.status in {"", IndexingStatus.WAITING}
 
 
 @define
 class Watcher:
     """Follows accepted documents by pages of the list, until none is left.
 
-    Costs a page for each 100 documents that are between the newest and the oldest one followed,
-    at intervals that grow while nothing moves.
+    Costs a page for some 50 documents that end, at intervals that follow the server's speed, and
+    never more than one for each 2.5 % of the time so far.
     """
 
     _documents: Documents
     _dataset_id: str
     _times: Watch
+    _loading: Loading
     _stall_after: float
-    _end: Callable[[ItemResult], None]
+    _lookup: Lookup
+    _end: Callable[[Sent, ItemResult], None]
+    """Takes a document that ended."""
+
+    _failing: Callable[[KnowledgeError], Awaitable[object]]
+    """Takes an error of a look, and returns when the server is back."""
+
     _active: dict[str, _Active] = field(factory=dict)
-    _closing: anyio.Event = field(factory=anyio.Event)
-    _moved_at: float = 0.0
-    _picture: int = 0
-    _depth: int = 1
+    _more: anyio.Event = field(factory=anyio.Event)
+    _began: float = 0.0
+    _ended: int = 0
+    _created: int = 0
+    _queue: int | None = None
+    moved_at: float = 0.0
+    """When something was last seen to move."""
+
     stuck: bool = False
     """Whether it gave up because nothing moved at all."""
 
-    def add(self, sent: Sent) -> None:
-        """Follow one more document."""
-        self._active[sent.document_id] = _Active(sent, since=anyio.current_time())
+    def __len__(self) -> int:
+        return len(self._active)
 
-    def close(self) -> None:
-        """Tell that no more will come."""
-        self._closing.set()
+    @property
+    def created(self) -> int:
+        """Documents that were added since the run began."""
+        return self._created
 
-    async def closed(self) -> None:
-        """Wait until no more will come."""
-        await self._closing.wait()
+    def add(self, sent: Sent, *, new: bool) -> None:
+        """Follow one more document; a new one has just come to the head of the list."""
+        now = anyio.current_time()
+        if not self._active:
+            self._began, self._ended, self.moved_at = now, 0, now
+        self.note(new=new)
+        existing = sent.planned.replaces
+        base = -self._created if new else existing.place if existing else None
+        self._active[sent.document_id] = _Active(sent, base, since=now, seen_at=now)
+        self._more.set()
 
-    def leave(self, reason: str) -> None:
-        """End what is still followed, since nothing more will be seen of it."""
-        self._end_all(Outcome.PENDING, reason)
+    def note(self, *, new: bool) -> None:
+        """Count a document that is not followed, but may have been added to the list."""
+        self._created += new
+
+    def leave(self) -> Sequence[Sent]:
+        """Give up what is still followed."""
+        active, self._active = self._active, {}
+        return [each.sent for each in active.values()]
 
     async def run(self) -> None:
-        """Look until every document that was added has ended and `close` was called."""
+        """Look until cancelled, or until nothing moves any more (`stuck`).
+
+        Raises:
+            KnowledgeError: the server does not come back, or refuses.
+        """
         wait = self._times.first
-        self._moved_at = anyio.current_time()
-        while not self.stuck and not (self._closing.is_set() and not self._active):
-            await self._pause(wait)
+        while not self.stuck:
             if not self._active:
-                self._moved_at = anyio.current_time()
-                continue
-            before, since = len(self._active), anyio.current_time()
-            await self._look()
-            await self._judge_stalls()
-            wait = self._next(wait, before - len(self._active), since)
+                self._more = anyio.Event()
+                await self._more.wait()
+                wait = self._times.first
+            await anyio.sleep(wait)
+            before = self._ended
+            try:
+                await self._look()
+                await self._judge_stalls()
+            except KnowledgeError as error:
+                await self._failing(error)
+                self._forgive()
+            wait = self._next(wait, self._ended - before)
 
-    async def _pause(self, seconds: float) -> None:
-        if self._closing.is_set():
-            await anyio.sleep(seconds)
-            return
-        with anyio.move_on_after(seconds):
-            await self._closing.wait()
+    def _forgive(self) -> None:
+        """Begin to count anew: while the server was away nothing could be seen to move."""
+        self.moved_at = anyio.current_time()
+        for active in self._active.values():
+            active.since = self.moved_at
 
-    def _next(self, wait: float, ended: int, since: float) -> float:
-        """Choose the next interval: by the rate of ends, growing slowly while nothing ends."""
-        longer = min(wait * self._times.growth, self._times.longest)
-        if not ended:
-            return longer
-        rate = ended / max(wait, anyio.current_time() - since)
-        return min(longer, max(self._times.first, min(BATCH, len(self._active)) / rate))
+    def _next(self, wait: float, ended: int) -> float:
+        """Choose the next interval: for half of what is left, or `BATCH` documents, to end."""
+        elapsed = anyio.current_time() - self._began
+        shortest = max(self._times.first, LATE * elapsed)
+        if not self._ended:
+            longest = min(2 * wait, max(self._times.longest, LATE * elapsed))
+            return max(shortest, min(longest, self._stall_after / 4))
+        rate = max(self._ended / elapsed, ended / wait)
+        ahead = min(BATCH, len(self._active) / 2) / rate
+        return max(shortest, min(ahead, elapsed / 2, self._stall_after / 4))
 
     async def _look(self) -> None:
-        if len(self._active) <= FEW and self._depth > 1:
-            for active in list(self._active.values()):
-                await self._ask(active)
-        else:
-            await self._walk()
-
-    async def _walk(self) -> None:
-        missing, pages = set(self._active), 0
-        if not missing:
-            return
-        picture: list[tuple[str, str]] = []
-        async for rows in self._documents.iter(self._dataset_id).pages():
-            pages += 1
-            for row in rows:
-                missing.discard(row.id)
-                picture.append((row.id, row.indexing_status))
-                if active := self._active.get(row.id):
-                    self._seen(active, row)
-            if not missing:
+        await self._place()
+        visited: set[int] = set()
+        while (page := self._frontier(visited)) is not None:
+            visited.add(page)
+            if await self._visit(page):
                 break
-        self._depth = pages
-        if hash(tuple(picture)) != self._picture:
-            self._picture, self._moved_at = hash(tuple(picture)), anyio.current_time()
-        self._gone(missing)
+        stale = self._stale()
+        if stale is not None and stale not in visited:
+            await self._visit(stale)
+
+    def _frontier(self, visited: set[int]) -> int | None:
+        """Choose the page where ends are due: that of the oldest document that waits for a
+        worker, or, when none waits, of the oldest.
+        """
+        pages = ((self._page_of(each), each.waits) for each in self._active.values())
+        left = [(page, waits) for page, waits in pages if page is not None and page not in visited]
+        return next((page for page, waits in left if waits), left[0][0] if left else None)
+
+    def _stale(self) -> int | None:
+        """Choose the page that was not seen for longest, if that is long."""
+        active = min(self._active.values(), key=lambda each: each.seen_at, default=None)
+        if active is None or active.seen_at > anyio.current_time() - self._loading.revisit:
+            return None
+        return self._page_of(active)
+
+    def _page_of(self, active: _Active) -> int | None:
+        return None if active.base is None else max(0, active.base + self._created) // PAGE
+
+    async def _visit(self, page: int) -> bool:
+        """Look at a page of the list, and tell whether any that stands there still waits."""
+        group = [each for each in self._active.values() if self._page_of(each) == page]
+        if len(group) == 1:
+            await self._ask(group[0])
+        else:
+            listed = await self._documents.list(self._dataset_id, page=page + 1, limit=PAGE)
+            self._read(listed.data, page * PAGE)
+            there = {row.id for row in listed.data}
+            await self._missed([each for each in group if each.sent.document_id not in there])
+        return any(each.waits for each in group if each.sent.document_id in self._active)
+
+    def _read(self, rows: Sequence[Document], first: int) -> None:
+        """Take in rows of the list, and learn by how much it has shifted."""
+        shifts: list[int] = []
+        for place, row in enumerate(rows, first):
+            if active := self._active.get(row.id):
+                base = place - self._created
+                shifts.append(0 if active.base is None else base - active.base)
+                active.base = base
+                self._seen(active, row)
+        shift = statistics.median_low(shifts) if shifts else 0
+        if shift:
+            there = {row.id for row in rows}
+            for document_id, active in self._active.items():
+                if active.base is not None and document_id not in there:
+                    active.base += shift
+
+    async def _missed(self, missing: Sequence[_Active]) -> None:
+        """Find those that do not stand where they were expected."""
+        for active in missing:
+            if len(missing) <= FEW:
+                await self._ask(active)
+            else:
+                active.base = None
+
+    async def _place(self) -> None:
+        """Find those of which it is not known where they stand."""
+        unplaced = {key for key, active in self._active.items() if active.base is None}
+        if len(unplaced) <= FEW:
+            for document_id in unplaced:
+                await self._ask(self._active[document_id])
+            return
+        first = 0
+        async for rows in self._documents.iter(self._dataset_id).pages():
+            self._read(rows, first)
+            first += len(rows)
+            unplaced.difference_update(row.id for row in rows)
+            if not unplaced:
+                return
+        for document_id in unplaced & self._active.keys():
+            self._gone(self._active[document_id])
 
     def _seen(self, active: _Active, row: Document) -> None:
+        active.seen_at = anyio.current_time()
         mine, theirs = active.sent.upload_file_id, row.upload_file
         if mine and theirs and theirs.id != mine:
-            return  # the page was read before our create replaced it, or somebody replaced ours
+            self._other(active, row)
+            return
         active.missed = 0
         self._moved(active, row.indexing_status)
         match row.indexing_status:
             case IndexingStatus.COMPLETED if row.word_count == 0:
-                self._ended(active, Outcome.FAILED, reason=NOTHING)
+                self._ended_as(active, Outcome.FAILED, NOTHING)
             case IndexingStatus.COMPLETED:
-                self._ended(active, active.sent.done)
+                self._ended_as(active, active.sent.done)
             case IndexingStatus.ERROR:
                 self._failed(active, row.error)
 
+    def _other(self, active: _Active, row: Document) -> None:
+        """Judge a document that has another file than ours.
+
+        A page from before our create tells of the old one, so one look is no proof.
+        """
+        active.missed += 1
+        if active.missed < OTHERS or not row.indexing_status.final:
+            return
+        if row.upload_file and row.upload_file.size == active.sent.planned.found.size:
+            active.sent = evolve(active.sent, warnings=(REPLACED,), upload_file_id=None)
+            self._seen(active, row)
+        else:
+            self._ended_as(active, Outcome.FAILED, "another upload took its place meanwhile")
+
     async def _ask(self, active: _Active) -> None:
-        """Ask for one document by its batch; one that was superseded is found by its page."""
+        """Ask for one document: by its batch, else by its name."""
+        active.seen_at = anyio.current_time()
         if active.sent.batch is None:
-            await self._walk()
+            row = await self._lookup.named(active.sent.planned.name)
+            if row is not None and row.id == active.sent.document_id:
+                self._seen(active, row)
+            else:
+                self._gone(active)
             return
         try:
             statuses = await self._documents.indexing_status(self._dataset_id, active.sent.batch)
         except NotFoundError:
-            self._gone([active.sent.document_id])
+            self._gone(active)
             return
         for status in statuses:
             if status.id == active.sent.document_id:
@@ -163,67 +296,67 @@ class Watcher:
         self._moved(active, status.indexing_status)
         if active.segments != status.completed_segments:
             active.segments = status.completed_segments
-            active.since = self._moved_at = anyio.current_time()
+            active.since = self.moved_at = anyio.current_time()
         match status.indexing_status:
             case IndexingStatus.COMPLETED if status.total_segments == 0:
-                self._ended(active, Outcome.FAILED, reason=NOTHING)
+                self._ended_as(active, Outcome.FAILED, NOTHING)
             case IndexingStatus.COMPLETED:
-                self._ended(active, active.sent.done)
+                self._ended_as(active, active.sent.done)
             case IndexingStatus.ERROR:
                 self._failed(active, status.error)
 
     def _moved(self, active: _Active, status: str) -> None:
         if status != active.status:
             active.status = status
-            active.since = self._moved_at = anyio.current_time()
+            active.since = self.moved_at = anyio.current_time()
 
-    def _gone(self, document_ids: Iterable[str]) -> None:
+    def _gone(self, active: _Active) -> None:
         """End what two looks did not find: rows shift while others delete, so one is no proof."""
-        for document_id in document_ids:
-            if active := self._active.get(document_id):
-                active.missed += 1
-                if active.missed > 1:
-                    reason = "deleted, or replaced by another upload, before it was indexed"
-                    self._ended(active, Outcome.FAILED, reason=reason)
+        active.missed += 1
+        active.base = None
+        if active.missed >= MISSES:
+            reason = "deleted, or replaced by another upload, before it was indexed"
+            self._ended_as(active, Outcome.FAILED, reason)
 
     async def _judge_stalls(self) -> None:
+        if anyio.current_time() - self.moved_at > self._stall_after / 2:
+            await self._look_elsewhere()
         for active in self._late()[:FEW]:
             await self._ask(active)  # a long document moves by its segments alone
-        if anyio.current_time() - self._moved_at > self._stall_after:
+            if active in self._late():
+                minutes = self._stall_after / 60
+                reason = f"no progress for {minutes:.0f} min in status {active.status}"
+                self._ended_as(active, Outcome.STALLED, reason)
+        if self._active and anyio.current_time() - self.moved_at > self._stall_after:
             self.stuck = True
-            self._end_all(Outcome.STALLED, NOT_MOVING)
-            return
-        for active in self._late():
-            minutes = self._stall_after / 60
-            reason = f"no progress for {minutes:.0f} min in status {active.status or 'unseen'}"
-            self._ended(active, Outcome.STALLED, reason=reason)
+            for active in list(self._active.values()):
+                self._ended_as(active, Outcome.STALLED, NOT_MOVING)
 
     def _late(self) -> list[_Active]:
         """Name those that a worker has begun and that did not move for `stall_after`."""
         before = anyio.current_time() - self._stall_after
-        return [
-            active
-            for active in self._active.values()
-            if active.since < before and active.status != IndexingStatus.WAITING
-        ]
+        return [each for each in self._active.values() if each.since < before and not each.waits]
 
-    def _end_all(self, outcome: Outcome, reason: str) -> None:
-        for active in list(self._active.values()):
-            self._ended(active, outcome, reason=reason)
+    async def _look_elsewhere(self) -> None:
+        """See whether the queue moves, though none of the followed documents does."""
+        waiting = await self._documents.list(self._dataset_id, status="queuing", limit=1)
+        if self._queue is not None and waiting.total < self._queue:
+            self.moved_at = anyio.current_time()
+        self._queue = waiting.total
 
     def _failed(self, active: _Active, error: str | None) -> None:
         reason = f"indexing failed: {error or 'the server gives no reason'}"
-        self._ended(active, Outcome.FAILED, reason=reason, error=error)
+        self._ended_as(active, Outcome.FAILED, reason, error)
 
-    def _ended(
+    def _ended_as(
         self,
         active: _Active,
         outcome: Outcome,
-        *,
         reason: str | None = None,
         error: str | None = None,
     ) -> None:
         if self._active.pop(active.sent.document_id, None) is None:
             return  # it ended by the way, while others were looked for
+        self._ended += 1
         index = anyio.current_time() - active.sent.accepted_at
-        self._end(active.sent.ended(outcome, reason=reason, error=error or reason, index=index))
+        self._end(active.sent, active.sent.ended(outcome, reason=reason, error=error, index=index))

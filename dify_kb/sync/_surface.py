@@ -86,6 +86,7 @@ class Metadata:
     enable_built_in = lift(resources.Metadata.enable_built_in)
     disable_built_in = lift(resources.Metadata.disable_built_in)
     assign = lift(resources.Metadata.assign)
+    assign_by_name = lift(resources.Metadata.assign_by_name)
 
 
 @frozen
@@ -111,6 +112,7 @@ class Segments:
     _target: resources.Segments
 
     create = lift(resources.Segments.create)
+    create_many = lift(resources.Segments.create_many)
     get = lift(resources.Segments.get)
     list = lift(resources.Segments.list)
     iter = lift_pager(resources.Segments.iter)
@@ -156,6 +158,7 @@ class Lifted:
 
     ping = lift(AsyncClient.ping)
     load = lift(AsyncClient.load)
+    load_iter = lift_pager(AsyncClient.load_iter)
 
     @property
     def datasets(self) -> Datasets:

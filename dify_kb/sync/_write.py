@@ -12,7 +12,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from dify_kb import client, resources
+from dify_kb import client, ingest, resources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -102,7 +102,9 @@ def _resource(kind: type) -> str:
 def _client() -> str:
     lines, properties = "", ""
     for name, member in _public(client.AsyncClient):
-        if inspect.iscoroutinefunction(member):
+        if inspect.isfunction(member) and (
+            inspect.iscoroutinefunction(member) or _has_pages(member)
+        ):
             lines += _line("AsyncClient", name, member)
         elif isinstance(member, property) and member.fget is not None:
             kind = _returned(member.fget)
@@ -115,9 +117,16 @@ def _client() -> str:
 def _line(owner: str, name: str, method: Callable[..., object]) -> str:
     if inspect.iscoroutinefunction(method):
         return f"    {name} = lift({owner}.{name})\n"
-    if hasattr(vars(sys.modules[method.__module__]).get(_returned(method)), "pages"):
+    if _has_pages(method):
         return f"    {name} = lift_pager({owner}.{name})\n"
     raise TypeError(f"{owner}.{name} gives neither a result nor pages; nothing lifts that.")
+
+
+def _has_pages(method: Callable[..., object]) -> bool:
+    name = _returned(method)
+    # The client imports what a load gives for the type checker alone.
+    kind = vars(sys.modules[method.__module__]).get(name) or vars(ingest).get(name)
+    return hasattr(kind, "pages")
 
 
 def _rest_of_doc(member: object, indent: int) -> str:

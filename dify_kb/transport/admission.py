@@ -81,6 +81,7 @@ class Admission:
         rate: a stated quota, like `100/min`; None learns it from refusals.
         pace: widened to the creates and one watcher where more of them help, and narrowed where
             connections starve, until `close`.
+        unit: how long a second of all this lasts; tests make it short.
     """
 
     def __init__(
@@ -90,6 +91,8 @@ class Admission:
         pace: Pace,
         clock: Callable[[], float] = time.monotonic,
         random: Random | None = None,
+        *,
+        unit: float = 1.0,
     ) -> None:
         low, high = _bounds(concurrency)
         if pace.fixed:
@@ -101,6 +104,7 @@ class Admission:
         self.history: list[tuple[float, int]] = []
         self._pace = pace
         self._clock = clock
+        self._unit = unit
         self._random = random or Random()
         self._waiters: deque[_Waiter] = deque()
         self._broke = anyio.Event()
@@ -115,13 +119,18 @@ class Admission:
         return self.knee.limit
 
     @property
+    def most(self) -> int:
+        """Creates that may ever be in flight."""
+        return self.knee.high
+
+    @property
     def broken(self) -> bool:
         """Whether so much failed that nothing is let in before `reopen`."""
         return self.budget.broken
 
     def reopen(self) -> None:
         """Let creates in again, at half of the limit: the server answers."""
-        now = self._clock()
+        now = self._now()
         self.budget.mended(now)
         self._broke = anyio.Event()
         self.knee.reopen(now)
@@ -131,13 +140,16 @@ class Admission:
         """Wait until it is broken."""
         await self._broke.wait()
 
+    def _now(self) -> float:
+        return self._clock() / self._unit
+
     def close(self) -> None:
         """Give the pace its own number of requests back."""
         self._pace.ask(self, None)
 
     def observe(self, event: Attempted) -> None:
         """Learn from an attempt at any call; to be called as it ends, in the loop thread."""
-        now = self._clock()
+        now = self._now()
         creates = event.endpoint in CREATES
         self._spend(event, now, creates=creates)
         trouble = event.trouble
@@ -156,12 +168,7 @@ class Admission:
         self._follow(now)
 
     async def __aenter__(self) -> None:
-        now = self._clock()
-        if self._waiters or self._earliest(now) > now:
-            await self._wait()
-            return
-        await checkpoint_if_cancelled()
-        self._enter(now)
+        await self.enter()
 
     async def __aexit__(
         self,
@@ -169,6 +176,19 @@ class Admission:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.leave()
+
+    async def enter(self) -> None:
+        """Wait for a slot, and take it."""
+        now = self._now()
+        if self._waiters or self._earliest(now) > now:
+            await self._wait()
+            return
+        await checkpoint_if_cancelled()
+        self._enter(now)
+
+    def leave(self) -> None:
+        """Give a slot back."""
         self.in_flight -= 1
         if self._unanswered > self.in_flight:
             # It was never sent, or cut off: a call that no event will tell of.
@@ -182,7 +202,7 @@ class Admission:
         self._waiters.append(me)
         try:
             while True:
-                now = self._clock()
+                now = self._now()
                 when = self._earliest(now) if self._waiters[0] is me else math.inf
                 if when <= now:
                     self._enter(now)
@@ -191,7 +211,7 @@ class Admission:
                 if when == math.inf:
                     await me.called.wait()
                     continue
-                with anyio.move_on_after(when - now):
+                with anyio.move_on_after((when - now) * self._unit):
                     await me.called.wait()
         finally:
             self._waiters.remove(me)
@@ -229,7 +249,7 @@ class Admission:
         bound = min(longest, first * 2.0 ** min(self._overloads, 16))
         seconds = self._random.uniform(least, bound)
         if hint is not None:
-            seconds = max(seconds, min(hint, HINT)) * self._random.uniform(1.0, 1.1)
+            seconds = max(seconds, min(hint, HINT) / self._unit) * self._random.uniform(1.0, 1.1)
         if now >= self._closed_until:
             self._overloads += 1
         self._closed_until = max(self._closed_until, now + seconds)

@@ -49,6 +49,8 @@ class Body:
 
     def __init__(self, form: Multipart, size: int | None, timeout: Timeout) -> None:
         self.error: KnowledgeError | None = None
+        self.sent_at: float | None = None
+        """When the socket had taken all of it; None before, and of one sent in one piece."""
         self._form = form
         self._timeout = timeout
         self._size = size
@@ -134,7 +136,8 @@ class Body:
             self.error = error
             raise
         yield self._counted(self._form.tail, scope)
-        scope.deadline = anyio.current_time() + self._timeout.answer
+        self.sent_at = anyio.current_time()
+        scope.deadline = self.sent_at + self._timeout.answer
 
     def _counted(self, block: bytes, scope: anyio.CancelScope) -> bytes:
         scope.deadline = anyio.current_time() + self._timeout.progress

@@ -85,8 +85,12 @@ class Session:
                 else:
                     data = await body.open(scope)
                     headers = body.headers
+                sent_at = anyio.current_time()
                 async with self._request(call, version, allowed, headers, data) as response:
-                    return self._reply(response, await self._read(response))
+                    if body is not None and body.sent_at is not None:
+                        sent_at = body.sent_at
+                    waited = anyio.current_time() - sent_at
+                    return self._reply(response, await self._read(response), waited)
             except (aiohttp.ClientError, OSError) as error:
                 if body is not None and body.error is not None:
                     raise body.error from error
@@ -157,13 +161,16 @@ class Session:
         key = {"Authorization": f"Bearer {self._config.api_key}"}
         return {"User-Agent": _AGENT, **self._headers, **key}
 
-    def _reply(self, response: aiohttp.ClientResponse, body: bytes) -> Reply:
+    def _reply(
+        self, response: aiohttp.ClientResponse, body: bytes, waited: float | None = None
+    ) -> Reply:
         return Reply(
             status=response.status,
             headers={
                 name.lower(): self._without_key(value) for name, value in response.headers.items()
             },
             body=body,
+            waited=waited,
         )
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:

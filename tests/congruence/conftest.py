@@ -29,7 +29,7 @@ from dify_kb import (
     Retrieved,
     Segment,
 )
-from dify_kb.emulator import VERSIONS, Emulator
+from dify_kb.emulator import VERSIONS, Emulator, Settings
 from dify_kb.wire.version import before
 
 PREFIX = "dify-kb test "
@@ -84,7 +84,7 @@ def _targets() -> list[object]:
 def _reach(name: str, stack: ExitStack) -> Target:
     if name == SERVER:
         return Target(name, os.environ["DIFY_KB_TEST_URL"], os.environ["DIFY_KB_TEST_KEY"])
-    emulator = stack.enter_context(Emulator(version=name))
+    emulator = stack.enter_context(Emulator(version=name, settings=Settings(models=True)))
     return Target(name, emulator.url, emulator.api_key)
 
 

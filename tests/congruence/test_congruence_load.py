@@ -24,7 +24,7 @@ def notes(folder: Path) -> Path:
     return folder
 
 
-async def test_a_folder_is_added_then_updated_then_skipped(
+async def test_a_folder_is_added_then_what_changed_is_sent(
     client: AsyncClient, dataset: Dataset, notes: Path
 ) -> None:
     added = await client.load(dataset, notes)
@@ -35,14 +35,14 @@ async def test_a_folder_is_added_then_updated_then_skipped(
 
     (notes / "a.md").write_text("the numbat naps")
     updated = await client.load(dataset, notes)
-    assert outcomes(updated) == {"updated": 3}
+    assert outcomes(updated) == {"updated": 1, "unchanged": 2}
     assert len(await listed(client, dataset)) == 3
     assert await searched(client, dataset, "numbat") == ["a.md"]
     assert await searched(client, dataset, "wombat") == []
 
     (notes / "new.md").write_text("platypus eggs")
     skipped = await client.load(dataset, notes, on_existing="skip")
-    assert outcomes(skipped) == {"added": 1, "skipped": 3}
+    assert outcomes(skipped) == {"added": 1, "unchanged": 3}
     assert len(await listed(client, dataset)) == 4
 
 

@@ -20,7 +20,8 @@ from dify_kb import (
     UnauthorizedError,
 )
 from dify_kb.emulator import VERSIONS, Emulator
-from dify_kb.ingest.labels import AT_ONCE, Labels, checked
+from dify_kb.resources.labels import AT_ONCE, Labels
+from dify_kb.resources.values import checked
 from dify_kb.wire.version import before
 
 NOBODY = "00000000-0000-4000-8000-000000000000"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dify_kb import ConfigError, Outcome
-from dify_kb.ingest import ItemResult, Rules, Source, roots_of
+from dify_kb.ingest import ItemResult, Rules, roots_of
 from dify_kb.ingest.scan import Found, scan
 
 
@@ -17,12 +17,12 @@ def write(root: Path, *names: str, content: str = "text") -> None:
         path.write_text(content)
 
 
-def keys(source: Source, rules: Rules | None = None) -> list[str]:
+def keys(source: Path | list[Path], rules: Rules | None = None) -> list[str]:
     items = scan(roots_of(source), rules or Rules())
     return [item.key for item in items if isinstance(item, Found)]
 
 
-def refusals(source: Source, rules: Rules | None = None) -> dict[str, ItemResult]:
+def refusals(source: Path | list[Path], rules: Rules | None = None) -> dict[str, ItemResult]:
     items = scan(roots_of(source), rules or Rules())
     return {item.key: item for item in items if isinstance(item, ItemResult)}
 

@@ -1,184 +1,185 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any, cast
+from collections.abc import Callable
+from itertools import pairwise
 
+import anyio
 import pytest
-from attrs import evolve
+from fleet import Fleet, Pictures, Rows, Server, a_watcher, row, sent
+from virtual_time import run
 
-from dify_kb import ItemResult, Outcome, Page, Watch
-from dify_kb.ingest.plan import Planned
-from dify_kb.ingest.scan import Found
+from dify_kb import ItemResult, Outcome
 from dify_kb.ingest.upload import Sent
-from dify_kb.ingest.watch import Watcher
-from dify_kb.models import Document, DocumentStatuses, Event, ListDocuments
-from dify_kb.resources import Documents
-from dify_kb.wire import catalog, codec
-from dify_kb.wire.endpoint import Call
-
-DATASET = "00000000-0000-4000-8000-000000000000"
-TIMES = Watch(first=0.001, longest=0.002)
 
 
-def row(number: int, status: str, **fields: object) -> Document:
-    """A document of recording 1060, with another id and status."""
-    return codec.decode(
-        Document,
-        {
-            "id": str(number),
-            "name": f"{number}.txt",
-            "position": number,
-            "data_source_type": "upload_file",
-            "data_source_info": {"upload_file_id": f"file {number}"},
-            "data_source_detail_dict": {"upload_file": {"id": f"file {number}", "size": 5}},
-            "dataset_process_rule_id": None,
-            "created_from": "api",
-            "created_by": "somebody",
-            "created_at": 1_795_000_000,
-            "tokens": 0,
-            "indexing_status": status,
-            "error": None,
-            "enabled": True,
-            "disabled_at": None,
-            "disabled_by": None,
-            "archived": False,
-            "display_status": "indexing",
-            "word_count": 7,
-            "hit_count": 0,
-            "doc_form": "text_model",
-            "doc_metadata": None,
-            **fields,
-        },
-    )
+def watched(
+    pictures: Pictures,
+    *documents: Sent,
+    stall_after: float = 900.0,
+    segments: Callable[[float], int] = lambda _: 0,
+) -> tuple[list[tuple[float, ItemResult]], Server]:
+    """Follow documents to their ends, each with its time, without waiting for it."""
+    server = Server(pictures, segments)
+    results: list[tuple[float, ItemResult]] = []
+
+    async def main() -> None:
+        watcher = a_watcher(server, results, stall_after)
+        for document in documents:
+            watcher.add(document, new=True)
+        async with anyio.create_task_group() as group:
+            group.start_soon(watcher.run)
+            while len(watcher):  # noqa: ASYNC110 -- no time passes
+                await anyio.sleep(0.1)
+            group.cancel_scope.cancel()
+
+    run(main)
+    return results, server
 
 
-def sent(number: int, *, file: str | None = None) -> Sent:
-    found = Found(key=f"{number}.txt", path=Path("/nowhere"), size=5)
-    return Sent(
-        planned=Planned(found=found, name=found.name, replaces=None),
-        document_id=str(number),
-        batch=f"batch {number}",
-        upload_file_id=file or f"file {number}",
-        seconds=0.1,
-        accepted_at=0.0,
-    )
+def at(*pictures: tuple[float, Rows]) -> Pictures:
+    """Show each picture until the time that is given with it, and the last for ever."""
+
+    def picture(now: float) -> Rows:
+        return next((rows for until, rows in pictures if now < until), pictures[-1][1])
+
+    return picture
 
 
-class Server:
-    """Answers looks at the list one picture after the other; the last one stays."""
-
-    def __init__(
-        self,
-        *pictures: list[Document],
-        segments: list[int] | None = None,
-        status: str = "indexing",
-    ) -> None:
-        self.pictures = list(pictures)
-        self.status = status
-        self.segments = segments or [0]
-        self.asked: list[str] = []
-
-    def stream(self, call: Call[Event], /) -> AsyncIterator[Event]:
-        raise NotImplementedError(call.endpoint.name)
-
-    async def __call__(self, call: Call[Any], /) -> Any:
-        self.asked.append(call.endpoint.name)
-        if call.endpoint is catalog.GET_INDEXING_STATUS:
-            done = self.segments.pop(0) if len(self.segments) > 1 else self.segments[0]
-            entry = {"id": "1", "indexing_status": self.status, "completed_segments": done}
-            return codec.decode(DocumentStatuses, {"data": [{**entry, "total_segments": 99}]})
-        rows = self.pictures.pop(0) if len(self.pictures) > 1 else self.pictures[0]
-        number = cast("ListDocuments", call.body).page
-        start = (number - 1) * 100
-        return Page(data=rows[start : start + 100], limit=100, total=len(rows), page=number)
-
-
-async def watched(server: Server, *documents: Sent, stall_after: float = 0.05) -> list[ItemResult]:
-    results: list[ItemResult] = []
-    watcher = Watcher(Documents(server), DATASET, TIMES, stall_after, results.append)
-    for document in documents:
-        watcher.add(document)
-    watcher.close()
-    await watcher.run()
-    return results
-
-
-async def test_a_document_that_stands_still_is_stalled_while_others_move() -> None:
+def test_a_document_that_stands_still_is_stalled_while_others_move() -> None:
     """A killed worker leaves its document in `indexing` for ever; the rest must not wait."""
-    stuck, last = row(1, "indexing"), row(2, "completed")
-    moving = [[stuck, row(2, "waiting"), row(number, "completed")] for number in range(3, 400)]
 
-    results = await watched(Server(*moving, [stuck, last]), sent(1), sent(2))
+    def picture(now: float) -> Rows:
+        ended = int(now / 100)
+        others = [row(one, "completed" if one - 2 < ended else "waiting") for one in range(2, 32)]
+        return [*reversed(others), row(1, "indexing")]
 
-    assert {result.key: result.outcome for result in results} == {
-        "1.txt": Outcome.STALLED,
-        "2.txt": Outcome.ADDED,
-    }
-    assert "no progress" in str(results[0].reason)
+    results, _ = watched(picture, *(sent(number) for number in range(1, 32)))
 
-
-async def test_a_long_document_is_not_stalled_while_its_segments_grow() -> None:
-    pictures = [[row(1, "indexing"), row(number, "completed")] for number in range(2, 600)]
-    server = Server(*pictures, [row(1, "completed")], segments=list(range(1000)))
-
-    results = await watched(server, sent(1), stall_after=0.3)
-
-    assert [result.outcome for result in results] == [Outcome.ADDED]
-    assert "documents.indexing_status" in server.asked
+    outcomes = {result.key: result.outcome for _, result in results}
+    assert outcomes.pop("1.txt") is Outcome.STALLED
+    assert set(outcomes.values()) == {Outcome.ADDED}
+    (stalled,) = [(when, one) for when, one in results if one.outcome is Outcome.STALLED]
+    assert 900 < stalled[0] < 2000
+    assert "no progress for 15 min" in str(stalled[1].reason)
 
 
-async def test_a_page_from_before_the_replacement_does_not_count_as_done() -> None:
+def test_a_long_document_is_not_stalled_while_its_segments_grow() -> None:
+    pictures = at((5000, [row(1, "indexing")]), (0, [row(1, "completed")]))
+
+    results, _ = watched(pictures, sent(1), segments=lambda now: int(now / 60))
+
+    assert [result.outcome for _, result in results] == [Outcome.ADDED]
+
+
+def test_nothing_moves_at_all_is_a_verdict_of_its_own() -> None:
+    """A worker that is not there, or takes other queues."""
+    rows = [row(number, "waiting") for number in range(30)]
+
+    results, _ = watched(lambda _: rows, *(sent(number) for number in range(30)))
+
+    assert {result.outcome for _, result in results} == {Outcome.STALLED}
+    assert "is a worker running" in str(results[0][1].reason)
+    assert results[0][0] < 2 * 900
+
+
+def test_a_queue_of_others_that_drains_is_no_standstill() -> None:
+    """The worker is busy with thousands of documents of somebody else, for hours."""
+
+    def picture(now: float) -> Rows:
+        done = 100 + now / 20
+        others = [row(one, "completed" if one < done else "waiting") for one in range(100, 500)]
+        status = "completed" if done > 500 else "waiting"
+        return [row(1, status), row(2, status), *others]
+
+    results, _ = watched(picture, sent(1), sent(2))
+
+    assert {result.outcome for _, result in results} == {Outcome.ADDED}
+
+
+def test_a_page_from_before_the_replacement_does_not_count_as_done() -> None:
     """While a document is replaced, its old state is what an earlier page shows."""
-    stale = row(1, "completed", data_source_detail_dict={"upload_file": {"id": "old", "size": 5}})
+    old = {"upload_file": {"id": "old", "size": 5}}
+    stale = [row(1, "completed", data_source_detail_dict=old), row(2, "waiting")]
+    now = [row(1, "error", error="no luck"), row(2, "completed")]
 
-    results = await watched(Server([stale], [stale], [row(1, "error", error="no luck")]), sent(1))
+    results, _ = watched(at((1.0, stale), (0, now)), sent(2), sent(1))
 
-    assert [(result.outcome, result.error) for result in results] == [(Outcome.FAILED, "no luck")]
+    found = {result.key: (result.outcome, result.error) for _, result in results}
+    assert found["1.txt"] == (Outcome.FAILED, "no luck")
 
 
-async def test_a_document_missed_once_is_looked_for_again() -> None:
+@pytest.mark.parametrize(("size", "outcome"), [(5, Outcome.ADDED), (6, Outcome.FAILED)])
+def test_another_upload_in_its_place_is_told(size: int, outcome: Outcome) -> None:
+    """Of the same length it may be our own, that landed late; of another it is not ours."""
+    other = row(1, "completed", data_source_detail_dict={"upload_file": {"id": "x", "size": size}})
+    rows = [other, row(2, "indexing")]
+
+    results, _ = watched(
+        at((100, rows), (0, [other, row(2, "completed")])), sent(2), sent(1, batch=False)
+    )
+
+    (result,) = [result for _, result in results if result.key == "1.txt"]
+    assert result.outcome is outcome
+    assert "took its place" in f"{result.reason} {result.warnings}"
+
+
+def test_a_document_missed_once_is_looked_for_again() -> None:
     """Rows shift while others are deleted, so one page without it proves nothing."""
-    results = await watched(Server([row(2, "waiting")], [row(1, "completed")]), sent(1))
+    there = [row(1, "completed"), row(2, "completed")]
 
-    assert [result.outcome for result in results] == [Outcome.ADDED]
+    results, _ = watched(at((0.6, [row(2, "waiting")]), (0, there)), sent(1), sent(2))
 
-
-async def test_a_document_that_was_deleted_is_told() -> None:
-    results = await watched(Server([row(2, "waiting")]), sent(1))
-
-    assert results[0].outcome is Outcome.FAILED
-    assert "deleted" in str(results[0].reason)
+    assert {result.outcome for _, result in results} == {Outcome.ADDED}
 
 
-async def test_a_document_that_ended_by_the_way_ends_once() -> None:
-    """One whose answer was lost has no batch and is looked for in the list, where others end."""
-    lost = evolve(sent(2), batch=None)
+def test_a_document_that_was_deleted_is_told() -> None:
+    results, _ = watched(lambda _: [row(2, "waiting")], sent(1))
+
+    assert results[0][1].outcome is Outcome.FAILED
+    assert "deleted" in str(results[0][1].reason)
+
+
+def test_a_document_whose_answer_was_lost_is_found_by_its_name() -> None:
+    """It has no batch to ask for."""
     many = [row(number, "waiting") for number in range(3, 153)]
-    done = [row(1, "completed"), row(2, "completed"), *many]
-    waiting = [row(1, "waiting"), *many]
-    server = Server(waiting, waiting, done, status="completed")
+    done = [*many, row(2, "completed"), row(1, "completed")]
+    waiting = [*many, row(2, "waiting"), row(1, "waiting")]
 
-    results = await watched(server, lost, sent(1))
+    results, _ = watched(at((5, waiting), (0, done)), sent(1, batch=False), sent(2))
 
-    assert sorted(result.key for result in results) == ["1.txt", "2.txt"]
-
-
-async def test_nothing_is_looked_for_when_all_ended_by_the_way() -> None:
-    first, second = evolve(sent(1), batch=None), evolve(sent(2), batch=None)
-    many = [row(number, "waiting") for number in range(3, 153)]
-    waiting = [row(1, "waiting"), *many]
-    done = [row(1, "completed"), row(2, "completed"), *many]
-    server = Server(waiting, waiting, done)
-
-    results = await watched(server, first, second)
-
-    assert sorted(result.key for result in results) == ["1.txt", "2.txt"]
-    assert server.asked == ["documents.list"] * 3
+    assert sorted(result.key for _, result in results) == ["1.txt", "2.txt"]
+    assert {result.outcome for _, result in results} == {Outcome.ADDED}
 
 
 @pytest.mark.parametrize("status", ["parsing", "a status of the future"])
-async def test_unknown_words_are_waited_through(status: str) -> None:
-    results = await watched(Server([row(1, status)], [row(1, "completed")]), sent(1))
+def test_unknown_words_are_waited_through(status: str) -> None:
+    pictures = at((3, [row(1, status)]), (0, [row(1, "completed")]))
 
-    assert [result.outcome for result in results] == [Outcome.ADDED]
+    results, _ = watched(pictures, sent(1))
+
+    assert [result.outcome for _, result in results] == [Outcome.ADDED]
+
+
+@pytest.mark.parametrize("seconds", [0.1, 2.0, 60.0])
+@pytest.mark.parametrize("workers", [1, 8])
+@pytest.mark.parametrize("number", [100, 1000, 4000])
+def test_following_costs_few_requests_and_notices_the_end(
+    number: int, workers: int, seconds: float
+) -> None:
+    """Whatever the speed of the server; a poll of each document would cost tens a document."""
+    fleet = Fleet(number, workers, seconds)
+
+    results, server = fleet.follow()
+
+    drained = max(fleet.ends)
+    assert len(results) == number
+    assert max(when for when, _ in results) - drained <= max(0.05 * drained, 5.0)
+    assert len(server.asked) <= (0.25 if number <= 1000 else 0.10) * number
+
+
+def test_looks_are_never_dense() -> None:
+    """An idle wait must not become a poll."""
+    _, server = Fleet(100, 1, 60.0).follow()
+
+    looks = sorted({when for when, _ in server.asked})
+    assert min(later - earlier for earlier, later in pairwise(looks)) >= 0.4

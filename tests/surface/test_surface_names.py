@@ -182,7 +182,9 @@ def test_every_refusal_derives_from_api_error() -> None:
     assert families == {
         "ApiError",
         "ConfigError",
+        "JournalError",
         "LoadError",
+        "PartialError",
         "ProtocolError",
         "SourceError",
         "TransportError",

@@ -12,6 +12,7 @@ from dify_kb import (
     Document,
     DocumentCreated,
     DocumentStatus,
+    ItemResult,
     LoadReport,
     ModelProvider,
     Page,
@@ -40,6 +41,8 @@ def calls(client: Client, dataset: Dataset, batch: str) -> None:
     assert_type(client.documents.indexing_status(dataset, batch), Sequence[DocumentStatus])
     assert_type(client.workspace.models("rerank"), Sequence[ModelProvider])
     assert_type(client.load(dataset, "docs", exclude=["*.tmp"]), LoadReport)
+    for result in client.load_iter(dataset, "docs", retry_failed=True):
+        assert_type(result, ItemResult)
     for each in client.datasets.iter():
         assert_type(each, Dataset)
     with Client("emulator:") as opened:

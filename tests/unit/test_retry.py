@@ -200,4 +200,5 @@ def test_a_scaled_policy_keeps_its_attempts_and_timeouts() -> None:
     assert policy.timeout == Policy().timeout
     assert policy.retry.throttled == Policy().retry.throttled
     assert policy.retry.overload_longest == pytest.approx(0.06)
-    assert policy.watch.settle == pytest.approx((0.001, 0.003, 0.01))
+    assert policy.loading.settle == pytest.approx((0.001, 0.003, 0.01, 0.03, 0.06))
+    assert policy.loading.sends == Policy().loading.sends

@@ -1,0 +1,90 @@
+"""How many documents may be on the server without being indexed."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import anyio
+from attrs import define, field
+
+FIRST = 20
+"""Ends by which a run is judged: a wrong embedding model fails every document."""
+
+ENOUGH = 5
+"""Ends after which the server is known to index."""
+
+HELD = 50
+"""Documents that are sent before that, in all."""
+
+
+@define
+class Canary:
+    """Tells whether the server rejects whatever it indexes.
+
+    Documents are held back until `ENOUGH` have ended, or `FIRST` if one failed; then it
+    says what they failed of, if at least half failed of the same, or all of something.
+    """
+
+    ended: int = 0
+    _reasons: Counter[str] = field(factory=Counter)
+
+    @property
+    def holds(self) -> bool:
+        """Whether the server is not known to index yet."""
+        return self.ended < ENOUGH or (bool(self._reasons) and self.ended < FIRST)
+
+    def end(self, error: str | None) -> str | None:
+        """Count a document that ended; tell why to stop, if this is the moment."""
+        self.ended += 1
+        if error is not None:
+            self._reasons[error] += 1
+        if self.ended != FIRST or not self._reasons:
+            return None
+        reason, count = self._reasons.most_common(1)[0]
+        everything = self._reasons.total() == FIRST
+        return reason if everything or count * 2 >= FIRST else None
+
+
+@define
+class Backlog:
+    """Room for documents that are not indexed yet: few at first, then `most`."""
+
+    _most: int
+    follows: bool
+    """Whether ends are seen at all."""
+
+    canary: Canary = field(factory=Canary)
+    _taken: int = 0
+    _sent: int = 0
+    """Of this run, so that what an earlier worker left unfinished for ever holds nobody."""
+
+    _room: anyio.Event | None = None
+    """What those wait for who find no room."""
+
+    async def enter(self) -> None:
+        """Wait until there is room, and take it."""
+        while self._full():
+            self._room = self._room or anyio.Event()
+            await self._room.wait()
+        self.take(sent=True)
+
+    def take(self, *, sent: bool) -> None:
+        """Count a document that is on the server already; `sent` by this run, or before."""
+        self._taken += 1
+        self._sent += sent
+
+    def turn_back(self) -> None:
+        """Give the room back of a document that was not sent after all."""
+        self._sent -= 1
+        self.leave()
+
+    def leave(self) -> None:
+        """Give room back."""
+        self._taken -= 1
+        if self._room is not None:
+            self._room.set()
+            self._room = None
+
+    def _full(self) -> bool:
+        held = self.follows and self.canary.holds
+        return self._taken >= self._most or (held and self._sent >= HELD)

@@ -1,0 +1,86 @@
+"""What is sent of a file, and what tells it from another: the SHA-256 of it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import time
+from io import FileIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attrs import field, frozen
+
+from dify_kb.errors import SourceError
+
+if TYPE_CHECKING:
+    from .scan import Found
+
+SMALL = 64 * 1024
+"""A file up to so many bytes is read once, into memory; a larger one is read twice, since it is
+streamed and its digest stands in the journal before it is sent."""
+
+
+RACY = 2.0
+"""Seconds: a file changed so shortly before it was read may change again and keep its time, since
+file systems tell times in steps."""
+
+
+@frozen
+class Content:
+    """What to send, and its digest."""
+
+    data: bytes | Path = field(repr=False)
+    digest: bytes
+
+
+def content_of(found: Found) -> Content:
+    """Read what was found. Blocking.
+
+    Raises:
+        SourceError: it cannot be read, or has another length than when it was found.
+    """
+    if found.path is None:
+        data = found.data or b""
+        return Content(data, _digest(data))
+    try:
+        with _opened(found.path) as file:
+            if found.size > SMALL:
+                digest = hashlib.file_digest(file, "sha256").digest()
+                _require_size(found, file.tell())
+                return Content(Path(found.path), digest)
+            data = file.read(found.size + 1)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise SourceError(f"{found.key}: it could not be read ({reason}).") from error
+    _require_size(found, len(data))
+    return Content(data, _digest(data))
+
+
+def _require_size(found: Found, size: int) -> None:
+    if size != found.size:
+        raise SourceError(
+            f"{found.key}: its length changed since it was found (it was {found.size} bytes).",
+            hint="Load it again once nothing writes to it.",
+        )
+
+
+def settled_mtime(found: Found) -> int | None:
+    """Tell the time of the last change if a later change would show; None if it need not."""
+    if found.mtime_ns is None or time.time() - found.mtime_ns / 1e9 < RACY:
+        return None
+    return found.mtime_ns
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
+def _opened(path: str | os.PathLike[str]) -> FileIO:
+    # A FIFO put in the file's place must not block the thread that opens it.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise SourceError(f"{Path(path).name}: it is not a regular file any more.")
+    return FileIO(descriptor)

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import anyio
+import pytest
+
+from dify_kb.ingest.backlog import ENOUGH, FIRST, HELD, Backlog, Canary
+
+WRONG = "embedding model not found"
+
+
+def judged(ends: Sequence[str | None]) -> list[str | None]:
+    canary = Canary()
+    return [canary.end(error) for error in ends]
+
+
+@pytest.mark.parametrize(
+    ("failures", "others", "reason"),
+    [
+        ([WRONG] * FIRST, 0, WRONG),
+        ([WRONG] * (FIRST // 2), FIRST // 2, WRONG),
+        ([WRONG] * (FIRST // 2 - 1), FIRST // 2 + 1, None),
+        ([f"error {number}" for number in range(FIRST)], 0, "error 0"),
+        ([f"error {number}" for number in range(FIRST - 1)], 1, None),
+        ([], FIRST, None),
+    ],
+)
+def test_the_first_ends_tell_whether_the_server_rejects_everything(
+    failures: Sequence[str], others: int, reason: str | None
+) -> None:
+    ends: list[str | None] = [*failures, *[None] * others]
+
+    assert judged(ends) == [None] * (FIRST - 1) + [reason]
+    assert judged([*[None] * others, *failures]) == [None] * (FIRST - 1) + [reason]
+
+
+def test_later_failures_stop_nothing() -> None:
+    assert judged([None] * FIRST + [WRONG] * 1000) == [None] * (FIRST + 1000)
+
+
+def test_uploads_are_held_until_a_few_documents_ended_well() -> None:
+    canary = Canary()
+    holds = []
+    for _ in range(ENOUGH):
+        holds.append(canary.holds)
+        canary.end(None)
+
+    assert holds == [True] * ENOUGH
+    assert not canary.holds
+
+
+def test_a_failure_holds_them_until_it_is_judged() -> None:
+    canary = Canary()
+    canary.end(WRONG)
+    for _ in range(FIRST - 2):
+        canary.end(None)
+        assert canary.holds
+
+    canary.end(None)
+    assert not canary.holds
+
+
+def made(most: int, *, follows: bool) -> Backlog:
+    return Backlog(most, follows)
+
+
+async def entered(backlog: Backlog, number: int = 1000) -> int:
+    """Tell how many get in."""
+    inside = 0
+    with anyio.move_on_after(0.02):
+        for _ in range(number):
+            await backlog.enter()
+            inside += 1
+    return inside
+
+
+@pytest.mark.parametrize(
+    ("most", "follows", "room"), [(5000, True, HELD), (10, True, 10), (300, False, 300)]
+)
+async def test_there_is_little_room_before_anything_ended(
+    most: int, *, follows: bool, room: int
+) -> None:
+    assert await entered(made(most, follows=follows)) == room
+
+
+async def test_there_is_all_room_once_the_server_is_known_to_index() -> None:
+    backlog = made(300, follows=True)
+    assert await entered(backlog) == HELD
+    for _ in range(ENOUGH):
+        backlog.leave()
+        backlog.canary.end(None)
+
+    assert await entered(backlog) == 300 - HELD + ENOUGH
+
+
+async def test_the_end_that_shows_that_the_server_indexes_wakes_who_waits() -> None:
+    """Also when it gives back less room than there was too little before."""
+    backlog = made(300, follows=True)
+    await entered(backlog)
+    inside: list[int] = []
+
+    async def enter() -> None:
+        await backlog.enter()
+        inside.append(1)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(100):
+            tasks.start_soon(enter)
+        await anyio.sleep(0.02)
+        assert not inside
+        for _ in range(ENOUGH):
+            backlog.leave()
+            backlog.canary.end(None)
+
+    assert len(inside) == 100
+
+
+async def test_what_is_on_the_server_already_takes_room_without_waiting() -> None:
+    backlog = made(10, follows=False)
+    for _ in range(12):
+        backlog.take(sent=False)
+
+    assert await entered(backlog) == 0
+    for _ in range(5):
+        backlog.leave()
+    assert await entered(backlog) == 3
+
+
+async def test_one_who_is_cancelled_takes_no_room() -> None:
+    backlog = made(1, follows=False)
+    await backlog.enter()
+    assert await entered(backlog) == 0
+
+    backlog.leave()
+    assert await entered(backlog) == 1
