@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import signal
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Event
-from types import FrameType
+from typing import TextIO
 
 from dify_kb.errors import (
     ConfigError,
     ForbiddenError,
+    JournalError,
     KnowledgeError,
+    LoadError,
     QuotaExceededError,
     RateLimitedError,
     UnauthorizedError,
 )
 
-ERROR, USAGE, REFUSED, LATER = 1, 2, 4, 5
-INTERRUPTED, TERMINATED = 130, 143
+from . import show
+
+ERROR, USAGE, FILES, REFUSED, LATER, JOURNAL = 1, 2, 3, 4, 5, 8
 
 
 def exit_code(error: KnowledgeError) -> int:
@@ -30,21 +32,29 @@ def exit_code(error: KnowledgeError) -> int:
             return REFUSED
         case RateLimitedError():
             return LATER
+        case LoadError():
+            return FILES
+        case JournalError():
+            return JOURNAL
         case _:
             return ERROR
 
 
 @contextmanager
-def terminated() -> Iterator[Event]:
-    """Let SIGTERM end the block the way Ctrl-C does; the event tells that it came."""
-    met = Event()
+def warned() -> Iterator[None]:
+    """Write warnings as lines for people until the block ends."""
 
-    def terminate(_number: int, _frame: FrameType | None) -> None:
-        met.set()
-        signal.raise_signal(signal.SIGINT)
+    def write(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        del category, filename, lineno, file, line
+        show.err.print(f"warning: {show.printable(str(message))}")
 
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield met
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with warnings.catch_warnings():
+        warnings.showwarning = write
+        yield

@@ -1,45 +1,29 @@
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-import attrs
 import typer
-from rich.console import Console
 
-from dify_kb import (
-    AsyncClient,
-    Dataset,
-    ItemResult,
-    LoadReport,
-    ModelRef,
-    ModelType,
-    Outcome,
-    ProcessRule,
-    Progress,
-)
-from dify_kb.errors import ConfigError, KnowledgeError
-from dify_kb.ingest import LoadEvent, OnExisting, Wait, roots_of
-from dify_kb.models import MAX_FILE_SIZE, UNSET, Unset
+from dify_kb import AsyncClient, Dataset, LoadReport
+from dify_kb.ingest import OnError, OnExisting, Rules, Wait
+from dify_kb.models import MAX_FILE_SIZE
 
-from . import find, progress, show
+from . import log, target, words
 from .app import Session, app
+from .course import Course, Given
 from .datasets import Technique
-
-LISTED = 20
-"""Failures that people are shown; programs get all."""
-
-MIB = 2**20
-
-Mode = Literal["automatic", "custom"]
+from .ending import MIB
 
 
 @app.command()
 def load(
     context: typer.Context,
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="Folders and files to load.")],
-    dataset: Annotated[str, typer.Option(help="Name or id of the dataset.")],
+    dataset: Annotated[str, typer.Option(metavar="NAME|ID", help="Name or id of the dataset.")],
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="PATH", help="Folders and files to load.", show_default=False),
+    ] = None,
     create: Annotated[bool, typer.Option("--create", help="Make it if there is none.")] = False,
     technique: Annotated[
         Technique | None,
@@ -57,152 +41,157 @@ def load(
         list[str] | None,
         typer.Option(metavar="GLOB", help="Send these as .txt: the server refuses their type."),
     ] = None,
+    files_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|-",
+            help="Load what is listed, one path per line, relative to PATH (one folder; else the"
+            " current one).",
+        ),
+    ] = None,
+    null: Annotated[
+        bool, typer.Option("--null", "-0", help="The list is separated by NUL, as find -print0.")
+    ] = False,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=TEXT", help="Set on each document; NAME:=2024 sets a number. Repeatable."
+        ),
+    ] = None,
     on_existing: Annotated[
-        OnExisting, typer.Option(help="What to do where a document has the name.")
+        OnExisting,
+        typer.Option(help="What to do where another document has the name."),
     ] = "overwrite",
     mode: Annotated[
-        Mode | None, typer.Option(help="How to cut; else as the dataset does it.")
+        target.Mode | None, typer.Option(help="How to cut; else as the dataset does it.")
     ] = None,
     chunk_size: Annotated[
-        int | None, typer.Option(help="Characters of a chunk at most, 50 to 4000 (custom).")
+        int | None,
+        typer.Option(metavar="N", help="Characters of a chunk at most, 50 to 4000 (custom)."),
     ] = None,
     chunk_overlap: Annotated[
-        int | None, typer.Option(help="Characters that neighbours share (custom).")
+        int | None, typer.Option(metavar="N", help="Characters that neighbours share (custom).")
     ] = None,
     separator: Annotated[
-        str | None, typer.Option(help="Text to cut at; \\n is a new line (custom).")
+        str | None, typer.Option(metavar="TEXT", help="Text to cut at; \\n is a new line (custom).")
     ] = None,
-    concurrency: Annotated[int | None, typer.Option(min=1, help="Uploads at once.")] = None,
+    concurrency: Annotated[
+        str | None,
+        typer.Option(metavar="N|LOW-HIGH", help="Uploads at once; else found by itself."),
+    ] = None,
+    rate: Annotated[
+        str | None,
+        typer.Option(metavar="N/UNIT", help="Uploads in a time at most: 100/min, 5/s, 1000/h."),
+    ] = None,
     wait: Annotated[
-        Wait, typer.Option(help="indexed follows each document to its end; accepted does not.")
+        Wait,
+        typer.Option(
+            help="indexed follows each document to its end; accepted does not; verified looks at"
+            " each once more."
+        ),
     ] = "indexed",
+    max_unindexed: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Uploads wait while so many are not indexed.")
+    ] = 5000,
+    stall_after: Annotated[
+        str, typer.Option(metavar="TIME", help="Without progress for so long, it stalled.")
+    ] = "15m",
+    deadline: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Stop after 90, 90s, 30m, 2h; resumable."),
+    ] = None,
+    max_failures: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="More failed files than this stop the load."),
+    ] = None,
+    errors: Annotated[
+        OnError, typer.Option(help="stop ends the load at the first file that fails.")
+    ] = "collect",
     max_file_size: Annotated[
-        int, typer.Option(min=1, help="MiB; larger files are not sent.")
+        int, typer.Option(metavar="N", min=1, help="MiB; larger files are not sent.")
     ] = MAX_FILE_SIZE // MIB,
+    journal: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="What remembers the load; else one of each dataset and PATH in"
+            " ~/.local/state/dify-kb.",
+        ),
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Send again what failed in an earlier run.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Send nothing; show what would be done.")
+    ] = False,
+    log_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Append each result and each failed request, as JSON Lines."
+        ),
+    ] = None,
 ) -> None:
     """Load folders of files into a dataset.
 
-    Each file becomes a document named after its path; loading again replaces it. Exit codes: 0
-    all well, 3 some files failed, 4 key, permission or plan limit, 5 stopped for now, run it
-    again later.
+    Each file becomes a document named after its path. The same command again goes on where the
+    last one ended, and sends only what is new or changed. Ctrl-C loses nothing.
+
+    Exit codes: 0 all well, 3 some files failed, 4 key, permission or plan limit, 5 stopped for
+    now, 6 the server rejects everything, 7 too many failures, 8 journal locked or damaged, 130
+    interrupted, 143 terminated. After 5, 130 and 143 the same command resumes.
     """
     session: Session = context.obj
-    rule = _rule(mode, chunk_size, chunk_overlap, separator)
-    roots_of(paths)  # a wrong path is told before a dataset is created for it
-
-    async def main() -> int:
-        async with session.client(concurrency=concurrency) as client:
-            where = await _dataset(client, dataset, technique, create=create)
-            with progress.display(quiet=session.quiet, plain=session.verbose) as display:
-
-                def listen(event: LoadEvent) -> None:
-                    if isinstance(event, Progress):
-                        display(event)
-                    elif session.json:
-                        show.line({"type": "item", **_fields(event)})
-
-                report = await client.load(
-                    where,
-                    paths,
-                    include=include or ("*",),
-                    exclude=exclude or (),
-                    as_text=as_text or (),
-                    process_rule=rule,
-                    on_existing=on_existing,
-                    wait=wait,
-                    concurrency=concurrency,
-                    max_file_size=max_file_size * MIB,
-                    on_event=listen,
-                )
-        return _finish(session, report, paths)
-
-    session.run(main)
-
-
-async def _dataset(
-    client: AsyncClient, name: str, technique: Technique | None, *, create: bool
-) -> Dataset:
-    if not create:
-        return await find.dataset(client, name)
-    found = await find.maybe_dataset(client, name)
-    if found is not None:
-        return found
-    embedding: ModelRef | Unset = UNSET
-    if technique is None:
-        technique, embedding = await _best(client)
-    made = await client.datasets.create(name, indexing_technique=technique, embedding=embedding)
-    model = f" with {embedding.provider}:{embedding.model}" if embedding else ""
-    show.err.print(f"Created the dataset {show.printable(name)} ({technique}{model}).")
-    return made
-
-
-async def _best(client: AsyncClient) -> tuple[Technique, ModelRef | Unset]:
-    """Choose high quality where the server has an embedding model."""
-    providers = await client.workspace.models(ModelType.TEXT_EMBEDDING)
-    refs = [ref for provider in providers for ref in provider.refs()]
-    return ("high_quality", refs[0]) if refs else ("economy", UNSET)
-
-
-def _rule(
-    mode: Mode | None, size: int | None, overlap: int | None, separator: str | None
-) -> ProcessRule | None:
-    given = {"--chunk-size": size, "--chunk-overlap": overlap, "--separator": separator}
-    custom = [option for option, value in given.items() if value is not None]
-    if mode == "automatic":
-        if custom:
-            raise ConfigError(
-                f"{custom[0]} does not go with --mode automatic.", hint="Leave one of them out."
-            )
-        return ProcessRule.automatic()
-    if mode is None and not custom:
-        return None
-    size = 500 if size is None else size
-    return ProcessRule.custom(
-        max_tokens=size,
-        chunk_overlap=min(50, size // 10) if overlap is None else overlap,
-        separator="\n" if separator is None else _unescaped(separator),
+    rule = target.rule(mode, chunk_size, chunk_overlap, separator)
+    bounds = None if concurrency is None else words.bounds("--concurrency", concurrency)
+    values = words.values("--metadata", metadata or ())
+    stalled = words.seconds("--stall-after", stall_after)
+    seconds = None if deadline is None else words.seconds("--deadline", deadline)
+    rules = Rules(
+        include=include or ("*",),
+        exclude=exclude or (),
+        as_text=as_text or (),
+        max_file_size=max_file_size * MIB,
     )
 
-
-def _unescaped(separator: str) -> str:
-    return separator.replace("\\n", "\n").replace("\\t", "\t")
-
-
-def _finish(session: Session, report: LoadReport, paths: list[Path]) -> int:
-    if session.json:
-        show.line({"type": "report", **report.to_dict()})
-    if not report.found:
-        places = ", ".join(show.printable(str(path)) for path in paths)
-        raise KnowledgeError(
-            f"There is nothing to load in {places}.",
-            hint="Check the path, --include and --exclude; hidden files need an --include.",
+    async def start(client: AsyncClient, where: Dataset, given: Given) -> LoadReport:
+        return await client.load(
+            where,
+            given.source,
+            include=rules.include,
+            exclude=rules.exclude,
+            as_text=rules.as_text,
+            process_rule=rule,
+            metadata=values or None,
+            on_existing=on_existing,
+            wait=wait,
+            concurrency=bounds,
+            rate=rate,
+            max_unindexed=max_unindexed,
+            stall_after=stalled,
+            deadline=seconds,
+            # errors="stop" would raise, and then there were no report to show.
+            max_failures=0 if errors == "stop" else max_failures,
+            max_file_size=rules.max_file_size,
+            journal=given.journal,
+            retry_failed=retry_failed,
+            dry_run=dry_run,
+            on_event=given.on_event,
         )
-    console = show.err if session.json else show.out
-    if not session.quiet:
-        _summary(console, report)
-    return report.exit_code
 
-
-def _summary(console: Console, report: LoadReport) -> None:
-    counts = {outcome: getattr(report, outcome) for outcome in Outcome}
-    console.print(
-        f"{report.found:,} files found in {report.seconds:.1f} s:"
-        f" {', '.join(f'{count:,} {name}' for name, count in counts.items() if count)}."
+    course = Course(
+        session=session,
+        dataset=dataset,
+        technique=technique,
+        create=create,
+        paths=paths or (),
+        list_file=files_from,
+        null=null,
+        rules=rules,
+        journal=journal,
+        dry_run=dry_run,
+        first_failure=errors == "stop",
+        verifies=wait == "verified",
+        start=start,
     )
-    console.print(
-        f"{report.bytes / MIB:,.1f} MiB uploaded, {report.goodput:.1f} documents/s,"
-        f" {report.requests:,} requests, {report.retries:,} retries."
-    )
-    for result in itertools.islice(report.failures(), LISTED):
-        reason = show.printable(result.reason or "")
-        console.print(f"  {result.outcome}  {show.printable(result.key)}: {reason}")
-    more = report.failed + report.stalled + report.unknown + report.pending - LISTED
-    if more > 0:
-        console.print(f"  … and {more:,} more; --json lists all.")
-    if report.stopped:
-        show.err.print(f"error: The load stopped ({report.stopped}): {report.stop_message}")
-        show.err.print("next:  Mend that, then run the same command again with --on-existing skip.")
-
-
-def _fields(result: ItemResult) -> dict[str, object]:
-    return attrs.asdict(result)
+    with log.opened(log_file) as written:
+        course.run(written)

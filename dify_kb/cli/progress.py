@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
+from rich.console import RenderableType
+from rich.constrain import Constrain
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,32 +19,36 @@ from rich.progress import (
 from rich.progress import (
     Progress as Bars,
 )
-
-from dify_kb import Progress
+from rich.text import Text
 
 from . import show
+from .so_far import SoFar
 
 EVERY = 5.0
 """Seconds between lines."""
 
 
-class Display(Protocol):
-    """Takes how far a load is."""
+ROOM = 5
+"""Columns that the bars leave free."""
 
-    def __call__(self, progress: Progress, /) -> None:
-        """Show it."""
-        ...
+
+Display = Callable[[SoFar], None]
+"""Shows how far a load is."""
+
+
+def nothing(_: SoFar) -> None:
+    """Show nothing."""
 
 
 @contextmanager
 def display(*, quiet: bool, plain: bool) -> Iterator[Display]:
     """Show progress on stderr until the block ends; the terminal is left as it was."""
     if quiet:
-        yield lambda _: None
+        yield nothing
     elif plain or not show.err.is_terminal:
         yield _Lines()
     else:
-        with Bars(
+        with _Bars(
             TextColumn("{task.description:7}"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
@@ -59,35 +64,60 @@ def display(*, quiet: bool, plain: bool) -> Iterator[Display]:
 class _Lines:
     def __init__(self) -> None:
         self._started = self._told = time.monotonic()
+        self._held: str | None = None
 
-    def __call__(self, progress: Progress) -> None:
-        now = time.monotonic()
-        if now - self._told < EVERY:
+    def __call__(self, so_far: SoFar) -> None:
+        progress, now = so_far.progress, time.monotonic()
+        if progress is None:
             return
-        self._told = now
-        indexed = progress.ended / (now - self._started)
+        held = progress.stopped or progress.paused
+        if held == self._held and now - self._told < EVERY:
+            return
+        self._held, self._told = held, now
         more = "" if progress.scanned else "+"
+        rate = progress.ended / (now - self._started)
+        why = f"  {show.printable(so_far.held)}" if so_far.held else ""
         show.err.print(
             f"{now - self._started:6.0f} s  found {progress.found:,}{more}"
             f"  uploaded {progress.accepted:,}  done {progress.ended:,}"
-            f"  failed {progress.failed:,}  {indexed:.1f}/s"
+            f"  failed {progress.failed:,}  {rate:.1f}/s{why}"
         )
 
 
+class _Bars(Bars):
+    """Bars with a line below them that says what holds them up.
+
+    They leave room at their right, since a terminal writes `^C` behind them, and a line that runs
+    over would stay on the screen.
+    """
+
+    held: Callable[[], str] = staticmethod(lambda: "")
+
+    def get_renderable(self) -> RenderableType:
+        return Constrain(super().get_renderable(), show.err.width - ROOM)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if held := self.held():
+            yield Text(show.printable(held), style="yellow", no_wrap=True, overflow="ellipsis")
+
+
 class _Phases:
-    def __init__(self, bars: Bars) -> None:
+    def __init__(self, bars: _Bars) -> None:
         self._bars = bars
         self._scan, self._upload, self._index = (
             bars.add_task(phase, total=None, rate="") for phase in ("scan", "upload", "index")
         )
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, so_far: SoFar) -> None:
+        progress = so_far.progress
+        if progress is None:
+            return
+        self._bars.held = lambda: so_far.held
         total = progress.to_send if progress.scanned else None
-        found = progress.found if progress.scanned else None
-        left_out = progress.found - progress.to_send
-        self._show(self._scan, progress.found, found)
+        self._show(self._scan, progress.found, progress.found if progress.scanned else None)
         self._show(self._upload, progress.accepted, total)
-        self._show(self._index, max(0, progress.ended - left_out), total)
+        self._show(self._index, so_far.sent_ended, total)
 
     def _show(self, phase: TaskID, completed: int, total: int | None) -> None:
         speed = self._bars.tasks[phase].speed

@@ -1,0 +1,246 @@
+"""What signals and closed pipes do to the program. Each test runs it in a process of its own."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import shlex
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cli_calls import Cli, Program, lines
+
+from dify_kb.emulator import Emulator
+from dify_kb.ingest import state_folder
+from dify_kb.ingest.journal import State, reading
+
+CREATE = "documents.create_by_file"
+
+LIMIT = 10
+
+
+def until(true: Callable[[], object]) -> None:
+    limit = time.monotonic() + LIMIT
+    while not true():
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+
+
+def files(folder: Path, number: int) -> None:
+    for index in range(number):
+        (folder / f"{index:03}.md").write_text(f"the text of {index}")
+
+
+def under_way(emulator: Emulator, *, left: int) -> None:
+    """Wait until a create has met its failure and so is at the server."""
+    until(lambda: sum(map(len, emulator.faults.left().values())) <= left)
+
+
+def states() -> dict[State, int]:
+    (journal,) = reading.journals(state_folder())
+    counts = reading.overview(journal).states
+    return {state: count for state, count in counts.items() if count}
+
+
+def resuming(err: str) -> list[str]:
+    """The command that a load says goes on with it."""
+    *_, line = err.strip().splitlines()
+    name, *arguments = shlex.split(line)
+    assert name == "dify-kb"
+    return arguments
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_program_quietly(
+    program: Program, number: signal.Signals, code: int
+) -> None:
+    process = program("--json", "emulator", "--port", "0")
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["type"] == "emulator"
+
+    process.send_signal(number)
+    _, err = process.communicate(timeout=LIMIT)
+
+    assert process.returncode == code
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("uvloop", [True, False], ids=["uvloop", "asyncio"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_first_signal_lets_uploads_finish_and_says_how_to_go_on(
+    program: Program,
+    cli: Cli,
+    folder: Path,
+    emulator: Emulator,
+    number: signal.Signals,
+    code: int,
+    uvloop: bool,  # noqa: FBT001 -- of the parameters
+) -> None:
+    """An answer that is waited for costs less than one that must be looked for."""
+    files(folder, 30)
+    emulator.faults.plan(CREATE, ["stall 0.5"] * 60)
+    process = program("load", str(folder), "--dataset", "my d", "--create", uvloop=uvloop)
+    under_way(emulator, left=57)
+
+    process.send_signal(number)
+    _, err = process.communicate(timeout=LIMIT)
+
+    assert process.returncode == code
+    assert "Finishing the uploads under way" in err
+    assert "Traceback" not in err
+    assert re.search(r"Interrupted\. 30 files found.*: \d+ uploaded;", err)
+    reached = states()
+    assert State.SENDING not in reached
+    emulator.faults.clear()
+    again, out, _ = cli(*resuming(err))
+    assert again == 0
+    assert f"{reached.get(State.DONE, 0)} unchanged" in out or State.DONE not in reached
+    creates = sum(call.endpoint == CREATE for call in emulator.history)
+    assert creates == 30
+    assert states() == {State.DONE: 30}
+
+
+@pytest.mark.parametrize("uvloop", [True, False], ids=["uvloop", "asyncio"])
+def test_the_second_signal_ends_it_at_once(
+    program: Program,
+    cli: Cli,
+    folder: Path,
+    emulator: Emulator,
+    uvloop: bool,  # noqa: FBT001
+) -> None:
+    """Who presses Ctrl-C twice has no ten seconds; the journal is as after a kill."""
+    files(folder, 3)
+    emulator.faults.plan(CREATE, ["stall 4"] * 3)
+    process = program("load", str(folder), "--dataset", "d", "--create", uvloop=uvloop)
+    under_way(emulator, left=2)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    until(lambda: "Finishing" in (process.stderr.readline() if process.stderr else ""))
+    started = time.monotonic()
+
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=LIMIT)
+
+    assert time.monotonic() - started < 1
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert State.SENDING in states()
+    _, out, _ = cli(*resuming(err), "--dry-run")
+    assert "send    000.md: once it is known what became of its document" in out
+
+
+def test_a_program_reads_how_far_an_interrupted_load_was(
+    program: Program, folder: Path, emulator: Emulator
+) -> None:
+    files(folder, 10)
+    emulator.faults.plan(CREATE, ["stall 0.5"] * 10)
+    process = program("--json", "load", str(folder), "--dataset", "d", "--create")
+    under_way(emulator, left=9)
+
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=LIMIT)
+
+    last = lines(out)[-1]
+    assert (last["type"], last["exit"], last["found"]) == ("interrupted", 143, 10)
+    assert last["accepted"] >= 1
+
+
+def test_a_signal_is_taken_while_a_list_is_silent(
+    program: Program, folder: Path, emulator: Emulator
+) -> None:
+    """A pipe that nobody writes to holds a thread, which must not hold the program."""
+    files(folder, 1)
+    process = program("load", str(folder), "--dataset", "d", "--create", "--files-from", "-")
+    assert process.stdin is not None
+    process.stdin.write("000.md\n")
+    process.stdin.flush()
+    until(lambda: any(call.endpoint == "datasets.create" for call in emulator.history))
+
+    process.send_signal(signal.SIGINT)
+    process.wait(timeout=LIMIT)
+
+    assert process.returncode == 130
+
+
+@pytest.mark.parametrize("command", ["load", "export"])
+def test_a_reader_that_goes_away_ends_the_program_quietly(
+    program: Program, cli: Cli, folder: Path, command: str
+) -> None:
+    files(folder, 400)
+    if command == "load":
+        process = program("--json", "load", str(folder), "--dataset", "d", "--create")
+    else:
+        cli("load", str(folder), "--dataset", "d", "--create", "-q")
+        (journal,) = reading.journals(state_folder())
+        process = program("journal", "export", str(journal))
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr is not None
+
+    err = process.stderr.read()
+    process.wait(timeout=LIMIT)
+
+    assert process.returncode == 1
+    assert "Traceback" not in err
+    assert "BrokenPipe" not in err
+
+
+def test_the_bars_leave_room_for_what_a_terminal_writes(
+    folder: Path, emulator: Emulator, tmp_path: Path
+) -> None:
+    """`^C` behind a full line would move the cursor on, and a bar stay on the screen twice."""
+    files(folder, 10)
+    emulator.faults.plan(CREATE, ["stall 0.3"] * 10)
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    arguments = ["load", str(folder), "--dataset", "d", "--create", "--url", emulator.url]
+    with subprocess.Popen(  # noqa: S603 -- our own program
+        [sys.executable, "-m", "dify_kb", *arguments, "--api-key", emulator.api_key],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=tmp_path,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "80"},
+        start_new_session=True,
+    ) as process:
+        os.close(theirs)
+        under_way(emulator, left=8)
+        process.send_signal(signal.SIGINT)
+        shown = _all_of(ours)
+        process.wait(timeout=LIMIT)
+
+    assert process.returncode == 130
+    assert "upload" in shown
+    assert "\x1b[?25h" in shown
+    assert "dataset-emulator" not in shown
+    bars = [line for line in re.split(r"[\r\n]+", _plain(shown)) if "━" in line]
+    assert bars
+    assert max(map(len, bars)) <= 75
+
+
+def _all_of(descriptor: int) -> str:
+    shown = b""
+    while True:
+        try:
+            block = os.read(descriptor, 4096)
+        except OSError:  # Linux says so when the last writer has gone
+            block = b""
+        if not block:
+            os.close(descriptor)
+            return shown.decode()
+        shown += block
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)

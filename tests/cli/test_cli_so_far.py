@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from attrs import evolve
+from rich.console import Console
+
+from dify_kb import Attempted, ItemResult, Outcome, Progress
+from dify_kb.cli import progress, show
+from dify_kb.cli.so_far import SoFar
+
+FULL = Progress(
+    found=10,
+    scanned=False,
+    to_send=8,
+    accepted=5,
+    ended=3,
+    failed=1,
+    bytes=100,
+    settling=0,
+    paused=None,
+    stopped=None,
+)
+
+CREATE = Attempted(
+    endpoint="documents.create_by_file",
+    attempt=1,
+    status=200,
+    seconds=0.1,
+    retry_in=None,
+    error=None,
+)
+
+
+def test_counts_go_on_after_the_last_report() -> None:
+    so_far = SoFar()
+    assert str(so_far) == "Nothing was done yet."
+
+    so_far.add(FULL)
+    so_far.add(ItemResult(key="a", outcome=Outcome.ADDED, attempts=1))
+    so_far.add(ItemResult(key="b", outcome=Outcome.UNCHANGED, attempts=1))
+    so_far.add(ItemResult(key="c", outcome=Outcome.SKIPPED))
+
+    assert so_far.sent_ended == 1
+    assert str(so_far) == ("10 files found and more: 5 uploaded; 1 added, 1 unchanged, 1 skipped.")
+    assert so_far.to_dict()["accepted"] == 5
+
+
+@pytest.mark.parametrize(
+    ("reached", "expected"),
+    [
+        (FULL, ""),
+        (evolve(FULL, settling=3), "3 wait: looking what became of them on the server"),
+        (evolve(FULL, paused="no reply", settling=3), "waiting until the server is back: no reply"),
+        (evolve(FULL, stopped="outage", paused="no"), "stopping (outage); uploads under way"),
+    ],
+)
+def test_what_holds_a_load_is_told(reached: Progress, expected: str) -> None:
+    so_far = SoFar()
+
+    so_far.add(reached)
+
+    assert so_far.held.startswith(expected)
+    assert bool(so_far.held) == bool(expected)
+
+
+def test_trouble_is_told_until_it_is_over() -> None:
+    """A rate limit holds a load for a minute, in which no event comes."""
+    now = 0.0
+    so_far = SoFar(clock=lambda: now)
+    look = evolve(CREATE, endpoint="documents.list")
+
+    so_far.attempted(evolve(CREATE, trouble="quota", status=403))
+    so_far.attempted(look)
+
+    assert so_far.held == "waiting: the server's rate limit holds uploads back (403)"
+    so_far.attempted(CREATE)
+    assert so_far.held == ""
+    so_far.attempted(evolve(CREATE, trouble="overload", status=503))
+    assert so_far.held == "waiting: the server has too much to do (503)"
+    so_far.attempted(evolve(look, trouble="timeout", status=None, error="no answer in 30 s"))
+    now = 59.0
+    assert "waiting: " in so_far.held
+    now = 61.0
+    assert so_far.held == ""
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What is shown to people, on no terminal."""
+    text = io.StringIO()
+    monkeypatch.setattr(show, "err", Console(file=text, width=200))
+    return text
+
+
+def test_without_a_terminal_a_pause_is_told_at_once(written: io.StringIO) -> None:
+    """The lines between are 5 s apart; a log of a job must say when the server failed."""
+    so_far = SoFar()
+    with progress.display(quiet=False, plain=True) as display:
+        for paused in (None, "no reply", "no reply", None, None):
+            so_far.add(evolve(FULL, paused=paused))
+            display(so_far)
+
+    first, second = written.getvalue().splitlines()
+    assert first.endswith("waiting until the server is back: no reply")
+    assert "found 10+" in second
+    assert "waiting" not in second
+
+
+def test_bars_show_what_holds_a_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = io.StringIO()
+    monkeypatch.setattr(show, "err", Console(file=text, width=80, force_terminal=True))
+    so_far = SoFar()
+    so_far.add(evolve(FULL, scanned=True, paused="a\x1b[31mb " * 30))
+
+    with progress.display(quiet=False, plain=False) as display:
+        display(so_far)
+
+    shown = text.getvalue()
+    assert "5/8" in shown
+    assert "waiting until the server is back: a\\x1b[31mb" in shown
+    assert "\x1b[31mb" not in shown

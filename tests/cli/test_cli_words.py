@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+
+from dify_kb.cli import words
+from dify_kb.cli.ending import command
+from dify_kb.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("90s", 90), ("1.5m", 90), ("30 min", 1800), ("2H", 7200), ("1d", 86400)],
+)
+def test_times_have_units(text: str, seconds: float) -> None:
+    assert words.seconds("--deadline", text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-5", "5 weeks", "1h30", "inf", "nan"])
+def test_other_times_are_told(text: str) -> None:
+    with pytest.raises(ConfigError, match="--deadline"):
+        words.seconds("--deadline", text)
+
+
+def test_a_number_fixes_and_two_bound() -> None:
+    assert words.bounds("--concurrency", "4") == 4
+    assert words.bounds("--concurrency", "2-16") == (2, 16)
+
+
+@pytest.mark.parametrize("text", ["0", "8-2", "many", "1-", "-3", "0-4"])
+def test_other_bounds_are_told(text: str) -> None:
+    with pytest.raises(ConfigError, match="--concurrency"):
+        words.bounds("--concurrency", text)
+
+
+def test_values_are_texts_or_numbers() -> None:
+    given = ["team=infra", "year:=2024", "score:=0.5", "url=http://a/?b:=c", "empty="]
+
+    assert words.values("--metadata", given) == {
+        "team": "infra",
+        "year": 2024,
+        "score": 0.5,
+        "url": "http://a/?b:=c",
+        "empty": "",
+    }
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [["team"], ["=x"], [":=3"], ["a:=x"], ["a:=true"], ["a:=NaN"], ["a:="], ["a=1", "a:=1"]],
+)
+def test_other_values_are_told(pairs: list[str]) -> None:
+    with pytest.raises(ConfigError, match="--metadata"):
+        words.values("--metadata", pairs)
+
+
+def test_a_command_is_quoted_and_keeps_its_secrets() -> None:
+    given = [
+        "load",
+        "my docs",
+        "--api-key",
+        "dataset-x",
+        "--header=A: b",
+        "--proxy",
+        "http://u:p@h",
+    ]
+
+    assert command(given, "--retry-failed") == (
+        "dify-kb load 'my docs' --api-key … --header=… --proxy … --retry-failed"
+    )
+    assert command(["load", "--retry-failed"], "--retry-failed") == "dify-kb load --retry-failed"
