@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
@@ -13,10 +14,11 @@ import anyio
 import typer
 from attrs import frozen
 
-from dify_kb import AsyncClient
+from dify_kb import AsyncClient, Attempted
 from dify_kb.errors import ConfigError, KnowledgeError
 
 from . import exits, show
+from .interrupt import PIPE, Interrupt, caught
 
 GLOBAL = {
     **dict.fromkeys(("--url", "--api-key", "--header", "--proxy", "--ca"), 1),
@@ -48,17 +50,19 @@ class Session:
     json: bool
     quiet: bool
     verbose: bool
+    words: Sequence[str] = ()
+    """The whole command line, without the name of the program."""
 
-    def client(self, *, concurrency: int | None = None) -> AsyncClient:
+    def client(self, *, on_event: Callable[[Attempted], None] | None = None) -> AsyncClient:
         """Make a client of the server that was named, not open yet."""
         return AsyncClient(
             self.url,
             self.api_key,
-            concurrency=concurrency,
             headers=self.headers,
             proxy=self.proxy,
             trust_env=self.trust_env,
             ssl=self.ssl,
+            on_event=on_event,
         )
 
     def run(self, main: Callable[[], Coroutine[Any, Any, int]]) -> None:
@@ -67,13 +71,16 @@ class Session:
         Raises:
             typer.Exit: with the code.
         """
-        with exits.terminated() as met:
-            try:
-                code = anyio.run(main, backend_options={"use_uvloop": _has_uvloop()})
-            except KeyboardInterrupt:
-                code = exits.TERMINATED if met.is_set() else exits.INTERRUPTED
-                show.err.print("Interrupted.")
+        interrupt = Interrupt()
+        code = self.code_of(main, interrupt)
+        if interrupt.cut and code != PIPE:
+            show.err.print("Interrupted.")
         raise typer.Exit(code)
+
+    def code_of(self, main: Callable[[], Coroutine[Any, Any, int]], interrupt: Interrupt) -> int:
+        """Run a command in a loop, which `interrupt` may end early, and give its exit code."""
+        with caught(interrupt):
+            return anyio.run(interrupt.guarded, main, backend_options={"use_uvloop": _has_uvloop()})
 
 
 @app.callback()
@@ -115,15 +122,35 @@ def _program(
         json=json,
         quiet=quiet,
         verbose=verbose,
+        words=context.obj or (),
     )
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run the program and give its exit code."""
-    from . import datasets, doctor, documents, emulator, load, search  # noqa: F401 -- they register
+    from . import (  # noqa: F401 -- they register
+        changes,
+        child_chunks,
+        datasets,
+        doctor,
+        documents,
+        emulator,
+        journal,
+        load,
+        metadata,
+        models,
+        search,
+        segments,
+        stats,
+        tags,
+    )
 
+    if sys.stdin is None:
+        # uvloop aborts the process where a socket gets the number of standard input.
+        os.open(os.devnull, os.O_RDONLY)
     try:
-        app(hoisted(arguments), prog_name="dify-kb")
+        with exits.warned():
+            app(hoisted(arguments), prog_name="dify-kb", obj=tuple(arguments))
     except KnowledgeError as error:
         code = exits.exit_code(error)
         show.failure(error)

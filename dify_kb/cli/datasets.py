@@ -1,49 +1,76 @@
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Annotated, Literal
 
 import typer
 
-from dify_kb import Dataset, ModelRef
+from dify_kb import AsyncClient, Dataset, ModelRef, PartialError
 from dify_kb.errors import ConfigError
 from dify_kb.models import UNSET, Unset
-from dify_kb.wire import codec
 
-from . import find, show
-from .app import Session, app
+from . import bulk, find, show
+from .act import act, json
+from .app import app
+from .find import Thing
+from .options import DryRun, Yes
 
 datasets = typer.Typer(help="Knowledge bases.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(datasets, name="datasets")
 
 Technique = Literal["high_quality", "economy"]
+Permission = Literal["only_me", "all_team_members", "partial_members"]
 Named = Annotated[str, typer.Argument(metavar="NAME|ID", help="Name or id of the dataset.")]
+Members = Annotated[
+    list[str] | None,
+    typer.Option("--member", metavar="ID", help="Account that may use it; may be repeated."),
+]
+Embedding = Annotated[
+    str | None,
+    typer.Option(metavar="PROVIDER:MODEL", help="Embedding model of a high_quality dataset."),
+]
+Described = Annotated[str | None, typer.Option(help="At most 400 characters.")]
+Allowed = Annotated[Permission | None, typer.Option(help="Who sees it; else only its creator.")]
 
 
 @datasets.command("list")
 def list_(
     context: typer.Context,
     keyword: Annotated[str | None, typer.Option(help="A part of the name.")] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME|ID", help="Only with one of these tags; may be repeated."),
+    ] = None,
 ) -> None:
     """List the datasets, the newest first."""
-    session: Session = context.obj
 
-    async def main() -> int:
-        async with session.client() as client:
-            found = [row async for row in client.datasets.iter(keyword=keyword or UNSET)]
-        if session.json:
-            for row in found:
-                show.line({"type": "dataset", **codec.fields(row)})
-            return 0
-        show.table(
-            ("name", "documents", "technique", "created", "id"),
-            (
-                (row.name, row.document_count, row.indexing_technique, row.created_at, row.id)
-                for row in found
-            ),
+    async def main(client: AsyncClient) -> None:
+        tags = [(await find.tag(client, name)).id for name in tag or ()]
+        found = client.datasets.iter(keyword=keyword or UNSET, tag_ids=tags or UNSET)
+        await show.rows(
+            "dataset",
+            found,
+            {
+                "name": lambda row: row.name,
+                "documents": lambda row: row.document_count,
+                "technique": lambda row: row.indexing_technique,
+                "created": lambda row: row.created_at,
+                "id": lambda row: row.id,
+            },
+            json=json(context),
         )
-        return 0
 
-    session.run(main)
+    act(context, main)
+
+
+@datasets.command("show")
+def show_(context: typer.Context, name: Named) -> None:
+    """Show one dataset."""
+
+    async def main(client: AsyncClient) -> None:
+        _show(context, await find.dataset(client, name))
+
+    act(context, main)
 
 
 @datasets.command("create")
@@ -53,58 +80,113 @@ def create(
     technique: Annotated[
         Technique | None, typer.Option(help="Else the first document decides.")
     ] = None,
-    description: Annotated[str | None, typer.Option(help="At most 400 characters.")] = None,
-    embedding: Annotated[
-        str | None,
-        typer.Option(metavar="PROVIDER:MODEL", help="Embedding model of a high_quality dataset."),
-    ] = None,
+    description: Described = None,
+    embedding: Embedding = None,
+    permission: Allowed = None,
+    member: Members = None,
 ) -> None:
     """Create an empty dataset."""
-    session: Session = context.obj
 
-    async def main() -> int:
-        async with session.client() as client:
+    async def main(client: AsyncClient) -> int:
+        try:
             made = await client.datasets.create(
                 name,
                 indexing_technique=technique or UNSET,
                 description=description or UNSET,
                 embedding=_model(embedding),
+                permission=permission or UNSET,
+                partial_member_list=member or UNSET,
             )
-        _show(session, made)
+        except PartialError as error:
+            return bulk.partly(error, json=json(context))
+        _show(context, made)
         return 0
 
-    session.run(main)
+    act(context, main)
 
 
-@datasets.command("show")
-def show_(context: typer.Context, name: Named) -> None:
-    """Show one dataset."""
-    session: Session = context.obj
+@datasets.command("update")
+def update(
+    context: typer.Context,
+    name: Named,
+    new_name: Annotated[
+        str | None, typer.Option("--name", help="Another name, 1 to 40 characters.")
+    ] = None,
+    technique: Annotated[
+        Technique | None, typer.Option(help="Another one indexes all documents again.")
+    ] = None,
+    description: Described = None,
+    embedding: Embedding = None,
+    permission: Allowed = None,
+    member: Members = None,
+) -> None:
+    """Change a dataset; what is not named stays.
 
-    async def main() -> int:
-        async with session.client() as client:
-            _show(session, await find.dataset(client, name))
-        return 0
+    The members given replace those there are.
+    """
+    if all(
+        option is None
+        for option in (new_name, technique, description, embedding, permission, member)
+    ):
+        raise ConfigError("There is nothing to change.", hint="Pass --name or another option.")
 
-    session.run(main)
+    async def main(client: AsyncClient) -> None:
+        found = await find.dataset(client, name)
+        changed = await client.datasets.update(
+            found,
+            name=UNSET if new_name is None else new_name,
+            indexing_technique=technique or UNSET,
+            description=UNSET if description is None else description,
+            embedding=_model(embedding),
+            permission=permission or UNSET,
+            partial_member_list=member or UNSET,
+        )
+        _show(context, changed)
+
+    act(context, main)
 
 
 @datasets.command("delete")
-def delete(context: typer.Context, name: Named) -> None:
-    """Delete a dataset with all its documents."""
-    session: Session = context.obj
+def delete(
+    context: typer.Context,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME|ID", help="Names or ids of datasets.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="GLOB", help="Datasets whose name matches.")
+    ] = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+) -> None:
+    """Delete datasets with all their documents.
 
-    async def main() -> int:
-        async with session.client() as client:
-            found = await find.dataset(client, name)
-            await client.datasets.delete(found)
-        if session.json:
-            show.line({"type": "deleted", "id": found.id, "name": found.name})
+    Asks first where there are several, or documents in them.
+    """
+    if bool(names) == bool(name):
+        raise ConfigError(
+            "Both names and --name are given." if names else "No dataset is named.",
+            hint="Pass names or ids, or choose by --name.",
+        )
+
+    async def main(client: AsyncClient) -> int:
+        if name:
+            rows = client.datasets.iter(include_all=True)
+            found = {row.id: row async for row in rows if fnmatchcase(row.name, name)}
         else:
-            show.out.print(f"Deleted {show.printable(found.name)} ({found.id}).")
-        return 0
+            named = [await find.dataset(client, each) for each in names or ()]
+            found = {row.id: row for row in named}
+        things = [Thing(row.id, row.name) for row in found.values()]
+        teller = bulk.Teller("dataset", "deleted", json=json(context))
+        if dry_run:
+            return teller.would(things)
+        documents = sum(row.document_count for row in found.values())
+        if len(found) > 1 or documents:
+            what = bulk.counted(len(found), "dataset")
+            told = [f"{row.name} ({row.document_count:,} documents)" for row in found.values()]
+            await bulk.ask(f"{what} with {bulk.counted(documents, 'document')}", told, yes=yes)
+        return await bulk.one_by_one(things, lambda thing: client.datasets.delete(thing.id), teller)
 
-    session.run(main)
+    act(context, main)
 
 
 def _model(given: str | None) -> ModelRef | Unset:
@@ -114,16 +196,14 @@ def _model(given: str | None) -> ModelRef | Unset:
     if not (provider and colon and model):
         raise ConfigError(
             f"--embedding is {given!r}.",
-            hint="Write PROVIDER:MODEL as `dify-kb doctor` lists them.",
+            hint="Write PROVIDER:MODEL as `dify-kb models list` shows them.",
         )
     return ModelRef(provider=provider, model=model)
 
 
-def _show(session: Session, dataset: Dataset) -> None:
-    if session.json:
-        show.line({"type": "dataset", **codec.fields(dataset)})
-        return
+def _show(context: typer.Context, dataset: Dataset) -> None:
     model = dataset.embedding_model
+    members = dataset.partial_member_list
     rows = {
         "id": dataset.id,
         "name": dataset.name,
@@ -134,7 +214,10 @@ def _show(session: Session, dataset: Dataset) -> None:
         "documents": dataset.document_count,
         "available": dataset.total_available_documents,
         "characters": dataset.word_count,
+        "permission": dataset.permission,
+        "members": ", ".join(members) if members else None,
+        "tags": ", ".join(str(tag["name"]) for tag in dataset.tags) or None,
         "created": dataset.created_at,
         "updated": dataset.updated_at,
     }
-    show.table(("", ""), rows.items())
+    show.one("dataset", dataset, rows, json=json(context))

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-import json
+import json as _json
+import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import textwrap
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import TypeVar
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from dify_kb.errors import KnowledgeError
+from dify_kb.wire import codec
+
+T = TypeVar("T")
+
+UNFOLDED = 10_000
+"""Characters of a line where no terminal has to show it."""
+
+PASSAGE = 60
+"""Characters of a text in a table."""
 
 out = Console(soft_wrap=True, highlight=False, markup=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
@@ -23,10 +35,69 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
+def dumped(value: Mapping[str, object]) -> str:
+    """Turn into JSON that any terminal and any reader takes."""
+    return _json.dumps(value, ensure_ascii=True)
+
+
 def line(value: Mapping[str, object]) -> None:
     """Write one line of JSON."""
-    sys.stdout.write(f"{json.dumps(value, ensure_ascii=True)}\n")
+    sys.stdout.write(f"{dumped(value)}\n")
     sys.stdout.flush()
+
+
+def told(text: str) -> None:
+    """Write a line of what was done. The work goes on where nobody reads it any more."""
+    try:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def shortened(text: str) -> str:
+    """Put a text on one line that fits a table."""
+    return textwrap.shorten(text, PASSAGE, placeholder=" …")
+
+
+def model(kind: str, value: object) -> None:
+    """Write a model as one line of JSON. `type` says what it is, unless it has a type itself."""
+    line({"type": kind, **codec.fields(value)})
+
+
+async def rows(
+    kind: str,
+    found: AsyncIterable[T] | Iterable[T],
+    columns: Mapping[str, Callable[[T], object]],
+    *,
+    json: bool,
+) -> None:
+    """Write models: a line of JSON each, as they come, or a table of those columns."""
+    if not json:
+        listed = [row async for row in _each(found)]
+        table(tuple(columns), [[cell(row) for cell in columns.values()] for row in listed])
+        return
+    async for row in _each(found):
+        model(kind, row)
+
+
+async def _each(found: AsyncIterable[T] | Iterable[T]) -> AsyncIterator[T]:
+    if isinstance(found, AsyncIterable):
+        async for row in found:
+            yield row
+    else:
+        for row in found:
+            yield row
+
+
+def one(kind: str, value: object, cells: Mapping[str, object], *, json: bool) -> None:
+    """Write a model: a line of JSON, or a table with a line for each of those cells."""
+    if json:
+        model(kind, value)
+    else:
+        table(("", ""), cells.items())
 
 
 def failure(error: KnowledgeError) -> None:
@@ -36,17 +107,22 @@ def failure(error: KnowledgeError) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a table; numbers to the right."""
-    grid = Table(box=None, pad_edge=False, header_style="bold")
+    """Write a table; numbers to the right. Without names of columns there is no head."""
+    grid = Table(box=None, pad_edge=False, header_style="bold", show_header=any(columns))
     written = [[_cell(cell) for cell in row] for row in rows]
     for position, column in enumerate(columns):
         numeric = all(row[position].replace(",", "").isdigit() for row in written) and written
         grid.add_column(
-            column, justify="right" if numeric else "left", overflow="fold", no_wrap=False
+            column,
+            justify="right" if numeric else "left",
+            overflow="fold",
+            no_wrap=column == "id",
         )
     for row in written:
         grid.add_row(*(Text(cell) for cell in row))
-    out.print(grid, soft_wrap=False)
+    # Programs like grep want a row on a line.
+    console = out if out.is_terminal else Console(width=UNFOLDED, highlight=False, markup=False)
+    console.print(grid, soft_wrap=False)
 
 
 def _cell(value: object) -> str:
@@ -57,6 +133,8 @@ def _cell(value: object) -> str:
             return "yes" if value else "no"
         case int():
             return f"{value:,}"
+        case float():
+            return f"{value:,.1f}"
         case datetime():
             return f"{value.astimezone():%Y-%m-%d %H:%M}"
         case _:

@@ -1,18 +1,11 @@
 from __future__ import annotations
 
-import json
 import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from cli_calls import Cli, lines, two_lines
 
-from dify_kb.cli import run
 from dify_kb.cli.app import hoisted
 from dify_kb.emulator import Emulator
 
@@ -29,61 +22,22 @@ COMMANDS = [
     ["documents", "list"],
     ["doctor"],
     ["emulator"],
+    ["journal"],
+    ["journal", "show"],
+    ["journal", "export"],
 ]
-
-Cli = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def cli(
-    emulator: Emulator, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Cli:
-    """Runs a command against the emulator; gives exit code, stdout and stderr."""
-    monkeypatch.setenv("DIFY_BASE_URL", emulator.url)
-    monkeypatch.setenv("DIFY_API_KEY", emulator.api_key)
-    monkeypatch.setenv("COLUMNS", "80")
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = run(arguments)
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err
-
-    return call
-
-
-@pytest.fixture
-def docs(folder: Path) -> Path:
-    """A folder with two files that load and one that does not."""
-    (folder / "sub").mkdir()
-    (folder / "reset.md").write_text("Hold the red button for ten seconds to reset the device.")
-    (folder / "sub" / "notes.txt").write_text("Wombats dig at night.")
-    (folder / "tool.exe").write_text("binary")
-    return folder
-
-
-def lines(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines()]
-
-
-def two_lines(stderr: str) -> tuple[str, str]:
-    """The two lines of an error, without what they begin with."""
-    what, following = stderr.strip().splitlines()[-2:]
-    assert what.startswith("error: ")
-    assert following.startswith("next:  ")
-    return what[7:], following[7:]
 
 
 def test_a_folder_is_loaded_and_answers(cli: Cli, docs: Path) -> None:
     code, out, err = cli("load", str(docs), "--dataset", "Handbook", "--create")
 
     assert code == 0
-    assert "Created the dataset Handbook (economy)." in err
+    assert "Created the dataset Handbook (high_quality with dify-kb/emulator/stand-in:" in err
     assert "3 files found" in out
     assert "2 added, 1 skipped" in out
     code, out, _ = cli("search", "--dataset", "Handbook", "how do I reset it?")
     assert code == 0
-    assert out.startswith("1. reset.md  (chunk 1)")
+    assert out.startswith("1. reset.md  (chunk 1, score ")
     assert "red button" in out
 
 
@@ -167,7 +121,7 @@ def test_the_doctor_says_what_is_missing(cli: Cli) -> None:
 
     assert code == 0
     assert "ok      version: Dify 1.16" in out
-    assert "warning text-embedding models: none" in out
+    assert "ok      text-embedding models: dify-kb/emulator/stand-in:" in out
     code, out, _ = cli("--api-key", "wrong", "doctor")
     assert code == 4
     assert "failed  key" in out
@@ -260,60 +214,3 @@ def test_odd_names_do_not_break_the_terminal(cli: Cli, folder: Path) -> None:
     assert "bad\\udcff.pdf" in out
     _, out, _ = cli("--json", "load", str(folder), "--dataset", "d")
     assert {item["key"] for item in lines(out)[:-1]} == {"a\nb\x1b[31m.exe", "bad\udcff.pdf"}
-
-
-@pytest.fixture
-def program(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts `python -m dify_kb` in a process of its own."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(*arguments: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(  # noqa: S603 -- our own program
-            [sys.executable, "-m", "dify_kb", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_program_quietly(
-    program: Callable[..., subprocess.Popen[str]], number: signal.Signals, code: int
-) -> None:
-    process = program("--json", "emulator", "--port", "0")
-    assert process.stdout is not None
-    assert json.loads(process.stdout.readline())["type"] == "emulator"
-
-    process.send_signal(number)
-    _, err = process.communicate(timeout=10)
-
-    assert process.returncode == code
-    assert "Traceback" not in err
-
-
-def test_a_load_is_interrupted_at_once(
-    program: Callable[..., subprocess.Popen[str]], folder: Path, emulator: Emulator
-) -> None:
-    for number in range(300):
-        (folder / f"{number}.md").write_text("text")
-    emulator.faults.plan("documents.create_by_file", ["stall 0.05"] * 400)
-    arguments = ["--dataset", "d", "--create", "--url", emulator.url]
-    process = program("load", str(folder), *arguments, "--api-key", emulator.api_key)
-    while not any(call.endpoint == "documents.create_by_file" for call in emulator.history):
-        time.sleep(0.01)
-
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=10)
-
-    assert process.returncode == 130
-    assert "Traceback" not in err
-    assert "Interrupted." in err

@@ -1,0 +1,203 @@
+"""Changing many things: asking first, going on when one is refused, telling each."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+
+import anyio
+from attrs import define
+
+from dify_kb.errors import (
+    ApiError,
+    BadRequestError,
+    ConfigError,
+    ConflictError,
+    KnowledgeError,
+    NotFoundError,
+    PartialError,
+)
+
+from . import show
+from .exits import ERROR, exit_code
+from .find import Thing
+
+SOME_FAILED = 3
+"""Exit code: some were changed, some were not."""
+
+WORKERS = 4
+"""Requests at a time; a default server is full at two or three (measured)."""
+
+AT_ONCE = 50
+"""Documents of one change of status, which all stand or fall together."""
+
+LISTED = 10
+"""Things that people are shown before they are asked."""
+
+
+@define
+class Teller:
+    """Writes what became of each thing, and counts."""
+
+    noun: str
+    word: str
+    """What happens to each, in the past: deleted."""
+
+    json: bool
+    done: int = 0
+    failed: int = 0
+
+    def ok(self, thing: Thing) -> None:
+        """Tell that it was changed."""
+        self.done += 1
+        self._tell(self.word, f"{self.word.capitalize()} {thing}.", thing)
+
+    def refused(self, thing: Thing, error: KnowledgeError) -> None:
+        """Tell why it was not."""
+        self.failed += 1
+        self._tell("failed", f"failed  {thing}: {error.summary}", thing, error=error.summary)
+
+    def would(self, things: Sequence[Thing]) -> int:
+        """Tell what would be changed, and give the exit code."""
+        for thing in things:
+            self._tell(f"would be {self.word}", f"Would be {self.word}: {thing}", thing)
+        show.err.print(f"{counted(len(things), self.noun)} would be {self.word}.")
+        return 0
+
+    def end(self) -> int:
+        """Tell the numbers, and give the exit code."""
+        if self.done + self.failed != 1:
+            failed = f", {self.failed:,} failed" if self.failed else ""
+            show.err.print(f"{counted(self.done, self.noun)} {self.word}{failed}.")
+        return SOME_FAILED if self.failed else 0
+
+    def _tell(self, kind: str, text: str, thing: Thing, **more: object) -> None:
+        if self.json:
+            text = show.dumped({"type": kind, "id": thing.id, "name": thing.name, **more})
+        else:
+            text = show.printable(text)
+        show.told(text)
+
+
+async def one_by_one(
+    things: Sequence[Thing], work: Callable[[Thing], Awaitable[None]], teller: Teller
+) -> int:
+    """Change each by a request of its own, some at a time, and give the exit code.
+
+    Raises:
+        KnowledgeError: the only one was refused, or what stopped all of them.
+    """
+    left, stopped = iter(things), list[KnowledgeError]()
+
+    async def worker() -> None:
+        for thing in left:
+            try:
+                await work(thing)
+            except KnowledgeError as error:
+                if len(things) == 1 or not _own(error):
+                    stopped.append(error)
+                    group.cancel_scope.cancel()
+                    return
+                teller.refused(thing, error)
+            else:
+                teller.ok(thing)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(min(WORKERS, len(things))):
+            group.start_soon(worker)
+    return _ended(teller, len(things), stopped[0] if stopped else None)
+
+
+async def together(
+    things: Sequence[Thing], work: Callable[[Sequence[Thing]], Awaitable[None]], teller: Teller
+) -> int:
+    """Change many by one request, and find those that were refused by halving.
+
+    Raises:
+        KnowledgeError: the only one was refused, or what stopped all of them.
+    """
+    left = deque(things[start : start + AT_ONCE] for start in range(0, len(things), AT_ONCE))
+    stopped: KnowledgeError | None = None
+    while left and stopped is None:
+        batch = left.popleft()
+        try:
+            await work(batch)
+        except KnowledgeError as error:
+            if len(things) == 1 or not isinstance(error, BadRequestError):
+                stopped = error
+            elif len(batch) == 1:
+                teller.refused(batch[0], error)
+            else:
+                middle = len(batch) // 2
+                left.extendleft((batch[middle:], batch[:middle]))
+        else:
+            for thing in batch:
+                teller.ok(thing)
+    return _ended(teller, len(things), stopped)
+
+
+def partly(error: PartialError, *, json: bool) -> int:
+    """Tell of what was done in part, and give the exit code: that of its cause, if it has one."""
+    cause = error.__cause__
+    code = exit_code(cause) if isinstance(cause, KnowledgeError) else ERROR
+    code = SOME_FAILED if code == ERROR else code
+    show.failure(error)
+    if json:
+        show.line({"type": "error", "error": error.summary, "hint": error.hint, "exit": code})
+    return code
+
+
+async def ask(what: str, things: Sequence[str], *, yes: bool) -> None:
+    """Ask whether to go on, and end the command if not.
+
+    Raises:
+        ConfigError: there is nobody to ask.
+        KnowledgeError: the answer was no.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise ConfigError(
+            f"{what} would be deleted; nothing was.", hint="Pass --yes to delete without asking."
+        )
+    for thing in things[:LISTED]:
+        show.err.print(f"  {show.printable(thing)}")
+    if len(things) > LISTED:
+        show.err.print(f"  … and {len(things) - LISTED:,} more")
+    show.err.print(f"Delete {what}? [y/N] ", end="")
+    answer = await _answer()
+    if answer.strip().casefold() not in {"y", "yes"}:
+        raise KnowledgeError("Nothing was deleted.", hint="Answer y, or pass --yes.")
+
+
+async def _answer() -> str:
+    """Read a line from the terminal without keeping Ctrl-C waiting for it."""
+    loop, typed = asyncio.get_running_loop(), anyio.Event()
+    loop.add_reader(sys.stdin.fileno(), typed.set)
+    try:
+        await typed.wait()
+    finally:
+        loop.remove_reader(sys.stdin.fileno())
+    return sys.stdin.readline()
+
+
+def counted(count: int, noun: str) -> str:
+    """Write a number of things."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def _ended(teller: Teller, total: int, stopped: KnowledgeError | None) -> int:
+    if stopped is None:
+        return teller.end()
+    if total > 1:
+        show.err.print(f"{teller.done:,} of {counted(total, teller.noun)} {teller.word}.")
+    raise stopped
+
+
+def _own(error: KnowledgeError) -> bool:
+    """Tell whether an error is about one thing alone, and not about all that follow as well."""
+    if isinstance(error, ApiError) and error.code == "archived_document_immutable":
+        return True
+    return isinstance(error, BadRequestError | NotFoundError | ConflictError)

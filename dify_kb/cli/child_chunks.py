@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dify_kb import AsyncClient, ChildChunk
+from dify_kb.errors import KnowledgeError
+from dify_kb.models import UNSET
+
+from . import bulk, find, show
+from .act import act, json
+from .app import app
+from .find import Thing
+from .options import InDataset, OfDocument, OfSegment, Yes
+
+child_chunks = typer.Typer(
+    help="The child chunks of a chunk.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(child_chunks, name="child-chunks")
+
+Id = Annotated[str, typer.Argument(metavar="ID", help="Id of the child chunk.")]
+Ids = Annotated[list[str], typer.Argument(metavar="ID", help="Ids of child chunks.")]
+Text = Annotated[str, typer.Argument(help="Its text.")]
+
+
+@child_chunks.command("list")
+def list_(
+    context: typer.Context,
+    dataset: InDataset,
+    document: OfDocument,
+    segment: OfSegment,
+    keyword: Annotated[str | None, typer.Option(help="A part of the text.")] = None,
+) -> None:
+    """List the child chunks of a chunk, in their order."""
+
+    async def main(client: AsyncClient) -> None:
+        where = await _where(client, dataset, document)
+        found = client.child_chunks.iter(*where, segment, keyword=keyword or UNSET)
+        await show.rows(
+            "child_chunk",
+            found,
+            {
+                "#": lambda row: row.position,
+                "text": lambda row: show.shortened(row.content),
+                "type": lambda row: row.type,
+                "id": lambda row: row.id,
+            },
+            json=json(context),
+        )
+
+    act(context, main)
+
+
+@child_chunks.command("show")
+def show_(
+    context: typer.Context, dataset: InDataset, document: OfDocument, segment: OfSegment, id_: Id
+) -> None:
+    """Show one child chunk; the server only lists them."""
+
+    async def main(client: AsyncClient) -> None:
+        where = await _where(client, dataset, document)
+        async for row in client.child_chunks.iter(*where, segment):
+            if row.id == id_:
+                return _show(context, row)
+        raise KnowledgeError(
+            f"The chunk has no child chunk {id_!r}.",
+            hint="`dify-kb child-chunks list` shows those there are.",
+        )
+
+    act(context, main)
+
+
+@child_chunks.command("create")
+def create(
+    context: typer.Context, dataset: InDataset, document: OfDocument, segment: OfSegment, text: Text
+) -> None:
+    """Add a child chunk."""
+
+    async def main(client: AsyncClient) -> None:
+        where = await _where(client, dataset, document)
+        _show(context, await client.child_chunks.create(*where, segment, text))
+
+    act(context, main)
+
+
+@child_chunks.command("update")
+def update(
+    context: typer.Context,
+    dataset: InDataset,
+    document: OfDocument,
+    segment: OfSegment,
+    id_: Id,
+    text: Text,
+) -> None:
+    """Give a child chunk another text; 1.8.1 never finds one."""
+
+    async def main(client: AsyncClient) -> None:
+        where = await _where(client, dataset, document)
+        _show(context, await client.child_chunks.update(*where, segment, id_, text))
+
+    act(context, main)
+
+
+@child_chunks.command("delete")
+def delete(
+    context: typer.Context,
+    dataset: InDataset,
+    document: OfDocument,
+    segment: OfSegment,
+    ids: Ids,
+    yes: Yes = False,
+) -> None:
+    """Delete child chunks.
+
+    Asks first where there are several.
+    """
+
+    async def main(client: AsyncClient) -> int:
+        where = await _where(client, dataset, document)
+        things = [Thing(id_) for id_ in dict.fromkeys(ids)]
+        if len(things) > 1:
+            await bulk.ask(bulk.counted(len(things), "child chunk"), [*map(str, things)], yes=yes)
+        return await bulk.one_by_one(
+            things,
+            lambda thing: client.child_chunks.delete(*where, segment, thing.id),
+            bulk.Teller("child chunk", "deleted", json=json(context)),
+        )
+
+    act(context, main)
+
+
+async def _where(client: AsyncClient, dataset: str, document: str) -> tuple[str, str]:
+    where = await find.dataset(client, dataset)
+    return where.id, (await find.document(client, where, document)).id
+
+
+def _show(context: typer.Context, chunk: ChildChunk) -> None:
+    rows = {
+        "id": chunk.id,
+        "position": chunk.position,
+        "type": chunk.type,
+        "characters": chunk.word_count,
+        "created": chunk.created_at,
+        "text": chunk.content,
+    }
+    show.one("child_chunk", chunk, rows, json=json(context))

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from attrs import evolve, frozen
+
+from dify_kb import AsyncClient, ModelProvider
+from dify_kb.errors import KnowledgeError
+from dify_kb.models import ModelType, ProviderModel
+
+from . import find, show
+from .act import act, json
+from .app import app
+
+models = typer.Typer(
+    help="The models that the workspace offers.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(models, name="models")
+
+Kinds = Annotated[
+    list[ModelType] | None,
+    typer.Option("--type", help="May be repeated; else what datasets need: the first two."),
+]
+NEEDED = (ModelType.TEXT_EMBEDDING, ModelType.RERANK)
+
+
+@frozen
+class Offer:
+    """A model of a provider."""
+
+    kind: ModelType
+    provider: ModelProvider
+    model: ProviderModel
+
+    @property
+    def name(self) -> str:
+        """What `--embedding` takes."""
+        return f"{self.provider.provider}:{self.model.model}"
+
+
+@models.command("list")
+def list_(context: typer.Context, type_: Kinds = None) -> None:
+    """List the models, as `--embedding` takes them.
+
+    In JSON a line for each provider.
+    """
+
+    async def main(client: AsyncClient) -> None:
+        offers = await _offers(client, type_)
+        if json(context):
+            for provider in {id(offer.provider): offer.provider for offer in offers}.values():
+                show.model("provider", provider)
+            return
+        await show.rows(
+            "model",
+            offers,
+            {
+                "model": lambda row: row.name,
+                "type": lambda row: row.kind,
+                "status": lambda row: row.model.status,
+            },
+            json=False,
+        )
+
+    act(context, main)
+
+
+@models.command("show")
+def show_(
+    context: typer.Context,
+    name: Annotated[
+        str, typer.Argument(metavar="MODEL", help="PROVIDER:MODEL, or the model's name alone.")
+    ],
+    type_: Kinds = None,
+) -> None:
+    """Show one model.
+
+    In JSON its provider, with this model alone.
+    """
+
+    async def main(client: AsyncClient) -> None:
+        offers = await _offers(client, type_)
+        offer = one_of(name, offers)
+        if json(context):
+            show.model("provider", evolve(offer.provider, models=[offer.model]))
+            return
+        model = offer.model
+        rows = {
+            "provider": offer.provider.provider,
+            "model": model.model,
+            "type": model.model_type or offer.kind,
+            "status": model.status,
+            "deprecated": model.deprecated,
+            **dict(model.model_properties or {}),
+        }
+        show.table(("", ""), rows.items())
+
+    act(context, main)
+
+
+async def _offers(client: AsyncClient, kinds: list[ModelType] | None) -> list[Offer]:
+    return [
+        Offer(kind, provider, model)
+        for kind in kinds or NEEDED
+        for provider in await client.workspace.models(kind)
+        for model in provider.models
+    ]
+
+
+def one_of(name: str, offers: list[Offer]) -> Offer:
+    """Choose a model.
+
+    Raises:
+        KnowledgeError: there is none, or several providers offer it.
+    """
+    found = [offer for offer in offers if name in {offer.name, offer.model.model}]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(offer.name for offer in found)
+        raise KnowledgeError(
+            f"{len(found)} models are called {name!r}.", hint=f"Pass one of {names}."
+        )
+    known = [word for offer in offers for word in (offer.name, offer.model.model)]
+    near = find.nearest(name, known)
+    meant = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
+    raise KnowledgeError(
+        f"No model is called {name!r}.",
+        hint=f"{meant}`dify-kb models list` shows those there are; others need --type.",
+    )

@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import json as _json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dify_kb import AsyncClient, Dataset, NewSegment, PartialError, Segment, SegmentStatus
+from dify_kb.errors import ConfigError
+from dify_kb.models import UNSET
+
+from . import bulk, find, show
+from .act import act, json
+from .app import app
+from .find import Thing
+from .options import InDataset, OfDocument, Yes
+
+segments = typer.Typer(
+    help="The chunks of a document.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(segments, name="segments")
+
+Id = Annotated[str, typer.Argument(metavar="ID", help="Id of the chunk.")]
+Ids = Annotated[list[str], typer.Argument(metavar="ID", help="Ids of chunks.")]
+Keywords = Annotated[
+    list[str] | None,
+    typer.Option("--keyword", metavar="WORD", help="Found by it; may be repeated."),
+]
+Answer = Annotated[str | None, typer.Option(help="In a base of questions and answers.")]
+
+
+@segments.command("list")
+def list_(
+    context: typer.Context,
+    dataset: InDataset,
+    document: OfDocument,
+    keyword: Annotated[str | None, typer.Option(help="A part of the text.")] = None,
+    status: Annotated[
+        list[SegmentStatus] | None, typer.Option(help="Only these; may be repeated.")
+    ] = None,
+) -> None:
+    """List the chunks of a document, in their order."""
+
+    async def main(client: AsyncClient) -> None:
+        where, of = await _document(client, dataset, document)
+        found = client.segments.iter(where, of.id, keyword=keyword or UNSET, status=status or UNSET)
+        await show.rows(
+            "segment",
+            found,
+            {
+                "#": lambda row: row.position,
+                "text": lambda row: show.shortened(row.content),
+                "status": lambda row: row.status,
+                "enabled": lambda row: row.enabled,
+                "id": lambda row: row.id,
+            },
+            json=json(context),
+        )
+
+    act(context, main)
+
+
+@segments.command("show")
+def show_(context: typer.Context, dataset: InDataset, document: OfDocument, segment: Id) -> None:
+    """Show one chunk."""
+
+    async def main(client: AsyncClient) -> None:
+        where, of = await _document(client, dataset, document)
+        _show(context, await client.segments.get(where, of.id, segment))
+
+    act(context, main)
+
+
+@segments.command("create")
+def create(
+    context: typer.Context,
+    dataset: InDataset,
+    document: OfDocument,
+    texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT", help="A chunk each.")] = None,
+    from_: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FILE|-", help="JSON Lines: texts, or objects as above."),
+    ] = None,
+    keyword: Keywords = None,
+    answer: Answer = None,
+) -> None:
+    """Append any number of chunks to a document, in their order.
+
+    The objects in --from have a content, and may have an answer and keywords, as `segments list
+    --json` writes them. They are sent 50 at a time; if that fails, it is told how many are there.
+    """
+    new = _read(from_) if from_ else []
+    new += [
+        NewSegment(content=text, answer=answer or UNSET, keywords=keyword or UNSET)
+        for text in texts or ()
+    ]
+    if not new:
+        raise ConfigError("There is nothing to append.", hint="Pass texts, or --from.")
+
+    async def main(client: AsyncClient) -> int:
+        where, of = await _document(client, dataset, document)
+        try:
+            made = await client.segments.create_many(where, of.id, new)
+        except PartialError as error:
+            _tell(context, [row for row in error.done if isinstance(row, Segment)])
+            return bulk.partly(error, json=json(context))
+        return _tell(context, made)
+
+    act(context, main)
+
+
+@segments.command("update")
+def update(
+    context: typer.Context,
+    dataset: InDataset,
+    document: OfDocument,
+    segment: Id,
+    content: Annotated[str | None, typer.Option(help="Another text.")] = None,
+    answer: Answer = None,
+    keyword: Keywords = None,
+) -> None:
+    """Change a chunk, which is indexed again.
+
+    The keywords given replace those there are.
+    """
+    if content is None and answer is None and not keyword:
+        raise ConfigError("There is nothing to change.", hint="Pass --content or another option.")
+
+    async def main(client: AsyncClient) -> None:
+        where, of = await _document(client, dataset, document)
+        changed = await client.segments.update(
+            where,
+            of.id,
+            segment,
+            content=UNSET if content is None else content,
+            answer=UNSET if answer is None else answer,
+            keywords=keyword or UNSET,
+        )
+        _show(context, changed)
+
+    act(context, main)
+
+
+@segments.command("enable")
+def enable(context: typer.Context, dataset: InDataset, document: OfDocument, ids: Ids) -> None:
+    """Let chunks be found again."""
+    _switch(context, dataset, document, ids, enabled=True)
+
+
+@segments.command("disable")
+def disable(context: typer.Context, dataset: InDataset, document: OfDocument, ids: Ids) -> None:
+    """Keep chunks from being found."""
+    _switch(context, dataset, document, ids, enabled=False)
+
+
+@segments.command("delete")
+def delete(
+    context: typer.Context,
+    dataset: InDataset,
+    document: OfDocument,
+    ids: Ids,
+    yes: Yes = False,
+) -> None:
+    """Delete chunks; asks first where there are several."""
+
+    async def main(client: AsyncClient) -> int:
+        where, of = await _document(client, dataset, document)
+        things = [Thing(id_) for id_ in dict.fromkeys(ids)]
+        if len(things) > 1:
+            await bulk.ask(bulk.counted(len(things), "chunk"), [*map(str, things)], yes=yes)
+        return await bulk.one_by_one(
+            things,
+            lambda thing: client.segments.delete(where, of.id, thing.id),
+            bulk.Teller("chunk", "deleted", json=json(context)),
+        )
+
+    act(context, main)
+
+
+def _switch(
+    context: typer.Context, dataset: str, document: str, ids: Sequence[str], *, enabled: bool
+) -> None:
+    async def main(client: AsyncClient) -> int:
+        where, of = await _document(client, dataset, document)
+
+        async def work(thing: Thing) -> None:
+            await client.segments.update(where, of.id, thing.id, enabled=enabled)
+
+        word = "enabled" if enabled else "disabled"
+        things = [Thing(id_) for id_ in dict.fromkeys(ids)]
+        return await bulk.one_by_one(things, work, bulk.Teller("chunk", word, json=json(context)))
+
+    act(context, main)
+
+
+async def _document(client: AsyncClient, dataset: str, document: str) -> tuple[Dataset, Thing]:
+    where = await find.dataset(client, dataset)
+    return where, await find.document(client, where, document)
+
+
+def _read(file: Path) -> list[NewSegment]:
+    """Read chunks from JSON Lines.
+
+    Raises:
+        ConfigError: it cannot be read, or a line is no chunk.
+    """
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}.", hint="Check the path.") from error
+    lines = enumerate(text.splitlines(), 1)
+    return [_new(number, line) for number, line in lines if line.strip()]
+
+
+def _new(number: int, line: str) -> NewSegment:
+    try:
+        read: Any = _json.loads(line)
+    except ValueError:
+        read = None
+    if isinstance(read, str):
+        return NewSegment(content=read)
+    if isinstance(read, Mapping) and isinstance(read.get("content"), str):
+        return NewSegment(
+            content=read["content"],
+            answer=read.get("answer") or UNSET,
+            keywords=read.get("keywords") or UNSET,
+        )
+    raise ConfigError(
+        f"Line {number} of --from is no chunk: {line[:60]!r}.",
+        hint='Write a JSON text, or {"content": "…"}, on each line.',
+    )
+
+
+def _tell(context: typer.Context, made: Sequence[Segment]) -> int:
+    """Write the new chunks, and give the exit code: one may have failed to be embedded."""
+    failed = [row for row in made if row.status == SegmentStatus.ERROR]
+    if json(context):
+        for row in made:
+            show.model("segment", row)
+    else:
+        for row in failed:
+            show.err.print(f"failed  {row.id}: {show.printable(row.error or 'no reason given')}")
+        show.out.print(f"Appended {bulk.counted(len(made) - len(failed), 'chunk')}.")
+    return bulk.SOME_FAILED if failed else 0
+
+
+def _show(context: typer.Context, segment: Segment) -> None:
+    rows = {
+        "id": segment.id,
+        "position": segment.position,
+        "status": segment.status,
+        "enabled": segment.enabled,
+        "error": segment.error,
+        "characters": segment.word_count,
+        "keywords": ", ".join(segment.keywords or ()) or None,
+        "answer": segment.answer,
+        "updated": segment.updated_at,
+        "text": segment.content,
+    }
+    show.one("segment", segment, rows, json=json(context))

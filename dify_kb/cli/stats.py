@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import anyio
+import typer
+
+from dify_kb import AsyncClient, Dataset, Document
+from dify_kb.errors import BadRequestError, ForbiddenError, NotFoundError
+from dify_kb.wire import codec
+
+from . import figures, find, show
+from .act import act, json
+from .app import app
+from .bulk import SOME_FAILED, WORKERS, Teller
+from .figures import Figures
+from .find import Thing
+
+MOST = 1000
+"""Documents whose chunks are counted unasked: a request each."""
+
+LOOKED = 200
+"""Documents that are not done and are looked at one by one for their last change; of the others,
+which are the younger ones, the creation counts."""
+
+LISTED = 10
+"""Stuck documents of a base that people are shown."""
+
+
+@app.command()
+def stats(
+    context: typer.Context,
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME|ID", help="May be repeated; else all datasets."),
+    ] = None,
+    chunks: Annotated[
+        bool | None,
+        typer.Option(
+            "--chunks/--no-chunks",
+            help="Count chunks: a request a document. Else up to 1,000 documents.",
+        ),
+    ] = None,
+    stuck_after: Annotated[
+        float, typer.Option(min=0, help="Minutes without a change that are too long.")
+    ] = 15,
+) -> None:
+    """Count documents, words, chunks, errors, and what is stuck.
+
+    Errors are counted by their kind. Words are characters, as the server counts them. Costs a
+    request per 100 documents, and one for each that is being indexed.
+    """
+
+    async def main(client: AsyncClient) -> int:
+        if dataset:
+            found = [await find.dataset(client, name) for name in dataset]
+        else:
+            found = [row async for row in client.datasets.iter(include_all=True)]
+        total = sum(row.document_count for row in found)
+        count = total <= MOST if chunks is None else chunks
+        patience = timedelta(minutes=stuck_after)
+        told: list[Figures] = []
+        teller = Teller("dataset", "counted", json=json(context))
+        for row in {row.id: row for row in found}.values():
+            try:
+                told.append(await _figures(client, row, patience, count=count))
+            except (NotFoundError, ForbiddenError, BadRequestError) as error:
+                if len(found) == 1:
+                    raise
+                teller.refused(Thing(row.id, row.name), error)
+                continue
+            if json(context):
+                show.line({"type": "stats", **codec.fields(told[-1])})
+        if not json(context):
+            _print(told)
+        if chunks is None and not count:
+            show.err.print(f"Chunks were not counted ({total:,} requests); pass --chunks.")
+        return SOME_FAILED if teller.failed else 0
+
+    act(context, main)
+
+
+async def _figures(
+    client: AsyncClient, base: Dataset, patience: timedelta, *, count: bool
+) -> Figures:
+    rows = [row async for row in client.documents.iter(base)]
+    changed = await _changed(client, base, rows)
+    return Figures(
+        id=base.id,
+        name=base.name,
+        documents=len(rows),
+        statuses=figures.statuses(rows),
+        words=sum(row.word_count or 0 for row in rows),
+        chunks=await _chunks(client, base, rows) if count else None,
+        errors=figures.errors(rows),
+        stuck=figures.stuck(rows, changed, datetime.now(UTC), patience),
+    )
+
+
+async def _chunks(client: AsyncClient, base: Dataset, rows: Sequence[Document]) -> int:
+    total, left = 0, iter(rows)
+
+    async def worker() -> None:
+        nonlocal total
+        for row in left:
+            page = await client.segments.list(base, row.id, limit=1)
+            total += page.total
+
+    async with anyio.create_task_group() as group:
+        for _ in range(WORKERS):
+            group.start_soon(worker)
+    return total
+
+
+async def _changed(
+    client: AsyncClient, base: Dataset, rows: Sequence[Document]
+) -> Mapping[str, datetime]:
+    """Ask when the oldest documents that are not done last changed, which lists do not tell."""
+    changed: dict[str, datetime] = {}
+    going = sorted(
+        (row for row in rows if not row.indexing_status.final), key=lambda row: row.created_at
+    )
+    for row in going[:LOOKED]:
+        try:
+            detail = await client.documents.get(base, row.id, metadata="without")
+        except NotFoundError:
+            continue  # deleted meanwhile
+        except BadRequestError:
+            break  # a server before 1.8, which cannot tell
+        if detail.updated_at is not None:
+            changed[row.id] = detail.updated_at
+    return changed
+
+
+def _print(told: Sequence[Figures]) -> None:
+    names = ("dataset", "documents", "words", "chunks", "errors", "stuck")
+    lines = [
+        (row.name, row.documents, row.words, row.chunks, sum(row.errors.values()), len(row.stuck))
+        for row in told
+    ]
+    if len(lines) > 1:
+        lines.append(_total(told))
+    show.table(names, lines)
+    for row in told:
+        if row.errors or row.stuck or len(told) == 1:
+            _details(row)
+
+
+def _total(told: Sequence[Figures]) -> tuple[str, int, int, int | None, int, int]:
+    chunks = [row.chunks for row in told if row.chunks is not None]
+    return (
+        "(all)",
+        sum(row.documents for row in told),
+        sum(row.words for row in told),
+        sum(chunks) if len(chunks) == len(told) else None,
+        sum(sum(row.errors.values()) for row in told),
+        sum(len(row.stuck) for row in told),
+    )
+
+
+def _details(row: Figures) -> None:
+    counts = ", ".join(f"{count:,} {status}" for status, count in row.statuses.items())
+    show.out.print(f"\n{show.printable(row.name)}: {counts or 'no documents'}")
+    for kind, count in row.errors.items():
+        show.out.print(f"  {count:,} x {show.printable(kind)}")
+    for late in row.stuck[:LISTED]:
+        since = f"{late.since.astimezone():%Y-%m-%d %H:%M}"
+        what = show.printable(f"{late.name} ({late.id})")
+        show.out.print(f"  stuck in {late.status} since {since}: {what}")
+    if len(row.stuck) > LISTED:
+        show.out.print(f"  … and {len(row.stuck) - LISTED:,} more; --json lists all.")

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from dify_kb import AsyncClient, Dataset, Tag
+
+from . import bulk, find, show
+from .act import act, json
+from .app import app
+from .find import Thing
+from .options import InDataset, Yes
+
+tags = typer.Typer(
+    help="Tags of datasets; since Dify 1.4.2.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(tags, name="tags")
+
+Named = Annotated[str, typer.Argument(metavar="NAME|ID", help="Name or id of the tag.")]
+Names = Annotated[list[str], typer.Argument(metavar="NAME|ID", help="Names or ids of tags.")]
+
+
+@tags.command("list")
+def list_(
+    context: typer.Context,
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME|ID", help="Only those of this dataset.")
+    ] = None,
+) -> None:
+    """List the tags, the newest first."""
+
+    async def main(client: AsyncClient) -> None:
+        if dataset is not None:
+            where = await find.dataset(client, dataset)
+            found = (await client.tags.list_for_dataset(where)).data
+            columns = {"name": lambda row: row.name, "id": lambda row: row.id}
+            await show.rows("tag", found, columns, json=json(context))
+            return
+        await show.rows(
+            "tag",
+            await client.tags.list(),
+            {
+                "name": lambda row: row.name,
+                "datasets": lambda row: row.binding_count,
+                "id": lambda row: row.id,
+            },
+            json=json(context),
+        )
+
+    act(context, main)
+
+
+@tags.command("show")
+def show_(context: typer.Context, name: Named) -> None:
+    """Show one tag; the server only lists them."""
+
+    async def main(client: AsyncClient) -> None:
+        listed = await client.tags.list()
+        by_id = {tag.id: tag for tag in listed}
+        listing = "`dify-kb tags list` shows those there are."
+        found = by_id.get(name) or by_id[find.one_of("tag", name, listed, listing).id]
+        _show(context, found)
+
+    act(context, main)
+
+
+@tags.command("create")
+def create(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="1 to 50 characters, unique in the workspace.")],
+) -> None:
+    """Make a tag."""
+
+    async def main(client: AsyncClient) -> None:
+        _show(context, await client.tags.create(name))
+
+    act(context, main)
+
+
+@tags.command("update")
+def update(
+    context: typer.Context,
+    name: Named,
+    new_name: Annotated[str, typer.Argument(help="Another name.")],
+) -> None:
+    """Give a tag another name."""
+
+    async def main(client: AsyncClient) -> None:
+        tag = await find.tag(client, name)
+        _show(context, await client.tags.update(tag.id, new_name))
+
+    act(context, main)
+
+
+@tags.command("delete")
+def delete(context: typer.Context, names: Names, yes: Yes = False) -> None:
+    """Delete tags, which datasets lose.
+
+    Asks first where there are several.
+    """
+
+    async def main(client: AsyncClient) -> int:
+        things = await _found(client, names)
+        if len(things) > 1:
+            await bulk.ask(bulk.counted(len(things), "tag"), [*map(str, things)], yes=yes)
+        return await bulk.one_by_one(
+            things,
+            lambda thing: client.tags.delete(thing.id),
+            bulk.Teller("tag", "deleted", json=json(context)),
+        )
+
+    act(context, main)
+
+
+@tags.command("bind")
+def bind(context: typer.Context, dataset: InDataset, names: Names) -> None:
+    """Give tags to a dataset."""
+
+    async def main(client: AsyncClient) -> int:
+        where = await find.dataset(client, dataset)
+        things = await _found(client, names)
+        await client.tags.bind(where, [thing.id for thing in things])
+        return _all(bulk.Teller("tag", "bound", json=json(context)), things)
+
+    act(context, main)
+
+
+@tags.command("unbind")
+def unbind(context: typer.Context, dataset: InDataset, names: Names) -> None:
+    """Take tags off a dataset."""
+
+    async def main(client: AsyncClient) -> int:
+        where = await find.dataset(client, dataset)
+        return await bulk.one_by_one(
+            await _borne(client, where, names),
+            lambda thing: client.tags.unbind(where, thing.id),
+            bulk.Teller("tag", "unbound", json=json(context)),
+        )
+
+    act(context, main)
+
+
+async def _found(client: AsyncClient, names: Sequence[str]) -> Sequence[Thing]:
+    found = [await find.tag(client, name) for name in names]
+    return list({thing.id: thing for thing in found}.values())
+
+
+async def _borne(client: AsyncClient, where: Dataset, names: Sequence[str]) -> Sequence[Thing]:
+    """Look among the tags of a dataset, which 1.12.1 tells although it cannot list all tags."""
+    if all(find.is_id(name) for name in names):
+        return [Thing(name) for name in dict.fromkeys(names)]
+    borne = (await client.tags.list_for_dataset(where)).data
+    listing = f"`dify-kb tags list --dataset {where.id}` shows those it has."
+    found = [
+        Thing(name) if find.is_id(name) else find.one_of("tag", name, borne, listing)
+        for name in names
+    ]
+    return list({thing.id: thing for thing in found}.values())
+
+
+def _all(teller: bulk.Teller, things: Sequence[Thing]) -> int:
+    for thing in things:
+        teller.ok(thing)
+    return teller.end()
+
+
+def _show(context: typer.Context, tag: Tag) -> None:
+    rows = {"id": tag.id, "name": tag.name, "datasets": tag.binding_count}
+    show.one("tag", tag, rows, json=json(context))

@@ -1,0 +1,339 @@
+"""Many documents at once: by name, status or metadata, asking first, telling each."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+from nouns import Cli, asked, base, lines, shell, two_lines
+
+from dify_kb import Client
+from dify_kb.cli import choose
+from dify_kb.emulator import Emulator
+
+NOBODY = "00000000-0000-4000-8000-000000000000"
+WHERE = ["--dataset", "base"]
+
+
+@pytest.fixture
+def cli(
+    emulator: Emulator, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Cli:
+    return shell(emulator, capsys, monkeypatch)
+
+
+def names(emulator: Emulator, status: str | None = None) -> set[str]:
+    with Client(emulator.url, emulator.api_key) as client:
+        found = client.datasets.find("base")
+        assert found is not None
+        rows = client.documents.iter(found)
+        return {row.name for row in rows if status in {None, row.display_status}}
+
+
+def test_documents_are_deleted_by_a_pattern_of_their_name(cli: Cli, emulator: Emulator) -> None:
+    base(emulator, "draft-1.txt", "draft_2.txt", "Draft-3.txt", "final.txt")
+
+    code, out, err = cli("documents", "delete", *WHERE, "--name", "draft?[0-9]*", "--yes", "--json")
+
+    assert code == 0
+    assert {(row["type"], row["name"]) for row in lines(out)} == {
+        ("deleted", "draft-1.txt"),
+        ("deleted", "draft_2.txt"),
+    }
+    assert err == "2 documents deleted.\n"
+    assert names(emulator) == {"Draft-3.txt", "final.txt"}
+
+
+def test_documents_are_chosen_by_their_metadata(cli: Cli, emulator: Emulator) -> None:
+    base(emulator, "old.txt", "new.txt", "none.txt")
+    cli("metadata", "create", *WHERE, "year", "--type", "number")
+    cli("metadata", "create", *WHERE, "team")
+    cli("metadata", "assign", *WHERE, "old.txt", "--set", "year=2019", "--set", "team=infra")
+    cli("metadata", "assign", *WHERE, "new.txt", "--set", "year=2024", "--set", "team=infra")
+
+    def chosen(*conditions: str) -> set[str]:
+        options = [part for condition in conditions for part in ("--filter", condition)]
+        _, out, _ = cli("documents", "delete", *WHERE, *options, "--dry-run", "--json")
+        return {row["name"] for row in lines(out)}
+
+    assert chosen("year < 2020") == {"old.txt"}
+    assert chosen("year = 2024") == {"new.txt"}
+    assert chosen("team is infra", "year >= 2020") == {"new.txt"}
+    assert chosen("team empty") == {"none.txt"}
+
+
+def test_documents_are_chosen_by_their_status(cli: Cli, emulator: Emulator) -> None:
+    """All conditions must hold."""
+    emulator.faults.indexing(["error no such model"], names="bad*", always=True)
+    base(emulator, "bad.txt", "worse.txt", "bad.md")
+
+    code, _, _ = cli("documents", "delete", *WHERE, "--status", "error", "--name", "*.txt")
+
+    assert code == 0
+    assert names(emulator) == {"worse.txt", "bad.md"}
+
+
+def test_a_dry_run_changes_nothing(cli: Cli, emulator: Emulator) -> None:
+    ids = base(emulator, "a.txt", "b.txt")
+    before = len(emulator.history)
+
+    code, out, err = cli("documents", "archive", *WHERE, "--all", "--dry-run", "--json")
+
+    assert code == 0
+    assert {row["id"] for row in lines(out)} == set(ids.values())
+    assert {row["type"] for row in lines(out)} == {"would be archived"}
+    assert err == "2 documents would be archived.\n"
+    assert set(asked(emulator)[before:]) == {"datasets.list", "documents.list"}
+
+
+def test_documents_are_switched_off_and_on_and_archived(cli: Cli, emulator: Emulator) -> None:
+    base(emulator, "a.txt", "b.txt", "c.txt")
+
+    assert cli("documents", "disable", *WHERE, "a.txt", "b.txt")[0] == 0
+    assert names(emulator, "disabled") == {"a.txt", "b.txt"}
+    assert cli("documents", "enable", *WHERE, "--status", "disabled")[0] == 0
+    assert cli("documents", "archive", *WHERE, "--name", "c*")[0] == 0
+    assert names(emulator, "archived") == {"c.txt"}
+    assert cli("documents", "unarchive", *WHERE, "--all")[0] == 0
+    assert names(emulator, "available") == {"a.txt", "b.txt", "c.txt"}
+
+
+def test_a_document_that_is_refused_does_not_keep_the_others(cli: Cli, emulator: Emulator) -> None:
+    """The server changes all documents of a request or none."""
+    emulator.faults.indexing(["error no such model"], names="bad*")
+    good = [f"{number}.txt" for number in range(6)]
+    base(emulator, *good[:3], "bad.txt", *good[3:])
+
+    code, out, err = cli("documents", "disable", *WHERE, "--all", "--json")
+
+    assert code == 3
+    told = {row["name"]: row for row in lines(out)}
+    assert told["bad.txt"]["type"] == "failed"
+    assert "not completed" in told["bad.txt"]["error"]
+    assert names(emulator, "disabled") == set(good)
+    assert err == "6 documents disabled, 1 failed.\n"
+
+
+def test_archived_documents_are_told_and_the_others_deleted(cli: Cli, emulator: Emulator) -> None:
+    base(emulator, "a.txt", "b.txt", "c.txt")
+    cli("documents", "archive", *WHERE, "b.txt")
+
+    code, out, _ = cli("documents", "delete", *WHERE, "--all", "--yes")
+
+    assert code == 3
+    assert "failed  b.txt" in out
+    assert names(emulator) == {"b.txt"}
+
+
+def test_what_concerns_all_stops_the_rest_and_tells_what_was_done(
+    cli: Cli, emulator: Emulator
+) -> None:
+    base(emulator, *(f"{number}.txt" for number in range(9)))
+    emulator.faults.plan("documents.delete", ["ok", *["401"] * 4])
+
+    code, _, err = cli("documents", "delete", *WHERE, "--all", "--yes")
+
+    assert code == 4
+    assert "401" in two_lines(err)[0]
+    assert f"{9 - len(names(emulator))} of 9 documents deleted." in err
+
+
+def test_the_only_one_that_is_refused_is_an_error(cli: Cli, emulator: Emulator) -> None:
+    base(emulator)
+
+    code, _, err = cli("documents", "delete", *WHERE, NOBODY)
+
+    assert code == 1
+    assert "answered 404" in two_lines(err)[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        ([], "No document is named."),
+        (["a.txt", "--all"], "Both names and conditions are given."),
+        (["--filter", "year ~ 3"], "--filter is 'year ~ 3'."),
+    ],
+)
+def test_a_choice_that_is_none_is_refused(
+    cli: Cli, emulator: Emulator, arguments: list[str], what: str
+) -> None:
+    """Nobody deletes everything by leaving something out."""
+    code, _, err = cli("documents", "delete", *WHERE, *arguments, "--yes")
+
+    assert code == 2
+    assert two_lines(err)[0] == what
+    assert emulator.history == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "part"),
+    [("draft*", "draft"), ("*a*long one?", "long one"), ("[ab]c[de]fg", "fg"), ("a\\b", "a")],
+)
+def test_the_server_looks_for_what_every_match_holds(pattern: str, part: str) -> None:
+    assert choose.literal(pattern) == part
+
+
+def test_a_pattern_of_wildcards_asks_the_server_for_everything() -> None:
+    assert not choose.literal("*[ab]?")
+
+
+def test_values_take_the_type_of_their_field(cli: Cli, emulator: Emulator) -> None:
+    """The server keeps a text in a number's place, and no search matches it."""
+    base(emulator, "a.txt", "b.txt")
+    for name, kind in (("year", "number"), ("seen", "time"), ("team", "string")):
+        cli("metadata", "create", *WHERE, name, "--type", kind)
+
+    sets = ["--set", "year=2024", "--set", "seen=2024-12-31", "--set", "team=7"]
+    code, out, err = cli("metadata", "assign", *WHERE, "--name", "*.txt", *sets)
+
+    assert (code, err) == (0, "2 documents labelled.\n")
+    assert len(out.splitlines()) == 2
+    _, out, _ = cli("documents", "show", *WHERE, "a.txt", "--json")
+    values = {entry["name"]: entry["value"] for entry in lines(out)[0]["doc_metadata"]}
+    assert (values["year"], values["seen"], values["team"]) == (2024, 1735603200.0, "7")
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "what"),
+    [
+        ("year=soon", 2, "year is a field of type number; the value is 'soon'."),
+        ("seen=soon", 2, "seen is a field of type time; the value is 'soon'."),
+        ("year", 2, "--set is 'year'."),
+        ("yaer=2024", 1, "No metadata field is called 'yaer'."),
+    ],
+)
+def test_values_that_do_not_fit_are_refused(
+    cli: Cli, emulator: Emulator, given: str, code: int, what: str
+) -> None:
+    base(emulator, "a.txt")
+    cli("metadata", "create", *WHERE, "year", "--type", "number")
+    cli("metadata", "create", *WHERE, "seen", "--type", "time")
+
+    met, _, err = cli("metadata", "assign", *WHERE, "--all", "--set", given)
+
+    assert (met, two_lines(err)[0]) == (code, what)
+    assert "metadata.assign" not in asked(emulator)
+
+
+def test_documents_that_got_no_values_are_told(cli: Cli, emulator: Emulator) -> None:
+    base(emulator, "a.txt")
+    cli("metadata", "create", *WHERE, "year", "--type", "number")
+
+    code, out, _ = cli("metadata", "assign", *WHERE, "a.txt", NOBODY, "--set", "year=1", "--json")
+
+    assert code == 3
+    assert [row["type"] for row in lines(out)] == ["labelled", "failed"]
+
+
+Started = Callable[..., tuple[subprocess.Popen[str], int]]
+
+
+@pytest.fixture
+def terminal(emulator: Emulator) -> Iterator[Started]:
+    """Starts the program with a terminal to answer at; gives it and the terminal's other end."""
+    started: list[tuple[subprocess.Popen[str], int]] = []
+
+    def start(*arguments: str) -> tuple[subprocess.Popen[str], int]:
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen(  # noqa: S603 -- our own program
+            [sys.executable, "-m", "dify_kb", *arguments],
+            stdin=theirs,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={
+                **os.environ,
+                "DIFY_BASE_URL": emulator.url,
+                "DIFY_API_KEY": emulator.api_key,
+            },
+        )
+        os.close(theirs)
+        started.append((process, ours))
+        return process, ours
+
+    yield start
+    for process, ours in started:
+        process.kill()
+        process.communicate()
+        os.close(ours)
+
+
+def until_asked(process: subprocess.Popen[str]) -> str:
+    assert process.stderr is not None
+    told = ""
+    while not told.endswith("[y/N] "):
+        letter = process.stderr.read(1)
+        assert letter, told
+        told += letter
+    return told
+
+
+@pytest.mark.parametrize(("answer", "code", "left"), [("y\n", 0, 0), ("\n", 1, 2), ("no\n", 1, 2)])
+def test_deletes_of_several_ask_first(
+    terminal: Started, emulator: Emulator, answer: str, code: int, left: int
+) -> None:
+    base(emulator, "a.txt", "b.txt")
+    process, ours = terminal("documents", "delete", *WHERE, "--all")
+
+    told = until_asked(process)
+    os.write(ours, answer.encode())
+    _, err = process.communicate(timeout=15)
+
+    assert "  a.txt (" in told
+    assert "Delete 2 documents?" in told
+    assert process.returncode == code
+    assert len(names(emulator)) == left
+    assert "Traceback" not in err
+
+
+def test_ctrl_c_is_an_answer(terminal: Started, emulator: Emulator) -> None:
+    """It must not wait for a line."""
+    base(emulator, "a.txt", "b.txt")
+    process, _ = terminal("documents", "delete", *WHERE, "--all")
+    until_asked(process)
+
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=15)
+
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert len(names(emulator)) == 2
+
+
+def piped(emulator: Emulator, command: str) -> subprocess.CompletedProcess[str]:
+    environment = {"DIFY_BASE_URL": emulator.url, "DIFY_API_KEY": emulator.api_key}
+    return subprocess.run(  # noqa: S603 -- our own program
+        ["/bin/sh", "-c", f"{sys.executable} -m dify_kb {command}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.mark.parametrize("options", ["", "--json"])
+def test_a_list_into_a_pipe_that_closes_ends_quietly(emulator: Emulator, options: str) -> None:
+    with Client(emulator.url, emulator.api_key) as client:
+        for number in range(150):
+            client.datasets.create(f"base {number}")
+
+    ended = piped(emulator, f"datasets list {options} | head -1")
+
+    assert ended.stderr == ""
+    assert len(ended.stdout.splitlines()) == 1
+
+
+def test_work_goes_on_where_nobody_reads_what_was_done(emulator: Emulator) -> None:
+    """Half of the documents deleted, depending on a pipe's buffer, would be the worst."""
+    base(emulator, *(f"{number}.txt" for number in range(20)))
+
+    ended = piped(emulator, "documents delete --dataset base --all --yes | true")
+
+    assert ended.stderr == "20 documents deleted.\n"
+    assert names(emulator) == set()

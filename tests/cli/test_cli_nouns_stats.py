@@ -1,0 +1,166 @@
+"""What documents add up to, what failed of them, and what does not get on."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from attrs import evolve
+from nouns import Cli, asked, base, lines, shell
+
+from dify_kb import Client, Document, IndexingStatus
+from dify_kb.cli import figures
+from dify_kb.emulator import Emulator
+
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+PATIENCE = timedelta(minutes=15)
+
+
+@pytest.fixture
+def cli(
+    emulator: Emulator, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Cli:
+    return shell(emulator, capsys, monkeypatch)
+
+
+def row(name: str, status: str, minutes: float, *, words: int | None = 5) -> Document:
+    """A document that was created so many minutes ago."""
+    return Document(
+        id=name,
+        name=name,
+        position=1,
+        data_source_type="upload_file",
+        data_source_info=None,
+        dataset_process_rule_id=None,
+        created_from="api",
+        created_by="x",
+        created_at=NOW - timedelta(minutes=minutes),
+        tokens=0,
+        indexing_status=IndexingStatus(status),
+        error=None,
+        enabled=True,
+        disabled_at=None,
+        disabled_by=None,
+        archived=False,
+        display_status=None,
+        word_count=words,
+        hit_count=0,
+        doc_form=None,
+        doc_metadata=None,
+    )
+
+
+def stuck(*rows: Document, changed: dict[str, float] | None = None) -> list[str]:
+    told = {name: NOW - timedelta(minutes=ago) for name, ago in (changed or {}).items()}
+    return [late.name for late in figures.stuck(rows, told, NOW, PATIENCE)]
+
+
+def test_one_that_is_being_indexed_and_does_not_change_is_stuck() -> None:
+    rows = row("a", "indexing", 20), row("b", "parsing", 30), row("c", "splitting", 5)
+
+    assert stuck(*rows) == ["b", "a"]
+    assert stuck(*rows, changed={"b": 1}) == ["a"]
+
+
+def test_a_long_queue_that_moves_is_not_stuck() -> None:
+    """A default server indexes one document in two seconds: 5,000 files wait for hours."""
+    queue = [row(str(number), "waiting", 300 - number) for number in range(5)]
+    moving = row("now", "indexing", 301)
+
+    assert stuck(moving, *queue, changed={"now": 0.1}) == []
+
+
+def test_a_queue_that_does_not_move_is_stuck() -> None:
+    assert stuck(row("a", "waiting", 20), row("b", "waiting", 10)) == ["a"]
+
+
+def test_one_that_waits_while_younger_ones_are_done_is_stuck() -> None:
+    """Its task was lost."""
+    rows = row("a", "waiting", 60), row("b", "completed", 30), row("c", "indexing", 1)
+
+    assert stuck(*rows) == ["a"]
+    assert stuck(*rows, changed={"a": 20}) == [], "created again since"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("File /tmp/abc1/x.pdf is damaged", "File /tmp/zz9/y.pdf is damaged"),
+        ("Rate limit: 429, retry in 3.5 s", "Rate limit: 429, retry in 20 s"),
+        ("Unknown model 'a-1'", "Unknown model 'b'"),
+        (
+            "document 7d444840-9dc0-11d1-b245-5ffdce74fad2 lost",
+            "document 7d444840-9dc0-11d1-b245-5ffdce74fad3 lost",
+        ),
+    ],
+)
+def test_errors_that_differ_in_names_and_numbers_are_of_one_kind(one: str, other: str) -> None:
+    assert figures.kind_of(one) == figures.kind_of(other)
+
+
+def test_errors_of_other_words_are_of_other_kinds() -> None:
+    assert figures.kind_of("Rate limit reached") != figures.kind_of("Connection refused")
+    assert len(figures.kind_of("x" * 300)) == 100
+    assert figures.kind_of(" ") == "no reason given"
+
+
+def test_a_document_in_which_nothing_was_indexed_counts_as_an_error() -> None:
+    failed = evolve(row("b", "error", 1), error="No model 7")
+    rows = [row("a", "completed", 1, words=0), failed, row("c", "completed", 1)]
+
+    assert figures.errors(rows) == {figures.EMPTY: 1, "No model N": 1}
+
+
+def test_stats_of_all_bases(cli: Cli, emulator: Emulator) -> None:
+    emulator.faults.indexing(["error no such model", "hang"], names="bad*")
+    base(emulator, "a.txt", "bad-1.txt")
+    with Client(emulator.url, emulator.api_key) as client:
+        other = client.datasets.create("other", indexing_technique="economy")
+        client.documents.create_by_text(other, "bad-2.txt", "x")
+    where = ["--dataset", "base", "--document", "a.txt"]
+    cli("segments", "create", *where, *(f"chunk {number}" for number in range(120)))
+
+    code, out, _ = cli("stats", "--stuck-after", "0", "--json")
+
+    assert code == 0
+    told = {row["name"]: row for row in lines(out)}
+    assert told["base"]["type"] == "stats"
+    assert told["base"]["documents"] == 2
+    assert told["base"]["statuses"] == {"available": 1, "error": 1}
+    assert told["base"]["chunks"] == 122, "one of them the failed document's"
+    assert told["base"]["errors"] == {"no such model": 1}
+    (late,) = told["other"]["stuck"]
+    assert late["name"] == "bad-2.txt"
+    assert late["since"] == pytest.approx(datetime.now(UTC).timestamp(), abs=60)
+    _, out, _ = cli("stats", "--stuck-after", "0")
+    assert "(all)" in out
+    assert "1 x no such model" in out
+    assert "stuck in" in out
+
+
+def test_a_base_that_cannot_be_counted_does_not_hide_the_others(
+    cli: Cli, emulator: Emulator
+) -> None:
+    base(emulator, "a.txt")
+    base(emulator, "b.txt", name="other")
+    emulator.faults.plan("documents.list", ["404"])
+
+    code, out, _ = cli("stats", "--json")
+
+    assert code == 3
+    assert [(row["type"], row["name"]) for row in lines(out)] == [
+        ("failed", "other"),
+        ("stats", "base"),
+    ]
+
+
+def test_stats_of_one_base_ask_only_for_it(cli: Cli, emulator: Emulator) -> None:
+    base(emulator, "a.txt")
+    base(emulator, "b.txt", name="other")
+    before = len(emulator.history)
+
+    code, out, _ = cli("stats", "--dataset", "base", "--no-chunks", "--json")
+
+    assert code == 0
+    assert [(row["name"], row["chunks"]) for row in lines(out)] == [("base", None)]
+    assert asked(emulator)[before:] == ["datasets.list", "documents.list"]
