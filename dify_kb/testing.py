@@ -1,0 +1,212 @@
+"""For the tests of other people's loaders: pytest fixtures of an embedded server and its clients.
+
+Installing the package is enough, and `-p no:dify_kb.testing` leaves it out. `dify_emulator` is a
+server of its own for each test, in memory, whose clock stands still; `dify_client` and
+`async_dify_client` are clients of it. It indexes at once. A test that wants to see what is not
+indexed yet marks itself `@pytest.mark.dify_emulator(held=True)`, and says `dify_index_now()` when
+the time has come. The marker also takes `version` and `settings`, those of `Emulator`.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+# What is imported here, every test run with this package installed waits for: no more than this.
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from dify_kb import AsyncClient, Client, Dataset
+    from dify_kb.emulator import DocumentState, Emulator, ManualClock, Settings, Verdict
+
+__all__ = [
+    "async_dify_client",
+    "dify_client",
+    "dify_clock",
+    "dify_emulator",
+    "dify_index_now",
+    "dify_judge",
+]
+
+MARKER: Final = "dify_emulator"
+
+_OPTIONS: Final = ("version", "settings", "held")
+
+_HASTE: Final = 0.01
+"""The clients' delays, as part of those of real ones: a test need not wait for seconds."""
+
+_STILL: Final = 2.0
+"""Real seconds without any movement after which nothing more is expected to be indexed."""
+
+_SETTLED: Final = 0.2
+"""The same once all documents have ended: one that was created twice may start again."""
+
+_TICK: Final = 0.005
+"""Real seconds between two looks at the documents."""
+
+_OVER: Final = frozenset({"completed", "error"})
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known, so that `--strict-markers` lets it pass."""
+    config.addinivalue_line(
+        "markers",
+        f"{MARKER}(version='1.16', settings=Settings(), held=False): the embedded Dify of this"
+        " test; held documents wait for dify_index_now().",
+    )
+
+
+@pytest.fixture
+def dify_clock() -> ManualClock:
+    """The time of the embedded server: the test's start, until `advance(seconds)`."""
+    from dify_kb.emulator import ManualClock
+
+    # Not a fixed day: clients compare the times of documents with the `Date` of replies.
+    return ManualClock(time.time())
+
+
+@pytest.fixture
+def dify_emulator(
+    request: pytest.FixtureRequest,
+    dify_clock: ManualClock,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Emulator]:
+    """An embedded Dify, in memory, that runs for one test; see its `faults`, `history`, `runs`.
+
+    Meanwhile `DIFY_BASE_URL` and `DIFY_API_KEY` name it, so that clients and programs that read
+    them reach no other server, and loads keep their journals in a temporary folder.
+    """
+    from dify_kb.emulator import Emulator
+
+    version, settings = _options(request.node)
+    server = Emulator(version=version, settings=settings, clock=dify_clock)
+    # Beside `tmp_path`, which a test may load; of its own, as a test may undo `monkeypatch`.
+    state = tmp_path_factory.mktemp("dify-state")
+    with server, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("DIFY_BASE_URL", server.url)
+        environment.setenv("DIFY_API_KEY", server.api_key)
+        environment.setenv("XDG_STATE_HOME", str(state))
+        yield server
+
+
+@pytest.fixture
+def dify_client(dify_emulator: Emulator) -> Iterator[Client]:
+    """A blocking client of `dify_emulator`, open; its delays are a hundredth of a real one's."""
+    from dify_kb import Client, Policy
+
+    url, key = dify_emulator.url, dify_emulator.api_key
+    with Client(url, key, policy=Policy().scaled(_HASTE)) as client:
+        yield client
+
+
+@pytest.fixture
+def async_dify_client(dify_emulator: Emulator) -> AsyncClient:
+    """The same for `async with async_dify_client as client:`, in the loop of the test.
+
+    It is not open yet, so it needs no plugin that knows asynchronous fixtures, and suits all.
+    """
+    from dify_kb import AsyncClient, Policy
+
+    url, key = dify_emulator.url, dify_emulator.api_key
+    return AsyncClient(url, key, policy=Policy().scaled(_HASTE))
+
+
+@pytest.fixture
+def dify_index_now(
+    request: pytest.FixtureRequest, dify_emulator: Emulator, dify_clock: ManualClock
+) -> Callable[[], Sequence[DocumentState]]:
+    """A function that has all documents indexed that are there, whatever time that takes.
+
+    It moves the clock on by that time, waits for the work, and gives the documents that did not
+    end `completed`: those that failed, and, after 2 s without any movement, those that a fault
+    plan keeps from ending.
+    """
+    _, settings = _options(request.node)
+    stages = settings.parsing + settings.splitting + settings.indexing
+
+    def index_now() -> Sequence[DocumentState]:
+        # One second more, as sums of small numbers may miss the end of a stage by a hair.
+        dify_clock.advance(stages * _to_run(dify_emulator) + 1)
+        states = _ended(dify_emulator)
+        return [state for state in states if state.status != "completed"]
+
+    return index_now
+
+
+@pytest.fixture
+def dify_judge(
+    dify_emulator: Emulator,
+) -> Callable[[Dataset | str, Sequence[str]], Verdict]:
+    """A function that judges what a load left in a dataset by the names it was to bring.
+
+    `assert dify_judge(dataset, names)` holds when none is lost, there twice, or indexed twice at
+    a time; the `Verdict` tells which. `unindexed` and `extra` are told, and leave it True.
+    """
+    from dify_kb.emulator import judge
+
+    def judged(dataset: Dataset | str, expected: Sequence[str]) -> Verdict:
+        dataset_id = dataset if isinstance(dataset, str) else dataset.id
+        documents = dify_emulator.documents(dataset_id)
+        return judge(expected, documents, dify_emulator.history, dify_emulator.runs)
+
+    return judged
+
+
+def _options(node: pytest.Item) -> tuple[str, Settings]:
+    """Read the markers, of which those nearer to the test win, option by option."""
+    import attrs
+
+    from dify_kb.emulator import Settings
+
+    options: dict[str, object] = {}
+    for mark in reversed(list(node.iter_markers(MARKER))):
+        _check(mark.args, mark.kwargs)
+        options |= mark.kwargs
+    settings = options.get("settings", Settings())
+    if not isinstance(settings, Settings):
+        pytest.fail(f"settings of the marker {MARKER} is no Settings: {settings!r}", pytrace=False)
+    if options.get("held"):
+        settings = attrs.evolve(settings, parsing=max(settings.parsing, 1.0))
+    return str(options.get("version", "1.16")), settings
+
+
+def _check(args: Sequence[object], options: Mapping[str, object]) -> None:
+    unknown = [name for name in options if name not in _OPTIONS]
+    if args or unknown:
+        pytest.fail(
+            f"The marker {MARKER} takes {', '.join(_OPTIONS)}, by name;"
+            f" not {', '.join([*map(repr, args), *unknown])}.",
+            pytrace=False,
+        )
+
+
+def _documents(emulator: Emulator) -> list[DocumentState]:
+    datasets = dict.fromkeys(call.dataset_id for call in emulator.history if call.dataset_id)
+    return [state for dataset in datasets for state in emulator.documents(dataset)]
+
+
+def _waiting(states: Sequence[DocumentState]) -> list[DocumentState]:
+    return [state for state in states if state.status not in _OVER]
+
+
+def _to_run(emulator: Emulator) -> int:
+    """Count the runs of the indexer that are to come, at most: a document may have several."""
+    queued = sum(call.committed and call.document_id is not None for call in emulator.history)
+    over = sum(event.kind == "ended" for event in emulator.runs)
+    return max(queued - over, len(_waiting(_documents(emulator))))
+
+
+def _ended(emulator: Emulator) -> list[DocumentState]:
+    """Wait until all runs have ended, or nothing moves any more."""
+    states, runs = _documents(emulator), len(emulator.runs)
+    moved = time.monotonic()
+    while _to_run(emulator):
+        time.sleep(_TICK)
+        before, states, runs = (states, runs), _documents(emulator), len(emulator.runs)
+        if (states, runs) != before:
+            moved = time.monotonic()
+        elif time.monotonic() - moved > (_STILL if _waiting(states) else _SETTLED):
+            break
+    return _documents(emulator)

@@ -1,0 +1,330 @@
+"""The fixtures for other people's tests, in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+from users import INI, ROOT, passes, ran
+
+from dify_kb import testing
+
+EXAMPLE = Path(__file__).parent / "data" / "example.txt"
+
+
+def test_the_example_of_a_loaders_test_passes(tmp_path: Path) -> None:
+    assert "1 passed" in passes(tmp_path, EXAMPLE.read_text())
+
+
+def test_the_example_is_one_to_read() -> None:
+    """It stands in the README."""
+    assert len(EXAMPLE.read_text().splitlines()) <= 20
+
+
+def test_the_example_catches_a_loader_that_loses_something(tmp_path: Path) -> None:
+    """A test that cannot fail proves nothing."""
+    status, told = ran(
+        tmp_path, EXAMPLE.read_text().replace("(dataset, items)", "(dataset, items[:1])")
+    )
+
+    assert status == 1
+    assert "lost=['Return.txt']" in told
+
+
+def test_documents_are_indexed_at_once_for_who_does_not_care(tmp_path: Path) -> None:
+    passes(
+        tmp_path,
+        """
+        def test_load(tmp_path, dify_emulator, dify_client):
+            (tmp_path / "a.md").write_text("Wombats dig at night.")
+            dataset = dify_client.datasets.create("A", indexing_technique="economy")
+            report = dify_client.load(dataset, tmp_path)
+            assert (report.found, report.added) == (1, 1)
+            assert dify_client.datasets.retrieve(dataset, "wombats").records
+            assert [event.status for event in dify_emulator.runs] == [None, "completed"]
+        """,
+    )
+
+
+def test_held_documents_are_indexed_on_demand(tmp_path: Path) -> None:
+    """The second time too, and where one of them is created again before its first run."""
+    passes(
+        tmp_path,
+        """
+        import pytest
+
+        def load(client, dataset, folder, text):
+            for name in ("a.txt", "b.txt"):
+                (folder / name).write_text(text)
+            client.load(dataset, folder, wait="accepted")
+
+        @pytest.mark.dify_emulator(held=True)
+        def test_hold(tmp_path, dify_emulator, dify_client, dify_clock, dify_index_now):
+            dataset = dify_client.datasets.create("A", indexing_technique="economy")
+            load(dify_client, dataset, tmp_path, "one")
+            dify_client.documents.create_by_file(dataset, b"twice", name="a.txt")
+            before = dify_clock.now()
+            assert {d.status for d in dify_emulator.documents(dataset.id)} != {"completed"}
+            assert dify_clock.now() == before
+            assert dify_index_now() == []
+            load(dify_client, dataset, tmp_path, "two")
+            assert {d.status for d in dify_emulator.documents(dataset.id)} != {"completed"}
+            assert dify_index_now() == []
+            assert not dify_client.datasets.retrieve(dataset, "one").records
+            assert dify_client.datasets.retrieve(dataset, "two").records
+        """,
+    )
+
+
+def test_all_runs_are_over_when_documents_are_created_several_times(tmp_path: Path) -> None:
+    """Between two of its runs a document is `completed`, and not done."""
+    passes(
+        tmp_path,
+        """
+        import pytest
+        from dify_kb.emulator import Settings
+
+        @pytest.mark.parametrize("turn", range(20))
+        @pytest.mark.dify_emulator(settings=Settings(parsing=0.1, splitting=0.7, indexing=3.3))
+        def test_runs(dify_emulator, dify_client, dify_index_now, turn):
+            dataset = dify_client.datasets.create("A", indexing_technique="economy")
+            for number in range(6):
+                dify_client.documents.create_by_file(
+                    dataset, b"text", name=f"{number % 4}.txt")
+            assert dify_index_now() == []
+            assert [event.kind for event in dify_emulator.runs].count("ended") == 6
+        """,
+    )
+
+
+def test_what_does_not_end_is_told(tmp_path: Path) -> None:
+    """A plan that keeps a document from ending must not keep the test from it."""
+    passes(
+        tmp_path,
+        """
+        import pytest
+
+        @pytest.mark.dify_emulator(held=True)
+        def test_faults(dify_emulator, dify_client, dify_index_now):
+            dify_emulator.faults.indexing(["hang"], names="a.*")
+            dify_emulator.faults.indexing(["error too busy"], names="b.*")
+            dataset = dify_client.datasets.create("A", indexing_technique="economy")
+            for name in ("a.txt", "b.txt", "c.txt"):
+                dify_client.documents.create_by_file(dataset, b"text", name=name)
+            told = {state.name: state.status for state in dify_index_now()}
+            assert told == {"a.txt": "indexing", "b.txt": "error"}
+            assert dify_emulator.faults.met() == {"indexing": {"hang": 1, "error too busy": 1}}
+        """,
+    )
+
+
+def test_the_marker_nearer_to_the_test_wins(tmp_path: Path) -> None:
+    passes(
+        tmp_path,
+        """
+        import pytest
+        from dify_kb.emulator import Settings
+
+        pytestmark = pytest.mark.dify_emulator(
+            version="1.12.1", settings=Settings(indexing=60, quota=1))
+
+        def test_module(dify_client):
+            dify_client.ping()
+            assert dify_client.server_version == "1.12.1"
+
+        @pytest.mark.dify_emulator(version="1.4.3")
+        def test_near(dify_client, dify_clock, dify_index_now):
+            dataset = dify_client.datasets.create("A", indexing_technique="economy")
+            assert dify_client.server_version == "1.4.3"
+            dify_clock.advance(61)
+            dify_client.documents.create_by_file(dataset, b"text", name="a.txt")
+            assert dify_index_now() == []
+        """,
+    )
+
+
+@pytest.mark.parametrize(
+    ("marker", "complaint"),
+    [
+        ("held=True, verison='1.16'", "by name; not verison"),
+        ("'1.16'", "by name; not '1.16'"),
+        ("settings={'workers': 2}", "is no Settings: {'workers': 2}"),
+        ("version='0.1'", "0.1"),
+    ],
+)
+def test_a_wrong_marker_is_an_error_that_says_so(
+    tmp_path: Path, marker: str, complaint: str
+) -> None:
+    status, told = ran(
+        tmp_path,
+        f"""
+        import pytest
+
+        @pytest.mark.dify_emulator({marker})
+        def test_it(dify_client): ...
+        """,
+    )
+
+    assert status == 1
+    assert complaint in told
+
+
+def test_programs_that_read_the_environment_reach_the_emulator_only(tmp_path: Path) -> None:
+    """A loader under test must not find the real server of whoever runs the test."""
+    passes(
+        tmp_path,
+        """
+        import os
+        import pytest
+        from dify_kb import Client
+
+        @pytest.fixture(scope="module", autouse=True)
+        def real():
+            with pytest.MonkeyPatch.context() as environment:
+                environment.setenv("DIFY_BASE_URL", "https://real.example/v1")
+                environment.setenv("DIFY_API_KEY", "dataset-real")
+                yield
+                assert os.environ["DIFY_BASE_URL"] == "https://real.example/v1"
+
+        def test_environment(dify_emulator, monkeypatch):
+            monkeypatch.setenv("OTHER", "1")
+            monkeypatch.undo()
+            with Client() as client:
+                client.datasets.create("A")
+            assert [call.endpoint for call in dify_emulator.history] == ["datasets.create"]
+
+        def test_each_test_has_its_own(dify_client, dify_emulator):
+            assert list(dify_client.datasets.iter()) == []
+            assert len(dify_emulator.history) == 1
+        """,
+    )
+
+
+def test_journals_stay_out_of_the_home_and_of_tmp_path(tmp_path: Path) -> None:
+    """Who loads `tmp_path` itself must not load the journal of an earlier load with it."""
+    home = tmp_path / "state-of-the-user"
+    passes(
+        tmp_path,
+        f"""
+        import os
+        from pathlib import Path
+
+        def test_journal(tmp_path, dify_client):
+            (tmp_path / "a.txt").write_text("text")
+            dataset = dify_client.datasets.create("A", indexing_technique="economy")
+            for _ in range(2):
+                report = dify_client.load(dataset, tmp_path)
+                assert report.found == 1
+            assert report.unchanged == 1
+            assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+            assert list(Path(os.environ["XDG_STATE_HOME"]).rglob("*.db*"))
+            assert not Path({str(home)!r}).exists()
+        """,
+    )
+
+
+@pytest.mark.parametrize("plugins", [(), ("-p", "no:asyncio"), ("-p", "no:anyio")])
+def test_the_async_client_needs_no_plugin(tmp_path: Path, plugins: tuple[str, ...]) -> None:
+    passes(
+        tmp_path,
+        """
+        import anyio
+
+        def test_async(async_dify_client):
+            async def main():
+                async with async_dify_client as client:
+                    return await client.datasets.create("A")
+
+            assert anyio.run(main).name == "A"
+        """,
+        *plugins,
+    )
+
+
+def test_the_async_client_runs_in_the_loop_of_the_test(tmp_path: Path) -> None:
+    passes(
+        tmp_path,
+        """
+        import pytest
+
+        @pytest.mark.anyio
+        @pytest.mark.parametrize("anyio_backend", ["asyncio"])
+        async def test_anyio(async_dify_client):
+            async with async_dify_client as client:
+                await client.ping()
+
+        @pytest.mark.asyncio
+        async def test_asyncio(async_dify_client):
+            async with async_dify_client as client:
+                await client.ping()
+        """,
+    )
+
+
+def test_a_test_run_that_does_not_use_it_loads_nothing(tmp_path: Path) -> None:
+    """Everybody who has the package installed pays for what stands at the top of the module."""
+    passes(
+        tmp_path,
+        """
+        import sys
+
+        def test_modules():
+            heavy = {"aiohttp", "attrs", "cattrs", "sqlite3", "dify_kb.emulator", "dify_kb.client"}
+            assert heavy & sys.modules.keys() == set()
+            assert {name for name in sys.modules if name.startswith("dify_kb")} == {
+                "dify_kb", "dify_kb.testing"}
+        """,
+        "-p",
+        "no:anyio",
+        "-p",
+        "no:asyncio",
+    )
+
+
+def test_the_fixtures_and_the_marker_are_told(tmp_path: Path) -> None:
+    """`pytest --fixtures` and `--markers` are where users look."""
+    told = passes(tmp_path, "def test_it(): ...", "--fixtures") + passes(
+        tmp_path, "def test_it(): ...", "--markers"
+    )
+
+    assert all(f"{name} -- " in told for name in testing.__all__)
+    assert "@pytest.mark.dify_emulator(version='1.16'" in told
+
+
+def test_the_entry_point_names_the_module() -> None:
+    """Under the module's own name, so that `-p dify_kb.testing` beside it loads it once."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    [(name, value)] = project["entry-points"]["pytest11"].items()
+
+    assert EntryPoint(name, value, "pytest11").load() is testing
+    assert name == testing.__name__
+
+
+def test_an_installed_plugin_needs_no_option_and_bears_one(tmp_path: Path) -> None:
+    """What pip writes at an installation, in a folder on the path."""
+    site = tmp_path / "site"
+    info = site / "dify_kb_plugin-1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: dify-kb-plugin\nVersion: 1\n")
+    (info / "RECORD").write_text("dify_kb/testing.py,,\ndify_kb/client.py,,\n")
+    (info / "entry_points.txt").write_text("[pytest11]\ndify_kb.testing = dify_kb.testing\n")
+    shutil.copy(EXAMPLE, tmp_path / "test_example.py")
+    (tmp_path / "pytest.ini").write_text(INI)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
+
+    for options in ((), ("-p", "dify_kb.testing")):
+        finished = subprocess.run(  # noqa: S603 -- our own interpreter
+            [sys.executable, "-m", "pytest", *options, "test_example.py"],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert finished.returncode == 0, finished.stdout + finished.stderr
