@@ -1,0 +1,43 @@
+"""A load in a process of its own, to be killed: `python chaos_kill_load.py URL DATASET FOLDER`.
+
+Prints how each file ended, and its report, as JSON Lines. The journal is `FOLDER/../journal.db`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import anyio
+import attrs
+from chaos_kills import AT_ONCE
+from chaos_scene import KEY, POLICY
+
+from dify_kb import AsyncClient, ItemResult
+
+
+async def main(url: str, dataset: str, folder: Path) -> None:
+    """Load, and tell on standard output."""
+
+    def tell(event: object) -> None:
+        if isinstance(event, ItemResult):
+            sys.stdout.write(json.dumps(attrs.asdict(event)) + "\n")
+            sys.stdout.flush()
+
+    sys.stdout.write('{"started": true}\n')
+    sys.stdout.flush()
+    async with AsyncClient(url, KEY, policy=POLICY) as client:
+        report = await client.load(
+            dataset,
+            folder,
+            journal=folder.parent / "journal.db",
+            concurrency=AT_ONCE,
+            stall_after=5.0,
+            on_event=tell,
+        )
+    sys.stdout.write(report.to_json() + "\n")
+
+
+if __name__ == "__main__":
+    anyio.run(main, sys.argv[1], sys.argv[2], Path(sys.argv[3]))

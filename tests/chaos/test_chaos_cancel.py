@@ -1,0 +1,257 @@
+"""Loads that are cut off or break, and results that nobody takes: F19, F35, F38, F39."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import threading
+import time
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import pytest
+from chaos_cell import converge, outcomes
+from chaos_scene import CREATE, KEY, POLICY, Scene, staged, until
+from chaos_tables import LONG
+from chaos_verdict import count, needless
+
+from dify_kb import AsyncClient, Client, ItemResult
+from dify_kb.config import KEEP_ALIVE
+from dify_kb.emulator import Emulator, Settings
+from dify_kb.ingest.content import Content
+from dify_kb.ingest.plan import Planned
+from dify_kb.ingest.stream import AHEAD
+from dify_kb.ingest.upload import Uploader
+from dify_kb.models import DocumentCreated
+
+SLOW = Settings(create_io=0.02, workers=2, parsing=0.005)
+"""A load takes long enough to be cut off anywhere."""
+
+FAULTS = ["ok x5", "commit-then-reset x2", "503", "late 0.1", "ok x5"] * 20
+
+
+def left_behind() -> tuple[int, int, int]:
+    """Count the tasks, the threads of ours and the open files of this process."""
+    threads = [one for one in threading.enumerate() if one.name == "dify-kb-journal"]
+    return len(asyncio.all_tasks()), len(threads), len(os.listdir("/proc/self/fd"))  # noqa: PTH208 -- numbers
+
+
+@pytest.mark.parametrize("seed", range(6 if LONG else 1))
+async def test_f39_a_load_that_is_cancelled_again_and_again_ends_well(
+    seed: int, tmp_path: Path
+) -> None:
+    """At random points, with failures beside. Requests under way may finish for a moment."""
+    chance = random.Random(seed)
+    with Emulator(api_key=KEY, settings=SLOW) as emulator:
+        async with staged(emulator, tmp_path, 60) as scene:
+            emulator.faults.plan(CREATE, FAULTS)
+            for _ in range(10):
+                with anyio.move_on_after(chance.uniform(0, 0.3)):
+                    await scene.load()
+            await _all_well(scene)
+
+
+async def test_f39_a_load_that_is_cancelled_at_any_turn_of_the_loop_ends_well(
+    tmp_path: Path,
+) -> None:
+    """By turns, not by time: that is how close together two awaits are."""
+    chance = random.Random(39)
+    with Emulator(api_key=KEY) as emulator:
+        async with staged(emulator, tmp_path, 60) as scene:
+            emulator.faults.plan(CREATE, FAULTS)
+            for _ in range(60 if LONG else 15):
+                async with anyio.create_task_group() as group:
+                    group.start_soon(scene.load)
+                    for _ in range(chance.randrange(3000)):
+                        await anyio.lowlevel.checkpoint()
+                    group.cancel_scope.cancel()
+            await _all_well(scene)
+
+
+@pytest.mark.parametrize("landed", [False, True], ids=["before it is sent", "once it landed"])
+async def test_f19_an_error_of_our_own_fails_one_file_and_can_be_mended(
+    landed: bool,  # noqa: FBT001 -- pytest passes it by name
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A bug between two steps of one file: the others go on, and nothing of it is doubled."""
+    original = Uploader._created
+
+    async def broken(self: Uploader, planned: Planned, content: Content) -> DocumentCreated:
+        if "3" not in planned.name:
+            return await original(self, planned, content)
+        if landed:
+            await original(self, planned, content)
+        raise RuntimeError("a bug")
+
+    with Emulator(api_key=KEY) as emulator:
+        async with staged(emulator, tmp_path, 20) as scene:
+            with monkeypatch.context() as patch:
+                patch.setattr(Uploader, "_created", broken)
+                loaded = await scene.load()
+
+            assert outcomes(loaded) == {"added": 18, "failed": 2}
+            assert "a bug" in str(loaded.results["00003.md"].reason)
+            scene.changed += ["00003.md", "00013.md"]
+            await converge(scene)
+
+
+async def _all_well(scene: Scene) -> None:
+    loaded = await scene.load()
+    counted = count(scene, loaded)
+    assert not counted.wrong, counted.wrong
+    assert bool(loaded.report), (loaded.report, list(loaded.report.failures())[:3])
+    assert counted.extra == 0
+    scene.emulator.faults.clear()
+    await converge(scene)
+
+
+async def test_f39_a_cancelled_load_leaves_nothing_behind(tmp_path: Path) -> None:
+    """No task, no thread and no open file, within the time that requests are given."""
+    with Emulator(api_key=KEY, settings=SLOW) as emulator:
+        async with staged(emulator, tmp_path, 40) as scene:
+            await scene.load(dry_run=True)
+            before = left_behind()
+            for delay in (0.0, 0.05, 0.2):
+                began = time.monotonic()
+                with anyio.move_on_after(delay):
+                    await scene.load()
+                assert time.monotonic() - began < delay + POLICY.loading.grace + 1.0
+            # The pool closes its idle connections a little later.
+            tasks, threads, _ = left_behind()
+            with anyio.fail_after(2 * KEEP_ALIVE):
+                await until(lambda: left_behind()[2] <= before[2])
+
+            assert (tasks, threads) == before[:2]
+            await _all_well(scene)
+
+
+@pytest.mark.parametrize("taken", [0, 1, 7, 30] if LONG else [7])
+async def test_f39_leaving_the_results_early_loses_nothing(tmp_path: Path, taken: int) -> None:
+    """`break` ends the load as a cancellation does."""
+    with Emulator(api_key=KEY, settings=SLOW) as emulator:
+        async with staged(emulator, tmp_path, 60) as scene:
+            emulator.faults.plan(CREATE, FAULTS)
+            results: list[ItemResult] = []
+            async for result in scene.client.load_iter(
+                scene.dataset, scene.folder, journal=scene.journal
+            ):
+                results.append(result)
+                if len(results) >= taken:
+                    break
+            # The loop closes a generator in a task of its own.
+            await until(lambda: len(asyncio.all_tasks()) == 1)
+            await _all_well(scene)
+
+
+async def test_f38_results_that_are_taken_slowly_hold_the_sending(tmp_path: Path) -> None:
+    """So that what nobody takes does not pile up; everything else goes on."""
+    with Emulator(api_key=KEY) as emulator:
+        async with staged(emulator, tmp_path, 700) as scene:
+            results = scene.client.load_iter(
+                scene.dataset, scene.folder, journal=scene.journal, max_unindexed=100
+            )
+            taken: dict[str, ItemResult] = {}
+            async for result in results:
+                if not taken:
+                    await anyio.sleep(1.5)
+                    assert scene.sends <= AHEAD + 100 + 64, "nothing held it"
+                taken[result.key] = result
+
+            assert results.report is not None
+            assert len(taken) == results.report.added == 700
+            assert not needless(emulator.history)
+
+
+def test_f39_an_interrupted_thread_s_client_goes_on_next_time(tmp_path: Path) -> None:
+    """The blocking client, from a thread that is no main thread."""
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    for number in range(60):
+        (folder / f"{number:02}.md").write_text(f"text {number}")
+
+    with Emulator(api_key=KEY, settings=SLOW) as emulator:
+        emulator.faults.plan(CREATE, FAULTS)
+        seen: list[str] = []
+        dataset_ids: list[str] = []
+
+        def some() -> None:
+            with Client(emulator.url, KEY, policy=POLICY) as client:
+                dataset = client.datasets.create("thread", indexing_technique="economy")
+                dataset_ids.append(dataset.id)
+                for result in client.load_iter(dataset.id, folder):
+                    seen.append(result.key)
+                    if len(seen) == 10:
+                        break
+
+        thread = threading.Thread(target=some)
+        thread.start()
+        thread.join(15)
+        assert not thread.is_alive()
+        with Client(emulator.url, KEY, policy=POLICY) as client:
+            report = client.load(dataset_ids[0], folder)
+
+        documents = emulator.documents(dataset_ids[0])
+        assert bool(report), list(report.failures())
+        assert sorted(one.name for one in documents) == [f"{number:02}.md" for number in range(60)]
+        assert all(one.chunks == 1 for one in documents)
+        assert not needless(emulator.history)
+
+
+async def test_f39_two_loads_of_one_client_do_not_disturb_each_other(tmp_path: Path) -> None:
+    """One of them is cut off in the middle."""
+    with Emulator(api_key=KEY, settings=SLOW) as emulator:
+        async with staged(emulator, tmp_path, 60) as scene:
+            other = await scene.client.datasets.create("other", indexing_technique="economy")
+
+            async def cut() -> None:
+                with anyio.move_on_after(0.3):
+                    await scene.client.load(other, scene.folder, journal=tmp_path / "other.db")
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(cut)
+                await scene.load()
+
+            loaded = scene.loads[-1]
+            assert outcomes(loaded) == {"added": 60}
+            assert not count(scene, loaded).wrong
+            report = await scene.client.load(other, scene.folder, journal=tmp_path / "other.db")
+            assert bool(report)
+            assert len(emulator.documents(other.id)) == 60
+
+
+async def test_f35_wedged_documents_do_not_hold_the_others(tmp_path: Path) -> None:
+    """One in a hundred stays `indexing` for ever, as when a worker is killed."""
+    with Emulator(api_key=KEY) as emulator:
+        async with staged(emulator, tmp_path, 200) as scene:
+            emulator.faults.indexing(["hang"] * 2, every=100)
+            loaded = await scene.load()
+
+            assert outcomes(loaded) == {"added": 198, "stalled": 2}
+            assert not count(scene, loaded).wrong
+            assert loaded.looks < 200
+            again = await scene.load()
+            assert outcomes(again) == {"unchanged": 198, "stalled": 2}
+            assert not again.created
+
+
+async def test_f35_what_an_earlier_worker_left_does_not_hold_new_files(tmp_path: Path) -> None:
+    """Sixty documents are lost by a worker that died; it is back, and there are new files."""
+    with Emulator(api_key=KEY) as emulator:
+        async with staged(emulator, tmp_path, 60) as scene:
+            emulator.faults.indexing(["lose"], always=True)
+            async with AsyncClient(emulator.url, KEY, policy=POLICY) as client:
+                await client.load(
+                    scene.dataset, scene.folder, journal=scene.journal, wait="accepted"
+                )
+            emulator.faults.clear()
+            for number in range(5):
+                (scene.folder / f"new{number}.md").write_text(f"new {number}")
+
+            loaded = await scene.load()
+
+            assert {key for key, one in loaded.results.items() if one.outcome == "added"} == {
+                f"new{number}.md" for number in range(5)
+            }

@@ -1,0 +1,163 @@
+"""A journal that cannot be written, or that another run has: F22, F23."""
+
+from __future__ import annotations
+
+import resource
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+from chaos_cell import converge, outcomes
+from chaos_scene import KEY, staged, until
+from chaos_tables import LONG
+from chaos_verdict import count
+
+from dify_kb import JournalError, Progress, StopReason
+from dify_kb.emulator import Emulator, Settings
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Let no file of this process grow: to SQLite that is a disk without room."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+async def test_f22_a_disk_without_room_stops_the_run_before_anything_is_sent_unnoted(
+    tmp_path: Path,
+) -> None:
+    """Exit code 8; what was sent until then is found again once there is room."""
+    with Emulator(api_key=KEY, settings=Settings(create_io=0.02)) as emulator:
+        async with staged(emulator, tmp_path, 40) as scene:
+            with ExitStack() as stack:
+
+                def fill(event: object) -> None:
+                    if isinstance(event, Progress) and event.accepted >= 10:
+                        stack.enter_context(full_disk())
+
+                loaded = await scene.load(on_event=fill, concurrency=4)
+
+            assert loaded.report.stopped is StopReason.JOURNAL
+            assert loaded.report.exit_code == 8
+            assert loaded.sends <= 10 + 8
+            assert loaded.report.added <= loaded.sends
+            assert loaded.report.found == 40
+            again = await converge(scene)
+            assert count(scene, again).extra == 0
+
+
+async def test_f22_a_journal_that_cannot_be_written_is_told_before_anything_is_sent(
+    tmp_path: Path,
+) -> None:
+    with Emulator(api_key=KEY) as emulator:
+        async with staged(emulator, tmp_path, 5) as scene:
+            for journal in (tmp_path, scene.folder / "00001.md" / "journal.db"):
+                with pytest.raises(JournalError):
+                    await scene.load(journal=journal)
+
+            assert scene.sends == 0
+
+
+@pytest.mark.skipif(not LONG, reason="SQLite waits for 5 s")
+async def test_f22_a_journal_that_somebody_holds_for_long_stops_the_run(tmp_path: Path) -> None:
+    """A backup of it, say. SQLite waits for 5 s; nothing is sent meanwhile."""
+    with Emulator(api_key=KEY) as emulator:
+        async with staged(emulator, tmp_path, 10) as scene:
+            await scene.load()
+            for path in scene.folder.iterdir():
+                path.write_text(f"another text of {path.name}")
+                scene.changed.append(path.name)
+            holder = sqlite3.connect(scene.journal, isolation_level=None)
+            try:
+                holder.execute("BEGIN IMMEDIATE")
+                sends = scene.sends
+                with pytest.raises(JournalError):
+                    await scene.load()
+            finally:
+                holder.close()
+
+            assert scene.sends == sends
+            loaded = await scene.load()
+            assert outcomes(loaded) == {"updated": 10}
+            assert not count(scene, loaded).wrong
+
+
+async def test_f23_two_runs_of_one_journal_do_not_go_together(tmp_path: Path) -> None:
+    """The second says so at once, and the first goes on."""
+    with Emulator(api_key=KEY, settings=Settings(create_io=0.02)) as emulator:
+        async with staged(emulator, tmp_path, 30) as scene:
+            refused: list[JournalError] = []
+
+            async def again() -> None:
+                await until(lambda: scene.sends)
+                with pytest.raises(JournalError) as caught:
+                    await scene.client.load(scene.dataset, scene.folder, journal=scene.journal)
+                refused.append(caught.value)
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(again)
+                await scene.load()
+
+            loaded = scene.loads[-1]
+            assert "in use" in str(refused[0])
+            assert outcomes(loaded) == {"added": 30}
+            assert not count(scene, loaded).wrong
+            await converge(scene)
+
+
+async def test_f23_a_clock_that_jumps_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour back and forth between two runs, of which the first was cut off."""
+    with Emulator(api_key=KEY, settings=Settings(create_io=0.02)) as emulator:
+        async with staged(emulator, tmp_path, 40) as scene:
+            real = time.time
+            for shift in (-3600.0, 3600.0, -7200.0):
+                with monkeypatch.context() as clock:
+                    clock.setattr("dify_kb.ingest.upload.time.time", lambda by=shift: real() + by)
+                    with anyio.move_on_after(0.2):
+                        await scene.load()
+            loaded = await scene.load()
+
+            counted = count(scene, loaded)
+            assert not counted.wrong, counted.wrong
+            assert bool(loaded.report)
+            assert counted.extra == 0
+
+
+@pytest.mark.parametrize("part", [0.0, 0.2, 0.4, 0.6, 0.8, 0.95] if LONG else [0.0, 0.6])
+async def test_f21_a_journal_that_lost_its_end_doubles_nothing(part: float, tmp_path: Path) -> None:
+    """As when the power fails on a disk that lies: any prefix of what was written is there.
+
+    What it does not know any more is there under its name; under `overwrite` that is sent again,
+    once it is indexed, since an equal size proves nothing.
+    """
+    log = tmp_path / "journal.db-wal"
+    with Emulator(api_key=KEY, settings=Settings(create_io=0.01)) as emulator:
+        async with staged(emulator, tmp_path, 40) as scene:
+            copies: dict[Path, bytes] = {}
+
+            def copy(event: object) -> None:
+                if isinstance(event, Progress) and event.accepted == 25:
+                    copies.update({path: path.read_bytes() for path in (scene.journal, log)})
+
+            await scene.load(on_event=copy)
+            for path, content in copies.items():
+                path.write_bytes(content[: int(len(content) * part)] if path == log else content)
+            assert copies[log]
+
+            loaded = await scene.load()
+
+            counted = count(scene, loaded)
+            assert not counted.wrong, counted.wrong
+            assert bool(loaded.report)
+            assert loaded.sends <= 40
+            await converge(scene)

@@ -1,0 +1,121 @@
+"""Everything at once: failures by chance at every endpoint and in the indexer.
+
+The normal test run takes one seed, `poe chaos` twenty; `CHAOS_SEED` names the first. The n-th call
+of an endpoint meets the same for the same seed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import pytest
+from chaos_cell import converge
+from chaos_scene import CREATE, KEY, Scene, staged
+from chaos_tables import FIRST_SEED, LONG, Row, tell
+from chaos_verdict import Count, count, secrets
+
+from dify_kb.emulator import Emulator, Settings
+
+FILES: Final = 60
+
+WEDGED: Final = "00042.md"
+"""Its worker is killed while it is indexed: no run can do anything about it."""
+
+LOOKS: Final[Mapping[str, float]] = {
+    "503": 0.05,
+    "500": 0.03,
+    "504-html": 0.03,
+    "reset": 0.05,
+    "close": 0.02,
+    "truncate": 0.03,
+    "stall 0.1": 0.05,
+    "trickle 0.1": 0.02,
+}
+
+RATES: Final[Mapping[str, Mapping[str, float]]] = {
+    CREATE: {
+        "503": 0.05,
+        "503-html": 0.02,
+        "429 retry-after=0": 0.03,
+        "rate-limit": 0.01,
+        "500": 0.03,
+        "502-html": 0.02,
+        "reset": 0.02,
+        "close": 0.02,
+        "reset-after 50%": 0.03,
+        "login-page": 0.01,
+        "empty": 0.01,
+        "late 0.1": 0.04,
+        "late 0.2 silent": 0.02,
+        "stall 0.1": 0.03,
+        "trickle 0.1": 0.02,
+        "truncate": 0.03,
+        "commit-then-reset": 0.04,
+        "commit-then-close": 0.02,
+        "commit-then-500": 0.02,
+        "commit-then-504-html": 0.03,
+        "commit-then-login-page": 0.01,
+    },
+    "documents.list": LOOKS,
+    "documents.indexing_status": LOOKS,
+    "datasets.get": {"503": 0.1, "reset": 0.05},
+}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + (20 if LONG else 1)))
+async def test_nothing_is_lost_or_doubled_whatever_fails(
+    seed: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two loads meet failures, a third meets none and brings all to its end."""
+    caplog.set_level("DEBUG")
+    began = time.monotonic()
+    with Emulator(api_key=KEY, settings=Settings(workers=2)) as emulator:
+        async with staged(emulator, tmp_path, FILES) as scene:
+            fail(emulator, seed)
+            counts = [await _judged(scene, seed)]
+            (scene.folder / "00001.md").write_text("another text about echidnas\n")
+            scene.changed.append("00001.md")
+            counts.append(await _judged(scene, seed))
+            emulator.faults.clear()
+            await converge(scene, wedged=1)
+        met = sum(sum(words.values()) for words in emulator.faults.met().values())
+        tell(_row(seed, met, counts, time.monotonic() - began))
+        assert met > FILES / 4, "hardly anything failed"
+        assert counts[-1].extra <= 2, f"seed {seed}"
+        assert not secrets(scene, tmp_path, caplog.text)
+
+
+def fail(emulator: Emulator, seed: int) -> None:
+    """Have calls and runs fail by chance."""
+    emulator.faults.indexing(["hang"], names=WEDGED)
+    emulator.faults.indexing(["error no text in it"], names="*13.md")
+    emulator.faults.indexing(["error Connection reset", "ok"], names="*7.md", always=True)
+    emulator.faults.random(seed, RATES)
+
+
+async def _judged(scene: Scene, seed: int) -> Count:
+    counted = count(scene, await scene.load(retry_failed=True, stall_after=2.5))
+    assert not counted.wrong, "\n".join([f"seed {seed}", *counted.wrong])
+    assert scene.loads[-1].report.stopped is None, f"seed {seed}"
+    return counted
+
+
+def _row(seed: int, met: int, counts: list[Count], seconds: float) -> Row:
+    last = counts[-1]
+    return Row(
+        name="faults by chance",
+        seed=seed,
+        files=FILES,
+        faults=met,
+        lost=sum(one.lost for one in counts),
+        doubled=last.doubled,
+        twins=last.twins,
+        reposted=last.reposted,
+        false=sum(one.false for one in counts),
+        extra=last.extra,
+        seconds=seconds,
+    )
