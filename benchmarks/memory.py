@@ -1,45 +1,44 @@
 """Whether the client's memory grows with the size of the files that it sends.
 
-`python benchmarks/memory.py` loads 20 files of 14 MB, 16 at once, into an embedded server in
+`python benchmarks/memory.py` loads 48 files of 14 MB, 32 at once, into an embedded server in
 another process, and prints the client's resident memory before and at its peak.
 """
 
 from __future__ import annotations
 
-import json
 import platform
 import resource
-import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
+from emulated import Emulated, emulated
 
 from dify_kb import AsyncClient
+from dify_kb.emulator import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from dify_kb import LoadReport
 
-FILES, SIZE, AT_ONCE = 20, 14_000_000, 16
+FILES, SIZE, AT_ONCE = 48, 14_000_000, 32
 MOST = 120 * 2**20
 
 
 def main() -> int:
     """Measure, print a table, and fail when the bound is broken."""
-    with tempfile.TemporaryDirectory() as temporary, server() as (url, key):
-        folder = Path(temporary)
+    with tempfile.TemporaryDirectory() as temporary, emulated(Settings()) as server:
+        server.load({"indexing": ["die"]})
+        folder = Path(temporary) / "files"
+        folder.mkdir()
         for number in range(FILES):
             (folder / f"{number:02}.txt").write_bytes(b"A line of text.\n" * (SIZE // 16))
         before = resident()
         started = time.perf_counter()
-        report = anyio.run(load, url, key, folder)
+        report = anyio.run(load, server, folder)
         seconds = time.perf_counter() - started
     peak = resident()
     print(f"{platform.platform()}, Python {platform.python_version()}, {versions()}")
@@ -50,28 +49,14 @@ def main() -> int:
     return 0 if report.added == FILES and peak <= MOST else 1
 
 
-async def load(url: str, key: str, folder: Path) -> LoadReport:
+async def load(server: Emulated, folder: Path) -> LoadReport:
     """Send every file, and do not wait for the index: this is about the client."""
-    async with AsyncClient(url, key, concurrency=AT_ONCE) as client:
+    journal = folder.with_name("journal.db")
+    async with AsyncClient(server.url, server.key, concurrency=AT_ONCE) as client:
         dataset = await client.datasets.create("memory", indexing_technique="economy")
-        return await client.load(dataset, folder, wait="accepted", concurrency=AT_ONCE)
-
-
-@contextmanager
-def server() -> Iterator[tuple[str, str]]:
-    """Run the embedded server in another process."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dify_kb", "--json", "emulator", "--port", "0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        assert process.stdout is not None  # noqa: S101 -- it was asked for
-        told = json.loads(process.stdout.readline())
-        yield told["url"], told["api_key"]
-    finally:
-        process.terminate()
-        process.communicate()
+        return await client.load(
+            dataset, folder, wait="accepted", concurrency=AT_ONCE, journal=journal
+        )
 
 
 def resident() -> int:

@@ -1,8 +1,8 @@
 """A server that answers a create at once: what a client costs is measured against it.
 
 `python benchmarks/null_server.py` prints its port and serves until it is terminated. It reads a
-request to the end of its body, and answers as 1.12.1 did (recording 170); a GET of a dataset gets
-an empty one.
+request to the end of its body, and answers as 1.12.1 did (recording 170), each create with another
+document. A dataset is whatever is asked for, and tells how many documents were created in it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,11 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
-from typing import cast
+from collections import Counter
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 ID = "11111111-1111-4111-8111-111111111111"
 DOCUMENT = {
@@ -53,7 +57,7 @@ NULLS = (
     "data_source_type updated_by embedding_model embedding_model_provider embedding_available"
     " retrieval_model_dict external_knowledge_info external_retrieval_model doc_metadata"
 )
-DATASET: dict[str, object] = {
+DATASET: Mapping[str, object] = {
     **dict.fromkeys(NULLS.split()),
     "id": ID,
     "name": "null",
@@ -86,8 +90,10 @@ def reply(value: object) -> bytes:
 
 
 CREATED = reply({"document": DOCUMENT, "batch": "20261121073239207337"})
-FETCHED = reply(DATASET)
+OWN_ID = str(DOCUMENT["id"]).encode()
 WELCOME = reply(SERVER_INFO)
+created: Counter[str] = Counter()
+"""How many documents each dataset has."""
 
 
 class Answer(asyncio.Protocol):
@@ -117,9 +123,14 @@ def length(head: bytes) -> int:
 
 def answer(head: bytes) -> bytes:
     """Choose the reply by method and path."""
-    if head.startswith(b"POST"):
-        return CREATED
-    return FETCHED if b"/datasets/" in head.partition(b"\r\n")[0] else WELCOME
+    _, found, rest = head.partition(b"\r\n")[0].partition(b"/datasets/")
+    if not found:
+        return WELCOME
+    dataset = rest[:36].decode()
+    if not head.startswith(b"POST"):
+        return reply({**DATASET, "id": dataset, "document_count": created[dataset]})
+    created[dataset] += 1
+    return CREATED.replace(OWN_ID, b"%08x-0000-4000-8000-000000000000" % created.total(), 1)
 
 
 async def serve() -> None:
