@@ -21,7 +21,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 
 
-ASYNC, BLOCKING, BEDROCK = blocks("python")
+ASYNC, BLOCKING, BEDROCK, ITEMS, TRIAL = blocks("python")
 
 
 def ran(example: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
@@ -47,6 +47,24 @@ def test_the_blocking_example_runs(
     ran(BLOCKING, tmp_path, monkeypatch)
 
     assert "transport__retry.py.txt" in capsys.readouterr().out.splitlines()
+
+
+def test_the_example_of_items_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran(ITEMS, tmp_path, monkeypatch)
+
+    told = capsys.readouterr().out.splitlines()
+    assert sorted(told) == ["faq/reset.txt added", "faq/return.txt added"]
+
+
+def test_the_example_of_a_test_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It waits for a second before it looks for the lost document, as users do."""
+    ran(TRIAL, tmp_path, monkeypatch)
+
+    assert capsys.readouterr().out.startswith("1 added, 1 failed;")
 
 
 async def test_the_bedrock_example_makes_the_base_once_the_models_are_there(
@@ -100,4 +118,4 @@ def test_the_first_command_loads_the_package_and_answers(
 
     shown = capsys.readouterr().out
     assert re.search(r"\d+ files found in .* added", shown)
-    assert "1. config.py.txt" in shown
+    assert "1. corpus__clean.py.txt" in shown
