@@ -19,7 +19,7 @@ from .items import Item
 from .journal import Journal
 from .labelling import fingerprint
 from .lookup import FEW, Lookup
-from .plan import Do, Planned, Wishes, plan
+from .plan import Do, Planned, Wishes, complete, plan
 from .remote import Remote
 from .report import ItemResult, Outcome, refused
 from .scan import Found
@@ -58,11 +58,12 @@ class Producer:
         run was sending when it was killed are looked for first: one request each.
         """
         known = await anyio.to_thread.run_sync(self._journal.known)
-        names = await anyio.to_thread.run_sync(self._journal.unsettled_names)
-        if (
-            len(names) > SETTLED
-            or known + await self._present(names) != self._dataset.document_count
-        ):
+        unsettled = await anyio.to_thread.run_sync(self._journal.unsettled)
+        if 0 < unsettled <= SETTLED:
+            names = await anyio.to_thread.run_sync(self._journal.unsettled_names)
+            known, unsettled = known + await self._present(names), 0
+        documents = self._dataset.document_count
+        if not complete(known=known, unsettled=unsettled, documents=documents):
             await self._walk(run)
 
     async def _present(self, names: Sequence[str]) -> int:

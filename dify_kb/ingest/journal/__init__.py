@@ -87,8 +87,8 @@ class Journal:
         return int(self._value("SELECT count(*) FROM item WHERE state = 'sending'"))
 
     def unsettled_names(self) -> Sequence[str]:
-        """Tell the names of their documents, of the first hundred or so."""
-        sql = "SELECT name FROM item WHERE state = 'sending' LIMIT 101"
+        """Tell the names of their documents."""
+        sql = "SELECT name FROM item WHERE state = 'sending'"
         return [told(row["name"]) for row in self._all(sql, ())]
 
     def note_remote(self, documents: Iterable[tuple[str, Remote]]) -> None:
