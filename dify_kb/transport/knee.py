@@ -11,7 +11,7 @@ their knee higher, so it is looked for, by what is seen from outside:
 | a queue, or a tail far beyond that of the unloaded server | fewer |
 | one reply after seconds while the others are calm | a connection starves: fewer, for 10 min |
 | an overload: 5xx, 429, a timeout | 0.6 of it, at most once a second |
-| a while went by | a look with few in flight: what is the unloaded time now? |
+| the first steps are over, a while went by | a look with few in flight: what is the unloaded time now? |
 
 The queue is told by Little's law: of `n` in flight, `n * base / mean` are served, the others wait.
 The mean is used, not the median, which hardly moves on a server that serves the newest first.
@@ -37,11 +37,12 @@ FEW = 4
 SAFE = 7
 """Creates that need no proof of being of use: with the watcher, the 8 connections of a client."""
 
-POD = 9
-"""Creates that, with the watcher, fill the 10 connections of a default pod. Beyond it only where a
-fresh look has shown that nothing waits, so that the pod must be a larger one."""
+POD, BEYOND = 9, 12
+"""Creates that, with the watcher, fill the 10 connections of a default pod. Beyond it only where
+nothing waits, as the first steps or a fresh look have shown, so that the pod must be a larger one;
+and by a few at first, since those that it does not take are starved."""
 
-GROW, SHRINK = (0.7, 0.30), (1.5, 0.50)
+GROW, SHRINK = (1.0, 0.37), (1.7, 0.55)
 """Creates that wait, as a number and as a part of the limit, whichever is more: below the first
 pair there is room, above the second there are too many."""
 
@@ -49,7 +50,7 @@ ROOMY, NEARLY = 1.13, 1.25
 """Mean by unloaded time: below the first nothing waits, given the noise of both; below the second
 that may be."""
 
-AIM = 1.4
+AIM = 1.5
 """Mean by unloaded time at which a growing limit should arrive."""
 
 LONGER, BURST = 2.0, 3.0
@@ -65,11 +66,17 @@ GAIN = 0.3
 PATIENCE = (5.0, 60.0)
 """Seconds without a further growth after one that brought nothing; doubled up to the second."""
 
+STEP = 5
+"""Replies for each in flight that a step at the beginning is judged by."""
+
 LOOKS = (10.0, 30.0, 60.0)
 """Seconds until the next look: from the first one, from one that showed a change, from others."""
 
-FIRST, EXACT = (0.12, 1.0), (0.06, 2.5)
-"""Error of the unloaded time that ends a look, and seconds: of the first look, of later ones."""
+FIRST, EXACT = (6, 0.15, 1.0), (8, 0.06, 1.5)
+"""Replies, error of the unloaded time and seconds that end a look: the first one, later ones."""
+
+LOOKING = 0.6
+"""The part of what is being served, without the queue, that is in flight in a look."""
 
 
 @define
@@ -101,7 +108,7 @@ class Knee:
         self._looking, self._look_at = True, math.inf
         self._fresh = self._crossed = False
         self._ask_at = -math.inf
-        self._ramp = True
+        self._ramp, self._exact = True, False
         self._trial: _Trial | None = None
         self._patience = self._again = PATIENCE[0]
         self._hold_until = self._cut_until = -math.inf
@@ -129,7 +136,7 @@ class Knee:
         self._window.add(now, seconds, in_flight)
         if self._looking:
             exact = EXACT if self._unloaded.measured else FIRST
-            if self._is_quick() or self._window.closed(now, 8, *exact):
+            if self._is_quick() or self._window.closed(now, *exact):
                 self._learn(now)
         elif self._window.closed(now, self._needed(), 0.15 if self._ramp else 0.08):
             self._judge(now)
@@ -158,9 +165,9 @@ class Knee:
 
     def _needed(self) -> int:
         """Replies to judge by: the more is at stake, the more of them."""
-        if self._level >= SAFE:
-            return max(64, 3 * self.limit)
-        return 8 * self.limit if self._ramp else max(24, 3 * self.limit)
+        if self._ramp:
+            return STEP * self.limit
+        return max(64 if self._level >= SAFE else 24, 3 * self.limit)
 
     def _judge(self, now: float) -> None:
         window, unloaded = self._window, self._unloaded
@@ -179,10 +186,10 @@ class Knee:
         if self._has_room(now, queue, tail):
             self._grow(now, ratio)
         elif self._is_full(queue, tail, ratio):
-            self._ramp = False
+            self._level_off(now)
             self._move(now, self._level - max(1.0, (queue - _bound(SHRINK, self._level)) / 2))
         else:
-            self._ramp = False
+            self._level_off(now)
             self._look(now, ratio)
         self._fresh = False
 
@@ -206,10 +213,11 @@ class Knee:
         wider = max(level + max(1.0, math.sqrt(level) / 2), level * min(2.0, AIM / ratio))
         if ratio < (NEARLY if self._ramp and level < SAFE else ROOMY):
             wider = max(wider, level * (2.0 if self._ramp else 1.5))
-        for stop in (SAFE, POD):
+        for stop in (SAFE, POD, BEYOND):
             if level < stop < wider:
                 wider = float(stop)
         if wider > POD and not self._may_cross(now, ratio):
+            self._level_off(now)
             self._look(now, ratio)
             return
         if wider > SAFE:
@@ -218,12 +226,12 @@ class Knee:
 
     def _may_cross(self, now: float, ratio: float) -> bool:
         """Tell whether more than a default pod's connections are of use; else look again."""
-        if self._crossed or (self._fresh and ratio < ROOMY):
+        if self._crossed or ((self._fresh or self._ramp) and ratio < ROOMY):
             return True
-        if self._fresh:
+        if now >= self._ask_at and ratio < NEARLY:
             self._ask_at = now + self._again
             self._again = min(PATIENCE[1], 2 * self._again)
-        self._look_at = min(self._look_at, self._ask_at)
+            self._look_at = min(self._look_at, now)
         return False
 
     def _failed(self, now: float) -> bool:
@@ -236,7 +244,7 @@ class Knee:
             self._patience = PATIENCE[0]
             self._crossed = self._crossed or self._level > POD + 1
             return False
-        self._ramp = False
+        self._level_off(now)
         self._hold_until = now + self._patience
         self._patience = min(PATIENCE[1], 2 * self._patience)
         # So many in flight make that many a second with the queue aimed at.
@@ -244,9 +252,15 @@ class Knee:
         self._move(now, max(trial.level, min(useful, self._level)))
         return True
 
+    def _level_off(self, now: float) -> None:
+        """End the first steps, of which each told little, with a look that tells more."""
+        if self._ramp:
+            self._ramp = False
+            self._look_at = min(self._look_at, now)
+
     def _look(self, now: float, ratio: float) -> None:
         """Begin a look at the unloaded time when it is due, else a new window."""
-        few = max(self.low, int(0.5 * self._level / max(1.0, ratio)), 1)
+        few = max(self.low, int(LOOKING * self._level / max(1.0, ratio)), 1)
         if now >= self._look_at and few < self.limit:
             self._looking = True
             self._set(now, few)
@@ -257,7 +271,8 @@ class Knee:
         window, before = self._window, self._unloaded.measured
         found = window.mean
         same = before > 0 and abs(found / before - 1) < max(0.25, 3 * window.error)
-        self._unloaded.learn(window.times, anew=not same)
+        self._unloaded.learn(window.times, anew=not (same and self._exact))
+        self._exact = before > 0
         self._look_at = now + LOOKS[0 if not before else 2 if same else 1]
         self._calm = window.median
         self._looking = False

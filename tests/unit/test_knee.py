@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pod_model as model
 import pytest
 from attrs import evolve
 
 from dify_kb.transport.knee import Knee
+from dify_kb.transport.starvation import Starvation
 
 SEED = 3
 
@@ -149,3 +152,28 @@ def test_it_reopens_at_half() -> None:
     knee.reopen(now)
 
     assert knee.limit == at // 2
+
+
+def test_it_leaves_a_default_pod_by_a_few_at_first() -> None:
+    limits = [limit for _, limit in model.run(model.ELSEWHERE, Knee(), 30.0, SEED).limits]
+
+    assert min(limit for limit in limits if limit > 9) == 12
+    assert max(limits) > 32
+
+
+def test_the_unloaded_time_is_looked_at_again_once_the_first_steps_are_over() -> None:
+    """The first look is a short one, which may have been far off."""
+    limits = model.run(model.BUSY, Knee(), 30.0, SEED).limits
+    risen = next(now for now, limit in limits if limit >= 7)
+
+    assert min(limit for now, limit in limits if risen < now < risen + 5) <= 4
+
+
+def test_a_starved_create_counts_against_the_limit_that_let_it_in() -> None:
+    starvation = Starvation()
+    starvation.limited(0.0, 9)
+    starvation.limited(4.3, 12)
+
+    starvation.met(9.4, math.nextafter(4.3, 0.0))
+
+    assert starvation.ceiling(9.4) == 10
