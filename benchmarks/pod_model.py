@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import Counter
 from random import Random
 from typing import TYPE_CHECKING, Protocol
 
@@ -152,7 +153,7 @@ class Run:
         self._waiting: list[list[_Request]] = [[] for _ in range(pod.workers)]
         self._lock_free = 0.0
         self._idle: list[tuple[float, int]] = []
-        self._open: set[int] = set()
+        self._open: dict[int, int] = {}
 
     def go(self) -> Outcome:
         """Run it."""
@@ -193,19 +194,19 @@ class Run:
     def _connection(self) -> int:
         """Take the connection used last, else open one; 0 when the pod serves no more."""
         while self._idle and self._now - self._idle[0][0] > KEPT:
-            self._open.discard(self._idle.pop(0)[1])
+            del self._open[self._idle.pop(0)[1]]
         if self._idle:
             return self._idle.pop()[1]
         if len(self._open) >= self.pod.slots:
             return 0
         self._count += 1
-        self._open.add(self._count)
+        held = Counter(self._open.values())
+        self._open[self._count] = min(range(self.pod.workers), key=held.__getitem__)
         return self._count
 
     def _arrive(self, request: _Request) -> None:
-        worker = min(
-            range(self.pod.workers), key=lambda one: self._busy[one] + len(self._waiting[one])
-        )
+        # A connection stays with the process that took it.
+        worker = self._open.get(request.connection, 0)
         self._waiting[worker].append(request)
         self._serve(worker)
 

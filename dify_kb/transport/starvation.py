@@ -26,6 +26,9 @@ large files on slow storage for example, and tell nothing.
 SMALL, CUT = 12, 0.8
 """Up to so many in flight two fewer will do; beyond, this part is left."""
 
+INSTANT = 0.001
+"""Seconds between a new limit and what it lets in."""
+
 
 class Starvation:
     """The ceiling that starved connections put on a limit. The clock is an argument."""
@@ -63,6 +66,6 @@ class Starvation:
         self._since = now
 
     def _limit(self, when: float) -> int:
-        """Give the limit that held then."""
-        past = (limit for since, limit in reversed(self._limits) if since <= when)
+        """Give the limit that held then, or that let in what began then."""
+        past = (limit for since, limit in reversed(self._limits) if since <= when + INSTANT)
         return next(past, self._limits[0][1] if self._limits else 0)
