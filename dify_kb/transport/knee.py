@@ -11,7 +11,7 @@ their knee higher, so it is looked for, by what is seen from outside:
 | a queue, or a tail far beyond that of the unloaded server | fewer |
 | one reply after seconds while the others are calm | a connection starves: fewer, for 10 min |
 | an overload: 5xx, 429, a timeout | 0.6 of it, at most once a second |
-| the first steps are over, a while went by | a look with few in flight: what is the unloaded time now? |
+| first steps are over, a while went by | a look: what is the time with few in flight? |
 
 The queue is told by Little's law: of `n` in flight, `n * base / mean` are served, the others wait.
 The mean is used, not the median, which hardly moves on a server that serves the newest first.
