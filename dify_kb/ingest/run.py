@@ -339,7 +339,7 @@ class Run:
         elif sent.planned.metadata:
             self._labeller.add(sent, sent.ended(sent.done))
         else:
-            self.ready(sent, sent.ended(sent.done), "")
+            self._ended(sent.planned, sent.ended(sent.done))
 
     def _recreates(self, sent: Sent, error: str) -> bool:
         """Send a document again whose indexing failed for a passing reason."""

@@ -27,6 +27,7 @@ class Batch:
 
     operations: list[Operation] = field(factory=list)
     soon: bool = False
+    ripe: bool = False
     done: anyio.Event = field(factory=anyio.Event)
     error: Exception | None = None
     refused: dict[int, sqlite3.IntegrityError] = field(factory=dict)
@@ -50,18 +51,23 @@ class Writer:
         self._thread.start()
 
     def add(self, sql: str, values: Sequence[Any], *, soon: bool) -> tuple[Batch, int]:
-        """Have a statement executed, at once if `soon`; the batch tells when it is committed."""
+        """Have a statement executed, at once if `soon`; the batch tells when it is committed.
+
+        To be called in the loop thread.
+        """
         with self._wanted:
             if self._closing:
                 return _too_late(sql, values), 0
-            if self._open is None:
-                self._open = Batch()
-                self._wanted.notify()
-            if soon and not self._open.soon:
-                self._open.soon = True
-                self._wanted.notify()
-            self._open.operations.append((sql, values))
-            return self._open, len(self._open.operations) - 1
+            batch = self._open = self._open or Batch()
+            batch.operations.append((sql, values))
+            place = len(batch.operations) - 1
+        if not place:
+            self._loop.call_later(LATEST, self._ripe, batch)
+        if soon and not batch.soon:
+            batch.soon = True
+            # What the same turn of the loop, or the next one, asks for shares the commit.
+            self._loop.call_soon(self._loop.call_soon, self._ripe, batch)
+        return batch, place
 
     def close(self) -> None:
         """Commit what is left and end the thread; holds the caller until then."""
@@ -80,16 +86,18 @@ class Writer:
                 self.failed = self.failed or error
             self._tell(batch.done.set)
 
+    def _ripe(self, batch: Batch) -> None:
+        """Have a batch committed as soon as the thread has nothing else to do."""
+        with self._wanted:
+            batch.ripe = True
+            if batch is self._open:
+                self._wanted.notify()
+
     def _next(self) -> Batch | None:
         with self._wanted:
-            self._wanted.wait_for(lambda: self._open is not None or self._closing)
-            self._wanted.wait_for(lambda: self._closing or self._urgent, LATEST)
+            self._wanted.wait_for(lambda: self._closing or (self._open and self._open.ripe))
             batch, self._open = self._open, None
         return batch
-
-    @property
-    def _urgent(self) -> bool:
-        return self._open is not None and self._open.soon
 
     def _commit(self, batch: Batch) -> None:
         run = self._connection.execute
