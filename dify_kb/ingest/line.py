@@ -24,8 +24,9 @@ class Line:
     """
 
     _files: deque[Planned] = field(factory=deque)
-    _ready: anyio.Semaphore = field(factory=lambda: anyio.Semaphore(0))
-    """Counts the files, and the end once for whoever comes then."""
+    _ready: anyio.Semaphore = field(factory=lambda: anyio.Semaphore(0, fast_acquire=True))
+    """Counts the files, and the end once for whoever comes then. Who takes one goes on to wait for
+    a server: it need not let others run first."""
 
     _closed: bool = False
     _weights: dict[str, int] = field(factory=dict)

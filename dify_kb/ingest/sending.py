@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
@@ -96,15 +95,8 @@ class Sending:
     async def work(self) -> None:
         """Send until the line is closed."""
         while (planned := await self.line.next()) is not None:
-            if not await self._turn():
+            if not await self._sent(planned):
                 self.course.pend(planned, "the run stopped before it")
-                continue
-            self.tally.retries += planned.attempts > 0
-            try:
-                with self._shielded():
-                    await self._send(evolve(planned, attempts=planned.attempts + 1))
-            finally:
-                self.admission.leave()
 
     async def drain(self) -> None:
         """When the load is cancelled, let requests that are under way finish, for a while."""
@@ -124,17 +116,28 @@ class Sending:
         for scope in self._waits:
             scope.cancel()
 
-    async def _turn(self) -> bool:
-        """Wait until a file may be sent; False when the run stopped meanwhile."""
+    async def _sent(self, planned: Planned) -> bool:
+        """Wait for the turn of a file and send it; False when the run stopped before that."""
         if self.course.halted:
             return False
+        begun = False
         with anyio.CancelScope() as scope:
-            self._waits.add(scope)
-            try:
-                await self._proceed()
-            finally:
-                self._waits.discard(scope)
-        return not scope.cancelled_caught
+            await self._turn(scope)
+            if not scope.cancel_called:
+                begun = True
+                await self._send(planned, scope)
+                return begun
+            # It was its turn just when the run stopped.
+            self.backlog.turn_back()
+            self.admission.leave()
+        return begun
+
+    async def _turn(self, scope: anyio.CancelScope) -> None:
+        self._waits.add(scope)
+        try:
+            await self._proceed()
+        finally:
+            self._waits.discard(scope)
 
     async def _proceed(self) -> None:
         if self.pause is not None:
@@ -147,19 +150,21 @@ class Sending:
             self.backlog.turn_back()
             raise
 
-    @contextmanager
-    def _shielded(self) -> Iterator[None]:
-        """Keep a send from being cancelled, until `drain` does it."""
-        with anyio.CancelScope(shield=True) as scope:
-            self._sends.add(scope)
-            try:
-                yield
-            finally:
-                self._sends.discard(scope)
-                if not self._sends:
-                    self._idle.set()
+    async def _send(self, planned: Planned, scope: anyio.CancelScope) -> None:
+        """Send a file, which nothing but `drain` cancels."""
+        scope.shield = True
+        self._sends.add(scope)
+        try:
+            await self._create(planned)
+        finally:
+            self._sends.discard(scope)
+            if not self._sends:
+                self._idle.set()
+            self.admission.leave()
 
-    async def _send(self, planned: Planned) -> None:
+    async def _create(self, planned: Planned) -> None:
+        self.tally.retries += planned.attempts > 0
+        planned = evolve(planned, attempts=planned.attempts + 1)
         try:
             sent = await self.uploader.send(planned)
         except Exception as error:  # noqa: BLE001 -- the edge of one file: the others go on
