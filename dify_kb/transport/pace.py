@@ -25,7 +25,7 @@ class Pace:
         """Requests in flight while nobody asks for another number."""
         self._asked: dict[object, int] = {}
         self._slots = anyio.CapacityLimiter(limit)
-        self._closed_until = -math.inf
+        self._closed_until: float | None = None
 
     @property
     def limit(self) -> int:
@@ -52,7 +52,7 @@ class Pace:
 
     def pause(self, seconds: float) -> None:
         """Let no request start for `seconds`, unless a longer pause is on."""
-        self._closed_until = max(self._closed_until, anyio.current_time() + seconds)
+        self._closed_until = max(self._closed_until or -math.inf, anyio.current_time() + seconds)
 
     def _fit(self) -> None:
         limit = max(self._asked.values(), default=self.usual)
@@ -66,11 +66,17 @@ class Pace:
         except anyio.WouldBlock:
             await self._slots.acquire()
         try:
-            while anyio.current_time() < self._closed_until:  # noqa: ASYNC110 -- it may move on
-                await anyio.sleep_until(self._closed_until)
+            await self._opened()
         except BaseException:
             self._slots.release()
             raise
+
+    async def _opened(self) -> None:
+        while self._closed_until is not None:  # it may move on
+            if anyio.current_time() < self._closed_until:
+                await anyio.sleep_until(self._closed_until)
+            else:
+                self._closed_until = None
 
     async def __aexit__(
         self,

@@ -63,13 +63,13 @@ class Sender:
             KnowledgeError: what the last attempt met.
         """
         attempt = 0
+        started = 0.0
         moved = False
         version = self.seen.version
         body = None
         while True:
             attempt += 1
             body = Body.of(call, self.policy.timeout, body)
-            started = anyio.current_time()
             reply = None
             try:
                 async with self.pace:
