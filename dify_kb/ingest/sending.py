@@ -123,13 +123,12 @@ class Sending:
         begun = False
         with anyio.CancelScope() as scope:
             await self._turn(scope)
-            if not scope.cancel_called:
-                begun = True
+            begun = not scope.cancel_called
+            if begun:
                 await self._send(planned, scope)
-                return begun
-            # It was its turn just when the run stopped.
-            self.backlog.turn_back()
-            self.admission.leave()
+            else:  # its turn came just when the run stopped
+                self.backlog.turn_back()
+                self.admission.leave()
         return begun
 
     async def _turn(self, scope: anyio.CancelScope) -> None:
