@@ -1,25 +1,23 @@
-"""The fixtures for other people's tests, in processes of their own."""
+"""The fixtures for other people's tests, in runs of pytest of their own."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
 import tomllib
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
-from users import INI, ROOT, passes, ran
+from users import OPTIONS, ROOT, alone, passes, ran
 
 from dify_kb import testing
+
+pytest_plugins = ["pytester"]
 
 EXAMPLE = Path(__file__).parent / "data" / "example.txt"
 
 
-def test_the_example_of_a_loaders_test_passes(tmp_path: Path) -> None:
-    assert "1 passed" in passes(tmp_path, EXAMPLE.read_text())
+def test_the_example_of_a_loaders_test_passes(pytester: pytest.Pytester) -> None:
+    assert "1 passed" in passes(pytester, EXAMPLE.read_text())
 
 
 def test_the_example_is_one_to_read() -> None:
@@ -27,19 +25,19 @@ def test_the_example_is_one_to_read() -> None:
     assert len(EXAMPLE.read_text().splitlines()) <= 20
 
 
-def test_the_example_catches_a_loader_that_loses_something(tmp_path: Path) -> None:
+def test_the_example_catches_a_loader_that_loses_something(pytester: pytest.Pytester) -> None:
     """A test that cannot fail proves nothing."""
     status, told = ran(
-        tmp_path, EXAMPLE.read_text().replace("(dataset, items)", "(dataset, items[:1])")
+        pytester, EXAMPLE.read_text().replace("(dataset, items)", "(dataset, items[:1])")
     )
 
     assert status == 1
     assert "lost=['Return.txt']" in told
 
 
-def test_documents_are_indexed_at_once_for_who_does_not_care(tmp_path: Path) -> None:
+def test_documents_are_indexed_at_once_for_who_does_not_care(pytester: pytest.Pytester) -> None:
     passes(
-        tmp_path,
+        pytester,
         """
         def test_load(tmp_path, dify_emulator, dify_client):
             (tmp_path / "a.md").write_text("Wombats dig at night.")
@@ -52,10 +50,10 @@ def test_documents_are_indexed_at_once_for_who_does_not_care(tmp_path: Path) -> 
     )
 
 
-def test_held_documents_are_indexed_on_demand(tmp_path: Path) -> None:
+def test_held_documents_are_indexed_on_demand(pytester: pytest.Pytester) -> None:
     """The second time too, and where one of them is created again before its first run."""
     passes(
-        tmp_path,
+        pytester,
         """
         import pytest
 
@@ -82,10 +80,12 @@ def test_held_documents_are_indexed_on_demand(tmp_path: Path) -> None:
     )
 
 
-def test_all_runs_are_over_when_documents_are_created_several_times(tmp_path: Path) -> None:
+def test_all_runs_are_over_when_documents_come_several_times(
+    pytester: pytest.Pytester,
+) -> None:
     """Between two of its runs a document is `completed`, and not done."""
     passes(
-        tmp_path,
+        pytester,
         """
         import pytest
         from dify_kb.emulator import Settings
@@ -103,10 +103,10 @@ def test_all_runs_are_over_when_documents_are_created_several_times(tmp_path: Pa
     )
 
 
-def test_what_does_not_end_is_told(tmp_path: Path) -> None:
+def test_what_does_not_end_is_told(pytester: pytest.Pytester) -> None:
     """A plan that keeps a document from ending must not keep the test from it."""
     passes(
-        tmp_path,
+        pytester,
         """
         import pytest
 
@@ -124,9 +124,9 @@ def test_what_does_not_end_is_told(tmp_path: Path) -> None:
     )
 
 
-def test_the_marker_nearer_to_the_test_wins(tmp_path: Path) -> None:
+def test_the_marker_nearer_to_the_test_wins(pytester: pytest.Pytester) -> None:
     passes(
-        tmp_path,
+        pytester,
         """
         import pytest
         from dify_kb.emulator import Settings
@@ -159,10 +159,10 @@ def test_the_marker_nearer_to_the_test_wins(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_marker_is_an_error_that_says_so(
-    tmp_path: Path, marker: str, complaint: str
+    pytester: pytest.Pytester, marker: str, complaint: str
 ) -> None:
     status, told = ran(
-        tmp_path,
+        pytester,
         f"""
         import pytest
 
@@ -175,10 +175,12 @@ def test_a_wrong_marker_is_an_error_that_says_so(
     assert complaint in told
 
 
-def test_programs_that_read_the_environment_reach_the_emulator_only(tmp_path: Path) -> None:
+def test_programs_that_read_the_environment_reach_only_it(
+    pytester: pytest.Pytester,
+) -> None:
     """A loader under test must not find the real server of whoever runs the test."""
     passes(
-        tmp_path,
+        pytester,
         """
         import os
         import pytest
@@ -206,11 +208,11 @@ def test_programs_that_read_the_environment_reach_the_emulator_only(tmp_path: Pa
     )
 
 
-def test_journals_stay_out_of_the_home_and_of_tmp_path(tmp_path: Path) -> None:
+def test_journals_stay_out_of_the_home_and_of_tmp_path(pytester: pytest.Pytester) -> None:
     """Who loads `tmp_path` itself must not load the journal of an earlier load with it."""
-    home = tmp_path / "state-of-the-user"
+    home = pytester.path / "state-of-the-user"
     passes(
-        tmp_path,
+        pytester,
         f"""
         import os
         from pathlib import Path
@@ -230,9 +232,11 @@ def test_journals_stay_out_of_the_home_and_of_tmp_path(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("plugins", [(), ("-p", "no:asyncio"), ("-p", "no:anyio")])
-def test_the_async_client_needs_no_plugin(tmp_path: Path, plugins: tuple[str, ...]) -> None:
+def test_the_async_client_needs_no_plugin(
+    pytester: pytest.Pytester, plugins: tuple[str, ...]
+) -> None:
     passes(
-        tmp_path,
+        pytester,
         """
         import anyio
 
@@ -247,9 +251,9 @@ def test_the_async_client_needs_no_plugin(tmp_path: Path, plugins: tuple[str, ..
     )
 
 
-def test_the_async_client_runs_in_the_loop_of_the_test(tmp_path: Path) -> None:
+def test_the_async_client_runs_in_the_loop_of_the_test(pytester: pytest.Pytester) -> None:
     passes(
-        tmp_path,
+        pytester,
         """
         import pytest
 
@@ -269,7 +273,7 @@ def test_the_async_client_runs_in_the_loop_of_the_test(tmp_path: Path) -> None:
 
 def test_a_test_run_that_does_not_use_it_loads_nothing(tmp_path: Path) -> None:
     """Everybody who has the package installed pays for what stands at the top of the module."""
-    passes(
+    alone(
         tmp_path,
         """
         import sys
@@ -280,17 +284,15 @@ def test_a_test_run_that_does_not_use_it_loads_nothing(tmp_path: Path) -> None:
             assert {name for name in sys.modules if name.startswith("dify_kb")} == {
                 "dify_kb", "dify_kb.testing"}
         """,
-        "-p",
-        "no:anyio",
-        "-p",
-        "no:asyncio",
+        *OPTIONS,
+        *("-p", "no:anyio", "-p", "no:asyncio"),
     )
 
 
-def test_the_fixtures_and_the_marker_are_told(tmp_path: Path) -> None:
+def test_the_fixtures_and_the_marker_are_told(pytester: pytest.Pytester) -> None:
     """`pytest --fixtures` and `--markers` are where users look."""
-    told = passes(tmp_path, "def test_it(): ...", "--fixtures") + passes(
-        tmp_path, "def test_it(): ...", "--markers"
+    told = passes(pytester, "def test_it(): ...", "--fixtures") + passes(
+        pytester, "def test_it(): ...", "--markers"
     )
 
     assert all(f"{name} -- " in told for name in testing.__all__)
@@ -314,17 +316,6 @@ def test_an_installed_plugin_needs_no_option_and_bears_one(tmp_path: Path) -> No
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: dify-kb-plugin\nVersion: 1\n")
     (info / "RECORD").write_text("dify_kb/testing.py,,\ndify_kb/client.py,,\n")
     (info / "entry_points.txt").write_text("[pytest11]\ndify_kb.testing = dify_kb.testing\n")
-    shutil.copy(EXAMPLE, tmp_path / "test_example.py")
-    (tmp_path / "pytest.ini").write_text(INI)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
 
-    for options in ((), ("-p", "dify_kb.testing")):
-        finished = subprocess.run(  # noqa: S603 -- our own interpreter
-            [sys.executable, "-m", "pytest", *options, "test_example.py"],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert finished.returncode == 0, finished.stdout + finished.stderr
+    alone(tmp_path, EXAMPLE.read_text(), path=site)
+    alone(tmp_path, EXAMPLE.read_text(), "-p", "dify_kb.testing", path=site)

@@ -1,4 +1,4 @@
-"""Runs the tests that a user would write, in a process of their own."""
+"""Runs the tests that a user would write, in folders of their own."""
 
 from __future__ import annotations
 
@@ -8,35 +8,57 @@ import sys
 from pathlib import Path
 from textwrap import dedent
 
+import pytest
+
+# What is imported here stays; what a run imports is gone after it, and each would do it anew.
+import dify_kb.emulator
+import dify_kb.ingest
+import dify_kb.sync  # noqa: F401 -- likewise
+
 ROOT = Path(__file__).parents[2]
 
-STRICT = ("-p", "no:cacheprovider", "--strict-markers")
+OPTIONS = (
+    *("-p", "dify_kb.testing"),
+    *("-p", "no:cacheprovider"),
+    *("-p", "no:hypothesispytest"),  # which loads all of hypothesis at the end of each run
+    "--strict-markers",
+)
 
 INI = """[pytest]
 filterwarnings =
     error
     ignore:The configuration option "asyncio_default_fixture_loop_scope"
+    ignore:Module already imported
 """
-"""As strict as any project is: warnings, leaks among them, are errors."""
+"""As strict as any project is: warnings, leaks among them, are errors. That the plugin is there
+already comes of running pytest within pytest."""
 
 
-def ran(folder: Path, code: str, *options: str, plugin: str = "dify_kb.testing") -> tuple[int, str]:
-    """Run a test module; give pytest's exit code and everything it said."""
+def ran(pytester: pytest.Pytester, code: str, *options: str) -> tuple[int, str]:
+    """Run a test module in this process; give pytest's exit code and everything it said."""
+    pytester.makeini(INI)
+    pytester.makepyfile(test_user=dedent(code))
+    finished = pytester.runpytest_inprocess(*OPTIONS, *options)
+    return finished.ret, f"{finished.stdout}{finished.stderr}"
+
+
+def passes(pytester: pytest.Pytester, code: str, *options: str) -> str:
+    """Run a test module that must pass; give what pytest said."""
+    status, told = ran(pytester, code, *options)
+    assert status == 0, told
+    return told
+
+
+def alone(folder: Path, code: str, *options: str, path: Path = ROOT) -> None:
+    """Run a test module that must pass in a process of its own, with `path` before others."""
     (folder / "pytest.ini").write_text(INI)
     (folder / "test_user.py").write_text(dedent(code))
     finished = subprocess.run(  # noqa: S603 -- our own interpreter
-        [sys.executable, "-m", "pytest", "-p", plugin, *STRICT, *options],
+        [sys.executable, "-m", "pytest", *options],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(path), str(ROOT)])},
         capture_output=True,
         text=True,
         check=False,
     )
-    return finished.returncode, finished.stdout + finished.stderr
-
-
-def passes(folder: Path, code: str, *options: str) -> str:
-    """Run a test module that must pass; give what pytest said."""
-    status, told = ran(folder, code, *options)
-    assert status == 0, told
-    return told
+    assert finished.returncode == 0, finished.stdout + finished.stderr
