@@ -48,21 +48,33 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def cli(
-    emulator: Emulator, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., tuple[int, str, str]]:
-    """Runs a command against the emulator; gives exit code, stdout and stderr."""
-    monkeypatch.setenv("DIFY_BASE_URL", emulator.url)
-    monkeypatch.setenv("DIFY_API_KEY", emulator.api_key)
+def shell(
+    quick: Policy, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Emulator], Callable[..., tuple[int, str, str]]]:
+    """Makes a `cli` of another server."""
     monkeypatch.setenv("COLUMNS", "80")
 
-    def call(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = run(arguments)
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err
+    def of(server: Emulator) -> Callable[..., tuple[int, str, str]]:
+        monkeypatch.setenv("DIFY_BASE_URL", server.url)
+        monkeypatch.setenv("DIFY_API_KEY", server.api_key)
 
-    return call
+        def call(*arguments: str) -> tuple[int, str, str]:
+            capsys.readouterr()
+            code = run(arguments, policy=quick)
+            shown = capsys.readouterr()
+            return code, shown.out, shown.err
+
+        return call
+
+    return of
+
+
+@pytest.fixture
+def cli(
+    shell: Callable[[Emulator], Callable[..., tuple[int, str, str]]], emulator: Emulator
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command against the emulator; gives exit code, stdout and stderr."""
+    return shell(emulator)
 
 
 @pytest.fixture

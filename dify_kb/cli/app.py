@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from ssl import SSLContext, SSLError, create_default_context
 from typing import Annotated, Any
@@ -13,8 +14,9 @@ from typing import Annotated, Any
 import anyio
 import typer
 from attrs import frozen
+from typer.main import get_command
 
-from dify_kb import AsyncClient, Attempted
+from dify_kb import AsyncClient, Attempted, Policy
 from dify_kb.errors import ConfigError, KnowledgeError
 
 from . import exits, show
@@ -38,6 +40,17 @@ app = typer.Typer(
 
 
 @frozen(kw_only=True)
+class Call:
+    """How the program was started."""
+
+    words: Sequence[str]
+    """The whole command line, without the name of the program."""
+
+    policy: Policy | None = None
+    """The client's times, where they are not the usual ones."""
+
+
+@frozen(kw_only=True)
 class Session:
     """What the program was told before the command."""
 
@@ -50,8 +63,7 @@ class Session:
     json: bool
     quiet: bool
     verbose: bool
-    words: Sequence[str] = ()
-    """The whole command line, without the name of the program."""
+    call: Call
 
     def client(self, *, on_event: Callable[[Attempted], None] | None = None) -> AsyncClient:
         """Make a client of the server that was named, not open yet."""
@@ -62,6 +74,7 @@ class Session:
             proxy=self.proxy,
             trust_env=self.trust_env,
             ssl=self.ssl,
+            policy=self.call.policy,
             on_event=on_event,
         )
 
@@ -122,12 +135,33 @@ def _program(
         json=json,
         quiet=quiet,
         verbose=verbose,
-        words=context.obj or (),
+        call=context.obj,
     )
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str], *, policy: Policy | None = None) -> int:
     """Run the program and give its exit code."""
+    call = Call(words=tuple(arguments), policy=policy)
+    if sys.stdin is None:
+        # uvloop aborts the process where a socket gets the number of standard input.
+        os.open(os.devnull, os.O_RDONLY)
+    try:
+        with exits.warned():
+            _program_with_commands()(hoisted(arguments), prog_name="dify-kb", obj=call)
+    except KnowledgeError as error:
+        code = exits.exit_code(error)
+        show.failure(error)
+        if "--json" in arguments:
+            show.line({"type": "error", "error": error.summary, "hint": error.hint, "exit": code})
+        return code
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else exits.ERROR
+    return 0
+
+
+@cache
+def _program_with_commands() -> Callable[..., object]:
+    """Put the commands together, which takes longer than most of them."""
     from . import (  # noqa: F401 -- they register
         changes,
         child_chunks,
@@ -145,21 +179,7 @@ def run(arguments: Sequence[str]) -> int:
         tags,
     )
 
-    if sys.stdin is None:
-        # uvloop aborts the process where a socket gets the number of standard input.
-        os.open(os.devnull, os.O_RDONLY)
-    try:
-        with exits.warned():
-            app(hoisted(arguments), prog_name="dify-kb", obj=tuple(arguments))
-    except KnowledgeError as error:
-        code = exits.exit_code(error)
-        show.failure(error)
-        if "--json" in arguments:
-            show.line({"type": "error", "error": error.summary, "hint": error.hint, "exit": code})
-        return code
-    except SystemExit as error:
-        return error.code if isinstance(error.code, int) else exits.ERROR
-    return 0
+    return get_command(app)
 
 
 def hoisted(arguments: Sequence[str]) -> list[str]:

@@ -190,7 +190,7 @@ class Course:
         if report.stopped is not None:
             message = show.printable(report.stop_message or "")
             show.err.print(f"error: The load stopped ({report.stopped}): {message}")
-        following = ending.following(report, self.session.words)
+        following = ending.following(report, self.session.call.words)
         if following and (report.stopped is not None or not self.session.quiet):
             show.err.print(f"next:  {following}")
 
@@ -204,5 +204,5 @@ class Course:
         show.err.print(f"next:  {self._resumes()}")
 
     def _resumes(self) -> str:
-        again = ending.command(self.session.words)
+        again = ending.command(self.session.call.words)
         return f"This goes on where it stood:\n       {again}"

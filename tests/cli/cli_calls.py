@@ -1,4 +1,4 @@
-"""What a call of the command line gives, read."""
+"""The command line as tests call it, what it gives, read, and a base that it looks after."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ import subprocess
 from collections.abc import Callable
 from typing import Any
 
+from dify_kb import Client, Policy
+from dify_kb.emulator import Emulator
+
 Cli = Callable[..., tuple[int, str, str]]
 """Runs a command; gives exit code, stdout and stderr."""
+
+Shell = Callable[[Emulator], Cli]
+"""Makes such a function for a server."""
 
 Program = Callable[..., subprocess.Popen[str]]
 """Starts a command in a process of its own."""
@@ -24,3 +30,17 @@ def two_lines(stderr: str) -> tuple[str, str]:
     assert what.startswith("error: ")
     assert following.startswith("next:  ")
     return what[7:], following[7:]
+
+
+def asked(emulator: Emulator) -> list[str]:
+    """The endpoints that were called, in their order."""
+    return [exchange.endpoint for exchange in emulator.history]
+
+
+def base(emulator: Emulator, *names: str, name: str = "base") -> dict[str, str]:
+    """Make a base with indexed documents, and give their ids by their names."""
+    with Client(emulator.url, emulator.api_key, policy=Policy().scaled(0.01)) as client:
+        made = client.datasets.create(name, indexing_technique="economy")
+        created = [client.documents.create_by_text(made, each, "Wombats dig.") for each in names]
+        client.documents.wait(made, created, timeout=15)
+        return {document.document.name: document.document.id for document in created}

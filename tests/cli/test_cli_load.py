@@ -303,9 +303,12 @@ def test_a_deadline_stops_and_the_same_command_resumes(
 
 
 def test_the_rate_is_kept(cli: Cli, folder: Path) -> None:
+    """A minute of the test's policy is 0.6 s."""
     files(folder, *(f"{number}.md" for number in range(5)))
 
-    code, out, _ = cli("--json", "load", str(folder), "--dataset", "d", "--create", "--rate", "5/s")
+    code, out, _ = cli(
+        "--json", "load", str(folder), "--dataset", "d", "--create", "--rate", "3/min"
+    )
 
     assert code == 0
     assert lines(out)[-1]["seconds"] > 0.7

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 import pytest
-from nouns import Cli, asked, base, lines, shell, two_lines
+from cli_calls import Cli, Shell, asked, base, lines, two_lines
 
 from dify_kb import Client
 from dify_kb.emulator import Emulator
@@ -37,13 +37,6 @@ NOUNS = {
     "tags": ["list", "show", "create", "update", "delete", "bind", "unbind"],
     "models": ["list", "show"],
 }
-
-
-@pytest.fixture
-def cli(
-    emulator: Emulator, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Cli:
-    return shell(emulator, capsys, monkeypatch)
 
 
 def keys(model: Any) -> set[str]:
@@ -268,16 +261,16 @@ def test_a_tag_s_life(cli: Cli, emulator: Emulator) -> None:
 
 
 def test_a_tag_is_taken_off_by_its_name_where_tags_cannot_be_listed(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    shell: Shell, tmp_path: Path
 ) -> None:
     """1.12.1 refuses its own list of tags, but tells those of a dataset."""
     with Emulator(tmp_path / "e.db") as server:
-        cli = shell(server, capsys, monkeypatch)
+        cli = shell(server)
         base(server)
         cli("tags", "create", "infra")
         cli("tags", "bind", "--dataset", "base", "infra")
     with Emulator(tmp_path / "e.db", version="1.12.1") as server:
-        cli = shell(server, capsys, monkeypatch)
+        cli = shell(server)
 
         assert cli("tags", "unbind", "--dataset", "base", "infra")[0] == 0
         assert cli("tags", "list", "--dataset", "base", "--json")[1] == ""

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 import pytest
-from nouns import Cli, asked, base, lines, shell, two_lines
+from cli_calls import Cli, asked, base, lines, two_lines
 
 from dify_kb import Client
 from dify_kb.cli import choose
@@ -18,13 +18,6 @@ from dify_kb.emulator import Emulator
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
 WHERE = ["--dataset", "base"]
-
-
-@pytest.fixture
-def cli(
-    emulator: Emulator, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Cli:
-    return shell(emulator, capsys, monkeypatch)
 
 
 def names(emulator: Emulator, status: str | None = None) -> set[str]:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from attrs import evolve
-from nouns import Cli, asked, base, lines, shell
+from cli_calls import Cli, asked, base, lines
 
 from dify_kb import Client, Document, IndexingStatus
 from dify_kb.cli import figures
@@ -14,13 +14,6 @@ from dify_kb.emulator import Emulator
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 PATIENCE = timedelta(minutes=15)
-
-
-@pytest.fixture
-def cli(
-    emulator: Emulator, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Cli:
-    return shell(emulator, capsys, monkeypatch)
 
 
 def row(name: str, status: str, minutes: float, *, words: int | None = 5) -> Document:
