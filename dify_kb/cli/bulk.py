@@ -86,6 +86,8 @@ async def one_by_one(
 ) -> int:
     """Change each by a request of its own, some at a time, and give the exit code.
 
+    What stops all of them lets those end that are under way: the server carries them out anyway.
+
     Raises:
         KnowledgeError: the only one was refused, or what stopped all of them.
     """
@@ -93,12 +95,13 @@ async def one_by_one(
 
     async def worker() -> None:
         for thing in left:
+            if stopped:
+                return
             try:
                 await work(thing)
             except KnowledgeError as error:
                 if len(things) == 1 or not _own(error):
                     stopped.append(error)
-                    group.cancel_scope.cancel()
                     return
                 teller.refused(thing, error)
             else:

@@ -11,7 +11,6 @@ from dify_kb.models import UNSET
 from . import bulk, find, show
 from .act import act, json
 from .app import app
-from .find import Thing
 from .options import InDataset, OfDocument, OfSegment, Yes
 
 child_chunks = typer.Typer(
@@ -115,10 +114,10 @@ def delete(
 
     Asks first where there are several.
     """
+    things = find.by_id("child chunk", ids)
 
     async def main(client: AsyncClient) -> int:
         where = await _where(client, dataset, document)
-        things = [Thing(id_) for id_ in dict.fromkeys(ids)]
         if len(things) > 1:
             await bulk.ask(bulk.counted(len(things), "child chunk"), [*map(str, things)], yes=yes)
         return await bulk.one_by_one(

@@ -12,7 +12,7 @@ from uuid import UUID
 from attrs import frozen
 
 from dify_kb import AsyncClient, Dataset
-from dify_kb.errors import KnowledgeError
+from dify_kb.errors import ConfigError, KnowledgeError
 
 NEAREST = 3
 """Names that are suggested."""
@@ -53,12 +53,25 @@ class Thing:
 
 
 def is_id(text: str) -> bool:
-    """Tell an id from a name."""
+    """Tell an id from a name; servers take ids with their dashes only."""
     try:
-        UUID(text)
+        return str(UUID(text)) == text.lower()
     except ValueError:
         return False
-    return True
+
+
+def by_id(noun: str, ids: Sequence[str]) -> Sequence[Thing]:
+    """Take things that have no names, each once.
+
+    Raises:
+        ConfigError: what was given is no id.
+    """
+    for text in ids:
+        if not is_id(text):
+            raise ConfigError(
+                f"{text!r} is no id of a {noun}.", hint=f"Lists show the ids of {noun}s."
+            )
+    return [Thing(text) for text in dict.fromkeys(ids)]
 
 
 async def dataset(client: AsyncClient, name_or_id: str) -> Dataset:

@@ -165,10 +165,10 @@ def delete(
     yes: Yes = False,
 ) -> None:
     """Delete chunks; asks first where there are several."""
+    things = find.by_id("chunk", ids)
 
     async def main(client: AsyncClient) -> int:
         where, of = await _document(client, dataset, document)
-        things = [Thing(id_) for id_ in dict.fromkeys(ids)]
         if len(things) > 1:
             await bulk.ask(bulk.counted(len(things), "chunk"), [*map(str, things)], yes=yes)
         return await bulk.one_by_one(
@@ -183,6 +183,8 @@ def delete(
 def _switch(
     context: typer.Context, dataset: str, document: str, ids: Sequence[str], *, enabled: bool
 ) -> None:
+    things = find.by_id("chunk", ids)
+
     async def main(client: AsyncClient) -> int:
         where, of = await _document(client, dataset, document)
 
@@ -190,7 +192,6 @@ def _switch(
             await client.segments.update(where, of.id, thing.id, enabled=enabled)
 
         word = "enabled" if enabled else "disabled"
-        things = [Thing(id_) for id_ in dict.fromkeys(ids)]
         return await bulk.one_by_one(things, work, bulk.Teller("chunk", word, json=json(context)))
 
     act(context, main)

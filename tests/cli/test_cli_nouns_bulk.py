@@ -136,6 +136,32 @@ def test_what_concerns_all_stops_the_rest_and_tells_what_was_done(
     assert f"{9 - len(names(emulator))} of 9 documents deleted." in err
 
 
+def test_what_is_under_way_when_the_rest_is_stopped_is_told_too(
+    cli: Cli, emulator: Emulator
+) -> None:
+    """The server deletes it, whether or not anybody waits for the answer."""
+    base(emulator, *(f"{number}.txt" for number in range(9)))
+    emulator.faults.plan("documents.delete", ["stall 0.2", "stall 0.2", "401", *["ok"] * 9])
+
+    code, out, err = cli("documents", "delete", *WHERE, "--all", "--yes", "--json")
+
+    left = names(emulator)
+    assert code == 4
+    assert len([row for row in lines(out) if row["type"] == "deleted"]) == 9 - len(left)
+    assert f"{9 - len(left)} of 9 documents deleted." in err
+
+
+def test_chunks_are_named_by_ids_before_any_is_deleted(cli: Cli, emulator: Emulator) -> None:
+    base(emulator, "a.txt")
+    where = [*WHERE, "--document", "a.txt"]
+
+    code, _, err = cli("segments", "delete", *where, NOBODY, "first", "--yes")
+
+    assert code == 2
+    assert two_lines(err)[0] == "'first' is no id of a chunk."
+    assert "segments.delete" not in asked(emulator)
+
+
 def test_the_only_one_that_is_refused_is_an_error(cli: Cli, emulator: Emulator) -> None:
     base(emulator)
 
