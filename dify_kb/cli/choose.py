@@ -58,10 +58,15 @@ def wanted(
 
 
 async def documents(client: AsyncClient, where: Dataset, asked: Wanted) -> Sequence[Thing]:
-    """Find the documents, each once. Ids cost nothing, conditions a request per 100 documents."""
+    """Find the documents, each once. Ids cost nothing, conditions a request per 100 documents.
+
+    Raises:
+        KnowledgeError: no such document, or no such field.
+    """
     if asked.named:
         named = [await find.document(client, where, name) for name in asked.named]
         return list({thing.id: thing for thing in named}.values())
+    await filters.check(client, where, asked.conditions)
     rows = client.documents.iter(
         where, keyword=literal(asked.pattern or ""), status=asked.status or UNSET
     )

@@ -1,12 +1,18 @@
-"""Metadata conditions as they are written in a shell: `year >= 2024`, `team contains infra`."""
+"""Metadata conditions as they are written in a shell: `year >= 2024`, `team contains infra`,
+`due before 2024-12-31`.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
+from dify_kb import AsyncClient, Dataset
 from dify_kb.errors import ConfigError
 from dify_kb.models import ComparisonOperator, Condition, MetadataFilter
+from dify_kb.resources.values import BUILT_IN
+
+from . import find, words
 
 _ALSO = {">=": "≥", "<=": "≤", "!=": "≠", "==": "="}
 _WORDS = sorted([*map(str, ComparisonOperator), *_ALSO], key=len, reverse=True)
@@ -24,6 +30,7 @@ _TEXTS = {
     ComparisonOperator.IS,
     ComparisonOperator.IS_NOT,
 }
+_TEXTS_TOO = {ComparisonOperator.EQUAL, ComparisonOperator.NOT_EQUAL}
 
 
 def parsed(texts: Sequence[str]) -> MetadataFilter | None:
@@ -33,6 +40,20 @@ def parsed(texts: Sequence[str]) -> MetadataFilter | None:
         ConfigError: one that cannot be read.
     """
     return MetadataFilter.all_of(*map(_condition, texts)) if texts else None
+
+
+async def check(client: AsyncClient, where: Dataset, conditions: MetadataFilter | None) -> None:
+    """Make sure that the dataset has the fields, which the server does not. Costs one request.
+
+    Raises:
+        KnowledgeError: it has no such field.
+    """
+    if conditions is None:
+        return
+    fields = (await client.metadata.list(where)).doc_metadata
+    for name in dict.fromkeys(condition.name for condition in conditions.conditions):
+        if name not in BUILT_IN:
+            find.field_of(fields, name, where)
 
 
 def _condition(text: str) -> Condition:
@@ -58,7 +79,9 @@ def _value(operator: ComparisonOperator, text: str) -> str | float | Sequence[st
         return [part.strip() for part in text.split(",")]
     if operator in _TEXTS:
         return text
-    try:
-        return int(text) if text.lstrip("-").isdigit() else float(text)
-    except ValueError:
+    number = words.number(text)
+    if number is not None:
+        return number
+    if operator in _TEXTS_TOO:
         return text
+    return words.moment(f"What --filter compares by {operator}", text).timestamp()

@@ -131,9 +131,17 @@ async def field(client: AsyncClient, where: Dataset, name_or_id: str) -> Thing:
     """
     if is_id(name_or_id):
         return Thing(name_or_id)
-    fields = (await client.metadata.list(where)).doc_metadata
+    return field_of((await client.metadata.list(where)).doc_metadata, name_or_id, where)
+
+
+def field_of(fields: Sequence[Named], name: str, where: Dataset) -> Thing:
+    """Choose among the fields of a dataset by name.
+
+    Raises:
+        KnowledgeError: there is none.
+    """
     listing = f"`dify-kb metadata list --dataset {where.id}` shows those there are."
-    return one_of("metadata field", name_or_id, fields, listing)
+    return one_of("metadata field", name, fields, listing)
 
 
 async def tag(client: AsyncClient, name_or_id: str) -> Thing:

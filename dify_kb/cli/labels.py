@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 from dify_kb import Dataset, KnowledgeError, MetadataField
 from dify_kb.errors import ConfigError
 from dify_kb.models import MetadataType
 
-from . import find
+from . import find, words
 from .bulk import Teller
 from .find import Thing
 
@@ -56,8 +56,7 @@ def field_of(fields: Sequence[MetadataField], name_or_id: str, where: Dataset) -
     by_id = {field.id: field for field in fields}
     if name_or_id in by_id:
         return by_id[name_or_id]
-    listing = f"`dify-kb metadata list --dataset {where.id}` shows those there are."
-    return by_id[find.one_of("metadata field", name_or_id, fields, listing).id]
+    return by_id[find.field_of(fields, name_or_id, where).id]
 
 
 def told(
@@ -87,23 +86,12 @@ def told(
 def _read(field: MetadataField, text: str) -> Value:
     if field.type == MetadataType.STRING:
         return text
-    try:
-        return int(text) if text.lstrip("-").isdigit() else float(text)
-    except ValueError:
-        if field.type == MetadataType.TIME:
-            return _time(field, text)
+    number = words.number(text)
+    if number is not None:
+        return number
+    if field.type == MetadataType.TIME:
+        return words.moment(f"{field.name}, a field of type time,", text)
     raise ConfigError(
         f"{field.name} is a field of type {field.type}; the value is {text!r}.",
         hint="Pass a number.",
     )
-
-
-def _time(field: MetadataField, text: str) -> datetime:
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigError(
-            f"{field.name} is a field of type time; the value is {text!r}.",
-            hint="Write it like 2024-12-31 or 2024-12-31T18:00+01:00.",
-        ) from None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)

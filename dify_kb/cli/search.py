@@ -46,6 +46,7 @@ def search(
     async def main() -> int:
         async with session.client() as client:
             where = await find.dataset(client, dataset)
+            await filters.check(client, where, conditions)
             economy = where.indexing_technique is not IndexingTechnique.HIGH_QUALITY
             model = _model(method, top_k, score_threshold, conditions, economy=economy)
             found = await client.datasets.retrieve(where, query, retrieval_model=model)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from dify_kb.errors import ConfigError
 
@@ -27,6 +28,30 @@ def seconds(option: str, text: str) -> float:
             f"{option} is {text!r}, which is no time.", hint="Write it like 90, 90s, 30m or 2h."
         )
     return float(match[1]) * _UNITS[match[2] or ""]
+
+
+def number(text: str) -> int | float | None:
+    """Read a number: `2024`, `2.5`; None where it is none."""
+    try:
+        return int(text) if text.lstrip("-").isdecimal() else float(text)
+    except ValueError:
+        return None
+
+
+def moment(what: str, text: str) -> datetime:
+    """Read a point in time: `2024-12-31`, `2024-12-31T18:00+01:00`; UTC if it does not say.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(
+            f"{what} is {text!r}, which is no time.",
+            hint="Write it like 2024-12-31 or 2024-12-31T18:00+01:00.",
+        ) from None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def bounds(option: str, text: str) -> int | tuple[int, int]:

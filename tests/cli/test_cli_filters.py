@@ -20,6 +20,9 @@ from dify_kb.cli.filters import parsed
         ("team not in a", "team", "not in", ["a"]),
         ("team empty", "team", "empty", None),
         ("day before 1700000000", "day", "before", 1700000000),
+        ("day before 2024-12-31", "day", "before", 1735603200.0),
+        ("day >= 2024-12-31T01:00+01:00", "day", "≥", 1735603200.0),
+        ("day = 2024-12-31", "day", "=", "2024-12-31"),
         ("island is big", "island", "is", "big"),
     ],
 )
@@ -37,7 +40,7 @@ def test_conditions_are_read_as_people_write_them(
     )
 
 
-@pytest.mark.parametrize("text", ["", "year", "year ~ 2", ">= 2"])
+@pytest.mark.parametrize("text", ["", "year", "year ~ 2", ">= 2", "day after noon", "year > x"])
 def test_what_is_no_condition_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="--filter"):
         parsed([text])

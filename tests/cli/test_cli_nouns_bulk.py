@@ -58,6 +58,34 @@ def test_documents_are_chosen_by_their_metadata(cli: Cli, emulator: Emulator) ->
     assert chosen("year = 2024") == {"new.txt"}
     assert chosen("team is infra", "year >= 2020") == {"new.txt"}
     assert chosen("team empty") == {"none.txt"}
+    assert chosen("document_name end with d.txt") == {"old.txt"}
+
+
+def test_documents_are_chosen_by_a_date(cli: Cli, emulator: Emulator) -> None:
+    base(emulator, "a.txt", "b.txt")
+    cli("metadata", "create", *WHERE, "due", "--type", "time")
+    cli("metadata", "assign", *WHERE, "a.txt", "--set", "due=2024-12-31")
+    cli("metadata", "assign", *WHERE, "b.txt", "--set", "due=2026-12-31")
+
+    code, _, _ = cli("documents", "delete", *WHERE, "--filter", "due before 2025-01-01")
+
+    assert code == 0
+    assert names(emulator) == {"b.txt"}
+
+
+@pytest.mark.parametrize("command", [["search", "wombats"], ["documents", "delete", "--dry-run"]])
+def test_a_condition_on_a_field_that_there_is_not_is_told(
+    cli: Cli, emulator: Emulator, command: list[str]
+) -> None:
+    """The server finds nothing, which looks like an answer."""
+    base(emulator, "a.txt")
+    cli("metadata", "create", *WHERE, "year", "--type", "number")
+
+    code, _, err = cli(*command, *WHERE, "--filter", "yaer > 2020")
+
+    assert code == 1
+    assert two_lines(err)[0] == "No metadata field is called 'yaer'."
+    assert two_lines(err)[1].startswith("Did you mean 'year'?")
 
 
 def test_documents_are_chosen_by_their_status(cli: Cli, emulator: Emulator) -> None:
@@ -222,7 +250,7 @@ def test_values_take_the_type_of_their_field(cli: Cli, emulator: Emulator) -> No
     ("given", "code", "what"),
     [
         ("year=soon", 2, "year is a field of type number; the value is 'soon'."),
-        ("seen=soon", 2, "seen is a field of type time; the value is 'soon'."),
+        ("seen=soon", 2, "seen, a field of type time, is 'soon', which is no time."),
         ("year", 2, "--set is 'year'."),
         ("yaer=2024", 1, "No metadata field is called 'yaer'."),
     ],
