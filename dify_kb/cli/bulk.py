@@ -21,7 +21,7 @@ from dify_kb.errors import (
 )
 
 from . import show
-from .exits import ERROR, exit_code
+from .exits import ARCHIVED, ERROR, exit_code
 from .find import Thing
 
 SOME_FAILED = 3
@@ -201,6 +201,6 @@ def _ended(teller: Teller, total: int, stopped: KnowledgeError | None) -> int:
 
 def _own(error: KnowledgeError) -> bool:
     """Tell whether an error is about one thing alone, and not about all that follow as well."""
-    if isinstance(error, ApiError) and error.code == "archived_document_immutable":
+    if isinstance(error, ApiError) and error.code == ARCHIVED:
         return True
     return isinstance(error, BadRequestError | NotFoundError | ConflictError)

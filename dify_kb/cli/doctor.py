@@ -13,6 +13,7 @@ from dify_kb.models import MAX_FILE_SIZE
 
 from . import exits, show
 from .app import Session, app
+from .bulk import counted
 
 TESTED = ("1.4.3", "1.8.1", "1.12.1", "1.16")
 HANGING = ("1.12.0", "1.12.1")
@@ -62,7 +63,7 @@ async def _checks(client: AsyncClient) -> AsyncIterator[Check]:
     except KnowledgeError as error:
         yield Check(check="key", status="failed", detail=error.summary, remedy=error.hint)
         return
-    yield Check(check="key", status="ok", detail=f"it opens {page.total} datasets")
+    yield Check(check="key", status="ok", detail=f"it opens {counted(page.total, 'dataset')}")
     for kind, lack in (
         (ModelType.TEXT_EMBEDDING, "only economy datasets (keyword search) can be made"),
         (ModelType.RERANK, "searches cannot be reranked"),

@@ -20,6 +20,9 @@ from dify_kb.errors import (
 
 from . import show
 
+ARCHIVED = "archived_document_immutable"
+"""The code of a 403 that is about one document, and not about the key."""
+
 ERROR, USAGE, FILES, REFUSED, LATER, JOURNAL = 1, 2, 3, 4, 5, 8
 
 
@@ -28,7 +31,9 @@ def exit_code(error: KnowledgeError) -> int:
     match error:
         case ConfigError():
             return USAGE
-        case UnauthorizedError() | ForbiddenError() | QuotaExceededError():
+        case UnauthorizedError() | ForbiddenError() | QuotaExceededError() if (
+            error.code != ARCHIVED
+        ):
             return REFUSED
         case RateLimitedError():
             return LATER

@@ -24,7 +24,7 @@ _PARTS = (
     ),
     (re.compile(r"(?<![\w.])/(?:[\w.@~+-]+/)*[\w.@~+-]+"), "PATH"),
     (re.compile(r"'[^']*'|\"[^\"]*\""), "'…'"),
-    (re.compile(r"\d+(?:[.,]\d+)*"), "N"),
+    (re.compile(r"\b\d+(?:[.,]\d+)*"), "N"),
     (re.compile(r"\s+"), " "),
 )
 """What differs between errors of one kind: ids, temporary files, names, numbers."""

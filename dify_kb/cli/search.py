@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 import typer
 from rich.text import Text
 
-from dify_kb import IndexingTechnique, Record, RetrievalModel
+from dify_kb import Dataset, IndexingTechnique, ModelRef, Record, RetrievalModel
+from dify_kb.errors import ConfigError
 from dify_kb.models import MetadataFilter
 from dify_kb.wire import codec
 
@@ -19,7 +20,7 @@ SHOWN = 400
 WIDEST = 96
 """Characters of a line of text that reads well."""
 
-Method = Literal["semantic", "full_text", "keyword"]
+Method = Literal["semantic", "full_text", "hybrid", "keyword"]
 
 
 @app.command()
@@ -27,10 +28,12 @@ def search(
     context: typer.Context,
     query: Annotated[str, typer.Argument(help="What to look for, 1 to 250 characters.")],
     dataset: Annotated[str, typer.Option(help="Name or id of the dataset.")],
-    method: Annotated[Method | None, typer.Option(help="By default what the dataset has.")] = None,
+    method: Annotated[
+        Method | None, typer.Option(help="Else semantic, or keyword in an economy dataset.")
+    ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Passages at most.")] = 4,
     score_threshold: Annotated[
-        float | None, typer.Option(help="Leave out passages below this score (0 to 1).")
+        float | None, typer.Option(min=0, max=1, help="Leave out passages below this score.")
     ] = None,
     filter_: Annotated[
         list[str] | None,
@@ -47,8 +50,7 @@ def search(
         async with session.client() as client:
             where = await find.dataset(client, dataset)
             await filters.check(client, where, conditions)
-            economy = where.indexing_technique is not IndexingTechnique.HIGH_QUALITY
-            model = _model(method, top_k, score_threshold, conditions, economy=economy)
+            model = _model(where, method, top_k, score_threshold, conditions)
             found = await client.datasets.retrieve(where, query, retrieval_model=model)
         for rank, record in enumerate(found.records, 1):
             if session.json:
@@ -63,21 +65,47 @@ def search(
 
 
 def _model(
+    where: Dataset,
     method: Method | None,
     top_k: int,
     threshold: float | None,
     conditions: MetadataFilter | None,
-    *,
-    economy: bool,
 ) -> RetrievalModel:
-    match method or ("keyword" if economy else "semantic"):
-        case "keyword":
-            return RetrievalModel.keyword(top_k=top_k, metadata_filter=conditions)
-        case "full_text":
-            build = RetrievalModel.full_text
-        case _:
-            build = RetrievalModel.semantic
+    """Say how to search.
+
+    Raises:
+        ConfigError: the dataset has no such search; the server would fail, or find nothing.
+    """
+    economy = where.indexing_technique is not IndexingTechnique.HIGH_QUALITY
+    method = method or ("keyword" if economy else "semantic")
+    if economy != (method == "keyword"):
+        raise ConfigError(
+            f"{where.name!r} is {'an economy' if economy else 'a high_quality'} dataset,"
+            f" which has no {method} search.",
+            hint=f"Use {'keyword' if economy else 'semantic, full_text or hybrid'}.",
+        )
+    if economy:
+        if threshold is not None:
+            raise ConfigError(
+                "Keyword search gives no scores to compare with --score-threshold.",
+                hint="Leave it out.",
+            )
+        return RetrievalModel.keyword(top_k=top_k, metadata_filter=conditions)
+    if method == "hybrid":
+        return RetrievalModel.hybrid_weighted(
+            embedding=_embedding(where),
+            top_k=top_k,
+            score_threshold=threshold,
+            metadata_filter=conditions,
+        )
+    build = RetrievalModel.full_text if method == "full_text" else RetrievalModel.semantic
     return build(top_k=top_k, score_threshold=threshold, metadata_filter=conditions)
+
+
+def _embedding(where: Dataset) -> ModelRef:
+    return ModelRef(
+        provider=where.embedding_model_provider or "", model=where.embedding_model or ""
+    )
 
 
 def _print(rank: int, record: Record) -> None:

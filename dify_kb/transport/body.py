@@ -210,7 +210,7 @@ def _open(path: Path) -> tuple[int, int]:
     if stat.S_ISREG(status.st_mode):
         return descriptor, status.st_size
     os.close(descriptor)
-    raise SourceError(f"{path} is not a regular file.")
+    raise SourceError(f"{path} is not a regular file.", hint="Name a file; `load` takes folders.")
 
 
 def _read_all(descriptor: int, size: int) -> bytes:

@@ -26,7 +26,7 @@ from dify_kb.errors import (
     UnauthorizedError,
     UnsupportedTypeError,
 )
-from dify_kb.models import Event
+from dify_kb.models import DOCUMENT_EXTENSIONS, MAX_FILE_SIZE, Event
 
 from . import codec
 from .version import bug
@@ -73,6 +73,12 @@ _BY_MESSAGE: tuple[tuple[int, str, type[ApiError], str], ...] = (
         "request rate limit",
         RateLimitedError,
         "Wait a minute: refused calls count against the limit too.",
+    ),
+    (
+        403,
+        "archived document",
+        ForbiddenError,
+        "Unarchive the document first.",
     ),
     (
         403,
@@ -190,8 +196,8 @@ def _kind(endpoint: str, reply: Reply, message: str) -> tuple[type[ApiError], st
         return ServerError, "Try again later; the server's own log says more."
     if status == 400 and not message and endpoint == "documents.create_by_file":
         return BadRequestError, (
-            "The server refuses the file's type or its size (it does not say which):"
-            " see DOCUMENT_EXTENSIONS and MAX_FILE_SIZE for the defaults."
+            "The server refuses the file's type or its size (it does not say which). By default it"
+            f" takes {', '.join(sorted(DOCUMENT_EXTENSIONS))} of at most {MAX_FILE_SIZE >> 20} MiB."
         )
     lowered = message.lower()
     for at, words, kind, hint in _BY_MESSAGE:

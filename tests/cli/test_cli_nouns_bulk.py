@@ -149,6 +149,8 @@ def test_archived_documents_are_told_and_the_others_deleted(cli: Cli, emulator: 
     assert code == 3
     assert "failed  b.txt" in out
     assert names(emulator) == {"b.txt"}
+    code, _, err = cli("documents", "delete", *WHERE, "b.txt")
+    assert (code, two_lines(err)[1]) == (1, "Unarchive the document first.")
 
 
 def test_what_concerns_all_stops_the_rest_and_tells_what_was_done(

@@ -93,6 +93,7 @@ def test_errors_that_differ_in_names_and_numbers_are_of_one_kind(one: str, other
 
 def test_errors_of_other_words_are_of_other_kinds() -> None:
     assert figures.kind_of("Rate limit reached") != figures.kind_of("Connection refused")
+    assert figures.kind_of("pypdfium2 failed") == "pypdfium2 failed", "a name, no number"
     assert len(figures.kind_of("x" * 300)) == 100
     assert figures.kind_of(" ") == "no reason given"
 

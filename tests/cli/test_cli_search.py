@@ -1,0 +1,70 @@
+"""Searches from the shell: what fits the dataset, and what is told before the server fails."""
+
+from __future__ import annotations
+
+import pytest
+from cli_calls import Cli, asked, lines, two_lines
+
+from dify_kb.emulator import Emulator
+
+WHERE = ["--dataset", "base"]
+
+
+@pytest.fixture(params=["high_quality"])
+def base(cli: Cli, request: pytest.FixtureRequest) -> None:
+    """Two documents about animals."""
+    cli("datasets", "create", "base", "--technique", request.param)
+    for name, text in (("wombat.txt", "Wombats dig burrows."), ("bat.txt", "Bats fly at night.")):
+        cli("documents", "create", *WHERE, "--name", name, "--text", text, "--wait")
+
+
+economy = pytest.mark.parametrize("base", ["economy"], indirect=True)
+
+
+@pytest.mark.usefixtures("base")
+@pytest.mark.parametrize("method", ["semantic", "full_text", "hybrid"])
+def test_a_high_quality_dataset_has_three_searches(cli: Cli, method: str) -> None:
+    code, out, _ = cli("search", *WHERE, "burrows", "--method", method, "--top-k", "1", "--json")
+
+    assert code == 0
+    assert [row["segment"]["document"]["name"] for row in lines(out)] == ["wombat.txt"]
+
+
+@economy
+@pytest.mark.usefixtures("base")
+def test_an_economy_dataset_has_one(cli: Cli) -> None:
+    code, out, _ = cli("search", *WHERE, "burrows", "--json")
+
+    assert code == 0
+    assert [row["segment"]["document"]["name"] for row in lines(out)] == ["wombat.txt"]
+
+
+@economy
+@pytest.mark.usefixtures("base")
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        (["--method", "hybrid"], "'base' is an economy dataset, which has no hybrid search."),
+        (
+            ["--score-threshold", "0.5"],
+            "Keyword search gives no scores to compare with --score-threshold.",
+        ),
+    ],
+)
+def test_what_an_economy_dataset_has_not_is_told(
+    cli: Cli, emulator: Emulator, options: list[str], what: str
+) -> None:
+    """The server answers with an error of its database, or leaves the threshold out."""
+    code, _, err = cli("search", *WHERE, "burrows", *options)
+
+    assert (code, two_lines(err)[0]) == (2, what)
+    assert "datasets.retrieve" not in asked(emulator)
+
+
+@pytest.mark.usefixtures("base")
+def test_keywords_of_a_high_quality_dataset_are_refused(cli: Cli) -> None:
+    """The server finds nothing by them (recording 934)."""
+    code, _, err = cli("search", *WHERE, "burrows", "--method", "keyword")
+
+    assert code == 2
+    assert two_lines(err)[1] == "Use semantic, full_text or hybrid."
