@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dify_kb import AsyncClient, Dataset, Document, DocumentCreated
-from dify_kb.errors import ConfigError
-from dify_kb.models import UNSET
+from dify_kb import AsyncClient, Dataset, Document, DocumentCreated, IndexingStatus
+from dify_kb.errors import ConfigError, KnowledgeError
+from dify_kb.models import UNSET, MetadataType
 from dify_kb.wire import codec
 
-from . import find, show
+from . import figures, find, show
 from .act import act, json
 from .app import app
 from .datasets import Technique
@@ -69,7 +71,6 @@ def show_(context: typer.Context, dataset: InDataset, name: Named) -> None:
         where = await find.dataset(client, dataset)
         thing = await find.document(client, where, name)
         found = await client.documents.get(where, thing.id)
-        labels = {str(entry["name"]): entry.get("value") for entry in found.doc_metadata or ()}
         rows = {
             "id": found.id,
             "name": found.name,
@@ -81,7 +82,7 @@ def show_(context: typer.Context, dataset: InDataset, name: Named) -> None:
             "created": found.created_at,
             "updated": found.updated_at,
             "indexed": found.completed_at,
-            "metadata": ", ".join(f"{name}={value}" for name, value in labels.items()) or None,
+            "metadata": ", ".join(map(_label, found.doc_metadata or ())) or None,
         }
         show.one("document", found, rows, json=json(context))
 
@@ -156,6 +157,14 @@ def update(
     act(context, main)
 
 
+def _label(entry: Mapping[str, object]) -> str:
+    """Write a metadata value; a time, which the server keeps in seconds, as a date."""
+    value = entry.get("value")
+    if entry.get("type") == MetadataType.TIME and isinstance(value, int | float):
+        value = show.cell(datetime.fromtimestamp(value, UTC))
+    return f"{entry['name']}={show.cell(value) if value is None else value}"
+
+
 def _source(file: str | None, text: str | None) -> Path | str:
     """Take a path, or the text that was given or comes from stdin."""
     if (file is None) == (text is None):
@@ -187,13 +196,43 @@ async def _tell(
         (document,) = await client.documents.wait(where, [made])
     if json(context):
         show.line({"type": "document", **codec.fields(document), "batch": made.batch})
-        return
+    else:
+        _print(document, made.batch)
+    if wait:
+        _check_indexed(document)
+
+
+def _print(document: Document, batch: str) -> None:
     rows = {
         "id": document.id,
         "name": document.name,
         "status": document.indexing_status,
         "error": document.error,
         "characters": document.word_count,
-        "batch": made.batch,
+        "batch": batch,
     }
     show.table(("", ""), rows.items())
+
+
+def _check_indexed(document: Document) -> None:
+    """Tell a document that no search will find.
+
+    Raises:
+        KnowledgeError: it failed, nothing of it was indexed, or it does not get on.
+    """
+    match document.indexing_status:
+        case IndexingStatus.ERROR:
+            raise KnowledgeError(
+                f"{document.name!r} was not indexed: {document.error or 'no reason given'}",
+                hint="Create it again once that is mended; it keeps its id.",
+            )
+        case IndexingStatus.COMPLETED if not document.word_count:
+            raise KnowledgeError(
+                f"{document.name!r} is {figures.EMPTY}.",
+                hint="Is there text in it? Scanned pages are pictures.",
+            )
+        case status if not status.final:
+            raise KnowledgeError(
+                f"{document.name!r} is still {status}, and does not get on.",
+                hint="It may come yet; `dify-kb stats` tells what is stuck.",
+            )

@@ -77,7 +77,7 @@ async def rows(
     """Write models: a line of JSON each, as they come, or a table of those columns."""
     if not json:
         listed = [row async for row in _each(found)]
-        table(tuple(columns), [[cell(row) for cell in columns.values()] for row in listed])
+        table(tuple(columns), [[read(row) for read in columns.values()] for row in listed])
         return
     async for row in _each(found):
         model(kind, row)
@@ -109,7 +109,7 @@ def failure(error: KnowledgeError) -> None:
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a table; numbers to the right. Without names of columns there is no head."""
     grid = Table(box=None, pad_edge=False, header_style="bold", show_header=any(columns))
-    written = [[_cell(cell) for cell in row] for row in rows]
+    written = [[cell(value) for value in row] for row in rows]
     for position, column in enumerate(columns):
         numeric = all(row[position].replace(",", "").isdigit() for row in written) and written
         grid.add_column(
@@ -119,13 +119,20 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
             no_wrap=column == "id",
         )
     for row in written:
-        grid.add_row(*(Text(cell) for cell in row))
-    # Programs like grep want a row on a line.
-    console = out if out.is_terminal else Console(width=UNFOLDED, highlight=False, markup=False)
-    console.print(grid, soft_wrap=False)
+        grid.add_row(*map(Text, row))
+    if out.is_terminal:
+        out.print(grid, soft_wrap=False)
+        return
+    # Programs like grep want a row on a line, and nothing behind it.
+    console = Console(width=UNFOLDED, highlight=False, markup=False)
+    with console.capture() as drawn:
+        console.print(grid, soft_wrap=False)
+    for line_ in drawn.get().splitlines():
+        sys.stdout.write(f"{line_.rstrip()}\n")
 
 
-def _cell(value: object) -> str:
+def cell(value: object) -> str:
+    """Write a value for people."""
     match value:
         case None:
             return "-"

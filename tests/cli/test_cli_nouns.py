@@ -123,6 +123,40 @@ def test_a_document_s_life(cli: Cli, emulator: Emulator, tmp_path: Path) -> None
     assert cli("documents", "delete", "--dataset", "base", "a.txt")[0] == 0
 
 
+def test_a_document_that_is_not_found_is_an_error_to_who_waits(
+    cli: Cli, emulator: Emulator
+) -> None:
+    """It is there, and `completed` or not, no search finds it."""
+    emulator.faults.indexing(["error no such model"], names="bad.txt")
+    base(emulator)
+    create = ["documents", "create", "--dataset", "base", "--wait"]
+
+    code, out, err = cli(*create, "--name", "bad.txt", "--text", "x", "--json")
+    assert (code, lines(out)[0]["indexing_status"], lines(out)[1]["exit"]) == (1, "error", 1)
+    assert two_lines(err)[0] == "'bad.txt' was not indexed: no such model"
+    code, out, err = cli(*create, "--name", "empty.txt", "--text", " ")
+    assert (code, "completed" in out) == (1, True)
+    assert two_lines(err)[0] == "'empty.txt' is completed, but nothing was indexed."
+
+
+def test_times_are_shown_as_dates(cli: Cli, emulator: Emulator) -> None:
+    base(emulator, "a.txt")
+    cli("metadata", "create", "--dataset", "base", "due", "--type", "time")
+    cli("metadata", "assign", "--dataset", "base", "a.txt", "--set", "due=2024-12-31T12:00")
+
+    _, out, _ = cli("documents", "show", "--dataset", "base", "a.txt")
+
+    assert "due=2024-12-31 " in out
+
+
+def test_lines_of_a_table_end_with_their_last_letter(cli: Cli) -> None:
+    cli("datasets", "create", "one")
+
+    _, out, _ = cli("datasets", "show", "one")
+
+    assert [line for line in out.splitlines() if line != line.rstrip()] == []
+
+
 def test_a_text_needs_a_name_and_one_source(cli: Cli, emulator: Emulator) -> None:
     base(emulator)
     create = ["documents", "create", "--dataset", "base"]
