@@ -54,7 +54,6 @@ def list_(
                 "name": lambda row: row.name,
                 "documents": lambda row: row.document_count,
                 "technique": lambda row: row.indexing_technique,
-                "created": lambda row: row.created_at,
                 "id": lambda row: row.id,
             },
             json=json(context),

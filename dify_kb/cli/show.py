@@ -25,6 +25,9 @@ UNFOLDED = 10_000
 PASSAGE = 60
 """Characters of a text in a table."""
 
+FOLDED = {"", "name", "dataset", "text", "error"}
+"""Columns of which a narrow terminal shows the values in several lines."""
+
 out = Console(soft_wrap=True, highlight=False, markup=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
@@ -74,10 +77,16 @@ async def rows(
     *,
     json: bool,
 ) -> None:
-    """Write models: a line of JSON each, as they come, or a table of those columns."""
+    """Write models: a line of JSON each, as they come, or a table of those columns.
+
+    Columns in which nothing stands are left out.
+    """
     if not json:
         listed = [row async for row in _each(found)]
-        table(tuple(columns), [[read(row) for read in columns.values()] for row in listed])
+        cells = {name: [read(row) for row in listed] for name, read in columns.items()}
+        # A column in which nothing stands takes room from names.
+        kept = {name: cells for name, cells in cells.items() if {*cells} != {None}}
+        table(tuple(kept), zip(*kept.values(), strict=True))
         return
     async for row in _each(found):
         model(kind, row)
@@ -116,7 +125,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
             column,
             justify="right" if numeric else "left",
             overflow="fold",
-            no_wrap=column == "id",
+            no_wrap=column not in FOLDED,
         )
     for row in written:
         grid.add_row(*map(Text, row))

@@ -96,7 +96,7 @@ def test_datasets_are_created_listed_shown_and_deleted(cli: Cli) -> None:
     assert cli("datasets", "create", "two")[0] == 0
 
     _, out, _ = cli("datasets", "list")
-    assert out.splitlines()[0].split() == ["name", "documents", "technique", "created", "id"]
+    assert out.splitlines()[0].split() == ["name", "documents", "technique", "id"]
     _, out, _ = cli("--json", "datasets", "list")
     by_name = {row["name"]: row for row in lines(out)}
     assert set(by_name) == {"one", "two"}

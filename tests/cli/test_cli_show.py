@@ -1,0 +1,64 @@
+"""Tables on terminals, which may be narrow, and into pipes."""
+
+from __future__ import annotations
+
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from dify_kb.cli import show
+
+ID = "00000000-0000-4000-8000-000000000000"
+NAME = "a-long-name-of-a-document-in-a-folder.txt"
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> StringIO:
+    """A terminal of 80 columns, without colours."""
+    screen = StringIO()
+    console = Console(file=screen, force_terminal=True, no_color=True, width=80)
+    monkeypatch.setattr(show, "out", console)
+    return screen
+
+
+def columns() -> dict[str, object]:
+    return {"name": NAME, "status": "available", "created": "2026-11-21 15:16", "id": ID}
+
+
+async def listed(*rows: dict[str, object]) -> None:
+    reads = {name: lambda row, name=name: row[name] for name in rows[0]}
+    await show.rows("thing", rows, reads, json=False)
+
+
+async def test_a_narrow_terminal_folds_names_and_nothing_else(terminal: StringIO) -> None:
+    await listed(columns())
+
+    drawn = terminal.getvalue()
+    assert all(text in drawn for text in ("available", "2026-11-21 15:16", ID))
+    assert max(map(len, drawn.splitlines()[1:])) <= 80
+    assert NAME not in drawn
+    assert NAME[:10] in drawn
+
+
+async def test_a_pipe_gets_a_row_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    await listed(columns(), columns())
+
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split() == ["name", "status", "created", "id"]
+    assert [row.split()[0] for row in rows] == [NAME, NAME]
+
+
+async def test_a_column_in_which_nothing_stands_is_left_out(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    await listed({"name": "a", "error": None}, {"name": "b", "error": None})
+    assert capsys.readouterr().out == "name\na\nb\n"
+    await listed({"name": "a", "error": None}, {"name": "b", "error": "no"})
+    assert capsys.readouterr().out == "name  error\na     -\nb     no\n"
+
+
+async def test_a_table_of_nothing_has_its_head(capsys: pytest.CaptureFixture[str]) -> None:
+    await show.rows("thing", [], {"name": str, "id": str}, json=False)
+
+    assert capsys.readouterr().out == "name  id\n"
