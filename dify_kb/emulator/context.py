@@ -15,6 +15,7 @@ from .clock import Clock
 from .links import Links
 from .profiles import Profile
 from .settings import Settings
+from .stand_ins import Invoke
 from .store import DatasetRow, Store
 
 B = TypeVar("B")
@@ -82,6 +83,9 @@ class Context:
 
     links: Links
     """Makes links to files."""
+
+    invoke: Invoke
+    """Calls a model."""
 
     slots: Mapping[str, str] = field(factory=dict)
     found: DatasetRow | None = None

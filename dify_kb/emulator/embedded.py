@@ -153,6 +153,7 @@ class Emulator:
             clock=clock,
             enqueue=indexer.enqueue,
             links=Links(store.secret),
+            invoke=self.faults.invoke,
         )
         self._capacity = Capacity.of(settings)
         app = application(context, self.api_key, self.faults, self._history, self._capacity)

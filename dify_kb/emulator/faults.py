@@ -10,8 +10,9 @@ from dify_kb.errors import ConfigError
 from dify_kb.wire.catalog import ENDPOINTS
 
 from .chance import Chance, chances
-from .run_plan import RunRule
-from .words import Ending, Fault, RunFault, faults, run_faults
+from .rule import Rule
+from .stand_ins import ModelError
+from .words import Ending, Fault, ModelFault, RunFault, faults, model_faults, run_faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -22,12 +23,17 @@ INDEXING: Final = "indexing"
 """The key of the plans for runs of the indexer, beside the names of endpoints."""
 
 
+MODELS: Final = "models"
+"""The key of the plans for calls of models."""
+
+
 class Faults:
     """The plans, by the names of endpoints. Any thread may call it.
 
     Words that answer instead of Dify, and leave the call undone: `503`, `503-html` (a proxy's
     page), `429 retry-after=1`, `rate-limit`, `document-limit` and `vector-limit` (403s of a
-    subscription), `413-early` (nginx, before the body is read), `empty` (a 200 without content),
+    subscription), `provider-not-initialize` (a 400: the model's provider has no credentials),
+    `413-early` (nginx, before the body is read), `empty` (a 200 without content),
     `login-page` (a 200 with a page), `close` (the connection ends in order), `reset` (it is
     aborted), `reset-after 50%` (so, once that much of the body was read; or a number of bytes).
     With `commit-then-` before them, all but `413-early` and `reset-after` follow after the call
@@ -45,7 +51,8 @@ class Faults:
         self._lock = threading.Lock()
         self._plans: dict[str, deque[Fault]] = {}
         self._chances: Mapping[str, Chance] = {}
-        self._rules: list[RunRule] = []
+        self._rules: list[Rule[RunFault]] = []
+        self._model_rules: list[Rule[ModelFault]] = []
         self._met: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._dead = False
         self.on_restart: Callable[[], None] = lambda: None
@@ -105,9 +112,35 @@ class Faults:
         Raises:
             ConfigError: no such word, or `every` below 1.
         """
-        rule = RunRule(run_faults(words), names=names, every=every, always=always)
+        rule = Rule(run_faults(words), names=names, every=every, always=always)
         with self._lock:
             self._rules.append(rule)
+
+    def models(
+        self,
+        words: Sequence[str],
+        *,
+        names: str = "*",
+        every: int = 1,
+        always: bool = False,
+    ) -> None:
+        """Have calls of the stand-in models fail; one word for each call, in order.
+
+        Words: `ok`, `error TEXT` with the provider's text. It becomes the error of the document
+        that is being indexed, or of the chunk that is added or changed (recordings 951 to 954);
+        a search is refused with it, by a 400 whatever the cause (945 to 949).
+
+        Args:
+            names: a glob that the model's name matches, `hashed-n-grams` or `word-overlap`.
+            every: take only each n-th of the calls that match.
+            always: start over with the words when they are used up.
+
+        Raises:
+            ConfigError: no such word, or `every` below 1.
+        """
+        rule = Rule(model_faults(words), names=names, every=every, always=always)
+        with self._lock:
+            self._model_rules.append(rule)
 
     def restart(self) -> None:
         """Have dead workers go on, where they stopped."""
@@ -119,7 +152,8 @@ class Faults:
         """Take plans as JSON has them; all of them, or none when one is wrong.
 
         `{"documents.create_by_file": ["503 x3"], "random": {"seed": 1, "rates": {…}},
-        "indexing": ["hang", {"words": ["error no"], "names": "*.pdf", "always": true}, "restart"]}`
+        "indexing": ["hang", {"words": ["error no"], "names": "*.pdf", "always": true}, "restart"],
+        "models": ["error too busy x3"]}`
 
         Raises:
             ConfigError: what is wrong, and the plan stays as it was.
@@ -132,7 +166,8 @@ class Faults:
     def clear(self) -> None:
         """Forget all plans and rules, and restart dead workers; what was met stays told."""
         with self._lock:
-            self._plans, self._chances, self._rules = {}, {}, []
+            self._plans, self._chances = {}, {}
+            self._rules, self._model_rules = [], []
         self.restart()
 
     def left(self) -> Mapping[str, Sequence[str]]:
@@ -144,10 +179,12 @@ class Faults:
                 if planned
             }
             runs = [word for rule in self._rules for word in rule.left()]
-        return left | ({INDEXING: runs} if runs else {})
+            models = [word for rule in self._model_rules for word in rule.left()]
+        left |= {INDEXING: runs} if runs else {}
+        return left | ({MODELS: models} if models else {})
 
     def met(self) -> Mapping[str, Mapping[str, int]]:
-        """Count what happened, by endpoint (or `indexing`) and word."""
+        """Count what happened, by endpoint (or `indexing`, `models`) and word."""
         with self._lock:
             return {endpoint: dict(counts) for endpoint, counts in self._met.items()}
 
@@ -177,6 +214,23 @@ class Faults:
                 self._met[INDEXING][ending.word] += 1
                 self._dead = self._dead or ending.ending is Ending.DIE
             return ending
+
+    def invoke(self, model: str) -> None:
+        """Call a model, which takes what becomes of it off the plan.
+
+        Raises:
+            ModelError: it fails, with the provider's text.
+        """
+        if not self._model_rules:
+            return
+        with self._lock:
+            answers = (rule.take(model) for rule in self._model_rules)
+            answer = next((answer for answer in answers if answer is not None), None)
+            if answer is None:
+                return
+            self._met[MODELS][answer.word] += 1
+        if answer.text is not None:
+            raise ModelError(answer.text)
 
     def _next(self, endpoint: str) -> Fault | None:
         if planned := self._plans.get(endpoint):

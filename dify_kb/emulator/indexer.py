@@ -122,7 +122,8 @@ class Indexer:
 
     async def _index(self, started: Started, pace: _Pace, fault: RunFault | None) -> str:
         settings, document_id = self._settings, started.row.id
-        run = Run(self._store, self._clock, document_id, self._clock.now(), self._profile)
+        now, invoke = self._clock.now(), self._faults.invoke
+        run = Run(self._store, self._clock, document_id, now, self._profile, invoke)
         texts = await self._thread(run.parse)
         await pace.stage(settings.parsing)
         run.enter_splitting(texts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +14,7 @@ Step = Callable[["Faults"], None]
 
 _SHAPE: Final = (
     'Write {"documents.create_by_file": ["503"], "indexing": [{"words": ["hang"], "names": "*"}],'
+    ' "models": ["error too busy"],'
     ' "random": {"seed": 1, "rates": {"documents.create_by_file": {"503": 0.1}}}}.'
 )
 _RULE: Final[Mapping[str, type]] = {"words": list, "names": str, "every": int, "always": bool}
@@ -41,6 +41,8 @@ def _steps(key: str, value: object) -> list[Step]:
         raise ConfigError(f"The plan of {key!r} is no list.", hint=_SHAPE)
     if key == "indexing":
         return [_indexing(entry) for entry in value]
+    if key == "models":
+        return [_models(entry) for entry in value]
     return [lambda faults: faults.plan(key, value)]
 
 
@@ -55,15 +57,22 @@ def _random(value: object) -> Step:
 def _indexing(entry: object) -> Step:
     if entry == "restart":
         return lambda faults: faults.restart()
+    rule = _rule(entry, "runs of the indexer")
+    return lambda faults: faults.indexing(**rule)
+
+
+def _models(entry: object) -> Step:
+    rule = _rule(entry, "calls of models")
+    return lambda faults: faults.models(**rule)
+
+
+def _rule(entry: object, what: str) -> Mapping[str, Any]:
+    """Read a rule: a word, or words and what they are for."""
     if isinstance(entry, str):
-        return lambda faults: faults.indexing([entry])
+        return {"words": [entry]}
     rule: Mapping[str, Any] = entry if isinstance(entry, dict) else {}
     if "words" not in rule or not all(
         name in _RULE and type(value) is _RULE[name] for name, value in rule.items()
     ):
-        raise ConfigError(f"{entry!r} is no plan for runs of the indexer.", hint=_SHAPE)
-    return functools.partial(_rule, rule)
-
-
-def _rule(rule: Mapping[str, Any], faults: Faults) -> None:
-    faults.indexing(**rule)
+        raise ConfigError(f"{entry!r} is no plan for {what}.", hint=_SHAPE)
+    return rule

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from . import answer
 from .bodies import skip, slowly, whole
+from .chosen import no_model
 from .refused import RATE_LIMIT, RefusedError
 from .words import Fault, Kind
 
@@ -122,6 +123,10 @@ def _limit(fault: Fault, profile: Profile) -> web.Response:
     return answer.refusal(profile, RefusedError(403, "forbidden", _LIMITS[fault.kind]))
 
 
+def _no_provider(_fault: Fault, profile: Profile) -> web.Response:
+    return answer.refusal(profile, RefusedError(400, "provider_not_initialize", no_model(profile)))
+
+
 def _status(fault: Fault, profile: Profile) -> web.Response:
     if fault.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return answer.crash(profile)
@@ -139,6 +144,7 @@ _ANSWERS: Final[Mapping[Kind, Callable[[Fault, Profile], web.Response]]] = {
     Kind.RATE_LIMIT: _limit,
     Kind.DOCUMENT_LIMIT: _limit,
     Kind.VECTOR_LIMIT: _limit,
+    Kind.NO_PROVIDER: _no_provider,
     Kind.EMPTY: lambda _, profile: answer.empty(profile),
     Kind.LOGIN_PAGE: lambda _, __: answer.login_page(),
     Kind.EARLY: lambda _, __: answer.proxy_page(413),

@@ -16,6 +16,7 @@ from dify_kb.wire import codec
 from . import stand_ins
 from .clock import Clock
 from .profiles import Profile
+from .stand_ins import Invoke
 from .store import ChildChunkRow, DatasetRow, DocumentRow, SegmentRow, Store
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Run:
     document_id: str
     started: float
     profile: Profile
+    invoke: Invoke
 
     def parse(self) -> list[str]:
         """Read the text out of the file."""
@@ -102,6 +104,7 @@ class Run:
         row, dataset = self._found()
         if dataset.high_quality:
             stand_ins.require_embedding(dataset.embedding_provider, dataset.embedding_model)
+            self.invoke(stand_ins.EMBEDDING)
         findable = dataset.high_quality or row.doc_form != DocForm.HIERARCHICAL
         for some in _slices(segments) if findable else ():
             words = [(one.id, self._keywords(one, dataset, row.doc_form)) for one in some]

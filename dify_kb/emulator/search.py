@@ -14,7 +14,7 @@ from dify_kb.models import RerankingMode, RetrievalModel, SearchMethod, Weights
 
 from . import stand_ins
 from .quirks import Quirks
-from .stand_ins import ModelError
+from .stand_ins import Invoke, ModelError
 from .store import Store
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class Search:
     wanted: RetrievalModel
     within: Sequence[str] | None
     quirks: Quirks
+    invoke: Invoke
 
     @property
     def limit(self) -> int:
@@ -53,7 +54,7 @@ def found(search: Search) -> list[Candidate]:
     """Find chunks and children of chunks, the best first.
 
     Raises:
-        ModelError: the search names a model that nobody offers.
+        ModelError: the search names a model that nobody offers, or one fails.
     """
     match search.wanted.search_method:
         case SearchMethod.SEMANTIC:
@@ -68,6 +69,7 @@ def found(search: Search) -> list[Candidate]:
 
 
 def _by_vectors(search: Search) -> list[Candidate]:
+    search.invoke(stand_ins.EMBEDDING)
     hits = search.store.index.nearest(search.dataset_id, search.query, search.limit, search.within)[
         : search.wanted.top_k
     ]
@@ -102,6 +104,7 @@ def _ranked(search: Search, candidates: list[Candidate]) -> list[Candidate]:
     if model is None or not candidates:
         return candidates
     stand_ins.require_reranking(*model)
+    search.invoke(stand_ins.RERANKING)
     return _good(search, rerank(search.query, candidates))
 
 

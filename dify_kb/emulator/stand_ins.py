@@ -7,6 +7,7 @@ words, or letters of words, with the question, and nothing else.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from dify_kb.models import ModelProvider, ModelType, ProviderModel
@@ -35,7 +36,11 @@ _SHORT: Final = re.compile(r"[a-z0-9_-]+")
 
 
 class ModelError(Exception):
-    """A model is asked for that nobody offers; the text is the one of the error."""
+    """A model is asked for that nobody offers, or fails; the text is the one of the error."""
+
+
+Invoke = Callable[[str], None]
+"""Calls a model by its name; raises a `ModelError` where that is planned to fail."""
 
 
 def full_name(provider: str) -> str:

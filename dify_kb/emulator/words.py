@@ -1,4 +1,4 @@
-"""The words that failures are planned in, for calls and for runs of the indexer."""
+"""The words that failures are planned in: for calls, runs of the indexer, and calls of models."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _WORD: Final = re.compile(
     r"(?P<commit>commit-then-)?(?:"
     r"(?P<plain>ok|reset|close|truncate|empty|login-page|413-early"
-    r"|rate-limit|document-limit|vector-limit)"
+    r"|rate-limit|document-limit|vector-limit|provider-not-initialize)"
     r"|(?P<timed>stall|trickle|late) (?P<seconds>\d+(?:\.\d+)?|\.\d+)s?(?P<silent> silent)?"
     r"|reset-after (?P<after>\d+)(?P<percent>%)?"
     r"|slow-read (?P<rate>[1-9]\d*)"
@@ -28,7 +28,8 @@ _TIMES: Final = re.compile(r"(?P<word>.+?)(?: x(?P<times>[1-9]\d{0,5}))?", re.DO
 
 _HELP: Final = (
     "Write ok, reset, close, 'reset-after 50%', 503, 503-html, '429 retry-after=1', 413-early,"
-    " rate-limit, document-limit, vector-limit, truncate, empty, login-page, 'stall 0.2',"
+    " rate-limit, document-limit, vector-limit, provider-not-initialize, truncate, empty,"
+    " login-page, 'stall 0.2',"
     " 'slow-read 1000', 'trickle 2', 'late 2' or 'late 2 silent'; with commit-then- before those"
     " that may follow a call that was carried out, and with ' x20' behind for 20 calls."
 )
@@ -45,6 +46,7 @@ class Kind(StrEnum):
     RATE_LIMIT = "rate-limit"
     DOCUMENT_LIMIT = "document-limit"
     VECTOR_LIMIT = "vector-limit"
+    NO_PROVIDER = "provider-not-initialize"
     EMPTY = "empty"
     LOGIN_PAGE = "login-page"
     EARLY = "413-early"
@@ -158,6 +160,35 @@ def _run_fault(word: str) -> RunFault:
             hint="Write ok, 'error TEXT', hang, block, lose or die, and ' x20' behind for 20.",
         )
     return RunFault(word, Ending(name), text)
+
+
+@frozen
+class ModelFault:
+    """What a call of a model comes to; `text` is the provider's, None where it answers."""
+
+    word: str
+    text: str | None = None
+
+
+def model_faults(words: Sequence[str]) -> list[ModelFault]:
+    """Read words, one for each call of a model.
+
+    Raises:
+        ConfigError: one of them is no answer of a model.
+    """
+    return [answer for word, times in _each(words) for answer in [_model_fault(word)] * times]
+
+
+def _model_fault(word: str) -> ModelFault:
+    name, _, text = word.partition(" ")
+    if word == Ending.OK:
+        return ModelFault(word)
+    if name != Ending.ERROR or not text.strip():
+        raise ConfigError(
+            f"{word!r} is no answer of a model that can be planned.",
+            hint="Write ok or 'error TEXT', and ' x20' behind for 20.",
+        )
+    return ModelFault(word, text)
 
 
 def _each(words: Sequence[str]) -> Iterator[tuple[str, int]]:

@@ -51,8 +51,7 @@ def retrieve(context: Context, body: Retrieve) -> Retrieved:
         if not dataset.high_quality or (by_keywords and everywhere):
             records = _by_keywords(context, body.query, wanted.top_k, within)
         else:
-            search = Search(store, dataset.id, body.query, wanted, within, context.profile.quirks)
-            records = _records(context, _found(search))
+            records = _records(context, _found(_search(context, body.query, wanted, within)))
     return Retrieved(query=Query(content=body.query), records=records)
 
 
@@ -104,6 +103,20 @@ def _require_vectors(context: Context, method: SearchMethod) -> None:
         return
     # Both halves of a hybrid search fail (recording 760).
     raise invalid_param(f"{why};\n{why}" if method == SearchMethod.HYBRID else why)
+
+
+def _search(
+    context: Context, query: str, wanted: RetrievalModel, within: Sequence[str] | None
+) -> Search:
+    return Search(
+        store=context.store,
+        dataset_id=context.dataset.id,
+        query=query,
+        wanted=wanted,
+        within=within,
+        quirks=context.profile.quirks,
+        invoke=context.invoke,
+    )
 
 
 def _found(search: Search) -> list[Candidate]:

@@ -110,6 +110,7 @@ def _error(context: Context, document: DocumentRow) -> str | None:
         return None
     try:
         stand_ins.require_embedding(dataset.embedding_provider, dataset.embedding_model)
+        context.invoke(stand_ins.EMBEDDING)
     except ModelError as error:
         return str(error)
     return None
