@@ -3,8 +3,9 @@
 Installing the package is enough, and `-p no:dify_kb.testing` leaves it out. `dify_emulator` is a
 server of its own for each test, in memory, whose clock stands still; `dify_client` and
 `async_dify_client` are clients of it. It indexes at once. A test that wants to see what is not
-indexed yet marks itself `@pytest.mark.dify_emulator(held=True)`, and says `dify_index_now()` when
-the time has come. The marker also takes `version` and `settings`, those of `Emulator`.
+indexed yet marks itself `@pytest.mark.dify_emulator(held=True)`, loads with `wait="accepted"`, and
+says `dify_index_now()` when the time has come; a document that is waited for before fails, after
+10 s, and says so. The marker also takes `version` and `settings`, those of `Emulator`.
 """
 
 from __future__ import annotations
@@ -46,6 +47,10 @@ _SETTLED: Final = 0.2
 _TICK: Final = 0.005
 """Real seconds between two looks at the documents."""
 
+_PATIENCE: Final = 10.0
+"""Real seconds after which a document that is held fails: its test waits for it, and nobody would
+move the clock on."""
+
 _OVER: Final = frozenset({"completed", "error"})
 
 
@@ -64,7 +69,7 @@ def dify_clock() -> ManualClock:
     from dify_kb.emulator import ManualClock
 
     # Not a fixed day: clients compare the times of documents with the `Date` of replies.
-    return ManualClock(time.time())
+    return ManualClock(time.time(), patience=_PATIENCE)
 
 
 @pytest.fixture

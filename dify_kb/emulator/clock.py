@@ -34,15 +34,23 @@ class SystemClock:
         await anyio.sleep(seconds)
 
 
+class StillError(Exception):
+    """Somebody waited in vain for a clock that stands still."""
+
+
 class ManualClock:
     """A time that stands still until `advance`, which any thread may call.
 
     The indexer makes up for lost time: `advance(60)` with stages of 1 s in all ends the stages of
     60 documents, as if they had been waited for one by one.
+
+    With `patience`, in seconds of real time, what waits for so long gives up: the documents end in
+    `error`, and whoever waits for them learns why instead of waiting for ever.
     """
 
-    def __init__(self, start: float = 1_800_000_000.0) -> None:
+    def __init__(self, start: float = 1_800_000_000.0, *, patience: float | None = None) -> None:
         self._now = start
+        self._patience = patience
         self._lock = threading.Lock()
         self._order = itertools.count()
         self._sleepers: list[
@@ -63,7 +71,11 @@ class ManualClock:
                     loop.call_soon_threadsafe(_wake, woken)
 
     async def sleep(self, seconds: float) -> None:
-        """Wait until `advance` has passed this time by."""
+        """Wait until `advance` has passed this time by.
+
+        Raises:
+            StillError: it did not within the clock's patience.
+        """
         loop = asyncio.get_running_loop()
         woken: asyncio.Future[None] = loop.create_future()
         with self._lock:
@@ -72,7 +84,13 @@ class ManualClock:
                 heapq.heappush(self._sleepers, sleeper)
             else:
                 woken.set_result(None)
-        await woken
+        with anyio.move_on_after(self._patience):
+            await woken
+            return
+        raise StillError(
+            f"The server's clock stood still for {self._patience:g} s. Move it on by"
+            " dify_index_now() or advance(); to do so after a load, load with wait='accepted'."
+        )
 
 
 def _wake(woken: asyncio.Future[None]) -> None:

@@ -11,6 +11,7 @@ import anyio.to_thread
 
 from dify_kb.corpus import ChunkError, ExtractError
 
+from .clock import StillError
 from .going import Going, Started
 from .runs import GoneError, Run
 from .stand_ins import ModelError
@@ -104,7 +105,8 @@ class Indexer:
             pace = _Pace(self._clock, max(queued, free))
             started = self._going.start(row)
             self._going.end(started, await self._outcome(started, pace, fault))
-            free = pace.due
+            # A run that gave up waiting did not take the time until then.
+            free = min(pace.due, self._clock.now())
 
     async def _outcome(self, started: Started, pace: _Pace, fault: RunFault | None) -> str:
         """Run, and tell the status that the document is left with."""
@@ -113,7 +115,7 @@ class Indexer:
             return await self._index(started, pace, fault)
         except GoneError:
             return "gone"
-        except (ExtractError, ChunkError, ModelError, PlannedError) as error:
+        except (ExtractError, ChunkError, ModelError, PlannedError, StillError) as error:
             why = str(error)
         except Exception as error:  # noqa: BLE001 -- any failure is the document's error
             _log.exception("indexing %s failed", document_id)

@@ -80,6 +80,31 @@ def test_held_documents_are_indexed_on_demand(pytester: pytest.Pytester) -> None
     )
 
 
+def test_who_waits_for_what_is_held_learns_why(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody moves the clock on while the test's only thread waits in `load`."""
+    monkeypatch.setattr(testing, "_PATIENCE", 0.3)
+    passes(
+        pytester,
+        """
+        import pytest
+        from dify_kb.emulator import Settings
+
+        @pytest.mark.parametrize("wait", ["indexed", "verified"])
+        @pytest.mark.dify_emulator(settings=Settings(indexing=5))
+        def test_wait(tmp_path, dify_client, dify_index_now, wait):
+            (tmp_path / "a.txt").write_text("text")
+            dataset = dify_client.datasets.create("A", indexing_technique="economy")
+            report = dify_client.load(dataset, tmp_path, wait=wait)
+            (failure,) = report.failures()
+            assert "load with wait='accepted'" in failure.reason
+            dify_client.load(dataset, tmp_path, wait="accepted", retry_failed=True)
+            assert dify_index_now() == []
+        """,
+    )
+
+
 def test_all_runs_are_over_when_documents_come_several_times(
     pytester: pytest.Pytester,
 ) -> None:
