@@ -50,93 +50,59 @@ def delete(
     act(context, main)
 
 
-@documents.command("enable")
-def enable(
-    context: typer.Context,
-    dataset: InDataset,
-    names: Names = None,
-    name: Pattern = None,
-    status: WithStatus = None,
-    filter_: Where = None,
-    all_: All = False,
-    dry_run: DryRun = False,
-) -> None:
-    """Let documents be found again; since Dify 1.8."""
-    asked = choose.wanted(names, name, status, filter_, everything=all_)
-    _switch(context, dataset, asked, "enabled", lambda client: client.documents.enable, dry_run)
+def _switch(verb: str, word: str, call: Callable[[AsyncClient], Switch], told: str) -> None:
+    """Add a command that switches documents; `word` is what they are then."""
+
+    @documents.command(verb, help=told)
+    def switch(
+        context: typer.Context,
+        dataset: InDataset,
+        names: Names = None,
+        name: Pattern = None,
+        status: WithStatus = None,
+        filter_: Where = None,
+        all_: All = False,
+        dry_run: DryRun = False,
+    ) -> None:
+        asked = choose.wanted(names, name, status, filter_, everything=all_)
+
+        async def main(client: AsyncClient) -> int:
+            where = await find.dataset(client, dataset)
+            things = await choose.documents(client, where, asked)
+            teller = bulk.Teller("document", word, json=json(context))
+            if dry_run:
+                return teller.would(things)
+
+            async def work(batch: Sequence[Thing]) -> None:
+                await call(client)(where, [thing.id for thing in batch])
+
+            return await bulk.together(things, work, teller)
+
+        act(context, main)
 
 
-@documents.command("disable")
-def disable(
-    context: typer.Context,
-    dataset: InDataset,
-    names: Names = None,
-    name: Pattern = None,
-    status: WithStatus = None,
-    filter_: Where = None,
-    all_: All = False,
-    dry_run: DryRun = False,
-) -> None:
-    """Keep documents from being found; since Dify 1.8.
-
-    Those that are not indexed yet are refused.
-    """
-    asked = choose.wanted(names, name, status, filter_, everything=all_)
-    _switch(context, dataset, asked, "disabled", lambda client: client.documents.disable, dry_run)
-
-
-@documents.command("archive")
-def archive(
-    context: typer.Context,
-    dataset: InDataset,
-    names: Names = None,
-    name: Pattern = None,
-    status: WithStatus = None,
-    filter_: Where = None,
-    all_: All = False,
-    dry_run: DryRun = False,
-) -> None:
-    """Keep documents from being found and deleted; since Dify 1.8."""
-    asked = choose.wanted(names, name, status, filter_, everything=all_)
-    _switch(context, dataset, asked, "archived", lambda client: client.documents.archive, dry_run)
-
-
-@documents.command("unarchive")
-def unarchive(
-    context: typer.Context,
-    dataset: InDataset,
-    names: Names = None,
-    name: Pattern = None,
-    status: WithStatus = None,
-    filter_: Where = None,
-    all_: All = False,
-    dry_run: DryRun = False,
-) -> None:
-    """Take documents out of the archive; since Dify 1.8."""
-    asked = choose.wanted(names, name, status, filter_, everything=all_)
-    _switch(
-        context, dataset, asked, "unarchived", lambda client: client.documents.unarchive, dry_run
-    )
-
-
-def _switch(
-    context: typer.Context,
-    dataset: str,
-    asked: choose.Wanted,
-    word: str,
-    switch: Callable[[AsyncClient], Switch],
-    dry_run: bool,
-) -> None:
-    async def main(client: AsyncClient) -> int:
-        where = await find.dataset(client, dataset)
-        things = await choose.documents(client, where, asked)
-        teller = bulk.Teller("document", word, json=json(context))
-        if dry_run:
-            return teller.would(things)
-
-        async def work(batch: Sequence[Thing]) -> None:
-            await switch(client)(where, [thing.id for thing in batch])
-
-        return await bulk.together(things, work, teller)
-
-    act(context, main)
+_switch(
+    "enable",
+    "enabled",
+    lambda client: client.documents.enable,
+    "Let documents be found again; since Dify 1.8.",
+)
+_switch(
+    "disable",
+    "disabled",
+    lambda client: client.documents.disable,
+    "Keep documents from being found; since Dify 1.8.\n\n"
+    "Those that are not indexed yet are refused.",
+)
+_switch(
+    "archive",
+    "archived",
+    lambda client: client.documents.archive,
+    "Keep documents from being found and deleted; since Dify 1.8.",
+)
+_switch(
+    "unarchive",
+    "unarchived",
+    lambda client: client.documents.unarchive,
+    "Take documents out of the archive; since Dify 1.8.",
+)
