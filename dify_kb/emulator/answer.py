@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dify_kb.wire.endpoint import Endpoint
 
     from .context import Notes
-    from .profiles import Profile
+    from .profile import Profile
     from .refused import RefusedError
     from .store import DocumentRow
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from dify_kb.wire.endpoint import Endpoint
 
-    from .profiles import Profile
+    from .profile import Profile
     from .settings import Settings
 
 _NOT_JSON: Final = (

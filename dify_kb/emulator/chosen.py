@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from dify_kb.models import RetrievalModel, Unset
 
     from .context import Context
-    from .profiles import Profile
+    from .profile import Profile
 
 
 def no_model(profile: Profile) -> str:

@@ -13,7 +13,7 @@ from dify_kb.wire.endpoint import Endpoint
 
 from .clock import Clock
 from .links import Links
-from .profiles import Profile
+from .profile import Profile
 from .settings import Settings
 from .stand_ins import Invoke
 from .store import DatasetRow, Store

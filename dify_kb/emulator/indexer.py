@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .clock import Clock
     from .faults import Faults
     from .history import History
-    from .profiles import Profile
+    from .profile import Profile
     from .settings import Settings
     from .store import Store
 

@@ -12,7 +12,7 @@ from typing import Final, cast
 
 from attrs import Factory, field, frozen
 
-from .profiles import Profile, Wording
+from .profile import Profile, Wording
 from .refused import RefusedError, invalid_param
 
 Where = tuple[str, ...]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from .call import Call
-    from .profiles import Profile
+    from .profile import Profile
 
     CarryOut = Callable[[Call], Awaitable[web.Response]]
 

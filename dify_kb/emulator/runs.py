@@ -15,7 +15,7 @@ from dify_kb.wire import codec
 
 from . import stand_ins
 from .clock import Clock
-from .profiles import Profile
+from .profile import Profile
 from .stand_ins import Invoke
 from .store import ChildChunkRow, DatasetRow, DocumentRow, SegmentRow, Store
 

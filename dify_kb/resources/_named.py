@@ -14,19 +14,20 @@ def dataset_id_of(dataset: Dataset | str) -> str:
 
 
 def checked_id(value: str, what: str) -> str:
-    """Let a UUID through: with anything else the server answers as for an unknown route.
+    """Let a UUID through, dashes and all: with anything else the server answers as for an unknown
+    route.
 
     Raises:
         ConfigError: `value` is no UUID.
     """
     try:
-        UUID(value)
+        is_id = str(UUID(value)) == value.lower()
     except (ValueError, AttributeError, TypeError):
-        raise ConfigError(
-            f"{what} is {value!r}, which is no id.",
-            hint="Ids are UUIDs; datasets.find(name) tells that of a dataset.",
-        ) from None
-    return value
+        is_id = False
+    if is_id:
+        return value
+    finds = "; datasets.find(name) tells that of a dataset" if what == "dataset_id" else ""
+    raise ConfigError(f"{what} is {value!r}, which is no id.", hint=f"Ids are UUIDs{finds}.")
 
 
 def slots(dataset: Dataset | str, **ids: str) -> dict[str, str]:

@@ -28,6 +28,7 @@ from dify_kb.models import (
 from dify_kb.wire import catalog
 from dify_kb.wire.endpoint import Send
 
+from . import _fitting as fitting
 from ._checked import length, some
 from ._named import dataset_id_of
 from ._pager import PAGE, Pager
@@ -269,7 +270,7 @@ class Datasets:
         if retrieval_model:
             checked(retrieval_model)
         elif isinstance(dataset_id, Dataset):
-            retrieval_model = _fitting(dataset_id)
+            retrieval_model = fitting.search(dataset_id)
         request = Retrieve(
             query=length(query, "query", 1, MAX_QUERY), retrieval_model=retrieval_model
         )
@@ -319,10 +320,3 @@ def _technique(
     given: IndexingTechnique | str | Unset | None,
 ) -> IndexingTechnique | Unset | None:
     return given if given is None or given is UNSET else IndexingTechnique(given)
-
-
-def _fitting(dataset: Dataset) -> RetrievalModel | Unset:
-    """An economy base stores semantic search all the same, and then refuses it (recording 750)."""
-    if dataset.indexing_technique is IndexingTechnique.HIGH_QUALITY:
-        return UNSET
-    return RetrievalModel.keyword()

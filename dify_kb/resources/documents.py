@@ -34,6 +34,7 @@ from dify_kb.models import (
 from dify_kb.wire import catalog
 from dify_kb.wire.endpoint import Send
 
+from . import _fitting as fitting
 from ._checked import some
 from ._files import opened
 from ._named import checked_id, dataset_id_of, slots
@@ -86,10 +87,10 @@ class Documents:
         request = CreateByText(
             name=name,
             text=text,
-            indexing_technique=_technique(dataset_id, indexing_technique),
-            doc_form=_form(dataset_id, doc_form),
+            indexing_technique=fitting.technique(dataset_id, indexing_technique),
+            doc_form=fitting.form(dataset_id, doc_form),
             doc_language=doc_language,
-            process_rule=_text_rule(dataset_id, process_rule),
+            process_rule=fitting.text_rule(dataset_id, process_rule),
             retrieval_model=checked(retrieval_model) if retrieval_model else UNSET,
         )
         return await self._send(
@@ -130,10 +131,10 @@ class Documents:
         """
         request = CreateByFile(
             file=await opened(file, name),
-            indexing_technique=_technique(dataset_id, indexing_technique),
-            doc_form=_form(dataset_id, doc_form),
+            indexing_technique=fitting.technique(dataset_id, indexing_technique),
+            doc_form=fitting.form(dataset_id, doc_form),
             doc_language=doc_language,
-            process_rule=_rule(dataset_id, process_rule),
+            process_rule=fitting.rule(dataset_id, process_rule),
             retrieval_model=checked(retrieval_model) if retrieval_model else UNSET,
             duplicate=duplicate,
         )
@@ -165,7 +166,7 @@ class Documents:
         request = UpdateByText(
             name=name,
             text=text,
-            doc_form=_form(dataset_id, doc_form),
+            doc_form=fitting.form(dataset_id, doc_form),
             doc_language=doc_language,
             process_rule=process_rule,
         )
@@ -202,7 +203,7 @@ class Documents:
         request = UpdateByFile(
             file=await opened(file, name),
             name=UNSET if name is None else name,
-            doc_form=_form(dataset_id, doc_form),
+            doc_form=fitting.form(dataset_id, doc_form),
             doc_language=doc_language,
             process_rule=process_rule,
         )
@@ -438,36 +439,3 @@ def _status(given: DisplayStatus | str | Unset) -> DisplayStatus | Unset:
             hint=f"It can be {', '.join(DisplayStatus)}.",
         )
     return status
-
-
-def _technique(
-    dataset: Dataset | str, given: IndexingTechnique | str | Unset
-) -> IndexingTechnique | Unset:
-    if given:
-        return IndexingTechnique(given)
-    return (isinstance(dataset, Dataset) and dataset.indexing_technique) or UNSET
-
-
-def _form(dataset: Dataset | str, given: DocForm | str | Unset) -> DocForm | Unset:
-    if given:
-        return DocForm(given)
-    return (isinstance(dataset, Dataset) and dataset.doc_form) or UNSET
-
-
-def _rule(dataset: Dataset | str, given: ProcessRule | Unset) -> ProcessRule | Unset:
-    """A first document needs a rule; later ones take that of the dataset."""
-    if given or not isinstance(dataset, Dataset) or dataset.document_count:
-        return given
-    return ProcessRule.automatic()
-
-
-def _text_rule(dataset: Dataset | str, given: ProcessRule | Unset) -> ProcessRule | Unset:
-    """Up to 1.8 a text never takes the rule of the dataset (recording 126)."""
-    rule = _rule(dataset, given)
-    # Recordings of 1.12.1 tell of every dataset whether its API is on, those up to 1.8.1 of none.
-    if not rule and isinstance(dataset, Dataset) and dataset.enable_api is None:
-        raise ConfigError(
-            f"process_rule is missing, and {dataset.name!r} has documents already.",
-            hint="Servers before 1.11 do not apply its rule to a text: pass the rule.",
-        )
-    return rule

@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Callable
 from typing import Any
 
+import attrs
+
 from dify_kb import Client, Policy
 from dify_kb.emulator import Emulator
 
@@ -22,6 +24,11 @@ Program = Callable[..., subprocess.Popen[str]]
 
 def lines(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
+
+
+def keys(model: Any) -> set[str]:
+    """What a program finds in a line: the fields of the model."""
+    return {field.name for field in attrs.fields(model)} - {"extra"}
 
 
 def two_lines(stderr: str) -> tuple[str, str]:
@@ -44,3 +51,12 @@ def base(emulator: Emulator, *names: str, name: str = "base") -> dict[str, str]:
         created = [client.documents.create_by_text(made, each, "Wombats dig.") for each in names]
         client.documents.wait(made, created, timeout=15)
         return {document.document.name: document.document.id for document in created}
+
+
+def names(emulator: Emulator, status: str | None = None) -> set[str]:
+    """The documents of the base that are so."""
+    with Client(emulator.url, emulator.api_key) as client:
+        found = client.datasets.find("base")
+        assert found is not None
+        rows = client.documents.iter(found)
+        return {row.name for row in rows if status in {None, row.display_status}}

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
-import attrs
 import pytest
-from cli_calls import Cli, Shell, asked, base, lines, two_lines
+from cli_calls import Cli, Shell, base, keys, lines, two_lines
 
-from dify_kb import Client
 from dify_kb.emulator import Emulator
 from dify_kb.models import (
-    ChildChunk,
     Dataset,
     Document,
     DocumentDetail,
     MetadataField,
-    Segment,
     Tag,
 )
 
@@ -37,11 +31,6 @@ NOUNS = {
     "tags": ["list", "show", "create", "update", "delete", "bind", "unbind"],
     "models": ["list", "show"],
 }
-
-
-def keys(model: Any) -> set[str]:
-    """What a program finds in a line: the fields of the model."""
-    return {field.name for field in attrs.fields(model)} - {"extra"}
 
 
 @pytest.mark.parametrize(
@@ -166,92 +155,6 @@ def test_a_text_needs_a_name_and_one_source(cli: Cli, emulator: Emulator) -> Non
     assert "Both" in two_lines(cli(*create, "a.txt", "--text", "x")[2])[0]
 
 
-def test_a_segment_s_life(cli: Cli, emulator: Emulator) -> None:
-    base(emulator, "a.txt")
-    where = ["--dataset", "base", "--document", "a.txt"]
-
-    code, out, _ = cli("segments", "create", *where, "two", "three", "--keyword", "bat", "--json")
-    made = lines(out)
-
-    assert code == 0
-    assert [row["content"] for row in made] == ["two", "three"]
-    assert made[0].keys() >= keys(Segment)
-    two, three = (row["id"] for row in made)
-    assert cli("segments", "update", *where, two, "--content", "zwei")[0] == 0
-    assert cli("segments", "disable", *where, two, three)[0] == 0
-    _, out, _ = cli("segments", "show", *where, two, "--json")
-    assert (lines(out)[0]["content"], lines(out)[0]["enabled"]) == ("zwei", False)
-    assert cli("segments", "enable", *where, two)[0] == 0
-    assert cli("segments", "delete", *where, two, three)[0] == 2
-    assert cli("segments", "delete", *where, two, three, "--yes")[0] == 0
-    _, out, _ = cli("segments", "list", *where)
-    assert [line.split()[0] for line in out.splitlines()] == ["#", "1"]
-
-
-def test_segments_are_copied_as_they_are_listed(
-    cli: Cli, emulator: Emulator, tmp_path: Path
-) -> None:
-    base(emulator, "a.txt", "b.txt")
-    where = ["--dataset", "base", "--document"]
-    cli("segments", "create", *where, "a.txt", *(f"chunk {number}" for number in range(120)))
-    file = tmp_path / "chunks.jsonl"
-    file.write_text(cli("segments", "list", *where, "a.txt", "--json")[1] + json.dumps("last"))
-
-    code, out, _ = cli("segments", "create", *where, "b.txt", "--from", str(file))
-
-    assert (code, out) == (0, "Appended 122 chunks.\n")
-    _, out, _ = cli("segments", "list", *where, "b.txt", "--json")
-    copied = [row["content"] for row in lines(out)][1:]
-    assert copied == ["Wombats dig.", *(f"chunk {number}" for number in range(120)), "last"]
-
-
-def test_segments_that_were_made_before_a_failure_are_told(cli: Cli, emulator: Emulator) -> None:
-    base(emulator, "a.txt")
-    emulator.faults.plan("segments.create", ["ok", "400"])
-    texts = [f"chunk {number}" for number in range(60)]
-
-    code, out, err = cli("segments", "create", "--dataset", "base", "--document", "a.txt", *texts)
-
-    assert (code, out) == (3, "Appended 50 chunks.\n")
-    assert "50 of 60 chunks were made" in two_lines(err)[0]
-
-
-@pytest.mark.parametrize("line", ["{", "7", '{"text": "x"}'])
-def test_a_line_that_is_no_chunk_is_told(
-    cli: Cli, emulator: Emulator, tmp_path: Path, line: str
-) -> None:
-    base(emulator, "a.txt")
-    file = tmp_path / "chunks.jsonl"
-    file.write_text(f'"good"\n{line}\n')
-    where = ["--dataset", "base", "--document", "a.txt"]
-
-    code, _, err = cli("segments", "create", *where, "--from", str(file))
-
-    assert code == 2
-    assert two_lines(err)[0] == f"Line 2 of --from is no chunk: {line!r}."
-    assert "segments.create" not in asked(emulator)
-
-
-def test_a_child_chunk_s_life(cli: Cli, emulator: Emulator) -> None:
-    base(emulator, "a.txt")
-    where = ["--dataset", "base", "--document", "a.txt"]
-    _, out, _ = cli("segments", "list", *where, "--json")
-    where += ["--segment", lines(out)[0]["id"]]
-
-    code, out, _ = cli("child-chunks", "create", *where, "small", "--json")
-    (made,) = lines(out)
-
-    assert code == 0
-    assert made.keys() >= keys(ChildChunk)
-    assert made["type"] == "customized", "the model's own type"
-    assert cli("child-chunks", "update", *where, made["id"], "smaller")[0] == 0
-    _, out, _ = cli("child-chunks", "show", *where, made["id"])
-    assert "smaller" in out
-    assert cli("child-chunks", "delete", *where, made["id"])[0] == 0
-    assert cli("child-chunks", "list", *where, "--json")[1] == ""
-    assert "no child chunk" in two_lines(cli("child-chunks", "show", *where, NOBODY)[2])[0]
-
-
 def test_a_field_s_life(cli: Cli, emulator: Emulator) -> None:
     base(emulator, "a.txt")
     where = ["--dataset", "base"]
@@ -321,72 +224,6 @@ def test_models_are_listed_and_those_unknown_are_told(cli: Cli) -> None:
 
     assert code == 1
     assert two_lines(err)[0] == "No model is called 'nope'."
-
-
-@pytest.mark.parametrize(
-    ("arguments", "what", "following"),
-    [
-        (["datasets", "show", "Bse"], "No dataset is called 'Bse'.", "Did you mean 'base'?"),
-        (
-            ["documents", "show", "--dataset", "base", "raedme.txt"],
-            "No document is called 'raedme.txt'.",
-            "Did you mean 'readme.txt'?",
-        ),
-        (
-            ["metadata", "delete", "--dataset", "base", "yaer"],
-            "No metadata field is called 'yaer'.",
-            "Did you mean 'year'?",
-        ),
-        (["tags", "delete", "infar"], "No tag is called 'infar'.", "Did you mean 'infra'?"),
-    ],
-)
-def test_an_unknown_name_gets_the_nearest_ones(
-    cli: Cli, emulator: Emulator, arguments: list[str], what: str, following: str
-) -> None:
-    base(emulator, "readme.txt")
-    cli("metadata", "create", "--dataset", "base", "year")
-    cli("tags", "create", "infra")
-
-    code, _, err = cli(*arguments)
-
-    assert code == 1
-    assert two_lines(err)[0] == what
-    assert two_lines(err)[1].startswith(following)
-
-
-def test_an_ambiguous_name_gets_the_ids_to_choose_from(cli: Cli, emulator: Emulator) -> None:
-    """A disabled document is not replaced by one of its name: then there are two."""
-    first = base(emulator, "a.txt")["a.txt"]
-    where = ["--dataset", "base"]
-    cli("documents", "disable", *where, "a.txt")
-    _, out, _ = cli("documents", "create", *where, "--name", "a.txt", "--text", "x", "--json")
-
-    code, _, err = cli("documents", "delete", *where, "a.txt")
-
-    assert code == 1
-    what, following = two_lines(err)
-    assert what == "2 documents are called 'a.txt'."
-    assert first in following
-    assert lines(out)[0]["id"] in following
-
-
-def test_an_id_is_never_looked_for_in_a_list(cli: Cli, emulator: Emulator) -> None:
-    """A key may be of one base only: then listing answers 403 (issue 37257 of Dify)."""
-    documents = base(emulator, "a.txt")
-    with Client(emulator.url, emulator.api_key) as client:
-        found = client.datasets.find("base")
-        tag = client.tags.create("infra")
-    assert found is not None
-    before = len(emulator.history)
-
-    where = ["--dataset", found.id]
-    assert cli("documents", "show", *where, documents["a.txt"])[0] == 0
-    assert cli("tags", "bind", *where, tag.id)[0] == 0
-    assert cli("documents", "disable", *where, documents["a.txt"])[0] == 0
-    assert cli("documents", "delete", *where, documents["a.txt"])[0] == 0
-    assert cli("datasets", "delete", found.id)[0] == 0
-
-    assert not [name for name in asked(emulator)[before:] if name.endswith(".list")]
 
 
 def test_nothing_to_change_is_told(cli: Cli, emulator: Emulator) -> None:

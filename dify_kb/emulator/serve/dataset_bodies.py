@@ -16,7 +16,7 @@ from dify_kb.emulator.payload import (
     text,
     words,
 )
-from dify_kb.emulator.profiles import Wording
+from dify_kb.emulator.profile import Wording
 from dify_kb.models import (
     CreateDataset,
     ListDatasets,

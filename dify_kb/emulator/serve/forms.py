@@ -10,7 +10,7 @@ from dify_kb.emulator.bodies import BAD_REQUEST
 from dify_kb.emulator.intake import Upload
 from dify_kb.emulator.multipart import Part
 from dify_kb.emulator.payload import Before, Field, Payload, Problems, anything, flag, text
-from dify_kb.emulator.profiles import Wording
+from dify_kb.emulator.profile import Wording
 from dify_kb.emulator.refused import RefusedError, UncheckedError, invalid_param
 from dify_kb.models import (
     DOCUMENT_EXTENSIONS,

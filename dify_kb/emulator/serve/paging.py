@@ -9,7 +9,7 @@ from dify_kb.emulator.payload import Field, Payload, Problems, Where
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dify_kb.emulator.profiles import Profile
+    from dify_kb.emulator.profile import Profile
 
 _PAGE = 1
 _LIMIT = 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from dify_kb.emulator.payload import Check, Field, Payload, anything, items, record, text, words
-from dify_kb.emulator.profiles import Wording
+from dify_kb.emulator.profile import Wording
 from dify_kb.emulator.refused import RefusedError, invalid_param
 from dify_kb.models import MAX_QUERY, ComparisonOperator, LogicalOperator, Retrieve, Weights
 from dify_kb.wire import codec
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from dify_kb.emulator.context import Context
-    from dify_kb.emulator.profiles import Profile
+    from dify_kb.emulator.profile import Profile
 
 _QUERY = Field(text(most=MAX_QUERY), required=True)
 

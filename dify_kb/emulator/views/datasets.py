@@ -18,7 +18,7 @@ from .times import whole
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from dify_kb.emulator.profiles import Profile
+    from dify_kb.emulator.profile import Profile
     from dify_kb.emulator.store import DatasetRow, Store
 
 AUTHOR: Final = "admin"

@@ -21,7 +21,7 @@ from . import metadata
 from .times import exact, maybe, whole
 
 if TYPE_CHECKING:
-    from dify_kb.emulator.profiles import Profile
+    from dify_kb.emulator.profile import Profile
     from dify_kb.emulator.store import DocumentRow, RuleRow, SegmentRow, Store
 
 _INDEXING = frozenset({"parsing", "cleaning", "splitting", "indexing"})

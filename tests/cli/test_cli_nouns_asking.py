@@ -1,0 +1,125 @@
+"""Asking before deletes on a terminal, and output that nobody reads any more."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+from cli_calls import base, names
+
+from dify_kb import Client
+from dify_kb.emulator import Emulator
+
+WHERE = ["--dataset", "base"]
+
+Started = Callable[..., tuple[subprocess.Popen[str], int]]
+
+
+@pytest.fixture
+def terminal(emulator: Emulator) -> Iterator[Started]:
+    """Starts the program with a terminal to answer at; gives it and the terminal's other end."""
+    started: list[tuple[subprocess.Popen[str], int]] = []
+
+    def start(*arguments: str) -> tuple[subprocess.Popen[str], int]:
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen(  # noqa: S603 -- our own program
+            [sys.executable, "-m", "dify_kb", *arguments],
+            stdin=theirs,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={
+                **os.environ,
+                "DIFY_BASE_URL": emulator.url,
+                "DIFY_API_KEY": emulator.api_key,
+            },
+        )
+        os.close(theirs)
+        started.append((process, ours))
+        return process, ours
+
+    yield start
+    for process, ours in started:
+        process.kill()
+        process.communicate()
+        os.close(ours)
+
+
+def until_asked(process: subprocess.Popen[str]) -> str:
+    assert process.stderr is not None
+    told = ""
+    while not told.endswith("[y/N] "):
+        letter = process.stderr.read(1)
+        assert letter, told
+        told += letter
+    return told
+
+
+@pytest.mark.parametrize(("answer", "code", "left"), [("y\n", 0, 0), ("\n", 1, 2), ("no\n", 1, 2)])
+def test_deletes_of_several_ask_first(
+    terminal: Started, emulator: Emulator, answer: str, code: int, left: int
+) -> None:
+    base(emulator, "a.txt", "b.txt")
+    process, ours = terminal("documents", "delete", *WHERE, "--all")
+
+    told = until_asked(process)
+    os.write(ours, answer.encode())
+    _, err = process.communicate(timeout=15)
+
+    assert "  a.txt (" in told
+    assert "Delete 2 documents?" in told
+    assert process.returncode == code
+    assert len(names(emulator)) == left
+    assert "Traceback" not in err
+
+
+def test_ctrl_c_is_an_answer(terminal: Started, emulator: Emulator) -> None:
+    """It must not wait for a line."""
+    base(emulator, "a.txt", "b.txt")
+    process, _ = terminal("documents", "delete", *WHERE, "--all")
+    until_asked(process)
+
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=15)
+
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert len(names(emulator)) == 2
+
+
+def piped(emulator: Emulator, command: str) -> subprocess.CompletedProcess[str]:
+    environment = {"DIFY_BASE_URL": emulator.url, "DIFY_API_KEY": emulator.api_key}
+    return subprocess.run(  # noqa: S603 -- our own program
+        ["/bin/sh", "-c", f"{sys.executable} -m dify_kb {command}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.mark.parametrize("options", ["", "--json"])
+def test_a_list_into_a_pipe_that_closes_ends_quietly(emulator: Emulator, options: str) -> None:
+    with Client(emulator.url, emulator.api_key) as client:
+        for number in range(150):
+            client.datasets.create(f"base {number}")
+
+    ended = piped(emulator, f"datasets list {options} | head -1")
+
+    assert ended.stderr == ""
+    assert len(ended.stdout.splitlines()) == 1
+
+
+def test_work_goes_on_where_nobody_reads_what_was_done(emulator: Emulator) -> None:
+    """Half of the documents deleted, depending on a pipe's buffer, would be the worst."""
+    base(emulator, *(f"{number}.txt" for number in range(20)))
+
+    ended = piped(emulator, "documents delete --dataset base --all --yes | true")
+
+    assert ended.stderr == "20 documents deleted.\n"
+    assert names(emulator) == set()

@@ -1,0 +1,59 @@
+"""Metadata values of documents from the shell."""
+
+from __future__ import annotations
+
+import pytest
+from cli_calls import Cli, asked, base, lines, two_lines
+
+from dify_kb.emulator import Emulator
+
+NOBODY = "00000000-0000-4000-8000-000000000000"
+WHERE = ["--dataset", "base"]
+
+
+def test_values_take_the_type_of_their_field(cli: Cli, emulator: Emulator) -> None:
+    """The server keeps a text in a number's place, and no search matches it."""
+    base(emulator, "a.txt", "b.txt")
+    for name, kind in (("year", "number"), ("seen", "time"), ("team", "string")):
+        cli("metadata", "create", *WHERE, name, "--type", kind)
+
+    sets = ["--set", "year=2024", "--set", "seen=2024-12-31", "--set", "team=7"]
+    code, out, err = cli("metadata", "assign", *WHERE, "--name", "*.txt", *sets)
+
+    assert (code, err) == (0, "2 documents labelled.\n")
+    assert len(out.splitlines()) == 2
+    _, out, _ = cli("documents", "show", *WHERE, "a.txt", "--json")
+    values = {entry["name"]: entry["value"] for entry in lines(out)[0]["doc_metadata"]}
+    assert (values["year"], values["seen"], values["team"]) == (2024, 1735603200.0, "7")
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "what"),
+    [
+        ("year=soon", 2, "year is a field of type number; the value is 'soon'."),
+        ("seen=soon", 2, "seen, a field of type time, is 'soon', which is no time."),
+        ("year", 2, "--set is 'year'."),
+        ("yaer=2024", 1, "No metadata field is called 'yaer'."),
+    ],
+)
+def test_values_that_do_not_fit_are_refused(
+    cli: Cli, emulator: Emulator, given: str, code: int, what: str
+) -> None:
+    base(emulator, "a.txt")
+    cli("metadata", "create", *WHERE, "year", "--type", "number")
+    cli("metadata", "create", *WHERE, "seen", "--type", "time")
+
+    met, _, err = cli("metadata", "assign", *WHERE, "--all", "--set", given)
+
+    assert (met, two_lines(err)[0]) == (code, what)
+    assert "metadata.assign" not in asked(emulator)
+
+
+def test_documents_that_got_no_values_are_told(cli: Cli, emulator: Emulator) -> None:
+    base(emulator, "a.txt")
+    cli("metadata", "create", *WHERE, "year", "--type", "number")
+
+    code, out, _ = cli("metadata", "assign", *WHERE, "a.txt", NOBODY, "--set", "year=1", "--json")
+
+    assert code == 3
+    assert [row["type"] for row in lines(out)] == ["labelled", "failed"]
