@@ -238,7 +238,10 @@ def test_read_only_folder_is_said(exists: bool) -> None:  # noqa: FBT001 -- a pa
             path.chmod(0o666)
         Path(folder).chmod(0o555)
         try:
-            with unprivileged(), pytest.raises(ConfigError, match="cannot be opened") as caught:
+            with (
+                unprivileged(),
+                pytest.raises(ConfigError, match="opened: it may not be written") as caught,
+            ):
                 Store(path)
             left = [entry.name for entry in Path(folder).iterdir()]
         finally:
@@ -256,7 +259,7 @@ def test_read_only_file_is_said() -> None:
         Path(folder).chmod(0o777)
         before = path.read_bytes()
 
-        with unprivileged(), pytest.raises(ConfigError, match="cannot be opened"):
+        with unprivileged(), pytest.raises(ConfigError, match="opened: it may not be written"):
             Store(path)
         assert path.read_bytes() == before
 

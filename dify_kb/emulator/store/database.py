@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import threading
 import unicodedata
@@ -176,9 +177,20 @@ def _unusable(path: Path | None, error: sqlite3.Error) -> ConfigError:
             f"{path} is damaged.",
             hint="Put a copy of it in its place, or name another file; this one is left as it is.",
         )
+    if path is not None and not _writable(path):
+        why = "it may not be written, or nothing beside it"  # SQLite says "disk I/O error"
     return ConfigError(
         f"{path} cannot be opened: {why}.",
         hint="Check that its folder exists and that you may write there.",
+    )
+
+
+def _writable(path: Path) -> bool:
+    """Tell whether the file and its folder, as far as they exist, take what is written."""
+    return all(
+        os.access(place, os.W_OK, effective_ids=True)
+        for place in (path, path.parent)
+        if place.exists()
     )
 
 
