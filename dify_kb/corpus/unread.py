@@ -24,8 +24,8 @@ def parser(module: str, kind: str) -> Any:
         return import_module(module)
     except ModuleNotFoundError as error:
         raise ExtractError(
-            f"Reading .{kind} files needs {error.name}, which is not installed:"
-            " pip install 'dify-kb[emulator]'"
+            f"Reading .{kind} files needs {error.name}, which is not installed;"
+            " install dify-kb[emulator]"
         ) from error
 
 

@@ -294,8 +294,8 @@ def test_missing_parser_is_named_with_the_way_to_install_it(
     monkeypatch.setitem(sys.modules, module, None)
 
     assert refusal(b"", kind) == (
-        f"Reading .{kind} files needs {module}, which is not installed:"
-        " pip install 'dify-kb[emulator]'"
+        f"Reading .{kind} files needs {module}, which is not installed;"
+        " install dify-kb[emulator]"
     )
 
 

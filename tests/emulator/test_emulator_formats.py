@@ -106,7 +106,7 @@ async def test_a_missing_parser_is_a_document_error(monkeypatch: pytest.MonkeyPa
         status, told, _ = await ended(calls, dataset, "a.pdf", b"%PDF")
 
     assert status == "error"
-    assert (told or "").endswith("pip install 'dify-kb[emulator]'")
+    assert (told or "").endswith("install dify-kb[emulator]")
 
 
 @pytest.mark.parametrize("name", ["a.doc", "a.pptx", "a.json", "a.epub", "README"])

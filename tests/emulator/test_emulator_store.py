@@ -240,7 +240,7 @@ def test_read_only_folder_is_said(exists: bool) -> None:  # noqa: FBT001 -- a pa
         try:
             with (
                 unprivileged(),
-                pytest.raises(ConfigError, match="opened: it may not be written") as caught,
+                pytest.raises(ConfigError, match="it may not be written") as caught,
             ):
                 Store(path)
             left = [entry.name for entry in Path(folder).iterdir()]
