@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 from emulator_calls import Calls, Reply, serving, until
 
-from dify_kb.emulator import Faults, Settings, judge
+from dify_kb.emulator import Faults, ManualClock, Settings, judge
 from dify_kb.errors import ConfigError
 
 THREE = b"\n\n".join(letter * 400 for letter in (b"a", b"b", b"c"))
@@ -187,11 +187,13 @@ async def runs_over(calls: Calls, count: int) -> None:
 
 async def test_a_run_that_lost_its_chunks_to_another_leaves_none_to_be_found() -> None:
     """Else a search would find chunks that nobody has."""
-    async with serving(settings=Settings(workers=2, indexing=0.15)) as calls:
+    clock = ManualClock()
+    async with serving(clock=clock, settings=Settings(workers=2, indexing=1)) as calls:
         one = await calls.dataset()
-        await calls.upload(one, "a.txt", b"an old zebra")
-        await settled(calls, one, indexing=1)
-        await calls.upload(one, "a.txt", b"a new lion")
+        for text in (b"an old zebra", b"a new lion"):
+            made = await calls.upload(one, "a.txt", text)
+            await calls.reached(one, made.body["batch"], "indexing")
+        clock.advance(2)
         await runs_over(calls, 2)
         zebras = await calls.search(one, "zebra")
         lions = await calls.search(one, "lion")
