@@ -1,53 +1,19 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cli_calls import Cli, lines, two_lines
+from cli_loads import CREATE, creates, files
 
-from dify_kb import LoadReport, StopReason
-from dify_kb.cli import ending
 from dify_kb.emulator import Emulator
 from dify_kb.ingest import state_folder
 from dify_kb.ingest.journal import reading
-
-CREATE = "documents.create_by_file"
-
-
-def files(folder: Path, *names: str) -> None:
-    for name in names:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"the text of {name}")
-
-
-def told(out: str) -> dict[str, str]:
-    return {line["key"]: line["outcome"] for line in lines(out) if line["type"] == "item"}
-
-
-@pytest.fixture
-def piped(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], None]]:
-    """Puts content where the program reads its standard input."""
-    read, write = os.pipe()
-    with os.fdopen(read, "rb") as source, os.fdopen(write, "wb", buffering=0) as sink:
-        monkeypatch.setattr(sys, "stdin", source)
-
-        def give(content: bytes) -> None:
-            sink.write(content)
-            sink.close()
-
-        yield give
-
-
-def creates(emulator: Emulator) -> int:
-    return sum(call.endpoint == CREATE for call in emulator.history)
 
 
 def test_the_same_command_sends_nothing_again(cli: Cli, docs: Path, emulator: Emulator) -> None:
@@ -58,75 +24,6 @@ def test_the_same_command_sends_nothing_again(cli: Cli, docs: Path, emulator: Em
     assert code == 0
     assert "2 unchanged, 1 skipped" in out
     assert creates(emulator) == 2
-
-
-def test_a_list_names_what_is_loaded_under_the_keys_of_a_scan(
-    cli: Cli, folder: Path, tmp_path: Path
-) -> None:
-    files(folder, "a.md", "sub/b.md", "sub/c.md", ".hidden.md", "d.md")
-    listing = tmp_path / "list"
-    listing.write_text(f"a.md\n\n./sub//b.md\r\n{folder}/.hidden.md\na.md\n  \nsub/c.md")
-
-    code, out, _ = cli(
-        "--json", "load", str(folder), "--dataset", "d", "--create", "--files-from", str(listing)
-    )
-
-    assert code == 0
-    assert told(out) == dict.fromkeys(("a.md", "sub/b.md", ".hidden.md", "sub/c.md"), "added")
-    code, out, _ = cli("load", str(folder), "--dataset", "d")
-    assert "1 added, 3 unchanged" in out
-
-
-def test_a_list_may_come_by_a_pipe_and_be_separated_by_nul(
-    cli: Cli,
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    piped: Callable[[bytes], None],
-) -> None:
-    files(folder, "a.md", "new\nline.md", "c.md")
-    monkeypatch.chdir(folder)
-    piped(b"a.md\0new\nline.md\0")
-
-    code, out, _ = cli("--json", "load", "--dataset", "d", "--create", "--files-from", "-", "-0")
-
-    assert code == 0
-    assert told(out) == {"a.md": "added", "new\nline.md": "added"}
-
-
-def test_lines_that_cannot_be_loaded_are_told(cli: Cli, folder: Path, tmp_path: Path) -> None:
-    """A list with a mistake must not look like a success."""
-    files(folder, "a.md", "sub/b.md")
-    files(tmp_path, "secret.md")
-    (folder / "link.md").symlink_to(tmp_path / "secret.md")
-    listing = tmp_path / "list"
-    listing.write_text("a.md\n../secret.md\nlink.md\nmissing.md\nsub\n/etc/passwd\n")
-
-    arguments = ["load", str(folder), "--dataset", "d", "--create", "--files-from", str(listing)]
-    code, out, _ = cli(*arguments)
-
-    assert code == 3
-    assert "6 files found" in out
-    assert "1 added, 1 skipped, 4 failed" in out
-    assert "failed  ../secret.md: listed, but it leads out of the folder" in out
-    assert "failed  link.md: listed, but it leads out of the folder" in out
-    assert "failed  /etc/passwd: listed" in out
-    assert "failed  missing.md: unreadable: no such file or directory" in out
-    code, out, _ = cli("--json", *arguments)
-    assert told(out)["../secret.md"] == "failed"
-    assert lines(out)[-1]["failed"] == 4
-
-
-def test_an_empty_list_is_no_mistake(cli: Cli, folder: Path, tmp_path: Path) -> None:
-    """As it is that of a job that runs every hour, and finds nothing new."""
-    listing = tmp_path / "list"
-    listing.write_text("\n")
-
-    code, out, _ = cli(
-        "load", str(folder), "--dataset", "d", "--create", "--files-from", str(listing)
-    )
-
-    assert code == 0
-    assert "0 files found" in out
 
 
 @pytest.mark.parametrize(
@@ -236,70 +133,6 @@ def test_the_first_failure_stops_it_on_request(cli: Cli, folder: Path) -> None:
     assert "pending" in out
     assert "The load stopped (max_failures): 1 files failed" in err
     assert cli(*arguments, "--max-failures", "0")[0] == 7
-
-
-STOPS = {
-    StopReason.RATE_LIMIT: (5, "--rate"),
-    StopReason.PLAN_LIMIT: (4, "Make room in the plan"),
-    StopReason.UNAUTHORIZED: (4, "DIFY_API_KEY"),
-    StopReason.OUTAGE: (5, "doctor"),
-    StopReason.NOT_INDEXING: (5, "worker"),
-    StopReason.MISCONFIGURED: (6, "models"),
-    StopReason.MAX_FAILURES: (7, "failures"),
-    StopReason.DEADLINE: (5, "time"),
-    StopReason.JOURNAL: (8, "journal"),
-}
-
-
-@pytest.mark.parametrize("reason", StopReason)
-@pytest.mark.parametrize("failed", [0, 1])
-def test_every_stop_says_what_to_mend_and_what_to_type(reason: StopReason, failed: int) -> None:
-    report = LoadReport(found=9, failed=failed, pending=9 - failed, stopped=reason)
-    code, mend = STOPS[reason]
-
-    following = ending.following(report, ["load", "docs", "--dataset", "d"]) or ""
-
-    assert report.exit_code == code
-    what, resumes = following.split("\n")
-    assert mend in what
-    assert "goes on where it stood" in what
-    retry = " --retry-failed" if failed else ""
-    assert resumes.strip() == f"dify-kb load docs --dataset d{retry}"
-
-
-@pytest.mark.parametrize(
-    ("words", "code", "reason"),
-    [(["document-limit"], 4, "plan_limit"), (["401"], 4, "unauthorized")],
-)
-def test_a_stop_by_the_server_is_told_with_its_words(
-    cli: Cli, folder: Path, emulator: Emulator, words: list[str], code: int, reason: str
-) -> None:
-    files(folder, *(f"{number}.md" for number in range(9)))
-    emulator.faults.plan(CREATE, ["ok", *words * 20])
-
-    met, out, err = cli("load", str(folder), "--dataset", "d", "--create")
-
-    assert met == code
-    assert f"error: The load stopped ({reason}): " in err
-    assert "1 added" in out
-    emulator.faults.clear()
-    assert cli("load", str(folder), "--dataset", "d")[0] == 0
-
-
-def test_a_deadline_stops_and_the_same_command_resumes(
-    cli: Cli, folder: Path, emulator: Emulator
-) -> None:
-    files(folder, *(f"{number}.md" for number in range(9)))
-    emulator.faults.plan(CREATE, ["stall 0.3"] * 9)
-    arguments = ["load", str(folder), "--dataset", "d", "--create"]
-
-    code, _, err = cli(*arguments, "--deadline", "0.5s", "--concurrency", "1")
-
-    assert code == 5
-    assert "The load stopped (deadline)" in err
-    emulator.faults.clear()
-    assert cli(*arguments)[0] == 0
-    assert creates(emulator) == 9
 
 
 def test_the_rate_is_kept(cli: Cli, folder: Path) -> None:

@@ -9,67 +9,21 @@ from __future__ import annotations
 
 import sys
 import threading
-import zipfile
-import zlib
 from contextlib import suppress
-from io import BytesIO
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from corpus_packed import DATA, cell, docx, packed, refusal, xlsx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dify_kb.corpus import ExtractError, extract
 
-DATA = Path(__file__).parents[1] / "data" / "formats"
 FILES = sorted(DATA.iterdir())
-WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
-RELATION = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
 
 
 def read(name: str) -> list[str]:
     return extract((DATA / name).read_bytes(), name.rpartition(".")[2])
-
-
-def refusal(content: bytes, kind: str) -> str:
-    with pytest.raises(ExtractError) as caught:
-        extract(content, kind)
-    return str(caught.value)
-
-
-def packed(**members: str | bytes) -> bytes:
-    file = BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return file.getvalue()
-
-
-def changed(name: str, member: str, content: str) -> bytes:
-    """A file of `DATA` with another member."""
-    with zipfile.ZipFile(DATA / name) as archive:
-        members = {one: archive.read(one) for one in archive.namelist()}
-    return packed(**members | {member: content.encode()})
-
-
-def docx(body: str) -> bytes:
-    root = f'<w:document xmlns:w="{WORD}" xmlns:r="{RELATION}"><w:body>{body}</w:body></w:document>'
-    return changed("lease.docx", "word/document.xml", root)
-
-
-def xlsx(rows: str) -> bytes:
-    sheet = f"<sheetData>{rows}</sheetData>"
-    space = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
-    return changed(
-        "prices.xlsx",
-        "xl/worksheets/sheet1.xml",
-        f'<worksheet xmlns="{space}">{sheet}</worksheet>',
-    )
-
-
-def cell(place: str, text: str) -> str:
-    return f'<c r="{place}" t="inlineStr"><is><t>{text}</t></is></c>'
 
 
 def test_pdf_is_a_text_per_page() -> None:
@@ -201,75 +155,6 @@ def test_xls_reads_numbers_as_pandas_does() -> None:
     ]
 
 
-def test_value_at_the_far_end_of_a_sheet_costs_little() -> None:
-    rows = (
-        f'<row r="1">{cell("A1", "a")}{cell("XFD1", "b")}</row>'
-        f'<row r="1048576">{cell("A1048576", "z")}</row>'
-    )
-
-    assert extract(xlsx(rows), "xlsx") == ['"a":"z";"b":""']
-
-
-def test_row_beyond_the_end_of_a_sheet_is_an_error() -> None:
-    """Else the rows between would be counted up to two thousand million."""
-    rows = (
-        f'<row r="1">{cell("A1", "a")}{cell("B1", "b")}</row>'
-        f'<row r="2000000000">{cell("A2000000000", "z")}</row>'
-    )
-
-    assert "cells of tables" in refusal(xlsx(rows), "xlsx")
-
-
-@pytest.mark.parametrize("kind", ["docx", "xlsx"])
-def test_archive_that_unpacks_to_too_much_is_not_unpacked(kind: str) -> None:
-    content = packed(**{"word/document.xml": b"<a>" + b" " * 70_000_000})
-
-    assert len(content) < 100_000
-    assert "unpacks to 70,000,003 bytes" in refusal(content, kind)
-
-
-def test_cells_that_span_any_number_of_columns_are_an_error() -> None:
-    wide = '<w:tc><w:tcPr><w:gridSpan w:val="100000000"/></w:tcPr><w:p/></w:tc>'
-
-    body = f"<w:tbl><w:tblGrid/><w:tr>{wide}</w:tr></w:tbl>"
-    assert "cells of tables" in refusal(docx(body), "docx")
-
-
-@pytest.mark.parametrize("kind", ["docx", "xlsx"])
-def test_entities_that_multiply_are_an_error(kind: str) -> None:
-    """Nine levels of ten make forty thousand million letters of forty."""
-    levels = "".join(
-        f'<!ENTITY {level} "{f"&{below};" * 10}">' for below, level in pairwise("abcdefghij")
-    )
-    bomb = f'<!DOCTYPE x [<!ENTITY a "{"l" * 40}">{levels}]><x>&j;</x>'
-    name, member = {
-        "docx": ("lease.docx", "word/document.xml"),
-        "xlsx": ("prices.xlsx", "xl/sharedStrings.xml"),
-    }[kind]
-
-    assert refusal(changed(name, member, bomb), kind)
-
-
-def test_name_repeated_in_every_row_is_bounded() -> None:
-    content = b"a" * 1_000_000 + b"\n" + b"x\n" * 1_000
-
-    assert "50,000,000 characters" in refusal(content, "csv")
-
-
-def test_page_that_unpacks_to_too_much_is_not_drawn() -> None:
-    stream = zlib.compress(b"0 0 m " * 6_000_000)
-    content = (DATA / "handbook.pdf").read_bytes() + b"<</Filter/FlateDecode>>stream\n" + stream
-
-    assert "32,000,000 bytes of a page" in refusal(content, "pdf")
-
-
-def test_pictures_of_a_pdf_may_unpack_to_anything() -> None:
-    stream = b"<</Subtype/Image/Filter/FlateDecode>>stream\n" + zlib.compress(b"0" * 36_000_000)
-    content = (DATA / "handbook.pdf").read_bytes() + stream
-
-    assert len(extract(content, "pdf")) == 50
-
-
 def test_threads_read_pdfs_in_turn() -> None:
     """PDFium may crash the process where two threads use it."""
     counts: list[int] = []
@@ -294,8 +179,7 @@ def test_missing_parser_is_named_with_the_way_to_install_it(
     monkeypatch.setitem(sys.modules, module, None)
 
     assert refusal(b"", kind) == (
-        f"Reading .{kind} files needs {module}, which is not installed;"
-        " install dify-kb[emulator]"
+        f"Reading .{kind} files needs {module}, which is not installed; install dify-kb[emulator]"
     )
 
 

@@ -1,0 +1,99 @@
+"""Loads of what a list names."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cli_calls import Cli, lines
+from cli_loads import files
+
+
+def told(out: str) -> dict[str, str]:
+    return {line["key"]: line["outcome"] for line in lines(out) if line["type"] == "item"}
+
+
+@pytest.fixture
+def piped(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], None]]:
+    """Puts content where the program reads its standard input."""
+    read, write = os.pipe()
+    with os.fdopen(read, "rb") as source, os.fdopen(write, "wb", buffering=0) as sink:
+        monkeypatch.setattr(sys, "stdin", source)
+
+        def give(content: bytes) -> None:
+            sink.write(content)
+            sink.close()
+
+        yield give
+
+
+def test_a_list_names_what_is_loaded_under_the_keys_of_a_scan(
+    cli: Cli, folder: Path, tmp_path: Path
+) -> None:
+    files(folder, "a.md", "sub/b.md", "sub/c.md", ".hidden.md", "d.md")
+    listing = tmp_path / "list"
+    listing.write_text(f"a.md\n\n./sub//b.md\r\n{folder}/.hidden.md\na.md\n  \nsub/c.md")
+
+    code, out, _ = cli(
+        "--json", "load", str(folder), "--dataset", "d", "--create", "--files-from", str(listing)
+    )
+
+    assert code == 0
+    assert told(out) == dict.fromkeys(("a.md", "sub/b.md", ".hidden.md", "sub/c.md"), "added")
+    code, out, _ = cli("load", str(folder), "--dataset", "d")
+    assert "1 added, 3 unchanged" in out
+
+
+def test_a_list_may_come_by_a_pipe_and_be_separated_by_nul(
+    cli: Cli,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    piped: Callable[[bytes], None],
+) -> None:
+    files(folder, "a.md", "new\nline.md", "c.md")
+    monkeypatch.chdir(folder)
+    piped(b"a.md\0new\nline.md\0")
+
+    code, out, _ = cli("--json", "load", "--dataset", "d", "--create", "--files-from", "-", "-0")
+
+    assert code == 0
+    assert told(out) == {"a.md": "added", "new\nline.md": "added"}
+
+
+def test_lines_that_cannot_be_loaded_are_told(cli: Cli, folder: Path, tmp_path: Path) -> None:
+    """A list with a mistake must not look like a success."""
+    files(folder, "a.md", "sub/b.md")
+    files(tmp_path, "secret.md")
+    (folder / "link.md").symlink_to(tmp_path / "secret.md")
+    listing = tmp_path / "list"
+    listing.write_text("a.md\n../secret.md\nlink.md\nmissing.md\nsub\n/etc/passwd\n")
+
+    arguments = ["load", str(folder), "--dataset", "d", "--create", "--files-from", str(listing)]
+    code, out, _ = cli(*arguments)
+
+    assert code == 3
+    assert "6 files found" in out
+    assert "1 added, 1 skipped, 4 failed" in out
+    assert "failed  ../secret.md: listed, but it leads out of the folder" in out
+    assert "failed  link.md: listed, but it leads out of the folder" in out
+    assert "failed  /etc/passwd: listed" in out
+    assert "failed  missing.md: unreadable: no such file or directory" in out
+    code, out, _ = cli("--json", *arguments)
+    assert told(out)["../secret.md"] == "failed"
+    assert lines(out)[-1]["failed"] == 4
+
+
+def test_an_empty_list_is_no_mistake(cli: Cli, folder: Path, tmp_path: Path) -> None:
+    """As it is that of a job that runs every hour, and finds nothing new."""
+    listing = tmp_path / "list"
+    listing.write_text("\n")
+
+    code, out, _ = cli(
+        "load", str(folder), "--dataset", "d", "--create", "--files-from", str(listing)
+    )
+
+    assert code == 0
+    assert "0 files found" in out

@@ -1,0 +1,117 @@
+"""Plans of failures: by chance, over HTTP, and those that are none."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from emulator_calls import Calls, serving
+from emulator_failures import CREATE
+
+from dify_kb.emulator import Emulator, Faults
+from dify_kb.errors import ConfigError
+
+
+def control(calls: Calls, what: str = "faults") -> str:
+    return calls.emulator.url.removesuffix("/v1") + f"/_emulator/{what}"
+
+
+@pytest.mark.parametrize("word", ["explode", "299", "reset-then-commit", "599-html", "stall"])
+def test_unknown_failures_cannot_be_planned(word: str) -> None:
+    with pytest.raises(ConfigError, match="no failure"):
+        Emulator().faults.plan(CREATE, [word])
+
+
+def test_chance_is_the_same_for_the_same_seed() -> None:
+    """Whatever happens at other endpoints in between."""
+    rates = {CREATE: {"503": 0.2, "reset": 0.1}, "documents.list": {"500": 0.5}}
+    one, other = Faults(), Faults()
+    one.random(7, rates)
+    other.random(7, rates)
+    first = [fault and fault.word for fault in (one.take(CREATE) for _ in range(1000))]
+    second = []
+    for _ in range(1000):
+        other.take("documents.list")
+        fault = other.take(CREATE)
+        second.append(fault and fault.word)
+
+    assert first == second
+    assert 150 < first.count("503") < 250
+    assert 60 < first.count("reset") < 140
+    assert one.met() == {CREATE: {"503": first.count("503"), "reset": first.count("reset")}}
+
+
+def test_a_plan_goes_before_chance_and_chance_ends() -> None:
+    faults = Faults()
+    faults.random(1, {CREATE: {"500": 1.0}})
+    faults.plan(CREATE, ["ok"])
+    words = [fault and fault.word for fault in (faults.take(CREATE) for _ in range(2))]
+    faults.stop_random()
+
+    assert words == ["ok", "500"]
+    assert faults.take(CREATE) is None
+    assert faults.left() == {}
+
+
+async def test_faults_are_planned_over_http_too() -> None:
+    async with serving() as calls:
+        plans = {
+            CREATE: ["503 x2", "reset"],
+            "indexing": ["hang", {"words": ["error no"], "names": "*.pdf"}],
+            "random": {"seed": 1, "rates": {"server.info": {"500": 1}}},
+        }
+        async with calls.session.post(control(calls), json=plans) as reply:
+            planned = await reply.json()
+        info = await calls.call("GET", "/")
+        async with calls.session.get(control(calls)) as reply:
+            told = await reply.json()
+        async with calls.session.delete(control(calls)) as reply:
+            cleared = await reply.json()
+
+    left = {CREATE: ["503", "503", "reset"], "indexing": ["hang", "error no"]}
+    assert planned == {"left": left, "met": {}}
+    assert info.status == 500
+    assert told == {"left": left, "met": {"server.info": {"500": 1}}}
+    assert cleared == {"left": {}, "met": {"server.info": {"500": 1}}}
+
+
+@pytest.mark.parametrize(
+    ("plans", "why"),
+    [
+        ("no JSON", "Expecting value"),
+        ([CREATE], "no plan of failures"),
+        ({"no.such": ["503"]}, "no endpoint 'no.such'"),
+        ({CREATE: "503"}, "no list"),
+        ({CREATE: [503]}, "no list of words"),
+        ({CREATE: ["explode"]}, "'explode' is no failure"),
+        ({CREATE: [""]}, "empty word"),
+        ({"indexing": ["explode"]}, "no ending of a run"),
+        ({"indexing": [{"words": ["hang"], "often": 1}]}, "no plan for runs"),
+        ({"indexing": [{"words": ["hang"], "every": 0}]}, "Every 0th"),
+        ({"random": {"rates": {}}}, "no rule of chances"),
+        ({"random": {"seed": 1, "rates": {CREATE: {"503": 2}}}}, "no chance from 0 to 1"),
+        ({"random": {"seed": 1, "rates": {CREATE: {"503": "1"}}}}, "no chance from 0 to 1"),
+        ({"random": {"seed": 1, "rates": {CREATE: {"503": 0.6, "500": 0.6}}}}, "more than 1"),
+    ],
+)
+async def test_a_bad_plan_is_refused_as_a_whole(plans: object, why: str) -> None:
+    """Half a plan would be a test of something else."""
+    async with serving() as calls:
+        body = {"server.info": ["503"]} | plans if isinstance(plans, dict) else plans
+        text = body if isinstance(body, str) else json.dumps(body)
+        async with calls.session.post(control(calls), data=text) as reply:
+            status, answer = reply.status, await reply.text()
+
+    assert status == 400
+    assert why in json.loads(answer)["error"]
+    assert calls.emulator.faults.left() == {}
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["commit-then-late 1", "commit-then-413-early", "commit-then-reset-after 5", "stall 1 silent",
+     "slow-read 0", "late", "503 x0", "commit-then-ok", "trickle -1"],
+)  # fmt: skip
+def test_words_that_make_no_sense_cannot_be_planned(word: str) -> None:
+    with pytest.raises(ConfigError, match="no failure"):
+        Faults().plan(CREATE, [word])

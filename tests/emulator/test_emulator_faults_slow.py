@@ -1,0 +1,102 @@
+"""Failures that take their time: bodies read slowly, answers that trickle, calls that land late."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+
+import aiohttp
+import pytest
+from emulator_calls import Calls, serving, until
+from emulator_failures import BIG, CREATE, names
+
+
+async def test_a_body_may_be_read_slowly() -> None:
+    async with serving() as calls:
+        one = await calls.dataset()
+        calls.emulator.faults.plan(CREATE, ["slow-read 2000000"])
+        started = time.monotonic()
+        reply = await calls.upload(one, "a.txt", BIG)
+        took = time.monotonic() - started
+
+    assert reply.status == 200
+    assert reply.body["document"]["data_source_info"]["upload_file_id"]
+    assert 0.2 < took < 2
+
+
+async def test_a_json_body_may_be_read_slowly_too() -> None:
+    async with serving() as calls:
+        one = await calls.dataset()
+        calls.emulator.faults.plan("documents.create_by_text", ["slow-read 4000"])
+        started = time.monotonic()
+        reply = await calls.write(one, "a", "zebra " * 60)
+        took = time.monotonic() - started
+
+    assert reply.status == 200
+    assert took > 0.08
+
+
+async def test_an_answer_may_trickle() -> None:
+    """In pieces over the whole time, so that no pause is long."""
+    async with serving() as calls:
+        calls.emulator.faults.plan("server.info", ["trickle 0.2"])
+        started = time.monotonic()
+        async with calls.session.get(calls.emulator.url + "/") as response:
+            headers_after = time.monotonic() - started
+            pieces = [piece async for piece in response.content.iter_any()]
+        took = time.monotonic() - started
+
+    assert json.loads(b"".join(pieces))["server_version"]
+    assert len(pieces) > 4
+    assert headers_after < 0.1
+    assert 0.2 <= took < 1
+
+
+async def test_a_late_call_lands_after_its_client_gave_up() -> None:
+    """What a look-up that comes too early does not see."""
+    async with serving() as calls:
+        one = await calls.dataset()
+        calls.emulator.faults.plan(CREATE, ["late 0.2"])
+        with pytest.raises(aiohttp.ClientError):
+            await calls.upload(one, "a.txt", BIG)
+        early = names(calls, one)
+        landed = await appeared(calls, one)
+
+    create = next(exchange for exchange in calls.emulator.history if exchange.endpoint == CREATE)
+    assert early == []
+    assert landed == ["a.txt"]
+    assert (create.status, create.committed) == (0, True)
+    assert create.ended - create.started >= 0.2
+
+
+async def test_a_late_call_may_leave_its_client_waiting() -> None:
+    async with serving() as calls:
+        one = await calls.dataset()
+        calls.emulator.faults.plan(CREATE, ["late 0.1 silent"])
+        async with asyncio.TaskGroup() as group:
+            upload = group.create_task(calls.upload(one, "a.txt"))
+            landed = await appeared(calls, one)
+            waiting = not upload.done()
+            upload.cancel()
+
+    assert landed == ["a.txt"]
+    assert waiting
+
+
+async def test_a_late_call_lands_also_when_its_client_leaves_before() -> None:
+    async with serving() as calls:
+        one = await calls.dataset()
+        calls.emulator.faults.plan(CREATE, ["late 0.2 silent"])
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(calls.upload(one, "a.txt"), 0.1)
+        early = names(calls, one)
+        landed = await appeared(calls, one)
+
+    assert early == []
+    assert landed == ["a.txt"]
+
+
+async def appeared(calls: Calls, dataset: str) -> list[str]:
+    await until(lambda: bool(names(calls, dataset)))
+    return names(calls, dataset)
