@@ -17,6 +17,8 @@ import dify_kb.sync  # noqa: F401 -- likewise
 
 ROOT = Path(__file__).parents[2]
 
+EXAMPLE = Path(__file__).parent / "data" / "example.txt"
+
 OPTIONS = (
     *("-p", "dify_kb.testing"),
     *("-p", "no:cacheprovider"),
