@@ -155,17 +155,21 @@ def test_unknown_endings_cannot_be_planned(word: str) -> None:
 
 async def test_a_blind_repeat_after_a_lost_answer_doubles_the_chunks() -> None:
     """Both runs write theirs, the document ends `completed`, and nothing tells (measured)."""
-    async with serving(settings=Settings(workers=3, splitting=0.15)) as calls:
+    clock = ManualClock()
+    async with serving(clock=clock, settings=Settings(workers=3, splitting=1)) as calls:
         one = await calls.dataset()
         emulator = calls.emulator
         emulator.faults.plan("documents.create_by_file", ["commit-then-504-html"])
         await uploads(calls, one, ["a.txt", "b.txt"])
         await settled(calls, one, splitting=2)
-        await uploads(calls, one, ["a.txt"])
+        (again,) = await uploads(calls, one, ["a.txt"])
+        await calls.reached(one, again.body["batch"], "splitting")
+        clock.advance(2)
         await runs_over(calls, 3)
         documents = {document.name: document for document in emulator.documents(one)}
         spoilt = judge(["a.txt", "b.txt"], [*documents.values()], emulator.history, emulator.runs)
         await uploads(calls, one, ["a.txt"])
+        clock.advance(2)
         await runs_over(calls, 4)
         repaired = judge(
             ["a.txt", "b.txt"], emulator.documents(one), emulator.history, emulator.runs
