@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from attrs import field, frozen
 
@@ -180,13 +181,23 @@ class Field:
         """Be none of `values`; since 1.11, see `in_`."""
         return self._list(ComparisonOperator.NOT_IN, values)
 
-    def before(self, seconds: float) -> Condition:
-        """Be earlier than a time, in seconds since the epoch."""
-        return self._number(ComparisonOperator.BEFORE, seconds)
+    def before(self, time: float | datetime) -> Condition:
+        """Be earlier than a time: seconds since the epoch, or a `datetime` with a time zone."""
+        return self._number(ComparisonOperator.BEFORE, self._seconds(time))
 
-    def after(self, seconds: float) -> Condition:
-        """Be later than a time, in seconds since the epoch."""
-        return self._number(ComparisonOperator.AFTER, seconds)
+    def after(self, time: float | datetime) -> Condition:
+        """Be later than a time, as in `before`."""
+        return self._number(ComparisonOperator.AFTER, self._seconds(time))
+
+    def _seconds(self, time: float | datetime) -> float:
+        if not isinstance(time, datetime):
+            return time
+        if time.tzinfo is None:
+            raise ConfigError(
+                f"{self.name} is compared with {time!r}, a time of no time zone.",
+                hint="Pass an aware datetime, such as datetime.now(UTC).",
+            )
+        return time.timestamp()
 
     def _number(self, operator: ComparisonOperator, value: float) -> Condition:
         if isinstance(value, bool) or not isinstance(value, int | float):

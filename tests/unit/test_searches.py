@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -40,6 +41,7 @@ CONDITIONS: list[tuple[Callable[[], object], str, object]] = [
     (lambda: YEAR <= 2024, "≤", 2024),
     (lambda: YEAR.before(1795248442), "before", 1795248442),
     (lambda: YEAR.after(1795248442), "after", 1795248442),
+    (lambda: YEAR.after(datetime(2024, 12, 31, tzinfo=UTC)), "after", 1735603200.0),
     (lambda: TEAM.contains("fra"), "contains", "fra"),
     (lambda: TEAM.not_contains("fra"), "not contains", "fra"),
     (lambda: TEAM.starts_with("in"), "start with", "in"),
@@ -61,6 +63,7 @@ WRONG: list[Callable[[], object]] = [
     lambda: TEAM > "2024",  # type: ignore[operator]  # what an untyped caller may write
     lambda: TEAM >= True,
     lambda: TEAM < None,  # type: ignore[operator]  # likewise
+    lambda: TEAM.before(datetime(2024, 1, 1)),  # noqa: DTZ001 -- that is the mistake
     lambda: TEAM.before("2024-01-01"),  # type: ignore[arg-type]  # likewise
     lambda: TEAM.contains(5),  # type: ignore[arg-type]  # likewise
     lambda: TEAM.starts_with(None),  # type: ignore[arg-type]  # likewise
