@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +14,7 @@ from dify_kb.errors import ConfigError, KnowledgeError
 from dify_kb.models import UNSET, MetadataType
 from dify_kb.wire import codec
 
-from . import figures, find, show
+from . import figures, find, show, words
 from .act import act, json
 from .app import app
 from .datasets import Technique
@@ -158,11 +159,14 @@ def update(
 
 
 def _label(entry: Mapping[str, object]) -> str:
-    """Write a metadata value; a time, which the server keeps in seconds, as a date."""
+    """Write a metadata value; a time, which servers tell in seconds or as their text, as a date."""
     value = entry.get("value")
-    if entry.get("type") == MetadataType.TIME and isinstance(value, int | float):
-        value = show.cell(datetime.fromtimestamp(value, UTC))
-    return f"{entry['name']}={show.cell(value) if value is None else value}"
+    seconds = words.number(str(value)) if entry.get("type") == MetadataType.TIME else None
+    if seconds is not None:
+        with suppress(ValueError, OverflowError, OSError):  # no time that a calendar has
+            value = datetime.fromtimestamp(seconds, UTC)
+    shown = show.cell(value) if value is None or isinstance(value, datetime) else value
+    return f"{entry['name']}={shown}"
 
 
 def _source(file: str | None, text: str | None) -> Path | str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -131,11 +132,16 @@ def test_a_document_that_is_not_found_is_an_error_to_who_waits(
 def test_times_are_shown_as_dates(cli: Cli, emulator: Emulator) -> None:
     base(emulator, "a.txt")
     cli("metadata", "create", "--dataset", "base", "due", "--type", "time")
-    cli("metadata", "assign", "--dataset", "base", "a.txt", "--set", "due=2024-12-31T12:00")
+    cli("metadata", "create", "--dataset", "base", "seen", "--type", "time")
+    cli("metadata", "create", "--dataset", "base", "year", "--type", "number")
+    sets = ["--set", "due=2024-12-31T12:00", "--set", "seen=1e30", "--set", "year=2024"]
+    cli("metadata", "assign", "--dataset", "base", "a.txt", *sets)
 
     _, out, _ = cli("documents", "show", "--dataset", "base", "a.txt")
 
     assert "due=2024-12-31 " in out
+    assert "seen=1e+30, year=2024," in out, "no date, and a number without commas"
+    assert re.search(r"upload_date=20\d\d-\d\d-\d\d ", out), "which the server tells as a text"
 
 
 def test_lines_of_a_table_end_with_their_last_letter(cli: Cli) -> None:
