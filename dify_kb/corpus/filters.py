@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -16,20 +17,25 @@ class FilterError(ValueError):
 
 
 def meets(
-    metadata: Mapping[str, object], wanted: MetadataFilter, *, texts_apart: bool = False
+    metadata: Mapping[str, object],
+    wanted: MetadataFilter,
+    *,
+    texts_apart: bool = False,
+    dates: bool = False,
 ) -> bool:
     """Tell whether a document with this metadata, by the names of its fields, may be found.
 
     A condition without a value is skipped, `empty` and `not empty` aside; if none is left, every
     document is let through. A field that the document does not have, or that is null, meets only
     `empty`, and `not in` a list without values. With `texts_apart` no text equals a number, as on
-    servers before 1.11 (recording 789).
+    servers before 1.11 (recording 789). With `dates` a text in the form of ISO 8601 is a time for
+    `before` and `after`, in UTC unless it says otherwise; for the server itself it never is.
 
     Raises:
         FilterError: no such operator.
     """
     met = [
-        _meets(metadata, condition, texts_apart=texts_apart)
+        _meets(metadata, condition, texts_apart=texts_apart, dates=dates)
         for condition in wanted.conditions
         if _counts(condition)
     ]
@@ -44,7 +50,9 @@ def _counts(condition: Condition) -> bool:
     return condition.value is not None or condition.comparison_operator in _WITHOUT_VALUE
 
 
-def _meets(metadata: Mapping[str, object], condition: Condition, *, texts_apart: bool) -> bool:
+def _meets(
+    metadata: Mapping[str, object], condition: Condition, *, texts_apart: bool, dates: bool
+) -> bool:
     stored, value, compared_by = (
         metadata.get(condition.name),
         condition.value,
@@ -59,11 +67,26 @@ def _meets(metadata: Mapping[str, object], condition: Condition, *, texts_apart:
             return False
         if compared_by in _OTHER:
             return True
+    if dates and compared_by in _TIMES:
+        return _TESTS[compared_by](_time(stored), _time(value))
     return _TESTS[compared_by](stored, value)
 
 
+def _time(value: object) -> object:
+    """Turn a date, or its ISO text, into seconds since the epoch; leave the rest as it is."""
+    if not isinstance(value, str | date) or _number(value) is not None:
+        return value
+    try:
+        time = datetime.fromisoformat(_text(value))
+    except ValueError:
+        return value
+    return (time.replace(tzinfo=UTC) if time.tzinfo is None else time).timestamp()
+
+
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, date):
+        return value.isoformat()
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _number(value: object) -> float | None:
@@ -107,6 +130,7 @@ _at_least = _numbers(lambda left, right: left >= right)
 
 _SAME: Final = frozenset({"is", "="})
 _OTHER: Final = frozenset({"is not", "≠", "!="})
+_TIMES: Final = frozenset({"before", "after"})
 _WITHOUT_VALUE: Final = frozenset({"empty", "not empty"})
 
 _TESTS: Final[Mapping[str, Callable[[object, object], bool]]] = {

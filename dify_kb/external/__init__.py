@@ -1,0 +1,19 @@
+"""The other direction: any search, served as an external knowledge base of Dify.
+
+Write a `Retriever`, or take one that ships, give it to `create_app`, and enter its address in
+Dify's console. `check` tells what Dify would think of any such address.
+"""
+
+from __future__ import annotations
+
+from .app import create_app
+from .contract import Record, RetrievalRequest, Retriever
+from .serving import listening
+
+__all__ = [
+    "Record",
+    "RetrievalRequest",
+    "Retriever",
+    "create_app",
+    "listening",
+]
