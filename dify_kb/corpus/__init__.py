@@ -7,14 +7,14 @@ where a docstring does not say otherwise.
 from __future__ import annotations
 
 from .chunk import ChunkError, chunk
-from .extract import extract
+from .extract import extract, reads
 from .family import Parent, children, parents
 from .filters import FilterError, meets
 from .index import Hit, Index, Row
 from .rerank import Candidate, distinct, rerank, weigh
 from .unread import ExtractError
 from .vectors import cosine, embed
-from .words import keywords, words
+from .words import keywords, telling, words
 
 __all__ = [
     "Candidate",
@@ -34,7 +34,9 @@ __all__ = [
     "keywords",
     "meets",
     "parents",
+    "reads",
     "rerank",
+    "telling",
     "weigh",
     "words",
 ]

@@ -41,6 +41,12 @@ def extract(content: bytes, extension: str) -> list[str]:
     return bounded(read(text))
 
 
+def reads(extension: str) -> bool:
+    """Tell whether `extract` knows an extension, with or without its dot, in any case."""
+    kind = extension.lower().removeprefix(".")
+    return kind in _READERS or kind in _PARSERS
+
+
 def _plain(text: str) -> list[str]:
     return [_unix_lines(text)]
 

@@ -176,6 +176,15 @@ class Index:
         )
         return [Hit(segment_id=segment_id, score=score) for segment_id, score in found]
 
+    def frequency(self, dataset_id: str, word: str) -> int:
+        """Count the segments that have this word, one of `words`; as slow as it is common."""
+        number = self._number(dataset_id)
+        if number is None:
+            return 0
+        count = "SELECT count(*) FROM {table} WHERE {table} MATCH ?"
+        found: tuple[int] = self.database.execute(_on(number, count), (f'"{word}"',)).fetchone()
+        return found[0]
+
     def nearest(
         self,
         dataset_id: str,

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Final
 from zlib import crc32
 
-from .words import words
+from .words import telling, words
 
 DIMENSIONS: Final = 4096
 """Bits of a vector. A chunk of 500 characters sets some 270 of them, so that chance alone makes a
@@ -21,23 +21,13 @@ _WHOLE: Final = 3
 """Letters of the n-grams; a shorter word is only taken whole."""
 
 
-_COMMON: Final = frozenset({
-    "a", "an", "and", "are", "as", "at", "be", "by", "do", "does", "did", "for", "from",
-    "has", "have", "how", "i", "in", "is", "it", "its", "me", "my", "of", "on", "or", "our",
-    "so", "than", "that", "the", "their", "them", "they", "this", "to", "was", "we", "were",
-    "what", "when", "where", "which", "who", "why", "will", "with", "you", "your",
-})  # fmt: skip
-"""Words of English questions that say nothing of what is asked for."""
-
-
 def embed(text: str) -> bytes:
     """Return the vector of a text, little-endian, one bit for each n-gram that it has.
 
     Common words count only in a text that has no others.
     """
     bits = bytearray(DIMENSIONS // 8)
-    distinct = {*words(text)}
-    for word in distinct - _COMMON or distinct:
+    for word in telling(words(text)):
         for place in _places(word):
             bits[place >> 3] |= 1 << (place & 7)
     return bytes(bits)

@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from typing import TYPE_CHECKING, Final
 from unicodedata import normalize
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # Scripts written without spaces, and Korean, whose words carry their particles: Han with 々〇,
 # Hiragana, Katakana with ー, Hangul.
@@ -45,3 +49,18 @@ def keywords(text: str, limit: int = 10) -> list[str]:
     """
     counted = Counter(word for word in words(text) if len(word) > 1)
     return [word for word, _ in counted.most_common(limit)]
+
+
+def telling(found: Iterable[str]) -> set[str]:
+    """Leave out the common words of a text, unless it has no others."""
+    distinct = {*found}
+    return distinct - _COMMON or distinct
+
+
+_COMMON: Final = frozenset({
+    "a", "an", "and", "are", "as", "at", "be", "by", "do", "does", "did", "for", "from",
+    "has", "have", "how", "i", "in", "is", "it", "its", "me", "my", "of", "on", "or", "our",
+    "so", "than", "that", "the", "their", "them", "they", "this", "to", "was", "we", "were",
+    "what", "when", "where", "which", "who", "why", "will", "with", "you", "your",
+})  # fmt: skip
+"""Words of English questions that say nothing of what is asked for."""

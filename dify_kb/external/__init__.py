@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from .app import create_app
 from .contract import Record, RetrievalRequest, Retriever
+from .folder import FolderRetriever
+from .folder_index import Counts
 from .serving import listening
 
 __all__ = [
+    "Counts",
+    "FolderRetriever",
     "Record",
     "RetrievalRequest",
     "Retriever",

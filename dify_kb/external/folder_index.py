@@ -1,0 +1,302 @@
+"""A folder in an SQLite file: what was read of which file, and the search over it. No HTTP."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from attrs import evolve, field, frozen
+
+from dify_kb.corpus import Index, chunk
+from dify_kb.errors import ConfigError
+from dify_kb.models import ProcessRule
+
+from .folder_files import ExtractError, Seen, read, texts_of, walk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_log = logging.getLogger(__name__)
+
+DATASET: Final = "folder"
+"""What the index calls the folder."""
+
+_APPLICATION_ID: Final = 0x6B626664
+"""`kbfd`: marks a file as the index of a folder, which may be made anew at any time."""
+
+_USER_VERSION: Final = 1
+"""Grows with every change of the tables, and of how files are read and cut."""
+
+_SCHEMA: Final = """
+CREATE TABLE root (path TEXT NOT NULL);
+CREATE TABLE files (
+    path TEXT PRIMARY KEY, signature TEXT NOT NULL, digest TEXT NOT NULL, size INTEGER NOT NULL,
+    modified REAL NOT NULL, error TEXT
+) WITHOUT ROWID;
+CREATE TABLE passages (number INTEGER PRIMARY KEY, path TEXT NOT NULL, content TEXT NOT NULL);
+CREATE INDEX passages_of_file ON passages (path);
+"""
+
+_FILES_AT_ONCE: Final = 100
+"""Of a transaction: what is indexed is found after so many, and survives the process."""
+
+_RACY: Final = 2.0
+"""Seconds after its last change in which a file may change again and look the same."""
+
+_BUSY: Final = 30.0
+"""Seconds to wait for another process that indexes the same folder."""
+
+_RULE: Final = ProcessRule.automatic()
+
+
+@frozen(kw_only=True)
+class Counts:
+    """What an index holds."""
+
+    files: int
+    passages: int
+    unread: int
+    """Documents that are damaged, or whose parser is not installed; the log says which."""
+
+
+@frozen
+class _File:
+    """A file as it was read. `error` says why there is nothing of it."""
+
+    path: str
+    signature: str
+    digest: str
+    size: int
+    modified: float
+    error: str | None = None
+    contents: Sequence[str] | None = field(default=None, eq=False)
+    """Its passages; None where they are those that are there already."""
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open an index that `prepare` made."""
+    connection = sqlite3.connect(path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA synchronous = NORMAL")
+    return connection
+
+
+def prepare(path: Path, root: Path) -> None:
+    """Make an index ready; one that is damaged, of another version or folder is made anew.
+
+    Raises:
+        ConfigError: the file is something else, or cannot be written.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not _is_index(path):
+            raise ConfigError(
+                f"{path} is not the index of a folder.",
+                hint="Name a file that does not exist yet.",
+            )
+        if path.exists() and not _usable(path, root):
+            for end in ("", "-wal", "-shm"):
+                path.with_name(path.name + end).unlink(missing_ok=True)
+        if not path.exists() or not path.stat().st_size:
+            _create(path, root)
+    except (OSError, sqlite3.Error) as error:
+        raise ConfigError(
+            f"{path} cannot be written: {error}.", hint="Name another file for the index."
+        ) from error
+
+
+def _is_index(path: Path) -> bool:
+    """Look at the head, where SQLite has the application's number (fileformat2.html, 1.3)."""
+    if not path.exists():
+        return True
+    with path.open("rb") as file:
+        head = file.read(100)
+    return not head or (
+        head.startswith(b"SQLite format 3\0") and head[68:72] == _APPLICATION_ID.to_bytes(4, "big")
+    )
+
+
+def _usable(path: Path, root: Path) -> bool:
+    try:
+        with closing(connect(path)) as connection:
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version != _USER_VERSION:
+                return False
+            whole: str = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            of: tuple[str] | None = connection.execute("SELECT path FROM root").fetchone()
+            return whole == "ok" and of == (str(root),)
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            raise
+        return False
+    except sqlite3.DatabaseError:
+        return False
+
+
+def _create(path: Path, root: Path) -> None:
+    path.touch(mode=0o600)
+    with closing(connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.executescript(
+            f"BEGIN; PRAGMA application_id = {_APPLICATION_ID};"
+            f" PRAGMA user_version = {_USER_VERSION}; {_SCHEMA} COMMIT;"
+        )
+        Index(connection)
+        connection.execute("INSERT INTO root VALUES (?)", (str(root),))
+
+
+@frozen
+class Writer:
+    """Brings an index up to date with its folder. One thread at a time."""
+
+    root: Path
+    connection: sqlite3.Connection
+    stop: threading.Event
+    """Ends a look early; what was read by then is kept."""
+
+    def refresh(self, *, again: bool = False) -> bool:
+        """Read what is new or changed, forget what is gone; tell whether anything was.
+
+        `again` also tries documents that could not be read.
+
+        Raises:
+            OSError: the folder cannot be listed; the index stays as it is.
+        """
+        known = self._known()
+        gone = {*known}
+        changed = False
+        batch: list[_File] = []
+        for seen in walk(self.root):
+            if self.stop.is_set():
+                gone.clear()
+                break
+            gone.discard(seen.path)
+            before = known.get(seen.path)
+            if before and before.signature == seen.signature and not (again and before.error):
+                continue
+            file = self._read(seen, before)
+            changed |= file.contents is not None
+            batch.append(file)
+            if len(batch) == _FILES_AT_ONCE:
+                self._write(batch, ())
+                batch.clear()
+        if batch or gone:
+            self._write(batch, gone)
+        return changed or bool(gone)
+
+    def counts(self) -> Counts:
+        """Count what there is."""
+        (files, unread), (passages,) = (
+            self.connection.execute(sql).fetchone()
+            for sql in (
+                "SELECT count(*), count(error) FROM files",
+                "SELECT count(*) FROM passages",
+            )
+        )
+        return Counts(files=files - unread, passages=passages, unread=unread)
+
+    def _known(self) -> dict[str, _File]:
+        sql = "SELECT path, signature, digest, size, modified, error FROM files"
+        return {row[0]: _File(*row) for row in self.connection.execute(sql)}
+
+    def _read(self, seen: Seen, before: _File | None) -> _File:
+        """Read a file, and cut it unless it is as it was."""
+        racy = time.time() - seen.modified < _RACY
+        signature = "" if racy else seen.signature
+        file = _File(seen.path, signature, "", seen.size, seen.modified, contents=())
+        try:
+            content = read(self.root, seen.path)
+            digest = hashlib.sha256(content).hexdigest()
+            if before and before.digest == digest and not before.error:
+                return evolve(file, digest=digest, contents=None)
+            texts = texts_of(seen.path, content) or []
+            return evolve(file, digest=digest, contents=chunk(texts, _RULE))
+        except (ExtractError, OSError) as error:
+            why = str(error)
+            if before is None or before.error != why:
+                _log.warning("%s is left out: %s", seen.path, why)
+            return evolve(file, error=why)
+
+    def _write(self, files: Sequence[_File], gone: Iterable[str]) -> None:
+        connection = self.connection
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            index = Index(connection)
+            for path in [*gone, *(file.path for file in files if file.contents is not None)]:
+                index.remove(path)
+                connection.execute("DELETE FROM passages WHERE path = ?", (path,))
+                connection.execute("DELETE FROM files WHERE path = ?", (path,))
+            for file in files:
+                self._put(index, file)
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+
+    def _put(self, index: Index, file: _File) -> None:
+        self.connection.execute(
+            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)",
+            (file.path, file.signature, file.digest, file.size, file.modified, file.error),
+        )
+        rows = []
+        for content in file.contents or ():
+            number = self.connection.execute(
+                "INSERT INTO passages (path, content) VALUES (?, ?)", (file.path, content)
+            ).lastrowid
+            rows.append((str(number), DATASET, file.path, content))
+        index.add(rows)
+
+
+@frozen
+class Passage:
+    """A part of a file."""
+
+    path: str
+    content: str
+
+
+@frozen
+class Reader:
+    """Looks things up in an index. One thread at a time."""
+
+    connection: sqlite3.Connection
+    index: Index
+
+    @classmethod
+    def of(cls, path: Path) -> Reader:
+        """Open an index."""
+        connection = connect(path)
+        return cls(connection, Index(connection))
+
+    def size(self) -> int:
+        """Count the passages."""
+        found: tuple[int] = self.connection.execute("SELECT count(*) FROM passages").fetchone()
+        return found[0]
+
+    def files(self) -> list[tuple[str, int, float]]:
+        """Tell path, size and time of change of each file."""
+        return self.connection.execute(
+            "SELECT path, size, modified FROM files WHERE error IS NULL"
+        ).fetchall()
+
+    def file(self, path: str) -> tuple[str, int, float]:
+        """Tell path, size and time of change of a file that may be gone again."""
+        sql = "SELECT path, size, modified FROM files WHERE path = ?"
+        return self.connection.execute(sql, (path,)).fetchone() or (path, 0, 0.0)
+
+    def passages(self, numbers: Sequence[str]) -> list[Passage]:
+        """Fetch passages in this order; one that is gone again is left out."""
+        rows = self.connection.execute(
+            "SELECT number, path, content FROM passages"
+            " WHERE number IN (SELECT value FROM json_each(?))",
+            (json.dumps([int(number) for number in numbers]),),
+        )
+        found = {number: Passage(path, content) for number, path, content in rows}
+        return [found[int(number)] for number in numbers if int(number) in found]

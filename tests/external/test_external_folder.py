@@ -1,0 +1,405 @@
+"""A folder as a knowledge base: what is found, what is fresh, and what is never read."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from external_calls import conditions, serving
+
+from dify_kb.errors import ConfigError
+from dify_kb.external import FolderRetriever, RetrievalRequest, folder_files, folder_index
+from dify_kb.external.folder import default_index
+from dify_kb.models import Field, MetadataFilter
+
+REFRESH = 0.02
+
+
+@pytest.fixture(autouse=True)
+def _index_of_the_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def index(docs: Path) -> Path:
+    """Where the index of that folder is."""
+    return default_index(docs.resolve())
+
+
+def opened(folder: Path, **options: Any) -> FolderRetriever:
+    return FolderRetriever(folder, refresh=REFRESH, **options)
+
+
+async def found(
+    retriever: FolderRetriever, query: str, wanted: MetadataFilter | None = None, top_k: int = 4
+) -> list[str]:
+    """The paths of what is found."""
+    asked = RetrievalRequest(
+        knowledge_id="docs", query=query, top_k=top_k, metadata_condition=wanted
+    )
+    return [record.title for record in await retriever.retrieve(asked)]
+
+
+async def until(retriever: FolderRetriever, query: str, paths: list[str]) -> None:
+    """Wait for the folder's keeper."""
+    with anyio.fail_after(10):
+        while sorted(await found(retriever, query)) != paths:  # noqa: ASYNC110 -- a thread's doing
+            await anyio.sleep(REFRESH)
+
+
+async def test_files_are_found_by_their_words(docs: Path) -> None:
+    async with serving(opened(docs)) as server:
+        (record,) = (await server.ask("how do I reset the device?")).records
+
+    assert record["content"] == "Hold the red button for ten seconds to reset the device."
+    assert record["title"] == "reset.md"
+    assert record["score"] == 1.0
+    metadata = record["metadata"]
+    assert metadata.pop("modified") == pytest.approx((docs / "reset.md").stat().st_mtime, abs=0.01)
+    assert metadata == {
+        "document_id": "reset.md",
+        "path": "reset.md",
+        "name": "reset.md",
+        "extension": "md",
+        "size": 56,
+    }
+
+
+async def test_scores_tell_how_much_of_the_question_is_there(folder: Path) -> None:
+    """Thresholds of Dify are meant for scores from 0 to 1; BM25 has no upper end."""
+    (folder / "a.md").write_text("zebra fox")
+    (folder / "b.md").write_text("zebra gnu")
+    (folder / "c.md").write_text("zebra")
+    async with serving(opened(folder)) as server:
+        both = (await server.ask("zebra fox")).records
+        half = (await server.ask("zebra fox", threshold=0.5)).records
+        unknown = (await server.ask("the zebra unicorn")).records
+
+    assert [record["title"] for record in both] == ["a.md", "c.md", "b.md"]
+    assert both[0]["score"] == 1.0
+    assert 0 < both[1]["score"] < 0.3
+    assert [record["title"] for record in half] == ["a.md"]
+    assert all(0 < record["score"] < 0.5 for record in unknown)
+
+
+async def test_common_words_do_not_hide_the_rare_one(folder: Path, monkeypatch: Any) -> None:
+    """Common words are not searched by, and count all the same."""
+    monkeypatch.setattr("dify_kb.external.folder._POSTINGS", 10)
+    for number in range(60):
+        (folder / f"{number}.txt").write_text(f"zebras and foxes number n{number}")
+    async with opened(folder) as retriever:
+        assert (await found(retriever, "zebras foxes n37"))[0] == "37.txt"
+        assert len(await found(retriever, "zebras foxes", top_k=50)) == 50
+
+
+async def test_files_may_be_of_any_kind_of_text(folder: Path) -> None:
+    (folder / "page.html").write_text("<p>zebra</p><script>fox</script>")
+    (folder / "rows.csv").write_text("animal\nzebra\n")
+    (folder / "main.rs").write_text("fn zebra() {}")
+    (folder / "LICENSE").write_text("zebra")
+    (folder / "image.png").write_bytes(b"\x89PNG zebra \0")
+    (folder / "latin").write_bytes("zebra gr\u00fc\u00df".encode("latin-1"))
+    (folder / "empty.md").touch()
+    async with opened(folder) as retriever:
+        paths = await found(retriever, "zebra", top_k=9)
+
+        assert sorted(paths) == ["LICENSE", "main.rs", "page.html", "rows.csv"]
+        assert await found(retriever, "fox") == []
+
+
+async def test_documents_that_cannot_be_read_are_told(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "broken.xlsx").write_bytes(b"no workbook")
+    (folder / "a.md").write_text("zebra")
+    with caplog.at_level(logging.WARNING):
+        async with opened(folder) as retriever:
+            counts = retriever.counts
+            await anyio.sleep(3 * REFRESH)
+
+    assert (counts.files, counts.passages, counts.unread) == (1, 1, 1)
+    assert caplog.text.count("broken.xlsx is left out: ") == 1
+
+
+async def test_changes_are_found_soon(folder: Path) -> None:
+    (folder / "a.md").write_text("zebra one")
+    async with opened(folder) as retriever:
+        assert await found(retriever, "zebra") == ["a.md"]
+        (folder / "sub").mkdir()
+        (folder / "sub" / "b.md").write_text("zebra two")
+        await until(retriever, "zebra", ["a.md", "sub/b.md"])
+        (folder / "a.md").write_text("gnu three")
+        await until(retriever, "zebra", ["sub/b.md"])
+        (folder / "sub" / "b.md").unlink()
+        await until(retriever, "zebra", [])
+        assert await found(retriever, "gnu") == ["a.md"]
+        assert retriever.counts.files == 1
+
+
+async def test_a_change_that_looks_like_none_is_found(folder: Path) -> None:
+    """Of the same size, within a tick of the clock: what was written just now is read again."""
+    file = folder / "a.md"
+    file.write_text("zebra")
+    async with opened(folder) as retriever:
+        times = file.stat()
+        file.write_text("panda")
+        os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+        await until(retriever, "panda", ["a.md"])
+
+
+async def test_an_unchanged_folder_is_not_indexed_again(
+    docs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file in (docs / "reset.md", docs / "sub" / "notes.txt", docs / "tool.exe"):
+        os.utime(file, (time.time() - 60,) * 2)
+    async with opened(docs):
+        pass
+    monkeypatch.setattr(folder_index, "read", _never)
+    async with opened(docs) as retriever:
+        assert await found(retriever, "wombats") == ["sub/notes.txt"]
+
+
+def _never(*_: object) -> Any:
+    raise AssertionError
+
+
+async def test_a_touched_file_is_read_and_not_indexed(
+    docs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(docs):
+        pass
+    os.utime(docs / "reset.md")
+    monkeypatch.setattr(folder_index, "chunk", _never)
+    async with opened(docs) as retriever:
+        assert await found(retriever, "reset device") == ["reset.md"]
+
+
+async def test_what_could_not_be_read_is_tried_at_the_next_start(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A parser may have been installed in between."""
+    (folder / "a.docx").write_bytes(b"not really")
+    os.utime(folder / "a.docx", (time.time() - 60,) * 2)
+    async with opened(folder) as retriever:
+        assert retriever.counts.unread == 1
+    monkeypatch.setattr(folder_index, "texts_of", lambda *_: ["zebra"])
+    async with opened(folder) as retriever:
+        assert await found(retriever, "zebra") == ["a.docx"]
+        assert retriever.counts.unread == 0
+
+
+@pytest.mark.parametrize(
+    ("wanted", "paths"),
+    [
+        (Field("extension") == "md", ["reset.md"]),
+        (Field("path").starts_with("sub/"), ["sub/notes.txt"]),
+        (Field("size") > 30, ["reset.md"]),
+        (Field("modified").after(4e9), []),
+        (Field("team").empty(), ["reset.md", "sub/notes.txt"]),
+        (Field("name").in_(["notes.txt"]), ["sub/notes.txt"]),
+    ],
+)
+async def test_files_are_chosen_by_their_metadata(
+    docs: Path, wanted: Any, paths: list[str]
+) -> None:
+    (docs / "sub" / "notes.txt").write_text("The device of wombats.")
+    async with opened(docs) as retriever:
+        shown = await found(retriever, "device", MetadataFilter.all_of(wanted))
+
+    assert sorted(shown) == paths
+
+
+async def test_dates_are_compared_with_the_time_of_change(docs: Path) -> None:
+    asked = conditions(("modified", "before", "2100-01-01"), ("modified", "after", "2020-01-01"))
+    async with serving(opened(docs)) as server:
+        assert len((await server.ask("device", metadata_condition=asked)).records) == 1
+
+
+async def test_nothing_outside_is_read(folder: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.md"
+    secret.write_text("zebra secret")
+    other = tmp_path / "docs-other"
+    other.mkdir()
+    (other / "near.md").write_text("zebra near")
+    (folder / "inside.md").write_text("zebra inside")
+    (folder / "sub").mkdir()
+    (folder / "sub" / "again.md").symlink_to("../inside.md")
+    (folder / "out.md").symlink_to(secret)
+    (folder / "up.md").symlink_to("../secret.md")
+    (folder / "near.md").symlink_to("../docs-other/near.md")
+    (folder / "chain.md").symlink_to("out.md")
+    (folder / "nowhere.md").symlink_to("missing")
+    (folder / "loop.md").symlink_to("loop.md")
+    (folder / "dir").symlink_to(other, target_is_directory=True)
+    (folder / "self").symlink_to(folder, target_is_directory=True)
+    os.mkfifo(folder / "pipe.md")
+    (folder / ".env").write_text("zebra key")
+    (folder / ".git").mkdir()
+    (folder / ".git" / "config.md").write_text("zebra git")
+    async with opened(folder) as retriever:
+        assert sorted(await found(retriever, "zebra", top_k=20)) == ["inside.md", "sub/again.md"]
+
+
+@pytest.mark.parametrize("path", ["../secret.md", "a/../../secret.md", "out.md", "dir/secret.md"])
+def test_a_path_that_leads_out_is_not_read(folder: Path, tmp_path: Path, path: str) -> None:
+    """Though it was inside when it was found."""
+    (tmp_path / "secret.md").write_text("secret")
+    (folder / "a").mkdir()
+    (folder / "out.md").symlink_to(tmp_path / "secret.md")
+    (folder / "dir").symlink_to(tmp_path, target_is_directory=True)
+
+    with pytest.raises(folder_files.OutsideError):
+        folder_files.read(folder.resolve(), path)
+
+
+def test_a_file_that_becomes_a_link_meanwhile_is_not_read(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secret.md").write_text("secret")
+    file = folder / "a.md"
+    file.write_text("harmless")
+    real: Callable[..., int] = os.open
+
+    def swapped(path: str, flags: int) -> int:
+        file.unlink()
+        file.symlink_to(tmp_path / "secret.md")
+        return real(path, flags)
+
+    monkeypatch.setattr(os, "open", swapped)
+    with pytest.raises(OSError, match="symbolic links"):
+        folder_files.read(folder.resolve(), "a.md")
+
+
+async def test_a_folder_that_is_a_link_is_served(docs: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(docs, target_is_directory=True)
+    async with opened(tmp_path / "link") as retriever:
+        assert await found(retriever, "wombats") == ["sub/notes.txt"]
+
+
+async def test_names_that_are_no_text_are_left_out(folder: Path) -> None:
+    (folder / "a.md").write_text("zebra")
+    (folder / os.fsdecode(b"\xff.md")).write_text("zebra")
+    async with opened(folder) as retriever:
+        assert await found(retriever, "zebra") == ["a.md"]
+
+
+async def test_a_folder_that_vanishes_stays_served(
+    docs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A network drive that is away for a minute is not an empty folder."""
+    async with opened(docs) as retriever:
+        with caplog.at_level(logging.WARNING):
+            away = docs.rename(docs.with_name("away"))  # noqa: ASYNC240 -- quick
+            await anyio.sleep(5 * REFRESH)
+            assert await found(retriever, "wombats") == ["sub/notes.txt"]
+        away.rename(docs)
+        (docs / "more.md").write_text("wombats")
+        await until(retriever, "wombats", ["more.md", "sub/notes.txt"])
+
+    assert caplog.text.count("cannot be kept fresh") == 1
+
+
+@pytest.mark.parametrize("name", ["missing", "reset.md"])
+async def test_what_is_no_folder_is_not_served(docs: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="cannot be served"):
+        async with opened(docs / name):
+            pass
+
+
+@pytest.mark.parametrize("content", [b"precious notes", b"SQLite format 3\0" + b"x" * 200])
+async def test_a_file_that_is_no_index_is_left_alone(docs: Path, content: bytes) -> None:
+    file = docs / "notes.db"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match="not the index"):
+        async with opened(docs, index=file):
+            pass
+
+    assert file.read_bytes() == content
+
+
+async def test_a_damaged_index_is_made_anew(docs: Path, index: Path) -> None:
+    async with opened(docs):
+        pass
+    content = index.read_bytes()
+    for damaged in (content[:8192], content[:4096] + b"\xa5" * (len(content) - 4096), b""):
+        index.write_bytes(damaged)
+        async with opened(docs) as retriever:
+            assert await found(retriever, "wombats") == ["sub/notes.txt"]
+
+
+async def test_an_index_of_another_folder_is_made_anew(docs: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "reset.md").write_text("zebra")
+    index = tmp_path / "index.db"
+    for folder, query in ((docs, "wombats"), (tmp_path / "other", "zebra")):
+        async with opened(folder, index=index) as retriever:
+            assert len(await found(retriever, query)) == 1
+    async with opened(tmp_path / "other", index=index) as retriever:
+        assert await found(retriever, "wombats") == []
+
+
+async def test_an_index_of_another_version_is_made_anew(docs: Path, index: Path) -> None:
+    async with opened(docs):
+        pass
+    with closing(sqlite3.connect(index)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    async with opened(docs) as retriever:
+        assert await found(retriever, "wombats") == ["sub/notes.txt"]
+
+
+async def test_without_a_cache_a_folder_is_served_all_the_same(
+    docs: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", os.devnull)
+    async with opened(docs) as retriever:
+        assert await found(retriever, "wombats") == ["sub/notes.txt"]
+
+    assert "the index is not kept" in caplog.text
+
+
+async def test_two_servers_may_serve_one_folder(docs: Path) -> None:
+    async with opened(docs) as one, opened(docs) as other:
+        (docs / "more.md").write_text("wombats")
+        await until(one, "wombats", ["more.md", "sub/notes.txt"])
+        await until(other, "wombats", ["more.md", "sub/notes.txt"])
+
+
+async def test_many_questions_at_once_are_answered_while_files_change(folder: Path) -> None:
+    for number in range(30):
+        (folder / f"{number}.md").write_text(f"zebra {number}")
+    async with serving(opened(folder)) as server, anyio.create_task_group() as group:
+
+        async def ask() -> None:
+            for _ in range(10):
+                assert len((await server.ask("zebra")).records) == 4
+
+        for _ in range(16):
+            group.start_soon(ask)
+        for number in range(30):
+            (folder / f"{number}.md").write_text(f"zebra again {number}")
+            await anyio.sleep(0.002)
+
+
+@pytest.mark.parametrize(
+    "query", ['"', "AND OR NOT", "zebra*", "a:b", "斑", "\0", "- ( ) ^", "NEAR(a b)"]
+)
+async def test_no_character_of_a_question_has_a_meaning(folder: Path, query: str) -> None:
+    (folder / "a.md").write_text("斑马 zebra and or not near a b")
+    async with serving(opened(folder)) as server:
+        assert (await server.ask(query)).status == 200
+
+
+async def test_a_closed_folder_says_how_to_open_it(docs: Path) -> None:
+    retriever = opened(docs)
+    with pytest.raises(ConfigError, match="not open"):
+        await found(retriever, "wombats")
+    with pytest.raises(ConfigError, match="not open"):
+        retriever.counts  # noqa: B018 -- a property
