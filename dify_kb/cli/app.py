@@ -169,6 +169,7 @@ def _program_with_commands() -> Callable[..., object]:
         doctor,
         documents,
         emulator,
+        external,
         journal,
         load,
         metadata,

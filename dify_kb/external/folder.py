@@ -2,14 +2,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import os
 import queue
 import sqlite3
 import tempfile
 import threading
 from contextlib import closing, contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
@@ -20,10 +18,12 @@ from dify_kb.corpus import telling, words
 from dify_kb.errors import ConfigError
 
 from .contract import Record
-from .folder_index import DATASET, Counts, Reader, Writer, connect, prepare
+from .folder_database import connect, prepare
+from .folder_index import DATASET, Counts, Reader, Writer
+from .folder_ranking import rarest, score_of, weights_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from types import TracebackType
 
     from .contract import RetrievalRequest
@@ -32,10 +32,6 @@ _log = logging.getLogger(__name__)
 
 _READERS: Final = 4
 """Searches at a time: one that is slow does not hold up the others."""
-
-_POSTINGS: Final = 1000
-"""Passages that a search looks at, rare words first, unless even its rarest word has more. At some
-1.5 us each (measured) common words would cost the most and say the least."""
 
 _CANDIDATES: Final = 32
 """Passages that are ranked, or four times top_k."""
@@ -208,10 +204,10 @@ class _Open:
                 return []
             frequencies = {word: self._frequency(reader, word) for word in asked}
             limit = max(_CANDIDATES, 4 * query.top_k)
-            hits = reader.index.search(DATASET, _rarest(frequencies), limit, within)
+            hits = reader.index.search(DATASET, rarest(frequencies), limit, within)
             passages = reader.passages([hit.segment_id for hit in hits])
-            weights = _weights(frequencies, self.counts.passages)
-            scores = [_score(passage.content, weights) for passage in passages]
+            weights = weights_of(frequencies, self.counts.passages)
+            scores = [score_of(passage.content, weights) for passage in passages]
             best = sorted(zip(scores, passages, strict=True), key=lambda pair: -pair[0])
             return [
                 _record(passage.content, score, reader.file(passage.path))
@@ -249,39 +245,6 @@ def _folder(folder: Path) -> Path:
             f"{folder} cannot be served: {(error.strerror or str(error)).lower()}.",
             hint="Name a folder that you may read.",
         ) from error
-
-
-def _rarest(frequencies: Mapping[str, int]) -> str:
-    """Take the words to search by, the rare ones first, while they are not too many."""
-    taken: list[str] = []
-    left = _POSTINGS
-    for frequency, word in sorted((frequency, word) for word, frequency in frequencies.items()):
-        if taken and frequency > left:
-            break
-        if frequency:
-            taken.append(word)
-            left -= frequency
-    return " ".join(taken)
-
-
-def _weights(frequencies: Mapping[str, int], size: int) -> dict[str, float]:
-    """Weigh words as BM25 does, without its negative ones; they sum up to 1."""
-    weights = {
-        word: math.log(1 + (max(size, number) - number + 0.5) / (number + 0.5))
-        for word, number in frequencies.items()
-    }
-    total = sum(weights.values())
-    return {word: weight / total for word, weight in weights.items()}
-
-
-def _score(content: str, weights: Mapping[str, float]) -> float:
-    there = _words_of(content)
-    return min(1.0, sum(weight for word, weight in weights.items() if word in there))
-
-
-@lru_cache(maxsize=4096)
-def _words_of(content: str) -> frozenset[str]:
-    return frozenset(words(content))
 
 
 def _metadata(path: str, size: int, modified: float) -> dict[str, object]:

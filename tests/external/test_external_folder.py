@@ -34,6 +34,17 @@ def index(docs: Path) -> Path:
     return default_index(docs.resolve())
 
 
+def damage(file: Path, keep: int, rubbish: bytes) -> None:
+    file.write_bytes(file.read_bytes()[:keep] + rubbish)
+
+
+def age(*files: Path) -> None:
+    """Have files be changed a minute ago."""
+    past = time.time() - 60
+    for file in files:
+        os.utime(file, (past, past))
+
+
 def opened(folder: Path, **options: Any) -> FolderRetriever:
     return FolderRetriever(folder, refresh=REFRESH, **options)
 
@@ -92,7 +103,7 @@ async def test_scores_tell_how_much_of_the_question_is_there(folder: Path) -> No
 
 async def test_common_words_do_not_hide_the_rare_one(folder: Path, monkeypatch: Any) -> None:
     """Common words are not searched by, and count all the same."""
-    monkeypatch.setattr("dify_kb.external.folder._POSTINGS", 10)
+    monkeypatch.setattr("dify_kb.external.folder_ranking._POSTINGS", 10)
     for number in range(60):
         (folder / f"{number}.txt").write_text(f"zebras and foxes number n{number}")
     async with opened(folder) as retriever:
@@ -158,8 +169,7 @@ async def test_a_change_that_looks_like_none_is_found(folder: Path) -> None:
 async def test_an_unchanged_folder_is_not_indexed_again(
     docs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for file in (docs / "reset.md", docs / "sub" / "notes.txt", docs / "tool.exe"):
-        os.utime(file, (time.time() - 60,) * 2)
+    age(docs / "reset.md", docs / "sub" / "notes.txt", docs / "tool.exe")
     async with opened(docs):
         pass
     monkeypatch.setattr(folder_index, "read", _never)
@@ -187,7 +197,7 @@ async def test_what_could_not_be_read_is_tried_at_the_next_start(
 ) -> None:
     """A parser may have been installed in between."""
     (folder / "a.docx").write_bytes(b"not really")
-    os.utime(folder / "a.docx", (time.time() - 60,) * 2)
+    age(folder / "a.docx")
     async with opened(folder) as retriever:
         assert retriever.counts.unread == 1
     monkeypatch.setattr(folder_index, "texts_of", lambda *_: ["zebra"])
@@ -328,9 +338,8 @@ async def test_a_file_that_is_no_index_is_left_alone(docs: Path, content: bytes)
 async def test_a_damaged_index_is_made_anew(docs: Path, index: Path) -> None:
     async with opened(docs):
         pass
-    content = index.read_bytes()
-    for damaged in (content[:8192], content[:4096] + b"\xa5" * (len(content) - 4096), b""):
-        index.write_bytes(damaged)
+    for keep, rubbish in ((8192, b""), (4096, b"\xa5" * 20_000), (0, b"")):
+        damage(index, keep, rubbish)
         async with opened(docs) as retriever:
             assert await found(retriever, "wombats") == ["sub/notes.txt"]
 

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import anyio
+import typer
+
+from . import show
+from .app import Session, app
+
+KEY = "DIFY_EXTERNAL_API_KEY"
+"""The variable that a key is read from; a command line is seen by all users of a machine."""
+
+group = typer.Typer(
+    help="Serve a folder as an external knowledge base of Dify, or check such a server.",
+    no_args_is_help=True,
+)
+app.add_typer(group, name="external")
+
+Key = Annotated[
+    str | None, typer.Option(metavar="KEY", help=f"What Dify sends as its API key; else {KEY}.")
+]
+
+
+@group.command()
+def serve(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="Folder with the documents.")],
+    knowledge_id: Annotated[
+        str | None, typer.Option(help="Its id in Dify; the folder's name unless told.")
+    ] = None,
+    api_key: Key = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; 0.0.0.0 for all, as Dify in Docker needs.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen at; 0 takes a free one.")] = 5002,
+    index: Annotated[
+        Path | None, typer.Option(help="SQLite file of what was read; else in the user's cache.")
+    ] = None,
+) -> None:
+    """Serve a folder to Dify until Ctrl-C, and keep up with its changes."""
+    from dify_kb.external import FolderRetriever, create_app, listening
+
+    session: Session = context.obj
+    given = _key(session, api_key)
+    key = given or secrets.token_urlsafe(24)
+    named = knowledge_id or folder.resolve().name or "folder"
+    retriever = FolderRetriever(folder, index=index)
+    server = create_app({named: retriever}, api_keys=key)
+    _log_to_stderr()
+
+    async def main() -> int:
+        async with listening(server, host, port) as url:
+            counts = retriever.counts
+            if session.json:
+                told = {"url": url, "knowledge_id": named, "api_key": None if given else key}
+                show.line({"type": "external", **told, "files": counts.files})
+            show.err.print(
+                f"{counts.files:,} files in {counts.passages:,} passages are served;"
+                f" Ctrl-C ends it.\n{_entered(url, given, key, named)}"
+            )
+            await anyio.sleep_forever()
+        return 0
+
+    session.run(main)
+
+
+def _entered(url: str, given: str | None, key: str, knowledge_id: str) -> str:
+    """Tell what is to be entered in Dify."""
+    shown = "the one that was given" if given else f"{key}  (another one each time; set {KEY})"
+    return (
+        f"  API endpoint           {url}\n"
+        f"  API key                {shown}\n"
+        f"  External knowledge ID  {show.printable(knowledge_id)}"
+    )
+
+
+def _key(session: Session, given: str | None) -> str | None:
+    """Take the key of the command line, on which it may stand anywhere, or of the environment."""
+    return given or session.api_key or os.environ.get(KEY) or None
+
+
+def _log_to_stderr() -> None:
+    """Let people see what goes wrong while nobody is there."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
