@@ -1,32 +1,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Literal
 
 import typer
-from attrs import asdict, frozen
-from rich.text import Text
 
 from dify_kb import AsyncClient, ModelType
 from dify_kb.errors import KnowledgeError
 from dify_kb.models import MAX_FILE_SIZE
 
-from . import exits, show
+from . import checks, exits
 from .app import Session, app
 from .bulk import counted
+from .checks import Check
 
 TESTED = ("1.4.3", "1.8.1", "1.12.1", "1.16")
 HANGING = ("1.12.0", "1.12.1")
-
-
-@frozen(kw_only=True)
-class Check:
-    """One line of the diagnosis."""
-
-    check: str
-    status: Literal["ok", "warning", "failed"]
-    detail: str
-    remedy: str = ""
 
 
 @app.command()
@@ -41,7 +29,7 @@ def doctor(context: typer.Context) -> None:
         code = 0
         async with session.client() as client:
             async for check in _checks(client):
-                _print(session, check)
+                checks.tell(check, json=session.json)
                 if check.status == "failed":
                     code = exits.REFUSED if check.check == "key" else exits.ERROR
         return code
@@ -117,14 +105,3 @@ async def _models(client: AsyncClient, kind: ModelType, lack: str) -> Check:
         detail=f"none: {lack}",
         remedy="Add a model provider in the console, under Settings.",
     )
-
-
-def _print(session: Session, check: Check) -> None:
-    if session.json:
-        show.line({"type": "check", **asdict(check)})
-        return
-    style = {"ok": "green", "warning": "yellow", "failed": "red"}[check.status]
-    text = Text(f"{check.status:8}", style=style).append(f"{check.check}: ", style="bold")
-    show.out.print(text.append(show.printable(check.detail), style="not bold"))
-    if check.remedy:
-        show.out.print(f"        next: {show.printable(check.remedy)}")

@@ -9,9 +9,13 @@ from typing import Annotated
 
 import anyio
 import typer
+from attrs import asdict
 
-from . import show
+from dify_kb.errors import ConfigError
+
+from . import checks, exits, show
 from .app import Session, app
+from .checks import Check
 
 KEY = "DIFY_EXTERNAL_API_KEY"
 """The variable that a key is read from; a command line is seen by all users of a machine."""
@@ -66,6 +70,48 @@ def serve(
             )
             await anyio.sleep_forever()
         return 0
+
+    session.run(main)
+
+
+@group.command()
+def check(
+    context: typer.Context,
+    url: Annotated[str, typer.Argument(help="API endpoint as in Dify, without /retrieval.")],
+    api_key: Key = None,
+    knowledge_id: Annotated[
+        str | None, typer.Option(help="External knowledge ID as in Dify.")
+    ] = None,
+    query: Annotated[
+        str | None, typer.Option(help="A question that finds something, to see records.")
+    ] = None,
+) -> None:
+    """Ask a server as Dify does, and tell what Dify would think of it.
+
+    Some fifteen requests that only read. Exit code 0 means that Dify would be content.
+    """
+    from dify_kb import external
+
+    session: Session = context.obj
+    key = _key(session, api_key)
+    if not key or not knowledge_id:
+        raise ConfigError(
+            f"{'--api-key' if not key else '--knowledge-id'} is missing.",
+            hint="Dify insists on both; give those that are to be entered there.",
+        )
+
+    async def main() -> int:
+        failed = False
+        findings = external.check(
+            url, api_key=key, knowledge_id=knowledge_id, query=query or external.QUERY
+        )
+        async for finding in findings:
+            checks.tell(Check(**asdict(finding)), json=session.json)
+            failed |= finding.status == "failed"
+        if not session.json:
+            verdict = "would not be content" if failed else "would be content"
+            show.err.print(f"Dify {verdict} with this server.")
+        return exits.ERROR if failed else 0
 
     session.run(main)
 

@@ -7,17 +7,24 @@ Dify's console. `check` tells what Dify would think of any such address.
 from __future__ import annotations
 
 from .app import create_app
+from .check import QUERY, check
 from .contract import Record, RetrievalRequest, Retriever
+from .dify import Patience
+from .findings import Finding
 from .folder import FolderRetriever
 from .folder_index import Counts
 from .serving import listening
 
 __all__ = [
+    "QUERY",
     "Counts",
+    "Finding",
     "FolderRetriever",
+    "Patience",
     "Record",
     "RetrievalRequest",
     "Retriever",
+    "check",
     "create_app",
     "listening",
 ]

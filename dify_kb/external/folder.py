@@ -19,7 +19,7 @@ from dify_kb.errors import ConfigError
 
 from .contract import Record
 from .folder_database import connect, prepare
-from .folder_index import DATASET, Counts, Reader, Writer
+from .folder_index import DATASET, Counts, Passage, Reader, Writer
 from .folder_ranking import rarest, score_of, weights_of
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ _log = logging.getLogger(__name__)
 _READERS: Final = 4
 """Searches at a time: one that is slow does not hold up the others."""
 
-_CANDIDATES: Final = 32
-"""Passages that are ranked, or four times top_k."""
+_CANDIDATES: Final = 4
+"""Times top_k that passages are taken by BM25, to be put into the order of their scores."""
 
 _REMEMBERED: Final = 100_000
 """Words whose frequency is kept in memory."""
@@ -203,16 +203,12 @@ class _Open:
             if not asked or within == []:
                 return []
             frequencies = {word: self._frequency(reader, word) for word in asked}
-            limit = max(_CANDIDATES, 4 * query.top_k)
+            limit = _CANDIDATES * query.top_k
             hits = reader.index.search(DATASET, rarest(frequencies), limit, within)
             passages = reader.passages([hit.segment_id for hit in hits])
-            weights = weights_of(frequencies, self.counts.passages)
-            scores = [score_of(passage.content, weights) for passage in passages]
-            best = sorted(zip(scores, passages, strict=True), key=lambda pair: -pair[0])
-            return [
-                _record(passage.content, score, reader.file(passage.path))
-                for score, passage in best[: query.top_k]
-            ]
+        weights = weights_of(frequencies, self.counts.passages)
+        records = [_record(passage, score_of(passage.content, weights)) for passage in passages]
+        return sorted(records, key=lambda record: -record.score)[: query.top_k]
 
     def _frequency(self, reader: Reader, word: str) -> int:
         known = self._frequencies
@@ -259,5 +255,6 @@ def _metadata(path: str, size: int, modified: float) -> dict[str, object]:
     }
 
 
-def _record(content: str, score: float, file: tuple[str, int, float]) -> Record:
-    return Record(content, score=round(score, 4), title=file[0], metadata=_metadata(*file))
+def _record(passage: Passage, score: float) -> Record:
+    metadata = _metadata(passage.path, passage.size, passage.modified)
+    return Record(passage.content, score=round(score, 4), title=passage.path, metadata=metadata)

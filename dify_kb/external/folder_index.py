@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from attrs import evolve, field, frozen
 
@@ -42,6 +42,8 @@ class Counts:
     """What an index holds."""
 
     files: int
+    """Those with at least one passage."""
+
     passages: int
     unread: int
     """Documents that are damaged, or whose parser is not installed; the log says which."""
@@ -102,14 +104,10 @@ class Writer:
 
     def counts(self) -> Counts:
         """Count what there is."""
-        (files, unread), (passages,) = (
-            self.connection.execute(sql).fetchone()
-            for sql in (
-                "SELECT count(*), count(error) FROM files",
-                "SELECT count(*) FROM passages",
-            )
-        )
-        return Counts(files=files - unread, passages=passages, unread=unread)
+        unread, passages, files = self.connection.execute(
+            "SELECT (SELECT count(error) FROM files), count(*), count(DISTINCT path) FROM passages"
+        ).fetchone()
+        return Counts(files=files, passages=passages, unread=unread)
 
     def _known(self) -> dict[str, _File]:
         sql = "SELECT path, signature, digest, size, modified, error FROM files"
@@ -163,12 +161,13 @@ class Writer:
         index.add(rows)
 
 
-@frozen
-class Passage:
-    """A part of a file."""
+class Passage(NamedTuple):
+    """A part of a file, and that file's path, size and time of change."""
 
-    path: str
     content: str
+    path: str
+    size: int
+    modified: float
 
 
 @frozen
@@ -184,28 +183,18 @@ class Reader:
         connection = connect(path)
         return cls(connection, Index(connection))
 
-    def size(self) -> int:
-        """Count the passages."""
-        found: tuple[int] = self.connection.execute("SELECT count(*) FROM passages").fetchone()
-        return found[0]
-
     def files(self) -> list[tuple[str, int, float]]:
         """Tell path, size and time of change of each file."""
         return self.connection.execute(
             "SELECT path, size, modified FROM files WHERE error IS NULL"
         ).fetchall()
 
-    def file(self, path: str) -> tuple[str, int, float]:
-        """Tell path, size and time of change of a file that may be gone again."""
-        sql = "SELECT path, size, modified FROM files WHERE path = ?"
-        return self.connection.execute(sql, (path,)).fetchone() or (path, 0, 0.0)
-
     def passages(self, numbers: Sequence[str]) -> list[Passage]:
         """Fetch passages in this order; one that is gone again is left out."""
         rows = self.connection.execute(
-            "SELECT number, path, content FROM passages"
+            "SELECT number, content, path, size, modified FROM passages JOIN files USING (path)"
             " WHERE number IN (SELECT value FROM json_each(?))",
             (json.dumps([int(number) for number in numbers]),),
         )
-        found = {number: Passage(path, content) for number, path, content in rows}
-        return [found[int(number)] for number in numbers if int(number) in found]
+        found = {str(number): Passage(*row) for number, *row in rows}
+        return [found[number] for number in numbers if number in found]

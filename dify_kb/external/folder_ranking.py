@@ -11,7 +11,7 @@ from dify_kb.corpus import words
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_POSTINGS: Final = 1000
+_POSTINGS: Final = 500
 """Passages that a search looks at, rare words first, unless even its rarest word has more. At some
 1.5 us each (measured) common words would cost the most and say the least."""
 

@@ -1,0 +1,111 @@
+"""The commands that serve a folder and check a server, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@contextmanager
+def served(folder: Path, *arguments: str, **environment: str) -> Iterator[dict[str, Any]]:
+    """Serve a folder, and give what the program says of itself."""
+    process = subprocess.Popen(  # noqa: S603 -- our own program
+        [
+            *(sys.executable, "-m", "dify_kb", "--json", "external", "serve", str(folder)),
+            *("--port", "0", *arguments),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "XDG_CACHE_HOME": str(folder.parent / "cache"), **environment},
+    )
+    told: dict[str, Any] = {}
+    try:
+        assert process.stdout is not None
+        told |= json.loads(process.stdout.readline())
+        yield told
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, told["err"] = process.communicate(timeout=15)
+        told["exit"] = process.returncode
+
+
+def test_a_folder_is_served_and_dify_would_be_content(docs: Path, cli: Cli) -> None:
+    """Out of the box: nothing but the folder is given."""
+    with served(docs) as told:
+        given = ["--api-key", told["api_key"], "--knowledge-id", told["knowledge_id"]]
+        code, out, err = cli("external", "check", told["url"], *given, "--query", "device wombats")
+
+    assert told["knowledge_id"] == "docs"
+    assert told["files"] == 3
+    assert told["api_key"] in told["err"]
+    assert told["exit"] == 130
+    assert code == 0, out
+    assert {line.split()[0] for line in out.splitlines()} == {"ok"}
+    assert err == "Dify would be content with this server.\n"
+
+
+@pytest.mark.parametrize("how", ["option", "environment"])
+def test_a_key_that_is_given_is_shown_nowhere(docs: Path, cli: Cli, how: str) -> None:
+    key = "a-secret-key"
+    arguments = ["--api-key", key] if how == "option" else []
+    environment = {} if how == "option" else {"DIFY_EXTERNAL_API_KEY": key}
+    with served(docs, "--knowledge-id", "kb", *arguments, **environment) as told:
+        code, out, err = cli(
+            *("--json", "external", "check", told["url"], "--api-key", key),
+            *("--knowledge-id", "kb"),
+        )
+
+    findings = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert {finding["type"] for finding in findings} == {"check"}
+    assert key not in out + err + told["err"] + json.dumps(told)
+
+
+def test_a_server_that_dify_refuses_ends_with_one_and_a_remedy(cli: Cli) -> None:
+    given = ["--api-key", "a", "--knowledge-id", "b"]
+    code, out, err = cli("external", "check", os.environ["DIFY_BASE_URL"], *given)
+
+    assert code == 1
+    assert "failed  registration: Dify refuses: Not Found: failed to connect" in out
+    assert "        next: Answer a POST without a body with 400" in out
+    assert err == "Dify would not be content with this server.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["check", "http://a"], "--api-key is missing."),
+        (["check", "http://a", "--api-key", "k"], "--knowledge-id is missing."),
+        (["check", "a", "--api-key", "k", "--knowledge-id", "i"], "'a' is no address."),
+        (["serve", "/missing/folder", "--port", "0"], "/missing/folder cannot be served"),
+        (["serve", ".", "--port", "0", "--index", "pyproject.toml"], "not the index of a folder"),
+    ],
+)
+def test_mistakes_get_two_lines(cli: Cli, arguments: list[str], told: str) -> None:
+    code, _, err = cli("external", *arguments)
+
+    assert code == 2
+    assert told in err
+    assert err.count("\n") == 2
+
+
+def test_a_port_that_is_taken_is_told(docs: Path, tmp_path: Path, cli: Cli) -> None:
+    with served(docs) as told:
+        port = told["url"].rpartition(":")[2]
+        index = str(tmp_path / "index.db")
+        code, _, err = cli("external", "serve", str(docs), "--port", port, "--index", index)
+
+    assert code == 2
+    assert f"Port {port} on 127.0.0.1 is taken." in err
