@@ -10,6 +10,7 @@ from aiohttp import web
 
 from .control import Control
 from .door import TEXT_SLOTS, Door
+from .outward import Outward
 from .quota import Quota
 from .serve import HANDLERS
 
@@ -50,7 +51,7 @@ def application(
                 if method == "GET":
                     app.router.add_route("HEAD", f"/v1{spelling}", handler)
     app.router.add_get("/files/{file_id}/file-preview", door.file)
-    app.router.add_routes(Control(faults, history).routes())
+    app.router.add_routes(Control(faults, history, Outward(context)).routes())
     return app
 
 

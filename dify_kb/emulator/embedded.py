@@ -5,7 +5,7 @@ import concurrent.futures
 import contextlib
 import errno
 import threading
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -22,14 +22,17 @@ from .faults import Faults
 from .history import Exchange, History, RunEvent
 from .indexer import Indexer
 from .links import Links
+from .outward import Outward
 from .profiles import profile_of
 from .settings import Settings
 from .store import DocumentState, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine, Mapping
     from pathlib import Path
     from types import TracebackType
+
+T = TypeVar("T")
 
 _GRACE: Final = 0.5
 """Seconds that open requests get when the server stops."""
@@ -109,6 +112,42 @@ class Emulator:
         """
         return self._require_running().documents(dataset_id)
 
+    def register_external(self, name: str, endpoint: str, api_key: str) -> str:
+        """Register an external knowledge API, as the console does, and give its id.
+
+        It is probed first. Blocks; give it a thread where your own loop serves the endpoint. From
+        another process: `POST /_emulator/external-apis`.
+
+        Raises:
+            ConfigError: Dify would refuse it, or the emulator is not running.
+        """
+        running = self._require_running()
+        return running.wait_for(lambda outward: outward.register(name, endpoint, api_key))
+
+    def retrieve_external(
+        self,
+        dataset_id: str,
+        query: str,
+        *,
+        metadata_condition: Mapping[str, object] | None = None,
+        console: bool = False,
+    ) -> list[dict[str, Any]]:
+        """Ask the API of an external dataset, and give what an app gets: `content`, `metadata`.
+
+        Searches of the Knowledge API never do this; only apps do, and with `console` the retrieval
+        test, which escapes quotes. Blocks, as `register_external` does. From another process:
+        `POST /_emulator/external-datasets/{dataset_id}/retrieve`.
+
+        Raises:
+            ConfigError: no such dataset, it is bound to no API, or the emulator is not running.
+            DroppedError: the API answered what makes Dify's step fail.
+        """
+        return self._require_running().wait_for(
+            lambda outward: outward.retrieve(
+                dataset_id, query, metadata_condition=metadata_condition, console=console
+            )
+        )
+
     def start(self) -> str:
         """Start serving and return the base URL; again while it runs, only that."""
         if self._running is None:
@@ -157,7 +196,7 @@ class Emulator:
         )
         self._capacity = Capacity.of(settings)
         app = application(context, self.api_key, self.faults, self._history, self._capacity)
-        return _Parts(app, indexer, self.faults, settings)
+        return _Parts(app, indexer, self.faults, settings, Outward(context))
 
 
 async def serve(emulator: Emulator, started: Callable[[str], None]) -> None:
@@ -179,6 +218,7 @@ class _Parts:
     indexer: Indexer
     faults: Faults
     settings: Settings
+    outward: Outward
 
     def runner(self) -> web.AppRunner:
         keep_alive = self.settings.keep_alive if self.settings.connections else _HOUR
@@ -214,6 +254,10 @@ class _Running:
     def documents(self, dataset_id: str) -> list[DocumentState]:
         return self._store.documents.states(dataset_id)
 
+    def wait_for(self, ask: Callable[[Outward], Coroutine[Any, Any, T]]) -> T:
+        """Do something in the server's loop, and wait for it in this thread."""
+        return asyncio.run_coroutine_threadsafe(ask(self._outward), self._loop).result()
+
     def stop(self) -> None:
         """End the thread, then close the store."""
         self._stop()
@@ -230,6 +274,7 @@ class _Running:
 
     async def _run(self) -> None:
         parts = self._parts(self._store)
+        self._outward = parts.outward
         indexer, runner = parts.indexer, parts.runner()
         await runner.setup()
         parts.hear_restarts()
@@ -245,7 +290,7 @@ class _Running:
             indexer.close()
 
     def _announce(self, runner: web.AppRunner, scope: anyio.CancelScope) -> None:
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         self._stop = lambda: _soon(loop, scope.cancel)
         host, port = runner.addresses[0][:2]
         self._ready.set_result(f"http://{f'[{host}]' if ':' in host else host}:{port}/v1")

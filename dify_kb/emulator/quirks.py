@@ -97,6 +97,10 @@ class Quirks:
     several_unbound: bool
     """Whether unbinding takes `tag_ids`, too (server source)."""
 
+    drops_external_errors: bool
+    """Whether an external API that does not answer 200 found nothing, and is no error (server
+    source)."""
+
 
 QUIRKS_1_16 = Quirks(
     typed_segments=True,
@@ -124,6 +128,7 @@ QUIRKS_1_16 = Quirks(
     numeric_tag_count=False,
     refuses_own_tags=False,
     several_unbound=True,
+    drops_external_errors=False,
 )
 
 QUIRKS_1_12_1 = attrs.evolve(
@@ -151,6 +156,7 @@ QUIRKS_1_8_1 = attrs.evolve(
     partial_metadata=False,
     texts_apart=True,
     passes_over_in=True,
+    drops_external_errors=True,
     twice=frozenset({"plain", "weighted"}),
     wrong_weights="crash",
     drops_failed_hybrid=False,

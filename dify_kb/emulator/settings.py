@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from attrs import frozen
+from attrs import field, frozen
 
+from dify_kb.external import Patience
 from dify_kb.models import MAX_FILE_SIZE
 
 
@@ -73,6 +74,9 @@ class Settings:
 
     seed: int = 0
     """Of the times of creates."""
+
+    patience: Patience = field(factory=Patience)
+    """How long external knowledge APIs are waited for, and how often they are asked."""
 
     @staticmethod
     def default_pod() -> Settings:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from .app import create_app
 from .check import QUERY, check
 from .contract import Record, RetrievalRequest, Retriever
-from .dify import Patience
+from .dify import DroppedError, Patience
 from .findings import Finding
 from .folder import FolderRetriever
 from .folder_index import Counts
@@ -18,6 +18,7 @@ from .serving import listening
 __all__ = [
     "QUERY",
     "Counts",
+    "DroppedError",
     "Finding",
     "FolderRetriever",
     "Patience",

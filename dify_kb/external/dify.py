@@ -117,7 +117,7 @@ class Asker:
     session: aiohttp.ClientSession
     endpoint: str
     api_key: str
-    patience: Patience = Patience()
+    patience: Patience = field(factory=Patience)
 
     async def probe(self) -> Reply:
         """Send what Dify sends when the API is registered: the key, and nothing else."""

@@ -9,7 +9,7 @@ from dify_kb.corpus import keywords
 from dify_kb.emulator import chosen, stand_ins, views
 from dify_kb.emulator.context import Context, nothing, serves
 from dify_kb.emulator.refused import RefusedError, id_of, invalid_param, not_found
-from dify_kb.emulator.store import DatasetRow, SegmentRow
+from dify_kb.emulator.store import BindingRow, DatasetRow, SegmentRow
 from dify_kb.models import (
     UNSET,
     CreateDataset,
@@ -36,10 +36,7 @@ def create(context: Context, body: CreateDataset) -> Dataset:
     technique = body.indexing_technique or None
     provider, model = _embedding(context, body) if technique == "high_quality" else (None, None)
     chosen.check_reranking(context, body.retrieval_model)
-    if body.provider == "external" and body.external_knowledge_api_id:
-        raise invalid_param("api template not found")
-    if body.provider == "external" and not context.profile.external_unbound:
-        raise LookupError("an external dataset needs an API")
+    _check_external(context, body)
     now = context.clock.now()
     row = DatasetRow(
         id=str(uuid.uuid4()),
@@ -58,13 +55,36 @@ def create(context: Context, body: CreateDataset) -> Dataset:
         embedding_provider=provider,
         embedding_model=model,
     )
-    if not context.store.datasets.add(row):
-        raise RefusedError(
-            409,
-            "dataset_name_duplicate",
-            "The dataset name already exists. Please modify your dataset name.",
-        )
+    with context.store.transaction():
+        if not context.store.datasets.add(row):
+            raise RefusedError(
+                409,
+                "dataset_name_duplicate",
+                "The dataset name already exists. Please modify your dataset name.",
+            )
+        if row.provider == "external":
+            _bind(context, row, body)
     return views.dataset(context.store, context.profile, row)
+
+
+def _check_external(context: Context, body: CreateDataset) -> None:
+    """Look for what an external dataset is to be bound to (recordings 032, 033)."""
+    if body.provider != "external":
+        return
+    if not body.external_knowledge_api_id:
+        if context.profile.external_unbound:
+            return
+        raise LookupError("an external dataset needs an API")
+    if context.store.external.api(body.external_knowledge_api_id) is None:
+        raise invalid_param("api template not found")
+    if not body.external_knowledge_id:
+        raise invalid_param("external_knowledge_id is required")
+
+
+def _bind(context: Context, row: DatasetRow, body: CreateDataset | UpdateDataset) -> None:
+    if body.external_knowledge_api_id and body.external_knowledge_id:
+        api_id, knowledge_id = body.external_knowledge_api_id, body.external_knowledge_id
+        context.store.external.bind(BindingRow(row.id, api_id, knowledge_id))
 
 
 def _embedding(context: Context, body: CreateDataset | UpdateDataset) -> tuple[str, str]:
@@ -86,6 +106,8 @@ def update(context: Context, body: UpdateDataset) -> Dataset:
         if body.name and others and context.profile.unique_renames:
             raise invalid_param("Dataset name already exists")
         store.datasets.update(row.id, **changes, updated_at=context.clock.now())
+        if row.provider == "external":
+            _bind(context, row, body)
         if "indexing_technique" in changes and row.indexing_technique:
             _index_again(context, row)
         row = store.datasets.get(row.id) or row
@@ -96,10 +118,6 @@ def update(context: Context, body: UpdateDataset) -> Dataset:
 def _changes(context: Context, body: UpdateDataset) -> dict[str, object]:
     """Tell the columns that an update changes (measured)."""
     row, changes = context.dataset, dict[str, object]()
-    if row.provider == "external" and not (
-        body.external_knowledge_id and body.external_knowledge_api_id
-    ):
-        raise invalid_param("External knowledge id is required.")
     if body.name:
         changes["name"] = body.name
     if body.description is not UNSET:
@@ -109,11 +127,28 @@ def _changes(context: Context, body: UpdateDataset) -> dict[str, object]:
         changes["members"] = "[]"
     if body.permission == Permission.PARTIAL_MEMBERS and body.partial_member_list:
         changes["members"] = json.dumps([member.user_id for member in body.partial_member_list])
+    if row.provider == "external":
+        return changes | _external(context, body)
     changes |= _technique(context, body)
     if body.retrieval_model:
         chosen.check_reranking(context, body.retrieval_model)
         changes["retrieval_model"] = json.dumps(codec.encode(body.retrieval_model))
     return changes
+
+
+def _external(context: Context, body: UpdateDataset) -> dict[str, object]:
+    """Tell what else an update changes of an external dataset: both ids, every time, and how it is
+    asked; no other search (server source).
+    """
+    if not body.external_knowledge_id:
+        raise invalid_param("External knowledge id is required.")
+    if not body.external_knowledge_api_id:
+        raise invalid_param("External knowledge api id is required.")
+    if context.store.external.binding(context.dataset.id) is None:
+        raise invalid_param("External knowledge binding not found.")
+    if not body.external_retrieval_model:
+        return {}
+    return {"retrieval_model": json.dumps(codec.encode(body.external_retrieval_model))}
 
 
 def _technique(context: Context, body: UpdateDataset) -> dict[str, object]:

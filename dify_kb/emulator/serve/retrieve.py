@@ -71,6 +71,8 @@ def _settings(context: Context, body: Retrieve) -> RetrievalModel:
     if not row.retrieval_model:
         stored = stored | {"top_k": quirks.default_top_k}
     if not body.retrieval_model:
+        if "search_method" not in stored:
+            raise LookupError("an external dataset stores no search method")
         return codec.decode(RetrievalModel, stored)
     if not quirks.merges_search or not row.retrieval_model:
         return body.retrieval_model

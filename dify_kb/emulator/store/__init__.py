@@ -12,14 +12,17 @@ from .child_chunks import ChildChunks
 from .database import Database
 from .datasets import Datasets
 from .documents import Documents
+from .external import External
 from .metadata import Metadata
 from .pipeline_files import PipelineFiles
 from .rows import (
+    BindingRow,
     ChildChunkRow,
     Counts,
     DatasetRow,
     DocumentRow,
     DocumentState,
+    ExternalApiRow,
     MetadataRow,
     PipelineFileRow,
     RuleRow,
@@ -35,11 +38,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "BindingRow",
     "ChildChunkRow",
     "Counts",
     "DatasetRow",
     "DocumentRow",
     "DocumentState",
+    "ExternalApiRow",
     "MetadataRow",
     "PipelineFileRow",
     "RuleRow",
@@ -64,6 +69,7 @@ class Store:
         self.metadata = Metadata(self._database)
         self.tags = Tags(self._database)
         self.pipeline_files = PipelineFiles(self._database)
+        self.external = External(self._database)
         self.index = Index(self._database.connection)
         self.account = self._remembered("account")
         """The id of the workspace's owner, as whom the server acts."""

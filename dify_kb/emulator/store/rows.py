@@ -183,6 +183,25 @@ class PipelineFileRow:
 
 
 @frozen
+class ExternalApiRow:
+    """An external knowledge API: where it is, without `/retrieval`, and its key."""
+
+    id: str
+    name: str
+    endpoint: str
+    api_key: str = field(repr=False)
+
+
+@frozen
+class BindingRow:
+    """Where an external dataset is asked, and for what."""
+
+    dataset_id: str
+    api_id: str
+    knowledge_id: str
+
+
+@frozen
 class Counts:
     """What a dataset holds. `words` counts characters."""
 

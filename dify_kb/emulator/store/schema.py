@@ -5,7 +5,7 @@ from typing import Final
 APPLICATION_ID: Final = 0x6B62656D
 """`kbem`: marks a file as an emulator's database."""
 
-USER_VERSION: Final = 3
+USER_VERSION: Final = 4
 """Grows with every change of the tables, and `upgrade.STEPS` with it."""
 
 SCHEMA: Final = """
@@ -93,4 +93,12 @@ CREATE TABLE pipeline_files (
     mime_type TEXT, created_at REAL NOT NULL, content BLOB NOT NULL,
     number INTEGER PRIMARY KEY AUTOINCREMENT
 );
+CREATE TABLE external_apis (
+    id TEXT NOT NULL UNIQUE, name TEXT NOT NULL, endpoint TEXT NOT NULL, api_key TEXT NOT NULL,
+    number INTEGER PRIMARY KEY AUTOINCREMENT
+);
+CREATE TABLE external_bindings (
+    dataset_id TEXT PRIMARY KEY REFERENCES datasets (id) ON DELETE CASCADE,
+    api_id TEXT NOT NULL, knowledge_id TEXT NOT NULL
+) WITHOUT ROWID;
 """

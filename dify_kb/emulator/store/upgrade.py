@@ -79,7 +79,18 @@ ALTER TABLE segments ADD COLUMN tokens INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE segments ADD COLUMN error TEXT;
 """
 
-STEPS: Final[Mapping[int, str]] = {1: _TO_2, 2: _TO_3}
+_TO_4: Final = """
+CREATE TABLE external_apis (
+    id TEXT NOT NULL UNIQUE, name TEXT NOT NULL, endpoint TEXT NOT NULL, api_key TEXT NOT NULL,
+    number INTEGER PRIMARY KEY AUTOINCREMENT
+);
+CREATE TABLE external_bindings (
+    dataset_id TEXT PRIMARY KEY REFERENCES datasets (id) ON DELETE CASCADE,
+    api_id TEXT NOT NULL, knowledge_id TEXT NOT NULL
+) WITHOUT ROWID;
+"""
+
+STEPS: Final[Mapping[int, str]] = {1: _TO_2, 2: _TO_3, 3: _TO_4}
 """What makes a file of this version one of the next; there is a step for every version but ours."""
 
 

@@ -80,7 +80,7 @@ def dataset(store: Store, profile: Profile, row: DatasetRow, **changes: Any) -> 
         "summary_index_setting": _unset(profile, _SUMMARY),
         "tags": tags.of_dataset(store, row.id),
         "doc_form": DocForm(doc_form) if doc_form else None,
-        "external_knowledge_info": _unset(profile, _EXTERNAL),
+        "external_knowledge_info": _external(store, profile, row),
         "external_retrieval_model": _external_retrieval(profile, row),
         "doc_metadata": metadata.of_dataset(store, row),
         "built_in_field_enabled": bool(row.built_in),
@@ -107,12 +107,21 @@ def _retrieval(profile: Profile, row: DatasetRow) -> StoredRetrievalModel:
 
 def _external_retrieval(profile: Profile, row: DatasetRow) -> Mapping[str, object] | None:
     """Show a part of the settings once more, as servers do for every dataset (recording 041)."""
-    if not profile.external_retrieval:
+    if not profile.external_retrieval and row.provider != "external":
         return None
     if not row.retrieval_model:
         return _EXTERNAL_RETRIEVAL
     stored = stored_retrieval(row)
     return {name: stored.get(name) for name in _EXTERNAL_RETRIEVAL}
+
+
+def _external(store: Store, profile: Profile, row: DatasetRow) -> Mapping[str, object] | None:
+    binding = store.external.binding(row.id) if row.provider == "external" else None
+    api = store.external.api(binding.api_id) if binding else None
+    if binding is None or api is None:
+        return _unset(profile, _EXTERNAL)
+    told = (binding.knowledge_id, api.id, api.name, api.endpoint)
+    return dict(zip(_EXTERNAL, told, strict=True))
 
 
 def _unset(profile: Profile, names: Iterable[str]) -> Mapping[str, object] | None:
