@@ -7,8 +7,10 @@ Dify's console. `check` tells what Dify would think of any such address.
 from __future__ import annotations
 
 from .app import create_app
+from .bedrock import BedrockRetriever
 from .check import QUERY, check
 from .contract import Record, RetrievalRequest, Retriever
+from .dataset import DatasetRetriever
 from .dify import DroppedError, Patience
 from .findings import Finding
 from .folder import FolderRetriever
@@ -17,7 +19,9 @@ from .serving import listening
 
 __all__ = [
     "QUERY",
+    "BedrockRetriever",
     "Counts",
+    "DatasetRetriever",
     "DroppedError",
     "Finding",
     "FolderRetriever",
