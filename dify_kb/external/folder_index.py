@@ -34,6 +34,10 @@ _FILES_AT_ONCE: Final = 100
 _RACY: Final = 2.0
 """Seconds after its last change in which a file may change again and look the same."""
 
+_SPARED: Final = str.maketrans("ï¿¾", "\ue0ef\ue0bf\ue0be")
+_BACK: Final = str.maketrans("\ue0ef\ue0bf\ue0be", "ï¿¾")
+"""Letters that Dify deletes by mistake, and what stands for them meanwhile."""
+
 _RULE: Final = ProcessRule.automatic()
 
 
@@ -124,7 +128,7 @@ class Writer:
             if before and before.digest == digest and not before.error:
                 return evolve(file, digest=digest, contents=None)
             texts = texts_of(seen.path, content) or []
-            return evolve(file, digest=digest, contents=chunk(texts, _RULE))
+            return evolve(file, digest=digest, contents=_cut(texts))
         except (ExtractError, OSError) as error:
             why = str(error)
             if before is None or before.error != why:
@@ -159,6 +163,11 @@ class Writer:
             ).lastrowid
             rows.append((str(number), DATASET, file.path, content))
         index.add(rows)
+
+
+def _cut(texts: Sequence[str]) -> list[str]:
+    pieces = chunk([text.translate(_SPARED) for text in texts], _RULE)
+    return [piece.translate(_BACK) for piece in pieces]
 
 
 class Passage(NamedTuple):

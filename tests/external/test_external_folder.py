@@ -126,6 +126,16 @@ async def test_files_may_be_of_any_kind_of_text(folder: Path) -> None:
         assert await found(retriever, "fox") == []
 
 
+async def test_no_letter_is_lost(folder: Path) -> None:
+    """Dify deletes three of them from every text."""
+    text = "¿Naïve zebras? ¾ of them, 斑马."
+    (folder / "a.md").write_text(text)
+    async with serving(opened(folder)) as server:
+        (record,) = (await server.ask("naïve")).records
+
+    assert record["content"] == text
+
+
 async def test_documents_that_cannot_be_read_are_told(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
