@@ -12,6 +12,7 @@ import pytest
 
 from dify_kb import AsyncClient, BadRequestError, presets
 from dify_kb.cli import run
+from dify_kb.external import check, create_app, listening
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -21,14 +22,16 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 
 
-ASYNC, BLOCKING, BEDROCK, ITEMS, TRIAL = blocks("python")
+ASYNC, BLOCKING, BEDROCK, ITEMS, TRIAL, RETRIEVER = blocks("python")
 
 
-def ran(example: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def ran(
+    example: str, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str = "__main__"
+) -> dict[str, Any]:
     script = folder / "example.py"
     script.write_text(example)
     monkeypatch.chdir(ROOT)
-    return runpy.run_path(str(script), run_name="__main__")
+    return runpy.run_path(str(script), run_name=name)
 
 
 def test_the_async_example_runs(
@@ -86,6 +89,19 @@ async def test_the_bedrock_example_makes_the_base_once_the_models_are_there(
 
 async def _content(workspace: object) -> None:
     """Find nothing missing."""
+
+
+async def test_the_example_of_a_retriever_is_what_dify_wants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ran(RETRIEVER, tmp_path, monkeypatch, name="faq")
+    app = create_app({"faq": names["Faq"]()}, api_keys="key")
+    async with listening(app, "127.0.0.1", 0) as url:
+        asked = check(url, api_key="key", knowledge_id="faq", query="How do I reset it?")
+        findings = {finding.check: finding async for finding in asked}
+
+    assert {finding.status for finding in findings.values()} == {"ok"}
+    assert findings["retrieval"].detail == "1 record that Dify takes"
 
 
 async def test_every_resource_and_method_stands_in_the_table(client: AsyncClient) -> None:
