@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Final, Self
 import anyio
 import anyio.to_thread
 
-from dify_kb.corpus import telling, words
 from dify_kb.errors import ConfigError
 
 from .contract import Record
 from .folder_database import connect, prepare
 from .folder_index import DATASET, Counts, Passage, Reader, Writer
-from .folder_ranking import rarest, score_of, weights_of
+from .folder_ranking import rarest, score_of, weights_of, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,7 +118,9 @@ class FolderRetriever:
             ConfigError: it is not open.
         """
         opened = self._require_open()
-        return await anyio.to_thread.run_sync(opened.search, query, limiter=self._limiter)
+        return await anyio.to_thread.run_sync(
+            opened.search, query, abandon_on_cancel=True, limiter=self._limiter
+        )
 
     def _require_open(self) -> _Open:
         if self._open is None:
@@ -194,7 +195,7 @@ class _Open:
             self._readers.put(reader)
 
     def search(self, query: RetrievalRequest) -> list[Record]:
-        asked = telling(words(query.query))
+        asked = words_of(query.query)
         with self._reader() as reader:
             within = None
             if query.metadata_condition is not None:

@@ -416,6 +416,36 @@ async def test_no_character_of_a_question_has_a_meaning(folder: Path, query: str
         assert (await server.ask(query)).status == 200
 
 
+async def test_a_book_of_a_question_takes_no_longer(folder: Path) -> None:
+    """It is searched by the words of its start."""
+    (folder / "a.md").write_text("zebra")
+    book = " ".join(f"word{number}" for number in range(80_000))
+    async with serving(opened(folder), timeout=2.0) as server:
+        (record,) = (await server.ask(f"zebra {book}")).records
+
+    assert record["title"] == "a.md"
+
+
+async def test_opening_may_be_given_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read by then is kept, and the rest is read the next time."""
+    for number in range(200):
+        (folder / f"{number}.md").write_text("zebra")
+    real = folder_files.read
+
+    def slow(root: Path, path: str) -> bytes:
+        time.sleep(0.01)
+        return real(root, path)
+
+    monkeypatch.setattr(folder_index, "read", slow)
+    with anyio.move_on_after(0.1) as scope:
+        async with opened(folder):
+            raise AssertionError
+    assert scope.cancelled_caught
+    monkeypatch.undo()
+    async with opened(folder) as retriever:
+        assert retriever.counts.files == 200
+
+
 async def test_a_closed_folder_says_how_to_open_it(docs: Path) -> None:
     retriever = opened(docs)
     with pytest.raises(ConfigError, match="not open"):
