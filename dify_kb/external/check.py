@@ -26,8 +26,9 @@ from .findings import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-QUERY: Final = "What is this about?"
-"""Asked where no other question is given; one that finds something shows more."""
+QUERY: Final = "What is this, and what is it for?"
+"""Asked where no other question is given: one that finds something in any English text, since
+records show more than none."""
 
 
 async def check(

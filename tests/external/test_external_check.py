@@ -109,7 +109,7 @@ async def test_questions_are_difys() -> None:
     assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01", request.headers["traceparent"])
     assert json.loads(body) == {
         "retrieval_setting": {"top_k": 4, "score_threshold": 0.0},
-        "query": "What is this about?",
+        "query": "What is this, and what is it for?",
         "knowledge_id": "docs",
         "metadata_condition": None,
     }
