@@ -65,7 +65,12 @@ class Session:
     verbose: bool
     call: Call
 
-    def client(self, *, on_event: Callable[[Attempted], None] | None = None) -> AsyncClient:
+    def client(
+        self,
+        *,
+        on_event: Callable[[Attempted], None] | None = None,
+        concurrency: int | None = None,
+    ) -> AsyncClient:
         """Make a client of the server that was named, not open yet."""
         return AsyncClient(
             self.url,
@@ -76,15 +81,19 @@ class Session:
             ssl=self.ssl,
             policy=self.call.policy,
             on_event=on_event,
+            concurrency=concurrency,
         )
 
-    def run(self, main: Callable[[], Coroutine[Any, Any, int]]) -> None:
+    def run(self, main: Callable[[], Coroutine[Any, Any, int]], *, on_first: str = "") -> None:
         """Run a command in a loop and end with its exit code.
+
+        Args:
+            on_first: what people are told when an interrupt has to wait for something.
 
         Raises:
             typer.Exit: with the code.
         """
-        interrupt = Interrupt()
+        interrupt = Interrupt(lambda: show.err.print(on_first) if on_first else None)
         code = self.code_of(main, interrupt)
         if interrupt.cut and code != PIPE:
             show.err.print("Interrupted.")
@@ -163,12 +172,14 @@ def run(arguments: Sequence[str], *, policy: Policy | None = None) -> int:
 def _program_with_commands() -> Callable[..., object]:
     """Put the commands together, which takes longer than most of them."""
     from . import (  # noqa: F401 -- they register
+        bench,
         changes,
         child_chunks,
         datasets,
         doctor,
         documents,
         emulator,
+        evaluate,
         external,
         journal,
         load,

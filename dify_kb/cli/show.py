@@ -129,14 +129,19 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         )
     for row in written:
         grid.add_row(*map(Text, row))
+    drawn(grid)
+
+
+def drawn(grid: Table) -> None:
+    """Write a table that is made already."""
     if out.is_terminal:
         out.print(grid, soft_wrap=False)
         return
     # Programs like grep want a row on a line, and nothing behind it.
     console = Console(width=UNFOLDED, highlight=False, markup=False)
-    with console.capture() as drawn:
+    with console.capture() as written:
         console.print(grid, soft_wrap=False)
-    for line_ in drawn.get().splitlines():
+    for line_ in written.get().splitlines():
         sys.stdout.write(f"{line_.rstrip()}\n")
 
 

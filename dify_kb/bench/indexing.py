@@ -1,0 +1,162 @@
+"""How fast documents become available after they were accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import anyio
+from attrs import define, field
+
+from dify_kb.client import AsyncClient
+from dify_kb.errors import KnowledgeError
+from dify_kb.models import Dataset, Document, DocumentStatus, IndexingStatus
+
+from .corpus import Sample
+from .drive import GRACE, lasting
+from .numbers import Spread
+from .report import Indexed
+
+UPLOADERS = 2
+"""Uploads at once: a default server is full with two or three (measured)."""
+
+LOOK = 0.5
+"""Seconds between looks at the list."""
+
+
+@define(kw_only=True)
+class Indexing:
+    """Uploads a corpus and watches. `result()` tells what is known so far."""
+
+    client: AsyncClient
+    dataset: Dataset
+    samples: Sequence[Sample]
+    limit: float
+    """Seconds from the first create on."""
+
+    tell: Callable[[int], None]
+    """Called with the number of documents that are at their end."""
+
+    bytes: int = 0
+    _accepted: dict[str, tuple[float, str]] = field(factory=dict, init=False)
+    """By id: when the answer came, and the batch."""
+
+    _ended: dict[str, tuple[float, Document]] = field(factory=dict, init=False)
+    _refused: int = field(default=0, init=False)
+    _statuses: dict[str, DocumentStatus] = field(factory=dict, init=False)
+    _began: float = field(default=0.0, init=False)
+    _uploaded: bool = field(default=False, init=False)
+
+    async def run(self) -> None:
+        """Upload, and look until all are at their end or the time is over.
+
+        A create per document, a page of the list per look, and a request per document for the
+        server's own times.
+
+        Raises:
+            KnowledgeError: the server refuses.
+        """
+        self._began = anyio.current_time()
+        with anyio.move_on_after(self.limit):
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._upload)
+                group.start_soon(self._watch)
+        with anyio.move_on_after(self.limit / 2):
+            for document_id in list(self._ended):
+                await self._ask(document_id)
+
+    async def _upload(self) -> None:
+        left = iter(self.samples)
+
+        async def worker() -> None:
+            for sample in left:
+                # Cut off, it would be carried out all the same.
+                with anyio.move_on_after(GRACE + self.limit, shield=True):
+                    await self._send(sample)
+                await anyio.lowlevel.checkpoint()
+
+        async with anyio.create_task_group() as group:
+            for _ in range(UPLOADERS):
+                group.start_soon(worker)
+        self._uploaded = True
+
+    async def _send(self, sample: Sample) -> None:
+        self.bytes += len(sample.data)
+        try:
+            made = await self.client.documents.create_by_file(
+                self.dataset, sample.data, name=sample.name
+            )
+        except KnowledgeError as error:
+            self._refused += 1
+            if lasting(error) and not self._accepted:
+                raise
+            return
+        self._accepted[made.document.id] = (anyio.current_time(), made.batch)
+
+    async def _watch(self) -> None:
+        while not (self._uploaded and len(self._ended) >= len(self._accepted)):
+            await anyio.sleep(LOOK)
+            if not self._accepted:
+                continue
+            async for row in self.client.documents.iter(self.dataset):
+                if row.indexing_status.final and row.id in self._accepted:
+                    self._ended.setdefault(row.id, (anyio.current_time(), row))
+            self.tell(len(self._ended))
+
+    async def _ask(self, document_id: str) -> None:
+        try:
+            answer = await self.client.documents.indexing_status(
+                self.dataset, self._accepted[document_id][1]
+            )
+        except KnowledgeError:
+            return  # what the server does not tell is left out; the tally has the error
+        self._statuses.update((status.id, status) for status in answer)
+
+    def result(self) -> Indexed:
+        """Sum up what was seen."""
+        ends = sorted(when for when, _ in self._ended.values())
+        failed = [
+            row
+            for _, row in self._ended.values()
+            if row.indexing_status is not IndexingStatus.COMPLETED
+        ]
+        seconds = ends[-1] - self._began if ends else 0.0
+        available = [
+            when - self._accepted[document_id][0] for document_id, (when, _) in self._ended.items()
+        ]
+        queued, worked = _times({id_: row for id_, (_, row) in self._ended.items()}, self._statuses)
+        return Indexed(
+            technique=str(self.dataset.indexing_technique or ""),
+            documents=len(self._accepted) + self._refused,
+            completed=len(self._ended) - len(failed),
+            failed=len(failed) + self._refused,
+            unfinished=len(self._accepted) - len(self._ended),
+            bytes=self.bytes,
+            chunks=sum(status.completed_segments or 0 for status in self._statuses.values()),
+            seconds=seconds,
+            rate=len(ends) / seconds if seconds else 0.0,
+            available=_spread(available),
+            queued=_spread(queued),
+            worked=_spread(worked),
+            course=[(when - self._began, count) for count, when in enumerate(ends, 1)],
+        )
+
+
+def _times(
+    rows: Mapping[str, Document], statuses: Mapping[str, DocumentStatus]
+) -> tuple[Sequence[float], Sequence[float]]:
+    """Take the server's own times apart: waiting for its worker, and the work."""
+    queued: list[float] = []
+    worked: list[float] = []
+    for document_id, status in statuses.items():
+        started, ended = status.processing_started_at, status.completed_at
+        if started is None:
+            continue
+        # Whole seconds are cut off, so that the difference may be a little below zero.
+        queued.append(max(0.0, (started - rows[document_id].created_at).total_seconds()))
+        if ended is not None:
+            worked.append(max(0.0, (ended - started).total_seconds()))
+    return queued, worked
+
+
+def _spread(values: Sequence[float]) -> Spread | None:
+    return Spread.of(values) if values else None

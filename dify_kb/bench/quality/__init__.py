@@ -1,0 +1,1 @@
+"""How well a base finds what is known to be in it."""

@@ -1,0 +1,97 @@
+"""What was found of retrieval, as a table and as a page. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dify_kb.bench.page import Section, Table, page
+from dify_kb.bench.svg import Chart, Series, number
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .metrics import Mean
+    from .report import QualityReport, Row
+
+
+def table(report: QualityReport) -> Table:
+    """Tell all rows, the best first; those that cannot be told from the best stand out."""
+    most = max(report.ks)
+    columns = ("cut", "method", *(f"recall@{k}" for k in report.ks), "MRR", f"nDCG@{most}", "±",
+               "none found", "p50 ms", "")  # fmt: skip
+    return Table(
+        columns=columns,
+        rows=[_cells(row, report.ks, best=not place) for place, row in enumerate(report.rows)],
+        chosen=[place for place, row in enumerate(report.rows) if row.tied],
+    )
+
+
+def facts(report: QualityReport) -> Sequence[tuple[str, str]]:
+    """Tell what was measured."""
+    return [
+        ("server", report.where.server),
+        ("version", report.where.server_version or "not told"),
+        ("queries", f"{report.queries:,} from {report.source}"),
+        ("documents", f"{report.documents:,}"),
+        ("models", ", ".join(report.models) or "none (economy)"),
+        ("measured", f"{report.where.when}, {report.seconds:.0f} s, {report.requests:,} requests"),
+        ("client", f"dify-kb {report.where.client}"),
+    ]
+
+
+def quality_page(report: QualityReport) -> str:
+    """Write the page."""
+    bases = list(dict.fromkeys(row.base for row in report.rows))
+    charts = [
+        Chart(
+            title=f"Recall by the number of passages: {base}",
+            x="passages (k)",
+            y="recall",
+            scale="doubling",
+            series=[
+                Series(name=row.method, points=[(k, row.recall[str(k)].value) for k in report.ks])
+                for row in report.rows
+                if row.base == base
+            ],
+        )
+        for base in bases
+    ]
+    sections = [
+        Section(
+            heading="All configurations",
+            text="Recall: the part of what is relevant that is found. MRR: one by the rank of the"
+            " first that is. nDCG: the order of all, 1 is perfect. ± is two standard errors of"
+            " nDCG. Bold rows cannot be told from the best one by these queries.",
+            table=table(report),
+        ),
+        Section(heading="Recall", charts=charts),
+    ]
+    if report.missed:
+        rows = [[missed.query, "; ".join(missed.relevant)] for missed in report.missed]
+        sections.append(
+            Section(
+                heading="What the best one did not find",
+                table=Table(columns=("query", "relevant"), rows=rows),
+            )
+        )
+    if report.notes:
+        sections.append(Section(heading="Notes", text=" ".join(report.notes)))
+    return page("How well this Dify finds", facts(report), sections)
+
+
+def _cells(row: Row, ks: Sequence[int], *, best: bool) -> Sequence[str]:
+    return [
+        row.base,
+        row.method,
+        *(_part(row.recall[str(k)]) for k in ks),
+        _part(row.mrr),
+        _part(row.ndcg),
+        f"{row.ndcg.error:.2f}",
+        str(row.missed),
+        number(1000 * row.latency.p50) if row.latency else "-",
+        "best" if best else "as good" if row.tied else "",
+    ]
+
+
+def _part(mean: Mean) -> str:
+    return f"{mean.value:.2f}"
