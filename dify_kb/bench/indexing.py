@@ -97,9 +97,11 @@ class Indexing:
             await anyio.sleep(LOOK)
             if not self._accepted:
                 continue
-            async for row in self.client.documents.iter(self.dataset):
-                if row.indexing_status.final and row.id in self._accepted:
-                    self._ended.setdefault(row.id, (anyio.current_time(), row))
+            async for rows in self.client.documents.iter(self.dataset).pages():
+                now = anyio.current_time()
+                for row in rows:
+                    if row.indexing_status.final and row.id in self._accepted:
+                        self._ended.setdefault(row.id, (now, row))
             self.tell(len(self._ended))
 
     async def _ask(self, document_id: str) -> None:
@@ -137,7 +139,8 @@ class Indexing:
             available=_spread(available),
             queued=_spread(queued),
             worked=_spread(worked),
-            course=[(when - self._began, count) for count, when in enumerate(ends, 1)],
+            # Of those that one look saw ended, the last one counts them all.
+            course=list({when - self._began: count for count, when in enumerate(ends, 1)}.items()),
         )
 
 

@@ -7,6 +7,7 @@ once that brings `ENOUGH` of what it answers when it is full.
 Single points are noisy: of 100 creates whose times scatter by half, the rate is known to 5 %. So
 the curve is the rising one that is nearest to all points (isotonic regression), what a full server
 answers is the mean of the points from the knee on, and between two points the curve is straight.
+Where those points scatter, a point may miss the goal by a part of that.
 """
 
 from __future__ import annotations
@@ -29,6 +30,11 @@ of an overloaded one, and no part of the curve."""
 
 ROUNDS = 5
 """How often the knee and the mean from it on are worked out from each other; mostly two do."""
+
+DOUBT = 0.3
+"""Standard deviations of the points of a full server by which a point may miss its goal: more
+shifts the knee down, less lets single points shift it up (tests/bench has the queues that it was
+chosen on)."""
 
 BLUR = 0.05
 """A knee at 2.03 is 2: no curve is known that well."""
@@ -64,10 +70,12 @@ def find(points: Iterable[Point]) -> Knee | None:
     curve = _curve([point for point in points if point.rate > 0])
     if len(curve) < 2:  # noqa: PLR2004 -- one point is no curve
         return None
-    most, exact = statistics.median(point.rate for point in _near(curve)), 0.0
+    full = _near(curve)
+    most, exact = statistics.median(point.rate for point in full), 0.0
     for _ in range(ROUNDS):
-        exact = _crossing(_rising(curve), ENOUGH * most)
-        most = _mean([point for point in curve if point.at_once >= exact])
+        exact = _crossing(_rising(curve), ENOUGH * most - _allowance(full, most))
+        full = [point for point in curve if point.at_once >= exact]
+        most = _mean(full)
     last = curve[-1].at_once
     reached = sum(point.at_once >= exact for point in curve) > 1
     at_once = max(1, math.ceil(exact - BLUR)) if reached else last
@@ -92,6 +100,13 @@ def _near(curve: Sequence[Point]) -> Sequence[Point]:
 def _mean(points: Sequence[Point]) -> float:
     total = sum(point.weight for point in points)
     return sum(point.rate * point.weight for point in points) / total
+
+
+def _allowance(full: Sequence[Point], most: float) -> float:
+    """Tell by how much a point may miss its goal by chance, as the points of a full server do."""
+    if len(full) < 3:  # noqa: PLR2004 -- two that differ may be a rise
+        return 0.0
+    return min((1 - ENOUGH) * most, DOUBT * statistics.stdev(point.rate for point in full))
 
 
 @define

@@ -24,6 +24,9 @@ MARKERS = ("circle", "square", "diamond", "triangle", "cross", "ring")
 
 TICKS = 5
 
+STEPS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
+"""Times a power of ten: what is round between ticks."""
+
 Scale = Literal["linear", "doubling"]
 """`doubling`: each step to the right is twice as much."""
 
@@ -89,12 +92,12 @@ def legend(chart: Chart) -> str:
 
 
 def ceiling(value: float) -> float:
-    """Give the least round number, 1, 2, 2.5 or 5 times a power of ten, in five steps above it."""
+    """Give the least number above it that is five round steps."""
     if value <= 0:
         return 1.0
     step = value / TICKS
     power = 10.0 ** math.floor(math.log10(step))
-    nice = next(factor for factor in (1, 2, 2.5, 5, 10) if factor * power >= step * (1 - 1e-9))
+    nice = next(factor for factor in STEPS if factor * power >= step * (1 - 1e-9))
     return TICKS * nice * power
 
 
@@ -155,7 +158,7 @@ def _marks(marks: Mapping[float, str], across: Callable[[float], float]) -> Sequ
             f'<line class="mark" x1="{place:.1f}" x2="{place:.1f}" y1="{TOP}"'
             f' y2="{HEIGHT - BOTTOM}"/>'
             f'<text class="mark" x="{place + (5 if right else -5):.1f}"'
-            f' y="{HEIGHT - BOTTOM - 8 - 15 * row}" text-anchor="{"start" if right else "end"}">'
+            f' y="{TOP + 10 + 15 * row}" text-anchor="{"start" if right else "end"}">'
             f"{escape(text)}</text>"
         )
     return lines

@@ -37,7 +37,7 @@ def uploads(found: Uploads) -> Table:
         ]
         for level in found.levels
     ]
-    knee = found.knee.at_once if found.knee else 0
+    knee = found.knee.at_once if found.knee and found.knee.reached else 0
     return Table(
         columns=("at once", "files/s", "spread", "MiB/s", *LATENCY, "errors"),
         rows=rows,

@@ -169,6 +169,7 @@ class Quality:
         model = method(max(self.ks))
         ranks: list[Ranks] = [()] * len(self.asked)
         times: list[float] = []
+        lengths: list[int] = []
         left = iter(enumerate(self.asked))
 
         async def worker() -> None:
@@ -178,6 +179,7 @@ class Quality:
                     dataset, asked.query, retrieval_model=model
                 )
                 times.append(time.perf_counter() - began)
+                lengths.extend(len(record.segment.content) for record in found.records)
                 ranks[number] = ranks_of(asked, found.records)
 
         # The first query makes servers fetch what they keep for the next ones.
@@ -188,10 +190,15 @@ class Quality:
                     group.start_soon(worker)
         except* KnowledgeError as errors:
             raise _first(errors) from None
-        return self._summed(base, name, ranks, times)
+        return self._summed(base, name, ranks, times, lengths)
 
     def _summed(
-        self, base: str, name: str, ranks: Sequence[Ranks], times: Sequence[float]
+        self,
+        base: str,
+        name: str,
+        ranks: Sequence[Ranks],
+        times: Sequence[float],
+        lengths: Sequence[int],
     ) -> _Measured:
         most = max(self.ks)
         gains = [ndcg(of_query, most) for of_query in ranks]
@@ -203,6 +210,7 @@ class Quality:
             ndcg=Mean.of(gains),
             missed=sum(all(rank is None for rank in of_query) for of_query in ranks),
             tied=True,
+            characters=sum(lengths) / max(1, len(lengths)),
             latency=Latency.of(times),
         )
         return _Measured(row, gains, ranks)

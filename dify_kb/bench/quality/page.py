@@ -18,7 +18,7 @@ def table(report: QualityReport) -> Table:
     """Tell all rows, the best first; those that cannot be told from the best stand out."""
     most = max(report.ks)
     columns = ("cut", "method", *(f"recall@{k}" for k in report.ks), "MRR", f"nDCG@{most}", "±",
-               "none found", "p50 ms", "")  # fmt: skip
+               "none found", "characters", "p50 ms", "")  # fmt: skip
     return Table(
         columns=columns,
         rows=[_cells(row, report.ks, best=not place) for place, row in enumerate(report.rows)],
@@ -61,7 +61,8 @@ def quality_page(report: QualityReport) -> str:
             heading="All configurations",
             text="Recall: the part of what is relevant that is found. MRR: one by the rank of the"
             " first that is. nDCG: the order of all, 1 is perfect. ± is two standard errors of"
-            " nDCG. Bold rows cannot be told from the best one by these queries.",
+            " nDCG. Characters are those of a passage: longer ones hold more, and cost more to"
+            " read. Bold rows cannot be told from the best one by these queries.",
             table=table(report),
         ),
         Section(heading="Recall", charts=charts),
@@ -88,6 +89,7 @@ def _cells(row: Row, ks: Sequence[int], *, best: bool) -> Sequence[str]:
         _part(row.ndcg),
         f"{row.ndcg.error:.2f}",
         str(row.missed),
+        number(row.characters),
         number(1000 * row.latency.p50) if row.latency else "-",
         "best" if best else "as good" if row.tied else "",
     ]

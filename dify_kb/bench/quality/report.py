@@ -31,6 +31,9 @@ class Row:
     tied: bool
     """Whether its nDCG cannot be told from that of the best row."""
 
+    characters: float
+    """Of a passage, on average: longer ones hold more, and cost more to read."""
+
     latency: Latency | None
 
 

@@ -1,0 +1,64 @@
+"""All benchmarks by name: `python -m benchmarks NAME …`, from the root of the repository.
+
+On the server that `DIFY_BASE_URL` (or `--url`) names; where none is named, on an embedded one in
+another process that is as large and as slow as a default installation.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from emulated import emulated
+
+from dify_kb.cli import run
+from dify_kb.emulator import Settings
+
+COMMANDS: Mapping[str, tuple[str, ...]] = {
+    "instance": ("bench",),
+    "compare": ("bench", "compare"),
+    "retrieval-quality": ("eval",),
+}
+"""What ships with the package, and the command that it is there."""
+
+Run = Callable[[Sequence[str]], int]
+"""Takes what stands behind the name, and gives an exit code."""
+
+
+def shipped(command: tuple[str, ...]) -> Run:
+    """Make a run of a command of the package."""
+
+    def call(arguments: Sequence[str]) -> int:
+        with ExitStack() as stack:
+            if not _named(arguments):
+                server = stack.enter_context(emulated(Settings.default_pod()))
+                os.environ["DIFY_BASE_URL"], os.environ["DIFY_API_KEY"] = server.url, server.key
+            return run([*command, *arguments])
+
+    return call
+
+
+RUNS: Mapping[str, Run] = {name: shipped(command) for name, command in COMMANDS.items()}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the one that is named."""
+    name, *rest = arguments or [""]
+    if name not in RUNS:
+        sys.stderr.write(f"usage: python -m benchmarks {{{','.join(RUNS)}}} …\n")
+        return 2
+    return RUNS[name](rest)
+
+
+def _named(arguments: Sequence[str]) -> bool:
+    given = any(word.partition("=")[0] == "--url" for word in arguments)
+    return given or bool(os.environ.get("DIFY_BASE_URL")) or "--help" in arguments
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
