@@ -19,9 +19,6 @@ from .report import Indexed
 UPLOADERS = 2
 """Uploads at once: a default server is full with two or three (measured)."""
 
-LOOK = 0.5
-"""Seconds between looks at the list."""
-
 
 @define(kw_only=True)
 class Indexing:
@@ -33,6 +30,9 @@ class Indexing:
     limit: float
     """Seconds from the first create on."""
 
+    look: float
+    """Seconds between looks at the list."""
+
     tell: Callable[[int], None]
     """Called with the number of documents that are at their end."""
 
@@ -42,6 +42,9 @@ class Indexing:
 
     _ended: dict[str, tuple[float, Document]] = field(factory=dict, init=False)
     _refused: int = field(default=0, init=False)
+    _refusal: KnowledgeError | None = field(default=None, init=False)
+    """Why it makes no sense to go on."""
+
     _statuses: dict[str, DocumentStatus] = field(factory=dict, init=False)
     _began: float = field(default=0.0, init=False)
     _uploaded: bool = field(default=False, init=False)
@@ -60,6 +63,8 @@ class Indexing:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._upload)
                 group.start_soon(self._watch)
+        if self._refusal is not None:
+            raise self._refusal
         with anyio.move_on_after(self.limit / 2):
             for document_id in list(self._ended):
                 await self._ask(document_id)
@@ -69,6 +74,8 @@ class Indexing:
 
         async def worker() -> None:
             for sample in left:
+                if self._refusal is not None:
+                    return
                 # Cut off, it would be carried out all the same.
                 with anyio.move_on_after(GRACE + self.limit, shield=True):
                     await self._send(sample)
@@ -88,21 +95,29 @@ class Indexing:
         except KnowledgeError as error:
             self._refused += 1
             if lasting(error) and not self._accepted:
-                raise
+                self._refusal = error
             return
         self._accepted[made.document.id] = (anyio.current_time(), made.batch)
 
     async def _watch(self) -> None:
         while not (self._uploaded and len(self._ended) >= len(self._accepted)):
-            await anyio.sleep(LOOK)
-            if not self._accepted:
-                continue
-            async for rows in self.client.documents.iter(self.dataset).pages():
-                now = anyio.current_time()
-                for row in rows:
-                    if row.indexing_status.final and row.id in self._accepted:
-                        self._ended.setdefault(row.id, (now, row))
+            await anyio.sleep(self.look)
+            try:
+                await self._look()
+            except KnowledgeError as error:
+                if lasting(error):
+                    self._refusal = error
+                    return
             self.tell(len(self._ended))
+
+    async def _look(self) -> None:
+        if not self._accepted:
+            return
+        async for rows in self.client.documents.iter(self.dataset).pages():
+            now = anyio.current_time()
+            for row in rows:
+                if row.indexing_status.final and row.id in self._accepted:
+                    self._ended.setdefault(row.id, (now, row))
 
     async def _ask(self, document_id: str) -> None:
         try:

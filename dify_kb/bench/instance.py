@@ -63,6 +63,10 @@ class Instance:
     """What the client tells its events."""
 
     tell: Tell
+    look: float = 0.5
+    """Seconds between looks at documents that are being indexed: how exactly their ends are known,
+    at the price of a page of the list each."""
+
     technique: Technique | None = None
     """None is high quality where the workspace has an embedding model."""
 
@@ -150,6 +154,7 @@ class Instance:
             dataset=dataset,
             samples=self.samples,
             limit=self.plan.indexing,
+            look=self.look,
             tell=lambda ended: self._say("indexing", f"{ended} of {len(self.samples)} documents"),
         )
         self._say("indexing", f"uploading {len(self.samples)} documents")

@@ -93,9 +93,9 @@ def legend(chart: Chart) -> str:
 
 def ceiling(value: float) -> float:
     """Give the least number above it that is five round steps."""
-    if value <= 0:
-        return 1.0
     step = value / TICKS
+    if step <= 0:
+        return 1.0
     power = 10.0 ** math.floor(math.log10(step))
     nice = next(factor for factor in STEPS if factor * power >= step * (1 - 1e-9))
     return TICKS * nice * power

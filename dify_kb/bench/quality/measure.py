@@ -125,15 +125,16 @@ class Quality:
                 doc_form=cut.form,
                 journal=Path(folder) / "journal.db",
             )
+            why = next((failure.reason for failure in report.failures()), report.stopped)
         self._documents = max(self._documents, report.added)
         if not report.added:
-            reason = next((failure.reason for failure in report.failures()), report.stopped)
             raise KnowledgeError(
-                f"No document of {report.found} was indexed ({reason}).",
+                f"No document of {report.found} was indexed ({why}).",
                 hint="`dify-kb doctor` tells what the server lacks.",
             )
         if not report:
-            self._notes.append(f"{cut.name}: {report.found - report.added} files were not indexed.")
+            lost = report.found - report.added - report.skipped
+            self._notes.append(f"{cut.name}: {lost} files were not indexed ({why}).")
 
     async def _embedding(self, technique: Technique | None) -> ModelRef | None:
         if technique == "economy":
@@ -175,21 +176,24 @@ class Quality:
         async def worker() -> None:
             for number, asked in left:
                 began = time.perf_counter()
-                found = await self.client.datasets.retrieve(
-                    dataset, asked.query, retrieval_model=model
-                )
+                try:
+                    found = await retrieve(dataset, asked.query, retrieval_model=model)
+                except KnowledgeError as error:
+                    stopped.append(error)
+                    group.cancel_scope.cancel()
+                    return
                 times.append(time.perf_counter() - began)
                 lengths.extend(len(record.segment.content) for record in found.records)
                 ranks[number] = ranks_of(asked, found.records)
 
+        retrieve, stopped = self.client.datasets.retrieve, list[KnowledgeError]()
         # The first query makes servers fetch what they keep for the next ones.
-        await self.client.datasets.retrieve(dataset, self.asked[0].query, retrieval_model=model)
-        try:
-            async with anyio.create_task_group() as group:
-                for _ in range(AT_ONCE):
-                    group.start_soon(worker)
-        except* KnowledgeError as errors:
-            raise _first(errors) from None
+        await retrieve(dataset, self.asked[0].query, retrieval_model=model)
+        async with anyio.create_task_group() as group:
+            for _ in range(AT_ONCE):
+                group.start_soon(worker)
+        if stopped:
+            raise stopped[0]
         return self._summed(base, name, ranks, times, lengths)
 
     def _summed(
@@ -259,11 +263,3 @@ def ranks_of(asked: Asked, records: Sequence[Record]) -> Ranks:
 def items(samples: Sequence[tuple[str, bytes]]) -> Sequence[Item]:
     """Make a source of documents in memory."""
     return [Item(name, bytes=data) for name, data in samples]
-
-
-def _first(errors: BaseExceptionGroup[KnowledgeError]) -> KnowledgeError:
-    found: BaseException = errors
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    assert isinstance(found, KnowledgeError)  # noqa: S101 -- the group holds nothing else
-    return found
