@@ -9,12 +9,15 @@ from attrs import frozen
 
 from .svg import Chart, legend, svg
 
+LONG, LONGER = 40, ' class="long"'
+"""Characters from which a cell may take several lines."""
+
 STYLE = """
 :root { color-scheme: light }
 body { font: 15px/1.5 system-ui, sans-serif; color: #1c1c1c; background: #fff;
-       max-width: 46rem; margin: 2rem auto; padding: 0 1rem }
+       max-width: 70rem; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.5rem; line-height: 1.2 } h2 { font-size: 1.15rem; margin-top: 2.2rem }
-figure { margin: 1rem 0 } figcaption { font-weight: 600 }
+figure { margin: 1rem 0; max-width: 46rem } figcaption { font-weight: 600 }
 svg { max-width: 100%; height: auto } svg text { font: 12px system-ui, sans-serif; fill: #333 }
 svg .axis { fill: #1c1c1c } svg .grid { stroke: #e3e3e3 }
 svg line.mark { stroke: #777; stroke-dasharray: 3 3 } svg text.mark { fill: #555 }
@@ -22,11 +25,13 @@ ul.legend { list-style: none; padding: 0; margin: 0; display: flex; flex-wrap: w
 ul.legend svg { vertical-align: middle }
 .scroll { overflow-x: auto }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .6rem 0 }
-th, td { padding: .2rem .9rem .2rem 0; text-align: right; border-bottom: 1px solid #e3e3e3;
+table { font-size: 14px }
+th, td { padding: .2rem .8rem .2rem 0; text-align: left; border-bottom: 1px solid #e3e3e3;
          white-space: nowrap }
-th:first-child, td:first-child { text-align: left } tr.chosen td { font-weight: 600 }
+.number { text-align: right } td.long { white-space: normal; min-width: 14rem }
+tr.chosen td { font-weight: 600 }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1.2rem } dt { color: #555 }
-dd { margin: 0 } p.note { color: #444 }
+dd { margin: 0 } p.note { color: #444; max-width: 46rem }
 """
 
 
@@ -37,6 +42,11 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     chosen: Sequence[int] = ()
+
+    def numeric(self, place: int) -> bool:
+        """Tell whether a column holds numbers, which stand to the right."""
+        cells = [row[place] for row in self.rows if row[place]]
+        return bool(cells) and all(cell[0] in "0123456789-" for cell in cells) and place > 0
 
 
 @frozen(kw_only=True)
@@ -76,10 +86,16 @@ def _section(section: Section) -> str:
 
 
 def _table(table: Table) -> str:
-    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in table.columns)
+    sides = [
+        ' class="number"' if table.numeric(place) else "" for place in range(len(table.columns))
+    ]
+    head = "".join(
+        f'<th scope="col"{side}>{escape(column)}</th>'
+        for side, column in zip(sides, table.columns, strict=True)
+    )
     rows = "".join(
         ('<tr class="chosen">' if number in table.chosen else "<tr>")
-        + "".join(f"<td>{escape(cell)}</td>" for cell in row)
+        + "".join(f"<td{side}>{escape(cell)}</td>" for side, cell in zip(sides, row, strict=True))
         + "</tr>\n"
         for number, row in enumerate(table.rows)
     )

@@ -16,11 +16,13 @@ from attrs import field, frozen
 WIDTH, HEIGHT = 640, 300
 LEFT, RIGHT, TOP, BOTTOM = 62, 16, 14, 46
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#a2508a", "#7a5c00", "#3b3b3b")
+COLOURS = (
+    "#0072b2", "#d55e00", "#009e73", "#a2508a", "#7a5c00", "#3b3b3b", "#b3173d", "#3a8fb7",
+)  # fmt: skip
 """Of Okabe and Ito, darkened where they are too light for lines on white."""
 
-DASHES = ("", "7 3", "2 3", "10 3 2 3", "4 4", "1 4")
-MARKERS = ("circle", "square", "diamond", "triangle", "cross", "ring")
+DASHES = ("", "7 3", "2 3", "10 3 2 3", "4 4", "1 4", "14 4", "9 2 2 2 2 2")
+MARKERS = ("circle", "square", "diamond", "triangle", "cross", "ring", "wedge", "plus")
 
 TICKS = 5
 
@@ -204,8 +206,12 @@ def _marker(index: int, x: float, y: float) -> str:
             shape = f"M{x:.1f} {y - 5:.1f}l5 5l-5 5l-5 -5z"
         case "triangle":
             shape = f"M{x:.1f} {y - 5:.1f}l5 9h-10z"
-        case "cross":
-            shape = f"M{x - 4:.1f} {y - 4:.1f}l8 8m0 -8l-8 8"
+        case "wedge":
+            shape = f"M{x:.1f} {y + 5:.1f}l5 -9h-10z"
+        case "cross" | "plus" as kind:
+            slanted = f"M{x - 4:.1f} {y - 4:.1f}l8 8m0 -8l-8 8"
+            straight = f"M{x - 5:.1f} {y:.1f}h10m-5 -5v10"
+            shape = slanted if kind == "cross" else straight
             return f'<path d="{shape}" stroke="{colour}" stroke-width="2" fill="none"/>'
         case _:
             return (

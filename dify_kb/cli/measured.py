@@ -73,8 +73,7 @@ def print_table(heading: str, table: Table) -> None:
     show.out.print(f"\n{show.printable(heading)}")
     grid = Grid(box=None, pad_edge=False, header_style="bold")
     for place, column in enumerate(table.columns):
-        cells = [row[place] for row in table.rows]
-        numeric = any(cells) and all(not cell or cell[0] in "0123456789-" for cell in cells)
+        numeric = table.numeric(place)
         grid.add_column(column, justify="right" if numeric else "left", no_wrap=numeric)
     for place, row in enumerate(table.rows):
         style = "bold" if place in table.chosen else ""

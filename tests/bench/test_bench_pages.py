@@ -57,12 +57,12 @@ def test_every_point_lies_within_the_picture(points: list[tuple[float, float]], 
 
 
 def test_series_are_told_apart_without_colours() -> None:
-    several = [Series(name=str(index), points=[(1, index), (2, index)]) for index in range(6)]
+    several = [Series(name=str(index), points=[(1, index), (2, index)]) for index in range(8)]
     text = svg(chart(*several))
 
     dashes = re.findall(r'<polyline [^>]*?(?:stroke-dasharray="([^"]*)")?/>', text)
-    assert len(set(dashes)) == 6
-    assert legend(chart(*several)).count("<li>") == 6
+    assert len(set(dashes)) == 8
+    assert legend(chart(*several)).count("<li>") == 8
     assert legend(chart(several[0])) == ""
 
 

@@ -25,6 +25,11 @@ COMMANDS = [
     ["journal"],
     ["journal", "show"],
     ["journal", "export"],
+    ["bench"],
+    ["bench", "compare"],
+    ["bench", "clean"],
+    ["bench", "corpus"],
+    ["eval"],
 ]
 
 

@@ -13,12 +13,19 @@ if TYPE_CHECKING:
     from .metrics import Mean
     from .report import QualityReport, Row
 
+LEGEND = (
+    "Recall: the part of what is relevant that is found. MRR: one by the rank of the first that is."
+    " nDCG: the order of all, 1 is perfect; ± is two standard errors of it. Missed are queries of"
+    " which nothing was found. Characters are those of a passage: longer ones hold more, and cost"
+    " more to read. Bold rows cannot be told from the best one by these queries."
+)
+
 
 def table(report: QualityReport) -> Table:
     """Tell all rows, the best first; those that cannot be told from the best stand out."""
     most = max(report.ks)
     columns = ("cut", "method", *(f"recall@{k}" for k in report.ks), "MRR", f"nDCG@{most}", "±",
-               "none found", "characters", "p50 ms", "")  # fmt: skip
+               "missed", "characters", "p50 ms", "")  # fmt: skip
     return Table(
         columns=columns,
         rows=[_cells(row, report.ks, best=not place) for place, row in enumerate(report.rows)],
@@ -50,7 +57,8 @@ def quality_page(report: QualityReport) -> str:
             scale="doubling",
             series=[
                 Series(name=row.method, points=[(k, row.recall[str(k)].value) for k in report.ks])
-                for row in report.rows
+                # In the same order in each chart, so that colours mean the same.
+                for row in sorted(report.rows, key=lambda row: row.method)
                 if row.base == base
             ],
         )
@@ -59,10 +67,7 @@ def quality_page(report: QualityReport) -> str:
     sections = [
         Section(
             heading="All configurations",
-            text="Recall: the part of what is relevant that is found. MRR: one by the rank of the"
-            " first that is. nDCG: the order of all, 1 is perfect. ± is two standard errors of"
-            " nDCG. Characters are those of a passage: longer ones hold more, and cost more to"
-            " read. Bold rows cannot be told from the best one by these queries.",
+            text=LEGEND,
             table=table(report),
         ),
         Section(heading="Recall", charts=charts),
