@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 
 from attrs import frozen
 
 from .svg import Chart, legend, svg
+
+NUMBER = re.compile(r"-|[\d.,e-]+( [KM]iB| bytes)?")
+"""A number, a range of them, a size, or nothing to tell."""
 
 LONG, LONGER = 40, ' class="long"'
 """Characters from which a cell may take several lines."""
@@ -46,7 +50,7 @@ class Table:
     def numeric(self, place: int) -> bool:
         """Tell whether a column holds numbers, which stand to the right."""
         cells = [row[place] for row in self.rows if row[place]]
-        return bool(cells) and all(cell[0] in "0123456789-" for cell in cells) and place > 0
+        return bool(cells) and all(NUMBER.fullmatch(cell) for cell in cells)
 
 
 @frozen(kw_only=True)

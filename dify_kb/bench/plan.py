@@ -86,7 +86,7 @@ class Plan:
             uploads=(
                 Upload(size=100 * KIB, at_once=(1, 2, 4, 8), rounds=2, seconds=1.0, most=300),
                 Upload(size=5 * MIB, at_once=(1, 2, 4), rounds=1, seconds=2.0, most=36),
-                Upload(size=4 * KIB, at_once=CLIMB[:10], rounds=3, seconds=2.5, most=3000),
+                Upload(size=4 * KIB, at_once=CLIMB[:10], rounds=5, seconds=1.6, most=5000),
             ),
             documents=20,
             corpus_bytes=4 * MIB,
@@ -103,7 +103,7 @@ class Plan:
             uploads=(
                 Upload(size=100 * KIB, at_once=CLIMB, rounds=3, seconds=3.0, most=4000),
                 Upload(size=5 * MIB, at_once=CLIMB[:8], rounds=2, seconds=5.0, most=150),
-                Upload(size=4 * KIB, at_once=CLIMB, rounds=3, seconds=5.0, most=12000),
+                Upload(size=4 * KIB, at_once=CLIMB, rounds=5, seconds=4.0, most=12000),
             ),
             documents=100,
             corpus_bytes=20 * MIB,

@@ -70,12 +70,11 @@ class Sweep:
         return next(met, None)
 
     def knee(self) -> knee.Knee | None:
-        """Tell where the server is full."""
+        """Tell where the server is full, by the medians: machines stand still now and then."""
         return knee.find(
             knee.Point(
                 at_once=number,
-                rate=sum(round_.answered for round_ in rounds)
-                / (sum(round_.seconds for round_ in rounds) or 1.0),
+                rate=Spread.of([round_.rate for round_ in rounds]).median,
                 weight=sum(round_.answered for round_ in rounds) or 1.0,
             )
             for number, rounds in self._runs.items()
