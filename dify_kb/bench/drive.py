@@ -25,6 +25,9 @@ create that is cut off is carried out all the same, and would outlive its datase
 WARM = 0.2
 """The part of a round that is not measured, at its begin: of its time or of its requests."""
 
+LONGER = 3
+"""A round of a slow server may last so many times its time."""
+
 Request = Callable[[], Awaitable[object]]
 """Makes one request."""
 
@@ -55,12 +58,15 @@ class _Course:
     """One round while it runs."""
 
     request: Request
+    at_once: int
     most: int
     warm_until: float
     end: float
+    latest: float
     begin: float = math.inf
     finished: float = math.inf
     sent: int = 0
+    ended: int = 0
     answered: int = 0
     times: list[float] = field(factory=list)
     errors: list[KnowledgeError] = field(factory=list)
@@ -69,8 +75,9 @@ class _Course:
 
     async def work(self) -> None:
         """Make requests until the end."""
-        while not self.stopped and (began := time.perf_counter()) < self.end:
-            if self.sent >= self.most:
+        while not self.stopped:
+            began = time.perf_counter()
+            if self.sent >= self.most or self._over(began):
                 self.interrupt()
                 return
             if began >= self.warm_until or self.sent >= WARM * self.most:
@@ -79,16 +86,21 @@ class _Course:
             try:
                 await self.request()
             except KnowledgeError as error:
+                self.ended += 1
                 self.errors.append(error)
                 if lasting(error):
                     self.fatal = self.fatal or error
                     self.interrupt()
                 continue
+            self.ended += 1
             now = time.perf_counter()
-            if self.begin <= now < min(self.end, self.finished):
+            if self.begin <= now < self.finished:
                 self.answered += 1
             if began >= self.begin:
                 self.times.append(now - began)
+
+    def _over(self, now: float) -> bool:
+        return now >= self.end and (self.answered >= self.at_once or now >= self.latest)
 
     def interrupt(self) -> None:
         """Begin no more requests."""
@@ -99,6 +111,8 @@ class _Course:
 async def drive(request: Request, *, at_once: int, seconds: float, most: int) -> Round:
     """Keep so many requests in flight for so long; those under way at the end may finish.
 
+    Where each was not answered once by then, it takes up to three times as long.
+
     Interrupted, it begins no more requests and lets those under way finish for up to 10 s.
 
     Args:
@@ -108,8 +122,16 @@ async def drive(request: Request, *, at_once: int, seconds: float, most: int) ->
         KnowledgeError: the server refused, and would refuse again.
     """
     now = time.perf_counter()  # uvloop's own clock moves once a millisecond
-    course = _Course(request, most, warm_until=now + WARM * seconds, end=now + seconds)
-    limit = anyio.CancelScope(shield=True, deadline=anyio.current_time() + seconds + GRACE)
+    course = _Course(
+        request,
+        at_once,
+        most,
+        warm_until=now + WARM * seconds,
+        end=now + seconds,
+        latest=now + LONGER * seconds,
+    )
+    deadline = anyio.current_time() + LONGER * seconds + GRACE
+    limit = anyio.CancelScope(shield=True, deadline=deadline)
 
     async def heed() -> None:
         try:
@@ -126,13 +148,21 @@ async def drive(request: Request, *, at_once: int, seconds: float, most: int) ->
                     workers.start_soon(course.work)
         outside.cancel_scope.cancel()
     await anyio.lowlevel.checkpoint()
+    course.errors += [_unanswered()] * (course.sent - course.ended)
     if course.fatal is not None:
         raise course.fatal
     return Round(
-        seconds=max(0.0, min(course.end, course.finished) - course.begin),
+        seconds=max(0.0, course.finished - course.begin),
         answered=course.answered,
         times=course.times,
         errors=course.errors,
+    )
+
+
+def _unanswered() -> KnowledgeError:
+    return KnowledgeError(
+        f"No answer came within {GRACE:g} s of the end of its round.",
+        hint="`dify-kb doctor` tells whether the server answers at all.",
     )
 
 
