@@ -67,7 +67,8 @@ class Knee:
 
 def find(points: Iterable[Point]) -> Knee | None:
     """Tell the knee of a curve; None where fewer than two numbers at once were answered."""
-    curve = _curve([point for point in points if point.rate > 0])
+    known = [point for point in points if point.rate > 0]
+    curve = _curve(known)
     if len(curve) < 2:  # noqa: PLR2004 -- one point is no curve
         return None
     full = _near(curve)
@@ -76,9 +77,8 @@ def find(points: Iterable[Point]) -> Knee | None:
         exact = _crossing(_rising(curve), ENOUGH * most - _allowance(full, most))
         full = [point for point in curve if point.at_once >= exact]
         most = _mean(full)
-    last = curve[-1].at_once
-    reached = sum(point.at_once >= exact for point in curve) > 1
-    at_once = max(1, math.ceil(exact - BLUR)) if reached else last
+    reached = len(full) > 1 or len(curve) < len(known)
+    at_once = max(1, math.ceil(exact - BLUR)) if reached else curve[-1].at_once
     return Knee(at_once=at_once, most=most, reached=reached)
 
 

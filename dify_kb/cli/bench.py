@@ -27,9 +27,7 @@ from .act import act, json
 from .app import Session, app
 from .find import Thing
 
-bench = typer.Typer(
-    help="Measure how fast an instance is.", invoke_without_command=True, rich_markup_mode=None
-)
+bench = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 app.add_typer(bench, name="bench")
 
 Html = Annotated[

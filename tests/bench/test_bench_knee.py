@@ -42,6 +42,10 @@ def test_one_that_only_rises_is_not_full() -> None:
     assert knee((1, 10), (2, 20), (4, 40)) == Knee(at_once=4, most=40, reached=False)
 
 
+def test_one_that_sinks_after_its_best_was_full_there() -> None:
+    assert knee((1, 10), (2, 20), (4, 40), (8, 20)) == Knee(at_once=4, most=40, reached=True)
+
+
 def test_one_that_never_rises_is_full_with_one() -> None:
     assert knee((1, 10), (2, 10), (4, 10)) == Knee(at_once=1, most=10, reached=True)
 
