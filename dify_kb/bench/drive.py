@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
+from anyio.lowlevel import checkpoint
 from attrs import define, field, frozen
 
 from dify_kb.errors import (
@@ -147,7 +148,7 @@ async def drive(request: Request, *, at_once: int, seconds: float, most: int) ->
                 for _ in range(at_once):
                     workers.start_soon(course.work)
         outside.cancel_scope.cancel()
-    await anyio.lowlevel.checkpoint()
+    await checkpoint()
     course.errors += [_unanswered()] * (course.sent - course.ended)
     if course.fatal is not None:
         raise course.fatal

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import anyio
+from anyio.lowlevel import checkpoint
 from attrs import define, field
 
 from dify_kb.client import AsyncClient
@@ -79,7 +80,7 @@ class Indexing:
                 # Cut off, it would be carried out all the same.
                 with anyio.move_on_after(GRACE + self.limit, shield=True):
                     await self._send(sample)
-                await anyio.lowlevel.checkpoint()
+                await checkpoint()
 
         async with anyio.create_task_group() as group:
             for _ in range(UPLOADERS):

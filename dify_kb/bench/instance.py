@@ -137,7 +137,7 @@ class Instance:
     async def _part(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         """Do one part; trouble that is no refusal of the whole ends that part only."""
         try:
-            with anyio.move_on_at(self._ends) as scope:
+            with anyio.CancelScope(deadline=self._ends) as scope:
                 await work()
         except FATAL:
             raise

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from dify_kb.errors import KnowledgeError, NotFoundError, OutcomeUnknownError
 from dify_kb.models import UNSET, Dataset, ModelRef, ModelType, Unset
@@ -44,7 +45,7 @@ async def own_dataset(
     if dataset is None:
         raise _left(name, f"no answer came within {PATIENCE:g} s")
     try:
-        await anyio.lowlevel.checkpoint()
+        await checkpoint()
         yield dataset
     finally:
         await delete(client, dataset.id, name)
