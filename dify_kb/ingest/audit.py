@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
-from attrs import evolve, frozen
+from attrs import define, evolve
 
-from dify_kb.errors import NotFoundError
+from dify_kb.errors import KnowledgeError, NotFoundError
 from dify_kb.models import Dataset, DocumentStatus, IndexingStatus
 from dify_kb.resources import Documents
 
@@ -23,32 +23,45 @@ AT_ONCE = 4
 """Status calls in flight."""
 
 
-@frozen
+NOT_VERIFIED = "indexed; the run stopped before it was verified"
+
+
+@define
 class Audit:
     """Looks at the list once, and asks for each document that this run sent.
 
-    Costs a request per 100 documents of the base and one for each document that was sent.
+    Costs a request per 100 documents of the base and one for each document that was sent. Once the
+    server has failed nothing more is asked, and what was not looked at is pending.
     """
 
     _journal: Journal
     _documents: Documents
     _dataset: Dataset
+    _failed: KnowledgeError | None = None
 
     async def run(self, tell: Callable[[ItemResult], None]) -> None:
         """Judge all results that are held.
 
         Raises:
-            KnowledgeError: the server failed, so that what is not told yet is not verified.
+            KnowledgeError: the server failed; all that could be read was told nevertheless.
         """
         await self._journal.flush()
-        await anyio.to_thread.run_sync(self._journal.forget_remote)
-        async for rows in self._documents.iter(self._dataset).pages():
-            noted = [(row.name, Remote.of(row)) for row in rows]
-            await anyio.to_thread.run_sync(self._journal.note_remote, noted)
+        try:
+            await self._list()
+        except KnowledgeError as error:
+            self._failed = error
         held = self._journal.held()
         while (results := await anyio.to_thread.run_sync(next, held, None)) is not None:
             for result in await self._judged(results):
                 tell(result)
+        if self._failed is not None:
+            raise self._failed
+
+    async def _list(self) -> None:
+        await anyio.to_thread.run_sync(self._journal.forget_remote)
+        async for rows in self._documents.iter(self._dataset).pages():
+            noted = [(row.name, Remote.of(row)) for row in rows]
+            await anyio.to_thread.run_sync(self._journal.note_remote, noted)
 
     async def _judged(self, results: Sequence[ItemResult]) -> Sequence[ItemResult]:
         present, twins = await anyio.to_thread.run_sync(self._listed, results)
@@ -57,10 +70,12 @@ class Audit:
 
         async def judge(place: int, result: ItemResult) -> None:
             reason = _listed(present.get(result.document_id or ""))
-            if reason is None and result.batch and result.outcome is not Outcome.UNCHANGED:
-                async with limiter:
-                    reason = await self._segments(result.document_id, result.batch)
-            if reason is not None:
+            async with limiter:
+                if reason is None and self._failed is None and _sent(result):
+                    reason = await self._segments(result.document_id, str(result.batch))
+            if self._failed is not None:
+                judged[place] = evolve(result, outcome=Outcome.PENDING, reason=NOT_VERIFIED)
+            elif reason is not None:
                 judged[place] = evolve(result, outcome=Outcome.FAILED, reason=reason, error=reason)
             elif number := twins.get(result.name or ""):
                 warning = f"{number} documents have its name"
@@ -84,10 +99,18 @@ class Audit:
             statuses = await self._documents.indexing_status(self._dataset.id, batch)
         except NotFoundError:
             return "another upload took its place"
+        except KnowledgeError as error:
+            self._failed = self._failed or error
+            return None
         return next(
             (_complete(status) for status in statuses if status.id == document_id),
             "the server does not tell of it",
         )
+
+
+def _sent(result: ItemResult) -> bool:
+    """Tell whether this run sent it, so that its batch tells of its segments."""
+    return result.batch is not None and result.outcome is not Outcome.UNCHANGED
 
 
 def _listed(remote: Remote | None) -> str | None:

@@ -97,6 +97,7 @@ async def _audited(server: Server, dataset: Dataset, journal: Journal, run: Run)
         await Audit(journal, server.documents, dataset).run(run.verified)
     except KnowledgeError as error:
         run.fail_run(error)
+        run.pend_rest()
         return False
     return run.stopped is None
 

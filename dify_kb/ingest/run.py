@@ -169,9 +169,14 @@ class Run:
     def verified(self, result: ItemResult) -> None:
         """Take a result that was held; one that turned out bad is kept as a failure."""
         if result.outcome not in GOOD:
-            self.journal.end(result.key, State.FAILED, reason=result.reason)
+            if result.outcome is Outcome.FAILED:
+                self.journal.end(result.key, State.FAILED, reason=result.reason)
             self.journal.keep(result)
         self._count(result)
+
+    def pend_rest(self) -> None:
+        """Count as pending what a journal that failed could not give back."""
+        self.tally.counts[Outcome.PENDING] += self.found - self.tally.ended
 
     def stop(self, reason: StopReason, message: str, *, blind: bool = False) -> None:
         """Send nothing more; what is under way may finish.
