@@ -11,7 +11,7 @@ import typer
 from dify_kb import ItemResult
 from dify_kb.errors import JournalError, KnowledgeError
 from dify_kb.ingest import state_folder
-from dify_kb.ingest.journal import Row, State, reading
+from dify_kb.ingest.journal import Row, State, failures, reading
 from dify_kb.ingest.journal.reading import Overview, PastRun
 
 from . import exits, show
@@ -157,7 +157,7 @@ def _last(seen: Overview) -> str:
 def _failures(session: Session, seen: Overview, *, whole: bool) -> None:
     if seen.last is None:
         return
-    found = reading.failures(seen.path, seen.last.number)
+    found = failures(seen.path, seen.last.number)
     if session.json:
         for result in found:
             show.line({"type": "item", **attrs.asdict(result)})

@@ -6,7 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import anyio
@@ -16,6 +16,10 @@ from journals import IDENTITY, intent
 from dify_kb.errors import ConfigError, JournalError, KnowledgeError
 from dify_kb.ingest import ItemResult, Outcome
 from dify_kb.ingest.journal import State, failures, opened, schema
+from dify_kb.ingest.remote import Remote
+from dify_kb.models import IndexingStatus
+
+REMOTE = Remote(document_id="d", enabled=True, status=IndexingStatus.COMPLETED, upload_file_id=None)
 
 HOLDER = """
 import anyio, sys
@@ -363,3 +367,30 @@ async def test_failures_of_a_journal_that_is_gone_are_an_error(tmp_path: Path) -
     (tmp_path / "text").write_text("text")
     with pytest.raises(JournalError, match="not a journal"):
         next(failures(tmp_path / "text", 1))
+
+
+@pytest.mark.parametrize("damage", ["DROP TABLE result", "UPDATE result SET result = '{'"])
+async def test_failures_of_a_journal_that_is_damaged_are_an_error(
+    tmp_path: Path, damage: str
+) -> None:
+    path = tmp_path / "journal.db"
+    async with opened(path, IDENTITY) as journal:
+        journal.keep(ItemResult(key="a.md", outcome=Outcome.FAILED))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(damage)
+
+    with pytest.raises(JournalError, match=f"The journal {path} cannot be used"):
+        next(failures(path, 1))
+
+
+async def test_what_a_base_holds_that_cannot_be_kept_is_an_error_of_the_journal(
+    tmp_path: Path,
+) -> None:
+    """It stands in a temporary table, and a disk of temporary files may be full as well."""
+    async with opened(tmp_path / "journal.db", IDENTITY) as journal:
+        journal._connection.execute("DROP TABLE remote")
+        with pytest.raises(JournalError, match="no such table"):
+            journal.note_remote([("a.md", REMOTE)])
+        with pytest.raises(JournalError, match="no such table"):
+            journal.forget_remote()
+        await journal.intend(intent("a.md"))

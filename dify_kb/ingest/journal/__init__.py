@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sqlite3
 import threading
 import time
 from contextlib import asynccontextmanager
@@ -25,6 +24,7 @@ from .rows import COLUMNS, Row, State, row_of, stored, told
 from .writer import Writer
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
@@ -46,6 +46,7 @@ _ACCEPT: Final = (
     "UPDATE item SET state = 'accepted', document_id = ?, batch = ?, upload_file_id = ?"
     " WHERE key = ?"
 )
+_REMOTE: Final = "INSERT OR REPLACE INTO remote VALUES (?, ?, ?, ?, ?, ?, ?)"
 _RESULTS: Final = (
     "SELECT number, result FROM result WHERE run = ? AND held = ? AND number > ?"
     " ORDER BY number LIMIT 200"
@@ -93,17 +94,14 @@ class Journal:
 
     def note_remote(self, documents: Iterable[tuple[str, Remote]]) -> None:
         """Keep for this run what the knowledge base holds, by name."""
-        with self._lock:
+        values = [_values_of(name, remote) for name, remote in documents]
+        with schema.translated(self.path), self._lock, self._connection:
             self._connection.execute("BEGIN")
-            self._connection.executemany(
-                "INSERT OR REPLACE INTO remote VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [_values_of(name, remote) for name, remote in documents],
-            )
-            self._connection.execute("COMMIT")
+            self._connection.executemany(_REMOTE, values)
 
     def forget_remote(self) -> None:
         """Forget what the knowledge base held, to learn it anew."""
-        with self._lock:
+        with schema.translated(self.path), self._lock:
             self._connection.execute("DELETE FROM remote")
 
     def remote_by_id(self, document_ids: Sequence[str]) -> Mapping[str, Remote]:
@@ -223,11 +221,8 @@ class Journal:
         self._writer.add(sql, [stored(value) for value in values], soon=False)
 
     def _all(self, sql: str, values: Sequence[Any]) -> list[sqlite3.Row]:
-        try:
-            with self._lock:
-                return self._connection.execute(sql, [stored(value) for value in values]).fetchall()
-        except sqlite3.Error as error:
-            raise schema.damaged(self.path, error) from error
+        with schema.translated(self.path), self._lock:
+            return self._connection.execute(sql, [stored(value) for value in values]).fetchall()
 
     def _value(self, sql: str) -> Any:
         return self._all(sql, ())[0][0]
@@ -291,14 +286,11 @@ def failures(path: Path, run: int) -> Iterator[ItemResult]:
     """Give the results of a run that made its report False, from the file.
 
     Raises:
-        JournalError: the file is gone or damaged.
+        JournalError: the file is gone, something else, newer or damaged.
     """
-    connection = schema.reading(path)
-    try:
+    with schema.reading(path) as connection:
         for results in _results(connection.execute, run):
             yield from results
-    finally:
-        connection.close()
 
 
 def _results(

@@ -5,22 +5,18 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sqlite3
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import frozen
 
-from . import failures as kept_failures
 from . import schema
 from .rows import Row, State, row_of, told
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Iterator
-
-    from dify_kb.ingest.report import ItemResult
 
 _PAGE: Final = 500
 """Files that are read at once: a longer read would keep the log of a load from shrinking."""
@@ -76,7 +72,7 @@ def overview(path: Path) -> Overview:
     Raises:
         JournalError: it is missing, something else, newer or damaged.
     """
-    with _reading(path) as connection:
+    with schema.reading(path) as connection:
         meta = dict(connection.execute("SELECT name, value FROM meta").fetchall())
         counted = connection.execute("SELECT state, count(*) FROM item GROUP BY state").fetchall()
         runs = connection.execute(
@@ -100,39 +96,11 @@ def items(path: Path, *, state: State | None = None) -> Iterator[Row]:
     Raises:
         JournalError: the journal is missing, something else, newer or damaged.
     """
-    with _reading(path) as connection:
+    with schema.reading(path) as connection:
         after: Any = ""
         while rows := connection.execute(_ITEMS, (after, state, state, _PAGE)).fetchall():
             yield from map(row_of, rows)
             after = rows[-1]["key"]
-
-
-def failures(path: Path, run: int) -> Iterator[ItemResult]:
-    """Give the results of a run that made its report False.
-
-    Raises:
-        JournalError: the journal is missing, something else, newer or damaged.
-    """
-    with _translated(path):
-        yield from kept_failures(path, run)
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[sqlite3.Connection]:
-    connection = schema.reading(path)
-    try:
-        with _translated(path):
-            yield connection
-    finally:
-        connection.close()
-
-
-@contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (sqlite3.Error, ValueError) as error:
-        raise schema.damaged(path, error) from error
 
 
 def _run(row: sqlite3.Row) -> PastRun:

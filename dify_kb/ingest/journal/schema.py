@@ -87,7 +87,7 @@ def connect(path: Path | None, original: Path | None = None) -> sqlite3.Connecti
         return _copy(original)
     if path is not None and path.exists() and not os.access(path, os.W_OK):
         raise _unusable(path, "it is read-only")
-    with _translated(path):
+    with translated(path):
         return _sound(":memory:" if path is None else str(path), lambda db: _settle(db, path))
 
 
@@ -98,7 +98,7 @@ def _copy(original: Path) -> sqlite3.Connection:
     while True:
         alone = not log.exists()
         name = f"file:{quote(str(original))}?mode=ro{'&immutable=1' if alone else ''}"
-        with _translated(original):
+        with translated(original):
             copy = _sound(":memory:", functools.partial(_fill, name=name, original=original))
         if not alone or not log.exists():
             return copy
@@ -114,22 +114,26 @@ def _fill(copy: sqlite3.Connection, name: str, original: Path) -> None:
     copy.executescript(_REMOTE)
 
 
-def reading(path: Path) -> sqlite3.Connection:
+@contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """Open a journal to read it, also while a load writes it.
 
     Raises:
-        JournalError: there is none, it is something else, or damaged.
+        JournalError: there is none, it is something else, newer or damaged.
     """
     if not path.is_file():
         raise JournalError(
             f"There is no journal {path}.", hint="`dify-kb journal show` lists them."
         )
     require_ours(path)
-    with _translated(path):
+    with translated(path):
         # Not mode=ro, which would leave the files of the log behind.
         connection = _sound(f"file:{quote(str(path))}?mode=rw", lambda db: _check(db, path))
-        connection.execute("PRAGMA query_only=1")
-        return connection
+        try:
+            connection.execute("PRAGMA query_only=1")
+            yield connection
+        finally:
+            connection.close()
 
 
 def damaged(path: Path | None, error: Exception) -> JournalError:
@@ -138,11 +142,12 @@ def damaged(path: Path | None, error: Exception) -> JournalError:
 
 
 @contextmanager
-def _translated(path: Path | None) -> Iterator[None]:
+def translated(path: Path | None) -> Iterator[None]:
+    """Make an error of SQLite, or a value that cannot be read, one of the journal."""
     try:
         yield
-    except sqlite3.Error as error:
-        raise _unusable(path, str(error)) from error
+    except (sqlite3.Error, ValueError) as error:
+        raise damaged(path, error) from error
 
 
 def _sound(name: str, settle: Callable[[sqlite3.Connection], object]) -> sqlite3.Connection:
