@@ -167,7 +167,12 @@ def _fresh(planned: Planned, wishes: Wishes) -> Planned | ItemResult:
         if not existing.enabled:
             return _ended(planned, Outcome.FAILED, DISABLED)
         return planned if existing.final else evolve(planned, do=Do.LOOK)
-    outcome = Outcome.SKIPPED if wishes.on_existing == "skip" else Outcome.FAILED
+    return left(planned, wishes.on_existing)
+
+
+def left(planned: Planned, on_existing: OnExisting) -> ItemResult:
+    """End a file whose name a document has that is not to be replaced."""
+    outcome = Outcome.SKIPPED if on_existing == "skip" else Outcome.FAILED
     return _ended(planned, outcome, "a document of its name exists")
 
 
@@ -183,5 +188,6 @@ def _ended(planned: Planned, outcome: Outcome, reason: str | None) -> ItemResult
         reason=reason,
         document_id=existing.document_id if existing else None,
         size=planned.found.size,
+        attempts=planned.attempts,
         error=reason if outcome is Outcome.FAILED else None,
     )

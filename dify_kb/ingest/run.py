@@ -20,7 +20,7 @@ from .labelling import Labeller
 from .line import Line
 from .lookup import Lookup
 from .options import Options, Server
-from .plan import Do, Planned
+from .plan import Do, Planned, left
 from .remote import Remote
 from .report import GOOD, ItemResult, Outcome, StopReason, Tally
 from .sending import Sending
@@ -92,6 +92,7 @@ class Run:
             self.failing,
             options.stall_after,
             self.watcher,
+            None if options.on_existing == "overwrite" else self.leave,
         )
         self._gate = Gate(
             lambda: server.probe.get(dataset.id), times, self._tell, self._back, self._give_up
@@ -245,6 +246,12 @@ class Run:
         self._backlog.take(sent=True)
         self._count_accepted(sent)
         self._follow(_without_data(sent), new=not sent.updated)
+
+    def leave(self, planned: Planned, document: Document) -> None:
+        """Take a file whose name somebody else's document has got."""
+        self.journal.end(planned.found.key, State.WAITING)
+        planned = evolve(planned, replaces=Remote.of(document))
+        self._ended(planned, left(planned, self.options.on_existing))
 
     def refuse(self, planned: Planned, reason: str) -> None:
         """Take a file that cannot be sent."""

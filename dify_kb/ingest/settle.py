@@ -38,6 +38,7 @@ class Verdict(enum.Enum):
     SEND = enum.auto()
     WAIT = enum.auto()
     REFUSE = enum.auto()
+    LEAVE = enum.auto()
 
 
 @frozen(kw_only=True)
@@ -59,22 +60,31 @@ class Held:
     created: int = 0
 
 
-def judge(held: Held, document: Document | None, now: float) -> Verdict:
+def judge(held: Held, document: Document | None, now: float, *, replaces: bool = True) -> Verdict:
     """Decide about a file by the document of its name, if there is one.
 
     | document | send may still land | else |
     |---|---|---|
     | none, or the one from before, ended | wait | send |
     | the one from before, being indexed | wait | wait |
-    | another file of the same size | adopt | as the one from before |
-    | another file of another size | wait | as the one from before |
+    | another file of the same size, by the API | adopt | as the one from before, or leave |
+    | another file | wait | as the one from before, or leave |
     | disabled, and not to be adopted | refuse | refuse |
+
+    Size and way are all that a list tells of a file's content, so what somebody else sent by the
+    API meanwhile, of the same size, is adopted too.
+
+    Args:
+        replaces: a document of somebody else is replaced, and not left as it is.
     """
     file = document.upload_file if document else None
-    if document is not None and held.lost and file is not None:
-        other = file.id != held.planned.before
-        if other and file.size in {None, held.planned.found.size}:
+    other = document is not None and (file is None or file.id != held.planned.before)
+    if document is not None and file is not None and held.lost and other:
+        same = file.size in {None, held.planned.found.size}
+        if same and document.created_from == "api":
             return Verdict.ADOPT
+    if other and not replaces:
+        return Verdict.WAIT if now < held.until else Verdict.LEAVE
     if document is not None and not document.enabled:
         return Verdict.REFUSE
     if document is not None and not document.indexing_status.final:
@@ -114,6 +124,9 @@ class WaitingRoom:
 
     _watcher: Watcher
     """Knows when something last moved, and how many documents were added."""
+
+    _leave: Callable[[Planned, Document], None] | None = None
+    """Takes a file whose name somebody else's document has; None where that is replaced."""
 
     _held: dict[str, Held] = field(factory=dict)
     _new: anyio.Event = field(factory=anyio.Event)
@@ -211,7 +224,7 @@ class WaitingRoom:
 
     async def _act(self, held: Held, document: Document | None) -> None:
         now = anyio.current_time()
-        verdict = judge(held, document, now)
+        verdict = judge(held, document, now, replaces=self._leave is None)
         if verdict is Verdict.WAIT:
             self._wait(held, document, now)
             return
@@ -219,6 +232,8 @@ class WaitingRoom:
         remote = Remote.of(document) if document else None
         if verdict is Verdict.ADOPT and document is not None:
             await self._adopted(held, document)
+        elif self._leave is not None and verdict is Verdict.LEAVE and document is not None:
+            self._leave(held.planned, document)
         elif verdict is Verdict.REFUSE:
             self._refuse(held.planned, DISABLED)
         elif held.lost and held.planned.broken >= self._times.sends:

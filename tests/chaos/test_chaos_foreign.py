@@ -20,6 +20,8 @@ from chaos_verdict import count
 from dify_kb import AsyncClient, Dataset, Outcome, Policy
 from dify_kb.emulator import DocumentState, Emulator, Settings
 
+THEIRS = b"somebody else's text"
+
 LAG = 0.1
 """Seconds by which lists are late: a third of the quarantine, as 10 s are of 30."""
 
@@ -201,7 +203,36 @@ async def test_f32_documents_of_others_are_left_or_taken_over_as_told(tmp_path: 
 
 async def _theirs(client: AsyncClient, dataset: Dataset, names: list[str]) -> None:
     created = [
-        await client.documents.create_by_file(evolve(dataset), b"somebody else's text", name=name)
-        for name in names
+        await client.documents.create_by_file(evolve(dataset), THEIRS, name=name) for name in names
     ]
     await client.documents.wait(dataset, created)
+
+
+@pytest.mark.parametrize(
+    ("on_existing", "ends"),
+    [("skip", {"added": 2, "skipped": 1}), ("fail", {"added": 2, "failed": 1})],
+)
+async def test_f32_a_lost_create_is_not_repeated_over_what_somebody_uploaded_meanwhile(
+    tmp_path: Path, on_existing: str, ends: dict[str, int]
+) -> None:
+    slow = evolve(POLICY, loading=evolve(POLICY.loading, quarantine=0.8))
+    with Emulator(api_key=KEY) as emulator:
+        async with staged(emulator, tmp_path, 3, policy=slow) as scene:
+            emulator.faults.plan(CREATE, ["ok", "reset"])
+
+            def lost() -> bool:
+                return "reset" in emulator.faults.met().get(CREATE, {})
+
+            async def upload(other: AsyncClient) -> None:
+                await _theirs(other, scene.dataset, ["00001.md"])
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(interfere, scene, lost, upload)
+                loaded = await scene.load(concurrency=1, on_existing=on_existing)
+
+            assert outcomes(loaded) == ends
+            assert "exists" in str(loaded.results["00001.md"].reason)
+            assert state(scene, "00001.md").size == len(THEIRS)
+            again = await scene.load(on_existing=on_existing)
+            assert again.report.unchanged == 2
+            assert not again.created

@@ -26,6 +26,7 @@ FOUND = Found(key="a.md", size=4)
 BEFORE: Final = "f1"
 CREATE: Final = "documents.create_by_file"
 ADOPT, SEND, WAIT, REFUSE = Verdict.ADOPT, Verdict.SEND, Verdict.WAIT, Verdict.REFUSE
+LEAVE: Final = Verdict.LEAVE
 
 
 def document(
@@ -34,6 +35,7 @@ def document(
     size: int | None = 4,
     status: str = "completed",
     enabled: bool = True,
+    created_from: str = "api",
 ) -> Document:
     stored = {"upload_file": {"id": file, "size": size}} if file else None
     return codec.decode(
@@ -46,7 +48,7 @@ def document(
             "data_source_info": None,
             "data_source_detail_dict": stored,
             "dataset_process_rule_id": None,
-            "created_from": "api",
+            "created_from": created_from,
             "created_by": "somebody",
             "created_at": 1_795_000_000,
             "tokens": 0,
@@ -88,6 +90,7 @@ def held(*, lost: bool, replaces: bool = True, until: float = 100.0) -> Held:
         (document("f2", status="error"), ADOPT, ADOPT, SEND),
         (document("f2", size=None), ADOPT, ADOPT, SEND),
         (document("f2", size=5), WAIT, SEND, SEND),
+        (document("f2", created_from="web"), WAIT, SEND, SEND),
         (document("f2", size=5, status="indexing"), WAIT, WAIT, WAIT),
         (document(None), WAIT, SEND, SEND),
         (document(enabled=False), REFUSE, REFUSE, REFUSE),
@@ -103,6 +106,31 @@ def test_the_document_of_that_name_decides(
     assert judge(held(lost=True), found, 99.0) is lost_early
     assert judge(held(lost=True), found, 100.0) is lost_late
     assert judge(held(lost=False, until=0.0), found, 99.0) is waits_late
+
+
+@pytest.mark.parametrize(
+    ("found", "lost_early", "lost_late", "waits_late"),
+    [
+        (None, WAIT, SEND, SEND),
+        (document(), WAIT, SEND, SEND),
+        (document(status="indexing"), WAIT, WAIT, WAIT),
+        (document("f2"), ADOPT, ADOPT, LEAVE),
+        (document("f2", size=5), WAIT, LEAVE, LEAVE),
+        (document("f2", size=5, status="indexing"), WAIT, LEAVE, LEAVE),
+        (document("f2", size=5, enabled=False), WAIT, LEAVE, LEAVE),
+        (document("f2", created_from="web"), WAIT, LEAVE, LEAVE),
+        (document(None), WAIT, LEAVE, LEAVE),
+    ],
+)
+def test_a_document_of_somebody_else_is_left_where_it_is_not_to_be_replaced(
+    found: Document | None, lost_early: Verdict, lost_late: Verdict, waits_late: Verdict
+) -> None:
+    """It came after the file was planned, when there was none or one of ours."""
+    lost, waits = held(lost=True), held(lost=False, until=0.0)
+
+    assert judge(lost, found, 99.0, replaces=False) is lost_early
+    assert judge(lost, found, 100.0, replaces=False) is lost_late
+    assert judge(waits, found, 99.0, replaces=False) is waits_late
 
 
 @pytest.mark.parametrize("found", [None, document(), document(status="error")])
