@@ -271,7 +271,8 @@ class AsyncClient:
                 no document yet. Another one than the time before sends everything again.
             doc_form: None is that of the base.
             metadata: values by field name, for every document, or a function of the item (called
-                in a thread); set once a document is indexed, one request per 50 documents.
+                in a thread); set once a document is indexed, one request per 50 documents. Fields
+                that the base does not have are made.
             on_existing: what to do with a file whose document exists and is not known to come
                 from the same file: `overwrite`, `skip`, `fail`.
             wait: `indexed` follows each document to its end, `accepted` does not. `verified` looks
@@ -297,8 +298,8 @@ class AsyncClient:
             A report whenever the load could start, also when it had to stop (`report.stopped`).
 
         Raises:
-            ConfigError: the source does not exist, an option is none, or the journal is of
-                another load.
+            ConfigError: the source does not exist, an option is none, `metadata` has a value that
+                no document can have, or the journal is of another load.
             JournalError: the journal is in use, damaged, newer, or cannot be written.
             LoadError: a file failed, under `errors="stop"`.
             UnauthorizedError: the key is not of this server.

@@ -8,6 +8,7 @@ import hashlib
 import os
 import time
 import warnings
+from collections.abc import Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ import anyio.to_thread
 import attrs
 
 from dify_kb.errors import ConfigError, JournalError, KnowledgeError
+from dify_kb.resources.labels import Labels
 
 from .audit import Audit
 from .journal import Journal, failures, opened
@@ -23,7 +25,7 @@ from .produce import Producer
 from .run import Run
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from dify_kb.models import Dataset
 
@@ -38,7 +40,8 @@ async def load(
     """Bring a source into a dataset and tell how each of its files ended.
 
     Raises:
-        ConfigError: the dataset has no indexing technique, or the journal is of another load.
+        ConfigError: the dataset has no indexing technique, the metadata of all files cannot be set,
+            or the journal is of another load.
         JournalError: the journal is in use, damaged, newer, or cannot be written.
         LoadError: a file failed, under `errors="stop"`.
         KnowledgeError: the dataset could not be fetched and listed.
@@ -50,11 +53,21 @@ async def load(
             f"The dataset {dataset.name!r} has no indexing technique yet.",
             hint="Create it with indexing_technique (--technique): economy or high_quality.",
         )
+    labels = Labels(server.metadata, server.documents, dataset)
+    if isinstance(options.metadata, Mapping):
+        await labels.require(options.metadata)
     identity = {"server": server.identity or "", "dataset": dataset.id}
     if source.identity is not None:
         identity["source"] = source.identity
     async with _journal(server, identity, source, options) as journal:
-        run = Run(server=server, dataset=dataset, journal=journal, options=options, tally=tally)
+        run = Run(
+            server=server,
+            dataset=dataset,
+            journal=journal,
+            options=options,
+            tally=tally,
+            labels=labels,
+        )
         producer = Producer(journal, server.documents, dataset, options.wishes, options.metadata)
         with contextlib.closing(run), _ungrouped():
             await producer.prepare(run)

@@ -53,6 +53,7 @@ class Run:
     journal: Journal
     options: Options
     tally: Tally
+    labels: Labels
     stopped: StopReason | None = None
     message: str | None = None
     found: int = 0
@@ -98,8 +99,7 @@ class Run:
             lambda: server.probe.get(dataset.id), times, self._tell, self._back, self._give_up
         )
         self._backlog = Backlog(options.max_unindexed, options.follows)
-        labels = Labels(server.metadata, documents, dataset)
-        self._labeller = Labeller(labels, self.failing, self.ready)
+        self._labeller = Labeller(self.labels, self.failing, self.ready)
         self._sending = Sending(
             course=self,
             uploader=Uploader(

@@ -68,6 +68,19 @@ class Labels:
     _listed: dict[str, dict[str, MetadataValue]] | None = field(default=None, init=False)
     _lock: anyio.Lock = field(factory=anyio.Lock, init=False)
 
+    async def require(self, metadata: Mapping[str, object]) -> None:
+        """See that these values can be set; costs the list of the fields.
+
+        Raises:
+            ConfigError: a name or a value that no document of the base can have.
+        """
+        wanted = checked(metadata)
+        async with self._lock:
+            fields = await self._known()
+        for name, value in wanted.items():
+            if name in fields:
+                fields[name].value(value)
+
     async def assign(
         self,
         wanted: Mapping[str, Mapping[str, object]],

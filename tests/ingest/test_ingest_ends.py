@@ -106,16 +106,44 @@ async def test_metadata_that_cannot_be_set_fails_that_file_alone(
     assert "metadata" in str(failure.reason)
 
 
-async def test_wrong_metadata_is_refused_before_anything_is_sent(
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize(
+    ("metadata", "why"),
+    [
+        ({"flag": True}, "'flag' is True"),
+        ({"source": "wiki"}, "'source' is a built-in"),
+        ({"year": "old"}, "year is a field of type number; the value is 'old'"),
+    ],
+)
+async def test_wrong_metadata_of_all_is_refused_once_before_anything_is_sent(
+    client: AsyncClient,
+    emulator: Emulator,
+    folder: Path,
+    metadata: dict[str, object],
+    why: str,
+    dry_run: bool,  # noqa: FBT001 -- pytest passes it by name
+) -> None:
+    write(folder, 3)
+    dataset = await base(client)
+    await client.metadata.create(dataset, name="year", type="number")
+
+    with pytest.raises(ConfigError, match=why) as caught:
+        await client.load(dataset, folder, metadata=metadata, dry_run=dry_run)
+
+    assert caught.value.hint
+    assert creates(emulator) == 0
+
+
+async def test_right_metadata_of_all_costs_no_request_more(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
-    write(folder, 1)
+    write(folder, 3)
     dataset = await base(client)
 
-    report = await client.load(dataset, folder, metadata={"flag": True})
+    await client.load(dataset, folder, metadata={"year": 2024})
 
-    assert outcomes(report) == {"failed": 1}
-    assert creates(emulator) == 0
+    asked = [exchange.endpoint for exchange in emulator.history]
+    assert asked.count("metadata.list") == 1
 
 
 async def test_verified_looks_at_every_document_once_more(
