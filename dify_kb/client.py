@@ -261,7 +261,7 @@ class AsyncClient:
         Args:
             source: a folder, a file, an `Item`, or several of them, also from a generator, async
                 or not. Keys are paths relative to the folder; of several folders, they begin
-                with the folder's name.
+                with the folder's name. One that gives nothing is no error.
             include: globs; a pattern without `/` is tried on names at any depth. What begins with
                 a dot is left out unless a pattern names it.
             exclude: globs of what is left out.

@@ -75,11 +75,9 @@ def roots_of(source: str | os.PathLike[str] | Iterable[Element]) -> list[Root]:
     their path below their common parent as key. What lies in another root is left to that.
 
     Raises:
-        ConfigError: one of them does not exist, or there is none, or they are mixed with items.
+        ConfigError: one of them does not exist, or they are mixed with items.
     """
     given = [source] if isinstance(source, str | os.PathLike) else list(source)
-    if not given:
-        raise ConfigError("There is nothing to load.", hint="Name a folder or a file.")
     paths = list(dict.fromkeys(_existing(_path(path)) for path in given))
     folders = [path for path in paths if path.is_dir()]
     folders = [path for path in folders if not any(other in path.parents for other in folders)]

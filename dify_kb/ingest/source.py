@@ -42,7 +42,7 @@ async def given(source: Source) -> Given:
     """Take a source; of a generator, as much as tells whether it gives paths or items.
 
     Raises:
-        ConfigError: a path does not exist, there is none, or paths and items are mixed.
+        ConfigError: a path does not exist, or paths and items are mixed.
     """
     if isinstance(source, str | os.PathLike):
         return await _paths([source], named=True)
@@ -67,7 +67,7 @@ async def _of_stream(elements: AsyncIterator[Element]) -> Given:
 
 async def _paths(paths: Iterable[Element], *, named: bool) -> Given:
     roots = await anyio.to_thread.run_sync(roots_of, paths)
-    identity = "\n".join(str(root.path) for root in roots) if named else None
+    identity = "\n".join(str(root.path) for root in roots) if named and roots else None
     return Given(identity, lambda rules: _scanned(roots, rules), counted=True)
 
 

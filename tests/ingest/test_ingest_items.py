@@ -22,6 +22,7 @@ from dify_kb import (
     Progress,
 )
 from dify_kb.emulator import Emulator
+from dify_kb.ingest import Source
 
 
 def outcomes(report: LoadReport) -> dict[str, int]:
@@ -222,12 +223,21 @@ async def test_what_comes_first_is_sent_before_the_rest_is_there(client: AsyncCl
     assert outcomes(report) == {"added": 2}
 
 
-@pytest.mark.parametrize("kind", ["sync", "async"])
-async def test_an_empty_generator_is_nothing_to_load(client: AsyncClient, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["list", "sync", "async"])
+async def test_an_empty_source_is_an_empty_report(
+    client: AsyncClient, emulator: Emulator, kind: str
+) -> None:
+    """As it is that of a job that runs every hour, and finds nothing new."""
     dataset = await base(client)
+    sources: dict[str, Source] = {"list": [], "sync": one_by_one([]), "async": slowly([])}
 
-    with pytest.raises(ConfigError, match="nothing to load"):
-        await client.load(dataset, one_by_one([]) if kind == "sync" else slowly([]))
+    report = await client.load(dataset, sources[kind])
+
+    assert outcomes(report) == {}
+    assert report
+    assert report.exit_code == 0
+    assert report.journal is None
+    assert "documents.create_by_file" not in {one.endpoint for one in emulator.history}
 
 
 @pytest.mark.parametrize("kind", ["list", "sync", "async"])
