@@ -21,6 +21,7 @@ from .line import Line
 from .lookup import Lookup
 from .options import Options, Server
 from .plan import Do, Planned, left
+from .rehearsal import rehearsed
 from .remote import Remote
 from .report import GOOD, ItemResult, Outcome, StopReason, Tally
 from .sending import Sending
@@ -31,17 +32,10 @@ from .upload import Sent, Uploader, not_sent
 from .watch import NOT_MOVING, Watcher
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 NOT_SEEN = "uploaded; the run stopped before it was seen indexed"
 NOT_SENT = "the run stopped before it"
-
-_WOULD: Mapping[Do, str] = {
-    Do.SEND: "would be sent",
-    Do.LOOK: "would be sent, once it is known what became of its document",
-    Do.FOLLOW: "is sent already, and would be followed to its end",
-    Do.LABEL: "is indexed already; its metadata would be set",
-}
 
 
 @define(kw_only=True)
@@ -64,6 +58,7 @@ class Run:
     _open: int = 0
     watcher: Watcher = field(init=False)
     _line: Line = field(init=False, factory=Line)
+    _lookup: Lookup = field(init=False)
     _room: WaitingRoom = field(init=False)
     _gate: Gate = field(init=False)
     _backlog: Backlog = field(init=False)
@@ -73,7 +68,7 @@ class Run:
     def __attrs_post_init__(self) -> None:
         server, dataset, options = self.server, self.dataset, self.options
         documents, times = server.documents, server.policy.loading
-        lookup = Lookup(documents, dataset.id)
+        self._lookup = lookup = Lookup(documents, dataset.id)
         self.watcher = Watcher(
             documents,
             dataset.id,
@@ -138,10 +133,8 @@ class Run:
         self._open += 1
         self._to_send += planned.do is not Do.LABEL
         if self.options.dry_run:
-            would = _WOULD[planned.do]
-            if planned.do is Do.SEND and planned.replaces is not None:
-                would = "would be sent in place of its document"
-            self._ended(planned, not_sent(planned, Outcome.PENDING, would))
+            told = await rehearsed(planned, self._lookup, self.options.on_existing)
+            self._ended(planned, told)
             return
         if self.halted:
             self._ended(planned, not_sent(planned, Outcome.PENDING, NOT_SENT))

@@ -1,0 +1,103 @@
+"""A dry run says of each file what the run then does, also where that looks first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+import pytest
+
+from dify_kb import AsyncClient, Dataset, ItemResult, Outcome
+from dify_kb.emulator import Emulator
+
+CREATE = "documents.create_by_file"
+
+
+async def base(client: AsyncClient) -> Dataset:
+    return await client.datasets.create("docs", indexing_technique="economy")
+
+
+async def dry(client: AsyncClient, dataset: Dataset, folder: Path) -> dict[str, ItemResult]:
+    told: dict[str, ItemResult] = {}
+
+    def listen(event: object) -> None:
+        if isinstance(event, ItemResult):
+            told[event.key] = event
+
+    await client.load(dataset, folder, dry_run=True, on_event=listen)
+    return told
+
+
+async def test_a_changed_file_would_be_sent_in_place_of_its_document(
+    client: AsyncClient, folder: Path
+) -> None:
+    """Though the journal is trusted, and nobody has looked at that document yet."""
+    for name in ("changed.md", "same.md"):
+        (folder / name).write_text("text")
+    dataset = await base(client)
+    await client.load(dataset, folder)
+    (folder / "changed.md").write_text("another text")
+
+    told = await dry(client, dataset, folder)
+
+    assert told["changed.md"].reason == "would be sent in place of its document"
+    assert told["same.md"].outcome is Outcome.UNCHANGED
+    assert (await client.load(dataset, folder)).updated == 1
+
+
+async def test_a_changed_file_of_a_disabled_document_would_fail(
+    client: AsyncClient, folder: Path
+) -> None:
+    (folder / "a.md").write_text("text")
+    dataset = await base(client)
+    await client.load(dataset, folder)
+    (row,) = [row async for row in client.documents.iter(dataset)]
+    await client.documents.disable(dataset, [row.id])
+    (folder / "a.md").write_text("another text")
+
+    told = await dry(client, dataset, folder)
+    real = await client.load(dataset, folder)
+
+    assert told["a.md"].outcome is Outcome.FAILED
+    assert "disabled" in str(told["a.md"].reason)
+    assert (real.failed, real.found) == (1, 1)
+
+
+async def cut_off(client: AsyncClient, emulator: Emulator, folder: Path, fault: str) -> Dataset:
+    """Have a load end while a create was not answered."""
+    (folder / "a.md").write_text("text")
+    dataset = await base(client)
+    emulator.faults.plan(CREATE, [fault])
+    async with anyio.create_task_group() as group:
+        group.start_soon(client.load, dataset, folder)
+        while fault not in emulator.faults.met().get(CREATE, {}):  # noqa: ASYNC110 -- a thread's
+            await anyio.sleep(0.002)
+        group.cancel_scope.cancel()
+    return dataset
+
+
+@pytest.mark.parametrize(
+    ("fault", "text", "would", "ends"),
+    [
+        ("commit-then-stall 5", "text", "adopted", "added"),
+        ("commit-then-stall 5", "changed", "would be sent in place of its document", "updated"),
+        ("stall 5", "text", "would be sent", "added"),
+    ],
+)
+async def test_what_became_of_a_send_that_was_cut_off_is_looked_up(
+    client: AsyncClient,
+    emulator: Emulator,
+    folder: Path,
+    fault: str,
+    text: str,
+    would: str,
+    ends: str,
+) -> None:
+    dataset = await cut_off(client, emulator, folder, fault)
+    (folder / "a.md").write_text(text)
+
+    told = await dry(client, dataset, folder)
+    report = await client.load(dataset, folder)
+
+    assert str(told["a.md"].reason).endswith(would)
+    assert (getattr(report, ends), report.found) == (1, 1)
