@@ -324,8 +324,7 @@ class Watcher:
         for active in self._late()[:FEW]:
             await self._ask(active)  # a long document moves by its segments alone
             if active in self._late():
-                minutes = self._stall_after / 60
-                reason = f"no progress for {minutes:.0f} min in status {active.status}"
+                reason = f"no progress for {_told(self._stall_after)} in status {active.status}"
                 self._ended_as(active, Outcome.STALLED, reason)
         if self._active and anyio.current_time() - self.moved_at > self._stall_after:
             self.stuck = True
@@ -360,3 +359,7 @@ class Watcher:
         self._ended += 1
         index = anyio.current_time() - active.sent.accepted_at
         self._end(active.sent, active.sent.ended(outcome, reason=reason, error=error, index=index))
+
+
+def _told(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 2 * 60 else f"{seconds:g} s"

@@ -45,22 +45,28 @@ def at(*pictures: tuple[float, Rows]) -> Pictures:
     return picture
 
 
-def test_a_document_that_stands_still_is_stalled_while_others_move() -> None:
+@pytest.mark.parametrize(
+    ("stall_after", "told"), [(900.0, "15 min"), (120.0, "2 min"), (45.0, "45 s"), (10.5, "10.5 s")]
+)
+def test_a_document_that_stands_still_is_stalled_while_others_move(
+    stall_after: float, told: str
+) -> None:
     """A killed worker leaves its document in `indexing` for ever; the rest must not wait."""
 
     def picture(now: float) -> Rows:
-        ended = int(now / 100)
+        ended = int(now / stall_after * 9)
         others = [row(one, "completed" if one - 2 < ended else "waiting") for one in range(2, 32)]
         return [*reversed(others), row(1, "indexing")]
 
-    results, _ = watched(picture, *(sent(number) for number in range(1, 32)))
+    documents = [sent(number) for number in range(1, 32)]
+    results, _ = watched(picture, *documents, stall_after=stall_after)
 
     outcomes = {result.key: result.outcome for _, result in results}
     assert outcomes.pop("1.txt") is Outcome.STALLED
     assert set(outcomes.values()) == {Outcome.ADDED}
     (stalled,) = [(when, one) for when, one in results if one.outcome is Outcome.STALLED]
-    assert 900 < stalled[0] < 2000
-    assert "no progress for 15 min" in str(stalled[1].reason)
+    assert stall_after < stalled[0] < 2.5 * stall_after
+    assert f"no progress for {told} in status indexing" in str(stalled[1].reason)
 
 
 def test_a_long_document_is_not_stalled_while_its_segments_grow() -> None:
