@@ -280,7 +280,8 @@ class AsyncClient:
                 per 100 of the base.
             concurrency: uploads at once; None finds it, (low, high) bounds what is found.
             rate: uploads in a time, like `100/min`; None learns it when the server refuses.
-            max_unindexed: uploads wait while so many documents are not indexed yet.
+            max_unindexed: uploads wait while so many documents are not indexed yet; those of
+                earlier runs count until nothing has moved for half of `stall_after`.
             stall_after: seconds without progress after which a document counts as stalled.
             deadline: seconds after which the run stops; what is left is `pending`.
             max_failures: more failed files than this stop the run.

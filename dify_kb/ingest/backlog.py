@@ -55,8 +55,13 @@ class Backlog:
 
     canary: Canary = field(factory=Canary)
     _taken: int = 0
+    """Those of this run that are on the server or under way, and not indexed."""
+
+    _before: int = 0
+    """Those of earlier runs. A worker that died has left them unfinished for ever."""
+
+    _forgotten: bool = False
     _sent: int = 0
-    """Of this run, so that what an earlier worker left unfinished for ever holds nobody."""
 
     _room: anyio.Event | None = None
     """What those wait for who find no room."""
@@ -70,21 +75,34 @@ class Backlog:
 
     def take(self, *, sent: bool) -> None:
         """Count a document that is on the server already; `sent` by this run, or before."""
-        self._taken += 1
         self._sent += sent
+        self._count(1, sent=sent)
 
     def turn_back(self) -> None:
         """Give the room back of a document that was not sent after all."""
         self._sent -= 1
-        self.leave()
+        self.leave(sent=True)
 
-    def leave(self) -> None:
+    def leave(self, *, sent: bool) -> None:
         """Give room back."""
-        self._taken -= 1
+        self._count(-1, sent=sent)
+        self._wake()
+
+    def forget(self) -> None:
+        """Count what earlier runs left no longer, as nothing of it moves."""
+        self._forgotten = True
+        self._wake()
+
+    def _count(self, change: int, *, sent: bool) -> None:
+        self._taken += change * sent
+        self._before += change * (not sent)
+
+    def _wake(self) -> None:
         if self._room is not None:
             self._room.set()
             self._room = None
 
     def _full(self) -> bool:
         held = self.follows and self.canary.holds
-        return self._taken >= self._most or (held and self._sent >= HELD)
+        there = self._taken + (0 if self._forgotten else self._before)
+        return there >= self._most or (held and self._sent >= HELD)

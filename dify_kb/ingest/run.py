@@ -69,6 +69,7 @@ class Run:
         server, dataset, options = self.server, self.dataset, self.options
         documents, times = server.documents, server.policy.loading
         self._lookup = lookup = Lookup(documents, dataset.id)
+        self._backlog = Backlog(options.max_unindexed, options.follows)
         self.watcher = Watcher(
             documents,
             dataset.id,
@@ -78,6 +79,7 @@ class Run:
             lookup,
             self.indexed,
             self.failing,
+            self._backlog.forget,
         )
         self._room = WaitingRoom(
             lookup,
@@ -93,7 +95,6 @@ class Run:
         self._gate = Gate(
             lambda: server.probe.get(dataset.id), times, self._tell, self._back, self._give_up
         )
-        self._backlog = Backlog(options.max_unindexed, options.follows)
         self._labeller = Labeller(self.labels, self.failing, self.ready)
         self._sending = Sending(
             course=self,
@@ -187,7 +188,7 @@ class Run:
         if blind:
             self._blind = True
             for sent in self.watcher.leave():
-                self._backlog.leave()
+                self._make_room(sent)
                 self._ended(sent.planned, sent.ended(Outcome.PENDING, reason=NOT_SEEN))
         self._close_if_done()
 
@@ -264,7 +265,7 @@ class Run:
 
     def indexed(self, sent: Sent, result: ItemResult) -> None:
         """Take a document that was followed to its end."""
-        self._backlog.leave()
+        self._make_room(sent)
         error = result.error if result.outcome is Outcome.FAILED else None
         # What an earlier run sent may have failed of what is mended since.
         old = error is not None and sent.planned.do is Do.FOLLOW
@@ -338,13 +339,17 @@ class Run:
             self._tell()
             return
         self.watcher.note(new=new)
-        self._backlog.leave()
+        self._make_room(sent)
         if self.options.follows:
             self._ended(sent.planned, sent.ended(Outcome.PENDING, reason=NOT_SEEN))
         elif sent.planned.metadata:
             self._labeller.add(sent, sent.ended(sent.done))
         else:
             self._ended(sent.planned, sent.ended(sent.done))
+
+    def _make_room(self, sent: Sent) -> None:
+        """Let another file be sent in place of a document that is followed no more."""
+        self._backlog.leave(sent=sent.planned.do is not Do.FOLLOW)
 
     def _recreates(self, sent: Sent, error: str) -> bool:
         """Send a document again whose indexing failed for a passing reason."""

@@ -81,6 +81,9 @@ class Watcher:
     _failing: Callable[[KnowledgeError], Awaitable[object]]
     """Takes an error of a look, and returns when the server is back."""
 
+    becalmed: Callable[[], object] = lambda: None
+    """Told when half of `stall_after` is over and neither these nor others were seen to move."""
+
     _active: dict[str, _Active] = field(factory=dict)
     _more: anyio.Event = field(factory=anyio.Event)
     _began: float = 0.0
@@ -341,6 +344,8 @@ class Watcher:
         waiting = await self._documents.list(self._dataset_id, status="queuing", limit=1)
         if self._queue is not None and waiting.total < self._queue:
             self.moved_at = anyio.current_time()
+        elif self._queue is not None:
+            self.becalmed()
         self._queue = waiting.total
 
     def _failed(self, active: _Active, error: str | None) -> None:

@@ -17,7 +17,7 @@ from chaos_scene import CREATE, KEY, POLICY, Scene, staged, until
 from chaos_tables import LONG
 from chaos_verdict import count, needless
 
-from dify_kb import AsyncClient, Client, ItemResult
+from dify_kb import AsyncClient, Client, ItemResult, Outcome
 from dify_kb.config import KEEP_ALIVE
 from dify_kb.emulator import Emulator, Settings
 from dify_kb.ingest.content import Content
@@ -255,3 +255,21 @@ async def test_f35_what_an_earlier_worker_left_does_not_hold_new_files(tmp_path:
             assert {key for key, one in loaded.results.items() if one.outcome == "added"} == {
                 f"new{number}.md" for number in range(5)
             }
+
+
+async def test_f35_what_an_earlier_worker_left_does_not_fill_all_room(tmp_path: Path) -> None:
+    """More documents than may be unfinished at once are lost; after a while they count no more."""
+    with Emulator(api_key=KEY) as emulator:
+        async with staged(emulator, tmp_path, 30) as scene:
+            emulator.faults.indexing(["lose"], always=True)
+            await scene.load(wait="accepted")
+            emulator.faults.clear()
+            new = {f"new{number}.md" for number in range(5)}
+            for name in new:
+                (scene.folder / name).write_text(f"the text of {name}")
+
+            loaded = await scene.load(max_unindexed=10, stall_after=2.0)
+
+            assert outcomes(loaded) == {"added": 5, "stalled": 30}
+            assert not count(scene, loaded).wrong
+            assert all(loaded.results[name].outcome is Outcome.ADDED for name in new)

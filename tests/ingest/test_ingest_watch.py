@@ -102,6 +102,29 @@ def test_a_queue_of_others_that_drains_is_no_standstill() -> None:
     assert {result.outcome for _, result in results} == {Outcome.ADDED}
 
 
+@pytest.mark.parametrize(("drains", "becalmed"), [(False, 1), (True, 0)])
+def test_it_is_told_in_time_when_nothing_moves(*, drains: bool, becalmed: int) -> None:
+    """Before the verdict, so that new files may show whether a worker is there at all."""
+
+    def picture(now: float) -> Rows:
+        done = 100 + now / 20 if drains else 100
+        others = [row(one, "completed" if one < done else "waiting") for one in range(100, 300)]
+        return [row(1, "waiting"), *others]
+
+    told: list[float] = []
+
+    async def main() -> None:
+        watcher = a_watcher(Server(picture, lambda _: 0), [], 900.0)
+        watcher.becalmed = lambda: told.append(anyio.current_time())
+        watcher.add(sent(1), new=True)
+        with anyio.move_on_after(880):
+            await watcher.run()
+
+    run(main)
+    assert len(told[:1]) == becalmed
+    assert all(450 < when < 880 for when in told)
+
+
 def test_a_page_from_before_the_replacement_does_not_count_as_done() -> None:
     """While a document is replaced, its old state is what an earlier page shows."""
     old = {"upload_file": {"id": "old", "size": 5}}

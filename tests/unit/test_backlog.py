@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from dify_kb.ingest.backlog import ENOUGH, FIRST, HELD, Backlog, Canary
@@ -88,7 +89,7 @@ async def test_there_is_all_room_once_the_server_is_known_to_index() -> None:
     backlog = made(300, follows=True)
     assert await entered(backlog) == HELD
     for _ in range(ENOUGH):
-        backlog.leave()
+        backlog.leave(sent=True)
         backlog.canary.end(None)
 
     assert await entered(backlog) == 300 - HELD + ENOUGH
@@ -110,7 +111,7 @@ async def test_the_end_that_shows_that_the_server_indexes_wakes_who_waits() -> N
         await anyio.sleep(0.02)
         assert not inside
         for _ in range(ENOUGH):
-            backlog.leave()
+            backlog.leave(sent=True)
             backlog.canary.end(None)
 
     assert len(inside) == 100
@@ -123,8 +124,30 @@ async def test_what_is_on_the_server_already_takes_room_without_waiting() -> Non
 
     assert await entered(backlog) == 0
     for _ in range(5):
-        backlog.leave()
+        backlog.leave(sent=False)
     assert await entered(backlog) == 3
+
+
+async def test_what_an_earlier_run_left_takes_no_room_once_it_is_given_up() -> None:
+    """Its worker died, so it stays unfinished for ever, in each run anew."""
+    backlog = made(10, follows=False)
+    for _ in range(12):
+        backlog.take(sent=False)
+    inside: list[int] = []
+
+    async def enter() -> None:
+        inside.append(await entered(backlog))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(enter)
+        await anyio.lowlevel.checkpoint()
+        backlog.forget()
+
+    assert inside == [10]
+    backlog.leave(sent=False)
+    assert await entered(backlog) == 0
+    backlog.leave(sent=True)
+    assert await entered(backlog) == 1
 
 
 async def test_one_who_is_cancelled_takes_no_room() -> None:
@@ -132,5 +155,5 @@ async def test_one_who_is_cancelled_takes_no_room() -> None:
     await backlog.enter()
     assert await entered(backlog) == 0
 
-    backlog.leave()
+    backlog.leave(sent=True)
     assert await entered(backlog) == 1
