@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 import math
-import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import anyio
@@ -143,13 +142,11 @@ class WaitingRoom:
     def look(self, planned: Planned) -> None:
         """Hold a file whose document is to be looked at before it is sent.
 
-        One that an earlier run was sending when it was killed may land still.
+        One that an earlier run was sending when it was killed may land still. For how long is
+        counted from now: how long ago that was, a clock that was set since does not tell.
         """
-        row, left = planned.row, 0.0
-        lost = row is not None and row.state is State.SENDING
-        if lost and row is not None:
-            ago = max(0.0, time.time() - row.sent_at)
-            left = max(0.0, self._times.quarantine - ago)
+        lost = planned.row is not None and planned.row.state is State.SENDING
+        left = self._times.quarantine if lost else 0.0
         self._hold(planned, lost=lost, until=anyio.current_time() + left, at_once=True)
 
     def later(self, planned: Planned, seconds: float) -> None:

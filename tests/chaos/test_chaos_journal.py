@@ -11,13 +11,14 @@ from pathlib import Path
 
 import anyio
 import pytest
+from attrs import evolve
 from chaos_cell import converge, outcomes
-from chaos_scene import KEY, staged, until
+from chaos_scene import CREATE, KEY, POLICY, staged, until
 from chaos_tables import LONG
 from chaos_verdict import count
 
 from dify_kb import JournalError, Progress, StopReason
-from dify_kb.emulator import Emulator, Settings
+from dify_kb.emulator import Emulator, Exchange, Settings
 
 
 @contextmanager
@@ -131,6 +132,34 @@ async def test_f23_a_clock_that_jumps_loses_nothing(
             assert not counted.wrong, counted.wrong
             assert bool(loaded.report)
             assert counted.extra == 0
+
+
+@pytest.mark.parametrize("shift", [3600.0, -3600.0])
+async def test_f23_a_clock_that_jumps_makes_no_lost_create_land_sooner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shift: float
+) -> None:
+    """It was read before its load was killed, and lands while the next one looks for it."""
+    fault, slow = "late 0.8", evolve(POLICY, loading=evolve(POLICY.loading, quarantine=2.0))
+    with Emulator(api_key=KEY) as emulator:
+        async with staged(emulator, tmp_path, 1, policy=slow) as scene:
+            emulator.faults.plan(CREATE, [fault])
+            async with anyio.create_task_group() as group:
+                group.start_soon(scene.load)
+                await until(lambda: fault in emulator.faults.met().get(CREATE, {}))
+                group.cancel_scope.cancel()
+            real = time.time
+            with monkeypatch.context() as clock:
+                clock.setattr(time, "time", lambda: real() + shift)
+                loaded = await scene.load()
+                await until(lambda: any(_late(call) for call in emulator.history))
+
+            assert outcomes(loaded) == {"added": 1}
+            assert not count(scene, loaded).wrong
+            assert scene.sends == 1
+
+
+def _late(call: Exchange) -> bool:
+    return call.endpoint == CREATE and abs(call.ended - call.started) > 0.5
 
 
 @pytest.mark.parametrize("part", [0.0, 0.2, 0.4, 0.6, 0.8, 0.95] if LONG else [0.0, 0.6])
