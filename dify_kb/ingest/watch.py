@@ -279,20 +279,25 @@ class Watcher:
         """Ask for one document: by its batch, else by its name."""
         active.seen_at = anyio.current_time()
         if active.sent.batch is None:
-            row = await self._lookup.named(active.sent.planned.name)
-            if row is not None and row.id == active.sent.document_id:
-                self._seen(active, row)
-            else:
-                self._gone(active)
+            await self._ask_by_name(active)
             return
         try:
             statuses = await self._documents.indexing_status(self._dataset_id, active.sent.batch)
         except NotFoundError:
-            self._gone(active)
+            # Whatever was uploaded after it under its name has given it another one.
+            active.sent = evolve(active.sent, batch=None)
+            await self._ask_by_name(active)
             return
         for status in statuses:
             if status.id == active.sent.document_id:
                 self._answered(active, status)
+
+    async def _ask_by_name(self, active: _Active) -> None:
+        row = await self._lookup.named(active.sent.planned.name)
+        if row is not None and row.id == active.sent.document_id:
+            self._seen(active, row)
+        else:
+            self._gone(active)
 
     def _answered(self, active: _Active, status: DocumentStatus) -> None:
         active.missed = 0

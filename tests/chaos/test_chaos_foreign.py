@@ -184,6 +184,28 @@ async def test_f34_a_document_that_somebody_uploads_again_is_not_claimed_as_ours
             assert documents["00003.md"].size == ours
 
 
+async def test_f33_a_document_whose_batch_was_replaced_is_followed_to_its_end(
+    tmp_path: Path,
+) -> None:
+    """The same file, uploaded once more by another job, gets the document a batch of its own."""
+    with Emulator(api_key=KEY, settings=Settings(parsing=0.5)) as emulator:
+        async with staged(emulator, tmp_path, 1) as scene:
+
+            async def upload(other: AsyncClient) -> None:
+                content = (scene.folder / "00000.md").read_bytes()
+                await other.documents.create_by_file(scene.dataset, content, name="00000.md")
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(interfere, scene, lambda: held(scene, "00000.md"), upload)
+                loaded = await scene.load()
+
+            assert 404 in {call.status for call in loaded.calls}
+            result = loaded.results["00000.md"]
+            assert (result.outcome, len(result.warnings)) == (Outcome.ADDED, 1)
+            assert state(scene, "00000.md").chunks == 1
+            assert outcomes(await scene.load()) == {"unchanged": 1}
+
+
 async def test_f32_documents_of_others_are_left_or_taken_over_as_told(tmp_path: Path) -> None:
     """One that is enabled is replaced, one that is disabled neither replaced nor doubled."""
     with Emulator(api_key=KEY) as emulator:

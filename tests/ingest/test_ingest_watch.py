@@ -152,6 +152,24 @@ def test_another_upload_in_its_place_is_told(size: int, outcome: Outcome) -> Non
     assert "took its place" in f"{result.reason} {result.warnings}"
 
 
+@pytest.mark.parametrize(("size", "outcome"), [(5, Outcome.ADDED), (6, Outcome.FAILED)])
+def test_a_document_whose_batch_is_gone_is_followed_by_its_name(
+    size: int, outcome: Outcome
+) -> None:
+    """As when a lost create of our own landed last: each create gives the document a new batch."""
+    file = {"upload_file": {"id": "another", "size": size}}
+    waiting = [row(1, "waiting", data_source_detail_dict=file)]
+    done = [row(1, "completed", data_source_detail_dict=file)]
+
+    results, server = watched(at((50, waiting), (0, done)), sent(1))
+
+    ((when, result),) = results
+    assert result.outcome is outcome
+    assert when > 50
+    assert "took its place" in f"{result.reason} {result.warnings}"
+    assert [name for _, name in server.asked].count("documents.indexing_status") == 1
+
+
 def test_a_document_missed_once_is_looked_for_again() -> None:
     """Rows shift while others are deleted, so one page without it proves nothing."""
     there = [row(1, "completed"), row(2, "completed")]
