@@ -38,12 +38,19 @@ class Lock:
         except OSError:
             self._file.close()
             raise
+        self._process = os.getpid()
         self._file.truncate(0)
-        json.dump({"pid": os.getpid(), "host": socket.gethostname()}, self._file)
+        json.dump({"pid": self._process, "host": socket.gethostname()}, self._file)
         self._file.flush()
 
     def release(self) -> None:
-        """Let the next one in."""
+        """Let the next one in.
+
+        Closing alone would not, as long as a process lives that was forked off this one; and such
+        a process must not unlock what its parent holds.
+        """
+        if os.getpid() == self._process:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
         self._file.close()
 
     def _owner(self) -> str:
