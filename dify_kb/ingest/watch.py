@@ -15,7 +15,7 @@ from attrs import define, evolve, field
 
 from dify_kb.config import Loading, Watch
 from dify_kb.errors import KnowledgeError, NotFoundError
-from dify_kb.models import Document, DocumentStatus, IndexingStatus
+from dify_kb.models import DisplayStatus, Document, DocumentStatus, IndexingStatus
 from dify_kb.resources import Documents
 
 from .lookup import FEW, Lookup
@@ -53,6 +53,7 @@ class _Active:
     since: float
     seen_at: float
     status: str = ""
+    had: set[str] = field(factory=set)
     segments: int | None = None
     missed: int = 0
 
@@ -252,7 +253,8 @@ class Watcher:
             self._other(active, row)
             return
         active.missed = 0
-        self._moved(active, row.indexing_status)
+        paused = row.display_status is DisplayStatus.PAUSED
+        self._moved(active, IndexingStatus.PAUSED if paused else row.indexing_status)
         match row.indexing_status:
             case IndexingStatus.COMPLETED if row.word_count == 0:
                 self._ended_as(active, Outcome.FAILED, NOTHING)
@@ -314,8 +316,13 @@ class Watcher:
                 self._failed(active, status.error)
 
     def _moved(self, active: _Active, status: str) -> None:
-        if status != active.status:
-            active.status = status
+        """Take in a status; only one that it did not have before is a movement.
+
+        Of a paused document its batch and the list tell different ones, turn by turn.
+        """
+        active.status = status
+        if status not in active.had:
+            active.had.add(status)
             active.since = self.moved_at = anyio.current_time()
 
     def _gone(self, active: _Active) -> None:

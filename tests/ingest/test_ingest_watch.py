@@ -2,14 +2,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import anyio
 import pytest
+from attrs import evolve
 from fleet import Fleet, Pictures, Rows, Server, a_watcher, row, sent
 from virtual_time import run
 
 from dify_kb import ItemResult, Outcome
 from dify_kb.ingest.upload import Sent
+from dify_kb.models import DocumentStatuses, IndexingStatus
+from dify_kb.wire.endpoint import Call
 
 
 def watched(
@@ -17,23 +21,25 @@ def watched(
     *documents: Sent,
     stall_after: float = 900.0,
     segments: Callable[[float], int] = lambda _: 0,
+    server: type[Server] = Server,
 ) -> tuple[list[tuple[float, ItemResult]], Server]:
     """Follow documents to their ends, each with its time, without waiting for it."""
-    server = Server(pictures, segments)
+    asked = server(pictures, segments)
     results: list[tuple[float, ItemResult]] = []
 
     async def main() -> None:
-        watcher = a_watcher(server, results, stall_after)
+        watcher = a_watcher(asked, results, stall_after)
         for document in documents:
             watcher.add(document, new=True)
         async with anyio.create_task_group() as group:
             group.start_soon(watcher.run)
             while len(watcher):  # noqa: ASYNC110 -- no time passes
+                assert anyio.current_time() < 100_000, "it does not end"
                 await anyio.sleep(0.1)
             group.cancel_scope.cancel()
 
     run(main)
-    return results, server
+    return results, asked
 
 
 def at(*pictures: tuple[float, Rows]) -> Pictures:
@@ -67,6 +73,38 @@ def test_a_document_that_stands_still_is_stalled_while_others_move(
     (stalled,) = [(when, one) for when, one in results if one.outcome is Outcome.STALLED]
     assert stall_after < stalled[0] < 2.5 * stall_after
     assert f"no progress for {told} in status indexing" in str(stalled[1].reason)
+
+
+class Pausing(Server):
+    """Tells by the batch that the documents 1 and 2 are paused, as servers do."""
+
+    async def __call__(self, call: Call[Any], /) -> Any:
+        answer = await super().__call__(call)
+        if isinstance(answer, DocumentStatuses) and answer.data[0].id in {"1", "2"}:
+            return evolve(
+                answer, data=[evolve(answer.data[0], indexing_status=IndexingStatus.PAUSED)]
+            )
+        return answer
+
+
+@pytest.mark.parametrize(("status", "display"), [("indexing", "paused"), ("waiting", "queuing")])
+def test_documents_that_somebody_paused_are_told_and_hold_nobody(status: str, display: str) -> None:
+    """Lists tell it by the `display_status` at most; only the console lets them go on."""
+
+    def picture(now: float) -> Rows:
+        ended = int(now / 100)
+        others = [row(one, "completed" if one - 3 < ended else "waiting") for one in range(3, 33)]
+        return [*reversed(others), *(row(one, status, display_status=display) for one in (2, 1))]
+
+    documents = [sent(number) for number in range(1, 33)]
+    results, _ = watched(picture, *documents, server=Pausing)
+
+    told = {result.key: result for _, result in results}
+    paused = [told.pop("1.txt"), told.pop("2.txt")]
+    assert {one.outcome for one in paused} == {Outcome.STALLED}
+    assert {one.outcome for one in told.values()} == {Outcome.ADDED}
+    assert max(when for when, _ in results) < 6000
+    assert status == "waiting" or "in status paused" in str(paused[0].reason)
 
 
 def test_a_long_document_is_not_stalled_while_its_segments_grow() -> None:
