@@ -155,7 +155,8 @@ class Run:
 
     def end(self, result: ItemResult) -> None:
         """Take a file that ended."""
-        good = result.outcome in GOOD
+        would = self.options.dry_run and result.outcome is Outcome.PENDING
+        good = would or result.outcome in GOOD
         if not good or self.options.verifies:
             self.journal.keep(result, held=good)
         if not good or not self.options.verifies:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -146,3 +147,38 @@ async def test_f40_a_fork_during_a_load_disturbs_nothing(tmp_path: Path) -> None
             assert len(children) == 3
             assert outcomes(loaded) == {"added": 40}
             assert not count(scene, loaded).wrong
+
+
+MILLION = 1_000_000
+
+LITTLE = 1_000
+"""Items of which the memory is compared with that of very many."""
+
+
+@pytest.mark.skipif(not LONG, reason="minutes")
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("what", "outcome", "told"), [("plan", "pending", 0), ("fail", "failed", MILLION)]
+)
+async def test_f38_a_million_items_take_memory_for_their_keys_alone(
+    what: str, outcome: str, told: int, tmp_path: Path
+) -> None:
+    """Those are 64 bits each, in a set; all else is bounded, a report and its failures too."""
+    with Emulator(api_key=KEY) as emulator:
+        async with staged(emulator, tmp_path, 0) as scene:
+
+            async def loaded(number: int) -> dict[str, int]:
+                journal = tmp_path / f"{number}.db"
+                given = (str(number), emulator.url, scene.dataset.id, str(journal), what)
+                with started("chaos_million.py", *given) as process:
+                    out, err = await anyio.to_thread.run_sync(process.communicate)
+                assert process.returncode == 0, err
+                return dict(json.loads(out))
+
+            little, much = await loaded(LITTLE), await loaded(MILLION)
+
+            assert little["found"] == little[outcome] == LITTLE
+            assert much["found"] == much[outcome] == MILLION
+            assert much["told"] == told
+            assert much["peak"] - little["peak"] < 150 * 2**20
+            assert scene.sends == 0

@@ -45,6 +45,22 @@ async def test_a_changed_file_would_be_sent_in_place_of_its_document(
     assert (await client.load(dataset, folder)).updated == 1
 
 
+async def test_what_would_be_sent_is_no_failure(client: AsyncClient, folder: Path) -> None:
+    """Nor is it kept: a rehearsal of a million files has nothing to remember of them."""
+    (folder / "a.md").write_text("text")
+    (folder / "large.md").write_text("a text that is too large")
+    dataset = await base(client)
+
+    report = await client.load(dataset, folder, dry_run=True, max_file_size=4)
+
+    assert (report.failed, report.pending) == (1, 1)
+    assert [one.key for one in report.failures()] == ["large.md"]
+    report = await client.load(dataset, folder / "a.md", dry_run=True)
+    assert report
+    assert (report.pending, list(report.failures())) == (1, [])
+    report.raise_for_failures()
+
+
 async def test_a_changed_file_of_a_disabled_document_would_fail(
     client: AsyncClient, folder: Path
 ) -> None:

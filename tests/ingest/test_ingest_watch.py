@@ -33,7 +33,7 @@ def watched(
             watcher.add(document, new=True)
         async with anyio.create_task_group() as group:
             group.start_soon(watcher.run)
-            while len(watcher):  # noqa: ASYNC110 -- no time passes
+            while len(watcher):
                 assert anyio.current_time() < 100_000, "it does not end"
                 await anyio.sleep(0.1)
             group.cancel_scope.cancel()
