@@ -150,8 +150,7 @@ def _known(planned: Planned, row: Row, wishes: Wishes, labels: str) -> Planned |
         case State.FAILED if wishes.retry_failed:
             return _fresh(evolve(planned, same=True), evolve(wishes, on_existing="overwrite"))
         case State.FAILED:
-            reason = f"{row.reason or 'failed'} (an earlier run; try it again with retry_failed)"
-            return _ended(planned, Outcome.FAILED, reason)
+            return _ended(planned, Outcome.FAILED, f"{row.reason or 'failed'} ({AGAIN})")
         case _ if labels not in {"", row.labels}:
             return evolve(planned, do=Do.LABEL, row=row, same=True)
         case _:
@@ -175,6 +174,8 @@ def left(planned: Planned, on_existing: OnExisting) -> ItemResult:
     outcome = Outcome.SKIPPED if on_existing == "skip" else Outcome.FAILED
     return _ended(planned, outcome, "a document of its name exists")
 
+
+AGAIN = "an earlier run; try it again with retry_failed=True (--retry-failed)"
 
 DISABLED = "a disabled document has its name: enable or delete that first"
 

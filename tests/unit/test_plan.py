@@ -140,6 +140,7 @@ def test_what_failed_stays_failed_and_says_how_to_try_again(reason: str | None) 
     decision = decide(row(State.FAILED, reason=reason), OURS)
 
     assert decision.startswith(f"failed: {reason or 'failed'} (an earlier run")
+    assert "retry_failed=True (--retry-failed)" in decision
     assert "retry_failed" in decision
 
 
