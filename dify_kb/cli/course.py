@@ -14,7 +14,7 @@ from attrs import define, field, frozen
 
 from dify_kb import AsyncClient, Attempted, Dataset, ItemResult, LoadReport, Progress, StopReason
 from dify_kb.errors import ConfigError, KnowledgeError
-from dify_kb.ingest import LoadEvent, OnLoadEvent, Rules, Source, default_path, roots_of
+from dify_kb.ingest import LoadEvent, Named, OnLoadEvent, Rules, Source, roots_of
 
 from . import ending, exits, progress, rehearsal, show, target
 from .app import Session
@@ -32,7 +32,6 @@ class Given:
     """What a load is told that is known only once its dataset is."""
 
     source: Source
-    journal: Path | None
     on_event: OnLoadEvent
 
 
@@ -48,7 +47,6 @@ class Course:
     list_file: str | None
     null: bool
     rules: Rules
-    journal: Path | None
     dry_run: bool
     first_failure: bool
     """Whether the first failure stops it; that exits as failures do."""
@@ -106,7 +104,7 @@ class Course:
             first = await anyio.to_thread.run_sync(next, items, None)
             if first is None:  # as in a job that runs every hour, and finds nothing new
                 return self._finish(LoadReport(dry_run=self.dry_run))
-            source = itertools.chain((first,), items)
+            source = Named(itertools.chain((first,), items), _name(self._listed.folder))
         async with self.session.client(on_event=self._attempted) as client:
             where = await target.dataset(
                 client, self.dataset, self.technique, create=self.create, dry_run=self.dry_run
@@ -118,24 +116,12 @@ class Course:
                     "Verifying costs a request for each document that is sent, and one per 100"
                     " of the dataset."
                 )
-            given = Given(
-                source=source, journal=self._journal_of(client, where), on_event=self._listen
-            )
+            given = Given(source=source, on_event=self._listen)
             quiet = self.session.quiet or self.dry_run
             with progress.display(quiet=quiet, plain=self.session.verbose) as self._display:
                 self._interrupt.on_first = lambda: show.err.print(GRACE)
                 report = await self.start(client, where, given)
         return self._finish(report)
-
-    def _journal_of(self, client: AsyncClient, where: Dataset) -> Path | None:
-        """Name the journal: for a list, that of a load of the whole folder."""
-        if self.journal is not None or self._listed is None:
-            return self.journal
-        server = client._identity  # noqa: SLF001 -- what journals know it by, of no use elsewhere
-        if server is None:
-            return None
-        folder = os.path.abspath(self._listed.folder)  # noqa: PTH100 -- as a scan names it
-        return default_path({"server": server, "dataset": where.id, "source": folder})
 
     def _refuse(self, result: ItemResult) -> None:
         if len(self._refused) < ending.LISTED:
@@ -206,3 +192,8 @@ class Course:
     def _resumes(self) -> str:
         again = ending.command(self.session.call.words)
         return f"This goes on where it stood:\n       {again}"
+
+
+def _name(folder: Path) -> str:
+    """Name a folder as a scan does, so that the journal is that of a load of all of it."""
+    return os.path.abspath(folder)  # noqa: PTH100 -- resolve() would follow links

@@ -172,7 +172,7 @@ def load(
             # errors="stop" would raise, and then there were no report to show.
             max_failures=0 if errors == "stop" else max_failures,
             max_file_size=rules.max_file_size,
-            journal=given.journal,
+            journal=journal,
             retry_failed=retry_failed,
             dry_run=dry_run,
             on_event=given.on_event,
@@ -187,7 +187,6 @@ def load(
         list_file=files_from,
         null=null,
         rules=rules,
-        journal=journal,
         dry_run=dry_run,
         first_failure=errors == "stop",
         verifies=wait == "verified",

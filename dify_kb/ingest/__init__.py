@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from .events import LoadEvent, OnLoadEvent, Progress
-from .items import Item, Source
-from .load import default_path, load, state_folder
+from .items import Item, Named, Source
+from .load import load, state_folder
 from .options import OnError, Options, Server, Wait
 from .plan import OnExisting
 from .produce import Metadata as LoadMetadata
@@ -20,6 +20,7 @@ __all__ = [
     "LoadEvent",
     "LoadMetadata",
     "LoadReport",
+    "Named",
     "OnError",
     "OnExisting",
     "OnLoadEvent",
@@ -33,7 +34,6 @@ __all__ = [
     "StopReason",
     "Tally",
     "Wait",
-    "default_path",
     "given",
     "load",
     "roots_of",

@@ -50,5 +50,17 @@ class Item:
 
 
 Element = str | os.PathLike[str] | Item
-Source = Element | Iterable[Element] | AsyncIterable[Element]
+
+
+@frozen
+class Named:
+    """Elements under a name, which journals tell their source from others by: a list of files of
+    a folder has that folder's path, so that it shares the folder's journal.
+    """
+
+    elements: Iterable[Element]
+    name: str
+
+
+Source = Element | Iterable[Element] | AsyncIterable[Element] | Named
 """A folder, a file, an item, or several of them; also from a generator, async or not."""

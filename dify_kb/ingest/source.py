@@ -8,11 +8,11 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from typing import TypeVar
 
 import anyio.to_thread
-from attrs import frozen
+from attrs import evolve, frozen
 
 from dify_kb.errors import ConfigError
 
-from .items import Element, Item, Source
+from .items import Element, Item, Named, Source
 from .pump import pumped
 from .report import ItemResult
 from .scan import Found, Root, Rules, Scanner, Seen, roots_of, scan
@@ -44,6 +44,8 @@ async def given(source: Source) -> Given:
     Raises:
         ConfigError: a path does not exist, or paths and items are mixed.
     """
+    if isinstance(source, Named):
+        return evolve(await given(source.elements), identity=source.name)
     if isinstance(source, str | os.PathLike):
         return await _paths([source], named=True)
     if isinstance(source, Item):
