@@ -20,11 +20,15 @@ KEY = "dataset-chaos-5ecret"
 
 CREATE = "documents.create_by_file"
 
+_SHORT = Policy().scaled(0.01)
+
 POLICY = attrs.evolve(
-    Policy().scaled(0.01), timeout=Timeout(connect=0.5, read=1.0, answer=0.4, progress=0.5)
+    _SHORT,
+    timeout=Timeout(connect=0.5, read=1.0, answer=0.4, progress=0.5),
+    loading=attrs.evolve(_SHORT.loading, patience=0.6),
 )
 """Users' waits by a hundred: a create that broke may land within 0.3 s, one that timed out within
-1.2 s. An answer is waited for so long that this machine, busy as it may be, gives it."""
+0.6 s. An answer is waited for so long that this machine, busy as it may be, gives it."""
 
 
 @frozen(kw_only=True)

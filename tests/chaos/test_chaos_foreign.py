@@ -18,7 +18,7 @@ from chaos_scene import CREATE, KEY, POLICY, Scene, staged, until
 from chaos_verdict import count
 
 from dify_kb import AsyncClient, Dataset, Outcome, Policy
-from dify_kb.emulator import DocumentState, Emulator, Settings
+from dify_kb.emulator import DocumentState, Emulator, ManualClock, Settings
 
 THEIRS = b"somebody else's text"
 
@@ -188,18 +188,20 @@ async def test_f33_a_document_whose_batch_was_replaced_is_followed_to_its_end(
     tmp_path: Path,
 ) -> None:
     """The same file, uploaded once more by another job, gets the document a batch of its own."""
-    with Emulator(api_key=KEY, settings=Settings(parsing=0.5)) as emulator:
+    clock = ManualClock()
+    with Emulator(api_key=KEY, settings=Settings(parsing=1.0), clock=clock) as emulator:
         async with staged(emulator, tmp_path, 1) as scene:
 
             async def upload(other: AsyncClient) -> None:
                 content = (scene.folder / "00000.md").read_bytes()
                 await other.documents.create_by_file(scene.dataset, content, name="00000.md")
+                await until(lambda: 404 in {call.status for call in emulator.history})
+                clock.advance(60.0)
 
             async with anyio.create_task_group() as group:
                 group.start_soon(interfere, scene, lambda: held(scene, "00000.md"), upload)
-                loaded = await scene.load()
+                loaded = await scene.load(stall_after=5.0)
 
-            assert 404 in {call.status for call in loaded.calls}
             result = loaded.results["00000.md"]
             assert (result.outcome, len(result.warnings)) == (Outcome.ADDED, 1)
             assert state(scene, "00000.md").chunks == 1

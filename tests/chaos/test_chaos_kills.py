@@ -17,11 +17,11 @@ from dify_kb.emulator import DocumentState, Verdict, judge
 @pytest.mark.timeout(900)
 def test_a_load_that_is_killed_goes_on_and_doubles_nothing(tmp_path: Path) -> None:
     """What was in flight at each kill is all that may be sent again."""
-    fight = Fight(tmp_path, files=2000 if LONG else 200, seed=7)
+    fight = Fight(tmp_path, files=2000 if LONG else 150, seed=7)
     with ended(fight.serve()):
         fight.prepare()
         fight.fail_at_times()
-        kill_loads(fight, kills=60 if LONG else 3, longest=0.35)
+        kill_loads(fight, kills=60 if LONG else 2, longest=0.35)
         history, runs = fight.history()
     documents = fight.documents()
     verdict = judge([f"{number:05}.md" for number in range(fight.files)], documents, history, runs)
@@ -36,7 +36,7 @@ def test_a_load_that_is_killed_goes_on_and_doubles_nothing(tmp_path: Path) -> No
 @pytest.mark.timeout(300)
 def test_a_server_that_is_killed_costs_nothing_but_time(tmp_path: Path) -> None:
     """What was sent just before is looked for once the server is back."""
-    fight = Fight(tmp_path, files=1000 if LONG else 100, seed=7)
+    fight = Fight(tmp_path, files=1000 if LONG else 60, seed=7)
     server = fight.serve()
     try:
         fight.prepare()

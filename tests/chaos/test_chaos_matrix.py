@@ -45,7 +45,7 @@ CALLS = (
     ),
     Cell(
         name="F6 lands late while the client times out",
-        creates=["ok x2", "late 0.2 silent", "late 1.1 silent", "late 1.4 silent"],
+        creates=["ok x2", "late 0.2 silent", "late 0.6 silent", "late 0.8 silent"],
     ),
     Cell(
         name="F7 pages of a proxy, with and without a commit",
@@ -113,11 +113,11 @@ CALLS = (
         creates=["ok", "commit-then-login-page x3", "login-page x2"],
         also=no_page_in_an_error,
     ),
-    Cell(name="F16 answers that trickle", creates=["ok", "trickle 1.2 x2", "trickle 0.2 x3"]),
-    Cell(name="F16 answers that stall", creates=["ok", "commit-then-stall 1.2 x2"]),
+    Cell(name="F16 answers that trickle", creates=["ok", "trickle 0.8 x2", "trickle 0.2 x3"]),
+    Cell(name="F16 answers that stall", creates=["ok", "commit-then-stall 0.8 x2"]),
     Cell(
         name="F17 a server that reads slowly",
-        creates=["ok", "slow-read 150000 x2"],
+        creates=["ok", "slow-read 300000 x2"],
         size=150_000,
         files=5,
     ),
