@@ -149,9 +149,9 @@ async def test_f42_the_limit_recovers_once_a_server_stays(
 
             async with anyio.create_task_group() as group:
                 group.start_soon(restart)
-                loaded = await scene.load()
+                await scene.load()
 
             assert len(came) == 3
-            hold(Cell(name="", files=200, looks=400), scene, loaded)
+            hold(Cell(name="", files=200, looks=400), scene, scene.loads[-1])
             assert watched().recovery <= MINUTE
             await converge(scene)
