@@ -89,7 +89,7 @@ class Instance:
             KnowledgeError: the key may not do it, the server is not reached or took no upload at
                 all, or what was made could not be deleted.
         """
-        self._began = time.perf_counter()
+        self._began = anyio.current_time()
         self._ends = self._began + self.plan.seconds
         where = await self._where()
         embedding, rerank = await self._models()
