@@ -42,7 +42,7 @@ POD, BEYOND = 9, 12
 nothing waits, as the first steps or a fresh look have shown, so that the pod must be a larger one;
 and by a few at first, since those that it does not take are starved."""
 
-GROW, SHRINK = (1.0, 0.37), (1.7, 0.55)
+GROW, SHRINK = (1.0, 0.40), (1.7, 0.58)
 """Creates that wait, as a number and as a part of the limit, whichever is more: below the first
 pair there is room, above the second there are too many."""
 
@@ -72,7 +72,7 @@ STEP = 5
 LOOKS = (10.0, 30.0, 60.0)
 """Seconds until the next look: from the first one, from one that showed a change, from others."""
 
-FIRST, EXACT = (6, 0.15, 1.0), (8, 0.06, 1.5)
+FIRST, EXACT = (6, 0.15, 1.0), (8, 0.08, 1.5)
 """Replies, error of the unloaded time and seconds that end a look: the first one, later ones."""
 
 LOOKING = 0.6
@@ -303,7 +303,7 @@ class Knee:
         if limit != self.limit:
             self._since = now
             # The quick ones of a new number in flight come back first, and alone.
-            self._from = now + 2 * min(self._calm, 1.0)
+            self._from = now + 1.5 * min(self._calm, 1.0)
             self._starvation.limited(now, limit)
         self.limit = limit
         self._window.clear(self._unloaded.longest)
