@@ -35,6 +35,11 @@ class Content:
     digest: bytes
 
 
+def small(found: Found) -> bool:
+    """Tell whether it is a file that is read once, into memory."""
+    return found.path is not None and found.size <= SMALL
+
+
 def content_of(found: Found) -> Content:
     """Read what was found. Blocking.
 

@@ -19,8 +19,8 @@ from dify_kb.models import (
 from dify_kb.resources import Documents
 from dify_kb.transport.aside import aside
 
-from .content import Content, content_of, settled_mtime
-from .journal import Journal, Row, State
+from .content import Content, content_of, settled_mtime, small
+from .journal import Journal, LateError, Row, State
 from .plan import Planned
 from .remote import Remote
 from .report import ItemResult, Outcome
@@ -125,8 +125,7 @@ class Uploader:
             OutcomeUnknownError: the server may have it.
             KnowledgeError: the server or the way to it failed, or refused.
         """
-        content = await aside(content_of, planned.found)
-        await self._journal.intend(self._row(planned, content))
+        content = await self._noted(planned)
         started = anyio.current_time()
         created = await self._created(planned, content)
         document, now = created.document, anyio.current_time()
@@ -142,6 +141,25 @@ class Uploader:
         )
         self.accepted(sent)
         return sent
+
+    async def _noted(self, planned: Planned) -> Content:
+        """Read a file and note that it is about to be sent, in one hop where that is quick."""
+        found, read = planned.found, list[Content]()
+
+        def row() -> Row:
+            read.append(content_of(found))
+            return self._row(planned, read[0])
+
+        if small(found):
+            try:
+                await self._journal.intend(row)
+            except LateError:  # on slow storage, files are read beside each other
+                pass
+            else:
+                return read[0]
+        content = await aside(content_of, found)
+        await self._journal.intend(self._row(planned, content))
+        return content
 
     def accepted(self, sent: Sent) -> None:
         """Note a document that the server has."""

@@ -30,6 +30,7 @@ def kill_at(arrow: str) -> None:
     original = getattr(Journal, name)
 
     async def intend(self: Journal, row: Any) -> None:
+        row = row() if callable(row) else row
         if row.key == FILE and when == "before":
             die()
         await original(self, row)

@@ -379,6 +379,17 @@ async def test_a_file_deleted_after_the_scan_fails_alone(client: AsyncClient, fo
     assert outcomes(report) == {"added": 1, "failed": 1}
 
 
+async def test_files_on_slow_storage_are_read_beside_each_other(
+    client: AsyncClient, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(folder, "a.md", "b.md", "c.md")
+    monkeypatch.setattr("dify_kb.ingest.journal.writer.PATIENCE", -1.0)
+
+    report = await client.load(await base(client), folder)
+
+    assert outcomes(report) == {"added": 3}
+
+
 async def test_progress_tells_the_truth_at_the_end(client: AsyncClient, folder: Path) -> None:
     write(folder, "a.md", "b.exe")
     seen: list[Progress] = []

@@ -12,9 +12,17 @@ import pytest
 from attrs import evolve
 from journals import IDENTITY, intent
 
-from dify_kb.errors import JournalError
+from dify_kb.errors import JournalError, SourceError
 from dify_kb.ingest import ItemResult, Outcome
-from dify_kb.ingest.journal import Journal, NameTakenError, State, failures, opened
+from dify_kb.ingest.journal import (
+    Journal,
+    LateError,
+    NameTakenError,
+    Row,
+    State,
+    failures,
+    opened,
+)
 from dify_kb.ingest.remote import Remote
 from dify_kb.models import IndexingStatus
 
@@ -66,6 +74,30 @@ async def test_a_new_intent_keeps_the_document_that_is_known(journal: Journal) -
     row = journal.rows(["a.md"])["a.md"]
     assert (row.state, row.document_id, row.upload_file_id) == (State.SENDING, "d1", "f1")
     assert (row.content, row.previous, row.labels, row.reason) == (b"new", "f1", "", None)
+
+
+async def test_a_row_that_cannot_be_made_is_not_noted_and_others_are(journal: Journal) -> None:
+    def broken() -> Row:
+        raise SourceError("b.md: it could not be read.")
+
+    async with anyio.create_task_group() as together:
+        together.start_soon(journal.intend, lambda: intent("a.md"))
+        with pytest.raises(SourceError, match=r"b\.md"):
+            await journal.intend(broken)
+
+    assert set(journal.rows(["a.md", "b.md"])) == {"a.md"}
+
+
+async def test_a_row_that_others_kept_waiting_is_told_so(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On slow storage: who wanted it makes it elsewhere, beside others."""
+    monkeypatch.setattr("dify_kb.ingest.journal.writer.PATIENCE", -1.0)
+
+    with pytest.raises(LateError):
+        await journal.intend(lambda: intent("a.md"))
+
+    assert not journal.rows(["a.md"])
 
 
 async def test_documents_that_are_known_and_those_that_may_be_there_are_counted(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import threading
 import time
 from contextlib import asynccontextmanager
@@ -21,14 +22,13 @@ from dify_kb.models import IndexingStatus
 from . import schema
 from .lock import Lock
 from .rows import COLUMNS, Row, State, row_of, stored, told
-from .writer import Writer
+from .writer import LateError, Values, Writer
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["Journal", "Row", "State", "failures", "opened", "schema"]
+__all__ = ["Journal", "LateError", "Row", "State", "failures", "opened", "schema"]
 
 _RUNS: Final = 5
 """Runs whose failures are kept."""
@@ -127,14 +127,22 @@ class Journal:
         sql = f"SELECT * FROM remote WHERE name IN ({slots}) ORDER BY enabled, place DESC"  # noqa: S608 -- slots
         return {row["name"]: _remote_of(row) for row in self._all(sql, names)}
 
-    async def intend(self, row: Row) -> None:
+    async def intend(self, row: Row | Callable[[], Row]) -> None:
         """Note that a file is about to be sent.
+
+        Args:
+            row: what to note, or what makes it in the journal's thread: reading a small file and
+                noting it is one hop then. What that raises is raised here.
 
         Raises:
             NameTakenError: another key has its name.
+            LateError: others kept the journal's thread for too long, so it was not made.
             JournalError: it could not be written, so nothing may be sent.
         """
-        await self._written(_INTEND, *(getattr(row, name) for name in COLUMNS))
+        if isinstance(row, Row):
+            await self._written(_INTEND, _values(row))
+        else:
+            await self._written(_INTEND, lambda: _values(row()))
 
     def accept(
         self, key: str, document_id: str, batch: str | None, upload_file_id: str | None
@@ -166,7 +174,7 @@ class Journal:
         Raises:
             JournalError: it could not be written.
         """
-        await self._written("UPDATE run SET ended = NULL WHERE id = ?", self.run)
+        await self._written("UPDATE run SET ended = NULL WHERE id = ?", [self.run])
         if self._writer.failed is not None:
             raise schema.damaged(self.path, self._writer.failed) from self._writer.failed
 
@@ -209,13 +217,18 @@ class Journal:
         self._writer.close()
         self._connection.close()
 
-    async def _written(self, sql: str, *values: Any) -> None:
-        batch, place = self._writer.add(sql, [stored(value) for value in values], soon=True)
+    async def _written(self, sql: str, values: Values | Callable[[], Values]) -> None:
+        batch, place = self._writer.add(sql, values, soon=True)
         await batch.done.wait()
         if batch.error is not None:
             raise schema.damaged(self.path, batch.error) from batch.error
-        if place in batch.refused:
-            raise NameTakenError from batch.refused[place]
+        match batch.refused.get(place):
+            case None:
+                pass
+            case sqlite3.IntegrityError() as error:
+                raise NameTakenError from error
+            case error:
+                raise error
 
     def _add(self, sql: str, *values: Any) -> None:
         self._writer.add(sql, [stored(value) for value in values], soon=False)
@@ -226,6 +239,10 @@ class Journal:
 
     def _value(self, sql: str) -> Any:
         return self._all(sql, ())[0][0]
+
+
+def _values(row: Row) -> Values:
+    return [stored(getattr(row, name)) for name in COLUMNS]
 
 
 @asynccontextmanager

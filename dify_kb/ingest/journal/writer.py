@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -14,23 +15,35 @@ from attrs import define, field
 if TYPE_CHECKING:
     import asyncio
 
+PATIENCE = 0.002
+"""Seconds that making the values of a commit may take: a small file in the page cache is read in
+0.02 ms, and what is slower keeps others waiting."""
+
 LATEST = 0.05
 """Seconds after which everything is committed. What nobody waits for alone shares a commit, since
 each costs the processor as much as four rows (measured)."""
 
-Operation = tuple[str, Sequence[Any]]
+Values = Sequence[Any]
+Operation = tuple[str, Values | Callable[[], Values]]
+"""A statement with its values, or with what makes them in the writing thread."""
+
+
+class LateError(Exception):
+    """The values were not made, since those of others took too long."""
 
 
 @define
 class Batch:
-    """Operations of one commit. `error` fails all of them, `refused` some, by their places."""
+    """Operations of one commit. `error` fails all of them, `refused` some, by their places: they
+    broke a rule of the tables, or their values could not be made.
+    """
 
     operations: list[Operation] = field(factory=list)
     soon: bool = False
     ripe: bool = False
     done: anyio.Event = field(factory=anyio.Event)
     error: Exception | None = None
-    refused: dict[int, sqlite3.IntegrityError] = field(factory=dict)
+    refused: dict[int, Exception] = field(factory=dict)
 
 
 class Writer:
@@ -50,7 +63,9 @@ class Writer:
         self._thread = threading.Thread(target=self._main, name="dify-kb-journal", daemon=True)
         self._thread.start()
 
-    def add(self, sql: str, values: Sequence[Any], *, soon: bool) -> tuple[Batch, int]:
+    def add(
+        self, sql: str, values: Values | Callable[[], Values], *, soon: bool
+    ) -> tuple[Batch, int]:
         """Have a statement executed, at once if `soon`; the batch tells when it is committed.
 
         To be called in the loop thread.
@@ -79,8 +94,9 @@ class Writer:
     def _main(self) -> None:
         while (batch := self._next()) is not None:
             try:
+                made = _made(batch)
                 with self._lock:
-                    self._commit(batch)
+                    self._commit(batch, made)
             except Exception as error:  # noqa: BLE001 -- else all who wait would wait for ever
                 batch.error = error
                 self.failed = self.failed or error
@@ -99,11 +115,11 @@ class Writer:
             batch, self._open = self._open, None
         return batch
 
-    def _commit(self, batch: Batch) -> None:
+    def _commit(self, batch: Batch, made: Iterable[tuple[int, str, Values]]) -> None:
         run = self._connection.execute
         run("BEGIN IMMEDIATE")
         try:
-            for place, (sql, values) in enumerate(batch.operations):
+            for place, sql, values in made:
                 try:
                     run(sql, values)
                 except sqlite3.IntegrityError as error:  # that statement alone is undone
@@ -119,7 +135,24 @@ class Writer:
             self._loop.call_soon_threadsafe(callback)
 
 
-def _too_late(sql: str, values: Sequence[Any]) -> Batch:
+def _made(batch: Batch) -> Iterable[tuple[int, str, Values]]:
+    """Make the values of a batch, and give its operations with their places."""
+    made: list[tuple[int, str, Values]] = []
+    until = time.monotonic() + PATIENCE
+    for place, (sql, values) in enumerate(batch.operations):
+        if not callable(values):
+            made.append((place, sql, values))
+        elif time.monotonic() > until:
+            batch.refused[place] = LateError()
+        else:
+            try:
+                made.append((place, sql, values()))
+            except Exception as error:  # noqa: BLE001 -- raised where it was asked for
+                batch.refused[place] = error
+    return made
+
+
+def _too_late(sql: str, values: Values | Callable[[], Values]) -> Batch:
     batch = Batch([(sql, values)], error=sqlite3.ProgrammingError("it is closed"))
     batch.done.set()
     return batch
