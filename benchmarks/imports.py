@@ -12,21 +12,33 @@ import subprocess
 import sys
 import time
 from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 ROUNDS = 15
 FLOOR = "import aiohttp"
 CASES = ("pass", FLOOR, "import dify_kb", "from dify_kb import AsyncClient")
 
 
-def main() -> None:
-    """Measure in turn, so that a slow moment meets all alike, and print a table."""
-    seconds: dict[str, list[float]] = {case: [] for case in CASES}
-    for number in range(ROUNDS + 1):
-        for case in CASES:
+def measured(
+    cases: Mapping[str, Sequence[str]], rounds: int, surroundings: Mapping[str, str] | None = None
+) -> Mapping[str, Sequence[float]]:
+    """Time commands in turn, so that a slow moment meets all alike; the first round warms up."""
+    seconds: dict[str, list[float]] = {case: [] for case in cases}
+    for number in range(rounds + 1):
+        for case, command in cases.items():
             started = time.perf_counter()
-            subprocess.run([sys.executable, "-c", case], check=True)
+            subprocess.run(command, check=True, env=surroundings)
             if number:
                 seconds[case].append(time.perf_counter() - started)
+    return seconds
+
+
+def main() -> None:
+    """Measure and print a table."""
+    seconds = measured({case: [sys.executable, "-c", case] for case in CASES}, ROUNDS)
     floor = statistics.median(seconds[FLOOR])
     print(f"{platform.platform()}, Python {platform.python_version()}", end="")
     print(f", aiohttp {version('aiohttp')}, dify-kb {version('dify-kb')}; {ROUNDS} rounds")

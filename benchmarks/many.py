@@ -22,7 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import anyio
-from uploads import server
+from null_server import running
 
 from dify_kb import AsyncClient
 
@@ -48,7 +48,7 @@ def main() -> int:
     )
     print(f"{options.files} files of 64 bytes; seconds, and MiB resident at most")
     print(f"{'':16}{'wall':>8}{'cpu':>8}{'requests':>10}{'before':>8}{'peak':>8}")
-    with tempfile.TemporaryDirectory() as temporary, server() as url:
+    with tempfile.TemporaryDirectory() as temporary, running() as url:
         folder, journal = Path(temporary) / "files", Path(temporary) / "journal.db"
         fill(folder, options.files)
         where = (url, str(uuid.uuid4()), str(folder), str(journal))

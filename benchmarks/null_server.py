@@ -1,8 +1,10 @@
-"""A server that answers a create at once: what a client costs is measured against it.
+"""A server that answers at once, or after a latency: what a client costs is measured against it.
 
-`python benchmarks/null_server.py` prints its port and serves until it is terminated. It reads a
-request to the end of its body, and answers as 1.12.1 did (recording 170), each create with another
-document. A dataset is whatever is asked for, and tells how many documents were created in it.
+`python benchmarks/null_server.py [SECONDS]` prints its port and serves until it is terminated. It
+reads a request to the end of its body, keeps nothing of it, and answers as 1.12.1 did (recordings
+170 and 1001), each create with another document. A dataset is whatever is asked for, and lists the
+documents that were created in it, all of them indexed. `GET /_spent` tells the server's own
+processor time in seconds.
 """
 
 from __future__ import annotations
@@ -10,11 +12,16 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
-from collections import Counter
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
+from urllib.parse import parse_qs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 ID = "11111111-1111-4111-8111-111111111111"
 DOCUMENT = {
@@ -80,7 +87,11 @@ SERVER_INFO = {"welcome": "Dify OpenAPI", "api_version": "v1", "server_version":
 
 def reply(value: object) -> bytes:
     """Write a reply with the headers that a server sends behind nginx."""
-    body = json.dumps(value, separators=(",", ":")).encode()
+    return written(json.dumps(value, separators=(",", ":")).encode())
+
+
+def written(body: bytes) -> bytes:
+    """Put the headers before a body."""
     head = (
         "HTTP/1.1 200 OK\r\nServer: nginx/1.27.4\r\nDate: Fri, 21 Nov 2026 08:00:00 GMT\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
@@ -89,11 +100,16 @@ def reply(value: object) -> bytes:
     return head.encode() + body
 
 
-CREATED = reply({"document": DOCUMENT, "batch": "20261121073239207337"})
-OWN_ID = str(DOCUMENT["id"]).encode()
+OWN_ID, OWN_BATCH = str(DOCUMENT["id"]).encode(), b"20261121073239207337"
+CREATED = reply({"document": DOCUMENT, "batch": OWN_BATCH.decode()})
 WELCOME = reply(SERVER_INFO)
-created: Counter[str] = Counter()
-"""How many documents each dataset has."""
+INDEXED = {"indexing_status": "completed", "display_status": "available", "word_count": 700}
+ROW = json.dumps({**DOCUMENT, **INDEXED, "tokens": 160}, separators=(",", ":")).encode()
+STATUS = {"indexing_status": "completed", "completed_segments": 4, "total_segments": 4}
+
+latency = 0.0
+created: defaultdict[str, list[int]] = defaultdict(list)
+"""The numbers of the documents that each dataset has, the oldest first."""
 
 
 class Answer(asyncio.Protocol):
@@ -102,17 +118,27 @@ class Answer(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the way back."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by its type
-        self._came = b""
+        self._head = b""
+        self._left: int | None = None
 
     def data_received(self, data: bytes) -> None:
         """Count what came; one request at a time is under way, as HTTP/1.1 has it."""
-        came = self._came + data if self._came else data
-        head, end, body = came.partition(b"\r\n\r\n")
-        if end and len(body) >= length(head):
-            self._came = b""
-            self._transport.write(answer(head))
+        if self._left is None:
+            self._head, end, body = (self._head + data).partition(b"\r\n\r\n")
+            if not end:
+                return
+            self._left = length(self._head) - len(body)
         else:
-            self._came = came
+            self._left -= len(data)
+        if self._left <= 0:
+            head, self._head, self._left = self._head, b"", None
+            self._answer(answer(head))
+
+    def _answer(self, reply: bytes) -> None:
+        if latency:
+            asyncio.get_running_loop().call_later(latency, self._transport.write, reply)
+        else:
+            self._transport.write(reply)
 
 
 def length(head: bytes) -> int:
@@ -123,25 +149,69 @@ def length(head: bytes) -> int:
 
 def answer(head: bytes) -> bytes:
     """Choose the reply by method and path."""
-    _, found, rest = head.partition(b"\r\n")[0].partition(b"/datasets/")
+    method, target = head.partition(b"\r\n")[0].split(b" ")[:2]
+    path, _, query = target.decode().partition("?")
+    if path == "/_spent":
+        return reply({"cpu": time.process_time()})
+    _, found, rest = path.partition("/datasets/")
     if not found:
         return WELCOME
-    dataset = rest[:36].decode()
-    if not head.startswith(b"POST"):
-        return reply({**DATASET, "id": dataset, "document_count": created[dataset]})
-    created[dataset] += 1
-    return CREATED.replace(OWN_ID, b"%08x-0000-4000-8000-000000000000" % created.total(), 1)
+    dataset, documents = rest[:36], created[rest[:36]]
+    if method == b"POST":
+        documents.append(len(documents) + 1)
+        own = identity(dataset, documents[-1])
+        return CREATED.replace(OWN_ID, own, 1).replace(OWN_BATCH, b"%020d" % documents[-1], 1)
+    if rest.endswith("/indexing-status"):
+        own = identity(dataset, int(rest.split("/")[-2]))
+        return reply({"data": [{**STATUS, "id": own.decode()}]})
+    if rest.endswith("/documents"):
+        return page(
+            dataset, len(documents), {key: each[0] for key, each in parse_qs(query).items()}
+        )
+    return reply({**DATASET, "id": dataset, "document_count": len(documents)})
+
+
+def page(dataset: str, total: int, query: Mapping[str, str]) -> bytes:
+    """Write a page of the list, the newest documents first."""
+    size, number = int(query.get("limit", 20)), int(query.get("page", 1))
+    newest = total - (number - 1) * size
+    rows = [
+        ROW.replace(OWN_ID, identity(dataset, each), 1)
+        for each in range(newest, max(0, newest - size), -1)
+    ]
+    more = json.dumps(newest > size).encode()
+    told = b'],"has_more":%b,"limit":%d,"total":%d,"page":%d}' % (more, size, total, number)
+    return written(b'{"data":[' + b",".join(rows) + told)
+
+
+def identity(dataset: str, number: int) -> bytes:
+    """Make the id of a document."""
+    return b"%08x%b" % (number, dataset[8:].encode())
+
+
+@contextmanager
+def running(seconds: float = 0.0) -> Iterator[str]:
+    """Run the server in another process; gives its URL, with `/v1`."""
+    command = [sys.executable, __file__, str(seconds)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None  # noqa: S101 -- it was asked for
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
+        finally:
+            process.terminate()
 
 
 async def serve() -> None:
     """Print the port and serve until terminated."""
-    server = await asyncio.get_running_loop().create_server(Answer, "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(Answer, "127.0.0.1", 0, backlog=1000)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
 def main() -> None:
     """Serve on the fastest loop there is, so that the server is not what is measured."""
+    global latency  # noqa: PLW0603 -- a process has one
+    latency = float(sys.argv[1]) if sys.argv[1:] else 0.0
     if importlib.util.find_spec("uvloop") is None:
         asyncio.run(serve())
         return
