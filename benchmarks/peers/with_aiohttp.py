@@ -1,0 +1,69 @@
+"""aiohttp by itself: its `FormData`, and the least that a request of it costs.
+
+The reply is parsed as JSON: who uploads needs the document's id.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import aiohttp
+import harness
+from with_sockets import END, FRONT
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+
+@asynccontextmanager
+async def session(job: harness.Job) -> AsyncIterator[aiohttp.ClientSession]:
+    """Open a session that is limited by its workers alone."""
+    connector = aiohttp.TCPConnector(limit=0)
+    headers = {"Authorization": f"Bearer {job.key}"}
+    async with aiohttp.ClientSession(connector=connector, headers=headers) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def form_data(job: harness.Job) -> AsyncIterator[harness.Send]:
+    """Let aiohttp write the form, as its documentation does."""
+    async with session(job) as opened:
+
+        async def send(file: Path) -> object:
+            form = aiohttp.FormData()
+            form.add_field("data", json.dumps(harness.DATA))
+            with job.source(file) as source:
+                form.add_field("file", source, filename=file.name)
+                async with opened.post(job.address, data=form) as response:
+                    response.raise_for_status()
+                    return await response.json()
+
+        yield send
+
+
+@asynccontextmanager
+async def joined(job: harness.Job) -> AsyncIterator[harness.Send]:
+    """Write the form by hand."""
+    async with session(job) as opened:
+        headers = {"Content-Type": "multipart/form-data; boundary=0a1b"}
+
+        async def send(file: Path) -> object:
+            front = FRONT % (json.dumps(harness.DATA).encode(), file.name.encode())
+            body = b"".join((front, job.content(file), END))
+            async with opened.post(job.address, data=body, headers=headers) as response:
+                response.raise_for_status()
+                return json.loads(await response.read())
+
+        yield send
+
+
+if __name__ == "__main__":
+    harness.main(
+        {
+            "form_data": harness.asynchronous(form_data),
+            "joined": harness.asynchronous(joined),
+        }
+    )

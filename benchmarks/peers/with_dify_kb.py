@@ -1,0 +1,111 @@
+"""dify-kb: single calls, blocking ones from threads, and whole loads."""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import harness
+
+from dify_kb import AsyncClient, Client, Document, Page
+from dify_kb.wire import codec
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from dify_kb.ingest import Wait
+
+
+@asynccontextmanager
+async def by_path(job: harness.Job) -> AsyncIterator[harness.Send]:
+    """Upload by path: the file is measured and read on the way."""
+    async with AsyncClient(job.url, job.key, concurrency=job.at_once) as client:
+
+        async def send(file: Path) -> object:
+            return await client.documents.create_by_file(
+                job.dataset, file, indexing_technique="economy", doc_form="text_model"
+            )
+
+        yield send
+
+
+@asynccontextmanager
+async def by_bytes(job: harness.Job) -> AsyncIterator[harness.Send]:
+    """Upload bytes."""
+    async with AsyncClient(job.url, job.key, concurrency=job.at_once) as client:
+
+        async def send(file: Path) -> object:
+            return await client.documents.create_by_file(
+                job.dataset,
+                job.content(file),
+                name=file.name,
+                indexing_technique="economy",
+                doc_form="text_model",
+            )
+
+        yield send
+
+
+@contextmanager
+def blocking(job: harness.Job) -> Iterator[harness.Send]:
+    """Upload by path from threads that share the blocking client."""
+    with Client(job.url, job.key, concurrency=job.at_once) as client:
+
+        def send(file: Path) -> object:
+            return client.documents.create_by_file(
+                job.dataset, file, indexing_technique="economy", doc_form="text_model"
+            )
+
+        yield send
+
+
+def loaded(wait: Wait) -> harness.Way:
+    """Load the folder into a new dataset, with a new journal."""
+
+    async def run(job: harness.Job) -> harness.Spent:
+        async with AsyncClient(job.url, job.key, concurrency=job.at_once) as client:
+
+            async def load(folder: str, journal: Path) -> int:
+                report = await client.load(
+                    str(uuid.uuid4()),
+                    folder,
+                    wait=wait,
+                    concurrency=job.at_once,
+                    journal=journal,
+                )
+                report.raise_for_failures()
+                return report.added
+
+            with tempfile.TemporaryDirectory() as temporary:
+                await load(job.warm_up, Path(temporary) / "warm-up.db")
+                meter = harness.Meter(job)
+                async with harness.watched(job) as lags:
+                    added = await load(job.folder, Path(temporary) / "journal.db")
+                return meter.spent(lags, added)
+
+    def way(job: harness.Job) -> harness.Spent:
+        spent: harness.Spent = harness.run_loop(job, run)
+        return spent
+
+    return way
+
+
+def decode() -> harness.Decode:
+    """The codec, as a reply goes through it."""
+    return lambda body: codec.loads(Page[Document], body)
+
+
+if __name__ == "__main__":
+    harness.main(
+        {
+            "by_path": harness.asynchronous(by_path),
+            "by_bytes": harness.asynchronous(by_bytes),
+            "blocking": harness.threaded(blocking),
+            "load": loaded("indexed"),
+            "load accepted": loaded("accepted"),
+        },
+        {"dify-kb": decode},
+    )

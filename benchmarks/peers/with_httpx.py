@@ -1,0 +1,36 @@
+"""httpx's async client, as its documentation uploads."""
+
+from __future__ import annotations
+
+import json
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import harness
+import httpx
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+
+@asynccontextmanager
+async def form(job: harness.Job) -> AsyncIterator[harness.Send]:
+    """Let httpx write the form."""
+    headers = {"Authorization": f"Bearer {job.key}"}
+    async with httpx.AsyncClient(headers=headers, timeout=60) as client:
+
+        async def send(file: Path) -> object:
+            with job.source(file) as source:
+                response = await client.post(
+                    job.address,
+                    data={"data": json.dumps(harness.DATA)},
+                    files={"file": (file.name, source)},
+                )
+            return response.raise_for_status().json()
+
+        yield send
+
+
+if __name__ == "__main__":
+    harness.main({"httpx": harness.asynchronous(form)})

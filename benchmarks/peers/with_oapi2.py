@@ -1,0 +1,58 @@
+"""dify-oapi2: an async client over httpx. It takes file objects."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import harness
+from dify_oapi.api.knowledge.v1.model import (
+    CreateDocumentByFileRequest,
+    CreateDocumentByFileRequestBody,
+    CreateDocumentByFileRequestBodyData,
+    ListDocumentsResponse,
+)
+from dify_oapi.client import Client
+from dify_oapi.core.json import JSON
+from dify_oapi.core.model.request_option import RequestOption
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+
+@asynccontextmanager
+async def client(job: harness.Job) -> AsyncIterator[harness.Send]:
+    """Build each request as its documentation does; connections are kept as asked for here."""
+    opened = Client.builder().domain(job.server).max_keepalive_connections(job.at_once).build()
+    option = RequestOption.builder().api_key(job.key).build()
+
+    async def send(file: Path) -> object:
+        data = (
+            CreateDocumentByFileRequestBodyData.builder()
+            .indexing_technique("economy")
+            .doc_form("text_model")
+            .build()
+        )
+        request = (
+            CreateDocumentByFileRequest.builder()
+            .dataset_id(job.dataset)
+            .request_body(CreateDocumentByFileRequestBody.builder().data(data).build())
+            .file(BytesIO(job.content(file)), file.name)
+            .build()
+        )
+        reply = await opened.knowledge.v1.document.acreate_by_file(request, option)
+        return reply.document.id
+
+    yield send
+    await opened.aclose()
+
+
+def decode() -> harness.Decode:
+    """Its own way from bytes to models."""
+    return lambda body: JSON.unmarshal(body.decode(), ListDocumentsResponse)
+
+
+if __name__ == "__main__":
+    harness.main({"dify-oapi2": harness.asynchronous(client)}, {"dify-oapi2": decode})

@@ -1,0 +1,48 @@
+"""dify-python-sdk: clients over httpx, the blocking one in threads. They take paths and give
+httpx's responses.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING
+
+import harness
+from dify_client import AsyncKnowledgeBaseClient, KnowledgeBaseClient
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+EXTRA = {**harness.DATA}
+
+
+@contextmanager
+def blocking(job: harness.Job) -> Iterator[harness.Send]:
+    """Share one client among the threads."""
+    with KnowledgeBaseClient(job.key, job.url, job.dataset) as client:
+
+        def send(file: Path) -> object:
+            return client.create_document_by_file(str(file), extra_params=EXTRA).json()
+
+        yield send
+
+
+@asynccontextmanager
+async def awaited(job: harness.Job) -> AsyncIterator[harness.Send]:
+    """The async client of the same package."""
+    async with AsyncKnowledgeBaseClient(job.key, job.url, job.dataset) as client:
+
+        async def send(file: Path) -> object:
+            return (await client.create_document_by_file(str(file), extra_params=EXTRA)).json()
+
+        yield send
+
+
+if __name__ == "__main__":
+    harness.main(
+        {
+            "dify-python-sdk": harness.threaded(blocking),
+            "dify-python-sdk, async": harness.asynchronous(awaited),
+        }
+    )

@@ -1,0 +1,38 @@
+"""requests in threads, over one session."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import harness
+import requests
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@contextmanager
+def form(job: harness.Job) -> Iterator[harness.Send]:
+    """Let requests write the form; a connection for each thread."""
+    with requests.Session() as session:
+        session.headers["Authorization"] = f"Bearer {job.key}"
+        session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=job.at_once))
+
+        def send(file: Path) -> object:
+            with job.source(file) as source:
+                response = session.post(
+                    job.address,
+                    data={"data": json.dumps(harness.DATA)},
+                    files={"file": (file.name, source)},
+                )
+            response.raise_for_status()
+            return response.json()
+
+        yield send
+
+
+if __name__ == "__main__":
+    harness.main({"requests": harness.threaded(form)})

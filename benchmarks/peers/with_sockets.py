@@ -1,0 +1,155 @@
+"""Bare sockets, the floor: one thread, no headers but those that a server needs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import urlsplit
+
+import harness
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+FRONT = (
+    b'--0a1b\r\nContent-Disposition: form-data; name="data"\r\n\r\n%b\r\n--0a1b\r\n'
+    b'Content-Disposition: form-data; name="file"; filename="%b"\r\n'
+    b"Content-Type: application/octet-stream\r\n\r\n"
+)
+END = b"\r\n--0a1b--\r\n"
+
+
+@dataclass
+class Stretch:
+    """What is left of an open file."""
+
+    file: BinaryIO
+    at: int
+    length: int
+
+    def __len__(self) -> int:
+        return self.length - self.at
+
+    def sent(self, socket: socket.socket) -> bool:
+        """Have the system send a piece; tell whether that was all."""
+        self.at += os.sendfile(socket.fileno(), self.file.fileno(), self.at, len(self))
+        if not len(self):
+            self.file.close()
+        return not len(self)
+
+
+@dataclass
+class Bytes:
+    """What is left of some bytes."""
+
+    left: memoryview
+
+    def sent(self, socket: socket.socket) -> bool:
+        """Send a piece; tell whether that was all."""
+        self.left = self.left[socket.send(self.left) :]
+        return not self.left
+
+
+def request(job: harness.Job, file: Path) -> list[Bytes | Stretch]:
+    """Write a request: its head, and the file as it is."""
+    front = FRONT % (json.dumps(harness.DATA).encode(), file.name.encode())
+    size = len(job.content(file)) if job.held else file.stat().st_size
+    where = urlsplit(job.address)
+    head = (
+        f"POST {where.path} HTTP/1.1\r\nHost: {where.netloc}\r\nAuthorization: Bearer {job.key}\r\n"
+        "Content-Type: multipart/form-data; boundary=0a1b\r\n"
+        f"Content-Length: {len(front) + size + len(END)}\r\n\r\n"
+    )
+    if job.held:
+        return [Bytes(memoryview(b"".join((head.encode(), front, job.content(file), END))))]
+    stretch = Stretch(file.open("rb"), 0, size)
+    return [Bytes(memoryview(head.encode() + front)), stretch, Bytes(memoryview(END))]
+
+
+class Connection:
+    """Sends one file after the other."""
+
+    def __init__(self, job: harness.Job, files: Iterator[Path]) -> None:
+        where = urlsplit(job.url)
+        self.socket = socket.create_connection((where.hostname, where.port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.settimeout(0)
+        self._job, self._files = job, files
+        self._out: list[Bytes | Stretch] = []
+        self._came = b""
+
+    def begin(self) -> bool:
+        """Begin the next file, if there is one."""
+        file = next(self._files, None)
+        self._out = [] if file is None else request(self._job, file)
+        self.write()
+        return file is not None
+
+    def write(self) -> None:
+        """Send what goes."""
+        with contextlib.suppress(BlockingIOError):
+            while self._out:
+                if self._out[0].sent(self.socket):
+                    del self._out[0]
+
+    @property
+    def wants(self) -> int:
+        """What to wait for."""
+        return selectors.EVENT_READ | (selectors.EVENT_WRITE if self._out else 0)
+
+    def read(self) -> bool:
+        """Take in the reply, and tell whether it is whole; the document's id is read from it."""
+        came = self.socket.recv(65536)
+        if not came:
+            raise ConnectionResetError("the server closed the connection")
+        self._came += came
+        head, end, body = self._came.partition(b"\r\n\r\n")
+        if not end or len(body) < int(head.partition(b"Content-Length: ")[2].split(b"\r\n")[0]):
+            return False
+        if not head.startswith(b"HTTP/1.1 200") or not json.loads(body)["document"]["id"]:
+            raise ValueError(head)
+        self._came = b""
+        return True
+
+
+def exchange(job: harness.Job, files: Iterator[Path]) -> None:
+    """Send all files over as many connections as are in flight."""
+    with selectors.DefaultSelector() as selector:
+        open_ = 0
+        for _ in range(job.at_once):
+            connection = Connection(job, files)
+            if connection.begin():
+                selector.register(connection.socket, connection.wants, connection)
+                open_ += 1
+            else:
+                connection.socket.close()
+        while open_:
+            for key, ready in selector.select():
+                connection = key.data
+                if ready & selectors.EVENT_WRITE:
+                    connection.write()
+                if ready & selectors.EVENT_READ and connection.read() and not connection.begin():
+                    selector.unregister(connection.socket)
+                    connection.socket.close()
+                    open_ -= 1
+                elif connection.wants != key.events:
+                    selector.modify(connection.socket, connection.wants, connection)
+
+
+def bare(job: harness.Job) -> harness.Spent:
+    """Send the files of a job."""
+    warm_up, files = job.files(job.warm_up), job.files(job.folder)
+    exchange(job, iter(warm_up))
+    meter = harness.Meter(job)
+    exchange(job, meter.each(files))
+    return meter.spent()
+
+
+if __name__ == "__main__":
+    harness.main({"sockets": bare}, {"json": lambda: json.loads})
