@@ -14,6 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import client
+import scale
 from emulated import emulated
 
 from dify_kb.cli import run
@@ -43,7 +45,11 @@ def shipped(command: tuple[str, ...]) -> Run:
     return call
 
 
-RUNS: Mapping[str, Run] = {name: shipped(command) for name, command in COMMANDS.items()}
+RUNS: Mapping[str, Run] = {
+    **{name: shipped(command) for name, command in COMMANDS.items()},
+    "client": client.main,
+    "scale": scale.main,
+}
 
 
 def main(arguments: Sequence[str]) -> int:
