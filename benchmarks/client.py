@@ -10,7 +10,8 @@ missed. Takes about 10 minutes, with `--quick` about 2.
 
 Bytes are in memory beforehand where processor and wall time are measured and a way takes bytes;
 where memory is, all read the file as they send it. `load` notes each file in its journal, follows
-its indexing, and has to wait half a second until its first look.
+its indexing, and has to wait half a second until its first look; like the others it is told how
+many to have in flight, and beside that it is shown at the pace that it finds by itself.
 """
 
 from __future__ import annotations
@@ -107,10 +108,11 @@ def large(memory: Table, lag: Table) -> Iterator[Bound]:
 
 
 def packages(runner: ways.Runner) -> Mapping[str, Sequence[str]]:
-    """List what stands in each environment."""
-    made = {way.needs[0]: runner.environment(way.needs) for way in ways.WAYS if way.needs}
+    """List what stands in each environment that was needed."""
     return {
-        need: [made.problem] if made.problem else list(made.packages) for need, made in made.items()
+        needs[0]: [made.problem] if made.problem else list(made.packages)
+        for needs, made in runner.made.items()
+        if needs
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import platform
 import subprocess
 import sys
@@ -25,7 +24,6 @@ class Environment:
     problem: str | None = None
 
 
-@functools.cache
 def environment(needs: Sequence[str], folder: Path) -> Environment:
     """Find or make an environment with these requirements, pinned by whoever calls.
 
@@ -41,7 +39,7 @@ def environment(needs: Sequence[str], folder: Path) -> Environment:
             _pip(python, "install", "--quiet", *needs)
             packages = _pip(python, "freeze")
         except (OSError, subprocess.SubprocessError) as error:
-            return Environment(str(python), problem=f"could not be installed: {_reason(error)}")
+            return Environment(str(python), problem=f"could not be installed: {reason(error)}")
         ready.write_text(" ".join(needs) + "\n" + packages)
     return Environment(str(python), ready.read_text().splitlines()[1:])
 
@@ -56,7 +54,8 @@ def _pip(python: Path, *arguments: str) -> str:
     ).stdout
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Choose the line that says why pip failed."""
     told = getattr(error, "stderr", None)
     lines = [line for line in str(told or error).splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR")]

@@ -74,7 +74,7 @@ class Table:
 
     def __getitem__(self, way: str) -> Figure:
         """Give the figure of a way."""
-        return next(figure for figure in self.figures if figure.way == way)
+        return {figure.way: figure for figure in self.figures}[way]
 
     def ratio(self, way: str, to: str) -> float | None:
         """Give the median ratio of two ways; None where one has no figure."""

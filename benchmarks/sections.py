@@ -18,10 +18,13 @@ import null_server
 import watching
 from attrs import frozen
 from figures import Figure, Table
-from ways import DECODERS, FLOOR, FORM_DATA, IMPORTS, JSON, WAYS, Runner, surroundings
+from ways import DECODERS, FLOOR, FORM_DATA, IMPORTS, JSON, PACED, WAYS, Runner, Way, surroundings
 
 SMALL, LARGE = 4096, 14_000_000
 WARM_UP = 200
+PATIENCE = 5.0
+"""Seconds after which no more files are begun where wall time is measured."""
+
 PAST = time.time() - 365 * 24 * 3600
 """When files were written: what has just been written may still change, and is looked at again."""
 
@@ -39,7 +42,7 @@ class Effort:
     """A way begins no more files after this time, where its processor time is measured."""
 
     latencies: Sequence[float] = (0.0, 0.05, 0.2)
-    waiting: int = 320
+    waiting: int = 512
     """Files that are sent to a server with a latency."""
 
     many: int = 5000
@@ -74,11 +77,13 @@ class Bench:
                 os.utime(file, (PAST, PAST))
         return str(place)
 
-    def rounds(self, number: int, what: str, job: Mapping[str, object]) -> Mapping[str, list[Told]]:
+    def rounds(
+        self, number: int, what: str, job: Mapping[str, object], ways: Sequence[Way] = WAYS
+    ) -> Mapping[str, list[Told]]:
         """Have each way do the job, in turn, so that a slow moment meets all alike."""
-        found: dict[str, list[Told]] = {way.label: [] for way in WAYS}
+        found: dict[str, list[Told]] = {way.label: [] for way in ways}
         for index in range(number):
-            for way in WAYS:
+            for way in ways:
                 note(f"{what}, round {index + 1} of {number}: {way.label}")
                 found[way.label].append(self.runner.send(way, {**job, "uvloop": self.uvloop}))
         return found
@@ -116,9 +121,11 @@ def wall(bench: Bench) -> Iterator[Table]:
                 "folder": bench.files(bench.effort.waiting, SMALL),
                 "warm_up": bench.files(32, SMALL),
                 "at_once": 32,
+                "seconds": PATIENCE,
                 "held": True,
             }
-            found = bench.rounds(bench.effort.repeats, f"wall time at {latency} s", job)
+            what = f"wall time at {latency} s"
+            found = bench.rounds(bench.effort.repeats, what, job, [*WAYS, PACED])
         yield table(
             f"wall {latency * 1000:.0f}",
             f"wall time per upload of 4 KiB, 32 in flight, {latency * 1000:.0f} ms latency",

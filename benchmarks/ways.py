@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import imports
-from attrs import frozen
+from attrs import field, frozen
 from environments import Environment, environment
 
 import dify_kb
@@ -27,7 +27,7 @@ PYTHON_SDK = ("dify-python-sdk==0.1.16", *HTTPX)
 FLOOR, FORM_DATA, JOINED = "bare sockets", "aiohttp FormData", "aiohttp, joined bytes"
 BY_PATH, BY_BYTES = "create_by_file(path)", "create_by_file(bytes)"
 BLOCKING = "create_by_file, blocking"
-LOAD, ACCEPTED = "load", "load, wait='accepted'"
+LOAD, ACCEPTED, OWN_PACE = "load", "load, wait='accepted'", "load, at its own pace"
 HTTPX_ASYNC, OAPI2 = "httpx, async", "dify-oapi2, async"
 
 
@@ -59,6 +59,9 @@ WAYS: Sequence[Way] = (
 )
 
 JSON = "json.loads"
+PACED = Way(OWN_PACE, "dify_kb", "load own pace")
+"""Where the server takes its time."""
+
 DECODERS: Sequence[Way] = (
     Way(JSON, "sockets", "json"),
     Way("dify-kb", "dify_kb", "dify-kb"),
@@ -79,15 +82,22 @@ IMPORTS: Mapping[str, tuple[str, Sequence[str]]] = {
 
 @frozen
 class Runner:
-    """Runs ways in their environments, which are made in `folder` when they are missing."""
+    """Runs ways in their environments, which are made in `folder` when they are missing; `made`
+    tells of those that were needed so far.
+    """
 
     folder: Path
     longest: float = 300.0
     """Seconds after which a way is given up."""
 
+    made: dict[tuple[str, ...], Environment] = field(factory=dict)
+
     def environment(self, needs: Sequence[str]) -> Environment:
         """Find or make an environment."""
-        return environment(needs, self.folder)
+        key = tuple(needs)
+        if key not in self.made:
+            self.made[key] = environment(needs, self.folder)
+        return self.made[key]
 
     def send(self, way: Way, job: Mapping[str, object]) -> Mapping[str, Any]:
         """Do a job in a process of its own; what goes wrong is told as `problem`."""
