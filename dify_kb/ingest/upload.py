@@ -187,13 +187,13 @@ class Uploader:
         )
 
     async def _created(self, planned: Planned, content: Content) -> DocumentCreated:
-        if self._ruled.is_set():
-            return await self._create(planned, content, UNSET)
-        async with self._first:
-            rule = UNSET if self._ruled.is_set() else self._rule
-            created = await self._create(planned, content, rule)
-            self._ruled.set()
-        return created
+        if not self._ruled.is_set():
+            async with self._first:
+                if not self._ruled.is_set():
+                    created = await self._create(planned, content, self._rule)
+                    self._ruled.set()
+                    return created
+        return await self._create(planned, content, UNSET)
 
     async def _create(
         self, planned: Planned, content: Content, rule: ProcessRule | Unset

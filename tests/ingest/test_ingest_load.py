@@ -195,6 +195,22 @@ async def test_the_process_rule_cuts_and_travels_once(client: AsyncClient, folde
     assert all(len(record.segment.content) <= 60 for record in found.records)
 
 
+async def test_only_the_first_create_is_waited_for(
+    client: AsyncClient, emulator: Emulator, folder: Path
+) -> None:
+    """It carries the rule; the others, which began with it, go on together once it is there."""
+    write(folder, *(f"{number}.md" for number in range(5)))
+    emulator.faults.plan("documents.create_by_file", ["stall 0.5"] * 5)
+
+    await client.load(await base(client), folder, concurrency=5)
+
+    sent = [each for each in emulator.history if each.endpoint == "documents.create_by_file"]
+    first, *others = sorted(sent, key=lambda each: each.started)
+    assert len(others) == 4
+    assert first.ended <= min(each.started for each in others)
+    assert max(each.started for each in others) < min(each.ended for each in others)
+
+
 async def test_accepted_does_not_wait_for_the_index(folder: Path, quick: Policy) -> None:
     write(folder, "a.md", "b.md")
     settings = Settings(parsing=60)
