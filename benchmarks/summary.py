@@ -1,0 +1,168 @@
+"""The README's numbers, written from the committed runs.
+
+`python benchmarks/summary.py` writes them into the README, between the two markers there, from
+`benchmarks/results/client.json` and `scale.json`; a test renders them again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from figures import shown
+from ways import FLOOR, FORM_DATA
+
+RESULTS = Path(__file__).with_name("results")
+README = Path(__file__).parent.parent / "README.md"
+BEGIN = "<!-- Written by benchmarks/summary.py; do not edit. -->"
+END = "<!-- written until here -->"
+
+Run = Mapping[str, Any]
+
+COLUMNS = ("cpu 32", "wall 50", "memory 4 KiB", "memory 14 MB", "lag 14 MB")
+HEADS = (
+    "processor time of an upload",
+    f"x {FLOOR}",
+    f"x {FORM_DATA}",
+    "wall time at 50 ms latency",
+    "memory, 5,000 of 4 KiB",
+    "memory, 32 of 14 MB",
+    "lag, 32 of 14 MB",
+)
+
+
+def summary(client: Run, scale: Run) -> str:
+    """Render the numbers of a run of each."""
+    return "\n".join(
+        [
+            *machine(client),
+            "",
+            *comparison(client),
+            "",
+            *others(client),
+            "",
+            *growth(scale),
+            "",
+            *judged([*client["bounds"], *scale["bounds"]]),
+        ]
+    )
+
+
+def machine(run: Run) -> Iterator[str]:
+    """Tell what it was measured on."""
+    machine, versions = run["machine"], run["versions"]
+    yield (
+        f"Python {run['python']}, aiohttp {versions['aiohttp']}, {machine['cpus']} CPUs"
+        f" ({machine['processor']}), {run['at'][:10]}; medians, each way in processes of its own,"
+        " in turn,"
+    )
+    yield "against a server in another process that does nothing but answer. 4 KiB, 32 in flight:"
+
+
+def comparison(run: Run) -> Iterator[str]:
+    """Compare the ways to upload."""
+    yield f"| | {' | '.join(HEADS)} |"
+    yield "|---" * (len(HEADS) + 1) + "|"
+    tables = run["tables"]
+    broken: list[str] = []
+    for way, cpu in tables["cpu 32"]["figures"].items():
+        if "problem" in cpu:
+            broken.append(f"{way}: {cpu['problem']}")
+            continue
+        units = (" us", " ms", " MiB", " MiB", " ms")
+        cells = [
+            amount(tables[column]["figures"].get(way), unit)
+            for column, unit in zip(COLUMNS, units, strict=True)
+        ]
+        ratios = [f"{cpu['ratios'][floor]['median']:.2f}" for floor in (FLOOR, FORM_DATA)]
+        yield f"| {way} | {' | '.join([cells[0], *ratios, *cells[1:]])} |"
+    if broken:
+        yield ""
+        yield f"Not measured: {'; '.join(broken)}."
+
+
+def others(run: Run) -> Iterator[str]:
+    """Tell the figures that are not of uploads."""
+    tables = run["tables"]
+    start, calls = (tables[name]["figures"] for name in ("start-up", "blocking"))
+    decoding = tables["decoding"]["figures"]
+    ours = start["from dify_kb import AsyncClient"]
+    yield (
+        f"* Start-up: `from dify_kb import AsyncClient` {amount(ours, ' ms')},"
+        f" {ours['ratios']['import aiohttp']['median']:.2f} x `import aiohttp`."
+    )
+    yield (
+        f"* A blocking call takes {amount(calls['blocking on top of async'], ' ms')} more than its"
+        f" async twin of {amount(calls['ping, async'], ' ms')}."
+    )
+    each = ", ".join(
+        f"{shown(tables[f'watching {number}']['figures']['load']['median'])} of {number:,}"
+        for number in (100, 1000, 10_000)
+    )
+    yield f"* GETs to see a document indexed: {each}."
+    names = ", ".join(f"{way} {amount(told, ' us')}" for way, told in decoding.items())
+    yield f"* Decoding a document of a list: {names}."
+
+
+def growth(run: Run) -> Iterator[str]:
+    """Tell how the cost of a document grows."""
+    tables = run["tables"]
+    yield (
+        "| loaded into the embedded server | processor time each | x " + FORM_DATA + " |"
+        " requests each | memory | the same again, each | requests | listing, each |"
+    )
+    yield "|---" * 8 + "|"
+    for size in sorted(int(name.split()[1]) for name in tables if name.startswith("cpu ")):
+        cpu, memory, requests = (
+            tables[f"{name} {size}"]["figures"] for name in ("cpu", "memory", "requests")
+        )
+        ratio = cpu["load"]["ratios"][FORM_DATA]["median"]
+        cells = (
+            f"{size:,}",
+            amount(cpu["load"], " us"),
+            f"{ratio:.2f}",
+            shown(requests["load"]["median"] / size),
+            amount(memory["load"], " MiB"),
+            amount(cpu["load again"], " us"),
+            f"{requests['load again']['median']:.0f}",
+            amount(cpu["list"], " us"),
+        )
+        yield f"| {' | '.join(cells)} |"
+
+
+def judged(bounds: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Tell which bounds were missed."""
+    missed = [bound for bound in bounds if not bound["held"]]
+    yield f"{len(bounds) - len(missed)} of {len(bounds)} bounds and aims held. Missed:"
+    yield ""
+    for bound in missed:
+        found = "not measured" if bound["found"] is None else shown(bound["found"])
+        limit = f"at least {bound['least']}" if "least" in bound else f"at most {bound['most']}"
+        yield f"* {bound['what']}: {found} ({'aim' if bound['aim'] else 'bound'}: {limit})"
+
+
+def amount(told: Mapping[str, Any] | None, unit: str) -> str:
+    """Write a median with its unit."""
+    return "-" if told is None or "problem" in told else f"{shown(told['median'])}{unit}"
+
+
+def read(name: str) -> Run:
+    """Read a committed run."""
+    run: Run = json.loads((RESULTS / f"{name}.json").read_text())
+    return run
+
+
+def main() -> None:
+    """Write the numbers into the README."""
+    numbers = summary(read("client"), read("scale"))
+    between = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
+    README.write_text(
+        between.sub(lambda _: f"{BEGIN}\n{numbers}\n{END}", README.read_text(), count=1)
+    )
+
+
+if __name__ == "__main__":
+    main()
