@@ -28,7 +28,8 @@ import watching
 import ways
 from figures import Bound, Table, written
 from machine import circumstances, title
-from sections import ON_TOP, QUICK, SECTIONS, Effort, bench
+from rounds import QUICK, Effort, bench
+from sections import ON_TOP, SECTIONS
 from ways import ACCEPTED, BY_BYTES, BY_PATH, FORM_DATA, HTTPX_ASYNC, JOINED, LOAD, OAPI2
 
 if TYPE_CHECKING:

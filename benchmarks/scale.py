@@ -24,7 +24,7 @@ import many
 from emulated import Emulated, emulated
 from figures import Bound, Table, written
 from machine import circumstances, title
-from sections import figure, note, table
+from rounds import figure, note, table
 from ways import FORM_DATA, Runner, Way
 
 from dify_kb import AsyncClient
