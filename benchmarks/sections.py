@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 
 import blocking
 import imports
@@ -10,7 +11,6 @@ import watching
 from figures import Figure, Table
 from rounds import Bench, Told, note, table
 from ways import DECODERS, FLOOR, FORM_DATA, IMPORTS, JSON, PACED, WAYS, surroundings
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
