@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGES = ("dify-kb", "aiohttp", "anyio", "attrs", "cattrs", "uvloop")
@@ -24,7 +25,7 @@ def circumstances() -> dict[str, object]:
             "load": round(os.getloadavg()[0], 1),
         },
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": {name: number for name in PACKAGES if (number := _version(name))},
     }
 
 
@@ -47,9 +48,20 @@ def _processor() -> str:
     return next(found, platform.processor() or platform.machine())
 
 
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
 def _commit() -> str | None:
+    """Name the commit, if this is a clone."""
+    git = shutil.which("git")
+    if git is None:
+        return None
     told = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
+        [git, "describe", "--always", "--dirty"],
         cwd=Path(__file__).parent,
         capture_output=True,
         text=True,
