@@ -6,7 +6,7 @@ time in a process of its own that warms up first; other packages run in virtual 
 their own, made below `--venvs`. Figures are medians with the least and the most, and ratios to the
 floors of the same run; `server` is the part of the time for which the server was busy, which is
 what the wall time of a way is worth less the nearer it comes to 100 %. Fails when a bound is
-missed. Takes about 10 minutes, with `--quick` about 2.
+missed. Takes some 14 minutes, with `--quick` 3.
 
 Bytes are in memory beforehand where processor and wall time are measured and a way takes bytes;
 where memory is, all read the file as they send it. `load` notes each file in its journal, follows
@@ -121,7 +121,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks client", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--quick", action="store_true", help="measure less, in about 2 minutes")
+    parser.add_argument("--quick", action="store_true", help="measure less, in some 3 minutes")
     parser.add_argument("--only", nargs="+", choices=list(SECTIONS), help="some parts only")
     parser.add_argument("--uvloop", action="store_true", help="run what is async on uvloop")
     parser.add_argument("--json", type=Path, help="write the run to this file too")

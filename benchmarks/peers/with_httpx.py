@@ -1,4 +1,4 @@
-"""httpx's async client, as its documentation uploads."""
+"""httpx's async client, as its documentation uploads, with as many connections as are in flight."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 async def form(job: harness.Job) -> AsyncIterator[harness.Send]:
     """Let httpx write the form."""
     headers = {"Authorization": f"Bearer {job.key}"}
-    async with httpx.AsyncClient(headers=headers, timeout=60) as client:
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=job.at_once)
+    async with httpx.AsyncClient(headers=headers, limits=limits, timeout=60) as client:
 
         async def send(file: Path) -> object:
             with job.source(file) as source:
