@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from figures import shown
-from ways import FLOOR, FORM_DATA
+from ways import ACCEPTED, FLOOR, FORM_DATA, OWN_PACE
 
 RESULTS = Path(__file__).with_name("results")
 README = Path(__file__).parent.parent / "README.md"
@@ -56,8 +56,8 @@ def machine(run: Run) -> Iterator[str]:
     machine, versions = run["machine"], run["versions"]
     yield (
         f"Python {run['python']}, aiohttp {versions['aiohttp']}, {machine['cpus']} CPUs"
-        f" ({machine['processor']}), {run['at'][:10]}; medians, each way in processes of its own,"
-        " in turn,"
+        f" ({machine['processor']}), {run['at'][:10]}; medians, with the least and the most, of"
+        " runs in processes of their own, in turn,"
     )
     yield "against a server in another process that does nothing but answer. 4 KiB, 32 in flight:"
 
@@ -78,7 +78,8 @@ def comparison(run: Run) -> Iterator[str]:
             for column, unit in zip(COLUMNS, units, strict=True)
         ]
         ratios = [f"{cpu['ratios'][floor]['median']:.2f}" for floor in (FLOOR, FORM_DATA)]
-        yield f"| {way} | {' | '.join([cells[0], *ratios, *cells[1:]])} |"
+        spread = f" ({shown(cpu['low'])} to {shown(cpu['high'])})"
+        yield f"| {way} | {' | '.join([cells[0] + spread, *ratios, *cells[1:]])} |"
     if broken:
         yield ""
         yield f"Not measured: {'; '.join(broken)}."
@@ -103,6 +104,13 @@ def others(run: Run) -> Iterator[str]:
         for number in (100, 1000, 10_000)
     )
     yield f"* GETs to see a document indexed: {each}."
+    for latency in (50, 200):
+        ways = tables[f"wall {latency}"]["figures"]
+        yield (
+            f"* A load that is not told how many uploads to have in flight finds it out: in its"
+            f" first 5 s, at {latency} ms latency, it takes {amount(ways[OWN_PACE], ' ms')} for a"
+            f" file, with `concurrency=32` {amount(ways[ACCEPTED], ' ms')}."
+        )
     names = ", ".join(f"{way} {amount(told, ' us')}" for way, told in decoding.items())
     yield f"* Decoding a document of a list: {names}."
 
