@@ -1,0 +1,35 @@
+"""The README's figures are those of the committed runs."""
+
+from __future__ import annotations
+
+import pytest
+import summary
+
+
+def test_the_readme_has_the_numbers_of_the_committed_runs() -> None:
+    """`python benchmarks/summary.py` writes them; none is written by hand."""
+    numbers = summary.summary(summary.read("client"), summary.read("scale"))
+
+    _, _, rest = summary.README.read_text().partition(summary.BEGIN)
+    assert rest.partition(summary.END)[0].strip("\n") == numbers
+
+
+@pytest.mark.parametrize("name", ["client", "scale"])
+def test_a_committed_run_tells_machine_versions_and_ratios(name: str) -> None:
+    run = summary.read(name)
+
+    assert run["machine"]["cpus"] >= 1
+    assert run["machine"]["processor"]
+    assert {"dify-kb", "aiohttp"} <= run["versions"].keys()
+    for table in run["tables"].values():
+        for floor in table["floors"]:
+            for figure in table["figures"].values():
+                assert "problem" in figure or figure["ratios"][floor]["median"] >= 0
+
+
+def test_a_committed_run_is_a_whole_one_of_a_clean_tree() -> None:
+    run = summary.read("client")
+
+    assert run["options"] == {"quick": False, "uvloop": False}
+    assert not run["commit"].endswith("-dirty")
+    assert not summary.read("scale")["commit"].endswith("-dirty")
