@@ -6,39 +6,14 @@ compared round by round, since what slows the machine down slows both sides of a
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attrs import frozen
+from attrs import asdict, frozen
+
+from dify_kb.bench.numbers import Spread
 
 WIDTH = 27
-
-
-@frozen(kw_only=True)
-class Spread:
-    """The median of repeated measurements, with the least and the most of them."""
-
-    median: float
-    low: float
-    high: float
-    count: int
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        """Sum up one value at least."""
-        return cls(
-            median=statistics.median(values), low=min(values), high=max(values), count=len(values)
-        )
-
-    def json(self) -> dict[str, float]:
-        """Write it with four digits."""
-        return {
-            "median": rounded(self.median),
-            "low": rounded(self.low),
-            "high": rounded(self.high),
-            "count": self.count,
-        }
 
 
 @frozen(kw_only=True)
@@ -114,8 +89,8 @@ class Table:
             return {"problem": figure.problem}
         ratios = {floor: figure.ratio(self[floor]) for floor in self.floors}
         return {
-            **Spread.of(figure.values).json(),
-            "ratios": {floor: ratio.json() for floor, ratio in ratios.items() if ratio},
+            **_digits(Spread.of(figure.values)),
+            "ratios": {floor: _digits(ratio) for floor, ratio in ratios.items() if ratio},
             **({} if figure.server is None else {"server": rounded(figure.server)}),
         }
 
@@ -172,3 +147,11 @@ def rounded(value: float) -> float:
 def shown(value: float) -> str:
     """Write three digits at least, and no more decimals than they need."""
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _digits(spread: Spread) -> dict[str, float]:
+    """Write it with four digits."""
+    return {
+        **{name: rounded(value) for name, value in asdict(spread).items()},
+        "count": spread.count,
+    }

@@ -6,7 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 
 from client import bounds
-from figures import Bound, Figure, Spread, Table, written
+from figures import Bound, Figure, Table, written
+
+from dify_kb.bench.numbers import Spread
 
 
 def table(ways: Mapping[str, Sequence[float]]) -> Table:
