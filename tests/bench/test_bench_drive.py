@@ -56,13 +56,13 @@ async def test_a_slow_server_gets_time_for_an_answer_each() -> None:
     found = await drive(Server(places=1, seconds=0.03), at_once=4, seconds=0.05, most=100)
 
     assert found.answered >= 2
-    assert 0.05 <= found.seconds + 0.04 <= 0.4
+    assert 0.05 <= found.seconds + 0.04 <= 2.0
 
 
 async def test_requests_without_an_answer_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dify_kb.bench.drive.GRACE", 0.05)
 
-    found = await drive(anyio.sleep_forever, at_once=3, seconds=0.05, most=100)
+    found = await drive(anyio.sleep_forever, at_once=3, seconds=0.4, most=100)
 
     assert found.answered == 0
     assert [error.summary[:14] for error in found.errors] == ["No answer came"] * 3
@@ -73,7 +73,7 @@ async def test_passing_errors_are_counted() -> None:
         await anyio.sleep(0.001)
         raise FAILED
 
-    found = await drive(fail, at_once=2, seconds=0.05, most=1000)
+    found = await drive(fail, at_once=2, seconds=0.4, most=1000)
 
     assert found.answered == 0
     assert set(found.errors) == {FAILED}
@@ -99,16 +99,16 @@ async def test_a_lost_answer_is_no_refusal() -> None:
         await anyio.sleep(0.001)
         raise OutcomeUnknownError("lost", endpoint="x")
 
-    found = await drive(lose, at_once=1, seconds=0.05, most=3)
+    found = await drive(lose, at_once=1, seconds=5, most=3)
 
     assert len(found.errors) == 3
 
 
 async def test_an_interrupt_lets_requests_under_way_finish() -> None:
     """One that is cut off is carried out all the same, after its dataset is gone."""
-    server = Server(places=100, seconds=0.1)
+    server = Server(places=100, seconds=0.8)
 
-    with anyio.move_on_after(0.05) as scope:
+    with anyio.move_on_after(0.1) as scope:
         await drive(server, at_once=4, seconds=30, most=1000)
 
     assert scope.cancelled_caught
