@@ -188,14 +188,17 @@ class _Open:
 
     @contextmanager
     def _reader(self) -> Iterator[Reader]:
+        """Lend a reader, that sees one state of the index for as long."""
         reader = self._readers.get()
         try:
-            yield reader
+            with reader.steady():
+                yield reader
         finally:
             self._readers.put(reader)
 
     def search(self, query: RetrievalRequest) -> list[Record]:
         asked = words_of(query.query)
+        known = self._frequencies  # before the reader: of a state no newer than what it sees
         with self._reader() as reader:
             within = None
             if query.metadata_condition is not None:
@@ -203,7 +206,7 @@ class _Open:
                 within = [row[0] for row in files if query.allows(_metadata(*row))]
             if not asked or within == []:
                 return []
-            frequencies = {word: self._frequency(reader, word) for word in asked}
+            frequencies = {word: _frequency(reader, word, known) for word in asked}
             limit = _CANDIDATES * query.top_k
             hits = reader.index.search(DATASET, rarest(frequencies), limit, within)
             passages = reader.passages([hit.segment_id for hit in hits])
@@ -211,14 +214,14 @@ class _Open:
         records = [_record(passage, score_of(passage.content, weights)) for passage in passages]
         return sorted(records, key=lambda record: -record.score)[: query.top_k]
 
-    def _frequency(self, reader: Reader, word: str) -> int:
-        known = self._frequencies
-        found = known.get(word)
-        if found is None:
-            found = reader.index.frequency(DATASET, word)
-            if len(known) < _REMEMBERED:
-                known[word] = found
-        return found
+
+def _frequency(reader: Reader, word: str, known: dict[str, int]) -> int:
+    found = known.get(word)
+    if found is None:
+        found = reader.index.frequency(DATASET, word)
+        if len(known) < _REMEMBERED:
+            known[word] = found
+    return found
 
 
 def default_index(root: Path) -> Path:

@@ -9,6 +9,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -21,7 +22,7 @@ from .folder_database import connect
 from .folder_files import ExtractError, Seen, read, texts_of, walk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 _log = logging.getLogger(__name__)
 
@@ -192,6 +193,15 @@ class Reader:
         connection = connect(path)
         return cls(connection, Index(connection))
 
+    @contextmanager
+    def steady(self) -> Iterator[None]:
+        """Have all look-ups meanwhile see one state, whatever is written."""
+        self.connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self.connection.execute("COMMIT")
+
     def files(self) -> list[tuple[str, int, float]]:
         """Tell path, size and time of change of each file."""
         return self.connection.execute(
@@ -199,7 +209,7 @@ class Reader:
         ).fetchall()
 
     def passages(self, numbers: Sequence[str]) -> list[Passage]:
-        """Fetch passages in this order; one that is gone again is left out."""
+        """Fetch passages in this order; one that is gone is left out."""
         rows = self.connection.execute(
             "SELECT number, content, path, size, modified FROM passages JOIN files USING (path)"
             " WHERE number IN (SELECT value FROM json_each(?))",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -18,6 +19,8 @@ from external_calls import conditions, serving
 from dify_kb.errors import ConfigError
 from dify_kb.external import FolderRetriever, RetrievalRequest, folder_files, folder_index
 from dify_kb.external.folder import default_index
+from dify_kb.external.folder_database import connect, prepare
+from dify_kb.external.folder_index import DATASET, Reader, Writer
 from dify_kb.models import Field, MetadataFilter
 
 REFRESH = 0.02
@@ -391,6 +394,23 @@ async def test_two_servers_may_serve_one_folder(docs: Path) -> None:
         await until(other, "wombats", ["more.md", "sub/notes.txt"])
 
 
+def test_a_search_sees_one_state_of_a_folder_that_changes(docs: Path, tmp_path: Path) -> None:
+    """What was found is not gone before it is read, however many files change meanwhile."""
+    path = tmp_path / "index.db"
+    prepare(path, docs)
+    with closing(connect(path)) as connection:
+        writer = Writer(docs, connection, threading.Event())
+        writer.refresh()
+        reader = Reader.of(path)
+        with closing(reader.connection), reader.steady():
+            hits = reader.index.search(DATASET, "wombats", 4)
+            (docs / "sub" / "notes.txt").write_text("wombats, and more of them")
+            assert writer.refresh()
+            passages = reader.passages([hit.segment_id for hit in hits])
+
+    assert [passage.path for passage in passages] == ["sub/notes.txt"]
+
+
 async def test_many_questions_at_once_are_answered_while_files_change(folder: Path) -> None:
     for number in range(30):
         (folder / f"{number}.md").write_text(f"zebra {number}")
@@ -405,6 +425,28 @@ async def test_many_questions_at_once_are_answered_while_files_change(folder: Pa
         for number in range(30):
             (folder / f"{number}.md").write_text(f"zebra again {number}")
             await anyio.sleep(0.002)
+
+
+async def test_no_question_is_answered_by_less_while_every_file_changes(folder: Path) -> None:
+    files = [folder / f"{number}.md" for number in range(30)]
+
+    def write(round_: int) -> None:
+        for file in files:
+            fresh = file.with_suffix(".new")
+            fresh.write_text(f"zebra {round_}")
+            fresh.replace(file)
+
+    async def ask(retriever: FolderRetriever) -> None:
+        for _ in range(100):
+            assert len(await found(retriever, "zebra")) == 4
+
+    write(0)
+    async with opened(folder) as retriever, anyio.create_task_group() as group:
+        for _ in range(4):
+            group.start_soon(ask, retriever)
+        for round_ in range(1, 30):
+            write(round_)
+            await anyio.sleep(REFRESH)
 
 
 @pytest.mark.parametrize(
