@@ -49,14 +49,14 @@ async def test_no_more_requests_are_made_than_allowed() -> None:
 
     assert server.begun == 50
     assert 10 <= found.answered <= 40
-    assert found.seconds < 1
+    assert found.seconds < 4
 
 
 async def test_a_slow_server_gets_time_for_an_answer_each() -> None:
     found = await drive(Server(places=1, seconds=0.03), at_once=4, seconds=0.05, most=100)
 
     assert found.answered >= 2
-    assert 0.05 <= found.seconds + 0.04 <= 2.0
+    assert 0.05 <= found.seconds + 0.04 <= 5.0
 
 
 async def test_requests_without_an_answer_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:

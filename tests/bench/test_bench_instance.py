@@ -187,7 +187,7 @@ async def test_the_time_of_a_run_is_kept(
 
     report = await instance(wide, tally, plan).measure()
 
-    assert report.seconds < 3
+    assert report.seconds < 10
     assert any("not at their end after 0.4 s" in note for note in report.notes)
     assert await nothing_is_left(wide)
 

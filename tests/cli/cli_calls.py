@@ -49,7 +49,7 @@ def base(emulator: Emulator, *names: str, name: str = "base") -> dict[str, str]:
     with Client(emulator.url, emulator.api_key, policy=Policy().scaled(0.01)) as client:
         made = client.datasets.create(name, indexing_technique="economy")
         created = [client.documents.create_by_text(made, each, "Wombats dig.") for each in names]
-        client.documents.wait(made, created, timeout=15)
+        client.documents.wait(made, created, timeout=30)
         return {document.document.name: document.document.id for document in created}
 
 

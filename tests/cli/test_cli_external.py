@@ -37,7 +37,7 @@ def served(folder: Path, *arguments: str, **environment: str) -> Iterator[dict[s
         yield told
     finally:
         process.send_signal(signal.SIGINT)
-        _, told["err"] = process.communicate(timeout=15)
+        _, told["err"] = process.communicate(timeout=30)
         told["exit"] = process.returncode
 
 

@@ -26,7 +26,7 @@ from dify_kb.ingest.journal import State, reading
 
 CREATE = "documents.create_by_file"
 
-LIMIT = 10
+LIMIT = 30
 
 
 def until(true: Callable[[], object]) -> None:
@@ -120,7 +120,7 @@ def test_the_second_signal_ends_it_at_once(
 ) -> None:
     """Who presses Ctrl-C twice has no ten seconds; the journal is as after a kill."""
     files(folder, 3)
-    emulator.faults.plan(CREATE, ["stall 4"] * 3)
+    emulator.faults.plan(CREATE, ["stall 15"] * 3)
     process = program("load", str(folder), "--dataset", "d", "--create", uvloop=uvloop)
     under_way(emulator, left=2)
     process.send_signal(signal.SIGINT)
@@ -131,7 +131,7 @@ def test_the_second_signal_ends_it_at_once(
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=LIMIT)
 
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 8
     assert process.returncode == 130
     assert "Traceback" not in err
     assert State.SENDING in states()

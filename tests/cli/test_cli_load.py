@@ -199,7 +199,7 @@ def test_a_program_without_standard_input_loads(
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        timeout=15,
+        timeout=30,
         check=False,
     )
 

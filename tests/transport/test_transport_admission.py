@@ -102,7 +102,7 @@ async def test_the_next_is_served_when_the_first_gives_up() -> None:
             await anyio.sleep(0.001)
             group.start_soon(second)
             await anyio.sleep(0.04)
-        with anyio.fail_after(1):
+        with anyio.fail_after(10):
             await came.wait()
 
 
@@ -110,7 +110,7 @@ async def test_the_next_waits_on_for_the_rate_when_the_first_gives_up() -> None:
     """Only the first in line has a timer; another must take its place."""
     gate = admission(8, "10/s")
     assert await enters(gate)
-    with anyio.fail_after(1):
+    with anyio.fail_after(10):
         async with anyio.create_task_group() as group:
             group.start_soon(enters, gate, 0.01)
             await anyio.sleep(0.001)
@@ -171,7 +171,7 @@ async def test_a_stated_rate_spaces_creates() -> None:
         async with gate:
             gate.observe(event())
 
-    assert 0.09 <= anyio.current_time() - started < 0.5
+    assert 0.09 <= anyio.current_time() - started < 5
 
 
 async def test_a_refusal_for_the_rate_closes() -> None:
@@ -243,7 +243,7 @@ async def test_an_outage_closes_until_it_is_reopened_at_half() -> None:
         group.start_soon(outage)
         while not gate.broken:
             gate.observe(failure("unreachable"))
-        with anyio.fail_after(1):
+        with anyio.fail_after(10):
             await told.wait()
     limit = gate.limit
     assert not await enters(gate)

@@ -72,7 +72,7 @@ async def test_events_are_given_as_they_come() -> None:
     events: list[Event] = []
 
     async with serving(Server(step)) as client:
-        with anyio.fail_after(2):
+        with anyio.fail_after(10):
             async for event in run(client):
                 events.append(event)
                 seen.set()
@@ -246,7 +246,7 @@ async def test_who_stops_early_closes_the_connection() -> None:
     async with serving(Server(step)) as client:
         async for _ in run(client):
             break
-        with anyio.fail_after(2):
+        with anyio.fail_after(10):
             await gone.wait()
 
     assert gone.is_set()
@@ -266,7 +266,7 @@ async def test_who_is_cancelled_closes_the_connection_too() -> None:
     async with serving(Server(step)) as client:
         with anyio.move_on_after(0.05) as scope:
             await names_of(run(client))
-        with anyio.fail_after(2):
+        with anyio.fail_after(10):
             await gone.wait()
 
     assert scope.cancelled_caught
@@ -288,7 +288,7 @@ async def test_other_calls_go_on_while_events_are_followed() -> None:
     names: list[str] = []
 
     async with serving(server, concurrency=1) as client:
-        with anyio.fail_after(2):
+        with anyio.fail_after(10):
             async for event in run(client):
                 names.append(event.event)
                 await client.datasets.list()
