@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from uuid import UUID
 
 from dify_kb.errors import ConfigError
@@ -21,13 +22,17 @@ def checked_id(value: str, what: str) -> str:
         ConfigError: `value` is no UUID.
     """
     try:
-        is_id = str(UUID(value)) == value.lower()
+        if _is_id(value):
+            return value
     except (ValueError, AttributeError, TypeError):
-        is_id = False
-    if is_id:
-        return value
+        pass
     finds = "; datasets.find(name) tells that of a dataset" if what == "dataset_id" else ""
     raise ConfigError(f"{what} is {value!r}, which is no id.", hint=f"Ids are UUIDs{finds}.")
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_id(value: str) -> bool:
+    return str(UUID(value)) == value.lower()
 
 
 def slots(dataset: Dataset | str, **ids: str) -> dict[str, str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any, AnyStr
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import aiohttp
@@ -37,6 +38,11 @@ def streams(reply: Reply) -> bool:
     """Tell whether a reply is a piece of a stream of events."""
     kind = reply.headers.get("content-type", "")
     return kind.startswith(EVENTS) and 200 <= reply.status < 300  # noqa: PLR2004 -- any 2xx
+
+
+@functools.lru_cache
+def _timeout(connect: float | None, read: float | None) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=read)
 
 
 def connect(
@@ -150,11 +156,7 @@ class Session:
             data=data,
             headers={**self._sent, **headers},
             allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(
-                total=None,
-                sock_connect=allowed.connect,
-                sock_read=allowed.answer if streamed else None,
-            ),
+            timeout=_timeout(allowed.connect, allowed.answer if streamed else None),
         )
 
     def _with_key(self) -> Mapping[str, str]:
@@ -164,10 +166,11 @@ class Session:
     def _reply(
         self, response: aiohttp.ClientResponse, body: bytes, waited: float | None = None
     ) -> Reply:
+        key = self._config.api_key
         return Reply(
             status=response.status,
             headers={
-                name.lower(): self._without_key(value) for name, value in response.headers.items()
+                name.lower(): value.replace(key, "***") for name, value in response.headers.items()
             },
             body=body,
             waited=waited,
@@ -183,12 +186,9 @@ class Session:
             body += block
         return self._without_key(body[:ERROR_BODY])
 
-    def _without_key(self, told: AnyStr) -> AnyStr:
+    def _without_key(self, told: bytes) -> bytes:
         """A server that echoes what it was sent must not put the key into an error."""
-        key = self._config.api_key
-        if isinstance(told, bytes):
-            return told.replace(key.encode(), b"***")
-        return told.replace(key, "***")
+        return told.replace(self._config.api_key.encode(), b"***")
 
     def _url(self, call: Call[Any], path: str) -> URL:
         url = f"{self._config.base_url}{path}"

@@ -185,6 +185,8 @@ def _reader_of_nullable(shape: Any) -> Callable[[object, object], object]:
     """Look up the reader once, not for each value: two in three fields of a document are such."""
     rest = next(arm for arm in get_args(shape) if arm is not NoneType)
     read: Callable[[object, object], object] = _converter.get_structure_hook(rest)
+    if rest in {str, int, float, bool}:  # what is one already stays as it is
+        return lambda value, _: value if value is None or type(value) is rest else read(value, rest)
     return lambda value, _: None if value is None else read(value, rest)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import re
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from urllib.parse import quote
 
@@ -21,8 +20,6 @@ B = TypeVar("B")
 
 R = TypeVar("R")
 """What a success decodes to; None when its body means nothing."""
-
-_SLOT = re.compile(r"{(\w+)}")
 
 
 class Repeat(enum.Enum):
@@ -130,7 +127,7 @@ class Send(Protocol):
 
 
 def _fill(path: str, slots: dict[str, str]) -> str:
-    return _SLOT.sub(lambda match: quote(slots[match[1]], safe=""), path)
+    return path.format_map({name: quote(value, safe="") for name, value in slots.items()})
 
 
 NOTHING = type(None)
