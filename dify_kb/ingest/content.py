@@ -22,6 +22,9 @@ SMALL = 64 * 1024
 streamed and its digest stands in the journal before it is sent."""
 
 
+_READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+"""A FIFO put in the file's place must not block the thread that opens it."""
+
 RACY = 2.0
 """Seconds: a file changed so shortly before it was read may change again and keep its time, since
 file systems tell times in steps."""
@@ -50,12 +53,12 @@ def content_of(found: Found) -> Content:
         data = found.data or b""
         return Content(data, _digest(data))
     try:
-        with _opened(found.path) as file:
-            if found.size > SMALL:
+        if found.size > SMALL:
+            with _opened(found.path) as file:
                 digest = hashlib.file_digest(file, "sha256").digest()
                 _require_size(found, file.tell())
                 return Content(Path(found.path), digest)
-            data = file.read(found.size + 1)
+        data = _read(found.path, found.size + 1)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise SourceError(f"{found.key}: it could not be read ({reason}).") from error
@@ -82,9 +85,17 @@ def _digest(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
 
 
+def _read(path: str | os.PathLike[str], most: int) -> bytes:
+    """Read a small file. One that is none any more gives nothing, or too much."""
+    descriptor = os.open(path, _READING)
+    try:
+        return os.read(descriptor, most)
+    finally:
+        os.close(descriptor)
+
+
 def _opened(path: str | os.PathLike[str]) -> FileIO:
-    # A FIFO put in the file's place must not block the thread that opens it.
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    descriptor = os.open(path, _READING)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise SourceError(f"{Path(path).name}: it is not a regular file any more.")
