@@ -63,13 +63,15 @@ class Line:
         if not self._files:
             self._ready.release()  # the next one is to see the end too
             return None
-        self._room.set()
+        if len(self._files) == LONGEST // 2:
+            self._room.set()
         return self._files.popleft()
 
     def done(self, planned: Planned) -> None:
         """Let go of the content of a file, which will not be sent again."""
-        self._bytes -= self._weights.pop(planned.found.key, 0)
-        self._room.set()
+        if size := self._weights.pop(planned.found.key, 0):
+            self._bytes -= size
+            self._room.set()
 
     def discard(self) -> None:
         """Forget what is left; nobody takes it any more."""

@@ -190,3 +190,21 @@ async def test_everybody_sees_the_end() -> None:
         line.close()
 
     assert ends == [None] * 5
+
+
+async def test_who_waits_for_room_waits_until_half_of_it_is_free() -> None:
+    """So that the producer is not woken for every file."""
+    line = Line()
+    for number in range(LONGEST):
+        await line.put(planned(str(number)))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(line.put, planned("more"))
+        await anyio.lowlevel.checkpoint()
+        await take(line, LONGEST // 2)
+        await anyio.lowlevel.checkpoint()
+        assert len(line._files) == LONGEST // 2
+        await take(line, 1)
+        for _ in range(3):
+            await anyio.lowlevel.checkpoint()
+        assert len(line._files) == LONGEST // 2
