@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 SETTLED = 100
 """Unsettled sends that are looked for one by one; for more, the whole list is read."""
 
+PAGE = 200
+"""Files that the journal is asked for at a time: SQLite may take 999 values in a statement."""
+
 Metadata = Mapping[str, object] | Callable[[Item], Mapping[str, object] | None] | None
 
 
@@ -103,6 +106,10 @@ class Producer:
         ]
 
     def _plan(self, batch: Sequence[Judged]) -> list[Planned | ItemResult]:
+        pages = [batch[place : place + PAGE] for place in range(0, len(batch), PAGE)]
+        return [decided for page in pages for decided in self._planned(page)]
+
+    def _planned(self, batch: Sequence[Judged]) -> list[Planned | ItemResult]:
         found = [item for item in batch if isinstance(item, Found)]
         rows = self._journal.rows([item.key for item in found])
         remote = self._journal.remote([item.name for item in found]) if self._walked else {}

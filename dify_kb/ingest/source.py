@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
@@ -19,8 +20,10 @@ from .scan import Found, Root, Rules, Scanner, Seen, roots_of, scan
 
 T = TypeVar("T")
 
-AT_ONCE = 200
-"""Files that cross between threads at a time: a hop costs more than a file."""
+AT_ONCE, MOST = 200, 5000
+"""Files that cross between threads at a time: a hop costs more than a file. The second is for a
+server that takes them as fast as they are found; for others it would be long until they are sent,
+and they may change meanwhile."""
 
 Judged = Found | ItemResult
 Batches = Callable[[Rules], AsyncIterator[Sequence[Judged]]]
@@ -74,9 +77,11 @@ async def _paths(paths: Iterable[Element], *, named: bool) -> Given:
 
 
 async def _scanned(roots: Sequence[Root], rules: Rules) -> AsyncIterator[Sequence[Judged]]:
-    judged = scan(roots, rules)
-    while batch := await anyio.to_thread.run_sync(_some, judged, AT_ONCE):
+    judged, number = scan(roots, rules), AT_ONCE
+    while batch := await anyio.to_thread.run_sync(_some, judged, number):
+        began = time.monotonic()
         yield batch
+        number = next_size(number, time.monotonic() - began)
 
 
 async def _judged(
@@ -91,6 +96,12 @@ async def _judged(
     async for batch in elements:
         if judged := await anyio.to_thread.run_sync(judge, batch):
             yield judged
+
+
+def next_size(number: int, seconds: float) -> int:
+    """Tell how many to take next, after so many were gone in this time: those of a second."""
+    taken = number / max(seconds, 1e-6)
+    return int(max(AT_ONCE, min(taken, 2 * number, MOST)))
 
 
 def _each(elements: Iterable[Element]) -> AsyncIterator[Sequence[Element]]:
