@@ -74,6 +74,7 @@ def sent(number: int, *, batch: bool = True) -> Sent:
     found = Found(key=f"{number}.txt", path=Path("/nowhere"), size=5)
     return Sent(
         planned=Planned(found=found, name=found.name, do=Do.SEND),
+        attempts=1,
         document_id=str(number),
         batch=f"batch {number}" if batch else None,
         upload_file_id=f"file {number}",

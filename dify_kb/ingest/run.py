@@ -362,6 +362,7 @@ class Run:
             planned,
             row=None,
             replaces=sent.remote,
+            attempts=sent.attempts,
             added=not sent.updated,
             recreated=planned.recreated + 1,
         )
@@ -412,7 +413,8 @@ def remembered(planned: Planned) -> Sent:
     if row is None or row.document_id is None:
         raise LookupError(f"nothing is remembered of {planned.found.key!r}")
     return Sent(
-        planned=evolve(planned, attempts=row.attempts),
+        planned=planned,
+        attempts=row.attempts,
         document_id=row.document_id,
         batch=row.batch,
         upload_file_id=row.upload_file_id,
@@ -427,6 +429,7 @@ def _found(planned: Planned, document: Document) -> Sent:
     file = document.upload_file
     return Sent(
         planned=planned,
+        attempts=planned.attempts,
         document_id=document.id,
         batch=None,
         upload_file_id=file.id if file else None,

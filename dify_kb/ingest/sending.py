@@ -94,9 +94,11 @@ class Sending:
 
     async def work(self) -> None:
         """Send until the line is closed."""
-        while (planned := await self.line.next()) is not None:
-            if not await self._sent(planned):
-                self.course.pend(planned, "the run stopped before it")
+        stopped = True
+        while stopped:
+            with anyio.CancelScope() as scope:
+                await self._work(scope)
+            stopped = scope.cancelled_caught and self.course.halted
 
     async def drain(self) -> None:
         """When the load is cancelled, let requests that are under way finish, for a while."""
@@ -116,27 +118,27 @@ class Sending:
         for scope in self._waits:
             scope.cancel()
 
-    async def _sent(self, planned: Planned) -> bool:
-        """Wait for the turn of a file and send it; False when the run stopped before that."""
-        if self.course.halted:
-            return False
-        begun = False
-        with anyio.CancelScope() as scope:
-            await self._turn(scope)
-            begun = not scope.cancel_called
-            if begun:
-                await self._send(planned, scope)
-            else:  # its turn came just when the run stopped
+    async def _work(self, scope: anyio.CancelScope) -> None:
+        """Send until the line is closed, or the run stops while a file waits for its turn."""
+        while (planned := await self.line.next()) is not None:
+            if self.course.halted:
+                self._pend(planned)
+                continue
+            self._waits.add(scope)
+            try:
+                await self._proceed()
+            except anyio.get_cancelled_exc_class():
+                if scope.cancel_called:
+                    self._pend(planned)
+                raise
+            finally:
+                self._waits.discard(scope)
+            if scope.cancel_called:  # its turn came just when the run stopped
                 self.backlog.turn_back()
                 self.admission.leave()
-        return begun
-
-    async def _turn(self, scope: anyio.CancelScope) -> None:
-        self._waits.add(scope)
-        try:
-            await self._proceed()
-        finally:
-            self._waits.discard(scope)
+                self._pend(planned)
+            else:
+                await self._send(planned, scope)
 
     async def _proceed(self) -> None:
         if self.pause is not None:
@@ -160,15 +162,18 @@ class Sending:
             if not self._sends:
                 self._idle.set()
             self.admission.leave()
+            scope.shield = False
+
+    def _pend(self, planned: Planned) -> None:
+        self.course.pend(planned, "the run stopped before it")
 
     async def _create(self, planned: Planned) -> None:
         self.tally.retries += planned.attempts > 0
-        planned = evolve(planned, attempts=planned.attempts + 1)
         try:
             sent = await self.uploader.send(planned)
         except Exception as error:  # noqa: BLE001 -- the edge of one file: the others go on
             self.backlog.turn_back()
-            self._judge(planned, error)
+            self._judge(evolve(planned, attempts=planned.attempts + 1), error)
         else:
             self._refused_since = None
             self.course.accepted(sent)
@@ -203,7 +208,7 @@ class Sending:
         elif passing(error):
             self._hold(error)
             if self.course.halted:
-                self.course.pend(planned, "the run stopped before it")
+                self._pend(planned)
             else:
                 self.line.again(planned)
         elif stop_reason(error) is None:

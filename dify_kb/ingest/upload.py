@@ -31,6 +31,7 @@ class Sent:
     """An accepted document. `batch` is None when its answer was lost and it was found by name."""
 
     planned: Planned
+    attempts: int
     document_id: str
     batch: str | None
     upload_file_id: str | None
@@ -73,7 +74,7 @@ class Sent:
             document_id=self.document_id,
             batch=self.batch,
             size=self.planned.found.size,
-            attempts=self.planned.attempts,
+            attempts=self.attempts,
             reconciled=self.reconciled,
             warnings=self.warnings,
             error=error,
@@ -116,7 +117,7 @@ class Uploader:
             self._ruled.set()
 
     async def send(self, planned: Planned) -> Sent:
-        """Create the document of one file; `planned.attempts` counts this send.
+        """Create the document of one file; `planned.attempts` counts the sends before this one.
 
         Raises:
             SourceError: the file could not be read.
@@ -132,6 +133,7 @@ class Uploader:
         file = document.upload_file
         sent = Sent(
             planned=planned,
+            attempts=planned.attempts + 1,
             document_id=document.id,
             batch=created.batch,
             upload_file_id=file.id if file else None,
@@ -177,7 +179,7 @@ class Uploader:
             rule=self._fingerprint,
             labels="",
             state=State.SENDING,
-            attempts=planned.attempts,
+            attempts=planned.attempts + 1,
             sent_at=time.time(),
             previous=planned.replaces.upload_file_id if planned.replaces else None,
             document_id=None,
