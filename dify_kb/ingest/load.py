@@ -122,7 +122,10 @@ async def _journal(
     path = options.journal
     if path is None and server.identity is not None and source.identity is not None:
         path = await anyio.to_thread.run_sync(_own, identity, options.dry_run)
-    async with opened(path, identity, copy=options.dry_run) as journal:
+    admission = server.admission
+    async with opened(
+        path, identity, copy=options.dry_run, company=lambda: admission.in_flight
+    ) as journal:
         yield journal
 
 

@@ -130,6 +130,44 @@ async def test_many_writers_share_few_commits(journal: Journal) -> None:
     assert len(commits) < 50
 
 
+async def test_who_comes_soon_after_another_shares_its_commit(tmp_path: Path) -> None:
+    """Though they come in different turns of the loop; and once all are there, none waits."""
+    async with opened(tmp_path / "journal.db", IDENTITY, company=lambda: 8) as journal:
+        await journal.intend(intent("first.md"))
+        commits: list[str] = []
+        journal._connection.set_trace_callback(
+            lambda statement: commits.append(statement) if statement == "COMMIT" else None
+        )
+        async with anyio.create_task_group() as tasks:
+            for number in range(8):
+                tasks.start_soon(journal.intend, intent(f"{number}.md"))
+                for _ in range(number):
+                    await anyio.lowlevel.checkpoint()
+
+        assert journal.unsettled() == 9
+        assert len(commits) <= 2
+
+
+async def test_a_name_that_is_taken_fails_its_own_file_alone(journal: Journal) -> None:
+    """Though the rows of a commit go to SQLite together."""
+    await journal.intend(intent("taken.md"))
+    failed: list[str] = []
+
+    async def intend(key: str, name: str) -> None:
+        try:
+            await journal.intend(intent(key, name=name))
+        except NameTakenError:
+            failed.append(key)
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(40):
+            name = "taken.md" if number % 10 == 3 else f"{number}.md"
+            tasks.start_soon(intend, f"{number}.md", name)
+
+    assert sorted(failed) == ["13.md", "23.md", "3.md", "33.md"]
+    assert journal.unsettled() == 37
+
+
 async def test_what_is_noted_happens_in_its_order(journal: Journal) -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(journal.intend, intent("a.md"))

@@ -61,10 +61,10 @@ def held(path: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-async def refusal(path: Path, identity: Mapping[str, str] = IDENTITY, **options: bool) -> str:
+async def refusal(path: Path, identity: Mapping[str, str] = IDENTITY, *, copy: bool = False) -> str:
     """Tell why a journal is not opened."""
     with pytest.raises(KnowledgeError) as caught:
-        async with opened(path, identity, **options):
+        async with opened(path, identity, copy=copy):
             pass
     assert caught.type in {JournalError, ConfigError}
     assert caught.value.hint

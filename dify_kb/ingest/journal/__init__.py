@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
+import operator
 import sqlite3
 import threading
 import time
@@ -22,7 +24,7 @@ from dify_kb.models import IndexingStatus
 from . import schema
 from .lock import Lock
 from .rows import COLUMNS, Row, State, row_of, stored, told
-from .writer import LateError, Values, Writer
+from .writer import LateError, Statement, Values, Writer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
@@ -35,17 +37,38 @@ _RUNS: Final = 5
 
 _KNOWN: Final = "SELECT count(*) FROM item WHERE document_id IS NOT NULL AND state != 'sending'"
 
-_INTEND: Final = f"""
-INSERT INTO item ({", ".join(COLUMNS)}) VALUES ({", ".join("?" * len(COLUMNS))})
-ON CONFLICT (key) DO UPDATE SET name = excluded.name, size = excluded.size,
-    mtime_ns = excluded.mtime_ns, content = excluded.content, rule = excluded.rule,
-    labels = excluded.labels, state = excluded.state, attempts = excluded.attempts,
-    sent_at = excluded.sent_at, previous = excluded.previous, reason = NULL
-"""  # noqa: S608 -- own names
-_ACCEPT: Final = (
-    "UPDATE item SET state = 'accepted', document_id = ?, batch = ?, upload_file_id = ?"
-    " WHERE key = ?"
-)
+
+@functools.cache
+def _intend(rows: int) -> str:
+    slots = ", ".join([f"({', '.join('?' * len(COLUMNS))})"] * rows)
+    return f"""
+        INSERT INTO item ({", ".join(COLUMNS)}) VALUES {slots}
+        ON CONFLICT (key) DO UPDATE SET name = excluded.name, size = excluded.size,
+            mtime_ns = excluded.mtime_ns, content = excluded.content, rule = excluded.rule,
+            labels = excluded.labels, state = excluded.state, attempts = excluded.attempts,
+            sent_at = excluded.sent_at, previous = excluded.previous, reason = NULL
+    """  # noqa: S608 -- own names
+
+
+def _update(*columns: str) -> Callable[[int], str]:
+    """Write the change of these columns, of rows that are told by their keys."""
+    names = ", ".join(columns)
+
+    @functools.cache
+    def sql(rows: int) -> str:
+        slots = ", ".join([f"({', '.join('?' * (1 + len(columns)))})"] * rows)
+        return f"""
+            WITH given (key, {names}) AS (VALUES {slots}) UPDATE item
+            SET ({names}) = (SELECT {names} FROM given WHERE given.key = item.key)
+            WHERE key IN (SELECT key FROM given)
+        """  # noqa: S608 -- own names
+
+    return sql
+
+
+_accept = _update("state", "document_id", "batch", "upload_file_id")
+_end = _update("state", "reason", "labels")
+
 _REMOTE: Final = "INSERT OR REPLACE INTO remote VALUES (?, ?, ?, ?, ?, ?, ?)"
 _RESULTS: Final = (
     "SELECT number, result FROM result WHERE run = ? AND held = ? AND number > ?"
@@ -64,12 +87,16 @@ class Journal:
     """
 
     def __init__(
-        self, connection: sqlite3.Connection, path: Path | None, loop: asyncio.AbstractEventLoop
+        self,
+        connection: sqlite3.Connection,
+        path: Path | None,
+        loop: asyncio.AbstractEventLoop,
+        company: Callable[[], int],
     ) -> None:
         self.path = path
         self._connection = connection
         self._lock = threading.Lock()
-        self._writer = Writer(connection, self._lock, loop)
+        self._writer = Writer(connection, self._lock, loop, company)
         self.run = 0
 
     def rows(self, keys: Sequence[str]) -> Mapping[str, Row]:
@@ -140,20 +167,19 @@ class Journal:
             JournalError: it could not be written, so nothing may be sent.
         """
         if isinstance(row, Row):
-            await self._written(_INTEND, _values(row))
+            await self._written(_intend, _values(row))
         else:
-            await self._written(_INTEND, lambda: _values(row()))
+            await self._written(_intend, lambda: _values(row()))
 
     def accept(
         self, key: str, document_id: str, batch: str | None, upload_file_id: str | None
     ) -> None:
         """Note that the server has a document. What dies before that is written looks for it."""
-        self._add(_ACCEPT, document_id, batch, upload_file_id, key)
+        self._add(_accept, key, State.ACCEPTED, document_id, batch, upload_file_id)
 
     def end(self, key: str, state: State, *, reason: str | None = None, labels: str = "") -> None:
         """Note how far a file got."""
-        sql = "UPDATE item SET state = ?, reason = ?, labels = ? WHERE key = ?"
-        self._add(sql, state, reason, labels, key)
+        self._add(_end, key, state, reason, labels)
 
     def touched(self, key: str, mtime_ns: int | None) -> None:
         """Note a time of change that came without a change."""
@@ -217,7 +243,7 @@ class Journal:
         self._writer.close()
         self._connection.close()
 
-    async def _written(self, sql: str, values: Values | Callable[[], Values]) -> None:
+    async def _written(self, sql: Statement, values: Values | Callable[[], Values]) -> None:
         batch, place = self._writer.add(sql, values, soon=True)
         await batch.done.wait()
         if batch.error is not None:
@@ -230,7 +256,7 @@ class Journal:
             case error:
                 raise error
 
-    def _add(self, sql: str, *values: Any) -> None:
+    def _add(self, sql: Statement, *values: Any) -> None:
         self._writer.add(sql, [stored(value) for value in values], soon=False)
 
     def _all(self, sql: str, values: Sequence[Any]) -> list[sqlite3.Row]:
@@ -241,24 +267,32 @@ class Journal:
         return self._all(sql, ())[0][0]
 
 
+_columns = operator.attrgetter(*COLUMNS)
+
+
 def _values(row: Row) -> Values:
-    return [stored(getattr(row, name)) for name in COLUMNS]
+    return [stored(value) for value in _columns(row)]
 
 
 @asynccontextmanager
 async def opened(
-    path: Path | None, identity: Mapping[str, str], *, copy: bool = False
+    path: Path | None,
+    identity: Mapping[str, str],
+    *,
+    copy: bool = False,
+    company: Callable[[], int] = lambda: 1,
 ) -> AsyncIterator[Journal]:
     """Open a journal for a run; None is one in memory.
 
     Args:
         copy: work on a copy in memory, which leaves the file alone.
+        company: how many may intend at a time; once all of them wait, none waits for another.
 
     Raises:
         JournalError: another load has it, it is damaged, newer, or cannot be written.
         ConfigError: it is that of another server, dataset or source.
     """
-    opening = _Opening(path, asyncio.get_running_loop(), copy=copy)
+    opening = _Opening(path, asyncio.get_running_loop(), company, copy=copy)
     try:
         journal = await anyio.to_thread.run_sync(opening.open)
         await journal.begin(identity)
@@ -274,10 +308,18 @@ class _Opening:
     So the one that closes waits for the one that opens, and nothing is left behind.
     """
 
-    def __init__(self, path: Path | None, loop: asyncio.AbstractEventLoop, *, copy: bool) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        loop: asyncio.AbstractEventLoop,
+        company: Callable[[], int],
+        *,
+        copy: bool,
+    ) -> None:
         self._file = None if copy else path
         self._original = path if copy else None
         self._loop = loop
+        self._company = company
         self._mutex = threading.Lock()
         self._lock: Lock | None = None
         self._journal: Journal | None = None
@@ -287,7 +329,7 @@ class _Opening:
         with self._mutex:
             self._lock = None if self._file is None else _locked(self._file)
             connection = schema.connect(self._file, self._original)
-            self._journal = Journal(connection, self._file, self._loop)
+            self._journal = Journal(connection, self._file, self._loop, self._company)
             return self._journal
 
     def close(self) -> None:

@@ -38,7 +38,6 @@ CREATE TABLE item (
     attempts INTEGER NOT NULL, sent_at REAL NOT NULL, previous TEXT, document_id TEXT, batch TEXT,
     upload_file_id TEXT, reason TEXT
 ) WITHOUT ROWID;
-CREATE INDEX item_by_document ON item (document_id) WHERE document_id IS NOT NULL;
 CREATE TABLE result (
     number INTEGER PRIMARY KEY, run INTEGER NOT NULL, held INTEGER NOT NULL, result TEXT NOT NULL
 );
