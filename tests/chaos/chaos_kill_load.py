@@ -6,6 +6,7 @@ Prints how each file ended, and its report, as JSON Lines. The journal is `FOLDE
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -40,4 +41,6 @@ async def main(url: str, dataset: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    # A shell's background job, such as a test run may be, is started with interrupts ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     anyio.run(main, sys.argv[1], sys.argv[2], Path(sys.argv[3]))

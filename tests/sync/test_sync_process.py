@@ -19,10 +19,12 @@ LIMIT = 30
 """Seconds that a program may take; one that hangs is killed and fails its test."""
 
 HEAD = """
-import gc, os, sys, threading, time
+import gc, os, signal, sys, threading, time
 from dify_kb import ConfigError
 from dify_kb import Client
+signal.signal(signal.SIGINT, signal.default_int_handler)
 """
+"""The last, as shells start background jobs, such as a test run, with interrupts ignored."""
 
 
 @contextmanager
