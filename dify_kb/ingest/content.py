@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from attrs import field, frozen
 
 from dify_kb.errors import SourceError
+from dify_kb.transport.body import READING
 
 if TYPE_CHECKING:
     from .scan import Found
@@ -21,9 +22,6 @@ SMALL = 64 * 1024
 """A file up to so many bytes is read once, into memory; a larger one is read twice, since it is
 streamed and its digest stands in the journal before it is sent."""
 
-
-_READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-"""A FIFO put in the file's place must not block the thread that opens it."""
 
 RACY = 2.0
 """Seconds: a file changed so shortly before it was read may change again and keep its time, since
@@ -87,7 +85,7 @@ def _digest(data: bytes) -> bytes:
 
 def _read(path: str | os.PathLike[str], most: int) -> bytes:
     """Read a small file. One that is none any more gives nothing, or too much."""
-    descriptor = os.open(path, _READING)
+    descriptor = os.open(path, READING)
     try:
         return os.read(descriptor, most)
     finally:
@@ -95,7 +93,7 @@ def _read(path: str | os.PathLike[str], most: int) -> bytes:
 
 
 def _opened(path: str | os.PathLike[str]) -> FileIO:
-    descriptor = os.open(path, _READING)
+    descriptor = os.open(path, READING)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise SourceError(f"{Path(path).name}: it is not a regular file any more.")

@@ -32,6 +32,9 @@ BLOCK = 256 * 1024
 JOINED = 64 * 1024
 """A file up to so many bytes is sent in one piece: 1.6 times as fast as streamed (measured)."""
 
+READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+"""How files are opened: a FIFO put in the file's place must not block the thread that does it."""
+
 WHOLE = 0.99
 """A server that got less than this part of a multipart body cannot have acted on it."""
 
@@ -204,8 +207,7 @@ class _Source:
 
 def _open(path: Path) -> tuple[int, int]:
     """Open a regular file; give its descriptor and its size."""
-    # A FIFO put in the file's place must not block the thread that opens it.
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    descriptor = os.open(path, READING)
     status = os.fstat(descriptor)
     if stat.S_ISREG(status.st_mode):
         return descriptor, status.st_size

@@ -44,6 +44,15 @@ def full(journal: Journal) -> None:
     journal._connection.execute(f"PRAGMA max_page_count={pages}")
 
 
+def commits_of(journal: Journal) -> list[str]:
+    """Gather a line for each commit from now on."""
+    commits: list[str] = []
+    journal._connection.set_trace_callback(
+        lambda statement: commits.append(statement) if statement == "COMMIT" else None
+    )
+    return commits
+
+
 def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if "journal" in thread.name]
 
@@ -117,10 +126,7 @@ async def test_documents_that_are_known_and_those_that_may_be_there_are_counted(
 
 async def test_many_writers_share_few_commits(journal: Journal) -> None:
     """A commit costs a flush of the disk: some milliseconds each."""
-    commits: list[str] = []
-    journal._connection.set_trace_callback(
-        lambda statement: commits.append(statement) if statement == "COMMIT" else None
-    )
+    commits = commits_of(journal)
 
     async with anyio.create_task_group() as tasks:
         for number in range(500):
@@ -134,10 +140,7 @@ async def test_who_comes_soon_after_another_shares_its_commit(tmp_path: Path) ->
     """Though they come in different turns of the loop; and once all are there, none waits."""
     async with opened(tmp_path / "journal.db", IDENTITY, company=lambda: 8) as journal:
         await journal.intend(intent("first.md"))
-        commits: list[str] = []
-        journal._connection.set_trace_callback(
-            lambda statement: commits.append(statement) if statement == "COMMIT" else None
-        )
+        commits = commits_of(journal)
         async with anyio.create_task_group() as tasks:
             for number in range(8):
                 tasks.start_soon(journal.intend, intent(f"{number}.md"))

@@ -38,11 +38,14 @@ _RUNS: Final = 5
 _KNOWN: Final = "SELECT count(*) FROM item WHERE document_id IS NOT NULL AND state != 'sending'"
 
 
+def _slots(columns: int, rows: int) -> str:
+    return ", ".join([f"({', '.join('?' * columns)})"] * rows)
+
+
 @functools.cache
 def _intend(rows: int) -> str:
-    slots = ", ".join([f"({', '.join('?' * len(COLUMNS))})"] * rows)
     return f"""
-        INSERT INTO item ({", ".join(COLUMNS)}) VALUES {slots}
+        INSERT INTO item ({", ".join(COLUMNS)}) VALUES {_slots(len(COLUMNS), rows)}
         ON CONFLICT (key) DO UPDATE SET name = excluded.name, size = excluded.size,
             mtime_ns = excluded.mtime_ns, content = excluded.content, rule = excluded.rule,
             labels = excluded.labels, state = excluded.state, attempts = excluded.attempts,
@@ -56,10 +59,9 @@ def _update(*columns: str) -> Callable[[int], str]:
 
     @functools.cache
     def sql(rows: int) -> str:
-        slots = ", ".join([f"({', '.join('?' * (1 + len(columns)))})"] * rows)
         return f"""
-            WITH given (key, {names}) AS (VALUES {slots}) UPDATE item
-            SET ({names}) = (SELECT {names} FROM given WHERE given.key = item.key)
+            WITH given (key, {names}) AS (VALUES {_slots(1 + len(columns), rows)})
+            UPDATE item SET ({names}) = (SELECT {names} FROM given WHERE given.key = item.key)
             WHERE key IN (SELECT key FROM given)
         """  # noqa: S608 -- own names
 
