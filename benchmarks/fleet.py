@@ -18,11 +18,11 @@ from attrs import evolve
 from virtual_time import run
 
 from dify_kb import ItemResult, Loading, NotFoundError, Page, Watch
-from dify_kb.ingest.lookup import Lookup
-from dify_kb.ingest.plan import Do, Planned
-from dify_kb.ingest.scan import Found
-from dify_kb.ingest.upload import Sent
-from dify_kb.ingest.watch import Watcher
+from dify_kb.ingest.engine.upload import UploadedDocument
+from dify_kb.ingest.engine.watch_indexing import IndexingWatcher
+from dify_kb.ingest.planning.document_lookup import DocumentLookup
+from dify_kb.ingest.planning.plan import Do, Planned
+from dify_kb.ingest.sources.scan import FoundFile
 from dify_kb.models import Document, DocumentStatuses, Event, ListDocuments
 from dify_kb.resources import Documents
 from dify_kb.wire import catalog, codec
@@ -69,10 +69,10 @@ def row(number: int, status: str, **fields: object) -> Document:
     )
 
 
-def sent(number: int, *, batch: bool = True) -> Sent:
+def sent(number: int, *, batch: bool = True) -> UploadedDocument:
     """Make an accepted document; without a batch it was found by its name."""
-    found = Found(key=f"{number}.txt", path=Path("/nowhere"), size=5)
-    return Sent(
+    found = FoundFile(key=f"{number}.txt", path=Path("/nowhere"), size=5)
+    return UploadedDocument(
         planned=Planned(found=found, name=found.name, do=Do.SEND),
         attempts=1,
         document_id=str(number),
@@ -129,20 +129,20 @@ def _replaced(document: Document) -> bool:
 
 def a_watcher(
     server: Server, results: list[tuple[float, ItemResult]], stall_after: float
-) -> Watcher:
+) -> IndexingWatcher:
     """Make a watcher that notes each result with its time."""
 
     async def failing(error: Exception) -> None:
         raise error
 
     documents = Documents(server)
-    return Watcher(
+    return IndexingWatcher(
         documents,
         DATASET,
         Watch(),
         Loading(),
         stall_after,
-        Lookup(documents, DATASET),
+        DocumentLookup(documents, DATASET),
         lambda _, result: results.append((anyio.current_time(), result)),
         failing,
     )

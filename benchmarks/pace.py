@@ -16,7 +16,7 @@ import pod_model as model
 import quota_model
 from attrs import evolve
 
-from dify_kb.transport.knee import Knee
+from dify_kb.ingest.pacing.concurrency_limit import ConcurrencyLimit
 
 SEEDS = range(201, 208)
 FIXED = (1, 2, 3, 4, 6, 8, 9, 10, 16, 24, 32, 48, 64)
@@ -30,7 +30,7 @@ def fixed(pod: model.Pod, limit: int, seconds: float = SECONDS) -> model.Outcome
 
 def found(pod: model.Pod, seed: int, seconds: float = SECONDS) -> tuple[model.Outcome, int]:
     """Run with a number that is found; tell also which it was."""
-    outcome = model.run(pod, Knee(), seconds, seed)
+    outcome = model.run(pod, ConcurrencyLimit(), seconds, seed)
     return outcome, int(statistics.median(limit for _, limit in outcome.limits[-1000:]))
 
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from attrs import define, evolve, field, frozen
 
-from dify_kb.transport.budget import Budget
-from dify_kb.transport.knee import Knee
+from dify_kb.ingest.pacing.budget import Budget
+from dify_kb.ingest.pacing.concurrency_limit import ConcurrencyLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,10 +73,10 @@ class Fixed:
 
 
 class Guarded:
-    """What a load does: `Knee` with a `Budget`, and probes at 1, 2, 4 … 30 s when that is empty."""
+    """A load: `ConcurrencyLimit` with a `Budget`, probes at 1, 2, 4 … 30 s when that is empty."""
 
     def __init__(self) -> None:
-        self._knee, self._budget = Knee(), Budget()
+        self._knee, self._budget = ConcurrencyLimit(), Budget()
         self._probe_at = math.inf
         self._delay = 1.0
         self._good = 0

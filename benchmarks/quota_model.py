@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from attrs import define, frozen
 
-from dify_kb.transport.quota import Quota, Rate
+from dify_kb.ingest.pacing.rate_limit import Rate, RateLimiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +46,7 @@ class Tally:
 class Minute:
     """One run of `seconds` of a load that always has more to send."""
 
-    def __init__(self, plan: Plan, quota: Quota | None, seconds: float, seed: int) -> None:
+    def __init__(self, plan: Plan, quota: RateLimiter | None, seconds: float, seed: int) -> None:
         self.plan, self.quota, self.seconds = plan, quota, seconds
         self.random = Random(seed)
         self.tally = Tally()
@@ -120,5 +120,5 @@ class Minute:
 
 def run(plan: Plan, rate: str | None, windows: int = 20, seed: int = 1) -> Tally:
     """Run a load of so many windows; `rate` states the limit, None learns it."""
-    quota = Quota(Rate.read(rate) if rate else None, Random(seed))
+    quota = RateLimiter(Rate.read(rate) if rate else None, Random(seed))
     return Minute(plan, quota, windows * plan.window, seed).go()

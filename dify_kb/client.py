@@ -25,7 +25,7 @@ from .resources import (
     Tags,
     Workspace,
 )
-from .transport import Admission, Attempted, OnAttempt, Pace, Sender, Session, connect
+from .transport import Attempted, OnAttempt, RequestLimiter, Sender, Session, connect
 from .wire import catalog
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from .emulator import Emulator
     from .ingest import (
+        Admission,
         ItemResult,
         LoadEvent,
         LoadMetadata,
@@ -103,7 +104,7 @@ class AsyncClient:
         )
         self._policy = _policy(policy or Policy(), timeout, retry)
         limit = DEFAULT_CONCURRENCY if concurrency is None else concurrency
-        self._pace = Pace(_positive(limit, "concurrency"), fixed=concurrency is not None)
+        self._pace = RequestLimiter(_positive(limit, "concurrency"), fixed=concurrency is not None)
         self._headers = dict(headers or {})
         self._network = (proxy, trust_env, ssl)
         self._given = session
@@ -363,10 +364,10 @@ class AsyncClient:
         Raises:
             KnowledgeError: from the iteration, as `load`.
         """
-        from .ingest import Backwater, Options, Results, Rules
         from .ingest import ItemResult as Result
+        from .ingest import Options, ResultBuffer, Results, Rules
 
-        async def begin(water: Backwater[ItemResult]) -> LoadReport:
+        async def begin(water: ResultBuffer[ItemResult]) -> LoadReport:
             def put(event: LoadEvent) -> None:
                 if isinstance(event, Result):
                     water.put(event)
@@ -402,10 +403,10 @@ class AsyncClient:
         concurrency: int | tuple[int, int] | None,
         rate: str | None,
     ) -> LoadReport:
-        from .ingest import Server, Tally, given, load
+        from .ingest import Admission, Server, Tally, load, source_reader
 
         admission = Admission(concurrency, rate, self._pace, unit=self._policy.loading.pace)
-        taken = await given(source)
+        taken = await source_reader(source)
         tally = Tally()
         send = attrs.evolve(self._open(), on_attempt=_seen_by(tally, admission, self._on_attempt))
         # What fails comes back through the admission, which knows why it waits.

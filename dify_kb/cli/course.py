@@ -14,7 +14,7 @@ from attrs import define, field, frozen
 
 from dify_kb import AsyncClient, Attempted, Dataset, ItemResult, LoadReport, Progress, StopReason
 from dify_kb.errors import ConfigError, KnowledgeError
-from dify_kb.ingest import LoadEvent, Named, OnLoadEvent, Rules, Source, roots_of
+from dify_kb.ingest import LoadEvent, NamedSource, OnLoadEvent, Rules, Source, roots_of
 
 from . import ending, exits, progress, rehearsal, show, target
 from .app import Session
@@ -104,7 +104,7 @@ class Course:
             first = await anyio.to_thread.run_sync(next, items, None)
             if first is None:  # as in a job that runs every hour, and finds nothing new
                 return self._finish(LoadReport(dry_run=self.dry_run))
-            source = Named(itertools.chain((first,), items), _name(self._listed.folder))
+            source = NamedSource(itertools.chain((first,), items), _name(self._listed.folder))
         async with self.session.client(on_event=self._attempted) as client:
             where = await target.dataset(
                 client, self.dataset, self.technique, create=self.create, dry_run=self.dry_run

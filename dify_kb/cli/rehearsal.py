@@ -9,7 +9,7 @@ from collections.abc import Callable
 import attrs
 
 from dify_kb import ItemResult, LoadReport, Outcome
-from dify_kb.ingest import Rules, Source, Tally, given
+from dify_kb.ingest import Rules, Source, Tally, source_reader
 
 from . import show
 
@@ -39,7 +39,7 @@ async def into_nothing(
 ) -> LoadReport:
     """Tell what a load would send into a dataset that is still to be made. No request."""
     started, tally = time.monotonic(), Tally()
-    taken = await given(source)
+    taken = await source_reader(source)
     async for batch in taken.batches(rules):
         for one in batch:
             result = one

@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 from .events import LoadEvent, OnLoadEvent, Progress
-from .items import Item, Named, Source
 from .load import load, state_folder
 from .options import OnError, Options, Server, Wait
-from .plan import OnExisting
-from .produce import Metadata as LoadMetadata
+from .pacing.admission import Admission
+from .planning.plan import OnExisting
+from .planning.planner import Metadata as LoadMetadata
 from .report import ItemResult, LoadReport, Outcome, StopReason, Tally
-from .scan import Rules, roots_of
-from .source import given
-from .stream import Backwater, Results
+from .results import ResultBuffer, Results
+from .sources.items import Item, NamedSource, Source
+from .sources.reader import source_reader
+from .sources.scan import Rules, roots_of
 
 __all__ = [
-    "Backwater",
+    "Admission",
     "Item",
     "ItemResult",
     "LoadEvent",
     "LoadMetadata",
     "LoadReport",
-    "Named",
+    "NamedSource",
     "OnError",
     "OnExisting",
     "OnLoadEvent",
     "Options",
     "Outcome",
     "Progress",
+    "ResultBuffer",
     "Results",
     "Rules",
     "Server",
@@ -34,8 +36,8 @@ __all__ = [
     "StopReason",
     "Tally",
     "Wait",
-    "given",
     "load",
     "roots_of",
+    "source_reader",
     "state_folder",
 ]

@@ -19,10 +19,10 @@ import attrs
 from dify_kb.errors import ConfigError, JournalError, KnowledgeError
 from dify_kb.resources.labels import Labels
 
-from .audit import Audit
+from .engine.run import Run
+from .engine.verify import Verifier
 from .journal import Journal, failures, opened
-from .produce import Producer
-from .run import Run
+from .planning.planner import Planner
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
     from .options import Options, Server
     from .report import ItemResult, LoadReport, Tally
-    from .source import Given
+    from .sources.reader import SourceReader
 
 
 async def load(
-    server: Server, dataset_id: Dataset | str, source: Given, options: Options, tally: Tally
+    server: Server, dataset_id: Dataset | str, source: SourceReader, options: Options, tally: Tally
 ) -> LoadReport:
     """Bring a source into a dataset and tell how each of its files ended.
 
@@ -68,7 +68,7 @@ async def load(
             tally=tally,
             labels=labels,
         )
-        producer = Producer(journal, server.documents, dataset, options.wishes, options.metadata)
+        producer = Planner(journal, server.documents, dataset, options.wishes, options.metadata)
         with contextlib.closing(run), _ungrouped():
             await producer.prepare(run)
             await run.through(lambda: producer.through(source, run))
@@ -107,7 +107,7 @@ def _ungrouped() -> Iterator[None]:
 async def _audited(server: Server, dataset: Dataset, journal: Journal, run: Run) -> bool:
     """Verify what is held; what cannot be looked at any more is pending."""
     try:
-        await Audit(journal, server.documents, dataset).run(run.verified)
+        await Verifier(journal, server.documents, dataset).run(run.verified)
     except KnowledgeError as error:
         run.fail_run(error)
         run.pend_rest()
@@ -117,7 +117,7 @@ async def _audited(server: Server, dataset: Dataset, journal: Journal, run: Run)
 
 @asynccontextmanager
 async def _journal(
-    server: Server, identity: Mapping[str, str], source: Given, options: Options
+    server: Server, identity: Mapping[str, str], source: SourceReader, options: Options
 ) -> AsyncIterator[Journal]:
     path = options.journal
     if path is None and server.identity is not None and source.identity is not None:

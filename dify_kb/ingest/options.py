@@ -12,16 +12,16 @@ from attrs import Attribute, field, frozen
 
 from dify_kb.config import Policy
 from dify_kb.errors import ConfigError
+from dify_kb.ingest.pacing.admission import Admission
 from dify_kb.models import UNSET, DocForm, ProcessRule, Unset
 from dify_kb.resources import Datasets, Documents
 from dify_kb.resources import Metadata as MetadataResource
-from dify_kb.transport import Admission
 from dify_kb.wire import codec
 
 from .events import OnLoadEvent
-from .plan import RULE_OF_THE_BASE, OnExisting, Wishes
-from .produce import Metadata
-from .scan import Rules
+from .planning.plan import RULE_OF_THE_BASE, OnExisting, Wishes
+from .planning.planner import Metadata
+from .sources.scan import Rules
 
 Wait = Literal["accepted", "indexed", "verified"]
 OnError = Literal["collect", "stop"]

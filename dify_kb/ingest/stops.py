@@ -10,7 +10,7 @@ from dify_kb.errors import (
     UnauthorizedError,
 )
 
-from .gate import passing
+from .engine.gate import passing
 from .report import StopReason
 
 _REASONS: tuple[tuple[type[KnowledgeError], StopReason], ...] = (

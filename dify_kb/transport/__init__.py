@@ -1,11 +1,10 @@
-"""Getting one call there and back. Knows no noun."""
+"""Send one call and read its reply: attempts, retries, request limit."""
 
 from __future__ import annotations
 
-from .admission import Admission
 from .events import Attempted, OnAttempt
-from .pace import Pace
+from .request_limiter import RequestLimiter
 from .send import Sender
 from .session import Session, connect
 
-__all__ = ["Admission", "Attempted", "OnAttempt", "Pace", "Sender", "Session", "connect"]
+__all__ = ["Attempted", "OnAttempt", "RequestLimiter", "Sender", "Session", "connect"]

@@ -16,7 +16,7 @@ from dify_kb.errors import KnowledgeError, SourceError
 from dify_kb.wire.endpoint import Where
 from dify_kb.wire.parts import multipart
 
-from .aside import aside
+from .thread_batch import run_in_batch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -109,7 +109,7 @@ class Body:
         """Give all of a file that is sent in one piece; None of a larger one."""
         file = self._form.file
         if isinstance(file.content, Path):
-            size, content = await aside(source.begin, file.content)
+            size, content = await run_in_batch(source.begin, file.content)
             if self._size not in {None, size}:
                 raise _changed(file, self._size)
             self._size = size
@@ -118,7 +118,7 @@ class Body:
             return None
         if isinstance(file.content, bytes):
             return file.content
-        # Not aside with others, as nobody knows how long a read of it takes.
+        # Not batched with others, as nobody knows how long a read of it takes.
         content = await anyio.to_thread.run_sync(source.read, self._size + 1)
         if len(content) != self._size:
             raise _changed(file, self._size)

@@ -22,7 +22,7 @@ from dify_kb.wire.version import danger
 from . import retry
 from .body import Body
 from .events import Attempted, OnAttempt
-from .pace import Pace
+from .request_limiter import RequestLimiter
 from .session import Session, streams
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Sender:
     """Takes any call to the server and back: pace, attempt, decipher, retry."""
 
     session: Session
-    pace: Pace
+    pace: RequestLimiter
     policy: Policy
     on_attempt: OnAttempt | None = None
     seen: Seen = field(factory=Seen)

@@ -48,7 +48,7 @@ def _timeout(connect: float | None, read: float | None) -> aiohttp.ClientTimeout
 def connect(
     *, proxy: str | None, trust_env: bool, ssl: _ssl.SSLContext | None
 ) -> aiohttp.ClientSession:
-    """Open a session whose pool has no limit of its own: `Pace` holds requests, so connections."""
+    """Open a session without a pool limit of its own: `RequestLimiter` bounds the requests."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(
             limit=0, keepalive_timeout=KEEP_ALIVE, ssl=True if ssl is None else ssl

@@ -19,10 +19,10 @@ from chaos_verdict import count, needless
 
 from dify_kb import AsyncClient, Client, ItemResult, Outcome
 from dify_kb.emulator import Emulator, Settings
-from dify_kb.ingest.content import Content
-from dify_kb.ingest.plan import Planned
-from dify_kb.ingest.stream import AHEAD
-from dify_kb.ingest.upload import Uploader
+from dify_kb.ingest.engine.upload import Uploader
+from dify_kb.ingest.planning.plan import Planned
+from dify_kb.ingest.results import AHEAD
+from dify_kb.ingest.sources.content import Content
 from dify_kb.models import DocumentCreated
 
 SLOW = Settings(create_io=0.02, workers=2, parsing=0.005)

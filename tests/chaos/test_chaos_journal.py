@@ -123,7 +123,9 @@ async def test_f23_a_clock_that_jumps_loses_nothing(
             real = time.time
             for shift in (-3600.0, 3600.0, -7200.0):
                 with monkeypatch.context() as clock:
-                    clock.setattr("dify_kb.ingest.upload.time.time", lambda by=shift: real() + by)
+                    clock.setattr(
+                        "dify_kb.ingest.engine.upload.time.time", lambda by=shift: real() + by
+                    )
                     with anyio.move_on_after(0.2):
                         await scene.load()
             loaded = await scene.load()

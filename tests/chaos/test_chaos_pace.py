@@ -18,8 +18,9 @@ from chaos_scene import CREATE, KEY, free_port, staged, until
 from chaos_tables import LONG
 
 from dify_kb.emulator import Emulator, Settings
-from dify_kb.transport import Admission, Attempted
-from dify_kb.transport.pace import Pace
+from dify_kb.ingest.pacing.admission import Admission
+from dify_kb.transport import Attempted
+from dify_kb.transport.request_limiter import RequestLimiter
 
 WELL = 3
 """A limit that is more than what is left after an overload, on the slowest machine."""
@@ -63,7 +64,11 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Watched]:
     made: list[Watched] = []
 
     def make(
-        concurrency: int | tuple[int, int] | None, rate: str | None, pace: Pace, *, unit: float
+        concurrency: int | tuple[int, int] | None,
+        rate: str | None,
+        pace: RequestLimiter,
+        *,
+        unit: float,
     ) -> Watched:
         admission = Watched(concurrency, rate, pace, unit=unit)
         admission.troubles = []

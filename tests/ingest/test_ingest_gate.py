@@ -17,7 +17,7 @@ from dify_kb.errors import (
     ServerError,
     UnauthorizedError,
 )
-from dify_kb.ingest.gate import GOOD, Gate, passing
+from dify_kb.ingest.engine.gate import GOOD, Gate, passing
 
 TIMES = Loading()
 PROBE = "datasets.get"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from dify_kb import ConfigError
-from dify_kb.ingest.globs import matcher
+from dify_kb.ingest.sources.glob_patterns import matcher
 
 
 @pytest.mark.parametrize(

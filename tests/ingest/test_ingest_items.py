@@ -329,8 +329,8 @@ async def test_large_items_in_memory_do_not_pile_up(
 ) -> None:
     """They are made faster than they are sent; what the server has is not held any more."""
     size, room = 50_000, 500_000
-    monkeypatch.setattr("dify_kb.ingest.line.MOST_BYTES", room)
-    monkeypatch.setattr("dify_kb.ingest.pump.HEAVY", size)
+    monkeypatch.setattr("dify_kb.ingest.engine.upload_queue.MOST_BYTES", room)
+    monkeypatch.setattr("dify_kb.ingest.sources.iter_in_thread.HEAVY", size)
     made = accepted = most = 0
 
     def make() -> Iterator[Item]:

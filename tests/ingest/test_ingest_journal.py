@@ -22,8 +22,8 @@ from dify_kb import (
 )
 from dify_kb.emulator import Emulator, Settings
 from dify_kb.errors import ConfigError, JournalError
-from dify_kb.ingest.stream import AHEAD
-from dify_kb.transport.admission import MOST
+from dify_kb.ingest.pacing.admission import MOST
+from dify_kb.ingest.results import AHEAD
 
 CREATE = "documents.create_by_file"
 

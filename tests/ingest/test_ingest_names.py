@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dify_kb.ingest.names import LONGEST, extension_of, name_of
+from dify_kb.ingest.sources.document_names import LONGEST, extension_of, name_of
 
 PART = st.text(st.characters(blacklist_characters="/\x00"), min_size=1, max_size=12).filter(
     lambda part: part not in {".", ".."}

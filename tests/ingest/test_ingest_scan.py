@@ -7,7 +7,7 @@ import pytest
 
 from dify_kb import ConfigError, Outcome
 from dify_kb.ingest import ItemResult, Rules, roots_of
-from dify_kb.ingest.scan import Found, scan
+from dify_kb.ingest.sources.scan import FoundFile, scan
 
 
 def write(root: Path, *names: str, content: str = "text") -> None:
@@ -19,7 +19,7 @@ def write(root: Path, *names: str, content: str = "text") -> None:
 
 def keys(source: Path | list[Path], rules: Rules | None = None) -> list[str]:
     items = scan(roots_of(source), rules or Rules())
-    return [item.key for item in items if isinstance(item, Found)]
+    return [item.key for item in items if isinstance(item, FoundFile)]
 
 
 def refusals(source: Path | list[Path], rules: Rules | None = None) -> dict[str, ItemResult]:
@@ -105,7 +105,7 @@ def test_files_that_the_server_does_not_take_go_as_text_on_request(folder: Path)
 
     found = list(scan(roots_of(folder), Rules(as_text=["*.rst"])))
 
-    assert [(item.key, item.as_text) for item in found if isinstance(item, Found)] == [
+    assert [(item.key, item.as_text) for item in found if isinstance(item, FoundFile)] == [
         ("a.rst", True),
         ("c.md", False),
     ]

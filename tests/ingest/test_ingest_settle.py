@@ -16,12 +16,12 @@ from dify_kb.errors import (
     OutcomeUnknownError,
     ServerError,
 )
-from dify_kb.ingest.lookup import Lookup
-from dify_kb.ingest.plan import DISABLED, Do, Planned
-from dify_kb.ingest.remote import Remote
-from dify_kb.ingest.scan import Found
-from dify_kb.ingest.settle import WaitingRoom
-from dify_kb.ingest.watch import Watcher
+from dify_kb.ingest.engine.reconcile import Reconciler
+from dify_kb.ingest.engine.watch_indexing import IndexingWatcher
+from dify_kb.ingest.planning.document_lookup import DocumentLookup
+from dify_kb.ingest.planning.plan import DISABLED, Do, Planned
+from dify_kb.ingest.planning.remote_document import RemoteDocument
+from dify_kb.ingest.sources.scan import FoundFile
 from dify_kb.models import Event, ListDocuments
 from dify_kb.resources import Documents
 from dify_kb.wire import codec
@@ -64,10 +64,10 @@ def document(name: str, file: str, *, status: str = "completed", enabled: bool =
 
 def planned(name: str = "a.md", *, before: Document | None = None, broken: int = 1) -> Planned:
     return Planned(
-        found=Found(key=name, size=4),
+        found=FoundFile(key=name, size=4),
         name=name,
         do=Do.SEND,
-        replaces=Remote.of(before) if before else None,
+        replaces=RemoteDocument.of(before) if before else None,
         attempts=broken,
         broken=broken,
     )
@@ -91,16 +91,16 @@ class Scene:
     """What noting an adoption meets."""
 
     patience: float = 900.0
-    room: WaitingRoom = field(init=False)
-    watcher: Watcher = field(init=False)
+    room: Reconciler = field(init=False)
+    watcher: IndexingWatcher = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         documents = Documents(self)
-        lookup = Lookup(documents, DATASET)
-        self.watcher = Watcher(
+        lookup = DocumentLookup(documents, DATASET)
+        self.watcher = IndexingWatcher(
             documents, DATASET, Watch(), TIMES, 900.0, lookup, lambda *_: None, self.failing
         )
-        self.room = WaitingRoom(
+        self.room = Reconciler(
             lookup,
             TIMES,
             lambda one: self.tell("send", one),

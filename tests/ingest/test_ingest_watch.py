@@ -11,14 +11,14 @@ from fleet import Fleet, Pictures, Rows, Server, a_watcher, row, sent
 from virtual_time import run
 
 from dify_kb import ItemResult, Outcome
-from dify_kb.ingest.upload import Sent
+from dify_kb.ingest.engine.upload import UploadedDocument
 from dify_kb.models import DocumentStatuses, IndexingStatus
 from dify_kb.wire.endpoint import Call
 
 
 def watched(
     pictures: Pictures,
-    *documents: Sent,
+    *documents: UploadedDocument,
     stall_after: float = 900.0,
     segments: Callable[[float], int] = lambda _: 0,
     server: type[Server] = Server,

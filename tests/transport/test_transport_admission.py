@@ -14,8 +14,8 @@ from test_transport_sockets import D1, Request, Server, created, serving, sparse
 from dify_kb import AsyncClient, Policy, Retry
 from dify_kb.emulator import Emulator
 from dify_kb.errors import ConfigError, RateLimitedError
-from dify_kb.transport import Attempted, Pace
-from dify_kb.transport.admission import POINTS, Admission
+from dify_kb.ingest.pacing.admission import POINTS, Admission
+from dify_kb.transport import Attempted, RequestLimiter
 
 CREATE = "documents.create_by_file"
 
@@ -23,9 +23,9 @@ CREATE = "documents.create_by_file"
 def admission(
     concurrency: int | tuple[int, int] | None = 2,
     rate: str | None = None,
-    pace: Pace | None = None,
+    pace: RequestLimiter | None = None,
 ) -> Admission:
-    return Admission(concurrency, rate, pace or Pace(8), random=Random(1))
+    return Admission(concurrency, rate, pace or RequestLimiter(8), random=Random(1))
 
 
 def event(**given: object) -> Attempted:
@@ -279,7 +279,7 @@ async def test_history_is_kept_short() -> None:
 
 
 async def test_connections_follow_the_limit() -> None:
-    pace = Pace(8)
+    pace = RequestLimiter(8)
     gate = admission(20, pace=pace)
     assert pace.limit == 8
 
@@ -291,7 +291,7 @@ async def test_connections_follow_the_limit() -> None:
 
 
 async def test_a_fixed_pace_is_not_widened() -> None:
-    pace = Pace(4, fixed=True)
+    pace = RequestLimiter(4, fixed=True)
     gate = admission(20, pace=pace)
     gate.observe(event())
     pace.widen(30)
@@ -300,7 +300,7 @@ async def test_a_fixed_pace_is_not_widened() -> None:
 
 
 async def test_starved_connections_narrow_the_pace() -> None:
-    pace = Pace(8)
+    pace = RequestLimiter(8)
     gate = admission((8, 64), pace=pace)
     now = [0.0]
     gate._clock = lambda: now[0]
@@ -325,7 +325,7 @@ async def test_starved_connections_narrow_the_pace() -> None:
 
 
 async def test_loads_side_by_side_get_what_the_larger_asks_for() -> None:
-    pace = Pace(8)
+    pace = RequestLimiter(8)
     pace.ask("one", 6)
     assert pace.limit == 6
     pace.ask("other", 12)
@@ -412,6 +412,6 @@ async def test_the_servers_time_does_not_hold_the_uploads(tmp_path: Path) -> Non
 
 def test_clocks_are_arguments() -> None:
     clock: Callable[[], float] = lambda: 5.0  # noqa: E731
-    gate = Admission(None, "1/s", Pace(8), clock, Random(1))
+    gate = Admission(None, "1/s", RequestLimiter(8), clock, Random(1))
 
     assert gate._earliest(clock()) == -math.inf

@@ -11,7 +11,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from dify_kb.transport.aside import PATIENCE, TURNS, aside
+from dify_kb.transport.thread_batch import PATIENCE, TURNS, run_in_batch
 
 WAIT = 5.0
 """Seconds after which a thread gives up waiting for another."""
@@ -22,7 +22,7 @@ async def asked(pieces: list[Callable[[], object]]) -> list[object]:
     results: dict[int, object] = {}
 
     async def ask(number: int) -> None:
-        results[number] = await aside(pieces[number])
+        results[number] = await run_in_batch(pieces[number])
 
     async with anyio.create_task_group() as tasks:
         for number in range(len(pieces)):
@@ -31,7 +31,7 @@ async def asked(pieces: list[Callable[[], object]]) -> list[object]:
 
 
 async def test_work_is_done_in_a_thread() -> None:
-    assert await aside(threading.get_ident) != threading.get_ident()
+    assert await run_in_batch(threading.get_ident) != threading.get_ident()
 
 
 async def test_each_gets_its_own_result() -> None:
@@ -40,7 +40,7 @@ async def test_each_gets_its_own_result() -> None:
 
 async def test_work_of_one_moment_shares_a_hop(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hop costs more than reading a file; in hops of their own, each would have its thread."""
-    monkeypatch.setattr("dify_kb.transport.aside.PATIENCE", WAIT)
+    monkeypatch.setattr("dify_kb.transport.thread_batch.PATIENCE", WAIT)
 
     def look() -> int:
         time.sleep(0.001)
@@ -67,11 +67,11 @@ async def test_an_error_comes_to_who_asked_alone() -> None:
 
     async def ask() -> None:
         with pytest.raises(LookupError, match="mine"):
-            await aside(fail)
+            await run_in_batch(fail)
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(ask)
-        assert await aside(len, "abc") == 3
+        assert await run_in_batch(len, "abc") == 3
 
 
 @pytest.mark.parametrize("who", ["first", "second"])
@@ -82,7 +82,7 @@ async def test_who_is_cancelled_leaves_the_others_their_results(who: str) -> Non
 
     async def ask(name: str) -> None:
         with scopes[name]:
-            results.append(await aside(str.upper, name))
+            results.append(await run_in_batch(str.upper, name))
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(ask, "first")
@@ -96,4 +96,4 @@ async def test_who_is_cancelled_leaves_the_others_their_results(who: str) -> Non
 
 def test_each_loop_has_batches_of_its_own() -> None:
     for _ in range(2):
-        assert anyio.run(aside, len, "abc") == 3
+        assert anyio.run(run_in_batch, len, "abc") == 3

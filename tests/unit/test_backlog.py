@@ -6,13 +6,13 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from dify_kb.ingest.backlog import ENOUGH, FIRST, HELD, Backlog, Canary
+from dify_kb.ingest.pacing.backlog import ENOUGH, FIRST, HELD, Backlog, EarlyFailures
 
 WRONG = "embedding model not found"
 
 
 def judged(ends: Sequence[str | None]) -> list[str | None]:
-    canary = Canary()
+    canary = EarlyFailures()
     return [canary.end(error) for error in ends]
 
 
@@ -41,7 +41,7 @@ def test_later_failures_stop_nothing() -> None:
 
 
 def test_uploads_are_held_until_a_few_documents_ended_well() -> None:
-    canary = Canary()
+    canary = EarlyFailures()
     holds = []
     for _ in range(ENOUGH):
         holds.append(canary.holds)
@@ -52,7 +52,7 @@ def test_uploads_are_held_until_a_few_documents_ended_well() -> None:
 
 
 def test_a_failure_holds_them_until_it_is_judged() -> None:
-    canary = Canary()
+    canary = EarlyFailures()
     canary.end(WRONG)
     for _ in range(FIRST - 2):
         canary.end(None)

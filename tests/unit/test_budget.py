@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dify_kb.transport.budget import Budget, Failure
+from dify_kb.ingest.pacing.budget import Budget, Failure
 
 
 def test_failures_in_a_row_break_it() -> None:

@@ -23,7 +23,7 @@ from dify_kb.ingest.journal import (
     failures,
     opened,
 )
-from dify_kb.ingest.remote import Remote
+from dify_kb.ingest.planning.remote_document import RemoteDocument
 from dify_kb.models import IndexingStatus
 
 
@@ -400,8 +400,8 @@ async def test_held_results_are_no_failures_and_are_gone_with_the_next_run(tmp_p
 
 
 async def test_of_twins_the_one_that_a_create_replaces_is_told(journal: Journal) -> None:
-    def remote(document_id: str, *, enabled: bool, place: int) -> Remote:
-        return Remote(
+    def remote(document_id: str, *, enabled: bool, place: int) -> RemoteDocument:
+        return RemoteDocument(
             document_id=document_id,
             enabled=enabled,
             status=IndexingStatus.COMPLETED,

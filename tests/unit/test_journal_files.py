@@ -16,10 +16,12 @@ from journals import IDENTITY, intent
 from dify_kb.errors import ConfigError, JournalError, KnowledgeError
 from dify_kb.ingest import ItemResult, Outcome
 from dify_kb.ingest.journal import State, failures, opened, schema
-from dify_kb.ingest.remote import Remote
+from dify_kb.ingest.planning.remote_document import RemoteDocument
 from dify_kb.models import IndexingStatus
 
-REMOTE = Remote(document_id="d", enabled=True, status=IndexingStatus.COMPLETED, upload_file_id=None)
+REMOTE = RemoteDocument(
+    document_id="d", enabled=True, status=IndexingStatus.COMPLETED, upload_file_id=None
+)
 
 HOLDER = """
 import anyio, sys

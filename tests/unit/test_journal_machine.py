@@ -27,11 +27,11 @@ from hypothesis.stateful import (
 from journals import IDENTITY, intent
 
 from dify_kb.ingest import ItemResult, Outcome
+from dify_kb.ingest.engine.reconcile import PendingUpload, Verdict, judge
 from dify_kb.ingest.journal import Journal, Row, State, opened
-from dify_kb.ingest.plan import Do, Planned, Wishes, complete, plan
-from dify_kb.ingest.remote import Remote
-from dify_kb.ingest.scan import Found
-from dify_kb.ingest.settle import Held, Verdict, judge
+from dify_kb.ingest.planning.plan import Do, Planned, Wishes, complete, plan
+from dify_kb.ingest.planning.remote_document import RemoteDocument
+from dify_kb.ingest.sources.scan import FoundFile
 from dify_kb.models import Document, IndexingStatus
 from dify_kb.wire import codec
 
@@ -58,8 +58,8 @@ class Stored:
     enabled: bool = True
 
     @property
-    def remote(self) -> Remote:
-        return Remote(
+    def remote(self) -> RemoteDocument:
+        return RemoteDocument(
             document_id=self.id, enabled=self.enabled, status=self.status, upload_file_id=self.file
         )
 
@@ -120,11 +120,11 @@ class Server:
 class Load:
     """A run as far as it is: what it trusts, and what is in its hands."""
 
-    snapshot: Mapping[str, Remote] | None
+    snapshot: Mapping[str, RemoteDocument] | None
     """What a walk saw; None where the journal is trusted."""
 
     left: list[str]
-    held: dict[str, Held] = field(factory=dict)
+    held: dict[str, PendingUpload] = field(factory=dict)
     followed: dict[str, Planned] = field(factory=dict)
     ended: dict[str, ItemResult | str] = field(factory=dict)
 
@@ -324,7 +324,7 @@ class Loads(RuleBasedStateMachine):
         if key not in self.files:
             return
         content, mtime = self.files[key]
-        found = Found(key=key, size=len(content), mtime_ns=mtime, data=content)
+        found = FoundFile(key=key, size=len(content), mtime_ns=mtime, data=content)
         row = self.journal.rows([key]).get(key)
         decided = plan(
             found, row, self._remote(found, row), self.wishes, same=lambda row: _same(found, row)
@@ -356,7 +356,7 @@ class Loads(RuleBasedStateMachine):
             assert document.content == self.files[result.key][0]
             assert document.status is IndexingStatus.COMPLETED
 
-    def _check_done(self, found: Found, row: Row | None) -> None:
+    def _check_done(self, found: FoundFile, row: Row | None) -> None:
         """What is done and did not change since is never planned again."""
         document = self.server.documents.get(found.name)
         if row is None or row.state is not State.DONE or document is None:
@@ -372,14 +372,14 @@ class Loads(RuleBasedStateMachine):
         remembers = row.state in {State.SENDING, State.ACCEPTED, State.DONE}
         assert not (remembers and document.content == content and row.content == _digest(content))
 
-    def _remote(self, found: Found, row: Row | None) -> Remote | None:
+    def _remote(self, found: FoundFile, row: Row | None) -> RemoteDocument | None:
         """Tell what a load believes is there."""
         assert self.load is not None
         if self.load.snapshot is not None:
             return self.load.snapshot.get(found.name)
         if row is None or row.document_id is None:
             return None
-        return Remote(
+        return RemoteDocument(
             document_id=row.document_id,
             enabled=True,
             status=IndexingStatus.COMPLETED,
@@ -419,7 +419,7 @@ class Loads(RuleBasedStateMachine):
     def _hold(self, planned: Planned, *, lost: bool) -> None:
         assert self.load is not None
         until = self.now + QUARANTINE if lost else self.now
-        self.load.held[planned.found.key] = Held(
+        self.load.held[planned.found.key] = PendingUpload(
             planned=planned, since=self.now, due=self.now, lost=lost, until=until
         )
 
@@ -494,10 +494,10 @@ class Loads(RuleBasedStateMachine):
 
     @staticmethod
     def _name(key: str) -> str:
-        return Found(key=key, size=0).name
+        return FoundFile(key=key, size=0).name
 
 
-def _same(found: Found, row: Row) -> bool:
+def _same(found: FoundFile, row: Row) -> bool:
     if found.size != row.size:
         return False
     return found.mtime_ns == row.mtime_ns or _digest(found.data or b"") == row.content

@@ -8,8 +8,8 @@ import pod_model as model
 import pytest
 from attrs import evolve
 
-from dify_kb.transport.knee import Knee
-from dify_kb.transport.starvation import Starvation
+from dify_kb.ingest.pacing.concurrency_limit import ConcurrencyLimit
+from dify_kb.ingest.pacing.connection_starvation import ConnectionStarvation
 
 SEED = 3
 
@@ -18,7 +18,7 @@ def best(pod: model.Pod, *limits: int) -> int:
     return max(len(model.run(pod, model.Fixed(limit)).ends) for limit in limits)
 
 
-def fed(knee: Knee, seconds: float, count: int, now: float = 0.0) -> float:
+def fed(knee: ConcurrencyLimit, seconds: float, count: int, now: float = 0.0) -> float:
     """Give it replies of an own server, all alike; tell the time after them."""
     for _ in range(count):
         now += seconds / knee.limit
@@ -34,7 +34,7 @@ def fed(knee: Knee, seconds: float, count: int, now: float = 0.0) -> float:
 def test_a_busy_server_is_filled_and_not_queued_at(pod: model.Pod, limits: tuple[int, ...]) -> None:
     alone = model.run(pod, model.Fixed(1)).quantile(0.5)
 
-    outcome = model.run(pod, Knee(), seed=SEED)
+    outcome = model.run(pod, ConcurrencyLimit(), seed=SEED)
 
     assert len(outcome.ends) >= 0.95 * best(pod, *limits)
     assert outcome.quantile(0.5) <= 2.5 * alone
@@ -45,7 +45,7 @@ def test_a_busy_server_is_filled_and_not_queued_at(pod: model.Pod, limits: tuple
 def test_a_large_server_is_found_to_be_one(pod: model.Pod) -> None:
     alone = model.run(pod, model.Fixed(1)).quantile(0.5)
 
-    outcome = model.run(pod, Knee(), seed=SEED)
+    outcome = model.run(pod, ConcurrencyLimit(), seed=SEED)
 
     assert len(outcome.ends) >= 0.95 * best(pod, 32, 48)
     assert outcome.quantile(0.5) <= 2.5 * alone
@@ -55,14 +55,16 @@ def test_a_server_that_answers_at_once_is_not_throttled() -> None:
     """Its times are jitter of our own loop, which is no queue."""
     floor = len(model.run(model.JITTERY, model.Fixed(8), 10.0).ends)
 
-    outcome = model.run(model.JITTERY, Knee(), 10.0, SEED)
+    outcome = model.run(model.JITTERY, ConcurrencyLimit(), 10.0, SEED)
 
     assert len(outcome.ends) >= 0.95 * floor
     assert outcome.limits[-1][1] <= 10
 
 
 def test_a_brown_out_is_recovered_from() -> None:
-    outcome = model.run(evolve(model.ELSEWHERE, slow=(20.0, 60.0, 10.0)), Knee(), 90.0, SEED)
+    outcome = model.run(
+        evolve(model.ELSEWHERE, slow=(20.0, 60.0, 10.0)), ConcurrencyLimit(), 90.0, SEED
+    )
 
     assert outcome.rate(80.0, 90.0) >= 0.9 * outcome.rate(10.0, 20.0)
 
@@ -76,7 +78,7 @@ def test_a_storm_of_errors_is_not_fed() -> None:
 
 
 def test_noise_does_not_make_it_creep_to_one() -> None:
-    outcome = model.run(model.WILD, Knee(), 60.0, SEED)
+    outcome = model.run(model.WILD, ConcurrencyLimit(), 60.0, SEED)
 
     assert outcome.rate(30.0, 60.0) >= 0.75 * best(model.WILD, 32) / 120
 
@@ -85,7 +87,7 @@ def test_starved_connections_are_given_up() -> None:
     """A pod of 10 connections whose processor could do more: all that shows is a rare tail."""
     pod = model.Pod(name="slow database", cpu=0.004, io=0.1)
 
-    outcome = model.run(pod, Knee(), 120.0, SEED)
+    outcome = model.run(pod, ConcurrencyLimit(), 120.0, SEED)
 
     assert 0 < outcome.starved < 30
     assert 8 <= outcome.limits[-1][1] <= 10
@@ -93,13 +95,15 @@ def test_starved_connections_are_given_up() -> None:
 
 def test_a_tail_of_the_server_itself_does_not_narrow_it_for_good() -> None:
     """One create of a hundred takes 4 s longer, as on slow storage, however few there are."""
-    outcome = model.run(evolve(model.ELSEWHERE, stalls=0.01, stall=4.0), Knee(), 200.0, SEED)
+    outcome = model.run(
+        evolve(model.ELSEWHERE, stalls=0.01, stall=4.0), ConcurrencyLimit(), 200.0, SEED
+    )
 
     assert outcome.rate(150.0, 200.0) >= 300
 
 
 def test_it_begins_with_few() -> None:
-    knee = Knee()
+    knee = ConcurrencyLimit()
     assert knee.limit == 1
 
     fed(knee, 0.04, 12)
@@ -108,7 +112,7 @@ def test_it_begins_with_few() -> None:
 
 
 def test_a_fixed_number_stays() -> None:
-    knee = Knee(10, 10)
+    knee = ConcurrencyLimit(10, 10)
     fed(knee, 5.0, 100)
     knee.overloaded(30.0)
     knee.reopen(31.0)
@@ -117,7 +121,9 @@ def test_a_fixed_number_stays() -> None:
 
 
 def test_bounds_hold() -> None:
-    limits = [limit for _, limit in model.run(model.ELSEWHERE, Knee(4, 12), 30.0).limits]
+    limits = [
+        limit for _, limit in model.run(model.ELSEWHERE, ConcurrencyLimit(4, 12), 30.0).limits
+    ]
 
     assert min(limits) == 4
     assert max(limits) == 12
@@ -125,7 +131,7 @@ def test_bounds_hold() -> None:
 
 def test_what_is_not_used_is_not_widened() -> None:
     """A load that waits for its files, or for a quota, shows nothing of what a server takes."""
-    knee = Knee()
+    knee = ConcurrencyLimit()
     now = fed(knee, 0.04, 12)
     for _ in range(500):
         now += 0.04
@@ -135,7 +141,7 @@ def test_what_is_not_used_is_not_widened() -> None:
 
 
 def test_an_overload_cuts_once_a_second() -> None:
-    knee = Knee(1, 64, 20)
+    knee = ConcurrencyLimit(1, 64, 20)
     now = fed(knee, 0.04, 12)
     at = knee.limit
     for _ in range(10):
@@ -145,7 +151,7 @@ def test_an_overload_cuts_once_a_second() -> None:
 
 
 def test_it_reopens_at_half() -> None:
-    knee = Knee(1, 64, 20)
+    knee = ConcurrencyLimit(1, 64, 20)
     now = fed(knee, 0.04, 12)
     at = knee.limit
 
@@ -155,7 +161,9 @@ def test_it_reopens_at_half() -> None:
 
 
 def test_it_leaves_a_default_pod_by_a_few_at_first() -> None:
-    limits = [limit for _, limit in model.run(model.ELSEWHERE, Knee(), 30.0, SEED).limits]
+    limits = [
+        limit for _, limit in model.run(model.ELSEWHERE, ConcurrencyLimit(), 30.0, SEED).limits
+    ]
 
     assert min(limit for limit in limits if limit > 9) == 12
     assert max(limits) > 32
@@ -163,14 +171,14 @@ def test_it_leaves_a_default_pod_by_a_few_at_first() -> None:
 
 def test_the_unloaded_time_is_looked_at_again_once_the_first_steps_are_over() -> None:
     """The first look is a short one, which may have been far off."""
-    limits = model.run(model.BUSY, Knee(), 30.0, SEED).limits
+    limits = model.run(model.BUSY, ConcurrencyLimit(), 30.0, SEED).limits
     risen = next(now for now, limit in limits if limit >= 7)
 
     assert min(limit for now, limit in limits if risen < now < risen + 5) <= 4
 
 
 def test_a_starved_create_counts_against_the_limit_that_let_it_in() -> None:
-    starvation = Starvation()
+    starvation = ConnectionStarvation()
     starvation.limited(0.0, 9)
     starvation.limited(4.3, 12)
 

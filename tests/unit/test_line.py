@@ -6,32 +6,32 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from dify_kb.ingest.line import LONGEST, MOST_BYTES, Line
-from dify_kb.ingest.plan import Do, Planned
-from dify_kb.ingest.scan import Found
+from dify_kb.ingest.engine.upload_queue import LONGEST, MOST_BYTES, UploadQueue
+from dify_kb.ingest.planning.plan import Do, Planned
+from dify_kb.ingest.sources.scan import FoundFile
 
 HALF = bytes(MOST_BYTES // 2)
 
 
 def planned(key: str, data: bytes | None = None) -> Planned:
-    found = Found(key=key, size=len(data or b""), data=data)
+    found = FoundFile(key=key, size=len(data or b""), data=data)
     return Planned(found=found, name=key, do=Do.SEND)
 
 
-async def goes_in(line: Line, one: Planned) -> bool:
+async def goes_in(line: UploadQueue, one: Planned) -> bool:
     with anyio.move_on_after(0.02):
         await line.put(one)
         return True
     return False
 
 
-async def take(line: Line, number: int) -> list[str]:
+async def take(line: UploadQueue, number: int) -> list[str]:
     taken = [await line.next() for _ in range(number)]
     return [one.found.key for one in taken if one is not None]
 
 
 async def test_files_come_out_in_their_order_and_then_nothing() -> None:
-    line = Line()
+    line = UploadQueue()
     for key in "abc":
         await line.put(planned(key))
     line.close()
@@ -42,7 +42,7 @@ async def test_files_come_out_in_their_order_and_then_nothing() -> None:
 
 
 async def test_only_a_page_of_new_files_is_kept_ready() -> None:
-    line = Line()
+    line = UploadQueue()
     for number in range(LONGEST):
         await line.put(planned(f"{number}"))
 
@@ -54,7 +54,7 @@ async def test_only_a_page_of_new_files_is_kept_ready() -> None:
 
 async def test_those_that_come_back_always_have_room() -> None:
     """A worker that waited for room which only workers make would wait for ever."""
-    line = Line()
+    line = UploadQueue()
     for number in range(LONGEST):
         await line.put(planned(f"{number}"))
 
@@ -67,7 +67,7 @@ async def test_those_that_come_back_always_have_room() -> None:
 
 
 async def test_content_in_memory_makes_room_only_when_its_file_has_ended() -> None:
-    line = Line()
+    line = UploadQueue()
     one, two, three = (planned(key, HALF) for key in ("one", "two", "three"))
     await line.put(one)
     await line.put(two)
@@ -81,7 +81,7 @@ async def test_content_in_memory_makes_room_only_when_its_file_has_ended() -> No
 
 
 async def test_a_file_that_comes_back_weighs_once() -> None:
-    line = Line()
+    line = UploadQueue()
     one = planned("one", HALF)
     await line.put(one)
     for _ in range(5):
@@ -96,7 +96,7 @@ async def test_a_file_that_comes_back_weighs_once() -> None:
 
 
 async def test_what_is_larger_than_all_room_comes_alone() -> None:
-    line = Line()
+    line = UploadQueue()
     huge = planned("huge", bytes(MOST_BYTES + 1))
 
     assert await goes_in(line, huge)
@@ -109,7 +109,7 @@ async def test_what_is_larger_than_all_room_comes_alone() -> None:
 
 async def test_the_end_of_a_file_that_never_stood_in_the_line_makes_no_room() -> None:
     """Those that are only looked for or followed end too; their content was not counted."""
-    line = Line()
+    line = UploadQueue()
     for number in range(10):
         line.done(planned(f"followed {number}", HALF))
     await line.put(planned("one", HALF))
@@ -120,7 +120,7 @@ async def test_the_end_of_a_file_that_never_stood_in_the_line_makes_no_room() ->
 
 
 async def test_a_file_that_ends_twice_makes_room_once() -> None:
-    line = Line()
+    line = UploadQueue()
     one = planned("one", HALF)
     await line.put(one)
     await line.put(planned("two", HALF))
@@ -133,7 +133,7 @@ async def test_a_file_that_ends_twice_makes_room_once() -> None:
 
 
 async def test_a_consumer_that_is_cancelled_takes_nothing_along() -> None:
-    line = Line()
+    line = UploadQueue()
     for _ in range(20):
         with anyio.CancelScope() as scope:
             scope.cancel()
@@ -146,7 +146,7 @@ async def test_a_consumer_that_is_cancelled_takes_nothing_along() -> None:
 
 @pytest.mark.parametrize("consumers", [1, 8])
 async def test_everything_put_comes_out_once(consumers: int) -> None:
-    line = Line()
+    line = UploadQueue()
     taken: list[str] = []
 
     async def consume() -> None:
@@ -169,14 +169,14 @@ async def test_everything_put_comes_out_once(consumers: int) -> None:
 @pytest.mark.filterwarnings("error")
 async def test_a_line_that_nobody_used_leaves_nothing_to_close() -> None:
     """A load may be cancelled before its first file."""
-    line = Line()
+    line = UploadQueue()
     await line.put(planned("one"))
     del line
     gc.collect()
 
 
 async def test_everybody_sees_the_end() -> None:
-    line = Line()
+    line = UploadQueue()
     ends: list[object] = []
 
     async def consume() -> None:
@@ -194,7 +194,7 @@ async def test_everybody_sees_the_end() -> None:
 
 async def test_who_waits_for_room_waits_until_half_of_it_is_free() -> None:
     """So that the producer is not woken for every file."""
-    line = Line()
+    line = UploadQueue()
     for number in range(LONGEST):
         await line.put(planned(str(number)))
 

@@ -9,14 +9,14 @@ from journals import intent
 
 from dify_kb.ingest import ItemResult, Outcome
 from dify_kb.ingest.journal import Row, State
-from dify_kb.ingest.plan import DISABLED, Do, Planned, Wishes, complete, plan
-from dify_kb.ingest.remote import Remote
-from dify_kb.ingest.scan import Found
+from dify_kb.ingest.planning.plan import DISABLED, Do, Planned, Wishes, complete, plan
+from dify_kb.ingest.planning.remote_document import RemoteDocument
+from dify_kb.ingest.sources.scan import FoundFile
 from dify_kb.models import IndexingStatus
 
-FOUND = Found(key="a/b.md", size=4)
+FOUND = FoundFile(key="a/b.md", size=4)
 NOTHING = None
-OURS = Remote(
+OURS = RemoteDocument(
     document_id="d1", enabled=True, status=IndexingStatus.COMPLETED, upload_file_id="f1", size=4
 )
 FAILED = evolve(OURS, status=IndexingStatus.ERROR)
@@ -35,7 +35,7 @@ def row(state: State, **values: Any) -> Row:
 
 def decide(
     row: Row | None,
-    remote: Remote | None,
+    remote: RemoteDocument | None,
     *,
     same: bool = True,
     labels: str = "",
@@ -73,7 +73,7 @@ EXISTS = "a document of its name exists"
 )
 @pytest.mark.parametrize("remembered", ["nothing", "replaced", "deleted"])
 def test_without_a_memory_the_document_of_that_name_decides(
-    remote: Remote | None, on_existing: str, decision: str, remembered: str
+    remote: RemoteDocument | None, on_existing: str, decision: str, remembered: str
 ) -> None:
     """A memory of another document than the one that is there is none."""
     memory = {
@@ -130,7 +130,12 @@ def test_without_a_memory_the_document_of_that_name_decides(
     ],
 )
 def test_with_a_memory_what_was_sent_decides(
-    state: State, remote: Remote | None, wishes: dict[str, Any], decision: str, *, same: bool
+    state: State,
+    remote: RemoteDocument | None,
+    wishes: dict[str, Any],
+    decision: str,
+    *,
+    same: bool,
 ) -> None:
     assert decide(row(state, rule="cut"), remote, same=same, **wishes) == decision
 

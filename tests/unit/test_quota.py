@@ -9,7 +9,7 @@ import pytest
 import quota_model as model
 
 from dify_kb.errors import ConfigError
-from dify_kb.transport.quota import Quota, Rate
+from dify_kb.ingest.pacing.rate_limit import Rate, RateLimiter
 
 
 @pytest.mark.parametrize("limit", [60, 100, 600])
@@ -49,7 +49,7 @@ def test_a_limit_that_was_raised_is_found() -> None:
 
 
 def test_nothing_is_held_back_before_a_refusal() -> None:
-    quota = Quota(None, Random(1))
+    quota = RateLimiter(None, Random(1))
     for number in range(1000):
         assert quota.earliest(number / 1000) <= number / 1000
         quota.started(number / 1000)
@@ -60,7 +60,7 @@ def test_nothing_is_held_back_before_a_refusal() -> None:
 
 def test_a_refusal_shows_the_limit() -> None:
     """What was on its way when it came, and is accepted after it, was counted before it."""
-    quota = Quota(None, Random(1))
+    quota = RateLimiter(None, Random(1))
     for _ in range(5):
         quota.started(0.0)
     for _ in range(3):
@@ -73,7 +73,7 @@ def test_a_refusal_shows_the_limit() -> None:
 
 
 def test_a_call_that_was_never_sent_does_not_count() -> None:
-    quota = Quota(Rate(1, 60.0), Random(1))
+    quota = RateLimiter(Rate(1, 60.0), Random(1))
     quota.started(0.0)
     assert quota.earliest(0.0) == math.inf
 
@@ -83,7 +83,7 @@ def test_a_call_that_was_never_sent_does_not_count() -> None:
 
 
 def test_calls_that_go_another_way_count() -> None:
-    quota = Quota(Rate(2, 60.0), Random(1))
+    quota = RateLimiter(Rate(2, 60.0), Random(1))
     quota.accepted(0.0, asked=False)
     quota.accepted(1.0, asked=False)
 

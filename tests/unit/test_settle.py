@@ -15,14 +15,14 @@ from dify_kb.errors import (
     ServerError,
     TransportError,
 )
-from dify_kb.ingest.plan import Do, Planned
-from dify_kb.ingest.remote import Remote
-from dify_kb.ingest.scan import Found
-from dify_kb.ingest.settle import LOOKS, Held, Verdict, judge, landing
+from dify_kb.ingest.engine.reconcile import LOOKS, PendingUpload, Verdict, judge, landing
+from dify_kb.ingest.planning.plan import Do, Planned
+from dify_kb.ingest.planning.remote_document import RemoteDocument
+from dify_kb.ingest.sources.scan import FoundFile
 from dify_kb.models import Document, IndexingStatus
 from dify_kb.wire import codec
 
-FOUND = Found(key="a.md", size=4)
+FOUND = FoundFile(key="a.md", size=4)
 BEFORE: Final = "f1"
 CREATE: Final = "documents.create_by_file"
 ADOPT, SEND, WAIT, REFUSE = Verdict.ADOPT, Verdict.SEND, Verdict.WAIT, Verdict.REFUSE
@@ -67,14 +67,14 @@ def document(
     )
 
 
-def held(*, lost: bool, replaces: bool = True, until: float = 100.0) -> Held:
-    remote = Remote(
+def held(*, lost: bool, replaces: bool = True, until: float = 100.0) -> PendingUpload:
+    remote = RemoteDocument(
         document_id="d1", enabled=True, status=IndexingStatus.COMPLETED, upload_file_id=BEFORE
     )
     planned = Planned(
         found=FOUND, name="a.md", do=Do.LOOK, replaces=remote if replaces else None, attempts=1
     )
-    return Held(planned=planned, since=0.0, due=0.0, lost=lost, until=until)
+    return PendingUpload(planned=planned, since=0.0, due=0.0, lost=lost, until=until)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_what_an_earlier_run_lost_is_told_from_what_it_replaced() -> None:
     """Not from what the list holds now: that may be what landed."""
     row = intent("a.md", previous="f0")
     planned = Planned(found=FOUND, name="a.md", do=Do.LOOK, row=row, attempts=1)
-    waits = Held(planned=planned, since=0.0, due=0.0, lost=True, until=100.0)
+    waits = PendingUpload(planned=planned, since=0.0, due=0.0, lost=True, until=100.0)
 
     assert judge(waits, document("f1"), 0.0) is ADOPT
     assert judge(waits, document("f0"), 0.0) is WAIT

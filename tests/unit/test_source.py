@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dify_kb.ingest.source import AT_ONCE, MOST, next_size
+from dify_kb.ingest.sources.reader import AT_ONCE, MOST, next_size
 
 
 @pytest.mark.parametrize(

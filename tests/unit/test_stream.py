@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import anyio
 
-from dify_kb.ingest.stream import AHEAD, Backwater
+from dify_kb.ingest.results import AHEAD, ResultBuffer
 
 
 async def test_everybody_who_waits_for_room_goes_on_when_there_is_some() -> None:
     """As many wait as files are sent at a time; one left behind keeps its file for ever."""
-    water: Backwater[int] = Backwater()
+    water: ResultBuffer[int] = ResultBuffer()
     for number in range(AHEAD):
         water.put(number)
     through: list[int] = []
@@ -28,7 +28,7 @@ async def test_everybody_who_waits_for_room_goes_on_when_there_is_some() -> None
 
 
 async def test_room_that_is_taken_again_holds_again() -> None:
-    water: Backwater[int] = Backwater()
+    water: ResultBuffer[int] = ResultBuffer()
     for _ in range(3):
         for number in range(AHEAD):
             water.put(number)
@@ -40,7 +40,7 @@ async def test_room_that_is_taken_again_holds_again() -> None:
 
 
 async def test_results_come_in_their_order_and_then_none() -> None:
-    water: Backwater[int] = Backwater()
+    water: ResultBuffer[int] = ResultBuffer()
     water.put(1)
     water.put(2)
     assert await water.take() == (1, 2)

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from dify_kb.errors import ConfigError
-from dify_kb.ingest.names import extension_of, name_of
+from dify_kb.ingest.sources.document_names import extension_of, name_of
 from dify_kb.models import DOCUMENT_EXTENSIONS, MAX_FILE_SIZE, MAX_QUERY
 
 from .chance import Chance

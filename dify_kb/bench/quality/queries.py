@@ -25,7 +25,7 @@ from uuid import UUID
 from attrs import frozen
 
 from dify_kb.errors import ConfigError
-from dify_kb.ingest.names import extension_of, name_of
+from dify_kb.ingest.sources.document_names import extension_of, name_of
 from dify_kb.models import DOCUMENT_EXTENSIONS, MAX_QUERY, Record
 
 if TYPE_CHECKING:

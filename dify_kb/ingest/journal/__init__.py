@@ -17,7 +17,7 @@ import anyio.to_thread
 import attrs
 
 from dify_kb.errors import ConfigError, JournalError
-from dify_kb.ingest.remote import Remote
+from dify_kb.ingest.planning.remote_document import RemoteDocument
 from dify_kb.ingest.report import ItemResult, Outcome
 from dify_kb.models import IndexingStatus
 
@@ -121,7 +121,7 @@ class Journal:
         sql = "SELECT name FROM item WHERE state = 'sending'"
         return [told(row["name"]) for row in self._all(sql, ())]
 
-    def note_remote(self, documents: Iterable[tuple[str, Remote]]) -> None:
+    def note_remote(self, documents: Iterable[tuple[str, RemoteDocument]]) -> None:
         """Keep for this run what the knowledge base holds, by name."""
         values = [_values_of(name, remote) for name, remote in documents]
         with schema.translated(self.path), self._lock, self._connection:
@@ -133,7 +133,7 @@ class Journal:
         with schema.translated(self.path), self._lock:
             self._connection.execute("DELETE FROM remote")
 
-    def remote_by_id(self, document_ids: Sequence[str]) -> Mapping[str, Remote]:
+    def remote_by_id(self, document_ids: Sequence[str]) -> Mapping[str, RemoteDocument]:
         """Tell what the knowledge base held of these documents."""
         slots = ", ".join("?" * len(document_ids))
         sql = f"SELECT * FROM remote WHERE document_id IN ({slots})"  # noqa: S608 -- slots
@@ -148,7 +148,7 @@ class Journal:
         )
         return {row["name"]: row["number"] for row in self._all(sql, names)}
 
-    def remote(self, names: Sequence[str]) -> Mapping[str, Remote]:
+    def remote(self, names: Sequence[str]) -> Mapping[str, RemoteDocument]:
         """Tell what the knowledge base held of these names; of several, an enabled one, which a
         create would replace.
         """
@@ -364,13 +364,13 @@ def _results(
         after = rows[-1]["number"]
 
 
-def _values_of(name: str, remote: Remote) -> tuple[object, ...]:
+def _values_of(name: str, remote: RemoteDocument) -> tuple[object, ...]:
     file = (remote.upload_file_id, remote.size)
     return (name, remote.document_id, remote.enabled, str(remote.status), *file, remote.place)
 
 
-def _remote_of(row: sqlite3.Row) -> Remote:
-    return Remote(
+def _remote_of(row: sqlite3.Row) -> RemoteDocument:
+    return RemoteDocument(
         document_id=row["document_id"],
         enabled=bool(row["enabled"]),
         status=IndexingStatus(row["status"]),

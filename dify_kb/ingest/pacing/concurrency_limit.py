@@ -24,8 +24,8 @@ import math
 
 from attrs import define
 
-from .starvation import Starvation
-from .window import Unloaded, Window
+from .connection_starvation import ConnectionStarvation
+from .latency_samples import LatencySamples, UnloadedLatency
 
 QUICK = 0.010
 """Seconds. A mean below it is no queue that anybody would feel: a server that answers at once is
@@ -87,7 +87,7 @@ class _Trial:
     goodput: float
 
 
-class Knee:
+class ConcurrencyLimit:
     """A limit for creates in flight between `low` and `high`; equal ones fix it.
 
     Fed with the time of each reply; the clock is an argument. It begins with a few replies at
@@ -99,9 +99,9 @@ class Knee:
         self.limit = low
         self._fixed = low == high
         self._level = float(max(low, min(high, start)))
-        self._unloaded = Unloaded(QUICK)
-        self._starvation = Starvation()
-        self._window = Window(QUICK)
+        self._unloaded = UnloadedLatency(QUICK)
+        self._starvation = ConnectionStarvation()
+        self._window = LatencySamples(QUICK)
         self._calm = math.inf
         self._last = 0.0
         self._since = self._from = -math.inf

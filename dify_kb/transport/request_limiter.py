@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 
-class Pace:
+class RequestLimiter:
     """A limit on requests, and so on connections, that the server's hints close for a while.
 
     Args:

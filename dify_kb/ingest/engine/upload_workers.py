@@ -20,19 +20,19 @@ from dify_kb.errors import (
     SourceError,
     TransportError,
 )
-from dify_kb.transport import Admission
+from dify_kb.ingest.journal import NameTakenError, State
+from dify_kb.ingest.pacing.admission import Admission
+from dify_kb.ingest.pacing.backlog import Backlog
+from dify_kb.ingest.report import Tally
+from dify_kb.ingest.stops import stop_reason
 from dify_kb.transport.retry import throttles
 
-from .backlog import Backlog
 from .gate import Gate, passing
-from .journal import NameTakenError, State
-from .line import Line
-from .report import Tally
-from .stops import stop_reason
-from .upload import Sent, Uploader
+from .upload import UploadedDocument, Uploader
+from .upload_queue import UploadQueue
 
 if TYPE_CHECKING:
-    from .plan import Planned
+    from dify_kb.ingest.planning.plan import Planned
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Course(Protocol):
         """Whether nothing more is to be sent."""
         ...
 
-    def accepted(self, sent: Sent) -> None:
+    def accepted(self, sent: UploadedDocument) -> None:
         """Take a document that the server has."""
         ...
 
@@ -80,7 +80,7 @@ class Sending:
 
     course: Course
     uploader: Uploader
-    line: Line
+    line: UploadQueue
     admission: Admission
     gate: Gate
     backlog: Backlog

@@ -18,7 +18,7 @@ HELD = 50
 
 
 @define
-class Canary:
+class EarlyFailures:
     """Tells whether the server rejects whatever it indexes.
 
     Documents are held back until `ENOUGH` have ended, or `FIRST` if one failed; then it
@@ -53,7 +53,7 @@ class Backlog:
     follows: bool
     """Whether ends are seen at all."""
 
-    canary: Canary = field(factory=Canary)
+    canary: EarlyFailures = field(factory=EarlyFailures)
     _taken: int = 0
     """Those of this run that are on the server or under way, and not indexed."""
 

@@ -9,27 +9,27 @@ import anyio
 from attrs import define, evolve, field
 
 from dify_kb.errors import ApiError, KnowledgeError
+from dify_kb.ingest.events import Progress
+from dify_kb.ingest.journal import Journal, State
+from dify_kb.ingest.options import Options, Server
+from dify_kb.ingest.pacing.backlog import Backlog
+from dify_kb.ingest.planning.document_lookup import DocumentLookup
+from dify_kb.ingest.planning.plan import Do, Planned, left
+from dify_kb.ingest.planning.remote_document import RemoteDocument
+from dify_kb.ingest.report import GOOD, ItemResult, Outcome, StopReason, Tally
+from dify_kb.ingest.stops import stop_reason
+from dify_kb.ingest.transient import transient
 from dify_kb.models import UNSET, Dataset, Document, ProcessRule, Unset
 from dify_kb.resources.labels import Labels
 
-from .backlog import Backlog
-from .events import Progress
+from .assign_metadata import MetadataAssigner
+from .dry_run import rehearsed
 from .gate import Gate, passing
-from .journal import Journal, State
-from .labelling import Labeller
-from .line import Line
-from .lookup import Lookup
-from .options import Options, Server
-from .plan import Do, Planned, left
-from .rehearsal import rehearsed
-from .remote import Remote
-from .report import GOOD, ItemResult, Outcome, StopReason, Tally
-from .sending import Sending
-from .settle import WaitingRoom
-from .stops import stop_reason
-from .transient import transient
-from .upload import Sent, Uploader, not_sent
-from .watch import NOT_MOVING, Watcher
+from .reconcile import Reconciler
+from .upload import UploadedDocument, Uploader, not_sent
+from .upload_queue import UploadQueue
+from .upload_workers import Sending
+from .watch_indexing import NOT_MOVING, IndexingWatcher
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -56,21 +56,21 @@ class Run:
     _to_send: int = 0
     _accepted: int = 0
     _open: int = 0
-    watcher: Watcher = field(init=False)
-    _line: Line = field(init=False, factory=Line)
-    _lookup: Lookup = field(init=False)
-    _room: WaitingRoom = field(init=False)
+    watcher: IndexingWatcher = field(init=False)
+    _line: UploadQueue = field(init=False, factory=UploadQueue)
+    _lookup: DocumentLookup = field(init=False)
+    _room: Reconciler = field(init=False)
     _gate: Gate = field(init=False)
     _backlog: Backlog = field(init=False)
-    _labeller: Labeller = field(init=False)
+    _labeller: MetadataAssigner = field(init=False)
     _sending: Sending = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         server, dataset, options = self.server, self.dataset, self.options
         documents, times = server.documents, server.policy.loading
-        self._lookup = lookup = Lookup(documents, dataset.id)
+        self._lookup = lookup = DocumentLookup(documents, dataset.id)
         self._backlog = Backlog(options.max_unindexed, options.follows)
-        self.watcher = Watcher(
+        self.watcher = IndexingWatcher(
             documents,
             dataset.id,
             server.policy.watch,
@@ -81,7 +81,7 @@ class Run:
             self.failing,
             self._backlog.forget,
         )
-        self._room = WaitingRoom(
+        self._room = Reconciler(
             lookup,
             times,
             self._line.again,
@@ -95,7 +95,7 @@ class Run:
         self._gate = Gate(
             lambda: server.probe.get(dataset.id), times, self._tell, self._back, self._give_up
         )
-        self._labeller = Labeller(self.labels, self.failing, self.ready)
+        self._labeller = MetadataAssigner(self.labels, self.failing, self.ready)
         self._sending = Sending(
             course=self,
             uploader=Uploader(
@@ -207,7 +207,7 @@ class Run:
         await self._gate.passed()
         return not self._blind
 
-    def accepted(self, sent: Sent) -> None:
+    def accepted(self, sent: UploadedDocument) -> None:
         """Take a document that the server has."""
         self._count_accepted(sent)
         self._follow(_without_data(sent), new=sent.planned.replaces is None)
@@ -236,7 +236,9 @@ class Run:
         self._sending.uploader.accepted(sent)
         if planned.row is not None and not planned.same:
             # What an earlier run sent has landed, and the file has changed since.
-            self._room.look(evolve(planned, row=None, replaces=Remote.of(document), attempts=0))
+            self._room.look(
+                evolve(planned, row=None, replaces=RemoteDocument.of(document), attempts=0)
+            )
             return
         self._backlog.take(sent=True)
         self._count_accepted(sent)
@@ -245,7 +247,7 @@ class Run:
     def leave(self, planned: Planned, document: Document) -> None:
         """Take a file whose name somebody else's document has got."""
         self.journal.end(planned.found.key, State.WAITING)
-        planned = evolve(planned, replaces=Remote.of(document))
+        planned = evolve(planned, replaces=RemoteDocument.of(document))
         self._ended(planned, left(planned, self.options.on_existing))
 
     def refuse(self, planned: Planned, reason: str) -> None:
@@ -264,7 +266,7 @@ class Run:
             self.journal.end(planned.found.key, State.WAITING)
         self._ended(planned, not_sent(planned, Outcome.PENDING, reason))
 
-    def indexed(self, sent: Sent, result: ItemResult) -> None:
+    def indexed(self, sent: UploadedDocument, result: ItemResult) -> None:
         """Take a document that was followed to its end."""
         self._make_room(sent)
         error = result.error if result.outcome is Outcome.FAILED else None
@@ -284,7 +286,7 @@ class Run:
         if misconfigured is not None:
             self.stop(StopReason.MISCONFIGURED, misconfigured, blind=True)
 
-    def ready(self, sent: Sent, result: ItemResult, labels: str) -> None:
+    def ready(self, sent: UploadedDocument, result: ItemResult, labels: str) -> None:
         """Take a document with which everything was done."""
         row = sent.planned.row
         state = State.DONE if self.options.follows else State.ACCEPTED
@@ -328,12 +330,12 @@ class Run:
         automatic = UNSET if self.dataset.document_count else ProcessRule.automatic()
         return self.options.process_rule or automatic
 
-    def _count_accepted(self, sent: Sent) -> None:
+    def _count_accepted(self, sent: UploadedDocument) -> None:
         self.tally.bytes += sent.planned.found.size
         self._accepted += 1
         self._line.done(sent.planned)
 
-    def _follow(self, sent: Sent, *, new: bool) -> None:
+    def _follow(self, sent: UploadedDocument, *, new: bool) -> None:
         """Follow a document that the server has, or end it here."""
         if self.options.follows and not self._blind:
             self.watcher.add(sent, new=new)
@@ -348,11 +350,11 @@ class Run:
         else:
             self._ended(sent.planned, sent.ended(sent.done))
 
-    def _make_room(self, sent: Sent) -> None:
+    def _make_room(self, sent: UploadedDocument) -> None:
         """Let another file be sent in place of a document that is followed no more."""
         self._backlog.leave(sent=sent.planned.do is not Do.FOLLOW)
 
-    def _recreates(self, sent: Sent, error: str) -> bool:
+    def _recreates(self, sent: UploadedDocument, error: str) -> bool:
         """Send a document again whose indexing failed for a passing reason."""
         planned, times = sent.planned, self.server.policy.loading
         at_hand = planned.found.path is not None and not self.halted
@@ -407,12 +409,12 @@ class Run:
             )
 
 
-def remembered(planned: Planned) -> Sent:
+def remembered(planned: Planned) -> UploadedDocument:
     """Take up a document that an earlier run sent."""
     row = planned.row
     if row is None or row.document_id is None:
         raise LookupError(f"nothing is remembered of {planned.found.key!r}")
-    return Sent(
+    return UploadedDocument(
         planned=planned,
         attempts=row.attempts,
         document_id=row.document_id,
@@ -424,10 +426,10 @@ def remembered(planned: Planned) -> Sent:
     )
 
 
-def _found(planned: Planned, document: Document) -> Sent:
+def _found(planned: Planned, document: Document) -> UploadedDocument:
     """Take up a document that turned out to be there."""
     file = document.upload_file
-    return Sent(
+    return UploadedDocument(
         planned=planned,
         attempts=planned.attempts,
         document_id=document.id,
@@ -440,7 +442,7 @@ def _found(planned: Planned, document: Document) -> Sent:
     )
 
 
-def _without_data(sent: Sent) -> Sent:
+def _without_data(sent: UploadedDocument) -> UploadedDocument:
     """Let go of an item's content, which the server has; thousands may wait to be indexed."""
     if sent.planned.found.data is None:
         return sent

@@ -1,4 +1,4 @@
-"""Blocking work done aside, in a thread: what is asked for at the same moment shares one hop."""
+"""Run small blocking calls in a worker thread, batching those of one loop iteration."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TURNS = 2
 of them (measured: with one, every other batch of 8 uploads holds a single file)."""
 
 
-async def aside(do: Callable[..., T], *args: object) -> T:
+async def run_in_batch(do: Callable[..., T], *args: object) -> T:
     """Call `do` in a thread and give what it returns, or raise what it raises.
 
     When this is cancelled, `do` may still be called, and what it returns is dropped.

@@ -20,7 +20,7 @@ AHEAD = 256
 
 
 @define
-class Backwater(Generic[T]):
+class ResultBuffer(Generic[T]):
     """Results on their way from a load to whoever takes them."""
 
     _results: deque[T] = field(factory=deque)
@@ -64,12 +64,12 @@ class Results(Generic[T]):
     `report` is there once it is at its end.
     """
 
-    _begin: Callable[[Backwater[T]], Coroutine[Any, Any, LoadReport]]
+    _begin: Callable[[ResultBuffer[T]], Coroutine[Any, Any, LoadReport]]
     report: LoadReport | None = field(default=None, init=False)
 
     async def pages(self) -> AsyncGenerator[Sequence[T], None]:
         """Give the results that have gathered, some at a time."""
-        water: Backwater[T] = Backwater()
+        water: ResultBuffer[T] = ResultBuffer()
         # A task of its own: a generator may be closed by another task than the one that went
         # through it, and then could not leave the scopes of a load that it had entered.
         task = asyncio.get_running_loop().create_task(self._begin(water))

@@ -12,11 +12,11 @@ import anyio
 from attrs import define, evolve, field
 
 from dify_kb.errors import KnowledgeError
+from dify_kb.ingest.planning.plan import Do
+from dify_kb.ingest.report import ItemResult, Outcome
 from dify_kb.resources.labels import Labels
 
-from .plan import Do
-from .report import ItemResult, Outcome
-from .upload import Sent
+from .upload import UploadedDocument
 
 if TYPE_CHECKING:
     from dify_kb.resources.values import Value
@@ -37,20 +37,20 @@ def _told(value: object) -> str:
 
 
 @define
-class Labeller:
+class MetadataAssigner:
     """Sets the metadata of whatever has gathered while it set that of others."""
 
     _labels: Labels
     _failing: Callable[[KnowledgeError], Awaitable[bool]]
     """Takes an error; when the server is back it tells whether to go on."""
 
-    _done: Callable[[Sent, ItemResult, str], None]
+    _done: Callable[[UploadedDocument, ItemResult, str], None]
     """Takes a document that is ready, its result, and the fingerprint of what was set."""
 
-    _gathered: list[tuple[Sent, ItemResult]] = field(factory=list)
+    _gathered: list[tuple[UploadedDocument, ItemResult]] = field(factory=list)
     _more: anyio.Event = field(factory=anyio.Event)
 
-    def add(self, sent: Sent, result: ItemResult) -> None:
+    def add(self, sent: UploadedDocument, result: ItemResult) -> None:
         """Take a document that is indexed."""
         self._gathered.append((sent, result))
         self._more.set()
@@ -63,7 +63,7 @@ class Labeller:
             gathered, self._gathered = self._gathered, []
             await self._set(gathered)
 
-    async def _set(self, gathered: list[tuple[Sent, ItemResult]]) -> None:
+    async def _set(self, gathered: list[tuple[UploadedDocument, ItemResult]]) -> None:
         wanted = {sent.document_id: sent.planned.metadata for sent, _ in gathered}
         fresh = {
             sent.document_id
@@ -81,7 +81,7 @@ class Labeller:
         for sent, result in gathered:
             self._tell(sent, result, reasons[sent.document_id])
 
-    def _tell(self, sent: Sent, result: ItemResult, reason: str | None) -> None:
+    def _tell(self, sent: UploadedDocument, result: ItemResult, reason: str | None) -> None:
         if reason is None:
             self._done(sent, result, fingerprint(sent.planned.metadata))
             return

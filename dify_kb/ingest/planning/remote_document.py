@@ -8,7 +8,7 @@ from dify_kb.models import Document, IndexingStatus
 
 
 @frozen(kw_only=True)
-class Remote:
+class RemoteDocument:
     """A document that the knowledge base holds, as it was last seen.
 
     `place` is its place in the list less the documents added since
@@ -28,7 +28,7 @@ class Remote:
         return self.status.final
 
     @classmethod
-    def of(cls, document: Document, place: int | None = None) -> Remote:
+    def of(cls, document: Document, place: int | None = None) -> RemoteDocument:
         """Keep what a plan needs of a listed document."""
         file = document.upload_file
         return cls(

@@ -53,7 +53,7 @@ Element = str | os.PathLike[str] | Item
 
 
 @frozen
-class Named:
+class NamedSource:
     """Elements under a name, which journals tell their source from others by: a list of files of
     a folder has that folder's path, so that it shares the folder's journal.
     """
@@ -62,5 +62,5 @@ class Named:
     name: str
 
 
-Source = Element | Iterable[Element] | AsyncIterable[Element] | Named
+Source = Element | Iterable[Element] | AsyncIterable[Element] | NamedSource
 """A folder, a file, an item, or several of them; also from a generator, async or not."""

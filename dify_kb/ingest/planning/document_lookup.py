@@ -19,7 +19,7 @@ about 11 keyword queries or status calls (measured)."""
 
 
 @frozen
-class Lookup:
+class DocumentLookup:
     """Finds documents of one dataset by their exact names."""
 
     _documents: Documents

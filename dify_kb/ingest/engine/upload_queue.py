@@ -7,7 +7,7 @@ from collections import deque
 import anyio
 from attrs import define, field
 
-from .plan import Planned
+from dify_kb.ingest.planning.plan import Planned
 
 LONGEST = 200
 """Planned files that are kept ready: a page of the scan."""
@@ -17,7 +17,7 @@ MOST_BYTES = 64 * 2**20
 
 
 @define
-class Line:
+class UploadQueue:
     """A queue that is bounded for new files, and not for those that come back.
 
     One producer, many consumers, which are served in their order.

@@ -10,26 +10,26 @@ import anyio.to_thread
 from attrs import define, evolve, field
 
 from dify_kb.errors import ConfigError, SourceError
+from dify_kb.ingest.engine.assign_metadata import fingerprint
+from dify_kb.ingest.journal import Journal
+from dify_kb.ingest.report import ItemResult, Outcome, refused
+from dify_kb.ingest.sources.content import content_of, settled_mtime
+from dify_kb.ingest.sources.items import Item
+from dify_kb.ingest.sources.scan import FoundFile
 from dify_kb.models import Dataset, IndexingStatus
 from dify_kb.resources import Documents
 from dify_kb.resources.values import Value, checked
 
-from .content import content_of, settled_mtime
-from .items import Item
-from .journal import Journal
-from .labelling import fingerprint
-from .lookup import FEW, Lookup
+from .document_lookup import FEW, DocumentLookup
 from .plan import Do, Planned, Wishes, complete, plan
-from .remote import Remote
-from .report import ItemResult, Outcome, refused
-from .scan import Found
+from .remote_document import RemoteDocument
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .journal import Row
-    from .run import Run
-    from .source import Given, Judged
+    from dify_kb.ingest.engine.run import Run
+    from dify_kb.ingest.journal import Row
+    from dify_kb.ingest.sources.reader import Judged, SourceReader
 
 SETTLED = 100
 """Unsettled sends that are looked for one by one; for more, the whole list is read."""
@@ -41,7 +41,7 @@ Metadata = Mapping[str, object] | Callable[[Item], Mapping[str, object] | None] 
 
 
 @define
-class Producer:
+class Planner:
     """Hands every file of a source over to a run, with what is to be done about it."""
 
     _journal: Journal
@@ -52,7 +52,7 @@ class Producer:
     _walked: bool = False
     """Whether the journal knows what the knowledge base holds, and need not be trusted."""
 
-    _touched: list[Found] = field(factory=list)
+    _touched: list[FoundFile] = field(factory=list)
 
     async def prepare(self, run: Run) -> None:
         """Learn what the knowledge base holds, unless the journal must know all of it.
@@ -70,10 +70,10 @@ class Producer:
             await self._walk(run)
 
     async def _present(self, names: Sequence[str]) -> int:
-        lookup = Lookup(self._documents, self._dataset.id)
+        lookup = DocumentLookup(self._documents, self._dataset.id)
         return sum([await lookup.named(name) is not None for name in names])
 
-    async def through(self, source: Given, run: Run) -> None:
+    async def through(self, source: SourceReader, run: Run) -> None:
         """Hand over every file; of items that a caller makes, none once the run has stopped."""
         async for batch in source.batches(run.options.rules):
             if run.halted and not source.counted:
@@ -110,16 +110,16 @@ class Producer:
         return [decided for page in pages for decided in self._planned(page)]
 
     def _planned(self, batch: Sequence[Judged]) -> list[Planned | ItemResult]:
-        found = [item for item in batch if isinstance(item, Found)]
+        found = [item for item in batch if isinstance(item, FoundFile)]
         rows = self._journal.rows([item.key for item in found])
         remote = self._journal.remote([item.name for item in found]) if self._walked else {}
         return [
-            self._one(item, rows.get(item.key), remote) if isinstance(item, Found) else item
+            self._one(item, rows.get(item.key), remote) if isinstance(item, FoundFile) else item
             for item in batch
         ]
 
     def _one(
-        self, found: Found, row: Row | None, remote: Mapping[str, Remote]
+        self, found: FoundFile, row: Row | None, remote: Mapping[str, RemoteDocument]
     ) -> Planned | ItemResult:
         try:
             metadata = self._metadata_of(found)
@@ -135,7 +135,7 @@ class Producer:
             labels=fingerprint(metadata),
         )
 
-    def _same(self, found: Found, row: Row) -> bool:
+    def _same(self, found: FoundFile, row: Row) -> bool:
         """Tell whether a file is what was sent; by its time, and else by its content."""
         if found.size != row.size:
             return False
@@ -149,7 +149,7 @@ class Producer:
             self._touched.append(found)
         return same
 
-    def _metadata_of(self, found: Found) -> Mapping[str, Value]:
+    def _metadata_of(self, found: FoundFile) -> Mapping[str, Value]:
         given = self._metadata
         if callable(given):
             given = given(_item(found))
@@ -159,22 +159,22 @@ class Producer:
         await anyio.to_thread.run_sync(self._journal.forget_remote)
         place = -run.watcher.created
         async for rows in self._documents.iter(self._dataset).pages():
-            noted = [(row.name, Remote.of(row, at)) for at, row in enumerate(rows, place)]
+            noted = [(row.name, RemoteDocument.of(row, at)) for at, row in enumerate(rows, place)]
             place += len(rows)
             await anyio.to_thread.run_sync(self._journal.note_remote, noted)
         self._walked = True
 
 
-def _item(found: Found) -> Item:
+def _item(found: FoundFile) -> Item:
     path = None if found.path is None else Path(found.path)
     return Item(found.key, path=path, bytes=found.data)
 
 
-def _trusted(row: Row | None) -> Remote | None:
+def _trusted(row: Row | None) -> RemoteDocument | None:
     """Take the journal's word for what the server has."""
     if row is None or row.document_id is None:
         return None
-    return Remote(
+    return RemoteDocument(
         document_id=row.document_id,
         enabled=True,
         status=IndexingStatus.COMPLETED,

@@ -30,7 +30,7 @@ def quantile(times: Sequence[float], part: float) -> float:
     return times[min(len(times) - 1, int(len(times) * part))] if times else 0.0
 
 
-class Window:
+class LatencySamples:
     """The replies since a moment: how long they took, how many there were a second.
 
     Times beyond `longest` count as that much in the mean and in its error.
@@ -112,7 +112,7 @@ class Window:
         return self._sorted
 
 
-class Unloaded:
+class UnloadedLatency:
     """What a reply takes when none waits for another, from the last such replies.
 
     Args:

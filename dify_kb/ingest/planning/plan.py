@@ -29,12 +29,12 @@ from typing import Literal
 
 from attrs import evolve, field, frozen
 
+from dify_kb.ingest.journal.rows import Row, State
+from dify_kb.ingest.report import ItemResult, Outcome
+from dify_kb.ingest.sources.scan import FoundFile
 from dify_kb.resources.values import Value
 
-from .journal.rows import Row, State
-from .remote import Remote
-from .report import ItemResult, Outcome
-from .scan import Found
+from .remote_document import RemoteDocument
 
 OnExisting = Literal["overwrite", "skip", "fail"]
 
@@ -66,10 +66,10 @@ class Planned:
     followed a failed indexing; `added` tells that what it replaces then was added by this run.
     """
 
-    found: Found
+    found: FoundFile
     name: str
     do: Do
-    replaces: Remote | None = None
+    replaces: RemoteDocument | None = None
     row: Row | None = None
     same: bool = False
     metadata: Mapping[str, Value] = field(factory=dict)
@@ -105,9 +105,9 @@ def complete(*, known: int, unsettled: int, documents: int) -> bool:
 
 
 def plan(
-    found: Found,
+    found: FoundFile,
     row: Row | None,
-    remote: Remote | None,
+    remote: RemoteDocument | None,
     wishes: Wishes,
     *,
     same: Callable[[Row], bool],
@@ -135,7 +135,7 @@ def plan(
     return _known(first, row, wishes, labels)
 
 
-def _ours(row: Row, remote: Remote | None) -> bool:
+def _ours(row: Row, remote: RemoteDocument | None) -> bool:
     """Tell whether the document of that name is the one that was sent."""
     if remote is None or row.document_id is None:
         return remote is None and row.document_id is None

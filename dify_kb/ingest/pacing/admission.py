@@ -1,8 +1,8 @@
 """Letting creates in, one by one: as many as the server takes, at the rate that it allows.
 
 `async with admission` holds one slot; every attempt's event goes to `observe`. What the events
-show drives three parts that know nothing of each other: `Knee` (how many at once), `Quota` (how
-many a minute) and `Budget` (whether the server is there at all).
+show drives three parts that know nothing of each other: `ConcurrencyLimit` (how many at once),
+`RateLimiter` (how many a minute) and `Budget` (whether the server is there at all).
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from dify_kb.errors import ConfigError
 from dify_kb.wire import catalog
 
 from .budget import Budget
-from .knee import Knee
-from .quota import Quota, Rate
+from .concurrency_limit import ConcurrencyLimit
+from .rate_limit import Rate, RateLimiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
+    from dify_kb.transport.events import Attempted, Trouble
+    from dify_kb.transport.request_limiter import RequestLimiter
+
     from .budget import Failure
-    from .events import Attempted, Trouble
-    from .pace import Pace
 
 MOST = 64
 """Creates at once that are looked for: no server measured had its knee higher."""
@@ -88,7 +89,7 @@ class Admission:
         self,
         concurrency: int | tuple[int, int] | None,
         rate: str | None,
-        pace: Pace,
+        pace: RequestLimiter,
         clock: Callable[[], float] = time.monotonic,
         random: Random | None = None,
         *,
@@ -97,8 +98,8 @@ class Admission:
         low, high = _bounds(concurrency)
         if pace.fixed:
             low, high = min(low, pace.limit), min(high, pace.limit)
-        self.quota = Quota(Rate.read(rate) if rate else None, random or Random())
-        self.knee = Knee(low, high)
+        self.quota = RateLimiter(Rate.read(rate) if rate else None, random or Random())
+        self.knee = ConcurrencyLimit(low, high)
         self.budget = Budget()
         self.in_flight = 0
         self.history: list[tuple[float, int]] = []

@@ -30,7 +30,7 @@ INSTANT = 0.001
 """Seconds between a new limit and what it lets in."""
 
 
-class Starvation:
+class ConnectionStarvation:
     """The ceiling that starved connections put on a limit. The clock is an argument."""
 
     def __init__(self) -> None:

@@ -75,7 +75,7 @@ class Rate:
         return cls(int(match[1]), _UNITS[match[2]])
 
 
-class Quota:
+class RateLimiter:
     """When the next call may start. The clock is an argument; so is chance."""
 
     def __init__(self, rate: Rate | None, random: Random) -> None:

@@ -9,12 +9,11 @@ import anyio.to_thread
 from attrs import define, evolve
 
 from dify_kb.errors import KnowledgeError, NotFoundError
+from dify_kb.ingest.journal import Journal
+from dify_kb.ingest.planning.remote_document import RemoteDocument
+from dify_kb.ingest.report import ItemResult, Outcome
 from dify_kb.models import Dataset, DocumentStatus, IndexingStatus
 from dify_kb.resources import Documents
-
-from .journal import Journal
-from .remote import Remote
-from .report import ItemResult, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +26,7 @@ NOT_VERIFIED = "indexed; the run stopped before it was verified"
 
 
 @define
-class Audit:
+class Verifier:
     """Looks at the list once, and asks for each document that this run sent.
 
     Costs a request per 100 documents of the base and one for each document that was sent. Once the
@@ -60,7 +59,7 @@ class Audit:
     async def _list(self) -> None:
         await anyio.to_thread.run_sync(self._journal.forget_remote)
         async for rows in self._documents.iter(self._dataset).pages():
-            noted = [(row.name, Remote.of(row)) for row in rows]
+            noted = [(row.name, RemoteDocument.of(row)) for row in rows]
             await anyio.to_thread.run_sync(self._journal.note_remote, noted)
 
     async def _judged(self, results: Sequence[ItemResult]) -> Sequence[ItemResult]:
@@ -89,7 +88,7 @@ class Audit:
 
     def _listed(
         self, results: Sequence[ItemResult]
-    ) -> tuple[Mapping[str, Remote], Mapping[str, int]]:
+    ) -> tuple[Mapping[str, RemoteDocument], Mapping[str, int]]:
         ids = [result.document_id for result in results if result.document_id]
         names = [result.name for result in results if result.name]
         return self._journal.remote_by_id(ids), self._journal.twins(names)
@@ -113,7 +112,7 @@ def _sent(result: ItemResult) -> bool:
     return result.batch is not None and result.outcome is not Outcome.UNCHANGED
 
 
-def _listed(remote: Remote | None) -> str | None:
+def _listed(remote: RemoteDocument | None) -> str | None:
     if remote is None:
         return "it is not in the knowledge base"
     if not remote.enabled:

@@ -15,12 +15,12 @@ from attrs import define, evolve, field
 
 from dify_kb.config import Loading, Watch
 from dify_kb.errors import KnowledgeError, NotFoundError
+from dify_kb.ingest.planning.document_lookup import FEW, DocumentLookup
+from dify_kb.ingest.report import ItemResult, Outcome
 from dify_kb.models import DisplayStatus, Document, DocumentStatus, IndexingStatus
 from dify_kb.resources import Documents
 
-from .lookup import FEW, Lookup
-from .report import ItemResult, Outcome
-from .upload import Sent
+from .upload import UploadedDocument
 
 PAGE = 100
 BATCH = 50
@@ -48,7 +48,7 @@ REPLACED = "another upload of the same length took its place while it was indexe
 class _Active:
     """A followed document. `base` plus the documents created so far is its place in the list."""
 
-    sent: Sent
+    sent: UploadedDocument
     base: int | None
     since: float
     seen_at: float
@@ -63,7 +63,7 @@ class _Active:
 
 
 @define
-class Watcher:
+class IndexingWatcher:
     """Follows accepted documents by pages of the list, until none is left.
 
     Costs a page for some 50 documents that end, at intervals that follow the server's speed, and
@@ -75,8 +75,8 @@ class Watcher:
     _times: Watch
     _loading: Loading
     _stall_after: float
-    _lookup: Lookup
-    _end: Callable[[Sent, ItemResult], None]
+    _lookup: DocumentLookup
+    _end: Callable[[UploadedDocument, ItemResult], None]
     """Takes a document that ended."""
 
     _failing: Callable[[KnowledgeError], Awaitable[object]]
@@ -105,7 +105,7 @@ class Watcher:
         """Documents that were added since the run began."""
         return self._created
 
-    def add(self, sent: Sent, *, new: bool) -> None:
+    def add(self, sent: UploadedDocument, *, new: bool) -> None:
         """Follow one more document; a new one has just come to the head of the list."""
         now = anyio.current_time()
         if not self._active:
@@ -120,7 +120,7 @@ class Watcher:
         """Count a document that is not followed, but may have been added to the list."""
         self._created += new
 
-    def leave(self) -> Sequence[Sent]:
+    def leave(self) -> Sequence[UploadedDocument]:
         """Give up what is still followed."""
         active, self._active = self._active, {}
         return [each.sent for each in active.values()]

@@ -7,6 +7,11 @@ import time
 import anyio
 from attrs import define, field, frozen
 
+from dify_kb.ingest.journal import Journal, LateError, Row, State
+from dify_kb.ingest.planning.plan import Planned
+from dify_kb.ingest.planning.remote_document import RemoteDocument
+from dify_kb.ingest.report import ItemResult, Outcome
+from dify_kb.ingest.sources.content import Content, content_of, settled_mtime, small
 from dify_kb.models import (
     UNSET,
     Dataset,
@@ -17,17 +22,11 @@ from dify_kb.models import (
     Unset,
 )
 from dify_kb.resources import Documents
-from dify_kb.transport.aside import aside
-
-from .content import Content, content_of, settled_mtime, small
-from .journal import Journal, LateError, Row, State
-from .plan import Planned
-from .remote import Remote
-from .report import ItemResult, Outcome
+from dify_kb.transport.thread_batch import run_in_batch
 
 
 @frozen(kw_only=True)
-class Sent:
+class UploadedDocument:
     """An accepted document. `batch` is None when its answer was lost and it was found by name."""
 
     planned: Planned
@@ -47,9 +46,9 @@ class Sent:
         return Outcome.UPDATED if self.updated else Outcome.ADDED
 
     @property
-    def remote(self) -> Remote:
+    def remote(self) -> RemoteDocument:
         """The document as it is once its indexing has failed."""
-        return Remote(
+        return RemoteDocument(
             document_id=self.document_id,
             enabled=True,
             status=IndexingStatus.ERROR,
@@ -116,7 +115,7 @@ class Uploader:
         if self._rule is UNSET:
             self._ruled.set()
 
-    async def send(self, planned: Planned) -> Sent:
+    async def send(self, planned: Planned) -> UploadedDocument:
         """Create the document of one file; `planned.attempts` counts the sends before this one.
 
         Raises:
@@ -131,7 +130,7 @@ class Uploader:
         created = await self._created(planned, content)
         document, now = created.document, anyio.current_time()
         file = document.upload_file
-        sent = Sent(
+        sent = UploadedDocument(
             planned=planned,
             attempts=planned.attempts + 1,
             document_id=document.id,
@@ -159,11 +158,11 @@ class Uploader:
                 pass
             else:
                 return read[0]
-        content = await aside(content_of, found)
+        content = await run_in_batch(content_of, found)
         await self._journal.intend(self._row(planned, content))
         return content
 
-    def accepted(self, sent: Sent) -> None:
+    def accepted(self, sent: UploadedDocument) -> None:
         """Note a document that the server has."""
         key = sent.planned.found.key
         self._journal.accept(key, sent.document_id, sent.batch, sent.upload_file_id)

@@ -22,12 +22,14 @@ HEAVY = 1024 * 1024
 """Bytes of elements that wait to be taken, above which none is added."""
 
 
-async def pumped(elements: Iterable[T], weigh: Callable[[T], int]) -> AsyncIterator[Sequence[T]]:
+async def iter_in_thread(
+    elements: Iterable[T], weigh: Callable[[T], int]
+) -> AsyncIterator[Sequence[T]]:
     """Give what is there as soon as it is there.
 
     The thread is a daemon: who leaves early does not wait for an iterable that says nothing.
     """
-    pump = _Pump(elements, weigh)
+    pump = _ThreadedIteration(elements, weigh)
     threading.Thread(target=pump.run, name="dify-kb-source", daemon=True).start()
     try:
         while (gathered := await pump.take()) is not None:
@@ -36,7 +38,7 @@ async def pumped(elements: Iterable[T], weigh: Callable[[T], int]) -> AsyncItera
         pump.close()
 
 
-class _Pump(Generic[T]):
+class _ThreadedIteration(Generic[T]):
     def __init__(self, elements: Iterable[T], weigh: Callable[[T], int]) -> None:
         self._elements = elements
         self._weigh = weigh

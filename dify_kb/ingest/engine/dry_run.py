@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from .plan import DISABLED, Do, OnExisting, Planned, left
-from .remote import Remote
-from .report import ItemResult, Outcome
-from .settle import Held, Verdict, judge
+from dify_kb.ingest.planning.plan import DISABLED, Do, OnExisting, Planned, left
+from dify_kb.ingest.planning.remote_document import RemoteDocument
+from dify_kb.ingest.report import ItemResult, Outcome
+
+from .reconcile import PendingUpload, Verdict, judge
 from .upload import not_sent
 
 if TYPE_CHECKING:
+    from dify_kb.ingest.planning.document_lookup import DocumentLookup
     from dify_kb.models import Document
-
-    from .lookup import Lookup
 
 SENT = "would be sent"
 IN_PLACE = "would be sent in place of its document"
@@ -26,7 +26,9 @@ LABELLED = "is indexed already; its metadata would be set"
 ADOPTED = "is on the server already, though its answer was lost; would be adopted"
 
 
-async def rehearsed(planned: Planned, lookup: Lookup, on_existing: OnExisting) -> ItemResult:
+async def rehearsed(
+    planned: Planned, lookup: DocumentLookup, on_existing: OnExisting
+) -> ItemResult:
     """Tell what would become of a planned file; one request where a run would look first.
 
     Raises:
@@ -47,7 +49,7 @@ async def rehearsed(planned: Planned, lookup: Lookup, on_existing: OnExisting) -
 
 def _looked(planned: Planned, document: Document | None, on_existing: OnExisting) -> ItemResult:
     """Judge a file as the waiting room does once everything that may land has landed."""
-    held = Held(planned=planned, since=0.0, due=0.0, lost=planned.row is not None)
+    held = PendingUpload(planned=planned, since=0.0, due=0.0, lost=planned.row is not None)
     verdict = judge(held, document, math.inf, replaces=on_existing == "overwrite")
     match verdict:
         case Verdict.ADOPT if planned.same:
@@ -55,7 +57,7 @@ def _looked(planned: Planned, document: Document | None, on_existing: OnExisting
         case Verdict.REFUSE:
             return not_sent(planned, Outcome.FAILED, DISABLED)
         case Verdict.LEAVE if document is not None:
-            return left(evolve(planned, replaces=Remote.of(document)), on_existing)
+            return left(evolve(planned, replaces=RemoteDocument.of(document)), on_existing)
         case Verdict.WAIT:
             return _pending(planned, LATER)
         case _:

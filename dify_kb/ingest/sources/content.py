@@ -16,7 +16,7 @@ from dify_kb.errors import SourceError
 from dify_kb.transport.body import READING
 
 if TYPE_CHECKING:
-    from .scan import Found
+    from .scan import FoundFile
 
 SMALL = 64 * 1024
 """A file up to so many bytes is read once, into memory; a larger one is read twice, since it is
@@ -36,12 +36,12 @@ class Content:
     digest: bytes
 
 
-def small(found: Found) -> bool:
+def small(found: FoundFile) -> bool:
     """Tell whether it is a file that is read once, into memory."""
     return found.path is not None and found.size <= SMALL
 
 
-def content_of(found: Found) -> Content:
+def content_of(found: FoundFile) -> Content:
     """Read what was found. Blocking.
 
     Raises:
@@ -64,7 +64,7 @@ def content_of(found: Found) -> Content:
     return Content(data, _digest(data))
 
 
-def _require_size(found: Found, size: int) -> None:
+def _require_size(found: FoundFile, size: int) -> None:
     if size != found.size:
         raise SourceError(
             f"{found.key}: its length changed since it was found (it was {found.size} bytes).",
@@ -72,7 +72,7 @@ def _require_size(found: Found, size: int) -> None:
         )
 
 
-def settled_mtime(found: Found) -> int | None:
+def settled_mtime(found: FoundFile) -> int | None:
     """Tell the time of the last change if a later change would show; None if it need not."""
     if found.mtime_ns is None or time.time() - found.mtime_ns / 1e9 < RACY:
         return None

@@ -12,11 +12,11 @@ import anyio.to_thread
 from attrs import evolve, frozen
 
 from dify_kb.errors import ConfigError
+from dify_kb.ingest.report import ItemResult
 
-from .items import Element, Item, Named, Source
-from .pump import pumped
-from .report import ItemResult
-from .scan import Found, Root, Rules, Scanner, Seen, roots_of, scan
+from .items import Element, Item, NamedSource, Source
+from .iter_in_thread import iter_in_thread
+from .scan import FoundFile, Root, Rules, Scanner, SeenKeys, roots_of, scan
 
 T = TypeVar("T")
 
@@ -25,12 +25,12 @@ AT_ONCE, MOST = 200, 5000
 server that takes them as fast as they are found; for others it would be long until they are sent,
 and they may change meanwhile."""
 
-Judged = Found | ItemResult
+Judged = FoundFile | ItemResult
 Batches = Callable[[Rules], AsyncIterator[Sequence[Judged]]]
 
 
 @frozen
-class Given:
+class SourceReader:
     """A source. `identity` tells it from others in the names of journals; None has none.
 
     `counted` tells that all of it is to be gone through, also when nothing more is sent of it.
@@ -41,39 +41,39 @@ class Given:
     counted: bool = False
 
 
-async def given(source: Source) -> Given:
+async def source_reader(source: Source) -> SourceReader:
     """Take a source; of a generator, as much as tells whether it gives paths or items.
 
     Raises:
         ConfigError: a path does not exist, or paths and items are mixed.
     """
-    if isinstance(source, Named):
-        return evolve(await given(source.elements), identity=source.name)
+    if isinstance(source, NamedSource):
+        return evolve(await source_reader(source.elements), identity=source.name)
     if isinstance(source, str | os.PathLike):
         return await _paths([source], named=True)
     if isinstance(source, Item):
-        return Given(None, lambda rules: _judged(_each([source]), rules))
+        return SourceReader(None, lambda rules: _judged(_each([source]), rules))
     if isinstance(source, AsyncIterable):
         return await _of_stream(aiter(source))
     elements = iter(source)
     first = await anyio.to_thread.run_sync(_some, elements, 1)
     everything = itertools.chain(first, elements)
     if first and isinstance(first[0], Item):
-        return Given(None, lambda rules: _judged(_each(everything), rules))
+        return SourceReader(None, lambda rules: _judged(_each(everything), rules))
     return await _paths(everything, named=isinstance(source, Sequence))
 
 
-async def _of_stream(elements: AsyncIterator[Element]) -> Given:
+async def _of_stream(elements: AsyncIterator[Element]) -> SourceReader:
     first = [element async for element in _first(elements)]
     if first and isinstance(first[0], Item):
-        return Given(None, lambda rules: _judged(_chained(first, elements), rules))
+        return SourceReader(None, lambda rules: _judged(_chained(first, elements), rules))
     return await _paths([*first, *[element async for element in elements]], named=False)
 
 
-async def _paths(paths: Iterable[Element], *, named: bool) -> Given:
+async def _paths(paths: Iterable[Element], *, named: bool) -> SourceReader:
     roots = await anyio.to_thread.run_sync(roots_of, paths)
     identity = "\n".join(str(root.path) for root in roots) if named and roots else None
-    return Given(identity, lambda rules: _scanned(roots, rules), counted=True)
+    return SourceReader(identity, lambda rules: _scanned(roots, rules), counted=True)
 
 
 async def _scanned(roots: Sequence[Root], rules: Rules) -> AsyncIterator[Sequence[Judged]]:
@@ -87,7 +87,7 @@ async def _scanned(roots: Sequence[Root], rules: Rules) -> AsyncIterator[Sequenc
 async def _judged(
     elements: AsyncIterator[Sequence[Element]], rules: Rules
 ) -> AsyncIterator[Sequence[Judged]]:
-    scanner, seen = Scanner.of(rules), Seen()
+    scanner, seen = Scanner.of(rules), SeenKeys()
 
     def judge(batch: Sequence[Element]) -> Sequence[Judged]:
         judged = (scanner.item(_item(element)) for element in batch)
@@ -105,7 +105,9 @@ def next_size(number: int, seconds: float) -> int:
 
 
 def _each(elements: Iterable[Element]) -> AsyncIterator[Sequence[Element]]:
-    return pumped(elements, lambda element: element.weight if isinstance(element, Item) else 0)
+    return iter_in_thread(
+        elements, lambda element: element.weight if isinstance(element, Item) else 0
+    )
 
 
 async def _chained(

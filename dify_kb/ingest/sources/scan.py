@@ -10,12 +10,12 @@ from pathlib import Path
 from attrs import evolve, field, frozen
 
 from dify_kb.errors import ConfigError
+from dify_kb.ingest.report import ItemResult, Outcome, refused
 from dify_kb.models import DOCUMENT_EXTENSIONS, MAX_FILE_SIZE
 
-from .globs import matcher
+from .document_names import extension_of, name_of
+from .glob_patterns import matcher
 from .items import Element, Item
-from .names import extension_of, name_of
-from .report import ItemResult, Outcome, refused
 
 File = Path | os.DirEntry[str]
 """A file that is looked at; an entry of a folder knows what listing that told."""
@@ -28,7 +28,7 @@ _LATEST = 2**63
 
 
 @frozen(kw_only=True)
-class Found:
+class FoundFile:
     """Something that can be loaded: a file at `path`, or `data` in memory.
 
     `key` is its path below its root, with `/`; `size` in bytes. `metadata` is what its item
@@ -125,22 +125,22 @@ def _files(files: Sequence[Path]) -> list[Root]:
     ]
 
 
-def scan(roots: Sequence[Root], rules: Rules) -> Iterator[Found | ItemResult]:
+def scan(roots: Sequence[Root], rules: Rules) -> Iterator[FoundFile | ItemResult]:
     """Go through `roots`, each in the order of names. Blocking; give it a thread."""
     scanner = Scanner.of(rules)
-    seen = Seen()
+    seen = SeenKeys()
     for root in roots:
         for item in scanner.items(root):
             yield item if len(roots) == 1 else seen.once(item)
 
 
-class Seen:
+class SeenKeys:
     """Which keys came by: 64 bits of each, so that a million take some 60 MB."""
 
     def __init__(self) -> None:
         self._keys: set[int] = set()
 
-    def once(self, item: Found | ItemResult) -> Found | ItemResult:
+    def once(self, item: FoundFile | ItemResult) -> FoundFile | ItemResult:
         """Let a key through once."""
         mark = hash(item.key)
         if mark in self._keys:
@@ -179,13 +179,13 @@ class Scanner:
             matcher(hidden),
         )
 
-    def item(self, item: Item) -> Found | ItemResult | None:
+    def item(self, item: Item) -> FoundFile | ItemResult | None:
         """Judge one item; None when a pattern leaves it out. Blocking for one with a path."""
         if not self._included(item.key) or self._excluded(item.key):
             return None
         if item.path is not None:
             found = self._judged(Path(item.path), item.key, None)
-            return evolve(found, metadata=item.metadata) if isinstance(found, Found) else found
+            return evolve(found, metadata=item.metadata) if isinstance(found, FoundFile) else found
         try:
             data = item.data or b""
         except UnicodeEncodeError:
@@ -196,11 +196,11 @@ class Scanner:
             return refused(item.key, Outcome.SKIPPED, rule, size=len(data))
         if too_large := self._too_large(len(data)):
             return refused(item.key, Outcome.FAILED, too_large, size=len(data))
-        return Found(
+        return FoundFile(
             key=item.key, size=len(data), data=data, as_text=as_text, metadata=item.metadata
         )
 
-    def items(self, root: Root) -> Iterator[Found | ItemResult]:
+    def items(self, root: Root) -> Iterator[FoundFile | ItemResult]:
         """Give what is below a root."""
         if not root.path.is_dir():
             yield self._judged(root.path, f"{root.label}{root.path.name}", root.path.parent)
@@ -230,7 +230,7 @@ class Scanner:
             return False
         return self._included(relative) and not self._excluded(relative)
 
-    def _judged(self, file: File, key: str, whole: Path | None) -> Found | ItemResult:
+    def _judged(self, file: File, key: str, whole: Path | None) -> FoundFile | ItemResult:
         """Tell whether a file can be loaded; `whole` is what a link must not lead out of."""
         try:
             status = file.stat()
@@ -247,7 +247,7 @@ class Scanner:
             why = "unreadable: permission denied"
             return refused(key, Outcome.FAILED, why, size=status.st_size)
         path, mtime = os.fspath(file), status.st_mtime_ns
-        return Found(key=key, path=path, size=status.st_size, mtime_ns=mtime, as_text=as_text)
+        return FoundFile(key=key, path=path, size=status.st_size, mtime_ns=mtime, as_text=as_text)
 
     def _too_large(self, size: int) -> str | None:
         limit = self._rules.max_file_size

@@ -16,13 +16,13 @@ from attrs import define, evolve, field, frozen
 
 from dify_kb.config import Loading
 from dify_kb.errors import KnowledgeError, OutcomeUnknownError, ServerError
+from dify_kb.ingest.journal import State
+from dify_kb.ingest.planning.document_lookup import FEW, DocumentLookup
+from dify_kb.ingest.planning.plan import DISABLED, Do, Planned
+from dify_kb.ingest.planning.remote_document import RemoteDocument
 from dify_kb.models import Document
 
-from .journal import State
-from .lookup import FEW, Lookup
-from .plan import DISABLED, Do, Planned
-from .remote import Remote
-from .watch import Watcher
+from .watch_indexing import IndexingWatcher
 
 CRASH = 500
 
@@ -41,7 +41,7 @@ class Verdict(enum.Enum):
 
 
 @frozen(kw_only=True)
-class Held:
+class PendingUpload:
     """A file that waits.
 
     `lost` tells that a send of it may still land, until `until`; `due` is the next look. `created`
@@ -59,7 +59,9 @@ class Held:
     created: int = 0
 
 
-def judge(held: Held, document: Document | None, now: float, *, replaces: bool = True) -> Verdict:
+def judge(
+    held: PendingUpload, document: Document | None, now: float, *, replaces: bool = True
+) -> Verdict:
     """Decide about a file by the document of its name, if there is one.
 
     | document | send may still land | else |
@@ -103,10 +105,10 @@ def landing(error: KnowledgeError, times: Loading) -> float:
 
 
 @define
-class WaitingRoom:
+class Reconciler:
     """Holds files and looks for their documents, many at a time."""
 
-    _lookup: Lookup
+    _lookup: DocumentLookup
     _times: Loading
     _send: Callable[[Planned], None]
     """Takes a file that is to be sent, again or for the first time."""
@@ -121,13 +123,13 @@ class WaitingRoom:
     _patience: float
     """Seconds without any progress after which a file gives up on the document of its name."""
 
-    _watcher: Watcher
+    _watcher: IndexingWatcher
     """Knows when something last moved, and how many documents were added."""
 
     _leave: Callable[[Planned, Document], None] | None = None
     """Takes a file whose name somebody else's document has; None where that is replaced."""
 
-    _held: dict[str, Held] = field(factory=dict)
+    _held: dict[str, PendingUpload] = field(factory=dict)
     _new: anyio.Event = field(factory=anyio.Event)
 
     def __len__(self) -> int:
@@ -154,7 +156,7 @@ class WaitingRoom:
         now = anyio.current_time()
         self._hold(planned, lost=False, until=now + seconds, due=now + seconds)
 
-    def leave(self) -> Iterable[Held]:
+    def leave(self) -> Iterable[PendingUpload]:
         """Let everybody go, unsettled."""
         held, self._held = self._held, {}
         return held.values()
@@ -185,7 +187,7 @@ class WaitingRoom:
     ) -> None:
         now = anyio.current_time()
         first = 0.0 if at_once else self._times.settle[0]
-        self._held[planned.found.key] = Held(
+        self._held[planned.found.key] = PendingUpload(
             planned=planned,
             since=now,
             due=now + first if due is None else due,
@@ -202,7 +204,7 @@ class WaitingRoom:
         with anyio.move_on_at(due):
             await self._new.wait()
 
-    async def _settle(self, due: list[Held]) -> None:
+    async def _settle(self, due: list[PendingUpload]) -> None:
         found = await self._newest(due)
         for held in due:
             name = held.planned.name
@@ -210,7 +212,7 @@ class WaitingRoom:
             if self._held.get(held.planned.found.key) is held:  # the run may have stopped
                 await self._act(held, document)
 
-    async def _newest(self, due: list[Held]) -> Mapping[str, Document]:
+    async def _newest(self, due: list[PendingUpload]) -> Mapping[str, Document]:
         """Look for many new documents at once; the list is in the order of their creation."""
         names = {held.planned.name for held in due if held.planned.replaces is None}
         if len(names) <= FEW:
@@ -219,14 +221,14 @@ class WaitingRoom:
         depth = self._watcher.created - since + len(self._held)
         return await self._lookup.newest(names, depth)
 
-    async def _act(self, held: Held, document: Document | None) -> None:
+    async def _act(self, held: PendingUpload, document: Document | None) -> None:
         now = anyio.current_time()
         verdict = judge(held, document, now, replaces=self._leave is None)
         if verdict is Verdict.WAIT:
             self._wait(held, document, now)
             return
         self._held.pop(held.planned.found.key)
-        remote = Remote.of(document) if document else None
+        remote = RemoteDocument.of(document) if document else None
         if verdict is Verdict.ADOPT and document is not None:
             await self._adopted(held, document)
         elif self._leave is not None and verdict is Verdict.LEAVE and document is not None:
@@ -239,14 +241,14 @@ class WaitingRoom:
         else:
             self._send(evolve(held.planned, do=Do.SEND, replaces=remote, row=None))
 
-    async def _adopted(self, held: Held, document: Document) -> None:
+    async def _adopted(self, held: PendingUpload, document: Document) -> None:
         try:
             await self._adopt(held.planned, document)
         except KnowledgeError:  # it could not be noted: whoever leaves takes it along
             self._held[held.planned.found.key] = held
             raise
 
-    def _wait(self, held: Held, document: Document | None, now: float) -> None:
+    def _wait(self, held: PendingUpload, document: Document | None, now: float) -> None:
         status = document.indexing_status if document else ""
         if status != held.status:
             held = evolve(held, status=status, since=now)
@@ -257,7 +259,7 @@ class WaitingRoom:
         self._held[held.planned.found.key] = held
         self._postpone([held])
 
-    def _postpone(self, due: list[Held]) -> None:
+    def _postpone(self, due: list[PendingUpload]) -> None:
         settle, now = self._times.settle, anyio.current_time()
         for held in due:
             if held.planned.found.key not in self._held:

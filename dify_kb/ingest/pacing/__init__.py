@@ -1,0 +1,1 @@
+"""Decide when the next upload may start: concurrency, rate, backlog, server health."""
