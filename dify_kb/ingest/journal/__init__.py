@@ -47,7 +47,8 @@ def _intend(rows: int) -> str:
     return f"""
         INSERT INTO item ({", ".join(COLUMNS)}) VALUES {_slots(len(COLUMNS), rows)}
         ON CONFLICT (key) DO UPDATE SET name = excluded.name, size = excluded.size,
-            mtime_ns = excluded.mtime_ns, content = excluded.content, rule = excluded.rule,
+            mtime_ns = excluded.mtime_ns, ctime_ns = excluded.ctime_ns, inode = excluded.inode,
+            content = excluded.content, rule = excluded.rule,
             labels = excluded.labels, state = excluded.state, attempts = excluded.attempts,
             sent_at = excluded.sent_at, previous = excluded.previous, reason = NULL
     """  # noqa: S608 -- own names
@@ -183,9 +184,12 @@ class Journal:
         """Note how far a file got."""
         self._add(_end, key, state, reason, labels)
 
-    def touched(self, key: str, mtime_ns: int | None) -> None:
-        """Note a time of change that came without a change."""
-        self._add("UPDATE item SET mtime_ns = ? WHERE key = ?", mtime_ns, key)
+    def touched(
+        self, key: str, mtime_ns: int | None, ctime_ns: int | None = None, inode: int | None = None
+    ) -> None:
+        """Record new times and inode of a file whose content did not change."""
+        sql = "UPDATE item SET mtime_ns = ?, ctime_ns = ?, inode = ? WHERE key = ?"
+        self._add(sql, mtime_ns, ctime_ns, inode, key)
 
     def keep(self, result: ItemResult, *, held: bool = False) -> None:
         """Keep a result that makes the report False, or hold a good one that is to be verified."""

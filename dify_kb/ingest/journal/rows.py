@@ -22,6 +22,8 @@ class State(enum.StrEnum):
     | accepted | the document, not seen indexed | follows it |
     | done | the document, indexed | leaves it alone |
     | failed | a document that failed, or refused it | leaves it alone unless told to try again |
+    | stalled | the document; its indexing stopped moving | looks once; creates it again if told to |
+    | emptied | a document without chunks: its replacement failed | sends it before all others |
     """
 
     WAITING = "waiting"
@@ -29,11 +31,16 @@ class State(enum.StrEnum):
     ACCEPTED = "accepted"
     DONE = "done"
     FAILED = "failed"
+    STALLED = "stalled"
+    EMPTIED = "emptied"
 
 
 @frozen(kw_only=True)
 class Row:
     """A file of the journal. `size` in bytes, `sent_at` in seconds since the epoch.
+
+    `mtime_ns`, `ctime_ns` and `inode` are those of the file when it was read; None where a change
+    since might not show, so that contents are compared.
 
     `previous` is the uploaded file that its document had before the latest send, so that the new
     one can be told from it; `content` is the SHA-256 of what was sent, `rule` and `labels` are
@@ -44,6 +51,8 @@ class Row:
     name: str
     size: int
     mtime_ns: int | None
+    ctime_ns: int | None = None
+    inode: int | None = None
     content: bytes
     rule: str
     labels: str

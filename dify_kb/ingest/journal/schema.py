@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 APPLICATION: Final = 0x4B42_4C44
 """What tells our files from other SQLite files: "KBLD"."""
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 BUSY: Final = 5.0
 """Seconds that another program may hold the file, such as one that makes a backup of it."""
@@ -34,7 +34,8 @@ CREATE TABLE run (
 );
 CREATE TABLE item (
     key TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, mtime_ns INTEGER,
-    content BLOB NOT NULL, rule TEXT NOT NULL, labels TEXT NOT NULL, state TEXT NOT NULL,
+    ctime_ns INTEGER, inode INTEGER, content BLOB NOT NULL, rule TEXT NOT NULL,
+    labels TEXT NOT NULL, state TEXT NOT NULL,
     attempts INTEGER NOT NULL, sent_at REAL NOT NULL, previous TEXT, document_id TEXT, batch TEXT,
     upload_file_id TEXT, reason TEXT
 ) WITHOUT ROWID;
@@ -182,10 +183,11 @@ def _settle(connection: sqlite3.Connection, path: Path | None) -> None:
 
 def _check(connection: sqlite3.Connection, path: Path | None) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > VERSION:
+    if version != VERSION:
+        age = "a newer" if version > VERSION else "an older"
         raise JournalError(
-            f"The journal {path} was written by a newer dify-kb (format {version}).",
-            hint="Use that version, or another journal; it was not touched.",
+            f"The journal {path} was written by {age} dify-kb (format {version}, not {VERSION}).",
+            hint="Use that version, or another journal (--journal); it was not touched.",
         )
 
 
