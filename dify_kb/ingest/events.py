@@ -1,4 +1,4 @@
-"""What a load tells a listener while it runs."""
+"""Events that a load passes to its listener."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ from .report import ItemResult
 
 @frozen(kw_only=True)
 class Progress:
-    """How far a load is. Counts are files; `scanned` tells that `found` is final.
+    """The progress of a load. Counts are files, sizes are bytes.
 
-    `to_send` of those found go to the server, `accepted` got there, `ended` have an outcome.
-    `settling` are looked for or wait for a time; `paused` says what the server failed of, while
-    nothing is sent because of it.
+    `found` files were scanned so far, all of them once `scanned` is True. `total` and
+    `total_bytes` are counted ahead of the scan, None while they are not known. Of the files
+    found, `to_send` go to the server, `accepted` are there, `ended` have an outcome and `failed`
+    failed. `bytes` were accepted by the server; `bytes_done` is the size of all files that have an
+    outcome, in this run or an earlier one. `eta` is the estimated time left in seconds, None while
+    it is not known. `settling` files are looked up on the server or held until they may be sent
+    again. `paused` is the server's error while it keeps the load from sending, `stopped` the
+    reason why the run ends early.
     """
 
     found: int
@@ -28,10 +33,14 @@ class Progress:
     settling: int
     paused: str | None
     stopped: str | None
+    total: int | None = None
+    total_bytes: int | None = None
+    bytes_done: int = 0
+    eta: float | None = None
 
 
 LoadEvent = Progress | ItemResult
-"""A change of the counts, or one file that ended."""
+"""A change of the counts, or the result of one file."""
 
 OnLoadEvent = Callable[[LoadEvent], None]
-"""Called in the loop thread; must return at once."""
+"""A listener; called in the loop thread, must return at once."""

@@ -1,4 +1,4 @@
-"""How each file ended, and the sum of it."""
+"""The outcome of each file, and the report of a load."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from dify_kb.errors import LoadError
 
 
 class Outcome(enum.StrEnum):
-    """How a file ended. Every key found has exactly one."""
+    """The outcome of a file. Every key found has exactly one."""
 
     ADDED = "added"
-    """Accepted as a new document and, as `wait` says, indexed."""
+    """Accepted as a new document and, unless `wait="accepted"`, indexed."""
 
     UPDATED = "updated"
-    """The same in place of the document of that name."""
+    """Accepted as the new version of an existing document and indexed likewise."""
 
     UNCHANGED = "unchanged"
-    """Done by an earlier run, not sent."""
+    """Loaded by an earlier run; not sent."""
 
     SKIPPED = "skipped"
-    """Left out by a rule."""
+    """Not sent, because of a rule."""
 
     FAILED = "failed"
-    """Not in the knowledge base, or in it with nothing to find."""
+    """Not in the knowledge base, or in it without anything to find."""
 
     STALLED = "stalled"
-    """Accepted, and then nothing moved for `stall_after`."""
+    """Accepted, then no indexing progress for `stall_after`."""
 
     UNKNOWN = "unknown"
-    """Sent, the answer lost, and not found since."""
+    """Sent; the response was lost and the document was not found since."""
 
     PENDING = "pending"
-    """The run stopped before it."""
+    """Not reached before the run stopped."""
 
 
 GOOD = frozenset({Outcome.ADDED, Outcome.UPDATED, Outcome.UNCHANGED, Outcome.SKIPPED})
 
 
 class StopReason(enum.StrEnum):
-    """Why a run ended early."""
+    """The reason why a run ended early."""
 
     RATE_LIMIT = "rate_limit"
     PLAN_LIMIT = "plan_limit"
@@ -58,6 +58,7 @@ class StopReason(enum.StrEnum):
     MAX_FAILURES = "max_failures"
     DEADLINE = "deadline"
     JOURNAL = "journal"
+    DATASET_DELETED = "dataset_deleted"
 
 
 _EXIT_CODES: Mapping[StopReason, int] = {
@@ -70,15 +71,17 @@ _EXIT_CODES: Mapping[StopReason, int] = {
     StopReason.MAX_FAILURES: 7,
     StopReason.DEADLINE: 5,
     StopReason.JOURNAL: 8,
+    # Nothing can be loaded until somebody acts on the server, as after a withdrawn permission.
+    StopReason.DATASET_DELETED: 4,
 }
 
 
 @frozen(kw_only=True)
 class ItemResult:
-    """How one file ended.
+    """The result of one file.
 
-    `name` is that of its document. `timings` are seconds: `upload` for the create, retries and
-    all, `index` from its answer to the end of indexing as seen from here.
+    `name` is the name of its document. `timings` are in seconds: `upload` covers the create
+    request with its retries, `index` the time from its response until indexing was seen to end.
     """
 
     key: str
@@ -96,7 +99,7 @@ class ItemResult:
 
 
 def refused(key: str, outcome: Outcome, reason: str, *, size: int = 0) -> ItemResult:
-    """End a file that was not sent."""
+    """Return the result of a file that was not sent."""
     return ItemResult(key=key, outcome=outcome, reason=reason, size=size)
 
 
@@ -106,13 +109,15 @@ def _none() -> Iterator[ItemResult]:
 
 @frozen(kw_only=True)
 class LoadReport:
-    """The sum of a run: `found` is the sum of the eight outcomes, always.
+    """The summary of a run. `found` always equals the sum of the eight outcomes.
 
-    True in a condition when nothing failed, stalled, or is unknown or pending. `bytes` were
-    accepted; `requests` counts every attempt, `retries` those of a call or a file after its
-    first; `goodput` is in documents per second. `journal` is the path of the file that remembers
-    all this, None when it was kept in memory. After a dry run, `pending` are the files that would
-    be sent, and they do not make it False.
+    Truthy if no file failed, stalled, is unknown or pending, and the run was not stopped.
+    `bytes` counts the bytes that the server accepted, `requests` every attempt, `retries` the
+    attempts after the first of a call or a file; `goodput` is in documents per second.
+    `skipped_reasons` maps each reason to the number of files skipped for it. `warnings` are
+    sentences about the load as a whole. `journal` is the path of the journal, None if it was kept
+    in memory. After a dry run, `pending` counts the files that would be sent; they do not make
+    the report falsy.
     """
 
     found: int = 0
@@ -133,6 +138,8 @@ class LoadReport:
     dry_run: bool = False
     stopped: StopReason | None = None
     stop_message: str | None = None
+    skipped_reasons: Mapping[str, int] = field(factory=dict)
+    warnings: Sequence[str] = ()
     journal: str | None = None
     _failures: Callable[[], Iterator[ItemResult]] = field(
         default=_none, repr=False, eq=False, alias="_failures"
@@ -146,26 +153,26 @@ class LoadReport:
 
     @property
     def exit_code(self) -> int:
-        """What the command line exits with: 0, 3 when files failed, else by `stopped`."""
+        """The exit code of the command line: by `stopped`; else 3 if files failed, 0 if not."""
         if self.stopped is not None:
             return _EXIT_CODES[self.stopped]
         return 0 if self else 3
 
     def failures(self) -> Iterator[ItemResult]:
-        """Give every file that makes the report False, from the journal.
+        """Iterate over every file that makes the report falsy, from the journal.
 
-        A journal keeps those of its last five runs.
+        A journal keeps the failures of its last five runs.
 
         Raises:
-            JournalError: the journal is gone or damaged.
+            JournalError: the journal is missing or damaged.
         """
         return self._failures()
 
     def raise_for_failures(self) -> None:
-        """Raise unless the report is True.
+        """Raise an error unless the report is truthy.
 
         Raises:
-            LoadError: with the counts and the first files.
+            LoadError: with the counts and the first files that were not loaded.
         """
         if self:
             return
@@ -173,19 +180,19 @@ class LoadReport:
         error = LoadError(
             f"{bad} of {self.found} files were not loaded"
             f"{f' ({self.stopped}: {self.stop_message})' if self.stopped else ''}.",
-            hint="LoadReport.failures() gives each with its reason.",
+            hint="LoadReport.failures() lists each file with its reason.",
         )
         for result in itertools.islice(self._failures(), 20):
             error.add_note(f"{result.key}: {result.outcome}: {result.reason}")
         raise error
 
     def to_dict(self) -> dict[str, object]:
-        """Give the counts by their names, and `exit_code`."""
+        """Return the fields by name, with `exit_code`."""
         fields = attrs.asdict(self, filter=lambda attribute, _: attribute.name != "_failures")
         return {**fields, "exit_code": self.exit_code}
 
     def to_json(self) -> str:
-        """Write the same as one line of JSON."""
+        """Return `to_dict()` as one line of JSON."""
         return json.dumps(self.to_dict())
 
 
