@@ -1,10 +1,10 @@
-"""What a load may be told, and what it needs of a client."""
+"""Options of a load, validated, and the parts of a client that it uses."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,23 +25,29 @@ from .sources.scan import Rules
 
 Wait = Literal["accepted", "indexed", "verified"]
 OnError = Literal["collect", "stop"]
+Replace = Literal["in_place", "swap"]
 
 
-def _word(*known: str) -> Callable[[object, Attribute[Any], Any], None]:
+def _one_of(*known: str) -> Callable[[object, Attribute[Any], Any], None]:
     def check(_: object, attribute: Attribute[Any], value: object) -> None:
         if value not in known:
             raise ConfigError(
-                f"{attribute.name} is {value!r}.", hint=f"It can be {', '.join(known)}."
+                f"Invalid {attribute.name} {value!r}.", hint=f"Expected {_listed(known)}."
             )
 
     return check
 
 
-def _least(number: float) -> Callable[[object, Attribute[Any], float | None], None]:
+def _listed(words: Sequence[str]) -> str:
+    *others, last = words
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def _at_least(number: float) -> Callable[[object, Attribute[Any], float | None], None]:
     def check(_: object, attribute: Attribute[Any], value: float | None) -> None:
         if value is not None and not value >= number:
             raise ConfigError(
-                f"{attribute.name} is {value!r}.", hint=f"It must be at least {number}."
+                f"Invalid {attribute.name} {value!r}.", hint=f"It must be at least {number}."
             )
 
     return check
@@ -49,31 +55,41 @@ def _least(number: float) -> Callable[[object, Attribute[Any], float | None], No
 
 @frozen(kw_only=True)
 class Options:
-    """What a load may be told, checked."""
+    """The options of a load, validated."""
 
     rules: Rules = field(factory=Rules)
     process_rule: ProcessRule | None = None
     doc_form: DocForm | Unset = UNSET
     metadata: Metadata = None
     on_existing: OnExisting = field(
-        default="overwrite", validator=_word("overwrite", "skip", "fail")
+        default="overwrite", validator=_one_of("overwrite", "skip", "fail")
     )
-    wait: Wait = field(default="indexed", validator=_word("accepted", "indexed", "verified"))
-    max_unindexed: int = field(default=5000, validator=_least(1))
-    stall_after: float = field(default=900.0, validator=_least(0))
-    deadline: float | None = field(default=None, validator=_least(0))
-    max_failures: int | None = field(default=None, validator=_least(0))
+    wait: Wait = field(default="indexed", validator=_one_of("accepted", "indexed", "verified"))
+    checksum: bool = False
+    overwrite_archived: bool = False
+    replace: Replace = field(default="in_place", validator=_one_of("in_place", "swap"))
+    max_unindexed: int = field(default=5000, validator=_at_least(1))
+    stall_after: float = field(default=900.0, validator=_at_least(0))
+    deadline: float | None = field(default=None, validator=_at_least(0))
+    max_failures: int | None = field(default=None, validator=_at_least(0))
     journal: Path | None = None
     retry_failed: bool = False
-    errors: OnError = field(default="collect", validator=_word("collect", "stop"))
+    errors: OnError = field(default="collect", validator=_one_of("collect", "stop"))
     dry_run: bool = False
     on_event: OnLoadEvent | None = None
     pause: Callable[[], Awaitable[None]] | None = None
-    """Waits while results are taken more slowly than they come."""
+    """Waits while results are consumed more slowly than they arrive."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.replace == "swap" and self.wait == "accepted":
+            raise ConfigError(
+                "replace='swap' requires wait='indexed' or wait='verified'.",
+                hint="The old version can be deleted only once the new one is indexed.",
+            )
 
     @property
     def follows(self) -> bool:
-        """Whether documents are followed to their end."""
+        """Whether documents are followed until their indexing ends."""
         return self.wait != "accepted"
 
     @property
@@ -83,12 +99,12 @@ class Options:
 
     @property
     def most_failures(self) -> int | None:
-        """Failures that do not stop the run."""
+        """The number of failures that do not stop the run; None is no limit."""
         return 0 if self.errors == "stop" else self.max_failures
 
     @property
     def cut(self) -> str:
-        """A fingerprint of how documents are cut."""
+        """A fingerprint of the chunking settings."""
         if self.process_rule is None and not self.doc_form:
             return RULE_OF_THE_BASE
         told = json.dumps([codec.encode(self.process_rule), self.doc_form or None])
@@ -96,7 +112,7 @@ class Options:
 
     @property
     def wishes(self) -> Wishes:
-        """What a plan needs of this."""
+        """The options that a plan depends on."""
         return Wishes(
             on_existing=self.on_existing,
             retry_failed=self.retry_failed,
@@ -107,18 +123,19 @@ class Options:
 
 @frozen(kw_only=True)
 class Server:
-    """What a load needs of a client. `identity` tells the server from others in the
-    journal; None is one that ends with its client.
+    """The parts of a client that a load uses.
+
+    `identity` identifies the server in the journal; None for a server that ends with its client.
     """
 
     identity: str | None
     datasets: Datasets
     probe: Datasets
-    """The same, without another attempt."""
+    """`datasets` without retries."""
 
     documents: Documents
     uploads: Documents
-    """Likewise for creates: what fails comes back by the line."""
+    """`documents` without retries, for creates: failed uploads are queued again by the load."""
 
     metadata: MetadataResource
     admission: Admission

@@ -41,6 +41,7 @@ async def calls(client: AsyncClient, dataset: Dataset, batch: str) -> None:
     assert_type(await client.documents.indexing_status(dataset, batch), Sequence[DocumentStatus])
     assert_type(await client.workspace.models("rerank"), Sequence[ModelProvider])
     assert_type(await client.load(dataset, "docs", exclude=["*.tmp"]), LoadReport)
+    assert_type(await client.load(dataset, "docs", checksum=True, replace="swap"), LoadReport)
     items = [Item("a.md", text="a"), Item("b.md", path="b", metadata={"year": 2024})]
     assert_type(await client.load(dataset, items, concurrency=(2, 8), rate="5/s"), LoadReport)
     async for result in client.load_iter(dataset, items, metadata=lambda item: {"k": item.key}):
@@ -55,6 +56,7 @@ async def mistakes(client: AsyncClient, dataset: Dataset) -> None:
     await client.datasets.list(size=10)  # type: ignore[call-arg]
     await client.datasets.retrieve(dataset)  # type: ignore[call-arg]
     await client.load(dataset, "docs", wait="for ever")  # type: ignore[arg-type]
+    await client.load(dataset, "docs", replace="beside")  # type: ignore[arg-type]
     client.load_iter(dataset, "docs", dry_run=True)  # type: ignore[call-arg]
     Item("a.md", "b")  # type: ignore[call-arg]
     for each in client.datasets.iter():  # type: ignore[attr-defined]

@@ -41,7 +41,7 @@ def calls(client: Client, dataset: Dataset, batch: str) -> None:
     assert_type(client.documents.indexing_status(dataset, batch), Sequence[DocumentStatus])
     assert_type(client.workspace.models("rerank"), Sequence[ModelProvider])
     assert_type(client.load(dataset, "docs", exclude=["*.tmp"]), LoadReport)
-    for result in client.load_iter(dataset, "docs", retry_failed=True):
+    for result in client.load_iter(dataset, "docs", overwrite_archived=True):
         assert_type(result, ItemResult)
     for each in client.datasets.iter():
         assert_type(each, Dataset)
