@@ -16,7 +16,7 @@ from dify_kb.ingest.journal.reading import Overview, PastRun
 
 from . import exits, show
 from .app import Session, app
-from .ending import LISTED
+from .load_summary import LISTED
 
 journal = typer.Typer(
     help="What loads remember of their files.", no_args_is_help=True, rich_markup_mode=None

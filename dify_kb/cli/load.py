@@ -9,11 +9,11 @@ from dify_kb import AsyncClient, Dataset, LoadReport
 from dify_kb.ingest import OnError, OnExisting, Rules, Wait
 from dify_kb.models import MAX_FILE_SIZE
 
-from . import log, target, words
+from . import chunking_options, log, words
 from .app import Session, app
-from .course import Course, Given
 from .datasets import Technique
-from .ending import MIB
+from .load_runner import LoadArguments, LoadRunner
+from .load_summary import MIB
 
 
 @app.command()
@@ -63,7 +63,7 @@ def load(
         typer.Option(help="What to do where another document has the name."),
     ] = "overwrite",
     mode: Annotated[
-        target.Mode | None, typer.Option(help="How to cut; else as the dataset does it.")
+        chunking_options.Mode | None, typer.Option(help="How to cut; else as the dataset does it.")
     ] = None,
     chunk_size: Annotated[
         int | None,
@@ -141,7 +141,7 @@ def load(
     interrupted, 143 terminated. After 5, 130 and 143 the same command resumes.
     """
     session: Session = context.obj
-    rule = target.rule(mode, chunk_size, chunk_overlap, separator)
+    rule = chunking_options.process_rule(mode, chunk_size, chunk_overlap, separator)
     bounds = None if concurrency is None else words.bounds("--concurrency", concurrency)
     values = words.values("--metadata", metadata or ())
     stalled = words.seconds("--stall-after", stall_after)
@@ -153,10 +153,10 @@ def load(
         max_file_size=max_file_size * MIB,
     )
 
-    async def start(client: AsyncClient, where: Dataset, given: Given) -> LoadReport:
+    async def start(client: AsyncClient, where: Dataset, arguments: LoadArguments) -> LoadReport:
         return await client.load(
             where,
-            given.source,
+            arguments.source,
             include=rules.include,
             exclude=rules.exclude,
             as_text=rules.as_text,
@@ -175,10 +175,10 @@ def load(
             journal=journal,
             retry_failed=retry_failed,
             dry_run=dry_run,
-            on_event=given.on_event,
+            on_event=arguments.on_event,
         )
 
-    course = Course(
+    runner = LoadRunner(
         session=session,
         dataset=dataset,
         technique=technique,
@@ -193,4 +193,4 @@ def load(
         start=start,
     )
     with log.opened(log_file) as written:
-        course.run(written)
+        runner.run(written)

@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.text import Text
 
 from . import show
-from .so_far import SoFar
+from .progress_state import ProgressState
 
 EVERY = 5.0
 """Seconds between lines."""
@@ -32,11 +32,11 @@ ROOM = 5
 """Columns that the bars leave free."""
 
 
-Display = Callable[[SoFar], None]
+Display = Callable[[ProgressState], None]
 """Shows how far a load is."""
 
 
-def nothing(_: SoFar) -> None:
+def nothing(_: ProgressState) -> None:
     """Show nothing."""
 
 
@@ -66,8 +66,8 @@ class _Lines:
         self._started = self._told = time.monotonic()
         self._held: str | None = None
 
-    def __call__(self, so_far: SoFar) -> None:
-        progress, now = so_far.progress, time.monotonic()
+    def __call__(self, state: ProgressState) -> None:
+        progress, now = state.progress, time.monotonic()
         if progress is None:
             return
         held = progress.stopped or progress.paused
@@ -76,7 +76,7 @@ class _Lines:
         self._held, self._told = held, now
         more = "" if progress.scanned else "+"
         rate = progress.ended / (now - self._started)
-        why = f"  {show.printable(so_far.held)}" if so_far.held else ""
+        why = f"  {show.printable(state.wait_reason)}" if state.wait_reason else ""
         show.err.print(
             f"{now - self._started:6.0f} s  found {progress.found:,}{more}"
             f"  uploaded {progress.accepted:,}  done {progress.ended:,}"
@@ -109,15 +109,15 @@ class _Phases:
             bars.add_task(phase, total=None, rate="") for phase in ("scan", "upload", "index")
         )
 
-    def __call__(self, so_far: SoFar) -> None:
-        progress = so_far.progress
+    def __call__(self, state: ProgressState) -> None:
+        progress = state.progress
         if progress is None:
             return
-        self._bars.held = lambda: so_far.held
+        self._bars.held = lambda: state.wait_reason
         total = progress.to_send if progress.scanned else None
         self._show(self._scan, progress.found, progress.found if progress.scanned else None)
         self._show(self._upload, progress.accepted, total)
-        self._show(self._index, so_far.sent_ended, total)
+        self._show(self._index, state.sent_ended, total)
 
     def _show(self, phase: TaskID, completed: int, total: int | None) -> None:
         speed = self._bars.tasks[phase].speed

@@ -9,7 +9,7 @@ from cli_calls import Cli
 from cli_loads import CREATE, creates, files
 
 from dify_kb import LoadReport, StopReason
-from dify_kb.cli import ending
+from dify_kb.cli import load_summary
 from dify_kb.emulator import Emulator
 
 STOPS = {
@@ -31,7 +31,7 @@ def test_every_stop_says_what_to_mend_and_what_to_type(reason: StopReason, faile
     report = LoadReport(found=9, failed=failed, pending=9 - failed, stopped=reason)
     code, mend = STOPS[reason]
 
-    following = ending.following(report, ["load", "docs", "--dataset", "d"]) or ""
+    following = load_summary.next_step(report, ["load", "docs", "--dataset", "d"]) or ""
 
     assert report.exit_code == code
     what, resumes = following.split("\n")

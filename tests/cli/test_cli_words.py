@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from dify_kb.cli import words
-from dify_kb.cli.ending import command
+from dify_kb.cli.load_summary import command_line
 from dify_kb.errors import ConfigError
 
 
@@ -64,7 +64,9 @@ def test_a_command_is_quoted_and_keeps_its_secrets() -> None:
         "http://u:p@h",
     ]
 
-    assert command(given, "--retry-failed") == (
+    assert command_line(given, "--retry-failed") == (
         "dify-kb load 'my docs' --api-key … --header=… --proxy … --retry-failed"
     )
-    assert command(["load", "--retry-failed"], "--retry-failed") == "dify-kb load --retry-failed"
+    assert (
+        command_line(["load", "--retry-failed"], "--retry-failed") == "dify-kb load --retry-failed"
+    )

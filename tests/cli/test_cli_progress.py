@@ -8,7 +8,7 @@ from rich.console import Console
 
 from dify_kb import Attempted, ItemResult, Outcome, Progress
 from dify_kb.cli import progress, show
-from dify_kb.cli.so_far import SoFar
+from dify_kb.cli.progress_state import ProgressState
 
 FULL = Progress(
     found=10,
@@ -34,17 +34,17 @@ CREATE = Attempted(
 
 
 def test_counts_go_on_after_the_last_report() -> None:
-    so_far = SoFar()
-    assert str(so_far) == "Nothing was done yet."
+    state = ProgressState()
+    assert str(state) == "Nothing was done yet."
 
-    so_far.add(FULL)
-    so_far.add(ItemResult(key="a", outcome=Outcome.ADDED, attempts=1))
-    so_far.add(ItemResult(key="b", outcome=Outcome.UNCHANGED, attempts=1))
-    so_far.add(ItemResult(key="c", outcome=Outcome.SKIPPED))
+    state.add(FULL)
+    state.add(ItemResult(key="a", outcome=Outcome.ADDED, attempts=1))
+    state.add(ItemResult(key="b", outcome=Outcome.UNCHANGED, attempts=1))
+    state.add(ItemResult(key="c", outcome=Outcome.SKIPPED))
 
-    assert so_far.sent_ended == 1
-    assert str(so_far) == ("10 files found and more: 5 uploaded; 1 added, 1 unchanged, 1 skipped.")
-    assert so_far.to_dict()["accepted"] == 5
+    assert state.sent_ended == 1
+    assert str(state) == ("10 files found and more: 5 uploaded; 1 added, 1 unchanged, 1 skipped.")
+    assert state.to_dict()["accepted"] == 5
 
 
 @pytest.mark.parametrize(
@@ -57,33 +57,33 @@ def test_counts_go_on_after_the_last_report() -> None:
     ],
 )
 def test_what_holds_a_load_is_told(reached: Progress, expected: str) -> None:
-    so_far = SoFar()
+    state = ProgressState()
 
-    so_far.add(reached)
+    state.add(reached)
 
-    assert so_far.held.startswith(expected)
-    assert bool(so_far.held) == bool(expected)
+    assert state.wait_reason.startswith(expected)
+    assert bool(state.wait_reason) == bool(expected)
 
 
 def test_trouble_is_told_until_it_is_over() -> None:
     """A rate limit holds a load for a minute, in which no event comes."""
     now = 0.0
-    so_far = SoFar(clock=lambda: now)
+    state = ProgressState(clock=lambda: now)
     look = evolve(CREATE, endpoint="documents.list")
 
-    so_far.attempted(evolve(CREATE, trouble="quota", status=403))
-    so_far.attempted(look)
+    state.record_attempt(evolve(CREATE, trouble="quota", status=403))
+    state.record_attempt(look)
 
-    assert so_far.held == "waiting: the server's rate limit holds uploads back (403)"
-    so_far.attempted(CREATE)
-    assert so_far.held == ""
-    so_far.attempted(evolve(CREATE, trouble="overload", status=503))
-    assert so_far.held == "waiting: the server has too much to do (503)"
-    so_far.attempted(evolve(look, trouble="timeout", status=None, error="no answer in 30 s"))
+    assert state.wait_reason == "waiting: the server's rate limit holds uploads back (403)"
+    state.record_attempt(CREATE)
+    assert state.wait_reason == ""
+    state.record_attempt(evolve(CREATE, trouble="overload", status=503))
+    assert state.wait_reason == "waiting: the server has too much to do (503)"
+    state.record_attempt(evolve(look, trouble="timeout", status=None, error="no answer in 30 s"))
     now = 59.0
-    assert "waiting: " in so_far.held
+    assert "waiting: " in state.wait_reason
     now = 61.0
-    assert so_far.held == ""
+    assert state.wait_reason == ""
 
 
 @pytest.fixture
@@ -96,11 +96,11 @@ def written(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 
 def test_without_a_terminal_a_pause_is_told_at_once(written: io.StringIO) -> None:
     """The lines between are 5 s apart; a log of a job must say when the server failed."""
-    so_far = SoFar()
+    state = ProgressState()
     with progress.display(quiet=False, plain=True) as display:
         for paused in (None, "no reply", "no reply", None, None):
-            so_far.add(evolve(FULL, paused=paused))
-            display(so_far)
+            state.add(evolve(FULL, paused=paused))
+            display(state)
 
     first, second = written.getvalue().splitlines()
     assert first.endswith("waiting until the server is back: no reply")
@@ -111,11 +111,11 @@ def test_without_a_terminal_a_pause_is_told_at_once(written: io.StringIO) -> Non
 def test_bars_show_what_holds_a_load(monkeypatch: pytest.MonkeyPatch) -> None:
     text = io.StringIO()
     monkeypatch.setattr(show, "err", Console(file=text, width=80, force_terminal=True))
-    so_far = SoFar()
-    so_far.add(evolve(FULL, scanned=True, paused="a\x1b[31mb " * 30))
+    state = ProgressState()
+    state.add(evolve(FULL, scanned=True, paused="a\x1b[31mb " * 30))
 
     with progress.display(quiet=False, plain=False) as display:
-        display(so_far)
+        display(state)
 
     shown = text.getvalue()
     assert "5/8" in shown

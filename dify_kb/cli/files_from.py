@@ -23,7 +23,7 @@ OUTSIDE = "listed, but it leads out of the folder"
 
 
 @define(kw_only=True)
-class Listed:
+class FilesFrom:
     """Files of `folder` by the lines of `source` (`-` is standard input), as `Item`s whose keys
     are those that a scan of the folder gives.
 

@@ -21,7 +21,7 @@ _TROUBLE = {
 
 
 @define
-class SoFar:
+class ProgressState:
     """Counts what a load tells, for the display, and for when it is cut off without a report."""
 
     counts: Counter[Outcome] = field(factory=Counter)
@@ -40,7 +40,7 @@ class SoFar:
         self.counts[event.outcome] += 1
         self.sent_ended += event.attempts > 0 and event.outcome is not Outcome.UNCHANGED
 
-    def attempted(self, event: Attempted) -> None:
+    def record_attempt(self, event: Attempted) -> None:
         """Note whether an operation has trouble with the server."""
         if event.trouble is not None:
             self._troubles[event.endpoint] = (self._clock(), event)
@@ -48,7 +48,7 @@ class SoFar:
             self._troubles.pop(event.endpoint, None)
 
     @property
-    def held(self) -> str:
+    def wait_reason(self) -> str:
         """Why it waits or ends; nothing while it goes its way."""
         progress, trouble = self.progress, self._trouble()
         if progress is not None and progress.stopped is not None:
@@ -77,7 +77,7 @@ class SoFar:
         more = "" if self.progress.scanned else " and more"
         return (
             f"{self.progress.found:,} files found{more}: {self.progress.accepted:,} uploaded;"
-            f" {listed(self.counts) or 'none ended yet'}."
+            f" {format_counts(self.counts) or 'none ended yet'}."
         )
 
     def _trouble(self) -> Attempted | None:
@@ -86,6 +86,6 @@ class SoFar:
         return max(recent, key=lambda one: one[0])[1] if recent else None
 
 
-def listed(counts: Mapping[Outcome, int]) -> str:
+def format_counts(counts: Mapping[Outcome, int]) -> str:
     """Name the outcomes that there are, with their counts."""
     return ", ".join(f"{counts[outcome]:,} {outcome}" for outcome in Outcome if counts[outcome])

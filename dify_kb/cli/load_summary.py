@@ -11,7 +11,7 @@ from rich.console import Console
 from dify_kb import ItemResult, LoadReport, Outcome, StopReason
 
 from . import show
-from .so_far import listed
+from .progress_state import format_counts
 
 LISTED = 20
 """Failures that people are shown; programs get all."""
@@ -36,7 +36,7 @@ _MEND: Mapping[StopReason, str] = {
 }
 
 
-def command(words: Sequence[str], *extra: str) -> str:
+def command_line(words: Sequence[str], *extra: str) -> str:
     """Write the command line as it can be pasted, without the secrets in it."""
     shown: list[str] = []
     secret = False
@@ -53,12 +53,12 @@ def command(words: Sequence[str], *extra: str) -> str:
     return show.printable(" ".join(["dify-kb", *shown, *extra]))
 
 
-def summary(console: Console, report: LoadReport) -> None:
+def print_summary(console: Console, report: LoadReport) -> None:
     """Write the sum of a load and the first of its failures."""
     counts = {outcome: getattr(report, outcome) for outcome in Outcome}
     console.print(
         f"{report.found:,} files found in {report.seconds:.1f} s:"
-        f" {listed(counts) or 'nothing to do'}."
+        f" {format_counts(counts) or 'nothing to do'}."
     )
     if report.dry_run:
         console.print("Nothing was sent: this was a dry run.")
@@ -69,7 +69,7 @@ def summary(console: Console, report: LoadReport) -> None:
     )
 
 
-def failures(console: Console, report: LoadReport, also: Sequence[ItemResult]) -> None:
+def print_failures(console: Console, report: LoadReport, also: Sequence[ItemResult]) -> None:
     """List the first files that were not loaded."""
     bad = report.failed + report.stalled + report.unknown + report.pending
     for result in itertools.islice(itertools.chain(also, report.failures()), LISTED):
@@ -80,12 +80,12 @@ def failures(console: Console, report: LoadReport, also: Sequence[ItemResult]) -
         console.print(f"  … and {bad - LISTED:,} more; {whole or '--json'} lists all.")
 
 
-def following(report: LoadReport, words: Sequence[str]) -> str | None:
+def next_step(report: LoadReport, words: Sequence[str]) -> str | None:
     """Say what to do next; None when nothing is left."""
     if report or report.dry_run:
         return None
     again = _RETRY if report.failed else ""
-    resumes = command(words, *filter(None, [again]))
+    resumes = command_line(words, *filter(None, [again]))
     failed = ", and sends the failed ones again" if again else ""
     if report.stopped is None:
         what = "sends the failed files again" if again else "looks what became of the rest"

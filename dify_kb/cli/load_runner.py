@@ -16,19 +16,20 @@ from dify_kb import AsyncClient, Attempted, Dataset, ItemResult, LoadReport, Pro
 from dify_kb.errors import ConfigError, KnowledgeError
 from dify_kb.ingest import LoadEvent, NamedSource, OnLoadEvent, Rules, Source, roots_of
 
-from . import ending, exits, progress, rehearsal, show, target
+from . import dry_run, exits, load_summary, progress, show
 from .app import Session
 from .datasets import Technique
+from .ensure_dataset import ensure_dataset
+from .files_from import FilesFrom
 from .interrupt import PIPE, Interrupt, discard_output
-from .listed import Listed
 from .log import Log
-from .so_far import SoFar
+from .progress_state import ProgressState
 
 GRACE = "Finishing the uploads under way (10 s at most); Ctrl-C again ends at once."
 
 
 @frozen(kw_only=True)
-class Given:
+class LoadArguments:
     """What a load is told that is known only once its dataset is."""
 
     source: Source
@@ -36,7 +37,7 @@ class Given:
 
 
 @define(kw_only=True)
-class Course:
+class LoadRunner:
     """Runs a load and ends the program with its exit code."""
 
     session: Session
@@ -52,13 +53,13 @@ class Course:
     """Whether the first failure stops it; that exits as failures do."""
 
     verifies: bool
-    start: Callable[[AsyncClient, Dataset, Given], Awaitable[LoadReport]]
+    start: Callable[[AsyncClient, Dataset, LoadArguments], Awaitable[LoadReport]]
     _interrupt: Interrupt = field(factory=Interrupt, init=False)
-    _so_far: SoFar = field(factory=SoFar, init=False)
+    _state: ProgressState = field(factory=ProgressState, init=False)
     _refused: list[ItemResult] = field(factory=list, init=False)
     _display: progress.Display = field(default=progress.nothing, init=False)
     _log: Log = field(init=False)
-    _listed: Listed | None = field(default=None, init=False)
+    _files_from: FilesFrom | None = field(default=None, init=False)
 
     def run(self, written: Log) -> None:
         """Load, and write down what becomes of it.
@@ -88,50 +89,50 @@ class Course:
             raise ConfigError(
                 "--files-from lists files of one folder.", hint="Name one PATH, or none."
             )
-        self._listed = Listed(
+        self._files_from = FilesFrom(
             folder=self.paths[0] if self.paths else Path(),
             source=self.list_file,
             null=self.null,
             on_refused=self._refuse,
             given_up=lambda: self._interrupt.code is not None,
         )
-        self._listed.check()
+        self._files_from.check()
 
     async def _main(self) -> int:
         source: Source = self.paths
-        if self._listed is not None:
-            items = self._listed.items()
+        if self._files_from is not None:
+            items = self._files_from.items()
             first = await anyio.to_thread.run_sync(next, items, None)
             if first is None:  # as in a job that runs every hour, and finds nothing new
                 return self._finish(LoadReport(dry_run=self.dry_run))
-            source = NamedSource(itertools.chain((first,), items), _name(self._listed.folder))
+            source = NamedSource(itertools.chain((first,), items), _name(self._files_from.folder))
         async with self.session.client(on_event=self._attempted) as client:
-            where = await target.dataset(
+            where = await ensure_dataset(
                 client, self.dataset, self.technique, create=self.create, dry_run=self.dry_run
             )
             if where is None:
-                return self._finish(await rehearsal.into_nothing(source, self.rules, self._listen))
+                return self._finish(await dry_run.scan(source, self.rules, self._listen))
             if self.verifies and not self.session.quiet:
                 show.err.print(
                     "Verifying costs a request for each document that is sent, and one per 100"
                     " of the dataset."
                 )
-            given = Given(source=source, on_event=self._listen)
+            arguments = LoadArguments(source=source, on_event=self._listen)
             quiet = self.session.quiet or self.dry_run
             with progress.display(quiet=quiet, plain=self.session.verbose) as self._display:
                 self._interrupt.on_first = lambda: show.err.print(GRACE)
-                report = await self.start(client, where, given)
+                report = await self.start(client, where, arguments)
         return self._finish(report)
 
     def _refuse(self, result: ItemResult) -> None:
-        if len(self._refused) < ending.LISTED:
+        if len(self._refused) < load_summary.LISTED:
             self._refused.append(result)
         self._listen(result)
 
     def _listen(self, event: LoadEvent) -> None:
-        self._so_far.add(event)
+        self._state.add(event)
         if isinstance(event, Progress):
-            self._display(self._so_far)
+            self._display(self._state)
             return
         fields = attrs.asdict(event)
         self._log.write("item", fields)
@@ -139,25 +140,25 @@ class Course:
             if self.session.json:
                 show.line({"type": "item", **fields})
             elif self.dry_run:
-                rehearsal.tell(event)
+                dry_run.print_planned(event)
         except BrokenPipeError:
             discard_output()
             self._interrupt.stop(PIPE)
 
     def _attempted(self, event: Attempted) -> None:
-        self._so_far.attempted(event)
-        self._display(self._so_far)
+        self._state.record_attempt(event)
+        self._display(self._state)
 
     def _finish(self, report: LoadReport) -> int:
-        if self._listed is not None:
-            refused = self._listed.refused
+        if self._files_from is not None:
+            refused = self._files_from.refused
             report = attrs.evolve(
                 report, found=report.found + refused, failed=report.failed + refused
             )
         if self.session.json:
             show.line({"type": "report", **report.to_dict()})
         self._log.write("report", report.to_dict())
-        if not report.found and report.stopped is None and self._listed is None:
+        if not report.found and report.stopped is None and self._files_from is None:
             places = ", ".join(show.printable(str(path)) for path in self.paths)
             raise KnowledgeError(
                 f"There is nothing to load in {places}.",
@@ -170,27 +171,27 @@ class Course:
     def _tell(self, report: LoadReport) -> None:
         console = show.err if self.session.json else show.out
         if not self.session.quiet:
-            ending.summary(console, report)
+            load_summary.print_summary(console, report)
             if not self.dry_run:
-                ending.failures(console, report, self._refused)
+                load_summary.print_failures(console, report, self._refused)
         if report.stopped is not None:
             message = show.printable(report.stop_message or "")
             show.err.print(f"error: The load stopped ({report.stopped}): {message}")
-        following = ending.following(report, self.session.call.words)
+        following = load_summary.next_step(report, self.session.call.words)
         if following and (report.stopped is not None or not self.session.quiet):
             show.err.print(f"next:  {following}")
 
     def _cut_off(self, code: int) -> None:
         """Say how far it got."""
-        told = {"type": "interrupted", "exit": code, **self._so_far.to_dict()}
+        told = {"type": "interrupted", "exit": code, **self._state.to_dict()}
         self._log.write("interrupted", told)
         if self.session.json:
             show.line(told)
-        show.err.print(f"Interrupted. {self._so_far}")
+        show.err.print(f"Interrupted. {self._state}")
         show.err.print(f"next:  {self._resumes()}")
 
     def _resumes(self) -> str:
-        again = ending.command(self.session.call.words)
+        again = load_summary.command_line(self.session.call.words)
         return f"This goes on where it stood:\n       {again}"
 
 

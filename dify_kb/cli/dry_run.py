@@ -17,7 +17,7 @@ SENT = "would be sent"
 """How the reason begins of a file that would be sent."""
 
 
-def tell(result: ItemResult) -> None:
+def print_planned(result: ItemResult) -> None:
     """Write what would become of a file, unless that is nothing."""
     reason = result.reason or ""
     match result.outcome:
@@ -34,9 +34,7 @@ def tell(result: ItemResult) -> None:
     sys.stdout.write(f"{verb:6}  {show.printable(result.key)}{why}\n")
 
 
-async def into_nothing(
-    source: Source, rules: Rules, on_event: Callable[[ItemResult], None]
-) -> LoadReport:
+async def scan(source: Source, rules: Rules, on_event: Callable[[ItemResult], None]) -> LoadReport:
     """Tell what a load would send into a dataset that is still to be made. No request."""
     started, tally = time.monotonic(), Tally()
     taken = await source_reader(source)

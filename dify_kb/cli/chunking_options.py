@@ -1,0 +1,40 @@
+"""Parse the chunking options of the command line into a process rule."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from dify_kb import ProcessRule
+from dify_kb.errors import ConfigError
+
+Mode = Literal["automatic", "custom"]
+
+
+def process_rule(
+    mode: Mode | None, size: int | None, overlap: int | None, separator: str | None
+) -> ProcessRule | None:
+    """Say how documents are cut; None leaves it to the dataset.
+
+    Raises:
+        ConfigError: the options do not go together, or are out of range.
+    """
+    given = {"--chunk-size": size, "--chunk-overlap": overlap, "--separator": separator}
+    custom = [option for option, value in given.items() if value is not None]
+    if mode == "automatic":
+        if custom:
+            raise ConfigError(
+                f"{custom[0]} does not go with --mode automatic.", hint="Leave one of them out."
+            )
+        return ProcessRule.automatic()
+    if mode is None and not custom:
+        return None
+    size = 500 if size is None else size
+    return ProcessRule.custom(
+        max_tokens=size,
+        chunk_overlap=min(50, size // 10) if overlap is None else overlap,
+        separator="\n" if separator is None else _unescaped(separator),
+    )
+
+
+def _unescaped(separator: str) -> str:
+    return separator.replace("\\n", "\n").replace("\\t", "\t")
