@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
 from attrs import field, frozen
@@ -19,9 +18,7 @@ from dify_kb.models import (
     DocumentDetail,
     DocumentIds,
     DocumentStatus,
-    GetDocument,
     IndexingTechnique,
-    ListDocuments,
     Page,
     ProcessRule,
     RetrievalModel,
@@ -38,8 +35,9 @@ from . import _fitting as fitting
 from ._checked import some
 from ._files import opened
 from ._named import checked_id, dataset_id_of, slots
-from ._pager import PAGE, Pager
-from ._waiting import until_final
+from ._pager import Pager  # noqa: TC001 -- the blocking twins are written by this annotation
+from ._read_documents import get_document, iter_documents, list_documents
+from ._wait_until_indexed import wait_until_indexed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -221,11 +219,7 @@ class Documents:
         Raises:
             NotFoundError: none of this id.
         """
-        return await self._send(
-            catalog.GET_DOCUMENT(
-                GetDocument(metadata=metadata), **slots(dataset_id, document_id=document_id)
-            )
-        )
+        return await get_document(self._send, dataset_id, document_id, metadata=metadata)
 
     async def list(
         self,
@@ -246,14 +240,8 @@ class Documents:
         Raises:
             NotFoundError: no such dataset.
         """
-        request = ListDocuments(
-            page=page,
-            limit=min(limit, PAGE),
-            keyword=keyword,
-            status=_status(status),
-        )
-        return await self._send(
-            catalog.LIST_DOCUMENTS(request, dataset_id=dataset_id_of(dataset_id))
+        return await list_documents(
+            self._send, dataset_id, page=page, limit=limit, keyword=keyword, status=status
         )
 
     def iter(
@@ -264,13 +252,7 @@ class Documents:
         status: DisplayStatus | str | Unset = UNSET,
     ) -> Pager[Document]:
         """Go through all documents, the newest first. One request per 100."""
-        page = partial(self._numbered, dataset_id, keyword, status)
-        # Servers before 1.11 do not know the filter and list everything.
-        return Pager(
-            page,
-            lambda document: document.id,
-            lambda document: not status or document.display_status == status,
-        )
+        return iter_documents(self._send, dataset_id, keyword=keyword, status=status)
 
     async def delete(self, dataset_id: Dataset | str, document_id: str) -> None:
         """Delete a document, whatever its state; its chunks vanish a little later. One request.
@@ -315,7 +297,9 @@ class Documents:
             NotFoundError: one of them was deleted.
         """
         ids = [_id_of(document) for document in documents]
-        return await until_final(self, dataset_id, ids, timeout, stall_after, self._times)
+        return await wait_until_indexed(
+            self._send, dataset_id, ids, timeout, stall_after, self._times
+        )
 
     async def enable(self, dataset_id: Dataset | str, document_ids: Sequence[str]) -> None:
         """Let documents be found again. One request; since 1.8.
@@ -409,15 +393,6 @@ class Documents:
         where = {"dataset_id": dataset_id_of(dataset_id), "action": action}
         await self._send(catalog.SET_DOCUMENT_STATUS(request, **where))
 
-    async def _numbered(
-        self,
-        dataset_id: Dataset | str,
-        keyword: str | Unset,
-        status: DisplayStatus | str | Unset,
-        number: int,
-    ) -> Page[Document]:
-        return await self.list(dataset_id, page=number, limit=PAGE, keyword=keyword, status=status)
-
 
 def _id_of(document: DocumentCreated | Document | str) -> str:
     match document:
@@ -427,15 +402,3 @@ def _id_of(document: DocumentCreated | Document | str) -> str:
             return document.id
         case _:
             return checked_id(document, "documents")
-
-
-def _status(given: DisplayStatus | str | Unset) -> DisplayStatus | Unset:
-    if not given:
-        return UNSET
-    status = DisplayStatus(given)
-    if not status.known:
-        raise ConfigError(
-            f"status is {str(status)!r}, for which the server lists everything.",
-            hint=f"It can be {', '.join(DisplayStatus)}.",
-        )
-    return status

@@ -2,32 +2,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attrs import evolve, frozen
+from attrs import frozen
 
-from dify_kb.errors import ConfigError
 from dify_kb.models import (
-    AssignMetadata,
     BuiltInField,
-    CreateMetadata,
     Dataset,
     DocumentMetadata,
     MetadataField,
     MetadataFields,
     MetadataType,
-    MetadataValue,
     RenameMetadata,
 )
 from dify_kb.wire import catalog
 from dify_kb.wire.endpoint import Send
 
 from ._checked import length, some
+from ._metadata_requests import assign_values, create_field, list_fields
 from ._named import checked_id, dataset_id_of, slots
+from .metadata_assignment import MetadataAssignment, assign_all
+from .values import MAX_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-MAX_NAME = 255
-"""Characters of a field's name."""
 
 
 @frozen
@@ -53,19 +49,11 @@ class Metadata:
             ConfigError: a name or a type that the server does not take.
             BadRequestError: the base has a field of that name, or it is a built-in one's.
         """
-        kind = MetadataType(type)
-        if not kind.known:
-            raise ConfigError(
-                f"type is {str(kind)!r}.", hint=f"It can be {', '.join(MetadataType)}."
-            )
-        request = CreateMetadata(name=length(name, "name", 1, MAX_NAME), type=kind)
-        return await self._send(
-            catalog.CREATE_METADATA(request, dataset_id=dataset_id_of(dataset_id))
-        )
+        return await create_field(self._send, dataset_id, name, MetadataType(type))
 
     async def list(self, dataset_id: Dataset | str) -> MetadataFields:
         """Fetch the fields, each with the number of documents that have a value. One request."""
-        return await self._send(catalog.LIST_METADATA.at(dataset_id=dataset_id_of(dataset_id)))
+        return await list_fields(self._send, dataset_id)
 
     async def update(self, dataset_id: Dataset | str, metadata_id: str, name: str) -> MetadataField:
         """Give a field another name. One request.
@@ -120,17 +108,7 @@ class Metadata:
         Raises:
             ConfigError: no documents, or a value that is neither text, number nor None.
         """
-        some(documents, "documents")
-        for document in documents:
-            checked_id(document.document_id, "document_id")
-            for value in document.metadata_list:
-                _check(value)
-        operation = [evolve(document, partial_update=partial_update) for document in documents]
-        await self._send(
-            catalog.ASSIGN_METADATA(
-                AssignMetadata(operation_data=operation), dataset_id=dataset_id_of(dataset_id)
-            )
-        )
+        await assign_values(self._send, dataset_id, documents, partial_update=partial_update)
 
     async def assign_by_name(
         self, dataset_id: Dataset | str, values: Mapping[str, Mapping[str, object]]
@@ -152,22 +130,11 @@ class Metadata:
                 `failed` name them.
             KnowledgeError: the server failed before any was set.
         """
-        from .documents import Documents
-        from .labels import Labels, assign_all
-
         some(values, "values")
         for document_id in values:
             checked_id(document_id, "document_id")
-        await assign_all(Labels(self, Documents(self._send), dataset_id), values)
+        await assign_all(MetadataAssignment(self._send, dataset_id), values)
 
     async def _set_built_in(self, dataset_id: Dataset | str, action: str) -> None:
         where = {"dataset_id": dataset_id_of(dataset_id), "action": action}
         await self._send(catalog.SET_BUILT_IN_FIELDS.at(**where))
-
-
-def _check(value: MetadataValue) -> None:
-    if isinstance(value.value, bool) or not isinstance(value.value, str | int | float | None):
-        raise ConfigError(
-            f"The value of {value.name!r} is {value.value!r}.",
-            hint="Pass a text, a number (also for a time: seconds since the epoch) or None.",
-        )

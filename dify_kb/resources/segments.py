@@ -8,7 +8,6 @@ from attrs import frozen
 from dify_kb.errors import ConfigError
 from dify_kb.models import (
     UNSET,
-    CreateSegments,
     Dataset,
     ListSegments,
     NewSegment,
@@ -22,8 +21,8 @@ from dify_kb.models import (
 from dify_kb.wire import catalog
 from dify_kb.wire.endpoint import Send
 
-from ._appending import AT_ONCE, append, checked
 from ._checked import some
+from ._create_segments import AT_ONCE, checked, create_batch, create_batches, list_page
 from ._named import slots
 from ._pager import PAGE, Pager
 
@@ -59,12 +58,7 @@ class Segments:
         """
         some(segments, "segments")
         new = [NewSegment(content=item) if isinstance(item, str) else item for item in segments]
-        answer = await self._send(
-            catalog.CREATE_SEGMENTS(
-                CreateSegments(segments=new), **slots(dataset_id, document_id=document_id)
-            )
-        )
-        return answer.data
+        return await create_batch(self._send, dataset_id, document_id, new)
 
     async def create_many(
         self,
@@ -96,7 +90,7 @@ class Segments:
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}.", hint="It must be at least 1.")
         new = checked(dataset_id, segments)
-        return await append(self, dataset_id, document_id, new, batch_size)
+        return await create_batches(self._send, dataset_id, document_id, new, batch_size)
 
     async def get(self, dataset_id: Dataset | str, document_id: str, segment_id: str) -> Segment:
         """Fetch one chunk. One request. Up to 1.12 the document is not compared.
@@ -135,9 +129,7 @@ class Segments:
             keyword=keyword,
             status=[str(word) for word in status] if status else UNSET,
         )
-        return await self._send(
-            catalog.LIST_SEGMENTS(request, **slots(dataset_id, document_id=document_id))
-        )
+        return await list_page(self._send, dataset_id, document_id, request)
 
     def iter(
         self,

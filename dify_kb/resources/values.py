@@ -1,4 +1,4 @@
-"""Metadata values that the server keeps as they are."""
+"""Validate metadata names and values before they are sent."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from dify_kb.errors import ConfigError
 
-from .metadata import MAX_NAME
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+MAX_NAME = 255
+"""Characters of a field's name."""
 
 Value = str | int | float | datetime
 """What a field of a document can be set to; a `datetime` is stored as seconds since the epoch."""
@@ -21,7 +22,7 @@ BUILT_IN = frozenset({"document_name", "uploader", "upload_date", "last_update_d
 
 
 def checked(metadata: Mapping[str, object]) -> dict[str, Value]:
-    """Let names and values through that the server keeps as they are.
+    """Return the names and values if the server stores them unchanged.
 
     Raises:
         ConfigError: a name that is no text of 1 to 255 characters, or a built-in field's; a value

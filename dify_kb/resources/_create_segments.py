@@ -1,4 +1,4 @@
-"""Appending many chunks to a document, some at a time."""
+"""Create chunks of a document, in one request or in batches, and list them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from dify_kb.errors import (
     PartialError,
     TooLargeError,
 )
-from dify_kb.models import Dataset, DocForm, NewSegment
+from dify_kb.models import CreateSegments, Dataset, DocForm, ListSegments, NewSegment
+from dify_kb.wire import catalog
 
+from ._named import slots
 from ._pager import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from dify_kb.models import Segment
-
-    from .segments import Segments
+    from dify_kb.models import Page, Segment
+    from dify_kb.wire.endpoint import Send
 
 AT_ONCE = 50
 """Chunks of one request: some 18 s of a real server, which takes 2 to 3 minutes for 500 (issue
@@ -32,7 +33,7 @@ CHARACTERS = 400_000
 
 
 def checked(dataset: Dataset | str, segments: Sequence[NewSegment | str]) -> Sequence[NewSegment]:
-    """Let chunks through that the server takes: it would refuse a bad one among good ones late.
+    """Return the chunks if the server accepts all of them; it would reject a bad one late.
 
     Raises:
         ConfigError: one without text, or without the answer that a `qa_model` base wants.
@@ -52,7 +53,7 @@ def checked(dataset: Dataset | str, segments: Sequence[NewSegment | str]) -> Seq
 def batches(
     segments: Sequence[NewSegment], size: int, characters: int = CHARACTERS
 ) -> Iterator[Sequence[NewSegment]]:
-    """Cut into runs of at most so many chunks and characters; one chunk may be longer."""
+    """Split into batches of at most `size` chunks and `characters`; one chunk may be longer."""
     batch: list[NewSegment] = []
     length = 0
     for segment in segments:
@@ -65,54 +66,71 @@ def batches(
         yield batch
 
 
-async def append(
-    segments: Segments,
+async def list_page(
+    send: Send, dataset: Dataset | str, document_id: str, request: ListSegments
+) -> Page[Segment]:
+    """Fetch one page of the chunks."""
+    return await send(catalog.LIST_SEGMENTS(request, **slots(dataset, document_id=document_id)))
+
+
+async def create_batch(
+    send: Send, dataset: Dataset | str, document_id: str, segments: Sequence[NewSegment]
+) -> Sequence[Segment]:
+    """Create chunks in one request."""
+    request = CreateSegments(segments=segments)
+    answer = await send(catalog.CREATE_SEGMENTS(request, **slots(dataset, document_id=document_id)))
+    return answer.data
+
+
+async def create_batches(
+    send: Send,
     dataset: Dataset | str,
     document_id: str,
     new: Sequence[NewSegment],
     size: int,
 ) -> Sequence[Segment]:
-    """Append chunks batch by batch, each only once the one before is there.
+    """Create chunks batch by batch, each only once the one before exists.
 
     Raises:
         PartialError: a batch failed after others were made.
         KnowledgeError: the first batch failed.
     """
-    before = (await segments.list(dataset, document_id, limit=1)).total
+    before = (await list_page(send, dataset, document_id, ListSegments(page=1, limit=1))).total
     done: list[Segment] = []
     left = deque(batches(new, size))
     while left:
         batch = left.popleft()
         try:
-            done += await segments.create(dataset, document_id, batch)
+            done += await create_batch(send, dataset, document_id, batch)
         except TooLargeError as error:
             if len(batch) == 1:
-                raise _told(done, len(new), error) from error
+                raise _partial_error(done, len(new), error) from error
             middle = len(batch) // 2
             left.extendleft((batch[middle:], batch[:middle]))
         except OutcomeUnknownError as error:
-            found = await _landed(segments, dataset, document_id, before + len(done), batch)
+            found = await _find_batch(send, dataset, document_id, before + len(done), batch)
             if found is None:
-                raise _told(done, len(new), error) from error
+                raise _partial_error(done, len(new), error) from error
             done += found
         except KnowledgeError as error:
-            raise _told(done, len(new), error) from error
+            raise _partial_error(done, len(new), error) from error
     return done
 
 
-async def _landed(
-    segments: Segments,
+async def _find_batch(
+    send: Send,
     dataset: Dataset | str,
     document_id: str,
     index: int,
     batch: Sequence[NewSegment],
 ) -> Sequence[Segment] | None:
-    """Look whether the chunks of a batch whose answer was lost stand at its place."""
+    """Return the chunks of a batch whose answer was lost; None unless they are at its position."""
     found: list[Segment] = []
     number, total = index // PAGE + 1, index + 1
     try:
         while (number - 1) * PAGE < total:
-            page = await segments.list(dataset, document_id, page=number, limit=PAGE)
+            request = ListSegments(page=number, limit=PAGE)
+            page = await list_page(send, dataset, document_id, request)
             found += page.data
             number, total = number + 1, page.total
     except KnowledgeError:
@@ -122,8 +140,8 @@ async def _landed(
     return there if same else None
 
 
-def _told(done: Sequence[Segment], total: int, error: KnowledgeError) -> KnowledgeError:
-    """Tell of a batch that failed; the error alone where there were none before it."""
+def _partial_error(done: Sequence[Segment], total: int, error: KnowledgeError) -> KnowledgeError:
+    """Return the error for a failed batch: the error itself if no batch succeeded before."""
     if not done:
         return error
     unknown = isinstance(error, OutcomeUnknownError)

@@ -1,4 +1,4 @@
-"""Waiting for documents to be indexed."""
+"""Wait until documents are indexed, by their rows in the list."""
 
 from __future__ import annotations
 
@@ -8,38 +8,39 @@ import anyio
 
 from dify_kb.errors import RequestTimeoutError
 
+from ._read_documents import get_document, iter_documents
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dify_kb.config import Watch
     from dify_kb.models import Dataset, Document
+    from dify_kb.wire.endpoint import Send
 
-    from .documents import Documents
 
-
-async def until_final(
-    documents: Documents,
+async def wait_until_indexed(
+    send: Send,
     dataset: Dataset | str,
     ids: Sequence[str],
     timeout: float | None,  # noqa: ASYNC109 -- seconds of the caller's patience
     stall_after: float,
     times: Watch,
 ) -> Sequence[Document]:
-    """Look at the list until each document is completed or failed, or nothing moves."""
+    """Poll the list until each document is completed or failed, or none changes any more."""
     rows: dict[str, Document] = {}
     moved, interval = anyio.current_time(), times.first
     with anyio.move_on_after(timeout):
         while True:
             now = anyio.current_time()
-            for row in await _seen(documents, dataset, set(ids)):
+            for row in await _find_rows(send, dataset, set(ids)):
                 before = rows.get(row.id)
                 if before is None or before.indexing_status != row.indexing_status:
                     moved, interval = now, times.first
                 rows[row.id] = row
             unseen = set(ids) - rows.keys()
             for missing in unseen:
-                # Tells that it does not exist; else its row moved to another page meanwhile.
-                await documents.get(dataset, missing)
+                # Raises if it does not exist; else its row moved to another page meanwhile.
+                await get_document(send, dataset, missing)
             final = all(row.indexing_status.final for row in rows.values())
             if not unseen and (final or now - moved > stall_after):
                 return [rows[id_] for id_ in ids]
@@ -53,13 +54,11 @@ async def until_final(
     )
 
 
-async def _seen(
-    documents: Documents, dataset: Dataset | str, wanted: set[str]
-) -> Sequence[Document]:
+async def _find_rows(send: Send, dataset: Dataset | str, wanted: set[str]) -> Sequence[Document]:
     found: list[Document] = []
     if not wanted:
         return found
-    async for rows in documents.iter(dataset).pages():
+    async for rows in iter_documents(send, dataset).pages():
         found += [row for row in rows if row.id in wanted]
         wanted -= {row.id for row in rows}
         if not wanted:

@@ -1,0 +1,271 @@
+"""Assign metadata values to many documents by the names of the fields."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING, cast
+
+import anyio
+from attrs import define, field
+
+from dify_kb.errors import (
+    BadRequestError,
+    ConfigError,
+    KnowledgeError,
+    NotFoundError,
+    OutcomeUnknownError,
+    PartialError,
+    TooLargeError,
+)
+from dify_kb.models import (
+    Dataset,
+    Document,
+    DocumentDetail,
+    DocumentMetadata,
+    MetadataField,
+    MetadataScalar,
+    MetadataType,
+    MetadataValue,
+)
+from dify_kb.wire.endpoint import Send
+
+from ._metadata_requests import assign_values, create_field, list_fields
+from ._read_documents import get_document, iter_documents
+from .values import Value, checked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
+
+AT_ONCE = 50
+"""Documents of one request. The server writes them one after the other, each in a transaction of
+its own (recording 703), so that more would only make a lost answer dearer."""
+
+_NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")
+
+
+@define
+class MetadataAssignment:
+    """Metadata values set by field name; values under other names are kept.
+
+    Fields that the base does not have are made when they are first needed, with the type of that
+    value: text a string, numbers a number, a `datetime` a time. Costs one list of the fields for
+    a run, one request for each new field, and one per 50 documents. Servers before 1.11 can only
+    replace all values of a document, so there each document that may have some is read first: one
+    request each, on 1.4.3 one per 100 documents of the base, once for a run. So it is, too, where
+    the dataset is only an id, which does not tell how old the server is.
+
+    Up to 1.12 the server passes over a document that is gone without a word (recording 702): where
+    it was not read first, it counts as set. Values that somebody else sets between the read and
+    the write are lost; one document must not be in two calls at a time.
+    """
+
+    _send: Send
+    _dataset: Dataset | str
+    _fields: dict[str, MetadataField] | None = field(default=None, init=False)
+    _listed: dict[str, dict[str, MetadataValue]] | None = field(default=None, init=False)
+    _lock: anyio.Lock = field(factory=anyio.Lock, init=False)
+
+    async def require(self, metadata: Mapping[str, object]) -> None:
+        """Check that these values can be set; costs the list of the fields.
+
+        Raises:
+            ConfigError: a name or a value that no document of the base can have.
+        """
+        wanted = checked(metadata)
+        async with self._lock:
+            fields = await self._known()
+        for name, value in wanted.items():
+            if name in fields:
+                fields[name].value(value)
+
+    async def assign(
+        self,
+        wanted: Mapping[str, Mapping[str, object]],
+        *,
+        fresh: AbstractSet[str] = frozenset(),
+    ) -> dict[str, str | None]:
+        """Set values of documents, and tell for each why it was not done; None where it was.
+
+        A document gets all of its values or none. A batch that is refused is sent again in
+        halves until the refusal is some document's own: about 12 requests more for one of 50,
+        two per document where the server refuses all. It is safe to repeat.
+
+        Args:
+            wanted: names and values by the documents' ids.
+            fresh: ids of documents that have no values yet, and need not be read.
+
+        Raises:
+            KnowledgeError: something that concerns every document: no answer, a crash, the key,
+                the plan, a base that is gone. What was set before stays set.
+        """
+        reasons: dict[str, str | None] = dict.fromkeys(wanted)
+        labelled = [(key, metadata) for key, metadata in wanted.items() if metadata]
+        if labelled:
+            async with self._lock:
+                await self._known()
+        for start in range(0, len(labelled), AT_ONCE):
+            reasons |= await self._batch(labelled[start : start + AT_ONCE], fresh)
+        return reasons
+
+    async def _batch(
+        self, wanted: Iterable[tuple[str, Mapping[str, object]]], fresh: AbstractSet[str]
+    ) -> dict[str, str]:
+        """Set the values of a batch, and give the reasons of those that were refused."""
+        refused: dict[str, str] = {}
+        ready: list[DocumentMetadata] = []
+        for document_id, metadata in wanted:
+            try:
+                new = [await self._new(*item) for item in checked(metadata).items()]
+                kept = {} if document_id in fresh else await self._kept(document_id)
+            except (ConfigError, BadRequestError, NotFoundError) as error:
+                refused[document_id] = str(error)
+                continue
+            values = list((kept | _by_name(new)).values())
+            ready.append(DocumentMetadata(document_id=document_id, metadata_list=values))
+        return refused | await self._write(ready)
+
+    async def _write(self, batch: Sequence[DocumentMetadata]) -> dict[str, str]:
+        if not batch:
+            return {}
+        try:
+            await assign_values(self._send, self._dataset, batch, partial_update=True)
+        except (ConfigError, BadRequestError, TooLargeError) as error:
+            if len(batch) == 1:
+                return {batch[0].document_id: str(error)}
+            middle = len(batch) // 2
+            return await self._write(batch[:middle]) | await self._write(batch[middle:])
+        if self._listed is not None:
+            self._listed |= {row.document_id: _by_name(row.metadata_list) for row in batch}
+        return {}
+
+    async def _new(self, name: str, value: Value) -> MetadataValue:
+        async with self._lock:
+            fields = await self._known()
+            if name not in fields:
+                fields = {**fields, name: await self._made(name, _type(value))}
+                self._fields = fields
+        return fields[name].value(value)
+
+    async def _known(self) -> dict[str, MetadataField]:
+        if self._fields is None:
+            answer = await list_fields(self._send, self._dataset)
+            self._fields = {known.name: known for known in answer.doc_metadata}
+        return self._fields
+
+    async def _made(self, name: str, kind: MetadataType) -> MetadataField:
+        try:
+            return await create_field(self._send, self._dataset, name, kind)
+        except (BadRequestError, OutcomeUnknownError):
+            # Somebody made it meanwhile, or we did and the answer was lost.
+            self._fields = None
+            fields = await self._known()
+            if name not in fields:
+                raise
+            return fields[name]
+
+    async def _kept(self, document_id: str) -> dict[str, MetadataValue]:
+        """Give the values that the server would drop."""
+        if isinstance(self._dataset, Dataset) and self._dataset.enable_api is not None:
+            # Told since 1.11, as partial_update is heeded since (recordings 090, 686).
+            return {}
+        if self._listed is None:
+            try:
+                detail = await get_document(self._send, self._dataset, document_id, metadata="only")
+            except (BadRequestError, NotFoundError) as error:
+                if error.status != HTTPStatus.METHOD_NOT_ALLOWED:
+                    raise
+            else:
+                return _own(detail)
+        listed = await self._all()
+        if document_id not in listed:
+            raise ConfigError(f"The base has no document {document_id}.")
+        return listed[document_id]
+
+    async def _all(self) -> dict[str, dict[str, MetadataValue]]:
+        """Read the values of all documents, on 1.4.3, which cannot tell of a single one."""
+        async with self._lock:
+            if self._listed is None:
+                rows = iter_documents(self._send, self._dataset)
+                self._listed = {row.id: _own(row) async for row in rows}
+            return self._listed
+
+
+async def assign_all(
+    assignment: MetadataAssignment, wanted: Mapping[str, Mapping[str, object]]
+) -> None:
+    """Set values of documents; say what was done where some of it was not.
+
+    Raises:
+        PartialError: a document was refused, or the server failed after some were set.
+        KnowledgeError: the server failed before any was set.
+    """
+    reasons: dict[str, str | None] = {}
+    rows = list(wanted.items())
+    for start in range(0, len(rows), AT_ONCE):
+        try:
+            reasons |= await assignment.assign(dict(rows[start : start + AT_ONCE]))
+        except KnowledgeError as error:
+            partial = _partial(reasons, len(rows), error)
+            if not partial.done:
+                raise
+            raise partial from error
+    if any(reasons.values()):
+        raise _partial(reasons, len(rows))
+
+
+def _partial(
+    reasons: Mapping[str, str | None], total: int, error: KnowledgeError | None = None
+) -> PartialError:
+    done = [key for key, reason in reasons.items() if reason is None]
+    failed = {key: reason for key, reason in reasons.items() if reason is not None}
+    why = error.summary if error else next(iter(failed.values()))
+    return PartialError(
+        f"Metadata was set on {len(done)} of {total} documents: {why}",
+        done=done,
+        failed=failed,
+        hint="It is safe to set it again; `failed` has the reason of each that was refused.",
+    )
+
+
+def _type(value: Value) -> MetadataType:
+    match value:
+        case str():
+            return MetadataType.STRING
+        case datetime():
+            return MetadataType.TIME
+        case _:
+            return MetadataType.NUMBER
+
+
+def _by_name(values: Iterable[MetadataValue]) -> dict[str, MetadataValue]:
+    return {value.name: value for value in values}
+
+
+def _own(document: Document | DocumentDetail) -> dict[str, MetadataValue]:
+    """Take a document's values but those that the server fills in.
+
+    Lists tell each as a text (recording 712), so there the type of its field decides.
+    """
+    read = _read if isinstance(document, Document) else _as_is
+    return _by_name(
+        MetadataValue(id=str(entry["id"]), name=str(entry["name"]), value=read(entry))
+        for entry in document.doc_metadata or ()
+        if entry["id"] != "built-in"
+    )
+
+
+def _as_is(entry: Mapping[str, object]) -> MetadataScalar:
+    return cast("MetadataScalar", entry["value"])
+
+
+def _read(entry: Mapping[str, object]) -> MetadataScalar:
+    text = _as_is(entry)
+    if entry["type"] == MetadataType.STRING or not isinstance(text, str):
+        return text
+    number = _NUMBER.fullmatch(text)
+    if number is None:
+        return text
+    return float(text) if number[1] or number[2] else int(text)
