@@ -106,7 +106,7 @@ class Documents:
         doc_language: str | Unset = UNSET,
         process_rule: ProcessRule | Unset = UNSET,
         retrieval_model: RetrievalModel | Unset = UNSET,
-        duplicate: bool | Unset = UNSET,
+        duplicate: bool = True,
     ) -> DocumentCreated:
         r"""Upload a file as a document, or replace the enabled one of the same name.
 
@@ -119,7 +119,9 @@ class Documents:
             name: what the document will be called; needed for bytes, else the file's own name.
                 It must not hold any of / \\ : * ? " < > | and its extension must be one that the
                 server takes. Names of over 200 characters are cut at their first dot.
-            duplicate: False makes a second document instead of replacing the first.
+            duplicate: False creates a second document of the same name instead of replacing the
+                first, on every version (measured: 1.4.3, 1.12.1, 1.14.2). Of several, a later
+                create replaces the newest.
 
         Raises:
             ConfigError: a name or a search that the server would refuse, or no name.
@@ -134,7 +136,7 @@ class Documents:
             doc_language=doc_language,
             process_rule=fitting.rule(dataset_id, process_rule),
             retrieval_model=checked(retrieval_model) if retrieval_model else UNSET,
-            duplicate=duplicate,
+            duplicate=UNSET if duplicate else False,
         )
         return await self._send(
             catalog.CREATE_DOCUMENT_BY_FILE(request, dataset_id=dataset_id_of(dataset_id))

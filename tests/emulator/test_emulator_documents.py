@@ -5,7 +5,7 @@ import re
 import pytest
 from emulator_calls import serving
 
-from dify_kb.emulator import ManualClock, Settings
+from dify_kb.emulator import VERSIONS, ManualClock, Settings
 from dify_kb.emulator.serve import HANDLERS
 from dify_kb.emulator.store import Store
 from dify_kb.wire.catalog import ENDPOINTS
@@ -68,8 +68,9 @@ async def test_the_same_name_replaces_in_place() -> None:
     assert len(zebra.body["records"]) == 1
 
 
-async def test_duplicate_false_makes_a_twin_and_the_newest_is_replaced() -> None:
-    async with serving() as calls:
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_duplicate_false_makes_a_twin_and_the_newest_is_replaced(version: str) -> None:
+    async with serving(version=version) as calls:
         one = await calls.dataset()
         first = await calls.upload(one, "a.txt")
         twin = await calls.upload(one, "a.txt", duplicate=False)

@@ -412,6 +412,21 @@ async def test_no_page_asks_for_more_than_the_server_gives(act: Any) -> None:
     assert body_of(sent.calls[0]).limit == 100
 
 
+@pytest.mark.parametrize(
+    ("options", "sent"),
+    [({}, {}), ({"duplicate": True}, {}), ({"duplicate": False}, {"duplicate": False})],
+)
+async def test_only_a_second_document_of_a_name_is_asked_for(
+    options: dict[str, bool], sent: Mapping[str, object]
+) -> None:
+    """Replacing is what every server does unasked."""
+    way = Sent()
+
+    await Documents(way).create_by_file(D1, b"hello", name="a.txt", **options)
+
+    assert codec.encode(body_of(way.calls[0])) == sent
+
+
 # --- filters that older servers do not know
 
 
