@@ -17,8 +17,8 @@ from .call import Call
 from .capacity import Capacity
 from .context import Context, Served
 from .faults import Faults
+from .faults.apply import meet
 from .history import History
-from .planned import meet
 from .quota import Quota
 from .refused import RefusedError, UncheckedError, invalid_param, not_found
 

@@ -12,10 +12,10 @@ import anyio.to_thread
 from dify_kb.corpus import ChunkError, ExtractError
 
 from .clock import StillError
+from .faults.spec import Ending, RunFault
 from .going import Going, Started
 from .runs import GoneError, Run
 from .stand_ins import ModelError
-from .words import Ending, RunFault
 
 if TYPE_CHECKING:
     from collections.abc import Callable

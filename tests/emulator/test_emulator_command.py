@@ -74,7 +74,7 @@ async def test_plans_are_read_from_standard_input() -> None:
 @pytest.mark.parametrize(
     ("given", "why"),
     [
-        ('{"server.info": ["explode"]}', "'explode' is no failure"),
+        ('{"server.info": ["explode"]}', "Unknown fault 'explode'"),
         ("{no json", "cannot be read"),
         ("no/such/file.json", "cannot be read"),
     ],

@@ -18,7 +18,7 @@ def control(calls: Calls, what: str = "faults") -> str:
 
 @pytest.mark.parametrize("word", ["explode", "299", "reset-then-commit", "599-html", "stall"])
 def test_unknown_failures_cannot_be_planned(word: str) -> None:
-    with pytest.raises(ConfigError, match="no failure"):
+    with pytest.raises(ConfigError, match="Unknown fault"):
         Emulator().faults.plan(CREATE, [word])
 
 
@@ -79,18 +79,18 @@ async def test_faults_are_planned_over_http_too() -> None:
     ("plans", "why"),
     [
         ("no JSON", "Expecting value"),
-        ([CREATE], "no plan of failures"),
-        ({"no.such": ["503"]}, "no endpoint 'no.such'"),
-        ({CREATE: "503"}, "no list"),
-        ({CREATE: [503]}, "no list of words"),
-        ({CREATE: ["explode"]}, "'explode' is no failure"),
-        ({CREATE: [""]}, "empty word"),
-        ({"indexing": ["explode"]}, "no ending of a run"),
-        ({"indexing": [{"words": ["hang"], "often": 1}]}, "no plan for runs"),
-        ({"indexing": [{"words": ["hang"], "every": 0}]}, "Every 0th"),
-        ({"random": {"rates": {}}}, "no rule of chances"),
-        ({"random": {"seed": 1, "rates": {CREATE: {"503": 2}}}}, "no chance from 0 to 1"),
-        ({"random": {"seed": 1, "rates": {CREATE: {"503": "1"}}}}, "no chance from 0 to 1"),
+        ([CREATE], "Invalid plan of failures"),
+        ({"no.such": ["503"]}, "Unknown endpoint 'no.such'"),
+        ({CREATE: "503"}, "is not a list"),
+        ({CREATE: [503]}, "Not a list of fault words"),
+        ({CREATE: ["explode"]}, "Unknown fault 'explode'"),
+        ({CREATE: [""]}, "A fault word is empty"),
+        ({"indexing": ["explode"]}, "for a run of the indexer"),
+        ({"indexing": [{"words": ["hang"], "often": 1}]}, "Invalid plan for runs"),
+        ({"indexing": [{"words": ["hang"], "every": 0}]}, "Invalid value for every"),
+        ({"random": {"rates": {}}}, "Invalid random-fault rule"),
+        ({"random": {"seed": 1, "rates": {CREATE: {"503": 2}}}}, "expected 0 to 1"),
+        ({"random": {"seed": 1, "rates": {CREATE: {"503": "1"}}}}, "expected 0 to 1"),
         ({"random": {"seed": 1, "rates": {CREATE: {"503": 0.6, "500": 0.6}}}}, "more than 1"),
     ],
 )
@@ -113,5 +113,5 @@ async def test_a_bad_plan_is_refused_as_a_whole(plans: object, why: str) -> None
      "slow-read 0", "late", "503 x0", "commit-then-ok", "trickle -1"],
 )  # fmt: skip
 def test_words_that_make_no_sense_cannot_be_planned(word: str) -> None:
-    with pytest.raises(ConfigError, match="no failure"):
+    with pytest.raises(ConfigError, match="Unknown fault"):
         Faults().plan(CREATE, [word])

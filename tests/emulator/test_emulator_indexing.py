@@ -149,7 +149,7 @@ async def test_clearing_the_plans_restarts_the_workers() -> None:
 
 @pytest.mark.parametrize("word", ["explode", "error", "error ", "hang up", "restart"])
 def test_unknown_endings_cannot_be_planned(word: str) -> None:
-    with pytest.raises(ConfigError, match="no ending of a run"):
+    with pytest.raises(ConfigError, match="for a run of the indexer"):
         Faults().indexing([word])
 
 

@@ -417,7 +417,7 @@ async def test_no_page_asks_for_more_than_the_server_gives(act: Any) -> None:
     [({}, {}), ({"duplicate": True}, {}), ({"duplicate": False}, {"duplicate": False})],
 )
 async def test_only_a_second_document_of_a_name_is_asked_for(
-    options: dict[str, bool], sent: Mapping[str, object]
+    options: dict[str, Any], sent: Mapping[str, object]
 ) -> None:
     """Replacing is what every server does unasked."""
     way = Sent()

@@ -1,4 +1,4 @@
-"""Failures by chance, the same ones for the same seed."""
+"""Random faults, reproducible by a seed."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from attrs import frozen
 
 from dify_kb.errors import ConfigError
 
-from .words import Fault, faults
+from .spec import Fault, faults
 
 
 @frozen
 class Chance:
-    """The failures of one endpoint, each up to its share of the numbers from 0 to 1."""
+    """The faults of one endpoint, each up to its share of the numbers from 0 to 1."""
 
     shares: Sequence[tuple[float, Fault]]
     source: random.Random
 
     def draw(self) -> Fault | None:
-        """Draw what the next call meets."""
+        """Draw the fault of the next call."""
         number = self.source.random()
         for bound, fault in self.shares:
             if number < bound:
@@ -29,10 +29,10 @@ class Chance:
 
 
 def chances(seed: int, rates: Mapping[str, Mapping[str, float]]) -> Mapping[str, Chance]:
-    """Make the chances of endpoints; each draws from a source of its own.
+    """Return the chances by endpoint; each draws from a source of its own.
 
     Raises:
-        ConfigError: no such failure, or chances of more than 1.
+        ConfigError: an unknown fault, or chances of more than 1.
     """
     return {
         # A text seeds the same in every process; a tuple would be hashed.
@@ -46,10 +46,12 @@ def _shares(endpoint: str, rates: Mapping[str, float]) -> list[tuple[float, Faul
     bound = 0.0
     for word, rate in rates.items():
         if type(rate) not in {int, float} or not 0 <= rate <= 1:
-            raise ConfigError(f"{rate!r} is no chance from 0 to 1 for {word!r} of {endpoint}.")
+            raise ConfigError(
+                f"Invalid chance {rate!r} of {word!r} for {endpoint}: expected 0 to 1."
+            )
         bound += rate
         shares += [(bound, fault) for fault in faults([word])[:1]]
     # Ten times 0.1 is a little less or more than 1.
     if bound > 1 + 1e-9:
-        raise ConfigError(f"The chances of {endpoint} make {bound:g}, which is more than 1.")
+        raise ConfigError(f"The chances of {endpoint} sum to {bound:g}, which is more than 1.")
     return shares

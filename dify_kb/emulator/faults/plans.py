@@ -1,4 +1,4 @@
-"""Failures by plan: what happens to the next calls of an endpoint, one word for each call."""
+"""Plans of faults: for the next calls of an endpoint, runs of the indexer, calls of models."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import threading
 from collections import Counter, defaultdict, deque
 from typing import TYPE_CHECKING, Final
 
+from dify_kb.emulator.stand_ins import ModelError
 from dify_kb.errors import ConfigError
 from dify_kb.wire.catalog import ENDPOINTS
 
-from .chance import Chance, chances
-from .rule import Rule
-from .stand_ins import ModelError
-from .words import Ending, Fault, ModelFault, RunFault, faults, model_faults, run_faults
+from .parse import Step, parse_plans
+from .random import Chance, chances
+from .rules import Rule
+from .spec import Ending, Fault, ModelFault, RunFault, faults, model_faults, run_faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +29,7 @@ MODELS: Final = "models"
 
 
 class Faults:
-    """The plans, by the names of endpoints. Any thread may call it.
+    """Plans of faults. Any thread may call the methods.
 
     Words that answer instead of Dify, and leave the call undone: `503`, `503-html` (a proxy's
     page), `429 retry-after=1`, `rate-limit`, `document-limit` and `vector-limit` (403s of a
@@ -59,10 +60,10 @@ class Faults:
         """Called when dead workers go on again; of the server's."""
 
     def plan(self, endpoint: str, words: Sequence[str]) -> None:
-        """Have the next calls of an endpoint fail; adds to what is planned already.
+        """Plan faults for the next calls of an endpoint; adds to what is planned already.
 
         Raises:
-            ConfigError: no such endpoint, or no such failure.
+            ConfigError: an unknown endpoint or fault.
         """
         _require_endpoint(endpoint)
         planned = faults(words)
@@ -70,13 +71,13 @@ class Faults:
             self._plans.setdefault(endpoint, deque()).extend(planned)
 
     def random(self, seed: int, rates: Mapping[str, Mapping[str, float]]) -> None:
-        """Have calls fail by chance, from 0 to 1 for each word; replaces the rule before.
+        """Let calls fail by chance, from 0 to 1 for each word; replaces the rule before.
 
         The n-th call of an endpoint meets the same for the same seed, whatever other endpoints
         do. Calls with a plan follow the plan, and are not counted.
 
         Raises:
-            ConfigError: no such endpoint or failure, or chances of more than 1.
+            ConfigError: an unknown endpoint or fault, or chances of more than 1.
         """
         for endpoint in rates:
             _require_endpoint(endpoint)
@@ -85,7 +86,7 @@ class Faults:
             self._chances = drawn
 
     def stop_random(self) -> None:
-        """Have no more calls fail by chance."""
+        """Stop the failures by chance."""
         with self._lock:
             self._chances = {}
 
@@ -97,7 +98,7 @@ class Faults:
         every: int = 1,
         always: bool = False,
     ) -> None:
-        """Have runs of the indexer come to something else; one word for each run, in order.
+        """Plan faults for runs of the indexer; one word for each run, in order.
 
         Words: `ok`, `error TEXT` (the document ends in `error`), `hang` (it stays `indexing` for
         ever, as when its worker is killed; the worker goes on with others), `block` (so, and the
@@ -110,7 +111,7 @@ class Faults:
             always: start over with the words when they are used up.
 
         Raises:
-            ConfigError: no such word, or `every` below 1.
+            ConfigError: an unknown word, or `every` below 1.
         """
         rule = Rule(run_faults(words), names=names, every=every, always=always)
         with self._lock:
@@ -124,7 +125,7 @@ class Faults:
         every: int = 1,
         always: bool = False,
     ) -> None:
-        """Have calls of the stand-in models fail; one word for each call, in order.
+        """Plan faults for calls of the stand-in models; one word for each call, in order.
 
         Words: `ok`, `error TEXT` with the provider's text. It becomes the error of the document
         that is being indexed, or of the chunk that is added or changed (recordings 951 to 954);
@@ -136,42 +137,42 @@ class Faults:
             always: start over with the words when they are used up.
 
         Raises:
-            ConfigError: no such word, or `every` below 1.
+            ConfigError: an unknown word, or `every` below 1.
         """
         rule = Rule(model_faults(words), names=names, every=every, always=always)
         with self._lock:
             self._model_rules.append(rule)
 
     def restart(self) -> None:
-        """Have dead workers go on, where they stopped."""
+        """Restart dead workers; they go on where they stopped."""
         with self._lock:
             self._dead = False
         self.on_restart()
 
     def load(self, plans: Mapping[str, object]) -> None:
-        """Take plans as JSON has them; all of them, or none when one is wrong.
+        """Add the plans of a JSON object; all of them, or none if one is wrong.
 
         `{"documents.create_by_file": ["503 x3"], "random": {"seed": 1, "rates": {…}},
         "indexing": ["hang", {"words": ["error no"], "names": "*.pdf", "always": true}, "restart"],
         "models": ["error too busy x3"]}`
 
         Raises:
-            ConfigError: what is wrong, and the plan stays as it was.
+            ConfigError: an invalid plan; nothing was changed.
         """
-        from .loaded import steps
-
-        for step in steps(plans, Faults()):
-            step(self)
+        steps = parse_plans(plans)
+        for target in (Faults(), self):
+            for step in steps:
+                _carry_out(target, step)
 
     def clear(self) -> None:
-        """Forget all plans and rules, and restart dead workers; what was met stays told."""
+        """Remove all plans and rules, and restart dead workers; `met` stays as it is."""
         with self._lock:
             self._plans, self._chances = {}, {}
             self._rules, self._model_rules = [], []
         self.restart()
 
     def left(self) -> Mapping[str, Sequence[str]]:
-        """Tell what was planned and did not happen yet; rules without an end are no part of it."""
+        """Return what was planned and did not happen yet, without rules that have no end."""
         with self._lock:
             left = {
                 endpoint: [fault.word for fault in planned]
@@ -194,7 +195,7 @@ class Faults:
         return self._dead
 
     def take(self, endpoint: str) -> Fault | None:
-        """Take the failure of this call off the plan."""
+        """Return the fault of this call, and remove it from the plan."""
         if endpoint not in self._plans and endpoint not in self._chances:
             return None
         with self._lock:
@@ -204,7 +205,7 @@ class Faults:
             return fault
 
     def take_run(self, document: str) -> RunFault | None:
-        """Take what becomes of this run off the plan."""
+        """Return the fault of this run, and remove it from the plan."""
         if not self._rules:
             return None
         with self._lock:
@@ -216,7 +217,7 @@ class Faults:
             return ending
 
     def invoke(self, model: str) -> None:
-        """Call a model, which takes what becomes of it off the plan.
+        """Call a model, which removes its fault from the plan.
 
         Raises:
             ModelError: it fails, with the provider's text.
@@ -239,8 +240,19 @@ class Faults:
         return chance.draw() if chance else None
 
 
+def _carry_out(faults: Faults, step: Step) -> None:
+    methods: Mapping[str, Callable[..., None]] = {
+        "plan": faults.plan,
+        "random": faults.random,
+        "indexing": faults.indexing,
+        "models": faults.models,
+        "restart": faults.restart,
+    }
+    methods[step.method](**step.arguments)
+
+
 def _require_endpoint(endpoint: str) -> None:
     if endpoint not in _NAMES:
         raise ConfigError(
-            f"There is no endpoint {endpoint!r}.", hint=f"Known: {', '.join(sorted(_NAMES))}."
+            f"Unknown endpoint {endpoint!r}.", hint=f"Known: {', '.join(sorted(_NAMES))}."
         )

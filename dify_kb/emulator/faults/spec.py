@@ -1,4 +1,4 @@
-"""The words that failures are planned in: for calls, runs of the indexer, and calls of models."""
+"""Parse fault words: for calls, runs of the indexer, and calls of models."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _HELP: Final = (
 
 
 class Kind(StrEnum):
-    """What a failure does to a call."""
+    """Kinds of faults of a call."""
 
     OK = "ok"
     RESET = "reset"
@@ -62,7 +62,7 @@ _COMMITS: Final = frozenset({
     Kind.RESET, Kind.CLOSE, Kind.TRUNCATE, Kind.EMPTY, Kind.LOGIN_PAGE, Kind.STALL, Kind.STATUS,
     Kind.PAGE, Kind.RATE_LIMIT, Kind.DOCUMENT_LIMIT, Kind.VECTOR_LIMIT,
 })  # fmt: skip
-"""What may follow a call that was carried out; of the others each says itself what is done."""
+"""Kinds that allow `commit-then-`; the others define themselves whether the call is done."""
 
 
 @frozen
@@ -85,10 +85,10 @@ class Fault:
 
 
 def faults(words: Sequence[str]) -> list[Fault]:
-    """Read words, one for each call.
+    """Parse words, one for each call.
 
     Raises:
-        ConfigError: one of them is no failure.
+        ConfigError: an unknown word.
     """
     return [fault for word, times in _each(words) for fault in [_fault(word)] * times]
 
@@ -96,10 +96,10 @@ def faults(words: Sequence[str]) -> list[Fault]:
 def _fault(word: str) -> Fault:
     match = _WORD.fullmatch(word)
     if match is None or (match["html"] and match["status"] not in map(str, HTTPStatus)):
-        raise ConfigError(f"{word!r} is no failure that can be planned.", hint=_HELP)
+        raise ConfigError(f"Unknown fault {word!r}.", hint=_HELP)
     kind = _kind(match)
     if (match["commit"] and kind not in _COMMITS) or (match["silent"] and kind is not Kind.LATE):
-        raise ConfigError(f"{word!r} is no failure that can be planned.", hint=_HELP)
+        raise ConfigError(f"Unknown fault {word!r}.", hint=_HELP)
     return Fault(
         word=word,
         kind=kind,
@@ -124,7 +124,7 @@ def _kind(match: re.Match[str]) -> Kind:
 
 
 class Ending(StrEnum):
-    """What becomes of a run of the indexer."""
+    """Outcomes of a run of the indexer."""
 
     OK = "ok"
     ERROR = "error"
@@ -136,7 +136,7 @@ class Ending(StrEnum):
 
 @frozen
 class RunFault:
-    """What a run of the indexer comes to; `text` is the error's."""
+    """The planned outcome of a run of the indexer; `text` is that of the error."""
 
     word: str
     ending: Ending
@@ -144,10 +144,10 @@ class RunFault:
 
 
 def run_faults(words: Sequence[str]) -> list[RunFault]:
-    """Read words, one for each run.
+    """Parse words, one for each run.
 
     Raises:
-        ConfigError: one of them is no ending of a run.
+        ConfigError: an unknown word.
     """
     return [ending for word, times in _each(words) for ending in [_run_fault(word)] * times]
 
@@ -156,7 +156,7 @@ def _run_fault(word: str) -> RunFault:
     name, _, text = word.partition(" ")
     if name not in [*Ending] or bool(text.strip()) != (name == Ending.ERROR):
         raise ConfigError(
-            f"{word!r} is no ending of a run that can be planned.",
+            f"Unknown fault {word!r} for a run of the indexer.",
             hint="Write ok, 'error TEXT', hang, block, lose or die, and ' x20' behind for 20.",
         )
     return RunFault(word, Ending(name), text)
@@ -164,17 +164,17 @@ def _run_fault(word: str) -> RunFault:
 
 @frozen
 class ModelFault:
-    """What a call of a model comes to; `text` is the provider's, None where it answers."""
+    """The planned outcome of a call of a model; `text` is the provider's, None for success."""
 
     word: str
     text: str | None = None
 
 
 def model_faults(words: Sequence[str]) -> list[ModelFault]:
-    """Read words, one for each call of a model.
+    """Parse words, one for each call of a model.
 
     Raises:
-        ConfigError: one of them is no answer of a model.
+        ConfigError: an unknown word.
     """
     return [answer for word, times in _each(words) for answer in [_model_fault(word)] * times]
 
@@ -185,7 +185,7 @@ def _model_fault(word: str) -> ModelFault:
         return ModelFault(word)
     if name != Ending.ERROR or not text.strip():
         raise ConfigError(
-            f"{word!r} is no answer of a model that can be planned.",
+            f"Unknown fault {word!r} for a call of a model.",
             hint="Write ok or 'error TEXT', and ' x20' behind for 20.",
         )
     return ModelFault(word, text)
@@ -193,9 +193,9 @@ def _model_fault(word: str) -> ModelFault:
 
 def _each(words: Sequence[str]) -> Iterator[tuple[str, int]]:
     if isinstance(words, str) or not all(isinstance(word, str) for word in words):
-        raise ConfigError(f"{words!r} is no list of words.", hint=_HELP)
+        raise ConfigError(f"Not a list of fault words: {words!r}.", hint=_HELP)
     for word in words:
         match = _TIMES.fullmatch(word)
         if match is None:
-            raise ConfigError("An empty word is no failure.", hint=_HELP)
+            raise ConfigError("A fault word is empty.", hint=_HELP)
         yield match["word"], int(match["times"] or 1)

@@ -1,4 +1,4 @@
-"""How a planned failure is met: what happens to the connection, and when the call is done."""
+"""Apply a fault to a call: what happens to the connection, and whether the call is done."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Final
 import anyio
 from aiohttp import web
 
-from . import answer
-from .bodies import skip, slowly, whole
-from .chosen import no_model
-from .refused import RATE_LIMIT, RefusedError
-from .words import Fault, Kind
+from dify_kb.emulator import answer
+from dify_kb.emulator.bodies import skip, slowly, whole
+from dify_kb.emulator.chosen import no_model
+from dify_kb.emulator.refused import RATE_LIMIT, RefusedError
+
+from .spec import Fault, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from .call import Call
-    from .profile import Profile
+    from dify_kb.emulator.call import Call
+    from dify_kb.emulator.profile import Profile
 
     CarryOut = Callable[[Call], Awaitable[web.Response]]
 
@@ -35,7 +36,7 @@ _LOOKS: Final = 0.05
 async def meet(
     fault: Fault, call: Call, profile: Profile, carry_out: CarryOut
 ) -> web.StreamResponse | None:
-    """Have a call fail as planned; None when its connection is gone, or never answered."""
+    """Apply a fault to a call; None if its connection is gone or never answered."""
     match fault.kind:
         case Kind.RESET_AFTER:
             await skip(call.request, _portion(fault, call))
@@ -75,14 +76,14 @@ def abort(request: web.Request, *, reset: bool = True) -> None:
 
 
 def _portion(fault: Fault, call: Call) -> int:
-    """Tell how many bytes come before the reset; one is any percentage of an unknown length."""
+    """Return the number of bytes before the reset; 1 for a percentage of an unknown length."""
     if not fault.percent:
         return fault.amount
     return math.ceil((call.request.content_length or 1) * fault.amount / 100)
 
 
 async def _late(fault: Fault, call: Call, carry_out: CarryOut) -> None:
-    """Take the whole call, and carry it out when nobody waits for it any more."""
+    """Read the whole call, and carry it out when nobody waits for it any more."""
     if call.sent is None:
         call.sent = await whole(call.request, call.limit)
     if not fault.silent:

@@ -1,4 +1,4 @@
-"""A rule for runs of the indexer, or for calls of models: which, and what becomes of them."""
+"""Rules that select runs of the indexer or calls of models, and their faults."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Worded(Protocol):
-    """A failure that was planned in a word."""
+    """A fault that has a word."""
 
     @property
     def word(self) -> str:
@@ -25,11 +25,11 @@ F = TypeVar("F", bound=Worded)
 
 
 class Rule(Generic[F]):
-    """Words that are taken off by what matches, one by each."""
+    """A queue of faults; each match takes one."""
 
     def __init__(self, words: Sequence[F], *, names: str, every: int, always: bool) -> None:
         if every < 1:
-            raise ConfigError(f"Every {every}th time is never.", hint="Give a number from 1.")
+            raise ConfigError(f"Invalid value for every: {every}.", hint="It must be at least 1.")
         self._words = deque(words)
         self._names = names
         self._every = every
@@ -37,7 +37,7 @@ class Rule(Generic[F]):
         self._seen = 0
 
     def take(self, name: str) -> F | None:
-        """Take the word for this document or model; None where the rule is not about it."""
+        """Return the fault for this document or model; None if the rule does not match."""
         if not self._words or not fnmatchcase(name, self._names):
             return None
         self._seen += 1
@@ -49,5 +49,5 @@ class Rule(Generic[F]):
         return word
 
     def left(self) -> list[str]:
-        """Tell the words that were not taken; a rule without an end has none."""
+        """Return the words that were not taken; a rule without an end has none."""
         return [] if self._always else [word.word for word in self._words]

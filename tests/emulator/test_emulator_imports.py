@@ -1,0 +1,48 @@
+"""No two modules need each other, not even for the sake of a type."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import dify_kb
+
+ROOT = Path(dify_kb.__file__).parent
+
+
+def imported(module: str, path: Path) -> Iterator[str]:
+    """Yield the modules that a source file imports from its own package, by dotted names."""
+    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            for alias in node.names:
+                yield f"{base}.{alias.name}"
+                yield base
+
+
+def modules(package: str) -> dict[str, Path]:
+    found = {}
+    for path in (ROOT / package).rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(["dify_kb", *parts]).removesuffix(".__init__")] = path
+    return found
+
+
+@pytest.mark.parametrize("package", ["emulator", "resources"])
+def test_no_modules_import_each_other(package: str) -> None:
+    """`TYPE_CHECKING` counts: who reads one of them has to read both."""
+    known = modules(package)
+    graph = {
+        # A package's own modules are imported by their names, not by way of it.
+        name: {other for other in imported(name, path) if other in known and other != name}
+        - {name.rpartition(".")[0]}
+        for name, path in known.items()
+    }
+
+    graphlib.TopologicalSorter(graph).prepare()
