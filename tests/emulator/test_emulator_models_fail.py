@@ -105,5 +105,5 @@ def test_models_are_planned_in_json_too() -> None:
 
 @pytest.mark.parametrize("word", ["error", "error ", "hang", "okay", "503"])
 def test_words_that_are_no_answer_of_a_model_cannot_be_planned(word: str) -> None:
-    with pytest.raises(ConfigError, match="no answer of a model"):
+    with pytest.raises(ConfigError, match="for a call of a model"):
         Faults().models([word])
