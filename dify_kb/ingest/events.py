@@ -18,9 +18,9 @@ class Progress:
     found, `to_send` go to the server, `accepted` are there, `ended` have an outcome and `failed`
     failed. `bytes` were accepted by the server; `bytes_done` is the size of all files that have an
     outcome, in this run or an earlier one. `eta` is the estimated time left in seconds, None while
-    it is not known. `settling` files are looked up on the server or held until they may be sent
-    again. `paused` is the server's error while it keeps the load from sending, `stopped` the
-    reason why the run ends early.
+    it is not known. `in_flight` uploads wait for a response. `settling` files are looked up on the
+    server or held until they may be sent again. `paused` is the server's error while it keeps the
+    load from sending, `stopped` the reason why the run ends early.
     """
 
     found: int
@@ -37,6 +37,7 @@ class Progress:
     total_bytes: int | None = None
     bytes_done: int = 0
     eta: float | None = None
+    in_flight: int = 0
 
 
 LoadEvent = Progress | ItemResult

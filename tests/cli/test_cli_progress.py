@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from attrs import evolve
@@ -35,7 +36,7 @@ CREATE = Attempted(
 
 def test_counts_go_on_after_the_last_report() -> None:
     state = ProgressState()
-    assert str(state) == "Nothing was done yet."
+    assert str(state) == "Nothing was loaded yet."
 
     state.add(FULL)
     state.add(ItemResult(key="a", outcome=Outcome.ADDED, attempts=1))
@@ -43,7 +44,7 @@ def test_counts_go_on_after_the_last_report() -> None:
     state.add(ItemResult(key="c", outcome=Outcome.SKIPPED))
 
     assert state.sent_ended == 1
-    assert str(state) == ("10 files found and more: 5 uploaded; 1 added, 1 unchanged, 1 skipped.")
+    assert str(state) == "10 files found so far: 5 uploaded; 1 added, 1 unchanged, 1 skipped."
     assert state.to_dict()["accepted"] == 5
 
 
@@ -51,9 +52,9 @@ def test_counts_go_on_after_the_last_report() -> None:
     ("reached", "expected"),
     [
         (FULL, ""),
-        (evolve(FULL, settling=3), "3 wait: looking what became of them on the server"),
-        (evolve(FULL, paused="no reply", settling=3), "waiting until the server is back: no reply"),
-        (evolve(FULL, stopped="outage", paused="no"), "stopping (outage); uploads under way"),
+        (evolve(FULL, settling=3), "3 uploads held until their state"),
+        (evolve(FULL, paused="no reply", settling=3), "waiting for the server: no reply"),
+        (evolve(FULL, stopped="outage", paused="no"), "stopping (outage); finishing uploads"),
     ],
 )
 def test_what_holds_a_load_is_told(reached: Progress, expected: str) -> None:
@@ -74,11 +75,11 @@ def test_trouble_is_told_until_it_is_over() -> None:
     state.record_attempt(evolve(CREATE, trouble="quota", status=403))
     state.record_attempt(look)
 
-    assert state.wait_reason == "waiting: the server's rate limit holds uploads back (403)"
+    assert state.wait_reason == "waiting: the server's rate limit rejects uploads (403)"
     state.record_attempt(CREATE)
     assert state.wait_reason == ""
     state.record_attempt(evolve(CREATE, trouble="overload", status=503))
-    assert state.wait_reason == "waiting: the server has too much to do (503)"
+    assert state.wait_reason == "waiting: the server is overloaded (503)"
     state.record_attempt(evolve(look, trouble="timeout", status=None, error="no answer in 30 s"))
     now = 59.0
     assert "waiting: " in state.wait_reason
@@ -103,8 +104,8 @@ def test_without_a_terminal_a_pause_is_told_at_once(written: io.StringIO) -> Non
             display(state)
 
     first, second = written.getvalue().splitlines()
-    assert first.endswith("waiting until the server is back: no reply")
-    assert "found 10+" in second
+    assert first.endswith("waiting for the server: no reply")
+    assert "10+ files found · 3 done · 1 failed · 0.0/s" in second
     assert "waiting" not in second
 
 
@@ -119,5 +120,141 @@ def test_bars_show_what_holds_a_load(monkeypatch: pytest.MonkeyPatch) -> None:
 
     shown = text.getvalue()
     assert "5/8" in shown
-    assert "waiting until the server is back: a\\x1b[31mb" in shown
+    assert "waiting for the server: a\\x1b[31mb" in shown
     assert "\x1b[31mb" not in shown
+
+
+COUNTED = evolve(
+    FULL,
+    found=1500,
+    to_send=1100,
+    accepted=1000,
+    ended=1400,
+    total=10_000,
+    total_bytes=round(45.6 * 2**20),
+    bytes_done=round(12.3 * 2**20),
+    eta=180.0,
+)
+
+
+def line_of(reached: Progress) -> str:
+    state = ProgressState()
+    state.add(reached)
+    return " · ".join(progress.overview(state).values())
+
+
+@pytest.mark.parametrize(
+    ("reached", "expected"),
+    [
+        (COUNTED, "1,400/10,000 files · 14 % · 12.3/45.6 MiB · ETA 3 min"),
+        (evolve(COUNTED, total=None, eta=None), "1,500+ files found · 1,400 done"),
+        (evolve(COUNTED, eta=None, total_bytes=None), "1,400/10,000 files · 14 %"),
+        (evolve(COUNTED, total=1400), "1,400/1,500 files · 93 % · 12.3/45.6 MiB · ETA 3 min"),
+        (evolve(COUNTED, ended=9999, total_bytes=0), "9,999/10,000 files · 99 % · ETA 3 min"),
+        (evolve(COUNTED, scanned=True, ended=1500, total_bytes=0), "1,500/1,500 files · 100 %"),
+        (evolve(FULL, found=0, scanned=True, ended=0), "0/0 files"),
+        (
+            evolve(COUNTED, total_bytes=900, bytes_done=80),
+            "1,400/10,000 files · 14 % · 80/900 B · ETA 3 min",
+        ),
+    ],
+)
+def test_how_much_is_done_is_told_as_far_as_it_is_known(reached: Progress, expected: str) -> None:
+    """Files may appear after they were counted; a percentage reaches 100 at the end only."""
+    assert line_of(reached) == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (-1, "0 s"),
+        (44.6, "45 s"),
+        (59.7, "1 min"),
+        (3599, "1 h"),
+        (4800, "1 h 20 min"),
+        (86_400, "1 d"),
+        (97_200, "1 d 3 h"),
+    ],
+)
+def test_a_duration_has_two_units_at_most(seconds: float, expected: str) -> None:
+    assert progress.format_duration(seconds) == expected
+
+
+def test_files_of_an_earlier_run_are_not_expected_to_be_sent() -> None:
+    """Or the bar of uploads would end far from its end."""
+    state = ProgressState()
+
+    for number in range(400):
+        state.add(ItemResult(key=str(number), outcome=Outcome.UNCHANGED, attempts=1))
+    state.add(evolve(COUNTED, ended=400))
+
+    assert (state.total, state.to_send) == (10_000, 9_600)
+    state.add(evolve(COUNTED, scanned=True))
+    assert (state.total, state.to_send) == (1500, 1100)
+
+
+def test_a_rate_falls_to_zero_when_nothing_happens() -> None:
+    now = 0.0
+    state = ProgressState(clock=lambda: now)
+    for now in range(31):
+        state.add(evolve(FULL, accepted=10 * int(now)))
+
+    assert state.upload_rate == pytest.approx(10)
+    now = 40.0
+    assert 0 < state.upload_rate < 5
+    now = 46.0
+    assert state.upload_rate == 0
+    assert state.index_rate == 0
+
+
+def test_a_silent_server_is_told_of_while_uploads_are_in_flight() -> None:
+    now = 0.0
+    state = ProgressState(clock=lambda: now)
+    state.add(FULL)
+    state.record_attempt(CREATE)
+
+    now = 12.0
+    assert state.wait_reason == ""
+    state.add(evolve(FULL, in_flight=2))
+    assert state.wait_reason == "no response for 12 s"
+    state.record_attempt(CREATE)
+    assert state.wait_reason == ""
+
+
+@pytest.mark.parametrize("scale", [1, 1000])
+def test_lines_fit_80_columns(written: io.StringIO, scale: int) -> None:
+    state = ProgressState()
+    state.add(
+        evolve(
+            COUNTED,
+            ended=1400 * scale,
+            total=10_000 * scale,
+            failed=123 * scale,
+            total_bytes=2**30 * scale,
+            eta=97_200.0,
+        )
+    )
+    shown = progress._Lines()
+    shown._printed -= progress.INTERVAL
+
+    shown(state)
+
+    (line,) = written.getvalue().splitlines()
+    assert len(line) <= 80
+    assert f"{1400 * scale:,}/{10_000 * scale:,} files · 14 %" in line
+    assert "failed" in line
+
+
+def test_bars_show_how_much_is_done_in_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = io.StringIO()
+    monkeypatch.setattr(show, "err", Console(file=text, width=80, force_terminal=True))
+    state = ProgressState()
+    state.add(COUNTED)
+
+    with progress.display(quiet=False, plain=False) as display:
+        display(state)
+
+    shown = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line) for line in text.getvalue().splitlines()]
+    assert "0 s  1,400/10,000 files · 14 % · 12.3/45.6 MiB · ETA 3 min" in "".join(shown)
+    assert max(map(len, shown)) <= 76
+    assert "1000/8600" in "".join(shown)
