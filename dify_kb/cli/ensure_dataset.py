@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
+
 from dify_kb import AsyncClient, Dataset, ModelRef, ModelType
+from dify_kb.errors import ConflictError, OutcomeUnknownError
 from dify_kb.models import UNSET, Unset
 
 from . import find, show
@@ -17,26 +21,76 @@ async def ensure_dataset(
     create: bool,
     dry_run: bool,
 ) -> Dataset | None:
-    """Fetch the dataset to load into, or make it; None where a dry run would have made it."""
-    if not create:
+    """Return the dataset to load into, created if asked for; None if a dry run would create it.
+
+    Servers do not keep names unique when datasets are created at the same time (measured on
+    1.14.2: 8 parallel creates made 1 to 4 datasets). With `create`, the oldest dataset of the name
+    is returned, so that parallel loads agree on one, and a warning names all of them.
+
+    Raises:
+        KnowledgeError: the dataset does not exist, or its name is not unique, without `create`.
+        OutcomeUnknownError: the response to the create was lost and the dataset was not found.
+    """
+    if not create or find.is_id(name):
         return await find.dataset(client, name)
-    found = await find.maybe_dataset(client, name)
-    if found is not None:
-        return found
+    if existing := await _by_name(client, name):
+        return _oldest(existing)
     if dry_run:
         show.err.print(f"The dataset {show.printable(name)} would be created.")
         return None
+    created = await _create(client, name, technique)
+    same_name = await _by_name(client, name)
+    if all(dataset.id != created.id for dataset in same_name):  # a list may lag behind
+        same_name = [*same_name, created]
+    return _oldest(same_name)
+
+
+async def _create(client: AsyncClient, name: str, technique: Technique | None) -> Dataset:
+    """Create the dataset, or find it where another process or a lost request created it."""
     embedding: ModelRef | Unset = UNSET
     if technique is None:
-        technique, embedding = await _best(client)
-    made = await client.datasets.create(name, indexing_technique=technique, embedding=embedding)
+        technique, embedding = await _best_technique(client)
     model = f" with {embedding.provider}:{embedding.model}" if embedding else ""
-    show.err.print(f"Created the dataset {show.printable(name)} ({technique}{model}).")
-    return made
+    shown = f"{show.printable(name)} ({technique}{model})"
+    try:
+        created = await client.datasets.create(
+            name, indexing_technique=technique, embedding=embedding
+        )
+    except (OutcomeUnknownError, ConflictError) as error:
+        found = await _by_name(client, name)
+        if not found:
+            raise
+        lost = isinstance(error, OutcomeUnknownError)
+        end = "after the response to its create was lost" if lost else "created meanwhile"
+        show.err.print(f"Found the dataset {show.printable(name)}, {end}.")
+        return min(found, key=_age)
+    show.err.print(f"Created the dataset {shown}.")
+    return created
 
 
-async def _best(client: AsyncClient) -> tuple[Technique, ModelRef | Unset]:
-    """Choose high quality where the server has an embedding model."""
+async def _by_name(client: AsyncClient, name: str) -> Sequence[Dataset]:
+    rows = client.datasets.iter(keyword=name, include_all=True)
+    return [dataset async for dataset in rows if dataset.name == name]
+
+
+def _oldest(datasets: Sequence[Dataset]) -> Dataset:
+    """Return the dataset that was created first, with a warning if there are several."""
+    oldest, *others = sorted(datasets, key=_age)
+    if others:
+        ids = ", ".join(dataset.id for dataset in others)
+        show.err.print(
+            f"warning: {len(datasets)} datasets are called {show.printable(oldest.name)}; loading"
+            f" into the oldest, {oldest.id}. Delete the others if they are not needed: {ids}."
+        )
+    return oldest
+
+
+def _age(dataset: Dataset) -> tuple[datetime, str]:
+    return dataset.created_at, dataset.id
+
+
+async def _best_technique(client: AsyncClient) -> tuple[Technique, ModelRef | Unset]:
+    """Choose high_quality if the server has an embedding model, else economy."""
     providers = await client.workspace.models(ModelType.TEXT_EMBEDDING)
     refs = [ref for provider in providers for ref in provider.refs()]
     return ("high_quality", refs[0]) if refs else ("economy", UNSET)

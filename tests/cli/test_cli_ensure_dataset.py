@@ -1,0 +1,97 @@
+"""`load --create`: one dataset, whatever happens while it is created."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio.to_thread
+import pytest
+from cli_calls import Cli, two_lines
+
+from dify_kb import AsyncClient, Client, Dataset
+from dify_kb.cli import ensure_dataset
+from dify_kb.cli.datasets import Technique
+from dify_kb.emulator import Emulator
+from dify_kb.emulator.store.datasets import Datasets
+from dify_kb.models import UNSET, Unset
+
+CREATE = "datasets.create"
+
+
+def datasets(emulator: Emulator) -> list[Dataset]:
+    with Client(emulator.url, emulator.api_key) as client:
+        return list(client.datasets.iter())
+
+
+@pytest.fixture
+def _twin_meanwhile(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Create a dataset of the same name between the look and the create."""
+
+    def create() -> None:
+        with Client(emulator.url, emulator.api_key) as client:
+            client.datasets.create("d", indexing_technique="economy")
+
+    async def choose(_: AsyncClient) -> tuple[Technique, Unset]:
+        await anyio.to_thread.run_sync(create)
+        return "economy", UNSET
+
+    monkeypatch.setattr(ensure_dataset, "_best_technique", choose)
+
+
+def test_a_create_whose_response_is_lost_is_looked_up(
+    cli: Cli, docs: Path, emulator: Emulator
+) -> None:
+    """A second create would make a second dataset on some servers."""
+    emulator.faults.plan(CREATE, ["commit-then-reset"])
+
+    code, out, err = cli("load", str(docs), "--dataset", "d", "--create")
+
+    assert code == 0
+    assert "2 added" in out
+    assert "Found the dataset d, after the response to its create was lost." in err
+    assert [dataset.document_count for dataset in datasets(emulator)] == [2]
+    assert not emulator.faults.left().get(CREATE)
+
+
+def test_a_create_that_was_lost_before_it_arrived_is_an_error(
+    cli: Cli, docs: Path, emulator: Emulator
+) -> None:
+    emulator.faults.plan(CREATE, ["late 20"])
+
+    code, _, err = cli("load", str(docs), "--dataset", "d", "--create")
+
+    assert code == 1
+    assert two_lines(err)
+    assert not emulator.faults.left().get(CREATE)
+
+
+@pytest.mark.usefixtures("_twin_meanwhile")
+def test_a_dataset_that_another_process_created_meanwhile_is_taken(
+    cli: Cli, docs: Path, emulator: Emulator
+) -> None:
+    code, _, err = cli("load", str(docs), "--dataset", "d", "--create")
+
+    assert code == 0
+    assert "Found the dataset d, created meanwhile." in err
+    assert [dataset.document_count for dataset in datasets(emulator)] == [2]
+
+
+@pytest.mark.usefixtures("_twin_meanwhile")
+def test_of_two_datasets_of_a_name_the_oldest_is_loaded_into_with_a_warning(
+    cli: Cli, docs: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As 1.14.2 allows when both are created at the same time."""
+    monkeypatch.setattr(Datasets, "named", lambda *_: [])
+
+    code, _, err = cli("load", str(docs), "--dataset", "d", "--create")
+
+    assert code == 0
+    oldest, other = sorted(datasets(emulator), key=lambda one: (one.created_at, one.id))
+    assert (oldest.document_count, other.document_count) == (2, 0)
+    assert err.count("warning: ") == 1
+    assert f"2 datasets are called d; loading into the oldest, {oldest.id}." in err
+    assert f"if they are not needed: {other.id}." in err
+    code, out, err = cli("load", str(docs), "--dataset", "d", "--create")
+    assert code == 0
+    assert "2 unchanged" in out
+    assert "2 datasets are called d" in err
