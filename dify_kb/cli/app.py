@@ -19,7 +19,7 @@ from typer.main import get_command
 from dify_kb import AsyncClient, Attempted, Policy
 from dify_kb.errors import ConfigError, KnowledgeError
 
-from . import exits, show
+from . import exits, show, words
 from .interrupt import PIPE, Interrupt, caught
 
 GLOBAL = {
@@ -126,7 +126,8 @@ def _program(
         bool, typer.Option("--trust-env", help="Use the proxies of the environment.")
     ] = False,
     ca: Annotated[
-        Path | None, typer.Option(help="Certificates (PEM) of an authority of your own.")
+        Path | None,
+        typer.Option(metavar="FILE", help="CA certificates (PEM) to trust.", parser=words.path),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Write JSON Lines on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,

@@ -22,7 +22,7 @@ from dify_kb.bench.watch import Tally
 from dify_kb.errors import ConfigError
 from dify_kb.wire import codec
 
-from . import bulk, measured, show
+from . import bulk, measured, show, words
 from .act import act, json
 from .app import Session, app
 from .find import Thing
@@ -31,11 +31,19 @@ bench = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 app.add_typer(bench, name="bench")
 
 Html = Annotated[
-    Path | None, typer.Option("--html", metavar="FILE", help="Write a page with plots.")
+    Path | None,
+    typer.Option(
+        "--html", metavar="FILE", help="Write an HTML page with plots.", parser=words.path
+    ),
 ]
 Save = Annotated[
     Path | None,
-    typer.Option("--save", metavar="FILE", help="Write the report as JSON, for bench compare."),
+    typer.Option(
+        "--save",
+        metavar="FILE",
+        help="Write the report as JSON, for bench compare.",
+        parser=words.path,
+    ),
 ]
 Kind = Annotated[
     Technique | None,
@@ -56,7 +64,10 @@ def measure(
     folder: Annotated[
         Path | None,
         typer.Option(
-            "--corpus", metavar="DIR", help="Index files of this folder; else made-up manuals."
+            "--corpus",
+            metavar="DIR",
+            help="Folder of files to index; default: generated manuals.",
+            parser=words.path,
         ),
     ] = None,
     html: Html = None,
@@ -110,8 +121,13 @@ def measure(
 @bench.command("compare")
 def compare_reports(
     context: typer.Context,
-    before: Annotated[Path, typer.Argument(metavar="BEFORE", help="A saved report.")],
-    after: Annotated[Path, typer.Argument(metavar="AFTER", help="Another one of its kind.")],
+    before: Annotated[
+        Path, typer.Argument(metavar="BEFORE", help="A saved report.", parser=words.path)
+    ],
+    after: Annotated[
+        Path,
+        typer.Argument(metavar="AFTER", help="A later report of the same kind.", parser=words.path),
+    ],
     everything: Annotated[bool, typer.Option("--all", help="Also what did not change.")] = False,
 ) -> None:
     """Tell what changed between two reports, of `bench` or of `eval`.
@@ -159,7 +175,9 @@ def clean(
 
 @bench.command("corpus")
 def write_corpus(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is made.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder to create.", parser=words.path)
+    ],
     documents: Annotated[int, typer.Option(min=1, help="How many.")] = 100,
 ) -> None:
     """Write the corpus of made-up manuals, and queries with known answers, as `eval` takes them.

@@ -13,17 +13,17 @@ Mode = Literal["automatic", "custom"]
 def process_rule(
     mode: Mode | None, size: int | None, overlap: int | None, separator: str | None
 ) -> ProcessRule | None:
-    """Say how documents are cut; None leaves it to the dataset.
+    """Return the chunking rule of the options; None for that of the dataset.
 
     Raises:
-        ConfigError: the options do not go together, or are out of range.
+        ConfigError: the options exclude each other, or are out of range.
     """
     given = {"--chunk-size": size, "--chunk-overlap": overlap, "--separator": separator}
     custom = [option for option, value in given.items() if value is not None]
     if mode == "automatic":
         if custom:
             raise ConfigError(
-                f"{custom[0]} does not go with --mode automatic.", hint="Leave one of them out."
+                f"{custom[0]} cannot be used with --mode automatic.", hint="Remove one of them."
             )
         return ProcessRule.automatic()
     if mode is None and not custom:

@@ -178,7 +178,7 @@ def _source(file: str | None, text: str | None) -> Path | str:
         )
     if file is None:
         return text or ""
-    return sys.stdin.read() if file == STDIN else Path(file)
+    return sys.stdin.read() if file == STDIN else words.path(file)
 
 
 def _needed(name: str | None) -> str:

@@ -1,24 +1,24 @@
-"""A dry run: one line for each file of which something would become."""
+"""Print what a dry run would do with each file, one line each."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
-
-import attrs
+from typing import Any
 
 from dify_kb import ItemResult, LoadReport, Outcome
-from dify_kb.ingest import Rules, Source, Tally, source_reader
+from dify_kb.ingest import Rules, Source, source_reader
 
 from . import show
 
 SENT = "would be sent"
-"""How the reason begins of a file that would be sent."""
+"""The beginning of the reason of a file that would be sent."""
 
 
 def print_planned(result: ItemResult) -> None:
-    """Write what would become of a file, unless that is nothing."""
+    """Print what would be done with a file; nothing for an unchanged one."""
     reason = result.reason or ""
     match result.outcome:
         case Outcome.UNCHANGED:
@@ -35,8 +35,9 @@ def print_planned(result: ItemResult) -> None:
 
 
 async def scan(source: Source, rules: Rules, on_event: Callable[[ItemResult], None]) -> LoadReport:
-    """Tell what a load would send into a dataset that is still to be made. No request."""
-    started, tally = time.monotonic(), Tally()
+    """Report what a load into a dataset that does not exist yet would send. No request."""
+    started = time.monotonic()
+    counts, reasons = Counter[Outcome](), Counter[str]()
     taken = await source_reader(source)
     async for batch in taken.batches(rules):
         for one in batch:
@@ -49,6 +50,15 @@ async def scan(source: Source, rules: Rules, on_event: Callable[[ItemResult], No
                     reason=SENT,
                     size=result.size,
                 )
-            tally.add(result)
+            counts[result.outcome] += 1
+            if result.outcome is Outcome.SKIPPED and result.reason:
+                reasons[result.reason] += 1
             on_event(result)
-    return attrs.evolve(tally.report(time.monotonic() - started), dry_run=True)
+    by_name: dict[str, Any] = {outcome.value: count for outcome, count in counts.items()}
+    return LoadReport(
+        found=counts.total(),
+        **by_name,
+        skipped_reasons=dict(reasons),
+        seconds=time.monotonic() - started,
+        dry_run=True,
+    )

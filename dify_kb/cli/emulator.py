@@ -9,7 +9,7 @@ import typer
 
 from dify_kb.errors import ConfigError
 
-from . import show
+from . import show, words
 from .app import Session, app
 
 
@@ -19,7 +19,12 @@ def emulator(
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen at; 0 takes a free one.")] = 5001,
     db: Annotated[
-        Path | None, typer.Option(help="SQLite file that keeps everything; else memory.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="SQLite file of the server; default: in memory.",
+            parser=words.path,
+        ),
     ] = None,
     server_version: Annotated[str, typer.Option(help="The Dify version to behave like.")] = "1.16",
     faults: Annotated[

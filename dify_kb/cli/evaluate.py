@@ -19,7 +19,7 @@ from dify_kb.errors import ConfigError
 from dify_kb.ingest import Source
 from dify_kb.wire import codec
 
-from . import find, measured, show
+from . import find, measured, show, words
 from .app import Session, app
 from .bench import Html, Kind, Save
 
@@ -43,6 +43,7 @@ def evaluate(
         Path | None,
         typer.Argument(
             metavar="QUERIES",
+            parser=words.path,
             help='JSONL: {"query": "…", "relevant": ["name.md", {"text": "…"}]}; else those that'
             " ship.",
         ),
@@ -53,7 +54,12 @@ def evaluate(
     ] = None,
     folder: Annotated[
         Path | None,
-        typer.Option("--corpus", metavar="DIR", help="Load these documents, cut in each way."),
+        typer.Option(
+            "--corpus",
+            metavar="DIR",
+            help="Load these documents with each chunking.",
+            parser=words.path,
+        ),
     ] = None,
     chunk_size: Annotated[
         list[int] | None,

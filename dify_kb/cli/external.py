@@ -13,7 +13,7 @@ from attrs import asdict
 
 from dify_kb.errors import ConfigError
 
-from . import checks, exits, show
+from . import checks, exits, show, words
 from .app import Session, app
 from .checks import Check
 
@@ -34,7 +34,10 @@ Key = Annotated[
 @group.command()
 def serve(
     context: typer.Context,
-    folder: Annotated[Path, typer.Argument(help="Folder with the documents.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER", help="Folder with the documents.", parser=words.path),
+    ],
     knowledge_id: Annotated[
         str | None, typer.Option(help="Its id in Dify; the folder's name unless told.")
     ] = None,
@@ -44,7 +47,12 @@ def serve(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen at; 0 takes a free one.")] = 5002,
     index: Annotated[
-        Path | None, typer.Option(help="SQLite file of what was read; else in the user's cache.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="SQLite file of the index; default: in the user's cache folder.",
+            parser=words.path,
+        ),
     ] = None,
 ) -> None:
     """Serve a folder to Dify until Ctrl-C, and keep up with its changes."""

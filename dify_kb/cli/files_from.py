@@ -1,4 +1,4 @@
-"""Files that a list names, instead of all that a folder holds."""
+"""Read the files of a load from a list (--files-from)."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from dify_kb import Item, ItemResult, Outcome
 from dify_kb.errors import ConfigError
 
 BLOCK = 64 * 1024
-"""Bytes of a list that are read at once."""
+"""Bytes of the list read at a time."""
 
 GLANCE = 0.2
-"""Seconds after which a reader of a silent pipe looks whether it is still wanted."""
+"""Seconds between checks whether the reader of a silent pipe was cancelled."""
 
-OUTSIDE = "listed, but it leads out of the folder"
+OUTSIDE = "listed path is outside the folder"
 
 
 @define(kw_only=True)
 class FilesFrom:
-    """Files of `folder` by the lines of `source` (`-` is standard input), as `Item`s whose keys
-    are those that a scan of the folder gives.
+    """The files of `folder` that are listed in `source` (`-` is standard input), as `Item`s with
+    the keys that a scan of the folder gives them.
 
-    A line may be an absolute path. One that leads out of the folder, also by a link, is refused;
-    one that comes again is passed over. Lines are told apart by NUL if `null`, which leaves names
-    with a newline whole.
+    A line may be an absolute path. A path outside the folder, also through a link, is refused; a
+    repeated one is ignored. With `null` the list is separated by NUL, so that names may contain a
+    newline.
     """
 
     folder: Path
@@ -38,34 +38,34 @@ class FilesFrom:
     on_refused: Callable[[ItemResult], None]
     given_up: Callable[[], bool] = lambda: False
     refused: int = 0
-    """Lines that led out of the folder."""
+    """The number of paths outside the folder."""
 
     _seen: set[int] = field(factory=set)
 
     def check(self) -> None:
-        """Look whether there are a folder and a list.
+        """Check that the folder and the list exist.
 
         Raises:
-            ConfigError: there are not.
+            ConfigError: the folder does not exist, or the list cannot be read.
         """
         if not self.folder.is_dir():
             raise ConfigError(
-                f"{self.folder} is no folder.", hint="--files-from lists files of one folder."
+                f"Not a directory: {self.folder}", hint="--files-from lists files of one folder."
             )
         if sys.stdin is None if self.source == "-" else not os.access(self.source, os.R_OK):
             raise ConfigError(
-                f"--files-from is {self.source}, which cannot be read.",
-                hint="Name a file with one path per line, or - for standard input.",
+                f"Cannot read the list {self.source!r} (--files-from).",
+                hint="Pass a file with one path per line, or - for standard input.",
             )
 
     def items(self) -> Iterator[Item]:
-        """Give the files as they are read. Blocking; give it a thread."""
+        """Iterate over the files as the list is read. Blocking; run it in a thread."""
         root = Path(os.path.abspath(self.folder))  # noqa: PTH100 -- resolve() would follow links
         whole = root.resolve()
         for line in self._lines():
             key = os.path.relpath(root / line, root)
             path = root / key
-            # 64 bits of each, so that a million take some 60 MB.
+            # 64 bits of each: a million take some 60 MB.
             if hash(key) in self._seen:
                 continue
             self._seen.add(hash(key))
@@ -98,7 +98,7 @@ class FilesFrom:
                 yield block
 
     def _piped(self, descriptor: int) -> Iterator[bytes]:
-        """Read a pipe that may be silent for hours, and not outlive who wants it."""
+        """Read a pipe that may be silent for hours, until it ends or the load is cancelled."""
         while not self.given_up():
             ready, _, _ = select.select([descriptor], [], [], GLANCE)
             if ready:

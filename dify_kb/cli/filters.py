@@ -84,4 +84,4 @@ def _value(operator: ComparisonOperator, text: str) -> str | float | Sequence[st
         return number
     if operator in _TEXTS_TOO:
         return text
-    return words.moment(f"What --filter compares by {operator}", text).timestamp()
+    return words.moment(f"--filter {operator}", text).timestamp()

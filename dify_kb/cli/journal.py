@@ -14,12 +14,12 @@ from dify_kb.ingest import state_folder
 from dify_kb.ingest.journal import Row, State, failures, reading
 from dify_kb.ingest.journal.reading import Overview, PastRun
 
-from . import exits, show
+from . import exits, show, words
 from .app import Session, app
 from .load_summary import LISTED
 
 journal = typer.Typer(
-    help="What loads remember of their files.", no_args_is_help=True, rich_markup_mode=None
+    help="Show and export the journals of loads.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(journal, name="journal")
 
@@ -31,21 +31,22 @@ def show_(
         str | None,
         typer.Argument(
             metavar="FILE",
-            help="A journal, or its name in the table; else all of the state folder.",
+            help="Path or name of a journal; default: all in the state folder.",
             show_default=False,
         ),
     ] = None,
     state: Annotated[
-        State | None, typer.Option(help="List the files that stand there.", show_default=False)
+        State | None, typer.Option(help="List the files in this state.", show_default=False)
     ] = None,
     failures: Annotated[
-        bool, typer.Option("--failures", help="List all that went wrong in the last run.")
+        bool, typer.Option("--failures", help="List all failed files of the last run.")
     ] = False,
 ) -> None:
-    """Show what loads remember: all journals, or one of them.
+    """Show the journals of loads: all of them, or one.
 
-    A file is waiting (not sent), sending (perhaps sent), accepted (not seen indexed), done or
-    failed. A load may be writing meanwhile.
+    A file is waiting (not sent), sending (perhaps sent), accepted (not seen indexed), done
+    (indexed), failed, stalled (its indexing stopped moving) or emptied (its replacement failed, and
+    its document has no chunks). A load may write the journal meanwhile.
     """
     session: Session = context.obj
     if file is None:
@@ -64,7 +65,7 @@ def show_(
 
 @journal.command()
 def export(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A journal, or its name.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Path or name of a journal.")],
 ) -> None:
     """Write every file of a journal as JSON Lines."""
     for row in reading.items(_named(file)):
@@ -72,26 +73,28 @@ def export(
 
 
 def _named(file: str) -> Path:
-    """Take a path, or the name of a journal in the state folder.
+    """Return the path of a journal, given as a path or as a name in the state folder.
 
     Raises:
-        KnowledgeError: there is neither.
+        BadParameter: the path is empty.
+        KnowledgeError: the journal does not exist.
     """
-    for path in (Path(file), state_folder() / file, state_folder() / f"{file}.db"):
+    named = words.path(file)
+    for path in (named, state_folder() / file, state_folder() / f"{file}.db"):
         if path.is_file():
             return path
     raise KnowledgeError(
-        f"There is no journal {file}.", hint="`dify-kb journal show` lists those there are."
+        f"Journal not found: {file}", hint="`dify-kb journal show` lists all journals."
     )
 
 
 def _all(session: Session) -> int:
-    """Show each journal; one that cannot be read does not hide the others."""
+    """Print all journals; one that cannot be read does not hide the others."""
     code = 0
     folder = state_folder()
     paths = reading.journals(folder)
     if not paths:
-        show.err.print(f"No load has left a journal in {show.printable(str(folder))}.")
+        show.err.print(f"No journals in {show.printable(str(folder))}.")
     for number, path in enumerate(paths):
         try:
             seen = reading.overview(path)

@@ -90,7 +90,7 @@ def _read(field: MetadataField, text: str) -> Value:
     if number is not None:
         return number
     if field.type == MetadataType.TIME:
-        return words.moment(f"{field.name}, a field of type time,", text)
+        return words.moment(f"field {field.name!r} of type time", text)
     raise ConfigError(
         f"{field.name} is a field of type {field.type}; the value is {text!r}.",
         hint="Pass a number.",

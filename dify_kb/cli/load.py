@@ -6,7 +6,9 @@ from typing import Annotated
 import typer
 
 from dify_kb import AsyncClient, Dataset, LoadReport
+from dify_kb.errors import ConfigError
 from dify_kb.ingest import OnError, OnExisting, Rules, Wait
+from dify_kb.ingest.options import Replace
 from dify_kb.models import MAX_FILE_SIZE
 
 from . import chunking_options, log, words
@@ -22,123 +24,182 @@ def load(
     dataset: Annotated[str, typer.Option(metavar="NAME|ID", help="Name or id of the dataset.")],
     paths: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="PATH", help="Folders and files to load.", show_default=False),
+        typer.Argument(
+            metavar="PATH",
+            help="Folders and files to load.",
+            show_default=False,
+            parser=words.path,
+        ),
     ] = None,
-    create: Annotated[bool, typer.Option("--create", help="Make it if there is none.")] = False,
+    create: Annotated[
+        bool, typer.Option("--create", help="Create the dataset if it does not exist.")
+    ] = False,
     technique: Annotated[
         Technique | None,
         typer.Option(
-            help="For --create; else high_quality where the server has an embedding model."
+            help="Indexing technique for --create; default: high_quality if the server has an"
+            " embedding model, else economy."
         ),
     ] = None,
     include: Annotated[
-        list[str] | None, typer.Option(metavar="GLOB", help="Only these; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="GLOB", help="Load only matching files; repeatable."),
     ] = None,
     exclude: Annotated[
-        list[str] | None, typer.Option(metavar="GLOB", help="Not these; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="GLOB", help="Leave out matching files; repeatable."),
     ] = None,
     as_text: Annotated[
         list[str] | None,
-        typer.Option(metavar="GLOB", help="Send these as .txt: the server refuses their type."),
+        typer.Option(
+            metavar="GLOB",
+            help="Send matching files with .txt appended to their name, for types that the server"
+            " does not accept; repeatable.",
+        ),
     ] = None,
     files_from: Annotated[
         str | None,
         typer.Option(
             metavar="FILE|-",
-            help="Load what is listed, one path per line, relative to PATH (one folder; else the"
-            " current one).",
+            help="Load the files listed in FILE, one path per line, relative to PATH (default: the"
+            " current folder).",
         ),
     ] = None,
     null: Annotated[
-        bool, typer.Option("--null", "-0", help="The list is separated by NUL, as find -print0.")
+        bool,
+        typer.Option("--null", "-0", help="The list is separated by NUL, as from find -print0."),
     ] = False,
     metadata: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=TEXT", help="Set on each document; NAME:=2024 sets a number. Repeatable."
+            metavar="NAME=TEXT",
+            help="Metadata of each document; NAME:=2024 sets a number. Repeatable.",
         ),
     ] = None,
     on_existing: Annotated[
         OnExisting,
-        typer.Option(help="What to do where another document has the name."),
+        typer.Option(help="What to do if another document has the name of a file."),
     ] = "overwrite",
+    checksum: Annotated[
+        bool,
+        typer.Option("--checksum", help="Compare file contents, not size and times."),
+    ] = False,
+    overwrite_archived: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite-archived",
+            help="Replace archived documents too, and archive them again; default: skip them.",
+        ),
+    ] = False,
+    replace: Annotated[
+        Replace,
+        typer.Option(
+            help="How a changed file replaces its document. in_place: keep the document id; the"
+            " document is not found while it is indexed, and empty if that fails. swap: delete the"
+            " old document once the new one is indexed; no gap in search, new document id."
+        ),
+    ] = "in_place",
     mode: Annotated[
-        chunking_options.Mode | None, typer.Option(help="How to cut; else as the dataset does it.")
+        chunking_options.Mode | None,
+        typer.Option(help="Chunking mode; default: that of the dataset."),
     ] = None,
     chunk_size: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Characters of a chunk at most, 50 to 4000 (custom)."),
+        typer.Option(metavar="N", help="Maximum chunk size in characters, 50 to 4000 (custom)."),
     ] = None,
     chunk_overlap: Annotated[
-        int | None, typer.Option(metavar="N", help="Characters that neighbours share (custom).")
+        int | None,
+        typer.Option(metavar="N", help="Overlap between chunks, in characters (custom)."),
     ] = None,
     separator: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Text to cut at; \\n is a new line (custom).")
+        str | None,
+        typer.Option(metavar="TEXT", help="Text that separates chunks; \\n is a newline (custom)."),
     ] = None,
     concurrency: Annotated[
         str | None,
-        typer.Option(metavar="N|LOW-HIGH", help="Uploads at once; else found by itself."),
+        typer.Option(
+            metavar="N|LOW-HIGH", help="Concurrent uploads; default: tuned automatically."
+        ),
     ] = None,
     rate: Annotated[
         str | None,
-        typer.Option(metavar="N/UNIT", help="Uploads in a time at most: 100/min, 5/s, 1000/h."),
+        typer.Option(
+            metavar="N/UNIT",
+            help="Maximum upload rate: 100/min, 5/s, 1000/h; default: no limit.",
+        ),
     ] = None,
     wait: Annotated[
         Wait,
         typer.Option(
-            help="indexed follows each document to its end; accepted does not; verified looks at"
-            " each once more."
+            help="When a file counts as loaded: once the server accepted it, once it is indexed, or"
+            " once a check at the end verified it."
         ),
     ] = "indexed",
     max_unindexed: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Uploads wait while so many are not indexed.")
+        int,
+        typer.Option(
+            metavar="N", min=1, help="Maximum accepted documents that are not indexed yet."
+        ),
     ] = 5000,
     stall_after: Annotated[
-        str, typer.Option(metavar="TIME", help="Without progress for so long, it stalled.")
+        str,
+        typer.Option(
+            metavar="TIME", help="Time without indexing progress after which a document stalled."
+        ),
     ] = "15m",
     deadline: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Stop after 90, 90s, 30m, 2h; resumable."),
+        typer.Option(
+            metavar="TIME", help="Stop after this time (90, 90s, 30m, 2h); default: never."
+        ),
     ] = None,
     max_failures: Annotated[
         int | None,
-        typer.Option(metavar="N", min=0, help="More failed files than this stop the load."),
+        typer.Option(
+            metavar="N", min=0, help="Stop if more files than this failed; default: no limit."
+        ),
     ] = None,
     errors: Annotated[
-        OnError, typer.Option(help="stop ends the load at the first file that fails.")
+        OnError, typer.Option(help="stop: end the load at the first failed file.")
     ] = "collect",
     max_file_size: Annotated[
-        int, typer.Option(metavar="N", min=1, help="MiB; larger files are not sent.")
+        int, typer.Option(metavar="N", min=1, help="Maximum file size in MiB.")
     ] = MAX_FILE_SIZE // MIB,
     journal: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="What remembers the load; else one of each dataset and PATH in"
+            help="Journal of the load; default: one per dataset and PATH in"
             " ~/.local/state/dify-kb.",
+            parser=words.path,
         ),
     ] = None,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Send again what failed in an earlier run.")
+        bool,
+        typer.Option(
+            "--retry-failed", help="Send files again that failed or stalled in an earlier run."
+        ),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Send nothing; show what would be done.")
+        bool, typer.Option("--dry-run", help="Send nothing; print what would be done.")
     ] = False,
     log_file: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Append each result and each failed request, as JSON Lines."
+            metavar="FILE",
+            help="Append each result and each failed request to FILE, as JSON Lines.",
+            parser=words.path,
         ),
     ] = None,
 ) -> None:
     """Load folders of files into a dataset.
 
-    Each file becomes a document named after its path. The same command again goes on where the
-    last one ended, and sends only what is new or changed. Ctrl-C loses nothing.
+    Each file becomes a document named after its path. The same command again resumes the load, and
+    sends only new and changed files. Ctrl-C loses nothing.
 
-    Exit codes: 0 all well, 3 some files failed, 4 key, permission or plan limit, 5 stopped for
-    now, 6 the server rejects everything, 7 too many failures, 8 journal locked or damaged, 130
-    interrupted, 143 terminated. After 5, 130 and 143 the same command resumes.
+    Exit codes: 0 success, 3 some files failed, 4 key, permission, plan limit or deleted dataset, 5
+    stopped for now, 6 the server rejects everything, 7 too many failures, 8 journal locked or
+    damaged, 130 interrupted, 143 terminated. After 5, 130 and 143 the same command resumes.
     """
     session: Session = context.obj
     rule = chunking_options.process_rule(mode, chunk_size, chunk_overlap, separator)
@@ -146,6 +207,11 @@ def load(
     values = words.values("--metadata", metadata or ())
     stalled = words.seconds("--stall-after", stall_after)
     seconds = None if deadline is None else words.seconds("--deadline", deadline)
+    if replace == "swap" and wait == "accepted":  # before a dataset is created for it
+        raise ConfigError(
+            "--replace swap requires --wait indexed or verified.",
+            hint="The old version can be deleted only once the new one is indexed.",
+        )
     rules = Rules(
         include=include or ("*",),
         exclude=exclude or (),
@@ -164,12 +230,15 @@ def load(
             metadata=values or None,
             on_existing=on_existing,
             wait=wait,
+            checksum=checksum,
+            overwrite_archived=overwrite_archived,
+            replace=replace,
             concurrency=bounds,
             rate=rate,
             max_unindexed=max_unindexed,
             stall_after=stalled,
             deadline=seconds,
-            # errors="stop" would raise, and then there were no report to show.
+            # errors="stop" would raise, which leaves no report to print.
             max_failures=0 if errors == "stop" else max_failures,
             max_file_size=rules.max_file_size,
             journal=journal,

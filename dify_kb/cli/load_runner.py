@@ -1,4 +1,4 @@
-"""One `load` of the command line: what it is told while it runs, and what it says at its end."""
+"""Run a load of the command line: its source, progress, interruption, summary, exit code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ import attrs
 import typer
 from attrs import define, field, frozen
 
-from dify_kb import AsyncClient, Attempted, Dataset, ItemResult, LoadReport, Progress, StopReason
+from dify_kb import (
+    AsyncClient,
+    Attempted,
+    Dataset,
+    ItemResult,
+    LoadReport,
+    Outcome,
+    Progress,
+    StopReason,
+)
 from dify_kb.errors import ConfigError, KnowledgeError
 from dify_kb.ingest import LoadEvent, NamedSource, OnLoadEvent, Rules, Source, roots_of
 
@@ -25,12 +34,12 @@ from .interrupt import PIPE, Interrupt, discard_output
 from .log import Log
 from .progress_state import ProgressState
 
-GRACE = "Finishing the uploads under way (10 s at most); Ctrl-C again ends at once."
+GRACE = "Finishing uploads in flight (10 s at most); press Ctrl-C again to end at once."
 
 
 @frozen(kw_only=True)
 class LoadArguments:
-    """What a load is told that is known only once its dataset is."""
+    """The arguments of a load that are known only once its dataset is."""
 
     source: Source
     on_event: OnLoadEvent
@@ -38,7 +47,7 @@ class LoadArguments:
 
 @define(kw_only=True)
 class LoadRunner:
-    """Runs a load and ends the program with its exit code."""
+    """Runs a load and exits with its exit code."""
 
     session: Session
     dataset: str
@@ -50,7 +59,7 @@ class LoadRunner:
     rules: Rules
     dry_run: bool
     first_failure: bool
-    """Whether the first failure stops it; that exits as failures do."""
+    """Whether the first failure stops the load; it then exits with the code of failed files."""
 
     verifies: bool
     start: Callable[[AsyncClient, Dataset, LoadArguments], Awaitable[LoadReport]]
@@ -62,32 +71,35 @@ class LoadRunner:
     _files_from: FilesFrom | None = field(default=None, init=False)
 
     def run(self, written: Log) -> None:
-        """Load, and write down what becomes of it.
+        """Run the load and write its results to a log.
 
         Raises:
-            ConfigError: there is nothing that can be loaded.
-            typer.Exit: with the code.
+            ConfigError: the source is not valid.
+            typer.Exit: with the exit code.
         """
         self._log = written
         self._check()
-        self._interrupt.farewell = lambda: f"Ended at once. {self._resumes()}"
+        self._interrupt.farewell = lambda: f"Ended at once. {self._resume_hint()}"
         code = self.session.code_of(self._main, self._interrupt)
         if self._interrupt.cut and code != PIPE:
             self._cut_off(code)
         raise typer.Exit(code)
 
     def _check(self) -> None:
-        """Tell what is wrong before a dataset is made for it."""
+        """Validate the source before a dataset is created for it."""
         if self.list_file is None:
             if self.null:
-                raise ConfigError("--null is about --files-from.", hint="Name a list, or drop it.")
+                raise ConfigError(
+                    "--null requires --files-from.", hint="Add --files-from or drop it."
+                )
             if not self.paths:
-                raise ConfigError("No PATH is named.", hint="Name folders or files to load.")
+                raise ConfigError("Missing argument PATH.", hint="Pass folders or files to load.")
             roots_of(self.paths)
             return
         if len(self.paths) > 1:
             raise ConfigError(
-                "--files-from lists files of one folder.", hint="Name one PATH, or none."
+                "--files-from accepts at most one PATH.",
+                hint="Pass the folder of the listed files.",
             )
         self._files_from = FilesFrom(
             folder=self.paths[0] if self.paths else Path(),
@@ -114,8 +126,8 @@ class LoadRunner:
                 return self._finish(await dry_run.scan(source, self.rules, self._listen))
             if self.verifies and not self.session.quiet:
                 show.err.print(
-                    "Verifying costs a request for each document that is sent, and one per 100"
-                    " of the dataset."
+                    "Verifying costs one request per document sent, and one per 100 documents of"
+                    " the dataset."
                 )
             arguments = LoadArguments(source=source, on_event=self._listen)
             quiet = self.session.quiet or self.dry_run
@@ -137,6 +149,8 @@ class LoadRunner:
         fields = attrs.asdict(event)
         self._log.write("item", fields)
         try:
+            if self.session.verbose and event.outcome is Outcome.SKIPPED and not self.dry_run:
+                show.err.print(load_summary.result_line(event))
             if self.session.json:
                 show.line({"type": "item", **fields})
             elif self.dry_run:
@@ -161,40 +175,40 @@ class LoadRunner:
         if not report.found and report.stopped is None and self._files_from is None:
             places = ", ".join(show.printable(str(path)) for path in self.paths)
             raise KnowledgeError(
-                f"There is nothing to load in {places}.",
+                f"No files to load in {places}.",
                 hint="Check the path, --include and --exclude; hidden files need an --include.",
             )
-        self._tell(report)
+        self._print(report)
         first = self.first_failure and report.stopped is StopReason.MAX_FAILURES
         return exits.FILES if first else report.exit_code
 
-    def _tell(self, report: LoadReport) -> None:
+    def _print(self, report: LoadReport) -> None:
         console = show.err if self.session.json else show.out
         if not self.session.quiet:
             load_summary.print_summary(console, report)
             if not self.dry_run:
                 load_summary.print_failures(console, report, self._refused)
-        if report.stopped is not None:
-            message = show.printable(report.stop_message or "")
-            show.err.print(f"error: The load stopped ({report.stopped}): {message}")
-        following = load_summary.next_step(report, self.session.call.words)
-        if following and (report.stopped is not None or not self.session.quiet):
-            show.err.print(f"next:  {following}")
+        load_summary.print_warnings(report)
+        if line := load_summary.stop_line(report):
+            show.err.print(line)
+        step = load_summary.next_step(report, self.session.call.words)
+        if step and (report.stopped is not None or not self.session.quiet):
+            show.err.print(f"next:  {step}")
 
     def _cut_off(self, code: int) -> None:
-        """Say how far it got."""
-        told = {"type": "interrupted", "exit": code, **self._state.to_dict()}
-        self._log.write("interrupted", told)
+        """Report the progress of an interrupted load."""
+        line = {"type": "interrupted", "exit": code, **self._state.to_dict()}
+        self._log.write("interrupted", line)
         if self.session.json:
-            show.line(told)
+            show.line(line)
         show.err.print(f"Interrupted. {self._state}")
-        show.err.print(f"next:  {self._resumes()}")
+        show.err.print(f"next:  {self._resume_hint()}")
 
-    def _resumes(self) -> str:
+    def _resume_hint(self) -> str:
         again = load_summary.command_line(self.session.call.words)
-        return f"This goes on where it stood:\n       {again}"
+        return f"Run this command to resume:\n       {again}"
 
 
 def _name(folder: Path) -> str:
-    """Name a folder as a scan does, so that the journal is that of a load of all of it."""
+    """Return the path of a folder as a scan gives it, so that both loads share a journal."""
     return os.path.abspath(folder)  # noqa: PTH100 -- resolve() would follow links

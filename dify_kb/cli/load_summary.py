@@ -1,4 +1,4 @@
-"""What is said when a load has ended: the sum, the failures, and what to type next."""
+"""Print the summary of a finished load, its failures, and the next command."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from . import show
 from .progress_state import format_counts
 
 LISTED = 20
-"""Failures that people are shown; programs get all."""
+"""Failed files that are listed for people; --json lists all."""
 
 MIB = 2**20
 
@@ -22,22 +22,37 @@ _SECRET = frozenset({"--api-key", "--header", "--proxy"})
 
 _RETRY = "--retry-failed"
 
-_MEND: Mapping[StopReason, str] = {
-    StopReason.RATE_LIMIT: "Wait until the server takes requests again (--rate 100/min states how"
-    " many)",
-    StopReason.PLAN_LIMIT: "Make room in the plan: delete documents, or buy more",
-    StopReason.UNAUTHORIZED: "Pass a key that may write here (--api-key or DIFY_API_KEY)",
-    StopReason.OUTAGE: "Wait until the server is back (`dify-kb doctor` tells)",
-    StopReason.NOT_INDEXING: "Have the server's worker looked after, which indexes nothing",
-    StopReason.MISCONFIGURED: "Mend the dataset's settings: its models, or how it cuts",
-    StopReason.MAX_FAILURES: "Look at the failures above",
-    StopReason.DEADLINE: "The time was over",
-    StopReason.JOURNAL: "Make room, or get the right to write the journal",
+_REASONS: Mapping[StopReason, str] = {
+    StopReason.RATE_LIMIT: "The server's rate limit rejects uploads.",
+    StopReason.PLAN_LIMIT: "The server's plan does not allow more documents.",
+    StopReason.UNAUTHORIZED: "The server does not accept the key.",
+    StopReason.OUTAGE: "The server is unavailable.",
+    StopReason.NOT_INDEXING: "The server indexes nothing.",
+    StopReason.MISCONFIGURED: "The server rejects every document.",
+    StopReason.MAX_FAILURES: "More files failed than --max-failures allows.",
+    StopReason.DEADLINE: "Deadline reached.",
+    StopReason.JOURNAL: "The journal cannot be written.",
+    StopReason.DATASET_DELETED: "The dataset was deleted.",
+}
+"""Used where the report has no message of its own."""
+
+_REMEDIES: Mapping[StopReason, str] = {
+    StopReason.RATE_LIMIT: "Wait until the server accepts uploads again, or set a limit (--rate"
+    " 100/min).",
+    StopReason.PLAN_LIMIT: "Delete documents or upgrade the plan.",
+    StopReason.UNAUTHORIZED: "Pass a key with write permission (--api-key or DIFY_API_KEY).",
+    StopReason.OUTAGE: "Wait until the server is back; `dify-kb doctor` checks it.",
+    StopReason.NOT_INDEXING: "Check the server's Celery worker: nothing is being indexed.",
+    StopReason.MISCONFIGURED: "Check the dataset's models and chunking settings.",
+    StopReason.MAX_FAILURES: "Check the failed files above.",
+    StopReason.DEADLINE: "",
+    StopReason.JOURNAL: "Free disk space, or make the journal writable.",
+    StopReason.DATASET_DELETED: "Pass another --dataset, or --create to create it again.",
 }
 
 
 def command_line(words: Sequence[str], *extra: str) -> str:
-    """Write the command line as it can be pasted, without the secrets in it."""
+    """Return the command line quoted for a shell, without its secrets."""
     shown: list[str] = []
     secret = False
     for word in words:
@@ -54,12 +69,14 @@ def command_line(words: Sequence[str], *extra: str) -> str:
 
 
 def print_summary(console: Console, report: LoadReport) -> None:
-    """Write the sum of a load and the first of its failures."""
+    """Print the counts by outcome, the reasons of skipped files, and the speed."""
     counts = {outcome: getattr(report, outcome) for outcome in Outcome}
     console.print(
         f"{report.found:,} files found in {report.seconds:.1f} s:"
         f" {format_counts(counts) or 'nothing to do'}."
     )
+    if report.skipped_reasons:
+        console.print(f"{report.skipped:,} skipped: {_reasons(report.skipped_reasons)}.")
     if report.dry_run:
         console.print("Nothing was sent: this was a dry run.")
         return
@@ -70,24 +87,56 @@ def print_summary(console: Console, report: LoadReport) -> None:
 
 
 def print_failures(console: Console, report: LoadReport, also: Sequence[ItemResult]) -> None:
-    """List the first files that were not loaded."""
-    bad = report.failed + report.stalled + report.unknown + report.pending
-    for result in itertools.islice(itertools.chain(also, report.failures()), LISTED):
-        reason = show.printable(result.reason or "")
-        console.print(f"  {result.outcome}  {show.printable(result.key)}: {reason}")
+    """Print the first files that failed, stalled or are unknown; pending ones are only counted.
+
+    `also` are failures that are not in the report's journal.
+    """
+    bad = report.failed + report.stalled + report.unknown
+    if not bad:
+        return
+    results = itertools.chain(also, report.failures())
+    listed = (result for result in results if result.outcome is not Outcome.PENDING)
+    for result in itertools.islice(listed, min(bad, LISTED)):
+        console.print(result_line(result))
     if bad > LISTED:
         whole = f"`dify-kb journal show --failures {report.journal}`" if report.journal else ""
         console.print(f"  … and {bad - LISTED:,} more; {whole or '--json'} lists all.")
 
 
+def result_line(result: ItemResult) -> str:
+    """Return the outcome, key and reason of a file in one line."""
+    reason = f": {show.printable(result.reason)}" if result.reason else ""
+    return f"  {result.outcome}  {show.printable(result.key)}{reason}"
+
+
+def print_warnings(report: LoadReport) -> None:
+    """Print the warnings of a load on stderr."""
+    for warning in report.warnings:
+        show.err.print(f"warning: {show.printable(warning)}")
+
+
+def stop_line(report: LoadReport) -> str | None:
+    """Return the sentence that says why the load stopped; None if it did not."""
+    if report.stopped is None:
+        return None
+    message = show.printable(report.stop_message or _REASONS[report.stopped])
+    return f"error: The load stopped ({report.stopped}): {message}"
+
+
 def next_step(report: LoadReport, words: Sequence[str]) -> str | None:
-    """Say what to do next; None when nothing is left."""
+    """Return what to do next and the command for it; None if nothing is left to do."""
     if report or report.dry_run:
         return None
-    again = _RETRY if report.failed else ""
-    resumes = command_line(words, *filter(None, [again]))
-    failed = ", and sends the failed ones again" if again else ""
+    retry = report.failed + report.stalled > 0
+    command = command_line(words, *([_RETRY] if retry else []))
     if report.stopped is None:
-        what = "sends the failed files again" if again else "looks what became of the rest"
-        return f"This {what}:\n       {resumes}"
-    return f"{_MEND[report.stopped]}; this goes on where it stood{failed}:\n       {resumes}"
+        purpose = "send the failed files again" if retry else "check the remaining files"
+        return f"Run this command to {purpose}:\n       {command}"
+    retries = " and send the failed files again" if retry else ""
+    what = f"{_REMEDIES[report.stopped]} Run this command to resume{retries}:".lstrip()
+    return f"{what}\n       {command}"
+
+
+def _reasons(counts: Mapping[str, int]) -> str:
+    most_first = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
+    return ", ".join(f"{count:,} {show.printable(reason)}" for reason, count in most_first)

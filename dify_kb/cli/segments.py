@@ -12,7 +12,7 @@ from dify_kb import AsyncClient, Dataset, NewSegment, PartialError, Segment, Seg
 from dify_kb.errors import ConfigError
 from dify_kb.models import UNSET
 
-from . import bulk, find, show
+from . import bulk, find, show, words
 from .act import act, json
 from .app import app
 from .find import Thing
@@ -82,7 +82,12 @@ def create(
     texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT", help="A chunk each.")] = None,
     from_: Annotated[
         Path | None,
-        typer.Option("--from", metavar="FILE|-", help="JSON Lines: texts, or objects as above."),
+        typer.Option(
+            "--from",
+            metavar="FILE|-",
+            help="JSON Lines: texts, or objects as above.",
+            parser=words.path,
+        ),
     ] = None,
     keyword: Keywords = None,
     answer: Answer = None,

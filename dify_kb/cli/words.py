@@ -1,4 +1,4 @@
-"""What people write behind an option, as the values that it means."""
+"""Parse option values: durations, ranges, paths, key=value pairs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import json
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
+
+import typer
 
 from dify_kb.errors import ConfigError
 
@@ -17,21 +20,32 @@ _RANGE = re.compile(r"(\d+)(?:-(\d+))?")
 
 
 def seconds(option: str, text: str) -> float:
-    """Read a time: `90`, `90s`, `30m`, `2h`, `1d`.
+    """Parse a duration into seconds: `90`, `90s`, `30m`, `2h`, `1d`.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: the text is not a duration.
     """
     match = _DURATION.fullmatch(text.strip().lower())
     if match is None:
         raise ConfigError(
-            f"{option} is {text!r}, which is no time.", hint="Write it like 90, 90s, 30m or 2h."
+            f"Invalid duration {text!r} for {option}.", hint="Expected 90, 90s, 30m, 2h or 1d."
         )
     return float(match[1]) * _UNITS[match[2] or ""]
 
 
+def path(text: str) -> Path:
+    """Parse a path. `Path("")` would be the current folder, so an empty one is refused.
+
+    Raises:
+        BadParameter: the path is empty, as of an unset shell variable.
+    """
+    if not text:
+        raise typer.BadParameter("empty path. Check the shell variable in it.")
+    return Path(text)
+
+
 def number(text: str) -> int | float | None:
-    """Read a number: `2024`, `2.5`; None where it is none."""
+    """Parse a number: `2024`, `2.5`; None if the text is not a number."""
     try:
         return int(text) if text.lstrip("-").isdecimal() else float(text)
     except ValueError:
@@ -39,48 +53,48 @@ def number(text: str) -> int | float | None:
 
 
 def moment(what: str, text: str) -> datetime:
-    """Read a point in time: `2024-12-31`, `2024-12-31T18:00+01:00`; UTC if it does not say.
+    """Parse a date or time: `2024-12-31`, `2024-12-31T18:00+01:00`; UTC without an offset.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: the text is neither.
     """
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
         raise ConfigError(
-            f"{what} is {text!r}, which is no time.",
-            hint="Write it like 2024-12-31 or 2024-12-31T18:00+01:00.",
+            f"Invalid time {text!r} for {what}.",
+            hint="Expected 2024-12-31 or 2024-12-31T18:00+01:00.",
         ) from None
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def bounds(option: str, text: str) -> int | tuple[int, int]:
-    """Read a number, which fixes it, or two, which bound it: `4`, `2-16`.
+    """Parse a number or a range: `4`, `2-16`.
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: the text is neither.
     """
     match = _RANGE.fullmatch(text.strip())
     low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
     if not 1 <= low <= high:
         raise ConfigError(
-            f"{option} is {text!r}.",
-            hint="Write a number from 1, or two of them with a dash, like 2-16.",
+            f"Invalid value {text!r} for {option}.",
+            hint="Expected a number from 1, or a range like 2-16.",
         )
     return (low, high) if match and match[2] else low
 
 
 def values(option: str, pairs: Sequence[str]) -> dict[str, object]:
-    """Read pairs of a name and a text (`team=infra`) or a number (`year:=2024`).
+    """Parse pairs of a name and a text (`team=infra`) or a number (`year:=2024`).
 
     Raises:
-        ConfigError: one is no such pair, or a name comes twice.
+        ConfigError: a pair is malformed, or a name is given twice.
     """
     read: dict[str, object] = {}
     for pair in pairs:
         name, value = _pair(option, pair)
         if name in read:
-            raise ConfigError(f"{option} names {name!r} twice.", hint="A field has one value.")
+            raise ConfigError(f"{option} sets {name!r} twice.", hint="Set each field once.")
         read[name] = value
     return read
 
@@ -91,7 +105,7 @@ def _pair(option: str, pair: str) -> tuple[str, str | int | float]:
     name = name.removesuffix(":").strip()
     if not equals or not name:
         raise ConfigError(
-            f"{option} is {pair!r}.", hint="Write NAME=TEXT, or NAME:=NUMBER for a number."
+            f"Invalid pair {pair!r} for {option}.", hint="Expected NAME=TEXT or NAME:=NUMBER."
         )
     return name, _number(option, name, text) if numeric else text
 
@@ -103,7 +117,7 @@ def _number(option: str, name: str, text: str) -> int | float:
         value = None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigError(
-            f"{option} gives {name!r} {text!r}, which is no number.",
-            hint=f"Write {name}={text} for a text.",
+            f"Invalid number {text!r} for {name!r} ({option}).",
+            hint=f"Write {name}={text} to set a text.",
         )
     return value

@@ -147,7 +147,12 @@ def test_the_doctor_says_what_is_missing(cli: Cli) -> None:
         (["load", "{docs}", "--dataset", "d", "--url", "http://127.0.0.1:1"], 1, "reached", "up"),
         (["load", "{docs}", "--dataset", "d", "--url", "ftp://x"], 2, "no address", "https://"),
         (["load", "{docs}", "--dataset", "d", "--chunk-size", "9"], 2, "max_tokens", "range"),
-        (["load", "{docs}", "--dataset", "d", "--create", "--include", "["], 1, "nothing", "Check"),
+        (
+            ["load", "{docs}", "--dataset", "d", "--create", "--include", "["],
+            1,
+            "No files to load",
+            "Check",
+        ),
         (["search", "--dataset", "d", "x" * 251], 1, "No dataset", "datasets list"),
         (["datasets", "create", "x" * 41], 2, "name has 41 characters", "1 to 40"),
         (["datasets", "list", "--url", "emulator:x?colour=red"], 2, "colour", "version"),
@@ -173,7 +178,7 @@ def test_an_empty_folder_is_told(cli: Cli, folder: Path) -> None:
 
     said, _ = two_lines(err)
     assert code == 1
-    assert said == f"There is nothing to load in {folder}."
+    assert said == f"No files to load in {folder}."
 
 
 @pytest.mark.parametrize(

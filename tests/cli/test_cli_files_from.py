@@ -82,8 +82,8 @@ def test_lines_that_cannot_be_loaded_are_told(cli: Cli, folder: Path, tmp_path: 
     assert code == 3
     assert "6 files found" in out
     assert "1 added, 1 skipped, 4 failed" in out
-    assert "failed  ../secret.md: listed, but it leads out of the folder" in out
-    assert "failed  link.md: listed, but it leads out of the folder" in out
+    assert "failed  ../secret.md: listed path is outside the folder" in out
+    assert "failed  link.md: listed path is outside the folder" in out
     assert "failed  /etc/passwd: listed" in out
     assert "failed  missing.md: unreadable: no such file or directory" in out
     code, out, _ = cli("--json", *arguments)

@@ -96,7 +96,7 @@ def test_the_first_signal_lets_uploads_finish_and_says_how_to_go_on(
     _, err = process.communicate(timeout=LIMIT)
 
     assert process.returncode == code
-    assert "Finishing the uploads under way" in err
+    assert "Finishing uploads in flight" in err
     assert "Traceback" not in err
     assert re.search(r"Interrupted\. 30 files found.*: \d+ uploaded;", err)
     reached = states()

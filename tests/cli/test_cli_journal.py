@@ -45,6 +45,8 @@ def test_all_journals_are_shown_with_what_they_are_of(
         "accepted": 0,
         "done": 1,
         "failed": 1,
+        "stalled": 0,
+        "emptied": 0,
     }
 
 
@@ -88,6 +90,18 @@ def test_files_are_listed_by_their_state(cli: Cli, journal: Path) -> None:
     assert "notes.txt" not in out
     _, out, _ = cli("--json", "journal", "show", str(journal), "--state", "done")
     assert [line["key"] for line in lines(out) if line["type"] == "file"] == ["sub/notes.txt"]
+
+
+@pytest.mark.parametrize("state", [State.STALLED, State.EMPTIED])
+def test_every_state_is_counted_and_can_be_listed(cli: Cli, journal: Path, state: State) -> None:
+    with sqlite3.connect(journal) as connection:
+        connection.execute("UPDATE item SET state = ? WHERE state = 'failed'", (state.value,))
+    connection.close()
+
+    _, out, _ = cli("journal", "show", str(journal), "--state", state.value)
+
+    assert f"files    1 done, 1 {state}\n" in out
+    assert f"  {state}  reset.md: " in out
 
 
 def test_many_failures_are_cut_and_listed_whole_on_request(cli: Cli, folder: Path) -> None:
@@ -157,7 +171,7 @@ def test_files_that_are_no_journals_are_told(cli: Cli, tmp_path: Path, command: 
 
     code, _, err = cli("journal", command, str(tmp_path / "nowhere.db"))
     assert code == 1
-    assert "There is no journal" in two_lines(err)[0]
+    assert "Journal not found" in two_lines(err)[0]
     code, _, err = cli("journal", command, str(tmp_path / "notes.db"))
     assert code == 8
     assert "is not a journal" in two_lines(err)[0]
@@ -195,4 +209,4 @@ def test_no_journals_are_no_mistake(cli: Cli) -> None:
     code, out, err = cli("journal", "show")
 
     assert (code, out) == (0, "")
-    assert "No load has left a journal" in err
+    assert "No journals in" in err

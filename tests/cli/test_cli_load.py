@@ -11,6 +11,7 @@ import pytest
 from cli_calls import Cli, lines, two_lines
 from cli_loads import CREATE, creates, files
 
+from dify_kb import AsyncClient, LoadReport
 from dify_kb.emulator import Emulator
 from dify_kb.ingest import state_folder
 from dify_kb.ingest.journal import reading
@@ -29,10 +30,10 @@ def test_the_same_command_sends_nothing_again(cli: Cli, docs: Path, emulator: Em
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        ([], "No PATH is named"),
+        ([], "Missing argument PATH"),
         (["{docs}", "--null"], "--null"),
-        (["{docs}", "{docs}/sub", "--files-from", "-"], "one folder"),
-        (["{docs}/reset.md", "--files-from", "-"], "is no folder"),
+        (["{docs}", "{docs}/sub", "--files-from", "-"], "at most one PATH"),
+        (["{docs}/reset.md", "--files-from", "-"], "Not a directory"),
         (["{docs}", "--files-from", "/nowhere"], "/nowhere"),
         (["{docs}", "--deadline", "soon"], "--deadline"),
         (["{docs}", "--stall-after", "x"], "--stall-after"),
@@ -40,6 +41,7 @@ def test_the_same_command_sends_nothing_again(cli: Cli, docs: Path, emulator: Em
         (["{docs}", "--concurrency", "0"], "--concurrency"),
         (["{docs}", "--metadata", "x"], "--metadata"),
         (["{docs}", "--log-file", "/nowhere/log"], "--log-file"),
+        (["{docs}", "--replace", "swap", "--wait", "accepted"], "--replace swap requires --wait"),
     ],
 )
 def test_wrong_options_are_told_before_anything_is_sent(
@@ -100,7 +102,7 @@ def test_verifying_says_beforehand_what_it_costs(cli: Cli, docs: Path) -> None:
     code, _, err = cli("load", str(docs), "--dataset", "d", "--create", "--wait", "verified")
 
     assert code == 0
-    assert "a request for each document" in err
+    assert "one request per document sent" in err
 
 
 def test_failed_files_are_sent_again_by_the_command_that_is_shown(
@@ -111,7 +113,7 @@ def test_failed_files_are_sent_again_by_the_command_that_is_shown(
     code, _, err = cli(*arguments)
     assert code == 3
     what, shown = err.splitlines()[-2:]
-    assert what == "next:  This sends the failed files again:"
+    assert what == "next:  Run this command to send the failed files again:"
     assert shown.split()[-1] == "--retry-failed"
 
     assert cli(*arguments)[0] == 3
@@ -205,7 +207,7 @@ def test_a_program_without_standard_input_loads(
 
     assert "2 added, 1 skipped" in done.stdout
     assert done.returncode == 2
-    assert "--files-from is -, which cannot be read" in done.stderr
+    assert "Cannot read the list '-' (--files-from)" in done.stderr
 
 
 def test_a_journal_of_another_load_is_refused_with_8_when_it_is_in_use_or_damaged(
@@ -233,3 +235,42 @@ def test_a_state_folder_that_cannot_be_written_is_warned_of(
         "warning: /proc/nowhere/dify-kb cannot be written, so this load cannot be resumed."
         " Name a journal= (--journal)."
     )
+
+
+def test_options_of_replacement_reach_the_load(
+    cli: Cli, docs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is accepted and dropped does nothing, without a word."""
+    passed: dict[str, object] = {}
+
+    async def load(*_: object, **options: object) -> LoadReport:
+        passed.update(options)
+        return LoadReport(found=1, added=1, warnings=("The server deletes ï.",))
+
+    monkeypatch.setattr(AsyncClient, "load", load)
+    arguments = ["load", str(docs), "--dataset", "d", "--create"]
+
+    code, _, err = cli(*arguments, "--checksum", "--overwrite-archived", "--replace", "swap")
+
+    assert code == 0
+    names = ("checksum", "overwrite_archived", "replace")
+    assert [passed[name] for name in names] == [True, True, "swap"]
+    assert err.splitlines()[-1] == "warning: The server deletes ï."
+    cli(*arguments)
+    assert [passed[name] for name in names] == [False, False, "in_place"]
+
+
+def test_skipped_files_are_named_on_request(cli: Cli, docs: Path) -> None:
+    arguments = ["load", str(docs), "--dataset", "d", "--create"]
+
+    _, _, err = cli(*arguments, "-v")
+    assert "  skipped  tool.exe: unsupported type .exe\n" in err
+
+    _, _, err = cli(*arguments)
+    assert "tool.exe" not in err
+
+
+def test_a_dry_run_into_a_new_dataset_counts_skipped_files_by_reason(cli: Cli, docs: Path) -> None:
+    _, out, _ = cli("load", str(docs), "--dataset", "d", "--create", "--dry-run")
+
+    assert "\n1 skipped: 1 unsupported type .exe.\n" in out

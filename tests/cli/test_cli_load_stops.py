@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from cli_calls import Cli
 from cli_loads import CREATE, creates, files
 
@@ -14,31 +15,54 @@ from dify_kb.emulator import Emulator
 
 STOPS = {
     StopReason.RATE_LIMIT: (5, "--rate"),
-    StopReason.PLAN_LIMIT: (4, "Make room in the plan"),
+    StopReason.PLAN_LIMIT: (4, "upgrade the plan"),
     StopReason.UNAUTHORIZED: (4, "DIFY_API_KEY"),
     StopReason.OUTAGE: (5, "doctor"),
-    StopReason.NOT_INDEXING: (5, "worker"),
+    StopReason.NOT_INDEXING: (5, "Check the server's Celery worker"),
     StopReason.MISCONFIGURED: (6, "models"),
-    StopReason.MAX_FAILURES: (7, "failures"),
-    StopReason.DEADLINE: (5, "time"),
+    StopReason.MAX_FAILURES: (7, "failed files"),
+    StopReason.DEADLINE: (5, ""),
     StopReason.JOURNAL: (8, "journal"),
+    StopReason.DATASET_DELETED: (4, "--create"),
 }
 
 
 @pytest.mark.parametrize("reason", StopReason)
-@pytest.mark.parametrize("failed", [0, 1])
-def test_every_stop_says_what_to_mend_and_what_to_type(reason: StopReason, failed: int) -> None:
-    report = LoadReport(found=9, failed=failed, pending=9 - failed, stopped=reason)
-    code, mend = STOPS[reason]
+@pytest.mark.parametrize("bad", [{}, {"failed": 1}, {"stalled": 1}])
+def test_every_stop_says_why_what_to_do_and_what_to_type(
+    reason: StopReason, bad: dict[str, int]
+) -> None:
+    """--retry-failed also covers documents whose indexing stalled."""
+    report = LoadReport(found=9, **bad, pending=9 - len(bad), stopped=reason)  # type: ignore[arg-type]  # counts
+    code, remedy = STOPS[reason]
 
     following = load_summary.next_step(report, ["load", "docs", "--dataset", "d"]) or ""
 
     assert report.exit_code == code
     what, resumes = following.split("\n")
-    assert mend in what
-    assert "goes on where it stood" in what
-    retry = " --retry-failed" if failed else ""
+    assert remedy in what
+    assert "Run this command to resume" in what
+    retry = " --retry-failed" if bad else ""
     assert resumes.strip() == f"dify-kb load docs --dataset d{retry}"
+
+
+def test_the_words_of_the_server_come_before_our_own() -> None:
+    stopped = LoadReport(stopped=StopReason.NOT_INDEXING)
+
+    assert load_summary.stop_line(LoadReport()) is None
+    assert load_summary.stop_line(stopped) == (
+        "error: The load stopped (not_indexing): The server indexes nothing."
+    )
+    with_message = evolve(stopped, stop_message="No document moved for 900 s.")
+    assert load_summary.stop_line(with_message) == (
+        "error: The load stopped (not_indexing): No document moved for 900 s."
+    )
+
+
+def test_nothing_is_next_after_a_good_load() -> None:
+    assert load_summary.next_step(LoadReport(found=1, added=1), ["load"]) is None
+    unknown = load_summary.next_step(LoadReport(found=1, unknown=1), ["load", "docs"])
+    assert unknown == "Run this command to check the remaining files:\n       dify-kb load docs"
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def test_values_take_the_type_of_their_field(cli: Cli, emulator: Emulator) -> No
     ("given", "code", "what"),
     [
         ("year=soon", 2, "year is a field of type number; the value is 'soon'."),
-        ("seen=soon", 2, "seen, a field of type time, is 'soon', which is no time."),
+        ("seen=soon", 2, "Invalid time 'soon' for field 'seen' of type time."),
         ("year", 2, "--set is 'year'."),
         ("yaer=2024", 1, "No metadata field is called 'yaer'."),
     ],

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import pytest
+from cli_calls import Cli
 
 from dify_kb.cli import words
 from dify_kb.cli.load_summary import command_line
+from dify_kb.emulator import Emulator
 from dify_kb.errors import ConfigError
 
 
@@ -70,3 +72,36 @@ def test_a_command_is_quoted_and_keeps_its_secrets() -> None:
     assert (
         command_line(["load", "--retry-failed"], "--retry-failed") == "dify-kb load --retry-failed"
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["load", "", "--dataset", "d"], "'PATH'"),
+        (["load", "docs", "", "--dataset", "d"], "'PATH'"),
+        (["load", "docs", "--dataset", "d", "--journal="], "'--journal'"),
+        (["load", "docs", "--dataset", "d", "--log-file", ""], "'--log-file'"),
+        (["documents", "create", "", "--dataset", "d"], "empty path"),
+        (["segments", "create", "--dataset", "d", "--document", "a", "--from", ""], "'--from'"),
+        (["journal", "show", ""], "empty path"),
+        (["journal", "export", ""], "empty path"),
+        (["bench", "--corpus", ""], "'--corpus'"),
+        (["bench", "--save", ""], "'--save'"),
+        (["bench", "compare", "", "b.json"], "'BEFORE'"),
+        (["bench", "corpus", ""], "'DIR'"),
+        (["eval", ""], "'QUERIES'"),
+        (["emulator", "--db", ""], "'--db'"),
+        (["external", "serve", ""], "'FOLDER'"),
+        (["datasets", "list", "--ca", ""], "'--ca'"),
+    ],
+)
+def test_an_empty_path_is_a_usage_error(
+    cli: Cli, emulator: Emulator, arguments: list[str], name: str
+) -> None:
+    """As of an unset shell variable; `Path("")` is the current folder."""
+    code, _, err = cli(*arguments)
+
+    assert code == 2
+    assert name in err
+    assert "empty path. Check the shell variable in it." in err
+    assert not emulator.history

@@ -1,0 +1,97 @@
+"""What a load prints at its end, from reports as the engine makes them."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from attrs import evolve
+from rich.console import Console
+
+from dify_kb import ItemResult, LoadReport, Outcome, StopReason
+from dify_kb.cli import load_summary, show
+
+
+def printed(report: LoadReport) -> str:
+    text = io.StringIO()
+    console = Console(file=text, width=80, soft_wrap=True, highlight=False, markup=False)
+    load_summary.print_summary(console, report)
+    load_summary.print_failures(console, report, ())
+    return text.getvalue()
+
+
+def result(key: str, outcome: Outcome, reason: str | None = None) -> ItemResult:
+    return ItemResult(key=key, outcome=outcome, reason=reason)
+
+
+def test_skipped_files_are_counted_by_reason_the_most_frequent_first() -> None:
+    report = LoadReport(
+        found=13, added=1, skipped=12, skipped_reasons={"empty": 5, "unsupported type .exe": 7}
+    )
+
+    assert "\n12 skipped: 7 unsupported type .exe, 5 empty.\n" in printed(report)
+    assert "skipped:" not in printed(LoadReport(found=1, added=1))
+    assert "12 skipped: 7" in printed(evolve(report, dry_run=True))
+
+
+def test_a_stopped_load_lists_the_files_with_a_fault_and_counts_the_pending_ones() -> None:
+    """Nothing is wrong with a file that the run did not reach."""
+    results = [
+        *(result(f"{number}.md", Outcome.PENDING, "not sent") for number in range(500)),
+        result("bad.md", Outcome.FAILED, "too large"),
+        result("slow.md", Outcome.STALLED, "no progress for 900 s"),
+        result("lost.md", Outcome.UNKNOWN),
+    ]
+    report = LoadReport(
+        found=503,
+        failed=1,
+        stalled=1,
+        unknown=1,
+        pending=500,
+        stopped=StopReason.DEADLINE,
+        _failures=lambda: iter(results),
+    )
+
+    head, speed, *listed = printed(report).splitlines()
+    assert head == ("503 files found in 0.0 s: 1 failed, 1 stalled, 1 unknown, 500 pending.")
+    assert speed.startswith("0.0 MiB uploaded")
+    assert listed == [
+        "  failed  bad.md: too large",
+        "  stalled  slow.md: no progress for 900 s",
+        "  unknown  lost.md",
+    ]
+
+
+def test_pending_files_alone_are_not_read_from_the_journal() -> None:
+    def read() -> None:
+        raise AssertionError
+
+    report = LoadReport(found=9, pending=9, _failures=read)  # type: ignore[arg-type]  # never read
+
+    assert printed(report).splitlines()[0].endswith(": 9 pending.")
+
+
+def test_at_most_twenty_files_are_listed() -> None:
+    results = [result(f"{number}.md", Outcome.FAILED, "refused") for number in range(25)]
+    report = LoadReport(found=25, failed=25, journal="/j.db", _failures=lambda: iter(results))
+
+    shown = printed(report)
+
+    assert shown.count("refused") == 20
+    assert "  … and 5 more; `dify-kb journal show --failures /j.db` lists all.\n" in shown
+
+
+def test_warnings_are_printed_without_control_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = io.StringIO()
+    monkeypatch.setattr(show, "err", Console(file=text, soft_wrap=True))
+
+    load_summary.print_warnings(LoadReport(warnings=("The server deletes ï.", "a\x1bb")))
+
+    assert text.getvalue() == "warning: The server deletes ï.\nwarning: a\\x1bb\n"
+
+
+def test_a_report_tells_programs_its_reasons_and_warnings() -> None:
+    report = LoadReport(skipped_reasons={"empty": 1}, warnings=("one",))
+
+    assert '"skipped_reasons": {"empty": 1}' in report.to_json()
+    assert '"warnings": ["one"]' in report.to_json()
