@@ -21,7 +21,7 @@ from dify_kb.resources.labels import Labels
 
 from .engine.run import Run
 from .engine.verify import Verifier
-from .journal import Journal, failures, opened
+from .journal import Journal, failures, open_journal
 from .planning.planner import Planner
 
 if TYPE_CHECKING:
@@ -123,8 +123,8 @@ async def _journal(
     if path is None and server.identity is not None and source.identity is not None:
         path = await anyio.to_thread.run_sync(_own, identity, options.dry_run)
     admission = server.admission
-    async with opened(
-        path, identity, copy=options.dry_run, company=lambda: admission.in_flight
+    async with open_journal(
+        path, identity, copy=options.dry_run, max_waiters=lambda: admission.in_flight
     ) as journal:
         yield journal
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 import os
 import random
 import threading
@@ -17,9 +18,10 @@ from chaos_scene import CREATE, KEY, POLICY, Scene, staged, until
 from chaos_tables import LONG
 from chaos_verdict import count, needless
 
-from dify_kb import AsyncClient, Client, ItemResult, Outcome
+from dify_kb import AsyncClient, Client, ItemResult, Outcome, Policy
 from dify_kb.emulator import Emulator, Settings
 from dify_kb.ingest.engine.upload import Uploader
+from dify_kb.ingest.journal import open_journal
 from dify_kb.ingest.planning.plan import Planned
 from dify_kb.ingest.results import AHEAD
 from dify_kb.ingest.sources.content import Content
@@ -33,7 +35,8 @@ FAULTS = ["ok x5", "commit-then-reset x2", "503", "late 0.1", "ok x5"] * 20
 
 def left_behind() -> tuple[int, int, int]:
     """Count the tasks, the threads of ours and the open files of this process."""
-    threads = [one for one in threading.enumerate() if one.name == "dify-kb-journal"]
+    ours = "dify-kb-journal", "dify-kb-source"
+    threads = [one for one in threading.enumerate() if one.name in ours]
     return len(asyncio.all_tasks()), len(threads), len(os.listdir("/proc/self/fd"))  # noqa: PTH208 -- numbers
 
 
@@ -67,6 +70,39 @@ async def test_f39_a_load_that_is_cancelled_at_any_turn_of_the_loop_ends_well(
                         await anyio.lowlevel.checkpoint()
                     group.cancel_scope.cancel()
             await _all_well(scene)
+
+
+@pytest.mark.timeout(1200 if LONG else 60)
+async def test_f39_a_load_that_is_cancelled_twice_can_be_repeated_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Web frameworks do it. asyncio cancels through every shield, also in the middle of cleanup."""
+    monkeypatch.setattr("dify_kb.transport.session.KEEP_ALIVE", 0.3)
+    chance = random.Random(int(os.environ.get("CHAOS_SEED", "1")))
+    with Emulator(api_key=KEY) as emulator:
+        async with staged(emulator, tmp_path, 30, policy=Policy().scaled(0.01)) as scene:
+            await scene.load(dry_run=True)
+            before = left_behind()
+            for number in range(1000 if LONG else 60):
+                (scene.folder / f"{number % 30:05}.md").write_text(f"the text of {number}")
+                task = asyncio.create_task(scene.load())
+                for _ in range(2):
+                    # The first milliseconds, the sending, the closing, and anywhere.
+                    await asyncio.sleep(chance.choice([0, 0.001, 0.004]) * chance.random())
+                    await asyncio.sleep(chance.choice([0, 0.03]) * chance.random())
+                    task.cancel()
+                await asyncio.wait([task])
+                if number % 4 == 0:
+                    loaded = await scene.load()
+                    assert loaded.report.found == 30
+                else:
+                    async with open_journal(scene.journal, {}):
+                        pass
+
+            with anyio.fail_after(5.0):
+                await until(lambda: all(map(operator.le, left_behind(), before)))
+            async with open_journal(scene.journal, {}):
+                pass
 
 
 @pytest.mark.parametrize("landed", [False, True], ids=["before it is sent", "once it landed"])

@@ -14,6 +14,7 @@ import pytest
 
 from dify_kb import (
     AsyncClient,
+    Client,
     Dataset,
     Item,
     LoadReport,
@@ -244,33 +245,102 @@ async def test_a_journal_of_another_dataset_sends_nothing(
     await client.load(await base(client), folder, journal=journal)
     other = await client.datasets.create("other", indexing_technique="economy")
 
-    with pytest.raises(ConfigError, match="another dataset"):
+    with pytest.raises(ConfigError, match="belongs to dataset"):
         await client.load(other, folder, journal=journal)
 
     assert creates(emulator) == 2
 
 
 async def test_two_loads_do_not_share_a_journal_at_a_time(
+    client: AsyncClient, tmp_path: Path
+) -> None:
+    dataset = await base(client)
+    journal = tmp_path / "journal.db"
+    refused = anyio.Event()
+
+    async def source() -> AsyncIterator[Item]:
+        yield Item("a.md", text="text")
+        await refused.wait()
+
+    results = client.load_iter(dataset, source(), journal=journal)
+    async for _ in results:
+        with pytest.raises(JournalError, match="in use by another load of this process"):
+            await client.load(dataset, [Item("b.md", text="text")], journal=journal)
+        refused.set()
+
+    assert results.report
+
+
+async def test_break_and_the_same_load_again_goes_on(client: AsyncClient, folder: Path) -> None:
+    """As the README says. Nothing closes the iterator but the loop, after some turns."""
+    write(folder, 40)
+    dataset = await base(client)
+    for _ in range(5):
+        async for _ in client.load_iter(dataset, folder):
+            break
+
+        report = await client.load(dataset, folder)
+
+        assert report.added + report.unchanged == 40
+
+
+async def test_an_iterator_that_is_dropped_cancels_its_load_at_once(
     client: AsyncClient, folder: Path
 ) -> None:
-    write(folder, 60)
+    write(folder, 40)
     dataset = await base(client)
-    refused: list[str] = []
+    before = asyncio.all_tasks()
+    rows = aiter(client.load_iter(dataset, folder))
+    await anext(rows)
+    (load,) = [task for task in asyncio.all_tasks() - before if "begin" in str(task.get_coro())]
 
-    async def second() -> None:
-        with pytest.raises(JournalError, match="in use by process") as caught:
-            await client.load(dataset, folder)
-        refused.append(caught.value.summary)
+    del rows
 
-    results = client.load_iter(dataset, folder)
-    async with anyio.create_task_group() as tasks:
-        async for _ in results:
-            if not refused:
-                refused.append("")
-                tasks.start_soon(second)
+    assert load.cancelling()
+    await asyncio.wait([load])
 
-    assert len(refused) == 2
-    assert results.report
+
+def test_break_and_the_same_load_again_goes_on_in_the_blocking_client(
+    emulator: Emulator, folder: Path, quick: Policy
+) -> None:
+    write(folder, 40)
+    with Client(emulator.url, emulator.api_key, policy=quick) as client:
+        dataset = client.datasets.create("docs", indexing_technique="economy")
+        for _ in range(5):
+            for _ in client.load_iter(dataset, folder):
+                break
+
+            report = client.load(dataset, folder)
+
+            assert report.added + report.unchanged == 40
+
+
+async def test_a_consumer_that_is_cancelled_twice_loses_nothing(
+    client: AsyncClient, folder: Path
+) -> None:
+    """asyncio cancels through every shield: the second one interrupts the waiting for the load."""
+    write(folder, 40)
+    dataset = await base(client)
+    before = leftovers()
+    chance = random.Random(3)
+
+    async def consume() -> None:
+        async for _ in client.load_iter(dataset, folder):
+            pass
+
+    for _ in range(20):
+        task = asyncio.create_task(consume())
+        for _ in range(2):
+            await asyncio.sleep(chance.uniform(0, 0.03))
+            task.cancel()
+        await asyncio.wait([task])
+
+        report = await client.load(dataset, folder)
+
+        assert report.added + report.unchanged == 40
+    with anyio.fail_after(5):
+        while leftovers() != before:  # noqa: ASYNC110 -- the garbage collector
+            await anyio.sleep(0.01)
 
 
 async def test_a_dry_run_leaves_no_trace(

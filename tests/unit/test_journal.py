@@ -21,7 +21,7 @@ from dify_kb.ingest.journal import (
     Row,
     State,
     failures,
-    opened,
+    open_journal,
 )
 from dify_kb.ingest.planning.remote_document import RemoteDocument
 from dify_kb.models import IndexingStatus
@@ -29,7 +29,7 @@ from dify_kb.models import IndexingStatus
 
 @pytest.fixture
 async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
-    async with opened(tmp_path / "journal.db", IDENTITY) as journal:
+    async with open_journal(tmp_path / "journal.db", IDENTITY) as journal:
         yield journal
 
 
@@ -60,11 +60,11 @@ def threads() -> list[str]:
 async def test_what_was_intended_and_accepted_is_there_after_opening_again(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     row = intent("a/b.md", name="a__b.md", mtime_ns=2**62, content=bytes(range(32)), previous="f0")
-    async with opened(path, IDENTITY) as journal:
+    async with open_journal(path, IDENTITY) as journal:
         await journal.intend(row)
         journal.accept(row.key, "d1", "b1", "f1")
 
-    async with opened(path, IDENTITY) as journal:
+    async with open_journal(path, IDENTITY) as journal:
         assert journal.rows([row.key, "other.md"]) == {
             row.key: evolve(
                 row, state=State.ACCEPTED, document_id="d1", batch="b1", upload_file_id="f1"
@@ -124,6 +124,17 @@ async def test_documents_that_are_known_and_those_that_may_be_there_are_counted(
     assert journal.unsettled() == 2
 
 
+async def test_files_are_counted_by_their_state(journal: Journal) -> None:
+    for key in ("a.md", "b.md", "c.md", "d\udce9.md"):
+        await journal.intend(intent(key))
+    journal.end("b.md", State.DONE)
+    journal.end("d\udce9.md", State.EMPTIED, reason="its replacement failed")
+    await journal.flush()
+
+    assert journal.count_states() == {State.SENDING: 2, State.DONE: 1, State.EMPTIED: 1}
+    assert journal.emptied_keys() == ["d\udce9.md"]
+
+
 async def test_many_writers_share_few_commits(journal: Journal) -> None:
     """A commit costs a flush of the disk: some milliseconds each."""
     commits = commits_of(journal)
@@ -138,7 +149,7 @@ async def test_many_writers_share_few_commits(journal: Journal) -> None:
 
 async def test_who_comes_soon_after_another_shares_its_commit(tmp_path: Path) -> None:
     """Though they come in different turns of the loop; and once all are there, none waits."""
-    async with opened(tmp_path / "journal.db", IDENTITY, company=lambda: 8) as journal:
+    async with open_journal(tmp_path / "journal.db", IDENTITY, max_waiters=lambda: 8) as journal:
         await journal.intend(intent("first.md"))
         commits = commits_of(journal)
         async with anyio.create_task_group() as tasks:
@@ -210,7 +221,7 @@ async def test_a_full_disk_is_told_to_everybody_and_stays_told(tmp_path: Path) -
         except JournalError as error:
             failed.append(error)
 
-    async with opened(path, IDENTITY) as journal:
+    async with open_journal(path, IDENTITY) as journal:
         await journal.intend(intent("before.md"))
         full(journal)
         async with anyio.create_task_group() as tasks:
@@ -222,7 +233,7 @@ async def test_a_full_disk_is_told_to_everybody_and_stays_told(tmp_path: Path) -
 
     assert len(failed) == 20
     assert all(str(path) in error.summary and "room" in error.hint for error in failed)
-    async with opened(path, IDENTITY) as journal:
+    async with open_journal(path, IDENTITY) as journal:
         assert remembered(journal, "before.md") is State.DONE
         assert journal.unsettled() == 0
 
@@ -263,18 +274,18 @@ async def test_another_program_that_holds_the_file_is_an_error_of_the_journal(
 
 async def test_closing_commits_what_nobody_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
-    async with opened(path, IDENTITY) as journal:
+    async with open_journal(path, IDENTITY) as journal:
         await journal.intend(intent("a.md"))
         journal.end("a.md", State.FAILED, reason="no")
 
-    async with opened(path, IDENTITY) as journal:
+    async with open_journal(path, IDENTITY) as journal:
         row = journal.rows(["a.md"])["a.md"]
         assert (row.state, row.reason) == (State.FAILED, "no")
 
 
 async def test_no_thread_and_no_file_stay_open(tmp_path: Path) -> None:
     async def fail(path: Path) -> None:
-        async with opened(path, IDENTITY) as journal:
+        async with open_journal(path, IDENTITY) as journal:
             await journal.intend(intent("a.md"))
             raise ZeroDivisionError
 
@@ -287,7 +298,7 @@ async def test_no_thread_and_no_file_stay_open(tmp_path: Path) -> None:
 
 
 async def test_a_write_after_the_end_is_refused_and_does_not_wait(tmp_path: Path) -> None:
-    async with opened(tmp_path / "journal.db", IDENTITY) as journal:
+    async with open_journal(tmp_path / "journal.db", IDENTITY) as journal:
         pass
 
     with pytest.raises(JournalError, match="closed"):
@@ -323,7 +334,7 @@ async def test_a_file_name_that_is_not_utf_8_is_remembered(tmp_path: Path) -> No
     path = tmp_path / "journal.db"
     key = "folder/latin\udce9.txt"
     identity = {**IDENTITY, "source": "/docs\udce9"}
-    async with opened(path, identity) as journal:
+    async with open_journal(path, identity) as journal:
         await journal.intend(intent(key, name="plain"))
         journal.accept(key, "d1", "b1", "f1")
         journal.end(key, State.FAILED, reason=key)
@@ -332,7 +343,7 @@ async def test_a_file_name_that_is_not_utf_8_is_remembered(tmp_path: Path) -> No
 
         run = journal.run
 
-    async with opened(path, identity) as journal:
+    async with open_journal(path, identity) as journal:
         row = journal.rows(["other", key])[key]
         assert (row.key, row.document_id, row.reason) == (key, "d1", key)
     assert [result.key for result in failures(path, run)] == [key]
@@ -349,7 +360,7 @@ async def test_a_value_that_sqlite_cannot_hold_is_an_error_and_not_a_hang(journa
 async def test_failures_are_kept_for_five_runs(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     for number in range(1, 8):
-        async with opened(path, IDENTITY) as journal:
+        async with open_journal(path, IDENTITY) as journal:
             assert journal.run == number
             journal.keep(ItemResult(key=f"{number}.md", outcome=Outcome.FAILED, reason="no"))
             await journal.flush()
@@ -386,13 +397,13 @@ async def test_results_come_back_whole_and_in_order(journal: Journal) -> None:
 
 async def test_held_results_are_no_failures_and_are_gone_with_the_next_run(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
-    async with opened(path, IDENTITY) as journal:
+    async with open_journal(path, IDENTITY) as journal:
         journal.keep(ItemResult(key="a.md", outcome=Outcome.ADDED), held=True)
         await journal.flush()
         assert [result.key for page in journal.held() for result in page] == ["a.md"]
         assert list(journal.failures()) == []
 
-    async with opened(path, IDENTITY):
+    async with open_journal(path, IDENTITY):
         pass
     with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT count(*) FROM result").fetchone() == (0,)

@@ -15,7 +15,7 @@ from journals import IDENTITY, intent
 
 from dify_kb.errors import ConfigError, JournalError, KnowledgeError
 from dify_kb.ingest import ItemResult, Outcome
-from dify_kb.ingest.journal import State, failures, opened, schema
+from dify_kb.ingest.journal import State, failures, open_journal, schema
 from dify_kb.ingest.planning.remote_document import RemoteDocument
 from dify_kb.models import IndexingStatus
 
@@ -26,10 +26,10 @@ REMOTE = RemoteDocument(
 HOLDER = """
 import anyio, sys
 from pathlib import Path
-from dify_kb.ingest.journal import opened
+from dify_kb.ingest.journal import open_journal
 
 async def main():
-    async with opened(Path(sys.argv[1]), {"server": "https://dify", "dataset": "d"}):
+    async with open_journal(Path(sys.argv[1]), {"server": "https://dify", "dataset": "d"}):
         print("open", flush=True)
         await anyio.sleep_forever()
 
@@ -66,7 +66,7 @@ def held(path: Path) -> Iterator[subprocess.Popen[str]]:
 async def refusal(path: Path, identity: Mapping[str, str] = IDENTITY, *, copy: bool = False) -> str:
     """Tell why a journal is not opened."""
     with pytest.raises(KnowledgeError) as caught:
-        async with opened(path, identity, copy=copy):
+        async with open_journal(path, identity, copy=copy):
             pass
     assert caught.type in {JournalError, ConfigError}
     assert caught.value.hint
@@ -84,17 +84,17 @@ def protect(path: Path, mode: int) -> None:
 
 
 async def make(path: Path, *keys: str) -> None:
-    async with opened(path, IDENTITY) as journal:
+    async with open_journal(path, IDENTITY) as journal:
         for key in keys:
             await journal.intend(intent(key))
 
 
 async def test_a_second_load_of_the_process_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
-    async with opened(path, IDENTITY):
-        assert f"in use by process {os.getpid()} on " in await refusal(path)
+    async with open_journal(path, IDENTITY):
+        assert "in use by another load of this process" in await refusal(path)
 
-    async with opened(path, IDENTITY):
+    async with open_journal(path, IDENTITY):
         pass
 
 
@@ -106,16 +106,16 @@ async def test_a_load_of_another_process_is_refused_until_that_one_is_gone(tmp_p
         process.send_signal(signal.SIGKILL)
         process.wait()
 
-        async with opened(path, IDENTITY) as journal:
+        async with open_journal(path, IDENTITY) as journal:
             assert journal.run == 2
 
 
 async def test_a_dry_run_may_look_while_a_load_writes(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
-    async with opened(path, IDENTITY) as journal:
+    async with open_journal(path, IDENTITY) as journal:
         await journal.intend(intent("a.md"))
 
-        async with opened(path, IDENTITY, copy=True) as copy:
+        async with open_journal(path, IDENTITY, copy=True) as copy:
             assert copy.unsettled() == 1
             copy.accept("a.md", "d", "b", "f")
 
@@ -133,7 +133,7 @@ async def test_the_journal_of_another_load_is_refused_and_left_as_it_is(
 
     why = await refusal(path, {**IDENTITY, name: "another"}, copy=copy)
 
-    assert f"another {name}" in why
+    assert f"belongs to {name} " in why
     assert path.read_bytes() == before
 
 
@@ -141,10 +141,10 @@ async def test_a_source_without_a_name_can_use_the_journal_that_is_given(tmp_pat
     path = tmp_path / "journal.db"
     identity = {name: IDENTITY[name] for name in ("server", "dataset")}
     for number in (1, 2):
-        async with opened(path, identity) as journal:
+        async with open_journal(path, identity) as journal:
             assert journal.run == number
 
-    assert "another dataset" in await refusal(path, {**identity, "dataset": "e"})
+    assert "belongs to dataset d, not e" in await refusal(path, {**identity, "dataset": "e"})
 
 
 def text(path: Path) -> None:
@@ -243,7 +243,7 @@ async def test_damage_in_the_middle_is_told_when_it_is_met(tmp_path: Path) -> No
     path.write_bytes(whole)
 
     with pytest.raises(JournalError, match="malformed"):
-        async with opened(path, IDENTITY) as opened_again:
+        async with open_journal(path, IDENTITY) as opened_again:
             opened_again.rows([f"{number}.md" for number in range(500)])
 
 
@@ -253,7 +253,7 @@ async def test_an_empty_file_is_a_new_journal(tmp_path: Path) -> None:
 
     await make(path, "a.md")
 
-    async with opened(path, IDENTITY) as again:
+    async with open_journal(path, IDENTITY) as again:
         assert again.unsettled() == 1
 
 
@@ -267,7 +267,7 @@ async def test_a_journal_whose_making_was_cut_off_is_a_new_one(tmp_path: Path) -
 
     await make(path, "a.md")
 
-    async with opened(path, IDENTITY) as again:
+    async with open_journal(path, IDENTITY) as again:
         assert again.unsettled() == 1
 
 
@@ -292,7 +292,7 @@ async def test_a_journal_that_is_read_only_is_refused(tmp_path: Path) -> None:
 
     assert "it is read-only" in await refusal(path)
 
-    async with opened(path, IDENTITY, copy=True) as copy:
+    async with open_journal(path, IDENTITY, copy=True) as copy:
         assert copy.unsettled() == 1
 
 
@@ -313,7 +313,7 @@ async def test_a_folder_that_is_read_only_is_refused(tmp_path: Path, *, existing
 async def test_a_dry_run_leaves_nothing_behind(tmp_path: Path) -> None:
     folder = tmp_path / "new"
 
-    async with opened(folder / "journal.db", IDENTITY, copy=True) as copy:
+    async with open_journal(folder / "journal.db", IDENTITY, copy=True) as copy:
         await copy.intend(intent("a.md"))
         assert copy.path is None
 
@@ -325,7 +325,7 @@ async def test_a_dry_run_leaves_what_is_there_as_it_is(tmp_path: Path) -> None:
     await make(path, "a.md")
     before = files(tmp_path)
 
-    async with opened(path, IDENTITY, copy=True) as copy:
+    async with open_journal(path, IDENTITY, copy=True) as copy:
         assert copy.unsettled() == 1
         copy.end("a.md", State.DONE)
         await copy.flush()
@@ -341,7 +341,7 @@ async def test_a_dry_run_after_a_kill_leaves_what_is_there_as_it_is(tmp_path: Pa
     before = files(tmp_path)
     assert before["journal.db-wal"]
 
-    async with opened(path, {**IDENTITY}, copy=True) as copy:
+    async with open_journal(path, {**IDENTITY}, copy=True) as copy:
         assert copy.run == 2
 
     now = files(tmp_path)
@@ -352,7 +352,7 @@ async def test_a_dry_run_after_a_kill_leaves_what_is_there_as_it_is(tmp_path: Pa
 
 async def test_failures_are_read_without_a_trace(tmp_path: Path) -> None:
     path = tmp_path / "with space? 100%#.db"
-    async with opened(path, IDENTITY) as journal:
+    async with open_journal(path, IDENTITY) as journal:
         journal.keep(ItemResult(key="a.md", outcome=Outcome.FAILED))
         await journal.flush()
         assert [result.key for result in failures(path, 1)] == ["a.md"]
@@ -376,7 +376,7 @@ async def test_failures_of_a_journal_that_is_damaged_are_an_error(
     tmp_path: Path, damage: str
 ) -> None:
     path = tmp_path / "journal.db"
-    async with opened(path, IDENTITY) as journal:
+    async with open_journal(path, IDENTITY) as journal:
         journal.keep(ItemResult(key="a.md", outcome=Outcome.FAILED))
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(damage)
@@ -389,7 +389,7 @@ async def test_what_a_base_holds_that_cannot_be_kept_is_an_error_of_the_journal(
     tmp_path: Path,
 ) -> None:
     """It stands in a temporary table, and a disk of temporary files may be full as well."""
-    async with opened(tmp_path / "journal.db", IDENTITY) as journal:
+    async with open_journal(tmp_path / "journal.db", IDENTITY) as journal:
         journal._connection.execute("DROP TABLE remote")
         with pytest.raises(JournalError, match="no such table"):
             journal.note_remote([("a.md", REMOTE)])

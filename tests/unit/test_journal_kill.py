@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from journals import IDENTITY
 
-from dify_kb.ingest.journal import Row, State, opened
+from dify_kb.ingest.journal import Row, State, open_journal
 
 WRITER = """
 import os, sys
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import anyio
 from journals import IDENTITY, intent
-from dify_kb.ingest.journal import State, opened
+from dify_kb.ingest.journal import State, open_journal
 
 path = Path(sys.argv[1])
 
@@ -43,7 +43,7 @@ async def load(journal, worker):
 
 
 async def main():
-    async with opened(path, IDENTITY) as journal, anyio.create_task_group() as tasks:
+    async with open_journal(path, IDENTITY) as journal, anyio.create_task_group() as tasks:
         for worker in range(16):
             tasks.start_soon(load, journal, f"{journal.run}-{worker}")
 
@@ -84,8 +84,8 @@ def cut_off(path: Path, part: float) -> Path:
 
 
 async def everything(path: Path) -> dict[str, Row]:
-    async with opened(path, IDENTITY) as journal:
-        keys = [row["key"] for row in journal._all("SELECT key FROM item", ())]
+    async with open_journal(path, IDENTITY) as journal:
+        keys = [row["key"] for row in journal._select("SELECT key FROM item", ())]
         return dict(journal.rows(keys)) if keys else {}
 
 

@@ -28,7 +28,7 @@ from journals import IDENTITY, intent
 
 from dify_kb.ingest import ItemResult, Outcome
 from dify_kb.ingest.engine.reconcile import PendingUpload, Verdict, judge
-from dify_kb.ingest.journal import Journal, Row, State, opened
+from dify_kb.ingest.journal import Journal, Row, State, open_journal
 from dify_kb.ingest.planning.plan import Do, Planned, Wishes, complete, plan
 from dify_kb.ingest.planning.remote_document import RemoteDocument
 from dify_kb.ingest.sources.scan import FoundFile
@@ -483,7 +483,7 @@ class Loads(RuleBasedStateMachine):
 
     def _open(self) -> None:
         path = Path(self.folder.name) / "journal.db"
-        self.journal = self._run(self.stack.enter_async_context(opened(path, IDENTITY)))
+        self.journal = self._run(self.stack.enter_async_context(open_journal(path, IDENTITY)))
         self.journal._connection.execute("PRAGMA synchronous=OFF")
 
     def _close(self) -> None:

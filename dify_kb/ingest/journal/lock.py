@@ -1,62 +1,201 @@
-"""One run at a time: a lock that the system takes away from a process that dies."""
+"""Lock a journal: one load at a time, in this process and across processes.
+
+The lock is one of the operating system, which takes it away from a process that dies.
+"""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
+import threading
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Final, Protocol
+from weakref import WeakValueDictionary
 
 from dify_kb.errors import JournalError
 
-if TYPE_CHECKING:
-    from io import TextIOWrapper
+RUNNING: Final = 1.0
+"""Seconds to wait for another load of this process. An iteration that was left by `break` ends a
+few turns of its loop later; a load that goes on is an error after this."""
+
+ENDING: Final = 60.0
+"""Seconds to wait for a load of this process that was cancelled: its requests may take 10 s."""
+
+_POLL: Final = 0.02
+"""Seconds between two looks at the load that holds the lock; its release wakes at once."""
+
+_BYTE: Final = 1 << 30
+"""The byte that Windows locks. It lies behind the content, which could not be read otherwise."""
+
+_HOST: Final = socket.gethostname()
 
 
-class Lock:
-    """Holds `PATH-lock` until `release`. The file stays: to delete it would race with the next.
+class Holder(Protocol):
+    """A load of this process that holds a lock, as seen from any thread."""
+
+    @property
+    def ending(self) -> bool:
+        """Whether it was cancelled or is about to release the lock."""
+        ...
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        ...
+
+    @property
+    def lost(self) -> bool:
+        """Whether its event loop is closed, so that it cannot end by itself."""
+        ...
+
+    def close(self) -> None:
+        """Begin to release the lock."""
+        ...
+
+
+def lock_path(journal: Path) -> Path:
+    """Return the path of the lock file of a journal; links to one journal share it."""
+    return Path(f"{os.path.realpath(journal)}-lock")
+
+
+def read_owner(journal: Path) -> tuple[int, str] | None:
+    """Return process id and host of the load that locked a journal last; None if unknown."""
+    try:
+        owner = json.loads(lock_path(journal).read_text("utf-8"))
+        return int(owner["pid"]), str(owner["host"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def acquire(journal: Path, holder: Holder) -> JournalLock:
+    """Lock a journal for `holder`; wait for a load of this process that is ending. Blocking.
+
+    Waiting stops when `holder` is closed.
 
     Raises:
-        JournalError: another process, or another load of this one, holds it.
+        JournalError: another process, or a load of this one that goes on, has the journal.
         OSError: the file system has no locks, or the folder cannot be written.
     """
+    began = time.monotonic()
+    foreign = False
+    while (lock := _try_acquire(journal, holder)) is None:
+        other = _own_lock(journal)
+        if other is None:
+            # Seen twice, as a load of this process may have locked it just before it registers.
+            if foreign:
+                raise _in_use(journal, _describe(read_owner(journal)))
+            foreign = True
+            time.sleep(_POLL)
+            continue
+        foreign = False
+        if other.holder.lost:
+            other.holder.close()
+        limit = ENDING if other.holder.ending else RUNNING
+        if holder.closed or time.monotonic() - began > limit:
+            raise _in_use(journal, "another load of this process")
+        other.released.wait(_POLL)
+    return lock
 
-    def __init__(self, journal: Path) -> None:
-        self._path = Path(f"{journal}-lock")
-        self._file: TextIOWrapper = self._path.open("a+", encoding="utf-8")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            owner = self._owner()
-            self._file.close()
-            raise JournalError(
-                f"The journal {journal} is in use{owner}.",
-                hint="Wait for that load to end, or give this one a journal of its own.",
-            ) from error
-        except OSError:
-            self._file.close()
-            raise
-        self._process = os.getpid()
-        self._file.truncate(0)
-        json.dump({"pid": self._process, "host": socket.gethostname()}, self._file)
-        self._file.flush()
+
+class JournalLock:
+    """The lock of a journal, held until `release`. Its file stays: deleting it would be a race."""
+
+    def __init__(self, descriptor: int, holder: Holder) -> None:
+        self.holder = holder
+        self.process = os.getpid()
+        self.released = threading.Event()
+        self._descriptor = descriptor
+        _locks[_identity(os.fstat(descriptor))] = self
+        os.ftruncate(descriptor, 0)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        os.write(descriptor, json.dumps({"pid": self.process, "host": _HOST}).encode())
 
     def release(self) -> None:
-        """Let the next one in.
+        """Release the lock.
 
-        Closing alone would not, as long as a process lives that was forked off this one; and such
-        a process must not unlock what its parent holds.
+        Closing the file is not enough while a process lives that was forked off this one; and such
+        a process must not release what its parent holds.
         """
-        if os.getpid() == self._process:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
-        self._file.close()
+        if os.getpid() == self.process:
+            _unlock_file(self._descriptor)
+        os.close(self._descriptor)
+        self.released.set()
 
-    def _owner(self) -> str:
-        try:
-            self._file.seek(0)
-            owner = json.load(self._file)
-            return f" by process {owner['pid']} on {owner['host']}"
-        except (ValueError, KeyError, TypeError, OSError):
-            return ""
+
+_locks: WeakValueDictionary[tuple[int, int], JournalLock] = WeakValueDictionary()
+"""The locks of this process, by the identity of the lock file. Weak, so that releasing one does not
+race with the load that registers the next."""
+
+
+def _own_lock(journal: Path) -> JournalLock | None:
+    """Return the lock that this process holds on a journal. After a fork, the parent's are here."""
+    lock = _locks.get(_identity(lock_path(journal).stat()))
+    if lock is None or lock.process != os.getpid() or lock.released.is_set():
+        return None
+    return lock
+
+
+def _try_acquire(journal: Path, holder: Holder) -> JournalLock | None:
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+    descriptor = os.open(lock_path(journal), flags, 0o666)
+    try:
+        if _lock_file(descriptor):
+            return JournalLock(descriptor, holder)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None
+
+
+def _describe(owner: tuple[int, str] | None) -> str:
+    return "another process" if owner is None else f"process {owner[0]} on {owner[1]}"
+
+
+def _in_use(journal: Path, owner: str) -> JournalError:
+    return JournalError(
+        f"The journal {journal} is in use by {owner}.",
+        hint="Wait for that load to end, or give this one a journal of its own.",
+    )
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _lock_file(descriptor: int) -> bool:
+    """Lock a file without waiting; return whether it was free."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows
+        return _lock_byte(descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _lock_byte(descriptor: int) -> bool:
+    import msvcrt
+
+    os.lseek(descriptor, _BYTE, os.SEEK_SET)
+    try:
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]  # Windows
+    except PermissionError:
+        return False
+    return True
+
+
+def _unlock_file(descriptor: int) -> None:
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows
+        import msvcrt
+
+        os.lseek(descriptor, _BYTE, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined]  # Windows
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)

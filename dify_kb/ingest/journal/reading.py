@@ -1,4 +1,4 @@
-"""What a journal remembers, for people and programs; also while a load writes it."""
+"""Read journals for display and export, also while a load writes them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import frozen
 
 from . import schema
-from .rows import Row, State, row_of, told
+from .lock import read_owner
+from .rows import Row, State, from_sqlite, parse_row
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator
 
 _PAGE: Final = 500
-"""Files that are read at once: a longer read would keep the log of a load from shrinking."""
+"""Rows of one read: a longer one would keep the write-ahead log from shrinking."""
 
 _RUNS: Final = 10
-"""Runs that are told of, the latest ones."""
+"""Latest runs of an overview."""
 
 _ITEMS: Final = "SELECT * FROM item WHERE key > ? AND (? IS NULL OR state = ?) ORDER BY key LIMIT ?"
 
@@ -58,7 +59,7 @@ class Overview:
 
 
 def journals(folder: Path) -> list[Path]:
-    """Name the journals of a folder, the one that was written last at the beginning."""
+    """Return the journals of a folder, the one written last first."""
     try:
         found = [path for path in folder.iterdir() if path.suffix == ".db"]
         return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
@@ -67,12 +68,12 @@ def journals(folder: Path) -> list[Path]:
 
 
 def overview(path: Path) -> Overview:
-    """Sum up a journal.
+    """Return a summary of a journal.
 
     Raises:
         JournalError: it is missing, something else, newer or damaged.
     """
-    with schema.reading(path) as connection:
+    with schema.open_readonly(path) as connection:
         meta = dict(connection.execute("SELECT name, value FROM meta").fetchall())
         counted = connection.execute("SELECT state, count(*) FROM item GROUP BY state").fetchall()
         runs = connection.execute(
@@ -81,9 +82,9 @@ def overview(path: Path) -> Overview:
         counts = {State(state): count for state, count in counted}
         return Overview(
             path=path,
-            server=told(meta.get("server", "")),
-            dataset=told(meta.get("dataset", "")),
-            source=told(meta.get("source")),
+            server=from_sqlite(meta.get("server", "")),
+            dataset=from_sqlite(meta.get("dataset", "")),
+            source=from_sqlite(meta.get("source")),
             states={state: counts.get(state, 0) for state in State},
             runs=[_run(row) for row in runs],
             writer=_writer(path),
@@ -91,15 +92,15 @@ def overview(path: Path) -> Overview:
 
 
 def items(path: Path, *, state: State | None = None) -> Iterator[Row]:
-    """Give what is remembered of each file, in the order of keys.
+    """Yield the row of each file, in the order of keys.
 
     Raises:
         JournalError: the journal is missing, something else, newer or damaged.
     """
-    with schema.reading(path) as connection:
+    with schema.open_readonly(path) as connection:
         after: Any = ""
         while rows := connection.execute(_ITEMS, (after, state, state, _PAGE)).fetchall():
-            yield from map(row_of, rows)
+            yield from map(parse_row, rows)
             after = rows[-1]["key"]
 
 
@@ -109,22 +110,21 @@ def _run(row: sqlite3.Row) -> PastRun:
 
 
 def _writer(path: Path) -> int | None:
-    """Name the process that holds the journal, if it is seen to live on this machine.
+    """Return the process that holds the journal, if it runs on this machine.
 
     The lock itself is not tried: a load that begins just then would be refused.
     """
-    try:
-        owner = json.loads(Path(f"{path}-lock").read_text("utf-8"))
-        process, host = int(owner["pid"]), owner["host"]
-    except (OSError, ValueError, KeyError, TypeError):
+    owner = read_owner(path)
+    if owner is None:
         return None
-    return process if host == socket.gethostname() and _lives(process) else None
+    process, host = owner
+    return process if host == socket.gethostname() and _is_alive(process) else None
 
 
-def _lives(process: int) -> bool:
+def _is_alive(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except PermissionError:  # somebody else's
+    except PermissionError:  # another user's
         return True
     except OSError:
         return False

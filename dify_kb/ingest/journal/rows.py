@@ -1,4 +1,4 @@
-"""What a journal remembers of one file."""
+"""The row of a file in the journal, and its values in SQLite."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class State(enum.StrEnum):
-    """How far a file is, as far as is known for certain.
+    """The last state of a file that is known for certain.
 
     | state | the server has | the next run |
     |---|---|---|
@@ -22,7 +22,7 @@ class State(enum.StrEnum):
     | accepted | the document, not seen indexed | follows it |
     | done | the document, indexed | leaves it alone |
     | failed | a document that failed, or refused it | leaves it alone unless told to try again |
-    | stalled | the document; its indexing stopped moving | looks once; creates it again if told to |
+    | stalled | the document; its indexing stopped moving | looks once; re-creates it if told to |
     | emptied | a document without chunks: its replacement failed | sends it before all others |
     """
 
@@ -69,8 +69,8 @@ class Row:
 COLUMNS = tuple(attribute.name for attribute in attrs.fields(Row))
 
 
-def stored(value: Any) -> Any:
-    """Make a value one that SQLite takes: a file's name need not be UTF-8, and its text must."""
+def to_sqlite(value: Any) -> Any:
+    """Convert a value for SQLite, whose text must be UTF-8, unlike names of files."""
     if isinstance(value, str) and not value.isascii():
         try:
             value.encode()
@@ -79,15 +79,15 @@ def stored(value: Any) -> Any:
     return value
 
 
-def told(value: Any) -> Any:
-    """Read a text back, however it was stored."""
+def from_sqlite(value: Any) -> Any:
+    """Convert a value of SQLite back."""
     return value.decode(errors="surrogatepass") if isinstance(value, bytes) else value
 
 
-def row_of(values: Sequence[Any]) -> Row:
-    """Read a row back, of `COLUMNS`."""
+def parse_row(values: Sequence[Any]) -> Row:
+    """Create a row from the values of `COLUMNS`."""
     fields = dict(zip(COLUMNS, values, strict=True))
     for name in ("key", "name", "reason"):
-        fields[name] = told(fields[name])
+        fields[name] = from_sqlite(fields[name])
     fields["state"] = State(fields["state"])
     return Row(**fields)

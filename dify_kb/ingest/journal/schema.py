@@ -1,4 +1,4 @@
-"""The file: its tables, and whether it is ours, of this version and sound."""
+"""Open the database of a journal: its tables, and checks that it is a journal and intact."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 APPLICATION: Final = 0x4B42_4C44
-"""What tells our files from other SQLite files: "KBLD"."""
+"""The `application_id` of journals among SQLite files: "KBLD"."""
 
 VERSION: Final = 2
 
-BUSY: Final = 5.0
+BUSY_TIMEOUT: Final = 5.0
 """Seconds that another program may hold the file, such as one that makes a backup of it."""
 
 _MARK: Final = APPLICATION.to_bytes(4)
@@ -54,11 +54,11 @@ CREATE INDEX remote_by_name ON remote (name, enabled);
 """
 
 
-def require_ours(path: Path) -> None:
-    """Look at a file before anything else opens it, since SQLite may change even what it reads.
+def require_journal(path: Path) -> None:
+    """Check a file before SQLite opens it, which may change even a file that it only reads.
 
     Raises:
-        JournalError: it is something else.
+        JournalError: it is not a journal.
     """
     if not path.exists():
         return
@@ -78,35 +78,39 @@ def require_ours(path: Path) -> None:
 
 
 def connect(path: Path | None, original: Path | None = None) -> sqlite3.Connection:
-    """Open a journal, or a new one; None is one in memory, a copy of the original if there is one.
+    """Open or create a journal; None is one in memory, a copy of the original if that exists.
 
     Raises:
-        JournalError: it is something else, damaged, newer than this package, or not writable.
+        JournalError: it is not a journal, damaged, of another version, or not writable.
     """
     if path is None and original is not None and original.exists():
         return _copy(original)
     if path is not None and path.exists() and not os.access(path, os.W_OK):
         raise _unusable(path, "it is read-only")
-    with translated(path):
-        return _sound(":memory:" if path is None else str(path), lambda db: _settle(db, path))
+    with translate_errors(path):
+        return _open_database(
+            ":memory:" if path is None else str(path), lambda db: _prepare(db, path)
+        )
 
 
 def _copy(original: Path) -> sqlite3.Connection:
-    """Copy a journal that a load may be writing, and leave no trace beside one that none does."""
+    """Copy a journal, also while a load writes it; create no files beside one that is idle."""
     log = Path(f"{original}-wal")
-    require_ours(original)
+    require_journal(original)
     while True:
-        alone = not log.exists()
-        name = f"file:{quote(str(original))}?mode=ro{'&immutable=1' if alone else ''}"
-        with translated(original):
-            copy = _sound(":memory:", functools.partial(_fill, name=name, original=original))
-        if not alone or not log.exists():
+        idle = not log.exists()
+        name = f"file:{quote(str(original))}?mode=ro{'&immutable=1' if idle else ''}"
+        with translate_errors(original):
+            copy = _open_database(
+                ":memory:", functools.partial(_copy_into, name=name, original=original)
+            )
+        if not idle or not log.exists():
             return copy
         copy.close()  # a load began meanwhile, so this may be half of it
 
 
-def _fill(copy: sqlite3.Connection, name: str, original: Path) -> None:
-    source = _sound(name, lambda db: _check(db, original))
+def _copy_into(copy: sqlite3.Connection, name: str, original: Path) -> None:
+    source = _open_database(name, lambda db: _require_version(db, original))
     try:
         source.backup(copy)
     finally:
@@ -115,20 +119,22 @@ def _fill(copy: sqlite3.Connection, name: str, original: Path) -> None:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[sqlite3.Connection]:
+def open_readonly(path: Path) -> Iterator[sqlite3.Connection]:
     """Open a journal to read it, also while a load writes it.
 
     Raises:
-        JournalError: there is none, it is something else, newer or damaged.
+        JournalError: it does not exist, is not a journal, of another version or damaged.
     """
     if not path.is_file():
         raise JournalError(
             f"There is no journal {path}.", hint="`dify-kb journal show` lists them."
         )
-    require_ours(path)
-    with translated(path):
+    require_journal(path)
+    with translate_errors(path):
         # Not mode=ro, which would leave the files of the log behind.
-        connection = _sound(f"file:{quote(str(path))}?mode=rw", lambda db: _check(db, path))
+        connection = _open_database(
+            f"file:{quote(str(path))}?mode=rw", lambda db: _require_version(db, path)
+        )
         try:
             connection.execute("PRAGMA query_only=1")
             yield connection
@@ -136,37 +142,43 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
             connection.close()
 
 
-def damaged(path: Path | None, error: Exception) -> JournalError:
-    """Say that a journal failed while it was in use."""
+def journal_error(path: Path | None, error: Exception) -> JournalError:
+    """Return the error of a journal that failed in use."""
     return _unusable(path, str(error))
 
 
 @contextmanager
-def translated(path: Path | None) -> Iterator[None]:
-    """Make an error of SQLite, or a value that cannot be read, one of the journal."""
+def translate_errors(path: Path | None) -> Iterator[None]:
+    """Raise errors of SQLite, and values that cannot be parsed, as JournalError."""
     try:
         yield
     except (sqlite3.Error, ValueError) as error:
-        raise damaged(path, error) from error
+        raise journal_error(path, error) from error
 
 
-def _sound(name: str, settle: Callable[[sqlite3.Connection], object]) -> sqlite3.Connection:
-    """Open a database and settle it, or close it again."""
+def _open_database(
+    name: str, prepare: Callable[[sqlite3.Connection], object]
+) -> sqlite3.Connection:
+    """Open a database and prepare it; close it if that fails."""
     connection = sqlite3.connect(
-        name, timeout=BUSY, isolation_level=None, check_same_thread=False, uri=name[:5] == "file:"
+        name,
+        timeout=BUSY_TIMEOUT,
+        isolation_level=None,
+        check_same_thread=False,
+        uri=name[:5] == "file:",
     )
     connection.row_factory = sqlite3.Row
     try:
-        settle(connection)
+        prepare(connection)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _settle(connection: sqlite3.Connection, path: Path | None) -> None:
+def _prepare(connection: sqlite3.Connection, path: Path | None) -> None:
     if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-        _check(connection, path)
+        _require_version(connection, path)
     else:
         # Before the log is switched on, so that the file itself says from its first byte what it
         # is; one whose writer was killed here is still empty.
@@ -181,7 +193,7 @@ def _settle(connection: sqlite3.Connection, path: Path | None) -> None:
     connection.executescript(_REMOTE)
 
 
-def _check(connection: sqlite3.Connection, path: Path | None) -> None:
+def _require_version(connection: sqlite3.Connection, path: Path | None) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version != VERSION:
         age = "a newer" if version > VERSION else "an older"

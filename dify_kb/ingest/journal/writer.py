@@ -1,13 +1,14 @@
-"""Group commit: what is written while a commit is under way goes into the next one.
+"""Group commit: writes that arrive during a commit share the next one.
 
-A commit costs the processor as much as six rows, and its thread and the loop take the interpreter's
-lock from each other (measured: with four files a commit, a load costs 1.3 times what it does with
-eight). So those who come soon after one another wait for each other: on a server that answers at
-once, all that are in flight share a commit. On one that takes 50 ms, nobody waits.
+A commit costs the processor as much as six rows, and its thread and the loop compete for the
+interpreter's lock (measured: with four files a commit, a load costs 1.3 times what it does with
+eight). So writes that arrive close together share one commit: on a server that answers at once, all
+files in flight do. On one that takes 50 ms, no write waits for another.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import math
 import queue
@@ -16,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import anyio
 from attrs import define, field
@@ -24,228 +26,289 @@ if TYPE_CHECKING:
     import asyncio
 
 PATIENCE = 0.002
-"""Seconds that making the values of a commit may take: a small file in the page cache is read in
-0.02 ms, and what is slower keeps others waiting."""
+"""Seconds that computing the values of a commit may take: a small file in the page cache is read in
+0.02 ms; slower ones delay every other write."""
 
-LATEST = 0.05
-"""Seconds after which everything is committed, also what nobody waits for."""
+MAX_DELAY = 0.05
+"""Seconds after which everything is committed, also writes that nobody awaits."""
 
 GATHER = 0.001
-"""Seconds. Who comes so soon after another, or after a commit, waits for more to come."""
+"""Seconds. A write so soon after another, or after a commit, waits for more to arrive."""
 
 TURNS = 5
-"""Of the loop, in which what sockets have got reaches those who wait for it."""
+"""Iterations of the loop until data that sockets have received reaches the tasks."""
+
+EXIT = 5.0
+"""Seconds that the process, when it exits, waits for a journal that is being closed."""
 
 Values = Sequence[Any]
 Statement = str | Callable[[int], str]
-"""SQL, or what writes it for so many rows, each of them with its key as the first value."""
+"""SQL, or a function that returns it for a number of rows, each with its key as first value."""
 
 Operation = tuple[Statement, Values | Callable[[], Values]]
-"""A statement with its values, or with what makes them in the writing thread."""
+"""A statement with its values, or with a function that computes them in the writing thread."""
 
-Made = tuple[int, Statement, Values]
-"""An operation whose values are there, with its place in the batch."""
+Evaluated = tuple[int, Statement, Values]
+"""An operation with its values, and its position in the batch."""
 
-MOST_ROWS = 16
-"""Rows of one statement: `sqlite3` lets go of the interpreter's lock several times in each, and a
+MAX_ROWS = 16
+"""Rows of one statement: `sqlite3` releases the interpreter's lock several times in each, and a
 busy loop takes it (measured: of 32 in flight, 15 us less a file than row by row)."""
 
 
 class LateError(Exception):
-    """The values were not made, since those of others took too long."""
+    """The values were not computed, since those of other writes took too long."""
 
 
 @define
 class Batch:
-    """Operations of one commit. `error` fails all of them, `refused` some, by their places: they
-    broke a rule of the tables, or their values could not be made.
+    """Operations of one commit. `error` fails all of them; `refused` some, by position: they
+    violated a constraint, or computing their values failed.
     """
 
     operations: list[Operation] = field(factory=list)
     waiting: int = 0
-    ripe: bool = False
+    ready: bool = False
     done: anyio.Event = field(factory=anyio.Event)
     error: Exception | None = None
     refused: dict[int, Exception] = field(factory=dict)
 
 
 class Writer:
-    """The one thread that writes, a batch at a time; what comes meanwhile gathers in the next.
+    """The one thread of a journal: opens the file, commits batches, closes the file.
+
+    `close` only asks for the end, so that it works in a task that is being cancelled; `closed` is
+    set once the file is closed, also if opening it was still under way, or failed.
 
     Args:
-        lock: keeps readers of the same connection out of a commit.
-        company: how many may wait for a commit at a time; once all do, nobody else can come.
+        connect: opens the database; what it raises is kept in `error`. Runs in the thread.
+        release: runs last in the thread, whatever happened.
+        max_waiters: how many tasks may await a commit at a time; once all do, none can join.
     """
 
     def __init__(
         self,
-        connection: sqlite3.Connection,
-        lock: threading.Lock,
+        connect: Callable[[], sqlite3.Connection],
+        release: Callable[[], None],
         loop: asyncio.AbstractEventLoop,
-        company: Callable[[], int],
+        max_waiters: Callable[[], int],
     ) -> None:
-        self._connection = connection
-        self._lock = lock
+        self.connection_lock = threading.Lock()
+        """Keeps readers of the connection out of a commit, and out of its closing."""
+        self.opened = anyio.Event()
+        self.closed = anyio.Event()
+        self.error: Exception | None = None
+        """The error of opening, or of the first commit that failed."""
+        self.closing = False
+        self._connect = connect
+        self._release = release
         self._loop = loop
-        self._company = company
+        self._max_waiters = max_waiters
         self._work: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._mutex = threading.Lock()
-        self._open: Batch | None = None
-        self._closed = False
+        self._batch: Batch | None = None
         self._busy = False
         self._latest = -math.inf
-        self.failed: Exception | None = None
-        """What the first commit that failed met."""
         self._thread = threading.Thread(target=self._main, name="dify-kb-journal", daemon=True)
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The connection, once `opened` is set without an error."""
+        return self._connection
+
+    def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
 
     def add(
         self, statement: Statement, values: Values | Callable[[], Values], *, soon: bool
     ) -> tuple[Batch, int]:
-        """Have a statement executed, `soon` if somebody waits; the batch tells when it was.
+        """Add a statement to the next commit, `soon` if a task awaits it.
 
-        To be called in the loop thread.
+        Returns its batch and its position in it. Call it in the loop's thread.
         """
         with self._mutex:
-            if self._closed:
-                return _too_late(statement, values), 0
-            batch = self._open = self._open or Batch()
+            if self.closing:
+                return _closed_batch(statement, values), 0
+            batch = self._batch = self._batch or Batch()
             batch.operations.append((statement, values))
-        place = len(batch.operations) - 1
-        if not place:
-            self._loop.call_later(LATEST, self._ripe, batch)
+        position = len(batch.operations) - 1
+        if not position:
+            self._loop.call_later(MAX_DELAY, self._mark_ready, batch)
         if soon:
-            self._gather(batch)
-        return batch, place
+            self._add_waiter(batch)
+        return batch, position
 
     def close(self) -> None:
-        """Commit what is left and end the thread; holds the caller until then. For any thread."""
+        """Begin to commit the rest and close the file; returns at once. For any thread."""
         with self._mutex:
-            self._closed = True
-            batch, self._open = self._open, None
+            if self.closing:
+                return
+            self.closing = True
+            batch, self._batch = self._batch, None
+        _closing.add(self._thread)
         if batch is not None:
             self._work.put(batch)
         self._work.put(None)
+
+    def join(self) -> None:
+        """Wait for the thread to end; call it once `closed` is set."""
         self._thread.join()
 
-    def _gather(self, batch: Batch) -> None:
-        """Let one more wait for a batch, which is ripe once there is nobody to wait for."""
+    def _add_waiter(self, batch: Batch) -> None:
+        """Count a task that awaits a batch; it is committed once no other task can join."""
         batch.waiting += 1
         now = time.monotonic()
         alone, self._latest = now - self._latest > GATHER, now
-        if batch.waiting >= self._company():
-            self._ripe(batch)
+        if batch.waiting >= self._max_waiters():
+            self._mark_ready(batch)
         elif batch.waiting == 1:
-            self._loop.call_soon(self._look, batch, TURNS, 1 if alone else 0)
+            self._loop.call_soon(self._commit_when_quiet, batch, TURNS, 1 if alone else 0)
 
-    def _look(self, batch: Batch, turns: int, before: int) -> None:
-        """Commit a batch for which nobody came while the loop took in what there was."""
-        if batch.ripe:
+    def _commit_when_quiet(self, batch: Batch, turns: int, before: int) -> None:
+        """Commit a batch once no task joined it during some turns of the loop."""
+        if batch.ready:
             return
         if turns:
-            self._loop.call_soon(self._look, batch, turns - 1, before)
+            self._loop.call_soon(self._commit_when_quiet, batch, turns - 1, before)
         elif batch.waiting == before and not self._busy:
-            self._ripe(batch)
+            self._mark_ready(batch)
         else:
-            self._loop.call_later(GATHER, self._look, batch, TURNS, batch.waiting)
+            self._loop.call_later(GATHER, self._commit_when_quiet, batch, TURNS, batch.waiting)
 
-    def _ripe(self, batch: Batch) -> None:
-        batch.ripe = True
-        self._hand_over()
+    def _mark_ready(self, batch: Batch) -> None:
+        batch.ready = True
+        self._submit()
 
-    def _hand_over(self) -> None:
-        """Give the thread the open batch, if both are ready."""
+    def _submit(self) -> None:
+        """Pass the batch to the thread, if both are ready."""
         with self._mutex:
-            batch = self._open
-            if self._busy or batch is None or not batch.ripe:
+            batch = self._batch
+            if self._busy or batch is None or not batch.ready:
                 return
-            self._open, self._busy = None, True
+            self._batch, self._busy = None, True
         self._work.put(batch)
 
-    def _committed(self, batch: Batch) -> None:
+    def _finish(self, batch: Batch) -> None:
         batch.done.set()
         self._busy, self._latest = False, time.monotonic()
-        self._hand_over()
+        self._submit()
 
     def _main(self) -> None:
+        try:
+            self._serve()
+        finally:
+            try:
+                self._release()
+            finally:
+                self._call_in_loop(self.closed.set)
+
+    def _serve(self) -> None:
+        try:
+            self._connection = self._connect()
+        except Exception as error:  # noqa: BLE001 -- raised where `opened` is awaited
+            self.error = error
+            self._call_in_loop(self.opened.set)
+            return
+        self._call_in_loop(self.opened.set)
+        self._commit_batches()
+        with self.connection_lock:
+            self._connection.close()
+
+    def _commit_batches(self) -> None:
         while (batch := self._work.get()) is not None:
             try:
-                made = _made(batch)
-                with self._lock:
-                    self._commit(batch, made)
-            except Exception as error:  # noqa: BLE001 -- else all who wait would wait for ever
+                evaluated = _evaluate(batch)
+                with self.connection_lock:
+                    self._commit(batch, evaluated)
+            except Exception as error:  # noqa: BLE001 -- else all waiters would wait for ever
                 batch.error = error
-                self.failed = self.failed or error
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-                self._loop.call_soon_threadsafe(self._committed, batch)
+                self.error = self.error or error
+            self._call_in_loop(self._finish, batch)
 
-    def _commit(self, batch: Batch, made: Iterable[Made]) -> None:
-        run = self._connection.execute
-        run("BEGIN IMMEDIATE")
+    def _call_in_loop(self, call: Callable[..., object], *args: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: no task waits
+            self._loop.call_soon_threadsafe(call, *args)
+
+    def _commit(self, batch: Batch, evaluated: Iterable[Evaluated]) -> None:
+        execute = self._connection.execute
+        execute("BEGIN IMMEDIATE")
         try:
-            for statement, rows in joined(made):
+            for statement, rows in group_rows(evaluated):
                 try:
-                    run(_sql(statement, len(rows)), [value for row in rows for value in row[1]])
+                    execute(_sql(statement, len(rows)), [value for row in rows for value in row[1]])
                 except sqlite3.IntegrityError:  # all of them are undone
-                    self._one_by_one(batch, statement, rows)
-            run("COMMIT")
+                    self._execute_each(batch, statement, rows)
+            execute("COMMIT")
         except Exception:
             if self._connection.in_transaction:
-                run("ROLLBACK")
+                execute("ROLLBACK")
             raise
 
-    def _one_by_one(
+    def _execute_each(
         self, batch: Batch, statement: Statement, rows: Sequence[tuple[int, Values]]
     ) -> None:
-        for place, values in rows:
+        for position, values in rows:
             try:
                 self._connection.execute(_sql(statement, 1), values)
             except sqlite3.IntegrityError as error:
-                batch.refused[place] = error
+                batch.refused[position] = error
+
+
+_closing: WeakSet[threading.Thread] = WeakSet()
+
+
+@atexit.register
+def _wait_for_closing() -> None:
+    """Wait for journals that are being closed, so that their last rows are committed."""
+    for thread in tuple(_closing):
+        thread.join(EXIT)
 
 
 def _sql(statement: Statement, rows: int) -> str:
     return statement if isinstance(statement, str) else statement(rows)
 
 
-def joined(made: Iterable[Made]) -> Iterator[tuple[Statement, list[tuple[int, Values]]]]:
-    """Join rows of one statement; operations with the same key keep their order. Pure."""
+def group_rows(
+    evaluated: Iterable[Evaluated],
+) -> Iterator[tuple[Statement, list[tuple[int, Values]]]]:
+    """Group rows of one statement; operations with the same key keep their order. Pure."""
     groups: dict[Statement, list[tuple[int, Values]]] = {}
     keys = set[Any]()
-    for place, statement, values in made:
+    for position, statement, values in evaluated:
         alone = isinstance(statement, str)
         if alone or values[0] in keys:
             yield from groups.items()
             groups, keys = {}, set()
         if alone:
-            yield statement, [(place, values)]
+            yield statement, [(position, values)]
             continue
         rows = groups.setdefault(statement, [])
-        rows.append((place, values))
+        rows.append((position, values))
         keys.add(values[0])
-        if len(rows) == MOST_ROWS:
+        if len(rows) == MAX_ROWS:
             yield statement, groups.pop(statement)
     yield from groups.items()
 
 
-def _made(batch: Batch) -> Iterable[Made]:
-    """Make the values of a batch, and give its operations with their places."""
-    made: list[Made] = []
+def _evaluate(batch: Batch) -> Iterable[Evaluated]:
+    """Compute the values of a batch, and return its operations with their positions."""
+    evaluated: list[Evaluated] = []
     until = time.monotonic() + PATIENCE
-    for place, (statement, values) in enumerate(batch.operations):
+    for position, (statement, values) in enumerate(batch.operations):
         if not callable(values):
-            made.append((place, statement, values))
+            evaluated.append((position, statement, values))
         elif time.monotonic() > until:
-            batch.refused[place] = LateError()
+            batch.refused[position] = LateError()
         else:
             try:
-                made.append((place, statement, values()))
+                evaluated.append((position, statement, values()))
             except Exception as error:  # noqa: BLE001 -- raised where it was asked for
-                batch.refused[place] = error
-    return made
+                batch.refused[position] = error
+    return evaluated
 
 
-def _too_late(statement: Statement, values: Values | Callable[[], Values]) -> Batch:
+def _closed_batch(statement: Statement, values: Values | Callable[[], Values]) -> Batch:
     batch = Batch([(statement, values)], error=sqlite3.ProgrammingError("it is closed"))
     batch.done.set()
     return batch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dify_kb.ingest.journal.writer import MOST_ROWS, Made, Statement, joined
+from dify_kb.ingest.journal.writer import MAX_ROWS, Evaluated, Statement, group_rows
 
 
 def intend(rows: int) -> str:
@@ -16,28 +16,28 @@ def accept(rows: int) -> str:
     return f"accept {rows}"
 
 
-def made(*operations: tuple[Statement, str]) -> list[Made]:
+def evaluated(*operations: tuple[Statement, str]) -> list[Evaluated]:
     return [(place, statement, [key]) for place, (statement, key) in enumerate(operations)]
 
 
-def shown(operations: list[Made]) -> list[tuple[Statement, list[int]]]:
-    return [(statement, [row[0] for row in rows]) for statement, rows in joined(operations)]
+def shown(operations: list[Evaluated]) -> list[tuple[Statement, list[int]]]:
+    return [(statement, [row[0] for row in rows]) for statement, rows in group_rows(operations)]
 
 
 def test_rows_of_one_statement_go_together_though_others_stand_between() -> None:
-    operations = made((accept, "a"), (intend, "b"), (accept, "c"), (intend, "d"))
+    operations = evaluated((accept, "a"), (intend, "b"), (accept, "c"), (intend, "d"))
 
     assert shown(operations) == [(accept, [0, 2]), (intend, [1, 3])]
 
 
 def test_a_statement_has_only_so_many_rows() -> None:
-    operations = made(*[(intend, str(number)) for number in range(2 * MOST_ROWS + 1)])
+    operations = evaluated(*[(intend, str(number)) for number in range(2 * MAX_ROWS + 1)])
 
-    assert [len(places) for _, places in shown(operations)] == [MOST_ROWS, MOST_ROWS, 1]
+    assert [len(places) for _, places in shown(operations)] == [MAX_ROWS, MAX_ROWS, 1]
 
 
 def test_what_has_no_key_happens_where_it_stands() -> None:
-    operations = made((intend, "a"), ("UPDATE run", "1"), (intend, "b"))
+    operations = evaluated((intend, "a"), ("UPDATE run", "1"), (intend, "b"))
 
     assert shown(operations) == [(intend, [0]), ("UPDATE run", [1]), (intend, [2])]
 
@@ -53,7 +53,7 @@ def test_what_has_no_key_happens_where_it_stands() -> None:
 def test_each_happens_once_and_those_of_one_key_in_their_order(
     operations: list[tuple[Statement, str]],
 ) -> None:
-    places = [place for _, rows in shown(made(*operations)) for place in rows]
+    places = [place for _, rows in shown(evaluated(*operations)) for place in rows]
 
     assert sorted(places) == list(range(len(operations)))
     for key in "abcdefghijklmnopqrst":

@@ -1,0 +1,143 @@
+"""Open a journal for a run, and close it however the run ends."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from dify_kb.errors import JournalError
+
+from . import schema
+from .journal import Journal
+from .lock import JournalLock, acquire
+from .writer import Writer
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import AsyncIterator, Callable, Mapping
+    from pathlib import Path
+
+CLOSING: Final = 10.0
+"""Seconds to wait for the last commit. After that it goes on in its thread; the next load waits."""
+
+
+@asynccontextmanager
+async def open_journal(
+    path: Path | None,
+    identity: Mapping[str, str],
+    *,
+    copy: bool = False,
+    max_waiters: Callable[[], int] = lambda: 1,
+) -> AsyncIterator[Journal]:
+    """Open a journal for a run; None is one in memory.
+
+    Waits for a load of the same process that was cancelled and still holds the journal. However
+    often this task is cancelled, the file is closed and the lock released.
+
+    Args:
+        copy: work on a copy in memory, and leave the file alone.
+        max_waiters: how many tasks may await `Journal.intend` at a time; once all do, none waits
+            for another.
+
+    Raises:
+        JournalError: another load has it, it is damaged, newer, or cannot be written.
+        ConfigError: it belongs to another server, dataset or source.
+    """
+    opening = _Opening(path, max_waiters, copy=copy)
+    opening.start()
+    can_wait = True
+    try:
+        journal = await opening.wait()
+        await journal.begin(identity)
+        yield journal
+    except GeneratorExit:  # a coroutine that is collected must not await
+        can_wait = False
+        raise
+    finally:
+        # Before anything is awaited: a second cancellation would interrupt that.
+        opening.close()
+        if can_wait:
+            with anyio.move_on_after(CLOSING, shield=True):
+                await opening.wait_closed()
+
+
+class _Opening:
+    """A journal from opening to closing, which both happen in its thread.
+
+    So neither depends on the task of the load, which asyncio may cancel at any await.
+    """
+
+    def __init__(self, path: Path | None, max_waiters: Callable[[], int], *, copy: bool) -> None:
+        self._file = None if copy else path
+        self._original = path if copy else None
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._cancellations = self._count_cancellations()
+        self._writer = Writer(self._connect, self._release, self._loop, max_waiters)
+        self._lock: JournalLock | None = None
+
+    @property
+    def ending(self) -> bool:
+        """Whether its load was cancelled, ended, or is closing the journal."""
+        return (
+            self.closed
+            or self._task is None
+            or self._task.done()
+            or self._count_cancellations() > self._cancellations
+        )
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._writer.closing
+
+    @property
+    def lost(self) -> bool:
+        """Whether its event loop is closed, so that its load cannot end by itself."""
+        return self._loop.is_closed()
+
+    def start(self) -> None:
+        """Start opening the file."""
+        self._writer.start()
+
+    async def wait(self) -> Journal:
+        """Wait until the file is open, and return its journal."""
+        await self._writer.opened.wait()
+        if self._writer.error is not None:
+            raise self._writer.error
+        return Journal(self._writer, self._file)
+
+    def close(self) -> None:
+        """Begin to close the file and release the lock; returns at once. For any thread."""
+        self._writer.close()
+
+    async def wait_closed(self) -> None:
+        """Wait until the file is closed and the lock released."""
+        await self._writer.closed.wait()
+        self._writer.join()  # the thread has nothing left to do
+
+    def _count_cancellations(self) -> int:
+        return 0 if self._task is None else self._task.cancelling()
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._file is not None:
+            self._lock = self._acquire(self._file)
+        return schema.connect(self._file, self._original)
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
+    def _acquire(self, path: Path) -> JournalLock:
+        schema.require_journal(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return acquire(path, self)
+        except OSError as error:
+            raise JournalError(
+                f"The journal {path} cannot be used: {(error.strerror or str(error)).lower()}.",
+                hint="Name one that can be written with journal= (--journal); nothing was sent.",
+            ) from error
