@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from dify_kb import ConfigError
-from dify_kb.ingest.sources.glob_patterns import matcher
+from dify_kb.ingest.sources.glob_patterns import literal_extension, matcher
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,8 @@ from dify_kb.ingest.sources.glob_patterns import matcher
         ("a+b.txt", "a+b.txt", True),
         ("[x", "[x", True),
         ("资料/*", "资料/说明.md", True),
+        ("caf\xe9*", "cafe\u0301.md", True),
+        ("cafe\u0301*", "caf\xe9.md", True),
     ],
 )
 def test_patterns_match_as_people_expect(pattern: str, path: str, matches: bool) -> None:  # noqa: FBT001 -- a column of the table
@@ -43,6 +45,25 @@ def test_a_single_string_is_one_pattern_not_its_letters() -> None:
 
 
 @pytest.mark.parametrize("pattern", ["", "/", "[z-a]"])
-def test_a_pattern_that_is_none_is_refused(pattern: str) -> None:
-    with pytest.raises(ConfigError, match="no pattern"):
+def test_an_invalid_pattern_is_refused(pattern: str) -> None:
+    with pytest.raises(ConfigError, match="Invalid glob pattern"):
         matcher([pattern])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "extension"),
+    [
+        ("*.pptx", "pptx"),
+        ("docs/**/*.EML", "eml"),
+        ("report.msg", "msg"),
+        ("*", None),
+        ("*.*", None),
+        ("*.p*", None),
+        ("*.[pd]oc", None),
+        ("mails.msg/", None),
+        ("Makefile", None),
+    ],
+)
+def test_a_pattern_names_an_extension_only_literally(pattern: str, extension: str | None) -> None:
+    """A broad pattern must not send what most servers refuse."""
+    assert literal_extension(pattern) == extension

@@ -139,7 +139,7 @@ def test_links_inside_are_followed_and_others_counted(tmp_path: Path, folder: Pa
     refused = refusals(folder)
     assert set(refused) == {"out.md", "broken.md", "loop.md", "folder"}
     assert {result.outcome for result in refused.values()} == {Outcome.SKIPPED}
-    assert refused["out.md"].reason == "a link that leads out of the folder"
+    assert refused["out.md"].reason == "link to a target outside the folder"
 
 
 def test_a_pipe_is_skipped_and_never_opened(folder: Path) -> None:

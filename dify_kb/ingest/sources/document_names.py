@@ -1,4 +1,4 @@
-"""The name of a document: a pure function of its key, never of the other files.
+"""Derive the name of a document from its key alone, never from the other files.
 
 A name is plain when its key can be read back from it; otherwise `~` and 8 hex digits of the key's
 hash tell it from every other. So two keys never share a name, and a key keeps its name whatever
@@ -23,16 +23,16 @@ _TEXT = ".txt"
 
 
 def extension_of(name: str) -> str:
-    """Tell the extension in lower case, as the server reads it; "" when there is none."""
+    """Return the extension in lower case, as the server reads it; "" when there is none."""
     _stem, dot, extension = name.rpartition(".")
     return extension.lower() if dot and "/" not in extension else ""
 
 
 def name_of(key: str, *, as_text: bool = False) -> str:
-    """Name the document of the file at `key`, a relative path with `/`.
+    """Return the name of the document of `key`, a relative path with `/`.
 
     Args:
-        as_text: the server does not take the extension, so `.txt` is appended.
+        as_text: the server does not accept the extension, so `.txt` is appended.
 
     | key | name |
     |---|---|
@@ -51,7 +51,7 @@ def name_of(key: str, *, as_text: bool = False) -> str:
 
 
 def _key_of(name: str) -> str | None:
-    """Read a key back from a plain name; None when the name looks like a tagged one."""
+    """Return the key of a plain name; None when the name looks like a tagged one."""
     if _TAGGED.search(name):
         return None
     key = name.replace("__", "/")

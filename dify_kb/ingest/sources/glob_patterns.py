@@ -1,51 +1,61 @@
-"""Patterns for relative paths."""
+"""Compile glob patterns for relative paths."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
+from unicodedata import normalize
 
 from dify_kb.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+_LITERAL_EXTENSION = re.compile(r"\.([A-Za-z0-9]+)\Z")
 _TOKEN = re.compile(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
 
 
 def matcher(patterns: Iterable[str]) -> Callable[[str], bool]:
-    """Make a test that tells whether any pattern matches a relative path with `/`.
+    """Return a function that returns whether any pattern matches a relative path with `/`.
 
     `*` and `?` stay within a folder, `**` does not. A pattern without `/` is tried on the name of
     the file and of each folder above it; one with `/` on the path from its root. A pattern that
-    matches a folder takes all that is in it.
+    matches a folder includes all that is in it. Patterns and paths are compared in NFC.
     """
     if isinstance(patterns, str):
         patterns = (patterns,)
-    tests = [_tested(pattern) for pattern in patterns]
-    if not tests:
+    expressions = [_expression(pattern) for pattern in patterns]
+    if not expressions:
         return lambda _: False
-    matches = re.compile("|".join(tests), re.DOTALL).match
-    return lambda path: matches(path) is not None
+    matches = re.compile("|".join(expressions), re.DOTALL).match
+    return lambda path: matches(path if path.isascii() else normalize("NFC", path)) is not None
 
 
-def _tested(pattern: str) -> str:
-    """Write a pattern as a regular expression."""
+def literal_extension(pattern: str) -> str | None:
+    """Return the extension that a pattern names, in lower case; None of `*`, `*.*` and `*.p*`."""
+    found = _LITERAL_EXTENSION.search(pattern)
+    return found[1].lower() if found else None
+
+
+def _expression(pattern: str) -> str:
+    """Return a pattern as a regular expression."""
     if not pattern.strip("/"):
-        raise ConfigError(f"{pattern!r} is no pattern.", hint="Pass a glob such as *.md.")
-    text = pattern.strip("/")
+        raise ConfigError(
+            f"Invalid glob pattern: {pattern!r}.", hint="Pass a pattern such as *.md."
+        )
+    text = normalize("NFC", pattern.strip("/"))
     head = "" if "/" in pattern.rstrip("/") else "(?:.*/)?"
-    test = f"(?:{head}{''.join(map(_translated, _TOKEN.findall(text)))}(?:/.*)?\\Z)"
+    expression = f"(?:{head}{''.join(map(_translate, _TOKEN.findall(text)))}(?:/.*)?\\Z)"
     try:
-        re.compile(test)
+        re.compile(expression)
     except re.error as error:
         raise ConfigError(
-            f"{pattern!r} is no pattern ({error}).", hint="See the README."
+            f"Invalid glob pattern: {pattern!r} ({error}).", hint="Pass a pattern such as *.md."
         ) from error
-    return test
+    return expression
 
 
-def _translated(token: str) -> str:
+def _translate(token: str) -> str:
     match token:
         case "**/":
             return "(?:.*/)?"

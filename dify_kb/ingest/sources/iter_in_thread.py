@@ -1,4 +1,4 @@
-"""A blocking iterable gone through in a thread of its own, so that its silence holds nobody."""
+"""Iterate a blocking iterable in a thread of its own, so that waiting for it blocks nothing."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 AT_ONCE = 200
-"""Elements that wait to be taken."""
+"""Elements that may wait in the buffer."""
 
 HEAVY = 1024 * 1024
-"""Bytes of elements that wait to be taken, above which none is added."""
+"""Bytes of elements in the buffer, above which the thread adds none."""
 
 
 async def iter_in_thread(
     elements: Iterable[T], weigh: Callable[[T], int]
 ) -> AsyncIterator[Sequence[T]]:
-    """Give what is there as soon as it is there.
+    """Yield what the iterable has yielded, as soon as there is something.
 
-    The thread is a daemon: who leaves early does not wait for an iterable that says nothing.
+    The thread is a daemon: leaving early does not wait for an iterable that yields nothing.
     """
-    pump = _ThreadedIteration(elements, weigh)
-    threading.Thread(target=pump.run, name="dify-kb-source", daemon=True).start()
+    iteration = _ThreadedIteration(elements, weigh)
+    threading.Thread(target=iteration.run, name="dify-kb-source", daemon=True).start()
     try:
-        while (gathered := await pump.take()) is not None:
-            yield gathered
+        while (taken := await iteration.take()) is not None:
+            yield taken
     finally:
-        pump.close()
+        iteration.close()
 
 
 class _ThreadedIteration(Generic[T]):
@@ -45,62 +45,62 @@ class _ThreadedIteration(Generic[T]):
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         self._filled = anyio.Event()
-        self._room = threading.Condition()
-        self._gathered: list[T] = []
+        self._condition = threading.Condition()
+        self._buffer: list[T] = []
         self._weight = 0
         self._ended = False
         self._closed = False
         self._error: BaseException | None = None
 
     def run(self) -> None:
-        """Go through all of it; in the thread."""
+        """Iterate to the end; runs in the thread."""
         try:
             self._context.run(self._fill)
         except BaseException as error:  # noqa: BLE001 -- raised again where it is waited for
             self._error = error
-        with self._room:
+        with self._condition:
             self._ended = True
-        self._tell()
+        self._notify()
 
     async def take(self) -> Sequence[T] | None:
-        """Wait for elements and take all there are; None at the end."""
+        """Wait for elements and return all in the buffer; None at the end."""
         await self._filled.wait()
-        with self._room:
+        with self._condition:
             self._filled = anyio.Event()
-            gathered, self._gathered, self._weight = self._gathered, [], 0
+            taken, self._buffer, self._weight = self._buffer, [], 0
             if self._ended:
                 self._filled.set()
-            self._room.notify()
-        if gathered or not self._ended:
-            return gathered
+            self._condition.notify()
+        if taken or not self._ended:
+            return taken
         if self._error is not None:
             raise self._error
         return None
 
     def close(self) -> None:
-        """Let the thread end, once it is heard of again."""
-        with self._room:
+        """Let the thread end at its next element."""
+        with self._condition:
             self._closed = True
-            self._room.notify()
+            self._condition.notify()
 
     def _fill(self) -> None:
         for element in self._elements:
-            with self._room:
-                while len(self._gathered) >= AT_ONCE or self._weight > HEAVY:
+            with self._condition:
+                while len(self._buffer) >= AT_ONCE or self._weight > HEAVY:
                     if self._closed:
                         return
-                    self._room.wait()
+                    self._condition.wait()
                 if self._closed:
                     return
-                self._gathered.append(element)
+                self._buffer.append(element)
                 self._weight += self._weigh(element)
-                first = len(self._gathered) == 1
+                first = len(self._buffer) == 1
             if first:
-                self._tell()
+                self._notify()
 
-    def _fill_told(self) -> None:
+    def _set_filled(self) -> None:
         self._filled.set()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(self._fill_told)
+            self._loop.call_soon_threadsafe(self._set_filled)

@@ -1,11 +1,20 @@
-"""A source as callers give it becomes batches of files; blocking ones are pulled in a thread."""
+"""Turn a source into batches of checked files; blocking sources are read in a thread."""
 
 from __future__ import annotations
 
 import itertools
 import os
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Sequence,
+)
+from functools import partial
 from typing import TypeVar
 
 import anyio.to_thread
@@ -14,103 +23,144 @@ from attrs import evolve, frozen
 from dify_kb.errors import ConfigError
 from dify_kb.ingest.report import ItemResult
 
+from .found_file import FoundFile
 from .items import Element, Item, NamedSource, Source
 from .iter_in_thread import iter_in_thread
-from .scan import FoundFile, Root, Rules, Scanner, SeenKeys, roots_of, scan
+from .roots import Root, identity_of, roots_of
+from .scan import Rules, Scanner, SeenKeys, scan
+from .totals import Totals, count_items, count_source
+from .unicode_names import PathNormalizer
 
 T = TypeVar("T")
 
-AT_ONCE, MOST = 200, 5000
-"""Files that cross between threads at a time: a hop costs more than a file. The second is for a
-server that takes them as fast as they are found; for others it would be long until they are sent,
-and they may change meanwhile."""
+MIN_BATCH, MAX_BATCH = 200, 5000
+"""Files in a batch. Passing one between threads costs more than checking a file; but files of a
+batch that is long in being sent may change meanwhile, so that only a fast server gets the larger
+ones."""
 
 Judged = FoundFile | ItemResult
 Batches = Callable[[Rules], AsyncIterator[Sequence[Judged]]]
+CountTotals = Callable[[Rules, Callable[[], bool]], Totals | None]
 
 
 @frozen
 class SourceReader:
-    """A source. `identity` tells it from others in the names of journals; None has none.
+    """A source that is ready to be read.
 
-    `counted` tells that all of it is to be gone through, also when nothing more is sent of it.
+    `identity` tells it from others in the names of journals; None of a source that has none.
+    `counted` is True of a source that is read to its end although nothing more is sent of it.
+    `totals` counts ahead, blocking, until its second argument returns True; None of a source whose
+    length is not known.
     """
 
     identity: str | None
     batches: Batches
     counted: bool = False
+    totals: CountTotals | None = None
 
 
 async def source_reader(source: Source) -> SourceReader:
-    """Take a source; of a generator, as much as tells whether it gives paths or items.
+    """Return the reader of a source; of a generator, read the first element to learn its kind.
 
     Raises:
-        ConfigError: a path does not exist, or paths and items are mixed.
+        ConfigError: a path is empty or does not exist, or paths and items are mixed.
     """
     if isinstance(source, NamedSource):
-        return evolve(await source_reader(source.elements), identity=source.name)
-    if isinstance(source, str | os.PathLike):
-        return await _paths([source], named=True)
-    if isinstance(source, Item):
-        return SourceReader(None, lambda rules: _judged(_each([source]), rules))
+        reader = await _reader(source.elements, explicit=True)
+        normalizer = PathNormalizer()
+        name = await anyio.to_thread.run_sync(normalizer.normalize, source.name)
+        return evolve(reader, identity=name)
+    return await _reader(source, explicit=False)
+
+
+async def _reader(
+    source: Element | Iterable[Element] | AsyncIterable[Element], *, explicit: bool
+) -> SourceReader:
+    if isinstance(source, str | os.PathLike | Item):
+        source = [source]
     if isinstance(source, AsyncIterable):
-        return await _of_stream(aiter(source))
+        return await _stream_reader(aiter(source))
     elements = iter(source)
-    first = await anyio.to_thread.run_sync(_some, elements, 1)
+    first = await anyio.to_thread.run_sync(_take, elements, 1)
     everything = itertools.chain(first, elements)
-    if first and isinstance(first[0], Item):
-        return SourceReader(None, lambda rules: _judged(_each(everything), rules))
-    return await _paths(everything, named=isinstance(source, Sequence))
+    if not first or not isinstance(first[0], Item):
+        return await _path_reader(everything, has_identity=isinstance(source, Sequence))
+    known = source if isinstance(source, Collection) else None
+    return SourceReader(
+        None,
+        lambda rules: _check_items(_in_thread(everything), rules, explicit=explicit),
+        totals=None if known is None else partial(_count_items, known, explicit),
+    )
 
 
-async def _of_stream(elements: AsyncIterator[Element]) -> SourceReader:
+async def _stream_reader(elements: AsyncIterator[Element]) -> SourceReader:
     first = [element async for element in _first(elements)]
     if first and isinstance(first[0], Item):
-        return SourceReader(None, lambda rules: _judged(_chained(first, elements), rules))
-    return await _paths([*first, *[element async for element in elements]], named=False)
+        return SourceReader(
+            None, lambda rules: _check_items(_chain(first, elements), rules, explicit=False)
+        )
+    paths = [*first, *[element async for element in elements]]
+    return await _path_reader(paths, has_identity=False)
 
 
-async def _paths(paths: Iterable[Element], *, named: bool) -> SourceReader:
+async def _path_reader(paths: Iterable[Element], *, has_identity: bool) -> SourceReader:
     roots = await anyio.to_thread.run_sync(roots_of, paths)
-    identity = "\n".join(str(root.path) for root in roots) if named and roots else None
-    return SourceReader(identity, lambda rules: _scanned(roots, rules), counted=True)
+    identity = await anyio.to_thread.run_sync(identity_of, roots) if has_identity else None
+    return SourceReader(
+        identity,
+        lambda rules: _scan_batches(roots, rules),
+        counted=True,
+        totals=partial(count_source, roots),
+    )
 
 
-async def _scanned(roots: Sequence[Root], rules: Rules) -> AsyncIterator[Sequence[Judged]]:
-    judged, number = scan(roots, rules), AT_ONCE
-    while batch := await anyio.to_thread.run_sync(_some, judged, number):
-        began = time.monotonic()
+async def _scan_batches(roots: Sequence[Root], rules: Rules) -> AsyncIterator[Sequence[Judged]]:
+    checked, size = scan(roots, rules), MIN_BATCH
+    while batch := await anyio.to_thread.run_sync(_take, checked, size):
+        started = time.monotonic()
         yield batch
-        number = next_size(number, time.monotonic() - began)
+        size = next_batch_size(size, time.monotonic() - started)
 
 
-async def _judged(
-    elements: AsyncIterator[Sequence[Element]], rules: Rules
+async def _check_items(
+    elements: AsyncIterator[Sequence[Element]], rules: Rules, *, explicit: bool
 ) -> AsyncIterator[Sequence[Judged]]:
-    scanner, seen = Scanner.of(rules), SeenKeys()
+    scanner, seen = Scanner.from_rules(rules), SeenKeys()
 
-    def judge(batch: Sequence[Element]) -> Sequence[Judged]:
-        judged = (scanner.item(_item(element)) for element in batch)
-        return [seen.once(one) for one in judged if one is not None]
+    def check(batch: Sequence[Element]) -> Sequence[Judged]:
+        checked = (
+            scanner.check_item(_require_item(element), explicit=explicit) for element in batch
+        )
+        return [seen.reject_repeated(one) for one in checked if one is not None]
 
     async for batch in elements:
-        if judged := await anyio.to_thread.run_sync(judge, batch):
-            yield judged
+        if checked := await anyio.to_thread.run_sync(check, batch):
+            yield checked
 
 
-def next_size(number: int, seconds: float) -> int:
-    """Tell how many to take next, after so many were gone in this time: those of a second."""
-    taken = number / max(seconds, 1e-6)
-    return int(max(AT_ONCE, min(taken, 2 * number, MOST)))
+def _count_items(
+    elements: Iterable[Element],
+    explicit: bool,  # noqa: FBT001 -- bound by position
+    rules: Rules,
+    stop: Callable[[], bool],
+) -> Totals | None:
+    items = (_require_item(element) for element in elements)
+    return count_items(items, rules, stop, explicit=explicit)
 
 
-def _each(elements: Iterable[Element]) -> AsyncIterator[Sequence[Element]]:
+def next_batch_size(size: int, seconds: float) -> int:
+    """Return the size of the next batch: as many files as were sent in a second of the last."""
+    rate = size / max(seconds, 1e-6)
+    return int(max(MIN_BATCH, min(rate, 2 * size, MAX_BATCH)))
+
+
+def _in_thread(elements: Iterable[Element]) -> AsyncIterator[Sequence[Element]]:
     return iter_in_thread(
         elements, lambda element: element.weight if isinstance(element, Item) else 0
     )
 
 
-async def _chained(
+async def _chain(
     first: Sequence[Element], elements: AsyncIterator[Element]
 ) -> AsyncIterator[Sequence[Element]]:
     yield first
@@ -124,7 +174,7 @@ async def _first(elements: AsyncIterator[T]) -> AsyncIterator[T]:
         return
 
 
-def _item(element: Element) -> Item:
+def _require_item(element: Element) -> Item:
     if not isinstance(element, Item):
         raise ConfigError(
             "Paths and items are mixed in one source.", hint="Give files as Item(key, path=…) too."
@@ -132,5 +182,5 @@ def _item(element: Element) -> Item:
     return element
 
 
-def _some(items: Iterator[T], number: int) -> list[T]:
-    return list(itertools.islice(items, number))
+def _take(elements: Iterator[T], number: int) -> list[T]:
+    return list(itertools.islice(elements, number))

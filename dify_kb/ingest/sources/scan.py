@@ -1,57 +1,44 @@
-"""Paths become files to load, each with its key; what cannot be loaded is told at once."""
+"""Scan folders for files to load, and check each by the rules."""
 
 from __future__ import annotations
 
+import enum
+import errno
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from attrs import evolve, field, frozen
+from attrs import evolve, frozen
 
-from dify_kb.errors import ConfigError
 from dify_kb.ingest.report import ItemResult, Outcome, refused
 from dify_kb.models import DOCUMENT_EXTENSIONS, MAX_FILE_SIZE
 
-from .document_names import extension_of, name_of
-from .glob_patterns import matcher
-from .items import Element, Item
+from .document_names import extension_of
+from .file_types import UNSTRUCTURED_EXTENSIONS
+from .found_file import FoundFile, describe, stamp_fields, too_large
+from .glob_patterns import literal_extension, matcher
+from .roots import Root, roots_of
+from .unicode_names import normalized_names
+
+if TYPE_CHECKING:
+    from .items import Item
+
+__all__ = ["FoundFile", "Rules", "Scanner", "SeenKeys", "roots_of", "scan"]
 
 File = Path | os.DirEntry[str]
-"""A file that is looked at; an entry of a folder knows what listing that told."""
+"""A file to check; an entry of a folder holds what listing the folder returned."""
 
-ANYBODY = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
-"""A file with all of these need not be asked whether it may be read."""
+READABLE_BY_ALL = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
+"""A file with all of these bits needs no `access()` call."""
 
-_LATEST = 2**63
-"""Nanoseconds: later than the year 2262, a journal cannot hold a time, and contents tell."""
-
-
-@frozen(kw_only=True)
-class FoundFile:
-    """Something that can be loaded: a file at `path`, or `data` in memory.
-
-    `key` is its path below its root, with `/`; `size` in bytes. `metadata` is what its item
-    brought along.
-    """
-
-    key: str
-    size: int
-    path: str | os.PathLike[str] | None = None
-    data: bytes | None = field(default=None, repr=False)
-    mtime_ns: int | None = None
-    as_text: bool = False
-    metadata: Mapping[str, object] | None = None
-
-    @property
-    def name(self) -> str:
-        """The name of its document."""
-        return name_of(self.key, as_text=self.as_text)
+_BROKEN_LINK = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
 @frozen(kw_only=True)
 class Rules:
-    """Which files are taken."""
+    """Which files to load. Sizes in bytes."""
 
     include: Sequence[str] = ("*",)
     exclude: Sequence[str] = ()
@@ -59,221 +46,276 @@ class Rules:
     max_file_size: int = MAX_FILE_SIZE
 
 
-@frozen
-class Root:
-    """Where a scan begins, and what its keys begin with ("" or a path with `/` at its end)."""
-
-    path: Path
-    label: str = ""
+def _never() -> bool:
+    return False
 
 
-def roots_of(source: str | os.PathLike[str] | Iterable[Element]) -> list[Root]:
-    """Name the folders and files to begin at, and how their keys begin.
+def scan(
+    roots: Sequence[Root], rules: Rules, *, stop: Callable[[], bool] = _never
+) -> Iterator[FoundFile | ItemResult]:
+    """Yield the files of `roots`, each folder in the order of names. Blocking.
 
-    One folder: keys are relative to it. Several: keys begin with the folder's name, or, where two
-    are called the same, with its path below their common parent. Files given one by one have
-    their path below their common parent as key. What lies in another root is left to that.
-
-    Raises:
-        ConfigError: one of them does not exist, or they are mixed with items.
+    An entry that cannot be examined is a failed file, and the scan goes on. `stop` is called
+    before each folder; once it returns True, the scan ends.
     """
-    given = [source] if isinstance(source, str | os.PathLike) else list(source)
-    paths = list(dict.fromkeys(_existing(_path(path)) for path in given))
-    folders = [path for path in paths if path.is_dir()]
-    folders = [path for path in folders if not any(other in path.parents for other in folders)]
-    inside = set(folders)
-    files = [path for path in paths if not path.is_dir() and not inside.intersection(path.parents)]
-    return [*_folders(folders, alone=not files), *_files(files)]
-
-
-def _path(element: Element) -> Path:
-    if isinstance(element, Item):
-        raise ConfigError(
-            "Paths and items are mixed in one source.", hint="Give files as Item(key, path=…) too."
-        )
-    return Path(element)
-
-
-def _existing(path: Path) -> Path:
-    try:
-        path.stat()
-        return Path(os.path.abspath(path))  # noqa: PTH100 -- resolve() would follow links
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be loaded: {(error.strerror or str(error)).lower()}.",
-            hint="Check the path; a folder is loaded with all that is in it.",
-        ) from error
-
-
-def _folders(folders: Sequence[Path], *, alone: bool) -> list[Root]:
-    if len(folders) == 1 and alone:
-        return [Root(folders[0])]
-    if len({folder.name for folder in folders}) == len(folders):
-        return [Root(folder, f"{folder.name}/") for folder in folders]
-    common = Path(os.path.commonpath(folders))
-    return [Root(folder, f"{folder.relative_to(common).as_posix()}/") for folder in folders]
-
-
-def _files(files: Sequence[Path]) -> list[Root]:
-    if not files:
-        return []
-    common = Path(os.path.commonpath([file.parent for file in files]))
-    below = [file.parent.relative_to(common).as_posix() for file in files]
-    return [
-        Root(file, "" if folder == "." else f"{folder}/")
-        for file, folder in zip(files, below, strict=True)
-    ]
-
-
-def scan(roots: Sequence[Root], rules: Rules) -> Iterator[FoundFile | ItemResult]:
-    """Go through `roots`, each in the order of names. Blocking; give it a thread."""
-    scanner = Scanner.of(rules)
+    scanner = Scanner.from_rules(rules)
     seen = SeenKeys()
     for root in roots:
-        for item in scanner.items(root):
-            yield item if len(roots) == 1 else seen.once(item)
+        for checked in scanner.walk(root, stop):
+            yield checked if len(roots) == 1 else seen.reject_repeated(checked)
 
 
 class SeenKeys:
-    """Which keys came by: 64 bits of each, so that a million take some 60 MB."""
+    """The keys that a source has yielded: 64 bits of each, so that a million need some 60 MB."""
 
     def __init__(self) -> None:
         self._keys: set[int] = set()
 
-    def once(self, item: FoundFile | ItemResult) -> FoundFile | ItemResult:
-        """Let a key through once."""
-        mark = hash(item.key)
-        if mark in self._keys:
-            return refused(item.key, Outcome.FAILED, "another file has the same key")
-        self._keys.add(mark)
-        return item
+    def reject_repeated(self, checked: FoundFile | ItemResult) -> FoundFile | ItemResult:
+        """Return `checked`, or a failed file if its key was yielded before."""
+        digest = hash(checked.key)
+        if digest in self._keys:
+            return refused(checked.key, Outcome.FAILED, "another file has the same key")
+        self._keys.add(digest)
+        return checked
+
+
+class _Format(enum.Enum):
+    """How the server reads a file."""
+
+    DOCUMENT = enum.auto()
+    TEXT = enum.auto()
+    UNSTRUCTURED = enum.auto()
+    UNSUPPORTED = enum.auto()
 
 
 @frozen
 class Scanner:
-    """Judges files by the rules."""
+    """Checks files by the rules.
+
+    A file that a rule leaves out is skipped; one that was named explicitly has failed. Files are
+    named explicitly by a path of their own and by a named list, but not by a folder.
+    """
 
     _rules: Rules
     _included: Callable[[str], bool]
     _excluded: Callable[[str], bool]
     _as_text: Callable[[str], bool]
     _names_hidden: Callable[[str], bool]
+    _names_extension: Mapping[str, Callable[[str], bool]]
 
     @classmethod
-    def of(cls, rules: Rules) -> Scanner:
-        """Make the patterns of `rules` ready.
+    def from_rules(cls, rules: Rules) -> Scanner:
+        """Compile the patterns of `rules`.
 
         Raises:
-            ConfigError: one of them is no pattern.
+            ConfigError: a pattern is invalid.
         """
+        include = (rules.include,) if isinstance(rules.include, str) else rules.include
         hidden = [
             pattern
-            for pattern in rules.include
+            for pattern in include
             if any(part.startswith(".") for part in pattern.split("/"))
         ]
+        named = {
+            extension: matcher([one for one in include if literal_extension(one) == extension])
+            for extension in UNSTRUCTURED_EXTENSIONS
+        }
         return cls(
             rules,
-            matcher(rules.include),
+            matcher(include),
             matcher(rules.exclude),
             matcher(rules.as_text),
             matcher(hidden),
+            named,
         )
 
-    def item(self, item: Item) -> FoundFile | ItemResult | None:
-        """Judge one item; None when a pattern leaves it out. Blocking for one with a path."""
+    def check_item(self, item: Item, *, explicit: bool = False) -> FoundFile | ItemResult | None:
+        """Return what to load of an item, or why not; None when a pattern leaves it out.
+
+        Blocking for an item with a path.
+
+        Args:
+            explicit: the item stands for a file that was named explicitly.
+        """
         if not self._included(item.key) or self._excluded(item.key):
             return None
+        format_ = self._format(item.key, named=True)
         if item.path is not None:
-            found = self._judged(Path(item.path), item.key, None)
+            found = self._check_file(Path(item.path), item.key, format_, None, explicit=explicit)
             return evolve(found, metadata=item.metadata) if isinstance(found, FoundFile) else found
         try:
             data = item.data or b""
         except UnicodeEncodeError:
-            return refused(item.key, Outcome.FAILED, "its text holds half a character of Unicode")
-        as_text = extension_of(item.key) not in DOCUMENT_EXTENSIONS
-        rule = self._unsupported(item.key) if as_text and item.text is None else None
+            return refused(item.key, Outcome.FAILED, "invalid Unicode: half of a surrogate pair")
+        if item.text is not None and format_ is not _Format.DOCUMENT:
+            format_ = _Format.TEXT
+        rule = _unsupported(item.key) if format_ is _Format.UNSUPPORTED else None
         if rule := rule or (None if data else "empty"):
-            return refused(item.key, Outcome.SKIPPED, rule, size=len(data))
-        if too_large := self._too_large(len(data)):
-            return refused(item.key, Outcome.FAILED, too_large, size=len(data))
+            return refused(item.key, _left_out(explicit=explicit), rule, size=len(data))
+        if why := too_large(len(data), self._rules.max_file_size):
+            return refused(item.key, Outcome.FAILED, why, size=len(data))
         return FoundFile(
-            key=item.key, size=len(data), data=data, as_text=as_text, metadata=item.metadata
+            key=item.key,
+            size=len(data),
+            data=data,
+            as_text=format_ is _Format.TEXT,
+            unsupported_by_default=format_ is _Format.UNSTRUCTURED,
+            metadata=item.metadata,
+            max_size=self._rules.max_file_size,
         )
 
-    def items(self, root: Root) -> Iterator[FoundFile | ItemResult]:
-        """Give what is below a root."""
-        if not root.path.is_dir():
-            yield self._judged(root.path, f"{root.label}{root.path.name}", root.path.parent)
+    def walk(self, root: Root, stop: Callable[[], bool]) -> Iterator[FoundFile | ItemResult]:
+        """Yield the files below a root, until `stop()`; the file itself of a root that is one.
+
+        Patterns apply to what is found in folders, not to a root that is a file.
+        """
+        if not _is_folder(root.path):
+            key = root.key or f"{root.label}{root.path.name}"
+            yield self._check_file(
+                root.path, key, self._format(key), root.path.parent, explicit=True
+            )
             return
-        whole = root.path.resolve()
-        pending = [(root.path, "")]
-        while pending:
-            folder, below = pending.pop()
-            folders: list[tuple[Path, str]] = []
-            try:
-                entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-            except OSError as error:
-                yield refused(f"{root.label}{below}", Outcome.FAILED, _why(error))
-                continue
-            for entry in entries:
-                relative = f"{below}{entry.name}"
-                if entry.is_dir(follow_symlinks=False):
+        pending = [(os.fspath(root.path), "")]
+        while pending and not stop():
+            path, below = pending.pop()
+            folders: list[tuple[str, str]] = []
+            entries, error = _list_folder(path)
+            for name, entry in entries:
+                relative = f"{below}{name}"
+                try:
+                    is_folder = entry.is_dir(follow_symlinks=False)
+                except OSError as failure:
+                    if not self._is_hidden(relative) and not self._excluded(relative):
+                        yield _unreadable(f"{root.label}{relative}", failure)
+                    continue
+                if is_folder:
                     if not self._excluded(relative):
-                        folders.append((Path(entry.path), f"{relative}/"))
-                elif self._wanted(relative):
-                    yield self._judged(entry, f"{root.label}{relative}", whole)
+                        folders.append((entry.path, f"{relative}/"))
+                elif self._is_wanted(relative):
+                    key, format_ = f"{root.label}{relative}", self._format(relative)
+                    yield self._check_file(entry, key, format_, root.path, explicit=False)
+            if error is not None:
+                yield _unreadable(f"{root.label}{below}" or f"{root.path.name}/", error)
             pending.extend(reversed(folders))
 
-    def _wanted(self, relative: str) -> bool:
-        hidden = relative.startswith(".") or "/." in relative
-        if hidden and not self._names_hidden(relative):
+    def _is_wanted(self, relative: str) -> bool:
+        if self._is_hidden(relative):
             return False
         return self._included(relative) and not self._excluded(relative)
 
-    def _judged(self, file: File, key: str, whole: Path | None) -> FoundFile | ItemResult:
-        """Tell whether a file can be loaded; `whole` is what a link must not lead out of."""
+    def _is_hidden(self, relative: str) -> bool:
+        hidden = relative.startswith(".") or "/." in relative
+        return hidden and not self._names_hidden(relative)
+
+    def _check_file(
+        self, file: File, key: str, format_: _Format, folder: Path | None, *, explicit: bool
+    ) -> FoundFile | ItemResult:
+        """Return a file, or why it is not loaded; a link must not lead out of `folder`."""
         try:
-            status = file.stat()
-        except OSError as error:
-            if file.is_symlink():
-                return refused(key, Outcome.SKIPPED, f"a link that leads nowhere ({_why(error)})")
-            return refused(key, Outcome.FAILED, f"unreadable: {_why(error)}")
-        as_text = extension_of(key) not in DOCUMENT_EXTENSIONS
-        if rule := self._skipping(file, key, status, whole, as_text=as_text):
-            return refused(key, Outcome.SKIPPED, rule, size=status.st_size)
-        if too_large := self._too_large(status.st_size):
-            return refused(key, Outcome.FAILED, too_large, size=status.st_size)
-        if status.st_mode & ANYBODY != ANYBODY and not os.access(file, os.R_OK):
-            why = "unreadable: permission denied"
-            return refused(key, Outcome.FAILED, why, size=status.st_size)
-        path, mtime = os.fspath(file), status.st_mtime_ns
-        return FoundFile(key=key, path=path, size=status.st_size, mtime_ns=mtime, as_text=as_text)
+            status = _stat(file)
+            if status is None:
+                return refused(key, _left_out(explicit=explicit), "broken link")
+            size = status.st_size
+            if rule := _rule(file, key, status, format_, folder):
+                return refused(key, _left_out(explicit=explicit), rule, size=size)
+            if why := too_large(size, self._rules.max_file_size):
+                return refused(key, Outcome.FAILED, why, size=size)
+            if not _is_readable(file, status):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except (OSError, ValueError) as error:
+            return _unreadable(key, error)
+        mtime, ctime, inode = stamp_fields(status)
+        return FoundFile(
+            key=key,
+            size=size,
+            path=os.fspath(file),
+            mtime_ns=mtime,
+            ctime_ns=ctime,
+            inode=inode,
+            as_text=format_ is _Format.TEXT,
+            unsupported_by_default=format_ is _Format.UNSTRUCTURED,
+            max_size=self._rules.max_file_size,
+        )
 
-    def _too_large(self, size: int) -> str | None:
-        limit = self._rules.max_file_size
-        if size <= limit:
+    def _format(self, path: str, *, named: bool = False) -> _Format:
+        """Return how the server reads a file; `named` stands for a pattern with its extension."""
+        extension = extension_of(path)
+        if extension in DOCUMENT_EXTENSIONS:
+            return _Format.DOCUMENT
+        if self._as_text(path):
+            return _Format.TEXT
+        if extension in UNSTRUCTURED_EXTENSIONS and (
+            named or self._names_extension[extension](path)
+        ):
+            return _Format.UNSTRUCTURED
+        return _Format.UNSUPPORTED
+
+
+def _list_folder(
+    path: str,
+) -> tuple[Sequence[tuple[str, os.DirEntry[str]]], OSError | None]:
+    """Return the entries of a folder in the order of their names in keys, and what ended it."""
+    entries: list[os.DirEntry[str]] = []
+    failure: OSError | None = None
+    try:
+        entries.extend(os.scandir(path))
+    except OSError as error:
+        failure = error
+    names = normalized_names([entry.name for entry in entries])
+    return sorted(zip(names, entries, strict=True), key=lambda named: named[0]), failure
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (OSError, ValueError):
+        return False  # checking it as a file returns the reason
+
+
+def _stat(file: File) -> os.stat_result | None:
+    """Return the status of a file; None of a link without a target."""
+    try:
+        return file.stat()
+    except OSError as error:
+        if error.errno in _BROKEN_LINK and file.is_symlink():
             return None
-        return f"too large: {size / 2**20:.1f} of {limit / 2**20:g} MiB"
-
-    def _skipping(
-        self, file: File, key: str, status: os.stat_result, whole: Path | None, *, as_text: bool
-    ) -> str | None:
-        """Name the rule by which a file is left out."""
-        link = file.is_symlink()
-        if link and whole and not Path(file).resolve().is_relative_to(whole):
-            return "a link that leads out of the folder"
-        if not stat.S_ISREG(status.st_mode):
-            return "a link to a folder" if link else "not a regular file"
-        if as_text and (unsupported := self._unsupported(key)):
-            return unsupported
-        return None if status.st_size else "empty"
-
-    def _unsupported(self, key: str) -> str | None:
-        if self._as_text(key):
-            return None
-        extension = extension_of(key)
-        return f"unsupported type .{extension}" if extension else "unsupported type: no extension"
+        raise
 
 
-def _why(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
+def _rule(
+    file: File, key: str, status: os.stat_result, format_: _Format, folder: Path | None
+) -> str | None:
+    """Return the rule that leaves a file out."""
+    is_link = file.is_symlink()
+    if is_link and folder and not _resolve(Path(file)).is_relative_to(_resolve(folder)):
+        return "link to a target outside the folder"
+    if not stat.S_ISREG(status.st_mode):
+        return "link to a folder" if is_link else "not a regular file"
+    if format_ is _Format.UNSUPPORTED:
+        return _unsupported(key)
+    return None if status.st_size else "empty"
+
+
+def _resolve(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except RuntimeError as error:  # Python before 3.13, for a loop of links
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from error
+
+
+def _is_readable(file: File, status: os.stat_result) -> bool:
+    return status.st_mode & READABLE_BY_ALL == READABLE_BY_ALL or os.access(file, os.R_OK)
+
+
+def _unsupported(key: str) -> str:
+    extension = extension_of(key)
+    return f"unsupported type .{extension}" if extension else "unsupported type: no extension"
+
+
+def _left_out(*, explicit: bool) -> Outcome:
+    return Outcome.FAILED if explicit else Outcome.SKIPPED
+
+
+def _unreadable(key: str, error: OSError | ValueError) -> ItemResult:
+    return refused(key, Outcome.FAILED, f"unreadable: {describe(error)}")

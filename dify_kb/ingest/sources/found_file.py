@@ -1,0 +1,73 @@
+"""A file that a scan found, with what tells it from a later version of itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from attrs import evolve, field, frozen
+
+from dify_kb.models import MAX_FILE_SIZE
+
+from .document_names import name_of
+
+
+@frozen(kw_only=True)
+class FoundFile:
+    """Something that can be loaded: a file at `path`, or `data` in memory.
+
+    `key` is the path below its root, with `/`; `path` is the one on disk. `size` and `max_size`,
+    the limit that applies to it, are in bytes. Times and inode are None for data in memory, and
+    times that exceed 64 bits are None. `metadata` is that of its item. `unsupported_by_default`
+    is True of an extension that servers accept only with `ETL_TYPE=Unstructured`.
+    """
+
+    key: str
+    size: int
+    path: str | os.PathLike[str] | None = None
+    data: bytes | None = field(default=None, repr=False)
+    mtime_ns: int | None = None
+    ctime_ns: int | None = None
+    inode: int | None = None
+    as_text: bool = False
+    unsupported_by_default: bool = False
+    metadata: Mapping[str, object] | None = None
+    max_size: int = MAX_FILE_SIZE
+
+    @property
+    def name(self) -> str:
+        """The name of its document."""
+        return name_of(self.key, as_text=self.as_text)
+
+    def with_status(self, status: os.stat_result) -> FoundFile:
+        """Return the file with the size, times and inode of `status`."""
+        mtime, ctime, inode = stamp_fields(status)
+        now = (status.st_size, mtime, ctime, inode)
+        if now == (self.size, self.mtime_ns, self.ctime_ns, self.inode):
+            return self
+        return evolve(self, size=status.st_size, mtime_ns=mtime, ctime_ns=ctime, inode=inode)
+
+
+def stamp_fields(status: os.stat_result) -> tuple[int | None, int | None, int]:
+    """Return mtime, ctime and inode as a journal can store them, in signed 64 bits.
+
+    A time beyond the year 2262 is None; an inode above 2**63 keeps its bits.
+    """
+    mtime, ctime, inode = status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+    return (
+        mtime if -(2**63) <= mtime < 2**63 else None,
+        ctime if -(2**63) <= ctime < 2**63 else None,
+        inode if inode < 2**63 else inode - 2**64,
+    )
+
+
+def too_large(size: int, limit: int) -> str | None:
+    """Return why a file of `size` bytes is not sent; None if it is within the limit."""
+    if size <= limit:
+        return None
+    return f"too large: {size / 2**20:.1f} of {limit / 2**20:g} MiB"
+
+
+def describe(error: OSError | ValueError) -> str:
+    """Return the reason of a failed system call, without the path."""
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()

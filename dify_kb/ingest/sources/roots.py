@@ -1,0 +1,104 @@
+"""Resolve the given paths to the roots of a scan, with the prefix of the keys of each."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from dify_kb.errors import ConfigError
+
+from .items import Element, Item, require_path
+from .unicode_names import PathNormalizer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+@frozen
+class Root:
+    """A folder to scan, or a file that was named explicitly.
+
+    `label` is the prefix of the keys of a folder's files: "" or a path with `/` at its end. `key`
+    is that of a file, and None for a folder.
+    """
+
+    path: Path
+    label: str = ""
+    key: str | None = None
+
+
+def roots_of(source: str | os.PathLike[str] | Iterable[Element]) -> list[Root]:
+    """Return the folders and files to scan, with the prefixes of their keys. Blocking.
+
+    One folder: keys are relative to it. Several: keys begin with the folder's name, or, where two
+    names are equal, with its path below their common parent. Files: keys are the paths below
+    their common parent. A path inside another root is left to that root. Keys are NFC, except for
+    names that differ in their Unicode form alone.
+
+    Raises:
+        ConfigError: a path is empty, does not exist, or is mixed with items.
+    """
+    given = [source] if isinstance(source, str | os.PathLike) else list(source)
+    is_folder = dict(_inspect(_path(path)) for path in given)
+    folders = [path for path in is_folder if is_folder[path]]
+    folders = [path for path in folders if not any(other in path.parents for other in folders)]
+    inside = set(folders)
+    files = [
+        path
+        for path, folder in is_folder.items()
+        if not folder and not inside.intersection(path.parents)
+    ]
+    normalizer = PathNormalizer()
+    return [*_folders(folders, normalizer, alone=not files), *_files(files, normalizer)]
+
+
+def identity_of(roots: Sequence[Root]) -> str | None:
+    """Return what tells these roots from others: their paths, normalized. Blocking."""
+    normalizer = PathNormalizer()
+    return "\n".join(normalizer.normalize(str(root.path)) for root in roots) or None
+
+
+def _path(element: Element) -> Path:
+    if isinstance(element, Item):
+        raise ConfigError(
+            "Paths and items are mixed in one source.", hint="Give files as Item(key, path=…) too."
+        )
+    require_path(element)
+    return Path(element)
+
+
+def _inspect(path: Path) -> tuple[Path, bool]:
+    """Return a path made absolute, and whether it is a folder."""
+    try:
+        mode = path.stat().st_mode
+        return Path(os.path.abspath(path)), stat.S_ISDIR(mode)  # noqa: PTH100 -- resolve() would follow links
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be loaded: {(error.strerror or str(error)).lower()}.",
+            hint="Check the path; a folder is loaded with all that is in it.",
+        ) from error
+
+
+def _folders(folders: Sequence[Path], normalizer: PathNormalizer, *, alone: bool) -> Iterable[Root]:
+    if len(folders) == 1 and alone:
+        return [Root(folders[0])]
+    names = [normalizer.normalize(folder.name, str(folder.parent)) for folder in folders]
+    if len(set(names)) < len(names):
+        common = Path(os.path.commonpath(folders))
+        names = [_below(common, folder, normalizer) for folder in folders]
+    return [Root(folder, f"{name}/") for folder, name in zip(folders, names, strict=True)]
+
+
+def _files(files: Sequence[Path], normalizer: PathNormalizer) -> Iterable[Root]:
+    if not files:
+        return []
+    common = Path(os.path.commonpath([file.parent for file in files]))
+    return [Root(file, key=_below(common, file, normalizer)) for file in files]
+
+
+def _below(common: Path, path: Path, normalizer: PathNormalizer) -> str:
+    return normalizer.normalize(path.relative_to(common).as_posix(), str(common))
