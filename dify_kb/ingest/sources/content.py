@@ -1,4 +1,4 @@
-"""What is sent of a file, and what tells it from another: the SHA-256 of it."""
+"""Read the content of found files, and digest it with SHA-256."""
 
 from __future__ import annotations
 
@@ -6,95 +6,166 @@ import hashlib
 import os
 import stat
 import time
-from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
 from dify_kb.errors import SourceError
-from dify_kb.transport.body import READING
+from dify_kb.transport.body import BLOCK, READING
 
-if TYPE_CHECKING:
-    from .scan import FoundFile
+from .deleted_characters import DeletedCounter, count_deleted
+from .document_names import extension_of
+from .file_stamp import FileStamp, settled_stamp
+from .file_types import TEXT_EXTENSIONS
+from .found_file import FoundFile, describe, stamp_fields, too_large
 
 SMALL = 64 * 1024
-"""A file up to so many bytes is read once, into memory; a larger one is read twice, since it is
-streamed and its digest stands in the journal before it is sent."""
+"""Bytes. A file up to this size is read once, into memory; a larger one is read twice: its digest
+must be in the journal before it is streamed."""
 
 
-RACY = 2.0
-"""Seconds: a file changed so shortly before it was read may change again and keep its time, since
-file systems tell times in steps."""
+class ChangedWhileReadError(SourceError):
+    """A file changed while it was read; reading it again may succeed."""
 
 
-@frozen
+@frozen(kw_only=True)
 class Content:
-    """What to send, and its digest."""
+    """What to send of a file.
+
+    `file` describes the file as it was read, which may differ from what the scan found. `stamp`
+    is None where a later change might not show in it. `deleted_characters` counts what the server
+    deletes from a text: `ï`, `¿`, `¾`, and the bar of `<|` and `|>`.
+    """
 
     data: bytes | Path = field(repr=False)
     digest: bytes
+    file: FoundFile
+    stamp: FileStamp | None = None
+    deleted_characters: int = 0
 
 
-def small(found: FoundFile) -> bool:
-    """Tell whether it is a file that is read once, into memory."""
+def is_small(found: FoundFile) -> bool:
+    """Return whether a file is read once, into memory."""
     return found.path is not None and found.size <= SMALL
 
 
-def content_of(found: FoundFile) -> Content:
-    """Read what was found. Blocking.
+def read_content(found: FoundFile) -> Content:
+    """Return the content that a found file has now, whatever it was at the scan. Blocking.
 
     Raises:
-        SourceError: it cannot be read, or has another length than when it was found.
+        ChangedWhileReadError: it changed while it was read.
+        SourceError: it cannot be read, or is empty or too large now.
     """
     if found.path is None:
-        data = found.data or b""
-        return Content(data, _digest(data))
+        return _in_memory(found, found.data or b"")
     try:
-        if found.size > SMALL:
-            with _opened(found.path) as file:
-                digest = hashlib.file_digest(file, "sha256").digest()
-                _require_size(found, file.tell())
-                return Content(Path(found.path), digest)
-        data = _read(found.path, found.size + 1)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise SourceError(f"{found.key}: it could not be read ({reason}).") from error
-    _require_size(found, len(data))
-    return Content(data, _digest(data))
+        descriptor = os.open(found.path, READING)
+        try:
+            return _read(found, found.path, descriptor)
+        finally:
+            os.close(descriptor)
+    except (OSError, ValueError) as error:
+        raise SourceError(f"unreadable: {describe(error)}") from error
 
 
-def _require_size(found: FoundFile, size: int) -> None:
-    if size != found.size:
-        raise SourceError(
-            f"{found.key}: its length changed since it was found (it was {found.size} bytes).",
-            hint="Load it again once nothing writes to it.",
+def require_unchanged(content: Content) -> None:
+    """Check that a file still is what was read, after it was streamed. Blocking.
+
+    Raises:
+        ChangedWhileReadError: it changed, or is gone.
+    """
+    file = content.file
+    if file.path is None:
+        return
+    try:
+        status = Path(file.path).stat()
+    except (OSError, ValueError) as error:
+        raise ChangedWhileReadError(f"unreadable: {describe(error)}") from error
+    if (status.st_size, stamp_fields(status)[0]) != (file.size, file.mtime_ns):
+        raise _changed()
+
+
+def _in_memory(found: FoundFile, data: bytes, stamp: FileStamp | None = None) -> Content:
+    digest = hashlib.sha256(data).digest()
+    deleted = count_deleted(data) if _is_text(found) else 0
+    return Content(data=data, digest=digest, file=found, stamp=stamp, deleted_characters=deleted)
+
+
+def _read(found: FoundFile, path: str | os.PathLike[str], descriptor: int) -> Content:
+    read_at = time.time()
+    before = os.fstat(descriptor)
+    file = _require_loadable(found, before)
+    stamp = settled_stamp(file, read_at)
+    if file.size <= SMALL:
+        data = _read_up_to(descriptor, file.size + 1)
+        length, content = len(data), _in_memory(file, data, stamp)
+    else:
+        length, digest, deleted = _digest_up_to(descriptor, file.size + 1, is_text=_is_text(file))
+        content = Content(
+            data=Path(path), digest=digest, file=file, stamp=stamp, deleted_characters=deleted
         )
+    after = os.fstat(descriptor)
+    if (length, after.st_size, after.st_mtime_ns) != (
+        before.st_size,
+        before.st_size,
+        before.st_mtime_ns,
+    ):
+        raise _changed()
+    return content
+
+
+def _require_loadable(found: FoundFile, status: os.stat_result) -> FoundFile:
+    """Return the file as it is now, if the rules of the scan still allow it."""
+    if not stat.S_ISREG(status.st_mode):
+        raise SourceError("The file is not a regular file now.")
+    if not status.st_size:
+        raise SourceError("The file is empty now.")
+    if why := too_large(status.st_size, found.max_size):
+        raise SourceError(why)
+    return found.with_status(status)
+
+
+def _read_up_to(descriptor: int, size: int) -> bytes:
+    """Read until the end of a file, or `size` bytes of it.
+
+    One read may return less than asked: network file systems and signals cut it short.
+    """
+    data = os.read(descriptor, size)
+    # With all but the last byte, which a file that does not grow has not, there is no need to ask.
+    while 0 < len(data) < size - 1:
+        block = os.read(descriptor, size - len(data))
+        if not block:
+            break
+        data += block
+    return data
+
+
+def _digest_up_to(descriptor: int, size: int, *, is_text: bool) -> tuple[int, bytes, int]:
+    """Return length, digest and deleted characters of a file, of no more than `size` bytes."""
+    digest, deleted, length = hashlib.sha256(), DeletedCounter(), 0
+    while length < size and (block := os.read(descriptor, min(BLOCK, size - length))):
+        length += len(block)
+        digest.update(block)
+        if is_text:
+            deleted.add(block)
+    return length, digest.digest(), deleted.count
+
+
+def _is_text(file: FoundFile) -> bool:
+    return file.as_text or extension_of(file.key) in TEXT_EXTENSIONS
+
+
+def _changed() -> ChangedWhileReadError:
+    return ChangedWhileReadError(
+        "The file changed while it was read.", hint="Load it again once nothing writes to it."
+    )
+
+
+content_of = read_content
+small = is_small
 
 
 def settled_mtime(found: FoundFile) -> int | None:
-    """Tell the time of the last change if a later change would show; None if it need not."""
-    if found.mtime_ns is None or time.time() - found.mtime_ns / 1e9 < RACY:
-        return None
-    return found.mtime_ns
-
-
-def _digest(data: bytes) -> bytes:
-    return hashlib.sha256(data).digest()
-
-
-def _read(path: str | os.PathLike[str], most: int) -> bytes:
-    """Read a small file. One that is none any more gives nothing, or too much."""
-    descriptor = os.open(path, READING)
-    try:
-        return os.read(descriptor, most)
-    finally:
-        os.close(descriptor)
-
-
-def _opened(path: str | os.PathLike[str]) -> FileIO:
-    descriptor = os.open(path, READING)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise SourceError(f"{Path(path).name}: it is not a regular file any more.")
-    return FileIO(descriptor)
+    """Return the modification time of `settled_stamp(found)`."""
+    stamp = settled_stamp(found)
+    return stamp.mtime_ns if stamp else None
