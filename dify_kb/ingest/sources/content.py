@@ -131,7 +131,7 @@ def _read_up_to(descriptor: int, size: int) -> bytes:
     One read may return less than asked: network file systems and signals cut it short.
     """
     data = os.read(descriptor, size)
-    # With all but the last byte, which a file that does not grow has not, there is no need to ask.
+    # `size` is one byte more than expected, so that size - 1 is the whole file: saves a read.
     while 0 < len(data) < size - 1:
         block = os.read(descriptor, size - len(data))
         if not block:
