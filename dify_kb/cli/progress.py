@@ -161,7 +161,8 @@ class _Bars(Bars):
         if self.state is not None:
             elapsed = f"{self.tasks[0].elapsed or 0:.0f} s  "
             width = show.err.width - MARGIN - len(elapsed)
-            yield Text(f"{elapsed}{_joined(overview(self.state), width)}", no_wrap=True)
+            line = f"{elapsed}{_joined(overview(self.state), width)}"
+            yield Text(line, no_wrap=True, overflow="ellipsis")
         yield from super().get_renderables()
         if self.state is not None and (reason := self.state.wait_reason):
             yield Text(show.printable(reason), style="yellow", no_wrap=True, overflow="ellipsis")
