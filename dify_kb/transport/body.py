@@ -6,20 +6,21 @@ import io
 import os
 import stat
 import threading
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import anyio
-import anyio.to_thread
 
 from dify_kb.errors import KnowledgeError, SourceError
 from dify_kb.wire.endpoint import Where
 from dify_kb.wire.parts import multipart
 
-from .thread_batch import run_in_batch
+from .thread_batch import run_in_batch, run_in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from dify_kb.config import Timeout
     from dify_kb.models import File
@@ -62,7 +63,7 @@ class Body:
 
     @classmethod
     def of(cls, call: Call[Any], timeout: Timeout, last: Body | None) -> Body | None:
-        """Give the body of a call that travels as a form, else None.
+        """Return the body of a call that is sent as a form, else None.
 
         The file must still have the size that it had at the `last` attempt.
         """
@@ -73,7 +74,7 @@ class Body:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What stands above it; its length is known once it is open."""
+        """The headers of the body; its length is known once it is open."""
         return {"Content-Type": self._form.content_type, "Content-Length": str(self._whole)}
 
     @property
@@ -82,7 +83,7 @@ class Body:
         return self._sent >= WHOLE * self._whole
 
     async def open(self, scope: anyio.CancelScope) -> bytes | AsyncIterator[bytes]:
-        """Give the body as aiohttp takes it: whole when small, else block by block.
+        """Return the body for aiohttp: whole if small, else an iterator over blocks.
 
         Raises:
             SourceError: the file could not be read, or changed.
@@ -95,18 +96,17 @@ class Body:
         self._sent = self._whole
         return b"".join((self._form.head, content, self._form.tail))
 
-    async def close(self) -> None:
-        """Close the file, once a read of it that is under way has ended."""
+    def close(self) -> None:
+        """Close the file; a read under way does it when it returns, and nobody waits for that."""
         if self._source is not None:
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(self._source.close)
+            self._source.close()
 
     @property
     def _whole(self) -> int:
         return self._form.size(self._size or 0)
 
     async def _small(self, source: _Source) -> bytes | None:
-        """Give all of a file that is sent in one piece; None of a larger one."""
+        """Return the content of a file that is sent in one piece; None of a larger one."""
         file = self._form.file
         if isinstance(file.content, Path):
             size, content = await run_in_batch(source.begin, file.content)
@@ -119,7 +119,7 @@ class Body:
         if isinstance(file.content, bytes):
             return file.content
         # Not batched with others, as nobody knows how long a read of it takes.
-        content = await anyio.to_thread.run_sync(source.read, self._size + 1)
+        content = await run_in_thread(source.read_all, self._size + 1)
         if len(content) != self._size:
             raise _changed(file, self._size)
         return content
@@ -128,7 +128,7 @@ class Body:
         yield self._counted(self._form.head, scope)
         left = self._size or 0
         try:
-            while block := await anyio.to_thread.run_sync(source.read, min(BLOCK, left + 1)):
+            while block := await run_in_thread(source.read, min(BLOCK, left + 1)):
                 left -= len(block)
                 if left < 0:
                     break
@@ -151,49 +151,80 @@ class Body:
 class _Source:
     """A file that threads read for aiohttp, which drops its body in the middle of a read.
 
-    Such a read goes on in its thread. It must not leave an open file behind, nor move a file on
-    that the next attempt reads.
+    Such a read goes on in its thread, perhaps for hours on a network file system that hangs. It
+    must not leave an open file behind, nor move a stream that the next attempt reads.
     """
 
     def __init__(self, file: File) -> None:
         self._file = file
         self._lock = threading.Lock()
         self._stream: BinaryIO | None = None
+        self._reading = False
         self._closed = False
 
     def begin(self, path: Path) -> tuple[int, bytes | None]:
         """Measure a path, and read it when it is small; a larger one stays open."""
-        with self._lock:
-            if self._closed:
-                return 0, b""
-            try:
-                descriptor, size = _open(path)
-                if size > JOINED:
-                    self._stream = os.fdopen(descriptor, "rb", buffering=0)
-                    return size, None
-                content = _read_all(descriptor, size)
-            except OSError as error:
-                raise _unreadable(self._file, error) from error
+        if not self._enter():
+            return 0, b""
+        try:
+            descriptor, size = _open(path)
+            if size > JOINED:
+                self._stream = os.fdopen(descriptor, "rb", buffering=0)
+                return size, None
+            content = _read_descriptor(descriptor, size + 1)
+        except OSError as error:
+            raise _unreadable(self._file, error) from error
+        finally:
+            self._leave()
         if len(content) != size:
             raise _changed(self._file, size)
         return size, content
 
     def read(self, size: int) -> bytes:
-        with self._lock:
-            if self._closed:
-                return b""
-            try:
+        """Read a block; empty at the end, when the file is closed."""
+        if not self._enter():
+            return b""
+        try:
+            with _alone(self._file.content):
+                if self._closed:  # while an earlier attempt had the stream
+                    return b""
                 if self._stream is None:
                     self._stream = self._from_start()
-                return self._stream.read(size)
-            except OSError as error:
-                raise _unreadable(self._file, error) from error
+                block = self._stream.read(size)
+            if not block:
+                self._close_stream()
+        except OSError as error:
+            raise _unreadable(self._file, error) from error
+        else:
+            return block
+        finally:
+            self._leave()
+
+    def read_all(self, size: int) -> bytes:
+        """Read up to `size` bytes; one read of a stream may return fewer."""
+        return _read_blocks(self.read, size)
 
     def close(self) -> None:
+        """Close the file; a read under way does it when it returns."""
         with self._lock:
             self._closed = True
-            if self._stream is not None and self._stream is not self._file.content:
-                self._stream.close()
+            if not self._reading:
+                self._close_stream()
+
+    def _enter(self) -> bool:
+        with self._lock:
+            self._reading = not self._closed
+            return self._reading
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._reading = False
+            if self._closed:
+                self._close_stream()
+
+    def _close_stream(self) -> None:
+        if self._stream is not None and self._stream is not self._file.content:
+            self._stream.close()
 
     def _from_start(self) -> BinaryIO:
         content = self._file.content
@@ -205,8 +236,31 @@ class _Source:
         return content
 
 
+_in_use: set[int] = set()
+"""The `id` of streams that a thread reads, and so keeps alive."""
+
+_in_use_changed = threading.Condition()
+
+
+@contextmanager
+def _alone(content: object) -> Iterator[None]:
+    """Keep a caller's stream from other reads, such as one of an attempt that was given up."""
+    if isinstance(content, bytes | Path):
+        yield
+        return
+    with _in_use_changed:
+        _in_use_changed.wait_for(lambda: id(content) not in _in_use)
+        _in_use.add(id(content))
+    try:
+        yield
+    finally:
+        with _in_use_changed:
+            _in_use.discard(id(content))
+            _in_use_changed.notify_all()
+
+
 def _open(path: Path) -> tuple[int, int]:
-    """Open a regular file; give its descriptor and its size."""
+    """Open a regular file; return its descriptor and its size."""
     descriptor = os.open(path, READING)
     status = os.fstat(descriptor)
     if stat.S_ISREG(status.st_mode):
@@ -215,11 +269,21 @@ def _open(path: Path) -> tuple[int, int]:
     raise SourceError(f"{path} is not a regular file.", hint="Name a file; `load` takes folders.")
 
 
-def _read_all(descriptor: int, size: int) -> bytes:
+def _read_descriptor(descriptor: int, size: int) -> bytes:
+    """Read up to `size` bytes and close the file."""
     try:
-        return os.read(descriptor, size + 1)
+        return _read_blocks(partial(os.read, descriptor), size)
     finally:
         os.close(descriptor)
+
+
+def _read_blocks(read: Callable[[int], bytes], size: int) -> bytes:
+    """Read until `size` bytes or the end; a network file system may return fewer than asked for."""
+    content = block = read(size)
+    while block and len(content) < size:
+        block = read(size - len(content))
+        content += block
+    return content
 
 
 def _changed(file: File, size: int | None) -> SourceError:

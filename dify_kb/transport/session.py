@@ -105,7 +105,7 @@ class Session:
                 raise self._translated(endpoint.name, error, body) from cause
             finally:
                 if body is not None:
-                    await body.close()
+                    body.close()
         raise RequestTimeoutError(
             f"{endpoint.name}: {self._config.base_url} did not answer in time.",
             endpoint=endpoint.name,

@@ -1,7 +1,8 @@
-"""Blocking work in threads, many pieces a hop."""
+"""Blocking calls in threads, batched."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable
@@ -97,3 +98,52 @@ async def test_who_is_cancelled_leaves_the_others_their_results(who: str) -> Non
 def test_each_loop_has_batches_of_its_own() -> None:
     for _ in range(2):
         assert anyio.run(run_in_batch, len, "abc") == 3
+
+
+@pytest.mark.parametrize("turns", range(TURNS + 2))
+async def test_a_task_that_asyncio_cancels_leaves_the_others_their_results(turns: int) -> None:
+    """That goes through every shield. A batch that never ran would hold all who joined it."""
+    first = asyncio.create_task(run_in_batch(str.upper, "first"))
+    second = asyncio.create_task(run_in_batch(str.upper, "second"))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+    first.cancel()
+
+    with anyio.fail_after(WAIT):
+        assert await second == "SECOND"
+        assert await run_in_batch(str.upper, "third") == "THIRD"
+
+
+async def test_a_call_that_is_stuck_holds_nobody_else() -> None:
+    """A file on a network file system that hangs, and others of the same moment."""
+    release = threading.Event()
+    results: list[int] = []
+
+    async def ask(number: int) -> None:
+        results.append(await run_in_batch(abs, number))
+
+    stuck = asyncio.create_task(run_in_batch(release.wait, WAIT))
+    with anyio.fail_after(WAIT / 2):
+        async with anyio.create_task_group() as tasks:
+            for number in range(3):
+                tasks.start_soon(ask, number)
+    release.set()
+
+    assert sorted(results) == [0, 1, 2]
+    assert await stuck
+
+
+@pytest.mark.parametrize("place", ["alone", "with others"])
+async def test_who_is_cancelled_does_not_wait_for_a_call_that_is_stuck(place: str) -> None:
+    release = threading.Event()
+    began = time.monotonic()
+    with anyio.move_on_after(0.1) as scope:
+        if place == "alone":
+            await run_in_batch(release.wait, WAIT)
+        else:
+            await asked([lambda: 1, lambda: release.wait(WAIT), lambda: 2])
+
+    assert scope.cancelled_caught
+    assert time.monotonic() - began < WAIT / 2
+    release.set()
