@@ -25,7 +25,7 @@ from .resources import (
     Tags,
     Workspace,
 )
-from .transport import Attempted, OnAttempt, RequestLimiter, Sender, Session, connect
+from .transport import OnAttempt, RequestLimiter, Sender, Session, connect
 from .wire import catalog
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     from .emulator import Emulator
     from .ingest import (
-        Admission,
         ItemResult,
         LoadEvent,
         LoadMetadata,
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
         Options,
         Results,
         Source,
-        Tally,
         Wait,
     )
     from .ingest.options import Replace
@@ -436,29 +434,17 @@ class AsyncClient:
         concurrency: int | tuple[int, int] | None,
         rate: str | None,
     ) -> LoadReport:
-        from .ingest import Admission, Server, Tally, load, source_reader
+        from .ingest import load
 
-        admission = Admission(concurrency, rate, self._pace, unit=self._policy.loading.pace)
-        taken = await source_reader(source)
-        tally = Tally()
-        send = attrs.evolve(self._open(), on_attempt=_seen_by(tally, admission, self._on_attempt))
-        # What fails comes back through the admission, which knows why it waits.
-        once = attrs.evolve(self._policy.retry, reads=1, writes=1, throttled=1)
-        sparing = attrs.evolve(send, policy=attrs.evolve(self._policy, retry=once))
-        server = Server(
-            identity=self._identity,
-            datasets=Datasets(send),
-            probe=Datasets(sparing),
-            documents=Documents(send),
-            uploads=Documents(sparing),
-            metadata=Metadata(send),
-            admission=admission,
-            policy=self._policy,
+        return await load(
+            self._open(),
+            self._identity,
+            dataset_id,
+            source,
+            options,
+            concurrency=concurrency,
+            rate=rate,
         )
-        try:
-            return await load(server, dataset_id, taken, options, tally)
-        finally:
-            admission.close()
 
     @property
     def _identity(self) -> str | None:
@@ -471,17 +457,6 @@ class AsyncClient:
                 "The client is not open.", hint="Use it inside `async with AsyncClient(…)`."
             )
         return self._sender
-
-
-def _seen_by(tally: Tally, admission: Admission, listener: OnAttempt | None) -> OnAttempt:
-    def see(event: Attempted) -> None:
-        tally.requests += 1
-        tally.retries += event.attempt > 1
-        admission.observe(event)
-        if listener is not None:
-            listener(event)
-
-    return see
 
 
 def _policy(policy: Policy, timeout: Timeout | None, retry: Retry | None) -> Policy:

@@ -102,6 +102,14 @@ class Loading:
     """The same after a timeout or a 502 or 504: the server waits for a lock of the dataset
     without limit (dataset_service, 1.12.1), and 400 of 400 timed-out creates landed (measured)."""
 
+    dataset_lock: float = 600.0
+    """So long a create may land that timed out while no other was answered: Dify keeps a dataset's
+    lock for so long after a crash of its API process (measured on 1.4.3 and 1.14.2)."""
+
+    confirm: float = 5.0
+    """Between two looks that must both show the end of a document of which two runs may overlap:
+    the first run's `completed` is shown and then withdrawn (measured on 1.14.2)."""
+
     sends: int = 4
     """Sends of one file in all; looks do not count."""
 
@@ -163,6 +171,8 @@ class Policy:
                 settle=tuple(delay * factor for delay in loading.settle),
                 quarantine=loading.quarantine * factor,
                 patience=loading.patience * factor,
+                dataset_lock=loading.dataset_lock * factor,
+                confirm=loading.confirm * factor,
                 recreate=loading.recreate * factor,
                 probe=loading.probe * factor,
                 probe_longest=loading.probe_longest * factor,

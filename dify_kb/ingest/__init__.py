@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from .events import LoadEvent, OnLoadEvent, Progress
 from .load import load, state_folder
-from .options import OnError, Options, Server, Wait
-from .pacing.admission import Admission
+from .options import OnError, Options, Replace, Wait
+from .planning.metadata import Metadata as LoadMetadata
 from .planning.plan import OnExisting
-from .planning.planner import Metadata as LoadMetadata
-from .report import ItemResult, LoadReport, Outcome, StopReason, Tally
+from .report import ItemResult, LoadReport, Outcome, StopReason
 from .results import ResultBuffer, Results
 from .sources.items import Item, NamedSource, Source
-from .sources.reader import source_reader
+from .sources.reader import SourceReader, source_reader
 from .sources.scan import Rules, roots_of
 
 __all__ = [
-    "Admission",
     "Item",
     "ItemResult",
     "LoadEvent",
@@ -28,13 +26,13 @@ __all__ = [
     "Options",
     "Outcome",
     "Progress",
+    "Replace",
     "ResultBuffer",
     "Results",
     "Rules",
-    "Server",
     "Source",
+    "SourceReader",
     "StopReason",
-    "Tally",
     "Wait",
     "load",
     "roots_of",

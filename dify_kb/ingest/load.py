@@ -1,8 +1,7 @@
-"""A load put together: what it may be told, its journal, its run, its report."""
+"""Load a source into a dataset: open the journal, run, verify, report."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import os
@@ -17,45 +16,102 @@ import anyio.to_thread
 import attrs
 
 from dify_kb.errors import ConfigError, JournalError, KnowledgeError
-from dify_kb.resources.labels import Labels
+from dify_kb.models import Dataset
+from dify_kb.resources import Datasets, Documents, Metadata
+from dify_kb.resources.metadata_assignment import MetadataAssignment
 
+from .engine.ledger import Requests
 from .engine.run import Run
 from .engine.verify import Verifier
 from .journal import Journal, failures, open_journal
-from .planning.planner import Planner
+from .options import Server
+from .pacing.admission import Admission
+from .pacing.circuit_breaker import CircuitBreaker
+from .sources.reader import source_reader
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from dify_kb.models import Dataset
+    from dify_kb.transport import Attempted, Sender
 
-    from .options import Options, Server
-    from .report import ItemResult, LoadReport, Tally
+    from .options import Options
+    from .report import ItemResult, LoadReport
+    from .sources.items import Source
     from .sources.reader import SourceReader
 
 
 async def load(
-    server: Server, dataset_id: Dataset | str, source: SourceReader, options: Options, tally: Tally
+    sender: Sender,
+    identity: str | None,
+    dataset_id: Dataset | str,
+    source: Source,
+    options: Options,
+    *,
+    concurrency: int | tuple[int, int] | None = None,
+    rate: str | None = None,
 ) -> LoadReport:
-    """Bring a source into a dataset and tell how each of its files ended.
+    """Load a source into a dataset, and return how each of its files ended.
+
+    Args:
+        identity: identifies the server in journals; None for one that ends with its client.
 
     Raises:
-        ConfigError: the dataset has no indexing technique, the metadata of all files cannot be set,
-            or the journal is of another load.
-        JournalError: the journal is in use, damaged, newer, or cannot be written.
+        ConfigError: the source does not exist, the dataset has no indexing technique, the metadata
+            of all files cannot be set, or the journal belongs to another load.
+        JournalError: the journal is in use, damaged, of another version, or cannot be written.
         LoadError: a file failed, under `errors="stop"`.
         KnowledgeError: the dataset could not be fetched and listed.
     """
+    policy, requests = sender.policy, Requests()
+    reader = await source_reader(source)
+    # Without retries: what fails goes back to the queue, and waits with all others.
+    once = attrs.evolve(policy.retry, reads=1, writes=1, throttled=1)
+
+    def observe(attempt: Attempted) -> None:
+        requests.count(attempt)
+        admission.observe(attempt)
+        if sender.on_attempt is not None:
+            sender.on_attempt(attempt)
+
+    watched = attrs.evolve(sender, on_attempt=observe)
+    single = attrs.evolve(watched, policy=attrs.evolve(policy, retry=once))
+    key = dataset_id.id if isinstance(dataset_id, Dataset) else dataset_id
+    breaker = CircuitBreaker(Datasets(single), key, policy.loading)
+    admission = Admission(concurrency, rate, sender.pace, breaker, unit=policy.loading.pace)
+    server = Server(
+        identity=identity,
+        datasets=Datasets(watched),
+        probe=Datasets(single),
+        documents=Documents(watched),
+        uploads=Documents(single),
+        metadata=Metadata(watched),
+        admission=admission,
+        breaker=breaker,
+        policy=policy,
+    )
+    try:
+        return await _load(server, watched, reader, options, requests)
+    finally:
+        admission.close()
+
+
+async def _load(
+    server: Server,
+    sender: Sender,
+    source: SourceReader,
+    options: Options,
+    requests: Requests,
+) -> LoadReport:
     started = time.monotonic()
-    dataset = await server.datasets.get(dataset_id)
+    dataset = await server.datasets.get(server.breaker.dataset_id)
     if dataset.indexing_technique is None:
         raise ConfigError(
             f"The dataset {dataset.name!r} has no indexing technique yet.",
             hint="Create it with indexing_technique (--technique): economy or high_quality.",
         )
-    labels = Labels(server.metadata, server.documents, dataset)
+    assignment = MetadataAssignment(sender, dataset)
     if isinstance(options.metadata, Mapping):
-        await labels.require(options.metadata)
+        await assignment.require(options.metadata)
     identity = {"server": server.identity or "", "dataset": dataset.id}
     if source.identity is not None:
         identity["source"] = source.identity
@@ -63,27 +119,22 @@ async def load(
         run = Run(
             server=server,
             dataset=dataset,
+            source=source,
             journal=journal,
             options=options,
-            tally=tally,
-            labels=labels,
+            assignment=assignment,
+            requests=requests,
         )
-        producer = Planner(journal, server.documents, dataset, options.wishes, options.metadata)
-        with contextlib.closing(run), _ungrouped():
-            await producer.prepare(run)
-            await run.through(lambda: producer.through(source, run))
+        with _ungrouped():
+            await run.execute()
         try:
             await journal.flush()
         except JournalError as error:
-            run.fail_run(error)
-        verified = options.verifies and await _audited(server, dataset, journal, run)
+            run.files.stop_for(error)
+        verified = options.verifies and await _verify(server, dataset, journal, run)
         report = attrs.evolve(
-            tally.report(time.monotonic() - started),
+            run.ledger.report(time.monotonic() - started),
             verified=verified,
-            dry_run=options.dry_run,
-            stopped=run.stopped,
-            stop_message=run.message,
-            journal=str(journal.path) if journal.path else None,
             _failures=_failures(journal),
         )
         journal.finish(report.to_json())
@@ -104,15 +155,15 @@ def _ungrouped() -> Iterator[None]:
         raise only from only.__cause__
 
 
-async def _audited(server: Server, dataset: Dataset, journal: Journal, run: Run) -> bool:
+async def _verify(server: Server, dataset: Dataset, journal: Journal, run: Run) -> bool:
     """Verify what is held; what cannot be looked at any more is pending."""
     try:
-        await Verifier(journal, server.documents, dataset).run(run.verified)
+        await Verifier(journal, server.documents, dataset, run.ledger).run()
     except KnowledgeError as error:
-        run.fail_run(error)
-        run.pend_rest()
+        run.files.stop_for(error)
+        run.ledger.finish_rest()
         return False
-    return run.stopped is None
+    return run.files.stopping.reason is None
 
 
 @asynccontextmanager

@@ -13,14 +13,15 @@ from attrs import Attribute, field, frozen
 from dify_kb.config import Policy
 from dify_kb.errors import ConfigError
 from dify_kb.ingest.pacing.admission import Admission
+from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
 from dify_kb.models import UNSET, DocForm, ProcessRule, Unset
 from dify_kb.resources import Datasets, Documents
 from dify_kb.resources import Metadata as MetadataResource
 from dify_kb.wire import codec
 
 from .events import OnLoadEvent
+from .planning.metadata import Metadata
 from .planning.plan import RULE_OF_THE_BASE, OnExisting, Wishes
-from .planning.planner import Metadata
 from .sources.scan import Rules
 
 Wait = Literal["accepted", "indexed", "verified"]
@@ -116,6 +117,7 @@ class Options:
         return Wishes(
             on_existing=self.on_existing,
             retry_failed=self.retry_failed,
+            overwrite_archived=self.overwrite_archived,
             follow=self.follows,
             rule=self.cut,
         )
@@ -139,4 +141,5 @@ class Server:
 
     metadata: MetadataResource
     admission: Admission
+    breaker: CircuitBreaker
     policy: Policy

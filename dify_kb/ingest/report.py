@@ -5,9 +5,7 @@ from __future__ import annotations
 import enum
 import itertools
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import attrs
 from attrs import field, frozen
@@ -194,46 +192,3 @@ class LoadReport:
     def to_json(self) -> str:
         """Return `to_dict()` as one line of JSON."""
         return json.dumps(self.to_dict())
-
-
-class Tally:
-    """Counts results as they come."""
-
-    def __init__(self) -> None:
-        self.counts: Counter[Outcome] = Counter()
-        self.bytes = 0
-        self.requests = 0
-        self.retries = 0
-
-    @property
-    def ended(self) -> int:
-        """Files that have an outcome."""
-        return self.counts.total()
-
-    @property
-    def failed(self) -> int:
-        """Files that failed."""
-        return self.counts[Outcome.FAILED]
-
-    @property
-    def bad(self) -> int:
-        """Files that make the report False."""
-        return sum(count for outcome, count in self.counts.items() if outcome not in GOOD)
-
-    def add(self, result: ItemResult) -> None:
-        """Count one."""
-        self.counts[result.outcome] += 1
-
-    def report(self, seconds: float) -> LoadReport:
-        """Sum up."""
-        counts: dict[str, Any] = {outcome.value: self.counts[outcome] for outcome in Outcome}
-        loaded = counts["added"] + counts["updated"]
-        return LoadReport(
-            found=self.ended,
-            **counts,
-            bytes=self.bytes,
-            requests=self.requests,
-            retries=self.retries,
-            seconds=seconds,
-            goodput=loaded / seconds if seconds else 0.0,
-        )

@@ -149,6 +149,8 @@ class Session:
         data: bytes | AsyncIterator[bytes] | None,
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         method, path = call.route(version)
+        if method == "GET":  # a cache in front must not show what was there before
+            headers = {**headers, "Cache-Control": "no-cache"}
         streamed = call.endpoint.returns is Event
         return self._http.request(
             method,

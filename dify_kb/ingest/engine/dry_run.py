@@ -1,68 +1,98 @@
-"""A dry run: what a run would do with a file, told by the same judgement."""
+"""Tell what a run would do with a file, by the decisions of the run itself."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
 
-from attrs import evolve
+from attrs import evolve, frozen
 
-from dify_kb.ingest.planning.plan import DISABLED, Do, OnExisting, Planned, left
+from dify_kb.ingest.journal import State
+from dify_kb.ingest.options import Options
+from dify_kb.ingest.planning.document_lookup import DocumentLookup
+from dify_kb.ingest.planning.plan import (
+    ARCHIVED_BY_HAND,
+    DISABLED_BY_HAND,
+    Do,
+    Planned,
+    keep_existing,
+)
 from dify_kb.ingest.planning.remote_document import RemoteDocument
 from dify_kb.ingest.report import ItemResult, Outcome
 
-from .reconcile import PendingUpload, Verdict, judge
-from .upload import not_sent
+from .pending_uploads import PendingUpload
+from .reconcile import Decision, decide
+from .tracked_file import TrackedFile
 
 if TYPE_CHECKING:
-    from dify_kb.ingest.planning.document_lookup import DocumentLookup
     from dify_kb.models import Document
 
 SENT = "would be sent"
 IN_PLACE = "would be sent in place of its document"
 LATER = f"{IN_PLACE}, once that is indexed"
-FOLLOWED = "is sent already, and would be followed to its end"
-LABELLED = "is indexed already; its metadata would be set"
-ADOPTED = "is on the server already, though its answer was lost; would be adopted"
+FOLLOWED = "is sent already, and would be followed until it is indexed"
+METADATA = "is indexed already; its metadata would be set"
+TAKEN_OVER = "is on the server already, though its answer was lost; would be taken over"
+AGAIN = "its indexing stalled; would be created again"
 
 
-async def rehearsed(
-    planned: Planned, lookup: DocumentLookup, on_existing: OnExisting
-) -> ItemResult:
-    """Tell what would become of a planned file; one request where a run would look first.
+@frozen
+class DryRun:
+    """Tells what would become of planned files."""
 
-    Raises:
-        KnowledgeError: the server could not be asked.
-    """
-    match planned.do:
-        case Do.FOLLOW:
-            return _pending(planned, FOLLOWED)
-        case Do.LABEL:
-            return _pending(planned, LABELLED)
-        case Do.SEND:
-            return _pending(planned, IN_PLACE if planned.replaces else SENT)
-        case Do.LOOK if planned.row is None and planned.replaces and not planned.replaces.final:
-            return _pending(planned, LATER)
-        case Do.LOOK:
-            return _looked(planned, await lookup.named(planned.name), on_existing)
+    _lookup: DocumentLookup
+    _options: Options
 
+    async def result_of(self, planned: Planned) -> ItemResult:
+        """Return what would become of a planned file. One request where a run would look first.
 
-def _looked(planned: Planned, document: Document | None, on_existing: OnExisting) -> ItemResult:
-    """Judge a file as the waiting room does once everything that may land has landed."""
-    held = PendingUpload(planned=planned, since=0.0, due=0.0, lost=planned.row is not None)
-    verdict = judge(held, document, math.inf, replaces=on_existing == "overwrite")
-    match verdict:
-        case Verdict.ADOPT if planned.same:
-            return _pending(planned, ADOPTED)
-        case Verdict.REFUSE:
-            return not_sent(planned, Outcome.FAILED, DISABLED)
-        case Verdict.LEAVE if document is not None:
-            return left(evolve(planned, replaces=RemoteDocument.of(document)), on_existing)
-        case Verdict.WAIT:
-            return _pending(planned, LATER)
-        case _:
-            return _pending(planned, IN_PLACE if document else SENT)
+        Raises:
+            KnowledgeError: the server could not be asked.
+        """
+        match planned.do:
+            case Do.FOLLOW:
+                return _pending(planned, FOLLOWED)
+            case Do.ASSIGN_METADATA:
+                return _pending(planned, METADATA)
+            case Do.SEND:
+                return _pending(planned, IN_PLACE if planned.replaces else SENT)
+            case Do.LOOK if planned.row is None and planned.replaces and not planned.replaces.final:
+                return _pending(planned, LATER)
+            case Do.LOOK:
+                return self._decided(planned, await self._lookup.named(planned.name))
+
+    def _decided(  # noqa: PLR0911 -- one for each decision
+        self, planned: Planned, document: Document | None
+    ) -> ItemResult:
+        """Decide as the reconciler does once everything that may land has landed."""
+        options = self._options
+        lost = planned.row is not None and planned.row.state is State.SENDING
+        file = TrackedFile.of(planned)
+        pending = PendingUpload(file=file, since=0.0, due=0.0, until=0.0, lost=lost)
+        decision = decide(
+            pending,
+            document,
+            math.inf,
+            replaces=options.on_existing == "overwrite",
+            overwrites_archived=options.overwrite_archived,
+        )
+        match decision:
+            case Decision.TAKE_OVER if planned.same:
+                return _pending(planned, TAKEN_OVER if lost else FOLLOWED)
+            case Decision.KEEP_DISABLED:
+                return file.result(Outcome.SKIPPED, DISABLED_BY_HAND)
+            case Decision.KEEP_ARCHIVED:
+                return file.result(Outcome.SKIPPED, ARCHIVED_BY_HAND)
+            case Decision.KEEP_EXISTING if document is not None:
+                existing = evolve(planned, replaces=RemoteDocument.of(document))
+                return keep_existing(existing, options.on_existing)
+            case Decision.WAIT:
+                return _pending(planned, LATER)
+            case Decision.SEND if planned.stuck:
+                return _pending(planned, AGAIN)
+            case _:
+                return _pending(planned, IN_PLACE if document else SENT)
 
 
 def _pending(planned: Planned, would: str) -> ItemResult:
-    return not_sent(planned, Outcome.PENDING, would)
+    return TrackedFile.of(planned).result(Outcome.PENDING, would)

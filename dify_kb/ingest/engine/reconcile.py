@@ -1,271 +1,255 @@
-"""Files that have to wait: for an answer that was lost, for their document, or for a time.
+"""Reconcile uploads whose outcome is unknown; hold files until they may be sent again.
 
-A file whose create was not answered is looked for at growing intervals. It is adopted when the
-server has it, and sent again only once it can no longer land: two runs of one document at the
-same time leave the chunks of both (measured on 1.4.3 and 1.12.1).
+A file whose create was not answered is looked up at growing intervals. Its document is taken over
+when the server has it, and the file is sent again only once its create can no longer land: two runs
+of one document at the same time leave the chunks of both (measured on 1.4.3, 1.12.1 and 1.14.2).
 """
 
 from __future__ import annotations
 
+import contextlib
 import enum
-import math
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import anyio
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve
 
 from dify_kb.config import Loading
-from dify_kb.errors import KnowledgeError, OutcomeUnknownError, ServerError
-from dify_kb.ingest.journal import State
+from dify_kb.errors import NotFoundError
+from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
 from dify_kb.ingest.planning.document_lookup import FEW, DocumentLookup
-from dify_kb.ingest.planning.plan import DISABLED, Do, Planned
+from dify_kb.ingest.planning.plan import (
+    ARCHIVED_BY_HAND,
+    DISABLED_BY_HAND,
+    NAME_EXISTS,
+    Do,
+    OnExisting,
+)
 from dify_kb.ingest.planning.remote_document import RemoteDocument
-from dify_kb.models import Document
+from dify_kb.resources import Documents
 
-from .watch_indexing import IndexingWatcher
+from .lifecycle import FileLifecycle
+from .stalls import LOST
+from .states import FileEvent, FileState
+from .tracked_file import UploadedDocument
 
-CRASH = 500
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
-LOOKS = 3
-"""Looks after a 500, in about 15 s: what it left behind may be late in the lists of a replica."""
+    from dify_kb.models import Document
+
+    from .pending_uploads import PendingUpload
 
 
-class Verdict(enum.Enum):
-    """What a look tells of a file."""
+class Decision(enum.Enum):
+    """What a look decides about a file that waits."""
 
-    ADOPT = enum.auto()
+    TAKE_OVER = enum.auto()
+    """Its create has landed."""
+
     SEND = enum.auto()
     WAIT = enum.auto()
-    REFUSE = enum.auto()
-    LEAVE = enum.auto()
+    KEEP_DISABLED = enum.auto()
+    KEEP_ARCHIVED = enum.auto()
+    KEEP_EXISTING = enum.auto()
+    """Somebody else's document has its name, and is not to be replaced."""
 
 
-@frozen(kw_only=True)
-class PendingUpload:
-    """A file that waits.
-
-    `lost` tells that a send of it may still land, until `until`; `due` is the next look. `created`
-    documents had been added when it came: so far down the list it can be is what came since.
-    """
-
-    planned: Planned
-    since: float
-    due: float
-    looks: int = 0
-    status: str = ""
-    lost: bool = False
-    until: float = 0.0
-    reason: str = ""
-    created: int = 0
-
-
-def judge(
-    held: PendingUpload, document: Document | None, now: float, *, replaces: bool = True
-) -> Verdict:
+def decide(  # noqa: PLR0911 -- one for each row of the table
+    pending: PendingUpload,
+    document: Document | None,
+    now: float,
+    *,
+    replaces: bool = True,
+    overwrites_archived: bool = False,
+) -> Decision:
     """Decide about a file by the document of its name, if there is one.
 
-    | document | send may still land | else |
+    | document | a send may still land | else |
     |---|---|---|
-    | none, or the one from before, ended | wait | send |
+    | none, or the one from before, not being indexed | wait | send |
     | the one from before, being indexed | wait | wait |
-    | another file of the same size, by the API | adopt | as the one from before, or leave |
-    | another file | wait | as the one from before, or leave |
-    | disabled, and not to be adopted | refuse | refuse |
+    | another file of the same size, by the API | take over | as the one from before |
+    | another file | wait | as the one from before, or keep |
+    | disabled or archived, and not ours | keep | keep |
+    | the one from before, its indexing stalled in an earlier run | send | send |
 
-    Size and way are all that a list tells of a file's content, so what somebody else sent by the
-    API meanwhile, of the same size, is adopted too.
+    Size and origin are all that a list tells of a file's content, so that what somebody else sent
+    by the API meanwhile, of the same size, is taken over too.
 
     Args:
-        replaces: a document of somebody else is replaced, and not left as it is.
+        replaces: a document of somebody else is replaced, and not kept.
     """
+    planned = pending.file.planned
     file = document.upload_file if document else None
-    other = document is not None and (file is None or file.id != held.planned.before)
-    if document is not None and file is not None and held.lost and other:
-        same = file.size in {None, held.planned.found.size}
+    other = document is not None and (file is None or file.id != planned.before)
+    if document is not None and file is not None and pending.lost and other:
+        same = file.size in {None, planned.found.size}
         if same and document.created_from == "api":
-            return Verdict.ADOPT
+            return Decision.TAKE_OVER
     if other and not replaces:
-        return Verdict.WAIT if now < held.until else Verdict.LEAVE
+        return Decision.WAIT if now < pending.until else Decision.KEEP_EXISTING
     if document is not None and not document.enabled:
-        return Verdict.REFUSE
+        return Decision.KEEP_DISABLED
+    if document is not None and document.archived and not overwrites_archived:
+        return Decision.KEEP_ARCHIVED
     if document is not None and not document.indexing_status.final:
-        return Verdict.WAIT
-    return Verdict.WAIT if now < held.until else Verdict.SEND
+        return Decision.SEND if planned.stuck and not other else Decision.WAIT
+    if planned.stuck and document is not None and document.indexing_status == "completed":
+        return Decision.TAKE_OVER
+    return Decision.WAIT if now < pending.until else Decision.SEND
 
 
-def landing(error: KnowledgeError, times: Loading) -> float:
-    """Tell how long a create may still land after `error`, in seconds."""
-    match error.__cause__ if isinstance(error, OutcomeUnknownError) else error:
-        case ServerError(status=status) if status == CRASH:
-            return sum(times.settle[:LOOKS])  # its request has ended
-        case ServerError() | TimeoutError():
-            return times.patience
-        case _:
-            return times.quarantine
+def _may_be_queued(pending: PendingUpload, document: Document) -> bool:
+    """Return whether the server may still hold a task for a stalled document.
+
+    It may unless others were indexed while the document stood still. A same-name create would then
+    double its chunks; a task whose document is gone does nothing.
+    """
+    planned = pending.file.planned
+    if not planned.stuck or document.indexing_status.final or planned.row is None:
+        return False
+    return not (planned.row.reason or "").startswith(LOST)
 
 
 @define
 class Reconciler:
-    """Holds files and looks for their documents, many at a time."""
+    """Looks up the documents of files that wait, many at a time, and decides what happens."""
 
-    _lookup: DocumentLookup
-    _times: Loading
-    _send: Callable[[Planned], None]
-    """Takes a file that is to be sent, again or for the first time."""
-
-    _adopt: Callable[[Planned, Document], Awaitable[None]]
-    """Takes a file that the server turned out to have."""
-
-    _refuse: Callable[[Planned, str], None]
-    _failing: Callable[[KnowledgeError], Awaitable[object]]
-    """Takes an error of a look, and returns when the server is back."""
-
-    _patience: float
-    """Seconds without any progress after which a file gives up on the document of its name."""
-
-    _watcher: IndexingWatcher
-    """Knows when something last moved, and how many documents were added."""
-
-    _leave: Callable[[Planned, Document], None] | None = None
-    """Takes a file whose name somebody else's document has; None where that is replaced."""
-
-    _held: dict[str, PendingUpload] = field(factory=dict)
-    _new: anyio.Event = field(factory=anyio.Event)
-
-    def __len__(self) -> int:
-        return len(self._held)
-
-    def lost(self, planned: Planned, error: KnowledgeError) -> None:
-        """Hold a file whose create was not answered, or not by the API."""
-        now = anyio.current_time()
-        until = now + landing(error, self._times)
-        self._hold(planned, lost=True, until=until, reason=error.summary)
-
-    def look(self, planned: Planned) -> None:
-        """Hold a file whose document is to be looked at before it is sent.
-
-        One that an earlier run was sending when it was killed may land still. For how long is
-        counted from now: how long ago that was, a clock that was set since does not tell.
-        """
-        lost = planned.row is not None and planned.row.state is State.SENDING
-        left = self._times.quarantine if lost else 0.0
-        self._hold(planned, lost=lost, until=anyio.current_time() + left, at_once=True)
-
-    def later(self, planned: Planned, seconds: float) -> None:
-        """Hold a file for a time, then look whether its document has ended."""
-        now = anyio.current_time()
-        self._hold(planned, lost=False, until=now + seconds, due=now + seconds)
-
-    def leave(self) -> Iterable[PendingUpload]:
-        """Let everybody go, unsettled."""
-        held, self._held = self._held, {}
-        return held.values()
+    lookup: DocumentLookup
+    documents: Documents
+    dataset_id: str
+    times: Loading
+    breaker: CircuitBreaker
+    files: FileLifecycle
+    on_existing: OnExisting
+    overwrites_archived: bool
+    patience: float
+    """Seconds without any movement after which a file gives up on the document of its name."""
 
     async def run(self) -> None:
-        """Look for those that are due, until cancelled."""
+        """Look up those that are due, until cancelled.
+
+        Raises:
+            KnowledgeError: the server refused, or was given up.
+        """
         while True:
-            await self._pause()
-            now = anyio.current_time()
-            due = [held for held in self._held.values() if held.due <= now]
-            if not due:
-                continue
-            try:
-                await self._settle(due)
-            except KnowledgeError as error:
-                self._postpone(due)
-                await self._failing(error)
+            await self.files.pending.wait()
+            if due := self.files.pending.due():
+                await self.breaker.read(lambda due=due: self._look_up(due))  # type: ignore[misc]
 
-    def _hold(
-        self,
-        planned: Planned,
-        *,
-        lost: bool,
-        until: float,
-        reason: str = "",
-        due: float | None = None,
-        at_once: bool = False,
-    ) -> None:
-        now = anyio.current_time()
-        first = 0.0 if at_once else self._times.settle[0]
-        self._held[planned.found.key] = PendingUpload(
-            planned=planned,
-            since=now,
-            due=now + first if due is None else due,
-            lost=lost,
-            until=until,
-            reason=reason,
-            created=self._watcher.created,
-        )
-        self._new.set()
-
-    async def _pause(self) -> None:
-        due = min((held.due for held in self._held.values()), default=math.inf)
-        self._new = anyio.Event()
-        with anyio.move_on_at(due):
-            await self._new.wait()
-
-    async def _settle(self, due: list[PendingUpload]) -> None:
+    async def _look_up(self, due: Sequence[PendingUpload]) -> None:
+        due = [pending for pending in due if self.files.pending.has(pending)]
         found = await self._newest(due)
-        for held in due:
-            name = held.planned.name
-            document = found.get(name) or await self._lookup.named(name)
-            if self._held.get(held.planned.found.key) is held:  # the run may have stopped
-                await self._act(held, document)
+        for pending in due:
+            name = pending.file.planned.name
+            document = found.get(name) or await self.lookup.named(name)
+            if self.files.pending.has(pending):
+                await self._act(pending, document)
 
-    async def _newest(self, due: list[PendingUpload]) -> Mapping[str, Document]:
+    async def _newest(self, due: Sequence[PendingUpload]) -> Mapping[str, Document]:
         """Look for many new documents at once; the list is in the order of their creation."""
-        names = {held.planned.name for held in due if held.planned.replaces is None}
+        new = [pending for pending in due if pending.file.planned.replaces is None]
+        names = {pending.file.planned.name for pending in new}
         if len(names) <= FEW:
             return {}
-        since = min(held.created for held in due if held.planned.replaces is None)
-        depth = self._watcher.created - since + len(self._held)
-        return await self._lookup.newest(names, depth)
+        since = min(pending.created for pending in new)
+        depth = self.files.followed.activity.added.count - since + len(self.files.pending)
+        return await self.lookup.newest(names, depth)
 
-    async def _act(self, held: PendingUpload, document: Document | None) -> None:
+    async def _act(self, pending: PendingUpload, document: Document | None) -> None:
         now = anyio.current_time()
-        verdict = judge(held, document, now, replaces=self._leave is None)
-        if verdict is Verdict.WAIT:
-            self._wait(held, document, now)
+        decision = decide(
+            pending,
+            document,
+            now,
+            replaces=self.on_existing == "overwrite" or pending.file.changed > 0,
+            overwrites_archived=self.overwrites_archived,
+        )
+        if decision is Decision.SEND and self._may_land(pending, now):
+            decision = Decision.WAIT
+        file = pending.file
+        if decision is Decision.WAIT:
+            self._wait(pending, document, now)
             return
-        self._held.pop(held.planned.found.key)
+        if decision is Decision.SEND and document is not None and _may_be_queued(pending, document):
+            await self._delete(document)
+            document = None
+        self.files.pending.remove(file)
+        match decision:
+            case Decision.TAKE_OVER if document is not None:
+                self._take_over(pending, document)
+            case Decision.KEEP_DISABLED:
+                self.files.apply(file, FileEvent.KEPT, DISABLED_BY_HAND)
+            case Decision.KEEP_ARCHIVED:
+                self.files.apply(file, FileEvent.KEPT, ARCHIVED_BY_HAND)
+            case Decision.KEEP_EXISTING:
+                rejects = self.on_existing == "fail"
+                event = FileEvent.REJECTED if rejects else FileEvent.KEPT
+                self.files.apply(file, event, NAME_EXISTS)
+            case _:
+                self._send(pending, document)
+
+    async def _delete(self, document: Document) -> None:
+        with contextlib.suppress(NotFoundError):
+            await self.documents.delete(self.dataset_id, document.id)
+
+    def _may_land(self, pending: PendingUpload, now: float) -> bool:
+        """Return whether Dify may hold the dataset's lock, so that a timed-out create may land.
+
+        It may while no upload was answered since; when it ended, what waited for it lands first.
+        """
+        if not pending.timed_out:
+            return False
+        breaker = self.breaker
+        if breaker.upload_answered_at > pending.since:
+            return False
+        if pending.since < breaker.resumed_at:
+            return now < breaker.resumed_at + self.times.quarantine
+        return breaker.uploads_blocked or now < pending.since + self.times.dataset_lock
+
+    def _take_over(self, pending: PendingUpload, document: Document) -> None:
+        file = pending.file
+        if pending.lost and not pending.file.planned.stuck:
+            self.breaker.record_landed()
+        row = file.planned.row
+        if row is not None and not file.planned.same and not file.planned.stuck:
+            # What an earlier run sent has landed, and the file has changed since.
+            replaces = RemoteDocument.of(document)
+            file.planned = evolve(file.planned, row=None, replaces=replaces)
+            file.attempts = 0
+            self.files.apply(file, FileEvent.FOUND_OLD_VERSION)
+            return
+        file.document = UploadedDocument.found(document)
+        file.updates = file.planned.before is not None
+        self.files.apply(file, FileEvent.FOUND)
+
+    def _send(self, pending: PendingUpload, document: Document | None) -> None:
+        file = pending.file
+        if pending.lost and file.lost >= self.times.sends:
+            met = file.error.summary if file.error else "no answer"
+            reason = f"sent {file.lost} times, and it is not on the server: {met}"
+            self.files.apply(file, FileEvent.FAILED, reason)
+            return
         remote = RemoteDocument.of(document) if document else None
-        if verdict is Verdict.ADOPT and document is not None:
-            await self._adopted(held, document)
-        elif self._leave is not None and verdict is Verdict.LEAVE and document is not None:
-            self._leave(held.planned, document)
-        elif verdict is Verdict.REFUSE:
-            self._refuse(held.planned, DISABLED)
-        elif held.lost and held.planned.broken >= self._times.sends:
-            times = held.planned.broken
-            self._refuse(held.planned, f"sent {times} times, and it is not there: {held.reason}")
-        else:
-            self._send(evolve(held.planned, do=Do.SEND, replaces=remote, row=None))
+        file.overlaps = file.overlaps or (pending.lost and not pending.crashed)
+        if not file.recreated:
+            file.updates = remote is not None
+        file.planned = evolve(file.planned, do=Do.SEND, replaces=remote, row=None)
+        self.files.apply(file, FileEvent.NOT_FOUND)
 
-    async def _adopted(self, held: PendingUpload, document: Document) -> None:
-        try:
-            await self._adopt(held.planned, document)
-        except KnowledgeError:  # it could not be noted: whoever leaves takes it along
-            self._held[held.planned.found.key] = held
-            raise
-
-    def _wait(self, held: PendingUpload, document: Document | None, now: float) -> None:
+    def _wait(self, pending: PendingUpload, document: Document | None, now: float) -> None:
         status = document.indexing_status if document else ""
-        if status != held.status:
-            held = evolve(held, status=status, since=now)
-        if not held.lost and now - max(held.since, self._watcher.moved_at) > self._patience:
-            self._held.pop(held.planned.found.key)
-            self._refuse(held.planned, f"its document stays {status}, and nothing else is indexed")
+        if status != pending.status:
+            pending = evolve(pending, status=status, since=now)
+        moved_at = max(pending.since, self.files.followed.activity.moved_at)
+        busy = pending.file.state is FileState.BUSY
+        if busy and now - moved_at > self.patience and now >= pending.until:
+            reason = f"its document stays {status}, and nothing else is indexed"
+            self.files.apply(pending.file, FileEvent.STALLED, reason)
             return
-        self._held[held.planned.found.key] = held
-        self._postpone([held])
-
-    def _postpone(self, due: list[PendingUpload]) -> None:
-        settle, now = self._times.settle, anyio.current_time()
-        for held in due:
-            if held.planned.found.key not in self._held:
-                continue
-            looks = held.looks + 1
-            wait = settle[min(looks, len(settle) - 1)]
-            if now < held.until:
-                wait = min(wait, max(held.until - now, settle[0]))
-            self._held[held.planned.found.key] = evolve(held, due=now + wait, looks=looks)
+        settle, looks = self.times.settle, pending.looks + 1
+        wait = settle[min(looks, len(settle) - 1)]
+        if now < pending.until:
+            wait = min(wait, max(pending.until - now, settle[0]))
+        self.files.pending.put(evolve(pending, due=now + wait, looks=looks))

@@ -1,100 +1,29 @@
-"""Planned files become documents: one send of one file, noted before and after."""
+"""Send one file: read it, record the intent, create its document, record the answer."""
 
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import anyio
-from attrs import define, field, frozen
+from attrs import define, evolve, field
 
 from dify_kb.ingest.journal import Journal, LateError, Row, State
-from dify_kb.ingest.planning.plan import Planned
-from dify_kb.ingest.planning.remote_document import RemoteDocument
-from dify_kb.ingest.report import ItemResult, Outcome
-from dify_kb.ingest.sources.content import Content, content_of, settled_mtime, small
-from dify_kb.models import (
-    UNSET,
-    Dataset,
-    DocForm,
-    DocumentCreated,
-    IndexingStatus,
-    ProcessRule,
-    Unset,
-)
+from dify_kb.ingest.sources.content import Content, is_small, read_content, require_unchanged
+from dify_kb.models import UNSET, Dataset, DocForm, ProcessRule, Unset
 from dify_kb.resources import Documents
 from dify_kb.transport.thread_batch import run_in_batch
 
+from .ledger import DeletedCharacters
+from .tracked_file import UploadedDocument, latest_server_time
 
-@frozen(kw_only=True)
-class UploadedDocument:
-    """An accepted document. `batch` is None when its answer was lost and it was found by name."""
+if TYPE_CHECKING:
+    from dify_kb.models import DocumentCreated
 
-    planned: Planned
-    attempts: int
-    document_id: str
-    batch: str | None
-    upload_file_id: str | None
-    seconds: float
-    accepted_at: float
-    updated: bool
-    reconciled: bool = False
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def done(self) -> Outcome:
-        """Its outcome when all goes well."""
-        return Outcome.UPDATED if self.updated else Outcome.ADDED
-
-    @property
-    def remote(self) -> RemoteDocument:
-        """The document as it is once its indexing has failed."""
-        return RemoteDocument(
-            document_id=self.document_id,
-            enabled=True,
-            status=IndexingStatus.ERROR,
-            upload_file_id=self.upload_file_id,
-        )
-
-    def ended(
-        self,
-        outcome: Outcome,
-        *,
-        reason: str | None = None,
-        error: str | None = None,
-        index: float | None = None,
-    ) -> ItemResult:
-        """Tell how it ended."""
-        timings = {"upload": self.seconds}
-        return ItemResult(
-            key=self.planned.found.key,
-            name=self.planned.name,
-            outcome=outcome,
-            reason=reason,
-            document_id=self.document_id,
-            batch=self.batch,
-            size=self.planned.found.size,
-            attempts=self.attempts,
-            reconciled=self.reconciled,
-            warnings=self.warnings,
-            error=error,
-            timings=timings if index is None else {**timings, "index": index},
-        )
+    from .tracked_file import TrackedFile
 
 
-def not_sent(planned: Planned, outcome: Outcome, reason: str) -> ItemResult:
-    """End a planned file that is not on the server, or not known to be."""
-    return ItemResult(
-        key=planned.found.key,
-        name=planned.name,
-        outcome=outcome,
-        reason=reason,
-        size=planned.found.size,
-        attempts=planned.attempts,
-        error=reason,
-    )
-
-
-@define
+@define(kw_only=True)
 class Uploader:
     """Sends one planned file for each of its callers.
 
@@ -102,108 +31,110 @@ class Uploader:
     the server store the rule again (dataset_service, 1.12.1).
     """
 
-    _documents: Documents
-    _journal: Journal
-    _dataset: Dataset
-    _rule: ProcessRule | Unset
-    _doc_form: DocForm | Unset
-    _fingerprint: str
+    documents: Documents
+    journal: Journal
+    dataset: Dataset
+    process_rule: ProcessRule | Unset
+    doc_form: DocForm | Unset
+    fingerprint: str
+    swaps: bool
+    deleted_characters: DeletedCharacters
     _first: anyio.Lock = field(factory=anyio.Lock)
     _ruled: anyio.Event = field(factory=anyio.Event)
 
     def __attrs_post_init__(self) -> None:
-        if self._rule is UNSET:
+        if self.process_rule is UNSET:
             self._ruled.set()
 
-    async def send(self, planned: Planned) -> UploadedDocument:
-        """Create the document of one file; `planned.attempts` counts the sends before this one.
+    async def send(self, file: TrackedFile) -> UploadedDocument:
+        """Create the document of one file.
 
         Raises:
+            ChangedWhileReadError: the file changed while it was read or sent.
             SourceError: the file could not be read.
             NameTakenError: another key of the journal has its name.
-            JournalError: the intent could not be noted, so nothing was sent.
+            JournalError: the intent could not be recorded, so nothing was sent.
             OutcomeUnknownError: the server may have it.
             KnowledgeError: the server or the way to it failed, or refused.
         """
-        content = await self._noted(planned)
+        content = await self._read_and_record(file)
+        file.planned = evolve(file.planned, found=content.file)
         started = anyio.current_time()
-        created = await self._created(planned, content)
+        created = await self._create(file, content)
+        if not isinstance(content.data, bytes):
+            await anyio.to_thread.run_sync(require_unchanged, content)
+        self.deleted_characters.add(file.key, content.deleted_characters)
         document, now = created.document, anyio.current_time()
-        file = document.upload_file
-        sent = UploadedDocument(
-            planned=planned,
-            attempts=planned.attempts + 1,
-            document_id=document.id,
+        stored = document.upload_file
+        replaced = file.planned.replaces is not None and not self.swaps
+        return UploadedDocument(
+            id=document.id,
             batch=created.batch,
-            upload_file_id=file.id if file else None,
+            upload_file_id=stored.id if stored else None,
             seconds=now - started,
             accepted_at=now,
-            updated=planned.replaces is not None and not planned.added,
+            queued_at=latest_server_time(time.time()) if replaced else document.created_at,
         )
-        self.accepted(sent)
-        return sent
 
-    async def _noted(self, planned: Planned) -> Content:
-        """Read a file and note that it is about to be sent, in one hop where that is quick."""
-        found, read = planned.found, list[Content]()
+    async def _read_and_record(self, file: TrackedFile) -> Content:
+        """Read a file and record that it is about to be sent, in one hop where that is quick."""
+        found, read = file.planned.found, list[Content]()
 
         def row() -> Row:
-            read.append(content_of(found))
-            return self._row(planned, read[0])
+            read.append(read_content(found))
+            return self._row(file, read[0])
 
-        if small(found):
+        if is_small(found):
             try:
-                await self._journal.intend(row)
+                await self.journal.intend(row)
             except LateError:  # on slow storage, files are read beside each other
                 pass
             else:
                 return read[0]
-        content = await run_in_batch(content_of, found)
-        await self._journal.intend(self._row(planned, content))
+        content = await run_in_batch(read_content, found)
+        await self.journal.intend(self._row(file, content))
         return content
 
-    def accepted(self, sent: UploadedDocument) -> None:
-        """Note a document that the server has."""
-        key = sent.planned.found.key
-        self._journal.accept(key, sent.document_id, sent.batch, sent.upload_file_id)
-
-    def _row(self, planned: Planned, content: Content) -> Row:
-        found = planned.found
+    def _row(self, file: TrackedFile, content: Content) -> Row:
+        found, stamp, replaces = content.file, content.stamp, file.planned.replaces
         return Row(
             key=found.key,
-            name=planned.name,
+            name=file.planned.name,
             size=found.size,
-            mtime_ns=settled_mtime(found),
+            mtime_ns=stamp.mtime_ns if stamp else None,
+            ctime_ns=stamp.ctime_ns if stamp else None,
+            inode=stamp.inode if stamp else None,
             content=content.digest,
-            rule=self._fingerprint,
+            rule=self.fingerprint,
             labels="",
             state=State.SENDING,
-            attempts=planned.attempts + 1,
+            attempts=file.attempts + 1,
             sent_at=time.time(),
-            previous=planned.replaces.upload_file_id if planned.replaces else None,
+            previous=replaces.upload_file_id if replaces else None,
             document_id=None,
             batch=None,
             upload_file_id=None,
             reason=None,
         )
 
-    async def _created(self, planned: Planned, content: Content) -> DocumentCreated:
+    async def _create(self, file: TrackedFile, content: Content) -> DocumentCreated:
         if not self._ruled.is_set():
             async with self._first:
                 if not self._ruled.is_set():
-                    created = await self._create(planned, content, self._rule)
+                    created = await self._send(file, content, self.process_rule)
                     self._ruled.set()
                     return created
-        return await self._create(planned, content, UNSET)
+        return await self._send(file, content, UNSET)
 
-    async def _create(
-        self, planned: Planned, content: Content, rule: ProcessRule | Unset
+    async def _send(
+        self, file: TrackedFile, content: Content, rule: ProcessRule | Unset
     ) -> DocumentCreated:
-        return await self._documents.create_by_file(
-            self._dataset.id,
+        return await self.documents.create_by_file(
+            self.dataset.id,
             content.data,
-            name=planned.name,
-            indexing_technique=self._dataset.indexing_technique or UNSET,
-            doc_form=self._doc_form or self._dataset.doc_form or UNSET,
+            name=file.planned.name,
+            indexing_technique=self.dataset.indexing_technique or UNSET,
+            doc_form=self.doc_form or self.dataset.doc_form or UNSET,
             process_rule=rule,
+            duplicate=not (self.swaps and file.planned.replaces is not None),
         )

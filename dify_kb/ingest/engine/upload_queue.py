@@ -7,7 +7,7 @@ from collections import deque
 import anyio
 from attrs import define, field
 
-from dify_kb.ingest.planning.plan import Planned
+from .tracked_file import TrackedFile
 
 LONGEST = 200
 """Planned files that are kept ready: a page of the scan."""
@@ -23,60 +23,56 @@ class UploadQueue:
     One producer, many consumers, which are served in their order.
     """
 
-    _files: deque[Planned] = field(factory=deque)
+    _files: deque[TrackedFile] = field(factory=deque)
     _ready: anyio.Semaphore = field(factory=lambda: anyio.Semaphore(0, fast_acquire=True))
-    """Counts the files, and the end once for whoever comes then. Who takes one goes on to wait for
-    a server: it need not let others run first."""
+    """Counts the files. A consumer goes on to wait for a server: it need not let others run."""
 
-    _closed: bool = False
     _weights: dict[str, int] = field(factory=dict)
     """The bytes of items in memory that came through here and have not ended, by their keys."""
 
     _bytes: int = 0
     _room: anyio.Event = field(factory=anyio.Event)
 
-    async def put(self, planned: Planned) -> None:
-        """Add a file, once there is room for it; one that is larger than all room comes alone."""
-        size = _weight(planned)
+    async def wait_for_room(self, size: int) -> None:
+        """Wait until a file with `size` bytes in memory may be added.
+
+        One that is larger than all room is added alone.
+        """
         while len(self._files) >= LONGEST or (self._bytes and self._bytes + size > MOST_BYTES):
             self._room = anyio.Event()
             await self._room.wait()
-        if size:
-            self._weights[planned.found.key] = size
-            self._bytes += size
-        self.again(planned)
 
-    def again(self, planned: Planned) -> None:
-        """Add a file that comes back."""
-        self._files.append(planned)
+    def put(self, file: TrackedFile, *, first: bool = False) -> None:
+        """Add a file, new or again; `first` puts it before all others."""
+        size = len(file.planned.found.data or b"")
+        if size and file.key not in self._weights:
+            self._weights[file.key] = size
+            self._bytes += size
+        if first:
+            self._files.appendleft(file)
+        else:
+            self._files.append(file)
         self._ready.release()
 
-    def close(self) -> None:
-        """Tell that no more will come."""
-        if not self._closed:
-            self._closed = True
-            self._ready.release()
-
-    async def next(self) -> Planned | None:
-        """Give the next file; None when there will be none."""
+    async def get(self) -> TrackedFile:
+        """Wait for the next file, and take it."""
         await self._ready.acquire()
-        if not self._files:
-            self._ready.release()  # the next one is to see the end too
-            return None
-        if len(self._files) == LONGEST // 2:
+        if len(self._files) <= LONGEST // 2:
             self._room.set()
         return self._files.popleft()
 
-    def done(self, planned: Planned) -> None:
-        """Let go of the content of a file, which will not be sent again."""
-        if size := self._weights.pop(planned.found.key, 0):
+    def release(self, file: TrackedFile) -> None:
+        """Free the room of a file's content, which will not be sent again."""
+        if size := self._weights.pop(file.key, 0):
             self._bytes -= size
             self._room.set()
 
-    def discard(self) -> None:
-        """Forget what is left; nobody takes it any more."""
+    def clear(self) -> None:
+        """Drop all files that wait, and free their place."""
         self._files.clear()
-
-
-def _weight(planned: Planned) -> int:
-    return len(planned.found.data or b"")
+        while True:
+            try:
+                self._ready.acquire_nowait()
+            except anyio.WouldBlock:
+                break
+        self._room.set()

@@ -1,13 +1,13 @@
-"""The workers that send: each waits for its turn, sends one file, and tells what became of it."""
+"""Send queued files: each worker waits for its turn, sends one file, and reports what happened."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import anyio
-from attrs import define, evolve, field
+from attrs import define, field
 
 from dify_kb.config import Loading
 from dify_kb.errors import (
@@ -17,213 +17,192 @@ from dify_kb.errors import (
     KnowledgeError,
     OutcomeUnknownError,
     ProtocolError,
+    QuotaExceededError,
     SourceError,
     TransportError,
 )
-from dify_kb.ingest.journal import NameTakenError, State
+from dify_kb.ingest.error_classes import is_page, is_passing, refusal_signature
+from dify_kb.ingest.journal import NameTakenError
 from dify_kb.ingest.pacing.admission import Admission
-from dify_kb.ingest.pacing.backlog import Backlog
-from dify_kb.ingest.report import Tally
-from dify_kb.ingest.stops import stop_reason
-from dify_kb.transport.retry import throttles
+from dify_kb.ingest.sources.content import ChangedWhileReadError
+from dify_kb.ingest.sources.document_names import extension_of
+from dify_kb.resources import Datasets
 
-from .gate import Gate, passing
-from .upload import UploadedDocument, Uploader
-from .upload_queue import UploadQueue
+from .lifecycle import FileLifecycle
+from .states import FileEvent, FileState
+from .upload import Uploader
 
 if TYPE_CHECKING:
-    from dify_kb.ingest.planning.plan import Planned
+    from .tracked_file import TrackedFile
 
 _log = logging.getLogger(__name__)
 
 
-class Course(Protocol):
-    """What a run does with what became of a file."""
-
-    @property
-    def halted(self) -> bool:
-        """Whether nothing more is to be sent."""
-        ...
-
-    def accepted(self, sent: UploadedDocument) -> None:
-        """Take a document that the server has."""
-        ...
-
-    def lost(self, planned: Planned, error: KnowledgeError) -> None:
-        """Take a file whose create was not answered, or not by the API."""
-        ...
-
-    def unknown(self, planned: Planned, reason: str) -> None:
-        """Take a file that the server may have, and that is to be looked for in the next run."""
-        ...
-
-    def busy(self, planned: Planned) -> None:
-        """Take a file whose document is being indexed."""
-        ...
-
-    def fail(self, planned: Planned, reason: str, state: State | None) -> None:
-        """Take a file that failed, and what is to be remembered of it."""
-        ...
-
-    def pend(self, planned: Planned, reason: str) -> None:
-        """Take a file that the run stopped before."""
-        ...
-
-    def fail_run(self, error: KnowledgeError) -> None:
-        """Stop for an error that concerns every file."""
-        ...
-
-
 @define(kw_only=True)
-class Sending:
-    """Sends what stands in the line, as many at once as the admission lets in."""
+class UploadWorkers:
+    """Sends what is queued, as many at once as are admitted.
 
-    course: Course
+    Args:
+        datasets: sends the probe of the dataset, one attempt each.
+        pause: waits while results are consumed more slowly than they arrive.
+    """
+
     uploader: Uploader
-    line: UploadQueue
     admission: Admission
-    gate: Gate
-    backlog: Backlog
+    files: FileLifecycle
+    datasets: Datasets
+    dataset_id: str
     times: Loading
-    tally: Tally
     pause: Callable[[], Awaitable[None]] | None
-    _waits: set[anyio.CancelScope] = field(factory=set)
-    _sends: set[anyio.CancelScope] = field(factory=set)
+    _sending: set[anyio.CancelScope] = field(factory=set)
     _idle: anyio.Event = field(factory=anyio.Event)
-    _refused_since: float | None = None
+    _probing: anyio.Lock = field(factory=anyio.Lock)
+    _probed: set[str] = field(factory=set)
+    """The refusals after which the dataset was found to be well, since the last success."""
+
+    _refused_types: set[str] = field(factory=set)
 
     async def work(self) -> None:
-        """Send until the line is closed."""
-        stopped = True
-        while stopped:
-            with anyio.CancelScope() as scope:
-                await self._work(scope)
-            stopped = scope.cancelled_caught and self.course.halted
+        """Send one file after the other, until cancelled."""
+        with anyio.CancelScope() as scope:
+            while True:
+                file = await self.files.queue.get()
+                await self._wait_for_turn()
+                try:
+                    if file.state is FileState.QUEUED:
+                        await self._send(file, scope)
+                    else:  # it ended while it waited
+                        self.files.backlog.turn_back()
+                finally:
+                    self.admission.leave()
 
-    async def drain(self) -> None:
+    async def finish_sends(self) -> None:
         """When the load is cancelled, let requests that are under way finish, for a while."""
         try:
             await anyio.sleep_forever()
         finally:
             with anyio.CancelScope(shield=True):
                 with anyio.move_on_after(self.times.grace):
-                    while self._sends:
+                    while self._sending:
                         self._idle = anyio.Event()
                         await self._idle.wait()
-                for scope in self._sends:
+                for scope in self._sending:
                     scope.cancel()
 
-    def halt(self) -> None:
-        """Let nobody wait for a turn any more."""
-        for scope in self._waits:
-            scope.cancel()
-
-    async def _work(self, scope: anyio.CancelScope) -> None:
-        """Send until the line is closed, or the run stops while a file waits for its turn."""
-        while (planned := await self.line.next()) is not None:
-            if self.course.halted:
-                self._pend(planned)
-                continue
-            self._waits.add(scope)
-            try:
-                await self._proceed()
-            except anyio.get_cancelled_exc_class():
-                if scope.cancel_called:
-                    self._pend(planned)
-                raise
-            finally:
-                self._waits.discard(scope)
-            if scope.cancel_called:  # its turn came just when the run stopped
-                self.backlog.turn_back()
-                self.admission.leave()
-                self._pend(planned)
-            else:
-                await self._send(planned, scope)
-
-    async def _proceed(self) -> None:
+    async def _wait_for_turn(self) -> None:
+        """Wait until results are consumed, the backlog has room and an upload is admitted."""
         if self.pause is not None:
             await self.pause()
-        await self.backlog.enter()
+        await self.files.backlog.enter()
         try:
-            await self.gate.passed()
             await self.admission.enter()
         except BaseException:
-            self.backlog.turn_back()
+            self.files.backlog.turn_back()
             raise
 
-    async def _send(self, planned: Planned, scope: anyio.CancelScope) -> None:
-        """Send a file, which nothing but `drain` cancels."""
+    async def _send(self, file: TrackedFile, scope: anyio.CancelScope) -> None:
+        """Send a file, which only `finish_sends` may cancel."""
         scope.shield = True
-        self._sends.add(scope)
+        self._sending.add(scope)
+        self.files.apply(file, FileEvent.STARTED)
         try:
-            await self._create(planned)
+            await self._create(file)
         finally:
-            self._sends.discard(scope)
-            if not self._sends:
+            self._sending.discard(scope)
+            if not self._sending:
                 self._idle.set()
-            self.admission.leave()
             scope.shield = False
 
-    def _pend(self, planned: Planned) -> None:
-        self.course.pend(planned, "the run stopped before it")
-
-    async def _create(self, planned: Planned) -> None:
-        self.tally.retries += planned.attempts > 0
+    async def _create(self, file: TrackedFile) -> None:
+        if extension_of(file.key) in self._refused_types:
+            self.files.apply(file, FileEvent.FAILED, _refused_type(file))
+            return
+        self.files.ledger.resent += file.attempts > 0
         try:
-            sent = await self.uploader.send(planned)
+            file.document = await self.uploader.send(file)
         except Exception as error:  # noqa: BLE001 -- the edge of one file: the others go on
-            self.backlog.turn_back()
-            self._judge(evolve(planned, attempts=planned.attempts + 1), error)
+            await self._report_failure(file, error)
         else:
-            self._refused_since = None
-            self.course.accepted(sent)
+            file.attempts += 1
+            self._probed.clear()
+            self.files.apply(file, FileEvent.ACCEPTED)
 
-    def _judge(self, planned: Planned, error: Exception) -> None:
-        """Tell the run of a send that failed."""
+    async def _report_failure(self, file: TrackedFile, error: Exception) -> None:
+        file.attempts += 1
+        file.error = error if isinstance(error, KnowledgeError) else None
+        apply = self.files.apply
         match error:
             case NameTakenError():
-                self.course.fail(planned, "another file's document has its name", None)
+                apply(file, FileEvent.NAME_TAKEN, "another file's document has its name")
+            case ChangedWhileReadError() if not file.changed:
+                file.changed += 1
+                apply(file, FileEvent.CHANGED)
             case SourceError():
-                self.course.fail(planned, error.summary, State.WAITING)
+                apply(file, FileEvent.UNREADABLE, error.summary)
             case JournalError():
-                self.course.unknown(planned, "it could not be noted in the journal")
-                self.course.fail_run(error)
-            case OutcomeUnknownError() | ProtocolError():
-                self._hold(error)
-                self.course.lost(evolve(planned, broken=planned.broken + 1), error)
+                apply(file, FileEvent.NOT_RECORDED, "it could not be recorded in the journal")
+                self.files.stop_for(error, abandon=False)
+            case OutcomeUnknownError() | ProtocolError(complete=False):
+                file.lost += 1
+                apply(file, FileEvent.LOST)
             case BadRequestError() if "being indexed" in error.message:
-                self.course.busy(planned)
+                apply(file, FileEvent.DOCUMENT_BUSY)
+            case QuotaExceededError():
+                apply(file, FileEvent.REFUSED_FOR_ALL, error.summary)
+                self.files.stop_for(error, abandon=False)
+            case KnowledgeError() if is_passing(error):
+                self._report_not_sent(file, error)
             case KnowledgeError():
-                self._refused(planned, error)
+                await self._report_refusal(file, error)
             case _:
-                _log.error("unexpected, at %r", planned.found.key, exc_info=error)
-                self.course.fail(planned, f"unexpected: {error!r}", State.FAILED)
+                _log.error("Unexpected error for %r", file.key, exc_info=error)
+                apply(file, FileEvent.FAILED, f"unexpected: {error!r}")
 
-    def _refused(self, planned: Planned, error: KnowledgeError) -> None:
-        """Judge an error after which the server does not have the file."""
-        breaks = isinstance(error, TransportError) and not isinstance(error, ConnectError)
-        planned = evolve(planned, broken=planned.broken + breaks)
-        if breaks and planned.broken >= self.times.sends:
-            self.course.fail(planned, error.summary, State.FAILED)
-        elif passing(error):
-            self._hold(error)
-            if self.course.halted:
-                self._pend(planned)
-            else:
-                self.line.again(planned)
-        elif stop_reason(error) is None:
-            self.course.fail(planned, error.summary, State.FAILED)
+    def _report_not_sent(self, file: TrackedFile, error: KnowledgeError) -> None:
+        """Report a failure after which the server does not have the file."""
+        broke = isinstance(error, TransportError) and not isinstance(error, ConnectError)
+        file.lost += broke
+        if broke and file.lost >= self.times.sends:
+            self.files.apply(file, FileEvent.FAILED, error.summary)
         else:
-            self.course.pend(planned, "the run stopped at it")
-            self.course.fail_run(error)
+            self.files.apply(file, FileEvent.NOT_SENT)
 
-    def _hold(self, error: KnowledgeError) -> None:
-        """Close the gate once too much has failed, and end a run that is only refused."""
-        if self.admission.broken:
-            self.gate.close(error)
-        if not throttles(error):
+    async def _report_refusal(self, file: TrackedFile, error: KnowledgeError) -> None:
+        """Report a refusal. The first of its kind has the dataset probed before it counts: the key
+        may be bad, the dataset deleted, or a proxy may dislike this one file.
+        """
+        if file.planned.found.unsupported_by_default and isinstance(error, BadRequestError):
+            self._refused_types.add(extension_of(file.key))
+            self.files.apply(file, FileEvent.FAILED, _refused_type(file))
             return
-        now = anyio.current_time()
-        self._refused_since = self._refused_since or now
-        if now - self._refused_since > self.times.outage:
-            self.course.fail_run(error)
+        signature = refusal_signature(error)
+        async with self._probing:
+            stopped = self.files.stopping.requested
+            met = None if stopped or signature in self._probed else await self._probe()
+            if met is None:
+                self._probed.add(signature)
+        lost = is_page(error) and isinstance(error, ProtocolError)
+        file.lost += lost
+        if met is None:
+            self.files.apply(file, FileEvent.REFUSED)
+        elif is_passing(met):
+            self.admission.breaker.trip(met)
+            self.files.apply(file, FileEvent.LOST if lost else FileEvent.NOT_SENT)
+        elif lost:
+            self.files.apply(file, FileEvent.REFUSED)
+            self.files.stop_for(met, abandon=True)
+        else:
+            self.files.apply(file, FileEvent.REFUSED_FOR_ALL, error.summary)
+            self.files.stop_for(met, abandon=True)
+
+    async def _probe(self) -> KnowledgeError | None:
+        """Return what the dataset's own route answers, if it is an error."""
+        try:
+            await self.datasets.get(self.dataset_id)
+        except KnowledgeError as error:
+            return error
+        return None
+
+
+def _refused_type(file: TrackedFile) -> str:
+    return f"the server refuses files of type .{extension_of(file.key)}"

@@ -15,8 +15,10 @@ from dify_kb.ingest.report import ItemResult, Outcome
 from dify_kb.models import Dataset, DocumentStatus, IndexingStatus
 from dify_kb.resources import Documents
 
+from .ledger import Ledger
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 AT_ONCE = 4
 """Status calls in flight."""
@@ -36,13 +38,14 @@ class Verifier:
     _journal: Journal
     _documents: Documents
     _dataset: Dataset
+    _ledger: Ledger
     _failed: KnowledgeError | None = None
 
-    async def run(self, tell: Callable[[ItemResult], None]) -> None:
-        """Judge all results that are held.
+    async def run(self) -> None:
+        """Verify all results that are held.
 
         Raises:
-            KnowledgeError: the server failed; all that could be read was told nevertheless.
+            KnowledgeError: the server failed; all that could be read was recorded nevertheless.
         """
         await self._journal.flush()
         try:
@@ -52,7 +55,7 @@ class Verifier:
         held = self._journal.held()
         while (results := await anyio.to_thread.run_sync(next, held, None)) is not None:
             for result in await self._judged(results):
-                tell(result)
+                self._ledger.finish_verified(result)
         if self._failed is not None:
             raise self._failed
 

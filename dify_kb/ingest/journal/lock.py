@@ -61,7 +61,7 @@ def lock_path(journal: Path) -> Path:
 
 
 def read_owner(journal: Path) -> tuple[int, str] | None:
-    """Return process id and host of the load that locked a journal last; None if unknown."""
+    """Return process id and host of the load that has a journal, or died with it; else None."""
     try:
         owner = json.loads(lock_path(journal).read_text("utf-8"))
         return int(owner["pid"]), str(owner["host"])
@@ -119,6 +119,7 @@ class JournalLock:
         a process must not release what its parent holds.
         """
         if os.getpid() == self.process:
+            os.ftruncate(self._descriptor, 0)
             _unlock_file(self._descriptor)
         os.close(self._descriptor)
         self.released.set()

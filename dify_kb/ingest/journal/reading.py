@@ -122,6 +122,8 @@ def _writer(path: Path) -> int | None:
 
 
 def _is_alive(process: int) -> bool:
+    if os.name == "nt":  # where signal 0 is Ctrl-C
+        return True
     try:
         os.kill(process, 0)
     except PermissionError:  # another user's

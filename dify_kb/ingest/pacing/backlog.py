@@ -53,7 +53,7 @@ class Backlog:
     follows: bool
     """Whether ends are seen at all."""
 
-    canary: EarlyFailures = field(factory=EarlyFailures)
+    early_failures: EarlyFailures = field(factory=EarlyFailures)
     _taken: int = 0
     """Those of this run that are on the server or under way, and not indexed."""
 
@@ -103,6 +103,6 @@ class Backlog:
             self._room = None
 
     def _full(self) -> bool:
-        held = self.follows and self.canary.holds
+        held = self.follows and self.early_failures.holds
         there = self._taken + (0 if self._forgotten else self._before)
         return there >= self._most or (held and self._sent >= HELD)

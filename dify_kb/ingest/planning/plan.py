@@ -1,4 +1,4 @@
-"""What to do with each file: decides everything, does nothing.
+"""Decide what to do with each file. Pure: decides everything, does nothing.
 
 With no memory of the file, or where its document was deleted or replaced by somebody else:
 
@@ -6,18 +6,21 @@ With no memory of the file, or where its document was deleted or replaced by som
 |---|---|---|---|
 | none | send | send | send |
 | enabled | send | skipped | failed |
-| disabled | failed | skipped | failed |
+| disabled, archived | skipped | skipped | failed |
 
-A disabled one is never overwritten: the server would make a second document of the same name
-(recording 422). With a memory of it:
+What a person disabled or archived is not overwritten: the server would make a second document
+beside a disabled one, and put an archived one back into retrieval (measured on 1.4.3, 1.12.1 and
+1.14.2). With a memory of the file:
 
 | remembered as | same content and rule | other |
 |---|---|---|
 | sending (no answer was seen) | look, then follow | look, then send |
 | waiting (never sent) | (nothing was) | as an enabled one above |
 | accepted | follow | look until it ended, then send |
-| done | unchanged (or label) | as an enabled one above |
+| done | unchanged (or assign metadata) | as an enabled one above |
 | failed | failed, or send on request | as an enabled one above |
+| stalled | follow for a while, or create again on request | look until it ended, then send |
+| emptied (its replacement failed) | send, before all others | send, before all others |
 """
 
 from __future__ import annotations
@@ -52,7 +55,7 @@ class Do(enum.StrEnum):
     FOLLOW = "follow"
     """The server has it, and it is not seen indexed."""
 
-    LABEL = "label"
+    ASSIGN_METADATA = "assign metadata"
     """The server has it; its metadata is to be set."""
 
 
@@ -60,10 +63,8 @@ class Do(enum.StrEnum):
 class Planned:
     """What is to be done with a file, whose document is `name`.
 
-    `replaces` is the document of that name, `row` what is remembered. `same` tells that what was
-    sent before is what would be sent now. `attempts` counts sends, `broken` those of
-    this run that broke or were not answered (none that was refused), `recreated` those that
-    followed a failed indexing; `added` tells that what it replaces then was added by this run.
+    `replaces` is the document of that name, `row` what is remembered. `same`: what was sent before
+    is what would be sent now. `attempts` counts the sends of earlier runs that were not answered.
     """
 
     found: FoundFile
@@ -74,37 +75,45 @@ class Planned:
     same: bool = False
     metadata: Mapping[str, Value] = field(factory=dict)
     attempts: int = 0
-    broken: int = 0
-    added: bool = False
-    recreated: int = 0
+    first: bool = False
+    """Whether it is sent before all others: its document is empty."""
+
+    stuck: bool = False
+    """Whether its document is to be created again: it stalled in an earlier run."""
+
+    @property
+    def stalled_before(self) -> bool:
+        """Whether its document stalled in an earlier run, and is looked at once more."""
+        return self.do is Do.FOLLOW and self.row is not None and self.row.state is State.STALLED
 
     @property
     def before(self) -> str | None:
         """The uploaded file that its document had before the send of which nothing is known."""
         if self.row is not None:
-            return self.row.previous
+            return self.row.upload_file_id if self.stuck else self.row.previous
         return self.replaces.upload_file_id if self.replaces else None
 
 
 @frozen(kw_only=True)
 class Wishes:
-    """What the caller wants: fingerprints of the rule and a listing of what to do."""
+    """The options that a plan depends on; `rule` is a fingerprint of the chunking settings."""
 
     on_existing: OnExisting = "overwrite"
     retry_failed: bool = False
+    overwrite_archived: bool = False
     follow: bool = True
     rule: str = RULE_OF_THE_BASE
 
 
 def complete(*, known: int, unsettled: int, documents: int) -> bool:
-    """Tell whether a journal knows every document of a knowledge base, by their numbers.
+    """Return whether a journal knows every document of a knowledge base, by their numbers.
 
     Not while a send is unsettled: what it may have added would hide what somebody deleted.
     """
     return unsettled == 0 and known == documents
 
 
-def plan(
+def plan(  # noqa: PLR0911 -- one for each row of the table
     found: FoundFile,
     row: Row | None,
     remote: RemoteDocument | None,
@@ -128,10 +137,14 @@ def plan(
         return evolve(first, do=Do.LOOK, row=row, same=unchanged, attempts=row.attempts)
     if not _ours(row, remote):
         return _fresh(first, wishes)
+    if row.state is State.EMPTIED:
+        return _fresh(evolve(first, first=True), evolve(wishes, on_existing="overwrite"))
     if row.state is State.WAITING or not rule or not same(row):
         changed = _fresh(first, wishes)
-        busy = row.state is State.ACCEPTED and isinstance(changed, Planned)
-        return evolve(changed, do=Do.LOOK) if busy and isinstance(changed, Planned) else changed
+        if row.state in {State.ACCEPTED, State.STALLED} and isinstance(changed, Planned):
+            stuck = row.state is State.STALLED
+            return evolve(changed, do=Do.LOOK, stuck=stuck, row=row if stuck else None)
+        return changed
     return _known(first, row, wishes, labels)
 
 
@@ -145,14 +158,16 @@ def _ours(row: Row, remote: RemoteDocument | None) -> bool:
 def _known(planned: Planned, row: Row, wishes: Wishes, labels: str) -> Planned | ItemResult:
     """Decide about a file that is what was sent."""
     match row.state:
-        case State.ACCEPTED if wishes.follow:
+        case State.STALLED if wishes.retry_failed:
+            return evolve(planned, do=Do.LOOK, row=row, same=True, stuck=True)
+        case State.ACCEPTED | State.STALLED if wishes.follow:
             return evolve(planned, do=Do.FOLLOW, row=row, same=True)
         case State.FAILED if wishes.retry_failed:
             return _fresh(evolve(planned, same=True), evolve(wishes, on_existing="overwrite"))
         case State.FAILED:
             return _ended(planned, Outcome.FAILED, f"{row.reason or 'failed'} ({AGAIN})")
         case _ if labels not in {"", row.labels}:
-            return evolve(planned, do=Do.LABEL, row=row, same=True)
+            return evolve(planned, do=Do.ASSIGN_METADATA, row=row, same=True)
         case _:
             return _ended(planned, Outcome.UNCHANGED, None)
 
@@ -164,20 +179,26 @@ def _fresh(planned: Planned, wishes: Wishes) -> Planned | ItemResult:
         return planned
     if wishes.on_existing == "overwrite":
         if not existing.enabled:
-            return _ended(planned, Outcome.FAILED, DISABLED)
+            return _ended(planned, Outcome.SKIPPED, DISABLED_BY_HAND)
+        if existing.archived and not wishes.overwrite_archived:
+            return _ended(planned, Outcome.SKIPPED, ARCHIVED_BY_HAND)
         return planned if existing.final else evolve(planned, do=Do.LOOK)
-    return left(planned, wishes.on_existing)
+    return keep_existing(planned, wishes.on_existing)
 
 
-def left(planned: Planned, on_existing: OnExisting) -> ItemResult:
+def keep_existing(planned: Planned, on_existing: OnExisting) -> ItemResult:
     """End a file whose name a document has that is not to be replaced."""
     outcome = Outcome.SKIPPED if on_existing == "skip" else Outcome.FAILED
-    return _ended(planned, outcome, "a document of its name exists")
+    return _ended(planned, outcome, NAME_EXISTS)
 
 
-AGAIN = "an earlier run; try it again with retry_failed=True (--retry-failed)"
-
-DISABLED = "a disabled document has its name: enable or delete that first"
+AGAIN = "in an earlier run; retry it with retry_failed=True (--retry-failed)"
+NAME_EXISTS = "a document of its name exists"
+DISABLED_BY_HAND = "disabled by hand: enable or delete its document to replace it"
+ARCHIVED_BY_HAND = (
+    "archived by hand: unarchive its document, or pass overwrite_archived=True"
+    " (--overwrite-archived)"
+)
 
 
 def _ended(planned: Planned, outcome: Outcome, reason: str | None) -> ItemResult:

@@ -1,8 +1,7 @@
-"""The source becomes planned files, a batch at a time: scanned, compared, decided."""
+"""Plan the files of a source, batch by batch: compare them with the journal and the dataset."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,115 +9,126 @@ import anyio.to_thread
 from attrs import define, evolve, field
 
 from dify_kb.errors import ConfigError, SourceError
-from dify_kb.ingest.engine.assign_metadata import fingerprint
 from dify_kb.ingest.journal import Journal
+from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
 from dify_kb.ingest.report import ItemResult, Outcome, refused
-from dify_kb.ingest.sources.content import content_of, settled_mtime
+from dify_kb.ingest.sources.content import Content, read_content
+from dify_kb.ingest.sources.file_stamp import is_same_stamp
+from dify_kb.ingest.sources.found_file import FoundFile
 from dify_kb.ingest.sources.items import Item
-from dify_kb.ingest.sources.scan import FoundFile
+from dify_kb.ingest.sources.reader import SourceReader
+from dify_kb.ingest.sources.scan import Rules
 from dify_kb.models import Dataset, IndexingStatus
 from dify_kb.resources import Documents
 from dify_kb.resources.values import Value, checked
 
 from .document_lookup import FEW, DocumentLookup
+from .metadata import Metadata, metadata_fingerprint
 from .plan import Do, Planned, Wishes, complete, plan
-from .remote_document import RemoteDocument
+from .remote_document import AddedDocuments, RemoteDocument
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
-    from dify_kb.ingest.engine.run import Run
     from dify_kb.ingest.journal import Row
-    from dify_kb.ingest.sources.reader import Judged, SourceReader
 
-SETTLED = 100
-"""Unsettled sends that are looked for one by one; for more, the whole list is read."""
+MOST_LOOKUPS = 100
+"""Unanswered sends of an earlier run that are looked up one by one; for more, the whole list is
+read."""
 
 PAGE = 200
 """Files that the journal is asked for at a time: SQLite may take 999 values in a statement."""
 
-Metadata = Mapping[str, object] | Callable[[Item], Mapping[str, object] | None] | None
 
-
-@define
+@define(kw_only=True)
 class Planner:
-    """Hands every file of a source over to a run, with what is to be done about it."""
+    """Plans every file of a source."""
 
-    _journal: Journal
-    _documents: Documents
-    _dataset: Dataset
-    _wishes: Wishes
-    _metadata: Metadata
+    journal: Journal
+    documents: Documents
+    dataset: Dataset
+    source: SourceReader
+    rules: Rules
+    wishes: Wishes
+    metadata: Metadata
+    checksum: bool
+    breaker: CircuitBreaker
+    added: AddedDocuments
     _walked: bool = False
-    """Whether the journal knows what the knowledge base holds, and need not be trusted."""
+    """Whether the journal knows what the dataset holds, and need not be trusted."""
 
-    _touched: list[FoundFile] = field(factory=list)
+    _planned_first: frozenset[str] = frozenset()
+    _touched: list[Content] = field(factory=list)
 
-    async def prepare(self, run: Run) -> None:
-        """Learn what the knowledge base holds, unless the journal must know all of it.
+    async def prepare(self) -> None:
+        """Learn what the dataset holds, unless the journal must know all of it.
 
-        It knows all when the base has as many documents as are remembered. Those that an earlier
+        It knows all when the dataset has as many documents as are remembered. Those that an earlier
         run was sending when it was killed are looked for first: one request each.
+
+        Raises:
+            KnowledgeError: the documents could not be listed.
         """
-        known = await anyio.to_thread.run_sync(self._journal.known)
-        unsettled = await anyio.to_thread.run_sync(self._journal.unsettled)
-        if 0 < unsettled <= SETTLED:
-            names = await anyio.to_thread.run_sync(self._journal.unsettled_names)
-            known, unsettled = known + await self._present(names), 0
-        documents = self._dataset.document_count
+        known = await anyio.to_thread.run_sync(self.journal.known)
+        unsettled = await anyio.to_thread.run_sync(self.journal.unsettled)
+        if 0 < unsettled <= MOST_LOOKUPS:
+            names = await anyio.to_thread.run_sync(self.journal.unsettled_names)
+            lookup = DocumentLookup(self.documents, self.dataset.id)
+            known += sum([await lookup.named(name) is not None for name in names])
+            unsettled = 0
+        documents = self.dataset.document_count
         if not complete(known=known, unsettled=unsettled, documents=documents):
-            await self._walk(run)
+            await self._walk()
 
-    async def _present(self, names: Sequence[str]) -> int:
-        lookup = DocumentLookup(self._documents, self._dataset.id)
-        return sum([await lookup.named(name) is not None for name in names])
+    async def batches(self) -> AsyncIterator[Sequence[Planned | ItemResult]]:
+        """Yield the decisions about all files; first about documents that are empty now, because
+        their replacement failed.
 
-    async def through(self, source: SourceReader, run: Run) -> None:
-        """Hand over every file; of items that a caller makes, none once the run has stopped."""
-        async for batch in source.batches(run.options.rules):
-            if run.halted and not source.counted:
-                return
-            run.found += len(batch)
-            for decided in await self._decided(batch, run):
-                if isinstance(decided, ItemResult):
-                    if run.options.pause is not None:
-                        await run.options.pause()
-                    run.end(decided)
-                else:
-                    await run.hand_over(decided)
-            for found in self._touched:
-                self._journal.touched(found.key, settled_mtime(found))
-            self._touched.clear()
+        Raises:
+            KnowledgeError: the documents could not be listed.
+        """
+        emptied = frozenset(await anyio.to_thread.run_sync(self.journal.emptied_keys))
+        if emptied and self.source.counted:
+            async for batch in self.source.batches(self.rules):
+                if found := [item for item in batch if item.key in emptied]:
+                    yield await self._plan(found)
+            self._planned_first = emptied
+        async for batch in self.source.batches(self.rules):
+            yield await self._plan([one for one in batch if one.key not in self._planned_first])
 
-    async def _decided(self, batch: Sequence[Judged], run: Run) -> list[Planned | ItemResult]:
-        decided = await anyio.to_thread.run_sync(self._plan, batch)
-        if self._walked:
-            return decided
-        updates = sum(_unseen(planned) for planned in decided)
-        if updates > FEW:
-            await self._walk(run)
-            return await anyio.to_thread.run_sync(self._plan, batch)
-        return [
-            evolve(planned, do=Do.LOOK)
-            if isinstance(planned, Planned) and _unseen(planned)
-            else planned
-            for planned in decided
-        ]
+    async def _plan(
+        self, batch: Sequence[FoundFile | ItemResult]
+    ) -> Sequence[Planned | ItemResult]:
+        decided = await anyio.to_thread.run_sync(self._plan_pages, batch)
+        if not self._walked:
+            if sum(map(_replaces_unseen, decided)) > FEW:
+                await self.breaker.read(self._walk)
+                decided = await anyio.to_thread.run_sync(self._plan_pages, batch)
+            else:
+                decided = [_look_first(planned) for planned in decided]
+        for content in self._touched:
+            stamp = content.stamp
+            if stamp is not None:
+                self.journal.touched(content.file.key, stamp.mtime_ns, stamp.ctime_ns, stamp.inode)
+        self._touched.clear()
+        return decided
 
-    def _plan(self, batch: Sequence[Judged]) -> list[Planned | ItemResult]:
+    def _plan_pages(self, batch: Sequence[FoundFile | ItemResult]) -> list[Planned | ItemResult]:
         pages = [batch[place : place + PAGE] for place in range(0, len(batch), PAGE)]
-        return [decided for page in pages for decided in self._planned(page)]
+        return [decided for page in pages for decided in self._plan_page(page)]
 
-    def _planned(self, batch: Sequence[Judged]) -> list[Planned | ItemResult]:
-        found = [item for item in batch if isinstance(item, FoundFile)]
-        rows = self._journal.rows([item.key for item in found])
-        remote = self._journal.remote([item.name for item in found]) if self._walked else {}
+    def _plan_page(self, page: Sequence[FoundFile | ItemResult]) -> list[Planned | ItemResult]:
+        found = [item for item in page if isinstance(item, FoundFile)]
+        rows = self.journal.rows([item.key for item in found])
+        remote = self.journal.remote([item.name for item in found]) if self._walked else {}
         return [
-            self._one(item, rows.get(item.key), remote) if isinstance(item, FoundFile) else item
-            for item in batch
+            self._plan_file(item, rows.get(item.key), remote)
+            if isinstance(item, FoundFile)
+            else item
+            for item in page
         ]
 
-    def _one(
+    def _plan_file(
         self, found: FoundFile, row: Row | None, remote: Mapping[str, RemoteDocument]
     ) -> Planned | ItemResult:
         try:
@@ -128,40 +138,44 @@ class Planner:
         return plan(
             found,
             row,
-            remote.get(found.name) if self._walked else _trusted(row),
-            self._wishes,
-            same=lambda before: self._same(found, before),
+            remote.get(found.name) if self._walked else _remembered_document(row),
+            self.wishes,
+            same=lambda before: self._is_same(found, before),
             metadata=metadata,
-            labels=fingerprint(metadata),
+            labels=metadata_fingerprint(metadata),
         )
 
-    def _same(self, found: FoundFile, row: Row) -> bool:
-        """Tell whether a file is what was sent; by its time, and else by its content."""
+    def _is_same(self, found: FoundFile, row: Row) -> bool:
+        """Return whether a file is what was sent: by its size, times and inode, else by content."""
         if found.size != row.size:
             return False
-        if found.mtime_ns is not None and found.mtime_ns == row.mtime_ns:
+        unread = is_same_stamp(found, row.mtime_ns, row.ctime_ns, row.inode)
+        if unread and not self.checksum:
             return True
         try:
-            same = content_of(found).digest == row.content
+            content = read_content(found)
         except SourceError:
             return False  # sending it will tell why
-        if same and settled_mtime(found) is not None:
-            self._touched.append(found)
-        return same
+        if content.digest != row.content:
+            return False
+        if not unread:
+            self._touched.append(evolve(content, data=b""))
+        return True
 
     def _metadata_of(self, found: FoundFile) -> Mapping[str, Value]:
-        given = self._metadata
+        given = self.metadata
         if callable(given):
             given = given(_item(found))
         return checked({**(given or {}), **(found.metadata or {})})
 
-    async def _walk(self, run: Run) -> None:
-        await anyio.to_thread.run_sync(self._journal.forget_remote)
-        place = -run.watcher.created
-        async for rows in self._documents.iter(self._dataset).pages():
+    async def _walk(self) -> None:
+        """Read the whole list of documents into the journal."""
+        await anyio.to_thread.run_sync(self.journal.forget_remote)
+        place = -self.added.count
+        async for rows in self.documents.iter(self.dataset).pages():
             noted = [(row.name, RemoteDocument.of(row, at)) for at, row in enumerate(rows, place)]
             place += len(rows)
-            await anyio.to_thread.run_sync(self._journal.note_remote, noted)
+            await anyio.to_thread.run_sync(self.journal.note_remote, noted)
         self._walked = True
 
 
@@ -170,8 +184,8 @@ def _item(found: FoundFile) -> Item:
     return Item(found.key, path=path, bytes=found.data)
 
 
-def _trusted(row: Row | None) -> RemoteDocument | None:
-    """Take the journal's word for what the server has."""
+def _remembered_document(row: Row | None) -> RemoteDocument | None:
+    """Return the document that the journal remembers, as if it were seen."""
     if row is None or row.document_id is None:
         return None
     return RemoteDocument(
@@ -182,6 +196,12 @@ def _trusted(row: Row | None) -> RemoteDocument | None:
     )
 
 
-def _unseen(planned: Planned | ItemResult) -> bool:
-    """Tell whether a document would be replaced that nobody has looked at: it may be disabled."""
+def _replaces_unseen(planned: Planned | ItemResult) -> bool:
+    """Return whether a document would be replaced that nobody has looked at: it may be disabled."""
     return isinstance(planned, Planned) and planned.do is Do.SEND and planned.replaces is not None
+
+
+def _look_first(planned: Planned | ItemResult) -> Planned | ItemResult:
+    if isinstance(planned, Planned) and _replaces_unseen(planned):
+        return evolve(planned, do=Do.LOOK)
+    return planned

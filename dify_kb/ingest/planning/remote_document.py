@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from attrs import define, frozen
 
 from dify_kb.models import Document, IndexingStatus
+
+
+@define
+class AddedDocuments:
+    """How many documents a run has added to the list so far: by so much older ones have moved."""
+
+    count: int = 0
 
 
 @frozen(kw_only=True)
@@ -17,6 +24,7 @@ class RemoteDocument:
 
     document_id: str
     enabled: bool
+    archived: bool = False
     status: IndexingStatus
     upload_file_id: str | None
     size: int | None = None
@@ -34,6 +42,7 @@ class RemoteDocument:
         return cls(
             document_id=document.id,
             enabled=document.enabled,
+            archived=document.archived,
             status=document.indexing_status,
             upload_file_id=file.id if file else None,
             size=file.size if file else None,

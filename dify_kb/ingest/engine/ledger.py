@@ -1,0 +1,238 @@
+"""Write outcomes: the counts, the journal and the progress. The only place that does."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from attrs import define, field
+
+from dify_kb.ingest.events import Progress
+from dify_kb.ingest.journal import Journal, State
+from dify_kb.ingest.options import Options
+from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
+from dify_kb.ingest.report import GOOD, ItemResult, LoadReport, Outcome
+from dify_kb.ingest.sources.totals import Totals
+
+from .states import FileState
+from .stop import RunStop
+from .tracked_file import TrackedFile
+
+if TYPE_CHECKING:
+    from dify_kb.transport import Attempted
+
+_WAITING = frozenset({
+    FileState.UNKNOWN, FileState.BUSY, FileState.REFUSED, FileState.POSTPONED,
+})  # fmt: skip
+
+
+@define(eq=False)
+class Requests:
+    """Counts the attempts of all calls of a load."""
+
+    total: int = 0
+    retries: int = 0
+
+    def count(self, attempt: Attempted) -> None:
+        """Count an attempt."""
+        self.total += 1
+        self.retries += attempt.attempt > 1
+
+
+@define(eq=False)
+class DeletedCharacters:
+    """Counts characters that the server deletes from texts (measured on all versions)."""
+
+    count: int = 0
+    files: int = 0
+    first: str = ""
+
+    def add(self, key: str, count: int) -> None:
+        """Count those of one file."""
+        if count:
+            self.first = self.first or key
+            self.files += 1
+            self.count += count
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return what to tell of them."""
+        if not self.files:
+            return ()
+        told = (
+            "Dify deletes the characters ï, ¿ and ¾ from texts, and turns <| into < and |> into >:"
+            f" {self.count:,} of them in {self.files:,} files, such as {self.first}."
+        )
+        return (told,)
+
+
+@define(eq=False)
+class Ledger:
+    """Records what becomes of each file, in counts, journal and progress events.
+
+    It returns facts (`all_ended`, `over_limit`) and stops nothing.
+    """
+
+    journal: Journal
+    options: Options
+    breaker: CircuitBreaker
+    stop: RunStop
+    requests: Requests
+    counts: Counter[Outcome] = field(factory=Counter)
+    skipped_reasons: Counter[str] = field(factory=Counter)
+    found: int = 0
+    scanned: bool = False
+    totals: Totals | None = None
+    bytes: int = 0
+    resent: int = 0
+    """Sends of a file after its first."""
+
+    open: set[TrackedFile] = field(factory=set)
+    """The files that have not ended."""
+
+    _by_state: Counter[FileState] = field(factory=Counter)
+    _to_send: int = 0
+    _accepted: int = 0
+    _bytes_done: int = 0
+    _worked: int = 0
+    _began: float = field(factory=anyio.current_time)
+    deleted_characters: DeletedCharacters = field(factory=DeletedCharacters)
+    warnings: list[str] = field(factory=list)
+
+    @property
+    def all_ended(self) -> bool:
+        """Whether every file of the source has an outcome."""
+        return self.scanned and not self.open
+
+    @property
+    def over_limit(self) -> bool:
+        """Whether more files failed than `max_failures` allows."""
+        most = self.options.most_failures
+        return most is not None and self.counts[Outcome.FAILED] > most
+
+    def is_idle_but(self, *states: FileState) -> bool:
+        """Return whether the source is scanned and every open file is in one of `states`."""
+        return self.scanned and len(self.open) == sum(self._by_state[state] for state in states)
+
+    def begin(self, file: TrackedFile, *, sends: bool) -> None:
+        """Record a planned file that something is to be done with."""
+        self.open.add(file)
+        self._by_state[file.state] += 1
+        self._to_send += sends
+
+    def change_state(self, file: TrackedFile, state: FileState) -> None:
+        """Record that a file goes on to another state."""
+        self._by_state[file.state] -= 1
+        file.state = state
+        if state is FileState.ENDED:
+            self.open.discard(file)
+        else:
+            self._by_state[state] += 1
+
+    def record_accepted(self, file: TrackedFile, *, remembered: bool) -> None:
+        """Record that the server has the document of a file."""
+        document = file.document
+        self._accepted += 1
+        if document is not None and not remembered:
+            self.bytes += file.planned.found.size
+            self.journal.accept(file.key, document.id, document.batch, document.upload_file_id)
+        self.report_progress()
+
+    def record_row(self, file: TrackedFile, state: State, reason: str | None) -> None:
+        """Record in the journal how far a file is; what was done is only followed if asked to."""
+        row = file.planned.row
+        if state is State.DONE:
+            if not self.options.follows:
+                state = State.ACCEPTED
+            if file.goal is Outcome.UNCHANGED and row is not None:
+                state = row.state
+        self.journal.end(file.key, state, reason=reason, labels=file.metadata_recorded)
+
+    def finish(self, result: ItemResult) -> None:
+        """Record an outcome; a good one is held until it is verified, if that is asked for."""
+        good = result.outcome in GOOD or (
+            self.options.dry_run and result.outcome is Outcome.PENDING
+        )
+        if not good or self.options.verifies:
+            self.journal.keep(result, held=good)
+        if not good or not self.options.verifies:
+            self._count(result)
+
+    def finish_verified(self, result: ItemResult) -> None:
+        """Record an outcome that was held; one that turned out bad is kept as a failure."""
+        if result.outcome not in GOOD:
+            if result.outcome is Outcome.FAILED:
+                self.journal.end(result.key, State.FAILED, reason=result.reason)
+            self.journal.keep(result)
+        self._count(result)
+
+    def finish_rest(self) -> None:
+        """Count as pending what a journal that failed could not give back."""
+        self.counts[Outcome.PENDING] += self.found - self.counts.total()
+
+    def report_progress(self) -> None:
+        """Tell the listener how far the load is."""
+        listener = self.options.on_event
+        if listener is None:
+            return
+        totals = self.totals
+        listener(
+            Progress(
+                found=self.found,
+                scanned=self.scanned,
+                total=self.found if self.scanned else _total(totals),
+                total_bytes=totals.bytes if totals else None,
+                to_send=self._to_send,
+                accepted=self._accepted,
+                ended=self.counts.total(),
+                failed=sum(self.counts[outcome] for outcome in Outcome if outcome not in GOOD),
+                bytes=self.bytes,
+                bytes_done=self._bytes_done,
+                eta=_eta(totals, self.counts.total(), self._worked, self._began),
+                settling=sum(self._by_state[state] for state in _WAITING),
+                in_flight=self._by_state[FileState.SENDING],
+                paused=None if self.breaker.is_closed else self.breaker.cause,
+                stopped=self.stop.reason,
+            )
+        )
+
+    def report(self, seconds: float) -> LoadReport:
+        """Return the sum of the load."""
+        counts: dict[str, Any] = {outcome.value: self.counts[outcome] for outcome in Outcome}
+        loaded = counts["added"] + counts["updated"]
+        return LoadReport(
+            found=self.counts.total(),
+            **counts,
+            bytes=self.bytes,
+            requests=self.requests.total,
+            retries=self.requests.retries + self.resent,
+            seconds=seconds,
+            goodput=loaded / seconds if seconds else 0.0,
+            skipped_reasons=dict(self.skipped_reasons),
+            warnings=(*self.warnings, *self.deleted_characters.warnings()),
+            dry_run=self.options.dry_run,
+            stopped=self.stop.reason,
+            stop_message=self.stop.message,
+            journal=str(self.journal.path) if self.journal.path else None,
+        )
+
+    def _count(self, result: ItemResult) -> None:
+        self.counts[result.outcome] += 1
+        self._bytes_done += result.size
+        self._worked += result.attempts > 0 and result.outcome is not Outcome.UNCHANGED
+        if result.outcome is Outcome.SKIPPED:
+            self.skipped_reasons[result.reason or ""] += 1
+        if self.options.on_event is not None:
+            self.options.on_event(result)
+            self.report_progress()
+
+
+def _total(totals: Totals | None) -> int | None:
+    return None if totals is None else totals.files + totals.refused
+
+
+def _eta(totals: Totals | None, ended: int, worked: int, began: float) -> float | None:
+    """Return the seconds left, by the files that took work so far."""
+    if totals is None or not worked:
+        return None
+    return (anyio.current_time() - began) / worked * max(0, (_total(totals) or 0) - ended)

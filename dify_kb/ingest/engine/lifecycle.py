@@ -1,0 +1,251 @@
+"""Apply events to files: look up the transition, record it, carry out its effect.
+
+Every step of a file's life goes through `FileLifecycle.apply`. What comes of it is an entry in a
+passive collection (`UploadQueue`, `PendingUploads`, `FollowedDocuments`, `FileQueue`),
+from which the tasks of the run take their work.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+from attrs import define, field
+
+from dify_kb.config import Loading
+from dify_kb.ingest.error_classes import is_page, stop_message, stop_reason
+from dify_kb.ingest.journal import State
+from dify_kb.ingest.pacing.backlog import Backlog
+from dify_kb.ingest.planning.plan import Do, Planned
+from dify_kb.ingest.report import ItemResult, Outcome, StopReason
+
+from .file_queue import FileQueue
+from .followed_documents import FollowedDocuments
+from .ledger import Ledger
+from .pending_uploads import PendingUploads
+from .refusals import Refusals
+from .states import Effect, Ending, FileEvent, FileState, Transition, transition
+from .stop import RunStop
+from .tracked_file import TrackedFile
+from .upload_queue import UploadQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dify_kb.errors import KnowledgeError
+
+NOT_SENT = "the run stopped before it was sent"
+NOT_SEEN = "uploaded; the run stopped before it was seen indexed"
+
+NO_METADATA = "indexed; the run stopped before its metadata was set"
+_STOPPED_AT = {
+    FileState.ACCEPTED: NOT_SEEN, FileState.REPLACING: NOT_SEEN, FileState.INDEXED: NO_METADATA,
+}  # fmt: skip
+
+_IN_BACKLOG = frozenset({FileState.SENDING, FileState.ACCEPTED})
+_FIRST_EVENT = {
+    Do.SEND: FileEvent.SEND,
+    Do.LOOK: FileEvent.LOOK,
+    Do.FOLLOW: FileEvent.FOLLOW,
+    Do.ASSIGN_METADATA: FileEvent.ASSIGN_METADATA,
+}
+
+
+@define(kw_only=True, eq=False)
+class FileLifecycle:
+    """The state of every file of a run, and the collections that files go through."""
+
+    ledger: Ledger
+    stopping: RunStop
+    times: Loading
+    follows: bool
+    swaps: bool
+    backlog: Backlog
+    followed: FollowedDocuments
+    pending: PendingUploads
+    queue: UploadQueue = field(factory=UploadQueue)
+    metadata: FileQueue = field(factory=FileQueue)
+    replacements: FileQueue = field(factory=FileQueue)
+    refusals: Refusals = field(factory=Refusals)
+    _postponed: list[TrackedFile] = field(factory=list)
+    _all_ended: anyio.Event = field(factory=anyio.Event)
+
+    async def start(self, planned: Planned) -> None:
+        """Begin the life of a planned file, once there is room for it."""
+        if planned.do is Do.SEND and not self.stopping.requested:
+            await self.queue.wait_for_room(len(planned.found.data or b""))
+        file = TrackedFile.of(planned)
+        self.ledger.begin(file, sends=planned.do is not Do.ASSIGN_METADATA)
+        if self.stopping.requested:
+            self.apply(file, FileEvent.HALTED, NOT_SENT)
+            return
+        event = _FIRST_EVENT[planned.do]
+        lost = planned.row is not None and planned.row.state is State.SENDING
+        if event is FileEvent.LOOK and lost:
+            event = FileEvent.LOOK_FOR_LOST
+        self.apply(file, event)
+
+    def apply(
+        self, file: TrackedFile, event: FileEvent, reason: str | None = None, *, error: str = ""
+    ) -> None:
+        """Let an event happen to a file: record it, and do what follows.
+
+        Args:
+            reason: told of a file that ends.
+            error: the server's own words about a document that failed.
+        """
+        before = file.state
+        step = transition(before, event)
+        self.ledger.change_state(file, step.state)
+        _count_backlog(self.backlog, file, before, step.state)
+        if step.journal is not None:
+            self.ledger.record_row(file, step.journal, reason)
+        if step.effect is not None:
+            self._carry_out(file, step.effect, event)
+        if step.ending is not None and before is not FileState.ENDED:
+            self._end(file, step, reason, error)
+        elif self.stopping.requested and step.state is not before:
+            self._apply_stop(file)
+
+    def end_unplanned(self, result: ItemResult) -> None:
+        """Record a file that nothing is done with."""
+        self.ledger.finish(result)
+        self._stop_over_limit()
+
+    def finish_scan(self) -> None:
+        """Learn that no more files come."""
+        self.ledger.scanned = True
+        self.ledger.report_progress()
+        self._finish_if_all_ended()
+
+    def stop(self, reason: StopReason, message: str, *, abandon: bool = False) -> None:
+        """Send nothing more. What the server has is followed to its end, unless it is abandoned."""
+        if not self.stopping.requested:
+            sentence = message if message.endswith(".") else f"{message}."
+            self.stopping.reason, self.stopping.message = reason, sentence
+        self.stopping.abandoned = self.stopping.abandoned or abandon
+        for file in list(self.ledger.open):
+            self._apply_stop(file)
+        self.queue.clear()
+        self.ledger.report_progress()
+        self._finish_if_all_ended()
+
+    def stop_for(self, error: KnowledgeError, *, abandon: bool = True) -> None:
+        """Stop because of an error that concerns every file."""
+        self.stop(stop_reason(error), stop_message(error), abandon=abandon)
+
+    async def wait_all_ended(self) -> None:
+        """Wait until every file has ended."""
+        await self._all_ended.wait()
+
+    def _carry_out(  # noqa: C901 -- one case for each effect
+        self, file: TrackedFile, effect: Effect, event: FileEvent
+    ) -> None:
+        match effect:
+            case Effect.ENQUEUE:
+                self.queue.put(file, first=file.planned.first)
+            case Effect.LOOK_UP if event is FileEvent.LOST:
+                self.pending.put_lost(file)
+            case Effect.LOOK_UP:
+                self.pending.put_busy(file, lost=event is FileEvent.LOOK_FOR_LOST)
+            case Effect.LOOK_UP_LATER:
+                self.pending.put_later(file, self.times.recreate * 2**file.recreated)
+                file.recreated += 1
+            case Effect.HOLD_REFUSAL:
+                self._hold_refusal(file)
+            case Effect.POSTPONE:
+                self._postponed.append(file)
+            case Effect.FOLLOW:
+                self._follow(file)
+            case Effect.ASSIGN_METADATA if file.planned.metadata:
+                self.metadata.put(file)
+            case Effect.ASSIGN_METADATA:
+                self.apply(file, FileEvent.METADATA_SET)
+            case Effect.FINISH_REPLACEMENT if not file.needs_finish(swaps=self.swaps):
+                self.apply(file, FileEvent.REPLACED)
+            case Effect.FINISH_REPLACEMENT | Effect.DELETE_NEW_VERSION:
+                self.replacements.put(file)
+
+    def _follow(self, file: TrackedFile) -> None:
+        remembered = file.document is not None and file.document.remembered
+        self.ledger.record_accepted(file, remembered=remembered)
+        self.queue.release(file)
+        file.release_content()
+        self._release(self.refusals.release())
+        self.followed.activity.added.count += file.is_new_document
+        if self.follows:
+            self.followed.add(file)
+        else:
+            self.apply(file, FileEvent.INDEXED)
+
+    def _hold_refusal(self, file: TrackedFile) -> None:
+        error = file.error
+        if error is not None and self.refusals.add(file, error):
+            self.stop(StopReason.MISCONFIGURED, stop_message(error))
+
+    def _release(self, refused: Iterable[TrackedFile]) -> None:
+        """Let files end whose refusal turned out to concern them alone."""
+        for file in refused:
+            if file.error is not None and is_page(file.error) and not _is_redirect(file.error):
+                self.apply(file, FileEvent.LOST)
+            else:
+                reason = file.error.summary if file.error else None
+                self.apply(file, FileEvent.REFUSED_FOR_ITSELF, reason)
+
+    def _apply_stop(self, file: TrackedFile) -> None:
+        event = FileEvent.ABANDONED if self.stopping.abandoned else FileEvent.HALTED
+        step = transition(file.state, event)
+        if step.ending is not None:
+            error = file.error.summary if file.error else NOT_SENT
+            self.apply(file, event, _STOPPED_AT.get(file.state, error))
+
+    def _end(self, file: TrackedFile, step: Transition, reason: str | None, error: str) -> None:
+        outcome = file.goal
+        if step.ending is not Ending.AS_PLANNED:
+            outcome = Outcome(str(step.ending))
+        self.queue.release(file)
+        self.pending.remove(file)
+        self.followed.remove(file)
+        failed = error or reason if outcome is Outcome.FAILED else None
+        self.ledger.finish(file.result(outcome, reason, failed))
+        self._stop_over_limit()
+        self._finish_if_all_ended()
+
+    def _stop_over_limit(self) -> None:
+        if self.ledger.over_limit and not self.stopping.requested:
+            failed = self.ledger.counts[Outcome.FAILED]
+            self.stop(StopReason.MAX_FAILURES, f"{failed} files failed")
+
+    def _finish_if_all_ended(self) -> None:
+        """When nothing else is open, decide what was held back; then the run is over."""
+        if self.ledger.is_idle_but(FileState.REFUSED, FileState.POSTPONED):
+            postponed, self._postponed = self._postponed, []
+            for file in postponed:
+                if file.state is FileState.POSTPONED:
+                    self.apply(file, FileEvent.LOOK)
+            if not postponed:
+                self._release(self.refusals.release())
+        if self.ledger.all_ended:
+            self._all_ended.set()
+
+
+def _count_backlog(
+    backlog: Backlog, file: TrackedFile, before: FileState, after: FileState
+) -> None:
+    """Keep count of the documents that are on the server and not indexed."""
+    remembered = file.document is not None and file.document.remembered
+    if after is FileState.SENDING and before is FileState.QUEUED:
+        file.in_backlog = True  # its room was taken before its turn
+    elif after is FileState.ACCEPTED and not file.in_backlog:
+        backlog.take(sent=not remembered)
+        file.in_backlog = True
+    elif file.in_backlog and after not in _IN_BACKLOG:
+        file.in_backlog = False
+        if before is FileState.SENDING:
+            backlog.turn_back()
+        else:
+            backlog.leave(sent=not remembered)
+
+
+def _is_redirect(error: KnowledgeError) -> bool:
+    return getattr(error, "status", 200) >= 300  # noqa: PLR2004 -- HTTP

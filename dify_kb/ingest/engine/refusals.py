@@ -1,0 +1,39 @@
+"""Hold refused uploads until it is clear whether the refusal concerns one file or all of them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from attrs import define, field
+
+from dify_kb.ingest.error_classes import (
+    SAME_PAGES,
+    SAME_REFUSALS,
+    is_page,
+    refusal_signature,
+)
+
+from .tracked_file import TrackedFile
+
+if TYPE_CHECKING:
+    from dify_kb.errors import KnowledgeError
+
+
+@define
+class Refusals:
+    """The uploads that were refused since the last one that was accepted, by the server's words."""
+
+    _held: defaultdict[str, list[TrackedFile]] = field(factory=lambda: defaultdict(list))
+
+    def add(self, file: TrackedFile, error: KnowledgeError) -> bool:
+        """Hold a file; return whether so many were refused alike that it concerns all of them."""
+        alike = self._held[refusal_signature(error)]
+        alike.append(file)
+        return len(alike) >= (SAME_PAGES if is_page(error) else SAME_REFUSALS)
+
+    def release(self) -> list[TrackedFile]:
+        """Return the files that are held, and hold them no longer."""
+        held = [file for alike in self._held.values() for file in alike]
+        self._held.clear()
+        return held

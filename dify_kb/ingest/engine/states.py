@@ -1,0 +1,279 @@
+"""The life of a file in a load, as one pure table: (state, event) -> next state and effects.
+
+| state | event | next state | effect | journal |
+|---|---|---|---|---|
+| planned | send | queued | enqueue | |
+| planned | look | busy | look up | |
+| planned | look for lost | unknown | look up | |
+| planned | follow | accepted | follow | |
+| planned | assign metadata | indexed | assign metadata | |
+| queued | started | sending | | |
+| sending | accepted | accepted | follow | |
+| sending | lost | unknown | look up | |
+| sending | not sent | queued | enqueue | waiting |
+| sending | refused | refused | hold refusal | |
+| sending | document busy | busy | look up | |
+| sending | changed | postponed | postpone | waiting |
+| sending | unreadable | ended: failed | | waiting |
+| sending | name taken | ended: failed | | |
+| sending | not recorded | ended: unknown | | |
+| sending | refused for all | ended: pending | | waiting |
+| sending | failed | ended: failed | | failed |
+| unknown | found | accepted | follow | |
+| unknown | found old version | busy | look up | |
+| unknown | not found | queued | enqueue | waiting |
+| unknown | kept | ended: skipped | | waiting |
+| unknown | rejected | ended: failed | | waiting |
+| unknown | failed | ended: failed | | failed |
+| busy | found | accepted | follow | |
+| busy | not found | queued | enqueue | |
+| busy | kept | ended: skipped | | |
+| busy | rejected | ended: failed | | |
+| busy | stalled | ended: stalled | | |
+| refused | refused for itself | ended: failed | | failed |
+| refused | lost | unknown | look up | |
+| postponed | look | busy | look up | |
+| accepted | indexed | indexed | assign metadata | |
+| accepted | failed for now | busy | look up later | |
+| accepted | failed | ended: failed | | failed |
+| accepted | replacement failed | ended: failed | | emptied |
+| accepted | swap failed | discarding | delete new version | |
+| accepted | stalled | ended: stalled | | stalled |
+| indexed | metadata set | replacing | finish replacement | |
+| indexed | metadata refused | ended: failed | | done |
+| replacing | replaced | ended: as planned | | done |
+| discarding | deleted | ended: failed | | failed |
+
+A load that stops applies `halted` to every file, and, when documents are not followed any longer,
+`abandoned`; files that get into one of these states later meet it there:
+
+| state | halted | abandoned |
+|---|---|---|
+| planned, queued, busy, refused, postponed | ended: pending | ended: pending |
+| unknown | ended: unknown | ended: unknown |
+| sending | (goes on) | (goes on) |
+| accepted, replacing | (goes on) | ended: pending |
+| indexed | (goes on) | ended: pending; journal: done |
+| discarding | (goes on) | ended: failed; journal: failed |
+
+`ended` takes every event and does nothing: what comes late changes no outcome. An empty journal
+cell leaves the row as it is: a file that was being sent stays `sending`, so that the next run looks
+for its document before it sends.
+
+A sync that deletes adds its own rows: planned + delete -> deleting, deleting + deleted -> ended.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from dify_kb.ingest.journal.rows import State
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class FileState(enum.StrEnum):
+    """Where a file stands during a run."""
+
+    PLANNED = "planned"
+    QUEUED = "queued"
+    SENDING = "sending"
+    UNKNOWN = "unknown"
+    """Its create was not answered: it may still land."""
+
+    BUSY = "busy"
+    """It may be sent once its document is not being indexed."""
+
+    REFUSED = "refused"
+    """Held until it is clear whether the refusal concerns this file or all of them."""
+
+    POSTPONED = "postponed"
+    """It changed while it was sent; sent once more when everything else has ended."""
+
+    ACCEPTED = "accepted"
+    INDEXED = "indexed"
+    """Its metadata is being set."""
+
+    REPLACING = "replacing"
+    """Its new version is indexed; the old one is deleted, or the document is archived again."""
+
+    DISCARDING = "discarding"
+    """Its new version failed and is being deleted; the old one stays."""
+
+    ENDED = "ended"
+
+
+class FileEvent(enum.StrEnum):
+    """What can happen to a file."""
+
+    SEND = "send"
+    LOOK = "look"
+    LOOK_FOR_LOST = "look for lost"
+    FOLLOW = "follow"
+    ASSIGN_METADATA = "assign metadata"
+    STARTED = "started"
+    ACCEPTED = "accepted"
+    LOST = "lost"
+    NOT_SENT = "not sent"
+    REFUSED = "refused"
+    DOCUMENT_BUSY = "document busy"
+    CHANGED = "changed"
+    UNREADABLE = "unreadable"
+    NAME_TAKEN = "name taken"
+    NOT_RECORDED = "not recorded"
+    REFUSED_FOR_ALL = "refused for all"
+    REFUSED_FOR_ITSELF = "refused for itself"
+    FAILED = "failed"
+    FOUND = "found"
+    FOUND_OLD_VERSION = "found old version"
+    NOT_FOUND = "not found"
+    KEPT = "kept"
+    REJECTED = "rejected"
+    STALLED = "stalled"
+    INDEXED = "indexed"
+    FAILED_FOR_NOW = "failed for now"
+    REPLACEMENT_FAILED = "replacement failed"
+    SWAP_FAILED = "swap failed"
+    METADATA_SET = "metadata set"
+    METADATA_REFUSED = "metadata refused"
+    REPLACED = "replaced"
+    DELETED = "deleted"
+    HALTED = "halted"
+    ABANDONED = "abandoned"
+
+
+class Effect(enum.StrEnum):
+    """What is to be done with a file next."""
+
+    ENQUEUE = "enqueue"
+    LOOK_UP = "look up"
+    LOOK_UP_LATER = "look up later"
+    HOLD_REFUSAL = "hold refusal"
+    POSTPONE = "postpone"
+    FOLLOW = "follow"
+    ASSIGN_METADATA = "assign metadata"
+    FINISH_REPLACEMENT = "finish replacement"
+    DELETE_NEW_VERSION = "delete new version"
+
+
+class Ending(enum.StrEnum):
+    """How a file ends; `as planned` is added, updated or unchanged, by what was to be done."""
+
+    AS_PLANNED = "as planned"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+    STALLED = "stalled"
+    UNKNOWN = "unknown"
+    PENDING = "pending"
+
+
+@frozen
+class Transition:
+    """What follows from an event: the next state, what to do, how to end, what to record."""
+
+    state: FileState
+    effect: Effect | None = None
+    ending: Ending | None = None
+    journal: State | None = None
+
+
+class ImpossibleEventError(Exception):
+    """An event that cannot happen in that state: a fault of this package."""
+
+
+_S, _E = FileState, FileEvent
+
+
+def _goes(
+    state: FileState, effect: Effect | None = None, journal: State | None = None
+) -> Transition:
+    return Transition(state, effect, None, journal)
+
+
+def _ends(ending: Ending, journal: State | None = None) -> Transition:
+    return Transition(_S.ENDED, None, ending, journal)
+
+
+TABLE: Mapping[tuple[FileState, FileEvent], Transition] = {
+    (_S.PLANNED, _E.SEND): _goes(_S.QUEUED, Effect.ENQUEUE),
+    (_S.PLANNED, _E.LOOK): _goes(_S.BUSY, Effect.LOOK_UP),
+    (_S.PLANNED, _E.LOOK_FOR_LOST): _goes(_S.UNKNOWN, Effect.LOOK_UP),
+    (_S.PLANNED, _E.FOLLOW): _goes(_S.ACCEPTED, Effect.FOLLOW),
+    (_S.PLANNED, _E.ASSIGN_METADATA): _goes(_S.INDEXED, Effect.ASSIGN_METADATA),
+    (_S.PLANNED, _E.HALTED): _ends(Ending.PENDING),
+    (_S.PLANNED, _E.ABANDONED): _ends(Ending.PENDING),
+    (_S.QUEUED, _E.STARTED): _goes(_S.SENDING),
+    (_S.QUEUED, _E.HALTED): _ends(Ending.PENDING),
+    (_S.QUEUED, _E.ABANDONED): _ends(Ending.PENDING),
+    (_S.SENDING, _E.ACCEPTED): _goes(_S.ACCEPTED, Effect.FOLLOW),
+    (_S.SENDING, _E.LOST): _goes(_S.UNKNOWN, Effect.LOOK_UP),
+    (_S.SENDING, _E.NOT_SENT): _goes(_S.QUEUED, Effect.ENQUEUE, State.WAITING),
+    (_S.SENDING, _E.REFUSED): _goes(_S.REFUSED, Effect.HOLD_REFUSAL),
+    (_S.SENDING, _E.DOCUMENT_BUSY): _goes(_S.BUSY, Effect.LOOK_UP),
+    (_S.SENDING, _E.CHANGED): _goes(_S.POSTPONED, Effect.POSTPONE, State.WAITING),
+    (_S.SENDING, _E.UNREADABLE): _ends(Ending.FAILED, State.WAITING),
+    (_S.SENDING, _E.NAME_TAKEN): _ends(Ending.FAILED),
+    (_S.SENDING, _E.NOT_RECORDED): _ends(Ending.UNKNOWN),
+    (_S.SENDING, _E.REFUSED_FOR_ALL): _ends(Ending.PENDING, State.WAITING),
+    (_S.SENDING, _E.FAILED): _ends(Ending.FAILED, State.FAILED),
+    (_S.SENDING, _E.HALTED): _goes(_S.SENDING),
+    (_S.SENDING, _E.ABANDONED): _goes(_S.SENDING),
+    (_S.UNKNOWN, _E.FOUND): _goes(_S.ACCEPTED, Effect.FOLLOW),
+    (_S.UNKNOWN, _E.FOUND_OLD_VERSION): _goes(_S.BUSY, Effect.LOOK_UP),
+    (_S.UNKNOWN, _E.NOT_FOUND): _goes(_S.QUEUED, Effect.ENQUEUE, State.WAITING),
+    (_S.UNKNOWN, _E.KEPT): _ends(Ending.SKIPPED, State.WAITING),
+    (_S.UNKNOWN, _E.REJECTED): _ends(Ending.FAILED, State.WAITING),
+    (_S.UNKNOWN, _E.FAILED): _ends(Ending.FAILED, State.FAILED),
+    (_S.UNKNOWN, _E.HALTED): _ends(Ending.UNKNOWN),
+    (_S.UNKNOWN, _E.ABANDONED): _ends(Ending.UNKNOWN),
+    (_S.BUSY, _E.FOUND): _goes(_S.ACCEPTED, Effect.FOLLOW),
+    (_S.BUSY, _E.NOT_FOUND): _goes(_S.QUEUED, Effect.ENQUEUE),
+    (_S.BUSY, _E.KEPT): _ends(Ending.SKIPPED),
+    (_S.BUSY, _E.REJECTED): _ends(Ending.FAILED),
+    (_S.BUSY, _E.STALLED): _ends(Ending.STALLED),
+    (_S.BUSY, _E.HALTED): _ends(Ending.PENDING),
+    (_S.BUSY, _E.ABANDONED): _ends(Ending.PENDING),
+    (_S.REFUSED, _E.REFUSED_FOR_ITSELF): _ends(Ending.FAILED, State.FAILED),
+    (_S.REFUSED, _E.LOST): _goes(_S.UNKNOWN, Effect.LOOK_UP),
+    (_S.REFUSED, _E.HALTED): _ends(Ending.PENDING),
+    (_S.REFUSED, _E.ABANDONED): _ends(Ending.PENDING),
+    (_S.POSTPONED, _E.LOOK): _goes(_S.BUSY, Effect.LOOK_UP),
+    (_S.POSTPONED, _E.HALTED): _ends(Ending.PENDING),
+    (_S.POSTPONED, _E.ABANDONED): _ends(Ending.PENDING),
+    (_S.ACCEPTED, _E.INDEXED): _goes(_S.INDEXED, Effect.ASSIGN_METADATA),
+    (_S.ACCEPTED, _E.FAILED_FOR_NOW): _goes(_S.BUSY, Effect.LOOK_UP_LATER),
+    (_S.ACCEPTED, _E.FAILED): _ends(Ending.FAILED, State.FAILED),
+    (_S.ACCEPTED, _E.REPLACEMENT_FAILED): _ends(Ending.FAILED, State.EMPTIED),
+    (_S.ACCEPTED, _E.SWAP_FAILED): _goes(_S.DISCARDING, Effect.DELETE_NEW_VERSION),
+    (_S.ACCEPTED, _E.STALLED): _ends(Ending.STALLED, State.STALLED),
+    (_S.ACCEPTED, _E.HALTED): _goes(_S.ACCEPTED),
+    (_S.ACCEPTED, _E.ABANDONED): _ends(Ending.PENDING),
+    (_S.INDEXED, _E.METADATA_SET): _goes(_S.REPLACING, Effect.FINISH_REPLACEMENT),
+    (_S.INDEXED, _E.METADATA_REFUSED): _ends(Ending.FAILED, State.DONE),
+    (_S.INDEXED, _E.HALTED): _goes(_S.INDEXED),
+    (_S.INDEXED, _E.ABANDONED): _ends(Ending.PENDING, State.DONE),
+    (_S.REPLACING, _E.REPLACED): _ends(Ending.AS_PLANNED, State.DONE),
+    (_S.REPLACING, _E.HALTED): _goes(_S.REPLACING),
+    (_S.REPLACING, _E.ABANDONED): _ends(Ending.PENDING),
+    (_S.DISCARDING, _E.DELETED): _ends(Ending.FAILED, State.FAILED),
+    (_S.DISCARDING, _E.HALTED): _goes(_S.DISCARDING),
+    (_S.DISCARDING, _E.ABANDONED): _ends(Ending.FAILED, State.FAILED),
+}
+
+
+def transition(state: FileState, event: FileEvent) -> Transition:
+    """Return what follows when `event` happens to a file in `state`.
+
+    Raises:
+        ImpossibleEventError: the event cannot happen in that state.
+    """
+    if state is FileState.ENDED:
+        return Transition(FileState.ENDED)
+    try:
+        return TABLE[state, event]
+    except KeyError:
+        raise ImpossibleEventError(f"{event!s} in state {state!s}") from None
