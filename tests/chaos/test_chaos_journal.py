@@ -91,8 +91,11 @@ async def test_f22_a_journal_that_somebody_holds_for_long_stops_the_run(tmp_path
             assert not count(scene, loaded).wrong
 
 
-async def test_f23_two_runs_of_one_journal_do_not_go_together(tmp_path: Path) -> None:
-    """The second says so at once, and the first goes on."""
+async def test_f23_two_runs_of_one_journal_do_not_go_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second says so after a short wait, and the first goes on."""
+    monkeypatch.setattr("dify_kb.ingest.journal.lock.RUNNING", 0.05)
     with Emulator(api_key=KEY, settings=Settings(create_io=0.02)) as emulator:
         async with staged(emulator, tmp_path, 30) as scene:
             refused: list[JournalError] = []
@@ -108,7 +111,7 @@ async def test_f23_two_runs_of_one_journal_do_not_go_together(tmp_path: Path) ->
                 await scene.load()
 
             loaded = scene.loads[-1]
-            assert "in use" in str(refused[0])
+            assert "in use by another load of this process" in str(refused[0])
             assert outcomes(loaded) == {"added": 30}
             assert not count(scene, loaded).wrong
             await converge(scene)

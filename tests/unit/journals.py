@@ -1,4 +1,4 @@
-"""What the tests of journals share."""
+"""Rows for the tests of journals."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ _SENT: Final[Mapping[str, Any]] = {
 
 
 def intent(key: str, **values: Any) -> Row:
-    """Make the row of a file that is about to be sent."""
+    """Return the row of a file that is about to be sent."""
     return Row(**{**_SENT, "key": key, "name": key, **values})

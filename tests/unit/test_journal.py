@@ -45,7 +45,7 @@ def full(journal: Journal) -> None:
 
 
 def commits_of(journal: Journal) -> list[str]:
-    """Gather a line for each commit from now on."""
+    """Return a list that grows by a line with each commit."""
     commits: list[str] = []
     journal._connection.set_trace_callback(
         lambda statement: commits.append(statement) if statement == "COMMIT" else None

@@ -52,7 +52,7 @@ os.kill(os.getpid(), 9)
 
 @contextmanager
 def held(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Have another process hold a journal."""
+    """Open a journal in another process."""
     command = [sys.executable, "-c", HOLDER, str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 -- our own
         try:
@@ -64,7 +64,7 @@ def held(path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 async def refusal(path: Path, identity: Mapping[str, str] = IDENTITY, *, copy: bool = False) -> str:
-    """Tell why a journal is not opened."""
+    """Return why a journal is not opened."""
     with pytest.raises(KnowledgeError) as caught:
         async with open_journal(path, identity, copy=copy):
             pass
@@ -99,7 +99,7 @@ async def test_a_second_load_of_the_process_is_refused(tmp_path: Path) -> None:
 
 
 async def test_a_load_of_another_process_is_refused_until_that_one_is_gone(tmp_path: Path) -> None:
-    """The system lets go of the lock of a process that dies, whatever kills it."""
+    """The system releases the lock of a process that dies, whatever kills it."""
     path = tmp_path / "journal.db"
     with held(path) as process:
         assert f"in use by process {process.pid} on " in await refusal(path)
@@ -156,7 +156,7 @@ def short_text(path: Path) -> None:
 
 
 def database(path: Path) -> None:
-    """Make a file of another program, whose last writes are still in its log."""
+    """Create a file of another program, whose last writes are still in its log."""
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("CREATE TABLE mine (a)")

@@ -56,7 +56,7 @@ STATES = {State.SENDING: 1, State.ACCEPTED: 2, State.DONE: 3}
 
 
 def killed(path: Path, seconds: float) -> dict[str, int]:
-    """Write until killed, and tell how far each key was acknowledged."""
+    """Write until killed; return the last acknowledged step of each key."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", WRITER, str(path)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)  # noqa: S603 -- our own
