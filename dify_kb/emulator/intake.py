@@ -82,7 +82,11 @@ def update(
     *,
     name: str | None = None,
 ) -> DocumentCreated:
-    """Give a document another text or rule; its batch id stays (measured)."""
+    """Give a document another text or rule; its batch id stays (measured).
+
+    Its content is not found from now on, unlike that of a document that a create of the same name
+    replaces, which is found until the indexer starts (measured, all versions).
+    """
     store, now = context.store, context.clock.now()
     with store.transaction():
         old = store.documents.get(context.dataset.id, document_id)
@@ -97,12 +101,12 @@ def update(
         if upload is not None:
             changes |= _new_file(upload, now)
             store.documents.set_content(old.id, upload.content)
-        if upload is not None and name:
+        if name:
             changes["name"] = name
         store.documents.update(old.id, **changes)
+        chunks = store.retire_segments(old.id)
         row = store.documents.find(old.id) or old
         _note(context, row, old)
-        _, chunks = store.segments.counts(old.id)
     context.enqueue(row.id, hangs=_hangs(context) and chunks > 0)
     return DocumentCreated(document=views.document(store, context.profile, row), batch=row.batch)
 

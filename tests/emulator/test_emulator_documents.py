@@ -168,18 +168,16 @@ async def test_a_deleted_document_leaves_nothing_behind() -> None:
 
 
 async def test_disabled_documents_are_neither_found_nor_replaced() -> None:
-    """There is no endpoint for it yet, so the row is changed underneath."""
     async with serving() as calls:
         one = await calls.dataset()
         first = await calls.upload(one, "a.txt", b"zebra")
         await calls.done(one, first)
-        running = calls.emulator._running
-        assert running is not None
         document = first.body["document"]["id"]
-        running._store.documents.update(document, enabled=0)
+        status, ids = f"/datasets/{one}/documents/status", {"document_ids": [document]}
+        await calls.call("PATCH", f"{status}/disable", json=ids)
         found = await calls.search(one, "zebra")
         second = await calls.upload(one, "a.txt")
-        running._store.documents.update(document, archived=1)
+        await calls.call("PATCH", f"{status}/archive", json=ids)
         archived = await calls.call("DELETE", f"/datasets/{one}/documents/{document}")
 
     assert found.body["records"] == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,9 +40,9 @@ def test_no_modules_import_each_other(package: str) -> None:
     """`TYPE_CHECKING` counts: who reads one of them has to read both."""
     known = modules(package)
     graph = {
-        # A package's own modules are imported by their names, not by way of it.
+        # `from package import module` names the packages above, and does not need them.
         name: {other for other in imported(name, path) if other in known and other != name}
-        - {name.rpartition(".")[0]}
+        - {name[: match.start()] for match in re.finditer(r"\.", name)}
         for name, path in known.items()
     }
 

@@ -82,11 +82,15 @@ def _settings(context: Context, body: Retrieve) -> RetrievalModel:
 
 
 def _within(context: Context, wanted: MetadataFilter | None) -> list[str] | None:
-    """Tell the documents that are searched; None for all."""
-    documents, dataset_id = context.store.documents, context.dataset.id
+    """Return the ids of the documents to search; None for all that are in the index.
+
+    Only conditions look at the documents themselves. Else what the index holds is found: the old
+    content of a document that waits to be indexed again, and the content that an archived one was
+    given (measured, all versions).
+    """
     if wanted is None or not wanted.conditions:
-        return documents.available(dataset_id)
-    rows = documents.searched(dataset_id)
+        return None
+    rows = context.store.documents.searched(context.dataset.id)
     apart = context.profile.quirks.texts_apart
     return [
         row.id for row in rows if meets(views.metadata.raw(row) or {}, wanted, texts_apart=apart)

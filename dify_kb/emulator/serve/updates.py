@@ -10,7 +10,7 @@ from dify_kb.emulator.refused import RefusedError, id_of
 from dify_kb.models import DocumentCreated, DocumentIds, UpdateByFile, UpdateByText
 from dify_kb.wire import catalog
 
-from .forms import file_upload, read_update_file, read_update_text, text_upload
+from .forms import MAX_NAME, file_upload, read_update_file, read_update_text, text_upload
 
 if TYPE_CHECKING:
     from dify_kb.emulator.store import DocumentRow
@@ -20,9 +20,10 @@ _ACTIONS: Final = ("enable", "disable", "archive", "un_archive")
 
 @serves(catalog.UPDATE_DOCUMENT_BY_TEXT, read_update_text)
 def update_by_text(context: Context, body: UpdateByText) -> DocumentCreated:
-    """Give a document another text, or only another rule."""
+    """Give a document another text, or only another rule, and another name (measured)."""
     upload = None if context.notes.rule_only else text_upload(body.name, body.text)
-    return update(context, context.slots["document_id"], upload, body)
+    name = body.name[:MAX_NAME] or None
+    return update(context, context.slots["document_id"], upload, body, name=name)
 
 
 @serves(catalog.UPDATE_DOCUMENT_BY_FILE, read_update_file)
@@ -60,10 +61,9 @@ def set_status(context: Context, body: DocumentIds) -> None:
                 continue
             until = context.clock.now() + context.settings.status_lock
             store.documents.update(row.id, **change, locked_until=until)
-            if "enabled" in change:
-                store.switch_segments(
-                    row.id, enabled=bool(change["enabled"]), now=context.clock.now()
-                )
+            shown = _shown(row, change)
+            if shown is not None:
+                store.switch_segments(row.id, enabled=shown, now=context.clock.now())
 
 
 def _change(context: Context, action: str, row: DocumentRow) -> dict[str, object]:
@@ -86,6 +86,19 @@ def _change(context: Context, action: str, row: DocumentRow) -> dict[str, object
             return {"archived": 0, "updated_at": now}
         case _:
             return {}
+
+
+def _shown(row: DocumentRow, change: dict[str, object]) -> bool | None:
+    """Return whether searches find the document from now on; None if that does not change.
+
+    The archive takes an enabled document out of the index once, and un_archive puts it back. So
+    what is indexed in between is found, although the document is archived (measured).
+    """
+    if "enabled" in change:
+        return bool(change["enabled"])
+    if row.indexing_status != "completed" or not row.enabled:
+        return None
+    return not change["archived"]
 
 
 HANDLERS = (update_by_text, update_by_file, set_status)

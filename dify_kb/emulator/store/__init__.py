@@ -94,6 +94,12 @@ class Store:
             self.index.remove(document_id)
             self.segments.delete_of(document_id)
 
+    def retire_segments(self, document_id: str) -> int:
+        """Have the chunks of a document neither be found nor be counted; return their number."""
+        with self.transaction():
+            self.index.remove(document_id)
+            return self.segments.retire_of(document_id)
+
     def add_segments(
         self, rows: Sequence[SegmentRow], children: Sequence[ChildChunkRow] = ()
     ) -> None:

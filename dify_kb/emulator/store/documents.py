@@ -76,23 +76,14 @@ class Documents:
         sql = f"SELECT count(*) FROM documents WHERE {where}"  # noqa: S608 -- own names
         return rows, self.database.value(sql, values)
 
-    def available(self, dataset_id: str) -> list[str] | None:
-        """Tell the ids that a search looks at; None for all there are."""
-        sql = f"SELECT count(*) FROM documents WHERE dataset_id = ? AND NOT ({_AVAILABLE})"  # noqa: S608 -- own names
-        if not self.database.value(sql, (dataset_id,)):
-            return None
-        sql = f"SELECT id FROM documents WHERE dataset_id = ? AND {_AVAILABLE}"  # noqa: S608 -- own names
-        return [document_id for (document_id,) in self.database.rows(sql, (dataset_id,))]
-
     def searched(self, dataset_id: str) -> list[DocumentRow]:
-        """Find those that a search looks at."""
+        """Find those that a search with conditions looks at (server source)."""
         return self._all(f"dataset_id = ? AND {_AVAILABLE}", dataset_id)
 
     def completed(self, dataset_id: str) -> list[str]:
-        """Tell the ids of those that are indexed and enabled, in the order of their creation."""
+        """Return the ids of those that are available, in the order of their creation."""
         rows = self.database.rows(
-            "SELECT id FROM documents WHERE dataset_id = ? AND indexing_status = 'completed'"
-            " AND enabled ORDER BY number",
+            f"SELECT id FROM documents WHERE dataset_id = ? AND {_AVAILABLE} ORDER BY number",  # noqa: S608 -- own names
             (dataset_id,),
         )
         return [document_id for (document_id,) in rows]

@@ -58,9 +58,10 @@ class Segments:
         return {segment_id for (segment_id,) in rows}
 
     def counts(self, document_id: str) -> tuple[int, int]:
-        """Count the completed ones of a document, and all."""
+        """Count the completed ones of a document, and all, without retired ones."""
         ((completed, total),) = self.database.rows(
-            "SELECT total(status = 'completed'), count(*) FROM segments WHERE document_id = ?",
+            "SELECT total(status = 'completed'), count(*) FROM segments"
+            " WHERE document_id = ? AND status <> 're_segment'",
             (document_id,),
         )
         return int(completed), total
@@ -100,6 +101,15 @@ class Segments:
         self.database.run(
             "UPDATE segments SET enabled = ?, disabled_at = ? WHERE document_id = ?",
             (int(enabled), None if enabled else now, document_id),
+        )
+
+    def retire_of(self, document_id: str) -> int:
+        """Give those of a document the status of an update, and return their number.
+
+        They are deleted when the update's task starts (server source).
+        """
+        return self.database.run(
+            "UPDATE segments SET status = 're_segment' WHERE document_id = ?", (document_id,)
         )
 
     def delete_of(self, document_id: str) -> None:
