@@ -20,9 +20,9 @@ from chaos_verdict import count, needless
 
 from dify_kb import AsyncClient, Client, ItemResult, Outcome, Policy
 from dify_kb.emulator import Emulator, Settings
+from dify_kb.ingest.engine.tracked_file import TrackedFile
 from dify_kb.ingest.engine.upload import Uploader
 from dify_kb.ingest.journal import open_journal
-from dify_kb.ingest.planning.plan import Planned
 from dify_kb.ingest.results import AHEAD
 from dify_kb.ingest.sources.content import Content
 from dify_kb.models import DocumentCreated
@@ -112,19 +112,19 @@ async def test_f19_an_error_of_our_own_fails_one_file_and_can_be_mended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A bug between two steps of one file: the others go on, and nothing of it is doubled."""
-    original = Uploader._created
+    original = Uploader._create
 
-    async def broken(self: Uploader, planned: Planned, content: Content) -> DocumentCreated:
-        if "3" not in planned.name:
-            return await original(self, planned, content)
+    async def broken(self: Uploader, file: TrackedFile, content: Content) -> DocumentCreated:
+        if "3" not in file.planned.name:
+            return await original(self, file, content)
         if landed:
-            await original(self, planned, content)
+            await original(self, file, content)
         raise RuntimeError("a bug")
 
     with Emulator(api_key=KEY) as emulator:
         async with staged(emulator, tmp_path, 20) as scene:
             with monkeypatch.context() as patch:
-                patch.setattr(Uploader, "_created", broken)
+                patch.setattr(Uploader, "_create", broken)
                 loaded = await scene.load()
 
             assert outcomes(loaded) == {"added": 18, "failed": 2}
