@@ -1,4 +1,4 @@
-"""The life of a file in a load, as one pure table: (state, event) -> next state and effects.
+"""The life of a file in a load as one pure table: (state, event) -> next state, effect, journal.
 
 | state | event | next state | effect | journal |
 |---|---|---|---|---|
@@ -13,8 +13,8 @@
 | sending | not sent | queued | enqueue | waiting |
 | sending | refused | refused | hold refusal | |
 | sending | document busy | busy | look up | |
-| sending | changed | postponed | postpone | waiting |
-| sending | unreadable | ended: failed | | waiting |
+| sending | changed | postponed | postpone | |
+| sending | unreadable | ended: failed | | |
 | sending | name taken | ended: failed | | |
 | sending | not recorded | ended: unknown | | |
 | sending | refused for all | ended: pending | | waiting |
@@ -24,6 +24,7 @@
 | unknown | not found | queued | enqueue | waiting |
 | unknown | kept | ended: skipped | | waiting |
 | unknown | rejected | ended: failed | | waiting |
+| unknown | stalled | ended: stalled | | |
 | unknown | failed | ended: failed | | failed |
 | busy | found | accepted | follow | |
 | busy | not found | queued | enqueue | |
@@ -44,8 +45,8 @@
 | replacing | replaced | ended: as planned | | done |
 | discarding | deleted | ended: failed | | failed |
 
-A load that stops applies `halted` to every file, and, when documents are not followed any longer,
-`abandoned`; files that get into one of these states later meet it there:
+A load that stops applies `halted` to every file; if documents are no longer followed either,
+`abandoned`. A file that enters a state after the stop gets the same event there:
 
 | state | halted | abandoned |
 |---|---|---|
@@ -56,11 +57,9 @@ A load that stops applies `halted` to every file, and, when documents are not fo
 | indexed | (goes on) | ended: pending; journal: done |
 | discarding | (goes on) | ended: failed; journal: failed |
 
-`ended` takes every event and does nothing: what comes late changes no outcome. An empty journal
-cell leaves the row as it is: a file that was being sent stays `sending`, so that the next run looks
-for its document before it sends.
-
-A sync that deletes adds its own rows: planned + delete -> deleting, deleting + deleted -> ended.
+`ended` ignores every event: a late answer changes no outcome. An empty journal cell leaves the row
+as it is: a file that was being sent stays `sending`, so that the next run looks for its document
+before it sends. Of a file that changed while it was sent, the server may have the old content.
 """
 
 from __future__ import annotations
@@ -77,29 +76,29 @@ if TYPE_CHECKING:
 
 
 class FileState(enum.StrEnum):
-    """Where a file stands during a run."""
+    """The state of a file during a run."""
 
     PLANNED = "planned"
     QUEUED = "queued"
     SENDING = "sending"
     UNKNOWN = "unknown"
-    """Its create was not answered: it may still land."""
+    """Its create was not answered and may still land."""
 
     BUSY = "busy"
-    """It may be sent once its document is not being indexed."""
+    """To be sent once its document is not being indexed."""
 
     REFUSED = "refused"
-    """Held until it is clear whether the refusal concerns this file or all of them."""
+    """Held until it is known whether the refusal concerns this file or all of them."""
 
     POSTPONED = "postponed"
-    """It changed while it was sent; sent once more when everything else has ended."""
+    """It changed while it was sent; sent once more when all other files have ended."""
 
     ACCEPTED = "accepted"
     INDEXED = "indexed"
     """Its metadata is being set."""
 
     REPLACING = "replacing"
-    """Its new version is indexed; the old one is deleted, or the document is archived again."""
+    """Its new version is indexed; the old one is being deleted, or the document archived again."""
 
     DISCARDING = "discarding"
     """Its new version failed and is being deleted; the old one stays."""
@@ -108,7 +107,7 @@ class FileState(enum.StrEnum):
 
 
 class FileEvent(enum.StrEnum):
-    """What can happen to a file."""
+    """An event in the life of a file."""
 
     SEND = "send"
     LOOK = "look"
@@ -147,7 +146,7 @@ class FileEvent(enum.StrEnum):
 
 
 class Effect(enum.StrEnum):
-    """What is to be done with a file next."""
+    """The next step for a file."""
 
     ENQUEUE = "enqueue"
     LOOK_UP = "look up"
@@ -161,7 +160,7 @@ class Effect(enum.StrEnum):
 
 
 class Ending(enum.StrEnum):
-    """How a file ends; `as planned` is added, updated or unchanged, by what was to be done."""
+    """The outcome of a file; `as planned` is added, updated or unchanged, by its plan."""
 
     AS_PLANNED = "as planned"
     SKIPPED = "skipped"
@@ -173,7 +172,7 @@ class Ending(enum.StrEnum):
 
 @frozen
 class Transition:
-    """What follows from an event: the next state, what to do, how to end, what to record."""
+    """The consequences of an event: next state, effect, outcome, and state in the journal."""
 
     state: FileState
     effect: Effect | None = None
@@ -182,7 +181,7 @@ class Transition:
 
 
 class ImpossibleEventError(Exception):
-    """An event that cannot happen in that state: a fault of this package."""
+    """An event that cannot happen in the state of its file; a bug in this package."""
 
 
 _S, _E = FileState, FileEvent
@@ -214,8 +213,8 @@ TABLE: Mapping[tuple[FileState, FileEvent], Transition] = {
     (_S.SENDING, _E.NOT_SENT): _goes(_S.QUEUED, Effect.ENQUEUE, State.WAITING),
     (_S.SENDING, _E.REFUSED): _goes(_S.REFUSED, Effect.HOLD_REFUSAL),
     (_S.SENDING, _E.DOCUMENT_BUSY): _goes(_S.BUSY, Effect.LOOK_UP),
-    (_S.SENDING, _E.CHANGED): _goes(_S.POSTPONED, Effect.POSTPONE, State.WAITING),
-    (_S.SENDING, _E.UNREADABLE): _ends(Ending.FAILED, State.WAITING),
+    (_S.SENDING, _E.CHANGED): _goes(_S.POSTPONED, Effect.POSTPONE),
+    (_S.SENDING, _E.UNREADABLE): _ends(Ending.FAILED),
     (_S.SENDING, _E.NAME_TAKEN): _ends(Ending.FAILED),
     (_S.SENDING, _E.NOT_RECORDED): _ends(Ending.UNKNOWN),
     (_S.SENDING, _E.REFUSED_FOR_ALL): _ends(Ending.PENDING, State.WAITING),
@@ -227,6 +226,7 @@ TABLE: Mapping[tuple[FileState, FileEvent], Transition] = {
     (_S.UNKNOWN, _E.NOT_FOUND): _goes(_S.QUEUED, Effect.ENQUEUE, State.WAITING),
     (_S.UNKNOWN, _E.KEPT): _ends(Ending.SKIPPED, State.WAITING),
     (_S.UNKNOWN, _E.REJECTED): _ends(Ending.FAILED, State.WAITING),
+    (_S.UNKNOWN, _E.STALLED): _ends(Ending.STALLED),
     (_S.UNKNOWN, _E.FAILED): _ends(Ending.FAILED, State.FAILED),
     (_S.UNKNOWN, _E.HALTED): _ends(Ending.UNKNOWN),
     (_S.UNKNOWN, _E.ABANDONED): _ends(Ending.UNKNOWN),
@@ -266,7 +266,7 @@ TABLE: Mapping[tuple[FileState, FileEvent], Transition] = {
 
 
 def transition(state: FileState, event: FileEvent) -> Transition:
-    """Return what follows when `event` happens to a file in `state`.
+    """Return the consequences of `event` for a file in `state`.
 
     Raises:
         ImpossibleEventError: the event cannot happen in that state.
