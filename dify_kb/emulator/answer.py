@@ -145,6 +145,17 @@ def login_page() -> web.Response:
     return web.Response(text=_LOGIN_PAGE, content_type="text/html", charset="utf-8")
 
 
+def redirect(location: str) -> web.Response:
+    """Answer as a gateway does that sends whoever is not signed in elsewhere."""
+    return web.Response(
+        status=HTTPStatus.FOUND,
+        text=f"<a href={location}>Found</a>.\n",
+        content_type="text/html",
+        charset="utf-8",
+        headers={"Location": location},
+    )
+
+
 def _reply(
     profile: Profile, status: int, body: bytes, content_type: str = "application/json"
 ) -> web.Response:

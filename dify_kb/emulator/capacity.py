@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from .call import Call
     from .settings import Settings
 
-_CREATES: Final = frozenset({"documents.create_by_file", "documents.create_by_text"})
+CREATES: Final = frozenset({"documents.create_by_file", "documents.create_by_text"})
+"""Endpoints that a dataset takes one after the other."""
 
 _SHAPE: Final = 4
 """Of the gamma distribution: times scatter by half of their mean, as measured."""
@@ -59,7 +60,7 @@ class Capacity:
 
     async def work(self, call: Call) -> None:
         """Take the time that a create takes before its document is there."""
-        if call.name not in _CREATES:
+        if call.name not in CREATES:
             return
         settings = self._settings
         await self._processors[call.process].spend(self._scattered(settings.create_cpu))

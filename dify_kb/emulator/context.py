@@ -46,6 +46,9 @@ class Notes:
     replaced: str | None = None
     """The indexing status of the document that was replaced, for the history."""
 
+    as_of: float | None = None
+    """The time that the list of documents is shown as of, by a cache in front."""
+
     committed: bool = False
     """Whether the call was carried out, for the history."""
 

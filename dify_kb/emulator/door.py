@@ -12,9 +12,9 @@ from attrs import frozen
 from dify_kb.wire.codec import DecodeError
 
 from . import answer
-from .bodies import read
+from .bodies import read, whole
 from .call import Call
-from .capacity import Capacity
+from .capacity import CREATES, Capacity
 from .context import Context, Served
 from .faults import Faults
 from .faults.apply import meet
@@ -81,7 +81,9 @@ class Door:
     async def _meet(self, call: Call) -> web.StreamResponse | None:
         if self.capacity is not None:
             await self.capacity.admit(call)
-        fault = self.faults.take(call.name)
+        if self.faults.refuses_bodies and call.request.can_read_body:
+            call.sent = await whole(call.request, call.limit)
+        fault = self.faults.take(call.name, call.sent)
         if fault is None:
             return await self._carry_out(call)
         return await meet(fault, call, self.context.profile, self._carry_out)
@@ -114,6 +116,8 @@ class Door:
         body = call.served.reader(context, raw)
         if self.capacity is not None:
             await self.capacity.work(call)
+        if call.name in CREATES:
+            await self.faults.wait_for_lock(call.name, call.request.match_info["dataset_id"])
         value = call.served(context, body)
         call.notes.committed = True
         return value

@@ -5,6 +5,7 @@ import concurrent.futures
 import contextlib
 import errno
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import anyio
@@ -28,7 +29,7 @@ from .settings import Settings
 from .store import DocumentState, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Coroutine, Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -196,7 +197,14 @@ class Emulator:
         )
         self._capacity = Capacity.of(settings)
         app = application(context, self.api_key, self.faults, self._history, self._capacity)
-        return _Parts(app, indexer, self.faults, settings, Outward(context))
+        return _Parts(
+            app,
+            indexer,
+            self.faults,
+            settings,
+            Outward(context),
+            lambda: store.documents.keep_versions(clock.now),
+        )
 
 
 async def serve(emulator: Emulator, started: Callable[[str], None]) -> None:
@@ -219,6 +227,7 @@ class _Parts:
     faults: Faults
     settings: Settings
     outward: Outward
+    keep_versions: Callable[[], None]
 
     def runner(self) -> web.AppRunner:
         keep_alive = self.settings.keep_alive if self.settings.connections else _HOUR
@@ -226,10 +235,14 @@ class _Parts:
             self.app, access_log=None, shutdown_timeout=_GRACE, keepalive_timeout=keep_alive
         )
 
-    def hear_restarts(self) -> None:
-        """Have the faults' restart reach the indexer, from any thread."""
+    def connect_faults(self) -> None:
+        """Let what faults ask for reach the indexer and the store, from any thread."""
         loop = asyncio.get_running_loop()
         self.faults.on_restart = lambda: _soon(loop, self.indexer.revive)
+        self.faults.on_kill = lambda lose: _soon(loop, lambda: self.indexer.kill(lose))
+        self.faults.on_stale_list = lambda: _soon(loop, self.keep_versions)
+        if self.faults.needs_versions:
+            self.keep_versions()
 
 
 class _Running:
@@ -277,7 +290,7 @@ class _Running:
         self._outward = parts.outward
         indexer, runner = parts.indexer, parts.runner()
         await runner.setup()
-        parts.hear_restarts()
+        parts.connect_faults()
         try:
             indexer.resume()
             await web.TCPSite(runner, *self._address).start()

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from attrs import frozen
@@ -29,7 +29,7 @@ _STEPS: Final = 10
 
 
 class GoneError(Exception):
-    """The document was deleted meanwhile; its run ends silently (server source)."""
+    """The document was deleted meanwhile, or the worker killed; the run ends silently."""
 
 
 @frozen
@@ -53,6 +53,8 @@ class Run:
     started: float
     profile: Profile
     invoke: Invoke
+    is_killed: Callable[[], bool] = lambda: False
+    """Whether its worker was killed, after which the run must not write any more."""
 
     def parse(self) -> list[str]:
         """Read the text out of the file."""
@@ -166,6 +168,8 @@ class Run:
         return [row for row in segments if row.id in there]
 
     def _update(self, **changes: object) -> None:
+        if self.is_killed():
+            raise GoneError
         changes["updated_at"] = self.clock.now()
         if not self.store.documents.update(self.document_id, **changes):
             raise GoneError

@@ -38,13 +38,13 @@ async def meet(
 ) -> web.StreamResponse | None:
     """Apply a fault to a call; None if its connection is gone or never answered."""
     match fault.kind:
-        case Kind.RESET_AFTER:
-            await skip(call.request, _portion(fault, call))
-            abort(call.request)
+        case Kind.RESET_AFTER | Kind.LATE:
+            await _drop(fault, call, carry_out)
             return None
-        case Kind.LATE:
-            await _late(fault, call, carry_out)
-            return None
+        case Kind.STALE_LIST:
+            if fault.always or not _forbids_cache(call.request):
+                call.notes.as_of = call.clock.now() - fault.seconds
+            return await carry_out(call)
         case Kind.TRICKLE:
             return await _trickle(call.request, await carry_out(call), fault.seconds)
         case Kind.SLOW_READ if call.sent is None:
@@ -82,6 +82,15 @@ def _portion(fault: Fault, call: Call) -> int:
     return math.ceil((call.request.content_length or 1) * fault.amount / 100)
 
 
+async def _drop(fault: Fault, call: Call, carry_out: CarryOut) -> None:
+    """Leave a call without an answer: not carried out, or later."""
+    if fault.kind is Kind.LATE:
+        await _late(fault, call, carry_out)
+        return
+    await skip(call.request, _portion(fault, call))
+    abort(call.request)
+
+
 async def _late(fault: Fault, call: Call, carry_out: CarryOut) -> None:
     """Read the whole call, and carry it out when nobody waits for it any more."""
     if call.sent is None:
@@ -111,6 +120,11 @@ async def _trickle(
     return response
 
 
+def _forbids_cache(request: web.Request) -> bool:
+    words = request.headers.get("Cache-Control", "").lower().split(",")
+    return "no-cache" in {word.strip() for word in words}
+
+
 _LIMITS: Final[Mapping[Kind, str]] = {
     Kind.RATE_LIMIT: RATE_LIMIT,
     Kind.DOCUMENT_LIMIT: "The number of documents has reached the limit of your subscription.",
@@ -126,6 +140,17 @@ def _limit(fault: Fault, profile: Profile) -> web.Response:
 
 def _no_provider(_fault: Fault, profile: Profile) -> web.Response:
     return answer.refusal(profile, RefusedError(400, "provider_not_initialize", no_model(profile)))
+
+
+def _plugin_daemon(_fault: Fault, profile: Profile) -> web.Response:
+    url = "plugin/00000000-0000-4000-8000-000000000000/management/models"
+    message = f"Failed to request plugin daemon, url: {url}"
+    return answer.refusal(profile, RefusedError(400, "invalid_param", message))
+
+
+def _being_indexed(_fault: Fault, profile: Profile) -> web.Response:
+    message = "Document:document.txt is being indexed, please try again later"
+    return answer.refusal(profile, RefusedError(400, "invalid_action", message))
 
 
 def _status(fault: Fault, profile: Profile) -> web.Response:
@@ -146,8 +171,11 @@ _ANSWERS: Final[Mapping[Kind, Callable[[Fault, Profile], web.Response]]] = {
     Kind.DOCUMENT_LIMIT: _limit,
     Kind.VECTOR_LIMIT: _limit,
     Kind.NO_PROVIDER: _no_provider,
+    Kind.PLUGIN_DAEMON: _plugin_daemon,
+    Kind.BEING_INDEXED: _being_indexed,
     Kind.EMPTY: lambda _, profile: answer.empty(profile),
     Kind.LOGIN_PAGE: lambda _, __: answer.login_page(),
+    Kind.REDIRECT: lambda _, __: answer.redirect("/signin"),
     Kind.EARLY: lambda _, __: answer.proxy_page(413),
     Kind.PAGE: lambda fault, _: answer.proxy_page(fault.status, _hint(fault)),
     Kind.STATUS: _status,

@@ -10,19 +10,25 @@ from dify_kb.emulator.stand_ins import ModelError
 from dify_kb.errors import ConfigError
 from dify_kb.wire.catalog import ENDPOINTS
 
+from .dataset_locks import DatasetLocks
 from .parse import Step, parse_plans
 from .random import Chance, chances
 from .rules import Rule
-from .spec import Ending, Fault, ModelFault, RunFault, faults, model_faults, run_faults
+from .spec import Ending, Fault, Kind, ModelFault, RunFault, faults, model_faults, run_faults
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 _NAMES: Final = frozenset(endpoint.name for endpoint in ENDPOINTS)
 
 INDEXING: Final = "indexing"
 """The key of the plans for runs of the indexer, beside the names of endpoints."""
 
+
+DATASET_LOCK: Final = "dataset-lock"
+"""The word that `met` counts creates under which a lock blocked."""
+
+_LIST: Final = "documents.list"
 
 MODELS: Final = "models"
 """The key of the plans for calls of models."""
@@ -34,16 +40,22 @@ class Faults:
     Words that answer instead of Dify, and leave the call undone: `503`, `503-html` (a proxy's
     page), `429 retry-after=1`, `rate-limit`, `document-limit` and `vector-limit` (403s of a
     subscription), `provider-not-initialize` (a 400: the model's provider has no credentials),
-    `413-early` (nginx, before the body is read), `empty` (a 200 without content),
-    `login-page` (a 200 with a page), `close` (the connection ends in order), `reset` (it is
+    `plugin-daemon` (a 400: the server cannot ask its models; it passes), `being-indexed` (a 400
+    of a status change: the document is locked, for up to 600 s), `413-early` (nginx, before the
+    body is read), `empty` (a 200 without content), `login-page` (a 200 with a page), `redirect` (a
+    302 to a gateway's `/signin`), `close` (the connection ends in order), `reset` (it is
     aborted), `reset-after 50%` (so, once that much of the body was read; or a number of bytes).
-    With `commit-then-` before them, all but `413-early` and `reset-after` follow after the call
-    was carried out.
+    A word of a status takes `-html` behind it (`403-html`): then a proxy refuses, in HTML and
+    without `X-Version`. With `commit-then-` before them, those follow after the call was carried
+    out of which a proxy may be the cause, and the 403s.
 
     Words that let the call go on: `ok`, `stall 0.2` (seconds of real time), `slow-read 1000`
     (the body, in bytes a second), `trickle 2` (the answer takes 2 s), `truncate` (the answer's
     JSON is cut), `late 2` (the body is read, the connection reset, and the call carried out 2 s
-    later) and `late 2 silent` (so, but the connection stays open without an answer).
+    later) and `late 2 silent` (so, but the connection stays open without an answer). For
+    `documents.list`: `stale-list 5` (a cache in front shows the list as it was 5 s ago by the
+    server's clock, unless the request has `Cache-Control: no-cache`) and `stale-list 5 always`
+    (whatever the request says).
 
     A word with ` x20` behind it is for 20 calls.
     """
@@ -56,8 +68,19 @@ class Faults:
         self._model_rules: list[Rule[ModelFault]] = []
         self._met: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._dead = False
+        self._bodies: list[tuple[bytes, Fault]] = []
+        self._locks = DatasetLocks()
+        self.needs_versions = False
+        """Whether a stale list was ever planned."""
+
         self.on_restart: Callable[[], None] = lambda: None
         """Called when dead workers go on again; of the server's."""
+
+        self.on_kill: Callable[[int], None] = lambda _: None
+        """Called with the tasks to lose when workers are killed; of the server's."""
+
+        self.on_stale_list: Callable[[], None] = lambda: None
+        """Called when former versions of documents have to be kept; of the server's."""
 
     def plan(self, endpoint: str, words: Sequence[str]) -> None:
         """Plan faults for the next calls of an endpoint; adds to what is planned already.
@@ -67,6 +90,7 @@ class Faults:
         """
         _require_endpoint(endpoint)
         planned = faults(words)
+        self._prepare(endpoint, planned)
         with self._lock:
             self._plans.setdefault(endpoint, deque()).extend(planned)
 
@@ -82,6 +106,8 @@ class Faults:
         for endpoint in rates:
             _require_endpoint(endpoint)
         drawn = chances(seed, rates)
+        for endpoint, rate in rates.items():
+            self._prepare(endpoint, faults([*rate]))
         with self._lock:
             self._chances = drawn
 
@@ -103,7 +129,8 @@ class Faults:
         Words: `ok`, `error TEXT` (the document ends in `error`), `hang` (it stays `indexing` for
         ever, as when its worker is killed; the worker goes on with others), `block` (so, and the
         worker with it), `lose` (it stays `waiting`, as when its task got lost), `die` (all
-        workers stop before this run, until `restart`).
+        workers stop before this run, until `restart`), `kill` or `kill 3` (all workers are killed
+        when this run has inserted its chunks, see `kill_workers`; 3 tasks are lost besides).
 
         Args:
             names: a glob that the document's name matches.
@@ -143,6 +170,60 @@ class Faults:
         with self._lock:
             self._model_rules.append(rule)
 
+    def kill_workers(self, *, lose: int = 0, restart: bool = True) -> None:
+        """Kill the workers of the indexer, as `kill -9` does.
+
+        The runs that are going stop where they are: their documents stay `parsing`, `splitting` or
+        `indexing` for ever. Others start in their place (measured on 1.4.3 and 1.14.2). The
+        indexing word `kill` does the same when a run has inserted its chunks.
+
+        Args:
+            lose: tasks that the workers had taken besides: as many of those that wait in the
+                queue now are lost, and their documents stay `waiting`.
+            restart: False leaves no workers until `restart()`.
+
+        Raises:
+            ConfigError: `lose` is negative.
+        """
+        if lose < 0:
+            raise ConfigError(f"Invalid value for lose: {lose}.", hint="It must be at least 0.")
+        with self._lock:
+            self._met[INDEXING]["kill"] += 1
+            self._dead = self._dead or not restart
+        self.on_kill(lose)
+
+    def lock_dataset(self, dataset_id: str, seconds: float) -> None:
+        """Block the creates of a dataset for some time, as the lock of a killed API process does.
+
+        A create is read and gets no answer until the lock ends; then all that were blocked land
+        in their order, also those whose client has given up. Everything else answers at once. On
+        real servers it lasts up to 600 s (measured).
+
+        Args:
+            seconds: of real time.
+
+        Raises:
+            ConfigError: `seconds` is negative.
+        """
+        if seconds < 0:
+            raise ConfigError(f"Invalid value for seconds: {seconds}.", hint="0 ends a lock.")
+        self._locks.lock(dataset_id.lower(), seconds)
+
+    def refuse_bodies(self, *, containing: bytes, word: str) -> None:
+        """Let each call whose body contains these bytes meet a fault, as with a firewall's rule.
+
+        The body is read as a whole first. The rule holds until `clear`, and goes before plans.
+
+        Raises:
+            ConfigError: nothing to look for, or an unknown fault.
+        """
+        if not containing:
+            raise ConfigError("containing is empty.", hint="Give the bytes to look for.")
+        (fault,) = faults([word])[:1]
+        self._prepare("refuse_bodies", [fault])
+        with self._lock:
+            self._bodies.append((containing, fault))
+
     def restart(self) -> None:
         """Restart dead workers; they go on where they stopped."""
         with self._lock:
@@ -154,7 +235,9 @@ class Faults:
 
         `{"documents.create_by_file": ["503 x3"], "random": {"seed": 1, "rates": {…}},
         "indexing": ["hang", {"words": ["error no"], "names": "*.pdf", "always": true}, "restart"],
-        "models": ["error too busy x3"]}`
+        "models": ["error too busy x3"], "kill_workers": {"lose": 2},
+        "lock_dataset": [{"dataset_id": "…", "seconds": 5}],
+        "refuse_bodies": [{"containing": "<script", "word": "403-html"}]}`
 
         Raises:
             ConfigError: an invalid plan; nothing was changed.
@@ -168,7 +251,8 @@ class Faults:
         """Remove all plans and rules, and restart dead workers; `met` stays as it is."""
         with self._lock:
             self._plans, self._chances = {}, {}
-            self._rules, self._model_rules = [], []
+            self._rules, self._model_rules, self._bodies = [], [], []
+        self._locks.release_all()
         self.restart()
 
     def left(self) -> Mapping[str, Sequence[str]]:
@@ -194,12 +278,26 @@ class Faults:
         """Whether the workers have died."""
         return self._dead
 
-    def take(self, endpoint: str) -> Fault | None:
+    @property
+    def refuses_bodies(self) -> bool:
+        """Whether a rule looks at the bodies of calls."""
+        return bool(self._bodies)
+
+    async def wait_for_lock(self, endpoint: str, dataset_id: str) -> None:
+        """Wait until creates of this dataset are not blocked."""
+        key = dataset_id.lower()
+        if self._locks.is_locked(key):
+            with self._lock:
+                self._met[endpoint][DATASET_LOCK] += 1
+            await self._locks.wait(key)
+
+    def take(self, endpoint: str, body: bytes | None = None) -> Fault | None:
         """Return the fault of this call, and remove it from the plan."""
-        if endpoint not in self._plans and endpoint not in self._chances:
+        if not self._bodies and endpoint not in self._plans and endpoint not in self._chances:
             return None
         with self._lock:
-            fault = self._next(endpoint)
+            refused = (fault for part, fault in self._bodies if body and part in body)
+            fault = next(refused, None) or self._next(endpoint)
             if fault is not None:
                 self._met[endpoint][fault.word] += 1
             return fault
@@ -233,6 +331,16 @@ class Faults:
         if answer.text is not None:
             raise ModelError(answer.text)
 
+    def _prepare(self, endpoint: str, planned: Iterable[Fault]) -> None:
+        if not any(fault.kind is Kind.STALE_LIST for fault in planned):
+            return
+        if endpoint != _LIST:
+            raise ConfigError(
+                f"stale-list is planned for {endpoint}.", hint=f"Only {_LIST} can be stale."
+            )
+        self.needs_versions = True
+        self.on_stale_list()
+
     def _next(self, endpoint: str) -> Fault | None:
         if planned := self._plans.get(endpoint):
             return planned.popleft()
@@ -247,6 +355,9 @@ def _carry_out(faults: Faults, step: Step) -> None:
         "indexing": faults.indexing,
         "models": faults.models,
         "restart": faults.restart,
+        "kill_workers": faults.kill_workers,
+        "lock_dataset": faults.lock_dataset,
+        "refuse_bodies": faults.refuse_bodies,
     }
     methods[step.method](**step.arguments)
 

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 _WORD: Final = re.compile(
     r"(?P<commit>commit-then-)?(?:"
     r"(?P<plain>ok|reset|close|truncate|empty|login-page|413-early"
-    r"|rate-limit|document-limit|vector-limit|provider-not-initialize)"
-    r"|(?P<timed>stall|trickle|late) (?P<seconds>\d+(?:\.\d+)?|\.\d+)s?(?P<silent> silent)?"
+    r"|rate-limit|document-limit|vector-limit|provider-not-initialize|plugin-daemon|being-indexed"
+    r"|redirect)"
+    r"|(?P<timed>stall|trickle|late|stale-list) (?P<seconds>\d+(?:\.\d+)?|\.\d+)s?"
+    r"(?: (?P<option>silent|always))?"
     r"|reset-after (?P<after>\d+)(?P<percent>%)?"
     r"|slow-read (?P<rate>[1-9]\d*)"
     r"|(?P<status>[45]\d\d)(?P<html>-html)?(?: retry-after=(?P<hint>[ -~]+?))?)"
@@ -28,9 +30,10 @@ _TIMES: Final = re.compile(r"(?P<word>.+?)(?: x(?P<times>[1-9]\d{0,5}))?", re.DO
 
 _HELP: Final = (
     "Write ok, reset, close, 'reset-after 50%', 503, 503-html, '429 retry-after=1', 413-early,"
-    " rate-limit, document-limit, vector-limit, provider-not-initialize, truncate, empty,"
-    " login-page, 'stall 0.2',"
-    " 'slow-read 1000', 'trickle 2', 'late 2' or 'late 2 silent'; with commit-then- before those"
+    " rate-limit, document-limit, vector-limit, provider-not-initialize, plugin-daemon,"
+    " being-indexed, truncate, empty, login-page, redirect, 'stall 0.2', 'slow-read 1000',"
+    " 'trickle 2', 'late 2', 'late 2 silent', or for documents.list 'stale-list 5' or"
+    " 'stale-list 5 always'; with commit-then- before those"
     " that may follow a call that was carried out, and with ' x20' behind for 20 calls."
 )
 
@@ -47,20 +50,27 @@ class Kind(StrEnum):
     DOCUMENT_LIMIT = "document-limit"
     VECTOR_LIMIT = "vector-limit"
     NO_PROVIDER = "provider-not-initialize"
+    PLUGIN_DAEMON = "plugin-daemon"
+    BEING_INDEXED = "being-indexed"
     EMPTY = "empty"
     LOGIN_PAGE = "login-page"
+    REDIRECT = "redirect"
     EARLY = "413-early"
     STALL = "stall"
     TRICKLE = "trickle"
     LATE = "late"
+    STALE_LIST = "stale-list"
     SLOW_READ = "slow-read"
     STATUS = "status"
     PAGE = "page"
 
 
+_OPTIONS: Final = {"silent": Kind.LATE, "always": Kind.STALE_LIST}
+"""Words behind the seconds, and the kind that they belong to."""
+
 _COMMITS: Final = frozenset({
     Kind.RESET, Kind.CLOSE, Kind.TRUNCATE, Kind.EMPTY, Kind.LOGIN_PAGE, Kind.STALL, Kind.STATUS,
-    Kind.PAGE, Kind.RATE_LIMIT, Kind.DOCUMENT_LIMIT, Kind.VECTOR_LIMIT,
+    Kind.PAGE, Kind.REDIRECT, Kind.RATE_LIMIT, Kind.DOCUMENT_LIMIT, Kind.VECTOR_LIMIT,
 })  # fmt: skip
 """Kinds that allow `commit-then-`; the others define themselves whether the call is done."""
 
@@ -75,6 +85,9 @@ class Fault:
     seconds: float = 0.0
     silent: bool = False
     """Whether the connection of a late call stays open, without an answer."""
+
+    always: bool = False
+    """Whether a stale list also answers requests with `Cache-Control: no-cache`."""
 
     amount: int = 0
     """Bytes of the body, or its percent; of a slow reading, bytes a second."""
@@ -98,14 +111,16 @@ def _fault(word: str) -> Fault:
     if match is None or (match["html"] and match["status"] not in map(str, HTTPStatus)):
         raise ConfigError(f"Unknown fault {word!r}.", hint=_HELP)
     kind = _kind(match)
-    if (match["commit"] and kind not in _COMMITS) or (match["silent"] and kind is not Kind.LATE):
+    option = match["option"]
+    if (match["commit"] and kind not in _COMMITS) or (option and kind is not _OPTIONS[option]):
         raise ConfigError(f"Unknown fault {word!r}.", hint=_HELP)
     return Fault(
         word=word,
         kind=kind,
         commit=bool(match["commit"]) or kind is Kind.TRUNCATE,
         seconds=float(match["seconds"] or 0),
-        silent=bool(match["silent"]),
+        silent=option == "silent",
+        always=option == "always",
         amount=int(match["after"] or match["rate"] or 0),
         percent=bool(match["percent"]),
         status=int(match["status"] or 0),
@@ -132,6 +147,7 @@ class Ending(StrEnum):
     BLOCK = "block"
     LOSE = "lose"
     DIE = "die"
+    KILL = "kill"
 
 
 @frozen
@@ -141,6 +157,8 @@ class RunFault:
     word: str
     ending: Ending
     text: str = ""
+    lose: int = 0
+    """Tasks that a killed worker had taken besides."""
 
 
 def run_faults(words: Sequence[str]) -> list[RunFault]:
@@ -154,10 +172,13 @@ def run_faults(words: Sequence[str]) -> list[RunFault]:
 
 def _run_fault(word: str) -> RunFault:
     name, _, text = word.partition(" ")
-    if name not in [*Ending] or bool(text.strip()) != (name == Ending.ERROR):
+    if name == Ending.KILL and re.fullmatch(r"\d{0,5}", text):
+        return RunFault(word, Ending.KILL, lose=int(text or 0))
+    if name not in {*Ending} - {Ending.KILL} or bool(text.strip()) != (name == Ending.ERROR):
         raise ConfigError(
             f"Unknown fault {word!r} for a run of the indexer.",
-            hint="Write ok, 'error TEXT', hang, block, lose or die, and ' x20' behind for 20.",
+            hint="Write ok, 'error TEXT', hang, block, lose, die, kill or 'kill 3', and ' x20'"
+            " behind for 20.",
         )
     return RunFault(word, Ending(name), text)
 

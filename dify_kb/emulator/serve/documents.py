@@ -66,7 +66,12 @@ def list_(context: Context, query: ListDocuments) -> Page[Document]:
     offset, size = bounds(query.page, query.limit)
     status = (query.status or "") if context.profile.status_filter else ""
     rows, total = context.store.documents.page(
-        context.dataset.id, query.keyword or "", status, offset, size
+        context.dataset.id,
+        query.keyword or "",
+        status,
+        offset,
+        size,
+        as_of=context.notes.as_of,
     )
     documents = [views.document(context.store, context.profile, row) for row in rows]
     return page_of(documents, total, query.page, query.limit)

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Final
 from attrs import frozen
 
 from .database import Database, columns
+from .document_versions import AS_OF, keep_versions
 from .rows import DocumentRow, DocumentState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 _COLUMNS = columns(DocumentRow)
 
@@ -62,19 +63,36 @@ class Documents:
         return (self.database.value(sql, (dataset_id,)) or 0) + 1
 
     def page(
-        self, dataset_id: str, keyword: str, status: str, offset: int, size: int
+        self,
+        dataset_id: str,
+        keyword: str,
+        status: str,
+        offset: int,
+        size: int,
+        *,
+        as_of: float | None = None,
     ) -> tuple[list[DocumentRow], int]:
-        """Find those whose name is LIKE the keyword, the newest first; and count them."""
-        where, values = "dataset_id = ?", [dataset_id]
+        """Find those whose name is LIKE the keyword, the newest first; and count them.
+
+        Args:
+            as_of: show them as they were at this time; only after `keep_versions`.
+        """
+        table, times = ("documents", []) if as_of is None else (AS_OF, [as_of, as_of])
+        where, values = "dataset_id = ?", [*times, dataset_id]
         if keyword:
             where += r" AND name LIKE ? ESCAPE '\'"
             values.append(f"%{keyword}%")
         if status.lower() in DISPLAYED:
             where += f" AND {DISPLAYED[status.lower()]}"
         order = "ORDER BY created_at DESC, position DESC LIMIT ? OFFSET ?"
-        rows = self._all(f"{where} {order}", *values, size, offset)
-        sql = f"SELECT count(*) FROM documents WHERE {where}"  # noqa: S608 -- own names
-        return rows, self.database.value(sql, values)
+        sql = f"SELECT {_COLUMNS} FROM {table} WHERE {where} {order}"  # noqa: S608 -- own names
+        rows = self.database.rows(sql, [*values, size, offset])
+        sql = f"SELECT count(*) FROM {table} WHERE {where}"  # noqa: S608 -- own names
+        return [DocumentRow(*row) for row in rows], self.database.value(sql, values)
+
+    def keep_versions(self, now: Callable[[], float]) -> None:
+        """Keep each version of each from now on, for lists as they were."""
+        keep_versions(self.database, now)
 
     def searched(self, dataset_id: str) -> list[DocumentRow]:
         """Find those that a search with conditions looks at (server source)."""

@@ -1,0 +1,40 @@
+"""Locks that block the creates of a dataset for some time."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+
+import anyio
+
+_INTERVAL = 0.02
+"""Seconds between two looks whether a lock was released early."""
+
+
+class DatasetLocks:
+    """Locks by dataset, in seconds of real time. Any thread may lock and release."""
+
+    def __init__(self) -> None:
+        self._ends: dict[str, float] = {}
+        self._turns: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
+
+    def lock(self, dataset_id: str, seconds: float) -> None:
+        """Lock a dataset from now on for so long."""
+        self._ends[dataset_id] = time.monotonic() + seconds
+
+    def release_all(self) -> None:
+        """End all locks at once."""
+        self._ends = {}
+
+    def is_locked(self, dataset_id: str) -> bool:
+        """Return whether creates of the dataset block."""
+        return self._remaining(dataset_id) > 0
+
+    async def wait(self, dataset_id: str) -> None:
+        """Wait until the lock ends; those who wait go on in the order of their arrival."""
+        async with self._turns[dataset_id]:
+            while (remaining := self._remaining(dataset_id)) > 0:  # noqa: ASYNC110 -- threads end it
+                await anyio.sleep(min(remaining, _INTERVAL))
+
+    def _remaining(self, dataset_id: str) -> float:
+        return self._ends.get(dataset_id, 0.0) - time.monotonic()

@@ -1,0 +1,360 @@
+"""Faults of servers and of proxies in front of them, as they were met on real ones."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+
+import aiohttp
+import pytest
+from emulator_calls import Calls, Reply, serving, until
+from emulator_failures import CREATE, names
+
+from dify_kb.emulator import VERSIONS, Faults, ManualClock, Settings
+from dify_kb.errors import ConfigError
+
+LIST = "documents.list"
+STATUS = "documents.set_status"
+
+
+# --- answers
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_without_its_plugin_daemon_the_server_refuses(version: str) -> None:
+    """It passes, and neither key nor request is wrong (measured on all versions)."""
+    async with serving(version=version) as calls:
+        calls.emulator.faults.plan("datasets.list", ["plugin-daemon"])
+        down = await calls.call("GET", "/datasets")
+        up = await calls.call("GET", "/datasets")
+
+    assert (down.status, down.body["code"]) == (400, "invalid_param")
+    assert down.body["message"].startswith("Failed to request plugin daemon, url: ")
+    assert up.status == 200
+
+
+async def test_a_document_may_be_locked_after_its_status_changed() -> None:
+    """As recorded (343, 362): for up to 600 s, although the change is done."""
+    async with serving() as calls:
+        one = await calls.dataset()
+        created = await calls.upload(one, "a.txt")
+        await calls.done(one, created)
+        calls.emulator.faults.plan(STATUS, ["being-indexed"])
+        path = f"/datasets/{one}/documents/status/disable"
+        reply = await calls.call(
+            "PATCH", path, json={"document_ids": [created.body["document"]["id"]]}
+        )
+        (document,) = calls.emulator.documents(one)
+
+    assert (reply.status, reply.body["code"]) == (400, "invalid_action")
+    assert reply.body["message"].startswith("Document:")
+    assert reply.body["message"].endswith(" is being indexed, please try again later")
+    assert document.enabled
+
+
+@pytest.mark.parametrize("status", [403, 404, 405, 406, 413, 415])
+async def test_a_refusal_by_a_proxy_says_nothing_of_dify(status: int) -> None:
+    """Only its missing `X-Version` tells it from a refusal by the server."""
+    async with serving() as calls:
+        one = await calls.dataset()
+        calls.emulator.faults.plan(CREATE, [f"{status}-html"])
+        page = await calls.upload(one, "a.txt")
+        created = names(calls, one)
+
+    assert page.status == status
+    assert page.headers["Content-Type"].startswith("text/html")
+    assert "X-Version" not in page.headers
+    assert created == []
+
+
+@pytest.mark.parametrize(
+    ("word", "created"), [("redirect", []), ("commit-then-redirect", ["a.txt"])]
+)
+async def test_a_gateway_may_redirect_to_its_sign_in(word: str, created: list[str]) -> None:
+    async with serving() as calls:
+        one = await calls.dataset()
+        calls.emulator.faults.plan("documents.create_by_text", [word])
+        path = f"/datasets/{one}/document/create-by-text"
+        body = {"name": "a.txt", "text": "a", "indexing_technique": "economy"}
+        reply = await calls.call("POST", path, json=body, allow_redirects=False)
+
+        assert names(calls, one) == created
+
+    assert (reply.status, reply.headers["Location"]) == (302, "/signin")
+    assert "X-Version" not in reply.headers
+
+
+# --- bodies that a proxy refuses
+
+
+async def test_a_proxy_may_refuse_bodies_by_what_they_hold() -> None:
+    """As a firewall does with one file of thousands, at each attempt."""
+    async with serving() as calls:
+        one = await calls.dataset()
+        calls.emulator.faults.refuse_bodies(containing=b"<script", word="403-html")
+        contents = {"a.txt": b"fine", "b.txt": b"not <script> fine"}
+        replies = [
+            (await calls.upload(one, name, content)).status
+            for name, content in [*contents.items(), ("b.txt", contents["b.txt"])]
+        ]
+        by_text = await calls.write(one, "c.txt", "a <script> in JSON")
+        created = names(calls, one)
+
+    assert replies == [200, 403, 403]
+    assert by_text.status == 403
+    assert created == ["a.txt"]
+    assert calls.emulator.faults.met() == {
+        CREATE: {"403-html": 2},
+        "documents.create_by_text": {"403-html": 1},
+    }
+
+
+async def test_a_rule_for_bodies_ends_with_the_plans() -> None:
+    async with serving() as calls:
+        one = await calls.dataset()
+        calls.emulator.faults.load({"refuse_bodies": [{"containing": "hello", "word": "reset"}]})
+        with pytest.raises(aiohttp.ClientError):
+            await calls.upload(one, "a.txt")
+        calls.emulator.faults.clear()
+        assert (await calls.upload(one, "a.txt")).status == 200
+
+
+# --- the lock of a dataset
+
+
+async def test_a_locked_dataset_blocks_creates_and_answers_reads() -> None:
+    """As after a kill of the API process, whose lock lives on in Redis (measured)."""
+    async with serving() as calls:
+        one, other = await calls.dataset(), await calls.dataset("b")
+        calls.emulator.faults.lock_dataset(one, 0.5)
+        start = time.monotonic()
+        blocked = [asyncio.create_task(calls.write(one, f"{number}.txt")) for number in range(3)]
+        await until(lambda: blocks(calls) == 3)
+        read = await calls.call("GET", f"/datasets/{one}/documents")
+        free = await calls.upload(other, "a.txt")
+        early = time.monotonic() - start
+        before = names(calls, one)
+        replies: list[Reply] = await asyncio.gather(*blocked)
+        late = time.monotonic() - start
+
+    assert (read.status, free.status) == (200, 200)
+    assert before == []
+    assert early < 0.5 <= late
+    assert [reply.status for reply in replies] == [200] * 3
+
+
+def blocks(calls: Calls) -> int:
+    met = calls.emulator.faults.met()
+    return sum(words.get("dataset-lock", 0) for words in met.values())
+
+
+async def test_blocked_creates_land_in_their_order_also_when_nobody_waits() -> None:
+    async with serving() as calls:
+        one = await calls.dataset()
+        calls.emulator.faults.lock_dataset(one, 0.4)
+        for number in range(3):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await calls.upload(one, f"{number}.txt", str(number).encode())
+        before = names(calls, one)
+        await until(lambda: len(names(calls, one)) == 3)
+        after = names(calls, one)
+
+    assert before == []
+    assert after == ["0.txt", "1.txt", "2.txt"]
+
+
+async def test_clearing_the_plans_ends_the_lock() -> None:
+    async with serving() as calls:
+        one = await calls.dataset()
+        calls.emulator.faults.lock_dataset(one, 600)
+        blocked = asyncio.create_task(calls.upload(one, "a.txt"))
+        await until(lambda: blocks(calls) == 1)
+        calls.emulator.faults.clear()
+
+        assert (await blocked).status == 200
+
+
+# --- workers that are killed
+
+
+def states(calls: Calls, dataset: str) -> dict[str, str]:
+    return {row.name: row.status for row in calls.emulator.documents(dataset)}
+
+
+@pytest.mark.parametrize("status", ["parsing", "splitting", "indexing"])
+async def test_a_killed_worker_loses_the_tasks_that_it_had_taken(status: str) -> None:
+    """Their documents stay as they are for ever (measured on 1.4.3 and 1.14.2)."""
+    clock = ManualClock()
+    settings = Settings(parsing=1, splitting=1, indexing=1)
+    async with serving(clock=clock, settings=settings) as calls:
+        one = await calls.dataset()
+        first = await calls.upload(one, "0.txt")
+        await calls.reached(one, first.body["batch"], "parsing")
+        for number in range(1, 4):
+            await calls.upload(one, f"{number}.txt")
+        clock.advance(["parsing", "splitting", "indexing"].index(status) + 0.5)
+        await calls.reached(one, first.body["batch"], status)
+
+        calls.emulator.faults.kill_workers(lose=2)
+        await until(lambda: states(calls, one)["3.txt"] == "parsing")
+        clock.advance(60)
+        await until(lambda: states(calls, one)["3.txt"] == "completed")
+        left = states(calls, one)
+        again = await calls.upload(one, "0.txt")
+        await calls.reached(one, again.body["batch"], "parsing")
+        clock.advance(60)
+        repaired = await calls.done(one, again)
+
+    assert left == {
+        "0.txt": status, "1.txt": "waiting", "2.txt": "waiting", "3.txt": "completed",
+    }  # fmt: skip
+    assert (repaired["indexing_status"], repaired["total_segments"]) == ("completed", 1)
+    assert calls.emulator.faults.met() == {"indexing": {"kill": 1}}
+
+
+async def test_killed_workers_may_stay_dead_until_a_restart() -> None:
+    clock = ManualClock()
+    async with serving(clock=clock, settings=Settings(workers=2, parsing=1)) as calls:
+        one = await calls.dataset()
+        for number in range(4):
+            await calls.upload(one, f"{number}.txt")
+        await until(lambda: [*states(calls, one).values()].count("parsing") == 2)
+        calls.emulator.faults.kill_workers(restart=False)
+        clock.advance(60)
+        await asyncio.sleep(0.05)
+        dead = states(calls, one)
+        calls.emulator.faults.restart()
+        await until(lambda: [*states(calls, one).values()].count("parsing") == 4)
+        clock.advance(60)
+        await until(lambda: [*states(calls, one).values()].count("completed") == 2)
+        alive = states(calls, one)
+
+    assert [*dead.values()] == ["parsing", "parsing", "waiting", "waiting"]
+    assert [*alive.values()] == ["parsing", "parsing", "completed", "completed"]
+
+
+async def test_a_run_may_kill_its_worker() -> None:
+    async with serving() as calls:
+        one = await calls.dataset()
+        calls.emulator.faults.indexing(["die"])
+        await calls.upload(one, "0.txt")
+        await until(lambda: calls.emulator.faults.dead)
+        calls.emulator.faults.load({"indexing": [{"words": ["kill 1"], "names": "1.txt"}]})
+        for number in range(1, 4):
+            await calls.upload(one, f"{number}.txt")
+        calls.emulator.faults.restart()
+        await until(lambda: states(calls, one)["3.txt"] == "completed")
+        left = states(calls, one)
+
+    assert [*left.values()] == ["completed", "indexing", "waiting", "completed"]
+    assert calls.emulator.faults.met() == {"indexing": {"die": 1, "kill 1": 1}}
+
+
+# --- a cache in front of the list
+
+
+async def listed(calls: Calls, dataset: str, **headers: str) -> dict[str, str]:
+    reply = await calls.call("GET", f"/datasets/{dataset}/documents", headers=headers)
+    rows = {row["name"]: row["indexing_status"] for row in reply.body["data"]}
+    assert len(rows) == reply.body["total"]
+    return rows
+
+
+async def test_a_cache_shows_the_list_as_it_was() -> None:
+    """Unless the request has `Cache-Control: no-cache`, which most caches honour."""
+    clock = ManualClock()
+    async with serving(clock=clock, settings=Settings(parsing=1)) as calls:
+        one = await calls.dataset()
+        calls.emulator.faults.plan(LIST, ["stale-list 10 x6"])
+        for name in ("gone.txt", "a.txt"):
+            await calls.upload(one, name)
+        clock.advance(20)
+        await until(lambda: [*states(calls, one).values()] == ["completed"] * 2)
+        clock.advance(20)
+        (gone, _) = calls.emulator.documents(one)
+        await calls.call("DELETE", f"/datasets/{one}/documents/{gone.id}")
+        await calls.upload(one, "b.txt")
+        await until(lambda: states(calls, one)["b.txt"] == "parsing")
+        early = await listed(calls, one)
+        fresh = await listed(calls, one, **{"Cache-Control": "no-cache"})
+        clock.advance(11)
+        await until(lambda: states(calls, one)["b.txt"] == "completed")
+        later = await listed(calls, one)
+        clock.advance(11)
+        last = await listed(calls, one)
+
+    assert early == {"gone.txt": "completed", "a.txt": "completed"}
+    assert fresh == {"a.txt": "completed", "b.txt": "parsing"}
+    assert later == {"a.txt": "completed", "b.txt": "parsing"}
+    assert last == {"a.txt": "completed", "b.txt": "completed"}
+
+
+async def test_a_cache_may_ignore_the_header() -> None:
+    clock = ManualClock()
+    async with serving(clock=clock) as calls:
+        one = await calls.dataset()
+        calls.emulator.faults.plan(LIST, ["stale-list 10 always x2"])
+        await calls.done(one, await calls.upload(one, "a.txt"))
+        stale = await listed(calls, one, **{"Cache-Control": "no-cache"})
+        clock.advance(10)
+        late = await listed(calls, one, **{"Cache-Control": "no-cache"})
+
+    assert stale == {}
+    assert late == {"a.txt": "completed"}
+
+
+async def test_a_cache_can_be_planned_before_the_server_starts() -> None:
+    async with serving(clock=ManualClock()) as calls:
+        calls.emulator.stop()
+        calls.emulator.faults.random(1, {LIST: {"stale-list 10": 1.0}})
+        calls.emulator.start()
+        one = await calls.dataset()
+        await calls.done(one, await calls.upload(one, "a.txt"))
+
+        assert await listed(calls, one) == {}
+
+
+# --- plans
+
+
+@pytest.mark.parametrize(
+    "plans",
+    [
+        {"kill_workers": {"lose": 1, "restart": True}},
+        {"lock_dataset": [{"dataset_id": "00000000-0000-4000-8000-000000000000", "seconds": 0.1}]},
+        {"refuse_bodies": [{"containing": "a", "word": "403-html"}]},
+        {LIST: ["stale-list 5", "stale-list 5 always", "plugin-daemon", "redirect"]},
+        {STATUS: ["being-indexed"]},
+        {"indexing": ["kill", "kill 3"]},
+    ],
+)
+async def test_plans_are_given_as_json(plans: object) -> None:
+    async with serving() as calls:
+        url = calls.emulator.url.removesuffix("/v1") + "/_emulator/faults"
+        async with calls.session.post(url, data=json.dumps(plans)) as reply:
+            status, text = reply.status, await reply.text()
+
+    assert status == 200, text
+
+
+@pytest.mark.parametrize(
+    "plans",
+    [
+        {"kill_workers": {"lose": -1}},
+        {"kill_workers": {"loose": 1}},
+        {"lock_dataset": [{"dataset_id": "a"}]},
+        {"lock_dataset": [{"dataset_id": "a", "seconds": -1}]},
+        {"refuse_bodies": [{"containing": "", "word": "403-html"}]},
+        {"refuse_bodies": [{"containing": "a", "word": "explode"}]},
+        {LIST: ["stale-list"]},
+        {LIST: ["stale-list 5 forever"]},
+        {CREATE: ["stale-list 5"]},
+        {LIST: ["commit-then-stale-list 5"]},
+        {"indexing": ["kill all"]},
+    ],
+)
+def test_plans_that_make_no_sense_are_refused(plans: dict[str, object]) -> None:
+    with pytest.raises(ConfigError):
+        Faults().load(plans)
