@@ -13,6 +13,7 @@ import anyio
 from attrs import define, field
 
 from dify_kb.config import Loading
+from dify_kb.errors import ApiError, KnowledgeError
 from dify_kb.ingest.error_classes import is_page, stop_message, stop_reason
 from dify_kb.ingest.journal import State
 from dify_kb.ingest.pacing.backlog import Backlog
@@ -32,7 +33,6 @@ from .upload_queue import UploadQueue
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from dify_kb.errors import KnowledgeError
 
 NOT_SENT = "the run stopped before it was sent"
 NOT_SEEN = "uploaded; the run stopped before it was seen indexed"
@@ -180,8 +180,16 @@ class FileLifecycle:
 
     def _hold_refusal(self, file: TrackedFile) -> None:
         error = file.error
-        if error is not None and self.refusals.add(file, error):
-            self.stop(StopReason.MISCONFIGURED, stop_message(error))
+        if error is None:
+            return
+        most = self.ledger.options.most_failures
+        if self.refusals.add(file, error):
+            by_api = isinstance(error, ApiError) and error.server_version is not None
+            unauthorized = by_api and stop_reason(error) is StopReason.UNAUTHORIZED
+            reason = StopReason.UNAUTHORIZED if unauthorized else StopReason.MISCONFIGURED
+            self.stop(reason, stop_message(error))
+        elif most is not None and self.ledger.counts[Outcome.FAILED] + len(self.refusals) > most:
+            self._release(self.refusals.release())
 
     def _release(self, refused: Iterable[TrackedFile]) -> None:
         """Let files end whose refusal turned out to concern them alone."""

@@ -26,6 +26,9 @@ class Refusals:
 
     _held: defaultdict[str, list[TrackedFile]] = field(factory=lambda: defaultdict(list))
 
+    def __len__(self) -> int:
+        return sum(map(len, self._held.values()))
+
     def add(self, file: TrackedFile, error: KnowledgeError) -> bool:
         """Hold a file; return whether so many were refused alike that it concerns all of them."""
         alike = self._held[refusal_signature(error)]

@@ -14,7 +14,7 @@ from dify_kb.ingest.journal import Journal
 from dify_kb.ingest.options import Options, Server
 from dify_kb.ingest.pacing.backlog import Backlog
 from dify_kb.ingest.planning.document_lookup import DocumentLookup
-from dify_kb.ingest.planning.planner import Planner
+from dify_kb.ingest.planning.planner import ListingError, Planner
 from dify_kb.ingest.report import ItemResult, StopReason
 from dify_kb.ingest.sources.reader import SourceReader
 from dify_kb.models import UNSET, Dataset, ProcessRule, Unset
@@ -83,8 +83,8 @@ class Run:
             await planner.prepare()
             try:
                 await self._feed(planner)
-            except KnowledgeError as error:
-                self.files.stop_for(error)
+            except ListingError as failed:
+                self.files.stop_for(failed.error)
             self.files.finish_scan()
             await self.files.wait_all_ended()
 

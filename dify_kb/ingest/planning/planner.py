@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import anyio.to_thread
 from attrs import define, evolve, field
 
-from dify_kb.errors import ConfigError, SourceError
+from dify_kb.errors import ConfigError, KnowledgeError, SourceError
 from dify_kb.ingest.journal import Journal
 from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
 from dify_kb.ingest.report import ItemResult, Outcome, refused
@@ -38,6 +38,14 @@ read."""
 
 PAGE = 200
 """Files that the journal is asked for at a time: SQLite may take 999 values in a statement."""
+
+
+class ListingError(Exception):
+    """The documents of the dataset could not be listed; `error` is what the server met."""
+
+    def __init__(self, error: KnowledgeError) -> None:
+        super().__init__(error.summary)
+        self.error = error
 
 
 @define(kw_only=True)
@@ -85,7 +93,7 @@ class Planner:
         their replacement failed.
 
         Raises:
-            KnowledgeError: the documents could not be listed.
+            ListingError: the documents could not be listed.
         """
         emptied = frozenset(await anyio.to_thread.run_sync(self.journal.emptied_keys))
         if emptied and self.source.counted:
@@ -102,7 +110,10 @@ class Planner:
         decided = await anyio.to_thread.run_sync(self._plan_pages, batch)
         if not self._walked:
             if sum(map(_replaces_unseen, decided)) > FEW:
-                await self.breaker.read(self._walk)
+                try:
+                    await self.breaker.read(self._walk)
+                except KnowledgeError as error:
+                    raise ListingError(error) from error
                 decided = await anyio.to_thread.run_sync(self._plan_pages, batch)
             else:
                 decided = [_look_first(planned) for planned in decided]

@@ -1,0 +1,360 @@
+"""A Dify in virtual time behind the real `Sender`, and a whole load against it without threads.
+
+Everything between `load()`'s options and the socket is the real thing: sender, retries, admission,
+circuit breaker, life cycle, reconciler, watcher, SQLite journal. Only the session answers from
+memory, and what usually runs in threads runs in the loop.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from random import Random
+from typing import Any, Literal
+from unittest import mock
+from urllib.parse import unquote
+
+import anyio
+from attrs import Factory, define, evolve, field
+from virtual_time import run as run_in_virtual_time
+
+from dify_kb import Item, LoadReport, Policy
+from dify_kb.errors import ConnectError, RequestTimeoutError, TransportError
+from dify_kb.ingest import Options
+from dify_kb.ingest.engine import upload
+from dify_kb.ingest.engine.ledger import Requests
+from dify_kb.ingest.engine.run import Run
+from dify_kb.ingest.journal import Journal, schema
+from dify_kb.ingest.journal.writer import Batch
+from dify_kb.ingest.options import Server
+from dify_kb.ingest.pacing.admission import Admission
+from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
+from dify_kb.ingest.sources.reader import source_reader
+from dify_kb.models import Dataset
+from dify_kb.resources import Datasets, Documents, Metadata
+from dify_kb.resources.metadata_assignment import MetadataAssignment
+from dify_kb.transport import Attempted, RequestLimiter, Sender
+from dify_kb.wire import catalog
+from dify_kb.wire.decipher import Reply
+
+DATASET = "00000000-0000-4000-8000-000000000000"
+VERSION = {"content-type": "application/json", "x-version": "1.14.2"}
+HTML = {"content-type": "text/html"}
+
+Mode = Literal[
+    "ok", "500", "502", "503", "429", "quota", "reset", "lost", "refused", "hang", "hang-lost",
+    "400", "401", "404", "403-html", "redirect", "login-page",
+]  # fmt: skip
+"""What meets a call: `lost` and `hang-lost` are carried out, and their answer is lost."""
+
+Weather = Callable[[float, str], Mode]
+"""What meets a call of an endpoint at a time."""
+
+CREATE = catalog.CREATE_DOCUMENT_BY_FILE.name
+LIST = catalog.LIST_DOCUMENTS.name
+STATUS = catalog.GET_INDEXING_STATUS.name
+PROBE = catalog.GET_DATASET.name
+
+
+@define
+class VirtualDocument:
+    """A document of the server; each create of its name begins a run."""
+
+    id: str
+    name: str
+    size: int
+    batch: str
+    file_id: str
+    queued_at: float
+    runs: int = 1
+    overlapped: bool = False
+    fails: bool = False
+
+
+@define
+class VirtualDify:
+    """Holds documents and answers calls; a document is indexed `indexing` seconds after its turn."""
+
+    weather: Weather
+    indexing: float = 1.0
+    latency: float = 0.05
+    documents: list[VirtualDocument] = field(factory=list)
+    creates: Counter[str] = field(factory=Counter)
+    calls: list[tuple[float, str, str]] = field(factory=list)
+    dead_worker: Callable[[float], bool] = field(default=lambda _: False)
+    blocked: str = ""
+    """The name of a file whose body a proxy refuses."""
+
+    def status_of(self, document: VirtualDocument) -> str:
+        """Return how far a document is now."""
+        if self.dead_worker(anyio.current_time()):
+            return "waiting"
+        age = anyio.current_time() - document.queued_at
+        if age < self.indexing / 2:
+            return "waiting"
+        if age < self.indexing:
+            return "indexing"
+        return "error" if document.fails else "completed"
+
+    async def attempt(
+        self, call: Any, body: object, allowed: Any, version: str | None = None
+    ) -> Reply:
+        """Answer one request as `Session.attempt` does."""
+        now, name = anyio.current_time(), call.endpoint.name
+        mode = self.weather(now, name)
+        if self.blocked and name == CREATE and call.body.file.name == self.blocked:
+            mode = "403-html"
+        self.calls.append((now, name, mode))
+        await anyio.sleep(self.latency)
+        if mode in {"lost", "hang-lost"}:
+            self._answer(call)
+        match mode:
+            case "reset" | "lost":
+                raise TransportError(f"{name}: broke", endpoint=name, delivered=True)
+            case "refused":
+                raise ConnectError(f"{name}: refused", endpoint=name, delivered=False)
+            case "hang" | "hang-lost":
+                wait = allowed.read if call.endpoint.method == "GET" else allowed.answer
+                await anyio.sleep(wait)
+                raise RequestTimeoutError(f"{name}: late", endpoint=name)
+            case "500" | "502" | "503" | "429" | "400" | "401" | "404":
+                told = {"code": "planned", "message": f"planned {mode}", "status": int(mode)}
+                return Reply(int(mode), VERSION, json.dumps(told).encode(), self.latency)
+            case "quota":
+                told = {"code": "forbidden", "status": 403, "message": "request rate limit"}
+                return Reply(403, VERSION, json.dumps(told).encode(), self.latency)
+            case "403-html":
+                return Reply(403, HTML, b"<html><title>Blocked</title></html>", self.latency)
+            case "redirect":
+                return Reply(302, {**HTML, "location": "/signin"}, b"", self.latency)
+            case "login-page":
+                return Reply(200, HTML, b"<html><title>Sign in</title></html>", self.latency)
+        answer = self._answer(call)
+        if answer is None:
+            return Reply(404, VERSION, b'{"code": "not_found", "message": "none", "status": 404}')
+        return Reply(200, VERSION, json.dumps(answer).encode(), self.latency)
+
+    def _answer(self, call: Any) -> object:
+        match call.endpoint.name:
+            case catalog.GET_DATASET.name:
+                return self._dataset()
+            case catalog.LIST_DATASETS.name:
+                return {"data": [self._dataset()], "has_more": False, "limit": 100, "total": 1, "page": 1}
+            case catalog.CREATE_DOCUMENT_BY_FILE.name:
+                return self._create(call.body)
+            case catalog.LIST_DOCUMENTS.name:
+                return self._list(call.body)
+            case catalog.GET_INDEXING_STATUS.name:
+                return self._batch(unquote(call.path).split("/")[-2])
+            case catalog.DELETE_DOCUMENT.name:
+                document_id = unquote(call.path).split("/")[-1]
+                self.documents = [one for one in self.documents if one.id != document_id]
+                return {}
+        raise NotImplementedError(call.endpoint.name)
+
+    def _create(self, body: Any) -> object:
+        name = body.file.name
+        self.creates[name] += 1
+        number = sum(self.creates.values())
+        now = anyio.current_time()
+        document = next((one for one in self.documents if one.name == name), None)
+        if document is None:
+            document = VirtualDocument(
+                id=f"00000000-0000-4000-8000-{number:012}",
+                name=name,
+                size=body.file.size,
+                batch=f"batch{number}",
+                file_id=f"file{number}",
+                queued_at=now,
+            )
+            self.documents.append(document)
+        else:
+            document.overlapped |= self.status_of(document) not in {"completed", "error"}
+            document.runs += 1
+            document.batch, document.file_id = f"batch{number}", f"file{number}"
+            document.queued_at, document.size = now, body.file.size
+        return {"document": self._row(document), "batch": document.batch}
+
+    def _list(self, body: Any) -> object:
+        keyword = str(body.keyword or "").replace("\\", "")
+        rows = [one for one in reversed(self.documents) if keyword in one.name]
+        if body.status == "queuing":
+            rows = [one for one in rows if self.status_of(one) == "waiting"]
+        size, page = int(body.limit), int(body.page)
+        data = [self._row(one) for one in rows[(page - 1) * size : page * size]]
+        return {
+            "data": data, "has_more": len(data) == size, "limit": size, "total": len(rows),
+            "page": page,
+        }  # fmt: skip
+
+    def _batch(self, batch: str) -> object:
+        found = next((one for one in self.documents if one.batch == batch), None)
+        if found is None:
+            return None
+        status = self.status_of(found)
+        done = 3 if status == "completed" else 0
+        entry = {"id": found.id, "indexing_status": status, "error": "bad" if found.fails else None}
+        return {"data": [{**entry, "completed_segments": done, "total_segments": 3}]}
+
+    def _row(self, document: VirtualDocument) -> Mapping[str, object]:
+        status = self.status_of(document)
+        stored = {"id": document.file_id, "size": document.size, "name": document.name}
+        return {
+            "id": document.id, "name": document.name, "position": 1,
+            "data_source_type": "upload_file",
+            "data_source_info": {"upload_file_id": document.file_id},
+            "data_source_detail_dict": {"upload_file": stored},
+            "dataset_process_rule_id": None, "created_from": "api", "created_by": "somebody",
+            "created_at": 1_795_000_000 + int(document.queued_at), "tokens": 0,
+            "indexing_status": status, "error": "bad" if status == "error" else None,
+            "enabled": True, "disabled_at": None, "disabled_by": None, "archived": False,
+            "display_status": "available" if status == "completed" else "indexing",
+            "word_count": 7, "hit_count": 0, "doc_form": "text_model", "doc_metadata": None,
+        }  # fmt: skip
+
+    def _dataset(self) -> Mapping[str, object]:
+        done = sum(self.status_of(one) == "completed" for one in self.documents)
+        return {
+            "id": DATASET, "name": "D", "description": None, "provider": "vendor",
+            "permission": "only_me", "data_source_type": None, "indexing_technique": "economy",
+            "app_count": 0, "document_count": len(self.documents), "word_count": 7 * done,
+            "created_by": "somebody", "created_at": 1_795_000_000, "updated_by": None,
+            "updated_at": 1_795_000_000, "embedding_model": None, "embedding_model_provider": None,
+            "embedding_available": None, "retrieval_model_dict": None, "tags": [],
+            "doc_form": "text_model", "external_knowledge_info": None,
+            "external_retrieval_model": None, "doc_metadata": None,
+            "built_in_field_enabled": False, "total_available_documents": done,
+        }  # fmt: skip
+
+
+@define
+class InlineWriter:
+    """Executes what the journal writes at once, in the loop."""
+
+    connection: sqlite3.Connection
+    connection_lock: threading.Lock = field(factory=threading.Lock)
+    error: Exception | None = None
+    closing: bool = False
+
+    def add(self, statement: Any, values: Any, *, soon: bool) -> tuple[Batch, int]:
+        """Execute a statement as `Writer` does, with a batch that is done."""
+        batch = Batch()
+        batch.done.set()
+        made = values() if callable(values) else values
+        sql = statement if isinstance(statement, str) else statement(1)
+        self.connection.execute(sql, made)
+        return batch, 0
+
+    def start(self) -> None:
+        """Do nothing: there is no thread."""
+
+    def close(self) -> None:
+        """Do nothing: there is no thread."""
+
+
+async def _inline(do: Callable[..., Any], *args: object, **_: object) -> Any:
+    await anyio.lowlevel.checkpoint()
+    return do(*args)
+
+
+@contextmanager
+def without_threads() -> Iterator[None]:
+    """Run in the loop what usually runs in threads."""
+    with (
+        mock.patch.object(anyio.to_thread, "run_sync", _inline),
+        mock.patch.object(upload, "run_in_batch", _inline),
+    ):
+        yield
+
+
+@define
+class VirtualLoad:
+    """Loads `files` small items into a virtual Dify; a second load goes on with the journal."""
+
+    server: VirtualDify
+    files: int = 60
+    policy: Policy = field(factory=Policy)
+    seed: int = 1
+    options: Mapping[str, Any] = field(factory=dict)
+    connection: Any = Factory(lambda: schema.connect(None))
+    run: Run | None = None
+
+    def __call__(self, limit: float = 20_000) -> LoadReport:
+        """Load until everything has ended, for no more than `limit` virtual seconds."""
+        with without_threads():
+            return run_in_virtual_time(lambda: self.load(limit))
+
+    async def load(self, limit: float) -> LoadReport:
+        """Do the same inside a loop."""
+        requests, random = Requests(), Random(self.seed)
+        limiter = RequestLimiter(8)
+        policy = self.policy
+        retry = policy.retry
+        sender = Sender(self.server, limiter, policy, random=random)  # type: ignore[arg-type]
+        admission: Admission
+
+        def observe(attempt: Attempted) -> None:
+            requests.count(attempt)
+            admission.observe(attempt)
+
+        watched = evolve(sender, on_attempt=observe)
+        single = evolve(
+            watched, policy=evolve(policy, retry=evolve(retry, reads=1, writes=1, throttled=1))
+        )
+        breaker = CircuitBreaker(Datasets(single), DATASET, policy.loading, random)
+        admission = Admission(None, None, limiter, breaker, anyio.current_time, random)
+        server = Server(
+            identity=None, datasets=Datasets(watched), probe=Datasets(single),
+            documents=Documents(watched), uploads=Documents(single), metadata=Metadata(watched),
+            admission=admission, breaker=breaker, policy=policy,
+        )  # fmt: skip
+        options = Options(**self.options)
+        journal = Journal(InlineWriter(self.connection), None)  # type: ignore[arg-type]
+        await journal.begin({"server": "", "dataset": DATASET})
+        self.run = Run(
+            server=server,
+            dataset=await self._dataset(),
+            source=await source_reader(self._items()),
+            journal=journal,
+            options=options,
+            assignment=MetadataAssignment(watched, DATASET),
+            requests=requests,
+        )
+        with anyio.fail_after(limit):
+            await self.run.execute()
+        return self.run.ledger.report(anyio.current_time())
+
+    async def _items(self) -> AsyncIterator[Item]:
+        """Yield the files; an async source needs no thread."""
+        for number in range(self.files):
+            yield Item(f"{number:03}.txt", text=f"text {number}")
+
+    async def _dataset(self) -> Dataset:
+        """Fetch the dataset while the weather is calm."""
+        sender = Sender(calm(self.server), RequestLimiter(1), self.policy)  # type: ignore[arg-type]
+        return await Datasets(sender).get(DATASET)
+
+
+def calm(server: VirtualDify) -> VirtualDify:
+    """Return the same server without failures, for looking at it."""
+    return VirtualDify(
+        lambda *_: "ok", server.indexing, server.latency, server.documents, server.creates
+    )
+
+
+def phases(*told: tuple[float, Mapping[str, Sequence[Mode]]], seed: int = 1) -> Weather:
+    """Return a weather by phases: until a time, modes by endpoint ("" is any), drawn by chance."""
+    random = Random(seed)
+
+    def weather(now: float, endpoint: str) -> Mode:
+        for until, modes in told:
+            if now < until:
+                drawn = modes.get(endpoint, modes.get("", ("ok",)))
+                return random.choice(drawn)
+        return "ok"
+
+    return weather
