@@ -11,7 +11,8 @@ class Settings:
     """How large and how slow the server is. Times are seconds, sizes bytes."""
 
     workers: int = 1
-    """Documents indexed at once; a default installation has one worker (server source)."""
+    """Documents indexed at once. Default installations have one worker up to 1.12, and four on
+    1.14.2 (measured), where two runs of one document can overlap."""
 
     parsing: float = 0.0
     """Least time in `parsing`. Zero leaves only the real work."""
