@@ -125,8 +125,8 @@ class Indexer:
     async def _work(self) -> None:
         free = 0.0
         async for document_id, queued, hangs in self._out:
-            with anyio.CancelScope() as scope:
-                task = _Task(scope)
+            task = _Task(anyio.CancelScope())
+            with task.scope:
                 self._tasks.add(task)
                 try:
                     free = await self._carry_out(task, document_id, max(queued, free), hangs=hangs)
