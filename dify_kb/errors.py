@@ -141,7 +141,7 @@ class RateLimitedError(ApiError):
 
 
 class ServerError(ApiError):
-    """5xx: the server, or a proxy before it, failed."""
+    """5xx, or 400 while the plugin daemon is down: the server, or a proxy before it, failed."""
 
 
 class LoadError(KnowledgeError):

@@ -8,6 +8,7 @@
 | broke, or timed out, after that | again | again | unknown | unknown |
 | 500 | again (3 attempts) | again (3) | unknown | unknown |
 | other 5xx | again | again | unknown | unknown |
+| 400, the plugin daemon is down | again | again | again | again |
 | 2xx cut short | again | again | unknown | unknown |
 | 2xx of something else; any other refusal | no | no | no | no |
 
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 
 UNAVAILABLE = 503
 
+BROKEN = 500
+"""Below it, a `ServerError` is a refusal that passes: nothing was done."""
+
 
 @frozen
 class Again:
@@ -71,6 +75,8 @@ def unknown(repeat: Repeat, error: KnowledgeError) -> OutcomeUnknownError | None
         case ConnectError():
             return None
         case TransportError(delivered=False) if repeat is Repeat.UPSERT:
+            return None
+        case ServerError(status=status) if status < BROKEN:
             return None
         case TransportError() | ServerError() | ProtocolError(complete=False):
             return OutcomeUnknownError(
@@ -111,6 +117,8 @@ def _attempts(repeat: Repeat, error: KnowledgeError, retry: Retry) -> int:
     most = {Repeat.SAFE: retry.reads, Repeat.IDEMPOTENT: retry.idempotent}.get(repeat, retry.writes)
     match error:
         case ConnectError():
+            return most
+        case ServerError(status=status) if status < BROKEN:
             return most
         case TransportError(delivered=False) if reading or repeat is Repeat.UPSERT:
             return most

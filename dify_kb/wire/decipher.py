@@ -94,6 +94,12 @@ _BY_MESSAGE: tuple[tuple[int, str, type[ApiError], str], ...] = (
     ),
     (
         400,
+        "failed to request plugin daemon",
+        ServerError,
+        "The server's plugin daemon is down: the key and the request are right. Try again later.",
+    ),
+    (
+        400,
         "default model not found",
         BadRequestError,
         "Configure such a model in the workspace, or use an economy dataset (keyword search).",

@@ -58,7 +58,7 @@ async def test_an_end_that_could_not_be_noted_is_told(
     client: AsyncClient, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Here another program holds the file; a full disk does the same."""
-    monkeypatch.setattr(schema, "BUSY", 0.2)
+    monkeypatch.setattr(schema, "BUSY_TIMEOUT", 0.2)
     write(folder, "a.md", "b.md")
     journal = tmp_path / "journal.db"
     other = sqlite3.connect(journal, isolation_level=None, check_same_thread=False)

@@ -28,6 +28,7 @@ GET_DOCUMENT = catalog.GET_DOCUMENT(GetDocument(), dataset_id="d1", document_id=
 
 RATE = "Sorry, you have reached the knowledge base request rate limit of your subscription."
 SPACE = "The capacity of the knowledge storage space has reached the limit of your subscription."
+DAEMON = "Failed to request plugin daemon, url: plugin/x/management/models"
 DOCUMENTS = "The number of documents has reached the limit of your subscription."
 
 
@@ -204,6 +205,7 @@ def test_an_error_without_version_or_reason_is_still_a_sentence() -> None:
         (403, RATE.upper(), dify_kb.RateLimitedError, "Wait a minute"),
         (403, SPACE, dify_kb.QuotaExceededError, "waiting does not help"),
         (403, DOCUMENTS, dify_kb.QuotaExceededError, "waiting does not help"),
+        (400, DAEMON, dify_kb.ServerError, "plugin daemon is down"),
         (403, "Dataset api access is not enabled.", dify_kb.ForbiddenError, "API access"),
         (
             400,

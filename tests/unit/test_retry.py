@@ -60,6 +60,7 @@ TABLE: list[tuple[str, KnowledgeError, tuple[object, object, object, object]]] =
     ("broke late", lost(TransportError, delivered=True), (6, 5, "unknown", "unknown")),
     ("timed out late", lost(RequestTimeoutError, delivered=True), (6, 5, "unknown", "unknown")),
     ("500", refusal(ServerError, 500), (3, 3, "unknown", "unknown")),
+    ("400 plugin daemon", refusal(ServerError, 400), (6, 5, 4, 4)),
     ("502", refusal(ServerError, 502), (6, 5, "unknown", "unknown")),
     ("504", refusal(ServerError, 504), (6, 5, "unknown", "unknown")),
     ("524", refusal(ServerError, 524), (6, 5, "unknown", "unknown")),

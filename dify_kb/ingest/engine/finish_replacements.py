@@ -9,6 +9,7 @@ from attrs import define
 
 from dify_kb.errors import KnowledgeError, NotFoundError
 from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
+from dify_kb.ingest.planning.document_lookup import DocumentLookup
 from dify_kb.resources import Documents
 
 from .lifecycle import FileLifecycle
@@ -27,6 +28,7 @@ class ReplacementFinisher:
 
     documents: Documents
     dataset_id: str
+    lookup: DocumentLookup
     breaker: CircuitBreaker
     files: FileLifecycle
     waits: tuple[float, ...]
@@ -48,12 +50,28 @@ class ReplacementFinisher:
         self.files.apply(file, FileEvent.DELETED, file.failure)
 
     async def _finish(self, file: TrackedFile) -> None:
-        existing = file.planned.replaces
-        if existing is not None and file.is_new_version:
+        existing, document = file.planned.replaces, file.document
+        if document is not None and document.remembered:
+            await self._finish_remembered(file, document.id)
+        elif existing is not None and file.is_new_version:
             await self._delete(file, existing.document_id)
-        if existing is not None and existing.archived and file.document is not None:
-            await self._archive(file, file.document.id)
+        if existing is not None and existing.archived and document is not None:
+            await self._archive(file, document.id)
         self.files.apply(file, FileEvent.REPLACED)
+
+    async def _finish_remembered(self, file: TrackedFile, document_id: str) -> None:
+        """Delete the old version that a run left over which was cut off in a swap. One request."""
+        name, row = file.planned.name, file.planned.row
+        try:
+            documents = await self.breaker.read(lambda: self.lookup.all_named(name))
+        except KnowledgeError as error:
+            file.warnings += (f"its old version could not be looked up: {error.summary}",)
+            return
+        for document in documents:
+            stored = document.upload_file
+            old = stored is not None and row is not None and stored.id == row.previous
+            if old and document.id != document_id:
+                await self._delete(file, document.id)
 
     async def _delete(self, file: TrackedFile, document_id: str) -> None:
         async def delete() -> None:

@@ -237,7 +237,7 @@ class Run:
     def _replacement_finisher(self) -> ReplacementFinisher:
         server, waits = self.server, self.server.policy.loading.settle
         return ReplacementFinisher(
-            server.documents, self.dataset.id, server.breaker, self.files, waits
+            server.documents, self.dataset.id, self._lookup, server.breaker, self.files, waits
         )
 
 

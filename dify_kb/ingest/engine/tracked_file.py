@@ -147,7 +147,11 @@ class TrackedFile:
     def needs_finish(self, *, swaps: bool) -> bool:
         """Return whether the old version is still there, or the document was archived before."""
         existing = self.planned.replaces
-        if existing is None or self.planned.do is Do.ASSIGN_METADATA:
+        if self.planned.do is Do.ASSIGN_METADATA:
+            return False
+        if self.document is not None and self.document.remembered:
+            return self.updates  # a swap may have been cut off before its old version was deleted
+        if existing is None:
             return False
         return existing.archived or (swaps and self.is_new_version)
 

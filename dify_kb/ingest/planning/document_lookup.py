@@ -31,11 +31,15 @@ class DocumentLookup:
         One request, unless over 100 names contain this one.
         """
         found: Document | None = None
-        pattern = name.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-        async for row in self._documents.iter(self._dataset_id, keyword=pattern):
-            if row.name == name:
-                found = _better(found, row)
+        for row in await self.all_named(name):
+            found = _better(found, row)
         return found
+
+    async def all_named(self, name: str) -> list[Document]:
+        """Return all documents of this name, the newest first. Requests as `named`."""
+        pattern = name.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+        rows = self._documents.iter(self._dataset_id, keyword=pattern)
+        return [row async for row in rows if row.name == name]
 
     async def newest(self, names: Collection[str], depth: int) -> Mapping[str, Document]:
         """Find those of `names` that are among the newest `depth` documents, page by page."""

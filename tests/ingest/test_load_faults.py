@@ -1,0 +1,477 @@
+"""Each kind of fault that a load met on real servers and file systems, against the emulator."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import pytest
+from attrs import evolve
+
+from dify_kb import (
+    AsyncClient,
+    Dataset,
+    ItemResult,
+    LoadReport,
+    Outcome,
+    Policy,
+    Progress,
+    StopReason,
+)
+from dify_kb.emulator import Emulator, Settings
+from dify_kb.ingest.journal import State
+from dify_kb.ingest.journal.reading import items
+
+CREATE = "documents.create_by_file"
+
+
+def write(root: Path, number: int, suffix: str = ".md") -> None:
+    for index in range(number):
+        (root / f"{index:03}{suffix}").write_text(f"the text of {index}")
+
+
+def outcomes(report: LoadReport) -> dict[str, int]:
+    counts = {outcome.value: getattr(report, outcome.value) for outcome in Outcome}
+    assert sum(counts.values()) == report.found
+    return {name: count for name, count in counts.items() if count}
+
+
+def creates(emulator: Emulator) -> int:
+    return sum(exchange.endpoint == CREATE for exchange in emulator.history)
+
+
+async def base(client: AsyncClient, name: str = "docs") -> Dataset:
+    return await client.datasets.create(name, indexing_technique="economy")
+
+
+async def found(client: AsyncClient, dataset: Dataset, query: str) -> list[str]:
+    result = await client.datasets.retrieve(dataset, query)
+    return [record.segment.content for record in result.records]
+
+
+@pytest.mark.parametrize("fault", ["hang", "lose"])
+async def test_a_task_that_a_killed_worker_lost_is_told_and_created_again_on_request(
+    client: AsyncClient, emulator: Emulator, folder: Path, fault: str
+) -> None:
+    """It stalled again in each run, was called "nothing is being indexed", and stayed for ever."""
+    write(folder, 20)
+    emulator.faults.indexing([fault], names="007*")
+    dataset = await base(client)
+
+    first = await client.load(dataset, folder, stall_after=1)
+    again = await client.load(dataset, folder, stall_after=1)
+    retried = await client.load(dataset, folder, stall_after=1, retry_failed=True)
+
+    assert outcomes(first) == {"added": 19, "stalled": 1}
+    assert (first.stopped, first.exit_code) == (None, 3)
+    (failure,) = first.failures()
+    assert str(failure.reason).startswith("lost by the server's worker")
+    assert "19 others were indexed" in str(failure.reason)
+    assert outcomes(again) == {"unchanged": 19, "stalled": 1}
+    assert again.stopped is None
+    assert retried.unchanged == 19
+    assert retried.added + retried.updated == 1
+    assert len([row async for row in client.documents.iter(dataset)]) == 20
+    assert await found(client, dataset, "the text of 7")
+
+
+async def test_a_stalled_document_is_not_doubled_where_its_task_may_still_be_queued(
+    folder: Path, quick: Policy
+) -> None:
+    """No worker ran at all: the first task is queued still, so the document is deleted first."""
+    write(folder, 3)
+    with Emulator(settings=Settings(workers=4)) as server:
+        server.faults.indexing(["die"])
+        async with AsyncClient(server.url, server.api_key, policy=quick) as client:
+            dataset = await base(client)
+            first = await client.load(dataset, folder, stall_after=1)
+            before = {row.id async for row in client.documents.iter(dataset)}
+            server.faults.restart()
+            with anyio.move_on_after(1):
+                await anyio.sleep(0.2)
+            retried = await client.load(dataset, folder, stall_after=1, retry_failed=True)
+            rows = [row async for row in client.documents.iter(dataset)]
+
+    assert first.stopped is StopReason.NOT_INDEXING
+    assert "No document of any dataset moved" in str(first.stop_message)
+    assert first.stalled == 3
+    assert retried
+    assert len(rows) == 3
+    assert len(before) == 3
+
+
+async def test_a_worker_that_serves_other_datasets_first_is_waited_for(
+    folder: Path, tmp_path: Path, quick: Policy
+) -> None:
+    write(folder, 5)
+    other = tmp_path / "other"
+    other.mkdir()
+    write(other, 40)
+    with Emulator(settings=Settings(workers=1, indexing=0.1)) as server:
+        async with AsyncClient(server.url, server.api_key, policy=quick) as client:
+            theirs, ours = await base(client, "A"), await base(client, "B")
+            await client.load(theirs, other, wait="accepted")
+            report = await client.load(ours, folder, stall_after=1)
+
+    assert outcomes(report) == {"added": 5}
+    assert report.stopped is None
+
+
+async def test_a_dataset_that_is_deleted_during_a_load_stops_it(
+    client: AsyncClient, emulator: Emulator, folder: Path
+) -> None:
+    """The advice was to mend the models."""
+    write(folder, 60)
+    dataset = await base(client)
+
+    async def delete(result: object) -> None:
+        await client.datasets.delete(dataset)
+
+    seen: list[object] = []
+    async with anyio.create_task_group() as tasks:
+
+        def watch(event: object) -> None:
+            if isinstance(event, ItemResult) and not seen:
+                seen.append(event)
+                tasks.start_soon(delete, event)
+
+        report = await client.load(dataset, folder, on_event=watch, concurrency=2)
+
+    assert report.stopped is StopReason.DATASET_DELETED
+    assert report.exit_code == 4
+    assert report.pending
+
+
+async def test_a_file_that_changed_since_the_scan_is_sent_as_it_is(
+    client: AsyncClient, folder: Path
+) -> None:
+    """It failed, although nothing was wrong with it."""
+    write(folder, 3)
+
+    def change(event: object) -> None:
+        if isinstance(event, Progress) and event.found == 3 and event.accepted == 0:
+            (folder / "002.md").write_text("wombats dig at night, longer than before")
+
+    report = await client.load(await base(client), folder, on_event=change, concurrency=1)
+
+    assert outcomes(report) == {"added": 3}
+
+
+async def test_other_content_of_the_same_size_and_time_is_seen(
+    client: AsyncClient, folder: Path
+) -> None:
+    """`cp -p`, `rsync -t` and archives keep the time; nothing keeps the inode's change time."""
+    path = folder / "a.md"
+    path.write_text("the old text")
+    old = path.stat()
+    os.utime(path, ns=(10**18, 10**18))
+    dataset = await base(client)
+    await client.load(dataset, folder)
+    path.write_text("the new text")
+    os.utime(path, ns=(10**18, 10**18))
+
+    report = await client.load(dataset, folder)
+
+    assert path.stat().st_size == old.st_size
+    assert outcomes(report) == {"updated": 1}
+
+
+async def test_checksum_compares_contents_whatever_the_times_say(
+    client: AsyncClient, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some network file systems tell no change time that could be trusted."""
+    write(folder, 1)
+    dataset = await base(client)
+    await client.load(dataset, folder)
+    (folder / "000.md").write_text("the text of 9")
+    monkeypatch.setattr("dify_kb.ingest.planning.planner.is_same_stamp", lambda *_: True)
+
+    blind = await client.load(dataset, folder)
+    report = await client.load(dataset, folder, checksum=True)
+
+    assert outcomes(blind) == {"unchanged": 1}
+    assert outcomes(report) == {"updated": 1}
+
+
+async def test_a_changed_file_of_an_archived_document_is_left_alone(
+    client: AsyncClient, emulator: Emulator, folder: Path
+) -> None:
+    """A same-name create would put it back into retrieval, against a person's decision."""
+    write(folder, 2)
+    dataset = await base(client)
+    await client.load(dataset, folder)
+    rows = {row.name: row.id async for row in client.documents.iter(dataset)}
+    await client.documents.archive(dataset, [rows["000.md"]])
+    (folder / "000.md").write_text("another text altogether")
+
+    report = await client.load(dataset, folder)
+
+    assert outcomes(report) == {"skipped": 1, "unchanged": 1}
+    (reason,) = report.skipped_reasons
+    assert reason.startswith("archived by hand")
+    assert creates(emulator) == 2
+    assert not any("altogether" in text for text in await found(client, dataset, "altogether"))
+
+
+async def test_an_archived_document_that_is_overwritten_on_request_is_archived_again(
+    client: AsyncClient, folder: Path
+) -> None:
+    write(folder, 1)
+    dataset = await base(client)
+    await client.load(dataset, folder)
+    (row,) = [row async for row in client.documents.iter(dataset)]
+    await client.documents.archive(dataset, [row.id])
+    (folder / "000.md").write_text("another text altogether")
+
+    report = await client.load(dataset, folder, overwrite_archived=True)
+
+    assert outcomes(report) == {"updated": 1}
+    (row,) = [row async for row in client.documents.iter(dataset)]
+    assert row.archived
+    assert not await found(client, dataset, "altogether")
+
+
+async def test_a_replacement_that_fails_is_told_and_sent_first_by_the_next_run(
+    client: AsyncClient, emulator: Emulator, folder: Path
+) -> None:
+    """The old version is gone too: the document is empty."""
+    write(folder, 30)
+    dataset = await base(client)
+    await client.load(dataset, folder)
+    for path in folder.iterdir():
+        path.write_text(f"a longer text of {path.name}")
+    emulator.faults.indexing(["error no such encoding"], names="020*")
+
+    failed = await client.load(dataset, folder)
+    before = len(emulator.history)
+    (folder / "000.md").write_text("changed once more")
+    again = await client.load(dataset, folder, concurrency=1)
+
+    assert outcomes(failed) == {"updated": 29, "failed": 1}
+    (failure,) = failed.failures()
+    assert f"document {failure.document_id} is empty now" in str(failure.reason)
+    assert "no such encoding" in str(failure.reason)
+    assert outcomes(again) == {"unchanged": 28, "updated": 2}
+    sent = [
+        exchange.document for exchange in emulator.history[before:] if exchange.endpoint == CREATE
+    ]
+    assert sent[0] == "020.md"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_swap_keeps_a_version_in_search_at_every_moment(
+    client: AsyncClient, emulator: Emulator, folder: Path, *, fails: bool
+) -> None:
+    """A replacement in place is never without a gap, and a failed one loses the old version."""
+    write(folder, 3)
+    dataset = await base(client)
+    await client.load(dataset, folder)
+    old = {row.name: row.id async for row in client.documents.iter(dataset)}
+    (folder / "001.md").write_text("the text of 1, second edition")
+    if fails:
+        emulator.faults.indexing(["error no such encoding"], names="001*")
+    seen: list[list[str]] = []
+
+    async def search() -> None:
+        while True:
+            seen.append(await found(client, dataset, "the text of 1"))
+            await anyio.lowlevel.checkpoint()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(search)
+        report = await client.load(dataset, folder, replace="swap")
+        tasks.cancel_scope.cancel()
+
+    rows = {row.name: row.id async for row in client.documents.iter(dataset)}
+    assert len(rows) == len([row async for row in client.documents.iter(dataset)]) == 3
+    assert all(any("the text of 1" in text for text in texts) for texts in seen)
+    assert outcomes(report) == {"unchanged": 2, "failed" if fails else "updated": 1}
+    assert (rows["001.md"] == old["001.md"]) is fails
+    if fails:
+        assert "the old version is kept" in str(next(report.failures()).reason)
+    texts = await found(client, dataset, "the text of 1")
+    assert any("second edition" in text for text in texts) is not fails
+
+
+async def test_a_swap_that_was_cut_off_is_finished_by_the_next_run(
+    client: AsyncClient, emulator: Emulator, folder: Path
+) -> None:
+    """Two documents of one name may stand then: the newer one stays."""
+    write(folder, 1)
+    dataset = await base(client)
+    await client.load(dataset, folder)
+    (folder / "000.md").write_text("second edition")
+    emulator.faults.plan("documents.delete", ["stall 30"])
+    with anyio.move_on_after(1.0):
+        await client.load(dataset, folder, replace="swap")
+
+    report = await client.load(dataset, folder, replace="swap")
+
+    assert report
+    assert len([row async for row in client.documents.iter(dataset)]) == 1
+    assert await found(client, dataset, "second edition") == ["second edition"]
+
+
+async def test_characters_that_the_server_deletes_are_told(
+    client: AsyncClient, folder: Path
+) -> None:
+    (folder / "es.md").write_text("naïve ¿Qué? 3¾")
+    (folder / "en.md").write_text("plain words")
+
+    report = await client.load(await base(client), folder)
+
+    (warning,) = report.warnings
+    assert "3 of them in 1 files, such as es.md" in warning
+
+
+async def test_the_total_is_known_long_before_the_last_file_is_found(
+    client: AsyncClient, folder: Path
+) -> None:
+    """`scan 1400/?` for most of a load says nothing about how long it takes."""
+    write(folder, 500)
+    seen: list[Progress] = []
+
+    report = await client.load(
+        await base(client),
+        folder,
+        on_event=lambda event: seen.append(event) if isinstance(event, Progress) else None,
+        concurrency=4,
+    )
+
+    known = next(event for event in seen if event.total is not None)
+    assert known.total == 500
+    assert known.ended < 250
+    assert known.total_bytes == report.bytes
+    assert seen[-1].bytes_done == report.bytes
+    assert any(event.eta for event in seen)
+
+
+async def test_skipped_files_are_told_by_reason(client: AsyncClient, folder: Path) -> None:
+    write(folder, 2, ".exe")
+    write(folder, 1)
+    (folder / "empty.md").touch()
+
+    report = await client.load(await base(client), folder)
+
+    assert report.skipped_reasons == {"unsupported type .exe": 2, "empty": 1}
+    assert report.exit_code == 0
+
+
+async def test_a_file_that_is_named_and_skipped_is_an_error(
+    client: AsyncClient, folder: Path
+) -> None:
+    write(folder, 1, ".exe")
+
+    report = await client.load(await base(client), folder / "000.exe")
+
+    assert outcomes(report) == {"failed": 1}
+    assert report.exit_code == 3
+
+
+async def test_a_type_that_the_server_refuses_is_not_tried_again(
+    client: AsyncClient, emulator: Emulator, folder: Path
+) -> None:
+    """Servers with another extractor take more types; whether this one does, it tells."""
+    write(folder, 12, ".pptx")
+
+    report = await client.load(await base(client), folder, include=["*.pptx"], concurrency=1)
+
+    assert outcomes(report) == {"failed": 12}
+    assert creates(emulator) == 1
+    assert {failure.reason for failure in report.failures()} == {
+        "the server refuses files of type .pptx"
+    }
+
+
+async def test_a_list_out_of_a_cache_makes_no_document_a_failed_one(
+    client: AsyncClient, emulator: Emulator, folder: Path
+) -> None:
+    write(folder, 30)
+    dataset = await base(client)
+    emulator.faults.plan("documents.list", ["stale-list 60 always x3"])
+
+    report = await client.load(dataset, folder)
+
+    assert outcomes(report) == {"added": 30}
+
+
+async def test_a_plugin_daemon_that_is_down_fails_no_file(
+    client: AsyncClient, emulator: Emulator, folder: Path
+) -> None:
+    """It is answered with 400 everywhere: neither the key nor a file is wrong."""
+    write(folder, 30)
+    emulator.faults.plan(CREATE, ["ok"] * 5 + ["plugin-daemon"] * 25)
+
+    report = await client.load(await base(client), folder)
+
+    assert outcomes(report) == {"added": 30}
+
+
+async def test_a_document_that_is_busy_is_waited_for(
+    client: AsyncClient, emulator: Emulator, folder: Path
+) -> None:
+    """`400 invalid_action … is being indexed, please try again later` passes."""
+    write(folder, 5)
+    emulator.faults.plan(CREATE, ["ok", "being-indexed", "ok"])
+
+    report = await client.load(await base(client), folder)
+
+    assert outcomes(report) == {"added": 5}
+
+
+async def test_a_dataset_lock_is_told_and_waited_for(
+    emulator: Emulator, folder: Path, quick: Policy
+) -> None:
+    """After a crash of the API, creates hang while reads are answered; they land at the end."""
+    write(folder, 20)
+    policy = evolve(
+        quick,
+        timeout=evolve(quick.timeout, answer=0.5, connect=0.5),
+        loading=evolve(quick.loading, dataset_lock=6.0),
+    )
+    paused: set[str | None] = set()
+
+    def watch(event: object) -> None:
+        if isinstance(event, Progress):
+            paused.add(event.paused)
+
+    async with AsyncClient(emulator.url, emulator.api_key, policy=policy) as client:
+        dataset = await base(client)
+        emulator.faults.lock_dataset(dataset.id, 2.5)
+        report = await client.load(dataset, folder, stall_after=0.5, on_event=watch)
+        rows = [row.name async for row in client.documents.iter(dataset)]
+
+    assert outcomes(report) == {"added": 20}
+    assert len(rows) == len(set(rows)) == 20
+    assert any("holds this dataset's lock" in str(cause) for cause in paused)
+    assert creates(emulator) == 20, "nothing is sent again that may still land"
+
+
+@pytest.mark.parametrize("page", ["403-html", "404-html", "406-html", "413-html"])
+async def test_a_body_that_a_proxy_refuses_fails_alone(
+    client: AsyncClient, emulator: Emulator, folder: Path, page: str
+) -> None:
+    """A web application firewall answers for Dify, without its version."""
+    write(folder, 40)
+    (folder / "005-sql.md").write_text("UNION SELECT is SQL")
+    emulator.faults.refuse_bodies(containing=b"UNION SELECT", word=page)
+
+    report = await client.load(await base(client), folder)
+
+    assert outcomes(report) == {"added": 40, "failed": 1}
+    assert report.stopped is None
+
+
+async def test_the_journal_remembers_what_the_next_run_needs(
+    client: AsyncClient, emulator: Emulator, folder: Path, tmp_path: Path
+) -> None:
+    write(folder, 3)
+    journal = tmp_path / "j.db"
+    emulator.faults.indexing(["lose"], names="001*")
+
+    await client.load(await base(client), folder, stall_after=1, journal=journal)
+
+    states = {row.key: row.state for row in items(journal)}
+    assert states == {"000.md": State.DONE, "001.md": State.STALLED, "002.md": State.DONE}
