@@ -20,7 +20,7 @@ from dify_kb import (
     UnauthorizedError,
 )
 from dify_kb.emulator import VERSIONS, Emulator
-from dify_kb.resources.labels import AT_ONCE, Labels
+from dify_kb.resources.metadata_assignment import AT_ONCE, MetadataAssignment
 from dify_kb.resources.values import checked
 from dify_kb.wire.version import before
 
@@ -46,8 +46,8 @@ class Base:
     client: AsyncClient
     dataset: Dataset
 
-    def labels(self, dataset: Dataset | str | None = None) -> Labels:
-        return Labels(self.client.metadata, self.client.documents, dataset or self.dataset)
+    def assignment(self, dataset: Dataset | str | None = None) -> MetadataAssignment:
+        return MetadataAssignment(self.client.metadata._send, dataset or self.dataset)
 
     def older(self, version: str) -> bool:
         return before(self.client.server_version, version)
@@ -112,7 +112,7 @@ async def newest(emulator: Emulator, quick: Policy) -> AsyncIterator[Base]:
 
 async def test_fields_are_made_with_the_type_of_the_first_value(base: Base) -> None:
     one, two = await base.documents("a.txt", "b.txt")
-    labels = base.labels()
+    labels = base.assignment()
 
     told = await labels.assign(
         {one: {"town": "łódź", "rank": 3, "seen": SEEN}, two: {"rank": 1.5, "town": "oslo"}},
@@ -131,9 +131,9 @@ async def test_values_under_other_names_stay(base: Base) -> None:
     """
     one, two = await base.documents("a.txt", "b.txt")
     first = {"town": "oslo", "rank": 20, "weight": 1.5, "code": "007", "seen": SEEN}
-    await base.labels().assign({one: first, two: {"rank": 1}}, fresh={one, two})
+    await base.assignment().assign({one: first, two: {"rank": 1}}, fresh={one, two})
 
-    told = await base.labels().assign({one: {"town": "rome"}, two: {"town": "bonn"}})
+    told = await base.assignment().assign({one: {"town": "rome"}, two: {"town": "bonn"}})
 
     assert told == {one: None, two: None}
     assert await base.stored("a.txt") == {**first, "town": "rome", "seen": SEEN.timestamp()}
@@ -144,9 +144,9 @@ async def test_values_under_other_names_stay(base: Base) -> None:
 async def test_values_stay_where_only_the_id_of_the_base_is_known(base: Base) -> None:
     """An id does not tell how old the server is, so each document is read first."""
     (one,) = await base.documents("a.txt")
-    await base.labels().assign({one: {"town": "oslo", "rank": 20}}, fresh={one})
+    await base.assignment().assign({one: {"town": "oslo", "rank": 20}}, fresh={one})
 
-    assert await base.labels(base.dataset.id).assign({one: {"rank": 21}}) == {one: None}
+    assert await base.assignment(base.dataset.id).assign({one: {"rank": 21}}) == {one: None}
 
     assert await base.read(one) == {"town": "oslo", "rank": "21"}
 
@@ -154,7 +154,7 @@ async def test_values_stay_where_only_the_id_of_the_base_is_known(base: Base) ->
 async def test_a_document_is_set_twice_in_a_run(base: Base) -> None:
     """1.4.3 is read once for a run: what was set since then must not be lost."""
     old, new = await base.documents("a.txt", "b.txt")
-    labels = base.labels()
+    labels = base.assignment()
 
     for values in ({"one": 1}, {"two": 2}, {"three": 3}):
         assert await labels.assign({old: values}) == {old: None}
@@ -168,7 +168,7 @@ async def test_a_run_costs_what_its_docstring_says(base: Base) -> None:
     ids = await base.documents(*(f"{number}.txt" for number in range(AT_ONCE + 10)))
     fresh, there = set(ids[:AT_ONCE]), ids[AT_ONCE:]
     asked = base.asked()
-    labels = base.labels()
+    labels = base.assignment()
 
     await labels.assign({key: {"rank": 1, "town": "oslo"} for key in fresh}, fresh=fresh)
     await labels.assign({key: {"rank": 2} for key in there})
@@ -186,7 +186,7 @@ async def test_a_document_that_is_gone_is_told_where_it_is_read_or_refused(base:
     """1.8.1 and 1.4.3 are read first, 1.16 refuses it; 1.12.1 says nothing (recording 702)."""
     (one,) = await base.documents("a.txt")
 
-    told = await base.labels().assign({NOBODY: {"rank": 1}, one: {"rank": 1}})
+    told = await base.assignment().assign({NOBODY: {"rank": 1}, one: {"rank": 1}})
 
     silent = base.client.server_version == "1.12.1"
     assert (told.pop(NOBODY) is None) == silent
@@ -197,7 +197,7 @@ async def test_a_document_that_is_gone_is_told_where_it_is_read_or_refused(base:
 async def test_built_in_values_are_not_sent_back(base: Base) -> None:
     """A document tells them beside its own, also where they are switched off (recording 698)."""
     (one,) = await base.documents("a.txt")
-    labels = base.labels(base.dataset.id)
+    labels = base.assignment(base.dataset.id)
     await labels.assign({one: {"town": "oslo"}}, fresh={one})
 
     assert await labels.assign({one: {"rank": 1}}) == {one: None}
