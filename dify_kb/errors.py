@@ -29,7 +29,11 @@ class ConfigError(KnowledgeError, ValueError):
 
 
 class SourceError(KnowledgeError):
-    """A file could not be read, or changed while it was sent."""
+    """A file could not be read."""
+
+
+class SourceChangedError(SourceError):
+    """A file changed while it was read or sent; sending it again may succeed."""
 
 
 class JournalError(KnowledgeError):

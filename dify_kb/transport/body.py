@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import anyio
 
-from dify_kb.errors import KnowledgeError, SourceError
+from dify_kb.errors import KnowledgeError, SourceChangedError, SourceError
 from dify_kb.wire.endpoint import Where
 from dify_kb.wire.parts import multipart
 
@@ -286,8 +286,8 @@ def _read_blocks(read: Callable[[int], bytes], size: int) -> bytes:
     return content
 
 
-def _changed(file: File, size: int | None) -> SourceError:
-    return SourceError(
+def _changed(file: File, size: int | None) -> SourceChangedError:
+    return SourceChangedError(
         f"{file.name}: its length changed while it was sent (it was {size} bytes).",
         hint="Load it again once nothing writes to it.",
     )

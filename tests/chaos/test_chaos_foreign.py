@@ -221,7 +221,7 @@ async def test_f32_documents_of_others_are_left_or_taken_over_as_told(tmp_path: 
 
             counted = count(scene, loaded)
             assert not [wrong for wrong in counted.wrong if "falsely" not in wrong]
-            assert outcomes(loaded) == {"added": 4, "updated": 1, "failed": 1}
+            assert outcomes(loaded) == {"added": 4, "updated": 1, "skipped": 1}
             assert "disabled" in str(loaded.results["00002.md"].reason)
 
 

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from dify_kb import SourceError
+from dify_kb import SourceChangedError, SourceError
 from dify_kb.ingest import Rules, roots_of
 from dify_kb.ingest.sources.content import (
     SMALL,
-    ChangedWhileReadError,
     is_small,
     read_content,
     require_unchanged,
@@ -99,7 +98,7 @@ def test_what_is_not_a_file_any_more_has_a_reason_without_a_path(folder: Path, k
     with pytest.raises(SourceError) as caught:
         read_content(found)
 
-    assert not isinstance(caught.value, ChangedWhileReadError)
+    assert not isinstance(caught.value, SourceChangedError)
     assert "a.txt" not in caught.value.summary
 
 
@@ -143,7 +142,7 @@ def test_a_file_that_changes_while_it_is_read_is_told_apart(
 
     monkeypatch.setattr(os, "read", read)
 
-    with pytest.raises(ChangedWhileReadError, match="changed while it was read"):
+    with pytest.raises(SourceChangedError, match="changed while it was read"):
         read_content(found)
 
 
@@ -153,7 +152,7 @@ def test_a_file_that_grows_without_end_is_not_followed(
     found = found_in(folder, b"x" * 2 * SMALL)
     monkeypatch.setattr(os, "read", lambda _, wanted: b"x" * wanted)
 
-    with pytest.raises(ChangedWhileReadError):
+    with pytest.raises(SourceChangedError):
         read_content(found)
 
 
@@ -163,10 +162,10 @@ def test_a_streamed_file_that_changed_after_its_digest_is_noticed(folder: Path) 
     require_unchanged(content)
 
     os.utime(folder / "a.txt", ns=(0, 0))
-    with pytest.raises(ChangedWhileReadError):
+    with pytest.raises(SourceChangedError):
         require_unchanged(content)
     (folder / "a.txt").unlink()
-    with pytest.raises(ChangedWhileReadError):
+    with pytest.raises(SourceChangedError):
         require_unchanged(content)
 
 

@@ -186,6 +186,7 @@ def test_every_refusal_derives_from_api_error() -> None:
         "LoadError",
         "PartialError",
         "ProtocolError",
+        "SourceChangedError",
         "SourceError",
         "TransportError",
     }

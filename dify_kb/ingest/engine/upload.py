@@ -50,7 +50,7 @@ class Uploader:
         """Create the document of one file.
 
         Raises:
-            ChangedWhileReadError: the file changed while it was read or sent.
+            SourceChangedError: the file changed while it was read or sent.
             SourceError: the file could not be read.
             NameTakenError: another key of the journal has its name.
             JournalError: the intent could not be recorded, so nothing was sent.

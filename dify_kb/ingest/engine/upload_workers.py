@@ -18,13 +18,13 @@ from dify_kb.errors import (
     OutcomeUnknownError,
     ProtocolError,
     QuotaExceededError,
+    SourceChangedError,
     SourceError,
     TransportError,
 )
 from dify_kb.ingest.error_classes import is_page, is_passing, refusal_signature
 from dify_kb.ingest.journal import NameTakenError
 from dify_kb.ingest.pacing.admission import Admission
-from dify_kb.ingest.sources.content import ChangedWhileReadError
 from dify_kb.ingest.sources.document_names import extension_of
 from dify_kb.resources import Datasets
 
@@ -134,7 +134,7 @@ class UploadWorkers:
         match error:
             case NameTakenError():
                 apply(file, FileEvent.NAME_TAKEN, "another file's document has its name")
-            case ChangedWhileReadError() if not file.changed:
+            case SourceChangedError() if not file.changed:
                 file.changed += 1
                 apply(file, FileEvent.CHANGED)
             case SourceError():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from attrs import field, frozen
 
-from dify_kb.errors import SourceError
+from dify_kb.errors import SourceChangedError, SourceError
 from dify_kb.transport.body import BLOCK, READING
 
 from .deleted_characters import DeletedCounter, count_deleted
@@ -22,10 +22,6 @@ from .found_file import FoundFile, describe, stamp_fields, too_large
 SMALL = 64 * 1024
 """Bytes. A file up to this size is read once, into memory; a larger one is read twice: its digest
 must be in the journal before it is streamed."""
-
-
-class ChangedWhileReadError(SourceError):
-    """A file changed while it was read; reading it again may succeed."""
 
 
 @frozen(kw_only=True)
@@ -53,7 +49,7 @@ def read_content(found: FoundFile) -> Content:
     """Return the content that a found file has now, whatever it was at the scan. Blocking.
 
     Raises:
-        ChangedWhileReadError: it changed while it was read.
+        SourceChangedError: it changed while it was read.
         SourceError: it cannot be read, or is empty or too large now.
     """
     if found.path is None:
@@ -72,7 +68,7 @@ def require_unchanged(content: Content) -> None:
     """Check that a file still is what was read, after it was streamed. Blocking.
 
     Raises:
-        ChangedWhileReadError: it changed, or is gone.
+        SourceChangedError: it changed, or is gone.
     """
     file = content.file
     if file.path is None:
@@ -80,7 +76,7 @@ def require_unchanged(content: Content) -> None:
     try:
         status = Path(file.path).stat()
     except (OSError, ValueError) as error:
-        raise ChangedWhileReadError(f"unreadable: {describe(error)}") from error
+        raise SourceChangedError(f"unreadable: {describe(error)}") from error
     if (status.st_size, stamp_fields(status)[0]) != (file.size, file.mtime_ns):
         raise _changed()
 
@@ -155,17 +151,8 @@ def _is_text(file: FoundFile) -> bool:
     return file.as_text or extension_of(file.key) in TEXT_EXTENSIONS
 
 
-def _changed() -> ChangedWhileReadError:
-    return ChangedWhileReadError(
+def _changed() -> SourceChangedError:
+    return SourceChangedError(
         "The file changed while it was read.", hint="Load it again once nothing writes to it."
     )
 
-
-content_of = read_content
-small = is_small
-
-
-def settled_mtime(found: FoundFile) -> int | None:
-    """Return the modification time of `settled_stamp(found)`."""
-    stamp = settled_stamp(found)
-    return stamp.mtime_ns if stamp else None
