@@ -80,7 +80,7 @@ async def test_f24_a_file_that_changes_before_it_is_sent_fails_alone_or_goes_as_
             path.write_text("well again")
             scene.changed.append("00005.md")
 
-            again = await converge(scene)
+            again = await scene.load() if still_a_file else await converge(scene)
 
     assert outcomes(again) == {"unchanged": 5, "updated" if still_a_file else "added": 1}
 

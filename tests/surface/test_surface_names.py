@@ -186,7 +186,6 @@ def test_every_refusal_derives_from_api_error() -> None:
         "LoadError",
         "PartialError",
         "ProtocolError",
-        "SourceChangedError",
         "SourceError",
         "TransportError",
     }
