@@ -29,7 +29,7 @@ def fixed(pod: model.Pod, limit: int, seconds: float = SECONDS) -> model.Outcome
 
 
 def found(pod: model.Pod, seed: int, seconds: float = SECONDS) -> tuple[model.Outcome, int]:
-    """Run with a number that is found; tell also which it was."""
+    """Run with a number that is found; return it as well."""
     outcome = model.run(pod, ConcurrencyLimit(), seconds, seed)
     return outcome, int(statistics.median(limit for _, limit in outcome.limits[-1000:]))
 
@@ -74,7 +74,7 @@ def quick(pool: ProcessPoolExecutor) -> None:
 
 
 def slowed(pod: model.Pod, seed: int) -> tuple[float, float, float]:
-    """Run through 40 s of being 10 times as slow; give goodput, p99 and seconds to recover."""
+    """Run through 40 s of being 10 times as slow; return goodput, p99 and seconds to recover."""
     outcome, _ = found(evolve(pod, slow=(30.0, 70.0, 10.0)), seed, 160.0)
     usual = 0.95 * outcome.rate(15.0, 30.0)
     back = next((at for at in range(70, 150) if outcome.rate(at, at + 10) >= usual), 999)
@@ -82,9 +82,12 @@ def slowed(pod: model.Pod, seed: int) -> tuple[float, float, float]:
 
 
 def failing(pod: model.Pod, seed: int, limit: int | None) -> tuple[int, float]:
-    """Run through 20 s of 60 % 5xx; give calls wasted and goodput."""
-    controller = model.Guarded() if limit is None else model.Fixed(limit)
-    outcome = model.run(evolve(pod, failing=(30.0, 50.0, 0.6)), controller, SECONDS, seed)
+    """Run through 20 s of 60 % 5xx; return calls wasted and goodput."""
+    stormy = evolve(pod, failing=(30.0, 50.0, 0.6))
+    if limit is None:
+        outcome = model.load(stormy, SECONDS, seed)
+    else:
+        outcome = model.run(stormy, model.Fixed(limit), SECONDS, seed)
     return outcome.wasted, len(outcome.ends) / SECONDS
 
 

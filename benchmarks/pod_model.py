@@ -1,5 +1,7 @@
 """A discrete-event model of a Dify API server, to compare ways of pacing creates.
 
+`run` drives a limit alone; `load` drives the circuit breaker and the admission of a load.
+
 A create holds the processor of its process for `cpu` seconds (gamma, one at a time), waits `io`
 seconds (gamma) for the database, and passes the lock of its dataset (`lock` seconds, one at a
 time). `slots` keep-alive connections are served; a request on a further one waits up to 5 s.
@@ -8,19 +10,23 @@ Calibrated on creates of 1.4.3 and 1.12.1: one process, cpu .036, io .006, 10 co
 
 from __future__ import annotations
 
+import asyncio
 import heapq
-import math
 from collections import Counter
+from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+import anyio
+import virtual_time
 from attrs import define, evolve, field, frozen
 
-from dify_kb.ingest.pacing.budget import Budget
-from dify_kb.ingest.pacing.concurrency_limit import ConcurrencyLimit
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from dify_kb import Loading
+from dify_kb.errors import ServerError
+from dify_kb.ingest.pacing.admission import Admission
+from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
+from dify_kb.transport import Attempted, RequestLimiter
+from dify_kb.wire import catalog
 
 KEPT = 2.5
 """Seconds that the client keeps an idle connection."""
@@ -28,7 +34,7 @@ KEPT = 2.5
 
 @frozen(kw_only=True)
 class Pod:
-    """What one server is like."""
+    """The capacity of one server."""
 
     name: str
     workers: int = 1
@@ -51,7 +57,7 @@ class Pod:
 
 
 class Controller(Protocol):
-    """What decides how many may be in flight."""
+    """A limit on the creates in flight."""
 
     @property
     def limit(self) -> int: ...  # noqa: D102
@@ -72,48 +78,9 @@ class Fixed:
         """Learn nothing."""
 
 
-class Guarded:
-    """A load: `ConcurrencyLimit` with a `Budget`, probes at 1, 2, 4 … 30 s when that is empty."""
-
-    def __init__(self) -> None:
-        self._knee, self._budget = ConcurrencyLimit(), Budget()
-        self._probe_at = math.inf
-        self._delay = 1.0
-        self._good = 0
-
-    @property
-    def limit(self) -> int:
-        """Nothing while the server is thought to be gone."""
-        return 0 if self._budget.broken else self._knee.limit
-
-    def replied(self, now: float, seconds: float, in_flight: int) -> None:
-        """Tell both."""
-        self._budget.succeeded(now)
-        self._knee.replied(now, seconds, in_flight)
-
-    def overloaded(self, now: float) -> None:
-        """Tell both."""
-        if not self._budget.broken:
-            self._budget.failed(now, "failed")
-            self._probe_at, self._delay, self._good = now + 1.0, 1.0, 0
-        self._knee.overloaded(now)
-
-    def probe(self, now: float, *, works: bool) -> None:
-        """Ask, when it is time, whether the server `works`; go on after two answers."""
-        if not self._budget.broken or now < self._probe_at:
-            return
-        self._good = self._good + 1 if works else 0
-        if self._good == 2:
-            self._budget.mended(now)
-            self._knee.reopen(now)
-            return
-        self._delay = 1.0 if works else min(30.0, 2 * self._delay)
-        self._probe_at = now + self._delay
-
-
 @define
 class Outcome:
-    """What a run did."""
+    """The creates of a run."""
 
     times: list[float] = field(factory=list)
     ends: list[float] = field(factory=list)
@@ -122,12 +89,12 @@ class Outcome:
     limits: list[tuple[float, int]] = field(factory=list)
 
     def quantile(self, part: float) -> float:
-        """Give the time that `part` of the creates did not exceed."""
+        """Return the time that `part` of the creates did not exceed."""
         ordered = sorted(self.times)
         return ordered[min(len(ordered) - 1, int(len(ordered) * part))] if ordered else 0.0
 
     def rate(self, since: float, until: float) -> float:
-        """Give creates a second between two moments."""
+        """Return creates a second between two moments."""
         return sum(since <= end < until for end in self.ends) / (until - since)
 
 
@@ -135,65 +102,58 @@ class Outcome:
 class _Request:
     began: float
     connection: int
+    end: Callable[[_Request], None]
     fails: bool = False
 
 
-class Run:
-    """One load of `seconds` against one pod: a loop that keeps `controller.limit` in flight."""
+class Server:
+    """One pod, which serves requests at the moments that `at` calls back.
 
-    def __init__(self, pod: Pod, controller: Controller, seconds: float, seed: int) -> None:
-        self.pod, self.controller, self.seconds = pod, controller, seconds
-        self.random = Random(seed)
-        self.outcome = Outcome()
-        self._now = 0.0
-        self._events: list[tuple[float, int, Callable[[], None]]] = []
+    Args:
+        at: calls a function back at a time.
+        clock: the time now.
+    """
+
+    def __init__(
+        self,
+        pod: Pod,
+        random: Random,
+        clock: Callable[[], float],
+        at: Callable[[float, Callable[[], None]], object],
+    ) -> None:
+        self.pod, self.starved = pod, 0
+        self._random, self._clock, self._at = random, clock, at
         self._count = 0
-        self._in_flight = 0
         self._busy = [0] * pod.workers
         self._waiting: list[list[_Request]] = [[] for _ in range(pod.workers)]
         self._lock_free = 0.0
         self._idle: list[tuple[float, int]] = []
         self._open: dict[int, int] = {}
 
-    def go(self) -> Outcome:
-        """Run it."""
-        self._feed()
-        if isinstance(self.controller, Guarded):
-            self._at(0.1, self._tick)
-        while self._events:
-            self._now, _, then = heapq.heappop(self._events)
-            if self._now > self.seconds:
-                break
-            then()
-        return self.outcome
-
-    def _at(self, when: float, then: Callable[[], None]) -> None:
-        self._count += 1
-        heapq.heappush(self._events, (when, self._count, then))
-
-    def _feed(self) -> None:
-        while self._in_flight < self.controller.limit:
-            self._in_flight += 1
-            self._begin()
-
-    def _tick(self) -> None:
-        if isinstance(self.controller, Guarded):
-            self.controller.probe(self._now, works=not self._fails())
-        self._feed()
-        self._at(self._now + 0.1, self._tick)
-
-    def _begin(self) -> None:
-        request = _Request(self._now, self._connection())
+    def begin(self, end: Callable[[_Request], None]) -> None:
+        """Receive a create, and call `end` when it is answered."""
+        now = self._clock()
+        request = _Request(now, self._connection(now), end)
         if request.connection:
             self._arrive(request)
             return
-        self.outcome.starved += 1
-        wait = self.random.uniform(0.2, 1) * self.pod.starve
-        self._at(self._now + wait, lambda: self._arrive(request))
+        self.starved += 1
+        wait = self._random.uniform(0.2, 1) * self.pod.starve
+        self._at(now + wait, lambda: self._arrive(request))
 
-    def _connection(self) -> int:
-        """Take the connection used last, else open one; 0 when the pod serves no more."""
-        while self._idle and self._now - self._idle[0][0] > KEPT:
+    def fails(self) -> bool:
+        """Draw whether a request that is served now is answered with 5xx."""
+        since, until, share = self.pod.failing
+        return since <= self._clock() < until and self._random.random() < share
+
+    def release(self, request: _Request) -> None:
+        """Keep the connection of a request that was answered."""
+        if request.connection:
+            self._idle.append((self._clock(), request.connection))
+
+    def _connection(self, now: float) -> int:
+        """Return the connection used last, else a new one; 0 when the pod serves no more."""
+        while self._idle and now - self._idle[0][0] > KEPT:
             del self._open[self._idle.pop(0)[1]]
         if self._idle:
             return self._idle.pop()[1]
@@ -214,32 +174,64 @@ class Run:
         waiting = self._waiting[worker]
         if self._busy[worker] or not waiting:
             return
-        newest = self.random.random() < self.pod.newest_first
+        newest = self._random.random() < self.pod.newest_first
         request = waiting.pop(-1 if newest else 0)
         self._busy[worker] = 1
-        self._at(self._now + self._drawn(self.pod.cpu), lambda: self._served(worker, request))
+        done = self._clock() + self._drawn(self.pod.cpu)
+        self._at(done, lambda: self._served(worker, request))
 
     def _served(self, worker: int, request: _Request) -> None:
         self._busy[worker] = 0
         self._serve(worker)
-        request.fails = self._fails()
-        done = self._now
+        request.fails = self.fails()
+        done = self._clock()
         if self.pod.lock:
             done = self._lock_free = max(done, self._lock_free) + self._drawn(self.pod.lock)
         done += self._drawn(self.pod.io)
-        if self.pod.stalls and self.random.random() < self.pod.stalls:
+        if self.pod.stalls and self._random.random() < self.pod.stalls:
             done += self.pod.stall
-        self._at(done, lambda: self._end(request))
-
-    def _fails(self) -> bool:
-        since, until, share = self.pod.failing
-        return since <= self._now < until and self.random.random() < share
+        self._at(done, lambda: request.end(request))
 
     def _drawn(self, mean: float) -> float:
         since, until, times = self.pod.slow
         shape = self.pod.shape
-        drawn = self.random.gammavariate(shape, mean / shape)
-        return drawn * times if since <= self._now < until else drawn
+        drawn = self._random.gammavariate(shape, mean / shape)
+        return drawn * times if since <= self._clock() < until else drawn
+
+
+class Run:
+    """A loop that keeps `controller.limit` creates in flight for `seconds`, without a circuit
+    breaker.
+    """
+
+    def __init__(self, pod: Pod, controller: Controller, seconds: float, seed: int) -> None:
+        self.controller, self.seconds = controller, seconds
+        self.outcome = Outcome()
+        self._now = 0.0
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+        self._in_flight = 0
+        self._server = Server(pod, Random(seed), lambda: self._now, self._at)
+
+    def go(self) -> Outcome:
+        """Run it."""
+        self._feed()
+        while self._events:
+            self._now, _, then = heapq.heappop(self._events)
+            if self._now > self.seconds:
+                break
+            then()
+        self.outcome.starved = self._server.starved
+        return self.outcome
+
+    def _at(self, when: float, then: Callable[[], None]) -> None:
+        self._count += 1
+        heapq.heappush(self._events, (when, self._count, then))
+
+    def _feed(self) -> None:
+        while self._in_flight < self.controller.limit:
+            self._in_flight += 1
+            self._server.begin(self._end)
 
     def _end(self, request: _Request) -> None:
         seconds = self._now - request.began
@@ -250,16 +242,98 @@ class Run:
             self.outcome.times.append(seconds)
             self.outcome.ends.append(self._now)
             self.controller.replied(self._now, seconds, self._in_flight)
-        if request.connection:
-            self._idle.append((self._now, request.connection))
+        self._server.release(request)
         self._in_flight -= 1
         self.outcome.limits.append((self._now, self.controller.limit))
         self._feed()
 
 
+class Load:
+    """The circuit breaker and the admission of a load, with workers that always have a file."""
+
+    def __init__(self, pod: Pod, seed: int, times: Loading) -> None:
+        self.outcome = Outcome()
+        loop = asyncio.get_running_loop()
+        self._server = Server(pod, Random(seed), loop.time, loop.call_at)
+        self.breaker = CircuitBreaker(self, "dataset", times, Random(seed))
+        self.admission = Admission(
+            None, None, RequestLimiter(8), self.breaker, loop.time, Random(seed)
+        )
+
+    async def run(self, seconds: float) -> Outcome:
+        """Load for so many seconds."""
+        with anyio.move_on_after(seconds):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self.breaker.run)
+                for _ in range(self.admission.most):
+                    tasks.start_soon(self._work)
+        self.outcome.starved = self._server.starved
+        return self.outcome
+
+    async def get(self, dataset_id: str, /) -> object:
+        """Answer a probe of the circuit breaker.
+
+        Raises:
+            ServerError: the pod fails now.
+        """
+        fails = self._server.fails()
+        self._observe(catalog.GET_DATASET.name, 0.01, fails=fails)
+        if fails:
+            raise ServerError("500", endpoint=catalog.GET_DATASET.name, status=500)
+        return dataset_id
+
+    async def _work(self) -> None:
+        while True:
+            async with self.admission:
+                await self._create()
+
+    async def _create(self) -> None:
+        answered = anyio.Event()
+        now, ended = anyio.current_time(), list[_Request]()
+
+        def end(request: _Request) -> None:
+            ended.append(request)
+            answered.set()
+
+        self._server.begin(end)
+        await answered.wait()
+        request, seconds = ended[0], anyio.current_time() - now
+        self._observe(catalog.CREATE_DOCUMENT_BY_FILE.name, seconds, fails=request.fails)
+        if request.fails:
+            self.outcome.wasted += 1
+        else:
+            self.outcome.times.append(seconds)
+            self.outcome.ends.append(now + seconds)
+        self._server.release(request)
+        self.outcome.limits.append((now + seconds, self.admission.limit))
+
+    def _observe(self, endpoint: str, seconds: float, *, fails: bool) -> None:
+        self.admission.observe(
+            Attempted(
+                endpoint=endpoint,
+                attempt=1,
+                status=500 if fails else 200,
+                seconds=seconds,
+                waited=None if fails else seconds,
+                retry_in=None,
+                error="500" if fails else None,
+                trouble="failed" if fails else None,
+            )
+        )
+
+
 def run(pod: Pod, controller: Controller, seconds: float = 120.0, seed: int = 1) -> Outcome:
-    """Run one load against one pod."""
+    """Run a limit alone against one pod."""
     return Run(pod, controller, seconds, seed).go()
+
+
+def load(pod: Pod, seconds: float = 120.0, seed: int = 1) -> Outcome:
+    """Run the circuit breaker and the admission of a load against one pod, in virtual time."""
+
+    async def work() -> Outcome:
+        return await Load(pod, seed, Loading()).run(seconds)
+
+    return virtual_time.run(work)
 
 
 DEFAULT = Pod(name="1 process x 10", lock=0.002)

@@ -12,8 +12,8 @@ WRONG = "embedding model not found"
 
 
 def judged(ends: Sequence[str | None]) -> list[str | None]:
-    canary = EarlyFailures()
-    return [canary.end(error) for error in ends]
+    early_failures = EarlyFailures()
+    return [early_failures.end(error) for error in ends]
 
 
 @pytest.mark.parametrize(
@@ -41,25 +41,25 @@ def test_later_failures_stop_nothing() -> None:
 
 
 def test_uploads_are_held_until_a_few_documents_ended_well() -> None:
-    canary = EarlyFailures()
+    early_failures = EarlyFailures()
     holds = []
     for _ in range(ENOUGH):
-        holds.append(canary.holds)
-        canary.end(None)
+        holds.append(early_failures.holds)
+        early_failures.end(None)
 
     assert holds == [True] * ENOUGH
-    assert not canary.holds
+    assert not early_failures.holds
 
 
 def test_a_failure_holds_them_until_it_is_judged() -> None:
-    canary = EarlyFailures()
-    canary.end(WRONG)
+    early_failures = EarlyFailures()
+    early_failures.end(WRONG)
     for _ in range(FIRST - 2):
-        canary.end(None)
-        assert canary.holds
+        early_failures.end(None)
+        assert early_failures.holds
 
-    canary.end(None)
-    assert not canary.holds
+    early_failures.end(None)
+    assert not early_failures.holds
 
 
 def made(most: int, *, follows: bool) -> Backlog:
@@ -90,7 +90,7 @@ async def test_there_is_all_room_once_the_server_is_known_to_index() -> None:
     assert await entered(backlog) == HELD
     for _ in range(ENOUGH):
         backlog.leave(sent=True)
-        backlog.canary.end(None)
+        backlog.early_failures.end(None)
 
     assert await entered(backlog) == 300 - HELD + ENOUGH
 
@@ -112,7 +112,7 @@ async def test_the_end_that_shows_that_the_server_indexes_wakes_who_waits() -> N
         assert not inside
         for _ in range(ENOUGH):
             backlog.leave(sent=True)
-            backlog.canary.end(None)
+            backlog.early_failures.end(None)
 
     assert len(inside) == 100
 

@@ -19,9 +19,9 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from dify_kb.errors import ConfigError
 from dify_kb.wire import catalog
 
-from .circuit_breaker import CREATES
 from .concurrency_limit import ConcurrencyLimit
 from .rate_limit import Rate, RateLimiter
+from .upload_health import CREATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""How many creates at once are found, on models of servers and on single replies."""
+"""How many creates may be in flight, on models of servers and after single replies."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def best(pod: model.Pod, *limits: int) -> int:
     return max(len(model.run(pod, model.Fixed(limit)).ends) for limit in limits)
 
 
-def fed(knee: ConcurrencyLimit, seconds: float, count: int, now: float = 0.0) -> float:
-    """Give it replies of an own server, all alike; tell the time after them."""
+def feed(limit: ConcurrencyLimit, seconds: float, count: int, now: float = 0.0) -> float:
+    """Record replies that took equally long; return the time after them."""
     for _ in range(count):
-        now += seconds / knee.limit
-        knee.replied(now, seconds, knee.limit)
+        now += seconds / limit.limit
+        limit.replied(now, seconds, limit.limit)
     return now
 
 
@@ -69,12 +69,22 @@ def test_a_brown_out_is_recovered_from() -> None:
     assert outcome.rate(80.0, 90.0) >= 0.9 * outcome.rate(10.0, 20.0)
 
 
-def test_a_storm_of_errors_is_not_fed() -> None:
+def test_a_load_sends_little_into_a_storm_of_errors_and_recovers() -> None:
     pod = evolve(model.DEFAULT, failing=(20.0, 40.0, 0.6))
 
-    outcome = model.run(pod, model.Guarded(), 60.0, SEED)
+    outcome = model.load(pod, 80.0, SEED)
 
     assert 0 < outcome.wasted <= 0.25 * model.run(pod, model.Fixed(32), 60.0).wasted
+    assert outcome.rate(60.0, 80.0) >= 0.9 * outcome.rate(5.0, 20.0)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_load_goes_on_after_a_server_failed_altogether(seed: int) -> None:
+    """For 10 s, as in a restart: whatever the order in which calls fail, it must not hang."""
+    outcome = model.load(evolve(model.DEFAULT, failing=(5.0, 15.0, 1.0)), 60.0, seed)
+
+    assert 0 < outcome.wasted <= 60
+    assert outcome.rate(30.0, 60.0) >= 20
 
 
 def test_noise_does_not_make_it_creep_to_one() -> None:
@@ -103,21 +113,21 @@ def test_a_tail_of_the_server_itself_does_not_narrow_it_for_good() -> None:
 
 
 def test_it_begins_with_few() -> None:
-    knee = ConcurrencyLimit()
-    assert knee.limit == 1
+    limit = ConcurrencyLimit()
+    assert limit.limit == 1
 
-    fed(knee, 0.04, 12)
+    feed(limit, 0.04, 12)
 
-    assert knee.limit == 2
+    assert limit.limit == 2
 
 
 def test_a_fixed_number_stays() -> None:
-    knee = ConcurrencyLimit(10, 10)
-    fed(knee, 5.0, 100)
-    knee.overloaded(30.0)
-    knee.reopen(31.0)
+    limit = ConcurrencyLimit(10, 10)
+    feed(limit, 5.0, 100)
+    limit.overloaded(30.0)
+    limit.reopen(31.0)
 
-    assert knee.limit == knee.connections == 10
+    assert limit.limit == limit.connections == 10
 
 
 def test_bounds_hold() -> None:
@@ -131,33 +141,33 @@ def test_bounds_hold() -> None:
 
 def test_what_is_not_used_is_not_widened() -> None:
     """A load that waits for its files, or for a quota, shows nothing of what a server takes."""
-    knee = ConcurrencyLimit()
-    now = fed(knee, 0.04, 12)
+    limit = ConcurrencyLimit()
+    now = feed(limit, 0.04, 12)
     for _ in range(500):
         now += 0.04
-        knee.replied(now, 0.04, 1)
+        limit.replied(now, 0.04, 1)
 
-    assert knee.limit == 2
+    assert limit.limit == 2
 
 
 def test_an_overload_cuts_once_a_second() -> None:
-    knee = ConcurrencyLimit(1, 64, 20)
-    now = fed(knee, 0.04, 12)
-    at = knee.limit
+    limit = ConcurrencyLimit(1, 64, 20)
+    now = feed(limit, 0.04, 12)
+    at = limit.limit
     for _ in range(10):
-        knee.overloaded(now)
+        limit.overloaded(now)
 
-    assert knee.limit == int(0.6 * at)
+    assert limit.limit == int(0.6 * at)
 
 
 def test_it_reopens_at_half() -> None:
-    knee = ConcurrencyLimit(1, 64, 20)
-    now = fed(knee, 0.04, 12)
-    at = knee.limit
+    limit = ConcurrencyLimit(1, 64, 20)
+    now = feed(limit, 0.04, 12)
+    at = limit.limit
 
-    knee.reopen(now)
+    limit.reopen(now)
 
-    assert knee.limit == at // 2
+    assert limit.limit == at // 2
 
 
 def test_it_leaves_a_default_pod_by_a_few_at_first() -> None:

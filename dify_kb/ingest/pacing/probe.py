@@ -1,0 +1,43 @@
+"""Probe a server that failed, at growing intervals, until it answers or is given up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from dify_kb.errors import KnowledgeError
+from dify_kb.ingest.error_classes import is_passing, stop_message, stop_reason
+
+from .gave_up import GaveUp
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from dify_kb.config import Loading
+
+PROBES: Final = 2
+"""Probes in a row that must be answered."""
+
+
+async def probe_until_answered(
+    request: Callable[[], Awaitable[object]], times: Loading
+) -> GaveUp | None:
+    """Make a request until it is answered twice in a row; return why it was given up, if it was.
+
+    A refusal gives up at once, since a key that was revoked does not come back; a failure that may
+    pass does after `outage` seconds.
+    """
+    wait, answered, since = times.probe, 0, anyio.current_time()
+    while answered < PROBES:
+        await anyio.sleep(wait)
+        try:
+            await request()
+        except KnowledgeError as error:
+            answered, wait = 0, min(2 * wait, times.probe_longest)
+            late = anyio.current_time() - since > times.outage
+            if late or not is_passing(error):
+                return GaveUp(stop_reason(error), stop_message(error))
+        else:
+            answered, wait = answered + 1, times.probe
+    return None
