@@ -35,14 +35,17 @@ if TYPE_CHECKING:
 
 
 NOT_SENT = "the run stopped before it was sent"
+NOT_LOOKED_UP = "sent by an earlier run; the run stopped before its document was looked up"
 NOT_SEEN = "uploaded; the run stopped before it was seen indexed"
-
 NO_METADATA = "indexed; the run stopped before its metadata was set"
 _STOPPED_AT = {
     FileState.ACCEPTED: NOT_SEEN, FileState.REPLACING: NOT_SEEN, FileState.INDEXED: NO_METADATA,
 }  # fmt: skip
 
 _IN_BACKLOG = frozenset({FileState.SENDING, FileState.ACCEPTED})
+_HELD = frozenset({FileState.REFUSED, FileState.POSTPONED})
+"""Decided once nothing else is open."""
+
 _FIRST_EVENT = {
     Do.SEND: FileEvent.SEND,
     Do.LOOK: FileEvent.LOOK,
@@ -106,6 +109,8 @@ class FileLifecycle:
             self._end(file, step, reason, error)
         elif self.stopping.requested and step.state is not before:
             self._apply_stop(file)
+        if step.state in _HELD:
+            self._finish_if_all_ended()
 
     def end_unplanned(self, result: ItemResult) -> None:
         """Record a file that nothing is done with."""
@@ -144,10 +149,8 @@ class FileLifecycle:
         match effect:
             case Effect.ENQUEUE:
                 self.queue.put(file, first=file.planned.first)
-            case Effect.LOOK_UP if event is FileEvent.LOST:
-                self.pending.put_lost(file)
             case Effect.LOOK_UP:
-                self.pending.put_busy(file, lost=event is FileEvent.LOOK_FOR_LOST)
+                _put_pending(self.pending, file, event)
             case Effect.LOOK_UP_LATER:
                 self.pending.put_later(file, self.times.recreate * 2**file.recreated)
                 file.recreated += 1
@@ -156,6 +159,8 @@ class FileLifecycle:
             case Effect.POSTPONE:
                 self._postponed.append(file)
             case Effect.FOLLOW:
+                if event is FileEvent.ACCEPTED:
+                    self._release(self.refusals.release())
                 self._follow(file)
             case Effect.ASSIGN_METADATA if file.planned.metadata:
                 self.metadata.put(file)
@@ -171,7 +176,6 @@ class FileLifecycle:
         self.ledger.record_accepted(file, remembered=remembered)
         self.queue.release(file)
         file.release_content()
-        self._release(self.refusals.release())
         self.followed.activity.added.count += file.is_new_document
         if self.follows:
             self.followed.add(file)
@@ -182,6 +186,7 @@ class FileLifecycle:
         error = file.error
         if error is None:
             return
+        self.queue.release(file)  # no room is taken by what only other files can decide
         most = self.ledger.options.most_failures
         if self.refusals.add(file, error):
             by_api = isinstance(error, ApiError) and error.server_version is not None
@@ -204,8 +209,8 @@ class FileLifecycle:
         event = FileEvent.ABANDONED if self.stopping.abandoned else FileEvent.HALTED
         step = transition(file.state, event)
         if step.ending is not None:
-            error = file.error.summary if file.error else NOT_SENT
-            self.apply(file, event, _STOPPED_AT.get(file.state, error))
+            met = file.failure or (file.error.summary if file.error else None)
+            self.apply(file, event, _STOPPED_AT.get(file.state) or met or _not_seen(file))
 
     def _end(self, file: TrackedFile, step: Transition, reason: str | None, error: str) -> None:
         outcome = file.goal
@@ -226,7 +231,7 @@ class FileLifecycle:
 
     def _finish_if_all_ended(self) -> None:
         """When nothing else is open, decide what was held back; then the run is over."""
-        if self.ledger.is_idle_but(FileState.REFUSED, FileState.POSTPONED):
+        if self.ledger.is_idle_but(*_HELD):
             postponed, self._postponed = self._postponed, []
             for file in postponed:
                 if file.state is FileState.POSTPONED:
@@ -253,6 +258,21 @@ def _count_backlog(
             backlog.turn_back()
         else:
             backlog.leave(sent=not remembered)
+
+
+def _put_pending(pending: PendingUploads, file: TrackedFile, event: FileEvent) -> None:
+    match event:
+        case FileEvent.LOST:
+            pending.put_lost(file)
+        case FileEvent.DOCUMENT_BUSY:
+            intervals = pending.times.settle
+            pending.put_later(file, intervals[min(file.attempts, len(intervals)) - 1])
+        case _:
+            pending.put_busy(file, lost=event is FileEvent.LOOK_FOR_LOST)
+
+
+def _not_seen(file: TrackedFile) -> str:
+    return NOT_LOOKED_UP if file.state is FileState.UNKNOWN else NOT_SENT
 
 
 def _is_redirect(error: KnowledgeError) -> bool:
