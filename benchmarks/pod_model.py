@@ -61,8 +61,8 @@ class Controller(Protocol):
 
     @property
     def limit(self) -> int: ...  # noqa: D102
-    def replied(self, now: float, seconds: float, in_flight: int) -> None: ...  # noqa: D102
-    def overloaded(self, now: float) -> None: ...  # noqa: D102
+    def record_reply(self, now: float, seconds: float, in_flight: int) -> None: ...  # noqa: D102
+    def record_overload(self, now: float) -> None: ...  # noqa: D102
 
 
 class Fixed:
@@ -71,10 +71,10 @@ class Fixed:
     def __init__(self, limit: int) -> None:
         self.limit = limit
 
-    def replied(self, now: float, seconds: float, in_flight: int) -> None:
+    def record_reply(self, now: float, seconds: float, in_flight: int) -> None:
         """Learn nothing."""
 
-    def overloaded(self, now: float) -> None:
+    def record_overload(self, now: float) -> None:
         """Learn nothing."""
 
 
@@ -237,11 +237,11 @@ class Run:
         seconds = self._now - request.began
         if request.fails:
             self.outcome.wasted += 1
-            self.controller.overloaded(self._now)
+            self.controller.record_overload(self._now)
         else:
             self.outcome.times.append(seconds)
             self.outcome.ends.append(self._now)
-            self.controller.replied(self._now, seconds, self._in_flight)
+            self.controller.record_reply(self._now, seconds, self._in_flight)
         self._server.release(request)
         self._in_flight -= 1
         self.outcome.limits.append((self._now, self.controller.limit))
@@ -284,8 +284,11 @@ class Load:
 
     async def _work(self) -> None:
         while True:
-            async with self.admission:
+            await self.admission.enter()
+            try:
                 await self._create()
+            finally:
+                self.admission.leave()
 
     async def _create(self) -> None:
         answered = anyio.Event()

@@ -46,8 +46,8 @@ class Tally:
 class Minute:
     """One run of `seconds` of a load that always has more to send."""
 
-    def __init__(self, plan: Plan, quota: RateLimiter | None, seconds: float, seed: int) -> None:
-        self.plan, self.quota, self.seconds = plan, quota, seconds
+    def __init__(self, plan: Plan, limiter: RateLimiter | None, seconds: float, seed: int) -> None:
+        self.plan, self.limiter, self.seconds = plan, limiter, seconds
         self.random = Random(seed)
         self.tally = Tally()
         self._events: list[tuple[float, int, Callable[[float], None]]] = []
@@ -74,14 +74,14 @@ class Minute:
 
     def _feed(self, now: float) -> None:
         while self._in_flight < self.plan.in_flight:
-            when = self.quota.earliest(now) if self.quota else now
+            when = self.limiter.next_start(now) if self.limiter else now
             if when > now:
                 if not self._looking and when < math.inf:
                     self._looking = True
                     self._at(when, self._look)
                 return
-            if self.quota:
-                self.quota.started(now)
+            if self.limiter:
+                self.limiter.record_start(now)
             self._in_flight += 1
             self._at(now + self.random.uniform(0.001, 0.05), self._arrive)
 
@@ -106,10 +106,10 @@ class Minute:
         self._in_flight -= 1
         self.tally.accepted += taken
         self.tally.refused += not taken
-        if self.quota and taken:
-            self.quota.accepted(now)
-        elif self.quota:
-            self.quota.refused(now)
+        if self.limiter and taken:
+            self.limiter.record_accepted(now)
+        elif self.limiter:
+            self.limiter.record_refused(now)
         self._feed(now)
 
     def _other(self, now: float) -> None:
@@ -120,5 +120,5 @@ class Minute:
 
 def run(plan: Plan, rate: str | None, windows: int = 20, seed: int = 1) -> Tally:
     """Run a load of so many windows; `rate` states the limit, None learns it."""
-    quota = RateLimiter(Rate.read(rate) if rate else None, Random(seed))
-    return Minute(plan, quota, windows * plan.window, seed).go()
+    limiter = RateLimiter(Rate.parse(rate) if rate else None, Random(seed))
+    return Minute(plan, limiter, windows * plan.window, seed).go()

@@ -319,7 +319,7 @@ def test_failed_attempts_of_any_call_open_it(endpoint: str, trouble: Trouble, co
     scene = Scene()
 
     async def act() -> None:
-        scene.record(*[trouble] * (count - 1), endpoint=endpoint)
+        scene.record_times(count - 1, trouble, endpoint)
         assert scene.breaker.is_closed
         scene.record(trouble, endpoint=endpoint)
         assert scene.breaker.is_open

@@ -22,7 +22,7 @@ def feed(limit: ConcurrencyLimit, seconds: float, count: int, now: float = 0.0) 
     """Record replies that took equally long; return the time after them."""
     for _ in range(count):
         now += seconds / limit.limit
-        limit.replied(now, seconds, limit.limit)
+        limit.record_reply(now, seconds, limit.limit)
     return now
 
 
@@ -124,7 +124,7 @@ def test_it_begins_with_few() -> None:
 def test_a_fixed_number_stays() -> None:
     limit = ConcurrencyLimit(10, 10)
     feed(limit, 5.0, 100)
-    limit.overloaded(30.0)
+    limit.record_overload(30.0)
     limit.reopen(31.0)
 
     assert limit.limit == limit.connections == 10
@@ -145,7 +145,7 @@ def test_what_is_not_used_is_not_widened() -> None:
     now = feed(limit, 0.04, 12)
     for _ in range(500):
         now += 0.04
-        limit.replied(now, 0.04, 1)
+        limit.record_reply(now, 0.04, 1)
 
     assert limit.limit == 2
 
@@ -155,7 +155,7 @@ def test_an_overload_cuts_once_a_second() -> None:
     now = feed(limit, 0.04, 12)
     at = limit.limit
     for _ in range(10):
-        limit.overloaded(now)
+        limit.record_overload(now)
 
     assert limit.limit == int(0.6 * at)
 
@@ -189,9 +189,9 @@ def test_the_unloaded_time_is_looked_at_again_once_the_first_steps_are_over() ->
 
 def test_a_starved_create_counts_against_the_limit_that_let_it_in() -> None:
     starvation = ConnectionStarvation()
-    starvation.limited(0.0, 9)
-    starvation.limited(4.3, 12)
+    starvation.record_limit(0.0, 9)
+    starvation.record_limit(4.3, 12)
 
-    starvation.met(9.4, math.nextafter(4.3, 0.0))
+    starvation.record_starved(9.4, math.nextafter(4.3, 0.0))
 
     assert starvation.ceiling(9.4) == 10

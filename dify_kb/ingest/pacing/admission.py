@@ -1,8 +1,8 @@
 """Admit uploads: as many at once as the server takes, at the rate that it allows, while it is well.
 
-`async with admission` holds one slot; every attempt of every call goes to `observe`. Three parts
-decide, which know nothing of each other: `ConcurrencyLimit` (how many at once), `RateLimiter` (how
-many a minute) and `CircuitBreaker` (whether the server answers at all).
+An upload holds a slot from `enter` to `leave`; every attempt of every call goes to `observe`. Three
+independent parts decide: `ConcurrencyLimit` (how many at once), `RateLimiter` (how many a minute)
+and `CircuitBreaker` (whether the server answers at all).
 """
 
 from __future__ import annotations
@@ -17,15 +17,14 @@ import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from dify_kb.errors import ConfigError
-from dify_kb.wire import catalog
 
 from .concurrency_limit import ConcurrencyLimit
+from .counted_calls import CountedCalls
 from .rate_limit import Rate, RateLimiter
 from .upload_health import CREATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
     from dify_kb.transport.events import Attempted
     from dify_kb.transport.request_limiter import RequestLimiter
@@ -33,24 +32,17 @@ if TYPE_CHECKING:
     from .circuit_breaker import CircuitBreaker
 
 MOST = 64
-"""Uploads at once that are looked for: no server measured took more with profit."""
+"""The highest limit that is tried: more uploads at once helped on no server that was measured."""
 
 WATCHER = 1
-"""Connections beside the uploads: one look at what is indexed."""
+"""Connections beside the uploads: one for what is being indexed."""
 
 POINTS = 100
-"""Points kept of the history of the limit."""
-
-COUNTED = frozenset(
-    endpoint.name
-    for endpoint in catalog.ENDPOINTS
-    if endpoint.method != "GET" and not endpoint.name.startswith("tags.")
-) - {catalog.SET_DOCUMENT_STATUS.name}
-"""Calls that Dify's limit counts: what writes, and retrieval (measured on 1.12.1)."""
+"""Points kept of the history of the limit; of more, every second one is dropped."""
 
 
 class _Waiter:
-    """One that waits for a slot; `called` is set when it should look whether it may go."""
+    """A task that waits for a slot; `called` is set when it should check whether there is one."""
 
     def __init__(self) -> None:
         self.called = anyio.Event()
@@ -59,16 +51,16 @@ class _Waiter:
 class Admission:
     """Admits the uploads of one load; first come, first served.
 
-    An upload that was refused for its rate should come back through here, not be tried again
-    inside its slot: the wait is then known to nobody, and the try counts.
+    An upload that was refused for its rate should leave and enter again. A retry inside its slot
+    would hold that while it waits, and count against the rate.
 
     Args:
         concurrency: uploads at once: None finds it, a number fixes it, (low, high) bounds it.
         rate: a stated rate, like `100/min`; None learns it from refusals.
         requests: widened to the uploads and one watcher where more of them help, and narrowed
             where connections starve, until `close`.
-        breaker: holds everybody back while the server is not well.
-        unit: seconds that a second of all this lasts; tests make it short.
+        breaker: holds uploads back while the server is not well.
+        unit: seconds that a second of the limits lasts; tests make it short.
     """
 
     def __init__(
@@ -85,17 +77,19 @@ class Admission:
         low, high = _bounds(concurrency)
         if requests.fixed:
             low, high = min(low, requests.limit), min(high, requests.limit)
-        self.rate = RateLimiter(Rate.read(rate) if rate else None, random or Random())
+        self.rate = RateLimiter(Rate.parse(rate) if rate else None, random or Random())
         self.concurrency = ConcurrencyLimit(low, high)
         self.breaker = breaker
         self.in_flight = 0
         self.history: list[tuple[float, int]] = []
+        """Each limit and when it began, in units of `unit`."""
+
         self._requests = requests
         self._clock = clock
         self._unit = unit
         self._waiters: deque[_Waiter] = deque()
         self._outages = 0
-        self._unanswered = 0
+        self._calls = CountedCalls(self.rate)
         self._connections = 0
 
     @property
@@ -112,56 +106,39 @@ class Admission:
         return self._clock() / self._unit
 
     def close(self) -> None:
-        """Give the request limiter its own number back."""
+        """Withdraw the number of requests that was asked for."""
         self._requests.ask(self, None)
 
     def observe(self, attempt: Attempted) -> None:
         """Learn from an attempt of any call, as it ends; called in the loop thread."""
-        now = self._now()
-        is_upload = attempt.endpoint in CREATES
+        now, trouble = self._now(), attempt.trouble
         self.breaker.record(attempt)
-        self._record_rate(attempt, now, is_upload=is_upload)
-        trouble = attempt.trouble
-        if not is_upload:
-            pass
-        elif trouble is None and attempt.status is not None and attempt.error is None:
-            seconds = attempt.seconds if attempt.waited is None else attempt.waited
-            self.concurrency.replied(now, seconds, self.in_flight)
-        elif trouble is not None and trouble != "quota":
-            self.concurrency.overloaded(now)
+        self._calls.record(now, attempt)
+        if attempt.endpoint in CREATES:
+            if trouble is None and attempt.status is not None and attempt.error is None:
+                seconds = attempt.seconds if attempt.waited is None else attempt.waited
+                self.concurrency.record_reply(now, seconds, self.in_flight)
+            elif trouble is not None and trouble != "quota":
+                self.concurrency.record_overload(now)
         self._adjust(now)
-
-    async def __aenter__(self) -> None:
-        await self.enter()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.leave()
 
     async def enter(self) -> None:
         """Wait for a slot, and take it."""
         now = self._now()
-        if self._waiters or not self._is_well() or self._earliest(now) > now:
+        if self._waiters or not self._resume_if_closed() or self._earliest(now) > now:
             await self._wait()
             return
         await checkpoint_if_cancelled()
         self._enter(now)
 
     def leave(self) -> None:
-        """Give a slot back."""
+        """Return a slot."""
         self.in_flight -= 1
-        if self._unanswered > self.in_flight:
-            # It was never sent, or cut off: a call that no event will tell of.
-            self._unanswered -= 1
-            self.rate.dropped()
+        self._calls.end_upload(self.in_flight)
         self._wake()
 
     async def _wait(self) -> None:
-        """Wait for a slot, and take it. Only the first in the queue looks, and wakes the next."""
+        """Wait for a slot, and take it. Only the first in the queue checks, and wakes the next."""
         me = _Waiter()
         self._waiters.append(me)
         try:
@@ -170,8 +147,8 @@ class Admission:
                 if self._waiters[0] is not me:
                     await me.called.wait()
                     continue
-                if not self._is_well():
-                    await self._wait_well()
+                if not self._resume_if_closed():
+                    await self._wait_closed()
                     continue
                 now = self._now()
                 when = self._earliest(now)
@@ -184,8 +161,8 @@ class Admission:
             self._waiters.remove(me)
             self._wake()
 
-    def _is_well(self) -> bool:
-        """Return whether uploads may go out; after an outage, go on with half of the limit."""
+    def _resume_if_closed(self) -> bool:
+        """Return whether uploads may go out; halve the limit first if there was an outage."""
         if not self.breaker.is_closed or self.breaker.overload_delay() > 0:
             return False
         if self._outages != self.breaker.outages:
@@ -193,8 +170,8 @@ class Admission:
             self.concurrency.reopen(self._now())
         return True
 
-    async def _wait_well(self) -> None:
-        """Wait until the server is well."""
+    async def _wait_closed(self) -> None:
+        """Wait until the server is well, and the time is over for which it asked."""
         await self.breaker.wait_closed()
         if self.breaker.failure is not None:
             await anyio.sleep_forever()  # the load stops, and cancels this
@@ -202,35 +179,24 @@ class Admission:
 
     def _enter(self, now: float) -> None:
         self.in_flight += 1
-        self._unanswered += 1
-        self.rate.started(now)
+        self._calls.start_upload(now)
 
     def _wake(self) -> None:
-        """Let the first in line look; while all slots are taken, who leaves one does this."""
+        """Wake the first waiter; while all slots are taken, the next `leave` does."""
         if self._waiters and self.in_flight < self.concurrency.limit:
             self._waiters[0].called.set()
 
     def _earliest(self, now: float) -> float:
         if self.in_flight >= self.concurrency.limit:
             return math.inf
-        return self.rate.earliest(now)
-
-    def _record_rate(self, attempt: Attempted, now: float, *, is_upload: bool) -> None:
-        """Let the rate limiter learn what became of a call that the server counts."""
-        first = is_upload and attempt.attempt == 1 and self._unanswered > 0
-        self._unanswered -= first
-        arrived = attempt.status is not None or attempt.trouble in {"timeout", "failed"}
-        if first and not arrived:
-            self.rate.dropped()
-        elif attempt.trouble == "quota":
-            self.rate.refused(now, asked=first)
-        elif arrived and attempt.endpoint in COUNTED:
-            self.rate.accepted(now, asked=first)
+        return self.rate.next_start(now)
 
     def _adjust(self, now: float) -> None:
-        """Pass on what was learned: to the history, the request limiter and the next waiter."""
-        if not self.history or self.history[-1][1] != self.concurrency.limit:
-            self._add_point(now)
+        """Apply a new limit: to the history, the request limiter and the next waiter."""
+        if not self.history or self.history[-1][1] != self.limit:
+            self.history.append((now, self.limit))
+            if len(self.history) > POINTS:
+                del self.history[1::2]
         connections = self.concurrency.connections + WATCHER
         if connections != self._connections:
             self._connections = connections
@@ -238,12 +204,6 @@ class Admission:
             usual = self._requests.usual
             self._requests.ask(self, connections if starved else max(usual, connections))
         self._wake()
-
-    def _add_point(self, now: float) -> None:
-        """Keep the limit of now; once there are many points, of every second one only."""
-        self.history.append((now, self.concurrency.limit))
-        if len(self.history) > POINTS:
-            del self.history[1::2]
 
 
 def _bounds(concurrency: int | tuple[int, int] | None) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""How many documents may be on the server without being indexed."""
+"""Limit the documents that are on the server and not indexed yet."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import anyio
 from attrs import define, field
 
 FIRST = 20
-"""Ends by which a run is judged: a wrong embedding model fails every document."""
+"""Ended documents by which a run is judged: a wrong embedding model fails every document."""
 
 ENOUGH = 5
-"""Ends after which the server is known to index."""
+"""Ended documents after which the server is known to index."""
 
 HELD = 50
-"""Documents that are sent before that, in all."""
+"""Documents that are sent before that, in total."""
 
 
 @define
 class EarlyFailures:
-    """Tells whether the server rejects whatever it indexes.
+    """The first documents that ended, which show whether indexing works at all.
 
-    Documents are held back until `ENOUGH` have ended, or `FIRST` if one failed; then it
-    says what they failed of, if at least half failed of the same, or all of something.
+    Documents are held back until `ENOUGH` have ended, or `FIRST` if one failed. The run should then
+    stop if at least half failed for the same reason, or all for any.
     """
 
     ended: int = 0
@@ -34,7 +34,7 @@ class EarlyFailures:
         return self.ended < ENOUGH or (bool(self._reasons) and self.ended < FIRST)
 
     def end(self, error: str | None) -> str | None:
-        """Count a document that ended; tell why to stop, if this is the moment."""
+        """Count a document that ended; return the reason to stop, if there is one now."""
         self.ended += 1
         if error is not None:
             self._reasons[error] += 1
@@ -47,27 +47,27 @@ class EarlyFailures:
 
 @define
 class Backlog:
-    """Room for documents that are not indexed yet: few at first, then `most`."""
+    """A limit for documents that are not indexed yet: low at first, then `most`."""
 
     _most: int
     follows: bool
-    """Whether ends are seen at all."""
+    """Whether documents are followed until their indexing ends."""
 
     early_failures: EarlyFailures = field(factory=EarlyFailures)
     _taken: int = 0
-    """Those of this run that are on the server or under way, and not indexed."""
+    """Documents of this run that are on the server or being sent, and not indexed."""
 
     _before: int = 0
-    """Those of earlier runs. A worker that died has left them unfinished for ever."""
+    """Documents of earlier runs. A worker that died has left them unfinished for ever."""
 
     _forgotten: bool = False
     _sent: int = 0
 
     _room: anyio.Event | None = None
-    """What those wait for who find no room."""
+    """Set when there may be room; None while nobody waits."""
 
     async def enter(self) -> None:
-        """Wait until there is room, and take it."""
+        """Wait until there is room for a document, and count it."""
         while self._full():
             self._room = self._room or anyio.Event()
             await self._room.wait()
@@ -79,17 +79,17 @@ class Backlog:
         self._count(1, sent=sent)
 
     def turn_back(self) -> None:
-        """Give the room back of a document that was not sent after all."""
+        """Return the room of a document that was not sent after all."""
         self._sent -= 1
         self.leave(sent=True)
 
     def leave(self, *, sent: bool) -> None:
-        """Give room back."""
+        """Return the room of a document that ended."""
         self._count(-1, sent=sent)
         self._wake()
 
     def forget(self) -> None:
-        """Count what earlier runs left no longer, as nothing of it moves."""
+        """Stop counting documents of earlier runs, as none of them moves."""
         self._forgotten = True
         self._wake()
 

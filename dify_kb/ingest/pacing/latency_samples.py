@@ -1,4 +1,4 @@
-"""What a number of replies in a row shows together."""
+"""Compute mean, tail, goodput and error of a number of replies in a row."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 LEAST, ENOUGH = 4, 256
-"""Replies: the fewest that tell anything, and so many that no spread asks for more."""
+"""Replies: the fewest that show anything, and so many that no spread needs more."""
 
 BURST, LONG = 0.25, 5.0
 """Seconds: what lasts less is one burst; what lasts longer is a slow server, to be judged now."""
 
 TAIL = 20
-"""Replies from which on one of twenty is told."""
+"""Replies from which on the time of one in twenty is known."""
 
 KEPT = 128
 """Replies of the unloaded server that are kept."""
 
 OUTLIER = 5
-"""Times the median to which a reply is cut: one stall of many tells little."""
+"""Times the median to which a reply is cut: one stall of many says little."""
 
 
 def quantile(times: Sequence[float], part: float) -> float:
-    """Give the value below which `part` of the sorted `times` lie; 0 of none."""
+    """Return the value below which `part` of the sorted `times` lie; 0 of none."""
     return times[min(len(times) - 1, int(len(times) * part))] if times else 0.0
 
 
 class LatencySamples:
-    """The replies since a moment: how long they took, how many there were a second.
+    """Replies since a moment: how long they took, how many there were a second.
 
     Times beyond `longest` count as that much in the mean and in its error.
 
@@ -45,7 +45,7 @@ class LatencySamples:
         self.clear(math.inf)
 
     def clear(self, longest: float) -> None:
-        """Begin anew."""
+        """Forget all replies, and cut later ones to `longest`."""
         self._longest = longest
         self.times = []
         self._sum = self._squares = 0.0
@@ -54,7 +54,7 @@ class LatencySamples:
         self._sorted: list[float] = []
 
     def add(self, now: float, seconds: float, in_flight: int) -> None:
-        """Take in one reply."""
+        """Add a reply."""
         if not self.times:
             self._first = now
         self._last = now
@@ -64,8 +64,8 @@ class LatencySamples:
         self._squares += seconds * seconds
         self._in_flight += in_flight
 
-    def closed(self, now: float, least: int, error: float, patience: float = LONG) -> bool:
-        """Tell whether it holds `least` replies or more, with a mean known to `error` (a part).
+    def is_complete(self, now: float, least: int, error: float, patience: float = LONG) -> bool:
+        """Return whether it holds `least` replies or more, with a mean known to `error` (a part).
 
         After `patience` seconds it does in any case.
         """
@@ -103,7 +103,7 @@ class LatencySamples:
 
     @property
     def tail(self) -> float:
-        """The time that one of twenty took longer than; 0 when they are too few to tell."""
+        """The time that one of twenty took longer than; 0 when they are too few to know."""
         return quantile(self._ordered(), 0.95) if len(self.times) >= TAIL else 0.0
 
     def _ordered(self) -> list[float]:
@@ -113,7 +113,7 @@ class LatencySamples:
 
 
 class UnloadedLatency:
-    """What a reply takes when none waits for another, from the last such replies.
+    """The time that a reply takes when none waits for another, from the last such replies.
 
     Args:
         least: seconds below which nobody cares.
@@ -123,23 +123,23 @@ class UnloadedLatency:
         self.measured = 0.0
         """Mean in seconds; 0 before there is any."""
         self.longest = math.inf
-        """What longer times are cut to before they are compared with this."""
+        """Seconds that longer times are cut to before they are compared with this."""
         self._least = least
         self._tail = 0.0
         self._times: deque[float] = deque(maxlen=KEPT)
 
     @property
     def base(self) -> float:
-        """The mean, or what nobody cares below."""
+        """The mean, or `least`."""
         return max(self.measured, self._least)
 
     @property
     def tail(self) -> float:
-        """What a reply may take without being part of a burst."""
+        """Seconds that a reply may take without being part of a burst."""
         return max(3 * self.base, self._tail)
 
     def learn(self, times: Iterable[float], *, anew: bool = False) -> None:
-        """Take in replies; `anew` forgets those before."""
+        """Learn from replies; `anew` forgets those before."""
         if anew:
             self._times.clear()
         self._times.extend(times)

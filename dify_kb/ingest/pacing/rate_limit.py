@@ -1,9 +1,9 @@
-"""How many calls a minute a server takes, learned from its refusals or stated.
+"""Limit the calls a minute to a stated rate, or to one that is learned from refusals.
 
 Dify's cloud counts the calls of a workspace over a sliding 60 s window, refused ones too, and
-answers what is beyond its plan with 403 and no hint (measured on 1.12.1). So the same window is
-kept here. At the first refusal it shows the limit: what was accepted in the last minute. From then
-on no call starts before the window has room. A call leaves it a minute after its *reply*, which is
+answers what is beyond its plan with 403 and no hint (measured on 1.12.1). The same window is kept
+here. At the first refusal it shows the limit: what was accepted in the last minute. From then on no
+call starts before the window has room. A call leaves it a minute after its *reply*, which is
 never too early, as the server counted it before.
 """
 
@@ -39,7 +39,7 @@ LATE = 0.01
 """Seconds by which a call may start late, as timers do, and the next is still in time."""
 
 FALL = 0.85
-"""What one refusal leaves at least of a limit that was learned or stated."""
+"""The least part that one refusal leaves of a limit that was learned or stated."""
 
 GROWTH = 0.03
 """The part by which a learned limit is raised after `PATIENCE` seconds without a refusal."""
@@ -57,26 +57,29 @@ _RATE = re.compile(r"\s*(\d+)\s*/\s*([a-z]+)\s*")
 
 @frozen
 class Rate:
-    """So many calls in so many seconds."""
+    """A number of calls in a number of seconds."""
 
     count: int
     seconds: float
 
     @classmethod
-    def read(cls, text: str) -> Self:
-        """Read `100/min`, `5/s` or `1000/h`.
+    def parse(cls, text: str) -> Self:
+        """Parse `100/min`, `5/s` or `1000/h`.
 
         Raises:
-            ConfigError: it is no rate.
+            ConfigError: the text is not a rate.
         """
         match = _RATE.fullmatch(text.lower())
         if match is None or match[2] not in _UNITS or int(match[1]) < 1:
-            raise ConfigError(f"{text!r} is no rate.", hint="Write it like 100/min, 5/s or 1000/h.")
+            raise ConfigError(
+                f"Invalid rate {text!r}: expected N/s, N/min or N/h.",
+                hint="Examples: 100/min, 5/s, 1000/h.",
+            )
         return cls(int(match[1]), _UNITS[match[2]])
 
 
 class RateLimiter:
-    """When the next call may start. The clock is an argument; so is chance."""
+    """The time at which the next call may start. The clock is an argument; so is chance."""
 
     def __init__(self, rate: Rate | None, random: Random) -> None:
         self._stated = rate
@@ -102,8 +105,8 @@ class RateLimiter:
         """Calls in a window as stated or learned; None while nothing was refused."""
         return self._cap
 
-    def earliest(self, now: float) -> float:
-        """Tell when the next call may start; infinite when that depends on a reply."""
+    def next_start(self, now: float) -> float:
+        """Return when the next call may start; infinite when that depends on a reply."""
         self._forget(now)
         if self._cap is None:
             return self._closed_until
@@ -116,8 +119,8 @@ class RateLimiter:
         self._bound = True
         return max(when, self._window[over][0]) if over < len(self._window) else math.inf
 
-    def started(self, now: float) -> None:
-        """Take in that a call begins."""
+    def record_start(self, now: float) -> None:
+        """Record a call that begins."""
         self._pending += 1
         self._learning = False
         if self._cap is not None:
@@ -125,21 +128,21 @@ class RateLimiter:
             late = LATE if self._stated else interval
             self._next = max(self._next, now - late) + interval
 
-    def accepted(self, now: float, *, asked: bool = True) -> None:
-        """Take in that a call was not refused for its rate, whatever else became of it.
+    def record_accepted(self, now: float, *, started: bool = True) -> None:
+        """Record a call that was not refused for its rate, whatever else became of it.
 
         Args:
-            asked: it had `started` here; a call that goes another way counts on the server too.
+            started: its start was recorded; other calls count on the server too.
         """
-        self._pending = max(0, self._pending - asked)
+        self._pending = max(0, self._pending - started)
         self._enter(now, accepted=True)
         # It began before the refusal, and was counted before: refusals are answered sooner.
-        if asked and self._learning and self._cap is not None:
+        if started and self._learning and self._cap is not None:
             self._cap += 1
 
-    def refused(self, now: float, *, asked: bool = True) -> None:
-        """Take in that a call was refused because there were too many."""
-        self._pending = max(0, self._pending - asked)
+    def record_refused(self, now: float, *, started: bool = True) -> None:
+        """Record a call that was refused because there were too many."""
+        self._pending = max(0, self._pending - started)
         self._forget(now)
         self._enter(now, accepted=False)
         if now < self._closed_until:
@@ -150,8 +153,8 @@ class RateLimiter:
         self._closed_until = now + self._random.uniform(*CLOSED)
         self._learn(now)
 
-    def dropped(self) -> None:
-        """Take in that a call which was to start was never sent."""
+    def cancel_start(self) -> None:
+        """Forget a start whose call was never sent."""
         self._pending = max(0, self._pending - 1)
 
     def _interval(self, cap: int) -> float:

@@ -49,45 +49,45 @@ def test_a_limit_that_was_raised_is_found() -> None:
 
 
 def test_nothing_is_held_back_before_a_refusal() -> None:
-    quota = RateLimiter(None, Random(1))
+    limiter = RateLimiter(None, Random(1))
     for number in range(1000):
-        assert quota.earliest(number / 1000) <= number / 1000
-        quota.started(number / 1000)
-        quota.accepted(number / 1000)
+        assert limiter.next_start(number / 1000) <= number / 1000
+        limiter.record_start(number / 1000)
+        limiter.record_accepted(number / 1000)
 
-    assert quota.limit is None
+    assert limiter.limit is None
 
 
 def test_a_refusal_shows_the_limit() -> None:
     """What was on its way when it came, and is accepted after it, was counted before it."""
-    quota = RateLimiter(None, Random(1))
+    limiter = RateLimiter(None, Random(1))
     for _ in range(5):
-        quota.started(0.0)
+        limiter.record_start(0.0)
     for _ in range(3):
-        quota.accepted(1.0)
-    quota.refused(1.1)
-    quota.accepted(1.2)
+        limiter.record_accepted(1.0)
+    limiter.record_refused(1.1)
+    limiter.record_accepted(1.2)
 
-    assert quota.limit == 4
-    assert quota.earliest(1.2) == 61.0
+    assert limiter.limit == 4
+    assert limiter.next_start(1.2) == 61.0
 
 
 def test_a_call_that_was_never_sent_does_not_count() -> None:
-    quota = RateLimiter(Rate(1, 60.0), Random(1))
-    quota.started(0.0)
-    assert quota.earliest(0.0) == math.inf
+    limiter = RateLimiter(Rate(1, 60.0), Random(1))
+    limiter.record_start(0.0)
+    assert limiter.next_start(0.0) == math.inf
 
-    quota.dropped()
+    limiter.cancel_start()
 
-    assert quota.earliest(62.0) <= 62.0
+    assert limiter.next_start(62.0) <= 62.0
 
 
 def test_calls_that_go_another_way_count() -> None:
-    quota = RateLimiter(Rate(2, 60.0), Random(1))
-    quota.accepted(0.0, asked=False)
-    quota.accepted(1.0, asked=False)
+    limiter = RateLimiter(Rate(2, 60.0), Random(1))
+    limiter.record_accepted(0.0, started=False)
+    limiter.record_accepted(1.0, started=False)
 
-    assert quota.earliest(2.0) == 60.0
+    assert limiter.next_start(2.0) == 60.0
 
 
 @pytest.mark.parametrize(
@@ -100,10 +100,10 @@ def test_calls_that_go_another_way_count() -> None:
     ],
 )
 def test_rates_are_read(text: str, rate: Rate) -> None:
-    assert Rate.read(text) == rate
+    assert Rate.parse(text) == rate
 
 
 @pytest.mark.parametrize("text", ["", "100", "0/min", "-1/s", "5/day", "1.5/s", "5 per s"])
-def test_what_is_no_rate_says_how_to_write_one(text: str) -> None:
+def test_an_invalid_rate_is_an_error(text: str) -> None:
     with pytest.raises(ConfigError, match="100/min"):
-        Rate.read(text)
+        Rate.parse(text)
