@@ -1,4 +1,4 @@
-"""How fast a load is after it was told to be slower: F9, F10, F11, F42."""
+"""How fast a load is after the server asked it to be slower: F9, F10, F11, F42."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http import HTTPStatus
+from importlib import import_module
 from pathlib import Path
 
 import anyio
@@ -19,6 +20,7 @@ from chaos_tables import LONG
 
 from dify_kb.emulator import Emulator, Settings
 from dify_kb.ingest.pacing.admission import Admission
+from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
 from dify_kb.transport import Attempted
 from dify_kb.transport.request_limiter import RequestLimiter
 
@@ -29,16 +31,16 @@ MINUTE = 60.0
 """Seconds of the search for the right pace, which tests make shorter."""
 
 
-class Watched(Admission):
-    """One that notes when something went wrong."""
+class RecordedAdmission(Admission):
+    """One that records when something went wrong."""
 
     troubles: list[float]
 
-    def observe(self, event: Attempted) -> None:
+    def observe(self, attempt: Attempted) -> None:
         """Learn from an attempt."""
-        if event.trouble is not None:
+        if attempt.trouble is not None:
             self.troubles.append(self._now())
-        super().observe(event)
+        super().observe(attempt)
 
     @property
     def peak(self) -> int:
@@ -46,7 +48,7 @@ class Watched(Admission):
         return max(limit for when, limit in self.history if when < self.troubles[0])
 
     @property
-    def fallen(self) -> int:
+    def lowest(self) -> int:
         """The lowest limit meanwhile."""
         first, last = self.troubles[0], self.troubles[-1]
         return min(limit for when, limit in self.history if first <= when <= last)
@@ -59,23 +61,25 @@ class Watched(Admission):
 
 
 @pytest.fixture
-def watched(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Watched]:
-    """Give the admission of the last load."""
-    made: list[Watched] = []
+def last_admission(monkeypatch: pytest.MonkeyPatch) -> Callable[[], RecordedAdmission]:
+    """Return the admission of the last load."""
+    made: list[RecordedAdmission] = []
 
     def make(
         concurrency: int | tuple[int, int] | None,
         rate: str | None,
-        pace: RequestLimiter,
+        requests: RequestLimiter,
+        breaker: CircuitBreaker,
         *,
         unit: float,
-    ) -> Watched:
-        admission = Watched(concurrency, rate, pace, unit=unit)
+    ) -> RecordedAdmission:
+        admission = RecordedAdmission(concurrency, rate, requests, breaker, unit=unit)
         admission.troubles = []
         made.append(admission)
         return admission
 
-    monkeypatch.setattr("dify_kb.client.Admission", make)
+    # The package has a function of the module's name.
+    monkeypatch.setattr(import_module("dify_kb.ingest.load"), "Admission", make)
     return lambda: made[-1]
 
 
@@ -100,7 +104,7 @@ async def test_f9_a_date_to_come_back_at_is_heeded(tmp_path: Path) -> None:
 
 
 async def test_f10_the_limit_falls_by_a_third_at_least_and_recovers(
-    tmp_path: Path, watched: Callable[[], Watched]
+    tmp_path: Path, last_admission: Callable[[], RecordedAdmission]
 ) -> None:
     with Emulator(api_key=KEY, settings=Settings(create_io=0.02)) as emulator:
         async with staged(emulator, tmp_path, 250) as scene:
@@ -108,9 +112,9 @@ async def test_f10_the_limit_falls_by_a_third_at_least_and_recovers(
             loaded = await scene.load()
 
             hold(Cell(name="", files=250), scene, loaded)
-            assert watched().peak >= WELL
-            assert watched().fallen <= 0.7 * watched().peak
-            assert watched().recovery <= MINUTE
+            assert last_admission().peak >= WELL
+            assert last_admission().lowest <= 0.7 * last_admission().peak
+            assert last_admission().recovery <= MINUTE
 
 
 @pytest.mark.skipif(not LONG, reason="twenty windows of 0.6 s")
@@ -133,7 +137,7 @@ async def test_f11_a_quota_that_counts_refusals_is_used_and_hardly_exceeded(
 
 
 async def test_f42_the_limit_recovers_once_a_server_stays(
-    tmp_path: Path, watched: Callable[[], Watched]
+    tmp_path: Path, last_admission: Callable[[], RecordedAdmission]
 ) -> None:
     server = Emulator(
         tmp_path / "server.db", port=free_port(), api_key=KEY, settings=Settings(create_io=0.02)
@@ -158,5 +162,5 @@ async def test_f42_the_limit_recovers_once_a_server_stays(
 
             assert len(came) == 3
             hold(Cell(name="", files=200, looks=400), scene, scene.loads[-1])
-            assert watched().recovery <= MINUTE
+            assert last_admission().recovery <= MINUTE
             await converge(scene)
