@@ -1,4 +1,4 @@
-"""The files that are to be sent, in order, and those that come back to be sent again."""
+"""Queue files to be sent, and those that are to be sent again."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from attrs import define, field
 from .tracked_file import TrackedFile
 
 LONGEST = 200
-"""Planned files that are kept ready: a page of the scan."""
+"""Files that are kept ready: a page of the scan."""
 
 MOST_BYTES = 64 * 2**20
-"""Bytes of items in memory that are on their way, so that large ones do not pile up."""
+"""Bytes of items in memory that are kept at a time."""
 
 
 @define
 class UploadQueue:
-    """A queue that is bounded for new files, and not for those that come back.
+    """A queue that is bounded for new files, and unbounded for those that come back.
 
-    One producer, many consumers, which are served in their order.
+    One producer; many consumers, served in order.
     """
 
     _files: deque[TrackedFile] = field(factory=deque)
     _ready: anyio.Semaphore = field(factory=lambda: anyio.Semaphore(0, fast_acquire=True))
-    """Counts the files. A consumer goes on to wait for a server: it need not let others run."""
+    """Counts the files. A consumer then waits for a server, and need not yield here."""
 
     _weights: dict[str, int] = field(factory=dict)
-    """The bytes of items in memory that came through here and have not ended, by their keys."""
+    """The bytes of items in memory that were queued and not released, by key."""
 
     _bytes: int = 0
     _room: anyio.Event = field(factory=anyio.Event)
@@ -36,14 +36,14 @@ class UploadQueue:
     async def wait_for_room(self, size: int) -> None:
         """Wait until a file with `size` bytes in memory may be added.
 
-        One that is larger than all room is added alone.
+        One that exceeds the limit by itself is added alone.
         """
         while len(self._files) >= LONGEST or (self._bytes and self._bytes + size > MOST_BYTES):
             self._room = anyio.Event()
             await self._room.wait()
 
     def put(self, file: TrackedFile, *, first: bool = False) -> None:
-        """Add a file, new or again; `first` puts it before all others."""
+        """Add a file, or add it again; with `first` before all others."""
         size = len(file.planned.found.data or b"")
         if size and file.key not in self._weights:
             self._weights[file.key] = size
@@ -55,20 +55,22 @@ class UploadQueue:
         self._ready.release()
 
     async def get(self) -> TrackedFile:
-        """Wait for the next file, and take it."""
+        """Wait for the next file and remove it from the queue."""
         await self._ready.acquire()
+        while not self._files:  # cleared between the wake-up of this consumer and its turn
+            await self._ready.acquire()
         if len(self._files) <= LONGEST // 2:
             self._room.set()
         return self._files.popleft()
 
     def release(self, file: TrackedFile) -> None:
-        """Free the room of a file's content, which will not be sent again."""
+        """Free the room of a file's content."""
         if size := self._weights.pop(file.key, 0):
             self._bytes -= size
             self._room.set()
 
     def clear(self) -> None:
-        """Drop all files that wait, and free their place."""
+        """Remove all files, and let a producer go on that waits for room."""
         self._files.clear()
         while True:
             try:
