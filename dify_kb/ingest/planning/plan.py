@@ -1,6 +1,6 @@
-"""Decide what to do with each file. Pure: decides everything, does nothing.
+"""Decide what is done with each file. Pure.
 
-With no memory of the file, or where its document was deleted or replaced by somebody else:
+If the journal has no row of the file, or somebody else deleted or replaced its document:
 
 | document of that name | overwrite | skip | fail |
 |---|---|---|---|
@@ -10,16 +10,18 @@ With no memory of the file, or where its document was deleted or replaced by som
 
 What a person disabled or archived is not overwritten: the server would make a second document
 beside a disabled one, and put an archived one back into retrieval (measured on 1.4.3, 1.12.1 and
-1.14.2). With a memory of the file:
+1.14.2). Else by the row, for the same content and chunking settings, or others:
 
-| remembered as | same content and rule | other |
+| row | same | other |
 |---|---|---|
 | sending (no answer was seen) | look, then follow | look, then send |
-| waiting (never sent) | (nothing was) | as an enabled one above |
-| accepted | follow | look until it ended, then send |
-| done | unchanged (or assign metadata) | as an enabled one above |
-| failed | failed, or send on request | as an enabled one above |
-| stalled | follow for a while, or create again on request | look until it ended, then send |
+| waiting (not sent) | as an enabled one above | as an enabled one above |
+| accepted | follow | look until it is indexed, then send |
+| done | unchanged, or assign metadata | as an enabled one above |
+| failed | failed | as an enabled one above |
+| failed, with `retry_failed` | send | as an enabled one above |
+| stalled | follow for a while | look until it is indexed, then send |
+| stalled, with `retry_failed` | look, then create it again | look, then create it again |
 | emptied (its replacement failed) | send, before all others | send, before all others |
 """
 
@@ -42,28 +44,28 @@ from .remote_document import RemoteDocument
 OnExisting = Literal["overwrite", "skip", "fail"]
 
 RULE_OF_THE_BASE = ""
-"""The fingerprint of "as the base does it", which matches every other."""
+"""The fingerprint of the dataset's own chunking settings, which matches every other."""
 
 
 class Do(enum.StrEnum):
-    """What a file needs."""
+    """The first step for a file."""
 
     SEND = "send"
     LOOK = "look"
-    """See first what the server has under its name."""
+    """Look up the document of its name before anything else."""
 
     FOLLOW = "follow"
-    """The server has it, and it is not seen indexed."""
+    """The server has it; wait until it is indexed."""
 
     ASSIGN_METADATA = "assign metadata"
-    """The server has it; its metadata is to be set."""
+    """The server has it; set its metadata."""
 
 
 @frozen(kw_only=True)
 class Planned:
-    """What is to be done with a file, whose document is `name`.
+    """The plan for a file, whose document is `name`.
 
-    `replaces` is the document of that name, `row` what is remembered. `same`: what was sent before
+    `replaces` is the document of that name, `row` the journal's row. `same`: what was sent before
     is what would be sent now. `attempts` counts the sends of earlier runs that were not answered.
     """
 
@@ -79,16 +81,16 @@ class Planned:
     """Whether it is sent before all others: its document is empty."""
 
     stuck: bool = False
-    """Whether its document is to be created again: it stalled in an earlier run."""
+    """Whether its document stalled in an earlier run and is to be created again."""
 
     @property
     def stalled_before(self) -> bool:
-        """Whether its document stalled in an earlier run, and is looked at once more."""
+        """Whether its document stalled in an earlier run and is followed for a while."""
         return self.do is Do.FOLLOW and self.row is not None and self.row.state is State.STALLED
 
     @property
     def before(self) -> str | None:
-        """The uploaded file that its document had before the send of which nothing is known."""
+        """The uploaded file of its document before its latest send."""
         if self.row is not None:
             return self.row.upload_file_id if self.stuck else self.row.previous
         return self.replaces.upload_file_id if self.replaces else None
@@ -96,7 +98,7 @@ class Planned:
 
 @frozen(kw_only=True)
 class Wishes:
-    """The options that a plan depends on; `rule` is a fingerprint of the chunking settings."""
+    """The options that plans depend on; `rule` is a fingerprint of the chunking settings."""
 
     on_existing: OnExisting = "overwrite"
     retry_failed: bool = False
@@ -106,9 +108,9 @@ class Wishes:
 
 
 def complete(*, known: int, unsettled: int, documents: int) -> bool:
-    """Return whether a journal knows every document of a knowledge base, by their numbers.
+    """Return whether a journal knows every document of a dataset, by their numbers.
 
-    Not while a send is unsettled: what it may have added would hide what somebody deleted.
+    Not while the outcome of a send is unknown: its document would hide one that was deleted.
     """
     return unsettled == 0 and known == documents
 
@@ -125,7 +127,9 @@ def plan(  # noqa: PLR0911 -- one for each row of the table
 ) -> Planned | ItemResult:
     """Decide about one file.
 
-    `same` compares its content with what was sent; `labels` is the fingerprint of `metadata`.
+    Args:
+        same: compares its content with what was sent; it may read the file.
+        labels: the fingerprint of `metadata`.
     """
     name = found.name
     first = Planned(found=found, name=name, do=Do.SEND, replaces=remote, metadata=metadata)
@@ -142,21 +146,21 @@ def plan(  # noqa: PLR0911 -- one for each row of the table
     if row.state is State.WAITING or not rule or not same(row):
         changed = _fresh(first, wishes)
         if row.state in {State.ACCEPTED, State.STALLED} and isinstance(changed, Planned):
-            stuck = row.state is State.STALLED
+            stuck = row.state is State.STALLED and wishes.retry_failed
             return evolve(changed, do=Do.LOOK, stuck=stuck, row=row if stuck else None)
         return changed
     return _known(first, row, wishes, labels)
 
 
 def _ours(row: Row, remote: RemoteDocument | None) -> bool:
-    """Tell whether the document of that name is the one that was sent."""
+    """Return whether the document of that name is the one that was sent."""
     if remote is None or row.document_id is None:
         return remote is None and row.document_id is None
     return (remote.document_id, remote.upload_file_id) == (row.document_id, row.upload_file_id)
 
 
 def _known(planned: Planned, row: Row, wishes: Wishes, labels: str) -> Planned | ItemResult:
-    """Decide about a file that is what was sent."""
+    """Decide about a file that is unchanged since it was sent."""
     match row.state:
         case State.STALLED if wishes.retry_failed:
             return evolve(planned, do=Do.LOOK, row=row, same=True, stuck=True)
@@ -187,7 +191,7 @@ def _fresh(planned: Planned, wishes: Wishes) -> Planned | ItemResult:
 
 
 def keep_existing(planned: Planned, on_existing: OnExisting) -> ItemResult:
-    """End a file whose name a document has that is not to be replaced."""
+    """Return the outcome of a file whose document exists and is not to be replaced."""
     outcome = Outcome.SKIPPED if on_existing == "skip" else Outcome.FAILED
     return _ended(planned, outcome, NAME_EXISTS)
 

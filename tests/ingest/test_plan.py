@@ -5,11 +5,18 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from journals import intent
 
 from dify_kb.ingest import ItemResult, Outcome
 from dify_kb.ingest.journal import Row, State
-from dify_kb.ingest.planning.plan import DISABLED, Do, Planned, Wishes, complete, plan
+from dify_kb.ingest.planning.plan import (
+    ARCHIVED_BY_HAND,
+    DISABLED_BY_HAND,
+    Do,
+    Planned,
+    Wishes,
+    complete,
+    plan,
+)
 from dify_kb.ingest.planning.remote_document import RemoteDocument
 from dify_kb.ingest.sources.scan import FoundFile
 from dify_kb.models import IndexingStatus
@@ -21,7 +28,8 @@ OURS = RemoteDocument(
 )
 FAILED = evolve(OURS, status=IndexingStatus.ERROR)
 BUSY = evolve(OURS, status=IndexingStatus.INDEXING)
-DISABLED_ONE = evolve(OURS, enabled=False)
+DISABLED = evolve(OURS, enabled=False)
+ARCHIVED = evolve(OURS, archived=True)
 REPLACED = evolve(OURS, upload_file_id="f2")
 ANOTHER = evolve(OURS, document_id="d2", upload_file_id="f2")
 BUSY_OTHER = evolve(ANOTHER, status=IndexingStatus.WAITING)
@@ -30,7 +38,12 @@ SENT = {"document_id": "d1", "upload_file_id": "f1", "previous": "f0", "attempts
 
 
 def row(state: State, **values: Any) -> Row:
-    return intent(FOUND.key, **{"name": FOUND.name, "state": state, **SENT, **values})
+    """Return the row of a file that was sent in place of an older version."""
+    told: dict[str, Any] = {
+        "size": 4, "mtime_ns": 1, "content": b"text", "rule": "", "labels": "", "sent_at": 0.0,
+        "batch": None, "reason": None,
+    }  # fmt: skip
+    return Row(key=FOUND.key, name=FOUND.name, state=state, **{**told, **SENT, **values})
 
 
 def decide(
@@ -66,9 +79,12 @@ EXISTS = "a document of its name exists"
         (BUSY, "overwrite", "look"),
         (OURS, "skip", f"skipped: {EXISTS}"),
         (OURS, "fail", f"failed: {EXISTS}"),
-        (DISABLED_ONE, "overwrite", f"failed: {DISABLED}"),
-        (DISABLED_ONE, "skip", f"skipped: {EXISTS}"),
-        (DISABLED_ONE, "fail", f"failed: {EXISTS}"),
+        (DISABLED, "overwrite", f"skipped: {DISABLED_BY_HAND}"),
+        (DISABLED, "skip", f"skipped: {EXISTS}"),
+        (DISABLED, "fail", f"failed: {EXISTS}"),
+        (ARCHIVED, "overwrite", f"skipped: {ARCHIVED_BY_HAND}"),
+        (ARCHIVED, "skip", f"skipped: {EXISTS}"),
+        (ARCHIVED, "fail", f"failed: {EXISTS}"),
     ],
 )
 @pytest.mark.parametrize("remembered", ["nothing", "replaced", "deleted"])
@@ -91,7 +107,7 @@ def test_without_a_memory_the_document_of_that_name_decides(
         # The answer to a send was not seen: nothing is certain but by a look.
         *(
             (State.SENDING, remote, same, {"on_existing": word, "rule": rule}, "look")
-            for remote in (NOTHING, OURS, BUSY, REPLACED, DISABLED_ONE)
+            for remote in (NOTHING, OURS, BUSY, REPLACED, DISABLED)
             for same in (True, False)
             for word, rule in itertools.product(("overwrite", "skip", "fail"), ("", "another"))
         ),
@@ -117,16 +133,41 @@ def test_without_a_memory_the_document_of_that_name_decides(
         (State.DONE, BUSY, False, {}, "look"),
         (State.DONE, OURS, False, {"on_existing": "skip"}, f"skipped: {EXISTS}"),
         (State.DONE, OURS, False, {"on_existing": "fail"}, f"failed: {EXISTS}"),
-        (State.DONE, DISABLED_ONE, True, {}, "unchanged"),
-        (State.DONE, DISABLED_ONE, False, {}, f"failed: {DISABLED}"),
+        (State.DONE, DISABLED, True, {}, "unchanged"),
+        (State.DONE, DISABLED, False, {}, f"skipped: {DISABLED_BY_HAND}"),
         (State.DONE, REPLACED, True, {}, "send"),
         (State.DONE, NOTHING, True, {}, "send"),
         (State.FAILED, FAILED, False, {}, "send"),
         (State.FAILED, FAILED, True, {"retry_failed": True}, "send"),
         (State.FAILED, FAILED, True, {"retry_failed": True, "on_existing": "skip"}, "send"),
         (State.FAILED, BUSY, True, {"retry_failed": True}, "look"),
-        (State.FAILED, DISABLED_ONE, True, {"retry_failed": True}, f"failed: {DISABLED}"),
+        (State.FAILED, DISABLED, True, {"retry_failed": True}, f"skipped: {DISABLED_BY_HAND}"),
         (State.FAILED, NOTHING, True, {}, "send"),
+        (State.FAILED, ARCHIVED, True, {"retry_failed": True}, f"skipped: {ARCHIVED_BY_HAND}"),
+        (State.DONE, ARCHIVED, True, {}, "unchanged"),
+        (State.DONE, ARCHIVED, False, {}, f"skipped: {ARCHIVED_BY_HAND}"),
+        (State.DONE, ARCHIVED, False, {"overwrite_archived": True}, "send"),
+        # Its indexing stopped moving in an earlier run.
+        (State.STALLED, BUSY, True, {}, "follow"),
+        (State.STALLED, BUSY, True, {"follow": False}, "unchanged"),
+        (State.STALLED, BUSY, True, {"retry_failed": True}, "look"),
+        (State.STALLED, BUSY, True, {"retry_failed": True, "on_existing": "skip"}, "look"),
+        (State.STALLED, BUSY, True, {"retry_failed": True, "follow": False}, "look"),
+        (State.STALLED, BUSY, False, {}, "look"),
+        (State.STALLED, BUSY, False, {"retry_failed": True}, "look"),
+        (State.STALLED, BUSY, True, {"rule": "another"}, "look"),
+        (State.STALLED, BUSY, False, {"on_existing": "skip"}, f"skipped: {EXISTS}"),
+        (State.STALLED, ANOTHER, True, {}, "send"),
+        (State.STALLED, NOTHING, True, {}, "send"),
+        # Its replacement failed, and its document has no text now.
+        *(
+            (State.EMPTIED, FAILED, same, {"on_existing": word}, "send")
+            for same in (True, False)
+            for word in ("overwrite", "skip", "fail")
+        ),
+        (State.EMPTIED, BUSY, True, {}, "look"),
+        (State.EMPTIED, DISABLED, True, {}, f"skipped: {DISABLED_BY_HAND}"),
+        (State.EMPTIED, ANOTHER, True, {"on_existing": "skip"}, f"skipped: {EXISTS}"),
     ],
 )
 def test_with_a_memory_what_was_sent_decides(
@@ -144,7 +185,7 @@ def test_with_a_memory_what_was_sent_decides(
 def test_what_failed_stays_failed_and_says_how_to_try_again(reason: str | None) -> None:
     decision = decide(row(State.FAILED, reason=reason), OURS)
 
-    assert decision.startswith(f"failed: {reason or 'failed'} (an earlier run")
+    assert decision.startswith(f"failed: {reason or 'failed'} (in an earlier run")
     assert "retry_failed=True (--retry-failed)" in decision
 
 
@@ -168,8 +209,8 @@ def test_what_was_never_sent_is_sent(*, same: bool) -> None:
         ("", "", "unchanged"),
         ("l1", "l1", "unchanged"),
         ("l1", "", "unchanged"),
-        ("", "l1", "label"),
-        ("l1", "l2", "label"),
+        ("", "l1", "assign metadata"),
+        ("l1", "l2", "assign metadata"),
     ],
 )
 @pytest.mark.parametrize(("state", "follow"), [(State.DONE, True), (State.ACCEPTED, False)])
@@ -181,7 +222,7 @@ def test_metadata_is_set_when_it_is_another(
     assert decide(memory, OURS, labels=wanted, follow=follow) == decision
 
 
-def test_a_follow_and_a_label_know_the_document_and_that_it_is_the_same() -> None:
+def test_a_follow_and_new_metadata_know_the_document_and_that_it_is_the_same() -> None:
     for state, labels in ((State.ACCEPTED, ""), (State.DONE, "new")):
         memory = row(state)
         decided = plan(FOUND, memory, OURS, Wishes(), same=lambda _: True, labels=labels)
@@ -290,3 +331,38 @@ def test_a_journal_knows_all_when_it_knows_as_many(
 def test_a_journal_with_a_lost_answer_is_not_trusted(documents: int) -> None:
     """One document that landed unseen and one that somebody deleted look like none."""
     assert not complete(known=7, unsettled=1, documents=documents)
+
+
+def test_an_emptied_document_is_replaced_before_all_others() -> None:
+    """Nothing of it can be found until then."""
+    decided = plan(FOUND, row(State.EMPTIED), FAILED, Wishes(), same=lambda _: True)
+
+    assert isinstance(decided, Planned)
+    assert decided.first
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_stalled_document_is_created_again_on_request(*, same: bool) -> None:
+    """The row says how: by its reason, and by the file that the stalled document has."""
+    memory = row(State.STALLED)
+
+    decided = plan(FOUND, memory, BUSY, Wishes(retry_failed=True), same=lambda _: same)
+
+    assert isinstance(decided, Planned)
+    assert (decided.stuck, decided.row, decided.same) == (True, memory, same)
+    assert decided.before == "f1"
+
+
+def test_a_changed_file_of_a_stalled_document_waits_for_it_unless_told_otherwise() -> None:
+    """A run of it may be going on, and two at once leave the chunks of both."""
+    decided = plan(FOUND, row(State.STALLED), BUSY, Wishes(), same=lambda _: False)
+
+    assert isinstance(decided, Planned)
+    assert (decided.do, decided.stuck, decided.row) == (Do.LOOK, False, None)
+
+
+def test_a_stalled_document_is_followed_for_a_while() -> None:
+    decided = plan(FOUND, row(State.STALLED), BUSY, Wishes(), same=lambda _: True)
+
+    assert isinstance(decided, Planned)
+    assert decided.stalled_before
