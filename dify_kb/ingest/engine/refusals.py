@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @define
 class Refusals:
-    """The uploads that were refused since the last one that was accepted, by the server's words."""
+    """Uploads that were refused since the last one that was accepted, grouped by message."""
 
     _held: defaultdict[str, list[TrackedFile]] = field(factory=lambda: defaultdict(list))
 
@@ -30,13 +30,13 @@ class Refusals:
         return sum(map(len, self._held.values()))
 
     def add(self, file: TrackedFile, error: KnowledgeError) -> bool:
-        """Hold a file; return whether so many were refused alike that it concerns all of them."""
+        """Hold a file; return whether enough were refused alike to concern all files."""
         alike = self._held[refusal_signature(error)]
         alike.append(file)
         return len(alike) >= (SAME_PAGES if is_page(error) else SAME_REFUSALS)
 
     def release(self) -> list[TrackedFile]:
-        """Return the files that are held, and hold them no longer."""
+        """Remove and return all files."""
         held = [file for alike in self._held.values() for file in alike]
         self._held.clear()
         return held

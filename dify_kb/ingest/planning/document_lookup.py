@@ -1,4 +1,4 @@
-"""What the server has under names: a query for each of a few, pages of the list for many."""
+"""Look up documents by name: a query for each of a few, pages of the list for many."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class DocumentLookup:
     _dataset_id: str
 
     async def named(self, name: str) -> Document | None:
-        """Find the document that a create of this name replaces, else a disabled one.
+        """Return the document that a create of this name would replace, else a disabled one.
 
-        One request, unless over 100 names contain this one.
+        One request, unless more than 100 names contain this one.
         """
         found: Document | None = None
         for row in await self.all_named(name):
@@ -42,7 +42,7 @@ class DocumentLookup:
         return [row async for row in rows if row.name == name]
 
     async def newest(self, names: Collection[str], depth: int) -> Mapping[str, Document]:
-        """Find those of `names` that are among the newest `depth` documents, page by page."""
+        """Return those of `names` that are among the newest `depth` documents, page by page."""
         found: dict[str, Document] = {}
         seen = 0
         async for rows in self._documents.iter(self._dataset_id).pages():
@@ -56,5 +56,5 @@ class DocumentLookup:
 
 
 def _better(one: Document | None, other: Document) -> Document:
-    """Of two of one name take the enabled one, else the newer, which is listed first."""
+    """Return the enabled one of two documents of a name, else the newer, which is listed first."""
     return other if one is None or (other.enabled and not one.enabled) else one
