@@ -1,4 +1,4 @@
-"""Whether a load finds by itself how many creates at once bring a real HTTP server most.
+"""Measure whether a load finds the number of uploads at once that suits a real HTTP server best.
 
 `python benchmarks/admission.py [--rounds N] [--seconds S]` loads small files into embedded servers
 in another process that are as large and as slow as installations of Dify are, with fixed numbers at
@@ -38,7 +38,7 @@ CREATE = catalog.CREATE_DOCUMENT_BY_FILE.name
 
 @frozen(kw_only=True)
 class Pod:
-    """A server, and the fixed numbers to try on it; `rate` is about what it takes a second."""
+    """A server, and the fixed numbers to try on it; it takes about `rate` documents a second."""
 
     name: str
     settings: Settings
@@ -56,7 +56,7 @@ PODS = (
 
 @frozen
 class Run:
-    """What a load met: documents a second, the seconds of each create, and starved connections."""
+    """Documents a second, the seconds of each create, and starved connections of a load."""
 
     goodput: float
     seconds: Sequence[float]
@@ -118,7 +118,7 @@ async def load(server: Emulated, folder: Path, at_once: int | None) -> Run:
 
 
 def shown(pod: Pod, runs: Mapping[int | None, Sequence[Run]]) -> bool:
-    """Print a row for each number at once, and tell whether what was found is within bounds."""
+    """Print a row for each number at once; return whether what was found is within bounds."""
     goodput = {at: statistics.median(run.goodput for run in rows) for at, rows in runs.items()}
     latency = {at: statistics.median(run.median for run in rows) for at, rows in runs.items()}
     starved = {at: max(run.starved for run in rows) for at, rows in runs.items()}
@@ -137,7 +137,7 @@ def shown(pod: Pod, runs: Mapping[int | None, Sequence[Run]]) -> bool:
 
 
 def arguments() -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=30.0)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @frozen(kw_only=True)
 class Plan:
-    """A workspace's limit, and how the load meets it."""
+    """A workspace's limit, and the load that meets it."""
 
     limit: int
     window: float = 60.0
@@ -32,7 +32,7 @@ class Plan:
 
 @define
 class Tally:
-    """Calls of ours that were taken and refused."""
+    """Numbers of our calls that were accepted and refused."""
 
     accepted: int = 0
     refused: int = 0

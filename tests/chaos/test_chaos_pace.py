@@ -85,7 +85,7 @@ def last_admission(monkeypatch: pytest.MonkeyPatch) -> Callable[[], RecordedAdmi
 
 @pytest.mark.skipif(not LONG, reason="dates have whole seconds")
 async def test_f9_a_date_to_come_back_at_is_heeded(tmp_path: Path) -> None:
-    """Nothing is sent before it; it is told in whole seconds."""
+    """Nothing is sent before it; it has whole seconds."""
     when = (datetime.now(UTC) + timedelta(seconds=3)).replace(microsecond=0)
     with Emulator(api_key=KEY) as emulator:
         async with staged(emulator, tmp_path, 5) as scene:

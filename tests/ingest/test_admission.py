@@ -36,15 +36,15 @@ class Server:
 
 
 @asynccontextmanager
-async def slot(gate: Admission) -> AsyncIterator[None]:
-    await gate.enter()
+async def slot(admission: Admission) -> AsyncIterator[None]:
+    await admission.enter()
     try:
         yield
     finally:
-        gate.leave()
+        admission.leave()
 
 
-def admission(
+def make_admission(
     concurrency: int | tuple[int, int] | None = 2,
     rate: str | None = None,
     requests: RequestLimiter | None = None,
@@ -72,10 +72,10 @@ def failure(trouble: str, status: int | None = None, **given: object) -> Attempt
     return event(trouble=trouble, status=status, error="no", waited=None, **given)
 
 
-async def enters(gate: Admission, within: float = 0.05) -> bool:
+async def enters(admission: Admission, within: float = 0.05) -> bool:
     """Return whether an upload is admitted at once."""
     with anyio.move_on_after(within):
-        async with slot(gate):
+        async with slot(admission):
             return True
     return False
 
@@ -84,13 +84,13 @@ async def enters(gate: Admission, within: float = 0.05) -> bool:
 
 
 async def test_no_more_are_in_than_the_limit_and_the_first_is_next() -> None:
-    gate, order, most = admission(2), list[int](), 0
+    admission, order, most = make_admission(2), list[int](), 0
 
     async def one(number: int) -> None:
         nonlocal most
-        async with slot(gate):
+        async with slot(admission):
             order.append(number)
-            most = max(most, gate.in_flight)
+            most = max(most, admission.in_flight)
             await anyio.sleep(0.001 * (number % 3))
 
     async with anyio.create_task_group() as group:
@@ -99,32 +99,32 @@ async def test_no_more_are_in_than_the_limit_and_the_first_is_next() -> None:
 
     assert order == list(range(20))
     assert most == 2
-    assert gate.in_flight == 0
+    assert admission.in_flight == 0
 
 
 async def test_who_gives_up_waiting_takes_no_slot() -> None:
-    gate = admission(1)
-    async with slot(gate), anyio.create_task_group() as group:
+    admission = make_admission(1)
+    async with slot(admission), anyio.create_task_group() as group:
         for _ in range(3):
-            group.start_soon(enters, gate)
+            group.start_soon(enters, admission)
         await anyio.sleep(0.01)
         group.cancel_scope.cancel()
 
-    assert gate.in_flight == 0
-    assert await enters(gate)
+    assert admission.in_flight == 0
+    assert await enters(admission)
 
 
 async def test_the_next_is_served_when_the_first_gives_up() -> None:
-    gate = admission(1)
+    admission = make_admission(1)
     came = anyio.Event()
 
     async def second() -> None:
-        async with slot(gate):
+        async with slot(admission):
             came.set()
 
     async with anyio.create_task_group() as group:
-        async with slot(gate):
-            group.start_soon(enters, gate, 0.02)
+        async with slot(admission):
+            group.start_soon(enters, admission, 0.02)
             await anyio.sleep(0.001)
             group.start_soon(second)
             await anyio.sleep(0.04)
@@ -134,53 +134,53 @@ async def test_the_next_is_served_when_the_first_gives_up() -> None:
 
 async def test_the_next_waits_on_for_the_rate_when_the_first_gives_up() -> None:
     """Only the first in line has a timer; another must take its place."""
-    gate = admission(8, "10/s")
-    assert await enters(gate)
+    admission = make_admission(8, "10/s")
+    assert await enters(admission)
     with anyio.fail_after(10):
         async with anyio.create_task_group() as group:
-            group.start_soon(enters, gate, 0.01)
+            group.start_soon(enters, admission, 0.01)
             await anyio.sleep(0.001)
-            async with slot(gate):
+            async with slot(admission):
                 pass
 
 
 async def test_a_wider_limit_lets_those_in_who_wait() -> None:
-    gate, inside = admission(None), 0
+    admission, inside = make_admission(None), 0
 
     async def one() -> None:
         nonlocal inside
-        async with slot(gate):
+        async with slot(admission):
             inside += 1
             await anyio.sleep_forever()
 
     now = [0.0]
-    gate._clock = lambda: now[0]
+    admission._clock = lambda: now[0]
     async with anyio.create_task_group() as group:
         for _ in range(4):
             group.start_soon(one)
         await anyio.wait_all_tasks_blocked()
-        assert inside == gate.limit == 1
+        assert inside == admission.limit == 1
         for _ in range(12):
             now[0] += 0.04
-            gate.observe(event())
+            admission.observe(event())
         await anyio.wait_all_tasks_blocked()
-        assert inside == gate.limit == 2
+        assert inside == admission.limit == 2
         group.cancel_scope.cancel()
 
 
 async def test_waiting_costs_no_turns_of_the_loop() -> None:
-    gate, looks = admission(1), 0
-    earliest = gate._earliest
+    admission, looks = make_admission(1), 0
+    earliest = admission._earliest
 
     def counted(now: float) -> float:
         nonlocal looks
         looks += 1
         return earliest(now)
 
-    gate._earliest = counted  # type: ignore[method-assign]  # to count
-    async with slot(gate), anyio.create_task_group() as group:
+    admission._earliest = counted  # type: ignore[method-assign]  # to count
+    async with slot(admission), anyio.create_task_group() as group:
         for _ in range(10):
-            group.start_soon(enters, gate)
+            group.start_soon(enters, admission)
         await anyio.sleep(0.02)
         group.cancel_scope.cancel()
 
@@ -191,65 +191,65 @@ async def test_waiting_costs_no_turns_of_the_loop() -> None:
 
 
 async def test_a_stated_rate_spaces_creates() -> None:
-    gate = admission(8, "50/s")
+    admission = make_admission(8, "50/s")
     started = anyio.current_time()
     for _ in range(6):
-        async with slot(gate):
-            gate.observe(event())
+        async with slot(admission):
+            admission.observe(event())
 
     assert 0.09 <= anyio.current_time() - started < 5
 
 
 async def test_a_refusal_for_the_rate_closes() -> None:
-    gate = admission()
-    async with slot(gate):
-        gate.observe(failure("quota", 403))
+    admission = make_admission()
+    async with slot(admission):
+        admission.observe(failure("quota", 403))
 
-    assert not await enters(gate)
-    assert gate.breaker.is_closed
+    assert not await enters(admission)
+    assert admission.breaker.is_closed
 
 
 async def test_a_create_that_was_never_sent_is_not_waited_for() -> None:
     """Else a learned limit would lose a call for ever each time that a file cannot be read."""
-    gate = admission(8, "3/min")
+    admission = make_admission(8, "3/min")
     now = 0.0
-    gate._clock = lambda: now
-    for told in (None, event(status=None, error="gone", waited=None)) * 3:
-        async with slot(gate):
-            if told is not None:
-                gate.observe(told)
+    admission._clock = lambda: now
+    for attempt in (None, event(status=None, error="gone", waited=None)) * 3:
+        async with slot(admission):
+            if attempt is not None:
+                admission.observe(attempt)
         now += 30
 
-    assert gate.rate._pending == 0
-    assert gate.rate.next_start(now) <= now
+    assert admission.rate._pending == 0
+    assert admission.rate.next_start(now) <= now
 
 
 async def test_other_calls_that_count_are_counted() -> None:
-    gate = admission(8, "2/min")
-    gate.observe(event(endpoint="metadata.assign"))
-    gate.observe(event(endpoint="datasets.retrieve"))
-    gate.observe(event(endpoint="documents.list"))
-    gate.observe(event(endpoint="tags.bind"))
+    admission = make_admission(8, "2/min")
+    admission.observe(event(endpoint="metadata.assign"))
+    admission.observe(event(endpoint="datasets.retrieve"))
+    admission.observe(event(endpoint="documents.list"))
+    admission.observe(event(endpoint="tags.bind"))
 
-    assert len(gate.rate._window) == 2
+    assert len(admission.rate._window) == 2
 
 
 # --- trouble
 
 
 async def test_a_server_that_asks_to_wait_is_waited_for() -> None:
-    gate = admission()
-    gate.observe(failure("overload", 503, retry_after=30.0))
+    admission = make_admission()
+    admission.observe(failure("overload", 503, retry_after=30.0))
 
-    assert gate.breaker.overload_delay() > 29
-    assert not await enters(gate)
+    assert admission.breaker.overload_delay() > 29
+    assert not await enters(admission)
 
 
 async def test_a_hint_of_years_is_cut() -> None:
-    gate = admission()
-    gate.observe(failure("overload", 429, retry_after=1e9))
+    admission = make_admission()
+    admission.observe(failure("overload", 429, retry_after=1e9))
 
-    assert gate.breaker.overload_delay() < 331
+    assert admission.breaker.overload_delay() < 331
 
 
 def virtual(act: Callable[[Admission, Server], Awaitable[None]]) -> None:
@@ -258,33 +258,35 @@ def virtual(act: Callable[[Admission, Server], Awaitable[None]]) -> None:
     async def scene() -> None:
         server = Server()
         breaker = CircuitBreaker(server, "dataset", Loading(), Random(1))
-        gate = Admission((16, 64), None, RequestLimiter(8), breaker, anyio.current_time, Random(1))
+        admission = Admission(
+            (16, 64), None, RequestLimiter(8), breaker, anyio.current_time, Random(1)
+        )
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(breaker.run)
-            await act(gate, server)
+            await act(admission, server)
             tasks.cancel_scope.cancel()
 
     run(scene)
 
 
 def test_an_outage_holds_uploads_until_it_is_over_and_halves_the_limit() -> None:
-    async def act(gate: Admission, server: Server) -> None:
+    async def act(admission: Admission, server: Server) -> None:
         for _ in range(12):
             await anyio.sleep(0.04)
-            gate.observe(event())
+            admission.observe(event())
         server.down = True
-        while gate.breaker.is_closed:
-            gate.observe(failure("unreachable"))
-        limit = gate.limit
-        assert not await enters(gate, 100)
+        while admission.breaker.is_closed:
+            admission.observe(failure("unreachable"))
+        limit = admission.limit
+        assert not await enters(admission, 100)
         server.down = False
         began = anyio.current_time()
-        await gate.enter()
+        await admission.enter()
 
         assert anyio.current_time() - began < 33
-        assert gate.limit == max(16, limit // 2)
-        await gate.enter()  # the next waits for nothing
-        assert gate.in_flight == 2
+        assert admission.limit == max(16, limit // 2)
+        await admission.enter()  # the next waits for nothing
+        assert admission.in_flight == 2
 
     virtual(act)
 
@@ -293,16 +295,16 @@ def test_an_outage_while_uploads_wait_in_a_queue_ends_for_all_of_them() -> None:
     """Those behind the first must be woken as well, also when the first is cancelled meanwhile."""
     came: list[float] = []
 
-    async def act(gate: Admission, server: Server) -> None:
+    async def act(admission: Admission, server: Server) -> None:
         async def upload() -> None:
-            async with slot(gate):
+            async with slot(admission):
                 came.append(anyio.current_time())
                 await anyio.sleep(1)
 
         async with anyio.create_task_group() as tasks:
             server.down = True
-            gate.breaker.trip("no answer")
-            tasks.start_soon(enters, gate, 5.0)
+            admission.breaker.trip("no answer")
+            tasks.start_soon(enters, admission, 5.0)
             await checkpoint()
             for _ in range(100):
                 tasks.start_soon(upload)
@@ -316,48 +318,48 @@ def test_an_outage_while_uploads_wait_in_a_queue_ends_for_all_of_them() -> None:
 
 
 def test_uploads_wait_for_the_lock_of_the_dataset() -> None:
-    async def act(gate: Admission, _server: Server) -> None:
+    async def act(admission: Admission, _server: Server) -> None:
         await anyio.sleep(60)
         for _ in range(2):
-            gate.observe(failure("timeout", seconds=60.0))
-        gate.observe(event(endpoint="documents.list"))
-        assert gate.breaker.uploads_blocked
-        await gate.enter()
+            admission.observe(failure("timeout", seconds=60.0))
+        admission.observe(event(endpoint="documents.list"))
+        assert admission.breaker.uploads_blocked
+        await admission.enter()
         assert anyio.current_time() == Loading().dataset_lock
 
     virtual(act)
 
 
 def test_nothing_is_admitted_once_the_server_was_given_up() -> None:
-    async def act(gate: Admission, server: Server) -> None:
+    async def act(admission: Admission, server: Server) -> None:
         server.down = True
-        gate.breaker.trip("no answer")
-        await gate.breaker.wait_closed()
-        assert gate.breaker.failure is not None
-        assert not await enters(gate, 1000)
+        admission.breaker.trip("no answer")
+        await admission.breaker.wait_closed()
+        assert admission.breaker.failure is not None
+        assert not await enters(admission, 1000)
 
     virtual(act)
 
 
 async def test_refusals_of_the_call_itself_break_nothing() -> None:
-    gate = admission()
+    admission = make_admission()
     for _ in range(200):
-        gate.observe(event(status=400, error="no such thing"))
-        gate.observe(event(status=None, error="the file is gone", waited=None))
+        admission.observe(event(status=400, error="no such thing"))
+        admission.observe(event(status=None, error="the file is gone", waited=None))
 
-    assert gate.breaker.is_closed
-    assert await enters(gate)
+    assert admission.breaker.is_closed
+    assert await enters(admission)
 
 
 async def test_history_is_kept_short() -> None:
-    gate = admission(None)
+    admission = make_admission(None)
     for number in range(1000):
-        gate.concurrency.limit = number
-        gate._adjust(float(number))
+        admission.concurrency.limit = number
+        admission._adjust(float(number))
 
-    assert len(gate.history) <= POINTS
-    assert gate.history[0][0] == 0
-    assert gate.history[-1][0] >= 980
+    assert len(admission.history) <= POINTS
+    assert admission.history[0][0] == 0
+    assert admission.history[-1][0] >= 980
 
 
 # --- connections
@@ -365,48 +367,48 @@ async def test_history_is_kept_short() -> None:
 
 async def test_connections_follow_the_limit() -> None:
     pace = RequestLimiter(8)
-    gate = admission(20, requests=pace)
+    admission = make_admission(20, requests=pace)
     assert pace.limit == 8
 
-    gate.observe(event())
+    admission.observe(event())
     assert pace.limit == 21
 
-    gate.close()
+    admission.close()
     assert pace.limit == 8
 
 
 async def test_a_fixed_pace_is_not_widened() -> None:
     pace = RequestLimiter(4, fixed=True)
-    gate = admission(20, requests=pace)
-    gate.observe(event())
+    admission = make_admission(20, requests=pace)
+    admission.observe(event())
     pace.widen(30)
 
-    assert pace.limit == gate.limit == 4
+    assert pace.limit == admission.limit == 4
 
 
 async def test_starved_connections_narrow_the_pace() -> None:
     pace = RequestLimiter(8)
-    gate = admission((8, 64), requests=pace)
+    admission = make_admission((8, 64), requests=pace)
     now = [0.0]
-    gate._clock = lambda: now[0]
+    admission._clock = lambda: now[0]
     for _ in range(12):
         now[0] += 0.04
-        gate.observe(event())
+        admission.observe(event())
     now[0] += 6.0
-    gate.observe(event(seconds=5.0, waited=5.0))
-    assert gate.limit == 8  # a lower bound that was asked for
+    admission.observe(event(seconds=5.0, waited=5.0))
+    assert admission.limit == 8  # a lower bound that was asked for
 
-    gate = admission((1, 64), requests=pace)
-    gate._clock = lambda: now[0]
-    gate.concurrency._level = 8.0
+    admission = make_admission((1, 64), requests=pace)
+    admission._clock = lambda: now[0]
+    admission.concurrency._level = 8.0
     for _ in range(12):
         now[0] += 0.04
-        gate.observe(event())
+        admission.observe(event())
     now[0] += 6.0
-    gate.observe(event(seconds=5.0, waited=5.0))
+    admission.observe(event(seconds=5.0, waited=5.0))
 
-    assert gate.limit == 6
-    gate.close()
+    assert admission.limit == 6
+    admission.close()
 
 
 async def test_loads_side_by_side_get_what_the_larger_asks_for() -> None:
@@ -422,26 +424,26 @@ async def test_loads_side_by_side_get_what_the_larger_asks_for() -> None:
 @pytest.mark.parametrize("concurrency", [0, -1, (0, 4), (5, 4)])
 async def test_what_lets_nothing_in_is_an_error(concurrency: int | tuple[int, int]) -> None:
     with pytest.raises(ConfigError, match="Invalid concurrency"):
-        admission(concurrency)
+        make_admission(concurrency)
 
 
 # --- with a server
 
 
 async def test_a_load_goes_through_a_server() -> None:
-    gate = admission(None)
+    admission = make_admission(None)
     seen: list[Attempted] = []
 
     def observe(event: Attempted) -> None:
         seen.append(event)
-        gate.observe(event)
+        admission.observe(event)
 
     with Emulator() as emulator:
         async with AsyncClient(emulator.url, emulator.api_key, on_event=observe) as client:
             dataset = await client.datasets.create("Pace", indexing_technique="economy")
 
             async def one(number: int) -> None:
-                async with slot(gate):
+                async with slot(admission):
                     await client.documents.create_by_file(dataset, b"A line.", name=f"{number}.txt")
 
             async with anyio.create_task_group() as group:
@@ -451,17 +453,17 @@ async def test_a_load_goes_through_a_server() -> None:
     creates = [event for event in seen if event.endpoint == CREATE]
     assert len(creates) == 100
     assert all(event.waited is not None and 0 < event.waited <= event.seconds for event in creates)
-    assert gate.in_flight == 0
-    assert 2 <= max(limit for _, limit in gate.history) <= 10
+    assert admission.in_flight == 0
+    assert 2 <= max(limit for _, limit in admission.history) <= 10
 
 
-async def test_a_rate_limit_is_told_from_other_refusals() -> None:
-    gate = admission(4)
+async def test_a_rate_limit_is_distinguished_from_other_refusals() -> None:
+    admission = make_admission(4)
     seen: list[Attempted] = []
 
     def observe(event: Attempted) -> None:
         seen.append(event)
-        gate.observe(event)
+        admission.observe(event)
 
     once = Retry(throttled=1)
     with Emulator() as emulator:
@@ -474,10 +476,10 @@ async def test_a_rate_limit_is_told_from_other_refusals() -> None:
                 await client.documents.create_by_file(dataset, b"A line.", name="a.txt")
 
     assert [event.trouble for event in seen] == [None, "quota"]
-    assert gate.rate.limit is not None
+    assert admission.rate.limit is not None
 
 
 async def test_clocks_are_arguments() -> None:
-    gate = admission(None, "1/s", clock=lambda: 5.0)
+    admission = make_admission(None, "1/s", clock=lambda: 5.0)
 
-    assert gate._earliest(5.0) == -math.inf
+    assert admission._earliest(5.0) == -math.inf

@@ -52,7 +52,7 @@ def test_a_large_server_is_found_to_be_one(pod: model.Pod) -> None:
 
 
 def test_a_server_that_answers_at_once_is_not_throttled() -> None:
-    """Its times are jitter of our own loop, which is no queue."""
+    """Its times are jitter of our own loop, which is not a queue."""
     floor = len(model.run(model.JITTERY, model.Fixed(8), 10.0).ends)
 
     outcome = model.run(model.JITTERY, ConcurrencyLimit(), 10.0, SEED)

@@ -67,7 +67,7 @@ def made(most: int, *, follows: bool) -> Backlog:
 
 
 async def entered(backlog: Backlog, number: int = 1000) -> int:
-    """Tell how many get in."""
+    """Return how many get in."""
     inside = 0
     with anyio.move_on_after(0.02):
         for _ in range(number):
