@@ -1,7 +1,9 @@
-"""Files that wait: for the document of a lost answer, for their document's indexing, for a time."""
+"""Hold files that wait: for the document of a lost send, for its indexing, or for a time."""
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import math
 
 import anyio
@@ -15,15 +17,18 @@ from .tracked_file import TrackedFile
 
 CRASH = 500
 LOOKS_AFTER_CRASH = 3
-"""Looks after a 500, in about 15 s: what it left behind may be late in the lists of a replica."""
+"""Lookups after a 500, in about 15 s: the document may be late in the lists of a replica."""
+
+MOST_DUE = 500
+"""Files that are looked up before those that became due meanwhile: 10 s at 20 ms each."""
 
 
 @frozen(kw_only=True)
 class PendingUpload:
-    """A file that waits until it is looked up at `due`.
+    """A file that is looked up at `due`.
 
-    `lost`: a send of it may still land, until `until`. `created` documents had been added when it
-    came: its document can be so far down the list as were added since.
+    `lost`: a send of it may still land, until `until`. `created` is the number of documents that
+    had been added when it came; those added since stand before its document in the list.
     """
 
     file: TrackedFile
@@ -32,23 +37,31 @@ class PendingUpload:
     until: float
     lost: bool = False
     timed_out: bool = False
-    """Whether the send was not answered in time: Dify may hold the dataset's lock."""
+    """Whether its send was not answered in time: Dify may hold the dataset's lock."""
 
     crashed: bool = False
-    """Whether the send was answered with 500: its request has ended, and lands no more."""
+    """Whether its send was answered with 500: the request has ended and can no longer land."""
 
     looks: int = 0
     status: str = ""
+    status_since: float = 0.0
+    """When the status of the document of its name last changed."""
+
     created: int = 0
 
 
 @define
 class PendingUploads:
-    """The files that wait, by key."""
+    """Files that wait for a lookup, by key. Lost ones are looked up before others."""
 
     times: Loading
     activity: IndexingActivity
     _by_key: dict[str, PendingUpload] = field(factory=dict)
+    _lost: list[tuple[float, int, PendingUpload]] = field(factory=list)
+    _other: list[tuple[float, int, PendingUpload]] = field(factory=list)
+    """Heaps by `due`; entries that were removed or replaced stay in them until they are due."""
+
+    _numbers: itertools.count[int] = field(factory=itertools.count)
     _new: anyio.Event = field(factory=anyio.Event)
 
     def __len__(self) -> int:
@@ -61,40 +74,48 @@ class PendingUploads:
         self._add(file, due=now + self.times.settle[0], until=now + landing, lost=True)
 
     def put_busy(self, file: TrackedFile, *, lost: bool) -> None:
-        """Add a file whose document is looked at before it is sent.
+        """Add a file whose document is looked up before the file is sent.
 
-        One that an earlier run was sending when it was killed may land still (`lost`). For how long
-        is counted from now: how long ago that was, a clock that was set since does not tell.
+        Args:
+            lost: an earlier run was killed while it sent the file, so that the send may still land.
+                For how long is counted from now, as the clock may have been set since then.
         """
         now = anyio.current_time()
         self._add(file, due=now, until=now + self.times.quarantine * lost, lost=lost)
 
     def put_later(self, file: TrackedFile, seconds: float) -> None:
-        """Add a file that is sent again after some seconds, once its document is not indexed."""
+        """Add a file that is sent after `seconds`, once its document is not being indexed."""
         due = anyio.current_time() + seconds
         self._add(file, due=due, until=due)
 
     def put(self, pending: PendingUpload) -> None:
-        """Add a file, or replace what is known of it."""
+        """Add a file, or replace its entry."""
         self._by_key[pending.file.key] = pending
+        heap = self._lost if pending.lost else self._other
+        heapq.heappush(heap, (pending.due, next(self._numbers), pending))
         self._new.set()
 
     def has(self, pending: PendingUpload) -> bool:
-        """Return whether it still waits: the run may have stopped meanwhile."""
+        """Return whether the entry is current; the run may have stopped meanwhile."""
         return self._by_key.get(pending.file.key) is pending
 
     def remove(self, file: TrackedFile) -> None:
         """Remove a file, if it waits."""
         self._by_key.pop(file.key, None)
 
-    def due(self) -> list[PendingUpload]:
-        """Return those that are to be looked up now."""
-        now = anyio.current_time()
-        return [pending for pending in self._by_key.values() if pending.due <= now]
+    def take_due(self) -> list[PendingUpload]:
+        """Return up to `MOST_DUE` entries that are due. Each is then to be put again or removed."""
+        now, due = anyio.current_time(), list[PendingUpload]()
+        for heap in (self._lost, self._other):
+            while heap and heap[0][0] <= now and len(due) < MOST_DUE:
+                pending = heapq.heappop(heap)[2]
+                if self.has(pending):
+                    due.append(pending)
+        return due
 
     async def wait(self) -> None:
-        """Wait until one is due, or a new one was added."""
-        due = min((pending.due for pending in self._by_key.values()), default=math.inf)
+        """Wait until an entry is due, or a new one was added."""
+        due = min((heap[0][0] for heap in (self._lost, self._other) if heap), default=math.inf)
         self._new = anyio.Event()
         with anyio.move_on_at(due):
             await self._new.wait()
@@ -110,6 +131,7 @@ class PendingUploads:
                 lost=lost,
                 timed_out=lost and isinstance(_cause(file.error), TimeoutError),
                 crashed=lost and _has_crashed(file.error),
+                status_since=now,
                 created=self.activity.added.count,
             )
         )

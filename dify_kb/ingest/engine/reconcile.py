@@ -1,15 +1,15 @@
 """Reconcile uploads whose outcome is unknown; hold files until they may be sent again.
 
 A file whose create was not answered is looked up at growing intervals. Its document is taken over
-when the server has it, and the file is sent again only once its create can no longer land: two runs
-of one document at the same time leave the chunks of both (measured on 1.4.3, 1.12.1 and 1.14.2).
+if the server has it. The file is sent again only once its create can no longer land: two indexing
+runs of one document at a time leave the chunks of both (measured on 1.4.3, 1.12.1 and 1.14.2).
 """
 
 from __future__ import annotations
 
 import contextlib
 import enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 from attrs import define, evolve
@@ -30,19 +30,22 @@ from dify_kb.resources import Documents
 
 from .lifecycle import FileLifecycle
 from .stalls import LOST
-from .states import FileEvent, FileState
+from .states import FileEvent
 from .tracked_file import UploadedDocument
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from dify_kb.ingest.planning.plan import Planned
     from dify_kb.models import Document
 
     from .pending_uploads import PendingUpload
 
+T = TypeVar("T")
+
 
 class Decision(enum.Enum):
-    """What a look decides about a file that waits."""
+    """What is done with a pending file after a lookup."""
 
     TAKE_OVER = enum.auto()
     """Its create has landed."""
@@ -52,7 +55,7 @@ class Decision(enum.Enum):
     KEEP_DISABLED = enum.auto()
     KEEP_ARCHIVED = enum.auto()
     KEEP_EXISTING = enum.auto()
-    """Somebody else's document has its name, and is not to be replaced."""
+    """Somebody else's document has its name and is not to be replaced."""
 
 
 def decide(  # noqa: PLR0911 -- one for each row of the table
@@ -63,48 +66,66 @@ def decide(  # noqa: PLR0911 -- one for each row of the table
     replaces: bool = True,
     overwrites_archived: bool = False,
 ) -> Decision:
-    """Decide about a file by the document of its name, if there is one.
+    """Decide about a file by the document of its name. The first row that applies counts.
 
     | document | a send may still land | else |
     |---|---|---|
-    | none, or the one from before, not being indexed | wait | send |
-    | the one from before, being indexed | wait | wait |
-    | another file of the same size, by the API | take over | as the one from before |
-    | another file | wait | as the one from before, or keep |
-    | disabled or archived, and not ours | keep | keep |
-    | the one from before, its indexing stalled in an earlier run | send | send |
+    | another file, by the API, of the size that was lost | take over | take over |
+    | stalled in an earlier run, completed now, file unchanged | take over | take over |
+    | none | wait | send |
+    | another file, not to be replaced | wait | keep existing |
+    | disabled | wait | keep disabled |
+    | archived, not to be overwritten | wait | keep archived |
+    | stalled in an earlier run | wait | send |
+    | being indexed | wait | wait |
+    | any other | wait | send |
 
-    Size and origin are all that a list tells of a file's content, so that what somebody else sent
-    by the API meanwhile, of the same size, is taken over too.
+    Lists tell only size and origin of a file's content. A document of the same size that somebody
+    else created by the API meanwhile is taken over too.
 
     Args:
-        replaces: a document of somebody else is replaced, and not kept.
+        now: the time at which the lookup began.
+        replaces: replace a document of somebody else.
+        overwrites_archived: replace an archived document.
     """
     planned = pending.file.planned
     file = document.upload_file if document else None
     other = document is not None and (file is None or file.id != planned.before)
-    if document is not None and file is not None and pending.lost and other:
-        same = file.size in {None, planned.found.size}
-        if same and document.created_from == "api":
-            return Decision.TAKE_OVER
-    if other and not replaces:
-        return Decision.WAIT if now < pending.until else Decision.KEEP_EXISTING
-    if document is not None and not document.enabled:
-        return Decision.KEEP_DISABLED
-    if document is not None and document.archived and not overwrites_archived:
-        return Decision.KEEP_ARCHIVED
-    if document is not None and not document.indexing_status.final:
-        return Decision.SEND if planned.stuck and not other else Decision.WAIT
-    if planned.stuck and document is not None and document.indexing_status == "completed":
+    if pending.lost and other and document is not None and _is_what_was_sent(planned, document):
         return Decision.TAKE_OVER
-    return Decision.WAIT if now < pending.until else Decision.SEND
+    if document is not None and not other and _has_recovered(planned, document):
+        return Decision.TAKE_OVER
+    if now < pending.until:
+        return Decision.WAIT
+    if document is None:
+        return Decision.SEND
+    if other and not replaces:
+        return Decision.KEEP_EXISTING
+    if not document.enabled:
+        return Decision.KEEP_DISABLED
+    if document.archived and not overwrites_archived:
+        return Decision.KEEP_ARCHIVED
+    sends = document.indexing_status.final or (planned.stuck and not other)
+    return Decision.SEND if sends else Decision.WAIT
+
+
+def _is_what_was_sent(planned: Planned, document: Document) -> bool:
+    file = document.upload_file
+    size = planned.row.size if planned.row else planned.found.size
+    return file is not None and file.size in {None, size} and document.created_from == "api"
+
+
+def _has_recovered(planned: Planned, document: Document) -> bool:
+    """Return whether a document that stalled in an earlier run is the file, and indexed now."""
+    stalled = planned.stuck and planned.row is not None and planned.same
+    return stalled and document.indexing_status == "completed"
 
 
 def _may_be_queued(pending: PendingUpload, document: Document) -> bool:
-    """Return whether the server may still hold a task for a stalled document.
+    """Return whether the server may still run a task of a stalled document.
 
-    It may unless others were indexed while the document stood still. A same-name create would then
-    double its chunks; a task whose document is gone does nothing.
+    Unless others were indexed while the document stood still, a same-name create could double its
+    chunks. The task of a deleted document does nothing.
     """
     planned = pending.file.planned
     if not planned.stuck or document.indexing_status.final or planned.row is None:
@@ -114,7 +135,7 @@ def _may_be_queued(pending: PendingUpload, document: Document) -> bool:
 
 @define
 class Reconciler:
-    """Looks up the documents of files that wait, many at a time, and decides what happens."""
+    """Looks up the documents of pending files, and applies what that decides."""
 
     lookup: DocumentLookup
     documents: Documents
@@ -125,7 +146,7 @@ class Reconciler:
     on_existing: OnExisting
     overwrites_archived: bool
     patience: float
-    """Seconds without any movement after which a file gives up on the document of its name."""
+    """Seconds without any movement after which a document that is being indexed has stalled."""
 
     async def run(self) -> None:
         """Look up those that are due, until cancelled.
@@ -135,46 +156,65 @@ class Reconciler:
         """
         while True:
             await self.files.pending.wait()
-            if due := self.files.pending.due():
-                await self.breaker.read(lambda due=due: self._look_up(due))  # type: ignore[misc]
+            await self._look_up(self.files.pending.take_due())
 
     async def _look_up(self, due: Sequence[PendingUpload]) -> None:
-        due = [pending for pending in due if self.files.pending.has(pending)]
-        found = await self._newest(due)
+        listed, listed_at = await self._list_newest(due)
         for pending in due:
-            name = pending.file.planned.name
-            document = found.get(name) or await self.lookup.named(name)
+            if not self.files.pending.has(pending):
+                continue
+            name, asked_at = pending.file.planned.name, listed_at
+            document = listed.get(name)
+            if document is None:
+                document, asked_at = await self._read(lambda name=name: self.lookup.named(name))  # type: ignore[misc]
             if self.files.pending.has(pending):
-                await self._act(pending, document)
+                await self._act(pending, document, asked_at)
 
-    async def _newest(self, due: Sequence[PendingUpload]) -> Mapping[str, Document]:
+    async def _list_newest(
+        self, due: Sequence[PendingUpload]
+    ) -> tuple[Mapping[str, Document], float]:
         """Look for many new documents at once; the list is in the order of their creation."""
         new = [pending for pending in due if pending.file.planned.replaces is None]
         names = {pending.file.planned.name for pending in new}
         if len(names) <= FEW:
-            return {}
+            return {}, 0.0
         since = min(pending.created for pending in new)
-        depth = self.files.followed.activity.added.count - since + len(self.files.pending)
-        return await self.lookup.newest(names, depth)
+        depth = self.files.followed.activity.added.count - since + len(names)
+        return await self._read(lambda: self.lookup.newest(names, depth))
 
-    async def _act(self, pending: PendingUpload, document: Document | None) -> None:
-        now = anyio.current_time()
+    async def _read(self, request: Callable[[], Awaitable[T]]) -> tuple[T, float]:
+        """Repeat a read until it is answered; return the answer and when that attempt began.
+
+        What lands between the beginning of a lookup and its answer may not be in the answer.
+        """
+
+        async def attempt() -> tuple[T, float]:
+            began = anyio.current_time()
+            return await request(), began
+
+        return await self.breaker.read(attempt)
+
+    async def _act(
+        self, pending: PendingUpload, document: Document | None, asked_at: float
+    ) -> None:
+        file = pending.file
         decision = decide(
             pending,
             document,
-            now,
-            replaces=self.on_existing == "overwrite" or pending.file.changed > 0,
+            asked_at,
+            replaces=self.on_existing == "overwrite" or file.changed > 0,
             overwrites_archived=self.overwrites_archived,
         )
-        if decision is Decision.SEND and self._may_land(pending, now):
+        if decision is not Decision.TAKE_OVER and self._may_land(pending, asked_at):
             decision = Decision.WAIT
-        file = pending.file
         if decision is Decision.WAIT:
-            self._wait(pending, document, now)
+            self._wait(pending, document)
             return
         if decision is Decision.SEND and document is not None and _may_be_queued(pending, document):
             await self._delete(document)
             document = None
+            if not self.files.pending.has(pending):
+                return  # the run stopped meanwhile
         self.files.pending.remove(file)
         match decision:
             case Decision.TAKE_OVER if document is not None:
@@ -192,36 +232,41 @@ class Reconciler:
 
     async def _delete(self, document: Document) -> None:
         with contextlib.suppress(NotFoundError):
-            await self.documents.delete(self.dataset_id, document.id)
+            await self._read(lambda: self.documents.delete(self.dataset_id, document.id))
 
-    def _may_land(self, pending: PendingUpload, now: float) -> bool:
+    def _may_land(self, pending: PendingUpload, asked_at: float) -> bool:
         """Return whether Dify may hold the dataset's lock, so that a timed-out create may land.
 
-        It may while no upload was answered since; when it ended, what waited for it lands first.
+        | since the send timed out | a lookup that began then finds what landed |
+        |---|---|
+        | uploads were blocked, and went on | `quarantine` after they went on |
+        | an upload was answered | after the answer |
+        | neither, and uploads are blocked | never |
+        | neither | `dataset_lock` after the timeout |
         """
+        breaker, since = self.breaker, pending.since
         if not pending.timed_out:
             return False
-        breaker = self.breaker
-        if breaker.upload_answered_at > pending.since:
-            return False
-        if pending.since < breaker.resumed_at:
-            return now < breaker.resumed_at + self.times.quarantine
-        return breaker.uploads_blocked or now < pending.since + self.times.dataset_lock
+        if since < breaker.resumed_at:
+            return asked_at < breaker.resumed_at + self.times.quarantine
+        if since < breaker.upload_answered_at:
+            return asked_at < breaker.upload_answered_at
+        return breaker.uploads_blocked or asked_at < since + self.times.dataset_lock
 
     def _take_over(self, pending: PendingUpload, document: Document) -> None:
-        file = pending.file
-        if pending.lost and not pending.file.planned.stuck:
+        file, planned = pending.file, pending.file.planned
+        if pending.lost and file.lost:
             self.breaker.record_landed()
-        row = file.planned.row
-        if row is not None and not file.planned.same and not file.planned.stuck:
+        if pending.lost and planned.row is not None and not planned.same:
             # What an earlier run sent has landed, and the file has changed since.
-            replaces = RemoteDocument.of(document)
-            file.planned = evolve(file.planned, row=None, replaces=replaces)
+            remote = RemoteDocument.of(document)
+            file.planned = evolve(planned, row=None, replaces=remote)
             file.attempts = 0
             self.files.apply(file, FileEvent.FOUND_OLD_VERSION)
             return
         file.document = UploadedDocument.found(document)
-        file.updates = file.planned.before is not None
+        if planned.row is not None:
+            file.updates = planned.row.previous is not None
         self.files.apply(file, FileEvent.FOUND)
 
     def _send(self, pending: PendingUpload, document: Document | None) -> None:
@@ -233,19 +278,21 @@ class Reconciler:
             return
         remote = RemoteDocument.of(document) if document else None
         file.overlaps = file.overlaps or (pending.lost and not pending.crashed)
-        if not file.recreated:
+        if not (file.recreated or file.changed):  # else the document is of this run
             file.updates = remote is not None
         file.planned = evolve(file.planned, do=Do.SEND, replaces=remote, row=None)
         self.files.apply(file, FileEvent.NOT_FOUND)
 
-    def _wait(self, pending: PendingUpload, document: Document | None, now: float) -> None:
-        status = document.indexing_status if document else ""
+    def _wait(self, pending: PendingUpload, document: Document | None) -> None:
+        now = anyio.current_time()
+        status = str(document.indexing_status) if document else ""
         if status != pending.status:
-            pending = evolve(pending, status=status, since=now)
-        moved_at = max(pending.since, self.files.followed.activity.moved_at)
-        busy = pending.file.state is FileState.BUSY
-        if busy and now - moved_at > self.patience and now >= pending.until:
+            pending = evolve(pending, status=status, status_since=now)
+        moved_at = max(pending.status_since, self.files.followed.activity.moved_at)
+        indexing = document is not None and not document.indexing_status.final
+        if indexing and now >= pending.until and now - moved_at > self.patience:
             reason = f"its document stays {status}, and nothing else is indexed"
+            self.files.pending.remove(pending.file)
             self.files.apply(pending.file, FileEvent.STALLED, reason)
             return
         settle, looks = self.times.settle, pending.looks + 1

@@ -1,0 +1,1025 @@
+"""Pending files: what a lookup decides, when it takes place, and what becomes of the file."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final, cast
+
+import anyio
+import pytest
+from attrs import define, evolve, field
+from virtual_time import run
+
+from dify_kb import Document, Loading, Page
+from dify_kb.errors import (
+    BadRequestError,
+    ConnectError,
+    KnowledgeError,
+    NotFoundError,
+    OutcomeUnknownError,
+    ProtocolError,
+    RequestTimeoutError,
+    ServerError,
+    TransportError,
+)
+from dify_kb.ingest.engine.followed_documents import FollowedDocuments
+from dify_kb.ingest.engine.lifecycle import FileLifecycle
+from dify_kb.ingest.engine.pending_uploads import (
+    LOOKS_AFTER_CRASH,
+    MOST_DUE,
+    PendingUpload,
+    PendingUploads,
+    landing_time,
+)
+from dify_kb.ingest.engine.reconcile import Decision, Reconciler, decide
+from dify_kb.ingest.engine.stalls import LOST
+from dify_kb.ingest.engine.states import FileEvent, FileState, transition
+from dify_kb.ingest.engine.tracked_file import TrackedFile
+from dify_kb.ingest.journal import Row, State
+from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
+from dify_kb.ingest.planning.document_lookup import DocumentLookup
+from dify_kb.ingest.planning.plan import (
+    ARCHIVED_BY_HAND,
+    DISABLED_BY_HAND,
+    NAME_EXISTS,
+    Do,
+    OnExisting,
+    Planned,
+)
+from dify_kb.ingest.planning.remote_document import RemoteDocument
+from dify_kb.ingest.sources.scan import FoundFile
+from dify_kb.models import Event, ListDocuments
+from dify_kb.resources import Documents
+from dify_kb.transport import Attempted
+from dify_kb.wire import catalog, codec
+from dify_kb.wire.endpoint import Call
+
+DATASET: Final = "00000000-0000-4000-8000-000000000000"
+TIMES: Final = Loading()
+CREATE: Final = "documents.create_by_file"
+BEFORE: Final = "f1"
+TAKE_OVER, SEND, WAIT = Decision.TAKE_OVER, Decision.SEND, Decision.WAIT
+DISABLED, ARCHIVED = Decision.KEEP_DISABLED, Decision.KEEP_ARCHIVED
+EXISTING: Final = Decision.KEEP_EXISTING
+
+
+def document_id(name: str) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, name))
+
+
+def document(
+    file: str | None = BEFORE,
+    *,
+    name: str = "a.md",
+    size: int | None = 4,
+    status: str = "completed",
+    enabled: bool = True,
+    archived: bool = False,
+    created_from: str = "api",
+) -> Document:
+    stored = {"upload_file": {"id": file, "size": size}} if file else None
+    return codec.decode(
+        Document,
+        {
+            "id": document_id(name),
+            "name": name,
+            "position": 1,
+            "data_source_type": "upload_file",
+            "data_source_info": None,
+            "data_source_detail_dict": stored,
+            "dataset_process_rule_id": None,
+            "created_from": created_from,
+            "created_by": "somebody",
+            "created_at": 1_795_000_000,
+            "tokens": 0,
+            "indexing_status": status,
+            "error": None,
+            "enabled": enabled,
+            "disabled_at": None,
+            "disabled_by": None,
+            "archived": archived,
+            "display_status": "available",
+            "word_count": 7,
+            "hit_count": 0,
+            "doc_form": "text_model",
+            "doc_metadata": None,
+        },
+    )
+
+
+def journal_row(state: State, name: str = "a.md", **values: Any) -> Row:
+    told: dict[str, Any] = {
+        "size": 4, "mtime_ns": 1, "content": b"text", "rule": "", "labels": "", "attempts": 1,
+        "sent_at": time.time(), "previous": None, "document_id": None, "batch": None,
+        "upload_file_id": None, "reason": None,
+    }  # fmt: skip
+    return Row(key=name, name=name, state=state, **{**told, **values})
+
+
+def tracked(
+    name: str = "a.md", *, before: Document | None = None, sends: int = 1, **values: Any
+) -> TrackedFile:
+    planned = Planned(
+        found=FoundFile(key=name, size=4),
+        name=name,
+        do=Do.SEND,
+        replaces=RemoteDocument.of(before) if before else None,
+    )
+    file = TrackedFile.of(evolve(planned, **values))
+    file.lost = file.attempts = sends
+    return file
+
+
+def killed(*, size: int = 4, **values: Any) -> TrackedFile:
+    """Return a file that an earlier run was sending when it was killed."""
+    row = journal_row(State.SENDING, size=size, **values)
+    return tracked(do=Do.LOOK, row=row, sends=0, same=size == 4)
+
+
+def stalled(reason: str = "", *, same: bool = True) -> TrackedFile:
+    """Return a file whose document stalled in an earlier run, and that is to be retried."""
+    row = journal_row(
+        State.STALLED,
+        document_id=document_id("a.md"),
+        upload_file_id=BEFORE,
+        reason=reason,
+        previous="f0",
+    )
+    before = document(status="indexing")
+    return tracked(before=before, sends=0, do=Do.LOOK, row=row, same=same, stuck=True)
+
+
+def lost(cause: KnowledgeError | None = None) -> OutcomeUnknownError:
+    error = OutcomeUnknownError("the answer was lost", endpoint=CREATE)
+    error.__cause__ = cause
+    return error
+
+
+LATE = RequestTimeoutError("no answer in time", endpoint=CREATE)
+
+
+# What a lookup decides.
+
+
+def pending(file: TrackedFile, *, lost: bool, until: float = 100.0) -> PendingUpload:
+    return PendingUpload(file=file, since=0.0, due=0.0, lost=lost, until=until)
+
+
+def outcomes(
+    found: Document | None, file: TrackedFile, **options: bool
+) -> tuple[Decision, Decision, Decision]:
+    """Return what is decided after a lost send while it may land, later, and without a lost one."""
+    waits = pending(file, lost=False, until=0.0)
+    return (
+        decide(pending(file, lost=True), found, 99.0, **options),
+        decide(pending(file, lost=True), found, 100.0, **options),
+        decide(waits, found, 99.0, **options),
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "decisions"),
+    [
+        (None, (WAIT, SEND, SEND)),
+        (document(), (WAIT, SEND, SEND)),
+        (document(status="error"), (WAIT, SEND, SEND)),
+        (document(status="indexing"), (WAIT, WAIT, WAIT)),
+        (document(status="paused"), (WAIT, WAIT, WAIT)),
+        (document("f2"), (TAKE_OVER, TAKE_OVER, SEND)),
+        (document("f2", status="indexing"), (TAKE_OVER, TAKE_OVER, WAIT)),
+        (document("f2", status="error"), (TAKE_OVER, TAKE_OVER, SEND)),
+        (document("f2", size=None), (TAKE_OVER, TAKE_OVER, SEND)),
+        (document("f2", size=5), (WAIT, SEND, SEND)),
+        (document("f2", created_from="web"), (WAIT, SEND, SEND)),
+        (document("f2", size=5, status="indexing"), (WAIT, WAIT, WAIT)),
+        (document(None), (WAIT, SEND, SEND)),
+        # A create that lands beside a disabled document makes another, which is then ours.
+        (document(enabled=False), (WAIT, DISABLED, DISABLED)),
+        (document(enabled=False, status="indexing"), (WAIT, DISABLED, DISABLED)),
+        (document("f2", size=5, enabled=False), (WAIT, DISABLED, DISABLED)),
+        (document(archived=True), (WAIT, ARCHIVED, ARCHIVED)),
+        (document("f2", size=5, archived=True), (WAIT, ARCHIVED, ARCHIVED)),
+        # What landed and was switched off since is ours all the same.
+        (document("f2", enabled=False), (TAKE_OVER, TAKE_OVER, DISABLED)),
+        (document("f2", archived=True), (TAKE_OVER, TAKE_OVER, ARCHIVED)),
+    ],
+)
+def test_the_document_of_that_name_decides(
+    found: Document | None, decisions: tuple[Decision, ...]
+) -> None:
+    assert outcomes(found, tracked(before=document())) == decisions
+
+
+@pytest.mark.parametrize(
+    ("found", "decisions"),
+    [
+        (None, (WAIT, SEND, SEND)),
+        (document(), (WAIT, SEND, SEND)),
+        (document(status="indexing"), (WAIT, WAIT, WAIT)),
+        (document("f2"), (TAKE_OVER, TAKE_OVER, EXISTING)),
+        (document("f2", size=5), (WAIT, EXISTING, EXISTING)),
+        (document("f2", size=5, status="indexing"), (WAIT, EXISTING, EXISTING)),
+        (document("f2", size=5, enabled=False), (WAIT, EXISTING, EXISTING)),
+        (document("f2", created_from="web"), (WAIT, EXISTING, EXISTING)),
+        (document(None), (WAIT, EXISTING, EXISTING)),
+    ],
+)
+def test_a_document_of_somebody_else_is_kept_where_it_is_not_to_be_replaced(
+    found: Document | None, decisions: tuple[Decision, ...]
+) -> None:
+    """It came after the file was planned, when there was none or one of ours."""
+    assert outcomes(found, tracked(before=document()), replaces=False) == decisions
+
+
+def test_an_archived_document_is_replaced_on_request() -> None:
+    found = document(archived=True)
+
+    decisions = outcomes(found, tracked(before=document()), overwrites_archived=True)
+
+    assert decisions == (WAIT, SEND, SEND)
+
+
+@pytest.mark.parametrize("found", [None, document(), document(status="error")])
+def test_a_time_that_is_to_pass_is_waited_for(found: Document | None) -> None:
+    waits = pending(tracked(before=document()), lost=False)
+
+    assert decide(waits, found, 99.0) is WAIT
+    assert decide(waits, found, 100.0) is SEND
+
+
+def test_any_file_is_another_where_there_was_none() -> None:
+    assert decide(pending(tracked(), lost=True), document(), 0.0) is TAKE_OVER
+
+
+def test_what_an_earlier_run_lost_is_told_from_what_it_replaced() -> None:
+    """Not from what the list holds now: that may be what landed."""
+    waits = pending(killed(previous="f0"), lost=True)
+
+    assert decide(waits, document("f1"), 0.0) is TAKE_OVER
+    assert decide(waits, document("f0"), 0.0) is WAIT
+
+
+@pytest.mark.parametrize("replaces", [True, False])
+def test_what_an_earlier_run_lost_has_the_size_that_was_sent(*, replaces: bool) -> None:
+    """The file may have another size by now; its document was taken for somebody else's."""
+    waits = pending(killed(size=3), lost=True)
+
+    assert decide(waits, document("f1", size=3), 0.0, replaces=replaces) is TAKE_OVER
+    assert decide(waits, document("f1", size=4), 0.0, replaces=replaces) is WAIT
+
+
+@pytest.mark.parametrize("status", ["waiting", "indexing", "error"])
+@pytest.mark.parametrize("same", [True, False])
+def test_a_stalled_document_is_created_again(status: str, *, same: bool) -> None:
+    waits = pending(stalled(same=same), lost=False, until=0.0)
+
+    assert decide(waits, document(status=status), 0.0) is SEND
+
+
+def test_a_stalled_document_that_was_indexed_after_all_is_taken_over_unless_the_file_changed() -> (
+    None
+):
+    """Taken over, the old text would be reported as the new one."""
+    waits = [pending(stalled(same=same), lost=False, until=0.0) for same in (True, False)]
+
+    assert [decide(one, document(), 0.0) for one in waits] == [TAKE_OVER, SEND]
+
+
+def test_a_stalled_document_is_not_created_twice_while_the_first_create_may_land() -> None:
+    file = stalled(LOST)
+    file.planned = evolve(file.planned, row=None)  # it was sent in this run
+    waits = pending(file, lost=True)
+
+    assert decide(waits, document(status="indexing"), 99.0) is WAIT
+    assert decide(waits, document(status="completed"), 99.0) is WAIT
+    assert decide(waits, document(status="indexing"), 100.0) is SEND
+
+
+@pytest.mark.parametrize(
+    ("cause", "part"),
+    [
+        (ServerError("500", endpoint=CREATE, status=500), "looks"),
+        (ProtocolError("no JSON", endpoint=CREATE, status=200), "quarantine"),
+        (ServerError("502", endpoint=CREATE, status=502), "patience"),
+        (ServerError("504", endpoint=CREATE, status=504), "patience"),
+        (RequestTimeoutError("no answer", endpoint=CREATE), "patience"),
+        (TransportError("reset", endpoint=CREATE), "quarantine"),
+        (ConnectError("reset", endpoint=CREATE), "quarantine"),
+        (None, "quarantine"),
+    ],
+)
+def test_so_long_a_create_may_still_land(cause: KnowledgeError | None, part: str) -> None:
+    looks = sum(TIMES.settle[:LOOKS_AFTER_CRASH])
+    expected = {"looks": looks, "patience": TIMES.patience, "quarantine": TIMES.quarantine}
+
+    assert landing_time(lost(cause), TIMES) == expected[part]
+
+
+# What becomes of pending files, in virtual time.
+
+
+@define
+class RecordedFiles:
+    """The part of `FileLifecycle` that a reconciler uses; the table says what may happen."""
+
+    pending: PendingUploads
+    followed: FollowedDocuments
+    told: list[tuple[float, str, str]] = field(factory=list)
+    reasons: list[str | None] = field(factory=list)
+
+    def apply(self, file: TrackedFile, event: FileEvent, reason: str | None = None) -> None:
+        file.state = transition(file.state, event).state
+        self.told.append((anyio.current_time(), str(event), file.key))
+        self.reasons.append(reason)
+
+    def stop(self, *files: TrackedFile) -> None:
+        for file in files:
+            self.apply(file, FileEvent.HALTED)
+            self.pending.remove(file)
+
+    @property
+    def events(self) -> list[str]:
+        return [event for _, event, _ in self.told]
+
+
+@define
+class Scene:
+    """A reconciler, a list of documents that changes with time, and what comes of files."""
+
+    server: Callable[[float], list[Document]] = lambda _: []
+    on_existing: OnExisting = "overwrite"
+    overwrites_archived: bool = False
+    patience: float = 900.0
+    asked: list[tuple[float, str]] = field(factory=list)
+    deleted: list[str] = field(factory=list)
+    failures: list[KnowledgeError] = field(factory=list)
+    latency: float = 0.02
+    error: KnowledgeError | None = None
+    """What ended the reconciler."""
+
+    files: RecordedFiles = field(init=False)
+    breaker: CircuitBreaker = field(init=False)
+    reconciler: Reconciler = field(init=False)
+
+    def begin(self) -> None:
+        documents, followed = Documents(self), FollowedDocuments()
+        self.files = RecordedFiles(PendingUploads(TIMES, followed.activity), followed)
+        self.breaker = CircuitBreaker(self, DATASET, TIMES)
+        self.reconciler = Reconciler(
+            DocumentLookup(documents, DATASET),
+            documents,
+            DATASET,
+            TIMES,
+            self.breaker,
+            cast("FileLifecycle", self.files),
+            self.on_existing,
+            self.overwrites_archived,
+            self.patience,
+        )
+
+    def lose(self, *files: TrackedFile, cause: KnowledgeError | None = None) -> None:
+        for file in files:
+            file.state, file.error = FileState.UNKNOWN, lost(cause)
+            self.files.pending.put_lost(file)
+
+    def look(self, *files: TrackedFile) -> None:
+        for file in files:
+            row = file.planned.row
+            sent = row is not None and row.state is State.SENDING
+            file.state = FileState.UNKNOWN if sent else FileState.BUSY
+            self.files.pending.put_busy(file, lost=sent)
+
+    def later(self, file: TrackedFile, seconds: float) -> None:
+        file.state = FileState.BUSY
+        self.files.pending.put_later(file, seconds)
+
+    async def get(self, dataset_id: str, /) -> object:
+        """Answer a probe."""
+        return dataset_id
+
+    def stream(self, call: Call[Event], /) -> AsyncIterator[Event]:
+        raise NotImplementedError(call.endpoint.name)
+
+    async def __call__(self, call: Call[Any], /) -> Any:
+        if call.endpoint is catalog.DELETE_DOCUMENT:
+            return await self._delete(call.path)
+        body = cast("ListDocuments", call.body)
+        self.asked.append((anyio.current_time(), str(body.keyword or f"page {body.page or 1}")))
+        keyword = str(body.keyword or "").replace("\\", "")
+        rows = [one for one in self.server(anyio.current_time()) if keyword in one.name]
+        await anyio.sleep(self.latency)
+        if self.failures:
+            raise self.failures.pop()
+        size, page = int(body.limit or 20), int(body.page or 1)
+        start = (page - 1) * size
+        return Page(data=rows[start : start + size], limit=size, total=len(rows), page=page)
+
+    async def _delete(self, path: str) -> None:
+        await anyio.sleep(self.latency)
+        if self.failures:
+            raise self.failures.pop()
+        self.deleted.append(path.rsplit("/", 1)[-1])
+
+    def play(self, act: Callable[[], Awaitable[None] | None], until: float = 1000.0) -> None:
+        """Go through a scene in virtual time."""
+
+        async def scene() -> None:
+            self.begin()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self.breaker.run)
+                tasks.start_soon(self._reconcile)
+                done = act()
+                if done is not None:
+                    await done
+                await anyio.sleep(until)
+                tasks.cancel_scope.cancel()
+
+        run(scene)
+
+    async def _reconcile(self) -> None:
+        try:
+            await self.reconciler.run()
+        except KnowledgeError as error:
+            self.error = error
+
+    @property
+    def told(self) -> list[tuple[int, str]]:
+        return [(round(at), event) for at, event, _ in self.files.told]
+
+
+RESET = ConnectError("reset", endpoint=CREATE)
+
+
+def test_a_lost_answer_is_looked_for_soon_and_then_less_often() -> None:
+    scene = Scene()
+
+    scene.play(lambda: scene.lose(tracked(), cause=RESET))
+
+    assert [round(at) for at, _ in scene.asked] == [1, 4, 14, 30]
+    assert scene.told == [(30, "not found")]
+
+
+def test_what_landed_is_taken_over_whenever_it_shows() -> None:
+    landed = document("f1", status="waiting")
+    scene, file = Scene(lambda now: [landed] if now > 10 else []), tracked()
+
+    scene.play(lambda: scene.lose(file))
+
+    assert scene.told == [(14, "found")]
+    assert len(scene.files.pending) == 0
+    assert file.document is not None
+    assert (file.document.id, file.document.reconciled, file.updates) == (landed.id, True, False)
+
+
+def test_what_lands_while_the_last_lookup_is_under_way_is_not_sent_again() -> None:
+    """The answer tells of the time when the server wrote it, not of that when it came."""
+    landed = document("f1", status="waiting")
+    scene = Scene(lambda now: [landed] if now >= 29.9 else [], latency=0.5)
+    file = tracked()
+
+    async def act() -> None:
+        scene.lose(file)
+        await anyio.sleep(20)
+        scene.files.pending.put(
+            evolve(scene.files.pending._by_key["a.md"], due=29.8)
+        )  # answered when the send could no longer land
+
+    scene.play(act)
+
+    assert scene.files.events == ["found"]
+
+
+def test_a_document_from_before_is_not_taken_for_what_was_sent() -> None:
+    """It has the same name and, when the file changed little, the same size."""
+    before = document("f1")
+    scene = Scene(lambda _: [before])
+
+    scene.play(lambda: scene.lose(tracked(before=before)))
+
+    assert scene.files.events == ["not found"]
+    assert scene.told[0][0] >= TIMES.quarantine
+
+
+def test_a_server_that_may_still_be_working_is_given_more_time() -> None:
+    scene = Scene()
+
+    scene.play(lambda: scene.lose(tracked(), cause=ServerError("504", endpoint=CREATE, status=504)))
+
+    assert scene.files.events == ["not found"]
+    assert scene.told[0][0] >= TIMES.patience
+
+
+def test_what_is_sent_again_and_again_and_never_there_is_given_up() -> None:
+    scene = Scene()
+
+    scene.play(lambda: scene.lose(tracked(sends=TIMES.sends)))
+
+    assert scene.files.events == ["failed"]
+    told = f"sent {TIMES.sends} times, and it is not on the server: the answer was lost"
+    assert scene.files.reasons == [told]
+
+
+def test_nothing_is_sent_while_its_document_is_indexed() -> None:
+    """Two runs at once would leave the chunks of both (measured on 1.4.3 and 1.12.1)."""
+    busy, ended = (document("f1", status=status) for status in ("indexing", "completed"))
+    scene = Scene(lambda now: [busy] if now < 300 else [ended])
+
+    scene.play(lambda: scene.look(tracked(before=busy)))
+
+    ((at, what),) = scene.told
+    assert what == "not found"
+    assert 300 < at < 400
+
+
+@pytest.mark.parametrize("lose", [True, False])
+def test_a_document_that_never_ends_is_given_up_only_when_nothing_else_moves(*, lose: bool) -> None:
+    """Also after a lost answer: nothing else ended such a file, and the load never did."""
+    busy = document("f1", status="indexing")
+    scene = Scene(lambda _: [busy], patience=100)
+
+    async def act() -> None:
+        (scene.lose if lose else scene.look)(tracked(before=busy))
+        for _ in range(10):
+            await anyio.sleep(50)
+            scene.files.followed.activity.moved_at = anyio.current_time()
+
+    scene.play(act)
+
+    ((at, what),) = scene.told
+    assert what == "stalled"
+    assert scene.files.reasons == ["its document stays indexing, and nothing else is indexed"]
+    assert 600 < at < 700
+    assert len(scene.files.pending) == 0
+
+
+@pytest.mark.parametrize(
+    ("found", "overwrites", "event", "reason"),
+    [
+        (document(enabled=False), False, "kept", DISABLED_BY_HAND),
+        (document(enabled=False), True, "kept", DISABLED_BY_HAND),
+        (document(archived=True), False, "kept", ARCHIVED_BY_HAND),
+        (document(archived=True), True, "not found", None),
+    ],
+)
+def test_what_a_person_disabled_or_archived_is_left_alone(
+    found: Document, event: str, reason: str | None, *, overwrites: bool
+) -> None:
+    scene = Scene(lambda _: [found], overwrites_archived=overwrites)
+
+    scene.play(lambda: scene.look(tracked(before=found)))
+
+    assert scene.files.events == [event]
+    assert scene.files.reasons == [reason]
+
+
+@pytest.mark.parametrize(("on_existing", "event"), [("skip", "kept"), ("fail", "rejected")])
+@pytest.mark.parametrize("lose", [True, False])
+def test_somebody_elses_document_is_kept_if_so_wished(
+    on_existing: OnExisting, event: str, *, lose: bool
+) -> None:
+    theirs = document("f9", size=7)
+    scene = Scene(lambda _: [theirs], on_existing=on_existing)
+
+    scene.play(lambda: (scene.lose if lose else scene.look)(tracked(before=document())))
+
+    assert scene.files.events == [event]
+    assert scene.files.reasons == [NAME_EXISTS]
+    assert (scene.told[0][0] >= TIMES.quarantine) is lose
+
+
+def test_a_file_that_changed_replaces_its_own_document_whatever_exists() -> None:
+    """The content that the server has is torn, and it is ours."""
+    file = tracked(sends=0)
+    file.changed = 1
+    scene = Scene(lambda _: [document("f9", size=7)], on_existing="skip")
+
+    scene.play(lambda: scene.look(file))
+
+    assert scene.files.events == ["not found"]
+    assert not file.updates
+
+
+def test_what_is_held_for_a_time_waits_so_long() -> None:
+    failed = document("f1", status="error")
+    scene = Scene(lambda _: [failed])
+
+    scene.play(lambda: scene.later(tracked(before=failed), 60.0))
+
+    assert scene.told == [(60, "not found")]
+    assert len(scene.asked) == 1
+
+
+def test_a_lookup_that_fails_is_repeated_and_nothing_happens_twice() -> None:
+    """The second of three fails: the first is not acted upon again."""
+    names = ("a.md", "b.md", "c.md")
+    scene = Scene(lambda _: [document(f"f of {name}", name=name) for name in names])
+    unavailable = ServerError("503", endpoint=CREATE, status=503)
+
+    async def act() -> None:
+        scene.lose(*map(tracked, names))
+        await anyio.sleep(TIMES.settle[0] + 0.03)
+        assert scene.files.events == ["found"]
+        scene.failures = [unavailable] * 3
+
+    scene.play(act)
+
+    assert sorted(name for _, _, name in scene.files.told) == list(names)
+    assert scene.files.events == ["found"] * 3
+    assert not scene.failures
+
+
+def test_a_batch_that_takes_longer_than_an_outage_survives_one_failure() -> None:
+    """Each lookup has a time of its own; that of the whole batch was over before it was through."""
+    names = [f"{number}.md" for number in range(100)]
+    scene = Scene(latency=10.0)
+
+    async def act() -> None:
+        scene.look(*(tracked(name, before=document(name=name)) for name in names))
+        await anyio.sleep(TIMES.outage + 100)
+        scene.failures = [BadRequestError("odd", endpoint=CREATE, status=400)]
+
+    scene.play(act, until=2000.0)
+
+    assert scene.error is None
+    assert len(scene.files.told) == 100
+
+
+def test_a_lookup_that_is_refused_ends_the_reconciler_with_its_error() -> None:
+    """The run then stops, and the pending files with it."""
+    scene = Scene()
+    scene.failures = [NotFoundError("no dataset", endpoint=CREATE, status=404)] * 10
+
+    scene.play(lambda: scene.lose(tracked()))
+
+    assert isinstance(scene.error, NotFoundError)
+    assert scene.files.told == []
+
+
+def test_a_file_that_ends_while_it_is_looked_up_is_left_alone() -> None:
+    scene, file = Scene(lambda _: [document("f1")]), tracked()
+
+    async def act() -> None:
+        scene.lose(file)
+        await anyio.sleep(TIMES.settle[0] + 0.01)
+        scene.files.stop(file)
+
+    scene.play(act)
+
+    assert scene.asked
+    assert scene.files.events == ["halted"]
+    assert len(scene.files.pending) == 0
+
+
+@pytest.mark.parametrize(("number", "requests"), [(5, 5), (60, 1)])
+def test_many_are_looked_for_by_pages_and_few_by_name(number: int, requests: int) -> None:
+    names = [f"{number}.md" for number in range(number)]
+    rows = [document(f"file of {name}", name=name) for name in names]
+    scene = Scene(lambda _: rows)
+
+    scene.play(lambda: scene.lose(*map(tracked, names)))
+
+    assert scene.files.events == ["found"] * number
+    assert len(scene.asked) == requests
+
+
+def test_one_that_comes_later_is_looked_up_when_it_is_due() -> None:
+    scene = Scene(lambda _: [document("f1", name="b.md")])
+
+    async def act() -> None:
+        scene.later(tracked("a.md"), 500.0)
+        await anyio.sleep(100)
+        scene.lose(tracked("b.md"))
+
+    scene.play(act)
+
+    told = [(round(at), event, name) for at, event, name in scene.files.told]
+    assert told == [(101, "found", "b.md"), (500, "not found", "a.md")]
+
+
+def test_nothing_is_asked_while_nothing_is_pending() -> None:
+    scene = Scene()
+
+    scene.play(lambda: None)
+
+    assert scene.asked == []
+
+
+def test_two_files_of_one_name_are_pending_side_by_side() -> None:
+    """Which of them may be sent is decided when its row is written."""
+    scene = Scene()
+    first, second = tracked("a.md"), tracked("a.md")
+    second.planned = evolve(second.planned, found=FoundFile(key="b/a.md", size=4))
+
+    scene.play(lambda: scene.look(first, second))
+
+    assert scene.files.events == ["not found"] * 2
+    assert {name for _, _, name in scene.files.told} == {"a.md", "b/a.md"}
+
+
+def test_a_file_that_is_sent_again_knows_what_it_replaces_now() -> None:
+    """The next lookup has to tell it from the document that is there, not from an older one."""
+    scene, file = Scene(lambda _: [document("f2")]), tracked(before=document("f1"))
+
+    scene.play(lambda: scene.look(file))
+
+    assert file.planned.before == "f2"
+    assert file.planned.do is Do.SEND
+    assert file.planned.row is None
+    assert file.updates
+
+
+# What earlier runs left.
+
+
+def test_an_unchanged_file_that_an_earlier_run_sent_is_taken_over() -> None:
+    scene, file = Scene(lambda _: [document("f1", status="indexing")]), killed(previous="f0")
+
+    scene.play(lambda: scene.look(file))
+
+    assert scene.told == [(0, "found")]
+    assert file.updates
+
+
+@pytest.mark.parametrize("on_existing", ["overwrite", "skip", "fail"])
+def test_a_file_that_changed_since_an_earlier_run_sent_it_is_sent_once_that_is_indexed(
+    on_existing: OnExisting,
+) -> None:
+    landed = [document("f1", size=3, status=status) for status in ("indexing", "completed")]
+    scene = Scene(lambda now: [landed[now > 50]], on_existing=on_existing)
+    file = killed(size=3)
+
+    async def act() -> None:
+        scene.look(file)
+        await anyio.sleep(1)
+        assert scene.files.events == ["found old version"]
+        scene.look(file)
+
+    scene.play(act)
+
+    assert scene.files.events == ["found old version", "not found"]
+    assert scene.told[1][0] > 50
+    assert file.planned.before == "f1"
+    assert file.attempts == 0
+
+
+@pytest.mark.parametrize(
+    ("reason", "deleted"),
+    [
+        (f"{LOST}: it stays waiting for 15 min while 3 others were indexed", []),
+        (
+            "it stays waiting for 15 min, and no document of any dataset moves",
+            [document_id("a.md")],
+        ),
+        ("", [document_id("a.md")]),
+    ],
+)
+@pytest.mark.parametrize("same", [True, False])
+def test_a_stalled_document_whose_task_may_run_is_deleted_before_it_is_created_again(
+    reason: str, deleted: list[str], *, same: bool
+) -> None:
+    """A create by its name would double its chunks; the task of a deleted document does nothing."""
+    scene, file = Scene(lambda _: [document(status="waiting")]), stalled(reason, same=same)
+
+    scene.play(lambda: scene.look(file))
+
+    assert scene.files.events == ["not found"]
+    assert scene.deleted == deleted
+    assert (file.planned.replaces is None) is bool(deleted)
+
+
+@pytest.mark.parametrize("status", ["error", "completed"])
+def test_a_stalled_document_that_ended_since_is_not_deleted(status: str) -> None:
+    scene = Scene(lambda _: [document(status=status)])
+
+    scene.play(lambda: scene.look(stalled(same=False)))
+
+    assert scene.deleted == []
+    assert scene.files.events == ["not found"]
+
+
+def test_a_stalled_document_that_was_indexed_since_is_not_sent() -> None:
+    scene, file = Scene(lambda _: [document()]), stalled()
+
+    scene.play(lambda: scene.look(file))
+
+    assert scene.files.events == ["found"]
+    assert file.document is not None
+
+
+def test_a_delete_that_fails_is_repeated_before_anything_is_sent() -> None:
+    scene, file = Scene(lambda _: [document(status="waiting")]), stalled()
+
+    async def act() -> None:
+        scene.look(file)
+        await anyio.sleep(0.03)
+        scene.failures = [ServerError("503", endpoint=CREATE, status=503)] * 2
+
+    scene.play(act)
+
+    assert scene.deleted == [document_id("a.md")]
+    assert scene.files.events == ["not found"]
+
+
+def test_a_document_that_is_gone_already_counts_as_deleted() -> None:
+    scene, file = Scene(lambda _: [document(status="waiting")]), stalled()
+
+    async def act() -> None:
+        scene.look(file)
+        await anyio.sleep(0.03)
+        scene.failures = [NotFoundError("gone", endpoint=CREATE, status=404)]
+
+    scene.play(act)
+
+    assert scene.files.events == ["not found"]
+
+
+def test_a_file_that_ends_while_its_document_is_deleted_is_left_alone() -> None:
+    scene, file = Scene(lambda _: [document(status="waiting")]), stalled()
+
+    async def act() -> None:
+        scene.look(file)
+        await anyio.sleep(0.03)
+        scene.files.stop(file)
+
+    scene.play(act)
+
+    assert scene.files.events == ["halted"]
+    assert file.planned.do is Do.LOOK
+
+
+# While Dify may hold the dataset's lock.
+
+
+def upload(trouble: str | None = None, *, seconds: float = 120.0) -> Attempted:
+    return Attempted(
+        endpoint=CREATE,
+        attempt=1,
+        status=None if trouble else 200,
+        seconds=seconds,
+        retry_in=None,
+        error=trouble,
+        trouble=cast("Any", trouble),
+    )
+
+
+def listed() -> Attempted:
+    return evolve(upload(), endpoint=catalog.LIST_DOCUMENTS.name)
+
+
+def time_out(scene: Scene, *, block: bool) -> None:
+    for _ in range(2 if block else 1):
+        scene.breaker.record(upload("timeout"))
+    if block:
+        scene.breaker.record(listed())
+    assert scene.breaker.uploads_blocked is block
+
+
+def test_a_timed_out_create_is_not_repeated_while_no_upload_is_answered() -> None:
+    """It waits for the dataset's lock, and lands when that is released."""
+    scene = Scene()
+
+    def act() -> None:
+        time_out(scene, block=False)
+        scene.lose(tracked(), cause=LATE)
+
+    scene.play(act)
+
+    ((at, event),) = scene.told
+    assert event == "not found"
+    assert TIMES.dataset_lock <= at <= TIMES.dataset_lock + TIMES.settle[-1]
+
+
+def test_a_timed_out_create_is_repeated_once_a_later_upload_was_answered() -> None:
+    scene = Scene()
+
+    async def act() -> None:
+        scene.lose(tracked(), cause=LATE)
+        await anyio.sleep(10)
+        scene.breaker.record(upload(seconds=0.1))
+
+    scene.play(act)
+
+    ((at, event),) = scene.told
+    assert event == "not found"
+    assert TIMES.patience <= at <= TIMES.patience + TIMES.settle[-1]
+
+
+def test_a_lookup_from_before_the_answer_of_an_upload_does_not_count() -> None:
+    """The lock was released in between, and what waited for it has landed."""
+    scene = Scene(lambda now: [document("f1")] if now > 215 else [], latency=30.0)
+
+    async def act() -> None:
+        scene.lose(tracked(), cause=LATE)
+        await anyio.sleep(225)
+        began = max(at for at, _ in scene.asked)
+        assert began + 30.0 > 225.0, "no lookup is under way"
+        scene.breaker.record(upload(seconds=0.1))
+
+    scene.play(act)
+
+    assert scene.files.events == ["found"]
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_after_a_block_of_uploads_what_waited_lands_first(*, answered: bool) -> None:
+    """An answered upload shows that the lock is free; others that waited for it land beside."""
+    scene = Scene()
+    resumed_at = 300.0 if answered else TIMES.dataset_lock - 120.0
+
+    async def act() -> None:
+        time_out(scene, block=True)
+        scene.lose(tracked(), cause=LATE)
+        await anyio.sleep(300)
+        assert scene.files.events == []
+        if answered:
+            scene.breaker.record(upload(seconds=0.1))
+
+    scene.play(act)
+
+    ((at, event),) = scene.told
+    assert event == "not found"
+    earliest = resumed_at + TIMES.quarantine
+    assert earliest <= at <= earliest + TIMES.settle[-1]
+
+
+@pytest.mark.parametrize(("sends", "closed"), [(1, True), (0, False)])
+def test_only_what_this_run_sent_shows_that_uploads_land_again(sends: int, *, closed: bool) -> None:
+    """What an earlier run sent landed before this one found the server as it is."""
+    scene = Scene(lambda _: [document("f1")])
+
+    def act() -> None:
+        time_out(scene, block=True)
+        if sends:
+            scene.lose(tracked(), cause=LATE)
+        else:
+            scene.look(killed())
+
+    scene.play(act, until=10.0)
+
+    assert scene.files.events == ["found"]
+    assert scene.breaker.is_closed is closed
+
+
+@pytest.mark.parametrize("on_existing", ["skip", "fail"])
+def test_a_file_is_not_given_up_for_anothers_document_while_its_create_may_land(
+    on_existing: OnExisting,
+) -> None:
+    scene = Scene(lambda _: [document("f9", size=7)], on_existing=on_existing)
+
+    scene.play(lambda: scene.lose(tracked(), cause=LATE))
+
+    ((at, _),) = scene.told
+    assert at >= TIMES.dataset_lock
+
+
+# Many.
+
+
+def test_lost_files_are_looked_up_before_thousands_that_wait_for_their_documents() -> None:
+    busy = [document(name=f"{number}.md", status="indexing") for number in range(3000)]
+    scene = Scene(lambda _: [document("new", name="lost.md"), *busy[:50]])
+
+    async def act() -> None:
+        scene.look(*(tracked(one.name, before=one, sends=0) for one in busy))
+        scene.lose(tracked("lost.md"))
+
+    scene.play(act, until=30.0)
+
+    assert ("found", "lost.md") in [(event, name) for _, event, name in scene.files.told]
+
+
+def test_a_hundred_thousand_pending_files_cost_no_time_until_they_are_due(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each file that came in went through all of them: minutes, for 100,000."""
+    many = 100_000
+    compared: list[PendingUpload] = []
+    has = PendingUploads.has
+
+    def count(self: PendingUploads, entry: PendingUpload) -> bool:
+        compared.append(entry)
+        return has(self, entry)
+
+    monkeypatch.setattr(PendingUploads, "has", count)
+
+    async def fill() -> None:
+        followed = FollowedDocuments()
+        waiting = PendingUploads(TIMES, followed.activity)
+        file = tracked()
+        for number in range(many):
+            found = FoundFile(key=f"{number}", size=4)
+            one = TrackedFile.of(evolve(file.planned, found=found))
+            waiting.put_later(one, 1000.0 + number)
+            if number % 1000 == 0:
+                assert waiting.take_due() == []
+                with anyio.move_on_after(0):
+                    await waiting.wait()
+        assert not compared
+        await anyio.sleep(2000.0)
+        assert len(waiting.take_due()) == MOST_DUE
+
+    run(fill)
+
+    assert len(compared) == MOST_DUE
