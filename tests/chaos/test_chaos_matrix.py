@@ -172,6 +172,6 @@ async def test_invariants_hold(
 ) -> None:
     """What fails, how it may end, and that nothing is lost, doubled or claimed falsely."""
     caplog.set_level("DEBUG")
-    monkeypatch.setattr("dify_kb.ingest.pacing.admission.HINT", 0.3)  # 5 minutes of real time
+    monkeypatch.setattr("dify_kb.ingest.pacing.overload_delay.LONGEST_HINT", 0.3)  # 5 minutes of real time
 
     await play(cell, tmp_path, lambda: caplog.text)
