@@ -27,7 +27,9 @@ from hypothesis.stateful import (
 from journals import IDENTITY, intent
 
 from dify_kb.ingest import ItemResult, Outcome
-from dify_kb.ingest.engine.reconcile import PendingUpload, Verdict, judge
+from dify_kb.ingest.engine.pending_uploads import PendingUpload
+from dify_kb.ingest.engine.reconcile import Decision, decide
+from dify_kb.ingest.engine.tracked_file import TrackedFile
 from dify_kb.ingest.journal import Journal, Row, State, open_journal
 from dify_kb.ingest.planning.plan import Do, Planned, Wishes, complete, plan
 from dify_kb.ingest.planning.remote_document import RemoteDocument
@@ -344,7 +346,7 @@ class Loads(RuleBasedStateMachine):
                 self._hold(decided, lost=lost)
             case Do.FOLLOW:
                 self.load.followed[key] = decided
-            case Do.LABEL:
+            case Do.ASSIGN_METADATA:
                 raise AssertionError(decided)
 
     def _check_end(self, result: ItemResult) -> None:
@@ -373,7 +375,7 @@ class Loads(RuleBasedStateMachine):
         assert not (remembers and document.content == content and row.content == _digest(content))
 
     def _remote(self, found: FoundFile, row: Row | None) -> RemoteDocument | None:
-        """Tell what a load believes is there."""
+        """Return what a load believes is there."""
         assert self.load is not None
         if self.load.snapshot is not None:
             return self.load.snapshot.get(found.name)
@@ -420,31 +422,42 @@ class Loads(RuleBasedStateMachine):
         assert self.load is not None
         until = self.now + QUARANTINE if lost else self.now
         self.load.held[planned.found.key] = PendingUpload(
-            planned=planned, since=self.now, due=self.now, lost=lost, until=until
+            file=TrackedFile.of(planned), since=self.now, due=self.now, lost=lost, until=until
         )
 
     def _settle(self, key: str, send: str) -> None:
         assert self.load is not None
         held = self.load.held[key]
-        document = self.server.documents.get(held.planned.name)
-        verdict = judge(held, document.document if document else None, self.now)
-        if verdict is Verdict.WAIT:
+        planned = held.file.planned
+        document = self.server.documents.get(planned.name)
+        decision = decide(held, document.document if document else None, self.now)
+        if decision is Decision.WAIT:
             return
         del self.load.held[key]
         remote = document.remote if document else None
-        again = evolve(held.planned, do=Do.SEND, replaces=remote, row=None)
-        match verdict:
-            case Verdict.ADOPT:
+        again = evolve(planned, do=Do.SEND, replaces=remote, row=None)
+        match decision:
+            case Decision.TAKE_OVER:
                 assert document is not None
-                row = held.planned.row
-                self._accepted(held.planned, document)
-                if row is not None and not held.planned.same:
+                row = planned.row
+                self._accepted(planned, document)
+                if row is not None and not planned.same:
                     del self.load.followed[key]
                     self._hold(evolve(again, attempts=0), lost=False)
-            case Verdict.SEND:
+            case Decision.SEND:
                 self._send(again, send)
-            case Verdict.REFUSE:
-                self._end(held.planned, State.FAILED)
+            case Decision.KEEP_DISABLED:
+                self._skip(held)
+            case _:
+                raise AssertionError(decision)
+
+    def _skip(self, held: PendingUpload) -> None:
+        """End a file whose document somebody disabled; what was lost did not land."""
+        assert self.load is not None
+        key = held.file.key
+        if held.lost:
+            self._end(held.file.planned, State.WAITING)
+        self.load.ended[key] = Outcome.SKIPPED
 
     def _accepted(self, planned: Planned, document: Stored) -> None:
         assert self.load is not None
