@@ -46,7 +46,7 @@ async def test_a_changed_file_would_be_sent_in_place_of_its_document(
 
 
 async def test_what_would_be_sent_is_no_failure(client: AsyncClient, folder: Path) -> None:
-    """Nor is it kept: a rehearsal of a million files has nothing to remember of them."""
+    """Nor is it kept: a dry run of a million files has nothing to remember of them."""
     (folder / "a.md").write_text("text")
     (folder / "large.md").write_text("a text that is too large")
     dataset = await base(client)
@@ -61,22 +61,26 @@ async def test_what_would_be_sent_is_no_failure(client: AsyncClient, folder: Pat
     report.raise_for_failures()
 
 
-async def test_a_changed_file_of_a_disabled_document_would_fail(
-    client: AsyncClient, folder: Path
+@pytest.mark.parametrize(
+    ("switch", "reason"), [("disable", "disabled by hand"), ("archive", "archived by hand")]
+)
+async def test_a_changed_file_of_a_disabled_or_archived_document_would_be_skipped(
+    client: AsyncClient, folder: Path, switch: str, reason: str
 ) -> None:
     (folder / "a.md").write_text("text")
     dataset = await base(client)
     await client.load(dataset, folder)
     (row,) = [row async for row in client.documents.iter(dataset)]
-    await client.documents.disable(dataset, [row.id])
+    await getattr(client.documents, switch)(dataset, [row.id])
     (folder / "a.md").write_text("another text")
 
     told = await dry(client, dataset, folder)
     real = await client.load(dataset, folder)
 
-    assert told["a.md"].outcome is Outcome.FAILED
-    assert "disabled" in str(told["a.md"].reason)
-    assert (real.failed, real.found) == (1, 1)
+    assert told["a.md"].outcome is Outcome.SKIPPED
+    assert str(told["a.md"].reason).startswith(reason)
+    assert (real.skipped, real.found) == (1, 1)
+    assert list(real.skipped_reasons) == [told["a.md"].reason]
 
 
 async def cut_off(client: AsyncClient, emulator: Emulator, folder: Path, fault: str) -> Dataset:
@@ -95,7 +99,7 @@ async def cut_off(client: AsyncClient, emulator: Emulator, folder: Path, fault: 
 @pytest.mark.parametrize(
     ("fault", "text", "would", "ends"),
     [
-        ("commit-then-stall 5", "text", "adopted", "added"),
+        ("commit-then-stall 5", "text", "would be taken over", "added"),
         ("commit-then-stall 5", "changed", "would be sent in place of its document", "updated"),
         ("stall 5", "text", "would be sent", "added"),
     ],
