@@ -1,30 +1,45 @@
 """A fleet of documents that are indexed by workers, and a server that shows it, in virtual time.
 
 What following them costs, and when it notices their ends, is the same in every run; an hour of it
-takes a second.
+takes a second. The server is a model; what follows the documents is the real thing.
 """
 
 from __future__ import annotations
 
+import functools
 import heapq
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote
 
 import anyio
-from attrs import evolve
+from attrs import define, field
 from virtual_time import run
 
 from dify_kb import ItemResult, Loading, NotFoundError, Page, Watch
-from dify_kb.ingest.engine.upload import UploadedDocument
+from dify_kb.ingest.engine.followed_documents import FollowedDocuments
+from dify_kb.ingest.engine.ledger import Ledger, Requests
+from dify_kb.ingest.engine.lifecycle import FileLifecycle
+from dify_kb.ingest.engine.observe_indexing import IndexingObserver
+from dify_kb.ingest.engine.pending_uploads import PendingUploads
+from dify_kb.ingest.engine.stalls import StallDetector
+from dify_kb.ingest.engine.states import FileEvent, FileState
+from dify_kb.ingest.engine.stop import RunStop
+from dify_kb.ingest.engine.tracked_file import TrackedFile, UploadedDocument
 from dify_kb.ingest.engine.watch_indexing import IndexingWatcher
+from dify_kb.ingest.journal import Journal, Row, State
+from dify_kb.ingest.options import Options
+from dify_kb.ingest.pacing.backlog import Backlog
+from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
 from dify_kb.ingest.planning.document_lookup import DocumentLookup
 from dify_kb.ingest.planning.plan import Do, Planned
+from dify_kb.ingest.planning.remote_document import RemoteDocument
 from dify_kb.ingest.sources.scan import FoundFile
-from dify_kb.models import Document, DocumentStatuses, Event, ListDocuments
-from dify_kb.resources import Documents
+from dify_kb.models import Dataset, Document, DocumentStatuses, Event, IndexingStatus, ListDocuments
+from dify_kb.resources import Datasets, Documents
 from dify_kb.wire import catalog, codec
 
 if TYPE_CHECKING:
@@ -32,13 +47,30 @@ if TYPE_CHECKING:
 
 DATASET = "00000000-0000-4000-8000-000000000000"
 
+STARTED = 1_795_000_000
+"""The server's clock at the beginning."""
+
 Rows = Sequence[Document]
 Pictures = Callable[[float], Rows]
 """What the list holds at a time, the newest first."""
 
+Counts = Callable[[float], tuple[int, int]]
+"""The completed segments of every document, and all of them, at a time."""
 
-def row(number: int, status: str, **fields: object) -> Document:
-    """A document of recording 1060, with another id and status."""
+
+def row(number: int, status: str, *, created: float = 0.0, **fields: object) -> Document:
+    """Make a document of the list, created so many seconds after the beginning."""
+    if fields:
+        return _row(number, status, created, **fields)
+    return _plain_row(number, status, int(created))
+
+
+@functools.cache
+def _plain_row(number: int, status: str, created: int) -> Document:
+    return _row(number, status, created)
+
+
+def _row(number: int, status: str, created: float, **fields: object) -> Document:
     return codec.decode(
         Document,
         {
@@ -51,7 +83,7 @@ def row(number: int, status: str, **fields: object) -> Document:
             "dataset_process_rule_id": None,
             "created_from": "api",
             "created_by": "somebody",
-            "created_at": 1_795_000_000,
+            "created_at": STARTED + int(created),
             "tokens": 0,
             "indexing_status": status,
             "error": None,
@@ -69,57 +101,146 @@ def row(number: int, status: str, **fields: object) -> Document:
     )
 
 
-def sent(number: int, *, batch: bool = True) -> UploadedDocument:
-    """Make an accepted document; without a batch it was found by its name."""
-    found = FoundFile(key=f"{number}.txt", path=Path("/nowhere"), size=5)
-    return UploadedDocument(
-        planned=Planned(found=found, name=found.name, do=Do.SEND),
-        attempts=1,
-        document_id=str(number),
-        batch=f"batch {number}" if batch else None,
-        upload_file_id=f"file {number}",
-        seconds=0.1,
-        accepted_at=0.0,
-        updated=False,
+def _dataset(dataset_id: str, rows: Rows) -> Dataset:
+    indexed = [one for one in rows if one.indexing_status == "completed"]
+    empty = dict.fromkeys((
+        "description", "data_source_type", "indexing_technique", "updated_by", "embedding_model",
+        "embedding_model_provider", "embedding_available", "retrieval_model_dict", "doc_form",
+        "external_knowledge_info", "external_retrieval_model", "doc_metadata",
+    ))  # fmt: skip
+    return codec.decode(
+        Dataset,
+        {
+            **empty,
+            "id": dataset_id,
+            "name": dataset_id,
+            "provider": "vendor",
+            "permission": "only_me",
+            "app_count": 0,
+            "document_count": len(rows),
+            "word_count": sum(one.word_count or 0 for one in indexed),
+            "total_available_documents": len(indexed),
+            "created_by": "somebody",
+            "created_at": STARTED,
+            "updated_at": STARTED,
+            "tags": [],
+            "built_in_field_enabled": False,
+        },
     )
 
 
-class Server:
-    """Answers every look from what the list holds at that time."""
+def accepted(
+    number: int, *, batch: bool = True, new: bool = True, at: float = 0.0, **fields: Any
+) -> TrackedFile:
+    """Make a file whose create was answered; without a batch it was found by its name."""
+    found = FoundFile(key=f"{number}.txt", path=Path("/nowhere"), size=5)
+    place = None if new else number
+    old = RemoteDocument(
+        document_id=str(number),
+        enabled=True,
+        status=IndexingStatus.COMPLETED,
+        upload_file_id="old",
+        place=place,
+    )
+    planned = Planned(found=found, name=found.name, do=Do.SEND, replaces=None if new else old)
+    file = TrackedFile(planned, state=FileState.SENDING, attempts=1, updates=not new, **fields)
+    queued = datetime.fromtimestamp(STARTED + int(at), UTC)
+    file.document = UploadedDocument(
+        id=str(number),
+        batch=f"batch {number}" if batch else None,
+        upload_file_id=f"file {number}",
+        seconds=0.1,
+        accepted_at=at,
+        queued_at=queued if new and batch else queued + timedelta(minutes=2),
+        reconciled=not batch,
+    )
+    return file
 
-    def __init__(self, pictures: Pictures, segments: Callable[[float], int]) -> None:
-        self.pictures = pictures
-        self.segments = segments
-        self.asked: list[tuple[float, str]] = []
+
+def remembered(number: int, state: State = State.ACCEPTED, *, batch: bool = True) -> TrackedFile:
+    """Make a file whose document an earlier run has sent."""
+    found = FoundFile(key=f"{number}.txt", path=Path("/nowhere"), size=5)
+    sent = Row(
+        key=found.key,
+        name=found.name,
+        size=5,
+        mtime_ns=0,
+        content=b"",
+        rule="",
+        labels="",
+        state=state,
+        attempts=1,
+        sent_at=STARTED - 3600.0,
+        previous=None,
+        document_id=str(number),
+        batch=f"batch {number}" if batch else None,
+        upload_file_id=f"file {number}",
+        reason=None,
+    )
+    return TrackedFile.of(Planned(found=found, name=found.name, do=Do.FOLLOW, row=sent, same=True))
+
+
+@define
+class Server:
+    """Answers every look from what it holds at that time."""
+
+    pictures: Pictures
+    counts: Counts = lambda _: (0, 99)
+    others: Mapping[str, Pictures] = field(factory=dict)
+    """Other datasets."""
+
+    listed: Pictures | None = None
+    """What the list shows instead of `pictures`, behind a cache."""
+
+    refusals: Callable[[float, str, str], Exception | None] = lambda *_: None
+    """The error that answers a call, by time, endpoint and path."""
+
+    asked: list[tuple[float, str]] = field(factory=list)
 
     def stream(self, call: Call[Event], /) -> AsyncIterator[Event]:
         """Refuse: nothing here has events."""
         raise NotImplementedError(call.endpoint.name)
 
     async def __call__(self, call: Call[Any], /) -> Any:
-        """Answer a list or a status call."""
-        now = anyio.current_time()
-        self.asked.append((now, call.endpoint.name))
-        rows = self.pictures(now)
+        """Answer a call."""
+        now, name = anyio.current_time(), call.endpoint.name
+        self.asked.append((now, name))
+        if (error := self.refusals(now, name, call.path)) is not None:
+            raise error
+        if call.endpoint is catalog.GET_DATASET:
+            return _dataset(DATASET, self.pictures(now))
+        if call.endpoint is catalog.LIST_DATASETS:
+            there = {DATASET: self.pictures, **self.others}
+            datasets = [_dataset(name, rows(now)) for name, rows in there.items()]
+            return _page(datasets, 1, 100)
         if call.endpoint is catalog.GET_INDEXING_STATUS:
-            return self._status(call, rows, now)
-        body = cast("ListDocuments", call.body)
+            return self._status(call, self.pictures(now), now)
+        return self._list(call, now)
+
+    def _list(self, call: Call[Any], now: float) -> Page[Document]:
+        dataset_id = unquote(call.path).split("/")[-2]
+        pictures = self.others.get(dataset_id, self.listed or self.pictures)
+        rows, body = pictures(now), cast("ListDocuments", call.body)
         keyword = str(body.keyword or "").replace("\\", "")
         rows = [one for one in rows if keyword in one.name]
         if body.status == "queuing":
             rows = [one for one in rows if one.indexing_status == "waiting"]
-        size, page = int(body.limit or 20), int(body.page or 1)
-        start = (page - 1) * size
-        return Page(data=rows[start : start + size], limit=size, total=len(rows), page=page)
+        return _page(rows, int(body.page or 1), int(body.limit or 20))
 
     def _status(self, call: Call[Any], rows: Rows, now: float) -> DocumentStatuses:
         number = unquote(call.path).split("/")[-2].removeprefix("batch ")
         found = [one for one in rows if one.id == number and not _replaced(one)]
         if not found:
             raise NotFoundError("no such batch", endpoint="documents.indexing_status", status=404)
+        completed, total = self.counts(now)
         entry = {"id": number, "indexing_status": found[0].indexing_status, "error": found[0].error}
-        counts = {"completed_segments": self.segments(now), "total_segments": 99}
+        counts = {"completed_segments": completed, "total_segments": total}
         return codec.decode(DocumentStatuses, {"data": [{**entry, **counts}]})
+
+
+def _page(rows: Sequence[Any], page: int, size: int) -> Page[Any]:
+    start = (page - 1) * size
+    return Page(data=rows[start : start + size], limit=size, total=len(rows), page=page)
 
 
 def _replaced(document: Document) -> bool:
@@ -127,25 +248,123 @@ def _replaced(document: Document) -> bool:
     return file is not None and file.id != f"file {document.id}"
 
 
-def a_watcher(
-    server: Server, results: list[tuple[float, ItemResult]], stall_after: float
-) -> IndexingWatcher:
-    """Make a watcher that notes each result with its time."""
+@define
+class MemoryJournal:
+    """Keeps the states of files, and no more."""
 
-    async def failing(error: Exception) -> None:
-        raise error
+    states: dict[str, State] = field(factory=dict)
+    path: Path | None = None
 
-    documents = Documents(server)
-    return IndexingWatcher(
-        documents,
-        DATASET,
-        Watch(),
-        Loading(),
-        stall_after,
-        DocumentLookup(documents, DATASET),
-        lambda _, result: results.append((anyio.current_time(), result)),
-        failing,
-    )
+    def accept(
+        self, key: str, document_id: str, batch: str | None, upload_file_id: str | None
+    ) -> None:
+        """Record that the server has a document."""
+        del document_id, batch, upload_file_id
+        self.states[key] = State.ACCEPTED
+
+    def end(self, key: str, state: State, *, reason: str | None = None, labels: str = "") -> None:
+        """Record how far a file is."""
+        del reason, labels
+        self.states[key] = state
+
+    def keep(self, result: ItemResult, *, held: bool = False) -> None:
+        """Record an outcome, which nobody asks for here."""
+
+
+class Following:
+    """Everything that follows documents, as a run wires it."""
+
+    def __init__(self, server: Server, *, stall_after: float = 900.0, swaps: bool = False) -> None:
+        self.server = server
+        self.results: list[tuple[float, ItemResult]] = []
+        self.journal = MemoryJournal()
+        documents, datasets = Documents(server), Datasets(server)
+        times, followed = Loading(), FollowedDocuments()
+        self.breaker = CircuitBreaker(datasets, DATASET, times)
+        options = Options(on_event=self._note)
+        ledger = Ledger(cast("Journal", self.journal), options, self.breaker, RunStop(), Requests())
+        self.files = FileLifecycle(
+            ledger=ledger,
+            stopping=ledger.stop,
+            times=times,
+            follows=True,
+            swaps=swaps,
+            backlog=Backlog(5000, follows=True),
+            followed=followed,
+            pending=PendingUploads(times, followed.activity),
+        )
+        self.stalls = StallDetector(
+            documents, datasets, DATASET, followed, stall_after, 2 * times.revisit
+        )
+        self.watcher = IndexingWatcher(
+            documents,
+            DATASET,
+            Watch(),
+            times,
+            DocumentLookup(documents, DATASET),
+            self.breaker,
+            self.stalls,
+            IndexingObserver(times, self.files),
+            self.files,
+        )
+
+    def _note(self, event: object) -> None:
+        if isinstance(event, ItemResult):
+            self.results.append((anyio.current_time(), event))
+
+    @property
+    def outcomes(self) -> dict[str, str]:
+        """The outcomes by key."""
+        return {result.key: str(result.outcome) for _, result in self.results}
+
+    def add(self, file: TrackedFile) -> None:
+        """Follow the document of a file."""
+        self.files.ledger.begin(file, sends=True)
+        first = file.state is FileState.PLANNED
+        self.files.apply(file, FileEvent.FOLLOW if first else FileEvent.ACCEPTED)
+
+    async def until_ended(self, longest: float = 200_000.0) -> None:
+        """Watch until no document is followed any more."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self.breaker.run)
+            group.start_soon(self.watcher.run)
+            while len(self.files.followed):
+                if anyio.current_time() > longest:
+                    raise TimeoutError(f"{len(self.files.followed)} documents do not end")
+                await anyio.sleep(1.0)
+            group.cancel_scope.cancel()
+
+
+Meanwhile = Callable[[Following], Coroutine[Any, Any, object]]
+"""What happens while documents are followed."""
+
+
+def follow(
+    server: Server,
+    files: Iterable[TrackedFile],
+    *,
+    stall_after: float = 900.0,
+    swaps: bool = False,
+    longest: float = 200_000.0,
+    meanwhile: Meanwhile | None = None,
+) -> Following:
+    """Follow the documents of files to their ends, without waiting for it.
+
+    Files that an earlier run has sent have to be made one by one, as the loop runs by then.
+    """
+
+    async def main() -> Following:
+        following = Following(server, stall_after=stall_after, swaps=swaps)
+        for file in files:
+            following.add(file)
+        async with anyio.create_task_group() as group:
+            if meanwhile is not None:
+                group.start_soon(meanwhile, following)
+            await following.until_ended(longest)
+            group.cancel_scope.cancel()
+        return following
+
+    return run(main)
 
 
 class Fleet:
@@ -165,12 +384,15 @@ class Fleet:
             self.begins.append(begin)
             self.ends.append(end)
         self._rows = [
-            {status: row(index, status) for status in ("waiting", "indexing", "completed")}
+            {
+                status: row(index, status, created=self.sent_at[index])
+                for status in ("waiting", "indexing", "completed")
+            }
             for index in range(number)
         ]
 
     def picture(self, now: float) -> Rows:
-        """Give the list as it is at a time."""
+        """Return the list as it is at a time."""
         there = range(min(self.number, int(now * 25) + 1) - 1, -1, -1)
         return [self._rows[index][self._status(index, now)] for index in there]
 
@@ -179,21 +401,19 @@ class Fleet:
             return "completed"
         return "indexing" if now >= self.begins[index] else "waiting"
 
-    def follow(self) -> tuple[list[tuple[float, ItemResult]], Server]:
-        """Send and follow all; give the results with their times, and the server with its calls."""
-        server = Server(self.picture, int)
-        results: list[tuple[float, ItemResult]] = []
+    def follow(self, stall_after: float = 1e9) -> Following:
+        """Send and follow all; return who followed them."""
 
-        async def main() -> None:
-            watcher = a_watcher(server, results, 1e9)
+        async def main() -> Following:
+            following = Following(Server(self.picture), stall_after=stall_after)
             async with anyio.create_task_group() as group:
-                group.start_soon(watcher.run)
+                group.start_soon(following.watcher.run)
                 for index, when in enumerate(self.sent_at):
                     await anyio.sleep_until(when)
-                    watcher.add(evolve(sent(index), accepted_at=when), new=True)
-                while len(watcher):  # noqa: ASYNC110 -- no time passes
+                    following.add(accepted(index, at=when))
+                while len(following.files.followed):  # noqa: ASYNC110 -- no time passes
                     await anyio.sleep(0.5)
                 group.cancel_scope.cancel()
+            return following
 
-        run(main)
-        return results, server
+        return run(main)

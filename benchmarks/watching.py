@@ -56,11 +56,12 @@ def followed(case: tuple[int, int, float]) -> Row:
     """Follow one fleet."""
     number, workers, seconds = case
     fleet = Fleet(number, workers, seconds)
-    results, server = fleet.follow()
+    following = fleet.follow()
+    results = following.results
     ends = {f"{index}.txt": end for index, end in enumerate(fleet.ends)}
     drained = max(fleet.ends)
     return Row(
-        gets=len(server.asked) / number,
+        gets=len(following.server.asked) / number,
         polled=statistics.mean(map(polls, fleet.sent_at, fleet.ends)),
         drained=drained,
         late=max(when for when, _ in results) - drained,
@@ -77,7 +78,7 @@ def polls(sent: float, end: float) -> int:
 
 
 def shown(case: tuple[int, int, float], row: Row) -> bool:
-    """Print a row, and tell whether it is within the bounds."""
+    """Print a row; return whether it is within the bounds."""
     number, workers, seconds = case
     p50, p99 = (row.delays[int(part * (number - 1))] for part in (0.5, 0.99))
     print(f"{number:9}{workers:9}{seconds:8g}{row.drained:10.0f}{row.gets:11.3f}{row.polled:9.1f}"

@@ -6,13 +6,23 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 import anyio
-from attrs import define, field
+from attrs import define, field, frozen
 
 from dify_kb.ingest.planning.remote_document import AddedDocuments
 
 SKEW = timedelta(seconds=2)
 """By so much later than ours another document must have been created to count as later: the server
 rounds times to seconds."""
+
+
+@frozen
+class DatasetCounters:
+    """The counters of a dataset that change as its documents are indexed."""
+
+    words: int | None
+    available: int | None
+    """Documents that can be found. Only indexing raises it; words also change as chunks are
+    edited."""
 
 
 @define
@@ -36,15 +46,14 @@ class IndexingActivity:
     """When the latest of the indexed documents of this run was accepted."""
 
     newest_indexed: datetime | None = None
-    """When the newest document that was seen indexed was created, by the server's clock."""
+    """When the newest document of the dataset that was seen indexed was created, by the server's
+    clock."""
 
-    _others: Mapping[str, object] | None = None
-    _queued: int | None = None
+    newest_elsewhere: datetime | None = None
+    """The same for documents of other datasets."""
 
-    @property
-    def has_counters(self) -> bool:
-        """Whether there is something that the next counters can be compared with."""
-        return self._others is not None
+    _counters: Mapping[str, DatasetCounters] | None = None
+    _queued: dict[str, int] = field(factory=dict)
 
     def move(self) -> None:
         """Record that something moved."""
@@ -57,30 +66,37 @@ class IndexingActivity:
         self.latest_indexed = max(self.latest_indexed, accepted_at)
 
     def record_newest(self, created_at: datetime | None) -> None:
-        """Record when an indexed document, of anybody, was created."""
-        if created_at and (self.newest_indexed is None or created_at > self.newest_indexed):
-            self.newest_indexed = created_at
+        """Record when an indexed document of the dataset was created."""
+        self.newest_indexed = _later(self.newest_indexed, created_at)
 
-    def record_queue(self, queued: int) -> bool:
-        """Record how many documents of the dataset wait; return whether they became fewer."""
-        moved = self._queued is not None and queued < self._queued
-        self._queued = queued
+    def record_newest_elsewhere(self, created_at: datetime) -> None:
+        """Record when an indexed document of another dataset was created."""
+        self.newest_elsewhere = _later(self.newest_elsewhere, created_at)
+
+    def record_queue(self, dataset_id: str, queued: int) -> bool:
+        """Record how many documents of a dataset wait; return whether they became fewer."""
+        moved = queued < self._queued.get(dataset_id, queued)
+        self._queued[dataset_id] = queued
         if moved:
             self.move()
         return moved
 
-    def record_others(self, counters: Mapping[str, object]) -> list[str]:
-        """Record counters of all datasets; return the datasets in which something moved."""
-        before, self._others = self._others, counters
-        if before is None:
-            return []
-        moved = [name for name, counts in counters.items() if before.get(name, counts) != counts]
+    def record_counters(self, counters: Mapping[str, DatasetCounters]) -> tuple[bool, list[str]]:
+        """Record the counters of all datasets.
+
+        Returns:
+            Whether documents became available or went away anywhere, and the datasets of which any
+            counter changed.
+        """
+        before, self._counters = self._counters or {}, counters
+        changed = [name for name, now in counters.items() if before.get(name, now) != now]
+        moved = any(before[name].available != counters[name].available for name in changed)
         if moved:
             self.move()
-        return moved
+        return moved, changed
 
     def is_passed_over(self, accepted_at: float, queued_at: datetime | None) -> bool:
-        """Return whether a document that was queued later than this one is indexed already.
+        """Return whether a later document of the same dataset is indexed already.
 
         Dify's workers take documents in the order of their creation, so that the task of one that
         still waits then was lost: a worker that is killed loses the tasks that it had taken.
@@ -89,7 +105,18 @@ class IndexingActivity:
             accepted_at: when its create was answered in this run, -1 for an earlier run.
             queued_at: when it was queued at the latest, by the server's clock.
         """
-        if self.latest_indexed > accepted_at:
-            return True
-        newest = self.newest_indexed
-        return newest is not None and queued_at is not None and newest - queued_at > SKEW
+        return self.latest_indexed > accepted_at or _is_later(self.newest_indexed, queued_at)
+
+    def is_passed_over_elsewhere(self, queued_at: datetime | None) -> bool:
+        """Return whether a later document of another dataset is indexed already."""
+        return _is_later(self.newest_elsewhere, queued_at)
+
+
+def _later(known: datetime | None, other: datetime | None) -> datetime | None:
+    if known is None or other is None:
+        return known or other
+    return max(known, other)
+
+
+def _is_later(newest: datetime | None, queued_at: datetime | None) -> bool:
+    return newest is not None and queued_at is not None and newest - queued_at > SKEW

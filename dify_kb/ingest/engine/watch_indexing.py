@@ -7,6 +7,8 @@ there tells of up to 100.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import statistics
 from typing import TYPE_CHECKING
 
@@ -18,18 +20,23 @@ from dify_kb.errors import NotFoundError
 from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
 from dify_kb.ingest.planning.document_lookup import FEW, DocumentLookup
 from dify_kb.ingest.report import StopReason
+from dify_kb.models import IndexingStatus
 from dify_kb.resources import Documents
 
-from .followed_documents import PAGE, FollowedDocument, FollowedDocuments
+from .followed_documents import (
+    PAGE,
+    FollowedDocument,
+    FollowedDocuments,
+    least_recently_asked,
+)
 from .lifecycle import FileLifecycle
 from .observe_indexing import IndexingObserver
 from .stalls import StallDetector
-from .states import FileEvent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dify_kb.models import Document
+    from dify_kb.models import Document, DocumentStatus
 
 BATCH = 50
 """Ends to wait for before the next look, when they come steadily."""
@@ -56,6 +63,11 @@ class IndexingWatcher:
     stalls: StallDetector
     observer: IndexingObserver
     files: FileLifecycle
+    _health: tuple[int, float] = (0, -math.inf)
+    """The outages and blocked uploads that are known of."""
+
+    _list_again_at: float = -math.inf
+    """Until when the whole list is not read again, as it did not show all documents."""
 
     @property
     def _followed(self) -> FollowedDocuments:
@@ -73,33 +85,29 @@ class IndexingWatcher:
                 await self._followed.wait()
                 wait = self.times.first
             await anyio.sleep(wait)
-            ended, outages = self._followed.ended, self.breaker.outages
+            ended = self._followed.ended
             await self.breaker.read(self._look)
-            if self.breaker.outages != outages or not self.breaker.is_closed:
-                self._restart_clocks()
-            else:
-                await self.breaker.read(self._judge_stalls)
+            await self.breaker.read(self._judge_stalls)
             wait = self._next_wait(wait, self._followed.ended - ended)
-
-    def _restart_clocks(self) -> None:
-        """Count anew: while the server was away, or its lock held, nothing could move."""
-        now = self._followed.activity.moved_at = anyio.current_time()
-        for followed in self._followed:
-            followed.since = now
 
     def _next_wait(self, wait: float, ended: int) -> float:
         """Return the next interval: for half of what is left, or `BATCH` documents, to end."""
-        followed, longest_look = self._followed, self.stalls.stall_after / 4
+        followed, first = self._followed, self.times.first
+        longest_interval = self.stalls.longest_interval
+        if any(each.is_undecided for each in followed):
+            longest_interval = min(longest_interval, self.loading.confirm)
+        longest_interval = max(first, longest_interval)
         elapsed = anyio.current_time() - followed.began
-        shortest = max(self.times.first, LATE * elapsed)
+        shortest = max(first, LATE * elapsed)
         if not followed.ended:
-            longest = min(2 * wait, max(self.times.longest, LATE * elapsed))
-            return max(shortest, min(longest, longest_look))
-        rate = max(followed.ended / max(elapsed, 1e-9), ended / wait)
+            longest = max(self.times.longest, LATE * elapsed)
+            return min(max(shortest, min(2 * wait, longest)), longest_interval)
+        rate = max(followed.ended / max(elapsed, 1e-9), ended / max(wait, 1e-9))
         ahead = min(BATCH, len(followed) / 2) / rate
-        return max(shortest, min(ahead, elapsed / 2, longest_look))
+        return min(max(shortest, min(ahead, elapsed / 2)), longest_interval)
 
     async def _look(self) -> None:
+        self.observer.end_displaced()
         await self._place()
         visited: set[int] = set()
         while (page := self._frontier(visited)) is not None:
@@ -109,8 +117,8 @@ class IndexingWatcher:
         stale = self._stale()
         if stale is not None and stale not in visited:
             await self._visit(stale)
-        for followed in [each for each in self._followed if each.to_confirm][:FEW]:
-            followed.to_confirm = False
+        for followed in least_recently_asked(each for each in self._followed if each.to_ask):
+            followed.to_ask = False
             await self._ask(followed)
 
     def _frontier(self, visited: set[int]) -> int | None:
@@ -123,13 +131,14 @@ class IndexingWatcher:
 
     def _stale(self) -> int | None:
         """Choose the page that was not seen for longest, if that is long."""
-        followed = min(self._followed, key=lambda each: each.seen_at, default=None)
+        placed = (each for each in self._followed if each.base is not None)
+        followed = min(placed, key=lambda each: each.seen_at, default=None)
         if followed is None or followed.seen_at > anyio.current_time() - self.loading.revisit:
             return None
         return self._followed.page_of(followed)
 
     async def _visit(self, page: int) -> bool:
-        """Look at a page of the list; return whether any that stands there still waits."""
+        """Look at a page of the list; return whether any that stands there waits for its turn."""
         group = [each for each in self._followed if self._followed.page_of(each) == page]
         if len(group) == 1:
             await self._ask(group[0])
@@ -143,12 +152,15 @@ class IndexingWatcher:
                     await self._ask(followed)
                 else:
                     followed.base = None
-        return any(each.waits for each in group if self._followed.get(each.document.id))
+        left = [each for each in group if self._followed.get(each.document.id)]
+        return any(each.waits and not self.stalls.is_passed_over(each) for each in left)
 
     def _read(self, rows: Sequence[Document], first: int) -> None:
-        """Take in rows of the list, and learn by how much it has shifted."""
+        """Interpret rows of the list, and correct places if it has shifted."""
         shifts: list[int] = []
         for place, row in enumerate(rows, first):
+            if row.indexing_status is IndexingStatus.COMPLETED:
+                self._followed.activity.record_newest(row.created_at)
             if followed := self._followed.get(row.id):
                 base = place - self._followed.activity.added.count
                 shifts.append(0 if followed.base is None else base - followed.base)
@@ -166,65 +178,86 @@ class IndexingWatcher:
 
         A list may come from a cache, so what it does not show is asked for, some in each look.
         """
-        unplaced = [followed for followed in self._followed if followed.base is None]
-        if len(unplaced) > FEW:
-            first, missing = 0, {followed.document.id for followed in unplaced}
-            async for rows in self.documents.iter(self.dataset_id).pages():
-                self._read(rows, first)
-                first += len(rows)
-                missing.difference_update(row.id for row in rows)
-                if not missing:
-                    return
-        unplaced = [followed for followed in self._followed if followed.base is None]
-        for followed in sorted(unplaced, key=lambda each: each.seen_at)[:FEW]:
+        many = len(self._followed.unplaced) > FEW
+        if many and anyio.current_time() >= self._list_again_at and not await self._read_list():
+            self._list_again_at = anyio.current_time() + self.loading.revisit
+        for followed in least_recently_asked(self._followed.unplaced):
             await self._ask(followed)
+
+    async def _read_list(self) -> bool:
+        """Read the list until it has shown all that are not placed; return whether it has."""
+        first, missing = 0, {followed.document.id for followed in self._followed.unplaced}
+        async for rows in self.documents.iter(self.dataset_id).pages():
+            self._read(rows, first)
+            first += len(rows)
+            missing.difference_update(row.id for row in rows)
+            if not missing:
+                break
+        return not missing
 
     async def _ask(self, followed: FollowedDocument) -> None:
         """Ask for one document: by its batch, else by its name."""
-        followed.seen_at = anyio.current_time()
-        if followed.document.batch is None:
-            await self._ask_by_name(followed)
+        if self._followed.get(followed.document.id) is not followed:
+            return  # it ended meanwhile
+        followed.seen_at = followed.asked_at = anyio.current_time()
+        batch = followed.document.batch
+        statuses: Sequence[DocumentStatus] = ()
+        if batch is not None:
+            with contextlib.suppress(NotFoundError):
+                statuses = await self.documents.indexing_status(self.dataset_id, batch)
+        status = next((each for each in statuses if each.id == followed.document.id), None)
+        if status is not None:
+            self.observer.see_status(followed, status)
             return
-        try:
-            statuses = await self.documents.indexing_status(
-                self.dataset_id, followed.document.batch
-            )
-        except NotFoundError:
-            # Whatever was uploaded after it under its name has given it another one.
-            followed.document = evolve(followed.document, batch=None)
-            followed.file.document = followed.document
-            await self._ask_by_name(followed)
-            return
-        for status in statuses:
-            if status.id == followed.document.id:
-                self.observer.see_status(followed, status)
-
-    async def _ask_by_name(self, followed: FollowedDocument) -> None:
+        # Whatever was uploaded after it under its name has given it another batch.
+        followed.document = evolve(followed.document, batch=None)
+        followed.file.document = followed.document
         row = await self.lookup.named(followed.file.planned.name)
         if row is not None and row.id == followed.document.id:
             self.observer.see_row(followed, row)
-            return
-        followed.base = None
-        self.observer.miss(followed)
+        else:
+            followed.base = None
+            self.observer.miss(followed)
 
     async def _judge_stalls(self) -> None:
-        if self._followed and self.stalls.is_quiet and not await self.stalls.look_elsewhere():
+        """End documents that have stalled, and stop the run when nothing is indexed at all."""
+        if not self._followed or self._was_disturbed():
+            return
+        quiet = self.stalls.is_quiet
+        if quiet and not await self.stalls.look_elsewhere():
             self.files.backlog.forget()
-        for followed in [each for each in self._followed if self.stalls.is_late(each)][:FEW]:
-            await self._ask(followed)  # a long document moves by its segments alone
-            if self.stalls.is_late(followed):
-                self.observer.end(followed, FileEvent.STALLED, self.stalls.describe(followed))
-        if self._followed and self.stalls.is_still:
+        suspects = least_recently_asked(filter(self.stalls.needs_asking, self._followed))
+        samples = least_recently_asked(self._followed)[:FEW] if quiet else []  # lists may be stale
+        for followed in dict.fromkeys(suspects + samples):
+            await self._ask(followed)
+        if not self._followed or self._was_disturbed():
+            return
+        if self.stalls.is_still:
             self._stop_still()
+            return
+        left = (each for each in suspects if self._followed.get(each.document.id) is each)
+        for followed in filter(self.stalls.is_late, left):
+            if not followed.is_undecided:  # else another look decides
+                self.observer.end_stalled(followed, self.stalls.describe(followed))
+
+    def _was_disturbed(self) -> bool:
+        """Return whether the server was away or its lock held since the last look, so that nothing
+        could move. The clocks of the documents are restarted then.
+        """
+        health = self.breaker.outages, self.breaker.resumed_at
+        if health == self._health and self.breaker.is_closed:
+            return False
+        self._health = health
+        now = self._followed.activity.moved_at = anyio.current_time()
+        for followed in self._followed:
+            followed.since = now
+        return True
 
     def _stop_still(self) -> None:
-        """End all that stand still: those that were lost, and those that nobody indexes."""
+        """End all documents, as nothing is indexed; stop the run unless that was to be expected."""
         message = self.stalls.describe_still()
-        stops = False
+        stops = any(map(self.stalls.concerns_all, self._followed))
         for followed in self._followed:
-            stops = stops or not (
-                followed.file.planned.stalled_before or self.stalls.is_passed_over(followed)
-            )
-            self.observer.end(followed, FileEvent.STALLED, self.stalls.describe(followed))
+            self.observer.end_stalled(followed, self.stalls.describe(followed))
         if stops:
             self.files.stop(StopReason.NOT_INDEXING, message, abandon=True)

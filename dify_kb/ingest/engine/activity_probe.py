@@ -1,0 +1,104 @@
+"""Look for movement in all datasets, while no document of a load moves."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import anyio
+from attrs import define, field
+
+from dify_kb.errors import KnowledgeError
+from dify_kb.ingest.error_classes import is_passing
+from dify_kb.models import IndexingStatus
+from dify_kb.resources import Datasets, Documents
+
+from .followed_documents import PAGE
+from .indexing_activity import DatasetCounters, IndexingActivity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dify_kb.models import Document
+
+MOVED_DATASETS = 3
+"""Datasets whose newest documents are looked at, of those in which something moved."""
+
+
+@define
+class ActivityProbe:
+    """Compares the queue of the dataset and the counters of all datasets with earlier ones."""
+
+    documents: Documents
+    datasets: Datasets
+    dataset_id: str
+    activity: IndexingActivity
+    _is_first: bool = True
+    _compared_at: float = -math.inf
+    _visited_at: dict[str, float] = field(factory=dict)
+    """When the newest documents of another dataset were last looked at."""
+
+    @property
+    def has_compared(self) -> bool:
+        """Whether other datasets were looked at, and compared, since anything moved."""
+        return self._compared_at > self.activity.moved_at
+
+    async def look(self) -> bool:
+        """Return whether anything moves in any dataset, as far as is known; True at first.
+
+        Two requests, one per 100 datasets, and two for each of up to three of them.
+        """
+        waiting = await self.documents.list(self.dataset_id, status="queuing", limit=1)
+        moved = self.activity.record_queue(self.dataset_id, waiting.total)
+        for row in await self._indexed(self.dataset_id):
+            self.activity.record_newest(row.created_at)
+        counters = await self._counters()
+        if counters is not None:
+            counted, changed = self.activity.record_counters(counters)
+            moved = counted or moved
+            for dataset_id in self._choose(changed):
+                moved = await self._look_at(dataset_id) or moved
+        first, self._is_first = self._is_first, False
+        if not first:
+            self._compared_at = anyio.current_time()
+        return first or moved
+
+    async def _counters(self) -> dict[str, DatasetCounters] | None:
+        """Return the counters of all datasets; None if the server refuses to list them, as it does
+        while its plugin daemon is down (measured).
+        """
+        counters: dict[str, DatasetCounters] = {}
+        try:
+            async for dataset in self.datasets.iter():
+                available = dataset.total_available_documents
+                counters[dataset.id] = DatasetCounters(dataset.word_count, available)
+        except KnowledgeError as error:
+            if is_passing(error):
+                raise
+            return None
+        return counters
+
+    def _choose(self, changed: Iterable[str]) -> list[str]:
+        """Choose other datasets to look at, in turns."""
+        others = [dataset_id for dataset_id in changed if dataset_id != self.dataset_id]
+        others.sort(key=lambda dataset_id: self._visited_at.get(dataset_id, -math.inf))
+        return others[:MOVED_DATASETS]
+
+    async def _look_at(self, dataset_id: str) -> bool:
+        """Look at another dataset; return whether its queue became shorter."""
+        self._visited_at[dataset_id] = anyio.current_time()
+        try:
+            waiting = await self.documents.list(dataset_id, status="queuing", limit=1)
+            indexed = await self._indexed(dataset_id)
+        except KnowledgeError as error:
+            if is_passing(error):
+                raise
+            return False  # it was deleted meanwhile, or its API is switched off
+        for row in indexed:
+            self.activity.record_newest_elsewhere(row.created_at)
+        return self.activity.record_queue(dataset_id, waiting.total)
+
+    async def _indexed(self, dataset_id: str) -> list[Document]:
+        """Return those of the newest documents of a dataset that are indexed."""
+        newest = await self.documents.list(dataset_id, limit=PAGE)
+        return [row for row in newest.data if row.indexing_status is IndexingStatus.COMPLETED]
