@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 from attrs import evolve
-from fleet import DATASET, Following, Rows, Server, accepted, follow, remembered, row
+from fleet import Following, Rows, Server, accepted, follow, remembered, row
 from virtual_time import run
 
 from dify_kb.errors import ConnectError, NotFoundError, UnauthorizedError
@@ -631,10 +631,10 @@ def test_times_are_told_in_their_unit(seconds: float, told: str) -> None:
     assert told_seconds(seconds) == told
 
 
-def test_the_dataset_of_the_load_is_not_one_of_the_others() -> None:
+def test_looks_at_other_datasets_are_few() -> None:
+    """They cost a request for each hundred datasets, and more."""
     server = Server(lambda _: [row(1, "waiting")])
 
     follow(server, [accepted(1)])
 
-    assert DATASET
-    assert Counter(name for _, name in server.asked)["datasets.list"] < 10
+    assert 2 <= Counter(name for _, name in server.asked)["datasets.list"] < 10

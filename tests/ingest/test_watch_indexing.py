@@ -158,6 +158,8 @@ def test_documents_that_a_stale_list_never_shows_are_followed_by_their_batches(
     )
 
     assert Counter(following.outcomes.values()) == {"added" if new else "updated": number}
+    assert all(when > int(result.key[:-4]) / 10 for when, result in following.results)
+    assert not any(result.warnings for _, result in following.results)
     assert len(following.server.asked) < 12 * number + 100
 
 
