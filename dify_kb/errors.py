@@ -71,15 +71,24 @@ class ProtocolError(KnowledgeError):
 
     Args:
         complete: the body was whole, so that asking again would not help.
+        page: the body is an HTML page, such as a login form: the API was not reached.
     """
 
     def __init__(
-        self, summary: str, *, endpoint: str, status: int, complete: bool = True, hint: str = ""
+        self,
+        summary: str,
+        *,
+        endpoint: str,
+        status: int,
+        complete: bool = True,
+        page: bool = False,
+        hint: str = "",
     ) -> None:
         super().__init__(summary, hint=hint)
         self.endpoint = endpoint
         self.status = status
         self.complete = complete
+        self.page = page
 
 
 class ApiError(KnowledgeError):

@@ -77,7 +77,7 @@ def stop_message(error: KnowledgeError) -> str:
 def is_page(error: KnowledgeError) -> bool:
     """Return whether something other than the API answered: a redirect, or a page with 2xx."""
     if isinstance(error, ProtocolError):
-        return error.complete
+        return error.page
     return isinstance(error, ApiError) and 300 <= error.status < 400  # noqa: PLR2004 -- HTTP
 
 

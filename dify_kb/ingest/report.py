@@ -40,6 +40,8 @@ class Outcome(enum.StrEnum):
     PENDING = "pending"
     """Not reached before the run stopped."""
 
+    __hash__ = str.__hash__  # ten times as fast as that of an enum; outcomes are counted
+
 
 GOOD = frozenset({Outcome.ADDED, Outcome.UPDATED, Outcome.UNCHANGED, Outcome.SKIPPED})
 

@@ -165,6 +165,7 @@ def _not_dify(endpoint: str, reply: Reply, why: str) -> ProtocolError:
         endpoint=endpoint,
         status=reply.status,
         complete=_is_html(reply) or _is_json(reply.body),
+        page=_is_html(reply),
         hint=hint,
     )
 

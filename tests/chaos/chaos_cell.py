@@ -71,6 +71,8 @@ async def play(cell: Cell, root: Path, logged: Callable[[], str]) -> None:
             hold(cell, scene, loaded)
             if cell.also is not None:
                 cell.also(scene, loaded)
+            stalled = (one for one in loaded.results.values() if one.outcome is Outcome.STALLED)
+            scene.stuck.update(str(one.name) for one in stalled)
             emulator.faults.clear()
             for _ in range(cell.further - 1):
                 await scene.load(retry_failed=True)

@@ -69,6 +69,9 @@ class Scene:
     changed: list[str] = field(factory=list)
     """The files that were changed after they were loaded, once for each time."""
 
+    stuck: set[str] = field(factory=set)
+    """The documents whose run will never end, so that they may be created beside it."""
+
     texts: list[str] = field(factory=list)
     """What was said in errors, for the search for the key."""
 

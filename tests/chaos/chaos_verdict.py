@@ -54,19 +54,20 @@ def count(scene: Scene, loaded: Loaded) -> Count:
     documents = emulator.documents(scene.dataset.id)
     done = [one for one in loaded.results.values() if one.outcome in DONE]
     verdict = judge([str(one.name) for one in done], documents, emulator.history, emulator.runs)
+    reposted = [name for name in verdict.reposted if name not in scene.stuck]
     false = list(false_reports(scene, loaded))
     counted = Count(
         lost=len(verdict.lost),
         twins=len(verdict.twins),
         doubled=len({*verdict.doubled, *verdict.overlapped}),
-        reposted=len(verdict.reposted),
+        reposted=len(reposted),
         false=len(false),
         extra=sum(needless(emulator.history, scene.changed).values()),
     )
     counted.note("lost", verdict.lost)
     counted.note("twins", dict(verdict.twins))
     counted.note("doubled", [*verdict.doubled, *verdict.overlapped])
-    counted.note("posted while it was indexed", verdict.reposted)
+    counted.note("posted while it was indexed", reposted)
     counted.note("falsely reported", false)
     counted.note("sums", list(_sums(loaded)))
     return counted

@@ -58,9 +58,7 @@ CALLS = (
         creates=["ok"],
         runs=[Runs(words=["lose"], names="00007*")],
         ends={"added": 19, "stalled": 1},
-        stopped=StopReason.NOT_INDEXING,
         looks=200,
-        wedged=1,
     ),
     Cell(
         name="F9 retry-after in seconds, as a date that is past, and none",
@@ -96,7 +94,7 @@ CALLS = (
         creates=["ok x10", "401 x30"],
         ends={"added": 10, "pending": 30},
         files=40,
-        sends=19,
+        sends=10 + 20 + 9,  # the key is fine for the probe, so it takes 20 refusals to be sure
         stopped=StopReason.UNAUTHORIZED,
     ),
     Cell(
@@ -110,7 +108,9 @@ CALLS = (
     Cell(name="F15 answers without content", creates=["ok", "commit-then-empty x3", "empty x2"]),
     Cell(
         name="F15 a page to log in instead of an answer",
-        creates=["ok", "commit-then-login-page x3", "login-page x2"],
+        creates=["ok", "commit-then-login-page x3", "login-page x20"],
+        ends={"added": 1, "pending": 19},  # those that were carried out are found by the next run
+        stopped=StopReason.MISCONFIGURED,
         also=no_page_in_an_error,
     ),
     Cell(name="F16 answers that trickle", creates=["ok", "trickle 0.8 x2", "trickle 0.2 x3"]),
@@ -143,7 +143,6 @@ RUNS = (
         runs=[Runs(words=["hang"], names="00007*")],
         ends={"added": 19, "stalled": 1},
         looks=200,  # their intervals grow by 2.5 % each: 900 s have twice as many as these 1 s
-        wedged=1,
     ),
     Cell(
         name="F36 nothing can be embedded",
@@ -172,6 +171,7 @@ async def test_invariants_hold(
 ) -> None:
     """What fails, how it may end, and that nothing is lost, doubled or claimed falsely."""
     caplog.set_level("DEBUG")
-    monkeypatch.setattr("dify_kb.ingest.pacing.overload_delay.LONGEST_HINT", 0.3)  # 5 minutes of real time
+    # 5 minutes of real time
+    monkeypatch.setattr("dify_kb.ingest.pacing.overload_delay.LONGEST_HINT", 0.3)
 
     await play(cell, tmp_path, lambda: caplog.text)

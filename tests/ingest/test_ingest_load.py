@@ -359,8 +359,9 @@ async def test_a_key_that_is_revoked_stops_the_run_and_loses_nothing(
 
     assert report.stopped is StopReason.UNAUTHORIZED
     assert report.exit_code == 4
-    assert report.pending >= 26
-    assert outcomes(report) == {"added": 10, "pending": 30}
+    assert report.pending >= 30
+    assert report.added + report.pending == 40
+    assert not report.failed
     assert creates(emulator) <= 10 + 8  # what was in flight with the first refusal
 
 

@@ -141,11 +141,12 @@ class Ledger:
     def record_row(self, file: TrackedFile, state: State, reason: str | None) -> None:
         """Record in the journal how far a file is; what was done is only followed if asked to."""
         row = file.planned.row
-        if state is State.DONE:
-            if not self.options.follows:
-                state = State.ACCEPTED
-            if file.goal is Outcome.UNCHANGED and row is not None:
-                state = row.state
+        if state is State.DONE and file.goal is Outcome.UNCHANGED and row is not None:
+            state = row.state
+        elif state is State.DONE and not self.options.follows:
+            if not file.metadata_recorded:
+                return  # the row says accepted already
+            state = State.ACCEPTED
         self.journal.end(file.key, state, reason=reason, labels=file.metadata_recorded)
 
     def finish(self, result: ItemResult) -> None:

@@ -25,7 +25,7 @@ from .followed_documents import FollowedDocuments
 from .ledger import Ledger
 from .pending_uploads import PendingUploads
 from .refusals import Refusals
-from .states import Effect, Ending, FileEvent, FileState, Transition, transition
+from .states import Effect, Ending, FileEvent, FileState, transition
 from .stop import RunStop
 from .tracked_file import TrackedFile
 from .upload_queue import UploadQueue
@@ -99,18 +99,25 @@ class FileLifecycle:
         """
         before = file.state
         step = transition(before, event)
-        self.ledger.change_state(file, step.state)
-        _count_backlog(self.backlog, file, before, step.state)
+        after = step.state
+        self.ledger.change_state(file, after)
+        if file.in_backlog or after in _IN_BACKLOG:
+            _count_backlog(self.backlog, file, before, after)
         if step.journal is not None:
             self.ledger.record_row(file, step.journal, reason)
         if step.effect is not None:
             self._carry_out(file, step.effect, event)
-        if step.ending is not None and before is not FileState.ENDED:
-            self._end(file, step, reason, error)
-        elif self.stopping.requested and step.state is not before:
+        if step.ending is not None:
+            self._end(file, step.ending, reason, error)
+        elif after is not before and self.stopping.requested:
             self._apply_stop(file)
-        if step.state in _HELD:
+        if after in _HELD:
             self._finish_if_all_ended()
+
+    def apply_indexed(self, file: TrackedFile) -> None:
+        """Let the document of a file be indexed, as far as that is followed."""
+        more = bool(file.planned.metadata) or file.needs_finish(swaps=self.swaps)
+        self.apply(file, FileEvent.INDEXED if more else FileEvent.FINISHED)
 
     def end_unplanned(self, result: ItemResult) -> None:
         """Record a file that nothing is done with."""
@@ -180,7 +187,7 @@ class FileLifecycle:
         if self.follows:
             self.followed.add(file)
         else:
-            self.apply(file, FileEvent.INDEXED)
+            self.apply_indexed(file)
 
     def _hold_refusal(self, file: TrackedFile) -> None:
         error = file.error
@@ -212,10 +219,10 @@ class FileLifecycle:
             met = file.failure or (file.error.summary if file.error else None)
             self.apply(file, event, _STOPPED_AT.get(file.state) or met or _not_seen(file))
 
-    def _end(self, file: TrackedFile, step: Transition, reason: str | None, error: str) -> None:
+    def _end(self, file: TrackedFile, ending: Ending, reason: str | None, error: str) -> None:
         outcome = file.goal
-        if step.ending is not Ending.AS_PLANNED:
-            outcome = Outcome(str(step.ending))
+        if ending is not Ending.AS_PLANNED:
+            outcome = Outcome(str(ending))
         self.queue.release(file)
         self.pending.remove(file)
         self.followed.remove(file)
@@ -231,7 +238,7 @@ class FileLifecycle:
 
     def _finish_if_all_ended(self) -> None:
         """When nothing else is open, decide what was held back; then the run is over."""
-        if self.ledger.is_idle_but(*_HELD):
+        if self.ledger.is_idle_but(*_HELD) and not self.stopping.requested:
             postponed, self._postponed = self._postponed, []
             for file in postponed:
                 if file.state is FileState.POSTPONED:

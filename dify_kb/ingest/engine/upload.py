@@ -58,7 +58,8 @@ class Uploader:
             KnowledgeError: the server or the way to it failed, or refused.
         """
         content = await self._read_and_record(file)
-        file.planned = evolve(file.planned, found=content.file)
+        if content.file is not file.planned.found:
+            file.planned = evolve(file.planned, found=content.file)
         started = anyio.current_time()
         created = await self._create(file, content)
         if not isinstance(content.data, bytes):

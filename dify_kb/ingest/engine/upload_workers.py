@@ -142,7 +142,7 @@ class UploadWorkers:
             case JournalError():
                 apply(file, FileEvent.NOT_RECORDED, "it could not be recorded in the journal")
                 self.files.stop_for(error, abandon=False)
-            case OutcomeUnknownError() | ProtocolError(complete=False):
+            case OutcomeUnknownError() | ProtocolError(page=False):
                 file.lost += 1
                 apply(file, FileEvent.LOST)
             case BadRequestError() if "being indexed" in error.message:
