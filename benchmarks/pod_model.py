@@ -15,7 +15,7 @@ import heapq
 from collections import Counter
 from collections.abc import Callable
 from random import Random
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import anyio
 import virtual_time
@@ -27,6 +27,9 @@ from dify_kb.ingest.pacing.admission import Admission
 from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
 from dify_kb.transport import Attempted, RequestLimiter
 from dify_kb.wire import catalog
+
+if TYPE_CHECKING:
+    from dify_kb.resources import Datasets
 
 KEPT = 2.5
 """Seconds that the client keeps an idle connection."""
@@ -255,7 +258,7 @@ class Load:
         self.outcome = Outcome()
         loop = asyncio.get_running_loop()
         self._server = Server(pod, Random(seed), loop.time, loop.call_at)
-        self.breaker = CircuitBreaker(self, "dataset", times, Random(seed))
+        self.breaker = CircuitBreaker(cast("Datasets", self), "dataset", times, Random(seed))
         self.admission = Admission(
             None, None, RequestLimiter(8), self.breaker, loop.time, Random(seed)
         )

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from random import Random
+from typing import cast
 
 import anyio
 import pytest
@@ -18,6 +19,7 @@ from dify_kb.emulator import Emulator
 from dify_kb.errors import ConfigError, ConnectError, RateLimitedError
 from dify_kb.ingest.pacing.admission import POINTS, Admission
 from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
+from dify_kb.resources import Datasets
 from dify_kb.transport import Attempted, RequestLimiter
 
 CREATE = "documents.create_by_file"
@@ -50,7 +52,7 @@ def make_admission(
     requests: RequestLimiter | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Admission:
-    breaker = CircuitBreaker(Server(), "dataset", Loading(), Random(1))
+    breaker = CircuitBreaker(cast("Datasets", Server()), "dataset", Loading(), Random(1))
     return Admission(concurrency, rate, requests or RequestLimiter(8), breaker, clock, Random(1))
 
 
@@ -257,7 +259,7 @@ def virtual(act: Callable[[Admission, Server], Awaitable[None]]) -> None:
 
     async def scene() -> None:
         server = Server()
-        breaker = CircuitBreaker(server, "dataset", Loading(), Random(1))
+        breaker = CircuitBreaker(cast("Datasets", server), "dataset", Loading(), Random(1))
         admission = Admission(
             (16, 64), None, RequestLimiter(8), breaker, anyio.current_time, Random(1)
         )

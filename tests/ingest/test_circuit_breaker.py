@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from random import Random
+from typing import cast
 
 import anyio
 import pytest
@@ -31,6 +32,7 @@ from dify_kb.ingest.pacing.failure_budget import FailureBudget, FailureKind
 from dify_kb.ingest.pacing.probe import PROBES
 from dify_kb.ingest.pacing.upload_health import LEAST_FAILURES
 from dify_kb.ingest.report import StopReason
+from dify_kb.resources import Datasets
 from dify_kb.transport import Attempted
 from dify_kb.transport.events import Trouble
 
@@ -86,7 +88,7 @@ class Scene:
 
     def play(self, act: Callable[[], Awaitable[None]]) -> None:
         async def scene() -> None:
-            self.breaker = CircuitBreaker(self, "dataset", self.times, Random(1))
+            self.breaker = CircuitBreaker(cast("Datasets", self), "dataset", self.times, Random(1))
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self.breaker.run)
                 tasks.start_soon(self._watch)

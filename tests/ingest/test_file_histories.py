@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import hypothesis.strategies as st
 import pytest
@@ -41,6 +41,7 @@ from dify_kb.ingest.planning.remote_document import RemoteDocument
 from dify_kb.ingest.report import StopReason
 from dify_kb.ingest.sources.scan import FoundFile
 from dify_kb.models import IndexingStatus
+from dify_kb.resources import Datasets
 
 T = TypeVar("T")
 
@@ -153,7 +154,7 @@ class FileHistories(RuleBasedStateMachine):
             replace="swap" if swaps else "in_place",
         )
         times, followed = Loading(), FollowedDocuments()
-        breaker = CircuitBreaker(NoServer(), "d", times)
+        breaker = CircuitBreaker(cast("Datasets", NoServer()), "d", times)
         stopping = RunStop()
         self.ledger = RecordingLedger(self.journal, options, breaker, stopping, Requests())
         self.life = FileLifecycle(
@@ -321,7 +322,7 @@ class FileHistories(RuleBasedStateMachine):
                 apply(file, FileEvent.REFUSED)
             case "page":
                 file.lost += 1
-                file.error = ProtocolError("a page", endpoint=CREATE, status=200)
+                file.error = ProtocolError("a page", endpoint=CREATE, status=200, page=True)
                 apply(file, FileEvent.REFUSED)
             case "changed, landed" | "changed":
                 self.versions[name] += 1

@@ -210,7 +210,7 @@ async def test_a_bad_document_is_found_among_its_neighbours(newest: Base) -> Non
     ids = await newest.documents(*(f"{number}.txt" for number in range(AT_ONCE - 1)))
     wanted = [*ids[:17], NOBODY, *ids[17:]]
 
-    told = await newest.labels().assign({key: {"rank": 1} for key in wanted})
+    told = await newest.assignment().assign({key: {"rank": 1} for key in wanted})
 
     assert "Document not found" in str(told.pop(NOBODY))
     assert told == dict.fromkeys(ids)
@@ -222,7 +222,7 @@ async def test_a_body_that_is_too_large_is_sent_in_halves(newest: Base) -> None:
     ids = await newest.documents("a.txt", "b.txt", "c.txt")
     newest.server.faults.plan("metadata.assign", ["413"])
 
-    assert await newest.labels().assign({key: {"rank": 1} for key in ids}) == dict.fromkeys(ids)
+    assert await newest.assignment().assign({key: {"rank": 1} for key in ids}) == dict.fromkeys(ids)
 
     assert not newest.server.faults.left()
     assert newest.asked()["metadata.assign"] == 3
@@ -239,7 +239,7 @@ async def test_a_bad_value_concerns_its_document_alone(newest: Base) -> None:
         "no id": {"rank": 1},
     }
 
-    told = await newest.labels().assign(wanted)
+    told = await newest.assignment().assign(wanted)
 
     assert told.pop(ids[0]) is None
     assert [str(reason).split(".")[0] for reason in told.values()] == [
@@ -256,7 +256,7 @@ async def test_a_field_of_another_type_is_told(newest: Base) -> None:
     (one,) = await newest.documents("a.txt")
     await newest.client.metadata.create(newest.dataset, "year", type="string")
 
-    told = await newest.labels().assign({one: {"year": 2024, "town": "oslo"}})
+    told = await newest.assignment().assign({one: {"year": 2024, "town": "oslo"}})
 
     assert "year is a field of type string" in str(told[one])
     assert await newest.read(one) == {}
@@ -264,7 +264,7 @@ async def test_a_field_of_another_type_is_told(newest: Base) -> None:
 
 async def test_calls_at_once_make_a_field_once(newest: Base) -> None:
     ids = await newest.documents(*(f"{number}.txt" for number in range(8)))
-    labels = newest.labels()
+    labels = newest.assignment()
     told: dict[str, str | None] = {}
 
     async def one(key: str) -> None:
@@ -282,7 +282,7 @@ async def test_calls_at_once_make_a_field_once(newest: Base) -> None:
 async def test_a_field_that_somebody_made_meanwhile_is_taken(newest: Base) -> None:
     """Two loads of one base make the same fields."""
     one, two = await newest.documents("a.txt", "b.txt")
-    labels = newest.labels()
+    labels = newest.assignment()
     await labels.assign({one: {"rank": 1}})
     await newest.client.metadata.create(newest.dataset, "town", type="string")
 
@@ -295,7 +295,7 @@ async def test_a_field_that_somebody_made_meanwhile_is_taken(newest: Base) -> No
 async def test_a_lost_answer_makes_no_second_field(newest: Base, fault: str, made: bool) -> None:  # noqa: FBT001 -- of a table
     (one,) = await newest.documents("a.txt")
     newest.server.faults.plan("metadata.create", [fault])
-    labels = newest.labels()
+    labels = newest.assignment()
 
     if not made:
         with pytest.raises(OutcomeUnknownError):
@@ -313,18 +313,18 @@ async def test_what_concerns_every_document_is_raised(newest: Base) -> None:
     newest.server.faults.plan("metadata.assign", ["401"])
 
     with pytest.raises(UnauthorizedError):
-        await newest.labels().assign({key: {"rank": 1} for key in ids})
+        await newest.assignment().assign({key: {"rank": 1} for key in ids})
 
     assert not newest.server.faults.left()
     with pytest.raises(NotFoundError):
-        await newest.labels(NOBODY).assign({ids[0]: {"rank": 1}})
+        await newest.assignment(NOBODY).assign({ids[0]: {"rank": 1}})
 
 
 async def test_nothing_to_set_costs_nothing(newest: Base) -> None:
     asked = newest.asked()
 
-    assert await newest.labels().assign({}) == {}
-    assert await newest.labels().assign({NOBODY: {}}) == {NOBODY: None}
+    assert await newest.assignment().assign({}) == {}
+    assert await newest.assignment().assign({NOBODY: {}}) == {NOBODY: None}
 
     assert newest.asked() == asked
 

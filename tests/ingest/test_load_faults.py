@@ -120,24 +120,27 @@ async def test_a_worker_that_serves_other_datasets_first_is_waited_for(
 
 
 async def test_a_dataset_that_is_deleted_during_a_load_stops_it(
-    client: AsyncClient, emulator: Emulator, folder: Path
+    client: AsyncClient, folder: Path
 ) -> None:
     """The advice was to mend the models."""
     write(folder, 60)
     dataset = await base(client)
 
-    async def delete(result: object) -> None:
+    deleting = anyio.Event()
+
+    async def delete() -> None:
+        await deleting.wait()
         await client.datasets.delete(dataset)
 
-    seen: list[object] = []
+    def watch(event: object) -> None:
+        if isinstance(event, ItemResult):
+            deleting.set()
+
+    reports: list[LoadReport] = []
     async with anyio.create_task_group() as tasks:
-
-        def watch(event: object) -> None:
-            if isinstance(event, ItemResult) and not seen:
-                seen.append(event)
-                tasks.start_soon(delete, event)
-
-        report = await client.load(dataset, folder, on_event=watch, concurrency=2)
+        tasks.start_soon(delete)
+        reports.append(await client.load(dataset, folder, on_event=watch, concurrency=2))
+    (report,) = reports
 
     assert report.stopped is StopReason.DATASET_DELETED
     assert report.exit_code == 4
@@ -240,8 +243,8 @@ async def test_a_replacement_that_fails_is_told_and_sent_first_by_the_next_run(
     write(folder, 30)
     dataset = await base(client)
     await client.load(dataset, folder)
-    for path in folder.iterdir():
-        path.write_text(f"a longer text of {path.name}")
+    for number in range(30):
+        (folder / f"{number:03}.md").write_text(f"a longer text of {number}")
     emulator.faults.indexing(["error no such encoding"], names="020*")
 
     failed = await client.load(dataset, folder)
@@ -279,10 +282,12 @@ async def test_a_swap_keeps_a_version_in_search_at_every_moment(
             seen.append(await found(client, dataset, "the text of 1"))
             await anyio.lowlevel.checkpoint()
 
+    reports: list[LoadReport] = []
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(search)
-        report = await client.load(dataset, folder, replace="swap")
+        reports.append(await client.load(dataset, folder, replace="swap"))
         tasks.cancel_scope.cancel()
+    (report,) = reports
 
     rows = {row.name: row.id async for row in client.documents.iter(dataset)}
     assert len(rows) == len([row async for row in client.documents.iter(dataset)]) == 3

@@ -7,7 +7,7 @@ tests drive the real parts together; only the session is a stand-in (`virtual_di
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import pytest
@@ -36,8 +36,8 @@ PASSING: Final[Sequence[Mode]] = (
 READING: Final[Sequence[Mode]] = ("ok", "500", "502", "503", "429", "reset", "refused", "hang")
 
 LATEST: Final = 1500.0
-"""Seconds after the last storm within which a load has ended: Dify's lock may be held for 600 s, and
-a lost create may land for 120 s more."""
+"""Seconds after the last storm within which a load has ended: Dify's lock may be held for 600 s,
+and a lost create may land for 120 s more."""
 
 
 def found(report: LoadReport) -> int:
@@ -109,13 +109,11 @@ def test_a_storm_of_creates_and_reads_that_ends_loses_no_file(seed: int) -> None
 @pytest.mark.parametrize("reads", range(12))
 def test_reads_that_recover_by_their_own_retry_reopen_what_creates_closed(reads: int) -> None:
     """Creates fail for good, then reads fail and recover: nobody was left to reopen the gate."""
-    creates: Iterator[Mode] = iter(["500"] * 19)
-    lists: Iterator[Mode] = iter(["502"] * reads)
-    never: Iterator[Mode] = iter(())
+    failing: Mapping[str, list[Mode]] = {CREATE: ["500"] * 19, LIST: ["502"] * reads}
 
     def weather(_: float, endpoint: str) -> Mode:
-        left = creates if endpoint == CREATE else lists if endpoint == LIST else never
-        return next(left, "ok")
+        left = failing.get(endpoint)
+        return left.pop() if left else "ok"
 
     report = VirtualLoad(VirtualDify(weather), 19, options={})(1000)
 
@@ -177,6 +175,7 @@ def test_one_body_that_a_proxy_dislikes_fails_alone() -> None:
 
 def test_a_dataset_lock_is_waited_for_and_nothing_is_sent_twice() -> None:
     """After a kill of the API every create of the dataset hangs for up to 600 s, and lands then."""
+
     def weather(now: float, endpoint: str) -> Mode:
         return "hang" if endpoint == CREATE and 1.0 < now < 600 else "ok"
 

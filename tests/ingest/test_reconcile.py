@@ -51,7 +51,7 @@ from dify_kb.ingest.planning.plan import (
 from dify_kb.ingest.planning.remote_document import RemoteDocument
 from dify_kb.ingest.sources.scan import FoundFile
 from dify_kb.models import Event, ListDocuments
-from dify_kb.resources import Documents
+from dify_kb.resources import Datasets, Documents
 from dify_kb.transport import Attempted
 from dify_kb.wire import catalog, codec
 from dify_kb.wire.endpoint import Call
@@ -366,7 +366,7 @@ class Scene:
     def begin(self) -> None:
         documents, followed = Documents(self), FollowedDocuments()
         self.files = RecordedFiles(PendingUploads(TIMES, followed.activity), followed)
-        self.breaker = CircuitBreaker(self, DATASET, TIMES)
+        self.breaker = CircuitBreaker(cast("Datasets", self), DATASET, TIMES)
         self.reconciler = Reconciler(
             DocumentLookup(documents, DATASET),
             documents,

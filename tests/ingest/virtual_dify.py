@@ -51,6 +51,35 @@ Mode = Literal[
 ]  # fmt: skip
 """What meets a call: `lost` and `hang-lost` are carried out, and their answer is lost."""
 
+BREAKS: Mapping[Mode, type[TransportError]] = {
+    "reset": TransportError,
+    "lost": TransportError,
+    "refused": ConnectError,
+    "hang": RequestTimeoutError,
+    "hang-lost": RequestTimeoutError,
+}
+
+
+def refusal(status: int, message: str) -> Reply:
+    """Return a refusal in the API's words."""
+    told = {"code": "planned", "message": message, "status": status}
+    return Reply(status, VERSION, json.dumps(told).encode(), 0.05)
+
+
+REPLIES: Mapping[Mode, Reply] = {
+    "500": refusal(500, "planned"),
+    "502": refusal(502, "planned"),
+    "503": refusal(503, "planned"),
+    "429": refusal(429, "planned"),
+    "400": refusal(400, "planned"),
+    "401": refusal(401, "planned"),
+    "404": refusal(404, "planned"),
+    "quota": refusal(403, "request rate limit"),
+    "403-html": Reply(403, HTML, b"<html><title>Blocked</title></html>", 0.05),
+    "redirect": Reply(302, {**HTML, "location": "/signin"}, b"", 0.05),
+    "login-page": Reply(200, HTML, b"<html><title>Sign in</title></html>", 0.05),
+}
+
 Weather = Callable[[float, str], Mode]
 """What meets a call of an endpoint at a time."""
 
@@ -77,7 +106,7 @@ class VirtualDocument:
 
 @define
 class VirtualDify:
-    """Holds documents and answers calls; a document is indexed `indexing` seconds after its turn."""
+    """Holds documents and answers calls; one is indexed `indexing` seconds after its create."""
 
     weather: Weather
     indexing: float = 1.0
@@ -101,7 +130,7 @@ class VirtualDify:
         return "error" if document.fails else "completed"
 
     async def attempt(
-        self, call: Any, body: object, allowed: Any, version: str | None = None
+        self, call: Any, _body: object, allowed: Any, _version: str | None = None
     ) -> Reply:
         """Answer one request as `Session.attempt` does."""
         now, name = anyio.current_time(), call.endpoint.name
@@ -112,30 +141,15 @@ class VirtualDify:
         await anyio.sleep(self.latency)
         if mode in {"lost", "hang-lost"}:
             self._answer(call)
-        match mode:
-            case "reset" | "lost":
-                raise TransportError(f"{name}: broke", endpoint=name, delivered=True)
-            case "refused":
-                raise ConnectError(f"{name}: refused", endpoint=name, delivered=False)
-            case "hang" | "hang-lost":
-                wait = allowed.read if call.endpoint.method == "GET" else allowed.answer
-                await anyio.sleep(wait)
-                raise RequestTimeoutError(f"{name}: late", endpoint=name)
-            case "500" | "502" | "503" | "429" | "400" | "401" | "404":
-                told = {"code": "planned", "message": f"planned {mode}", "status": int(mode)}
-                return Reply(int(mode), VERSION, json.dumps(told).encode(), self.latency)
-            case "quota":
-                told = {"code": "forbidden", "status": 403, "message": "request rate limit"}
-                return Reply(403, VERSION, json.dumps(told).encode(), self.latency)
-            case "403-html":
-                return Reply(403, HTML, b"<html><title>Blocked</title></html>", self.latency)
-            case "redirect":
-                return Reply(302, {**HTML, "location": "/signin"}, b"", self.latency)
-            case "login-page":
-                return Reply(200, HTML, b"<html><title>Sign in</title></html>", self.latency)
+        if mode in {"hang", "hang-lost"}:
+            await anyio.sleep(allowed.read if call.endpoint.method == "GET" else allowed.answer)
+        if mode in BREAKS:
+            raise BREAKS[mode](f"{name}: {mode}", endpoint=name, delivered=mode != "refused")
+        if mode in REPLIES:
+            return REPLIES[mode]
         answer = self._answer(call)
         if answer is None:
-            return Reply(404, VERSION, b'{"code": "not_found", "message": "none", "status": 404}')
+            return refusal(404, "none")
         return Reply(200, VERSION, json.dumps(answer).encode(), self.latency)
 
     def _answer(self, call: Any) -> object:
@@ -143,7 +157,13 @@ class VirtualDify:
             case catalog.GET_DATASET.name:
                 return self._dataset()
             case catalog.LIST_DATASETS.name:
-                return {"data": [self._dataset()], "has_more": False, "limit": 100, "total": 1, "page": 1}
+                return {
+                    "data": [self._dataset()],
+                    "has_more": False,
+                    "limit": 100,
+                    "total": 1,
+                    "page": 1,
+                }
             case catalog.CREATE_DOCUMENT_BY_FILE.name:
                 return self._create(call.body)
             case catalog.LIST_DOCUMENTS.name:
@@ -240,13 +260,13 @@ class InlineWriter:
     error: Exception | None = None
     closing: bool = False
 
-    def add(self, statement: Any, values: Any, *, soon: bool) -> tuple[Batch, int]:
+    def add(self, statement: Any, values: Any, **_: object) -> tuple[Batch, int]:
         """Execute a statement as `Writer` does, with a batch that is done."""
         batch = Batch()
         batch.done.set()
-        made = values() if callable(values) else values
+        row: Any = values() if callable(values) else values
         sql = statement if isinstance(statement, str) else statement(1)
-        self.connection.execute(sql, made)
+        self.connection.execute(sql, row)
         return batch, 0
 
     def start(self) -> None:

@@ -121,7 +121,7 @@ async def test_a_call_that_is_stuck_holds_nobody_else() -> None:
     results: list[int] = []
 
     async def ask(number: int) -> None:
-        results.append(await run_in_batch(abs, number))
+        results.append(await run_in_batch(int, number))
 
     stuck = asyncio.create_task(run_in_batch(release.wait, WAIT))
     with anyio.fail_after(WAIT / 2):

@@ -114,10 +114,10 @@ class FileLifecycle:
         if after in _HELD:
             self._finish_if_all_ended()
 
-    def apply_indexed(self, file: TrackedFile) -> None:
-        """Let the document of a file be indexed, as far as that is followed."""
+    def indexed_event(self, file: TrackedFile) -> FileEvent:
+        """Return the event of a file whose document is indexed, as far as that is followed."""
         more = bool(file.planned.metadata) or file.needs_finish(swaps=self.swaps)
-        self.apply(file, FileEvent.INDEXED if more else FileEvent.FINISHED)
+        return FileEvent.INDEXED if more else FileEvent.FINISHED
 
     def end_unplanned(self, result: ItemResult) -> None:
         """Record a file that nothing is done with."""
@@ -187,7 +187,7 @@ class FileLifecycle:
         if self.follows:
             self.followed.add(file)
         else:
-            self.apply_indexed(file)
+            self.apply(file, self.indexed_event(file))
 
     def _hold_refusal(self, file: TrackedFile) -> None:
         error = file.error

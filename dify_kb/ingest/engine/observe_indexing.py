@@ -193,7 +193,7 @@ class IndexingObserver:
         )
         if followed.file.is_new_document:
             self.files.followed.activity.record_newest(document.queued_at)
-        self.end(followed, FileEvent.INDEXED, None)
+        self.end(followed, self.files.indexed_event(followed.file), None)
         self._count_end(followed, None)
 
     def _fail(self, followed: FollowedDocument, reason: str, error: str | None = None) -> None:

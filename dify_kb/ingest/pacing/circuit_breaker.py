@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from random import Random
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from dify_kb.config import Loading
+    from dify_kb.resources import Datasets
     from dify_kb.transport import Attempted
 
     from .gave_up import GaveUp
@@ -54,13 +55,6 @@ DATASET_LOCKED: Final = (
 )
 
 
-class ProbedDatasets(Protocol):
-    """The part of `Datasets` that sends a probe."""
-
-    async def get(self, dataset_id: str, /) -> object:
-        """Return the dataset."""
-
-
 class CircuitBreaker:
     """Lets requests out while the server is well, and probes it while it is not.
 
@@ -72,7 +66,7 @@ class CircuitBreaker:
 
     def __init__(
         self,
-        datasets: ProbedDatasets,
+        datasets: Datasets,
         dataset_id: str,
         times: Loading,
         random: Random | None = None,
