@@ -28,7 +28,8 @@ SENT = {
 }  # fmt: skip
 LOOKED_UP = {"found", "found old version", "not found", "kept", "rejected", "stalled"}
 INDEXING = {
-    "indexed", "finished", "failed for now", "failed", "replacement failed", "swap failed", "stalled",
+    "indexed", "finished", "failed for now", "failed", "replacement failed", "swap failed",
+    "stalled",
 }  # fmt: skip
 METADATA = {"metadata set", "metadata refused"}
 REFUSAL = {"refused for itself", "lost"}

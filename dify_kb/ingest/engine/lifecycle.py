@@ -114,11 +114,6 @@ class FileLifecycle:
         if after in _HELD:
             self._finish_if_all_ended()
 
-    def indexed_event(self, file: TrackedFile) -> FileEvent:
-        """Return the event of a file whose document is indexed, as far as that is followed."""
-        more = bool(file.planned.metadata) or file.needs_finish(swaps=self.swaps)
-        return FileEvent.INDEXED if more else FileEvent.FINISHED
-
     def end_unplanned(self, result: ItemResult) -> None:
         """Record a file that nothing is done with."""
         self.ledger.finish(result)
@@ -187,7 +182,7 @@ class FileLifecycle:
         if self.follows:
             self.followed.add(file)
         else:
-            self.apply(file, self.indexed_event(file))
+            self.apply(file, file.indexed_event(swaps=self.swaps))
 
     def _hold_refusal(self, file: TrackedFile) -> None:
         error = file.error

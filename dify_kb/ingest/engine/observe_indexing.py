@@ -193,7 +193,7 @@ class IndexingObserver:
         )
         if followed.file.is_new_document:
             self.files.followed.activity.record_newest(document.queued_at)
-        self.end(followed, self.files.indexed_event(followed.file), None)
+        self.end(followed, followed.file.indexed_event(swaps=self.files.swaps), None)
         self._count_end(followed, None)
 
     def _fail(self, followed: FollowedDocument, reason: str, error: str | None = None) -> None:

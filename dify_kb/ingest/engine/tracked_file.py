@@ -15,7 +15,7 @@ from dify_kb.ingest.planning.remote_document import RemoteDocument
 from dify_kb.ingest.report import ItemResult, Outcome
 from dify_kb.models import IndexingStatus
 
-from .states import FileState
+from .states import FileEvent, FileState
 
 if TYPE_CHECKING:
     from dify_kb.models import Document
@@ -154,6 +154,11 @@ class TrackedFile:
         if existing is None:
             return False
         return existing.archived or (swaps and self.is_new_version)
+
+    def indexed_event(self, *, swaps: bool) -> FileEvent:
+        """Return the event that its document is indexed, as far as that is followed."""
+        more = bool(self.planned.metadata) or self.needs_finish(swaps=swaps)
+        return FileEvent.INDEXED if more else FileEvent.FINISHED
 
     @property
     def is_new_version(self) -> bool:
