@@ -220,10 +220,10 @@ class FileHistories(RuleBasedStateMachine):
             case "follow" | "assign metadata":
                 stored = self.server.create(name, 1)
                 await self.journal.intend(self._row(planned, version=1))
-                self.journal.accept(name, stored.id, "batch", stored.file)
+                self.journal.record_accepted(name, stored.id, "batch", stored.file)
                 do = Do.FOLLOW
                 if plan == "assign metadata":
-                    self.journal.end(name, State.DONE)
+                    self.journal.record_state(name, State.DONE)
                     stored.status, do = COMPLETED, Do.ASSIGN_METADATA
                 await self.journal.flush()
                 row = self.journal.rows([name])[name]
@@ -276,7 +276,7 @@ class FileHistories(RuleBasedStateMachine):
             if file.state is FileState.QUEUED:
                 self.run(self._begin_send(file))
             else:
-                self.do(self.life.backlog.turn_back)
+                self.do(lambda: self.life.backlog.leave(sent=True))
         self.hands.clear()
 
     async def _begin_send(self, file: TrackedFile) -> None:
@@ -323,7 +323,7 @@ class FileHistories(RuleBasedStateMachine):
             case "page":
                 file.lost += 1
                 file.error = ProtocolError("a page", endpoint=CREATE, status=200, page=True)
-                apply(file, FileEvent.REFUSED)
+                apply(file, FileEvent.PAGE)
             case "changed, landed" | "changed":
                 self.versions[name] += 1
                 file.changed += 1

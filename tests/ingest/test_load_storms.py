@@ -69,6 +69,7 @@ def storms(draw: st.DrawFn) -> list[tuple[float, Mapping[str, Sequence[Mode]]]]:
     return told
 
 
+@pytest.mark.timeout(900 if LONG else 120)
 @settings(
     max_examples=1500 if LONG else 60,
     deadline=None,

@@ -23,7 +23,7 @@ from dify_kb.ingest.journal import State
 STOPS = {FileEvent.HALTED, FileEvent.ABANDONED}
 PLANNED = {"send", "look", "look for lost", "follow", "assign metadata"}
 SENT = {
-    "accepted", "lost", "not sent", "refused", "document busy", "changed", "unreadable",
+    "accepted", "lost", "not sent", "refused", "page", "document busy", "changed", "unreadable",
     "name taken", "not recorded", "refused for all", "failed",
 }  # fmt: skip
 LOOKED_UP = {"found", "found old version", "not found", "kept", "rejected", "stalled"}

@@ -256,10 +256,7 @@ def _count_backlog(
         file.in_backlog = True
     elif file.in_backlog and after not in _IN_BACKLOG:
         file.in_backlog = False
-        if before is FileState.SENDING:
-            backlog.turn_back()
-        else:
-            backlog.leave(sent=not remembered)
+        backlog.leave(sent=not remembered)
 
 
 def _put_pending(pending: PendingUploads, file: TrackedFile, event: FileEvent) -> None:

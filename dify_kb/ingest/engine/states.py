@@ -11,7 +11,8 @@
 | sending | accepted | accepted | follow | |
 | sending | lost | unknown | look up | |
 | sending | not sent | queued | enqueue | waiting |
-| sending | refused | refused | hold refusal | |
+| sending | refused | refused | hold refusal | waiting |
+| sending | page | refused | hold refusal | |
 | sending | document busy | busy | look up | |
 | sending | changed | postponed | postpone | |
 | sending | unreadable | ended: failed | | |
@@ -126,6 +127,9 @@ class FileEvent(_Word):
     LOST = "lost"
     NOT_SENT = "not sent"
     REFUSED = "refused"
+    PAGE = "page"
+    """Something other than the API answered with a success."""
+
     DOCUMENT_BUSY = "document busy"
     CHANGED = "changed"
     UNREADABLE = "unreadable"
@@ -221,7 +225,8 @@ TABLE: Mapping[tuple[FileState, FileEvent], Transition] = {
     (_S.SENDING, _E.ACCEPTED): _goes(_S.ACCEPTED, Effect.FOLLOW),
     (_S.SENDING, _E.LOST): _goes(_S.UNKNOWN, Effect.LOOK_UP),
     (_S.SENDING, _E.NOT_SENT): _goes(_S.QUEUED, Effect.ENQUEUE, State.WAITING),
-    (_S.SENDING, _E.REFUSED): _goes(_S.REFUSED, Effect.HOLD_REFUSAL),
+    (_S.SENDING, _E.REFUSED): _goes(_S.REFUSED, Effect.HOLD_REFUSAL, State.WAITING),
+    (_S.SENDING, _E.PAGE): _goes(_S.REFUSED, Effect.HOLD_REFUSAL),
     (_S.SENDING, _E.DOCUMENT_BUSY): _goes(_S.BUSY, Effect.LOOK_UP),
     (_S.SENDING, _E.CHANGED): _goes(_S.POSTPONED, Effect.POSTPONE),
     (_S.SENDING, _E.UNREADABLE): _ends(Ending.FAILED),

@@ -72,7 +72,7 @@ class UploadWorkers:
                     if file.state is FileState.QUEUED:
                         await self._send(file, scope)
                     else:  # it ended while it waited
-                        self.files.backlog.turn_back()
+                        self.files.backlog.leave(sent=True)
                 finally:
                     self.admission.leave()
 
@@ -97,7 +97,7 @@ class UploadWorkers:
         try:
             await self.admission.enter()
         except BaseException:
-            self.files.backlog.turn_back()
+            self.files.backlog.leave(sent=True)
             raise
 
     async def _send(self, file: TrackedFile, scope: anyio.CancelScope) -> None:
@@ -183,13 +183,14 @@ class UploadWorkers:
                 self._probed.add(signature)
         lost = is_page(error) and isinstance(error, ProtocolError)
         file.lost += lost
+        refused = FileEvent.PAGE if lost else FileEvent.REFUSED
         if met is None:
-            self.files.apply(file, FileEvent.REFUSED)
+            self.files.apply(file, refused)
         elif is_passing(met):
             self.admission.breaker.trip(met)
             self.files.apply(file, FileEvent.LOST if lost else FileEvent.NOT_SENT)
         elif lost:
-            self.files.apply(file, FileEvent.REFUSED)
+            self.files.apply(file, refused)
             self.files.stop_for(met, abandon=True)
         else:
             self.files.apply(file, FileEvent.REFUSED_FOR_ALL, error.summary)

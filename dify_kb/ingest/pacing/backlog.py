@@ -61,8 +61,6 @@ class Backlog:
     """Documents of earlier runs. A worker that died has left them unfinished for ever."""
 
     _forgotten: bool = False
-    _sent: int = 0
-
     _room: anyio.Event | None = None
     """Set when there may be room; None while nobody waits."""
 
@@ -75,16 +73,10 @@ class Backlog:
 
     def take(self, *, sent: bool) -> None:
         """Count a document that is on the server already; `sent` by this run, or before."""
-        self._sent += sent
         self._count(1, sent=sent)
 
-    def turn_back(self) -> None:
-        """Return the room of a document that was not sent after all."""
-        self._sent -= 1
-        self.leave(sent=True)
-
     def leave(self, *, sent: bool) -> None:
-        """Return the room of a document that ended."""
+        """Return the room of a document that ended, or was not sent after all."""
         self._count(-1, sent=sent)
         self._wake()
 
@@ -105,4 +97,6 @@ class Backlog:
     def _full(self) -> bool:
         held = self.follows and self.early_failures.holds
         there = self._taken + (0 if self._forgotten else self._before)
-        return there >= self._most or (held and self._sent >= HELD)
+        # Documents that are lost or deleted are not judged, and must not keep room for ever.
+        judged = self.early_failures.ended
+        return there >= self._most or (held and self._taken + judged >= HELD)
