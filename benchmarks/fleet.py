@@ -255,14 +255,16 @@ class MemoryJournal:
     states: dict[str, State] = field(factory=dict)
     path: Path | None = None
 
-    def accept(
+    def record_accepted(
         self, key: str, document_id: str, batch: str | None, upload_file_id: str | None
     ) -> None:
         """Record that the server has a document."""
         del document_id, batch, upload_file_id
         self.states[key] = State.ACCEPTED
 
-    def end(self, key: str, state: State, *, reason: str | None = None, labels: str = "") -> None:
+    def record_state(
+        self, key: str, state: State, *, reason: str | None = None, labels: str = ""
+    ) -> None:
         """Record how far a file is."""
         del reason, labels
         self.states[key] = state

@@ -1,8 +1,8 @@
 """A load that kills itself at an arrow of a file's states.
 
-`python chaos_arrows.py ARROW URL DATASET FOLDER`: `intend`, `accept` and `end` are the methods of
-the journal that note a state, `-before` and `-after` say on which side of the commit. The file is
-`FILE`; the journal is `FOLDER/../journal.db`.
+`python chaos_arrows.py ARROW URL DATASET FOLDER`: `intend`, `record_accepted` and `record_state`
+are the methods of the journal that record a state, `-before` and `-after` say on which side of the
+commit. The file is `FILE`; the journal is `FOLDER/../journal.db`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from dify_kb.ingest.journal import Journal
 
 FILE = "00003.md"
 
-ARROWS = [f"{name}-{when}" for name in ("intend", "accept", "end") for when in ("before", "after")]
+METHODS = ("intend", "record_accepted", "record_state")
+ARROWS = [f"{name}-{when}" for name in METHODS for when in ("before", "after")]
 
 
 def kill_at(arrow: str) -> None:

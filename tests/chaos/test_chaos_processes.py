@@ -32,10 +32,10 @@ STALL = "commit-then-stall 0.3"
 LEFT: Mapping[str, State | None] = {
     "intend-before": None,
     "intend-after": State.SENDING,
-    "accept-before": State.SENDING,
-    "accept-after": State.ACCEPTED,
-    "end-before": State.ACCEPTED,
-    "end-after": State.DONE,
+    "record_accepted-before": State.SENDING,
+    "record_accepted-after": State.ACCEPTED,
+    "record_state-before": State.ACCEPTED,
+    "record_state-after": State.DONE,
 }
 """What the journal says of a file at which a load was killed."""
 
@@ -73,7 +73,7 @@ async def all_well(scene: Scene, root: Path, said: str = "") -> Loaded:
     return loaded
 
 
-@pytest.mark.parametrize("arrow", ARROWS if LONG else ["intend-after", "accept-before"])
+@pytest.mark.parametrize("arrow", ARROWS if LONG else ["intend-after", "record_accepted-before"])
 async def test_f20_a_load_that_is_killed_at_an_arrow_goes_on(arrow: str, tmp_path: Path) -> None:
     """With one file that was in flight, and others around it."""
     with Emulator(api_key=KEY) as emulator:

@@ -62,7 +62,7 @@ async def test_what_was_intended_and_accepted_is_there_after_opening_again(tmp_p
     row = intent("a/b.md", name="a__b.md", mtime_ns=2**62, content=bytes(range(32)), previous="f0")
     async with open_journal(path, IDENTITY) as journal:
         await journal.intend(row)
-        journal.accept(row.key, "d1", "b1", "f1")
+        journal.record_accepted(row.key, "d1", "b1", "f1")
 
     async with open_journal(path, IDENTITY) as journal:
         assert journal.rows([row.key, "other.md"]) == {
@@ -75,8 +75,8 @@ async def test_what_was_intended_and_accepted_is_there_after_opening_again(tmp_p
 async def test_a_new_intent_keeps_the_document_that_is_known(journal: Journal) -> None:
     """Until the new content is accepted, that is what the server has."""
     await journal.intend(intent("a.md"))
-    journal.accept("a.md", "d1", "b1", "f1")
-    journal.end("a.md", State.DONE, labels="l1")
+    journal.record_accepted("a.md", "d1", "b1", "f1")
+    journal.record_state("a.md", State.DONE, labels="l1")
 
     await journal.intend(intent("a.md", content=b"new", attempts=1, previous="f1"))
 
@@ -115,20 +115,20 @@ async def test_documents_that_are_known_and_those_that_may_be_there_are_counted(
     for key in ("new.md", "again.md", "known.md", "refused.md"):
         await journal.intend(intent(key))
     for key in ("again.md", "known.md"):
-        journal.accept(key, f"d-{key}", "b", "f")
+        journal.record_accepted(key, f"d-{key}", "b", "f")
     await journal.intend(intent("again.md"))
-    journal.end("refused.md", State.FAILED, reason="too large")
+    journal.record_state("refused.md", State.FAILED, reason="too large")
     await journal.flush()
 
-    assert journal.known() == 1
-    assert journal.unsettled() == 2
+    assert journal.count_documents() == 1
+    assert journal.count_unanswered() == 2
 
 
 async def test_files_are_counted_by_their_state(journal: Journal) -> None:
     for key in ("a.md", "b.md", "c.md", "d\udce9.md"):
         await journal.intend(intent(key))
-    journal.end("b.md", State.DONE)
-    journal.end("d\udce9.md", State.EMPTIED, reason="its replacement failed")
+    journal.record_state("b.md", State.DONE)
+    journal.record_state("d\udce9.md", State.EMPTIED, reason="its replacement failed")
     await journal.flush()
 
     assert journal.count_states() == {State.SENDING: 2, State.DONE: 1, State.EMPTIED: 1}
@@ -143,7 +143,7 @@ async def test_many_writers_share_few_commits(journal: Journal) -> None:
         for number in range(500):
             tasks.start_soon(journal.intend, intent(f"{number}.md"))
 
-    assert journal.unsettled() == 500
+    assert journal.count_unanswered() == 500
     assert len(commits) < 50
 
 
@@ -158,7 +158,7 @@ async def test_who_comes_soon_after_another_shares_its_commit(tmp_path: Path) ->
                 for _ in range(number):
                     await anyio.lowlevel.checkpoint()
 
-        assert journal.unsettled() == 9
+        assert journal.count_unanswered() == 9
         assert len(commits) <= 2
 
 
@@ -179,15 +179,15 @@ async def test_a_name_that_is_taken_fails_its_own_file_alone(journal: Journal) -
             tasks.start_soon(intend, f"{number}.md", name)
 
     assert sorted(failed) == ["13.md", "23.md", "3.md", "33.md"]
-    assert journal.unsettled() == 37
+    assert journal.count_unanswered() == 37
 
 
 async def test_what_is_noted_happens_in_its_order(journal: Journal) -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(journal.intend, intent("a.md"))
         await anyio.lowlevel.checkpoint()
-        journal.accept("a.md", "d1", "b1", "f1")
-        journal.end("a.md", State.DONE)
+        journal.record_accepted("a.md", "d1", "b1", "f1")
+        journal.record_state("a.md", State.DONE)
 
     await journal.flush()
     assert remembered(journal, "a.md") is State.DONE
@@ -208,7 +208,7 @@ async def test_a_name_that_is_taken_is_refused_alone(journal: Journal) -> None:
             tasks.start_soon(write, number)
 
     assert sorted(refused) == sorted(f"{number}.md" for number in range(25, 50))
-    assert journal.unsettled() == 25
+    assert journal.count_unanswered() == 25
 
 
 async def test_a_full_disk_is_told_to_everybody_and_stays_told(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ async def test_a_full_disk_is_told_to_everybody_and_stays_told(tmp_path: Path) -
         async with anyio.create_task_group() as tasks:
             for number in range(20):
                 tasks.start_soon(write, journal, number)
-        journal.end("before.md", State.DONE)
+        journal.record_state("before.md", State.DONE)
         with pytest.raises(JournalError, match="full"):
             await journal.flush()
 
@@ -235,7 +235,7 @@ async def test_a_full_disk_is_told_to_everybody_and_stays_told(tmp_path: Path) -
     assert all(str(path) in error.summary and "room" in error.hint for error in failed)
     async with open_journal(path, IDENTITY) as journal:
         assert remembered(journal, "before.md") is State.DONE
-        assert journal.unsettled() == 0
+        assert journal.count_unanswered() == 0
 
 
 async def test_what_nobody_waited_for_fails_the_flush(journal: Journal) -> None:
@@ -269,14 +269,14 @@ async def test_another_program_that_holds_the_file_is_an_error_of_the_journal(
     other.execute("ROLLBACK")
     other.close()
     await journal.intend(intent("a.md"))
-    assert journal.unsettled() == 1
+    assert journal.count_unanswered() == 1
 
 
 async def test_closing_commits_what_nobody_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     async with open_journal(path, IDENTITY) as journal:
         await journal.intend(intent("a.md"))
-        journal.end("a.md", State.FAILED, reason="no")
+        journal.record_state("a.md", State.FAILED, reason="no")
 
     async with open_journal(path, IDENTITY) as journal:
         row = journal.rows(["a.md"])["a.md"]
@@ -303,7 +303,7 @@ async def test_a_write_after_the_end_is_refused_and_does_not_wait(tmp_path: Path
 
     with pytest.raises(JournalError, match="closed"):
         await journal.intend(intent("a.md"))
-    journal.end("a.md", State.DONE)
+    journal.record_state("a.md", State.DONE)
 
 
 async def test_the_write_of_a_cancelled_waiter_still_lands(journal: Journal) -> None:
@@ -314,7 +314,7 @@ async def test_the_write_of_a_cancelled_waiter_still_lands(journal: Journal) -> 
             await journal.intend(intent(f"{number}.md"))
 
     await journal.flush()
-    assert journal.unsettled() == 20
+    assert journal.count_unanswered() == 20
 
 
 async def test_a_task_that_is_cancelled_for_good_does_not_stop_the_others(journal: Journal) -> None:
@@ -326,7 +326,7 @@ async def test_a_task_that_is_cancelled_for_good_does_not_stop_the_others(journa
     await asyncio.wait(tasks)
 
     await journal.flush()
-    assert journal.unsettled() == 10
+    assert journal.count_unanswered() == 10
 
 
 async def test_a_file_name_that_is_not_utf_8_is_remembered(tmp_path: Path) -> None:
@@ -336,8 +336,8 @@ async def test_a_file_name_that_is_not_utf_8_is_remembered(tmp_path: Path) -> No
     identity = {**IDENTITY, "source": "/docs\udce9"}
     async with open_journal(path, identity) as journal:
         await journal.intend(intent(key, name="plain"))
-        journal.accept(key, "d1", "b1", "f1")
-        journal.end(key, State.FAILED, reason=key)
+        journal.record_accepted(key, "d1", "b1", "f1")
+        journal.record_state(key, State.FAILED, reason=key)
         journal.keep(ItemResult(key=key, outcome=Outcome.FAILED))
         await journal.flush()
 
@@ -354,7 +354,7 @@ async def test_a_value_that_sqlite_cannot_hold_is_an_error_and_not_a_hang(journa
         await journal.intend(intent("a.md", mtime_ns=2**64))
 
     await journal.intend(intent("b.md"))
-    assert journal.unsettled() == 1
+    assert journal.count_unanswered() == 1
 
 
 async def test_failures_are_kept_for_five_runs(tmp_path: Path) -> None:

@@ -116,10 +116,10 @@ async def test_a_dry_run_may_look_while_a_load_writes(tmp_path: Path) -> None:
         await journal.intend(intent("a.md"))
 
         async with open_journal(path, IDENTITY, copy=True) as copy:
-            assert copy.unsettled() == 1
-            copy.accept("a.md", "d", "b", "f")
+            assert copy.count_unanswered() == 1
+            copy.record_accepted("a.md", "d", "b", "f")
 
-        assert journal.unsettled() == 1
+        assert journal.count_unanswered() == 1
 
 
 @pytest.mark.parametrize("name", ["server", "dataset", "source"])
@@ -254,7 +254,7 @@ async def test_an_empty_file_is_a_new_journal(tmp_path: Path) -> None:
     await make(path, "a.md")
 
     async with open_journal(path, IDENTITY) as again:
-        assert again.unsettled() == 1
+        assert again.count_unanswered() == 1
 
 
 async def test_a_journal_whose_making_was_cut_off_is_a_new_one(tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ async def test_a_journal_whose_making_was_cut_off_is_a_new_one(tmp_path: Path) -
     await make(path, "a.md")
 
     async with open_journal(path, IDENTITY) as again:
-        assert again.unsettled() == 1
+        assert again.count_unanswered() == 1
 
 
 async def test_a_folder_that_is_missing_is_made(tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ async def test_a_journal_that_is_read_only_is_refused(tmp_path: Path) -> None:
     assert "it is read-only" in await refusal(path)
 
     async with open_journal(path, IDENTITY, copy=True) as copy:
-        assert copy.unsettled() == 1
+        assert copy.count_unanswered() == 1
 
 
 @pytest.mark.parametrize("existing", [False, True])
@@ -326,10 +326,10 @@ async def test_a_dry_run_leaves_what_is_there_as_it_is(tmp_path: Path) -> None:
     before = files(tmp_path)
 
     async with open_journal(path, IDENTITY, copy=True) as copy:
-        assert copy.unsettled() == 1
-        copy.end("a.md", State.DONE)
+        assert copy.count_unanswered() == 1
+        copy.record_state("a.md", State.DONE)
         await copy.flush()
-        assert copy.unsettled() == 0
+        assert copy.count_unanswered() == 0
 
     assert files(tmp_path) == before
 

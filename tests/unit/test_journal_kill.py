@@ -33,11 +33,11 @@ async def load(journal, worker):
         key = f"{worker}/{number}.md"
         await journal.intend(intent(key))
         told("intended", key)
-        journal.accept(key, f"d {key}", f"b {key}", f"f {key}")
+        journal.record_accepted(key, f"d {key}", f"b {key}", f"f {key}")
         await journal.flush()
         told("accepted", key)
         if number % 3 == 0:
-            journal.end(key, State.DONE)
+            journal.record_state(key, State.DONE)
             await journal.flush()
             told("done", key)
 

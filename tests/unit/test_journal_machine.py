@@ -276,11 +276,11 @@ class Loads(RuleBasedStateMachine):
         if not hasattr(self, "journal"):
             return
         states = list(self.rows.values())
-        assert self.journal.unsettled() == sum(state is State.SENDING for state, _ in states)
+        assert self.journal.count_unanswered() == sum(state is State.SENDING for state, _ in states)
         known = sum(
             state is not State.SENDING and document is not None for state, document in states
         )
-        assert self.journal.known() == known
+        assert self.journal.count_documents() == known
 
     def _converge(self) -> None:
         """Load again, unharmed, and see that everything is there then."""
@@ -312,8 +312,8 @@ class Loads(RuleBasedStateMachine):
 
     def _start(self) -> Load:
         trusts = complete(
-            known=self.journal.known(),
-            unsettled=self.journal.unsettled(),
+            known=self.journal.count_documents(),
+            unsettled=self.journal.count_unanswered(),
             documents=len(self.server.documents),
         )
         there = {name: one.remote for name, one in self.server.documents.items()}
@@ -462,7 +462,7 @@ class Loads(RuleBasedStateMachine):
     def _accepted(self, planned: Planned, document: Stored) -> None:
         assert self.load is not None
         key = planned.found.key
-        self.journal.accept(key, document.id, None, document.file)
+        self.journal.record_accepted(key, document.id, None, document.file)
         self._run(self.journal.flush())
         self.rows[key] = (State.ACCEPTED, document.id)
         row = self.journal.rows([key])[key]
@@ -488,7 +488,7 @@ class Loads(RuleBasedStateMachine):
     def _end(self, planned: Planned, state: State) -> None:
         assert self.load is not None
         key = planned.found.key
-        self.journal.end(key, state)
+        self.journal.record_state(key, state)
         self._run(self.journal.flush())
         if key in self.rows:
             self.rows[key] = (state, self.rows[key][1])

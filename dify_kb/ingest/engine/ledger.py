@@ -135,7 +135,9 @@ class Ledger:
         self._accepted += 1
         if document is not None and not remembered:
             self.bytes += file.planned.found.size
-            self.journal.accept(file.key, document.id, document.batch, document.upload_file_id)
+            self.journal.record_accepted(
+                file.key, document.id, document.batch, document.upload_file_id
+            )
         self.report_progress()
 
     def record_row(self, file: TrackedFile, state: State, reason: str | None) -> None:
@@ -147,7 +149,7 @@ class Ledger:
             if not file.metadata_recorded:
                 return  # the row says accepted already
             state = State.ACCEPTED
-        self.journal.end(file.key, state, reason=reason, labels=file.metadata_recorded)
+        self.journal.record_state(file.key, state, reason=reason, labels=file.metadata_recorded)
 
     def finish(self, result: ItemResult) -> None:
         """Record an outcome; a good one is held until it is verified, if that is asked for."""
@@ -163,7 +165,7 @@ class Ledger:
         """Record an outcome that was held; one that turned out bad is kept as a failure."""
         if result.outcome not in GOOD:
             if result.outcome is Outcome.FAILED:
-                self.journal.end(result.key, State.FAILED, reason=result.reason)
+                self.journal.record_state(result.key, State.FAILED, reason=result.reason)
             self.journal.keep(result)
         self._count(result)
 

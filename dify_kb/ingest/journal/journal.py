@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 _RUNS: Final = 5
 """Latest runs whose failures are kept."""
 
-_KNOWN: Final = "SELECT count(*) FROM item WHERE document_id IS NOT NULL AND state != 'sending'"
+_COUNT_DOCUMENTS: Final = (
+    "SELECT count(*) FROM item WHERE document_id IS NOT NULL AND state != 'sending'"
+)
 
 
 def _placeholders(columns: int, rows: int) -> str:
@@ -37,7 +39,7 @@ def _placeholders(columns: int, rows: int) -> str:
 
 
 @functools.cache
-def _intend(rows: int) -> str:
+def _intend_sql(rows: int) -> str:
     return f"""
         INSERT INTO item ({", ".join(COLUMNS)}) VALUES {_placeholders(len(COLUMNS), rows)}
         ON CONFLICT (key) DO UPDATE SET name = excluded.name, size = excluded.size,
@@ -63,8 +65,8 @@ def _update(*columns: str) -> Callable[[int], str]:
     return sql
 
 
-_accept = _update("state", "document_id", "batch", "upload_file_id")
-_end = _update("state", "reason", "labels")
+_accepted_sql = _update("state", "document_id", "batch", "upload_file_id")
+_state_sql = _update("state", "reason", "labels")
 
 _REMOTE: Final = "INSERT OR REPLACE INTO remote VALUES (?, ?, ?, ?, ?, ?, ?)"
 _RESULTS: Final = (
@@ -96,11 +98,11 @@ class Journal:
         rows = [parse_row(tuple(row)) for row in self._select(sql, keys)]
         return {row.key: row for row in rows}
 
-    def known(self) -> int:
+    def count_documents(self) -> int:
         """Count the files whose document the server has."""
-        return int(self._value(_KNOWN))
+        return int(self._value(_COUNT_DOCUMENTS))
 
-    def unsettled(self) -> int:
+    def count_unanswered(self) -> int:
         """Count the files that were sent without a known answer."""
         return int(self._value("SELECT count(*) FROM item WHERE state = 'sending'"))
 
@@ -114,7 +116,7 @@ class Journal:
         sql = "SELECT key FROM item WHERE state = 'emptied' ORDER BY key"
         return [from_sqlite(row["key"]) for row in self._select(sql, ())]
 
-    def unsettled_names(self) -> Sequence[str]:
+    def unanswered_names(self) -> Sequence[str]:
         """Return the document names of files that were sent without a known answer."""
         sql = "SELECT name FROM item WHERE state = 'sending'"
         return [from_sqlite(row["name"]) for row in self._select(sql, ())]
@@ -167,21 +169,23 @@ class Journal:
             JournalError: it could not be written, so nothing may be sent.
         """
         if isinstance(row, Row):
-            await self._commit(_intend, _row_values(row))
+            await self._commit(_intend_sql, _row_values(row))
         else:
-            await self._commit(_intend, lambda: _row_values(row()))
+            await self._commit(_intend_sql, lambda: _row_values(row()))
 
-    def accept(
+    def record_accepted(
         self, key: str, document_id: str, batch: str | None, upload_file_id: str | None
     ) -> None:
         """Record that the server has a document. If that is lost, the next run searches for it."""
-        self._add(_accept, key, State.ACCEPTED, document_id, batch, upload_file_id)
+        self._add(_accepted_sql, key, State.ACCEPTED, document_id, batch, upload_file_id)
 
-    def end(self, key: str, state: State, *, reason: str | None = None, labels: str = "") -> None:
+    def record_state(
+        self, key: str, state: State, *, reason: str | None = None, labels: str = ""
+    ) -> None:
         """Record the state of a file."""
-        self._add(_end, key, state, reason, labels)
+        self._add(_state_sql, key, state, reason, labels)
 
-    def touched(
+    def update_stamp(
         self, key: str, mtime_ns: int | None, ctime_ns: int | None = None, inode: int | None = None
     ) -> None:
         """Record new times and inode of a file whose content did not change."""

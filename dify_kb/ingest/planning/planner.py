@@ -66,7 +66,7 @@ class Planner:
     """Whether the journal knows what the dataset holds, and need not be trusted."""
 
     _planned_first: frozenset[str] = frozenset()
-    _touched: list[Content] = field(factory=list)
+    _changed_stamps: list[Content] = field(factory=list)
 
     async def prepare(self) -> None:
         """Learn what the dataset holds, unless the journal must know all of it.
@@ -77,15 +77,15 @@ class Planner:
         Raises:
             KnowledgeError: the documents could not be listed.
         """
-        known = await anyio.to_thread.run_sync(self.journal.known)
-        unsettled = await anyio.to_thread.run_sync(self.journal.unsettled)
-        if 0 < unsettled <= MOST_LOOKUPS:
-            names = await anyio.to_thread.run_sync(self.journal.unsettled_names)
+        known = await anyio.to_thread.run_sync(self.journal.count_documents)
+        unanswered = await anyio.to_thread.run_sync(self.journal.count_unanswered)
+        if 0 < unanswered <= MOST_LOOKUPS:
+            names = await anyio.to_thread.run_sync(self.journal.unanswered_names)
             lookup = DocumentLookup(self.documents, self.dataset.id)
             known += sum([await lookup.named(name) is not None for name in names])
-            unsettled = 0
+            unanswered = 0
         documents = self.dataset.document_count
-        if not complete(known=known, unsettled=unsettled, documents=documents):
+        if not complete(known=known, unsettled=unanswered, documents=documents):
             await self._walk()
 
     async def batches(self) -> AsyncIterator[Sequence[Planned | ItemResult]]:
@@ -117,11 +117,13 @@ class Planner:
                 decided = await anyio.to_thread.run_sync(self._plan_pages, batch)
             else:
                 decided = [_look_first(planned) for planned in decided]
-        for content in self._touched:
+        for content in self._changed_stamps:
             stamp = content.stamp
             if stamp is not None:
-                self.journal.touched(content.file.key, stamp.mtime_ns, stamp.ctime_ns, stamp.inode)
-        self._touched.clear()
+                self.journal.update_stamp(
+                    content.file.key, stamp.mtime_ns, stamp.ctime_ns, stamp.inode
+                )
+        self._changed_stamps.clear()
         return decided
 
     def _plan_pages(self, batch: Sequence[FoundFile | ItemResult]) -> list[Planned | ItemResult]:
@@ -170,7 +172,7 @@ class Planner:
         if content.digest != row.content:
             return False
         if not unread:
-            self._touched.append(evolve(content, data=b""))
+            self._changed_stamps.append(evolve(content, data=b""))
         return True
 
     def _metadata_of(self, found: FoundFile) -> Mapping[str, Value]:
