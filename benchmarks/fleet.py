@@ -249,10 +249,19 @@ def _replaced(document: Document) -> bool:
 
 
 @define
+class DiscardedResults:
+    """Results that nobody reads."""
+
+    def store(self, result: ItemResult, *, held: bool = False) -> None:
+        """Discard a result."""
+
+
+@define
 class MemoryJournal:
     """Keeps the states of files, and no more."""
 
     states: dict[str, State] = field(factory=dict)
+    results: DiscardedResults = field(factory=DiscardedResults)
     path: Path | None = None
 
     def record_accepted(
@@ -268,9 +277,6 @@ class MemoryJournal:
         """Record how far a file is."""
         del reason, labels
         self.states[key] = state
-
-    def keep(self, result: ItemResult, *, held: bool = False) -> None:
-        """Record an outcome, which nobody asks for here."""
 
 
 class Following:

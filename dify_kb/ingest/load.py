@@ -224,5 +224,5 @@ def _failures(journal: Journal) -> Callable[[], Iterator[ItemResult]]:
     """Tell how the failures are read once the journal is closed."""
     if journal.path is not None:
         return functools.partial(failures, journal.path, journal.run)
-    kept = tuple(journal.failures())
+    kept = tuple(journal.results.failures())
     return lambda: iter(kept)

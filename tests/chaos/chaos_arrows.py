@@ -43,7 +43,7 @@ def kill_at(arrow: str) -> None:
             die()
         original(self, key, *rest, **named)
         if key == FILE:
-            self._writer.close()  # commits, and holds this thread until then
+            self.close()  # commits, and holds this thread until then
             die()
 
     setattr(Journal, name, intend if name == "intend" else note)

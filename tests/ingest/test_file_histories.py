@@ -683,7 +683,7 @@ def test_a_stopped_file_says_how_far_it_was(scene: FileHistories, plan: str, tol
     scene.do(lambda: scene.life.stop(StopReason.DEADLINE, "Deadline reached"))
 
     scene.run(scene.journal.flush())
-    (result,) = scene.journal.failures()
+    (result,) = scene.journal.results.failures()
     assert told in str(result.reason)
 
 
@@ -702,6 +702,6 @@ def test_a_new_version_that_cannot_be_discarded_says_why_it_failed(scene: FileHi
     scene.do(lambda: scene.life.stop(StopReason.DEADLINE, "Deadline reached", abandon=True))
 
     scene.run(scene.journal.flush())
-    (result,) = scene.journal.failures()
+    (result,) = scene.journal.results.failures()
     assert result.outcome is Outcome.FAILED
     assert "bad text" in str(result.reason)

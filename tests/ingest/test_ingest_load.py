@@ -401,7 +401,7 @@ async def test_files_on_slow_storage_are_read_beside_each_other(
     client: AsyncClient, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(folder, "a.md", "b.md", "c.md")
-    monkeypatch.setattr("dify_kb.ingest.journal.writer.PATIENCE", -1.0)
+    monkeypatch.setattr("dify_kb.ingest.journal.batch.PATIENCE", -1.0)
 
     report = await client.load(await base(client), folder)
 

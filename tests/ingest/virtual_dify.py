@@ -29,7 +29,7 @@ from dify_kb.ingest.engine import upload
 from dify_kb.ingest.engine.ledger import Requests
 from dify_kb.ingest.engine.run import Run
 from dify_kb.ingest.journal import Journal, schema
-from dify_kb.ingest.journal.writer import Batch
+from dify_kb.ingest.journal.batch import Batch
 from dify_kb.ingest.options import Server
 from dify_kb.ingest.pacing.admission import Admission
 from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker

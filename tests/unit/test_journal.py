@@ -40,14 +40,14 @@ def remembered(journal: Journal, key: str) -> State | None:
 
 def full(journal: Journal) -> None:
     """Let the file not grow any more."""
-    (pages,) = journal._connection.execute("PRAGMA page_count").fetchone()
-    journal._connection.execute(f"PRAGMA max_page_count={pages}")
+    (pages,) = journal._database.connection.execute("PRAGMA page_count").fetchone()
+    journal._database.connection.execute(f"PRAGMA max_page_count={pages}")
 
 
 def commits_of(journal: Journal) -> list[str]:
     """Return a list that grows by a line with each commit."""
     commits: list[str] = []
-    journal._connection.set_trace_callback(
+    journal._database.connection.set_trace_callback(
         lambda statement: commits.append(statement) if statement == "COMMIT" else None
     )
     return commits
@@ -101,7 +101,7 @@ async def test_a_row_that_others_kept_waiting_is_told_so(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On slow storage: who wanted it makes it elsewhere, beside others."""
-    monkeypatch.setattr("dify_kb.ingest.journal.writer.PATIENCE", -1.0)
+    monkeypatch.setattr("dify_kb.ingest.journal.batch.PATIENCE", -1.0)
 
     with pytest.raises(LateError):
         await journal.intend(lambda: intent("a.md"))
@@ -120,8 +120,8 @@ async def test_documents_that_are_known_and_those_that_may_be_there_are_counted(
     journal.record_state("refused.md", State.FAILED, reason="too large")
     await journal.flush()
 
-    assert journal.count_documents() == 1
-    assert journal.count_unanswered() == 2
+    assert journal.files.count_documents() == 1
+    assert journal.files.count_unanswered() == 2
 
 
 async def test_files_are_counted_by_their_state(journal: Journal) -> None:
@@ -131,8 +131,8 @@ async def test_files_are_counted_by_their_state(journal: Journal) -> None:
     journal.record_state("d\udce9.md", State.EMPTIED, reason="its replacement failed")
     await journal.flush()
 
-    assert journal.count_states() == {State.SENDING: 2, State.DONE: 1, State.EMPTIED: 1}
-    assert journal.emptied_keys() == ["d\udce9.md"]
+    assert journal.files.count_states() == {State.SENDING: 2, State.DONE: 1, State.EMPTIED: 1}
+    assert journal.files.emptied_keys() == ["d\udce9.md"]
 
 
 async def test_many_writers_share_few_commits(journal: Journal) -> None:
@@ -143,7 +143,7 @@ async def test_many_writers_share_few_commits(journal: Journal) -> None:
         for number in range(500):
             tasks.start_soon(journal.intend, intent(f"{number}.md"))
 
-    assert journal.count_unanswered() == 500
+    assert journal.files.count_unanswered() == 500
     assert len(commits) < 50
 
 
@@ -158,7 +158,7 @@ async def test_who_comes_soon_after_another_shares_its_commit(tmp_path: Path) ->
                 for _ in range(number):
                     await anyio.lowlevel.checkpoint()
 
-        assert journal.count_unanswered() == 9
+        assert journal.files.count_unanswered() == 9
         assert len(commits) <= 2
 
 
@@ -179,7 +179,7 @@ async def test_a_name_that_is_taken_fails_its_own_file_alone(journal: Journal) -
             tasks.start_soon(intend, f"{number}.md", name)
 
     assert sorted(failed) == ["13.md", "23.md", "3.md", "33.md"]
-    assert journal.count_unanswered() == 37
+    assert journal.files.count_unanswered() == 37
 
 
 async def test_what_is_noted_happens_in_its_order(journal: Journal) -> None:
@@ -208,7 +208,7 @@ async def test_a_name_that_is_taken_is_refused_alone(journal: Journal) -> None:
             tasks.start_soon(write, number)
 
     assert sorted(refused) == sorted(f"{number}.md" for number in range(25, 50))
-    assert journal.count_unanswered() == 25
+    assert journal.files.count_unanswered() == 25
 
 
 async def test_a_full_disk_is_told_to_everybody_and_stays_told(tmp_path: Path) -> None:
@@ -235,21 +235,23 @@ async def test_a_full_disk_is_told_to_everybody_and_stays_told(tmp_path: Path) -
     assert all(str(path) in error.summary and "room" in error.hint for error in failed)
     async with open_journal(path, IDENTITY) as journal:
         assert remembered(journal, "before.md") is State.DONE
-        assert journal.count_unanswered() == 0
+        assert journal.files.count_unanswered() == 0
 
 
 async def test_what_nobody_waited_for_fails_the_flush(journal: Journal) -> None:
     """Else a report would say that everything is remembered."""
     full(journal)
     for number in range(50):
-        journal.keep(ItemResult(key=f"{number}", outcome=Outcome.FAILED, reason="x" * 1000))
+        journal.results.store(
+            ItemResult(key=f"{number}", outcome=Outcome.FAILED, reason="x" * 1000)
+        )
 
     with pytest.raises(JournalError, match="full"):
         await journal.flush()
 
 
 async def test_a_disk_that_takes_no_writes_any_more_stops_the_intent(journal: Journal) -> None:
-    journal._connection.execute("PRAGMA query_only=1")
+    journal._database.connection.execute("PRAGMA query_only=1")
 
     with pytest.raises(JournalError, match="readonly"):
         await journal.intend(intent("a.md"))
@@ -259,7 +261,7 @@ async def test_another_program_that_holds_the_file_is_an_error_of_the_journal(
     journal: Journal,
 ) -> None:
     assert journal.path is not None
-    journal._connection.execute("PRAGMA busy_timeout=50")
+    journal._database.connection.execute("PRAGMA busy_timeout=50")
     other = sqlite3.connect(journal.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
 
@@ -269,7 +271,7 @@ async def test_another_program_that_holds_the_file_is_an_error_of_the_journal(
     other.execute("ROLLBACK")
     other.close()
     await journal.intend(intent("a.md"))
-    assert journal.count_unanswered() == 1
+    assert journal.files.count_unanswered() == 1
 
 
 async def test_closing_commits_what_nobody_waited_for(tmp_path: Path) -> None:
@@ -314,7 +316,7 @@ async def test_the_write_of_a_cancelled_waiter_still_lands(journal: Journal) -> 
             await journal.intend(intent(f"{number}.md"))
 
     await journal.flush()
-    assert journal.count_unanswered() == 20
+    assert journal.files.count_unanswered() == 20
 
 
 async def test_a_task_that_is_cancelled_for_good_does_not_stop_the_others(journal: Journal) -> None:
@@ -326,7 +328,7 @@ async def test_a_task_that_is_cancelled_for_good_does_not_stop_the_others(journa
     await asyncio.wait(tasks)
 
     await journal.flush()
-    assert journal.count_unanswered() == 10
+    assert journal.files.count_unanswered() == 10
 
 
 async def test_a_file_name_that_is_not_utf_8_is_remembered(tmp_path: Path) -> None:
@@ -338,7 +340,7 @@ async def test_a_file_name_that_is_not_utf_8_is_remembered(tmp_path: Path) -> No
         await journal.intend(intent(key, name="plain"))
         journal.record_accepted(key, "d1", "b1", "f1")
         journal.record_state(key, State.FAILED, reason=key)
-        journal.keep(ItemResult(key=key, outcome=Outcome.FAILED))
+        journal.results.store(ItemResult(key=key, outcome=Outcome.FAILED))
         await journal.flush()
 
         run = journal.run
@@ -354,7 +356,7 @@ async def test_a_value_that_sqlite_cannot_hold_is_an_error_and_not_a_hang(journa
         await journal.intend(intent("a.md", mtime_ns=2**64))
 
     await journal.intend(intent("b.md"))
-    assert journal.count_unanswered() == 1
+    assert journal.files.count_unanswered() == 1
 
 
 async def test_failures_are_kept_for_five_runs(tmp_path: Path) -> None:
@@ -362,9 +364,11 @@ async def test_failures_are_kept_for_five_runs(tmp_path: Path) -> None:
     for number in range(1, 8):
         async with open_journal(path, IDENTITY) as journal:
             assert journal.run == number
-            journal.keep(ItemResult(key=f"{number}.md", outcome=Outcome.FAILED, reason="no"))
+            journal.results.store(
+                ItemResult(key=f"{number}.md", outcome=Outcome.FAILED, reason="no")
+            )
             await journal.flush()
-            assert [result.key for result in journal.failures()] == [f"{number}.md"]
+            assert [result.key for result in journal.results.failures()] == [f"{number}.md"]
 
     told = {run: [result.key for result in failures(path, run)] for run in range(1, 8)}
     assert told == {1: [], 2: []} | {run: [f"{run}.md"] for run in range(3, 8)}
@@ -389,19 +393,19 @@ async def test_results_come_back_whole_and_in_order(journal: Journal) -> None:
         for number in range(450)
     ]
     for result in given:
-        journal.keep(result)
+        journal.results.store(result)
     await journal.flush()
 
-    assert list(journal.failures()) == given
+    assert list(journal.results.failures()) == given
 
 
 async def test_held_results_are_no_failures_and_are_gone_with_the_next_run(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     async with open_journal(path, IDENTITY) as journal:
-        journal.keep(ItemResult(key="a.md", outcome=Outcome.ADDED), held=True)
+        journal.results.store(ItemResult(key="a.md", outcome=Outcome.ADDED), held=True)
         await journal.flush()
-        assert [result.key for page in journal.held() for result in page] == ["a.md"]
-        assert list(journal.failures()) == []
+        assert [result.key for page in journal.results.held() for result in page] == ["a.md"]
+        assert list(journal.results.failures()) == []
 
     async with open_journal(path, IDENTITY):
         pass
@@ -427,11 +431,11 @@ async def test_of_twins_the_one_that_a_create_replaces_is_told(journal: Journal)
         remote("older", enabled=True, place=2),
     )
     alone = remote("alone", enabled=False, place=3)
-    journal.note_remote([("a.md", off), ("a.md", on), ("a.md", older), ("b.md", alone)])
-    journal.note_remote([("b.md", alone)])
+    journal.documents.add([("a.md", off), ("a.md", on), ("a.md", older), ("b.md", alone)])
+    journal.documents.add([("b.md", alone)])
 
-    assert journal.remote(["a.md", "b.md", "c.md"]) == {"a.md": on, "b.md": alone}
-    assert journal.remote_by_id(["older", "gone"]) == {"older": older}
-    assert journal.twins(["a.md", "b.md"]) == {"a.md": 3}
-    journal.forget_remote()
-    assert journal.remote(["a.md"]) == {}
+    assert journal.documents.by_name(["a.md", "b.md", "c.md"]) == {"a.md": on, "b.md": alone}
+    assert journal.documents.by_id(["older", "gone"]) == {"older": older}
+    assert journal.documents.twins(["a.md", "b.md"]) == {"a.md": 3}
+    journal.documents.clear()
+    assert journal.documents.by_name(["a.md"]) == {}

@@ -116,10 +116,10 @@ async def test_a_dry_run_may_look_while_a_load_writes(tmp_path: Path) -> None:
         await journal.intend(intent("a.md"))
 
         async with open_journal(path, IDENTITY, copy=True) as copy:
-            assert copy.count_unanswered() == 1
+            assert copy.files.count_unanswered() == 1
             copy.record_accepted("a.md", "d", "b", "f")
 
-        assert journal.count_unanswered() == 1
+        assert journal.files.count_unanswered() == 1
 
 
 @pytest.mark.parametrize("name", ["server", "dataset", "source"])
@@ -254,7 +254,7 @@ async def test_an_empty_file_is_a_new_journal(tmp_path: Path) -> None:
     await make(path, "a.md")
 
     async with open_journal(path, IDENTITY) as again:
-        assert again.count_unanswered() == 1
+        assert again.files.count_unanswered() == 1
 
 
 async def test_a_journal_whose_making_was_cut_off_is_a_new_one(tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ async def test_a_journal_whose_making_was_cut_off_is_a_new_one(tmp_path: Path) -
     await make(path, "a.md")
 
     async with open_journal(path, IDENTITY) as again:
-        assert again.count_unanswered() == 1
+        assert again.files.count_unanswered() == 1
 
 
 async def test_a_folder_that_is_missing_is_made(tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ async def test_a_journal_that_is_read_only_is_refused(tmp_path: Path) -> None:
     assert "it is read-only" in await refusal(path)
 
     async with open_journal(path, IDENTITY, copy=True) as copy:
-        assert copy.count_unanswered() == 1
+        assert copy.files.count_unanswered() == 1
 
 
 @pytest.mark.parametrize("existing", [False, True])
@@ -326,10 +326,10 @@ async def test_a_dry_run_leaves_what_is_there_as_it_is(tmp_path: Path) -> None:
     before = files(tmp_path)
 
     async with open_journal(path, IDENTITY, copy=True) as copy:
-        assert copy.count_unanswered() == 1
+        assert copy.files.count_unanswered() == 1
         copy.record_state("a.md", State.DONE)
         await copy.flush()
-        assert copy.count_unanswered() == 0
+        assert copy.files.count_unanswered() == 0
 
     assert files(tmp_path) == before
 
@@ -353,7 +353,7 @@ async def test_a_dry_run_after_a_kill_leaves_what_is_there_as_it_is(tmp_path: Pa
 async def test_failures_are_read_without_a_trace(tmp_path: Path) -> None:
     path = tmp_path / "with space? 100%#.db"
     async with open_journal(path, IDENTITY) as journal:
-        journal.keep(ItemResult(key="a.md", outcome=Outcome.FAILED))
+        journal.results.store(ItemResult(key="a.md", outcome=Outcome.FAILED))
         await journal.flush()
         assert [result.key for result in failures(path, 1)] == ["a.md"]
     before = files(tmp_path)
@@ -377,7 +377,7 @@ async def test_failures_of_a_journal_that_is_damaged_are_an_error(
 ) -> None:
     path = tmp_path / "journal.db"
     async with open_journal(path, IDENTITY) as journal:
-        journal.keep(ItemResult(key="a.md", outcome=Outcome.FAILED))
+        journal.results.store(ItemResult(key="a.md", outcome=Outcome.FAILED))
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(damage)
 
@@ -390,9 +390,9 @@ async def test_what_a_base_holds_that_cannot_be_kept_is_an_error_of_the_journal(
 ) -> None:
     """It stands in a temporary table, and a disk of temporary files may be full as well."""
     async with open_journal(tmp_path / "journal.db", IDENTITY) as journal:
-        journal._connection.execute("DROP TABLE remote")
+        journal._database.connection.execute("DROP TABLE remote")
         with pytest.raises(JournalError, match="no such table"):
-            journal.note_remote([("a.md", REMOTE)])
+            journal.documents.add([("a.md", REMOTE)])
         with pytest.raises(JournalError, match="no such table"):
-            journal.forget_remote()
+            journal.documents.clear()
         await journal.intend(intent("a.md"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dify_kb.ingest.journal.writer import MAX_ROWS, Evaluated, Statement, group_rows
+from dify_kb.ingest.journal.batch import MAX_ROWS, Evaluated, Statement, group_rows
 
 
 def intend(rows: int) -> str:

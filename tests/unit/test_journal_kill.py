@@ -85,7 +85,7 @@ def cut_off(path: Path, part: float) -> Path:
 
 async def everything(path: Path) -> dict[str, Row]:
     async with open_journal(path, IDENTITY) as journal:
-        keys = [row["key"] for row in journal._select("SELECT key FROM item", ())]
+        keys = [row["key"] for row in journal._database.select("SELECT key FROM item", ())]
         return dict(journal.rows(keys)) if keys else {}
 
 

@@ -75,7 +75,7 @@ async def test_opening_waits_for_a_load_that_was_cancelled(tmp_path: Path) -> No
     task.cancel()
     async with open_journal(path, IDENTITY) as journal:
         assert task.done()
-        assert journal.count_unanswered() == 1
+        assert journal.files.count_unanswered() == 1
     counting.cancel()
 
     assert turns > 50
@@ -139,7 +139,7 @@ async def test_a_load_that_anyio_cancelled_is_waited_for(tmp_path: Path) -> None
         group.cancel_scope.cancel()
         with anyio.CancelScope(shield=True):
             async with open_journal(path, IDENTITY) as journal:
-                assert journal.count_unanswered() == 1
+                assert journal.files.count_unanswered() == 1
 
 
 async def test_a_load_in_the_loop_of_another_thread_is_waited_for(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ async def test_a_load_in_the_loop_of_another_thread_is_waited_for(tmp_path: Path
     await asyncio.to_thread(opened.wait)
 
     async with open_journal(path, IDENTITY) as journal:
-        assert journal.count_unanswered() == 1
+        assert journal.files.count_unanswered() == 1
     thread.join()
 
 

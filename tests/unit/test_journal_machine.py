@@ -276,11 +276,13 @@ class Loads(RuleBasedStateMachine):
         if not hasattr(self, "journal"):
             return
         states = list(self.rows.values())
-        assert self.journal.count_unanswered() == sum(state is State.SENDING for state, _ in states)
+        assert self.journal.files.count_unanswered() == sum(
+            state is State.SENDING for state, _ in states
+        )
         known = sum(
             state is not State.SENDING and document is not None for state, document in states
         )
-        assert self.journal.count_documents() == known
+        assert self.journal.files.count_documents() == known
 
     def _converge(self) -> None:
         """Load again, unharmed, and see that everything is there then."""
@@ -312,8 +314,8 @@ class Loads(RuleBasedStateMachine):
 
     def _start(self) -> Load:
         trusts = complete(
-            known=self.journal.count_documents(),
-            unsettled=self.journal.count_unanswered(),
+            known=self.journal.files.count_documents(),
+            unsettled=self.journal.files.count_unanswered(),
             documents=len(self.server.documents),
         )
         there = {name: one.remote for name, one in self.server.documents.items()}
@@ -497,7 +499,7 @@ class Loads(RuleBasedStateMachine):
     def _open(self) -> None:
         path = Path(self.folder.name) / "journal.db"
         self.journal = self._run(self.stack.enter_async_context(open_journal(path, IDENTITY)))
-        self.journal._connection.execute("PRAGMA synchronous=OFF")
+        self.journal._database.connection.execute("PRAGMA synchronous=OFF")
 
     def _close(self) -> None:
         self._run(self.stack.aclose())

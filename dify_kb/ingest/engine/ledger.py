@@ -157,7 +157,7 @@ class Ledger:
             self.options.dry_run and result.outcome is Outcome.PENDING
         )
         if not good or self.options.verifies:
-            self.journal.keep(result, held=good)
+            self.journal.results.store(result, held=good)
         if not good or not self.options.verifies:
             self._count(result)
 
@@ -166,7 +166,7 @@ class Ledger:
         if result.outcome not in GOOD:
             if result.outcome is Outcome.FAILED:
                 self.journal.record_state(result.key, State.FAILED, reason=result.reason)
-            self.journal.keep(result)
+            self.journal.results.store(result)
         self._count(result)
 
     def finish_rest(self) -> None:

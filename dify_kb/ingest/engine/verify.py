@@ -52,7 +52,7 @@ class Verifier:
             await self._list()
         except KnowledgeError as error:
             self._failed = error
-        held = self._journal.held()
+        held = self._journal.results.held()
         while (results := await anyio.to_thread.run_sync(next, held, None)) is not None:
             for result in await self._judged(results):
                 self._ledger.finish_verified(result)
@@ -60,10 +60,10 @@ class Verifier:
             raise self._failed
 
     async def _list(self) -> None:
-        await anyio.to_thread.run_sync(self._journal.forget_remote)
+        await anyio.to_thread.run_sync(self._journal.documents.clear)
         async for rows in self._documents.iter(self._dataset).pages():
             noted = [(row.name, RemoteDocument.of(row)) for row in rows]
-            await anyio.to_thread.run_sync(self._journal.note_remote, noted)
+            await anyio.to_thread.run_sync(self._journal.documents.add, noted)
 
     async def _judged(self, results: Sequence[ItemResult]) -> Sequence[ItemResult]:
         present, twins = await anyio.to_thread.run_sync(self._listed, results)
@@ -94,7 +94,7 @@ class Verifier:
     ) -> tuple[Mapping[str, RemoteDocument], Mapping[str, int]]:
         ids = [result.document_id for result in results if result.document_id]
         names = [result.name for result in results if result.name]
-        return self._journal.remote_by_id(ids), self._journal.twins(names)
+        return self._journal.documents.by_id(ids), self._journal.documents.twins(names)
 
     async def _segments(self, document_id: str | None, batch: str) -> str | None:
         try:

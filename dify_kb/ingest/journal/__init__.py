@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from . import schema
-from .journal import Journal, NameTakenError, failures
+from .batch import LateError
+from .journal import Journal, NameTakenError
 from .opening import open_journal
 from .rows import Row, State
-from .writer import LateError
+from .stored_results import failures
 
 __all__ = [
     "Journal",

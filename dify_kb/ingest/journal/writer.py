@@ -12,22 +12,21 @@ import atexit
 import contextlib
 import math
 import queue
-import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 import anyio
-from attrs import define, field
+
+from .batch import Batch, commit_batch, create_closed_batch, evaluate_batch
 
 if TYPE_CHECKING:
     import asyncio
+    import sqlite3
+    from collections.abc import Callable
 
-PATIENCE = 0.002
-"""Seconds that computing the values of a commit may take: a small file in the page cache is read in
-0.02 ms; slower ones delay every other write."""
+    from .batch import Statement, Values
 
 MAX_DELAY = 0.05
 """Seconds after which everything is committed, also writes that nobody awaits."""
@@ -40,38 +39,6 @@ TURNS = 5
 
 EXIT = 5.0
 """Seconds that the process, when it exits, waits for a journal that is being closed."""
-
-Values = Sequence[Any]
-Statement = str | Callable[[int], str]
-"""SQL, or a function that returns it for a number of rows, each with its key as first value."""
-
-Operation = tuple[Statement, Values | Callable[[], Values]]
-"""A statement with its values, or with a function that computes them in the writing thread."""
-
-Evaluated = tuple[int, Statement, Values]
-"""An operation with its values, and its position in the batch."""
-
-MAX_ROWS = 16
-"""Rows of one statement: `sqlite3` releases the interpreter's lock several times in each, and a
-busy loop takes it (measured: of 32 in flight, 15 us less a file than row by row)."""
-
-
-class LateError(Exception):
-    """The values were not computed, since those of other writes took too long."""
-
-
-@define
-class Batch:
-    """Operations of one commit. `error` fails all of them; `refused` some, by position: they
-    violated a constraint, or computing their values failed.
-    """
-
-    operations: list[Operation] = field(factory=list)
-    waiting: int = 0
-    ready: bool = False
-    done: anyio.Event = field(factory=anyio.Event)
-    error: Exception | None = None
-    refused: dict[int, Exception] = field(factory=dict)
 
 
 class Writer:
@@ -95,6 +62,8 @@ class Writer:
     ) -> None:
         self.connection_lock = threading.Lock()
         """Keeps readers of the connection out of a commit, and out of its closing."""
+        self.connection: sqlite3.Connection
+        """The connection, once `opened` is set without an error."""
         self.opened = anyio.Event()
         self.closed = anyio.Event()
         self.error: Exception | None = None
@@ -111,11 +80,6 @@ class Writer:
         self._latest = -math.inf
         self._thread = threading.Thread(target=self._main, name="dify-kb-journal", daemon=True)
 
-    @property
-    def connection(self) -> sqlite3.Connection:
-        """The connection, once `opened` is set without an error."""
-        return self._connection
-
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
@@ -129,7 +93,7 @@ class Writer:
         """
         with self._mutex:
             if self.closing:
-                return _closed_batch(statement, values), 0
+                return create_closed_batch(statement, values), 0
             batch = self._batch = self._batch or Batch()
             batch.operations.append((statement, values))
         position = len(batch.operations) - 1
@@ -205,7 +169,7 @@ class Writer:
 
     def _serve(self) -> None:
         try:
-            self._connection = self._connect()
+            self.connection = self._connect()
         except Exception as error:  # noqa: BLE001 -- raised where `opened` is awaited
             self.error = error
             self._call_in_loop(self.opened.set)
@@ -213,14 +177,14 @@ class Writer:
         self._call_in_loop(self.opened.set)
         self._commit_batches()
         with self.connection_lock:
-            self._connection.close()
+            self.connection.close()
 
     def _commit_batches(self) -> None:
         while (batch := self._work.get()) is not None:
             try:
-                evaluated = _evaluate(batch)
+                evaluated = evaluate_batch(batch)
                 with self.connection_lock:
-                    self._commit(batch, evaluated)
+                    commit_batch(self.connection, batch, evaluated)
             except Exception as error:  # noqa: BLE001 -- else all waiters would wait for ever
                 batch.error = error
                 self.error = self.error or error
@@ -229,30 +193,6 @@ class Writer:
     def _call_in_loop(self, call: Callable[..., object], *args: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: no task waits
             self._loop.call_soon_threadsafe(call, *args)
-
-    def _commit(self, batch: Batch, evaluated: Iterable[Evaluated]) -> None:
-        execute = self._connection.execute
-        execute("BEGIN IMMEDIATE")
-        try:
-            for statement, rows in group_rows(evaluated):
-                try:
-                    execute(_sql(statement, len(rows)), [value for row in rows for value in row[1]])
-                except sqlite3.IntegrityError:  # all of them are undone
-                    self._execute_each(batch, statement, rows)
-            execute("COMMIT")
-        except Exception:
-            if self._connection.in_transaction:
-                execute("ROLLBACK")
-            raise
-
-    def _execute_each(
-        self, batch: Batch, statement: Statement, rows: Sequence[tuple[int, Values]]
-    ) -> None:
-        for position, values in rows:
-            try:
-                self._connection.execute(_sql(statement, 1), values)
-            except sqlite3.IntegrityError as error:
-                batch.refused[position] = error
 
 
 _closing: WeakSet[threading.Thread] = WeakSet()
@@ -263,52 +203,3 @@ def _wait_for_closing() -> None:
     """Wait for journals that are being closed, so that their last rows are committed."""
     for thread in tuple(_closing):
         thread.join(EXIT)
-
-
-def _sql(statement: Statement, rows: int) -> str:
-    return statement if isinstance(statement, str) else statement(rows)
-
-
-def group_rows(
-    evaluated: Iterable[Evaluated],
-) -> Iterator[tuple[Statement, list[tuple[int, Values]]]]:
-    """Group rows of one statement; operations with the same key keep their order. Pure."""
-    groups: dict[Statement, list[tuple[int, Values]]] = {}
-    keys = set[Any]()
-    for position, statement, values in evaluated:
-        alone = isinstance(statement, str)
-        if alone or values[0] in keys:
-            yield from groups.items()
-            groups, keys = {}, set()
-        if alone:
-            yield statement, [(position, values)]
-            continue
-        rows = groups.setdefault(statement, [])
-        rows.append((position, values))
-        keys.add(values[0])
-        if len(rows) == MAX_ROWS:
-            yield statement, groups.pop(statement)
-    yield from groups.items()
-
-
-def _evaluate(batch: Batch) -> Iterable[Evaluated]:
-    """Compute the values of a batch, and return its operations with their positions."""
-    evaluated: list[Evaluated] = []
-    until = time.monotonic() + PATIENCE
-    for position, (statement, values) in enumerate(batch.operations):
-        if not callable(values):
-            evaluated.append((position, statement, values))
-        elif time.monotonic() > until:
-            batch.refused[position] = LateError()
-        else:
-            try:
-                evaluated.append((position, statement, values()))
-            except Exception as error:  # noqa: BLE001 -- raised where it was asked for
-                batch.refused[position] = error
-    return evaluated
-
-
-def _closed_batch(statement: Statement, values: Values | Callable[[], Values]) -> Batch:
-    batch = Batch([(statement, values)], error=sqlite3.ProgrammingError("it is closed"))
-    batch.done.set()
-    return batch

@@ -77,10 +77,10 @@ class Planner:
         Raises:
             KnowledgeError: the documents could not be listed.
         """
-        known = await anyio.to_thread.run_sync(self.journal.count_documents)
-        unanswered = await anyio.to_thread.run_sync(self.journal.count_unanswered)
+        known = await anyio.to_thread.run_sync(self.journal.files.count_documents)
+        unanswered = await anyio.to_thread.run_sync(self.journal.files.count_unanswered)
         if 0 < unanswered <= MOST_LOOKUPS:
-            names = await anyio.to_thread.run_sync(self.journal.unanswered_names)
+            names = await anyio.to_thread.run_sync(self.journal.files.unanswered_names)
             lookup = DocumentLookup(self.documents, self.dataset.id)
             known += sum([await lookup.named(name) is not None for name in names])
             unanswered = 0
@@ -95,7 +95,7 @@ class Planner:
         Raises:
             ListingError: the documents could not be listed.
         """
-        emptied = frozenset(await anyio.to_thread.run_sync(self.journal.emptied_keys))
+        emptied = frozenset(await anyio.to_thread.run_sync(self.journal.files.emptied_keys))
         if emptied and self.source.counted:
             async for batch in self.source.batches(self.rules):
                 if found := [item for item in batch if item.key in emptied]:
@@ -133,7 +133,9 @@ class Planner:
     def _plan_page(self, page: Sequence[FoundFile | ItemResult]) -> list[Planned | ItemResult]:
         found = [item for item in page if isinstance(item, FoundFile)]
         rows = self.journal.rows([item.key for item in found])
-        remote = self.journal.remote([item.name for item in found]) if self._walked else {}
+        remote = (
+            self.journal.documents.by_name([item.name for item in found]) if self._walked else {}
+        )
         return [
             self._plan_file(item, rows.get(item.key), remote)
             if isinstance(item, FoundFile)
@@ -183,12 +185,12 @@ class Planner:
 
     async def _walk(self) -> None:
         """Read the whole list of documents into the journal."""
-        await anyio.to_thread.run_sync(self.journal.forget_remote)
+        await anyio.to_thread.run_sync(self.journal.documents.clear)
         place = -self.added.count
         async for rows in self.documents.iter(self.dataset).pages():
             noted = [(row.name, RemoteDocument.of(row, at)) for at, row in enumerate(rows, place)]
             place += len(rows)
-            await anyio.to_thread.run_sync(self.journal.note_remote, noted)
+            await anyio.to_thread.run_sync(self.journal.documents.add, noted)
         self._walked = True
 
 
