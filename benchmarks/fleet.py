@@ -36,7 +36,7 @@ from dify_kb.ingest.pacing.backlog import Backlog
 from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
 from dify_kb.ingest.planning.document_lookup import DocumentLookup
 from dify_kb.ingest.planning.plan import Do, Planned
-from dify_kb.ingest.planning.remote_document import RemoteDocument
+from dify_kb.ingest.remote_document import RemoteDocument
 from dify_kb.ingest.sources.scan import FoundFile
 from dify_kb.models import Dataset, Document, DocumentStatuses, Event, IndexingStatus, ListDocuments
 from dify_kb.resources import Datasets, Documents

@@ -37,7 +37,7 @@ from dify_kb.ingest.journal import Journal, Row, State, open_journal
 from dify_kb.ingest.pacing.backlog import Backlog
 from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
 from dify_kb.ingest.planning.plan import Do, Planned
-from dify_kb.ingest.planning.remote_document import RemoteDocument
+from dify_kb.ingest.remote_document import RemoteDocument
 from dify_kb.ingest.report import StopReason
 from dify_kb.ingest.sources.scan import FoundFile
 from dify_kb.models import IndexingStatus

@@ -198,8 +198,9 @@ async def test_checksum_compares_contents_whatever_the_times_say(
     assert outcomes(report) == {"updated": 1}
 
 
+@pytest.mark.parametrize("lists", [False, True])
 async def test_a_changed_file_of_an_archived_document_is_left_alone(
-    client: AsyncClient, emulator: Emulator, folder: Path
+    client: AsyncClient, emulator: Emulator, folder: Path, *, lists: bool
 ) -> None:
     """A same-name create would put it back into retrieval, against a person's decision."""
     write(folder, 2)
@@ -207,6 +208,8 @@ async def test_a_changed_file_of_an_archived_document_is_left_alone(
     await client.load(dataset, folder)
     rows = {row.name: row.id async for row in client.documents.iter(dataset)}
     await client.documents.archive(dataset, [rows["000.md"]])
+    if lists:  # a document of somebody else makes the load read the whole list
+        await client.documents.create_by_text(dataset, "theirs.txt", "wombats")
     (folder / "000.md").write_text("another text altogether")
 
     report = await client.load(dataset, folder)

@@ -17,7 +17,7 @@ from dify_kb.ingest.planning.plan import (
     complete,
     plan,
 )
-from dify_kb.ingest.planning.remote_document import RemoteDocument
+from dify_kb.ingest.remote_document import RemoteDocument
 from dify_kb.ingest.sources.scan import FoundFile
 from dify_kb.models import IndexingStatus
 

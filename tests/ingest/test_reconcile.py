@@ -48,7 +48,7 @@ from dify_kb.ingest.planning.plan import (
     OnExisting,
     Planned,
 )
-from dify_kb.ingest.planning.remote_document import RemoteDocument
+from dify_kb.ingest.remote_document import RemoteDocument
 from dify_kb.ingest.sources.scan import FoundFile
 from dify_kb.models import Event, ListDocuments
 from dify_kb.resources import Datasets, Documents

@@ -23,7 +23,7 @@ from dify_kb.ingest.journal import (
     failures,
     open_journal,
 )
-from dify_kb.ingest.planning.remote_document import RemoteDocument
+from dify_kb.ingest.remote_document import RemoteDocument
 from dify_kb.models import IndexingStatus
 
 

@@ -16,7 +16,7 @@ from journals import IDENTITY, intent
 from dify_kb.errors import ConfigError, JournalError, KnowledgeError
 from dify_kb.ingest import ItemResult, Outcome
 from dify_kb.ingest.journal import State, failures, open_journal, schema
-from dify_kb.ingest.planning.remote_document import RemoteDocument
+from dify_kb.ingest.remote_document import RemoteDocument
 from dify_kb.models import IndexingStatus
 
 REMOTE = RemoteDocument(

@@ -32,7 +32,7 @@ from dify_kb.ingest.engine.reconcile import Decision, decide
 from dify_kb.ingest.engine.tracked_file import TrackedFile
 from dify_kb.ingest.journal import Journal, Row, State, open_journal
 from dify_kb.ingest.planning.plan import Do, Planned, Wishes, complete, plan
-from dify_kb.ingest.planning.remote_document import RemoteDocument
+from dify_kb.ingest.remote_document import RemoteDocument
 from dify_kb.ingest.sources.scan import FoundFile
 from dify_kb.models import Document, IndexingStatus
 from dify_kb.wire import codec

@@ -17,7 +17,7 @@ from dify_kb.ingest.planning.plan import (
     Planned,
     keep_existing,
 )
-from dify_kb.ingest.planning.remote_document import RemoteDocument
+from dify_kb.ingest.remote_document import RemoteDocument
 from dify_kb.ingest.report import ItemResult, Outcome
 
 from .pending_uploads import PendingUpload

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import anyio
 from attrs import define, field, frozen
 
-from dify_kb.ingest.planning.remote_document import AddedDocuments
+from dify_kb.ingest.remote_document import AddedDocuments
 
 SKEW = timedelta(seconds=2)
 """By so much later than ours another document must have been created to count as later: the server

@@ -25,7 +25,7 @@ from dify_kb.ingest.planning.plan import (
     Do,
     OnExisting,
 )
-from dify_kb.ingest.planning.remote_document import RemoteDocument
+from dify_kb.ingest.remote_document import RemoteDocument
 from dify_kb.resources import Documents
 
 from .lifecycle import FileLifecycle

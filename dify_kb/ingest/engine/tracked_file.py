@@ -11,7 +11,7 @@ from attrs import define, evolve, frozen
 
 from dify_kb.errors import KnowledgeError
 from dify_kb.ingest.planning.plan import Do, Planned
-from dify_kb.ingest.planning.remote_document import RemoteDocument
+from dify_kb.ingest.remote_document import RemoteDocument
 from dify_kb.ingest.report import ItemResult, Outcome
 from dify_kb.models import IndexingStatus
 

@@ -10,7 +10,7 @@ from attrs import define, evolve
 
 from dify_kb.errors import KnowledgeError, NotFoundError
 from dify_kb.ingest.journal import Journal
-from dify_kb.ingest.planning.remote_document import RemoteDocument
+from dify_kb.ingest.remote_document import RemoteDocument
 from dify_kb.ingest.report import ItemResult, Outcome
 from dify_kb.models import Dataset, DocumentStatus, IndexingStatus
 from dify_kb.resources import Documents

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from dify_kb.ingest.planning.remote_document import RemoteDocument
+from dify_kb.ingest.remote_document import RemoteDocument
 from dify_kb.models import IndexingStatus
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from .database import JournalDatabase
 
-_INSERT: Final = "INSERT OR REPLACE INTO remote VALUES (?, ?, ?, ?, ?, ?, ?)"
+_INSERT: Final = "INSERT OR REPLACE INTO remote VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 class KnownDocuments:
@@ -60,14 +60,23 @@ class KnownDocuments:
 
 
 def _remote_values(name: str, remote: RemoteDocument) -> tuple[object, ...]:
-    file = (remote.upload_file_id, remote.size)
-    return (name, remote.document_id, remote.enabled, str(remote.status), *file, remote.place)
+    return (
+        name,
+        remote.document_id,
+        remote.enabled,
+        remote.archived,
+        str(remote.status),
+        remote.upload_file_id,
+        remote.size,
+        remote.place,
+    )
 
 
 def _parse_remote(row: sqlite3.Row) -> RemoteDocument:
     return RemoteDocument(
         document_id=row["document_id"],
         enabled=bool(row["enabled"]),
+        archived=bool(row["archived"]),
         status=IndexingStatus(row["status"]),
         upload_file_id=row["upload_file_id"],
         size=row["size"],

@@ -35,11 +35,10 @@ from typing import Literal
 from attrs import evolve, field, frozen
 
 from dify_kb.ingest.journal.rows import Row, State
+from dify_kb.ingest.remote_document import RemoteDocument
 from dify_kb.ingest.report import ItemResult, Outcome
 from dify_kb.ingest.sources.scan import FoundFile
 from dify_kb.resources.values import Value
-
-from .remote_document import RemoteDocument
 
 OnExisting = Literal["overwrite", "skip", "fail"]
 

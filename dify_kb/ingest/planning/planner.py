@@ -11,6 +11,7 @@ from attrs import define, evolve, field
 from dify_kb.errors import ConfigError, KnowledgeError, SourceError
 from dify_kb.ingest.journal import Journal
 from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
+from dify_kb.ingest.remote_document import AddedDocuments, RemoteDocument
 from dify_kb.ingest.report import ItemResult, Outcome, refused
 from dify_kb.ingest.sources.content import Content, read_content
 from dify_kb.ingest.sources.file_stamp import is_same_stamp
@@ -25,7 +26,6 @@ from dify_kb.resources.values import Value, checked
 from .document_lookup import FEW, DocumentLookup
 from .metadata import Metadata, metadata_fingerprint
 from .plan import Do, Planned, Wishes, complete, plan
-from .remote_document import AddedDocuments, RemoteDocument
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence

@@ -155,4 +155,3 @@ def _changed() -> SourceChangedError:
     return SourceChangedError(
         "The file changed while it was read.", hint="Load it again once nothing writes to it."
     )
-
