@@ -48,7 +48,8 @@ CREATE INDEX result_of_run ON result (run, held, number);
 _REMOTE: Final = """
 CREATE TEMP TABLE remote (
     name TEXT NOT NULL, document_id TEXT PRIMARY KEY, enabled INTEGER NOT NULL,
-    archived INTEGER NOT NULL, status TEXT NOT NULL, upload_file_id TEXT, size INTEGER, place INTEGER
+    archived INTEGER NOT NULL, status TEXT NOT NULL, upload_file_id TEXT, size INTEGER,
+    place INTEGER
 ) WITHOUT ROWID;
 CREATE INDEX remote_by_name ON remote (name, enabled);
 """
