@@ -68,9 +68,9 @@ class NameTakenError(Exception):
 class Journal:
     """An open journal: the rows of files, and runs.
 
-    `files` counts and lists the rows by state, `documents` is the list of the dataset,
-    `results` are those of the run. Coroutines return once their write is on disk, other writes
-    follow within 50 ms. Methods that read block the thread for a commit at most.
+    `files` counts and lists the rows by state, `documents` is the list of the dataset, `results`
+    holds the results of the run. Coroutines return once their write is on disk; other writes
+    follow within 50 ms. Methods that read block the thread for one commit at most.
     """
 
     def __init__(self, writer: Writer, path: Path | None) -> None:
