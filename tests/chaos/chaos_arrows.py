@@ -43,7 +43,8 @@ def kill_at(arrow: str) -> None:
             die()
         original(self, key, *rest, **named)
         if key == FILE:
-            self.close()  # commits, and holds this thread until then
+            self.close()
+            self._database._writer.join()  # until it is committed
             die()
 
     setattr(Journal, name, intend if name == "intend" else note)
