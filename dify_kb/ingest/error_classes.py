@@ -6,6 +6,8 @@ import re
 
 from dify_kb.errors import (
     ApiError,
+    BadRequestError,
+    ConflictError,
     ConnectError,
     ForbiddenError,
     JournalError,
@@ -16,8 +18,10 @@ from dify_kb.errors import (
     RateLimitedError,
     RequestTimeoutError,
     ServerError,
+    TooLargeError,
     TransportError,
     UnauthorizedError,
+    UnsupportedTypeError,
 )
 
 from .report import StopReason
@@ -58,6 +62,12 @@ def is_passing(error: KnowledgeError) -> bool:
         error,
         ConnectError | RequestTimeoutError | TransportError | ServerError | RateLimitedError,
     )
+
+
+def concerns_call(error: KnowledgeError) -> bool:
+    """Return whether a refusal is about the call alone, so that a repetition meets it again."""
+    refusals = BadRequestError | ConflictError | TooLargeError | UnsupportedTypeError
+    return isinstance(error, refusals)
 
 
 def stop_reason(error: KnowledgeError) -> StopReason:

@@ -17,7 +17,7 @@ import attrs
 
 from dify_kb.errors import ConfigError, JournalError, KnowledgeError
 from dify_kb.models import Dataset
-from dify_kb.resources import Datasets, Documents, Metadata
+from dify_kb.resources import Datasets, Documents
 from dify_kb.resources.metadata_assignment import MetadataAssignment
 
 from .engine.ledger import Requests
@@ -84,7 +84,6 @@ async def load(
         probe=Datasets(single),
         documents=Documents(watched),
         uploads=Documents(single),
-        metadata=Metadata(watched),
         admission=admission,
         breaker=breaker,
         policy=policy,

@@ -16,7 +16,6 @@ from dify_kb.ingest.pacing.admission import Admission
 from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
 from dify_kb.models import UNSET, DocForm, ProcessRule, Unset
 from dify_kb.resources import Datasets, Documents
-from dify_kb.resources import Metadata as MetadataResource
 from dify_kb.wire import codec
 
 from .events import OnLoadEvent
@@ -139,7 +138,6 @@ class Server:
     uploads: Documents
     """`documents` without retries, for creates: failed uploads are queued again by the load."""
 
-    metadata: MetadataResource
     admission: Admission
     breaker: CircuitBreaker
     policy: Policy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from random import Random
 from typing import cast
@@ -9,7 +10,7 @@ from typing import cast
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from virtual_time import run
@@ -18,6 +19,7 @@ from dify_kb import Loading
 from dify_kb.errors import (
     BadRequestError,
     ConnectError,
+    ForbiddenError,
     KnowledgeError,
     NotFoundError,
     ProtocolError,
@@ -636,11 +638,11 @@ def test_a_read_is_repeated_until_it_is_answered() -> None:
 
 
 def test_a_read_that_is_refused_though_probes_are_answered_raises() -> None:
-    refused = BadRequestError("what?", endpoint=READ, status=400)
+    refused = ForbiddenError("why?", endpoint=READ, status=403)
     scene, reads = Scene(), Reads([refused])
 
     async def act() -> None:
-        with pytest.raises(BadRequestError):
+        with pytest.raises(ForbiddenError):
             await scene.breaker.read(reads.request)
         await scene.breaker.wait_readable()
 
@@ -867,3 +869,38 @@ def test_it_closes_or_gives_up_after_any_order_of_events(events: list[tuple[obje
         await history.play(events)
 
     scene.play(act)
+
+
+def test_an_upload_that_is_refused_does_not_end_the_lock_of_the_dataset() -> None:
+    """A proxy's 413 says nothing of what waits for the lock and lands when it ends."""
+    scene = Scene()
+
+    async def act() -> None:
+        scene.block()
+        assert scene.breaker.uploads_blocked
+        scene.breaker.record(evolve(attempt(UPLOAD, status=413), error="413 by a proxy"))
+
+        assert scene.breaker.uploads_blocked
+        assert scene.breaker.upload_answered_at == -math.inf
+
+    scene.play(act)
+
+
+def test_a_refusal_of_one_call_is_raised_and_opens_nothing() -> None:
+    """An open breaker halves the concurrency and stops all uploads for seconds."""
+    scene = Scene()
+    refusal = BadRequestError("400: being indexed", endpoint="documents.status", status=400)
+    sent: list[float] = []
+
+    async def request() -> None:
+        sent.append(anyio.current_time())
+        raise refusal
+
+    async def act() -> None:
+        with pytest.raises(BadRequestError):
+            await scene.breaker.read(request)
+
+    scene.play(act)
+
+    assert len(sent) == 1
+    assert scene.states == []

@@ -14,7 +14,7 @@ from dify_kb.ingest.planning.plan import (
     Do,
     Planned,
     Wishes,
-    complete,
+    is_journal_complete,
     plan,
 )
 from dify_kb.ingest.remote_document import RemoteDocument
@@ -324,13 +324,13 @@ def test_an_end_names_the_document_that_is_there() -> None:
 def test_a_journal_knows_all_when_it_knows_as_many(
     known: int, unsettled: int, documents: int, *, knows: bool
 ) -> None:
-    assert complete(known=known, unsettled=unsettled, documents=documents) is knows
+    assert is_journal_complete(known=known, unsettled=unsettled, documents=documents) is knows
 
 
 @pytest.mark.parametrize("documents", [6, 7, 8])
 def test_a_journal_with_a_lost_answer_is_not_trusted(documents: int) -> None:
     """One document that landed unseen and one that somebody deleted look like none."""
-    assert not complete(known=7, unsettled=1, documents=documents)
+    assert not is_journal_complete(known=7, unsettled=1, documents=documents)
 
 
 def test_an_emptied_document_is_replaced_before_all_others() -> None:

@@ -14,8 +14,8 @@ from virtual_time import run
 
 from dify_kb import Document, Loading, Page
 from dify_kb.errors import (
-    BadRequestError,
     ConnectError,
+    ForbiddenError,
     KnowledgeError,
     NotFoundError,
     OutcomeUnknownError,
@@ -638,7 +638,7 @@ def test_a_batch_that_takes_longer_than_an_outage_survives_one_failure() -> None
     async def act() -> None:
         scene.look(*(tracked(name, before=document(name=name)) for name in names))
         await anyio.sleep(TIMES.outage + 100)
-        scene.failures = [BadRequestError("odd", endpoint=CREATE, status=400)]
+        scene.failures = [ForbiddenError("odd", endpoint=CREATE, status=403)]
 
     scene.play(act, until=2000.0)
 

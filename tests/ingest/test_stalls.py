@@ -12,7 +12,7 @@ from fleet import Following, Rows, Server, accepted, follow, remembered, row
 from virtual_time import run
 
 from dify_kb.errors import ConnectError, NotFoundError, UnauthorizedError
-from dify_kb.ingest.engine.stalls import LOST, told_seconds
+from dify_kb.ingest.engine.stalls import LOST, format_duration
 from dify_kb.ingest.engine.tracked_file import TrackedFile
 from dify_kb.ingest.journal import State
 from dify_kb.ingest.report import StopReason
@@ -628,7 +628,7 @@ def test_documents_that_somebody_paused_are_reported_and_hold_nobody(
     [(0.3, "0.3 s"), (119, "119 s"), (900, "15 min"), (9000, "2.5 h"), (math.inf, "inf h")],
 )
 def test_times_are_told_in_their_unit(seconds: float, told: str) -> None:
-    assert told_seconds(seconds) == told
+    assert format_duration(seconds) == told
 
 
 def test_looks_at_other_datasets_are_few() -> None:

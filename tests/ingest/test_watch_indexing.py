@@ -26,7 +26,7 @@ from dify_kb.errors import NotFoundError
 from dify_kb.ingest.engine.states import FileState
 from dify_kb.ingest.engine.tracked_file import TrackedFile
 from dify_kb.ingest.journal import State
-from dify_kb.ingest.pacing.backlog import FIRST
+from dify_kb.ingest.pacing.backlog import SAMPLE_SIZE
 from dify_kb.ingest.report import StopReason
 
 STATUS = "documents.indexing_status"
@@ -364,10 +364,13 @@ def test_early_failures_stop_the_run_after_the_outcome_of_the_last() -> None:
 
     following = follow(Server(lambda _: rows), [accepted(one) for one in range(30)])
 
-    assert Counter(following.outcomes.values()) == {"failed": FIRST, "pending": 30 - FIRST}
+    assert Counter(following.outcomes.values()) == {
+        "failed": SAMPLE_SIZE,
+        "pending": 30 - SAMPLE_SIZE,
+    }
     assert following.files.stopping.reason is StopReason.MISCONFIGURED
     assert following.files.stopping.message == "no such model."
-    assert list(following.journal.states.values()).count(State.FAILED) == FIRST
+    assert list(following.journal.states.values()).count(State.FAILED) == SAMPLE_SIZE
 
 
 def test_failures_of_an_earlier_run_do_not_stop_this_one() -> None:

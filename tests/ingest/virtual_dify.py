@@ -35,7 +35,7 @@ from dify_kb.ingest.pacing.admission import Admission
 from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
 from dify_kb.ingest.sources.reader import source_reader
 from dify_kb.models import Dataset
-from dify_kb.resources import Datasets, Documents, Metadata
+from dify_kb.resources import Datasets, Documents
 from dify_kb.resources.metadata_assignment import MetadataAssignment
 from dify_kb.transport import Attempted, RequestLimiter, Sender
 from dify_kb.wire import catalog
@@ -329,7 +329,7 @@ class VirtualLoad:
         admission = Admission(None, None, limiter, breaker, anyio.current_time, random)
         server = Server(
             identity=None, datasets=Datasets(watched), probe=Datasets(single),
-            documents=Documents(watched), uploads=Documents(single), metadata=Metadata(watched),
+            documents=Documents(watched), uploads=Documents(single),
             admission=admission, breaker=breaker, policy=policy,
         )  # fmt: skip
         options = Options(**self.options)

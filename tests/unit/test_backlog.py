@@ -6,7 +6,13 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from dify_kb.ingest.pacing.backlog import ENOUGH, FIRST, HELD, Backlog, EarlyFailures
+from dify_kb.ingest.pacing.backlog import (
+    MIN_SUCCESSES,
+    PROBATION_LIMIT,
+    SAMPLE_SIZE,
+    Backlog,
+    EarlyFailures,
+)
 
 WRONG = "embedding model not found"
 
@@ -19,12 +25,12 @@ def judged(ends: Sequence[str | None]) -> list[str | None]:
 @pytest.mark.parametrize(
     ("failures", "others", "reason"),
     [
-        ([WRONG] * FIRST, 0, WRONG),
-        ([WRONG] * (FIRST // 2), FIRST // 2, WRONG),
-        ([WRONG] * (FIRST // 2 - 1), FIRST // 2 + 1, None),
-        ([f"error {number}" for number in range(FIRST)], 0, "error 0"),
-        ([f"error {number}" for number in range(FIRST - 1)], 1, None),
-        ([], FIRST, None),
+        ([WRONG] * SAMPLE_SIZE, 0, WRONG),
+        ([WRONG] * (SAMPLE_SIZE // 2), SAMPLE_SIZE // 2, WRONG),
+        ([WRONG] * (SAMPLE_SIZE // 2 - 1), SAMPLE_SIZE // 2 + 1, None),
+        ([f"error {number}" for number in range(SAMPLE_SIZE)], 0, "error 0"),
+        ([f"error {number}" for number in range(SAMPLE_SIZE - 1)], 1, None),
+        ([], SAMPLE_SIZE, None),
     ],
 )
 def test_the_first_ends_tell_whether_the_server_rejects_everything(
@@ -32,29 +38,29 @@ def test_the_first_ends_tell_whether_the_server_rejects_everything(
 ) -> None:
     ends: list[str | None] = [*failures, *[None] * others]
 
-    assert judged(ends) == [None] * (FIRST - 1) + [reason]
-    assert judged([*[None] * others, *failures]) == [None] * (FIRST - 1) + [reason]
+    assert judged(ends) == [None] * (SAMPLE_SIZE - 1) + [reason]
+    assert judged([*[None] * others, *failures]) == [None] * (SAMPLE_SIZE - 1) + [reason]
 
 
 def test_later_failures_stop_nothing() -> None:
-    assert judged([None] * FIRST + [WRONG] * 1000) == [None] * (FIRST + 1000)
+    assert judged([None] * SAMPLE_SIZE + [WRONG] * 1000) == [None] * (SAMPLE_SIZE + 1000)
 
 
 def test_uploads_are_held_until_a_few_documents_ended_well() -> None:
     early_failures = EarlyFailures()
     holds = []
-    for _ in range(ENOUGH):
+    for _ in range(MIN_SUCCESSES):
         holds.append(early_failures.holds)
         early_failures.end(None)
 
-    assert holds == [True] * ENOUGH
+    assert holds == [True] * MIN_SUCCESSES
     assert not early_failures.holds
 
 
 def test_a_failure_holds_them_until_it_is_judged() -> None:
     early_failures = EarlyFailures()
     early_failures.end(WRONG)
-    for _ in range(FIRST - 2):
+    for _ in range(SAMPLE_SIZE - 2):
         early_failures.end(None)
         assert early_failures.holds
 
@@ -77,7 +83,7 @@ async def entered(backlog: Backlog, number: int = 1000) -> int:
 
 
 @pytest.mark.parametrize(
-    ("most", "follows", "room"), [(5000, True, HELD), (10, True, 10), (300, False, 300)]
+    ("most", "follows", "room"), [(5000, True, PROBATION_LIMIT), (10, True, 10), (300, False, 300)]
 )
 async def test_there_is_little_room_before_anything_ended(
     most: int, *, follows: bool, room: int
@@ -87,12 +93,12 @@ async def test_there_is_little_room_before_anything_ended(
 
 async def test_there_is_all_room_once_the_server_is_known_to_index() -> None:
     backlog = made(300, follows=True)
-    assert await entered(backlog) == HELD
-    for _ in range(ENOUGH):
+    assert await entered(backlog) == PROBATION_LIMIT
+    for _ in range(MIN_SUCCESSES):
         backlog.leave(sent=True)
         backlog.early_failures.end(None)
 
-    assert await entered(backlog) == 300 - HELD + ENOUGH
+    assert await entered(backlog) == 300 - PROBATION_LIMIT + MIN_SUCCESSES
 
 
 async def test_the_end_that_shows_that_the_server_indexes_wakes_who_waits() -> None:
@@ -110,7 +116,7 @@ async def test_the_end_that_shows_that_the_server_indexes_wakes_who_waits() -> N
             tasks.start_soon(enter)
         await anyio.sleep(0.02)
         assert not inside
-        for _ in range(ENOUGH):
+        for _ in range(MIN_SUCCESSES):
             backlog.leave(sent=True)
             backlog.early_failures.end(None)
 

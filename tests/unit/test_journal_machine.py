@@ -31,7 +31,7 @@ from dify_kb.ingest.engine.pending_uploads import PendingUpload
 from dify_kb.ingest.engine.reconcile import Decision, decide
 from dify_kb.ingest.engine.tracked_file import TrackedFile
 from dify_kb.ingest.journal import Journal, Row, State, open_journal
-from dify_kb.ingest.planning.plan import Do, Planned, Wishes, complete, plan
+from dify_kb.ingest.planning.plan import Do, Planned, Wishes, is_journal_complete, plan
 from dify_kb.ingest.remote_document import RemoteDocument
 from dify_kb.ingest.sources.scan import FoundFile
 from dify_kb.models import Document, IndexingStatus
@@ -313,7 +313,7 @@ class Loads(RuleBasedStateMachine):
         }
 
     def _start(self) -> Load:
-        trusts = complete(
+        trusts = is_journal_complete(
             known=self.journal.files.count_documents(),
             unsettled=self.journal.files.count_unanswered(),
             documents=len(self.server.documents),

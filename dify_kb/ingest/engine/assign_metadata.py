@@ -53,5 +53,5 @@ class MetadataAssigner:
                 file.metadata_recorded = metadata_fingerprint(file.planned.metadata)
                 self.files.apply(file, FileEvent.METADATA_SET)
             else:
-                told = f"indexed, but its metadata could not be set: {reason}"
-                self.files.apply(file, FileEvent.METADATA_REFUSED, told)
+                message = f"indexed, but its metadata could not be set: {reason}"
+                self.files.apply(file, FileEvent.METADATA_REFUSED, message)

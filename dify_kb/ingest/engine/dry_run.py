@@ -59,9 +59,9 @@ class DryRun:
             case Do.LOOK if planned.row is None and planned.replaces and not planned.replaces.final:
                 return _pending(planned, LATER)
             case Do.LOOK:
-                return self._decided(planned, await self._lookup.named(planned.name))
+                return self._decide_by_document(planned, await self._lookup.named(planned.name))
 
-    def _decided(  # noqa: PLR0911 -- one for each decision
+    def _decide_by_document(  # noqa: PLR0911 -- one for each decision
         self, planned: Planned, document: Document | None
     ) -> ItemResult:
         """Decide as the reconciler does once everything that may land has landed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import anyio
@@ -75,12 +76,11 @@ class ReplacementFinisher:
 
     async def _delete(self, file: TrackedFile, document_id: str) -> None:
         async def delete() -> None:
-            await self.documents.delete(self.dataset_id, document_id)
+            with contextlib.suppress(NotFoundError):
+                await self.documents.delete(self.dataset_id, document_id)
 
         try:
             await self.breaker.read(delete)  # repeating it is safe: ids are never used again
-        except NotFoundError:
-            pass
         except KnowledgeError as error:
             file.warnings += (f"document {document_id} could not be deleted: {error.summary}",)
 

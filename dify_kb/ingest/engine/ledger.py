@@ -97,7 +97,6 @@ class Ledger:
     _worked: int = 0
     _began: float = field(factory=anyio.current_time)
     deleted_characters: DeletedCharacters = field(factory=DeletedCharacters)
-    warnings: list[str] = field(factory=list)
 
     @property
     def all_ended(self) -> bool:
@@ -212,7 +211,7 @@ class Ledger:
             seconds=seconds,
             goodput=loaded / seconds if seconds else 0.0,
             skipped_reasons=dict(self.skipped_reasons),
-            warnings=(*self.warnings, *self.deleted_characters.warnings()),
+            warnings=self.deleted_characters.warnings(),
             dry_run=self.options.dry_run,
             stopped=self.stop.reason,
             stop_message=self.stop.message,

@@ -248,15 +248,15 @@ def _count_backlog(
     backlog: Backlog, file: TrackedFile, before: FileState, after: FileState
 ) -> None:
     """Keep count of the documents that are on the server and not indexed."""
-    remembered = file.document is not None and file.document.remembered
     if after is FileState.SENDING and before is FileState.QUEUED:
-        file.in_backlog = True  # its room was taken before its turn
-    elif after is FileState.ACCEPTED and not file.in_backlog:
+        file.in_backlog = "sent"  # its room was taken before its turn
+    elif after is FileState.ACCEPTED and file.in_backlog is None:
+        remembered = file.document is not None and file.document.remembered
         backlog.take(sent=not remembered)
-        file.in_backlog = True
-    elif file.in_backlog and after not in _IN_BACKLOG:
-        file.in_backlog = False
-        backlog.leave(sent=not remembered)
+        file.in_backlog = "before" if remembered else "sent"
+    elif file.in_backlog is not None and after not in _IN_BACKLOG:
+        backlog.leave(sent=file.in_backlog == "sent")
+        file.in_backlog = None
 
 
 def _put_pending(pending: PendingUploads, file: TrackedFile, event: FileEvent) -> None:

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from .followed_documents import FollowedDocument
     from .tracked_file import TrackedFile
 
-MISSES = 2
+MAX_MISSES = 2
 """Looks that do not find a document, though its batch is gone, before it counts as gone."""
 
-OTHERS = 3
+MAX_OTHER_UPLOADS = 3
 """Looks that show another file than ours before it counts as another upload."""
 
-NOTHING = "indexed, but no text was extracted from it: nothing of it can be found"
+NO_TEXT = "indexed, but no text was extracted from it: nothing of it can be found"
 GONE = "deleted, or replaced by another upload, before it was indexed"
 SHARED = "another file of this load replaced its document, as the server takes their names for one"
 REPLACED = "another upload of the same length took its place while it was indexed"
@@ -50,7 +50,7 @@ class IndexingObserver:
     def miss(self, followed: FollowedDocument) -> None:
         """Record that neither its batch nor its name finds a document."""
         followed.count_miss(self.loading.confirm)
-        if followed.missed >= MISSES:
+        if followed.missed >= MAX_MISSES:
             self.end(followed, FileEvent.FAILED, GONE)
 
     def see_row(self, followed: FollowedDocument, row: Document) -> None:
@@ -60,23 +60,23 @@ class IndexingObserver:
         mine, theirs = followed.document.upload_file_id, row.upload_file
         if mine and theirs and theirs.id != mine:
             if batch is None:
-                self._see_other(followed, row)
+                self._see_other_upload(followed, row)
             else:
                 followed.to_ask = True
             return
         followed.missed = 0
         paused = row.display_status is DisplayStatus.PAUSED
-        self._move(followed, IndexingStatus.PAUSED if paused else row.indexing_status)
+        self._record_status(followed, IndexingStatus.PAUSED if paused else row.indexing_status)
         if row.indexing_status.final and followed.file.overlaps and batch is not None:
             followed.to_ask = True
             return
         empty = row.word_count == 0
-        self._see_end(followed, row.indexing_status, row.error, is_empty=empty)
+        self._see_final_status(followed, row.indexing_status, row.error, is_empty=empty)
 
     def see_status(self, followed: FollowedDocument, status: DocumentStatus) -> None:
         """Interpret the status of its batch, which counts its segments."""
         followed.missed = 0
-        self._move(followed, status.indexing_status)
+        self._record_status(followed, status.indexing_status)
         self._count_segments(followed, status)
         empty, complete = status.total_segments == 0, True
         if followed.file.overlaps and status.indexing_status is IndexingStatus.COMPLETED:
@@ -84,7 +84,7 @@ class IndexingObserver:
         if not complete:
             followed.final_at = None
             return
-        self._see_end(followed, status.indexing_status, status.error, is_empty=empty)
+        self._see_final_status(followed, status.indexing_status, status.error, is_empty=empty)
 
     def end_stalled(self, followed: FollowedDocument, reason: str) -> None:
         """End a document that does not move any more."""
@@ -110,13 +110,13 @@ class IndexingObserver:
         followed.file.index_seconds = anyio.current_time() - followed.document.accepted_at
         self.files.apply(followed.file, event, reason, error=error or "")
 
-    def _see_other(self, followed: FollowedDocument, row: Document) -> None:
+    def _see_other_upload(self, followed: FollowedDocument, row: Document) -> None:
         """Interpret a row that has another file than ours, of a document whose batch is gone.
 
         A page from before our create tells of the old one, so one look is no proof.
         """
         followed.count_miss(self.loading.confirm)
-        if followed.missed < OTHERS or not row.indexing_status.final:
+        if followed.missed < MAX_OTHER_UPLOADS or not row.indexing_status.final:
             return
         if row.upload_file and row.upload_file.size == followed.file.planned.found.size:
             followed.file.warnings = (REPLACED,)
@@ -125,7 +125,7 @@ class IndexingObserver:
         else:
             self.end(followed, FileEvent.FAILED, "another upload took its place meanwhile")
 
-    def _move(self, followed: FollowedDocument, status: str) -> None:
+    def _record_status(self, followed: FollowedDocument, status: str) -> None:
         """Record a status; only one that it did not have before is a movement.
 
         Of a paused document its batch and the list tell different ones, turn by turn.
@@ -153,7 +153,7 @@ class IndexingObserver:
             followed.move()
             self.files.followed.activity.move()
 
-    def _see_end(
+    def _see_final_status(
         self,
         followed: FollowedDocument,
         status: IndexingStatus,
@@ -166,10 +166,10 @@ class IndexingObserver:
         elif not self._is_confirmed(followed):
             return
         elif status is IndexingStatus.ERROR:
-            told = error or "the server gives no reason"
-            self._fail(followed, f"indexing failed: {told}", error)
+            message = error or "the server gives no reason"
+            self._fail(followed, f"indexing failed: {message}", error)
         elif is_empty:
-            self._fail(followed, NOTHING)
+            self._fail(followed, NO_TEXT)
         else:
             self._succeed(followed)
 
@@ -205,8 +205,10 @@ class IndexingObserver:
             file.planned = evolve(file.planned, row=None, replaces=replaces)
             self.end(followed, FileEvent.FAILED_FOR_NOW, None)
         elif file.updates:
-            told = f"document {followed.document.id} is empty now: its replacement failed: {reason}"
-            self.end(followed, FileEvent.REPLACEMENT_FAILED, told, error)
+            message = (
+                f"document {followed.document.id} is empty now: its replacement failed: {reason}"
+            )
+            self.end(followed, FileEvent.REPLACEMENT_FAILED, message, error)
         else:
             self.end(followed, FileEvent.FAILED, reason, error)
         self._count_end(followed, error)

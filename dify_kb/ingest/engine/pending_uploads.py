@@ -15,7 +15,7 @@ from dify_kb.errors import KnowledgeError, OutcomeUnknownError, ServerError
 from .indexing_activity import IndexingActivity
 from .tracked_file import TrackedFile
 
-CRASH = 500
+INTERNAL_ERROR = 500
 LOOKS_AFTER_CRASH = 3
 """Lookups after a 500, in about 15 s: the document may be late in the lists of a replica."""
 
@@ -150,7 +150,7 @@ def landing_time(error: KnowledgeError, times: Loading) -> float:
 
 def _has_crashed(error: KnowledgeError | None) -> bool:
     cause = _cause(error)
-    return isinstance(cause, ServerError) and cause.status == CRASH
+    return isinstance(cause, ServerError) and cause.status == INTERNAL_ERROR
 
 
 def _cause(error: KnowledgeError | None) -> BaseException | None:

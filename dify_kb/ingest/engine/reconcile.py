@@ -231,8 +231,11 @@ class Reconciler:
                 self._send(pending, document)
 
     async def _delete(self, document: Document) -> None:
-        with contextlib.suppress(NotFoundError):
-            await self._read(lambda: self.documents.delete(self.dataset_id, document.id))
+        async def delete() -> None:
+            with contextlib.suppress(NotFoundError):
+                await self.documents.delete(self.dataset_id, document.id)
+
+        await self._read(delete)
 
     def _may_land(self, pending: PendingUpload, asked_at: float) -> bool:
         """Return whether Dify may hold the dataset's lock, so that a timed-out create may land.

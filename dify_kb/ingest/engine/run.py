@@ -29,7 +29,7 @@ from .lifecycle import FileLifecycle
 from .observe_indexing import IndexingObserver
 from .pending_uploads import PendingUploads
 from .reconcile import Reconciler
-from .stalls import StallDetector, told_seconds
+from .stalls import StallDetector, format_duration
 from .stop import RunStop
 from .upload import Uploader
 from .upload_workers import UploadWorkers
@@ -150,7 +150,7 @@ class Run:
     async def _stop_at_deadline(self, seconds: float) -> None:
         await anyio.sleep(seconds)
         pending = len(self.ledger.open)
-        message = f"Deadline reached after {told_seconds(seconds)}; {pending:,} files pending"
+        message = f"Deadline reached after {format_duration(seconds)}; {pending:,} files pending"
         self.files.stop(StopReason.DEADLINE, message, abandon=True)
 
     async def _stop_on_error(self, task: Callable[[], Awaitable[None]]) -> None:

@@ -49,7 +49,7 @@ class StallDetector:
     """
 
     _probe: ActivityProbe = field(init=False)
-    _looked_at: float = -math.inf
+    _probed_at: float = -math.inf
     """When other datasets were last looked at."""
 
     _has_compared: bool = False
@@ -91,9 +91,9 @@ class StallDetector:
         It does nothing when the last look was shortly before.
         """
         now, self._has_compared = anyio.current_time(), False
-        if now - self._looked_at < self.longest_interval:
+        if now - self._probed_at < self.longest_interval:
             return True
-        self._looked_at = now
+        self._probed_at = now
         moves = await self._probe.look()
         self._has_compared = self._probe.has_compared
         return moves
@@ -144,7 +144,7 @@ class StallDetector:
         """Return why a document stalled: what was seen of it, and of others meanwhile."""
         activity = self.followed.activity
         status = followed.status or IndexingStatus.WAITING
-        still = f"it stays {status} for {told_seconds(self._patience(followed))}"
+        still = f"it stays {status} for {format_duration(self._patience(followed))}"
         if status == IndexingStatus.PAUSED:
             return f"{still}: resume its indexing in Dify's console"
         if status == IndexingStatus.COMPLETED:
@@ -157,16 +157,16 @@ class StallDetector:
             were = "1 other was" if activity.indexed == 1 else f"{activity.indexed:,} others were"
             return f"{LOST}: {still} while {were if activity.indexed else 'others are'} indexed"
         if others_move:
-            waited = told_seconds(_unmoved_for(followed, activity))
+            waited = format_duration(_unmoved_for(followed, activity))
             return f"it stays {status} for {waited}, though documents of other datasets are indexed"
         return f"{still}, and no document of any dataset moves; {CHECK_WORKER}"
 
     def describe_still(self) -> str:
         """Return why the run stops when nothing is indexed any more."""
-        activity, after = self.followed.activity, told_seconds(self.stall_after)
+        activity, after = self.followed.activity, format_duration(self.stall_after)
         if activity.indexed_at is None:
             return f"No document of any dataset moved for {after}: {CHECK_WORKER}."
-        ago = told_seconds(anyio.current_time() - activity.indexed_at)
+        ago = format_duration(anyio.current_time() - activity.indexed_at)
         were = "1 document was" if activity.indexed == 1 else f"{activity.indexed:,} documents were"
         return (
             f"Indexing stopped: {were} indexed, the last {ago} ago,"
@@ -197,7 +197,7 @@ def _stalled_before(followed: FollowedDocument) -> bool:
     return followed.file.planned.stalled_before
 
 
-def told_seconds(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Format a time for people."""
     if seconds >= 2 * 3600:
         return f"{round(seconds / 3600, 1):g} h"

@@ -77,13 +77,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-class _Word(enum.StrEnum):
+class _FastStrEnum(enum.StrEnum):
     """A word that is looked up several times a file: hashed as text, ten times as fast."""
 
     __hash__ = str.__hash__
 
 
-class FileState(_Word):
+class FileState(_FastStrEnum):
     """The state of a file during a run."""
 
     PLANNED = "planned"
@@ -114,7 +114,7 @@ class FileState(_Word):
     ENDED = "ended"
 
 
-class FileEvent(_Word):
+class FileEvent(_FastStrEnum):
     """An event in the life of a file."""
 
     SEND = "send"
@@ -159,7 +159,7 @@ class FileEvent(_Word):
     ABANDONED = "abandoned"
 
 
-class Effect(_Word):
+class Effect(_FastStrEnum):
     """The next step for a file."""
 
     ENQUEUE = "enqueue"
@@ -201,83 +201,81 @@ class ImpossibleEventError(Exception):
 _S, _E = FileState, FileEvent
 
 
-def _goes(
-    state: FileState, effect: Effect | None = None, journal: State | None = None
-) -> Transition:
+def _to(state: FileState, effect: Effect | None = None, journal: State | None = None) -> Transition:
     return Transition(state, effect, None, journal)
 
 
-def _ends(ending: Ending, journal: State | None = None) -> Transition:
+def _finish(ending: Ending, journal: State | None = None) -> Transition:
     return Transition(_S.ENDED, None, ending, journal)
 
 
 TABLE: Mapping[tuple[FileState, FileEvent], Transition] = {
-    (_S.PLANNED, _E.SEND): _goes(_S.QUEUED, Effect.ENQUEUE),
-    (_S.PLANNED, _E.LOOK): _goes(_S.BUSY, Effect.LOOK_UP),
-    (_S.PLANNED, _E.LOOK_FOR_LOST): _goes(_S.UNKNOWN, Effect.LOOK_UP),
-    (_S.PLANNED, _E.FOLLOW): _goes(_S.ACCEPTED, Effect.FOLLOW),
-    (_S.PLANNED, _E.ASSIGN_METADATA): _goes(_S.INDEXED, Effect.ASSIGN_METADATA),
-    (_S.PLANNED, _E.HALTED): _ends(Ending.PENDING),
-    (_S.PLANNED, _E.ABANDONED): _ends(Ending.PENDING),
-    (_S.QUEUED, _E.STARTED): _goes(_S.SENDING),
-    (_S.QUEUED, _E.HALTED): _ends(Ending.PENDING),
-    (_S.QUEUED, _E.ABANDONED): _ends(Ending.PENDING),
-    (_S.SENDING, _E.ACCEPTED): _goes(_S.ACCEPTED, Effect.FOLLOW),
-    (_S.SENDING, _E.LOST): _goes(_S.UNKNOWN, Effect.LOOK_UP),
-    (_S.SENDING, _E.NOT_SENT): _goes(_S.QUEUED, Effect.ENQUEUE, State.WAITING),
-    (_S.SENDING, _E.REFUSED): _goes(_S.REFUSED, Effect.HOLD_REFUSAL, State.WAITING),
-    (_S.SENDING, _E.PAGE): _goes(_S.REFUSED, Effect.HOLD_REFUSAL),
-    (_S.SENDING, _E.DOCUMENT_BUSY): _goes(_S.BUSY, Effect.LOOK_UP),
-    (_S.SENDING, _E.CHANGED): _goes(_S.POSTPONED, Effect.POSTPONE),
-    (_S.SENDING, _E.UNREADABLE): _ends(Ending.FAILED),
-    (_S.SENDING, _E.NAME_TAKEN): _ends(Ending.FAILED),
-    (_S.SENDING, _E.NOT_RECORDED): _ends(Ending.UNKNOWN),
-    (_S.SENDING, _E.REFUSED_FOR_ALL): _ends(Ending.PENDING, State.WAITING),
-    (_S.SENDING, _E.FAILED): _ends(Ending.FAILED, State.FAILED),
-    (_S.SENDING, _E.HALTED): _goes(_S.SENDING),
-    (_S.SENDING, _E.ABANDONED): _goes(_S.SENDING),
-    (_S.UNKNOWN, _E.FOUND): _goes(_S.ACCEPTED, Effect.FOLLOW),
-    (_S.UNKNOWN, _E.FOUND_OLD_VERSION): _goes(_S.BUSY, Effect.LOOK_UP),
-    (_S.UNKNOWN, _E.NOT_FOUND): _goes(_S.QUEUED, Effect.ENQUEUE, State.WAITING),
-    (_S.UNKNOWN, _E.KEPT): _ends(Ending.SKIPPED, State.WAITING),
-    (_S.UNKNOWN, _E.REJECTED): _ends(Ending.FAILED, State.WAITING),
-    (_S.UNKNOWN, _E.STALLED): _ends(Ending.STALLED),
-    (_S.UNKNOWN, _E.FAILED): _ends(Ending.FAILED, State.FAILED),
-    (_S.UNKNOWN, _E.HALTED): _ends(Ending.UNKNOWN),
-    (_S.UNKNOWN, _E.ABANDONED): _ends(Ending.UNKNOWN),
-    (_S.BUSY, _E.FOUND): _goes(_S.ACCEPTED, Effect.FOLLOW),
-    (_S.BUSY, _E.NOT_FOUND): _goes(_S.QUEUED, Effect.ENQUEUE),
-    (_S.BUSY, _E.KEPT): _ends(Ending.SKIPPED),
-    (_S.BUSY, _E.REJECTED): _ends(Ending.FAILED),
-    (_S.BUSY, _E.STALLED): _ends(Ending.STALLED),
-    (_S.BUSY, _E.HALTED): _ends(Ending.PENDING),
-    (_S.BUSY, _E.ABANDONED): _ends(Ending.PENDING),
-    (_S.REFUSED, _E.REFUSED_FOR_ITSELF): _ends(Ending.FAILED, State.FAILED),
-    (_S.REFUSED, _E.LOST): _goes(_S.UNKNOWN, Effect.LOOK_UP),
-    (_S.REFUSED, _E.HALTED): _ends(Ending.PENDING),
-    (_S.REFUSED, _E.ABANDONED): _ends(Ending.PENDING),
-    (_S.POSTPONED, _E.LOOK): _goes(_S.BUSY, Effect.LOOK_UP),
-    (_S.POSTPONED, _E.HALTED): _ends(Ending.PENDING),
-    (_S.POSTPONED, _E.ABANDONED): _ends(Ending.PENDING),
-    (_S.ACCEPTED, _E.INDEXED): _goes(_S.INDEXED, Effect.ASSIGN_METADATA),
-    (_S.ACCEPTED, _E.FINISHED): _ends(Ending.AS_PLANNED, State.DONE),
-    (_S.ACCEPTED, _E.FAILED_FOR_NOW): _goes(_S.BUSY, Effect.LOOK_UP_LATER),
-    (_S.ACCEPTED, _E.FAILED): _ends(Ending.FAILED, State.FAILED),
-    (_S.ACCEPTED, _E.REPLACEMENT_FAILED): _ends(Ending.FAILED, State.EMPTIED),
-    (_S.ACCEPTED, _E.SWAP_FAILED): _goes(_S.DISCARDING, Effect.DELETE_NEW_VERSION),
-    (_S.ACCEPTED, _E.STALLED): _ends(Ending.STALLED, State.STALLED),
-    (_S.ACCEPTED, _E.HALTED): _goes(_S.ACCEPTED),
-    (_S.ACCEPTED, _E.ABANDONED): _ends(Ending.PENDING),
-    (_S.INDEXED, _E.METADATA_SET): _goes(_S.REPLACING, Effect.FINISH_REPLACEMENT),
-    (_S.INDEXED, _E.METADATA_REFUSED): _ends(Ending.FAILED, State.DONE),
-    (_S.INDEXED, _E.HALTED): _goes(_S.INDEXED),
-    (_S.INDEXED, _E.ABANDONED): _ends(Ending.PENDING, State.DONE),
-    (_S.REPLACING, _E.REPLACED): _ends(Ending.AS_PLANNED, State.DONE),
-    (_S.REPLACING, _E.HALTED): _goes(_S.REPLACING),
-    (_S.REPLACING, _E.ABANDONED): _ends(Ending.PENDING),
-    (_S.DISCARDING, _E.DELETED): _ends(Ending.FAILED, State.FAILED),
-    (_S.DISCARDING, _E.HALTED): _goes(_S.DISCARDING),
-    (_S.DISCARDING, _E.ABANDONED): _ends(Ending.FAILED, State.FAILED),
+    (_S.PLANNED, _E.SEND): _to(_S.QUEUED, Effect.ENQUEUE),
+    (_S.PLANNED, _E.LOOK): _to(_S.BUSY, Effect.LOOK_UP),
+    (_S.PLANNED, _E.LOOK_FOR_LOST): _to(_S.UNKNOWN, Effect.LOOK_UP),
+    (_S.PLANNED, _E.FOLLOW): _to(_S.ACCEPTED, Effect.FOLLOW),
+    (_S.PLANNED, _E.ASSIGN_METADATA): _to(_S.INDEXED, Effect.ASSIGN_METADATA),
+    (_S.PLANNED, _E.HALTED): _finish(Ending.PENDING),
+    (_S.PLANNED, _E.ABANDONED): _finish(Ending.PENDING),
+    (_S.QUEUED, _E.STARTED): _to(_S.SENDING),
+    (_S.QUEUED, _E.HALTED): _finish(Ending.PENDING),
+    (_S.QUEUED, _E.ABANDONED): _finish(Ending.PENDING),
+    (_S.SENDING, _E.ACCEPTED): _to(_S.ACCEPTED, Effect.FOLLOW),
+    (_S.SENDING, _E.LOST): _to(_S.UNKNOWN, Effect.LOOK_UP),
+    (_S.SENDING, _E.NOT_SENT): _to(_S.QUEUED, Effect.ENQUEUE, State.WAITING),
+    (_S.SENDING, _E.REFUSED): _to(_S.REFUSED, Effect.HOLD_REFUSAL, State.WAITING),
+    (_S.SENDING, _E.PAGE): _to(_S.REFUSED, Effect.HOLD_REFUSAL),
+    (_S.SENDING, _E.DOCUMENT_BUSY): _to(_S.BUSY, Effect.LOOK_UP),
+    (_S.SENDING, _E.CHANGED): _to(_S.POSTPONED, Effect.POSTPONE),
+    (_S.SENDING, _E.UNREADABLE): _finish(Ending.FAILED),
+    (_S.SENDING, _E.NAME_TAKEN): _finish(Ending.FAILED),
+    (_S.SENDING, _E.NOT_RECORDED): _finish(Ending.UNKNOWN),
+    (_S.SENDING, _E.REFUSED_FOR_ALL): _finish(Ending.PENDING, State.WAITING),
+    (_S.SENDING, _E.FAILED): _finish(Ending.FAILED, State.FAILED),
+    (_S.SENDING, _E.HALTED): _to(_S.SENDING),
+    (_S.SENDING, _E.ABANDONED): _to(_S.SENDING),
+    (_S.UNKNOWN, _E.FOUND): _to(_S.ACCEPTED, Effect.FOLLOW),
+    (_S.UNKNOWN, _E.FOUND_OLD_VERSION): _to(_S.BUSY, Effect.LOOK_UP),
+    (_S.UNKNOWN, _E.NOT_FOUND): _to(_S.QUEUED, Effect.ENQUEUE, State.WAITING),
+    (_S.UNKNOWN, _E.KEPT): _finish(Ending.SKIPPED, State.WAITING),
+    (_S.UNKNOWN, _E.REJECTED): _finish(Ending.FAILED, State.WAITING),
+    (_S.UNKNOWN, _E.STALLED): _finish(Ending.STALLED),
+    (_S.UNKNOWN, _E.FAILED): _finish(Ending.FAILED, State.FAILED),
+    (_S.UNKNOWN, _E.HALTED): _finish(Ending.UNKNOWN),
+    (_S.UNKNOWN, _E.ABANDONED): _finish(Ending.UNKNOWN),
+    (_S.BUSY, _E.FOUND): _to(_S.ACCEPTED, Effect.FOLLOW),
+    (_S.BUSY, _E.NOT_FOUND): _to(_S.QUEUED, Effect.ENQUEUE),
+    (_S.BUSY, _E.KEPT): _finish(Ending.SKIPPED),
+    (_S.BUSY, _E.REJECTED): _finish(Ending.FAILED),
+    (_S.BUSY, _E.STALLED): _finish(Ending.STALLED),
+    (_S.BUSY, _E.HALTED): _finish(Ending.PENDING),
+    (_S.BUSY, _E.ABANDONED): _finish(Ending.PENDING),
+    (_S.REFUSED, _E.REFUSED_FOR_ITSELF): _finish(Ending.FAILED, State.FAILED),
+    (_S.REFUSED, _E.LOST): _to(_S.UNKNOWN, Effect.LOOK_UP),
+    (_S.REFUSED, _E.HALTED): _finish(Ending.PENDING),
+    (_S.REFUSED, _E.ABANDONED): _finish(Ending.PENDING),
+    (_S.POSTPONED, _E.LOOK): _to(_S.BUSY, Effect.LOOK_UP),
+    (_S.POSTPONED, _E.HALTED): _finish(Ending.PENDING),
+    (_S.POSTPONED, _E.ABANDONED): _finish(Ending.PENDING),
+    (_S.ACCEPTED, _E.INDEXED): _to(_S.INDEXED, Effect.ASSIGN_METADATA),
+    (_S.ACCEPTED, _E.FINISHED): _finish(Ending.AS_PLANNED, State.DONE),
+    (_S.ACCEPTED, _E.FAILED_FOR_NOW): _to(_S.BUSY, Effect.LOOK_UP_LATER),
+    (_S.ACCEPTED, _E.FAILED): _finish(Ending.FAILED, State.FAILED),
+    (_S.ACCEPTED, _E.REPLACEMENT_FAILED): _finish(Ending.FAILED, State.EMPTIED),
+    (_S.ACCEPTED, _E.SWAP_FAILED): _to(_S.DISCARDING, Effect.DELETE_NEW_VERSION),
+    (_S.ACCEPTED, _E.STALLED): _finish(Ending.STALLED, State.STALLED),
+    (_S.ACCEPTED, _E.HALTED): _to(_S.ACCEPTED),
+    (_S.ACCEPTED, _E.ABANDONED): _finish(Ending.PENDING),
+    (_S.INDEXED, _E.METADATA_SET): _to(_S.REPLACING, Effect.FINISH_REPLACEMENT),
+    (_S.INDEXED, _E.METADATA_REFUSED): _finish(Ending.FAILED, State.DONE),
+    (_S.INDEXED, _E.HALTED): _to(_S.INDEXED),
+    (_S.INDEXED, _E.ABANDONED): _finish(Ending.PENDING, State.DONE),
+    (_S.REPLACING, _E.REPLACED): _finish(Ending.AS_PLANNED, State.DONE),
+    (_S.REPLACING, _E.HALTED): _to(_S.REPLACING),
+    (_S.REPLACING, _E.ABANDONED): _finish(Ending.PENDING),
+    (_S.DISCARDING, _E.DELETED): _finish(Ending.FAILED, State.FAILED),
+    (_S.DISCARDING, _E.HALTED): _to(_S.DISCARDING),
+    (_S.DISCARDING, _E.ABANDONED): _finish(Ending.FAILED, State.FAILED),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import anyio
 from attrs import define, evolve, frozen
@@ -104,7 +104,9 @@ class TrackedFile:
     failure: str | None = None
     """Why the indexing of its new version failed, while that is being deleted."""
 
-    in_backlog: bool = False
+    in_backlog: Literal["sent", "before"] | None = None
+    """Whether the backlog counts it: as one of this run, or of an earlier one."""
+
 
     @classmethod
     def of(cls, planned: Planned) -> TrackedFile:

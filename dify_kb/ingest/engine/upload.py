@@ -60,11 +60,12 @@ class Uploader:
         content = await self._read_and_record(file)
         if content.file is not file.planned.found:
             file.planned = evolve(file.planned, found=content.file)
+        if not file.attempts:
+            self.deleted_characters.add(file.key, content.deleted_characters)
         started = anyio.current_time()
         created = await self._create(file, content)
         if not isinstance(content.data, bytes):
             await anyio.to_thread.run_sync(require_unchanged, content)
-        self.deleted_characters.add(file.key, content.deleted_characters)
         document, now = created.document, anyio.current_time()
         stored = document.upload_file
         replaced = file.planned.replaces is not None and not self.swaps

@@ -124,6 +124,7 @@ class UploadWorkers:
             await self._report_failure(file, error)
         else:
             file.attempts += 1
+            file.error = None
             self._probed.clear()
             self.files.apply(file, FileEvent.ACCEPTED)
 

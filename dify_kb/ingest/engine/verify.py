@@ -49,54 +49,56 @@ class Verifier:
         """
         await self._journal.flush()
         try:
-            await self._list()
+            await self._read_list()
         except KnowledgeError as error:
             self._failed = error
         held = self._journal.results.held()
         while (results := await anyio.to_thread.run_sync(next, held, None)) is not None:
-            for result in await self._judged(results):
+            for result in await self._verify_batch(results):
                 self._ledger.finish_verified(result)
         if self._failed is not None:
             raise self._failed
 
-    async def _list(self) -> None:
+    async def _read_list(self) -> None:
         await anyio.to_thread.run_sync(self._journal.documents.clear)
         async for rows in self._documents.iter(self._dataset).pages():
             noted = [(row.name, RemoteDocument.of(row)) for row in rows]
             await anyio.to_thread.run_sync(self._journal.documents.add, noted)
 
-    async def _judged(self, results: Sequence[ItemResult]) -> Sequence[ItemResult]:
-        present, twins = await anyio.to_thread.run_sync(self._listed, results)
+    async def _verify_batch(self, results: Sequence[ItemResult]) -> Sequence[ItemResult]:
+        present, twins = await anyio.to_thread.run_sync(self._read_documents, results)
         limiter = anyio.CapacityLimiter(AT_ONCE)
-        judged = list(results)
+        verified = list(results)
 
-        async def judge(place: int, result: ItemResult) -> None:
-            reason = _listed(present.get(result.document_id or ""))
+        async def verify(place: int, result: ItemResult) -> None:
+            reason = _check_document(present.get(result.document_id or ""))
             async with limiter:
-                if reason is None and self._failed is None and _sent(result):
-                    reason = await self._segments(result.document_id, str(result.batch))
+                if reason is None and self._failed is None and _was_sent(result):
+                    reason = await self._request_segments(result.document_id, str(result.batch))
             if self._failed is not None:
-                judged[place] = evolve(result, outcome=Outcome.PENDING, reason=NOT_VERIFIED)
+                verified[place] = evolve(result, outcome=Outcome.PENDING, reason=NOT_VERIFIED)
             elif reason is not None:
-                judged[place] = evolve(result, outcome=Outcome.FAILED, reason=reason, error=reason)
+                verified[place] = evolve(
+                    result, outcome=Outcome.FAILED, reason=reason, error=reason
+                )
             elif number := twins.get(result.name or ""):
                 warning = f"{number} documents have its name"
-                judged[place] = evolve(result, warnings=(*result.warnings, warning))
+                verified[place] = evolve(result, warnings=(*result.warnings, warning))
 
         async with anyio.create_task_group() as group:
             for place, result in enumerate(results):
                 if result.outcome is not Outcome.SKIPPED:
-                    group.start_soon(judge, place, result)
-        return judged
+                    group.start_soon(verify, place, result)
+        return verified
 
-    def _listed(
+    def _read_documents(
         self, results: Sequence[ItemResult]
     ) -> tuple[Mapping[str, RemoteDocument], Mapping[str, int]]:
         ids = [result.document_id for result in results if result.document_id]
         names = [result.name for result in results if result.name]
         return self._journal.documents.by_id(ids), self._journal.documents.twins(names)
 
-    async def _segments(self, document_id: str | None, batch: str) -> str | None:
+    async def _request_segments(self, document_id: str | None, batch: str) -> str | None:
         try:
             statuses = await self._documents.indexing_status(self._dataset.id, batch)
         except NotFoundError:
@@ -105,17 +107,17 @@ class Verifier:
             self._failed = self._failed or error
             return None
         return next(
-            (_complete(status) for status in statuses if status.id == document_id),
+            (_check_segments(status) for status in statuses if status.id == document_id),
             "the server does not tell of it",
         )
 
 
-def _sent(result: ItemResult) -> bool:
+def _was_sent(result: ItemResult) -> bool:
     """Tell whether this run sent it, so that its batch tells of its segments."""
     return result.batch is not None and result.outcome is not Outcome.UNCHANGED
 
 
-def _listed(remote: RemoteDocument | None) -> str | None:
+def _check_document(remote: RemoteDocument | None) -> str | None:
     if remote is None:
         return "it is not in the knowledge base"
     if not remote.enabled:
@@ -125,7 +127,7 @@ def _listed(remote: RemoteDocument | None) -> str | None:
     return None
 
 
-def _complete(status: DocumentStatus) -> str | None:
+def _check_segments(status: DocumentStatus) -> str | None:
     done, total = status.completed_segments, status.total_segments
     if done == total:
         return None

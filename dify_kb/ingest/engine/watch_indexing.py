@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 
     from dify_kb.models import Document, DocumentStatus
 
-BATCH = 50
+DOCUMENTS_PER_POLL = 50
 """Ends to wait for before the next look, when they come steadily."""
 
-LATE = 0.025
+MIN_INTERVAL = 0.025
 """Part of the time so far that two looks are apart at least: the last end is noticed within a
 twentieth of the whole."""
 
@@ -86,42 +86,44 @@ class IndexingWatcher:
                 wait = self.times.first
             await anyio.sleep(wait)
             ended = self._followed.ended
-            await self.breaker.read(self._look)
+            await self.breaker.read(self._poll)
             await self.breaker.read(self._judge_stalls)
             wait = self._next_wait(wait, self._followed.ended - ended)
 
     def _next_wait(self, wait: float, ended: int) -> float:
-        """Return the next interval: for half of what is left, or `BATCH` documents, to end."""
+        """Return the next interval: `DOCUMENTS_PER_POLL` documents, or half of those left, should
+        finish in it.
+        """
         followed, first = self._followed, self.times.first
         longest_interval = self.stalls.longest_interval
         if any(each.is_undecided for each in followed):
             longest_interval = min(longest_interval, self.loading.confirm)
         longest_interval = max(first, longest_interval)
         elapsed = anyio.current_time() - followed.began
-        shortest = max(first, LATE * elapsed)
+        shortest = max(first, MIN_INTERVAL * elapsed)
         if not followed.ended:
-            longest = max(self.times.longest, LATE * elapsed)
+            longest = max(self.times.longest, MIN_INTERVAL * elapsed)
             return min(max(shortest, min(2 * wait, longest)), longest_interval)
         rate = max(followed.ended / max(elapsed, 1e-9), ended / max(wait, 1e-9))
-        ahead = min(BATCH, len(followed) / 2) / rate
+        ahead = min(DOCUMENTS_PER_POLL, len(followed) / 2) / rate
         return min(max(shortest, min(ahead, elapsed / 2)), longest_interval)
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         self.observer.end_displaced()
-        await self._place()
+        await self._locate()
         visited: set[int] = set()
-        while (page := self._frontier(visited)) is not None:
+        while (page := self._next_page_due(visited)) is not None:
             visited.add(page)
-            if await self._visit(page):
+            if await self._poll_page(page):
                 break
-        stale = self._stale()
+        stale = self._oldest_unseen_page()
         if stale is not None and stale not in visited:
-            await self._visit(stale)
+            await self._poll_page(stale)
         for followed in least_recently_asked(each for each in self._followed if each.to_ask):
             followed.to_ask = False
-            await self._ask(followed)
+            await self._request_status(followed)
 
-    def _frontier(self, visited: set[int]) -> int | None:
+    def _next_page_due(self, visited: set[int]) -> int | None:
         """Choose the page where ends are due: that of the oldest document that waits for a
         worker, or, when none waits, of the oldest.
         """
@@ -129,7 +131,7 @@ class IndexingWatcher:
         left = [(page, waits) for page, waits in pages if page is not None and page not in visited]
         return next((page for page, waits in left if waits), left[0][0] if left else None)
 
-    def _stale(self) -> int | None:
+    def _oldest_unseen_page(self) -> int | None:
         """Choose the page that was not seen for longest, if that is long."""
         placed = (each for each in self._followed if each.base is not None)
         followed = min(placed, key=lambda each: each.seen_at, default=None)
@@ -137,25 +139,25 @@ class IndexingWatcher:
             return None
         return self._followed.page_of(followed)
 
-    async def _visit(self, page: int) -> bool:
+    async def _poll_page(self, page: int) -> bool:
         """Look at a page of the list; return whether any that stands there waits for its turn."""
         group = [each for each in self._followed if self._followed.page_of(each) == page]
         if len(group) == 1:
-            await self._ask(group[0])
+            await self._request_status(group[0])
         else:
             listed = await self.documents.list(self.dataset_id, page=page + 1, limit=PAGE)
-            self._read(listed.data, page * PAGE)
+            self._process_rows(listed.data, page * PAGE)
             there = {row.id for row in listed.data}
             missing = [each for each in group if each.document.id not in there]
             for followed in missing:
                 if len(missing) <= FEW:
-                    await self._ask(followed)
+                    await self._request_status(followed)
                 else:
                     followed.base = None
         left = [each for each in group if self._followed.get(each.document.id)]
         return any(each.waits and not self.stalls.is_passed_over(each) for each in left)
 
-    def _read(self, rows: Sequence[Document], first: int) -> None:
+    def _process_rows(self, rows: Sequence[Document], first: int) -> None:
         """Interpret rows of the list, and correct places if it has shifted."""
         shifts: list[int] = []
         for place, row in enumerate(rows, first):
@@ -173,7 +175,7 @@ class IndexingWatcher:
                 if followed.base is not None and followed.document.id not in there:
                     followed.base += shift
 
-    async def _place(self) -> None:
+    async def _locate(self) -> None:
         """Find those of which it is not known where they stand.
 
         A list may come from a cache, so what it does not show is asked for, some in each look.
@@ -182,20 +184,20 @@ class IndexingWatcher:
         if many and anyio.current_time() >= self._list_again_at and not await self._read_list():
             self._list_again_at = anyio.current_time() + self.loading.revisit
         for followed in least_recently_asked(self._followed.unplaced):
-            await self._ask(followed)
+            await self._request_status(followed)
 
     async def _read_list(self) -> bool:
         """Read the list until it has shown all that are not placed; return whether it has."""
         first, missing = 0, {followed.document.id for followed in self._followed.unplaced}
         async for rows in self.documents.iter(self.dataset_id).pages():
-            self._read(rows, first)
+            self._process_rows(rows, first)
             first += len(rows)
             missing.difference_update(row.id for row in rows)
             if not missing:
                 break
         return not missing
 
-    async def _ask(self, followed: FollowedDocument) -> None:
+    async def _request_status(self, followed: FollowedDocument) -> None:
         """Ask for one document: by its batch, else by its name."""
         if self._followed.get(followed.document.id) is not followed:
             return  # it ended meanwhile
@@ -229,7 +231,7 @@ class IndexingWatcher:
         suspects = least_recently_asked(filter(self.stalls.needs_asking, self._followed))
         samples = least_recently_asked(self._followed)[:FEW] if quiet else []  # lists may be stale
         for followed in dict.fromkeys(suspects + samples):
-            await self._ask(followed)
+            await self._request_status(followed)
         if not self._followed or self._was_disturbed():
             return
         if self.stalls.is_still:

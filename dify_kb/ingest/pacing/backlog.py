@@ -7,22 +7,22 @@ from collections import Counter
 import anyio
 from attrs import define, field
 
-FIRST = 20
+SAMPLE_SIZE = 20
 """Ended documents by which a run is judged: a wrong embedding model fails every document."""
 
-ENOUGH = 5
+MIN_SUCCESSES = 5
 """Ended documents after which the server is known to index."""
 
-HELD = 50
+PROBATION_LIMIT = 50
 """Documents that are sent before that, in total."""
 
 
 @define
 class EarlyFailures:
-    """The first documents that ended, which show whether indexing works at all.
+    """Failures among the first documents, which show whether indexing works at all.
 
-    Documents are held back until `ENOUGH` have ended, or `FIRST` if one failed. The run should then
-    stop if at least half failed for the same reason, or all for any.
+    Uploads are held back until `MIN_SUCCESSES` documents have ended, or `SAMPLE_SIZE` if one of
+    them failed. The run stops if half of `SAMPLE_SIZE` failed for one reason, or all for any.
     """
 
     ended: int = 0
@@ -31,18 +31,18 @@ class EarlyFailures:
     @property
     def holds(self) -> bool:
         """Whether the server is not known to index yet."""
-        return self.ended < ENOUGH or (bool(self._reasons) and self.ended < FIRST)
+        return self.ended < MIN_SUCCESSES or (bool(self._reasons) and self.ended < SAMPLE_SIZE)
 
     def end(self, error: str | None) -> str | None:
         """Count a document that ended; return the reason to stop, if there is one now."""
         self.ended += 1
         if error is not None:
             self._reasons[error] += 1
-        if self.ended != FIRST or not self._reasons:
+        if self.ended != SAMPLE_SIZE or not self._reasons:
             return None
         reason, count = self._reasons.most_common(1)[0]
-        everything = self._reasons.total() == FIRST
-        return reason if everything or count * 2 >= FIRST else None
+        everything = self._reasons.total() == SAMPLE_SIZE
+        return reason if everything or count * 2 >= SAMPLE_SIZE else None
 
 
 @define
@@ -99,4 +99,4 @@ class Backlog:
         there = self._taken + (0 if self._forgotten else self._before)
         # Documents that are lost or deleted are not judged, and must not keep room for ever.
         judged = self.early_failures.ended
-        return there >= self._most or (held and self._taken + judged >= HELD)
+        return there >= self._most or (held and self._taken + judged >= PROBATION_LIMIT)

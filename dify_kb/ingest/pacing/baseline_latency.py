@@ -10,14 +10,14 @@ from .latency_samples import UnloadedLatency
 if TYPE_CHECKING:
     from .latency_samples import LatencySamples
 
-QUICK = 0.010
+MIN_LATENCY = 0.010
 """Seconds. A mean below it is not a queue that anybody would feel: a server that answers at once is
 measured mostly by the jitter of our own loop."""
 
-FEW = 4
+MAX_RAMP_LEVEL = 4
 """Creates that, at the start, may show the unloaded time as well as one alone."""
 
-ROOMY, NEARLY = 1.13, 1.25
+UNQUEUED, MAYBE_QUEUED = 1.13, 1.25
 """Mean by unloaded time: below the first nothing waits, given the noise of both; below the second
 that may be."""
 
@@ -25,11 +25,11 @@ INTERVALS = (10.0, 30.0, 60.0)
 """Seconds until the next measurement: from the first one, from one that showed a change, from
 others."""
 
-FIRST, EXACT = (6, 0.15, 1.0), (8, 0.08, 1.5)
+FIRST_MEASUREMENT, LATER_MEASUREMENT = (6, 0.15, 1.0), (8, 0.08, 1.5)
 """Replies, error of the unloaded time and seconds that end a measurement: the first one, later
 ones."""
 
-MEASURED = 0.6
+MEASURING_PART = 0.6
 """The part of what is being served, without the queue, that is in flight in a measurement."""
 
 
@@ -37,7 +37,7 @@ class BaselineLatency:
     """The unloaded time, and when it is to be measured again. The clock is an argument."""
 
     def __init__(self) -> None:
-        self.unloaded = UnloadedLatency(QUICK)
+        self.unloaded = UnloadedLatency(MIN_LATENCY)
         self.measuring = True
         """Whether few are in flight now, to measure it."""
 
@@ -51,11 +51,13 @@ class BaselineLatency:
     def is_instant(self, window: LatencySamples) -> bool:
         """Return whether the first replies came at once; then there is no need for steps."""
         few = self.unloaded.measured or len(window.times) < 8  # noqa: PLR2004
-        return not few and window.median < QUICK / 2
+        return not few and window.median < MIN_LATENCY / 2
 
     def is_measured(self, now: float, window: LatencySamples) -> bool:
         """Return whether the measurement may end."""
-        return window.is_complete(now, *(EXACT if self.unloaded.measured else FIRST))
+        return window.is_complete(
+            now, *(LATER_MEASUREMENT if self.unloaded.measured else FIRST_MEASUREMENT)
+        )
 
     def finish(self, now: float, window: LatencySamples) -> None:
         """End a measurement, and learn what it shows."""
@@ -83,10 +85,10 @@ class BaselineLatency:
         mean = window.mean
         if mean < 0.7 * self.unloaded.measured and not ramp:
             self.unloaded.learn(window.times, anew=True)
-        elif level == 1 or (ramp and level <= FEW and self._is_calm(mean)):
+        elif level == 1 or (ramp and level <= MAX_RAMP_LEVEL and self._is_unqueued(mean)):
             self.unloaded.learn(window.times)
         self._last_mean = mean
 
-    def _is_calm(self, mean: float) -> bool:
+    def _is_unqueued(self, mean: float) -> bool:
         """Return whether nothing waits: it takes no longer than alone, or than with fewer."""
-        return mean < max(ROOMY * self.unloaded.base, 1.08 * self._last_mean)
+        return mean < max(UNQUEUED * self.unloaded.base, 1.08 * self._last_mean)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import anyio
 
 from dify_kb.errors import KnowledgeError
-from dify_kb.ingest.error_classes import is_passing
+from dify_kb.ingest.error_classes import concerns_call, is_passing
 
 from .failure_budget import FailureBudget, FailureKind
 from .overload_delay import OverloadDelay
@@ -122,7 +122,7 @@ class CircuitBreaker:
         now = anyio.current_time()
         if attempt.trouble is None and attempt.status is not None:
             self._budget.add_reply(now / self._times.pace)
-            if attempt.endpoint in CREATES:
+            if attempt.endpoint in CREATES and attempt.error is None:
                 self.upload_answered_at = now
                 self._overload.reset()
                 self.record_landed()
@@ -166,11 +166,11 @@ class CircuitBreaker:
         await self._changed.wait()
 
     async def read(self, request: Callable[[], Awaitable[T]]) -> T:
-        """Make a read again until it is answered, waiting while the server is down.
+        """Repeat a request that may be repeated until it succeeds; wait while the server is down.
 
         Raises:
-            KnowledgeError: it was refused though probes are answered, it failed for `outage`
-                seconds, or the server was given up.
+            KnowledgeError: it was refused, though probes are answered; it failed for `outage`
+                seconds; or the server was given up.
         """
         since, reads, refusals = anyio.current_time(), 0, 0
         while True:
@@ -180,7 +180,8 @@ class CircuitBreaker:
             except KnowledgeError as error:
                 reads, refusals = reads + 1, refusals + (not is_passing(error))
                 late = anyio.current_time() - since > self._times.outage and reads >= LEAST_READS
-                if self.failure is not None or refusals >= REFUSALS or late:
+                refused = concerns_call(error) or refusals >= REFUSALS
+                if self.failure is not None or refused or late:
                     raise
                 self.trip(error)
 

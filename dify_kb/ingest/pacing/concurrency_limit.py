@@ -22,23 +22,23 @@ from __future__ import annotations
 
 import math
 
-from .baseline_latency import MEASURED, NEARLY, QUICK, BaselineLatency
+from .baseline_latency import MAYBE_QUEUED, MEASURING_PART, MIN_LATENCY, BaselineLatency
 from .connection_starvation import ConnectionStarvation
-from .growth import POD, SAFE, Growth, next_level
+from .growth import POD_LIMIT, SAFE_LIMIT, Growth, next_level
 from .latency_samples import LatencySamples
 
-GROW, SHRINK = (1.0, 0.40), (1.7, 0.58)
+GROW_BELOW, SHRINK_ABOVE = (1.0, 0.40), (1.7, 0.58)
 """Creates that wait, as a number and as a part of the limit, whichever is more: below the first
 pair there is room, above the second there are too many."""
 
-LONGER, BURST = 2.0, 3.0
+HOLD_TAIL, SHRINK_TAIL = 2.0, 3.0
 """The tail, by that of the unloaded server: from the first no more is let in, from the second
 fewer, if there is any queue."""
 
-CUT = 0.6
+OVERLOAD_FACTOR = 0.6
 """What an overload leaves of the limit."""
 
-STEP = 5
+RAMP_REPLIES = 5
 """Replies for each in flight that a step at the beginning is judged by."""
 
 
@@ -57,9 +57,9 @@ class ConcurrencyLimit:
         self._baseline = BaselineLatency()
         self._growth = Growth()
         self._starvation = ConnectionStarvation()
-        self._window = LatencySamples(QUICK)
-        self._calm = math.inf
-        self._since = self._from = -math.inf
+        self._window = LatencySamples(MIN_LATENCY)
+        self._last_median = math.inf
+        self._limit_since = self._ignored_until = -math.inf
         self._ramp = True
         self._cut_until = -math.inf
         self._starvation.record_limit(-math.inf, low)
@@ -78,22 +78,22 @@ class ConcurrencyLimit:
         baseline, window = self._baseline, self._window
         if self._fixed:
             return
-        if self._starvation.is_starved(seconds, self._calm, baseline.unloaded.base):
+        if self._starvation.is_starved(seconds, self._last_median, baseline.unloaded.base):
             self._starvation.record_starved(now, now - seconds)
             top = self._starvation.cap(now, self.low, self.high)
             if self._level > top:
-                self._fall(now, top)
+                self._decrease(now, top)
             return
         # What began under another limit says something of that one.
-        if now - seconds < self._since or now < self._from:
+        if now - seconds < self._limit_since or now < self._ignored_until:
             return
         window.add(now, seconds, in_flight)
         if not baseline.measuring:
             needed = _needed_replies(self._level, self.limit, ramp=self._ramp)
             if window.is_complete(now, needed, 0.15 if self._ramp else 0.08):
-                self._judge(now)
+                self._evaluate_window(now)
         elif baseline.is_instant(window):
-            self._level = max(self._level, float(min(SAFE, self.high)))
+            self._level = max(self._level, float(min(SAFE_LIMIT, self.high)))
             self._finish_measurement(now)
         elif baseline.is_measured(now, window):
             self._finish_measurement(now)
@@ -106,15 +106,15 @@ class ConcurrencyLimit:
         self._growth.hold_until = max(self._growth.hold_until, now + 2 * pause)
         if now >= self._cut_until:
             self._cut_until = now + pause
-            self._fall(now, self._level * CUT)
+            self._decrease(now, self._level * OVERLOAD_FACTOR)
 
     def reopen(self, now: float) -> None:
         """Go on at half of the limit, after an outage."""
-        self._fall(now, self._level / 2)
+        self._decrease(now, self._level / 2)
 
-    def _judge(self, now: float) -> None:
+    def _evaluate_window(self, now: float) -> None:
         window, baseline = self._window, self._baseline
-        self._calm = window.median
+        self._last_median = window.median
         baseline.learn(window, self._level, ramp=self._ramp)
         ratio = window.mean / baseline.unloaded.base
         queue = window.in_flight * (1 - 1 / ratio)
@@ -122,33 +122,37 @@ class ConcurrencyLimit:
         back = self._growth.judge(now, self._level, window, baseline.unloaded.measured)
         if back is not None:
             self._end_ramp(now)
-            self._move(now, back)
+            self._set_level(now, back)
             return
         if self._has_room(now, queue, tail):
             self._grow(now, ratio)
         elif _is_full(self._level, queue, tail, ratio):
             self._end_ramp(now)
-            self._move(now, self._level - max(1.0, (queue - _bound(SHRINK, self._level)) / 2))
+            self._set_level(
+                now, self._level - max(1.0, (queue - _bound(SHRINK_ABOVE, self._level)) / 2)
+            )
         else:
             self._end_ramp(now)
-            self._stay(now, ratio)
+            self._keep_level(now, ratio)
         baseline.is_fresh = False
 
     def _has_room(self, now: float, queue: float, tail: float) -> bool:
         top = self._starvation.cap(now, self.low, self.high)
         used = self._window.in_flight >= 0.8 * self.limit
-        room = queue < _bound(GROW, self._level) and tail <= LONGER
+        room = queue < _bound(GROW_BELOW, self._level) and tail <= HOLD_TAIL
         return used and room and now >= self._growth.hold_until and self._level < top
 
     def _grow(self, now: float, ratio: float) -> None:
         wider = next_level(self._level, ratio, ramp=self._ramp)
-        if wider > POD and not self._growth.may_cross(now, ratio, self._baseline, ramp=self._ramp):
+        if wider > POD_LIMIT and not self._growth.may_cross(
+            now, ratio, self._baseline, ramp=self._ramp
+        ):
             self._end_ramp(now)
-            self._stay(now, ratio)
+            self._keep_level(now, ratio)
             return
-        if wider > SAFE:
+        if wider > SAFE_LIMIT:
             self._growth.begin(self._level, self._window)
-        self._move(now, min(wider, self._starvation.cap(now, self.low, self.high)))
+        self._set_level(now, min(wider, self._starvation.cap(now, self.low, self.high)))
 
     def _end_ramp(self, now: float) -> None:
         """End the first steps, which showed little each, with a measurement that shows more."""
@@ -156,35 +160,35 @@ class ConcurrencyLimit:
             self._ramp = False
             self._baseline.request(now)
 
-    def _stay(self, now: float, ratio: float) -> None:
+    def _keep_level(self, now: float, ratio: float) -> None:
         """Begin to measure the unloaded time when that is due, else a new window."""
-        few = max(self.low, int(MEASURED * self._level / max(1.0, ratio)), 1)
+        few = max(self.low, int(MEASURING_PART * self._level / max(1.0, ratio)), 1)
         if self._baseline.is_due(now) and few < self.limit:
             self._baseline.measuring = True
-            self._set(now, few)
+            self._set_limit(now, few)
         else:
             self._window.clear(self._baseline.unloaded.longest)
 
     def _finish_measurement(self, now: float) -> None:
         self._baseline.finish(now, self._window)
-        self._calm = self._window.median
-        self._set(now, int(self._level))
+        self._last_median = self._window.median
+        self._set_limit(now, int(self._level))
 
-    def _fall(self, now: float, level: float) -> None:
+    def _decrease(self, now: float, level: float) -> None:
         self._ramp = False
         self._growth.cancel()
         self._baseline.abandon()
-        self._move(now, level)
+        self._set_level(now, level)
 
-    def _move(self, now: float, level: float) -> None:
+    def _set_level(self, now: float, level: float) -> None:
         self._level = max(float(self.low), min(float(self.high), level))
-        self._set(now, self.low if self._baseline.measuring else int(self._level))
+        self._set_limit(now, self.low if self._baseline.measuring else int(self._level))
 
-    def _set(self, now: float, limit: int) -> None:
+    def _set_limit(self, now: float, limit: int) -> None:
         if limit != self.limit:
-            self._since = now
+            self._limit_since = now
             # The quick ones of a new number in flight come back first, and alone.
-            self._from = now + 1.5 * min(self._calm, 1.0)
+            self._ignored_until = now + 1.5 * min(self._last_median, 1.0)
             self._starvation.record_limit(now, limit)
         self.limit = limit
         self._window.clear(self._baseline.unloaded.longest)
@@ -193,15 +197,15 @@ class ConcurrencyLimit:
 def _needed_replies(level: float, limit: int, *, ramp: bool) -> int:
     """Return the replies to judge by: the more is at stake, the more of them."""
     if ramp:
-        return STEP * limit
-    return max(64 if level >= SAFE else 24, 3 * limit)
+        return RAMP_REPLIES * limit
+    return max(64 if level >= SAFE_LIMIT else 24, 3 * limit)
 
 
 def _is_full(level: float, queue: float, tail: float, ratio: float) -> bool:
     # Of two, one is served and one on its way: that is not a queue.
     if level < 3:  # noqa: PLR2004
         return False
-    return queue > _bound(SHRINK, level) or (tail > BURST and ratio > NEARLY)
+    return queue > _bound(SHRINK_ABOVE, level) or (tail > SHRINK_TAIL and ratio > MAYBE_QUEUED)
 
 
 def _bound(bound: tuple[float, float], level: float) -> float:

@@ -9,24 +9,24 @@ from __future__ import annotations
 import math
 from collections import deque
 
-STARVED = 3.0
+STARVED_SECONDS = 3.0
 """Seconds after which a reply among quick ones is that of a starved connection (they wait 5 s)."""
 
-TIMES = 20
+STARVED_RATIO = 20
 """Times the unloaded time, of the same."""
 
-REMEMBERED = 600.0
+CEILING_SECONDS = 600.0
 """Seconds for which a limit that starved connections is not reached again."""
 
-FEW = 4
+MIN_CEILING = 4
 """At so many, no connection starves: every pod has 10. Such tails are then the server's own, of
 large files on slow storage for example, and show nothing.
 """
 
-SMALL, CUT = 12, 0.8
+SMALL_LIMIT, CUT_FACTOR = 12, 0.8
 """Up to so many in flight two fewer are enough; beyond, this part of it."""
 
-INSTANT = 0.001
+START_DELAY = 0.001
 """Seconds between a new limit and what it lets in."""
 
 
@@ -55,7 +55,11 @@ class ConnectionStarvation:
 
     def is_starved(self, seconds: float, median: float, base: float) -> bool:
         """Return whether a reply was starved: it took seconds, while the median is calm."""
-        return seconds > STARVED and seconds > TIMES * base and median < min(1.0, 5 * base)
+        return (
+            seconds > STARVED_SECONDS
+            and seconds > STARVED_RATIO * base
+            and median < min(1.0, 5 * base)
+        )
 
     def record_starved(self, now: float, began: float) -> None:
         """Record a starved reply to a request that began then."""
@@ -63,14 +67,16 @@ class ConnectionStarvation:
         if began < self._since or now < self._ignored_until:
             return
         limit = self._limit(began)
-        if limit <= FEW:
-            self._ignored_until, self._until = now + REMEMBERED, -math.inf
+        if limit <= MIN_CEILING:
+            self._ignored_until, self._until = now + CEILING_SECONDS, -math.inf
             return
-        self._ceiling = max(FEW, limit - 2 if limit <= SMALL else int(CUT * limit))
-        self._until = now + REMEMBERED
+        self._ceiling = max(
+            MIN_CEILING, limit - 2 if limit <= SMALL_LIMIT else int(CUT_FACTOR * limit)
+        )
+        self._until = now + CEILING_SECONDS
         self._since = now
 
     def _limit(self, when: float) -> int:
         """Return the limit that held then, or that let in what began then."""
-        past = (limit for since, limit in reversed(self._limits) if since <= when + INSTANT)
+        past = (limit for since, limit in reversed(self._limits) if since <= when + START_DELAY)
         return next(past, self._limits[0][1] if self._limits else 0)

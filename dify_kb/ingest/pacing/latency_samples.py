@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-LEAST, ENOUGH = 4, 256
+MIN_REPLIES, MAX_REPLIES = 4, 256
 """Replies: the fewest that show anything, and so many that no spread needs more."""
 
-BURST, LONG = 0.25, 5.0
+MIN_SECONDS, MAX_SECONDS = 0.25, 5.0
 """Seconds: what lasts less is one burst; what lasts longer is a slow server, to be judged now."""
 
-TAIL = 20
+TAIL_REPLIES = 20
 """Replies from which on the time of one in twenty is known."""
 
 KEPT = 128
@@ -64,16 +64,18 @@ class LatencySamples:
         self._squares += seconds * seconds
         self._in_flight += in_flight
 
-    def is_complete(self, now: float, least: int, error: float, patience: float = LONG) -> bool:
+    def is_complete(
+        self, now: float, least: int, error: float, patience: float = MAX_SECONDS
+    ) -> bool:
         """Return whether it holds `least` replies or more, with a mean known to `error` (a part).
 
         After `patience` seconds it does in any case.
         """
         count, seconds = len(self.times), now - self._first
-        if count < least or seconds < BURST:
-            return count >= LEAST and seconds >= LONG
+        if count < least or seconds < MIN_SECONDS:
+            return count >= MIN_REPLIES and seconds >= MAX_SECONDS
         needed = error * max(1.0, self._least / self.mean)
-        return self.error <= needed or count >= ENOUGH or seconds >= patience
+        return self.error <= needed or count >= MAX_REPLIES or seconds >= patience
 
     @property
     def error(self) -> float:
@@ -104,7 +106,7 @@ class LatencySamples:
     @property
     def tail(self) -> float:
         """The time that one of twenty took longer than; 0 when they are too few to know."""
-        return quantile(self._ordered(), 0.95) if len(self.times) >= TAIL else 0.0
+        return quantile(self._ordered(), 0.95) if len(self.times) >= TAIL_REPLIES else 0.0
 
     def _ordered(self) -> list[float]:
         if len(self._sorted) != len(self.times):

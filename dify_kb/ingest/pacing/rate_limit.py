@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 WINDOW = 60.0
 """Seconds over which Dify counts calls."""
 
-CLOSED = (5.0, 8.0)
+REFUSAL_PAUSE = (5.0, 8.0)
 """Seconds without a call after a refusal, drawn between the two."""
 
 SPREAD = 0.9
@@ -35,10 +35,10 @@ SLACK = (0.05, 0.02)
 more: a call may take longer to arrive than a later one.
 """
 
-LATE = 0.01
+TIMER_DELAY = 0.01
 """Seconds by which a call may start late, as timers do, and the next is still in time."""
 
-FALL = 0.85
+MIN_CUT_FACTOR = 0.85
 """The least part that one refusal leaves of a limit that was learned or stated."""
 
 GROWTH = 0.03
@@ -47,7 +47,7 @@ GROWTH = 0.03
 PATIENCE = (60.0, 600.0)
 """Seconds until a learned limit is raised; doubled, up to the second, when that was refused."""
 
-COUNTED = 10.0
+MIN_WINDOW = 10.0
 """Seconds. A stated rate per less than that is kept by even spacing alone."""
 
 _UNITS = {"s": 1.0, "sec": 1.0, "second": 1.0, "m": 60.0, "min": 60.0, "minute": 60.0}
@@ -86,7 +86,7 @@ class RateLimiter:
         self._random = random
         self._seconds = rate.seconds if rate else WINDOW
         self._cap = rate.count if rate else None
-        self._brief = self._seconds < COUNTED
+        self._is_paced = self._seconds < MIN_WINDOW
         self._window: deque[tuple[float, bool]] = deque()
         self._accepted = 0
         self._pending = 0
@@ -114,7 +114,7 @@ class RateLimiter:
             self._grow(now)
         when = max(self._closed_until, self._next)
         over = len(self._window) + self._pending - self._cap
-        if over < 0 or self._brief:
+        if over < 0 or self._is_paced:
             return when
         self._bound = True
         return max(when, self._window[over][0]) if over < len(self._window) else math.inf
@@ -125,7 +125,7 @@ class RateLimiter:
         self._learning = False
         if self._cap is not None:
             interval = self._interval(self._cap)
-            late = LATE if self._stated else interval
+            late = TIMER_DELAY if self._stated else interval
             self._next = max(self._next, now - late) + interval
 
     def record_accepted(self, now: float, *, started: bool = True) -> None:
@@ -147,10 +147,10 @@ class RateLimiter:
         self._enter(now, accepted=False)
         if now < self._closed_until:
             return
-        if self._brief:
+        if self._is_paced:
             self._closed_until = now + self._seconds * self._random.uniform(1, 2)
             return
-        self._closed_until = now + self._random.uniform(*CLOSED)
+        self._closed_until = now + self._random.uniform(*REFUSAL_PAUSE)
         self._learn(now)
 
     def cancel_start(self) -> None:
@@ -164,7 +164,7 @@ class RateLimiter:
 
     def _learn(self, now: float) -> None:
         # Less may have been accepted only because nothing was sent after the last refusal.
-        least = 1 if self._cap is None else int(FALL * self._cap)
+        least = 1 if self._cap is None else int(MIN_CUT_FACTOR * self._cap)
         before, self._cap = self._cap or 0, max(1, least, self._accepted)
         self._learning = least <= self._accepted
         self._step = GROWTH

@@ -106,7 +106,7 @@ class Wishes:
     rule: str = RULE_OF_THE_BASE
 
 
-def complete(*, known: int, unsettled: int, documents: int) -> bool:
+def is_journal_complete(*, known: int, unsettled: int, documents: int) -> bool:
     """Return whether a journal knows every document of a dataset, by their numbers.
 
     Not while the outcome of a send is unknown: its document would hide one that was deleted.
@@ -133,32 +133,32 @@ def plan(  # noqa: PLR0911 -- one for each row of the table
     name = found.name
     first = Planned(found=found, name=name, do=Do.SEND, replaces=remote, metadata=metadata)
     if row is None:
-        return _fresh(first, wishes)
+        return _plan_by_document(first, wishes)
     rule = wishes.rule in {RULE_OF_THE_BASE, row.rule}
     if row.state is State.SENDING:
         unchanged = rule and same(row)
         return evolve(first, do=Do.LOOK, row=row, same=unchanged, attempts=row.attempts)
-    if not _ours(row, remote):
-        return _fresh(first, wishes)
+    if not _is_own_document(row, remote):
+        return _plan_by_document(first, wishes)
     if row.state is State.EMPTIED:
-        return _fresh(evolve(first, first=True), evolve(wishes, on_existing="overwrite"))
+        return _plan_by_document(evolve(first, first=True), evolve(wishes, on_existing="overwrite"))
     if row.state is State.WAITING or not rule or not same(row):
-        changed = _fresh(first, wishes)
+        changed = _plan_by_document(first, wishes)
         if row.state in {State.ACCEPTED, State.STALLED} and isinstance(changed, Planned):
             stuck = row.state is State.STALLED and wishes.retry_failed
             return evolve(changed, do=Do.LOOK, stuck=stuck, row=row if stuck else None)
         return changed
-    return _known(first, row, wishes, labels)
+    return _plan_by_row(first, row, wishes, labels)
 
 
-def _ours(row: Row, remote: RemoteDocument | None) -> bool:
+def _is_own_document(row: Row, remote: RemoteDocument | None) -> bool:
     """Return whether the document of that name is the one that was sent."""
     if remote is None or row.document_id is None:
         return remote is None and row.document_id is None
     return (remote.document_id, remote.upload_file_id) == (row.document_id, row.upload_file_id)
 
 
-def _known(planned: Planned, row: Row, wishes: Wishes, labels: str) -> Planned | ItemResult:
+def _plan_by_row(planned: Planned, row: Row, wishes: Wishes, labels: str) -> Planned | ItemResult:
     """Decide about a file that is unchanged since it was sent."""
     match row.state:
         case State.STALLED if wishes.retry_failed:
@@ -166,25 +166,27 @@ def _known(planned: Planned, row: Row, wishes: Wishes, labels: str) -> Planned |
         case State.ACCEPTED | State.STALLED if wishes.follow:
             return evolve(planned, do=Do.FOLLOW, row=row, same=True)
         case State.FAILED if wishes.retry_failed:
-            return _fresh(evolve(planned, same=True), evolve(wishes, on_existing="overwrite"))
+            return _plan_by_document(
+                evolve(planned, same=True), evolve(wishes, on_existing="overwrite")
+            )
         case State.FAILED:
-            return _ended(planned, Outcome.FAILED, f"{row.reason or 'failed'} ({AGAIN})")
+            return _ended_result(planned, Outcome.FAILED, f"{row.reason or 'failed'} ({AGAIN})")
         case _ if labels not in {"", row.labels}:
             return evolve(planned, do=Do.ASSIGN_METADATA, row=row, same=True)
         case _:
-            return _ended(planned, Outcome.UNCHANGED, None)
+            return _ended_result(planned, Outcome.UNCHANGED, None)
 
 
-def _fresh(planned: Planned, wishes: Wishes) -> Planned | ItemResult:
+def _plan_by_document(planned: Planned, wishes: Wishes) -> Planned | ItemResult:
     """Decide by the document of that name alone."""
     existing = planned.replaces
     if existing is None:
         return planned
     if wishes.on_existing == "overwrite":
         if not existing.enabled:
-            return _ended(planned, Outcome.SKIPPED, DISABLED_BY_HAND)
+            return _ended_result(planned, Outcome.SKIPPED, DISABLED_BY_HAND)
         if existing.archived and not wishes.overwrite_archived:
-            return _ended(planned, Outcome.SKIPPED, ARCHIVED_BY_HAND)
+            return _ended_result(planned, Outcome.SKIPPED, ARCHIVED_BY_HAND)
         return planned if existing.final else evolve(planned, do=Do.LOOK)
     return keep_existing(planned, wishes.on_existing)
 
@@ -192,7 +194,7 @@ def _fresh(planned: Planned, wishes: Wishes) -> Planned | ItemResult:
 def keep_existing(planned: Planned, on_existing: OnExisting) -> ItemResult:
     """Return the outcome of a file whose document exists and is not to be replaced."""
     outcome = Outcome.SKIPPED if on_existing == "skip" else Outcome.FAILED
-    return _ended(planned, outcome, NAME_EXISTS)
+    return _ended_result(planned, outcome, NAME_EXISTS)
 
 
 AGAIN = "in an earlier run; retry it with retry_failed=True (--retry-failed)"
@@ -204,7 +206,7 @@ ARCHIVED_BY_HAND = (
 )
 
 
-def _ended(planned: Planned, outcome: Outcome, reason: str | None) -> ItemResult:
+def _ended_result(planned: Planned, outcome: Outcome, reason: str | None) -> ItemResult:
     existing = planned.replaces
     return ItemResult(
         key=planned.found.key,

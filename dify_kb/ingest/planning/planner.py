@@ -25,7 +25,7 @@ from dify_kb.resources.values import Value, checked
 
 from .document_lookup import FEW, DocumentLookup
 from .metadata import Metadata, metadata_fingerprint
-from .plan import Do, Planned, Wishes, complete, plan
+from .plan import Do, Planned, Wishes, is_journal_complete, plan
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -62,7 +62,7 @@ class Planner:
     checksum: bool
     breaker: CircuitBreaker
     added: AddedDocuments
-    _walked: bool = False
+    _is_listed: bool = False
     """Whether the journal knows what the dataset holds, and need not be trusted."""
 
     _planned_first: frozenset[str] = frozenset()
@@ -85,8 +85,8 @@ class Planner:
             known += sum([await lookup.named(name) is not None for name in names])
             unanswered = 0
         documents = self.dataset.document_count
-        if not complete(known=known, unsettled=unanswered, documents=documents):
-            await self._walk()
+        if not is_journal_complete(known=known, unsettled=unanswered, documents=documents):
+            await self._list_documents()
 
     async def batches(self) -> AsyncIterator[Sequence[Planned | ItemResult]]:
         """Yield the decisions about all files; first about documents that are empty now, because
@@ -108,15 +108,15 @@ class Planner:
         self, batch: Sequence[FoundFile | ItemResult]
     ) -> Sequence[Planned | ItemResult]:
         decided = await anyio.to_thread.run_sync(self._plan_pages, batch)
-        if not self._walked:
-            if sum(map(_replaces_unseen, decided)) > FEW:
+        if not self._is_listed:
+            if sum(map(_replaces_unlisted, decided)) > FEW:
                 try:
-                    await self.breaker.read(self._walk)
+                    await self.breaker.read(self._list_documents)
                 except KnowledgeError as error:
                     raise ListingError(error) from error
                 decided = await anyio.to_thread.run_sync(self._plan_pages, batch)
             else:
-                decided = [_look_first(planned) for planned in decided]
+                decided = [_require_lookup(planned) for planned in decided]
         for content in self._changed_stamps:
             stamp = content.stamp
             if stamp is not None:
@@ -134,7 +134,7 @@ class Planner:
         found = [item for item in page if isinstance(item, FoundFile)]
         rows = self.journal.rows([item.key for item in found])
         remote = (
-            self.journal.documents.by_name([item.name for item in found]) if self._walked else {}
+            self.journal.documents.by_name([item.name for item in found]) if self._is_listed else {}
         )
         return [
             self._plan_file(item, rows.get(item.key), remote)
@@ -153,7 +153,7 @@ class Planner:
         return plan(
             found,
             row,
-            remote.get(found.name) if self._walked else _remembered_document(row),
+            remote.get(found.name) if self._is_listed else _remembered_document(row),
             self.wishes,
             same=lambda before: self._is_same(found, before),
             metadata=metadata,
@@ -183,7 +183,7 @@ class Planner:
             given = given(_item(found))
         return checked({**(given or {}), **(found.metadata or {})})
 
-    async def _walk(self) -> None:
+    async def _list_documents(self) -> None:
         """Read the whole list of documents into the journal."""
         await anyio.to_thread.run_sync(self.journal.documents.clear)
         place = -self.added.count
@@ -191,7 +191,7 @@ class Planner:
             noted = [(row.name, RemoteDocument.of(row, at)) for at, row in enumerate(rows, place)]
             place += len(rows)
             await anyio.to_thread.run_sync(self.journal.documents.add, noted)
-        self._walked = True
+        self._is_listed = True
 
 
 def _item(found: FoundFile) -> Item:
@@ -211,12 +211,12 @@ def _remembered_document(row: Row | None) -> RemoteDocument | None:
     )
 
 
-def _replaces_unseen(planned: Planned | ItemResult) -> bool:
+def _replaces_unlisted(planned: Planned | ItemResult) -> bool:
     """Return whether a document would be replaced that nobody has looked at: it may be disabled."""
     return isinstance(planned, Planned) and planned.do is Do.SEND and planned.replaces is not None
 
 
-def _look_first(planned: Planned | ItemResult) -> Planned | ItemResult:
-    if isinstance(planned, Planned) and _replaces_unseen(planned):
+def _require_lookup(planned: Planned | ItemResult) -> Planned | ItemResult:
+    if isinstance(planned, Planned) and _replaces_unlisted(planned):
         return evolve(planned, do=Do.LOOK)
     return planned

@@ -66,6 +66,16 @@ def _translate(token: str) -> str:
         case "?":
             return "[^/]"
         case _ if len(token) > 1:
-            return f"[^{re.escape(token[2:-1])}]" if token[1] == "!" else token
+            return _translate_class(token[1:-1])
         case _:
             return re.escape(token)
+
+
+def _translate_class(characters: str) -> str:
+    """Translate a class of characters, with its ranges; none matches the separator of folders."""
+    characters = characters.replace("\\", r"\\")
+    if characters.startswith("!"):
+        characters = f"^{characters[1:]}"
+    elif characters.startswith(("^", "[")):
+        characters = f"\\{characters}"
+    return f"(?!/)[{characters}]"

@@ -53,9 +53,9 @@ class PathNormalizer:
     def _name(self, folder: str, name: str) -> str:
         form = normalize("NFC", name)
         # A name that the folder does not list is another spelling of one that it does.
-        return form if form == name else self._listed(folder).get(name, form)
+        return form if form == name else self._names_in(folder).get(name, form)
 
-    def _listed(self, folder: str) -> Mapping[str, str]:
+    def _names_in(self, folder: str) -> Mapping[str, str]:
         if folder not in self._folders:
             try:
                 names = os.listdir(folder or ".")  # noqa: PTH208 -- names, not paths
