@@ -37,7 +37,7 @@ def test_the_same_command_sends_nothing_again(cli: Cli, docs: Path, emulator: Em
         (["{docs}", "--files-from", "/nowhere"], "/nowhere"),
         (["{docs}", "--deadline", "soon"], "--deadline"),
         (["{docs}", "--stall-after", "x"], "--stall-after"),
-        (["{docs}", "--rate", "fast"], "no rate"),
+        (["{docs}", "--rate", "fast"], "Invalid rate"),
         (["{docs}", "--concurrency", "0"], "--concurrency"),
         (["{docs}", "--metadata", "x"], "--metadata"),
         (["{docs}", "--log-file", "/nowhere/log"], "--log-file"),

@@ -72,8 +72,8 @@ def test_nothing_is_next_after_a_good_load() -> None:
 def test_a_stop_by_the_server_is_told_with_its_words(
     cli: Cli, folder: Path, emulator: Emulator, words: list[str], code: int, reason: str
 ) -> None:
-    files(folder, *(f"{number}.md" for number in range(9)))
-    emulator.faults.plan(CREATE, ["ok", *words * 20])
+    files(folder, *(f"{number}.md" for number in range(30)))
+    emulator.faults.plan(CREATE, ["ok", *words * 40])
 
     met, out, err = cli("load", str(folder), "--dataset", "d", "--create")
 

@@ -150,9 +150,10 @@ async def test_a_task_that_is_cancelled_by_asyncio_leaves_nothing(
                     task.cancel()
                 await asyncio.wait([task])
                 assert task.cancelled() or task.result()
-                await asyncio.sleep(0.02)
                 gc.collect()
-                assert [one.name for one in threading.enumerate() if "journal" in one.name] == []
+                with anyio.fail_after(20):  # one that was cut off twice closes by itself
+                    while any("journal" in one.name for one in threading.enumerate()):
+                        await asyncio.sleep(0.01)
 
             assert await client.load(dataset, folder)
             assert len(await names(client, dataset)) == 30
