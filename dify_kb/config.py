@@ -45,6 +45,10 @@ class Retry:
     writes: int = 4
     """Attempts of a call that creates; only after failures that changed nothing."""
 
+    total: float | None = 60.0
+    """No further attempt begins so long after the first; a `Retry-After` beyond it is not waited
+    for. None is no limit: loads wait longer, in their own admission."""
+
     throttled: int = 10
     """Attempts while the server says to come back later (429, 503, 403 rate limit)."""
 

@@ -62,7 +62,9 @@ async def load(
         LoadError: a file failed, under `errors="stop"`.
         KnowledgeError: the dataset could not be fetched and listed.
     """
-    policy, requests = sender.policy, Requests()
+    requests = Requests()
+    unlimited = attrs.evolve(sender.policy.retry, total=None)
+    policy = attrs.evolve(sender.policy, retry=unlimited)
     reader = await source_reader(source)
     # Without retries: what fails goes back to the queue, and waits with all others.
     once = attrs.evolve(policy.retry, reads=1, writes=1, throttled=1)
@@ -73,7 +75,7 @@ async def load(
         if sender.on_attempt is not None:
             sender.on_attempt(attempt)
 
-    watched = attrs.evolve(sender, on_attempt=observe)
+    watched = attrs.evolve(sender, policy=policy, on_attempt=observe)
     single = attrs.evolve(watched, policy=attrs.evolve(policy, retry=once))
     key = dataset_id.id if isinstance(dataset_id, Dataset) else dataset_id
     breaker = CircuitBreaker(Datasets(single), key, policy.loading)

@@ -105,6 +105,19 @@ def trouble(error: KnowledgeError) -> Trouble | None:
             return None
 
 
+def may_have_arrived(error: KnowledgeError) -> bool:
+    """Return whether the server may have carried out the call that met `error`."""
+    match error:
+        case ConnectError() | TransportError(delivered=False):
+            return False
+        case TransportError() | ProtocolError():
+            return True
+        case ServerError(status=status):
+            return status >= BROKEN and status != UNAVAILABLE
+        case _:
+            return False
+
+
 def throttles(error: KnowledgeError) -> bool:
     """Tell whether the server said to come back later, having done nothing."""
     return isinstance(error, RateLimitedError) or (

@@ -7,14 +7,14 @@ import warnings
 from contextlib import aclosing
 from http import HTTPStatus
 from random import Random
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
 import attrs
 from attrs import field, frozen
 
 from dify_kb.config import Policy
-from dify_kb.errors import ApiError, KnowledgeError, ProtocolError
+from dify_kb.errors import ApiError, KnowledgeError, NotFoundError, ProtocolError
 from dify_kb.wire.decipher import Reply, decipher
 from dify_kb.wire.events import EventReader
 from dify_kb.wire.version import danger
@@ -44,6 +44,11 @@ class Seen:
     warned: set[str] = attrs.field(factory=set)
 
 
+def _is_deleted(call: Call[Any], error: KnowledgeError) -> bool:
+    """Return whether a delete met its own earlier attempt, whose answer was lost."""
+    return call.endpoint.method == "DELETE" and isinstance(error, NotFoundError)
+
+
 @frozen
 class Sender:
     """Takes any call to the server and back: pace, attempt, decipher, retry."""
@@ -63,8 +68,9 @@ class Sender:
             KnowledgeError: what the last attempt met.
         """
         attempt = 0
+        began: float | None = None
         started = 0.0
-        moved = False
+        moved = delivered = False
         version = self.seen.version
         body = None
         while True:
@@ -74,6 +80,7 @@ class Sender:
             try:
                 async with self.pace:
                     started = anyio.current_time()
+                    began = started if began is None else began
                     version = self.seen.version
                     self._warn(call)
                     reply = await self.session.attempt(call, body, self.policy.timeout, version)
@@ -85,9 +92,11 @@ class Sender:
                     moved = True
                     self._tell(call, attempt, started, error, retry.Again(0.0), reply)
                     continue
-                again = retry.decide(
-                    call.endpoint.repeat, attempt, error, self.policy.retry, self.random
-                )
+                if delivered and _is_deleted(call, error):
+                    self._tell(call, attempt, started, None, None, reply)
+                    return cast("R", None)
+                delivered = delivered or retry.may_have_arrived(error)
+                again = self._again(call, attempt, error, started if began is None else began)
                 self._tell(call, attempt, started, error, again, reply)
                 if again is None:
                     lost = retry.unknown(call.endpoint.repeat, error)
@@ -101,6 +110,17 @@ class Sender:
                 self.pace.pause(again.seconds)
             else:
                 await anyio.sleep(again.seconds)
+
+    def _again(
+        self, call: Call[Any], attempt: int, error: KnowledgeError, began: float
+    ) -> retry.Again | None:
+        """Return when to try again, within the time that the whole call may take."""
+        policy = self.policy.retry
+        again = retry.decide(call.endpoint.repeat, attempt, error, policy, self.random)
+        if again is None or policy.total is None:
+            return again
+        elapsed = anyio.current_time() - began
+        return None if elapsed + again.seconds > policy.total else again
 
     async def stream(self, call: Call[Event], /) -> AsyncIterator[Event]:
         """Send `call` once and give the events of its reply as they come.

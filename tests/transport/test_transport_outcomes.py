@@ -228,6 +228,31 @@ async def test_a_delete_is_sent_again(server: Server) -> None:
     assert server.sent("DELETE", ONE) == 2
 
 
+async def test_a_delete_that_meets_its_own_success_succeeds(server: Server) -> None:
+    """The first attempt was carried out, its answer lost: what is gone was to be gone."""
+    server.delete(ONE, exception=aiohttp.ServerDisconnectedError())
+    server.delete(ONE, status=404, payload={"code": "not_found", "message": "Dataset not found."})
+
+    async with client() as kb:
+        await kb.datasets.delete(D1)
+
+    assert server.sent("DELETE", ONE) == 2
+
+
+@pytest.mark.parametrize("before", [None, 429])
+async def test_a_delete_of_what_was_never_there_is_refused(
+    server: Server, before: int | None
+) -> None:
+    """No attempt before it can have been carried out."""
+    if before is not None:
+        server.delete(ONE, status=before, payload={"code": "too_many_requests"})
+    server.delete(ONE, status=404, payload={"code": "not_found", "message": "Dataset not found."})
+
+    async with client() as kb:
+        with pytest.raises(dify_kb.NotFoundError):
+            await kb.datasets.delete(D1)
+
+
 async def test_a_search_is_a_read(server: Server) -> None:
     """It travels as a POST, and changes nothing."""
     url = f"{ONE}/retrieve"
@@ -360,6 +385,19 @@ async def test_too_many_requests_end_at_some_time(server: Server) -> None:
             await kb.datasets.list()
 
     assert server.sent("GET", LIST) == 10
+
+
+async def test_a_hint_of_minutes_is_passed_on_and_not_waited_for(server: Server) -> None:
+    """One list() was silent for 47 minutes, and held all other calls of the client."""
+    busy = {"code": "too_many_requests", "message": "later"}
+    server.get(LIST, status=429, payload=busy, headers={"Retry-After": "300"}, repeat=True)
+
+    async with client() as kb:
+        with pytest.raises(dify_kb.RateLimitedError) as raised:
+            await kb.datasets.list()
+
+    assert raised.value.retry_after == 300
+    assert server.sent("GET", LIST) == 1
 
 
 async def test_the_rate_limit_of_dify_is_waited_for(server: Server) -> None:
