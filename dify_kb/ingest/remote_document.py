@@ -1,4 +1,4 @@
-"""What a knowledge base holds under a name."""
+"""Snapshot of a document on the server."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from dify_kb.models import Document, IndexingStatus
 
 @define
 class AddedDocuments:
-    """How many documents a run has added to the list so far: by so much older ones have moved."""
+    """Number of documents added by this run: the offset of older rows in the list."""
 
     count: int = 0
 
 
 @frozen(kw_only=True)
 class RemoteDocument:
-    """A document that the knowledge base holds, as it was last seen.
+    """Snapshot of a document on the server.
 
-    `place` is its place in the list less the documents added since
-    the run began, from 0 for the newest; None is not known.
+    `place` is its position in the list, newest first, less the number of documents added by this
+    run; None if not known.
     """
 
     document_id: str
@@ -32,12 +32,12 @@ class RemoteDocument:
 
     @property
     def final(self) -> bool:
-        """Whether nothing indexes it."""
+        """Whether its indexing has ended."""
         return self.status.final
 
     @classmethod
     def of(cls, document: Document, place: int | None = None) -> RemoteDocument:
-        """Keep what a plan needs of a listed document."""
+        """Create the snapshot of a listed document."""
         file = document.upload_file
         return cls(
             document_id=document.id,

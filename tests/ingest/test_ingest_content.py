@@ -78,7 +78,7 @@ def test_the_limits_apply_to_what_the_file_is_now(folder: Path) -> None:
     found = found_in(folder, b"text", limit=10)
 
     (folder / "a.txt").write_bytes(b"")
-    with pytest.raises(SourceError, match="empty now"):
+    with pytest.raises(SourceError, match="now empty"):
         read_content(found)
     (folder / "a.txt").write_bytes(b"x" * 11)
     with pytest.raises(SourceError, match=r"too large: 0\.0 of"):

@@ -65,7 +65,7 @@ def decide(
     return f"{decided.outcome.value}: {decided.reason}" if decided.reason else decided.outcome.value
 
 
-EXISTS = "a document of its name exists"
+EXISTS = "a document with this name already exists"
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,11 @@ def test_with_a_memory_what_was_sent_decides(
 def test_what_failed_stays_failed_and_says_how_to_try_again(reason: str | None) -> None:
     decision = decide(row(State.FAILED, reason=reason), OURS)
 
-    assert decision.startswith(f"failed: {reason or 'failed'} (in an earlier run")
+    assert decision.startswith(
+        "failed: too large (failed in an earlier run"
+        if reason
+        else "failed: failed in an earlier run"
+    )
     assert "retry_failed=True (--retry-failed)" in decision
 
 

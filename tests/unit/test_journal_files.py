@@ -290,7 +290,7 @@ async def test_a_journal_that_is_read_only_is_refused(tmp_path: Path) -> None:
     await make(path, "a.md")
     protect(path, 0o400)
 
-    assert "it is read-only" in await refusal(path)
+    assert "the file is read-only" in await refusal(path)
 
     async with open_journal(path, IDENTITY, copy=True) as copy:
         assert copy.files.count_unanswered() == 1
@@ -364,7 +364,7 @@ async def test_failures_are_read_without_a_trace(tmp_path: Path) -> None:
 
 
 async def test_failures_of_a_journal_that_is_gone_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(JournalError, match="no journal"):
+    with pytest.raises(JournalError, match="Journal not found"):
         next(failures(tmp_path / "gone.db", 1))
     (tmp_path / "text").write_text("text")
     with pytest.raises(JournalError, match="not a journal"):

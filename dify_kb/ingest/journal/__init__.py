@@ -1,4 +1,4 @@
-"""The journal of loads, in SQLite: which files were sent, accepted and indexed."""
+"""The journal of a load: an SQLite database of the files sent, accepted and indexed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches of writes: compute their values, group them into statements, commit them."""
+"""Batches of journal writes: compute the values, group them into statements, commit them."""
 
 from __future__ import annotations
 
@@ -11,32 +11,34 @@ import anyio
 from attrs import define, field
 
 PATIENCE = 0.002
-"""Seconds that computing the values of a commit may take: a small file in the page cache is read in
-0.02 ms; slower ones delay every other write."""
+"""Maximum seconds for computing the values of a commit. A small file in the page cache is read in
+0.02 ms; slower ones would delay all other writes."""
 
 Values = Sequence[Any]
 Statement = str | Callable[[int], str]
-"""SQL, or a function that returns it for a number of rows, each with its key as first value."""
+"""SQL, or a function from the number of rows to SQL; the first value of each row is its key."""
 
 Operation = tuple[Statement, Values | Callable[[], Values]]
-"""A statement with its values, or with a function that computes them in the writing thread."""
+"""A statement with its values, or with a function that computes them in the journal's thread."""
 
 Evaluated = tuple[int, Statement, Values]
-"""An operation with its values, and its position in the batch."""
+"""An operation with computed values, and its position in the batch."""
 
 MAX_ROWS = 16
-"""Rows of one statement: `sqlite3` releases the interpreter's lock several times in each, and a
-busy loop takes it (measured: of 32 in flight, 15 us less a file than row by row)."""
+"""Maximum rows of a statement. `sqlite3` releases the GIL several times per statement, and a busy
+event loop acquires it (measured with 32 in flight: 15 us less per file than row by row)."""
 
 
 class LateError(Exception):
-    """The values were not computed, since those of other writes took too long."""
+    """The values were not computed because those of other writes took too long."""
 
 
 @define
 class Batch:
-    """Operations of one commit. `error` fails all of them; `refused` some, by position: they
-    violated a constraint, or computing their values failed.
+    """The operations of one commit.
+
+    `error` is the error of the commit. `refused` has the errors of single operations by position: a
+    violated constraint, or a failure to compute the values.
     """
 
     operations: list[Operation] = field(factory=list)
@@ -49,13 +51,13 @@ class Batch:
 
 def create_closed_batch(statement: Statement, values: Values | Callable[[], Values]) -> Batch:
     """Return a batch that failed because the journal is closed."""
-    batch = Batch([(statement, values)], error=sqlite3.ProgrammingError("it is closed"))
+    batch = Batch([(statement, values)], error=sqlite3.ProgrammingError("already closed"))
     batch.done.set()
     return batch
 
 
 def evaluate_batch(batch: Batch) -> Sequence[Evaluated]:
-    """Compute the values of a batch, and return its operations with their positions."""
+    """Compute the values of a batch; return its operations with their positions."""
     evaluated: list[Evaluated] = []
     until = time.monotonic() + PATIENCE
     for position, (statement, values) in enumerate(batch.operations):
@@ -66,7 +68,7 @@ def evaluate_batch(batch: Batch) -> Sequence[Evaluated]:
         else:
             try:
                 evaluated.append((position, statement, values()))
-            except Exception as error:  # noqa: BLE001 -- raised where it was asked for
+            except Exception as error:  # noqa: BLE001 -- raised by `JournalDatabase.commit`
                 batch.refused[position] = error
     return evaluated
 
@@ -74,7 +76,7 @@ def evaluate_batch(batch: Batch) -> Sequence[Evaluated]:
 def commit_batch(
     connection: sqlite3.Connection, batch: Batch, evaluated: Iterable[Evaluated]
 ) -> None:
-    """Commit the evaluated operations of a batch, and record those that violate a constraint.
+    """Commit the evaluated operations of a batch; record those that violate a constraint.
 
     Raises:
         sqlite3.Error: nothing was written.
@@ -85,7 +87,7 @@ def commit_batch(
         for statement, rows in group_rows(evaluated):
             try:
                 execute(_sql(statement, len(rows)), [value for row in rows for value in row[1]])
-            except sqlite3.IntegrityError:  # all of them are undone
+            except sqlite3.IntegrityError:  # the whole statement is rolled back
                 _execute_each(connection, batch, statement, rows)
         execute("COMMIT")
     except Exception:
@@ -110,7 +112,7 @@ def _execute_each(
 def group_rows(
     evaluated: Iterable[Evaluated],
 ) -> Iterator[tuple[Statement, list[tuple[int, Values]]]]:
-    """Group rows of one statement; operations with the same key keep their order. Pure."""
+    """Group the rows of equal statements; operations with the same key keep their order. Pure."""
     groups: dict[Statement, list[tuple[int, Values]]] = {}
     keys = set[Any]()
     for position, statement, values in evaluated:

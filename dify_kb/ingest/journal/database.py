@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 class JournalDatabase:
-    """The database of an open journal, None being one in memory.
+    """The database of an open journal; without a path, in memory.
 
-    Reads block the thread for a commit at most; writes of all tasks share commits.
+    Reads block the thread for at most one commit; writes of all tasks share commits.
     """
 
     def __init__(self, writer: Writer, path: Path | None) -> None:
@@ -29,17 +29,17 @@ class JournalDatabase:
         self._writer = writer
 
     def select(self, sql: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
-        """Return the rows that a query selects."""
+        """Return the rows of a query."""
         with self.lock() as connection:
             return connection.execute(sql, [to_sqlite(value) for value in values]).fetchall()
 
     def select_number(self, sql: str) -> int:
-        """Return the one number that a query selects."""
+        """Return the single number of a query."""
         return int(self.select(sql)[0][0])
 
     @contextmanager
     def lock(self) -> Iterator[sqlite3.Connection]:
-        """Lock the connection, so that no commit runs meanwhile.
+        """Lock the connection against concurrent commits.
 
         Raises:
             JournalError: SQLite failed.
@@ -48,19 +48,19 @@ class JournalDatabase:
             yield self.connection
 
     def add(self, statement: Statement, *values: Any) -> None:
-        """Add a write to the next commit, at the latest in 50 ms."""
+        """Add a write to the next commit, which follows within 50 ms."""
         self._writer.add(statement, [to_sqlite(value) for value in values], soon=False)
 
     async def commit(self, statement: Statement, values: Values | Callable[[], Values]) -> None:
-        """Write, and return once it is on disk.
+        """Write, and return once the write is on disk.
 
         Args:
-            values: the values, or a function that computes them in the journal's thread. What it
-                raises is raised here.
+            values: the values, or a function that computes them in the journal's thread. Its
+                exceptions are raised here.
 
         Raises:
             sqlite3.IntegrityError: the values violate a constraint.
-            LateError: the journal's thread was busy for too long; nothing was computed.
+            LateError: the journal's thread was busy for too long; the values were not computed.
             JournalError: the commit failed.
         """
         batch, position = self._writer.add(statement, values, soon=True)
@@ -80,5 +80,5 @@ class JournalDatabase:
             raise schema.journal_error(self.path, self._writer.error) from self._writer.error
 
     def close(self) -> None:
-        """Begin to commit the rest and close the file; returns at once."""
+        """Commit the rest and close the file, in the journal's thread; returns at once."""
         self._writer.close()

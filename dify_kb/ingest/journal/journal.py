@@ -1,4 +1,4 @@
-"""Record the files and runs of a load in its journal."""
+"""The journal of a load: records its files and runs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _intend_sql(rows: int) -> str:
 
 
 def _update(*columns: str) -> Callable[[int], str]:
-    """Return the SQL that updates these columns of a number of rows, by key."""
+    """Return a function from the number of rows to the SQL that updates these columns by key."""
     names = ", ".join(columns)
 
     @functools.cache
@@ -66,11 +66,11 @@ class NameTakenError(Exception):
 
 
 class Journal:
-    """An open journal: the rows of files, and runs.
+    """An open journal: the rows of files and runs.
 
-    `files` counts and lists the rows by state, `documents` is the list of the dataset, `results`
-    holds the results of the run. Coroutines return once their write is on disk; other writes
-    follow within 50 ms. Methods that read block the thread for one commit at most.
+    `files` queries the rows by state, `documents` is the list of the dataset's documents, `results`
+    stores the results of the run. Coroutines return once their write is on disk; other writes
+    follow within 50 ms. Methods that read block the thread for at most one commit.
     """
 
     def __init__(self, writer: Writer, path: Path | None) -> None:
@@ -86,7 +86,7 @@ class Journal:
         return self.results.run
 
     def rows(self, keys: Sequence[str]) -> Mapping[str, Row]:
-        """Return the rows of these keys."""
+        """Return the rows of these keys, by key."""
         slots = ", ".join("?" * len(keys))
         sql = f"SELECT {', '.join(COLUMNS)} FROM item WHERE key IN ({slots})"  # noqa: S608 -- slots
         rows = [parse_row(tuple(row)) for row in self._database.select(sql, keys)]
@@ -97,12 +97,12 @@ class Journal:
 
         Args:
             row: the row, or a function that creates it in the journal's thread, which saves a
-                thread switch for small files. What it raises is raised here.
+                thread switch for small files. Its exceptions are raised here.
 
         Raises:
-            NameTakenError: another key has its name.
+            NameTakenError: another key has the same document name.
             LateError: the journal's thread was busy for too long; the row was not created.
-            JournalError: it could not be written, so nothing may be sent.
+            JournalError: the journal cannot be written; the file must not be sent.
         """
         values = _row_values(row) if isinstance(row, Row) else lambda: _row_values(row())
         try:
@@ -113,7 +113,10 @@ class Journal:
     def record_accepted(
         self, key: str, document_id: str, batch: str | None, upload_file_id: str | None
     ) -> None:
-        """Record that the server has a document. If that is lost, the next run searches for it."""
+        """Record that the server has accepted a document.
+
+        If this write is lost, the next run searches for the document.
+        """
         self._database.add(_accepted_sql, key, State.ACCEPTED, document_id, batch, upload_file_id)
 
     def record_state(
@@ -133,7 +136,7 @@ class Journal:
         """Wait until all writes are on disk.
 
         Raises:
-            JournalError: it could not be written.
+            JournalError: the journal cannot be written.
         """
         await self._database.commit("UPDATE run SET ended = NULL WHERE id = ?", [self.run])
         self._database.check_commits()
@@ -144,7 +147,7 @@ class Journal:
         self._database.add(sql, time.time(), report, self.run)
 
     async def begin(self, identity: Mapping[str, str]) -> None:
-        """Begin a run. A new journal belongs to this load from now on.
+        """Begin a run. A new journal is bound to `identity`.
 
         Raises:
             ConfigError: the journal belongs to another server, dataset or source.
@@ -154,7 +157,7 @@ class Journal:
             if known.get(name, value) != value:
                 raise ConfigError(
                     f"Journal {self.path} belongs to {name} {known[name]}, not {value}.",
-                    hint="Name another journal, or omit journal= (--journal); nothing was sent.",
+                    hint="Pass another journal, or omit journal= (--journal). Nothing was sent.",
                 )
         for name, value in identity.items():
             self._database.add("INSERT OR IGNORE INTO meta VALUES (?, ?)", name, value)
@@ -164,14 +167,14 @@ class Journal:
         await self.flush()
 
     def _read_head(self) -> tuple[Mapping[str, str], int]:
-        """Return what the journal belongs to, and the number of its last run."""
+        """Return the identity of the journal's load, and the number of its last run."""
         rows = self._database.select("SELECT name, value FROM meta")
         meta = {row["name"]: from_sqlite(row["value"]) for row in rows}
         sql = "SELECT coalesce(max(id), 0) FROM run"
         return meta, self._database.select_number(sql)
 
     def close(self) -> None:
-        """Begin to commit the rest and close the file; returns at once."""
+        """Commit the rest and close the file, in the journal's thread; returns at once."""
         self._database.close()
 
 

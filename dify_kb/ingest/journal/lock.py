@@ -1,6 +1,6 @@
-"""Lock a journal: one load at a time, in this process and across processes.
+"""Lock a journal for one load at a time, within this process and across processes.
 
-The lock is one of the operating system, which takes it away from a process that dies.
+The lock is a file lock of the operating system, released when its process dies.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from weakref import WeakValueDictionary
 from dify_kb.errors import JournalError
 
 RUNNING: Final = 1.0
-"""Seconds to wait for another load of this process. An iteration that was left by `break` ends a
-few turns of its loop later; a load that goes on is an error after this."""
+"""Seconds to wait for another load of this process. An iteration left by `break` ends after a few
+turns of the event loop; a load that is still running after this is an error."""
 
 ENDING: Final = 60.0
-"""Seconds to wait for a load of this process that was cancelled: its requests may take 10 s."""
+"""Seconds to wait for a cancelled load of this process; its requests may take 10 s."""
 
 _POLL: Final = 0.02
-"""Seconds between two looks at the load that holds the lock; its release wakes at once."""
+"""Seconds between two checks of the load that holds the lock; its release is noticed at once."""
 
 _BYTE: Final = 1 << 30
-"""The byte that Windows locks. It lies behind the content, which could not be read otherwise."""
+"""Offset of the byte locked on Windows: behind the content, which must stay readable."""
 
 _HOST: Final = socket.gethostname()
 
@@ -37,7 +37,7 @@ class Holder(Protocol):
 
     @property
     def ending(self) -> bool:
-        """Whether it was cancelled or is about to release the lock."""
+        """Whether the load was cancelled or is about to release the lock."""
         ...
 
     @property
@@ -47,11 +47,11 @@ class Holder(Protocol):
 
     @property
     def lost(self) -> bool:
-        """Whether its event loop is closed, so that it cannot end by itself."""
+        """Whether the event loop of the load is closed, so that it cannot end by itself."""
         ...
 
     def close(self) -> None:
-        """Begin to release the lock."""
+        """Request the release of the lock."""
         ...
 
 
@@ -61,7 +61,7 @@ def lock_path(journal: Path) -> Path:
 
 
 def read_owner(journal: Path) -> tuple[int, str] | None:
-    """Return process id and host of the load that has a journal, or died with it; else None."""
+    """Return process id and host of the load that holds a journal or died holding it, else None."""
     try:
         owner = json.loads(lock_path(journal).read_text("utf-8"))
         return int(owner["pid"]), str(owner["host"])
@@ -72,18 +72,18 @@ def read_owner(journal: Path) -> tuple[int, str] | None:
 def acquire(journal: Path, holder: Holder) -> JournalLock:
     """Lock a journal for `holder`; wait for a load of this process that is ending. Blocking.
 
-    Waiting stops when `holder` is closed.
+    Stops waiting when `holder` is closed.
 
     Raises:
-        JournalError: another process, or a load of this one that goes on, has the journal.
-        OSError: the file system has no locks, or the folder cannot be written.
+        JournalError: another process, or another running load of this one, holds the journal.
+        OSError: the file system does not support locks, or the folder cannot be written.
     """
     began = time.monotonic()
     foreign = False
     while (lock := _try_acquire(journal, holder)) is None:
         other = _own_lock(journal)
         if other is None:
-            # Seen twice, as a load of this process may have locked it just before it registers.
+            # Try twice: a load of this process may have locked it without having registered yet.
             if foreign:
                 raise _in_use(journal, _describe(read_owner(journal)))
             foreign = True
@@ -100,7 +100,10 @@ def acquire(journal: Path, holder: Holder) -> JournalLock:
 
 
 class JournalLock:
-    """The lock of a journal, held until `release`. Its file stays: deleting it would be a race."""
+    """The lock of a journal, held until `release`.
+
+    The lock file is not deleted: that would be a race condition.
+    """
 
     def __init__(self, descriptor: int, holder: Holder) -> None:
         self.holder = holder
@@ -115,8 +118,8 @@ class JournalLock:
     def release(self) -> None:
         """Release the lock.
 
-        Closing the file is not enough while a process lives that was forked off this one; and such
-        a process must not release what its parent holds.
+        Closing the file is not enough while a forked child process has it open; and a child must
+        not release the lock of its parent.
         """
         if os.getpid() == self.process:
             os.ftruncate(self._descriptor, 0)
@@ -126,12 +129,12 @@ class JournalLock:
 
 
 _locks: WeakValueDictionary[tuple[int, int], JournalLock] = WeakValueDictionary()
-"""The locks of this process, by the identity of the lock file. Weak, so that releasing one does not
-race with the load that registers the next."""
+"""The locks of this process by device and inode of the lock file. Weak references: an explicit
+removal would race with the load that registers the next lock."""
 
 
 def _own_lock(journal: Path) -> JournalLock | None:
-    """Return the lock that this process holds on a journal. After a fork, the parent's are here."""
+    """Return the lock that this process holds on a journal, ignoring those inherited by a fork."""
     lock = _locks.get(_identity(lock_path(journal).stat()))
     if lock is None or lock.process != os.getpid() or lock.released.is_set():
         return None
@@ -158,7 +161,7 @@ def _describe(owner: tuple[int, str] | None) -> str:
 def _in_use(journal: Path, owner: str) -> JournalError:
     return JournalError(
         f"The journal {journal} is in use by {owner}.",
-        hint="Wait for that load to end, or give this one a journal of its own.",
+        hint="Wait for that load to end, or pass another journal= (--journal).",
     )
 
 
@@ -167,7 +170,7 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 
 def _lock_file(descriptor: int) -> bool:
-    """Lock a file without waiting; return whether it was free."""
+    """Try to lock a file without waiting; return whether that succeeded."""
     try:
         import fcntl
     except ModuleNotFoundError:  # Windows

@@ -1,4 +1,4 @@
-"""Open a journal for a run, and close it however the run ends."""
+"""Open a journal for a run, and close it in all cases."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CLOSING: Final = 10.0
-"""Seconds to wait for the last commit. After that it goes on in its thread; the next load waits."""
+"""Seconds to wait for the last commit. After that it continues in its thread, and the next load
+waits for it."""
 
 
 @asynccontextmanager
@@ -32,19 +33,20 @@ async def open_journal(
     copy: bool = False,
     max_waiters: Callable[[], int] = lambda: 1,
 ) -> AsyncIterator[Journal]:
-    """Open a journal for a run; None is one in memory.
+    """Open a journal for a run; without a path, in memory.
 
-    Waits for a load of the same process that was cancelled and still holds the journal. However
-    often this task is cancelled, the file is closed and the lock released.
+    Waits for a cancelled load of the same process that still holds the journal. The file is closed
+    and the lock released even if this task is cancelled repeatedly.
 
     Args:
-        copy: work on a copy in memory, and leave the file alone.
-        max_waiters: how many tasks may await `Journal.intend` at a time; once all do, none waits
-            for another.
+        copy: work on a copy in memory; the file is not changed.
+        max_waiters: maximum number of tasks that await `Journal.intend`; once all of them do, the
+            batch is committed at once.
 
     Raises:
-        JournalError: another load has it, it is damaged, newer, or cannot be written.
-        ConfigError: it belongs to another server, dataset or source.
+        JournalError: another load holds the journal, or it is damaged, of another version or not
+            writable.
+        ConfigError: the journal belongs to another server, dataset or source.
     """
     opening = _Opening(path, max_waiters, copy=copy)
     opening.start()
@@ -53,11 +55,11 @@ async def open_journal(
         journal = await opening.wait()
         await journal.begin(identity)
         yield journal
-    except GeneratorExit:  # a coroutine that is collected must not await
+    except GeneratorExit:  # a garbage-collected coroutine must not await
         can_wait = False
         raise
     finally:
-        # Before anything is awaited: a second cancellation would interrupt that.
+        # Before the first await, which a second cancellation would interrupt.
         opening.close()
         if can_wait:
             with anyio.move_on_after(CLOSING, shield=True):
@@ -65,9 +67,9 @@ async def open_journal(
 
 
 class _Opening:
-    """A journal from opening to closing, which both happen in its thread.
+    """A journal that is opened and closed in its own thread.
 
-    So neither depends on the task of the load, which asyncio may cancel at any await.
+    Neither step depends on the task of the load, which may be cancelled at any await.
     """
 
     def __init__(self, path: Path | None, max_waiters: Callable[[], int], *, copy: bool) -> None:
@@ -81,7 +83,7 @@ class _Opening:
 
     @property
     def ending(self) -> bool:
-        """Whether its load was cancelled, ended, or is closing the journal."""
+        """Whether the load was cancelled, has ended or is closing the journal."""
         return (
             self.closed
             or self._task is None
@@ -96,7 +98,7 @@ class _Opening:
 
     @property
     def lost(self) -> bool:
-        """Whether its event loop is closed, so that its load cannot end by itself."""
+        """Whether the event loop of the load is closed, so that it cannot end by itself."""
         return self._loop.is_closed()
 
     def start(self) -> None:
@@ -111,7 +113,7 @@ class _Opening:
         return Journal(self._writer, self._file)
 
     def close(self) -> None:
-        """Begin to close the file and release the lock; returns at once. For any thread."""
+        """Request closing the file and releasing the lock; returns at once. Thread-safe."""
         self._writer.close()
 
     async def wait_closed(self) -> None:
@@ -139,5 +141,5 @@ class _Opening:
         except OSError as error:
             raise JournalError(
                 f"The journal {path} cannot be used: {(error.strerror or str(error)).lower()}.",
-                hint="Name one that can be written with journal= (--journal); nothing was sent.",
+                hint="Pass a writable path with journal= (--journal). Nothing was sent.",
             ) from error

@@ -1,4 +1,4 @@
-"""Read journals for display and export, also while a load writes them."""
+"""Read journals for display and export, even while a load writes to them."""
 
 from __future__ import annotations
 
@@ -20,18 +20,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _PAGE: Final = 500
-"""Rows of one read: a longer one would keep the write-ahead log from shrinking."""
+"""Rows of one query: longer ones would prevent checkpoints of the write-ahead log."""
 
 _RUNS: Final = 10
-"""Latest runs of an overview."""
+"""Number of latest runs in an overview."""
 
 _ITEMS: Final = "SELECT * FROM item WHERE key > ? AND (? IS NULL OR state = ?) ORDER BY key LIMIT ?"
 
 
 @frozen(kw_only=True)
 class PastRun:
-    """One run of a load. Times in seconds since the epoch; `ended` is None for one that goes on
-    or was killed, and so is `report`, else the counts of `LoadReport.to_dict`.
+    """A run of a load. Times are in seconds since the epoch.
+
+    `report` has the counts of `LoadReport.to_dict`. `ended` and `report` are None for a run that is
+    active or was killed.
     """
 
     number: int
@@ -42,7 +44,7 @@ class PastRun:
 
 @frozen(kw_only=True)
 class Overview:
-    """A journal in short. `source` is None for items, `writer` the process that writes it now."""
+    """Summary of a journal. `source` is None for items; `writer` is the process that holds it."""
 
     path: Path
     server: str
@@ -59,7 +61,7 @@ class Overview:
 
 
 def journals(folder: Path) -> list[Path]:
-    """Return the journals of a folder, the one written last first."""
+    """Return the journals of a folder, the latest first."""
     try:
         found = [path for path in folder.iterdir() if path.suffix == ".db"]
         return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
@@ -71,7 +73,7 @@ def overview(path: Path) -> Overview:
     """Return a summary of a journal.
 
     Raises:
-        JournalError: it is missing, something else, newer or damaged.
+        JournalError: the file does not exist, is not a journal, of another version or damaged.
     """
     with schema.open_readonly(path) as connection:
         meta = dict(connection.execute("SELECT name, value FROM meta").fetchall())
@@ -95,7 +97,7 @@ def items(path: Path, *, state: State | None = None) -> Iterator[Row]:
     """Yield the row of each file, in the order of keys.
 
     Raises:
-        JournalError: the journal is missing, something else, newer or damaged.
+        JournalError: the file does not exist, is not a journal, of another version or damaged.
     """
     with schema.open_readonly(path) as connection:
         after: Any = ""
@@ -110,9 +112,9 @@ def _run(row: sqlite3.Row) -> PastRun:
 
 
 def _writer(path: Path) -> int | None:
-    """Return the process that holds the journal, if it runs on this machine.
+    """Return the id of the process that holds the journal, if it runs on this machine.
 
-    The lock itself is not tried: a load that begins just then would be refused.
+    Does not try to lock the journal: a load that starts meanwhile would be refused.
     """
     owner = read_owner(path)
     if owner is None:
@@ -122,11 +124,11 @@ def _writer(path: Path) -> int | None:
 
 
 def _is_alive(process: int) -> bool:
-    if os.name == "nt":  # where signal 0 is Ctrl-C
+    if os.name == "nt":  # signal 0 would send Ctrl-C
         return True
     try:
         os.kill(process, 0)
-    except PermissionError:  # another user's
+    except PermissionError:  # the process of another user
         return True
     except OSError:
         return False

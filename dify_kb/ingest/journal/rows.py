@@ -1,4 +1,4 @@
-"""The row of a file in the journal, and its values in SQLite."""
+"""The row of a file in the journal, and its conversion to and from SQLite."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 
 class State(enum.StrEnum):
-    """The last state of a file that is known for certain.
+    """The last certain state of a file.
 
-    | state | the server has | the next run |
+    | state | on the server | action of the next run |
     |---|---|---|
-    | waiting | nothing of it, or what it had before | sends it |
-    | sending | perhaps | looks before it sends |
-    | accepted | the document, not seen indexed | follows it |
-    | done | the document, indexed | leaves it alone |
-    | failed | a document that failed, or refused it | leaves it alone unless told to try again |
-    | stalled | the document; its indexing stopped moving | looks once; re-creates it if told to |
-    | emptied | a document without chunks: its replacement failed | sends it before all others |
+    | waiting | no document, or an older version | send the file |
+    | sending | unknown: the document may exist | look it up before sending |
+    | accepted | the document, not known to be indexed | follow it |
+    | done | the document, indexed | none |
+    | failed | a failed document, or none: refused | none; with `retry_failed`, send the file |
+    | stalled | the document; indexing stopped | look it up; with `retry_failed`, create it again |
+    | emptied | a document without chunks: its replacement failed | send the file first |
     """
 
     WAITING = "waiting"
@@ -37,14 +37,14 @@ class State(enum.StrEnum):
 
 @frozen(kw_only=True)
 class Row:
-    """A file of the journal. `size` in bytes, `sent_at` in seconds since the epoch.
+    """A file of the journal. `size` is in bytes, `sent_at` in seconds since the epoch.
 
-    `mtime_ns`, `ctime_ns` and `inode` are those of the file when it was read; None where a change
-    since might not show, so that contents are compared.
+    `mtime_ns`, `ctime_ns` and `inode` are those of the file when it was read; None if a later
+    change might not change them, so that the contents have to be compared.
 
-    `previous` is the uploaded file that its document had before the latest send, so that the new
-    one can be told from it; `content` is the SHA-256 of what was sent, `rule` and `labels` are
-    fingerprints of how it was to be cut and labelled.
+    `content` is the SHA-256 digest of the content sent; `rule` and `labels` are fingerprints of its
+    chunking settings and metadata. `previous` is the id of the document's uploaded file before the
+    latest send, which distinguishes the new version from the old one.
     """
 
     key: str
@@ -70,7 +70,7 @@ COLUMNS = tuple(attribute.name for attribute in attrs.fields(Row))
 
 
 def to_sqlite(value: Any) -> Any:
-    """Convert a value for SQLite, whose text must be UTF-8, unlike names of files."""
+    """Convert a value for SQLite; text that is not valid UTF-8, as in file names, becomes bytes."""
     if isinstance(value, str) and not value.isascii():
         try:
             value.encode()
@@ -80,7 +80,7 @@ def to_sqlite(value: Any) -> Any:
 
 
 def from_sqlite(value: Any) -> Any:
-    """Convert a value of SQLite back."""
+    """Convert a value from SQLite back."""
     return value.decode(errors="surrogatepass") if isinstance(value, bytes) else value
 
 

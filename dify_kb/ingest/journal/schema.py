@@ -1,4 +1,4 @@
-"""Open the database of a journal: its tables, and checks that it is a journal and intact."""
+"""Open and create the database of a journal; check that a file is a valid journal."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 APPLICATION: Final = 0x4B42_4C44
-"""The `application_id` of journals among SQLite files: "KBLD"."""
+"""The SQLite `application_id` of journals: "KBLD"."""
 
 VERSION: Final = 2
 
 BUSY_TIMEOUT: Final = 5.0
-"""Seconds that another program may hold the file, such as one that makes a backup of it."""
+"""Seconds to wait for another program that locks the file, such as a backup."""
 
 _MARK: Final = APPLICATION.to_bytes(4)
 _HEAD: Final = 100
-"""Bytes of the header of an SQLite file, with its application at 68."""
+"""Bytes of the header of an SQLite file; the `application_id` is at offset 68."""
 
 _TABLES: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
@@ -56,10 +56,10 @@ CREATE INDEX remote_by_name ON remote (name, enabled);
 
 
 def require_journal(path: Path) -> None:
-    """Check a file before SQLite opens it, which may change even a file that it only reads.
+    """Check a file before SQLite opens it, which may modify it even when only reading.
 
     Raises:
-        JournalError: it is not a journal.
+        JournalError: the file is not a journal, or it is truncated or unreadable.
     """
     if not path.exists():
         return
@@ -72,22 +72,22 @@ def require_journal(path: Path) -> None:
         return
     if head[:16] != b"SQLite format 3\0"[: len(head)] or head[68:72] not in {b"", _MARK}:
         raise JournalError(
-            f"{path} is not a journal of a load.", hint="Name another file; it was not touched."
+            f"{path} is not a journal of a load.", hint="Pass another file. It was not modified."
         )
     if len(head) < _HEAD:
-        raise _unusable(path, "it was cut off")
+        raise _unusable(path, "the file is truncated")
 
 
 def connect(path: Path | None, original: Path | None = None) -> sqlite3.Connection:
-    """Open or create a journal; None is one in memory, a copy of the original if that exists.
+    """Open or create a journal; without a path, in memory, as a copy of `original` if that exists.
 
     Raises:
-        JournalError: it is not a journal, damaged, of another version, or not writable.
+        JournalError: the file is not a journal, damaged, of another version or not writable.
     """
     if path is None and original is not None and original.exists():
         return _copy(original)
     if path is not None and path.exists() and not os.access(path, os.W_OK):
-        raise _unusable(path, "it is read-only")
+        raise _unusable(path, "the file is read-only")
     with translate_errors(path):
         return _open_database(
             ":memory:" if path is None else str(path), lambda db: _prepare(db, path)
@@ -95,7 +95,7 @@ def connect(path: Path | None, original: Path | None = None) -> sqlite3.Connecti
 
 
 def _copy(original: Path) -> sqlite3.Connection:
-    """Copy a journal, also while a load writes it; create no files beside one that is idle."""
+    """Copy a journal, even while a load writes to it; create no files beside an idle one."""
     log = Path(f"{original}-wal")
     require_journal(original)
     while True:
@@ -107,7 +107,7 @@ def _copy(original: Path) -> sqlite3.Connection:
             )
         if not idle or not log.exists():
             return copy
-        copy.close()  # a load began meanwhile, so this may be half of it
+        copy.close()  # a load began meanwhile: the copy may be inconsistent
 
 
 def _copy_into(copy: sqlite3.Connection, name: str, original: Path) -> None:
@@ -121,18 +121,18 @@ def _copy_into(copy: sqlite3.Connection, name: str, original: Path) -> None:
 
 @contextmanager
 def open_readonly(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open a journal to read it, also while a load writes it.
+    """Open a journal read-only, even while a load writes to it.
 
     Raises:
-        JournalError: it does not exist, is not a journal, of another version or damaged.
+        JournalError: the file does not exist, is not a journal, of another version or damaged.
     """
     if not path.is_file():
         raise JournalError(
-            f"There is no journal {path}.", hint="`dify-kb journal show` lists them."
+            f"Journal not found: {path}.", hint="List the journals with `dify-kb journal show`."
         )
     require_journal(path)
     with translate_errors(path):
-        # Not mode=ro, which would leave the files of the log behind.
+        # mode=ro would leave the files of the write-ahead log behind.
         connection = _open_database(
             f"file:{quote(str(path))}?mode=rw", lambda db: _require_version(db, path)
         )
@@ -144,13 +144,13 @@ def open_readonly(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def journal_error(path: Path | None, error: Exception) -> JournalError:
-    """Return the error of a journal that failed in use."""
+    """Return the error of an open journal that failed."""
     return _unusable(path, str(error))
 
 
 @contextmanager
 def translate_errors(path: Path | None) -> Iterator[None]:
-    """Raise errors of SQLite, and values that cannot be parsed, as JournalError."""
+    """Translate SQLite errors and unparsable values to JournalError."""
     try:
         yield
     except (sqlite3.Error, ValueError) as error:
@@ -181,14 +181,14 @@ def _prepare(connection: sqlite3.Connection, path: Path | None) -> None:
     if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
         _require_version(connection, path)
     else:
-        # Before the log is switched on, so that the file itself says from its first byte what it
-        # is; one whose writer was killed here is still empty.
+        # Before WAL mode is enabled, so that the file itself has the application_id from its first
+        # byte on; if the writer is killed here, the file is still empty.
         connection.executescript(
             f"BEGIN; {_TABLES} PRAGMA application_id={APPLICATION};"
             f" PRAGMA user_version={VERSION}; COMMIT;"
         )
     connection.execute("PRAGMA journal_mode=WAL")
-    # A load that says "accepted" must not forget it when the power fails.
+    # Recorded documents must survive a power failure.
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA cache_size=-8192")
     connection.executescript(_REMOTE)
@@ -200,12 +200,12 @@ def _require_version(connection: sqlite3.Connection, path: Path | None) -> None:
         age = "a newer" if version > VERSION else "an older"
         raise JournalError(
             f"The journal {path} was written by {age} dify-kb (format {version}, not {VERSION}).",
-            hint="Use that version, or another journal (--journal); it was not touched.",
+            hint="Use that version, or pass another journal= (--journal). It was not modified.",
         )
 
 
 def _unusable(path: Path | None, why: str) -> JournalError:
     return JournalError(
         f"The journal {path or 'in memory'} cannot be used: {why}.",
-        hint="Make room or permissions, restore it, or name another one with journal= (--journal).",
+        hint="Check free space and permissions, or pass another journal= (--journal).",
     )

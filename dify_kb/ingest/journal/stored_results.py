@@ -1,4 +1,4 @@
-"""Store the results of the files of a run, and read them again."""
+"""Store and read the results of the files of a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .database import JournalDatabase
 
 _RUNS: Final = 5
-"""Latest runs whose failures are kept."""
+"""Number of latest runs whose failures are kept."""
 
 _SELECT: Final = (
     "SELECT number, result FROM result WHERE run = ? AND held = ? AND number > ?"
@@ -28,7 +28,7 @@ _SELECT: Final = (
 
 
 class StoredResults:
-    """Results of the files of a run: those that failed, and those that are to be verified."""
+    """Stored results of a run: failed files, and files to be verified."""
 
     def __init__(self, database: JournalDatabase) -> None:
         self.run = 0
@@ -36,27 +36,27 @@ class StoredResults:
         self._database = database
 
     def begin(self, run: int) -> None:
-        """Begin to store the results of a run, and delete those of old runs."""
+        """Start a run, and delete the results of old runs."""
         self.run = run
         self._database.add("DELETE FROM result WHERE held OR run <= ?", run - _RUNS)
 
     def store(self, result: ItemResult, *, held: bool = False) -> None:
-        """Store the result of a failed file, or, with `held`, a good one that is to be verified."""
+        """Store the result of a failed file or, with `held`, of a file to be verified."""
         sql = "INSERT INTO result (run, held, result) VALUES (?, ?, ?)"
         self._database.add(sql, self.run, held, json.dumps(attrs.asdict(result)))
 
     def held(self) -> Iterator[Sequence[ItemResult]]:
-        """Yield the results that are to be verified, in batches."""
+        """Yield the results to be verified, in batches."""
         return _select_results(self._database.select, self.run, held=True)
 
     def failures(self) -> Iterator[ItemResult]:
-        """Yield the results of the files that failed."""
+        """Yield the results of the failed files."""
         for results in _select_results(self._database.select, self.run):
             yield from results
 
 
 def failures(path: Path, run: int) -> Iterator[ItemResult]:
-    """Yield the results of the files of a run that failed, from its journal.
+    """Yield the results of the failed files of a run, from its journal.
 
     Raises:
         JournalError: the file does not exist, is not a journal, of another version or damaged.

@@ -1,9 +1,9 @@
 """Group commit: writes that arrive during a commit share the next one.
 
-A commit costs the processor as much as six rows, and its thread and the loop compete for the
-interpreter's lock (measured: with four files a commit, a load costs 1.3 times what it does with
-eight). So writes that arrive close together share one commit: on a server that answers at once, all
-files in flight do. On one that takes 50 ms, no write waits for another.
+A commit takes as much CPU time as six rows, and its thread competes with the event loop for the GIL
+(measured: a load with four files per commit takes 1.3 times the CPU time of one with eight). Writes
+that arrive close together therefore share one commit: those of all files in flight if the server
+answers at once. If it takes 50 ms, no write waits for another.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ if TYPE_CHECKING:
     from .batch import Statement, Values
 
 MAX_DELAY = 0.05
-"""Seconds after which everything is committed, also writes that nobody awaits."""
+"""Seconds after which a batch is committed even if no task awaits it."""
 
 GATHER = 0.001
-"""Seconds. A write so soon after another, or after a commit, waits for more to arrive."""
+"""Seconds. A write less than this after another one, or after a commit, waits for more writes."""
 
 TURNS = 5
-"""Iterations of the loop until data that sockets have received reaches the tasks."""
+"""Iterations of the event loop until data received by sockets reaches the tasks."""
 
 EXIT = 5.0
-"""Seconds that the process, when it exits, waits for a journal that is being closed."""
+"""Seconds that the process waits at exit for a journal that is being closed."""
 
 
 class Writer:
-    """The one thread of a journal: opens the file, commits batches, closes the file.
+    """The thread of a journal: opens the file, commits batches, closes the file.
 
-    `close` only asks for the end, so that it works in a task that is being cancelled; `closed` is
-    set once the file is closed, also if opening it was still under way, or failed.
+    `close` only requests the end, so that it works in a task that is being cancelled; `closed` is
+    set once the file is closed, even if it was not open yet or could not be opened.
 
     Args:
-        connect: opens the database; what it raises is kept in `error`. Runs in the thread.
-        release: runs last in the thread, whatever happened.
-        max_waiters: how many tasks may await a commit at a time; once all do, none can join.
+        connect: opens the database; its exception is stored in `error`. Runs in the thread.
+        release: runs last in the thread, in all cases.
+        max_waiters: maximum number of tasks that await a commit; once all do, none can join.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Writer:
         max_waiters: Callable[[], int],
     ) -> None:
         self.connection_lock = threading.Lock()
-        """Keeps readers of the connection out of a commit, and out of its closing."""
+        """Excludes reads during a commit and while the connection is closed."""
         self.connection: sqlite3.Connection
         """The connection, once `opened` is set without an error."""
         self.opened = anyio.Event()
@@ -104,7 +104,7 @@ class Writer:
         return batch, position
 
     def close(self) -> None:
-        """Begin to commit the rest and close the file; returns at once. For any thread."""
+        """Request committing the rest and closing the file; returns at once. Thread-safe."""
         with self._mutex:
             if self.closing:
                 return
@@ -120,7 +120,7 @@ class Writer:
         self._thread.join()
 
     def _add_waiter(self, batch: Batch) -> None:
-        """Count a task that awaits a batch; it is committed once no other task can join."""
+        """Count a task that awaits a batch; commit the batch once no other task can join."""
         batch.waiting += 1
         now = time.monotonic()
         alone, self._latest = now - self._latest > GATHER, now
@@ -130,7 +130,7 @@ class Writer:
             self._loop.call_soon(self._commit_when_quiet, batch, TURNS, 1 if alone else 0)
 
     def _commit_when_quiet(self, batch: Batch, turns: int, before: int) -> None:
-        """Commit a batch once no task joined it during some turns of the loop."""
+        """Commit a batch once no task has joined it for some iterations of the event loop."""
         if batch.ready:
             return
         if turns:
@@ -185,13 +185,13 @@ class Writer:
                 evaluated = evaluate_batch(batch)
                 with self.connection_lock:
                     commit_batch(self.connection, batch, evaluated)
-            except Exception as error:  # noqa: BLE001 -- else all waiters would wait for ever
+            except Exception as error:  # noqa: BLE001 -- otherwise its waiters would never wake
                 batch.error = error
                 self.error = self.error or error
             self._call_in_loop(self._finish, batch)
 
     def _call_in_loop(self, call: Callable[..., object], *args: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: no task waits
+        with contextlib.suppress(RuntimeError):  # the event loop is closed: no task waits
             self._loop.call_soon_threadsafe(call, *args)
 
 

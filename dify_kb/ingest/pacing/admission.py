@@ -1,8 +1,8 @@
-"""Admit uploads: as many at once as the server takes, at the rate that it allows, while it is well.
+"""Admit uploads within the limits of concurrency and rate, while the circuit breaker is closed.
 
-An upload holds a slot from `enter` to `leave`; every attempt of every call goes to `observe`. Three
-independent parts decide: `ConcurrencyLimit` (how many at once), `RateLimiter` (how many a minute)
-and `CircuitBreaker` (whether the server answers at all).
+An upload holds a slot from `enter` to `leave`; every attempt of every call is passed to `observe`.
+Three independent parts decide: `ConcurrencyLimit` (uploads in flight), `RateLimiter` (uploads per
+minute) and `CircuitBreaker` (server health).
 """
 
 from __future__ import annotations
@@ -32,35 +32,35 @@ if TYPE_CHECKING:
     from .circuit_breaker import CircuitBreaker
 
 MOST = 64
-"""The highest limit that is tried: more uploads at once helped on no server that was measured."""
+"""Highest concurrency limit: no measured server was faster with more uploads in flight."""
 
 WATCHER = 1
-"""Connections beside the uploads: one for what is being indexed."""
+"""Connections besides the uploads: one that polls the indexing status."""
 
 POINTS = 100
-"""Points kept of the history of the limit; of more, every second one is dropped."""
+"""Maximum length of the history of the limit; beyond it, every second point is dropped."""
 
 
 class _Waiter:
-    """A task that waits for a slot; `called` is set when it should check whether there is one."""
+    """A task waiting for a slot; `called` is set when the task should check for a free one."""
 
     def __init__(self) -> None:
         self.called = anyio.Event()
 
 
 class Admission:
-    """Admits the uploads of one load; first come, first served.
+    """Admission control for the uploads of one load, in first-come, first-served order.
 
-    An upload that was refused for its rate should leave and enter again. A retry inside its slot
-    would hold that while it waits, and count against the rate.
+    An upload refused by the server's rate limit should leave and enter again: a retry inside its
+    slot would occupy the slot while waiting, and count against the rate.
 
     Args:
-        concurrency: uploads at once: None finds it, a number fixes it, (low, high) bounds it.
-        rate: a stated rate, like `100/min`; None learns it from refusals.
-        requests: widened to the uploads and one watcher where more of them help, and narrowed
-            where connections starve, until `close`.
-        breaker: holds uploads back while the server is not well.
-        unit: seconds that a second of the limits lasts; tests make it short.
+        concurrency: uploads in flight: a fixed number, or bounds (low, high); None finds it.
+        rate: the maximum rate, like `100/min`; None learns it from refusals.
+        requests: the client's limiter, adjusted to the uploads and one poller until `close`:
+            raised if more uploads help, lowered if connections starve.
+        breaker: holds uploads back while the server fails.
+        unit: the length of one second of the limits, in seconds; tests shorten it.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Admission:
         self.breaker = breaker
         self.in_flight = 0
         self.history: list[tuple[float, int]] = []
-        """Each limit and when it began, in units of `unit`."""
+        """(start, limit) of each limit so far; the start in units of `unit`."""
 
         self._requests = requests
         self._clock = clock
@@ -94,23 +94,23 @@ class Admission:
 
     @property
     def limit(self) -> int:
-        """Uploads that may be in flight now."""
+        """Maximum number of uploads in flight now."""
         return self.concurrency.limit
 
     @property
     def most(self) -> int:
-        """Uploads that may ever be in flight."""
+        """Upper bound of `limit`."""
         return self.concurrency.high
 
     def _now(self) -> float:
         return self._clock() / self._unit
 
     def close(self) -> None:
-        """Withdraw the number of requests that was asked for."""
+        """Withdraw the adjustment of the request limiter."""
         self._requests.ask(self, None)
 
     def observe(self, attempt: Attempted) -> None:
-        """Learn from an attempt of any call, as it ends; called in the loop thread."""
+        """Record a finished attempt of any call; called in the loop thread."""
         now, trouble = self._now(), attempt.trouble
         self.breaker.record(attempt)
         self._calls.record(now, attempt)
@@ -138,7 +138,7 @@ class Admission:
         self._wake()
 
     async def _wait(self) -> None:
-        """Wait for a slot, and take it. Only the first in the queue checks, and wakes the next."""
+        """Wait for a slot, and take it. Only the head of the queue checks, then wakes the next."""
         me = _Waiter()
         self._waiters.append(me)
         try:
@@ -162,7 +162,7 @@ class Admission:
             self._wake()
 
     def _resume_if_closed(self) -> bool:
-        """Return whether uploads may go out; halve the limit first if there was an outage."""
+        """Return whether uploads may start; after an outage, halve the limit first."""
         if not self.breaker.is_closed or self.breaker.overload_delay() > 0:
             return False
         if self._outages != self.breaker.outages:
@@ -171,7 +171,7 @@ class Admission:
         return True
 
     async def _wait_closed(self) -> None:
-        """Wait until the server is well, and the time is over for which it asked."""
+        """Wait until the breaker is closed and the delay requested by the server has passed."""
         await self.breaker.wait_closed()
         if self.breaker.failure is not None:
             await anyio.sleep_forever()  # the load stops, and cancels this
@@ -182,7 +182,7 @@ class Admission:
         self._calls.start_upload(now)
 
     def _wake(self) -> None:
-        """Wake the first waiter; while all slots are taken, the next `leave` does."""
+        """Wake the first waiter if a slot is free; otherwise the next `leave` wakes it."""
         if self._waiters and self.in_flight < self.concurrency.limit:
             self._waiters[0].called.set()
 
@@ -192,7 +192,7 @@ class Admission:
         return self.rate.next_start(now)
 
     def _adjust(self, now: float) -> None:
-        """Apply a new limit: to the history, the request limiter and the next waiter."""
+        """Apply a new limit to the history, the request limiter and the next waiter."""
         if not self.history or self.history[-1][1] != self.limit:
             self.history.append((now, self.limit))
             if len(self.history) > POINTS:
@@ -217,6 +217,6 @@ def _bounds(concurrency: int | tuple[int, int] | None) -> tuple[int, int]:
     if low < 1 or high < low:
         raise ConfigError(
             f"Invalid concurrency {concurrency!r}.",
-            hint="Pass a number from 1, or (low, high) with low at most high.",
+            hint="Pass a number of at least 1, or (low, high) with low <= high.",
         )
     return low, high

@@ -1,4 +1,4 @@
-"""Limit the documents that are on the server and not indexed yet."""
+"""Limit the number of uploaded documents that are not indexed yet."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import anyio
 from attrs import define, field
 
 SAMPLE_SIZE = 20
-"""Ended documents by which a run is judged: a wrong embedding model fails every document."""
+"""Finished documents that decide whether the run stops: a wrong embedding model fails them all."""
 
 MIN_SUCCESSES = 5
-"""Ended documents after which the server is known to index."""
+"""Finished documents, none of them failed, that show that the server indexes."""
 
 PROBATION_LIMIT = 50
-"""Documents that are sent before that, in total."""
+"""Maximum number of documents sent before that."""
 
 
 @define
@@ -30,11 +30,11 @@ class EarlyFailures:
 
     @property
     def holds(self) -> bool:
-        """Whether the server is not known to index yet."""
+        """Whether uploads are held back: it is not yet known that the server indexes."""
         return self.ended < MIN_SUCCESSES or (bool(self._reasons) and self.ended < SAMPLE_SIZE)
 
     def end(self, error: str | None) -> str | None:
-        """Count a document that ended; return the reason to stop, if there is one now."""
+        """Count a finished document; return the reason to stop the run, if any."""
         self.ended += 1
         if error is not None:
             self._reasons[error] += 1
@@ -47,7 +47,7 @@ class EarlyFailures:
 
 @define
 class Backlog:
-    """A limit for documents that are not indexed yet: low at first, then `most`."""
+    """Limit of documents that are not indexed yet: `PROBATION_LIMIT` at first, then `most`."""
 
     _most: int
     follows: bool
@@ -55,14 +55,14 @@ class Backlog:
 
     early_failures: EarlyFailures = field(factory=EarlyFailures)
     _taken: int = 0
-    """Documents of this run that are on the server or being sent, and not indexed."""
+    """Documents of this run that are uploaded or being sent, and not indexed."""
 
     _before: int = 0
-    """Documents of earlier runs. A worker that died has left them unfinished for ever."""
+    """Documents of earlier runs. A worker that died may have left them unfinished for good."""
 
     _forgotten: bool = False
     _room: anyio.Event | None = None
-    """Set when there may be room; None while nobody waits."""
+    """Set when there may be room; None while no task waits."""
 
     async def enter(self) -> None:
         """Wait until there is room for a document, and count it."""
@@ -72,16 +72,16 @@ class Backlog:
         self.take(sent=True)
 
     def take(self, *, sent: bool) -> None:
-        """Count a document that is on the server already; `sent` by this run, or before."""
+        """Count a document that is already uploaded; `sent` by this run or an earlier one."""
         self._count(1, sent=sent)
 
     def leave(self, *, sent: bool) -> None:
-        """Return the room of a document that ended, or was not sent after all."""
+        """Free the place of a document that finished or was not sent after all."""
         self._count(-1, sent=sent)
         self._wake()
 
     def forget(self) -> None:
-        """Stop counting documents of earlier runs, as none of them moves."""
+        """Stop counting documents of earlier runs, none of which makes progress."""
         self._forgotten = True
         self._wake()
 
@@ -97,6 +97,6 @@ class Backlog:
     def _full(self) -> bool:
         held = self.follows and self.early_failures.holds
         there = self._taken + (0 if self._forgotten else self._before)
-        # Documents that are lost or deleted are not judged, and must not keep room for ever.
+        # Lost and deleted documents never count as ended, and must not occupy a place for good.
         judged = self.early_failures.ended
         return there >= self._most or (held and self._taken + judged >= PROBATION_LIMIT)

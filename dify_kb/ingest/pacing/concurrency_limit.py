@@ -1,21 +1,21 @@
-"""How many creates a server takes at once: grown while that brings more a second, and no longer.
+"""Adapt the number of concurrent uploads: increase it while throughput grows.
 
-One default process is full at 2 to 3 in flight; up to 8 buys only waiting (p95 times 9), and an
-11th connection waits 5 s for one to be closed (measured on 1.4.3 and 1.12.1). Larger servers take
-more, so that the number is found by what is seen from outside:
+One default Dify process is saturated by 2 to 3 creates in flight; with 8 the p95 latency is 9 times
+as high, and an 11th connection waits 5 s until another is closed (measured on 1.4.3 and 1.12.1).
+Larger servers take more. The limit follows from the replies, evaluated window by window:
 
-| what a window of replies shows | what follows |
+| observation in a window of replies | action |
 |---|---|
-| hardly any queue: the mean is near the unloaded time | more: twice as many at first, then a few |
-| more in flight, but not more a second | back to where it was, for a while |
-| a queue, or a tail far beyond that of the unloaded server | fewer |
-| one reply after seconds while the others are calm | a connection starves: fewer, for 10 min |
-| an overload: 5xx, 429, a timeout | 0.6 of it, at most once a second |
-| first steps are over, a while went by | the unloaded time is measured, with few in flight |
+| hardly any queue: the mean is near the unloaded latency | increase: double, later by a few |
+| increased, but the throughput did not grow | return to the level before, and hold it |
+| a queue, or a tail far above that of the unloaded server | decrease |
+| one reply takes seconds, the median does not | connection starvation: decrease for 10 min |
+| an overload: 5xx, 429, a timeout | multiply by 0.6, at most once per second |
+| the ramp ended, or the measurement is old | measure the unloaded latency with few in flight |
 
-The queue follows from Little's law: of `n` in flight, `n * base / mean` are served, the others
-wait. The mean is used, not the median, which hardly moves on a server that serves the newest first.
-`benchmarks/pace.py` has the servers that the constants were chosen on.
+The queue length follows from Little's law: of `n` requests in flight, `n * base / mean` are served
+and the others wait. The mean is used because the median hardly changes on a server that serves the
+newest request first. The constants were chosen on the simulated servers of `benchmarks/pace.py`.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from .growth import POD_LIMIT, SAFE_LIMIT, Growth, next_level
 from .latency_samples import LatencySamples
 
 GROW_BELOW, SHRINK_ABOVE = (1.0, 0.40), (1.7, 0.58)
-"""Creates that wait, as a number and as a part of the limit, whichever is more: below the first
-pair there is room, above the second there are too many."""
+"""Queue lengths, each as a number and as a part of the level (the larger counts): the limit is
+increased below the first and decreased above the second."""
 
 HOLD_TAIL, SHRINK_TAIL = 2.0, 3.0
-"""The tail, by that of the unloaded server: from the first no more is let in, from the second
-fewer, if there is any queue."""
+"""Tail latencies, as multiples of the unloaded one: do not increase the limit above the first;
+decrease it above the second if there is any queue."""
 
 OVERLOAD_FACTOR = 0.6
-"""What an overload leaves of the limit."""
+"""Factor of the limit after an overload."""
 
 RAMP_REPLIES = 5
-"""Replies for each in flight that a step at the beginning is judged by."""
+"""Replies per request in flight in one window of the ramp."""
 
 
 class ConcurrencyLimit:
-    """A limit for creates in flight between `low` and `high`; equal ones fix it.
+    """Limit of creates in flight, between `low` and `high`; fixed if both are equal.
 
-    Fed with the time of each reply; the clock is an argument. It begins with a few replies at
-    `low`, to measure the unloaded time, and goes on from `start`.
+    Starts at `low` to measure the unloaded latency, then continues from `start`. Methods take the
+    current time.
     """
 
     def __init__(self, low: int = 1, high: int = 64, start: int = 2) -> None:
@@ -66,15 +66,15 @@ class ConcurrencyLimit:
 
     @property
     def connections(self) -> int:
-        """The limit but for measurements of the unloaded time, which need no other connections."""
+        """Connections in use: the limit, disregarding measurements, which keep connections open."""
         return max(self.limit, int(self._level))
 
     def ceiling(self, now: float) -> int | None:
-        """Return the limit above which connections starved in the last 10 minutes, if any did."""
+        """Return the limit set by connection starvation in the last 10 minutes, if any."""
         return self._starvation.ceiling(now)
 
     def record_reply(self, now: float, seconds: float, in_flight: int) -> None:
-        """Record a create that succeeded in `seconds`, with so many in flight at its end."""
+        """Record a create that succeeded in `seconds`; `in_flight` includes it."""
         baseline, window = self._baseline, self._window
         if self._fixed:
             return
@@ -84,7 +84,7 @@ class ConcurrencyLimit:
             if self._level > top:
                 self._decrease(now, top)
             return
-        # What began under another limit says something of that one.
+        # A request that began under another limit measures that one.
         if now - seconds < self._limit_since or now < self._ignored_until:
             return
         window.add(now, seconds, in_flight)
@@ -99,7 +99,7 @@ class ConcurrencyLimit:
             self._finish_measurement(now)
 
     def record_overload(self, now: float) -> None:
-        """Record a call that the server could not serve: 5xx, 429, or no answer in time."""
+        """Record a call that failed by overload: 5xx, 429 or a timeout."""
         if self._fixed:
             return
         pause = max(1.0, 3 * self._baseline.unloaded.measured)
@@ -109,7 +109,7 @@ class ConcurrencyLimit:
             self._decrease(now, self._level * OVERLOAD_FACTOR)
 
     def reopen(self, now: float) -> None:
-        """Go on at half of the limit, after an outage."""
+        """Halve the limit after an outage."""
         self._decrease(now, self._level / 2)
 
     def _evaluate_window(self, now: float) -> None:
@@ -155,13 +155,13 @@ class ConcurrencyLimit:
         self._set_level(now, min(wider, self._starvation.cap(now, self.low, self.high)))
 
     def _end_ramp(self, now: float) -> None:
-        """End the first steps, which showed little each, with a measurement that shows more."""
+        """End the ramp, whose windows are short, and request an exact measurement."""
         if self._ramp:
             self._ramp = False
             self._baseline.request(now)
 
     def _keep_level(self, now: float, ratio: float) -> None:
-        """Begin to measure the unloaded time when that is due, else a new window."""
+        """Start a measurement of the unloaded latency if due, else a new window."""
         few = max(self.low, int(MEASURING_PART * self._level / max(1.0, ratio)), 1)
         if self._baseline.is_due(now) and few < self.limit:
             self._baseline.measuring = True
@@ -187,7 +187,7 @@ class ConcurrencyLimit:
     def _set_limit(self, now: float, limit: int) -> None:
         if limit != self.limit:
             self._limit_since = now
-            # The quick ones of a new number in flight come back first, and alone.
+            # The first replies under a new limit are the fastest ones; they would bias the mean.
             self._ignored_until = now + 1.5 * min(self._last_median, 1.0)
             self._starvation.record_limit(now, limit)
         self.limit = limit
@@ -195,14 +195,14 @@ class ConcurrencyLimit:
 
 
 def _needed_replies(level: float, limit: int, *, ramp: bool) -> int:
-    """Return the replies to judge by: the more is at stake, the more of them."""
+    """Return the minimum number of replies in a window: more for a higher level."""
     if ramp:
         return RAMP_REPLIES * limit
     return max(64 if level >= SAFE_LIMIT else 24, 3 * limit)
 
 
 def _is_full(level: float, queue: float, tail: float, ratio: float) -> bool:
-    # Of two, one is served and one on its way: that is not a queue.
+    # With two in flight, one is served and one is on the network: that is not a queue.
     if level < 3:  # noqa: PLR2004
         return False
     return queue > _bound(SHRINK_ABOVE, level) or (tail > SHRINK_TAIL and ratio > MAYBE_QUEUED)

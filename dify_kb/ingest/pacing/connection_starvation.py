@@ -1,7 +1,7 @@
-"""Detect that a server has fewer connections than are open to it.
+"""Detect connection starvation: the server accepts fewer connections than the client has open.
 
-A default pod takes 10 connections. An 11th waits about 5 s, until an idle one is closed, while the
-requests on the others are as quick as ever (measured on 1.4.3): the median shows nothing.
+A default pod accepts 10 connections. An 11th waits about 5 s until an idle one is closed, while
+requests on the others are as fast as before (measured on 1.4.3), so that the median stays the same.
 """
 
 from __future__ import annotations
@@ -10,28 +10,28 @@ import math
 from collections import deque
 
 STARVED_SECONDS = 3.0
-"""Seconds after which a reply among quick ones is that of a starved connection (they wait 5 s)."""
+"""Seconds. A slower reply among fast ones came from a starved connection, which waits 5 s."""
 
 STARVED_RATIO = 20
-"""Times the unloaded time, of the same."""
+"""Minimum latency of such a reply, as a multiple of the unloaded one."""
 
 CEILING_SECONDS = 600.0
-"""Seconds for which a limit that starved connections is not reached again."""
+"""Seconds for which the ceiling holds after connections starved."""
 
 MIN_CEILING = 4
-"""At so many, no connection starves: every pod has 10. Such tails are then the server's own, of
-large files on slow storage for example, and show nothing.
+"""Lowest ceiling: every pod has 10 connections, so that slow replies with so few in flight have
+another cause, such as large files on slow storage.
 """
 
 SMALL_LIMIT, CUT_FACTOR = 12, 0.8
-"""Up to so many in flight two fewer are enough; beyond, this part of it."""
+"""The ceiling is the limit less 2 up to `SMALL_LIMIT`, and `CUT_FACTOR` of the limit beyond."""
 
 START_DELAY = 0.001
-"""Seconds between a new limit and what it lets in."""
+"""Seconds between a new limit and the start of the requests that it admits."""
 
 
 class ConnectionStarvation:
-    """The ceiling that starved connections put on a limit. The clock is an argument."""
+    """Ceiling of a concurrency limit after connections starved. Methods take the current time."""
 
     def __init__(self) -> None:
         self._ceiling: int | None = None
@@ -41,7 +41,7 @@ class ConnectionStarvation:
         self._limits: deque[tuple[float, int]] = deque(maxlen=32)
 
     def ceiling(self, now: float) -> int | None:
-        """Return the most that may be in flight; None if nothing starved in the last 10 minutes."""
+        """Return the ceiling; None if no connection starved in the last 10 minutes."""
         return self._ceiling if now < self._until else None
 
     def cap(self, now: float, low: int, high: int) -> float:
@@ -54,7 +54,7 @@ class ConnectionStarvation:
         self._limits.append((now, limit))
 
     def is_starved(self, seconds: float, median: float, base: float) -> bool:
-        """Return whether a reply was starved: it took seconds, while the median is calm."""
+        """Return whether a reply was starved: it took seconds while the median is low."""
         return (
             seconds > STARVED_SECONDS
             and seconds > STARVED_RATIO * base
@@ -62,8 +62,8 @@ class ConnectionStarvation:
         )
 
     def record_starved(self, now: float, began: float) -> None:
-        """Record a starved reply to a request that began then."""
-        # What began before the last cut shows nothing of what is left.
+        """Record a starved reply to a request that began at `began`."""
+        # A request from before the last cut says nothing about the current ceiling.
         if began < self._since or now < self._ignored_until:
             return
         limit = self._limit(began)
@@ -77,6 +77,6 @@ class ConnectionStarvation:
         self._since = now
 
     def _limit(self, when: float) -> int:
-        """Return the limit that held then, or that let in what began then."""
+        """Return the limit that admitted a request that began at `when`."""
         past = (limit for since, limit in reversed(self._limits) if since <= when + START_DELAY)
         return next(past, self._limits[0][1] if self._limits else 0)

@@ -1,4 +1,4 @@
-"""Count calls against the server's rate limit, those that were admitted and those that were not."""
+"""Record uploads and other counted calls in the rate limiter."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ COUNTED = frozenset(
     for endpoint in catalog.ENDPOINTS
     if endpoint.method != "GET" and not endpoint.name.startswith("tags.")
 ) - {catalog.SET_DOCUMENT_STATUS.name}
-"""Calls that Dify's limit counts: what writes, and retrieval (measured on 1.12.1)."""
+"""Calls counted by Dify's rate limit: writes and retrieval (measured on 1.12.1)."""
 
 
 class CountedCalls:
-    """Records in a rate limiter what becomes of uploads that start, and of all other calls."""
+    """Adapter from attempts of calls to the rate limiter."""
 
     def __init__(self, rate: RateLimiter) -> None:
         self._rate = rate
         self._unanswered = 0
 
     def start_upload(self, now: float) -> None:
-        """Record an upload that was admitted."""
+        """Record an admitted upload."""
         self._unanswered += 1
         self._rate.record_start(now)
 
     def end_upload(self, in_flight: int) -> None:
-        """Record an upload that ended, while so many go on."""
+        """Record the end of an upload; `in_flight` is the number of those that continue."""
         if self._unanswered > in_flight:
-            # It was never sent, or cut off: no attempt was recorded.
+            # It was not sent, or was cancelled: no attempt was recorded.
             self._unanswered -= 1
             self._rate.cancel_start()
 

@@ -1,27 +1,27 @@
-"""Decide how many failed requests are tolerated before the server has to be probed."""
+"""Limit failures by a token bucket: when it is empty, uploads stop and the server is probed."""
 
 from __future__ import annotations
 
 from typing import Final, Literal
 
 MOST_TOKENS, FIRST_TOKENS, TOKENS_AFTER_OUTAGE = 40.0, 20.0, 10.0
-"""Tokens: the most that are saved up, those of a new load, and those after an outage. To stop and
-probe costs a load two seconds, so that there is no need to save more."""
+"""Tokens: the maximum, the number at the start and the number after an outage. The maximum is low
+because stopping and probing costs a load only two seconds."""
 
 EARNED_BY_REPLY: Final = 0.2
-"""Tokens for a reply: one failure in six replies is sustained."""
+"""Tokens added per reply: one failure in six replies is tolerated indefinitely."""
 
 EARNED_BY_SECOND: Final = 1.0
-"""Tokens that come with time, up to `FIRST_TOKENS`: a slow load outlives a failure a second."""
+"""Tokens added per second, up to `FIRST_TOKENS`: a slow load tolerates one failure per second."""
 
 FailureKind = Literal["failed", "timeout", "throttled"]
 
 COST: Final[dict[FailureKind, float]] = {"failed": 1.0, "timeout": 2.0, "throttled": 0.5}
-"""Tokens. A timeout costs most: it leaves open whether the document exists."""
+"""Tokens deducted per failure. A timeout costs most: the document may exist."""
 
 
 class FailureBudget:
-    """Tokens that failures cost and replies earn. The clock is an argument."""
+    """Token bucket: failures deduct tokens, replies and time add them. Methods take the time."""
 
     def __init__(self) -> None:
         self._tokens = FIRST_TOKENS
@@ -29,21 +29,21 @@ class FailureBudget:
 
     @property
     def is_spent(self) -> bool:
-        """Whether so much failed that the server has to be probed."""
+        """Whether all tokens are spent, so that the server has to be probed."""
         return self._tokens <= 0
 
     def add_reply(self, now: float) -> None:
-        """Earn tokens for a reply, also for one that refuses the call."""
+        """Add tokens for a reply, even one that refuses the call."""
         self._earn_by_time(now)
         self._tokens = min(MOST_TOKENS, self._tokens + EARNED_BY_REPLY)
 
     def add_failure(self, now: float, kind: FailureKind) -> None:
-        """Pay tokens for a failure that another attempt may not meet."""
+        """Deduct tokens for a retryable failure."""
         self._earn_by_time(now)
         self._tokens = max(0.0, self._tokens - COST[kind])
 
     def renew(self, now: float) -> None:
-        """Begin again after an outage, with half of what a new load has."""
+        """Reset the tokens after an outage, to half of those of a new load."""
         self._last = now
         self._tokens = TOKENS_AFTER_OUTAGE
 

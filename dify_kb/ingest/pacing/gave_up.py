@@ -1,4 +1,4 @@
-"""Describe why a load gave up on its server."""
+"""The reason why a load gave up on the server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dify_kb.ingest.report import StopReason
 
 @frozen
 class GaveUp:
-    """The reason with which a load stops once its circuit breaker has given up."""
+    """The stop reason of a load whose circuit breaker has given up on the server."""
 
     reason: StopReason
     message: str

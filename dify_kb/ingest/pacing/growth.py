@@ -1,4 +1,4 @@
-"""Decide how far a concurrency limit grows, and take back a growth that brought nothing."""
+"""Increase a concurrency limit, and revert increases that did not raise the throughput."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ if TYPE_CHECKING:
     from .latency_samples import LatencySamples
 
 SAFE_LIMIT = 7
-"""Creates that need no proof of being of use: with the watcher, the 8 connections of a client."""
+"""Level up to which an increase needs no trial: with the poller, the 8 connections of a client."""
 
 POD_LIMIT, FIRST_BEYOND_POD = 9, 12
-"""Creates that, with the watcher, fill the 10 connections of a default pod. Beyond it only where
-nothing waits, as the first steps or a fresh measurement have shown, so that the pod must be a
-larger one; and by a few at first, since those that it does not take are starved."""
+"""With the poller, `POD_LIMIT` creates fill the 10 connections of a default pod. The limit exceeds
+that only if the ramp or a fresh measurement shows no queue, which means that the pod is larger; at
+first only up to `FIRST_BEYOND_POD`, because connections that are not accepted starve."""
 
 TARGET_RATIO = 1.5
-"""Mean by unloaded time at which a growing limit should arrive."""
+"""Mean latency, as a multiple of the unloaded one, that an increase aims at."""
 
 MIN_GAIN = 0.3
-"""The part of a growth in flight that must come out as growth a second."""
+"""Required growth of the throughput, as a part of the growth of the level."""
 
 PATIENCE = (5.0, 60.0)
-"""Seconds without a further growth after one that brought nothing; doubled up to the second."""
+"""Seconds without an increase after one that was reverted: the first pause and, doubled each time,
+the longest."""
 
 
 def next_level(level: float, ratio: float, *, ramp: bool) -> float:
-    """Return the level to grow to, by the mean as a multiple of the unloaded time."""
+    """Return the next higher level; `ratio` is the mean by the unloaded latency."""
     wider = max(level + max(1.0, math.sqrt(level) / 2), level * min(2.0, TARGET_RATIO / ratio))
     if ratio < (MAYBE_QUEUED if ramp and level < SAFE_LIMIT else UNQUEUED):
         wider = max(wider, level * (2.0 if ramp else 1.5))
@@ -44,18 +45,18 @@ def next_level(level: float, ratio: float, *, ramp: bool) -> float:
 
 @define
 class _Trial:
-    """A growth that has to prove itself."""
+    """Level and throughput before an increase that is on trial."""
 
     level: float
     goodput: float
 
 
 class Growth:
-    """Growth of a limit: on trial beyond `SAFE_LIMIT`, and beyond a default pod only with proof."""
+    """Increases of a limit: on trial above `SAFE_LIMIT`; above `POD_LIMIT` only without a queue."""
 
     def __init__(self) -> None:
         self.hold_until = -math.inf
-        """No growth before."""
+        """Time before which the limit is not increased."""
 
         self._trial: _Trial | None = None
         self._patience = self._next_request = PATIENCE[0]
@@ -63,17 +64,17 @@ class Growth:
         self._request_at = -math.inf
 
     def begin(self, level: float, window: LatencySamples) -> None:
-        """Put a growth from `level` on trial."""
+        """Start the trial of an increase from `level`."""
         self._trial = _Trial(level, window.goodput)
 
     def cancel(self) -> None:
-        """Forget the growth that is on trial."""
+        """Cancel the trial."""
         self._trial = None
 
     def judge(
         self, now: float, level: float, window: LatencySamples, measured: float
     ) -> float | None:
-        """Return the level to go back to if the growth on trial brought no more a second."""
+        """End the trial; return the level to return to if the throughput did not grow."""
         if self._trial is None:
             return None
         trial, self._trial = self._trial, None
@@ -84,12 +85,12 @@ class Growth:
             return None
         self.hold_until = now + self._patience
         self._patience = min(PATIENCE[1], 2 * self._patience)
-        # So many in flight make that many a second with the queue aimed at.
+        # Little's law: the level that gives this throughput at the target latency.
         useful = TARGET_RATIO * window.goodput * measured
         return max(trial.level, min(useful, level))
 
     def may_cross(self, now: float, ratio: float, baseline: BaselineLatency, *, ramp: bool) -> bool:
-        """Return whether more than a default pod's connections are of use; else measure again."""
+        """Return whether the limit may exceed `POD_LIMIT`; else request a measurement."""
         if self._crossed or ((baseline.is_fresh or ramp) and ratio < UNQUEUED):
             return True
         if now >= self._request_at and ratio < MAYBE_QUEUED:

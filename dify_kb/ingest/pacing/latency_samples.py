@@ -1,4 +1,4 @@
-"""Compute mean, tail, goodput and error of a number of replies in a row."""
+"""Statistics of consecutive replies: mean latency and its error, tail, goodput."""
 
 from __future__ import annotations
 
@@ -10,33 +10,34 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 MIN_REPLIES, MAX_REPLIES = 4, 256
-"""Replies: the fewest that show anything, and so many that no spread needs more."""
+"""Replies in a window: the minimum, and the number that is enough whatever the spread."""
 
 MIN_SECONDS, MAX_SECONDS = 0.25, 5.0
-"""Seconds: what lasts less is one burst; what lasts longer is a slow server, to be judged now."""
+"""Seconds of a window: a shorter one is a single burst; at `MAX_SECONDS` a window ends with
+`MIN_REPLIES`."""
 
 TAIL_REPLIES = 20
-"""Replies from which on the time of one in twenty is known."""
+"""Minimum number of replies for the 95th percentile."""
 
 KEPT = 128
-"""Replies of the unloaded server that are kept."""
+"""Replies of the unloaded server that are kept for its latency."""
 
 OUTLIER = 5
-"""Times the median to which a reply is cut: one stall of many says little."""
+"""Multiple of the median at which latencies are capped: a single stall means little."""
 
 
 def quantile(times: Sequence[float], part: float) -> float:
-    """Return the value below which `part` of the sorted `times` lie; 0 of none."""
+    """Return the quantile `part` of the sorted `times`; 0 if there are none."""
     return times[min(len(times) - 1, int(len(times) * part))] if times else 0.0
 
 
 class LatencySamples:
-    """Replies since a moment: how long they took, how many there were a second.
+    """A window of replies: their latencies, throughput and requests in flight.
 
-    Times beyond `longest` count as that much in the mean and in its error.
+    Latencies above `longest` count as `longest` in the mean and in its error.
 
     Args:
-        least: seconds; a mean below it need not be known any better than this.
+        least: seconds; the error of a smaller mean is taken relative to this.
     """
 
     def __init__(self, least: float) -> None:
@@ -45,7 +46,7 @@ class LatencySamples:
         self.clear(math.inf)
 
     def clear(self, longest: float) -> None:
-        """Forget all replies, and cut later ones to `longest`."""
+        """Remove all replies, and cap those added later at `longest`."""
         self._longest = longest
         self.times = []
         self._sum = self._squares = 0.0
@@ -67,9 +68,9 @@ class LatencySamples:
     def is_complete(
         self, now: float, least: int, error: float, patience: float = MAX_SECONDS
     ) -> bool:
-        """Return whether it holds `least` replies or more, with a mean known to `error` (a part).
+        """Return whether the window has `least` replies and its relative error is within `error`.
 
-        After `patience` seconds it does in any case.
+        After `patience` seconds the error does not matter.
         """
         count, seconds = len(self.times), now - self._first
         if count < least or seconds < MIN_SECONDS:
@@ -79,33 +80,33 @@ class LatencySamples:
 
     @property
     def error(self) -> float:
-        """The standard error of the mean, as a part of it."""
+        """The relative standard error of the mean."""
         count, mean = len(self.times), self.mean
         return math.sqrt(max(0.0, self._squares / count - mean * mean) / count) / max(mean, 1e-9)
 
     @property
     def in_flight(self) -> float:
-        """How many were in flight, on average."""
+        """The mean number of requests in flight."""
         return self._in_flight / len(self.times)
 
     @property
     def goodput(self) -> float:
-        """Replies a second."""
+        """Replies per second."""
         return (len(self.times) - 1) / max(self._last - self._first, 1e-6)
 
     @property
     def mean(self) -> float:
-        """The mean time in seconds."""
+        """The mean latency in seconds."""
         return self._sum / len(self.times)
 
     @property
     def median(self) -> float:
-        """The time that half of them took, in seconds."""
+        """The median latency in seconds."""
         return quantile(self._ordered(), 0.5)
 
     @property
     def tail(self) -> float:
-        """The time that one of twenty took longer than; 0 when they are too few to know."""
+        """The 95th percentile in seconds; 0 with fewer than `TAIL_REPLIES` replies."""
         return quantile(self._ordered(), 0.95) if len(self.times) >= TAIL_REPLIES else 0.0
 
     def _ordered(self) -> list[float]:
@@ -115,17 +116,17 @@ class LatencySamples:
 
 
 class UnloadedLatency:
-    """The time that a reply takes when none waits for another, from the last such replies.
+    """Latency of replies that did not wait for others, from the last `KEPT` of them.
 
     Args:
-        least: seconds below which nobody cares.
+        least: seconds; shorter latencies count as this.
     """
 
     def __init__(self, least: float) -> None:
         self.measured = 0.0
-        """Mean in seconds; 0 before there is any."""
+        """Mean in seconds; 0 before the first reply."""
         self.longest = math.inf
-        """Seconds that longer times are cut to before they are compared with this."""
+        """Seconds at which latencies are capped in later windows."""
         self._least = least
         self._tail = 0.0
         self._times: deque[float] = deque(maxlen=KEPT)
@@ -137,11 +138,11 @@ class UnloadedLatency:
 
     @property
     def tail(self) -> float:
-        """Seconds that a reply may take without being part of a burst."""
+        """Tail latency in seconds: the 95th percentile, at least 3 times the mean."""
         return max(3 * self.base, self._tail)
 
     def learn(self, times: Iterable[float], *, anew: bool = False) -> None:
-        """Learn from replies; `anew` forgets those before."""
+        """Add replies; with `anew`, remove the earlier ones first."""
         if anew:
             self._times.clear()
         self._times.extend(times)

@@ -1,4 +1,4 @@
-"""Delay uploads after 429 and 503, as long as the server asked for or longer each time."""
+"""Delay uploads after 429 and 503: by `Retry-After`, at least by exponential backoff."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ if TYPE_CHECKING:
     from random import Random
 
 OVERLOAD: Final = (0.5, 2.0, 60.0)
-"""Seconds without an upload after 429 or 503: the least, the bound of the first, that of any."""
+"""Seconds of delay after 429 or 503: the minimum, the maximum of the first, the maximum of all."""
 
 LONGEST_HINT: Final = 300.0
-"""Seconds. A `Retry-After` beyond this is cut to it."""
+"""Seconds. A longer `Retry-After` counts as this."""
 
 
 class OverloadDelay:
-    """The time until which no upload may start. The clock is an argument; so is chance.
+    """Time until which no upload may start. Methods take the current time.
 
     Args:
-        pace: seconds that a second of `OVERLOAD` lasts; tests make it short.
+        pace: the length of one second of `OVERLOAD`, in seconds; tests shorten it.
     """
 
     def __init__(self, random: Random, pace: float) -> None:
@@ -29,11 +29,11 @@ class OverloadDelay:
         self._until = -math.inf
 
     def remaining(self, now: float) -> float:
-        """Return the seconds for which no upload may start."""
+        """Return the seconds until an upload may start."""
         return max(0.0, self._until - now)
 
     def add(self, now: float, hint: float | None) -> None:
-        """Delay uploads after an overload; `hint` is what the server asked for, in seconds."""
+        """Delay uploads after an overload; `hint` is the server's `Retry-After` in seconds."""
         least, first, longest = OVERLOAD
         bound = min(longest, first * 2.0 ** min(self._overloads, 16))
         seconds = self._random.uniform(least, bound) * self._pace
@@ -44,5 +44,5 @@ class OverloadDelay:
         self._until = max(self._until, now + seconds)
 
     def reset(self) -> None:
-        """Begin with short delays again, after an upload was answered."""
+        """Reset the backoff after an upload was answered."""
         self._overloads = 0

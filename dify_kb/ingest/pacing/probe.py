@@ -1,4 +1,4 @@
-"""Probe a server that failed, at growing intervals, until it answers or is given up."""
+"""Probe a failed server with exponential backoff until it answers or the load gives up."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from dify_kb.config import Loading
 
 PROBES: Final = 2
-"""Probes in a row that must be answered."""
+"""Consecutive probes that must be answered."""
 
 
 async def probe_until_answered(
     request: Callable[[], Awaitable[object]], times: Loading
 ) -> GaveUp | None:
-    """Make a request until it is answered twice in a row; return why it was given up, if it was.
+    """Repeat a request until it succeeds `PROBES` times in a row; return the reason to give up.
 
-    A refusal gives up at once, since a key that was revoked does not come back; a failure that may
-    pass does after `outage` seconds.
+    Gives up after a refusal at once (a revoked key stays revoked), and after retryable failures
+    once they have lasted `outage` seconds. None if the server answers.
     """
     wait, answered, since = times.probe, 0, anyio.current_time()
     while answered < PROBES:

@@ -1,10 +1,10 @@
-"""Limit the calls a minute to a stated rate, or to one that is learned from refusals.
+"""Limit the rate of calls to a stated one, or to one learned from refusals.
 
-Dify's cloud counts the calls of a workspace over a sliding 60 s window, refused ones too, and
-answers what is beyond its plan with 403 and no hint (measured on 1.12.1). The same window is kept
-here. At the first refusal it shows the limit: what was accepted in the last minute. From then on no
-call starts before the window has room. A call leaves it a minute after its *reply*, which is
-never too early, as the server counted it before.
+Dify's cloud counts the calls of a workspace over a sliding 60 s window, including refused ones, and
+refuses calls beyond its plan with 403 and no `Retry-After` (measured on 1.12.1). This module keeps
+the same window. At the first refusal, the limit is the number of calls accepted in the last minute;
+from then on no call starts while the window is full. A call leaves the window a minute after its
+*reply*, which is never too early because the server counted it before.
 """
 
 from __future__ import annotations
@@ -25,30 +25,31 @@ WINDOW = 60.0
 """Seconds over which Dify counts calls."""
 
 REFUSAL_PAUSE = (5.0, 8.0)
-"""Seconds without a call after a refusal, drawn between the two."""
+"""Seconds without a call after a refusal: bounds of a random value."""
 
 SPREAD = 0.9
-"""Calls of a learned limit are spread over so much of the window, not sent in one burst."""
+"""Part of the window over which the calls of a learned limit are spread, to avoid bursts."""
 
 SLACK = (0.05, 0.02)
-"""A stated rate is kept over a time longer by so many seconds, or by such a part of it if that is
-more: a call may take longer to arrive than a later one.
+"""Extension of the window of a stated rate, in seconds and as a part of it (the larger counts): a
+call may arrive at the server after a later one.
 """
 
 TIMER_DELAY = 0.01
-"""Seconds by which a call may start late, as timers do, and the next is still in time."""
+"""Seconds by which a timer may be late without delaying the next call."""
 
 MIN_CUT_FACTOR = 0.85
-"""The least part that one refusal leaves of a limit that was learned or stated."""
+"""Minimum factor that one refusal applies to a learned or stated limit."""
 
 GROWTH = 0.03
-"""The part by which a learned limit is raised after `PATIENCE` seconds without a refusal."""
+"""Relative increase of a learned limit after `PATIENCE` seconds without a refusal."""
 
 PATIENCE = (60.0, 600.0)
-"""Seconds until a learned limit is raised; doubled, up to the second, when that was refused."""
+"""Seconds until a learned limit is raised: the minimum, doubled up to the maximum each time that a
+raised limit was refused."""
 
 MIN_WINDOW = 10.0
-"""Seconds. A stated rate per less than that is kept by even spacing alone."""
+"""Seconds. A stated rate with a shorter period is kept by even spacing alone."""
 
 _UNITS = {"s": 1.0, "sec": 1.0, "second": 1.0, "m": 60.0, "min": 60.0, "minute": 60.0}
 _UNITS |= {"h": 3600.0, "hour": 3600.0}
@@ -79,7 +80,7 @@ class Rate:
 
 
 class RateLimiter:
-    """The time at which the next call may start. The clock is an argument; so is chance."""
+    """Sliding-window rate limiter. Methods take the current time."""
 
     def __init__(self, rate: Rate | None, random: Random) -> None:
         self._stated = rate
@@ -102,11 +103,11 @@ class RateLimiter:
 
     @property
     def limit(self) -> float | None:
-        """Calls in a window as stated or learned; None while nothing was refused."""
+        """Maximum calls in a window, stated or learned; None before the first refusal."""
         return self._cap
 
     def next_start(self, now: float) -> float:
-        """Return when the next call may start; infinite when that depends on a reply."""
+        """Return when the next call may start; infinity if that depends on a reply."""
         self._forget(now)
         if self._cap is None:
             return self._closed_until
@@ -120,7 +121,7 @@ class RateLimiter:
         return max(when, self._window[over][0]) if over < len(self._window) else math.inf
 
     def record_start(self, now: float) -> None:
-        """Record a call that begins."""
+        """Record the start of a call."""
         self._pending += 1
         self._learning = False
         if self._cap is not None:
@@ -129,19 +130,19 @@ class RateLimiter:
             self._next = max(self._next, now - late) + interval
 
     def record_accepted(self, now: float, *, started: bool = True) -> None:
-        """Record a call that was not refused for its rate, whatever else became of it.
+        """Record a call that was not refused by the rate limit, successful or not.
 
         Args:
-            started: its start was recorded; other calls count on the server too.
+            started: whether its start was recorded; the server counts other calls, too.
         """
         self._pending = max(0, self._pending - started)
         self._enter(now, accepted=True)
-        # It began before the refusal, and was counted before: refusals are answered sooner.
+        # The server counted it before the refused call: refusals are answered faster.
         if started and self._learning and self._cap is not None:
             self._cap += 1
 
     def record_refused(self, now: float, *, started: bool = True) -> None:
-        """Record a call that was refused because there were too many."""
+        """Record a call that was refused by the rate limit."""
         self._pending = max(0, self._pending - started)
         self._forget(now)
         self._enter(now, accepted=False)
@@ -154,7 +155,7 @@ class RateLimiter:
         self._learn(now)
 
     def cancel_start(self) -> None:
-        """Forget a start whose call was never sent."""
+        """Cancel a recorded start whose call was not sent."""
         self._pending = max(0, self._pending - 1)
 
     def _interval(self, cap: int) -> float:
@@ -163,7 +164,7 @@ class RateLimiter:
         return SPREAD * self._seconds / cap
 
     def _learn(self, now: float) -> None:
-        # Less may have been accepted only because nothing was sent after the last refusal.
+        # Fewer calls may have been accepted only because of the pause after the last refusal.
         least = 1 if self._cap is None else int(MIN_CUT_FACTOR * self._cap)
         before, self._cap = self._cap or 0, max(1, least, self._accepted)
         self._learning = least <= self._accepted
@@ -179,8 +180,8 @@ class RateLimiter:
         self._raise_at = now + self._seconds + self._patience
 
     def _grow(self, now: float) -> None:
-        """Raise the limit, unless it has not been reached since it was last."""
-        # One window shows whether a raise was taken; only after refusals more patience is due.
+        """Raise the limit if it was reached since the last change."""
+        # One window shows whether the raised limit is accepted; only refusals lengthen the wait.
         self._raise_at = now + PATIENCE[0]
         if not self._bound or self._cap is None:
             return

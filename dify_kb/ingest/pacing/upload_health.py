@@ -1,8 +1,8 @@
-"""Detect uploads that a server does not answer although it answers everything else.
+"""Detect creates blocked by Dify's dataset lock.
 
-When an API process of Dify is killed while it creates a document, its Redis lock blocks every
-create of that dataset for up to 600 s, while reads are answered at once (measured on 1.4.3 and
-1.14.2). Requests that wait for the lock land when it ends, so nothing may be sent again before.
+If an API process of Dify is killed while it creates a document, its Redis lock blocks all creates
+in that dataset for up to 600 s, while reads are answered at once (measured on 1.4.3 and 1.14.2).
+Requests that wait for the lock are carried out when it expires; do not retry them before.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ CREATES: Final = frozenset({
 })  # fmt: skip
 
 TIMEOUTS: Final = 2
-"""Uploads in a row that time out, while reads are answered, before uploads count as blocked."""
+"""Consecutive uploads that time out, while reads are answered, before uploads count as blocked."""
 
 PROXY_TIMEOUT: Final = 10.0
-"""Seconds. A 504 after more than that is a timeout of a proxy, whose server still works on it."""
+"""Seconds. A later 504 is the timeout of a proxy; the server may still be handling the request."""
 
 LEAST_FAILURES: Final = 5
-"""Failures in a row before uploads are given up: a load that waits for room in its backlog sends an
-upload now and then, so that a single failure would stand for many minutes."""
+"""Minimum consecutive failures before the load gives up: one that waits for room in its backlog
+sends few uploads, so that a single failure would count for many minutes."""
 
 
 class UploadHealth:
-    """Whether uploads are answered, as seen by the attempts of all calls. The clock is an argument.
+    """Health of uploads, derived from the attempts of all calls. Methods take the current time.
 
-    Methods that record return whether `blocked_until` or `failure` changed.
+    `record` methods return whether `blocked_until` or `failure` changed.
     """
 
     def __init__(self, times: Loading) -> None:
@@ -50,37 +50,37 @@ class UploadHealth:
         self._failing_since = math.inf
         self._other_failed_at = -math.inf
         self.blocked_until: float | None = None
-        """When a lock of the dataset ends, while uploads are blocked by it."""
+        """When the dataset lock expires; None while uploads are not blocked."""
 
         self.failure: GaveUp | None = None
-        """Set once uploads were given up."""
+        """Why the load gave up; None before."""
 
     def record(self, now: float, attempt: Attempted) -> bool:
-        """Record an attempt of any call but an upload that was answered."""
+        """Record an attempt of any call, except successful uploads."""
         if attempt.endpoint in CREATES:
             return attempt.trouble is not None and self._record_failure(now, attempt)
         if attempt.trouble is None:
             return attempt.status is not None and self._record_reply(now)
-        if attempt.trouble != "quota":  # the server fails altogether: that is not a lock
+        if attempt.trouble != "quota":  # all calls fail: not the lock of a dataset
             self._forget_timeouts()
             self._other_failed_at = now
         return False
 
     def record_landed(self) -> bool:
-        """Record an upload that the server has."""
+        """Record an upload that the server has stored."""
         self._blocks = self._failures = 0
         self._failing_since = math.inf
         return self._unblock()
 
     def end_lock(self, now: float) -> bool:
-        """Let uploads go on if the time of the lock is over."""
+        """Unblock uploads if the lock has expired."""
         if self.blocked_until is None or now < self.blocked_until:
             return False
         self._failures, self._failing_since = 0, math.inf
         return self._unblock()
 
     def exclude_outage(self, began: float) -> None:
-        """Do not count the time from `began` to the last failed probe as one of failing uploads."""
+        """Exclude the outage from `began` to the last failed probe from the time of failures."""
         self._failing_since += max(0.0, self._other_failed_at - began)
 
     def _record_failure(self, now: float, attempt: Attempted) -> bool:
@@ -104,9 +104,10 @@ class UploadHealth:
         if self._timeouts < TIMEOUTS or self.blocked_until is not None:
             return False
         self._blocks += 1
-        if self._blocks > 1:  # the lock is over, and no upload was answered since
+        if self._blocks > 1:  # the lock has expired, and still no upload was answered
             self.failure = GaveUp(
-                StopReason.OUTAGE, "the server answers reads, but no upload, longer than a lock"
+                StopReason.OUTAGE,
+                "the server answers reads but no uploads, for longer than a dataset lock lasts",
             )
         else:
             self.blocked_until = max(now, self._timed_out_since + self._times.dataset_lock)

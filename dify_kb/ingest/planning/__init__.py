@@ -1,1 +1,1 @@
-"""Decide what to do with each file: compare it with the journal and the knowledge base."""
+"""Plan each file of a load by comparing it with the journal and the dataset."""

@@ -1,4 +1,4 @@
-"""Look up documents by name: a query for each of a few, pages of the list for many."""
+"""Find documents by name: by keyword query if few, else by listing."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
     from dify_kb.models import Document
 
 FEW = 10
-"""Names or documents that are asked for one by one: a page of 100 costs the server as much as
-about 11 keyword queries or status calls (measured)."""
+"""Maximum number of documents requested one by one: a page of 100 costs the server as much as about
+11 keyword queries or status calls (measured)."""
 
 
 @frozen
 class DocumentLookup:
-    """Finds documents of one dataset by their exact names."""
+    """Lookup of the documents of one dataset by exact name."""
 
     _documents: Documents
     _dataset_id: str
 
     async def named(self, name: str) -> Document | None:
-        """Return the document that a create of this name would replace, else a disabled one.
+        """Return the document that a create with this name would replace, else a disabled one.
 
-        One request, unless more than 100 names contain this one.
+        Takes one request, unless more than 100 names contain this one.
         """
         found: Document | None = None
         for row in await self.all_named(name):
@@ -36,13 +36,13 @@ class DocumentLookup:
         return found
 
     async def all_named(self, name: str) -> list[Document]:
-        """Return all documents of this name, the newest first. Requests as `named`."""
+        """Return all documents with this name, the newest first. Takes as many requests as `named`."""
         pattern = name.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
         rows = self._documents.iter(self._dataset_id, keyword=pattern)
         return [row async for row in rows if row.name == name]
 
     async def newest(self, names: Collection[str], depth: int) -> Mapping[str, Document]:
-        """Return those of `names` that are among the newest `depth` documents, page by page."""
+        """Return the documents with these names among the newest `depth`, read page by page."""
         found: dict[str, Document] = {}
         seen = 0
         async for rows in self._documents.iter(self._dataset_id).pages():
@@ -56,5 +56,5 @@ class DocumentLookup:
 
 
 def _better(one: Document | None, other: Document) -> Document:
-    """Return the enabled one of two documents of a name, else the newer, which is listed first."""
+    """Return the enabled one of two documents with the same name, else `one`, which is newer."""
     return other if one is None or (other.enabled and not one.enabled) else one

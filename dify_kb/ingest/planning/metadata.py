@@ -1,4 +1,4 @@
-"""The metadata that a load sets: what callers give, and fingerprints of it."""
+"""The metadata set by a load: the type of the argument, and fingerprints of values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Metadata = Mapping[str, object] | Callable[[Item], Mapping[str, object] | None] 
 
 
 def metadata_fingerprint(metadata: Mapping[str, Value]) -> str:
-    """Return a hash that differs for different values; "" for none."""
+    """Return a hash of the values; "" for none."""
     if not metadata:
         return ""
     encoded = json.dumps(metadata, sort_keys=True, default=_encode)

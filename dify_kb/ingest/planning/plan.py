@@ -1,20 +1,20 @@
-"""Decide what is done with each file. Pure.
+"""Plan the action for a file from its journal row and its document. Pure.
 
-If the journal has no row of the file, or somebody else deleted or replaced its document:
+If the journal has no row of the file, or its document was deleted or replaced by somebody else:
 
-| document of that name | overwrite | skip | fail |
+| document with that name | overwrite | skip | fail |
 |---|---|---|---|
 | none | send | send | send |
 | enabled | send | skipped | failed |
 | disabled, archived | skipped | skipped | failed |
 
-What a person disabled or archived is not overwritten: the server would make a second document
-beside a disabled one, and put an archived one back into retrieval (measured on 1.4.3, 1.12.1 and
-1.14.2). Else by the row, for the same content and chunking settings, or others:
+Documents disabled or archived by a person are not overwritten: the server would create a second
+document beside a disabled one, and make an archived one searchable again (measured on 1.4.3, 1.12.1
+and 1.14.2). Otherwise by the row, and by whether content and chunking settings are the same:
 
 | row | same | other |
 |---|---|---|
-| sending (no answer was seen) | look, then follow | look, then send |
+| sending (no response known) | look, then follow | look, then send |
 | waiting (not sent) | as an enabled one above | as an enabled one above |
 | accepted | follow | look until it is indexed, then send |
 | done | unchanged, or assign metadata | as an enabled one above |
@@ -43,7 +43,7 @@ from dify_kb.resources.values import Value
 OnExisting = Literal["overwrite", "skip", "fail"]
 
 RULE_OF_THE_BASE = ""
-"""The fingerprint of the dataset's own chunking settings, which matches every other."""
+"""The fingerprint of the dataset's own chunking settings, which matches all fingerprints."""
 
 
 class Do(enum.StrEnum):
@@ -51,21 +51,22 @@ class Do(enum.StrEnum):
 
     SEND = "send"
     LOOK = "look"
-    """Look up the document of its name before anything else."""
+    """Look up the document by name before the next step."""
 
     FOLLOW = "follow"
-    """The server has it; wait until it is indexed."""
+    """The document exists; wait until it is indexed."""
 
     ASSIGN_METADATA = "assign metadata"
-    """The server has it; set its metadata."""
+    """The document is indexed; set its metadata."""
 
 
 @frozen(kw_only=True)
 class Planned:
-    """The plan for a file, whose document is `name`.
+    """The plan for a file.
 
-    `replaces` is the document of that name, `row` the journal's row. `same`: what was sent before
-    is what would be sent now. `attempts` counts the sends of earlier runs that were not answered.
+    `name` is the name of its document, `replaces` the existing document with that name, `row` the
+    journal row. `same`: whether the content sent before is the current one. `attempts` is the
+    number of sends in earlier runs without a response.
     """
 
     found: FoundFile
@@ -77,7 +78,7 @@ class Planned:
     metadata: Mapping[str, Value] = field(factory=dict)
     attempts: int = 0
     first: bool = False
-    """Whether it is sent before all others: its document is empty."""
+    """Whether the file is sent before all others because its document is empty."""
 
     stuck: bool = False
     """Whether its document stalled in an earlier run and is to be created again."""
@@ -89,7 +90,7 @@ class Planned:
 
     @property
     def before(self) -> str | None:
-        """The uploaded file of its document before its latest send."""
+        """The id of the document's uploaded file before the latest send."""
         if self.row is not None:
             return self.row.upload_file_id if self.stuck else self.row.previous
         return self.replaces.upload_file_id if self.replaces else None
@@ -107,9 +108,9 @@ class Wishes:
 
 
 def is_journal_complete(*, known: int, unsettled: int, documents: int) -> bool:
-    """Return whether a journal knows every document of a dataset, by their numbers.
+    """Return whether a journal knows every document of a dataset, by comparing the numbers.
 
-    Not while the outcome of a send is unknown: its document would hide one that was deleted.
+    False while the outcome of a send is unknown: its document could compensate for a deleted one.
     """
     return unsettled == 0 and known == documents
 
@@ -124,10 +125,10 @@ def plan(  # noqa: PLR0911 -- one for each row of the table
     metadata: Mapping[str, Value] = MappingProxyType({}),
     labels: str = "",
 ) -> Planned | ItemResult:
-    """Decide about one file.
+    """Return the plan for a file, or its result if there is nothing to do.
 
     Args:
-        same: compares its content with what was sent; it may read the file.
+        same: compares the file with the content sent; may read the file.
         labels: the fingerprint of `metadata`.
     """
     name = found.name
@@ -152,14 +153,14 @@ def plan(  # noqa: PLR0911 -- one for each row of the table
 
 
 def _is_own_document(row: Row, remote: RemoteDocument | None) -> bool:
-    """Return whether the document of that name is the one that was sent."""
+    """Return whether the document is the one sent according to the row, or both are missing."""
     if remote is None or row.document_id is None:
         return remote is None and row.document_id is None
     return (remote.document_id, remote.upload_file_id) == (row.document_id, row.upload_file_id)
 
 
 def _plan_by_row(planned: Planned, row: Row, wishes: Wishes, labels: str) -> Planned | ItemResult:
-    """Decide about a file that is unchanged since it was sent."""
+    """Plan a file that has not changed since it was sent."""
     match row.state:
         case State.STALLED if wishes.retry_failed:
             return evolve(planned, do=Do.LOOK, row=row, same=True, stuck=True)
@@ -170,7 +171,8 @@ def _plan_by_row(planned: Planned, row: Row, wishes: Wishes, labels: str) -> Pla
                 evolve(planned, same=True), evolve(wishes, on_existing="overwrite")
             )
         case State.FAILED:
-            return _ended_result(planned, Outcome.FAILED, f"{row.reason or 'failed'} ({AGAIN})")
+            reason = f"{row.reason} ({FAILED_BEFORE})" if row.reason else FAILED_BEFORE
+            return _ended_result(planned, Outcome.FAILED, reason)
         case _ if labels not in {"", row.labels}:
             return evolve(planned, do=Do.ASSIGN_METADATA, row=row, same=True)
         case _:
@@ -178,7 +180,7 @@ def _plan_by_row(planned: Planned, row: Row, wishes: Wishes, labels: str) -> Pla
 
 
 def _plan_by_document(planned: Planned, wishes: Wishes) -> Planned | ItemResult:
-    """Decide by the document of that name alone."""
+    """Plan a file by the existing document with its name alone."""
     existing = planned.replaces
     if existing is None:
         return planned
@@ -192,13 +194,13 @@ def _plan_by_document(planned: Planned, wishes: Wishes) -> Planned | ItemResult:
 
 
 def keep_existing(planned: Planned, on_existing: OnExisting) -> ItemResult:
-    """Return the outcome of a file whose document exists and is not to be replaced."""
+    """Return the result of a file whose document exists and is not to be replaced."""
     outcome = Outcome.SKIPPED if on_existing == "skip" else Outcome.FAILED
     return _ended_result(planned, outcome, NAME_EXISTS)
 
 
-AGAIN = "in an earlier run; retry it with retry_failed=True (--retry-failed)"
-NAME_EXISTS = "a document of its name exists"
+FAILED_BEFORE = "failed in an earlier run; pass retry_failed=True (--retry-failed) to send it again"
+NAME_EXISTS = "a document with this name already exists"
 DISABLED_BY_HAND = "disabled by hand: enable or delete its document to replace it"
 ARCHIVED_BY_HAND = (
     "archived by hand: unarchive its document, or pass overwrite_archived=True"

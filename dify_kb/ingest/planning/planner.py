@@ -1,4 +1,4 @@
-"""Plan the files of a source, batch by batch: compare them with the journal and the dataset."""
+"""Plan the files of a source in batches by comparing them with the journal and the dataset."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
     from dify_kb.ingest.journal import Row
 
 MOST_LOOKUPS = 100
-"""Unanswered sends of an earlier run that are looked up one by one; for more, the whole list is
-read."""
+"""Maximum number of unanswered sends of earlier runs that are looked up one by one; if there are
+more, the whole dataset is listed."""
 
 PAGE = 200
-"""Files that the journal is asked for at a time: SQLite may take 999 values in a statement."""
+"""Files per journal query: older versions of SQLite allow 999 values in a statement."""
 
 
 class ListingError(Exception):
-    """The documents of the dataset could not be listed; `error` is what the server met."""
+    """The documents of the dataset could not be listed, because of `error`."""
 
     def __init__(self, error: KnowledgeError) -> None:
         super().__init__(error.summary)
@@ -63,16 +63,16 @@ class Planner:
     breaker: CircuitBreaker
     added: AddedDocuments
     _is_listed: bool = False
-    """Whether the journal knows what the dataset holds, and need not be trusted."""
+    """Whether the dataset was listed in this run; otherwise the rows of the journal are trusted."""
 
     _planned_first: frozenset[str] = frozenset()
     _changed_stamps: list[Content] = field(factory=list)
 
     async def prepare(self) -> None:
-        """Learn what the dataset holds, unless the journal must know all of it.
+        """List the documents of the dataset, unless the journal already knows all of them.
 
-        It knows all when the dataset has as many documents as are remembered. Those that an earlier
-        run was sending when it was killed are looked for first: one request each.
+        It does if the dataset has as many documents as the journal. Documents that an earlier run
+        was sending when it was killed are looked up first, with one request each.
 
         Raises:
             KnowledgeError: the documents could not be listed.
@@ -89,8 +89,8 @@ class Planner:
             await self._list_documents()
 
     async def batches(self) -> AsyncIterator[Sequence[Planned | ItemResult]]:
-        """Yield the decisions about all files; first about documents that are empty now, because
-        their replacement failed.
+        """Yield the plans of all files, starting with those whose document is empty because its
+        replacement failed.
 
         Raises:
             ListingError: the documents could not be listed.
@@ -161,7 +161,7 @@ class Planner:
         )
 
     def _is_same(self, found: FoundFile, row: Row) -> bool:
-        """Return whether a file is what was sent: by its size, times and inode, else by content."""
+        """Return whether a file is the one sent, by size, times and inode, else by content."""
         if found.size != row.size:
             return False
         unread = is_same_stamp(found, row.mtime_ns, row.ctime_ns, row.inode)
@@ -170,7 +170,7 @@ class Planner:
         try:
             content = read_content(found)
         except SourceError:
-            return False  # sending it will tell why
+            return False  # sending it reports the error
         if content.digest != row.content:
             return False
         if not unread:
@@ -200,7 +200,7 @@ def _item(found: FoundFile) -> Item:
 
 
 def _remembered_document(row: Row | None) -> RemoteDocument | None:
-    """Return the document that the journal remembers, as if it were seen."""
+    """Return the document known from the journal, assumed to be enabled and indexed."""
     if row is None or row.document_id is None:
         return None
     return RemoteDocument(
@@ -212,7 +212,7 @@ def _remembered_document(row: Row | None) -> RemoteDocument | None:
 
 
 def _replaces_unlisted(planned: Planned | ItemResult) -> bool:
-    """Return whether a document would be replaced that nobody has looked at: it may be disabled."""
+    """Return whether a document would be replaced that was not listed and may be disabled."""
     return isinstance(planned, Planned) and planned.do is Do.SEND and planned.replaces is not None
 
 

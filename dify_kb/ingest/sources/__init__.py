@@ -1,1 +1,1 @@
-"""Find what there is to load: scan folders, take items, filter, name documents, read content."""
+"""Sources of a load: scan folders, read items, filter files, name documents, read content."""

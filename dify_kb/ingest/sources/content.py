@@ -1,4 +1,4 @@
-"""Read the content of found files, and digest it with SHA-256."""
+"""Read the content of found files and compute its SHA-256 digest."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from .file_types import TEXT_EXTENSIONS
 from .found_file import FoundFile, describe, stamp_fields, too_large
 
 SMALL = 64 * 1024
-"""Bytes. A file up to this size is read once, into memory; a larger one is read twice: its digest
-must be in the journal before it is streamed."""
+"""Bytes. Files up to this size are read once, into memory. Larger ones are read twice, because
+their digest must be in the journal before they are streamed."""
 
 
 @frozen(kw_only=True)
 class Content:
-    """What to send of a file.
+    """The content of a file, to be sent.
 
-    `file` describes the file as it was read, which may differ from what the scan found. `stamp`
-    is None where a later change might not show in it. `deleted_characters` counts what the server
-    deletes from a text: `ï`, `¿`, `¾`, and the bar of `<|` and `|>`.
+    `file` describes the file as it was read, which may differ from the scan. `stamp` is None if a
+    later change might not change the stamp. `deleted_characters` counts the characters that the
+    server deletes from texts: `ï`, `¿`, `¾`, and the bar of `<|` and `|>`.
     """
 
     data: bytes | Path = field(repr=False)
@@ -46,11 +46,11 @@ def is_small(found: FoundFile) -> bool:
 
 
 def read_content(found: FoundFile) -> Content:
-    """Return the content that a found file has now, whatever it was at the scan. Blocking.
+    """Return the current content of a found file, even if it changed since the scan. Blocking.
 
     Raises:
-        SourceChangedError: it changed while it was read.
-        SourceError: it cannot be read, or is empty or too large now.
+        SourceChangedError: the file changed while it was read.
+        SourceError: the file cannot be read, or is now empty or too large.
     """
     if found.path is None:
         return _in_memory(found, found.data or b"")
@@ -65,10 +65,10 @@ def read_content(found: FoundFile) -> Content:
 
 
 def require_unchanged(content: Content) -> None:
-    """Check that a file still is what was read, after it was streamed. Blocking.
+    """Check that a file did not change while it was streamed. Blocking.
 
     Raises:
-        SourceChangedError: it changed, or is gone.
+        SourceChangedError: the file changed or does not exist any more.
     """
     file = content.file
     if file.path is None:
@@ -111,23 +111,23 @@ def _read(found: FoundFile, path: str | os.PathLike[str], descriptor: int) -> Co
 
 
 def _require_loadable(found: FoundFile, status: os.stat_result) -> FoundFile:
-    """Return the file as it is now, if the rules of the scan still allow it."""
+    """Return the file with its current status, if the rules of the scan still allow it."""
     if not stat.S_ISREG(status.st_mode):
-        raise SourceError("The file is not a regular file now.")
+        raise SourceError("The file is no longer a regular file.")
     if not status.st_size:
-        raise SourceError("The file is empty now.")
+        raise SourceError("The file is now empty.")
     if why := too_large(status.st_size, found.max_size):
         raise SourceError(why)
     return found.with_status(status)
 
 
 def _read_up_to(descriptor: int, size: int) -> bytes:
-    """Read until the end of a file, or `size` bytes of it.
+    """Read up to `size` bytes of a file.
 
-    One read may return less than asked: network file systems and signals cut it short.
+    Network file systems and signals may end a single read early.
     """
     data = os.read(descriptor, size)
-    # `size` is one byte more than expected, so that size - 1 is the whole file: saves a read.
+    # `size` is the expected length plus 1: with size - 1 bytes the file is complete, saving a read.
     while 0 < len(data) < size - 1:
         block = os.read(descriptor, size - len(data))
         if not block:
@@ -137,7 +137,7 @@ def _read_up_to(descriptor: int, size: int) -> bytes:
 
 
 def _digest_up_to(descriptor: int, size: int, *, is_text: bool) -> tuple[int, bytes, int]:
-    """Return length, digest and deleted characters of a file, of no more than `size` bytes."""
+    """Return length, digest and deleted characters of the first `size` bytes of a file."""
     digest, deleted, length = hashlib.sha256(), DeletedCounter(), 0
     while length < size and (block := os.read(descriptor, min(BLOCK, size - length))):
         length += len(block)
@@ -153,5 +153,5 @@ def _is_text(file: FoundFile) -> bool:
 
 def _changed() -> SourceChangedError:
     return SourceChangedError(
-        "The file changed while it was read.", hint="Load it again once nothing writes to it."
+        "The file changed while it was read.", hint="Load it again when no program writes to it."
     )

@@ -1,8 +1,8 @@
-"""Derive the name of a document from its key alone, never from the other files.
+"""Derive the name of a document from its key alone, independently of other files.
 
-A name is plain when its key can be read back from it; otherwise `~` and 8 hex digits of the key's
-hash tell it from every other. So two keys never share a name, and a key keeps its name whatever
-stands beside it.
+A name is plain if the key can be restored from it; otherwise it contains `~` and 8 hex digits of a
+hash of the key. Different keys therefore have different names, and the name of a key never depends
+on other files.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import unicodedata
 from dify_kb.models import DOCUMENT_EXTENSIONS
 
 LONGEST = 180
-"""Characters. The server cuts names of over 200 at their first dot, which would join documents."""
+"""Characters. The server truncates names longer than 200 at their first dot, which would make names
+equal."""
 
 _REFUSED = re.compile(r'[\\:*?"<>|%\x00-\x1f\x7f-\x9f\ud800-\udfff]')
 _TAGGED = re.compile(r"~[0-9a-f]{8}(\.|$)")
@@ -23,7 +24,7 @@ _TEXT = ".txt"
 
 
 def extension_of(name: str) -> str:
-    """Return the extension in lower case, as the server reads it; "" when there is none."""
+    """Return the extension in lower case, as the server determines it; "" if there is none."""
     _stem, dot, extension = name.rpartition(".")
     return extension.lower() if dot and "/" not in extension else ""
 
@@ -51,7 +52,7 @@ def name_of(key: str, *, as_text: bool = False) -> str:
 
 
 def _key_of(name: str) -> str | None:
-    """Return the key of a plain name; None when the name looks like a tagged one."""
+    """Return the key of a plain name; None if the name contains a hash."""
     if _TAGGED.search(name):
         return None
     key = name.replace("__", "/")

@@ -1,4 +1,4 @@
-"""Recognize a file as unchanged by its times and inode, without reading it."""
+"""Detect unchanged files by their times and inode, without reading them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from .found_file import FoundFile
 
 RACY = 2.0
-"""Seconds. A file that changed so shortly before it was read may change again and keep its times:
-FAT counts them in steps of 2 s, others in some milliseconds."""
+"""Seconds. A file modified less than this before it was read may change again without a change of
+its times: FAT has a resolution of 2 s, other file systems one of milliseconds."""
 
 
 @frozen
 class FileStamp:
-    """The times and the inode that a file had when it was read.
+    """The times and the inode of a file when it was read.
 
-    A copy that preserves the modification time has another ctime; a file renamed over another has
-    another inode.
+    A copy that preserves the modification time has a different ctime; a file renamed over another
+    has a different inode.
     """
 
     mtime_ns: int
@@ -29,17 +29,17 @@ class FileStamp:
 
 
 def stamp_of(found: FoundFile) -> FileStamp | None:
-    """Return the stamp of a found file; None of data in memory, and where a time is missing."""
+    """Return the stamp of a found file; None for data in memory, or if a time is missing."""
     if found.mtime_ns is None or found.ctime_ns is None or found.inode is None:
         return None
     return FileStamp(found.mtime_ns, found.ctime_ns, found.inode)
 
 
 def settled_stamp(found: FoundFile, read_at: float | None = None) -> FileStamp | None:
-    """Return the stamp of a file that was read; None if a change since might not show in it.
+    """Return the stamp of a file that was read; None if a later change might not change it.
 
     Args:
-        read_at: when it was read, in seconds since the epoch; by default now.
+        read_at: when the file was read, in seconds since the epoch; default: now.
     """
     stamp = stamp_of(found)
     if stamp is None:
@@ -53,7 +53,7 @@ def is_same_stamp(
 ) -> bool:
     """Return whether a found file has exactly these times and this inode.
 
-    False where one of them is missing on either side. The caller compares the size.
+    False if any of them is missing. The caller compares the size.
     """
     stamp = stamp_of(found)
     return stamp is not None and (stamp.mtime_ns, stamp.ctime_ns, stamp.inode) == (

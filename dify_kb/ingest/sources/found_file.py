@@ -1,4 +1,4 @@
-"""A file that a scan found, with what tells it from a later version of itself."""
+"""A file found by a scan, with the size, times and inode that detect later changes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .document_names import name_of
 
 @frozen(kw_only=True)
 class FoundFile:
-    """Something that can be loaded: a file at `path`, or `data` in memory.
+    """A file to load: at `path`, or with its `data` in memory.
 
-    `key` is the path below its root, with `/`; `path` is the one on disk. `size` and `max_size`,
-    the limit that applies to it, are in bytes. Times and inode are None for data in memory, and
-    times that exceed 64 bits are None. `metadata` is that of its item. `unsupported_by_default`
-    is True of an extension that servers accept only with `ETL_TYPE=Unstructured`.
+    `key` is the path below the root, with `/`; `path` is the path on disk. `size` and `max_size`,
+    the size limit, are in bytes. Times and inode are None for data in memory; times that exceed
+    64 bits are None. `metadata` is that of the item. `unsupported_by_default` is True if servers
+    accept the extension only with `ETL_TYPE=Unstructured`.
     """
 
     key: str
@@ -36,11 +36,11 @@ class FoundFile:
 
     @property
     def name(self) -> str:
-        """The name of its document."""
+        """The name of the document."""
         return name_of(self.key, as_text=self.as_text)
 
     def with_status(self, status: os.stat_result) -> FoundFile:
-        """Return the file with the size, times and inode of `status`."""
+        """Return a copy with the size, times and inode of `status`."""
         mtime, ctime, inode = stamp_fields(status)
         now = (status.st_size, mtime, ctime, inode)
         if now == (self.size, self.mtime_ns, self.ctime_ns, self.inode):
@@ -49,9 +49,9 @@ class FoundFile:
 
 
 def stamp_fields(status: os.stat_result) -> tuple[int | None, int | None, int]:
-    """Return mtime, ctime and inode as a journal can store them, in signed 64 bits.
+    """Return mtime, ctime and inode as signed 64-bit integers, for the journal.
 
-    A time beyond the year 2262 is None; an inode above 2**63 keeps its bits.
+    A time after the year 2262 is None; an inode above 2**63 becomes negative with the same bits.
     """
     mtime, ctime, inode = status.st_mtime_ns, status.st_ctime_ns, status.st_ino
     return (
@@ -62,12 +62,12 @@ def stamp_fields(status: os.stat_result) -> tuple[int | None, int | None, int]:
 
 
 def too_large(size: int, limit: int) -> str | None:
-    """Return why a file of `size` bytes is not sent; None if it is within the limit."""
+    """Return why a file of `size` bytes is too large; None if it is within the limit."""
     if size <= limit:
         return None
     return f"too large: {size / 2**20:.1f} of {limit / 2**20:g} MiB"
 
 
 def describe(error: OSError | ValueError) -> str:
-    """Return the reason of a failed system call, without the path."""
+    """Return the error message of a failed system call, without the path."""
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()

@@ -1,4 +1,4 @@
-"""Elements of a source: items that bring a key and content, paths, and named lists of both."""
+"""Elements of a source: items with a key and content, paths, and named lists of both."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from dify_kb.errors import ConfigError
 
 @frozen
 class Item:
-    """A document to load under a key of its own, with exactly one of `path`, `bytes` and `text`.
+    """A document to load under a given key, with exactly one of `path`, `bytes` and `text`.
 
-    The document is named after the key, so the extension of the key tells the server how to read
-    it; a `text` whose key has no extension of a document gets `.txt`. The key is used as given:
-    unlike the keys of files found in folders, it is not normalized to NFC. `metadata` is set by
-    field name once the document is indexed.
+    The document is named after the key, whose extension determines how the server parses it; `.txt`
+    is appended to the name of a `text` whose key has no supported extension. The key is used as it
+    is: unlike the keys of files found in folders, it is not normalized to NFC. `metadata`, by field
+    name, is set once the document is indexed.
 
     Raises:
-        ConfigError: the key or the path is empty, or there is not exactly one content.
+        ConfigError: the key or the path is empty, or not exactly one content is given.
     """
 
     key: str
@@ -33,7 +33,7 @@ class Item:
     def __attrs_post_init__(self) -> None:
         if not self.key.strip("/ "):
             raise ConfigError(
-                f"Invalid item key: {self.key!r}.", hint="Pass a relative path, or any name."
+                f"Invalid item key: {self.key!r}.", hint="Pass a relative path or a name."
             )
         if sum(part is not None for part in (self.path, self.bytes, self.text)) != 1:
             raise ConfigError(
@@ -44,26 +44,26 @@ class Item:
 
     @property
     def data(self) -> builtins.bytes | None:
-        """The content in memory, as it is sent; None for a path."""
+        """The content as it is sent; None for a path."""
         return self.bytes if self.text is None else self.text.encode()
 
     @property
     def weight(self) -> int:
-        """About how much memory the content takes, in bytes."""
+        """The approximate memory of the content, in bytes."""
         return len(self.bytes or self.text or "")
 
 
 def require_path(path: str | os.PathLike[str]) -> None:
-    """Check that a path can be one.
+    """Check that a path is valid.
 
     Raises:
-        ConfigError: it is empty, or contains a NUL character.
+        ConfigError: the path is empty or contains a NUL character.
     """
     text = os.fspath(path)
     if not text:
         raise ConfigError(
             "The path is empty.",
-            hint='Check that a variable is not unset; pass "." for the current folder.',
+            hint='Check for an unset variable; pass "." for the current folder.',
         )
     if "\0" in text:
         raise ConfigError(f"The path {text!r} contains a NUL character.")
@@ -74,10 +74,11 @@ Element = str | os.PathLike[str] | Item
 
 @frozen
 class NamedSource:
-    """A list of files under a name that identifies its journal.
+    """A list of files with a name that identifies its journal.
 
-    A list of the files of one folder is named by that folder's path, and so shares its journal.
-    Each element is named explicitly: one that a rule leaves out has failed, not been skipped.
+    A list of files of one folder should have the folder's path as its name: it then shares the
+    journal of the folder. All elements count as named explicitly: an excluded one fails instead of
+    being skipped.
     """
 
     elements: Iterable[Element]
@@ -85,4 +86,4 @@ class NamedSource:
 
 
 Source = Element | Iterable[Element] | AsyncIterable[Element] | NamedSource
-"""A folder, a file, an item, or several of them; also from a generator, async or not."""
+"""A folder, a file, an item, or an iterable of them, possibly asynchronous."""

@@ -1,4 +1,4 @@
-"""Iterate a blocking iterable in a thread of its own, so that waiting for it blocks nothing."""
+"""Iterate a blocking iterable in a separate thread, without blocking the event loop."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 AT_ONCE = 200
-"""Elements that may wait in the buffer."""
+"""Maximum number of elements in the buffer."""
 
 HEAVY = 1024 * 1024
-"""Bytes of elements in the buffer, above which the thread adds none."""
+"""Bytes in the buffer above which the thread adds no elements."""
 
 
 async def iter_in_thread(
     elements: Iterable[T], weigh: Callable[[T], int]
 ) -> AsyncIterator[Sequence[T]]:
-    """Yield what the iterable has yielded, as soon as there is something.
+    """Yield the elements available so far, waiting until there is at least one.
 
-    The thread is a daemon: leaving early does not wait for an iterable that yields nothing.
+    The thread is a daemon: ending the iteration early does not wait for a blocked iterable.
     """
     iteration = _ThreadedIteration(elements, weigh)
     threading.Thread(target=iteration.run, name="dify-kb-source", daemon=True).start()
@@ -53,10 +53,10 @@ class _ThreadedIteration(Generic[T]):
         self._error: BaseException | None = None
 
     def run(self) -> None:
-        """Iterate to the end; runs in the thread."""
+        """Iterate to the end. Runs in the thread."""
         try:
             self._context.run(self._fill)
-        except BaseException as error:  # noqa: BLE001 -- raised again where it is waited for
+        except BaseException as error:  # noqa: BLE001 -- raised again by `take`
             self._error = error
         with self._condition:
             self._ended = True
@@ -78,7 +78,7 @@ class _ThreadedIteration(Generic[T]):
         return None
 
     def close(self) -> None:
-        """Let the thread end at its next element."""
+        """Stop the thread at its next element."""
         with self._condition:
             self._closed = True
             self._condition.notify()

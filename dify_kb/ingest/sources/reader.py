@@ -1,4 +1,4 @@
-"""Turn a source into batches of checked files; blocking sources are read in a thread."""
+"""Read a source as batches of checked files; blocking sources are read in a thread."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ from .unicode_names import PathNormalizer
 T = TypeVar("T")
 
 MIN_BATCH, MAX_BATCH = 200, 5000
-"""Files in a batch. Passing one between threads costs more than checking a file; but files of a
-batch that is long in being sent may change meanwhile, so that only a fast server gets the larger
+"""Files in a batch. Passing a batch between threads costs more than checking a file, so that larger
+batches are faster; but files may change before they are sent, so that only fast servers get large
 ones."""
 
 Judged = FoundFile | ItemResult
@@ -47,10 +47,10 @@ CountTotals = Callable[[Rules, Callable[[], bool]], Totals | None]
 class SourceReader:
     """A source that is ready to be read.
 
-    `identity` tells it from others in the names of journals; None of a source that has none.
-    `counted` is True of a source that is read to its end although nothing more is sent of it.
-    `totals` counts ahead, blocking, until its second argument returns True; None of a source whose
-    length is not known.
+    `identity` distinguishes it from others in the names of journals; None if it has none.
+    `counted`: whether it is read to its end even after the run has stopped, to count its files.
+    `totals` counts the files in advance, blocking, until its second argument returns True; None if
+    the length of the source is not known.
     """
 
     identity: str | None
@@ -60,7 +60,7 @@ class SourceReader:
 
 
 async def source_reader(source: Source) -> SourceReader:
-    """Return the reader of a source; of a generator, read the first element to learn its kind.
+    """Return the reader of a source; reads the first element of a generator to find its type.
 
     Raises:
         ConfigError: a path is empty or does not exist, or paths and items are mixed.
@@ -149,7 +149,7 @@ def _count_items(
 
 
 def next_batch_size(size: int, seconds: float) -> int:
-    """Return the size of the next batch: as many files as were sent in a second of the last."""
+    """Return the size of the next batch: the number of files of the last one sent per second."""
     rate = size / max(seconds, 1e-6)
     return int(max(MIN_BATCH, min(rate, 2 * size, MAX_BATCH)))
 
@@ -177,7 +177,7 @@ async def _first(elements: AsyncIterator[T]) -> AsyncIterator[T]:
 def _require_item(element: Element) -> Item:
     if not isinstance(element, Item):
         raise ConfigError(
-            "Paths and items are mixed in one source.", hint="Give files as Item(key, path=…) too."
+            "Paths and items are mixed in one source.", hint="Pass files as Item(key, path=…), too."
         )
     return element
 

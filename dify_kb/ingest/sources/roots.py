@@ -1,4 +1,4 @@
-"""Resolve the given paths to the roots of a scan, with the prefix of the keys of each."""
+"""Resolve paths to the roots of a scan, each with the prefix of its keys."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class Root:
     """A folder to scan, or a file that was named explicitly.
 
-    `label` is the prefix of the keys of a folder's files: "" or a path with `/` at its end. `key`
-    is that of a file, and None for a folder.
+    `label` is the prefix of the keys of a folder's files: "" or a path that ends with `/`. `key` is
+    the key of a file; None for a folder.
     """
 
     path: Path
@@ -34,10 +34,10 @@ class Root:
 def roots_of(source: str | os.PathLike[str] | Iterable[Element]) -> list[Root]:
     """Return the folders and files to scan, with the prefixes of their keys. Blocking.
 
-    One folder: keys are relative to it. Several: keys begin with the folder's name, or, where two
-    names are equal, with its path below their common parent. Files: keys are the paths below
-    their common parent. A path inside another root is left to that root. Keys are NFC, except for
-    names that differ in their Unicode form alone.
+    One folder: keys are relative to it. Several: keys begin with the folder's name or, if two names
+    are equal, with its path below their common parent. Files: keys are the paths below their common
+    parent. Paths inside another root are omitted. Keys are normalized to NFC, except for names that
+    differ only in their Unicode form.
 
     Raises:
         ConfigError: a path is empty, does not exist, or is mixed with items.
@@ -57,7 +57,7 @@ def roots_of(source: str | os.PathLike[str] | Iterable[Element]) -> list[Root]:
 
 
 def identity_of(roots: Sequence[Root]) -> str | None:
-    """Return what tells these roots from others: their paths, normalized. Blocking."""
+    """Return an identifier of these roots: their normalized paths. Blocking."""
     normalizer = PathNormalizer()
     return "\n".join(normalizer.normalize(str(root.path)) for root in roots) or None
 
@@ -65,21 +65,21 @@ def identity_of(roots: Sequence[Root]) -> str | None:
 def _path(element: Element) -> Path:
     if isinstance(element, Item):
         raise ConfigError(
-            "Paths and items are mixed in one source.", hint="Give files as Item(key, path=…) too."
+            "Paths and items are mixed in one source.", hint="Pass files as Item(key, path=…), too."
         )
     require_path(element)
     return Path(element)
 
 
 def _inspect(path: Path) -> tuple[Path, bool]:
-    """Return a path made absolute, and whether it is a folder."""
+    """Return the absolute path, and whether it is a folder."""
     try:
         mode = path.stat().st_mode
         return Path(os.path.abspath(path)), stat.S_ISDIR(mode)  # noqa: PTH100 -- resolve() would follow links
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be loaded: {(error.strerror or str(error)).lower()}.",
-            hint="Check the path; a folder is loaded with all that is in it.",
+            hint="Check the path. Folders are loaded with their subfolders.",
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Scan folders for files to load, and check each by the rules."""
+"""Scan folders for files to load, and check each against the rules."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["FoundFile", "Rules", "Scanner", "SeenKeys", "roots_of", "scan"]
 
 File = Path | os.DirEntry[str]
-"""A file to check; an entry of a folder holds what listing the folder returned."""
+"""A file to check; an entry of a folder caches what listing the folder returned."""
 
 READABLE_BY_ALL = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 """A file with all of these bits needs no `access()` call."""
@@ -38,7 +38,7 @@ _BROKEN_LINK = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 @frozen(kw_only=True)
 class Rules:
-    """Which files to load. Sizes in bytes."""
+    """The rules for the files to load. Sizes in bytes."""
 
     include: Sequence[str] = ("*",)
     exclude: Sequence[str] = ()
@@ -53,10 +53,10 @@ def _never() -> bool:
 def scan(
     roots: Sequence[Root], rules: Rules, *, stop: Callable[[], bool] = _never
 ) -> Iterator[FoundFile | ItemResult]:
-    """Yield the files of `roots`, each folder in the order of names. Blocking.
+    """Yield the files of `roots`, sorted by name within each folder. Blocking.
 
-    An entry that cannot be examined is a failed file, and the scan goes on. `stop` is called
-    before each folder; once it returns True, the scan ends.
+    An entry that cannot be examined is yielded as a failed file. `stop` is called before each
+    folder; the scan ends when it returns True.
     """
     scanner = Scanner.from_rules(rules)
     seen = SeenKeys()
@@ -66,7 +66,7 @@ def scan(
 
 
 class SeenKeys:
-    """The keys that a source has yielded: 64 bits of each, so that a million need some 60 MB."""
+    """The keys yielded so far, as 64-bit hashes: a million take about 60 MB."""
 
     def __init__(self) -> None:
         self._keys: set[int] = set()
@@ -81,7 +81,7 @@ class SeenKeys:
 
 
 class _Format(enum.Enum):
-    """How the server reads a file."""
+    """The treatment of a file by the server, from its extension."""
 
     DOCUMENT = enum.auto()
     TEXT = enum.auto()
@@ -91,10 +91,10 @@ class _Format(enum.Enum):
 
 @frozen
 class Scanner:
-    """Checks files by the rules.
+    """Checks files against the rules.
 
-    A file that a rule leaves out is skipped; one that was named explicitly has failed. Files are
-    named explicitly by a path of their own and by a named list, but not by a folder.
+    An excluded file is skipped; if it was named explicitly, it fails. Files are named explicitly by
+    their own path or in a named list, not by their folder.
     """
 
     _rules: Rules
@@ -131,12 +131,12 @@ class Scanner:
         )
 
     def check_item(self, item: Item, *, explicit: bool = False) -> FoundFile | ItemResult | None:
-        """Return what to load of an item, or why not; None when a pattern leaves it out.
+        """Return the file to load for an item, or its result if it is not loaded.
 
-        Blocking for an item with a path.
+        None if a pattern excludes it. Blocking for an item with a path.
 
         Args:
-            explicit: the item stands for a file that was named explicitly.
+            explicit: whether the item stands for a file that was named explicitly.
         """
         if not self._included(item.key) or self._excluded(item.key):
             return None
@@ -166,9 +166,9 @@ class Scanner:
         )
 
     def walk(self, root: Root, stop: Callable[[], bool]) -> Iterator[FoundFile | ItemResult]:
-        """Yield the files below a root, until `stop()`; the file itself of a root that is one.
+        """Yield the files below a root, until `stop()` returns True; or the root if it is a file.
 
-        Patterns apply to what is found in folders, not to a root that is a file.
+        Patterns apply to files found in folders, not to a root that is a file.
         """
         if not _is_folder(root.path):
             key = root.key or f"{root.label}{root.path.name}"
@@ -211,7 +211,7 @@ class Scanner:
     def _check_file(
         self, file: File, key: str, format_: _Format, folder: Path | None, *, explicit: bool
     ) -> FoundFile | ItemResult:
-        """Return a file, or why it is not loaded; a link must not lead out of `folder`."""
+        """Return a file, or its result if it is not loaded; links must not lead out of `folder`."""
         try:
             status = _stat(file)
             if status is None:
@@ -239,7 +239,7 @@ class Scanner:
         )
 
     def _format(self, path: str, *, named: bool = False) -> _Format:
-        """Return how the server reads a file; `named` stands for a pattern with its extension."""
+        """Return the format of a file; `named`: the extension was requested explicitly."""
         extension = extension_of(path)
         if extension in DOCUMENT_EXTENSIONS:
             return _Format.DOCUMENT
@@ -255,7 +255,7 @@ class Scanner:
 def _list_folder(
     path: str,
 ) -> tuple[Sequence[tuple[str, os.DirEntry[str]]], OSError | None]:
-    """Return the entries of a folder in the order of their names in keys, and what ended it."""
+    """Return the entries of a folder, sorted by their names in keys, and the error if any."""
     entries: list[os.DirEntry[str]] = []
     failure: OSError | None = None
     try:
@@ -270,11 +270,11 @@ def _is_folder(path: Path) -> bool:
     try:
         return stat.S_ISDIR(path.stat().st_mode)
     except (OSError, ValueError):
-        return False  # checking it as a file returns the reason
+        return False  # then checked as a file, which yields the error
 
 
 def _stat(file: File) -> os.stat_result | None:
-    """Return the status of a file; None of a link without a target."""
+    """Return the status of a file; None for a broken link."""
     try:
         return file.stat()
     except OSError as error:
@@ -286,7 +286,7 @@ def _stat(file: File) -> os.stat_result | None:
 def _rule(
     file: File, key: str, status: os.stat_result, format_: _Format, folder: Path | None
 ) -> str | None:
-    """Return the rule that leaves a file out."""
+    """Return the rule that excludes a file, if any."""
     is_link = file.is_symlink()
     if is_link and folder and not _resolve(Path(file)).is_relative_to(_resolve(folder)):
         return "link to a target outside the folder"
@@ -300,7 +300,7 @@ def _rule(
 def _resolve(path: Path) -> Path:
     try:
         return path.resolve()
-    except RuntimeError as error:  # Python before 3.13, for a loop of links
+    except RuntimeError as error:  # a loop of links, before Python 3.13
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from error
 
 

@@ -1,4 +1,4 @@
-"""Count ahead what a load will send, so that progress has a total early."""
+"""Count the files of a source in advance, for the total of the progress display."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @frozen
 class Totals:
-    """The sum of a source: `files` that can be loaded, their `bytes`, and `refused` files."""
+    """The size of a source: `files` that can be loaded, their `bytes`, and `refused` files."""
 
     files: int = 0
     bytes: int = 0
@@ -38,7 +38,7 @@ def count_source(roots: Sequence[Root], rules: Rules, stop: Callable[[], bool]) 
 def count_items(
     items: Iterable[Item], rules: Rules, stop: Callable[[], bool], *, explicit: bool = False
 ) -> Totals | None:
-    """Return the totals of items that are known at once; None if `stop()` ended it. Blocking."""
+    """Return the totals of a collection of items; None if `stop()` ended it early. Blocking."""
     scanner, seen = Scanner.from_rules(rules), SeenKeys()
     checked = (scanner.check_item(item, explicit=explicit) for item in items)
     return _sum((seen.reject_repeated(one) for one in checked if one is not None), stop)

@@ -1,7 +1,7 @@
-"""Normalize names to NFC, so that a file has one key in whichever form a system returns its name.
+"""Normalize file names to NFC, so that a file has the same key on every system.
 
-macOS and some file servers return `é` as two code points (NFD), most others as one (NFC). A folder
-may hold both names on Linux; only then do keys keep the form on disk.
+macOS and some file servers return `é` as two code points (NFD), most others as one (NFC). On Linux
+a folder may contain both names; only then do keys keep the form on disk.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ if TYPE_CHECKING:
 
 
 def normalized_names(names: Sequence[str]) -> Sequence[str]:
-    """Return the names of one folder as they stand in keys, in the same order.
+    """Return the names of one folder as used in keys, in the same order.
 
-    A name whose NFC form another name shares stays as it is, whatever the order. So the result
-    has as many different names as `names`.
+    Names with the same NFC form stay unchanged, so that different names remain different.
     """
     if all(is_normalized("NFC", name) for name in names):
         return names
@@ -35,13 +34,13 @@ def normalized_names(names: Sequence[str]) -> Sequence[str]:
 class PathNormalizer:
     """Normalizes paths by the rule of `normalized_names`.
 
-    Lists a folder, once, only for a name in it that is not NFC. Blocking.
+    Lists a folder only if the path has a name in it that is not NFC, and once. Blocking.
     """
 
     _folders: dict[str, Mapping[str, str]] = field(factory=dict)
 
     def normalize(self, path: str, folder: str = "") -> str:
-        """Return `path`, below `folder` unless it is absolute, as it stands in keys."""
+        """Return `path` as used in keys; a relative path is below `folder`."""
         if is_normalized("NFC", path):
             return path
         names: list[str] = []
@@ -52,7 +51,7 @@ class PathNormalizer:
 
     def _name(self, folder: str, name: str) -> str:
         form = normalize("NFC", name)
-        # A name that the folder does not list is another spelling of one that it does.
+        # A name that the folder does not list is another Unicode form of one that it lists.
         return form if form == name else self._names_in(folder).get(name, form)
 
     def _names_in(self, folder: str) -> Mapping[str, str]:
