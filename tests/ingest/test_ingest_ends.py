@@ -178,7 +178,7 @@ async def test_verified_notices_a_document_that_went_away(
 
     assert outcomes(report) == {"unchanged": 2, "failed": 1}
     (failure,) = report.failures()
-    assert failure.reason == "it is not in the knowledge base"
+    assert failure.reason == "not in the dataset"
     assert outcomes(await client.load(dataset, folder, wait="verified", retry_failed=True)) == {
         "unchanged": 2,
         "added": 1,

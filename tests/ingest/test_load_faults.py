@@ -95,7 +95,7 @@ async def test_a_stalled_document_is_not_doubled_where_its_task_may_still_be_que
             rows = [row async for row in client.documents.iter(dataset)]
 
     assert first.stopped is StopReason.NOT_INDEXING
-    assert "No document of any dataset moved" in str(first.stop_message)
+    assert "No document of any dataset made progress" in str(first.stop_message)
     assert first.stalled == 3
     assert retried
     assert len(rows) == 3

@@ -767,9 +767,9 @@ def test_a_file_that_changed_since_an_earlier_run_sent_it_is_sent_once_that_is_i
 @pytest.mark.parametrize(
     ("reason", "deleted"),
     [
-        (f"{LOST}: it stays waiting for 15 min while 3 others were indexed", []),
+        (f"{LOST}: stayed waiting for 15 min while 3 others were indexed", []),
         (
-            "it stays waiting for 15 min, and no document of any dataset moves",
+            "stayed waiting for 15 min, and no document of any dataset made progress",
             [document_id("a.md")],
         ),
         ("", [document_id("a.md")]),

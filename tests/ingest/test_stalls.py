@@ -62,7 +62,7 @@ def test_a_document_that_stands_still_is_stalled_while_others_move(
 
     assert Counter(following.outcomes.values()) == {"added": 30, "stalled": 1}
     assert stall_after < end_of(following) < 2.5 * stall_after
-    assert reason(following).startswith(f"{LOST}: it stays {status} for {told} while ")
+    assert reason(following).startswith(f"{LOST}: stayed {status} for {told} while ")
     assert "others were indexed" in reason(following)
     assert following.journal.states["1.txt"] is State.STALLED
     assert not following.files.stopping.requested
@@ -186,8 +186,8 @@ def test_a_document_that_a_later_one_of_another_dataset_passed_is_lost(kind: str
     )
 
     assert following.outcomes == {"1.txt": "stalled"}
-    assert reason(following).startswith(f"{LOST}: it stays waiting for ")
-    assert reason(following).endswith(" while others are indexed")
+    assert reason(following).startswith(f"{LOST}: stayed waiting for ")
+    assert reason(following).endswith(" while others were indexed")
     assert not following.files.stopping.requested
 
 
@@ -206,7 +206,7 @@ def test_a_load_ends_although_others_move_for_ever(kind: str) -> None:
     assert following.outcomes == {"1.txt": "stalled"}
     assert end_of(following) < 100 * PATIENCE
     assert reason(following) == (
-        "it stays waiting for 24 h, though documents of other datasets are indexed"
+        "stayed waiting for 24 h while documents of other datasets were indexed"
     )
 
 
@@ -333,10 +333,10 @@ def test_a_server_that_indexes_nothing_stops_the_run(number: int) -> None:
     assert set(following.journal.states.values()) == {State.STALLED}
     assert following.files.stopping.reason is StopReason.NOT_INDEXING
     assert following.files.stopping.message == (
-        "No document of any dataset moved for 15 min: check that the server's Celery worker is"
-        " running and takes the queues `dataset` and `priority_dataset`."
+        "No document of any dataset made progress for 15 min: check that the server's Celery worker"
+        " is running and takes the queues `dataset` and `priority_dataset`."
     )
-    assert "no document of any dataset moves; check that" in reason(following, "0.txt")
+    assert "no document of any dataset made progress; check that" in reason(following, "0.txt")
     assert PATIENCE < following.results[0][0] < 1.5 * PATIENCE
 
 
@@ -355,7 +355,7 @@ def test_a_server_that_stops_indexing_stops_the_run(indexed: int, told: str) -> 
     assert following.files.stopping.reason is StopReason.NOT_INDEXING
     message = str(following.files.stopping.message)
     assert message.startswith(f"Indexing stopped: {told} indexed, the last 1")
-    assert " min ago, and no document of any dataset moved since: check " in message
+    assert " min ago, and no document of any dataset made progress since: check " in message
     assert LOST not in reason(following, "8.txt")
 
 
@@ -458,7 +458,7 @@ def test_documents_that_stalled_before_are_looked_at_once_more(number: int, stat
     assert set(following.journal.states.values()) == {State.STALLED}
     assert not following.files.stopping.requested
     assert max(when for when, _ in following.results) < 1.5 * RECENT + number
-    assert f"it stays {status} for 2 min" in reason(following, "0.txt")
+    assert f"stayed {status} for 2 min" in reason(following, "0.txt")
 
 
 def test_documents_that_stalled_before_end_soon_beside_others_that_wait() -> None:
@@ -620,7 +620,7 @@ def test_documents_that_somebody_paused_are_reported_and_hold_nobody(
     assert following.outcomes.pop("1.txt") == "stalled"
     assert Counter(following.outcomes.values()) == {"stalled": 2, "added": 30}
     assert max(when for when, _ in following.results) < 6000
-    assert "stays paused for 15 min: resume its indexing" in reason(following)
+    assert "stayed paused for 15 min: resume indexing" in reason(following)
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_another_upload_in_its_place_is_reported(size: int, outcome: str) -> Non
 
     (result,) = [result for _, result in following.results if result.key == "1.txt"]
     assert result.outcome == outcome
-    assert "took its place" in f"{result.reason} {result.warnings}"
+    assert "replaced by another upload" in f"{result.reason} {result.warnings}"
 
 
 @pytest.mark.parametrize(("size", "outcome"), [(5, "added"), (6, "failed")])
@@ -88,7 +88,7 @@ def test_a_document_whose_batch_is_gone_is_followed_by_its_name(size: int, outco
     ((when, result),) = following.results
     assert result.outcome == outcome
     assert when > 50
-    assert "took its place" in f"{result.reason} {result.warnings}"
+    assert "replaced by another upload" in f"{result.reason} {result.warnings}"
     assert [name for _, name in following.server.asked].count(STATUS) == 1
 
 

@@ -232,7 +232,7 @@ async def test_a_full_disk_is_told_to_everybody_and_stays_told(tmp_path: Path) -
             await journal.flush()
 
     assert len(failed) == 20
-    assert all(str(path) in error.summary and "room" in error.hint for error in failed)
+    assert all(str(path) in error.summary and "free space" in error.hint for error in failed)
     async with open_journal(path, IDENTITY) as journal:
         assert remembered(journal, "before.md") is State.DONE
         assert journal.files.count_unanswered() == 0

@@ -1,4 +1,4 @@
-"""Look for movement in all datasets, while no document of a load moves."""
+"""Probe all datasets for indexing progress while no document of the load makes any."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from dify_kb.models import Document
 
 MOVED_DATASETS = 3
-"""Datasets whose newest documents are looked at, of those in which something moved."""
+"""Maximum number of changed datasets whose newest documents are listed in one probe."""
 
 
 @define
 class ActivityProbe:
-    """Compares the queue of the dataset and the counters of all datasets with earlier ones."""
+    """Probe that compares the queue of the dataset and the counters of all with earlier ones."""
 
     documents: Documents
     datasets: Datasets
@@ -36,17 +36,17 @@ class ActivityProbe:
     _is_first: bool = True
     _compared_at: float = -math.inf
     _visited_at: dict[str, float] = field(factory=dict)
-    """When the newest documents of another dataset were last looked at."""
+    """When the newest documents of another dataset were last listed."""
 
     @property
     def has_compared(self) -> bool:
-        """Whether other datasets were looked at, and compared, since anything moved."""
+        """Whether the datasets were compared since the last progress."""
         return self._compared_at > self.activity.moved_at
 
     async def look(self) -> bool:
-        """Return whether anything moves in any dataset, as far as is known; True at first.
+        """Return whether any dataset makes progress; True at the first call.
 
-        Two requests, one per 100 datasets, and two for each of up to three of them.
+        Takes two requests, one per 100 datasets, and two for each of up to `MOVED_DATASETS`.
         """
         waiting = await self.documents.list(self.dataset_id, status="queuing", limit=1)
         moved = self.activity.record_queue(self.dataset_id, waiting.total)
@@ -64,8 +64,9 @@ class ActivityProbe:
         return first or moved
 
     async def _counters(self) -> dict[str, DatasetCounters] | None:
-        """Return the counters of all datasets; None if the server refuses to list them, as it does
-        while its plugin daemon is down (measured).
+        """Return the counters of all datasets; None if the server refuses to list them.
+
+        It does while its plugin daemon is down (measured).
         """
         counters: dict[str, DatasetCounters] = {}
         try:
@@ -79,13 +80,13 @@ class ActivityProbe:
         return counters
 
     def _choose(self, changed: Iterable[str]) -> list[str]:
-        """Choose other datasets to look at, in turns."""
+        """Return the datasets to list next, least recently listed first."""
         others = [dataset_id for dataset_id in changed if dataset_id != self.dataset_id]
         others.sort(key=lambda dataset_id: self._visited_at.get(dataset_id, -math.inf))
         return others[:MOVED_DATASETS]
 
     async def _look_at(self, dataset_id: str) -> bool:
-        """Look at another dataset; return whether its queue became shorter."""
+        """Probe another dataset; return whether its queue became shorter."""
         self._visited_at[dataset_id] = anyio.current_time()
         try:
             waiting = await self.documents.list(dataset_id, status="queuing", limit=1)
@@ -93,12 +94,12 @@ class ActivityProbe:
         except KnowledgeError as error:
             if is_passing(error):
                 raise
-            return False  # it was deleted meanwhile, or its API is switched off
+            return False  # the dataset was deleted, or its API is disabled
         for row in indexed:
             self.activity.record_newest_elsewhere(row.created_at)
         return self.activity.record_queue(dataset_id, waiting.total)
 
     async def _indexed(self, dataset_id: str) -> list[Document]:
-        """Return those of the newest documents of a dataset that are indexed."""
+        """Return the indexed ones among the newest documents of a dataset."""
         newest = await self.documents.list(dataset_id, limit=PAGE)
         return [row for row in newest.data if row.indexing_status is IndexingStatus.COMPLETED]

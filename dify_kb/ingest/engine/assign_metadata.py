@@ -1,4 +1,4 @@
-"""Set the metadata of indexed documents, as many at once as have gathered."""
+"""Set the metadata of indexed documents, in batches of those that are waiting."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @define
 class MetadataAssigner:
-    """Sets the metadata of whatever has gathered while it set that of others."""
+    """Worker that sets the metadata of all waiting documents in one call."""
 
     assignment: MetadataAssignment
     breaker: CircuitBreaker
@@ -32,7 +32,7 @@ class MetadataAssigner:
         """Set metadata until cancelled.
 
         Raises:
-            KnowledgeError: the server refused, or was given up.
+            KnowledgeError: the server refused a request, or the load gave up on it.
         """
         while True:
             await self._assign(await self.files.metadata.get_all())
@@ -45,7 +45,7 @@ class MetadataAssigner:
         async def assign() -> Mapping[str, str | None]:
             return await self.assignment.assign(wanted, fresh=fresh)
 
-        # Setting the same values again changes nothing, so it is repeated as a read is.
+        # Setting metadata is idempotent, so that it is retried like a read.
         reasons = await self.breaker.read(assign)
         for document_id, file in by_id.items():
             reason = reasons[document_id]

@@ -1,4 +1,4 @@
-"""Tell what a run would do with a file, by the decisions of the run itself."""
+"""Predict the result of each file without sending, with the run's own decisions."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ if TYPE_CHECKING:
 SENT = "would be sent"
 IN_PLACE = "would be sent in place of its document"
 LATER = f"{IN_PLACE}, once that is indexed"
-FOLLOWED = "is sent already, and would be followed until it is indexed"
-METADATA = "is indexed already; its metadata would be set"
-TAKEN_OVER = "is on the server already, though its answer was lost; would be taken over"
-AGAIN = "its indexing stalled; would be created again"
+FOLLOWED = "already sent; would be followed until it is indexed"
+METADATA = "already indexed; its metadata would be set"
+TAKEN_OVER = "already on the server, although the response was lost; would be taken over"
+AGAIN = "indexing stalled; its document would be created again"
 
 
 @frozen
 class DryRun:
-    """Tells what would become of planned files."""
+    """Prediction of the results of planned files."""
 
     _lookup: DocumentLookup
     _options: Options
 
     async def result_of(self, planned: Planned) -> ItemResult:
-        """Return what would become of a planned file. One request where a run would look first.
+        """Return the predicted result of a planned file. Takes one request if a lookup is planned.
 
         Raises:
-            KnowledgeError: the server could not be asked.
+            KnowledgeError: the lookup failed.
         """
         match planned.do:
             case Do.FOLLOW:
@@ -64,7 +64,7 @@ class DryRun:
     def _decide_by_document(  # noqa: PLR0911 -- one for each decision
         self, planned: Planned, document: Document | None
     ) -> ItemResult:
-        """Decide as the reconciler does once everything that may land has landed."""
+        """Decide like the reconciler when no upload is in flight any more."""
         options = self._options
         lost = planned.row is not None and planned.row.state is State.SENDING
         file = TrackedFile.of(planned)

@@ -1,4 +1,4 @@
-"""The accepted documents whose indexing is followed, and where they stand in the server's list."""
+"""The accepted documents whose indexing is followed, with their positions in the server's list."""
 
 from __future__ import annotations
 
@@ -18,30 +18,33 @@ if TYPE_CHECKING:
 
 
 PAGE = 100
-"""Rows of a page of the list."""
+"""Rows per page of the list."""
 
 PART = 10
-"""Of many documents that are asked for one by one, a look asks for one in so many: looks become
-rarer as a load goes on, so that a fixed number of them would never be through."""
+"""One poll requests at least one in `PART` of the documents to be requested individually: polls
+become rarer during a load, so that a fixed number would not suffice."""
 
 
 @define(eq=False)
 class FollowedDocument:
-    """A followed document. `base` plus the documents created so far is its place in the list."""
+    """A followed document.
+
+    Its position in the list is `base` plus the number of documents created so far; None if unknown.
+    """
 
     file: TrackedFile
     document: UploadedDocument
     base: int | None
     added_at: float
     since: float
-    """When it last moved; later if the server was away since."""
+    """The time of its last progress, or of the end of a later outage."""
 
     moved_at: float
-    """When it last moved, or was added."""
+    """The time of its last progress, or when it was added."""
 
     seen_at: float
     asked_at: float
-    """When it was last asked for by itself."""
+    """When it was last requested individually."""
 
     status: str = ""
     statuses: set[str] = field(factory=set)
@@ -53,27 +56,27 @@ class FollowedDocument:
     missed: int = 0
     missed_at: float = 0.0
     to_ask: bool = False
-    """Whether it is to be asked for by its batch: the row of a list does not tell enough of it."""
+    """Whether its batch has to be requested: its row in the list is not sufficient."""
 
     final_at: float | None = None
-    """Since when it was seen indexed or failed, while another run of it may be going on."""
+    """When it was first seen indexed or failed while another indexing run may be active."""
 
     @property
     def waits(self) -> bool:
-        """Whether no worker has begun with it, as far as was seen."""
+        """Whether no worker has started to index it, as far as is known."""
         return self.status in {"", IndexingStatus.WAITING}
 
     @property
     def is_undecided(self) -> bool:
-        """Whether one look showed that it ended or is gone, and the next one has to confirm it."""
+        """Whether one poll showed it finished or missing, which the next has to confirm."""
         return self.final_at is not None or self.missed == 1
 
     def move(self) -> None:
-        """Record that it moved."""
+        """Record progress."""
         self.since = self.moved_at = anyio.current_time()
 
     def count_miss(self, apart: float) -> None:
-        """Count a look that did not find it; requests that are not `apart` seconds count once."""
+        """Count a poll that did not find it; those less than `apart` seconds apart count once."""
         now = anyio.current_time()
         if not self.missed or now - self.missed_at >= apart:
             self.missed, self.missed_at = self.missed + 1, now
@@ -81,16 +84,16 @@ class FollowedDocument:
 
 @define(eq=False)
 class FollowedDocuments:
-    """The documents that are followed, by their ids, in the order in which they were accepted."""
+    """The followed documents by id, in the order in which they were accepted."""
 
     activity: IndexingActivity = field(factory=IndexingActivity)
     _by_id: dict[str, FollowedDocument] = field(factory=dict)
     _more: anyio.Event = field(factory=anyio.Event)
     began: float = 0.0
-    """When the first of those that are followed now was added."""
+    """When a document was last added while none was followed."""
 
     ended: int = 0
-    """How many have ended since then."""
+    """Number of documents that have finished since then."""
 
     _displaced: list[TrackedFile] = field(factory=list)
 
@@ -99,18 +102,18 @@ class FollowedDocuments:
 
     @property
     def unplaced(self) -> list[FollowedDocument]:
-        """Those of which it is not known where they stand in the list."""
+        """The documents whose position in the list is not known."""
         return [followed for followed in self._by_id.values() if followed.base is None]
 
     def __iter__(self) -> Iterator[FollowedDocument]:
         return iter(list(self._by_id.values()))
 
     def get(self, document_id: str) -> FollowedDocument | None:
-        """Return the followed document with an id."""
+        """Return the followed document with this id, if any."""
         return self._by_id.get(document_id)
 
     def add(self, file: TrackedFile) -> None:
-        """Follow the document of a file. A new one is expected at the head of the list."""
+        """Follow the document of a file; a new one is expected at the head of the list."""
         document, existing = file.document, file.planned.replaces
         if document is None:
             return
@@ -129,16 +132,16 @@ class FollowedDocuments:
         self._more.set()
 
     def remove(self, file: TrackedFile) -> None:
-        """Follow the document of a file no longer."""
+        """Stop following the document of a file."""
         followed = self._by_id.get(file.document.id) if file.document else None
         if followed is not None and followed.file is file:
             del self._by_id[followed.document.id]
             self.ended += 1
 
     def take_displaced(self) -> list[TrackedFile]:
-        """Return the files whose documents became those of other files, once.
+        """Return and remove the files whose documents were replaced by those of other files.
 
-        Databases that ignore case take two names for one.
+        This happens with names that differ only in case, in databases that ignore it.
         """
         displaced, self._displaced = self._displaced, []
         return displaced
@@ -150,13 +153,13 @@ class FollowedDocuments:
             await self._more.wait()
 
     def page_of(self, followed: FollowedDocument) -> int | None:
-        """Return the page of the list on which a document is expected; None if not known."""
+        """Return the expected page of a document in the list; None if not known."""
         if followed.base is None:
             return None
         return max(0, followed.base + self.activity.added.count) // PAGE
 
 
 def least_recently_asked(documents: Iterable[FollowedDocument]) -> list[FollowedDocument]:
-    """Choose the documents that one look asks for by themselves: a few, or a part of many."""
+    """Return the documents to request individually in one poll: a few, or a part of many."""
     by_time = sorted(documents, key=lambda followed: followed.asked_at)
     return by_time[: max(FEW, len(by_time) // PART)]

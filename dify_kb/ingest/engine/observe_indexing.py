@@ -1,4 +1,4 @@
-"""Interpret rows and statuses of followed documents as events of their files."""
+"""Translate the status of followed documents to events of their files."""
 
 from __future__ import annotations
 
@@ -21,40 +21,40 @@ if TYPE_CHECKING:
     from .tracked_file import TrackedFile
 
 MAX_MISSES = 2
-"""Looks that do not find a document, though its batch is gone, before it counts as gone."""
+"""Polls that find neither the batch nor the name of a document before it counts as deleted."""
 
 MAX_OTHER_UPLOADS = 3
-"""Looks that show another file than ours before it counts as another upload."""
+"""Polls that show a document with a different uploaded file before it counts as replaced."""
 
-NO_TEXT = "indexed, but no text was extracted from it: nothing of it can be found"
-GONE = "deleted, or replaced by another upload, before it was indexed"
-SHARED = "another file of this load replaced its document, as the server takes their names for one"
-REPLACED = "another upload of the same length took its place while it was indexed"
+NO_TEXT = "no text was extracted: nothing of it can be found"
+GONE = "deleted or replaced by another upload before it was indexed"
+SHARED = "replaced by another file of this load: the server considers their names equal"
+REPLACED = "replaced by another upload of the same size while it was indexed"
 
 _NOT_BEGUN = frozenset({IndexingStatus.WAITING, IndexingStatus.PAUSED})
 
 
 @define
 class IndexingObserver:
-    """Turns what a look showed of a document into an event of its file."""
+    """Translator from observed rows and statuses to events of files."""
 
     loading: Loading
     files: FileLifecycle
 
     def end_displaced(self) -> None:
-        """End the files whose documents became those of other files."""
+        """Fail the files whose documents were replaced by those of other files."""
         for file in self.files.followed.take_displaced():
             if file.state is FileState.ACCEPTED:
                 self.files.apply(file, FileEvent.FAILED, SHARED)
 
     def miss(self, followed: FollowedDocument) -> None:
-        """Record that neither its batch nor its name finds a document."""
+        """Record that a document was found neither by its batch nor by its name."""
         followed.count_miss(self.loading.confirm)
         if followed.missed >= MAX_MISSES:
             self.end(followed, FileEvent.FAILED, GONE)
 
     def see_row(self, followed: FollowedDocument, row: Document) -> None:
-        """Interpret a row of the list."""
+        """Process a row of the list."""
         followed.seen_at = anyio.current_time()
         batch = followed.document.batch
         mine, theirs = followed.document.upload_file_id, row.upload_file
@@ -74,7 +74,7 @@ class IndexingObserver:
         self._see_final_status(followed, row.indexing_status, row.error, is_empty=empty)
 
     def see_status(self, followed: FollowedDocument, status: DocumentStatus) -> None:
-        """Interpret the status of its batch, which counts its segments."""
+        """Process the status from its batch, which includes the number of segments."""
         followed.missed = 0
         self._record_status(followed, status.indexing_status)
         self._count_segments(followed, status)
@@ -87,7 +87,7 @@ class IndexingObserver:
         self._see_final_status(followed, status.indexing_status, status.error, is_empty=empty)
 
     def end_stalled(self, followed: FollowedDocument, reason: str) -> None:
-        """End a document that does not move any more."""
+        """Finish a document that has stalled."""
         if followed.status != IndexingStatus.COMPLETED:
             self.end(followed, FileEvent.STALLED, reason)
         elif self.files.swaps and followed.file.is_new_version:
@@ -102,7 +102,7 @@ class IndexingObserver:
         reason: str | None,
         error: str | None = None,
     ) -> None:
-        """End the following of a document, whose file goes on by `event`."""
+        """Stop following a document, and apply `event` to its file."""
         if self.files.followed.get(followed.document.id) is not followed:
             return  # it ended meanwhile
         followed.file.document = followed.document
@@ -111,9 +111,9 @@ class IndexingObserver:
         self.files.apply(followed.file, event, reason, error=error or "")
 
     def _see_other_upload(self, followed: FollowedDocument, row: Document) -> None:
-        """Interpret a row that has another file than ours, of a document whose batch is gone.
+        """Process a row with a different uploaded file, of a document whose batch does not exist.
 
-        A page from before our create tells of the old one, so one look is no proof.
+        One poll is not enough: a page read before the create shows the old file.
         """
         followed.count_miss(self.loading.confirm)
         if followed.missed < MAX_OTHER_UPLOADS or not row.indexing_status.final:
@@ -123,12 +123,12 @@ class IndexingObserver:
             followed.document = evolve(followed.document, upload_file_id=None)
             self.see_row(followed, row)
         else:
-            self.end(followed, FileEvent.FAILED, "another upload took its place meanwhile")
+            self.end(followed, FileEvent.FAILED, "replaced by another upload")
 
     def _record_status(self, followed: FollowedDocument, status: str) -> None:
-        """Record a status; only one that it did not have before is a movement.
+        """Record a status; only one that the document did not have before counts as progress.
 
-        Of a paused document its batch and the list tell different ones, turn by turn.
+        For a paused document, its batch and the list show different statuses.
         """
         first = not followed.statuses
         followed.status = status
@@ -136,16 +136,16 @@ class IndexingObserver:
             return
         followed.statuses.add(status)
         followed.move()
-        # A document of an earlier run that is seen for the first time has not moved.
+        # The first status of a document of an earlier run is not progress.
         if status not in _NOT_BEGUN and not (first and followed.document.remembered):
             self.files.followed.activity.move()
 
     def _count_segments(self, followed: FollowedDocument, status: DocumentStatus) -> None:
-        """Record how many segments are indexed; further ones are a movement of a begun document."""
+        """Record the number of indexed segments; a change is progress once indexing began."""
         known = followed.segments
         followed.segments = status.completed_segments
         followed.total_segments = status.total_segments
-        if followed.waits:  # they are those of the version before
+        if followed.waits:  # the segments are those of the old version
             return
         if followed.counted_at is None:
             followed.counted_at = anyio.current_time()
@@ -166,7 +166,7 @@ class IndexingObserver:
         elif not self._is_confirmed(followed):
             return
         elif status is IndexingStatus.ERROR:
-            message = error or "the server gives no reason"
+            message = error or "no reason given by the server"
             self._fail(followed, f"indexing failed: {message}", error)
         elif is_empty:
             self._fail(followed, NO_TEXT)
@@ -174,10 +174,10 @@ class IndexingObserver:
             self._succeed(followed)
 
     def _is_confirmed(self, followed: FollowedDocument) -> bool:
-        """Return whether a final status may be believed.
+        """Return whether a final status is confirmed.
 
-        Where two runs of a document may overlap, the first run's end is shown and then withdrawn
-        (measured on 1.14.2), so that two looks must show it.
+        If two indexing runs of a document may overlap, the final status of the first is shown and
+        then withdrawn (measured on 1.14.2), so that two polls must show it.
         """
         if not followed.file.overlaps:
             return True
@@ -214,10 +214,10 @@ class IndexingObserver:
         self._count_end(followed, error)
 
     def _fail_swap(self, followed: FollowedDocument, reason: str, error: str | None = None) -> None:
-        """Fail a document that stands beside another of its name, and is deleted.
+        """Fail a new version that exists beside the old document, and is deleted.
 
-        It is not created again: of three documents of one name, it would not be known which two to
-        delete.
+        It is not created again: with three documents of the same name, it would not be known which
+        two to delete.
         """
         file = followed.file
         kept = "its replacement failed, the old version is kept: " if file.updates else ""
@@ -225,8 +225,8 @@ class IndexingObserver:
         self.end(followed, FileEvent.SWAP_FAILED, file.failure, error)
 
     def _count_end(self, followed: FollowedDocument, error: str | None) -> None:
-        """Stop the run if the server rejects whatever it indexes."""
-        # What an earlier run sent may have failed of what was mended since.
+        """Stop the run if indexing fails for all documents."""
+        # A document of an earlier run may have failed for a reason that was fixed since.
         old = error is not None and followed.file.planned.do is Do.FOLLOW
         reason = None if old else self.files.backlog.early_failures.end(error)
         if reason is not None:
@@ -234,6 +234,6 @@ class IndexingObserver:
 
 
 def _can_recreate(file: TrackedFile, error: str, files: FileLifecycle, times: Loading) -> bool:
-    """Return whether a document that failed for a passing reason can be sent again."""
+    """Return whether a document that failed with a transient error can be sent again."""
     at_hand = file.planned.found.path is not None and not files.stopping.requested
     return at_hand and file.recreated < times.recreations and is_transient_indexing_error(error)

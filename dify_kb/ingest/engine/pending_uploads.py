@@ -1,4 +1,4 @@
-"""Hold files that wait: for the document of a lost send, for its indexing, or for a time."""
+"""Hold files that wait for the outcome of a lost send, for an indexing run, or for a delay."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from .tracked_file import TrackedFile
 
 INTERNAL_ERROR = 500
 LOOKS_AFTER_CRASH = 3
-"""Lookups after a 500, in about 15 s: the document may be late in the lists of a replica."""
+"""Lookups after a 500, in about 15 s: the document may appear late in the lists of a replica."""
 
 MOST_DUE = 500
-"""Files that are looked up before those that became due meanwhile: 10 s at 20 ms each."""
+"""Maximum number of files looked up in one round: 10 s at 20 ms each."""
 
 
 @frozen(kw_only=True)
 class PendingUpload:
     """A file that is looked up at `due`.
 
-    `lost`: a send of it may still land, until `until`. `created` is the number of documents that
-    had been added when it came; those added since stand before its document in the list.
+    `lost`: a send may still be carried out, until `until`. `created` is the number of documents
+    added before; those added later precede its document in the list.
     """
 
     file: TrackedFile
@@ -37,29 +37,29 @@ class PendingUpload:
     until: float
     lost: bool = False
     timed_out: bool = False
-    """Whether its send was not answered in time: Dify may hold the dataset's lock."""
+    """Whether the send timed out: Dify may hold the dataset lock."""
 
     crashed: bool = False
-    """Whether its send was answered with 500: the request has ended and can no longer land."""
+    """Whether the send was answered with 500: the request has ended."""
 
     looks: int = 0
     status: str = ""
     status_since: float = 0.0
-    """When the status of the document of its name last changed."""
+    """When the status of the document with its name last changed."""
 
     created: int = 0
 
 
 @define
 class PendingUploads:
-    """Files that wait for a lookup, by key. Lost ones are looked up before others."""
+    """Files waiting for a lookup, by key. Lost ones are looked up first."""
 
     times: Loading
     activity: IndexingActivity
     _by_key: dict[str, PendingUpload] = field(factory=dict)
     _lost: list[tuple[float, int, PendingUpload]] = field(factory=list)
     _other: list[tuple[float, int, PendingUpload]] = field(factory=list)
-    """Heaps by `due`; entries that were removed or replaced stay in them until they are due."""
+    """Heaps by `due`; removed and replaced entries remain until they are due."""
 
     _numbers: itertools.count[int] = field(factory=itertools.count)
     _new: anyio.Event = field(factory=anyio.Event)
@@ -68,7 +68,7 @@ class PendingUploads:
         return len(self._by_key)
 
     def put_lost(self, file: TrackedFile) -> None:
-        """Add a file whose create was not answered, or not by the API."""
+        """Add a file whose create got no response, or one that is not from the API."""
         now, error = anyio.current_time(), file.error
         landing = self.times.quarantine if error is None else landing_time(error, self.times)
         self._add(file, due=now + self.times.settle[0], until=now + landing, lost=True)
@@ -77,14 +77,14 @@ class PendingUploads:
         """Add a file whose document is looked up before the file is sent.
 
         Args:
-            lost: an earlier run was killed while it sent the file, so that the send may still land.
-                For how long is counted from now, as the clock may have been set since then.
+            lost: an earlier run was killed while sending the file; the send may still be carried
+                out. The time limit counts from now, because the clock may have been set since.
         """
         now = anyio.current_time()
         self._add(file, due=now, until=now + self.times.quarantine * lost, lost=lost)
 
     def put_later(self, file: TrackedFile, seconds: float) -> None:
-        """Add a file that is sent after `seconds`, once its document is not being indexed."""
+        """Add a file to be sent after `seconds`, once its document is not being indexed."""
         due = anyio.current_time() + seconds
         self._add(file, due=due, until=due)
 
@@ -96,7 +96,7 @@ class PendingUploads:
         self._new.set()
 
     def has(self, pending: PendingUpload) -> bool:
-        """Return whether the entry is current; the run may have stopped meanwhile."""
+        """Return whether the entry is current: not removed or replaced meanwhile."""
         return self._by_key.get(pending.file.key) is pending
 
     def remove(self, file: TrackedFile) -> None:
@@ -104,7 +104,7 @@ class PendingUploads:
         self._by_key.pop(file.key, None)
 
     def take_due(self) -> list[PendingUpload]:
-        """Return up to `MOST_DUE` entries that are due. Each is then to be put again or removed."""
+        """Return up to `MOST_DUE` due entries. The caller must put each again or remove it."""
         now, due = anyio.current_time(), list[PendingUpload]()
         for heap in (self._lost, self._other):
             while heap and heap[0][0] <= now and len(due) < MOST_DUE:
@@ -114,7 +114,7 @@ class PendingUploads:
         return due
 
     async def wait(self) -> None:
-        """Wait until an entry is due, or a new one was added."""
+        """Wait until an entry is due or a new one is added."""
         due = min((heap[0][0] for heap in (self._lost, self._other) if heap), default=math.inf)
         self._new = anyio.Event()
         with anyio.move_on_at(due):
@@ -138,7 +138,7 @@ class PendingUploads:
 
 
 def landing_time(error: KnowledgeError, times: Loading) -> float:
-    """Return how long a create may still land after `error`, in seconds."""
+    """Return the seconds after `error` in which a create may still be carried out."""
     if _has_crashed(error):
         return sum(times.settle[:LOOKS_AFTER_CRASH])
     match _cause(error):

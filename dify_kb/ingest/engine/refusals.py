@@ -1,4 +1,4 @@
-"""Hold refused uploads until it is clear whether the refusal concerns one file or all of them."""
+"""Hold refused uploads until it is known whether the refusal concerns one file or all files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @define
 class Refusals:
-    """Uploads that were refused since the last one that was accepted, grouped by message."""
+    """Uploads refused since the last accepted one, grouped by message."""
 
     _held: defaultdict[str, list[TrackedFile]] = field(factory=lambda: defaultdict(list))
 
@@ -30,7 +30,7 @@ class Refusals:
         return sum(map(len, self._held.values()))
 
     def add(self, file: TrackedFile, error: KnowledgeError) -> bool:
-        """Hold a file; return whether enough were refused alike to concern all files."""
+        """Hold a file; return whether enough equal refusals occurred to concern all files."""
         alike = self._held[refusal_signature(error)]
         alike.append(file)
         return len(alike) >= (SAME_PAGES if is_page(error) else SAME_REFUSALS)

@@ -1,4 +1,4 @@
-"""The life of a file in a load as one pure table: (state, event) -> next state, effect, journal.
+"""State transition table of a file: (state, event) -> state, effect, journal state.
 
 | state | event | next state | effect | journal |
 |---|---|---|---|---|
@@ -47,8 +47,8 @@
 | replacing | replaced | ended: as planned | | done |
 | discarding | deleted | ended: failed | | failed |
 
-A load that stops applies `halted` to every file; if documents are no longer followed either,
-`abandoned`. A file that enters a state after the stop gets the same event there:
+When a load stops, `halted` is applied to every file, or `abandoned` if documents are no longer
+followed either. A file that enters a state after the stop gets the same event in that state:
 
 | state | halted | abandoned |
 |---|---|---|
@@ -59,9 +59,10 @@ A load that stops applies `halted` to every file; if documents are no longer fol
 | indexed | (goes on) | ended: pending; journal: done |
 | discarding | (goes on) | ended: failed; journal: failed |
 
-`ended` ignores every event: a late answer changes no outcome. An empty journal cell leaves the row
-as it is: a file that was being sent stays `sending`, so that the next run looks for its document
-before it sends. Of a file that changed while it was sent, the server may have the old content.
+`ended` ignores all events: a late response does not change the outcome. An empty journal cell
+leaves the row unchanged: a file that was being sent stays `sending`, so that the next run looks up
+its document before sending. If a file changed while it was sent, the server may have its old
+content.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ if TYPE_CHECKING:
 
 
 class _FastStrEnum(enum.StrEnum):
-    """A word that is looked up several times a file: hashed as text, ten times as fast."""
+    """An enum of strings with the hash of `str`, which is ten times as fast in dict lookups."""
 
     __hash__ = str.__hash__
 
@@ -90,32 +91,32 @@ class FileState(_FastStrEnum):
     QUEUED = "queued"
     SENDING = "sending"
     UNKNOWN = "unknown"
-    """Its create was not answered and may still land."""
+    """The create was not answered and may still be carried out."""
 
     BUSY = "busy"
     """To be sent once its document is not being indexed."""
 
     REFUSED = "refused"
-    """Held until it is known whether the refusal concerns this file or all of them."""
+    """Held until it is known whether the refusal concerns this file or all files."""
 
     POSTPONED = "postponed"
-    """It changed while it was sent; sent once more when all other files have ended."""
+    """The file changed while it was sent; it is sent again after all other files have ended."""
 
     ACCEPTED = "accepted"
     INDEXED = "indexed"
-    """Its metadata is being set."""
+    """The document is indexed; its metadata is being set."""
 
     REPLACING = "replacing"
-    """Its new version is indexed; the old one is being deleted, or the document archived again."""
+    """The new version is indexed; the old one is being deleted, or the document archived again."""
 
     DISCARDING = "discarding"
-    """Its new version failed and is being deleted; the old one stays."""
+    """The new version failed and is being deleted; the old one is kept."""
 
     ENDED = "ended"
 
 
 class FileEvent(_FastStrEnum):
-    """An event in the life of a file."""
+    """An event that changes the state of a file."""
 
     SEND = "send"
     LOOK = "look"
@@ -128,7 +129,7 @@ class FileEvent(_FastStrEnum):
     NOT_SENT = "not sent"
     REFUSED = "refused"
     PAGE = "page"
-    """Something other than the API answered with a success."""
+    """Success response that is not from the API, such as a login page."""
 
     DOCUMENT_BUSY = "document busy"
     CHANGED = "changed"
@@ -146,7 +147,7 @@ class FileEvent(_FastStrEnum):
     STALLED = "stalled"
     INDEXED = "indexed"
     FINISHED = "finished"
-    """Indexed, and nothing else is to be done with it."""
+    """The document is indexed, and there is nothing else to do."""
 
     FAILED_FOR_NOW = "failed for now"
     REPLACEMENT_FAILED = "replacement failed"
@@ -160,7 +161,7 @@ class FileEvent(_FastStrEnum):
 
 
 class Effect(_FastStrEnum):
-    """The next step for a file."""
+    """The action that follows a transition."""
 
     ENQUEUE = "enqueue"
     LOOK_UP = "look up"
@@ -174,7 +175,7 @@ class Effect(_FastStrEnum):
 
 
 class Ending(enum.StrEnum):
-    """The outcome of a file; `as planned` is added, updated or unchanged, by its plan."""
+    """The outcome of a file; `as planned` means added, updated or unchanged, as in its plan."""
 
     AS_PLANNED = "as planned"
     SKIPPED = "skipped"
@@ -186,7 +187,7 @@ class Ending(enum.StrEnum):
 
 @frozen
 class Transition:
-    """The consequences of an event: next state, effect, outcome, and state in the journal."""
+    """The result of an event: next state, effect, outcome and journal state."""
 
     state: FileState
     effect: Effect | None = None
@@ -195,7 +196,7 @@ class Transition:
 
 
 class ImpossibleEventError(Exception):
-    """An event that cannot happen in the state of its file; a bug in this package."""
+    """The event cannot happen in the state of the file: a bug in this package."""
 
 
 _S, _E = FileState, FileEvent
@@ -283,7 +284,7 @@ ENDED = Transition(FileState.ENDED)
 
 
 def transition(state: FileState, event: FileEvent) -> Transition:
-    """Return the consequences of `event` for a file in `state`.
+    """Return the transition of `event` for a file in `state`.
 
     Raises:
         ImpossibleEventError: the event cannot happen in that state.

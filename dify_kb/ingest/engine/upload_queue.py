@@ -1,4 +1,4 @@
-"""Queue files to be sent, and those that are to be sent again."""
+"""The queue of files to be sent for the first time or again."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from attrs import define, field
 from .tracked_file import TrackedFile
 
 LONGEST = 200
-"""Files that are kept ready: a page of the scan."""
+"""Maximum number of new files in the queue: a batch of the scan."""
 
 MOST_BYTES = 64 * 2**20
-"""Bytes of items in memory that are kept at a time."""
+"""Maximum bytes of in-memory items held at a time."""
 
 
 @define
 class UploadQueue:
-    """A queue that is bounded for new files, and unbounded for those that come back.
+    """A queue that is bounded for new files and unbounded for those to be sent again.
 
-    One producer; many consumers, served in order.
+    One producer; multiple consumers, served in order.
     """
 
     _files: deque[TrackedFile] = field(factory=deque)
     _ready: anyio.Semaphore = field(factory=lambda: anyio.Semaphore(0, fast_acquire=True))
-    """Counts the files. A consumer then waits for a server, and need not yield here."""
+    """Counts the files. `fast_acquire`: consumers yield to the event loop when they send."""
 
     _weights: dict[str, int] = field(factory=dict)
-    """The bytes of items in memory that were queued and not released, by key."""
+    """The bytes of in-memory items that were queued and not yet released, by key."""
 
     _bytes: int = 0
     _room: anyio.Event = field(factory=anyio.Event)
@@ -36,14 +36,14 @@ class UploadQueue:
     async def wait_for_room(self, size: int) -> None:
         """Wait until a file with `size` bytes in memory may be added.
 
-        One that exceeds the limit by itself is added alone.
+        A file larger than the limit is added once no other content is held.
         """
         while len(self._files) >= LONGEST or (self._bytes and self._bytes + size > MOST_BYTES):
             self._room = anyio.Event()
             await self._room.wait()
 
     def put(self, file: TrackedFile, *, first: bool = False) -> None:
-        """Add a file, or add it again; with `first` before all others."""
+        """Add a file, for the first time or again; with `first`, at the head of the queue."""
         size = len(file.planned.found.data or b"")
         if size and file.key not in self._weights:
             self._weights[file.key] = size
@@ -57,20 +57,20 @@ class UploadQueue:
     async def get(self) -> TrackedFile:
         """Wait for the next file and remove it from the queue."""
         await self._ready.acquire()
-        while not self._files:  # cleared between the wake-up of this consumer and its turn
+        while not self._files:  # cleared after this consumer was woken up
             await self._ready.acquire()
         if len(self._files) <= LONGEST // 2:
             self._room.set()
         return self._files.popleft()
 
     def release(self, file: TrackedFile) -> None:
-        """Free the room of a file's content."""
+        """Release the memory accounted for a file's content."""
         if size := self._weights.pop(file.key, 0):
             self._bytes -= size
             self._room.set()
 
     def clear(self) -> None:
-        """Remove all files, and let a producer go on that waits for room."""
+        """Remove all files, and wake up a producer that waits for room."""
         self._files.clear()
         while True:
             try:

@@ -1,4 +1,4 @@
-"""What "verified" means: every document was looked at once more after everything had ended."""
+"""Verify documents after the run: list all, check the segments of those sent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 AT_ONCE = 4
-"""Status calls in flight."""
+"""Concurrent status requests."""
 
 
 NOT_VERIFIED = "indexed; the run stopped before it was verified"
@@ -29,10 +29,10 @@ NOT_VERIFIED = "indexed; the run stopped before it was verified"
 
 @define
 class Verifier:
-    """Looks at the list once, and asks for each document that this run sent.
+    """Verifier of the documents of a run.
 
-    Costs a request per 100 documents of the base and one for each document that was sent. Once the
-    server has failed nothing more is asked, and what was not looked at is pending.
+    Takes one request per 100 documents of the dataset and one per document sent. After the first
+    failure of the server no more requests are made, and unverified files are pending.
     """
 
     _journal: Journal
@@ -42,10 +42,10 @@ class Verifier:
     _failed: KnowledgeError | None = None
 
     async def run(self) -> None:
-        """Verify all results that are held.
+        """Verify all results held for verification.
 
         Raises:
-            KnowledgeError: the server failed; all that could be read was recorded nevertheless.
+            KnowledgeError: the server failed. The results are recorded nevertheless.
         """
         await self._journal.flush()
         try:
@@ -82,7 +82,7 @@ class Verifier:
                     result, outcome=Outcome.FAILED, reason=reason, error=reason
                 )
             elif number := twins.get(result.name or ""):
-                warning = f"{number} documents have its name"
+                warning = f"{number} documents share this name"
                 verified[place] = evolve(result, warnings=(*result.warnings, warning))
 
         async with anyio.create_task_group() as group:
@@ -102,28 +102,28 @@ class Verifier:
         try:
             statuses = await self._documents.indexing_status(self._dataset.id, batch)
         except NotFoundError:
-            return "another upload took its place"
+            return "replaced by another upload"
         except KnowledgeError as error:
             self._failed = self._failed or error
             return None
         return next(
             (_check_segments(status) for status in statuses if status.id == document_id),
-            "the server does not tell of it",
+            "missing from the batch status",
         )
 
 
 def _was_sent(result: ItemResult) -> bool:
-    """Tell whether this run sent it, so that its batch tells of its segments."""
+    """Return whether this run sent the file, so that its batch has the status of its segments."""
     return result.batch is not None and result.outcome is not Outcome.UNCHANGED
 
 
 def _check_document(remote: RemoteDocument | None) -> str | None:
     if remote is None:
-        return "it is not in the knowledge base"
+        return "not in the dataset"
     if not remote.enabled:
-        return "it is disabled"
+        return "disabled"
     if remote.status is not IndexingStatus.COMPLETED:
-        return f"it is not indexed: {remote.status}"
+        return f"not indexed: {remote.status}"
     return None
 
 
@@ -131,4 +131,4 @@ def _check_segments(status: DocumentStatus) -> str | None:
     done, total = status.completed_segments, status.total_segments
     if done == total:
         return None
-    return f"{done} of its {total} segments are complete: it may have been indexed twice at once"
+    return f"{done} of {total} segments indexed: two indexing runs may have overlapped"

@@ -1,8 +1,7 @@
 """Follow accepted documents until indexing finishes. The only module that polls.
 
-Workers take documents nearly in the order of their creates, and the list is in that order too. So
-the next ends are to be expected where the oldest of the followed documents stand, and one page
-there tells of up to 100.
+Documents finish in list order, so poll the page of the oldest first: one page has the status of up
+to 100 documents.
 """
 
 from __future__ import annotations
@@ -39,19 +38,19 @@ if TYPE_CHECKING:
     from dify_kb.models import Document, DocumentStatus
 
 DOCUMENTS_PER_POLL = 50
-"""Ends to wait for before the next look, when they come steadily."""
+"""Documents expected to finish between two polls."""
 
 MIN_INTERVAL = 0.025
-"""Part of the time so far that two looks are apart at least: the last end is noticed within a
-twentieth of the whole."""
+"""Minimum interval between two polls, as a part of the elapsed time: the end of the last document
+is noticed within 5 % of the total time."""
 
 
 @define
 class IndexingWatcher:
-    """Follows accepted documents by pages of the list, until none is left.
+    """Poller of the indexing status of accepted documents, by pages of the list.
 
-    Costs a page for some 50 documents that end, at intervals that follow the server's speed, and
-    never more than one for each 2.5 % of the time so far.
+    Requests one page per about 50 finished documents, at intervals adapted to the server's speed,
+    but of at least 2.5 % of the elapsed time.
     """
 
     documents: Documents
@@ -64,20 +63,20 @@ class IndexingWatcher:
     observer: IndexingObserver
     files: FileLifecycle
     _health: tuple[int, float] = (0, -math.inf)
-    """The outages and blocked uploads that are known of."""
+    """Outages, and the time of the last resumption, when the clocks were last restarted."""
 
     _list_again_at: float = -math.inf
-    """Until when the whole list is not read again, as it did not show all documents."""
+    """When the whole list may be read again, after it did not show all documents."""
 
     @property
     def _followed(self) -> FollowedDocuments:
         return self.files.followed
 
     async def run(self) -> None:
-        """Look until cancelled.
+        """Poll until cancelled.
 
         Raises:
-            KnowledgeError: the server refused, or was given up.
+            KnowledgeError: the server refused a request, or the load gave up on it.
         """
         wait = self.times.first
         while True:
@@ -124,15 +123,15 @@ class IndexingWatcher:
             await self._request_status(followed)
 
     def _next_page_due(self, visited: set[int]) -> int | None:
-        """Choose the page where ends are due: that of the oldest document that waits for a
-        worker, or, when none waits, of the oldest.
+        """Return the page where documents should finish next: that of the oldest document waiting
+        for a worker or, if none waits, that of the oldest.
         """
         pages = ((self._followed.page_of(each), each.waits) for each in self._followed)
         left = [(page, waits) for page, waits in pages if page is not None and page not in visited]
         return next((page for page, waits in left if waits), left[0][0] if left else None)
 
     def _oldest_unseen_page(self) -> int | None:
-        """Choose the page that was not seen for longest, if that is long."""
+        """Return the page seen least recently, if that was more than `revisit` seconds ago."""
         placed = (each for each in self._followed if each.base is not None)
         followed = min(placed, key=lambda each: each.seen_at, default=None)
         if followed is None or followed.seen_at > anyio.current_time() - self.loading.revisit:
@@ -140,7 +139,7 @@ class IndexingWatcher:
         return self._followed.page_of(followed)
 
     async def _poll_page(self, page: int) -> bool:
-        """Look at a page of the list; return whether any that stands there waits for its turn."""
+        """Poll a page of the list; return whether a document on it still waits for a worker."""
         group = [each for each in self._followed if self._followed.page_of(each) == page]
         if len(group) == 1:
             await self._request_status(group[0])
@@ -158,7 +157,7 @@ class IndexingWatcher:
         return any(each.waits and not self.stalls.is_passed_over(each) for each in left)
 
     def _process_rows(self, rows: Sequence[Document], first: int) -> None:
-        """Interpret rows of the list, and correct places if it has shifted."""
+        """Process rows of the list, and correct the expected positions if the list has shifted."""
         shifts: list[int] = []
         for place, row in enumerate(rows, first):
             if row.indexing_status is IndexingStatus.COMPLETED:
@@ -176,9 +175,10 @@ class IndexingWatcher:
                     followed.base += shift
 
     async def _locate(self) -> None:
-        """Find those of which it is not known where they stand.
+        """Find the positions of documents for which they are not known.
 
-        A list may come from a cache, so what it does not show is asked for, some in each look.
+        A list may come from a cache, so that documents missing from it are requested individually,
+        some in each poll.
         """
         many = len(self._followed.unplaced) > FEW
         if many and anyio.current_time() >= self._list_again_at and not await self._read_list():
@@ -187,7 +187,7 @@ class IndexingWatcher:
             await self._request_status(followed)
 
     async def _read_list(self) -> bool:
-        """Read the list until it has shown all that are not placed; return whether it has."""
+        """Read the list until it has shown all unplaced documents; return whether it has."""
         first, missing = 0, {followed.document.id for followed in self._followed.unplaced}
         async for rows in self.documents.iter(self.dataset_id).pages():
             self._process_rows(rows, first)
@@ -198,7 +198,7 @@ class IndexingWatcher:
         return not missing
 
     async def _request_status(self, followed: FollowedDocument) -> None:
-        """Ask for one document: by its batch, else by its name."""
+        """Request the status of one document: by its batch, else by its name."""
         if self._followed.get(followed.document.id) is not followed:
             return  # it ended meanwhile
         followed.seen_at = followed.asked_at = anyio.current_time()
@@ -211,7 +211,7 @@ class IndexingWatcher:
         if status is not None:
             self.observer.see_status(followed, status)
             return
-        # Whatever was uploaded after it under its name has given it another batch.
+        # A later upload with its name has changed its batch.
         followed.document = evolve(followed.document, batch=None)
         followed.file.document = followed.document
         row = await self.lookup.named(followed.file.planned.name)
@@ -222,14 +222,14 @@ class IndexingWatcher:
             self.observer.miss(followed)
 
     async def _judge_stalls(self) -> None:
-        """End documents that have stalled, and stop the run when nothing is indexed at all."""
+        """Finish stalled documents, and stop the run if the server indexes nothing at all."""
         if not self._followed or self._was_disturbed():
             return
         quiet = self.stalls.is_quiet
         if quiet and not await self.stalls.look_elsewhere():
             self.files.backlog.forget()
         suspects = least_recently_asked(filter(self.stalls.needs_asking, self._followed))
-        samples = least_recently_asked(self._followed)[:FEW] if quiet else []  # lists may be stale
+        samples = least_recently_asked(self._followed)[:FEW] if quiet else []  # lists may be cached
         for followed in dict.fromkeys(suspects + samples):
             await self._request_status(followed)
         if not self._followed or self._was_disturbed():
@@ -239,12 +239,13 @@ class IndexingWatcher:
             return
         left = (each for each in suspects if self._followed.get(each.document.id) is each)
         for followed in filter(self.stalls.is_late, left):
-            if not followed.is_undecided:  # else another look decides
+            if not followed.is_undecided:  # otherwise the next poll decides
                 self.observer.end_stalled(followed, self.stalls.describe(followed))
 
     def _was_disturbed(self) -> bool:
-        """Return whether the server was away or its lock held since the last look, so that nothing
-        could move. The clocks of the documents are restarted then.
+        """Return whether there was an outage or a dataset lock since the last poll.
+
+        Restarts the clocks of all documents in that case: they could not make progress.
         """
         health = self.breaker.outages, self.breaker.resumed_at
         if health == self._health and self.breaker.is_closed:
@@ -256,7 +257,7 @@ class IndexingWatcher:
         return True
 
     def _stop_still(self) -> None:
-        """End all documents, as nothing is indexed; stop the run unless that was to be expected."""
+        """Finish all documents as stalled; stop the run if the server is not indexing."""
         message = self.stalls.describe_still()
         stops = any(map(self.stalls.concerns_all, self._followed))
         for followed in self._followed:

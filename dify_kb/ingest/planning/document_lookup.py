@@ -36,7 +36,7 @@ class DocumentLookup:
         return found
 
     async def all_named(self, name: str) -> list[Document]:
-        """Return all documents with this name, the newest first. Takes as many requests as `named`."""
+        """Return all documents with this name, newest first, with the requests of `named`."""
         pattern = name.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
         rows = self._documents.iter(self._dataset_id, keyword=pattern)
         return [row async for row in rows if row.name == name]
