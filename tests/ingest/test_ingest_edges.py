@@ -152,7 +152,7 @@ async def test_a_task_that_is_cancelled_by_asyncio_leaves_nothing(
                 assert task.cancelled() or task.result()
                 gc.collect()
                 with anyio.fail_after(20):  # one that was cut off twice closes by itself
-                    while any("journal" in one.name for one in threading.enumerate()):
+                    while any("journal" in one.name for one in threading.enumerate()):  # noqa: ASYNC110 -- threads
                         await asyncio.sleep(0.01)
 
             assert await client.load(dataset, folder)

@@ -107,7 +107,6 @@ class TrackedFile:
     in_backlog: Literal["sent", "before"] | None = None
     """Whether the backlog counts it: as one of this run, or of an earlier one."""
 
-
     @classmethod
     def of(cls, planned: Planned) -> TrackedFile:
         """Begin to track a planned file, with the document that the journal remembers of it."""
