@@ -199,10 +199,10 @@ def _own(identity: Mapping[str, str], dry_run: bool) -> Path | None:  # noqa: FB
     try:
         path = default_path(identity)
     except RuntimeError as error:  # a user without a home
-        _warn(f"There is no folder for journals ({error})")
+        _warn(f"No state directory ({error})")
         return None
     if not dry_run and not _writable(path.parent):
-        _warn(f"{path.parent} cannot be written")
+        _warn(f"Directory {path.parent} is not writable")
         return None
     return path
 
@@ -217,7 +217,8 @@ def _writable(folder: Path) -> bool:
 
 def _warn(why: str) -> None:
     warnings.warn(
-        f"{why}, so this load cannot be resumed. Name a journal= (--journal).", stacklevel=3
+        f"{why}: the journal is kept in memory, and this load cannot be resumed."
+        " Pass journal= (--journal).", stacklevel=3
     )
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @define
 class ReplacementFinisher:
-    """Takes one document after the other: a delete takes 15 to 25 ms, and there is no bulk route.
+    """Processes documents one by one: Dify has no bulk delete, and one takes 15 to 25 ms.
 
     What cannot be finished is a warning of the file: its new version is there and indexed.
     """

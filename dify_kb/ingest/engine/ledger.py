@@ -1,4 +1,4 @@
-"""Write outcomes: the counts, the journal and the progress. The only place that does."""
+"""Count outcomes, record them in the journal, report progress. The only writer of outcomes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class DeletedCharacters:
             self.count += count
 
     def warnings(self) -> tuple[str, ...]:
-        """Return what to tell of them."""
+        """Return the warnings for the report."""
         if not self.files:
             return ()
         told = (
@@ -68,7 +68,7 @@ class DeletedCharacters:
 
 @define(eq=False)
 class Ledger:
-    """Records what becomes of each file, in counts, journal and progress events.
+    """Records the outcome of each file: in the counts, the journal and progress events.
 
     It returns facts (`all_ended`, `over_limit`) and stops nothing.
     """
@@ -140,7 +140,7 @@ class Ledger:
         self.report_progress()
 
     def record_row(self, file: TrackedFile, state: State, reason: str | None) -> None:
-        """Record in the journal how far a file is; what was done is only followed if asked to."""
+        """Record the state of a file in its row of the journal."""
         row = file.planned.row
         if state is State.DONE and file.goal is Outcome.UNCHANGED and row is not None:
             state = row.state
@@ -169,11 +169,11 @@ class Ledger:
         self._count(result)
 
     def finish_rest(self) -> None:
-        """Count as pending what a journal that failed could not give back."""
+        """Count files as pending whose stored results cannot be read."""
         self.counts[Outcome.PENDING] += self.found - self.counts.total()
 
     def report_progress(self) -> None:
-        """Tell the listener how far the load is."""
+        """Pass a `Progress` event to the listener."""
         listener = self.options.on_event
         if listener is None:
             return
@@ -199,7 +199,7 @@ class Ledger:
         )
 
     def report(self, seconds: float) -> LoadReport:
-        """Return the sum of the load."""
+        """Return the report of the load."""
         counts: dict[str, Any] = {outcome.value: self.counts[outcome] for outcome in Outcome}
         loaded = counts["added"] + counts["updated"]
         return LoadReport(

@@ -91,10 +91,10 @@ class FileLifecycle:
     def apply(
         self, file: TrackedFile, event: FileEvent, reason: str | None = None, *, error: str = ""
     ) -> None:
-        """Let an event happen to a file: record it, and do what follows.
+        """Apply an event to a file: change its state, record it, carry out the effect.
 
         Args:
-            reason: told of a file that ends.
+            reason: why the file ended.
             error: the server's own words about a document that failed.
         """
         before = file.state
@@ -115,12 +115,12 @@ class FileLifecycle:
             self._finish_if_all_ended()
 
     def end_unplanned(self, result: ItemResult) -> None:
-        """Record a file that nothing is done with."""
+        """Record the result of a file that needs no work."""
         self.ledger.finish(result)
         self._stop_over_limit()
 
     def finish_scan(self) -> None:
-        """Learn that no more files come."""
+        """Record that the source has no more files."""
         self.ledger.scanned = True
         self.ledger.report_progress()
         self._finish_if_all_ended()
@@ -199,7 +199,7 @@ class FileLifecycle:
             self._release(self.refusals.release())
 
     def _release(self, refused: Iterable[TrackedFile]) -> None:
-        """Let files end whose refusal turned out to concern them alone."""
+        """End files whose refusal concerns only them."""
         for file in refused:
             if file.error is not None and is_page(file.error) and not _is_redirect(file.error):
                 self.apply(file, FileEvent.LOST)
@@ -232,7 +232,7 @@ class FileLifecycle:
             self.stop(StopReason.MAX_FAILURES, f"{failed} files failed")
 
     def _finish_if_all_ended(self) -> None:
-        """When nothing else is open, decide what was held back; then the run is over."""
+        """Resolve held files once nothing else is open; end the run once nothing is open."""
         if self.ledger.is_idle_but(*_HELD) and not self.stopping.requested:
             postponed, self._postponed = self._postponed, []
             for file in postponed:

@@ -294,7 +294,7 @@ class Reconciler:
         moved_at = max(pending.status_since, self.files.followed.activity.moved_at)
         indexing = document is not None and not document.indexing_status.final
         if indexing and now >= pending.until and now - moved_at > self.patience:
-            reason = f"its document stays {status}, and nothing else is indexed"
+            reason = f"its document stayed {status}, and nothing else is indexed"
             self.files.pending.remove(pending.file)
             self.files.apply(pending.file, FileEvent.STALLED, reason)
             return

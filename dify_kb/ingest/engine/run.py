@@ -89,7 +89,7 @@ class Run:
             await self.files.wait_all_ended()
 
     async def _feed(self, planner: Planner) -> None:
-        """Take every file of the source; of items that a caller makes, none once the run stops."""
+        """Start every file of the source; stop reading generators once the run stops."""
         dry_run = DryRun(self._lookup, self.options) if self.options.dry_run else None
         async for batch in planner.batches():
             self.ledger.found += len(batch)
@@ -242,5 +242,5 @@ class Run:
 
 
 def _first_rule(dataset: Dataset) -> ProcessRule | Unset:
-    """Return the rule of the first document: a dataset without documents must be told one."""
+    """Return the automatic rule for an empty dataset, which needs one; else UNSET."""
     return UNSET if dataset.document_count else ProcessRule.automatic()

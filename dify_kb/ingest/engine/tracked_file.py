@@ -60,7 +60,7 @@ class UploadedDocument:
 
     @classmethod
     def found(cls, document: Document) -> UploadedDocument:
-        """Take a document of ours whose create was not answered."""
+        """Create from a document that was found after its create was not answered."""
         file = document.upload_file
         return cls(
             id=document.id,
@@ -84,7 +84,7 @@ class TrackedFile:
     state: FileState = FileState.PLANNED
     document: UploadedDocument | None = None
     error: KnowledgeError | None = None
-    """What its last send met."""
+    """The error of its last send; None after a success."""
 
     attempts: int = 0
     lost: int = 0
@@ -109,7 +109,7 @@ class TrackedFile:
 
     @classmethod
     def of(cls, planned: Planned) -> TrackedFile:
-        """Begin to track a planned file, with the document that the journal remembers of it."""
+        """Create from a planned file, with the document that the journal remembers of it."""
         file = cls(planned, attempts=planned.attempts, updates=planned.replaces is not None)
         row = planned.row
         if planned.do in {Do.FOLLOW, Do.ASSIGN_METADATA} and row is not None and row.document_id:
@@ -168,7 +168,7 @@ class TrackedFile:
         return existing is not None and document is not None and existing.document_id != document.id
 
     def release_content(self) -> None:
-        """Let go of an item's content, which the server has; thousands may wait to be indexed."""
+        """Release an item's content, which the server has; thousands may wait to be indexed."""
         if self.planned.found.data is not None:
             self.planned = evolve(self.planned, found=evolve(self.planned.found, data=None))
 

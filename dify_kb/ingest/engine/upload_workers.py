@@ -134,14 +134,14 @@ class UploadWorkers:
         apply = self.files.apply
         match error:
             case NameTakenError():
-                apply(file, FileEvent.NAME_TAKEN, "another file's document has its name")
+                apply(file, FileEvent.NAME_TAKEN, "the document name is used by another file")
             case SourceChangedError() if not file.changed:
                 file.changed += 1
                 apply(file, FileEvent.CHANGED)
             case SourceError():
                 apply(file, FileEvent.UNREADABLE, error.summary)
             case JournalError():
-                apply(file, FileEvent.NOT_RECORDED, "it could not be recorded in the journal")
+                apply(file, FileEvent.NOT_RECORDED, "not sent: the journal could not be written")
                 self.files.stop_for(error, abandon=False)
             case OutcomeUnknownError() | ProtocolError(page=False):
                 file.lost += 1
@@ -157,7 +157,7 @@ class UploadWorkers:
                 await self._report_refusal(file, error)
             case _:
                 _log.error("Unexpected error for %r", file.key, exc_info=error)
-                apply(file, FileEvent.FAILED, f"unexpected: {error!r}")
+                apply(file, FileEvent.FAILED, f"unexpected error: {error!r}")
 
     def _report_not_sent(self, file: TrackedFile, error: KnowledgeError) -> None:
         """Report a failure after which the server does not have the file."""
