@@ -52,7 +52,10 @@ class FilesFrom:
             raise ConfigError(
                 f"Not a directory: {self.folder}", hint="--files-from lists files of one folder."
             )
-        if sys.stdin is None if self.source == "-" else not os.access(self.source, os.R_OK):
+        listed = self.source == "-" or (
+            os.access(self.source, os.R_OK) and not os.path.isdir(self.source)  # noqa: PTH112 -- text
+        )
+        if not listed or (self.source == "-" and sys.stdin is None):
             raise ConfigError(
                 f"Cannot read the list {self.source!r} (--files-from).",
                 hint="Pass a file with one path per line, or - for standard input.",
@@ -63,6 +66,11 @@ class FilesFrom:
         root = Path(os.path.abspath(self.folder))  # noqa: PTH100 -- resolve() would follow links
         whole = root.resolve()
         for line in self._lines():
+            if "\0" in line:
+                raise ConfigError(
+                    "The list (--files-from) holds NUL characters.",
+                    hint="Pass -0 (--null) for a list of names that end with NUL.",
+                )
             key = os.path.relpath(root / line, root)
             path = root / key
             # 64 bits of each: a million take some 60 MB.

@@ -43,7 +43,10 @@ _REMEDIES: Mapping[StopReason, str] = {
     StopReason.UNAUTHORIZED: "Pass a key with write permission (--api-key or DIFY_API_KEY).",
     StopReason.OUTAGE: "Wait until the server is back; `dify-kb doctor` checks it.",
     StopReason.NOT_INDEXING: "Check the server's Celery worker: nothing is being indexed.",
-    StopReason.MISCONFIGURED: "Check the dataset's models and chunking settings.",
+    StopReason.MISCONFIGURED: (
+        "Correct what the server refuses: the base URL, a proxy, or the dataset's models and"
+        " chunking settings."
+    ),
     StopReason.MAX_FAILURES: "Check the failed files above.",
     StopReason.DEADLINE: "",
     StopReason.JOURNAL: "Free disk space, or make the journal writable.",

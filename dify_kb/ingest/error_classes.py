@@ -79,9 +79,8 @@ def stop_reason(error: KnowledgeError) -> StopReason:
 
 
 def stop_message(error: KnowledgeError) -> str:
-    """Return what to tell of a load that stops because of `error`: the server's own words."""
-    own = error.message if isinstance(error, ApiError) else ""
-    return own or str(error)
+    """Return the message of a load that stops because of `error`: call, answer, remedy."""
+    return str(error)
 
 
 def is_page(error: KnowledgeError) -> bool:

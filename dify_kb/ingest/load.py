@@ -218,7 +218,8 @@ def _writable(folder: Path) -> bool:
 def _warn(why: str) -> None:
     warnings.warn(
         f"{why}: the journal is kept in memory, and this load cannot be resumed."
-        " Pass journal= (--journal).", stacklevel=3
+        " Pass journal= (--journal).",
+        stacklevel=3,
     )
 
 

@@ -232,8 +232,8 @@ def test_a_state_folder_that_cannot_be_written_is_warned_of(
 
     assert code == 0
     assert err.splitlines()[1] == (
-        "warning: /proc/nowhere/dify-kb cannot be written, so this load cannot be resumed."
-        " Name a journal= (--journal)."
+        "warning: Directory /proc/nowhere/dify-kb is not writable: the journal is kept in memory,"
+        " and this load cannot be resumed. Pass journal= (--journal)."
     )
 
 

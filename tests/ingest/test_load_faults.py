@@ -322,6 +322,71 @@ async def test_a_swap_that_was_cut_off_is_finished_by_the_next_run(
     assert await found(client, dataset, "second edition") == ["second edition"]
 
 
+async def test_a_swap_of_an_archived_document_leaves_one(client: AsyncClient, folder: Path) -> None:
+    """An archived document cannot be deleted: it stood beside its new version for ever."""
+    write(folder, 1)
+    dataset = await base(client)
+    await client.load(dataset, folder)
+    (row,) = [row async for row in client.documents.iter(dataset)]
+    await client.documents.archive(dataset, [row.id])
+    (folder / "000.md").write_text("second edition")
+
+    report = await client.load(dataset, folder, replace="swap", overwrite_archived=True)
+
+    assert outcomes(report) == {"updated": 1}
+    (left,) = [row async for row in client.documents.iter(dataset)]
+    assert left.archived
+    assert left.id != row.id
+    assert not await found(client, dataset, "second edition")
+
+
+async def test_a_server_that_answers_500_to_every_upload_fails_no_file(
+    client: AsyncClient, emulator: Emulator, folder: Path
+) -> None:
+    """Each was sent four times and failed for good; the next run sent none of them."""
+    write(folder, 60)
+    dataset = await base(client)
+    emulator.faults.plan(CREATE, ["500 x5000"])
+
+    report = await client.load(dataset, folder)
+    emulator.faults.clear()
+    again = await client.load(dataset, folder)
+
+    assert report.stopped is StopReason.OUTAGE
+    assert report.failed == 0
+    assert report.pending + report.unknown == 60
+    assert outcomes(again) == {"added": 60}
+
+
+async def test_a_file_that_the_server_failed_at_alone_is_sent_by_the_next_run(
+    client: AsyncClient, emulator: Emulator, folder: Path
+) -> None:
+    """Nothing is wrong with it: it needs no `retry_failed`."""
+    write(folder, 1)
+    dataset = await base(client)
+    emulator.faults.plan(CREATE, ["500 x4"])
+
+    report = await client.load(dataset, folder)
+    again = await client.load(dataset, folder)
+
+    assert outcomes(report) == {"failed": 1}
+    assert outcomes(again) == {"added": 1}
+
+
+async def test_a_deadline_after_the_last_file_stops_nothing(
+    client: AsyncClient, folder: Path
+) -> None:
+    """It was told as a stop in every run, with nothing left to do."""
+    write(folder, 3)
+    dataset = await base(client)
+    await client.load(dataset, folder)
+
+    report = await client.load(dataset, folder, deadline=0)
+
+    assert outcomes(report) == {"unchanged": 3}
+    assert (report.stopped, report.exit_code) == (None, 0)
+
+
 async def test_characters_that_the_server_deletes_are_told(
     client: AsyncClient, folder: Path
 ) -> None:

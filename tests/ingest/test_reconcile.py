@@ -514,11 +514,13 @@ def test_a_server_that_may_still_be_working_is_given_more_time() -> None:
 def test_what_is_sent_again_and_again_and_never_there_is_given_up() -> None:
     scene = Scene()
 
-    scene.play(lambda: scene.lose(tracked(sends=TIMES.sends)))
+    file = tracked(sends=TIMES.sends)
 
-    assert scene.files.events == ["failed"]
-    told = f"sent {TIMES.sends} times, and it is not on the server: the answer was lost"
-    assert scene.files.reasons == [told]
+    scene.play(lambda: scene.lose(file))
+
+    assert scene.files.events == ["refused"]
+    told = f"not found on the server after {TIMES.sends} uploads: the answer was lost"
+    assert file.failure == told
 
 
 def test_nothing_is_sent_while_its_document_is_indexed() -> None:
@@ -549,7 +551,7 @@ def test_a_document_that_never_ends_is_given_up_only_when_nothing_else_moves(*, 
 
     ((at, what),) = scene.told
     assert what == "stalled"
-    assert scene.files.reasons == ["its document stays indexing, and nothing else is indexed"]
+    assert scene.files.reasons == ["its document stayed indexing, and nothing else is indexed"]
     assert 600 < at < 700
     assert len(scene.files.pending) == 0
 

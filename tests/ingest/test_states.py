@@ -32,14 +32,14 @@ INDEXING = {
     "stalled",
 }  # fmt: skip
 METADATA = {"metadata set", "metadata refused"}
-REFUSAL = {"refused for itself", "lost"}
+REFUSAL = {"refused for itself", "given up", "lost"}
 EVERY = {str(event) for event in FileEvent if event not in STOPS}
 
 IMPOSSIBLE = {
     FileState.PLANNED: EVERY - PLANNED,
     FileState.QUEUED: EVERY - {"started"},
     FileState.SENDING: EVERY - SENT,
-    FileState.UNKNOWN: EVERY - LOOKED_UP - {"failed"},
+    FileState.UNKNOWN: EVERY - LOOKED_UP - {"failed", "refused"},
     FileState.BUSY: EVERY - (LOOKED_UP - {"found old version"}),
     FileState.REFUSED: EVERY - REFUSAL,
     FileState.POSTPONED: EVERY - {"look"},

@@ -55,7 +55,7 @@ class ReplacementFinisher:
         if document is not None and document.remembered:
             await self._finish_remembered(file, document.id)
         elif existing is not None and file.is_new_version:
-            await self._delete(file, existing.document_id)
+            await self._delete(file, existing.document_id, archived=existing.archived)
         if existing is not None and existing.archived and document is not None:
             await self._archive(file, document.id)
         self.files.apply(file, FileEvent.REPLACED)
@@ -74,8 +74,10 @@ class ReplacementFinisher:
             if old and document.id != document_id:
                 await self._delete(file, document.id)
 
-    async def _delete(self, file: TrackedFile, document_id: str) -> None:
+    async def _delete(self, file: TrackedFile, document_id: str, *, archived: bool = False) -> None:
         async def delete() -> None:
+            if archived:  # an archived document cannot be deleted
+                await self.documents.unarchive(self.dataset_id, [document_id])
             with contextlib.suppress(NotFoundError):
                 await self.documents.delete(self.dataset_id, document_id)
 

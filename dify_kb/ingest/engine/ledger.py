@@ -12,7 +12,7 @@ from dify_kb.ingest.events import Progress
 from dify_kb.ingest.journal import Journal, State
 from dify_kb.ingest.options import Options
 from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
-from dify_kb.ingest.report import GOOD, ItemResult, LoadReport, Outcome
+from dify_kb.ingest.report import GOOD, ItemResult, LoadReport, Outcome, StopReason
 from dify_kb.ingest.sources.totals import Totals
 
 from .states import FileState
@@ -200,6 +200,8 @@ class Ledger:
 
     def report(self, seconds: float) -> LoadReport:
         """Return the report of the load."""
+        done = self.all_ended and all(outcome in GOOD for outcome in +self.counts)
+        in_time = done and self.stop.reason is StopReason.DEADLINE
         counts: dict[str, Any] = {outcome.value: self.counts[outcome] for outcome in Outcome}
         loaded = counts["added"] + counts["updated"]
         return LoadReport(
@@ -213,14 +215,15 @@ class Ledger:
             skipped_reasons=dict(self.skipped_reasons),
             warnings=self.deleted_characters.warnings(),
             dry_run=self.options.dry_run,
-            stopped=self.stop.reason,
-            stop_message=self.stop.message,
+            stopped=None if in_time else self.stop.reason,
+            stop_message=None if in_time else self.stop.message,
             journal=str(self.journal.path) if self.journal.path else None,
         )
 
     def _count(self, result: ItemResult) -> None:
         self.counts[result.outcome] += 1
-        self._bytes_done += result.size
+        if result.name is not None:  # else the scan left it out, and the total too
+            self._bytes_done += result.size
         self._worked += result.attempts > 0 and result.outcome is not Outcome.UNCHANGED
         if result.outcome is Outcome.SKIPPED:
             self.skipped_reasons[result.reason or ""] += 1

@@ -14,7 +14,7 @@ from attrs import define, field
 
 from dify_kb.config import Loading
 from dify_kb.errors import ApiError, KnowledgeError
-from dify_kb.ingest.error_classes import is_page, stop_message, stop_reason
+from dify_kb.ingest.error_classes import is_page, is_passing, stop_message, stop_reason
 from dify_kb.ingest.journal import State
 from dify_kb.ingest.pacing.backlog import Backlog
 from dify_kb.ingest.planning.plan import Do, Planned
@@ -191,20 +191,20 @@ class FileLifecycle:
         self.queue.release(file)  # no room is taken by what only other files can decide
         most = self.ledger.options.most_failures
         if self.refusals.add(file, error):
-            by_api = isinstance(error, ApiError) and error.server_version is not None
-            unauthorized = by_api and stop_reason(error) is StopReason.UNAUTHORIZED
-            reason = StopReason.UNAUTHORIZED if unauthorized else StopReason.MISCONFIGURED
-            self.stop(reason, stop_message(error))
+            self.stop(_refusal_reason(error), file.failure or stop_message(error))
         elif most is not None and self.ledger.counts[Outcome.FAILED] + len(self.refusals) > most:
             self._release(self.refusals.release())
 
     def _release(self, refused: Iterable[TrackedFile]) -> None:
         """End files whose refusal concerns only them."""
         for file in refused:
-            if file.error is not None and is_page(file.error) and not _is_redirect(file.error):
+            error = file.error
+            reason = file.failure or (error.summary if error else None)
+            if error is not None and is_page(error) and not _is_redirect(error):
                 self.apply(file, FileEvent.LOST)
+            elif error is not None and is_passing(error):
+                self.apply(file, FileEvent.GIVEN_UP, reason)
             else:
-                reason = file.error.summary if file.error else None
                 self.apply(file, FileEvent.REFUSED_FOR_ITSELF, reason)
 
     def _apply_stop(self, file: TrackedFile) -> None:
@@ -229,7 +229,8 @@ class FileLifecycle:
     def _stop_over_limit(self) -> None:
         if self.ledger.over_limit and not self.stopping.requested:
             failed = self.ledger.counts[Outcome.FAILED]
-            self.stop(StopReason.MAX_FAILURES, f"{failed} files failed")
+            most = self.ledger.options.most_failures
+            self.stop(StopReason.MAX_FAILURES, f"{failed} files failed; allowed: {most}")
 
     def _finish_if_all_ended(self) -> None:
         """Resolve held files once nothing else is open; end the run once nothing is open."""
@@ -272,6 +273,15 @@ def _put_pending(pending: PendingUploads, file: TrackedFile, event: FileEvent) -
 
 def _not_seen(file: TrackedFile) -> str:
     return NOT_LOOKED_UP if file.state is FileState.UNKNOWN else NOT_SENT
+
+
+def _refusal_reason(error: KnowledgeError) -> StopReason:
+    """Return why a run stops whose uploads are all refused alike, though probes are answered."""
+    if is_passing(error):
+        return StopReason.OUTAGE
+    by_api = isinstance(error, ApiError) and error.server_version is not None
+    unauthorized = by_api and stop_reason(error) is StopReason.UNAUTHORIZED
+    return StopReason.UNAUTHORIZED if unauthorized else StopReason.MISCONFIGURED
 
 
 def _is_redirect(error: KnowledgeError) -> bool:

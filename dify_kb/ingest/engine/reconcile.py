@@ -276,8 +276,8 @@ class Reconciler:
         file = pending.file
         if pending.lost and file.lost >= self.times.sends:
             met = file.error.summary if file.error else "no answer"
-            reason = f"sent {file.lost} times, and it is not on the server: {met}"
-            self.files.apply(file, FileEvent.FAILED, reason)
+            file.failure = f"not found on the server after {file.lost} uploads: {met}"
+            self.files.apply(file, FileEvent.REFUSED)
             return
         remote = RemoteDocument.of(document) if document else None
         file.overlaps = file.overlaps or (pending.lost and not pending.crashed)

@@ -149,8 +149,7 @@ class Run:
 
     async def _stop_at_deadline(self, seconds: float) -> None:
         await anyio.sleep(seconds)
-        pending = len(self.ledger.open)
-        message = f"Deadline reached after {format_duration(seconds)}; {pending:,} files pending"
+        message = f"Deadline reached after {format_duration(seconds)}"
         self.files.stop(StopReason.DEADLINE, message, abandon=True)
 
     async def _stop_on_error(self, task: Callable[[], Awaitable[None]]) -> None:

@@ -23,6 +23,7 @@
 | unknown | found | accepted | follow | |
 | unknown | found old version | busy | look up | |
 | unknown | not found | queued | enqueue | waiting |
+| unknown | refused | refused | hold refusal | waiting |
 | unknown | kept | ended: skipped | | waiting |
 | unknown | rejected | ended: failed | | waiting |
 | unknown | stalled | ended: stalled | | |
@@ -34,6 +35,7 @@
 | busy | stalled | ended: stalled | | |
 | refused | refused for itself | ended: failed | | failed |
 | refused | lost | unknown | look up | |
+| refused | given up | ended: failed | | waiting |
 | postponed | look | busy | look up | |
 | accepted | indexed | indexed | assign metadata | |
 | accepted | finished | ended: as planned | | done |
@@ -138,6 +140,9 @@ class FileEvent(_FastStrEnum):
     NOT_RECORDED = "not recorded"
     REFUSED_FOR_ALL = "refused for all"
     REFUSED_FOR_ITSELF = "refused for itself"
+    GIVEN_UP = "given up"
+    """It was sent as often as allowed, and the server failed each time, for this file alone."""
+
     FAILED = "failed"
     FOUND = "found"
     FOUND_OLD_VERSION = "found old version"
@@ -238,6 +243,7 @@ TABLE: Mapping[tuple[FileState, FileEvent], Transition] = {
     (_S.UNKNOWN, _E.FOUND): _to(_S.ACCEPTED, Effect.FOLLOW),
     (_S.UNKNOWN, _E.FOUND_OLD_VERSION): _to(_S.BUSY, Effect.LOOK_UP),
     (_S.UNKNOWN, _E.NOT_FOUND): _to(_S.QUEUED, Effect.ENQUEUE, State.WAITING),
+    (_S.UNKNOWN, _E.REFUSED): _to(_S.REFUSED, Effect.HOLD_REFUSAL, State.WAITING),
     (_S.UNKNOWN, _E.KEPT): _finish(Ending.SKIPPED, State.WAITING),
     (_S.UNKNOWN, _E.REJECTED): _finish(Ending.FAILED, State.WAITING),
     (_S.UNKNOWN, _E.STALLED): _finish(Ending.STALLED),
@@ -252,6 +258,7 @@ TABLE: Mapping[tuple[FileState, FileEvent], Transition] = {
     (_S.BUSY, _E.HALTED): _finish(Ending.PENDING),
     (_S.BUSY, _E.ABANDONED): _finish(Ending.PENDING),
     (_S.REFUSED, _E.REFUSED_FOR_ITSELF): _finish(Ending.FAILED, State.FAILED),
+    (_S.REFUSED, _E.GIVEN_UP): _finish(Ending.FAILED, State.WAITING),
     (_S.REFUSED, _E.LOST): _to(_S.UNKNOWN, Effect.LOOK_UP),
     (_S.REFUSED, _E.HALTED): _finish(Ending.PENDING),
     (_S.REFUSED, _E.ABANDONED): _finish(Ending.PENDING),

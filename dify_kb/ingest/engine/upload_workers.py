@@ -164,7 +164,7 @@ class UploadWorkers:
         broke = isinstance(error, TransportError) and not isinstance(error, ConnectError)
         file.lost += broke
         if broke and file.lost >= self.times.sends:
-            self.files.apply(file, FileEvent.FAILED, error.summary)
+            self.files.apply(file, FileEvent.REFUSED)
         else:
             self.files.apply(file, FileEvent.NOT_SENT)
 
