@@ -53,7 +53,7 @@ def found(report: LoadReport) -> int:
 def load_on(load: VirtualLoad, server: VirtualDify) -> LoadReport:
     """Load again with the same journal, in good weather."""
     server.weather = phases()
-    return VirtualLoad(server, load.files, connection=load.connection)()
+    return VirtualLoad(server, load.files, options=load.options, connection=load.connection)()
 
 
 @st.composite
@@ -188,6 +188,32 @@ def test_a_dataset_lock_is_waited_for_and_nothing_is_sent_twice() -> None:
     assert (report.added, report.stopped) == (60, None)
     hanging = [call for call in server.calls if call[2] == "hang"]
     assert len(hanging) <= 16, "no more than were in flight before it was clear"
+
+
+@pytest.mark.parametrize("rest", [0.0, 5000.0])
+def test_a_stop_waits_for_no_generator(rest: float) -> None:
+    """A deadline ended only once the generator gave its next file."""
+    server = VirtualDify(phases(), indexing=1e6)
+    load = VirtualLoad(server, 3, rest=rest, options={"deadline": 10.0})
+
+    report = load(10_000)
+
+    assert report.stopped is StopReason.DEADLINE
+    assert report.seconds < 11
+    assert found(report) == report.found == (1 if rest else 3)
+
+
+def test_documents_that_are_indexed_for_ever_are_not_waited_for_for_ever() -> None:
+    """Dify refuses a create by the name of a document that it indexes; its state may be wrong."""
+    server = VirtualDify(phases((1e9, {CREATE: ("busy",)})))
+    load = VirtualLoad(server, 3)
+
+    report = load(10_000)
+
+    assert (report.failed, report.stopped) == (3, None)
+    assert len(server.calls) < 1000
+    load.options = {"retry_failed": True}
+    assert load_on(load, server).added == 3
 
 
 def test_a_server_that_never_indexes_stops_the_run() -> None:

@@ -351,6 +351,7 @@ class Scene:
     server: Callable[[float], list[Document]] = lambda _: []
     on_existing: OnExisting = "overwrite"
     overwrites_archived: bool = False
+    retries_stalled: bool = False
     patience: float = 900.0
     asked: list[tuple[float, str]] = field(factory=list)
     deleted: list[str] = field(factory=list)
@@ -376,6 +377,7 @@ class Scene:
             cast("FileLifecycle", self.files),
             self.on_existing,
             self.overwrites_archived,
+            self.retries_stalled,
             self.patience,
         )
 
@@ -551,9 +553,79 @@ def test_a_document_that_never_ends_is_given_up_only_when_nothing_else_moves(*, 
 
     ((at, what),) = scene.told
     assert what == "stalled"
-    assert scene.files.reasons == ["its document stayed indexing, and nothing else is indexed"]
+    assert scene.files.reasons == ["its document stayed indexing, and nothing else moves"]
     assert 600 < at < 700
     assert len(scene.files.pending) == 0
+
+
+@pytest.mark.parametrize("lose", [True, False])
+def test_retry_failed_deletes_a_document_that_never_ends_and_sends_its_file(*, lose: bool) -> None:
+    """Deleted first: a task for it may still be queued, and would double the chunks."""
+    busy = document("f1", status="indexing")
+    scene = Scene(lambda _: [busy], patience=100, retries_stalled=True)
+
+    async def act() -> None:
+        (scene.lose if lose else scene.look)(tracked(before=busy))
+        for _ in range(10):
+            await anyio.sleep(50)
+            scene.files.followed.activity.moved_at = anyio.current_time()
+
+    scene.play(act)
+
+    ((at, what),) = scene.told
+    assert what == "not found"
+    assert scene.deleted == [busy.id]
+    assert 600 < at < 700
+
+
+def test_documents_that_stood_still_together_are_created_again_together() -> None:
+    """Each that is created again moves; the others would wait once more for each of them."""
+    names = ("a.md", "b.md", "c.md")
+    still = [document("f1", name=name, status="indexing") for name in names]
+    scene = Scene(lambda _: still, patience=100, retries_stalled=True)
+
+    async def act() -> None:
+        scene.look(*(tracked(name, before=one) for name, one in zip(names, still, strict=True)))
+        while len(scene.told) < len(names):
+            await anyio.sleep(1)
+            if scene.told:
+                scene.files.followed.activity.moved_at = anyio.current_time()
+
+    scene.play(act, until=1000)
+
+    assert scene.files.events == ["not found"] * 3
+    assert max(at for at, _ in scene.told) < 100 + 2 * TIMES.settle[-1]
+
+
+def test_a_document_that_stalled_before_and_was_indexed_since_tells_nothing_of_this_run() -> None:
+    scene, file = Scene(lambda _: [document()]), stalled()
+
+    scene.play(lambda: scene.look(file))
+
+    assert file.document is not None
+    assert file.document.remembered
+    assert file.document.queued_by_answer < 0
+
+
+@pytest.mark.parametrize(
+    ("ago", "least"), [(10.0, 110.0), (60.0, 60.0), (1e6, 30.0), (-1e6, 120.0)]
+)
+def test_what_an_earlier_run_was_sending_may_land_for_as_long_as_what_this_run_sends(
+    ago: float, least: float
+) -> None:
+    """Also if the clock was set meanwhile: never for ever, and never at once."""
+    scene = Scene(lambda _: [])
+    file = killed(sent_at=1e9)
+
+    def act() -> None:
+        scene.files.pending.clock = lambda: 1e9 + ago
+        scene.look(file)
+
+    scene.play(act)
+
+    ((at, event),) = scene.told
+    assert event == "not found"
+    assert least <= at <= least + TIMES.settle[-1]
 
 
 @pytest.mark.parametrize(

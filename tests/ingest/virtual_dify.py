@@ -47,7 +47,7 @@ HTML = {"content-type": "text/html"}
 
 Mode = Literal[
     "ok", "500", "502", "503", "429", "quota", "reset", "lost", "refused", "hang", "hang-lost",
-    "400", "401", "404", "403-html", "redirect", "login-page",
+    "400", "401", "404", "403-html", "redirect", "login-page", "busy",
 ]  # fmt: skip
 """What meets a call: `lost` and `hang-lost` are carried out, and their answer is lost."""
 
@@ -74,6 +74,7 @@ REPLIES: Mapping[Mode, Reply] = {
     "400": refusal(400, "planned"),
     "401": refusal(401, "planned"),
     "404": refusal(404, "planned"),
+    "busy": refusal(400, "The document is being indexed, please wait."),
     "quota": refusal(403, "request rate limit"),
     "403-html": Reply(403, HTML, b"<html><title>Blocked</title></html>", 0.05),
     "redirect": Reply(302, {**HTML, "location": "/signin"}, b"", 0.05),
@@ -297,6 +298,9 @@ class VirtualLoad:
 
     server: VirtualDify
     files: int = 60
+    rest: float = 0.0
+    """Seconds which the source takes for each file but the first."""
+
     policy: Policy = field(factory=Policy)
     seed: int = 1
     options: Mapping[str, Any] = field(factory=dict)
@@ -351,6 +355,8 @@ class VirtualLoad:
     async def _items(self) -> AsyncIterator[Item]:
         """Yield the files; an async source needs no thread."""
         for number in range(self.files):
+            if number and self.rest:
+                await anyio.sleep(self.rest)
             yield Item(f"{number:03}.txt", text=f"text {number}")
 
     async def _dataset(self) -> Dataset:

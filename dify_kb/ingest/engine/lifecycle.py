@@ -127,9 +127,7 @@ class FileLifecycle:
 
     def stop(self, reason: StopReason, message: str, *, abandon: bool = False) -> None:
         """Send nothing more. What the server has is followed to its end, unless it is abandoned."""
-        if not self.stopping.requested:
-            sentence = message if message.endswith(".") else f"{message}."
-            self.stopping.reason, self.stopping.message = reason, sentence
+        self.stopping.request(reason, message if message.endswith(".") else f"{message}.")
         self.stopping.abandoned = self.stopping.abandoned or abandon
         for file in list(self.ledger.open):
             self._apply_stop(file)

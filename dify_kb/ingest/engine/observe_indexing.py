@@ -188,10 +188,8 @@ class IndexingObserver:
 
     def _succeed(self, followed: FollowedDocument) -> None:
         document = followed.document
-        self.files.followed.activity.record_indexed(
-            -1.0 if document.remembered else document.accepted_at
-        )
-        if followed.file.is_new_document:
+        self.files.followed.activity.record_indexed(document.queued_by_answer)
+        if followed.file.is_new_document and not document.reconciled:
             self.files.followed.activity.record_newest(document.queued_at)
         self.end(followed, followed.file.indexed_event(swaps=self.files.swaps), None)
         self._count_end(followed, None)

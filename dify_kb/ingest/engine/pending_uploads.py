@@ -5,6 +5,8 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+import time
+from collections.abc import Callable
 
 import anyio
 from attrs import define, field, frozen
@@ -56,6 +58,7 @@ class PendingUploads:
 
     times: Loading
     activity: IndexingActivity
+    clock: Callable[[], float] = time.time
     _by_key: dict[str, PendingUpload] = field(factory=dict)
     _lost: list[tuple[float, int, PendingUpload]] = field(factory=list)
     _other: list[tuple[float, int, PendingUpload]] = field(factory=list)
@@ -78,10 +81,15 @@ class PendingUploads:
 
         Args:
             lost: an earlier run was killed while sending the file; the send may still be carried
-                out. The time limit counts from now, because the clock may have been set since.
+                out, for `patience` seconds since then. A clock that was set meanwhile shortens
+                that to no less than `quarantine`.
         """
         now = anyio.current_time()
-        self._add(file, due=now, until=now + self.times.quarantine * lost, lost=lost)
+        until = now
+        if lost and file.planned.row is not None:
+            left = file.planned.row.sent_at + self.times.patience - self.clock()
+            until += max(self.times.quarantine, min(left, self.times.patience))
+        self._add(file, due=now, until=until, lost=lost)
 
     def put_later(self, file: TrackedFile, seconds: float) -> None:
         """Add a file to be sent after `seconds`, once its document is not being indexed."""

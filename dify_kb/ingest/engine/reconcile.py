@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import math
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
@@ -122,15 +123,16 @@ def _has_recovered(planned: Planned, document: Document) -> bool:
 
 
 def _may_be_queued(pending: PendingUpload, document: Document) -> bool:
-    """Return whether the server may still run a task of a stalled document.
+    """Return whether the server may still run a task of a document that stood still.
 
-    Unless others were indexed while the document stood still, a same-name create could double its
-    chunks. The task of a deleted document does nothing.
+    Unless others were indexed meanwhile, a same-name create could double its chunks. The task of a
+    deleted document does nothing.
     """
-    planned = pending.file.planned
-    if not planned.stuck or document.indexing_status.final or planned.row is None:
+    planned, file = pending.file.planned, document.upload_file
+    if document.indexing_status.final:
         return False
-    return not (planned.row.reason or "").startswith(LOST)
+    stalled = planned.row if file is not None and file.id == planned.before else None
+    return stalled is None or not (stalled.reason or "").startswith(LOST)
 
 
 @define
@@ -145,8 +147,14 @@ class Reconciler:
     files: FileLifecycle
     on_existing: OnExisting
     overwrites_archived: bool
+    retries_stalled: bool
+    """Whether a document that stands still is created again."""
+
     patience: float
     """Seconds without any movement after which a document that is being indexed has stalled."""
+
+    _still_at: float = -math.inf
+    """When documents stood still last. What is created again then moves; the others still stood."""
 
     async def run(self) -> None:
         """Look up those that are due, until cancelled.
@@ -197,25 +205,44 @@ class Reconciler:
     async def _act(
         self, pending: PendingUpload, document: Document | None, asked_at: float
     ) -> None:
-        file = pending.file
-        decision = decide(
-            pending,
-            document,
-            asked_at,
-            replaces=self.on_existing == "overwrite" or file.changed > 0,
-            overwrites_archived=self.overwrites_archived,
-        )
-        if decision is not Decision.TAKE_OVER and self._may_land(pending, asked_at):
-            decision = Decision.WAIT
+        decision = self._decide(pending, document, asked_at)
         if decision is Decision.WAIT:
-            self._wait(pending, document)
-            return
+            seen = self._with_status(pending, document)
+            if document is None or not self._stands_still(seen, document):
+                self._wait(seen)
+                return
+            if not self.retries_stalled or self._may_land(pending, asked_at):
+                reason = f"its document stayed {document.indexing_status}, and nothing else moves"
+                self.files.pending.remove(pending.file)
+                self.files.apply(pending.file, FileEvent.STALLED, reason)
+                return
+            decision = Decision.SEND
         if decision is Decision.SEND and document is not None and _may_be_queued(pending, document):
             await self._delete(document)
             document = None
             if not self.files.pending.has(pending):
                 return  # the run stopped meanwhile
-        self.files.pending.remove(file)
+        self.files.pending.remove(pending.file)
+        self._carry_out(decision, pending, document)
+
+    def _decide(
+        self, pending: PendingUpload, document: Document | None, asked_at: float
+    ) -> Decision:
+        decision = decide(
+            pending,
+            document,
+            asked_at,
+            replaces=self.on_existing == "overwrite" or pending.file.changed > 0,
+            overwrites_archived=self.overwrites_archived,
+        )
+        if decision is not Decision.TAKE_OVER and self._may_land(pending, asked_at):
+            return Decision.WAIT
+        return decision
+
+    def _carry_out(
+        self, decision: Decision, pending: PendingUpload, document: Document | None
+    ) -> None:
+        file = pending.file
         match decision:
             case Decision.TAKE_OVER if document is not None:
                 self._take_over(pending, document)
@@ -267,7 +294,7 @@ class Reconciler:
             file.attempts = 0
             self.files.apply(file, FileEvent.FOUND_OLD_VERSION)
             return
-        file.document = UploadedDocument.found(document)
+        file.document = UploadedDocument.found(document, remembered=planned.stuck)
         if planned.row is not None:
             file.updates = planned.row.previous is not None
         self.files.apply(file, FileEvent.FOUND)
@@ -286,18 +313,24 @@ class Reconciler:
         file.planned = evolve(file.planned, do=Do.SEND, replaces=remote, row=None)
         self.files.apply(file, FileEvent.NOT_FOUND)
 
-    def _wait(self, pending: PendingUpload, document: Document | None) -> None:
-        now = anyio.current_time()
+    def _with_status(self, pending: PendingUpload, document: Document | None) -> PendingUpload:
+        """Return it with the status of its document, and since when that was seen."""
         status = str(document.indexing_status) if document else ""
-        if status != pending.status:
-            pending = evolve(pending, status=status, status_since=now)
-        moved_at = max(pending.status_since, self.files.followed.activity.moved_at)
-        indexing = document is not None and not document.indexing_status.final
-        if indexing and now >= pending.until and now - moved_at > self.patience:
-            reason = f"its document stayed {status}, and nothing else is indexed"
-            self.files.pending.remove(pending.file)
-            self.files.apply(pending.file, FileEvent.STALLED, reason)
-            return
+        if status == pending.status:
+            return pending
+        return evolve(pending, status=status, status_since=anyio.current_time())
+
+    def _stands_still(self, pending: PendingUpload, document: Document) -> bool:
+        """Return whether neither its document nor any other moved for too long."""
+        now = anyio.current_time()
+        if document.indexing_status.final or now < pending.until:
+            return False
+        if now - self.files.followed.activity.moved_at > self.patience:
+            self._still_at = now
+        return self._still_at - pending.status_since > self.patience
+
+    def _wait(self, pending: PendingUpload) -> None:
+        now = anyio.current_time()
         settle, looks = self.times.settle, pending.looks + 1
         wait = settle[min(looks, len(settle) - 1)]
         if now < pending.until:

@@ -91,7 +91,13 @@ class Run:
     async def _feed(self, planner: Planner) -> None:
         """Start every file of the source; stop reading generators once the run stops."""
         dry_run = DryRun(self._lookup, self.options) if self.options.dry_run else None
-        async for batch in planner.batches():
+        batches = planner.batches()
+        while True:
+            reading = anext(batches, None)
+            if not self.source.counted:
+                reading = self.files.stopping.wait_unless_requested(reading)
+            if (batch := await reading) is None:
+                return
             self.ledger.found += len(batch)
             for decided in batch:
                 if isinstance(decided, ItemResult):
@@ -102,8 +108,6 @@ class Run:
                     self.files.end_unplanned(await dry_run.result_of(decided))
                 else:
                     await self.files.start(decided)
-            if self.files.stopping.requested and not self.source.counted:
-                return
 
     @asynccontextmanager
     async def _tasks(self) -> AsyncIterator[None]:
@@ -227,6 +231,7 @@ class Run:
             self.files,
             self.options.on_existing,
             self.options.overwrite_archived,
+            self.options.retry_failed,
             self.options.stall_after,
         )
 

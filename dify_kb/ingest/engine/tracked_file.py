@@ -49,6 +49,11 @@ class UploadedDocument:
     """Whether an earlier run uploaded it."""
 
     @property
+    def queued_by_answer(self) -> float:
+        """When its create was answered in this run; -1 where that is not known, or was before."""
+        return -1.0 if self.remembered or self.reconciled else self.accepted_at
+
+    @property
     def as_failed(self) -> RemoteDocument:
         """The document once its indexing has failed."""
         return RemoteDocument(
@@ -59,7 +64,7 @@ class UploadedDocument:
         )
 
     @classmethod
-    def found(cls, document: Document) -> UploadedDocument:
+    def found(cls, document: Document, *, remembered: bool = False) -> UploadedDocument:
         """Create from a document that was found after its create was not answered."""
         file = document.upload_file
         return cls(
@@ -69,6 +74,7 @@ class UploadedDocument:
             accepted_at=anyio.current_time(),
             queued_at=latest_server_time(time.time()),
             reconciled=True,
+            remembered=remembered,
         )
 
 
@@ -90,6 +96,9 @@ class TrackedFile:
     lost: int = 0
     recreated: int = 0
     changed: int = 0
+    busy_since: float | None = None
+    """When the server first refused it because its document is being indexed."""
+
     overlaps: bool = False
     """Whether two runs of its document may be going on: an earlier send may still have landed."""
 

@@ -146,7 +146,7 @@ class UploadWorkers:
             case OutcomeUnknownError() | ProtocolError(page=False):
                 file.lost += 1
                 apply(file, FileEvent.LOST)
-            case BadRequestError() if "being indexed" in error.message:
+            case BadRequestError() if "being indexed" in error.message and self._may_wait(file):
                 apply(file, FileEvent.DOCUMENT_BUSY)
             case QuotaExceededError():
                 apply(file, FileEvent.REFUSED_FOR_ALL, error.summary)
@@ -158,6 +158,13 @@ class UploadWorkers:
             case _:
                 _log.error("Unexpected error for %r", file.key, exc_info=error)
                 apply(file, FileEvent.FAILED, f"unexpected error: {error!r}")
+
+    def _may_wait(self, file: TrackedFile) -> bool:
+        """Return whether a busy document is waited for: no lock of Dify lasts longer."""
+        now = anyio.current_time()
+        if file.busy_since is None:
+            file.busy_since = now
+        return now - file.busy_since <= self.times.dataset_lock
 
     def _report_not_sent(self, file: TrackedFile, error: KnowledgeError) -> None:
         """Report a failure after which the server does not have the file."""
