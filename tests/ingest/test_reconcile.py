@@ -607,6 +607,24 @@ def test_a_document_that_stalled_before_and_was_indexed_since_tells_nothing_of_t
     assert file.document.queued_by_answer < 0
 
 
+def test_a_stalled_document_that_was_created_again_is_stored_as_the_new_one() -> None:
+    """Its answer was lost, and the journal went on to name the deleted document."""
+    documents = [document(status="waiting"), document("f1", status="indexing")]
+    scene, file = Scene(lambda now: [documents[now > 5]]), stalled()
+
+    async def act() -> None:
+        scene.look(file)
+        await anyio.sleep(6)
+        file.lost += 1
+        scene.lose(file)
+
+    scene.play(act)
+
+    assert scene.files.events == ["not found", "found"]
+    assert file.document is not None
+    assert not file.document.remembered
+
+
 @pytest.mark.parametrize(
     ("ago", "least"), [(10.0, 110.0), (60.0, 60.0), (1e6, 30.0), (-1e6, 120.0)]
 )

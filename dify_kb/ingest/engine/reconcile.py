@@ -294,7 +294,8 @@ class Reconciler:
             file.attempts = 0
             self.files.apply(file, FileEvent.FOUND_OLD_VERSION)
             return
-        file.document = UploadedDocument.found(document, remembered=planned.stuck)
+        remembered = planned.stuck and planned.row is not None  # else it was created again
+        file.document = UploadedDocument.found(document, remembered=remembered)
         if planned.row is not None:
             file.updates = planned.row.previous is not None
         self.files.apply(file, FileEvent.FOUND)
