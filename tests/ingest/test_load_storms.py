@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -172,6 +172,25 @@ def test_one_body_that_a_proxy_dislikes_fails_alone() -> None:
     report = VirtualLoad(server, 60)()
 
     assert (report.added, report.failed, report.stopped) == (59, 1, None)
+
+
+@pytest.mark.parametrize("files", [1, 20])
+@pytest.mark.parametrize("mode", [mode for mode in get_args(Mode) if mode != "ok"])
+def test_a_load_ends_whatever_one_file_meets_for_ever(mode: Mode, files: int) -> None:
+    """A page instead of an answer had the file looked up, held and released without an end."""
+    server = VirtualDify(phases(), blocked="000.txt", blocked_by=mode)
+    load = VirtualLoad(server, files)
+
+    report = load(20_000)
+
+    assert found(report) == report.found == files
+    assert server.creates.total() <= files + load.policy.loading.sends
+    if mode in {"403-html", "404", "400", "login-page"}:
+        assert (report.added, report.failed, report.stopped) == (files - 1, 1, None)
+    server.blocked = ""
+    load.options = {"retry_failed": True}
+    again = load_on(load, server)
+    assert again.added + again.unchanged == again.found == files
 
 
 def test_a_dataset_lock_is_waited_for_and_nothing_is_sent_twice() -> None:

@@ -119,6 +119,8 @@ class VirtualDify:
     blocked: str = ""
     """The name of a file whose body a proxy refuses."""
 
+    blocked_by: Mode = "403-html"
+
     def status_of(self, document: VirtualDocument) -> str:
         """Return how far a document is now."""
         if self.dead_worker(anyio.current_time()):
@@ -137,7 +139,7 @@ class VirtualDify:
         now, name = anyio.current_time(), call.endpoint.name
         mode = self.weather(now, name)
         if self.blocked and name == CREATE and call.body.file.name == self.blocked:
-            mode = "403-html"
+            mode = self.blocked_by
         self.calls.append((now, name, mode))
         await anyio.sleep(self.latency)
         if mode in {"lost", "hang-lost"}:

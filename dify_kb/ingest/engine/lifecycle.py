@@ -198,7 +198,8 @@ class FileLifecycle:
         for file in refused:
             error = file.error
             reason = file.failure or (error.summary if error else None)
-            if error is not None and is_page(error) and not _is_redirect(error):
+            looked_up = file.failure is not None
+            if error is not None and is_page(error) and not (looked_up or _is_redirect(error)):
                 self.apply(file, FileEvent.LOST)
             elif error is not None and is_passing(error):
                 self.apply(file, FileEvent.GIVEN_UP, reason)
