@@ -16,7 +16,6 @@ Every attempt of every call is recorded here. Whoever must not go on waits here;
 from __future__ import annotations
 
 import math
-from http import HTTPStatus
 from random import Random
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -134,8 +133,7 @@ class CircuitBreaker:
         if failure is None:  # a rate limit says nothing of the server's health
             return
         self._budget.add_failure(now / self._times.pace, failure)
-        refused = attempt.status is not None and attempt.status < HTTPStatus.INTERNAL_SERVER_ERROR
-        if failure == "throttled" or (refused and attempt.endpoint in CREATES):
+        if failure == "throttled":
             self._overload.add(now, attempt.retry_after)
         if self._budget.is_spent:
             self.trip(attempt.error or "no answer")
