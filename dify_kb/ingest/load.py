@@ -83,7 +83,6 @@ async def load(
     server = Server(
         identity=identity,
         datasets=Datasets(watched),
-        probe=Datasets(single),
         documents=Documents(watched),
         uploads=Documents(single),
         admission=admission,

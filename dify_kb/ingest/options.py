@@ -131,9 +131,6 @@ class Server:
 
     identity: str | None
     datasets: Datasets
-    probe: Datasets
-    """`datasets` without retries."""
-
     documents: Documents
     uploads: Documents
     """`documents` without retries, for creates: failed uploads are queued again by the load."""

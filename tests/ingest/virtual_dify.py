@@ -334,7 +334,7 @@ class VirtualLoad:
         breaker = CircuitBreaker(Datasets(single), DATASET, policy.loading, random)
         admission = Admission(None, None, limiter, breaker, anyio.current_time, random)
         server = Server(
-            identity=None, datasets=Datasets(watched), probe=Datasets(single),
+            identity=None, datasets=Datasets(watched),
             documents=Documents(watched), uploads=Documents(single),
             admission=admission, breaker=breaker, policy=policy,
         )  # fmt: skip

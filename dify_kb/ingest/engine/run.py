@@ -193,8 +193,6 @@ class Run:
             uploader=uploader,
             admission=server.admission,
             files=self.files,
-            datasets=server.probe,
-            dataset_id=self.dataset.id,
             times=server.policy.loading,
             pause=options.pause,
         )

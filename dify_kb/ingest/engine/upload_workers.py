@@ -26,7 +26,6 @@ from dify_kb.ingest.error_classes import is_page, is_passing, refusal_signature
 from dify_kb.ingest.journal import NameTakenError
 from dify_kb.ingest.pacing.admission import Admission
 from dify_kb.ingest.sources.document_names import extension_of
-from dify_kb.resources import Datasets
 
 from .lifecycle import FileLifecycle
 from .states import FileEvent, FileState
@@ -43,15 +42,12 @@ class UploadWorkers:
     """Sends what is queued, as many at once as are admitted.
 
     Args:
-        datasets: sends the probe of the dataset, one attempt each.
         pause: waits while results are consumed more slowly than they arrive.
     """
 
     uploader: Uploader
     admission: Admission
     files: FileLifecycle
-    datasets: Datasets
-    dataset_id: str
     times: Loading
     pause: Callable[[], Awaitable[None]] | None
     _sending: set[anyio.CancelScope] = field(factory=set)
@@ -185,8 +181,9 @@ class UploadWorkers:
             return
         signature = refusal_signature(error)
         async with self._probing:
-            stopped = self.files.stopping.requested
-            met = None if stopped or signature in self._probed else await self._probe()
+            met = None
+            if not self.files.stopping.requested and signature not in self._probed:
+                met = await self.admission.breaker.probe()
             if met is None:
                 self._probed.add(signature)
         lost = is_page(error) and isinstance(error, ProtocolError)
@@ -197,20 +194,9 @@ class UploadWorkers:
         elif is_passing(met):
             self.admission.breaker.trip(met)
             self.files.apply(file, FileEvent.LOST if lost else FileEvent.NOT_SENT)
-        elif lost:
-            self.files.apply(file, refused)
-            self.files.stop_for(met, abandon=True)
         else:
-            self.files.apply(file, FileEvent.REFUSED_FOR_ALL, error.summary)
+            self.files.apply(file, refused if lost else FileEvent.REFUSED_FOR_ALL, error.summary)
             self.files.stop_for(met, abandon=True)
-
-    async def _probe(self) -> KnowledgeError | None:
-        """Return what the dataset's own route answers, if it is an error."""
-        try:
-            await self.datasets.get(self.dataset_id)
-        except KnowledgeError as error:
-            return error
-        return None
 
 
 def _refused_type(file: TrackedFile) -> str:

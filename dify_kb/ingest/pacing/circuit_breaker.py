@@ -71,7 +71,7 @@ class CircuitBreaker:
         times: Loading,
         random: Random | None = None,
     ) -> None:
-        self._probe = lambda: datasets.get(dataset_id)
+        self._datasets = datasets
         self.dataset_id = dataset_id
         self._times = times
         self._budget = FailureBudget()
@@ -185,12 +185,20 @@ class CircuitBreaker:
                     raise
                 self.trip(error)
 
+    async def probe(self) -> KnowledgeError | None:
+        """Request the dataset once; return the error, if it is answered with one."""
+        try:
+            await self._datasets.get(self.dataset_id)
+        except KnowledgeError as error:
+            return error
+        return None
+
     async def run(self) -> GaveUp:
         """Probe while it is open, and return once the server is given up."""
         while self.failure is None:
             if self._open_cause is not None:
                 began = anyio.current_time()
-                self.failure = await probe_until_answered(self._probe, self._times)
+                self.failure = await probe_until_answered(self.probe, self._times)
                 self._open_cause = None
                 self._uploads.exclude_outage(began)
                 self._budget.renew(anyio.current_time() / self._times.pace)

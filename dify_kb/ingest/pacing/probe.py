@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from dify_kb.errors import KnowledgeError
 from dify_kb.ingest.error_classes import is_passing, stop_message, stop_reason
 
 from .gave_up import GaveUp
@@ -15,15 +14,16 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from dify_kb.config import Loading
+    from dify_kb.errors import KnowledgeError
 
 PROBES: Final = 2
 """Consecutive probes that must be answered."""
 
 
 async def probe_until_answered(
-    request: Callable[[], Awaitable[object]], times: Loading
+    probe: Callable[[], Awaitable[KnowledgeError | None]], times: Loading
 ) -> GaveUp | None:
-    """Repeat a request until it succeeds `PROBES` times in a row; return the reason to give up.
+    """Repeat a probe until it is answered `PROBES` times in a row; return the reason to give up.
 
     Gives up after a refusal at once (a revoked key stays revoked), and after retryable failures
     once they have lasted `outage` seconds. None if the server answers.
@@ -31,13 +31,12 @@ async def probe_until_answered(
     wait, answered, since = times.probe, 0, anyio.current_time()
     while answered < PROBES:
         await anyio.sleep(wait)
-        try:
-            await request()
-        except KnowledgeError as error:
-            answered, wait = 0, min(2 * wait, times.probe_longest)
-            late = anyio.current_time() - since > times.outage
-            if late or not is_passing(error):
-                return GaveUp(stop_reason(error), stop_message(error))
-        else:
+        error = await probe()
+        if error is None:
             answered, wait = answered + 1, times.probe
+            continue
+        answered, wait = 0, min(2 * wait, times.probe_longest)
+        late = anyio.current_time() - since > times.outage
+        if late or not is_passing(error):
+            return GaveUp(stop_reason(error), stop_message(error))
     return None
