@@ -5,22 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from ingest_loads import outcomes, write
 
-from dify_kb import AsyncClient, ItemResult, LoadReport, Outcome, StopReason
+from dify_kb import AsyncClient, ItemResult, StopReason
 from dify_kb.emulator import Emulator
 
 STATUS = "documents.indexing_status"
-
-
-def write(folder: Path, number: int) -> None:
-    for index in range(number):
-        (folder / f"{index:03}.md").write_text(f"the text of {index}")
-
-
-def outcomes(report: LoadReport) -> dict[str, int]:
-    counts = {outcome.value: getattr(report, outcome.value) for outcome in Outcome}
-    assert sum(counts.values()) == report.found
-    return {name: count for name, count in counts.items() if count}
 
 
 async def test_what_an_audit_could_not_list_is_pending(

@@ -6,15 +6,10 @@ from pathlib import Path
 
 import anyio
 import pytest
+from ingest_loads import CREATE, base
 
 from dify_kb import AsyncClient, Dataset, ItemResult, Outcome
 from dify_kb.emulator import Emulator
-
-CREATE = "documents.create_by_file"
-
-
-async def base(client: AsyncClient) -> Dataset:
-    return await client.datasets.create("docs", indexing_technique="economy")
 
 
 async def dry(client: AsyncClient, dataset: Dataset, folder: Path) -> dict[str, ItemResult]:

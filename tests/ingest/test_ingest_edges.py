@@ -11,25 +11,16 @@ from pathlib import Path
 
 import anyio
 import pytest
+from ingest_loads import CREATE, base, names
 
-from dify_kb import AsyncClient, Dataset, Item, Policy, Progress, StopReason
+from dify_kb import AsyncClient, Item, Policy, Progress, StopReason
 from dify_kb.emulator import Emulator, Settings
 from dify_kb.ingest.journal import schema
-
-CREATE = "documents.create_by_file"
 
 
 def write(folder: Path, *keys: str) -> None:
     for key in keys:
         (folder / key).write_text(f"the text of {key}")
-
-
-async def base(client: AsyncClient) -> Dataset:
-    return await client.datasets.create("docs", indexing_technique="economy")
-
-
-async def names(client: AsyncClient, dataset: Dataset) -> list[str]:
-    return sorted([row.name async for row in client.documents.iter(dataset)])
 
 
 async def test_what_landed_unseen_does_not_hide_what_somebody_deleted(

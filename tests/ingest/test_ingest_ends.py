@@ -6,6 +6,7 @@ from pathlib import Path
 import anyio
 import pytest
 from attrs import evolve
+from ingest_loads import CREATE, base, creates, outcomes, write
 
 from dify_kb import (
     AsyncClient,
@@ -14,33 +15,11 @@ from dify_kb import (
     Item,
     ItemResult,
     LoadError,
-    LoadReport,
     Outcome,
     Policy,
     StopReason,
 )
 from dify_kb.emulator import Emulator, ManualClock, Settings
-
-CREATE = "documents.create_by_file"
-
-
-def write(root: Path, number: int) -> None:
-    for index in range(number):
-        (root / f"{index:03}.md").write_text(f"the text of {index}")
-
-
-def outcomes(report: LoadReport) -> dict[str, int]:
-    counts = {outcome.value: getattr(report, outcome.value) for outcome in Outcome}
-    assert sum(counts.values()) == report.found
-    return {name: count for name, count in counts.items() if count}
-
-
-def creates(emulator: Emulator) -> int:
-    return sum(exchange.endpoint == CREATE for exchange in emulator.history)
-
-
-async def base(client: AsyncClient) -> Dataset:
-    return await client.datasets.create("docs", indexing_technique="economy")
 
 
 def listening(results: list[ItemResult]) -> Callable[[object], None]:

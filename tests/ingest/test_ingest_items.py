@@ -10,6 +10,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from ingest_loads import base, names, outcomes
 
 from dify_kb import (
     AsyncClient,
@@ -17,26 +18,10 @@ from dify_kb import (
     Dataset,
     Item,
     ItemResult,
-    LoadReport,
-    Outcome,
     Progress,
 )
 from dify_kb.emulator import Emulator
 from dify_kb.ingest import Source
-
-
-def outcomes(report: LoadReport) -> dict[str, int]:
-    counts = {outcome.value: getattr(report, outcome.value) for outcome in Outcome}
-    assert sum(counts.values()) == report.found
-    return {name: count for name, count in counts.items() if count}
-
-
-async def base(client: AsyncClient) -> Dataset:
-    return await client.datasets.create("docs", indexing_technique="economy")
-
-
-async def names(client: AsyncClient, dataset: Dataset) -> list[str]:
-    return sorted([row.name async for row in client.documents.iter(dataset)])
 
 
 async def texts(client: AsyncClient, dataset: Dataset) -> dict[str, str]:

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import anyio
 import pytest
+from ingest_loads import CREATE, base, creates, names, outcomes
 
 from dify_kb import (
     AsyncClient,
     Client,
     Dataset,
     Item,
-    LoadReport,
     Outcome,
     Policy,
 )
@@ -26,30 +26,10 @@ from dify_kb.errors import ConfigError, JournalError
 from dify_kb.ingest.pacing.admission import MOST
 from dify_kb.ingest.results import AHEAD
 
-CREATE = "documents.create_by_file"
-
 
 def write(folder: Path, number: int) -> None:
     for one in range(number):
         (folder / f"{one}.md").write_text(f"the text of {one}")
-
-
-def outcomes(report: LoadReport) -> dict[str, int]:
-    counts = {outcome.value: getattr(report, outcome.value) for outcome in Outcome}
-    assert sum(counts.values()) == report.found
-    return {name: count for name, count in counts.items() if count}
-
-
-async def base(client: AsyncClient) -> Dataset:
-    return await client.datasets.create("docs", indexing_technique="economy")
-
-
-async def names(client: AsyncClient, dataset: Dataset) -> list[str]:
-    return sorted([row.name async for row in client.documents.iter(dataset)])
-
-
-def creates(emulator: Emulator) -> int:
-    return sum(exchange.endpoint == CREATE for exchange in emulator.history)
 
 
 async def segments(client: AsyncClient, dataset: Dataset) -> set[int]:

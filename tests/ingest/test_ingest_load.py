@@ -9,11 +9,11 @@ from typing import Literal
 
 import anyio
 import pytest
+from ingest_loads import base, creates, names, outcomes
 
 from dify_kb import (
     AsyncClient,
     ConfigError,
-    Dataset,
     ItemResult,
     LoadError,
     LoadReport,
@@ -33,24 +33,6 @@ def write(root: Path, *names: str) -> None:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"the text of {name}")
-
-
-def outcomes(report: LoadReport) -> dict[str, int]:
-    counts = {outcome.value: getattr(report, outcome.value) for outcome in Outcome}
-    assert sum(counts.values()) == report.found
-    return {name: count for name, count in counts.items() if count}
-
-
-async def base(client: AsyncClient) -> Dataset:
-    return await client.datasets.create("docs", indexing_technique="economy")
-
-
-async def names(client: AsyncClient, dataset: Dataset) -> list[str]:
-    return sorted([row.name async for row in client.documents.iter(dataset)])
-
-
-def creates(emulator: Emulator) -> int:
-    return sum(exchange.endpoint == "documents.create_by_file" for exchange in emulator.history)
 
 
 async def test_a_folder_becomes_documents_that_are_found(client: AsyncClient, folder: Path) -> None:

@@ -9,13 +9,13 @@ import anyio
 import anyio.lowlevel
 import pytest
 from attrs import evolve
+from ingest_loads import CREATE, base, creates, outcomes, write
 
 from dify_kb import (
     AsyncClient,
     Dataset,
     ItemResult,
     LoadReport,
-    Outcome,
     Policy,
     Progress,
     StopReason,
@@ -23,27 +23,6 @@ from dify_kb import (
 from dify_kb.emulator import Emulator, Settings
 from dify_kb.ingest.journal import State
 from dify_kb.ingest.journal.reading import items
-
-CREATE = "documents.create_by_file"
-
-
-def write(root: Path, number: int, suffix: str = ".md") -> None:
-    for index in range(number):
-        (root / f"{index:03}{suffix}").write_text(f"the text of {index}")
-
-
-def outcomes(report: LoadReport) -> dict[str, int]:
-    counts = {outcome.value: getattr(report, outcome.value) for outcome in Outcome}
-    assert sum(counts.values()) == report.found
-    return {name: count for name, count in counts.items() if count}
-
-
-def creates(emulator: Emulator) -> int:
-    return sum(exchange.endpoint == CREATE for exchange in emulator.history)
-
-
-async def base(client: AsyncClient, name: str = "docs") -> Dataset:
-    return await client.datasets.create(name, indexing_technique="economy")
 
 
 async def found(client: AsyncClient, dataset: Dataset, query: str) -> list[str]:
