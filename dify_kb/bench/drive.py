@@ -18,6 +18,7 @@ from dify_kb.errors import (
     RateLimitedError,
     ServerError,
 )
+from dify_kb.transport.clock import loop_time
 
 GRACE = 10.0
 """Seconds that requests under way may take when their time is over, or the run is interrupted: a
@@ -131,7 +132,7 @@ async def drive(request: Request, *, at_once: int, seconds: float, most: int) ->
         end=now + seconds,
         latest=now + LONGER * seconds,
     )
-    deadline = anyio.current_time() + LONGER * seconds + GRACE
+    deadline = loop_time() + LONGER * seconds + GRACE
     limit = anyio.CancelScope(shield=True, deadline=deadline)
 
     async def heed() -> None:
@@ -139,7 +140,7 @@ async def drive(request: Request, *, at_once: int, seconds: float, most: int) ->
             await anyio.sleep_forever()
         finally:
             course.interrupt()
-            limit.deadline = min(limit.deadline, anyio.current_time() + GRACE)
+            limit.deadline = min(limit.deadline, loop_time() + GRACE)
 
     async with anyio.create_task_group() as outside:
         outside.start_soon(heed)

@@ -11,6 +11,7 @@ from attrs import define, field
 from dify_kb.client import AsyncClient
 from dify_kb.errors import KnowledgeError
 from dify_kb.models import Dataset, Document, DocumentStatus, IndexingStatus
+from dify_kb.transport.clock import loop_time
 
 from .corpus import Sample
 from .drive import GRACE, lasting
@@ -59,7 +60,7 @@ class Indexing:
         Raises:
             KnowledgeError: the server refuses.
         """
-        self._began = anyio.current_time()
+        self._began = loop_time()
         with anyio.move_on_after(self.limit):
             async with anyio.create_task_group() as group:
                 group.start_soon(self._upload)
@@ -98,7 +99,7 @@ class Indexing:
             if lasting(error) and not self._accepted:
                 self._refusal = error
             return
-        self._accepted[made.document.id] = (anyio.current_time(), made.batch)
+        self._accepted[made.document.id] = (loop_time(), made.batch)
 
     async def _watch(self) -> None:
         while not (self._uploaded and len(self._ended) >= len(self._accepted)):
@@ -115,7 +116,7 @@ class Indexing:
         if not self._accepted:
             return
         async for rows in self.client.documents.iter(self.dataset).pages():
-            now = anyio.current_time()
+            now = loop_time()
             for row in rows:
                 if row.indexing_status.final and row.id in self._accepted:
                     self._ended.setdefault(row.id, (now, row))

@@ -21,6 +21,7 @@ from dify_kb.errors import (
     UnauthorizedError,
 )
 from dify_kb.models import UNSET, Dataset, ModelRef, ModelType
+from dify_kb.transport.clock import loop_time
 
 from .corpus import Sample, page_of, questions_about
 from .indexing import Indexing
@@ -89,7 +90,7 @@ class Instance:
             KnowledgeError: the key may not do it, the server is not reached or took no upload at
                 all, or what was made could not be deleted.
         """
-        self._began = anyio.current_time()
+        self._began = loop_time()
         self._ends = self._began + self.plan.seconds
         where = await self._where()
         embedding, rerank = await self._models()
@@ -235,7 +236,7 @@ class Instance:
         return self.client.with_options(timeout=PATIENT, retry=ONCE)
 
     def _say(self, phase: str, what: str) -> None:
-        part = (anyio.current_time() - self._began) / self.plan.seconds
+        part = (loop_time() - self._began) / self.plan.seconds
         self.tell(Step(phase=phase, what=what, part=min(1.0, part)))
 
     def _report(self, where: Where) -> InstanceReport:
@@ -251,5 +252,5 @@ class Instance:
             notes=self._notes,
             requests=self.tally.requests,
             documents=self._documents,
-            seconds=anyio.current_time() - self._began,
+            seconds=loop_time() - self._began,
         )

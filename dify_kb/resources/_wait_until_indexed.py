@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from dify_kb.errors import RequestTimeoutError
+from dify_kb.transport.clock import loop_time
 
 from ._read_documents import get_document, iter_documents
 
@@ -28,10 +29,10 @@ async def wait_until_indexed(
 ) -> Sequence[Document]:
     """Poll the list until each document is completed or failed, or none changes any more."""
     rows: dict[str, Document] = {}
-    moved, interval = anyio.current_time(), times.first
+    moved, interval = loop_time(), times.first
     with anyio.move_on_after(timeout):
         while True:
-            now = anyio.current_time()
+            now = loop_time()
             for row in await _find_rows(send, dataset, set(ids)):
                 before = rows.get(row.id)
                 if before is None or before.indexing_status != row.indexing_status:

@@ -11,16 +11,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-import anyio
-
 from dify_kb.errors import KnowledgeError, SourceChangedError, SourceError
 from dify_kb.wire.endpoint import Where
 from dify_kb.wire.parts import multipart
 
+from .clock import loop_time
 from .thread_batch import run_in_batch, run_in_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+
+    import anyio
 
     from dify_kb.config import Timeout
     from dify_kb.models import File
@@ -139,11 +140,11 @@ class Body:
             self.error = error
             raise
         yield self._counted(self._form.tail, scope)
-        self.sent_at = anyio.current_time()
+        self.sent_at = loop_time()
         scope.deadline = self.sent_at + self._timeout.answer
 
     def _counted(self, block: bytes, scope: anyio.CancelScope) -> bytes:
-        scope.deadline = anyio.current_time() + self._timeout.progress
+        scope.deadline = loop_time() + self._timeout.progress
         self._sent += len(block)
         return block
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from .clock import loop_time
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -52,7 +54,7 @@ class RequestLimiter:
 
     def pause(self, seconds: float) -> None:
         """Let no request start for `seconds`, unless a longer pause is on."""
-        self._closed_until = max(self._closed_until or -math.inf, anyio.current_time() + seconds)
+        self._closed_until = max(self._closed_until or -math.inf, loop_time() + seconds)
 
     def _fit(self) -> None:
         limit = max(self._asked.values(), default=self.usual)
@@ -73,7 +75,7 @@ class RequestLimiter:
 
     async def _opened(self) -> None:
         while self._closed_until is not None:  # it may move on
-            if anyio.current_time() < self._closed_until:
+            if loop_time() < self._closed_until:
                 await anyio.sleep_until(self._closed_until)
             else:
                 self._closed_until = None

@@ -21,6 +21,7 @@ from dify_kb.wire.version import danger
 
 from . import retry
 from .body import Body
+from .clock import loop_time
 from .events import Attempted, OnAttempt
 from .request_limiter import RequestLimiter
 from .session import Session, streams
@@ -79,7 +80,7 @@ class Sender:
             reply = None
             try:
                 async with self.pace:
-                    started = anyio.current_time()
+                    started = loop_time()
                     began = started if began is None else began
                     version = self.seen.version
                     self._warn(call)
@@ -119,7 +120,7 @@ class Sender:
         again = retry.decide(call.endpoint.repeat, attempt, error, policy, self.random)
         if again is None or policy.total is None:
             return again
-        elapsed = anyio.current_time() - began
+        elapsed = loop_time() - began
         return None if elapsed + again.seconds > policy.total else again
 
     async def stream(self, call: Call[Event], /) -> AsyncIterator[Event]:
@@ -129,7 +130,7 @@ class Sender:
             KnowledgeError: the server refused, or the connection broke.
         """
         reader = EventReader()
-        started = anyio.current_time()
+        started = loop_time()
         self._warn(call)
         replies = self.session.stream(call, self.policy.timeout, self.seen.version)
         try:
@@ -195,7 +196,7 @@ class Sender:
                 endpoint=call.endpoint.name,
                 attempt=attempt,
                 status=status,
-                seconds=anyio.current_time() - started,
+                seconds=loop_time() - started,
                 retry_in=None if again is None else again.seconds,
                 error=None if error is None else error.summary,
                 waited=None if reply is None else reply.waited,

@@ -20,6 +20,8 @@ from dify_kb.wire import codec
 from dify_kb.wire.decipher import Reply
 from dify_kb.wire.endpoint import Call, Where
 
+from .clock import loop_time
+
 if TYPE_CHECKING:
     import ssl as _ssl
     from contextlib import AbstractAsyncContextManager
@@ -95,11 +97,11 @@ class Session:
                 else:
                     data = await body.open(scope)
                     headers = body.headers
-                sent_at = anyio.current_time()
+                sent_at = loop_time()
                 async with self._request(call, version, allowed, headers, data) as response:
                     if body is not None and body.sent_at is not None:
                         sent_at = body.sent_at
-                    waited = anyio.current_time() - sent_at
+                    waited = loop_time() - sent_at
                     return self._reply(response, await self._read(response), waited)
             except (aiohttp.ClientError, OSError) as error:
                 if body is not None and body.error is not None:

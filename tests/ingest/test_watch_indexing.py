@@ -197,6 +197,7 @@ def test_two_files_that_the_server_takes_for_one_document_both_end() -> None:
     """A database that ignores case answers the second create with the first document."""
     first = accepted(1)
     first.planned = evolve(first.planned, found=evolve(first.planned.found, key="ONE.txt"))
+    first.key = "ONE.txt"
 
     following = follow(Server(lambda _: [row(1, "completed")]), [first, accepted(1)])
 

@@ -20,6 +20,7 @@ from dify_kb.client import AsyncClient
 from dify_kb.errors import BadRequestError, ConfigError, KnowledgeError
 from dify_kb.ingest import Item, Source
 from dify_kb.models import UNSET, Dataset, IndexingTechnique, ModelRef, ModelType, Record
+from dify_kb.transport.clock import loop_time
 
 from .metrics import Mean, Ranks, apart, ndcg, recall, reciprocal_rank
 from .queries import Asked
@@ -67,7 +68,7 @@ class Quality:
     _notes: list[str] = field(factory=list, init=False)
     _models: list[str] = field(factory=list, init=False)
     _documents: int = field(default=0, init=False)
-    _began: float = field(factory=anyio.current_time, init=False)
+    _began: float = field(factory=loop_time, init=False)
 
     async def of_dataset(self, dataset: Dataset) -> QualityReport:
         """Search a base that there is, and change nothing.
@@ -244,7 +245,7 @@ class Quality:
             missed=missed[:SHOWN],
             notes=self._notes,
             requests=self.tally.requests,
-            seconds=anyio.current_time() - self._began,
+            seconds=loop_time() - self._began,
         )
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import anyio
 from attrs import define, field
 
 from dify_kb.errors import KnowledgeError
 from dify_kb.ingest.error_classes import is_passing
 from dify_kb.models import IndexingStatus
 from dify_kb.resources import Datasets, Documents
+from dify_kb.transport.clock import loop_time
 
 from .followed_documents import PAGE
 from .indexing_activity import DatasetCounters, IndexingActivity
@@ -60,7 +60,7 @@ class ActivityProbe:
                 moved = await self._look_at(dataset_id) or moved
         first, self._is_first = self._is_first, False
         if not first:
-            self._compared_at = anyio.current_time()
+            self._compared_at = loop_time()
         return first or moved
 
     async def _counters(self) -> dict[str, DatasetCounters] | None:
@@ -87,7 +87,7 @@ class ActivityProbe:
 
     async def _look_at(self, dataset_id: str) -> bool:
         """Probe another dataset; return whether its queue became shorter."""
-        self._visited_at[dataset_id] = anyio.current_time()
+        self._visited_at[dataset_id] = loop_time()
         try:
             waiting = await self.documents.list(dataset_id, status="queuing", limit=1)
             indexed = await self._indexed(dataset_id)

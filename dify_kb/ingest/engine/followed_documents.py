@@ -9,6 +9,7 @@ from attrs import define, field
 
 from dify_kb.ingest.planning.document_lookup import FEW
 from dify_kb.models import IndexingStatus
+from dify_kb.transport.clock import loop_time
 
 from .indexing_activity import IndexingActivity
 from .tracked_file import TrackedFile, UploadedDocument
@@ -73,11 +74,11 @@ class FollowedDocument:
 
     def move(self) -> None:
         """Record progress."""
-        self.since = self.moved_at = anyio.current_time()
+        self.since = self.moved_at = loop_time()
 
     def count_miss(self, apart: float) -> None:
         """Count a poll that did not find it; those less than `apart` seconds apart count once."""
-        now = anyio.current_time()
+        now = loop_time()
         if not self.missed or now - self.missed_at >= apart:
             self.missed, self.missed_at = self.missed + 1, now
 
@@ -117,7 +118,7 @@ class FollowedDocuments:
         document, existing = file.document, file.planned.replaces
         if document is None:
             return
-        now = anyio.current_time()
+        now = loop_time()
         if not self._by_id:
             self.began, self.ended, self.activity.moved_at = now, 0, now
         if file.is_new_document:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-import anyio
 from attrs import define, field, frozen
 
 from dify_kb.ingest.remote_document import AddedDocuments
+from dify_kb.transport.clock import loop_time
 
 SKEW = timedelta(seconds=2)
 """Minimum difference of creation times for a document to count as later: the server rounds times to
@@ -56,12 +56,12 @@ class IndexingActivity:
 
     def move(self) -> None:
         """Record progress."""
-        self.moved_at = anyio.current_time()
+        self.moved_at = loop_time()
 
     def record_indexed(self, accepted_at: float) -> None:
         """Record that a document of this run, accepted at `accepted_at`, is indexed."""
         self.indexed += 1
-        self.indexed_at = self.moved_at = anyio.current_time()
+        self.indexed_at = self.moved_at = loop_time()
         self.latest_indexed = max(self.latest_indexed, accepted_at)
 
     def record_newest(self, created_at: datetime | None) -> None:

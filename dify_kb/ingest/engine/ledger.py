@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-import anyio
 from attrs import define, field
 
 from dify_kb.ingest.events import Progress
@@ -14,6 +13,7 @@ from dify_kb.ingest.options import Options
 from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
 from dify_kb.ingest.report import GOOD, ItemResult, LoadReport, Outcome, StopReason
 from dify_kb.ingest.sources.totals import Totals
+from dify_kb.transport.clock import loop_time
 
 from .states import FileState
 from .stop import RunStop
@@ -95,7 +95,7 @@ class Ledger:
     _accepted: int = 0
     _bytes_done: int = 0
     _worked: int = 0
-    _began: float = field(factory=anyio.current_time)
+    _began: float = field(factory=loop_time)
     deleted_characters: DeletedCharacters = field(factory=DeletedCharacters)
 
     @property
@@ -240,4 +240,4 @@ def _eta(totals: Totals | None, ended: int, worked: int, began: float) -> float 
     """Return the seconds left, by the files that took work so far."""
     if totals is None or not worked:
         return None
-    return (anyio.current_time() - began) / worked * max(0, (_total(totals) or 0) - ended)
+    return (loop_time() - began) / worked * max(0, (_total(totals) or 0) - ended)

@@ -159,7 +159,7 @@ class FileLifecycle:
             case Effect.POSTPONE:
                 self._postponed.append(file)
             case Effect.FOLLOW:
-                if event is FileEvent.ACCEPTED:
+                if event is FileEvent.ACCEPTED and self.refusals:
                     self._release(self.refusals.release())
                 self._follow(file)
             case Effect.ASSIGN_METADATA if file.planned.metadata:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import anyio
 from attrs import define, evolve
 
 from dify_kb.config import Loading
@@ -12,6 +11,7 @@ from dify_kb.ingest.error_classes import is_transient_indexing_error
 from dify_kb.ingest.planning.plan import Do
 from dify_kb.ingest.report import StopReason
 from dify_kb.models import DisplayStatus, Document, DocumentStatus, IndexingStatus
+from dify_kb.transport.clock import loop_time
 
 from .lifecycle import FileLifecycle
 from .states import FileEvent, FileState
@@ -55,7 +55,7 @@ class IndexingObserver:
 
     def see_row(self, followed: FollowedDocument, row: Document) -> None:
         """Process a row of the list."""
-        followed.seen_at = anyio.current_time()
+        followed.seen_at = loop_time()
         batch = followed.document.batch
         mine, theirs = followed.document.upload_file_id, row.upload_file
         if mine and theirs and theirs.id != mine:
@@ -107,7 +107,7 @@ class IndexingObserver:
             return  # it ended meanwhile
         followed.file.document = followed.document
         self.files.followed.remove(followed.file)
-        followed.file.index_seconds = anyio.current_time() - followed.document.accepted_at
+        followed.file.index_seconds = loop_time() - followed.document.accepted_at
         self.files.apply(followed.file, event, reason, error=error or "")
 
     def _see_other_upload(self, followed: FollowedDocument, row: Document) -> None:
@@ -148,7 +148,7 @@ class IndexingObserver:
         if followed.waits:  # the segments are those of the old version
             return
         if followed.counted_at is None:
-            followed.counted_at = anyio.current_time()
+            followed.counted_at = loop_time()
         elif known != followed.segments:
             followed.move()
             self.files.followed.activity.move()
@@ -181,7 +181,7 @@ class IndexingObserver:
         """
         if not followed.file.overlaps:
             return True
-        now = anyio.current_time()
+        now = loop_time()
         if followed.final_at is None:
             followed.final_at = now
         return now - followed.final_at >= self.loading.confirm

@@ -13,6 +13,7 @@ from attrs import define, field, frozen
 
 from dify_kb.config import Loading
 from dify_kb.errors import KnowledgeError, OutcomeUnknownError, ServerError
+from dify_kb.transport.clock import loop_time
 
 from .indexing_activity import IndexingActivity
 from .tracked_file import TrackedFile
@@ -72,7 +73,7 @@ class PendingUploads:
 
     def put_lost(self, file: TrackedFile) -> None:
         """Add a file whose create got no response, or one that is not from the API."""
-        now, error = anyio.current_time(), file.error
+        now, error = loop_time(), file.error
         landing = self.times.quarantine if error is None else landing_time(error, self.times)
         self._add(file, due=now + self.times.settle[0], until=now + landing, lost=True)
 
@@ -84,7 +85,7 @@ class PendingUploads:
                 out, for `patience` seconds since then. A clock that was set meanwhile shortens
                 that to no less than `quarantine`.
         """
-        now = anyio.current_time()
+        now = loop_time()
         until = now
         if lost and file.planned.row is not None:
             left = file.planned.row.sent_at + self.times.patience - self.clock()
@@ -93,7 +94,7 @@ class PendingUploads:
 
     def put_later(self, file: TrackedFile, seconds: float) -> None:
         """Add a file to be sent after `seconds`, once its document is not being indexed."""
-        due = anyio.current_time() + seconds
+        due = loop_time() + seconds
         self._add(file, due=due, until=due)
 
     def put(self, pending: PendingUpload) -> None:
@@ -113,7 +114,7 @@ class PendingUploads:
 
     def take_due(self) -> list[PendingUpload]:
         """Return up to `MOST_DUE` due entries. The caller must put each again or remove it."""
-        now, due = anyio.current_time(), list[PendingUpload]()
+        now, due = loop_time(), list[PendingUpload]()
         for heap in (self._lost, self._other):
             while heap and heap[0][0] <= now and len(due) < MOST_DUE:
                 pending = heapq.heappop(heap)[2]
@@ -129,7 +130,7 @@ class PendingUploads:
             await self._new.wait()
 
     def _add(self, file: TrackedFile, *, due: float, until: float, lost: bool = False) -> None:
-        now = anyio.current_time()
+        now = loop_time()
         self.put(
             PendingUpload(
                 file=file,

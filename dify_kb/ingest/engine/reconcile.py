@@ -12,7 +12,6 @@ import enum
 import math
 from typing import TYPE_CHECKING, TypeVar
 
-import anyio
 from attrs import define, evolve
 
 from dify_kb.config import Loading
@@ -28,6 +27,7 @@ from dify_kb.ingest.planning.plan import (
 )
 from dify_kb.ingest.remote_document import RemoteDocument
 from dify_kb.resources import Documents
+from dify_kb.transport.clock import loop_time
 
 from .lifecycle import FileLifecycle
 from .stalls import LOST
@@ -197,7 +197,7 @@ class Reconciler:
         """
 
         async def attempt() -> tuple[T, float]:
-            began = anyio.current_time()
+            began = loop_time()
             return await request(), began
 
         return await self.breaker.read(attempt)
@@ -319,11 +319,11 @@ class Reconciler:
         status = str(document.indexing_status) if document else ""
         if status == pending.status:
             return pending
-        return evolve(pending, status=status, status_since=anyio.current_time())
+        return evolve(pending, status=status, status_since=loop_time())
 
     def _stands_still(self, pending: PendingUpload, document: Document) -> bool:
         """Return whether neither its document nor any other moved for too long."""
-        now = anyio.current_time()
+        now = loop_time()
         if document.indexing_status.final or now < pending.until:
             return False
         if now - self.files.followed.activity.moved_at > self.patience:
@@ -331,7 +331,7 @@ class Reconciler:
         return self._still_at - pending.status_since > self.patience
 
     def _wait(self, pending: PendingUpload) -> None:
-        now = anyio.current_time()
+        now = loop_time()
         settle, looks = self.times.settle, pending.looks + 1
         wait = settle[min(looks, len(settle) - 1)]
         if now < pending.until:

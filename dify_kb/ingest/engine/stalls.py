@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import anyio
 from attrs import define, field
 
 from dify_kb.models import IndexingStatus
 from dify_kb.resources import Datasets, Documents
+from dify_kb.transport.clock import loop_time
 
 from .activity_probe import ActivityProbe
 from .followed_documents import FollowedDocument, FollowedDocuments
@@ -76,7 +76,7 @@ class StallDetector:
         if any(map(self._is_uncounted, self.followed)):
             return False
         newest = max((followed.added_at for followed in self.followed), default=-math.inf)
-        shown = anyio.current_time() - newest > min(longest, self.recent) / 2
+        shown = loop_time() - newest > min(longest, self.recent) / 2
         return shown or self._quiet_for > 2 * longest
 
     @property
@@ -89,7 +89,7 @@ class StallDetector:
 
         Returns True without a probe if the last one was recent.
         """
-        now, self._has_compared = anyio.current_time(), False
+        now, self._has_compared = loop_time(), False
         if now - self._probed_at < self.longest_interval:
             return True
         self._probed_at = now
@@ -108,7 +108,7 @@ class StallDetector:
         """Return whether a document has stalled: it made no progress for too long, and either its
         indexing had begun, or it was passed over, or it stalled before.
         """
-        now, patience = anyio.current_time(), self._patience(followed)
+        now, patience = loop_time(), self._patience(followed)
         if _unmoved_for(followed, self.followed.activity) > LONGEST_WAIT * self.stall_after:
             return True
         if now - followed.since <= patience:
@@ -128,7 +128,7 @@ class StallDetector:
             return True
         # Other datasets may have separate queues: they count only if this load makes no progress.
         indexed_at = -math.inf if activity.indexed_at is None else activity.indexed_at
-        ours_move = anyio.current_time() - indexed_at <= self._patience(followed)
+        ours_move = loop_time() - indexed_at <= self._patience(followed)
         return not ours_move and activity.is_passed_over_elsewhere(document.queued_at)
 
     def concerns_all(self, followed: FollowedDocument) -> bool:
@@ -165,7 +165,7 @@ class StallDetector:
         activity, after = self.followed.activity, format_duration(self.stall_after)
         if activity.indexed_at is None:
             return f"No document of any dataset made progress for {after}: {CHECK_WORKER}."
-        ago = format_duration(anyio.current_time() - activity.indexed_at)
+        ago = format_duration(loop_time() - activity.indexed_at)
         were = "1 document was" if activity.indexed == 1 else f"{activity.indexed:,} documents were"
         return (
             f"Indexing stopped: {were} indexed, the last {ago} ago,"
@@ -174,7 +174,7 @@ class StallDetector:
 
     @property
     def _quiet_for(self) -> float:
-        return anyio.current_time() - self.followed.activity.moved_at
+        return loop_time() - self.followed.activity.moved_at
 
     def _patience(self, followed: FollowedDocument) -> float:
         return min(self.stall_after, self.recent) if _stalled_before(followed) else self.stall_after
@@ -183,13 +183,13 @@ class StallDetector:
         """Return whether a document being indexed needs its first count of segments."""
         if followed.waits or followed.document.batch is None or followed.counted_at is not None:
             return False
-        return anyio.current_time() - followed.since > self._patience(followed) / 2
+        return loop_time() - followed.since > self._patience(followed) / 2
 
 
 def _unmoved_for(followed: FollowedDocument, activity: IndexingActivity) -> float:
     """Return the seconds since the progress of this or any document of the load, with outages."""
     moved_at = max(followed.moved_at, activity.indexed_at or followed.moved_at)
-    return anyio.current_time() - moved_at
+    return loop_time() - moved_at
 
 
 def _stalled_before(followed: FollowedDocument) -> bool:

@@ -6,14 +6,14 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
-import anyio
-from attrs import define, evolve, frozen
+from attrs import define, evolve, field, frozen
 
 from dify_kb.errors import KnowledgeError
 from dify_kb.ingest.planning.plan import Do, Planned
 from dify_kb.ingest.remote_document import RemoteDocument
 from dify_kb.ingest.report import ItemResult, Outcome
 from dify_kb.models import IndexingStatus
+from dify_kb.transport.clock import loop_time
 
 from .states import FileEvent, FileState
 
@@ -71,7 +71,7 @@ class UploadedDocument:
             id=document.id,
             batch=None,
             upload_file_id=file.id if file else None,
-            accepted_at=anyio.current_time(),
+            accepted_at=loop_time(),
             queued_at=latest_server_time(time.time()),
             reconciled=True,
             remembered=remembered,
@@ -87,6 +87,9 @@ class TrackedFile:
     """
 
     planned: Planned
+    key: str = field(init=False)
+    """The key of its source."""
+
     state: FileState = FileState.PLANNED
     document: UploadedDocument | None = None
     error: KnowledgeError | None = None
@@ -128,15 +131,14 @@ class TrackedFile:
                 id=row.document_id,
                 batch=row.batch,
                 upload_file_id=row.upload_file_id,
-                accepted_at=anyio.current_time(),
+                accepted_at=loop_time(),
                 queued_at=latest_server_time(row.sent_at),
                 remembered=True,
             )
         return file
 
-    @property
-    def key(self) -> str:
-        """The key of its source."""
+    @key.default
+    def _key(self) -> str:
         return self.planned.found.key
 
     @property

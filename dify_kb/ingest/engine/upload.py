@@ -12,6 +12,7 @@ from dify_kb.ingest.journal import Journal, LateError, Row, State
 from dify_kb.ingest.sources.content import Content, is_small, read_content, require_unchanged
 from dify_kb.models import UNSET, Dataset, DocForm, ProcessRule, Unset
 from dify_kb.resources import Documents
+from dify_kb.transport.clock import loop_time
 from dify_kb.transport.thread_batch import run_in_batch
 
 from .ledger import DeletedCharacters
@@ -62,11 +63,11 @@ class Uploader:
             file.planned = evolve(file.planned, found=content.file)
         if not file.attempts:
             self.deleted_characters.add(file.key, content.deleted_characters)
-        started = anyio.current_time()
+        started = loop_time()
         created = await self._create(file, content)
         if not isinstance(content.data, bytes):
             await anyio.to_thread.run_sync(require_unchanged, content)
-        document, now = created.document, anyio.current_time()
+        document, now = created.document, loop_time()
         stored = document.upload_file
         replaced = file.planned.replaces is not None and not self.swaps
         return UploadedDocument(

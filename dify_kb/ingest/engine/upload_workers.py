@@ -26,6 +26,7 @@ from dify_kb.ingest.error_classes import is_page, is_passing, refusal_signature
 from dify_kb.ingest.journal import NameTakenError
 from dify_kb.ingest.pacing.admission import Admission
 from dify_kb.ingest.sources.document_names import extension_of
+from dify_kb.transport.clock import loop_time
 
 from .lifecycle import FileLifecycle
 from .states import FileEvent, FileState
@@ -157,7 +158,7 @@ class UploadWorkers:
 
     def _may_wait(self, file: TrackedFile) -> bool:
         """Return whether a busy document is waited for: no lock of Dify lasts longer."""
-        now = anyio.current_time()
+        now = loop_time()
         if file.busy_since is None:
             file.busy_since = now
         return now - file.busy_since <= self.times.dataset_lock

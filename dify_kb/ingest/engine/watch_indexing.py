@@ -21,6 +21,7 @@ from dify_kb.ingest.planning.document_lookup import FEW, DocumentLookup
 from dify_kb.ingest.report import StopReason
 from dify_kb.models import IndexingStatus
 from dify_kb.resources import Documents
+from dify_kb.transport.clock import loop_time
 
 from .followed_documents import (
     PAGE,
@@ -98,7 +99,7 @@ class IndexingWatcher:
         if any(each.is_undecided for each in followed):
             longest_interval = min(longest_interval, self.loading.confirm)
         longest_interval = max(first, longest_interval)
-        elapsed = anyio.current_time() - followed.began
+        elapsed = loop_time() - followed.began
         shortest = max(first, MIN_INTERVAL * elapsed)
         if not followed.ended:
             longest = max(self.times.longest, MIN_INTERVAL * elapsed)
@@ -134,7 +135,7 @@ class IndexingWatcher:
         """Return the page seen least recently, if that was more than `revisit` seconds ago."""
         placed = (each for each in self._followed if each.base is not None)
         followed = min(placed, key=lambda each: each.seen_at, default=None)
-        if followed is None or followed.seen_at > anyio.current_time() - self.loading.revisit:
+        if followed is None or followed.seen_at > loop_time() - self.loading.revisit:
             return None
         return self._followed.page_of(followed)
 
@@ -181,8 +182,8 @@ class IndexingWatcher:
         some in each poll.
         """
         many = len(self._followed.unplaced) > FEW
-        if many and anyio.current_time() >= self._list_again_at and not await self._read_list():
-            self._list_again_at = anyio.current_time() + self.loading.revisit
+        if many and loop_time() >= self._list_again_at and not await self._read_list():
+            self._list_again_at = loop_time() + self.loading.revisit
         for followed in least_recently_asked(self._followed.unplaced):
             await self._request_status(followed)
 
@@ -201,7 +202,7 @@ class IndexingWatcher:
         """Request the status of one document: by its batch, else by its name."""
         if self._followed.get(followed.document.id) is not followed:
             return  # it ended meanwhile
-        followed.seen_at = followed.asked_at = anyio.current_time()
+        followed.seen_at = followed.asked_at = loop_time()
         batch = followed.document.batch
         statuses: Sequence[DocumentStatus] = ()
         if batch is not None:
@@ -251,7 +252,7 @@ class IndexingWatcher:
         if health == self._health and self.breaker.is_closed:
             return False
         self._health = health
-        now = self._followed.activity.moved_at = anyio.current_time()
+        now = self._followed.activity.moved_at = loop_time()
         for followed in self._followed:
             followed.since = now
         return True

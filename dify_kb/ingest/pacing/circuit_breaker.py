@@ -23,6 +23,7 @@ import anyio
 
 from dify_kb.errors import KnowledgeError
 from dify_kb.ingest.error_classes import concerns_call, is_passing
+from dify_kb.transport.clock import loop_time
 
 from .failure_budget import FailureBudget, FailureKind
 from .overload_delay import OverloadDelay
@@ -115,11 +116,11 @@ class CircuitBreaker:
 
     def overload_delay(self) -> float:
         """Return the seconds for which no upload may start, because the server asked for that."""
-        return self._overload.remaining(anyio.current_time())
+        return self._overload.remaining(loop_time())
 
     def record(self, attempt: Attempted) -> None:
         """Learn from an attempt of any call, as it ends."""
-        now = anyio.current_time()
+        now = loop_time()
         if attempt.trouble is None and attempt.status is not None:
             self._budget.add_reply(now / self._times.pace)
             if attempt.endpoint in CREATES and attempt.error is None:
@@ -148,7 +149,7 @@ class CircuitBreaker:
     def record_landed(self) -> None:
         """Learn that an upload is on the server, such as one whose answer was lost."""
         if self._uploads.record_landed():
-            self.resumed_at = anyio.current_time()
+            self.resumed_at = loop_time()
             self._announce()
 
     async def wait_readable(self) -> None:
@@ -172,14 +173,14 @@ class CircuitBreaker:
             KnowledgeError: it was refused, though probes are answered; it failed for `outage`
                 seconds; or the server was given up.
         """
-        since, reads, refusals = anyio.current_time(), 0, 0
+        since, reads, refusals = loop_time(), 0, 0
         while True:
             await self.wait_readable()
             try:
                 return await request()
             except KnowledgeError as error:
                 reads, refusals = reads + 1, refusals + (not is_passing(error))
-                late = anyio.current_time() - since > self._times.outage and reads >= LEAST_READS
+                late = loop_time() - since > self._times.outage and reads >= LEAST_READS
                 refused = concerns_call(error) or refusals >= REFUSALS
                 if self.failure is not None or refused or late:
                     raise
@@ -197,18 +198,18 @@ class CircuitBreaker:
         """Probe while it is open, and return once the server is given up."""
         while self.failure is None:
             if self._open_cause is not None:
-                began = anyio.current_time()
+                began = loop_time()
                 self.failure = await probe_until_answered(self.probe, self._times)
                 self._open_cause = None
                 self._uploads.exclude_outage(began)
-                self._budget.renew(anyio.current_time() / self._times.pace)
+                self._budget.renew(loop_time() / self._times.pace)
                 self._announce()
                 continue
             changed, until = self._changed, self._uploads.blocked_until
             with anyio.move_on_at(math.inf if until is None else until):
                 await changed.wait()
-            if self._uploads.end_lock(anyio.current_time()):
-                self.resumed_at = anyio.current_time()
+            if self._uploads.end_lock(loop_time()):
+                self.resumed_at = loop_time()
                 self._announce()
         return self.failure
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from dify_kb.ingest.error_classes import is_passing, stop_message, stop_reason
+from dify_kb.transport.clock import loop_time
 
 from .gave_up import GaveUp
 
@@ -28,7 +29,7 @@ async def probe_until_answered(
     Gives up after a refusal at once (a revoked key stays revoked), and after retryable failures
     once they have lasted `outage` seconds. None if the server answers.
     """
-    wait, answered, since = times.probe, 0, anyio.current_time()
+    wait, answered, since = times.probe, 0, loop_time()
     while answered < PROBES:
         await anyio.sleep(wait)
         error = await probe()
@@ -36,7 +37,7 @@ async def probe_until_answered(
             answered, wait = answered + 1, times.probe
             continue
         answered, wait = 0, min(2 * wait, times.probe_longest)
-        late = anyio.current_time() - since > times.outage
+        late = loop_time() - since > times.outage
         if late or not is_passing(error):
             return GaveUp(stop_reason(error), stop_message(error))
     return None
