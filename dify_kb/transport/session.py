@@ -17,7 +17,7 @@ from dify_kb.config import KEEP_ALIVE, Config, Timeout
 from dify_kb.errors import ConnectError, RequestTimeoutError, TransportError
 from dify_kb.models import Event
 from dify_kb.wire import codec
-from dify_kb.wire.decipher import Reply
+from dify_kb.wire.decipher import READ_HEADERS, Reply
 from dify_kb.wire.endpoint import Call, Where
 
 from .clock import loop_time
@@ -174,11 +174,11 @@ class Session:
     def _reply(
         self, response: aiohttp.ClientResponse, body: bytes, waited: float | None = None
     ) -> Reply:
-        key = self._config.api_key
+        key, headers = self._config.api_key, response.headers
         return Reply(
             status=response.status,
             headers={
-                name.lower(): value.replace(key, "***") for name, value in response.headers.items()
+                name: headers[name].replace(key, "***") for name in READ_HEADERS if name in headers
             },
             body=body,
             waited=waited,

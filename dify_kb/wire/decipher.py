@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
+READ_HEADERS = ("content-type", "x-version", "x-request-id", "retry-after", "date", "location")
+"""The headers of a reply that are read."""
+
 _NO_JSON = (ValueError, RecursionError)
 """What `json.loads` raises; the second when it is nested too deeply."""
 
@@ -115,7 +118,7 @@ _BY_MESSAGE: tuple[tuple[int, str, type[ApiError], str], ...] = (
 
 @frozen
 class Reply:
-    """What came back, as it came. Header names are lower case.
+    """What came back, as it came; of its headers those of `READ_HEADERS`.
 
     `waited`: seconds from the last byte of the request to the head of this.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from urllib.parse import quote
 
@@ -127,7 +128,13 @@ class Send(Protocol):
 
 
 def _fill(path: str, slots: dict[str, str]) -> str:
-    return path.format_map({name: quote(value, safe="") for name, value in slots.items()})
+    return path.format_map({name: _quote(value) for name, value in slots.items()})
+
+
+@functools.lru_cache(maxsize=4096)
+def _quote(value: str) -> str:
+    """Cached: nearly all calls of a load name the same dataset."""
+    return quote(value, safe="")
 
 
 NOTHING = type(None)
