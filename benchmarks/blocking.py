@@ -20,7 +20,7 @@ import anyio
 import null_server
 
 from dify_kb import AsyncClient
-from dify_kb.sync import Client
+from dify_kb.blocking import Client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

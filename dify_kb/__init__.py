@@ -12,6 +12,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from dify_kb.blocking import Client
+
     from .client import AsyncClient
     from .config import Loading, Policy, Retry, Timeout, Watch
     from .errors import (
@@ -84,7 +86,6 @@ if TYPE_CHECKING:
         Tag,
     )
     from .resources import Events, Pager
-    from .sync import Client
     from .transport import Attempted
 
 __all__ = [
@@ -176,7 +177,7 @@ _HOMES = {
     "config": "Loading Policy Retry Timeout Watch",
     "ingest": "Item ItemResult LoadReport Outcome Progress Results StopReason",
     "resources": "Events Pager",
-    "sync": "Client",
+    "blocking": "Client",
     "transport": "Attempted",
 }
 """Where names live that are neither errors nor models."""

@@ -19,8 +19,8 @@ from dify_kb import (
     Retrieved,
     ServerInfo,
 )
-from dify_kb.sync._lift import lift
-from dify_kb.sync._loop import Loop
+from dify_kb.blocking._lift import lift
+from dify_kb.blocking._loop import Loop
 
 # pyright: reportUnnecessaryTypeIgnoreComment=error
 

@@ -1,7 +1,7 @@
 """Write `_surface.py`: a line for each method that the async client has.
 
-`python -m dify_kb.sync._write` writes it, and with `--check` fails when it is out of date. When a
-method went away, delete its line first: the package cannot be imported with it.
+`python -m dify_kb.blocking._write` writes it, and with `--check` fails when it is out of date.
+When a method went away, delete its line first: the package cannot be imported with it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SURFACE: Final = Path(__file__).with_name("_surface.py")
 
 _HEAD: Final = '''\
-"""Written by `python -m dify_kb.sync._write`; do not edit."""
+"""Written by `python -m dify_kb.blocking._write`; do not edit."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def main() -> None:
     if "--check" not in sys.argv[1:]:
         SURFACE.write_text(text, encoding="utf-8")
     elif SURFACE.read_text(encoding="utf-8") != text:
-        sys.exit(f"{SURFACE} is out of date. Run python -m dify_kb.sync._write.")
+        sys.exit(f"{SURFACE} is out of date. Run python -m dify_kb.blocking._write.")
 
 
 def _is_resource(kind: type) -> bool:

@@ -1,4 +1,4 @@
-"""Written by `python -m dify_kb.sync._write`; do not edit."""
+"""Written by `python -m dify_kb.blocking._write`; do not edit."""
 
 from __future__ import annotations
 

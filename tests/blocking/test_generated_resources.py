@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from dify_kb import AsyncClient, Client, resources
-from dify_kb.sync import _surface, _write
+from dify_kb.blocking import _surface, _write
 
 PAIRS = [
     (getattr(resources, name), getattr(_surface, name))
@@ -34,7 +34,7 @@ LIFTED = [
 def test_the_surface_is_up_to_date() -> None:
     """A method that is not in it is missing from the blocking client."""
     assert _write.SURFACE.read_text(encoding="utf-8") == _write.render(), (
-        "Run python -m dify_kb.sync._write."
+        "Run python -m dify_kb.blocking._write."
     )
 
 

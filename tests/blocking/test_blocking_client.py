@@ -28,9 +28,9 @@ from dify_kb import (
     RequestTimeoutError,
     Timeout,
 )
+from dify_kb.blocking._lift import lift_pager
+from dify_kb.blocking._loop import Loop
 from dify_kb.emulator import Emulator
-from dify_kb.sync._lift import lift_pager
-from dify_kb.sync._loop import Loop
 
 NOWHERE = "00000000-0000-4000-8000-000000000000"
 
