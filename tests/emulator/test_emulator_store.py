@@ -23,11 +23,9 @@ from dify_kb.emulator import Emulator
 from dify_kb.emulator.store import Store
 from dify_kb.emulator.store.rows import DatasetRow, DocumentRow
 from dify_kb.emulator.store.schema import USER_VERSION
-from dify_kb.emulator.store.upgrade import STEPS
 from dify_kb.errors import ConfigError
 from dify_kb.models import ProcessRule
 
-DATA = Path(__file__).parent / "data"
 NOBODY = 65_534
 TEXT = "\n\n".join(f"paragraph {n} about zebras " + "and foxes " * 20 for n in range(120))
 CHUNKS = len(chunk([TEXT], ProcessRule.automatic()))
@@ -56,26 +54,6 @@ async def served(path: Path) -> AsyncIterator[tuple[subprocess.Popen[str], aioht
     finally:
         process.kill()
         process.communicate()
-
-
-def made_of(sql: str, path: Path) -> Path:
-    with closing(sqlite3.connect(path)) as connection:
-        connection.executescript((DATA / sql).read_text())
-    return path
-
-
-def shape(path: Path) -> dict[str, set[tuple[object, ...]]]:
-    """The columns of every table of ours, and the columns of the indexes."""
-    with closing(sqlite3.connect(path)) as connection:
-        names = connection.execute(
-            "SELECT name FROM sqlite_master WHERE name NOT GLOB 'sqlite_*'"
-            " AND name NOT GLOB 'indexed_words_*'"
-        )
-        return {
-            name: {row[1:4] for row in connection.execute(f"PRAGMA table_info({name})")}
-            | {row[2:] for row in connection.execute(f"PRAGMA index_info({name})")}
-            for (name,) in names.fetchall()
-        }
 
 
 @contextmanager
@@ -147,53 +125,19 @@ async def test_file_of_a_killed_process_can_be_opened_at_once(tmp_path: Path) ->
             assert emulator.url
 
 
-def test_there_is_a_step_from_every_older_version() -> None:
-    assert set(STEPS) == set(range(1, USER_VERSION))
-
-
-@pytest.mark.parametrize("version", range(1, USER_VERSION + 1))
-async def test_older_files_are_brought_up_to_date(version: int, tmp_path: Path) -> None:
-    """Written by emulators of these versions; the documents are found, the indexing goes on."""
-    path = made_of(f"version{version}.sql", tmp_path / "old.db")
-    async with serving(path) as calls:
-        datasets = await calls.call("GET", "/datasets")
-        (dataset,) = datasets.body["data"]
-        (unfinished,) = (
-            one for one in calls.emulator.documents(dataset["id"]) if one.name == "b.txt"
-        )
-        await calls.reached(dataset["id"], unfinished.batch, "completed")
-        added = await calls.upload(dataset["id"], "c.txt", b"zebra three")
-        await calls.done(dataset["id"], added)
-        found = await calls.search(dataset["id"], "zebra")
-        twin = await calls.call("POST", "/datasets", json={"name": "old"})
-    with Emulator(tmp_path / "new.db"):
-        pass
-
-    assert twin.status == 409
-    texts = [record["segment"]["content"] for record in found.body["records"]]
-    assert sorted(texts) == ["zebra one", "zebra three", "zebra two\nand more"]
-    assert shape(path) == shape(tmp_path / "new.db")
-
-
-def test_upgrade_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
-    path = made_of("version1.sql", tmp_path / "old.db")
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("CREATE TABLE tags (in_the_way)")
-    before = path.read_bytes()
-
-    with pytest.raises(ConfigError, match="cannot be opened"):
-        Store(path)
-    assert path.read_bytes() == before
-
-
-def test_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "new.db"
+@pytest.mark.parametrize(
+    ("version", "age"), [(USER_VERSION - 1, "an older"), (USER_VERSION + 1, "a newer")]
+)
+def test_file_of_another_version_is_refused_and_left_alone(
+    version: int, age: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "other.db"
     Store(path).close()
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute(f"PRAGMA user_version = {USER_VERSION + 1}")
+        connection.execute(f"PRAGMA user_version = {version}")
     before = path.read_bytes()
 
-    with pytest.raises(ConfigError, match="newer version"):
+    with pytest.raises(ConfigError, match=f"was made by {age} version"):
         Store(path)
     assert path.read_bytes() == before
 

@@ -12,7 +12,6 @@ import attrs
 from dify_kb.errors import ConfigError
 
 from .schema import APPLICATION_ID, SCHEMA, USER_VERSION
-from .upgrade import upgrade
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -117,7 +116,6 @@ def _prepare(connection: sqlite3.Connection, path: Path | None) -> None:
     version = _version(connection, path)
     if version:
         _check_whole(connection)
-        upgrade(connection, version)
     # The case of names counts in a keyword, as in PostgreSQL's LIKE (measured).
     connection.execute("PRAGMA case_sensitive_like = ON")
     connection.execute("PRAGMA foreign_keys = ON")
@@ -145,9 +143,10 @@ def _version(connection: sqlite3.Connection, path: Path | None) -> int:
             f"{path} is a database, but not an emulator's.",
             hint="Name a file that does not exist yet, or one that an emulator made.",
         )
-    if not 1 <= version <= USER_VERSION:
+    if version != USER_VERSION:
+        age = "a newer" if version > USER_VERSION else "an older"
         raise ConfigError(
-            f"{path} was made by a newer version of the emulator.",
+            f"{path} was made by {age} version of the emulator.",
             hint="Install the dify-kb that made it, or name another file.",
         )
     return version

@@ -6,7 +6,7 @@ APPLICATION_ID: Final = 0x6B62656D
 """`kbem`: marks a file as an emulator's database."""
 
 USER_VERSION: Final = 4
-"""Grows with every change of the tables, and `upgrade.STEPS` with it."""
+"""Grows with every change of the tables; files of any other version are refused."""
 
 SCHEMA: Final = """
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
