@@ -10,6 +10,9 @@ from attrs import field, frozen
 
 from .errors import ConfigError
 
+MAX_FILE_SIZE = 15 * 1024 * 1024
+"""Bytes; the server's default UPLOAD_FILE_SIZE_LIMIT (api/configs, 1.12.1)."""
+
 
 @frozen(kw_only=True)
 class Timeout:
@@ -36,109 +39,109 @@ class Retry:
     jitter), in seconds.
     """
 
-    reads: int = 6
+    read_attempts: int = 6
     """Attempts of a call that only reads."""
 
-    idempotent: int = 5
+    idempotent_attempts: int = 5
     """Attempts of a call that can be repeated without changing more."""
 
-    writes: int = 4
+    write_attempts: int = 4
     """Attempts of a call that creates; only after failures that changed nothing."""
 
-    total: float | None = 60.0
+    total_time: float | None = 60.0
     """No further attempt begins so long after the first; a `Retry-After` beyond it is not waited
     for. None is no limit: loads wait longer, in their own admission."""
 
-    throttled: int = 10
+    throttled_attempts: int = 10
     """Attempts while the server says to come back later (429, 503, 403 rate limit)."""
 
-    server_errors: int = 3
+    server_error_attempts: int = 3
     """Attempts when a read meets a 500, which is often not a passing one."""
 
-    base: float = 0.25
+    base_delay: float = 0.25
     """Bound of the first delay; it doubles each time."""
 
-    longest: float = 20.0
+    max_delay: float = 20.0
     """Bound of any delay."""
 
-    overload_base: float = 2.0
+    overload_base_delay: float = 2.0
     """Bound of the first delay after 429 or 503."""
 
-    overload_shortest: float = 0.5
+    overload_min_delay: float = 0.5
     """Least delay after 429 or 503."""
 
-    overload_longest: float = 60.0
+    overload_max_delay: float = 60.0
     """Bound of any delay after 429 or 503."""
 
-    hint_longest: float = 300.0
+    max_retry_after: float = 300.0
     """A `Retry-After` beyond this is cut to it."""
 
-    quota: float = 8.0
+    quota_delay: float = 8.0
     """Bound of the delay after a 403 rate limit; it counts refused calls, over a minute."""
 
 
 @frozen(kw_only=True)
-class Watch:
+class Polling:
     """How indexing is followed, in seconds."""
 
-    first: float = 0.5
+    first_interval: float = 0.5
     """Until the first look."""
 
-    growth: float = 1.5
+    interval_growth: float = 1.5
     """Each interval is so many times the one before while nothing moves."""
 
-    longest: float = 15.0
+    max_interval: float = 15.0
     """The longest interval while nothing tells how fast the server is."""
 
 
 @frozen(kw_only=True)
-class Loading:
+class LoadTiming:
     """When a load looks, waits and gives up, in seconds."""
 
-    settle: tuple[float, ...] = (1.0, 3.0, 10.0, 30.0, 60.0)
+    lookup_intervals: tuple[float, ...] = (1.0, 3.0, 10.0, 30.0, 60.0)
     """After an unanswered create: the intervals between looks for its document; the last one
     repeats."""
 
-    quarantine: float = 30.0
+    disconnect_landing_time: float = 30.0
     """So long a create whose connection broke may still land: it is not sent again before."""
 
-    patience: float = 120.0
+    timeout_landing_time: float = 120.0
     """The same after a timeout or a 502 or 504: the server waits for a lock of the dataset
     without limit (dataset_service, 1.12.1), and 400 of 400 timed-out creates landed (measured)."""
 
-    dataset_lock: float = 600.0
+    dataset_lock_time: float = 600.0
     """So long a create may land that timed out while no other was answered: Dify keeps a dataset's
     lock for so long after a crash of its API process (measured on 1.4.3 and 1.14.2)."""
 
-    confirm: float = 5.0
+    confirm_interval: float = 5.0
     """Between two looks that must both show the end of a document of which two runs may overlap:
     the first run's `completed` is shown and then withdrawn (measured on 1.14.2)."""
 
-    sends: int = 4
+    max_sends: int = 4
     """Sends of one file in all; looks do not count."""
 
-    recreate: float = 30.0
+    recreate_delay: float = 30.0
     """Until a document whose indexing failed for a passing reason is sent again; doubles."""
 
-    recreations: int = 2
+    max_recreations: int = 2
     """How often."""
 
-    probe: float = 1.0
-    """Until the first probe of a server that failed; doubles up to `probe_longest`."""
+    probe_interval: float = 1.0
+    """Until the first probe of a server that failed; doubles up to `max_probe_interval`."""
 
-    probe_longest: float = 30.0
+    max_probe_interval: float = 30.0
     """The longest interval between probes."""
 
-    outage: float = 600.0
+    max_outage: float = 600.0
     """So long a server may fail before the run stops."""
 
-    revisit: float = 60.0
+    revisit_interval: float = 60.0
     """A page of the list on which few ends are expected is looked at so often."""
 
-    pace: float = 1.0
+    tuning_second: float = 1.0
     """How long a second of the search for the right pace lasts."""
 
-    grace: float = 10.0
+    grace_period: float = 10.0
     """So long requests that are under way may finish when a load is cancelled."""
 
 
@@ -148,42 +151,42 @@ class Policy:
 
     timeout: Timeout = field(factory=Timeout)
     retry: Retry = field(factory=Retry)
-    watch: Watch = field(factory=Watch)
-    loading: Loading = field(factory=Loading)
+    polling: Polling = field(factory=Polling)
+    load_timing: LoadTiming = field(factory=LoadTiming)
 
-    def scaled(self, factor: float) -> Policy:
+    def scale_delays(self, factor: float) -> Policy:
         """Multiply the delays (not the timeouts) by `factor`."""
-        retry, watch, loading = self.retry, self.watch, self.loading
+        retry, polling, timing = self.retry, self.polling, self.load_timing
         return attrs.evolve(
             self,
             retry=attrs.evolve(
                 retry,
-                base=retry.base * factor,
-                longest=retry.longest * factor,
-                overload_base=retry.overload_base * factor,
-                overload_shortest=retry.overload_shortest * factor,
-                overload_longest=retry.overload_longest * factor,
-                quota=retry.quota * factor,
+                base_delay=retry.base_delay * factor,
+                max_delay=retry.max_delay * factor,
+                overload_base_delay=retry.overload_base_delay * factor,
+                overload_min_delay=retry.overload_min_delay * factor,
+                overload_max_delay=retry.overload_max_delay * factor,
+                quota_delay=retry.quota_delay * factor,
             ),
-            watch=attrs.evolve(
-                watch,
-                first=watch.first * factor,
-                longest=watch.longest * factor,
+            polling=attrs.evolve(
+                polling,
+                first_interval=polling.first_interval * factor,
+                max_interval=polling.max_interval * factor,
             ),
-            loading=attrs.evolve(
-                loading,
-                settle=tuple(delay * factor for delay in loading.settle),
-                quarantine=loading.quarantine * factor,
-                patience=loading.patience * factor,
-                dataset_lock=loading.dataset_lock * factor,
-                confirm=loading.confirm * factor,
-                recreate=loading.recreate * factor,
-                probe=loading.probe * factor,
-                probe_longest=loading.probe_longest * factor,
-                outage=loading.outage * factor,
-                revisit=loading.revisit * factor,
-                pace=loading.pace * factor,
-                grace=loading.grace * factor,
+            load_timing=attrs.evolve(
+                timing,
+                lookup_intervals=tuple(delay * factor for delay in timing.lookup_intervals),
+                disconnect_landing_time=timing.disconnect_landing_time * factor,
+                timeout_landing_time=timing.timeout_landing_time * factor,
+                dataset_lock_time=timing.dataset_lock_time * factor,
+                confirm_interval=timing.confirm_interval * factor,
+                recreate_delay=timing.recreate_delay * factor,
+                probe_interval=timing.probe_interval * factor,
+                max_probe_interval=timing.max_probe_interval * factor,
+                max_outage=timing.max_outage * factor,
+                revisit_interval=timing.revisit_interval * factor,
+                tuning_second=timing.tuning_second * factor,
+                grace_period=timing.grace_period * factor,
             ),
         )
 
@@ -204,7 +207,7 @@ class Config:
     api_key: str = field(repr=False)
 
     @classmethod
-    def read(cls, base_url: str | None, api_key: str | None) -> Config:
+    def from_environment(cls, base_url: str | None, api_key: str | None) -> Config:
         """Take what is given, else `DIFY_BASE_URL` and `DIFY_API_KEY`.
 
         Raises:
@@ -219,7 +222,7 @@ class Config:
                 hint="Pass base_url (--url), or set DIFY_BASE_URL, e.g. https://dify.example/v1;"
                 " emulator:PATH starts the embedded server.",
             )
-        base_url = _normal(base_url)
+        base_url = _normalize_url(base_url)
         if not api_key:
             raise ConfigError(
                 f"No API key for {base_url}.",
@@ -234,7 +237,7 @@ class Config:
         return cls(base_url=base_url, api_key=api_key)
 
 
-def _normal(base_url: str) -> str:
+def _normalize_url(base_url: str) -> str:
     """Take an address with or without `/v1`, with or without a slash at its end."""
     base_url = base_url.strip()
     # Before anything else, as every other error shows the address.
@@ -242,7 +245,7 @@ def _normal(base_url: str) -> str:
         raise ConfigError(
             "The address holds a user name or a password.", hint="Pass the key as api_key."
         )
-    parts = _parts(base_url)
+    parts = _split_url(base_url)
     if parts is None or parts.query or parts.fragment:
         raise ConfigError(
             f"{base_url!r} is no address of a server.",
@@ -252,7 +255,7 @@ def _normal(base_url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}{path if path.endswith('/v1') else f'{path}/v1'}"
 
 
-def _parts(base_url: str) -> SplitResult | None:
+def _split_url(base_url: str) -> SplitResult | None:
     try:
         parts = urlsplit(base_url)
         _ = parts.port  # raises when it is no port

@@ -1,26 +1,30 @@
-"""The commands put together, and one way to run them."""
+"""The program: its options, the table of its commands, and one way to run them."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib import import_module
 from pathlib import Path
-from ssl import SSLContext, SSLError, create_default_context
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import anyio
 import typer
 from attrs import frozen
-from typer.main import get_command
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_group
 
-from dify_kb import AsyncClient, Attempted, Policy
 from dify_kb.errors import ConfigError, KnowledgeError
 
-from . import exits, show, words
-from .interrupt import PIPE, Interrupt, caught
+from . import exit_codes, option_types, output
+from .run_command import CommandContext, Invocation
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+    from dify_kb import Policy
 
 GLOBAL = {
     **dict.fromkeys(("--url", "--api-key", "--header", "--proxy", "--ca"), 1),
@@ -28,7 +32,51 @@ GLOBAL = {
 }
 """Options of the program and how many values each takes."""
 
+
+@frozen
+class CommandEntry:
+    """Where a command is defined, and its line in the help of the program."""
+
+    module: str
+    """Defines a function of this name, or the `Typer` of a group of commands."""
+
+    summary: str
+
+
+COMMANDS: Mapping[str, CommandEntry] = {
+    "doctor": CommandEntry("doctor", "Check address, key, version and models."),
+    "emulator": CommandEntry("emulator", "Run the embedded Dify-compatible server until Ctrl-C."),
+    "eval": CommandEntry("evaluate", "Measure how well retrieval finds what is known to be there."),
+    "load": CommandEntry("load", "Load folders of files into a dataset."),
+    "search": CommandEntry("search", "Search a dataset and show the passages, the best first."),
+    "stats": CommandEntry("stats", "Count documents, words, chunks, errors, and what is stuck."),
+    "bench": CommandEntry("bench", "Measure how fast an instance is."),
+    "datasets": CommandEntry("datasets", "Knowledge bases."),
+    "documents": CommandEntry("documents", "The documents of a dataset."),
+    "child-chunks": CommandEntry("child_chunks", "The child chunks of a chunk."),
+    "external": CommandEntry(
+        "external", "Serve a folder as an external knowledge base of Dify, or check such a server."
+    ),
+    "journal": CommandEntry("journal", "Show and export the journals of loads."),
+    "metadata": CommandEntry("metadata", "Metadata fields, and their values on documents."),
+    "models": CommandEntry("models", "The models that the workspace offers."),
+    "segments": CommandEntry("segments", "The chunks of a document."),
+    "tags": CommandEntry("tags", "Tags of datasets; since Dify 1.4.2."),
+}
+"""All commands, in the order of the help."""
+
+
+class CommandTable(TyperGroup):
+    """Imports the module of a command only when it is run."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Replace the command's entry in the help by the command itself."""
+        name, entry, rest = super().resolve_command(ctx, args)
+        return name, None if entry is None else _load_command(name), rest
+
+
 app = typer.Typer(
+    cls=CommandTable,
     name="dify-kb",
     help="Load thousands of files into the knowledge bases of your own Dify, and search them.",
     no_args_is_help=True,
@@ -37,72 +85,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
 )
-
-
-@frozen(kw_only=True)
-class Call:
-    """How the program was started."""
-
-    words: Sequence[str]
-    """The whole command line, without the name of the program."""
-
-    policy: Policy | None = None
-    """The client's times, where they are not the usual ones."""
-
-
-@frozen(kw_only=True)
-class Session:
-    """What the program was told before the command."""
-
-    url: str | None
-    api_key: str | None
-    headers: Mapping[str, str]
-    proxy: str | None
-    trust_env: bool
-    ssl: SSLContext | None
-    json: bool
-    quiet: bool
-    verbose: bool
-    call: Call
-
-    def client(
-        self,
-        *,
-        on_event: Callable[[Attempted], None] | None = None,
-        concurrency: int | None = None,
-    ) -> AsyncClient:
-        """Make a client of the server that was named, not open yet."""
-        return AsyncClient(
-            self.url,
-            self.api_key,
-            headers=self.headers,
-            proxy=self.proxy,
-            trust_env=self.trust_env,
-            ssl=self.ssl,
-            policy=self.call.policy,
-            on_event=on_event,
-            concurrency=concurrency,
-        )
-
-    def run(self, main: Callable[[], Coroutine[Any, Any, int]], *, on_first: str = "") -> None:
-        """Run a command in a loop and end with its exit code.
-
-        Args:
-            on_first: what people are told when an interrupt has to wait for something.
-
-        Raises:
-            typer.Exit: with the code.
-        """
-        interrupt = Interrupt(lambda: show.err.print(on_first) if on_first else None)
-        code = self.code_of(main, interrupt)
-        if interrupt.cut and code != PIPE:
-            show.err.print("Interrupted.")
-        raise typer.Exit(code)
-
-    def code_of(self, main: Callable[[], Coroutine[Any, Any, int]], interrupt: Interrupt) -> int:
-        """Run a command in a loop, which `interrupt` may end early, and give its exit code."""
-        with caught(interrupt):
-            return anyio.run(interrupt.guarded, main, backend_options={"use_uvloop": _has_uvloop()})
 
 
 @app.callback()
@@ -127,7 +109,9 @@ def _program(
     ] = False,
     ca: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="CA certificates (PEM) to trust.", parser=words.path),
+        typer.Option(
+            metavar="FILE", help="CA certificates (PEM) to trust.", parser=option_types.path
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Write JSON Lines on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
@@ -135,7 +119,7 @@ def _program(
 ) -> None:
     if verbose:
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    context.obj = Session(
+    context.obj = CommandContext(
         url=url,
         api_key=api_key,
         headers=dict(_header(given) for given in header or ()),
@@ -145,54 +129,50 @@ def _program(
         json=json,
         quiet=quiet,
         verbose=verbose,
-        call=context.obj,
+        invocation=context.obj,
     )
 
 
 def run(arguments: Sequence[str], *, policy: Policy | None = None) -> int:
     """Run the program and give its exit code."""
-    call = Call(words=tuple(arguments), policy=policy)
+    invocation = Invocation(arguments=tuple(arguments), policy=policy)
     if sys.stdin is None:
         # uvloop aborts the process where a socket gets the number of standard input.
         os.open(os.devnull, os.O_RDONLY)
     try:
-        with exits.warned():
-            _program_with_commands()(hoisted(arguments), prog_name="dify-kb", obj=call)
+        with exit_codes.warned():
+            _build_program()(hoisted(arguments), prog_name="dify-kb", obj=invocation)
     except KnowledgeError as error:
-        code = exits.exit_code(error)
-        show.failure(error)
+        code = exit_codes.exit_code(error)
+        output.failure(error)
         if "--json" in arguments:
-            show.line({"type": "error", "error": error.summary, "hint": error.hint, "exit": code})
+            output.line({"type": "error", "error": error.summary, "hint": error.hint, "exit": code})
         return code
     except SystemExit as error:
-        return error.code if isinstance(error.code, int) else exits.ERROR
+        return error.code if isinstance(error.code, int) else exit_codes.ERROR
     return 0
 
 
 @cache
-def _program_with_commands() -> Callable[..., object]:
-    """Put the commands together, which takes longer than most of them."""
-    from . import (  # noqa: F401 -- they register
-        bench,
-        changes,
-        child_chunks,
-        datasets,
-        doctor,
-        documents,
-        emulator,
-        evaluate,
-        external,
-        journal,
-        load,
-        metadata,
-        models,
-        search,
-        segments,
-        stats,
-        tags,
-    )
+def _build_program() -> TyperGroup:
+    """Put the program together. Commands are loaded as they are run; help needs their names."""
+    program = get_group(app)
+    for name, entry in COMMANDS.items():
+        program.add_command(TyperCommand(name, help=entry.summary))
+    return program
 
-    return get_command(app)
+
+@cache
+def _load_command(name: str) -> Any:
+    """Import the module of a command."""
+    entry = COMMANDS[name]
+    target = getattr(import_module(f".{entry.module}", __package__), entry.module)
+    parent = typer.Typer(rich_markup_mode=None)
+    if isinstance(target, typer.Typer):
+        parent.add_typer(target, name=name)
+    else:
+        parent.command(name)(target)
+    return get_group(parent).commands[name]
 
 
 def hoisted(arguments: Sequence[str]) -> list[str]:
@@ -222,6 +202,8 @@ def _header(given: str) -> tuple[str, str]:
 
 
 def _authority(file: Path) -> SSLContext:
+    from ssl import SSLError, create_default_context
+
     try:
         return create_default_context(cafile=file)
     except (OSError, SSLError) as error:
@@ -229,11 +211,3 @@ def _authority(file: Path) -> SSLContext:
             f"--ca is {file}, which holds no certificates ({error.strerror or error}).",
             hint="Name a PEM file.",
         ) from error
-
-
-def _has_uvloop() -> bool:
-    try:
-        import uvloop  # noqa: F401 -- asked for by anyio
-    except ImportError:
-        return False
-    return True

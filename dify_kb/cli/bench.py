@@ -1,39 +1,26 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dify_kb import AsyncClient
-from dify_kb.bench import own, stored, tables
-from dify_kb.bench.compare import Difference, compare
-from dify_kb.bench.corpus import corpus, own_files
-from dify_kb.bench.instance import Instance
-from dify_kb.bench.instance_page import instance_page
-from dify_kb.bench.page import Table
-from dify_kb.bench.plan import Plan, Technique
-from dify_kb.bench.quality import queries, shipped
-from dify_kb.bench.report import InstanceReport
-from dify_kb.bench.stored import Report
-from dify_kb.bench.svg import number
-from dify_kb.bench.watch import Tally
+from dify_kb.bench.benchmark_plan import BenchmarkPlan, Technique
 from dify_kb.errors import ConfigError
-from dify_kb.wire import codec
 
-from . import bulk, measured, show, words
-from .act import act, json
-from .app import Session, app
-from .find import Thing
+from . import bulk, option_types, output
+from .name_lookup import Thing
+from .run_command import CommandContext, run_with_client, wants_json
+
+if TYPE_CHECKING:
+    from dify_kb import AsyncClient
 
 bench = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
-app.add_typer(bench, name="bench")
 
 Html = Annotated[
     Path | None,
     typer.Option(
-        "--html", metavar="FILE", help="Write an HTML page with plots.", parser=words.path
+        "--html", metavar="FILE", help="Write an HTML page with plots.", parser=option_types.path
     ),
 ]
 Save = Annotated[
@@ -42,7 +29,7 @@ Save = Annotated[
         "--save",
         metavar="FILE",
         help="Write the report as JSON, for bench compare.",
-        parser=words.path,
+        parser=option_types.path,
     ),
 ]
 Kind = Annotated[
@@ -67,7 +54,7 @@ def measure(
             "--corpus",
             metavar="DIR",
             help="Folder of files to index; default: generated manuals.",
-            parser=words.path,
+            parser=option_types.path,
         ),
     ] = None,
     html: Html = None,
@@ -83,50 +70,62 @@ def measure(
     """
     if context.invoked_subcommand is not None:
         return
-    session: Session = context.obj
-    plan = Plan.quick() if quick else Plan.full()
-    plan = plan if at_once is None else plan.bounded(at_once)
-    measured.writable((html, save))
+    from dify_kb.bench import results
+    from dify_kb.bench.benchmark_progress import RequestCounter
+    from dify_kb.bench.corpus import generate_documents, read_user_files
+    from dify_kb.bench.instance_benchmark import InstanceBenchmark
+    from dify_kb.bench.render_instance_report import render_instance_page
+
+    from . import report_output
+
+    command: CommandContext = context.obj
+    plan = BenchmarkPlan.quick() if quick else BenchmarkPlan.full()
+    plan = plan if at_once is None else plan.with_max_concurrency(at_once)
+    report_output.writable((html, save))
     samples = (
-        list(corpus(plan.documents))
+        list(generate_documents(plan.documents))
         if folder is None
-        else own_files(folder, documents=plan.documents, size=plan.corpus_bytes)
+        else read_user_files(folder, documents=plan.documents, size=plan.corpus_bytes)
     )
-    tally = Tally()
+    tally = RequestCounter()
 
     async def main() -> int:
-        async with session.client(on_event=tally.see, concurrency=plan.load().at_once) as client:
-            show.err.print(_announced(client.base_url, plan))
-            with measured.progress(quiet=session.quiet, plain=session.verbose) as tell:
-                instance = Instance(
+        async with command.client(
+            on_event=tally.record, concurrency=plan.estimate_load().at_once
+        ) as client:
+            output.err.print(report_output.describe_measurement(client.base_url, plan))
+            with report_output.progress(quiet=command.quiet, plain=command.verbose) as tell:
+                instance = InstanceBenchmark(
                     client=client,
                     plan=plan,
                     samples=samples,
-                    tally=tally,
-                    tell=tell,
+                    counter=tally,
+                    on_progress=tell,
                     technique=technique,
                 )
-                report = await instance.measure()
-        if session.json:
-            show.line(codec.fields(report))
+                report = await instance.run()
+        if command.json:
+            output.line(output.to_fields(report))
         else:
-            _print(report)
-        measured.keep(save, stored.dumped(report) + "\n")
-        measured.keep(html, instance_page(report))
+            report_output.print_instance_report(report)
+        report_output.keep(save, results.dump_report(report) + "\n")
+        report_output.keep(html, render_instance_page(report))
         return 0
 
-    session.run(main, on_first=measured.LEFT)
+    command.run(main, on_first=report_output.LEFT)
 
 
 @bench.command("compare")
-def compare_reports(
+def compare(
     context: typer.Context,
     before: Annotated[
-        Path, typer.Argument(metavar="BEFORE", help="A saved report.", parser=words.path)
+        Path, typer.Argument(metavar="BEFORE", help="A saved report.", parser=option_types.path)
     ],
     after: Annotated[
         Path,
-        typer.Argument(metavar="AFTER", help="A later report of the same kind.", parser=words.path),
+        typer.Argument(
+            metavar="AFTER", help="A later report of the same kind.", parser=option_types.path
+        ),
     ],
     everything: Annotated[bool, typer.Option("--all", help="Also what did not change.")] = False,
 ) -> None:
@@ -134,18 +133,23 @@ def compare_reports(
 
     A difference counts where it is over a tenth and beyond the spread of both.
     """
-    one, other = stored.loaded(before), stored.loaded(after)
+    from dify_kb.bench import results
+    from dify_kb.bench.report_comparison import compare_reports
+
+    from .report_output import print_differences
+
+    one, other = results.load_report(before), results.load_report(after)
     if one.type != other.type:
         raise ConfigError(
             f"{before} is a report of {one.type}, {after} one of {other.type}.",
             hint="Compare two of the same command.",
         )
-    found = compare(one, other)
-    if json(context):
+    found = compare_reports(one, other)
+    if wants_json(context):
         for row in found:
-            show.model("difference", row)
+            output.model("difference", row)
         return
-    _print_differences(found, everything=everything, sides=(one, other))
+    print_differences(found, everything=everything, sides=(one, other))
 
 
 @bench.command()
@@ -154,11 +158,15 @@ def clean(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Delete the knowledge bases that killed runs left. Not while another one runs."""
+    from dify_kb.bench import temporary_dataset
 
     async def main(client: AsyncClient) -> int:
-        found = [Thing(row.id, row.name) for row in await own.leftovers(client)]
+        found = [
+            Thing(row.id, row.name)
+            for row in await temporary_dataset.find_leftover_datasets(client)
+        ]
         if not found:
-            show.err.print("Nothing is left.")
+            output.err.print("Nothing is left.")
             return 0
         what = f"{bulk.counted(len(found), 'dataset')} of benchmarks"
         await bulk.ask(what, [str(thing) for thing in found], yes=yes)
@@ -167,16 +175,16 @@ def clean(
             await client.datasets.delete(thing.id)
 
         return await bulk.one_by_one(
-            found, delete, bulk.Teller("dataset", "deleted", json=json(context))
+            found, delete, bulk.Teller("dataset", "deleted", json=wants_json(context))
         )
 
-    act(context, main)
+    run_with_client(context, main)
 
 
 @bench.command("corpus")
 def write_corpus(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder to create.", parser=words.path)
+        Path, typer.Argument(metavar="DIR", help="Folder to create.", parser=option_types.path)
     ],
     documents: Annotated[int, typer.Option(min=1, help="How many.")] = 100,
 ) -> None:
@@ -184,72 +192,24 @@ def write_corpus(
 
     The same each time: several languages, formats and sizes, as in real folders.
     """
+    from dify_kb.bench.corpus import generate_documents
+    from dify_kb.bench.quality import evaluation_queries
+
     try:
         (folder / "documents").mkdir(parents=True)
-        samples = list(corpus(documents))
+        samples = list(generate_documents(documents))
         for sample in samples:
             (folder / "documents" / sample.name).write_bytes(sample.data)
-        lines = [show.dumped(queries.as_line(asked)) for asked in shipped.questions(samples)]
+        lines = [
+            output.dumped(evaluation_queries.query_to_json(asked))
+            for asked in evaluation_queries.default_queries(samples)
+        ]
         (folder / "queries.jsonl").write_text("".join(f"{line}\n" for line in lines))
     except OSError as error:
         raise ConfigError(
             f"{folder} cannot be written ({error.strerror}).", hint="Name a new folder."
         ) from error
-    show.err.print(
+    output.err.print(
         f"{len(samples):,} documents and {len(lines):,} queries. Try\n"
         f"  dify-kb eval {folder / 'queries.jsonl'} --corpus {folder / 'documents'}"
     )
-
-
-def _announced(url: str, plan: Plan) -> str:
-    load = plan.load()
-    return (
-        f"Measuring {show.printable(url)}: at most {load.documents:,} documents"
-        f" ({tables.bytes_of(load.bytes)}), {load.searches:,} searches and {load.at_once} requests"
-        f" at once, for {load.seconds:.0f} s.\n"
-        f"{plan.documents} of the documents and the searches are embedded, if the server has a"
-        " model. Everything is deleted at the end, also after Ctrl-C."
-    )
-
-
-def _print(report: InstanceReport) -> None:
-    measured.print_facts(tables.facts(report))
-    for row in report.uploads:
-        heading = f"Uploads of {tables.bytes_of(row.size)}. {tables.knee_of(row)}"
-        measured.print_table(heading, tables.uploads(row))
-    if report.indexed:
-        measured.print_table("Indexing", tables.indexed(report.indexed))
-    if report.searches:
-        measured.print_table("Retrieval", tables.searches(report.searches))
-    if report.listed:
-        measured.print_table("A page of 100 documents", tables.listed(report.listed))
-    if report.troubles:
-        measured.print_table("Errors met", tables.troubles(report.troubles))
-    for note in report.notes:
-        show.err.print(f"note: {show.printable(note)}")
-
-
-def _print_differences(
-    found: Sequence[Difference],
-    *,
-    everything: bool,
-    sides: tuple[Report, Report],
-) -> None:
-    shown = [row for row in found if everything or row.verdict != "same"]
-    if shown:
-        rows = [
-            [
-                row.name,
-                number(row.before),
-                number(row.after),
-                row.unit,
-                "-" if row.ratio is None else f"{row.ratio:.2f}",
-                row.verdict,
-            ]
-            for row in shown
-        ]
-        names = tuple(side.where.when for side in sides)
-        columns = ("", *names, "unit", "ratio", "")
-        measured.print_table("Changed", Table(columns=columns, rows=rows))
-    same = len(found) - len([row for row in found if row.verdict != "same"])
-    show.err.print(f"{same} of {len(found)} numbers did not change beyond their spread.")

@@ -20,9 +20,9 @@ from dify_kb.errors import (
     PartialError,
 )
 
-from . import show
-from .exits import ARCHIVED, ERROR, exit_code
-from .find import Thing
+from . import output
+from .exit_codes import ARCHIVED, ERROR, exit_code
+from .name_lookup import Thing
 
 SOME_FAILED = 3
 """Exit code: some were changed, some were not."""
@@ -63,22 +63,22 @@ class Teller:
         """Tell what would be changed, and give the exit code."""
         for thing in things:
             self._tell(f"would be {self.word}", f"Would be {self.word}: {thing}", thing)
-        show.err.print(f"{counted(len(things), self.noun)} would be {self.word}.")
+        output.err.print(f"{counted(len(things), self.noun)} would be {self.word}.")
         return 0
 
     def end(self) -> int:
         """Tell the numbers, and give the exit code."""
         if self.done + self.failed != 1:
             failed = f", {self.failed:,} failed" if self.failed else ""
-            show.err.print(f"{counted(self.done, self.noun)} {self.word}{failed}.")
+            output.err.print(f"{counted(self.done, self.noun)} {self.word}{failed}.")
         return SOME_FAILED if self.failed else 0
 
     def _tell(self, kind: str, text: str, thing: Thing, **more: object) -> None:
         if self.json:
-            text = show.dumped({"type": kind, "id": thing.id, "name": thing.name, **more})
+            text = output.dumped({"type": kind, "id": thing.id, "name": thing.name, **more})
         else:
-            text = show.printable(text)
-        show.told(text)
+            text = output.printable(text)
+        output.told(text)
 
 
 async def one_by_one(
@@ -146,9 +146,9 @@ def partly(error: PartialError, *, json: bool) -> int:
     cause = error.__cause__
     code = exit_code(cause) if isinstance(cause, KnowledgeError) else ERROR
     code = SOME_FAILED if code == ERROR else code
-    show.failure(error)
+    output.failure(error)
     if json:
-        show.line({"type": "error", "error": error.summary, "hint": error.hint, "exit": code})
+        output.line({"type": "error", "error": error.summary, "hint": error.hint, "exit": code})
     return code
 
 
@@ -166,10 +166,10 @@ async def ask(what: str, things: Sequence[str], *, yes: bool) -> None:
             f"{what} would be deleted; nothing was.", hint="Pass --yes to delete without asking."
         )
     for thing in things[:LISTED]:
-        show.err.print(f"  {show.printable(thing)}")
+        output.err.print(f"  {output.printable(thing)}")
     if len(things) > LISTED:
-        show.err.print(f"  … and {len(things) - LISTED:,} more")
-    show.err.print(f"Delete {what}? [y/N] ", end="")
+        output.err.print(f"  … and {len(things) - LISTED:,} more")
+    output.err.print(f"Delete {what}? [y/N] ", end="")
     answer = await _answer()
     if answer.strip().casefold() not in {"y", "yes"}:
         raise KnowledgeError("Nothing was deleted.", hint="Answer y, or pass --yes.")
@@ -195,7 +195,7 @@ def _ended(teller: Teller, total: int, stopped: KnowledgeError | None) -> int:
     if stopped is None:
         return teller.end()
     if total > 1:
-        show.err.print(f"{teller.done:,} of {counted(total, teller.noun)} {teller.word}.")
+        output.err.print(f"{teller.done:,} of {counted(total, teller.noun)} {teller.word}.")
     raise stopped
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 from attrs import asdict, frozen
 from rich.text import Text
 
-from . import show
+from . import output
 
 
 @frozen(kw_only=True)
@@ -23,10 +23,10 @@ class Check:
 def tell(check: Check, *, json: bool) -> None:
     """Write one line, and a second one where something is to be done."""
     if json:
-        show.line({"type": "check", **asdict(check)})
+        output.line({"type": "check", **asdict(check)})
         return
     style = {"ok": "green", "warning": "yellow", "failed": "red"}[check.status]
     text = Text(f"{check.status:8}", style=style).append(f"{check.check}: ", style="bold")
-    show.out.print(text.append(show.printable(check.detail), style="not bold"))
+    output.out.print(text.append(output.printable(check.detail), style="not bold"))
     if check.remedy:
-        show.out.print(f"        next: {show.printable(check.remedy)}")
+        output.out.print(f"        next: {output.printable(check.remedy)}")

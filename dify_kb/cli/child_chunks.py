@@ -1,22 +1,22 @@
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dify_kb import AsyncClient, ChildChunk
+import dify_kb
 from dify_kb.errors import KnowledgeError
-from dify_kb.models import UNSET
 
-from . import bulk, find, show
-from .act import act, json
-from .app import app
+from . import bulk, name_lookup, output
 from .options import InDataset, OfDocument, OfSegment, Yes
+from .run_command import run_with_client, wants_json
+
+if TYPE_CHECKING:
+    from dify_kb import AsyncClient, ChildChunk
 
 child_chunks = typer.Typer(
     help="The child chunks of a chunk.", no_args_is_help=True, rich_markup_mode=None
 )
-app.add_typer(child_chunks, name="child-chunks")
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="Id of the child chunk.")]
 Ids = Annotated[list[str], typer.Argument(metavar="ID", help="Ids of child chunks.")]
@@ -35,20 +35,20 @@ def list_(
 
     async def main(client: AsyncClient) -> None:
         where = await _where(client, dataset, document)
-        found = client.child_chunks.iter(*where, segment, keyword=keyword or UNSET)
-        await show.rows(
+        found = client.child_chunks.iter(*where, segment, keyword=keyword or dify_kb.UNSET)
+        await output.rows(
             "child_chunk",
             found,
             {
                 "#": lambda row: row.position,
-                "text": lambda row: show.shortened(row.content),
+                "text": lambda row: output.shortened(row.content),
                 "type": lambda row: row.type,
                 "id": lambda row: row.id,
             },
-            json=json(context),
+            json=wants_json(context),
         )
 
-    act(context, main)
+    run_with_client(context, main)
 
 
 @child_chunks.command("show")
@@ -67,7 +67,7 @@ def show_(
             hint="`dify-kb child-chunks list` shows those there are.",
         )
 
-    act(context, main)
+    run_with_client(context, main)
 
 
 @child_chunks.command("create")
@@ -80,7 +80,7 @@ def create(
         where = await _where(client, dataset, document)
         _show(context, await client.child_chunks.create(*where, segment, text))
 
-    act(context, main)
+    run_with_client(context, main)
 
 
 @child_chunks.command("update")
@@ -98,7 +98,7 @@ def update(
         where = await _where(client, dataset, document)
         _show(context, await client.child_chunks.update(*where, segment, id_, text))
 
-    act(context, main)
+    run_with_client(context, main)
 
 
 @child_chunks.command("delete")
@@ -114,7 +114,7 @@ def delete(
 
     Asks first where there are several.
     """
-    things = find.by_id("child chunk", ids)
+    things = name_lookup.by_id("child chunk", ids)
 
     async def main(client: AsyncClient) -> int:
         where = await _where(client, dataset, document)
@@ -123,15 +123,15 @@ def delete(
         return await bulk.one_by_one(
             things,
             lambda thing: client.child_chunks.delete(*where, segment, thing.id),
-            bulk.Teller("child chunk", "deleted", json=json(context)),
+            bulk.Teller("child chunk", "deleted", json=wants_json(context)),
         )
 
-    act(context, main)
+    run_with_client(context, main)
 
 
 async def _where(client: AsyncClient, dataset: str, document: str) -> tuple[str, str]:
-    where = await find.dataset(client, dataset)
-    return where.id, (await find.document(client, where, document)).id
+    where = await name_lookup.dataset(client, dataset)
+    return where.id, (await name_lookup.document(client, where, document)).id
 
 
 def _show(context: typer.Context, chunk: ChildChunk) -> None:
@@ -143,4 +143,4 @@ def _show(context: typer.Context, chunk: ChildChunk) -> None:
         "created": chunk.created_at,
         "text": chunk.content,
     }
-    show.one("child_chunk", chunk, rows, json=json(context))
+    output.one("child_chunk", chunk, rows, json=wants_json(context))

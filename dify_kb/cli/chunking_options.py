@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from dify_kb import ProcessRule
+import dify_kb
 from dify_kb.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dify_kb import ProcessRule
 
 Mode = Literal["automatic", "custom"]
 
@@ -25,11 +28,11 @@ def process_rule(
             raise ConfigError(
                 f"{custom[0]} cannot be used with --mode automatic.", hint="Remove one of them."
             )
-        return ProcessRule.automatic()
+        return dify_kb.ProcessRule.automatic()
     if mode is None and not custom:
         return None
     size = 500 if size is None else size
-    return ProcessRule.custom(
+    return dify_kb.ProcessRule.custom(
         max_tokens=size,
         chunk_overlap=min(50, size // 10) if overlap is None else overlap,
         separator="\n" if separator is None else _unescaped(separator),

@@ -1,24 +1,25 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dify_kb import AsyncClient, Dataset, ModelRef, PartialError
+import dify_kb
 from dify_kb.errors import ConfigError
-from dify_kb.models import UNSET, Unset
 
-from . import bulk, find, show
-from .act import act, json
-from .app import app
-from .find import Thing
+from . import bulk, name_lookup, output
+from .name_lookup import Thing
+from .option_types import Technique
 from .options import DryRun, Yes
+from .run_command import run_with_client, wants_json
+
+if TYPE_CHECKING:
+    from dify_kb import AsyncClient, Dataset, ModelRef
+    from dify_kb.models import Unset
 
 datasets = typer.Typer(help="Knowledge bases.", no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(datasets, name="datasets")
 
-Technique = Literal["high_quality", "economy"]
 Permission = Literal["only_me", "all_team_members", "partial_members"]
 Named = Annotated[str, typer.Argument(metavar="NAME|ID", help="Name or id of the dataset.")]
 Members = Annotated[
@@ -45,9 +46,11 @@ def list_(
     """List the datasets, the newest first."""
 
     async def main(client: AsyncClient) -> None:
-        tags = [(await find.tag(client, name)).id for name in tag or ()]
-        found = client.datasets.iter(keyword=keyword or UNSET, tag_ids=tags or UNSET)
-        await show.rows(
+        tags = [(await name_lookup.tag(client, name)).id for name in tag or ()]
+        found = client.datasets.iter(
+            keyword=keyword or dify_kb.UNSET, tag_ids=tags or dify_kb.UNSET
+        )
+        await output.rows(
             "dataset",
             found,
             {
@@ -56,10 +59,10 @@ def list_(
                 "technique": lambda row: row.indexing_technique,
                 "id": lambda row: row.id,
             },
-            json=json(context),
+            json=wants_json(context),
         )
 
-    act(context, main)
+    run_with_client(context, main)
 
 
 @datasets.command("show")
@@ -67,9 +70,9 @@ def show_(context: typer.Context, name: Named) -> None:
     """Show one dataset."""
 
     async def main(client: AsyncClient) -> None:
-        _show(context, await find.dataset(client, name))
+        _show(context, await name_lookup.dataset(client, name))
 
-    act(context, main)
+    run_with_client(context, main)
 
 
 @datasets.command("create")
@@ -90,18 +93,18 @@ def create(
         try:
             made = await client.datasets.create(
                 name,
-                indexing_technique=technique or UNSET,
-                description=description or UNSET,
+                indexing_technique=technique or dify_kb.UNSET,
+                description=description or dify_kb.UNSET,
                 embedding=_model(embedding),
-                permission=permission or UNSET,
-                partial_member_list=member or UNSET,
+                permission=permission or dify_kb.UNSET,
+                partial_member_list=member or dify_kb.UNSET,
             )
-        except PartialError as error:
-            return bulk.partly(error, json=json(context))
+        except dify_kb.PartialError as error:
+            return bulk.partly(error, json=wants_json(context))
         _show(context, made)
         return 0
 
-    act(context, main)
+    run_with_client(context, main)
 
 
 @datasets.command("update")
@@ -130,19 +133,19 @@ def update(
         raise ConfigError("There is nothing to change.", hint="Pass --name or another option.")
 
     async def main(client: AsyncClient) -> None:
-        found = await find.dataset(client, name)
+        found = await name_lookup.dataset(client, name)
         changed = await client.datasets.update(
             found,
-            name=UNSET if new_name is None else new_name,
-            indexing_technique=technique or UNSET,
-            description=UNSET if description is None else description,
+            name=dify_kb.UNSET if new_name is None else new_name,
+            indexing_technique=technique or dify_kb.UNSET,
+            description=dify_kb.UNSET if description is None else description,
             embedding=_model(embedding),
-            permission=permission or UNSET,
-            partial_member_list=member or UNSET,
+            permission=permission or dify_kb.UNSET,
+            partial_member_list=member or dify_kb.UNSET,
         )
         _show(context, changed)
 
-    act(context, main)
+    run_with_client(context, main)
 
 
 @datasets.command("delete")
@@ -172,10 +175,10 @@ def delete(
             rows = client.datasets.iter(include_all=True)
             found = {row.id: row async for row in rows if fnmatchcase(row.name, name)}
         else:
-            named = [await find.dataset(client, each) for each in names or ()]
+            named = [await name_lookup.dataset(client, each) for each in names or ()]
             found = {row.id: row for row in named}
         things = [Thing(row.id, row.name) for row in found.values()]
-        teller = bulk.Teller("dataset", "deleted", json=json(context))
+        teller = bulk.Teller("dataset", "deleted", json=wants_json(context))
         if dry_run:
             return teller.would(things)
         documents = sum(row.document_count for row in found.values())
@@ -185,19 +188,19 @@ def delete(
             await bulk.ask(f"{what} with {bulk.counted(documents, 'document')}", told, yes=yes)
         return await bulk.one_by_one(things, lambda thing: client.datasets.delete(thing.id), teller)
 
-    act(context, main)
+    run_with_client(context, main)
 
 
 def _model(given: str | None) -> ModelRef | Unset:
     if given is None:
-        return UNSET
+        return dify_kb.UNSET
     provider, colon, model = given.partition(":")
     if not (provider and colon and model):
         raise ConfigError(
             f"--embedding is {given!r}.",
             hint="Write PROVIDER:MODEL as `dify-kb models list` shows them.",
         )
-    return ModelRef(provider=provider, model=model)
+    return dify_kb.ModelRef(provider=provider, model=model)
 
 
 def _show(context: typer.Context, dataset: Dataset) -> None:
@@ -219,4 +222,4 @@ def _show(context: typer.Context, dataset: Dataset) -> None:
         "created": dataset.created_at,
         "updated": dataset.updated_at,
     }
-    show.one("dataset", dataset, rows, json=json(context))
+    output.one("dataset", dataset, rows, json=wants_json(context))

@@ -1,40 +1,43 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 import typer
 
-from dify_kb import AsyncClient, ModelType
+import dify_kb
+from dify_kb.config import MAX_FILE_SIZE
 from dify_kb.errors import KnowledgeError
-from dify_kb.models import MAX_FILE_SIZE
 
-from . import checks, exits
-from .app import Session, app
+from . import checks, exit_codes
 from .bulk import counted
 from .checks import Check
+from .run_command import CommandContext
+
+if TYPE_CHECKING:
+    from dify_kb import AsyncClient, ModelType
 
 TESTED = ("1.4.3", "1.8.1", "1.12.1", "1.16")
 HANGING = ("1.12.0", "1.12.1")
 
 
-@app.command()
 def doctor(context: typer.Context) -> None:
     """Check address, key, version and models.
 
     Costs four requests that only read.
     """
-    session: Session = context.obj
+    command: CommandContext = context.obj
 
     async def main() -> int:
         code = 0
-        async with session.client() as client:
+        async with command.client() as client:
             async for check in _checks(client):
-                checks.tell(check, json=session.json)
+                checks.tell(check, json=command.json)
                 if check.status == "failed":
-                    code = exits.REFUSED if check.check == "key" else exits.ERROR
+                    code = exit_codes.REFUSED if check.check == "key" else exit_codes.ERROR
         return code
 
-    session.run(main)
+    command.run(main)
 
 
 async def _checks(client: AsyncClient) -> AsyncIterator[Check]:
@@ -53,8 +56,8 @@ async def _checks(client: AsyncClient) -> AsyncIterator[Check]:
         return
     yield Check(check="key", status="ok", detail=f"it opens {counted(page.total, 'dataset')}")
     for kind, lack in (
-        (ModelType.TEXT_EMBEDDING, "only economy datasets (keyword search) can be made"),
-        (ModelType.RERANK, "searches cannot be reranked"),
+        (dify_kb.ModelType.TEXT_EMBEDDING, "only economy datasets (keyword search) can be made"),
+        (dify_kb.ModelType.RERANK, "searches cannot be reranked"),
     ):
         yield await _models(client, kind, lack)
     yield Check(
@@ -96,7 +99,9 @@ async def _models(client: AsyncClient, kind: ModelType, lack: str) -> Check:
         providers = await client.workspace.models(kind)
     except KnowledgeError as error:
         return Check(check=name, status="failed", detail=error.summary, remedy=error.hint)
-    refs = [f"{ref.provider}:{ref.model}" for provider in providers for ref in provider.refs()]
+    refs = [
+        f"{ref.provider}:{ref.model}" for provider in providers for ref in provider.model_refs()
+    ]
     if refs:
         return Check(check=name, status="ok", detail=", ".join(refs))
     return Check(

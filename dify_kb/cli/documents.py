@@ -1,29 +1,31 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dify_kb import AsyncClient, Dataset, Document, DocumentCreated, IndexingStatus
+import dify_kb
 from dify_kb.errors import ConfigError, KnowledgeError
-from dify_kb.models import UNSET, MetadataType
-from dify_kb.wire import codec
 
-from . import figures, find, show, words
-from .act import act, json
-from .app import app
-from .datasets import Technique
-from .options import InDataset, Status
+from . import bulk, name_lookup, option_types, output, statistics
+from .name_lookup import Thing
+from .option_types import Technique
+from .options import All, DryRun, InDataset, Names, Pattern, Status, Where, WithStatus, Yes
+from .run_command import run_with_client, wants_json
+
+if TYPE_CHECKING:
+    from dify_kb import AsyncClient, CreatedDocument, Dataset, Document
+
+    SwitchDocuments = Callable[[Dataset, Sequence[str]], Awaitable[None]]
 
 documents = typer.Typer(
     help="The documents of a dataset.", no_args_is_help=True, rich_markup_mode=None
 )
-app.add_typer(documents, name="documents")
 
 STDIN = "-"
 
@@ -46,9 +48,11 @@ def list_(
     """List the documents of a dataset, the newest first."""
 
     async def main(client: AsyncClient) -> None:
-        where = await find.dataset(client, dataset)
-        found = client.documents.iter(where, keyword=keyword or UNSET, status=status or UNSET)
-        await show.rows(
+        where = await name_lookup.dataset(client, dataset)
+        found = client.documents.iter(
+            where, keyword=keyword or dify_kb.UNSET, status=status or dify_kb.UNSET
+        )
+        await output.rows(
             "document",
             found,
             {
@@ -58,10 +62,10 @@ def list_(
                 "error": lambda row: row.error,
                 "id": lambda row: row.id,
             },
-            json=json(context),
+            json=wants_json(context),
         )
 
-    act(context, main)
+    run_with_client(context, main)
 
 
 @documents.command("show")
@@ -69,8 +73,8 @@ def show_(context: typer.Context, dataset: InDataset, name: Named) -> None:
     """Show one document in full; since Dify 1.8."""
 
     async def main(client: AsyncClient) -> None:
-        where = await find.dataset(client, dataset)
-        thing = await find.document(client, where, name)
+        where = await name_lookup.dataset(client, dataset)
+        thing = await name_lookup.document(client, where, name)
         found = await client.documents.get(where, thing.id)
         rows = {
             "id": found.id,
@@ -85,9 +89,9 @@ def show_(context: typer.Context, dataset: InDataset, name: Named) -> None:
             "indexed": found.completed_at,
             "metadata": ", ".join(map(_label, found.doc_metadata or ())) or None,
         }
-        show.one("document", found, rows, json=json(context))
+        output.one("document", found, rows, json=wants_json(context))
 
-    act(context, main)
+    run_with_client(context, main)
 
 
 @documents.command("create")
@@ -113,18 +117,18 @@ def create(
     source = _source(file, text)
 
     async def main(client: AsyncClient) -> None:
-        where = await find.dataset(client, dataset)
+        where = await name_lookup.dataset(client, dataset)
         if isinstance(source, Path):
             made = await client.documents.create_by_file(
-                where, source, name=name, indexing_technique=technique or UNSET
+                where, source, name=name, indexing_technique=technique or dify_kb.UNSET
             )
         else:
             made = await client.documents.create_by_text(
-                where, _needed(name), source, indexing_technique=technique or UNSET
+                where, _needed(name), source, indexing_technique=technique or dify_kb.UNSET
             )
         await _tell(context, client, where, made, wait=wait)
 
-    act(context, main)
+    run_with_client(context, main)
 
 
 @documents.command("update")
@@ -145,8 +149,8 @@ def update(
     source = _source(file, text)
 
     async def main(client: AsyncClient) -> None:
-        where = await find.dataset(client, dataset)
-        thing = await find.document(client, where, document)
+        where = await name_lookup.dataset(client, dataset)
+        thing = await name_lookup.document(client, where, document)
         if isinstance(source, Path):
             made = await client.documents.update_by_file(where, thing.id, source, name=name)
         else:
@@ -155,17 +159,19 @@ def update(
             )
         await _tell(context, client, where, made, wait=wait)
 
-    act(context, main)
+    run_with_client(context, main)
 
 
 def _label(entry: Mapping[str, object]) -> str:
     """Write a metadata value; a time, which servers tell in seconds or as their text, as a date."""
     value = entry.get("value")
-    seconds = words.number(str(value)) if entry.get("type") == MetadataType.TIME else None
+    seconds = (
+        option_types.number(str(value)) if entry.get("type") == dify_kb.MetadataType.TIME else None
+    )
     if seconds is not None:
         with suppress(ValueError, OverflowError, OSError):  # no time that a calendar has
             value = datetime.fromtimestamp(seconds, UTC)
-    shown = show.cell(value) if value is None or isinstance(value, datetime) else value
+    shown = output.cell(value) if value is None or isinstance(value, datetime) else value
     return f"{entry['name']}={shown}"
 
 
@@ -178,7 +184,7 @@ def _source(file: str | None, text: str | None) -> Path | str:
         )
     if file is None:
         return text or ""
-    return sys.stdin.read() if file == STDIN else words.path(file)
+    return sys.stdin.read() if file == STDIN else option_types.path(file)
 
 
 def _needed(name: str | None) -> str:
@@ -191,15 +197,15 @@ async def _tell(
     context: typer.Context,
     client: AsyncClient,
     where: Dataset,
-    made: DocumentCreated,
+    made: CreatedDocument,
     *,
     wait: bool,
 ) -> None:
     document: Document = made.document
     if wait:
         (document,) = await client.documents.wait(where, [made])
-    if json(context):
-        show.line({"type": "document", **codec.fields(document), "batch": made.batch})
+    if wants_json(context):
+        output.line({"type": "document", **output.to_fields(document), "batch": made.batch})
     else:
         _print(document, made.batch)
     if wait:
@@ -215,7 +221,7 @@ def _print(document: Document, batch: str) -> None:
         "characters": document.word_count,
         "batch": batch,
     }
-    show.table(("", ""), rows.items())
+    output.table(("", ""), rows.items())
 
 
 def _check_indexed(document: Document) -> None:
@@ -225,14 +231,14 @@ def _check_indexed(document: Document) -> None:
         KnowledgeError: it failed, nothing of it was indexed, or it does not get on.
     """
     match document.indexing_status:
-        case IndexingStatus.ERROR:
+        case dify_kb.IndexingStatus.ERROR:
             raise KnowledgeError(
                 f"{document.name!r} was not indexed: {document.error or 'no reason given'}",
                 hint="Create it again once that is mended; it keeps its id.",
             )
-        case IndexingStatus.COMPLETED if not document.word_count:
+        case dify_kb.IndexingStatus.COMPLETED if not document.word_count:
             raise KnowledgeError(
-                f"{document.name!r} is {figures.EMPTY}.",
+                f"{document.name!r} is {statistics.EMPTY}.",
                 hint="Is there text in it? Scanned pages are pictures.",
             )
         case status if not status.final:
@@ -240,3 +246,100 @@ def _check_indexed(document: Document) -> None:
                 f"{document.name!r} is still {status}, and does not get on.",
                 hint="It may come yet; `dify-kb stats` tells what is stuck.",
             )
+
+
+@documents.command("delete")
+def delete(
+    context: typer.Context,
+    dataset: InDataset,
+    names: Names = None,
+    name: Pattern = None,
+    status: WithStatus = None,
+    filter_: Where = None,
+    all_: All = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+) -> None:
+    """Delete documents: those that are named, or all that fit.
+
+    Asks first where there are several. Archived ones are refused.
+    """
+    from . import document_selection
+
+    asked = document_selection.wanted(names, name, status, filter_, everything=all_)
+
+    async def main(client: AsyncClient) -> int:
+        where = await name_lookup.dataset(client, dataset)
+        things = await document_selection.documents(client, where, asked)
+        teller = bulk.Teller("document", "deleted", json=wants_json(context))
+        if dry_run:
+            return teller.would(things)
+        if len(things) > 1:
+            await bulk.ask(bulk.counted(len(things), "document"), [*map(str, things)], yes=yes)
+        return await bulk.one_by_one(
+            things, lambda thing: client.documents.delete(where, thing.id), teller
+        )
+
+    run_with_client(context, main)
+
+
+def _switch(
+    verb: str, word: str, call: Callable[[AsyncClient], SwitchDocuments], told: str
+) -> None:
+    """Add a command that switches documents; `word` is what they are then."""
+
+    @documents.command(verb, help=told)
+    def switch(
+        context: typer.Context,
+        dataset: InDataset,
+        names: Names = None,
+        name: Pattern = None,
+        status: WithStatus = None,
+        filter_: Where = None,
+        all_: All = False,
+        dry_run: DryRun = False,
+    ) -> None:
+        from . import document_selection
+
+        asked = document_selection.wanted(names, name, status, filter_, everything=all_)
+
+        async def main(client: AsyncClient) -> int:
+            where = await name_lookup.dataset(client, dataset)
+            things = await document_selection.documents(client, where, asked)
+            teller = bulk.Teller("document", word, json=wants_json(context))
+            if dry_run:
+                return teller.would(things)
+
+            async def work(batch: Sequence[Thing]) -> None:
+                await call(client)(where, [thing.id for thing in batch])
+
+            return await bulk.together(things, work, teller)
+
+        run_with_client(context, main)
+
+
+_switch(
+    "enable",
+    "enabled",
+    lambda client: client.documents.enable,
+    "Let documents be found again; since Dify 1.8.",
+)
+_switch(
+    "disable",
+    "disabled",
+    lambda client: client.documents.disable,
+    "Keep documents from being found; since Dify 1.8.\n\n"
+    "Those that are not indexed yet are refused.",
+)
+_switch(
+    "archive",
+    "archived",
+    lambda client: client.documents.archive,
+    "Keep documents from being found and deleted; since Dify 1.8.",
+)
+_switch(
+    "unarchive",
+    "unarchived",
+    lambda client: client.documents.unarchive,
+    "Take documents out of the archive; since Dify 1.8.",
+)

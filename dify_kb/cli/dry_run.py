@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from dify_kb import ItemResult, LoadReport, Outcome
-from dify_kb.ingest import Rules, Source, source_reader
+from dify_kb.ingest import ScanRules, Source, create_source_reader
 
-from . import show
+from . import output
 
 SENT = "would be sent"
 """The beginning of the reason of a file that would be sent."""
@@ -30,15 +30,17 @@ def print_planned(result: ItemResult) -> None:
             reason = reason.removeprefix(SENT).lstrip(", ")
         case _:
             verb = "fail"
-    why = f": {show.printable(reason)}" if reason else ""
-    sys.stdout.write(f"{verb:6}  {show.printable(result.key)}{why}\n")
+    why = f": {output.printable(reason)}" if reason else ""
+    sys.stdout.write(f"{verb:6}  {output.printable(result.key)}{why}\n")
 
 
-async def scan(source: Source, rules: Rules, on_event: Callable[[ItemResult], None]) -> LoadReport:
+async def scan(
+    source: Source, rules: ScanRules, on_event: Callable[[ItemResult], None]
+) -> LoadReport:
     """Report what a load into a dataset that does not exist yet would send. No request."""
     started = time.monotonic()
     counts, reasons = Counter[Outcome](), Counter[str]()
-    taken = await source_reader(source)
+    taken = await create_source_reader(source)
     async for batch in taken.batches(rules):
         for one in batch:
             result = one

@@ -9,11 +9,10 @@ import typer
 
 from dify_kb.errors import ConfigError
 
-from . import show, words
-from .app import Session, app
+from . import option_types, output
+from .run_command import CommandContext
 
 
-@app.command()
 def emulator(
     context: typer.Context,
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
@@ -23,7 +22,7 @@ def emulator(
         typer.Option(
             metavar="FILE",
             help="SQLite file of the server; default: in memory.",
-            parser=words.path,
+            parser=option_types.path,
         ),
     ] = None,
     server_version: Annotated[str, typer.Option(help="The Dify version to behave like.")] = "1.16",
@@ -38,15 +37,15 @@ def emulator(
     """Run the embedded Dify-compatible server until Ctrl-C."""
     from dify_kb.emulator import Emulator, serve
 
-    session: Session = context.obj
+    command: CommandContext = context.obj
     server = Emulator(db, version=server_version, host=host, port=port)
     if faults is not None:
         server.faults.load(_plans(faults))
 
     def tell(url: str) -> None:
-        if session.json:
-            show.line({"type": "emulator", "url": url, "api_key": server.api_key})
-        show.err.print(
+        if command.json:
+            output.line({"type": "emulator", "url": url, "api_key": server.api_key})
+        output.err.print(
             f"A server like Dify {server_version} listens; Ctrl-C ends it.\n"
             f"  export DIFY_BASE_URL={url}\n"
             f"  export DIFY_API_KEY={server.api_key}"
@@ -56,7 +55,7 @@ def emulator(
         await serve(server, tell)
         return 0
 
-    session.run(main)
+    command.run(main)
 
 
 def _plans(given: str) -> dict[str, object]:

@@ -9,8 +9,8 @@ from dify_kb import AsyncClient, Dataset, ModelRef, ModelType
 from dify_kb.errors import ConflictError, OutcomeUnknownError
 from dify_kb.models import UNSET, Unset
 
-from . import find, show
-from .datasets import Technique
+from . import name_lookup, output
+from .option_types import Technique
 
 
 async def ensure_dataset(
@@ -31,12 +31,12 @@ async def ensure_dataset(
         KnowledgeError: the dataset does not exist, or its name is not unique, without `create`.
         OutcomeUnknownError: the response to the create was lost and the dataset was not found.
     """
-    if not create or find.is_id(name):
-        return await find.dataset(client, name)
+    if not create or name_lookup.is_id(name):
+        return await name_lookup.dataset(client, name)
     if existing := await _by_name(client, name):
         return _oldest(existing)
     if dry_run:
-        show.err.print(f"The dataset {show.printable(name)} would be created.")
+        output.err.print(f"The dataset {output.printable(name)} would be created.")
         return None
     created = await _create(client, name, technique)
     same_name = await _by_name(client, name)
@@ -51,7 +51,7 @@ async def _create(client: AsyncClient, name: str, technique: Technique | None) -
     if technique is None:
         technique, embedding = await _best_technique(client)
     model = f" with {embedding.provider}:{embedding.model}" if embedding else ""
-    shown = f"{show.printable(name)} ({technique}{model})"
+    shown = f"{output.printable(name)} ({technique}{model})"
     try:
         created = await client.datasets.create(
             name, indexing_technique=technique, embedding=embedding
@@ -62,9 +62,9 @@ async def _create(client: AsyncClient, name: str, technique: Technique | None) -
             raise
         lost = isinstance(error, OutcomeUnknownError)
         end = "after the response to its create was lost" if lost else "created meanwhile"
-        show.err.print(f"Found the dataset {show.printable(name)}, {end}.")
+        output.err.print(f"Found the dataset {output.printable(name)}, {end}.")
         return min(found, key=_age)
-    show.err.print(f"Created the dataset {shown}.")
+    output.err.print(f"Created the dataset {shown}.")
     return created
 
 
@@ -78,8 +78,8 @@ def _oldest(datasets: Sequence[Dataset]) -> Dataset:
     oldest, *others = sorted(datasets, key=_age)
     if others:
         ids = ", ".join(dataset.id for dataset in others)
-        show.err.print(
-            f"warning: {len(datasets)} datasets are called {show.printable(oldest.name)}; loading"
+        output.err.print(
+            f"warning: {len(datasets)} datasets are called {output.printable(oldest.name)}; loading"
             f" into the oldest, {oldest.id}. Delete the others if they are not needed: {ids}."
         )
     return oldest
@@ -92,5 +92,5 @@ def _age(dataset: Dataset) -> tuple[datetime, str]:
 async def _best_technique(client: AsyncClient) -> tuple[Technique, ModelRef | Unset]:
     """Choose high_quality if the server has an embedding model, else economy."""
     providers = await client.workspace.models(ModelType.TEXT_EMBEDDING)
-    refs = [ref for provider in providers for ref in provider.refs()]
+    refs = [ref for provider in providers for ref in provider.model_refs()]
     return ("high_quality", refs[0]) if refs else ("economy", UNSET)

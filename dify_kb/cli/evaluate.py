@@ -2,26 +2,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from attrs import frozen
 
-from dify_kb.bench import stored
-from dify_kb.bench.methods import MOST
-from dify_kb.bench.quality import measure, queries, shipped
-from dify_kb.bench.quality.cuts import SIZES, Cut, cuts
-from dify_kb.bench.quality.page import facts, quality_page, table
-from dify_kb.bench.quality.queries import Asked
-from dify_kb.bench.quality.report import QualityReport
-from dify_kb.bench.watch import Tally
+from dify_kb.bench.benchmark_plan import CHUNK_SIZES, MAX_SEARCH_METHODS, TOP_KS
 from dify_kb.errors import ConfigError
-from dify_kb.ingest import Source
-from dify_kb.wire import codec
 
-from . import find, measured, show, words
-from .app import Session, app
+from . import name_lookup, option_types, output
 from .bench import Html, Kind, Save
+from .run_command import CommandContext
+
+if TYPE_CHECKING:
+    from dify_kb.bench.quality.evaluation_queries import EvaluationQuery
+    from dify_kb.bench.quality.evaluator import Chunking
+    from dify_kb.ingest import Source
 
 DEEPEST = 100
 """Passages that a search may be asked for here; servers list no more of interest."""
@@ -31,19 +27,18 @@ DEEPEST = 100
 class _Given:
     """What is asked, and the documents that are loaded for it; None where a base has them."""
 
-    asked: Sequence[Asked]
+    asked: Sequence[EvaluationQuery]
     origin: str
     source: Source | None
 
 
-@app.command("eval")
 def evaluate(
     context: typer.Context,
     file: Annotated[
         Path | None,
         typer.Argument(
             metavar="QUERIES",
-            parser=words.path,
+            parser=option_types.path,
             help='JSONL: {"query": "…", "relevant": ["name.md", {"text": "…"}]}; else those that'
             " ship.",
         ),
@@ -58,14 +53,15 @@ def evaluate(
             "--corpus",
             metavar="DIR",
             help="Load these documents with each chunking.",
-            parser=words.path,
+            parser=option_types.path,
         ),
     ] = None,
     chunk_size: Annotated[
         list[int] | None,
         typer.Option(
             metavar="N",
-            help=f"Characters of a chunk; may be repeated. Else {', '.join(map(str, SIZES))}.",
+            help=f"Characters of a chunk; may be repeated. Else"
+            f" {', '.join(map(str, CHUNK_SIZES))}.",
         ),
     ] = None,
     top_k: Annotated[
@@ -74,7 +70,7 @@ def evaluate(
             min=1,
             max=DEEPEST,
             metavar="K",
-            help=f"Passages that count; may be repeated. Else {', '.join(map(str, measure.KS))}.",
+            help=f"Passages that count; may be repeated. Else {', '.join(map(str, TOP_KS))}.",
         ),
     ] = None,
     technique: Kind = None,
@@ -90,39 +86,47 @@ def evaluate(
     In QUERIES each relevant thing is {"document": name, path or id}, or {"text": what a passage
     holds}. A plain text is a document if it ends like the name of one, and else a text.
     """
-    session: Session = context.obj
+    from dify_kb.bench import results
+    from dify_kb.bench.benchmark_progress import RequestCounter
+    from dify_kb.bench.quality import evaluator
+    from dify_kb.bench.quality.evaluator import list_chunkings
+    from dify_kb.bench.quality.render_quality_report import render_quality_page
+
+    from . import report_output
+
+    command: CommandContext = context.obj
     given = _given(file, folder, dataset)
-    ways = cuts(chunk_size or SIZES, parents=not chunk_size)
-    ks = sorted(set(top_k or measure.KS))
-    measured.writable((html, save))
-    tally = Tally()
+    ways = list_chunkings(chunk_size or CHUNK_SIZES, parents=not chunk_size)
+    ks = sorted(set(top_k or TOP_KS))
+    report_output.writable((html, save))
+    tally = RequestCounter()
 
     async def main() -> int:
-        async with session.client(on_event=tally.see) as client:
-            show.err.print(_announced(client.base_url, given, ways, ks))
-            with measured.progress(quiet=session.quiet, plain=session.verbose) as tell:
-                quality = measure.Quality(
+        async with command.client(on_event=tally.record) as client:
+            output.err.print(_announced(client.base_url, given, ways, ks))
+            with report_output.progress(quiet=command.quiet, plain=command.verbose) as tell:
+                quality = evaluator.RetrievalEvaluator(
                     client=client,
-                    asked=given.asked,
+                    queries=given.asked,
                     source=given.origin,
-                    tally=tally,
-                    tell=tell,
+                    counter=tally,
+                    on_progress=tell,
                     ks=ks,
                 )
                 if given.source is None:
-                    where = await find.dataset(client, dataset or "")
-                    report = await quality.of_dataset(where)
+                    where = await name_lookup.dataset(client, dataset or "")
+                    report = await quality.evaluate_dataset(where)
                 else:
-                    report = await quality.of_corpus(given.source, ways, technique)
-        if session.json:
-            show.line(codec.fields(report))
+                    report = await quality.evaluate_corpus(given.source, ways, technique)
+        if command.json:
+            output.line(output.to_fields(report))
         else:
-            _print(report)
-        measured.keep(save, stored.dumped(report) + "\n")
-        measured.keep(html, quality_page(report))
+            report_output.print_quality_report(report)
+        report_output.keep(save, results.dump_report(report) + "\n")
+        report_output.keep(html, render_quality_page(report))
         return 0
 
-    session.run(main, on_first="" if dataset else measured.LEFT)
+    command.run(main, on_first="" if dataset else report_output.LEFT)
 
 
 def _given(file: Path | None, folder: Path | None, dataset: str | None) -> _Given:
@@ -131,38 +135,37 @@ def _given(file: Path | None, folder: Path | None, dataset: str | None) -> _Give
     Raises:
         ConfigError: one is given without the other, or the queries are none.
     """
+    from dify_kb.bench.quality import evaluation_queries, evaluator
+
     if folder is not None and dataset is not None:
         raise ConfigError("Both --dataset and --corpus are given.", hint="Leave one of them out.")
     if file is None:
         if folder is not None or dataset is not None:
             raise ConfigError(
                 "Nobody knows what should be found there: no QUERIES are given.",
-                hint=f"Name a file of lines like {queries.EXAMPLE}",
+                hint=f"Name a file of lines like {evaluation_queries.EXAMPLE}",
             )
-        samples = shipped.documents()
-        source = measure.items([(sample.name, sample.data) for sample in samples])
-        return _Given(asked=shipped.questions(samples), origin="the shipped set", source=source)
+        samples = evaluation_queries.default_documents()
+        source = evaluator.items_from_documents([(sample.name, sample.data) for sample in samples])
+        return _Given(
+            asked=evaluation_queries.default_queries(samples),
+            origin="the shipped set",
+            source=source,
+        )
     if folder is None and dataset is None:
         raise ConfigError(
             "The queries are of which documents?", hint="Pass --dataset NAME, or --corpus DIR."
         )
     if folder is not None and not folder.is_dir():
         raise ConfigError(f"{folder} is no folder.", hint="Name a folder with documents.")
-    return _Given(asked=queries.read(file), origin=str(file), source=folder)
+    return _Given(asked=evaluation_queries.read_queries(file), origin=str(file), source=folder)
 
 
-def _announced(url: str, given: _Given, ways: Sequence[Cut], ks: Sequence[int]) -> str:
+def _announced(url: str, given: _Given, ways: Sequence[Chunking], ks: Sequence[int]) -> str:
     bases = 1 if given.source is None else len(ways)
-    searches = bases * MOST * (len(given.asked) + 1)
+    searches = bases * MAX_SEARCH_METHODS * (len(given.asked) + 1)
     made = "" if given.source is None else f" {bases} bases of its own are made and deleted."
     return (
-        f"Asking {show.printable(url)} {len(given.asked):,} queries, the first {max(ks)} passages"
+        f"Asking {output.printable(url)} {len(given.asked):,} queries, the first {max(ks)} passages"
         f" of each: at most {searches:,} searches.{made}"
     )
-
-
-def _print(report: QualityReport) -> None:
-    measured.print_facts(facts(report))
-    measured.print_table("All configurations, the best nDCG first", table(report))
-    for note in report.notes:
-        show.err.print(f"note: {show.printable(note)}")

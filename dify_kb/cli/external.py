@@ -13,30 +13,31 @@ from attrs import asdict
 
 from dify_kb.errors import ConfigError
 
-from . import checks, exits, show, words
-from .app import Session, app
+from . import checks, exit_codes, option_types, output
 from .checks import Check
+from .run_command import CommandContext
 
 KEY = "DIFY_EXTERNAL_API_KEY"
 """The variable that a key is read from; a command line is seen by all users of a machine."""
 
-group = typer.Typer(
+external = typer.Typer(
     help="Serve a folder as an external knowledge base of Dify, or check such a server.",
     no_args_is_help=True,
 )
-app.add_typer(group, name="external")
 
 Key = Annotated[
     str | None, typer.Option(metavar="KEY", help=f"What Dify sends as its API key; else {KEY}.")
 ]
 
 
-@group.command()
+@external.command()
 def serve(
     context: typer.Context,
     folder: Annotated[
         Path,
-        typer.Argument(metavar="FOLDER", help="Folder with the documents.", parser=words.path),
+        typer.Argument(
+            metavar="FOLDER", help="Folder with the documents.", parser=option_types.path
+        ),
     ],
     knowledge_id: Annotated[
         str | None, typer.Option(help="Its id in Dify; the folder's name unless told.")
@@ -51,15 +52,15 @@ def serve(
         typer.Option(
             metavar="FILE",
             help="SQLite file of the index; default: in the user's cache folder.",
-            parser=words.path,
+            parser=option_types.path,
         ),
     ] = None,
 ) -> None:
     """Serve a folder to Dify until Ctrl-C, and keep up with its changes."""
-    from dify_kb.external import FolderRetriever, create_app, listening
+    from dify_kb.external import FolderRetriever, create_app, serve
 
-    session: Session = context.obj
-    given = _key(session, api_key)
+    command: CommandContext = context.obj
+    given = _key(command, api_key)
     key = given or secrets.token_urlsafe(24)
     named = knowledge_id or folder.resolve().name or "folder"
     retriever = FolderRetriever(folder, index=index)
@@ -67,22 +68,22 @@ def serve(
     _log_to_stderr()
 
     async def main() -> int:
-        async with listening(server, host, port) as url:
+        async with serve(server, host, port) as url:
             counts = retriever.counts
-            if session.json:
+            if command.json:
                 told = {"url": url, "knowledge_id": named, "api_key": None if given else key}
-                show.line({"type": "external", **told, "files": counts.files})
-            show.err.print(
+                output.line({"type": "external", **told, "files": counts.files})
+            output.err.print(
                 f"{counts.files:,} files in {counts.passages:,} passages are served;"
                 f" Ctrl-C ends it.\n{_entered(url, given, key, named)}"
             )
             await anyio.sleep_forever()
         return 0
 
-    session.run(main)
+    command.run(main)
 
 
-@group.command()
+@external.command()
 def check(
     context: typer.Context,
     url: Annotated[str, typer.Argument(help="API endpoint as in Dify, without /retrieval.")],
@@ -98,10 +99,11 @@ def check(
 
     Some fifteen requests that only read. Exit code 0 means that Dify would be content.
     """
-    from dify_kb import external
+    from dify_kb.external import DEFAULT_QUERY
+    from dify_kb.external import check as check_server
 
-    session: Session = context.obj
-    key = _key(session, api_key)
+    command: CommandContext = context.obj
+    key = _key(command, api_key)
     if not key or not knowledge_id:
         raise ConfigError(
             f"{'--api-key' if not key else '--knowledge-id'} is missing.",
@@ -110,18 +112,18 @@ def check(
 
     async def main() -> int:
         failed = False
-        findings = external.check(
-            url, api_key=key, knowledge_id=knowledge_id, query=query or external.QUERY
+        findings = check_server(
+            url, api_key=key, knowledge_id=knowledge_id, query=query or DEFAULT_QUERY
         )
         async for finding in findings:
-            checks.tell(Check(**asdict(finding)), json=session.json)
+            checks.tell(Check(**asdict(finding)), json=command.json)
             failed |= finding.status == "failed"
-        if not session.json:
+        if not command.json:
             verdict = "would not be content" if failed else "would be content"
-            show.err.print(f"Dify {verdict} with this server.")
-        return exits.ERROR if failed else 0
+            output.err.print(f"Dify {verdict} with this server.")
+        return exit_codes.ERROR if failed else 0
 
-    session.run(main)
+    command.run(main)
 
 
 def _entered(url: str, given: str | None, key: str, knowledge_id: str) -> str:
@@ -130,13 +132,13 @@ def _entered(url: str, given: str | None, key: str, knowledge_id: str) -> str:
     return (
         f"  API endpoint           {url}\n"
         f"  API key                {shown}\n"
-        f"  External knowledge ID  {show.printable(knowledge_id)}"
+        f"  External knowledge ID  {output.printable(knowledge_id)}"
     )
 
 
-def _key(session: Session, given: str | None) -> str | None:
+def _key(command: CommandContext, given: str | None) -> str | None:
     """Take the key of the command line, on which it may stand anywhere, or of the environment."""
-    return given or session.api_key or os.environ.get(KEY) or None
+    return given or command.api_key or os.environ.get(KEY) or None
 
 
 def _log_to_stderr() -> None:

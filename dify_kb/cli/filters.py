@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dify_kb import AsyncClient, Dataset
 from dify_kb.errors import ConfigError
 from dify_kb.models import ComparisonOperator, Condition, MetadataFilter
-from dify_kb.resources.values import BUILT_IN
+from dify_kb.resources.metadata_validation import BUILT_IN
 
-from . import find, words
+from . import name_lookup, option_types
 
 _ALSO = {">=": "≥", "<=": "≤", "!=": "≠", "==": "="}
 _WORDS = sorted([*map(str, ComparisonOperator), *_ALSO], key=len, reverse=True)
@@ -53,7 +53,7 @@ async def check(client: AsyncClient, where: Dataset, conditions: MetadataFilter 
     fields = (await client.metadata.list(where)).doc_metadata
     for name in dict.fromkeys(condition.name for condition in conditions.conditions):
         if name not in BUILT_IN:
-            find.field_of(fields, name, where)
+            name_lookup.field_of(fields, name, where)
 
 
 def _condition(text: str) -> Condition:
@@ -79,9 +79,9 @@ def _value(operator: ComparisonOperator, text: str) -> str | float | Sequence[st
         return [part.strip() for part in text.split(",")]
     if operator in _TEXTS:
         return text
-    number = words.number(text)
+    number = option_types.number(text)
     if number is not None:
         return number
     if operator in _TEXTS_TOO:
         return text
-    return words.moment(f"--filter {operator}", text).timestamp()
+    return option_types.moment(f"--filter {operator}", text).timestamp()

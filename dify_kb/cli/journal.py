@@ -3,25 +3,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import attrs
 import typer
 
-from dify_kb import ItemResult
 from dify_kb.errors import JournalError, KnowledgeError
-from dify_kb.ingest import state_folder
-from dify_kb.ingest.journal import Row, State, failures, reading
-from dify_kb.ingest.journal.reading import Overview, PastRun
 
-from . import exits, show, words
-from .app import Session, app
-from .load_summary import LISTED
+from . import exit_codes, option_types, output
+from .run_command import CommandContext
+
+if TYPE_CHECKING:
+    from dify_kb import ItemResult
+    from dify_kb.ingest.journal import JournalRow, JournalState
+    from dify_kb.ingest.journal.read_journal import JournalOverview, PastRun
 
 journal = typer.Typer(
     help="Show and export the journals of loads.", no_args_is_help=True, rich_markup_mode=None
 )
-app.add_typer(journal, name="journal")
 
 
 @journal.command("show")
@@ -36,7 +35,8 @@ def show_(
         ),
     ] = None,
     state: Annotated[
-        State | None, typer.Option(help="List the files in this state.", show_default=False)
+        option_types.JournalStateName | None,
+        typer.Option(help="List the files in this state.", show_default=False),
     ] = None,
     failures: Annotated[
         bool, typer.Option("--failures", help="List all failed files of the last run.")
@@ -48,19 +48,21 @@ def show_(
     (indexed), failed, stalled (its indexing stopped moving) or emptied (its replacement failed, and
     its document has no chunks). A load may write the journal meanwhile.
     """
-    session: Session = context.obj
+    from dify_kb.ingest.journal import JournalState, read_journal
+
+    command: CommandContext = context.obj
     if file is None:
-        raise typer.Exit(_all(session))
+        raise typer.Exit(_all(command))
     path = _named(file)
-    seen = reading.overview(path)
-    if session.json:
-        show.line({"type": "journal", **_fields(seen)})
+    seen = read_journal.read_overview(path)
+    if command.json:
+        output.line({"type": "journal", **_fields(seen)})
     else:
         _one(seen)
     if state is not None:
-        _files(session, reading.items(path, state=state))
+        _files(command, read_journal.iter_rows(path, state=JournalState(state)))
     if seen.last is not None:
-        _failures(session, seen, whole=failures or session.json)
+        _failures(command, seen, whole=failures or command.json)
 
 
 @journal.command()
@@ -68,8 +70,10 @@ def export(
     file: Annotated[str, typer.Argument(metavar="FILE", help="Path or name of a journal.")],
 ) -> None:
     """Write every file of a journal as JSON Lines."""
-    for row in reading.items(_named(file)):
-        show.line(_row(row))
+    from dify_kb.ingest.journal import read_journal
+
+    for row in read_journal.iter_rows(_named(file)):
+        output.line(_row(row))
 
 
 def _named(file: str) -> Path:
@@ -79,7 +83,9 @@ def _named(file: str) -> Path:
         BadParameter: the path is empty.
         KnowledgeError: the journal does not exist.
     """
-    named = words.path(file)
+    from dify_kb.ingest import state_folder
+
+    named = option_types.path(file)
     for path in (named, state_folder() / file, state_folder() / f"{file}.db"):
         if path.is_file():
             return path
@@ -88,48 +94,53 @@ def _named(file: str) -> Path:
     )
 
 
-def _all(session: Session) -> int:
+def _all(command: CommandContext) -> int:
     """Print all journals; one that cannot be read does not hide the others."""
+    from dify_kb.ingest import state_folder
+    from dify_kb.ingest.journal import read_journal
+
     code = 0
     folder = state_folder()
-    paths = reading.journals(folder)
+    paths = read_journal.list_journals(folder)
     if not paths:
-        show.err.print(f"No journals in {show.printable(str(folder))}.")
+        output.err.print(f"No journals in {output.printable(str(folder))}.")
     for number, path in enumerate(paths):
         try:
-            seen = reading.overview(path)
+            seen = read_journal.read_overview(path)
         except JournalError as error:
-            code = exits.JOURNAL
-            show.err.print(f"error: {show.printable(error.summary)}")
+            code = exit_codes.JOURNAL
+            output.err.print(f"error: {output.printable(error.summary)}")
             continue
-        if session.json:
-            show.line({"type": "journal", **_fields(seen)})
+        if command.json:
+            output.line({"type": "journal", **_fields(seen)})
         else:
             if number:
-                show.out.print()
+                output.out.print()
             _short(seen)
     return code
 
 
-def _short(seen: Overview) -> None:
+def _short(seen: JournalOverview) -> None:
     source = seen.source or "items, or a list"
-    show.out.print(f"{seen.path.stem}  {_last(seen)}")
-    show.out.print(f"  source   {show.printable(', '.join(source.splitlines()))}")
-    show.out.print(f"  dataset  {show.printable(seen.dataset)} at {show.printable(seen.server)}")
-    show.out.print(f"  files    {_counted(seen.states) or 'none'}")
+    output.out.print(f"{seen.path.stem}  {_last(seen)}")
+    output.out.print(f"  source   {output.printable(', '.join(source.splitlines()))}")
+    output.out.print(
+        f"  dataset  {output.printable(seen.dataset)} at {output.printable(seen.server)}"
+    )
+    output.out.print(f"  files    {_counted(seen.states) or 'none'}")
 
 
-def _one(seen: Overview) -> None:
+def _one(seen: JournalOverview) -> None:
     _short(seen)
-    show.out.print(f"  journal  {show.printable(str(seen.path))}")
-    show.out.print()
-    show.table(
+    output.out.print(f"  journal  {output.printable(str(seen.path))}")
+    output.out.print()
+    output.table(
         ("run", "started", "seconds", "ended", "found", "added", "updated", "failed", "left"),
         (_of_run(run, seen) for run in seen.runs),
     )
 
 
-def _of_run(run: PastRun, seen: Overview) -> tuple[object, ...]:
+def _of_run(run: PastRun, seen: JournalOverview) -> tuple[object, ...]:
     seconds = None if run.ended is None else round(run.ended - run.started)
     report = run.report or {}
     left = [report.get(name) for name in ("stalled", "unknown", "pending")]
@@ -143,7 +154,7 @@ def _of_run(run: PastRun, seen: Overview) -> tuple[object, ...]:
     )
 
 
-def _end(run: PastRun, seen: Overview) -> str:
+def _end(run: PastRun, seen: JournalOverview) -> str:
     if run.report is not None:
         return str(run.report.get("stopped") or "by itself")
     if run is seen.last and seen.writer is not None:
@@ -151,55 +162,57 @@ def _end(run: PastRun, seen: Overview) -> str:
     return "cut off"
 
 
-def _last(seen: Overview) -> str:
+def _last(seen: JournalOverview) -> str:
     if seen.last is None:
         return "no run"
     return f"last run {_time(seen.last.started):%Y-%m-%d %H:%M}: {_end(seen.last, seen)}"
 
 
-def _failures(session: Session, seen: Overview, *, whole: bool) -> None:
+def _failures(command: CommandContext, seen: JournalOverview, *, whole: bool) -> None:
+    from dify_kb.ingest.journal import iter_failed_results
+
     if seen.last is None:
         return
-    found = failures(seen.path, seen.last.number)
-    if session.json:
+    found = iter_failed_results(seen.path, seen.last.number)
+    if command.json:
         for result in found:
-            show.line({"type": "item", **attrs.asdict(result)})
+            output.line({"type": "item", **attrs.asdict(result)})
         return
     for line in _lines(found, whole=whole):
-        show.out.print(line)
+        output.out.print(line)
 
 
 def _lines(found: Iterable[ItemResult], *, whole: bool) -> Iterator[str]:
     for number, result in enumerate(found):
         if number == 0:
             yield "\nNot loaded in the last run:"
-        if not whole and number == LISTED:
+        if not whole and number == output.MAX_LISTED_FAILURES:
             yield "  … and more; --failures lists all."
             return
-        reason = show.printable(result.reason or "")
-        yield f"  {result.outcome}  {show.printable(result.key)}: {reason}"
+        reason = output.printable(result.reason or "")
+        yield f"  {result.outcome}  {output.printable(result.key)}: {reason}"
 
 
-def _files(session: Session, rows: Iterable[Row]) -> None:
-    if session.json:
+def _files(command: CommandContext, rows: Iterable[JournalRow]) -> None:
+    if command.json:
         for row in rows:
-            show.line({"type": "file", **_row(row)})
+            output.line({"type": "file", **_row(row)})
         return
-    show.out.print()
+    output.out.print()
     for row in rows:
-        reason = f": {show.printable(row.reason)}" if row.reason else ""
-        show.out.print(f"  {row.state}  {show.printable(row.key)}{reason}")
+        reason = f": {output.printable(row.reason)}" if row.reason else ""
+        output.out.print(f"  {row.state}  {output.printable(row.key)}{reason}")
 
 
-def _row(row: Row) -> dict[str, object]:
+def _row(row: JournalRow) -> dict[str, object]:
     return {**attrs.asdict(row), "content": row.content.hex()}
 
 
-def _fields(seen: Overview) -> dict[str, object]:
+def _fields(seen: JournalOverview) -> dict[str, object]:
     return {**attrs.asdict(seen), "path": str(seen.path)}
 
 
-def _counted(states: Mapping[State, int]) -> str:
+def _counted(states: Mapping[JournalState, int]) -> str:
     return ", ".join(f"{count:,} {state}" for state, count in states.items() if count)
 
 

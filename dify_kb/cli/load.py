@@ -1,24 +1,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dify_kb import AsyncClient, Dataset, LoadReport
+from dify_kb.config import MAX_FILE_SIZE
 from dify_kb.errors import ConfigError
-from dify_kb.ingest import OnError, OnExisting, Rules, Wait
-from dify_kb.ingest.options import Replace
-from dify_kb.models import MAX_FILE_SIZE
 
-from . import chunking_options, log, words
-from .app import Session, app
-from .datasets import Technique
-from .load_runner import LoadArguments, LoadRunner
-from .load_summary import MIB
+from . import chunking_options, option_types
+from .option_types import MIB, OnError, OnExisting, Replace, Technique, WaitFor
+from .run_command import CommandContext
+
+if TYPE_CHECKING:
+    from dify_kb import AsyncClient, Dataset, LoadReport
+
+    from .load_runner import LoadArguments
 
 
-@app.command()
 def load(
     context: typer.Context,
     dataset: Annotated[str, typer.Option(metavar="NAME|ID", help="Name or id of the dataset.")],
@@ -28,7 +27,7 @@ def load(
             metavar="PATH",
             help="Folders and files to load.",
             show_default=False,
-            parser=words.path,
+            parser=option_types.path,
         ),
     ] = None,
     create: Annotated[
@@ -129,7 +128,7 @@ def load(
         ),
     ] = None,
     wait: Annotated[
-        Wait,
+        WaitFor,
         typer.Option(
             help="When a file counts as loaded: once the server accepted it, once it is indexed, or"
             " once a check at the end verified it."
@@ -171,7 +170,7 @@ def load(
             metavar="FILE",
             help="Journal of the load; default: one per dataset and PATH in"
             " ~/.local/state/dify-kb.",
-            parser=words.path,
+            parser=option_types.path,
         ),
     ] = None,
     retry_failed: Annotated[
@@ -188,7 +187,7 @@ def load(
         typer.Option(
             metavar="FILE",
             help="Append each result and each failed request to FILE, as JSON Lines.",
-            parser=words.path,
+            parser=option_types.path,
         ),
     ] = None,
 ) -> None:
@@ -201,18 +200,23 @@ def load(
     stopped for now, 6 the server rejects everything, 7 too many failures, 8 journal locked or
     damaged, 130 interrupted, 143 terminated. After 5, 130 and 143 the same command resumes.
     """
-    session: Session = context.obj
+    from dify_kb.ingest import ScanRules
+
+    from .load_runner import LoadRunner
+    from .log_file import opened
+
+    command: CommandContext = context.obj
     rule = chunking_options.process_rule(mode, chunk_size, chunk_overlap, separator)
-    bounds = None if concurrency is None else words.bounds("--concurrency", concurrency)
-    values = words.values("--metadata", metadata or ())
-    stalled = words.seconds("--stall-after", stall_after)
-    seconds = None if deadline is None else words.seconds("--deadline", deadline)
+    bounds = None if concurrency is None else option_types.bounds("--concurrency", concurrency)
+    values = option_types.values("--metadata", metadata or ())
+    stalled = option_types.seconds("--stall-after", stall_after)
+    seconds = None if deadline is None else option_types.seconds("--deadline", deadline)
     if replace == "swap" and wait == "accepted":  # before a dataset is created for it
         raise ConfigError(
             "--replace swap requires --wait indexed or verified.",
             hint="The old version can be deleted only once the new one is indexed.",
         )
-    rules = Rules(
+    rules = ScanRules(
         include=include or ("*",),
         exclude=exclude or (),
         as_text=as_text or (),
@@ -248,7 +252,7 @@ def load(
         )
 
     runner = LoadRunner(
-        session=session,
+        command=command,
         dataset=dataset,
         technique=technique,
         create=create,
@@ -261,5 +265,5 @@ def load(
         verifies=wait == "verified",
         start=start,
     )
-    with log.opened(log_file) as written:
+    with opened(log_file) as written:
         runner.run(written)

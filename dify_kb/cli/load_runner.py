@@ -14,7 +14,7 @@ from attrs import define, field, frozen
 
 from dify_kb import (
     AsyncClient,
-    Attempted,
+    AttemptEvent,
     Dataset,
     ItemResult,
     LoadReport,
@@ -23,16 +23,16 @@ from dify_kb import (
     StopReason,
 )
 from dify_kb.errors import ConfigError, KnowledgeError
-from dify_kb.ingest import LoadEvent, NamedSource, OnLoadEvent, Rules, Source, roots_of
+from dify_kb.ingest import LoadEvent, NamedSource, OnLoadEvent, ScanRules, Source, resolve_roots
 
-from . import dry_run, exits, load_summary, progress, show
-from .app import Session
-from .datasets import Technique
+from . import dry_run, exit_codes, load_summary, output, progress
 from .ensure_dataset import ensure_dataset
 from .files_from import FilesFrom
 from .interrupt import PIPE, Interrupt, discard_output
-from .log import Log
+from .log_file import Log
+from .option_types import Technique
 from .progress_state import ProgressState
+from .run_command import CommandContext
 
 GRACE = "Finishing uploads in flight (10 s at most); press Ctrl-C again to end at once."
 
@@ -49,14 +49,14 @@ class LoadArguments:
 class LoadRunner:
     """Runs a load and exits with its exit code."""
 
-    session: Session
+    command: CommandContext
     dataset: str
     technique: Technique | None
     create: bool
     paths: Sequence[Path]
     list_file: str | None
     null: bool
-    rules: Rules
+    rules: ScanRules
     dry_run: bool
     first_failure: bool
     """Whether the first failure stops the load; it then exits with the code of failed files."""
@@ -80,7 +80,7 @@ class LoadRunner:
         self._log = written
         self._check()
         self._interrupt.farewell = lambda: f"Ended at once. {self._resume_hint()}"
-        code = self.session.code_of(self._main, self._interrupt)
+        code = self.command.code_of(self._main, self._interrupt)
         if self._interrupt.cut and code != PIPE:
             self._cut_off(code)
         raise typer.Exit(code)
@@ -94,7 +94,7 @@ class LoadRunner:
                 )
             if not self.paths:
                 raise ConfigError("Missing argument PATH.", hint="Pass folders or files to load.")
-            roots_of(self.paths)
+            resolve_roots(self.paths)
             return
         if len(self.paths) > 1:
             raise ConfigError(
@@ -118,26 +118,26 @@ class LoadRunner:
             if first is None:  # as in a job that runs every hour, and finds nothing new
                 return self._finish(LoadReport(dry_run=self.dry_run))
             source = NamedSource(itertools.chain((first,), items), _name(self._files_from.folder))
-        async with self.session.client(on_event=self._attempted) as client:
+        async with self.command.client(on_event=self._attempted) as client:
             where = await ensure_dataset(
                 client, self.dataset, self.technique, create=self.create, dry_run=self.dry_run
             )
             if where is None:
                 return self._finish(await dry_run.scan(source, self.rules, self._listen))
-            if self.verifies and not self.session.quiet:
-                show.err.print(
+            if self.verifies and not self.command.quiet:
+                output.err.print(
                     "Verifying costs one request per document sent, and one per 100 documents of"
                     " the dataset."
                 )
             arguments = LoadArguments(source=source, on_event=self._listen)
-            quiet = self.session.quiet or self.dry_run
-            with progress.display(quiet=quiet, plain=self.session.verbose) as self._display:
-                self._interrupt.on_first = lambda: show.err.print(GRACE)
+            quiet = self.command.quiet or self.dry_run
+            with progress.display(quiet=quiet, plain=self.command.verbose) as self._display:
+                self._interrupt.on_first = lambda: output.err.print(GRACE)
                 report = await self.start(client, where, arguments)
         return self._finish(report)
 
     def _refuse(self, result: ItemResult) -> None:
-        if len(self._refused) < load_summary.LISTED:
+        if len(self._refused) < output.MAX_LISTED_FAILURES:
             self._refused.append(result)
         self._listen(result)
 
@@ -149,17 +149,17 @@ class LoadRunner:
         fields = attrs.asdict(event)
         self._log.write("item", fields)
         try:
-            if self.session.verbose and event.outcome is Outcome.SKIPPED and not self.dry_run:
-                show.err.print(load_summary.result_line(event))
-            if self.session.json:
-                show.line({"type": "item", **fields})
+            if self.command.verbose and event.outcome is Outcome.SKIPPED and not self.dry_run:
+                output.err.print(load_summary.result_line(event))
+            if self.command.json:
+                output.line({"type": "item", **fields})
             elif self.dry_run:
                 dry_run.print_planned(event)
         except BrokenPipeError:
             discard_output()
             self._interrupt.stop(PIPE)
 
-    def _attempted(self, event: Attempted) -> None:
+    def _attempted(self, event: AttemptEvent) -> None:
         self._state.record_attempt(event)
         self._display(self._state)
 
@@ -169,43 +169,43 @@ class LoadRunner:
             report = attrs.evolve(
                 report, found=report.found + refused, failed=report.failed + refused
             )
-        if self.session.json:
-            show.line({"type": "report", **report.to_dict()})
+        if self.command.json:
+            output.line({"type": "report", **report.to_dict()})
         self._log.write("report", report.to_dict())
         if not report.found and report.stopped is None and self._files_from is None:
-            places = ", ".join(show.printable(str(path)) for path in self.paths)
+            places = ", ".join(output.printable(str(path)) for path in self.paths)
             raise KnowledgeError(
                 f"No files to load in {places}.",
                 hint="Check the path, --include and --exclude; hidden files need an --include.",
             )
         self._print(report)
         first = self.first_failure and report.stopped is StopReason.MAX_FAILURES
-        return exits.FILES if first else report.exit_code
+        return exit_codes.FILES if first else report.exit_code
 
     def _print(self, report: LoadReport) -> None:
-        console = show.err if self.session.json else show.out
-        if not self.session.quiet:
+        console = output.err if self.command.json else output.out
+        if not self.command.quiet:
             load_summary.print_summary(console, report)
             if not self.dry_run:
                 load_summary.print_failures(console, report, self._refused)
         load_summary.print_warnings(report)
         if line := load_summary.stop_line(report):
-            show.err.print(line)
-        step = load_summary.next_step(report, self.session.call.words)
-        if step and (report.stopped is not None or not self.session.quiet):
-            show.err.print(f"next:  {step}")
+            output.err.print(line)
+        step = load_summary.next_step(report, self.command.invocation.arguments)
+        if step and (report.stopped is not None or not self.command.quiet):
+            output.err.print(f"next:  {step}")
 
     def _cut_off(self, code: int) -> None:
         """Report the progress of an interrupted load."""
         line = {"type": "interrupted", "exit": code, **self._state.to_dict()}
         self._log.write("interrupted", line)
-        if self.session.json:
-            show.line(line)
-        show.err.print(f"Interrupted. {self._state}")
-        show.err.print(f"next:  {self._resume_hint()}")
+        if self.command.json:
+            output.line(line)
+        output.err.print(f"Interrupted. {self._state}")
+        output.err.print(f"next:  {self._resume_hint()}")
 
     def _resume_hint(self) -> str:
-        again = load_summary.command_line(self.session.call.words)
+        again = load_summary.command_line(self.command.invocation.arguments)
         return f"Run this command to resume:\n       {again}"
 
 

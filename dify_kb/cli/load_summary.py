@@ -10,13 +10,10 @@ from rich.console import Console
 
 from dify_kb import ItemResult, LoadReport, Outcome, StopReason
 
-from . import show
+from . import output
+from .option_types import MIB
+from .output import MAX_LISTED_FAILURES
 from .progress_state import format_counts
-
-LISTED = 20
-"""Failed files that are listed for people; --json lists all."""
-
-MIB = 2**20
 
 _SECRET = frozenset({"--api-key", "--header", "--proxy"})
 
@@ -68,7 +65,7 @@ def command_line(words: Sequence[str], *extra: str) -> str:
             shown.append(shlex.quote(word))
         secret = not secret and word in _SECRET
     extra = tuple(word for word in extra if word not in words)
-    return show.printable(" ".join(["dify-kb", *shown, *extra]))
+    return output.printable(" ".join(["dify-kb", *shown, *extra]))
 
 
 def print_summary(console: Console, report: LoadReport) -> None:
@@ -99,30 +96,30 @@ def print_failures(console: Console, report: LoadReport, also: Sequence[ItemResu
         return
     results = itertools.chain(also, report.failures())
     listed = (result for result in results if result.outcome is not Outcome.PENDING)
-    for result in itertools.islice(listed, min(bad, LISTED)):
+    for result in itertools.islice(listed, min(bad, MAX_LISTED_FAILURES)):
         console.print(result_line(result))
-    if bad > LISTED:
+    if bad > MAX_LISTED_FAILURES:
         whole = f"`dify-kb journal show --failures {report.journal}`" if report.journal else ""
-        console.print(f"  … and {bad - LISTED:,} more; {whole or '--json'} lists all.")
+        console.print(f"  … and {bad - MAX_LISTED_FAILURES:,} more; {whole or '--json'} lists all.")
 
 
 def result_line(result: ItemResult) -> str:
     """Return the outcome, key and reason of a file in one line."""
-    reason = f": {show.printable(result.reason)}" if result.reason else ""
-    return f"  {result.outcome}  {show.printable(result.key)}{reason}"
+    reason = f": {output.printable(result.reason)}" if result.reason else ""
+    return f"  {result.outcome}  {output.printable(result.key)}{reason}"
 
 
 def print_warnings(report: LoadReport) -> None:
     """Print the warnings of a load on stderr."""
     for warning in report.warnings:
-        show.err.print(f"warning: {show.printable(warning)}")
+        output.err.print(f"warning: {output.printable(warning)}")
 
 
 def stop_line(report: LoadReport) -> str | None:
     """Return the sentence that says why the load stopped; None if it did not."""
     if report.stopped is None:
         return None
-    message = show.printable(report.stop_message or _REASONS[report.stopped])
+    message = output.printable(report.stop_message or _REASONS[report.stopped])
     return f"error: The load stopped ({report.stopped}): {message}"
 
 
@@ -142,4 +139,4 @@ def next_step(report: LoadReport, words: Sequence[str]) -> str | None:
 
 def _reasons(counts: Mapping[str, int]) -> str:
     most_first = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
-    return ", ".join(f"{count:,} {show.printable(reason)}" for reason, count in most_first)
+    return ", ".join(f"{count:,} {output.printable(reason)}" for reason, count in most_first)

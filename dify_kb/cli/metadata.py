@@ -1,24 +1,25 @@
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dify_kb import AsyncClient, MetadataField, PartialError
-from dify_kb.models import BuiltInField
+import dify_kb
 
-from . import bulk, choose, find, labels, show
-from .act import act, json
-from .app import app
-from .find import Thing
+from . import bulk, metadata_values, name_lookup, output
+from .name_lookup import Thing
 from .options import All, DryRun, InDataset, Names, Pattern, Where, WithStatus, Yes
+from .run_command import run_with_client, wants_json
+
+if TYPE_CHECKING:
+    from dify_kb import AsyncClient, MetadataField
+    from dify_kb.models import BuiltInField
 
 metadata = typer.Typer(
     help="Metadata fields, and their values on documents.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-app.add_typer(metadata, name="metadata")
 
 Named = Annotated[str, typer.Argument(metavar="NAME|ID", help="Name or id of the field.")]
 
@@ -37,17 +38,17 @@ def list_(
     """
 
     async def main(client: AsyncClient) -> None:
-        where = await find.dataset(client, dataset)
+        where = await name_lookup.dataset(client, dataset)
         if built_in:
-            await show.rows(
+            await output.rows(
                 "built_in_field",
                 await client.metadata.built_in_fields(where),
                 {"name": _name, "type": lambda row: row.type},
-                json=json(context),
+                json=wants_json(context),
             )
             return
         answer = await client.metadata.list(where)
-        await show.rows(
+        await output.rows(
             "metadata_field",
             answer.doc_metadata,
             {
@@ -56,13 +57,13 @@ def list_(
                 "documents": lambda row: row.count,
                 "id": lambda row: row.id,
             },
-            json=json(context),
+            json=wants_json(context),
         )
-        if not json(context):
+        if not wants_json(context):
             shown = "shown" if answer.built_in_field_enabled else "hidden"
-            show.err.print(f"Built-in fields are {shown}.")
+            output.err.print(f"Built-in fields are {shown}.")
 
-    act(context, main)
+    run_with_client(context, main)
 
 
 @metadata.command("show")
@@ -70,11 +71,11 @@ def show_(context: typer.Context, dataset: InDataset, name: Named) -> None:
     """Show one field; the server only lists them."""
 
     async def main(client: AsyncClient) -> None:
-        where = await find.dataset(client, dataset)
+        where = await name_lookup.dataset(client, dataset)
         fields = (await client.metadata.list(where)).doc_metadata
-        _show(context, labels.field_of(fields, name, where))
+        _show(context, metadata_values.field_of(fields, name, where))
 
-    act(context, main)
+    run_with_client(context, main)
 
 
 @metadata.command("create")
@@ -89,10 +90,10 @@ def create(
     """Add a field to a dataset."""
 
     async def main(client: AsyncClient) -> None:
-        where = await find.dataset(client, dataset)
+        where = await name_lookup.dataset(client, dataset)
         _show(context, await client.metadata.create(where, name, type=type_))
 
-    act(context, main)
+    run_with_client(context, main)
 
 
 @metadata.command("update")
@@ -105,11 +106,11 @@ def update(
     """Give a field another name."""
 
     async def main(client: AsyncClient) -> None:
-        where = await find.dataset(client, dataset)
-        field = await find.field(client, where, name)
+        where = await name_lookup.dataset(client, dataset)
+        field = await name_lookup.field(client, where, name)
         _show(context, await client.metadata.update(where, field.id, new_name))
 
-    act(context, main)
+    run_with_client(context, main)
 
 
 @metadata.command("delete")
@@ -125,18 +126,18 @@ def delete(
     """
 
     async def main(client: AsyncClient) -> int:
-        where = await find.dataset(client, dataset)
-        found = [await find.field(client, where, name) for name in names]
+        where = await name_lookup.dataset(client, dataset)
+        found = [await name_lookup.field(client, where, name) for name in names]
         things = list({thing.id: thing for thing in found}.values())
         if len(things) > 1:
             await bulk.ask(bulk.counted(len(things), "field"), [*map(str, things)], yes=yes)
         return await bulk.one_by_one(
             things,
             lambda thing: client.metadata.delete(where, thing.id),
-            bulk.Teller("field", "deleted", json=json(context)),
+            bulk.Teller("field", "deleted", json=wants_json(context)),
         )
 
-    act(context, main)
+    run_with_client(context, main)
 
 
 @metadata.command("built-in")
@@ -150,15 +151,15 @@ def built_in(
     """Show the server's own fields on documents, or hide them."""
 
     async def main(client: AsyncClient) -> None:
-        where = await find.dataset(client, dataset)
+        where = await name_lookup.dataset(client, dataset)
         if action == "enable":
             await client.metadata.enable_built_in(where)
         else:
             await client.metadata.disable_built_in(where)
-        teller = bulk.Teller("dataset", f"{action}d", json=json(context))
+        teller = bulk.Teller("dataset", f"{action}d", json=wants_json(context))
         teller.ok(Thing(where.id, f"the built-in fields of {where.name}"))
 
-    act(context, main)
+    run_with_client(context, main)
 
 
 @metadata.command("assign")
@@ -180,15 +181,17 @@ def assign(
     Other values stay. A time is written like 2024-12-31 or 2024-12-31T18:00+01:00 (else UTC), or
     as seconds since the epoch.
     """
-    asked = choose.wanted(names, name, status, filter_, everything=all_)
-    given = labels.parsed(set_)
+    from . import document_selection
+
+    asked = document_selection.wanted(names, name, status, filter_, everything=all_)
+    given = metadata_values.parsed(set_)
 
     async def main(client: AsyncClient) -> int:
-        where = await find.dataset(client, dataset)
+        where = await name_lookup.dataset(client, dataset)
         fields = (await client.metadata.list(where)).doc_metadata
-        values = labels.typed(given, fields, where)
-        things = await choose.documents(client, where, asked)
-        teller = bulk.Teller("document", "labelled", json=json(context))
+        values = metadata_values.typed(given, fields, where)
+        things = await document_selection.documents(client, where, asked)
+        teller = bulk.Teller("document", "labelled", json=wants_json(context))
         if dry_run:
             return teller.would(things)
         if not things:
@@ -196,11 +199,11 @@ def assign(
         done, failed, cause = [thing.id for thing in things], dict[str, str](), None
         try:
             await client.metadata.assign_by_name(where, dict.fromkeys(done, values))
-        except PartialError as error:
+        except dify_kb.PartialError as error:
             done, failed, cause = [*map(str, error.done)], dict(error.failed), error.__cause__
-        return labels.told(teller, things, done, failed, cause)
+        return metadata_values.told(teller, things, done, failed, cause)
 
-    act(context, main)
+    run_with_client(context, main)
 
 
 def _name(row: MetadataField | BuiltInField) -> str:
@@ -214,4 +217,4 @@ def _show(context: typer.Context, field: MetadataField) -> None:
         "type": field.type,
         "documents": field.count,
     }
-    show.one("metadata_field", field, rows, json=json(context))
+    output.one("metadata_field", field, rows, json=wants_json(context))

@@ -1,28 +1,30 @@
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from attrs import evolve, frozen
 
-from dify_kb import AsyncClient, ModelProvider
+import dify_kb
 from dify_kb.errors import KnowledgeError
-from dify_kb.models import ModelType, ProviderModel
 
-from . import find, show
-from .act import act, json
-from .app import app
+from . import name_lookup, option_types, output
+from .run_command import run_with_client, wants_json
+
+if TYPE_CHECKING:
+    from dify_kb import AsyncClient, ModelProvider
+    from dify_kb.models import ModelType, ProviderModel
 
 models = typer.Typer(
     help="The models that the workspace offers.", no_args_is_help=True, rich_markup_mode=None
 )
-app.add_typer(models, name="models")
 
 Kinds = Annotated[
-    list[ModelType] | None,
+    list[option_types.ModelTypeChoice] | None,
     typer.Option("--type", help="May be repeated; else what datasets need: the first two."),
 ]
-NEEDED = (ModelType.TEXT_EMBEDDING, ModelType.RERANK)
+NEEDED = (option_types.ModelTypeChoice.TEXT_EMBEDDING, option_types.ModelTypeChoice.RERANK)
 
 
 @frozen
@@ -48,11 +50,11 @@ def list_(context: typer.Context, type_: Kinds = None) -> None:
 
     async def main(client: AsyncClient) -> None:
         offers = await _offers(client, type_)
-        if json(context):
+        if wants_json(context):
             for provider in {id(offer.provider): offer.provider for offer in offers}.values():
-                show.model("provider", provider)
+                output.model("provider", provider)
             return
-        await show.rows(
+        await output.rows(
             "model",
             offers,
             {
@@ -63,7 +65,7 @@ def list_(context: typer.Context, type_: Kinds = None) -> None:
             json=False,
         )
 
-    act(context, main)
+    run_with_client(context, main)
 
 
 @models.command("show")
@@ -82,8 +84,8 @@ def show_(
     async def main(client: AsyncClient) -> None:
         offers = await _offers(client, type_)
         offer = one_of(name, offers)
-        if json(context):
-            show.model("provider", evolve(offer.provider, models=[offer.model]))
+        if wants_json(context):
+            output.model("provider", evolve(offer.provider, models=[offer.model]))
             return
         model = offer.model
         rows = {
@@ -94,15 +96,17 @@ def show_(
             "deprecated": model.deprecated,
             **dict(model.model_properties or {}),
         }
-        show.table(("", ""), rows.items())
+        output.table(("", ""), rows.items())
 
-    act(context, main)
+    run_with_client(context, main)
 
 
-async def _offers(client: AsyncClient, kinds: list[ModelType] | None) -> list[Offer]:
+async def _offers(
+    client: AsyncClient, kinds: Sequence[option_types.ModelTypeChoice] | None
+) -> list[Offer]:
     return [
         Offer(kind, provider, model)
-        for kind in kinds or NEEDED
+        for kind in map(dify_kb.ModelType, kinds or NEEDED)
         for provider in await client.workspace.models(kind)
         for model in provider.models
     ]
@@ -123,7 +127,7 @@ def one_of(name: str, offers: list[Offer]) -> Offer:
             f"{len(found)} models are called {name!r}.", hint=f"Pass one of {names}."
         )
     known = [word for offer in offers for word in (offer.name, offer.model.model)]
-    near = find.nearest(name, known)
+    near = name_lookup.nearest(name, known)
     meant = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
     raise KnowledgeError(
         f"No model is called {name!r}.",

@@ -14,7 +14,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from . import show
+from . import output
 from .progress_state import ProgressState
 
 INTERVAL = 5.0
@@ -43,7 +43,7 @@ def display(*, quiet: bool, plain: bool) -> Iterator[Display]:
     """Show progress on stderr until the block ends; the terminal is left as it was."""
     if quiet:
         yield nothing
-    elif plain or not show.err.is_terminal:
+    elif plain or not output.err.is_terminal:
         yield _Lines()
     else:
         with _Bars(
@@ -51,7 +51,7 @@ def display(*, quiet: bool, plain: bool) -> Iterator[Display]:
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             _RateColumn(),
-            console=show.err,
+            console=output.err,
             expand=True,
         ) as bars:
             yield _Phases(bars)
@@ -126,7 +126,7 @@ class _Lines:
         if held == self._held and now - self._printed < INTERVAL:
             return
         self._held, self._printed = held, now
-        reason = show.printable(state.wait_reason)
+        reason = output.printable(state.wait_reason)
         parts = overview(state)
         if progress.failed:
             parts["failed"] = f"{progress.failed:,} failed"
@@ -134,7 +134,7 @@ class _Lines:
             parts["rate"] = f"{state.index_rate or state.upload_rate:.1f}/s"
         elapsed = f"{now - self._started:5.0f} s  "
         line = _joined(parts, WIDTH - len(elapsed))
-        show.err.print(f"{elapsed}{line}{f' · {reason}' if reason else ''}")
+        output.err.print(f"{elapsed}{line}{f' · {reason}' if reason else ''}")
 
 
 class _RateColumn(ProgressColumn):
@@ -155,17 +155,17 @@ class _Bars(Bars):
     state: ProgressState | None = None
 
     def get_renderable(self) -> RenderableType:
-        return Constrain(super().get_renderable(), show.err.width - MARGIN)
+        return Constrain(super().get_renderable(), output.err.width - MARGIN)
 
     def get_renderables(self) -> Iterable[RenderableType]:
         if self.state is not None:
             elapsed = f"{self.tasks[0].elapsed or 0:.0f} s  "
-            width = show.err.width - MARGIN - len(elapsed)
+            width = output.err.width - MARGIN - len(elapsed)
             line = f"{elapsed}{_joined(overview(self.state), width)}"
             yield Text(line, no_wrap=True, overflow="ellipsis")
         yield from super().get_renderables()
         if self.state is not None and (reason := self.state.wait_reason):
-            yield Text(show.printable(reason), style="yellow", no_wrap=True, overflow="ellipsis")
+            yield Text(output.printable(reason), style="yellow", no_wrap=True, overflow="ellipsis")
 
 
 class _Phases:

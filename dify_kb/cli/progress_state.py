@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from attrs import define, field
 
-from dify_kb import Attempted, Outcome, Progress
+from dify_kb import AttemptEvent, Outcome, Progress
 from dify_kb.ingest import LoadEvent
 
 TROUBLE_EXPIRES = 60.0
@@ -63,7 +63,7 @@ class ProgressState:
 
     _uploads: RateMeter = field(factory=RateMeter, init=False)
     _indexed: RateMeter = field(factory=RateMeter, init=False)
-    _troubles: dict[str, tuple[float, Attempted]] = field(factory=dict)
+    _troubles: dict[str, tuple[float, AttemptEvent]] = field(factory=dict)
     _last_response: float | None = field(default=None, init=False)
     _clock: Callable[[], float] = field(default=time.monotonic, alias="clock")
 
@@ -78,10 +78,10 @@ class ProgressState:
             self.sent_ended += event.attempts > 0 and event.outcome is not Outcome.UNCHANGED
         self._indexed.record(now, self.sent_ended)
 
-    def record_attempt(self, event: Attempted) -> None:
+    def record_attempt(self, event: AttemptEvent) -> None:
         """Record whether an endpoint answers as it should."""
         self._last_response = self._clock()
-        if event.trouble is not None:
+        if event.failure_kind is not None:
             self._troubles[event.endpoint] = (self._clock(), event)
         else:
             self._troubles.pop(event.endpoint, None)
@@ -122,7 +122,7 @@ class ProgressState:
         if progress is not None and progress.paused is not None:
             return f"waiting for the server: {progress.paused}"
         if trouble is not None:
-            reason = _TROUBLE.get(trouble.trouble or "", "{error}")
+            reason = _TROUBLE.get(trouble.failure_kind or "", "{error}")
             return f"waiting: {reason.format(status=trouble.status, error=trouble.error)}"
         silence = self._silence()
         if silence >= SILENCE:
@@ -149,7 +149,7 @@ class ProgressState:
             f" {format_counts(self.counts) or 'none finished'}."
         )
 
-    def _latest_trouble(self) -> Attempted | None:
+    def _latest_trouble(self) -> AttemptEvent | None:
         recent = [
             one
             for one in tuple(self._troubles.values())

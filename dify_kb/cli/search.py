@@ -1,18 +1,20 @@
 from __future__ import annotations
 
 import textwrap
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.text import Text
 
-from dify_kb import Dataset, IndexingTechnique, ModelRef, Record, RetrievalModel
+import dify_kb
 from dify_kb.errors import ConfigError
-from dify_kb.models import MetadataFilter
-from dify_kb.wire import codec
 
-from . import filters, find, show
-from .app import Session, app
+from . import name_lookup, output
+from .run_command import CommandContext
+
+if TYPE_CHECKING:
+    from dify_kb import Dataset, ModelRef, Record, RetrievalModel
+    from dify_kb.models import MetadataFilter
 
 SHOWN = 400
 """Characters of a passage that people are shown."""
@@ -23,7 +25,6 @@ WIDEST = 96
 Method = Literal["semantic", "full_text", "hybrid", "keyword"]
 
 
-@app.command()
 def search(
     context: typer.Context,
     query: Annotated[str, typer.Argument(help="What to look for, 1 to 250 characters.")],
@@ -43,25 +44,27 @@ def search(
     ] = None,
 ) -> None:
     """Search a dataset and show the passages, the best first."""
-    session: Session = context.obj
+    from . import filters
+
+    command: CommandContext = context.obj
     conditions = filters.parsed(filter_ or ())
 
     async def main() -> int:
-        async with session.client() as client:
-            where = await find.dataset(client, dataset)
+        async with command.client() as client:
+            where = await name_lookup.dataset(client, dataset)
             await filters.check(client, where, conditions)
             model = _model(where, method, top_k, score_threshold, conditions)
             found = await client.datasets.retrieve(where, query, retrieval_model=model)
         for rank, record in enumerate(found.records, 1):
-            if session.json:
-                show.line({"type": "record", "rank": rank, **codec.fields(record)})
+            if command.json:
+                output.line({"type": "record", "rank": rank, **output.to_fields(record)})
             else:
                 _print(rank, record)
         if not found.records:
-            show.err.print("Nothing found.")
+            output.err.print("Nothing found.")
         return 0
 
-    session.run(main)
+    command.run(main)
 
 
 def _model(
@@ -76,7 +79,7 @@ def _model(
     Raises:
         ConfigError: the dataset has no such search; the server would fail, or find nothing.
     """
-    economy = where.indexing_technique is not IndexingTechnique.HIGH_QUALITY
+    economy = where.indexing_technique is not dify_kb.IndexingTechnique.HIGH_QUALITY
     method = method or ("keyword" if economy else "semantic")
     if economy != (method == "keyword"):
         raise ConfigError(
@@ -90,20 +93,24 @@ def _model(
                 "Keyword search gives no scores to compare with --score-threshold.",
                 hint="Leave it out.",
             )
-        return RetrievalModel.keyword(top_k=top_k, metadata_filter=conditions)
+        return dify_kb.RetrievalModel.keyword(top_k=top_k, metadata_filter=conditions)
     if method == "hybrid":
-        return RetrievalModel.hybrid_weighted(
+        return dify_kb.RetrievalModel.hybrid_weighted(
             embedding=_embedding(where),
             top_k=top_k,
             score_threshold=threshold,
             metadata_filter=conditions,
         )
-    build = RetrievalModel.full_text if method == "full_text" else RetrievalModel.semantic
+    build = (
+        dify_kb.RetrievalModel.full_text
+        if method == "full_text"
+        else dify_kb.RetrievalModel.semantic
+    )
     return build(top_k=top_k, score_threshold=threshold, metadata_filter=conditions)
 
 
 def _embedding(where: Dataset) -> ModelRef:
-    return ModelRef(
+    return dify_kb.ModelRef(
         provider=where.embedding_model_provider or "", model=where.embedding_model or ""
     )
 
@@ -111,11 +118,11 @@ def _embedding(where: Dataset) -> ModelRef:
 def _print(rank: int, record: Record) -> None:
     segment = record.segment
     score = f", score {record.score:.3f}" if record.score else ""
-    title = Text(f"{rank}. {show.printable(segment.document.name)}", style="bold")
-    show.out.print(title.append(f"  (chunk {segment.position}{score})", style="dim"))
-    words = show.printable(" ".join(segment.content.split()))
+    title = Text(f"{rank}. {output.printable(segment.document.name)}", style="bold")
+    output.out.print(title.append(f"  (chunk {segment.position}{score})", style="dim"))
+    words = output.printable(" ".join(segment.content.split()))
     passage = textwrap.shorten(words, SHOWN, placeholder=" …")
-    width = min(show.out.width, WIDEST)
+    width = min(output.out.width, WIDEST)
     indent = " " * 3
     lines = textwrap.wrap(passage, width, initial_indent=indent, subsequent_indent=indent)
-    show.out.print("\n".join([*lines, ""]))
+    output.out.print("\n".join([*lines, ""]))

@@ -4,24 +4,24 @@ import json as _json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dify_kb import AsyncClient, Dataset, NewSegment, PartialError, Segment, SegmentStatus
+import dify_kb
 from dify_kb.errors import ConfigError
-from dify_kb.models import UNSET
 
-from . import bulk, find, show, words
-from .act import act, json
-from .app import app
-from .find import Thing
+from . import bulk, name_lookup, option_types, output
+from .name_lookup import Thing
 from .options import InDataset, OfDocument, Yes
+from .run_command import run_with_client, wants_json
+
+if TYPE_CHECKING:
+    from dify_kb import AsyncClient, Dataset, NewSegment, Segment
 
 segments = typer.Typer(
     help="The chunks of a document.", no_args_is_help=True, rich_markup_mode=None
 )
-app.add_typer(segments, name="segments")
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="Id of the chunk.")]
 Ids = Annotated[list[str], typer.Argument(metavar="ID", help="Ids of chunks.")]
@@ -39,28 +39,31 @@ def list_(
     document: OfDocument,
     keyword: Annotated[str | None, typer.Option(help="A part of the text.")] = None,
     status: Annotated[
-        list[SegmentStatus] | None, typer.Option(help="Only these; may be repeated.")
+        list[option_types.SegmentStatusChoice] | None,
+        typer.Option(help="Only these; may be repeated."),
     ] = None,
 ) -> None:
     """List the chunks of a document, in their order."""
 
     async def main(client: AsyncClient) -> None:
         where, of = await _document(client, dataset, document)
-        found = client.segments.iter(where, of.id, keyword=keyword or UNSET, status=status or UNSET)
-        await show.rows(
+        found = client.segments.iter(
+            where, of.id, keyword=keyword or dify_kb.UNSET, status=status or dify_kb.UNSET
+        )
+        await output.rows(
             "segment",
             found,
             {
                 "#": lambda row: row.position,
-                "text": lambda row: show.shortened(row.content),
+                "text": lambda row: output.shortened(row.content),
                 "status": lambda row: row.status,
                 "enabled": lambda row: row.enabled,
                 "id": lambda row: row.id,
             },
-            json=json(context),
+            json=wants_json(context),
         )
 
-    act(context, main)
+    run_with_client(context, main)
 
 
 @segments.command("show")
@@ -71,7 +74,7 @@ def show_(context: typer.Context, dataset: InDataset, document: OfDocument, segm
         where, of = await _document(client, dataset, document)
         _show(context, await client.segments.get(where, of.id, segment))
 
-    act(context, main)
+    run_with_client(context, main)
 
 
 @segments.command("create")
@@ -86,7 +89,7 @@ def create(
             "--from",
             metavar="FILE|-",
             help="JSON Lines: texts, or objects as above.",
-            parser=words.path,
+            parser=option_types.path,
         ),
     ] = None,
     keyword: Keywords = None,
@@ -99,7 +102,9 @@ def create(
     """
     new = _read(from_) if from_ else []
     new += [
-        NewSegment(content=text, answer=answer or UNSET, keywords=keyword or UNSET)
+        dify_kb.NewSegment(
+            content=text, answer=answer or dify_kb.UNSET, keywords=keyword or dify_kb.UNSET
+        )
         for text in texts or ()
     ]
     if not new:
@@ -109,12 +114,12 @@ def create(
         where, of = await _document(client, dataset, document)
         try:
             made = await client.segments.create_many(where, of.id, new)
-        except PartialError as error:
-            _tell(context, [row for row in error.done if isinstance(row, Segment)])
-            return bulk.partly(error, json=json(context))
+        except dify_kb.PartialError as error:
+            _tell(context, [row for row in error.done if isinstance(row, dify_kb.Segment)])
+            return bulk.partly(error, json=wants_json(context))
         return _tell(context, made)
 
-    act(context, main)
+    run_with_client(context, main)
 
 
 @segments.command("update")
@@ -140,13 +145,13 @@ def update(
             where,
             of.id,
             segment,
-            content=UNSET if content is None else content,
-            answer=UNSET if answer is None else answer,
-            keywords=keyword or UNSET,
+            content=dify_kb.UNSET if content is None else content,
+            answer=dify_kb.UNSET if answer is None else answer,
+            keywords=keyword or dify_kb.UNSET,
         )
         _show(context, changed)
 
-    act(context, main)
+    run_with_client(context, main)
 
 
 @segments.command("enable")
@@ -170,7 +175,7 @@ def delete(
     yes: Yes = False,
 ) -> None:
     """Delete chunks; asks first where there are several."""
-    things = find.by_id("chunk", ids)
+    things = name_lookup.by_id("chunk", ids)
 
     async def main(client: AsyncClient) -> int:
         where, of = await _document(client, dataset, document)
@@ -179,16 +184,16 @@ def delete(
         return await bulk.one_by_one(
             things,
             lambda thing: client.segments.delete(where, of.id, thing.id),
-            bulk.Teller("chunk", "deleted", json=json(context)),
+            bulk.Teller("chunk", "deleted", json=wants_json(context)),
         )
 
-    act(context, main)
+    run_with_client(context, main)
 
 
 def _switch(
     context: typer.Context, dataset: str, document: str, ids: Sequence[str], *, enabled: bool
 ) -> None:
-    things = find.by_id("chunk", ids)
+    things = name_lookup.by_id("chunk", ids)
 
     async def main(client: AsyncClient) -> int:
         where, of = await _document(client, dataset, document)
@@ -197,14 +202,16 @@ def _switch(
             await client.segments.update(where, of.id, thing.id, enabled=enabled)
 
         word = "enabled" if enabled else "disabled"
-        return await bulk.one_by_one(things, work, bulk.Teller("chunk", word, json=json(context)))
+        return await bulk.one_by_one(
+            things, work, bulk.Teller("chunk", word, json=wants_json(context))
+        )
 
-    act(context, main)
+    run_with_client(context, main)
 
 
 async def _document(client: AsyncClient, dataset: str, document: str) -> tuple[Dataset, Thing]:
-    where = await find.dataset(client, dataset)
-    return where, await find.document(client, where, document)
+    where = await name_lookup.dataset(client, dataset)
+    return where, await name_lookup.document(client, where, document)
 
 
 def _read(file: Path) -> list[NewSegment]:
@@ -227,12 +234,12 @@ def _new(number: int, line: str) -> NewSegment:
     except ValueError:
         read = None
     if isinstance(read, str):
-        return NewSegment(content=read)
+        return dify_kb.NewSegment(content=read)
     if isinstance(read, Mapping) and isinstance(read.get("content"), str):
-        return NewSegment(
+        return dify_kb.NewSegment(
             content=read["content"],
-            answer=read.get("answer") or UNSET,
-            keywords=read.get("keywords") or UNSET,
+            answer=read.get("answer") or dify_kb.UNSET,
+            keywords=read.get("keywords") or dify_kb.UNSET,
         )
     raise ConfigError(
         f"Line {number} of --from is no chunk: {line[:60]!r}.",
@@ -242,14 +249,16 @@ def _new(number: int, line: str) -> NewSegment:
 
 def _tell(context: typer.Context, made: Sequence[Segment]) -> int:
     """Write the new chunks, and give the exit code: one may have failed to be embedded."""
-    failed = [row for row in made if row.status == SegmentStatus.ERROR]
-    if json(context):
+    failed = [row for row in made if row.status == dify_kb.SegmentStatus.ERROR]
+    if wants_json(context):
         for row in made:
-            show.model("segment", row)
+            output.model("segment", row)
     else:
         for row in failed:
-            show.err.print(f"failed  {row.id}: {show.printable(row.error or 'no reason given')}")
-        show.out.print(f"Appended {bulk.counted(len(made) - len(failed), 'chunk')}.")
+            output.err.print(
+                f"failed  {row.id}: {output.printable(row.error or 'no reason given')}"
+            )
+        output.out.print(f"Appended {bulk.counted(len(made) - len(failed), 'chunk')}.")
     return bulk.SOME_FAILED if failed else 0
 
 
@@ -266,4 +275,4 @@ def _show(context: typer.Context, segment: Segment) -> None:
         "updated": segment.updated_at,
         "text": segment.content,
     }
-    show.one("segment", segment, rows, json=json(context))
+    output.one("segment", segment, rows, json=wants_json(context))

@@ -2,21 +2,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import anyio
 import typer
 
-from dify_kb import AsyncClient, Dataset, Document
 from dify_kb.errors import BadRequestError, ForbiddenError, NotFoundError
-from dify_kb.wire import codec
 
-from . import figures, find, show
-from .act import act, json
-from .app import app
+from . import name_lookup, output, statistics
 from .bulk import SOME_FAILED, WORKERS, Teller
-from .figures import Figures
-from .find import Thing
+from .name_lookup import Thing
+from .run_command import run_with_client, wants_json
+from .statistics import Figures
+
+if TYPE_CHECKING:
+    from dify_kb import AsyncClient, Dataset, Document
 
 MOST = 1000
 """Documents whose chunks are counted unasked: a request each."""
@@ -29,7 +29,6 @@ LISTED = 10
 """Stuck documents of a base that people are shown."""
 
 
-@app.command()
 def stats(
     context: typer.Context,
     dataset: Annotated[
@@ -55,14 +54,14 @@ def stats(
 
     async def main(client: AsyncClient) -> int:
         if dataset:
-            found = [await find.dataset(client, name) for name in dataset]
+            found = [await name_lookup.dataset(client, name) for name in dataset]
         else:
             found = [row async for row in client.datasets.iter(include_all=True)]
         total = sum(row.document_count for row in found)
         count = total <= MOST if chunks is None else chunks
         patience = timedelta(minutes=stuck_after)
         told: list[Figures] = []
-        teller = Teller("dataset", "counted", json=json(context))
+        teller = Teller("dataset", "counted", json=wants_json(context))
         for row in {row.id: row for row in found}.values():
             try:
                 told.append(await _figures(client, row, patience, count=count))
@@ -71,15 +70,15 @@ def stats(
                     raise
                 teller.refused(Thing(row.id, row.name), error)
                 continue
-            if json(context):
-                show.line({"type": "stats", **codec.fields(told[-1])})
-        if not json(context):
+            if wants_json(context):
+                output.line({"type": "stats", **output.to_fields(told[-1])})
+        if not wants_json(context):
             _print(told)
         if chunks is None and not count:
-            show.err.print(f"Chunks were not counted ({total:,} requests); pass --chunks.")
+            output.err.print(f"Chunks were not counted ({total:,} requests); pass --chunks.")
         return SOME_FAILED if teller.failed else 0
 
-    act(context, main)
+    run_with_client(context, main)
 
 
 async def _figures(
@@ -91,11 +90,11 @@ async def _figures(
         id=base.id,
         name=base.name,
         documents=len(rows),
-        statuses=figures.statuses(rows),
+        statuses=statistics.statuses(rows),
         words=sum(row.word_count or 0 for row in rows),
         chunks=await _chunks(client, base, rows) if count else None,
-        errors=figures.errors(rows),
-        stuck=figures.stuck(rows, changed, datetime.now(UTC), patience),
+        errors=statistics.errors(rows),
+        stuck=statistics.stuck(rows, changed, datetime.now(UTC), patience),
     )
 
 
@@ -142,7 +141,7 @@ def _print(told: Sequence[Figures]) -> None:
     ]
     if len(lines) > 1:
         lines.append(_total(told))
-    show.table(names, lines)
+    output.table(names, lines)
     for row in told:
         if row.errors or row.stuck or len(told) == 1:
             _details(row)
@@ -162,12 +161,12 @@ def _total(told: Sequence[Figures]) -> tuple[str, int, int, int | None, int, int
 
 def _details(row: Figures) -> None:
     counts = ", ".join(f"{count:,} {status}" for status, count in row.statuses.items())
-    show.out.print(f"\n{show.printable(row.name)}: {counts or 'no documents'}")
+    output.out.print(f"\n{output.printable(row.name)}: {counts or 'no documents'}")
     for kind, count in row.errors.items():
-        show.out.print(f"  {count:,} x {show.printable(kind)}")
+        output.out.print(f"  {count:,} x {output.printable(kind)}")
     for late in row.stuck[:LISTED]:
         since = f"{late.since.astimezone():%Y-%m-%d %H:%M}"
-        what = show.printable(f"{late.name} ({late.id})")
-        show.out.print(f"  stuck in {late.status} since {since}: {what}")
+        what = output.printable(f"{late.name} ({late.id})")
+        output.out.print(f"  stuck in {late.status} since {since}: {what}")
     if len(row.stuck) > LISTED:
-        show.out.print(f"  … and {len(row.stuck) - LISTED:,} more; --json lists all.")
+        output.out.print(f"  … and {len(row.stuck) - LISTED:,} more; --json lists all.")

@@ -1,22 +1,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dify_kb import AsyncClient, Dataset, Tag
-
-from . import bulk, find, show
-from .act import act, json
-from .app import app
-from .find import Thing
+from . import bulk, name_lookup, output
+from .name_lookup import Thing
 from .options import InDataset, Yes
+from .run_command import run_with_client, wants_json
+
+if TYPE_CHECKING:
+    from dify_kb import AsyncClient, Dataset, Tag
 
 tags = typer.Typer(
     help="Tags of datasets; since Dify 1.4.2.", no_args_is_help=True, rich_markup_mode=None
 )
-app.add_typer(tags, name="tags")
 
 Named = Annotated[str, typer.Argument(metavar="NAME|ID", help="Name or id of the tag.")]
 Names = Annotated[list[str], typer.Argument(metavar="NAME|ID", help="Names or ids of tags.")]
@@ -33,12 +32,12 @@ def list_(
 
     async def main(client: AsyncClient) -> None:
         if dataset is not None:
-            where = await find.dataset(client, dataset)
+            where = await name_lookup.dataset(client, dataset)
             found = (await client.tags.list_for_dataset(where)).data
             columns = {"name": lambda row: row.name, "id": lambda row: row.id}
-            await show.rows("tag", found, columns, json=json(context))
+            await output.rows("tag", found, columns, json=wants_json(context))
             return
-        await show.rows(
+        await output.rows(
             "tag",
             await client.tags.list(),
             {
@@ -46,10 +45,10 @@ def list_(
                 "datasets": lambda row: row.binding_count,
                 "id": lambda row: row.id,
             },
-            json=json(context),
+            json=wants_json(context),
         )
 
-    act(context, main)
+    run_with_client(context, main)
 
 
 @tags.command("show")
@@ -60,10 +59,10 @@ def show_(context: typer.Context, name: Named) -> None:
         listed = await client.tags.list()
         by_id = {tag.id: tag for tag in listed}
         listing = "`dify-kb tags list` shows those there are."
-        found = by_id.get(name) or by_id[find.one_of("tag", name, listed, listing).id]
+        found = by_id.get(name) or by_id[name_lookup.one_of("tag", name, listed, listing).id]
         _show(context, found)
 
-    act(context, main)
+    run_with_client(context, main)
 
 
 @tags.command("create")
@@ -76,7 +75,7 @@ def create(
     async def main(client: AsyncClient) -> None:
         _show(context, await client.tags.create(name))
 
-    act(context, main)
+    run_with_client(context, main)
 
 
 @tags.command("update")
@@ -88,10 +87,10 @@ def update(
     """Give a tag another name."""
 
     async def main(client: AsyncClient) -> None:
-        tag = await find.tag(client, name)
+        tag = await name_lookup.tag(client, name)
         _show(context, await client.tags.update(tag.id, new_name))
 
-    act(context, main)
+    run_with_client(context, main)
 
 
 @tags.command("delete")
@@ -108,10 +107,10 @@ def delete(context: typer.Context, names: Names, yes: Yes = False) -> None:
         return await bulk.one_by_one(
             things,
             lambda thing: client.tags.delete(thing.id),
-            bulk.Teller("tag", "deleted", json=json(context)),
+            bulk.Teller("tag", "deleted", json=wants_json(context)),
         )
 
-    act(context, main)
+    run_with_client(context, main)
 
 
 @tags.command("bind")
@@ -119,12 +118,12 @@ def bind(context: typer.Context, dataset: InDataset, names: Names) -> None:
     """Give tags to a dataset."""
 
     async def main(client: AsyncClient) -> int:
-        where = await find.dataset(client, dataset)
+        where = await name_lookup.dataset(client, dataset)
         things = await _found(client, names)
         await client.tags.bind(where, [thing.id for thing in things])
-        return _all(bulk.Teller("tag", "bound", json=json(context)), things)
+        return _all(bulk.Teller("tag", "bound", json=wants_json(context)), things)
 
-    act(context, main)
+    run_with_client(context, main)
 
 
 @tags.command("unbind")
@@ -132,29 +131,29 @@ def unbind(context: typer.Context, dataset: InDataset, names: Names) -> None:
     """Take tags off a dataset."""
 
     async def main(client: AsyncClient) -> int:
-        where = await find.dataset(client, dataset)
+        where = await name_lookup.dataset(client, dataset)
         return await bulk.one_by_one(
             await _borne(client, where, names),
             lambda thing: client.tags.unbind(where, thing.id),
-            bulk.Teller("tag", "unbound", json=json(context)),
+            bulk.Teller("tag", "unbound", json=wants_json(context)),
         )
 
-    act(context, main)
+    run_with_client(context, main)
 
 
 async def _found(client: AsyncClient, names: Sequence[str]) -> Sequence[Thing]:
-    found = [await find.tag(client, name) for name in names]
+    found = [await name_lookup.tag(client, name) for name in names]
     return list({thing.id: thing for thing in found}.values())
 
 
 async def _borne(client: AsyncClient, where: Dataset, names: Sequence[str]) -> Sequence[Thing]:
     """Look among the tags of a dataset, which 1.12.1 tells although it cannot list all tags."""
-    if all(find.is_id(name) for name in names):
+    if all(name_lookup.is_id(name) for name in names):
         return [Thing(name) for name in dict.fromkeys(names)]
     borne = (await client.tags.list_for_dataset(where)).data
     listing = f"`dify-kb tags list --dataset {where.id}` shows those it has."
     found = [
-        Thing(name) if find.is_id(name) else find.one_of("tag", name, borne, listing)
+        Thing(name) if name_lookup.is_id(name) else name_lookup.one_of("tag", name, borne, listing)
         for name in names
     ]
     return list({thing.id: thing for thing in found}.values())
@@ -168,4 +167,4 @@ def _all(teller: bulk.Teller, things: Sequence[Thing]) -> int:
 
 def _show(context: typer.Context, tag: Tag) -> None:
     rows = {"id": tag.id, "name": tag.name, "datasets": tag.binding_count}
-    show.one("tag", tag, rows, json=json(context))
+    output.one("tag", tag, rows, json=wants_json(context))

@@ -7,6 +7,8 @@ optional are `UNSET` and then not sent; `None` is sent as null.
 
 from __future__ import annotations
 
+from dify_kb.config import MAX_FILE_SIZE
+
 from ._base import (
     UNSET,
     OpenEnum,
@@ -33,12 +35,11 @@ from .dataset import (
 )
 from .document import (
     DOCUMENT_EXTENSIONS,
-    MAX_FILE_SIZE,
     CreateByFile,
     CreateByText,
+    CreatedDocument,
     DisplayStatus,
     Document,
-    DocumentCreated,
     DocumentDetail,
     DocumentIds,
     DocumentStatus,
@@ -89,8 +90,8 @@ from .pipeline import (
     UploadPipelineFile,
 )
 from .process_rule import (
-    MAX_CHUNK,
-    MIN_CHUNK,
+    MAX_CHUNK_LENGTH,
+    MIN_CHUNK_LENGTH,
     ParentMode,
     PreProcessingRule,
     ProcessMode,
@@ -99,7 +100,7 @@ from .process_rule import (
     Segmentation,
 )
 from .retrieval import (
-    MAX_QUERY,
+    MAX_QUERY_LENGTH,
     KeywordSetting,
     Query,
     Record,
@@ -109,21 +110,21 @@ from .retrieval import (
     RerankingMode,
     RerankingModel,
     RetrievalModel,
+    RetrievalResult,
     Retrieve,
-    Retrieved,
     SearchMethod,
     VectorSetting,
     Weights,
-    checked,
+    validate_retrieval_model,
 )
 from .segment import (
+    CreatedSegments,
     CreateSegments,
     ListSegments,
     NewSegment,
     Segment,
     SegmentAnswer,
     SegmentChanges,
-    SegmentsCreated,
     SegmentStatus,
     UpdateSegment,
 )
@@ -150,10 +151,10 @@ from .workspace import (
 
 __all__ = [
     "DOCUMENT_EXTENSIONS",
-    "MAX_CHUNK",
+    "MAX_CHUNK_LENGTH",
     "MAX_FILE_SIZE",
-    "MAX_QUERY",
-    "MIN_CHUNK",
+    "MAX_QUERY_LENGTH",
+    "MIN_CHUNK_LENGTH",
     "UNSET",
     "AssignMetadata",
     "BindTags",
@@ -169,6 +170,8 @@ __all__ = [
     "CreateMetadata",
     "CreateSegments",
     "CreateTag",
+    "CreatedDocument",
+    "CreatedSegments",
     "Dataset",
     "DatasetTags",
     "DatasourcePlugin",
@@ -177,7 +180,6 @@ __all__ = [
     "DisplayStatus",
     "DocForm",
     "Document",
-    "DocumentCreated",
     "DocumentDetail",
     "DocumentIds",
     "DocumentMetadata",
@@ -230,8 +232,8 @@ __all__ = [
     "RerankingMode",
     "RerankingModel",
     "RetrievalModel",
+    "RetrievalResult",
     "Retrieve",
-    "Retrieved",
     "Rules",
     "RunDatasource",
     "RunPipeline",
@@ -241,7 +243,6 @@ __all__ = [
     "SegmentChanges",
     "SegmentStatus",
     "Segmentation",
-    "SegmentsCreated",
     "ServerInfo",
     "SourceDetail",
     "SourceInfo",
@@ -260,5 +261,5 @@ __all__ = [
     "VectorSetting",
     "Weights",
     "WriteChildChunk",
-    "checked",
+    "validate_retrieval_model",
 ]

@@ -32,9 +32,6 @@ DOCUMENT_EXTENSIONS = frozenset(
 )
 """What create-by-file takes with the default extractor; any case (recordings 187 to 204)."""
 
-MAX_FILE_SIZE = 15 * 1024 * 1024
-"""Bytes; the server's default UPLOAD_FILE_SIZE_LIMIT (api/configs, 1.12.1)."""
-
 
 class IndexingStatus(OpenEnum):
     """How far the worker is. `completed` and `error` are final until the next call."""
@@ -179,7 +176,7 @@ class DocumentDetail:
 
 
 @frozen(kw_only=True)
-class DocumentCreated:
+class CreatedDocument:
     """Answer of a create. `batch` is told nowhere else and asks for the indexing status."""
 
     document: Document

@@ -10,9 +10,9 @@ from cli_calls import Cli, two_lines
 
 from dify_kb import AsyncClient, Client, Dataset
 from dify_kb.cli import ensure_dataset
-from dify_kb.cli.datasets import Technique
+from dify_kb.cli.option_types import Technique
 from dify_kb.emulator import Emulator
-from dify_kb.emulator.store.datasets import Datasets
+from dify_kb.emulator.store.datasets import DatasetTable
 from dify_kb.models import UNSET, Unset
 
 CREATE = "datasets.create"
@@ -50,7 +50,7 @@ def test_a_create_whose_response_is_lost_is_looked_up(
     assert "2 added" in out
     assert "Found the dataset d, after the response to its create was lost." in err
     assert [dataset.document_count for dataset in datasets(emulator)] == [2]
-    assert not emulator.faults.left().get(CREATE)
+    assert not emulator.faults.remaining().get(CREATE)
 
 
 def test_a_create_that_was_lost_before_it_arrived_is_an_error(
@@ -62,7 +62,7 @@ def test_a_create_that_was_lost_before_it_arrived_is_an_error(
 
     assert code == 1
     assert two_lines(err)[0].startswith("datasets.create: ")
-    assert not emulator.faults.left().get(CREATE)
+    assert not emulator.faults.remaining().get(CREATE)
 
 
 @pytest.mark.usefixtures("_twin_meanwhile")
@@ -81,7 +81,7 @@ def test_of_two_datasets_of_a_name_the_oldest_is_loaded_into_with_a_warning(
     cli: Cli, docs: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As 1.14.2 allows when both are created at the same time."""
-    monkeypatch.setattr(Datasets, "named", lambda *_: [])
+    monkeypatch.setattr(DatasetTable, "named", lambda *_: [])
 
     code, _, err = cli("load", str(docs), "--dataset", "d", "--create")
 

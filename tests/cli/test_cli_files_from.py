@@ -12,7 +12,7 @@ from cli_calls import Cli, lines
 from cli_loads import files
 
 from dify_kb.ingest import state_folder
-from dify_kb.ingest.journal import reading
+from dify_kb.ingest.journal import read_journal
 
 
 def told(out: str) -> dict[str, str]:
@@ -46,8 +46,8 @@ def test_a_list_names_what_is_loaded_under_the_keys_of_a_scan(
 
     assert code == 0
     assert told(out) == dict.fromkeys(("a.md", "sub/b.md", ".hidden.md", "sub/c.md"), "added")
-    (journal,) = reading.journals(state_folder())
-    assert reading.overview(journal).source == str(folder)
+    (journal,) = read_journal.list_journals(state_folder())
+    assert read_journal.read_overview(journal).source == str(folder)
     code, out, _ = cli("load", str(folder), "--dataset", "d")
     assert "1 added, 3 unchanged" in out
 

@@ -22,7 +22,7 @@ from cli_calls import Cli, Program, lines
 
 from dify_kb.emulator import Emulator
 from dify_kb.ingest import state_folder
-from dify_kb.ingest.journal import State, reading
+from dify_kb.ingest.journal import JournalState, read_journal
 
 CREATE = "documents.create_by_file"
 
@@ -43,12 +43,12 @@ def files(folder: Path, number: int) -> None:
 
 def under_way(emulator: Emulator, *, left: int) -> None:
     """Wait until a create has met its failure and so is at the server."""
-    until(lambda: sum(map(len, emulator.faults.left().values())) <= left)
+    until(lambda: sum(map(len, emulator.faults.remaining().values())) <= left)
 
 
-def states() -> dict[State, int]:
-    (journal,) = reading.journals(state_folder())
-    counts = reading.overview(journal).states
+def states() -> dict[JournalState, int]:
+    (journal,) = read_journal.list_journals(state_folder())
+    counts = read_journal.read_overview(journal).states
     return {state: count for state, count in counts.items() if count}
 
 
@@ -100,14 +100,16 @@ def test_the_first_signal_lets_uploads_finish_and_says_how_to_go_on(
     assert "Traceback" not in err
     assert re.search(r"Interrupted\. 30 files found.*: \d+ uploaded;", err)
     reached = states()
-    assert State.SENDING not in reached
+    assert JournalState.SENDING not in reached
     emulator.faults.clear()
     again, out, _ = cli(*resuming(err))
     assert again == 0
-    assert f"{reached.get(State.DONE, 0)} unchanged" in out or State.DONE not in reached
+    assert (
+        f"{reached.get(JournalState.DONE, 0)} unchanged" in out or JournalState.DONE not in reached
+    )
     creates = sum(call.endpoint == CREATE for call in emulator.history)
     assert creates == 30
-    assert states() == {State.DONE: 30}
+    assert states() == {JournalState.DONE: 30}
 
 
 @pytest.mark.parametrize("uvloop", [True, False], ids=["uvloop", "asyncio"])
@@ -134,7 +136,7 @@ def test_the_second_signal_ends_it_at_once(
     assert time.monotonic() - started < 8
     assert process.returncode == 130
     assert "Traceback" not in err
-    assert State.SENDING in states()
+    assert JournalState.SENDING in states()
     _, out, _ = cli(*resuming(err), "--dry-run")
     assert "send    000.md\n" in out
 
@@ -181,7 +183,7 @@ def test_a_reader_that_goes_away_ends_the_program_quietly(
         process = program("--json", "load", str(folder), "--dataset", "d", "--create")
     else:
         cli("load", str(folder), "--dataset", "d", "--create", "-q")
-        (journal,) = reading.journals(state_folder())
+        (journal,) = read_journal.list_journals(state_folder())
         process = program("journal", "export", str(journal))
     assert process.stdout is not None
     process.stdout.readline()

@@ -8,16 +8,16 @@ from cli_calls import Cli, Program, lines, two_lines
 
 from dify_kb.emulator import Emulator
 from dify_kb.ingest import state_folder
-from dify_kb.ingest.journal import State, reading
-from dify_kb.ingest.journal.rows import COLUMNS
+from dify_kb.ingest.journal import JournalState, read_journal
+from dify_kb.ingest.journal.journal_rows import COLUMNS
 
 
 @pytest.fixture
 def journal(cli: Cli, docs: Path, emulator: Emulator) -> Path:
     """The journal of a load of which one file failed."""
-    emulator.faults.indexing(["error no such thing"], names="reset*")
+    emulator.faults.plan_indexing(["error no such thing"], names="reset*")
     assert cli("load", str(docs), "--dataset", "d", "--create")[0] == 3
-    (path,) = reading.journals(state_folder())
+    (path,) = read_journal.list_journals(state_folder())
     return path
 
 
@@ -92,8 +92,10 @@ def test_files_are_listed_by_their_state(cli: Cli, journal: Path) -> None:
     assert [line["key"] for line in lines(out) if line["type"] == "file"] == ["sub/notes.txt"]
 
 
-@pytest.mark.parametrize("state", [State.STALLED, State.EMPTIED])
-def test_every_state_is_counted_and_can_be_listed(cli: Cli, journal: Path, state: State) -> None:
+@pytest.mark.parametrize("state", [JournalState.STALLED, JournalState.EMPTIED])
+def test_every_state_is_counted_and_can_be_listed(
+    cli: Cli, journal: Path, state: JournalState
+) -> None:
     with sqlite3.connect(journal) as connection:
         connection.execute("UPDATE item SET state = ? WHERE state = 'failed'", (state.value,))
     connection.close()
@@ -110,7 +112,7 @@ def test_many_failures_are_cut_and_listed_whole_on_request(cli: Cli, folder: Pat
     _, out, _ = cli("load", str(folder), "--max-file-size", "1", "--create", "--dataset", "d")
     assert out.count("too large") == 20
     assert "… and 5 more; `dify-kb journal show --failures " in out
-    (journal,) = reading.journals(state_folder())
+    (journal,) = read_journal.list_journals(state_folder())
 
     _, out, _ = cli("journal", "show", journal.stem)
     assert out.count("too large") == 20
@@ -133,7 +135,7 @@ def test_names_that_are_no_text_are_exported(cli: Cli, folder: Path) -> None:
     for name in ("a.md", odd, "ü.md"):
         (folder / name).write_text("text")
     cli("load", str(folder), "--dataset", "d", "--create")
-    (journal,) = reading.journals(state_folder())
+    (journal,) = read_journal.list_journals(state_folder())
 
     _, out, _ = cli("journal", "export", str(journal))
 
@@ -149,7 +151,7 @@ def test_a_journal_is_read_while_a_load_writes_it(
     process = program("--json", "load", str(folder), "--dataset", "d", "--create")
     assert process.stdout is not None
     process.stdout.readline()
-    (journal,) = reading.journals(state_folder())
+    (journal,) = read_journal.list_journals(state_folder())
 
     _, out, _ = cli("journal", "show", journal.stem)
 
@@ -162,7 +164,7 @@ def test_a_journal_is_read_while_a_load_writes_it(
     code, out, _ = cli("journal", "export", str(journal))
     assert code == 0
     states = {line["state"] for line in lines(out)}
-    assert states & {State.ACCEPTED, State.DONE}
+    assert states & {JournalState.ACCEPTED, JournalState.DONE}
 
 
 @pytest.mark.parametrize("command", ["show", "export"])

@@ -14,7 +14,7 @@ from cli_loads import CREATE, creates, files
 from dify_kb import AsyncClient, LoadReport
 from dify_kb.emulator import Emulator
 from dify_kb.ingest import state_folder
-from dify_kb.ingest.journal import reading
+from dify_kb.ingest.journal import read_journal
 
 
 def test_the_same_command_sends_nothing_again(cli: Cli, docs: Path, emulator: Emulator) -> None:
@@ -87,7 +87,7 @@ def test_a_dry_run_tells_what_would_be_done(cli: Cli, docs: Path, emulator: Emul
     assert "4 files found" in out
     assert "dry run" in out
     assert cli("--json", "datasets", "list")[1] == ""
-    assert reading.journals(state_folder()) == []
+    assert read_journal.list_journals(state_folder()) == []
     (docs / "big.txt").unlink()
     cli(*arguments)
     (docs / "reset.md").write_text("Another text.")
@@ -108,7 +108,7 @@ def test_verifying_says_beforehand_what_it_costs(cli: Cli, docs: Path) -> None:
 def test_failed_files_are_sent_again_by_the_command_that_is_shown(
     cli: Cli, docs: Path, emulator: Emulator
 ) -> None:
-    emulator.faults.indexing(["error no such thing"], names="reset*")
+    emulator.faults.plan_indexing(["error no such thing"], names="reset*")
     arguments = ["load", str(docs), "--dataset", "d", "--create"]
     code, _, err = cli(*arguments)
     assert code == 3

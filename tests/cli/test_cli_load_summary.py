@@ -9,7 +9,7 @@ from attrs import evolve
 from rich.console import Console
 
 from dify_kb import ItemResult, LoadReport, Outcome, StopReason
-from dify_kb.cli import load_summary, show
+from dify_kb.cli import load_summary, output
 
 
 def printed(report: LoadReport) -> str:
@@ -83,7 +83,7 @@ def test_at_most_twenty_files_are_listed() -> None:
 
 def test_warnings_are_printed_without_control_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     text = io.StringIO()
-    monkeypatch.setattr(show, "err", Console(file=text, soft_wrap=True))
+    monkeypatch.setattr(output, "err", Console(file=text, soft_wrap=True))
 
     load_summary.print_warnings(LoadReport(warnings=("The server deletes ï.", "a\x1bb")))
 

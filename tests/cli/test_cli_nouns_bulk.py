@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from cli_calls import Cli, asked, base, lines, names, two_lines
 
-from dify_kb.cli import choose
+from dify_kb.cli import document_selection
 from dify_kb.emulator import Emulator
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
@@ -74,7 +74,7 @@ def test_a_condition_on_a_field_that_there_is_not_is_told(
 
 def test_documents_are_chosen_by_their_status(cli: Cli, emulator: Emulator) -> None:
     """All conditions must hold."""
-    emulator.faults.indexing(["error no such model"], names="bad*", always=True)
+    emulator.faults.plan_indexing(["error no such model"], names="bad*", always=True)
     base(emulator, "bad.txt", "worse.txt", "bad.md")
 
     code, _, _ = cli("documents", "delete", *WHERE, "--status", "error", "--name", "*.txt")
@@ -110,7 +110,7 @@ def test_documents_are_switched_off_and_on_and_archived(cli: Cli, emulator: Emul
 
 def test_a_document_that_is_refused_does_not_keep_the_others(cli: Cli, emulator: Emulator) -> None:
     """The server changes all documents of a request or none."""
-    emulator.faults.indexing(["error no such model"], names="bad*")
+    emulator.faults.plan_indexing(["error no such model"], names="bad*")
     good = [f"{number}.txt" for number in range(6)]
     base(emulator, *good[:3], "bad.txt", *good[3:])
 
@@ -209,8 +209,8 @@ def test_a_choice_that_is_none_is_refused(
     [("draft*", "draft"), ("*a*long one?", "long one"), ("[ab]c[de]fg", "fg"), ("a\\b", "a")],
 )
 def test_the_server_looks_for_what_every_match_holds(pattern: str, part: str) -> None:
-    assert choose.literal(pattern) == part
+    assert document_selection.literal(pattern) == part
 
 
 def test_a_pattern_of_wildcards_asks_the_server_for_everything() -> None:
-    assert not choose.literal("*[ab]?")
+    assert not document_selection.literal("*[ab]?")

@@ -7,8 +7,8 @@ import pytest
 from attrs import evolve
 from rich.console import Console
 
-from dify_kb import Attempted, ItemResult, Outcome, Progress
-from dify_kb.cli import progress, show
+from dify_kb import AttemptEvent, ItemResult, Outcome, Progress
+from dify_kb.cli import output, progress
 from dify_kb.cli.progress_state import ProgressState
 
 FULL = Progress(
@@ -24,7 +24,7 @@ FULL = Progress(
     stopped=None,
 )
 
-CREATE = Attempted(
+CREATE = AttemptEvent(
     endpoint="documents.create_by_file",
     attempt=1,
     status=200,
@@ -72,15 +72,17 @@ def test_trouble_is_told_until_it_is_over() -> None:
     state = ProgressState(clock=lambda: now)
     look = evolve(CREATE, endpoint="documents.list")
 
-    state.record_attempt(evolve(CREATE, trouble="quota", status=403))
+    state.record_attempt(evolve(CREATE, failure_kind="quota", status=403))
     state.record_attempt(look)
 
     assert state.wait_reason == "waiting: the server's rate limit rejects uploads (403)"
     state.record_attempt(CREATE)
     assert state.wait_reason == ""
-    state.record_attempt(evolve(CREATE, trouble="overload", status=503))
+    state.record_attempt(evolve(CREATE, failure_kind="overload", status=503))
     assert state.wait_reason == "waiting: the server is overloaded (503)"
-    state.record_attempt(evolve(look, trouble="timeout", status=None, error="no answer in 30 s"))
+    state.record_attempt(
+        evolve(look, failure_kind="timeout", status=None, error="no answer in 30 s")
+    )
     now = 59.0
     assert "waiting: " in state.wait_reason
     now = 61.0
@@ -91,7 +93,7 @@ def test_trouble_is_told_until_it_is_over() -> None:
 def written(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """What is shown to people, on no terminal."""
     text = io.StringIO()
-    monkeypatch.setattr(show, "err", Console(file=text, width=200))
+    monkeypatch.setattr(output, "err", Console(file=text, width=200))
     return text
 
 
@@ -111,7 +113,7 @@ def test_without_a_terminal_a_pause_is_told_at_once(written: io.StringIO) -> Non
 
 def test_bars_show_what_holds_a_load(monkeypatch: pytest.MonkeyPatch) -> None:
     text = io.StringIO()
-    monkeypatch.setattr(show, "err", Console(file=text, width=80, force_terminal=True))
+    monkeypatch.setattr(output, "err", Console(file=text, width=80, force_terminal=True))
     state = ProgressState()
     state.add(evolve(FULL, scanned=True, paused="a\x1b[31mb " * 30))
 
@@ -247,7 +249,7 @@ def test_lines_fit_80_columns(written: io.StringIO, scale: int) -> None:
 
 def test_bars_show_how_much_is_done_in_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     text = io.StringIO()
-    monkeypatch.setattr(show, "err", Console(file=text, width=80, force_terminal=True))
+    monkeypatch.setattr(output, "err", Console(file=text, width=80, force_terminal=True))
     state = ProgressState()
     state.add(COUNTED)
 

@@ -7,7 +7,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from dify_kb.cli import show
+from dify_kb.cli import output
 
 ID = "00000000-0000-4000-8000-000000000000"
 NAME = "a-long-name-of-a-document-in-a-folder.txt"
@@ -18,7 +18,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> StringIO:
     """A terminal of 80 columns, without colours."""
     screen = StringIO()
     console = Console(file=screen, force_terminal=True, no_color=True, width=80)
-    monkeypatch.setattr(show, "out", console)
+    monkeypatch.setattr(output, "out", console)
     return screen
 
 
@@ -28,7 +28,7 @@ def columns() -> dict[str, object]:
 
 async def listed(*rows: dict[str, object]) -> None:
     reads = {name: lambda row, name=name: row[name] for name in rows[0]}
-    await show.rows("thing", rows, reads, json=False)
+    await output.rows("thing", rows, reads, json=False)
 
 
 async def test_a_narrow_terminal_folds_names_and_nothing_else(terminal: StringIO) -> None:
@@ -59,6 +59,6 @@ async def test_a_column_in_which_nothing_stands_is_left_out(
 
 
 async def test_a_table_of_nothing_has_its_head(capsys: pytest.CaptureFixture[str]) -> None:
-    await show.rows("thing", [], {"name": str, "id": str}, json=False)
+    await output.rows("thing", [], {"name": str, "id": str}, json=False)
 
     assert capsys.readouterr().out == "name  id\n"

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from .folder import own_files, questions_about
-from .make import FORMATS, Sample, corpus, page_of
-from .manual import Question
+from .random_text import Question
+from .sample_documents import (
+    FORMAT_SHARES,
+    Sample,
+    generate_documents,
+    generate_html_page,
+    queries_for_samples,
+    read_user_files,
+)
 
 __all__ = [
-    "FORMATS",
+    "FORMAT_SHARES",
     "Question",
     "Sample",
-    "corpus",
-    "own_files",
-    "page_of",
-    "questions_about",
+    "generate_documents",
+    "generate_html_page",
+    "queries_for_samples",
+    "read_user_files",
 ]

@@ -1,0 +1,185 @@
+"""How fast documents become available after they were accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import anyio
+from anyio.lowlevel import checkpoint
+from attrs import define, field
+
+from dify_kb.client import AsyncClient
+from dify_kb.errors import KnowledgeError
+from dify_kb.models import Dataset, Document, DocumentStatus, IndexingStatus
+from dify_kb.transport.clock import loop_time
+
+from .corpus import Sample
+from .load_generator import DRAIN_SECONDS, is_permanent_error
+from .metrics import Spread
+from .results import IndexingResult
+
+UPLOADERS = 2
+"""Uploads at once: a default server is full with two or three (measured)."""
+
+
+@define(kw_only=True)
+class IndexingBenchmark:
+    """Uploads a corpus and watches. `result()` tells what is known so far."""
+
+    client: AsyncClient
+    dataset: Dataset
+    samples: Sequence[Sample]
+    timeout: float
+    """Seconds from the first create on."""
+
+    poll_interval: float
+    """Seconds between looks at the list."""
+
+    on_progress: Callable[[int], None]
+    """Called with the number of documents that are at their end."""
+
+    bytes: int = 0
+    _accepted: dict[str, tuple[float, str]] = field(factory=dict, init=False)
+    """By id: when the answer came, and the batch."""
+
+    _finished: dict[str, tuple[float, Document]] = field(factory=dict, init=False)
+    _refused: int = field(default=0, init=False)
+    _refusal: KnowledgeError | None = field(default=None, init=False)
+    """Why it makes no sense to go on."""
+
+    _statuses: dict[str, DocumentStatus] = field(factory=dict, init=False)
+    _began: float = field(default=0.0, init=False)
+    _uploaded: bool = field(default=False, init=False)
+
+    async def run(self) -> None:
+        """Upload, and look until all are at their end or the time is over.
+
+        A create per document, a page of the list per look, and a request per document for the
+        server's own times.
+
+        Raises:
+            KnowledgeError: the server refuses.
+        """
+        self._began = loop_time()
+        with anyio.move_on_after(self.timeout):
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._upload)
+                group.start_soon(self._watch)
+        if self._refusal is not None:
+            raise self._refusal
+        with anyio.move_on_after(self.timeout / 2):
+            for document_id in list(self._finished):
+                await self._request_status(document_id)
+
+    async def _upload(self) -> None:
+        remaining = iter(self.samples)
+
+        async def worker() -> None:
+            for sample in remaining:
+                if self._refusal is not None:
+                    return
+                # Cut off, it would be carried out all the same.
+                with anyio.move_on_after(DRAIN_SECONDS + self.timeout, shield=True):
+                    await self._send(sample)
+                await checkpoint()
+
+        async with anyio.create_task_group() as group:
+            for _ in range(UPLOADERS):
+                group.start_soon(worker)
+        self._uploaded = True
+
+    async def _send(self, sample: Sample) -> None:
+        self.bytes += len(sample.data)
+        try:
+            created = await self.client.documents.create_by_file(
+                self.dataset, sample.data, name=sample.name
+            )
+        except KnowledgeError as error:
+            self._refused += 1
+            if is_permanent_error(error) and not self._accepted:
+                self._refusal = error
+            return
+        self._accepted[created.document.id] = (loop_time(), created.batch)
+
+    async def _watch(self) -> None:
+        while not (self._uploaded and len(self._finished) >= len(self._accepted)):
+            await anyio.sleep(self.poll_interval)
+            try:
+                await self._poll()
+            except KnowledgeError as error:
+                if is_permanent_error(error):
+                    self._refusal = error
+                    return
+            self.on_progress(len(self._finished))
+
+    async def _poll(self) -> None:
+        if not self._accepted:
+            return
+        async for rows in self.client.documents.iter(self.dataset).pages():
+            now = loop_time()
+            for row in rows:
+                if row.indexing_status.final and row.id in self._accepted:
+                    self._finished.setdefault(row.id, (now, row))
+
+    async def _request_status(self, document_id: str) -> None:
+        try:
+            answer = await self.client.documents.indexing_status(
+                self.dataset, self._accepted[document_id][1]
+            )
+        except KnowledgeError:
+            return  # what the server does not tell is left out; the tally has the error
+        self._statuses.update((status.id, status) for status in answer)
+
+    def summarize(self) -> IndexingResult:
+        """Sum up what was seen."""
+        ends = sorted(when for when, _ in self._finished.values())
+        failed = [
+            row
+            for _, row in self._finished.values()
+            if row.indexing_status is not IndexingStatus.COMPLETED
+        ]
+        seconds = ends[-1] - self._began if ends else 0.0
+        available = [
+            when - self._accepted[document_id][0]
+            for document_id, (when, _) in self._finished.items()
+        ]
+        queued, worked = _server_times(
+            {id_: row for id_, (_, row) in self._finished.items()}, self._statuses
+        )
+        return IndexingResult(
+            technique=str(self.dataset.indexing_technique or ""),
+            documents=len(self._accepted) + self._refused,
+            completed=len(self._finished) - len(failed),
+            failed=len(failed) + self._refused,
+            unfinished=len(self._accepted) - len(self._finished),
+            bytes=self.bytes,
+            chunks=sum(status.completed_segments or 0 for status in self._statuses.values()),
+            seconds=seconds,
+            rate=len(ends) / seconds if seconds else 0.0,
+            available=_spread_or_none(available),
+            queued=_spread_or_none(queued),
+            worked=_spread_or_none(worked),
+            # Of those that one look saw ended, the last one counts them all.
+            course=list({when - self._began: count for count, when in enumerate(ends, 1)}.items()),
+        )
+
+
+def _server_times(
+    rows: Mapping[str, Document], statuses: Mapping[str, DocumentStatus]
+) -> tuple[Sequence[float], Sequence[float]]:
+    """Take the server's own times apart: waiting for its worker, and the work."""
+    queued: list[float] = []
+    worked: list[float] = []
+    for document_id, status in statuses.items():
+        started, ended = status.processing_started_at, status.completed_at
+        if started is None:
+            continue
+        # Whole seconds are cut off, so that the difference may be a little below zero.
+        queued.append(max(0.0, (started - rows[document_id].created_at).total_seconds()))
+        if ended is not None:
+            worked.append(max(0.0, (ended - started).total_seconds()))
+    return queued, worked
+
+
+def _spread_or_none(values: Sequence[float]) -> Spread | None:
+    return Spread.from_values(values) if values else None

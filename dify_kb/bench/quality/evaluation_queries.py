@@ -1,0 +1,179 @@
+"""Queries with known answers, one a line of a JSONL file. Pure, but for reading the file.
+
+    {"query": "How do I reset it?", "relevant": ["reset.md", {"text": "hold the red button"}]}
+
+`query` is 1 to 250 characters. Each entry of `relevant` is one thing to find:
+
+* `{"document": "reset.md"}`: any passage of the document of this name, of the file at this path
+  as `load` names it, or of this id.
+* `{"text": "hold the red button"}`: a passage that holds this text, in any case and however it is
+  spaced.
+* a plain text is a document if it is an id or ends like the name of one (.md, .pdf, …), and else
+  a text.
+
+Other fields of a line are left alone; empty lines are skipped. Queries about the generated corpus
+come with the package.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from attrs import frozen
+
+from dify_kb.bench.corpus import FORMAT_SHARES, Question, Sample, generate_documents
+from dify_kb.bench.corpus.random_text import StableRandom
+from dify_kb.bench.corpus.sample_documents import SEED
+from dify_kb.errors import ConfigError
+from dify_kb.ingest.sources.document_names import document_name, file_extension
+from dify_kb.models import DOCUMENT_EXTENSIONS, MAX_QUERY_LENGTH, Record
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DOCUMENT_COUNT, DEFAULT_QUERY_COUNT = 60, 100
+
+COMMON_FORMATS = {
+    name: share for name, share in FORMAT_SHARES.items() if name in {"md", "html", "txt"}
+}
+"""What every server reads in the same way, so that retrieval alone is compared."""
+
+EXAMPLE = '{"query": "How do I reset it?", "relevant": ["reset.md"]}'
+
+
+@frozen(kw_only=True)
+class RelevantItem:
+    """One thing to find: a document by its names and id, or a text."""
+
+    document: str | None = None
+    text: str | None = None
+
+    def is_in(self, record: Record) -> bool:
+        """Tell whether a passage is it."""
+        segment = record.segment
+        if self.document is not None:
+            known = {segment.document.name, segment.document.id}
+            return self.document in known or document_name(self.document) in known
+        children = (child.content for child in record.child_chunks or ())
+        passages = (segment.content, segment.answer or "", *children)
+        return any(fold_text(self.text or "") in fold_text(passage) for passage in passages)
+
+    def __str__(self) -> str:
+        return self.document or self.text or ""
+
+
+@frozen(kw_only=True)
+class EvaluationQuery:
+    """A query and all that is relevant to it."""
+
+    query: str
+    relevant: Sequence[RelevantItem]
+
+
+def fold_text(text: str) -> str:
+    """Take case and space away: servers drop the spaces of long paragraphs (recording 500)."""
+    return re.sub(r"\s+", "", text).casefold()
+
+
+def read_queries(file: Path) -> Sequence[EvaluationQuery]:
+    """Read the queries of a file.
+
+    Raises:
+        ConfigError: it cannot be read, holds no query, or a line is none; the text names the line.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{file} cannot be read ({error}).", hint=f"Name a UTF-8 file of lines like {EXAMPLE}"
+        ) from error
+    lines = enumerate(text.split("\n"), 1)
+    asked = [parse_query(line, f"{file}:{number}") for number, line in lines if line.strip()]
+    if not asked:
+        raise ConfigError(f"{file} holds no query.", hint=f"Write lines like {EXAMPLE}")
+    return asked
+
+
+def parse_query(line: str, place: str) -> EvaluationQuery:
+    """Read one line; `place` is named where it is wrong.
+
+    Raises:
+        ConfigError: it is no query with known answers.
+    """
+    try:
+        value = json.loads(line)
+    except ValueError as error:
+        raise _invalid_line(place, f"no JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise _invalid_line(place, "no object")
+    query, relevant = value.get("query"), value.get("relevant")
+    if not isinstance(query, str) or not len(query.strip()) >= 1 or len(query) > MAX_QUERY_LENGTH:
+        raise _invalid_line(place, f'"query" is no text of 1 to {MAX_QUERY_LENGTH} characters')
+    if not isinstance(relevant, list) or not relevant:
+        raise _invalid_line(place, '"relevant" is no list with one entry at least')
+    return EvaluationQuery(
+        query=query, relevant=[_parse_relevant_item(entry, place) for entry in relevant]
+    )
+
+
+def _parse_relevant_item(entry: object, place: str) -> RelevantItem:
+    match entry:
+        case str() if entry.strip():
+            return RelevantItem(document=entry) if _is_document(entry) else RelevantItem(text=entry)
+        case {"document": str() as document, **rest} if document.strip() and not rest:
+            return RelevantItem(document=document)
+        case {"text": str() as text, **rest} if text.strip() and not rest:
+            return RelevantItem(text=text)
+        case _:
+            shown = json.dumps(entry, ensure_ascii=False)
+            raise _invalid_line(
+                place, f'the relevant {shown} is no text, {{"document": …}}, {{"text": …}}'
+            )
+
+
+def _is_document(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return "\n" not in text and file_extension(text) in DOCUMENT_EXTENSIONS
+    return True
+
+
+def _invalid_line(place: str, what: str) -> ConfigError:
+    return ConfigError(f"{place}: {what}.", hint=f"A line looks like {EXAMPLE}")
+
+
+def query_to_json(asked: EvaluationQuery) -> Mapping[str, object]:
+    """Write a query as a line of such a file has it."""
+    relevant = [
+        {"text": target.text} if target.document is None else {"document": target.document}
+        for target in asked.relevant
+    ]
+    return {"query": asked.query, "relevant": relevant}
+
+
+def default_documents(count: int = DOCUMENT_COUNT) -> Sequence[Sample]:
+    """Write the documents."""
+    return list(generate_documents(count, formats=COMMON_FORMATS))
+
+
+def default_queries(
+    samples: Sequence[Sample], count: int = DEFAULT_QUERY_COUNT
+) -> Sequence[EvaluationQuery]:
+    """Draw so many queries; each wants the passage with the sentence that answers it."""
+    rng, remaining = (
+        StableRandom(SEED),
+        [question for sample in samples for question in sample.questions],
+    )
+    chosen = [
+        remaining.pop(rng.integer_below(len(remaining))) for _ in range(min(count, len(remaining)))
+    ]
+    return [_query_from_question(question) for question in chosen]
+
+
+def _query_from_question(question: Question) -> EvaluationQuery:
+    return EvaluationQuery(query=question.query, relevant=[RelevantItem(text=question.answer)])

@@ -1,0 +1,288 @@
+"""Render the report on an instance as tables, for the terminal and the HTML page alike. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .benchmark_plan import KIB, MIB
+from .html_report import Chart, ChartSeries, PageSection, ReportTable, format_number, render_page
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .metrics import Latency, Spread
+    from .results import (
+        ConcurrencyLevel,
+        ErrorSummary,
+        IndexingResult,
+        InstanceReport,
+        ListPageLatency,
+        SearchResult,
+        UploadResult,
+    )
+
+
+def render_instance_page(report: InstanceReport) -> str:
+    """Write the page."""
+    sections = [
+        *(_upload_section(found) for found in report.uploads),
+        *([_indexing_section(report.indexed)] if report.indexed else []),
+        *([_search_section(report.searches)] if report.searches else []),
+        *([_list_latency_section(report.listed)] if report.listed else []),
+        _error_section(report),
+    ]
+    return render_page("How fast this Dify is", instance_facts(report), sections)
+
+
+def _upload_section(found: UploadResult) -> PageSection:
+    name = format_size(found.size)
+    knee = found.knee
+    marks = {float(knee.at_once): "knee"} if knee and knee.reached else {}
+    rate = Chart(
+        title=f"Files a second, {name} each",
+        x="uploads at once",
+        y="files/s",
+        scale="doubling",
+        marks=marks,
+        series=[
+            ChartSeries(
+                name="files/s",
+                points=[(level.at_once, level.rate.median) for level in found.levels],
+                spreads=[(level.rate.low, level.rate.high) for level in found.levels],
+            )
+        ],
+    )
+    known = [(level.at_once, level.latency) for level in found.levels if level.latency]
+    latency = Chart(
+        title=f"Time of an upload, {name} each",
+        x="uploads at once",
+        y="ms",
+        scale="doubling",
+        marks=marks,
+        series=[
+            ChartSeries(name="median", points=[(at, 1000 * times.p50) for at, times in known]),
+            ChartSeries(
+                name="95th percentile", points=[(at, 1000 * times.p95) for at, times in known]
+            ),
+        ],
+    )
+    return PageSection(
+        heading=f"Uploads of {name}",
+        text=f"{describe_saturation(found)} Bars show the least and the most of the rounds.",
+        charts=(rate, latency),
+        table=upload_table(found),
+    )
+
+
+def _indexing_section(found: IndexingResult) -> PageSection:
+    chart = Chart(
+        title="Documents available",
+        x="seconds since the first upload",
+        y="documents",
+        series=[ChartSeries(name="documents", points=[(0.0, 0.0), *found.course])],
+    )
+    return PageSection(
+        heading="Indexing",
+        text="Waiting and work are the server's own times, in whole seconds.",
+        charts=(chart,),
+        table=indexing_table(found),
+    )
+
+
+def _search_section(found: Sequence[SearchResult]) -> PageSection:
+    charts: list[Chart] = []
+    for top_k in sorted({row.top_k for row in found}):
+        rows = [row for row in found if row.top_k == top_k]
+        charts += [
+            Chart(
+                title=f"Queries a second, top {top_k}",
+                x="queries at once",
+                y="queries/s",
+                scale="doubling",
+                series=[
+                    ChartSeries(
+                        name=row.method,
+                        points=[(level.at_once, level.rate.median) for level in row.levels],
+                    )
+                    for row in rows
+                ],
+            ),
+            Chart(
+                title=f"Time of a query, 95th percentile, top {top_k}",
+                x="queries at once",
+                y="ms",
+                scale="doubling",
+                series=[
+                    ChartSeries(
+                        name=row.method,
+                        points=[
+                            (level.at_once, 1000 * level.latency.p95)
+                            for level in row.levels
+                            if level.latency
+                        ],
+                    )
+                    for row in rows
+                ],
+            ),
+        ]
+    return PageSection(heading="Retrieval", charts=charts, table=search_table(found))
+
+
+def _list_latency_section(found: Sequence[ListPageLatency]) -> PageSection:
+    chart = Chart(
+        title="Time of a page of 100 documents",
+        x="documents in the base",
+        y="ms",
+        series=[
+            ChartSeries(
+                name="first page",
+                points=[(row.documents, 1000 * row.first.median) for row in found],
+            ),
+            ChartSeries(
+                name="last page", points=[(row.documents, 1000 * row.last.median) for row in found]
+            ),
+        ],
+    )
+    return PageSection(heading="Listing", charts=(chart,), table=list_latency_table(found))
+
+
+def _error_section(report: InstanceReport) -> PageSection:
+    text = " ".join(report.notes) or "Everything of the plan was measured."
+    table: ReportTable | None = error_table(report.troubles) if report.troubles else None
+    no_errors = "" if report.troubles else " No request failed."
+    return PageSection(heading="Errors met", text=f"{text}{no_errors}", table=table)
+
+
+LATENCY = ("p50 ms", "p95 ms", "p99 ms")
+
+
+def format_size(size: float) -> str:
+    """Write a size."""
+    for unit, name in ((MIB, "MiB"), (KIB, "KiB")):
+        if size >= unit:
+            return f"{format_number(size / unit)} {name}"
+    return f"{size:.0f} bytes"
+
+
+def upload_table(found: UploadResult) -> ReportTable:
+    """Tell the uploads of one size; the row of the knee stands out."""
+    rows = [
+        [
+            str(level.at_once),
+            *_rate_cells(level.rate),
+            format_number(level.rate.median * found.size / MIB),
+            *_latency_cells(level.latency),
+            str(level.errors),
+        ]
+        for level in found.levels
+    ]
+    knee = found.knee.at_once if found.knee and found.knee.reached else 0
+    return ReportTable(
+        columns=("at once", "files/s", "spread", "MiB/s", *LATENCY, "errors"),
+        rows=rows,
+        highlighted=_saturation_row(found.levels, knee),
+    )
+
+
+def describe_saturation(found: UploadResult | SearchResult) -> str:
+    """Tell where the server is full, in a sentence."""
+    knee = found.knee
+    if knee is None:
+        return "Too little was answered to tell a knee."
+    if not knee.reached:
+        return f"Not full at {knee.at_once} at once: more would bring more."
+    return f"The knee is at {knee.at_once}: full with {format_number(knee.most)} a second."
+
+
+def search_table(found: Sequence[SearchResult]) -> ReportTable:
+    """Tell the searches of all methods."""
+    rows = [
+        [
+            row.method,
+            str(row.top_k),
+            str(level.at_once),
+            *_rate_cells(level.rate),
+            *_latency_cells(level.latency),
+            str(level.errors),
+        ]
+        for row in found
+        for level in row.levels
+    ]
+    return ReportTable(
+        columns=("method", "top k", "at once", "queries/s", "spread", *LATENCY, "errors"), rows=rows
+    )
+
+
+def indexing_table(found: IndexingResult) -> ReportTable:
+    """Tell how documents were indexed."""
+    times = (
+        ("accepted to available, s", found.available),
+        ("waiting for the worker, s", found.queued),
+        ("work, s", found.worked),
+    )
+    rows = [
+        ["documents", str(found.documents), ""],
+        ["  completed", str(found.completed), ""],
+        ["  failed", str(found.failed), ""],
+        ["  unfinished", str(found.unfinished), ""],
+        ["size", format_size(found.bytes), ""],
+        ["chunks", str(found.chunks), ""],
+        ["documents/s", format_number(found.rate), ""],
+        *([name, *_spread_cells(spread)] for name, spread in times),
+    ]
+    return ReportTable(columns=("", found.technique, "spread"), rows=rows)
+
+
+def list_latency_table(found: Sequence[ListPageLatency]) -> ReportTable:
+    """Tell what pages cost."""
+    rows = [[f"{row.documents:,}", *_ms_cells(row.first), *_ms_cells(row.last)] for row in found]
+    return ReportTable(
+        columns=("documents", "first page ms", "spread", "last page ms", "spread"), rows=rows
+    )
+
+
+def error_table(found: Sequence[ErrorSummary]) -> ReportTable:
+    """Tell what was met."""
+    rows = [[row.endpoint, row.kind, str(row.count), row.example] for row in found]
+    return ReportTable(columns=("request", "what", "times", "for example"), rows=rows)
+
+
+def instance_facts(report: InstanceReport) -> Sequence[tuple[str, str]]:
+    """Tell what was measured."""
+    where = report.where
+    ping = f"{format_number(1000 * where.ping.p50)} ms" if where.ping else "-"
+    return [
+        ("server", where.server),
+        ("version", where.server_version or "not told"),
+        ("measured", f"{where.when}, plan {report.plan}, {report.seconds:.0f} s"),
+        ("from", f"{where.machine}, {where.processors} processors, Python {where.python}"),
+        ("client", f"dify-kb {where.client}"),
+        ("a small read takes", ping),
+        ("cost", f"{report.requests:,} requests, {report.documents:,} documents"),
+    ]
+
+
+def _rate_cells(spread: Spread) -> tuple[str, str]:
+    return format_number(spread.median), f"{format_number(spread.low)}-{format_number(spread.high)}"
+
+
+def _ms_cells(spread: Spread) -> tuple[str, str]:
+    return format_number(
+        1000 * spread.median
+    ), f"{format_number(1000 * spread.low)}-{format_number(1000 * spread.high)}"
+
+
+def _spread_cells(spread: Spread | None) -> tuple[str, str]:
+    return ("-", "") if spread is None else _rate_cells(spread)
+
+
+def _latency_cells(latency: Latency | None) -> Sequence[str]:
+    if latency is None:
+        return ["-"] * 3
+    return [format_number(1000 * value) for value in (latency.p50, latency.p95, latency.p99)]
+
+
+def _saturation_row(levels: Sequence[ConcurrencyLevel], knee: int) -> Sequence[int]:
+    """Give the row of the knee: the first number measured that is as large."""
+    saturated_rows = [index for index, level in enumerate(levels) if level.at_once >= knee > 0]
+    return saturated_rows[:1]

@@ -1,0 +1,184 @@
+"""Two reports beside each other: before and after a change of settings. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from attrs import frozen
+
+from .render_instance_report import format_size
+from .results import QualityReport
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .metrics import Latency, Spread
+    from .results import InstanceReport, SearchResult, UploadResult
+
+ChangeVerdict = Literal["better", "worse", "same"]
+
+MIN_DIFFERENCE = 0.1
+"""A difference below this part is none."""
+
+MIN_DOUBT = 0.1
+"""The part of a number by which it is doubted at least, however alike its repetitions were."""
+
+FEW_REPETITIONS, ROUGH_DOUBT = 3, 0.25
+"""Below so many repetitions a spread tells little, and so much is doubted. It is also what the
+median and what the 95th percentile (of 100 requests, the sixth largest) are doubted by, since they
+are told of all rounds together."""
+
+
+@frozen(kw_only=True)
+class ComparableValue:
+    """A number of a report, within its spread, and which way is better."""
+
+    name: str
+    unit: str
+    value: float
+    low: float
+    high: float
+    more_is_better: bool
+
+
+@frozen(kw_only=True)
+class Difference:
+    """A number of two reports. `ratio` is after by before; None where before was zero."""
+
+    name: str
+    unit: str
+    before: float
+    after: float
+    ratio: float | None
+    verdict: ChangeVerdict
+    """`same` where they differ by less than a tenth, or their spreads overlap."""
+
+
+def compare_reports(
+    before: InstanceReport | QualityReport, after: InstanceReport | QualityReport
+) -> Sequence[Difference]:
+    """Tell what changed, of the numbers that both reports have."""
+    new = {figure.name: figure for figure in comparable_values(after)}
+    return [
+        _compare_values(figure, new[figure.name])
+        for figure in comparable_values(before)
+        if figure.name in new
+    ]
+
+
+def comparable_values(report: InstanceReport | QualityReport) -> Sequence[ComparableValue]:
+    """Give the numbers of a report that can be compared."""
+    if isinstance(report, QualityReport):
+        return _quality_values(report)
+    found: list[ComparableValue] = []
+    for uploads in report.uploads:
+        found += _sweep_values(f"upload {format_size(uploads.size)}", "files/s", uploads)
+    if report.indexed:
+        known = report.indexed
+        found.append(_approximate_value("indexing", "documents/s", known.rate, more_is_better=True))
+        for name, spread in (
+            ("available after", known.available),
+            ("waiting for the worker", known.queued),
+            ("work", known.worked),
+        ):
+            found += _spread_values(f"indexing, {name}", "s", spread, more_is_better=False)
+    for searches in report.searches:
+        found += _sweep_values(f"{searches.method}, top {searches.top_k}", "queries/s", searches)
+    for row in report.listed:
+        found += _spread_values(
+            f"page in {row.documents:,} documents", "s", row.first, more_is_better=False
+        )
+    return found
+
+
+def _quality_values(report: QualityReport) -> Sequence[ComparableValue]:
+    return [
+        ComparableValue(
+            name=f"{row.base}, {row.method}: {name}",
+            unit="",
+            value=mean.value,
+            low=mean.value - mean.error,
+            high=mean.value + mean.error,
+            more_is_better=True,
+        )
+        for row in report.rows
+        for name, mean in (
+            *((f"recall@{k}", row.recall[str(k)]) for k in report.ks),
+            ("MRR", row.mrr),
+            (f"nDCG@{max(report.ks)}", row.ndcg),
+        )
+    ]
+
+
+def _sweep_values(
+    name: str, unit: str, found: UploadResult | SearchResult
+) -> Sequence[ComparableValue]:
+    listed: list[ComparableValue] = []
+    for level in found.levels:
+        at = f"{name}, {level.at_once} at once"
+        listed += _spread_values(at, unit, level.rate, more_is_better=True)
+        listed += _latency_values(at, level.latency)
+    if found.knee and found.knee.reached:
+        listed.append(
+            _approximate_value(f"{name}, when full", unit, found.knee.most, more_is_better=True)
+        )
+    return listed
+
+
+def _latency_values(name: str, latency: Latency | None) -> Sequence[ComparableValue]:
+    if latency is None:
+        return []
+    return [
+        _approximate_value(f"{name}, p50", "s", latency.p50, more_is_better=False),
+        _approximate_value(f"{name}, p95", "s", latency.p95, more_is_better=False),
+    ]
+
+
+def _spread_values(
+    name: str, unit: str, spread: Spread | None, *, more_is_better: bool
+) -> Sequence[ComparableValue]:
+    if spread is None:
+        return []
+    doubt = spread.median * (MIN_DOUBT if spread.count >= FEW_REPETITIONS else ROUGH_DOUBT)
+    return [
+        ComparableValue(
+            name=name,
+            unit=unit,
+            value=spread.median,
+            low=min(spread.low, spread.median - doubt),
+            high=max(spread.high, spread.median + doubt),
+            more_is_better=more_is_better,
+        )
+    ]
+
+
+def _approximate_value(
+    name: str, unit: str, value: float, *, more_is_better: bool
+) -> ComparableValue:
+    return ComparableValue(
+        name=name,
+        unit=unit,
+        value=value,
+        low=value * (1 - ROUGH_DOUBT),
+        high=value * (1 + ROUGH_DOUBT),
+        more_is_better=more_is_better,
+    )
+
+
+def _compare_values(before: ComparableValue, after: ComparableValue) -> Difference:
+    ratio = after.value / before.value if before.value else None
+    return Difference(
+        name=before.name,
+        unit=before.unit,
+        before=before.value,
+        after=after.value,
+        ratio=ratio,
+        verdict=_decide_verdict(before, after),
+    )
+
+
+def _decide_verdict(before: ComparableValue, after: ComparableValue) -> ChangeVerdict:
+    overlap = before.low <= after.high and after.low <= before.high
+    if overlap or abs(after.value - before.value) < MIN_DIFFERENCE * before.value:
+        return "same"
+    return "better" if (after.value > before.value) == before.more_is_better else "worse"

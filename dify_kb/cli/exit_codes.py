@@ -1,0 +1,65 @@
+"""From what happened to what the shell sees."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from dify_kb.errors import (
+    ConfigError,
+    ForbiddenError,
+    JournalError,
+    KnowledgeError,
+    LoadError,
+    QuotaExceededError,
+    RateLimitedError,
+    UnauthorizedError,
+)
+
+from . import output
+
+ARCHIVED = "archived_document_immutable"
+"""The code of a 403 that is about one document, and not about the key."""
+
+ERROR, USAGE, FILES, REFUSED, LATER, JOURNAL = 1, 2, 3, 4, 5, 8
+
+
+def exit_code(error: KnowledgeError) -> int:
+    """Tell the exit code of an error."""
+    match error:
+        case ConfigError():
+            return USAGE
+        case UnauthorizedError() | ForbiddenError() | QuotaExceededError() if (
+            error.code != ARCHIVED
+        ):
+            return REFUSED
+        case RateLimitedError():
+            return LATER
+        case LoadError():
+            return FILES
+        case JournalError():
+            return JOURNAL
+        case _:
+            return ERROR
+
+
+@contextmanager
+def warned() -> Iterator[None]:
+    """Write warnings as lines for people until the block ends."""
+
+    def write(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        del category, filename, lineno, file, line
+        output.err.print(f"warning: {output.printable(str(message))}")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = write
+        yield

@@ -1,0 +1,202 @@
+"""Taking things by their name or their id; an id is never looked for in a list, which a key may
+not be allowed to see.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import AsyncIterable, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeVar
+from uuid import UUID
+
+from attrs import frozen
+
+from dify_kb.errors import ConfigError, KnowledgeError
+
+if TYPE_CHECKING:
+    from dify_kb import AsyncClient, Dataset
+
+NEAREST = 3
+"""Names that are suggested."""
+
+SEARCHED = 1000
+"""Names that are looked through for suggestions: ten requests at most."""
+
+SHOWN = 5
+"""Ids that are shown of things with the same name."""
+
+
+class Named(Protocol):
+    """What a list of the server consists of."""
+
+    @property
+    def id(self) -> str:
+        """A UUID."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        ...
+
+
+T = TypeVar("T", bound=Named)
+
+
+@frozen
+class Thing:
+    """What a command is about. The name is not known where an id was given."""
+
+    id: str
+    name: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.id})" if self.name else self.id
+
+
+def is_id(text: str) -> bool:
+    """Tell an id from a name; servers take ids with their dashes only."""
+    try:
+        return str(UUID(text)) == text.lower()
+    except ValueError:
+        return False
+
+
+def by_id(noun: str, ids: Sequence[str]) -> Sequence[Thing]:
+    """Take things that have no names, each once.
+
+    Raises:
+        ConfigError: what was given is no id.
+    """
+    for text in ids:
+        if not is_id(text):
+            raise ConfigError(
+                f"{text!r} is no id of a {noun}.", hint=f"Lists show the ids of {noun}s."
+            )
+    return [Thing(text) for text in dict.fromkeys(ids)]
+
+
+async def dataset(client: AsyncClient, name_or_id: str) -> Dataset:
+    """Fetch a dataset. An id costs one request.
+
+    Raises:
+        KnowledgeError: there is none, or there are several of the name.
+    """
+    found = await maybe_dataset(client, name_or_id)
+    if found is None:
+        raise _unknown(
+            "dataset",
+            name_or_id,
+            await _names(client.datasets.iter(include_all=True)),
+            "`dify-kb datasets list` shows those there are; `load --create` makes one.",
+        )
+    return found
+
+
+async def maybe_dataset(client: AsyncClient, name_or_id: str) -> Dataset | None:
+    """Fetch a dataset by its id, or look for one by its name.
+
+    Raises:
+        KnowledgeError: there are several of the name, as servers before 1.11 allow.
+    """
+    if is_id(name_or_id):
+        return await client.datasets.get(name_or_id)
+    rows = client.datasets.iter(keyword=name_or_id, include_all=True)
+    found = [row async for row in rows if row.name == name_or_id]
+    return _only("dataset", name_or_id, found)
+
+
+async def document(client: AsyncClient, where: Dataset, name_or_id: str) -> Thing:
+    """Take a document of a dataset. A name costs one request per 100 that contain it.
+
+    Raises:
+        KnowledgeError: there is none, or there are several of the name.
+    """
+    if is_id(name_or_id):
+        return Thing(name_or_id)
+    # In the server's pattern a backslash takes the meaning from what follows it.
+    part = max(name_or_id.split("\\"), key=len)
+    rows = client.documents.iter(where, keyword=part)
+    found = _only("document", name_or_id, [row async for row in rows if row.name == name_or_id])
+    if found is None:
+        listing = f"`dify-kb documents list --dataset {where.id}` shows those there are."
+        names = await _names(client.documents.iter(where))
+        raise _unknown("document", name_or_id, names, listing)
+    return Thing(found.id, found.name)
+
+
+async def field(client: AsyncClient, where: Dataset, name_or_id: str) -> Thing:
+    """Take a metadata field of a dataset. A name costs one request.
+
+    Raises:
+        KnowledgeError: there is none.
+    """
+    if is_id(name_or_id):
+        return Thing(name_or_id)
+    return field_of((await client.metadata.list(where)).doc_metadata, name_or_id, where)
+
+
+def field_of(fields: Sequence[Named], name: str, where: Dataset) -> Thing:
+    """Choose among the fields of a dataset by name.
+
+    Raises:
+        KnowledgeError: there is none.
+    """
+    listing = f"`dify-kb metadata list --dataset {where.id}` shows those there are."
+    return one_of("metadata field", name, fields, listing)
+
+
+async def tag(client: AsyncClient, name_or_id: str) -> Thing:
+    """Take a tag. A name costs one request.
+
+    Raises:
+        KnowledgeError: there is none.
+    """
+    if is_id(name_or_id):
+        return Thing(name_or_id)
+    tags = await client.tags.list()
+    return one_of("tag", name_or_id, tags, "`dify-kb tags list` shows those there are.")
+
+
+def one_of(noun: str, name: str, rows: Sequence[Named], listing: str) -> Thing:
+    """Choose by name.
+
+    Raises:
+        KnowledgeError: there is none, or there are several of the name.
+    """
+    found = _only(noun, name, [row for row in rows if row.name == name])
+    if found is None:
+        raise _unknown(noun, name, [row.name for row in rows], listing)
+    return Thing(found.id, found.name)
+
+
+def _only(noun: str, name: str, found: Sequence[T]) -> T | None:
+    if not found or len(found) == 1:
+        return next(iter(found), None)
+    ids = ", ".join(row.id for row in found[:SHOWN])
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    raise KnowledgeError(
+        f"{len(found)} {noun}s are called {name!r}.", hint=f"Pass one of the ids: {ids}{more}."
+    )
+
+
+def _unknown(noun: str, name: str, names: Sequence[str], listing: str) -> KnowledgeError:
+    near = nearest(name, names)
+    meant = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
+    return KnowledgeError(f"No {noun} is called {name!r}.", hint=f"{meant}{listing}")
+
+
+def nearest(name: str, names: Sequence[str]) -> Sequence[str]:
+    """Give the names that are most alike, whatever their case; the nearest first."""
+    spelt = {known.casefold(): known for known in names}
+    near = difflib.get_close_matches(name.casefold(), spelt, NEAREST)
+    return [spelt[known] for known in near]
+
+
+async def _names(rows: AsyncIterable[Named]) -> Sequence[str]:
+    names: list[str] = []
+    async for row in rows:
+        names.append(row.name)
+        if len(names) == SEARCHED:
+            break
+    return names

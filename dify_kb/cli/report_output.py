@@ -1,0 +1,182 @@
+"""What the measuring commands have in common: progress, tables, files of reports."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table as Grid
+from rich.text import Text
+
+from dify_kb.bench import render_instance_report
+from dify_kb.bench.html_report import ReportTable, format_number
+from dify_kb.bench.quality.render_quality_report import quality_facts, quality_table
+from dify_kb.errors import ConfigError
+
+from . import output
+
+if TYPE_CHECKING:
+    from dify_kb.bench.benchmark_plan import BenchmarkPlan
+    from dify_kb.bench.benchmark_progress import OnProgress, ProgressStep
+    from dify_kb.bench.report_comparison import Difference
+    from dify_kb.bench.results import InstanceReport, QualityReport, Report
+
+EVERY = 5.0
+"""Seconds between lines of progress, where no terminal shows it."""
+
+LEFT = "Deleting what was made; Ctrl-C again ends at once and leaves it to `dify-kb bench clean`."
+
+
+@contextmanager
+def progress(*, quiet: bool, plain: bool) -> Iterator[OnProgress]:
+    """Show steps on stderr until the block ends: a bar on a terminal, lines elsewhere."""
+    if quiet:
+        yield lambda _: None
+    elif plain or not output.err.is_terminal:
+        yield _Lines()
+    else:
+        with Progress(
+            TextColumn("{task.fields[phase]:10}"),
+            BarColumn(bar_width=24),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}"),
+            console=output.err,
+            transient=True,
+        ) as bars:
+            task = bars.add_task("", total=1.0, phase="")
+
+            def tell(step: ProgressStep) -> None:
+                completed = step.completed_part or None
+                what = output.printable(step.description)
+                bars.update(task, completed=completed, description=what, phase=step.phase)
+
+            yield tell
+
+
+class _Lines:
+    def __init__(self) -> None:
+        self._began = self._told = time.monotonic()
+        self._phase = ""
+
+    def __call__(self, step: ProgressStep) -> None:
+        now = time.monotonic()
+        if step.phase == self._phase and now - self._told < EVERY:
+            return
+        self._phase, self._told = step.phase, now
+        seconds = now - self._began
+        output.err.print(f"{seconds:6.0f} s  {step.phase:10}  {output.printable(step.description)}")
+
+
+def print_facts(facts: Sequence[tuple[str, str]]) -> None:
+    """Write what was measured."""
+    output.table(("", ""), facts)
+
+
+def print_table(heading: str, table: ReportTable) -> None:
+    """Write a table under its heading; names to the left, numbers to the right."""
+    output.out.print(f"\n{output.printable(heading)}")
+    grid = Grid(box=None, pad_edge=False, header_style="bold")
+    for place, column in enumerate(table.columns):
+        numeric = table.is_numeric(place)
+        grid.add_column(column, justify="right" if numeric else "left", no_wrap=numeric)
+    for place, row in enumerate(table.rows):
+        style = "bold" if place in table.highlighted else ""
+        grid.add_row(*(Text(output.printable(cell), style=style) for cell in row))
+    output.drawn(grid)
+
+
+def writable(files: Sequence[Path | None]) -> None:
+    """Make sure, before anything is measured, that the result can be kept.
+
+    Raises:
+        ConfigError: a file cannot be written.
+    """
+    for file in files:
+        if file is None:
+            continue
+        try:
+            with file.open("a"):
+                pass
+        except OSError as error:
+            raise ConfigError(
+                f"{file} cannot be written ({error.strerror}).", hint="Name another file."
+            ) from error
+
+
+def keep(file: Path | None, text: str) -> None:
+    """Write a file, if one is asked for, and tell so."""
+    if file is not None:
+        file.write_text(text, encoding="utf-8")
+        output.err.print(f"Wrote {output.printable(str(file))}.")
+
+
+def describe_measurement(url: str, plan: BenchmarkPlan) -> str:
+    """Tell what a measurement of an instance costs at most."""
+    load = plan.estimate_load()
+    return (
+        f"Measuring {output.printable(url)}: at most {load.documents:,} documents"
+        f" ({render_instance_report.format_size(load.bytes)}), {load.searches:,} searches and"
+        f" {load.at_once} requests at once, for {load.seconds:.0f} s.\n"
+        f"{plan.documents} of the documents and the searches are embedded, if the server has a"
+        " model. Everything is deleted at the end, also after Ctrl-C."
+    )
+
+
+def print_instance_report(report: InstanceReport) -> None:
+    """Write the report of an instance."""
+    print_facts(render_instance_report.instance_facts(report))
+    for row in report.uploads:
+        size = render_instance_report.format_size(row.size)
+        saturation = render_instance_report.describe_saturation(row)
+        print_table(f"Uploads of {size}. {saturation}", render_instance_report.upload_table(row))
+    if report.indexed:
+        print_table("Indexing", render_instance_report.indexing_table(report.indexed))
+    if report.searches:
+        print_table("Retrieval", render_instance_report.search_table(report.searches))
+    if report.listed:
+        print_table(
+            "A page of 100 documents", render_instance_report.list_latency_table(report.listed)
+        )
+    if report.troubles:
+        print_table("Errors met", render_instance_report.error_table(report.troubles))
+    for note in report.notes:
+        output.err.print(f"note: {output.printable(note)}")
+
+
+def print_differences(
+    found: Sequence[Difference],
+    *,
+    everything: bool,
+    sides: tuple[Report, Report],
+) -> None:
+    """Write what changed between two reports."""
+    shown = [row for row in found if everything or row.verdict != "same"]
+    if shown:
+        rows = [
+            [
+                row.name,
+                format_number(row.before),
+                format_number(row.after),
+                row.unit,
+                "-" if row.ratio is None else f"{row.ratio:.2f}",
+                row.verdict,
+            ]
+            for row in shown
+        ]
+        names = tuple(side.where.when for side in sides)
+        columns = ("", *names, "unit", "ratio", "")
+        print_table("Changed", ReportTable(columns=columns, rows=rows))
+    same = len(found) - len([row for row in found if row.verdict != "same"])
+    output.err.print(f"{same} of {len(found)} numbers did not change beyond their spread.")
+
+
+def print_quality_report(report: QualityReport) -> None:
+    """Write the report of an evaluation."""
+    print_facts(quality_facts(report))
+    print_table("All configurations, the best nDCG first", quality_table(report))
+    for note in report.notes:
+        output.err.print(f"note: {output.printable(note)}")
