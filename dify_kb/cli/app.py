@@ -110,7 +110,7 @@ def _program(
     ca: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="CA certificates (PEM) to trust.", parser=option_types.path
+            metavar="FILE", help="CA certificates (PEM) to trust.", parser=option_types.parse_path
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Write JSON Lines on stdout.")] = False,

@@ -10,7 +10,7 @@ from dify_kb.errors import ConfigError
 
 from . import bulk, option_types, output
 from .name_lookup import Thing
-from .run_command import CommandContext, run_with_client, wants_json
+from .run_command import CommandContext, is_json_output, run_with_client
 
 if TYPE_CHECKING:
     from dify_kb import AsyncClient
@@ -20,7 +20,10 @@ bench = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 Html = Annotated[
     Path | None,
     typer.Option(
-        "--html", metavar="FILE", help="Write an HTML page with plots.", parser=option_types.path
+        "--html",
+        metavar="FILE",
+        help="Write an HTML page with plots.",
+        parser=option_types.parse_path,
     ),
 ]
 Save = Annotated[
@@ -29,7 +32,7 @@ Save = Annotated[
         "--save",
         metavar="FILE",
         help="Write the report as JSON, for bench compare.",
-        parser=option_types.path,
+        parser=option_types.parse_path,
     ),
 ]
 Kind = Annotated[
@@ -54,7 +57,7 @@ def measure(
             "--corpus",
             metavar="DIR",
             help="Folder of files to index; default: generated manuals.",
-            parser=option_types.path,
+            parser=option_types.parse_path,
         ),
     ] = None,
     html: Html = None,
@@ -90,7 +93,7 @@ def measure(
     tally = RequestCounter()
 
     async def main() -> int:
-        async with command.client(
+        async with command.create_client(
             on_event=tally.record, concurrency=plan.estimate_load().at_once
         ) as client:
             output.err.print(report_output.describe_measurement(client.base_url, plan))
@@ -119,12 +122,13 @@ def measure(
 def compare(
     context: typer.Context,
     before: Annotated[
-        Path, typer.Argument(metavar="BEFORE", help="A saved report.", parser=option_types.path)
+        Path,
+        typer.Argument(metavar="BEFORE", help="A saved report.", parser=option_types.parse_path),
     ],
     after: Annotated[
         Path,
         typer.Argument(
-            metavar="AFTER", help="A later report of the same kind.", parser=option_types.path
+            metavar="AFTER", help="A later report of the same kind.", parser=option_types.parse_path
         ),
     ],
     everything: Annotated[bool, typer.Option("--all", help="Also what did not change.")] = False,
@@ -145,7 +149,7 @@ def compare(
             hint="Compare two of the same command.",
         )
     found = compare_reports(one, other)
-    if wants_json(context):
+    if is_json_output(context):
         for row in found:
             output.model("difference", row)
         return
@@ -175,7 +179,7 @@ def clean(
             await client.datasets.delete(thing.id)
 
         return await bulk.one_by_one(
-            found, delete, bulk.Teller("dataset", "deleted", json=wants_json(context))
+            found, delete, bulk.Teller("dataset", "deleted", json=is_json_output(context))
         )
 
     run_with_client(context, main)
@@ -184,7 +188,8 @@ def clean(
 @bench.command("corpus")
 def write_corpus(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder to create.", parser=option_types.path)
+        Path,
+        typer.Argument(metavar="DIR", help="Folder to create.", parser=option_types.parse_path),
     ],
     documents: Annotated[int, typer.Option(min=1, help="How many.")] = 100,
 ) -> None:

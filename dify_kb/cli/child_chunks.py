@@ -8,8 +8,8 @@ import dify_kb
 from dify_kb.errors import KnowledgeError
 
 from . import bulk, name_lookup, output
-from .options import InDataset, OfDocument, OfSegment, Yes
-from .run_command import run_with_client, wants_json
+from .option_types import DatasetOption, DocumentOption, SegmentOption, YesOption
+from .run_command import is_json_output, run_with_client
 
 if TYPE_CHECKING:
     from dify_kb import AsyncClient, ChildChunk
@@ -26,9 +26,9 @@ Text = Annotated[str, typer.Argument(help="Its text.")]
 @child_chunks.command("list")
 def list_(
     context: typer.Context,
-    dataset: InDataset,
-    document: OfDocument,
-    segment: OfSegment,
+    dataset: DatasetOption,
+    document: DocumentOption,
+    segment: SegmentOption,
     keyword: Annotated[str | None, typer.Option(help="A part of the text.")] = None,
 ) -> None:
     """List the child chunks of a chunk, in their order."""
@@ -45,7 +45,7 @@ def list_(
                 "type": lambda row: row.type,
                 "id": lambda row: row.id,
             },
-            json=wants_json(context),
+            json=is_json_output(context),
         )
 
     run_with_client(context, main)
@@ -53,7 +53,11 @@ def list_(
 
 @child_chunks.command("show")
 def show_(
-    context: typer.Context, dataset: InDataset, document: OfDocument, segment: OfSegment, id_: Id
+    context: typer.Context,
+    dataset: DatasetOption,
+    document: DocumentOption,
+    segment: SegmentOption,
+    id_: Id,
 ) -> None:
     """Show one child chunk; the server only lists them."""
 
@@ -72,7 +76,11 @@ def show_(
 
 @child_chunks.command("create")
 def create(
-    context: typer.Context, dataset: InDataset, document: OfDocument, segment: OfSegment, text: Text
+    context: typer.Context,
+    dataset: DatasetOption,
+    document: DocumentOption,
+    segment: SegmentOption,
+    text: Text,
 ) -> None:
     """Add a child chunk."""
 
@@ -86,9 +94,9 @@ def create(
 @child_chunks.command("update")
 def update(
     context: typer.Context,
-    dataset: InDataset,
-    document: OfDocument,
-    segment: OfSegment,
+    dataset: DatasetOption,
+    document: DocumentOption,
+    segment: SegmentOption,
     id_: Id,
     text: Text,
 ) -> None:
@@ -104,11 +112,11 @@ def update(
 @child_chunks.command("delete")
 def delete(
     context: typer.Context,
-    dataset: InDataset,
-    document: OfDocument,
-    segment: OfSegment,
+    dataset: DatasetOption,
+    document: DocumentOption,
+    segment: SegmentOption,
     ids: Ids,
-    yes: Yes = False,
+    yes: YesOption = False,
 ) -> None:
     """Delete child chunks.
 
@@ -123,7 +131,7 @@ def delete(
         return await bulk.one_by_one(
             things,
             lambda thing: client.child_chunks.delete(*where, segment, thing.id),
-            bulk.Teller("child chunk", "deleted", json=wants_json(context)),
+            bulk.Teller("child chunk", "deleted", json=is_json_output(context)),
         )
 
     run_with_client(context, main)
@@ -143,4 +151,4 @@ def _show(context: typer.Context, chunk: ChildChunk) -> None:
         "created": chunk.created_at,
         "text": chunk.content,
     }
-    output.one("child_chunk", chunk, rows, json=wants_json(context))
+    output.one("child_chunk", chunk, rows, json=is_json_output(context))

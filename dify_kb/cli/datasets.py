@@ -10,9 +10,8 @@ from dify_kb.errors import ConfigError
 
 from . import bulk, name_lookup, output
 from .name_lookup import Thing
-from .option_types import Technique
-from .options import DryRun, Yes
-from .run_command import run_with_client, wants_json
+from .option_types import DryRunOption, Technique, YesOption
+from .run_command import is_json_output, run_with_client
 
 if TYPE_CHECKING:
     from dify_kb import AsyncClient, Dataset, ModelRef
@@ -59,7 +58,7 @@ def list_(
                 "technique": lambda row: row.indexing_technique,
                 "id": lambda row: row.id,
             },
-            json=wants_json(context),
+            json=is_json_output(context),
         )
 
     run_with_client(context, main)
@@ -100,7 +99,7 @@ def create(
                 partial_member_list=member or dify_kb.UNSET,
             )
         except dify_kb.PartialError as error:
-            return bulk.partly(error, json=wants_json(context))
+            return bulk.partly(error, json=is_json_output(context))
         _show(context, made)
         return 0
 
@@ -157,8 +156,8 @@ def delete(
     name: Annotated[
         str | None, typer.Option(metavar="GLOB", help="Datasets whose name matches.")
     ] = None,
-    dry_run: DryRun = False,
-    yes: Yes = False,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
 ) -> None:
     """Delete datasets with all their documents.
 
@@ -178,7 +177,7 @@ def delete(
             named = [await name_lookup.dataset(client, each) for each in names or ()]
             found = {row.id: row for row in named}
         things = [Thing(row.id, row.name) for row in found.values()]
-        teller = bulk.Teller("dataset", "deleted", json=wants_json(context))
+        teller = bulk.Teller("dataset", "deleted", json=is_json_output(context))
         if dry_run:
             return teller.would(things)
         documents = sum(row.document_count for row in found.values())
@@ -222,4 +221,4 @@ def _show(context: typer.Context, dataset: Dataset) -> None:
         "created": dataset.created_at,
         "updated": dataset.updated_at,
     }
-    output.one("dataset", dataset, rows, json=wants_json(context))
+    output.one("dataset", dataset, rows, json=is_json_output(context))

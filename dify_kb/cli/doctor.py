@@ -9,9 +9,9 @@ import dify_kb
 from dify_kb.config import MAX_FILE_SIZE
 from dify_kb.errors import KnowledgeError
 
-from . import checks, exit_codes
+from . import exit_codes, output
 from .bulk import counted
-from .checks import Check
+from .output import DiagnosticCheck
 from .run_command import CommandContext
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ def doctor(context: typer.Context) -> None:
 
     async def main() -> int:
         code = 0
-        async with command.client() as client:
+        async with command.create_client() as client:
             async for check in _checks(client):
-                checks.tell(check, json=command.json)
+                output.print_check(check, json=command.json)
                 if check.status == "failed":
                     code = exit_codes.REFUSED if check.check == "key" else exit_codes.ERROR
         return code
@@ -40,27 +40,31 @@ def doctor(context: typer.Context) -> None:
     command.run(main)
 
 
-async def _checks(client: AsyncClient) -> AsyncIterator[Check]:
+async def _checks(client: AsyncClient) -> AsyncIterator[DiagnosticCheck]:
     """Go on as long as the next check makes sense."""
     try:
         info = await client.ping()
     except KnowledgeError as error:
-        yield Check(check="address", status="failed", detail=error.summary, remedy=error.hint)
+        yield DiagnosticCheck(
+            check="address", status="failed", detail=error.summary, remedy=error.hint
+        )
         return
-    yield Check(check="address", status="ok", detail=f"{client.base_url} answers")
+    yield DiagnosticCheck(check="address", status="ok", detail=f"{client.base_url} answers")
     yield _version(info.server_version)
     try:
         page = await client.datasets.list(limit=1, include_all=True)
     except KnowledgeError as error:
-        yield Check(check="key", status="failed", detail=error.summary, remedy=error.hint)
+        yield DiagnosticCheck(check="key", status="failed", detail=error.summary, remedy=error.hint)
         return
-    yield Check(check="key", status="ok", detail=f"it opens {counted(page.total, 'dataset')}")
+    yield DiagnosticCheck(
+        check="key", status="ok", detail=f"it opens {counted(page.total, 'dataset')}"
+    )
     for kind, lack in (
         (dify_kb.ModelType.TEXT_EMBEDDING, "only economy datasets (keyword search) can be made"),
         (dify_kb.ModelType.RERANK, "searches cannot be reranked"),
     ):
         yield await _models(client, kind, lack)
-    yield Check(
+    yield DiagnosticCheck(
         check="limits",
         status="ok",
         detail=f"files up to {MAX_FILE_SIZE // 2**20} MiB are sent; the server does not tell its"
@@ -68,43 +72,43 @@ async def _checks(client: AsyncClient) -> AsyncIterator[Check]:
     )
 
 
-def _version(version: str | None) -> Check:
+def _version(version: str | None) -> DiagnosticCheck:
     if version is None:
-        return Check(
+        return DiagnosticCheck(
             check="version",
             status="warning",
             detail="the server does not tell its version",
             remedy="A proxy may take the header X-Version away; let it through.",
         )
     if version in HANGING:
-        return Check(
+        return DiagnosticCheck(
             check="version",
             status="warning",
             detail=f"Dify {version}: updating a document in place hangs its worker for ever",
             remedy="Load documents again by name (as `load` does), or upgrade.",
         )
     if not version.startswith(TESTED):
-        return Check(
+        return DiagnosticCheck(
             check="version",
             status="warning",
             detail=f"Dify {version}: not among those tested ({', '.join(TESTED)})",
             remedy="It should work; report what does not.",
         )
-    return Check(check="version", status="ok", detail=f"Dify {version}")
+    return DiagnosticCheck(check="version", status="ok", detail=f"Dify {version}")
 
 
-async def _models(client: AsyncClient, kind: ModelType, lack: str) -> Check:
+async def _models(client: AsyncClient, kind: ModelType, lack: str) -> DiagnosticCheck:
     name = f"{kind} models"
     try:
         providers = await client.workspace.models(kind)
     except KnowledgeError as error:
-        return Check(check=name, status="failed", detail=error.summary, remedy=error.hint)
+        return DiagnosticCheck(check=name, status="failed", detail=error.summary, remedy=error.hint)
     refs = [
         f"{ref.provider}:{ref.model}" for provider in providers for ref in provider.model_refs()
     ]
     if refs:
-        return Check(check=name, status="ok", detail=", ".join(refs))
-    return Check(
+        return DiagnosticCheck(check=name, status="ok", detail=", ".join(refs))
+    return DiagnosticCheck(
         check=name,
         status="warning",
         detail=f"none: {lack}",

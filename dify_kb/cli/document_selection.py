@@ -10,46 +10,47 @@ from attrs import frozen
 
 from dify_kb import AsyncClient, Dataset, Document
 from dify_kb.errors import ConfigError
-from dify_kb.models import UNSET, MetadataFilter, Unset
+from dify_kb.models import UNSET, ComparisonOperator, Condition, MetadataFilter, Unset
 from dify_kb.rag.metadata_filter import matches_filter
+from dify_kb.resources.metadata_validation import BUILT_IN
 
-from . import filters, name_lookup
+from . import name_lookup, option_types
 from .name_lookup import Thing
 
 
 @frozen(kw_only=True)
-class Wanted:
+class DocumentSelection:
     """What was asked for: names and ids, or what the documents must be like."""
 
-    named: Sequence[str]
+    names: Sequence[str]
     pattern: str | None
     status: str | None
     conditions: MetadataFilter | None
     everything: bool
 
 
-def wanted(
+def parse_selection(
     named: Sequence[str] | None,
     pattern: str | None,
     status: str | None,
     conditions: Sequence[str] | None,
     *,
     everything: bool,
-) -> Wanted:
+) -> DocumentSelection:
     """Take the options of a command.
 
     Raises:
         ConfigError: nothing was asked for, or names and conditions, or a condition is none.
     """
-    asked = Wanted(
-        named=named or (),
+    asked = DocumentSelection(
+        names=named or (),
         pattern=pattern,
         status=status,
-        conditions=filters.parsed(conditions or ()),
+        conditions=parse_conditions(conditions or ()),
         everything=everything,
     )
     fitting = bool(pattern or status or conditions or everything)
-    if bool(asked.named) == fitting:
+    if bool(asked.names) == fitting:
         raise ConfigError(
             "Both names and conditions are given." if fitting else "No document is named.",
             hint="Pass names or ids, or choose by --name, --status, --filter or --all.",
@@ -57,38 +58,115 @@ def wanted(
     return asked
 
 
-async def documents(client: AsyncClient, where: Dataset, asked: Wanted) -> Sequence[Thing]:
+async def select_documents(
+    client: AsyncClient, where: Dataset, asked: DocumentSelection
+) -> Sequence[Thing]:
     """Find the documents, each once. Ids cost nothing, conditions a request per 100 documents.
 
     Raises:
         KnowledgeError: no such document, or no such field.
     """
-    if asked.named:
-        named = [await name_lookup.document(client, where, name) for name in asked.named]
+    if asked.names:
+        named = [await name_lookup.document(client, where, name) for name in asked.names]
         return list({thing.id: thing for thing in named}.values())
-    await filters.check(client, where, asked.conditions)
+    await check_fields(client, where, asked.conditions)
     rows = client.documents.iter(
-        where, keyword=literal(asked.pattern or ""), status=asked.status or UNSET
+        where, keyword=longest_literal(asked.pattern or ""), status=asked.status or UNSET
     )
-    return [Thing(row.id, row.name) async for row in rows if fits(row, asked)]
+    return [Thing(row.id, row.name) async for row in rows if is_selected(row, asked)]
 
 
-def fits(row: Document, asked: Wanted) -> bool:
+def is_selected(row: Document, asked: DocumentSelection) -> bool:
     """Tell whether a document is one of those that were asked for."""
     if asked.status and row.display_status != asked.status:
         return False
     if asked.pattern and not fnmatchcase(row.name, asked.pattern):
         return False
-    return asked.conditions is None or matches_filter(values(row), asked.conditions)
+    return asked.conditions is None or matches_filter(metadata_by_name(row), asked.conditions)
 
 
-def values(row: Document) -> dict[str, object]:
+def metadata_by_name(row: Document) -> dict[str, object]:
     """Give the metadata of a document by the names of the fields, as texts, as lists tell it."""
     return {str(entry["name"]): entry.get("value") for entry in row.doc_metadata or ()}
 
 
-def literal(pattern: str) -> str | Unset:
+def longest_literal(pattern: str) -> str | Unset:
     """Give the longest part of a glob that each match holds, for the server to look for."""
     # In the server's pattern a backslash takes the meaning from what follows it.
     parts = re.split(r"\[[^\]]*\]|[*?\[\]\\]", pattern)
     return max(parts, key=len) or UNSET
+
+
+_ALSO = {">=": "≥", "<=": "≤", "!=": "≠", "==": "="}
+_WORDS = sorted([*map(str, ComparisonOperator), *_ALSO], key=len, reverse=True)
+_OPERATORS = "|".join(
+    rf"(?<=\s){re.escape(word)}(?=\s|$)" if word[0].isalpha() else re.escape(word)
+    for word in _WORDS
+)
+_CONDITION = re.compile(rf"(?P<name>[^<>=≠≥≤!]+?)\s*(?P<operator>{_OPERATORS})\s*(?P<value>.*)")
+_LISTS = {ComparisonOperator.IN, ComparisonOperator.NOT_IN}
+_TEXTS = {
+    ComparisonOperator.CONTAINS,
+    ComparisonOperator.NOT_CONTAINS,
+    ComparisonOperator.START_WITH,
+    ComparisonOperator.END_WITH,
+    ComparisonOperator.IS,
+    ComparisonOperator.IS_NOT,
+}
+_TEXTS_TOO = {ComparisonOperator.EQUAL, ComparisonOperator.NOT_EQUAL}
+
+
+def parse_conditions(texts: Sequence[str]) -> MetadataFilter | None:
+    """Read conditions that must all be met; None where there are none.
+
+    Raises:
+        ConfigError: one that cannot be read.
+    """
+    return MetadataFilter.all_of(*map(_condition, texts)) if texts else None
+
+
+async def check_fields(
+    client: AsyncClient, where: Dataset, conditions: MetadataFilter | None
+) -> None:
+    """Make sure that the dataset has the fields, which the server does not. Costs one request.
+
+    Raises:
+        KnowledgeError: it has no such field.
+    """
+    if conditions is None:
+        return
+    fields = (await client.metadata.list(where)).doc_metadata
+    for name in dict.fromkeys(condition.name for condition in conditions.conditions):
+        if name not in BUILT_IN:
+            name_lookup.select_metadata_field(fields, name, where)
+
+
+def _condition(text: str) -> Condition:
+    match = _CONDITION.fullmatch(text.strip())
+    if match is None:
+        raise ConfigError(
+            f"--filter is {text!r}.",
+            hint=f"Write NAME OPERATOR VALUE; operators are {', '.join(_WORDS)}.",
+        )
+    word = match["operator"]
+    operator = ComparisonOperator(_ALSO.get(word, word))
+    return Condition(
+        name=match["name"].strip(),
+        comparison_operator=operator,
+        value=_value(operator, match["value"].strip()),
+    )
+
+
+def _value(operator: ComparisonOperator, text: str) -> str | float | Sequence[str] | None:
+    if operator in {ComparisonOperator.EMPTY, ComparisonOperator.NOT_EMPTY}:
+        return None
+    if operator in _LISTS:
+        return [part.strip() for part in text.split(",")]
+    if operator in _TEXTS:
+        return text
+    number = option_types.parse_number(text)
+    if number is not None:
+        return number
+    if operator in _TEXTS_TOO:
+        return text
+    return option_types.parse_time(f"--filter {operator}", text).timestamp()

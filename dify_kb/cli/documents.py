@@ -12,11 +12,21 @@ import typer
 import dify_kb
 from dify_kb.errors import ConfigError, KnowledgeError
 
-from . import bulk, name_lookup, option_types, output, statistics
+from . import bulk, name_lookup, option_types, output, stats
 from .name_lookup import Thing
-from .option_types import Technique
-from .options import All, DryRun, InDataset, Names, Pattern, Status, Where, WithStatus, Yes
-from .run_command import run_with_client, wants_json
+from .option_types import (
+    AllOption,
+    DatasetOption,
+    DocumentArguments,
+    DocumentStatusName,
+    DryRunOption,
+    FilterOption,
+    NamePatternOption,
+    StatusOption,
+    Technique,
+    YesOption,
+)
+from .run_command import is_json_output, run_with_client
 
 if TYPE_CHECKING:
     from dify_kb import AsyncClient, CreatedDocument, Dataset, Document
@@ -37,12 +47,12 @@ Wait = Annotated[bool, typer.Option("--wait", help="Until it is indexed.")]
 @documents.command("list")
 def list_(
     context: typer.Context,
-    dataset: InDataset,
+    dataset: DatasetOption,
     keyword: Annotated[
         str | None, typer.Option(help="A part of the name; % and _ are wildcards.")
     ] = None,
     status: Annotated[
-        Status | None, typer.Option(help="Only these; servers before 1.11 list all.")
+        DocumentStatusName | None, typer.Option(help="Only these; servers before 1.11 list all.")
     ] = None,
 ) -> None:
     """List the documents of a dataset, the newest first."""
@@ -62,14 +72,14 @@ def list_(
                 "error": lambda row: row.error,
                 "id": lambda row: row.id,
             },
-            json=wants_json(context),
+            json=is_json_output(context),
         )
 
     run_with_client(context, main)
 
 
 @documents.command("show")
-def show_(context: typer.Context, dataset: InDataset, name: Named) -> None:
+def show_(context: typer.Context, dataset: DatasetOption, name: Named) -> None:
     """Show one document in full; since Dify 1.8."""
 
     async def main(client: AsyncClient) -> None:
@@ -89,7 +99,7 @@ def show_(context: typer.Context, dataset: InDataset, name: Named) -> None:
             "indexed": found.completed_at,
             "metadata": ", ".join(map(_label, found.doc_metadata or ())) or None,
         }
-        output.one("document", found, rows, json=wants_json(context))
+        output.one("document", found, rows, json=is_json_output(context))
 
     run_with_client(context, main)
 
@@ -97,7 +107,7 @@ def show_(context: typer.Context, dataset: InDataset, name: Named) -> None:
 @documents.command("create")
 def create(
     context: typer.Context,
-    dataset: InDataset,
+    dataset: DatasetOption,
     file: Annotated[
         str | None, typer.Argument(metavar="FILE|-", help="What to send; - is stdin.")
     ] = None,
@@ -134,7 +144,7 @@ def create(
 @documents.command("update")
 def update(
     context: typer.Context,
-    dataset: InDataset,
+    dataset: DatasetOption,
     document: Named,
     file: Annotated[
         str | None, typer.Argument(metavar="FILE|-", help="What to send; - is stdin.")
@@ -166,7 +176,9 @@ def _label(entry: Mapping[str, object]) -> str:
     """Write a metadata value; a time, which servers tell in seconds or as their text, as a date."""
     value = entry.get("value")
     seconds = (
-        option_types.number(str(value)) if entry.get("type") == dify_kb.MetadataType.TIME else None
+        option_types.parse_number(str(value))
+        if entry.get("type") == dify_kb.MetadataType.TIME
+        else None
     )
     if seconds is not None:
         with suppress(ValueError, OverflowError, OSError):  # no time that a calendar has
@@ -184,7 +196,7 @@ def _source(file: str | None, text: str | None) -> Path | str:
         )
     if file is None:
         return text or ""
-    return sys.stdin.read() if file == STDIN else option_types.path(file)
+    return sys.stdin.read() if file == STDIN else option_types.parse_path(file)
 
 
 def _needed(name: str | None) -> str:
@@ -204,7 +216,7 @@ async def _tell(
     document: Document = made.document
     if wait:
         (document,) = await client.documents.wait(where, [made])
-    if wants_json(context):
+    if is_json_output(context):
         output.line({"type": "document", **output.to_fields(document), "batch": made.batch})
     else:
         _print(document, made.batch)
@@ -238,7 +250,7 @@ def _check_indexed(document: Document) -> None:
             )
         case dify_kb.IndexingStatus.COMPLETED if not document.word_count:
             raise KnowledgeError(
-                f"{document.name!r} is {statistics.EMPTY}.",
+                f"{document.name!r} is {stats.NOTHING_INDEXED}.",
                 hint="Is there text in it? Scanned pages are pictures.",
             )
         case status if not status.final:
@@ -251,14 +263,14 @@ def _check_indexed(document: Document) -> None:
 @documents.command("delete")
 def delete(
     context: typer.Context,
-    dataset: InDataset,
-    names: Names = None,
-    name: Pattern = None,
-    status: WithStatus = None,
-    filter_: Where = None,
-    all_: All = False,
-    dry_run: DryRun = False,
-    yes: Yes = False,
+    dataset: DatasetOption,
+    names: DocumentArguments = None,
+    name: NamePatternOption = None,
+    status: StatusOption = None,
+    filter_: FilterOption = None,
+    all_: AllOption = False,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
 ) -> None:
     """Delete documents: those that are named, or all that fit.
 
@@ -266,12 +278,12 @@ def delete(
     """
     from . import document_selection
 
-    asked = document_selection.wanted(names, name, status, filter_, everything=all_)
+    asked = document_selection.parse_selection(names, name, status, filter_, everything=all_)
 
     async def main(client: AsyncClient) -> int:
         where = await name_lookup.dataset(client, dataset)
-        things = await document_selection.documents(client, where, asked)
-        teller = bulk.Teller("document", "deleted", json=wants_json(context))
+        things = await document_selection.select_documents(client, where, asked)
+        teller = bulk.Teller("document", "deleted", json=is_json_output(context))
         if dry_run:
             return teller.would(things)
         if len(things) > 1:
@@ -291,22 +303,22 @@ def _switch(
     @documents.command(verb, help=told)
     def switch(
         context: typer.Context,
-        dataset: InDataset,
-        names: Names = None,
-        name: Pattern = None,
-        status: WithStatus = None,
-        filter_: Where = None,
-        all_: All = False,
-        dry_run: DryRun = False,
+        dataset: DatasetOption,
+        names: DocumentArguments = None,
+        name: NamePatternOption = None,
+        status: StatusOption = None,
+        filter_: FilterOption = None,
+        all_: AllOption = False,
+        dry_run: DryRunOption = False,
     ) -> None:
         from . import document_selection
 
-        asked = document_selection.wanted(names, name, status, filter_, everything=all_)
+        asked = document_selection.parse_selection(names, name, status, filter_, everything=all_)
 
         async def main(client: AsyncClient) -> int:
             where = await name_lookup.dataset(client, dataset)
-            things = await document_selection.documents(client, where, asked)
-            teller = bulk.Teller("document", word, json=wants_json(context))
+            things = await document_selection.select_documents(client, where, asked)
+            teller = bulk.Teller("document", word, json=is_json_output(context))
             if dry_run:
                 return teller.would(things)
 

@@ -22,7 +22,7 @@ def emulator(
         typer.Option(
             metavar="FILE",
             help="SQLite file of the server; default: in memory.",
-            parser=option_types.path,
+            parser=option_types.parse_path,
         ),
     ] = None,
     server_version: Annotated[str, typer.Option(help="The Dify version to behave like.")] = "1.16",

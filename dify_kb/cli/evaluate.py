@@ -38,7 +38,7 @@ def evaluate(
         Path | None,
         typer.Argument(
             metavar="QUERIES",
-            parser=option_types.path,
+            parser=option_types.parse_path,
             help='JSONL: {"query": "…", "relevant": ["name.md", {"text": "…"}]}; else those that'
             " ship.",
         ),
@@ -53,7 +53,7 @@ def evaluate(
             "--corpus",
             metavar="DIR",
             help="Load these documents with each chunking.",
-            parser=option_types.path,
+            parser=option_types.parse_path,
         ),
     ] = None,
     chunk_size: Annotated[
@@ -102,7 +102,7 @@ def evaluate(
     tally = RequestCounter()
 
     async def main() -> int:
-        async with command.client(on_event=tally.record) as client:
+        async with command.create_client(on_event=tally.record) as client:
             output.err.print(_announced(client.base_url, given, ways, ks))
             with report_output.progress(quiet=command.quiet, plain=command.verbose) as tell:
                 quality = evaluator.RetrievalEvaluator(

@@ -13,8 +13,8 @@ from attrs import asdict
 
 from dify_kb.errors import ConfigError
 
-from . import checks, exit_codes, option_types, output
-from .checks import Check
+from . import exit_codes, option_types, output
+from .output import DiagnosticCheck
 from .run_command import CommandContext
 
 KEY = "DIFY_EXTERNAL_API_KEY"
@@ -36,7 +36,7 @@ def serve(
     folder: Annotated[
         Path,
         typer.Argument(
-            metavar="FOLDER", help="Folder with the documents.", parser=option_types.path
+            metavar="FOLDER", help="Folder with the documents.", parser=option_types.parse_path
         ),
     ],
     knowledge_id: Annotated[
@@ -52,7 +52,7 @@ def serve(
         typer.Option(
             metavar="FILE",
             help="SQLite file of the index; default: in the user's cache folder.",
-            parser=option_types.path,
+            parser=option_types.parse_path,
         ),
     ] = None,
 ) -> None:
@@ -116,7 +116,7 @@ def check(
             url, api_key=key, knowledge_id=knowledge_id, query=query or DEFAULT_QUERY
         )
         async for finding in findings:
-            checks.tell(Check(**asdict(finding)), json=command.json)
+            output.print_check(DiagnosticCheck(**asdict(finding)), json=command.json)
             failed |= finding.status == "failed"
         if not command.json:
             verdict = "would not be content" if failed else "would be content"

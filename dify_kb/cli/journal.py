@@ -85,7 +85,7 @@ def _named(file: str) -> Path:
     """
     from dify_kb.ingest import state_folder
 
-    named = option_types.path(file)
+    named = option_types.parse_path(file)
     for path in (named, state_folder() / file, state_folder() / f"{file}.db"):
         if path.is_file():
             return path

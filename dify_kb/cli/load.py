@@ -8,7 +8,7 @@ import typer
 from dify_kb.config import MAX_FILE_SIZE
 from dify_kb.errors import ConfigError
 
-from . import chunking_options, option_types
+from . import option_types
 from .option_types import MIB, OnError, OnExisting, Replace, Technique, WaitFor
 from .run_command import CommandContext
 
@@ -27,7 +27,7 @@ def load(
             metavar="PATH",
             help="Folders and files to load.",
             show_default=False,
-            parser=option_types.path,
+            parser=option_types.parse_path,
         ),
     ] = None,
     create: Annotated[
@@ -99,7 +99,7 @@ def load(
         ),
     ] = "in_place",
     mode: Annotated[
-        chunking_options.Mode | None,
+        option_types.ChunkingMode | None,
         typer.Option(help="Chunking mode; default: that of the dataset."),
     ] = None,
     chunk_size: Annotated[
@@ -170,7 +170,7 @@ def load(
             metavar="FILE",
             help="Journal of the load; default: one per dataset and PATH in"
             " ~/.local/state/dify-kb.",
-            parser=option_types.path,
+            parser=option_types.parse_path,
         ),
     ] = None,
     retry_failed: Annotated[
@@ -187,7 +187,7 @@ def load(
         typer.Option(
             metavar="FILE",
             help="Append each result and each failed request to FILE, as JSON Lines.",
-            parser=option_types.path,
+            parser=option_types.parse_path,
         ),
     ] = None,
 ) -> None:
@@ -206,11 +206,11 @@ def load(
     from .log_file import opened
 
     command: CommandContext = context.obj
-    rule = chunking_options.process_rule(mode, chunk_size, chunk_overlap, separator)
-    bounds = None if concurrency is None else option_types.bounds("--concurrency", concurrency)
-    values = option_types.values("--metadata", metadata or ())
-    stalled = option_types.seconds("--stall-after", stall_after)
-    seconds = None if deadline is None else option_types.seconds("--deadline", deadline)
+    rule = option_types.parse_process_rule(mode, chunk_size, chunk_overlap, separator)
+    bounds = None if concurrency is None else option_types.parse_range("--concurrency", concurrency)
+    values = option_types.parse_pairs("--metadata", metadata or ())
+    stalled = option_types.parse_duration("--stall-after", stall_after)
+    seconds = None if deadline is None else option_types.parse_duration("--deadline", deadline)
     if replace == "swap" and wait == "accepted":  # before a dataset is created for it
         raise ConfigError(
             "--replace swap requires --wait indexed or verified.",

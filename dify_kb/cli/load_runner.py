@@ -28,11 +28,10 @@ from dify_kb.ingest import LoadEvent, NamedSource, OnLoadEvent, ScanRules, Sourc
 from . import dry_run, exit_codes, load_summary, output, progress
 from .ensure_dataset import ensure_dataset
 from .files_from import FilesFrom
-from .interrupt import PIPE, Interrupt, discard_output
 from .log_file import Log
 from .option_types import Technique
-from .progress_state import ProgressState
-from .run_command import CommandContext
+from .progress import ProgressState
+from .run_command import BROKEN_PIPE_EXIT, CommandContext, Interrupt, discard_output
 
 GRACE = "Finishing uploads in flight (10 s at most); press Ctrl-C again to end at once."
 
@@ -66,7 +65,7 @@ class LoadRunner:
     _interrupt: Interrupt = field(factory=Interrupt, init=False)
     _state: ProgressState = field(factory=ProgressState, init=False)
     _refused: list[ItemResult] = field(factory=list, init=False)
-    _display: progress.Display = field(default=progress.nothing, init=False)
+    _display: progress.ProgressDisplay = field(default=progress.show_nothing, init=False)
     _log: Log = field(init=False)
     _files_from: FilesFrom | None = field(default=None, init=False)
 
@@ -79,9 +78,9 @@ class LoadRunner:
         """
         self._log = written
         self._check()
-        self._interrupt.farewell = lambda: f"Ended at once. {self._resume_hint()}"
-        code = self.command.code_of(self._main, self._interrupt)
-        if self._interrupt.cut and code != PIPE:
+        self._interrupt.exit_message = lambda: f"Ended at once. {self._resume_hint()}"
+        code = self.command.run_interruptible(self._main, self._interrupt)
+        if self._interrupt.was_cancelled and code != BROKEN_PIPE_EXIT:
             self._cut_off(code)
         raise typer.Exit(code)
 
@@ -106,7 +105,7 @@ class LoadRunner:
             source=self.list_file,
             null=self.null,
             on_refused=self._refuse,
-            given_up=lambda: self._interrupt.code is not None,
+            given_up=lambda: self._interrupt.exit_code is not None,
         )
         self._files_from.check()
 
@@ -118,7 +117,7 @@ class LoadRunner:
             if first is None:  # as in a job that runs every hour, and finds nothing new
                 return self._finish(LoadReport(dry_run=self.dry_run))
             source = NamedSource(itertools.chain((first,), items), _name(self._files_from.folder))
-        async with self.command.client(on_event=self._attempted) as client:
+        async with self.command.create_client(on_event=self._attempted) as client:
             where = await ensure_dataset(
                 client, self.dataset, self.technique, create=self.create, dry_run=self.dry_run
             )
@@ -131,8 +130,10 @@ class LoadRunner:
                 )
             arguments = LoadArguments(source=source, on_event=self._listen)
             quiet = self.command.quiet or self.dry_run
-            with progress.display(quiet=quiet, plain=self.command.verbose) as self._display:
-                self._interrupt.on_first = lambda: output.err.print(GRACE)
+            with progress.progress_display(
+                quiet=quiet, plain=self.command.verbose
+            ) as self._display:
+                self._interrupt.on_interrupt = lambda: output.err.print(GRACE)
                 report = await self.start(client, where, arguments)
         return self._finish(report)
 
@@ -157,7 +158,7 @@ class LoadRunner:
                 dry_run.print_planned(event)
         except BrokenPipeError:
             discard_output()
-            self._interrupt.stop(PIPE)
+            self._interrupt.stop(BROKEN_PIPE_EXIT)
 
     def _attempted(self, event: AttemptEvent) -> None:
         self._state.record_attempt(event)

@@ -13,7 +13,7 @@ from dify_kb import ItemResult, LoadReport, Outcome, StopReason
 from . import output
 from .option_types import MIB
 from .output import MAX_LISTED_FAILURES
-from .progress_state import format_counts
+from .progress import format_counts
 
 _SECRET = frozenset({"--api-key", "--header", "--proxy"})
 

@@ -1,18 +1,31 @@
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 import dify_kb
+from dify_kb.errors import ConfigError
 
-from . import bulk, metadata_values, name_lookup, output
+from . import bulk, name_lookup, option_types, output
+from .bulk import Teller
 from .name_lookup import Thing
-from .options import All, DryRun, InDataset, Names, Pattern, Where, WithStatus, Yes
-from .run_command import run_with_client, wants_json
+from .option_types import (
+    AllOption,
+    DatasetOption,
+    DocumentArguments,
+    DryRunOption,
+    FilterOption,
+    NamePatternOption,
+    StatusOption,
+    YesOption,
+)
+from .run_command import is_json_output, run_with_client
 
 if TYPE_CHECKING:
-    from dify_kb import AsyncClient, MetadataField
+    from dify_kb import AsyncClient, Dataset, MetadataField
     from dify_kb.models import BuiltInField
 
 metadata = typer.Typer(
@@ -27,7 +40,7 @@ Named = Annotated[str, typer.Argument(metavar="NAME|ID", help="Name or id of the
 @metadata.command("list")
 def list_(
     context: typer.Context,
-    dataset: InDataset,
+    dataset: DatasetOption,
     built_in: Annotated[
         bool, typer.Option("--built-in", help="Those that the server fills in by itself.")
     ] = False,
@@ -44,7 +57,7 @@ def list_(
                 "built_in_field",
                 await client.metadata.built_in_fields(where),
                 {"name": _name, "type": lambda row: row.type},
-                json=wants_json(context),
+                json=is_json_output(context),
             )
             return
         answer = await client.metadata.list(where)
@@ -57,9 +70,9 @@ def list_(
                 "documents": lambda row: row.count,
                 "id": lambda row: row.id,
             },
-            json=wants_json(context),
+            json=is_json_output(context),
         )
-        if not wants_json(context):
+        if not is_json_output(context):
             shown = "shown" if answer.built_in_field_enabled else "hidden"
             output.err.print(f"Built-in fields are {shown}.")
 
@@ -67,13 +80,13 @@ def list_(
 
 
 @metadata.command("show")
-def show_(context: typer.Context, dataset: InDataset, name: Named) -> None:
+def show_(context: typer.Context, dataset: DatasetOption, name: Named) -> None:
     """Show one field; the server only lists them."""
 
     async def main(client: AsyncClient) -> None:
         where = await name_lookup.dataset(client, dataset)
         fields = (await client.metadata.list(where)).doc_metadata
-        _show(context, metadata_values.field_of(fields, name, where))
+        _show(context, select_field(fields, name, where))
 
     run_with_client(context, main)
 
@@ -81,7 +94,7 @@ def show_(context: typer.Context, dataset: InDataset, name: Named) -> None:
 @metadata.command("create")
 def create(
     context: typer.Context,
-    dataset: InDataset,
+    dataset: DatasetOption,
     name: Annotated[str, typer.Argument(help="1 to 255 characters, unique in the dataset.")],
     type_: Annotated[
         Literal["string", "number", "time"], typer.Option("--type", help="What its values are.")
@@ -99,7 +112,7 @@ def create(
 @metadata.command("update")
 def update(
     context: typer.Context,
-    dataset: InDataset,
+    dataset: DatasetOption,
     name: Named,
     new_name: Annotated[str, typer.Argument(help="Another name.")],
 ) -> None:
@@ -116,9 +129,9 @@ def update(
 @metadata.command("delete")
 def delete(
     context: typer.Context,
-    dataset: InDataset,
+    dataset: DatasetOption,
     names: Annotated[list[str], typer.Argument(metavar="NAME|ID", help="Names or ids of fields.")],
-    yes: Yes = False,
+    yes: YesOption = False,
 ) -> None:
     """Delete fields with their values.
 
@@ -134,7 +147,7 @@ def delete(
         return await bulk.one_by_one(
             things,
             lambda thing: client.metadata.delete(where, thing.id),
-            bulk.Teller("field", "deleted", json=wants_json(context)),
+            bulk.Teller("field", "deleted", json=is_json_output(context)),
         )
 
     run_with_client(context, main)
@@ -143,7 +156,7 @@ def delete(
 @metadata.command("built-in")
 def built_in(
     context: typer.Context,
-    dataset: InDataset,
+    dataset: DatasetOption,
     action: Annotated[
         Literal["enable", "disable"], typer.Argument(help="Show them, or hide them.")
     ],
@@ -156,7 +169,7 @@ def built_in(
             await client.metadata.enable_built_in(where)
         else:
             await client.metadata.disable_built_in(where)
-        teller = bulk.Teller("dataset", f"{action}d", json=wants_json(context))
+        teller = bulk.Teller("dataset", f"{action}d", json=is_json_output(context))
         teller.ok(Thing(where.id, f"the built-in fields of {where.name}"))
 
     run_with_client(context, main)
@@ -165,16 +178,16 @@ def built_in(
 @metadata.command("assign")
 def assign(
     context: typer.Context,
-    dataset: InDataset,
+    dataset: DatasetOption,
     set_: Annotated[
         list[str], typer.Option("--set", metavar="FIELD=VALUE", help="May be repeated.")
     ],
-    names: Names = None,
-    name: Pattern = None,
-    status: WithStatus = None,
-    filter_: Where = None,
-    all_: All = False,
-    dry_run: DryRun = False,
+    names: DocumentArguments = None,
+    name: NamePatternOption = None,
+    status: StatusOption = None,
+    filter_: FilterOption = None,
+    all_: AllOption = False,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Set values of documents: those that are named, or all that fit.
 
@@ -183,15 +196,15 @@ def assign(
     """
     from . import document_selection
 
-    asked = document_selection.wanted(names, name, status, filter_, everything=all_)
-    given = metadata_values.parsed(set_)
+    asked = document_selection.parse_selection(names, name, status, filter_, everything=all_)
+    given = parse_assignments(set_)
 
     async def main(client: AsyncClient) -> int:
         where = await name_lookup.dataset(client, dataset)
         fields = (await client.metadata.list(where)).doc_metadata
-        values = metadata_values.typed(given, fields, where)
-        things = await document_selection.documents(client, where, asked)
-        teller = bulk.Teller("document", "labelled", json=wants_json(context))
+        values = convert_values(given, fields, where)
+        things = await document_selection.select_documents(client, where, asked)
+        teller = bulk.Teller("document", "labelled", json=is_json_output(context))
         if dry_run:
             return teller.would(things)
         if not things:
@@ -201,7 +214,7 @@ def assign(
             await client.metadata.assign_by_name(where, dict.fromkeys(done, values))
         except dify_kb.PartialError as error:
             done, failed, cause = [*map(str, error.done)], dict(error.failed), error.__cause__
-        return metadata_values.told(teller, things, done, failed, cause)
+        return report_assignments(teller, things, done, failed, cause)
 
     run_with_client(context, main)
 
@@ -217,4 +230,88 @@ def _show(context: typer.Context, field: MetadataField) -> None:
         "type": field.type,
         "documents": field.count,
     }
-    output.one("metadata_field", field, rows, json=wants_json(context))
+    output.one("metadata_field", field, rows, json=is_json_output(context))
+
+
+Value = str | float | datetime
+
+
+def parse_assignments(texts: Sequence[str]) -> Mapping[str, str]:
+    """Read `FIELD=VALUE`s.
+
+    Raises:
+        ConfigError: one that is none.
+    """
+    given: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name.strip() and equals):
+            raise ConfigError(f"--set is {text!r}.", hint="Write FIELD=VALUE.")
+        given[name.strip()] = value.strip()
+    return given
+
+
+def convert_values(
+    given: Mapping[str, str], fields: Sequence[MetadataField], where: Dataset
+) -> Mapping[str, Value]:
+    """Give each value the type of its field: the server does not, and searches would not match.
+
+    Raises:
+        KnowledgeError: there is no such field.
+        ConfigError: a value is not of its type.
+    """
+    values: dict[str, Value] = {}
+    for name, text in given.items():
+        field = select_field(fields, name, where)
+        values[field.name] = _read(field, text)
+    return values
+
+
+def select_field(fields: Sequence[MetadataField], name_or_id: str, where: Dataset) -> MetadataField:
+    """Choose a field by its name or its id.
+
+    Raises:
+        KnowledgeError: there is none.
+    """
+    by_id = {field.id: field for field in fields}
+    if name_or_id in by_id:
+        return by_id[name_or_id]
+    return by_id[name_lookup.select_metadata_field(fields, name_or_id, where).id]
+
+
+def report_assignments(
+    teller: Teller,
+    things: Sequence[Thing],
+    done: Sequence[str],
+    failed: Mapping[str, str],
+    cause: BaseException | None,
+) -> int:
+    """Tell what became of each document, and give the exit code.
+
+    Raises:
+        KnowledgeError: what ended it before all were reached.
+    """
+    set_ = set(done)
+    for thing in things:
+        if thing.id in set_:
+            teller.ok(thing)
+        elif thing.id in failed:
+            teller.refused(thing, dify_kb.KnowledgeError(failed[thing.id]))
+    code = teller.end()
+    if isinstance(cause, dify_kb.KnowledgeError):
+        raise cause
+    return code
+
+
+def _read(field: MetadataField, text: str) -> Value:
+    if field.type == dify_kb.MetadataType.STRING:
+        return text
+    number = option_types.parse_number(text)
+    if number is not None:
+        return number
+    if field.type == dify_kb.MetadataType.TIME:
+        return option_types.parse_time(f"field {field.name!r} of type time", text)
+    raise ConfigError(
+        f"{field.name} is a field of type {field.type}; the value is {text!r}.",
+        hint="Pass a number.",
+    )

@@ -10,7 +10,7 @@ import dify_kb
 from dify_kb.errors import KnowledgeError
 
 from . import name_lookup, option_types, output
-from .run_command import run_with_client, wants_json
+from .run_command import is_json_output, run_with_client
 
 if TYPE_CHECKING:
     from dify_kb import AsyncClient, ModelProvider
@@ -50,7 +50,7 @@ def list_(context: typer.Context, type_: Kinds = None) -> None:
 
     async def main(client: AsyncClient) -> None:
         offers = await _offers(client, type_)
-        if wants_json(context):
+        if is_json_output(context):
             for provider in {id(offer.provider): offer.provider for offer in offers}.values():
                 output.model("provider", provider)
             return
@@ -84,7 +84,7 @@ def show_(
     async def main(client: AsyncClient) -> None:
         offers = await _offers(client, type_)
         offer = one_of(name, offers)
-        if wants_json(context):
+        if is_json_output(context):
             output.model("provider", evolve(offer.provider, models=[offer.model]))
             return
         model = offer.model

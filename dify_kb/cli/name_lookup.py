@@ -133,10 +133,12 @@ async def field(client: AsyncClient, where: Dataset, name_or_id: str) -> Thing:
     """
     if is_id(name_or_id):
         return Thing(name_or_id)
-    return field_of((await client.metadata.list(where)).doc_metadata, name_or_id, where)
+    return select_metadata_field(
+        (await client.metadata.list(where)).doc_metadata, name_or_id, where
+    )
 
 
-def field_of(fields: Sequence[Named], name: str, where: Dataset) -> Thing:
+def select_metadata_field(fields: Sequence[Named], name: str, where: Dataset) -> Thing:
     """Choose among the fields of a dataset by name.
 
     Raises:

@@ -8,11 +8,15 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+import dify_kb
 from dify_kb.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dify_kb import ProcessRule
 
 MIB = 2**20
 
@@ -54,7 +58,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(s|m|min|h|d)?")
 _RANGE = re.compile(r"(\d+)(?:-(\d+))?")
 
 
-def seconds(option: str, text: str) -> float:
+def parse_duration(option: str, text: str) -> float:
     """Parse a duration into seconds: `90`, `90s`, `30m`, `2h`, `1d`.
 
     Raises:
@@ -68,7 +72,7 @@ def seconds(option: str, text: str) -> float:
     return float(match[1]) * _UNITS[match[2] or ""]
 
 
-def path(text: str) -> Path:
+def parse_path(text: str) -> Path:
     """Parse a path. `Path("")` would be the current folder, so an empty one is refused.
 
     Raises:
@@ -79,7 +83,7 @@ def path(text: str) -> Path:
     return Path(text)
 
 
-def number(text: str) -> int | float | None:
+def parse_number(text: str) -> int | float | None:
     """Parse a number: `2024`, `2.5`; None if the text is not a number."""
     try:
         return int(text) if text.lstrip("-").isdecimal() else float(text)
@@ -87,7 +91,7 @@ def number(text: str) -> int | float | None:
         return None
 
 
-def moment(what: str, text: str) -> datetime:
+def parse_time(what: str, text: str) -> datetime:
     """Parse a date or time: `2024-12-31`, `2024-12-31T18:00+01:00`; UTC without an offset.
 
     Raises:
@@ -103,7 +107,7 @@ def moment(what: str, text: str) -> datetime:
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-def bounds(option: str, text: str) -> int | tuple[int, int]:
+def parse_range(option: str, text: str) -> int | tuple[int, int]:
     """Parse a number or a range: `4`, `2-16`.
 
     Raises:
@@ -119,7 +123,7 @@ def bounds(option: str, text: str) -> int | tuple[int, int]:
     return (low, high) if match and match[2] else low
 
 
-def values(option: str, pairs: Sequence[str]) -> dict[str, object]:
+def parse_pairs(option: str, pairs: Sequence[str]) -> dict[str, object]:
     """Parse pairs of a name and a text (`team=infra`) or a number (`year:=2024`).
 
     Raises:
@@ -156,3 +160,68 @@ def _number(option: str, name: str, text: str) -> int | float:
             hint=f"Write {name}={text} to set a text.",
         )
     return value
+
+
+DocumentStatusName = Literal[
+    "queuing", "indexing", "paused", "error", "available", "disabled", "archived"
+]
+
+DatasetOption = Annotated[
+    str, typer.Option("--dataset", metavar="NAME|ID", help="Name or id of the dataset.")
+]
+DocumentOption = Annotated[
+    str, typer.Option("--document", metavar="NAME|ID", help="Name or id of the document.")
+]
+SegmentOption = Annotated[str, typer.Option("--segment", metavar="ID", help="Id of the chunk.")]
+
+DocumentArguments = Annotated[
+    list[str] | None, typer.Argument(metavar="NAME|ID", help="Names or ids of documents.")
+]
+NamePatternOption = Annotated[
+    str | None, typer.Option("--name", metavar="GLOB", help="Documents whose name matches.")
+]
+StatusOption = Annotated[
+    DocumentStatusName | None, typer.Option("--status", help="Documents that are so.")
+]
+FilterOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--filter", metavar="CONDITION", help="On metadata, e.g. 'year < 2020'; all must hold."
+    ),
+]
+AllOption = Annotated[bool, typer.Option("--all", help="All documents of the dataset.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only tell what would be changed.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before deleting several.")]
+
+
+ChunkingMode = Literal["automatic", "custom"]
+
+
+def parse_process_rule(
+    mode: ChunkingMode | None, size: int | None, overlap: int | None, separator: str | None
+) -> ProcessRule | None:
+    """Return the chunking rule of the options; None for that of the dataset.
+
+    Raises:
+        ConfigError: the options exclude each other, or are out of range.
+    """
+    given = {"--chunk-size": size, "--chunk-overlap": overlap, "--separator": separator}
+    custom = [option for option, value in given.items() if value is not None]
+    if mode == "automatic":
+        if custom:
+            raise ConfigError(
+                f"{custom[0]} cannot be used with --mode automatic.", hint="Remove one of them."
+            )
+        return dify_kb.ProcessRule.automatic()
+    if mode is None and not custom:
+        return None
+    size = 500 if size is None else size
+    return dify_kb.ProcessRule.custom(
+        max_tokens=size,
+        chunk_overlap=min(50, size // 10) if overlap is None else overlap,
+        separator="\n" if separator is None else _unescaped(separator),
+    )
+
+
+def _unescaped(separator: str) -> str:
+    return separator.replace("\\n", "\n").replace("\\t", "\t")

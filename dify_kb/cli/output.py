@@ -8,8 +8,9 @@ import sys
 import textwrap
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TypeVar
+from typing import Literal, TypeVar
 
+from attrs import asdict, frozen
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -169,3 +170,25 @@ def cell(value: object) -> str:
             return f"{value.astimezone():%Y-%m-%d %H:%M}"
         case _:
             return printable(str(value))
+
+
+@frozen(kw_only=True)
+class DiagnosticCheck:
+    """One line of the diagnosis."""
+
+    check: str
+    status: Literal["ok", "warning", "failed"]
+    detail: str
+    remedy: str = ""
+
+
+def print_check(check: DiagnosticCheck, *, json: bool) -> None:
+    """Write one line, and a second one where something is to be done."""
+    if json:
+        line({"type": "check", **asdict(check)})
+        return
+    style = {"ok": "green", "warning": "yellow", "failed": "red"}[check.status]
+    text = Text(f"{check.status:8}", style=style).append(f"{check.check}: ", style="bold")
+    out.print(text.append(printable(check.detail), style="not bold"))
+    if check.remedy:
+        out.print(f"        next: {printable(check.remedy)}")

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import typer
-from attrs import frozen
+from attrs import define, field, frozen
 
 import dify_kb
 
 from . import output
-from .interrupt import PIPE, Interrupt, caught
 
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-    from dify_kb import AsyncClient, Attempted, Policy
+    from dify_kb import AsyncClient, AttemptEvent, Policy
 
 
 @frozen(kw_only=True)
@@ -46,10 +51,10 @@ class CommandContext:
     verbose: bool
     invocation: Invocation
 
-    def client(
+    def create_client(
         self,
         *,
-        on_event: Callable[[Attempted], None] | None = None,
+        on_event: Callable[[AttemptEvent], None] | None = None,
         concurrency: int | None = None,
     ) -> AsyncClient:
         """Make a client of the server that was named, not open yet."""
@@ -75,15 +80,19 @@ class CommandContext:
             typer.Exit: with the code.
         """
         interrupt = Interrupt(lambda: output.err.print(on_first) if on_first else None)
-        code = self.code_of(main, interrupt)
-        if interrupt.cut and code != PIPE:
+        code = self.run_interruptible(main, interrupt)
+        if interrupt.was_cancelled and code != BROKEN_PIPE_EXIT:
             output.err.print("Interrupted.")
         raise typer.Exit(code)
 
-    def code_of(self, main: Callable[[], Coroutine[Any, Any, int]], interrupt: Interrupt) -> int:
+    def run_interruptible(
+        self, main: Callable[[], Coroutine[Any, Any, int]], interrupt: Interrupt
+    ) -> int:
         """Run a command in a loop, which `interrupt` may end early, and give its exit code."""
-        with caught(interrupt):
-            return anyio.run(interrupt.guarded, main, backend_options={"use_uvloop": _has_uvloop()})
+        with handle_signals(interrupt):
+            return anyio.run(
+                interrupt.run_cancellable, main, backend_options={"use_uvloop": _has_uvloop()}
+            )
 
 
 def run_with_client(
@@ -97,13 +106,13 @@ def run_with_client(
     command: CommandContext = context.obj
 
     async def run_main() -> int:
-        async with command.client() as client:
+        async with command.create_client() as client:
             return await main(client) or 0
 
     command.run(run_main)
 
 
-def wants_json(context: typer.Context) -> bool:
+def is_json_output(context: typer.Context) -> bool:
     """Tell whether programs read the output."""
     command: CommandContext = context.obj
     return command.json
@@ -115,3 +124,86 @@ def _has_uvloop() -> bool:
     except ImportError:
         return False
     return True
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+BROKEN_PIPE_EXIT = 1
+"""The exit code of a program whose output nobody reads any more; click has the same."""
+
+
+@define
+class Interrupt:
+    """Cancels what `guarded` runs, once, and remembers with which exit code."""
+
+    on_interrupt: Callable[[], None] = lambda: None
+    """Called in the loop thread as the command is cancelled."""
+
+    exit_message: Callable[[], str] = lambda: ""
+    """What is written when the process is ended at once."""
+
+    exit_code: int | None = None
+    """130 or 143 once a signal came, 1 once the output is closed; None before."""
+
+    was_cancelled: bool = False
+    """Whether the command did not come to its own end."""
+
+    _cancel: Callable[[], None] = field(default=lambda: None, init=False)
+
+    async def run_cancellable(self, main: Callable[[], Awaitable[int]]) -> int:
+        """Run a command until it ends or is cancelled, and give its exit code."""
+        loop = asyncio.get_running_loop()
+        with anyio.CancelScope() as scope:
+            self._cancel = lambda: _soon(loop, lambda: self._end(scope))
+            if self.exit_code is None:
+                return await main()
+        self.was_cancelled = True
+        return self.exit_code or 0
+
+    def stop(self, code: int) -> None:
+        """Cancel the command, from any thread."""
+        if self.exit_code is None:
+            self.exit_code = code
+            self._cancel()
+
+    def _end(self, scope: anyio.CancelScope) -> None:
+        scope.cancel()
+        self.on_interrupt()
+
+    def handle_signal(self, number: int, _frame: FrameType | None) -> None:
+        """Take a signal; the second of them ends the process, wherever it stands."""
+        if self.exit_code is None:
+            self.stop(128 + number)
+            return
+        # No lock is taken here and nothing is unwound: a journal is as sound as after kill -9.
+        show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""
+        with suppress(OSError):
+            os.write(2, f"{show_cursor}\n{self.exit_message()}\n".encode(errors="backslashreplace"))
+        os._exit(128 + number)
+
+
+@contextmanager
+def handle_signals(interrupt: Interrupt) -> Iterator[None]:
+    """Let an interrupt take the signals until the block ends; in the main thread only."""
+    try:
+        before = {number: signal.signal(number, interrupt.handle_signal) for number in SIGNALS}
+    except ValueError:  # another thread: signals are not ours
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _soon(loop: asyncio.AbstractEventLoop, act: Callable[[], None]) -> None:
+    with suppress(RuntimeError):  # the loop has ended, and so has the command
+        loop.call_soon_threadsafe(act)
+
+
+def discard_output() -> None:
+    """Let what is still written to standard output vanish: its reader has gone."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

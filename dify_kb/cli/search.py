@@ -44,15 +44,15 @@ def search(
     ] = None,
 ) -> None:
     """Search a dataset and show the passages, the best first."""
-    from . import filters
+    from . import document_selection
 
     command: CommandContext = context.obj
-    conditions = filters.parsed(filter_ or ())
+    conditions = document_selection.parse_conditions(filter_ or ())
 
     async def main() -> int:
-        async with command.client() as client:
+        async with command.create_client() as client:
             where = await name_lookup.dataset(client, dataset)
-            await filters.check(client, where, conditions)
+            await document_selection.check_fields(client, where, conditions)
             model = _model(where, method, top_k, score_threshold, conditions)
             found = await client.datasets.retrieve(where, query, retrieval_model=model)
         for rank, record in enumerate(found.records, 1):

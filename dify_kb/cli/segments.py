@@ -13,8 +13,8 @@ from dify_kb.errors import ConfigError
 
 from . import bulk, name_lookup, option_types, output
 from .name_lookup import Thing
-from .options import InDataset, OfDocument, Yes
-from .run_command import run_with_client, wants_json
+from .option_types import DatasetOption, DocumentOption, YesOption
+from .run_command import is_json_output, run_with_client
 
 if TYPE_CHECKING:
     from dify_kb import AsyncClient, Dataset, NewSegment, Segment
@@ -35,8 +35,8 @@ Answer = Annotated[str | None, typer.Option(help="In a base of questions and ans
 @segments.command("list")
 def list_(
     context: typer.Context,
-    dataset: InDataset,
-    document: OfDocument,
+    dataset: DatasetOption,
+    document: DocumentOption,
     keyword: Annotated[str | None, typer.Option(help="A part of the text.")] = None,
     status: Annotated[
         list[option_types.SegmentStatusChoice] | None,
@@ -60,14 +60,16 @@ def list_(
                 "enabled": lambda row: row.enabled,
                 "id": lambda row: row.id,
             },
-            json=wants_json(context),
+            json=is_json_output(context),
         )
 
     run_with_client(context, main)
 
 
 @segments.command("show")
-def show_(context: typer.Context, dataset: InDataset, document: OfDocument, segment: Id) -> None:
+def show_(
+    context: typer.Context, dataset: DatasetOption, document: DocumentOption, segment: Id
+) -> None:
     """Show one chunk."""
 
     async def main(client: AsyncClient) -> None:
@@ -80,8 +82,8 @@ def show_(context: typer.Context, dataset: InDataset, document: OfDocument, segm
 @segments.command("create")
 def create(
     context: typer.Context,
-    dataset: InDataset,
-    document: OfDocument,
+    dataset: DatasetOption,
+    document: DocumentOption,
     texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT", help="A chunk each.")] = None,
     from_: Annotated[
         Path | None,
@@ -89,7 +91,7 @@ def create(
             "--from",
             metavar="FILE|-",
             help="JSON Lines: texts, or objects as above.",
-            parser=option_types.path,
+            parser=option_types.parse_path,
         ),
     ] = None,
     keyword: Keywords = None,
@@ -116,7 +118,7 @@ def create(
             made = await client.segments.create_many(where, of.id, new)
         except dify_kb.PartialError as error:
             _tell(context, [row for row in error.done if isinstance(row, dify_kb.Segment)])
-            return bulk.partly(error, json=wants_json(context))
+            return bulk.partly(error, json=is_json_output(context))
         return _tell(context, made)
 
     run_with_client(context, main)
@@ -125,8 +127,8 @@ def create(
 @segments.command("update")
 def update(
     context: typer.Context,
-    dataset: InDataset,
-    document: OfDocument,
+    dataset: DatasetOption,
+    document: DocumentOption,
     segment: Id,
     content: Annotated[str | None, typer.Option(help="Another text.")] = None,
     answer: Answer = None,
@@ -155,13 +157,17 @@ def update(
 
 
 @segments.command("enable")
-def enable(context: typer.Context, dataset: InDataset, document: OfDocument, ids: Ids) -> None:
+def enable(
+    context: typer.Context, dataset: DatasetOption, document: DocumentOption, ids: Ids
+) -> None:
     """Let chunks be found again."""
     _switch(context, dataset, document, ids, enabled=True)
 
 
 @segments.command("disable")
-def disable(context: typer.Context, dataset: InDataset, document: OfDocument, ids: Ids) -> None:
+def disable(
+    context: typer.Context, dataset: DatasetOption, document: DocumentOption, ids: Ids
+) -> None:
     """Keep chunks from being found."""
     _switch(context, dataset, document, ids, enabled=False)
 
@@ -169,10 +175,10 @@ def disable(context: typer.Context, dataset: InDataset, document: OfDocument, id
 @segments.command("delete")
 def delete(
     context: typer.Context,
-    dataset: InDataset,
-    document: OfDocument,
+    dataset: DatasetOption,
+    document: DocumentOption,
     ids: Ids,
-    yes: Yes = False,
+    yes: YesOption = False,
 ) -> None:
     """Delete chunks; asks first where there are several."""
     things = name_lookup.by_id("chunk", ids)
@@ -184,7 +190,7 @@ def delete(
         return await bulk.one_by_one(
             things,
             lambda thing: client.segments.delete(where, of.id, thing.id),
-            bulk.Teller("chunk", "deleted", json=wants_json(context)),
+            bulk.Teller("chunk", "deleted", json=is_json_output(context)),
         )
 
     run_with_client(context, main)
@@ -203,7 +209,7 @@ def _switch(
 
         word = "enabled" if enabled else "disabled"
         return await bulk.one_by_one(
-            things, work, bulk.Teller("chunk", word, json=wants_json(context))
+            things, work, bulk.Teller("chunk", word, json=is_json_output(context))
         )
 
     run_with_client(context, main)
@@ -250,7 +256,7 @@ def _new(number: int, line: str) -> NewSegment:
 def _tell(context: typer.Context, made: Sequence[Segment]) -> int:
     """Write the new chunks, and give the exit code: one may have failed to be embedded."""
     failed = [row for row in made if row.status == dify_kb.SegmentStatus.ERROR]
-    if wants_json(context):
+    if is_json_output(context):
         for row in made:
             output.model("segment", row)
     else:
@@ -275,4 +281,4 @@ def _show(context: typer.Context, segment: Segment) -> None:
         "updated": segment.updated_at,
         "text": segment.content,
     }
-    output.one("segment", segment, rows, json=wants_json(context))
+    output.one("segment", segment, rows, json=is_json_output(context))

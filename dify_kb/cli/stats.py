@@ -1,19 +1,22 @@
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import anyio
 import typer
+from attrs import frozen
 
+import dify_kb
 from dify_kb.errors import BadRequestError, ForbiddenError, NotFoundError
 
-from . import name_lookup, output, statistics
+from . import name_lookup, output
 from .bulk import SOME_FAILED, WORKERS, Teller
 from .name_lookup import Thing
-from .run_command import run_with_client, wants_json
-from .statistics import Figures
+from .run_command import is_json_output, run_with_client
 
 if TYPE_CHECKING:
     from dify_kb import AsyncClient, Dataset, Document
@@ -60,8 +63,8 @@ def stats(
         total = sum(row.document_count for row in found)
         count = total <= MOST if chunks is None else chunks
         patience = timedelta(minutes=stuck_after)
-        told: list[Figures] = []
-        teller = Teller("dataset", "counted", json=wants_json(context))
+        told: list[DatasetStatistics] = []
+        teller = Teller("dataset", "counted", json=is_json_output(context))
         for row in {row.id: row for row in found}.values():
             try:
                 told.append(await _figures(client, row, patience, count=count))
@@ -70,9 +73,9 @@ def stats(
                     raise
                 teller.refused(Thing(row.id, row.name), error)
                 continue
-            if wants_json(context):
+            if is_json_output(context):
                 output.line({"type": "stats", **output.to_fields(told[-1])})
-        if not wants_json(context):
+        if not is_json_output(context):
             _print(told)
         if chunks is None and not count:
             output.err.print(f"Chunks were not counted ({total:,} requests); pass --chunks.")
@@ -83,18 +86,18 @@ def stats(
 
 async def _figures(
     client: AsyncClient, base: Dataset, patience: timedelta, *, count: bool
-) -> Figures:
+) -> DatasetStatistics:
     rows = [row async for row in client.documents.iter(base)]
     changed = await _changed(client, base, rows)
-    return Figures(
+    return DatasetStatistics(
         id=base.id,
         name=base.name,
         documents=len(rows),
-        statuses=statistics.statuses(rows),
+        statuses=count_statuses(rows),
         words=sum(row.word_count or 0 for row in rows),
         chunks=await _chunks(client, base, rows) if count else None,
-        errors=statistics.errors(rows),
-        stuck=statistics.stuck(rows, changed, datetime.now(UTC), patience),
+        errors=count_errors(rows),
+        stuck=find_stuck_documents(rows, changed, datetime.now(UTC), patience),
     )
 
 
@@ -133,7 +136,7 @@ async def _changed(
     return changed
 
 
-def _print(told: Sequence[Figures]) -> None:
+def _print(told: Sequence[DatasetStatistics]) -> None:
     names = ("dataset", "documents", "words", "chunks", "errors", "stuck")
     lines = [
         (row.name, row.documents, row.words, row.chunks, sum(row.errors.values()), len(row.stuck))
@@ -147,7 +150,7 @@ def _print(told: Sequence[Figures]) -> None:
             _details(row)
 
 
-def _total(told: Sequence[Figures]) -> tuple[str, int, int, int | None, int, int]:
+def _total(told: Sequence[DatasetStatistics]) -> tuple[str, int, int, int | None, int, int]:
     chunks = [row.chunks for row in told if row.chunks is not None]
     return (
         "(all)",
@@ -159,7 +162,7 @@ def _total(told: Sequence[Figures]) -> tuple[str, int, int, int | None, int, int
     )
 
 
-def _details(row: Figures) -> None:
+def _details(row: DatasetStatistics) -> None:
     counts = ", ".join(f"{count:,} {status}" for status, count in row.statuses.items())
     output.out.print(f"\n{output.printable(row.name)}: {counts or 'no documents'}")
     for kind, count in row.errors.items():
@@ -170,3 +173,118 @@ def _details(row: Figures) -> None:
         output.out.print(f"  stuck in {late.status} since {since}: {what}")
     if len(row.stuck) > LISTED:
         output.out.print(f"  … and {len(row.stuck) - LISTED:,} more; --json lists all.")
+
+
+NOTHING_INDEXED = "completed, but nothing was indexed"
+"""The kind of a document that no search finds although it has no error."""
+
+LONGEST = 100
+"""Characters of a kind of error."""
+
+_PARTS = (
+    (
+        re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE),
+        "ID",
+    ),
+    (re.compile(r"(?<![\w.])/(?:[\w.@~+-]+/)*[\w.@~+-]+"), "PATH"),
+    (re.compile(r"'[^']*'|\"[^\"]*\""), "'…'"),
+    (re.compile(r"\b\d+(?:[.,]\d+)*"), "N"),
+    (re.compile(r"\s+"), " "),
+)
+"""What differs between errors of one kind: ids, temporary files, names, numbers."""
+
+
+@frozen(kw_only=True)
+class StuckDocument:
+    """A document that does not get on; `since` is its last change that the server tells."""
+
+    id: str
+    name: str
+    status: str
+    since: datetime
+
+
+@frozen(kw_only=True)
+class DatasetStatistics:
+    """Numbers of one base. `chunks` is None where they were not counted."""
+
+    id: str
+    name: str
+    documents: int
+    statuses: Mapping[str, int]
+    words: int
+    """Characters: the server's word_count counts those."""
+
+    chunks: int | None
+    errors: Mapping[str, int]
+    stuck: Sequence[StuckDocument]
+
+
+def error_kind(error: str) -> str:
+    """Give what errors of one kind have in common."""
+    for pattern, name in _PARTS:
+        error = pattern.sub(name, error)
+    error = error.strip() or "no reason given"
+    return error if len(error) <= LONGEST else f"{error[: LONGEST - 1]}…"
+
+
+def count_statuses(rows: Sequence[Document]) -> Mapping[str, int]:
+    """Count documents by what the console shows, the most frequent first."""
+    return _counted(Counter(str(row.display_status or row.indexing_status) for row in rows))
+
+
+def count_errors(rows: Sequence[Document]) -> Mapping[str, int]:
+    """Count what is not found by its kind, the most frequent first."""
+    kinds = Counter[str]()
+    for row in rows:
+        if row.indexing_status is dify_kb.IndexingStatus.ERROR:
+            kinds[error_kind(row.error or "")] += 1
+        elif row.indexing_status is dify_kb.IndexingStatus.COMPLETED and not row.word_count:
+            kinds[NOTHING_INDEXED] += 1
+    return _counted(kinds)
+
+
+def find_stuck_documents(
+    rows: Sequence[Document],
+    changed: Mapping[str, datetime],
+    now: datetime,
+    patience: timedelta,
+) -> Sequence[StuckDocument]:
+    """Tell which documents do not get on, the longest first.
+
+    One that is being indexed, or paused, and did not change for so long; one that waits for so
+    long although a younger one is done, or nothing is being indexed at all. A long queue that
+    moves is not stuck.
+
+    Args:
+        changed: when each document that is not final last changed, where that is known; else
+            its creation counts.
+    """
+    done = [row.created_at for row in rows if row.indexing_status.final]
+    youngest = max(done, default=None)
+    late = {
+        row.id: changed.get(row.id, row.created_at)
+        for row in rows
+        if not row.indexing_status.final and now - changed.get(row.id, row.created_at) >= patience
+    }
+    moving = any(
+        not row.indexing_status.final
+        and row.id not in late
+        and row.indexing_status is not dify_kb.IndexingStatus.WAITING
+        for row in rows
+    )
+    found = [
+        StuckDocument(id=row.id, name=row.name, status=str(row.indexing_status), since=late[row.id])
+        for row in rows
+        if row.id in late
+        and (
+            row.indexing_status is not dify_kb.IndexingStatus.WAITING
+            or not moving
+            or (youngest is not None and youngest > late[row.id])
+        )
+    ]
+    return sorted(found, key=lambda row: row.since)
+
+
+def _counted(counter: Counter[str]) -> Mapping[str, int]:
+    return dict(counter.most_common())

@@ -7,8 +7,8 @@ import typer
 
 from . import bulk, name_lookup, output
 from .name_lookup import Thing
-from .options import InDataset, Yes
-from .run_command import run_with_client, wants_json
+from .option_types import DatasetOption, YesOption
+from .run_command import is_json_output, run_with_client
 
 if TYPE_CHECKING:
     from dify_kb import AsyncClient, Dataset, Tag
@@ -35,7 +35,7 @@ def list_(
             where = await name_lookup.dataset(client, dataset)
             found = (await client.tags.list_for_dataset(where)).data
             columns = {"name": lambda row: row.name, "id": lambda row: row.id}
-            await output.rows("tag", found, columns, json=wants_json(context))
+            await output.rows("tag", found, columns, json=is_json_output(context))
             return
         await output.rows(
             "tag",
@@ -45,7 +45,7 @@ def list_(
                 "datasets": lambda row: row.binding_count,
                 "id": lambda row: row.id,
             },
-            json=wants_json(context),
+            json=is_json_output(context),
         )
 
     run_with_client(context, main)
@@ -94,7 +94,7 @@ def update(
 
 
 @tags.command("delete")
-def delete(context: typer.Context, names: Names, yes: Yes = False) -> None:
+def delete(context: typer.Context, names: Names, yes: YesOption = False) -> None:
     """Delete tags, which datasets lose.
 
     Asks first where there are several.
@@ -107,27 +107,27 @@ def delete(context: typer.Context, names: Names, yes: Yes = False) -> None:
         return await bulk.one_by_one(
             things,
             lambda thing: client.tags.delete(thing.id),
-            bulk.Teller("tag", "deleted", json=wants_json(context)),
+            bulk.Teller("tag", "deleted", json=is_json_output(context)),
         )
 
     run_with_client(context, main)
 
 
 @tags.command("bind")
-def bind(context: typer.Context, dataset: InDataset, names: Names) -> None:
+def bind(context: typer.Context, dataset: DatasetOption, names: Names) -> None:
     """Give tags to a dataset."""
 
     async def main(client: AsyncClient) -> int:
         where = await name_lookup.dataset(client, dataset)
         things = await _found(client, names)
         await client.tags.bind(where, [thing.id for thing in things])
-        return _all(bulk.Teller("tag", "bound", json=wants_json(context)), things)
+        return _all(bulk.Teller("tag", "bound", json=is_json_output(context)), things)
 
     run_with_client(context, main)
 
 
 @tags.command("unbind")
-def unbind(context: typer.Context, dataset: InDataset, names: Names) -> None:
+def unbind(context: typer.Context, dataset: DatasetOption, names: Names) -> None:
     """Take tags off a dataset."""
 
     async def main(client: AsyncClient) -> int:
@@ -135,7 +135,7 @@ def unbind(context: typer.Context, dataset: InDataset, names: Names) -> None:
         return await bulk.one_by_one(
             await _borne(client, where, names),
             lambda thing: client.tags.unbind(where, thing.id),
-            bulk.Teller("tag", "unbound", json=wants_json(context)),
+            bulk.Teller("tag", "unbound", json=is_json_output(context)),
         )
 
     run_with_client(context, main)
@@ -167,4 +167,4 @@ def _all(teller: bulk.Teller, things: Sequence[Thing]) -> int:
 
 def _show(context: typer.Context, tag: Tag) -> None:
     rows = {"id": tag.id, "name": tag.name, "datasets": tag.binding_count}
-    output.one("tag", tag, rows, json=wants_json(context))
+    output.one("tag", tag, rows, json=is_json_output(context))

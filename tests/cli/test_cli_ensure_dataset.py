@@ -81,7 +81,7 @@ def test_of_two_datasets_of_a_name_the_oldest_is_loaded_into_with_a_warning(
     cli: Cli, docs: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As 1.14.2 allows when both are created at the same time."""
-    monkeypatch.setattr(DatasetTable, "named", lambda *_: [])
+    monkeypatch.setattr(DatasetTable, "ids_by_name", lambda *_: [])
 
     code, _, err = cli("load", str(docs), "--dataset", "d", "--create")
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from dify_kb import ConfigError
-from dify_kb.cli.filters import parsed
+from dify_kb.cli.document_selection import parse_conditions
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ from dify_kb.cli.filters import parsed
 def test_conditions_are_read_as_people_write_them(
     text: str, name: str, operator: str, value: object
 ) -> None:
-    found = parsed([text])
+    found = parse_conditions([text])
 
     assert found is not None
     (condition,) = found.conditions
@@ -43,8 +43,8 @@ def test_conditions_are_read_as_people_write_them(
 @pytest.mark.parametrize("text", ["", "year", "year ~ 2", ">= 2", "day after noon", "year > x"])
 def test_what_is_no_condition_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="--filter"):
-        parsed([text])
+        parse_conditions([text])
 
 
 def test_no_condition_is_no_filter() -> None:
-    assert parsed([]) is None
+    assert parse_conditions([]) is None

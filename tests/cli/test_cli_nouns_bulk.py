@@ -209,8 +209,8 @@ def test_a_choice_that_is_none_is_refused(
     [("draft*", "draft"), ("*a*long one?", "long one"), ("[ab]c[de]fg", "fg"), ("a\\b", "a")],
 )
 def test_the_server_looks_for_what_every_match_holds(pattern: str, part: str) -> None:
-    assert document_selection.literal(pattern) == part
+    assert document_selection.longest_literal(pattern) == part
 
 
 def test_a_pattern_of_wildcards_asks_the_server_for_everything() -> None:
-    assert not document_selection.literal("*[ab]?")
+    assert not document_selection.longest_literal("*[ab]?")

@@ -9,7 +9,7 @@ from attrs import evolve
 from cli_calls import Cli, asked, base, lines
 
 from dify_kb import Client, Document, IndexingStatus
-from dify_kb.cli import statistics
+from dify_kb.cli import stats
 from dify_kb.emulator import Emulator
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -45,7 +45,7 @@ def row(name: str, status: str, minutes: float, *, words: int | None = 5) -> Doc
 
 def stuck(*rows: Document, changed: dict[str, float] | None = None) -> list[str]:
     told = {name: NOW - timedelta(minutes=ago) for name, ago in (changed or {}).items()}
-    return [late.name for late in statistics.stuck(rows, told, NOW, PATIENCE)]
+    return [late.name for late in stats.find_stuck_documents(rows, told, NOW, PATIENCE)]
 
 
 def test_one_that_is_being_indexed_and_does_not_change_is_stuck() -> None:
@@ -88,21 +88,21 @@ def test_one_that_waits_while_younger_ones_are_done_is_stuck() -> None:
     ],
 )
 def test_errors_that_differ_in_names_and_numbers_are_of_one_kind(one: str, other: str) -> None:
-    assert statistics.kind_of(one) == statistics.kind_of(other)
+    assert stats.error_kind(one) == stats.error_kind(other)
 
 
 def test_errors_of_other_words_are_of_other_kinds() -> None:
-    assert statistics.kind_of("Rate limit reached") != statistics.kind_of("Connection refused")
-    assert statistics.kind_of("pypdfium2 failed") == "pypdfium2 failed", "a name, no number"
-    assert len(statistics.kind_of("x" * 300)) == 100
-    assert statistics.kind_of(" ") == "no reason given"
+    assert stats.error_kind("Rate limit reached") != stats.error_kind("Connection refused")
+    assert stats.error_kind("pypdfium2 failed") == "pypdfium2 failed", "a name, no number"
+    assert len(stats.error_kind("x" * 300)) == 100
+    assert stats.error_kind(" ") == "no reason given"
 
 
 def test_a_document_in_which_nothing_was_indexed_counts_as_an_error() -> None:
     failed = evolve(row("b", "error", 1), error="No model 7")
     rows = [row("a", "completed", 1, words=0), failed, row("c", "completed", 1)]
 
-    assert statistics.errors(rows) == {statistics.EMPTY: 1, "No model N": 1}
+    assert stats.count_errors(rows) == {stats.NOTHING_INDEXED: 1, "No model N": 1}
 
 
 def test_stats_of_all_bases(cli: Cli, emulator: Emulator) -> None:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from dify_kb import AttemptEvent, ItemResult, Outcome, Progress
 from dify_kb.cli import output, progress
-from dify_kb.cli.progress_state import ProgressState
+from dify_kb.cli.progress import ProgressState
 
 FULL = Progress(
     found=10,
@@ -100,7 +100,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 def test_without_a_terminal_a_pause_is_told_at_once(written: io.StringIO) -> None:
     """The lines between are 5 s apart; a log of a job must say when the server failed."""
     state = ProgressState()
-    with progress.display(quiet=False, plain=True) as display:
+    with progress.progress_display(quiet=False, plain=True) as display:
         for paused in (None, "no reply", "no reply", None, None):
             state.add(evolve(FULL, paused=paused))
             display(state)
@@ -117,7 +117,7 @@ def test_bars_show_what_holds_a_load(monkeypatch: pytest.MonkeyPatch) -> None:
     state = ProgressState()
     state.add(evolve(FULL, scanned=True, paused="a\x1b[31mb " * 30))
 
-    with progress.display(quiet=False, plain=False) as display:
+    with progress.progress_display(quiet=False, plain=False) as display:
         display(state)
 
     shown = text.getvalue()
@@ -142,7 +142,7 @@ COUNTED = evolve(
 def line_of(reached: Progress) -> str:
     state = ProgressState()
     state.add(reached)
-    return " · ".join(progress.overview(state).values())
+    return " · ".join(progress.progress_parts(state).values())
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_bars_show_how_much_is_done_in_80_columns(monkeypatch: pytest.MonkeyPatc
     state = ProgressState()
     state.add(COUNTED)
 
-    with progress.display(quiet=False, plain=False) as display:
+    with progress.progress_display(quiet=False, plain=False) as display:
         display(state)
 
     shown = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line) for line in text.getvalue().splitlines()]
