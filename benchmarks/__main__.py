@@ -14,14 +14,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import client
-import scale
-from emulated import emulated
+import client_comparison
+import scaling
+from emulator_process import run_emulator
 
 from dify_kb.cli import run
 from dify_kb.emulator import Settings
 
-COMMANDS: Mapping[str, tuple[str, ...]] = {
+PACKAGE_COMMANDS: Mapping[str, tuple[str, ...]] = {
     "instance": ("bench",),
     "compare": ("bench", "compare"),
     "retrieval-quality": ("eval",),
@@ -32,33 +32,33 @@ Run = Callable[[Sequence[str]], int]
 """Takes what stands behind the name, and gives an exit code."""
 
 
-def shipped(command: tuple[str, ...]) -> Run:
+def package_command(command: tuple[str, ...]) -> Run:
     """Make a run of a command of the package."""
 
     def call(arguments: Sequence[str]) -> int:
         with ExitStack() as stack:
             if not _named(arguments):
-                server = stack.enter_context(emulated(Settings.default_pod()))
+                server = stack.enter_context(run_emulator(Settings.default_pod()))
                 os.environ["DIFY_BASE_URL"], os.environ["DIFY_API_KEY"] = server.url, server.key
             return run([*command, *arguments])
 
     return call
 
 
-RUNS: Mapping[str, Run] = {
-    **{name: shipped(command) for name, command in COMMANDS.items()},
-    "client": client.main,
-    "scale": scale.main,
+BENCHMARKS: Mapping[str, Run] = {
+    **{name: package_command(command) for name, command in PACKAGE_COMMANDS.items()},
+    "client": client_comparison.main,
+    "scale": scaling.main,
 }
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the one that is named."""
     name, *rest = arguments or [""]
-    if name not in RUNS:
-        sys.stderr.write(f"usage: python -m benchmarks {{{','.join(RUNS)}}} …\n")
+    if name not in BENCHMARKS:
+        sys.stderr.write(f"usage: python -m benchmarks {{{','.join(BENCHMARKS)}}} …\n")
         return 2
-    return RUNS[name](rest)
+    return BENCHMARKS[name](rest)
 
 
 def _named(arguments: Sequence[str]) -> bool:

@@ -23,7 +23,7 @@ from urllib.parse import parse_qs
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-ID = "11111111-1111-4111-8111-111111111111"
+DATASET_ID = "11111111-1111-4111-8111-111111111111"
 DOCUMENT = {
     "id": "1e685707-cc0a-4cc2-9fff-7d078ed81aec",
     "position": 12,
@@ -66,7 +66,7 @@ NULLS = (
 )
 DATASET: Mapping[str, object] = {
     **dict.fromkeys(NULLS.split()),
-    "id": ID,
+    "id": DATASET_ID,
     "name": "null",
     "description": None,
     "provider": "vendor",
@@ -75,7 +75,7 @@ DATASET: Mapping[str, object] = {
     "app_count": 0,
     "document_count": 0,
     "word_count": 0,
-    "created_by": ID,
+    "created_by": DATASET_ID,
     "created_at": 1795246359,
     "updated_at": 1795246359,
     "tags": [],
@@ -85,12 +85,12 @@ DATASET: Mapping[str, object] = {
 SERVER_INFO = {"welcome": "Dify OpenAPI", "api_version": "v1", "server_version": "1.12.1"}
 
 
-def reply(value: object) -> bytes:
+def build_response(value: object) -> bytes:
     """Write a reply with the headers that a server sends behind nginx."""
-    return written(json.dumps(value, separators=(",", ":")).encode())
+    return build_created_response(json.dumps(value, separators=(",", ":")).encode())
 
 
-def written(body: bytes) -> bytes:
+def build_created_response(body: bytes) -> bytes:
     """Put the headers before a body."""
     head = (
         "HTTP/1.1 200 OK\r\nServer: nginx/1.27.4\r\nDate: Fri, 21 Nov 2026 08:00:00 GMT\r\n"
@@ -101,8 +101,8 @@ def written(body: bytes) -> bytes:
 
 
 OWN_ID, OWN_BATCH = str(DOCUMENT["id"]).encode(), b"20261121073239207337"
-CREATED = reply({"document": DOCUMENT, "batch": OWN_BATCH.decode()})
-WELCOME = reply(SERVER_INFO)
+CREATED = build_response({"document": DOCUMENT, "batch": OWN_BATCH.decode()})
+WELCOME = build_response(SERVER_INFO)
 INDEXED = {"indexing_status": "completed", "display_status": "available", "word_count": 700}
 ROW = json.dumps({**DOCUMENT, **INDEXED, "tokens": 160}, separators=(",", ":")).encode()
 STATUS = {"indexing_status": "completed", "completed_segments": 4, "total_segments": 4}
@@ -112,7 +112,7 @@ created: defaultdict[str, list[int]] = defaultdict(list)
 """The numbers of the documents that each dataset has, the oldest first."""
 
 
-class Answer(asyncio.Protocol):
+class NullProtocol(asyncio.Protocol):
     """Answers each request of a connection once its last byte came."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -127,12 +127,12 @@ class Answer(asyncio.Protocol):
             self._head, end, body = (self._head + data).partition(b"\r\n\r\n")
             if not end:
                 return
-            self._left = length(self._head) - len(body)
+            self._left = content_length(self._head) - len(body)
         else:
             self._left -= len(data)
         if self._left <= 0:
             head, self._head, self._left = self._head, b"", None
-            self._answer(answer(head))
+            self._answer(route_request(head))
 
     def _answer(self, reply: bytes) -> None:
         if latency:
@@ -141,56 +141,56 @@ class Answer(asyncio.Protocol):
             self._transport.write(reply)
 
 
-def length(head: bytes) -> int:
+def content_length(head: bytes) -> int:
     """Tell how long the body will be."""
     _, found, rest = head.lower().partition(b"\r\ncontent-length:")
     return int(rest.partition(b"\r\n")[0]) if found else 0
 
 
-def answer(head: bytes) -> bytes:
+def route_request(head: bytes) -> bytes:
     """Choose the reply by method and path."""
     method, target = head.partition(b"\r\n")[0].split(b" ")[:2]
     path, _, query = target.decode().partition("?")
     if path == "/_spent":
-        return reply({"cpu": time.process_time()})
+        return build_response({"cpu": time.process_time()})
     _, found, rest = path.partition("/datasets/")
     if not found:
         return WELCOME
     dataset, documents = rest[:36], created[rest[:36]]
     if method == b"POST":
         documents.append(len(documents) + 1)
-        own = identity(dataset, documents[-1])
+        own = document_id(dataset, documents[-1])
         return CREATED.replace(OWN_ID, own, 1).replace(OWN_BATCH, b"%020d" % documents[-1], 1)
     if rest.endswith("/indexing-status"):
-        own = identity(dataset, int(rest.split("/")[-2]))
-        return reply({"data": [{**STATUS, "id": own.decode()}]})
+        own = document_id(dataset, int(rest.split("/")[-2]))
+        return build_response({"data": [{**STATUS, "id": own.decode()}]})
     if rest.endswith("/documents"):
-        return page(
+        return list_documents(
             dataset, len(documents), {key: each[0] for key, each in parse_qs(query).items()}
         )
-    return reply({**DATASET, "id": dataset, "document_count": len(documents)})
+    return build_response({**DATASET, "id": dataset, "document_count": len(documents)})
 
 
-def page(dataset: str, total: int, query: Mapping[str, str]) -> bytes:
+def list_documents(dataset: str, total: int, query: Mapping[str, str]) -> bytes:
     """Write a page of the list, the newest documents first."""
     size, number = int(query.get("limit", 20)), int(query.get("page", 1))
     newest = total - (number - 1) * size
     rows = [
-        ROW.replace(OWN_ID, identity(dataset, each), 1)
+        ROW.replace(OWN_ID, document_id(dataset, each), 1)
         for each in range(newest, max(0, newest - size), -1)
     ]
     more = json.dumps(newest > size).encode()
     told = b'],"has_more":%b,"limit":%d,"total":%d,"page":%d}' % (more, size, total, number)
-    return written(b'{"data":[' + b",".join(rows) + told)
+    return build_created_response(b'{"data":[' + b",".join(rows) + told)
 
 
-def identity(dataset: str, number: int) -> bytes:
+def document_id(dataset: str, number: int) -> bytes:
     """Make the id of a document."""
     return b"%08x%b" % (number, dataset[8:].encode())
 
 
 @contextmanager
-def running(seconds: float = 0.0) -> Iterator[str]:
+def run_in_process(seconds: float = 0.0) -> Iterator[str]:
     """Run the server in another process; gives its URL, with `/v1`."""
     command = [sys.executable, __file__, str(seconds)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
@@ -203,7 +203,9 @@ def running(seconds: float = 0.0) -> Iterator[str]:
 
 async def serve() -> None:
     """Print the port and serve until terminated."""
-    server = await asyncio.get_running_loop().create_server(Answer, "127.0.0.1", 0, backlog=1000)
+    server = await asyncio.get_running_loop().create_server(
+        NullProtocol, "127.0.0.1", 0, backlog=1000
+    )
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dify_kb.blocking import Client
 
     from .client import AsyncClient
-    from .config import Loading, Policy, Retry, Timeout, Watch
+    from .config import LoadTiming, Policy, Polling, Retry, Timeout
     from .errors import (
         ApiError,
         BadRequestError,
@@ -47,12 +47,12 @@ if TYPE_CHECKING:
         ChildChunk,
         ComparisonOperator,
         Condition,
+        CreatedDocument,
         Dataset,
         DatasourceType,
         DisplayStatus,
         DocForm,
         Document,
-        DocumentCreated,
         DocumentDetail,
         DocumentMetadata,
         DocumentStatus,
@@ -77,7 +77,7 @@ if TYPE_CHECKING:
         ProcessRule,
         Record,
         RetrievalModel,
-        Retrieved,
+        RetrievalResult,
         SearchMethod,
         Segment,
         SegmentStatus,
@@ -86,13 +86,13 @@ if TYPE_CHECKING:
         Tag,
     )
     from .resources import Events, Pager
-    from .transport import Attempted
+    from .transport import AttemptEvent
 
 __all__ = [
     "UNSET",
     "ApiError",
     "AsyncClient",
-    "Attempted",
+    "AttemptEvent",
     "BadRequestError",
     "ChildChunk",
     "Client",
@@ -101,12 +101,12 @@ __all__ = [
     "ConfigError",
     "ConflictError",
     "ConnectError",
+    "CreatedDocument",
     "Dataset",
     "DatasourceType",
     "DisplayStatus",
     "DocForm",
     "Document",
-    "DocumentCreated",
     "DocumentDetail",
     "DocumentMetadata",
     "DocumentStatus",
@@ -123,7 +123,7 @@ __all__ = [
     "KnowledgeError",
     "LoadError",
     "LoadReport",
-    "Loading",
+    "LoadTiming",
     "MetadataField",
     "MetadataFields",
     "MetadataFilter",
@@ -143,6 +143,7 @@ __all__ = [
     "Permission",
     "PipelineFile",
     "Policy",
+    "Polling",
     "ProcessRule",
     "Progress",
     "ProtocolError",
@@ -152,7 +153,7 @@ __all__ = [
     "RequestTimeoutError",
     "Results",
     "RetrievalModel",
-    "Retrieved",
+    "RetrievalResult",
     "Retry",
     "SearchMethod",
     "Segment",
@@ -169,16 +170,15 @@ __all__ = [
     "TransportError",
     "UnauthorizedError",
     "UnsupportedTypeError",
-    "Watch",
 ]
 
 _HOMES = {
     "client": "AsyncClient",
-    "config": "Loading Policy Retry Timeout Watch",
+    "config": "LoadTiming Policy Polling Retry Timeout",
     "ingest": "Item ItemResult LoadReport Outcome Progress Results StopReason",
     "resources": "Events Pager",
     "blocking": "Client",
-    "transport": "Attempted",
+    "transport": "AttemptEvent",
 }
 """Where names live that are neither errors nor models."""
 

@@ -25,7 +25,7 @@ from .resources import (
     Tags,
     Workspace,
 )
-from .transport import OnAttempt, RequestLimiter, Sender, Session, connect
+from .transport import HTTPSession, OnAttempt, RequestLimiter, Sender, open_session
 from .wire import catalog
 
 if TYPE_CHECKING:
@@ -35,23 +35,24 @@ if TYPE_CHECKING:
 
     import aiohttp
 
+    from dify_kb.ingest.load_options import Replace
+
     from .emulator import Emulator
     from .ingest import (
         ItemResult,
         LoadEvent,
         LoadMetadata,
+        LoadOptions,
         LoadReport,
         OnError,
         OnExisting,
         OnLoadEvent,
-        Options,
         Results,
         Source,
         Wait,
     )
-    from .ingest.options import Replace
 
-EMULATOR = "emulator:"
+EMULATOR_PREFIX = "emulator:"
 
 
 class AsyncClient:
@@ -94,22 +95,24 @@ class AsyncClient:
         policy: Policy | None = None,
     ) -> None:
         address = base_url or os.environ.get("DIFY_BASE_URL", "")
-        self._emulator = _emulator(address) if address.startswith(EMULATOR) else None
+        self._emulator = _create_emulator(address) if address.startswith(EMULATOR_PREFIX) else None
         # A key of the environment is for a real server, so the embedded one does not read it.
         self._config = (
             Config(base_url=address, api_key=api_key or self._emulator.api_key)
             if self._emulator
-            else Config.read(base_url, api_key)
+            else Config.from_environment(base_url, api_key)
         )
-        self._policy = _policy(policy or Policy(), timeout, retry)
+        self._policy = _merge_policy(policy or Policy(), timeout, retry)
         limit = DEFAULT_CONCURRENCY if concurrency is None else concurrency
-        self._pace = RequestLimiter(_positive(limit, "concurrency"), fixed=concurrency is not None)
+        self._limiter = RequestLimiter(
+            _check_positive(limit, "concurrency"), fixed=concurrency is not None
+        )
         self._headers = dict(headers or {})
-        self._network = (proxy, trust_env, ssl)
-        self._given = session
+        self._connection_options = (proxy, trust_env, ssl)
+        self._external_session = session
         self._on_attempt = on_event
         self._sender: Sender | None = None
-        self._own: aiohttp.ClientSession | None = None
+        self._own_session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         if self._sender is not None:
@@ -118,12 +121,12 @@ class AsyncClient:
             with anyio.CancelScope(shield=True):  # one that has begun must be given back to stop
                 await anyio.to_thread.run_sync(self._emulator.start)
             self._config = attrs.evolve(self._config, base_url=self._emulator.url)
-        proxy, trust_env, ssl = self._network
-        http = self._given or connect(proxy=proxy, trust_env=trust_env, ssl=ssl)
-        self._own = None if self._given else http
+        proxy, trust_env, ssl = self._connection_options
+        http = self._external_session or open_session(proxy=proxy, trust_env=trust_env, ssl=ssl)
+        self._own_session = None if self._external_session else http
         self._sender = Sender(
-            session=Session(http, self._config, self._headers),
-            pace=self._pace,
+            session=HTTPSession(http, self._config, self._headers),
+            limiter=self._limiter,
             policy=self._policy,
             on_attempt=self._on_attempt,
         )
@@ -137,8 +140,8 @@ class AsyncClient:
     ) -> None:
         self._sender = None
         with anyio.CancelScope(shield=True):
-            if self._own is not None:
-                await self._own.close()
+            if self._own_session is not None:
+                await self._own_session.close()
             if self._emulator is not None:
                 await anyio.to_thread.run_sync(self._emulator.stop)
 
@@ -148,42 +151,42 @@ class AsyncClient:
     @property
     def datasets(self) -> Datasets:
         """Knowledge bases."""
-        return Datasets(self._open())
+        return Datasets(self._require_sender())
 
     @property
     def documents(self) -> Documents:
         """The documents of a knowledge base."""
-        return Documents(self._open(), self._policy.watch)
+        return Documents(self._require_sender(), self._policy.polling)
 
     @property
     def segments(self) -> Segments:
         """The chunks of a document."""
-        return Segments(self._open())
+        return Segments(self._require_sender())
 
     @property
     def child_chunks(self) -> ChildChunks:
         """The child chunks of a segment."""
-        return ChildChunks(self._open())
+        return ChildChunks(self._require_sender())
 
     @property
     def metadata(self) -> Metadata:
         """Metadata fields, and their values on documents."""
-        return Metadata(self._open())
+        return Metadata(self._require_sender())
 
     @property
     def tags(self) -> Tags:
         """Tags of knowledge bases."""
-        return Tags(self._open())
+        return Tags(self._require_sender())
 
     @property
     def pipeline(self) -> Pipeline:
         """Knowledge pipelines."""
-        return Pipeline(self._open())
+        return Pipeline(self._require_sender())
 
     @property
     def workspace(self) -> Workspace:
         """The workspace that the key belongs to."""
-        return Workspace(self._open())
+        return Workspace(self._require_sender())
 
     @property
     def base_url(self) -> str:
@@ -195,14 +198,14 @@ class AsyncClient:
         """The version that the server last sent; None before the first reply, or behind a proxy
         that takes the header away.
         """
-        return self._open().seen.version
+        return self._require_sender().server.version
 
     def with_options(self, *, timeout: Timeout | None = None, retry: Retry | None = None) -> Self:
         """Give a view of this open client with other settings, over the same connections."""
         view = copy.copy(self)
-        policy = _policy(self._policy, timeout, retry)
+        policy = _merge_policy(self._policy, timeout, retry)
         view._policy = policy  # noqa: SLF001 -- our own class
-        view._sender = attrs.evolve(self._open(), policy=policy)  # noqa: SLF001 -- likewise
+        view._sender = attrs.evolve(self._require_sender(), policy=policy)  # noqa: SLF001 -- likewise
         return view
 
     async def ping(self) -> ServerInfo:
@@ -212,9 +215,9 @@ class AsyncClient:
             TransportError: it cannot be reached.
             ProtocolError: it is no Dify.
         """
-        send = self._open()
+        send = self._require_sender()
         try:
-            return await send(catalog.GET_SERVER_INFO.at())
+            return await send(catalog.GET_SERVER_INFO.call())
         except NotFoundError as error:
             if error.server_version is None:
                 raise
@@ -329,10 +332,10 @@ class AsyncClient:
             NotFoundError: the dataset does not exist.
             TransportError: the server cannot be reached.
         """
-        from .ingest import Options, Rules
+        from .ingest import LoadOptions, ScanRules
 
-        options = Options(
-            rules=Rules(
+        options = LoadOptions(
+            rules=ScanRules(
                 include=include, exclude=exclude, as_text=as_text, max_file_size=max_file_size
             ),
             process_rule=process_rule,
@@ -393,15 +396,15 @@ class AsyncClient:
             KnowledgeError: raised by the iteration, as by `load`.
         """
         from .ingest import ItemResult as Result
-        from .ingest import Options, ResultBuffer, Results, Rules
+        from .ingest import LoadOptions, ResultBuffer, Results, ScanRules
 
-        async def begin(water: ResultBuffer[ItemResult]) -> LoadReport:
+        async def run_load(buffer: ResultBuffer[ItemResult]) -> LoadReport:
             def put(event: LoadEvent) -> None:
                 if isinstance(event, Result):
-                    water.put(event)
+                    buffer.put(event)
 
-            options = Options(
-                rules=Rules(
+            options = LoadOptions(
+                rules=ScanRules(
                     include=include, exclude=exclude, as_text=as_text, max_file_size=max_file_size
                 ),
                 process_rule=process_rule,
@@ -420,24 +423,24 @@ class AsyncClient:
                 retry_failed=retry_failed,
                 errors=errors,
                 on_event=put,
-                pause=water.room,
+                pause=buffer.wait_for_room,
             )
             return await self._load(dataset_id, source, options, concurrency, rate)
 
-        return Results(begin)
+        return Results(run_load)
 
     async def _load(
         self,
         dataset_id: Dataset | str,
         source: Source,
-        options: Options,
+        options: LoadOptions,
         concurrency: int | tuple[int, int] | None,
         rate: str | None,
     ) -> LoadReport:
         from .ingest import load
 
         return await load(
-            self._open(),
+            self._require_sender(),
             self._identity,
             dataset_id,
             source,
@@ -451,7 +454,7 @@ class AsyncClient:
         """What journals know the server by; None for one that ends with this client."""
         return self.base_url if self._emulator is None else self._emulator.identity
 
-    def _open(self) -> Sender:
+    def _require_sender(self) -> Sender:
         if self._sender is None:
             raise ConfigError(
                 "The client is not open.", hint="Use it inside `async with AsyncClient(…)`."
@@ -459,21 +462,21 @@ class AsyncClient:
         return self._sender
 
 
-def _policy(policy: Policy, timeout: Timeout | None, retry: Retry | None) -> Policy:
+def _merge_policy(policy: Policy, timeout: Timeout | None, retry: Retry | None) -> Policy:
     return attrs.evolve(policy, timeout=timeout or policy.timeout, retry=retry or policy.retry)
 
 
-def _positive(value: int, option: str) -> int:
+def _check_positive(value: int, option: str) -> int:
     if value < 1:
         raise ConfigError(f"{option} is {value}.", hint="It must be at least 1.")
     return value
 
 
-def _emulator(address: str) -> Emulator:
+def _create_emulator(address: str) -> Emulator:
     """Make the embedded server of `emulator:PATH?version=…`, not started yet."""
     from .emulator import Emulator
 
-    path, _, query = address.removeprefix(EMULATOR).partition("?")
+    path, _, query = address.removeprefix(EMULATOR_PREFIX).partition("?")
     options = dict(parse_qsl(query))
     version = options.pop("version", None)
     if options:
@@ -481,5 +484,5 @@ def _emulator(address: str) -> Emulator:
             f"{address!r} has the unknown option {next(iter(options))!r}.",
             hint="It can be emulator:PATH?version=1.16.",
         )
-    where = Path(path).expanduser() if path else None
-    return Emulator(where, version=version) if version else Emulator(where)
+    database_path = Path(path).expanduser() if path else None
+    return Emulator(database_path, version=version) if version else Emulator(database_path)

@@ -261,5 +261,5 @@ def _split_url(base_url: str) -> SplitResult | None:
         _ = parts.port  # raises when it is no port
     except ValueError:
         return None
-    known = parts.scheme in {"http", "https"} and parts.hostname and " " not in base_url
-    return parts if known else None
+    is_valid = parts.scheme in {"http", "https"} and parts.hostname and " " not in base_url
+    return parts if is_valid else None

@@ -37,16 +37,16 @@ async def check_bedrock(workspace: Workspace, *, rerank: bool = True) -> None:
     Raises:
         ConfigError: one is missing; the text names those of its kind that there are.
     """
-    await _check(workspace, BEDROCK_TITAN_EMBED_V2, ModelType.TEXT_EMBEDDING)
+    await _require_model(workspace, BEDROCK_TITAN_EMBED_V2, ModelType.TEXT_EMBEDDING)
     if rerank:
-        await _check(workspace, BEDROCK_COHERE_RERANK_3_5, ModelType.RERANK)
+        await _require_model(workspace, BEDROCK_COHERE_RERANK_3_5, ModelType.RERANK)
 
 
-async def _check(workspace: Workspace, wanted: ModelRef, kind: ModelType) -> None:
-    offered = [ref for provider in await workspace.models(kind) for ref in provider.refs()]
-    if wanted not in offered:
-        there = ", ".join(f"{ref.provider}:{ref.model}" for ref in offered) or "none"
+async def _require_model(workspace: Workspace, required: ModelRef, kind: ModelType) -> None:
+    offered = [ref for provider in await workspace.models(kind) for ref in provider.model_refs()]
+    if required not in offered:
+        names = ", ".join(f"{ref.provider}:{ref.model}" for ref in offered) or "none"
         raise ConfigError(
-            f"The workspace does not offer {wanted.provider}:{wanted.model} ({kind}).",
-            hint=f"It offers {there}; add the model in the console, or choose another.",
+            f"The workspace does not offer {required.provider}:{required.model} ({kind}).",
+            hint=f"It offers {names}; add the model in the console, or choose another.",
         )

@@ -22,7 +22,7 @@ def _journals_of_the_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.fixture
 def quick() -> Policy:
     """The client's times, a hundredth of those that users have."""
-    return Policy().scaled(0.01)
+    return Policy().scale_delays(0.01)
 
 
 @pytest.fixture
@@ -122,8 +122,8 @@ def program(tmp_path: Path, emulator: Emulator) -> Iterator[Callable[..., subpro
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the table of `poe chaos`, where that ran."""
-    chaos = sys.modules.get("chaos_tables")
+    chaos = sys.modules.get("result_table")
     if chaos is not None and chaos.LONG and chaos.ROWS:
         terminalreporter.section("chaos")
-        for line in chaos.table():
+        for line in chaos.render_table():
             terminalreporter.write_line(line)

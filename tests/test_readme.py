@@ -12,7 +12,7 @@ import pytest
 
 from dify_kb import AsyncClient, BadRequestError, presets
 from dify_kb.cli import run
-from dify_kb.external import check, create_app, listening
+from dify_kb.external import check, create_app, serve
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -96,7 +96,7 @@ async def test_the_example_of_a_retriever_is_what_dify_wants(
 ) -> None:
     names = ran(RETRIEVER, tmp_path, monkeypatch, name="faq")
     app = create_app({"faq": names["Faq"]()}, api_keys="key")
-    async with listening(app, "127.0.0.1", 0) as url:
+    async with serve(app, "127.0.0.1", 0) as url:
         asked = check(url, api_key="key", knowledge_id="faq", query="How do I reset it?")
         findings = {finding.check: finding async for finding in asked}
 

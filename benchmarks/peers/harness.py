@@ -24,15 +24,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-DATA = {
+REQUEST_DATA = {
     "indexing_technique": "economy",
     "doc_form": "text_model",
     "process_rule": {"mode": "automatic"},
 }
-TICK = 0.005
+LAG_INTERVAL = 0.005
 """Seconds between two looks at how late the event loop is."""
 
-DECODING = 1.0
+DECODING_SECONDS = 1.0
 """Seconds for which a page is decoded again and again."""
 
 
@@ -57,21 +57,21 @@ class Job:
     _contents: dict[Path, bytes] = field(default_factory=dict, repr=False, compare=False)
 
     @property
-    def server(self) -> str:
+    def server_url(self) -> str:
         """The URL without `/v1`."""
         return self.url.removesuffix("/v1")
 
     @property
-    def address(self) -> str:
+    def upload_url(self) -> str:
         """Where files are posted to."""
         return f"{self.url}/datasets/{self.dataset}/document/create-by-file"
 
-    def content(self, file: Path) -> bytes:
+    def read_content(self, file: Path) -> bytes:
         """Give a file's bytes."""
         return self._contents[file] if self.held else file.read_bytes()
 
     @contextlib.contextmanager
-    def source(self, file: Path) -> Iterator[bytes | BinaryIO]:
+    def open_source(self, file: Path) -> Iterator[bytes | BinaryIO]:
         """Give what libraries take: bytes that are held, else the file, opened."""
         if self.held:
             yield self._contents[file]
@@ -79,7 +79,7 @@ class Job:
         with file.open("rb") as opened:
             yield opened
 
-    def files(self, folder: str) -> Sequence[Path]:
+    def list_files(self, folder: str) -> Sequence[Path]:
         """List the files of a folder, and hold them if that is asked for."""
         found = sorted(Path(folder).iterdir())
         if self.held:
@@ -88,7 +88,7 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spent:
+class JobCost:
     """What a job took: seconds of processor, wall and server time, and bytes resident at most."""
 
     uploads: int
@@ -100,9 +100,9 @@ class Spent:
     lags: Sequence[float] = ()
 
 
-Send = Callable[[Path], Any]
-Way = Callable[[Job], Spent]
-Decode = Callable[[bytes], Any]
+SendFunction = Callable[[Path], Any]
+UploadFunction = Callable[[Job], JobCost]
+DecodeFunction = Callable[[bytes], Any]
 
 
 class Meter:
@@ -115,7 +115,7 @@ class Meter:
         self._until = self._wall + job.seconds
         self._uploads = 0
 
-    def each(self, files: Sequence[Path]) -> Iterator[Path]:
+    def iter_files(self, files: Sequence[Path]) -> Iterator[Path]:
         """Hand out the files one by one, as long as there is time."""
         for file in files:
             if time.perf_counter() >= self._until:
@@ -123,15 +123,15 @@ class Meter:
             self._uploads += 1
             yield file
 
-    def spent(
+    def finish(
         self,
         lags: Sequence[float] = (),
         uploads: int | None = None,
         requests: int | None = None,
-    ) -> Spent:
+    ) -> JobCost:
         """Sum up; uploads are counted where `each` handed them out."""
         cpu, wall = time.process_time() - self._cpu, time.perf_counter() - self._wall
-        return Spent(
+        return JobCost(
             uploads=self._uploads if uploads is None else uploads,
             cpu=cpu,
             wall=wall,
@@ -142,11 +142,13 @@ class Meter:
         )
 
 
-def asynchronous(opened: Callable[[Job], AbstractAsyncContextManager[Send]]) -> Way:
+def run_in_tasks(
+    opened: Callable[[Job], AbstractAsyncContextManager[SendFunction]],
+) -> UploadFunction:
     """Send from as many tasks as are in flight."""
 
-    async def run(job: Job) -> Spent:
-        warm_up, files = job.files(job.warm_up), job.files(job.folder)
+    async def run(job: Job) -> JobCost:
+        warm_up, files = job.list_files(job.warm_up), job.list_files(job.folder)
         async with opened(job) as send:
 
             async def work(waiting: Iterator[Path]) -> None:
@@ -158,9 +160,9 @@ def asynchronous(opened: Callable[[Job], AbstractAsyncContextManager[Send]]) -> 
 
             await all_of(iter(warm_up))
             meter = Meter(job)
-            async with watched(job) as lags:
-                await all_of(meter.each(files))
-            return meter.spent(lags)
+            async with measure_lag(job) as lags:
+                await all_of(meter.iter_files(files))
+            return meter.finish(lags)
 
     return lambda job: run_loop(job, run)
 
@@ -177,15 +179,15 @@ def run_loop(job: Job, run: Callable[[Job], Any]) -> Any:
 
 
 @contextlib.asynccontextmanager
-async def watched(job: Job) -> Any:
+async def measure_lag(job: Job) -> Any:
     """Note how late the loop comes to a task that wants to run, in seconds."""
     lags: list[float] = []
 
     async def watch() -> None:
         while True:
             began = time.perf_counter()
-            await asyncio.sleep(TICK)
-            lags.append(time.perf_counter() - began - TICK)
+            await asyncio.sleep(LAG_INTERVAL)
+            lags.append(time.perf_counter() - began - LAG_INTERVAL)
 
     task = asyncio.create_task(watch()) if job.lag else None
     yield lags
@@ -193,21 +195,21 @@ async def watched(job: Job) -> Any:
         task.cancel()
 
 
-def threaded(opened: Callable[[Job], AbstractContextManager[Send]]) -> Way:
+def run_in_threads(opened: Callable[[Job], AbstractContextManager[SendFunction]]) -> UploadFunction:
     """Send from as many threads as are in flight."""
 
-    def run(job: Job) -> Spent:
-        warm_up, files = job.files(job.warm_up), job.files(job.folder)
+    def run(job: Job) -> JobCost:
+        warm_up, files = job.list_files(job.warm_up), job.list_files(job.folder)
         with opened(job) as send:
             _in_threads(send, iter(warm_up), job.at_once)
             meter = Meter(job)
-            _in_threads(send, meter.each(files), job.at_once)
-            return meter.spent()
+            _in_threads(send, meter.iter_files(files), job.at_once)
+            return meter.finish()
 
     return run
 
 
-def _in_threads(send: Send, files: Iterator[Path], at_once: int) -> None:
+def _in_threads(send: SendFunction, files: Iterator[Path], at_once: int) -> None:
     lock = threading.Lock()
     failures: list[BaseException] = []
 
@@ -234,7 +236,7 @@ def _in_threads(send: Send, files: Iterator[Path], at_once: int) -> None:
 def _server_spent(job: Job) -> float:
     """Ask for the server's own processor time, which only the null server tells."""
     try:
-        with urllib.request.urlopen(f"{job.server}/_spent") as reply:  # noqa: S310 -- of ours
+        with urllib.request.urlopen(f"{job.server_url}/_spent") as reply:  # noqa: S310 -- of ours
             return float(json.load(reply)["cpu"])
     except urllib.error.HTTPError:
         return 0.0
@@ -253,22 +255,24 @@ def _resident() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
 
 
-def decoded(decode: Decode, body: bytes) -> Mapping[str, float]:
+def time_decoding(decode: DecodeFunction, body: bytes) -> Mapping[str, float]:
     """Decode a page until the time is up; tell the processor time of once."""
     decode(body)
     count, began = 0, time.process_time()
-    while time.process_time() - began < DECODING:
+    while time.process_time() - began < DECODING_SECONDS:
         decode(body)
         count += 1
     return {"seconds": (time.process_time() - began) / count}
 
 
-def main(ways: Mapping[str, Way], decoders: Mapping[str, Callable[[], Decode]] = {}) -> None:
+def main(
+    ways: Mapping[str, UploadFunction], decoders: Mapping[str, Callable[[], DecodeFunction]] = {}
+) -> None:
     """Do what the command line says; a failure is told in one line."""
     name, what, *rest = sys.argv[1:]
     try:
         if what == "--decode":
-            result: Any = decoded(decoders[name](), Path(rest[0]).read_bytes())
+            result: Any = time_decoding(decoders[name](), Path(rest[0]).read_bytes())
         else:
             result = asdict(ways[name](Job(**json.loads(what))))
     except Exception as error:  # noqa: BLE001 -- shown as this way's result

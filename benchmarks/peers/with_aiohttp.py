@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def session(job: harness.Job) -> AsyncIterator[aiohttp.ClientSession]:
+async def open_session(job: harness.Job) -> AsyncIterator[aiohttp.ClientSession]:
     """Open a session that is limited by its workers alone."""
     connector = aiohttp.TCPConnector(limit=0)
     headers = {"Authorization": f"Bearer {job.key}"}
@@ -28,16 +28,16 @@ async def session(job: harness.Job) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 @asynccontextmanager
-async def form_data(job: harness.Job) -> AsyncIterator[harness.Send]:
+async def form_data(job: harness.Job) -> AsyncIterator[harness.SendFunction]:
     """Let aiohttp write the form, as its documentation does."""
-    async with session(job) as opened:
+    async with open_session(job) as opened:
 
         async def send(file: Path) -> object:
             form = aiohttp.FormData()
-            form.add_field("data", json.dumps(harness.DATA))
-            with job.source(file) as source:
+            form.add_field("data", json.dumps(harness.REQUEST_DATA))
+            with job.open_source(file) as source:
                 form.add_field("file", source, filename=file.name)
-                async with opened.post(job.address, data=form) as response:
+                async with opened.post(job.upload_url, data=form) as response:
                     response.raise_for_status()
                     return await response.json()
 
@@ -45,15 +45,15 @@ async def form_data(job: harness.Job) -> AsyncIterator[harness.Send]:
 
 
 @asynccontextmanager
-async def joined(job: harness.Job) -> AsyncIterator[harness.Send]:
+async def send_joined_bytes(job: harness.Job) -> AsyncIterator[harness.SendFunction]:
     """Write the form by hand."""
-    async with session(job) as opened:
+    async with open_session(job) as opened:
         headers = {"Content-Type": "multipart/form-data; boundary=0a1b"}
 
         async def send(file: Path) -> object:
-            front = FRONT % (json.dumps(harness.DATA).encode(), file.name.encode())
-            body = b"".join((front, job.content(file), END))
-            async with opened.post(job.address, data=body, headers=headers) as response:
+            front = FRONT % (json.dumps(harness.REQUEST_DATA).encode(), file.name.encode())
+            body = b"".join((front, job.read_content(file), END))
+            async with opened.post(job.upload_url, data=body, headers=headers) as response:
                 response.raise_for_status()
                 return json.loads(await response.read())
 
@@ -63,7 +63,7 @@ async def joined(job: harness.Job) -> AsyncIterator[harness.Send]:
 if __name__ == "__main__":
     harness.main(
         {
-            "form_data": harness.asynchronous(form_data),
-            "joined": harness.asynchronous(joined),
+            "form_data": harness.run_in_tasks(form_data),
+            "joined": harness.run_in_tasks(send_joined_bytes),
         }
     )

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def client(job: harness.Job) -> Iterator[harness.Send]:
+def client(job: harness.Job) -> Iterator[harness.SendFunction]:
     """Share one client among the threads."""
-    with DifyDatasetClient(job.key, job.server) as opened:
+    with DifyDatasetClient(job.key, job.server_url) as opened:
 
         def send(file: Path) -> object:
             return opened.documents.create_by_file(
@@ -28,10 +28,10 @@ def client(job: harness.Job) -> Iterator[harness.Send]:
         yield send
 
 
-def decode() -> harness.Decode:
+def decode() -> harness.DecodeFunction:
     """Its models of documents; its `list` leaves them as JSON."""
     return lambda body: [Document(**row) for row in json.loads(body)["data"]]
 
 
 if __name__ == "__main__":
-    harness.main({"dify-dataset-sdk": harness.threaded(client)}, {"dify-dataset-sdk": decode})
+    harness.main({"dify-dataset-sdk": harness.run_in_threads(client)}, {"dify-dataset-sdk": decode})

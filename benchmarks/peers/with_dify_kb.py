@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def by_path(job: harness.Job) -> AsyncIterator[harness.Send]:
+async def by_path(job: harness.Job) -> AsyncIterator[harness.SendFunction]:
     """Upload by path: the file is measured and read on the way."""
     async with AsyncClient(job.url, job.key, concurrency=job.at_once) as client:
 
@@ -33,14 +33,14 @@ async def by_path(job: harness.Job) -> AsyncIterator[harness.Send]:
 
 
 @asynccontextmanager
-async def by_bytes(job: harness.Job) -> AsyncIterator[harness.Send]:
+async def by_bytes(job: harness.Job) -> AsyncIterator[harness.SendFunction]:
     """Upload bytes."""
     async with AsyncClient(job.url, job.key, concurrency=job.at_once) as client:
 
         async def send(file: Path) -> object:
             return await client.documents.create_by_file(
                 job.dataset,
-                job.content(file),
+                job.read_content(file),
                 name=file.name,
                 indexing_technique="economy",
                 doc_form="text_model",
@@ -50,7 +50,7 @@ async def by_bytes(job: harness.Job) -> AsyncIterator[harness.Send]:
 
 
 @contextmanager
-def blocking(job: harness.Job) -> Iterator[harness.Send]:
+def blocking(job: harness.Job) -> Iterator[harness.SendFunction]:
     """Upload by path from threads that share the blocking client."""
     with Client(job.url, job.key, concurrency=job.at_once) as client:
 
@@ -62,12 +62,12 @@ def blocking(job: harness.Job) -> Iterator[harness.Send]:
         yield send
 
 
-def loaded(wait: Wait, *, own_pace: bool = False) -> harness.Way:
+def load_folder(wait: Wait, *, own_pace: bool = False) -> harness.UploadFunction:
     """Load the folder into a new dataset, with a new journal; at its own pace, it finds out how
     many uploads to have in flight, and stops when the time is up.
     """
 
-    async def run(job: harness.Job) -> harness.Spent:
+    async def run(job: harness.Job) -> harness.JobCost:
         async with AsyncClient(job.url, job.key, concurrency=job.at_once) as client:
 
             async def load(folder: str, journal: Path) -> int:
@@ -84,33 +84,33 @@ def loaded(wait: Wait, *, own_pace: bool = False) -> harness.Way:
             with tempfile.TemporaryDirectory() as temporary:
                 await load(job.warm_up, Path(temporary) / "warm-up.db")
                 meter = harness.Meter(job)
-                async with harness.watched(job) as lags:
+                async with harness.measure_lag(job) as lags:
                     added = await load(job.folder, Path(temporary) / "journal.db")
-                if not own_pace and added != len(job.files(job.folder)):
+                if not own_pace and added != len(job.list_files(job.folder)):
                     raise RuntimeError(f"only {added} files were loaded")
-                return meter.spent(lags, added)
+                return meter.finish(lags, added)
 
-    def way(job: harness.Job) -> harness.Spent:
-        spent: harness.Spent = harness.run_loop(job, run)
+    def way(job: harness.Job) -> harness.JobCost:
+        spent: harness.JobCost = harness.run_loop(job, run)
         return spent
 
     return way
 
 
-def decode() -> harness.Decode:
+def decode() -> harness.DecodeFunction:
     """The codec, as a reply goes through it."""
-    return lambda body: codec.loads(Page[Document], body)
+    return lambda body: codec.from_json(Page[Document], body)
 
 
 if __name__ == "__main__":
     harness.main(
         {
-            "by_path": harness.asynchronous(by_path),
-            "by_bytes": harness.asynchronous(by_bytes),
-            "blocking": harness.threaded(blocking),
-            "load": loaded("indexed"),
-            "load accepted": loaded("accepted"),
-            "load own pace": loaded("accepted", own_pace=True),
+            "by_path": harness.run_in_tasks(by_path),
+            "by_bytes": harness.run_in_tasks(by_bytes),
+            "blocking": harness.run_in_threads(blocking),
+            "load": load_folder("indexed"),
+            "load accepted": load_folder("accepted"),
+            "load own pace": load_folder("accepted", own_pace=True),
         },
         {"dify-kb": decode},
     )

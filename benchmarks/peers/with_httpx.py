@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def form(job: harness.Job) -> AsyncIterator[harness.Send]:
+async def form(job: harness.Job) -> AsyncIterator[harness.SendFunction]:
     """Let httpx write the form."""
     headers = {"Authorization": f"Bearer {job.key}"}
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=job.at_once)
     async with httpx.AsyncClient(headers=headers, limits=limits, timeout=60) as client:
 
         async def send(file: Path) -> object:
-            with job.source(file) as source:
+            with job.open_source(file) as source:
                 response = await client.post(
-                    job.address,
-                    data={"data": json.dumps(harness.DATA)},
+                    job.upload_url,
+                    data={"data": json.dumps(harness.REQUEST_DATA)},
                     files={"file": (file.name, source)},
                 )
             return response.raise_for_status().json()
@@ -34,4 +34,4 @@ async def form(job: harness.Job) -> AsyncIterator[harness.Send]:
 
 
 if __name__ == "__main__":
-    harness.main({"httpx": harness.asynchronous(form)})
+    harness.main({"httpx": harness.run_in_tasks(form)})

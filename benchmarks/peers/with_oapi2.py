@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def client(job: harness.Job) -> AsyncIterator[harness.Send]:
+async def client(job: harness.Job) -> AsyncIterator[harness.SendFunction]:
     """Build each request as its documentation does; connections are kept as asked for here."""
-    opened = Client.builder().domain(job.server).max_keepalive_connections(job.at_once).build()
+    opened = Client.builder().domain(job.server_url).max_keepalive_connections(job.at_once).build()
     option = RequestOption.builder().api_key(job.key).build()
 
     async def send(file: Path) -> object:
@@ -39,7 +39,7 @@ async def client(job: harness.Job) -> AsyncIterator[harness.Send]:
             CreateDocumentByFileRequest.builder()
             .dataset_id(job.dataset)
             .request_body(CreateDocumentByFileRequestBody.builder().data(data).build())
-            .file(BytesIO(job.content(file)), file.name)
+            .file(BytesIO(job.read_content(file)), file.name)
             .build()
         )
         reply = await opened.knowledge.v1.document.acreate_by_file(request, option)
@@ -49,10 +49,10 @@ async def client(job: harness.Job) -> AsyncIterator[harness.Send]:
     await opened.aclose()
 
 
-def decode() -> harness.Decode:
+def decode() -> harness.DecodeFunction:
     """Its own way from bytes to models."""
     return lambda body: JSON.unmarshal(body.decode(), ListDocumentsResponse)
 
 
 if __name__ == "__main__":
-    harness.main({"dify-oapi2": harness.asynchronous(client)}, {"dify-oapi2": decode})
+    harness.main({"dify-oapi2": harness.run_in_tasks(client)}, {"dify-oapi2": decode})

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-EXTRA = {**harness.DATA}
+EXTRA = {**harness.REQUEST_DATA}
 
 
 @contextmanager
-def blocking(job: harness.Job) -> Iterator[harness.Send]:
+def blocking(job: harness.Job) -> Iterator[harness.SendFunction]:
     """Share one client among the threads."""
     with KnowledgeBaseClient(job.key, job.url, job.dataset) as client:
 
@@ -29,7 +29,7 @@ def blocking(job: harness.Job) -> Iterator[harness.Send]:
 
 
 @asynccontextmanager
-async def awaited(job: harness.Job) -> AsyncIterator[harness.Send]:
+async def awaited(job: harness.Job) -> AsyncIterator[harness.SendFunction]:
     """The async client of the same package."""
     async with AsyncKnowledgeBaseClient(job.key, job.url, job.dataset) as client:
 
@@ -42,7 +42,7 @@ async def awaited(job: harness.Job) -> AsyncIterator[harness.Send]:
 if __name__ == "__main__":
     harness.main(
         {
-            "dify-python-sdk": harness.threaded(blocking),
-            "dify-python-sdk, async": harness.asynchronous(awaited),
+            "dify-python-sdk": harness.run_in_threads(blocking),
+            "dify-python-sdk, async": harness.run_in_tasks(awaited),
         }
     )

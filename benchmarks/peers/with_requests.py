@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def form(job: harness.Job) -> Iterator[harness.Send]:
+def form(job: harness.Job) -> Iterator[harness.SendFunction]:
     """Let requests write the form; a connection for each thread."""
     with requests.Session() as session:
         session.headers["Authorization"] = f"Bearer {job.key}"
         session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=job.at_once))
 
         def send(file: Path) -> object:
-            with job.source(file) as source:
+            with job.open_source(file) as source:
                 response = session.post(
-                    job.address,
-                    data={"data": json.dumps(harness.DATA)},
+                    job.upload_url,
+                    data={"data": json.dumps(harness.REQUEST_DATA)},
                     files={"file": (file.name, source)},
                 )
             response.raise_for_status()
@@ -35,4 +35,4 @@ def form(job: harness.Job) -> Iterator[harness.Send]:
 
 
 if __name__ == "__main__":
-    harness.main({"requests": harness.threaded(form)})
+    harness.main({"requests": harness.run_in_threads(form)})

@@ -26,7 +26,7 @@ END = b"\r\n--0a1b--\r\n"
 
 
 @dataclass
-class Stretch:
+class FileRange:
     """What is left of an open file."""
 
     file: BinaryIO
@@ -45,7 +45,7 @@ class Stretch:
 
 
 @dataclass
-class Bytes:
+class Buffer:
     """What is left of some bytes."""
 
     left: memoryview
@@ -56,20 +56,20 @@ class Bytes:
         return not self.left
 
 
-def request(job: harness.Job, file: Path) -> list[Bytes | Stretch]:
+def build_request(job: harness.Job, file: Path) -> list[Buffer | FileRange]:
     """Write a request: its head, and the file as it is."""
-    front = FRONT % (json.dumps(harness.DATA).encode(), file.name.encode())
-    size = len(job.content(file)) if job.held else file.stat().st_size
-    where = urlsplit(job.address)
+    front = FRONT % (json.dumps(harness.REQUEST_DATA).encode(), file.name.encode())
+    size = len(job.read_content(file)) if job.held else file.stat().st_size
+    where = urlsplit(job.upload_url)
     head = (
         f"POST {where.path} HTTP/1.1\r\nHost: {where.netloc}\r\nAuthorization: Bearer {job.key}\r\n"
         "Content-Type: multipart/form-data; boundary=0a1b\r\n"
         f"Content-Length: {len(front) + size + len(END)}\r\n\r\n"
     )
     if job.held:
-        return [Bytes(memoryview(b"".join((head.encode(), front, job.content(file), END))))]
-    stretch = Stretch(file.open("rb"), 0, size)
-    return [Bytes(memoryview(head.encode() + front)), stretch, Bytes(memoryview(END))]
+        return [Buffer(memoryview(b"".join((head.encode(), front, job.read_content(file), END))))]
+    stretch = FileRange(file.open("rb"), 0, size)
+    return [Buffer(memoryview(head.encode() + front)), stretch, Buffer(memoryview(END))]
 
 
 class Connection:
@@ -81,13 +81,13 @@ class Connection:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.settimeout(0)
         self._job, self._files = job, files
-        self._out: list[Bytes | Stretch] = []
+        self._out: list[Buffer | FileRange] = []
         self._came = b""
 
-    def begin(self) -> bool:
+    def start_next_request(self) -> bool:
         """Begin the next file, if there is one."""
         file = next(self._files, None)
-        self._out = [] if file is None else request(self._job, file)
+        self._out = [] if file is None else build_request(self._job, file)
         self.write()
         return file is not None
 
@@ -118,13 +118,13 @@ class Connection:
         return True
 
 
-def exchange(job: harness.Job, files: Iterator[Path]) -> None:
+def send_files(job: harness.Job, files: Iterator[Path]) -> None:
     """Send all files over as many connections as are in flight."""
     with selectors.DefaultSelector() as selector:
         open_ = 0
         for _ in range(job.at_once):
             connection = Connection(job, files)
-            if connection.begin():
+            if connection.start_next_request():
                 selector.register(connection.socket, connection.wants, connection)
                 open_ += 1
             else:
@@ -142,14 +142,14 @@ def exchange(job: harness.Job, files: Iterator[Path]) -> None:
                     selector.modify(connection.socket, connection.wants, connection)
 
 
-def bare(job: harness.Job) -> harness.Spent:
+def upload_over_sockets(job: harness.Job) -> harness.JobCost:
     """Send the files of a job."""
-    warm_up, files = job.files(job.warm_up), job.files(job.folder)
-    exchange(job, iter(warm_up))
+    warm_up, files = job.list_files(job.warm_up), job.list_files(job.folder)
+    send_files(job, iter(warm_up))
     meter = harness.Meter(job)
-    exchange(job, meter.each(files))
-    return meter.spent()
+    send_files(job, meter.iter_files(files))
+    return meter.finish()
 
 
 if __name__ == "__main__":
-    harness.main({"sockets": bare}, {"json": lambda: json.loads})
+    harness.main({"sockets": upload_over_sockets}, {"json": lambda: json.loads})

@@ -80,7 +80,9 @@ async def find_leftover_datasets(client: AsyncClient) -> Sequence[Dataset]:
 async def list_models(client: AsyncClient, model_type: ModelType) -> Sequence[ModelRef]:
     """List the models of a kind that the workspace has. One request."""
     return [
-        ref for provider in await client.workspace.models(model_type) for ref in provider.model_refs()
+        ref
+        for provider in await client.workspace.models(model_type)
+        for ref in provider.model_refs()
     ]
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Self
 from dify_kb.client import AsyncClient
 from dify_kb.errors import ConfigError
 
-from ._loop import Loop
-from ._surface import Lifted
+from ._loop_thread import LoopThread
+from ._resources import BlockingClientBase
 
 if TYPE_CHECKING:
     import ssl as _ssl
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Client"]
 
 
-class Client(Lifted):
+class Client(BlockingClientBase):
     """A blocking client of one Dify server: `with Client(url, key) as client`.
 
     Same names, parameters and results as `AsyncClient`, which runs in a thread of its own. That
@@ -79,7 +79,7 @@ class Client(Lifted):
             on_event=on_event,
             policy=policy,
         )
-        self._loop = Loop(self._target)
+        self._loop = LoopThread(self._target)
         self._view = False
 
     def __enter__(self) -> Self:
@@ -108,7 +108,7 @@ class Client(Lifted):
         """The version that the server last sent; None before the first reply, or behind a proxy
         that takes the header away.
         """
-        return self._opened.server_version
+        return self._open_target.server_version
 
     def with_options(self, *, timeout: Timeout | None = None, retry: Retry | None = None) -> Self:
         """Give a view of this client with other settings, over the same connections.
@@ -116,7 +116,7 @@ class Client(Lifted):
         It is open as long as this client is, and closed with it.
         """
         view = copy.copy(self)
-        view._target = self._opened.with_options(timeout=timeout, retry=retry)  # noqa: SLF001 -- our own class
+        view._target = self._open_target.with_options(timeout=timeout, retry=retry)  # noqa: SLF001 -- our own class
         view._view = True  # noqa: SLF001 -- likewise
         return view
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from dify_kb import Policy
 
-GLOBAL = {
+PROGRAM_OPTIONS = {
     **dict.fromkeys(("--url", "--api-key", "--header", "--proxy", "--ca"), 1),
     **dict.fromkeys(("--trust-env", "--json", "-q", "--quiet", "-v", "--verbose"), 0),
 }
@@ -125,7 +125,7 @@ def _program(
         headers=dict(_header(given) for given in header or ()),
         proxy=proxy,
         trust_env=trust_env,
-        ssl=None if ca is None else _authority(ca),
+        ssl=None if ca is None else _load_ca_file(ca),
         json=json,
         quiet=quiet,
         verbose=verbose,
@@ -140,13 +140,15 @@ def run(arguments: Sequence[str], *, policy: Policy | None = None) -> int:
         # uvloop aborts the process where a socket gets the number of standard input.
         os.open(os.devnull, os.O_RDONLY)
     try:
-        with exit_codes.warned():
-            _build_program()(hoisted(arguments), prog_name="dify-kb", obj=invocation)
+        with exit_codes.print_warnings():
+            _build_program()(hoist_program_options(arguments), prog_name="dify-kb", obj=invocation)
     except KnowledgeError as error:
-        code = exit_codes.exit_code(error)
-        output.failure(error)
+        code = exit_codes.exit_code_for(error)
+        output.print_error(error)
         if "--json" in arguments:
-            output.line({"type": "error", "error": error.summary, "hint": error.hint, "exit": code})
+            output.print_json(
+                {"type": "error", "error": error.summary, "hint": error.hint, "exit": code}
+            )
         return code
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else exit_codes.ERROR
@@ -175,7 +177,7 @@ def _load_command(name: str) -> Any:
     return get_group(parent).commands[name]
 
 
-def hoisted(arguments: Sequence[str]) -> list[str]:
+def hoist_program_options(arguments: Sequence[str]) -> list[str]:
     """Let the options of the program stand behind the command as well."""
     program: list[str] = []
     command: list[str] = []
@@ -185,7 +187,7 @@ def hoisted(arguments: Sequence[str]) -> list[str]:
         if word == "--":
             return [*program, *command, word, *left]
         name, equals, _ = word.partition("=")
-        takes = GLOBAL.get(name, -1)
+        takes = PROGRAM_OPTIONS.get(name, -1)
         if takes < 0:
             command.append(word)
         else:
@@ -201,7 +203,7 @@ def _header(given: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
-def _authority(file: Path) -> SSLContext:
+def _load_ca_file(file: Path) -> SSLContext:
     from ssl import SSLError, create_default_context
 
     try:

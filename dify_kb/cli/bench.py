@@ -9,7 +9,7 @@ from dify_kb.bench.benchmark_plan import BenchmarkPlan, Technique
 from dify_kb.errors import ConfigError
 
 from . import bulk, option_types, output
-from .name_lookup import Thing
+from .name_lookup import ResourceRef
 from .run_command import CommandContext, is_json_output, run_with_client
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 bench = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
-Html = Annotated[
+HtmlOption = Annotated[
     Path | None,
     typer.Option(
         "--html",
@@ -26,7 +26,7 @@ Html = Annotated[
         parser=option_types.parse_path,
     ),
 ]
-Save = Annotated[
+SaveOption = Annotated[
     Path | None,
     typer.Option(
         "--save",
@@ -35,7 +35,7 @@ Save = Annotated[
         parser=option_types.parse_path,
     ),
 ]
-Kind = Annotated[
+TechniqueOption = Annotated[
     Technique | None,
     typer.Option(help="Else high_quality where the server has an embedding model, which costs."),
 ]
@@ -50,7 +50,7 @@ def measure(
     at_once: Annotated[
         int | None, typer.Option("--at-once", metavar="N", min=1, help="Requests at once at most.")
     ] = None,
-    technique: Kind = None,
+    technique: TechniqueOption = None,
     folder: Annotated[
         Path | None,
         typer.Option(
@@ -60,8 +60,8 @@ def measure(
             parser=option_types.parse_path,
         ),
     ] = None,
-    html: Html = None,
-    save: Save = None,
+    html: HtmlOption = None,
+    save: SaveOption = None,
 ) -> None:
     """Measure how fast an instance is.
 
@@ -84,7 +84,7 @@ def measure(
     command: CommandContext = context.obj
     plan = BenchmarkPlan.quick() if quick else BenchmarkPlan.full()
     plan = plan if at_once is None else plan.with_max_concurrency(at_once)
-    report_output.writable((html, save))
+    report_output.check_writable((html, save))
     samples = (
         list(generate_documents(plan.documents))
         if folder is None
@@ -97,7 +97,7 @@ def measure(
             on_event=tally.record, concurrency=plan.estimate_load().at_once
         ) as client:
             output.err.print(report_output.describe_measurement(client.base_url, plan))
-            with report_output.progress(quiet=command.quiet, plain=command.verbose) as tell:
+            with report_output.show_progress(quiet=command.quiet, plain=command.verbose) as tell:
                 instance = InstanceBenchmark(
                     client=client,
                     plan=plan,
@@ -108,14 +108,14 @@ def measure(
                 )
                 report = await instance.run()
         if command.json:
-            output.line(output.to_fields(report))
+            output.print_json(output.to_fields(report))
         else:
             report_output.print_instance_report(report)
-        report_output.keep(save, results.dump_report(report) + "\n")
-        report_output.keep(html, render_instance_page(report))
+        report_output.save_file(save, results.dump_report(report) + "\n")
+        report_output.save_file(html, render_instance_page(report))
         return 0
 
-    command.run(main, on_first=report_output.LEFT)
+    command.run(main, on_first=report_output.CLEANUP_NOTICE)
 
 
 @bench.command("compare")
@@ -151,7 +151,7 @@ def compare(
     found = compare_reports(one, other)
     if is_json_output(context):
         for row in found:
-            output.model("difference", row)
+            output.print_model("difference", row)
         return
     print_differences(found, everything=everything, sides=(one, other))
 
@@ -166,20 +166,20 @@ def clean(
 
     async def main(client: AsyncClient) -> int:
         found = [
-            Thing(row.id, row.name)
+            ResourceRef(row.id, row.name)
             for row in await temporary_dataset.find_leftover_datasets(client)
         ]
         if not found:
             output.err.print("Nothing is left.")
             return 0
-        what = f"{bulk.counted(len(found), 'dataset')} of benchmarks"
-        await bulk.ask(what, [str(thing) for thing in found], yes=yes)
+        what = f"{bulk.format_count(len(found), 'dataset')} of benchmarks"
+        await bulk.confirm_deletion(what, [str(thing) for thing in found], yes=yes)
 
-        async def delete(thing: Thing) -> None:
+        async def delete(thing: ResourceRef) -> None:
             await client.datasets.delete(thing.id)
 
-        return await bulk.one_by_one(
-            found, delete, bulk.Teller("dataset", "deleted", json=is_json_output(context))
+        return await bulk.change_each(
+            found, delete, bulk.ChangeReporter("dataset", "deleted", json=is_json_output(context))
         )
 
     run_with_client(context, main)
@@ -206,7 +206,7 @@ def write_corpus(
         for sample in samples:
             (folder / "documents" / sample.name).write_bytes(sample.data)
         lines = [
-            output.dumped(evaluation_queries.query_to_json(asked))
+            output.dump_json(evaluation_queries.query_to_json(asked))
             for asked in evaluation_queries.default_queries(samples)
         ]
         (folder / "queries.jsonl").write_text("".join(f"{line}\n" for line in lines))

@@ -21,8 +21,8 @@ from dify_kb.errors import (
 )
 
 from . import output
-from .exit_codes import ARCHIVED, ERROR, exit_code
-from .name_lookup import Thing
+from .exit_codes import ARCHIVED, ERROR, exit_code_for
+from .name_lookup import ResourceRef
 
 SOME_FAILED = 3
 """Exit code: some were changed, some were not."""
@@ -38,51 +38,55 @@ LISTED = 10
 
 
 @define
-class Teller:
+class ChangeReporter:
     """Writes what became of each thing, and counts."""
 
     noun: str
-    word: str
+    past_tense: str
     """What happens to each, in the past: deleted."""
 
     json: bool
-    done: int = 0
-    failed: int = 0
+    changed_count: int = 0
+    failed_count: int = 0
 
-    def ok(self, thing: Thing) -> None:
+    def report_changed(self, thing: ResourceRef) -> None:
         """Tell that it was changed."""
-        self.done += 1
-        self._tell(self.word, f"{self.word.capitalize()} {thing}.", thing)
+        self.changed_count += 1
+        self._tell(self.past_tense, f"{self.past_tense.capitalize()} {thing}.", thing)
 
-    def refused(self, thing: Thing, error: KnowledgeError) -> None:
+    def report_refused(self, thing: ResourceRef, error: KnowledgeError) -> None:
         """Tell why it was not."""
-        self.failed += 1
+        self.failed_count += 1
         self._tell("failed", f"failed  {thing}: {error.summary}", thing, error=error.summary)
 
-    def would(self, things: Sequence[Thing]) -> int:
+    def report_dry_run(self, things: Sequence[ResourceRef]) -> int:
         """Tell what would be changed, and give the exit code."""
         for thing in things:
-            self._tell(f"would be {self.word}", f"Would be {self.word}: {thing}", thing)
-        output.err.print(f"{counted(len(things), self.noun)} would be {self.word}.")
+            self._tell(f"would be {self.past_tense}", f"Would be {self.past_tense}: {thing}", thing)
+        output.err.print(f"{format_count(len(things), self.noun)} would be {self.past_tense}.")
         return 0
 
-    def end(self) -> int:
+    def finish(self) -> int:
         """Tell the numbers, and give the exit code."""
-        if self.done + self.failed != 1:
-            failed = f", {self.failed:,} failed" if self.failed else ""
-            output.err.print(f"{counted(self.done, self.noun)} {self.word}{failed}.")
-        return SOME_FAILED if self.failed else 0
+        if self.changed_count + self.failed_count != 1:
+            failed = f", {self.failed_count:,} failed" if self.failed_count else ""
+            output.err.print(
+                f"{format_count(self.changed_count, self.noun)} {self.past_tense}{failed}."
+            )
+        return SOME_FAILED if self.failed_count else 0
 
-    def _tell(self, kind: str, text: str, thing: Thing, **more: object) -> None:
+    def _tell(self, kind: str, text: str, thing: ResourceRef, **more: object) -> None:
         if self.json:
-            text = output.dumped({"type": kind, "id": thing.id, "name": thing.name, **more})
+            text = output.dump_json({"type": kind, "id": thing.id, "name": thing.name, **more})
         else:
-            text = output.printable(text)
-        output.told(text)
+            text = output.escape(text)
+        output.write_line(text)
 
 
-async def one_by_one(
-    things: Sequence[Thing], work: Callable[[Thing], Awaitable[None]], teller: Teller
+async def change_each(
+    things: Sequence[ResourceRef],
+    work: Callable[[ResourceRef], Awaitable[None]],
+    teller: ChangeReporter,
 ) -> int:
     """Change each by a request of its own, some at a time, and give the exit code.
 
@@ -103,9 +107,9 @@ async def one_by_one(
                 if len(things) == 1 or not _own(error):
                     stopped.append(error)
                     return
-                teller.refused(thing, error)
+                teller.report_refused(thing, error)
             else:
-                teller.ok(thing)
+                teller.report_changed(thing)
 
     async with anyio.create_task_group() as group:
         for _ in range(min(WORKERS, len(things))):
@@ -113,8 +117,10 @@ async def one_by_one(
     return _ended(teller, len(things), stopped[0] if stopped else None)
 
 
-async def together(
-    things: Sequence[Thing], work: Callable[[Sequence[Thing]], Awaitable[None]], teller: Teller
+async def change_in_batches(
+    things: Sequence[ResourceRef],
+    work: Callable[[Sequence[ResourceRef]], Awaitable[None]],
+    teller: ChangeReporter,
 ) -> int:
     """Change many by one request, and find those that were refused by halving.
 
@@ -131,28 +137,30 @@ async def together(
             if len(things) == 1 or not isinstance(error, BadRequestError):
                 stopped = error
             elif len(batch) == 1:
-                teller.refused(batch[0], error)
+                teller.report_refused(batch[0], error)
             else:
                 middle = len(batch) // 2
                 left.extendleft((batch[middle:], batch[:middle]))
         else:
             for thing in batch:
-                teller.ok(thing)
+                teller.report_changed(thing)
     return _ended(teller, len(things), stopped)
 
 
-def partly(error: PartialError, *, json: bool) -> int:
+def report_partial(error: PartialError, *, json: bool) -> int:
     """Tell of what was done in part, and give the exit code: that of its cause, if it has one."""
     cause = error.__cause__
-    code = exit_code(cause) if isinstance(cause, KnowledgeError) else ERROR
+    code = exit_code_for(cause) if isinstance(cause, KnowledgeError) else ERROR
     code = SOME_FAILED if code == ERROR else code
-    output.failure(error)
+    output.print_error(error)
     if json:
-        output.line({"type": "error", "error": error.summary, "hint": error.hint, "exit": code})
+        output.print_json(
+            {"type": "error", "error": error.summary, "hint": error.hint, "exit": code}
+        )
     return code
 
 
-async def ask(what: str, things: Sequence[str], *, yes: bool) -> None:
+async def confirm_deletion(what: str, things: Sequence[str], *, yes: bool) -> None:
     """Ask whether to go on, and end the command if not.
 
     Raises:
@@ -166,7 +174,7 @@ async def ask(what: str, things: Sequence[str], *, yes: bool) -> None:
             f"{what} would be deleted; nothing was.", hint="Pass --yes to delete without asking."
         )
     for thing in things[:LISTED]:
-        output.err.print(f"  {output.printable(thing)}")
+        output.err.print(f"  {output.escape(thing)}")
     if len(things) > LISTED:
         output.err.print(f"  … and {len(things) - LISTED:,} more")
     output.err.print(f"Delete {what}? [y/N] ", end="")
@@ -186,16 +194,18 @@ async def _answer() -> str:
     return sys.stdin.readline()
 
 
-def counted(count: int, noun: str) -> str:
+def format_count(count: int, noun: str) -> str:
     """Write a number of things."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def _ended(teller: Teller, total: int, stopped: KnowledgeError | None) -> int:
+def _ended(teller: ChangeReporter, total: int, stopped: KnowledgeError | None) -> int:
     if stopped is None:
-        return teller.end()
+        return teller.finish()
     if total > 1:
-        output.err.print(f"{teller.done:,} of {counted(total, teller.noun)} {teller.word}.")
+        output.err.print(
+            f"{teller.changed_count:,} of {format_count(total, teller.noun)} {teller.past_tense}."
+        )
     raise stopped
 
 

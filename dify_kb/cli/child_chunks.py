@@ -36,12 +36,12 @@ def list_(
     async def main(client: AsyncClient) -> None:
         where = await _where(client, dataset, document)
         found = client.child_chunks.iter(*where, segment, keyword=keyword or dify_kb.UNSET)
-        await output.rows(
+        await output.print_rows(
             "child_chunk",
             found,
             {
                 "#": lambda row: row.position,
-                "text": lambda row: output.shortened(row.content),
+                "text": lambda row: output.shorten(row.content),
                 "type": lambda row: row.type,
                 "id": lambda row: row.id,
             },
@@ -122,24 +122,26 @@ def delete(
 
     Asks first where there are several.
     """
-    things = name_lookup.by_id("child chunk", ids)
+    things = name_lookup.parse_ids("child chunk", ids)
 
     async def main(client: AsyncClient) -> int:
         where = await _where(client, dataset, document)
         if len(things) > 1:
-            await bulk.ask(bulk.counted(len(things), "child chunk"), [*map(str, things)], yes=yes)
-        return await bulk.one_by_one(
+            await bulk.confirm_deletion(
+                bulk.format_count(len(things), "child chunk"), [*map(str, things)], yes=yes
+            )
+        return await bulk.change_each(
             things,
             lambda thing: client.child_chunks.delete(*where, segment, thing.id),
-            bulk.Teller("child chunk", "deleted", json=is_json_output(context)),
+            bulk.ChangeReporter("child chunk", "deleted", json=is_json_output(context)),
         )
 
     run_with_client(context, main)
 
 
 async def _where(client: AsyncClient, dataset: str, document: str) -> tuple[str, str]:
-    where = await name_lookup.dataset(client, dataset)
-    return where.id, (await name_lookup.document(client, where, document)).id
+    where = await name_lookup.find_dataset(client, dataset)
+    return where.id, (await name_lookup.find_document(client, where, document)).id
 
 
 def _show(context: typer.Context, chunk: ChildChunk) -> None:
@@ -151,4 +153,4 @@ def _show(context: typer.Context, chunk: ChildChunk) -> None:
         "created": chunk.created_at,
         "text": chunk.content,
     }
-    output.one("child_chunk", chunk, rows, json=is_json_output(context))
+    output.print_details("child_chunk", chunk, rows, json=is_json_output(context))

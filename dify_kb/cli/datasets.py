@@ -9,7 +9,7 @@ import dify_kb
 from dify_kb.errors import ConfigError
 
 from . import bulk, name_lookup, output
-from .name_lookup import Thing
+from .name_lookup import ResourceRef
 from .option_types import DryRunOption, Technique, YesOption
 from .run_command import is_json_output, run_with_client
 
@@ -45,11 +45,11 @@ def list_(
     """List the datasets, the newest first."""
 
     async def main(client: AsyncClient) -> None:
-        tags = [(await name_lookup.tag(client, name)).id for name in tag or ()]
+        tags = [(await name_lookup.find_tag(client, name)).id for name in tag or ()]
         found = client.datasets.iter(
             keyword=keyword or dify_kb.UNSET, tag_ids=tags or dify_kb.UNSET
         )
-        await output.rows(
+        await output.print_rows(
             "dataset",
             found,
             {
@@ -69,7 +69,7 @@ def show_(context: typer.Context, name: Named) -> None:
     """Show one dataset."""
 
     async def main(client: AsyncClient) -> None:
-        _show(context, await name_lookup.dataset(client, name))
+        _show(context, await name_lookup.find_dataset(client, name))
 
     run_with_client(context, main)
 
@@ -99,7 +99,7 @@ def create(
                 partial_member_list=member or dify_kb.UNSET,
             )
         except dify_kb.PartialError as error:
-            return bulk.partly(error, json=is_json_output(context))
+            return bulk.report_partial(error, json=is_json_output(context))
         _show(context, made)
         return 0
 
@@ -132,7 +132,7 @@ def update(
         raise ConfigError("There is nothing to change.", hint="Pass --name or another option.")
 
     async def main(client: AsyncClient) -> None:
-        found = await name_lookup.dataset(client, name)
+        found = await name_lookup.find_dataset(client, name)
         changed = await client.datasets.update(
             found,
             name=dify_kb.UNSET if new_name is None else new_name,
@@ -174,18 +174,22 @@ def delete(
             rows = client.datasets.iter(include_all=True)
             found = {row.id: row async for row in rows if fnmatchcase(row.name, name)}
         else:
-            named = [await name_lookup.dataset(client, each) for each in names or ()]
+            named = [await name_lookup.find_dataset(client, each) for each in names or ()]
             found = {row.id: row for row in named}
-        things = [Thing(row.id, row.name) for row in found.values()]
-        teller = bulk.Teller("dataset", "deleted", json=is_json_output(context))
+        things = [ResourceRef(row.id, row.name) for row in found.values()]
+        teller = bulk.ChangeReporter("dataset", "deleted", json=is_json_output(context))
         if dry_run:
-            return teller.would(things)
+            return teller.report_dry_run(things)
         documents = sum(row.document_count for row in found.values())
         if len(found) > 1 or documents:
-            what = bulk.counted(len(found), "dataset")
+            what = bulk.format_count(len(found), "dataset")
             told = [f"{row.name} ({row.document_count:,} documents)" for row in found.values()]
-            await bulk.ask(f"{what} with {bulk.counted(documents, 'document')}", told, yes=yes)
-        return await bulk.one_by_one(things, lambda thing: client.datasets.delete(thing.id), teller)
+            await bulk.confirm_deletion(
+                f"{what} with {bulk.format_count(documents, 'document')}", told, yes=yes
+            )
+        return await bulk.change_each(
+            things, lambda thing: client.datasets.delete(thing.id), teller
+        )
 
     run_with_client(context, main)
 
@@ -221,4 +225,4 @@ def _show(context: typer.Context, dataset: Dataset) -> None:
         "created": dataset.created_at,
         "updated": dataset.updated_at,
     }
-    output.one("dataset", dataset, rows, json=is_json_output(context))
+    output.print_details("dataset", dataset, rows, json=is_json_output(context))

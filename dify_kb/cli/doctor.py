@@ -10,7 +10,7 @@ from dify_kb.config import MAX_FILE_SIZE
 from dify_kb.errors import KnowledgeError
 
 from . import exit_codes, output
-from .bulk import counted
+from .bulk import format_count
 from .output import DiagnosticCheck
 from .run_command import CommandContext
 
@@ -57,7 +57,7 @@ async def _checks(client: AsyncClient) -> AsyncIterator[DiagnosticCheck]:
         yield DiagnosticCheck(check="key", status="failed", detail=error.summary, remedy=error.hint)
         return
     yield DiagnosticCheck(
-        check="key", status="ok", detail=f"it opens {counted(page.total, 'dataset')}"
+        check="key", status="ok", detail=f"it opens {format_count(page.total, 'dataset')}"
     )
     for kind, lack in (
         (dify_kb.ModelType.TEXT_EMBEDDING, "only economy datasets (keyword search) can be made"),

@@ -15,7 +15,7 @@ from dify_kb.rag.metadata_filter import matches_filter
 from dify_kb.resources.metadata_validation import BUILT_IN
 
 from . import name_lookup, option_types
-from .name_lookup import Thing
+from .name_lookup import ResourceRef
 
 
 @frozen(kw_only=True)
@@ -60,20 +60,20 @@ def parse_selection(
 
 async def select_documents(
     client: AsyncClient, where: Dataset, asked: DocumentSelection
-) -> Sequence[Thing]:
+) -> Sequence[ResourceRef]:
     """Find the documents, each once. Ids cost nothing, conditions a request per 100 documents.
 
     Raises:
         KnowledgeError: no such document, or no such field.
     """
     if asked.names:
-        named = [await name_lookup.document(client, where, name) for name in asked.names]
+        named = [await name_lookup.find_document(client, where, name) for name in asked.names]
         return list({thing.id: thing for thing in named}.values())
     await check_fields(client, where, asked.conditions)
     rows = client.documents.iter(
         where, keyword=longest_literal(asked.pattern or ""), status=asked.status or UNSET
     )
-    return [Thing(row.id, row.name) async for row in rows if is_selected(row, asked)]
+    return [ResourceRef(row.id, row.name) async for row in rows if is_selected(row, asked)]
 
 
 def is_selected(row: Document, asked: DocumentSelection) -> bool:

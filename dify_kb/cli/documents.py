@@ -13,7 +13,7 @@ import dify_kb
 from dify_kb.errors import ConfigError, KnowledgeError
 
 from . import bulk, name_lookup, option_types, output, stats
-from .name_lookup import Thing
+from .name_lookup import ResourceRef
 from .option_types import (
     AllOption,
     DatasetOption,
@@ -58,11 +58,11 @@ def list_(
     """List the documents of a dataset, the newest first."""
 
     async def main(client: AsyncClient) -> None:
-        where = await name_lookup.dataset(client, dataset)
+        where = await name_lookup.find_dataset(client, dataset)
         found = client.documents.iter(
             where, keyword=keyword or dify_kb.UNSET, status=status or dify_kb.UNSET
         )
-        await output.rows(
+        await output.print_rows(
             "document",
             found,
             {
@@ -83,8 +83,8 @@ def show_(context: typer.Context, dataset: DatasetOption, name: Named) -> None:
     """Show one document in full; since Dify 1.8."""
 
     async def main(client: AsyncClient) -> None:
-        where = await name_lookup.dataset(client, dataset)
-        thing = await name_lookup.document(client, where, name)
+        where = await name_lookup.find_dataset(client, dataset)
+        thing = await name_lookup.find_document(client, where, name)
         found = await client.documents.get(where, thing.id)
         rows = {
             "id": found.id,
@@ -99,7 +99,7 @@ def show_(context: typer.Context, dataset: DatasetOption, name: Named) -> None:
             "indexed": found.completed_at,
             "metadata": ", ".join(map(_label, found.doc_metadata or ())) or None,
         }
-        output.one("document", found, rows, json=is_json_output(context))
+        output.print_details("document", found, rows, json=is_json_output(context))
 
     run_with_client(context, main)
 
@@ -127,7 +127,7 @@ def create(
     source = _source(file, text)
 
     async def main(client: AsyncClient) -> None:
-        where = await name_lookup.dataset(client, dataset)
+        where = await name_lookup.find_dataset(client, dataset)
         if isinstance(source, Path):
             made = await client.documents.create_by_file(
                 where, source, name=name, indexing_technique=technique or dify_kb.UNSET
@@ -159,8 +159,8 @@ def update(
     source = _source(file, text)
 
     async def main(client: AsyncClient) -> None:
-        where = await name_lookup.dataset(client, dataset)
-        thing = await name_lookup.document(client, where, document)
+        where = await name_lookup.find_dataset(client, dataset)
+        thing = await name_lookup.find_document(client, where, document)
         if isinstance(source, Path):
             made = await client.documents.update_by_file(where, thing.id, source, name=name)
         else:
@@ -183,7 +183,7 @@ def _label(entry: Mapping[str, object]) -> str:
     if seconds is not None:
         with suppress(ValueError, OverflowError, OSError):  # no time that a calendar has
             value = datetime.fromtimestamp(seconds, UTC)
-    shown = output.cell(value) if value is None or isinstance(value, datetime) else value
+    shown = output.format_cell(value) if value is None or isinstance(value, datetime) else value
     return f"{entry['name']}={shown}"
 
 
@@ -217,7 +217,7 @@ async def _tell(
     if wait:
         (document,) = await client.documents.wait(where, [made])
     if is_json_output(context):
-        output.line({"type": "document", **output.to_fields(document), "batch": made.batch})
+        output.print_json({"type": "document", **output.to_fields(document), "batch": made.batch})
     else:
         _print(document, made.batch)
     if wait:
@@ -233,7 +233,7 @@ def _print(document: Document, batch: str) -> None:
         "characters": document.word_count,
         "batch": batch,
     }
-    output.table(("", ""), rows.items())
+    output.print_table(("", ""), rows.items())
 
 
 def _check_indexed(document: Document) -> None:
@@ -281,14 +281,16 @@ def delete(
     asked = document_selection.parse_selection(names, name, status, filter_, everything=all_)
 
     async def main(client: AsyncClient) -> int:
-        where = await name_lookup.dataset(client, dataset)
+        where = await name_lookup.find_dataset(client, dataset)
         things = await document_selection.select_documents(client, where, asked)
-        teller = bulk.Teller("document", "deleted", json=is_json_output(context))
+        teller = bulk.ChangeReporter("document", "deleted", json=is_json_output(context))
         if dry_run:
-            return teller.would(things)
+            return teller.report_dry_run(things)
         if len(things) > 1:
-            await bulk.ask(bulk.counted(len(things), "document"), [*map(str, things)], yes=yes)
-        return await bulk.one_by_one(
+            await bulk.confirm_deletion(
+                bulk.format_count(len(things), "document"), [*map(str, things)], yes=yes
+            )
+        return await bulk.change_each(
             things, lambda thing: client.documents.delete(where, thing.id), teller
         )
 
@@ -316,16 +318,16 @@ def _switch(
         asked = document_selection.parse_selection(names, name, status, filter_, everything=all_)
 
         async def main(client: AsyncClient) -> int:
-            where = await name_lookup.dataset(client, dataset)
+            where = await name_lookup.find_dataset(client, dataset)
             things = await document_selection.select_documents(client, where, asked)
-            teller = bulk.Teller("document", word, json=is_json_output(context))
+            teller = bulk.ChangeReporter("document", word, json=is_json_output(context))
             if dry_run:
-                return teller.would(things)
+                return teller.report_dry_run(things)
 
-            async def work(batch: Sequence[Thing]) -> None:
+            async def work(batch: Sequence[ResourceRef]) -> None:
                 await call(client)(where, [thing.id for thing in batch])
 
-            return await bulk.together(things, work, teller)
+            return await bulk.change_in_batches(things, work, teller)
 
         run_with_client(context, main)
 

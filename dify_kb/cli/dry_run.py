@@ -30,11 +30,11 @@ def print_planned(result: ItemResult) -> None:
             reason = reason.removeprefix(SENT).lstrip(", ")
         case _:
             verb = "fail"
-    why = f": {output.printable(reason)}" if reason else ""
-    sys.stdout.write(f"{verb:6}  {output.printable(result.key)}{why}\n")
+    why = f": {output.escape(reason)}" if reason else ""
+    sys.stdout.write(f"{verb:6}  {output.escape(result.key)}{why}\n")
 
 
-async def scan(
+async def scan_source(
     source: Source, rules: ScanRules, on_event: Callable[[ItemResult], None]
 ) -> LoadReport:
     """Report what a load into a dataset that does not exist yet would send. No request."""

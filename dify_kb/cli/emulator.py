@@ -44,7 +44,7 @@ def emulator(
 
     def tell(url: str) -> None:
         if command.json:
-            output.line({"type": "emulator", "url": url, "api_key": server.api_key})
+            output.print_json({"type": "emulator", "url": url, "api_key": server.api_key})
         output.err.print(
             f"A server like Dify {server_version} listens; Ctrl-C ends it.\n"
             f"  export DIFY_BASE_URL={url}\n"

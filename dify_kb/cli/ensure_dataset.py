@@ -32,11 +32,11 @@ async def ensure_dataset(
         OutcomeUnknownError: the response to the create was lost and the dataset was not found.
     """
     if not create or name_lookup.is_id(name):
-        return await name_lookup.dataset(client, name)
+        return await name_lookup.find_dataset(client, name)
     if existing := await _by_name(client, name):
         return _oldest(existing)
     if dry_run:
-        output.err.print(f"The dataset {output.printable(name)} would be created.")
+        output.err.print(f"The dataset {output.escape(name)} would be created.")
         return None
     created = await _create(client, name, technique)
     same_name = await _by_name(client, name)
@@ -51,7 +51,7 @@ async def _create(client: AsyncClient, name: str, technique: Technique | None) -
     if technique is None:
         technique, embedding = await _best_technique(client)
     model = f" with {embedding.provider}:{embedding.model}" if embedding else ""
-    shown = f"{output.printable(name)} ({technique}{model})"
+    shown = f"{output.escape(name)} ({technique}{model})"
     try:
         created = await client.datasets.create(
             name, indexing_technique=technique, embedding=embedding
@@ -62,7 +62,7 @@ async def _create(client: AsyncClient, name: str, technique: Technique | None) -
             raise
         lost = isinstance(error, OutcomeUnknownError)
         end = "after the response to its create was lost" if lost else "created meanwhile"
-        output.err.print(f"Found the dataset {output.printable(name)}, {end}.")
+        output.err.print(f"Found the dataset {output.escape(name)}, {end}.")
         return min(found, key=_age)
     output.err.print(f"Created the dataset {shown}.")
     return created
@@ -79,7 +79,7 @@ def _oldest(datasets: Sequence[Dataset]) -> Dataset:
     if others:
         ids = ", ".join(dataset.id for dataset in others)
         output.err.print(
-            f"warning: {len(datasets)} datasets are called {output.printable(oldest.name)}; loading"
+            f"warning: {len(datasets)} datasets are called {output.escape(oldest.name)}; loading"
             f" into the oldest, {oldest.id}. Delete the others if they are not needed: {ids}."
         )
     return oldest

@@ -11,7 +11,7 @@ from dify_kb.bench.benchmark_plan import CHUNK_SIZES, MAX_SEARCH_METHODS, TOP_KS
 from dify_kb.errors import ConfigError
 
 from . import name_lookup, option_types, output
-from .bench import Html, Kind, Save
+from .bench import HtmlOption, SaveOption, TechniqueOption
 from .run_command import CommandContext
 
 if TYPE_CHECKING:
@@ -73,9 +73,9 @@ def evaluate(
             help=f"Passages that count; may be repeated. Else {', '.join(map(str, TOP_KS))}.",
         ),
     ] = None,
-    technique: Kind = None,
-    html: Html = None,
-    save: Save = None,
+    technique: TechniqueOption = None,
+    html: HtmlOption = None,
+    save: SaveOption = None,
 ) -> None:
     """Measure how well retrieval finds what is known to be there.
 
@@ -98,13 +98,13 @@ def evaluate(
     given = _given(file, folder, dataset)
     ways = list_chunkings(chunk_size or CHUNK_SIZES, parents=not chunk_size)
     ks = sorted(set(top_k or TOP_KS))
-    report_output.writable((html, save))
+    report_output.check_writable((html, save))
     tally = RequestCounter()
 
     async def main() -> int:
         async with command.create_client(on_event=tally.record) as client:
             output.err.print(_announced(client.base_url, given, ways, ks))
-            with report_output.progress(quiet=command.quiet, plain=command.verbose) as tell:
+            with report_output.show_progress(quiet=command.quiet, plain=command.verbose) as tell:
                 quality = evaluator.RetrievalEvaluator(
                     client=client,
                     queries=given.asked,
@@ -114,19 +114,19 @@ def evaluate(
                     ks=ks,
                 )
                 if given.source is None:
-                    where = await name_lookup.dataset(client, dataset or "")
+                    where = await name_lookup.find_dataset(client, dataset or "")
                     report = await quality.evaluate_dataset(where)
                 else:
                     report = await quality.evaluate_corpus(given.source, ways, technique)
         if command.json:
-            output.line(output.to_fields(report))
+            output.print_json(output.to_fields(report))
         else:
             report_output.print_quality_report(report)
-        report_output.keep(save, results.dump_report(report) + "\n")
-        report_output.keep(html, render_quality_page(report))
+        report_output.save_file(save, results.dump_report(report) + "\n")
+        report_output.save_file(html, render_quality_page(report))
         return 0
 
-    command.run(main, on_first="" if dataset else report_output.LEFT)
+    command.run(main, on_first="" if dataset else report_output.CLEANUP_NOTICE)
 
 
 def _given(file: Path | None, folder: Path | None, dataset: str | None) -> _Given:
@@ -166,6 +166,6 @@ def _announced(url: str, given: _Given, ways: Sequence[Chunking], ks: Sequence[i
     searches = bases * MAX_SEARCH_METHODS * (len(given.asked) + 1)
     made = "" if given.source is None else f" {bases} bases of its own are made and deleted."
     return (
-        f"Asking {output.printable(url)} {len(given.asked):,} queries, the first {max(ks)} passages"
+        f"Asking {output.escape(url)} {len(given.asked):,} queries, the first {max(ks)} passages"
         f" of each: at most {searches:,} searches.{made}"
     )

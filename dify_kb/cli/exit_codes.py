@@ -26,7 +26,7 @@ ARCHIVED = "archived_document_immutable"
 ERROR, USAGE, FILES, REFUSED, LATER, JOURNAL = 1, 2, 3, 4, 5, 8
 
 
-def exit_code(error: KnowledgeError) -> int:
+def exit_code_for(error: KnowledgeError) -> int:
     """Tell the exit code of an error."""
     match error:
         case ConfigError():
@@ -46,7 +46,7 @@ def exit_code(error: KnowledgeError) -> int:
 
 
 @contextmanager
-def warned() -> Iterator[None]:
+def print_warnings() -> Iterator[None]:
     """Write warnings as lines for people until the block ends."""
 
     def write(
@@ -58,7 +58,7 @@ def warned() -> Iterator[None]:
         line: str | None = None,
     ) -> None:
         del category, filename, lineno, file, line
-        output.err.print(f"warning: {output.printable(str(message))}")
+        output.err.print(f"warning: {output.escape(str(message))}")
 
     with warnings.catch_warnings():
         warnings.showwarning = write

@@ -72,7 +72,7 @@ def serve(
             counts = retriever.counts
             if command.json:
                 told = {"url": url, "knowledge_id": named, "api_key": None if given else key}
-                output.line({"type": "external", **told, "files": counts.files})
+                output.print_json({"type": "external", **told, "files": counts.files})
             output.err.print(
                 f"{counts.files:,} files in {counts.passages:,} passages are served;"
                 f" Ctrl-C ends it.\n{_entered(url, given, key, named)}"
@@ -132,7 +132,7 @@ def _entered(url: str, given: str | None, key: str, knowledge_id: str) -> str:
     return (
         f"  API endpoint           {url}\n"
         f"  API key                {shown}\n"
-        f"  External knowledge ID  {output.printable(knowledge_id)}"
+        f"  External knowledge ID  {output.escape(knowledge_id)}"
     )
 
 

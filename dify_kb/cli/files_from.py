@@ -36,8 +36,8 @@ class FilesFrom:
     source: str
     null: bool
     on_refused: Callable[[ItemResult], None]
-    given_up: Callable[[], bool] = lambda: False
-    refused: int = 0
+    is_cancelled: Callable[[], bool] = lambda: False
+    refused_count: int = 0
     """The number of paths outside the folder."""
 
     _seen: set[int] = field(factory=set)
@@ -61,7 +61,7 @@ class FilesFrom:
                 hint="Pass a file with one path per line, or - for standard input.",
             )
 
-    def items(self) -> Iterator[Item]:
+    def iter_items(self) -> Iterator[Item]:
         """Iterate over the files as the list is read. Blocking; run it in a thread."""
         root = Path(os.path.abspath(self.folder))  # noqa: PTH100 -- resolve() would follow links
         whole = root.resolve()
@@ -81,7 +81,7 @@ class FilesFrom:
             if below and key.strip("/ "):
                 yield Item(key, path=path)
             else:
-                self.refused += 1
+                self.refused_count += 1
                 self.on_refused(ItemResult(key=line, outcome=Outcome.FAILED, reason=OUTSIDE))
 
     def _lines(self) -> Iterator[str]:
@@ -107,7 +107,7 @@ class FilesFrom:
 
     def _piped(self, descriptor: int) -> Iterator[bytes]:
         """Read a pipe that may be silent for hours, until it ends or the load is cancelled."""
-        while not self.given_up():
+        while not self.is_cancelled():
             ready, _, _ = select.select([descriptor], [], [], GLANCE)
             if ready:
                 block = os.read(descriptor, BLOCK)

@@ -56,7 +56,7 @@ def show_(
     path = _named(file)
     seen = read_journal.read_overview(path)
     if command.json:
-        output.line({"type": "journal", **_fields(seen)})
+        output.print_json({"type": "journal", **_fields(seen)})
     else:
         _one(seen)
     if state is not None:
@@ -73,7 +73,7 @@ def export(
     from dify_kb.ingest.journal import read_journal
 
     for row in read_journal.iter_rows(_named(file)):
-        output.line(_row(row))
+        output.print_json(_row(row))
 
 
 def _named(file: str) -> Path:
@@ -103,16 +103,16 @@ def _all(command: CommandContext) -> int:
     folder = state_folder()
     paths = read_journal.list_journals(folder)
     if not paths:
-        output.err.print(f"No journals in {output.printable(str(folder))}.")
+        output.err.print(f"No journals in {output.escape(str(folder))}.")
     for number, path in enumerate(paths):
         try:
             seen = read_journal.read_overview(path)
         except JournalError as error:
             code = exit_codes.JOURNAL
-            output.err.print(f"error: {output.printable(error.summary)}")
+            output.err.print(f"error: {output.escape(error.summary)}")
             continue
         if command.json:
-            output.line({"type": "journal", **_fields(seen)})
+            output.print_json({"type": "journal", **_fields(seen)})
         else:
             if number:
                 output.out.print()
@@ -123,18 +123,16 @@ def _all(command: CommandContext) -> int:
 def _short(seen: JournalOverview) -> None:
     source = seen.source or "items, or a list"
     output.out.print(f"{seen.path.stem}  {_last(seen)}")
-    output.out.print(f"  source   {output.printable(', '.join(source.splitlines()))}")
-    output.out.print(
-        f"  dataset  {output.printable(seen.dataset)} at {output.printable(seen.server)}"
-    )
+    output.out.print(f"  source   {output.escape(', '.join(source.splitlines()))}")
+    output.out.print(f"  dataset  {output.escape(seen.dataset)} at {output.escape(seen.server)}")
     output.out.print(f"  files    {_counted(seen.states) or 'none'}")
 
 
 def _one(seen: JournalOverview) -> None:
     _short(seen)
-    output.out.print(f"  journal  {output.printable(str(seen.path))}")
+    output.out.print(f"  journal  {output.escape(str(seen.path))}")
     output.out.print()
-    output.table(
+    output.print_table(
         ("run", "started", "seconds", "ended", "found", "added", "updated", "failed", "left"),
         (_of_run(run, seen) for run in seen.runs),
     )
@@ -176,7 +174,7 @@ def _failures(command: CommandContext, seen: JournalOverview, *, whole: bool) ->
     found = iter_failed_results(seen.path, seen.last.number)
     if command.json:
         for result in found:
-            output.line({"type": "item", **attrs.asdict(result)})
+            output.print_json({"type": "item", **attrs.asdict(result)})
         return
     for line in _lines(found, whole=whole):
         output.out.print(line)
@@ -189,19 +187,19 @@ def _lines(found: Iterable[ItemResult], *, whole: bool) -> Iterator[str]:
         if not whole and number == output.MAX_LISTED_FAILURES:
             yield "  … and more; --failures lists all."
             return
-        reason = output.printable(result.reason or "")
-        yield f"  {result.outcome}  {output.printable(result.key)}: {reason}"
+        reason = output.escape(result.reason or "")
+        yield f"  {result.outcome}  {output.escape(result.key)}: {reason}"
 
 
 def _files(command: CommandContext, rows: Iterable[JournalRow]) -> None:
     if command.json:
         for row in rows:
-            output.line({"type": "file", **_row(row)})
+            output.print_json({"type": "file", **_row(row)})
         return
     output.out.print()
     for row in rows:
-        reason = f": {output.printable(row.reason)}" if row.reason else ""
-        output.out.print(f"  {row.state}  {output.printable(row.key)}{reason}")
+        reason = f": {output.escape(row.reason)}" if row.reason else ""
+        output.out.print(f"  {row.state}  {output.escape(row.key)}{reason}")
 
 
 def _row(row: JournalRow) -> dict[str, object]:

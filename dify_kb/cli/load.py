@@ -203,7 +203,7 @@ def load(
     from dify_kb.ingest import ScanRules
 
     from .load_runner import LoadRunner
-    from .log_file import opened
+    from .log_file import open_log
 
     command: CommandContext = context.obj
     rule = option_types.parse_process_rule(mode, chunk_size, chunk_overlap, separator)
@@ -265,5 +265,5 @@ def load(
         verifies=wait == "verified",
         start=start,
     )
-    with opened(log_file) as written:
+    with open_log(log_file) as written:
         runner.run(written)

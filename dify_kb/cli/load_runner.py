@@ -28,7 +28,7 @@ from dify_kb.ingest import LoadEvent, NamedSource, OnLoadEvent, ScanRules, Sourc
 from . import dry_run, exit_codes, load_summary, output, progress
 from .ensure_dataset import ensure_dataset
 from .files_from import FilesFrom
-from .log_file import Log
+from .log_file import LoadLog
 from .option_types import Technique
 from .progress import ProgressState
 from .run_command import BROKEN_PIPE_EXIT, CommandContext, Interrupt, discard_output
@@ -66,10 +66,10 @@ class LoadRunner:
     _state: ProgressState = field(factory=ProgressState, init=False)
     _refused: list[ItemResult] = field(factory=list, init=False)
     _display: progress.ProgressDisplay = field(default=progress.show_nothing, init=False)
-    _log: Log = field(init=False)
+    _log: LoadLog = field(init=False)
     _files_from: FilesFrom | None = field(default=None, init=False)
 
-    def run(self, written: Log) -> None:
+    def run(self, written: LoadLog) -> None:
         """Run the load and write its results to a log.
 
         Raises:
@@ -105,14 +105,14 @@ class LoadRunner:
             source=self.list_file,
             null=self.null,
             on_refused=self._refuse,
-            given_up=lambda: self._interrupt.exit_code is not None,
+            is_cancelled=lambda: self._interrupt.exit_code is not None,
         )
         self._files_from.check()
 
     async def _main(self) -> int:
         source: Source = self.paths
         if self._files_from is not None:
-            items = self._files_from.items()
+            items = self._files_from.iter_items()
             first = await anyio.to_thread.run_sync(next, items, None)
             if first is None:  # as in a job that runs every hour, and finds nothing new
                 return self._finish(LoadReport(dry_run=self.dry_run))
@@ -122,7 +122,7 @@ class LoadRunner:
                 client, self.dataset, self.technique, create=self.create, dry_run=self.dry_run
             )
             if where is None:
-                return self._finish(await dry_run.scan(source, self.rules, self._listen))
+                return self._finish(await dry_run.scan_source(source, self.rules, self._listen))
             if self.verifies and not self.command.quiet:
                 output.err.print(
                     "Verifying costs one request per document sent, and one per 100 documents of"
@@ -153,7 +153,7 @@ class LoadRunner:
             if self.command.verbose and event.outcome is Outcome.SKIPPED and not self.dry_run:
                 output.err.print(load_summary.result_line(event))
             if self.command.json:
-                output.line({"type": "item", **fields})
+                output.print_json({"type": "item", **fields})
             elif self.dry_run:
                 dry_run.print_planned(event)
         except BrokenPipeError:
@@ -166,15 +166,15 @@ class LoadRunner:
 
     def _finish(self, report: LoadReport) -> int:
         if self._files_from is not None:
-            refused = self._files_from.refused
+            refused = self._files_from.refused_count
             report = attrs.evolve(
                 report, found=report.found + refused, failed=report.failed + refused
             )
         if self.command.json:
-            output.line({"type": "report", **report.to_dict()})
+            output.print_json({"type": "report", **report.to_dict()})
         self._log.write("report", report.to_dict())
         if not report.found and report.stopped is None and self._files_from is None:
-            places = ", ".join(output.printable(str(path)) for path in self.paths)
+            places = ", ".join(output.escape(str(path)) for path in self.paths)
             raise KnowledgeError(
                 f"No files to load in {places}.",
                 hint="Check the path, --include and --exclude; hidden files need an --include.",
@@ -201,7 +201,7 @@ class LoadRunner:
         line = {"type": "interrupted", "exit": code, **self._state.to_dict()}
         self._log.write("interrupted", line)
         if self.command.json:
-            output.line(line)
+            output.print_json(line)
         output.err.print(f"Interrupted. {self._state}")
         output.err.print(f"next:  {self._resume_hint()}")
 

@@ -65,7 +65,7 @@ def command_line(words: Sequence[str], *extra: str) -> str:
             shown.append(shlex.quote(word))
         secret = not secret and word in _SECRET
     extra = tuple(word for word in extra if word not in words)
-    return output.printable(" ".join(["dify-kb", *shown, *extra]))
+    return output.escape(" ".join(["dify-kb", *shown, *extra]))
 
 
 def print_summary(console: Console, report: LoadReport) -> None:
@@ -105,21 +105,21 @@ def print_failures(console: Console, report: LoadReport, also: Sequence[ItemResu
 
 def result_line(result: ItemResult) -> str:
     """Return the outcome, key and reason of a file in one line."""
-    reason = f": {output.printable(result.reason)}" if result.reason else ""
-    return f"  {result.outcome}  {output.printable(result.key)}{reason}"
+    reason = f": {output.escape(result.reason)}" if result.reason else ""
+    return f"  {result.outcome}  {output.escape(result.key)}{reason}"
 
 
 def print_warnings(report: LoadReport) -> None:
     """Print the warnings of a load on stderr."""
     for warning in report.warnings:
-        output.err.print(f"warning: {output.printable(warning)}")
+        output.err.print(f"warning: {output.escape(warning)}")
 
 
 def stop_line(report: LoadReport) -> str | None:
     """Return the sentence that says why the load stopped; None if it did not."""
     if report.stopped is None:
         return None
-    message = output.printable(report.stop_message or _REASONS[report.stopped])
+    message = output.escape(report.stop_message or _REASONS[report.stopped])
     return f"error: The load stopped ({report.stopped}): {message}"
 
 
@@ -139,4 +139,4 @@ def next_step(report: LoadReport, words: Sequence[str]) -> str | None:
 
 def _reasons(counts: Mapping[str, int]) -> str:
     most_first = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
-    return ", ".join(f"{count:,} {output.printable(reason)}" for reason, count in most_first)
+    return ", ".join(f"{count:,} {output.escape(reason)}" for reason, count in most_first)

@@ -20,7 +20,7 @@ LOGGER = "dify_kb"
 
 
 @define
-class Log:
+class LoadLog:
     """Appends lines to a file; a load goes on when that cannot be written any more."""
 
     _file: FileIO | None
@@ -40,14 +40,14 @@ class Log:
 
 
 @contextmanager
-def opened(path: Path | None) -> Iterator[Log]:
+def open_log(path: Path | None) -> Iterator[LoadLog]:
     """Open a log, to which everything goes that the client logs; None is one that is not kept.
 
     Raises:
         ConfigError: it cannot be written.
     """
     if path is None:
-        yield Log(None)
+        yield LoadLog(None)
         return
     try:
         file = path.open("ab", buffering=0)
@@ -57,7 +57,7 @@ def opened(path: Path | None) -> Iterator[Log]:
             hint="Name a file that can be written.",
         ) from error
     with file:
-        log = Log(file)
+        log = LoadLog(file)
         handler = _Handler(log)
         logger = logging.getLogger(LOGGER)
         level = logger.level
@@ -71,7 +71,7 @@ def opened(path: Path | None) -> Iterator[Log]:
 
 
 class _Handler(logging.Handler):
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: LoadLog) -> None:
         super().__init__()
         self._log = log
 

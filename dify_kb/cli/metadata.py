@@ -10,8 +10,8 @@ import dify_kb
 from dify_kb.errors import ConfigError
 
 from . import bulk, name_lookup, option_types, output
-from .bulk import Teller
-from .name_lookup import Thing
+from .bulk import ChangeReporter
+from .name_lookup import ResourceRef
 from .option_types import (
     AllOption,
     DatasetOption,
@@ -51,9 +51,9 @@ def list_(
     """
 
     async def main(client: AsyncClient) -> None:
-        where = await name_lookup.dataset(client, dataset)
+        where = await name_lookup.find_dataset(client, dataset)
         if built_in:
-            await output.rows(
+            await output.print_rows(
                 "built_in_field",
                 await client.metadata.built_in_fields(where),
                 {"name": _name, "type": lambda row: row.type},
@@ -61,7 +61,7 @@ def list_(
             )
             return
         answer = await client.metadata.list(where)
-        await output.rows(
+        await output.print_rows(
             "metadata_field",
             answer.doc_metadata,
             {
@@ -84,7 +84,7 @@ def show_(context: typer.Context, dataset: DatasetOption, name: Named) -> None:
     """Show one field; the server only lists them."""
 
     async def main(client: AsyncClient) -> None:
-        where = await name_lookup.dataset(client, dataset)
+        where = await name_lookup.find_dataset(client, dataset)
         fields = (await client.metadata.list(where)).doc_metadata
         _show(context, select_field(fields, name, where))
 
@@ -103,7 +103,7 @@ def create(
     """Add a field to a dataset."""
 
     async def main(client: AsyncClient) -> None:
-        where = await name_lookup.dataset(client, dataset)
+        where = await name_lookup.find_dataset(client, dataset)
         _show(context, await client.metadata.create(where, name, type=type_))
 
     run_with_client(context, main)
@@ -119,7 +119,7 @@ def update(
     """Give a field another name."""
 
     async def main(client: AsyncClient) -> None:
-        where = await name_lookup.dataset(client, dataset)
+        where = await name_lookup.find_dataset(client, dataset)
         field = await name_lookup.field(client, where, name)
         _show(context, await client.metadata.update(where, field.id, new_name))
 
@@ -139,15 +139,17 @@ def delete(
     """
 
     async def main(client: AsyncClient) -> int:
-        where = await name_lookup.dataset(client, dataset)
+        where = await name_lookup.find_dataset(client, dataset)
         found = [await name_lookup.field(client, where, name) for name in names]
         things = list({thing.id: thing for thing in found}.values())
         if len(things) > 1:
-            await bulk.ask(bulk.counted(len(things), "field"), [*map(str, things)], yes=yes)
-        return await bulk.one_by_one(
+            await bulk.confirm_deletion(
+                bulk.format_count(len(things), "field"), [*map(str, things)], yes=yes
+            )
+        return await bulk.change_each(
             things,
             lambda thing: client.metadata.delete(where, thing.id),
-            bulk.Teller("field", "deleted", json=is_json_output(context)),
+            bulk.ChangeReporter("field", "deleted", json=is_json_output(context)),
         )
 
     run_with_client(context, main)
@@ -164,13 +166,13 @@ def built_in(
     """Show the server's own fields on documents, or hide them."""
 
     async def main(client: AsyncClient) -> None:
-        where = await name_lookup.dataset(client, dataset)
+        where = await name_lookup.find_dataset(client, dataset)
         if action == "enable":
             await client.metadata.enable_built_in(where)
         else:
             await client.metadata.disable_built_in(where)
-        teller = bulk.Teller("dataset", f"{action}d", json=is_json_output(context))
-        teller.ok(Thing(where.id, f"the built-in fields of {where.name}"))
+        teller = bulk.ChangeReporter("dataset", f"{action}d", json=is_json_output(context))
+        teller.report_changed(ResourceRef(where.id, f"the built-in fields of {where.name}"))
 
     run_with_client(context, main)
 
@@ -200,15 +202,15 @@ def assign(
     given = parse_assignments(set_)
 
     async def main(client: AsyncClient) -> int:
-        where = await name_lookup.dataset(client, dataset)
+        where = await name_lookup.find_dataset(client, dataset)
         fields = (await client.metadata.list(where)).doc_metadata
         values = convert_values(given, fields, where)
         things = await document_selection.select_documents(client, where, asked)
-        teller = bulk.Teller("document", "labelled", json=is_json_output(context))
+        teller = bulk.ChangeReporter("document", "labelled", json=is_json_output(context))
         if dry_run:
-            return teller.would(things)
+            return teller.report_dry_run(things)
         if not things:
-            return teller.end()
+            return teller.finish()
         done, failed, cause = [thing.id for thing in things], dict[str, str](), None
         try:
             await client.metadata.assign_by_name(where, dict.fromkeys(done, values))
@@ -230,7 +232,7 @@ def _show(context: typer.Context, field: MetadataField) -> None:
         "type": field.type,
         "documents": field.count,
     }
-    output.one("metadata_field", field, rows, json=is_json_output(context))
+    output.print_details("metadata_field", field, rows, json=is_json_output(context))
 
 
 Value = str | float | datetime
@@ -280,8 +282,8 @@ def select_field(fields: Sequence[MetadataField], name_or_id: str, where: Datase
 
 
 def report_assignments(
-    teller: Teller,
-    things: Sequence[Thing],
+    teller: ChangeReporter,
+    things: Sequence[ResourceRef],
     done: Sequence[str],
     failed: Mapping[str, str],
     cause: BaseException | None,
@@ -294,10 +296,10 @@ def report_assignments(
     set_ = set(done)
     for thing in things:
         if thing.id in set_:
-            teller.ok(thing)
+            teller.report_changed(thing)
         elif thing.id in failed:
-            teller.refused(thing, dify_kb.KnowledgeError(failed[thing.id]))
-    code = teller.end()
+            teller.report_refused(thing, dify_kb.KnowledgeError(failed[thing.id]))
+    code = teller.finish()
     if isinstance(cause, dify_kb.KnowledgeError):
         raise cause
     return code

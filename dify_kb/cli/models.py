@@ -28,7 +28,7 @@ NEEDED = (option_types.ModelTypeChoice.TEXT_EMBEDDING, option_types.ModelTypeCho
 
 
 @frozen
-class Offer:
+class ModelOffer:
     """A model of a provider."""
 
     kind: ModelType
@@ -52,9 +52,9 @@ def list_(context: typer.Context, type_: Kinds = None) -> None:
         offers = await _offers(client, type_)
         if is_json_output(context):
             for provider in {id(offer.provider): offer.provider for offer in offers}.values():
-                output.model("provider", provider)
+                output.print_model("provider", provider)
             return
-        await output.rows(
+        await output.print_rows(
             "model",
             offers,
             {
@@ -83,9 +83,9 @@ def show_(
 
     async def main(client: AsyncClient) -> None:
         offers = await _offers(client, type_)
-        offer = one_of(name, offers)
+        offer = select_model(name, offers)
         if is_json_output(context):
-            output.model("provider", evolve(offer.provider, models=[offer.model]))
+            output.print_model("provider", evolve(offer.provider, models=[offer.model]))
             return
         model = offer.model
         rows = {
@@ -96,23 +96,23 @@ def show_(
             "deprecated": model.deprecated,
             **dict(model.model_properties or {}),
         }
-        output.table(("", ""), rows.items())
+        output.print_table(("", ""), rows.items())
 
     run_with_client(context, main)
 
 
 async def _offers(
     client: AsyncClient, kinds: Sequence[option_types.ModelTypeChoice] | None
-) -> list[Offer]:
+) -> list[ModelOffer]:
     return [
-        Offer(kind, provider, model)
+        ModelOffer(kind, provider, model)
         for kind in map(dify_kb.ModelType, kinds or NEEDED)
         for provider in await client.workspace.models(kind)
         for model in provider.models
     ]
 
 
-def one_of(name: str, offers: list[Offer]) -> Offer:
+def select_model(name: str, offers: list[ModelOffer]) -> ModelOffer:
     """Choose a model.
 
     Raises:
@@ -127,7 +127,7 @@ def one_of(name: str, offers: list[Offer]) -> Offer:
             f"{len(found)} models are called {name!r}.", hint=f"Pass one of {names}."
         )
     known = [word for offer in offers for word in (offer.name, offer.model.model)]
-    near = name_lookup.nearest(name, known)
+    near = name_lookup.suggest_names(name, known)
     meant = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
     raise KnowledgeError(
         f"No model is called {name!r}.",

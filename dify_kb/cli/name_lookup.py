@@ -26,7 +26,7 @@ SHOWN = 5
 """Ids that are shown of things with the same name."""
 
 
-class Named(Protocol):
+class NamedResource(Protocol):
     """What a list of the server consists of."""
 
     @property
@@ -40,11 +40,11 @@ class Named(Protocol):
         ...
 
 
-T = TypeVar("T", bound=Named)
+T = TypeVar("T", bound=NamedResource)
 
 
 @frozen
-class Thing:
+class ResourceRef:
     """What a command is about. The name is not known where an id was given."""
 
     id: str
@@ -62,7 +62,7 @@ def is_id(text: str) -> bool:
         return False
 
 
-def by_id(noun: str, ids: Sequence[str]) -> Sequence[Thing]:
+def parse_ids(noun: str, ids: Sequence[str]) -> Sequence[ResourceRef]:
     """Take things that have no names, each once.
 
     Raises:
@@ -73,16 +73,16 @@ def by_id(noun: str, ids: Sequence[str]) -> Sequence[Thing]:
             raise ConfigError(
                 f"{text!r} is no id of a {noun}.", hint=f"Lists show the ids of {noun}s."
             )
-    return [Thing(text) for text in dict.fromkeys(ids)]
+    return [ResourceRef(text) for text in dict.fromkeys(ids)]
 
 
-async def dataset(client: AsyncClient, name_or_id: str) -> Dataset:
+async def find_dataset(client: AsyncClient, name_or_id: str) -> Dataset:
     """Fetch a dataset. An id costs one request.
 
     Raises:
         KnowledgeError: there is none, or there are several of the name.
     """
-    found = await maybe_dataset(client, name_or_id)
+    found = await find_dataset_or_none(client, name_or_id)
     if found is None:
         raise _unknown(
             "dataset",
@@ -93,7 +93,7 @@ async def dataset(client: AsyncClient, name_or_id: str) -> Dataset:
     return found
 
 
-async def maybe_dataset(client: AsyncClient, name_or_id: str) -> Dataset | None:
+async def find_dataset_or_none(client: AsyncClient, name_or_id: str) -> Dataset | None:
     """Fetch a dataset by its id, or look for one by its name.
 
     Raises:
@@ -106,14 +106,14 @@ async def maybe_dataset(client: AsyncClient, name_or_id: str) -> Dataset | None:
     return _only("dataset", name_or_id, found)
 
 
-async def document(client: AsyncClient, where: Dataset, name_or_id: str) -> Thing:
+async def find_document(client: AsyncClient, where: Dataset, name_or_id: str) -> ResourceRef:
     """Take a document of a dataset. A name costs one request per 100 that contain it.
 
     Raises:
         KnowledgeError: there is none, or there are several of the name.
     """
     if is_id(name_or_id):
-        return Thing(name_or_id)
+        return ResourceRef(name_or_id)
     # In the server's pattern a backslash takes the meaning from what follows it.
     part = max(name_or_id.split("\\"), key=len)
     rows = client.documents.iter(where, keyword=part)
@@ -122,45 +122,49 @@ async def document(client: AsyncClient, where: Dataset, name_or_id: str) -> Thin
         listing = f"`dify-kb documents list --dataset {where.id}` shows those there are."
         names = await _names(client.documents.iter(where))
         raise _unknown("document", name_or_id, names, listing)
-    return Thing(found.id, found.name)
+    return ResourceRef(found.id, found.name)
 
 
-async def field(client: AsyncClient, where: Dataset, name_or_id: str) -> Thing:
+async def field(client: AsyncClient, where: Dataset, name_or_id: str) -> ResourceRef:
     """Take a metadata field of a dataset. A name costs one request.
 
     Raises:
         KnowledgeError: there is none.
     """
     if is_id(name_or_id):
-        return Thing(name_or_id)
+        return ResourceRef(name_or_id)
     return select_metadata_field(
         (await client.metadata.list(where)).doc_metadata, name_or_id, where
     )
 
 
-def select_metadata_field(fields: Sequence[Named], name: str, where: Dataset) -> Thing:
+def select_metadata_field(
+    fields: Sequence[NamedResource], name: str, where: Dataset
+) -> ResourceRef:
     """Choose among the fields of a dataset by name.
 
     Raises:
         KnowledgeError: there is none.
     """
     listing = f"`dify-kb metadata list --dataset {where.id}` shows those there are."
-    return one_of("metadata field", name, fields, listing)
+    return select_by_name("metadata field", name, fields, listing)
 
 
-async def tag(client: AsyncClient, name_or_id: str) -> Thing:
+async def find_tag(client: AsyncClient, name_or_id: str) -> ResourceRef:
     """Take a tag. A name costs one request.
 
     Raises:
         KnowledgeError: there is none.
     """
     if is_id(name_or_id):
-        return Thing(name_or_id)
+        return ResourceRef(name_or_id)
     tags = await client.tags.list()
-    return one_of("tag", name_or_id, tags, "`dify-kb tags list` shows those there are.")
+    return select_by_name("tag", name_or_id, tags, "`dify-kb tags list` shows those there are.")
 
 
-def one_of(noun: str, name: str, rows: Sequence[Named], listing: str) -> Thing:
+def select_by_name(
+    noun: str, name: str, rows: Sequence[NamedResource], listing: str
+) -> ResourceRef:
     """Choose by name.
 
     Raises:
@@ -169,7 +173,7 @@ def one_of(noun: str, name: str, rows: Sequence[Named], listing: str) -> Thing:
     found = _only(noun, name, [row for row in rows if row.name == name])
     if found is None:
         raise _unknown(noun, name, [row.name for row in rows], listing)
-    return Thing(found.id, found.name)
+    return ResourceRef(found.id, found.name)
 
 
 def _only(noun: str, name: str, found: Sequence[T]) -> T | None:
@@ -183,19 +187,19 @@ def _only(noun: str, name: str, found: Sequence[T]) -> T | None:
 
 
 def _unknown(noun: str, name: str, names: Sequence[str], listing: str) -> KnowledgeError:
-    near = nearest(name, names)
+    near = suggest_names(name, names)
     meant = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
     return KnowledgeError(f"No {noun} is called {name!r}.", hint=f"{meant}{listing}")
 
 
-def nearest(name: str, names: Sequence[str]) -> Sequence[str]:
+def suggest_names(name: str, names: Sequence[str]) -> Sequence[str]:
     """Give the names that are most alike, whatever their case; the nearest first."""
     spelt = {known.casefold(): known for known in names}
     near = difflib.get_close_matches(name.casefold(), spelt, NEAREST)
     return [spelt[known] for known in near]
 
 
-async def _names(rows: AsyncIterable[Named]) -> Sequence[str]:
+async def _names(rows: AsyncIterable[NamedResource]) -> Sequence[str]:
     names: list[str] = []
     async for row in rows:
         names.append(row.name)

@@ -35,24 +35,24 @@ out = Console(soft_wrap=True, highlight=False, markup=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
 
-def printable(text: str) -> str:
+def escape(text: str) -> str:
     """Show what no terminal can: bytes of a file name that are no text, control characters."""
     text = text.encode(errors="backslashreplace").decode()
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
-def dumped(value: Mapping[str, object]) -> str:
+def dump_json(value: Mapping[str, object]) -> str:
     """Turn into JSON that any terminal and any reader takes."""
     return _json.dumps(value, ensure_ascii=True)
 
 
-def line(value: Mapping[str, object]) -> None:
+def print_json(value: Mapping[str, object]) -> None:
     """Write one line of JSON."""
-    sys.stdout.write(f"{dumped(value)}\n")
+    sys.stdout.write(f"{dump_json(value)}\n")
     sys.stdout.flush()
 
 
-def told(text: str) -> None:
+def write_line(text: str) -> None:
     """Write a line of what was done. The work goes on where nobody reads it any more."""
     try:
         sys.stdout.write(f"{text}\n")
@@ -63,14 +63,14 @@ def told(text: str) -> None:
         os.close(nowhere)
 
 
-def shortened(text: str) -> str:
+def shorten(text: str) -> str:
     """Put a text on one line that fits a table."""
     return textwrap.shorten(text, PASSAGE, placeholder=" …")
 
 
-def model(kind: str, value: object) -> None:
+def print_model(kind: str, value: object) -> None:
     """Write a model as one line of JSON. `type` says what it is, unless it has a type itself."""
-    line({"type": kind, **to_fields(value)})
+    print_json({"type": kind, **to_fields(value)})
 
 
 def to_fields(value: object) -> dict[str, object]:
@@ -80,7 +80,7 @@ def to_fields(value: object) -> dict[str, object]:
     return codec.encode_fields(value)
 
 
-async def rows(
+async def print_rows(
     kind: str,
     found: AsyncIterable[T] | Iterable[T],
     columns: Mapping[str, Callable[[T], object]],
@@ -96,10 +96,10 @@ async def rows(
         cells = {name: [read(row) for row in listed] for name, read in columns.items()}
         # A column in which nothing stands takes room from names.
         kept = {name: cells for name, cells in cells.items() if {*cells} != {None}}
-        table(tuple(kept), zip(*kept.values(), strict=True))
+        print_table(tuple(kept), zip(*kept.values(), strict=True))
         return
     async for row in _each(found):
-        model(kind, row)
+        print_model(kind, row)
 
 
 async def _each(found: AsyncIterable[T] | Iterable[T]) -> AsyncIterator[T]:
@@ -111,24 +111,24 @@ async def _each(found: AsyncIterable[T] | Iterable[T]) -> AsyncIterator[T]:
             yield row
 
 
-def one(kind: str, value: object, cells: Mapping[str, object], *, json: bool) -> None:
+def print_details(kind: str, value: object, cells: Mapping[str, object], *, json: bool) -> None:
     """Write a model: a line of JSON, or a table with a line for each of those cells."""
     if json:
-        model(kind, value)
+        print_model(kind, value)
     else:
-        table(("", ""), cells.items())
+        print_table(("", ""), cells.items())
 
 
-def failure(error: KnowledgeError) -> None:
+def print_error(error: KnowledgeError) -> None:
     """Write an error: what happened, and what to do."""
-    err.print(Text(f"error: {printable(error.summary)}", style="red"))
-    err.print(f"next:  {printable(error.hint or 'See dify-kb --help.')}")
+    err.print(Text(f"error: {escape(error.summary)}", style="red"))
+    err.print(f"next:  {escape(error.hint or 'See dify-kb --help.')}")
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a table; numbers to the right. Without names of columns there is no head."""
     grid = Table(box=None, pad_edge=False, header_style="bold", show_header=any(columns))
-    written = [[cell(value) for value in row] for row in rows]
+    written = [[format_cell(value) for value in row] for row in rows]
     for position, column in enumerate(columns):
         numeric = all(row[position].replace(",", "").isdigit() for row in written) and written
         grid.add_column(
@@ -139,10 +139,10 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         )
     for row in written:
         grid.add_row(*map(Text, row))
-    drawn(grid)
+    print_grid(grid)
 
 
-def drawn(grid: Table) -> None:
+def print_grid(grid: Table) -> None:
     """Write a table that is made already."""
     if out.is_terminal:
         out.print(grid, soft_wrap=False)
@@ -155,7 +155,7 @@ def drawn(grid: Table) -> None:
         sys.stdout.write(f"{line_.rstrip()}\n")
 
 
-def cell(value: object) -> str:
+def format_cell(value: object) -> str:
     """Write a value for people."""
     match value:
         case None:
@@ -169,7 +169,7 @@ def cell(value: object) -> str:
         case datetime():
             return f"{value.astimezone():%Y-%m-%d %H:%M}"
         case _:
-            return printable(str(value))
+            return escape(str(value))
 
 
 @frozen(kw_only=True)
@@ -185,10 +185,10 @@ class DiagnosticCheck:
 def print_check(check: DiagnosticCheck, *, json: bool) -> None:
     """Write one line, and a second one where something is to be done."""
     if json:
-        line({"type": "check", **asdict(check)})
+        print_json({"type": "check", **asdict(check)})
         return
     style = {"ok": "green", "warning": "yellow", "failed": "red"}[check.status]
     text = Text(f"{check.status:8}", style=style).append(f"{check.check}: ", style="bold")
-    out.print(text.append(printable(check.detail), style="not bold"))
+    out.print(text.append(escape(check.detail), style="not bold"))
     if check.remedy:
-        out.print(f"        next: {printable(check.remedy)}")
+        out.print(f"        next: {escape(check.remedy)}")

@@ -287,7 +287,7 @@ class _Lines:
         if held == self._held and now - self._printed < INTERVAL:
             return
         self._held, self._printed = held, now
-        reason = output.printable(state.wait_reason)
+        reason = output.escape(state.wait_reason)
         parts = progress_parts(state)
         if progress.failed:
             parts["failed"] = f"{progress.failed:,} failed"
@@ -326,7 +326,7 @@ class _Bars(Bars):
             yield Text(line, no_wrap=True, overflow="ellipsis")
         yield from super().get_renderables()
         if self.state is not None and (reason := self.state.wait_reason):
-            yield Text(output.printable(reason), style="yellow", no_wrap=True, overflow="ellipsis")
+            yield Text(output.escape(reason), style="yellow", no_wrap=True, overflow="ellipsis")
 
 
 class _Phases:

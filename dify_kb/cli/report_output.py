@@ -28,11 +28,13 @@ if TYPE_CHECKING:
 EVERY = 5.0
 """Seconds between lines of progress, where no terminal shows it."""
 
-LEFT = "Deleting what was made; Ctrl-C again ends at once and leaves it to `dify-kb bench clean`."
+CLEANUP_NOTICE = (
+    "Deleting what was made; Ctrl-C again ends at once and leaves it to `dify-kb bench clean`."
+)
 
 
 @contextmanager
-def progress(*, quiet: bool, plain: bool) -> Iterator[OnProgress]:
+def show_progress(*, quiet: bool, plain: bool) -> Iterator[OnProgress]:
     """Show steps on stderr until the block ends: a bar on a terminal, lines elsewhere."""
     if quiet:
         yield lambda _: None
@@ -51,7 +53,7 @@ def progress(*, quiet: bool, plain: bool) -> Iterator[OnProgress]:
 
             def tell(step: ProgressStep) -> None:
                 completed = step.completed_part or None
-                what = output.printable(step.description)
+                what = output.escape(step.description)
                 bars.update(task, completed=completed, description=what, phase=step.phase)
 
             yield tell
@@ -68,28 +70,28 @@ class _Lines:
             return
         self._phase, self._told = step.phase, now
         seconds = now - self._began
-        output.err.print(f"{seconds:6.0f} s  {step.phase:10}  {output.printable(step.description)}")
+        output.err.print(f"{seconds:6.0f} s  {step.phase:10}  {output.escape(step.description)}")
 
 
 def print_facts(facts: Sequence[tuple[str, str]]) -> None:
     """Write what was measured."""
-    output.table(("", ""), facts)
+    output.print_table(("", ""), facts)
 
 
-def print_table(heading: str, table: ReportTable) -> None:
+def print_report_table(heading: str, table: ReportTable) -> None:
     """Write a table under its heading; names to the left, numbers to the right."""
-    output.out.print(f"\n{output.printable(heading)}")
+    output.out.print(f"\n{output.escape(heading)}")
     grid = Grid(box=None, pad_edge=False, header_style="bold")
     for place, column in enumerate(table.columns):
         numeric = table.is_numeric(place)
         grid.add_column(column, justify="right" if numeric else "left", no_wrap=numeric)
     for place, row in enumerate(table.rows):
         style = "bold" if place in table.highlighted else ""
-        grid.add_row(*(Text(output.printable(cell), style=style) for cell in row))
-    output.drawn(grid)
+        grid.add_row(*(Text(output.escape(cell), style=style) for cell in row))
+    output.print_grid(grid)
 
 
-def writable(files: Sequence[Path | None]) -> None:
+def check_writable(files: Sequence[Path | None]) -> None:
     """Make sure, before anything is measured, that the result can be kept.
 
     Raises:
@@ -107,18 +109,18 @@ def writable(files: Sequence[Path | None]) -> None:
             ) from error
 
 
-def keep(file: Path | None, text: str) -> None:
+def save_file(file: Path | None, text: str) -> None:
     """Write a file, if one is asked for, and tell so."""
     if file is not None:
         file.write_text(text, encoding="utf-8")
-        output.err.print(f"Wrote {output.printable(str(file))}.")
+        output.err.print(f"Wrote {output.escape(str(file))}.")
 
 
 def describe_measurement(url: str, plan: BenchmarkPlan) -> str:
     """Tell what a measurement of an instance costs at most."""
     load = plan.estimate_load()
     return (
-        f"Measuring {output.printable(url)}: at most {load.documents:,} documents"
+        f"Measuring {output.escape(url)}: at most {load.documents:,} documents"
         f" ({render_instance_report.format_size(load.bytes)}), {load.searches:,} searches and"
         f" {load.at_once} requests at once, for {load.seconds:.0f} s.\n"
         f"{plan.documents} of the documents and the searches are embedded, if the server has a"
@@ -132,19 +134,21 @@ def print_instance_report(report: InstanceReport) -> None:
     for row in report.uploads:
         size = render_instance_report.format_size(row.size)
         saturation = render_instance_report.describe_saturation(row)
-        print_table(f"Uploads of {size}. {saturation}", render_instance_report.upload_table(row))
+        print_report_table(
+            f"Uploads of {size}. {saturation}", render_instance_report.upload_table(row)
+        )
     if report.indexed:
-        print_table("Indexing", render_instance_report.indexing_table(report.indexed))
+        print_report_table("Indexing", render_instance_report.indexing_table(report.indexed))
     if report.searches:
-        print_table("Retrieval", render_instance_report.search_table(report.searches))
+        print_report_table("Retrieval", render_instance_report.search_table(report.searches))
     if report.listed:
-        print_table(
+        print_report_table(
             "A page of 100 documents", render_instance_report.list_latency_table(report.listed)
         )
     if report.troubles:
-        print_table("Errors met", render_instance_report.error_table(report.troubles))
+        print_report_table("Errors met", render_instance_report.error_table(report.troubles))
     for note in report.notes:
-        output.err.print(f"note: {output.printable(note)}")
+        output.err.print(f"note: {output.escape(note)}")
 
 
 def print_differences(
@@ -169,7 +173,7 @@ def print_differences(
         ]
         names = tuple(side.where.when for side in sides)
         columns = ("", *names, "unit", "ratio", "")
-        print_table("Changed", ReportTable(columns=columns, rows=rows))
+        print_report_table("Changed", ReportTable(columns=columns, rows=rows))
     same = len(found) - len([row for row in found if row.verdict != "same"])
     output.err.print(f"{same} of {len(found)} numbers did not change beyond their spread.")
 
@@ -177,6 +181,6 @@ def print_differences(
 def print_quality_report(report: QualityReport) -> None:
     """Write the report of an evaluation."""
     print_facts(quality_facts(report))
-    print_table("All configurations, the best nDCG first", quality_table(report))
+    print_report_table("All configurations, the best nDCG first", quality_table(report))
     for note in report.notes:
-        output.err.print(f"note: {output.printable(note)}")
+        output.err.print(f"note: {output.escape(note)}")

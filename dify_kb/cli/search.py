@@ -51,13 +51,13 @@ def search(
 
     async def main() -> int:
         async with command.create_client() as client:
-            where = await name_lookup.dataset(client, dataset)
+            where = await name_lookup.find_dataset(client, dataset)
             await document_selection.check_fields(client, where, conditions)
             model = _model(where, method, top_k, score_threshold, conditions)
             found = await client.datasets.retrieve(where, query, retrieval_model=model)
         for rank, record in enumerate(found.records, 1):
             if command.json:
-                output.line({"type": "record", "rank": rank, **output.to_fields(record)})
+                output.print_json({"type": "record", "rank": rank, **output.to_fields(record)})
             else:
                 _print(rank, record)
         if not found.records:
@@ -118,9 +118,9 @@ def _embedding(where: Dataset) -> ModelRef:
 def _print(rank: int, record: Record) -> None:
     segment = record.segment
     score = f", score {record.score:.3f}" if record.score else ""
-    title = Text(f"{rank}. {output.printable(segment.document.name)}", style="bold")
+    title = Text(f"{rank}. {output.escape(segment.document.name)}", style="bold")
     output.out.print(title.append(f"  (chunk {segment.position}{score})", style="dim"))
-    words = output.printable(" ".join(segment.content.split()))
+    words = output.escape(" ".join(segment.content.split()))
     passage = textwrap.shorten(words, SHOWN, placeholder=" …")
     width = min(output.out.width, WIDEST)
     indent = " " * 3

@@ -12,7 +12,7 @@ import dify_kb
 from dify_kb.errors import ConfigError
 
 from . import bulk, name_lookup, option_types, output
-from .name_lookup import Thing
+from .name_lookup import ResourceRef
 from .option_types import DatasetOption, DocumentOption, YesOption
 from .run_command import is_json_output, run_with_client
 
@@ -50,12 +50,12 @@ def list_(
         found = client.segments.iter(
             where, of.id, keyword=keyword or dify_kb.UNSET, status=status or dify_kb.UNSET
         )
-        await output.rows(
+        await output.print_rows(
             "segment",
             found,
             {
                 "#": lambda row: row.position,
-                "text": lambda row: output.shortened(row.content),
+                "text": lambda row: output.shorten(row.content),
                 "status": lambda row: row.status,
                 "enabled": lambda row: row.enabled,
                 "id": lambda row: row.id,
@@ -118,7 +118,7 @@ def create(
             made = await client.segments.create_many(where, of.id, new)
         except dify_kb.PartialError as error:
             _tell(context, [row for row in error.done if isinstance(row, dify_kb.Segment)])
-            return bulk.partly(error, json=is_json_output(context))
+            return bulk.report_partial(error, json=is_json_output(context))
         return _tell(context, made)
 
     run_with_client(context, main)
@@ -181,16 +181,18 @@ def delete(
     yes: YesOption = False,
 ) -> None:
     """Delete chunks; asks first where there are several."""
-    things = name_lookup.by_id("chunk", ids)
+    things = name_lookup.parse_ids("chunk", ids)
 
     async def main(client: AsyncClient) -> int:
         where, of = await _document(client, dataset, document)
         if len(things) > 1:
-            await bulk.ask(bulk.counted(len(things), "chunk"), [*map(str, things)], yes=yes)
-        return await bulk.one_by_one(
+            await bulk.confirm_deletion(
+                bulk.format_count(len(things), "chunk"), [*map(str, things)], yes=yes
+            )
+        return await bulk.change_each(
             things,
             lambda thing: client.segments.delete(where, of.id, thing.id),
-            bulk.Teller("chunk", "deleted", json=is_json_output(context)),
+            bulk.ChangeReporter("chunk", "deleted", json=is_json_output(context)),
         )
 
     run_with_client(context, main)
@@ -199,25 +201,27 @@ def delete(
 def _switch(
     context: typer.Context, dataset: str, document: str, ids: Sequence[str], *, enabled: bool
 ) -> None:
-    things = name_lookup.by_id("chunk", ids)
+    things = name_lookup.parse_ids("chunk", ids)
 
     async def main(client: AsyncClient) -> int:
         where, of = await _document(client, dataset, document)
 
-        async def work(thing: Thing) -> None:
+        async def work(thing: ResourceRef) -> None:
             await client.segments.update(where, of.id, thing.id, enabled=enabled)
 
         word = "enabled" if enabled else "disabled"
-        return await bulk.one_by_one(
-            things, work, bulk.Teller("chunk", word, json=is_json_output(context))
+        return await bulk.change_each(
+            things, work, bulk.ChangeReporter("chunk", word, json=is_json_output(context))
         )
 
     run_with_client(context, main)
 
 
-async def _document(client: AsyncClient, dataset: str, document: str) -> tuple[Dataset, Thing]:
-    where = await name_lookup.dataset(client, dataset)
-    return where, await name_lookup.document(client, where, document)
+async def _document(
+    client: AsyncClient, dataset: str, document: str
+) -> tuple[Dataset, ResourceRef]:
+    where = await name_lookup.find_dataset(client, dataset)
+    return where, await name_lookup.find_document(client, where, document)
 
 
 def _read(file: Path) -> list[NewSegment]:
@@ -258,13 +262,11 @@ def _tell(context: typer.Context, made: Sequence[Segment]) -> int:
     failed = [row for row in made if row.status == dify_kb.SegmentStatus.ERROR]
     if is_json_output(context):
         for row in made:
-            output.model("segment", row)
+            output.print_model("segment", row)
     else:
         for row in failed:
-            output.err.print(
-                f"failed  {row.id}: {output.printable(row.error or 'no reason given')}"
-            )
-        output.out.print(f"Appended {bulk.counted(len(made) - len(failed), 'chunk')}.")
+            output.err.print(f"failed  {row.id}: {output.escape(row.error or 'no reason given')}")
+        output.out.print(f"Appended {bulk.format_count(len(made) - len(failed), 'chunk')}.")
     return bulk.SOME_FAILED if failed else 0
 
 
@@ -281,4 +283,4 @@ def _show(context: typer.Context, segment: Segment) -> None:
         "updated": segment.updated_at,
         "text": segment.content,
     }
-    output.one("segment", segment, rows, json=is_json_output(context))
+    output.print_details("segment", segment, rows, json=is_json_output(context))

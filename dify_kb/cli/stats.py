@@ -14,8 +14,8 @@ import dify_kb
 from dify_kb.errors import BadRequestError, ForbiddenError, NotFoundError
 
 from . import name_lookup, output
-from .bulk import SOME_FAILED, WORKERS, Teller
-from .name_lookup import Thing
+from .bulk import SOME_FAILED, WORKERS, ChangeReporter
+from .name_lookup import ResourceRef
 from .run_command import is_json_output, run_with_client
 
 if TYPE_CHECKING:
@@ -57,29 +57,29 @@ def stats(
 
     async def main(client: AsyncClient) -> int:
         if dataset:
-            found = [await name_lookup.dataset(client, name) for name in dataset]
+            found = [await name_lookup.find_dataset(client, name) for name in dataset]
         else:
             found = [row async for row in client.datasets.iter(include_all=True)]
         total = sum(row.document_count for row in found)
         count = total <= MOST if chunks is None else chunks
         patience = timedelta(minutes=stuck_after)
         told: list[DatasetStatistics] = []
-        teller = Teller("dataset", "counted", json=is_json_output(context))
+        teller = ChangeReporter("dataset", "counted", json=is_json_output(context))
         for row in {row.id: row for row in found}.values():
             try:
                 told.append(await _figures(client, row, patience, count=count))
             except (NotFoundError, ForbiddenError, BadRequestError) as error:
                 if len(found) == 1:
                     raise
-                teller.refused(Thing(row.id, row.name), error)
+                teller.report_refused(ResourceRef(row.id, row.name), error)
                 continue
             if is_json_output(context):
-                output.line({"type": "stats", **output.to_fields(told[-1])})
+                output.print_json({"type": "stats", **output.to_fields(told[-1])})
         if not is_json_output(context):
             _print(told)
         if chunks is None and not count:
             output.err.print(f"Chunks were not counted ({total:,} requests); pass --chunks.")
-        return SOME_FAILED if teller.failed else 0
+        return SOME_FAILED if teller.failed_count else 0
 
     run_with_client(context, main)
 
@@ -144,7 +144,7 @@ def _print(told: Sequence[DatasetStatistics]) -> None:
     ]
     if len(lines) > 1:
         lines.append(_total(told))
-    output.table(names, lines)
+    output.print_table(names, lines)
     for row in told:
         if row.errors or row.stuck or len(told) == 1:
             _details(row)
@@ -164,12 +164,12 @@ def _total(told: Sequence[DatasetStatistics]) -> tuple[str, int, int, int | None
 
 def _details(row: DatasetStatistics) -> None:
     counts = ", ".join(f"{count:,} {status}" for status, count in row.statuses.items())
-    output.out.print(f"\n{output.printable(row.name)}: {counts or 'no documents'}")
+    output.out.print(f"\n{output.escape(row.name)}: {counts or 'no documents'}")
     for kind, count in row.errors.items():
-        output.out.print(f"  {count:,} x {output.printable(kind)}")
+        output.out.print(f"  {count:,} x {output.escape(kind)}")
     for late in row.stuck[:LISTED]:
         since = f"{late.since.astimezone():%Y-%m-%d %H:%M}"
-        what = output.printable(f"{late.name} ({late.id})")
+        what = output.escape(f"{late.name} ({late.id})")
         output.out.print(f"  stuck in {late.status} since {since}: {what}")
     if len(row.stuck) > LISTED:
         output.out.print(f"  … and {len(row.stuck) - LISTED:,} more; --json lists all.")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import bulk, name_lookup, output
-from .name_lookup import Thing
+from .name_lookup import ResourceRef
 from .option_types import DatasetOption, YesOption
 from .run_command import is_json_output, run_with_client
 
@@ -32,12 +32,12 @@ def list_(
 
     async def main(client: AsyncClient) -> None:
         if dataset is not None:
-            where = await name_lookup.dataset(client, dataset)
+            where = await name_lookup.find_dataset(client, dataset)
             found = (await client.tags.list_for_dataset(where)).data
             columns = {"name": lambda row: row.name, "id": lambda row: row.id}
-            await output.rows("tag", found, columns, json=is_json_output(context))
+            await output.print_rows("tag", found, columns, json=is_json_output(context))
             return
-        await output.rows(
+        await output.print_rows(
             "tag",
             await client.tags.list(),
             {
@@ -59,7 +59,9 @@ def show_(context: typer.Context, name: Named) -> None:
         listed = await client.tags.list()
         by_id = {tag.id: tag for tag in listed}
         listing = "`dify-kb tags list` shows those there are."
-        found = by_id.get(name) or by_id[name_lookup.one_of("tag", name, listed, listing).id]
+        found = (
+            by_id.get(name) or by_id[name_lookup.select_by_name("tag", name, listed, listing).id]
+        )
         _show(context, found)
 
     run_with_client(context, main)
@@ -87,7 +89,7 @@ def update(
     """Give a tag another name."""
 
     async def main(client: AsyncClient) -> None:
-        tag = await name_lookup.tag(client, name)
+        tag = await name_lookup.find_tag(client, name)
         _show(context, await client.tags.update(tag.id, new_name))
 
     run_with_client(context, main)
@@ -103,11 +105,13 @@ def delete(context: typer.Context, names: Names, yes: YesOption = False) -> None
     async def main(client: AsyncClient) -> int:
         things = await _found(client, names)
         if len(things) > 1:
-            await bulk.ask(bulk.counted(len(things), "tag"), [*map(str, things)], yes=yes)
-        return await bulk.one_by_one(
+            await bulk.confirm_deletion(
+                bulk.format_count(len(things), "tag"), [*map(str, things)], yes=yes
+            )
+        return await bulk.change_each(
             things,
             lambda thing: client.tags.delete(thing.id),
-            bulk.Teller("tag", "deleted", json=is_json_output(context)),
+            bulk.ChangeReporter("tag", "deleted", json=is_json_output(context)),
         )
 
     run_with_client(context, main)
@@ -118,10 +122,10 @@ def bind(context: typer.Context, dataset: DatasetOption, names: Names) -> None:
     """Give tags to a dataset."""
 
     async def main(client: AsyncClient) -> int:
-        where = await name_lookup.dataset(client, dataset)
+        where = await name_lookup.find_dataset(client, dataset)
         things = await _found(client, names)
         await client.tags.bind(where, [thing.id for thing in things])
-        return _all(bulk.Teller("tag", "bound", json=is_json_output(context)), things)
+        return _all(bulk.ChangeReporter("tag", "bound", json=is_json_output(context)), things)
 
     run_with_client(context, main)
 
@@ -131,40 +135,44 @@ def unbind(context: typer.Context, dataset: DatasetOption, names: Names) -> None
     """Take tags off a dataset."""
 
     async def main(client: AsyncClient) -> int:
-        where = await name_lookup.dataset(client, dataset)
-        return await bulk.one_by_one(
+        where = await name_lookup.find_dataset(client, dataset)
+        return await bulk.change_each(
             await _borne(client, where, names),
             lambda thing: client.tags.unbind(where, thing.id),
-            bulk.Teller("tag", "unbound", json=is_json_output(context)),
+            bulk.ChangeReporter("tag", "unbound", json=is_json_output(context)),
         )
 
     run_with_client(context, main)
 
 
-async def _found(client: AsyncClient, names: Sequence[str]) -> Sequence[Thing]:
-    found = [await name_lookup.tag(client, name) for name in names]
+async def _found(client: AsyncClient, names: Sequence[str]) -> Sequence[ResourceRef]:
+    found = [await name_lookup.find_tag(client, name) for name in names]
     return list({thing.id: thing for thing in found}.values())
 
 
-async def _borne(client: AsyncClient, where: Dataset, names: Sequence[str]) -> Sequence[Thing]:
+async def _borne(
+    client: AsyncClient, where: Dataset, names: Sequence[str]
+) -> Sequence[ResourceRef]:
     """Look among the tags of a dataset, which 1.12.1 tells although it cannot list all tags."""
     if all(name_lookup.is_id(name) for name in names):
-        return [Thing(name) for name in dict.fromkeys(names)]
+        return [ResourceRef(name) for name in dict.fromkeys(names)]
     borne = (await client.tags.list_for_dataset(where)).data
     listing = f"`dify-kb tags list --dataset {where.id}` shows those it has."
     found = [
-        Thing(name) if name_lookup.is_id(name) else name_lookup.one_of("tag", name, borne, listing)
+        ResourceRef(name)
+        if name_lookup.is_id(name)
+        else name_lookup.select_by_name("tag", name, borne, listing)
         for name in names
     ]
     return list({thing.id: thing for thing in found}.values())
 
 
-def _all(teller: bulk.Teller, things: Sequence[Thing]) -> int:
+def _all(teller: bulk.ChangeReporter, things: Sequence[ResourceRef]) -> int:
     for thing in things:
-        teller.ok(thing)
-    return teller.end()
+        teller.report_changed(thing)
+    return teller.finish()
 
 
 def _show(context: typer.Context, tag: Tag) -> None:
     rows = {"id": tag.id, "name": tag.name, "datasets": tag.binding_count}
-    output.one("tag", tag, rows, json=is_json_output(context))
+    output.print_details("tag", tag, rows, json=is_json_output(context))

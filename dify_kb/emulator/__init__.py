@@ -6,12 +6,12 @@ measured to do; it knows nothing of this package's client.
 
 from __future__ import annotations
 
-from .clock import Clock, ManualClock, SystemClock
-from .embedded import Emulator, serve
+from .assertions import LoadCheck, check_load
+from .clocks import Clock, ManualClock, SystemClock
+from .embedded_server import Emulator, serve
 from .faults import Faults
 from .history import Exchange, RunEvent
-from .judge import Verdict, judge
-from .profiles import VERSIONS
+from .server_versions import VERSIONS
 from .settings import Settings
 from .store import DocumentState
 
@@ -22,11 +22,11 @@ __all__ = [
     "Emulator",
     "Exchange",
     "Faults",
+    "LoadCheck",
     "ManualClock",
     "RunEvent",
     "Settings",
     "SystemClock",
-    "Verdict",
-    "judge",
+    "check_load",
     "serve",
 ]

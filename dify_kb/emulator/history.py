@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from typing import TYPE_CHECKING, NamedTuple
+
+from attrs import define
+
+from .store import DocumentRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from .clocks import Clock
 
 
 class Exchange(NamedTuple):
@@ -83,7 +90,7 @@ class History:
         self._runs: deque[RunEvent] = deque(maxlen=size)
         self._lock = threading.Lock()
 
-    def add(self, exchange: Exchange) -> None:
+    def add_exchange(self, exchange: Exchange) -> None:
         """Remember a call."""
         with self._lock:
             self._exchanges.append(exchange)
@@ -93,18 +100,18 @@ class History:
         with self._lock:
             self._runs.append(event)
 
-    def copy(self) -> list[Exchange]:
+    def list_exchanges(self) -> list[Exchange]:
         """Tell the calls, the one that was over first at the beginning."""
         with self._lock:
             return list(self._exchanges)
 
-    def runs(self) -> list[RunEvent]:
+    def list_runs(self) -> list[RunEvent]:
         """Tell the starts and ends of runs, in their order."""
         with self._lock:
             return list(self._runs)
 
 
-def lines(exchanges: Iterable[Exchange], runs: Iterable[RunEvent]) -> Iterator[str]:
+def to_jsonl(exchanges: Iterable[Exchange], runs: Iterable[RunEvent]) -> Iterator[str]:
     """Write calls and then runs as JSON Lines, told apart by `type`."""
     for exchange in exchanges:
         yield json.dumps({"type": "call"} | exchange._asdict())
@@ -112,9 +119,64 @@ def lines(exchanges: Iterable[Exchange], runs: Iterable[RunEvent]) -> Iterator[s
         yield json.dumps({"type": "run"} | event._asdict())
 
 
-def parsed(text: str) -> tuple[list[Exchange], list[RunEvent]]:
+def parse_jsonl(text: str) -> tuple[list[Exchange], list[RunEvent]]:
     """Read what `GET /_emulator/history` answers."""
     entries = [json.loads(line) for line in text.splitlines()]
     calls = [entry for entry in entries if entry.pop("type") == "call"]
     runs = [entry for entry in entries if "run" in entry]
     return [Exchange(**entry) for entry in calls], [RunEvent(**entry) for entry in runs]
+
+
+@define(eq=False)
+class ActiveRun:
+    """A run that is going."""
+
+    run: int
+    row: DocumentRow
+    overlapping: int
+    chunks: int = 0
+
+
+class ActiveRuns:
+    """The runs that are going, told to the history as they start and end."""
+
+    def __init__(self, history: History, clock: Clock) -> None:
+        self._history = history
+        self._clock = clock
+        self._numbers = itertools.count(1)
+        self._by_document: defaultdict[str, list[ActiveRun]] = defaultdict(list)
+
+    def start(self, row: DocumentRow) -> ActiveRun:
+        """Begin a run; it overlaps with those of its document that are going."""
+        same_document = self._by_document[row.id]
+        active_run = ActiveRun(next(self._numbers), row, len(same_document))
+        for other in same_document:
+            other.overlapping += 1
+        same_document.append(active_run)
+        self._record("started", active_run, None)
+        return active_run
+
+    def end(self, active_run: ActiveRun, status: str) -> None:
+        """End a run with what it left."""
+        same_document = self._by_document[active_run.row.id]
+        same_document.remove(active_run)
+        if not same_document:
+            del self._by_document[active_run.row.id]
+        self._record("ended", active_run, status)
+
+    def _record(self, kind: str, active_run: ActiveRun, status: str | None) -> None:
+        row = active_run.row
+        self._history.add_run(
+            RunEvent(
+                kind=kind,
+                run=active_run.run,
+                at=self._clock.now(),
+                dataset_id=row.dataset_id,
+                document_id=row.id,
+                document=row.name,
+                file_id=row.file_id,
+                overlapping=active_run.overlapping,
+                status=status,
+                chunks=active_run.chunks,
+            )
+        )

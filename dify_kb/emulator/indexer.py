@@ -12,21 +12,21 @@ import anyio
 import anyio.to_thread
 from attrs import define
 
-from dify_kb.corpus import ChunkError, ExtractError
+from dify_kb.rag import ChunkError, ExtractError
 
-from .clock import StillError
-from .faults.spec import Ending, RunFault
-from .going import Going, Started
-from .runs import GoneError, Run
-from .stand_ins import ModelError
+from .clocks import ClockStoppedError
+from .faults.spec import RunFault, RunOutcome
+from .history import ActiveRun, ActiveRuns
+from .indexing_run import IndexingRun, RunAbortedError
+from .stub_models import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .clock import Clock
+    from .clocks import Clock
     from .faults import Faults
     from .history import History
-    from .profile import Profile
+    from .server_profile import ServerProfile
     from .settings import Settings
     from .store import Store
 
@@ -35,12 +35,12 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-class PlannedError(Exception):
+class InjectedRunError(Exception):
     """A run was planned to fail; its text becomes the document's error."""
 
 
 @define(eq=False)
-class _Task:
+class _WorkerTask:
     """A task that a worker has taken."""
 
     scope: anyio.CancelScope
@@ -69,120 +69,134 @@ class Indexer:
         clock: Clock,
         faults: Faults,
         history: History,
-        profile: Profile,
+        profile: ServerProfile,
     ) -> None:
         self._store = store
         self._settings = settings
         self._clock = clock
         self._faults = faults
-        self._going = Going(history, clock)
-        self._alive = anyio.Event()
-        self._tasks: set[_Task] = set()
+        self._active_runs = ActiveRuns(history, clock)
+        self._workers_alive = anyio.Event()
+        self._tasks: set[_WorkerTask] = set()
         self._profile = profile
         self._limiter: anyio.CapacityLimiter | None = None
-        self._in, self._out = anyio.create_memory_object_stream[tuple[str, float, bool]](math.inf)
+        self._queue_sender, self._queue_receiver = anyio.create_memory_object_stream[
+            tuple[str, float, bool]
+        ](math.inf)
 
     def enqueue(self, document_id: str, /, *, hangs: bool = False) -> None:
         """Queue a document; only in the loop that runs the indexer. One that hangs keeps its
         worker until the server stops (measured).
         """
-        self._in.send_nowait((document_id, self._clock.now(), hangs))
+        self._queue_sender.send_nowait((document_id, self._clock.now(), hangs))
 
-    def resume(self) -> None:
+    def enqueue_unfinished(self) -> None:
         """Queue what was not finished when the server stopped."""
-        for document_id in self._store.documents.unfinished():
+        for document_id in self._store.documents.list_unfinished_ids():
             self.enqueue(document_id)
 
     def close(self) -> None:
         """Forget the queue."""
-        self._in.close()
-        self._out.close()
+        self._queue_sender.close()
+        self._queue_receiver.close()
 
     async def run(self) -> None:
         """Index until cancelled."""
         self._limiter = anyio.CapacityLimiter(self._settings.workers)
         async with anyio.create_task_group() as workers:
             for _ in range(self._settings.workers):
-                workers.start_soon(self._work)
+                workers.start_soon(self._run_worker)
 
-    def revive(self) -> None:
+    def restart_workers(self) -> None:
         """Have workers that died go on; only in the loop that runs the indexer."""
-        self._alive.set()
-        self._alive = anyio.Event()
+        self._workers_alive.set()
+        self._workers_alive = anyio.Event()
 
-    def kill(self, lose: int) -> None:
+    def kill_workers(self, lost_count: int) -> None:
         """Kill the workers, and start others; only in the loop that runs the indexer.
 
         The tasks that they have taken are lost, and `lose` that wait in the queue (measured: 2 to
         4 documents a kill).
         """
         with contextlib.suppress(anyio.WouldBlock):
-            for _ in range(lose):
-                self._out.receive_nowait()
+            for _ in range(lost_count):
+                self._queue_receiver.receive_nowait()
         for task in tuple(self._tasks):
             task.kill()
 
-    async def _work(self) -> None:
-        free = 0.0
-        async for document_id, queued, hangs in self._out:
-            task = _Task(anyio.CancelScope())
+    async def _run_worker(self) -> None:
+        free_at = 0.0
+        async for document_id, queued, hangs in self._queue_receiver:
+            task = _WorkerTask(anyio.CancelScope())
             with task.scope:
                 self._tasks.add(task)
                 try:
-                    free = await self._carry_out(task, document_id, max(queued, free), hangs=hangs)
+                    free_at = await self._process_task(
+                        task, document_id, max(queued, free_at), hangs=hangs
+                    )
                 finally:
                     self._tasks.discard(task)
             if task.killed:
-                free = self._clock.now()
+                free_at = self._clock.now()
 
-    async def _carry_out(
-        self, task: _Task, document_id: str, start: float, *, hangs: bool
+    async def _process_task(
+        self, task: _WorkerTask, document_id: str, start: float, *, hangs: bool
     ) -> float:
         """Carry a task out, and return the time from which its worker is free."""
         if hangs:
             await anyio.sleep_forever()
-        row = self._store.documents.find(document_id)
-        fault = None if row is None else self._faults.take_run(row.name)
-        while self._faults.dead:
-            await self._alive.wait()
-            row = self._store.documents.find(document_id)
-        if row is None or (fault is not None and fault.ending is Ending.LOSE):
+        row = self._store.documents.get_by_id(document_id)
+        fault = None if row is None else self._faults.next_run_fault(row.name)
+        while self._faults.are_workers_dead:
+            await self._workers_alive.wait()
+            row = self._store.documents.get_by_id(document_id)
+        if row is None or (fault is not None and fault.outcome is RunOutcome.LOSE):
             return start
-        pace = _Pace(self._clock, start)
-        started = self._going.start(row)
+        stage_timer = _StageTimer(self._clock, start)
+        active_run = self._active_runs.start(row)
         try:
-            status = await self._outcome(task, started, pace, fault)
+            status = await self._run_to_status(task, active_run, stage_timer, fault)
         except anyio.get_cancelled_exc_class():
             if task.killed:
-                left = self._store.documents.find(document_id)
-                self._going.end(started, "gone" if left is None else left.indexing_status)
+                remaining = self._store.documents.get_by_id(document_id)
+                self._active_runs.end(
+                    active_run, "gone" if remaining is None else remaining.indexing_status
+                )
             raise
-        self._going.end(started, status)
+        self._active_runs.end(active_run, status)
         # A run that gave up waiting did not take the time until then.
-        return min(pace.due, self._clock.now())
+        return min(stage_timer.due, self._clock.now())
 
-    async def _outcome(
-        self, task: _Task, started: Started, pace: _Pace, fault: RunFault | None
+    async def _run_to_status(
+        self,
+        task: _WorkerTask,
+        active_run: ActiveRun,
+        stage_timer: _StageTimer,
+        fault: RunFault | None,
     ) -> str:
         """Run, and tell the status that the document is left with."""
-        document_id = started.row.id
+        document_id = active_run.row.id
         try:
-            return await self._index(task, started, pace, fault)
-        except GoneError:
+            return await self._index(task, active_run, stage_timer, fault)
+        except RunAbortedError:
             return "gone"
-        except (ExtractError, ChunkError, ModelError, PlannedError, StillError) as error:
-            why = str(error)
+        except (ExtractError, ChunkError, ModelError, InjectedRunError, ClockStoppedError) as error:
+            message = str(error)
         except Exception as error:  # noqa: BLE001 -- any failure is the document's error
             _log.exception("indexing %s failed", document_id)
-            why = str(error)
-        return self._fail(document_id, why)
+            message = str(error)
+        return self._mark_failed(document_id, message)
 
     async def _index(
-        self, task: _Task, started: Started, pace: _Pace, fault: RunFault | None
+        self,
+        task: _WorkerTask,
+        active_run: ActiveRun,
+        stage_timer: _StageTimer,
+        fault: RunFault | None,
     ) -> str:
-        settings, document_id = self._settings, started.row.id
-        now, invoke = self._clock.now(), self._faults.invoke
-        run = Run(
+        settings, document_id = self._settings, active_run.row.id
+        now, invoke = self._clock.now(), self._faults.call_model
+        run = IndexingRun(
             self._store,
             self._clock,
             document_id,
@@ -191,45 +205,45 @@ class Indexer:
             invoke,
             lambda: task.killed,
         )
-        texts = await self._thread(run.parse)
-        await pace.stage(settings.parsing)
-        run.enter_splitting(texts)
-        portions = await self._thread(lambda: run.split(texts, steps=settings.splitting > 0))
+        texts = await self._run_in_thread(run.parse)
+        await stage_timer.stage(settings.parsing)
+        run.start_splitting(texts)
+        portions = await self._run_in_thread(lambda: run.split(texts, steps=settings.splitting > 0))
         for portion in portions:
-            await pace.stage(settings.splitting / len(portions))
-            await self._thread(partial(run.insert, portion))
+            await stage_timer.stage(settings.splitting / len(portions))
+            await self._run_in_thread(partial(run.insert_batch, portion))
         if not portions:
-            await pace.stage(settings.splitting)
+            await stage_timer.stage(settings.splitting)
         segments = [row for portion in portions for row in portion.rows]
-        started.chunks = len(segments)
-        await self._thread(lambda: run.enter_indexing(segments))
-        await pace.stage(settings.indexing)
+        active_run.chunks = len(segments)
+        await self._run_in_thread(lambda: run.start_indexing(segments))
+        await stage_timer.stage(settings.indexing)
         match fault:
-            case RunFault(ending=Ending.ERROR):
-                raise PlannedError(fault.text)
-            case RunFault(ending=Ending.BLOCK):
+            case RunFault(outcome=RunOutcome.ERROR):
+                raise InjectedRunError(fault.text)
+            case RunFault(outcome=RunOutcome.BLOCK):
                 await anyio.sleep_forever()
-            case RunFault(ending=Ending.HANG):
+            case RunFault(outcome=RunOutcome.HANG):
                 return "indexing"
-            case RunFault(ending=Ending.KILL):
-                self.kill(fault.lose)
+            case RunFault(outcome=RunOutcome.KILL):
+                self.kill_workers(fault.lose)
                 await anyio.sleep_forever()
-        await self._thread(lambda: run.index(segments))
+        await self._run_in_thread(lambda: run.index(segments))
         return "completed"
 
-    async def _thread(self, work: Callable[[], T]) -> T:
+    async def _run_in_thread(self, work: Callable[[], T]) -> T:
         # A stop must not wait for the work; what it leaves undone is done again later.
         return await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._limiter)
 
-    def _fail(self, document_id: str, why: str) -> str:
+    def _mark_failed(self, document_id: str, message: str) -> str:
         now = self._clock.now()
-        there = self._store.documents.update(
-            document_id, indexing_status="error", error=why, stopped_at=now, updated_at=now
+        exists = self._store.documents.update(
+            document_id, indexing_status="error", error=message, stopped_at=now, updated_at=now
         )
-        return "error" if there else "gone"
+        return "error" if exists else "gone"
 
 
-class _Pace:
+class _StageTimer:
     """The time by which the stages of a document are over, at the latest."""
 
     def __init__(self, clock: Clock, start: float) -> None:
@@ -241,6 +255,6 @@ class _Pace:
         if not seconds:
             return
         self.due += seconds
-        left = self.due - self._clock.now()
-        if left > 0:
-            await self._clock.sleep(left)
+        remaining = self.due - self._clock.now()
+        if remaining > 0:
+            await self._clock.sleep(remaining)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from attrs import field, frozen
 
-from dify_kb.external import Patience
+from dify_kb.external import RetryPolicy
 from dify_kb.models import MAX_FILE_SIZE
 
 
@@ -76,7 +76,7 @@ class Settings:
     seed: int = 0
     """Of the times of creates."""
 
-    patience: Patience = field(factory=Patience)
+    external_retry: RetryPolicy = field(factory=RetryPolicy)
     """How long external knowledge APIs are waited for, and how often they are asked."""
 
     @staticmethod

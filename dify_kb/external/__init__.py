@@ -6,30 +6,28 @@ Dify's console. `check` tells what Dify would think of any such address.
 
 from __future__ import annotations
 
-from .app import create_app
-from .bedrock import BedrockRetriever
-from .check import QUERY, check
-from .contract import Record, RetrievalRequest, Retriever
-from .dataset import DatasetRetriever
-from .dify import DroppedError, Patience
-from .findings import Finding
-from .folder import FolderRetriever
-from .folder_index import Counts
-from .serving import listening
+from .bedrock_retriever import BedrockRetriever
+from .dataset_retriever import DatasetRetriever
+from .diagnostics import DEFAULT_QUERY, Finding, check
+from .dify_requester import InvalidReplyError, RetryPolicy
+from .folder_index import FolderCounts
+from .folder_retriever import FolderRetriever
+from .retrieval_app import create_app, serve
+from .retriever import RetrievalRecord, RetrievalRequest, Retriever
 
 __all__ = [
-    "QUERY",
+    "DEFAULT_QUERY",
     "BedrockRetriever",
-    "Counts",
     "DatasetRetriever",
-    "DroppedError",
     "Finding",
+    "FolderCounts",
     "FolderRetriever",
-    "Patience",
-    "Record",
+    "InvalidReplyError",
+    "RetrievalRecord",
     "RetrievalRequest",
     "Retriever",
+    "RetryPolicy",
     "check",
     "create_app",
-    "listening",
+    "serve",
 ]

@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
 
-from dify_kb.corpus import ExtractError, extract, reads
 from dify_kb.models import MAX_FILE_SIZE
+from dify_kb.rag import ExtractError, can_extract, extract
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _log = logging.getLogger(__name__)
 
-_HEAD: Final = 8192
+_SNIFFED_BYTES: Final = 8192
 """Bytes at the start of a file without a known extension that tell whether it is a text."""
 
 
-class OutsideError(OSError):
+class OutsideFolderError(OSError):
     """A path leads out of the folder, or to what is no file."""
 
 
 @frozen
-class Seen:
+class FolderFile:
     """A file. `path` is relative, with `/`; `modified` seconds since the epoch."""
 
     path: str
@@ -37,7 +37,7 @@ class Seen:
     """Changes when the file does, unless that happens within a tick of the file system's clock."""
 
 
-def walk(root: Path) -> Iterator[Seen]:
+def iter_files(root: Path) -> Iterator[FolderFile]:
     """Find the files below a folder, which is resolved; hidden ones and folders are left out.
 
     Links to files inside are followed, links to folders and out of the root are not.
@@ -47,30 +47,30 @@ def walk(root: Path) -> Iterator[Seen]:
     """
     pending = [""]
     while pending:
-        below = pending.pop()
+        folder = pending.pop()
         try:
-            entries = sorted(os.scandir(root / below), key=lambda entry: entry.name)
+            entries = sorted(os.scandir(root / folder), key=lambda entry: entry.name)
         except OSError as error:
-            if not below:
+            if not folder:
                 raise
-            _log.warning("%s is left out: %s", below, error.strerror)
+            _log.warning("%s is left out: %s", folder, error.strerror)
             continue
         folders = []
         for entry in entries:
-            path = f"{below}{entry.name}"
+            path = f"{folder}{entry.name}"
             if entry.name.startswith("."):
                 continue
             if entry.is_dir(follow_symlinks=False):
                 folders.append(f"{path}/")
-            elif (seen := _seen(root, entry, path)) is not None:
-                yield seen
+            elif (file := _stat_file(root, entry, path)) is not None:
+                yield file
         pending.extend(reversed(folders))
 
 
-def _seen(root: Path, entry: os.DirEntry[str], path: str) -> Seen | None:
+def _stat_file(root: Path, entry: os.DirEntry[str], path: str) -> FolderFile | None:
     try:
         path.encode()
-        if entry.is_symlink() and not _inside(root, entry.path):
+        if entry.is_symlink() and not _is_inside(root, entry.path):
             return None
         status = entry.stat()
     except (OSError, UnicodeEncodeError):
@@ -78,34 +78,37 @@ def _seen(root: Path, entry: os.DirEntry[str], path: str) -> Seen | None:
     if not stat.S_ISREG(status.st_mode) or not 0 < status.st_size <= MAX_FILE_SIZE:
         return None
     signature = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
-    return Seen(path, status.st_size, status.st_mtime, signature)
+    return FolderFile(path, status.st_size, status.st_mtime, signature)
 
 
-def _inside(root: Path, path: str | os.PathLike[str]) -> bool:
+def _is_inside(root: Path, path: str | os.PathLike[str]) -> bool:
     return Path(os.path.realpath(path)).is_relative_to(root)
 
 
-def read(root: Path, path: str) -> bytes:
+def read_file(root: Path, path: str) -> bytes:
     """Read a file of at most `MAX_FILE_SIZE`; the root is resolved.
 
     What is opened is the file that was found inside, even if the path leads elsewhere meanwhile:
     a link in its last place is not followed then, and any other is looked at again.
 
     Raises:
-        OutsideError: it is not inside, or no regular file.
+        OutsideFolderError: it is not inside, or no regular file.
         OSError: it cannot be read.
     """
-    real = os.path.realpath(root / path)
-    if not _inside(root, real):
-        raise OutsideError(f"{path} leads out of the folder")
-    number = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(number, "rb") as file:  # noqa: PTH123 -- of a descriptor
-        if not stat.S_ISREG(os.fstat(number).st_mode) or os.path.realpath(root / path) != real:
-            raise OutsideError(f"{path} is no file of the folder")
+    real_path = os.path.realpath(root / path)
+    if not _is_inside(root, real_path):
+        raise OutsideFolderError(f"{path} leads out of the folder")
+    descriptor = os.open(real_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:  # noqa: PTH123 -- of a descriptor
+        if (
+            not stat.S_ISREG(os.fstat(descriptor).st_mode)
+            or os.path.realpath(root / path) != real_path
+        ):
+            raise OutsideFolderError(f"{path} is no file of the folder")
         return file.read(MAX_FILE_SIZE + 1)[:MAX_FILE_SIZE]
 
 
-def texts_of(path: str, content: bytes) -> list[str] | None:
+def extract_texts(path: str, content: bytes) -> list[str] | None:
     """Take the texts out of a file; None where it is no document and no text.
 
     What has no extension that a server reads is a text if it is UTF-8 without null bytes.
@@ -114,9 +117,9 @@ def texts_of(path: str, content: bytes) -> list[str] | None:
         ExtractError: a document that cannot be read.
     """
     extension = path.rpartition("/")[2].rpartition(".")[2]
-    if reads(extension):
+    if can_extract(extension):
         return extract(content, extension)
-    if b"\0" in content[:_HEAD]:
+    if b"\0" in content[:_SNIFFED_BYTES]:
         return None
     try:
         content.decode()
@@ -125,4 +128,11 @@ def texts_of(path: str, content: bytes) -> list[str] | None:
     return extract(content, "txt")
 
 
-__all__ = ["ExtractError", "OutsideError", "Seen", "read", "texts_of", "walk"]
+__all__ = [
+    "ExtractError",
+    "FolderFile",
+    "OutsideFolderError",
+    "extract_texts",
+    "iter_files",
+    "read_file",
+]

@@ -9,53 +9,73 @@ import sqlite3
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from attrs import evolve, field, frozen
 
-from dify_kb.corpus import Index, chunk
+from dify_kb.errors import ConfigError
 from dify_kb.models import ProcessRule
+from dify_kb.rag import SearchIndex, chunk
 
-from .folder_database import connect
-from .folder_files import ExtractError, Seen, read, texts_of, walk
+from .folder_files import ExtractError, FolderFile, extract_texts, iter_files, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _log = logging.getLogger(__name__)
 
-DATASET: Final = "folder"
+FOLDER_DATASET: Final = "folder"
 """What the index calls the folder."""
 
-_FILES_AT_ONCE: Final = 100
+_FILES_PER_TRANSACTION: Final = 100
 """Of a transaction: what is indexed is found after so many, and survives the process."""
 
-_RACY: Final = 2.0
+_MTIME_GRANULARITY: Final = 2.0
 """Seconds after its last change in which a file may change again and look the same."""
 
-_SPARED: Final = str.maketrans("ï¿¾", "\ue0ef\ue0bf\ue0be")
-_BACK: Final = str.maketrans("\ue0ef\ue0bf\ue0be", "ï¿¾")
+_PROTECT_LETTERS: Final = str.maketrans("ï¿¾", "\ue0ef\ue0bf\ue0be")
+_RESTORE_LETTERS: Final = str.maketrans("\ue0ef\ue0bf\ue0be", "ï¿¾")
 """Letters that Dify deletes by mistake, and what stands for them meanwhile."""
 
-_RULE: Final = ProcessRule.automatic()
+_CHUNK_RULE: Final = ProcessRule.automatic()
+
+
+_APPLICATION_ID: Final = 0x6B626664
+"""`kbfd`: marks a file as the index of a folder."""
+
+_USER_VERSION: Final = 1
+"""Grows with every change of the tables, and of how files are read and cut."""
+
+_SCHEMA: Final = """
+CREATE TABLE root (path TEXT NOT NULL);
+CREATE TABLE files (
+    path TEXT PRIMARY KEY, signature TEXT NOT NULL, digest TEXT NOT NULL, size INTEGER NOT NULL,
+    modified REAL NOT NULL, error TEXT
+) WITHOUT ROWID;
+CREATE TABLE passages (number INTEGER PRIMARY KEY, path TEXT NOT NULL, content TEXT NOT NULL);
+CREATE INDEX passages_of_file ON passages (path);
+"""
+
+_BUSY_TIMEOUT: Final = 30.0
+"""Seconds to wait for another process that indexes the same folder."""
 
 
 @frozen(kw_only=True)
-class Counts:
+class FolderCounts:
     """What an index holds."""
 
     files: int
     """Those with at least one passage."""
 
     passages: int
-    unread: int
+    unreadable: int
     """Documents that are damaged, or whose parser is not installed; the log says which."""
 
 
 @frozen
-class _File:
+class _IndexedFile:
     """A file as it was read. `error` says why there is nothing of it."""
 
     path: str
@@ -69,7 +89,7 @@ class _File:
 
 
 @frozen
-class Writer:
+class IndexWriter:
     """Brings an index up to date with its folder. One thread at a time."""
 
     root: Path
@@ -77,82 +97,93 @@ class Writer:
     stop: threading.Event
     """Ends a look early; what was read by then is kept."""
 
-    def refresh(self, *, again: bool = False) -> bool:
+    def refresh(self, *, retry_failed: bool = False) -> bool:
         """Read what is new or changed, forget what is gone; tell whether anything was.
 
-        `again` also tries documents that could not be read.
+        `retry_failed` also tries documents that could not be read.
 
         Raises:
             OSError: the folder cannot be listed; the index stays as it is.
         """
-        known = self._known()
-        gone = {*known}
+        indexed_files = self._indexed_files()
+        removed_paths = {*indexed_files}
         changed = False
-        batch: list[_File] = []
-        for seen in walk(self.root):
+        batch: list[_IndexedFile] = []
+        for folder_file in iter_files(self.root):
             if self.stop.is_set():
-                gone.clear()
+                removed_paths.clear()
                 break
-            gone.discard(seen.path)
-            before = known.get(seen.path)
-            if before and before.signature == seen.signature and not (again and before.error):
+            removed_paths.discard(folder_file.path)
+            previous = indexed_files.get(folder_file.path)
+            if (
+                previous
+                and previous.signature == folder_file.signature
+                and not (retry_failed and previous.error)
+            ):
                 continue
-            file = self._read(seen, before)
+            file = self._read_and_chunk(folder_file, previous)
             changed |= file.contents is not None
             batch.append(file)
-            if len(batch) == _FILES_AT_ONCE:
-                self._write(batch, ())
+            if len(batch) == _FILES_PER_TRANSACTION:
+                self._write_batch(batch, ())
                 batch.clear()
-        if batch or gone:
-            self._write(batch, gone)
-        return changed or bool(gone)
+        if batch or removed_paths:
+            self._write_batch(batch, removed_paths)
+        return changed or bool(removed_paths)
 
-    def counts(self) -> Counts:
+    def counts(self) -> FolderCounts:
         """Count what there is."""
-        unread, passages, files = self.connection.execute(
+        unreadable, passages, files = self.connection.execute(
             "SELECT (SELECT count(error) FROM files), count(*), count(DISTINCT path) FROM passages"
         ).fetchone()
-        return Counts(files=files, passages=passages, unread=unread)
+        return FolderCounts(files=files, passages=passages, unreadable=unreadable)
 
-    def _known(self) -> dict[str, _File]:
+    def _indexed_files(self) -> dict[str, _IndexedFile]:
         sql = "SELECT path, signature, digest, size, modified, error FROM files"
-        return {row[0]: _File(*row) for row in self.connection.execute(sql)}
+        return {row[0]: _IndexedFile(*row) for row in self.connection.execute(sql)}
 
-    def _read(self, seen: Seen, before: _File | None) -> _File:
+    def _read_and_chunk(
+        self, folder_file: FolderFile, previous: _IndexedFile | None
+    ) -> _IndexedFile:
         """Read a file, and cut it unless it is as it was."""
-        racy = time.time() - seen.modified < _RACY
-        signature = "" if racy else seen.signature
-        file = _File(seen.path, signature, "", seen.size, seen.modified, contents=())
+        may_still_change = time.time() - folder_file.modified < _MTIME_GRANULARITY
+        signature = "" if may_still_change else folder_file.signature
+        file = _IndexedFile(
+            folder_file.path, signature, "", folder_file.size, folder_file.modified, contents=()
+        )
         try:
-            content = read(self.root, seen.path)
+            content = read_file(self.root, folder_file.path)
             digest = hashlib.sha256(content).hexdigest()
-            if before and before.digest == digest and not before.error:
+            if previous and previous.digest == digest and not previous.error:
                 return evolve(file, digest=digest, contents=None)
-            texts = texts_of(seen.path, content) or []
-            return evolve(file, digest=digest, contents=_cut(texts))
+            texts = extract_texts(folder_file.path, content) or []
+            return evolve(file, digest=digest, contents=_chunk_texts(texts))
         except (ExtractError, OSError) as error:
-            why = str(error)
-            if before is None or before.error != why:
-                _log.warning("%s is left out: %s", seen.path, why)
-            return evolve(file, error=why)
+            reason = str(error)
+            if previous is None or previous.error != reason:
+                _log.warning("%s is left out: %s", folder_file.path, reason)
+            return evolve(file, error=reason)
 
-    def _write(self, files: Sequence[_File], gone: Iterable[str]) -> None:
+    def _write_batch(self, files: Sequence[_IndexedFile], removed_paths: Iterable[str]) -> None:
         connection = self.connection
         connection.execute("BEGIN IMMEDIATE")
         try:
-            index = Index(connection)
-            for path in [*gone, *(file.path for file in files if file.contents is not None)]:
-                index.remove(path)
+            index = SearchIndex(connection)
+            for path in [
+                *removed_paths,
+                *(file.path for file in files if file.contents is not None),
+            ]:
+                index.remove_document(path)
                 connection.execute("DELETE FROM passages WHERE path = ?", (path,))
                 connection.execute("DELETE FROM files WHERE path = ?", (path,))
             for file in files:
-                self._put(index, file)
+                self._insert_file(index, file)
         except BaseException:
             connection.execute("ROLLBACK")
             raise
         connection.execute("COMMIT")
 
-    def _put(self, index: Index, file: _File) -> None:
+    def _insert_file(self, index: SearchIndex, file: _IndexedFile) -> None:
         self.connection.execute(
             "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)",
             (file.path, file.signature, file.digest, file.size, file.modified, file.error),
@@ -162,13 +193,13 @@ class Writer:
             number = self.connection.execute(
                 "INSERT INTO passages (path, content) VALUES (?, ?)", (file.path, content)
             ).lastrowid
-            rows.append((str(number), DATASET, file.path, content))
+            rows.append((str(number), FOLDER_DATASET, file.path, content))
         index.add(rows)
 
 
-def _cut(texts: Sequence[str]) -> list[str]:
-    pieces = chunk([text.translate(_SPARED) for text in texts], _RULE)
-    return [piece.translate(_BACK) for piece in pieces]
+def _chunk_texts(texts: Sequence[str]) -> list[str]:
+    pieces = chunk([text.translate(_PROTECT_LETTERS) for text in texts], _CHUNK_RULE)
+    return [piece.translate(_RESTORE_LETTERS) for piece in pieces]
 
 
 class Passage(NamedTuple):
@@ -181,20 +212,20 @@ class Passage(NamedTuple):
 
 
 @frozen
-class Reader:
+class IndexReader:
     """Looks things up in an index. One thread at a time."""
 
     connection: sqlite3.Connection
-    index: Index
+    index: SearchIndex
 
     @classmethod
-    def of(cls, path: Path) -> Reader:
+    def open(cls, path: Path) -> IndexReader:
         """Open an index."""
-        connection = connect(path)
-        return cls(connection, Index(connection))
+        connection = connect_index(path)
+        return cls(connection, SearchIndex(connection))
 
     @contextmanager
-    def steady(self) -> Iterator[None]:
+    def snapshot(self) -> Iterator[None]:
         """Have all look-ups meanwhile see one state, whatever is written."""
         self.connection.execute("BEGIN")
         try:
@@ -215,5 +246,78 @@ class Reader:
             " WHERE number IN (SELECT value FROM json_each(?))",
             (json.dumps([int(number) for number in numbers]),),
         )
-        found = {str(number): Passage(*row) for number, *row in rows}
-        return [found[number] for number in numbers if number in found]
+        passages_by_number = {str(number): Passage(*row) for number, *row in rows}
+        return [passages_by_number[number] for number in numbers if number in passages_by_number]
+
+
+def connect_index(path: Path) -> sqlite3.Connection:
+    """Open an index that `prepare_index` made."""
+    connection = sqlite3.connect(
+        path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+    )
+    connection.execute("PRAGMA synchronous = NORMAL")
+    return connection
+
+
+def prepare_index(path: Path, root: Path) -> None:
+    """Make an index ready; one that is damaged, of another version or folder is made anew.
+
+    Raises:
+        ConfigError: the file is something else, or cannot be written.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not _is_index(path):
+            raise ConfigError(
+                f"{path} is not the index of a folder.",
+                hint="Name a file that does not exist yet.",
+            )
+        if path.exists() and not _is_usable(path, root):
+            for suffix in ("", "-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+        if not path.exists() or not path.stat().st_size:
+            _create_index(path, root)
+    except (OSError, sqlite3.Error) as error:
+        raise ConfigError(
+            f"{path} cannot be written: {error}.", hint="Name another file for the index."
+        ) from error
+
+
+def _is_index(path: Path) -> bool:
+    """Look at the head, where SQLite has the application's number (fileformat2.html, 1.3)."""
+    if not path.exists():
+        return True
+    with path.open("rb") as file:
+        head = file.read(100)
+    return not head or (
+        head.startswith(b"SQLite format 3\0") and head[68:72] == _APPLICATION_ID.to_bytes(4, "big")
+    )
+
+
+def _is_usable(path: Path, root: Path) -> bool:
+    try:
+        with closing(connect_index(path)) as connection:
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version != _USER_VERSION:
+                return False
+            integrity: str = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            root_row: tuple[str] | None = connection.execute("SELECT path FROM root").fetchone()
+            return integrity == "ok" and root_row == (str(root),)
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            raise
+        return False
+    except sqlite3.DatabaseError:
+        return False
+
+
+def _create_index(path: Path, root: Path) -> None:
+    path.touch(mode=0o600)
+    with closing(connect_index(path)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.executescript(
+            f"BEGIN; PRAGMA application_id = {_APPLICATION_ID};"
+            f" PRAGMA user_version = {_USER_VERSION}; {_SCHEMA} COMMIT;"
+        )
+        SearchIndex(connection)
+        connection.execute("INSERT INTO root VALUES (?)", (str(root),))

@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
-from .events import LoadEvent, OnLoadEvent, Progress
 from .load import load, state_folder
-from .options import OnError, Options, Replace, Wait
-from .planning.metadata import Metadata as LoadMetadata
-from .planning.plan import OnExisting
+from .load_options import LoadOptions, OnError, Replace, Wait
+from .planning.file_plan import Metadata as LoadMetadata
+from .planning.file_plan import OnExisting
+from .progress_events import LoadEvent, OnLoadEvent, Progress
 from .report import ItemResult, LoadReport, Outcome, StopReason
-from .results import ResultBuffer, Results
+from .result_iterator import ResultBuffer, Results
 from .sources.items import Item, NamedSource, Source
-from .sources.reader import SourceReader, source_reader
-from .sources.scan import Rules, roots_of
+from .sources.scan import ScanRules
+from .sources.scan_roots import resolve_roots
+from .sources.source_reader import SourceReader, create_source_reader
 
 __all__ = [
     "Item",
     "ItemResult",
     "LoadEvent",
     "LoadMetadata",
+    "LoadOptions",
     "LoadReport",
     "NamedSource",
     "OnError",
     "OnExisting",
     "OnLoadEvent",
-    "Options",
     "Outcome",
     "Progress",
     "Replace",
     "ResultBuffer",
     "Results",
-    "Rules",
+    "ScanRules",
     "Source",
     "SourceReader",
     "StopReason",
     "Wait",
+    "create_source_reader",
     "load",
-    "roots_of",
-    "source_reader",
+    "resolve_roots",
     "state_folder",
 ]

@@ -54,7 +54,7 @@ _REASONS: tuple[tuple[type[KnowledgeError], StopReason], ...] = (
 )
 
 
-def is_passing(error: KnowledgeError) -> bool:
+def is_transient(error: KnowledgeError) -> bool:
     """Return whether an error is a fault of the server, or of the way to it, that may pass."""
     if isinstance(error, ProtocolError):
         return not error.complete
@@ -64,7 +64,7 @@ def is_passing(error: KnowledgeError) -> bool:
     )
 
 
-def concerns_call(error: KnowledgeError) -> bool:
+def is_call_refusal(error: KnowledgeError) -> bool:
     """Return whether a refusal is about the call alone, so that a repetition meets it again."""
     refusals = BadRequestError | ConflictError | TooLargeError | UnsupportedTypeError
     return isinstance(error, refusals)
@@ -75,7 +75,7 @@ def stop_reason(error: KnowledgeError) -> StopReason:
     for kind, reason in _REASONS:
         if isinstance(error, kind):
             return reason
-    return StopReason.OUTAGE if is_passing(error) else StopReason.MISCONFIGURED
+    return StopReason.OUTAGE if is_transient(error) else StopReason.MISCONFIGURED
 
 
 def stop_message(error: KnowledgeError) -> str:
@@ -83,7 +83,7 @@ def stop_message(error: KnowledgeError) -> str:
     return str(error)
 
 
-def is_page(error: KnowledgeError) -> bool:
+def is_from_other_server(error: KnowledgeError) -> bool:
     """Return whether something other than the API answered: a redirect, or a page with 2xx."""
     if isinstance(error, ProtocolError):
         return error.page

@@ -20,24 +20,24 @@ from dify_kb.models import Dataset
 from dify_kb.resources import Datasets, Documents
 from dify_kb.resources.metadata_assignment import MetadataAssignment
 
-from .engine.ledger import Requests
-from .engine.run import Run
+from .engine.ledger import AttemptCounter
+from .engine.run import LoadRun
 from .engine.verify import Verifier
-from .journal import Journal, failures, open_journal
-from .options import Server
+from .journal import Journal, iter_failed_results, open_journal
+from .load_options import ServerAccess
 from .pacing.admission import Admission
 from .pacing.circuit_breaker import CircuitBreaker
-from .sources.reader import source_reader
+from .sources.source_reader import create_source_reader
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from dify_kb.transport import Attempted, Sender
+    from dify_kb.transport import AttemptEvent, Sender
 
-    from .options import Options
+    from .load_options import LoadOptions
     from .report import ItemResult, LoadReport
     from .sources.items import Source
-    from .sources.reader import SourceReader
+    from .sources.source_reader import SourceReader
 
 
 async def load(
@@ -45,7 +45,7 @@ async def load(
     identity: str | None,
     dataset_id: Dataset | str,
     source: Source,
-    options: Options,
+    options: LoadOptions,
     *,
     concurrency: int | tuple[int, int] | None = None,
     rate: str | None = None,
@@ -62,25 +62,27 @@ async def load(
         LoadError: a file failed, under `errors="stop"`.
         KnowledgeError: the dataset could not be fetched and listed.
     """
-    requests = Requests()
-    unlimited = attrs.evolve(sender.policy.retry, total=None)
+    requests = AttemptCounter()
+    unlimited = attrs.evolve(sender.policy.retry, total_time=None)
     policy = attrs.evolve(sender.policy, retry=unlimited)
-    reader = await source_reader(source)
+    reader = await create_source_reader(source)
     # Without retries: what fails goes back to the queue, and waits with all others.
-    once = attrs.evolve(policy.retry, reads=1, writes=1, throttled=1)
+    once = attrs.evolve(policy.retry, read_attempts=1, write_attempts=1, throttled_attempts=1)
 
-    def observe(attempt: Attempted) -> None:
+    def observe(attempt: AttemptEvent) -> None:
         requests.count(attempt)
-        admission.observe(attempt)
+        admission.record(attempt)
         if sender.on_attempt is not None:
             sender.on_attempt(attempt)
 
     watched = attrs.evolve(sender, policy=policy, on_attempt=observe)
     single = attrs.evolve(watched, policy=attrs.evolve(policy, retry=once))
     key = dataset_id.id if isinstance(dataset_id, Dataset) else dataset_id
-    breaker = CircuitBreaker(Datasets(single), key, policy.loading)
-    admission = Admission(concurrency, rate, sender.pace, breaker, unit=policy.loading.pace)
-    server = Server(
+    breaker = CircuitBreaker(Datasets(single), key, policy.load_timing)
+    admission = Admission(
+        concurrency, rate, sender.limiter, breaker, unit=policy.load_timing.tuning_second
+    )
+    server = ServerAccess(
         identity=identity,
         datasets=Datasets(watched),
         documents=Documents(watched),
@@ -96,11 +98,11 @@ async def load(
 
 
 async def _load(
-    server: Server,
+    server: ServerAccess,
     sender: Sender,
     source: SourceReader,
-    options: Options,
-    requests: Requests,
+    options: LoadOptions,
+    requests: AttemptCounter,
 ) -> LoadReport:
     started = time.monotonic()
     dataset = await server.datasets.get(server.breaker.dataset_id)
@@ -115,8 +117,8 @@ async def _load(
     identity = {"server": server.identity or "", "dataset": dataset.id}
     if source.identity is not None:
         identity["source"] = source.identity
-    async with _journal(server, identity, source, options) as journal:
-        run = Run(
+    async with _open_load_journal(server, identity, source, options) as journal:
+        run = LoadRun(
             server=server,
             dataset=dataset,
             source=source,
@@ -125,26 +127,26 @@ async def _load(
             assignment=assignment,
             requests=requests,
         )
-        with _ungrouped():
+        with _raise_single_error():
             await run.execute()
         try:
             await journal.flush()
         except JournalError as error:
-            run.files.stop_for(error)
+            run.files.stop_for_error(error)
         verified = options.verifies and await _verify(server, dataset, journal, run)
         report = attrs.evolve(
             run.ledger.report(time.monotonic() - started),
             verified=verified,
-            _failures=_failures(journal),
+            _failures=_make_failure_reader(journal),
         )
-        journal.finish(report.to_json())
+        journal.finish_run(report.to_json())
     if options.errors == "stop":
         report.raise_for_failures()
     return report
 
 
 @contextmanager
-def _ungrouped() -> Iterator[None]:
+def _raise_single_error() -> Iterator[None]:
     """Raise what went wrong, such as an error of the caller's generator, as itself."""
     try:
         yield
@@ -155,24 +157,24 @@ def _ungrouped() -> Iterator[None]:
         raise only from only.__cause__
 
 
-async def _verify(server: Server, dataset: Dataset, journal: Journal, run: Run) -> bool:
+async def _verify(server: ServerAccess, dataset: Dataset, journal: Journal, run: LoadRun) -> bool:
     """Verify what is held; what cannot be looked at any more is pending."""
     try:
         await Verifier(journal, server.documents, dataset, run.ledger).run()
     except KnowledgeError as error:
-        run.files.stop_for(error)
-        run.ledger.finish_rest()
+        run.files.stop_for_error(error)
+        run.ledger.record_rest_as_pending()
         return False
     return run.files.stopping.reason is None
 
 
 @asynccontextmanager
-async def _journal(
-    server: Server, identity: Mapping[str, str], source: SourceReader, options: Options
+async def _open_load_journal(
+    server: ServerAccess, identity: Mapping[str, str], source: SourceReader, options: LoadOptions
 ) -> AsyncIterator[Journal]:
     path = options.journal
     if path is None and server.identity is not None and source.identity is not None:
-        path = await anyio.to_thread.run_sync(_own, identity, options.dry_run)
+        path = await anyio.to_thread.run_sync(_choose_journal, identity, options.dry_run)
     admission = server.admission
     async with open_journal(
         path, identity, copy=options.dry_run, max_waiters=lambda: admission.in_flight
@@ -180,10 +182,10 @@ async def _journal(
         yield journal
 
 
-def default_path(identity: Mapping[str, str]) -> Path:
+def default_journal_path(identity: Mapping[str, str]) -> Path:
     """Name the journal of a load in the user's state folder (`XDG_STATE_HOME`)."""
-    told = "\0".join(identity[name] for name in ("server", "dataset", "source"))
-    digest = hashlib.sha256(told.encode(errors="surrogatepass")).hexdigest()
+    joined = "\0".join(identity[name] for name in ("server", "dataset", "source"))
+    digest = hashlib.sha256(joined.encode(errors="surrogatepass")).hexdigest()
     return state_folder() / f"{digest[:16]}.db"
 
 
@@ -193,20 +195,20 @@ def state_folder() -> Path:
     return (Path(state) if state else Path.home() / ".local" / "state") / "dify-kb"
 
 
-def _own(identity: Mapping[str, str], dry_run: bool) -> Path | None:  # noqa: FBT001 -- for a thread
+def _choose_journal(identity: Mapping[str, str], dry_run: bool) -> Path | None:  # noqa: FBT001 -- for a thread
     """Choose the journal that nobody named; None where it could not be kept."""
     try:
-        path = default_path(identity)
+        path = default_journal_path(identity)
     except RuntimeError as error:  # a user without a home
         _warn(f"No state directory ({error})")
         return None
-    if not dry_run and not _writable(path.parent):
+    if not dry_run and not _is_writable(path.parent):
         _warn(f"Directory {path.parent} is not writable")
         return None
     return path
 
 
-def _writable(folder: Path) -> bool:
+def _is_writable(folder: Path) -> bool:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -222,9 +224,9 @@ def _warn(why: str) -> None:
     )
 
 
-def _failures(journal: Journal) -> Callable[[], Iterator[ItemResult]]:
+def _make_failure_reader(journal: Journal) -> Callable[[], Iterator[ItemResult]]:
     """Tell how the failures are read once the journal is closed."""
     if journal.path is not None:
-        return functools.partial(failures, journal.path, journal.run)
-    kept = tuple(journal.results.failures())
-    return lambda: iter(kept)
+        return functools.partial(iter_failed_results, journal.path, journal.run)
+    failed_results = tuple(journal.results.iter_failures())
+    return lambda: iter(failed_results)

@@ -31,12 +31,12 @@ class RemoteDocument:
     place: int | None = None
 
     @property
-    def final(self) -> bool:
+    def is_final(self) -> bool:
         """Whether its indexing has ended."""
         return self.status.final
 
     @classmethod
-    def of(cls, document: Document, place: int | None = None) -> RemoteDocument:
+    def from_document(cls, document: Document, place: int | None = None) -> RemoteDocument:
         """Create the snapshot of a listed document."""
         file = document.upload_file
         return cls(

@@ -43,7 +43,7 @@ class Outcome(enum.StrEnum):
     __hash__ = str.__hash__  # ten times as fast as that of an enum; outcomes are counted
 
 
-GOOD = frozenset({Outcome.ADDED, Outcome.UPDATED, Outcome.UNCHANGED, Outcome.SKIPPED})
+GOOD_OUTCOMES = frozenset({Outcome.ADDED, Outcome.UPDATED, Outcome.UNCHANGED, Outcome.SKIPPED})
 
 
 class StopReason(enum.StrEnum):
@@ -98,12 +98,12 @@ class ItemResult:
     timings: Mapping[str, float] = field(factory=dict)
 
 
-def refused(key: str, outcome: Outcome, reason: str, *, size: int = 0) -> ItemResult:
+def refused_result(key: str, outcome: Outcome, reason: str, *, size: int = 0) -> ItemResult:
     """Return the result of a file that was not sent."""
     return ItemResult(key=key, outcome=outcome, reason=reason, size=size)
 
 
-def _none() -> Iterator[ItemResult]:
+def _no_failures() -> Iterator[ItemResult]:
     return iter(())
 
 
@@ -142,7 +142,7 @@ class LoadReport:
     warnings: Sequence[str] = ()
     journal: str | None = None
     _failures: Callable[[], Iterator[ItemResult]] = field(
-        default=_none, repr=False, eq=False, alias="_failures"
+        default=_no_failures, repr=False, eq=False, alias="_failures"
     )
 
     def __bool__(self) -> bool:

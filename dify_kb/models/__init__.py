@@ -17,7 +17,7 @@ from ._base import (
 )
 from .child_chunk import (
     ChildChunk,
-    ChildChunkAnswer,
+    ChildChunkResponse,
     ListChildChunks,
     WriteChildChunk,
 )
@@ -45,6 +45,7 @@ from .document import (
     DocumentStatus,
     DocumentStatuses,
     DownloadUrl,
+    File,
     GetDocument,
     IndexingStatus,
     ListDocuments,
@@ -54,17 +55,6 @@ from .document import (
     UpdateByFile,
     UpdateByText,
     UploadFile,
-)
-from .file import (
-    File,
-)
-from .filters import (
-    ComparisonOperator,
-    Condition,
-    Field,
-    FilterValue,
-    LogicalOperator,
-    MetadataFilter,
 )
 from .metadata import (
     AssignMetadata,
@@ -79,6 +69,14 @@ from .metadata import (
     MetadataValue,
     RenameMetadata,
 )
+from .metadata_filter import (
+    ComparisonOperator,
+    Condition,
+    Field,
+    FilterValue,
+    LogicalOperator,
+    MetadataFilter,
+)
 from .pipeline import (
     DatasourcePlugin,
     DatasourceType,
@@ -92,11 +90,11 @@ from .pipeline import (
 from .process_rule import (
     MAX_CHUNK_LENGTH,
     MIN_CHUNK_LENGTH,
+    ChunkingRules,
     ParentMode,
     PreProcessingRule,
     ProcessMode,
     ProcessRule,
-    Rules,
     Segmentation,
 )
 from .retrieval import (
@@ -123,13 +121,10 @@ from .segment import (
     ListSegments,
     NewSegment,
     Segment,
-    SegmentAnswer,
     SegmentChanges,
+    SegmentResponse,
     SegmentStatus,
     UpdateSegment,
-)
-from .server import (
-    ServerInfo,
 )
 from .tag import (
     BindTags,
@@ -147,6 +142,7 @@ from .workspace import (
     ModelRef,
     ModelType,
     ProviderModel,
+    ServerInfo,
 )
 
 __all__ = [
@@ -161,7 +157,8 @@ __all__ = [
     "BuiltInField",
     "BuiltInFields",
     "ChildChunk",
-    "ChildChunkAnswer",
+    "ChildChunkResponse",
+    "ChunkingRules",
     "ComparisonOperator",
     "Condition",
     "CreateByFile",
@@ -234,13 +231,12 @@ __all__ = [
     "RetrievalModel",
     "RetrievalResult",
     "Retrieve",
-    "Rules",
     "RunDatasource",
     "RunPipeline",
     "SearchMethod",
     "Segment",
-    "SegmentAnswer",
     "SegmentChanges",
+    "SegmentResponse",
     "SegmentStatus",
     "Segmentation",
     "ServerInfo",

@@ -26,7 +26,7 @@ class ChildChunk:
 
 
 @frozen(kw_only=True)
-class ChildChunkAnswer:
+class ChildChunkResponse:
     """Answer of a create or an update."""
 
     data: ChildChunk

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO
 
 from attrs import field, frozen
 
 from ._base import UNSET, OpenEnum, Unset
 from .dataset import DocForm, IndexingTechnique
-from .file import File
 from .process_rule import ProcessRule
 from .retrieval import RetrievalModel
 
@@ -61,6 +62,20 @@ class DisplayStatus(OpenEnum):
     AVAILABLE = "available"
     DISABLED = "disabled"
     ARCHIVED = "archived"
+
+
+@frozen(kw_only=True)
+class File:
+    """What a multipart file part is made of, opened afresh for each attempt.
+
+    `content` is a path, the bytes, or a binary file that can seek, read from `start`. `size` is
+    what will be promised to the server, in bytes; None is that of the path when it is first opened.
+    """
+
+    name: str
+    content: Path | bytes | BinaryIO = field(repr=False)
+    size: int | None = None
+    start: int = 0
 
 
 @frozen(kw_only=True)

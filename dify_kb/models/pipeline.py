@@ -8,7 +8,7 @@ from datetime import datetime
 from attrs import field, frozen
 
 from ._base import UNSET, OpenEnum, Unset
-from .file import File
+from .document import File
 
 
 class DatasourceType(OpenEnum):

@@ -11,7 +11,7 @@ from dify_kb.errors import ConfigError
 
 from ._base import UNSET, OpenEnum, Unset
 
-MIN_CHUNK, MAX_CHUNK = 50, 4000
+MIN_CHUNK_LENGTH, MAX_CHUNK_LENGTH = 50, 4000
 """Characters. The server takes other values and then fails to index (recordings 148 to 151)."""
 
 
@@ -48,7 +48,7 @@ class Segmentation:
 
 
 @frozen(kw_only=True)
-class Rules:
+class ChunkingRules:
     """The rules of a custom or hierarchical process rule."""
 
     pre_processing_rules: Sequence[PreProcessingRule]
@@ -65,7 +65,7 @@ class ProcessRule:
     """
 
     mode: ProcessMode
-    rules: Rules | Unset | None = UNSET
+    rules: ChunkingRules | Unset | None = UNSET
 
     @classmethod
     def automatic(cls) -> ProcessRule:
@@ -87,11 +87,11 @@ class ProcessRule:
         Raises:
             ConfigError: a length that the server would accept and then fail to index.
         """
-        segmentation = _segmentation(max_tokens, separator, chunk_overlap, "")
-        steps = _steps(remove_extra_spaces, remove_urls_emails)
+        segmentation = _build_segmentation(max_tokens, separator, chunk_overlap, "")
+        steps = _build_cleaning_rules(remove_extra_spaces, remove_urls_emails)
         return cls(
             mode=ProcessMode.CUSTOM,
-            rules=Rules(
+            rules=ChunkingRules(
                 pre_processing_rules=steps,
                 segmentation=segmentation,
             ),
@@ -125,27 +125,29 @@ class ProcessRule:
             )
         return cls(
             mode=ProcessMode.HIERARCHICAL,
-            rules=Rules(
-                pre_processing_rules=_steps(remove_extra_spaces, remove_urls_emails),
-                segmentation=_segmentation(max_tokens, separator, 0, ""),
+            rules=ChunkingRules(
+                pre_processing_rules=_build_cleaning_rules(remove_extra_spaces, remove_urls_emails),
+                segmentation=_build_segmentation(max_tokens, separator, 0, ""),
                 parent_mode=mode,
-                subchunk_segmentation=_segmentation(child_max_tokens, child_separator, 0, "child_"),
+                subchunk_segmentation=_build_segmentation(
+                    child_max_tokens, child_separator, 0, "child_"
+                ),
             ),
         )
 
 
-def _steps(spaces: bool, addresses: bool) -> Sequence[PreProcessingRule]:  # noqa: FBT001 -- ours
+def _build_cleaning_rules(spaces: bool, addresses: bool) -> Sequence[PreProcessingRule]:  # noqa: FBT001 -- ours
     return [
         PreProcessingRule(id="remove_extra_spaces", enabled=spaces),
         PreProcessingRule(id="remove_urls_emails", enabled=addresses),
     ]
 
 
-def _segmentation(size: int, separator: str, overlap: int, of: str) -> Segmentation:
-    if not MIN_CHUNK <= size <= MAX_CHUNK:
+def _build_segmentation(size: int, separator: str, overlap: int, of: str) -> Segmentation:
+    if not MIN_CHUNK_LENGTH <= size <= MAX_CHUNK_LENGTH:
         raise ConfigError(
             f"{of}max_tokens is {size}; the server indexes chunks of"
-            f" {MIN_CHUNK} to {MAX_CHUNK} characters.",
+            f" {MIN_CHUNK_LENGTH} to {MAX_CHUNK_LENGTH} characters.",
             hint="Choose a length within that range.",
         )
     if not 0 <= overlap < size:

@@ -11,12 +11,12 @@ from attrs import evolve, field, frozen
 from dify_kb.errors import ConfigError
 
 from ._base import UNSET, OpenEnum, Unset
-from .filters import MetadataFilter
+from .metadata_filter import MetadataFilter
 
 if TYPE_CHECKING:
     from .workspace import ModelRef
 
-MAX_QUERY = 250
+MAX_QUERY_LENGTH = 250
 """Characters of a query; 251 are a 400 (recording 765)."""
 
 
@@ -101,7 +101,9 @@ class RetrievalModel:
         Raises:
             ConfigError: `top_k` below 1, or a threshold outside 0 to 1.
         """
-        return _by(SearchMethod.SEMANTIC, top_k, score_threshold, rerank, metadata_filter)
+        return _build_retrieval_model(
+            SearchMethod.SEMANTIC, top_k, score_threshold, rerank, metadata_filter
+        )
 
     @classmethod
     def full_text(
@@ -117,7 +119,9 @@ class RetrievalModel:
         Raises:
             ConfigError: `top_k` below 1, or a threshold outside 0 to 1.
         """
-        return _by(SearchMethod.FULL_TEXT, top_k, score_threshold, rerank, metadata_filter)
+        return _build_retrieval_model(
+            SearchMethod.FULL_TEXT, top_k, score_threshold, rerank, metadata_filter
+        )
 
     @classmethod
     def keyword(
@@ -128,7 +132,7 @@ class RetrievalModel:
         Raises:
             ConfigError: `top_k` below 1.
         """
-        return _by(SearchMethod.KEYWORD, top_k, None, None, metadata_filter)
+        return _build_retrieval_model(SearchMethod.KEYWORD, top_k, None, None, metadata_filter)
 
     @classmethod
     def hybrid_weighted(
@@ -162,7 +166,9 @@ class RetrievalModel:
             ),
             keyword_setting=KeywordSetting(keyword_weight=round(1 - vector_weight, 6)),
         )
-        plain = _by(SearchMethod.HYBRID, top_k, score_threshold, None, metadata_filter)
+        plain = _build_retrieval_model(
+            SearchMethod.HYBRID, top_k, score_threshold, None, metadata_filter
+        )
         return evolve(plain, reranking_mode=RerankingMode.WEIGHTED_SCORE, weights=weights)
 
     @classmethod
@@ -181,10 +187,12 @@ class RetrievalModel:
         Raises:
             ConfigError: `top_k` below 1, or a threshold outside 0 to 1.
         """
-        return _by(SearchMethod.HYBRID, top_k, score_threshold, rerank, metadata_filter)
+        return _build_retrieval_model(
+            SearchMethod.HYBRID, top_k, score_threshold, rerank, metadata_filter
+        )
 
 
-def checked(model: RetrievalModel) -> RetrievalModel:
+def validate_retrieval_model(model: RetrievalModel) -> RetrievalModel:
     """Let a model through that the server does not swallow silently.
 
     Raises:
@@ -207,11 +215,11 @@ def checked(model: RetrievalModel) -> RetrievalModel:
             hint="Use RetrievalModel.hybrid_weighted(vector_weight=…, embedding=…).",
         )
     if model.metadata_filtering_conditions:
-        model.metadata_filtering_conditions.check()
+        model.metadata_filtering_conditions.validate()
     return model
 
 
-def _by(
+def _build_retrieval_model(
     method: SearchMethod,
     top_k: int,
     score_threshold: float | None,
@@ -226,9 +234,9 @@ def _by(
         metadata_filtering_conditions=UNSET if metadata_filter is None else metadata_filter,
     )
     if rerank is None:
-        return checked(plain)
+        return validate_retrieval_model(plain)
     return evolve(
-        checked(plain),
+        validate_retrieval_model(plain),
         reranking_enable=True,
         reranking_mode=RerankingMode.RERANKING_MODEL,
         reranking_model=RerankingModel(
@@ -317,7 +325,7 @@ class Query:
 
 
 @frozen(kw_only=True)
-class Retrieved:
+class RetrievalResult:
     """Answer of a search."""
 
     query: Query

@@ -56,7 +56,7 @@ class Segment:
 
 
 @frozen(kw_only=True)
-class SegmentAnswer:
+class SegmentResponse:
     """Answer of a get or an update: one chunk."""
 
     data: Segment
@@ -64,7 +64,7 @@ class SegmentAnswer:
 
 
 @frozen(kw_only=True)
-class SegmentsCreated:
+class CreatedSegments:
     """Answer of a create: the new chunks, in the order given."""
 
     data: Sequence[Segment]

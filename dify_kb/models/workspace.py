@@ -1,4 +1,4 @@
-"""The models that a workspace offers."""
+"""The server's version, and the models that a workspace offers."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class ModelProvider:
     label: Mapping[str, object] | None = None
     extra: Mapping[str, object] = field(factory=dict)
 
-    def refs(self) -> Sequence[ModelRef]:
+    def model_refs(self) -> Sequence[ModelRef]:
         """Name each model as dataset and document calls take it."""
         return [ModelRef(provider=self.provider, model=model.model) for model in self.models]
 
@@ -65,3 +65,16 @@ class ModelProviders:
     """Answer of the model list."""
 
     data: Sequence[ModelProvider]
+
+
+@frozen(kw_only=True)
+class ServerInfo:
+    """Answer of `GET /v1/`; without a key.
+
+    1.12.1 has no such route (recording 009): there `server_version` comes from the `X-Version`
+    header and the other fields are None.
+    """
+
+    server_version: str | None = None
+    api_version: str | None = None
+    welcome: str | None = None

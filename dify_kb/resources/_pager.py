@@ -11,12 +11,12 @@ from dify_kb.models import Page
 
 T = TypeVar("T")
 
-PAGE = 100
+PAGE_SIZE = 100
 """Rows asked for at a time. The server cuts larger pages to 100 and then says that nothing
 follows (recording 1063)."""
 
 
-def _any(_: object) -> bool:
+def _accept_all(_: object) -> bool:
     return True
 
 
@@ -28,23 +28,23 @@ class Pager(Generic[T]):
     where they are seen again and left out by their id; the number of rows (`total`) ends it.
     """
 
-    _page: Callable[[int], Coroutine[Any, Any, Page[T]]]
-    _key: Callable[[T], object]
-    _wanted: Callable[[T], bool] = _any
+    _fetch_page: Callable[[int], Coroutine[Any, Any, Page[T]]]
+    _row_key: Callable[[T], object]
+    _is_wanted: Callable[[T], bool] = _accept_all
 
     async def pages(self) -> AsyncIterator[Sequence[T]]:
         """Give the new rows of each page."""
         seen: set[object] = set()
         number, total = 1, 1
-        while (number - 1) * PAGE < total:
-            page = await self._page(number)
+        while (number - 1) * PAGE_SIZE < total:
+            page = await self._fetch_page(number)
             if not page.data:
                 return
-            fresh = [row for row in page.data if self._key(row) not in seen]
-            seen.update(self._key(row) for row in fresh)
-            wanted = [row for row in fresh if self._wanted(row)]
-            if wanted:
-                yield wanted
+            new_rows = [row for row in page.data if self._row_key(row) not in seen]
+            seen.update(self._row_key(row) for row in new_rows)
+            wanted_rows = [row for row in new_rows if self._is_wanted(row)]
+            if wanted_rows:
+                yield wanted_rows
             number, total = number + 1, page.total
 
     async def __aiter__(self) -> AsyncIterator[T]:

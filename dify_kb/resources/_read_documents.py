@@ -1,47 +1,55 @@
-"""Read documents: one in full, a page of the list, or all pages."""
+"""Read documents: one in full, pages of the list, or until they are indexed."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dify_kb.errors import ConfigError
+import anyio
+
+from dify_kb.errors import ConfigError, RequestTimeoutError
 from dify_kb.models import UNSET, DisplayStatus, GetDocument, ListDocuments
+from dify_kb.transport.clock import loop_time
 from dify_kb.wire import catalog
 
-from ._named import dataset_id_of, slots
-from ._pager import PAGE, Pager
+from ._arguments import build_path_params, get_dataset_id
+from ._pager import PAGE_SIZE, Pager
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dify_kb.config import Polling
     from dify_kb.models import Dataset, Document, DocumentDetail, Page, Unset
-    from dify_kb.wire.endpoint import Send
+    from dify_kb.wire.endpoint import CallSender
 
 
 async def get_document(
-    send: Send, dataset: Dataset | str, document_id: str, *, metadata: str | Unset = UNSET
+    send: CallSender, dataset: Dataset | str, document_id: str, *, metadata: str | Unset = UNSET
 ) -> DocumentDetail:
     """Fetch one document in full."""
     request = GetDocument(metadata=metadata)
-    return await send(catalog.GET_DOCUMENT(request, **slots(dataset, document_id=document_id)))
+    return await send(
+        catalog.GET_DOCUMENT(request, **build_path_params(dataset, document_id=document_id))
+    )
 
 
 async def list_documents(
-    send: Send,
+    send: CallSender,
     dataset: Dataset | str,
     *,
     page: int,
-    limit: int = PAGE,
+    limit: int = PAGE_SIZE,
     keyword: str | Unset = UNSET,
     status: DisplayStatus | str | Unset = UNSET,
 ) -> Page[Document]:
     """Fetch one page, the newest first."""
     request = ListDocuments(
-        page=page, limit=min(limit, PAGE), keyword=keyword, status=_checked_status(status)
+        page=page, limit=min(limit, PAGE_SIZE), keyword=keyword, status=_parse_status(status)
     )
-    return await send(catalog.LIST_DOCUMENTS(request, dataset_id=dataset_id_of(dataset)))
+    return await send(catalog.LIST_DOCUMENTS(request, dataset_id=get_dataset_id(dataset)))
 
 
 def iter_documents(
-    send: Send,
+    send: CallSender,
     dataset: Dataset | str,
     *,
     keyword: str | Unset = UNSET,
@@ -56,13 +64,63 @@ def iter_documents(
     )
 
 
-def _checked_status(given: DisplayStatus | str | Unset) -> DisplayStatus | Unset:
-    if not given:
+def _parse_status(value: DisplayStatus | str | Unset) -> DisplayStatus | Unset:
+    if not value:
         return UNSET
-    status = DisplayStatus(given)
+    status = DisplayStatus(value)
     if not status.known:
         raise ConfigError(
             f"status is {str(status)!r}, for which the server lists everything.",
             hint=f"It can be {', '.join(DisplayStatus)}.",
         )
     return status
+
+
+async def wait_until_indexed(
+    send: CallSender,
+    dataset: Dataset | str,
+    ids: Sequence[str],
+    timeout: float | None,  # noqa: ASYNC109 -- seconds of the caller's patience
+    stall_after: float,
+    polling: Polling,
+) -> Sequence[Document]:
+    """Poll the list until each document is completed or failed, or none changes any more."""
+    rows: dict[str, Document] = {}
+    last_change, interval = loop_time(), polling.first_interval
+    with anyio.move_on_after(timeout):
+        while True:
+            now = loop_time()
+            for row in await _fetch_rows(send, dataset, set(ids)):
+                previous = rows.get(row.id)
+                if previous is None or previous.indexing_status != row.indexing_status:
+                    last_change, interval = now, polling.first_interval
+                rows[row.id] = row
+            unseen_ids = set(ids) - rows.keys()
+            for missing in unseen_ids:
+                # Raises if it does not exist; else its row moved to another page meanwhile.
+                await get_document(send, dataset, missing)
+            final = all(row.indexing_status.final for row in rows.values())
+            if not unseen_ids and (final or now - last_change > stall_after):
+                return [rows[id_] for id_ in ids]
+            await anyio.sleep(interval)
+            interval = min(interval * polling.interval_growth, polling.max_interval)
+    waiting = sum(not (id_ in rows and rows[id_].indexing_status.final) for id_ in ids)
+    raise RequestTimeoutError(
+        f"documents.wait: {waiting} of {len(ids)} documents were not indexed within {timeout:g} s.",
+        endpoint="documents.wait",
+        hint="They go on being indexed; wait for them again.",
+    )
+
+
+async def _fetch_rows(
+    send: CallSender, dataset: Dataset | str, missing_ids: set[str]
+) -> Sequence[Document]:
+    rows_found: list[Document] = []
+    if not missing_ids:
+        return rows_found
+    async for rows in iter_documents(send, dataset).pages():
+        rows_found += [row for row in rows if row.id in missing_ids]
+        missing_ids -= {row.id for row in rows}
+        if not missing_ids:
+            break
+    return rows_found

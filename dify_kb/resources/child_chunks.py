@@ -6,10 +6,10 @@ from attrs import frozen
 
 from dify_kb.models import UNSET, ChildChunk, Dataset, ListChildChunks, Page, Unset, WriteChildChunk
 from dify_kb.wire import catalog
-from dify_kb.wire.endpoint import Send
+from dify_kb.wire.endpoint import CallSender
 
-from ._named import slots
-from ._pager import PAGE, Pager
+from ._arguments import build_path_params
+from ._pager import PAGE_SIZE, Pager
 
 
 @frozen
@@ -19,7 +19,7 @@ class ChildChunks:
     Version 1.8.1 never finds one to change or delete (404).
     """
 
-    _send: Send
+    _send: CallSender
 
     async def create(
         self, dataset_id: Dataset | str, document_id: str, segment_id: str, content: str
@@ -29,9 +29,9 @@ class ChildChunks:
         Raises:
             NotFoundError: no such segment.
         """
-        where = slots(dataset_id, document_id=document_id, segment_id=segment_id)
+        path_params = build_path_params(dataset_id, document_id=document_id, segment_id=segment_id)
         answer = await self._send(
-            catalog.CREATE_CHILD_CHUNK(WriteChildChunk(content=content), **where)
+            catalog.CREATE_CHILD_CHUNK(WriteChildChunk(content=content), **path_params)
         )
         return answer.data
 
@@ -51,9 +51,9 @@ class ChildChunks:
             limit: rows, at most 100.
             keyword: a part of the content.
         """
-        request = ListChildChunks(page=page, limit=min(limit, PAGE), keyword=keyword)
-        where = slots(dataset_id, document_id=document_id, segment_id=segment_id)
-        return await self._send(catalog.LIST_CHILD_CHUNKS(request, **where))
+        request = ListChildChunks(page=page, limit=min(limit, PAGE_SIZE), keyword=keyword)
+        path_params = build_path_params(dataset_id, document_id=document_id, segment_id=segment_id)
+        return await self._send(catalog.LIST_CHILD_CHUNKS(request, **path_params))
 
     def iter(
         self,
@@ -64,7 +64,7 @@ class ChildChunks:
         keyword: str | Unset = UNSET,
     ) -> Pager[ChildChunk]:
         """Go through all child chunks. One request per 100."""
-        page = partial(self._numbered, dataset_id, document_id, segment_id, keyword)
+        page = partial(self._fetch_page, dataset_id, document_id, segment_id, keyword)
         return Pager(page, lambda chunk: chunk.id)
 
     async def update(
@@ -80,14 +80,14 @@ class ChildChunks:
         Raises:
             NotFoundError: no such child chunk, or the server is 1.8.1.
         """
-        where = slots(
+        path_params = build_path_params(
             dataset_id,
             document_id=document_id,
             segment_id=segment_id,
             child_chunk_id=child_chunk_id,
         )
         answer = await self._send(
-            catalog.UPDATE_CHILD_CHUNK(WriteChildChunk(content=content), **where)
+            catalog.UPDATE_CHILD_CHUNK(WriteChildChunk(content=content), **path_params)
         )
         return answer.data
 
@@ -99,15 +99,15 @@ class ChildChunks:
         Raises:
             NotFoundError: no such child chunk, or the server is 1.8.1.
         """
-        where = slots(
+        path_params = build_path_params(
             dataset_id,
             document_id=document_id,
             segment_id=segment_id,
             child_chunk_id=child_chunk_id,
         )
-        await self._send(catalog.DELETE_CHILD_CHUNK.at(**where))
+        await self._send(catalog.DELETE_CHILD_CHUNK.call(**path_params))
 
-    async def _numbered(
+    async def _fetch_page(
         self,
         dataset_id: Dataset | str,
         document_id: str,
@@ -116,5 +116,5 @@ class ChildChunks:
         number: int,
     ) -> Page[ChildChunk]:
         return await self.list(
-            dataset_id, document_id, segment_id, page=number, limit=PAGE, keyword=keyword
+            dataset_id, document_id, segment_id, page=number, limit=PAGE_SIZE, keyword=keyword
         )

@@ -7,7 +7,7 @@ from attrs import frozen
 
 from dify_kb.errors import ConfigError, KnowledgeError, PartialError
 from dify_kb.models import (
-    MAX_QUERY,
+    MAX_QUERY_LENGTH,
     UNSET,
     CreateDataset,
     Dataset,
@@ -19,19 +19,18 @@ from dify_kb.models import (
     Page,
     Permission,
     RetrievalModel,
+    RetrievalResult,
     Retrieve,
-    Retrieved,
     Unset,
     UpdateDataset,
-    checked,
+    validate_retrieval_model,
 )
 from dify_kb.wire import catalog
-from dify_kb.wire.endpoint import Send
+from dify_kb.wire.endpoint import CallSender
 
-from . import _fitting as fitting
-from ._checked import length, some
-from ._named import dataset_id_of
-from ._pager import PAGE, Pager
+from . import _dataset_defaults as fitting
+from ._arguments import check_length, check_not_empty, get_dataset_id
+from ._pager import PAGE_SIZE, Pager
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +43,7 @@ MAX_NAME, MAX_DESCRIPTION = 40, 400
 class Datasets:
     """Knowledge bases."""
 
-    _send: Send
+    _send: CallSender
 
     async def create(
         self,
@@ -84,31 +83,31 @@ class Datasets:
             PartialError: it was made, and is the one entry of `done`, but its members were not
                 set.
         """
-        permission = _for_members(permission, partial_member_list)
+        permission = _resolve_permission(permission, partial_member_list)
         request = CreateDataset(
-            name=length(name, "name", 1, MAX_NAME),
-            description=_described(description),
-            indexing_technique=_technique(indexing_technique),
+            name=check_length(name, "name", 1, MAX_NAME),
+            description=_check_description(description),
+            indexing_technique=_parse_technique(indexing_technique),
             permission=Permission(permission) if permission else UNSET,
             embedding_model=embedding.model if embedding else UNSET,
             embedding_model_provider=embedding.provider if embedding else UNSET,
-            retrieval_model=checked(retrieval_model) if retrieval_model else UNSET,
+            retrieval_model=validate_retrieval_model(retrieval_model) if retrieval_model else UNSET,
             provider=provider,
             external_knowledge_api_id=external_knowledge_api_id,
             external_knowledge_id=external_knowledge_id,
         )
-        made = await self._send(catalog.CREATE_DATASET(request))
+        created = await self._send(catalog.CREATE_DATASET(request))
         if not partial_member_list:
-            return made
+            return created
         try:
             return await self.update(
-                made,
+                created,
                 partial_member_list=partial_member_list,
                 external_knowledge_id=external_knowledge_id,
                 external_knowledge_api_id=external_knowledge_api_id,
             )
         except KnowledgeError as error:
-            raise _without_members(made, error) from error
+            raise _members_not_set_error(created, error) from error
 
     async def get(self, dataset_id: Dataset | str) -> Dataset:
         """Fetch one knowledge base. One request.
@@ -117,7 +116,7 @@ class Datasets:
             NotFoundError: none of this id.
             ForbiddenError: another workspace's (up to 1.12).
         """
-        return await self._send(catalog.GET_DATASET.at(dataset_id=dataset_id_of(dataset_id)))
+        return await self._send(catalog.GET_DATASET.call(dataset_id=get_dataset_id(dataset_id)))
 
     async def find(self, name: str) -> Dataset | None:
         """Look for the knowledge base of exactly this name, also among others' private ones.
@@ -151,9 +150,9 @@ class Datasets:
         """
         request = ListDatasets(
             page=page,
-            limit=min(limit, PAGE),
+            limit=min(limit, PAGE_SIZE),
             keyword=keyword,
-            tag_ids=_tags(tag_ids),
+            tag_ids=_check_tag_ids(tag_ids),
             include_all=include_all,
         )
         return await self._send(catalog.LIST_DATASETS(request))
@@ -174,11 +173,11 @@ class Datasets:
             ConfigError: `tag_ids` is a single text.
         """
         query = ListDatasets(keyword=keyword, include_all=include_all)
-        wanted = set(_tags(tag_ids) or ())
+        wanted = set(_check_tag_ids(tag_ids) or ())
         return Pager(
-            partial(self._numbered, query),
-            lambda found: found.id,
-            lambda found: not wanted or any(tag.get("id") in wanted for tag in found.tags),
+            partial(self._fetch_page, query),
+            lambda row: row.id,
+            lambda row: not wanted or any(tag.get("id") in wanted for tag in row.tags),
         )
 
     async def update(
@@ -217,15 +216,15 @@ class Datasets:
         """
         if embedding and not indexing_technique:
             indexing_technique = IndexingTechnique.HIGH_QUALITY
-        permission = _for_members(permission, partial_member_list)
+        permission = _resolve_permission(permission, partial_member_list)
         request = UpdateDataset(
-            name=length(name, "name", 1, MAX_NAME) if name is not UNSET else UNSET,
-            description=_described(description) if description else description,
-            indexing_technique=_technique(indexing_technique) or UNSET,
+            name=check_length(name, "name", 1, MAX_NAME) if name is not UNSET else UNSET,
+            description=_check_description(description) if description else description,
+            indexing_technique=_parse_technique(indexing_technique) or UNSET,
             permission=Permission(permission) if permission else UNSET,
             embedding_model=embedding.model if embedding else UNSET,
             embedding_model_provider=embedding.provider if embedding else UNSET,
-            retrieval_model=checked(retrieval_model) if retrieval_model else UNSET,
+            retrieval_model=validate_retrieval_model(retrieval_model) if retrieval_model else UNSET,
             partial_member_list=UNSET
             if partial_member_list is UNSET
             else [Member(user_id=user_id) for user_id in partial_member_list],
@@ -234,7 +233,7 @@ class Datasets:
             external_knowledge_api_id=external_knowledge_api_id,
         )
         return await self._send(
-            catalog.UPDATE_DATASET(request, dataset_id=dataset_id_of(dataset_id))
+            catalog.UPDATE_DATASET(request, dataset_id=get_dataset_id(dataset_id))
         )
 
     async def delete(self, dataset_id: Dataset | str) -> None:
@@ -245,7 +244,7 @@ class Datasets:
         Raises:
             NotFoundError: none of this id.
         """
-        await self._send(catalog.DELETE_DATASET.at(dataset_id=dataset_id_of(dataset_id)))
+        await self._send(catalog.DELETE_DATASET.call(dataset_id=get_dataset_id(dataset_id)))
 
     async def retrieve(
         self,
@@ -253,7 +252,7 @@ class Datasets:
         query: str,
         *,
         retrieval_model: RetrievalModel | Unset = UNSET,
-    ) -> Retrieved:
+    ) -> RetrievalResult:
         """Search a knowledge base. One request.
 
         Without `retrieval_model` the server uses the one that the base stores; for a `Dataset`
@@ -268,35 +267,35 @@ class Datasets:
                 failed; the server does not tell passing failures from lasting ones.
         """
         if retrieval_model:
-            checked(retrieval_model)
+            validate_retrieval_model(retrieval_model)
         elif isinstance(dataset_id, Dataset):
-            retrieval_model = fitting.search(dataset_id)
+            retrieval_model = fitting.resolve_retrieval_model(dataset_id)
         request = Retrieve(
-            query=length(query, "query", 1, MAX_QUERY), retrieval_model=retrieval_model
+            query=check_length(query, "query", 1, MAX_QUERY_LENGTH), retrieval_model=retrieval_model
         )
-        return await self._send(catalog.RETRIEVE(request, dataset_id=dataset_id_of(dataset_id)))
+        return await self._send(catalog.RETRIEVE(request, dataset_id=get_dataset_id(dataset_id)))
 
-    async def _numbered(self, query: ListDatasets, number: int) -> Page[Dataset]:
+    async def _fetch_page(self, query: ListDatasets, number: int) -> Page[Dataset]:
         return await self.list(
-            page=number, limit=PAGE, keyword=query.keyword, include_all=query.include_all
+            page=number, limit=PAGE_SIZE, keyword=query.keyword, include_all=query.include_all
         )
 
 
-def _without_members(made: Dataset, error: KnowledgeError) -> PartialError:
+def _members_not_set_error(created: Dataset, error: KnowledgeError) -> PartialError:
     return PartialError(
-        f"The dataset {made.name!r} was made, but its members were not set: {error.summary}",
-        done=[made],
-        hint=f"Set them by datasets.update({made.id!r}, partial_member_list=…).",
+        f"The dataset {created.name!r} was made, but its members were not set: {error.summary}",
+        done=[created],
+        hint=f"Set them by datasets.update({created.id!r}, partial_member_list=…).",
     )
 
 
-def _for_members(
+def _resolve_permission(
     permission: Permission | str | Unset, members: Sequence[str] | Unset
 ) -> Permission | str | Unset:
     """Take the permission that members go with."""
     if not members:
         return permission
-    some(members, "partial_member_list")
+    check_not_empty(members, "partial_member_list")
     if permission and permission != Permission.PARTIAL_MEMBERS:
         raise ConfigError(
             f"permission is {str(permission)!r}, with which the server drops the members.",
@@ -305,18 +304,18 @@ def _for_members(
     return Permission.PARTIAL_MEMBERS
 
 
-def _tags(given: Sequence[str] | Unset) -> Sequence[str] | Unset:
-    if not given:
+def _check_tag_ids(value: Sequence[str] | Unset) -> Sequence[str] | Unset:
+    if not value:
         return UNSET
-    some(given, "tag_ids")
-    return list(given)
+    check_not_empty(value, "tag_ids")
+    return list(value)
 
 
-def _described(given: str | Unset) -> str | Unset:
-    return length(given, "description", 0, MAX_DESCRIPTION) if given else given
+def _check_description(value: str | Unset) -> str | Unset:
+    return check_length(value, "description", 0, MAX_DESCRIPTION) if value else value
 
 
-def _technique(
-    given: IndexingTechnique | str | Unset | None,
+def _parse_technique(
+    value: IndexingTechnique | str | Unset | None,
 ) -> IndexingTechnique | Unset | None:
-    return given if given is None or given is UNSET else IndexingTechnique(given)
+    return value if value is None or value is UNSET else IndexingTechnique(value)

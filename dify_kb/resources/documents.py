@@ -4,17 +4,17 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from attrs import field, frozen
 
-from dify_kb.config import Watch
+from dify_kb.config import Polling
 from dify_kb.errors import ConfigError
 from dify_kb.models import (
     UNSET,
     CreateByFile,
     CreateByText,
+    CreatedDocument,
     Dataset,
     DisplayStatus,
     DocForm,
     Document,
-    DocumentCreated,
     DocumentDetail,
     DocumentIds,
     DocumentStatus,
@@ -26,24 +26,28 @@ from dify_kb.models import (
     Unset,
     UpdateByFile,
     UpdateByText,
-    checked,
+    validate_retrieval_model,
 )
 from dify_kb.wire import catalog
-from dify_kb.wire.endpoint import Send
+from dify_kb.wire.endpoint import CallSender
 
-from . import _fitting as fitting
-from ._checked import some
-from ._files import opened
-from ._named import checked_id, dataset_id_of, slots
+from . import _dataset_defaults as fitting
+from ._arguments import (
+    build_path_params,
+    check_id,
+    check_not_empty,
+    file_from_argument,
+    get_dataset_id,
+    get_document_id,
+)
 from ._pager import Pager  # noqa: TC001 -- the blocking twins are written by this annotation
-from ._read_documents import get_document, iter_documents, list_documents
-from ._wait_until_indexed import wait_until_indexed
+from ._read_documents import get_document, iter_documents, list_documents, wait_until_indexed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-MAX_ZIP = 100
+MAX_ZIP_DOCUMENTS = 100
 """Documents of one zip."""
 
 
@@ -51,8 +55,8 @@ MAX_ZIP = 100
 class Documents:
     """The documents of a knowledge base."""
 
-    _send: Send
-    _times: Watch = field(factory=Watch)
+    _send: CallSender
+    _times: Polling = field(factory=Polling)
 
     async def create_by_text(
         self,
@@ -65,7 +69,7 @@ class Documents:
         doc_language: str | Unset = UNSET,
         process_rule: ProcessRule | Unset = UNSET,
         retrieval_model: RetrievalModel | Unset = UNSET,
-    ) -> DocumentCreated:
+    ) -> CreatedDocument:
         """Create a document from a text, or replace the enabled one of the same name.
 
         One request; indexing follows on the server, see `indexing_status`. The server insists on
@@ -85,14 +89,14 @@ class Documents:
         request = CreateByText(
             name=name,
             text=text,
-            indexing_technique=fitting.technique(dataset_id, indexing_technique),
-            doc_form=fitting.form(dataset_id, doc_form),
+            indexing_technique=fitting.resolve_technique(dataset_id, indexing_technique),
+            doc_form=fitting.resolve_doc_form(dataset_id, doc_form),
             doc_language=doc_language,
-            process_rule=fitting.text_rule(dataset_id, process_rule),
-            retrieval_model=checked(retrieval_model) if retrieval_model else UNSET,
+            process_rule=fitting.resolve_process_rule_for_text(dataset_id, process_rule),
+            retrieval_model=validate_retrieval_model(retrieval_model) if retrieval_model else UNSET,
         )
         return await self._send(
-            catalog.CREATE_DOCUMENT_BY_TEXT(request, dataset_id=dataset_id_of(dataset_id))
+            catalog.CREATE_DOCUMENT_BY_TEXT(request, dataset_id=get_dataset_id(dataset_id))
         )
 
     async def create_by_file(
@@ -107,7 +111,7 @@ class Documents:
         process_rule: ProcessRule | Unset = UNSET,
         retrieval_model: RetrievalModel | Unset = UNSET,
         duplicate: bool = True,
-    ) -> DocumentCreated:
+    ) -> CreatedDocument:
         r"""Upload a file as a document, or replace the enabled one of the same name.
 
         One request; indexing follows on the server, see `indexing_status`. A file of more than
@@ -130,16 +134,16 @@ class Documents:
             OutcomeUnknownError: no answer came; look for the name before sending it again.
         """
         request = CreateByFile(
-            file=await opened(file, name),
-            indexing_technique=fitting.technique(dataset_id, indexing_technique),
-            doc_form=fitting.form(dataset_id, doc_form),
+            file=await file_from_argument(file, name),
+            indexing_technique=fitting.resolve_technique(dataset_id, indexing_technique),
+            doc_form=fitting.resolve_doc_form(dataset_id, doc_form),
             doc_language=doc_language,
-            process_rule=fitting.rule(dataset_id, process_rule),
-            retrieval_model=checked(retrieval_model) if retrieval_model else UNSET,
+            process_rule=fitting.resolve_process_rule(dataset_id, process_rule),
+            retrieval_model=validate_retrieval_model(retrieval_model) if retrieval_model else UNSET,
             duplicate=UNSET if duplicate else False,
         )
         return await self._send(
-            catalog.CREATE_DOCUMENT_BY_FILE(request, dataset_id=dataset_id_of(dataset_id))
+            catalog.CREATE_DOCUMENT_BY_FILE(request, dataset_id=get_dataset_id(dataset_id))
         )
 
     async def update_by_text(
@@ -152,7 +156,7 @@ class Documents:
         doc_form: DocForm | str | Unset = UNSET,
         doc_language: str | Unset = UNSET,
         process_rule: ProcessRule | Unset = UNSET,
-    ) -> DocumentCreated:
+    ) -> CreatedDocument:
         """Give a document another text; it is indexed again under its old batch.
 
         One request. Edits of its chunks are lost. Warns on 1.12.0 and 1.12.1, whose worker hangs
@@ -166,12 +170,12 @@ class Documents:
         request = UpdateByText(
             name=name,
             text=text,
-            doc_form=fitting.form(dataset_id, doc_form),
+            doc_form=fitting.resolve_doc_form(dataset_id, doc_form),
             doc_language=doc_language,
             process_rule=process_rule,
         )
-        where = slots(dataset_id, document_id=document_id)
-        return await self._send(catalog.UPDATE_DOCUMENT_BY_TEXT(request, **where))
+        path_params = build_path_params(dataset_id, document_id=document_id)
+        return await self._send(catalog.UPDATE_DOCUMENT_BY_TEXT(request, **path_params))
 
     async def update_by_file(
         self,
@@ -183,7 +187,7 @@ class Documents:
         doc_form: DocForm | str | Unset = UNSET,
         doc_language: str | Unset = UNSET,
         process_rule: ProcessRule | Unset = UNSET,
-    ) -> DocumentCreated:
+    ) -> CreatedDocument:
         """Give a document another file; it is indexed again under its old batch.
 
         One request: a PATCH since 1.16, a POST before. Edits of its chunks are lost. Warns on
@@ -201,14 +205,14 @@ class Documents:
             OutcomeUnknownError: no answer came.
         """
         request = UpdateByFile(
-            file=await opened(file, name),
+            file=await file_from_argument(file, name),
             name=UNSET if name is None else name,
-            doc_form=fitting.form(dataset_id, doc_form),
+            doc_form=fitting.resolve_doc_form(dataset_id, doc_form),
             doc_language=doc_language,
             process_rule=process_rule,
         )
-        where = slots(dataset_id, document_id=document_id)
-        return await self._send(catalog.UPDATE_DOCUMENT_BY_FILE(request, **where))
+        path_params = build_path_params(dataset_id, document_id=document_id)
+        return await self._send(catalog.UPDATE_DOCUMENT_BY_FILE(request, **path_params))
 
     async def get(
         self, dataset_id: Dataset | str, document_id: str, *, metadata: str | Unset = UNSET
@@ -263,7 +267,9 @@ class Documents:
             NotFoundError: none of this id.
             ForbiddenError: it is archived.
         """
-        await self._send(catalog.DELETE_DOCUMENT.at(**slots(dataset_id, document_id=document_id)))
+        await self._send(
+            catalog.DELETE_DOCUMENT.call(**build_path_params(dataset_id, document_id=document_id))
+        )
 
     async def indexing_status(
         self, dataset_id: Dataset | str, batch: str
@@ -277,14 +283,14 @@ class Documents:
             NotFoundError: the document was deleted, or created again by a later batch.
         """
         answer = await self._send(
-            catalog.GET_INDEXING_STATUS.at(dataset_id=dataset_id_of(dataset_id), batch=batch)
+            catalog.GET_INDEXING_STATUS.call(dataset_id=get_dataset_id(dataset_id), batch=batch)
         )
         return answer.data
 
     async def wait(
         self,
         dataset_id: Dataset | str,
-        documents: Sequence[DocumentCreated | Document | str],
+        documents: Sequence[CreatedDocument | Document | str],
         *,
         timeout: float | None = None,  # noqa: ASYNC109 -- seconds of the caller's patience
         stall_after: float = 900.0,
@@ -298,7 +304,7 @@ class Documents:
             RequestTimeoutError: `timeout` seconds passed.
             NotFoundError: one of them was deleted.
         """
-        ids = [_id_of(document) for document in documents]
+        ids = [get_document_id(document) for document in documents]
         return await wait_until_indexed(
             self._send, dataset_id, ids, timeout, stall_after, self._times
         )
@@ -352,7 +358,9 @@ class Documents:
         """
         return (
             await self._send(
-                catalog.GET_DOWNLOAD_URL.at(**slots(dataset_id, document_id=document_id))
+                catalog.GET_DOWNLOAD_URL.call(
+                    **build_path_params(dataset_id, document_id=document_id)
+                )
             )
         ).url
 
@@ -363,17 +371,15 @@ class Documents:
             ConfigError: no ids, over 100, or one that is none.
             NotFoundError: one of them does not exist, or was no file.
         """
-        some(document_ids, "document_ids")
-        if len(document_ids) > MAX_ZIP:
+        check_not_empty(document_ids, "document_ids")
+        if len(document_ids) > MAX_ZIP_DOCUMENTS:
             raise ConfigError(
                 f"document_ids names {len(document_ids)} documents.",
-                hint=f"The server zips at most {MAX_ZIP} at a time.",
+                hint=f"The server zips at most {MAX_ZIP_DOCUMENTS} at a time.",
             )
-        request = DocumentIds(
-            document_ids=[checked_id(id_, "document_ids") for id_ in document_ids]
-        )
-        where = {"dataset_id": dataset_id_of(dataset_id)}
-        return await self._send(catalog.DOWNLOAD_ZIP(request, **where))
+        request = DocumentIds(document_ids=[check_id(id_, "document_ids") for id_ in document_ids])
+        path_params = {"dataset_id": get_dataset_id(dataset_id)}
+        return await self._send(catalog.DOWNLOAD_ZIP(request, **path_params))
 
     async def upload_file(self, dataset_id: Dataset | str, document_id: str) -> StoredFile:
         """Fetch what is known of a document's file. One request; up to 1.8.
@@ -382,25 +388,13 @@ class Documents:
             NotFoundError: none of this id, or the server has no such operation any more.
         """
         return await self._send(
-            catalog.GET_UPLOAD_FILE.at(**slots(dataset_id, document_id=document_id))
+            catalog.GET_UPLOAD_FILE.call(**build_path_params(dataset_id, document_id=document_id))
         )
 
     async def _set_status(
         self, dataset_id: Dataset | str, action: str, document_ids: Sequence[str]
     ) -> None:
-        some(document_ids, "document_ids")
-        request = DocumentIds(
-            document_ids=[checked_id(id_, "document_ids") for id_ in document_ids]
-        )
-        where = {"dataset_id": dataset_id_of(dataset_id), "action": action}
-        await self._send(catalog.SET_DOCUMENT_STATUS(request, **where))
-
-
-def _id_of(document: DocumentCreated | Document | str) -> str:
-    match document:
-        case DocumentCreated():
-            return document.document.id
-        case Document():
-            return document.id
-        case _:
-            return checked_id(document, "documents")
+        check_not_empty(document_ids, "document_ids")
+        request = DocumentIds(document_ids=[check_id(id_, "document_ids") for id_ in document_ids])
+        path_params = {"dataset_id": get_dataset_id(dataset_id), "action": action}
+        await self._send(catalog.SET_DOCUMENT_STATUS(request, **path_params))

@@ -14,13 +14,17 @@ from dify_kb.models import (
     RenameMetadata,
 )
 from dify_kb.wire import catalog
-from dify_kb.wire.endpoint import Send
+from dify_kb.wire.endpoint import CallSender
 
-from ._checked import length, some
-from ._metadata_requests import assign_values, create_field, list_fields
-from ._named import checked_id, dataset_id_of, slots
-from .metadata_assignment import MetadataAssignment, assign_all
-from .values import MAX_NAME
+from ._arguments import build_path_params, check_id, check_length, check_not_empty, get_dataset_id
+from .metadata_assignment import (
+    MetadataAssignment,
+    assign_or_raise,
+    assign_values,
+    create_field,
+    list_fields,
+)
+from .metadata_validation import MAX_NAME_LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
 class Metadata:
     """The metadata fields of a knowledge base, and their values on documents."""
 
-    _send: Send
+    _send: CallSender
 
     async def create(
         self,
@@ -63,21 +67,25 @@ class Metadata:
             BadRequestError: the name is taken, also when it is the field's own.
             ProtocolError: up to 1.12 an unknown id is answered with a field of nulls.
         """
-        request = RenameMetadata(name=length(name, "name", 1, MAX_NAME))
+        request = RenameMetadata(name=check_length(name, "name", 1, MAX_NAME_LENGTH))
         return await self._send(
-            catalog.RENAME_METADATA(request, **slots(dataset_id, metadata_id=metadata_id))
+            catalog.RENAME_METADATA(
+                request, **build_path_params(dataset_id, metadata_id=metadata_id)
+            )
         )
 
     async def delete(self, dataset_id: Dataset | str, metadata_id: str) -> None:
         """Delete a field with its values. One request; up to 1.12 an unknown id succeeds too."""
-        await self._send(catalog.DELETE_METADATA.at(**slots(dataset_id, metadata_id=metadata_id)))
+        await self._send(
+            catalog.DELETE_METADATA.call(**build_path_params(dataset_id, metadata_id=metadata_id))
+        )
 
     async def built_in_fields(self, dataset_id: Dataset | str) -> Sequence[BuiltInField]:
         """Fetch the fields that the server fills in by itself. One request; before 1.11 they are
         asked for at another path.
         """
-        where = {"dataset_id": dataset_id_of(dataset_id)}
-        return (await self._send(catalog.LIST_BUILT_IN_FIELDS.at(**where))).fields
+        path_params = {"dataset_id": get_dataset_id(dataset_id)}
+        return (await self._send(catalog.LIST_BUILT_IN_FIELDS.call(**path_params))).fields
 
     async def enable_built_in(self, dataset_id: Dataset | str) -> None:
         """Show the built-in fields among a document's metadata. One request."""
@@ -130,11 +138,11 @@ class Metadata:
                 `failed` name them.
             KnowledgeError: the server failed before any was set.
         """
-        some(values, "values")
+        check_not_empty(values, "values")
         for document_id in values:
-            checked_id(document_id, "document_id")
-        await assign_all(MetadataAssignment(self._send, dataset_id), values)
+            check_id(document_id, "document_id")
+        await assign_or_raise(MetadataAssignment(self._send, dataset_id), values)
 
     async def _set_built_in(self, dataset_id: Dataset | str, action: str) -> None:
-        where = {"dataset_id": dataset_id_of(dataset_id), "action": action}
-        await self._send(catalog.SET_BUILT_IN_FIELDS.at(**where))
+        path_params = {"dataset_id": get_dataset_id(dataset_id), "action": action}
+        await self._send(catalog.SET_BUILT_IN_FIELDS.call(**path_params))

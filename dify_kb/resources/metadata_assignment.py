@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
 
 import anyio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from dify_kb.errors import (
     BadRequestError,
@@ -20,6 +20,8 @@ from dify_kb.errors import (
     TooLargeError,
 )
 from dify_kb.models import (
+    AssignMetadata,
+    CreateMetadata,
     Dataset,
     Document,
     DocumentDetail,
@@ -29,17 +31,20 @@ from dify_kb.models import (
     MetadataType,
     MetadataValue,
 )
-from dify_kb.wire.endpoint import Send
+from dify_kb.wire import catalog
+from dify_kb.wire.endpoint import CallSender
 
-from ._metadata_requests import assign_values, create_field, list_fields
+from ._arguments import check_id, check_length, check_not_empty, get_dataset_id
 from ._read_documents import get_document, iter_documents
-from .values import Value, checked
+from .metadata_validation import MAX_NAME_LENGTH, AssignableValue, validate_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
-AT_ONCE = 50
+    from dify_kb.models import MetadataFields
+
+DOCUMENTS_PER_REQUEST = 50
 """Documents of one request. The server writes them one after the other, each in a transaction of
 its own (recording 703), so that more would only make a lost answer dearer."""
 
@@ -62,7 +67,7 @@ class MetadataAssignment:
     the write are lost; one document must not be in two calls at a time.
     """
 
-    _send: Send
+    _send: CallSender
     _dataset: Dataset | str
     _fields: dict[str, MetadataField] | None = field(default=None, init=False)
     _listed: dict[str, dict[str, MetadataValue]] | None = field(default=None, init=False)
@@ -74,7 +79,7 @@ class MetadataAssignment:
         Raises:
             ConfigError: a name or a value that no document of the base can have.
         """
-        wanted = checked(metadata)
+        wanted = validate_metadata(metadata)
         async with self._lock:
             fields = await self._known()
         for name, value in wanted.items():
@@ -106,8 +111,8 @@ class MetadataAssignment:
         if labelled:
             async with self._lock:
                 await self._known()
-        for start in range(0, len(labelled), AT_ONCE):
-            reasons |= await self._batch(labelled[start : start + AT_ONCE], fresh)
+        for start in range(0, len(labelled), DOCUMENTS_PER_REQUEST):
+            reasons |= await self._batch(labelled[start : start + DOCUMENTS_PER_REQUEST], fresh)
         return reasons
 
     async def _batch(
@@ -118,7 +123,7 @@ class MetadataAssignment:
         ready: list[DocumentMetadata] = []
         for document_id, metadata in wanted:
             try:
-                new = [await self._new(*item) for item in checked(metadata).items()]
+                new = [await self._new(*item) for item in validate_metadata(metadata).items()]
                 kept = {} if document_id in fresh else await self._kept(document_id)
             except (ConfigError, BadRequestError, NotFoundError) as error:
                 refused[document_id] = str(error)
@@ -141,7 +146,7 @@ class MetadataAssignment:
             self._listed |= {row.document_id: _by_name(row.metadata_list) for row in batch}
         return {}
 
-    async def _new(self, name: str, value: Value) -> MetadataValue:
+    async def _new(self, name: str, value: AssignableValue) -> MetadataValue:
         async with self._lock:
             fields = await self._known()
             if name not in fields:
@@ -193,7 +198,7 @@ class MetadataAssignment:
             return self._listed
 
 
-async def assign_all(
+async def assign_or_raise(
     assignment: MetadataAssignment, wanted: Mapping[str, Mapping[str, object]]
 ) -> None:
     """Set values of documents; say what was done where some of it was not.
@@ -204,9 +209,9 @@ async def assign_all(
     """
     reasons: dict[str, str | None] = {}
     rows = list(wanted.items())
-    for start in range(0, len(rows), AT_ONCE):
+    for start in range(0, len(rows), DOCUMENTS_PER_REQUEST):
         try:
-            reasons |= await assignment.assign(dict(rows[start : start + AT_ONCE]))
+            reasons |= await assignment.assign(dict(rows[start : start + DOCUMENTS_PER_REQUEST]))
         except KnowledgeError as error:
             partial = _partial(reasons, len(rows), error)
             if not partial.done:
@@ -230,7 +235,7 @@ def _partial(
     )
 
 
-def _type(value: Value) -> MetadataType:
+def _type(value: AssignableValue) -> MetadataType:
     match value:
         case str():
             return MetadataType.STRING
@@ -269,3 +274,52 @@ def _read(entry: Mapping[str, object]) -> MetadataScalar:
     if number is None:
         return text
     return float(text) if number[1] or number[2] else int(text)
+
+
+async def list_fields(send: CallSender, dataset: Dataset | str) -> MetadataFields:
+    """Fetch the fields of a dataset."""
+    return await send(catalog.LIST_METADATA.call(dataset_id=get_dataset_id(dataset)))
+
+
+async def create_field(
+    send: CallSender, dataset: Dataset | str, name: str, kind: MetadataType
+) -> MetadataField:
+    """Create a field.
+
+    Raises:
+        ConfigError: a name or a type that the server does not take.
+    """
+    if not kind.known:
+        raise ConfigError(f"type is {str(kind)!r}.", hint=f"It can be {', '.join(MetadataType)}.")
+    request = CreateMetadata(name=check_length(name, "name", 1, MAX_NAME_LENGTH), type=kind)
+    return await send(catalog.CREATE_METADATA(request, dataset_id=get_dataset_id(dataset)))
+
+
+async def assign_values(
+    send: CallSender,
+    dataset: Dataset | str,
+    documents: Sequence[DocumentMetadata],
+    *,
+    partial_update: bool,
+) -> None:
+    """Set values of documents in one request.
+
+    Raises:
+        ConfigError: no documents, or a value that is neither text, number nor None.
+    """
+    check_not_empty(documents, "documents")
+    for document in documents:
+        check_id(document.document_id, "document_id")
+        for value in document.metadata_list:
+            _check_assigned_value(value)
+    operation = [evolve(document, partial_update=partial_update) for document in documents]
+    request = AssignMetadata(operation_data=operation)
+    await send(catalog.ASSIGN_METADATA(request, dataset_id=get_dataset_id(dataset)))
+
+
+def _check_assigned_value(value: MetadataValue) -> None:
+    if isinstance(value.value, bool) or not isinstance(value.value, str | int | float | None):
+        raise ConfigError(
+            f"The value of {value.name!r} is {value.value!r}.",
+            hint="Pass a text, a number (also for a time: seconds since the epoch) or None.",
+        )

@@ -18,10 +18,9 @@ from dify_kb.models import (
     UploadPipelineFile,
 )
 from dify_kb.wire import catalog
-from dify_kb.wire.endpoint import Call, Send
+from dify_kb.wire.endpoint import Call, CallSender
 
-from ._files import opened
-from ._named import dataset_id_of
+from ._arguments import file_from_argument, get_dataset_id
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -34,7 +33,7 @@ class Events:
     and once: a run is never repeated.
     """
 
-    _send: Send
+    _send: CallSender
     _call: Call[Event]
 
     async def pages(self) -> AsyncIterator[Sequence[Event]]:
@@ -52,7 +51,7 @@ class Pipeline:
     published API.
     """
 
-    _send: Send
+    _send: CallSender
 
     async def upload_file(
         self, file: Path | str | bytes | BinaryIO, *, name: str | None = None
@@ -63,7 +62,7 @@ class Pipeline:
             ConfigError: a name that the server would refuse, or none.
             TooLargeError: it is larger than the server takes.
         """
-        request = UploadPipelineFile(file=await opened(file, name))
+        request = UploadPipelineFile(file=await file_from_argument(file, name))
         return await self._send(catalog.UPLOAD_PIPELINE_FILE(request))
 
     async def datasource_plugins(
@@ -76,7 +75,7 @@ class Pipeline:
         """
         request = ListDatasourcePlugins(is_published="true" if is_published else "")
         return await self._send(
-            catalog.LIST_DATASOURCE_PLUGINS(request, dataset_id=dataset_id_of(dataset_id))
+            catalog.LIST_DATASOURCE_PLUGINS(request, dataset_id=get_dataset_id(dataset_id))
         )
 
     def run_datasource(
@@ -96,7 +95,7 @@ class Pipeline:
             credential_id=credential_id,
             is_published=is_published,
         )
-        slots = {"dataset_id": dataset_id_of(dataset_id), "node_id": node_id}
+        slots = {"dataset_id": get_dataset_id(dataset_id), "node_id": node_id}
         return Events(self._send, catalog.RUN_DATASOURCE(request, **slots))
 
     def run(
@@ -125,5 +124,5 @@ class Pipeline:
             is_published=is_published,
             response_mode=response_mode,
         )
-        call = catalog.RUN_PIPELINE(request, dataset_id=dataset_id_of(dataset_id))
+        call = catalog.RUN_PIPELINE(request, dataset_id=get_dataset_id(dataset_id))
         return Events(self._send, call)

@@ -1,14 +1,23 @@
 from __future__ import annotations
 
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from dify_kb.errors import ConfigError
+from dify_kb.errors import (
+    ConfigError,
+    KnowledgeError,
+    OutcomeUnknownError,
+    PartialError,
+    TooLargeError,
+)
 from dify_kb.models import (
     UNSET,
+    CreateSegments,
     Dataset,
+    DocForm,
     ListSegments,
     NewSegment,
     Page,
@@ -19,22 +28,28 @@ from dify_kb.models import (
     UpdateSegment,
 )
 from dify_kb.wire import catalog
-from dify_kb.wire.endpoint import Send
+from dify_kb.wire.endpoint import CallSender
 
-from ._checked import some
-from ._create_segments import AT_ONCE, checked, create_batch, create_batches, list_page
-from ._named import slots
-from ._pager import PAGE, Pager
+from ._arguments import build_path_params, check_not_empty
+from ._pager import PAGE_SIZE, Pager
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+
+BATCH_SIZE = 50
+"""Chunks of one request: some 18 s of a real server, which takes 2 to 3 minutes for 500 (issue
+10094 of Dify), and so below the 60 s that proxies wait."""
+
+BATCH_CHARACTERS = 400_000
+"""Characters of one request, unless one chunk has more: a proxy may take 1 MiB only."""
 
 
 @frozen
 class Segments:
     """The chunks of a document."""
 
-    _send: Send
+    _send: CallSender
 
     async def create(
         self,
@@ -56,7 +71,7 @@ class Segments:
             NotFoundError: no such document, or it is not completed, or disabled.
             BadRequestError: a chunk without text.
         """
-        some(segments, "segments")
+        check_not_empty(segments, "segments")
         new = [NewSegment(content=item) if isinstance(item, str) else item for item in segments]
         return await create_batch(self._send, dataset_id, document_id, new)
 
@@ -66,7 +81,7 @@ class Segments:
         document_id: str,
         segments: Sequence[NewSegment | str],
         *,
-        batch_size: int = AT_ONCE,
+        batch_size: int = BATCH_SIZE,
     ) -> Sequence[Segment]:
         """Append any number of chunks to a document, in this order, without timing out.
 
@@ -86,10 +101,10 @@ class Segments:
             OutcomeUnknownError: no answer came to the first batch, and it was not there yet.
             NotFoundError: no such document, or it is not completed, or disabled.
         """
-        some(segments, "segments")
+        check_not_empty(segments, "segments")
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}.", hint="It must be at least 1.")
-        new = checked(dataset_id, segments)
+        new = validate_segments(dataset_id, segments)
         return await create_batches(self._send, dataset_id, document_id, new, batch_size)
 
     async def get(self, dataset_id: Dataset | str, document_id: str, segment_id: str) -> Segment:
@@ -98,8 +113,8 @@ class Segments:
         Raises:
             NotFoundError: no such chunk.
         """
-        where = slots(dataset_id, document_id=document_id, segment_id=segment_id)
-        return (await self._send(catalog.GET_SEGMENT.at(**where))).data
+        path_params = build_path_params(dataset_id, document_id=document_id, segment_id=segment_id)
+        return (await self._send(catalog.GET_SEGMENT.call(**path_params))).data
 
     async def list(
         self,
@@ -122,14 +137,14 @@ class Segments:
             ConfigError: `status` is a single text.
         """
         if status:
-            some(status, "status")
+            check_not_empty(status, "status")
         request = ListSegments(
             page=page,
-            limit=min(limit, PAGE),
+            limit=min(limit, PAGE_SIZE),
             keyword=keyword,
             status=[str(word) for word in status] if status else UNSET,
         )
-        return await list_page(self._send, dataset_id, document_id, request)
+        return await list_segments_page(self._send, dataset_id, document_id, request)
 
     def iter(
         self,
@@ -140,7 +155,7 @@ class Segments:
         status: Sequence[SegmentStatus | str] | Unset = UNSET,
     ) -> Pager[Segment]:
         """Go through all chunks, in their order. One request per 100."""
-        page = partial(self._numbered, dataset_id, document_id, keyword, status)
+        page = partial(self._fetch_page, dataset_id, document_id, keyword, status)
         return Pager(page, lambda segment: segment.id)
 
     async def update(
@@ -176,9 +191,9 @@ class Segments:
             regenerate_child_chunks=regenerate_child_chunks,
             summary=summary,
         )
-        where = slots(dataset_id, document_id=document_id, segment_id=segment_id)
+        path_params = build_path_params(dataset_id, document_id=document_id, segment_id=segment_id)
         return (
-            await self._send(catalog.UPDATE_SEGMENT(UpdateSegment(segment=changes), **where))
+            await self._send(catalog.UPDATE_SEGMENT(UpdateSegment(segment=changes), **path_params))
         ).data
 
     async def delete(self, dataset_id: Dataset | str, document_id: str, segment_id: str) -> None:
@@ -188,12 +203,12 @@ class Segments:
             NotFoundError: no such chunk.
         """
         await self._send(
-            catalog.DELETE_SEGMENT.at(
-                **slots(dataset_id, document_id=document_id, segment_id=segment_id)
+            catalog.DELETE_SEGMENT.call(
+                **build_path_params(dataset_id, document_id=document_id, segment_id=segment_id)
             )
         )
 
-    async def _numbered(
+    async def _fetch_page(
         self,
         dataset_id: Dataset | str,
         document_id: str,
@@ -202,5 +217,146 @@ class Segments:
         number: int,
     ) -> Page[Segment]:
         return await self.list(
-            dataset_id, document_id, page=number, limit=PAGE, keyword=keyword, status=status
+            dataset_id,
+            document_id,
+            page=number,
+            limit=PAGE_SIZE,
+            keyword=keyword,
+            status=status,
         )
+
+
+def validate_segments(
+    dataset: Dataset | str, segments: Sequence[NewSegment | str]
+) -> Sequence[NewSegment]:
+    """Return the chunks if the server accepts all of them; it would reject a bad one late.
+
+    Raises:
+        ConfigError: one without text, or without the answer that a `qa_model` base wants.
+    """
+    new = [NewSegment(content=item) if isinstance(item, str) else item for item in segments]
+    needs_answer = isinstance(dataset, Dataset) and dataset.doc_form is DocForm.QA
+    for index, segment in enumerate(new):
+        if not segment.content.strip():
+            raise ConfigError(f"segments[{index}] has no text.", hint="Leave it out.")
+        if needs_answer and not segment.answer:
+            raise ConfigError(
+                f"segments[{index}] has no answer.",
+                hint="The base holds questions and answers.",
+            )
+    return new
+
+
+def split_batches(
+    segments: Sequence[NewSegment], size: int, characters: int = BATCH_CHARACTERS
+) -> Iterator[Sequence[NewSegment]]:
+    """Split into batches of at most `size` chunks and `characters`; one chunk may be longer."""
+    batch: list[NewSegment] = []
+    length = 0
+    for segment in segments:
+        if batch and (len(batch) == size or length + len(segment.content) > characters):
+            yield batch
+            batch, length = [], 0
+        batch.append(segment)
+        length += len(segment.content)
+    if batch:
+        yield batch
+
+
+async def list_segments_page(
+    send: CallSender, dataset: Dataset | str, document_id: str, request: ListSegments
+) -> Page[Segment]:
+    """Fetch one page of the chunks."""
+    return await send(
+        catalog.LIST_SEGMENTS(request, **build_path_params(dataset, document_id=document_id))
+    )
+
+
+async def create_batch(
+    send: CallSender, dataset: Dataset | str, document_id: str, segments: Sequence[NewSegment]
+) -> Sequence[Segment]:
+    """Create chunks in one request."""
+    request = CreateSegments(segments=segments)
+    answer = await send(
+        catalog.CREATE_SEGMENTS(request, **build_path_params(dataset, document_id=document_id))
+    )
+    return answer.data
+
+
+async def create_batches(
+    send: CallSender,
+    dataset: Dataset | str,
+    document_id: str,
+    new: Sequence[NewSegment],
+    size: int,
+) -> Sequence[Segment]:
+    """Create chunks batch by batch, each only once the one before exists.
+
+    Raises:
+        PartialError: a batch failed after others were made.
+        KnowledgeError: the first batch failed.
+    """
+    initial_total = (
+        await list_segments_page(send, dataset, document_id, ListSegments(page=1, limit=1))
+    ).total
+    created: list[Segment] = []
+    pending = deque(split_batches(new, size))
+    while pending:
+        batch = pending.popleft()
+        try:
+            created += await create_batch(send, dataset, document_id, batch)
+        except TooLargeError as error:
+            if len(batch) == 1:
+                raise _partial_error(created, len(new), error) from error
+            middle = len(batch) // 2
+            pending.extendleft((batch[middle:], batch[:middle]))
+        except OutcomeUnknownError as error:
+            rows = await _find_created_batch(
+                send, dataset, document_id, initial_total + len(created), batch
+            )
+            if rows is None:
+                raise _partial_error(created, len(new), error) from error
+            created += rows
+        except KnowledgeError as error:
+            raise _partial_error(created, len(new), error) from error
+    return created
+
+
+async def _find_created_batch(
+    send: CallSender,
+    dataset: Dataset | str,
+    document_id: str,
+    index: int,
+    batch: Sequence[NewSegment],
+) -> Sequence[Segment] | None:
+    """Return the chunks of a batch whose answer was lost; None unless they are at its position."""
+    rows: list[Segment] = []
+    page_number, total = index // PAGE_SIZE + 1, index + 1
+    try:
+        while (page_number - 1) * PAGE_SIZE < total:
+            request = ListSegments(page=page_number, limit=PAGE_SIZE)
+            page = await list_segments_page(send, dataset, document_id, request)
+            rows += page.data
+            page_number, total = page_number + 1, page.total
+    except KnowledgeError:
+        return None
+    batch_rows = rows[index % PAGE_SIZE :]
+    is_same = [row.content.strip() for row in batch_rows] == [
+        item.content.strip() for item in batch
+    ]
+    return batch_rows if is_same else None
+
+
+def _partial_error(created: Sequence[Segment], total: int, error: KnowledgeError) -> KnowledgeError:
+    """Return the error for a failed batch: the error itself if no batch succeeded before."""
+    if not created:
+        return error
+    unknown = isinstance(error, OutcomeUnknownError)
+    hint = (
+        "Look at the end of the document: the chunks after those may still be made."
+        if unknown
+        else f"Go on with the chunks from number {len(created) + 1}."
+    )
+    return PartialError(
+        f"{len(created)} of {total} chunks were made: {error.summary}", done=created, hint=hint
+    )

@@ -15,10 +15,9 @@ from dify_kb.models import (
     UnbindTag,
 )
 from dify_kb.wire import catalog
-from dify_kb.wire.endpoint import Send
+from dify_kb.wire.endpoint import CallSender
 
-from ._checked import length, some
-from ._named import checked_id, dataset_id_of
+from ._arguments import check_id, check_length, check_not_empty, get_dataset_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +34,7 @@ class Tags:
     carried out; the error says so.
     """
 
-    _send: Send
+    _send: CallSender
 
     async def create(self, name: str) -> Tag:
         """Make a tag. One request, never repeated when it may have been carried out.
@@ -48,12 +47,12 @@ class Tags:
             BadRequestError: the name is taken.
         """
         return await self._send(
-            catalog.CREATE_TAG(CreateTag(name=length(name, "name", 1, MAX_NAME)))
+            catalog.CREATE_TAG(CreateTag(name=check_length(name, "name", 1, MAX_NAME)))
         )
 
     async def list(self) -> Sequence[Tag]:
         """Fetch all tags, the newest first. One request."""
-        return await self._send(catalog.LIST_TAGS.at())
+        return await self._send(catalog.LIST_TAGS.call())
 
     async def update(self, tag_id: str, name: str) -> Tag:
         """Give a tag another name. One request.
@@ -64,7 +63,7 @@ class Tags:
             NotFoundError: no such tag.
         """
         request = RenameTag(
-            tag_id=checked_id(tag_id, "tag_id"), name=length(name, "name", 1, MAX_NAME)
+            tag_id=check_id(tag_id, "tag_id"), name=check_length(name, "name", 1, MAX_NAME)
         )
         return await self._send(catalog.RENAME_TAG(request))
 
@@ -74,7 +73,7 @@ class Tags:
         Raises:
             NotFoundError: no such tag.
         """
-        await self._send(catalog.DELETE_TAG(DeleteTag(tag_id=checked_id(tag_id, "tag_id"))))
+        await self._send(catalog.DELETE_TAG(DeleteTag(tag_id=check_id(tag_id, "tag_id"))))
 
     async def bind(self, dataset_id: Dataset | str, tag_ids: Sequence[str]) -> None:
         """Give tags to a dataset. One request; up to 1.12 unknown tags are bound as well.
@@ -83,9 +82,9 @@ class Tags:
             ConfigError: no tags.
             NotFoundError: no such dataset.
         """
-        some(tag_ids, "tag_ids")
-        ids = [checked_id(tag_id, "tag_ids") for tag_id in tag_ids]
-        request = BindTags(tag_ids=ids, target_id=dataset_id_of(dataset_id))
+        check_not_empty(tag_ids, "tag_ids")
+        ids = [check_id(tag_id, "tag_ids") for tag_id in tag_ids]
+        request = BindTags(tag_ids=ids, target_id=get_dataset_id(dataset_id))
         await self._send(catalog.BIND_TAGS(request))
 
     async def unbind(self, dataset_id: Dataset | str, tag_id: str) -> None:
@@ -94,11 +93,11 @@ class Tags:
         Raises:
             NotFoundError: no such dataset.
         """
-        tag = checked_id(tag_id, "tag_id")
-        request = UnbindTag(tag_id=tag, tag_ids=[tag], target_id=dataset_id_of(dataset_id))
+        tag = check_id(tag_id, "tag_id")
+        request = UnbindTag(tag_id=tag, tag_ids=[tag], target_id=get_dataset_id(dataset_id))
         await self._send(catalog.UNBIND_TAG(request))
 
     async def list_for_dataset(self, dataset_id: Dataset | str) -> DatasetTags:
         """Fetch the tags of one dataset. One request."""
-        slots = {"dataset_id": dataset_id_of(dataset_id)}
-        return await self._send(catalog.LIST_DATASET_TAGS.at(**slots))
+        slots = {"dataset_id": get_dataset_id(dataset_id)}
+        return await self._send(catalog.LIST_DATASET_TAGS.call(**slots))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from dify_kb.wire import catalog
-from dify_kb.wire.endpoint import Send
+from dify_kb.wire.endpoint import CallSender
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Workspace:
     """The workspace that the key belongs to."""
 
-    _send: Send
+    _send: CallSender
 
     async def models(self, model_type: ModelType | str) -> Sequence[ModelProvider]:
         """List the providers that offer models of a type, each with its active models.
@@ -27,4 +27,4 @@ class Workspace:
         Raises:
             BadRequestError: no such type.
         """
-        return (await self._send(catalog.LIST_MODELS.at(model_type=str(model_type)))).data
+        return (await self._send(catalog.LIST_MODELS.call(model_type=str(model_type)))).data

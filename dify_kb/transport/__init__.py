@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .events import Attempted, OnAttempt
+from .attempt_event import AttemptEvent, OnAttempt
+from .http_session import HTTPSession, open_session
 from .request_limiter import RequestLimiter
-from .send import Sender
-from .session import Session, connect
+from .sender import Sender
 
-__all__ = ["Attempted", "OnAttempt", "RequestLimiter", "Sender", "Session", "connect"]
+__all__ = ["AttemptEvent", "HTTPSession", "OnAttempt", "RequestLimiter", "Sender", "open_session"]

@@ -23,42 +23,36 @@ class RequestLimiter:
 
     def __init__(self, limit: int, *, fixed: bool = False) -> None:
         self.fixed = fixed
-        self.usual = limit
+        self.default_limit = limit
         """Requests in flight while nobody asks for another number."""
-        self._asked: dict[object, int] = {}
+        self._requested_limits: dict[object, int] = {}
         self._slots = anyio.CapacityLimiter(limit)
-        self._closed_until: float | None = None
+        self._paused_until: float | None = None
 
     @property
     def limit(self) -> int:
         """Requests that may be in flight now."""
         return int(self._slots.total_tokens)
 
-    def widen(self, limit: int) -> None:
-        """Let at least `limit` requests be in flight from now on, unless the number is fixed."""
-        if not self.fixed:
-            self.usual = max(self.usual, limit)
-            self._fit()
-
-    def ask(self, who: object, limit: int | None) -> None:
-        """Let `limit` requests be in flight for `who`, until it asks for None.
+    def request_limit(self, requester: object, limit: int | None) -> None:
+        """Let `limit` requests be in flight for `requester`, until it asks for None.
 
         The largest number asked for counts, also where it is below the usual one: a server may
         have fewer connections than that.
         """
         if limit is None:
-            self._asked.pop(who, None)
+            self._requested_limits.pop(requester, None)
         else:
-            self._asked[who] = limit
-        self._fit()
+            self._requested_limits[requester] = limit
+        self._update_limit()
 
     def pause(self, seconds: float) -> None:
         """Let no request start for `seconds`, unless a longer pause is on."""
-        self._closed_until = max(self._closed_until or -math.inf, loop_time() + seconds)
+        self._paused_until = max(self._paused_until or -math.inf, loop_time() + seconds)
 
-    def _fit(self) -> None:
-        limit = max(self._asked.values(), default=self.usual)
-        limit = max(1, min(limit, self.usual) if self.fixed else limit)
+    def _update_limit(self) -> None:
+        limit = max(self._requested_limits.values(), default=self.default_limit)
+        limit = max(1, min(limit, self.default_limit) if self.fixed else limit)
         if limit != self._slots.total_tokens:
             self._slots.total_tokens = limit
 
@@ -68,17 +62,17 @@ class RequestLimiter:
         except anyio.WouldBlock:
             await self._slots.acquire()
         try:
-            await self._opened()
+            await self._wait_until_resumed()
         except BaseException:
             self._slots.release()
             raise
 
-    async def _opened(self) -> None:
-        while self._closed_until is not None:  # it may move on
-            if loop_time() < self._closed_until:
-                await anyio.sleep_until(self._closed_until)
+    async def _wait_until_resumed(self) -> None:
+        while self._paused_until is not None:  # it may move on
+            if loop_time() < self._paused_until:
+                await anyio.sleep_until(self._paused_until)
             else:
-                self._closed_until = None
+                self._paused_until = None
 
     async def __aexit__(
         self,

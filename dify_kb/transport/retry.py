@@ -31,52 +31,54 @@ from dify_kb.errors import (
     ServerError,
     TransportError,
 )
-from dify_kb.wire.endpoint import Repeat
+from dify_kb.wire.endpoint import Repeatability
 
 if TYPE_CHECKING:
     from random import Random
 
     from dify_kb.config import Retry
 
-    from .events import Trouble
+    from .attempt_event import FailureKind
 
 UNAVAILABLE = 503
 
-BROKEN = 500
+MIN_SERVER_ERROR = 500
 """Below it, a `ServerError` is a refusal that passes: nothing was done."""
 
 
 @frozen
-class Again:
-    """Try again in `seconds`; `everyone` says that all calls should wait, not this one alone."""
+class RetryDelay:
+    """Try again in `seconds`; `pauses_all` says that all calls should wait, not this one alone."""
 
     seconds: float
-    everyone: bool = False
+    pauses_all: bool = False
 
 
-def decide(
-    repeat: Repeat, attempt: int, error: KnowledgeError, retry: Retry, random: Random
-) -> Again | None:
+def decide_retry(
+    repeatability: Repeatability, attempt: int, error: KnowledgeError, retry: Retry, random: Random
+) -> RetryDelay | None:
     """Tell what to do after attempt number `attempt` (from 1) ended in `error`."""
-    if throttles(error):
-        if attempt >= retry.throttled:
+    if is_throttled(error):
+        if attempt >= retry.throttled_attempts:
             return None
-        return _later(error, attempt, retry, random)
-    if attempt >= _attempts(repeat, error, retry):
+        return _delay_throttled(error, attempt, retry, random)
+    if attempt >= _max_attempts(repeatability, error, retry):
         return None
-    return Again(random.uniform(0, _bound(retry.base, attempt, retry.longest)))
+    return RetryDelay(random.uniform(0, _backoff_limit(retry.base_delay, attempt, retry.max_delay)))
 
 
-def unknown(repeat: Repeat, error: KnowledgeError) -> OutcomeUnknownError | None:
+def outcome_unknown_error(
+    repeatability: Repeatability, error: KnowledgeError
+) -> OutcomeUnknownError | None:
     """Tell whether `error` leaves open if a call that creates was carried out."""
-    if repeat in {Repeat.SAFE, Repeat.IDEMPOTENT} or throttles(error):
+    if repeatability in {Repeatability.SAFE, Repeatability.IDEMPOTENT} or is_throttled(error):
         return None
     match error:
         case ConnectError():
             return None
-        case TransportError(delivered=False) if repeat is Repeat.UPSERT:
+        case TransportError(delivered=False) if repeatability is Repeatability.UPSERT:
             return None
-        case ServerError(status=status) if status < BROKEN:
+        case ServerError(status=status) if status < MIN_SERVER_ERROR:
             return None
         case TransportError() | ServerError() | ProtocolError(complete=False):
             return OutcomeUnknownError(
@@ -88,7 +90,7 @@ def unknown(repeat: Repeat, error: KnowledgeError) -> OutcomeUnknownError | None
             return None
 
 
-def trouble(error: KnowledgeError) -> Trouble | None:
+def classify_failure(error: KnowledgeError) -> FailureKind | None:
     """Tell what `error` says of the server; None when it is about this call alone."""
     match error:
         case RateLimitedError(status=403):
@@ -113,48 +115,55 @@ def may_have_arrived(error: KnowledgeError) -> bool:
         case TransportError() | ProtocolError():
             return True
         case ServerError(status=status):
-            return status >= BROKEN and status != UNAVAILABLE
+            return status >= MIN_SERVER_ERROR and status != UNAVAILABLE
         case _:
             return False
 
 
-def throttles(error: KnowledgeError) -> bool:
+def is_throttled(error: KnowledgeError) -> bool:
     """Tell whether the server said to come back later, having done nothing."""
     return isinstance(error, RateLimitedError) or (
         isinstance(error, ServerError) and error.status == UNAVAILABLE
     )
 
 
-def _attempts(repeat: Repeat, error: KnowledgeError, retry: Retry) -> int:
-    reading = repeat in {Repeat.SAFE, Repeat.IDEMPOTENT}
-    most = {Repeat.SAFE: retry.reads, Repeat.IDEMPOTENT: retry.idempotent}.get(repeat, retry.writes)
+def _max_attempts(repeatability: Repeatability, error: KnowledgeError, retry: Retry) -> int:
+    is_repeatable = repeatability in {Repeatability.SAFE, Repeatability.IDEMPOTENT}
+    max_attempts = {
+        Repeatability.SAFE: retry.read_attempts,
+        Repeatability.IDEMPOTENT: retry.idempotent_attempts,
+    }.get(repeatability, retry.write_attempts)
     match error:
         case ConnectError():
-            return most
-        case ServerError(status=status) if status < BROKEN:
-            return most
-        case TransportError(delivered=False) if reading or repeat is Repeat.UPSERT:
-            return most
-        case ServerError(status=500) if reading:
-            return min(most, retry.server_errors)
-        case TransportError() | ServerError() | ProtocolError(complete=False) if reading:
-            return most
+            return max_attempts
+        case ServerError(status=status) if status < MIN_SERVER_ERROR:
+            return max_attempts
+        case TransportError(delivered=False) if (
+            is_repeatable or repeatability is Repeatability.UPSERT
+        ):
+            return max_attempts
+        case ServerError(status=500) if is_repeatable:
+            return min(max_attempts, retry.server_error_attempts)
+        case TransportError() | ServerError() | ProtocolError(complete=False) if is_repeatable:
+            return max_attempts
         case _:
             return 1
 
 
-def _later(error: KnowledgeError, attempt: int, retry: Retry, random: Random) -> Again:
+def _delay_throttled(
+    error: KnowledgeError, attempt: int, retry: Retry, random: Random
+) -> RetryDelay:
     hint = error.retry_after if isinstance(error, RateLimitedError | ServerError) else None
     if isinstance(error, RateLimitedError) and error.status == 403:  # noqa: PLR2004 -- Dify's own
-        seconds = random.uniform(0.6 * retry.quota, retry.quota)
+        seconds = random.uniform(0.6 * retry.quota_delay, retry.quota_delay)
     else:
-        bound = _bound(retry.overload_base, attempt, retry.overload_longest)
-        seconds = random.uniform(retry.overload_shortest, max(retry.overload_shortest, bound))
+        bound = _backoff_limit(retry.overload_base_delay, attempt, retry.overload_max_delay)
+        seconds = random.uniform(retry.overload_min_delay, max(retry.overload_min_delay, bound))
     if hint is not None:
-        seconds = max(seconds, min(hint, retry.hint_longest)) * random.uniform(1.0, 1.1)
-    return Again(seconds, everyone=True)
+        seconds = max(seconds, min(hint, retry.max_retry_after)) * random.uniform(1.0, 1.1)
+    return RetryDelay(seconds, pauses_all=True)
 
 
-def _bound(base: float, attempt: int, longest: float) -> float:
+def _backoff_limit(base: float, attempt: int, max_delay: float) -> float:
     # A float holds no more than 2 to the 1023rd, and who waits for days gets there.
-    return min(longest, base * 2.0 ** min(attempt - 1, 64))
+    return min(max_delay, base * 2.0 ** min(attempt - 1, 64))

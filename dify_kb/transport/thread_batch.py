@@ -17,47 +17,47 @@ from attrs import define, field
 
 T = TypeVar("T")
 
-PATIENCE = 0.002
+BATCH_SECONDS = 0.002
 """Seconds that a thread spends on its batch. A small file in the page cache takes 0.02 ms, a thread
 switch 0.1 to 0.2 (measured); calls behind a slower one run in parallel instead."""
 
-LATE = 0.05
+BATCH_TIMEOUT = 0.05
 """Seconds after which the calls behind one that does not return run in parallel."""
 
-TURNS = 2
+OPEN_ITERATIONS = 2
 """Iterations of the loop that a batch stays open: replies that arrive together wake their tasks
 over two of them (measured: with one, every other batch of 8 uploads holds a single file)."""
 
 
-async def run_in_batch(do: Callable[..., T], *args: object) -> T:
-    """Call `do` in a thread and return its result, or raise its error.
+async def run_in_batch(function: Callable[..., T], *args: object) -> T:
+    """Call `function` in a thread and return its result, or raise its error.
 
-    A cancelled caller returns at once. `do` may still be called, and its result is dropped.
+    A cancelled caller returns at once. `function` may still be called, and its result is dropped.
     """
-    work = _Work(partial(do, *args))
-    batch = _open.get(None)
+    job = _Job(partial(function, *args))
+    batch = _open_batch.get(None)
     if batch is None:
-        batch = _Batch([work])
+        batch = _Batch([job])
         await batch.run()
     else:
-        batch.works.append(work)
+        batch.jobs.append(job)
         await batch.done.wait()
-    if work.claim():
-        await run_in_thread(work.call)
-    await work.wait()
-    if work.error is not None:
-        raise work.error
-    return work.value
+    if job.claim():
+        await run_in_thread(job.call)
+    await job.wait()
+    if job.error is not None:
+        raise job.error
+    return job.value
 
 
-async def run_in_thread(do: Callable[..., T], *args: object) -> T:
-    """Call `do` in a thread of its own; a cancelled caller returns at once and leaves it there."""
-    return await anyio.to_thread.run_sync(partial(do, *args), abandon_on_cancel=True)
+async def run_in_thread(function: Callable[..., T], *args: object) -> T:
+    """Call `function` in its own thread; a cancelled caller returns at once and leaves it there."""
+    return await anyio.to_thread.run_sync(partial(function, *args), abandon_on_cancel=True)
 
 
 @define(eq=False)
-class _Work(Generic[T]):
-    do: Callable[[], T]
+class _Job(Generic[T]):
+    function: Callable[[], T]
     error: Exception | None = None
     value: T = field(init=False)
     _claimed: threading.Lock = field(factory=threading.Lock)
@@ -70,7 +70,7 @@ class _Work(Generic[T]):
 
     def call(self) -> None:
         try:
-            self.value = self.do()
+            self.value = self.function()
         except Exception as error:  # noqa: BLE001 -- raised where it was asked for
             self.error = error
         self._finished = True
@@ -90,32 +90,32 @@ class _Work(Generic[T]):
 
 @define(eq=False)
 class _Batch:
-    works: list[_Work[Any]]
+    jobs: list[_Job[Any]]
     done: anyio.Event = field(factory=anyio.Event)
     """Set when its thread has returned or is late, or when the task that runs it is cancelled.
     Calls that nobody claimed by then run in parallel."""
 
     async def run(self) -> None:
-        _open.set(self)
+        _open_batch.set(self)
         try:
-            for _ in range(TURNS):
+            for _ in range(OPEN_ITERATIONS):
                 await checkpoint()
-            _open.set(None)
-            with anyio.move_on_after(LATE):
+            _open_batch.set(None)
+            with anyio.move_on_after(BATCH_TIMEOUT):
                 await run_in_thread(self._call)
         finally:
-            if _open.get(None) is self:
-                _open.set(None)
+            if _open_batch.get(None) is self:
+                _open_batch.set(None)
             self.done.set()
 
     def _call(self) -> None:
-        until = time.monotonic() + PATIENCE
-        for work in self.works:
-            if work.claim():
-                work.call()
+        until = time.monotonic() + BATCH_SECONDS
+        for job in self.jobs:
+            if job.claim():
+                job.call()
             if time.monotonic() > until:
                 return
 
 
-_open: RunVar[_Batch | None] = RunVar("_open")
+_open_batch: RunVar[_Batch | None] = RunVar("_open_batch")
 """The batch that still accepts calls, one per loop."""

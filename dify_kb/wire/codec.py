@@ -33,12 +33,12 @@ def encode(model: object) -> object:
     return _converter.unstructure(model)
 
 
-def fields(model: object) -> dict[str, object]:
+def encode_fields(model: object) -> dict[str, object]:
     """Turn a model into its fields, named as on the wire."""
     return cast("dict[str, object]", encode(model))
 
 
-def dumps(model: object) -> bytes:
+def to_json(model: object) -> bytes:
     """Turn a model into JSON.
 
     Raises:
@@ -53,11 +53,11 @@ def dumps(model: object) -> bytes:
         ) from error
 
 
-def query(model: object) -> list[tuple[str, str]]:
+def to_query(model: object) -> list[tuple[str, str]]:
     """Turn a model into query parameters; a list repeats its name."""
     return [
-        (name, _word(item))
-        for name, value in fields(model).items()
+        (name, _to_query_value(item))
+        for name, value in encode_fields(model).items()
         for item in (value if isinstance(value, list) else [value])
     ]
 
@@ -74,7 +74,7 @@ def decode(shape: type[T], value: object) -> T:
         raise DecodeError("; ".join(cattrs.transform_error(error)[:3])) from error
 
 
-def loads(shape: type[T], body: bytes) -> T:
+def from_json(shape: type[T], body: bytes) -> T:
     """Turn JSON into a model.
 
     Raises:
@@ -87,27 +87,27 @@ def loads(shape: type[T], body: bytes) -> T:
     return decode(shape, value)
 
 
-def _word(value: object) -> str:
+def _to_query_value(value: object) -> str:
     return json.dumps(value) if isinstance(value, bool) else str(value)
 
 
-def _text(value: object, _: object) -> str:
+def _read_text(value: object, _: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"expected text, got {type(value).__name__}")
     return value
 
 
-def _enum(value: object, shape: type[OpenEnum]) -> OpenEnum:
-    word = _text(value, shape)
-    return _known(shape).get(word) or shape(word)
+def _read_enum(value: object, shape: type[OpenEnum]) -> OpenEnum:
+    word = _read_text(value, shape)
+    return _members_by_value(shape).get(word) or shape(word)
 
 
 @functools.cache
-def _known(shape: type[OpenEnum]) -> Mapping[str, OpenEnum]:
+def _members_by_value(shape: type[OpenEnum]) -> Mapping[str, OpenEnum]:
     return {str(word): word for word in shape}
 
 
-def _integer(value: object, _: object) -> int:
+def _read_integer(value: object, _: object) -> int:
     if type(value) is int:
         return value
     if isinstance(value, bool) or not isinstance(value, int | float | str):
@@ -115,7 +115,7 @@ def _integer(value: object, _: object) -> int:
     return int(value)
 
 
-def _number(value: object, _: object) -> float:
+def _read_number(value: object, _: object) -> float:
     if type(value) is float:
         return value
     if isinstance(value, bool) or not isinstance(value, int | float | str):
@@ -123,38 +123,38 @@ def _number(value: object, _: object) -> float:
     return float(value)
 
 
-def _flag(value: object, _: object) -> bool:
+def _read_bool(value: object, _: object) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"expected true or false, got {type(value).__name__}")
     return value
 
 
-def _mapping(value: object, _: object) -> Mapping[str, object]:
+def _read_mapping(value: object, _: object) -> Mapping[str, object]:
     if not isinstance(value, dict):
         raise TypeError(f"expected an object, got {type(value).__name__}")
     return cast("Mapping[str, object]", value)
 
 
-def _scalar(value: object, _: object) -> object:
+def _read_scalar(value: object, _: object) -> object:
     if not isinstance(value, str | int | float | None):
         raise TypeError(f"expected text, a number or null, got {type(value).__name__}")
     return value
 
 
-def _filter_value(value: object, _: object) -> object:
+def _read_filter_value(value: object, _: object) -> object:
     if isinstance(value, list | tuple):
-        return tuple(_text(item, str) for item in value)
-    return _scalar(value, _)
+        return tuple(_read_text(item, str) for item in value)
+    return _read_scalar(value, _)
 
 
-def _time(value: object, _: object) -> datetime:
+def _read_time(value: object, _: object) -> datetime:
     if isinstance(value, str) and "-" in value[1:]:
         time = datetime.fromisoformat(value)
         return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-    return datetime.fromtimestamp(_number(value, float), UTC)
+    return datetime.fromtimestamp(_read_number(value, float), UTC)
 
 
-def _seconds(value: datetime) -> int | float:
+def _write_time(value: datetime) -> int | float:
     seconds = value.timestamp()
     return int(seconds) if seconds.is_integer() else seconds
 
@@ -164,7 +164,7 @@ def _is_list(shape: Any) -> bool:
     return origin is Sequence
 
 
-def _reader_of_list(shape: Any) -> Callable[[object, object], object]:
+def _create_list_reader(shape: Any) -> Callable[[object, object], object]:
     """Take a JSON array alone: a text or an object has items as well."""
     items = cast("Any", tuple)[*get_args(shape), ...]
 
@@ -177,44 +177,46 @@ def _reader_of_list(shape: Any) -> Callable[[object, object], object]:
 
 
 def _is_nullable(shape: object) -> bool:
-    arms = get_args(shape)
-    return get_origin(shape) in {Union, UnionType} and NoneType in arms and len(arms) == 2  # noqa: PLR2004 -- null and a type
+    members = get_args(shape)
+    return get_origin(shape) in {Union, UnionType} and NoneType in members and len(members) == 2  # noqa: PLR2004 -- null and a type
 
 
-def _reader_of_nullable(shape: Any) -> Callable[[object, object], object]:
+def _create_nullable_reader(shape: Any) -> Callable[[object, object], object]:
     """Look up the reader once, not for each value: two in three fields of a document are such."""
-    rest = next(arm for arm in get_args(shape) if arm is not NoneType)
-    read: Callable[[object, object], object] = _converter.get_structure_hook(rest)
-    if rest in {str, int, float, bool}:  # what is one already stays as it is
-        return lambda value, _: value if value is None or type(value) is rest else read(value, rest)
-    return lambda value, _: None if value is None else read(value, rest)
+    inner = next(arm for arm in get_args(shape) if arm is not NoneType)
+    read: Callable[[object, object], object] = _converter.get_structure_hook(inner)
+    if inner in {str, int, float, bool}:  # what is one already stays as it is
+        return lambda value, _: (
+            value if value is None or type(value) is inner else read(value, inner)
+        )
+    return lambda value, _: None if value is None else read(value, inner)
 
 
-def _may_be_unset(shape: object) -> bool:
+def _can_be_unset(shape: object) -> bool:
     return get_origin(shape) in {Union, UnionType} and Literal[UNSET] in get_args(shape)
 
 
-def _reader_of_optional(shape: Any) -> Callable[[object, object], object]:
-    arms = [arm for arm in get_args(shape) if arm != Literal[UNSET]]
-    rest = functools.reduce(operator.or_, arms)
-    return lambda value, _: _converter.structure(value, rest)
+def _create_optional_reader(shape: Any) -> Callable[[object, object], object]:
+    members = [arm for arm in get_args(shape) if arm != Literal[UNSET]]
+    inner = functools.reduce(operator.or_, members)
+    return lambda value, _: _converter.structure(value, inner)
 
 
-def _origin(shape: Any) -> Any:
+def _class_of(shape: Any) -> Any:
     """Tell the class of a generic such as `Page[Dataset]`."""
     origin = get_origin(shape)
     return shape if origin is None else origin
 
 
-def _reader(shape: Any) -> Callable[[object, object], object]:
+def _create_reader(shape: Any) -> Callable[[object, object], object]:
     read = make_dict_structure_fn(shape, _converter)
-    attributes = attrs.fields_dict(_origin(shape))
+    attributes = attrs.fields_dict(_class_of(shape))
     if "extra" not in attributes:
-        return lambda value, _: read(_mapping(value, None), shape)
+        return lambda value, _: read(_read_mapping(value, None), shape)
     known = attributes.keys() - {"extra"}
 
     def read_with_extra(value: object, _: object) -> object:
-        fields = _mapping(value, None)
+        fields = _read_mapping(value, None)
         if fields.keys() <= known:
             return read(fields, shape)
         unknown = fields.keys() - known
@@ -223,7 +225,7 @@ def _reader(shape: Any) -> Callable[[object, object], object]:
     return read_with_extra
 
 
-def _writer(shape: Any) -> Callable[[Any], dict[str, object]]:
+def _create_writer(shape: Any) -> Callable[[Any], dict[str, object]]:
     attrs.resolve_types(shape)
     overrides: dict[str, Any] = {
         attribute.name: override(
@@ -238,30 +240,32 @@ def _writer(shape: Any) -> Callable[[Any], dict[str, object]]:
     return lambda model: {**write(model), **model.extra}
 
 
-def _make() -> cattrs.Converter:
+def _create_converter() -> cattrs.Converter:
     converter = cattrs.Converter(detailed_validation=True)
     for shape, read in {
-        str: _text,
-        OpenEnum: _enum,
-        int: _integer,
-        float: _number,
-        bool: _flag,
-        datetime: _time,
+        str: _read_text,
+        OpenEnum: _read_enum,
+        int: _read_integer,
+        float: _read_number,
+        bool: _read_bool,
+        datetime: _read_time,
     }.items():
         converter.register_structure_hook(shape, read)
-    converter.register_structure_hook_factory(_is_nullable, _reader_of_nullable)
+    converter.register_structure_hook_factory(_is_nullable, _create_nullable_reader)
     converter.register_structure_hook_func(lambda shape: shape is object, lambda value, _: value)
-    converter.register_structure_hook_func(lambda s: s == Mapping[str, object], _mapping)
-    converter.register_structure_hook_func(lambda s: s == MetadataScalar, _scalar)
-    converter.register_structure_hook_func(lambda s: s == FilterValue, _filter_value)
-    converter.register_structure_hook_factory(_is_list, _reader_of_list)
-    converter.register_structure_hook_factory(_may_be_unset, _reader_of_optional)
-    converter.register_structure_hook_factory(lambda shape: attrs.has(_origin(shape)), _reader)
-    converter.register_unstructure_hook(datetime, _seconds)
-    converter.register_unstructure_hook_factory(attrs.has, _writer)
+    converter.register_structure_hook_func(lambda s: s == Mapping[str, object], _read_mapping)
+    converter.register_structure_hook_func(lambda s: s == MetadataScalar, _read_scalar)
+    converter.register_structure_hook_func(lambda s: s == FilterValue, _read_filter_value)
+    converter.register_structure_hook_factory(_is_list, _create_list_reader)
+    converter.register_structure_hook_factory(_can_be_unset, _create_optional_reader)
+    converter.register_structure_hook_factory(
+        lambda shape: attrs.has(_class_of(shape)), _create_reader
+    )
+    converter.register_unstructure_hook(datetime, _write_time)
+    converter.register_unstructure_hook_factory(attrs.has, _create_writer)
     return converter
 
 
-_converter = _make()
+_converter = _create_converter()
 
 _compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from attrs import field, frozen
 
-from .version import before
+from .version_bugs import is_older
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ R = TypeVar("R")
 """What a success decodes to; None when its body means nothing."""
 
 
-class Repeat(enum.Enum):
+class Repeatability(enum.Enum):
     """What a second, identical request does to the server."""
 
     SAFE = enum.auto()
@@ -35,21 +35,21 @@ class Repeat(enum.Enum):
     UPSERT = enum.auto()
     """Indexes the document of that name again, in place (recordings 127 to 178)."""
 
-    CREATES = enum.auto()
+    CREATE = enum.auto()
     """Makes a second thing."""
 
 
-class Where(enum.Enum):
+class RequestEncoding(enum.Enum):
     """Where the model that a call takes travels."""
 
-    NOWHERE = enum.auto()
+    NONE = enum.auto()
     QUERY = enum.auto()
     JSON = enum.auto()
     FORM = enum.auto()
 
 
 @frozen(kw_only=True)
-class Older:
+class LegacyRoute:
     """Where servers before a version have the operation."""
 
     before: str
@@ -68,34 +68,34 @@ class Endpoint(Generic[B, R]):
     name: str
     method: str
     path: str
-    returns: type[R] = field(kw_only=True)
-    takes: type[B] = field(kw_only=True)
-    where: Where = field(kw_only=True)
-    repeat: Repeat = field(kw_only=True)
+    response_type: type[R] = field(kw_only=True)
+    request_type: type[B] = field(kw_only=True)
+    encoding: RequestEncoding = field(kw_only=True)
+    repeatability: Repeatability = field(kw_only=True)
     status: int = field(default=200, kw_only=True)
     since: str | None = field(default=None, kw_only=True)
     until: str | None = field(default=None, kw_only=True)
-    older: Older | None = field(default=None, kw_only=True)
+    legacy: LegacyRoute | None = field(default=None, kw_only=True)
 
-    def at(self: Endpoint[None, R], **slots: str) -> Call[R]:
+    def call(self: Endpoint[None, R], **path_params: str) -> Call[R]:
         """Fill the slots of a call that takes no model."""
-        return self._call(slots, None)
+        return self._call(path_params, None)
 
-    def __call__(self, body: B, /, **slots: str) -> Call[R]:
+    def __call__(self, body: B, /, **path_params: str) -> Call[R]:
         """Fill the slots of a call and give it its model."""
-        return self._call(slots, body)
+        return self._call(path_params, body)
 
-    def missing_in(self, version: str | None) -> str | None:
+    def describe_absence(self, version: str | None) -> str | None:
         """Say since or until when servers have it, if one of this version does not."""
-        if self.since and before(version, self.since):
+        if self.since and is_older(version, self.since):
             return f"it exists since {self.since}"
-        if self.until and version and not before(version, self.until):
+        if self.until and version and not is_older(version, self.until):
             return f"it was removed in {self.until}"
         return None
 
-    def _call(self, slots: dict[str, str], body: object) -> Call[R]:
-        older = None if self.older is None else _fill(self.older.path, slots)
-        return Call(self, _fill(self.path, slots), body, older)
+    def _call(self, path_params: dict[str, str], body: object) -> Call[R]:
+        older = None if self.legacy is None else _fill_path(self.legacy.path, path_params)
+        return Call(self, _fill_path(self.path, path_params), body, older)
 
 
 @frozen
@@ -105,17 +105,17 @@ class Call(Generic[R]):
     endpoint: Endpoint[Any, R]
     path: str
     body: object
-    older_path: str | None = None
+    legacy_path: str | None = None
 
-    def route(self, version: str | None) -> tuple[str, str]:
+    def select_route(self, version: str | None) -> tuple[str, str]:
         """Tell method and path on a server of this version; on an unknown one, the newest."""
-        older = self.endpoint.older
-        if older is not None and self.older_path is not None and before(version, older.before):
-            return older.method, self.older_path
+        older = self.endpoint.legacy
+        if older is not None and self.legacy_path is not None and is_older(version, older.before):
+            return older.method, self.legacy_path
         return self.endpoint.method, self.path
 
 
-class Send(Protocol):
+class CallSender(Protocol):
     """What a resource is given: the way to the server."""
 
     async def __call__(self, call: Call[R], /) -> R:
@@ -127,8 +127,8 @@ class Send(Protocol):
         ...
 
 
-def _fill(path: str, slots: dict[str, str]) -> str:
-    return path.format_map({name: _quote(value) for name, value in slots.items()})
+def _fill_path(path: str, path_params: dict[str, str]) -> str:
+    return path.format_map({name: _quote(value) for name, value in path_params.items()})
 
 
 @functools.lru_cache(maxsize=4096)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from dify_kb.bench.numbers import Latency, Spread, percentile
+from dify_kb.bench.metrics import Latency, Spread, percentile
 
 
 def test_a_percentile_is_a_value_that_was_measured() -> None:
@@ -15,13 +15,13 @@ def test_a_percentile_is_a_value_that_was_measured() -> None:
 
 
 def test_times_are_summed_up() -> None:
-    found = Latency.of([0.3, 0.1, 0.2])
+    found = Latency.from_seconds([0.3, 0.1, 0.2])
 
     assert found is not None
     assert (found.p50, found.p99, found.longest, found.count) == (0.2, 0.3, 0.3, 3)
     assert found.mean == pytest.approx(0.2)
-    assert Latency.of([]) is None
+    assert Latency.from_seconds([]) is None
 
 
 def test_a_spread_has_its_ends() -> None:
-    assert Spread.of([3, 1, 2]) == Spread(median=2, low=1, high=3, count=3)
+    assert Spread.from_values([3, 1, 2]) == Spread(median=2, low=1, high=3, count=3)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import pytest
-import summary
+import readme_numbers
 
 
 def test_the_readme_has_the_numbers_of_the_committed_runs() -> None:
-    """`python benchmarks/summary.py` writes them; none is written by hand."""
-    numbers = summary.summary(summary.read("client"), summary.read("scale"))
+    """`python benchmarks/readme_numbers.py` writes them; none is written by hand."""
+    numbers = readme_numbers.render_numbers(
+        readme_numbers.read_run("client"), readme_numbers.read_run("scale")
+    )
 
-    _, _, rest = summary.README.read_text().partition(summary.BEGIN)
-    assert rest.partition(summary.END)[0].strip("\n") == numbers
+    _, _, rest = readme_numbers.README.read_text().partition(readme_numbers.BEGIN)
+    assert rest.partition(readme_numbers.END)[0].strip("\n") == numbers
 
 
 @pytest.mark.parametrize("name", ["client", "scale"])
 def test_a_committed_run_tells_machine_versions_and_ratios(name: str) -> None:
-    run = summary.read(name)
+    run = readme_numbers.read_run(name)
 
     assert run["machine"]["cpus"] >= 1
     assert run["machine"]["processor"]
@@ -28,8 +30,8 @@ def test_a_committed_run_tells_machine_versions_and_ratios(name: str) -> None:
 
 
 def test_a_committed_run_is_a_whole_one_of_a_clean_tree() -> None:
-    run = summary.read("client")
+    run = readme_numbers.read_run("client")
 
     assert run["options"] == {"quick": False, "uvloop": False}
     assert not run["commit"].endswith("-dirty")
-    assert not summary.read("scale")["commit"].endswith("-dirty")
+    assert not readme_numbers.read_run("scale")["commit"].endswith("-dirty")

@@ -18,7 +18,7 @@ import anyio.lowlevel
 import pytest
 
 from dify_kb import (
-    Attempted,
+    AttemptEvent,
     Client,
     ConfigError,
     ConflictError,
@@ -28,8 +28,8 @@ from dify_kb import (
     RequestTimeoutError,
     Timeout,
 )
-from dify_kb.blocking._lift import lift_pager
-from dify_kb.blocking._loop import Loop
+from dify_kb.blocking._loop_thread import LoopThread
+from dify_kb.blocking._make_blocking import make_blocking_iterator
 from dify_kb.emulator import Emulator
 
 NOWHERE = "00000000-0000-4000-8000-000000000000"
@@ -42,11 +42,11 @@ def client(emulator: Emulator, quick: Policy) -> Iterator[Client]:
     assert [thread for thread in threading.enumerate() if thread.name == "dify-kb"] == []
 
 
-def asked(emulator: Emulator, endpoint: str) -> int:
+def count_requests(emulator: Emulator, endpoint: str) -> int:
     return sum(exchange.endpoint == endpoint for exchange in emulator.history)
 
 
-def eventually(holds: Callable[[], object]) -> None:
+def wait_until(holds: Callable[[], object]) -> None:
     """Wait until another thread has done its part."""
     limit = time.monotonic() + 5
     while not holds():
@@ -117,7 +117,7 @@ def test_the_embedded_server_lives_as_long_as_the_client() -> None:
 
     assert names == ["first"]
     # Threads that read files end by themselves, a moment later.
-    eventually(lambda: set(threading.enumerate()) <= before)
+    wait_until(lambda: set(threading.enumerate()) <= before)
 
 
 def test_a_view_has_its_own_settings_and_the_same_connections(
@@ -155,7 +155,7 @@ def test_closing_ends_the_calls_of_other_threads(emulator: Emulator, client: Cli
     emulator.faults.plan("datasets.list", ["stall 5"])
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(client.with_options(timeout=Timeout()).datasets.list)
-        eventually(lambda: not emulator.faults.left())
+        wait_until(lambda: not emulator.faults.remaining())
         started = time.monotonic()
         client.close()
 
@@ -172,12 +172,12 @@ def test_stopping_early_fetches_no_further_page(emulator: Emulator, client: Clie
     for dataset in client.datasets.iter():
         assert dataset.name == "100"
         break
-    after_one = asked(emulator, "datasets.list")
+    after_one = count_requests(emulator, "datasets.list")
     everything = [dataset.name for dataset in client.datasets.iter()]
 
     assert after_one == 1
     assert len(everything) == 101
-    assert asked(emulator, "datasets.list") == 3
+    assert count_requests(emulator, "datasets.list") == 3
 
 
 def test_an_iterator_outlives_its_client_quietly(emulator: Emulator) -> None:
@@ -219,11 +219,11 @@ def test_threads_that_start_a_client_together_start_it_once(emulator: Emulator) 
 
     with ThreadPoolExecutor(8) as pool:
         totals = list(pool.map(work, range(8)))
-    running = [thread.name for thread in threading.enumerate()].count("dify-kb")
+    loop_thread = [thread.name for thread in threading.enumerate()].count("dify-kb")
     client.close()
 
     assert totals == [0] * 8
-    assert running == 1
+    assert loop_thread == 1
 
 
 def test_closing_while_threads_call_leaves_none_waiting(emulator: Emulator) -> None:
@@ -257,7 +257,7 @@ def test_a_call_from_a_callback_is_refused(emulator: Emulator) -> None:
     """It would wait for the thread that it keeps."""
     refused: list[ConfigError] = []
 
-    def callback(_: Attempted) -> None:
+    def callback(_: AttemptEvent) -> None:
         for call in (blocking.ping, lambda: next(blocking.datasets.iter()), blocking.close):
             with pytest.raises(ConfigError) as caught:
                 call()
@@ -274,7 +274,7 @@ def test_what_a_callback_raises_reaches_the_caller(emulator: Emulator) -> None:
     """And the client goes on."""
     wrong = [ZeroDivisionError("in the callback")]
 
-    def callback(_: Attempted) -> None:
+    def callback(_: AttemptEvent) -> None:
         if wrong:
             raise wrong.pop()
 
@@ -335,9 +335,9 @@ class Opened:
 
 
 @contextmanager
-def running() -> Iterator[Loop]:
+def loop_thread() -> Iterator[LoopThread]:
     resource = Opened()
-    loop = Loop(resource)
+    loop = LoopThread(resource)
     loop.start()
     try:
         yield loop
@@ -375,9 +375,9 @@ class Source:
 
 
 class Sink:
-    go = lift_pager(Source.go)
+    go = make_blocking_iterator(Source.go)
 
-    def __init__(self, loop: Loop, target: Source) -> None:
+    def __init__(self, loop: LoopThread, target: Source) -> None:
         self._loop = loop
         self._target = target
 
@@ -386,7 +386,7 @@ class Sink:
 def test_pages_may_hold_what_belongs_to_their_task(rows: int) -> None:
     """The events of a run come over one connection, which scopes and a limit watch over."""
     held = Held()
-    with running() as loop:
+    with loop_thread() as loop:
         sink = Sink(loop, Source(held))
         found = list(itertools.islice(sink.go(), rows))
         told = list(held.told)
@@ -401,7 +401,7 @@ def test_pages_may_hold_what_belongs_to_their_task(rows: int) -> None:
 def test_pages_are_closed_with_the_client() -> None:
     """An iterator that is still held must not keep its connection."""
     held = Held()
-    with running() as loop:
+    with loop_thread() as loop:
         rows = Sink(loop, Source(held)).go()
         next(rows)
 
@@ -419,7 +419,7 @@ def test_an_interrupt_before_the_call_is_known_cancels_it(monkeypatch: pytest.Mo
         finally:
             ended.set()
 
-    with running() as loop:
+    with loop_thread() as loop:
         portal = loop.start()._portal
         begin = portal.start_task_soon
 
@@ -429,7 +429,7 @@ def test_an_interrupt_before_the_call_is_known_cancels_it(monkeypatch: pytest.Mo
 
         monkeypatch.setattr(portal, "start_task_soon", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            loop.wait(forever)
+            loop.run(forever)
         was_cancelled = ended.wait(5)
 
     assert was_cancelled
@@ -440,20 +440,20 @@ def test_a_loop_stays_for_a_call_that_is_being_handed_over(monkeypatch: pytest.M
 
     async def nothing() -> None: ...
 
-    with running() as loop, ThreadPoolExecutor(1) as pool:
+    with loop_thread() as loop, ThreadPoolExecutor(1) as pool:
         thread = loop.start()
         hand_over = thread._portal._spawn_task_from_thread
         there: list[bool] = []
 
         def late(*args: Any) -> None:
-            eventually(thread._stopping.done)
+            wait_until(thread._stopping.done)
             time.sleep(0.1)
             there.append(thread._thread.is_alive())
             hand_over(*args)
 
         monkeypatch.setattr(thread._portal, "_spawn_task_from_thread", late)
-        call = pool.submit(loop.wait, nothing)
-        eventually(lambda: thread._entered)
+        call = pool.submit(loop.run, nothing)
+        wait_until(lambda: thread._handovers)
         loop.close()
 
         with pytest.raises(ConfigError, match="is closed"):
@@ -469,10 +469,10 @@ def test_the_end_of_the_loop_by_a_callback_is_told() -> None:
 
     async def nothing() -> None: ...
 
-    loop = Loop(Opened())
+    loop = LoopThread(Opened())
     with pytest.raises(SystemExit):
-        loop.wait(leave)
-    eventually(lambda: not loop.start()._thread.is_alive())
+        loop.run(leave)
+    wait_until(lambda: not loop.start()._thread.is_alive())
     with pytest.raises(ConfigError, match="is closed"):
-        loop.wait(nothing)
+        loop.run(nothing)
     loop.close()

@@ -9,61 +9,61 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from dify_kb import AsyncClient, Client, resources
-from dify_kb.blocking import _surface, _write
+from dify_kb.blocking import _generate_resources, _resources
 
 PAIRS = [
-    (getattr(resources, name), getattr(_surface, name))
+    (getattr(resources, name), getattr(_resources, name))
     for name in resources.__all__
-    if hasattr(_surface, name)
-] + [(AsyncClient, _surface.Lifted)]
+    if hasattr(_resources, name)
+] + [(AsyncClient, _resources.BlockingClientBase)]
 
 
-def methods(kind: type) -> Iterator[tuple[str, Callable[..., object]]]:
+def iter_methods(kind: type) -> Iterator[tuple[str, Callable[..., object]]]:
     for name, member in vars(kind).items():
         if not name.startswith("_") and inspect.isfunction(member):
             yield name, member
 
 
-LIFTED = [
+BLOCKING_METHODS = [
     pytest.param(getattr(there, name), method, id=f"{here.__name__}.{name}")
     for there, here in PAIRS
-    for name, method in methods(here)
+    for name, method in iter_methods(here)
 ]
 
 
-def test_the_surface_is_up_to_date() -> None:
+def test_generated_resources_are_up_to_date() -> None:
     """A method that is not in it is missing from the blocking client."""
-    assert _write.SURFACE.read_text(encoding="utf-8") == _write.render(), (
-        "Run python -m dify_kb.blocking._write."
-    )
+    assert (
+        _generate_resources.OUTPUT_PATH.read_text(encoding="utf-8") == _generate_resources.render()
+    ), "Run python -m dify_kb.blocking._generate_resources."
 
 
-def test_a_surface_that_is_out_of_date_fails_the_check(
+def test_check_fails_if_resources_are_out_of_date(
     monkeypatch: pytest.MonkeyPatch, tmp_path: object
 ) -> None:
     """`--check` is what a build runs."""
-    monkeypatch.setattr(_write, "SURFACE", tmp_path / "_surface.py")  # type: ignore[operator]
-    monkeypatch.setattr(sys, "argv", ["_write"])
-    _write.main()
-    monkeypatch.setattr(sys, "argv", ["_write", "--check"])
-    _write.main()
+    monkeypatch.setattr(_generate_resources, "OUTPUT_PATH", tmp_path / "_resources.py")  # type: ignore[operator]
+    monkeypatch.setattr(sys, "argv", ["_generate_resources"])
+    _generate_resources.main()
+    monkeypatch.setattr(sys, "argv", ["_generate_resources", "--check"])
+    _generate_resources.main()
 
-    _write.SURFACE.write_text("something else")
+    _generate_resources.OUTPUT_PATH.write_text("something else")
     with pytest.raises(SystemExit, match="out of date"):
-        _write.main()
+        _generate_resources.main()
 
 
-def test_what_cannot_be_lifted_stops_the_writer() -> None:
+def test_method_without_result_or_pages_stops_the_generator() -> None:
     """A method left out without a word would be missed by users alone."""
 
     def plain() -> int:
         return 1
 
-    with pytest.raises(TypeError, match="nothing lifts that"):
-        _write._line("resources.Datasets", "plain", plain)
+    with pytest.raises(TypeError, match="nothing makes that blocking"):
+        _generate_resources._render_method("resources.Datasets", "plain", plain)
 
 
-def test_every_public_name_of_the_async_client_is_there() -> None:
+def test_blocking_client_has_every_name_of_async_client() -> None:
     """Also those that are written by hand."""
     here, there = (
         {name for name in dir(kind) if not name.startswith("_")} for kind in (Client, AsyncClient)
@@ -73,8 +73,8 @@ def test_every_public_name_of_the_async_client_is_there() -> None:
     assert there - here == set()
 
 
-@pytest.mark.parametrize(("there", "here"), LIFTED)
-def test_a_lifted_method_tells_what_the_async_one_tells(
+@pytest.mark.parametrize(("there", "here"), BLOCKING_METHODS)
+def test_blocking_method_has_signature_and_docs_of_async_one(
     there: Callable[..., object], here: Callable[..., object]
 ) -> None:
     """`help()` and editors read this."""
@@ -99,7 +99,7 @@ def test_a_class_and_its_properties_are_documented_alike(there: type, here: type
         if not name.startswith("_") and isinstance(member, property)
     ]
 
-    assert here is _surface.Lifted or inspect.getdoc(here) == inspect.getdoc(there)
+    assert here is _resources.BlockingClientBase or inspect.getdoc(here) == inspect.getdoc(there)
     for name in properties:
         assert inspect.getdoc(getattr(here, name)) == inspect.getdoc(getattr(there, name))
 

@@ -15,10 +15,10 @@ import pytest
 
 from dify_kb.emulator import Emulator
 
-LIMIT = 30
+TIMEOUT = 30
 """Seconds that a program may take; one that hangs is killed and fails its test."""
 
-HEAD = """
+PREAMBLE = """
 import gc, os, signal, sys, threading, time
 from dify_kb import ConfigError
 from dify_kb import Client
@@ -28,7 +28,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager
-def program(emulator: Emulator, text: str) -> Iterator[subprocess.Popen[str]]:
+def start_program(emulator: Emulator, text: str) -> Iterator[subprocess.Popen[str]]:
     """Run a program with every warning an error, so that what it leaves open is told."""
     environment = {
         **os.environ,
@@ -36,7 +36,7 @@ def program(emulator: Emulator, text: str) -> Iterator[subprocess.Popen[str]]:
         "DIFY_API_KEY": emulator.api_key,
     }
     with subprocess.Popen(  # noqa: S603 -- our own interpreter and code
-        [sys.executable, "-W", "error", "-c", HEAD + dedent(text)],
+        [sys.executable, "-W", "error", "-c", PREAMBLE + dedent(text)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -48,25 +48,25 @@ def program(emulator: Emulator, text: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def run(emulator: Emulator, text: str) -> str:
+def run_program(emulator: Emulator, text: str) -> str:
     """Give what the program printed; it may neither hang nor complain."""
-    with program(emulator, text) as process:
-        printed, complaints = process.communicate(timeout=LIMIT)
-    assert complaints == ""
+    with start_program(emulator, text) as process:
+        output, errors = process.communicate(timeout=TIMEOUT)
+    assert errors == ""
     assert process.returncode == 0
-    return printed
+    return output
 
 
-def taken(emulator: Emulator) -> None:
+def wait_until_call_arrived(emulator: Emulator) -> None:
     """Wait until the call that stalls has arrived."""
-    limit = time.monotonic() + LIMIT
-    while emulator.faults.left():
+    limit = time.monotonic() + TIMEOUT
+    while emulator.faults.remaining():
         assert time.monotonic() < limit
         time.sleep(0.005)
 
 
 @pytest.mark.parametrize(
-    "left",
+    "unclosed",
     [
         pytest.param("client.datasets.list()", id="a client"),
         pytest.param("rows = client.datasets.iter(); next(rows)", id="an iterator"),
@@ -77,12 +77,14 @@ def taken(emulator: Emulator) -> None:
         pytest.param("client.self = client; client.ping()", id="a cycle"),
     ],
 )
-def test_an_exit_with_a_client_left_open_is_quick_and_quiet(emulator: Emulator, left: str) -> None:
+def test_an_exit_with_a_client_left_open_is_quick_and_quiet(
+    emulator: Emulator, unclosed: str
+) -> None:
     """Scripts do not close; their last line must be their end."""
     started = time.monotonic()
-    printed = run(emulator, f"client = Client()\nclient.datasets.create('one')\n{left}")
+    output = run_program(emulator, f"client = Client()\nclient.datasets.create('one')\n{unclosed}")
 
-    assert printed == ""
+    assert output == ""
     assert time.monotonic() - started < 12
 
 
@@ -90,7 +92,7 @@ def test_an_exit_cancels_what_a_daemon_thread_waits_for(emulator: Emulator) -> N
     """The server stalls for longer than anybody waits for a prompt."""
     emulator.faults.plan("datasets.list", ["stall 15"])
     started = time.monotonic()
-    printed = run(
+    output = run_program(
         emulator,
         """
         client = Client()
@@ -104,18 +106,18 @@ def test_an_exit_cancels_what_a_daemon_thread_waits_for(emulator: Emulator) -> N
         """,
     )
 
-    assert printed == ""
-    assert emulator.faults.left() == {}
+    assert output == ""
+    assert emulator.faults.remaining() == {}
     assert time.monotonic() - started < 12
 
 
 def test_a_crash_shows_its_own_traceback_alone(emulator: Emulator) -> None:
     """What the program did wrong must not drown in what was left open."""
-    with program(emulator, "client = Client()\nclient.ping()\n1 / 0") as process:
-        _, complaints = process.communicate(timeout=LIMIT)
+    with start_program(emulator, "client = Client()\nclient.ping()\n1 / 0") as process:
+        _, errors = process.communicate(timeout=TIMEOUT)
 
-    assert complaints.endswith("ZeroDivisionError: division by zero\n")
-    assert complaints.count("Traceback") == 1
+    assert errors.endswith("ZeroDivisionError: division by zero\n")
+    assert errors.count("Traceback") == 1
     assert process.returncode == 1
 
 
@@ -123,13 +125,13 @@ def test_a_crash_shows_its_own_traceback_alone(emulator: Emulator) -> None:
 def test_ctrl_c_ends_the_call_at_once(emulator: Emulator, call: str) -> None:
     """The call is cancelled, not left to run on, and the client goes on."""
     emulator.faults.plan("datasets.list", ["stall 15"])
-    with program(
+    with start_program(
         emulator,
         """
         import asyncio
         client = Client()
         client.ping()
-        running = lambda: client._loop.wait(count)
+        running = lambda: client._loop.run(count)
         async def count():
             return len(asyncio.all_tasks())
         idle = running()
@@ -141,37 +143,39 @@ def test_ctrl_c_ends_the_call_at_once(emulator: Emulator, call: str) -> None:
         print(running() - idle, client.ping().server_version)
         """.replace("CALL", call),
     ) as process:
-        taken(emulator)
+        wait_until_call_arrived(emulator)
         process.send_signal(signal.SIGINT)
         started = time.monotonic()
         assert process.stdout is not None
         line = process.stdout.readline()
         seconds = time.monotonic() - started
-        printed, complaints = process.communicate(timeout=LIMIT)
+        output, errors = process.communicate(timeout=TIMEOUT)
 
     assert line == "interrupted\n"
     assert seconds < 8
-    assert printed == "0 1.16\n"
-    assert complaints == ""
+    assert output == "0 1.16\n"
+    assert errors == ""
 
 
 def test_ctrl_c_that_nobody_catches_ends_the_program(emulator: Emulator) -> None:
     """As it ends any other: with Python's traceback, by the signal, and soon."""
     emulator.faults.plan("datasets.list", ["stall 15"])
-    with program(emulator, "with Client() as client: list(client.datasets.iter())") as process:
-        taken(emulator)
+    with start_program(
+        emulator, "with Client() as client: list(client.datasets.iter())"
+    ) as process:
+        wait_until_call_arrived(emulator)
         started = time.monotonic()
         process.send_signal(signal.SIGINT)
-        _, complaints = process.communicate(timeout=LIMIT)
+        _, errors = process.communicate(timeout=TIMEOUT)
 
     assert time.monotonic() - started < 8
-    assert complaints.endswith("KeyboardInterrupt\n")
+    assert errors.endswith("KeyboardInterrupt\n")
     assert process.returncode == -signal.SIGINT
 
 
 def test_a_forked_process_is_told_instead_of_hanging(emulator: Emulator) -> None:
     """A thread does not survive a fork; the parent's calls go on, on its own connections."""
-    printed = run(
+    output = run_program(
         emulator,
         """
         with Client() as client:
@@ -195,12 +199,12 @@ def test_a_forked_process_is_told_instead_of_hanging(emulator: Emulator) -> None
         """,
     )
 
-    assert printed.split("\n") == ["True", "True", "True", "1 []", "1", ""]
+    assert output.split("\n") == ["True", "True", "True", "1 []", "1", ""]
 
 
 def test_a_fork_before_the_first_call_does_no_harm(emulator: Emulator) -> None:
     """Servers import an application and its client, then fork their workers."""
-    printed = run(
+    output = run_program(
         emulator,
         """
         client = Client()
@@ -211,12 +215,12 @@ def test_a_fork_before_the_first_call_does_no_harm(emulator: Emulator) -> None:
         """,
     )
 
-    assert printed == "1.16\n1.16\n"
+    assert output == "1.16\n1.16\n"
 
 
 def test_nothing_is_left_after_close(emulator: Emulator) -> None:
     """Neither a thread nor a socket, nor any other open file."""
-    printed = run(
+    output = run_program(
         emulator,
         """
         with Client() as client:
@@ -230,4 +234,4 @@ def test_nothing_is_left_after_close(emulator: Emulator) -> None:
         """,
     )
 
-    assert printed == "1 True\n"
+    assert output == "1 True\n"

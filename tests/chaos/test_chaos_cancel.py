@@ -13,19 +13,19 @@ from pathlib import Path
 import anyio
 import anyio.lowlevel
 import pytest
-from chaos_cell import converge, outcomes
-from chaos_scene import CREATE, KEY, POLICY, Scene, staged, until
-from chaos_tables import LONG
-from chaos_verdict import count, needless
+from fault_case import check_next_load, count_outcomes
+from invariants import count_needless_creates, count_violations
+from load_environment import CREATE, KEY, POLICY, LoadEnvironment, create_environment, wait_until
+from result_table import LONG
 
 from dify_kb import AsyncClient, Client, ItemResult, Outcome, Policy
 from dify_kb.emulator import Emulator, Settings
 from dify_kb.ingest.engine.tracked_file import TrackedFile
-from dify_kb.ingest.engine.upload import Uploader
+from dify_kb.ingest.engine.upload_workers import Uploader
 from dify_kb.ingest.journal import open_journal
-from dify_kb.ingest.results import AHEAD
-from dify_kb.ingest.sources.content import Content
-from dify_kb.models import DocumentCreated
+from dify_kb.ingest.result_iterator import MAX_BUFFERED
+from dify_kb.ingest.sources.file_content import FileContent
+from dify_kb.models import CreatedDocument
 
 SLOW = Settings(create_io=0.02, workers=2, parsing=0.005)
 """A load takes long enough to be cut off anywhere."""
@@ -47,7 +47,7 @@ async def test_f39_a_load_that_is_cancelled_again_and_again_ends_well(
     """At random points, with failures beside. Requests under way may finish for a moment."""
     chance = random.Random(seed)
     with Emulator(api_key=KEY, settings=SLOW) as emulator:
-        async with staged(emulator, tmp_path, 60) as scene:
+        async with create_environment(emulator, tmp_path, 60) as scene:
             emulator.faults.plan(CREATE, FAULTS)
             for _ in range(10):
                 with anyio.move_on_after(chance.uniform(0, 0.3)):
@@ -61,7 +61,7 @@ async def test_f39_a_load_that_is_cancelled_at_any_turn_of_the_loop_ends_well(
     """By turns, not by time: that is how close together two awaits are."""
     chance = random.Random(39)
     with Emulator(api_key=KEY) as emulator:
-        async with staged(emulator, tmp_path, 60) as scene:
+        async with create_environment(emulator, tmp_path, 60) as scene:
             emulator.faults.plan(CREATE, FAULTS)
             for _ in range(60 if LONG else 15):
                 async with anyio.create_task_group() as group:
@@ -77,10 +77,12 @@ async def test_f39_a_load_that_is_cancelled_twice_can_be_repeated_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Web frameworks do it. asyncio cancels through every shield, also in the middle of cleanup."""
-    monkeypatch.setattr("dify_kb.transport.session.KEEP_ALIVE", 0.3)
+    monkeypatch.setattr("dify_kb.transport.http_session.KEEP_ALIVE", 0.3)
     chance = random.Random(int(os.environ.get("CHAOS_SEED", "1")))
     with Emulator(api_key=KEY) as emulator:
-        async with staged(emulator, tmp_path, 30, policy=Policy().scaled(0.01)) as scene:
+        async with create_environment(
+            emulator, tmp_path, 30, policy=Policy().scale_delays(0.01)
+        ) as scene:
             await scene.load(dry_run=True)
             before = left_behind()
             for number in range(1000 if LONG else 60):
@@ -100,7 +102,7 @@ async def test_f39_a_load_that_is_cancelled_twice_can_be_repeated_at_once(
                         pass
 
             with anyio.fail_after(5.0):
-                await until(lambda: all(map(operator.le, left_behind(), before)))
+                await wait_until(lambda: all(map(operator.le, left_behind(), before)))
             async with open_journal(scene.journal, {}):
                 pass
 
@@ -114,7 +116,7 @@ async def test_f19_an_error_of_our_own_fails_one_file_and_can_be_mended(
     """A bug between two steps of one file: the others go on, and nothing of it is doubled."""
     original = Uploader._create
 
-    async def broken(self: Uploader, file: TrackedFile, content: Content) -> DocumentCreated:
+    async def broken(self: Uploader, file: TrackedFile, content: FileContent) -> CreatedDocument:
         if "3" not in file.planned.name:
             return await original(self, file, content)
         if landed:
@@ -122,45 +124,45 @@ async def test_f19_an_error_of_our_own_fails_one_file_and_can_be_mended(
         raise RuntimeError("a bug")
 
     with Emulator(api_key=KEY) as emulator:
-        async with staged(emulator, tmp_path, 20) as scene:
+        async with create_environment(emulator, tmp_path, 20) as scene:
             with monkeypatch.context() as patch:
                 patch.setattr(Uploader, "_create", broken)
                 loaded = await scene.load()
 
-            assert outcomes(loaded) == {"added": 18, "failed": 2}
+            assert count_outcomes(loaded) == {"added": 18, "failed": 2}
             assert "a bug" in str(loaded.results["00003.md"].reason)
-            scene.changed += ["00003.md", "00013.md"]
-            await converge(scene)
+            scene.changed_files += ["00003.md", "00013.md"]
+            await check_next_load(scene)
 
 
-async def _all_well(scene: Scene) -> None:
+async def _all_well(scene: LoadEnvironment) -> None:
     loaded = await scene.load()
-    counted = count(scene, loaded)
-    assert not counted.wrong, counted.wrong
+    counted = count_violations(scene, loaded)
+    assert not counted.violations, counted.violations
     assert bool(loaded.report), (loaded.report, list(loaded.report.failures())[:3])
     assert counted.extra == 0
     scene.emulator.faults.clear()
-    await converge(scene)
+    await check_next_load(scene)
 
 
 async def test_f39_a_cancelled_load_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No task, no thread and no open file, within the time that requests are given."""
-    monkeypatch.setattr("dify_kb.transport.session.KEEP_ALIVE", 0.3)
+    monkeypatch.setattr("dify_kb.transport.http_session.KEEP_ALIVE", 0.3)
     with Emulator(api_key=KEY, settings=SLOW) as emulator:
-        async with staged(emulator, tmp_path, 40) as scene:
+        async with create_environment(emulator, tmp_path, 40) as scene:
             await scene.load(dry_run=True)
             before = left_behind()
             for delay in (0.0, 0.05, 0.2):
                 began = time.monotonic()
                 with anyio.move_on_after(delay):
                     await scene.load()
-                assert time.monotonic() - began < delay + POLICY.loading.grace + 1.0
+                assert time.monotonic() - began < delay + POLICY.load_timing.grace_period + 1.0
             # The pool closes its idle connections a little later.
             tasks, threads, _ = left_behind()
             with anyio.fail_after(5.0):
-                await until(lambda: left_behind()[2] <= before[2])
+                await wait_until(lambda: left_behind()[2] <= before[2])
 
             assert (tasks, threads) == before[:2]
             await _all_well(scene)
@@ -170,7 +172,7 @@ async def test_f39_a_cancelled_load_leaves_nothing_behind(
 async def test_f39_leaving_the_results_early_loses_nothing(tmp_path: Path, taken: int) -> None:
     """`break` ends the load as a cancellation does."""
     with Emulator(api_key=KEY, settings=SLOW) as emulator:
-        async with staged(emulator, tmp_path, 60) as scene:
+        async with create_environment(emulator, tmp_path, 60) as scene:
             emulator.faults.plan(CREATE, FAULTS)
             results: list[ItemResult] = []
             async for result in scene.client.load_iter(
@@ -180,14 +182,14 @@ async def test_f39_leaving_the_results_early_loses_nothing(tmp_path: Path, taken
                 if len(results) >= taken:
                     break
             # The loop closes a generator in a task of its own.
-            await until(lambda: len(asyncio.all_tasks()) == 1)
+            await wait_until(lambda: len(asyncio.all_tasks()) == 1)
             await _all_well(scene)
 
 
 async def test_f38_results_that_are_taken_slowly_hold_the_sending(tmp_path: Path) -> None:
     """So that what nobody takes does not pile up; everything else goes on."""
     with Emulator(api_key=KEY) as emulator:
-        async with staged(emulator, tmp_path, 500) as scene:
+        async with create_environment(emulator, tmp_path, 500) as scene:
             results = scene.client.load_iter(
                 scene.dataset, scene.folder, journal=scene.journal, max_unindexed=100
             )
@@ -195,12 +197,12 @@ async def test_f38_results_that_are_taken_slowly_hold_the_sending(tmp_path: Path
             async for result in results:
                 if not taken:
                     await anyio.sleep(0.8)
-                    assert scene.sends <= AHEAD + 100 + 64, "nothing held it"
+                    assert scene.sends <= MAX_BUFFERED + 100 + 64, "nothing held it"
                 taken[result.key] = result
 
             assert results.report is not None
             assert len(taken) == results.report.added == 500
-            assert not needless(emulator.history)
+            assert not count_needless_creates(emulator.history)
 
 
 def test_f39_an_interrupted_thread_s_client_goes_on_next_time(tmp_path: Path) -> None:
@@ -235,13 +237,13 @@ def test_f39_an_interrupted_thread_s_client_goes_on_next_time(tmp_path: Path) ->
         assert bool(report), list(report.failures())
         assert sorted(one.name for one in documents) == [f"{number:02}.md" for number in range(60)]
         assert all(one.chunks == 1 for one in documents)
-        assert not needless(emulator.history)
+        assert not count_needless_creates(emulator.history)
 
 
 async def test_f39_two_loads_of_one_client_do_not_disturb_each_other(tmp_path: Path) -> None:
     """One of them is cut off in the middle."""
     with Emulator(api_key=KEY, settings=SLOW) as emulator:
-        async with staged(emulator, tmp_path, 60) as scene:
+        async with create_environment(emulator, tmp_path, 60) as scene:
             other = await scene.client.datasets.create("other", indexing_technique="economy")
 
             async def cut() -> None:
@@ -253,8 +255,8 @@ async def test_f39_two_loads_of_one_client_do_not_disturb_each_other(tmp_path: P
                 await scene.load()
 
             loaded = scene.loads[-1]
-            assert outcomes(loaded) == {"added": 60}
-            assert not count(scene, loaded).wrong
+            assert count_outcomes(loaded) == {"added": 60}
+            assert not count_violations(scene, loaded).violations
             report = await scene.client.load(other, scene.folder, journal=tmp_path / "other.db")
             assert bool(report)
             assert len(emulator.documents(other.id)) == 60
@@ -263,23 +265,23 @@ async def test_f39_two_loads_of_one_client_do_not_disturb_each_other(tmp_path: P
 async def test_f35_wedged_documents_do_not_hold_the_others(tmp_path: Path) -> None:
     """One in a hundred stays `indexing` for ever, as when a worker is killed."""
     with Emulator(api_key=KEY) as emulator:
-        async with staged(emulator, tmp_path, 200) as scene:
-            emulator.faults.indexing(["hang"] * 2, every=100)
+        async with create_environment(emulator, tmp_path, 200) as scene:
+            emulator.faults.plan_indexing(["hang"] * 2, every=100)
             loaded = await scene.load()
 
-            assert outcomes(loaded) == {"added": 198, "stalled": 2}
-            assert not count(scene, loaded).wrong
-            assert loaded.looks < 200
+            assert count_outcomes(loaded) == {"added": 198, "stalled": 2}
+            assert not count_violations(scene, loaded).violations
+            assert loaded.lookups < 200
             again = await scene.load()
-            assert outcomes(again) == {"unchanged": 198, "stalled": 2}
+            assert count_outcomes(again) == {"unchanged": 198, "stalled": 2}
             assert not again.created
 
 
 async def test_f35_what_an_earlier_worker_left_does_not_hold_new_files(tmp_path: Path) -> None:
     """Sixty documents are lost by a worker that died; it is back, and there are new files."""
     with Emulator(api_key=KEY) as emulator:
-        async with staged(emulator, tmp_path, 60) as scene:
-            emulator.faults.indexing(["lose"], always=True)
+        async with create_environment(emulator, tmp_path, 60) as scene:
+            emulator.faults.plan_indexing(["lose"], always=True)
             async with AsyncClient(emulator.url, KEY, policy=POLICY) as client:
                 await client.load(
                     scene.dataset, scene.folder, journal=scene.journal, wait="accepted"
@@ -298,8 +300,8 @@ async def test_f35_what_an_earlier_worker_left_does_not_hold_new_files(tmp_path:
 async def test_f35_what_an_earlier_worker_left_does_not_fill_all_room(tmp_path: Path) -> None:
     """More documents than may be unfinished at once are lost; after a while they count no more."""
     with Emulator(api_key=KEY) as emulator:
-        async with staged(emulator, tmp_path, 30) as scene:
-            emulator.faults.indexing(["lose"], always=True)
+        async with create_environment(emulator, tmp_path, 30) as scene:
+            emulator.faults.plan_indexing(["lose"], always=True)
             await scene.load(wait="accepted")
             emulator.faults.clear()
             new = {f"new{number}.md" for number in range(5)}
@@ -308,6 +310,6 @@ async def test_f35_what_an_earlier_worker_left_does_not_fill_all_room(tmp_path: 
 
             loaded = await scene.load(max_unindexed=10, stall_after=1.4)
 
-            assert outcomes(loaded) == {"added": 5, "stalled": 30}
-            assert not count(scene, loaded).wrong
+            assert count_outcomes(loaded) == {"added": 5, "stalled": 30}
+            assert not count_violations(scene, loaded).violations
             assert all(loaded.results[name].outcome is Outcome.ADDED for name in new)

@@ -12,10 +12,10 @@ from pathlib import Path
 import anyio
 import pytest
 from attrs import evolve
-from chaos_cell import converge, outcomes
-from chaos_scene import CREATE, KEY, POLICY, staged, until
-from chaos_tables import LONG
-from chaos_verdict import count
+from fault_case import check_next_load, count_outcomes
+from invariants import count_violations
+from load_environment import CREATE, KEY, POLICY, create_environment, wait_until
+from result_table import LONG
 
 from dify_kb import JournalError, Progress, StopReason
 from dify_kb.emulator import Emulator, Exchange, Settings
@@ -37,7 +37,7 @@ async def test_f22_a_disk_without_room_stops_the_run_before_anything_is_sent_unn
 ) -> None:
     """Exit code 8; what was sent until then is found again once there is room."""
     with Emulator(api_key=KEY, settings=Settings(create_io=0.02)) as emulator:
-        async with staged(emulator, tmp_path, 40) as scene:
+        async with create_environment(emulator, tmp_path, 40) as scene:
             with ExitStack() as stack:
 
                 def fill(event: object) -> None:
@@ -51,15 +51,15 @@ async def test_f22_a_disk_without_room_stops_the_run_before_anything_is_sent_unn
             assert loaded.sends <= 10 + 8
             assert loaded.report.added <= loaded.sends
             assert loaded.report.found == 40
-            again = await converge(scene)
-            assert count(scene, again).extra == 0
+            again = await check_next_load(scene)
+            assert count_violations(scene, again).extra == 0
 
 
 async def test_f22_a_journal_that_cannot_be_written_is_told_before_anything_is_sent(
     tmp_path: Path,
 ) -> None:
     with Emulator(api_key=KEY) as emulator:
-        async with staged(emulator, tmp_path, 5) as scene:
+        async with create_environment(emulator, tmp_path, 5) as scene:
             for journal in (tmp_path, scene.folder / "00001.md" / "journal.db"):
                 with pytest.raises(JournalError):
                     await scene.load(journal=journal)
@@ -71,11 +71,11 @@ async def test_f22_a_journal_that_cannot_be_written_is_told_before_anything_is_s
 async def test_f22_a_journal_that_somebody_holds_for_long_stops_the_run(tmp_path: Path) -> None:
     """A backup of it, say. SQLite waits for 5 s; nothing is sent meanwhile."""
     with Emulator(api_key=KEY) as emulator:
-        async with staged(emulator, tmp_path, 10) as scene:
+        async with create_environment(emulator, tmp_path, 10) as scene:
             await scene.load()
             for path in scene.folder.iterdir():
                 path.write_text(f"another text of {path.name}")
-                scene.changed.append(path.name)
+                scene.changed_files.append(path.name)
             holder = sqlite3.connect(scene.journal, isolation_level=None)
             try:
                 holder.execute("BEGIN IMMEDIATE")
@@ -87,21 +87,21 @@ async def test_f22_a_journal_that_somebody_holds_for_long_stops_the_run(tmp_path
 
             assert scene.sends == sends
             loaded = await scene.load()
-            assert outcomes(loaded) == {"updated": 10}
-            assert not count(scene, loaded).wrong
+            assert count_outcomes(loaded) == {"updated": 10}
+            assert not count_violations(scene, loaded).violations
 
 
 async def test_f23_two_runs_of_one_journal_do_not_go_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second says so after a short wait, and the first goes on."""
-    monkeypatch.setattr("dify_kb.ingest.journal.lock.RUNNING", 0.05)
+    monkeypatch.setattr("dify_kb.ingest.journal.lock.RUNNING_TIMEOUT", 0.05)
     with Emulator(api_key=KEY, settings=Settings(create_io=0.02)) as emulator:
-        async with staged(emulator, tmp_path, 30) as scene:
+        async with create_environment(emulator, tmp_path, 30) as scene:
             refused: list[JournalError] = []
 
             async def again() -> None:
-                await until(lambda: scene.sends)
+                await wait_until(lambda: scene.sends)
                 with pytest.raises(JournalError) as caught:
                     await scene.client.load(scene.dataset, scene.folder, journal=scene.journal)
                 refused.append(caught.value)
@@ -112,9 +112,9 @@ async def test_f23_two_runs_of_one_journal_do_not_go_together(
 
             loaded = scene.loads[-1]
             assert "in use by another load of this process" in str(refused[0])
-            assert outcomes(loaded) == {"added": 30}
-            assert not count(scene, loaded).wrong
-            await converge(scene)
+            assert count_outcomes(loaded) == {"added": 30}
+            assert not count_violations(scene, loaded).violations
+            await check_next_load(scene)
 
 
 async def test_f23_a_clock_that_jumps_loses_nothing(
@@ -122,19 +122,20 @@ async def test_f23_a_clock_that_jumps_loses_nothing(
 ) -> None:
     """An hour back and forth between two runs, of which the first was cut off."""
     with Emulator(api_key=KEY, settings=Settings(create_io=0.02)) as emulator:
-        async with staged(emulator, tmp_path, 40) as scene:
+        async with create_environment(emulator, tmp_path, 40) as scene:
             real = time.time
             for shift in (-3600.0, 3600.0, -7200.0):
                 with monkeypatch.context() as clock:
                     clock.setattr(
-                        "dify_kb.ingest.engine.upload.time.time", lambda by=shift: real() + by
+                        "dify_kb.ingest.engine.upload_workers.time.time",
+                        lambda by=shift: real() + by,
                     )
                     with anyio.move_on_after(0.2):
                         await scene.load()
             loaded = await scene.load()
 
-            counted = count(scene, loaded)
-            assert not counted.wrong, counted.wrong
+            counted = count_violations(scene, loaded)
+            assert not counted.violations, counted.violations
             assert bool(loaded.report)
             assert counted.extra == 0
 
@@ -144,22 +145,25 @@ async def test_f23_a_clock_that_jumps_makes_no_lost_create_land_sooner(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shift: float
 ) -> None:
     """It was read before its load was killed, and lands while the next one looks for it."""
-    fault, slow = "late 0.8", evolve(POLICY, loading=evolve(POLICY.loading, quarantine=2.0))
+    fault, slow = (
+        "late 0.8",
+        evolve(POLICY, load_timing=evolve(POLICY.load_timing, disconnect_landing_time=2.0)),
+    )
     with Emulator(api_key=KEY) as emulator:
-        async with staged(emulator, tmp_path, 1, policy=slow) as scene:
+        async with create_environment(emulator, tmp_path, 1, policy=slow) as scene:
             emulator.faults.plan(CREATE, [fault])
             async with anyio.create_task_group() as group:
                 group.start_soon(scene.load)
-                await until(lambda: fault in emulator.faults.met().get(CREATE, {}))
+                await wait_until(lambda: fault in emulator.faults.counts().get(CREATE, {}))
                 group.cancel_scope.cancel()
             real = time.time
             with monkeypatch.context() as clock:
                 clock.setattr(time, "time", lambda: real() + shift)
                 loaded = await scene.load()
-                await until(lambda: any(_late(call) for call in emulator.history))
+                await wait_until(lambda: any(_late(call) for call in emulator.history))
 
-            assert outcomes(loaded) == {"added": 1}
-            assert not count(scene, loaded).wrong
+            assert count_outcomes(loaded) == {"added": 1}
+            assert not count_violations(scene, loaded).violations
             assert scene.sends == 1
 
 
@@ -176,7 +180,7 @@ async def test_f21_a_journal_that_lost_its_end_doubles_nothing(part: float, tmp_
     """
     log = tmp_path / "journal.db-wal"
     with Emulator(api_key=KEY, settings=Settings(create_io=0.01)) as emulator:
-        async with staged(emulator, tmp_path, 40) as scene:
+        async with create_environment(emulator, tmp_path, 40) as scene:
             copies: dict[Path, bytes] = {}
 
             def copy(event: object) -> None:
@@ -190,8 +194,8 @@ async def test_f21_a_journal_that_lost_its_end_doubles_nothing(part: float, tmp_
 
             loaded = await scene.load()
 
-            counted = count(scene, loaded)
-            assert not counted.wrong, counted.wrong
+            counted = count_violations(scene, loaded)
+            assert not counted.violations, counted.violations
             assert bool(loaded.report)
             assert loaded.sends <= 40
-            await converge(scene)
+            await check_next_load(scene)

@@ -1,4 +1,4 @@
-"""Loads in processes of their own: killed at each arrow, interrupted, forked: F20, F39, F40."""
+"""Loads in processes of their own: killed at each write, interrupted, forked: F20, F39, F40."""
 
 from __future__ import annotations
 
@@ -14,34 +14,41 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 import pytest
-from chaos_arrows import ARROWS, FILE
-from chaos_cell import converge, outcomes
-from chaos_kills import HERE, PATIENCE
-from chaos_scene import CREATE, KEY, Loaded, Scene, staged, until
-from chaos_tables import LONG
-from chaos_verdict import count, secrets
+from fault_case import check_next_load, count_outcomes
+from invariants import count_violations, find_secrets
+from load_environment import (
+    CREATE,
+    KEY,
+    LoadEnvironment,
+    LoadResult,
+    create_environment,
+    wait_until,
+)
+from load_killed_at_journal_write import FILE, WRITES
+from random_kills import HERE, PATIENCE
+from result_table import LONG
 
 from dify_kb.emulator import Emulator, Settings
-from dify_kb.ingest.journal import State
-from dify_kb.ingest.journal.reading import items
+from dify_kb.ingest.journal import JournalState
+from dify_kb.ingest.journal.read_journal import iter_rows
 
 FILES = 8
 
 STALL = "commit-then-stall 0.3"
 
-LEFT: Mapping[str, State | None] = {
-    "intend-before": None,
-    "intend-after": State.SENDING,
-    "record_accepted-before": State.SENDING,
-    "record_accepted-after": State.ACCEPTED,
-    "record_state-before": State.ACCEPTED,
-    "record_state-after": State.DONE,
+EXPECTED_STATES: Mapping[str, JournalState | None] = {
+    "record_intent-before": None,
+    "record_intent-after": JournalState.SENDING,
+    "record_accepted-before": JournalState.SENDING,
+    "record_accepted-after": JournalState.ACCEPTED,
+    "record_state-before": JournalState.ACCEPTED,
+    "record_state-after": JournalState.DONE,
 }
 """What the journal says of a file at which a load was killed."""
 
 
 @contextmanager
-def started(script: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def start_script(script: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """Start one of our scripts, and leave none behind."""
     process = subprocess.Popen(  # noqa: S603 -- our own scripts
         [sys.executable, str(HERE / script), *arguments],
@@ -56,42 +63,46 @@ def started(script: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def remembered(scene: Scene) -> dict[str, State]:
+def read_journal_states(scene: LoadEnvironment) -> dict[str, JournalState]:
     """Read what the journal says of each file."""
-    return {row.key: row.state for row in items(scene.journal)}
+    return {row.key: row.state for row in iter_rows(scene.journal)}
 
 
-async def all_well(scene: Scene, root: Path, said: str = "") -> Loaded:
+async def check_resumed_load(scene: LoadEnvironment, root: Path, said: str = "") -> LoadResult:
     """Go on in this process, and hold what came of it to the invariants."""
     loaded = await scene.load()
-    counted = count(scene, loaded)
-    assert not counted.wrong, counted.wrong
+    counted = count_violations(scene, loaded)
+    assert not counted.violations, counted.violations
     assert bool(loaded.report), list(loaded.report.failures())
     assert counted.extra == 0
-    await converge(scene)
-    assert not secrets(scene, root, said)
+    await check_next_load(scene)
+    assert not find_secrets(scene, root, said)
     return loaded
 
 
-@pytest.mark.parametrize("arrow", ARROWS if LONG else ["intend-after", "record_accepted-before"])
-async def test_f20_a_load_that_is_killed_at_an_arrow_goes_on(arrow: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "write", WRITES if LONG else ["record_intent-after", "record_accepted-before"]
+)
+async def test_f20_load_killed_at_a_journal_write_can_be_resumed(
+    write: str, tmp_path: Path
+) -> None:
     """With one file that was in flight, and others around it."""
     with Emulator(api_key=KEY) as emulator:
-        async with staged(emulator, tmp_path, FILES) as scene:
-            given = (arrow, emulator.url, scene.dataset.id, str(scene.folder))
-            with started("chaos_arrows.py", *given) as process:
+        async with create_environment(emulator, tmp_path, FILES) as scene:
+            arguments = (write, emulator.url, scene.dataset.id, str(scene.folder))
+            with start_script("load_killed_at_journal_write.py", *arguments) as process:
                 code = await anyio.to_thread.run_sync(process.wait, PATIENCE)
             assert code == -signal.SIGKILL
-            assert remembered(scene).get(FILE) is LEFT[arrow]
+            assert read_journal_states(scene).get(FILE) is EXPECTED_STATES[write]
             sends = scene.sends
 
-            await all_well(scene, tmp_path)
+            await check_resumed_load(scene, tmp_path)
 
             assert scene.sends <= FILES + 1
             assert sends <= FILES
 
 
-def ended(process: subprocess.Popen[str], interrupts: int) -> int:
+def wait_for_exit(process: subprocess.Popen[str], interrupts: int) -> int:
     """Wait for the end of a process. A second interrupt that meets asyncio at a bad moment makes it
     wait for a wakeup that was lost (Python 3.11, once in 20 on a busy machine): that one is killed.
     """
@@ -108,26 +119,28 @@ def ended(process: subprocess.Popen[str], interrupts: int) -> int:
 async def test_f39_a_load_that_is_interrupted_goes_on(times: int, tmp_path: Path) -> None:
     """Once: creates under way may finish. Twice: it ends at once, and they are looked for."""
     with Emulator(api_key=KEY, settings=Settings(create_io=0.05)) as emulator:
-        async with staged(emulator, tmp_path, 200) as scene:
+        async with create_environment(emulator, tmp_path, 200) as scene:
             emulator.faults.plan(CREATE, ["ok x5", f"{STALL} x3"])
-            given = (emulator.url, scene.dataset.id, str(scene.folder))
-            with started("chaos_kill_load.py", *given) as process:
-                await until(
-                    lambda: "commit-then-stall 0.3" in emulator.faults.met().get(CREATE, {})
+            arguments = (emulator.url, scene.dataset.id, str(scene.folder))
+            with start_script("load_process.py", *arguments) as process:
+                await wait_until(
+                    lambda: "commit-then-stall 0.3" in emulator.faults.counts().get(CREATE, {})
                 )
                 for _ in range(times):
                     process.send_signal(signal.SIGINT)
                     await anyio.sleep(0.02)
-                code = await anyio.to_thread.run_sync(ended, process, times)
+                code = await anyio.to_thread.run_sync(wait_for_exit, process, times)
                 assert process.stderr is not None
                 said = process.stderr.read()
             assert code != 0
-            assert set(remembered(scene).values()) <= {*State} - {State.FAILED}
+            assert set(read_journal_states(scene).values()) <= {*JournalState} - {
+                JournalState.FAILED
+            }
             emulator.faults.clear()
 
-            loaded = await all_well(scene, tmp_path, said)
+            loaded = await check_resumed_load(scene, tmp_path, said)
 
-            assert outcomes(loaded).keys() <= {"added", "unchanged"}
+            assert count_outcomes(loaded).keys() <= {"added", "unchanged"}
             assert loaded.report.found == 200
 
 
@@ -135,7 +148,7 @@ async def test_f39_a_load_that_is_interrupted_goes_on(times: int, tmp_path: Path
 async def test_f40_a_fork_during_a_load_disturbs_nothing(tmp_path: Path) -> None:
     """A child that lives on takes nothing along: not the journal's lock, not the connections."""
     with Emulator(api_key=KEY, settings=Settings(create_io=0.01)) as emulator:
-        async with staged(emulator, tmp_path, 40) as scene:
+        async with create_environment(emulator, tmp_path, 40) as scene:
             children: list[int] = []
 
             def fork(_: object) -> None:
@@ -147,7 +160,7 @@ async def test_f40_a_fork_during_a_load_disturbs_nothing(tmp_path: Path) -> None
 
             try:
                 loaded = await scene.load(on_event=fork)
-                await converge(scene)
+                await check_next_load(scene)
             finally:
                 for child in children:
                     os.kill(child, signal.SIGKILL)
@@ -155,8 +168,8 @@ async def test_f40_a_fork_during_a_load_disturbs_nothing(tmp_path: Path) -> None
                     await anyio.to_thread.run_sync(os.waitpid, child, 0)
 
             assert len(children) == 3
-            assert outcomes(loaded) == {"added": 40}
-            assert not count(scene, loaded).wrong
+            assert count_outcomes(loaded) == {"added": 40}
+            assert not count_violations(scene, loaded).violations
 
 
 MILLION = 1_000_000
@@ -175,12 +188,12 @@ async def test_f38_a_million_items_take_memory_for_their_keys_alone(
 ) -> None:
     """Those are 64 bits each, in a set; all else is bounded, a report and its failures too."""
     with Emulator(api_key=KEY) as emulator:
-        async with staged(emulator, tmp_path, 0) as scene:
+        async with create_environment(emulator, tmp_path, 0) as scene:
 
             async def loaded(number: int) -> dict[str, int]:
                 journal = tmp_path / f"{number}.db"
-                given = (str(number), emulator.url, scene.dataset.id, str(journal), what)
-                with started("chaos_million.py", *given) as process:
+                arguments = (str(number), emulator.url, scene.dataset.id, str(journal), what)
+                with start_script("load_million_items.py", *arguments) as process:
                     out, err = await anyio.to_thread.run_sync(process.communicate)
                 assert process.returncode == 0, err
                 return dict(json.loads(out))

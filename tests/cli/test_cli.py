@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from cli_calls import Cli, lines, two_lines
 
-from dify_kb.cli.app import hoisted
+from dify_kb.cli.app import hoist_program_options
 from dify_kb.emulator import Emulator
 
 COMMANDS = [
@@ -66,7 +66,7 @@ def test_the_program_s_options_may_stand_behind_the_command(cli: Cli, emulator: 
 def test_hoisting_moves_only_the_program_s_options(
     arguments: list[str], expected: list[str]
 ) -> None:
-    assert hoisted(arguments) == expected
+    assert hoist_program_options(arguments) == expected
 
 
 def test_json_lines_tell_each_file_and_the_report(cli: Cli, docs: Path) -> None:

@@ -28,7 +28,7 @@ def columns() -> dict[str, object]:
 
 async def listed(*rows: dict[str, object]) -> None:
     reads = {name: lambda row, name=name: row[name] for name in rows[0]}
-    await output.rows("thing", rows, reads, json=False)
+    await output.print_rows("thing", rows, reads, json=False)
 
 
 async def test_a_narrow_terminal_folds_names_and_nothing_else(terminal: StringIO) -> None:
@@ -59,6 +59,6 @@ async def test_a_column_in_which_nothing_stands_is_left_out(
 
 
 async def test_a_table_of_nothing_has_its_head(capsys: pytest.CaptureFixture[str]) -> None:
-    await output.rows("thing", [], {"name": str, "id": str}, json=False)
+    await output.print_rows("thing", [], {"name": str, "id": str}, json=False)
 
     assert capsys.readouterr().out == "name  id\n"

@@ -18,19 +18,19 @@ from attrs import field, frozen
 from dify_kb import (
     AsyncClient,
     BadRequestError,
+    CreatedDocument,
     Dataset,
     Document,
-    DocumentCreated,
     IndexingStatus,
     ModelRef,
     NotFoundError,
     Policy,
     ProcessRule,
-    Retrieved,
+    RetrievalResult,
     Segment,
 )
 from dify_kb.emulator import VERSIONS, Emulator, Settings
-from dify_kb.wire.version import before
+from dify_kb.wire.version_bugs import is_older
 
 PREFIX = "dify-kb test "
 """What every base and tag of these tests begins with."""
@@ -68,7 +68,7 @@ class Target:
     @property
     def policy(self) -> Policy:
         """The client's times: a hundredth of them on the emulator, which indexes at once."""
-        return Policy() if self.real else Policy().scaled(0.01)
+        return Policy() if self.real else Policy().scale_delays(0.01)
 
     def client(self) -> AsyncClient:
         return AsyncClient(self.url, self.api_key, policy=self.policy)
@@ -177,7 +177,7 @@ def named(suffix: str = "") -> str:
 
 def older(client: AsyncClient, version: str) -> bool:
     """Tell whether the server is older than a version."""
-    return before(client.server_version, version)
+    return is_older(client.server_version, version)
 
 
 def tags_broken(client: AsyncClient) -> bool:
@@ -193,7 +193,7 @@ def updates_hang(client: AsyncClient) -> bool:
 async def embeddings(client: AsyncClient) -> Sequence[ModelRef]:
     """Ask which embedding models the workspace has."""
     providers = await client.workspace.models("text-embedding")
-    return [ref for provider in providers for ref in provider.refs()]
+    return [ref for provider in providers for ref in provider.model_refs()]
 
 
 async def written(
@@ -210,7 +210,7 @@ async def written(
 
 
 async def indexed(
-    client: AsyncClient, dataset: Dataset, *created: DocumentCreated
+    client: AsyncClient, dataset: Dataset, *created: CreatedDocument
 ) -> list[Document]:
     """Wait for documents, each of which must complete."""
     documents = await client.documents.wait(dataset, created, timeout=PATIENCE)
@@ -224,7 +224,7 @@ async def searched(client: AsyncClient, dataset: Dataset, query: str) -> list[st
     return names(await client.datasets.retrieve(dataset, query))
 
 
-def names(found: Retrieved) -> list[str]:
+def names(found: RetrievalResult) -> list[str]:
     """Name the documents of an answer, each once, in its order."""
     return list(dict.fromkeys(record.segment.document.name for record in found.records))
 

@@ -23,8 +23,8 @@ async def test_models_are_named_as_other_calls_take_them(
 
     for provider in providers:
         assert provider.models
-        assert {ref.provider for ref in provider.refs()} == {provider.provider}
-        assert all(ref.model for ref in provider.refs())
+        assert {ref.provider for ref in provider.model_refs()} == {provider.provider}
+        assert all(ref.model for ref in provider.model_refs())
 
 
 async def test_an_unknown_type_of_model_is_refused(client: AsyncClient) -> None:

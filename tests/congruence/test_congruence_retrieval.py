@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from dify_kb import AsyncClient, BadRequestError, ConfigError, Dataset, RetrievalModel
-from dify_kb.models import MAX_QUERY
+from dify_kb.models import MAX_QUERY_LENGTH
 
 from .conftest import Create, eventually, names, searched, written
 
@@ -61,7 +61,7 @@ async def test_top_k_bounds_the_records(client: AsyncClient, dataset: Dataset, t
 async def test_a_query_has_1_to_250_characters(client: AsyncClient, dataset: Dataset) -> None:
     """The longest is taken by the server, one more is not sent."""
     await written(client, dataset, "the wombat digs")
-    longest = "wombat ".ljust(MAX_QUERY, "x")
+    longest = "wombat ".ljust(MAX_QUERY_LENGTH, "x")
 
     assert await searched(client, dataset, longest) == ["a.txt"]
     for bad in ("", longest + "x"):

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import pytest
-from emulator_calls import NOBODY, Calls, serving
-from emulator_chunked import chunked
+from emulator_client import UNKNOWN_ID, EmulatorClient, run_emulator
+from emulator_documents import create_chunked_document
 
 from dify_kb.emulator import VERSIONS
 
 
-async def children_of(calls: Calls) -> tuple[str, str]:
-    _, path = await chunked(calls)
-    (segment,) = (await calls.call("GET", path)).body["data"]
+async def create_segment(client: EmulatorClient) -> tuple[str, str]:
+    _, path = await create_chunked_document(client)
+    (segment,) = (await client.request("GET", path)).body["data"]
     return f"{path}/{segment['id']}/child_chunks", segment["id"]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_child_chunks_are_made_on_any_base(version: str) -> None:
-    async with serving(version=version) as calls:
-        path, segment = await children_of(calls)
-        empty = await calls.call("GET", path)
-        made = await calls.call("POST", path, json={"content": "a child"})
-        await calls.call("POST", path, json={"content": ""})
-        listed = await calls.call("GET", path, params={"limit": "101"})
-        by_keyword = await calls.call("GET", path, params={"keyword": "CHILD"})
+    async with run_emulator(version=version) as client:
+        path, segment = await create_segment(client)
+        empty = await client.request("GET", path)
+        made = await client.request("POST", path, json={"content": "a child"})
+        await client.request("POST", path, json={"content": ""})
+        listed = await client.request("GET", path, params={"limit": "101"})
+        by_keyword = await client.request("GET", path, params={"keyword": "CHILD"})
 
     assert empty.body == {"data": [], "total": 0, "total_pages": 0, "page": 1, "limit": 20}
     child = made.body["data"]
@@ -44,14 +44,14 @@ async def test_child_chunks_change_where_the_version_can(
     version: str, updated: int, deleted: int
 ) -> None:
     """1.8.1 never finds one; without a model no recorded version deletes one (603)."""
-    async with serving(version=version) as calls:
-        path, _ = await children_of(calls)
-        made = await calls.call("POST", path, json={"content": "a child"})
+    async with run_emulator(version=version) as client:
+        path, _ = await create_segment(client)
+        made = await client.request("POST", path, json={"content": "a child"})
         one = f"{path}/{made.body['data']['id']}"
-        patched = await calls.call("PATCH", one, json={"content": "child v2"})
-        gone = await calls.call("DELETE", one)
-        unknown = await calls.call("PATCH", f"{path}/{NOBODY}", json={"content": "x"})
-        left = await calls.call("GET", path)
+        patched = await client.request("PATCH", one, json={"content": "child v2"})
+        gone = await client.request("DELETE", one)
+        unknown = await client.request("PATCH", f"{path}/{UNKNOWN_ID}", json={"content": "x"})
+        left = await client.request("GET", path)
 
     assert (patched.status, gone.status, unknown.status) == (updated, deleted, 404)
     assert left.body["total"] == (0 if deleted == 204 else 1)
@@ -61,8 +61,8 @@ async def test_child_chunks_change_where_the_version_can(
 
 @pytest.mark.parametrize(("version", "status"), [("1.8.1", 200), ("1.12.1", 400), ("1.16", 400)])
 async def test_child_chunk_pages_start_at_one(version: str, status: int) -> None:
-    async with serving(version=version) as calls:
-        path, _ = await children_of(calls)
-        reply = await calls.call("GET", path, params={"limit": "0"})
+    async with run_emulator(version=version) as client:
+        path, _ = await create_segment(client)
+        reply = await client.request("GET", path, params={"limit": "0"})
 
     assert reply.status == status

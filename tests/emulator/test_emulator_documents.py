@@ -3,10 +3,10 @@ from __future__ import annotations
 import re
 
 import pytest
-from emulator_calls import serving
+from emulator_client import run_emulator
 
 from dify_kb.emulator import VERSIONS, ManualClock, Settings
-from dify_kb.emulator.serve import HANDLERS
+from dify_kb.emulator.handlers import HANDLERS
 from dify_kb.emulator.store import Store
 from dify_kb.wire.catalog import ENDPOINTS
 
@@ -18,12 +18,12 @@ def test_every_endpoint_has_one_handler() -> None:
 
 
 async def test_a_file_becomes_chunks_that_are_found() -> None:
-    async with serving() as calls:
-        one = await calls.dataset()
-        created = await calls.upload(one, "fox.txt", b"the quick brown fox")
-        entry = await calls.done(one, created)
-        found = await calls.search(one, "fox")
-        dataset = await calls.call("GET", f"/datasets/{one}")
+    async with run_emulator() as client:
+        one = await client.create_dataset()
+        created = await client.create_by_file(one, "fox.txt", b"the quick brown fox")
+        entry = await client.wait_until_indexed(one, created)
+        found = await client.retrieve(one, "fox")
+        dataset = await client.request("GET", f"/datasets/{one}")
 
     assert re.fullmatch(r"\d{14}[1-9]\d{5}", created.body["batch"])
     assert created.body["document"]["indexing_status"] == "waiting"
@@ -41,17 +41,17 @@ async def test_a_file_becomes_chunks_that_are_found() -> None:
 async def test_the_same_name_replaces_in_place() -> None:
     """What makes a repeated create safe, and an old batch id a 404 (measured)."""
     clock = ManualClock()
-    async with serving(clock=clock) as calls:
-        one = await calls.dataset()
-        first = await calls.upload(one, "a.txt", b"the first fox")
-        await calls.done(one, first)
+    async with run_emulator(clock=clock) as client:
+        one = await client.create_dataset()
+        first = await client.create_by_file(one, "a.txt", b"the first fox")
+        await client.wait_until_indexed(one, first)
         clock.advance(60)
-        second = await calls.upload(one, "a.txt", b"zebra")
-        old = await calls.call(
+        second = await client.create_by_file(one, "a.txt", b"zebra")
+        old = await client.request(
             "GET", f"/datasets/{one}/documents/{first.body['batch']}/indexing-status"
         )
-        await calls.done(one, second)
-        fox, zebra = await calls.search(one, "fox"), await calls.search(one, "zebra")
+        await client.wait_until_indexed(one, second)
+        fox, zebra = await client.retrieve(one, "fox"), await client.retrieve(one, "zebra")
 
     before, after = first.body["document"], second.body["document"]
     assert {name for name in before if before[name] != after[name]} == {
@@ -70,11 +70,11 @@ async def test_the_same_name_replaces_in_place() -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_duplicate_false_makes_a_twin_and_the_newest_is_replaced(version: str) -> None:
-    async with serving(version=version) as calls:
-        one = await calls.dataset()
-        first = await calls.upload(one, "a.txt")
-        twin = await calls.upload(one, "a.txt", duplicate=False)
-        third = await calls.upload(one, "a.txt")
+    async with run_emulator(version=version) as client:
+        one = await client.create_dataset()
+        first = await client.create_by_file(one, "a.txt")
+        twin = await client.create_by_file(one, "a.txt", duplicate=False)
+        third = await client.create_by_file(one, "a.txt")
 
     ids = [reply.body["document"]["id"] for reply in (first, twin, third)]
     assert ids[0] != ids[1]
@@ -84,16 +84,16 @@ async def test_duplicate_false_makes_a_twin_and_the_newest_is_replaced(version: 
 async def test_times_of_the_run_before_stay_visible_while_waiting() -> None:
     """So `completed_at` does not mean done (measured)."""
     clock = ManualClock()
-    async with serving(clock=clock, settings=Settings(parsing=1)) as calls:
-        one = await calls.dataset()
-        first = await calls.upload(one, "a.txt")
-        await calls.reached(one, first.body["batch"], "parsing")
+    async with run_emulator(clock=clock, settings=Settings(parsing=1)) as client:
+        one = await client.create_dataset()
+        first = await client.create_by_file(one, "a.txt")
+        await client.wait_for_status(one, first.body["batch"], "parsing")
         clock.advance(1)
-        await calls.done(one, first)
-        blocker = await calls.upload(one, "b.txt")
-        await calls.reached(one, blocker.body["batch"], "parsing")
-        again = await calls.upload(one, "a.txt")
-        entry = await calls.status(one, again.body["batch"])
+        await client.wait_until_indexed(one, first)
+        blocker = await client.create_by_file(one, "b.txt")
+        await client.wait_for_status(one, blocker.body["batch"], "parsing")
+        again = await client.create_by_file(one, "a.txt")
+        entry = await client.get_indexing_status(one, again.body["batch"])
 
     assert entry["indexing_status"] == "waiting"
     assert entry["completed_at"] is not None
@@ -103,12 +103,12 @@ async def test_times_of_the_run_before_stay_visible_while_waiting() -> None:
 async def test_stages_are_shown_while_they_last() -> None:
     clock = ManualClock()
     stages = Settings(parsing=1, splitting=1, indexing=1)
-    async with serving(clock=clock, settings=stages) as calls:
-        one = await calls.dataset()
-        created = await calls.upload(one, "a.txt")
+    async with run_emulator(clock=clock, settings=stages) as client:
+        one = await client.create_dataset()
+        created = await client.create_by_file(one, "a.txt")
         seen = []
         for stage in ("parsing", "splitting", "indexing", "completed"):
-            entry = await calls.reached(one, created.body["batch"], stage)
+            entry = await client.wait_for_status(one, created.body["batch"], stage)
             seen.append((entry["completed_segments"], entry["total_segments"]))
             clock.advance(1)
 
@@ -117,14 +117,14 @@ async def test_stages_are_shown_while_they_last() -> None:
 
 async def test_time_that_passed_counts_for_all_who_waited() -> None:
     clock = ManualClock()
-    async with serving(clock=clock, settings=Settings(parsing=1, indexing=1)) as calls:
-        one = await calls.dataset()
-        replies = [await calls.upload(one, f"{number}.txt") for number in range(30)]
+    async with run_emulator(clock=clock, settings=Settings(parsing=1, indexing=1)) as client:
+        one = await client.create_dataset()
+        replies = [await client.create_by_file(one, f"{number}.txt") for number in range(30)]
         clock.advance(59)
-        await calls.done(one, replies[28])
-        last = await calls.reached(one, replies[29].body["batch"], "indexing")
+        await client.wait_until_indexed(one, replies[28])
+        last = await client.wait_for_status(one, replies[29].body["batch"], "indexing")
         clock.advance(1)
-        await calls.done(one, replies[29])
+        await client.wait_until_indexed(one, replies[29])
 
     assert last["completed_segments"] == 0
 
@@ -134,16 +134,16 @@ async def test_two_runs_at_once_leave_the_chunks_of_both(workers: int, chunks: i
     """A blind repeat of a create spoils retrieval, silently (measured)."""
     clock = ManualClock()
     text = b"\n\n".join(letter * 400 for letter in (b"a", b"b", b"c"))
-    async with serving(clock=clock, settings=Settings(workers=workers, splitting=1)) as calls:
-        one = await calls.dataset()
-        first = await calls.upload(one, "a.txt", text)
-        await calls.reached(one, first.body["batch"], "splitting")
-        second = await calls.upload(one, "a.txt", text)
+    async with run_emulator(clock=clock, settings=Settings(workers=workers, splitting=1)) as client:
+        one = await client.create_dataset()
+        first = await client.create_by_file(one, "a.txt", text)
+        await client.wait_for_status(one, first.body["batch"], "splitting")
+        second = await client.create_by_file(one, "a.txt", text)
         if workers > 1:
-            await calls.reached(one, second.body["batch"], "splitting")
+            await client.wait_for_status(one, second.body["batch"], "splitting")
         clock.advance(2)
         while True:
-            entry = await calls.done(one, second)
+            entry = await client.wait_until_indexed(one, second)
             if entry["completed_segments"] == chunks:
                 break
 
@@ -152,33 +152,33 @@ async def test_two_runs_at_once_leave_the_chunks_of_both(workers: int, chunks: i
 
 async def test_a_deleted_document_leaves_nothing_behind() -> None:
     clock = ManualClock()
-    async with serving(clock=clock, settings=Settings(splitting=1)) as calls:
-        one = await calls.dataset()
-        created = await calls.upload(one, "a.txt", b"zebra")
-        await calls.reached(one, created.body["batch"], "splitting")
+    async with run_emulator(clock=clock, settings=Settings(splitting=1)) as client:
+        one = await client.create_dataset()
+        created = await client.create_by_file(one, "a.txt", b"zebra")
+        await client.wait_for_status(one, created.body["batch"], "splitting")
         document = created.body["document"]["id"]
-        await calls.call("DELETE", f"/datasets/{one}/documents/{document}")
-        after = await calls.upload(one, "b.txt", b"zebra")
+        await client.request("DELETE", f"/datasets/{one}/documents/{document}")
+        after = await client.create_by_file(one, "b.txt", b"zebra")
         clock.advance(5)
-        await calls.done(one, after)
-        found = await calls.search(one, "zebra")
+        await client.wait_until_indexed(one, after)
+        found = await client.retrieve(one, "zebra")
 
     (record,) = found.body["records"]
     assert record["segment"]["document"]["name"] == "b.txt"
 
 
 async def test_disabled_documents_are_neither_found_nor_replaced() -> None:
-    async with serving() as calls:
-        one = await calls.dataset()
-        first = await calls.upload(one, "a.txt", b"zebra")
-        await calls.done(one, first)
+    async with run_emulator() as client:
+        one = await client.create_dataset()
+        first = await client.create_by_file(one, "a.txt", b"zebra")
+        await client.wait_until_indexed(one, first)
         document = first.body["document"]["id"]
         status, ids = f"/datasets/{one}/documents/status", {"document_ids": [document]}
-        await calls.call("PATCH", f"{status}/disable", json=ids)
-        found = await calls.search(one, "zebra")
-        second = await calls.upload(one, "a.txt")
-        await calls.call("PATCH", f"{status}/archive", json=ids)
-        archived = await calls.call("DELETE", f"/datasets/{one}/documents/{document}")
+        await client.request("PATCH", f"{status}/disable", json=ids)
+        found = await client.retrieve(one, "zebra")
+        second = await client.create_by_file(one, "a.txt")
+        await client.request("PATCH", f"{status}/archive", json=ids)
+        archived = await client.request("DELETE", f"/datasets/{one}/documents/{document}")
 
     assert found.body["records"] == []
     assert second.body["document"]["id"] != document
@@ -186,16 +186,16 @@ async def test_disabled_documents_are_neither_found_nor_replaced() -> None:
 
 
 async def test_search_takes_top_k_as_a_slice() -> None:
-    async with serving() as calls:
-        one = await calls.dataset()
-        created = [await calls.write(one, f"{number}", "a zebra") for number in range(4)]
-        await calls.done(one, created[-1])
+    async with run_emulator() as client:
+        one = await client.create_dataset()
+        created = [await client.create_by_text(one, f"{number}", "a zebra") for number in range(4)]
+        await client.wait_until_indexed(one, created[-1])
         counts = [
-            len((await calls.search(one, "zebra", top_k=top_k)).body["records"])
+            len((await client.retrieve(one, "zebra", top_k=top_k)).body["records"])
             for top_k in (10, 2, 0, -1)
         ]
-        bogus = await calls.search(one, "zebra", search_method="bogus")
-        incomplete = await calls.call(
+        bogus = await client.retrieve(one, "zebra", search_method="bogus")
+        incomplete = await client.request(
             "POST",
             f"/datasets/{one}/retrieve",
             json={"query": "a", "retrieval_model": {"search_method": "keyword_search"}},
@@ -208,9 +208,9 @@ async def test_search_takes_top_k_as_a_slice() -> None:
 
 
 async def test_a_text_is_sized_in_characters_and_its_name_cut() -> None:
-    async with serving() as calls:
-        one = await calls.dataset()
-        reply = await calls.write(one, "n" * 300, "資料")
+    async with run_emulator() as client:
+        one = await client.create_dataset()
+        reply = await client.create_by_text(one, "n" * 300, "資料")
 
     document = reply.body["document"]
     assert document["name"] == "n" * 200
@@ -218,11 +218,11 @@ async def test_a_text_is_sized_in_characters_and_its_name_cut() -> None:
 
 
 async def test_the_technique_of_the_first_document_stays() -> None:
-    async with serving() as calls:
-        bare = await calls.dataset("bare", indexing_technique=None)
-        first = await calls.upload(bare, "a.txt")
-        dataset = await calls.call("GET", f"/datasets/{bare}")
-        other = await calls.upload(bare, "b.txt", indexing_technique="high_quality")
+    async with run_emulator() as client:
+        bare = await client.create_dataset("bare", indexing_technique=None)
+        first = await client.create_by_file(bare, "a.txt")
+        dataset = await client.request("GET", f"/datasets/{bare}")
+        other = await client.create_by_file(bare, "b.txt", indexing_technique="high_quality")
 
     assert first.status == 200
     assert dataset.body["indexing_technique"] == "economy"
@@ -234,7 +234,7 @@ async def test_the_technique_of_the_first_document_stays() -> None:
 def test_a_create_does_not_read_the_whole_dataset() -> None:
     """10,000 documents must stay as fast as 100."""
     store = Store(None)
-    plan = store._database.rows(
+    plan = store._database.fetch_all(
         "EXPLAIN QUERY PLAN SELECT id FROM documents WHERE dataset_id = 'a' AND name = 'b'"
         " AND enabled ORDER BY created_at DESC, position DESC LIMIT 1"
     )

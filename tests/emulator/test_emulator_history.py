@@ -5,7 +5,7 @@ from __future__ import annotations
 import aiohttp
 import attrs
 import pytest
-from emulator_calls import serving, until
+from emulator_client import run_emulator, wait_until
 
 from dify_kb.emulator import (
     DocumentState,
@@ -14,19 +14,19 @@ from dify_kb.emulator import (
     ManualClock,
     RunEvent,
     Settings,
-    judge,
+    check_load,
 )
-from dify_kb.emulator.history import parsed
-from dify_kb.emulator.judge import (
-    creates,
-    doubled,
-    extra,
-    lost,
-    overlapped,
-    reposted,
-    twins,
-    unindexed,
+from dify_kb.emulator.assertions import (
+    count_extra_creates,
+    find_doubled_chunks,
+    find_duplicates,
+    find_lost,
+    find_overlapping_runs,
+    find_reposted,
+    find_unindexed,
+    select_creates,
 )
+from dify_kb.emulator.history import parse_jsonl
 from dify_kb.errors import ConfigError
 
 CREATE = "documents.create_by_file"
@@ -52,17 +52,17 @@ def run(kind: str, name: str, *, overlapping: int = 0, chunks: int = 0) -> RunEv
 
 async def test_a_create_tells_what_it_made_and_what_it_replaced() -> None:
     clock = ManualClock(1000.0)
-    async with serving(clock=clock, settings=Settings(parsing=1)) as calls:
-        one = await calls.dataset()
-        first = await calls.upload(one, "a.txt")
+    async with run_emulator(clock=clock, settings=Settings(parsing=1)) as client:
+        one = await client.create_dataset()
+        first = await client.create_by_file(one, "a.txt")
         clock.advance(5)
-        await calls.done(one, first)
-        second = await calls.upload(one, "a.txt")
-        await calls.reached(one, second.body["batch"], "parsing")
-        third = await calls.upload(one, "a.txt")
-        refused = await calls.upload(one, "a.exe")
+        await client.wait_until_indexed(one, first)
+        second = await client.create_by_file(one, "a.txt")
+        await client.wait_for_status(one, second.body["batch"], "parsing")
+        third = await client.create_by_file(one, "a.txt")
+        refused = await client.create_by_file(one, "a.exe")
 
-    made = [exchange for exchange in calls.emulator.history if exchange.endpoint == CREATE]
+    made = [exchange for exchange in client.emulator.history if exchange.endpoint == CREATE]
     document = first.body["document"]
     assert refused.status == 400
     assert [exchange.replaced for exchange in made] == [None, "completed", "parsing", None]
@@ -77,15 +77,15 @@ async def test_a_create_tells_what_it_made_and_what_it_replaced() -> None:
 
 async def test_runs_tell_how_they_ended_and_what_was_beside_them() -> None:
     clock = ManualClock(1000.0)
-    async with serving(clock=clock, settings=Settings(workers=2, splitting=1)) as calls:
-        one = await calls.dataset()
-        first = await calls.upload(one, "a.txt")
-        await calls.reached(one, first.body["batch"], "splitting")
-        second = await calls.upload(one, "a.txt")
-        await calls.reached(one, second.body["batch"], "splitting")
+    async with run_emulator(clock=clock, settings=Settings(workers=2, splitting=1)) as client:
+        one = await client.create_dataset()
+        first = await client.create_by_file(one, "a.txt")
+        await client.wait_for_status(one, first.body["batch"], "splitting")
+        second = await client.create_by_file(one, "a.txt")
+        await client.wait_for_status(one, second.body["batch"], "splitting")
         clock.advance(1)
-        await until(lambda: len(calls.emulator.runs) == 4)
-        runs = calls.emulator.runs
+        await wait_until(lambda: len(client.emulator.runs) == 4)
+        runs = client.emulator.runs
 
     assert [(event.kind, event.overlapping) for event in runs] == [
         ("started", 0),
@@ -103,38 +103,40 @@ async def test_runs_tell_how_they_ended_and_what_was_beside_them() -> None:
 
 async def test_a_run_of_a_deleted_document_tells_so() -> None:
     clock = ManualClock()
-    async with serving(clock=clock, settings=Settings(splitting=1)) as calls:
-        one = await calls.dataset()
-        created = await calls.upload(one, "a.txt")
-        await calls.reached(one, created.body["batch"], "splitting")
+    async with run_emulator(clock=clock, settings=Settings(splitting=1)) as client:
+        one = await client.create_dataset()
+        created = await client.create_by_file(one, "a.txt")
+        await client.wait_for_status(one, created.body["batch"], "splitting")
         document = created.body["document"]["id"]
-        await calls.call("DELETE", f"/datasets/{one}/documents/{document}")
+        await client.request("DELETE", f"/datasets/{one}/documents/{document}")
         clock.advance(1)
-        await until(lambda: len(calls.emulator.runs) == 2)
+        await wait_until(lambda: len(client.emulator.runs) == 2)
 
-    assert calls.emulator.runs[1].status == "gone"
+    assert client.emulator.runs[1].status == "gone"
 
 
 async def test_another_process_reads_the_history_as_lines() -> None:
-    async with serving() as calls:
-        one = await calls.dataset()
-        await calls.done(one, await calls.upload(one, "a.txt"))
-        url = calls.emulator.url.removesuffix("/v1") + "/_emulator/history"
-        async with calls.session.get(url) as reply:
+    async with run_emulator() as client:
+        one = await client.create_dataset()
+        await client.wait_until_indexed(one, await client.create_by_file(one, "a.txt"))
+        url = client.emulator.url.removesuffix("/v1") + "/_emulator/history"
+        async with client.session.get(url) as reply:
             text = await reply.text()
-        here = calls.emulator.history, calls.emulator.runs
+        here = client.emulator.history, client.emulator.runs
 
-    assert parsed(text) == here
+    assert parse_jsonl(text) == here
     assert len(here[1]) == 2
 
 
 async def test_documents_are_told_without_a_call() -> None:
-    async with serving() as calls:
-        one, other = await calls.dataset("a"), await calls.dataset("b")
-        await calls.done(one, await calls.upload(one, "a.txt", b"\n\n".join([b"x" * 400] * 3)))
-        await calls.upload(other, "b.txt")
-        before = len(calls.emulator.history)
-        (document,) = calls.emulator.documents(one)
+    async with run_emulator() as client:
+        one, other = await client.create_dataset("a"), await client.create_dataset("b")
+        await client.wait_until_indexed(
+            one, await client.create_by_file(one, "a.txt", b"\n\n".join([b"x" * 400] * 3))
+        )
+        await client.create_by_file(other, "b.txt")
+        before = len(client.emulator.history)
+        (document,) = client.emulator.documents(one)
 
     assert (document.name, document.status, document.chunks, document.completed) == (
         "a.txt",
@@ -143,42 +145,42 @@ async def test_documents_are_told_without_a_call() -> None:
         3,
     )
     assert document.enabled
-    assert len(calls.emulator.history) == before
+    assert len(client.emulator.history) == before
     with pytest.raises(ConfigError, match="not running"):
         Emulator().documents(one)
 
 
 async def test_a_call_without_an_answer_may_have_been_carried_out() -> None:
-    async with serving() as calls:
-        one = await calls.dataset()
-        calls.emulator.faults.plan(CREATE, ["reset", "commit-then-reset"])
+    async with run_emulator() as client:
+        one = await client.create_dataset()
+        client.emulator.faults.plan(CREATE, ["reset", "commit-then-reset"])
         for _ in range(2):
             with pytest.raises(aiohttp.ClientError):
-                await calls.upload(one, "a.txt")
+                await client.create_by_file(one, "a.txt")
 
-    made = [exchange for exchange in calls.emulator.history if exchange.endpoint == CREATE]
+    made = [exchange for exchange in client.emulator.history if exchange.endpoint == CREATE]
     assert [(exchange.status, exchange.committed) for exchange in made] == [(0, False), (0, True)]
 
 
 def test_lost_is_what_is_not_there_and_unindexed_what_did_not_end() -> None:
     documents = [state("a"), state("b", status="error"), state("c", status="waiting")]
 
-    assert lost(documents, ["a", "b", "d"]) == ["d"]
-    assert unindexed(documents) == ["b", "c"]
+    assert find_lost(documents, ["a", "b", "d"]) == ["d"]
+    assert find_unindexed(documents) == ["b", "c"]
 
 
 def test_twins_share_a_name_within_a_dataset() -> None:
     documents = [state("a"), attrs.evolve(state("a"), id="2"), state("b", dataset="other")]
 
-    assert twins([*documents, state("b")]) == {"a": ["id of a", "2"]}
+    assert find_duplicates([*documents, state("b")]) == {"a": ["id of a", "2"]}
 
 
 def test_doubled_is_more_chunks_than_the_last_run_made() -> None:
     runs = [run("started", "a"), run("ended", "a", chunks=3, overlapping=1), run("ended", "b")]
 
-    assert doubled([state("a", chunks=6), state("never ran")], runs) == ["a"]
-    assert doubled([state("a", chunks=3)], runs) == []
-    assert overlapped(runs) == ["a"]
+    assert find_doubled_chunks([state("a", chunks=6), state("never ran")], runs) == ["a"]
+    assert find_doubled_chunks([state("a", chunks=3)], runs) == []
+    assert find_overlapping_runs(runs) == ["a"]
 
 
 def test_reposted_is_created_again_while_its_document_was_not_settled() -> None:
@@ -190,21 +192,21 @@ def test_reposted_is_created_again_while_its_document_was_not_settled() -> None:
         create("d", replaced="waiting", committed=False),
     ]
 
-    assert reposted(history) == ["a"]
+    assert find_reposted(history) == ["a"]
 
 
 def test_extra_is_what_was_created_more_than_once() -> None:
     history = [create("a")] * 3 + [create("b"), create("b", committed=False)]
 
-    assert extra(history) == {"a": 2}
-    assert len(creates(history)) == 4
+    assert count_extra_creates(history) == {"a": 2}
+    assert len(select_creates(history)) == 4
 
 
 def test_a_verdict_is_good_when_extra_creates_are_all() -> None:
     history = [create("a"), create("a", replaced="completed")]
 
-    assert judge(["a"], [state("a")], history, [])
-    assert judge(["a"], [state("a")], history, []).extra == {"a": 1}
-    assert not judge(["a", "b"], [state("a")], history, [])
-    assert not judge(["a"], [state("a"), state("a")], history, [])
-    assert not judge(["a"], [state("a")], [create("a", replaced="indexing")], [])
+    assert check_load(["a"], [state("a")], history, [])
+    assert check_load(["a"], [state("a")], history, []).extra_creates == {"a": 1}
+    assert not check_load(["a", "b"], [state("a")], history, [])
+    assert not check_load(["a"], [state("a"), state("a")], history, [])
+    assert not check_load(["a"], [state("a")], [create("a", replaced="indexing")], [])

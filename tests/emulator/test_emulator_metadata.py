@@ -3,19 +3,19 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from emulator_calls import NOBODY, serving
-from emulator_labelled import BUILT_IN, Base, base
+from emulator_client import UNKNOWN_ID, run_emulator
+from emulator_metadata import BUILT_IN, MetadataDataset, create_metadata_dataset
 
 from dify_kb.emulator import VERSIONS, ManualClock
 
 
 async def test_a_field_is_made_once_and_not_by_a_built_in_name() -> None:
-    async with serving() as calls:
-        one = Base(calls, await calls.dataset())
-        made = await one.field("town")
-        refusals = [await one.field(name) for name in ("town", "uploader", "x" * 256)]
-        bad = await one.field("x", "bool")
-        empty = await one.field("")
+    async with run_emulator() as client:
+        one = MetadataDataset(client, await client.create_dataset())
+        made = await one.create_field("town")
+        refusals = [await one.create_field(name) for name in ("town", "uploader", "x" * 256)]
+        bad = await one.create_field("x", "bool")
+        empty = await one.create_field("")
 
     assert made.status == 201
     assert made.body == {"id": made.body["id"], "type": "string", "name": "town"}
@@ -32,14 +32,16 @@ async def test_a_field_is_made_once_and_not_by_a_built_in_name() -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_renaming_moves_the_values_and_an_unknown_field_is_all_null(version: str) -> None:
-    async with serving(version=version) as calls:
-        one = await base(calls)
+    async with run_emulator(version=version) as client:
+        one = await create_metadata_dataset(client)
         await one.assign("m0", {"town": "paris", "rank": 5})
         path = f"{one.path}/metadata/{one.fields['town']}"
-        renamed = await calls.call("PATCH", path, json={"name": "city"})
-        same = await calls.call("PATCH", path, json={"name": "city"})
-        unknown = await calls.call("PATCH", f"{one.path}/metadata/{NOBODY}", json={"name": "z"})
-        found = await calls.search(one.dataset, "zebra")
+        renamed = await client.request("PATCH", path, json={"name": "city"})
+        same = await client.request("PATCH", path, json={"name": "city"})
+        unknown = await client.request(
+            "PATCH", f"{one.path}/metadata/{UNKNOWN_ID}", json={"name": "z"}
+        )
+        found = await client.retrieve(one.dataset, "zebra")
 
     assert renamed.body == {"id": one.fields["town"], "type": "string", "name": "city"}
     assert same.status == 400
@@ -49,12 +51,12 @@ async def test_renaming_moves_the_values_and_an_unknown_field_is_all_null(versio
 
 
 async def test_deleting_a_field_deletes_its_values_and_may_be_repeated() -> None:
-    async with serving() as calls:
-        one = await base(calls)
+    async with run_emulator() as client:
+        one = await create_metadata_dataset(client)
         await one.assign("m0", {"town": "paris", "rank": 5})
         path = f"{one.path}/metadata/{one.fields['town']}"
-        replies = [await calls.call("DELETE", path) for _ in range(2)]
-        own, counts = await one.own(), await one.counts()
+        replies = [await client.request("DELETE", path) for _ in range(2)]
+        own, counts = await one.get_own_values(), await one.get_counts()
 
     assert [reply.status for reply in replies] == [204, 204]
     assert own == {"rank": 5}
@@ -64,14 +66,14 @@ async def test_deleting_a_field_deletes_its_values_and_may_be_repeated() -> None
 async def test_values_are_read_back_typed_from_one_and_as_texts_from_many() -> None:
     """The built-in fields appear once anything is set."""
     clock = ManualClock()
-    async with serving(clock=clock) as calls:
-        one = await base(calls)
-        before = await one.values()
+    async with run_emulator(clock=clock) as client:
+        one = await create_metadata_dataset(client)
+        before = await one.get_values()
         clock.advance(60.5)
         await one.assign("m0", {"town": "paris", "rank": 5, "seen": 1.5})
-        shown = await one.values()
-        listed = await calls.call("GET", f"{one.path}/documents")
-        full = await calls.call("GET", one.path)
+        shown = await one.get_values()
+        listed = await client.request("GET", f"{one.path}/documents")
+        full = await client.request("GET", one.path)
 
     assert before is None
     assert [value["name"] for value in shown] == ["town", "rank", "seen", *BUILT_IN]
@@ -96,15 +98,15 @@ async def test_values_are_read_back_typed_from_one_and_as_texts_from_many() -> N
     ],
 )
 async def test_a_partial_update_merges_since_1_11(version: str, left: dict[str, Any]) -> None:
-    async with serving(version=version) as calls:
-        one = await base(calls)
+    async with run_emulator(version=version) as client:
+        one = await create_metadata_dataset(client)
         await one.assign("m0", {"town": "paris", "rank": 5})
         replaced = await one.assign("m0", {"rank": 7})
-        after = await one.own()
+        after = await one.get_own_values()
         await one.assign("m0", {"town": "lyon"}, partial=True)
-        merged = await one.own()
+        merged = await one.get_own_values()
         await one.assign("m0", {})
-        cleared = await one.values()
+        cleared = await one.get_values()
 
     assert replaced.raw == (b"200\n" if version == "1.8.1" else b'{"result":"success"}\n')
     assert after == {"rank": 7}
@@ -114,8 +116,8 @@ async def test_a_partial_update_merges_since_1_11(version: str, left: dict[str, 
 
 @pytest.mark.parametrize(("version", "status"), [("1.4.3", 200), ("1.12.1", 200), ("1.16", 400)])
 async def test_an_unknown_document_is_refused_since_1_16(version: str, status: int) -> None:
-    async with serving(version=version) as calls:
-        one = await base(calls)
+    async with run_emulator(version=version) as client:
+        one = await create_metadata_dataset(client)
         reply = await one.assign("nobody", {"town": "x"})
 
     assert reply.status == status
@@ -125,14 +127,14 @@ async def test_an_unknown_document_is_refused_since_1_16(version: str, status: i
 
 async def test_values_of_unknown_fields_are_taken_and_not_shown() -> None:
     """Recordings 690 to 699: neither types nor ids nor names are compared."""
-    async with serving() as calls:
-        one = await base(calls)
+    async with run_emulator() as client:
+        one = await create_metadata_dataset(client)
         ghost = await one.assign("m0", {"ghost": "x"})
-        unseen = await one.own()
+        unseen = await one.get_own_values()
         await one.assign("m0", {"rank": True, "town": None, "seen": "soon"})
-        typed = await one.own()
+        typed = await one.get_own_values()
         refused = await one.assign("m0", {"rank": [1]})
-        found = await calls.search(one.dataset, "zebra")
+        found = await client.retrieve(one.dataset, "zebra")
 
     assert ghost.status == 200
     assert unseen == {}
@@ -147,20 +149,20 @@ async def test_values_of_unknown_fields_are_taken_and_not_shown() -> None:
     [("1.8.1", "/datasets/metadata/built-in"), ("1.12.1", "{}/metadata/built-in")],
 )
 async def test_built_in_fields_have_moved(version: str, path: str) -> None:
-    async with serving(version=version) as calls:
-        one = Base(calls, await calls.dataset())
-        reply = await calls.call("GET", path.format(one.path))
+    async with run_emulator(version=version) as client:
+        one = MetadataDataset(client, await client.create_dataset())
+        reply = await client.request("GET", path.format(one.path))
 
     assert [field["name"] for field in reply.body["fields"]] == BUILT_IN
 
 
 async def test_counts_and_values_go_with_their_documents() -> None:
-    async with serving() as calls:
-        one = await base(calls, "m0", "m1")
+    async with run_emulator() as client:
+        one = await create_metadata_dataset(client, "m0", "m1")
         for name in ("m0", "m1"):
             await one.assign(name, {"town": "paris"})
-        both = await one.counts()
-        await calls.call("DELETE", f"{one.path}/documents/{one.documents['m0']}")
-        left = await one.counts()
+        both = await one.get_counts()
+        await client.request("DELETE", f"{one.path}/documents/{one.documents['m0']}")
+        left = await one.get_counts()
 
     assert (both["town"], left["town"]) == (2, 1)

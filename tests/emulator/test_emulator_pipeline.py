@@ -6,19 +6,19 @@ from typing import Any
 
 import aiohttp
 import pytest
-from emulator_calls import NOBODY, Calls, Reply, serving
+from emulator_client import UNKNOWN_ID, EmulatorClient, Reply, run_emulator
 
 from dify_kb.emulator import VERSIONS, Settings
-from dify_kb.wire.events import EventReader
+from dify_kb.wire.sse import SSEDecoder
 
 PIPELINES = Settings(pipelines=True)
 UPLOAD = "/datasets/pipeline/file-upload"
 
 
-async def upload(calls: Calls, name: str, content: bytes) -> Reply:
+async def upload(client: EmulatorClient, name: str, content: bytes) -> Reply:
     form = aiohttp.FormData(quote_fields=False)
     form.add_field("file", content, filename=name, content_type="text/plain")
-    return await calls.call("POST", UPLOAD, data=form)
+    return await client.request("POST", UPLOAD, data=form)
 
 
 def asked(*references: str, **changes: object) -> dict[str, Any]:
@@ -35,20 +35,20 @@ def asked(*references: str, **changes: object) -> dict[str, Any]:
     } | changes
 
 
-async def names(calls: Calls, dataset: str) -> list[str]:
-    listed = await calls.call("GET", f"/datasets/{dataset}/documents")
+async def names(client: EmulatorClient, dataset: str) -> list[str]:
+    listed = await client.request("GET", f"/datasets/{dataset}/documents")
     return [document["name"] for document in listed.body["data"]]
 
 
 async def test_an_uploaded_file_becomes_a_document() -> None:
-    async with serving(settings=PIPELINES) as calls:
-        dataset = await calls.dataset()
-        file = await upload(calls, "a.txt", b"a zebra")
+    async with run_emulator(settings=PIPELINES) as client:
+        dataset = await client.create_dataset()
+        file = await upload(client, "a.txt", b"a zebra")
         path = f"/datasets/{dataset}/pipeline"
-        nodes = await calls.call("GET", f"{path}/datasource-plugins")
-        ran = await calls.call("POST", f"{path}/run", json=asked(file.body["id"]))
-        shown = await calls.call("GET", f"/datasets/{dataset}")
-        listed = await calls.call("GET", f"/datasets/{dataset}/documents")
+        nodes = await client.request("GET", f"{path}/datasource-plugins")
+        ran = await client.request("POST", f"{path}/run", json=asked(file.body["id"]))
+        shown = await client.request("GET", f"/datasets/{dataset}")
+        listed = await client.request("GET", f"/datasets/{dataset}/documents")
 
     assert file.status == 201
     assert file.body | {"id": "", "created_by": "", "created_at": ""} == {
@@ -67,17 +67,17 @@ async def test_an_uploaded_file_becomes_a_document() -> None:
 
 
 async def test_a_run_can_be_followed_by_its_events() -> None:
-    async with serving(settings=PIPELINES) as calls:
-        dataset = await calls.dataset()
-        file = await upload(calls, "a.txt", b"a zebra")
-        reply = await calls.call(
+    async with run_emulator(settings=PIPELINES) as client:
+        dataset = await client.create_dataset()
+        file = await upload(client, "a.txt", b"a zebra")
+        reply = await client.request(
             "POST",
             f"/datasets/{dataset}/pipeline/run",
             json=asked(file.body["id"], response_mode="streaming"),
         )
-        made = await names(calls, dataset)
+        made = await names(client, dataset)
 
-    events = [*EventReader().feed(reply.raw)]
+    events = [*SSEDecoder().feed(reply.raw)]
     assert reply.headers["Content-Type"].startswith("text/event-stream")
     assert [event.event for event in events] == [
         "workflow_started", "node_started", "node_finished", "workflow_finished",
@@ -86,13 +86,13 @@ async def test_a_run_can_be_followed_by_its_events() -> None:
 
 
 async def test_a_node_tells_by_events_what_it_has() -> None:
-    async with serving(settings=PIPELINES) as calls:
-        dataset = await calls.dataset()
+    async with run_emulator(settings=PIPELINES) as client:
+        dataset = await client.create_dataset()
         path = f"/datasets/{dataset}/pipeline/datasource/nodes/1719288585006/run"
         body = {"inputs": {}, "datasource_type": "local_file", "is_published": True}
-        reply = await calls.call("POST", path, json=body)
+        reply = await client.request("POST", path, json=body)
 
-    assert [event.event for event in EventReader().feed(reply.raw)] == [
+    assert [event.event for event in SSEDecoder().feed(reply.raw)] == [
         "datasource_processing", "datasource_completed",
     ]  # fmt: skip
 
@@ -102,28 +102,28 @@ async def test_a_node_tells_by_events_what_it_has() -> None:
     [
         {"start_node_id": "1"},
         {"datasource_type": "website_crawl"},
-        {"datasource_info_list": [{"reference": NOBODY}]},
+        {"datasource_info_list": [{"reference": UNKNOWN_ID}]},
     ],
 )
 async def test_a_run_that_fails_makes_nothing(changes: dict[str, Any]) -> None:
-    async with serving(settings=PIPELINES) as calls:
-        dataset = await calls.dataset()
-        file = await upload(calls, "a.txt", b"a zebra")
+    async with run_emulator(settings=PIPELINES) as client:
+        dataset = await client.create_dataset()
+        file = await upload(client, "a.txt", b"a zebra")
         body = asked(file.body["id"], **changes)
-        reply = await calls.call("POST", f"/datasets/{dataset}/pipeline/run", json=body)
-        made = await names(calls, dataset)
+        reply = await client.request("POST", f"/datasets/{dataset}/pipeline/run", json=body)
+        made = await names(client, dataset)
 
     assert (reply.status, reply.body["code"]) == (500, "pipeline_run_error")
     assert made == []
 
 
 async def test_a_base_without_a_pipeline_has_nothing_to_run() -> None:
-    async with serving() as calls:
-        dataset = await calls.dataset()
+    async with run_emulator() as client:
+        dataset = await client.create_dataset()
         path = f"/datasets/{dataset}/pipeline"
         replies = [
-            await calls.call("GET", f"{path}/datasource-plugins"),
-            await calls.call("POST", f"{path}/run", json=asked(NOBODY)),
+            await client.request("GET", f"{path}/datasource-plugins"),
+            await client.request("POST", f"{path}/run", json=asked(UNKNOWN_ID)),
         ]
 
     for reply in replies:
@@ -131,9 +131,9 @@ async def test_a_base_without_a_pipeline_has_nothing_to_run() -> None:
 
 
 async def test_a_file_that_is_too_large_is_refused() -> None:
-    async with serving(settings=Settings(max_file_size=3)) as calls:
-        reply = await upload(calls, "a.txt", b"a zebra")
-        none = await calls.call("POST", UPLOAD, data={"x": "1"})
+    async with run_emulator(settings=Settings(max_file_size=3)) as client:
+        reply = await upload(client, "a.txt", b"a zebra")
+        none = await client.request("POST", UPLOAD, data={"x": "1"})
 
     assert (reply.status, reply.body["code"]) == (413, "file_too_large")
     assert (none.status, none.body["code"]) == (400, "no_file_uploaded")
@@ -141,11 +141,11 @@ async def test_a_file_that_is_too_large_is_refused() -> None:
 
 @pytest.mark.parametrize("version", [version for version in VERSIONS if version != "1.16"])
 async def test_older_versions_have_no_pipelines(version: str) -> None:
-    async with serving(version=version, settings=PIPELINES) as calls:
-        dataset = await calls.dataset()
+    async with run_emulator(version=version, settings=PIPELINES) as client:
+        dataset = await client.create_dataset()
         replies = [
-            await upload(calls, "a.txt", b"x"),
-            await calls.call("GET", f"/datasets/{dataset}/pipeline/datasource-plugins"),
+            await upload(client, "a.txt", b"x"),
+            await client.request("GET", f"/datasets/{dataset}/pipeline/datasource-plugins"),
         ]
 
     assert [reply.status for reply in replies] == [404, 404]

@@ -3,8 +3,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from emulator_calls import NOBODY, Calls, Reply, serving
-from emulator_chunked import chunked
+from emulator_client import UNKNOWN_ID, EmulatorClient, Reply, run_emulator
+from emulator_documents import create_chunked_document
 
 from dify_kb.emulator import VERSIONS, ManualClock
 
@@ -13,33 +13,33 @@ Body = dict[str, Any]
 CHAIN = "The server finds a chunk under any document up to 1.12 (measured)."
 
 
-async def add(calls: Calls, path: str, *segments: object) -> Reply:
-    return await calls.call("POST", path, json={"segments": [*segments]})
+async def add_segments(client: EmulatorClient, path: str, *segments: object) -> Reply:
+    return await client.request("POST", path, json={"segments": [*segments]})
 
 
-async def change(calls: Calls, path: str, **changes: object) -> Reply:
-    return await calls.call("POST", path, json={"segment": changes})
+async def update_segment(client: EmulatorClient, path: str, **changes: object) -> Reply:
+    return await client.request("POST", path, json={"segment": changes})
 
 
-async def found(calls: Calls, dataset: str, query: str) -> list[str]:
-    reply = await calls.search(dataset, query)
+async def search_contents(client: EmulatorClient, dataset: str, query: str) -> list[str]:
+    reply = await client.retrieve(dataset, query)
     return [record["segment"]["content"] for record in reply.body["records"]]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_new_chunks_are_appended_and_found(version: str) -> None:
-    async with serving(version=version) as calls:
-        dataset, path = await chunked(calls)
-        two = await add(
-            calls,
+    async with run_emulator(version=version) as client:
+        dataset, path = await create_chunked_document(client)
+        two = await add_segments(
+            client,
             path,
             {"content": "about pods", "keywords": ["kubernetes"]},
             {"content": "two B", "answer": "ignored"},
         )
-        listed = await calls.call("GET", path)
-        by_keyword = await found(calls, dataset, "kubernetes")
-        by_content = await found(calls, dataset, "pods")
-        documents = await calls.call("GET", f"/datasets/{dataset}/documents")
+        listed = await client.request("GET", path)
+        by_keyword = await search_contents(client, dataset, "kubernetes")
+        by_content = await search_contents(client, dataset, "pods")
+        documents = await client.request("GET", f"/datasets/{dataset}/documents")
 
     assert two.status == 200
     assert two.body["doc_form"] == "text_model"
@@ -71,10 +71,10 @@ async def test_new_chunks_are_appended_and_found(version: str) -> None:
 async def test_all_chunks_are_checked_before_any_is_made(
     segments: list[Body], status: int, body: object
 ) -> None:
-    async with serving(version="1.12.1") as calls:
-        _, path = await chunked(calls)
-        reply = await add(calls, path, *segments)
-        listed = await calls.call("GET", path)
+    async with run_emulator(version="1.12.1") as client:
+        _, path = await create_chunked_document(client)
+        reply = await add_segments(client, path, *segments)
+        listed = await client.request("GET", path)
 
     assert reply.status == status
     assert body in (reply.body, reply.body.get("message"))
@@ -83,9 +83,9 @@ async def test_all_chunks_are_checked_before_any_is_made(
 
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_a_create_without_chunks_has_an_envelope_of_its_own(version: str) -> None:
-    async with serving(version=version) as calls:
-        _, path = await chunked(calls)
-        reply = await calls.call("POST", path, json={"segments": None})
+    async with run_emulator(version=version) as client:
+        _, path = await create_chunked_document(client)
+        reply = await client.request("POST", path, json={"segments": None})
 
     assert reply.status == 400
     assert [*reply.body] == ["error"]
@@ -95,19 +95,19 @@ async def test_a_create_without_chunks_has_an_envelope_of_its_own(version: str) 
 
 async def test_a_document_that_is_not_ready_takes_no_chunks() -> None:
     clock = ManualClock()
-    async with serving(clock=clock) as calls:
-        dataset, path = await chunked(calls)
+    async with run_emulator(clock=clock) as client:
+        dataset, path = await create_chunked_document(client)
         document = path.split("/")[4]
         switch = f"/datasets/{dataset}/documents/status/disable"
-        await calls.call("PATCH", switch, json={"document_ids": [document]})
-        disabled = await add(calls, path, {"content": "x"})
-        shown = await calls.call("GET", path)
-        unknown = await add(calls, path.replace(document, NOBODY), {"content": "x"})
-        searched = await found(calls, dataset, "fox")
-        await calls.call(
+        await client.request("PATCH", switch, json={"document_ids": [document]})
+        disabled = await add_segments(client, path, {"content": "x"})
+        shown = await client.request("GET", path)
+        unknown = await add_segments(client, path.replace(document, UNKNOWN_ID), {"content": "x"})
+        searched = await search_contents(client, dataset, "fox")
+        await client.request(
             "PATCH", switch.replace("disable", "enable"), json={"document_ids": [document]}
         )
-        again = await found(calls, dataset, "fox")
+        again = await search_contents(client, dataset, "fox")
 
     assert (disabled.status, disabled.body["message"]) == (404, "Document is disabled.")
     assert (unknown.status, unknown.body["message"]) == (404, "Document not found.")
@@ -117,15 +117,18 @@ async def test_a_document_that_is_not_ready_takes_no_chunks() -> None:
 
 async def test_a_changed_chunk_is_found_by_its_new_words_only() -> None:
     clock = ManualClock()
-    async with serving(clock=clock) as calls:
-        dataset, path = await chunked(calls)
-        (before,) = (await calls.call("GET", path)).body["data"]
+    async with run_emulator(clock=clock) as client:
+        dataset, path = await create_chunked_document(client)
+        (before,) = (await client.request("GET", path)).body["data"]
         one = f"{path}/{before['id']}"
         clock.advance(60)
-        changed = await change(calls, one, content="a slow zebra", answer="none here")
-        same = await change(calls, one, content="")
-        fox, zebra = await found(calls, dataset, "fox"), await found(calls, dataset, "zebra")
-        shown = await calls.call("GET", one)
+        changed = await update_segment(client, one, content="a slow zebra", answer="none here")
+        same = await update_segment(client, one, content="")
+        fox, zebra = (
+            await search_contents(client, dataset, "fox"),
+            await search_contents(client, dataset, "zebra"),
+        )
+        shown = await client.request("GET", one)
 
     after = changed.body["data"]
     assert {name for name in before if before[name] != after[name]} == {
@@ -139,15 +142,15 @@ async def test_a_changed_chunk_is_found_by_its_new_words_only() -> None:
 
 async def test_keywords_are_kept_until_others_are_given_or_found_anew() -> None:
     """Recordings 560 to 568: enabling a chunk finds its keywords anew."""
-    async with serving() as calls:
-        _, path = await chunked(calls)
-        created = await add(calls, path, {"content": "about pods", "keywords": ["k8s"]})
+    async with run_emulator() as client:
+        _, path = await create_chunked_document(client)
+        created = await add_segments(client, path, {"content": "about pods", "keywords": ["k8s"]})
         one = f"{path}/{created.body['data'][0]['id']}"
         replies = [
-            await change(calls, one, content="about pods"),
-            await change(calls, one, keywords=["zzz", "yyy"]),
-            await change(calls, one),
-            await change(calls, one, enabled=True),
+            await update_segment(client, one, content="about pods"),
+            await update_segment(client, one, keywords=["zzz", "yyy"]),
+            await update_segment(client, one),
+            await update_segment(client, one, enabled=True),
         ]
 
     assert [reply.body["data"]["keywords"] for reply in replies] == [
@@ -156,15 +159,15 @@ async def test_keywords_are_kept_until_others_are_given_or_found_anew() -> None:
 
 
 async def test_a_disabled_chunk_is_not_found_nor_changed() -> None:
-    async with serving() as calls:
-        dataset, path = await chunked(calls)
-        (segment,) = (await calls.call("GET", path)).body["data"]
+    async with run_emulator() as client:
+        dataset, path = await create_chunked_document(client)
+        (segment,) = (await client.request("GET", path)).body["data"]
         one = f"{path}/{segment['id']}"
-        off = await change(calls, one, enabled=False, content="dropped")
-        hidden = await found(calls, dataset, "fox")
-        refused = await change(calls, one, content="x")
-        on = await change(calls, one, enabled=True)
-        shown = await found(calls, dataset, "fox")
+        off = await update_segment(client, one, enabled=False, content="dropped")
+        hidden = await search_contents(client, dataset, "fox")
+        refused = await update_segment(client, one, content="x")
+        on = await update_segment(client, one, enabled=True)
+        shown = await search_contents(client, dataset, "fox")
 
     assert off.body["data"]["enabled"] is False
     assert off.body["data"]["content"] == "the quick fox"
@@ -176,15 +179,15 @@ async def test_a_disabled_chunk_is_not_found_nor_changed() -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_a_deleted_chunk_leaves_its_position_empty(version: str) -> None:
-    async with serving(version=version) as calls:
-        dataset, path = await chunked(calls)
-        created = await add(calls, path, {"content": "two zebra"}, {"content": "three"})
+    async with run_emulator(version=version) as client:
+        dataset, path = await create_chunked_document(client)
+        created = await add_segments(client, path, {"content": "two zebra"}, {"content": "three"})
         one = f"{path}/{created.body['data'][0]['id']}"
-        deleted = await calls.call("DELETE", one)
-        again = await calls.call("DELETE", one)
-        gone = await calls.call("GET", one)
-        searched = await found(calls, dataset, "zebra")
-        listed = await calls.call("GET", path)
+        deleted = await client.request("DELETE", one)
+        again = await client.request("DELETE", one)
+        gone = await client.request("GET", one)
+        searched = await search_contents(client, dataset, "zebra")
+        listed = await client.request("GET", path)
 
     assert (deleted.status, deleted.raw) == ((204, b"") if version == "1.16" else (200, b"204\n"))
     assert [reply.body["message"] for reply in (again, gone)] == ["Segment not found."] * 2
@@ -204,10 +207,12 @@ async def test_a_deleted_chunk_leaves_its_position_empty(version: str) -> None:
     ],
 )
 async def test_lists_show_what_was_asked_for(query: Any, total: int, rows: list[int]) -> None:
-    async with serving() as calls:
-        _, path = await chunked(calls)
-        await add(calls, path, {"content": "two a"}, {"content": "two b"}, {"content": "three"})
-        reply = await calls.call("GET", path, params=query)
+    async with run_emulator() as client:
+        _, path = await create_chunked_document(client)
+        await add_segments(
+            client, path, {"content": "two a"}, {"content": "two b"}, {"content": "three"}
+        )
+        reply = await client.request("GET", path, params=query)
 
     assert reply.body["total"] == total
     assert [segment["position"] for segment in reply.body["data"]] == rows
@@ -215,9 +220,9 @@ async def test_lists_show_what_was_asked_for(query: Any, total: int, rows: list[
 
 @pytest.mark.parametrize(("version", "status"), [("1.4.3", 200), ("1.12.1", 200), ("1.16", 400)])
 async def test_a_limit_below_one_is_the_default_and_echoed(version: str, status: int) -> None:
-    async with serving(version=version) as calls:
-        _, path = await chunked(calls)
-        reply = await calls.call("GET", path, params={"limit": "0"})
+    async with run_emulator(version=version) as client:
+        _, path = await create_chunked_document(client)
+        reply = await client.request("GET", path, params={"limit": "0"})
 
     assert reply.status == status
     if status == 200:
@@ -227,24 +232,24 @@ async def test_a_limit_below_one_is_the_default_and_echoed(version: str, status:
 
 @pytest.mark.parametrize(("version", "status"), [("1.4.3", 200), ("1.12.1", 200), ("1.16", 404)])
 async def test_a_chunk_is_found_under_another_document(version: str, status: int) -> None:
-    async with serving(version=version) as calls:
-        dataset, path = await chunked(calls)
-        (segment,) = (await calls.call("GET", path)).body["data"]
-        other = await calls.write(dataset, "b.txt", "x")
+    async with run_emulator(version=version) as client:
+        dataset, path = await create_chunked_document(client)
+        (segment,) = (await client.request("GET", path)).body["data"]
+        other = await client.create_by_text(dataset, "b.txt", "x")
         under = path.replace(path.split("/")[4], other.body["document"]["id"])
-        reply = await calls.call("GET", f"{under}/{segment['id']}")
+        reply = await client.request("GET", f"{under}/{segment['id']}")
 
     assert reply.status == status, CHAIN
 
 
 async def test_questions_need_answers() -> None:
     """Recordings 623 to 627: an update without one clears it."""
-    async with serving() as calls:
-        _, path = await chunked(calls, doc_form="qa_model")
-        created = await add(calls, path, {"content": "What is it?", "answer": "A queue"})
-        refused = await add(calls, path, {"content": "What?"})
+    async with run_emulator() as client:
+        _, path = await create_chunked_document(client, doc_form="qa_model")
+        created = await add_segments(client, path, {"content": "What is it?", "answer": "A queue"})
+        refused = await add_segments(client, path, {"content": "What?"})
         one = f"{path}/{created.body['data'][0]['id']}"
-        changed = await change(calls, one, content="Only the question")
+        changed = await update_segment(client, one, content="Only the question")
 
     assert created.body["data"][0]["word_count"] == 18
     assert (refused.status, refused.body["message"]) == (400, "Answer is required")

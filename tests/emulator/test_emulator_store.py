@@ -16,22 +16,22 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from emulator_calls import AUTOMATIC, serving, until
+from emulator_client import AUTOMATIC, run_emulator, wait_until
 
-from dify_kb.corpus import chunk
 from dify_kb.emulator import Emulator
 from dify_kb.emulator.store import Store
+from dify_kb.emulator.store.database import USER_VERSION
 from dify_kb.emulator.store.rows import DatasetRow, DocumentRow
-from dify_kb.emulator.store.schema import USER_VERSION
 from dify_kb.errors import ConfigError
 from dify_kb.models import ProcessRule
+from dify_kb.rag import chunk
 
 NOBODY = 65_534
 TEXT = "\n\n".join(f"paragraph {n} about zebras " + "and foxes " * 20 for n in range(120))
 CHUNKS = len(chunk([TEXT], ProcessRule.automatic()))
 
 
-def program(*arguments: str) -> subprocess.Popen[str]:
+def start_emulator_process(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(  # noqa: S603 -- our own program
         [sys.executable, "-m", "dify_kb", "--json", "emulator", "--port", "0", *arguments],
         stdout=subprocess.PIPE,
@@ -42,9 +42,11 @@ def program(*arguments: str) -> subprocess.Popen[str]:
 
 
 @asynccontextmanager
-async def served(path: Path) -> AsyncIterator[tuple[subprocess.Popen[str], aiohttp.ClientSession]]:
+async def run_emulator_process(
+    path: Path,
+) -> AsyncIterator[tuple[subprocess.Popen[str], aiohttp.ClientSession]]:
     """An emulator in a process of its own, and a session of its address."""
-    process = program("--db", str(path))
+    process = start_emulator_process("--db", str(path))
     try:
         assert process.stdout is not None
         told = json.loads(await asyncio.to_thread(process.stdout.readline))
@@ -69,7 +71,7 @@ def unprivileged() -> Iterator[None]:
         os.seteuid(0)
 
 
-async def killed_amid_creates(path: Path, dataset: str, names: list[str]) -> dict[str, str]:
+async def kill_during_creates(path: Path, dataset: str, names: list[str]) -> dict[str, str]:
     """Kill a process that takes in documents and indexes; tell those that it answered for."""
     answered: dict[str, str] = {}
 
@@ -79,10 +81,10 @@ async def killed_amid_creates(path: Path, dataset: str, names: list[str]) -> dic
             async with session.post(url, json={"name": name, "text": TEXT} | AUTOMATIC) as reply:
                 answered[(await reply.json())["document"]["id"]] = name
 
-    async with served(path) as (process, session), asyncio.TaskGroup() as group:
+    async with run_emulator_process(path) as (process, session), asyncio.TaskGroup() as group:
         for name in names:
             group.create_task(create(session, name))
-        await until(lambda: len(answered) > len(names) // 4)
+        await wait_until(lambda: len(answered) > len(names) // 4)
         process.kill()
     return answered
 
@@ -91,17 +93,19 @@ async def killed_amid_creates(path: Path, dataset: str, names: list[str]) -> dic
 async def test_what_was_answered_survives_a_kill(tmp_path: Path) -> None:
     """Three processes are killed with SIGKILL amid creates and indexing; the fourth has it all."""
     path = tmp_path / "kb.db"
-    async with serving(path) as calls:
-        dataset = await calls.dataset()
+    async with run_emulator(path) as client:
+        dataset = await client.create_dataset()
 
     answered: dict[str, str] = {}
     for attempt in range(3):
         names = [f"{attempt}-{number}.txt" for number in range(40)]
-        answered |= await killed_amid_creates(path, dataset, names)
+        answered |= await kill_during_creates(path, dataset, names)
     with closing(sqlite3.connect(path)) as connection:
         states = connection.execute("SELECT DISTINCT indexing_status FROM documents").fetchall()
     with Emulator(path) as emulator:
-        await until(lambda: {one.status for one in emulator.documents(dataset)} == {"completed"})
+        await wait_until(
+            lambda: {one.status for one in emulator.documents(dataset)} == {"completed"}
+        )
         documents = emulator.documents(dataset)
 
     assert len(answered) >= 33
@@ -115,7 +119,7 @@ async def test_what_was_answered_survives_a_kill(tmp_path: Path) -> None:
 async def test_file_of_a_killed_process_can_be_opened_at_once(tmp_path: Path) -> None:
     """The lock dies with its holder; there is no lock file to remove by hand."""
     path = tmp_path / "kb.db"
-    async with served(path) as (process, _):
+    async with run_emulator_process(path) as (process, _):
         with pytest.raises(ConfigError, match="in use by another emulator"):
             Emulator(path).start()
         process.kill()
@@ -143,29 +147,29 @@ def test_file_of_another_version_is_refused_and_left_alone(
 
 
 @pytest.fixture
-def filled(tmp_path: Path) -> Path:
+def store_path(tmp_path: Path) -> Path:
     path = tmp_path / "kb.db"
     Store(path).close()
     return path
 
 
-def test_damaged_file_is_left_alone(filled: Path) -> None:
+def test_damaged_file_is_left_alone(store_path: Path) -> None:
     """Any page that is used may be the damaged one; half a file is what a full disk leaves."""
-    whole = filled.read_bytes()
+    whole = store_path.read_bytes()
     pages = range(4096, len(whole), 5 * 4096)
     damaged = [whole[:at] + b"\xa5" * 4096 + whole[at + 4096 :] for at in pages]
     for content in [*damaged, whole[: len(whole) // 2], whole[:10_000]]:
-        filled.write_bytes(content)
+        store_path.write_bytes(content)
 
         with pytest.raises(ConfigError, match="is damaged"):
-            Store(filled)
-        assert filled.read_bytes() == content
-        assert list(filled.parent.iterdir()) == [filled]
+            Store(store_path)
+        assert store_path.read_bytes() == content
+        assert list(store_path.parent.iterdir()) == [store_path]
 
 
-def test_damaged_file_ends_the_command_with_two_lines(filled: Path) -> None:
-    filled.write_bytes(filled.read_bytes()[:20_000])
-    process = program("--db", str(filled))
+def test_damaged_file_ends_the_command_with_two_lines(store_path: Path) -> None:
+    store_path.write_bytes(store_path.read_bytes()[:20_000])
+    process = start_emulator_process("--db", str(store_path))
     _, err = process.communicate(timeout=30)
 
     assert process.returncode == 2

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from emulator_calls import NOBODY, Calls, Reply, serving
+from emulator_client import UNKNOWN_ID, EmulatorClient, Reply, run_emulator
 
 from dify_kb.emulator import VERSIONS
 
@@ -10,30 +10,30 @@ GOOD = [version for version in VERSIONS if version != "1.12.1"]
 DONE = {"1.16": (204, b"")}
 
 
-def done(version: str) -> tuple[int, bytes]:
+def success_of(version: str) -> tuple[int, bytes]:
     return DONE.get(version, (200, b"204\n"))
 
 
-async def make(calls: Calls, name: str) -> Reply:
-    return await calls.call("POST", TAGS, json={"name": name})
+async def create_tag(client: EmulatorClient, name: str) -> Reply:
+    return await client.request("POST", TAGS, json={"name": name})
 
 
-async def tagged(calls: Calls, *names: str) -> tuple[str, list[str]]:
+async def create_tagged_dataset(client: EmulatorClient, *names: str) -> tuple[str, list[str]]:
     """Make a dataset that bears new tags."""
-    dataset = await calls.dataset()
-    tags = [(await make(calls, name)).body["id"] for name in names]
+    dataset = await client.create_dataset()
+    tags = [(await create_tag(client, name)).body["id"] for name in names]
     body = {"tag_ids": tags, "target_id": dataset}
-    await calls.call("POST", f"{TAGS}/binding", json=body)
+    await client.request("POST", f"{TAGS}/binding", json=body)
     return dataset, tags
 
 
 @pytest.mark.parametrize("version", GOOD)
 async def test_tags_are_listed_newest_first_in_a_bare_array(version: str) -> None:
-    async with serving(version=version) as calls:
-        empty = await calls.call("GET", TAGS)
-        red = await make(calls, "red")
-        _, (blue,) = await tagged(calls, "blue")
-        listed = await calls.call("GET", TAGS)
+    async with run_emulator(version=version) as client:
+        empty = await client.request("GET", TAGS)
+        red = await create_tag(client, "red")
+        _, (blue,) = await create_tagged_dataset(client, "blue")
+        listed = await client.request("GET", TAGS)
 
     assert empty.body == []
     assert red.body == {
@@ -50,15 +50,15 @@ async def test_tags_are_listed_newest_first_in_a_bare_array(version: str) -> Non
 
 @pytest.mark.parametrize("version", GOOD)
 async def test_a_name_is_taken_also_by_the_tag_itself(version: str) -> None:
-    async with serving(version=version) as calls:
-        red = await make(calls, "red")
-        again = await make(calls, "red")
+    async with run_emulator(version=version) as client:
+        red = await create_tag(client, "red")
+        again = await create_tag(client, "red")
         change = {"tag_id": red.body["id"], "name": "red"}
-        same = await calls.call("PATCH", TAGS, json=change)
-        other = await calls.call("PATCH", TAGS, json=change | {"name": "crimson"})
-        unknown = await calls.call("PATCH", TAGS, json={"tag_id": NOBODY, "name": "q"})
-        crashed = await calls.call("PATCH", TAGS, json={"tag_id": "abc", "name": "q"})
-        long = await make(calls, "x" * 51)
+        same = await client.request("PATCH", TAGS, json=change)
+        other = await client.request("PATCH", TAGS, json=change | {"name": "crimson"})
+        unknown = await client.request("PATCH", TAGS, json={"tag_id": UNKNOWN_ID, "name": "q"})
+        crashed = await client.request("PATCH", TAGS, json={"tag_id": "abc", "name": "q"})
+        long = await create_tag(client, "x" * 51)
 
     for reply in (again, same):
         assert (reply.status, reply.body["message"]) == (400, "Tag name already exists")
@@ -69,12 +69,12 @@ async def test_a_name_is_taken_also_by_the_tag_itself(version: str) -> None:
 
 async def test_1_12_1_refuses_its_own_answers() -> None:
     """Recordings 820 to 830: the tags are there all the same."""
-    async with serving(version="1.12.1") as calls:
-        empty = await calls.call("GET", TAGS)
-        made = await make(calls, "red")
-        again = await make(calls, "red")
-        await make(calls, "blue")
-        listed = await calls.call("GET", TAGS)
+    async with run_emulator(version="1.12.1") as client:
+        empty = await client.request("GET", TAGS)
+        made = await create_tag(client, "red")
+        again = await create_tag(client, "red")
+        await create_tag(client, "blue")
+        listed = await client.request("GET", TAGS)
 
     assert empty.body == []
     assert made.status == 400
@@ -92,16 +92,16 @@ async def test_1_12_1_refuses_its_own_answers() -> None:
 
 @pytest.mark.parametrize("version", GOOD)
 async def test_datasets_bear_tags_until_they_are_unbound(version: str) -> None:
-    async with serving(version=version) as calls:
-        dataset, (red, blue) = await tagged(calls, "red", "blue")
+    async with run_emulator(version=version) as client:
+        dataset, (red, blue) = await create_tagged_dataset(client, "red", "blue")
         path = f"/datasets/{dataset}"
-        both = await calls.call("GET", f"{path}/tags")
-        shown = await calls.call("GET", path)
-        filtered = await calls.call("GET", "/datasets", params={"tag_ids": red})
+        both = await client.request("GET", f"{path}/tags")
+        shown = await client.request("GET", path)
+        filtered = await client.request("GET", "/datasets", params={"tag_ids": red})
         body = {"tag_id": red, "target_id": dataset}
-        replies = [await calls.call("POST", f"{TAGS}/unbinding", json=body) for _ in range(2)]
-        one = await calls.call("GET", f"{path}/tags")
-        none = await calls.call("GET", "/datasets", params={"tag_ids": red})
+        replies = [await client.request("POST", f"{TAGS}/unbinding", json=body) for _ in range(2)]
+        one = await client.request("GET", f"{path}/tags")
+        none = await client.request("GET", "/datasets", params={"tag_ids": red})
 
     assert both.body == {
         "data": [{"id": blue, "name": "blue"}, {"id": red, "name": "red"}], "total": 2,
@@ -111,38 +111,38 @@ async def test_datasets_bear_tags_until_they_are_unbound(version: str) -> None:
         {"id": red, "name": "red", "type": "knowledge"},
     ]
     assert [found["id"] for found in filtered.body["data"]] == [dataset]
-    assert [(reply.status, reply.raw) for reply in replies] == [done(version)] * 2
+    assert [(reply.status, reply.raw) for reply in replies] == [success_of(version)] * 2
     assert one.body == {"data": [{"id": blue, "name": "blue"}], "total": 1}
     assert none.body["total"] == 0
 
 
 async def test_the_newest_version_unbinds_several() -> None:
-    async with serving() as calls:
-        dataset, tags = await tagged(calls, "red", "blue")
+    async with run_emulator() as client:
+        dataset, tags = await create_tagged_dataset(client, "red", "blue")
         body = {"tag_ids": tags, "target_id": dataset}
-        reply = await calls.call("POST", f"{TAGS}/unbinding", json=body)
-        left = await calls.call("GET", f"/datasets/{dataset}/tags")
-        neither = await calls.call("POST", f"{TAGS}/unbinding", json={"target_id": dataset})
+        reply = await client.request("POST", f"{TAGS}/unbinding", json=body)
+        left = await client.request("GET", f"/datasets/{dataset}/tags")
+        neither = await client.request("POST", f"{TAGS}/unbinding", json={"target_id": dataset})
 
     assert (reply.status, left.body["total"], neither.status) == (204, 0, 400)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_binding_asks_for_the_dataset_only(version: str) -> None:
-    async with serving(version=version) as calls:
-        dataset = await calls.dataset()
+    async with run_emulator(version=version) as client:
+        dataset = await client.create_dataset()
 
         async def bind(tag_ids: list[str], target: str) -> Reply:
             body = {"tag_ids": tag_ids, "target_id": target}
-            return await calls.call("POST", f"{TAGS}/binding", json=body)
+            return await client.request("POST", f"{TAGS}/binding", json=body)
 
-        unknown = await bind([NOBODY], dataset)
-        nowhere = await bind([NOBODY], NOBODY)
+        unknown = await bind([UNKNOWN_ID], dataset)
+        nowhere = await bind([UNKNOWN_ID], UNKNOWN_ID)
         empty = await bind([], dataset)
         crashed = await bind(["abc"], dataset)
-        borne = await calls.call("GET", f"/datasets/{dataset}/tags")
+        borne = await client.request("GET", f"/datasets/{dataset}/tags")
 
-    assert (unknown.status, unknown.raw) == done(version)
+    assert (unknown.status, unknown.raw) == success_of(version)
     assert nowhere.status == 404
     assert empty.status == (200 if version in {"1.4.3", "1.8.1"} else 400)
     assert crashed.status == (404 if version == "1.16" else 500)
@@ -151,23 +151,23 @@ async def test_binding_asks_for_the_dataset_only(version: str) -> None:
 
 @pytest.mark.parametrize("version", GOOD)
 async def test_a_deleted_tag_is_gone_from_its_datasets(version: str) -> None:
-    async with serving(version=version) as calls:
-        dataset, (red,) = await tagged(calls, "red")
-        deleted = await calls.call("DELETE", TAGS, json={"tag_id": red})
-        again = await calls.call("DELETE", TAGS, json={"tag_id": red})
-        borne = await calls.call("GET", f"/datasets/{dataset}/tags")
-        bare = await calls.call("DELETE", TAGS)
+    async with run_emulator(version=version) as client:
+        dataset, (red,) = await create_tagged_dataset(client, "red")
+        deleted = await client.request("DELETE", TAGS, json={"tag_id": red})
+        again = await client.request("DELETE", TAGS, json={"tag_id": red})
+        borne = await client.request("GET", f"/datasets/{dataset}/tags")
+        bare = await client.request("DELETE", TAGS)
 
-    assert (deleted.status, deleted.raw) == done(version)
+    assert (deleted.status, deleted.raw) == success_of(version)
     assert again.status == 404
     assert borne.body["total"] == 0
     assert bare.status == (400 if version == "1.8.1" else 415)
 
 
 async def test_a_deleted_dataset_does_not_count() -> None:
-    async with serving() as calls:
-        dataset, _ = await tagged(calls, "red")
-        await calls.call("DELETE", f"/datasets/{dataset}")
-        listed = await calls.call("GET", TAGS)
+    async with run_emulator() as client:
+        dataset, _ = await create_tagged_dataset(client, "red")
+        await client.request("DELETE", f"/datasets/{dataset}")
+        listed = await client.request("GET", TAGS)
 
     assert [tag["binding_count"] for tag in listed.body] == ["0"]

@@ -14,13 +14,13 @@ import pytest
 from anyio.lowlevel import checkpoint
 from virtual_time import run
 
-from dify_kb import AsyncClient, Loading, Retry
+from dify_kb import AsyncClient, LoadTiming, Retry
 from dify_kb.emulator import Emulator
 from dify_kb.errors import ConfigError, ConnectError, RateLimitedError
-from dify_kb.ingest.pacing.admission import POINTS, Admission
+from dify_kb.ingest.pacing.admission import MAX_HISTORY, Admission
 from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
 from dify_kb.resources import Datasets
-from dify_kb.transport import Attempted, RequestLimiter
+from dify_kb.transport import AttemptEvent, RequestLimiter
 
 CREATE = "documents.create_by_file"
 
@@ -39,11 +39,11 @@ class Server:
 
 @asynccontextmanager
 async def slot(admission: Admission) -> AsyncIterator[None]:
-    await admission.enter()
+    await admission.acquire()
     try:
         yield
     finally:
-        admission.leave()
+        admission.release()
 
 
 def make_admission(
@@ -52,11 +52,11 @@ def make_admission(
     requests: RequestLimiter | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Admission:
-    breaker = CircuitBreaker(cast("Datasets", Server()), "dataset", Loading(), Random(1))
+    breaker = CircuitBreaker(cast("Datasets", Server()), "dataset", LoadTiming(), Random(1))
     return Admission(concurrency, rate, requests or RequestLimiter(8), breaker, clock, Random(1))
 
 
-def event(**given: object) -> Attempted:
+def event(**given: object) -> AttemptEvent:
     """Return an upload that succeeded, but for what is given."""
     usual: dict[str, object] = {
         "endpoint": CREATE,
@@ -67,10 +67,10 @@ def event(**given: object) -> Attempted:
         "retry_in": None,
         "error": None,
     }
-    return Attempted(**(usual | given))  # type: ignore[arg-type]  # as the names say
+    return AttemptEvent(**(usual | given))  # type: ignore[arg-type]  # as the names say
 
 
-def failure(trouble: str, status: int | None = None, **given: object) -> Attempted:
+def failure(trouble: str, status: int | None = None, **given: object) -> AttemptEvent:
     return event(trouble=trouble, status=status, error="no", waited=None, **given)
 
 
@@ -164,7 +164,7 @@ async def test_a_wider_limit_lets_those_in_who_wait() -> None:
         assert inside == admission.limit == 1
         for _ in range(12):
             now[0] += 0.04
-            admission.observe(event())
+            admission.record(event())
         await anyio.wait_all_tasks_blocked()
         assert inside == admission.limit == 2
         group.cancel_scope.cancel()
@@ -197,7 +197,7 @@ async def test_a_stated_rate_spaces_creates() -> None:
     started = anyio.current_time()
     for _ in range(6):
         async with slot(admission):
-            admission.observe(event())
+            admission.record(event())
 
     assert 0.09 <= anyio.current_time() - started < 5
 
@@ -205,7 +205,7 @@ async def test_a_stated_rate_spaces_creates() -> None:
 async def test_a_refusal_for_the_rate_closes() -> None:
     admission = make_admission()
     async with slot(admission):
-        admission.observe(failure("quota", 403))
+        admission.record(failure("quota", 403))
 
     assert not await enters(admission)
     assert admission.breaker.is_closed
@@ -219,7 +219,7 @@ async def test_a_create_that_was_never_sent_is_not_waited_for() -> None:
     for attempt in (None, event(status=None, error="gone", waited=None)) * 3:
         async with slot(admission):
             if attempt is not None:
-                admission.observe(attempt)
+                admission.record(attempt)
         now += 30
 
     assert admission.rate._pending == 0
@@ -228,10 +228,10 @@ async def test_a_create_that_was_never_sent_is_not_waited_for() -> None:
 
 async def test_other_calls_that_count_are_counted() -> None:
     admission = make_admission(8, "2/min")
-    admission.observe(event(endpoint="metadata.assign"))
-    admission.observe(event(endpoint="datasets.retrieve"))
-    admission.observe(event(endpoint="documents.list"))
-    admission.observe(event(endpoint="tags.bind"))
+    admission.record(event(endpoint="metadata.assign"))
+    admission.record(event(endpoint="datasets.retrieve"))
+    admission.record(event(endpoint="documents.list"))
+    admission.record(event(endpoint="tags.bind"))
 
     assert len(admission.rate._window) == 2
 
@@ -241,7 +241,7 @@ async def test_other_calls_that_count_are_counted() -> None:
 
 async def test_a_server_that_asks_to_wait_is_waited_for() -> None:
     admission = make_admission()
-    admission.observe(failure("overload", 503, retry_after=30.0))
+    admission.record(failure("overload", 503, retry_after=30.0))
 
     assert admission.breaker.overload_delay() > 29
     assert not await enters(admission)
@@ -249,7 +249,7 @@ async def test_a_server_that_asks_to_wait_is_waited_for() -> None:
 
 async def test_a_hint_of_years_is_cut() -> None:
     admission = make_admission()
-    admission.observe(failure("overload", 429, retry_after=1e9))
+    admission.record(failure("overload", 429, retry_after=1e9))
 
     assert admission.breaker.overload_delay() < 331
 
@@ -259,7 +259,7 @@ def virtual(act: Callable[[Admission, Server], Awaitable[None]]) -> None:
 
     async def scene() -> None:
         server = Server()
-        breaker = CircuitBreaker(cast("Datasets", server), "dataset", Loading(), Random(1))
+        breaker = CircuitBreaker(cast("Datasets", server), "dataset", LoadTiming(), Random(1))
         admission = Admission(
             (16, 64), None, RequestLimiter(8), breaker, anyio.current_time, Random(1)
         )
@@ -275,19 +275,19 @@ def test_an_outage_holds_uploads_until_it_is_over_and_halves_the_limit() -> None
     async def act(admission: Admission, server: Server) -> None:
         for _ in range(12):
             await anyio.sleep(0.04)
-            admission.observe(event())
+            admission.record(event())
         server.down = True
         while admission.breaker.is_closed:
-            admission.observe(failure("unreachable"))
+            admission.record(failure("unreachable"))
         limit = admission.limit
         assert not await enters(admission, 100)
         server.down = False
         began = anyio.current_time()
-        await admission.enter()
+        await admission.acquire()
 
         assert anyio.current_time() - began < 33
         assert admission.limit == max(16, limit // 2)
-        await admission.enter()  # the next waits for nothing
+        await admission.acquire()  # the next waits for nothing
         assert admission.in_flight == 2
 
     virtual(act)
@@ -323,11 +323,11 @@ def test_uploads_wait_for_the_lock_of_the_dataset() -> None:
     async def act(admission: Admission, _server: Server) -> None:
         await anyio.sleep(60)
         for _ in range(2):
-            admission.observe(failure("timeout", seconds=60.0))
-        admission.observe(event(endpoint="documents.list"))
-        assert admission.breaker.uploads_blocked
-        await admission.enter()
-        assert anyio.current_time() == Loading().dataset_lock
+            admission.record(failure("timeout", seconds=60.0))
+        admission.record(event(endpoint="documents.list"))
+        assert admission.breaker.has_blocked_uploads
+        await admission.acquire()
+        assert anyio.current_time() == LoadTiming().dataset_lock_time
 
     virtual(act)
 
@@ -346,8 +346,8 @@ def test_nothing_is_admitted_once_the_server_was_given_up() -> None:
 async def test_refusals_of_the_call_itself_break_nothing() -> None:
     admission = make_admission()
     for _ in range(200):
-        admission.observe(event(status=400, error="no such thing"))
-        admission.observe(event(status=None, error="the file is gone", waited=None))
+        admission.record(event(status=400, error="no such thing"))
+        admission.record(event(status=None, error="the file is gone", waited=None))
 
     assert admission.breaker.is_closed
     assert await enters(admission)
@@ -359,7 +359,7 @@ async def test_history_is_kept_short() -> None:
         admission.concurrency.limit = number
         admission._adjust(float(number))
 
-    assert len(admission.history) <= POINTS
+    assert len(admission.history) <= MAX_HISTORY
     assert admission.history[0][0] == 0
     assert admission.history[-1][0] >= 980
 
@@ -372,18 +372,17 @@ async def test_connections_follow_the_limit() -> None:
     admission = make_admission(20, requests=pace)
     assert pace.limit == 8
 
-    admission.observe(event())
+    admission.record(event())
     assert pace.limit == 21
 
     admission.close()
     assert pace.limit == 8
 
 
-async def test_a_fixed_pace_is_not_widened() -> None:
+async def test_a_fixed_request_limit_is_not_raised() -> None:
     pace = RequestLimiter(4, fixed=True)
     admission = make_admission(20, requests=pace)
-    admission.observe(event())
-    pace.widen(30)
+    admission.record(event())
 
     assert pace.limit == admission.limit == 4
 
@@ -395,9 +394,9 @@ async def test_starved_connections_narrow_the_pace() -> None:
     admission._clock = lambda: now[0]
     for _ in range(12):
         now[0] += 0.04
-        admission.observe(event())
+        admission.record(event())
     now[0] += 6.0
-    admission.observe(event(seconds=5.0, waited=5.0))
+    admission.record(event(seconds=5.0, waited=5.0))
     assert admission.limit == 8  # a lower bound that was asked for
 
     admission = make_admission((1, 64), requests=pace)
@@ -405,9 +404,9 @@ async def test_starved_connections_narrow_the_pace() -> None:
     admission.concurrency._level = 8.0
     for _ in range(12):
         now[0] += 0.04
-        admission.observe(event())
+        admission.record(event())
     now[0] += 6.0
-    admission.observe(event(seconds=5.0, waited=5.0))
+    admission.record(event(seconds=5.0, waited=5.0))
 
     assert admission.limit == 6
     admission.close()
@@ -415,11 +414,11 @@ async def test_starved_connections_narrow_the_pace() -> None:
 
 async def test_loads_side_by_side_get_what_the_larger_asks_for() -> None:
     pace = RequestLimiter(8)
-    pace.ask("one", 6)
+    pace.request_limit("one", 6)
     assert pace.limit == 6
-    pace.ask("other", 12)
+    pace.request_limit("other", 12)
     assert pace.limit == 12
-    pace.ask("other", None)
+    pace.request_limit("other", None)
     assert pace.limit == 6
 
 
@@ -434,11 +433,11 @@ async def test_what_lets_nothing_in_is_an_error(concurrency: int | tuple[int, in
 
 async def test_a_load_goes_through_a_server() -> None:
     admission = make_admission(None)
-    seen: list[Attempted] = []
+    seen: list[AttemptEvent] = []
 
-    def observe(event: Attempted) -> None:
+    def observe(event: AttemptEvent) -> None:
         seen.append(event)
-        admission.observe(event)
+        admission.record(event)
 
     with Emulator() as emulator:
         async with AsyncClient(emulator.url, emulator.api_key, on_event=observe) as client:
@@ -454,20 +453,23 @@ async def test_a_load_goes_through_a_server() -> None:
 
     creates = [event for event in seen if event.endpoint == CREATE]
     assert len(creates) == 100
-    assert all(event.waited is not None and 0 < event.waited <= event.seconds for event in creates)
+    assert all(
+        event.server_seconds is not None and 0 < event.server_seconds <= event.seconds
+        for event in creates
+    )
     assert admission.in_flight == 0
     assert 2 <= max(limit for _, limit in admission.history) <= 10
 
 
 async def test_a_rate_limit_is_distinguished_from_other_refusals() -> None:
     admission = make_admission(4)
-    seen: list[Attempted] = []
+    seen: list[AttemptEvent] = []
 
-    def observe(event: Attempted) -> None:
+    def observe(event: AttemptEvent) -> None:
         seen.append(event)
-        admission.observe(event)
+        admission.record(event)
 
-    once = Retry(throttled=1)
+    once = Retry(throttled_attempts=1)
     with Emulator() as emulator:
         emulator.faults.plan(CREATE, ["rate-limit", "503"])
         async with AsyncClient(
@@ -477,7 +479,7 @@ async def test_a_rate_limit_is_distinguished_from_other_refusals() -> None:
             with pytest.raises(RateLimitedError):
                 await client.documents.create_by_file(dataset, b"A line.", name="a.txt")
 
-    assert [event.trouble for event in seen] == [None, "quota"]
+    assert [event.failure_kind for event in seen] == [None, "quota"]
     assert admission.rate.limit is not None
 
 

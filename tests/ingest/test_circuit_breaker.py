@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from virtual_time import run
 
-from dify_kb import Loading
+from dify_kb import LoadTiming
 from dify_kb.errors import (
     BadRequestError,
     ConnectError,
@@ -28,42 +28,46 @@ from dify_kb.errors import (
     ServerError,
     UnauthorizedError,
 )
-from dify_kb.ingest.error_classes import is_passing
-from dify_kb.ingest.pacing.circuit_breaker import DATASET_LOCKED, CircuitBreaker
-from dify_kb.ingest.pacing.failure_budget import FailureBudget, FailureKind
-from dify_kb.ingest.pacing.probe import PROBES
-from dify_kb.ingest.pacing.upload_health import LEAST_FAILURES
+from dify_kb.ingest.error_classes import is_transient
+from dify_kb.ingest.pacing.circuit_breaker import (
+    DATASET_LOCKED,
+    REQUIRED_PROBES,
+    BudgetFailureKind,
+    CircuitBreaker,
+    FailureBudget,
+)
+from dify_kb.ingest.pacing.upload_health import MIN_FAILURES
 from dify_kb.ingest.report import StopReason
 from dify_kb.resources import Datasets
-from dify_kb.transport import Attempted
-from dify_kb.transport.events import Trouble
+from dify_kb.transport import AttemptEvent
+from dify_kb.transport.attempt_event import FailureKind
 
-TIMES = Loading()
+TIMES = LoadTiming()
 PROBE = "datasets.get"
 UPLOAD, READ = "documents.create_by_file", "documents.list"
 DOWN = ConnectError("refused", endpoint=PROBE)
 NO_KEY = UnauthorizedError("no such key", endpoint=PROBE, status=401)
-STATUS: dict[Trouble | None, int | None] = {
+STATUS: dict[FailureKind | None, int | None] = {
     None: 200, "quota": 403, "overload": 503, "timeout": None, "unreachable": None, "failed": 500,
 }  # fmt: skip
 
 
 def attempt(
     endpoint: str,
-    trouble: Trouble | None = None,
+    trouble: FailureKind | None = None,
     *,
     seconds: float = 1.0,
     status: int | None = None,
     retry_after: float | None = None,
-) -> Attempted:
-    return Attempted(
+) -> AttemptEvent:
+    return AttemptEvent(
         endpoint=endpoint,
         attempt=1,
         status=status or STATUS[trouble],
         seconds=seconds,
         retry_in=None,
         error=trouble,
-        trouble=trouble,
+        failure_kind=trouble,
         retry_after=retry_after,
     )
 
@@ -73,7 +77,7 @@ class Scene:
     """A circuit breaker of a load from a server that answers as `server` does at a time."""
 
     server: Callable[[float], KnowledgeError | None] = lambda _: None
-    times: Loading = TIMES
+    times: LoadTiming = TIMES
     probes: list[float] = field(factory=list)
     states: list[str] = field(factory=list)
     breaker: CircuitBreaker = field(init=False)
@@ -82,7 +86,7 @@ class Scene:
         now = anyio.current_time()
         self.probes.append(now)
         if error := self.server(now):
-            trouble: Trouble | None = "unreachable" if is_passing(error) else None
+            trouble: FailureKind | None = "unreachable" if is_transient(error) else None
             self.breaker.record(attempt(PROBE, trouble, status=None if trouble else 401))
             raise error
         self.breaker.record(attempt(PROBE))
@@ -113,13 +117,13 @@ class Scene:
             return f"gave up: {breaker.failure.reason}"
         if breaker.is_open:
             return "open"
-        return "blocked" if breaker.uploads_blocked else "closed"
+        return "blocked" if breaker.has_blocked_uploads else "closed"
 
-    def record(self, *troubles: Trouble | None, endpoint: str = UPLOAD) -> None:
+    def record(self, *troubles: FailureKind | None, endpoint: str = UPLOAD) -> None:
         for trouble in troubles:
             self.breaker.record(attempt(endpoint, trouble))
 
-    def record_times(self, count: int, trouble: Trouble | None, endpoint: str = UPLOAD) -> None:
+    def record_times(self, count: int, trouble: FailureKind | None, endpoint: str = UPLOAD) -> None:
         for _ in range(count):
             self.record(trouble, endpoint=endpoint)
 
@@ -146,7 +150,7 @@ class Scene:
 def test_passing_errors_are_those_of_the_server_or_the_network(
     error: KnowledgeError, *, passes: bool
 ) -> None:
-    assert is_passing(error) is passes
+    assert is_transient(error) is passes
 
 
 # --- Probes
@@ -183,7 +187,7 @@ def test_it_closes_after_two_answered_probes_in_a_row() -> None:
     assert passed == [5]
     assert scene.states == ["open", "closed"]
     assert scene.breaker.cause == ""
-    assert PROBES == 2
+    assert REQUIRED_PROBES == 2
 
 
 def test_probes_come_less_often_while_the_server_stays_down() -> None:
@@ -197,7 +201,7 @@ def test_probes_come_less_often_while_the_server_stays_down() -> None:
 
     gaps = [after - before for before, after in zip([0, *scene.probes], scene.probes, strict=False)]
     assert gaps[:5] == [1, 2, 4, 8, 16]
-    assert max(gaps) == TIMES.probe_longest
+    assert max(gaps) == TIMES.max_probe_interval
     assert scene.states == ["open", "closed"]
 
 
@@ -215,7 +219,7 @@ def test_a_server_that_stays_down_is_given_up_once() -> None:
     assert scene.states == ["open", "gave up: outage"]
     assert scene.breaker.failure is not None
     assert "refused" in scene.breaker.failure.message
-    assert TIMES.outage < scene.probes[-1] < TIMES.outage + TIMES.probe_longest + 1
+    assert TIMES.max_outage < scene.probes[-1] < TIMES.max_outage + TIMES.max_probe_interval + 1
 
 
 @pytest.mark.parametrize(
@@ -263,13 +267,13 @@ def test_tripping_twice_is_tripping_once() -> None:
         scene.breaker.trip(ServerError("503", endpoint=PROBE, status=503))
         assert scene.breaker.cause == DOWN.summary
         await scene.breaker.wait_closed()
-        await anyio.sleep(TIMES.probe_longest)
+        await anyio.sleep(TIMES.max_probe_interval)
 
     scene.play(act)
 
     assert scene.states == ["open", "closed"]
     assert scene.breaker.outages == 1
-    assert len(scene.probes) == PROBES
+    assert len(scene.probes) == REQUIRED_PROBES
 
 
 def test_it_opens_again_and_holds_those_who_come_then() -> None:
@@ -319,7 +323,9 @@ def test_those_who_waited_go_on_waiting_when_it_opens_again_at_once() -> None:
 @pytest.mark.parametrize(
     ("trouble", "count"), [("timeout", 10), ("failed", 20), ("unreachable", 20), ("overload", 40)]
 )
-def test_failed_attempts_of_any_call_open_it(endpoint: str, trouble: Trouble, count: int) -> None:
+def test_failed_attempts_of_any_call_open_it(
+    endpoint: str, trouble: FailureKind, count: int
+) -> None:
     scene = Scene()
 
     async def act() -> None:
@@ -339,7 +345,7 @@ def test_refusals_of_single_calls_open_nothing() -> None:
         for _ in range(200):
             scene.breaker.record(attempt(UPLOAD, status=400))
             scene.record("quota")
-            never_sent = Attempted(
+            never_sent = AttemptEvent(
                 endpoint=UPLOAD,
                 attempt=1,
                 status=None,
@@ -397,8 +403,8 @@ def test_uploads_that_time_out_while_reads_are_answered_are_blocked() -> None:
         await scene.breaker.wait_readable()
         assert anyio.current_time() == 60
         await scene.breaker.wait_closed()
-        assert anyio.current_time() == TIMES.dataset_lock  # counted from the first that waited
-        assert scene.breaker.resumed_at == TIMES.dataset_lock
+        assert anyio.current_time() == TIMES.dataset_lock_time  # counted from the first that waited
+        assert scene.breaker.resumed_at == TIMES.dataset_lock_time
 
     scene.play(act)
 
@@ -414,7 +420,7 @@ def test_an_upload_that_is_answered_or_landed_unblocks(landed: bool) -> None:  #
         scene.block()
         await anyio.sleep(7)
         if landed:
-            scene.breaker.record_landed()
+            scene.breaker.record_stored_upload()
         else:
             scene.record(None)
         assert scene.breaker.is_closed
@@ -447,7 +453,7 @@ def test_a_proxy_that_gives_up_waiting_counts_as_a_timeout() -> None:
             for _ in range(2):
                 scene.breaker.record(attempt(UPLOAD, "failed", seconds=seconds, status=504))
             scene.record(None, endpoint=READ)
-            assert scene.breaker.uploads_blocked is (seconds == 60)
+            assert scene.breaker.has_blocked_uploads is (seconds == 60)
 
     scene.play(act)
 
@@ -463,7 +469,7 @@ def test_a_server_that_hung_and_came_back_is_not_taken_for_a_lock() -> None:
             scene.breaker.record(attempt(UPLOAD, "timeout", seconds=60.0))
         assert scene.breaker.is_open
         await scene.breaker.wait_closed()
-        assert anyio.current_time() < 300 + TIMES.probe_longest + 2
+        assert anyio.current_time() < 300 + TIMES.max_probe_interval + 2
 
     scene.play(act)
 
@@ -511,7 +517,7 @@ def test_an_outage_during_a_lock_is_followed_by_the_rest_of_the_lock() -> None:
         await scene.breaker.wait_readable()
         assert scene.breaker.cause == DATASET_LOCKED
         await scene.breaker.wait_closed()
-        assert anyio.current_time() == TIMES.dataset_lock
+        assert anyio.current_time() == TIMES.dataset_lock_time
 
     scene.play(act)
 
@@ -529,7 +535,9 @@ def test_an_outage_during_a_lock_is_followed_by_the_rest_of_the_lock() -> None:
         ("failed", StopReason.OUTAGE),
     ],
 )
-def test_uploads_that_fail_for_too_long_are_given_up(trouble: Trouble, reason: StopReason) -> None:
+def test_uploads_that_fail_for_too_long_are_given_up(
+    trouble: FailureKind, reason: StopReason
+) -> None:
     scene = Scene()
 
     async def act() -> None:
@@ -538,7 +546,7 @@ def test_uploads_that_fail_for_too_long_are_given_up(trouble: Trouble, reason: S
             scene.record(trouble)
             scene.record(None, endpoint=READ)
             await anyio.sleep(10)
-        assert TIMES.outage < anyio.current_time() < TIMES.outage + 60
+        assert TIMES.max_outage < anyio.current_time() < TIMES.max_outage + 60
         await scene.breaker.wait_closed()
 
     scene.play(act)
@@ -565,9 +573,9 @@ def test_a_few_failures_long_after_one_another_give_up_nothing() -> None:
 
     async def act() -> None:
         for _ in range(10):
-            for _ in range(LEAST_FAILURES - 1):
+            for _ in range(MIN_FAILURES - 1):
                 scene.record("failed")
-                await anyio.sleep(TIMES.outage)
+                await anyio.sleep(TIMES.max_outage)
             scene.record(None)
 
     scene.play(act)
@@ -577,14 +585,14 @@ def test_a_few_failures_long_after_one_another_give_up_nothing() -> None:
 
 def test_time_for_which_the_server_was_down_does_not_count_against_uploads() -> None:
     """It came back just before the load would have stopped; one upload fails once more."""
-    scene = Scene(lambda now: DOWN if now < TIMES.outage - 20 else None)
+    scene = Scene(lambda now: DOWN if now < TIMES.max_outage - 20 else None)
 
     async def act() -> None:
         scene.record_times(20, "unreachable")
         await scene.breaker.wait_closed()
         await anyio.sleep(50)
         scene.record("timeout")
-        assert anyio.current_time() > TIMES.outage
+        assert anyio.current_time() > TIMES.max_outage
         scene.record(None)
 
     scene.play(act)
@@ -661,16 +669,16 @@ def test_a_read_that_fails_for_too_long_raises() -> None:
 
     scene.play(act)
 
-    assert TIMES.outage < reads.at[-1] < TIMES.outage + 3
+    assert TIMES.max_outage < reads.at[-1] < TIMES.max_outage + 3
 
 
 def test_a_read_survives_one_failure_after_a_long_outage() -> None:
-    scene = Scene(lambda now: DOWN if now < TIMES.outage - 20 else None)
+    scene = Scene(lambda now: DOWN if now < TIMES.max_outage - 20 else None)
     reads = Reads([DOWN, DOWN, None])
 
     async def act() -> None:
         assert await scene.breaker.read(reads.request) == "answer"
-        assert anyio.current_time() > TIMES.outage - 20
+        assert anyio.current_time() > TIMES.max_outage - 20
 
     scene.play(act)
 
@@ -690,9 +698,9 @@ def test_a_read_raises_once_the_server_was_given_up() -> None:
 # --- The failure budget
 
 
-def failures_until_spent(kind: FailureKind) -> int:
+def failures_until_spent(kind: BudgetFailureKind) -> int:
     budget, count = FailureBudget(), 0
-    while not budget.is_spent:
+    while not budget.is_exhausted:
         budget.add_failure(0.0, kind)
         count += 1
     return count
@@ -714,7 +722,7 @@ def test_one_failure_in_ten_is_sustained() -> None:
         else:
             budget.add_failure(0.0, "failed")
 
-    assert not budget.is_spent
+    assert not budget.is_exhausted
 
 
 def test_a_failure_a_second_is_sustained() -> None:
@@ -722,16 +730,16 @@ def test_a_failure_a_second_is_sustained() -> None:
     for second in range(1000):
         budget.add_failure(float(second), "failed")
 
-    assert not budget.is_spent
+    assert not budget.is_exhausted
 
 
 def test_after_an_outage_the_budget_is_spent_sooner() -> None:
     budget = FailureBudget()
-    budget.renew(0.0)
+    budget.reset_after_outage(0.0)
     for _ in range(10):
         budget.add_failure(0.0, "failed")
 
-    assert budget.is_spent
+    assert budget.is_exhausted
 
 
 def test_time_alone_does_not_close_it() -> None:
@@ -748,8 +756,10 @@ def test_time_alone_does_not_close_it() -> None:
 
 # --- Any order of events
 
-SHORT = Loading(probe=1.0, probe_longest=8.0, outage=60.0, dataset_lock=60.0)
-TROUBLES: st.SearchStrategy[Trouble | None] = st.sampled_from(
+SHORT = LoadTiming(
+    probe_interval=1.0, max_probe_interval=8.0, max_outage=60.0, dataset_lock_time=60.0
+)
+TROUBLES: st.SearchStrategy[FailureKind | None] = st.sampled_from(
     [None, None, "quota", "overload", "timeout", "unreachable", "failed"]
 )
 EVENTS = st.one_of(
@@ -781,11 +791,11 @@ class History:
                 self._check()
             self.server = "up" if self.server == "down" else self.server
             # At most one interval until the next probe, and the second probe after it.
-            await self._sleep(SHORT.probe_longest + 2 * SHORT.probe)
+            await self._sleep(SHORT.max_probe_interval + 2 * SHORT.probe_interval)
             assert not breaker.is_open
-            await self._sleep(SHORT.dataset_lock)
+            await self._sleep(SHORT.dataset_lock_time)
             assert breaker.is_closed or breaker.failure is not None
-            await self._sleep(2 * SHORT.outage)  # a read may still be repeated
+            await self._sleep(2 * SHORT.max_outage)  # a read may still be repeated
             assert self.waiting == {"closed": 0, "readable": 0, "read": 0}
 
     async def _apply(self, event: tuple[object, ...], start: Callable[..., object]) -> None:
@@ -800,7 +810,7 @@ class History:
             case ("trip",):
                 breaker.trip(DOWN)
             case ("landed",):
-                breaker.record_landed()
+                breaker.record_stored_upload()
             case ("lock",):
                 self.scene.block()
             case ("wait",):
@@ -846,7 +856,7 @@ class History:
         if breaker.is_open:
             self.opened_at = now if self.opened_at is None else self.opened_at
             probed = max([self.opened_at, *self.scene.probes[-1:]])
-            assert now - probed <= SHORT.probe_longest  # its probe is running
+            assert now - probed <= SHORT.max_probe_interval  # its probe is running
         else:
             self.opened_at = None
             assert self.waiting["readable"] == 0
@@ -877,10 +887,10 @@ def test_an_upload_that_is_refused_does_not_end_the_lock_of_the_dataset() -> Non
 
     async def act() -> None:
         scene.block()
-        assert scene.breaker.uploads_blocked
+        assert scene.breaker.has_blocked_uploads
         scene.breaker.record(evolve(attempt(UPLOAD, status=413), error="413 by a proxy"))
 
-        assert scene.breaker.uploads_blocked
+        assert scene.breaker.has_blocked_uploads
         assert scene.breaker.upload_answered_at == -math.inf
 
     scene.play(act)

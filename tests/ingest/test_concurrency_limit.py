@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 
-import pod_model as model
 import pytest
+import server_model as model
 from attrs import evolve
 
-from dify_kb.ingest.pacing.concurrency_limit import ConcurrencyLimit
-from dify_kb.ingest.pacing.connection_starvation import ConnectionStarvation
+from dify_kb.ingest.pacing.concurrency_limit import ConcurrencyLimit, ConnectionStarvation
 
 SEED = 3
 
 
-def best(pod: model.Pod, *limits: int) -> int:
-    return max(len(model.run(pod, model.Fixed(limit)).ends) for limit in limits)
+def best(pod: model.ServerCapacity, *limits: int) -> int:
+    return max(len(model.simulate_limit(pod, model.FixedLimit(limit)).ends) for limit in limits)
 
 
 def feed(limit: ConcurrencyLimit, seconds: float, count: int, now: float = 0.0) -> float:
@@ -29,12 +28,14 @@ def feed(limit: ConcurrencyLimit, seconds: float, count: int, now: float = 0.0) 
 @pytest.mark.parametrize(
     ("pod", "limits"),
     [(model.DEFAULT, (2, 4)), (model.NEWEST, (2, 4)), (model.BUSY, (9, 32))],
-    ids=lambda value: value.name if isinstance(value, model.Pod) else "",
+    ids=lambda value: value.name if isinstance(value, model.ServerCapacity) else "",
 )
-def test_a_busy_server_is_filled_and_not_queued_at(pod: model.Pod, limits: tuple[int, ...]) -> None:
-    alone = model.run(pod, model.Fixed(1)).quantile(0.5)
+def test_a_busy_server_is_filled_and_not_queued_at(
+    pod: model.ServerCapacity, limits: tuple[int, ...]
+) -> None:
+    alone = model.simulate_limit(pod, model.FixedLimit(1)).quantile(0.5)
 
-    outcome = model.run(pod, ConcurrencyLimit(), seed=SEED)
+    outcome = model.simulate_limit(pod, ConcurrencyLimit(), seed=SEED)
 
     assert len(outcome.ends) >= 0.95 * best(pod, *limits)
     assert outcome.quantile(0.5) <= 2.5 * alone
@@ -42,10 +43,10 @@ def test_a_busy_server_is_filled_and_not_queued_at(pod: model.Pod, limits: tuple
 
 
 @pytest.mark.parametrize("pod", [model.ELSEWHERE, model.LOCKED], ids=lambda pod: pod.name)
-def test_a_large_server_is_found_to_be_one(pod: model.Pod) -> None:
-    alone = model.run(pod, model.Fixed(1)).quantile(0.5)
+def test_a_large_server_is_found_to_be_one(pod: model.ServerCapacity) -> None:
+    alone = model.simulate_limit(pod, model.FixedLimit(1)).quantile(0.5)
 
-    outcome = model.run(pod, ConcurrencyLimit(), seed=SEED)
+    outcome = model.simulate_limit(pod, ConcurrencyLimit(), seed=SEED)
 
     assert len(outcome.ends) >= 0.95 * best(pod, 32, 48)
     assert outcome.quantile(0.5) <= 2.5 * alone
@@ -53,16 +54,16 @@ def test_a_large_server_is_found_to_be_one(pod: model.Pod) -> None:
 
 def test_a_server_that_answers_at_once_is_not_throttled() -> None:
     """Its times are jitter of our own loop, which is not a queue."""
-    floor = len(model.run(model.JITTERY, model.Fixed(8), 10.0).ends)
+    floor = len(model.simulate_limit(model.JITTERY, model.FixedLimit(8), 10.0).ends)
 
-    outcome = model.run(model.JITTERY, ConcurrencyLimit(), 10.0, SEED)
+    outcome = model.simulate_limit(model.JITTERY, ConcurrencyLimit(), 10.0, SEED)
 
     assert len(outcome.ends) >= 0.95 * floor
     assert outcome.limits[-1][1] <= 10
 
 
 def test_a_brown_out_is_recovered_from() -> None:
-    outcome = model.run(
+    outcome = model.simulate_limit(
         evolve(model.ELSEWHERE, slow=(20.0, 60.0, 10.0)), ConcurrencyLimit(), 90.0, SEED
     )
 
@@ -72,32 +73,32 @@ def test_a_brown_out_is_recovered_from() -> None:
 def test_a_load_sends_little_into_a_storm_of_errors_and_recovers() -> None:
     pod = evolve(model.DEFAULT, failing=(20.0, 40.0, 0.6))
 
-    outcome = model.load(pod, 80.0, SEED)
+    outcome = model.simulate_load(pod, 80.0, SEED)
 
-    assert 0 < outcome.wasted <= 0.25 * model.run(pod, model.Fixed(32), 60.0).wasted
+    assert 0 < outcome.wasted <= 0.25 * model.simulate_limit(pod, model.FixedLimit(32), 60.0).wasted
     assert outcome.rate(60.0, 80.0) >= 0.9 * outcome.rate(5.0, 20.0)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_load_goes_on_after_a_server_failed_altogether(seed: int) -> None:
     """For 10 s, as in a restart: whatever the order in which calls fail, it must not hang."""
-    outcome = model.load(evolve(model.DEFAULT, failing=(5.0, 15.0, 1.0)), 60.0, seed)
+    outcome = model.simulate_load(evolve(model.DEFAULT, failing=(5.0, 15.0, 1.0)), 60.0, seed)
 
     assert 0 < outcome.wasted <= 60
     assert outcome.rate(30.0, 60.0) >= 20
 
 
 def test_noise_does_not_make_it_creep_to_one() -> None:
-    outcome = model.run(model.WILD, ConcurrencyLimit(), 60.0, SEED)
+    outcome = model.simulate_limit(model.WILD, ConcurrencyLimit(), 60.0, SEED)
 
     assert outcome.rate(30.0, 60.0) >= 0.75 * best(model.WILD, 32) / 120
 
 
 def test_starved_connections_are_given_up() -> None:
     """A pod of 10 connections whose processor could do more: all that shows is a rare tail."""
-    pod = model.Pod(name="slow database", cpu=0.004, io=0.1)
+    pod = model.ServerCapacity(name="slow database", cpu=0.004, io=0.1)
 
-    outcome = model.run(pod, ConcurrencyLimit(), 120.0, SEED)
+    outcome = model.simulate_limit(pod, ConcurrencyLimit(), 120.0, SEED)
 
     assert 0 < outcome.starved < 30
     assert 8 <= outcome.limits[-1][1] <= 10
@@ -105,7 +106,7 @@ def test_starved_connections_are_given_up() -> None:
 
 def test_a_tail_of_the_server_itself_does_not_narrow_it_for_good() -> None:
     """One create of a hundred takes 4 s longer, as on slow storage, however few there are."""
-    outcome = model.run(
+    outcome = model.simulate_limit(
         evolve(model.ELSEWHERE, stalls=0.01, stall=4.0), ConcurrencyLimit(), 200.0, SEED
     )
 
@@ -132,7 +133,8 @@ def test_a_fixed_number_stays() -> None:
 
 def test_bounds_hold() -> None:
     limits = [
-        limit for _, limit in model.run(model.ELSEWHERE, ConcurrencyLimit(4, 12), 30.0).limits
+        limit
+        for _, limit in model.simulate_limit(model.ELSEWHERE, ConcurrencyLimit(4, 12), 30.0).limits
     ]
 
     assert min(limits) == 4
@@ -172,7 +174,8 @@ def test_it_reopens_at_half() -> None:
 
 def test_it_leaves_a_default_pod_by_a_few_at_first() -> None:
     limits = [
-        limit for _, limit in model.run(model.ELSEWHERE, ConcurrencyLimit(), 30.0, SEED).limits
+        limit
+        for _, limit in model.simulate_limit(model.ELSEWHERE, ConcurrencyLimit(), 30.0, SEED).limits
     ]
 
     assert min(limit for limit in limits if limit > 9) == 12
@@ -181,7 +184,7 @@ def test_it_leaves_a_default_pod_by_a_few_at_first() -> None:
 
 def test_the_unloaded_time_is_looked_at_again_once_the_first_steps_are_over() -> None:
     """The first look is a short one, which may have been far off."""
-    limits = model.run(model.BUSY, ConcurrencyLimit(), 30.0, SEED).limits
+    limits = model.simulate_limit(model.BUSY, ConcurrencyLimit(), 30.0, SEED).limits
     risen = next(now for now, limit in limits if limit >= 7)
 
     assert min(limit for now, limit in limits if risen < now < risen + 5) <= 4

@@ -9,7 +9,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 from attrs import evolve
-from ingest_loads import CREATE, base, creates, outcomes, write
+from load_examples import CREATE, base, creates, outcomes, write
 
 from dify_kb import (
     AsyncClient,
@@ -21,8 +21,8 @@ from dify_kb import (
     StopReason,
 )
 from dify_kb.emulator import Emulator, Settings
-from dify_kb.ingest.journal import State
-from dify_kb.ingest.journal.reading import items
+from dify_kb.ingest.journal import JournalState
+from dify_kb.ingest.journal.read_journal import iter_rows
 
 
 async def found(client: AsyncClient, dataset: Dataset, query: str) -> list[str]:
@@ -36,7 +36,7 @@ async def test_a_task_that_a_killed_worker_lost_is_told_and_created_again_on_req
 ) -> None:
     """It stalled again in each run, was called "nothing is being indexed", and stayed for ever."""
     write(folder, 20)
-    emulator.faults.indexing([fault], names="007*")
+    emulator.faults.plan_indexing([fault], names="007*")
     dataset = await base(client)
 
     first = await client.load(dataset, folder, stall_after=1)
@@ -62,7 +62,7 @@ async def test_a_stalled_document_is_not_doubled_where_its_task_may_still_be_que
     """No worker ran at all: the first task is queued still, so the document is deleted first."""
     write(folder, 3)
     with Emulator(settings=Settings(workers=4)) as server:
-        server.faults.indexing(["die"])
+        server.faults.plan_indexing(["die"])
         async with AsyncClient(server.url, server.api_key, policy=quick) as client:
             dataset = await base(client)
             first = await client.load(dataset, folder, stall_after=1)
@@ -227,7 +227,7 @@ async def test_a_replacement_that_fails_is_told_and_sent_first_by_the_next_run(
     await client.load(dataset, folder)
     for number in range(30):
         (folder / f"{number:03}.md").write_text(f"a longer text of {number}")
-    emulator.faults.indexing(["error no such encoding"], names="020*")
+    emulator.faults.plan_indexing(["error no such encoding"], names="020*")
 
     failed = await client.load(dataset, folder)
     before = len(emulator.history)
@@ -256,7 +256,7 @@ async def test_a_swap_keeps_a_version_in_search_at_every_moment(
     old = {row.name: row.id async for row in client.documents.iter(dataset)}
     (folder / "001.md").write_text("the text of 1, second edition")
     if fails:
-        emulator.faults.indexing(["error no such encoding"], names="001*")
+        emulator.faults.plan_indexing(["error no such encoding"], names="001*")
     seen: list[list[str]] = []
 
     async def search() -> None:
@@ -481,7 +481,7 @@ async def test_a_dataset_lock_is_told_and_waited_for(
     policy = evolve(
         quick,
         timeout=evolve(quick.timeout, answer=0.5, connect=0.5),
-        loading=evolve(quick.loading, dataset_lock=6.0),
+        load_timing=evolve(quick.load_timing, dataset_lock_time=6.0),
     )
     paused: set[str | None] = set()
 
@@ -521,9 +521,13 @@ async def test_the_journal_remembers_what_the_next_run_needs(
 ) -> None:
     write(folder, 3)
     journal = tmp_path / "j.db"
-    emulator.faults.indexing(["lose"], names="001*")
+    emulator.faults.plan_indexing(["lose"], names="001*")
 
     await client.load(await base(client), folder, stall_after=1, journal=journal)
 
-    states = {row.key: row.state for row in items(journal)}
-    assert states == {"000.md": State.DONE, "001.md": State.STALLED, "002.md": State.DONE}
+    states = {row.key: row.state for row in iter_rows(journal)}
+    assert states == {
+        "000.md": JournalState.DONE,
+        "001.md": JournalState.STALLED,
+        "002.md": JournalState.DONE,
+    }

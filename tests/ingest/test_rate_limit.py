@@ -6,7 +6,7 @@ import math
 from random import Random
 
 import pytest
-import quota_model as model
+import rate_limit_model as model
 
 from dify_kb.errors import ConfigError
 from dify_kb.ingest.pacing.rate_limit import Rate, RateLimiter
@@ -14,36 +14,36 @@ from dify_kb.ingest.pacing.rate_limit import Rate, RateLimiter
 
 @pytest.mark.parametrize("limit", [60, 100, 600])
 def test_a_limit_is_learned_with_few_refusals(limit: int) -> None:
-    tally = model.run(model.Plan(limit=limit), None, 20, seed=1)
+    tally = model.simulate_rate_limit(model.RateLimitCase(limit=limit), None, 20, seed=1)
 
     assert tally.accepted >= 0.9 * 20 * limit
-    assert 0 < tally.share <= 0.01
+    assert 0 < tally.refused_part <= 0.01
 
 
 @pytest.mark.parametrize("limit", [10, 60, 600])
 def test_a_stated_limit_is_never_met(limit: int) -> None:
-    tally = model.run(model.Plan(limit=limit), f"{limit}/min", 20, seed=1)
+    tally = model.simulate_rate_limit(model.RateLimitCase(limit=limit), f"{limit}/min", 20, seed=1)
 
     assert tally.accepted >= 0.95 * 20 * limit
     assert tally.refused == 0
 
 
 def test_a_stated_rate_a_second_is_kept() -> None:
-    tally = model.run(model.Plan(limit=5, window=1.0), "5/s", 120, seed=1)
+    tally = model.simulate_rate_limit(model.RateLimitCase(limit=5, window=1.0), "5/s", 120, seed=1)
 
     assert tally.accepted >= 0.95 * 5 * 120
     assert tally.refused == 0
 
 
 def test_what_others_take_is_left_to_them_and_taken_back() -> None:
-    tally = model.run(model.Plan(limit=100, others=40), None, 40, seed=1)
+    tally = model.simulate_rate_limit(model.RateLimitCase(limit=100, others=40), None, 40, seed=1)
 
     assert tally.accepted >= 0.7 * 100 * 40
-    assert tally.share <= 0.02
+    assert tally.refused_part <= 0.02
 
 
 def test_a_limit_that_was_raised_is_found() -> None:
-    tally = model.run(model.Plan(limit=60, later=300), None, 40, seed=1)
+    tally = model.simulate_rate_limit(model.RateLimitCase(limit=60, later=300), None, 40, seed=1)
 
     assert tally.accepted >= 1.25 * 60 * 40
 

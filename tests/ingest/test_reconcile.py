@@ -12,7 +12,7 @@ import pytest
 from attrs import define, evolve, field
 from virtual_time import run
 
-from dify_kb import Document, Loading, Page
+from dify_kb import Document, LoadTiming, Page
 from dify_kb.errors import (
     ConnectError,
     ForbiddenError,
@@ -24,45 +24,45 @@ from dify_kb.errors import (
     ServerError,
     TransportError,
 )
+from dify_kb.ingest.engine.file_lifecycle import FileLifecycle
+from dify_kb.ingest.engine.file_states import FileEvent, FileState, find_transition
 from dify_kb.ingest.engine.followed_documents import FollowedDocuments
-from dify_kb.ingest.engine.lifecycle import FileLifecycle
 from dify_kb.ingest.engine.pending_uploads import (
-    LOOKS_AFTER_CRASH,
-    MOST_DUE,
+    LOOKUPS_AFTER_CRASH,
+    MAX_DUE,
     PendingUpload,
     PendingUploads,
-    landing_time,
+    max_seconds_until_stored,
 )
-from dify_kb.ingest.engine.reconcile import Decision, Reconciler, decide
-from dify_kb.ingest.engine.stalls import LOST
-from dify_kb.ingest.engine.states import FileEvent, FileState, transition
+from dify_kb.ingest.engine.reconcile import ReconcileDecision, Reconciler, decide
+from dify_kb.ingest.engine.stall_detector import LOST_BY_WORKER
 from dify_kb.ingest.engine.tracked_file import TrackedFile
-from dify_kb.ingest.journal import Row, State
+from dify_kb.ingest.journal import JournalRow, JournalState
 from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
 from dify_kb.ingest.planning.document_lookup import DocumentLookup
-from dify_kb.ingest.planning.plan import (
+from dify_kb.ingest.planning.file_plan import (
     ARCHIVED_BY_HAND,
     DISABLED_BY_HAND,
     NAME_EXISTS,
-    Do,
     OnExisting,
-    Planned,
+    PlannedAction,
+    PlannedFile,
 )
 from dify_kb.ingest.remote_document import RemoteDocument
-from dify_kb.ingest.sources.scan import FoundFile
+from dify_kb.ingest.sources.found_file import FoundFile
 from dify_kb.models import Event, ListDocuments
 from dify_kb.resources import Datasets, Documents
-from dify_kb.transport import Attempted
+from dify_kb.transport import AttemptEvent
 from dify_kb.wire import catalog, codec
 from dify_kb.wire.endpoint import Call
 
 DATASET: Final = "00000000-0000-4000-8000-000000000000"
-TIMES: Final = Loading()
+TIMES: Final = LoadTiming()
 CREATE: Final = "documents.create_by_file"
 BEFORE: Final = "f1"
-TAKE_OVER, SEND, WAIT = Decision.TAKE_OVER, Decision.SEND, Decision.WAIT
-DISABLED, ARCHIVED = Decision.KEEP_DISABLED, Decision.KEEP_ARCHIVED
-EXISTING: Final = Decision.KEEP_EXISTING
+TAKE_OVER, SEND, WAIT = ReconcileDecision.TAKE_OVER, ReconcileDecision.SEND, ReconcileDecision.WAIT
+DISABLED, ARCHIVED = ReconcileDecision.KEEP_DISABLED, ReconcileDecision.KEEP_ARCHIVED
+EXISTING: Final = ReconcileDecision.KEEP_EXISTING
 
 
 def document_id(name: str) -> str:
@@ -109,46 +109,46 @@ def document(
     )
 
 
-def journal_row(state: State, name: str = "a.md", **values: Any) -> Row:
+def journal_row(state: JournalState, name: str = "a.md", **values: Any) -> JournalRow:
     told: dict[str, Any] = {
         "size": 4, "mtime_ns": 1, "content": b"text", "rule": "", "labels": "", "attempts": 1,
         "sent_at": time.time(), "previous": None, "document_id": None, "batch": None,
         "upload_file_id": None, "reason": None,
     }  # fmt: skip
-    return Row(key=name, name=name, state=state, **{**told, **values})
+    return JournalRow(key=name, name=name, state=state, **{**told, **values})
 
 
 def tracked(
     name: str = "a.md", *, before: Document | None = None, sends: int = 1, **values: Any
 ) -> TrackedFile:
-    planned = Planned(
+    planned = PlannedFile(
         found=FoundFile(key=name, size=4),
         name=name,
-        do=Do.SEND,
-        replaces=RemoteDocument.of(before) if before else None,
+        action=PlannedAction.SEND,
+        replaces=RemoteDocument.from_document(before) if before else None,
     )
-    file = TrackedFile.of(evolve(planned, **values))
+    file = TrackedFile.from_plan(evolve(planned, **values))
     file.lost = file.attempts = sends
     return file
 
 
 def killed(*, size: int = 4, **values: Any) -> TrackedFile:
     """Return a file that an earlier run was sending when it was killed."""
-    row = journal_row(State.SENDING, size=size, **values)
-    return tracked(do=Do.LOOK, row=row, sends=0, same=size == 4)
+    row = journal_row(JournalState.SENDING, size=size, **values)
+    return tracked(do=PlannedAction.LOOK, row=row, sends=0, same=size == 4)
 
 
 def stalled(reason: str = "", *, same: bool = True) -> TrackedFile:
     """Return a file whose document stalled in an earlier run, and that is to be retried."""
     row = journal_row(
-        State.STALLED,
+        JournalState.STALLED,
         document_id=document_id("a.md"),
         upload_file_id=BEFORE,
         reason=reason,
         previous="f0",
     )
     before = document(status="indexing")
-    return tracked(before=before, sends=0, do=Do.LOOK, row=row, same=same, stuck=True)
+    return tracked(before=before, sends=0, do=PlannedAction.LOOK, row=row, same=same, stuck=True)
 
 
 def lost(cause: KnowledgeError | None = None) -> OutcomeUnknownError:
@@ -169,7 +169,7 @@ def pending(file: TrackedFile, *, lost: bool, until: float = 100.0) -> PendingUp
 
 def outcomes(
     found: Document | None, file: TrackedFile, **options: bool
-) -> tuple[Decision, Decision, Decision]:
+) -> tuple[ReconcileDecision, ReconcileDecision, ReconcileDecision]:
     """Return what is decided after a lost send while it may land, later, and without a lost one."""
     waits = pending(file, lost=False, until=0.0)
     return (
@@ -207,7 +207,7 @@ def outcomes(
     ],
 )
 def test_the_document_of_that_name_decides(
-    found: Document | None, decisions: tuple[Decision, ...]
+    found: Document | None, decisions: tuple[ReconcileDecision, ...]
 ) -> None:
     assert outcomes(found, tracked(before=document())) == decisions
 
@@ -227,7 +227,7 @@ def test_the_document_of_that_name_decides(
     ],
 )
 def test_a_document_of_somebody_else_is_kept_where_it_is_not_to_be_replaced(
-    found: Document | None, decisions: tuple[Decision, ...]
+    found: Document | None, decisions: tuple[ReconcileDecision, ...]
 ) -> None:
     """It came after the file was planned, when there was none or one of ours."""
     assert outcomes(found, tracked(before=document()), replaces=False) == decisions
@@ -288,7 +288,7 @@ def test_a_stalled_document_that_was_indexed_after_all_is_taken_over_unless_the_
 
 
 def test_a_stalled_document_is_not_created_twice_while_the_first_create_may_land() -> None:
-    file = stalled(LOST)
+    file = stalled(LOST_BY_WORKER)
     file.planned = evolve(file.planned, row=None)  # it was sent in this run
     waits = pending(file, lost=True)
 
@@ -311,10 +311,14 @@ def test_a_stalled_document_is_not_created_twice_while_the_first_create_may_land
     ],
 )
 def test_so_long_a_create_may_still_land(cause: KnowledgeError | None, part: str) -> None:
-    looks = sum(TIMES.settle[:LOOKS_AFTER_CRASH])
-    expected = {"looks": looks, "patience": TIMES.patience, "quarantine": TIMES.quarantine}
+    looks = sum(TIMES.lookup_intervals[:LOOKUPS_AFTER_CRASH])
+    expected = {
+        "looks": looks,
+        "patience": TIMES.timeout_landing_time,
+        "quarantine": TIMES.disconnect_landing_time,
+    }
 
-    assert landing_time(lost(cause), TIMES) == expected[part]
+    assert max_seconds_until_stored(lost(cause), TIMES) == expected[part]
 
 
 # What becomes of pending files, in virtual time.
@@ -330,7 +334,7 @@ class RecordedFiles:
     reasons: list[str | None] = field(factory=list)
 
     def apply(self, file: TrackedFile, event: FileEvent, reason: str | None = None) -> None:
-        file.state = transition(file.state, event).state
+        file.state = find_transition(file.state, event).state
         self.told.append((anyio.current_time(), str(event), file.key))
         self.reasons.append(reason)
 
@@ -389,7 +393,7 @@ class Scene:
     def look(self, *files: TrackedFile) -> None:
         for file in files:
             row = file.planned.row
-            sent = row is not None and row.state is State.SENDING
+            sent = row is not None and row.state is JournalState.SENDING
             file.state = FileState.UNKNOWN if sent else FileState.BUSY
             self.files.pending.put_busy(file, lost=sent)
 
@@ -501,7 +505,7 @@ def test_a_document_from_before_is_not_taken_for_what_was_sent() -> None:
     scene.play(lambda: scene.lose(tracked(before=before)))
 
     assert scene.files.events == ["not found"]
-    assert scene.told[0][0] >= TIMES.quarantine
+    assert scene.told[0][0] >= TIMES.disconnect_landing_time
 
 
 def test_a_server_that_may_still_be_working_is_given_more_time() -> None:
@@ -510,18 +514,18 @@ def test_a_server_that_may_still_be_working_is_given_more_time() -> None:
     scene.play(lambda: scene.lose(tracked(), cause=ServerError("504", endpoint=CREATE, status=504)))
 
     assert scene.files.events == ["not found"]
-    assert scene.told[0][0] >= TIMES.patience
+    assert scene.told[0][0] >= TIMES.timeout_landing_time
 
 
 def test_what_is_sent_again_and_again_and_never_there_is_given_up() -> None:
     scene = Scene()
 
-    file = tracked(sends=TIMES.sends)
+    file = tracked(sends=TIMES.max_sends)
 
     scene.play(lambda: scene.lose(file))
 
     assert scene.files.events == ["refused"]
-    told = f"not found on the server after {TIMES.sends} uploads: the answer was lost"
+    told = f"not found on the server after {TIMES.max_sends} uploads: the answer was lost"
     assert file.failure == told
 
 
@@ -594,7 +598,7 @@ def test_documents_that_stood_still_together_are_created_again_together() -> Non
     scene.play(act, until=1000)
 
     assert scene.files.events == ["not found"] * 3
-    assert max(at for at, _ in scene.told) < 100 + 2 * TIMES.settle[-1]
+    assert max(at for at, _ in scene.told) < 100 + 2 * TIMES.lookup_intervals[-1]
 
 
 def test_a_document_that_stalled_before_and_was_indexed_since_tells_nothing_of_this_run() -> None:
@@ -604,7 +608,7 @@ def test_a_document_that_stalled_before_and_was_indexed_since_tells_nothing_of_t
 
     assert file.document is not None
     assert file.document.remembered
-    assert file.document.queued_by_answer < 0
+    assert file.document.response_at < 0
 
 
 def test_a_stalled_document_that_was_created_again_is_stored_as_the_new_one() -> None:
@@ -643,7 +647,7 @@ def test_what_an_earlier_run_was_sending_may_land_for_as_long_as_what_this_run_s
 
     ((at, event),) = scene.told
     assert event == "not found"
-    assert least <= at <= least + TIMES.settle[-1]
+    assert least <= at <= least + TIMES.lookup_intervals[-1]
 
 
 @pytest.mark.parametrize(
@@ -678,7 +682,7 @@ def test_somebody_elses_document_is_kept_if_so_wished(
 
     assert scene.files.events == [event]
     assert scene.files.reasons == [NAME_EXISTS]
-    assert (scene.told[0][0] >= TIMES.quarantine) is lose
+    assert (scene.told[0][0] >= TIMES.disconnect_landing_time) is lose
 
 
 def test_a_file_that_changed_replaces_its_own_document_whatever_exists() -> None:
@@ -711,7 +715,7 @@ def test_a_lookup_that_fails_is_repeated_and_nothing_happens_twice() -> None:
 
     async def act() -> None:
         scene.lose(*map(tracked, names))
-        await anyio.sleep(TIMES.settle[0] + 0.03)
+        await anyio.sleep(TIMES.lookup_intervals[0] + 0.03)
         assert scene.files.events == ["found"]
         scene.failures = [unavailable] * 3
 
@@ -729,7 +733,7 @@ def test_a_batch_that_takes_longer_than_an_outage_survives_one_failure() -> None
 
     async def act() -> None:
         scene.look(*(tracked(name, before=document(name=name)) for name in names))
-        await anyio.sleep(TIMES.outage + 100)
+        await anyio.sleep(TIMES.max_outage + 100)
         scene.failures = [ForbiddenError("odd", endpoint=CREATE, status=403)]
 
     scene.play(act, until=2000.0)
@@ -754,7 +758,7 @@ def test_a_file_that_ends_while_it_is_looked_up_is_left_alone() -> None:
 
     async def act() -> None:
         scene.lose(file)
-        await anyio.sleep(TIMES.settle[0] + 0.01)
+        await anyio.sleep(TIMES.lookup_intervals[0] + 0.01)
         scene.files.stop(file)
 
     scene.play(act)
@@ -816,8 +820,8 @@ def test_a_file_that_is_sent_again_knows_what_it_replaces_now() -> None:
 
     scene.play(lambda: scene.look(file))
 
-    assert file.planned.before == "f2"
-    assert file.planned.do is Do.SEND
+    assert file.planned.previous_upload_id == "f2"
+    assert file.planned.action is PlannedAction.SEND
     assert file.planned.row is None
     assert file.updates
 
@@ -852,14 +856,14 @@ def test_a_file_that_changed_since_an_earlier_run_sent_it_is_sent_once_that_is_i
 
     assert scene.files.events == ["found old version", "not found"]
     assert scene.told[1][0] > 50
-    assert file.planned.before == "f1"
+    assert file.planned.previous_upload_id == "f1"
     assert file.attempts == 0
 
 
 @pytest.mark.parametrize(
     ("reason", "deleted"),
     [
-        (f"{LOST}: stayed waiting for 15 min while 3 others were indexed", []),
+        (f"{LOST_BY_WORKER}: stayed waiting for 15 min while 3 others were indexed", []),
         (
             "stayed waiting for 15 min, and no document of any dataset made progress",
             [document_id("a.md")],
@@ -938,25 +942,25 @@ def test_a_file_that_ends_while_its_document_is_deleted_is_left_alone() -> None:
     scene.play(act)
 
     assert scene.files.events == ["halted"]
-    assert file.planned.do is Do.LOOK
+    assert file.planned.action is PlannedAction.LOOK
 
 
 # While Dify may hold the dataset's lock.
 
 
-def upload(trouble: str | None = None, *, seconds: float = 120.0) -> Attempted:
-    return Attempted(
+def upload(trouble: str | None = None, *, seconds: float = 120.0) -> AttemptEvent:
+    return AttemptEvent(
         endpoint=CREATE,
         attempt=1,
         status=None if trouble else 200,
         seconds=seconds,
         retry_in=None,
         error=trouble,
-        trouble=cast("Any", trouble),
+        failure_kind=cast("Any", trouble),
     )
 
 
-def listed() -> Attempted:
+def listed() -> AttemptEvent:
     return evolve(upload(), endpoint=catalog.LIST_DOCUMENTS.name)
 
 
@@ -965,7 +969,7 @@ def time_out(scene: Scene, *, block: bool) -> None:
         scene.breaker.record(upload("timeout"))
     if block:
         scene.breaker.record(listed())
-    assert scene.breaker.uploads_blocked is block
+    assert scene.breaker.has_blocked_uploads is block
 
 
 def test_a_timed_out_create_is_not_repeated_while_no_upload_is_answered() -> None:
@@ -980,7 +984,7 @@ def test_a_timed_out_create_is_not_repeated_while_no_upload_is_answered() -> Non
 
     ((at, event),) = scene.told
     assert event == "not found"
-    assert TIMES.dataset_lock <= at <= TIMES.dataset_lock + TIMES.settle[-1]
+    assert TIMES.dataset_lock_time <= at <= TIMES.dataset_lock_time + TIMES.lookup_intervals[-1]
 
 
 def test_a_timed_out_create_is_repeated_once_a_later_upload_was_answered() -> None:
@@ -995,7 +999,9 @@ def test_a_timed_out_create_is_repeated_once_a_later_upload_was_answered() -> No
 
     ((at, event),) = scene.told
     assert event == "not found"
-    assert TIMES.patience <= at <= TIMES.patience + TIMES.settle[-1]
+    assert (
+        TIMES.timeout_landing_time <= at <= TIMES.timeout_landing_time + TIMES.lookup_intervals[-1]
+    )
 
 
 def test_a_lookup_from_before_the_answer_of_an_upload_does_not_count() -> None:
@@ -1018,7 +1024,7 @@ def test_a_lookup_from_before_the_answer_of_an_upload_does_not_count() -> None:
 def test_after_a_block_of_uploads_what_waited_lands_first(*, answered: bool) -> None:
     """An answered upload shows that the lock is free; others that waited for it land beside."""
     scene = Scene()
-    resumed_at = 300.0 if answered else TIMES.dataset_lock - 120.0
+    resumed_at = 300.0 if answered else TIMES.dataset_lock_time - 120.0
 
     async def act() -> None:
         time_out(scene, block=True)
@@ -1032,8 +1038,8 @@ def test_after_a_block_of_uploads_what_waited_lands_first(*, answered: bool) -> 
 
     ((at, event),) = scene.told
     assert event == "not found"
-    earliest = resumed_at + TIMES.quarantine
-    assert earliest <= at <= earliest + TIMES.settle[-1]
+    earliest = resumed_at + TIMES.disconnect_landing_time
+    assert earliest <= at <= earliest + TIMES.lookup_intervals[-1]
 
 
 @pytest.mark.parametrize(("sends", "closed"), [(1, True), (0, False)])
@@ -1063,7 +1069,7 @@ def test_a_file_is_not_given_up_for_anothers_document_while_its_create_may_land(
     scene.play(lambda: scene.lose(tracked(), cause=LATE))
 
     ((at, _),) = scene.told
-    assert at >= TIMES.dataset_lock
+    assert at >= TIMES.dataset_lock_time
 
 
 # Many.
@@ -1102,16 +1108,16 @@ def test_a_hundred_thousand_pending_files_cost_no_time_until_they_are_due(
         file = tracked()
         for number in range(many):
             found = FoundFile(key=f"{number}", size=4)
-            one = TrackedFile.of(evolve(file.planned, found=found))
+            one = TrackedFile.from_plan(evolve(file.planned, found=found))
             waiting.put_later(one, 1000.0 + number)
             if number % 1000 == 0:
-                assert waiting.take_due() == []
+                assert waiting.pop_due() == []
                 with anyio.move_on_after(0):
                     await waiting.wait()
         assert not compared
         await anyio.sleep(2000.0)
-        assert len(waiting.take_due()) == MOST_DUE
+        assert len(waiting.pop_due()) == MAX_DUE
 
     run(fill)
 
-    assert len(compared) == MOST_DUE
+    assert len(compared) == MAX_DUE

@@ -8,31 +8,31 @@ from typing import Any
 import anyio
 import pytest
 from attrs import evolve
-from fleet import (
-    Fleet,
-    Following,
-    Pictures,
+from indexing_simulation import (
+    IndexingSimulation,
     Rows,
-    Server,
-    accepted,
-    follow,
-    remembered,
-    row,
+    SimulatedFollowing,
+    SimulatedServer,
+    Snapshots,
+    follow_files,
+    make_accepted_file,
+    make_document,
+    make_remembered_file,
 )
 from virtual_time import run
 
-from dify_kb import Loading
+from dify_kb import LoadTiming
 from dify_kb.errors import NotFoundError
-from dify_kb.ingest.engine.states import FileState
+from dify_kb.ingest.engine.file_states import FileState
 from dify_kb.ingest.engine.tracked_file import TrackedFile
-from dify_kb.ingest.journal import State
-from dify_kb.ingest.pacing.backlog import SAMPLE_SIZE
+from dify_kb.ingest.journal import JournalState
+from dify_kb.ingest.pacing.indexing_backlog import SAMPLE_SIZE
 from dify_kb.ingest.report import StopReason
 
 STATUS = "documents.indexing_status"
 
 
-def at(*pictures: tuple[float, Rows]) -> Pictures:
+def at(*pictures: tuple[float, Rows]) -> Snapshots:
     """Show each picture until the time that is given with it, and the last for ever."""
 
     def picture(now: float) -> Rows:
@@ -46,7 +46,7 @@ def other_file(size: int, name: str = "another") -> Mapping[str, Any]:
     return {"data_source_detail_dict": {"upload_file": {"id": name, "size": size}}}
 
 
-def reasons(following: Following) -> Mapping[str, str]:
+def reasons(following: SimulatedFollowing) -> Mapping[str, str]:
     return {result.key: str(result.reason) for _, result in following.results}
 
 
@@ -55,10 +55,12 @@ def reasons(following: Following) -> Mapping[str, str]:
 
 def test_a_page_from_before_the_replacement_does_not_count_as_done() -> None:
     """While a document is replaced, its old state is what an earlier page shows."""
-    stale = [row(1, "completed", **other_file(5, "old")), row(2, "waiting")]
-    now = [row(1, "error", error="no luck"), row(2, "completed")]
+    stale = [make_document(1, "completed", **other_file(5, "old")), make_document(2, "waiting")]
+    now = [make_document(1, "error", error="no luck"), make_document(2, "completed")]
 
-    following = follow(Server(at((1.0, stale), (0, now))), [accepted(2), accepted(1)])
+    following = follow_files(
+        SimulatedServer(at((1.0, stale), (0, now))), [make_accepted_file(2), make_accepted_file(1)]
+    )
 
     (failed,) = [result for _, result in following.results if result.key == "1.txt"]
     assert (str(failed.outcome), failed.error) == ("failed", "no luck")
@@ -67,10 +69,14 @@ def test_a_page_from_before_the_replacement_does_not_count_as_done() -> None:
 @pytest.mark.parametrize(("size", "outcome"), [(5, "added"), (6, "failed")])
 def test_another_upload_in_its_place_is_reported(size: int, outcome: str) -> None:
     """Of the same length it may be our own, that landed late; of another it is not ours."""
-    other = row(1, "completed", **other_file(size))
-    pictures = at((100, [other, row(2, "indexing")]), (0, [other, row(2, "completed")]))
+    other = make_document(1, "completed", **other_file(size))
+    pictures = at(
+        (100, [other, make_document(2, "indexing")]), (0, [other, make_document(2, "completed")])
+    )
 
-    following = follow(Server(pictures), [accepted(2), accepted(1, batch=False)])
+    following = follow_files(
+        SimulatedServer(pictures), [make_accepted_file(2), make_accepted_file(1, batch=False)]
+    )
 
     (result,) = [result for _, result in following.results if result.key == "1.txt"]
     assert result.outcome == outcome
@@ -80,24 +86,25 @@ def test_another_upload_in_its_place_is_reported(size: int, outcome: str) -> Non
 @pytest.mark.parametrize(("size", "outcome"), [(5, "added"), (6, "failed")])
 def test_a_document_whose_batch_is_gone_is_followed_by_its_name(size: int, outcome: str) -> None:
     """As when a lost create of our own landed last: each create gives the document a new batch."""
-    waiting = [row(1, "waiting", **other_file(size))]
-    done = [row(1, "completed", **other_file(size))]
+    waiting = [make_document(1, "waiting", **other_file(size))]
+    done = [make_document(1, "completed", **other_file(size))]
 
-    following = follow(Server(at((50, waiting), (0, done))), [accepted(1)])
+    following = follow_files(SimulatedServer(at((50, waiting), (0, done))), [make_accepted_file(1)])
 
     ((when, result),) = following.results
     assert result.outcome == outcome
     assert when > 50
     assert "replaced by another upload" in f"{result.reason} {result.warnings}"
-    assert [name for _, name in following.server.asked].count(STATUS) == 1
+    assert [name for _, name in following.server.requests].count(STATUS) == 1
 
 
 def test_a_document_missed_once_is_looked_for_again() -> None:
     """Rows shift while others are deleted, so one page without it proves nothing."""
-    there = [row(1, "completed"), row(2, "completed")]
+    there = [make_document(1, "completed"), make_document(2, "completed")]
 
-    following = follow(
-        Server(at((0.6, [row(2, "waiting")]), (0, there))), [accepted(1), accepted(2)]
+    following = follow_files(
+        SimulatedServer(at((0.6, [make_document(2, "waiting")]), (0, there))),
+        [make_accepted_file(1), make_accepted_file(2)],
     )
 
     assert set(following.outcomes.values()) == {"added"}
@@ -105,20 +112,23 @@ def test_a_document_missed_once_is_looked_for_again() -> None:
 
 def test_a_document_whose_answer_was_lost_is_found_by_its_name() -> None:
     """It has no batch to ask for."""
-    many = [row(number, "waiting") for number in range(3, 153)]
-    done = [*many, row(2, "completed"), row(1, "completed")]
-    waiting = [*many, row(2, "waiting"), row(1, "waiting")]
+    many = [make_document(number, "waiting") for number in range(3, 153)]
+    done = [*many, make_document(2, "completed"), make_document(1, "completed")]
+    waiting = [*many, make_document(2, "waiting"), make_document(1, "waiting")]
 
-    following = follow(Server(at((5, waiting), (0, done))), [accepted(1, batch=False), accepted(2)])
+    following = follow_files(
+        SimulatedServer(at((5, waiting), (0, done))),
+        [make_accepted_file(1, batch=False), make_accepted_file(2)],
+    )
 
     assert following.outcomes == {"1.txt": "added", "2.txt": "added"}
 
 
 @pytest.mark.parametrize("status", ["parsing", "a status of the future"])
 def test_unknown_words_are_waited_through(status: str) -> None:
-    pictures = at((3, [row(1, status)]), (0, [row(1, "completed")]))
+    pictures = at((3, [make_document(1, status)]), (0, [make_document(1, "completed")]))
 
-    following = follow(Server(pictures), [accepted(1)])
+    following = follow_files(SimulatedServer(pictures), [make_accepted_file(1)])
 
     assert following.outcomes == {"1.txt": "added"}
 
@@ -129,12 +139,15 @@ def test_unknown_words_are_waited_through(status: str) -> None:
 @pytest.mark.parametrize("batch", [True, False])
 def test_a_document_that_was_deleted_is_reported_after_two_looks(*, batch: bool) -> None:
     """Requests of one look count once: a cache may answer all of them."""
-    following = follow(Server(lambda _: [row(2, "waiting")]), [accepted(1, batch=batch)])
+    following = follow_files(
+        SimulatedServer(lambda _: [make_document(2, "waiting")]),
+        [make_accepted_file(1, batch=batch)],
+    )
 
     ((when, result),) = following.results
     assert result.outcome == "failed"
     assert "deleted" in str(result.reason)
-    assert when >= Loading().confirm
+    assert when >= LoadTiming().confirm_interval
 
 
 @pytest.mark.parametrize("number", [3, 30, 1000])
@@ -146,47 +159,53 @@ def test_documents_that_a_stale_list_never_shows_are_followed_by_their_batches(
     fleet = [*range(number)]
 
     def picture(now: float) -> Rows:
-        return [row(one, "completed" if one < now * 10 else "waiting") for one in reversed(fleet)]
+        return [
+            make_document(one, "completed" if one < now * 10 else "waiting")
+            for one in reversed(fleet)
+        ]
 
-    old = [row(one, "completed", **other_file(5, "old")) for one in reversed(fleet)]
-    listed = [row(number + 1, "completed")] if new else old
+    old = [make_document(one, "completed", **other_file(5, "old")) for one in reversed(fleet)]
+    listed = [make_document(number + 1, "completed")] if new else old
 
-    following = follow(
-        Server(picture, listed=lambda _: listed),
-        [accepted(one, new=new) for one in fleet],
+    following = follow_files(
+        SimulatedServer(picture, stale_snapshots=lambda _: listed),
+        [make_accepted_file(one, new=new) for one in fleet],
         longest=1000.0,
     )
 
     assert Counter(following.outcomes.values()) == {"added" if new else "updated": number}
     assert all(when > int(result.key[:-4]) / 10 for when, result in following.results)
     assert not any(result.warnings for _, result in following.results)
-    assert len(following.server.asked) < 12 * number + 100
+    assert len(following.server.requests) < 12 * number + 100
 
 
 def test_a_frozen_list_is_not_taken_for_a_server_that_does_not_index() -> None:
     """A cache shows the documents as they were in the first second, for ever."""
-    waiting = [row(one, "waiting") for one in reversed(range(30))]
-    done = [row(one, "completed") for one in reversed(range(30))]
+    waiting = [make_document(one, "waiting") for one in reversed(range(30))]
+    done = [make_document(one, "completed") for one in reversed(range(30))]
 
-    following = follow(
-        Server(at((60, waiting), (0, done)), listed=lambda _: waiting),
-        [accepted(one) for one in range(30)],
+    following = follow_files(
+        SimulatedServer(at((60, waiting), (0, done)), stale_snapshots=lambda _: waiting),
+        [make_accepted_file(one) for one in range(30)],
         longest=3600.0,
     )
 
     assert set(following.outcomes.values()) == {"added"}
-    assert not following.files.stopping.requested
+    assert not following.files.stopping.is_requested
 
 
 @pytest.mark.parametrize("batch", [True, False])
 def test_many_documents_that_were_deleted_are_reported_beside_others(*, batch: bool) -> None:
     """More than are asked for in one look."""
-    there = [row(one, "waiting") for one in range(1000, 1050)]
-    done = [row(one, "completed") for one in range(1000, 1050)]
+    there = [make_document(one, "waiting") for one in range(1000, 1050)]
+    done = [make_document(one, "completed") for one in range(1000, 1050)]
 
-    following = follow(
-        Server(at((100, there), (0, done))),
-        [*(accepted(one, batch=batch) for one in range(300)), *map(accepted, range(1000, 1050))],
+    following = follow_files(
+        SimulatedServer(at((100, there), (0, done))),
+        [
+            *(make_accepted_file(one, batch=batch) for one in range(300)),
+            *map(make_accepted_file, range(1000, 1050)),
+        ],
         longest=3600.0,
     )
 
@@ -195,11 +214,12 @@ def test_many_documents_that_were_deleted_are_reported_beside_others(*, batch: b
 
 def test_two_files_that_the_server_takes_for_one_document_both_end() -> None:
     """A database that ignores case answers the second create with the first document."""
-    first = accepted(1)
+    first = make_accepted_file(1)
     first.planned = evolve(first.planned, found=evolve(first.planned.found, key="ONE.txt"))
-    first.key = "ONE.txt"
 
-    following = follow(Server(lambda _: [row(1, "completed")]), [first, accepted(1)])
+    following = follow_files(
+        SimulatedServer(lambda _: [make_document(1, "completed")]), [first, make_accepted_file(1)]
+    )
 
     assert following.outcomes == {"ONE.txt": "failed", "1.txt": "added"}
 
@@ -209,9 +229,9 @@ def test_documents_that_a_look_does_not_reach_are_reached_by_the_next() -> None:
 
     def picture(now: float) -> Rows:
         del now
-        return [row(one, "completed") for one in reversed(range(40))]
+        return [make_document(one, "completed") for one in reversed(range(40))]
 
-    class Uneven(Server):
+    class Uneven(SimulatedServer):
         def _status(self, call: Any, rows: Rows, now: float) -> Any:
             statuses = super()._status(call, rows, now)
             number = int(statuses.data[0].id)
@@ -219,7 +239,9 @@ def test_documents_that_a_look_does_not_reach_are_reached_by_the_next() -> None:
             entry = evolve(statuses.data[0], completed_segments=counts[0], total_segments=counts[1])
             return evolve(statuses, data=[entry])
 
-    following = follow(Uneven(picture), [accepted(one, overlaps=True) for one in range(40)])
+    following = follow_files(
+        Uneven(picture), [make_accepted_file(one, overlaps=True) for one in range(40)]
+    )
 
     ends = {result.key: when for when, result in following.results}
     assert max(ends[f"{one}.txt"] for one in range(12, 40)) < 120
@@ -230,80 +252,88 @@ def test_documents_that_a_look_does_not_reach_are_reached_by_the_next() -> None:
 # Documents of which two runs may overlap
 
 
-@pytest.mark.parametrize("listed", [None, [row(1, "indexing")], [row(2, "completed")]])
+@pytest.mark.parametrize(
+    "listed", [None, [make_document(1, "indexing")], [make_document(2, "completed")]]
+)
 def test_an_end_that_is_taken_back_is_no_end(listed: Rows | None) -> None:
     """The first run's `completed` is shown, then the second splits again (1.14.2: 1778-1780)."""
-    done, begun = [row(1, "completed")], [row(1, "splitting")]
+    done, begun = [make_document(1, "completed")], [make_document(1, "splitting")]
 
     def counts(now: float) -> tuple[int, int]:
         if now < 10:
             return (800, 800)
         return (12, 800) if now < 100 else (800, 800)
 
-    server = Server(
+    server = SimulatedServer(
         at((3, done), (10, begun), (60, done), (100, begun), (0, done)),
         counts,
-        listed=(lambda _: listed) if listed is not None else None,
+        stale_snapshots=(lambda _: listed) if listed is not None else None,
     )
-    following = follow(server, [accepted(1, overlaps=True)])
+    following = follow_files(server, [make_accepted_file(1, overlaps=True)])
 
     ((when, result),) = following.results
     assert result.outcome == "added"
-    assert 100 + Loading().confirm <= when < 125
+    assert 100 + LoadTiming().confirm_interval <= when < 125
 
 
 @pytest.mark.parametrize("end", ["completed", "error"])
 def test_an_end_is_seen_twice_also_without_a_batch(end: str) -> None:
     """A document that was found by its name tells no chunks."""
-    last = [row(1, end, error="no luck" if end == "error" else None)]
-    pictures = at((3, last), (40, [row(1, "indexing")]), (0, last))
+    last = [make_document(1, end, error="no luck" if end == "error" else None)]
+    pictures = at((3, last), (40, [make_document(1, "indexing")]), (0, last))
 
-    following = follow(Server(pictures), [accepted(1, batch=False, overlaps=True)])
+    following = follow_files(
+        SimulatedServer(pictures), [make_accepted_file(1, batch=False, overlaps=True)]
+    )
 
     ((when, result),) = following.results
     assert result.outcome == ("added" if end == "completed" else "failed")
-    assert 40 + Loading().confirm <= when < 60
+    assert 40 + LoadTiming().confirm_interval <= when < 60
 
 
 def test_a_document_that_no_other_run_overlaps_ends_at_once() -> None:
-    following = follow(Server(lambda _: [row(1, "completed")]), [accepted(1)])
+    following = follow_files(
+        SimulatedServer(lambda _: [make_document(1, "completed")]), [make_accepted_file(1)]
+    )
 
     assert following.results[0][0] < 1
 
 
 def test_doubled_chunks_that_never_complete_fail_in_time() -> None:
     """`completed` with 1,499 of 2,999 chunks, for ever (1.14.2: 2300)."""
-    server = Server(lambda _: [row(1, "completed")], lambda _: (1499, 2999))
+    server = SimulatedServer(lambda _: [make_document(1, "completed")], lambda _: (1499, 2999))
 
-    following = follow(server, [accepted(1, overlaps=True)])
+    following = follow_files(server, [make_accepted_file(1, overlaps=True)])
 
     ((when, result),) = following.results
     assert result.outcome == "failed"
     assert "1499 of 2999 chunks" in str(result.reason)
     assert when < 2 * 900
-    assert following.journal.states == {"1.txt": State.FAILED}
-    assert not following.files.stopping.requested
+    assert following.journal.states == {"1.txt": JournalState.FAILED}
+    assert not following.files.stopping.is_requested
 
 
 # Documents whose indexing fails
 
 
-def failing(file: TrackedFile, error: str, *, swaps: bool = False) -> Following:
-    return follow(Server(lambda _: [row(1, "error", error=error)]), [file], swaps=swaps)
+def failing(file: TrackedFile, error: str, *, swaps: bool = False) -> SimulatedFollowing:
+    return follow_files(
+        SimulatedServer(lambda _: [make_document(1, "error", error=error)]), [file], swaps=swaps
+    )
 
 
 def test_a_failed_replacement_says_that_the_document_is_empty() -> None:
-    following = failing(accepted(1, new=False), "no luck")
+    following = failing(make_accepted_file(1, new=False), "no luck")
 
     assert following.outcomes == {"1.txt": "failed"}
     assert reasons(following)["1.txt"] == (
         "document 1 is empty now: its replacement failed: indexing failed: no luck"
     )
-    assert following.journal.states == {"1.txt": State.EMPTIED}
+    assert following.journal.states == {"1.txt": JournalState.EMPTIED}
 
 
 def test_a_failed_new_version_beside_the_old_one_is_deleted() -> None:
-    file = accepted(1, new=False)
+    file = make_accepted_file(1, new=False)
     assert file.planned.replaces is not None
     file.planned = evolve(
         file.planned, replaces=evolve(file.planned.replaces, document_id="another")
@@ -318,11 +348,11 @@ def test_a_failed_new_version_beside_the_old_one_is_deleted() -> None:
 
 def test_a_document_that_is_not_beside_another_is_never_deleted() -> None:
     """An earlier run has replaced it in place, and this one is told to swap."""
-    file = accepted(1, new=False)
+    file = make_accepted_file(1, new=False)
 
     following = failing(file, "no luck", swaps=True)
 
-    assert following.journal.states == {"1.txt": State.EMPTIED}
+    assert following.journal.states == {"1.txt": JournalState.EMPTIED}
 
 
 @pytest.mark.parametrize(
@@ -337,7 +367,7 @@ def test_a_document_that_is_not_beside_another_is_never_deleted() -> None:
 def test_a_passing_indexing_error_is_tried_again_twice(
     recreated: int, state: FileState, *, swaps: bool
 ) -> None:
-    file = accepted(1, recreated=recreated)
+    file = make_accepted_file(1, recreated=recreated)
 
     failing(file, "Rate limit exceeded", swaps=swaps)
 
@@ -351,9 +381,12 @@ def test_a_passing_indexing_error_is_tried_again_twice(
     ("status", "fields"), [("completed", {"word_count": 0}), ("error", {"error": None})]
 )
 def test_a_document_without_text_or_reason_fails(status: str, fields: Mapping[str, Any]) -> None:
-    rows = [row(1, status, **fields), row(2, status, **fields)]
+    rows = [make_document(1, status, **fields), make_document(2, status, **fields)]
 
-    following = follow(Server(lambda _: rows, lambda _: (0, 0)), [accepted(1), accepted(2)])
+    following = follow_files(
+        SimulatedServer(lambda _: rows, lambda _: (0, 0)),
+        [make_accepted_file(1), make_accepted_file(2)],
+    )
 
     assert set(following.outcomes.values()) == {"failed"}
     assert "None" not in reasons(following)["1.txt"]
@@ -361,9 +394,11 @@ def test_a_document_without_text_or_reason_fails(status: str, fields: Mapping[st
 
 def test_early_failures_stop_the_run_after_the_outcome_of_the_last() -> None:
     """A wrong embedding model fails every document."""
-    rows = [row(one, "error", error="no such model") for one in reversed(range(30))]
+    rows = [make_document(one, "error", error="no such model") for one in reversed(range(30))]
 
-    following = follow(Server(lambda _: rows), [accepted(one) for one in range(30)])
+    following = follow_files(
+        SimulatedServer(lambda _: rows), [make_accepted_file(one) for one in range(30)]
+    )
 
     assert Counter(following.outcomes.values()) == {
         "failed": SAMPLE_SIZE,
@@ -371,17 +406,19 @@ def test_early_failures_stop_the_run_after_the_outcome_of_the_last() -> None:
     }
     assert following.files.stopping.reason is StopReason.MISCONFIGURED
     assert following.files.stopping.message == "no such model."
-    assert list(following.journal.states.values()).count(State.FAILED) == SAMPLE_SIZE
+    assert list(following.journal.states.values()).count(JournalState.FAILED) == SAMPLE_SIZE
 
 
 def test_failures_of_an_earlier_run_do_not_stop_this_one() -> None:
     """Whatever they failed of may have been mended since."""
-    rows = [row(one, "error", error="no such model") for one in reversed(range(30))]
+    rows = [make_document(one, "error", error="no such model") for one in reversed(range(30))]
 
-    following = follow(Server(lambda _: rows), (remembered(one) for one in range(30)))
+    following = follow_files(
+        SimulatedServer(lambda _: rows), (make_remembered_file(one) for one in range(30))
+    )
 
     assert Counter(following.outcomes.values()) == {"failed": 30}
-    assert not following.files.stopping.requested
+    assert not following.files.stopping.is_requested
 
 
 # What it costs
@@ -394,37 +431,37 @@ def test_following_costs_few_requests_and_notices_the_end(
     number: int, workers: int, seconds: float
 ) -> None:
     """Whatever the speed of the server; a poll of each document would cost tens a document."""
-    fleet = Fleet(number, workers, seconds)
+    fleet = IndexingSimulation(number, workers, seconds)
 
-    following = fleet.follow()
+    following = fleet.follow_all()
 
     drained = max(fleet.ends)
     assert len(following.results) == number
     late = max(when for when, _ in following.results) - drained
     assert late <= max(0.05 * drained, 5.0)
-    assert len(following.server.asked) <= (0.25 if number <= 1000 else 0.10) * number
+    assert len(following.server.requests) <= (0.25 if number <= 1000 else 0.10) * number
 
 
 def test_looks_are_never_dense() -> None:
     """An idle wait must not become a poll."""
-    server = Fleet(100, 1, 60.0).follow().server
+    server = IndexingSimulation(100, 1, 60.0).follow_all().server
 
-    looks = sorted({when for when, _ in server.asked})
+    looks = sorted({when for when, _ in server.requests})
     assert min(later - earlier for earlier, later in pairwise(looks)) >= 0.4
 
 
 def test_other_datasets_are_not_looked_at_while_documents_move() -> None:
-    server = Fleet(1000, 8, 2.0).follow(900.0).server
+    server = IndexingSimulation(1000, 8, 2.0).follow_all(900.0).server
 
-    assert "datasets.list" not in {name for _, name in server.asked}
+    assert "datasets.list" not in {name for _, name in server.requests}
 
 
 def test_one_lost_document_does_not_hide_the_ends_of_the_others() -> None:
     """It stands at the end of the queue, where ends are due, until it counts as stalled."""
-    fleet = Fleet(2000, 8, 2.0)
+    fleet = IndexingSimulation(2000, 8, 2.0)
     fleet.begins[0], fleet.ends[0] = 1e9, 1e9
 
-    following = fleet.follow(900.0)
+    following = fleet.follow_all(900.0)
 
     ends = {f"{index}.txt": end for index, end in enumerate(fleet.ends)}
     delays = sorted(
@@ -433,7 +470,7 @@ def test_one_lost_document_does_not_hide_the_ends_of_the_others() -> None:
     assert following.outcomes["0.txt"] == "stalled"
     assert len(delays) == 1999
     assert delays[len(delays) * 9 // 10] < 30  # 400 when the page of the lost one holds the looks
-    assert len(following.server.asked) < 0.25 * 2000
+    assert len(following.server.requests) < 0.25 * 2000
 
 
 # What the server refuses
@@ -446,12 +483,12 @@ def test_a_look_that_is_refused_ends_the_watch() -> None:
         gone = now > 10 and name != "datasets.get"
         return NotFoundError(path, endpoint=name, status=404) if gone else None
 
-    waiting = [row(1, "waiting"), row(2, "waiting")]
+    waiting = [make_document(1, "waiting"), make_document(2, "waiting")]
 
     async def main() -> None:
-        following = Following(Server(lambda _: waiting, refusals=refuses))
-        following.add(accepted(1))
-        following.add(accepted(2))
+        following = SimulatedFollowing(SimulatedServer(lambda _: waiting, error_for=refuses))
+        following.add(make_accepted_file(1))
+        following.add(make_accepted_file(2))
         async with anyio.create_task_group() as group:
             group.start_soon(following.breaker.run)
             with pytest.raises(NotFoundError):

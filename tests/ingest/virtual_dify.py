@@ -24,22 +24,22 @@ from virtual_time import run as run_in_virtual_time
 
 from dify_kb import Item, LoadReport, Policy
 from dify_kb.errors import ConnectError, RequestTimeoutError, TransportError
-from dify_kb.ingest import Options
-from dify_kb.ingest.engine import upload
-from dify_kb.ingest.engine.ledger import Requests
-from dify_kb.ingest.engine.run import Run
-from dify_kb.ingest.journal import Journal, schema
-from dify_kb.ingest.journal.batch import Batch
-from dify_kb.ingest.options import Server
+from dify_kb.ingest import LoadOptions
+from dify_kb.ingest.engine import upload_workers
+from dify_kb.ingest.engine.ledger import AttemptCounter
+from dify_kb.ingest.engine.run import LoadRun
+from dify_kb.ingest.journal import Journal, journal_database
+from dify_kb.ingest.journal.group_commit import CommitBatch
+from dify_kb.ingest.load_options import ServerAccess
 from dify_kb.ingest.pacing.admission import Admission
 from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
-from dify_kb.ingest.sources.reader import source_reader
+from dify_kb.ingest.sources.source_reader import create_source_reader
 from dify_kb.models import Dataset
 from dify_kb.resources import Datasets, Documents
 from dify_kb.resources.metadata_assignment import MetadataAssignment
-from dify_kb.transport import Attempted, RequestLimiter, Sender
+from dify_kb.transport import AttemptEvent, RequestLimiter, Sender
 from dify_kb.wire import catalog
-from dify_kb.wire.decipher import Reply
+from dify_kb.wire.decode_response import Response
 
 DATASET = "00000000-0000-4000-8000-000000000000"
 VERSION = {"content-type": "application/json", "x-version": "1.14.2"}
@@ -60,13 +60,13 @@ BREAKS: Mapping[Mode, type[TransportError]] = {
 }
 
 
-def refusal(status: int, message: str) -> Reply:
+def refusal(status: int, message: str) -> Response:
     """Return a refusal in the API's words."""
     told = {"code": "planned", "message": message, "status": status}
-    return Reply(status, VERSION, json.dumps(told).encode(), 0.05)
+    return Response(status, VERSION, json.dumps(told).encode(), 0.05)
 
 
-REPLIES: Mapping[Mode, Reply] = {
+REPLIES: Mapping[Mode, Response] = {
     "500": refusal(500, "planned"),
     "502": refusal(502, "planned"),
     "503": refusal(503, "planned"),
@@ -76,9 +76,9 @@ REPLIES: Mapping[Mode, Reply] = {
     "404": refusal(404, "planned"),
     "busy": refusal(400, "The document is being indexed, please wait."),
     "quota": refusal(403, "request rate limit"),
-    "403-html": Reply(403, HTML, b"<html><title>Blocked</title></html>", 0.05),
-    "redirect": Reply(302, {**HTML, "location": "/signin"}, b"", 0.05),
-    "login-page": Reply(200, HTML, b"<html><title>Sign in</title></html>", 0.05),
+    "403-html": Response(403, HTML, b"<html><title>Blocked</title></html>", 0.05),
+    "redirect": Response(302, {**HTML, "location": "/signin"}, b"", 0.05),
+    "login-page": Response(200, HTML, b"<html><title>Sign in</title></html>", 0.05),
 }
 
 Weather = Callable[[float, str], Mode]
@@ -134,7 +134,7 @@ class VirtualDify:
 
     async def attempt(
         self, call: Any, _body: object, allowed: Any, _version: str | None = None
-    ) -> Reply:
+    ) -> Response:
         """Answer one request as `Session.attempt` does."""
         now, name = anyio.current_time(), call.endpoint.name
         mode = self.weather(now, name)
@@ -153,7 +153,7 @@ class VirtualDify:
         answer = self._answer(call)
         if answer is None:
             return refusal(404, "none")
-        return Reply(200, VERSION, json.dumps(answer).encode(), self.latency)
+        return Response(200, VERSION, json.dumps(answer).encode(), self.latency)
 
     def _answer(self, call: Any) -> object:
         match call.endpoint.name:
@@ -263,9 +263,9 @@ class InlineWriter:
     error: Exception | None = None
     closing: bool = False
 
-    def add(self, statement: Any, values: Any, **_: object) -> tuple[Batch, int]:
+    def add(self, statement: Any, values: Any, **_: object) -> tuple[CommitBatch, int]:
         """Execute a statement as `Writer` does, with a batch that is done."""
-        batch = Batch()
+        batch = CommitBatch()
         batch.done.set()
         row: Any = values() if callable(values) else values
         sql = statement if isinstance(statement, str) else statement(1)
@@ -289,7 +289,7 @@ def without_threads() -> Iterator[None]:
     """Run in the loop what usually runs in threads."""
     with (
         mock.patch.object(anyio.to_thread, "run_sync", _inline),
-        mock.patch.object(upload, "run_in_batch", _inline),
+        mock.patch.object(upload_workers, "run_in_batch", _inline),
     ):
         yield
 
@@ -306,8 +306,8 @@ class VirtualLoad:
     policy: Policy = field(factory=Policy)
     seed: int = 1
     options: Mapping[str, Any] = field(factory=dict)
-    connection: Any = Factory(lambda: schema.connect(None))
-    run: Run | None = None
+    connection: Any = Factory(lambda: journal_database.connect_journal(None))
+    run: LoadRun | None = None
 
     def __call__(self, limit: float = 20_000) -> LoadReport:
         """Load until everything has ended, for no more than `limit` virtual seconds."""
@@ -316,35 +316,38 @@ class VirtualLoad:
 
     async def load(self, limit: float) -> LoadReport:
         """Do the same inside a loop."""
-        requests, random = Requests(), Random(self.seed)
+        requests, random = AttemptCounter(), Random(self.seed)
         limiter = RequestLimiter(8)
         policy = self.policy
         retry = policy.retry
         sender = Sender(self.server, limiter, policy, random=random)  # type: ignore[arg-type]
         admission: Admission
 
-        def observe(attempt: Attempted) -> None:
+        def observe(attempt: AttemptEvent) -> None:
             requests.count(attempt)
-            admission.observe(attempt)
+            admission.record(attempt)
 
         watched = evolve(sender, on_attempt=observe)
         single = evolve(
-            watched, policy=evolve(policy, retry=evolve(retry, reads=1, writes=1, throttled=1))
+            watched,
+            policy=evolve(
+                policy, retry=evolve(retry, read_attempts=1, write_attempts=1, throttled_attempts=1)
+            ),
         )
-        breaker = CircuitBreaker(Datasets(single), DATASET, policy.loading, random)
+        breaker = CircuitBreaker(Datasets(single), DATASET, policy.load_timing, random)
         admission = Admission(None, None, limiter, breaker, anyio.current_time, random)
-        server = Server(
+        server = ServerAccess(
             identity=None, datasets=Datasets(watched),
             documents=Documents(watched), uploads=Documents(single),
             admission=admission, breaker=breaker, policy=policy,
         )  # fmt: skip
-        options = Options(**self.options)
+        options = LoadOptions(**self.options)
         journal = Journal(InlineWriter(self.connection), None)  # type: ignore[arg-type]
-        await journal.begin({"server": "", "dataset": DATASET})
-        self.run = Run(
+        await journal.begin_run({"server": "", "dataset": DATASET})
+        self.run = LoadRun(
             server=server,
             dataset=await self._dataset(),
-            source=await source_reader(self._items()),
+            source=await create_source_reader(self._items()),
             journal=journal,
             options=options,
             assignment=MetadataAssignment(watched, DATASET),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from users import EXAMPLE, passes, ran
+from run_user_tests import EXAMPLE, passes, ran
 
 from dify_kb import testing
 
@@ -56,7 +56,7 @@ def test_held_documents_are_indexed_on_demand(pytester: pytest.Pytester) -> None
                 (folder / name).write_text(text)
             client.load(dataset, folder, wait="accepted")
 
-        @pytest.mark.dify_emulator(held=True)
+        @pytest.mark.dify_emulator(hold_indexing=True)
         def test_hold(tmp_path, dify_emulator, dify_client, dify_clock, dify_index_now):
             dataset = dify_client.datasets.create("A", indexing_technique="economy")
             load(dify_client, dataset, tmp_path, "one")
@@ -78,7 +78,7 @@ def test_who_waits_for_what_is_held_learns_why(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody moves the clock on while the test's only thread waits in `load`."""
-    monkeypatch.setattr(testing, "_PATIENCE", 0.3)
+    monkeypatch.setattr(testing, "_HELD_TIMEOUT", 0.3)
     passes(
         pytester,
         """
@@ -129,16 +129,16 @@ def test_what_does_not_end_is_told(pytester: pytest.Pytester) -> None:
         """
         import pytest
 
-        @pytest.mark.dify_emulator(held=True)
+        @pytest.mark.dify_emulator(hold_indexing=True)
         def test_faults(dify_emulator, dify_client, dify_index_now):
-            dify_emulator.faults.indexing(["hang"], names="a.*")
-            dify_emulator.faults.indexing(["error too busy"], names="b.*")
+            dify_emulator.faults.plan_indexing(["hang"], names="a.*")
+            dify_emulator.faults.plan_indexing(["error too busy"], names="b.*")
             dataset = dify_client.datasets.create("A", indexing_technique="economy")
             for name in ("a.txt", "b.txt", "c.txt"):
                 dify_client.documents.create_by_file(dataset, b"text", name=name)
             told = {state.name: state.status for state in dify_index_now()}
             assert told == {"a.txt": "indexing", "b.txt": "error"}
-            assert dify_emulator.faults.met() == {"indexing": {"hang": 1, "error too busy": 1}}
+            assert dify_emulator.faults.counts() == {"indexing": {"hang": 1, "error too busy": 1}}
         """,
     )
 
@@ -171,7 +171,7 @@ def test_the_marker_nearer_to_the_test_wins(pytester: pytest.Pytester) -> None:
 @pytest.mark.parametrize(
     ("marker", "complaint"),
     [
-        ("held=True, verison='1.16'", "by name; not verison"),
+        ("hold_indexing=True, verison='1.16'", "by name; not verison"),
         ("'1.16'", "by name; not '1.16'"),
         ("settings={'workers': 2}", "is no Settings: {'workers': 2}"),
         ("version='0.1'", "0.1"),

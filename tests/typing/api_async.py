@@ -8,9 +8,9 @@ from typing import assert_type
 
 from dify_kb import (
     AsyncClient,
+    CreatedDocument,
     Dataset,
     Document,
-    DocumentCreated,
     DocumentStatus,
     Item,
     ItemResult,
@@ -18,7 +18,7 @@ from dify_kb import (
     ModelProvider,
     Page,
     Pager,
-    Retrieved,
+    RetrievalResult,
     ServerInfo,
 )
 
@@ -34,9 +34,9 @@ async def calls(client: AsyncClient, dataset: Dataset, batch: str) -> None:
     assert_type(await client.datasets.find("a"), Dataset | None)
     assert_type(await client.datasets.list(limit=10), Page[Dataset])
     assert_type(client.datasets.iter(keyword="a"), Pager[Dataset])
-    assert_type(await client.datasets.retrieve(dataset, "how?"), Retrieved)
-    assert_type(await client.documents.create_by_text(dataset, "a", "text"), DocumentCreated)
-    assert_type(await client.documents.create_by_file(dataset, Path("a.txt")), DocumentCreated)
+    assert_type(await client.datasets.retrieve(dataset, "how?"), RetrievalResult)
+    assert_type(await client.documents.create_by_text(dataset, "a", "text"), CreatedDocument)
+    assert_type(await client.documents.create_by_file(dataset, Path("a.txt")), CreatedDocument)
     assert_type(client.documents.iter(dataset), Pager[Document])
     assert_type(await client.documents.indexing_status(dataset, batch), Sequence[DocumentStatus])
     assert_type(await client.workspace.models("rerank"), Sequence[ModelProvider])

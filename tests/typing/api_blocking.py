@@ -8,19 +8,19 @@ from typing import assert_type, overload
 
 from dify_kb import (
     Client,
+    CreatedDocument,
     Dataset,
     Document,
-    DocumentCreated,
     DocumentStatus,
     ItemResult,
     LoadReport,
     ModelProvider,
     Page,
-    Retrieved,
+    RetrievalResult,
     ServerInfo,
 )
-from dify_kb.blocking._lift import lift
-from dify_kb.blocking._loop import Loop
+from dify_kb.blocking._loop_thread import LoopThread
+from dify_kb.blocking._make_blocking import make_blocking
 
 # pyright: reportUnnecessaryTypeIgnoreComment=error
 
@@ -34,9 +34,9 @@ def calls(client: Client, dataset: Dataset, batch: str) -> None:
     assert_type(client.datasets.find("a"), Dataset | None)
     assert_type(client.datasets.list(limit=10), Page[Dataset])
     assert_type(client.datasets.iter(keyword="a"), Iterator[Dataset])
-    assert_type(client.datasets.retrieve(dataset, "how?"), Retrieved)
-    assert_type(client.documents.create_by_text(dataset, "a", "text"), DocumentCreated)
-    assert_type(client.documents.create_by_file(dataset, Path("a.txt")), DocumentCreated)
+    assert_type(client.datasets.retrieve(dataset, "how?"), RetrievalResult)
+    assert_type(client.documents.create_by_text(dataset, "a", "text"), CreatedDocument)
+    assert_type(client.documents.create_by_file(dataset, Path("a.txt")), CreatedDocument)
     assert_type(client.documents.iter(dataset), Iterator[Document])
     assert_type(client.documents.indexing_status(dataset, batch), Sequence[DocumentStatus])
     assert_type(client.workspace.models("rerank"), Sequence[ModelProvider])
@@ -77,9 +77,9 @@ class Source:
 
 
 class Sink:
-    get = lift(Source.get)
+    get = make_blocking(Source.get)
 
-    def __init__(self, loop: Loop, target: Source) -> None:
+    def __init__(self, loop: LoopThread, target: Source) -> None:
         self._loop = loop
         self._target = target
 

@@ -11,58 +11,58 @@ from typing import TYPE_CHECKING, Final
 import anyio
 from aiohttp import web
 
-from dify_kb.emulator import answer
-from dify_kb.emulator.bodies import skip, slowly, whole
-from dify_kb.emulator.chosen import no_model
-from dify_kb.emulator.refused import RATE_LIMIT, RefusedError
+from dify_kb.emulator import responses
+from dify_kb.emulator.errors import RATE_LIMIT_MESSAGE, EmulatedError
+from dify_kb.emulator.model_selection import no_default_model_message
+from dify_kb.emulator.request_body import read_slowly, read_whole_body, skip_bytes
 
-from .spec import Fault, Kind
+from .spec import Fault, FaultKind
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from dify_kb.emulator.call import Call
-    from dify_kb.emulator.profile import Profile
+    from dify_kb.emulator.request_context import ApiCall
+    from dify_kb.emulator.server_profile import ServerProfile
 
-    CarryOut = Callable[[Call], Awaitable[web.Response]]
+    CallHandler = Callable[[ApiCall], Awaitable[web.Response]]
 
-_PIECES: Final = 10
+_PIECES_PER_SECOND: Final = 10
 """Pieces a second of an answer that trickles, and the least in all."""
 
-_LOOKS: Final = 0.05
+_POLL_INTERVAL: Final = 0.05
 """Seconds between two looks whether a client that waits in vain has left."""
 
 
-async def meet(
-    fault: Fault, call: Call, profile: Profile, carry_out: CarryOut
+async def apply_fault(
+    fault: Fault, call: ApiCall, profile: ServerProfile, carry_out: CallHandler
 ) -> web.StreamResponse | None:
     """Apply a fault to a call; None if its connection is gone or never answered."""
     match fault.kind:
-        case Kind.RESET_AFTER | Kind.LATE:
-            await _drop(fault, call, carry_out)
+        case FaultKind.RESET_AFTER | FaultKind.LATE:
+            await _drop_call(fault, call, carry_out)
             return None
-        case Kind.STALE_LIST:
+        case FaultKind.STALE_LIST:
             if fault.always or not _forbids_cache(call.request):
                 call.notes.as_of = call.clock.now() - fault.seconds
             return await carry_out(call)
-        case Kind.TRICKLE:
-            return await _trickle(call.request, await carry_out(call), fault.seconds)
-        case Kind.SLOW_READ if call.sent is None:
-            call.sent = await slowly(call.request, call.limit, fault.amount)
+        case FaultKind.TRICKLE:
+            return await _send_slowly(call.request, await carry_out(call), fault.seconds)
+        case FaultKind.SLOW_READ if call.body is None:
+            call.body = await read_slowly(call.request, call.max_body, fault.amount)
     response = await carry_out(call) if fault.commit else None
     await anyio.sleep(fault.seconds)
-    if fault.kind in {Kind.RESET, Kind.CLOSE}:
-        abort(call.request, reset=fault.kind is Kind.RESET)
+    if fault.kind in {FaultKind.RESET, FaultKind.CLOSE}:
+        abort_connection(call.request, reset=fault.kind is FaultKind.RESET)
         return None
-    if fault.kind in _ANSWERS:
-        return _ANSWERS[fault.kind](fault, profile)
+    if fault.kind in _FAULT_RESPONSES:
+        return _FAULT_RESPONSES[fault.kind](fault, profile)
     response = response or await carry_out(call)
-    if fault.kind is Kind.TRUNCATE and isinstance(response.body, bytes):
+    if fault.kind is FaultKind.TRUNCATE and isinstance(response.body, bytes):
         response.body = response.body[: len(response.body) // 2]
     return response
 
 
-def abort(request: web.Request, *, reset: bool = True) -> None:
+def abort_connection(request: web.Request, *, reset: bool = True) -> None:
     """End the connection without an answer, with a reset or in order."""
     transport = request.transport
     if transport is None:
@@ -75,43 +75,45 @@ def abort(request: web.Request, *, reset: bool = True) -> None:
     transport.abort()
 
 
-def _portion(fault: Fault, call: Call) -> int:
+def _bytes_before_reset(fault: Fault, call: ApiCall) -> int:
     """Return the number of bytes before the reset; 1 for a percentage of an unknown length."""
     if not fault.percent:
         return fault.amount
     return math.ceil((call.request.content_length or 1) * fault.amount / 100)
 
 
-async def _drop(fault: Fault, call: Call, carry_out: CarryOut) -> None:
+async def _drop_call(fault: Fault, call: ApiCall, carry_out: CallHandler) -> None:
     """Leave a call without an answer: not carried out, or later."""
-    if fault.kind is Kind.LATE:
-        await _late(fault, call, carry_out)
+    if fault.kind is FaultKind.LATE:
+        await _carry_out_late(fault, call, carry_out)
         return
-    await skip(call.request, _portion(fault, call))
-    abort(call.request)
+    await skip_bytes(call.request, _bytes_before_reset(fault, call))
+    abort_connection(call.request)
 
 
-async def _late(fault: Fault, call: Call, carry_out: CarryOut) -> None:
+async def _carry_out_late(fault: Fault, call: ApiCall, carry_out: CallHandler) -> None:
     """Read the whole call, and carry it out when nobody waits for it any more."""
-    if call.sent is None:
-        call.sent = await whole(call.request, call.limit)
+    if call.body is None:
+        call.body = await read_whole_body(call.request, call.max_body)
     if not fault.silent:
-        abort(call.request)
+        abort_connection(call.request)
     await anyio.sleep(fault.seconds)
     await carry_out(call)
-    call.tell(0)
+    call.record(0)
     while call.request.transport is not None:  # noqa: ASYNC110 -- aiohttp tells nobody
-        await anyio.sleep(_LOOKS)
+        await anyio.sleep(_POLL_INTERVAL)
 
 
-async def _trickle(
+async def _send_slowly(
     request: web.Request, whole_response: web.Response, seconds: float
 ) -> web.StreamResponse:
     body = whole_response.body if isinstance(whole_response.body, bytes) else b""
     response = web.StreamResponse(status=whole_response.status, headers=whole_response.headers)
     response.content_length = len(body)
     await response.prepare(request)
-    pieces = max(1, min(len(body), max(_PIECES, math.ceil(seconds * _PIECES))))
+    pieces = max(
+        1, min(len(body), max(_PIECES_PER_SECOND, math.ceil(seconds * _PIECES_PER_SECOND)))
+    )
     size = math.ceil(len(body) / pieces)
     for start in range(0, pieces * size, max(1, size)):
         await anyio.sleep(seconds / pieces)
@@ -125,59 +127,63 @@ def _forbids_cache(request: web.Request) -> bool:
     return "no-cache" in {word.strip() for word in words}
 
 
-_LIMITS: Final[Mapping[Kind, str]] = {
-    Kind.RATE_LIMIT: RATE_LIMIT,
-    Kind.DOCUMENT_LIMIT: "The number of documents has reached the limit of your subscription.",
-    Kind.VECTOR_LIMIT: "The capacity of the vector space has reached the limit of your"
+_LIMIT_MESSAGES: Final[Mapping[FaultKind, str]] = {
+    FaultKind.RATE_LIMIT: RATE_LIMIT_MESSAGE,
+    FaultKind.DOCUMENT_LIMIT: "The number of documents has reached the limit of your subscription.",
+    FaultKind.VECTOR_LIMIT: "The capacity of the vector space has reached the limit of your"
     " subscription.",
 }
 """The texts of the cloud's 403s (recordings 1080 to 1091 of 1.12.1)."""
 
 
-def _limit(fault: Fault, profile: Profile) -> web.Response:
-    return answer.refusal(profile, RefusedError(403, "forbidden", _LIMITS[fault.kind]))
+def _limit_response(fault: Fault, profile: ServerProfile) -> web.Response:
+    return responses.error_response(
+        profile, EmulatedError(403, "forbidden", _LIMIT_MESSAGES[fault.kind])
+    )
 
 
-def _no_provider(_fault: Fault, profile: Profile) -> web.Response:
-    return answer.refusal(profile, RefusedError(400, "provider_not_initialize", no_model(profile)))
+def _no_provider_response(_fault: Fault, profile: ServerProfile) -> web.Response:
+    return responses.error_response(
+        profile, EmulatedError(400, "provider_not_initialize", no_default_model_message(profile))
+    )
 
 
-def _plugin_daemon(_fault: Fault, profile: Profile) -> web.Response:
+def _plugin_daemon_response(_fault: Fault, profile: ServerProfile) -> web.Response:
     url = "plugin/00000000-0000-4000-8000-000000000000/management/models"
     message = f"Failed to request plugin daemon, url: {url}"
-    return answer.refusal(profile, RefusedError(400, "invalid_param", message))
+    return responses.error_response(profile, EmulatedError(400, "invalid_param", message))
 
 
-def _being_indexed(_fault: Fault, profile: Profile) -> web.Response:
+def _being_indexed_response(_fault: Fault, profile: ServerProfile) -> web.Response:
     message = "Document:document.txt is being indexed, please try again later"
-    return answer.refusal(profile, RefusedError(400, "invalid_action", message))
+    return responses.error_response(profile, EmulatedError(400, "invalid_action", message))
 
 
-def _status(fault: Fault, profile: Profile) -> web.Response:
+def _status_response(fault: Fault, profile: ServerProfile) -> web.Response:
     if fault.status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        return answer.crash(profile)
-    refused = RefusedError(fault.status, "planned", "A planned fault.")
-    response = answer.refusal(profile, refused)
-    response.headers.update(_hint(fault))
+        return responses.crash_response(profile)
+    refused = EmulatedError(fault.status, "planned", "A planned fault.")
+    response = responses.error_response(profile, refused)
+    response.headers.update(_retry_after_header(fault))
     return response
 
 
-def _hint(fault: Fault) -> dict[str, str]:
+def _retry_after_header(fault: Fault) -> dict[str, str]:
     return {} if fault.retry_after is None else {"Retry-After": fault.retry_after}
 
 
-_ANSWERS: Final[Mapping[Kind, Callable[[Fault, Profile], web.Response]]] = {
-    Kind.RATE_LIMIT: _limit,
-    Kind.DOCUMENT_LIMIT: _limit,
-    Kind.VECTOR_LIMIT: _limit,
-    Kind.NO_PROVIDER: _no_provider,
-    Kind.PLUGIN_DAEMON: _plugin_daemon,
-    Kind.BEING_INDEXED: _being_indexed,
-    Kind.EMPTY: lambda _, profile: answer.empty(profile),
-    Kind.LOGIN_PAGE: lambda _, __: answer.login_page(),
-    Kind.REDIRECT: lambda _, __: answer.redirect("/signin"),
-    Kind.EARLY: lambda _, __: answer.proxy_page(413),
-    Kind.PAGE: lambda fault, _: answer.proxy_page(fault.status, _hint(fault)),
-    Kind.STATUS: _status,
+_FAULT_RESPONSES: Final[Mapping[FaultKind, Callable[[Fault, ServerProfile], web.Response]]] = {
+    FaultKind.RATE_LIMIT: _limit_response,
+    FaultKind.DOCUMENT_LIMIT: _limit_response,
+    FaultKind.VECTOR_LIMIT: _limit_response,
+    FaultKind.NO_PROVIDER: _no_provider_response,
+    FaultKind.PLUGIN_DAEMON: _plugin_daemon_response,
+    FaultKind.BEING_INDEXED: _being_indexed_response,
+    FaultKind.EMPTY: lambda _, profile: responses.empty_response(profile),
+    FaultKind.LOGIN_PAGE: lambda _, __: responses.login_page(),
+    FaultKind.REDIRECT: lambda _, __: responses.redirect_response("/signin"),
+    FaultKind.EARLY: lambda _, __: responses.proxy_page(413),
+    FaultKind.PAGE: lambda fault, _: responses.proxy_page(fault.status, _retry_after_header(fault)),
+    FaultKind.STATUS: _status_response,
 }
 """The failures that are an answer of their own."""

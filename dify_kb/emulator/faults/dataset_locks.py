@@ -7,7 +7,7 @@ from collections import defaultdict
 
 import anyio
 
-_INTERVAL = 0.02
+_POLL_INTERVAL = 0.02
 """Seconds between two looks whether a lock was released early."""
 
 
@@ -15,16 +15,16 @@ class DatasetLocks:
     """Locks by dataset, in seconds of real time. Any thread may lock and release."""
 
     def __init__(self) -> None:
-        self._ends: dict[str, float] = {}
-        self._turns: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
+        self._end_times: dict[str, float] = {}
+        self._queues: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
 
     def lock(self, dataset_id: str, seconds: float) -> None:
         """Lock a dataset from now on for so long."""
-        self._ends[dataset_id] = time.monotonic() + seconds
+        self._end_times[dataset_id] = time.monotonic() + seconds
 
     def release_all(self) -> None:
         """End all locks at once."""
-        self._ends = {}
+        self._end_times = {}
 
     def is_locked(self, dataset_id: str) -> bool:
         """Return whether creates of the dataset block."""
@@ -32,9 +32,9 @@ class DatasetLocks:
 
     async def wait(self, dataset_id: str) -> None:
         """Wait until the lock ends; those who wait go on in the order of their arrival."""
-        async with self._turns[dataset_id]:
+        async with self._queues[dataset_id]:
             while (remaining := self._remaining(dataset_id)) > 0:  # noqa: ASYNC110 -- threads end it
-                await anyio.sleep(min(remaining, _INTERVAL))
+                await anyio.sleep(min(remaining, _POLL_INTERVAL))
 
     def _remaining(self, dataset_id: str) -> float:
-        return self._ends.get(dataset_id, 0.0) - time.monotonic()
+        return self._end_times.get(dataset_id, 0.0) - time.monotonic()

@@ -10,7 +10,7 @@ from attrs import frozen
 
 from dify_kb.errors import ConfigError
 
-_SHAPE: Final = (
+_FORMAT_HINT: Final = (
     'Write {"documents.create_by_file": ["503"], "indexing": [{"words": ["hang"], "names": "*"}],'
     ' "models": ["error too busy"],'
     ' "random": {"seed": 1, "rates": {"documents.create_by_file": {"503": 0.1}}},'
@@ -19,94 +19,103 @@ _SHAPE: Final = (
 )
 _Types = Mapping[str, tuple[type, ...]]
 
-_RULE: Final[_Types] = {"words": (list,), "names": (str,), "every": (int,), "always": (bool,)}
-_KILL: Final[_Types] = {"lose": (int,), "restart": (bool,)}
-_LOCK: Final[_Types] = {"dataset_id": (str,), "seconds": (int, float)}
-_BODIES: Final[_Types] = {"containing": (str,), "word": (str,)}
+_RULE_TYPES: Final[_Types] = {"words": (list,), "names": (str,), "every": (int,), "always": (bool,)}
+_KILL_TYPES: Final[_Types] = {"lose": (int,), "restart": (bool,)}
+_LOCK_TYPES: Final[_Types] = {"dataset_id": (str,), "seconds": (int, float)}
+_REFUSAL_TYPES: Final[_Types] = {"containing": (str,), "word": (str,)}
 
 
 @frozen
-class Step:
+class PlanStep:
     """One call of a method of `Faults`."""
 
     method: str
     arguments: Mapping[str, Any]
 
 
-def parse_plans(plans: object) -> list[Step]:
+def parse_plans(plans: object) -> list[PlanStep]:
     """Return the calls that put plans into force, in order.
 
     Raises:
         ConfigError: something that is not a plan.
     """
     if not isinstance(plans, Mapping):
-        raise ConfigError(f"Invalid plan of failures: {plans!r}.", hint=_SHAPE)
-    return [step for key, value in plans.items() for step in _steps(key, value)]
+        raise ConfigError(f"Invalid plan of failures: {plans!r}.", hint=_FORMAT_HINT)
+    return [step for key, value in plans.items() for step in _parse_plan(key, value)]
 
 
-def _steps(key: str, value: object) -> list[Step]:
+def _parse_plan(key: str, value: object) -> list[PlanStep]:
     if key == "random":
-        return [_random(value)]
+        return [_parse_random(value)]
     if key == "kill_workers":
-        return [Step(key, _arguments(value, _KILL, frozenset(), "a kill of the workers"))]
+        return [
+            PlanStep(
+                key, _check_arguments(value, _KILL_TYPES, frozenset(), "a kill of the workers")
+            )
+        ]
     if not isinstance(value, list):
-        raise ConfigError(f"The plan of {key!r} is not a list.", hint=_SHAPE)
-    parse = _ENTRIES.get(key)
+        raise ConfigError(f"The plan of {key!r} is not a list.", hint=_FORMAT_HINT)
+    parse = _ENTRY_PARSERS.get(key)
     if parse is not None:
         return [parse(entry) for entry in value]
-    return [Step("plan", {"endpoint": key, "words": value})]
+    return [PlanStep("plan", {"endpoint": key, "words": value})]
 
 
-def _random(value: object) -> Step:
+def _parse_random(value: object) -> PlanStep:
     match value:
         case {"seed": int(seed), "rates": dict(rates), **rest} if not rest:
             if all(isinstance(rate, dict) for rate in rates.values()):
-                return Step("random", {"seed": seed, "rates": rates})
-    raise ConfigError(f"Invalid random-fault rule: {value!r}.", hint=_SHAPE)
+                return PlanStep("random", {"seed": seed, "rates": rates})
+    raise ConfigError(f"Invalid random-fault rule: {value!r}.", hint=_FORMAT_HINT)
 
 
-def _indexing(entry: object) -> Step:
+def _parse_indexing(entry: object) -> PlanStep:
     if entry == "restart":
-        return Step("restart", {})
-    return Step("indexing", _rule(entry, "runs of the indexer"))
+        return PlanStep("restart", {})
+    return PlanStep("indexing", _parse_rule(entry, "runs of the indexer"))
 
 
-def _rule(entry: object, what: str) -> Mapping[str, Any]:
+def _parse_rule(entry: object, subject: str) -> Mapping[str, Any]:
     """Parse a rule: a word, or words and what they apply to."""
     if isinstance(entry, str):
         return {"words": [entry]}
-    return _arguments(entry, _RULE, {"words"}, what)
+    return _check_arguments(entry, _RULE_TYPES, {"words"}, subject)
 
 
-def _model(entry: object) -> Step:
-    return Step("models", _rule(entry, "calls of models"))
+def _parse_model(entry: object) -> PlanStep:
+    return PlanStep("models", _parse_rule(entry, "calls of models"))
 
 
-def _lock(entry: object) -> Step:
-    return Step("lock_dataset", _arguments(entry, _LOCK, _LOCK.keys(), "a lock of a dataset"))
+def _parse_lock(entry: object) -> PlanStep:
+    return PlanStep(
+        "lock_dataset",
+        _check_arguments(entry, _LOCK_TYPES, _LOCK_TYPES.keys(), "a lock of a dataset"),
+    )
 
 
-def _refusal(entry: object) -> Step:
-    given = _arguments(entry, _BODIES, _BODIES.keys(), "bodies")
-    return Step("refuse_bodies", {**given, "containing": given["containing"].encode()})
+def _parse_refusal(entry: object) -> PlanStep:
+    refusal = _check_arguments(entry, _REFUSAL_TYPES, _REFUSAL_TYPES.keys(), "bodies")
+    return PlanStep("refuse_bodies", {**refusal, "containing": refusal["containing"].encode()})
 
 
-def _arguments(
-    value: object, types: _Types, required: AbstractSet[str], what: str
+def _check_arguments(
+    value: object, types: _Types, required: AbstractSet[str], subject: str
 ) -> Mapping[str, Any]:
     if (
         not isinstance(value, dict)
         or not required <= value.keys()
-        or not all(name in types and type(one) in types[name] for name, one in value.items())
+        or not all(
+            name in types and type(argument) in types[name] for name, argument in value.items()
+        )
     ):
-        raise ConfigError(f"Invalid plan for {what}: {value!r}.", hint=_SHAPE)
+        raise ConfigError(f"Invalid plan for {subject}: {value!r}.", hint=_FORMAT_HINT)
     return value
 
 
-_ENTRIES: Final[Mapping[str, Callable[[object], Step]]] = {
-    "indexing": _indexing,
-    "models": _model,
-    "lock_dataset": _lock,
-    "refuse_bodies": _refusal,
+_ENTRY_PARSERS: Final[Mapping[str, Callable[[object], PlanStep]]] = {
+    "indexing": _parse_indexing,
+    "models": _parse_model,
+    "lock_dataset": _parse_lock,
+    "refuse_bodies": _parse_refusal,
 }
 """Parsers of the entries of plans that are not of an endpoint."""

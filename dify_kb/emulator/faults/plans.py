@@ -6,29 +6,37 @@ import threading
 from collections import Counter, defaultdict, deque
 from typing import TYPE_CHECKING, Final
 
-from dify_kb.emulator.stand_ins import ModelError
+from dify_kb.emulator.stub_models import ModelError
 from dify_kb.errors import ConfigError
 from dify_kb.wire.catalog import ENDPOINTS
 
 from .dataset_locks import DatasetLocks
-from .parse import Step, parse_plans
-from .random import Chance, chances
-from .rules import Rule
-from .spec import Ending, Fault, Kind, ModelFault, RunFault, faults, model_faults, run_faults
+from .parse import PlanStep, parse_plans
+from .rules import FaultRule, RandomFaults, build_random_faults
+from .spec import (
+    Fault,
+    FaultKind,
+    ModelFault,
+    RunFault,
+    RunOutcome,
+    parse_faults,
+    parse_model_faults,
+    parse_run_faults,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-_NAMES: Final = frozenset(endpoint.name for endpoint in ENDPOINTS)
+_ENDPOINT_NAMES: Final = frozenset(endpoint.name for endpoint in ENDPOINTS)
 
 INDEXING: Final = "indexing"
 """The key of the plans for runs of the indexer, beside the names of endpoints."""
 
 
 DATASET_LOCK: Final = "dataset-lock"
-"""The word that `met` counts creates under which a lock blocked."""
+"""The word under which `counts` has the creates which a lock blocked."""
 
-_LIST: Final = "documents.list"
+_LIST_ENDPOINT: Final = "documents.list"
 
 MODELS: Final = "models"
 """The key of the plans for calls of models."""
@@ -63,12 +71,12 @@ class Faults:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._plans: dict[str, deque[Fault]] = {}
-        self._chances: Mapping[str, Chance] = {}
-        self._rules: list[Rule[RunFault]] = []
-        self._model_rules: list[Rule[ModelFault]] = []
-        self._met: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        self._dead = False
-        self._bodies: list[tuple[bytes, Fault]] = []
+        self._random_faults: Mapping[str, RandomFaults] = {}
+        self._run_rules: list[FaultRule[RunFault]] = []
+        self._model_rules: list[FaultRule[ModelFault]] = []
+        self._counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._workers_dead = False
+        self._body_rules: list[tuple[bytes, Fault]] = []
         self._locks = DatasetLocks()
         self.needs_versions = False
         """Whether a stale list was ever planned."""
@@ -89,12 +97,12 @@ class Faults:
             ConfigError: an unknown endpoint or fault.
         """
         _require_endpoint(endpoint)
-        planned = faults(words)
-        self._prepare(endpoint, planned)
+        planned = parse_faults(words)
+        self._prepare_stale_lists(endpoint, planned)
         with self._lock:
             self._plans.setdefault(endpoint, deque()).extend(planned)
 
-    def random(self, seed: int, rates: Mapping[str, Mapping[str, float]]) -> None:
+    def plan_random(self, seed: int, rates: Mapping[str, Mapping[str, float]]) -> None:
         """Let calls fail by chance, from 0 to 1 for each word; replaces the rule before.
 
         The n-th call of an endpoint meets the same for the same seed, whatever other endpoints
@@ -105,18 +113,18 @@ class Faults:
         """
         for endpoint in rates:
             _require_endpoint(endpoint)
-        drawn = chances(seed, rates)
+        random_faults = build_random_faults(seed, rates)
         for endpoint, rate in rates.items():
-            self._prepare(endpoint, faults([*rate]))
+            self._prepare_stale_lists(endpoint, parse_faults([*rate]))
         with self._lock:
-            self._chances = drawn
+            self._random_faults = random_faults
 
     def stop_random(self) -> None:
         """Stop the failures by chance."""
         with self._lock:
-            self._chances = {}
+            self._random_faults = {}
 
-    def indexing(
+    def plan_indexing(
         self,
         words: Sequence[str],
         *,
@@ -140,11 +148,11 @@ class Faults:
         Raises:
             ConfigError: an unknown word, or `every` below 1.
         """
-        rule = Rule(run_faults(words), names=names, every=every, always=always)
+        rule = FaultRule(parse_run_faults(words), names=names, every=every, always=always)
         with self._lock:
-            self._rules.append(rule)
+            self._run_rules.append(rule)
 
-    def models(
+    def plan_models(
         self,
         words: Sequence[str],
         *,
@@ -166,7 +174,7 @@ class Faults:
         Raises:
             ConfigError: an unknown word, or `every` below 1.
         """
-        rule = Rule(model_faults(words), names=names, every=every, always=always)
+        rule = FaultRule(parse_model_faults(words), names=names, every=every, always=always)
         with self._lock:
             self._model_rules.append(rule)
 
@@ -188,8 +196,8 @@ class Faults:
         if lose < 0:
             raise ConfigError(f"Invalid value for lose: {lose}.", hint="It must be at least 0.")
         with self._lock:
-            self._met[INDEXING]["kill"] += 1
-            self._dead = self._dead or not restart
+            self._counts[INDEXING]["kill"] += 1
+            self._workers_dead = self._workers_dead or not restart
         self.on_kill(lose)
 
     def lock_dataset(self, dataset_id: str, seconds: float) -> None:
@@ -219,15 +227,15 @@ class Faults:
         """
         if not containing:
             raise ConfigError("containing is empty.", hint="Give the bytes to look for.")
-        (fault,) = faults([word])[:1]
-        self._prepare("refuse_bodies", [fault])
+        (fault,) = parse_faults([word])[:1]
+        self._prepare_stale_lists("refuse_bodies", [fault])
         with self._lock:
-            self._bodies.append((containing, fault))
+            self._body_rules.append((containing, fault))
 
     def restart(self) -> None:
         """Restart dead workers; they go on where they stopped."""
         with self._lock:
-            self._dead = False
+            self._workers_dead = False
         self.on_restart()
 
     def load(self, plans: Mapping[str, object]) -> None:
@@ -245,76 +253,80 @@ class Faults:
         steps = parse_plans(plans)
         for target in (Faults(), self):
             for step in steps:
-                _carry_out(target, step)
+                _run_step(target, step)
 
     def clear(self) -> None:
-        """Remove all plans and rules, and restart dead workers; `met` stays as it is."""
+        """Remove all plans and rules, and restart dead workers; `counts` stays as it is."""
         with self._lock:
-            self._plans, self._chances = {}, {}
-            self._rules, self._model_rules, self._bodies = [], [], []
+            self._plans, self._random_faults = {}, {}
+            self._run_rules, self._model_rules, self._body_rules = [], [], []
         self._locks.release_all()
         self.restart()
 
-    def left(self) -> Mapping[str, Sequence[str]]:
+    def remaining(self) -> Mapping[str, Sequence[str]]:
         """Return what was planned and did not happen yet, without rules that have no end."""
         with self._lock:
-            left = {
+            remaining = {
                 endpoint: [fault.word for fault in planned]
                 for endpoint, planned in self._plans.items()
                 if planned
             }
-            runs = [word for rule in self._rules for word in rule.left()]
-            models = [word for rule in self._model_rules for word in rule.left()]
-        left |= {INDEXING: runs} if runs else {}
-        return left | ({MODELS: models} if models else {})
+            runs = [word for rule in self._run_rules for word in rule.remaining_words()]
+            models = [word for rule in self._model_rules for word in rule.remaining_words()]
+        remaining |= {INDEXING: runs} if runs else {}
+        return remaining | ({MODELS: models} if models else {})
 
-    def met(self) -> Mapping[str, Mapping[str, int]]:
+    def counts(self) -> Mapping[str, Mapping[str, int]]:
         """Count what happened, by endpoint (or `indexing`, `models`) and word."""
         with self._lock:
-            return {endpoint: dict(counts) for endpoint, counts in self._met.items()}
+            return {endpoint: dict(counts) for endpoint, counts in self._counts.items()}
 
     @property
-    def dead(self) -> bool:
+    def are_workers_dead(self) -> bool:
         """Whether the workers have died."""
-        return self._dead
+        return self._workers_dead
 
     @property
-    def refuses_bodies(self) -> bool:
+    def has_body_rules(self) -> bool:
         """Whether a rule looks at the bodies of calls."""
-        return bool(self._bodies)
+        return bool(self._body_rules)
 
     async def wait_for_lock(self, endpoint: str, dataset_id: str) -> None:
         """Wait until creates of this dataset are not blocked."""
         key = dataset_id.lower()
         if self._locks.is_locked(key):
             with self._lock:
-                self._met[endpoint][DATASET_LOCK] += 1
+                self._counts[endpoint][DATASET_LOCK] += 1
             await self._locks.wait(key)
 
-    def take(self, endpoint: str, body: bytes | None = None) -> Fault | None:
+    def next_fault(self, endpoint: str, body: bytes | None = None) -> Fault | None:
         """Return the fault of this call, and remove it from the plan."""
-        if not self._bodies and endpoint not in self._plans and endpoint not in self._chances:
+        if (
+            not self._body_rules
+            and endpoint not in self._plans
+            and endpoint not in self._random_faults
+        ):
             return None
         with self._lock:
-            refused = (fault for part, fault in self._bodies if body and part in body)
-            fault = next(refused, None) or self._next(endpoint)
+            refused = (fault for part, fault in self._body_rules if body and part in body)
+            fault = next(refused, None) or self._next_fault(endpoint)
             if fault is not None:
-                self._met[endpoint][fault.word] += 1
+                self._counts[endpoint][fault.word] += 1
             return fault
 
-    def take_run(self, document: str) -> RunFault | None:
+    def next_run_fault(self, document: str) -> RunFault | None:
         """Return the fault of this run, and remove it from the plan."""
-        if not self._rules:
+        if not self._run_rules:
             return None
         with self._lock:
-            endings = (rule.take(document) for rule in self._rules)
-            ending = next((ending for ending in endings if ending is not None), None)
-            if ending is not None:
-                self._met[INDEXING][ending.word] += 1
-                self._dead = self._dead or ending.ending is Ending.DIE
-            return ending
+            faults = (rule.next_fault(document) for rule in self._run_rules)
+            fault = next((fault for fault in faults if fault is not None), None)
+            if fault is not None:
+                self._counts[INDEXING][fault.word] += 1
+                self._workers_dead = self._workers_dead or fault.outcome is RunOutcome.DIE
+            return fault
 
-    def invoke(self, model: str) -> None:
+    def call_model(self, model: str) -> None:
         """Call a model, which removes its fault from the plan.
 
         Raises:
@@ -323,37 +335,38 @@ class Faults:
         if not self._model_rules:
             return
         with self._lock:
-            answers = (rule.take(model) for rule in self._model_rules)
-            answer = next((answer for answer in answers if answer is not None), None)
-            if answer is None:
+            faults = (rule.next_fault(model) for rule in self._model_rules)
+            fault = next((fault for fault in faults if fault is not None), None)
+            if fault is None:
                 return
-            self._met[MODELS][answer.word] += 1
-        if answer.text is not None:
-            raise ModelError(answer.text)
+            self._counts[MODELS][fault.word] += 1
+        if fault.text is not None:
+            raise ModelError(fault.text)
 
-    def _prepare(self, endpoint: str, planned: Iterable[Fault]) -> None:
-        if not any(fault.kind is Kind.STALE_LIST for fault in planned):
+    def _prepare_stale_lists(self, endpoint: str, planned: Iterable[Fault]) -> None:
+        if not any(fault.kind is FaultKind.STALE_LIST for fault in planned):
             return
-        if endpoint != _LIST:
+        if endpoint != _LIST_ENDPOINT:
             raise ConfigError(
-                f"stale-list is planned for {endpoint}.", hint=f"Only {_LIST} can be stale."
+                f"stale-list is planned for {endpoint}.",
+                hint=f"Only {_LIST_ENDPOINT} can be stale.",
             )
         self.needs_versions = True
         self.on_stale_list()
 
-    def _next(self, endpoint: str) -> Fault | None:
+    def _next_fault(self, endpoint: str) -> Fault | None:
         if planned := self._plans.get(endpoint):
             return planned.popleft()
-        chance = self._chances.get(endpoint)
+        chance = self._random_faults.get(endpoint)
         return chance.draw() if chance else None
 
 
-def _carry_out(faults: Faults, step: Step) -> None:
+def _run_step(faults: Faults, step: PlanStep) -> None:
     methods: Mapping[str, Callable[..., None]] = {
         "plan": faults.plan,
-        "random": faults.random,
-        "indexing": faults.indexing,
-        "models": faults.models,
+        "random": faults.plan_random,
+        "indexing": faults.plan_indexing,
+        "models": faults.plan_models,
         "restart": faults.restart,
         "kill_workers": faults.kill_workers,
         "lock_dataset": faults.lock_dataset,
@@ -363,7 +376,7 @@ def _carry_out(faults: Faults, step: Step) -> None:
 
 
 def _require_endpoint(endpoint: str) -> None:
-    if endpoint not in _NAMES:
+    if endpoint not in _ENDPOINT_NAMES:
         raise ConfigError(
-            f"Unknown endpoint {endpoint!r}.", hint=f"Known: {', '.join(sorted(_NAMES))}."
+            f"Unknown endpoint {endpoint!r}.", hint=f"Known: {', '.join(sorted(_ENDPOINT_NAMES))}."
         )

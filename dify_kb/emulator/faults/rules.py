@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import random
 from collections import deque
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
+
+from attrs import frozen
 
 from dify_kb.errors import ConfigError
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from .spec import Fault, parse_faults
 
 
-class Worded(Protocol):
+class FaultWithWord(Protocol):
     """A fault that has a word."""
 
     @property
@@ -21,33 +24,84 @@ class Worded(Protocol):
         ...
 
 
-F = TypeVar("F", bound=Worded)
+FaultT = TypeVar("FaultT", bound=FaultWithWord)
 
 
-class Rule(Generic[F]):
+class FaultRule(Generic[FaultT]):
     """A queue of faults; each match takes one."""
 
-    def __init__(self, words: Sequence[F], *, names: str, every: int, always: bool) -> None:
+    def __init__(self, faults: Sequence[FaultT], *, names: str, every: int, always: bool) -> None:
         if every < 1:
             raise ConfigError(f"Invalid value for every: {every}.", hint="It must be at least 1.")
-        self._words = deque(words)
-        self._names = names
+        self._faults = deque(faults)
+        self._pattern = names
         self._every = every
-        self._always = always
-        self._seen = 0
+        self._repeats = always
+        self._match_count = 0
 
-    def take(self, name: str) -> F | None:
+    def next_fault(self, name: str) -> FaultT | None:
         """Return the fault for this document or model; None if the rule does not match."""
-        if not self._words or not fnmatchcase(name, self._names):
+        if not self._faults or not fnmatchcase(name, self._pattern):
             return None
-        self._seen += 1
-        if self._seen % self._every:
+        self._match_count += 1
+        if self._match_count % self._every:
             return None
-        word = self._words.popleft()
-        if self._always:
-            self._words.append(word)
-        return word
+        fault = self._faults.popleft()
+        if self._repeats:
+            self._faults.append(fault)
+        return fault
 
-    def left(self) -> list[str]:
+    def remaining_words(self) -> list[str]:
         """Return the words that were not taken; a rule without an end has none."""
-        return [] if self._always else [word.word for word in self._words]
+        return [] if self._repeats else [fault.word for fault in self._faults]
+
+
+@frozen
+class RandomFaults:
+    """The faults of one endpoint, each up to its share of the numbers from 0 to 1."""
+
+    shares: Sequence[tuple[float, Fault]]
+    generator: random.Random
+
+    def draw(self) -> Fault | None:
+        """Draw the fault of the next call."""
+        number = self.generator.random()
+        for upper_bound, fault in self.shares:
+            if number < upper_bound:
+                return fault
+        return None
+
+
+def build_random_faults(
+    seed: int, rates: Mapping[str, Mapping[str, float]]
+) -> Mapping[str, RandomFaults]:
+    """Return the chances by endpoint; each draws from a source of its own.
+
+    Raises:
+        ConfigError: an unknown fault, or chances of more than 1.
+    """
+    return {
+        # A text seeds the same in every process; a tuple would be hashed.
+        endpoint: RandomFaults(
+            _cumulative_rates(endpoint, rate), random.Random(f"{seed} {endpoint}")
+        )
+        for endpoint, rate in rates.items()
+    }
+
+
+def _cumulative_rates(endpoint: str, rates: Mapping[str, float]) -> list[tuple[float, Fault]]:
+    shares: list[tuple[float, Fault]] = []
+    upper_bound = 0.0
+    for word, rate in rates.items():
+        if type(rate) not in {int, float} or not 0 <= rate <= 1:
+            raise ConfigError(
+                f"Invalid chance {rate!r} of {word!r} for {endpoint}: expected 0 to 1."
+            )
+        upper_bound += rate
+        shares += [(upper_bound, fault) for fault in parse_faults([word])[:1]]
+    # Ten times 0.1 is a little less or more than 1.
+    if upper_bound > 1 + 1e-9:
+        raise ConfigError(
+            f"The chances of {endpoint} sum to {upper_bound:g}, which is more than 1."
+        )
+    return shares

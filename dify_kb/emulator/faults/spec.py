@@ -26,7 +26,7 @@ _WORD: Final = re.compile(
     r"|(?P<status>[45]\d\d)(?P<html>-html)?(?: retry-after=(?P<hint>[ -~]+?))?)"
 )
 
-_TIMES: Final = re.compile(r"(?P<word>.+?)(?: x(?P<times>[1-9]\d{0,5}))?", re.DOTALL)
+_REPEATED_WORD: Final = re.compile(r"(?P<word>.+?)(?: x(?P<times>[1-9]\d{0,5}))?", re.DOTALL)
 
 _HELP: Final = (
     "Write ok, reset, close, 'reset-after 50%', 503, 503-html, '429 retry-after=1', 413-early,"
@@ -38,7 +38,7 @@ _HELP: Final = (
 )
 
 
-class Kind(StrEnum):
+class FaultKind(StrEnum):
     """Kinds of faults of a call."""
 
     OK = "ok"
@@ -65,13 +65,25 @@ class Kind(StrEnum):
     PAGE = "page"
 
 
-_OPTIONS: Final = {"silent": Kind.LATE, "always": Kind.STALE_LIST}
+_OPTION_KINDS: Final = {"silent": FaultKind.LATE, "always": FaultKind.STALE_LIST}
 """Words behind the seconds, and the kind that they belong to."""
 
-_COMMITS: Final = frozenset({
-    Kind.RESET, Kind.CLOSE, Kind.TRUNCATE, Kind.EMPTY, Kind.LOGIN_PAGE, Kind.STALL, Kind.STATUS,
-    Kind.PAGE, Kind.REDIRECT, Kind.RATE_LIMIT, Kind.DOCUMENT_LIMIT, Kind.VECTOR_LIMIT,
-})  # fmt: skip
+_COMMITTING_KINDS: Final = frozenset(
+    {
+        FaultKind.RESET,
+        FaultKind.CLOSE,
+        FaultKind.TRUNCATE,
+        FaultKind.EMPTY,
+        FaultKind.LOGIN_PAGE,
+        FaultKind.STALL,
+        FaultKind.STATUS,
+        FaultKind.PAGE,
+        FaultKind.REDIRECT,
+        FaultKind.RATE_LIMIT,
+        FaultKind.DOCUMENT_LIMIT,
+        FaultKind.VECTOR_LIMIT,
+    }
+)
 """Kinds that allow `commit-then-`; the others define themselves whether the call is done."""
 
 
@@ -80,7 +92,7 @@ class Fault:
     """One failure of a call. `commit` says that the call is carried out before it fails."""
 
     word: str
-    kind: Kind
+    kind: FaultKind
     commit: bool = False
     seconds: float = 0.0
     silent: bool = False
@@ -97,27 +109,29 @@ class Fault:
     retry_after: str | None = None
 
 
-def faults(words: Sequence[str]) -> list[Fault]:
+def parse_faults(words: Sequence[str]) -> list[Fault]:
     """Parse words, one for each call.
 
     Raises:
         ConfigError: an unknown word.
     """
-    return [fault for word, times in _each(words) for fault in [_fault(word)] * times]
+    return [fault for word, times in _iter_words(words) for fault in [_parse_fault(word)] * times]
 
 
-def _fault(word: str) -> Fault:
+def _parse_fault(word: str) -> Fault:
     match = _WORD.fullmatch(word)
     if match is None or (match["html"] and match["status"] not in map(str, HTTPStatus)):
         raise ConfigError(f"Unknown fault {word!r}.", hint=_HELP)
-    kind = _kind(match)
+    kind = _fault_kind(match)
     option = match["option"]
-    if (match["commit"] and kind not in _COMMITS) or (option and kind is not _OPTIONS[option]):
+    if (match["commit"] and kind not in _COMMITTING_KINDS) or (
+        option and kind is not _OPTION_KINDS[option]
+    ):
         raise ConfigError(f"Unknown fault {word!r}.", hint=_HELP)
     return Fault(
         word=word,
         kind=kind,
-        commit=bool(match["commit"]) or kind is Kind.TRUNCATE,
+        commit=bool(match["commit"]) or kind is FaultKind.TRUNCATE,
         seconds=float(match["seconds"] or 0),
         silent=option == "silent",
         always=option == "always",
@@ -128,17 +142,17 @@ def _fault(word: str) -> Fault:
     )
 
 
-def _kind(match: re.Match[str]) -> Kind:
+def _fault_kind(match: re.Match[str]) -> FaultKind:
     if named := match["plain"] or match["timed"]:
-        return Kind(named)
+        return FaultKind(named)
     if match["after"]:
-        return Kind.RESET_AFTER
+        return FaultKind.RESET_AFTER
     if match["rate"]:
-        return Kind.SLOW_READ
-    return Kind.PAGE if match["html"] else Kind.STATUS
+        return FaultKind.SLOW_READ
+    return FaultKind.PAGE if match["html"] else FaultKind.STATUS
 
 
-class Ending(StrEnum):
+class RunOutcome(StrEnum):
     """Outcomes of a run of the indexer."""
 
     OK = "ok"
@@ -155,32 +169,36 @@ class RunFault:
     """The planned outcome of a run of the indexer; `text` is that of the error."""
 
     word: str
-    ending: Ending
+    outcome: RunOutcome
     text: str = ""
     lose: int = 0
     """Tasks that a killed worker had taken besides."""
 
 
-def run_faults(words: Sequence[str]) -> list[RunFault]:
+def parse_run_faults(words: Sequence[str]) -> list[RunFault]:
     """Parse words, one for each run.
 
     Raises:
         ConfigError: an unknown word.
     """
-    return [ending for word, times in _each(words) for ending in [_run_fault(word)] * times]
+    return [
+        fault for word, times in _iter_words(words) for fault in [_parse_run_fault(word)] * times
+    ]
 
 
-def _run_fault(word: str) -> RunFault:
+def _parse_run_fault(word: str) -> RunFault:
     name, _, text = word.partition(" ")
-    if name == Ending.KILL and re.fullmatch(r"\d{0,5}", text):
-        return RunFault(word, Ending.KILL, lose=int(text or 0))
-    if name not in {*Ending} - {Ending.KILL} or bool(text.strip()) != (name == Ending.ERROR):
+    if name == RunOutcome.KILL and re.fullmatch(r"\d{0,5}", text):
+        return RunFault(word, RunOutcome.KILL, lose=int(text or 0))
+    if name not in {*RunOutcome} - {RunOutcome.KILL} or bool(text.strip()) != (
+        name == RunOutcome.ERROR
+    ):
         raise ConfigError(
             f"Unknown fault {word!r} for a run of the indexer.",
             hint="Write ok, 'error TEXT', hang, block, lose, die, kill or 'kill 3', and ' x20'"
             " behind for 20.",
         )
-    return RunFault(word, Ending(name), text)
+    return RunFault(word, RunOutcome(name), text)
 
 
 @frozen
@@ -191,20 +209,22 @@ class ModelFault:
     text: str | None = None
 
 
-def model_faults(words: Sequence[str]) -> list[ModelFault]:
+def parse_model_faults(words: Sequence[str]) -> list[ModelFault]:
     """Parse words, one for each call of a model.
 
     Raises:
         ConfigError: an unknown word.
     """
-    return [answer for word, times in _each(words) for answer in [_model_fault(word)] * times]
+    return [
+        fault for word, times in _iter_words(words) for fault in [_parse_model_fault(word)] * times
+    ]
 
 
-def _model_fault(word: str) -> ModelFault:
+def _parse_model_fault(word: str) -> ModelFault:
     name, _, text = word.partition(" ")
-    if word == Ending.OK:
+    if word == RunOutcome.OK:
         return ModelFault(word)
-    if name != Ending.ERROR or not text.strip():
+    if name != RunOutcome.ERROR or not text.strip():
         raise ConfigError(
             f"Unknown fault {word!r} for a call of a model.",
             hint="Write ok or 'error TEXT', and ' x20' behind for 20.",
@@ -212,11 +232,11 @@ def _model_fault(word: str) -> ModelFault:
     return ModelFault(word, text)
 
 
-def _each(words: Sequence[str]) -> Iterator[tuple[str, int]]:
+def _iter_words(words: Sequence[str]) -> Iterator[tuple[str, int]]:
     if isinstance(words, str) or not all(isinstance(word, str) for word in words):
         raise ConfigError(f"Not a list of fault words: {words!r}.", hint=_HELP)
     for word in words:
-        match = _TIMES.fullmatch(word)
+        match = _REPEATED_WORD.fullmatch(word)
         if match is None:
             raise ConfigError("A fault word is empty.", hint=_HELP)
         yield match["word"], int(match["times"] or 1)

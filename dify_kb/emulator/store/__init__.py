@@ -6,31 +6,28 @@ import json
 import uuid
 from typing import TYPE_CHECKING
 
-from dify_kb.corpus import Index
+from dify_kb.rag import SearchIndex
 
-from .child_chunks import ChildChunks
 from .database import Database
-from .datasets import Datasets
-from .documents import Documents
-from .external import External
-from .metadata import Metadata
-from .pipeline_files import PipelineFiles
+from .datasets import DatasetTable, ExternalKnowledgeTable
+from .documents import DocumentTable, PipelineFileTable
+from .metadata import MetadataTable
 from .rows import (
-    BindingRow,
     ChildChunkRow,
-    Counts,
+    DatasetCounts,
     DatasetRow,
     DocumentRow,
     DocumentState,
     ExternalApiRow,
+    ExternalBindingRow,
     MetadataRow,
     PipelineFileRow,
     RuleRow,
     SegmentRow,
     TagRow,
 )
-from .segments import Segments
-from .tags import Tags
+from .segments import ChildChunkTable, SegmentTable
+from .tags import TagTable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,13 +35,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
-    "BindingRow",
     "ChildChunkRow",
-    "Counts",
+    "DatasetCounts",
     "DatasetRow",
     "DocumentRow",
     "DocumentState",
     "ExternalApiRow",
+    "ExternalBindingRow",
     "MetadataRow",
     "PipelineFileRow",
     "RuleRow",
@@ -62,20 +59,20 @@ class Store:
 
     def __init__(self, path: Path | None) -> None:
         self._database = Database(path)
-        self.datasets = Datasets(self._database)
-        self.documents = Documents(self._database)
-        self.segments = Segments(self._database)
-        self.child_chunks = ChildChunks(self._database)
-        self.metadata = Metadata(self._database)
-        self.tags = Tags(self._database)
-        self.pipeline_files = PipelineFiles(self._database)
-        self.external = External(self._database)
-        self.index = Index(self._database.connection)
-        self.account = self._remembered("account")
+        self.datasets = DatasetTable(self._database)
+        self.documents = DocumentTable(self._database)
+        self.segments = SegmentTable(self._database)
+        self.child_chunks = ChildChunkTable(self._database)
+        self.metadata = MetadataTable(self._database)
+        self.tags = TagTable(self._database)
+        self.pipeline_files = PipelineFileTable(self._database)
+        self.external = ExternalKnowledgeTable(self._database)
+        self.index = SearchIndex(self._database.connection)
+        self.account = self._load_or_create_setting("account")
         """The id of the workspace's owner, as whom the server acts."""
-        self.tenant = self._remembered("tenant")
+        self.tenant = self._load_or_create_setting("tenant")
         """The id of the workspace."""
-        self.secret = self._remembered("secret")
+        self.secret = self._load_or_create_setting("secret")
         """What links to files are signed with."""
 
     def transaction(self) -> AbstractContextManager[None]:
@@ -85,20 +82,20 @@ class Store:
     def delete_document(self, document_id: str) -> None:
         """Delete a document and all that hangs on it."""
         with self.transaction():
-            self.drop_segments(document_id)
+            self.delete_segments(document_id)
             self.documents.delete(document_id)
 
-    def drop_segments(self, document_id: str) -> None:
+    def delete_segments(self, document_id: str) -> None:
         """Delete the chunks of a document."""
         with self.transaction():
-            self.index.remove(document_id)
-            self.segments.delete_of(document_id)
+            self.index.remove_document(document_id)
+            self.segments.delete_by_document(document_id)
 
     def retire_segments(self, document_id: str) -> int:
         """Have the chunks of a document neither be found nor be counted; return their number."""
         with self.transaction():
-            self.index.remove(document_id)
-            return self.segments.retire_of(document_id)
+            self.index.remove_document(document_id)
+            return self.segments.retire_by_document(document_id)
 
     def add_segments(
         self, rows: Sequence[SegmentRow], children: Sequence[ChildChunkRow] = ()
@@ -107,55 +104,59 @@ class Store:
         with self.transaction():
             self.segments.add(rows)
             self.child_chunks.add(children)
-            self.find_by([row for row in rows if row.enabled])
+            self.index_segments([row for row in rows if row.enabled])
 
-    def find_by(self, rows: Sequence[SegmentRow]) -> None:
+    def index_segments(self, rows: Sequence[SegmentRow]) -> None:
         """Have chunks of one document be found: by their words, and on a high-quality base by
         their vectors; parents by those of their children, and on an economy base not at all.
         """
         with self.transaction():
-            document = self.documents.find(rows[0].document_id) if rows else None
+            document = self.documents.get_by_id(rows[0].document_id) if rows else None
             dataset = self.datasets.get(document.dataset_id) if document else None
             if document is None or dataset is None:
                 return
             if document.doc_form != "hierarchical_model":
-                entries = [_indexed(row, words=not dataset.high_quality) for row in rows]
-            elif dataset.high_quality:
-                entries = [entry for row in rows for entry in self._children(row)]
+                entries = [
+                    _index_entry(row, with_keywords=not dataset.is_high_quality) for row in rows
+                ]
+            elif dataset.is_high_quality:
+                entries = [entry for row in rows for entry in self._child_index_entries(row)]
             else:
                 return
-            self.index.add(entries, vectors=dataset.high_quality)
+            self.index.add(entries, vectors=dataset.is_high_quality)
 
-    def find_dataset_by(self, dataset_id: str) -> None:
+    def reindex_dataset(self, dataset_id: str) -> None:
         """Have all of a dataset be found as its technique says, which was another one before."""
         with self.transaction():
             self.index.remove_dataset(dataset_id)
-            for document in self.documents.completed(dataset_id):
-                self.find_by([row for row in self.segments.of(document) if row.enabled])
+            for document in self.documents.list_available_ids(dataset_id):
+                self.index_segments(
+                    [row for row in self.segments.list_by_document(document) if row.enabled]
+                )
 
-    def put_children(self, segment: SegmentRow, rows: Sequence[ChildChunkRow]) -> None:
+    def replace_children(self, segment: SegmentRow, rows: Sequence[ChildChunkRow]) -> None:
         """Give a chunk other children than it has."""
         with self.transaction():
-            self._lose([segment.id])
-            self.child_chunks.delete_of(segment.id)
+            self._remove_from_index([segment.id])
+            self.child_chunks.delete_by_segment(segment.id)
             self.child_chunks.add(rows)
             if segment.enabled:
-                self.find_by([segment])
+                self.index_segments([segment])
 
     def add_child(self, segment: SegmentRow, row: ChildChunkRow) -> None:
         """Give a chunk one more child."""
         with self.transaction():
             self.child_chunks.add([row])
             if segment.enabled:
-                self.find_by([segment])
+                self.index_segments([segment])
 
-    def change_child(self, child: ChildChunkRow, **changes: object) -> None:
+    def update_child(self, child: ChildChunkRow, **changes: object) -> None:
         """Change columns of a child, and what it is found by."""
         with self.transaction():
             self.child_chunks.update(child.id, **changes)
             segment = self.segments.get(child.segment_id)
             if segment is not None and segment.enabled:
-                self.find_by([segment])
+                self.index_segments([segment])
 
     def delete_child(self, child: ChildChunkRow) -> None:
         """Delete a child."""
@@ -163,65 +164,71 @@ class Store:
             self.index.remove_segments([child.id])
             self.child_chunks.delete(child.id)
 
-    def change_segment(self, segment_id: str, **changes: object) -> SegmentRow | None:
+    def update_segment(self, segment_id: str, **changes: object) -> SegmentRow | None:
         """Change columns of a chunk, and whether and by what it is found."""
         with self.transaction():
             self.segments.update(segment_id, **changes)
             row = self.segments.get(segment_id)
             if row is None or not row.enabled:
-                self._lose([segment_id])
+                self._remove_from_index([segment_id])
             else:
-                self.find_by([row])
+                self.index_segments([row])
         return row
 
     def delete_segment(self, segment_id: str) -> None:
         """Delete a chunk."""
         with self.transaction():
-            self._lose([segment_id])
+            self._remove_from_index([segment_id])
             self.segments.delete(segment_id)
 
-    def switch_segments(self, document_id: str, *, enabled: bool, now: float) -> None:
+    def set_segments_enabled(self, document_id: str, *, enabled: bool, now: float) -> None:
         """Enable or disable all chunks of a document, as its own switch does (measured)."""
         with self.transaction():
-            self.segments.enable_of(document_id, enabled, now)
-            self.index.remove(document_id)
+            self.segments.set_enabled_by_document(document_id, enabled, now)
+            self.index.remove_document(document_id)
             if enabled:
-                self.find_by(self.segments.of(document_id))
+                self.index_segments(self.segments.list_by_document(document_id))
 
     def delete_dataset(self, dataset_id: str) -> bool:
         """Delete a dataset and all that hangs on it; tell whether there was one."""
         with self.transaction():
             self.index.remove_dataset(dataset_id)
-            self.segments.delete_of_dataset(dataset_id)
-            self.documents.delete_of(dataset_id)
+            self.segments.delete_by_dataset(dataset_id)
+            self.documents.delete_by_dataset(dataset_id)
             return self.datasets.delete(dataset_id)
 
     def close(self) -> None:
         """Let go of the file."""
         self._database.close()
 
-    def _lose(self, segment_ids: Sequence[str]) -> None:
+    def _remove_from_index(self, segment_ids: Sequence[str]) -> None:
         """Have chunks not be found, nor their children."""
-        children = [child.id for one in segment_ids for child in self.child_chunks.of(one)]
+        children = [
+            child.id
+            for segment_id in segment_ids
+            for child in self.child_chunks.list_by_segment(segment_id)
+        ]
         self.index.remove_segments([*segment_ids, *children])
 
-    def _children(self, row: SegmentRow) -> list[tuple[str, str, str, str]]:
+    def _child_index_entries(self, row: SegmentRow) -> list[tuple[str, str, str, str]]:
         return [
             (child.id, row.dataset_id, row.document_id, child.content)
-            for child in self.child_chunks.of(row.id)
+            for child in self.child_chunks.list_by_segment(row.id)
         ]
 
-    def _remembered(self, name: str) -> str:
-        self._database.run(
+    def _load_or_create_setting(self, name: str) -> str:
+        self._database.execute(
             "INSERT OR IGNORE INTO settings VALUES (?, ?)", (name, str(uuid.uuid4()))
         )
-        return str(self._database.value("SELECT value FROM settings WHERE name = ?", (name,)))
+        return str(self._database.fetch_value("SELECT value FROM settings WHERE name = ?", (name,)))
 
 
-def _indexed(row: SegmentRow, *, words: bool) -> tuple[str, str, str, str]:
-    """Tell what a chunk is found by: its text, and `words` of its own that are not in it."""
-    if not words:
+def _index_entry(row: SegmentRow, *, with_keywords: bool) -> tuple[str, str, str, str]:
+    """Tell what a chunk is found by: its text, and its keywords that are not in it."""
+    if not with_keywords:
         return row.id, row.dataset_id, row.document_id, row.content
-    folded = row.content.casefold()
-    more = [word for word in json.loads(row.keywords or "[]") if word.casefold() not in folded]
-    return row.id, row.dataset_id, row.document_id, " ".join([row.content, *more])
+    folded_content = row.content.casefold()
+    extra_keywords = [
+        word for word in json.loads(row.keywords or "[]") if word.casefold() not in folded_content
+    ]
+    return row.id, row.dataset_id, row.document_id, " ".join([row.content, *extra_keywords])

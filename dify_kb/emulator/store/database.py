@@ -5,17 +5,116 @@ import os
 import sqlite3
 import threading
 import unicodedata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
 from dify_kb.errors import ConfigError
 
-from .schema import APPLICATION_ID, SCHEMA, USER_VERSION
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+APPLICATION_ID: Final = 0x6B62656D
+"""`kbem`: marks a file as an emulator's database."""
+
+USER_VERSION: Final = 4
+"""Grows with every change of the tables; files of any other version are refused."""
+
+SCHEMA: Final = """
+CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE datasets (
+    id TEXT NOT NULL UNIQUE, name TEXT NOT NULL, description TEXT, provider TEXT NOT NULL,
+    permission TEXT NOT NULL, data_source_type TEXT, indexing_technique TEXT,
+    retrieval_model TEXT, created_at REAL NOT NULL, updated_at REAL NOT NULL,
+    built_in INTEGER NOT NULL, pipeline_id TEXT, members TEXT NOT NULL,
+    embedding_provider TEXT, embedding_model TEXT,
+    number INTEGER PRIMARY KEY AUTOINCREMENT
+);
+CREATE INDEX datasets_by_name ON datasets (name);
+CREATE TABLE process_rules (
+    id TEXT NOT NULL UNIQUE, dataset_id TEXT NOT NULL, mode TEXT NOT NULL, rules TEXT NOT NULL,
+    number INTEGER PRIMARY KEY AUTOINCREMENT
+);
+CREATE INDEX process_rules_of_dataset ON process_rules (dataset_id);
+CREATE TABLE documents (
+    id TEXT NOT NULL UNIQUE, dataset_id TEXT NOT NULL, position INTEGER NOT NULL,
+    name TEXT NOT NULL, batch TEXT NOT NULL, process_rule_id TEXT NOT NULL,
+    created_from TEXT NOT NULL, created_at INTEGER NOT NULL, updated_at REAL NOT NULL,
+    doc_form TEXT NOT NULL, doc_language TEXT NOT NULL,
+    file_id TEXT NOT NULL, file_name TEXT NOT NULL, file_size INTEGER NOT NULL,
+    file_extension TEXT NOT NULL, file_mime_type TEXT, file_created_at REAL NOT NULL,
+    indexing_status TEXT NOT NULL, processing_started_at REAL, parsing_completed_at REAL,
+    splitting_completed_at REAL, completed_at REAL, indexing_latency REAL, stopped_at REAL,
+    error TEXT, tokens INTEGER, word_count INTEGER, enabled INTEGER NOT NULL,
+    disabled_at REAL, archived INTEGER NOT NULL, doc_metadata TEXT,
+    locked_until REAL NOT NULL,
+    number INTEGER PRIMARY KEY AUTOINCREMENT
+);
+CREATE INDEX documents_by_name ON documents (dataset_id, name, created_at, position);
+CREATE INDEX documents_by_time ON documents (dataset_id, created_at, position);
+CREATE INDEX documents_by_position ON documents (dataset_id, position);
+CREATE INDEX documents_by_batch ON documents (batch);
+CREATE INDEX documents_by_state
+    ON documents (dataset_id, indexing_status, enabled, archived, word_count);
+CREATE INDEX documents_unfinished ON documents (indexing_status)
+    WHERE indexing_status NOT IN ('completed', 'error');
+CREATE TABLE contents (document_id TEXT PRIMARY KEY, content BLOB NOT NULL);
+CREATE TABLE segments (
+    id TEXT NOT NULL UNIQUE, dataset_id TEXT NOT NULL, document_id TEXT NOT NULL,
+    position INTEGER NOT NULL, content TEXT NOT NULL, keywords TEXT, index_node_id TEXT NOT NULL,
+    index_node_hash TEXT NOT NULL, status TEXT NOT NULL, created_at REAL NOT NULL,
+    indexing_at REAL, completed_at REAL, answer TEXT, enabled INTEGER NOT NULL,
+    disabled_at REAL, updated_at REAL, edited INTEGER NOT NULL,
+    tokens INTEGER NOT NULL DEFAULT 0, error TEXT,
+    number INTEGER PRIMARY KEY AUTOINCREMENT
+);
+CREATE INDEX segments_of_document ON segments (document_id, position);
+CREATE INDEX segments_of_dataset ON segments (dataset_id);
+CREATE TABLE child_chunks (
+    id TEXT NOT NULL UNIQUE, segment_id TEXT NOT NULL REFERENCES segments (id) ON DELETE CASCADE,
+    position INTEGER NOT NULL, content TEXT NOT NULL, type TEXT NOT NULL,
+    created_at REAL NOT NULL, updated_at REAL NOT NULL,
+    number INTEGER PRIMARY KEY AUTOINCREMENT
+);
+CREATE INDEX child_chunks_of_segment ON child_chunks (segment_id, position);
+CREATE TABLE metadata (
+    id TEXT NOT NULL UNIQUE, dataset_id TEXT NOT NULL REFERENCES datasets (id) ON DELETE CASCADE,
+    type TEXT NOT NULL, name TEXT NOT NULL,
+    number INTEGER PRIMARY KEY AUTOINCREMENT
+);
+CREATE INDEX metadata_of_dataset ON metadata (dataset_id);
+CREATE TABLE metadata_bindings (
+    document_id TEXT NOT NULL REFERENCES documents (id) ON DELETE CASCADE,
+    metadata_id TEXT NOT NULL,
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    UNIQUE (document_id, metadata_id)
+);
+CREATE INDEX metadata_bindings_of_field ON metadata_bindings (metadata_id);
+CREATE TABLE tags (
+    id TEXT NOT NULL UNIQUE, name TEXT NOT NULL UNIQUE,
+    number INTEGER PRIMARY KEY AUTOINCREMENT
+);
+CREATE TABLE tag_bindings (
+    dataset_id TEXT NOT NULL REFERENCES datasets (id) ON DELETE CASCADE,
+    tag_id TEXT NOT NULL,
+    PRIMARY KEY (dataset_id, tag_id)
+) WITHOUT ROWID;
+CREATE INDEX tag_bindings_of_tag ON tag_bindings (tag_id);
+CREATE TABLE pipeline_files (
+    id TEXT NOT NULL UNIQUE, name TEXT NOT NULL, size INTEGER NOT NULL, extension TEXT NOT NULL,
+    mime_type TEXT, created_at REAL NOT NULL, content BLOB NOT NULL,
+    number INTEGER PRIMARY KEY AUTOINCREMENT
+);
+CREATE TABLE external_apis (
+    id TEXT NOT NULL UNIQUE, name TEXT NOT NULL, endpoint TEXT NOT NULL, api_key TEXT NOT NULL,
+    number INTEGER PRIMARY KEY AUTOINCREMENT
+);
+CREATE TABLE external_bindings (
+    dataset_id TEXT PRIMARY KEY REFERENCES datasets (id) ON DELETE CASCADE,
+    api_id TEXT NOT NULL, knowledge_id TEXT NOT NULL
+) WITHOUT ROWID;
+"""
 
 
 class Database:
@@ -25,13 +124,13 @@ class Database:
     """
 
     def __init__(self, path: Path | None) -> None:
-        self._turn = threading.RLock()
-        self.connection = _open(path)
+        self._lock = threading.RLock()
+        self.connection = _connect(path)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         """Do all of it or nothing; nested ones are part of the outermost."""
-        with self._turn:
+        with self._lock:
             if self.connection.in_transaction:
                 yield
                 return
@@ -43,20 +142,20 @@ class Database:
                 raise
             self.connection.execute("COMMIT")
 
-    def rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    def fetch_all(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """Ask."""
-        with self._turn:
+        with self._lock:
             return self.connection.execute(sql, values).fetchall()
 
-    def value(self, sql: str, values: Sequence[object] = ()) -> Any:
+    def fetch_value(self, sql: str, values: Sequence[object] = ()) -> Any:
         """Ask for one value; None when there is no row."""
-        with self._turn:
+        with self._lock:
             row = self.connection.execute(sql, values).fetchone()
         return row[0] if row else None
 
-    def run(self, sql: str, values: Sequence[object] = ()) -> int:
+    def execute(self, sql: str, values: Sequence[object] = ()) -> int:
         """Change something; return how many rows it were."""
-        with self._turn:
+        with self._lock:
             return self.connection.execute(sql, values).rowcount
 
     def insert(self, table: str, rows: Iterable[attrs.AttrsInstance]) -> None:
@@ -64,11 +163,11 @@ class Database:
         values = [attrs.astuple(row, recurse=False) for row in rows]
         if not values:
             return
-        marks = ", ".join("?" * len(values[0]))
+        placeholders = ", ".join("?" * len(values[0]))
         kind = type(next(iter(rows)))
-        with self._turn:
+        with self._lock:
             self.connection.executemany(
-                f"INSERT INTO {table} ({columns(kind)}) VALUES ({marks})",  # noqa: S608 -- own names
+                f"INSERT INTO {table} ({column_list(kind)}) VALUES ({placeholders})",  # noqa: S608 -- own names
                 values,
             )
 
@@ -76,20 +175,20 @@ class Database:
         """Change columns of the row of this id; tell whether it exists."""
         names = ", ".join(f"{name} = ?" for name in changes)
         sql = f"UPDATE {table} SET {names} WHERE id = ?"  # noqa: S608 -- own names
-        return self.run(sql, (*changes.values(), key)) == 1
+        return self.execute(sql, (*changes.values(), key)) == 1
 
     def close(self) -> None:
         """Close, and let go of the file."""
-        with self._turn:
+        with self._lock:
             self.connection.close()
 
 
-def columns(kind: type[attrs.AttrsInstance]) -> str:
+def column_list(kind: type[attrs.AttrsInstance]) -> str:
     """Name the columns of a kind of row."""
     return ", ".join(attribute.name for attribute in attrs.fields(kind))
 
 
-def _open(path: Path | None) -> sqlite3.Connection:
+def _connect(path: Path | None) -> sqlite3.Connection:
     connection: sqlite3.Connection | None = None
     try:
         connection = sqlite3.connect(
@@ -98,11 +197,11 @@ def _open(path: Path | None) -> sqlite3.Connection:
             isolation_level=None,
             check_same_thread=False,
         )
-        _prepare(connection, path)
+        _configure(connection, path)
     except sqlite3.Error as error:
         if connection is not None:
             connection.close()
-        raise _unusable(path, error) from error
+        raise _to_config_error(path, error) from error
     except ConfigError:
         if connection is not None:
             connection.close()
@@ -110,12 +209,12 @@ def _open(path: Path | None) -> sqlite3.Connection:
     return connection
 
 
-def _prepare(connection: sqlite3.Connection, path: Path | None) -> None:
-    connection.create_function("folded", 1, _folded, deterministic=True)
+def _configure(connection: sqlite3.Connection, path: Path | None) -> None:
+    connection.create_function("folded", 1, _fold_case, deterministic=True)
     connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-    version = _version(connection, path)
+    version = _read_version(connection, path)
     if version:
-        _check_whole(connection)
+        _check_integrity(connection)
     # The case of names counts in a keyword, as in PostgreSQL's LIKE (measured).
     connection.execute("PRAGMA case_sensitive_like = ON")
     connection.execute("PRAGMA foreign_keys = ON")
@@ -129,7 +228,7 @@ def _prepare(connection: sqlite3.Connection, path: Path | None) -> None:
         )
 
 
-def _version(connection: sqlite3.Connection, path: Path | None) -> int:
+def _read_version(connection: sqlite3.Connection, path: Path | None) -> int:
     """Lock the file, and tell the version of its tables; 0 where there are none yet."""
     connection.execute("BEGIN EXCLUSIVE")
     application = connection.execute("PRAGMA application_id").fetchone()[0]
@@ -152,39 +251,39 @@ def _version(connection: sqlite3.Connection, path: Path | None) -> int:
     return version
 
 
-def _check_whole(connection: sqlite3.Connection) -> None:
+def _check_integrity(connection: sqlite3.Connection) -> None:
     """Look for damage before anything is written; takes 1 ms per MB (measured)."""
-    found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if found != "ok":
-        raise sqlite3.DatabaseError(f"malformed, {found}")
+    problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if problem != "ok":
+        raise sqlite3.DatabaseError(f"malformed, {problem}")
 
 
-def _unusable(path: Path | None, error: sqlite3.Error) -> ConfigError:
-    why = str(error)
-    if "locked" in why:
+def _to_config_error(path: Path | None, error: sqlite3.Error) -> ConfigError:
+    reason = str(error)
+    if "locked" in reason:
         return ConfigError(
             f"{path} is in use by another emulator.",
             hint="Stop the other one, or name another file.",
         )
-    if "not a database" in why:
+    if "not a database" in reason:
         return ConfigError(
             f"{path} is not an emulator's database.",
             hint="Name a file that does not exist yet, or one that an emulator made.",
         )
-    if "malformed" in why:
+    if "malformed" in reason:
         return ConfigError(
             f"{path} is damaged.",
             hint="Put a copy of it in its place, or name another file; this one is left as it is.",
         )
-    if path is not None and not _writable(path):
-        why = "it may not be written, or nothing beside it"  # SQLite says "disk I/O error"
+    if path is not None and not _is_writable(path):
+        reason = "it may not be written, or nothing beside it"  # SQLite says "disk I/O error"
     return ConfigError(
-        f"{path} cannot be opened: {why}.",
+        f"{path} cannot be opened: {reason}.",
         hint="Check that its folder exists and that you may write there.",
     )
 
 
-def _writable(path: Path) -> bool:
+def _is_writable(path: Path) -> bool:
     """Tell whether the file and its folder, as far as they exist, take what is written."""
     return all(
         os.access(place, os.W_OK, effective_ids=True)
@@ -193,5 +292,5 @@ def _writable(path: Path) -> bool:
     )
 
 
-def _folded(value: str) -> str:
+def _fold_case(value: str) -> str:
     return unicodedata.normalize("NFC", value).lower()

@@ -5,18 +5,23 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from .database import Database, columns
-from .rows import Counts, DatasetRow, RuleRow
+from .database import Database, column_list
+from .rows import DatasetCounts, DatasetRow, ExternalApiRow, ExternalBindingRow, RuleRow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_COLUMNS = columns(DatasetRow)
-_RULE_COLUMNS = columns(RuleRow)
+_DATASET_COLUMNS = column_list(DatasetRow)
+
+_RULE_COLUMNS = column_list(RuleRow)
+
+_API_COLUMNS = column_list(ExternalApiRow)
+
+_BINDING_COLUMNS = column_list(ExternalBindingRow)
 
 
 @frozen
-class Datasets:
+class DatasetTable:
     """Knowledge bases and their process rules."""
 
     database: Database
@@ -24,23 +29,23 @@ class Datasets:
     def add(self, row: DatasetRow) -> bool:
         """Add one; False when the name is taken."""
         with self.database.transaction():
-            if self.named(row.name):
+            if self.ids_by_name(row.name):
                 return False
             self.database.insert("datasets", [row])
             return True
 
-    def named(self, name: str) -> list[str]:
+    def ids_by_name(self, name: str) -> list[str]:
         """Tell the ids of those with exactly this name; old servers let it happen twice."""
-        rows = self.database.rows("SELECT id FROM datasets WHERE name = ?", (name,))
+        rows = self.database.fetch_all("SELECT id FROM datasets WHERE name = ?", (name,))
         return [dataset_id for (dataset_id,) in rows]
 
     def get(self, dataset_id: str) -> DatasetRow | None:
         """Find one."""
-        sql = f"SELECT {_COLUMNS} FROM datasets WHERE id = ?"  # noqa: S608 -- own names
-        rows = self.database.rows(sql, (dataset_id,))
+        sql = f"SELECT {_DATASET_COLUMNS} FROM datasets WHERE id = ?"  # noqa: S608 -- own names
+        rows = self.database.fetch_all(sql, (dataset_id,))
         return DatasetRow(*rows[0]) if rows else None
 
-    def page(
+    def list_page(
         self, keyword: str, offset: int, size: int, within: Sequence[str] | None = None
     ) -> tuple[list[DatasetRow], int]:
         """Find those whose name has the keyword in any case, the newest first; and count them."""
@@ -48,27 +53,27 @@ class Datasets:
         if within is not None:
             where += " AND id IN (SELECT value FROM json_each(?))"
             values.append(json.dumps([*within]))
-        rows = self.database.rows(
-            f"SELECT {_COLUMNS} FROM datasets WHERE {where}"  # noqa: S608 -- own names
+        rows = self.database.fetch_all(
+            f"SELECT {_DATASET_COLUMNS} FROM datasets WHERE {where}"  # noqa: S608 -- own names
             " ORDER BY CAST(created_at AS INTEGER) DESC, number DESC LIMIT ? OFFSET ?",
             (*values, size, offset),
         )
         sql = f"SELECT count(*) FROM datasets WHERE {where}"  # noqa: S608 -- own names
-        return [DatasetRow(*row) for row in rows], self.database.value(sql, values)
+        return [DatasetRow(*row) for row in rows], self.database.fetch_value(sql, values)
 
-    def counts(self, dataset_id: str) -> Counts:
+    def count_contents(self, dataset_id: str) -> DatasetCounts:
         """Count what a dataset holds; one scan of an index."""
-        ((documents, available, words),) = self.database.rows(
+        ((documents, available, words),) = self.database.fetch_all(
             "SELECT count(*), total(indexing_status = 'completed' AND enabled AND NOT archived),"
             " total(word_count) FROM documents WHERE dataset_id = ?",
             (dataset_id,),
         )
-        return Counts(documents, int(available), int(words))
+        return DatasetCounts(documents, int(available), int(words))
 
-    def doc_form(self, dataset_id: str) -> str | None:
+    def get_doc_form(self, dataset_id: str) -> str | None:
         """Tell the form of a dataset's documents: that of any of them."""
         sql = "SELECT doc_form FROM documents WHERE dataset_id = ? LIMIT 1"
-        form: str | None = self.database.value(sql, (dataset_id,))
+        form: str | None = self.database.fetch_value(sql, (dataset_id,))
         return form
 
     def update(self, dataset_id: str, **changes: object) -> None:
@@ -77,24 +82,54 @@ class Datasets:
 
     def delete(self, dataset_id: str) -> bool:
         """Delete one with its rules; tell whether there was one."""
-        self.database.run("DELETE FROM process_rules WHERE dataset_id = ?", (dataset_id,))
-        return self.database.run("DELETE FROM datasets WHERE id = ?", (dataset_id,)) == 1
+        self.database.execute("DELETE FROM process_rules WHERE dataset_id = ?", (dataset_id,))
+        return self.database.execute("DELETE FROM datasets WHERE id = ?", (dataset_id,)) == 1
 
     def add_rule(self, row: RuleRow) -> None:
         """Add a process rule, the dataset's latest from now on."""
         self.database.insert("process_rules", [row])
 
-    def rule(self, rule_id: str) -> RuleRow | None:
+    def get_rule(self, rule_id: str) -> RuleRow | None:
         """Find a process rule."""
         sql = f"SELECT {_RULE_COLUMNS} FROM process_rules WHERE id = ?"  # noqa: S608 -- own names
-        rows = self.database.rows(sql, (rule_id,))
+        rows = self.database.fetch_all(sql, (rule_id,))
         return RuleRow(*rows[0]) if rows else None
 
-    def latest_rule(self, dataset_id: str) -> RuleRow | None:
+    def get_latest_rule(self, dataset_id: str) -> RuleRow | None:
         """Find the process rule that a document without one gets."""
-        rows = self.database.rows(
+        rows = self.database.fetch_all(
             f"SELECT {_RULE_COLUMNS} FROM process_rules"  # noqa: S608 -- own names
             " WHERE dataset_id = ? ORDER BY number DESC LIMIT 1",
             (dataset_id,),
         )
         return RuleRow(*rows[0]) if rows else None
+
+
+@frozen
+class ExternalKnowledgeTable:
+    """External knowledge APIs, and which dataset is asked of which."""
+
+    database: Database
+
+    def add_api(self, row: ExternalApiRow) -> None:
+        """Add an API."""
+        self.database.insert("external_apis", [row])
+
+    def get_api(self, api_id: str) -> ExternalApiRow | None:
+        """Find an API."""
+        sql = f"SELECT {_API_COLUMNS} FROM external_apis WHERE id = ?"  # noqa: S608 -- own names
+        rows = self.database.fetch_all(sql, (api_id,))
+        return ExternalApiRow(*rows[0]) if rows else None
+
+    def get_binding(self, dataset_id: str) -> ExternalBindingRow | None:
+        """Tell what a dataset is bound to."""
+        sql = f"SELECT {_BINDING_COLUMNS} FROM external_bindings WHERE dataset_id = ?"  # noqa: S608 -- own names
+        rows = self.database.fetch_all(sql, (dataset_id,))
+        return ExternalBindingRow(*rows[0]) if rows else None
+
+    def bind(self, row: ExternalBindingRow) -> None:
+        """Bind a dataset, which may be bound already."""
+        sql = "DELETE FROM external_bindings WHERE dataset_id = ?"
+        with self.database.transaction():
+            self.database.execute(sql, (row.dataset_id,))
+            self.database.insert("external_bindings", [row])

@@ -4,33 +4,61 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
 
-from .database import Database, columns
-from .document_versions import AS_OF, keep_versions
-from .rows import DocumentRow, DocumentState
+from .database import Database, column_list
+from .rows import DocumentRow, DocumentState, PipelineFileRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-_COLUMNS = columns(DocumentRow)
+_DOCUMENT_COLUMNS = column_list(DocumentRow)
 
-_AVAILABLE: Final = "indexing_status = 'completed' AND enabled AND NOT archived"
+_PIPELINE_FILE_COLUMNS = column_list(PipelineFileRow)
 
-DISPLAYED: Final[Mapping[str, str]] = {
+_IS_AVAILABLE: Final = "indexing_status = 'completed' AND enabled AND NOT archived"
+
+DISPLAY_STATUS_FILTERS: Final[Mapping[str, str]] = {
     "queuing": "indexing_status = 'waiting'",
     "indexing": "indexing_status IN ('parsing', 'cleaning', 'splitting', 'indexing')",
     "paused": "0",
     "error": "indexing_status = 'error'",
-    "available": _AVAILABLE,
-    "enabled": _AVAILABLE,
-    "active": _AVAILABLE,
+    "available": _IS_AVAILABLE,
+    "enabled": _IS_AVAILABLE,
+    "active": _IS_AVAILABLE,
     "disabled": "indexing_status = 'completed' AND NOT enabled AND NOT archived",
     "archived": "indexing_status = 'completed' AND archived",
 }
 """The words of the list's `status` filter; any other lists everything (measured)."""
 
+DOCUMENTS_AS_OF: Final = "(SELECT * FROM document_versions WHERE since <= ? AND before > ?)"
+"""A table of the documents as they were; its two values are both the time."""
+
+_ADD_VERSION: Final = (
+    "INSERT INTO document_versions SELECT version_time(), 9e999, * FROM documents"
+    " WHERE id = NEW.id;"
+)
+
+_END_VERSION: Final = (
+    "UPDATE document_versions SET before = version_time() WHERE id = OLD.id AND before = 9e999;"
+)
+
+# All of it is temporary, so that a file stays as it is and others can open it.
+_VERSION_STATEMENTS: Final = (
+    (
+        "CREATE TEMP TABLE document_versions AS"
+        " SELECT -9e999 AS since, 9e999 AS before, * FROM documents"
+    ),
+    "CREATE INDEX temp.versions_of_documents ON document_versions (id, before)",
+    f"CREATE TEMP TRIGGER added AFTER INSERT ON documents BEGIN {_ADD_VERSION} END",
+    (
+        "CREATE TEMP TRIGGER changed AFTER UPDATE ON documents"
+        f" BEGIN {_END_VERSION} {_ADD_VERSION} END"
+    ),
+    f"CREATE TEMP TRIGGER deleted AFTER DELETE ON documents BEGIN {_END_VERSION} END",
+)
+
 
 @frozen
-class Documents:
+class DocumentTable:
     """Documents and the bytes of their files."""
 
     database: Database
@@ -42,27 +70,29 @@ class Documents:
 
     def get(self, dataset_id: str, document_id: str) -> DocumentRow | None:
         """Find one in its dataset."""
-        return self._one("dataset_id = ? AND id = ?", dataset_id, document_id)
+        return self._select_one("dataset_id = ? AND id = ?", dataset_id, document_id)
 
-    def find(self, document_id: str) -> DocumentRow | None:
+    def get_by_id(self, document_id: str) -> DocumentRow | None:
         """Find one."""
-        return self._one("id = ?", document_id)
+        return self._select_one("id = ?", document_id)
 
-    def named(self, dataset_id: str, name: str) -> DocumentRow | None:
+    def get_by_name(self, dataset_id: str, name: str) -> DocumentRow | None:
         """Find the newest enabled one of exactly this name: what a create replaces."""
         order = "ORDER BY created_at DESC, position DESC LIMIT 1"
-        return self._one(f"dataset_id = ? AND name = ? AND enabled {order}", dataset_id, name)
+        return self._select_one(
+            f"dataset_id = ? AND name = ? AND enabled {order}", dataset_id, name
+        )
 
-    def of_batch(self, dataset_id: str, batch: str) -> list[DocumentRow]:
+    def list_by_batch(self, dataset_id: str, batch: str) -> list[DocumentRow]:
         """Find those whose latest create had this batch id."""
-        return self._all("batch = ? AND dataset_id = ?", batch, dataset_id)
+        return self._select("batch = ? AND dataset_id = ?", batch, dataset_id)
 
     def next_position(self, dataset_id: str) -> int:
         """Tell the position of the next one."""
         sql = "SELECT max(position) FROM documents WHERE dataset_id = ?"
-        return (self.database.value(sql, (dataset_id,)) or 0) + 1
+        return (self.database.fetch_value(sql, (dataset_id,)) or 0) + 1
 
-    def page(
+    def list_page(
         self,
         dataset_id: str,
         keyword: str,
@@ -77,36 +107,36 @@ class Documents:
         Args:
             as_of: show them as they were at this time; only after `keep_versions`.
         """
-        table, times = ("documents", []) if as_of is None else (AS_OF, [as_of, as_of])
+        table, times = ("documents", []) if as_of is None else (DOCUMENTS_AS_OF, [as_of, as_of])
         where, values = "dataset_id = ?", [*times, dataset_id]
         if keyword:
             where += r" AND name LIKE ? ESCAPE '\'"
             values.append(f"%{keyword}%")
-        if status.lower() in DISPLAYED:
-            where += f" AND {DISPLAYED[status.lower()]}"
+        if status.lower() in DISPLAY_STATUS_FILTERS:
+            where += f" AND {DISPLAY_STATUS_FILTERS[status.lower()]}"
         order = "ORDER BY created_at DESC, position DESC LIMIT ? OFFSET ?"
-        sql = f"SELECT {_COLUMNS} FROM {table} WHERE {where} {order}"  # noqa: S608 -- own names
-        rows = self.database.rows(sql, [*values, size, offset])
+        sql = f"SELECT {_DOCUMENT_COLUMNS} FROM {table} WHERE {where} {order}"  # noqa: S608 -- own names
+        rows = self.database.fetch_all(sql, [*values, size, offset])
         sql = f"SELECT count(*) FROM {table} WHERE {where}"  # noqa: S608 -- own names
-        return [DocumentRow(*row) for row in rows], self.database.value(sql, values)
+        return [DocumentRow(*row) for row in rows], self.database.fetch_value(sql, values)
 
     def keep_versions(self, now: Callable[[], float]) -> None:
         """Keep each version of each from now on, for lists as they were."""
-        keep_versions(self.database, now)
+        _keep_versions(self.database, now)
 
-    def searched(self, dataset_id: str) -> list[DocumentRow]:
+    def list_available(self, dataset_id: str) -> list[DocumentRow]:
         """Find those that a search with conditions looks at (server source)."""
-        return self._all(f"dataset_id = ? AND {_AVAILABLE}", dataset_id)
+        return self._select(f"dataset_id = ? AND {_IS_AVAILABLE}", dataset_id)
 
-    def completed(self, dataset_id: str) -> list[str]:
+    def list_available_ids(self, dataset_id: str) -> list[str]:
         """Return the ids of those that are available, in the order of their creation."""
-        rows = self.database.rows(
-            f"SELECT id FROM documents WHERE dataset_id = ? AND {_AVAILABLE} ORDER BY number",  # noqa: S608 -- own names
+        rows = self.database.fetch_all(
+            f"SELECT id FROM documents WHERE dataset_id = ? AND {_IS_AVAILABLE} ORDER BY number",  # noqa: S608 -- own names
             (dataset_id,),
         )
         return [document_id for (document_id,) in rows]
 
-    def states(self, dataset_id: str) -> list[DocumentState]:
+    def list_states(self, dataset_id: str) -> list[DocumentState]:
         """Tell how those of a dataset stand, in the order of their creation."""
         sql = (
             "SELECT d.id, d.dataset_id, d.name, d.indexing_status, d.error, d.enabled, d.archived,"
@@ -114,11 +144,11 @@ class Documents:
             " FROM documents d LEFT JOIN segments s ON s.document_id = d.id"
             " WHERE d.dataset_id = ? GROUP BY d.number ORDER BY d.number"
         )
-        return [DocumentState(*row) for row in self.database.rows(sql, (dataset_id,))]
+        return [DocumentState(*row) for row in self.database.fetch_all(sql, (dataset_id,))]
 
-    def unfinished(self) -> list[str]:
+    def list_unfinished_ids(self) -> list[str]:
         """Tell the ids of those that are not indexed yet, in the order of their creation."""
-        rows = self.database.rows(
+        rows = self.database.fetch_all(
             "SELECT id FROM documents WHERE indexing_status NOT IN ('completed', 'error')"
             " ORDER BY batch, number"
         )
@@ -128,38 +158,67 @@ class Documents:
         """Change columns; tell whether there is such a document still."""
         return self.database.update("documents", document_id, changes)
 
-    def of_file(self, file_id: str) -> DocumentRow | None:
+    def get_by_file(self, file_id: str) -> DocumentRow | None:
         """Find the one that has a file."""
-        return self._one("file_id = ?", file_id)
+        return self._select_one("file_id = ?", file_id)
 
-    def content(self, document_id: str) -> bytes | None:
+    def get_content(self, document_id: str) -> bytes | None:
         """Read the file of one."""
         sql = "SELECT content FROM contents WHERE document_id = ?"
-        content: bytes | None = self.database.value(sql, (document_id,))
+        content: bytes | None = self.database.fetch_value(sql, (document_id,))
         return content
 
     def set_content(self, document_id: str, content: bytes) -> None:
         """Write the file of one."""
-        self.database.run("REPLACE INTO contents VALUES (?, ?)", (document_id, content))
+        self.database.execute("REPLACE INTO contents VALUES (?, ?)", (document_id, content))
 
     def delete(self, document_id: str) -> None:
         """Delete one with its file."""
-        self.database.run("DELETE FROM contents WHERE document_id = ?", (document_id,))
-        self.database.run("DELETE FROM documents WHERE id = ?", (document_id,))
+        self.database.execute("DELETE FROM contents WHERE document_id = ?", (document_id,))
+        self.database.execute("DELETE FROM documents WHERE id = ?", (document_id,))
 
-    def delete_of(self, dataset_id: str) -> None:
+    def delete_by_dataset(self, dataset_id: str) -> None:
         """Delete all of a dataset."""
-        self.database.run(
+        self.database.execute(
             "DELETE FROM contents WHERE document_id IN"
             " (SELECT id FROM documents WHERE dataset_id = ?)",
             (dataset_id,),
         )
-        self.database.run("DELETE FROM documents WHERE dataset_id = ?", (dataset_id,))
+        self.database.execute("DELETE FROM documents WHERE dataset_id = ?", (dataset_id,))
 
-    def _one(self, where: str, *values: object) -> DocumentRow | None:
-        rows = self._all(where, *values)
+    def _select_one(self, where: str, *values: object) -> DocumentRow | None:
+        rows = self._select(where, *values)
         return rows[0] if rows else None
 
-    def _all(self, where: str, *values: object) -> list[DocumentRow]:
-        sql = f"SELECT {_COLUMNS} FROM documents WHERE {where}"  # noqa: S608 -- own names
-        return [DocumentRow(*row) for row in self.database.rows(sql, values)]
+    def _select(self, where: str, *values: object) -> list[DocumentRow]:
+        sql = f"SELECT {_DOCUMENT_COLUMNS} FROM documents WHERE {where}"  # noqa: S608 -- own names
+        return [DocumentRow(*row) for row in self.database.fetch_all(sql, values)]
+
+
+@frozen
+class PipelineFileTable:
+    """Files that pipelines can read."""
+
+    database: Database
+
+    def add(self, row: PipelineFileRow) -> None:
+        """Add one."""
+        self.database.insert("pipeline_files", [row])
+
+    def get(self, file_id: str) -> PipelineFileRow | None:
+        """Find one."""
+        sql = f"SELECT {_PIPELINE_FILE_COLUMNS} FROM pipeline_files WHERE id = ?"  # noqa: S608 -- own names
+        rows = self.database.fetch_all(sql, (file_id,))
+        return PipelineFileRow(*rows[0]) if rows else None
+
+
+def _keep_versions(database: Database, now: Callable[[], float]) -> None:
+    """Keep each version of each document from now on; again, it does nothing."""
+    with database.transaction():
+        if database.fetch_value(
+            "SELECT 1 FROM sqlite_temp_master WHERE name = 'document_versions'"
+        ):
+            return
+        database.connection.create_function("version_time", 0, now)
+        for statement in _VERSION_STATEMENTS:
+            database.execute(statement)

@@ -4,17 +4,17 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from .database import Database, columns
+from .database import Database, column_list
 from .rows import MetadataRow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_COLUMNS = ", ".join(f"metadata.{name}" for name in columns(MetadataRow).split(", "))
+_METADATA_COLUMNS = ", ".join(f"metadata.{name}" for name in column_list(MetadataRow).split(", "))
 
 
 @frozen
-class Metadata:
+class MetadataTable:
     """The metadata fields of datasets, and which documents have them; the values stand in the
     documents.
     """
@@ -27,26 +27,26 @@ class Metadata:
 
     def get(self, dataset_id: str, metadata_id: str) -> MetadataRow | None:
         """Find a field."""
-        rows = self._all("WHERE dataset_id = ? AND id = ?", dataset_id, metadata_id)
+        rows = self._select("WHERE dataset_id = ? AND id = ?", dataset_id, metadata_id)
         return rows[0] if rows else None
 
-    def of(self, dataset_id: str) -> list[MetadataRow]:
+    def list_by_dataset(self, dataset_id: str) -> list[MetadataRow]:
         """Find the fields of a dataset."""
-        return self._all("WHERE dataset_id = ? ORDER BY number", dataset_id)
+        return self._select("WHERE dataset_id = ? ORDER BY number", dataset_id)
 
-    def of_document(self, dataset_id: str, document_id: str) -> list[MetadataRow]:
+    def list_by_document(self, dataset_id: str, document_id: str) -> list[MetadataRow]:
         """Find the fields that a document has, in the order in which it got them."""
-        return self._all(
+        return self._select(
             "JOIN metadata_bindings ON metadata_id = metadata.id"
             " WHERE dataset_id = ? AND document_id = ? ORDER BY metadata_bindings.number",
             dataset_id,
             document_id,
         )
 
-    def counts(self, dataset_id: str) -> dict[str, int]:
+    def count_documents(self, dataset_id: str) -> dict[str, int]:
         """Count the documents that have a field, by its id."""
         return dict(
-            self.database.rows(
+            self.database.fetch_all(
                 "SELECT metadata_id, count(*) FROM metadata_bindings"
                 " JOIN metadata ON metadata_id = metadata.id WHERE dataset_id = ?"
                 " GROUP BY metadata_id",
@@ -54,15 +54,15 @@ class Metadata:
             )
         )
 
-    def holders(self, metadata_id: str) -> list[str]:
+    def document_ids_with(self, metadata_id: str) -> list[str]:
         """Tell the ids of the documents that have a field."""
         sql = "SELECT document_id FROM metadata_bindings WHERE metadata_id = ?"
-        return [document_id for (document_id,) in self.database.rows(sql, (metadata_id,))]
+        return [document_id for (document_id,) in self.database.fetch_all(sql, (metadata_id,))]
 
     def bind(self, document_id: str, metadata_ids: Sequence[str]) -> None:
         """Give a document fields, one of which may not exist (recording 697)."""
         for metadata_id in metadata_ids:
-            self.database.run(
+            self.database.execute(
                 "INSERT OR IGNORE INTO metadata_bindings (document_id, metadata_id) VALUES (?, ?)",
                 (document_id, metadata_id),
             )
@@ -70,7 +70,7 @@ class Metadata:
     def unbind(self, document_id: str) -> None:
         """Take all fields from a document."""
         sql = "DELETE FROM metadata_bindings WHERE document_id = ?"
-        self.database.run(sql, (document_id,))
+        self.database.execute(sql, (document_id,))
 
     def rename(self, metadata_id: str, name: str) -> None:
         """Give a field another name."""
@@ -79,9 +79,9 @@ class Metadata:
     def delete(self, metadata_id: str) -> None:
         """Delete a field."""
         sql = "DELETE FROM metadata_bindings WHERE metadata_id = ?"
-        self.database.run(sql, (metadata_id,))
-        self.database.run("DELETE FROM metadata WHERE id = ?", (metadata_id,))
+        self.database.execute(sql, (metadata_id,))
+        self.database.execute("DELETE FROM metadata WHERE id = ?", (metadata_id,))
 
-    def _all(self, rest: str, *values: object) -> list[MetadataRow]:
-        sql = f"SELECT {_COLUMNS} FROM metadata {rest}"  # noqa: S608 -- own names
-        return [MetadataRow(*row) for row in self.database.rows(sql, values)]
+    def _select(self, clause: str, *values: object) -> list[MetadataRow]:
+        sql = f"SELECT {_METADATA_COLUMNS} FROM metadata {clause}"  # noqa: S608 -- own names
+        return [MetadataRow(*row) for row in self.database.fetch_all(sql, values)]

@@ -31,7 +31,7 @@ class DatasetRow:
     """What a high-quality base finds meanings with; null on others."""
 
     @property
-    def high_quality(self) -> bool:
+    def is_high_quality(self) -> bool:
         """Whether its chunks are found by meaning, too."""
         return self.indexing_technique == "high_quality"
 
@@ -193,7 +193,7 @@ class ExternalApiRow:
 
 
 @frozen
-class BindingRow:
+class ExternalBindingRow:
     """Where an external dataset is asked, and for what."""
 
     dataset_id: str
@@ -202,7 +202,7 @@ class BindingRow:
 
 
 @frozen
-class Counts:
+class DatasetCounts:
     """What a dataset holds. `words` counts characters."""
 
     documents: int

@@ -5,17 +5,19 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from .database import Database, columns
-from .rows import SegmentRow
+from .database import Database, column_list
+from .rows import ChildChunkRow, SegmentRow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_COLUMNS = columns(SegmentRow)
+_SEGMENT_COLUMNS = column_list(SegmentRow)
+
+_CHILD_CHUNK_COLUMNS = column_list(ChildChunkRow)
 
 
 @frozen
-class Segments:
+class SegmentTable:
     """Chunks of documents."""
 
     database: Database
@@ -26,13 +28,13 @@ class Segments:
 
     def get(self, segment_id: str) -> SegmentRow | None:
         """Find one."""
-        return self.find([segment_id]).get(segment_id)
+        return self.get_many([segment_id]).get(segment_id)
 
-    def of(self, document_id: str) -> list[SegmentRow]:
+    def list_by_document(self, document_id: str) -> list[SegmentRow]:
         """Find those of a document."""
-        return self._all("document_id = ? ORDER BY position, number", document_id)
+        return self._select("document_id = ? ORDER BY position, number", document_id)
 
-    def page(
+    def list_page(
         self, document_id: str, keyword: str, statuses: Sequence[str], offset: int, size: int
     ) -> tuple[list[SegmentRow], int]:
         """Find those that have the keyword in any case, in their order; and count them."""
@@ -42,24 +44,24 @@ class Segments:
             where += " AND status IN (SELECT value FROM json_each(?))"
             values.append(json.dumps([*statuses]))
         order = "ORDER BY position, number LIMIT ? OFFSET ?"
-        rows = self._all(f"{where} {order}", *values, size, offset)
+        rows = self._select(f"{where} {order}", *values, size, offset)
         sql = f"SELECT count(*) FROM segments WHERE {where}"  # noqa: S608 -- own names
-        return rows, self.database.value(sql, values)
+        return rows, self.database.fetch_value(sql, values)
 
-    def find(self, segment_ids: Sequence[str]) -> dict[str, SegmentRow]:
+    def get_many(self, segment_ids: Sequence[str]) -> dict[str, SegmentRow]:
         """Find some by their ids."""
-        rows = self._all("id IN (SELECT value FROM json_each(?))", json.dumps([*segment_ids]))
+        rows = self._select("id IN (SELECT value FROM json_each(?))", json.dumps([*segment_ids]))
         return {row.id: row for row in rows}
 
-    def among(self, segment_ids: Sequence[str]) -> set[str]:
+    def select_existing_ids(self, segment_ids: Sequence[str]) -> set[str]:
         """Tell which of these ids there are."""
         sql = "SELECT id FROM segments WHERE id IN (SELECT value FROM json_each(?))"
-        rows = self.database.rows(sql, (json.dumps([*segment_ids]),))
+        rows = self.database.fetch_all(sql, (json.dumps([*segment_ids]),))
         return {segment_id for (segment_id,) in rows}
 
-    def counts(self, document_id: str) -> tuple[int, int]:
+    def count_completed_and_all(self, document_id: str) -> tuple[int, int]:
         """Count the completed ones of a document, and all, without retired ones."""
-        ((completed, total),) = self.database.rows(
+        ((completed, total),) = self.database.fetch_all(
             "SELECT total(status = 'completed'), count(*) FROM segments"
             " WHERE document_id = ? AND status <> 're_segment'",
             (document_id,),
@@ -69,9 +71,9 @@ class Segments:
     def next_position(self, document_id: str) -> int:
         """Tell the position of the next one."""
         sql = "SELECT max(position) FROM segments WHERE document_id = ?"
-        return (self.database.value(sql, (document_id,)) or 0) + 1
+        return (self.database.fetch_value(sql, (document_id,)) or 0) + 1
 
-    def complete(self, keywords: Sequence[tuple[str, str | None]], now: float) -> None:
+    def mark_completed(self, keywords: Sequence[tuple[str, str | None]], now: float) -> None:
         """Note that these (id, keywords as JSON or None) are indexed, and so enabled."""
         with self.database.transaction():
             self.database.connection.executemany(
@@ -94,32 +96,90 @@ class Segments:
 
     def delete(self, segment_id: str) -> None:
         """Delete one."""
-        self.database.run("DELETE FROM segments WHERE id = ?", (segment_id,))
+        self.database.execute("DELETE FROM segments WHERE id = ?", (segment_id,))
 
-    def enable_of(self, document_id: str, enabled: bool, now: float) -> None:  # noqa: FBT001 -- a column
+    def set_enabled_by_document(self, document_id: str, enabled: bool, now: float) -> None:  # noqa: FBT001 -- a column
         """Enable or disable those of a document (measured)."""
-        self.database.run(
+        self.database.execute(
             "UPDATE segments SET enabled = ?, disabled_at = ? WHERE document_id = ?",
             (int(enabled), None if enabled else now, document_id),
         )
 
-    def retire_of(self, document_id: str) -> int:
+    def retire_by_document(self, document_id: str) -> int:
         """Give those of a document the status of an update, and return their number.
 
         They are deleted when the update's task starts (server source).
         """
-        return self.database.run(
+        return self.database.execute(
             "UPDATE segments SET status = 're_segment' WHERE document_id = ?", (document_id,)
         )
 
-    def delete_of(self, document_id: str) -> None:
+    def delete_by_document(self, document_id: str) -> None:
         """Delete those of a document."""
-        self.database.run("DELETE FROM segments WHERE document_id = ?", (document_id,))
+        self.database.execute("DELETE FROM segments WHERE document_id = ?", (document_id,))
 
-    def delete_of_dataset(self, dataset_id: str) -> None:
+    def delete_by_dataset(self, dataset_id: str) -> None:
         """Delete those of a dataset."""
-        self.database.run("DELETE FROM segments WHERE dataset_id = ?", (dataset_id,))
+        self.database.execute("DELETE FROM segments WHERE dataset_id = ?", (dataset_id,))
 
-    def _all(self, where: str, *values: object) -> list[SegmentRow]:
-        sql = f"SELECT {_COLUMNS} FROM segments WHERE {where}"  # noqa: S608 -- own names
-        return [SegmentRow(*row) for row in self.database.rows(sql, values)]
+    def _select(self, where: str, *values: object) -> list[SegmentRow]:
+        sql = f"SELECT {_SEGMENT_COLUMNS} FROM segments WHERE {where}"  # noqa: S608 -- own names
+        return [SegmentRow(*row) for row in self.database.fetch_all(sql, values)]
+
+
+@frozen
+class ChildChunkTable:
+    """Pieces of chunks. They go with their chunk."""
+
+    database: Database
+
+    def add(self, rows: Sequence[ChildChunkRow]) -> None:
+        """Add some."""
+        self.database.insert("child_chunks", rows)
+
+    def get(self, child_chunk_id: str) -> ChildChunkRow | None:
+        """Find one."""
+        rows = self._select("id = ?", child_chunk_id)
+        return rows[0] if rows else None
+
+    def list_by_segment(self, segment_id: str) -> list[ChildChunkRow]:
+        """Find those of a chunk."""
+        return self._select("segment_id = ? ORDER BY position", segment_id)
+
+    def get_many(self, child_chunk_ids: Sequence[str]) -> dict[str, ChildChunkRow]:
+        """Find some by their ids."""
+        rows = self._select(
+            "id IN (SELECT value FROM json_each(?))", json.dumps([*child_chunk_ids])
+        )
+        return {row.id: row for row in rows}
+
+    def list_page(
+        self, segment_id: str, keyword: str, offset: int, size: int
+    ) -> tuple[list[ChildChunkRow], int]:
+        """Find those that have the keyword in any case, in their order; and count them."""
+        where = "segment_id = ? AND instr(folded(content), folded(?)) > 0"
+        values: Sequence[object] = (segment_id, keyword)
+        rows = self._select(f"{where} ORDER BY position LIMIT ? OFFSET ?", *values, size, offset)
+        sql = f"SELECT count(*) FROM child_chunks WHERE {where}"  # noqa: S608 -- own names
+        return rows, self.database.fetch_value(sql, values)
+
+    def next_position(self, segment_id: str) -> int:
+        """Tell the position of the next one."""
+        sql = "SELECT max(position) FROM child_chunks WHERE segment_id = ?"
+        return (self.database.fetch_value(sql, (segment_id,)) or 0) + 1
+
+    def update(self, child_chunk_id: str, **changes: object) -> None:
+        """Change columns."""
+        self.database.update("child_chunks", child_chunk_id, changes)
+
+    def delete(self, child_chunk_id: str) -> None:
+        """Delete one."""
+        self.database.execute("DELETE FROM child_chunks WHERE id = ?", (child_chunk_id,))
+
+    def delete_by_segment(self, segment_id: str) -> None:
+        """Delete those of a chunk."""
+        self.database.execute("DELETE FROM child_chunks WHERE segment_id = ?", (segment_id,))
+
+    def _select(self, where: str, *values: object) -> list[ChildChunkRow]:
+        sql = f"SELECT {_CHILD_CHUNK_COLUMNS} FROM child_chunks WHERE {where}"  # noqa: S608 -- own names
+        return [ChildChunkRow(*row) for row in self.database.fetch_all(sql, values)]

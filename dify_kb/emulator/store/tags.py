@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from .database import Database, columns
+from .database import Database, column_list
 from .rows import TagRow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_COLUMNS = columns(TagRow)
+_TAG_COLUMNS = column_list(TagRow)
 
 
 @frozen
-class Tags:
+class TagTable:
     """Tags, and the datasets that bear them."""
 
     database: Database
@@ -31,54 +31,56 @@ class Tags:
 
     def get(self, tag_id: str) -> TagRow | None:
         """Find one."""
-        rows = self._all("WHERE id = ?", tag_id)
+        rows = self._select("WHERE id = ?", tag_id)
         return rows[0] if rows else None
 
-    def all(self) -> list[TagRow]:
+    def list_all(self) -> list[TagRow]:
         """Find all, the newest first."""
-        return self._all("ORDER BY number DESC")
+        return self._select("ORDER BY number DESC")
 
-    def of(self, dataset_id: str) -> list[TagRow]:
+    def list_by_dataset(self, dataset_id: str) -> list[TagRow]:
         """Find those that a dataset bears, the newest first."""
-        return self._all(
+        return self._select(
             "JOIN tag_bindings ON tag_id = id WHERE dataset_id = ? ORDER BY number DESC", dataset_id
         )
 
-    def bearers(self, tag_ids: Sequence[str]) -> list[str]:
+    def dataset_ids_with(self, tag_ids: Sequence[str]) -> list[str]:
         """Tell the ids of the datasets that bear any of these."""
-        rows = self.database.rows(
+        rows = self.database.fetch_all(
             "SELECT DISTINCT dataset_id FROM tag_bindings"
             " WHERE tag_id IN (SELECT value FROM json_each(?))",
             (json.dumps([*tag_ids]),),
         )
         return [dataset_id for (dataset_id,) in rows]
 
-    def count(self, tag_id: str) -> int:
+    def count_datasets(self, tag_id: str) -> int:
         """Count the datasets that bear one."""
         sql = "SELECT count(*) FROM tag_bindings WHERE tag_id = ?"
-        count: int = self.database.value(sql, (tag_id,))
+        count: int = self.database.fetch_value(sql, (tag_id,))
         return count
 
     def rename(self, tag_id: str, name: str) -> bool:
         """Give one another name; False when that is taken, by itself too (server source)."""
-        if self.database.value("SELECT 1 FROM tags WHERE name = ?", (name,)):
+        if self.database.fetch_value("SELECT 1 FROM tags WHERE name = ?", (name,)):
             return False
         return self.database.update("tags", tag_id, {"name": name})
 
     def delete(self, tag_id: str) -> None:
         """Delete one, from the datasets too."""
-        self.database.run("DELETE FROM tag_bindings WHERE tag_id = ?", (tag_id,))
-        self.database.run("DELETE FROM tags WHERE id = ?", (tag_id,))
+        self.database.execute("DELETE FROM tag_bindings WHERE tag_id = ?", (tag_id,))
+        self.database.execute("DELETE FROM tags WHERE id = ?", (tag_id,))
 
     def bind(self, dataset_id: str, tag_id: str) -> None:
         """Have a dataset bear one, which may not exist (recording 837)."""
-        self.database.run("INSERT OR IGNORE INTO tag_bindings VALUES (?, ?)", (dataset_id, tag_id))
+        self.database.execute(
+            "INSERT OR IGNORE INTO tag_bindings VALUES (?, ?)", (dataset_id, tag_id)
+        )
 
     def unbind(self, dataset_id: str, tag_id: str) -> None:
         """Have a dataset bear one no more."""
         sql = "DELETE FROM tag_bindings WHERE dataset_id = ? AND tag_id = ?"
-        self.database.run(sql, (dataset_id, tag_id))
+        self.database.execute(sql, (dataset_id, tag_id))
 
-    def _all(self, rest: str, *values: object) -> list[TagRow]:
-        sql = f"SELECT {_COLUMNS} FROM tags {rest}"  # noqa: S608 -- own names
-        return [TagRow(*row) for row in self.database.rows(sql, values)]
+    def _select(self, clause: str, *values: object) -> list[TagRow]:
+        sql = f"SELECT {_TAG_COLUMNS} FROM tags {clause}"  # noqa: S608 -- own names
+        return [TagRow(*row) for row in self.database.fetch_all(sql, values)]

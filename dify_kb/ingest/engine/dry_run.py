@@ -7,33 +7,33 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
-from dify_kb.ingest.journal import State
-from dify_kb.ingest.options import Options
+from dify_kb.ingest.journal import JournalState
+from dify_kb.ingest.load_options import LoadOptions
 from dify_kb.ingest.planning.document_lookup import DocumentLookup
-from dify_kb.ingest.planning.plan import (
+from dify_kb.ingest.planning.file_plan import (
     ARCHIVED_BY_HAND,
     DISABLED_BY_HAND,
-    Do,
-    Planned,
+    PlannedAction,
+    PlannedFile,
     keep_existing,
 )
 from dify_kb.ingest.remote_document import RemoteDocument
 from dify_kb.ingest.report import ItemResult, Outcome
 
 from .pending_uploads import PendingUpload
-from .reconcile import Decision, decide
+from .reconcile import ReconcileDecision, decide
 from .tracked_file import TrackedFile
 
 if TYPE_CHECKING:
     from dify_kb.models import Document
 
-SENT = "would be sent"
-IN_PLACE = "would be sent in place of its document"
-LATER = f"{IN_PLACE}, once that is indexed"
-FOLLOWED = "already sent; would be followed until it is indexed"
-METADATA = "already indexed; its metadata would be set"
-TAKEN_OVER = "already on the server, although the response was lost; would be taken over"
-AGAIN = "indexing stalled; its document would be created again"
+WOULD_SEND = "would be sent"
+WOULD_REPLACE = "would be sent in place of its document"
+WOULD_WAIT = f"{WOULD_REPLACE}, once that is indexed"
+WOULD_FOLLOW = "already sent; would be followed until it is indexed"
+WOULD_SET_METADATA = "already indexed; its metadata would be set"
+WOULD_TAKE_OVER = "already on the server, although the response was lost; would be taken over"
+WOULD_RESEND = "indexing stalled; its document would be created again"
 
 
 @frozen
@@ -41,33 +41,35 @@ class DryRun:
     """Prediction of the results of planned files."""
 
     _lookup: DocumentLookup
-    _options: Options
+    _options: LoadOptions
 
-    async def result_of(self, planned: Planned) -> ItemResult:
+    async def predict(self, planned: PlannedFile) -> ItemResult:
         """Return the predicted result of a planned file. Takes one request if a lookup is planned.
 
         Raises:
             KnowledgeError: the lookup failed.
         """
-        match planned.do:
-            case Do.FOLLOW:
-                return _pending(planned, FOLLOWED)
-            case Do.ASSIGN_METADATA:
-                return _pending(planned, METADATA)
-            case Do.SEND:
-                return _pending(planned, IN_PLACE if planned.replaces else SENT)
-            case Do.LOOK if planned.row is None and planned.replaces and not planned.replaces.final:
-                return _pending(planned, LATER)
-            case Do.LOOK:
-                return self._decide_by_document(planned, await self._lookup.named(planned.name))
+        match planned.action:
+            case PlannedAction.FOLLOW:
+                return _pending(planned, WOULD_FOLLOW)
+            case PlannedAction.ASSIGN_METADATA:
+                return _pending(planned, WOULD_SET_METADATA)
+            case PlannedAction.SEND:
+                return _pending(planned, WOULD_REPLACE if planned.replaces else WOULD_SEND)
+            case PlannedAction.LOOK if (
+                planned.row is None and planned.replaces and not planned.replaces.is_final
+            ):
+                return _pending(planned, WOULD_WAIT)
+            case PlannedAction.LOOK:
+                return self._decide_by_document(planned, await self._lookup.find(planned.name))
 
     def _decide_by_document(  # noqa: PLR0911 -- one for each decision
-        self, planned: Planned, document: Document | None
+        self, planned: PlannedFile, document: Document | None
     ) -> ItemResult:
         """Decide like the reconciler when no upload is in flight any more."""
         options = self._options
-        lost = planned.row is not None and planned.row.state is State.SENDING
-        file = TrackedFile.of(planned)
+        lost = planned.row is not None and planned.row.state is JournalState.SENDING
+        file = TrackedFile.from_plan(planned)
         pending = PendingUpload(file=file, since=0.0, due=0.0, until=0.0, lost=lost)
         decision = decide(
             pending,
@@ -77,22 +79,22 @@ class DryRun:
             overwrites_archived=options.overwrite_archived,
         )
         match decision:
-            case Decision.TAKE_OVER if planned.same:
-                return _pending(planned, TAKEN_OVER if lost else FOLLOWED)
-            case Decision.KEEP_DISABLED:
+            case ReconcileDecision.TAKE_OVER if planned.is_unchanged:
+                return _pending(planned, WOULD_TAKE_OVER if lost else WOULD_FOLLOW)
+            case ReconcileDecision.KEEP_DISABLED:
                 return file.result(Outcome.SKIPPED, DISABLED_BY_HAND)
-            case Decision.KEEP_ARCHIVED:
+            case ReconcileDecision.KEEP_ARCHIVED:
                 return file.result(Outcome.SKIPPED, ARCHIVED_BY_HAND)
-            case Decision.KEEP_EXISTING if document is not None:
-                existing = evolve(planned, replaces=RemoteDocument.of(document))
+            case ReconcileDecision.KEEP_EXISTING if document is not None:
+                existing = evolve(planned, replaces=RemoteDocument.from_document(document))
                 return keep_existing(existing, options.on_existing)
-            case Decision.WAIT:
-                return _pending(planned, LATER)
-            case Decision.SEND if planned.stuck:
-                return _pending(planned, AGAIN)
+            case ReconcileDecision.WAIT:
+                return _pending(planned, WOULD_WAIT)
+            case ReconcileDecision.SEND if planned.has_stalled:
+                return _pending(planned, WOULD_RESEND)
             case _:
-                return _pending(planned, IN_PLACE if document else SENT)
+                return _pending(planned, WOULD_REPLACE if document else WOULD_SEND)
 
 
-def _pending(planned: Planned, would: str) -> ItemResult:
-    return TrackedFile.of(planned).result(Outcome.PENDING, would)
+def _pending(planned: PlannedFile, would: str) -> ItemResult:
+    return TrackedFile.from_plan(planned).result(Outcome.PENDING, would)

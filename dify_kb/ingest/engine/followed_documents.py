@@ -1,29 +1,141 @@
-"""The accepted documents whose indexing is followed, with their positions in the server's list."""
+"""The accepted documents whose indexing is followed, and the indexing progress of the server."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import anyio
-from attrs import define, field
+from attrs import define, field, frozen
 
-from dify_kb.ingest.planning.document_lookup import FEW
+from dify_kb.ingest.planning.document_lookup import MAX_NAME_QUERIES
+from dify_kb.ingest.remote_document import AddedDocuments
 from dify_kb.models import IndexingStatus
 from dify_kb.transport.clock import loop_time
 
-from .indexing_activity import IndexingActivity
 from .tracked_file import TrackedFile, UploadedDocument
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+MIN_TIME_DIFFERENCE = timedelta(seconds=2)
+"""Minimum difference of creation times for a document to count as later: the server rounds times to
+seconds."""
 
-PAGE = 100
+
+@frozen
+class DatasetCounters:
+    """Counters of a dataset that change while its documents are indexed."""
+
+    words: int | None
+    available: int | None
+    """Searchable documents. Only indexing increases this number; words also change when chunks are
+    edited."""
+
+
+@define
+class IndexingActivity:
+    """Indexing progress on the server. Times are those of the event loop.
+
+    `indexed` is the number of documents of this run that were indexed.
+    """
+
+    added: AddedDocuments = field(factory=AddedDocuments)
+    """The number of documents added to the dataset by this run."""
+
+    moved_at: float = 0.0
+    """When progress was last observed in any dataset."""
+
+    indexed_at: float | None = None
+    """When a document of this load was last observed to be indexed."""
+
+    indexed: int = 0
+    latest_indexed: float = -1.0
+    """The latest time at which an indexed document of this run was accepted."""
+
+    newest_indexed: datetime | None = None
+    """The creation time, by the server's clock, of the newest indexed document of the dataset."""
+
+    newest_elsewhere: datetime | None = None
+    """The same for other datasets."""
+
+    _counters: Mapping[str, DatasetCounters] | None = None
+    _queued: dict[str, int] = field(factory=dict)
+
+    def record_progress(self) -> None:
+        """Record progress."""
+        self.moved_at = loop_time()
+
+    def record_indexed(self, accepted_at: float) -> None:
+        """Record that a document of this run, accepted at `accepted_at`, is indexed."""
+        self.indexed += 1
+        self.indexed_at = self.moved_at = loop_time()
+        self.latest_indexed = max(self.latest_indexed, accepted_at)
+
+    def record_newest(self, created_at: datetime | None) -> None:
+        """Record the creation time of an indexed document of the dataset."""
+        self.newest_indexed = _later(self.newest_indexed, created_at)
+
+    def record_newest_elsewhere(self, created_at: datetime) -> None:
+        """Record the creation time of an indexed document of another dataset."""
+        self.newest_elsewhere = _later(self.newest_elsewhere, created_at)
+
+    def record_queue(self, dataset_id: str, queued: int) -> bool:
+        """Record the number of waiting documents of a dataset; return whether it decreased."""
+        moved = queued < self._queued.get(dataset_id, queued)
+        self._queued[dataset_id] = queued
+        if moved:
+            self.record_progress()
+        return moved
+
+    def record_counters(self, counters: Mapping[str, DatasetCounters]) -> tuple[bool, list[str]]:
+        """Record the counters of all datasets.
+
+        Returns:
+            Whether the number of available documents changed in any dataset, and the datasets with
+            any changed counter.
+        """
+        before, self._counters = self._counters or {}, counters
+        changed = [name for name, now in counters.items() if before.get(name, now) != now]
+        moved = any(before[name].available != counters[name].available for name in changed)
+        if moved:
+            self.record_progress()
+        return moved, changed
+
+    def is_passed_over(self, accepted_at: float, queued_at: datetime | None) -> bool:
+        """Return whether a later document of the same dataset is already indexed.
+
+        Dify's workers take documents in the order of creation, so that a document still waiting is
+        lost: a killed worker loses the tasks that it had taken.
+
+        Args:
+            accepted_at: when its create was answered in this run; -1 for an earlier run.
+            queued_at: the latest time at which it can have been queued, by the server's clock.
+        """
+        return self.latest_indexed > accepted_at or _is_later(self.newest_indexed, queued_at)
+
+    def is_passed_over_elsewhere(self, queued_at: datetime | None) -> bool:
+        """Return whether a later document of another dataset is already indexed."""
+        return _is_later(self.newest_elsewhere, queued_at)
+
+
+def _later(known: datetime | None, other: datetime | None) -> datetime | None:
+    if known is None or other is None:
+        return known or other
+    return max(known, other)
+
+
+def _is_later(newest: datetime | None, queued_at: datetime | None) -> bool:
+    return newest is not None and queued_at is not None and newest - queued_at > MIN_TIME_DIFFERENCE
+
+
+PAGE_SIZE = 100
 """Rows per page of the list."""
 
-PART = 10
-"""One poll requests at least one in `PART` of the documents to be requested individually: polls
-become rarer during a load, so that a fixed number would not suffice."""
+POLL_ROUNDS = 10
+"""One poll requests at least one in `POLL_ROUNDS` of the documents to be requested individually:
+polls become rarer during a load, so that a fixed number would not suffice."""
 
 
 @define(eq=False)
@@ -44,7 +156,7 @@ class FollowedDocument:
     """The time of its last progress, or when it was added."""
 
     seen_at: float
-    asked_at: float
+    requested_at: float
     """When it was last requested individually."""
 
     status: str = ""
@@ -56,14 +168,14 @@ class FollowedDocument:
 
     missed: int = 0
     missed_at: float = 0.0
-    to_ask: bool = False
+    needs_status_request: bool = False
     """Whether its batch has to be requested: its row in the list is not sufficient."""
 
     final_at: float | None = None
     """When it was first seen indexed or failed while another indexing run may be active."""
 
     @property
-    def waits(self) -> bool:
+    def is_waiting(self) -> bool:
         """Whether no worker has started to index it, as far as is known."""
         return self.status in {"", IndexingStatus.WAITING}
 
@@ -72,7 +184,7 @@ class FollowedDocument:
         """Whether one poll showed it finished or missing, which the next has to confirm."""
         return self.final_at is not None or self.missed == 1
 
-    def move(self) -> None:
+    def record_progress(self) -> None:
         """Record progress."""
         self.since = self.moved_at = loop_time()
 
@@ -102,7 +214,7 @@ class FollowedDocuments:
         return len(self._by_id)
 
     @property
-    def unplaced(self) -> list[FollowedDocument]:
+    def documents_without_position(self) -> list[FollowedDocument]:
         """The documents whose position in the list is not known."""
         return [followed for followed in self._by_id.values() if followed.base is None]
 
@@ -128,7 +240,14 @@ class FollowedDocuments:
         if document.id in self._by_id:
             self._displaced.append(self._by_id[document.id].file)
         self._by_id[document.id] = FollowedDocument(
-            file, document, base, added_at=now, since=now, moved_at=now, seen_at=now, asked_at=now
+            file,
+            document,
+            base,
+            added_at=now,
+            since=now,
+            moved_at=now,
+            seen_at=now,
+            requested_at=now,
         )
         self._more.set()
 
@@ -139,7 +258,7 @@ class FollowedDocuments:
             del self._by_id[followed.document.id]
             self.ended += 1
 
-    def take_displaced(self) -> list[TrackedFile]:
+    def pop_displaced(self) -> list[TrackedFile]:
         """Return and remove the files whose documents were replaced by those of other files.
 
         This happens with names that differ only in case, in databases that ignore it.
@@ -153,14 +272,16 @@ class FollowedDocuments:
             self._more = anyio.Event()
             await self._more.wait()
 
-    def page_of(self, followed: FollowedDocument) -> int | None:
+    def expected_page(self, followed: FollowedDocument) -> int | None:
         """Return the expected page of a document in the list; None if not known."""
         if followed.base is None:
             return None
-        return max(0, followed.base + self.activity.added.count) // PAGE
+        return max(0, followed.base + self.activity.added.count) // PAGE_SIZE
 
 
-def least_recently_asked(documents: Iterable[FollowedDocument]) -> list[FollowedDocument]:
+def select_least_recently_requested(
+    documents: Iterable[FollowedDocument],
+) -> list[FollowedDocument]:
     """Return the documents to request individually in one poll: a few, or a part of many."""
-    by_time = sorted(documents, key=lambda followed: followed.asked_at)
-    return by_time[: max(FEW, len(by_time) // PART)]
+    by_time = sorted(documents, key=lambda followed: followed.requested_at)
+    return by_time[: max(MAX_NAME_QUERIES, len(by_time) // POLL_ROUNDS)]

@@ -3,24 +3,66 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import anyio
 from attrs import define, field
 
-from dify_kb.ingest.events import Progress
-from dify_kb.ingest.journal import Journal, State
-from dify_kb.ingest.options import Options
+from dify_kb.ingest.journal import Journal, JournalState
+from dify_kb.ingest.load_options import LoadOptions
 from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
-from dify_kb.ingest.report import GOOD, ItemResult, LoadReport, Outcome, StopReason
-from dify_kb.ingest.sources.totals import Totals
+from dify_kb.ingest.progress_events import Progress
+from dify_kb.ingest.report import GOOD_OUTCOMES, ItemResult, LoadReport, Outcome, StopReason
+from dify_kb.ingest.sources.source_reader import SourceTotals
 from dify_kb.transport.clock import loop_time
 
-from .states import FileState
-from .stop import RunStop
+from .file_states import FileState
 from .tracked_file import TrackedFile
 
 if TYPE_CHECKING:
-    from dify_kb.transport import Attempted
+    from collections.abc import Awaitable
+
+    from dify_kb.transport import AttemptEvent
+
+T = TypeVar("T")
+
+
+@define
+class RunStop:
+    """The reason of a run that stops early; nothing more is sent from then on.
+
+    `abandoned`: documents that the server has are not followed any longer either.
+    """
+
+    reason: StopReason | None = None
+    message: str | None = None
+    abandoned: bool = False
+    _waiting: anyio.CancelScope | None = None
+
+    def request(self, reason: StopReason, message: str) -> None:
+        """Request the stop; the first reason counts."""
+        if self.reason is None:
+            self.reason, self.message = reason, message
+            if self._waiting is not None:
+                self._waiting.cancel()
+
+    async def wait_unless_requested(self, awaitable: Awaitable[T]) -> T | None:
+        """Await something; return None as soon as the stop is requested."""
+        with anyio.CancelScope() as scope:
+            self._waiting = scope
+            if self.is_requested:
+                scope.cancel()
+            try:
+                return await awaitable
+            finally:
+                self._waiting = None
+        return None
+
+    @property
+    def is_requested(self) -> bool:
+        """Whether nothing more is to be sent."""
+        return self.reason is not None
+
 
 _WAITING = frozenset({
     FileState.UNKNOWN, FileState.BUSY, FileState.REFUSED, FileState.POSTPONED,
@@ -28,20 +70,20 @@ _WAITING = frozenset({
 
 
 @define(eq=False)
-class Requests:
+class AttemptCounter:
     """Counts the attempts of all calls of a load."""
 
     total: int = 0
     retries: int = 0
 
-    def count(self, attempt: Attempted) -> None:
+    def count(self, attempt: AttemptEvent) -> None:
         """Count an attempt."""
         self.total += 1
         self.retries += attempt.attempt > 1
 
 
 @define(eq=False)
-class DeletedCharacters:
+class DeletedCharactersWarning:
     """Counts characters that the server deletes from texts (measured on all versions)."""
 
     count: int = 0
@@ -59,11 +101,11 @@ class DeletedCharacters:
         """Return the warnings for the report."""
         if not self.files:
             return ()
-        told = (
+        warning = (
             "Dify deletes the characters ï, ¿ and ¾ from texts, and turns <| into < and |> into >:"
             f" {self.count:,} of them in {self.files:,} files, such as {self.first}."
         )
-        return (told,)
+        return (warning,)
 
 
 @define(eq=False)
@@ -74,15 +116,18 @@ class Ledger:
     """
 
     journal: Journal
-    options: Options
+    options: LoadOptions
     breaker: CircuitBreaker
     stop: RunStop
-    requests: Requests
+    requests: AttemptCounter
     counts: Counter[Outcome] = field(factory=Counter)
     skipped_reasons: Counter[str] = field(factory=Counter)
     found: int = 0
     scanned: bool = False
-    totals: Totals | None = None
+    cut_off: bool = False
+    """Whether the run stopped before a generator had yielded its last item."""
+
+    totals: SourceTotals | None = None
     bytes: int = 0
     resent: int = 0
     """Sends of a file after its first."""
@@ -96,24 +141,24 @@ class Ledger:
     _bytes_done: int = 0
     _worked: int = 0
     _began: float = field(factory=loop_time)
-    deleted_characters: DeletedCharacters = field(factory=DeletedCharacters)
+    deleted_characters: DeletedCharactersWarning = field(factory=DeletedCharactersWarning)
 
     @property
-    def all_ended(self) -> bool:
+    def has_ended(self) -> bool:
         """Whether every file of the source has an outcome."""
         return self.scanned and not self.open
 
     @property
-    def over_limit(self) -> bool:
+    def is_over_limit(self) -> bool:
         """Whether more files failed than `max_failures` allows."""
-        most = self.options.most_failures
-        return most is not None and self.counts[Outcome.FAILED] > most
+        max_failed = self.options.failure_limit
+        return max_failed is not None and self.counts[Outcome.FAILED] > max_failed
 
-    def is_idle_but(self, *states: FileState) -> bool:
+    def has_only_files_in(self, *states: FileState) -> bool:
         """Return whether the source is scanned and every open file is in one of `states`."""
         return self.scanned and len(self.open) == sum(self._by_state[state] for state in states)
 
-    def begin(self, file: TrackedFile, *, sends: bool) -> None:
+    def record_planned(self, file: TrackedFile, *, sends: bool) -> None:
         """Record a planned file that something is to be done with."""
         self.open.add(file)
         self._by_state[file.state] += 1
@@ -139,20 +184,24 @@ class Ledger:
             )
         self.report_progress()
 
-    def record_row(self, file: TrackedFile, state: State, reason: str | None) -> None:
+    def record_row(self, file: TrackedFile, state: JournalState, reason: str | None) -> None:
         """Record the state of a file in its row of the journal."""
         row = file.planned.row
-        if state is State.DONE and file.goal is Outcome.UNCHANGED and row is not None:
+        if (
+            state is JournalState.DONE
+            and file.expected_outcome is Outcome.UNCHANGED
+            and row is not None
+        ):
             state = row.state
-        elif state is State.DONE and not self.options.follows:
+        elif state is JournalState.DONE and not self.options.follows:
             if not file.metadata_recorded:
                 return  # the row says accepted already
-            state = State.ACCEPTED
+            state = JournalState.ACCEPTED
         self.journal.record_state(file.key, state, reason=reason, labels=file.metadata_recorded)
 
-    def finish(self, result: ItemResult) -> None:
+    def record_result(self, result: ItemResult) -> None:
         """Record an outcome; a good one is held until it is verified, if that is asked for."""
-        good = result.outcome in GOOD or (
+        good = result.outcome in GOOD_OUTCOMES or (
             self.options.dry_run and result.outcome is Outcome.PENDING
         )
         if not good or self.options.verifies:
@@ -160,15 +209,15 @@ class Ledger:
         if not good or not self.options.verifies:
             self._count(result)
 
-    def finish_verified(self, result: ItemResult) -> None:
+    def record_verified_result(self, result: ItemResult) -> None:
         """Record an outcome that was held; one that turned out bad is kept as a failure."""
-        if result.outcome not in GOOD:
+        if result.outcome not in GOOD_OUTCOMES:
             if result.outcome is Outcome.FAILED:
-                self.journal.record_state(result.key, State.FAILED, reason=result.reason)
+                self.journal.record_state(result.key, JournalState.FAILED, reason=result.reason)
             self.journal.results.store(result)
         self._count(result)
 
-    def finish_rest(self) -> None:
+    def record_rest_as_pending(self) -> None:
         """Count files as pending whose stored results cannot be read."""
         self.counts[Outcome.PENDING] += self.found - self.counts.total()
 
@@ -187,7 +236,9 @@ class Ledger:
                 to_send=self._to_send,
                 accepted=self._accepted,
                 ended=self.counts.total(),
-                failed=sum(self.counts[outcome] for outcome in Outcome if outcome not in GOOD),
+                failed=sum(
+                    self.counts[outcome] for outcome in Outcome if outcome not in GOOD_OUTCOMES
+                ),
                 bytes=self.bytes,
                 bytes_done=self._bytes_done,
                 eta=_eta(totals, self.counts.total(), self._worked, self._began),
@@ -200,7 +251,7 @@ class Ledger:
 
     def report(self, seconds: float) -> LoadReport:
         """Return the report of the load."""
-        done = self.all_ended and all(outcome in GOOD for outcome in +self.counts)
+        done = self.has_ended and all(outcome in GOOD_OUTCOMES for outcome in +self.counts)
         in_time = done and self.stop.reason is StopReason.DEADLINE
         counts: dict[str, Any] = {outcome.value: self.counts[outcome] for outcome in Outcome}
         loaded = counts["added"] + counts["updated"]
@@ -232,11 +283,11 @@ class Ledger:
             self.report_progress()
 
 
-def _total(totals: Totals | None) -> int | None:
+def _total(totals: SourceTotals | None) -> int | None:
     return None if totals is None else totals.files + totals.refused
 
 
-def _eta(totals: Totals | None, ended: int, worked: int, began: float) -> float | None:
+def _eta(totals: SourceTotals | None, ended: int, worked: int, began: float) -> float | None:
     """Return the seconds left, by the files that took work so far."""
     if totals is None or not worked:
         return None

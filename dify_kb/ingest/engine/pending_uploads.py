@@ -11,18 +11,18 @@ from collections.abc import Callable
 import anyio
 from attrs import define, field, frozen
 
-from dify_kb.config import Loading
+from dify_kb.config import LoadTiming
 from dify_kb.errors import KnowledgeError, OutcomeUnknownError, ServerError
 from dify_kb.transport.clock import loop_time
 
-from .indexing_activity import IndexingActivity
+from .followed_documents import IndexingActivity
 from .tracked_file import TrackedFile
 
 INTERNAL_ERROR = 500
-LOOKS_AFTER_CRASH = 3
+LOOKUPS_AFTER_CRASH = 3
 """Lookups after a 500, in about 15 s: the document may appear late in the lists of a replica."""
 
-MOST_DUE = 500
+MAX_DUE = 500
 """Maximum number of files looked up in one round: 10 s at 20 ms each."""
 
 
@@ -45,7 +45,7 @@ class PendingUpload:
     crashed: bool = False
     """Whether the send was answered with 500: the request has ended."""
 
-    looks: int = 0
+    lookups: int = 0
     status: str = ""
     status_since: float = 0.0
     """When the status of the document with its name last changed."""
@@ -57,7 +57,7 @@ class PendingUpload:
 class PendingUploads:
     """Files waiting for a lookup, by key. Lost ones are looked up first."""
 
-    times: Loading
+    times: LoadTiming
     activity: IndexingActivity
     clock: Callable[[], float] = time.time
     _by_key: dict[str, PendingUpload] = field(factory=dict)
@@ -74,8 +74,12 @@ class PendingUploads:
     def put_lost(self, file: TrackedFile) -> None:
         """Add a file whose create got no response, or one that is not from the API."""
         now, error = loop_time(), file.error
-        landing = self.times.quarantine if error is None else landing_time(error, self.times)
-        self._add(file, due=now + self.times.settle[0], until=now + landing, lost=True)
+        landing = (
+            self.times.disconnect_landing_time
+            if error is None
+            else max_seconds_until_stored(error, self.times)
+        )
+        self._add(file, due=now + self.times.lookup_intervals[0], until=now + landing, lost=True)
 
     def put_busy(self, file: TrackedFile, *, lost: bool) -> None:
         """Add a file whose document is looked up before the file is sent.
@@ -88,8 +92,10 @@ class PendingUploads:
         now = loop_time()
         until = now
         if lost and file.planned.row is not None:
-            left = file.planned.row.sent_at + self.times.patience - self.clock()
-            until += max(self.times.quarantine, min(left, self.times.patience))
+            left = file.planned.row.sent_at + self.times.timeout_landing_time - self.clock()
+            until += max(
+                self.times.disconnect_landing_time, min(left, self.times.timeout_landing_time)
+            )
         self._add(file, due=now, until=until, lost=lost)
 
     def put_later(self, file: TrackedFile, seconds: float) -> None:
@@ -112,11 +118,11 @@ class PendingUploads:
         """Remove a file, if it waits."""
         self._by_key.pop(file.key, None)
 
-    def take_due(self) -> list[PendingUpload]:
-        """Return up to `MOST_DUE` due entries. The caller must put each again or remove it."""
+    def pop_due(self) -> list[PendingUpload]:
+        """Return up to `MAX_DUE` due entries. The caller must put each again or remove it."""
         now, due = loop_time(), list[PendingUpload]()
         for heap in (self._lost, self._other):
-            while heap and heap[0][0] <= now and len(due) < MOST_DUE:
+            while heap and heap[0][0] <= now and len(due) < MAX_DUE:
                 pending = heapq.heappop(heap)[2]
                 if self.has(pending):
                     due.append(pending)
@@ -146,15 +152,15 @@ class PendingUploads:
         )
 
 
-def landing_time(error: KnowledgeError, times: Loading) -> float:
+def max_seconds_until_stored(error: KnowledgeError, times: LoadTiming) -> float:
     """Return the seconds after `error` in which a create may still be carried out."""
     if _has_crashed(error):
-        return sum(times.settle[:LOOKS_AFTER_CRASH])
+        return sum(times.lookup_intervals[:LOOKUPS_AFTER_CRASH])
     match _cause(error):
         case ServerError() | TimeoutError():
-            return times.patience
+            return times.timeout_landing_time
         case _:
-            return times.quarantine
+            return times.disconnect_landing_time
 
 
 def _has_crashed(error: KnowledgeError | None) -> bool:

@@ -14,30 +14,30 @@ from typing import TYPE_CHECKING, TypeVar
 
 from attrs import define, evolve
 
-from dify_kb.config import Loading
+from dify_kb.config import LoadTiming
 from dify_kb.errors import NotFoundError
 from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
-from dify_kb.ingest.planning.document_lookup import FEW, DocumentLookup
-from dify_kb.ingest.planning.plan import (
+from dify_kb.ingest.planning.document_lookup import MAX_NAME_QUERIES, DocumentLookup
+from dify_kb.ingest.planning.file_plan import (
     ARCHIVED_BY_HAND,
     DISABLED_BY_HAND,
     NAME_EXISTS,
-    Do,
     OnExisting,
+    PlannedAction,
 )
 from dify_kb.ingest.remote_document import RemoteDocument
 from dify_kb.resources import Documents
 from dify_kb.transport.clock import loop_time
 
-from .lifecycle import FileLifecycle
-from .stalls import LOST
-from .states import FileEvent
+from .file_lifecycle import FileLifecycle
+from .file_states import FileEvent
+from .stall_detector import LOST_BY_WORKER
 from .tracked_file import UploadedDocument
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from dify_kb.ingest.planning.plan import Planned
+    from dify_kb.ingest.planning.file_plan import PlannedFile
     from dify_kb.models import Document
 
     from .pending_uploads import PendingUpload
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Decision(enum.Enum):
+class ReconcileDecision(enum.Enum):
     """What is done with a pending file after a lookup."""
 
     TAKE_OVER = enum.auto()
@@ -66,7 +66,7 @@ def decide(  # noqa: PLR0911 -- one for each row of the table
     *,
     replaces: bool = True,
     overwrites_archived: bool = False,
-) -> Decision:
+) -> ReconcileDecision:
     """Decide about a file by the document of its name. The first row that applies counts.
 
     | document | a send may still land | else |
@@ -91,34 +91,34 @@ def decide(  # noqa: PLR0911 -- one for each row of the table
     """
     planned = pending.file.planned
     file = document.upload_file if document else None
-    other = document is not None and (file is None or file.id != planned.before)
+    other = document is not None and (file is None or file.id != planned.previous_upload_id)
     if pending.lost and other and document is not None and _is_what_was_sent(planned, document):
-        return Decision.TAKE_OVER
+        return ReconcileDecision.TAKE_OVER
     if document is not None and not other and _has_recovered(planned, document):
-        return Decision.TAKE_OVER
+        return ReconcileDecision.TAKE_OVER
     if now < pending.until:
-        return Decision.WAIT
+        return ReconcileDecision.WAIT
     if document is None:
-        return Decision.SEND
+        return ReconcileDecision.SEND
     if other and not replaces:
-        return Decision.KEEP_EXISTING
+        return ReconcileDecision.KEEP_EXISTING
     if not document.enabled:
-        return Decision.KEEP_DISABLED
+        return ReconcileDecision.KEEP_DISABLED
     if document.archived and not overwrites_archived:
-        return Decision.KEEP_ARCHIVED
-    sends = document.indexing_status.final or (planned.stuck and not other)
-    return Decision.SEND if sends else Decision.WAIT
+        return ReconcileDecision.KEEP_ARCHIVED
+    sends = document.indexing_status.final or (planned.has_stalled and not other)
+    return ReconcileDecision.SEND if sends else ReconcileDecision.WAIT
 
 
-def _is_what_was_sent(planned: Planned, document: Document) -> bool:
+def _is_what_was_sent(planned: PlannedFile, document: Document) -> bool:
     file = document.upload_file
     size = planned.row.size if planned.row else planned.found.size
     return file is not None and file.size in {None, size} and document.created_from == "api"
 
 
-def _has_recovered(planned: Planned, document: Document) -> bool:
+def _has_recovered(planned: PlannedFile, document: Document) -> bool:
     """Return whether a document that stalled in an earlier run is the file, and indexed now."""
-    stalled = planned.stuck and planned.row is not None and planned.same
+    stalled = planned.has_stalled and planned.row is not None and planned.is_unchanged
     return stalled and document.indexing_status == "completed"
 
 
@@ -131,8 +131,8 @@ def _may_be_queued(pending: PendingUpload, document: Document) -> bool:
     planned, file = pending.file.planned, document.upload_file
     if document.indexing_status.final:
         return False
-    stalled = planned.row if file is not None and file.id == planned.before else None
-    return stalled is None or not (stalled.reason or "").startswith(LOST)
+    stalled = planned.row if file is not None and file.id == planned.previous_upload_id else None
+    return stalled is None or not (stalled.reason or "").startswith(LOST_BY_WORKER)
 
 
 @define
@@ -142,7 +142,7 @@ class Reconciler:
     lookup: DocumentLookup
     documents: Documents
     dataset_id: str
-    times: Loading
+    times: LoadTiming
     breaker: CircuitBreaker
     files: FileLifecycle
     on_existing: OnExisting
@@ -164,7 +164,7 @@ class Reconciler:
         """
         while True:
             await self.files.pending.wait()
-            await self._look_up(self.files.pending.take_due())
+            await self._look_up(self.files.pending.pop_due())
 
     async def _look_up(self, due: Sequence[PendingUpload]) -> None:
         listed, listed_at = await self._list_newest(due)
@@ -174,9 +174,9 @@ class Reconciler:
             name, asked_at = pending.file.planned.name, listed_at
             document = listed.get(name)
             if document is None:
-                document, asked_at = await self._read(lambda name=name: self.lookup.named(name))  # type: ignore[misc]
+                document, asked_at = await self._read(lambda name=name: self.lookup.find(name))  # type: ignore[misc]
             if self.files.pending.has(pending):
-                await self._act(pending, document, asked_at)
+                await self._apply_decision(pending, document, asked_at)
 
     async def _list_newest(
         self, due: Sequence[PendingUpload]
@@ -184,11 +184,11 @@ class Reconciler:
         """Look for many new documents at once; the list is in the order of their creation."""
         new = [pending for pending in due if pending.file.planned.replaces is None]
         names = {pending.file.planned.name for pending in new}
-        if len(names) <= FEW:
+        if len(names) <= MAX_NAME_QUERIES:
             return {}, 0.0
         since = min(pending.created for pending in new)
         depth = self.files.followed.activity.added.count - since + len(names)
-        return await self._read(lambda: self.lookup.newest(names, depth))
+        return await self._read(lambda: self.lookup.find_newest(names, depth))
 
     async def _read(self, request: Callable[[], Awaitable[T]]) -> tuple[T, float]:
         """Repeat a read until it is answered; return the answer and when that attempt began.
@@ -202,22 +202,26 @@ class Reconciler:
 
         return await self.breaker.read(attempt)
 
-    async def _act(
+    async def _apply_decision(
         self, pending: PendingUpload, document: Document | None, asked_at: float
     ) -> None:
         decision = self._decide(pending, document, asked_at)
-        if decision is Decision.WAIT:
+        if decision is ReconcileDecision.WAIT:
             seen = self._with_status(pending, document)
-            if document is None or not self._stands_still(seen, document):
+            if document is None or not self._has_stalled(seen, document):
                 self._wait(seen)
                 return
-            if not self.retries_stalled or self._may_land(pending, asked_at):
+            if not self.retries_stalled or self._may_be_stored_later(pending, asked_at):
                 reason = f"its document stayed {document.indexing_status}, and nothing else moves"
                 self.files.pending.remove(pending.file)
                 self.files.apply(pending.file, FileEvent.STALLED, reason)
                 return
-            decision = Decision.SEND
-        if decision is Decision.SEND and document is not None and _may_be_queued(pending, document):
+            decision = ReconcileDecision.SEND
+        if (
+            decision is ReconcileDecision.SEND
+            and document is not None
+            and _may_be_queued(pending, document)
+        ):
             await self._delete(document)
             document = None
             if not self.files.pending.has(pending):
@@ -227,7 +231,7 @@ class Reconciler:
 
     def _decide(
         self, pending: PendingUpload, document: Document | None, asked_at: float
-    ) -> Decision:
+    ) -> ReconcileDecision:
         decision = decide(
             pending,
             document,
@@ -235,22 +239,24 @@ class Reconciler:
             replaces=self.on_existing == "overwrite" or pending.file.changed > 0,
             overwrites_archived=self.overwrites_archived,
         )
-        if decision is not Decision.TAKE_OVER and self._may_land(pending, asked_at):
-            return Decision.WAIT
+        if decision is not ReconcileDecision.TAKE_OVER and self._may_be_stored_later(
+            pending, asked_at
+        ):
+            return ReconcileDecision.WAIT
         return decision
 
     def _carry_out(
-        self, decision: Decision, pending: PendingUpload, document: Document | None
+        self, decision: ReconcileDecision, pending: PendingUpload, document: Document | None
     ) -> None:
         file = pending.file
         match decision:
-            case Decision.TAKE_OVER if document is not None:
+            case ReconcileDecision.TAKE_OVER if document is not None:
                 self._take_over(pending, document)
-            case Decision.KEEP_DISABLED:
+            case ReconcileDecision.KEEP_DISABLED:
                 self.files.apply(file, FileEvent.KEPT, DISABLED_BY_HAND)
-            case Decision.KEEP_ARCHIVED:
+            case ReconcileDecision.KEEP_ARCHIVED:
                 self.files.apply(file, FileEvent.KEPT, ARCHIVED_BY_HAND)
-            case Decision.KEEP_EXISTING:
+            case ReconcileDecision.KEEP_EXISTING:
                 rejects = self.on_existing == "fail"
                 event = FileEvent.REJECTED if rejects else FileEvent.KEPT
                 self.files.apply(file, event, NAME_EXISTS)
@@ -264,7 +270,7 @@ class Reconciler:
 
         await self._read(delete)
 
-    def _may_land(self, pending: PendingUpload, asked_at: float) -> bool:
+    def _may_be_stored_later(self, pending: PendingUpload, asked_at: float) -> bool:
         """Return whether Dify may hold the dataset's lock, so that a timed-out create may land.
 
         | since the send timed out | a lookup that began then finds what landed |
@@ -278,40 +284,40 @@ class Reconciler:
         if not pending.timed_out:
             return False
         if since < breaker.resumed_at:
-            return asked_at < breaker.resumed_at + self.times.quarantine
+            return asked_at < breaker.resumed_at + self.times.disconnect_landing_time
         if since < breaker.upload_answered_at:
             return asked_at < breaker.upload_answered_at
-        return breaker.uploads_blocked or asked_at < since + self.times.dataset_lock
+        return breaker.has_blocked_uploads or asked_at < since + self.times.dataset_lock_time
 
     def _take_over(self, pending: PendingUpload, document: Document) -> None:
         file, planned = pending.file, pending.file.planned
         if pending.lost and file.lost:
-            self.breaker.record_landed()
-        if pending.lost and planned.row is not None and not planned.same:
+            self.breaker.record_stored_upload()
+        if pending.lost and planned.row is not None and not planned.is_unchanged:
             # What an earlier run sent has landed, and the file has changed since.
-            remote = RemoteDocument.of(document)
+            remote = RemoteDocument.from_document(document)
             file.planned = evolve(planned, row=None, replaces=remote)
             file.attempts = 0
             self.files.apply(file, FileEvent.FOUND_OLD_VERSION)
             return
-        remembered = planned.stuck and planned.row is not None  # else it was created again
-        file.document = UploadedDocument.found(document, remembered=remembered)
+        remembered = planned.has_stalled and planned.row is not None  # else it was created again
+        file.document = UploadedDocument.from_document(document, remembered=remembered)
         if planned.row is not None:
             file.updates = planned.row.previous is not None
         self.files.apply(file, FileEvent.FOUND)
 
     def _send(self, pending: PendingUpload, document: Document | None) -> None:
         file = pending.file
-        if pending.lost and file.lost >= self.times.sends:
-            met = file.error.summary if file.error else "no answer"
-            file.failure = f"not found on the server after {file.lost} uploads: {met}"
+        if pending.lost and file.lost >= self.times.max_sends:
+            last_error = file.error.summary if file.error else "no answer"
+            file.failure = f"not found on the server after {file.lost} uploads: {last_error}"
             self.files.apply(file, FileEvent.REFUSED)
             return
-        remote = RemoteDocument.of(document) if document else None
+        remote = RemoteDocument.from_document(document) if document else None
         file.overlaps = file.overlaps or (pending.lost and not pending.crashed)
         if not (file.recreated or file.changed):  # else the document is of this run
             file.updates = remote is not None
-        file.planned = evolve(file.planned, do=Do.SEND, replaces=remote, row=None)
+        file.planned = evolve(file.planned, action=PlannedAction.SEND, replaces=remote, row=None)
         self.files.apply(file, FileEvent.NOT_FOUND)
 
     def _with_status(self, pending: PendingUpload, document: Document | None) -> PendingUpload:
@@ -321,7 +327,7 @@ class Reconciler:
             return pending
         return evolve(pending, status=status, status_since=loop_time())
 
-    def _stands_still(self, pending: PendingUpload, document: Document) -> bool:
+    def _has_stalled(self, pending: PendingUpload, document: Document) -> bool:
         """Return whether neither its document nor any other moved for too long."""
         now = loop_time()
         if document.indexing_status.final or now < pending.until:
@@ -332,8 +338,8 @@ class Reconciler:
 
     def _wait(self, pending: PendingUpload) -> None:
         now = loop_time()
-        settle, looks = self.times.settle, pending.looks + 1
+        settle, looks = self.times.lookup_intervals, pending.lookups + 1
         wait = settle[min(looks, len(settle) - 1)]
         if now < pending.until:
             wait = min(wait, max(pending.until - now, settle[0]))
-        self.files.pending.put(evolve(pending, due=now + wait, looks=looks))
+        self.files.pending.put(evolve(pending, due=now + wait, lookups=looks))

@@ -11,51 +11,49 @@ from attrs import define, field
 
 from dify_kb.errors import KnowledgeError
 from dify_kb.ingest.journal import Journal
-from dify_kb.ingest.options import Options, Server
-from dify_kb.ingest.pacing.backlog import Backlog
+from dify_kb.ingest.load_options import LoadOptions, ServerAccess
+from dify_kb.ingest.pacing.indexing_backlog import IndexingBacklog
 from dify_kb.ingest.planning.document_lookup import DocumentLookup
+from dify_kb.ingest.planning.file_plan import PlannedFile
 from dify_kb.ingest.planning.planner import ListingError, Planner
 from dify_kb.ingest.report import ItemResult, StopReason
-from dify_kb.ingest.sources.reader import SourceReader
+from dify_kb.ingest.sources.source_reader import SourceReader
 from dify_kb.models import UNSET, Dataset, ProcessRule, Unset
 from dify_kb.resources.metadata_assignment import MetadataAssignment
 
-from .assign_metadata import MetadataAssigner
 from .dry_run import DryRun
-from .finish_replacements import ReplacementFinisher
+from .file_lifecycle import FileLifecycle
+from .finish_documents import MetadataAssigner, ReplacementFinisher
 from .followed_documents import FollowedDocuments
-from .ledger import Ledger, Requests
-from .lifecycle import FileLifecycle
-from .observe_indexing import IndexingObserver
+from .ledger import AttemptCounter, Ledger, RunStop
 from .pending_uploads import PendingUploads
 from .reconcile import Reconciler
-from .stalls import StallDetector, format_duration
-from .stop import RunStop
-from .upload import Uploader
-from .upload_workers import UploadWorkers
+from .stall_detector import StallDetector, format_duration
+from .status_to_event import IndexingObserver
+from .upload_workers import Uploader, UploadWorkers
 from .watch_indexing import IndexingWatcher
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 
 @define(kw_only=True)
-class Run:
+class LoadRun:
     """One load of a source into a dataset."""
 
-    server: Server
+    server: ServerAccess
     dataset: Dataset
     source: SourceReader
     journal: Journal
-    options: Options
+    options: LoadOptions
     assignment: MetadataAssignment
-    requests: Requests
+    requests: AttemptCounter
     ledger: Ledger = field(init=False)
     files: FileLifecycle = field(init=False)
     _lookup: DocumentLookup = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        times, followed = self.server.policy.loading, FollowedDocuments()
+        times, followed = self.server.policy.load_timing, FollowedDocuments()
         self._lookup = DocumentLookup(self.server.documents, self.dataset.id)
         stopping = RunStop()
         self.ledger = Ledger(
@@ -67,7 +65,7 @@ class Run:
             times=times,
             follows=self.options.follows,
             swaps=self.options.replace == "swap",
-            backlog=Backlog(self.options.max_unindexed, self.options.follows),
+            backlog=IndexingBacklog(self.options.max_unindexed, self.options.follows),
             followed=followed,
             pending=PendingUploads(times, followed.activity),
         )
@@ -84,28 +82,29 @@ class Run:
             try:
                 await self._feed(planner)
             except ListingError as failed:
-                self.files.stop_for(failed.error)
+                self.files.stop_for_error(failed.error)
             self.files.finish_scan()
             await self.files.wait_all_ended()
 
     async def _feed(self, planner: Planner) -> None:
         """Start every file of the source; stop reading generators once the run stops."""
         dry_run = DryRun(self._lookup, self.options) if self.options.dry_run else None
-        batches = planner.batches()
+        batches, end = planner.batches(), list[PlannedFile | ItemResult]()
         while True:
-            reading = anext(batches, None)
+            reading: Awaitable[Sequence[PlannedFile | ItemResult] | None] = anext(batches, end)
             if not self.source.counted:
                 reading = self.files.stopping.wait_unless_requested(reading)
-            if (batch := await reading) is None:
+            if (batch := await reading) is None or batch is end:
+                self.ledger.cut_off = batch is None
                 return
             self.ledger.found += len(batch)
             for decided in batch:
                 if isinstance(decided, ItemResult):
                     if self.options.pause is not None:
                         await self.options.pause()
-                    self.files.end_unplanned(decided)
+                    self.files.record_result(decided)
                 elif dry_run is not None:
-                    self.files.end_unplanned(await dry_run.result_of(decided))
+                    self.files.record_result(await dry_run.predict(decided))
                 else:
                     await self.files.start(decided)
 
@@ -124,7 +123,7 @@ class Run:
             if self.options.deadline is not None:
                 tasks.start_soon(self._stop_at_deadline, self.options.deadline)
             tasks.start_soon(workers.finish_sends)
-            for _ in range(self.server.admission.most):
+            for _ in range(self.server.admission.max_limit):
                 tasks.start_soon(workers.work)
             yield
             tasks.cancel_scope.cancel()
@@ -161,7 +160,7 @@ class Run:
         try:
             await task()
         except KnowledgeError as error:
-            self.files.stop_for(error)
+            self.files.stop_for_error(error)
 
     def _planner(self) -> Planner:
         return Planner(
@@ -170,7 +169,7 @@ class Run:
             dataset=self.dataset,
             source=self.source,
             rules=self.options.rules,
-            wishes=self.options.wishes,
+            options=self.options.plan_options,
             metadata=self.options.metadata,
             checksum=self.options.checksum,
             breaker=self.server.breaker,
@@ -185,7 +184,7 @@ class Run:
             dataset=self.dataset,
             process_rule=options.process_rule or _first_rule(self.dataset),
             doc_form=options.doc_form,
-            fingerprint=options.cut,
+            fingerprint=options.chunking_fingerprint,
             swaps=self.files.swaps,
             deleted_characters=self.ledger.deleted_characters,
         )
@@ -193,7 +192,7 @@ class Run:
             uploader=uploader,
             admission=server.admission,
             files=self.files,
-            times=server.policy.loading,
+            times=server.policy.load_timing,
             pause=options.pause,
         )
 
@@ -205,17 +204,17 @@ class Run:
             self.dataset.id,
             self.files.followed,
             self.options.stall_after,
-            2 * server.policy.loading.revisit,
+            2 * server.policy.load_timing.revisit_interval,
         )
         return IndexingWatcher(
             server.documents,
             self.dataset.id,
-            server.policy.watch,
-            server.policy.loading,
+            server.policy.polling,
+            server.policy.load_timing,
             self._lookup,
             server.breaker,
             stalls,
-            IndexingObserver(server.policy.loading, self.files),
+            IndexingObserver(server.policy.load_timing, self.files),
             self.files,
         )
 
@@ -224,7 +223,7 @@ class Run:
             self._lookup,
             self.server.documents,
             self.dataset.id,
-            self.server.policy.loading,
+            self.server.policy.load_timing,
             self.server.breaker,
             self.files,
             self.options.on_existing,
@@ -237,7 +236,7 @@ class Run:
         return MetadataAssigner(self.assignment, self.server.breaker, self.files)
 
     def _replacement_finisher(self) -> ReplacementFinisher:
-        server, waits = self.server, self.server.policy.loading.settle
+        server, waits = self.server, self.server.policy.load_timing.lookup_intervals
         return ReplacementFinisher(
             server.documents, self.dataset.id, self._lookup, server.breaker, self.files, waits
         )

@@ -6,27 +6,27 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, frozen
 
 from dify_kb.errors import KnowledgeError
-from dify_kb.ingest.planning.plan import Do, Planned
+from dify_kb.ingest.planning.file_plan import PlannedAction, PlannedFile
 from dify_kb.ingest.remote_document import RemoteDocument
 from dify_kb.ingest.report import ItemResult, Outcome
 from dify_kb.models import IndexingStatus
 from dify_kb.transport.clock import loop_time
 
-from .states import FileEvent, FileState
+from .file_states import FileEvent, FileState
 
 if TYPE_CHECKING:
     from dify_kb.models import Document
 
-CLOCKS_APART = timedelta(minutes=2)
+MAX_CLOCK_SKEW = timedelta(minutes=2)
 """By so much the clocks of server and client may differ."""
 
 
 def latest_server_time(seconds: float) -> datetime:
     """Return the latest time that the server's clock may have told at a time of ours."""
-    return datetime.fromtimestamp(seconds, UTC) + CLOCKS_APART
+    return datetime.fromtimestamp(seconds, UTC) + MAX_CLOCK_SKEW
 
 
 @frozen(kw_only=True)
@@ -49,12 +49,12 @@ class UploadedDocument:
     """Whether an earlier run uploaded it."""
 
     @property
-    def queued_by_answer(self) -> float:
+    def response_at(self) -> float:
         """When its create was answered in this run; -1 where that is not known, or was before."""
         return -1.0 if self.remembered or self.reconciled else self.accepted_at
 
     @property
-    def as_failed(self) -> RemoteDocument:
+    def as_failed_document(self) -> RemoteDocument:
         """The document once its indexing has failed."""
         return RemoteDocument(
             document_id=self.id,
@@ -64,7 +64,7 @@ class UploadedDocument:
         )
 
     @classmethod
-    def found(cls, document: Document, *, remembered: bool = False) -> UploadedDocument:
+    def from_document(cls, document: Document, *, remembered: bool = False) -> UploadedDocument:
         """Create from a document that was found after its create was not answered."""
         file = document.upload_file
         return cls(
@@ -86,10 +86,7 @@ class TrackedFile:
     `recreated` those that followed a failed indexing; `changed` those during which it changed.
     """
 
-    planned: Planned
-    key: str = field(init=False)
-    """The key of its source."""
-
+    planned: PlannedFile
     state: FileState = FileState.PLANNED
     document: UploadedDocument | None = None
     error: KnowledgeError | None = None
@@ -120,11 +117,15 @@ class TrackedFile:
     """Whether the backlog counts it: as one of this run, or of an earlier one."""
 
     @classmethod
-    def of(cls, planned: Planned) -> TrackedFile:
+    def from_plan(cls, planned: PlannedFile) -> TrackedFile:
         """Create from a planned file, with the document that the journal remembers of it."""
         file = cls(planned, attempts=planned.attempts, updates=planned.replaces is not None)
         row = planned.row
-        if planned.do in {Do.FOLLOW, Do.ASSIGN_METADATA} and row is not None and row.document_id:
+        if (
+            planned.action in {PlannedAction.FOLLOW, PlannedAction.ASSIGN_METADATA}
+            and row is not None
+            and row.document_id
+        ):
             file.attempts = row.attempts
             file.updates = row.previous is not None
             file.document = UploadedDocument(
@@ -137,14 +138,15 @@ class TrackedFile:
             )
         return file
 
-    @key.default
-    def _key(self) -> str:
+    @property
+    def key(self) -> str:
+        """The key of its source."""
         return self.planned.found.key
 
     @property
-    def goal(self) -> Outcome:
+    def expected_outcome(self) -> Outcome:
         """The outcome when all goes well."""
-        if self.planned.do is Do.ASSIGN_METADATA:
+        if self.planned.action is PlannedAction.ASSIGN_METADATA:
             return Outcome.UNCHANGED
         return Outcome.UPDATED if self.updates else Outcome.ADDED
 
@@ -159,7 +161,7 @@ class TrackedFile:
     def needs_finish(self, *, swaps: bool) -> bool:
         """Return whether the old version is still there, or the document was archived before."""
         existing = self.planned.replaces
-        if self.planned.do is Do.ASSIGN_METADATA:
+        if self.planned.action is PlannedAction.ASSIGN_METADATA:
             return False
         if self.document is not None and self.document.remembered:
             return self.updates  # a swap may have been cut off before its old version was deleted

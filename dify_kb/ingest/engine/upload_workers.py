@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import anyio
-from attrs import define, field
+from attrs import define, evolve, field
 
-from dify_kb.config import Loading
+from dify_kb.config import LoadTiming
 from dify_kb.errors import (
     BadRequestError,
     ConnectError,
@@ -22,18 +23,156 @@ from dify_kb.errors import (
     SourceError,
     TransportError,
 )
-from dify_kb.ingest.error_classes import is_page, is_passing, refusal_signature
-from dify_kb.ingest.journal import NameTakenError
+from dify_kb.ingest.error_classes import is_from_other_server, is_transient, refusal_signature
+from dify_kb.ingest.journal import (
+    Journal,
+    JournalBusyError,
+    JournalRow,
+    JournalState,
+    NameTakenError,
+)
 from dify_kb.ingest.pacing.admission import Admission
-from dify_kb.ingest.sources.document_names import extension_of
+from dify_kb.ingest.sources.document_names import file_extension
+from dify_kb.ingest.sources.file_content import (
+    FileContent,
+    is_small,
+    read_content,
+    require_unchanged,
+)
+from dify_kb.models import UNSET, Dataset, DocForm, ProcessRule, Unset
+from dify_kb.resources import Documents
 from dify_kb.transport.clock import loop_time
+from dify_kb.transport.thread_batch import run_in_batch
 
-from .lifecycle import FileLifecycle
-from .states import FileEvent, FileState
-from .upload import Uploader
+from .file_lifecycle import FileLifecycle
+from .file_states import FileEvent, FileState
+from .ledger import DeletedCharactersWarning
+from .tracked_file import UploadedDocument, latest_server_time
 
 if TYPE_CHECKING:
+    from dify_kb.models import CreatedDocument
+
     from .tracked_file import TrackedFile
+
+
+@define(kw_only=True)
+class Uploader:
+    """Sends one planned file for each of its callers.
+
+    The process rule goes with the first document alone: each further one that carries it makes
+    the server store the rule again (dataset_service, 1.12.1).
+    """
+
+    documents: Documents
+    journal: Journal
+    dataset: Dataset
+    process_rule: ProcessRule | Unset
+    doc_form: DocForm | Unset
+    fingerprint: str
+    swaps: bool
+    deleted_characters: DeletedCharactersWarning
+    _first: anyio.Lock = field(factory=anyio.Lock)
+    _ruled: anyio.Event = field(factory=anyio.Event)
+
+    def __attrs_post_init__(self) -> None:
+        if self.process_rule is UNSET:
+            self._ruled.set()
+
+    async def send(self, file: TrackedFile) -> UploadedDocument:
+        """Create the document of one file.
+
+        Raises:
+            SourceChangedError: the file changed while it was read or sent.
+            SourceError: the file could not be read.
+            NameTakenError: another key of the journal has its name.
+            JournalError: the intent could not be recorded, so nothing was sent.
+            OutcomeUnknownError: the server may have it.
+            KnowledgeError: the server or the way to it failed, or refused.
+        """
+        content = await self._read_and_record(file)
+        if content.file is not file.planned.found:
+            file.planned = evolve(file.planned, found=content.file)
+        if not file.attempts:
+            self.deleted_characters.add(file.key, content.deleted_characters)
+        started = loop_time()
+        created = await self._create(file, content)
+        if not isinstance(content.data, bytes):
+            await anyio.to_thread.run_sync(require_unchanged, content)
+        document, now = created.document, loop_time()
+        stored = document.upload_file
+        replaced = file.planned.replaces is not None and not self.swaps
+        return UploadedDocument(
+            id=document.id,
+            batch=created.batch,
+            upload_file_id=stored.id if stored else None,
+            seconds=now - started,
+            accepted_at=now,
+            queued_at=latest_server_time(time.time()) if replaced else document.created_at,
+        )
+
+    async def _read_and_record(self, file: TrackedFile) -> FileContent:
+        """Read a file and record that it is about to be sent, in one hop where that is quick."""
+        found, read = file.planned.found, list[FileContent]()
+
+        def row() -> JournalRow:
+            read.append(read_content(found))
+            return self._row(file, read[0])
+
+        if is_small(found):
+            try:
+                await self.journal.record_intent(row)
+            except JournalBusyError:  # on slow storage, files are read beside each other
+                pass
+            else:
+                return read[0]
+        content = await run_in_batch(read_content, found)
+        await self.journal.record_intent(self._row(file, content))
+        return content
+
+    def _row(self, file: TrackedFile, content: FileContent) -> JournalRow:
+        found, stamp, replaces = content.file, content.stamp, file.planned.replaces
+        return JournalRow(
+            key=found.key,
+            name=file.planned.name,
+            size=found.size,
+            mtime_ns=stamp.mtime_ns if stamp else None,
+            ctime_ns=stamp.ctime_ns if stamp else None,
+            inode=stamp.inode if stamp else None,
+            content=content.digest,
+            rule=self.fingerprint,
+            labels="",
+            state=JournalState.SENDING,
+            attempts=file.attempts + 1,
+            sent_at=time.time(),
+            previous=replaces.upload_file_id if replaces else None,
+            document_id=None,
+            batch=None,
+            upload_file_id=None,
+            reason=None,
+        )
+
+    async def _create(self, file: TrackedFile, content: FileContent) -> CreatedDocument:
+        if not self._ruled.is_set():
+            async with self._first:
+                if not self._ruled.is_set():
+                    created = await self._send(file, content, self.process_rule)
+                    self._ruled.set()
+                    return created
+        return await self._send(file, content, UNSET)
+
+    async def _send(
+        self, file: TrackedFile, content: FileContent, rule: ProcessRule | Unset
+    ) -> CreatedDocument:
+        return await self.documents.create_by_file(
+            self.dataset.id,
+            content.data,
+            name=file.planned.name,
+            indexing_technique=self.dataset.indexing_technique or UNSET,
+            doc_form=self.doc_form or self.dataset.doc_form or UNSET,
+            process_rule=rule,
+            duplicate=not (self.swaps and file.planned.replaces is not None),
+        )
+
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +188,7 @@ class UploadWorkers:
     uploader: Uploader
     admission: Admission
     files: FileLifecycle
-    times: Loading
+    times: LoadTiming
     pause: Callable[[], Awaitable[None]] | None
     _sending: set[anyio.CancelScope] = field(factory=set)
     _idle: anyio.Event = field(factory=anyio.Event)
@@ -69,9 +208,9 @@ class UploadWorkers:
                     if file.state is FileState.QUEUED:
                         await self._send(file, scope)
                     else:  # it ended while it waited
-                        self.files.backlog.leave(sent=True)
+                        self.files.backlog.release(sent=True)
                 finally:
-                    self.admission.leave()
+                    self.admission.release()
 
     async def finish_sends(self) -> None:
         """When the load is cancelled, let requests that are under way finish, for a while."""
@@ -79,7 +218,7 @@ class UploadWorkers:
             await anyio.sleep_forever()
         finally:
             with anyio.CancelScope(shield=True):
-                with anyio.move_on_after(self.times.grace):
+                with anyio.move_on_after(self.times.grace_period):
                     while self._sending:
                         self._idle = anyio.Event()
                         await self._idle.wait()
@@ -90,11 +229,11 @@ class UploadWorkers:
         """Wait until results are consumed, the backlog has room and an upload is admitted."""
         if self.pause is not None:
             await self.pause()
-        await self.files.backlog.enter()
+        await self.files.backlog.acquire()
         try:
-            await self.admission.enter()
+            await self.admission.acquire()
         except BaseException:
-            self.files.backlog.leave(sent=True)
+            self.files.backlog.release(sent=True)
             raise
 
     async def _send(self, file: TrackedFile, scope: anyio.CancelScope) -> None:
@@ -111,7 +250,7 @@ class UploadWorkers:
             scope.shield = False
 
     async def _create(self, file: TrackedFile) -> None:
-        if extension_of(file.key) in self._refused_types:
+        if file_extension(file.key) in self._refused_types:
             self.files.apply(file, FileEvent.FAILED, _refused_type(file))
             return
         self.files.ledger.resent += file.attempts > 0
@@ -139,7 +278,7 @@ class UploadWorkers:
                 apply(file, FileEvent.UNREADABLE, error.summary)
             case JournalError():
                 apply(file, FileEvent.NOT_RECORDED, "not sent: the journal could not be written")
-                self.files.stop_for(error, abandon=False)
+                self.files.stop_for_error(error, abandon=False)
             case OutcomeUnknownError() | ProtocolError(page=False):
                 file.lost += 1
                 apply(file, FileEvent.LOST)
@@ -147,8 +286,8 @@ class UploadWorkers:
                 apply(file, FileEvent.DOCUMENT_BUSY)
             case QuotaExceededError():
                 apply(file, FileEvent.REFUSED_FOR_ALL, error.summary)
-                self.files.stop_for(error, abandon=False)
-            case KnowledgeError() if is_passing(error):
+                self.files.stop_for_error(error, abandon=False)
+            case KnowledgeError() if is_transient(error):
                 self._report_not_sent(file, error)
             case KnowledgeError():
                 await self._report_refusal(file, error)
@@ -161,13 +300,13 @@ class UploadWorkers:
         now = loop_time()
         if file.busy_since is None:
             file.busy_since = now
-        return now - file.busy_since <= self.times.dataset_lock
+        return now - file.busy_since <= self.times.dataset_lock_time
 
     def _report_not_sent(self, file: TrackedFile, error: KnowledgeError) -> None:
         """Report a failure after which the server does not have the file."""
         broke = isinstance(error, TransportError) and not isinstance(error, ConnectError)
         file.lost += broke
-        if broke and file.lost >= self.times.sends:
+        if broke and file.lost >= self.times.max_sends:
             self.files.apply(file, FileEvent.REFUSED)
         else:
             self.files.apply(file, FileEvent.NOT_SENT)
@@ -177,28 +316,28 @@ class UploadWorkers:
         may be bad, the dataset deleted, or a proxy may dislike this one file.
         """
         if file.planned.found.unsupported_by_default and isinstance(error, BadRequestError):
-            self._refused_types.add(extension_of(file.key))
+            self._refused_types.add(file_extension(file.key))
             self.files.apply(file, FileEvent.FAILED, _refused_type(file))
             return
         signature = refusal_signature(error)
         async with self._probing:
-            met = None
-            if not self.files.stopping.requested and signature not in self._probed:
-                met = await self.admission.breaker.probe()
-            if met is None:
+            probe_error = None
+            if not self.files.stopping.is_requested and signature not in self._probed:
+                probe_error = await self.admission.breaker.probe()
+            if probe_error is None:
                 self._probed.add(signature)
-        lost = is_page(error) and isinstance(error, ProtocolError)
+        lost = is_from_other_server(error) and isinstance(error, ProtocolError)
         file.lost += lost
         refused = FileEvent.PAGE if lost else FileEvent.REFUSED
-        if met is None:
+        if probe_error is None:
             self.files.apply(file, refused)
-        elif is_passing(met):
-            self.admission.breaker.trip(met)
+        elif is_transient(probe_error):
+            self.admission.breaker.trip(probe_error)
             self.files.apply(file, FileEvent.LOST if lost else FileEvent.NOT_SENT)
         else:
             self.files.apply(file, refused if lost else FileEvent.REFUSED_FOR_ALL, error.summary)
-            self.files.stop_for(met, abandon=True)
+            self.files.stop_for_error(probe_error, abandon=True)
 
 
 def _refused_type(file: TrackedFile) -> str:
-    return f"the server refuses files of type .{extension_of(file.key)}"
+    return f"the server refuses files of type .{file_extension(file.key)}"

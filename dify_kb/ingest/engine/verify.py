@@ -20,7 +20,7 @@ from .ledger import Ledger
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-AT_ONCE = 4
+MAX_CONCURRENT_REQUESTS = 4
 """Concurrent status requests."""
 
 
@@ -52,22 +52,22 @@ class Verifier:
             await self._read_list()
         except KnowledgeError as error:
             self._failed = error
-        held = self._journal.results.held()
+        held = self._journal.results.iter_held()
         while (results := await anyio.to_thread.run_sync(next, held, None)) is not None:
             for result in await self._verify_batch(results):
-                self._ledger.finish_verified(result)
+                self._ledger.record_verified_result(result)
         if self._failed is not None:
             raise self._failed
 
     async def _read_list(self) -> None:
         await anyio.to_thread.run_sync(self._journal.documents.clear)
         async for rows in self._documents.iter(self._dataset).pages():
-            noted = [(row.name, RemoteDocument.of(row)) for row in rows]
+            noted = [(row.name, RemoteDocument.from_document(row)) for row in rows]
             await anyio.to_thread.run_sync(self._journal.documents.add, noted)
 
     async def _verify_batch(self, results: Sequence[ItemResult]) -> Sequence[ItemResult]:
         present, twins = await anyio.to_thread.run_sync(self._read_documents, results)
-        limiter = anyio.CapacityLimiter(AT_ONCE)
+        limiter = anyio.CapacityLimiter(MAX_CONCURRENT_REQUESTS)
         verified = list(results)
 
         async def verify(place: int, result: ItemResult) -> None:
@@ -96,7 +96,9 @@ class Verifier:
     ) -> tuple[Mapping[str, RemoteDocument], Mapping[str, int]]:
         ids = [result.document_id for result in results if result.document_id]
         names = [result.name for result in results if result.name]
-        return self._journal.documents.by_id(ids), self._journal.documents.twins(names)
+        return self._journal.documents.find_by_id(ids), self._journal.documents.count_duplicates(
+            names
+        )
 
     async def _request_segments(self, document_id: str | None, batch: str) -> str | None:
         try:

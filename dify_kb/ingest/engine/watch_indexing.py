@@ -14,24 +14,24 @@ from typing import TYPE_CHECKING
 import anyio
 from attrs import define, evolve
 
-from dify_kb.config import Loading, Watch
+from dify_kb.config import LoadTiming, Polling
 from dify_kb.errors import NotFoundError
 from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
-from dify_kb.ingest.planning.document_lookup import FEW, DocumentLookup
+from dify_kb.ingest.planning.document_lookup import MAX_NAME_QUERIES, DocumentLookup
 from dify_kb.ingest.report import StopReason
 from dify_kb.models import IndexingStatus
 from dify_kb.resources import Documents
 from dify_kb.transport.clock import loop_time
 
+from .file_lifecycle import FileLifecycle
 from .followed_documents import (
-    PAGE,
+    PAGE_SIZE,
     FollowedDocument,
     FollowedDocuments,
-    least_recently_asked,
+    select_least_recently_requested,
 )
-from .lifecycle import FileLifecycle
-from .observe_indexing import IndexingObserver
-from .stalls import StallDetector
+from .stall_detector import StallDetector
+from .status_to_event import IndexingObserver
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,8 +56,8 @@ class IndexingWatcher:
 
     documents: Documents
     dataset_id: str
-    times: Watch
-    loading: Loading
+    times: Polling
+    loading: LoadTiming
     lookup: DocumentLookup
     breaker: CircuitBreaker
     stalls: StallDetector
@@ -79,34 +79,34 @@ class IndexingWatcher:
         Raises:
             KnowledgeError: the server refused a request, or the load gave up on it.
         """
-        wait = self.times.first
+        wait = self.times.first_interval
         while True:
             if not self._followed:
                 await self._followed.wait()
-                wait = self.times.first
+                wait = self.times.first_interval
             await anyio.sleep(wait)
             ended = self._followed.ended
             await self.breaker.read(self._poll)
-            await self.breaker.read(self._judge_stalls)
+            await self.breaker.read(self._finish_stalled)
             wait = self._next_wait(wait, self._followed.ended - ended)
 
     def _next_wait(self, wait: float, ended: int) -> float:
         """Return the next interval: `DOCUMENTS_PER_POLL` documents, or half of those left, should
         finish in it.
         """
-        followed, first = self._followed, self.times.first
+        followed, first = self._followed, self.times.first_interval
         longest_interval = self.stalls.longest_interval
-        if any(each.is_undecided for each in followed):
-            longest_interval = min(longest_interval, self.loading.confirm)
+        if any(item.is_undecided for item in followed):
+            longest_interval = min(longest_interval, self.loading.confirm_interval)
         longest_interval = max(first, longest_interval)
         elapsed = loop_time() - followed.began
-        shortest = max(first, MIN_INTERVAL * elapsed)
+        min_wait = max(first, MIN_INTERVAL * elapsed)
         if not followed.ended:
-            longest = max(self.times.longest, MIN_INTERVAL * elapsed)
-            return min(max(shortest, min(2 * wait, longest)), longest_interval)
+            longest = max(self.times.max_interval, MIN_INTERVAL * elapsed)
+            return min(max(min_wait, min(2 * wait, longest)), longest_interval)
         rate = max(followed.ended / max(elapsed, 1e-9), ended / max(wait, 1e-9))
-        ahead = min(DOCUMENTS_PER_POLL, len(followed) / 2) / rate
-        return min(max(shortest, min(ahead, elapsed / 2)), longest_interval)
+        expected_seconds = min(DOCUMENTS_PER_POLL, len(followed) / 2) / rate
+        return min(max(min_wait, min(expected_seconds, elapsed / 2)), longest_interval)
 
     async def _poll(self) -> None:
         self.observer.end_displaced()
@@ -119,43 +119,49 @@ class IndexingWatcher:
         stale = self._oldest_unseen_page()
         if stale is not None and stale not in visited:
             await self._poll_page(stale)
-        for followed in least_recently_asked(each for each in self._followed if each.to_ask):
-            followed.to_ask = False
+        for followed in select_least_recently_requested(
+            item for item in self._followed if item.needs_status_request
+        ):
+            followed.needs_status_request = False
             await self._request_status(followed)
 
     def _next_page_due(self, visited: set[int]) -> int | None:
         """Return the page where documents should finish next: that of the oldest document waiting
         for a worker or, if none waits, that of the oldest.
         """
-        pages = ((self._followed.page_of(each), each.waits) for each in self._followed)
-        left = [(page, waits) for page, waits in pages if page is not None and page not in visited]
-        return next((page for page, waits in left if waits), left[0][0] if left else None)
+        pages = ((self._followed.expected_page(item), item.is_waiting) for item in self._followed)
+        remaining = [
+            (page, waits) for page, waits in pages if page is not None and page not in visited
+        ]
+        return next(
+            (page for page, waits in remaining if waits), remaining[0][0] if remaining else None
+        )
 
     def _oldest_unseen_page(self) -> int | None:
         """Return the page seen least recently, if that was more than `revisit` seconds ago."""
-        placed = (each for each in self._followed if each.base is not None)
-        followed = min(placed, key=lambda each: each.seen_at, default=None)
-        if followed is None or followed.seen_at > loop_time() - self.loading.revisit:
+        located = (item for item in self._followed if item.base is not None)
+        followed = min(located, key=lambda item: item.seen_at, default=None)
+        if followed is None or followed.seen_at > loop_time() - self.loading.revisit_interval:
             return None
-        return self._followed.page_of(followed)
+        return self._followed.expected_page(followed)
 
     async def _poll_page(self, page: int) -> bool:
         """Poll a page of the list; return whether a document on it still waits for a worker."""
-        group = [each for each in self._followed if self._followed.page_of(each) == page]
+        group = [item for item in self._followed if self._followed.expected_page(item) == page]
         if len(group) == 1:
             await self._request_status(group[0])
         else:
-            listed = await self.documents.list(self.dataset_id, page=page + 1, limit=PAGE)
-            self._process_rows(listed.data, page * PAGE)
-            there = {row.id for row in listed.data}
-            missing = [each for each in group if each.document.id not in there]
+            listed = await self.documents.list(self.dataset_id, page=page + 1, limit=PAGE_SIZE)
+            self._process_rows(listed.data, page * PAGE_SIZE)
+            listed_ids = {row.id for row in listed.data}
+            missing = [item for item in group if item.document.id not in listed_ids]
             for followed in missing:
-                if len(missing) <= FEW:
+                if len(missing) <= MAX_NAME_QUERIES:
                     await self._request_status(followed)
                 else:
                     followed.base = None
-        left = [each for each in group if self._followed.get(each.document.id)]
-        return any(each.waits and not self.stalls.is_passed_over(each) for each in left)
+        remaining = [item for item in group if self._followed.get(item.document.id)]
+        return any(item.is_waiting and not self.stalls.is_passed_over(item) for item in remaining)
 
     def _process_rows(self, rows: Sequence[Document], first: int) -> None:
         """Process rows of the list, and correct the expected positions if the list has shifted."""
@@ -167,12 +173,12 @@ class IndexingWatcher:
                 base = place - self._followed.activity.added.count
                 shifts.append(0 if followed.base is None else base - followed.base)
                 followed.base = base
-                self.observer.see_row(followed, row)
+                self.observer.process_row(followed, row)
         shift = statistics.median_low(shifts) if shifts else 0
         if shift:
-            there = {row.id for row in rows}
+            listed_ids = {row.id for row in rows}
             for followed in self._followed:
-                if followed.base is not None and followed.document.id not in there:
+                if followed.base is not None and followed.document.id not in listed_ids:
                     followed.base += shift
 
     async def _locate(self) -> None:
@@ -181,15 +187,18 @@ class IndexingWatcher:
         A list may come from a cache, so that documents missing from it are requested individually,
         some in each poll.
         """
-        many = len(self._followed.unplaced) > FEW
+        many = len(self._followed.documents_without_position) > MAX_NAME_QUERIES
         if many and loop_time() >= self._list_again_at and not await self._read_list():
-            self._list_again_at = loop_time() + self.loading.revisit
-        for followed in least_recently_asked(self._followed.unplaced):
+            self._list_again_at = loop_time() + self.loading.revisit_interval
+        for followed in select_least_recently_requested(self._followed.documents_without_position):
             await self._request_status(followed)
 
     async def _read_list(self) -> bool:
         """Read the list until it has shown all unplaced documents; return whether it has."""
-        first, missing = 0, {followed.document.id for followed in self._followed.unplaced}
+        first, missing = (
+            0,
+            {followed.document.id for followed in self._followed.documents_without_position},
+        )
         async for rows in self.documents.iter(self.dataset_id).pages():
             self._process_rows(rows, first)
             first += len(rows)
@@ -202,44 +211,48 @@ class IndexingWatcher:
         """Request the status of one document: by its batch, else by its name."""
         if self._followed.get(followed.document.id) is not followed:
             return  # it ended meanwhile
-        followed.seen_at = followed.asked_at = loop_time()
+        followed.seen_at = followed.requested_at = loop_time()
         batch = followed.document.batch
         statuses: Sequence[DocumentStatus] = ()
         if batch is not None:
             with contextlib.suppress(NotFoundError):
                 statuses = await self.documents.indexing_status(self.dataset_id, batch)
-        status = next((each for each in statuses if each.id == followed.document.id), None)
+        status = next((item for item in statuses if item.id == followed.document.id), None)
         if status is not None:
-            self.observer.see_status(followed, status)
+            self.observer.process_status(followed, status)
             return
         # A later upload with its name has changed its batch.
         followed.document = evolve(followed.document, batch=None)
         followed.file.document = followed.document
-        row = await self.lookup.named(followed.file.planned.name)
+        row = await self.lookup.find(followed.file.planned.name)
         if row is not None and row.id == followed.document.id:
-            self.observer.see_row(followed, row)
+            self.observer.process_row(followed, row)
         else:
             followed.base = None
-            self.observer.miss(followed)
+            self.observer.record_missing(followed)
 
-    async def _judge_stalls(self) -> None:
+    async def _finish_stalled(self) -> None:
         """Finish stalled documents, and stop the run if the server indexes nothing at all."""
         if not self._followed or self._was_disturbed():
             return
         quiet = self.stalls.is_quiet
-        if quiet and not await self.stalls.look_elsewhere():
-            self.files.backlog.forget()
-        suspects = least_recently_asked(filter(self.stalls.needs_asking, self._followed))
-        samples = least_recently_asked(self._followed)[:FEW] if quiet else []  # lists may be cached
+        if quiet and not await self.stalls.probe_all_datasets():
+            self.files.backlog.forget_earlier_runs()
+        suspects = select_least_recently_requested(
+            filter(self.stalls.needs_status_request, self._followed)
+        )
+        samples = (
+            select_least_recently_requested(self._followed)[:MAX_NAME_QUERIES] if quiet else []
+        )  # lists may be cached
         for followed in dict.fromkeys(suspects + samples):
             await self._request_status(followed)
         if not self._followed or self._was_disturbed():
             return
-        if self.stalls.is_still:
-            self._stop_still()
+        if self.stalls.is_server_idle:
+            self._stop_idle()
             return
-        left = (each for each in suspects if self._followed.get(each.document.id) is each)
-        for followed in filter(self.stalls.is_late, left):
+        remaining = (item for item in suspects if self._followed.get(item.document.id) is item)
+        for followed in filter(self.stalls.has_stalled, remaining):
             if not followed.is_undecided:  # otherwise the next poll decides
                 self.observer.end_stalled(followed, self.stalls.describe(followed))
 
@@ -257,10 +270,10 @@ class IndexingWatcher:
             followed.since = now
         return True
 
-    def _stop_still(self) -> None:
+    def _stop_idle(self) -> None:
         """Finish all documents as stalled; stop the run if the server is not indexing."""
-        message = self.stalls.describe_still()
-        stops = any(map(self.stalls.concerns_all, self._followed))
+        message = self.stalls.describe_idle_server()
+        stops = any(map(self.stalls.is_caused_by_server, self._followed))
         for followed in self._followed:
             self.observer.end_stalled(followed, self.stalls.describe(followed))
         if stops:

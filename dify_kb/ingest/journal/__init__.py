@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from . import schema
-from .batch import LateError
+from .group_commit import JournalBusyError
 from .journal import Journal, NameTakenError
-from .opening import open_journal
-from .rows import Row, State
-from .stored_results import failures
+from .journal_rows import JournalRow, JournalState
+from .open import open_journal
+from .tables import iter_failed_results
 
 __all__ = [
     "Journal",
-    "LateError",
+    "JournalBusyError",
+    "JournalRow",
+    "JournalState",
     "NameTakenError",
-    "Row",
-    "State",
-    "failures",
+    "iter_failed_results",
     "open_journal",
-    "schema",
 ]

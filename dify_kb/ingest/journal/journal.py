@@ -12,18 +12,15 @@ import anyio.to_thread
 
 from dify_kb.errors import ConfigError
 
-from .database import JournalDatabase
-from .files_by_state import FilesByState
-from .known_documents import KnownDocuments
-from .rows import COLUMNS, Row, State, from_sqlite, parse_row, to_sqlite
-from .stored_results import StoredResults
+from .journal_database import JournalDatabase
+from .journal_rows import COLUMNS, JournalRow, JournalState, from_sqlite, parse_row, to_sqlite
+from .tables import FilesByState, KnownDocuments, StoredResults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from .batch import Values
-    from .writer import Writer
+    from .group_commit import JournalThread, Values
 
 
 def _placeholders(columns: int, rows: int) -> str:
@@ -31,7 +28,7 @@ def _placeholders(columns: int, rows: int) -> str:
 
 
 @functools.cache
-def _intend_sql(rows: int) -> str:
+def _make_intent_sql(rows: int) -> str:
     return f"""
         INSERT INTO item ({", ".join(COLUMNS)}) VALUES {_placeholders(len(COLUMNS), rows)}
         ON CONFLICT (key) DO UPDATE SET name = excluded.name, size = excluded.size,
@@ -42,7 +39,7 @@ def _intend_sql(rows: int) -> str:
     """  # noqa: S608 -- own names
 
 
-def _update(*columns: str) -> Callable[[int], str]:
+def _make_update_sql(*columns: str) -> Callable[[int], str]:
     """Return a function from the number of rows to the SQL that updates these columns by key."""
     names = ", ".join(columns)
 
@@ -57,8 +54,8 @@ def _update(*columns: str) -> Callable[[int], str]:
     return sql
 
 
-_accepted_sql = _update("state", "document_id", "batch", "upload_file_id")
-_state_sql = _update("state", "reason", "labels")
+_make_accepted_sql = _make_update_sql("state", "document_id", "batch", "upload_file_id")
+_make_state_sql = _make_update_sql("state", "reason", "labels")
 
 
 class NameTakenError(Exception):
@@ -73,7 +70,7 @@ class Journal:
     follow within 50 ms. Methods that read block the thread for at most one commit.
     """
 
-    def __init__(self, writer: Writer, path: Path | None) -> None:
+    def __init__(self, writer: JournalThread, path: Path | None) -> None:
         self.path = path
         self._database = JournalDatabase(writer, path)
         self.files = FilesByState(self._database)
@@ -85,14 +82,14 @@ class Journal:
         """The number of this run; 0 before `begin`."""
         return self.results.run
 
-    def rows(self, keys: Sequence[str]) -> Mapping[str, Row]:
+    def get_rows(self, keys: Sequence[str]) -> Mapping[str, JournalRow]:
         """Return the rows of these keys, by key."""
         slots = ", ".join("?" * len(keys))
         sql = f"SELECT {', '.join(COLUMNS)} FROM item WHERE key IN ({slots})"  # noqa: S608 -- slots
         rows = [parse_row(tuple(row)) for row in self._database.select(sql, keys)]
         return {row.key: row for row in rows}
 
-    async def intend(self, row: Row | Callable[[], Row]) -> None:
+    async def record_intent(self, row: JournalRow | Callable[[], JournalRow]) -> None:
         """Record that a file is about to be sent.
 
         Args:
@@ -104,9 +101,9 @@ class Journal:
             LateError: the journal's thread was busy for too long; the row was not created.
             JournalError: the journal cannot be written; the file must not be sent.
         """
-        values = _row_values(row) if isinstance(row, Row) else lambda: _row_values(row())
+        values = _row_values(row) if isinstance(row, JournalRow) else lambda: _row_values(row())
         try:
-            await self._database.commit(_intend_sql, values)
+            await self._database.commit(_make_intent_sql, values)
         except sqlite3.IntegrityError as error:
             raise NameTakenError from error
 
@@ -117,13 +114,15 @@ class Journal:
 
         If this write is lost, the next run searches for the document.
         """
-        self._database.add(_accepted_sql, key, State.ACCEPTED, document_id, batch, upload_file_id)
+        self._database.add(
+            _make_accepted_sql, key, JournalState.ACCEPTED, document_id, batch, upload_file_id
+        )
 
     def record_state(
-        self, key: str, state: State, *, reason: str | None = None, labels: str = ""
+        self, key: str, state: JournalState, *, reason: str | None = None, labels: str = ""
     ) -> None:
         """Record the state of a file."""
-        self._database.add(_state_sql, key, state, reason, labels)
+        self._database.add(_make_state_sql, key, state, reason, labels)
 
     def update_stamp(
         self, key: str, mtime_ns: int | None, ctime_ns: int | None = None, inode: int | None = None
@@ -141,12 +140,12 @@ class Journal:
         await self._database.commit("UPDATE run SET ended = NULL WHERE id = ?", [self.run])
         self._database.check_commits()
 
-    def finish(self, report: str) -> None:
+    def finish_run(self, report: str) -> None:
         """Record the end of the run."""
         sql = "UPDATE run SET ended = ?, report = ? WHERE id = ?"
         self._database.add(sql, time.time(), report, self.run)
 
-    async def begin(self, identity: Mapping[str, str]) -> None:
+    async def begin_run(self, identity: Mapping[str, str]) -> None:
         """Begin a run. A new journal is bound to `identity`.
 
         Raises:
@@ -178,8 +177,8 @@ class Journal:
         self._database.close()
 
 
-_columns = operator.attrgetter(*COLUMNS)
+_get_columns = operator.attrgetter(*COLUMNS)
 
 
-def _row_values(row: Row) -> Values:
-    return [to_sqlite(value) for value in _columns(row)]
+def _row_values(row: JournalRow) -> Values:
+    return [to_sqlite(value) for value in _get_columns(row)]

@@ -16,23 +16,23 @@ from weakref import WeakValueDictionary
 
 from dify_kb.errors import JournalError
 
-RUNNING: Final = 1.0
+RUNNING_TIMEOUT: Final = 1.0
 """Seconds to wait for another load of this process. An iteration left by `break` ends after a few
 turns of the event loop; a load that is still running after this is an error."""
 
-ENDING: Final = 60.0
+ENDING_TIMEOUT: Final = 60.0
 """Seconds to wait for a cancelled load of this process; its requests may take 10 s."""
 
-_POLL: Final = 0.02
+_POLL_INTERVAL: Final = 0.02
 """Seconds between two checks of the load that holds the lock; its release is noticed at once."""
 
-_BYTE: Final = 1 << 30
+_LOCKED_BYTE: Final = 1 << 30
 """Offset of the byte locked on Windows: behind the content, which must stay readable."""
 
 _HOST: Final = socket.gethostname()
 
 
-class Holder(Protocol):
+class LockHolder(Protocol):
     """A load of this process that holds a lock, as seen from any thread."""
 
     @property
@@ -69,7 +69,7 @@ def read_owner(journal: Path) -> tuple[int, str] | None:
         return None
 
 
-def acquire(journal: Path, holder: Holder) -> JournalLock:
+def acquire_lock(journal: Path, holder: LockHolder) -> JournalLock:
     """Lock a journal for `holder`; wait for a load of this process that is ending. Blocking.
 
     Stops waiting when `holder` is closed.
@@ -81,21 +81,21 @@ def acquire(journal: Path, holder: Holder) -> JournalLock:
     began = time.monotonic()
     foreign = False
     while (lock := _try_acquire(journal, holder)) is None:
-        other = _own_lock(journal)
+        other = _find_own_lock(journal)
         if other is None:
             # Try twice: a load of this process may have locked it without having registered yet.
             if foreign:
-                raise _in_use(journal, _describe(read_owner(journal)))
+                raise _in_use_error(journal, _describe_owner(read_owner(journal)))
             foreign = True
-            time.sleep(_POLL)
+            time.sleep(_POLL_INTERVAL)
             continue
         foreign = False
         if other.holder.lost:
             other.holder.close()
-        limit = ENDING if other.holder.ending else RUNNING
+        limit = ENDING_TIMEOUT if other.holder.ending else RUNNING_TIMEOUT
         if holder.closed or time.monotonic() - began > limit:
-            raise _in_use(journal, "another load of this process")
-        other.released.wait(_POLL)
+            raise _in_use_error(journal, "another load of this process")
+        other.released.wait(_POLL_INTERVAL)
     return lock
 
 
@@ -105,12 +105,12 @@ class JournalLock:
     The lock file is not deleted: that would be a race condition.
     """
 
-    def __init__(self, descriptor: int, holder: Holder) -> None:
+    def __init__(self, descriptor: int, holder: LockHolder) -> None:
         self.holder = holder
         self.process = os.getpid()
         self.released = threading.Event()
         self._descriptor = descriptor
-        _locks[_identity(os.fstat(descriptor))] = self
+        _locks[_file_identity(os.fstat(descriptor))] = self
         os.ftruncate(descriptor, 0)
         os.lseek(descriptor, 0, os.SEEK_SET)
         os.write(descriptor, json.dumps({"pid": self.process, "host": _HOST}).encode())
@@ -133,15 +133,15 @@ _locks: WeakValueDictionary[tuple[int, int], JournalLock] = WeakValueDictionary(
 removal would race with the load that registers the next lock."""
 
 
-def _own_lock(journal: Path) -> JournalLock | None:
+def _find_own_lock(journal: Path) -> JournalLock | None:
     """Return the lock that this process holds on a journal, ignoring those inherited by a fork."""
-    lock = _locks.get(_identity(lock_path(journal).stat()))
+    lock = _locks.get(_file_identity(lock_path(journal).stat()))
     if lock is None or lock.process != os.getpid() or lock.released.is_set():
         return None
     return lock
 
 
-def _try_acquire(journal: Path, holder: Holder) -> JournalLock | None:
+def _try_acquire(journal: Path, holder: LockHolder) -> JournalLock | None:
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
     descriptor = os.open(lock_path(journal), flags, 0o666)
     try:
@@ -154,18 +154,18 @@ def _try_acquire(journal: Path, holder: Holder) -> JournalLock | None:
     return None
 
 
-def _describe(owner: tuple[int, str] | None) -> str:
+def _describe_owner(owner: tuple[int, str] | None) -> str:
     return "another process" if owner is None else f"process {owner[0]} on {owner[1]}"
 
 
-def _in_use(journal: Path, owner: str) -> JournalError:
+def _in_use_error(journal: Path, owner: str) -> JournalError:
     return JournalError(
         f"The journal {journal} is in use by {owner}.",
         hint="Wait for that load to end, or pass another journal= (--journal).",
     )
 
 
-def _identity(status: os.stat_result) -> tuple[int, int]:
+def _file_identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
@@ -185,7 +185,7 @@ def _lock_file(descriptor: int) -> bool:
 def _lock_byte(descriptor: int) -> bool:
     import msvcrt
 
-    os.lseek(descriptor, _BYTE, os.SEEK_SET)
+    os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
     try:
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]  # Windows
     except PermissionError:
@@ -199,7 +199,7 @@ def _unlock_file(descriptor: int) -> None:
     except ModuleNotFoundError:  # Windows
         import msvcrt
 
-        os.lseek(descriptor, _BYTE, os.SEEK_SET)
+        os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
         msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined]  # Windows
     else:
         fcntl.flock(descriptor, fcntl.LOCK_UN)

@@ -17,31 +17,72 @@ import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from dify_kb.errors import ConfigError
+from dify_kb.wire import catalog
 
 from .concurrency_limit import ConcurrencyLimit
-from .counted_calls import CountedCalls
 from .rate_limit import Rate, RateLimiter
-from .upload_health import CREATES
+from .upload_health import CREATE_CALLS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dify_kb.transport.events import Attempted
+    from dify_kb.transport.attempt_event import AttemptEvent
     from dify_kb.transport.request_limiter import RequestLimiter
 
     from .circuit_breaker import CircuitBreaker
 
-MOST = 64
+RATE_LIMITED_CALLS = frozenset(
+    endpoint.name
+    for endpoint in catalog.ENDPOINTS
+    if endpoint.method != "GET" and not endpoint.name.startswith("tags.")
+) - {catalog.SET_DOCUMENT_STATUS.name}
+"""Calls counted by Dify's rate limit: writes and retrieval (measured on 1.12.1)."""
+
+
+class RateLimitedCalls:
+    """Adapter from attempts of calls to the rate limiter."""
+
+    def __init__(self, rate: RateLimiter) -> None:
+        self._rate = rate
+        self._unanswered = 0
+
+    def start_upload(self, now: float) -> None:
+        """Record an admitted upload."""
+        self._unanswered += 1
+        self._rate.record_start(now)
+
+    def end_upload(self, in_flight: int) -> None:
+        """Record the end of an upload; `in_flight` is the number of those that continue."""
+        if self._unanswered > in_flight:
+            # It was not sent, or was cancelled: no attempt was recorded.
+            self._unanswered -= 1
+            self._rate.cancel_start()
+
+    def record(self, now: float, attempt: AttemptEvent) -> None:
+        """Record an attempt of any call."""
+        is_upload = attempt.endpoint in CREATE_CALLS
+        first = is_upload and attempt.attempt == 1 and self._unanswered > 0
+        self._unanswered -= first
+        arrived = attempt.status is not None or attempt.failure_kind in {"timeout", "failed"}
+        if first and not arrived:
+            self._rate.cancel_start()
+        elif attempt.failure_kind == "quota":
+            self._rate.record_refused(now, started=first)
+        elif arrived and attempt.endpoint in RATE_LIMITED_CALLS:
+            self._rate.record_accepted(now, started=first)
+
+
+MAX_CONCURRENCY = 64
 """Highest concurrency limit: no measured server was faster with more uploads in flight."""
 
-WATCHER = 1
+POLLER_CONNECTIONS = 1
 """Connections besides the uploads: one that polls the indexing status."""
 
-POINTS = 100
+MAX_HISTORY = 100
 """Maximum length of the history of the limit; beyond it, every second point is dropped."""
 
 
-class _Waiter:
+class _SlotWaiter:
     """A task waiting for a slot; `called` is set when the task should check for a free one."""
 
     def __init__(self) -> None:
@@ -74,7 +115,7 @@ class Admission:
         *,
         unit: float = 1.0,
     ) -> None:
-        low, high = _bounds(concurrency)
+        low, high = _parse_bounds(concurrency)
         if requests.fixed:
             low, high = min(low, requests.limit), min(high, requests.limit)
         self.rate = RateLimiter(Rate.parse(rate) if rate else None, random or Random())
@@ -87,9 +128,9 @@ class Admission:
         self._requests = requests
         self._clock = clock
         self._unit = unit
-        self._waiters: deque[_Waiter] = deque()
+        self._waiters: deque[_SlotWaiter] = deque()
         self._outages = 0
-        self._calls = CountedCalls(self.rate)
+        self._calls = RateLimitedCalls(self.rate)
         self._connections = 0
 
     @property
@@ -98,7 +139,7 @@ class Admission:
         return self.concurrency.limit
 
     @property
-    def most(self) -> int:
+    def max_limit(self) -> int:
         """Upper bound of `limit`."""
         return self.concurrency.high
 
@@ -107,22 +148,24 @@ class Admission:
 
     def close(self) -> None:
         """Withdraw the adjustment of the request limiter."""
-        self._requests.ask(self, None)
+        self._requests.request_limit(self, None)
 
-    def observe(self, attempt: Attempted) -> None:
+    def record(self, attempt: AttemptEvent) -> None:
         """Record a finished attempt of any call; called in the loop thread."""
-        now, trouble = self._now(), attempt.trouble
+        now, kind = self._now(), attempt.failure_kind
         self.breaker.record(attempt)
         self._calls.record(now, attempt)
-        if attempt.endpoint in CREATES:
-            if trouble is None and attempt.status is not None and attempt.error is None:
-                seconds = attempt.seconds if attempt.waited is None else attempt.waited
+        if attempt.endpoint in CREATE_CALLS:
+            if kind is None and attempt.status is not None and attempt.error is None:
+                seconds = (
+                    attempt.seconds if attempt.server_seconds is None else attempt.server_seconds
+                )
                 self.concurrency.record_reply(now, seconds, self.in_flight)
-            elif trouble is not None and trouble != "quota":
+            elif kind is not None and kind != "quota":
                 self.concurrency.record_overload(now)
         self._adjust(now)
 
-    async def enter(self) -> None:
+    async def acquire(self) -> None:
         """Wait for a slot, and take it."""
         now = self._now()
         if self._waiters or not self._resume_if_closed() or self._earliest(now) > now:
@@ -131,7 +174,7 @@ class Admission:
         await checkpoint_if_cancelled()
         self._enter(now)
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Return a slot."""
         self.in_flight -= 1
         self._calls.end_upload(self.in_flight)
@@ -139,26 +182,26 @@ class Admission:
 
     async def _wait(self) -> None:
         """Wait for a slot, and take it. Only the head of the queue checks, then wakes the next."""
-        me = _Waiter()
-        self._waiters.append(me)
+        waiter = _SlotWaiter()
+        self._waiters.append(waiter)
         try:
             while True:
-                me.called = anyio.Event()
-                if self._waiters[0] is not me:
-                    await me.called.wait()
+                waiter.called = anyio.Event()
+                if self._waiters[0] is not waiter:
+                    await waiter.called.wait()
                     continue
                 if not self._resume_if_closed():
                     await self._wait_closed()
                     continue
                 now = self._now()
-                when = self._earliest(now)
-                if when <= now:
+                start = self._earliest(now)
+                if start <= now:
                     self._enter(now)
                     return
-                with anyio.move_on_after((when - now) * self._unit):
-                    await me.called.wait()
+                with anyio.move_on_after((start - now) * self._unit):
+                    await waiter.called.wait()
         finally:
-            self._waiters.remove(me)
+            self._waiters.remove(waiter)
             self._wake()
 
     def _resume_if_closed(self) -> bool:
@@ -182,7 +225,7 @@ class Admission:
         self._calls.start_upload(now)
 
     def _wake(self) -> None:
-        """Wake the first waiter if a slot is free; otherwise the next `leave` wakes it."""
+        """Wake the first waiter if a slot is free; otherwise the next `release` wakes it."""
         if self._waiters and self.in_flight < self.concurrency.limit:
             self._waiters[0].called.set()
 
@@ -195,21 +238,21 @@ class Admission:
         """Apply a new limit to the history, the request limiter and the next waiter."""
         if not self.history or self.history[-1][1] != self.limit:
             self.history.append((now, self.limit))
-            if len(self.history) > POINTS:
+            if len(self.history) > MAX_HISTORY:
                 del self.history[1::2]
-        connections = self.concurrency.connections + WATCHER
+        connections = self.concurrency.connections + POLLER_CONNECTIONS
         if connections != self._connections:
             self._connections = connections
             starved = self.concurrency.ceiling(now) is not None
-            usual = self._requests.usual
-            self._requests.ask(self, connections if starved else max(usual, connections))
+            usual = self._requests.default_limit
+            self._requests.request_limit(self, connections if starved else max(usual, connections))
         self._wake()
 
 
-def _bounds(concurrency: int | tuple[int, int] | None) -> tuple[int, int]:
+def _parse_bounds(concurrency: int | tuple[int, int] | None) -> tuple[int, int]:
     match concurrency:
         case None:
-            return 1, MOST
+            return 1, MAX_CONCURRENCY
         case (low, high):
             pass
         case number:

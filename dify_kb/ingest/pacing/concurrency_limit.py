@@ -16,16 +16,188 @@ Larger servers take more. The limit follows from the replies, evaluated window b
 The queue length follows from Little's law: of `n` requests in flight, `n * base / mean` are served
 and the others wait. The mean is used because the median hardly changes on a server that serves the
 newest request first. The constants were chosen on the simulated servers of `benchmarks/pace.py`.
+
+A default pod accepts 10 connections. An 11th waits about 5 s until an idle one is closed, while
+requests on the others are as fast as before (measured on 1.4.3), so that the median stays the same.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 
-from .baseline_latency import MAYBE_QUEUED, MEASURING_PART, MIN_LATENCY, BaselineLatency
-from .connection_starvation import ConnectionStarvation
-from .growth import POD_LIMIT, SAFE_LIMIT, Growth, next_level
-from .latency_samples import LatencySamples
+from attrs import define
+
+from .latency import (
+    MAYBE_QUEUED,
+    MEASURING_LEVEL_FACTOR,
+    MIN_LATENCY,
+    UNQUEUED,
+    BaselineLatency,
+    LatencySamples,
+)
+
+SAFE_LIMIT = 7
+"""Level up to which an increase needs no trial: with the poller, the 8 connections of a client."""
+
+POD_LIMIT, FIRST_BEYOND_POD = 9, 12
+"""With the poller, `POD_LIMIT` creates fill the 10 connections of a default pod. The limit exceeds
+that only if the ramp or a fresh measurement shows no queue, which means that the pod is larger; at
+first only up to `FIRST_BEYOND_POD`, because connections that are not accepted starve."""
+
+TARGET_RATIO = 1.5
+"""Mean latency, as a multiple of the unloaded one, that an increase aims at."""
+
+MIN_GAIN = 0.3
+"""Required growth of the throughput, as a part of the growth of the level."""
+
+GROWTH_PAUSES = (5.0, 60.0)
+"""Seconds without an increase after one that was reverted: the first pause and, doubled each time,
+the longest."""
+
+
+def next_level(level: float, ratio: float, *, ramp: bool) -> float:
+    """Return the next higher level; `ratio` is the mean by the unloaded latency."""
+    next_limit = max(level + max(1.0, math.sqrt(level) / 2), level * min(2.0, TARGET_RATIO / ratio))
+    if ratio < (MAYBE_QUEUED if ramp and level < SAFE_LIMIT else UNQUEUED):
+        next_limit = max(next_limit, level * (2.0 if ramp else 1.5))
+    for stop in (SAFE_LIMIT, POD_LIMIT, FIRST_BEYOND_POD):
+        if level < stop < next_limit:
+            next_limit = float(stop)
+    return next_limit
+
+
+@define
+class _GrowthTrial:
+    """Level and throughput before an increase that is on trial."""
+
+    level: float
+    goodput: float
+
+
+class LimitGrowth:
+    """Increases of a limit: on trial above `SAFE_LIMIT`; above `POD_LIMIT` only without a queue."""
+
+    def __init__(self) -> None:
+        self.hold_until = -math.inf
+        """Time before which the limit is not increased."""
+
+        self._trial: _GrowthTrial | None = None
+        self._patience = self._next_request = GROWTH_PAUSES[0]
+        self._crossed = False
+        self._request_at = -math.inf
+
+    def begin_trial(self, level: float, window: LatencySamples) -> None:
+        """Start the trial of an increase from `level`."""
+        self._trial = _GrowthTrial(level, window.goodput)
+
+    def cancel_trial(self) -> None:
+        """Cancel the trial."""
+        self._trial = None
+
+    def finish_trial(
+        self, now: float, level: float, window: LatencySamples, measured: float
+    ) -> float | None:
+        """End the trial; return the level to return to if the throughput did not grow."""
+        if self._trial is None:
+            return None
+        trial, self._trial = self._trial, None
+        gain = MIN_GAIN * (level / trial.level - 1) - 2 * window.error
+        if window.goodput >= trial.goodput * (1 + gain):
+            self._patience = GROWTH_PAUSES[0]
+            self._crossed = self._crossed or level > POD_LIMIT + 1
+            return None
+        self.hold_until = now + self._patience
+        self._patience = min(GROWTH_PAUSES[1], 2 * self._patience)
+        # Little's law: the level that gives this throughput at the target latency.
+        useful = TARGET_RATIO * window.goodput * measured
+        return max(trial.level, min(useful, level))
+
+    def can_exceed_pod_limit(
+        self, now: float, ratio: float, baseline: BaselineLatency, *, ramp: bool
+    ) -> bool:
+        """Return whether the limit may exceed `POD_LIMIT`; else request a measurement."""
+        if self._crossed or ((baseline.is_fresh or ramp) and ratio < UNQUEUED):
+            return True
+        if now >= self._request_at and ratio < MAYBE_QUEUED:
+            self._request_at = now + self._next_request
+            self._next_request = min(GROWTH_PAUSES[1], 2 * self._next_request)
+            baseline.request(now)
+        return False
+
+
+STARVED_SECONDS = 3.0
+"""Seconds. A slower reply among fast ones came from a starved connection, which waits 5 s."""
+
+STARVED_RATIO = 20
+"""Minimum latency of such a reply, as a multiple of the unloaded one."""
+
+CEILING_SECONDS = 600.0
+"""Seconds for which the ceiling holds after connections starved."""
+
+MIN_CEILING = 4
+"""Lowest ceiling: every pod has 10 connections, so that slow replies with so few in flight have
+another cause, such as large files on slow storage.
+"""
+
+SMALL_LIMIT, CUT_FACTOR = 12, 0.8
+"""The ceiling is the limit less 2 up to `SMALL_LIMIT`, and `CUT_FACTOR` of the limit beyond."""
+
+START_DELAY = 0.001
+"""Seconds between a new limit and the start of the requests that it admits."""
+
+
+class ConnectionStarvation:
+    """Ceiling of a concurrency limit after connections starved. Methods take the current time."""
+
+    def __init__(self) -> None:
+        self._ceiling: int | None = None
+        self._until = -math.inf
+        self._ignored_until = -math.inf
+        self._since = -math.inf
+        self._limits: deque[tuple[float, int]] = deque(maxlen=32)
+
+    def ceiling(self, now: float) -> int | None:
+        """Return the ceiling; None if no connection starved in the last 10 minutes."""
+        return self._ceiling if now < self._until else None
+
+    def cap_level(self, now: float, low: int, high: int) -> float:
+        """Return the highest level between `low` and `high` at which no connection starves."""
+        ceiling = self.ceiling(now)
+        return float(high if ceiling is None else max(low, min(high, ceiling)))
+
+    def record_limit(self, now: float, limit: int) -> None:
+        """Record a new limit."""
+        self._limits.append((now, limit))
+
+    def is_starved(self, seconds: float, median: float, base: float) -> bool:
+        """Return whether a reply was starved: it took seconds while the median is low."""
+        return (
+            seconds > STARVED_SECONDS
+            and seconds > STARVED_RATIO * base
+            and median < min(1.0, 5 * base)
+        )
+
+    def record_starved(self, now: float, began: float) -> None:
+        """Record a starved reply to a request that began at `began`."""
+        # A request from before the last cut says nothing about the current ceiling.
+        if began < self._since or now < self._ignored_until:
+            return
+        limit = self._limit(began)
+        if limit <= MIN_CEILING:
+            self._ignored_until, self._until = now + CEILING_SECONDS, -math.inf
+            return
+        self._ceiling = max(
+            MIN_CEILING, limit - 2 if limit <= SMALL_LIMIT else int(CUT_FACTOR * limit)
+        )
+        self._until = now + CEILING_SECONDS
+        self._since = now
+
+    def _limit(self, when: float) -> int:
+        """Return the limit that admitted a request that began at `when`."""
+        past = (limit for since, limit in reversed(self._limits) if since <= when + START_DELAY)
+        return next(past, self._limits[0][1] if self._limits else 0)
+
 
 GROW_BELOW, SHRINK_ABOVE = (1.0, 0.40), (1.7, 0.58)
 """Queue lengths, each as a number and as a part of the level (the larger counts): the limit is
@@ -55,7 +227,7 @@ class ConcurrencyLimit:
         self._fixed = low == high
         self._level = float(max(low, min(high, start)))
         self._baseline = BaselineLatency()
-        self._growth = Growth()
+        self._growth = LimitGrowth()
         self._starvation = ConnectionStarvation()
         self._window = LatencySamples(MIN_LATENCY)
         self._last_median = math.inf
@@ -80,9 +252,9 @@ class ConcurrencyLimit:
             return
         if self._starvation.is_starved(seconds, self._last_median, baseline.unloaded.base):
             self._starvation.record_starved(now, now - seconds)
-            top = self._starvation.cap(now, self.low, self.high)
-            if self._level > top:
-                self._decrease(now, top)
+            max_level = self._starvation.cap_level(now, self.low, self.high)
+            if self._level > max_level:
+                self._decrease(now, max_level)
             return
         # A request that began under another limit measures that one.
         if now - seconds < self._limit_since or now < self._ignored_until:
@@ -119,17 +291,19 @@ class ConcurrencyLimit:
         ratio = window.mean / baseline.unloaded.base
         queue = window.in_flight * (1 - 1 / ratio)
         tail = window.tail / baseline.unloaded.tail
-        back = self._growth.judge(now, self._level, window, baseline.unloaded.measured)
-        if back is not None:
+        previous_level = self._growth.finish_trial(
+            now, self._level, window, baseline.unloaded.measured
+        )
+        if previous_level is not None:
             self._end_ramp(now)
-            self._set_level(now, back)
+            self._set_level(now, previous_level)
             return
         if self._has_room(now, queue, tail):
             self._grow(now, ratio)
         elif _is_full(self._level, queue, tail, ratio):
             self._end_ramp(now)
             self._set_level(
-                now, self._level - max(1.0, (queue - _bound(SHRINK_ABOVE, self._level)) / 2)
+                now, self._level - max(1.0, (queue - _scale_bound(SHRINK_ABOVE, self._level)) / 2)
             )
         else:
             self._end_ramp(now)
@@ -137,22 +311,22 @@ class ConcurrencyLimit:
         baseline.is_fresh = False
 
     def _has_room(self, now: float, queue: float, tail: float) -> bool:
-        top = self._starvation.cap(now, self.low, self.high)
+        max_level = self._starvation.cap_level(now, self.low, self.high)
         used = self._window.in_flight >= 0.8 * self.limit
-        room = queue < _bound(GROW_BELOW, self._level) and tail <= HOLD_TAIL
-        return used and room and now >= self._growth.hold_until and self._level < top
+        room = queue < _scale_bound(GROW_BELOW, self._level) and tail <= HOLD_TAIL
+        return used and room and now >= self._growth.hold_until and self._level < max_level
 
     def _grow(self, now: float, ratio: float) -> None:
-        wider = next_level(self._level, ratio, ramp=self._ramp)
-        if wider > POD_LIMIT and not self._growth.may_cross(
+        next_limit = next_level(self._level, ratio, ramp=self._ramp)
+        if next_limit > POD_LIMIT and not self._growth.can_exceed_pod_limit(
             now, ratio, self._baseline, ramp=self._ramp
         ):
             self._end_ramp(now)
             self._keep_level(now, ratio)
             return
-        if wider > SAFE_LIMIT:
-            self._growth.begin(self._level, self._window)
-        self._set_level(now, min(wider, self._starvation.cap(now, self.low, self.high)))
+        if next_limit > SAFE_LIMIT:
+            self._growth.begin_trial(self._level, self._window)
+        self._set_level(now, min(next_limit, self._starvation.cap_level(now, self.low, self.high)))
 
     def _end_ramp(self, now: float) -> None:
         """End the ramp, whose windows are short, and request an exact measurement."""
@@ -162,10 +336,12 @@ class ConcurrencyLimit:
 
     def _keep_level(self, now: float, ratio: float) -> None:
         """Start a measurement of the unloaded latency if due, else a new window."""
-        few = max(self.low, int(MEASURING_PART * self._level / max(1.0, ratio)), 1)
-        if self._baseline.is_due(now) and few < self.limit:
+        measuring_level = max(
+            self.low, int(MEASURING_LEVEL_FACTOR * self._level / max(1.0, ratio)), 1
+        )
+        if self._baseline.is_due(now) and measuring_level < self.limit:
             self._baseline.measuring = True
-            self._set_limit(now, few)
+            self._set_limit(now, measuring_level)
         else:
             self._window.clear(self._baseline.unloaded.longest)
 
@@ -176,7 +352,7 @@ class ConcurrencyLimit:
 
     def _decrease(self, now: float, level: float) -> None:
         self._ramp = False
-        self._growth.cancel()
+        self._growth.cancel_trial()
         self._baseline.abandon()
         self._set_level(now, level)
 
@@ -205,8 +381,10 @@ def _is_full(level: float, queue: float, tail: float, ratio: float) -> bool:
     # With two in flight, one is served and one is on the network: that is not a queue.
     if level < 3:  # noqa: PLR2004
         return False
-    return queue > _bound(SHRINK_ABOVE, level) or (tail > SHRINK_TAIL and ratio > MAYBE_QUEUED)
+    return queue > _scale_bound(SHRINK_ABOVE, level) or (
+        tail > SHRINK_TAIL and ratio > MAYBE_QUEUED
+    )
 
 
-def _bound(bound: tuple[float, float], level: float) -> float:
+def _scale_bound(bound: tuple[float, float], level: float) -> float:
     return max(bound[0], bound[1] * level)

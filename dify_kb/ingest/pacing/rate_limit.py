@@ -27,7 +27,7 @@ WINDOW = 60.0
 REFUSAL_PAUSE = (5.0, 8.0)
 """Seconds without a call after a refusal: bounds of a random value."""
 
-SPREAD = 0.9
+JITTER = 0.9
 """Part of the window over which the calls of a learned limit are spread, to avoid bursts."""
 
 SLACK = (0.05, 0.02)
@@ -41,10 +41,10 @@ TIMER_DELAY = 0.01
 MIN_CUT_FACTOR = 0.85
 """Minimum factor that one refusal applies to a learned or stated limit."""
 
-GROWTH = 0.03
-"""Relative increase of a learned limit after `PATIENCE` seconds without a refusal."""
+GROWTH_FACTOR = 0.03
+"""Relative increase of a learned limit after `GROWTH_DELAY` seconds without a refusal."""
 
-PATIENCE = (60.0, 600.0)
+GROWTH_DELAY = (60.0, 600.0)
 """Seconds until a learned limit is raised: the minimum, doubled up to the maximum each time that a
 raised limit was refused."""
 
@@ -96,7 +96,7 @@ class RateLimiter:
         self._learning = False
         self._known = 0
         self._step = 1.0
-        self._patience = PATIENCE[0]
+        self._patience = GROWTH_DELAY[0]
         self._raise_at = math.inf
         self._raised = False
         self._bound = False
@@ -161,19 +161,19 @@ class RateLimiter:
     def _interval(self, cap: int) -> float:
         if self._stated:
             return (self._seconds + max(SLACK[0], SLACK[1] * self._seconds)) / cap
-        return SPREAD * self._seconds / cap
+        return JITTER * self._seconds / cap
 
     def _learn(self, now: float) -> None:
         # Fewer calls may have been accepted only because of the pause after the last refusal.
-        least = 1 if self._cap is None else int(MIN_CUT_FACTOR * self._cap)
-        before, self._cap = self._cap or 0, max(1, least, self._accepted)
-        self._learning = least <= self._accepted
-        self._step = GROWTH
+        min_cap = 1 if self._cap is None else int(MIN_CUT_FACTOR * self._cap)
+        before, self._cap = self._cap or 0, max(1, min_cap, self._accepted)
+        self._learning = min_cap <= self._accepted
+        self._step = GROWTH_FACTOR
         if self._raised:
-            self._patience = min(PATIENCE[1], 2 * self._patience)
+            self._patience = min(GROWTH_DELAY[1], 2 * self._patience)
             self._known = self._cap
         elif self._cap < before:
-            self._patience = PATIENCE[0]
+            self._patience = GROWTH_DELAY[0]
             self._known = max(self._known, before)
         self._raised = False
         self._bound = False
@@ -182,7 +182,7 @@ class RateLimiter:
     def _grow(self, now: float) -> None:
         """Raise the limit if it was reached since the last change."""
         # One window shows whether the raised limit is accepted; only refusals lengthen the wait.
-        self._raise_at = now + PATIENCE[0]
+        self._raise_at = now + GROWTH_DELAY[0]
         if not self._bound or self._cap is None:
             return
         self._bound = False

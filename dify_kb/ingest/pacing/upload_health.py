@@ -11,26 +11,26 @@ import math
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
+from attrs import frozen
+
 from dify_kb.ingest.report import StopReason
 from dify_kb.wire import catalog
 
-from .gave_up import GaveUp
-
 if TYPE_CHECKING:
-    from dify_kb.config import Loading
-    from dify_kb.transport import Attempted
+    from dify_kb.config import LoadTiming
+    from dify_kb.transport import AttemptEvent
 
-CREATES: Final = frozenset({
+CREATE_CALLS: Final = frozenset({
     catalog.CREATE_DOCUMENT_BY_FILE.name, catalog.CREATE_DOCUMENT_BY_TEXT.name,
 })  # fmt: skip
 
-TIMEOUTS: Final = 2
+MIN_TIMEOUTS: Final = 2
 """Consecutive uploads that time out, while reads are answered, before uploads count as blocked."""
 
 PROXY_TIMEOUT: Final = 10.0
 """Seconds. A later 504 is the timeout of a proxy; the server may still be handling the request."""
 
-LEAST_FAILURES: Final = 5
+MIN_FAILURES: Final = 5
 """Minimum consecutive failures before the load gives up: one that waits for room in its backlog
 sends few uploads, so that a single failure would count for many minutes."""
 
@@ -41,7 +41,7 @@ class UploadHealth:
     `record` methods return whether `blocked_until` or `failure` changed.
     """
 
-    def __init__(self, times: Loading) -> None:
+    def __init__(self, times: LoadTiming) -> None:
         self._times = times
         self._blocks = 0
         self._timeouts = 0
@@ -52,21 +52,21 @@ class UploadHealth:
         self.blocked_until: float | None = None
         """When the dataset lock expires; None while uploads are not blocked."""
 
-        self.failure: GaveUp | None = None
+        self.failure: GiveUpReason | None = None
         """Why the load gave up; None before."""
 
-    def record(self, now: float, attempt: Attempted) -> bool:
+    def record(self, now: float, attempt: AttemptEvent) -> bool:
         """Record an attempt of any call, except successful uploads."""
-        if attempt.endpoint in CREATES:
-            return attempt.trouble is not None and self._record_failure(now, attempt)
-        if attempt.trouble is None:
+        if attempt.endpoint in CREATE_CALLS:
+            return attempt.failure_kind is not None and self._record_failure(now, attempt)
+        if attempt.failure_kind is None:
             return attempt.status is not None and self._record_reply(now)
-        if attempt.trouble != "quota":  # all calls fail: not the lock of a dataset
+        if attempt.failure_kind != "quota":  # all calls fail: not the lock of a dataset
             self._forget_timeouts()
             self._other_failed_at = now
         return False
 
-    def record_landed(self) -> bool:
+    def record_stored_upload(self) -> bool:
         """Record an upload that the server has stored."""
         self._blocks = self._failures = 0
         self._failing_since = math.inf
@@ -83,7 +83,7 @@ class UploadHealth:
         """Exclude the outage from `began` to the last failed probe from the time of failures."""
         self._failing_since += max(0.0, self._other_failed_at - began)
 
-    def _record_failure(self, now: float, attempt: Attempted) -> bool:
+    def _record_failure(self, now: float, attempt: AttemptEvent) -> bool:
         sent = now - attempt.seconds
         if not _is_timeout(attempt):
             self._forget_timeouts()
@@ -92,25 +92,25 @@ class UploadHealth:
             self._timed_out_since = min(self._timed_out_since, sent)
         self._failures += 1
         self._failing_since = min(self._failing_since, now)
-        late = now - self._failing_since > self._times.outage
-        if not late or self._failures < LEAST_FAILURES or self.blocked_until is not None:
+        late = now - self._failing_since > self._times.max_outage
+        if not late or self._failures < MIN_FAILURES or self.blocked_until is not None:
             return False
-        limited = attempt.trouble == "quota" or attempt.status == HTTPStatus.TOO_MANY_REQUESTS
+        limited = attempt.failure_kind == "quota" or attempt.status == HTTPStatus.TOO_MANY_REQUESTS
         reason = StopReason.RATE_LIMIT if limited else StopReason.OUTAGE
-        self.failure = GaveUp(reason, attempt.error or "no upload was answered")
+        self.failure = GiveUpReason(reason, attempt.error or "no upload was answered")
         return True
 
     def _record_reply(self, now: float) -> bool:
-        if self._timeouts < TIMEOUTS or self.blocked_until is not None:
+        if self._timeouts < MIN_TIMEOUTS or self.blocked_until is not None:
             return False
         self._blocks += 1
         if self._blocks > 1:  # the lock has expired, and still no upload was answered
-            self.failure = GaveUp(
+            self.failure = GiveUpReason(
                 StopReason.OUTAGE,
                 "the server answers reads but no uploads, for longer than a dataset lock lasts",
             )
         else:
-            self.blocked_until = max(now, self._timed_out_since + self._times.dataset_lock)
+            self.blocked_until = max(now, self._timed_out_since + self._times.dataset_lock_time)
         return True
 
     def _unblock(self) -> bool:
@@ -122,6 +122,14 @@ class UploadHealth:
         self._timeouts, self._timed_out_since = 0, math.inf
 
 
-def _is_timeout(attempt: Attempted) -> bool:
+def _is_timeout(attempt: AttemptEvent) -> bool:
     proxy = attempt.status == HTTPStatus.GATEWAY_TIMEOUT and attempt.seconds > PROXY_TIMEOUT
-    return attempt.trouble == "timeout" or proxy
+    return attempt.failure_kind == "timeout" or proxy
+
+
+@frozen
+class GiveUpReason:
+    """The stop reason of a load whose circuit breaker has given up on the server."""
+
+    reason: StopReason
+    message: str

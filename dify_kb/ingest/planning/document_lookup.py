@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from dify_kb.models import Document
 
-FEW = 10
+MAX_NAME_QUERIES = 10
 """Maximum number of documents requested one by one: a page of 100 costs the server as much as about
 11 keyword queries or status calls (measured)."""
 
@@ -25,36 +25,36 @@ class DocumentLookup:
     _documents: Documents
     _dataset_id: str
 
-    async def named(self, name: str) -> Document | None:
+    async def find(self, name: str) -> Document | None:
         """Return the document that a create with this name would replace, else a disabled one.
 
         Takes one request, unless more than 100 names contain this one.
         """
         found: Document | None = None
-        for row in await self.all_named(name):
-            found = _better(found, row)
+        for row in await self.find_all(name):
+            found = _prefer_enabled(found, row)
         return found
 
-    async def all_named(self, name: str) -> list[Document]:
+    async def find_all(self, name: str) -> list[Document]:
         """Return all documents with this name, newest first, with the requests of `named`."""
         pattern = name.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
         rows = self._documents.iter(self._dataset_id, keyword=pattern)
         return [row async for row in rows if row.name == name]
 
-    async def newest(self, names: Collection[str], depth: int) -> Mapping[str, Document]:
+    async def find_newest(self, names: Collection[str], depth: int) -> Mapping[str, Document]:
         """Return the documents with these names among the newest `depth`, read page by page."""
         found: dict[str, Document] = {}
         seen = 0
         async for rows in self._documents.iter(self._dataset_id).pages():
             for row in rows:
                 if row.name in names:
-                    found[row.name] = _better(found.get(row.name), row)
+                    found[row.name] = _prefer_enabled(found.get(row.name), row)
             seen += len(rows)
             if seen >= depth or len(found) == len(names):
                 break
         return found
 
 
-def _better(one: Document | None, other: Document) -> Document:
+def _prefer_enabled(one: Document | None, other: Document) -> Document:
     """Return the enabled one of two documents with the same name, else `one`, which is newer."""
     return other if one is None or (other.enabled and not one.enabled) else one

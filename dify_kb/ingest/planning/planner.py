@@ -12,31 +12,37 @@ from dify_kb.errors import ConfigError, KnowledgeError, SourceError
 from dify_kb.ingest.journal import Journal
 from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
 from dify_kb.ingest.remote_document import AddedDocuments, RemoteDocument
-from dify_kb.ingest.report import ItemResult, Outcome, refused
-from dify_kb.ingest.sources.content import Content, read_content
-from dify_kb.ingest.sources.file_stamp import is_same_stamp
-from dify_kb.ingest.sources.found_file import FoundFile
+from dify_kb.ingest.report import ItemResult, Outcome, refused_result
+from dify_kb.ingest.sources.file_content import FileContent, read_content
+from dify_kb.ingest.sources.found_file import FoundFile, is_same_stamp
 from dify_kb.ingest.sources.items import Item
-from dify_kb.ingest.sources.reader import SourceReader
-from dify_kb.ingest.sources.scan import Rules
+from dify_kb.ingest.sources.scan import ScanRules
+from dify_kb.ingest.sources.source_reader import SourceReader
 from dify_kb.models import Dataset, IndexingStatus
 from dify_kb.resources import Documents
-from dify_kb.resources.values import Value, checked
+from dify_kb.resources.metadata_validation import AssignableValue, validate_metadata
 
-from .document_lookup import FEW, DocumentLookup
-from .metadata import Metadata, metadata_fingerprint
-from .plan import Do, Planned, Wishes, is_journal_complete, plan
+from .document_lookup import MAX_NAME_QUERIES, DocumentLookup
+from .file_plan import (
+    Metadata,
+    PlannedAction,
+    PlannedFile,
+    PlanOptions,
+    is_journal_complete,
+    metadata_fingerprint,
+    plan_file,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
-    from dify_kb.ingest.journal import Row
+    from dify_kb.ingest.journal import JournalRow
 
-MOST_LOOKUPS = 100
+MAX_LOOKUPS = 100
 """Maximum number of unanswered sends of earlier runs that are looked up one by one; if there are
 more, the whole dataset is listed."""
 
-PAGE = 200
+LIST_PAGE_SIZE = 200
 """Files per journal query: older versions of SQLite allow 999 values in a statement."""
 
 
@@ -56,8 +62,8 @@ class Planner:
     documents: Documents
     dataset: Dataset
     source: SourceReader
-    rules: Rules
-    wishes: Wishes
+    rules: ScanRules
+    options: PlanOptions
     metadata: Metadata
     checksum: bool
     breaker: CircuitBreaker
@@ -66,7 +72,7 @@ class Planner:
     """Whether the dataset was listed in this run; otherwise the rows of the journal are trusted."""
 
     _planned_first: frozenset[str] = frozenset()
-    _changed_stamps: list[Content] = field(factory=list)
+    _changed_stamps: list[FileContent] = field(factory=list)
 
     async def prepare(self) -> None:
         """List the documents of the dataset, unless the journal already knows all of them.
@@ -79,23 +85,23 @@ class Planner:
         """
         known = await anyio.to_thread.run_sync(self.journal.files.count_documents)
         unanswered = await anyio.to_thread.run_sync(self.journal.files.count_unanswered)
-        if 0 < unanswered <= MOST_LOOKUPS:
-            names = await anyio.to_thread.run_sync(self.journal.files.unanswered_names)
+        if 0 < unanswered <= MAX_LOOKUPS:
+            names = await anyio.to_thread.run_sync(self.journal.files.list_unanswered_names)
             lookup = DocumentLookup(self.documents, self.dataset.id)
-            known += sum([await lookup.named(name) is not None for name in names])
+            known += sum([await lookup.find(name) is not None for name in names])
             unanswered = 0
         documents = self.dataset.document_count
         if not is_journal_complete(known=known, unsettled=unanswered, documents=documents):
             await self._list_documents()
 
-    async def batches(self) -> AsyncIterator[Sequence[Planned | ItemResult]]:
+    async def batches(self) -> AsyncIterator[Sequence[PlannedFile | ItemResult]]:
         """Yield the plans of all files, starting with those whose document is empty because its
         replacement failed.
 
         Raises:
             ListingError: the documents could not be listed.
         """
-        emptied = frozenset(await anyio.to_thread.run_sync(self.journal.files.emptied_keys))
+        emptied = frozenset(await anyio.to_thread.run_sync(self.journal.files.list_emptied_keys))
         if emptied and self.source.counted:
             async for batch in self.source.batches(self.rules):
                 if found := [item for item in batch if item.key in emptied]:
@@ -106,10 +112,10 @@ class Planner:
 
     async def _plan(
         self, batch: Sequence[FoundFile | ItemResult]
-    ) -> Sequence[Planned | ItemResult]:
+    ) -> Sequence[PlannedFile | ItemResult]:
         decided = await anyio.to_thread.run_sync(self._plan_pages, batch)
         if not self._is_listed:
-            if sum(map(_replaces_unlisted, decided)) > FEW:
+            if sum(map(_replaces_unlisted, decided)) > MAX_NAME_QUERIES:
                 try:
                     await self.breaker.read(self._list_documents)
                 except KnowledgeError as error:
@@ -126,15 +132,21 @@ class Planner:
         self._changed_stamps.clear()
         return decided
 
-    def _plan_pages(self, batch: Sequence[FoundFile | ItemResult]) -> list[Planned | ItemResult]:
-        pages = [batch[place : place + PAGE] for place in range(0, len(batch), PAGE)]
+    def _plan_pages(
+        self, batch: Sequence[FoundFile | ItemResult]
+    ) -> list[PlannedFile | ItemResult]:
+        pages = [
+            batch[place : place + LIST_PAGE_SIZE] for place in range(0, len(batch), LIST_PAGE_SIZE)
+        ]
         return [decided for page in pages for decided in self._plan_page(page)]
 
-    def _plan_page(self, page: Sequence[FoundFile | ItemResult]) -> list[Planned | ItemResult]:
+    def _plan_page(self, page: Sequence[FoundFile | ItemResult]) -> list[PlannedFile | ItemResult]:
         found = [item for item in page if isinstance(item, FoundFile)]
-        rows = self.journal.rows([item.key for item in found])
+        rows = self.journal.get_rows([item.key for item in found])
         remote = (
-            self.journal.documents.by_name([item.name for item in found]) if self._is_listed else {}
+            self.journal.documents.find_by_name([item.name for item in found])
+            if self._is_listed
+            else {}
         )
         return [
             self._plan_file(item, rows.get(item.key), remote)
@@ -144,23 +156,23 @@ class Planner:
         ]
 
     def _plan_file(
-        self, found: FoundFile, row: Row | None, remote: Mapping[str, RemoteDocument]
-    ) -> Planned | ItemResult:
+        self, found: FoundFile, row: JournalRow | None, remote: Mapping[str, RemoteDocument]
+    ) -> PlannedFile | ItemResult:
         try:
             metadata = self._metadata_of(found)
         except ConfigError as error:
-            return refused(found.key, Outcome.FAILED, error.summary, size=found.size)
-        return plan(
+            return refused_result(found.key, Outcome.FAILED, error.summary, size=found.size)
+        return plan_file(
             found,
             row,
             remote.get(found.name) if self._is_listed else _remembered_document(row),
-            self.wishes,
-            same=lambda before: self._is_same(found, before),
+            self.options,
+            is_unchanged=lambda before: self._is_same(found, before),
             metadata=metadata,
             labels=metadata_fingerprint(metadata),
         )
 
-    def _is_same(self, found: FoundFile, row: Row) -> bool:
+    def _is_same(self, found: FoundFile, row: JournalRow) -> bool:
         """Return whether a file is the one sent, by size, times and inode, else by content."""
         if found.size != row.size:
             return False
@@ -177,18 +189,21 @@ class Planner:
             self._changed_stamps.append(evolve(content, data=b""))
         return True
 
-    def _metadata_of(self, found: FoundFile) -> Mapping[str, Value]:
+    def _metadata_of(self, found: FoundFile) -> Mapping[str, AssignableValue]:
         given = self.metadata
         if callable(given):
             given = given(_item(found))
-        return checked({**(given or {}), **(found.metadata or {})})
+        return validate_metadata({**(given or {}), **(found.metadata or {})})
 
     async def _list_documents(self) -> None:
         """Read the whole list of documents into the journal."""
         await anyio.to_thread.run_sync(self.journal.documents.clear)
         place = -self.added.count
         async for rows in self.documents.iter(self.dataset).pages():
-            noted = [(row.name, RemoteDocument.of(row, at)) for at, row in enumerate(rows, place)]
+            noted = [
+                (row.name, RemoteDocument.from_document(row, at))
+                for at, row in enumerate(rows, place)
+            ]
             place += len(rows)
             await anyio.to_thread.run_sync(self.journal.documents.add, noted)
         self._is_listed = True
@@ -199,7 +214,7 @@ def _item(found: FoundFile) -> Item:
     return Item(found.key, path=path, bytes=found.data)
 
 
-def _remembered_document(row: Row | None) -> RemoteDocument | None:
+def _remembered_document(row: JournalRow | None) -> RemoteDocument | None:
     """Return the document known from the journal, assumed to be enabled and indexed."""
     if row is None or row.document_id is None:
         return None
@@ -211,12 +226,16 @@ def _remembered_document(row: Row | None) -> RemoteDocument | None:
     )
 
 
-def _replaces_unlisted(planned: Planned | ItemResult) -> bool:
+def _replaces_unlisted(planned: PlannedFile | ItemResult) -> bool:
     """Return whether a document would be replaced that was not listed and may be disabled."""
-    return isinstance(planned, Planned) and planned.do is Do.SEND and planned.replaces is not None
+    return (
+        isinstance(planned, PlannedFile)
+        and planned.action is PlannedAction.SEND
+        and planned.replaces is not None
+    )
 
 
-def _require_lookup(planned: Planned | ItemResult) -> Planned | ItemResult:
-    if isinstance(planned, Planned) and _replaces_unlisted(planned):
-        return evolve(planned, do=Do.LOOK)
+def _require_lookup(planned: PlannedFile | ItemResult) -> PlannedFile | ItemResult:
+    if isinstance(planned, PlannedFile) and _replaces_unlisted(planned):
+        return evolve(planned, action=PlannedAction.LOOK)
     return planned

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 
 from attrs import evolve, field, frozen
 
 from dify_kb.models import MAX_FILE_SIZE
 
-from .document_names import name_of
+from .document_names import document_name
 
 
 @frozen(kw_only=True)
@@ -37,7 +38,7 @@ class FoundFile:
     @property
     def name(self) -> str:
         """The name of the document."""
-        return name_of(self.key, as_text=self.as_text)
+        return document_name(self.key, as_text=self.as_text)
 
     def with_status(self, status: os.stat_result) -> FoundFile:
         """Return a copy with the size, times and inode of `status`."""
@@ -61,13 +62,70 @@ def stamp_fields(status: os.stat_result) -> tuple[int | None, int | None, int]:
     )
 
 
-def too_large(size: int, limit: int) -> str | None:
+def describe_excess_size(size: int, limit: int) -> str | None:
     """Return why a file of `size` bytes is too large; None if it is within the limit."""
     if size <= limit:
         return None
     return f"too large: {size / 2**20:.1f} of {limit / 2**20:g} MiB"
 
 
-def describe(error: OSError | ValueError) -> str:
+def describe_os_error(error: OSError | ValueError) -> str:
     """Return the error message of a failed system call, without the path."""
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
+
+
+SETTLE_SECONDS = 2.0
+"""Seconds. A file modified less than this before it was read may change again without a change of
+its times: FAT has a resolution of 2 s, other file systems one of milliseconds."""
+
+
+@frozen
+class FileStamp:
+    """The times and the inode of a file when it was read.
+
+    A copy that preserves the modification time has a different ctime; a file renamed over another
+    has a different inode.
+    """
+
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+
+def stamp_from_file(found: FoundFile) -> FileStamp | None:
+    """Return the stamp of a found file; None for data in memory, or if a time is missing."""
+    if found.mtime_ns is None or found.ctime_ns is None or found.inode is None:
+        return None
+    return FileStamp(found.mtime_ns, found.ctime_ns, found.inode)
+
+
+def settled_stamp(found: FoundFile, read_at: float | None = None) -> FileStamp | None:
+    """Return the stamp of a file that was read; None if a later change might not change it.
+
+    Args:
+        read_at: when the file was read, in seconds since the epoch; default: now.
+    """
+    stamp = stamp_from_file(found)
+    if stamp is None:
+        return None
+    changed_at = max(stamp.mtime_ns, stamp.ctime_ns) / 1e9
+    return (
+        None
+        if (time.time() if read_at is None else read_at) - changed_at < SETTLE_SECONDS
+        else stamp
+    )
+
+
+def is_same_stamp(
+    found: FoundFile, mtime_ns: int | None, ctime_ns: int | None, inode: int | None
+) -> bool:
+    """Return whether a found file has exactly these times and this inode.
+
+    False if any of them is missing. The caller compares the size.
+    """
+    stamp = stamp_from_file(found)
+    return stamp is not None and (stamp.mtime_ns, stamp.ctime_ns, stamp.inode) == (
+        mtime_ns,
+        ctime_ns,
+        inode,
+    )

@@ -15,7 +15,7 @@ _LITERAL_EXTENSION = re.compile(r"\.([A-Za-z0-9]+)\Z")
 _TOKEN = re.compile(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
 
 
-def matcher(patterns: Iterable[str]) -> Callable[[str], bool]:
+def compile_patterns(patterns: Iterable[str]) -> Callable[[str], bool]:
     """Return a function that returns whether any pattern matches a relative path with `/`.
 
     `*` and `?` stay within a folder, `**` does not. A pattern without `/` is tried on the name of
@@ -31,7 +31,7 @@ def matcher(patterns: Iterable[str]) -> Callable[[str], bool]:
     return lambda path: matches(path if path.isascii() else normalize("NFC", path)) is not None
 
 
-def literal_extension(pattern: str) -> str | None:
+def parse_extension(pattern: str) -> str | None:
     """Return the extension that a pattern names, in lower case; None of `*`, `*.*` and `*.p*`."""
     found = _LITERAL_EXTENSION.search(pattern)
     return found[1].lower() if found else None

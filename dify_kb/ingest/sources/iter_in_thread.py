@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-AT_ONCE = 200
+MAX_ELEMENTS = 200
 """Maximum number of elements in the buffer."""
 
-HEAVY = 1024 * 1024
+MAX_WEIGHT = 1024 * 1024
 """Bytes in the buffer above which the thread adds no elements."""
 
 
@@ -86,7 +86,7 @@ class _ThreadedIteration(Generic[T]):
     def _fill(self) -> None:
         for element in self._elements:
             with self._condition:
-                while len(self._buffer) >= AT_ONCE or self._weight > HEAVY:
+                while len(self._buffer) >= MAX_ELEMENTS or self._weight > MAX_WEIGHT:
                     if self._closed:
                         return
                     self._condition.wait()

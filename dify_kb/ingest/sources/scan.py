@@ -12,20 +12,16 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
-from dify_kb.ingest.report import ItemResult, Outcome, refused
+from dify_kb.ingest.report import ItemResult, Outcome, refused_result
 from dify_kb.models import DOCUMENT_EXTENSIONS, MAX_FILE_SIZE
 
-from .document_names import extension_of
-from .file_types import UNSTRUCTURED_EXTENSIONS
-from .found_file import FoundFile, describe, stamp_fields, too_large
-from .glob_patterns import literal_extension, matcher
-from .roots import Root, roots_of
-from .unicode_names import normalized_names
+from .document_names import UNSTRUCTURED_EXTENSIONS, file_extension, normalize_names
+from .found_file import FoundFile, describe_excess_size, describe_os_error, stamp_fields
+from .glob_patterns import compile_patterns, parse_extension
 
 if TYPE_CHECKING:
     from .items import Item
-
-__all__ = ["FoundFile", "Rules", "Scanner", "SeenKeys", "roots_of", "scan"]
+    from .scan_roots import ScanRoot
 
 File = Path | os.DirEntry[str]
 """A file to check; an entry of a folder caches what listing the folder returned."""
@@ -37,7 +33,7 @@ _BROKEN_LINK = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
 @frozen(kw_only=True)
-class Rules:
+class ScanRules:
     """The rules for the files to load. Sizes in bytes."""
 
     include: Sequence[str] = ("*",)
@@ -51,7 +47,7 @@ def _never() -> bool:
 
 
 def scan(
-    roots: Sequence[Root], rules: Rules, *, stop: Callable[[], bool] = _never
+    roots: Sequence[ScanRoot], rules: ScanRules, *, stop: Callable[[], bool] = _never
 ) -> Iterator[FoundFile | ItemResult]:
     """Yield the files of `roots`, sorted by name within each folder. Blocking.
 
@@ -75,12 +71,12 @@ class SeenKeys:
         """Return `checked`, or a failed file if its key was yielded before."""
         digest = hash(checked.key)
         if digest in self._keys:
-            return refused(checked.key, Outcome.FAILED, "another file has the same key")
+            return refused_result(checked.key, Outcome.FAILED, "another file has the same key")
         self._keys.add(digest)
         return checked
 
 
-class _Format(enum.Enum):
+class _FileFormat(enum.Enum):
     """The treatment of a file by the server, from its extension."""
 
     DOCUMENT = enum.auto()
@@ -97,7 +93,7 @@ class Scanner:
     their own path or in a named list, not by their folder.
     """
 
-    _rules: Rules
+    _rules: ScanRules
     _included: Callable[[str], bool]
     _excluded: Callable[[str], bool]
     _as_text: Callable[[str], bool]
@@ -105,7 +101,7 @@ class Scanner:
     _names_extension: Mapping[str, Callable[[str], bool]]
 
     @classmethod
-    def from_rules(cls, rules: Rules) -> Scanner:
+    def from_rules(cls, rules: ScanRules) -> Scanner:
         """Compile the patterns of `rules`.
 
         Raises:
@@ -118,15 +114,17 @@ class Scanner:
             if any(part.startswith(".") for part in pattern.split("/"))
         ]
         named = {
-            extension: matcher([one for one in include if literal_extension(one) == extension])
+            extension: compile_patterns(
+                [one for one in include if parse_extension(one) == extension]
+            )
             for extension in UNSTRUCTURED_EXTENSIONS
         }
         return cls(
             rules,
-            matcher(include),
-            matcher(rules.exclude),
-            matcher(rules.as_text),
-            matcher(hidden),
+            compile_patterns(include),
+            compile_patterns(rules.exclude),
+            compile_patterns(rules.as_text),
+            compile_patterns(hidden),
             named,
         )
 
@@ -147,25 +145,29 @@ class Scanner:
         try:
             data = item.data or b""
         except UnicodeEncodeError:
-            return refused(item.key, Outcome.FAILED, "invalid Unicode: half of a surrogate pair")
-        if item.text is not None and format_ is not _Format.DOCUMENT:
-            format_ = _Format.TEXT
-        rule = _unsupported(item.key) if format_ is _Format.UNSUPPORTED else None
+            return refused_result(
+                item.key, Outcome.FAILED, "invalid Unicode: half of a surrogate pair"
+            )
+        if item.text is not None and format_ is not _FileFormat.DOCUMENT:
+            format_ = _FileFormat.TEXT
+        rule = _unsupported_result(item.key) if format_ is _FileFormat.UNSUPPORTED else None
         if rule := rule or (None if data else "empty"):
-            return refused(item.key, _left_out(explicit=explicit), rule, size=len(data))
-        if why := too_large(len(data), self._rules.max_file_size):
-            return refused(item.key, Outcome.FAILED, why, size=len(data))
+            return refused_result(
+                item.key, _excluded_outcome(explicit=explicit), rule, size=len(data)
+            )
+        if why := describe_excess_size(len(data), self._rules.max_file_size):
+            return refused_result(item.key, Outcome.FAILED, why, size=len(data))
         return FoundFile(
             key=item.key,
             size=len(data),
             data=data,
-            as_text=format_ is _Format.TEXT,
-            unsupported_by_default=format_ is _Format.UNSTRUCTURED,
+            as_text=format_ is _FileFormat.TEXT,
+            unsupported_by_default=format_ is _FileFormat.UNSTRUCTURED,
             metadata=item.metadata,
             max_size=self._rules.max_file_size,
         )
 
-    def walk(self, root: Root, stop: Callable[[], bool]) -> Iterator[FoundFile | ItemResult]:
+    def walk(self, root: ScanRoot, stop: Callable[[], bool]) -> Iterator[FoundFile | ItemResult]:
         """Yield the files below a root, until `stop()` returns True; or the root if it is a file.
 
         Patterns apply to files found in folders, not to a root that is a file.
@@ -187,7 +189,7 @@ class Scanner:
                     is_folder = entry.is_dir(follow_symlinks=False)
                 except OSError as failure:
                     if not self._is_hidden(relative) and not self._excluded(relative):
-                        yield _unreadable(f"{root.label}{relative}", failure)
+                        yield _unreadable_result(f"{root.label}{relative}", failure)
                     continue
                 if is_folder:
                     if not self._excluded(relative):
@@ -196,7 +198,7 @@ class Scanner:
                     key, format_ = f"{root.label}{relative}", self._format(relative)
                     yield self._check_file(entry, key, format_, root.path, explicit=False)
             if error is not None:
-                yield _unreadable(f"{root.label}{below}" or f"{root.path.name}/", error)
+                yield _unreadable_result(f"{root.label}{below}" or f"{root.path.name}/", error)
             pending.extend(reversed(folders))
 
     def _is_wanted(self, relative: str) -> bool:
@@ -209,22 +211,22 @@ class Scanner:
         return hidden and not self._names_hidden(relative)
 
     def _check_file(
-        self, file: File, key: str, format_: _Format, folder: Path | None, *, explicit: bool
+        self, file: File, key: str, format_: _FileFormat, folder: Path | None, *, explicit: bool
     ) -> FoundFile | ItemResult:
         """Return a file, or its result if it is not loaded; links must not lead out of `folder`."""
         try:
             status = _stat(file)
             if status is None:
-                return refused(key, _left_out(explicit=explicit), "broken link")
+                return refused_result(key, _excluded_outcome(explicit=explicit), "broken link")
             size = status.st_size
-            if rule := _rule(file, key, status, format_, folder):
-                return refused(key, _left_out(explicit=explicit), rule, size=size)
-            if why := too_large(size, self._rules.max_file_size):
-                return refused(key, Outcome.FAILED, why, size=size)
+            if rule := _find_excluding_rule(file, key, status, format_, folder):
+                return refused_result(key, _excluded_outcome(explicit=explicit), rule, size=size)
+            if why := describe_excess_size(size, self._rules.max_file_size):
+                return refused_result(key, Outcome.FAILED, why, size=size)
             if not _is_readable(file, status):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except (OSError, ValueError) as error:
-            return _unreadable(key, error)
+            return _unreadable_result(key, error)
         mtime, ctime, inode = stamp_fields(status)
         return FoundFile(
             key=key,
@@ -233,23 +235,23 @@ class Scanner:
             mtime_ns=mtime,
             ctime_ns=ctime,
             inode=inode,
-            as_text=format_ is _Format.TEXT,
-            unsupported_by_default=format_ is _Format.UNSTRUCTURED,
+            as_text=format_ is _FileFormat.TEXT,
+            unsupported_by_default=format_ is _FileFormat.UNSTRUCTURED,
             max_size=self._rules.max_file_size,
         )
 
-    def _format(self, path: str, *, named: bool = False) -> _Format:
+    def _format(self, path: str, *, named: bool = False) -> _FileFormat:
         """Return the format of a file; `named`: the extension was requested explicitly."""
-        extension = extension_of(path)
+        extension = file_extension(path)
         if extension in DOCUMENT_EXTENSIONS:
-            return _Format.DOCUMENT
+            return _FileFormat.DOCUMENT
         if self._as_text(path):
-            return _Format.TEXT
+            return _FileFormat.TEXT
         if extension in UNSTRUCTURED_EXTENSIONS and (
             named or self._names_extension[extension](path)
         ):
-            return _Format.UNSTRUCTURED
-        return _Format.UNSUPPORTED
+            return _FileFormat.UNSTRUCTURED
+        return _FileFormat.UNSUPPORTED
 
 
 def _list_folder(
@@ -262,7 +264,7 @@ def _list_folder(
         entries.extend(os.scandir(path))
     except OSError as error:
         failure = error
-    names = normalized_names([entry.name for entry in entries])
+    names = normalize_names([entry.name for entry in entries])
     return sorted(zip(names, entries, strict=True), key=lambda named: named[0]), failure
 
 
@@ -283,8 +285,8 @@ def _stat(file: File) -> os.stat_result | None:
         raise
 
 
-def _rule(
-    file: File, key: str, status: os.stat_result, format_: _Format, folder: Path | None
+def _find_excluding_rule(
+    file: File, key: str, status: os.stat_result, format_: _FileFormat, folder: Path | None
 ) -> str | None:
     """Return the rule that excludes a file, if any."""
     is_link = file.is_symlink()
@@ -292,8 +294,8 @@ def _rule(
         return "link to a target outside the folder"
     if not stat.S_ISREG(status.st_mode):
         return "link to a folder" if is_link else "not a regular file"
-    if format_ is _Format.UNSUPPORTED:
-        return _unsupported(key)
+    if format_ is _FileFormat.UNSUPPORTED:
+        return _unsupported_result(key)
     return None if status.st_size else "empty"
 
 
@@ -308,14 +310,14 @@ def _is_readable(file: File, status: os.stat_result) -> bool:
     return status.st_mode & READABLE_BY_ALL == READABLE_BY_ALL or os.access(file, os.R_OK)
 
 
-def _unsupported(key: str) -> str:
-    extension = extension_of(key)
+def _unsupported_result(key: str) -> str:
+    extension = file_extension(key)
     return f"unsupported type .{extension}" if extension else "unsupported type: no extension"
 
 
-def _left_out(*, explicit: bool) -> Outcome:
+def _excluded_outcome(*, explicit: bool) -> Outcome:
     return Outcome.FAILED if explicit else Outcome.SKIPPED
 
 
-def _unreadable(key: str, error: OSError | ValueError) -> ItemResult:
-    return refused(key, Outcome.FAILED, f"unreadable: {describe(error)}")
+def _unreadable_result(key: str, error: OSError | ValueError) -> ItemResult:
+    return refused_result(key, Outcome.FAILED, f"unreadable: {describe_os_error(error)}")

@@ -1,0 +1,142 @@
+"""What this client costs, beside bare sockets, HTTP libraries and the other clients of Dify.
+
+`python -m benchmarks client [--quick] [--only PART …] [--json FILE]` has each way send the same
+files to a server in another process that does nothing but answer, in turn, round by round, each
+time in a process of its own that warms up first; other packages run in virtual environments of
+their own, made below `--venvs`. Figures are medians with the least and the most, and ratios to the
+floors of the same run; `server` is the part of the time for which the server was busy, which is
+what the wall time of a way is worth less the nearer it comes to 100 %. Fails when a bound is
+missed. Takes some 14 minutes, with `--quick` 3.
+
+Bytes are in memory beforehand where processor and wall time are measured and a way takes bytes;
+where memory is, all read the file as they send it. `load` notes each file in its journal, follows
+its indexing, and has to wait half a second until its first look; like the others it is told how
+many to have in flight, and beside that it is shown at the pace that it finds by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import blocking_overhead
+import polling_cost
+import upload_clients
+import virtual_environments
+from comparison_sections import ON_TOP, SECTIONS
+from comparison_tables import Bound, ComparisonTable, run_to_json
+from machine_info import describe_run, format_title
+from measurement_rounds import QUICK, Effort, open_workbench
+from upload_clients import ACCEPTED, BY_BYTES, BY_PATH, FORM_DATA, HTTPX_ASYNC, JOINED, LOAD, OAPI2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+LARGE_MEMORY, LARGE_LAG = 120.0, 25.0
+"""MiB resident and ms of lag that a load of large files may come to."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print tables, and fail when a bound is missed."""
+    options = parse_arguments(arguments)
+    told = describe_run()
+    print(format_title(told))
+    effort = QUICK if options.quick else Effort()
+    runner = upload_clients.MethodRunner(options.venvs)
+    tables: dict[str, ComparisonTable] = {}
+    with open_workbench(runner, effort, uvloop=options.uvloop) as this:
+        for name in options.only or SECTIONS:
+            for table in SECTIONS[name](this):
+                tables[table.name] = table
+                print(f"\n{table.text()}", flush=True)
+    found = list(check_bounds(tables))
+    print()
+    for bound in found:
+        print(bound.text())
+    if options.json is not None:
+        told["packages"] = list_packages(runner)
+        told["options"] = {"quick": options.quick, "uvloop": options.uvloop}
+        run = {**told, **run_to_json(tables, found)}
+        options.json.write_text(json.dumps(run, indent=1, ensure_ascii=False) + "\n")
+    return 0 if all(bound.is_held or bound.is_aim for bound in found) else 1
+
+
+def check_bounds(tables: Mapping[str, ComparisonTable]) -> Iterator[Bound]:
+    """Judge what was measured."""
+    for at_once in (8, 32):
+        if cpu := tables.get(f"cpu {at_once}"):
+            yield from check_upload_bounds(cpu, at_once)
+    if memory := tables.get("memory 14 MB"):
+        yield from check_large_file_bounds(memory, tables["lag 14 MB"])
+    if calls := tables.get("blocking"):
+        extra = sorted(calls[ON_TOP].values)
+        found = extra[len(extra) // 2]
+        yield Bound(
+            what="ms of a blocking call on top",
+            limit=blocking_overhead.MAX_OVERHEAD_MS,
+            found=found,
+        )
+    for number in polling_cost.DOCUMENT_COUNTS:
+        if seen := tables.get(f"watching {number}"):
+            few = 0.25 if number < 1000 else 0.1
+            gets = seen["load"].values[0]
+            yield Bound(what=f"GETs for each of {number:,} documents", limit=few, found=gets)
+
+
+def check_upload_bounds(cpu: ComparisonTable, at_once: int) -> Iterator[Bound]:
+    """Judge the processor time of uploads."""
+    where = f"x of the processor time of {{}}, {at_once} in flight"
+    for way, most in ((BY_PATH, 1.0), (BY_BYTES, 1.0), (LOAD, 1.5), (ACCEPTED, 1.5)):
+        ratio = cpu.ratio(way, FORM_DATA)
+        yield Bound(what=f"{way}: {where.format(FORM_DATA)}", limit=most, found=ratio)
+    joined = cpu.ratio(BY_PATH, JOINED)
+    yield Bound(what=f"{BY_PATH}: {where.format(JOINED)}", limit=1.3, found=joined, is_aim=True)
+    if at_once == 32:
+        for way in (HTTPX_ASYNC, OAPI2):
+            dearer = cpu.ratio(way, BY_PATH)
+            yield Bound(
+                what=f"{way}: {where.format(BY_PATH)}", limit=10.0, found=dearer, is_minimum=True
+            )
+
+
+def check_large_file_bounds(memory: ComparisonTable, lag: ComparisonTable) -> Iterator[Bound]:
+    """Judge a load of large files by its worst round."""
+    for what, table, most in (
+        ("MiB resident", memory, LARGE_MEMORY),
+        ("ms that the event loop is late, 99 of 100", lag, LARGE_LAG),
+    ):
+        found = max(table[LOAD].values, default=None)
+        yield Bound(what=f"load of 14 MB files: {what}", limit=most, found=found)
+
+
+def list_packages(runner: upload_clients.MethodRunner) -> Mapping[str, Sequence[str]]:
+    """List what stands in each environment that was needed."""
+    return {
+        needs[0]: [made.problem] if made.problem else list(made.packages)
+        for needs, made in runner.environments.items()
+        if needs
+    }
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks client", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--quick", action="store_true", help="measure less, in some 3 minutes")
+    parser.add_argument("--only", nargs="+", choices=list(SECTIONS), help="some parts only")
+    parser.add_argument("--uvloop", action="store_true", help="run what is async on uvloop")
+    parser.add_argument("--json", type=Path, help="write the run to this file too")
+    parser.add_argument(
+        "--venvs",
+        type=Path,
+        default=virtual_environments.DEFAULT_FOLDER,
+        help="where environments are kept",
+    )
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""The embedded server in another process, for benchmarks that ask what a server went through."""
+
+from __future__ import annotations
+
+import multiprocessing
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from attrs import frozen
+
+from dify_kb.emulator import Emulator, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+class PipeEnd(Protocol):
+    """One end of a pipe between processes."""
+
+    def send(self, obj: Any, /) -> None:
+        """Pass something over."""
+        ...
+
+    def recv(self) -> Any:
+        """Wait for something that is passed over."""
+        ...
+
+
+@frozen
+class EmulatorProcess:
+    """A running server: where it is, and a way to ask for its count and to plan failures."""
+
+    url: str
+    key: str
+    _pipe: PipeEnd
+
+    def count_starved(self) -> int:
+        """Count the connections that waited for their place so far."""
+        return int(self._call("starved"))
+
+    def plan_faults(self, plans: Mapping[str, object]) -> None:
+        """Plan failures, as `Faults.load` takes them."""
+        self._call("load", plans)
+
+    def stop_random(self) -> None:
+        """Have no more calls fail by chance."""
+        self._call("stop_random")
+
+    def _call(self, *words: object) -> Any:
+        self._pipe.send(words)
+        return self._pipe.recv()
+
+
+@contextmanager
+def run_emulator(settings: Settings) -> Iterator[EmulatorProcess]:
+    """Run a server as large and as slow as `settings` say."""
+    here, there = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(settings, there))
+    process.start()
+    try:
+        url, key = here.recv()
+        yield EmulatorProcess(url, key, here)
+    finally:
+        here.send(("stop",))
+        process.join()
+
+
+def _serve(settings: Settings, way: PipeEnd) -> None:
+    with Emulator(settings=settings) as server:
+        way.send((server.url, server.api_key))
+        while True:
+            match way.recv():
+                case ("starved",):
+                    way.send(server.starved_connections)
+                case ("load", plans):
+                    server.faults.load(plans)
+                    way.send(None)
+                case ("stop_random",):
+                    server.faults.stop_random()
+                    way.send(None)
+                case _:
+                    return

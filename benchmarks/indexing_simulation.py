@@ -1,0 +1,438 @@
+"""A fleet of documents that are indexed by workers, and a server that shows it, in virtual time.
+
+What following them costs, and when it notices their ends, is the same in every run; an hour of it
+takes a second. The server is a model; what follows the documents is the real thing.
+"""
+
+from __future__ import annotations
+
+import functools
+import heapq
+import random
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote
+
+import anyio
+from attrs import define, field
+from virtual_time import run
+
+from dify_kb import ItemResult, LoadTiming, NotFoundError, Page, Polling
+from dify_kb.ingest.engine.file_lifecycle import FileLifecycle
+from dify_kb.ingest.engine.file_states import FileEvent, FileState
+from dify_kb.ingest.engine.followed_documents import FollowedDocuments
+from dify_kb.ingest.engine.ledger import AttemptCounter, Ledger, RunStop
+from dify_kb.ingest.engine.pending_uploads import PendingUploads
+from dify_kb.ingest.engine.stall_detector import StallDetector
+from dify_kb.ingest.engine.status_to_event import IndexingObserver
+from dify_kb.ingest.engine.tracked_file import TrackedFile, UploadedDocument
+from dify_kb.ingest.engine.watch_indexing import IndexingWatcher
+from dify_kb.ingest.journal import Journal, JournalRow, JournalState
+from dify_kb.ingest.load_options import LoadOptions
+from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
+from dify_kb.ingest.pacing.indexing_backlog import IndexingBacklog
+from dify_kb.ingest.planning.document_lookup import DocumentLookup
+from dify_kb.ingest.planning.file_plan import PlannedAction, PlannedFile
+from dify_kb.ingest.remote_document import RemoteDocument
+from dify_kb.ingest.sources.found_file import FoundFile
+from dify_kb.models import Dataset, Document, DocumentStatuses, Event, IndexingStatus, ListDocuments
+from dify_kb.resources import Datasets, Documents
+from dify_kb.wire import catalog, codec
+
+if TYPE_CHECKING:
+    from dify_kb.wire.endpoint import Call
+
+DATASET = "00000000-0000-4000-8000-000000000000"
+
+SERVER_START = 1_795_000_000
+"""The server's clock at the beginning."""
+
+Rows = Sequence[Document]
+Snapshots = Callable[[float], Rows]
+"""What the list holds at a time, the newest first."""
+
+SegmentCounts = Callable[[float], tuple[int, int]]
+"""The completed segments of every document, and all of them, at a time."""
+
+
+def make_document(number: int, status: str, *, created: float = 0.0, **fields: object) -> Document:
+    """Make a document of the list, created so many seconds after the beginning."""
+    if fields:
+        return _row(number, status, created, **fields)
+    return _plain_row(number, status, int(created))
+
+
+@functools.cache
+def _plain_row(number: int, status: str, created: int) -> Document:
+    return _row(number, status, created)
+
+
+def _row(number: int, status: str, created: float, **fields: object) -> Document:
+    return codec.decode(
+        Document,
+        {
+            "id": str(number),
+            "name": f"{number}.txt",
+            "position": number,
+            "data_source_type": "upload_file",
+            "data_source_info": {"upload_file_id": f"file {number}"},
+            "data_source_detail_dict": {"upload_file": {"id": f"file {number}", "size": 5}},
+            "dataset_process_rule_id": None,
+            "created_from": "api",
+            "created_by": "somebody",
+            "created_at": SERVER_START + int(created),
+            "tokens": 0,
+            "indexing_status": status,
+            "error": None,
+            "enabled": True,
+            "disabled_at": None,
+            "disabled_by": None,
+            "archived": False,
+            "display_status": "indexing",
+            "word_count": 7,
+            "hit_count": 0,
+            "doc_form": "text_model",
+            "doc_metadata": None,
+            **fields,
+        },
+    )
+
+
+def _dataset(dataset_id: str, rows: Rows) -> Dataset:
+    indexed = [one for one in rows if one.indexing_status == "completed"]
+    empty = dict.fromkeys((
+        "description", "data_source_type", "indexing_technique", "updated_by", "embedding_model",
+        "embedding_model_provider", "embedding_available", "retrieval_model_dict", "doc_form",
+        "external_knowledge_info", "external_retrieval_model", "doc_metadata",
+    ))  # fmt: skip
+    return codec.decode(
+        Dataset,
+        {
+            **empty,
+            "id": dataset_id,
+            "name": dataset_id,
+            "provider": "vendor",
+            "permission": "only_me",
+            "app_count": 0,
+            "document_count": len(rows),
+            "word_count": sum(one.word_count or 0 for one in indexed),
+            "total_available_documents": len(indexed),
+            "created_by": "somebody",
+            "created_at": SERVER_START,
+            "updated_at": SERVER_START,
+            "tags": [],
+            "built_in_field_enabled": False,
+        },
+    )
+
+
+def make_accepted_file(
+    number: int, *, batch: bool = True, new: bool = True, at: float = 0.0, **fields: Any
+) -> TrackedFile:
+    """Make a file whose create was answered; without a batch it was found by its name."""
+    found = FoundFile(key=f"{number}.txt", path=Path("/nowhere"), size=5)
+    place = None if new else number
+    old = RemoteDocument(
+        document_id=str(number),
+        enabled=True,
+        status=IndexingStatus.COMPLETED,
+        upload_file_id="old",
+        place=place,
+    )
+    planned = PlannedFile(
+        found=found, name=found.name, action=PlannedAction.SEND, replaces=None if new else old
+    )
+    file = TrackedFile(planned, state=FileState.SENDING, attempts=1, updates=not new, **fields)
+    queued = datetime.fromtimestamp(SERVER_START + int(at), UTC)
+    file.document = UploadedDocument(
+        id=str(number),
+        batch=f"batch {number}" if batch else None,
+        upload_file_id=f"file {number}",
+        seconds=0.1,
+        accepted_at=at,
+        queued_at=queued if new and batch else queued + timedelta(minutes=2),
+        reconciled=not batch,
+    )
+    return file
+
+
+def make_remembered_file(
+    number: int, state: JournalState = JournalState.ACCEPTED, *, batch: bool = True
+) -> TrackedFile:
+    """Make a file whose document an earlier run has sent."""
+    found = FoundFile(key=f"{number}.txt", path=Path("/nowhere"), size=5)
+    sent = JournalRow(
+        key=found.key,
+        name=found.name,
+        size=5,
+        mtime_ns=0,
+        content=b"",
+        rule="",
+        labels="",
+        state=state,
+        attempts=1,
+        sent_at=SERVER_START - 3600.0,
+        previous=None,
+        document_id=str(number),
+        batch=f"batch {number}" if batch else None,
+        upload_file_id=f"file {number}",
+        reason=None,
+    )
+    return TrackedFile.from_plan(
+        PlannedFile(
+            found=found, name=found.name, action=PlannedAction.FOLLOW, row=sent, is_unchanged=True
+        )
+    )
+
+
+@define
+class SimulatedServer:
+    """Answers every look from what it holds at that time."""
+
+    snapshots: Snapshots
+    counts: SegmentCounts = lambda _: (0, 99)
+    others: Mapping[str, Snapshots] = field(factory=dict)
+    """Other datasets."""
+
+    stale_snapshots: Snapshots | None = None
+    """What the list shows instead of `pictures`, behind a cache."""
+
+    error_for: Callable[[float, str, str], Exception | None] = lambda *_: None
+    """The error that answers a call, by time, endpoint and path."""
+
+    requests: list[tuple[float, str]] = field(factory=list)
+
+    def stream(self, call: Call[Event], /) -> AsyncIterator[Event]:
+        """Refuse: nothing here has events."""
+        raise NotImplementedError(call.endpoint.name)
+
+    async def __call__(self, call: Call[Any], /) -> Any:
+        """Answer a call."""
+        now, name = anyio.current_time(), call.endpoint.name
+        self.requests.append((now, name))
+        if (error := self.error_for(now, name, call.path)) is not None:
+            raise error
+        if call.endpoint is catalog.GET_DATASET:
+            return _dataset(DATASET, self.snapshots(now))
+        if call.endpoint is catalog.LIST_DATASETS:
+            there = {DATASET: self.snapshots, **self.others}
+            datasets = [_dataset(name, rows(now)) for name, rows in there.items()]
+            return _page(datasets, 1, 100)
+        if call.endpoint is catalog.GET_INDEXING_STATUS:
+            return self._status(call, self.snapshots(now), now)
+        return self._list(call, now)
+
+    def _list(self, call: Call[Any], now: float) -> Page[Document]:
+        dataset_id = unquote(call.path).split("/")[-2]
+        pictures = self.others.get(dataset_id, self.stale_snapshots or self.snapshots)
+        rows, body = pictures(now), cast("ListDocuments", call.body)
+        keyword = str(body.keyword or "").replace("\\", "")
+        rows = [one for one in rows if keyword in one.name]
+        if body.status == "queuing":
+            rows = [one for one in rows if one.indexing_status == "waiting"]
+        return _page(rows, int(body.page or 1), int(body.limit or 20))
+
+    def _status(self, call: Call[Any], rows: Rows, now: float) -> DocumentStatuses:
+        number = unquote(call.path).split("/")[-2].removeprefix("batch ")
+        found = [one for one in rows if one.id == number and not _replaced(one)]
+        if not found:
+            raise NotFoundError("no such batch", endpoint="documents.indexing_status", status=404)
+        completed, total = self.counts(now)
+        entry = {"id": number, "indexing_status": found[0].indexing_status, "error": found[0].error}
+        counts = {"completed_segments": completed, "total_segments": total}
+        return codec.decode(DocumentStatuses, {"data": [{**entry, **counts}]})
+
+
+def _page(rows: Sequence[Any], page: int, size: int) -> Page[Any]:
+    start = (page - 1) * size
+    return Page(data=rows[start : start + size], limit=size, total=len(rows), page=page)
+
+
+def _replaced(document: Document) -> bool:
+    file = document.upload_file
+    return file is not None and file.id != f"file {document.id}"
+
+
+@define
+class DiscardedResults:
+    """Results that nobody reads."""
+
+    def store(self, result: ItemResult, *, held: bool = False) -> None:
+        """Discard a result."""
+
+
+@define
+class MemoryJournal:
+    """Keeps the states of files, and no more."""
+
+    states: dict[str, JournalState] = field(factory=dict)
+    results: DiscardedResults = field(factory=DiscardedResults)
+    path: Path | None = None
+
+    def record_accepted(
+        self, key: str, document_id: str, batch: str | None, upload_file_id: str | None
+    ) -> None:
+        """Record that the server has a document."""
+        del document_id, batch, upload_file_id
+        self.states[key] = JournalState.ACCEPTED
+
+    def record_state(
+        self, key: str, state: JournalState, *, reason: str | None = None, labels: str = ""
+    ) -> None:
+        """Record how far a file is."""
+        del reason, labels
+        self.states[key] = state
+
+
+class SimulatedFollowing:
+    """Everything that follows documents, as a run wires it."""
+
+    def __init__(
+        self, server: SimulatedServer, *, stall_after: float = 900.0, swaps: bool = False
+    ) -> None:
+        self.server = server
+        self.results: list[tuple[float, ItemResult]] = []
+        self.journal = MemoryJournal()
+        documents, datasets = Documents(server), Datasets(server)
+        times, followed = LoadTiming(), FollowedDocuments()
+        self.breaker = CircuitBreaker(datasets, DATASET, times)
+        options = LoadOptions(on_event=self._note)
+        ledger = Ledger(
+            cast("Journal", self.journal), options, self.breaker, RunStop(), AttemptCounter()
+        )
+        self.files = FileLifecycle(
+            ledger=ledger,
+            stopping=ledger.stop,
+            times=times,
+            follows=True,
+            swaps=swaps,
+            backlog=IndexingBacklog(5000, follows=True),
+            followed=followed,
+            pending=PendingUploads(times, followed.activity),
+        )
+        self.stalls = StallDetector(
+            documents, datasets, DATASET, followed, stall_after, 2 * times.revisit_interval
+        )
+        self.watcher = IndexingWatcher(
+            documents,
+            DATASET,
+            Polling(),
+            times,
+            DocumentLookup(documents, DATASET),
+            self.breaker,
+            self.stalls,
+            IndexingObserver(times, self.files),
+            self.files,
+        )
+
+    def _note(self, event: object) -> None:
+        if isinstance(event, ItemResult):
+            self.results.append((anyio.current_time(), event))
+
+    @property
+    def outcomes(self) -> dict[str, str]:
+        """The outcomes by key."""
+        return {result.key: str(result.outcome) for _, result in self.results}
+
+    def add(self, file: TrackedFile) -> None:
+        """Follow the document of a file."""
+        self.files.ledger.record_planned(file, sends=True)
+        first = file.state is FileState.PLANNED
+        self.files.apply(file, FileEvent.FOLLOW if first else FileEvent.ACCEPTED)
+
+    async def run_until_finished(self, longest: float = 200_000.0) -> None:
+        """Watch until no document is followed any more."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self.breaker.run)
+            group.start_soon(self.watcher.run)
+            while len(self.files.followed):
+                if anyio.current_time() > longest:
+                    raise TimeoutError(f"{len(self.files.followed)} documents do not end")
+                await anyio.sleep(1.0)
+            group.cancel_scope.cancel()
+
+
+ParallelTask = Callable[[SimulatedFollowing], Coroutine[Any, Any, object]]
+"""What happens while documents are followed."""
+
+
+def follow_files(
+    server: SimulatedServer,
+    files: Iterable[TrackedFile],
+    *,
+    stall_after: float = 900.0,
+    in_parallel: bool = False,
+    longest: float = 200_000.0,
+    meanwhile: ParallelTask | None = None,
+) -> SimulatedFollowing:
+    """Follow the documents of files to their ends, without waiting for it.
+
+    Files that an earlier run has sent have to be made one by one, as the loop runs by then.
+    """
+
+    async def main() -> SimulatedFollowing:
+        following = SimulatedFollowing(server, stall_after=stall_after, swaps=in_parallel)
+        for file in files:
+            following.add(file)
+        async with anyio.create_task_group() as group:
+            if meanwhile is not None:
+                group.start_soon(meanwhile, following)
+            await following.run_until_finished(longest)
+            group.cancel_scope.cancel()
+        return following
+
+    return run(main)
+
+
+class IndexingSimulation:
+    """Documents that are sent one after the other and indexed by workers in their order."""
+
+    def __init__(self, number: int, workers: int, seconds: float, seed: int = 1) -> None:
+        draw = random.Random(seed)
+        self.number = number
+        self.sent_at = [index / 25 for index in range(number)]
+        self.begins: list[float] = []
+        self.ends: list[float] = []
+        free = [0.0] * workers
+        for when in self.sent_at:
+            begin = max(when, heapq.heappop(free))
+            end = begin + seconds * draw.lognormvariate(-0.32, 0.8)
+            heapq.heappush(free, end)
+            self.begins.append(begin)
+            self.ends.append(end)
+        self._rows = [
+            {
+                status: make_document(index, status, created=self.sent_at[index])
+                for status in ("waiting", "indexing", "completed")
+            }
+            for index in range(number)
+        ]
+
+    def snapshot(self, now: float) -> Rows:
+        """Return the list as it is at a time."""
+        there = range(min(self.number, int(now * 25) + 1) - 1, -1, -1)
+        return [self._rows[index][self._status(index, now)] for index in there]
+
+    def _status(self, index: int, now: float) -> str:
+        if now >= self.ends[index]:
+            return "completed"
+        return "indexing" if now >= self.begins[index] else "waiting"
+
+    def follow_all(self, stall_after: float = 1e9) -> SimulatedFollowing:
+        """Send and follow all; return who followed them."""
+
+        async def main() -> SimulatedFollowing:
+            following = SimulatedFollowing(SimulatedServer(self.snapshot), stall_after=stall_after)
+            async with anyio.create_task_group() as group:
+                group.start_soon(following.watcher.run)
+                for index, when in enumerate(self.sent_at):
+                    await anyio.sleep_until(when)
+                    following.add(make_accepted_file(index, at=when))
+                while len(following.files.followed):  # noqa: ASYNC110 -- no time passes
+                    await anyio.sleep(0.5)
+                group.cancel_scope.cancel()
+            return following
+
+        return run(main)

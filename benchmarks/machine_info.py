@@ -1,0 +1,70 @@
+"""What a run was made on and with."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ("dify-kb", "aiohttp", "anyio", "attrs", "cattrs", "uvloop")
+
+
+def describe_run() -> dict[str, object]:
+    """Tell when, of which commit, on which machine and with which versions."""
+    return {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "machine": {
+            "system": platform.platform(),
+            "processor": _processor(),
+            "cpus": os.cpu_count(),
+            "load": round(os.getloadavg()[0], 1),
+        },
+        "python": platform.python_version(),
+        "versions": {name: number for name in PACKAGES if (number := _version(name))},
+    }
+
+
+def format_title(told: dict[str, object]) -> str:
+    """Write it in a line."""
+    machine, versions = told["machine"], told["versions"]
+    assert isinstance(machine, dict)  # noqa: S101 -- as made above
+    assert isinstance(versions, dict)  # noqa: S101 -- likewise
+    packages = ", ".join(f"{name} {number}" for name, number in versions.items())
+    return (
+        f"{machine['system']}, {machine['cpus']} CPUs ({machine['processor']}), load"
+        f" {machine['load']}, Python {told['python']}, {packages}"
+    )
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    found = (line.partition(": ")[2] for line in lines if line.startswith("model name"))
+    return next(found, platform.processor() or platform.machine())
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """Name the commit, if this is a clone."""
+    git = shutil.which("git")
+    if git is None:
+        return None
+    told = subprocess.run(
+        [git, "describe", "--always", "--dirty"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return told.stdout.strip() or None

@@ -1,0 +1,122 @@
+"""Whether memory grows with the number of files, and what it costs to find nothing to do.
+
+`python benchmarks/many_files.py [--files N] [--uvloop]` loads 100,000 files of 64 bytes into a
+server in another process that answers at once, then loads the same again, each in a process of its
+own, and prints the processor and wall time, the requests and the most memory that was resident.
+Fails when a bound is broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from importlib.metadata import version
+from pathlib import Path
+
+import anyio
+from null_server import run_in_process
+
+from dify_kb import AsyncClient
+
+FILES_PER_FOLDER = 1000
+"""Files of a folder."""
+
+MAX_RESIDENT_BYTES = 150 * 2**20
+"""Bytes that may be resident, whatever the number of files."""
+
+MAX_SECOND_LOAD_SECONDS = 3.0
+"""Seconds that the second load of 100,000 files may take."""
+
+
+def main() -> int:
+    """Measure, print a table, and fail when a bound is broken."""
+    options = parse_arguments()
+    if options.load is not None:
+        backend = {"use_uvloop": options.uvloop}
+        print(json.dumps(anyio.run(load, *options.load, backend_options=backend)))
+        return 0
+    print(
+        f"{platform.platform()}, Python {platform.python_version()}, dify-kb {version('dify-kb')}"
+    )
+    print(f"{options.files} files of 64 bytes; seconds, and MiB resident at most")
+    print(f"{'':16}{'wall':>8}{'cpu':>8}{'requests':>10}{'before':>8}{'peak':>8}")
+    with tempfile.TemporaryDirectory() as temporary, run_in_process() as url:
+        folder, journal = Path(temporary) / "files", Path(temporary) / "journal.db"
+        create_files(folder, options.files)
+        where = (url, str(uuid.uuid4()), str(folder), str(journal))
+        within = all(
+            run_and_print(name, [*sys.argv[1:], "--load", *where], options.files)
+            for name in ("first load", "nothing to do")
+        )
+    return 0 if within else 1
+
+
+def run_and_print(name: str, arguments: list[str], files: int) -> bool:
+    """Load in a process of its own, print its row, and tell whether all is within the bounds."""
+    run = subprocess.run([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, check=True)
+    told: dict[str, float] = json.loads(run.stdout)
+    memory = f"{told['before'] / 2**20:8.0f}{told['peak'] / 2**20:8.0f}"
+    print(
+        f"{name:16}{told['wall']:8.2f}{told['cpu']:8.2f}{told['requests']:10}{memory}", flush=True
+    )
+    if name == "first load":
+        return told["added"] == files and told["peak"] <= MAX_RESIDENT_BYTES
+    quick = (
+        told["wall"] <= MAX_SECOND_LOAD_SECONDS * max(1.0, files / 100_000)
+        and told["requests"] == 1
+    )
+    return told["unchanged"] == files and told["peak"] <= MAX_RESIDENT_BYTES and quick
+
+
+async def load(url: str, dataset: str, folder: str, journal: str) -> dict[str, float]:
+    """Load the folder and tell what it took."""
+    before = max_resident_bytes()
+    cpu, wall = time.process_time(), time.perf_counter()
+    async with AsyncClient(url, "key", concurrency=8) as client:
+        report = await client.load(dataset, folder, wait="accepted", concurrency=8, journal=journal)
+    return {
+        "wall": time.perf_counter() - wall,
+        "cpu": time.process_time() - cpu,
+        "requests": report.requests,
+        "added": report.added,
+        "unchanged": report.unchanged,
+        "before": before,
+        "peak": max_resident_bytes(),
+    }
+
+
+def create_files(folder: Path, files: int) -> None:
+    """Write the files, of last year: what has just been written may still change."""
+    past = time.time() - 365 * 24 * 3600
+    for number in range(files):
+        file = folder / f"{number // FILES_PER_FOLDER:04}" / f"{number:07}.txt"
+        if number % FILES_PER_FOLDER == 0:
+            file.parent.mkdir(parents=True)
+        file.write_bytes(b"%063d\n" % number)
+        os.utime(file, (past, past))
+
+
+def max_resident_bytes() -> int:
+    """Give the most memory that this process had resident so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--files", type=int, default=100_000)
+    parser.add_argument("--uvloop", action="store_true", help="run the client on uvloop")
+    parser.add_argument("--load", nargs=4, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

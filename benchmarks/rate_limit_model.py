@@ -1,0 +1,128 @@
+"""A model of Dify's request rate limit: a sliding minute that counts refused calls as well."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from random import Random
+from typing import TYPE_CHECKING
+
+from attrs import define, frozen
+
+from dify_kb.ingest.pacing.rate_limit import Rate, RateLimiter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@frozen(kw_only=True)
+class RateLimitCase:
+    """A workspace's limit, and the load that meets it."""
+
+    limit: int
+    window: float = 60.0
+    in_flight: int = 8
+    seconds: float = 0.15
+    others: float = 0.0
+    """Calls a minute of somebody else, from a quarter to a half of the run."""
+    later: int | None = None
+    """The limit from half of the run on."""
+
+
+@define
+class CallCounts:
+    """Numbers of our calls that were accepted and refused."""
+
+    accepted: int = 0
+    refused: int = 0
+
+    @property
+    def refused_part(self) -> float:
+        """The part that was refused."""
+        return self.refused / max(1, self.accepted + self.refused)
+
+
+class RateLimitSimulation:
+    """One run of `seconds` of a load that always has more to send."""
+
+    def __init__(
+        self, plan: RateLimitCase, limiter: RateLimiter | None, seconds: float, seed: int
+    ) -> None:
+        self.plan, self.limiter, self.seconds = plan, limiter, seconds
+        self.random = Random(seed)
+        self.tally = CallCounts()
+        self._events: list[tuple[float, int, Callable[[float], None]]] = []
+        self._count = 0
+        self._in_flight = 0
+        self._calls: deque[float] = deque()
+        self._looking = False
+
+    def simulate(self) -> CallCounts:
+        """Run it."""
+        self._feed(0.0)
+        if self.plan.others:
+            self._at(self.seconds / 4, self._other)
+        while self._events:
+            now, _, then = heapq.heappop(self._events)
+            if now > self.seconds:
+                break
+            then(now)
+        return self.tally
+
+    def _at(self, when: float, then: Callable[[float], None]) -> None:
+        self._count += 1
+        heapq.heappush(self._events, (when, self._count, then))
+
+    def _feed(self, now: float) -> None:
+        while self._in_flight < self.plan.in_flight:
+            when = self.limiter.next_start(now) if self.limiter else now
+            if when > now:
+                if not self._looking and when < math.inf:
+                    self._looking = True
+                    self._at(when, self._look)
+                return
+            if self.limiter:
+                self.limiter.record_start(now)
+            self._in_flight += 1
+            self._at(now + self.random.uniform(0.001, 0.05), self._arrive)
+
+    def _look(self, now: float) -> None:
+        self._looking = False
+        self._feed(now)
+
+    def _takes(self, now: float) -> bool:
+        calls, plan = self._calls, self.plan
+        calls.append(now)
+        while calls[0] <= now - plan.window:
+            calls.popleft()
+        limit = plan.later if plan.later and now > self.seconds / 2 else plan.limit
+        return len(calls) <= limit
+
+    def _arrive(self, now: float) -> None:
+        taken = self._takes(now)
+        mean = self.plan.seconds if taken else 0.01
+        self._at(now + self.random.gammavariate(4, mean / 4), lambda end: self._end(end, taken))
+
+    def _end(self, now: float, taken: bool) -> None:  # noqa: FBT001 -- the one thing that is known
+        self._in_flight -= 1
+        self.tally.accepted += taken
+        self.tally.refused += not taken
+        if self.limiter and taken:
+            self.limiter.record_accepted(now)
+        elif self.limiter:
+            self.limiter.record_refused(now)
+        self._feed(now)
+
+    def _other(self, now: float) -> None:
+        if now < self.seconds / 2:
+            self._takes(now)
+            self._at(now + self.random.expovariate(self.plan.others / 60), self._other)
+
+
+def simulate_rate_limit(
+    plan: RateLimitCase, rate: str | None, windows: int = 20, seed: int = 1
+) -> CallCounts:
+    """Run a load of so many windows; `rate` states the limit, None learns it."""
+    limiter = RateLimiter(Rate.parse(rate) if rate else None, Random(seed))
+    return RateLimitSimulation(plan, limiter, windows * plan.window, seed).simulate()

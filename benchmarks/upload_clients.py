@@ -1,0 +1,137 @@
+"""The ways to upload a file that are compared, and how each is run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import import_time
+from attrs import field, frozen
+from virtual_environments import VirtualEnvironment, create_environment
+
+import dify_kb
+
+PEERS = Path(__file__).with_name("peers")
+
+HTTPX = ("httpx==0.28.1", "uvloop==0.23.0")
+REQUESTS = ("requests==2.34.2",)
+DATASET_SDK = ("dify-dataset-sdk==0.6.3", *HTTPX)
+OAPI = ("dify-oapi2==1.1.2", *HTTPX)
+PYTHON_SDK = ("dify-python-sdk==0.1.16", *HTTPX)
+"""What stands beside us, the newest of November 2026."""
+
+FLOOR, FORM_DATA, JOINED = "bare sockets", "aiohttp FormData", "aiohttp, joined bytes"
+BY_PATH, BY_BYTES = "create_by_file(path)", "create_by_file(bytes)"
+BLOCKING = "create_by_file, blocking"
+LOAD, ACCEPTED, OWN_PACE = "load", "load, wait='accepted'", "load, at its own pace"
+HTTPX_ASYNC, OAPI2 = "httpx, async", "dify-oapi2, async"
+
+
+@frozen
+class UploadMethod:
+    """A way of a script in `peers`, and what it needs; nothing for the environment of this run."""
+
+    label: str
+    script: str
+    name: str
+    needs: Sequence[str] = ()
+
+
+UPLOAD_METHODS: Sequence[UploadMethod] = (
+    UploadMethod(FLOOR, "sockets", "sockets"),
+    UploadMethod(FORM_DATA, "aiohttp", "form_data"),
+    UploadMethod(JOINED, "aiohttp", "joined"),
+    UploadMethod(BY_PATH, "dify_kb", "by_path"),
+    UploadMethod(BY_BYTES, "dify_kb", "by_bytes"),
+    UploadMethod(BLOCKING, "dify_kb", "blocking"),
+    UploadMethod(LOAD, "dify_kb", "load"),
+    UploadMethod(ACCEPTED, "dify_kb", "load accepted"),
+    UploadMethod(HTTPX_ASYNC, "httpx", "httpx", HTTPX),
+    UploadMethod("requests, threads", "requests", "requests", REQUESTS),
+    UploadMethod("dify-dataset-sdk, threads", "dataset_sdk", "dify-dataset-sdk", DATASET_SDK),
+    UploadMethod(OAPI2, "oapi2", "dify-oapi2", OAPI),
+    UploadMethod("dify-python-sdk, threads", "python_sdk", "dify-python-sdk", PYTHON_SDK),
+    UploadMethod("dify-python-sdk, async", "python_sdk", "dify-python-sdk, async", PYTHON_SDK),
+)
+
+JSON_LOADS = "json.loads"
+PACED = UploadMethod(OWN_PACE, "dify_kb", "load own pace")
+"""Where the server takes its time."""
+
+DECODERS: Sequence[UploadMethod] = (
+    UploadMethod(JSON_LOADS, "sockets", "json"),
+    UploadMethod("dify-kb", "dify_kb", "dify-kb"),
+    UploadMethod("dify-dataset-sdk", "dataset_sdk", "dify-dataset-sdk", DATASET_SDK),
+    UploadMethod("dify-oapi2", "oapi2", "dify-oapi2", OAPI),
+)
+
+IMPORTS: Mapping[str, tuple[str, Sequence[str]]] = {
+    **{case: (case, ()) for case in import_time.CASES},
+    "import httpx": ("import httpx", HTTPX),
+    "import requests": ("import requests", REQUESTS),
+    "dify-dataset-sdk": ("from dify_dataset_sdk import DifyDatasetClient", DATASET_SDK),
+    "dify-oapi2": ("from dify_oapi.client import Client", OAPI),
+    "dify-python-sdk": ("from dify_client import KnowledgeBaseClient", PYTHON_SDK),
+}
+"""What is imported, and where."""
+
+
+@frozen
+class MethodRunner:
+    """Runs ways in their environments, which are made in `folder` when they are missing; `made`
+    tells of those that were needed so far.
+    """
+
+    folder: Path
+    timeout: float = 300.0
+    """Seconds after which a way is given up."""
+
+    environments: dict[tuple[str, ...], VirtualEnvironment] = field(factory=dict)
+
+    def environment(self, needs: Sequence[str]) -> VirtualEnvironment:
+        """Find or make an environment."""
+        key = tuple(needs)
+        if key not in self.environments:
+            self.environments[key] = create_environment(needs, self.folder)
+        return self.environments[key]
+
+    def send(self, way: UploadMethod, job: Mapping[str, object]) -> Mapping[str, Any]:
+        """Do a job in a process of its own; what goes wrong is told as `problem`."""
+        return self._run(way, json.dumps(job))
+
+    def decode(self, way: UploadMethod, page: Path) -> Mapping[str, Any]:
+        """Decode a page of the list again and again."""
+        return self._run(way, "--decode", str(page))
+
+    def _run(self, way: UploadMethod, *arguments: str) -> Mapping[str, Any]:
+        made = self.environment(way.needs)
+        if made.problem is not None:
+            return {"problem": made.problem}
+        script = PEERS / f"with_{way.script}.py"
+        try:
+            run = subprocess.run(
+                [made.python, script, way.name, *arguments],
+                env=process_environment(own=not way.needs),
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=self.timeout,
+            )
+        except subprocess.TimeoutExpired:
+            return {"problem": f"took longer than {self.timeout:.0f} s"}
+        try:
+            told: Mapping[str, Any] = json.loads(run.stdout)
+        except ValueError:
+            return {"problem": (run.stderr.splitlines() or ["died without a word"])[-1]}
+        return told
+
+
+def process_environment(*, own: bool) -> dict[str, str]:
+    """Give a process its variables: this run's package for our own ways, and no proxy."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    path = {"PYTHONPATH": str(Path(dify_kb.__file__).parent.parent)} if own else {}
+    return {**kept, **path, "NO_PROXY": "127.0.0.1"}

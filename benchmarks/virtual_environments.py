@@ -1,0 +1,64 @@
+"""Virtual environments for what is compared, outside of the tree and kept from run to run."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+import venv
+from collections.abc import Sequence
+from pathlib import Path
+
+from attrs import frozen
+
+DEFAULT_FOLDER = Path("~/.cache/dify-kb-bench")
+INSTALL_MINUTES = 5
+
+
+@frozen
+class VirtualEnvironment:
+    """A Python with what was asked for; without, `problem` tells why it could not be made."""
+
+    python: str
+    packages: Sequence[str] = ()
+    problem: str | None = None
+
+
+def create_environment(needs: Sequence[str], folder: Path) -> VirtualEnvironment:
+    """Find or make an environment with these requirements, pinned by whoever calls.
+
+    Installing asks the package index that pip is set to; an environment that is there asks nothing.
+    """
+    if not needs:
+        return VirtualEnvironment(sys.executable)
+    place = folder.expanduser() / "-".join([needs[0], "py" + platform.python_version()])
+    python, ready = place / "bin" / "python", place / "ready.txt"
+    if not ready.exists() or ready.read_text().splitlines()[0] != " ".join(needs):
+        try:
+            venv.create(place, with_pip=True, clear=True)
+            _pip(python, "install", "--quiet", *needs)
+            packages = _pip(python, "freeze")
+        except (OSError, subprocess.SubprocessError) as error:
+            return VirtualEnvironment(
+                str(python), problem=f"could not be installed: {find_pip_error(error)}"
+            )
+        ready.write_text(" ".join(needs) + "\n" + packages)
+    return VirtualEnvironment(str(python), ready.read_text().splitlines()[1:])
+
+
+def _pip(python: Path, *arguments: str) -> str:
+    return subprocess.run(
+        [python, "-m", "pip", "--disable-pip-version-check", *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60 * INSTALL_MINUTES,
+    ).stdout
+
+
+def find_pip_error(error: Exception) -> str:
+    """Choose the line that says why pip failed."""
+    told = getattr(error, "stderr", None)
+    lines = [line for line in str(told or error).splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR")]
+    return (errors or lines or [type(error).__name__])[0]

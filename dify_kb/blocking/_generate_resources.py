@@ -1,0 +1,153 @@
+"""Write `_resources.py`: a line for each method that the async client has.
+
+`python -m dify_kb.blocking._generate_resources` writes it, and with `--check` fails when it is out
+of date. When a method went away, delete its line first: the package cannot be imported with it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from dify_kb import client, ingest, resources
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+OUTPUT_PATH: Final = Path(__file__).with_name("_resources.py")
+
+_HEAD_TEMPLATE: Final = '''\
+"""Written by `python -m dify_kb.blocking._generate_resources`; do not edit."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from dify_kb import resources
+from dify_kb.client import AsyncClient
+
+from ._loop_thread import LoopThread
+from ._make_blocking import {wrappers}
+'''
+
+_RESOURCE_TEMPLATE: Final = '''
+
+@frozen
+class {name}:
+    """{doc}
+
+    _loop: LoopThread
+    _target: resources.{name}
+
+'''
+
+_CLIENT_TEMPLATE: Final = '''
+
+class BlockingClientBase:
+    """What a blocking client has of the async one."""
+
+    _loop: LoopThread
+    _target: AsyncClient
+
+'''
+
+_PROPERTY_TEMPLATE: Final = '''
+    @property
+    def {name}(self) -> {kind}:
+        """{doc}
+        return {kind}(self._loop, self._open_target.{name})
+'''
+
+_OPEN_TARGET: Final = """
+    @property
+    def _open_target(self) -> AsyncClient:
+        self._loop.start()
+        return self._target
+"""
+
+
+def render() -> str:
+    """Give the text of `_resources.py` as the async classes now ask for it."""
+    kinds = [getattr(resources, name) for name in sorted(resources.__all__)]
+    body = "".join(_render_resource(kind) for kind in kinds if _is_resource(kind))
+    body += _render_client()
+    wrappers = [name for name in ("make_blocking", "make_blocking_iterator") if f" {name}(" in body]
+    return _HEAD_TEMPLATE.format(wrappers=", ".join(wrappers)) + body
+
+
+def main() -> None:
+    """Write the file, or with `--check` compare it."""
+    text = render()
+    if "--check" not in sys.argv[1:]:
+        OUTPUT_PATH.write_text(text, encoding="utf-8")
+    elif OUTPUT_PATH.read_text(encoding="utf-8") != text:
+        sys.exit(
+            f"{OUTPUT_PATH} is out of date. Run python -m dify_kb.blocking._generate_resources."
+        )
+
+
+def _is_resource(kind: type) -> bool:
+    return any(inspect.iscoroutinefunction(method) for _, method in _iter_public_members(kind))
+
+
+def _render_resource(kind: type) -> str:
+    head = _RESOURCE_TEMPLATE.format(name=kind.__name__, doc=_render_docstring(kind, 4))
+    return head + "".join(
+        _render_method(f"resources.{kind.__name__}", name, method)
+        for name, method in _iter_public_members(kind)
+        if inspect.isfunction(method)
+    )
+
+
+def _render_client() -> str:
+    lines, properties = "", ""
+    for name, member in _iter_public_members(client.AsyncClient):
+        if inspect.isfunction(member) and (
+            inspect.iscoroutinefunction(member) or _has_pages(member)
+        ):
+            lines += _render_method("AsyncClient", name, member)
+        elif isinstance(member, property) and member.fget is not None:
+            kind = _return_type_name(member.fget)
+            if kind in resources.__all__:
+                doc = _render_docstring(member, 8)
+                properties += _PROPERTY_TEMPLATE.format(name=name, kind=kind, doc=doc)
+    return _CLIENT_TEMPLATE + lines + properties + _OPEN_TARGET
+
+
+def _render_method(owner: str, name: str, method: Callable[..., object]) -> str:
+    if inspect.iscoroutinefunction(method):
+        return f"    {name} = make_blocking({owner}.{name})\n"
+    if _has_pages(method):
+        return f"    {name} = make_blocking_iterator({owner}.{name})\n"
+    raise TypeError(
+        f"{owner}.{name} gives neither a result nor pages; nothing makes that blocking."
+    )
+
+
+def _has_pages(method: Callable[..., object]) -> bool:
+    name = _return_type_name(method)
+    # The client imports what a load gives for the type checker alone.
+    kind = vars(sys.modules[method.__module__]).get(name) or vars(ingest).get(name)
+    return hasattr(kind, "pages")
+
+
+def _render_docstring(member: object, indent: int) -> str:
+    doc, space = inspect.getdoc(member) or "", " " * indent
+    end = f"\n{space}" if "\n" in doc else ""
+    return f'{textwrap.indent(doc, space).lstrip()}{end}"""'
+
+
+def _return_type_name(method: Callable[..., object]) -> str:
+    # As text: what is imported for the type checker alone cannot be resolved.
+    return str(method.__annotations__.get("return")).partition("[")[0]
+
+
+def _iter_public_members(kind: type) -> Iterator[tuple[str, object]]:
+    return ((name, member) for name, member in vars(kind).items() if not name.startswith("_"))
+
+
+if __name__ == "__main__":
+    main()

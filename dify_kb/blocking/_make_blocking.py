@@ -1,0 +1,149 @@
+"""Turn an async method into a blocking one.
+
+Parameters, defaults, overloads, return type and docstring are those of the async method, for the
+type checker as at run time: nothing is written twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import inspect
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar
+
+import anyio
+
+from dify_kb.errors import KnowledgeError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+
+    from ._loop_thread import LoopThread
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+S = TypeVar("S")
+
+_CLEANUP_TIMEOUT: Final = 1.0
+"""Seconds that a generator gets to close what it holds, before it is cancelled."""
+
+
+class SupportsPages(Protocol[R_co]):
+    """What can be gone through page by page."""
+
+    def pages(self) -> AsyncIterator[Sequence[R_co]]:
+        """Give the rows of each page."""
+        ...
+
+
+class BlockingObject(Protocol):
+    """What a blocking method needs from the object that it sits on."""
+
+    @property
+    def _loop(self) -> LoopThread: ...
+
+    @property
+    def _target(self) -> Any: ...
+
+
+def make_blocking(
+    method: Callable[Concatenate[S, P], Coroutine[Any, Any, R]],
+) -> Callable[Concatenate[BlockingObject, P], R]:
+    """Make `method` run in the loop thread while the caller waits."""
+
+    def blocking_method(self: BlockingObject, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self._loop.run(functools.partial(method, self._target, *args, **kwargs))
+
+    return _copy_signature(method, blocking_method, inspect.signature(method))
+
+
+def make_blocking_iterator(
+    method: Callable[Concatenate[S, P], SupportsPages[R]],
+) -> Callable[Concatenate[BlockingObject, P], Iterator[R]]:
+    """Make what `method` goes through come from the loop thread: a wait per page, not per row."""
+
+    def blocking_method(self: BlockingObject, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[R]:
+        return _iter_rows(self._loop, method(self._target, *args, **kwargs).pages())
+
+    signature = inspect.signature(method)
+    _, bracket, rest = str(signature.return_annotation).partition("[")
+    annotation = f"Iterator{bracket}{rest}"
+    return _copy_signature(method, blocking_method, signature.replace(return_annotation=annotation))
+
+
+def _iter_rows(loop: LoopThread, pages: AsyncIterator[Sequence[R]]) -> Iterator[R]:
+    fetcher = _PageFetcher(pages)
+    task = loop.start_task(fetcher.run)
+    try:
+        while (rows := loop.run(fetcher.fetch_next)) is not None:
+            yield from rows
+    except GeneratorExit:
+        # Closed with the client, lost by a fork, or collected in the loop's own thread.
+        with contextlib.suppress(KnowledgeError):
+            loop.run(fetcher.close)
+        raise
+    finally:
+        task.cancel()
+
+
+class _PageFetcher(Generic[R]):
+    """Goes through pages in one task, as far as they are wanted.
+
+    A generator that holds a connection has entered scopes, which only that task may leave.
+    """
+
+    def __init__(self, pages: AsyncIterator[Sequence[R]]) -> None:
+        self._pages = pages
+        self._demand: asyncio.Queue[bool] = asyncio.Queue()
+        self._results: asyncio.Queue[Sequence[R] | Exception | None] = asyncio.Queue()
+        self._closed = asyncio.Event()
+
+    async def run(self) -> None:
+        """Fetch a page whenever `fetch_next` is called, and close the generator in the end."""
+        try:
+            while await self._demand.get() and await self._fetch():
+                pass
+        finally:
+            # Under no scope: one that is entered now cannot enclose those of the generator.
+            if isinstance(self._pages, AsyncGenerator):
+                await self._pages.aclose()
+            self._closed.set()
+
+    async def fetch_next(self) -> Sequence[R] | None:
+        """Wait for the next page; None is the end."""
+        self._demand.put_nowait(True)  # noqa: FBT003 -- the queue's own word
+        page = await self._results.get()
+        if isinstance(page, Exception):
+            raise page
+        return page
+
+    async def close(self) -> None:
+        """Close the generator where it stands."""
+        self._demand.put_nowait(False)  # noqa: FBT003 -- likewise
+        with anyio.move_on_after(_CLEANUP_TIMEOUT):
+            await self._closed.wait()
+
+    async def _fetch(self) -> bool:
+        page: Sequence[R] | Exception | None
+        try:
+            page = await anext(self._pages, None)
+        except Exception as error:  # noqa: BLE001 -- raised again where it is waited for
+            page = error
+        self._results.put_nowait(page)
+        return page is not None and not isinstance(page, Exception)
+
+
+def _copy_signature(
+    method: Callable[..., object],
+    blocking_method: Callable[Concatenate[BlockingObject, P], R],
+    signature: inspect.Signature,
+) -> Callable[Concatenate[BlockingObject, P], R]:
+    functools.update_wrapper(blocking_method, method)
+    wrapper: Any = blocking_method
+    # Frameworks unwrap a function to ask whether it is a coroutine function; this one is not.
+    del wrapper.__wrapped__
+    wrapper.__signature__ = signature
+    return blocking_method

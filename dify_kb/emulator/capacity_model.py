@@ -1,0 +1,186 @@
+"""How much the server can do at once: connections, processor time, and the locks of datasets."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import defaultdict, deque
+from typing import TYPE_CHECKING, Final
+
+import anyio
+from attrs import define, field
+
+from .request_body import read_whole_body
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from .request_context import ApiCall
+    from .settings import Settings
+
+CREATE_ENDPOINTS: Final = frozenset({"documents.create_by_file", "documents.create_by_text"})
+"""Endpoints that a dataset takes one after the other."""
+
+_GAMMA_SHAPE: Final = 4
+"""Of the gamma distribution: times scatter by half of their mean, as measured."""
+
+_NEWEST_FIRST_PROBABILITY: Final = 0.5
+"""How often a process goes on with what came last, else with anything: so the median hardly moves
+under load while the 95th percentile grows ninefold, as measured. In the order of coming, both
+would grow alike.
+"""
+
+
+class CapacityModel:
+    """What calls wait for. Nothing here burns processor time; it is slept."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._random = random.Random(settings.seed)
+        self._slots = ConnectionSlots(settings.processes, settings.connections)
+        self._processors = [_Processor(self._random) for _ in range(settings.processes)]
+        self._locks: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
+
+    @staticmethod
+    def from_settings(settings: Settings) -> CapacityModel | None:
+        """Make it where anything is limited."""
+        limits = (
+            settings.connections,
+            settings.create_cpu,
+            settings.create_io,
+            settings.dataset_lock,
+        )
+        return CapacityModel(settings) if any(limits) else None
+
+    @property
+    def starved_connections(self) -> int:
+        """How many connections had to wait for their place; any thread may ask."""
+        return self._slots.starved_connections
+
+    async def admit(self, call: ApiCall) -> None:
+        """Wait for the place of a call's connection."""
+        call.worker_process = await self._slots.admit(call)
+
+    async def simulate_work(self, call: ApiCall) -> None:
+        """Take the time that a create takes before its document is there."""
+        if call.endpoint_name not in CREATE_ENDPOINTS:
+            return
+        settings = self._settings
+        await self._processors[call.worker_process].run(self._sample_time(settings.create_cpu))
+        if settings.create_io:
+            await anyio.sleep(self._sample_time(settings.create_io))
+        if settings.dataset_lock:
+            async with self._locks[call.request.match_info["dataset_id"].lower()]:
+                await anyio.sleep(settings.dataset_lock)
+
+    def _sample_time(self, mean: float) -> float:
+        return self._random.gammavariate(_GAMMA_SHAPE, mean / _GAMMA_SHAPE) if mean else 0.0
+
+
+class _Processor:
+    """A processor that works for one at a time, and is not fair about who is next."""
+
+    def __init__(self, random_source: random.Random) -> None:
+        self._random = random_source
+        self._busy = False
+        self._waiting: list[anyio.Event] = []
+
+    async def run(self, seconds: float) -> None:
+        """Work so long, after those who are before."""
+        if not seconds:
+            return
+        if self._busy:
+            turn = anyio.Event()
+            self._waiting.append(turn)
+            await turn.wait()
+        self._busy = True
+        try:
+            await anyio.sleep(seconds)
+        finally:
+            self._start_next()
+
+    def _start_next(self) -> None:
+        if not self._waiting:
+            self._busy = False
+            return
+        newest = self._random.random() < _NEWEST_FIRST_PROBABILITY
+        index = -1 if newest else self._random.randrange(len(self._waiting))
+        self._waiting.pop(index).set()
+
+
+STARVATION_DELAY: Final = 0.5
+"""Seconds of waiting for a connection that no working server lets one wait."""
+
+
+@define(eq=False)
+class _SlotWaiter:
+    waiting_since: float
+    granted: anyio.Event = field(factory=anyio.Event)
+    process: int = -1
+
+
+class ConnectionSlots:
+    """Connections by process: each is taken from its first request until it closes (measured).
+
+    One more has to wait until one closes. What its client sends meanwhile is held by the kernel
+    and by nginx, so that the call is carried out also when the client has given up (measured).
+    """
+
+    def __init__(self, processes: int, connections: int) -> None:
+        self._connections = connections
+        self._slots_in_use = [0] * processes
+        self._process_of_connection: dict[asyncio.Task[None], int] = {}
+        self._waiters: deque[_SlotWaiter] = deque()
+        self._starved_count = 0
+
+    @property
+    def starved_connections(self) -> int:
+        """How many connections had to wait longer than `STARVATION_DELAY`; any thread may ask."""
+        cutoff = time.monotonic() - STARVATION_DELAY
+        return self._starved_count + sum(
+            waiter.waiting_since < cutoff for waiter in tuple(self._waiters)
+        )
+
+    async def admit(self, call: ApiCall) -> int:
+        """Wait until the call's connection has its place, and tell the process it is of."""
+        connection = call.request.task
+        process = self._process_of_connection.get(connection)
+        if process is None:
+            process = await self._wait_for_slot(call)
+            self._process_of_connection[connection] = process
+            # The task of a connection ends when it is closed and its last call is done.
+            connection.add_done_callback(self._on_connection_closed)
+        return process
+
+    async def _wait_for_slot(self, call: ApiCall) -> int:
+        process = min(range(len(self._slots_in_use)), key=self._slots_in_use.__getitem__)
+        if not self._connections or self._slots_in_use[process] < self._connections:
+            self._slots_in_use[process] += 1
+            return process
+        waiter = _SlotWaiter(time.monotonic())
+        self._waiters.append(waiter)
+        try:
+            call.body = await read_whole_body(call.request, call.max_body)
+            await waiter.granted.wait()
+        except BaseException:
+            self._cancel_wait(waiter)
+            raise
+        return waiter.process
+
+    def _on_connection_closed(self, connection: asyncio.Task[None]) -> None:
+        self._release(self._process_of_connection.pop(connection))
+
+    def _release(self, process: int) -> None:
+        if not self._waiters:
+            self._slots_in_use[process] -= 1
+            return
+        waiter = self._waiters.popleft()
+        self._starved_count += time.monotonic() - waiter.waiting_since > STARVATION_DELAY
+        waiter.process = process
+        waiter.granted.set()
+
+    def _cancel_wait(self, waiter: _SlotWaiter) -> None:
+        if waiter.process >= 0:
+            self._release(waiter.process)
+        else:
+            self._waiters.remove(waiter)

@@ -1,0 +1,234 @@
+"""Where requests come in: the order of the checks, and what every call meets on its way."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+from aiohttp import web
+from attrs import frozen
+
+from dify_kb.wire.codec import DecodeError
+
+from . import responses
+from .capacity_model import CREATE_ENDPOINTS, CapacityModel
+from .errors import (
+    RATE_LIMIT_MESSAGE,
+    EmulatedError,
+    UnvalidatedInputError,
+    invalid_param_error,
+    not_found_error,
+)
+from .faults import Faults
+from .faults.apply import apply_fault
+from .history import History
+from .request_body import read_body, read_whole_body
+from .request_context import ApiCall, EndpointHandler, RequestContext
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dify_kb.wire.endpoint import Endpoint
+
+    from .settings import Settings
+    from .store import DatasetRow
+
+_log = logging.getLogger(__name__)
+
+TEXT_PARAMETERS: Final = frozenset({"batch", "model_type", "action", "node_id"})
+"""Path parameters that take any text; all others are UUIDs, and else there is no such route."""
+
+_KEYLESS_ENDPOINT: Final = "server.info"
+"""The one endpoint that needs no key."""
+
+
+@frozen
+class Dispatcher:
+    """Answers requests, on behalf of the handlers."""
+
+    context: RequestContext
+    api_key: str
+    faults: Faults
+    history: History
+    capacity: CapacityModel | None
+    quota: RequestQuota
+
+    @web.middleware
+    async def handle_unrouted(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        """Answer what never gets to an endpoint."""
+        profile, max_body = self.context.profile, self.context.settings.max_body
+        try:
+            if (request.content_length or 0) > max_body:
+                return responses.proxy_page(413)
+            response: web.StreamResponse = await handler(request)
+        except web.HTTPRequestEntityTooLarge:
+            return responses.proxy_page(413)
+        except web.HTTPMethodNotAllowed:
+            message = "The method is not allowed for the requested URL."
+            return responses.error_response(
+                profile, EmulatedError(405, "method_not_allowed", message)
+            )
+        except web.HTTPNotFound:
+            return responses.not_found_page(profile)
+        return response
+
+    async def dispatch(
+        self, handler: EndpointHandler[Any, Any], request: web.Request
+    ) -> web.StreamResponse:
+        """Answer a call, and as planned if a fault was planned for it."""
+        clock, max_body = self.context.clock, self.context.settings.max_body
+        call = ApiCall(handler, request, self.history, clock, clock.now(), max_body)
+        try:
+            response = await self._process(call)
+        except (ConnectionError, web.RequestPayloadError):
+            # The client left before it had sent, or got, everything.
+            response = None
+        if response is None:
+            call.record(0)
+            # What is sent over a connection that is gone reaches nobody.
+            return web.Response(status=500)
+        call.record(response.status)
+        return response
+
+    async def _process(self, call: ApiCall) -> web.StreamResponse | None:
+        if self.capacity is not None:
+            await self.capacity.admit(call)
+        if self.faults.has_body_rules and call.request.can_read_body:
+            call.body = await read_whole_body(call.request, call.max_body)
+        fault = self.faults.next_fault(call.endpoint_name, call.body)
+        if fault is None:
+            return await self._respond(call)
+        return await apply_fault(fault, call, self.context.profile, self._respond)
+
+    async def _respond(self, call: ApiCall) -> web.Response:
+        profile, endpoint = self.context.profile, call.handler.endpoint
+        try:
+            value = await self._execute(call)
+        except EmulatedError as error:
+            return responses.error_response(profile, error)
+        except DecodeError as error:
+            return responses.error_response(profile, invalid_param_error(str(error)))
+        except UnvalidatedInputError as error:
+            if profile.quirks.crashes_unchecked:
+                _log.error("%s failed: %s", endpoint.name, error)
+                return responses.crash_response(profile)
+            return responses.error_response(profile, error.validated_error)
+        except (web.HTTPException, web.RequestPayloadError, ConnectionError):
+            raise
+        except Exception:  # noqa: BLE001 -- a server answers whatever happens, and logs it
+            _log.exception("%s failed", endpoint.name)
+            return responses.crash_response(profile)
+        return responses.success_response(profile, endpoint, value, call.notes)
+
+    async def _execute(self, call: ApiCall) -> object:
+        """Read a call and do it, after the time that it takes."""
+        endpoint = call.handler.endpoint
+        context = self._prepare_context(call)
+        raw = await read_body(endpoint, call.request, context.settings, context.profile, call.body)
+        body = call.handler.reader(context, raw)
+        if self.capacity is not None:
+            await self.capacity.simulate_work(call)
+        if call.endpoint_name in CREATE_ENDPOINTS:
+            await self.faults.wait_for_lock(
+                call.endpoint_name, call.request.match_info["dataset_id"]
+            )
+        value = call.handler(context, body)
+        call.notes.committed = True
+        return value
+
+    def _prepare_context(self, call: ApiCall) -> RequestContext:
+        """Check the key and the dataset, in the version's order (measured)."""
+        if call.endpoint_name == _KEYLESS_ENDPOINT:
+            return attrs.evolve(self.context, notes=call.notes)
+        if self.context.profile.checks_dataset_first:
+            context = self._build_context(call)
+            self._authorize(call)
+            return context
+        self._authorize(call)
+        return self._build_context(call)
+
+    def _authorize(self, call: ApiCall) -> None:
+        _check_api_key(call.request.headers.get("Authorization", ""), self.api_key)
+        self.quota.count_request(call.handler.endpoint)
+
+    def _build_context(self, call: ApiCall) -> RequestContext:
+        """Find the dataset that the path names, if it names one."""
+        parameters = {
+            name: value if name in TEXT_PARAMETERS else value.lower()
+            for name, value in call.request.match_info.items()
+        }
+        dataset = None
+        if "dataset_id" in parameters:
+            dataset = self._get_dataset(call.endpoint_name, parameters["dataset_id"])
+        return attrs.evolve(
+            self.context,
+            path_parameters=parameters,
+            path_dataset=dataset,
+            notes=call.notes,
+            url=call.request.url,
+        )
+
+    def _get_dataset(self, endpoint_name: str, dataset_id: str) -> DatasetRow | None:
+        profile = self.context.profile
+        dataset = self.context.store.datasets.get(dataset_id)
+        if dataset is not None or endpoint_name in profile.dataset_unchecked_endpoints:
+            return dataset
+        if endpoint_name in profile.dataset_is_param_endpoints:
+            raise invalid_param_error("Dataset does not exist.")
+        raise not_found_error("Dataset not found.")
+
+    async def send_file(self, request: web.Request) -> web.Response:
+        """Send a file to whoever has a link to it."""
+        context, query, file_id = self.context, request.query, request.match_info["file_id"]
+        signature = (query.get("timestamp", ""), query.get("nonce", ""), query.get("sign", ""))
+        row = None
+        if context.signed_urls.is_valid(file_id, *signature, context.clock.now()):
+            row = context.store.documents.get_by_file(file_id)
+        if row is None:
+            message = "File not found or signature is invalid"
+            return responses.error_response(context.profile, not_found_error(message))
+        content = context.store.documents.get_content(row.id) or b""
+        attachment = query.get("as_attachment") == "true"
+        return responses.file_response(context.profile, row, content, attachment=attachment)
+
+
+def _check_api_key(header: str, api_key: str) -> None:
+    scheme, space, token = header.partition(" ")
+    if not space:
+        message = "Authorization header must be provided and start with 'Bearer'"
+        raise EmulatedError(401, "unauthorized", message)
+    if scheme.lower() != "bearer":
+        raise EmulatedError(401, "unauthorized", "Authorization scheme must be 'Bearer'")
+    if token.strip() != api_key:
+        raise EmulatedError(401, "unauthorized", "Access token is invalid")
+
+
+class RequestQuota:
+    """The calls of a subscription in a sliding window; refused ones count too (measured)."""
+
+    def __init__(self, settings: Settings, now: Callable[[], float]) -> None:
+        self._limit = settings.quota
+        self._window = settings.quota_window
+        self._now = now
+        self._calls: deque[float] = deque()
+
+    def count_request(self, endpoint: Endpoint[Any, Any]) -> None:
+        """Count a call that is a write or a search; others are free (measured).
+
+        Raises:
+            EmulatedError: there were too many in the window.
+        """
+        if self._limit is None or endpoint.method == "GET" or _is_exempt_from_quota(endpoint.name):
+            return
+        now = self._now()
+        self._calls.append(now)
+        while self._calls[0] <= now - self._window:
+            self._calls.popleft()
+        if len(self._calls) > self._limit:
+            raise EmulatedError(403, "forbidden", RATE_LIMIT_MESSAGE)
+
+
+def _is_exempt_from_quota(name: str) -> bool:
+    return name == "documents.set_status" or name.startswith("tags.")

@@ -1,0 +1,137 @@
+"""The server as the one that asks: external knowledge APIs, which only the console registers and
+only apps and the console query (server source).
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import TYPE_CHECKING, Any, Final
+
+import aiohttp
+from attrs import frozen
+
+from dify_kb.errors import ConfigError
+from dify_kb.external.dify_requester import (
+    DifyRequester,
+    InvalidReplyError,
+    build_body,
+    find_registration_problem,
+    parse_records,
+    retrieval_url,
+)
+
+from .request_context import RequestContext
+from .store import ExternalApiRow, ExternalBindingRow
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .store import DatasetRow
+
+_MAX_NAME_LENGTH: Final = 40
+"""Characters of an API's name."""
+
+_OK: Final = 200
+
+
+@frozen
+class ExternalKnowledge:
+    """Registers external knowledge APIs, and asks them."""
+
+    context: RequestContext
+
+    async def register(self, name: str, endpoint: str, api_key: str) -> str:
+        """Register an API, if it answers the probe as Dify needs it, and give its id.
+
+        Raises:
+            ConfigError: Dify would refuse it.
+        """
+        if not 1 <= len(name) <= _MAX_NAME_LENGTH:
+            raise ConfigError(f"The name {name!r} is refused.", hint="1 to 40 characters.")
+        if not endpoint or not api_key:
+            raise ConfigError("An API needs an endpoint and a key.", hint="Give both.")
+        retrieval_url(endpoint)
+        async with _open_session() as session:
+            retry_policy = self.context.settings.external_retry
+            problem = find_registration_problem(
+                await DifyRequester(session, endpoint, api_key, retry_policy).probe()
+            )
+        if problem is not None:
+            raise ConfigError(
+                f"The API is not registered: {problem}.",
+                hint=f"dify-kb external check {endpoint} tells more.",
+            )
+        row = ExternalApiRow(str(uuid.uuid4()), name, endpoint, api_key)
+        self.context.store.external.add_api(row)
+        return row.id
+
+    async def retrieve(
+        self,
+        dataset_id: str,
+        query: str,
+        *,
+        metadata_condition: Mapping[str, object] | None = None,
+        console: bool = False,
+    ) -> list[dict[str, Any]]:
+        """Ask for passages of an external dataset, and give what an app gets of them.
+
+        The settings are the dataset's own. `console` asks as its retrieval test does, which
+        escapes quotes.
+
+        Raises:
+            ConfigError: there is no such dataset, or it is bound to no API.
+            InvalidReplyError: what makes Dify's step fail; up to 1.8 a status other than 200 does
+                not.
+        """
+        dataset, binding, api = self._find_binding(dataset_id)
+        stored = json.loads(dataset.retrieval_model or "{}")
+        threshold = stored.get("score_threshold") if stored.get("score_threshold_enabled") else 0.0
+        body = build_body(
+            query.replace('"', '\\"') if console else query,
+            binding.knowledge_id,
+            top_k=stored.get("top_k"),
+            score_threshold=threshold or 0.0,
+            metadata_condition=metadata_condition,
+        )
+        async with _open_session() as session:
+            asker = DifyRequester(
+                session, api.endpoint, api.api_key, self.context.settings.external_retry
+            )
+            reply = await asker.retrieve(body)
+        drops = self.context.profile.quirks.drops_external_errors
+        if drops and not reply.is_failed and reply.status != _OK:
+            return []
+        return [_to_passage(record, dataset) for record in parse_records(reply)]
+
+    def _find_binding(
+        self, dataset_id: str
+    ) -> tuple[DatasetRow, ExternalBindingRow, ExternalApiRow]:
+        store = self.context.store
+        dataset = store.datasets.get(dataset_id)
+        binding = store.external.get_binding(dataset_id)
+        api = store.external.get_api(binding.api_id) if binding else None
+        if dataset is None or binding is None or api is None:
+            raise ConfigError(
+                f"{dataset_id} is no external dataset that is bound to an API.",
+                hint="Create it with provider, external_knowledge_api_id, external_knowledge_id.",
+            )
+        return dataset, binding, api
+
+
+def _open_session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+
+
+def _to_passage(record: Mapping[str, Any], dataset: DatasetRow) -> dict[str, Any]:
+    """Write into the metadata what Dify writes there, over what stands there."""
+    dify_metadata = {
+        "score": record.get("score"),
+        "title": record.get("title"),
+        "dataset_id": dataset.id,
+        "dataset_name": dataset.name,
+    }
+    return {"content": record["content"], "metadata": record["metadata"] | dify_metadata}
+
+
+__all__ = ["ExternalKnowledge", "InvalidReplyError"]

@@ -1,0 +1,33 @@
+"""The handlers, one module for each noun."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from . import (
+    child_chunks,
+    datasets,
+    documents,
+    metadata,
+    pipeline,
+    retrieve,
+    segments,
+    server_info,
+    tags,
+)
+
+if TYPE_CHECKING:
+    from dify_kb.emulator.request_context import EndpointHandler
+
+HANDLERS: tuple[EndpointHandler[Any, Any], ...] = (
+    *server_info.HANDLERS,
+    *datasets.HANDLERS,
+    *retrieve.HANDLERS,
+    *documents.HANDLERS,
+    *segments.HANDLERS,
+    *child_chunks.HANDLERS,
+    *metadata.HANDLERS,
+    *tags.HANDLERS,
+    *pipeline.HANDLERS,
+)
+"""Who answers what; a test compares it with the catalogue."""

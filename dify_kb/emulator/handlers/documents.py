@@ -1,0 +1,341 @@
+from __future__ import annotations
+
+import io
+import uuid
+import zipfile
+from collections import Counter
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Final, cast
+
+import attrs
+
+from dify_kb.emulator import serializers
+from dify_kb.emulator.clocks import to_datetime
+from dify_kb.emulator.create_document import create_document, update_document
+from dify_kb.emulator.errors import EmulatedError, not_found_error, parse_uuid
+from dify_kb.emulator.request_context import RequestContext, handles, ignore_body
+from dify_kb.emulator.validation import (
+    BodyField,
+    BodySchema,
+    ValidationErrors,
+    list_validator,
+    string_validator,
+)
+from dify_kb.models import (
+    CreateByFile,
+    CreateByText,
+    CreatedDocument,
+    Document,
+    DocumentDetail,
+    DocumentIds,
+    DocumentStatuses,
+    DownloadUrl,
+    GetDocument,
+    ListDocuments,
+    Page,
+    StoredFile,
+    UpdateByFile,
+    UpdateByText,
+)
+from dify_kb.wire import catalog, codec
+
+from .common_fields import PAGING, build_page, compute_page_bounds
+from .document_bodies import (
+    MAX_NAME,
+    read_create_by_file,
+    read_create_by_text,
+    read_update_by_file,
+    read_update_by_text,
+    upload_from_file,
+    upload_from_text,
+)
+
+if TYPE_CHECKING:
+    from dify_kb.emulator.store import DocumentRow
+
+_LIST = BodySchema(
+    "DocumentListQuery",
+    PAGING | {"keyword": BodyField(string_validator()), "status": BodyField(string_validator())},
+)
+
+_METADATA_FIELDS: Final = frozenset({"id", "doc_type", "doc_metadata"})
+
+_DETAIL_FIELDS: Final = frozenset(attribute.name for attribute in attrs.fields(DocumentDetail))
+
+_FIELDS_BY_METADATA: Final = {
+    "all": _DETAIL_FIELDS,
+    "only": _METADATA_FIELDS,
+    "without": _DETAIL_FIELDS - {"doc_type", "doc_metadata"},
+}
+"""The fields by the query's `metadata` (recordings 240 to 243)."""
+
+_ACTIONS: Final = ("enable", "disable", "archive", "un_archive")
+
+_MAX_ZIP_DOCUMENTS: Final = 100
+"""Documents of one archive (server source)."""
+
+
+def _read_list(context: RequestContext, raw: object) -> ListDocuments:
+    return codec.decode(ListDocuments, _LIST.validate(raw, context.profile))
+
+
+def _read_get(_: RequestContext, raw: object) -> GetDocument:
+    return codec.decode(GetDocument, raw)
+
+
+def _read_ids(_: RequestContext, raw: object) -> DocumentIds:
+    """Read the ids, which nobody checks before they are looked for (recordings 383 to 400)."""
+    raw_ids = raw.get("document_ids") if isinstance(raw, dict) else None
+    return DocumentIds(document_ids=cast("list[str]", raw_ids or []))
+
+
+def _check_ids(value: object, where: tuple[str, ...], problems: ValidationErrors) -> object:
+    checked = list_validator(_check_uuid)(value, where, problems)
+    if isinstance(value, list) and not value:
+        problem = "List should have at least 1 item after validation, not 0"
+        problems.add(where, problem, "too_short", value)
+    if isinstance(value, list) and len(value) > _MAX_ZIP_DOCUMENTS:
+        limit = _MAX_ZIP_DOCUMENTS
+        problem = f"List should have at most {limit} items after validation, not {len(value)}"
+        problems.add(where, problem, "too_long", value)
+    return checked
+
+
+def _check_uuid(value: object, where: tuple[str, ...], problems: ValidationErrors) -> object:
+    try:
+        return str(uuid.UUID(str(value)))
+    except ValueError:
+        problems.add(where, "Input should be a valid UUID", "uuid_parsing", value)
+        return value
+
+
+_ZIP = BodySchema(
+    "DocumentBatchDownloadZipPayload", {"document_ids": BodyField(_check_ids, required=True)}
+)
+
+
+def _read_zip(context: RequestContext, raw: object) -> DocumentIds:
+    return codec.decode(DocumentIds, _ZIP.validate(raw, context.profile))
+
+
+@handles(catalog.CREATE_DOCUMENT_BY_TEXT, read_create_by_text)
+def create_by_text(context: RequestContext, body: CreateByText) -> CreatedDocument:
+    """Make a document of a text, or replace the one of its name."""
+    return create_document(context, upload_from_text(body.name, body.text), body)
+
+
+@handles(catalog.CREATE_DOCUMENT_BY_FILE, read_create_by_file)
+def create_by_file(context: RequestContext, body: CreateByFile) -> CreatedDocument:
+    """Make a document of a file, or replace the one of its name."""
+    upload = upload_from_file(context, body.file, replaces=body.duplicate is not False)
+    return create_document(context, upload, body)
+
+
+@handles(catalog.LIST_DOCUMENTS, _read_list)
+def list_(context: RequestContext, query: ListDocuments) -> Page[Document]:
+    """List documents, the newest first (measured)."""
+    offset, size = compute_page_bounds(query.page, query.limit)
+    status = (query.status or "") if context.profile.has_status_filter else ""
+    rows, total = context.store.documents.list_page(
+        context.dataset.id,
+        query.keyword or "",
+        status,
+        offset,
+        size,
+        as_of=context.notes.as_of,
+    )
+    documents = [
+        serializers.serialize_document(context.store, context.profile, row) for row in rows
+    ]
+    return build_page(documents, total, query.page, query.limit)
+
+
+@handles(catalog.GET_DOCUMENT, _read_get)
+def get(context: RequestContext, query: GetDocument) -> DocumentDetail:
+    """Show a document, with or without its metadata."""
+    metadata = query.metadata if isinstance(query.metadata, str) else "all"
+    if metadata not in _FIELDS_BY_METADATA:
+        raise EmulatedError(400, "invalid_metadata", f"Invalid metadata value: {metadata}")
+    row = context.store.documents.get(context.dataset.id, context.path_parameters["document_id"])
+    if row is None:
+        raise not_found_error("Document not found.")
+    context.notes.response_fields = _FIELDS_BY_METADATA[metadata]
+    if context.profile.sends_float_created_at:
+        context.notes.float_fields = frozenset({"created_at"})
+    return serializers.serialize_document_detail(context.store, row)
+
+
+@handles(catalog.DELETE_DOCUMENT, ignore_body)
+def delete(context: RequestContext, _: None) -> None:
+    """Delete a document in any state but archived (measured)."""
+    row = context.store.documents.get(context.dataset.id, context.path_parameters["document_id"])
+    if row is None:
+        raise not_found_error("Document Not Exists.")
+    if row.archived:
+        message = "The archived document is not editable."
+        raise EmulatedError(403, "archived_document_immutable", message)
+    context.store.delete_document(row.id)
+
+
+@handles(catalog.GET_INDEXING_STATUS, ignore_body)
+def get_indexing_status(context: RequestContext, _: None) -> DocumentStatuses:
+    """Show how far a batch is; one that was overtaken by another create is gone."""
+    rows = context.store.documents.list_by_batch(
+        context.dataset.id, context.path_parameters["batch"]
+    )
+    if not rows:
+        raise not_found_error("Documents not found.")
+    return DocumentStatuses(
+        data=[serializers.serialize_document_status(context.store, row) for row in rows]
+    )
+
+
+@handles(catalog.UPDATE_DOCUMENT_BY_TEXT, read_update_by_text)
+def update_by_text(context: RequestContext, body: UpdateByText) -> CreatedDocument:
+    """Give a document another text, or only another rule, and another name (measured)."""
+    upload = None if context.notes.rule_only else upload_from_text(body.name, body.text)
+    name = body.name[:MAX_NAME] or None
+    return update_document(context, context.path_parameters["document_id"], upload, body, name=name)
+
+
+@handles(catalog.UPDATE_DOCUMENT_BY_FILE, read_update_by_file)
+def update_by_file(context: RequestContext, body: UpdateByFile) -> CreatedDocument:
+    """Give a document another file; `name` in its data wins over the file's."""
+    upload = None if context.notes.rule_only else upload_from_file(context, body.file)
+    return update_document(
+        context, context.path_parameters["document_id"], upload, body, name=body.name or None
+    )
+
+
+@handles(catalog.SET_DOCUMENT_STATUS, _read_ids)
+def set_status(context: RequestContext, body: DocumentIds) -> None:
+    """Change the state of all of them or of none (measured)."""
+    if not body.document_ids:
+        return
+    action = context.path_parameters["action"]
+    if action not in _ACTIONS:
+        message = f"Invalid action: {action}. Must be one of {[*_ACTIONS]}"
+        raise EmulatedError(400, "invalid_action", message)
+    store = context.store
+    with store.transaction():
+        requested_rows = [
+            store.documents.get(context.dataset.id, parse_uuid(document_id))
+            for document_id in body.document_ids
+        ]
+        rows = [row for row in requested_rows if row is not None]
+        changes = [(row, _status_changes(context, action, row)) for row in rows]
+        for row, change in changes:
+            if not change:
+                continue
+            until = context.clock.now() + context.settings.status_lock
+            store.documents.update(row.id, **change, locked_until=until)
+            is_searchable = _will_be_searchable(row, change)
+            if is_searchable is not None:
+                store.set_segments_enabled(row.id, enabled=is_searchable, now=context.clock.now())
+
+
+def _status_changes(context: RequestContext, action: str, row: DocumentRow) -> dict[str, object]:
+    """Tell what an action changes; nothing where it is so already."""
+    now = context.clock.now()
+    if now < row.locked_until:
+        message = f"Document:{row.name} is being indexed, please try again later"
+        raise EmulatedError(400, "invalid_action", message)
+    match action:
+        case "enable" if not row.enabled:
+            return {"enabled": 1, "disabled_at": None, "updated_at": now}
+        case "disable" if row.indexing_status != "completed":
+            message = f"Document: {row.name} is not completed."
+            raise EmulatedError(400, "invalid_action", message)
+        case "disable" if row.enabled:
+            return {"enabled": 0, "disabled_at": now, "updated_at": now}
+        case "archive" if not row.archived:
+            return {"archived": 1, "updated_at": now}
+        case "un_archive" if row.archived:
+            return {"archived": 0, "updated_at": now}
+        case _:
+            return {}
+
+
+def _will_be_searchable(row: DocumentRow, change: dict[str, object]) -> bool | None:
+    """Return whether searches find the document from now on; None if that does not change.
+
+    The archive takes an enabled document out of the index once, and un_archive puts it back. So
+    what is indexed in between is found, although the document is archived (measured).
+    """
+    if "enabled" in change:
+        return bool(change["enabled"])
+    if row.indexing_status != "completed" or not row.enabled:
+        return None
+    return not change["archived"]
+
+
+@handles(catalog.GET_UPLOAD_FILE, ignore_body)
+def get_upload_file(context: RequestContext, _: None) -> StoredFile:
+    """Tell of a document's file, with links to it (recording 1101)."""
+    row = _require_document_by_id(context, context.path_parameters["document_id"])
+    return StoredFile(
+        id=row.file_id,
+        name=row.file_name,
+        size=row.file_size,
+        extension=row.file_extension,
+        url=_signed_url(context, row),
+        download_url=_signed_url(context, row, attachment=True),
+        mime_type=row.file_mime_type,
+        created_by=context.store.account,
+        created_at=to_datetime(row.file_created_at),
+    )
+
+
+@handles(catalog.GET_DOWNLOAD_URL, ignore_body)
+def get_download_url(context: RequestContext, _: None) -> DownloadUrl:
+    """Give a link to a document's file."""
+    row = _require_document_by_id(context, context.path_parameters["document_id"])
+    return DownloadUrl(url=_signed_url(context, row, attachment=True))
+
+
+@handles(catalog.DOWNLOAD_ZIP, _read_zip)
+def download_zip(context: RequestContext, body: DocumentIds) -> bytes:
+    """Pack the files of documents; one that is unknown leaves nothing to pack."""
+    rows = [
+        _require_document_by_id(context, document_id)
+        for document_id in dict.fromkeys(body.document_ids)
+    ]
+    buffer, name_counts = io.BytesIO(), Counter[str]()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for row in rows:
+            name = PurePath(row.file_name)
+            suffix = f" ({name_counts[row.file_name]})" if name_counts[row.file_name] else ""
+            name_counts[row.file_name] += 1
+            content = context.store.documents.get_content(row.id) or b""
+            archive.writestr(f"{name.stem}{suffix}{name.suffix}", content)
+    return buffer.getvalue()
+
+
+def _require_document_by_id(context: RequestContext, document_id: str) -> DocumentRow:
+    row = context.store.documents.get(context.dataset.id, document_id)
+    if row is None:
+        raise not_found_error("Document not found.")
+    return row
+
+
+def _signed_url(context: RequestContext, row: DocumentRow, *, attachment: bool = False) -> str:
+    now = context.clock.now()
+    return context.signed_urls.create(
+        str(context.url.origin()), row.file_id, now, attachment=attachment
+    )
+
+
+HANDLERS = (
+    create_by_text,
+    create_by_file,
+    list_,
+    get,
+    delete,
+    get_indexing_status,
+    update_by_text,
+    update_by_file,
+    set_status,
+    get_upload_file,
+    get_download_url,
+    download_zip,
+)

@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any, Final
+
+from dify_kb.emulator import builtin_metadata, serializers
+from dify_kb.emulator.errors import invalid_param_error
+from dify_kb.emulator.request_context import RequestContext, handles, ignore_body
+from dify_kb.emulator.store import DocumentRow, MetadataRow
+from dify_kb.emulator.validation import (
+    BodyField,
+    BodySchema,
+    FieldPath,
+    LegacyField,
+    ValidationErrors,
+    accept_any,
+    choice_validator,
+    list_validator,
+    object_validator,
+    string_validator,
+    validate_boolean,
+)
+from dify_kb.models import (
+    AssignMetadata,
+    BuiltInField,
+    BuiltInFields,
+    CreateMetadata,
+    DocumentMetadata,
+    MetadataField,
+    MetadataFields,
+    MetadataType,
+    RenameMetadata,
+)
+from dify_kb.wire import catalog, codec
+
+_MAX_NAME_LENGTH: Final = 255
+
+_SCALAR_TYPES: Final = (
+    ("str", "string", "string_type"),
+    ("int", "integer", "int_type"),
+    ("float", "number", "float_type"),
+)
+
+
+def _check_scalar(value: object, where: FieldPath, problems: ValidationErrors) -> object:
+    """Check a value; nobody compares it with the type of its field (measured)."""
+    if isinstance(value, bool):
+        return int(value)
+    if not isinstance(value, str | int | float):
+        for type_name, description, kind in _SCALAR_TYPES:
+            problems.add((*where, type_name), f"Input should be a valid {description}", kind, value)
+    return value
+
+
+_CREATE = BodySchema(
+    "MetadataArgs",
+    {
+        "type": BodyField(
+            choice_validator(["string", "number", "time"]),
+            required=True,
+            legacy=LegacyField(check=accept_any),
+        ),
+        "name": BodyField(
+            string_validator(), required=True, legacy=LegacyField(help="Metadata name")
+        ),
+    },
+)
+
+_RENAME = BodySchema(
+    "MetadataUpdatePayload",
+    {
+        "name": BodyField(
+            string_validator(), required=True, legacy=LegacyField(help="Metadata name")
+        )
+    },
+)
+
+_VALUE = object_validator(
+    {
+        "id": BodyField(string_validator(), required=True),
+        "name": BodyField(string_validator(), required=True),
+        "value": BodyField(_check_scalar),
+    }
+)
+
+_OPERATIONS = list_validator(
+    object_validator(
+        {
+            "document_id": BodyField(string_validator(), required=True),
+            "metadata_list": BodyField(list_validator(_VALUE), required=True),
+            "partial_update": BodyField(validate_boolean),
+        }
+    )
+)
+
+_ASSIGN = BodySchema(
+    "MetadataOperationData",
+    {
+        "operation_data": BodyField(
+            _OPERATIONS,
+            required=True,
+            legacy=LegacyField(
+                help="Metadata operation data", pydantic_model="MetadataOperationData"
+            ),
+        )
+    },
+)
+
+
+def _read_create(context: RequestContext, raw: object) -> CreateMetadata:
+    # Every version checks the type with pydantic (recording 646).
+    fields = _CREATE.validate_with_pydantic(_CREATE.validate(raw, context.profile), context.profile)
+    return codec.decode(CreateMetadata, fields)
+
+
+def _read_rename(context: RequestContext, raw: object) -> RenameMetadata:
+    return codec.decode(RenameMetadata, _RENAME.validate(raw, context.profile))
+
+
+def _read_assign(context: RequestContext, raw: object) -> AssignMetadata:
+    fields: dict[str, Any] = _ASSIGN.validate(raw, context.profile)
+    for operation in fields["operation_data"]:
+        for value in operation["metadata_list"]:
+            value.setdefault("value", None)
+    return codec.decode(AssignMetadata, fields)
+
+
+@handles(catalog.CREATE_METADATA, _read_create)
+def create(context: RequestContext, body: CreateMetadata) -> MetadataField:
+    """Make a field; an empty name is one, too (recording 648)."""
+    _check_name(context, body.name)
+    if len(body.name) > _MAX_NAME_LENGTH:
+        raise ValueError("the name is too long for the database")
+    row = MetadataRow(str(uuid.uuid4()), context.dataset.id, body.type, body.name)
+    context.store.metadata.add(row)
+    return serializers.serialize_metadata_field(row)
+
+
+def _check_name(context: RequestContext, name: str) -> None:
+    """Refuse a name, in the server's order."""
+    if len(name) > _MAX_NAME_LENGTH and context.profile.quirks.checks_field_length:
+        raise invalid_param_error(f"Metadata name cannot exceed {_MAX_NAME_LENGTH} characters.")
+    if any(name == row.name for row in context.store.metadata.list_by_dataset(context.dataset.id)):
+        raise invalid_param_error("Metadata name already exists.")
+    if name in builtin_metadata.TYPES:
+        raise invalid_param_error("Metadata name already exists in Built-in fields.")
+
+
+@handles(catalog.LIST_METADATA, ignore_body)
+def list_(context: RequestContext, _: None) -> MetadataFields:
+    """List the fields of the dataset's own."""
+    return serializers.serialize_metadata_fields(context.store, context.dataset)
+
+
+@handles(catalog.RENAME_METADATA, _read_rename)
+def rename(context: RequestContext, body: RenameMetadata) -> MetadataField:
+    """Give a field another name, in the documents too; an unknown one is an answer full of nulls
+    (recording 660).
+    """
+    _check_name(context, body.name)
+    store = context.store
+    row = store.metadata.get(context.dataset.id, context.path_parameters["metadata_id"])
+    # What the name is too long for is the database, whose error is swallowed (recording 664).
+    if row is None or len(body.name) > _MAX_NAME_LENGTH:
+        return MetadataField(
+            id="",
+            name="",
+            type=MetadataType.STRING,
+            extra={"id": None, "type": None, "name": None},
+        )
+    with store.transaction():
+        store.metadata.rename(row.id, body.name)
+        for document in _documents_with_field(context, row.id):
+            values = serializers.read_metadata_values(document) or {}
+            if row.name in values:
+                values[body.name] = values.pop(row.name)
+                _write_values(context, document, values)
+    return serializers.serialize_metadata_field(
+        MetadataRow(row.id, row.dataset_id, row.type, body.name)
+    )
+
+
+@handles(catalog.DELETE_METADATA, ignore_body)
+def delete(context: RequestContext, _: None) -> None:
+    """Delete a field and its values; an unknown one is a success, too (recording 807)."""
+    store = context.store
+    row = store.metadata.get(context.dataset.id, context.path_parameters["metadata_id"])
+    if row is None:
+        return
+    with store.transaction():
+        for document in _documents_with_field(context, row.id):
+            values = serializers.read_metadata_values(document) or {}
+            values.pop(row.name, None)
+            _write_values(context, document, values)
+        store.metadata.delete(row.id)
+
+
+@handles(catalog.LIST_BUILT_IN_FIELDS, ignore_body)
+def list_built_in_fields(_context: RequestContext, _: None) -> BuiltInFields:
+    """List the fields that the server fills in."""
+    return BuiltInFields(
+        fields=[
+            BuiltInField(name=name, type=MetadataType(kind))
+            for name, kind in builtin_metadata.TYPES.items()
+        ]
+    )
+
+
+@handles(catalog.SET_BUILT_IN_FIELDS, ignore_body)
+def set_built_in_fields(context: RequestContext, _: None) -> None:
+    """Write the built-in values into the documents that are available, or take them out; any
+    other action does nothing (recording 741).
+    """
+    action = context.path_parameters["action"]
+    if action not in {"enable", "disable"} or (action == "enable") == bool(
+        context.dataset.built_in
+    ):
+        return
+    store = context.store
+    with store.transaction():
+        store.datasets.update(context.dataset.id, built_in=int(action == "enable"))
+        for document in store.documents.list_available(context.dataset.id):
+            values = {
+                name: value
+                for name, value in (serializers.read_metadata_values(document) or {}).items()
+                if name not in builtin_metadata.TYPES
+            }
+            if action == "enable":
+                values |= builtin_metadata.values(document)
+            _write_values(context, document, values)
+
+
+@handles(catalog.ASSIGN_METADATA, _read_assign)
+def assign(context: RequestContext, body: AssignMetadata) -> None:
+    """Write values document after document. Up to 1.12 an unknown one is passed over in silence
+    (recording 703); later it is refused, and those before it keep their values.
+    """
+    for operation in body.operation_data:
+        document = context.store.documents.get(context.dataset.id, operation.document_id)
+        if document is not None:
+            _assign_values(context, document, operation)
+        elif context.profile.quirks.refuses_unknown_document:
+            raise invalid_param_error("Document not found.")
+
+
+def _assign_values(
+    context: RequestContext, document: DocumentRow, operation: DocumentMetadata
+) -> None:
+    store, assignments = context.store, operation.metadata_list
+    merge = bool(operation.partial_update) and context.profile.quirks.has_partial_update
+    values = (serializers.read_metadata_values(document) or {}) if merge else {}
+    values |= {value.name: value.value for value in assignments}
+    if context.dataset.built_in:
+        values |= builtin_metadata.values(document)
+    with store.transaction():
+        _write_values(context, document, values)
+        if not merge:
+            store.metadata.unbind(document.id)
+        store.metadata.bind(document.id, [value.id for value in assignments])
+
+
+def _documents_with_field(context: RequestContext, metadata_id: str) -> list[DocumentRow]:
+    documents = map(
+        context.store.documents.get_by_id, context.store.metadata.document_ids_with(metadata_id)
+    )
+    return [document for document in documents if document is not None]
+
+
+def _write_values(
+    context: RequestContext, document: DocumentRow, values: dict[str, object]
+) -> None:
+    context.store.documents.update(
+        document.id,
+        doc_metadata=json.dumps(values) if values else None,
+        updated_at=context.clock.now(),
+    )
+
+
+HANDLERS = (create, list_, rename, delete, list_built_in_fields, set_built_in_fields, assign)

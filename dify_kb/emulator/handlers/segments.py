@@ -1,0 +1,290 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import attrs
+
+from dify_kb.emulator import serializers, stub_models
+from dify_kb.emulator.errors import invalid_param_error, not_found_error
+from dify_kb.emulator.indexing_run import build_child_chunks, get_process_rule
+from dify_kb.emulator.request_context import RequestContext, handles, ignore_body
+from dify_kb.emulator.store import SegmentRow
+from dify_kb.emulator.stub_models import ModelError
+from dify_kb.models import (
+    CreatedSegments,
+    CreateSegments,
+    DocForm,
+    ListSegments,
+    NewSegment,
+    Page,
+    Segment,
+    SegmentChanges,
+    SegmentResponse,
+    UpdateSegment,
+)
+from dify_kb.rag import ChunkError, chunk_children, extract_keywords
+from dify_kb.wire import catalog
+
+from .common_fields import build_page, compute_page_bounds
+from .lookup import require_document, require_segment
+from .segment_bodies import read_create, read_list, read_update
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dify_kb.emulator.store import ChildChunkRow, DocumentRow
+
+
+@handles(catalog.CREATE_SEGMENTS, read_create)
+def create(context: RequestContext, body: CreateSegments) -> CreatedSegments:
+    """Append chunks, all of them or none; they are found at once (measured)."""
+    store, document = context.store, require_document(context)
+    with store.transaction():
+        first = store.segments.next_position(document.id)
+        rows = [
+            _build_row(context, document, position, new_segment)
+            for position, new_segment in enumerate(body.segments, first)
+        ]
+        children = [
+            child
+            for row in rows
+            if row.enabled
+            for child in _split_into_children(context, document, row)
+        ]
+        store.add_segments(rows, children)
+        _add_word_count(context, document.id, sum(row.word_count for row in rows))
+    return CreatedSegments(
+        data=[serializers.serialize_segment(store, row, document) for row in rows],
+        doc_form=DocForm(document.doc_form),
+    )
+
+
+def _build_row(
+    context: RequestContext, document: DocumentRow, position: int, new_segment: NewSegment
+) -> SegmentRow:
+    """Make a chunk; one that cannot be indexed is made all the same, with the error in it (953)."""
+    now, error = context.clock.now(), _indexing_error(context, document)
+    segment_keywords = (
+        [*(new_segment.keywords or ())]
+        if new_segment.keywords
+        else _extract_keywords(context, new_segment.content)
+    )
+    return SegmentRow(
+        id=str(uuid.uuid4()),
+        dataset_id=document.dataset_id,
+        document_id=document.id,
+        position=position,
+        content=new_segment.content,
+        keywords=json.dumps(segment_keywords),
+        index_node_id=str(uuid.uuid4()),
+        index_node_hash=_hash_content(new_segment.content),
+        status="error" if error else "completed",
+        created_at=now,
+        indexing_at=now,
+        completed_at=now,
+        answer=new_segment.answer or None,
+        enabled=0 if error else 1,
+        disabled_at=now if error else None,
+        tokens=_count_tokens(context, new_segment.content),
+        error=error,
+    )
+
+
+def _extract_keywords(context: RequestContext, content: str) -> list[str]:
+    """Tell the keywords of a new text; a high-quality base finds none itself (recording 953)."""
+    return extract_keywords(content) if _uses_keywords(context) else []
+
+
+def _uses_keywords(context: RequestContext) -> bool:
+    """Tell whether chunks are looked through for keywords: in an economy base, and up to 1.4 in
+    every other, but for parents (measured).
+    """
+    everywhere = context.profile.quirks.keywords_everywhere
+    parents = require_document(context).doc_form == DocForm.HIERARCHICAL
+    return not context.dataset.is_high_quality or (everywhere and not parents)
+
+
+def _count_tokens(context: RequestContext, content: str) -> int:
+    return stub_models.count_tokens(content) if context.dataset.is_high_quality else 0
+
+
+def _indexing_error(context: RequestContext, document: DocumentRow) -> str | None:
+    """Tell why a chunk of this document cannot be indexed, in the server's words."""
+    dataset = context.dataset
+    if not dataset.is_high_quality:
+        if document.doc_form == DocForm.HIERARCHICAL:
+            return "The knowledge base index technique is not high quality!"
+        return None
+    try:
+        stub_models.require_embedding_model(dataset.embedding_provider, dataset.embedding_model)
+        context.invoke_model(stub_models.EMBEDDING_MODEL)
+    except ModelError as error:
+        return str(error)
+    return None
+
+
+def _split_into_children(
+    context: RequestContext, document: DocumentRow, row: SegmentRow
+) -> list[ChildChunkRow]:
+    """Cut a chunk into children by the rule of its document; without one there are none."""
+    if document.doc_form != DocForm.HIERARCHICAL:
+        return []
+    try:
+        contents = chunk_children(row.content, get_process_rule(context.store, document))
+    except ChunkError:
+        return []
+    return build_child_chunks(row.id, contents, context.clock.now())
+
+
+def _hash_content(content: str) -> str:
+    # Dify hashes the text with "None" at its end (recording 752).
+    return hashlib.sha256(f"{content}None".encode(errors="replace")).hexdigest()
+
+
+def _add_word_count(context: RequestContext, document_id: str, added_words: int) -> None:
+    """Keep the words of a document in step with its chunks."""
+    row = context.store.documents.get_by_id(document_id)
+    if row is not None:
+        words = max(0, (row.word_count or 0) + added_words)
+        now = context.clock.now()
+        context.store.documents.update(document_id, word_count=words, updated_at=now)
+
+
+@handles(catalog.LIST_SEGMENTS, read_list)
+def list_(context: RequestContext, query: ListSegments) -> Page[Segment]:
+    """List chunks in their order."""
+    store, document = context.store, require_document(context)
+    offset, size = compute_page_bounds(query.page, query.limit)
+    rows, total = store.segments.list_page(
+        document.id, query.keyword or "", query.status or (), offset, size
+    )
+    items = [serializers.serialize_segment(store, row, document) for row in rows]
+    page = build_page(items, total, query.page, query.limit)
+    return attrs.evolve(page, extra={"doc_form": document.doc_form})
+
+
+@handles(catalog.GET_SEGMENT, ignore_body)
+def get(context: RequestContext, _: None) -> SegmentResponse:
+    """Show a chunk."""
+    return _build_answer(context, require_segment(context))
+
+
+@handles(catalog.UPDATE_SEGMENT, read_update)
+def update(context: RequestContext, body: UpdateSegment) -> SegmentResponse:
+    """Change a chunk; whoever disables one changes nothing else of it (server source)."""
+    row, changes, now = require_segment(context), body.segment, context.clock.now()
+    if row.enabled and changes.enabled is False:
+        disabled_columns = {"enabled": 0, "disabled_at": now, "updated_at": now}
+        return _update_segment(context, row, disabled_columns)
+    if not row.enabled and not changes.enabled:
+        raise invalid_param_error("Can't update disabled segment")
+    columns = {
+        "enabled": 1,
+        "disabled_at": None,
+        "updated_at": now,
+        **_answer_changes(context, changes),
+    }
+    content = changes.content or row.content
+    if content == row.content:
+        columns |= _keyword_changes(context, row, changes)
+    else:
+        columns |= _content_changes(context, content, changes)
+    error = (
+        _indexing_error(context, require_document(context))
+        if _needs_indexing(context, changes, columns)
+        else None
+    )
+    if error:
+        columns |= {"enabled": 0, "disabled_at": now, "status": "error", "error": error}
+    return _update_segment(
+        context, row, columns, split_children=bool(changes.regenerate_child_chunks) and not error
+    )
+
+
+def _needs_indexing(
+    context: RequestContext, changes: SegmentChanges, columns: Mapping[str, object]
+) -> bool:
+    """Tell whether a change asks for the index: of a parent, only when its children are to go."""
+    if require_document(context).doc_form == DocForm.HIERARCHICAL:
+        return bool(changes.regenerate_child_chunks)
+    return "content" in columns or "keywords" in columns or bool(changes.enabled)
+
+
+def _content_changes(
+    context: RequestContext, content: str, changes: SegmentChanges
+) -> dict[str, object]:
+    """Tell what comes with another text; a high-quality base keeps its keywords (recording 915)."""
+    now = context.clock.now()
+    columns: dict[str, object] = {
+        "content": content,
+        "index_node_hash": _hash_content(content),
+        "indexing_at": now,
+        "completed_at": now,
+        "edited": 1,
+        "tokens": _count_tokens(context, content),
+    }
+    if not _uses_keywords(context):
+        return columns
+    return columns | {"keywords": json.dumps([*(changes.keywords or extract_keywords(content))])}
+
+
+def _answer_changes(context: RequestContext, changes: SegmentChanges) -> Mapping[str, object]:
+    """Set the answer of a question; one that is left out is cleared (recording 627)."""
+    is_qa = require_document(context).doc_form == DocForm.QA
+    return {"answer": changes.answer or None} if is_qa else {}
+
+
+def _keyword_changes(
+    context: RequestContext, row: SegmentRow, changes: SegmentChanges
+) -> dict[str, object]:
+    """Tell the keywords of a text that stays; enabling without any finds new ones (566)."""
+    if changes.keywords:
+        previous = json.loads(row.keywords or "[]")
+        changed = Counter(previous) != Counter(changes.keywords)
+        return {"keywords": json.dumps([*changes.keywords])} if changed else {}
+    segment_keywords = _extract_keywords(context, row.content) if changes.enabled else []
+    return {"keywords": json.dumps(segment_keywords)} if segment_keywords else {}
+
+
+def _update_segment(
+    context: RequestContext,
+    previous: SegmentRow,
+    changes: Mapping[str, object],
+    *,
+    split_children: bool = False,
+) -> SegmentResponse:
+    """Write changes of a chunk, and `split_children` it into other children."""
+    with context.store.transaction():
+        row = context.store.update_segment(previous.id, **changes)
+        if row is None:
+            raise not_found_error("Segment not found.")
+        document = require_document(context)
+        if split_children and document.doc_form == DocForm.HIERARCHICAL:
+            context.store.replace_children(row, _split_into_children(context, document, row))
+        if row.word_count != previous.word_count:
+            _add_word_count(context, row.document_id, row.word_count - previous.word_count)
+    return _build_answer(context, row)
+
+
+def _build_answer(context: RequestContext, row: SegmentRow) -> SegmentResponse:
+    document = require_document(context)
+    return SegmentResponse(
+        data=serializers.serialize_segment(context.store, row, document),
+        doc_form=DocForm(document.doc_form),
+    )
+
+
+@handles(catalog.DELETE_SEGMENT, ignore_body)
+def delete(context: RequestContext, _: None) -> None:
+    """Delete a chunk; the positions of the others stay (recording 583)."""
+    row = require_segment(context)
+    with context.store.transaction():
+        context.store.delete_segment(row.id)
+        _add_word_count(context, row.document_id, -row.word_count)
+
+
+HANDLERS = (create, list_, get, update, delete)

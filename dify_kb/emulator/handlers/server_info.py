@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from dify_kb.emulator import stub_models
+from dify_kb.emulator.errors import invalid_param_error
+from dify_kb.emulator.request_context import RequestContext, handles, ignore_body
+from dify_kb.models import ModelProviders, ModelType, ServerInfo
+from dify_kb.wire import catalog
+
+
+@handles(catalog.GET_SERVER_INFO, ignore_body)
+def get_server_info(context: RequestContext, _: None) -> ServerInfo:
+    """Say who is there; asks for no key."""
+    return ServerInfo(
+        welcome="Dify OpenAPI", api_version="v1", server_version=context.profile.version
+    )
+
+
+@handles(catalog.LIST_MODELS, ignore_body)
+def list_models(context: RequestContext, _: None) -> ModelProviders:
+    """Tell the models of a type: the stand-ins, where the workspace has any."""
+    model_type = context.path_parameters["model_type"]
+    if not ModelType(model_type).known:
+        raise invalid_param_error(f"invalid origin model type {model_type}")
+    data = (
+        stub_models.list_providers(model_type, context.store.tenant) if context.has_models else []
+    )
+    return ModelProviders(data=data)
+
+
+HANDLERS = (get_server_info, list_models)

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from dify_kb.emulator import builtin_metadata
+from dify_kb.models import MetadataField, MetadataFields, MetadataType
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dify_kb.emulator.store import DatasetRow, DocumentRow, MetadataRow, Store
+
+_BUILT_IN_ID = "built-in"
+
+
+def serialize_metadata_field(row: MetadataRow, count: int | None = None) -> MetadataField:
+    """Show a field; lists count its documents."""
+    return MetadataField(id=row.id, type=MetadataType(row.type), name=row.name, count=count)
+
+
+def serialize_metadata_fields(store: Store, row: DatasetRow) -> MetadataFields:
+    """Show the fields of a dataset."""
+    counts = store.metadata.count_documents(row.id)
+    return MetadataFields(
+        doc_metadata=[
+            serialize_metadata_field(field, counts.get(field.id, 0))
+            for field in store.metadata.list_by_dataset(row.id)
+        ],
+        built_in_field_enabled=bool(row.built_in),
+    )
+
+
+def serialize_dataset_metadata(store: Store, row: DatasetRow) -> list[Mapping[str, object]]:
+    """Show the fields as a dataset names them, the built-in ones if it has them (measured)."""
+    fields = [
+        (field.id, field.name, field.type) for field in store.metadata.list_by_dataset(row.id)
+    ]
+    if row.built_in:
+        fields += [(_BUILT_IN_ID, name, kind) for name, kind in builtin_metadata.TYPES.items()]
+    return [{"id": key, "name": name, "type": kind} for key, name, kind in fields]
+
+
+def serialize_document_metadata(
+    store: Store, row: DocumentRow
+) -> list[Mapping[str, object]] | None:
+    """Show the values of a document, and the built-in ones after them; None while nothing is set
+    (measured).
+    """
+    values = read_metadata_values(row)
+    if not values:
+        return None
+    fields = store.metadata.list_by_document(row.dataset_id, row.id)
+    own_values = [
+        _build_value(field.id, field.name, field.type, values.get(field.name)) for field in fields
+    ]
+    # Times among them are texts, also where one's own are numbers (recording 681).
+    built_in_values = builtin_metadata.values(row)
+    return own_values + [
+        _build_value(_BUILT_IN_ID, name, kind, str(built_in_values[name]))
+        for name, kind in builtin_metadata.TYPES.items()
+    ]
+
+
+def serialize_document_metadata_as_text(
+    store: Store, row: DocumentRow
+) -> list[Mapping[str, object]] | None:
+    """Show the same with every value as a text, as lists do (measured)."""
+    metadata_values = serialize_document_metadata(store, row)
+    return metadata_values and [
+        {**value, "value": None if value["value"] is None else str(value["value"])}
+        for value in metadata_values
+    ]
+
+
+def read_metadata_values(row: DocumentRow) -> dict[str, object] | None:
+    """Show the values by the names of their fields, as searches do."""
+    values: dict[str, object] | None = json.loads(row.doc_metadata) if row.doc_metadata else None
+    return values
+
+
+def _build_value(key: str, name: str, kind: str, value: object) -> Mapping[str, object]:
+    return {"id": key, "name": name, "type": kind, "value": value}

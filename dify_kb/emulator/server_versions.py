@@ -1,0 +1,238 @@
+"""The versions that the emulator knows, each told by how it differs from the next newer one."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+from dify_kb.errors import ConfigError
+
+from .server_profile import ErrorStyle, Quirks, ServerProfile
+
+_SINCE_MAIN: Final = frozenset({"maintainer"})
+
+_SINCE_1_11: Final = frozenset(
+    {
+        "author_name", "summary_index_setting", "pipeline_id", "runtime_mode", "chunk_structure",
+        "icon_info", "is_published", "total_documents", "total_available_documents",
+        "enable_api", "is_multimodal", "summary_index_status", "need_summary",
+        "attachments", "files", "summary", "icon_small_dark",
+    }
+)  # fmt: skip
+"""Fields by the version that first sends them (measured)."""
+
+_BY_DOCUMENT: Final = frozenset(
+    {
+        "documents.create_by_text", "documents.create_by_file", "documents.update_by_text",
+        "documents.update_by_file", "documents.delete",
+    }
+)  # fmt: skip
+
+_METADATA_WRITES: Final = frozenset({"metadata.set_built_in", "metadata.assign"})
+
+_QUIRKS_1_16 = Quirks(
+    validates_segments=True,
+    bare_segment_errors=True,
+    segment_in_document=True,
+    strict_segment_query=True,
+    loses_child_chunks=False,
+    child_chunk_in_segment=True,
+    strict_child_chunk_query=True,
+    child_chunk_needs_model=False,
+    checks_field_length=True,
+    has_partial_update=True,
+    refuses_unknown_document=True,
+    validates_search=True,
+    compares_strictly=False,
+    has_in_operator=True,
+    ignores_in_operator=False,
+    keywords_everywhere=False,
+    default_top_k=4,
+    duplicate_hit_orders=frozenset(),
+    incomplete_weights="ignored",
+    drops_failed_hybrid=False,
+    merges_search=True,
+    crashes_unchecked=False,
+    numeric_tag_count=False,
+    refuses_own_tags=False,
+    unbinds_several_tags=True,
+    drops_external_errors=False,
+)
+
+_QUIRKS_1_12_1 = attrs.evolve(
+    _QUIRKS_1_16,
+    bare_segment_errors=False,
+    segment_in_document=False,
+    strict_segment_query=False,
+    child_chunk_needs_model=True,
+    crashes_unchecked=True,
+    refuses_unknown_document=False,
+    validates_search=False,
+    incomplete_weights="nothing",
+    drops_failed_hybrid=True,
+    merges_search=False,
+    refuses_own_tags=True,
+    unbinds_several_tags=False,
+)
+
+_QUIRKS_1_8_1 = attrs.evolve(
+    _QUIRKS_1_12_1,
+    validates_segments=False,
+    loses_child_chunks=True,
+    child_chunk_in_segment=False,
+    strict_child_chunk_query=False,
+    has_partial_update=False,
+    compares_strictly=True,
+    ignores_in_operator=True,
+    drops_external_errors=True,
+    duplicate_hit_orders=frozenset({"plain", "weighted"}),
+    incomplete_weights="crash",
+    drops_failed_hybrid=False,
+    refuses_own_tags=False,
+)
+
+_QUIRKS_1_4_3 = attrs.evolve(
+    _QUIRKS_1_8_1,
+    loses_child_chunks=False,
+    checks_field_length=False,
+    has_in_operator=False,
+    keywords_everywhere=True,
+    default_top_k=2,
+    duplicate_hit_orders=frozenset({"plain"}),
+    numeric_tag_count=True,
+)
+
+_1_16 = ServerProfile(
+    version="1.16",
+    quirks=_QUIRKS_1_16,
+    has_models=True,
+    validates_search_method=True,
+    compact_json=True,
+    sends_challenge=True,
+    error_style=ErrorStyle.PYDANTIC,
+    crash_body_has_status=True,
+    delete_status=204,
+    delete_body=b"",
+    bare_success_endpoints=frozenset(),
+    older_route_endpoints=frozenset({"documents.update_by_file"}),
+    checks_dataset_first=False,
+    dataset_is_param_endpoints=frozenset(),
+    dataset_unchecked_endpoints=frozenset(),
+    json_only_endpoints=None,
+    has_status_filter=True,
+    has_tag_filter=True,
+    storable_search_methods=(
+        "semantic_search",
+        "full_text_search",
+        "hybrid_search",
+        "keyword_search",
+    ),
+    checks_renames=True,
+    allows_unbound_external=True,
+    requires_model_names=True,
+    checks_doc_form=True,
+    has_default_rule=True,
+    checks_technique=True,
+    counts_words_of_text=False,
+    update_hangs=False,
+    empty_param_error=False,
+    default_model_type="text-embedding",
+    sends_null_objects=True,
+    external_retrieval=False,
+    unset_count=None,
+    sends_float_created_at=False,
+    empty_doc_metadata=(),
+    empty_items=(),
+    economy_score=0.0,
+    unknown_fields=frozenset(),
+    pydantic_version="2.11",
+)
+
+_1_12_1 = attrs.evolve(
+    _1_16,
+    version="1.12.1",
+    quirks=_QUIRKS_1_12_1,
+    has_models=False,
+    delete_status=200,
+    delete_body=b"204\n",
+    missing_endpoints=frozenset({"server.info"}),
+    older_route_endpoints=frozenset(),
+    checks_dataset_first=True,
+    has_tag_filter=False,
+    checks_technique=False,
+    update_hangs=True,
+    sends_null_objects=False,
+    external_retrieval=True,
+    empty_doc_metadata=None,
+    empty_items=None,
+    unknown_fields=_SINCE_MAIN,
+)
+
+_1_8_1 = attrs.evolve(
+    _1_12_1,
+    version="1.8.1",
+    quirks=_QUIRKS_1_8_1,
+    validates_search_method=False,
+    error_style=ErrorStyle.ERRORS,
+    bare_success_endpoints=_METADATA_WRITES,
+    checks_dataset_first=False,
+    dataset_is_param_endpoints=_BY_DOCUMENT,
+    dataset_unchecked_endpoints=frozenset({"tags.list_for_dataset"}),
+    json_only_endpoints=frozenset({"datasets.update", "documents.set_status"}),
+    has_status_filter=False,
+    has_tag_filter=True,
+    storable_search_methods=(
+        "hybrid_search",
+        "semantic_search",
+        "full_text_search",
+        "keyword_search",
+    ),
+    checks_renames=False,
+    allows_unbound_external=False,
+    requires_model_names=False,
+    has_default_rule=False,
+    checks_technique=True,
+    counts_words_of_text=True,
+    update_hangs=False,
+    default_model_type="ModelType.TEXT_EMBEDDING",
+    sends_float_created_at=True,
+    economy_score=None,
+    unknown_fields=_SINCE_MAIN | _SINCE_1_11,
+)
+
+_1_4_3 = attrs.evolve(
+    _1_8_1,
+    version="1.4.3",
+    quirks=_QUIRKS_1_4_3,
+    compact_json=False,
+    sends_challenge=False,
+    error_style=ErrorStyle.PARAMS,
+    crash_body_has_status=False,
+    missing_endpoints=frozenset({"documents.get"}),
+    json_only_endpoints=None,
+    storable_search_methods=("hybrid_search", "semantic_search", "full_text_search"),
+    checks_doc_form=False,
+    empty_param_error=True,
+    unset_count=0,
+    sends_float_created_at=False,
+)
+
+_PROFILES = {profile.version: profile for profile in (_1_4_3, _1_8_1, _1_12_1, _1_16)}
+
+VERSIONS = tuple(_PROFILES)
+"""The versions that the emulator can be, the oldest first."""
+
+
+def get_profile(version: str) -> ServerProfile:
+    """Find a profile.
+
+    Raises:
+        ConfigError: this version is not known.
+    """
+    if version not in _PROFILES:
+        raise ConfigError(
+            f"The emulator does not know version {version!r}.",
+            hint=f"Choose one of: {', '.join(VERSIONS)}.",
+        )
+    return _PROFILES[version]

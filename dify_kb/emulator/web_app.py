@@ -1,0 +1,153 @@
+"""The HTTP side: routes from the catalogue and the profile."""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+from attrs import frozen
+
+from .dispatch import TEXT_PARAMETERS, Dispatcher, RequestQuota
+from .external_knowledge import ExternalKnowledge, InvalidReplyError
+from .faults import Faults
+from .handlers import HANDLERS
+from .history import History, to_jsonl
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from .capacity_model import CapacityModel
+    from .request_context import RequestContext
+
+_UUID: Final = "[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}"
+
+_PATH_ALIASES: Final = {
+    "/document/create-by-text": "/document/create_by_text",
+    "/document/create-by-file": "/document/create_by_file",
+    "/update-by-text": "/update_by_text",
+    "/update-by-file": "/update_by_file",
+    "/retrieve": "/hit-testing",
+}
+"""Second spellings of paths (measured)."""
+
+
+def build_app(
+    context: RequestContext,
+    api_key: str,
+    faults: Faults,
+    history: History,
+    capacity: CapacityModel | None = None,
+) -> web.Application:
+    """Put the routes together."""
+    quota = RequestQuota(context.settings, context.clock.now)
+    dispatcher = Dispatcher(context, api_key, faults, history, capacity, quota)
+    app = web.Application(
+        middlewares=[dispatcher.handle_unrouted], client_max_size=context.settings.max_body
+    )
+    for endpoint_handler in HANDLERS:
+        handler = functools.partial(dispatcher.dispatch, endpoint_handler)
+        for method, path in context.profile.routes(endpoint_handler.endpoint):
+            for spelling in _path_spellings(path):
+                app.router.add_route(method, f"/v1{spelling}", handler)
+                if method == "GET":
+                    app.router.add_route("HEAD", f"/v1{spelling}", handler)
+    app.router.add_get("/files/{file_id}/file-preview", dispatcher.send_file)
+    app.router.add_routes(ControlRoutes(faults, history, ExternalKnowledge(context)).routes())
+    return app
+
+
+def _path_spellings(path: str) -> list[str]:
+    spellings = [path] + [
+        path.removesuffix(end) + alias for end, alias in _PATH_ALIASES.items() if path.endswith(end)
+    ]
+    return [re.sub(r"{(\w+)}", _to_route_parameter, spelling) for spelling in spellings]
+
+
+def _to_route_parameter(match: re.Match[str]) -> str:
+    name = match[1]
+    return match[0] if name in TEXT_PARAMETERS else f"{{{name}:{_UUID}}}"
+
+
+@frozen
+class ControlRoutes:
+    """Where failures are planned and the history is read, without a key."""
+
+    faults: Faults
+    history: History
+    external: ExternalKnowledge
+
+    def routes(self) -> list[web.RouteDef]:
+        """Tell what is served."""
+        return [
+            web.get("/_emulator/faults", self.show_faults),
+            web.post("/_emulator/faults", self.add_faults),
+            web.delete("/_emulator/faults", self.clear_faults),
+            web.get("/_emulator/history", self.show_history),
+            web.post("/_emulator/external-apis", self.register_external_api),
+            web.post("/_emulator/external-datasets/{dataset_id}/retrieve", self.retrieve_external),
+        ]
+
+    async def show_faults(self, _: web.Request) -> web.Response:
+        """Tell what is planned still, and what was met."""
+        return self._fault_state()
+
+    async def add_faults(self, request: web.Request) -> web.Response:
+        """Take plans."""
+        try:
+            self.faults.load(await request.json())
+        except ValueError as error:
+            # Of JSON that is none, too.
+            return web.json_response({"error": str(error)}, status=400)
+        return self._fault_state()
+
+    async def clear_faults(self, _: web.Request) -> web.Response:
+        """Forget the plans."""
+        self.faults.clear()
+        return self._fault_state()
+
+    async def show_history(self, _: web.Request) -> web.Response:
+        """Tell the calls and the runs, as JSON Lines."""
+        text = "".join(
+            f"{line}\n"
+            for line in to_jsonl(self.history.list_exchanges(), self.history.list_runs())
+        )
+        return web.Response(text=text, content_type="application/jsonl")
+
+    async def register_external_api(self, request: web.Request) -> web.Response:
+        """Register an external knowledge API, as the console does."""
+        return await self._respond(request, self._register_external_api)
+
+    async def _register_external_api(self, request: web.Request) -> dict[str, object]:
+        parameters = await request.json()
+        values = (parameters.get(name, "") for name in ("name", "endpoint", "api_key"))
+        return {"id": await self.external.register(*map(str, values))}
+
+    async def retrieve_external(self, request: web.Request) -> web.Response:
+        """Ask an external dataset, as an app does."""
+        return await self._respond(request, self._retrieve_external)
+
+    async def _retrieve_external(self, request: web.Request) -> dict[str, object]:
+        parameters = await request.json()
+        records = await self.external.retrieve(
+            request.match_info["dataset_id"],
+            str(parameters.get("query", "")),
+            metadata_condition=parameters.get("metadata_condition"),
+            console=parameters.get("console") is True,
+        )
+        return {"records": records}
+
+    async def _respond(
+        self,
+        request: web.Request,
+        action: Callable[[web.Request], Awaitable[dict[str, object]]],
+    ) -> web.Response:
+        try:
+            return web.json_response(await action(request))
+        except (ValueError, AttributeError, InvalidReplyError) as error:
+            # Of JSON that is none, or no object, too.
+            return web.json_response({"error": str(error)}, status=400)
+
+    def _fault_state(self) -> web.Response:
+        return web.json_response({"left": self.faults.remaining(), "met": self.faults.counts()})

@@ -1,0 +1,102 @@
+"""Queues of files: those to be sent, and those that wait for a request after indexing."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import anyio
+from attrs import define, field
+
+from .tracked_file import TrackedFile
+
+
+@define
+class FileQueue:
+    """Files that gather until somebody takes all of them."""
+
+    _files: list[TrackedFile] = field(factory=list)
+    _more: anyio.Event = field(factory=anyio.Event)
+
+    def put(self, file: TrackedFile) -> None:
+        """Add a file."""
+        self._files.append(file)
+        self._more.set()
+
+    async def get_all(self) -> list[TrackedFile]:
+        """Wait until there are files, and take all of them."""
+        while not self._files:
+            self._more = anyio.Event()
+            await self._more.wait()
+        files, self._files = self._files, []
+        return files
+
+
+MAX_FILES = 200
+"""Maximum number of new files in the queue: a batch of the scan."""
+
+MAX_BYTES = 64 * 2**20
+"""Maximum bytes of in-memory items held at a time."""
+
+
+@define
+class UploadQueue:
+    """A queue that is bounded for new files and unbounded for those to be sent again.
+
+    One producer; multiple consumers, served in order.
+    """
+
+    _files: deque[TrackedFile] = field(factory=deque)
+    _ready: anyio.Semaphore = field(factory=lambda: anyio.Semaphore(0, fast_acquire=True))
+    """Counts the files. `fast_acquire`: consumers yield to the event loop when they send."""
+
+    _weights: dict[str, int] = field(factory=dict)
+    """The bytes of in-memory items that were queued and not yet released, by key."""
+
+    _bytes: int = 0
+    _room: anyio.Event = field(factory=anyio.Event)
+
+    async def wait_for_room(self, size: int) -> None:
+        """Wait until a file with `size` bytes in memory may be added.
+
+        A file larger than the limit is added once no other content is held.
+        """
+        while len(self._files) >= MAX_FILES or (self._bytes and self._bytes + size > MAX_BYTES):
+            self._room = anyio.Event()
+            await self._room.wait()
+
+    def put(self, file: TrackedFile, *, first: bool = False) -> None:
+        """Add a file, for the first time or again; with `first`, at the head of the queue."""
+        size = len(file.planned.found.data or b"")
+        if size and file.key not in self._weights:
+            self._weights[file.key] = size
+            self._bytes += size
+        if first:
+            self._files.appendleft(file)
+        else:
+            self._files.append(file)
+        self._ready.release()
+
+    async def get(self) -> TrackedFile:
+        """Wait for the next file and remove it from the queue."""
+        await self._ready.acquire()
+        while not self._files:  # cleared after this consumer was woken up
+            await self._ready.acquire()
+        if len(self._files) <= MAX_FILES // 2:
+            self._room.set()
+        return self._files.popleft()
+
+    def release(self, file: TrackedFile) -> None:
+        """Release the memory accounted for a file's content."""
+        if size := self._weights.pop(file.key, 0):
+            self._bytes -= size
+            self._room.set()
+
+    def clear(self) -> None:
+        """Remove all files, and wake up a producer that waits for room."""
+        self._files.clear()
+        while True:
+            try:
+                self._ready.acquire_nowait()
+            except anyio.WouldBlock:
+                break
+        self._room.set()

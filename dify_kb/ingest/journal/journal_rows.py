@@ -1,0 +1,93 @@
+"""The row of a file in the journal, and its conversion to and from SQLite."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from attrs import frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class JournalState(enum.StrEnum):
+    """The last certain state of a file.
+
+    | state | on the server | action of the next run |
+    |---|---|---|
+    | waiting | no document, or an older version | send the file |
+    | sending | unknown: the document may exist | look it up before sending |
+    | accepted | the document, not known to be indexed | follow it |
+    | done | the document, indexed | none |
+    | failed | a failed document, or none: refused | none; with `retry_failed`, send the file |
+    | stalled | the document; indexing stopped | look it up; with `retry_failed`, create it again |
+    | emptied | a document without chunks: its replacement failed | send the file first |
+    """
+
+    WAITING = "waiting"
+    SENDING = "sending"
+    ACCEPTED = "accepted"
+    DONE = "done"
+    FAILED = "failed"
+    STALLED = "stalled"
+    EMPTIED = "emptied"
+
+
+@frozen(kw_only=True)
+class JournalRow:
+    """A file of the journal. `size` is in bytes, `sent_at` in seconds since the epoch.
+
+    `mtime_ns`, `ctime_ns` and `inode` are those of the file when it was read; None if a later
+    change might not change them, so that the contents have to be compared.
+
+    `content` is the SHA-256 digest of the content sent; `rule` and `labels` are fingerprints of its
+    chunking settings and metadata. `previous` is the id of the document's uploaded file before the
+    latest send, which distinguishes the new version from the old one.
+    """
+
+    key: str
+    name: str
+    size: int
+    mtime_ns: int | None
+    ctime_ns: int | None = None
+    inode: int | None = None
+    content: bytes
+    rule: str
+    labels: str
+    state: JournalState
+    attempts: int
+    sent_at: float
+    previous: str | None
+    document_id: str | None
+    batch: str | None
+    upload_file_id: str | None
+    reason: str | None
+
+
+COLUMNS = tuple(attribute.name for attribute in attrs.fields(JournalRow))
+
+
+def to_sqlite(value: Any) -> Any:
+    """Convert a value for SQLite; text that is not valid UTF-8, as in file names, becomes bytes."""
+    if isinstance(value, str) and not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return value.encode(errors="surrogatepass")
+    return value
+
+
+def from_sqlite(value: Any) -> Any:
+    """Convert a value from SQLite back."""
+    return value.decode(errors="surrogatepass") if isinstance(value, bytes) else value
+
+
+def parse_row(values: Sequence[Any]) -> JournalRow:
+    """Create a row from the values of `COLUMNS`."""
+    fields = dict(zip(COLUMNS, values, strict=True))
+    for name in ("key", "name", "reason"):
+        fields[name] = from_sqlite(fields[name])
+    fields["state"] = JournalState(fields["state"])
+    return JournalRow(**fields)

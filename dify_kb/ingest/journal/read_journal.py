@@ -1,0 +1,139 @@
+"""Read journals for display and export, even while a load writes to them."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import frozen
+
+from . import journal_database
+from .journal_rows import JournalRow, JournalState, from_sqlite, parse_row
+from .lock import read_owner
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator
+
+_PAGE_SIZE: Final = 500
+"""Rows of one query: longer ones would prevent checkpoints of the write-ahead log."""
+
+_MAX_RUNS: Final = 10
+"""Number of latest runs in an overview."""
+
+_SELECT_ROWS: Final = (
+    "SELECT * FROM item WHERE key > ? AND (? IS NULL OR state = ?) ORDER BY key LIMIT ?"
+)
+
+
+@frozen(kw_only=True)
+class PastRun:
+    """A run of a load. Times are in seconds since the epoch.
+
+    `report` has the counts of `LoadReport.to_dict`. `ended` and `report` are None for a run that is
+    active or was killed.
+    """
+
+    number: int
+    started: float
+    ended: float | None
+    report: Mapping[str, object] | None
+
+
+@frozen(kw_only=True)
+class JournalOverview:
+    """Summary of a journal. `source` is None for items; `writer` is the process that holds it."""
+
+    path: Path
+    server: str
+    dataset: str
+    source: str | None
+    states: Mapping[JournalState, int]
+    runs: Sequence[PastRun]
+    writer: int | None
+
+    @property
+    def last(self) -> PastRun | None:
+        """The latest run."""
+        return self.runs[0] if self.runs else None
+
+
+def list_journals(folder: Path) -> list[Path]:
+    """Return the journals of a folder, the latest first."""
+    try:
+        found = [path for path in folder.iterdir() if path.suffix == ".db"]
+        return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+    except OSError:
+        return []
+
+
+def read_overview(path: Path) -> JournalOverview:
+    """Return a summary of a journal.
+
+    Raises:
+        JournalError: the file does not exist, is not a journal, of another version or damaged.
+    """
+    with journal_database.open_readonly(path) as connection:
+        meta = dict(connection.execute("SELECT name, value FROM meta").fetchall())
+        counted = connection.execute("SELECT state, count(*) FROM item GROUP BY state").fetchall()
+        runs = connection.execute(
+            "SELECT id, started, ended, report FROM run ORDER BY id DESC LIMIT ?", (_MAX_RUNS,)
+        ).fetchall()
+        counts = {JournalState(state): count for state, count in counted}
+        return JournalOverview(
+            path=path,
+            server=from_sqlite(meta.get("server", "")),
+            dataset=from_sqlite(meta.get("dataset", "")),
+            source=from_sqlite(meta.get("source")),
+            states={state: counts.get(state, 0) for state in JournalState},
+            runs=[_parse_run(row) for row in runs],
+            writer=_find_writer(path),
+        )
+
+
+def iter_rows(path: Path, *, state: JournalState | None = None) -> Iterator[JournalRow]:
+    """Yield the row of each file, in the order of keys.
+
+    Raises:
+        JournalError: the file does not exist, is not a journal, of another version or damaged.
+    """
+    with journal_database.open_readonly(path) as connection:
+        after: Any = ""
+        while rows := connection.execute(
+            _SELECT_ROWS, (after, state, state, _PAGE_SIZE)
+        ).fetchall():
+            yield from map(parse_row, rows)
+            after = rows[-1]["key"]
+
+
+def _parse_run(row: sqlite3.Row) -> PastRun:
+    report = json.loads(row["report"]) if row["report"] else None
+    return PastRun(number=row["id"], started=row["started"], ended=row["ended"], report=report)
+
+
+def _find_writer(path: Path) -> int | None:
+    """Return the id of the process that holds the journal, if it runs on this machine.
+
+    Does not try to lock the journal: a load that starts meanwhile would be refused.
+    """
+    owner = read_owner(path)
+    if owner is None:
+        return None
+    process, host = owner
+    return process if host == socket.gethostname() and _is_alive(process) else None
+
+
+def _is_alive(process: int) -> bool:
+    if os.name == "nt":  # signal 0 would send Ctrl-C
+        return True
+    try:
+        os.kill(process, 0)
+    except PermissionError:  # the process of another user
+        return True
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,141 @@
+"""Options of a load, validated, and the parts of a client that it uses."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from attrs import Attribute, field, frozen
+
+from dify_kb.config import Policy
+from dify_kb.errors import ConfigError
+from dify_kb.ingest.pacing.admission import Admission
+from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
+from dify_kb.models import UNSET, DocForm, ProcessRule, Unset
+from dify_kb.resources import Datasets, Documents
+from dify_kb.wire import codec
+
+from .planning.file_plan import DATASET_RULE, Metadata, OnExisting, PlanOptions
+from .progress_events import OnLoadEvent
+from .sources.scan import ScanRules
+
+Wait = Literal["accepted", "indexed", "verified"]
+OnError = Literal["collect", "stop"]
+Replace = Literal["in_place", "swap"]
+
+
+def _validate_choice(*known: str) -> Callable[[object, Attribute[Any], Any], None]:
+    def check(_: object, attribute: Attribute[Any], value: object) -> None:
+        if value not in known:
+            raise ConfigError(
+                f"Invalid {attribute.name} {value!r}.", hint=f"Expected {_join_choices(known)}."
+            )
+
+    return check
+
+
+def _join_choices(words: Sequence[str]) -> str:
+    *others, last = words
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def _validate_minimum(number: float) -> Callable[[object, Attribute[Any], float | None], None]:
+    def check(_: object, attribute: Attribute[Any], value: float | None) -> None:
+        if value is not None and not value >= number:
+            raise ConfigError(
+                f"Invalid {attribute.name} {value!r}.", hint=f"It must be at least {number}."
+            )
+
+    return check
+
+
+@frozen(kw_only=True)
+class LoadOptions:
+    """The options of a load, validated."""
+
+    rules: ScanRules = field(factory=ScanRules)
+    process_rule: ProcessRule | None = None
+    doc_form: DocForm | Unset = UNSET
+    metadata: Metadata = None
+    on_existing: OnExisting = field(
+        default="overwrite", validator=_validate_choice("overwrite", "skip", "fail")
+    )
+    wait: Wait = field(
+        default="indexed", validator=_validate_choice("accepted", "indexed", "verified")
+    )
+    checksum: bool = False
+    overwrite_archived: bool = False
+    replace: Replace = field(default="in_place", validator=_validate_choice("in_place", "swap"))
+    max_unindexed: int = field(default=5000, validator=_validate_minimum(1))
+    stall_after: float = field(default=900.0, validator=_validate_minimum(0))
+    deadline: float | None = field(default=None, validator=_validate_minimum(0))
+    max_failures: int | None = field(default=None, validator=_validate_minimum(0))
+    journal: Path | None = None
+    retry_failed: bool = False
+    errors: OnError = field(default="collect", validator=_validate_choice("collect", "stop"))
+    dry_run: bool = False
+    on_event: OnLoadEvent | None = None
+    pause: Callable[[], Awaitable[None]] | None = None
+    """Waits while results are consumed more slowly than they arrive."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.replace == "swap" and self.wait == "accepted":
+            raise ConfigError(
+                "replace='swap' requires wait='indexed' or wait='verified'.",
+                hint="The old version can be deleted only once the new one is indexed.",
+            )
+
+    @property
+    def follows(self) -> bool:
+        """Whether documents are followed until their indexing ends."""
+        return self.wait != "accepted"
+
+    @property
+    def verifies(self) -> bool:
+        """Whether good results are held until they are verified."""
+        return self.wait == "verified" and not self.dry_run
+
+    @property
+    def failure_limit(self) -> int | None:
+        """The number of failures that do not stop the run; None is no limit."""
+        return 0 if self.errors == "stop" else self.max_failures
+
+    @property
+    def chunking_fingerprint(self) -> str:
+        """A fingerprint of the chunking settings."""
+        if self.process_rule is None and not self.doc_form:
+            return DATASET_RULE
+        settings = json.dumps([codec.encode(self.process_rule), self.doc_form or None])
+        return hashlib.sha256(settings.encode()).hexdigest()[:16]
+
+    @property
+    def plan_options(self) -> PlanOptions:
+        """The options that a plan depends on."""
+        return PlanOptions(
+            on_existing=self.on_existing,
+            retry_failed=self.retry_failed,
+            overwrite_archived=self.overwrite_archived,
+            follow=self.follows,
+            rule=self.chunking_fingerprint,
+        )
+
+
+@frozen(kw_only=True)
+class ServerAccess:
+    """The parts of a client that a load uses.
+
+    `identity` identifies the server in the journal; None for a server that ends with its client.
+    """
+
+    identity: str | None
+    datasets: Datasets
+    documents: Documents
+    uploads: Documents
+    """`documents` without retries, for creates: failed uploads are queued again by the load."""
+
+    admission: Admission
+    breaker: CircuitBreaker
+    policy: Policy

@@ -1,0 +1,235 @@
+"""Measure the latency of replies, and of the unloaded server at the start and periodically."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+MIN_REPLIES, MAX_REPLIES = 4, 256
+"""Replies in a window: the minimum, and the number that is enough whatever the spread."""
+
+MIN_SECONDS, MAX_SECONDS = 0.25, 5.0
+"""Seconds of a window: a shorter one is a single burst; at `MAX_SECONDS` a window ends with
+`MIN_REPLIES`."""
+
+TAIL_REPLIES = 20
+"""Minimum number of replies for the 95th percentile."""
+
+MAX_SAMPLES = 128
+"""Replies of the unloaded server that are kept for its latency."""
+
+OUTLIER = 5
+"""Multiple of the median at which latencies are capped: a single stall means little."""
+
+
+def quantile(times: Sequence[float], part: float) -> float:
+    """Return the quantile `part` of the sorted `times`; 0 if there are none."""
+    return times[min(len(times) - 1, int(len(times) * part))] if times else 0.0
+
+
+class LatencySamples:
+    """A window of replies: their latencies, throughput and requests in flight.
+
+    Latencies above `longest` count as `longest` in the mean and in its error.
+
+    Args:
+        min_latency: seconds; the error of a smaller mean is taken relative to this.
+    """
+
+    def __init__(self, min_latency: float) -> None:
+        self._min_latency = min_latency
+        self.times: list[float] = []
+        self.clear(math.inf)
+
+    def clear(self, longest: float) -> None:
+        """Remove all replies, and cap those added later at `longest`."""
+        self._longest = longest
+        self.times = []
+        self._sum = self._squares = 0.0
+        self._in_flight = 0
+        self._first = self._last = 0.0
+        self._sorted: list[float] = []
+
+    def add(self, now: float, seconds: float, in_flight: int) -> None:
+        """Add a reply."""
+        if not self.times:
+            self._first = now
+        self._last = now
+        self.times.append(seconds)
+        seconds = min(seconds, self._longest)
+        self._sum += seconds
+        self._squares += seconds * seconds
+        self._in_flight += in_flight
+
+    def is_complete(
+        self, now: float, min_replies: int, error: float, patience: float = MAX_SECONDS
+    ) -> bool:
+        """Return whether it has `min_replies` replies and a relative error within `error`.
+
+        After `patience` seconds the error does not matter.
+        """
+        count, seconds = len(self.times), now - self._first
+        if count < min_replies or seconds < MIN_SECONDS:
+            return count >= MIN_REPLIES and seconds >= MAX_SECONDS
+        needed = error * max(1.0, self._min_latency / self.mean)
+        return self.error <= needed or count >= MAX_REPLIES or seconds >= patience
+
+    @property
+    def error(self) -> float:
+        """The relative standard error of the mean."""
+        count, mean = len(self.times), self.mean
+        return math.sqrt(max(0.0, self._squares / count - mean * mean) / count) / max(mean, 1e-9)
+
+    @property
+    def in_flight(self) -> float:
+        """The mean number of requests in flight."""
+        return self._in_flight / len(self.times)
+
+    @property
+    def goodput(self) -> float:
+        """Replies per second."""
+        return (len(self.times) - 1) / max(self._last - self._first, 1e-6)
+
+    @property
+    def mean(self) -> float:
+        """The mean latency in seconds."""
+        return self._sum / len(self.times)
+
+    @property
+    def median(self) -> float:
+        """The median latency in seconds."""
+        return quantile(self._ordered(), 0.5)
+
+    @property
+    def tail(self) -> float:
+        """The 95th percentile in seconds; 0 with fewer than `TAIL_REPLIES` replies."""
+        return quantile(self._ordered(), 0.95) if len(self.times) >= TAIL_REPLIES else 0.0
+
+    def _ordered(self) -> list[float]:
+        if len(self._sorted) != len(self.times):
+            self._sorted = sorted(self.times)
+        return self._sorted
+
+
+class UnloadedLatency:
+    """Latency of replies that did not wait for others, from the last `MAX_SAMPLES` of them.
+
+    Args:
+        min_latency: seconds; shorter latencies count as this.
+    """
+
+    def __init__(self, min_latency: float) -> None:
+        self.measured = 0.0
+        """Mean in seconds; 0 before the first reply."""
+        self.longest = math.inf
+        """Seconds at which latencies are capped in later windows."""
+        self._min_latency = min_latency
+        self._tail = 0.0
+        self._times: deque[float] = deque(maxlen=MAX_SAMPLES)
+
+    @property
+    def base(self) -> float:
+        """The mean, or `min_latency`."""
+        return max(self.measured, self._min_latency)
+
+    @property
+    def tail(self) -> float:
+        """Tail latency in seconds: the 95th percentile, at least 3 times the mean."""
+        return max(3 * self.base, self._tail)
+
+    def learn(self, times: Iterable[float], *, anew: bool = False) -> None:
+        """Add replies; with `anew`, remove the earlier ones first."""
+        if anew:
+            self._times.clear()
+        self._times.extend(times)
+        ordered = sorted(self._times)
+        self.longest = OUTLIER * max(quantile(ordered, 0.5), self._min_latency)
+        self.measured = sum(min(time, self.longest) for time in ordered) / len(ordered)
+        self._tail = quantile(ordered, 0.95)
+
+
+MIN_LATENCY = 0.010
+"""Seconds. Shorter mean latencies count as this: they measure mostly the jitter of the event loop,
+and a queue that short does not matter."""
+
+MAX_RAMP_LEVEL = 4
+"""Highest level of the ramp whose replies may still count as unloaded."""
+
+UNQUEUED, MAYBE_QUEUED = 1.13, 1.25
+"""Mean latency as a multiple of the unloaded one: below `UNQUEUED` no request waits, within noise;
+below `MAYBE_QUEUED` that is possible."""
+
+MEASUREMENT_INTERVALS = (10.0, 30.0, 60.0)
+"""Seconds until the next measurement: after the first one, after one that differs, and after one
+that agrees with the last."""
+
+FIRST_MEASUREMENT, LATER_MEASUREMENT = (6, 0.15, 1.0), (8, 0.08, 1.5)
+"""Minimum replies, relative error of the mean and maximum seconds of a measurement."""
+
+MEASURING_LEVEL_FACTOR = 0.6
+"""Requests in flight during a measurement, as a part of those being served (without the queue)."""
+
+
+class BaselineLatency:
+    """Unloaded latency, and the time of its next measurement. Methods take the current time."""
+
+    def __init__(self) -> None:
+        self.unloaded = UnloadedLatency(MIN_LATENCY)
+        self.measuring = True
+        """Whether a measurement is running, with few requests in flight."""
+
+        self.is_fresh = False
+        """Whether the measurement ended just before the current window of replies."""
+
+        self._due = math.inf
+        self._exact = False
+        self._last_mean = 0.0
+
+    def is_instant(self, window: LatencySamples) -> bool:
+        """Return whether the first replies are so fast that the ramp can be skipped."""
+        has_few_replies = self.unloaded.measured or len(window.times) < 8  # noqa: PLR2004
+        return not has_few_replies and window.median < MIN_LATENCY / 2
+
+    def is_measured(self, now: float, window: LatencySamples) -> bool:
+        """Return whether the window has enough replies to end the measurement."""
+        return window.is_complete(
+            now, *(LATER_MEASUREMENT if self.unloaded.measured else FIRST_MEASUREMENT)
+        )
+
+    def finish(self, now: float, window: LatencySamples) -> None:
+        """End a measurement and record its result."""
+        before, found = self.unloaded.measured, window.mean
+        same = before > 0 and abs(found / before - 1) < max(0.25, 3 * window.error)
+        self.unloaded.learn(window.times, anew=not (same and self._exact))
+        self._exact = self.is_fresh = before > 0
+        self._due = now + MEASUREMENT_INTERVALS[0 if not before else 2 if same else 1]
+        self.measuring = False
+
+    def abandon(self) -> None:
+        """Cancel a measurement, unless it is the first one."""
+        self.measuring = self.measuring and not self.unloaded.measured
+
+    def request(self, now: float) -> None:
+        """Request a measurement as soon as the limit is stable."""
+        self._due = min(self._due, now)
+
+    def is_due(self, now: float) -> bool:
+        """Return whether the next measurement is due."""
+        return now >= self._due
+
+    def learn(self, window: LatencySamples, level: float, *, ramp: bool) -> None:
+        """Update the unloaded latency from a window with `level` in flight if no request waited."""
+        mean = window.mean
+        if mean < 0.7 * self.unloaded.measured and not ramp:
+            self.unloaded.learn(window.times, anew=True)
+        elif level == 1 or (ramp and level <= MAX_RAMP_LEVEL and self._is_unqueued(mean)):
+            self.unloaded.learn(window.times)
+        self._last_mean = mean
+
+    def _is_unqueued(self, mean: float) -> bool:
+        """Return whether no request waits: the mean is that of one alone, or of fewer in flight."""
+        return mean < max(UNQUEUED * self.unloaded.base, 1.08 * self._last_mean)

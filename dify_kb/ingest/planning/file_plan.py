@@ -1,0 +1,263 @@
+"""Plan the action for a file from its journal row and its document. Pure.
+
+If the journal has no row of the file, or its document was deleted or replaced by somebody else:
+
+| document with that name | overwrite | skip | fail |
+|---|---|---|---|
+| none | send | send | send |
+| enabled | send | skipped | failed |
+| disabled, archived | skipped | skipped | failed |
+
+Documents disabled or archived by a person are not overwritten: the server would create a second
+document beside a disabled one, and make an archived one searchable again (measured on 1.4.3, 1.12.1
+and 1.14.2). Otherwise by the row, and by whether content and chunking settings are the same:
+
+| row | same | other |
+|---|---|---|
+| sending (no response known) | look, then follow | look, then send |
+| waiting (not sent) | as an enabled one above | as an enabled one above |
+| accepted | follow | look until it is indexed, then send |
+| done | unchanged, or assign metadata | as an enabled one above |
+| failed | failed | as an enabled one above |
+| failed, with `retry_failed` | send | as an enabled one above |
+| stalled | follow for a while | look until it is indexed, then send |
+| stalled, with `retry_failed` | look, then create it again | look, then create it again |
+| emptied (its replacement failed) | send, before all others | send, before all others |
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from types import MappingProxyType
+from typing import Literal
+
+from attrs import evolve, field, frozen
+
+from dify_kb.ingest.journal.journal_rows import JournalRow, JournalState
+from dify_kb.ingest.remote_document import RemoteDocument
+from dify_kb.ingest.report import ItemResult, Outcome
+from dify_kb.ingest.sources.found_file import FoundFile
+from dify_kb.ingest.sources.items import Item
+from dify_kb.resources.metadata_validation import AssignableValue
+
+Metadata = Mapping[str, object] | Callable[[Item], Mapping[str, object] | None] | None
+"""Values by field name for every document, or a function of the item that returns them."""
+
+
+def metadata_fingerprint(metadata: Mapping[str, AssignableValue]) -> str:
+    """Return a hash of the values; "" for none."""
+    if not metadata:
+        return ""
+    encoded = json.dumps(metadata, sort_keys=True, default=_encode)
+    return hashlib.sha256(encoded.encode()).hexdigest()[:16]
+
+
+def _encode(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else repr(value)
+
+
+OnExisting = Literal["overwrite", "skip", "fail"]
+
+DATASET_RULE = ""
+"""The fingerprint of the dataset's own chunking settings, which matches all fingerprints."""
+
+
+class PlannedAction(enum.StrEnum):
+    """The first step for a file."""
+
+    SEND = "send"
+    LOOK = "look"
+    """Look up the document by name before the next step."""
+
+    FOLLOW = "follow"
+    """The document exists; wait until it is indexed."""
+
+    ASSIGN_METADATA = "assign metadata"
+    """The document is indexed; set its metadata."""
+
+
+@frozen(kw_only=True)
+class PlannedFile:
+    """The plan for a file.
+
+    `name` is the name of its document, `replaces` the existing document with that name, `row` the
+    journal row. `is_unchanged`: whether the content sent before is the current one. `attempts` is
+    the number of sends in earlier runs without a response.
+    """
+
+    found: FoundFile
+    name: str
+    action: PlannedAction
+    replaces: RemoteDocument | None = None
+    row: JournalRow | None = None
+    is_unchanged: bool = False
+    metadata: Mapping[str, AssignableValue] = field(factory=dict)
+    attempts: int = 0
+    is_first: bool = False
+    """Whether the file is sent before all others because its document is empty."""
+
+    has_stalled: bool = False
+    """Whether its document stalled in an earlier run and is to be created again."""
+
+    @property
+    def stalled_before(self) -> bool:
+        """Whether its document stalled in an earlier run and is followed for a while."""
+        return (
+            self.action is PlannedAction.FOLLOW
+            and self.row is not None
+            and self.row.state is JournalState.STALLED
+        )
+
+    @property
+    def previous_upload_id(self) -> str | None:
+        """The id of the document's uploaded file before the latest send."""
+        if self.row is not None:
+            return self.row.upload_file_id if self.has_stalled else self.row.previous
+        return self.replaces.upload_file_id if self.replaces else None
+
+
+@frozen(kw_only=True)
+class PlanOptions:
+    """The options that plans depend on; `rule` is a fingerprint of the chunking settings."""
+
+    on_existing: OnExisting = "overwrite"
+    retry_failed: bool = False
+    overwrite_archived: bool = False
+    follow: bool = True
+    rule: str = DATASET_RULE
+
+
+def is_journal_complete(*, known: int, unsettled: int, documents: int) -> bool:
+    """Return whether a journal knows every document of a dataset, by comparing the numbers.
+
+    False while the outcome of a send is unknown: its document could compensate for a deleted one.
+    """
+    return unsettled == 0 and known == documents
+
+
+def plan_file(  # noqa: PLR0911 -- one for each row of the table
+    found: FoundFile,
+    row: JournalRow | None,
+    remote: RemoteDocument | None,
+    options: PlanOptions,
+    *,
+    is_unchanged: Callable[[JournalRow], bool],
+    metadata: Mapping[str, AssignableValue] = MappingProxyType({}),
+    labels: str = "",
+) -> PlannedFile | ItemResult:
+    """Return the plan for a file, or its result if there is nothing to do.
+
+    Args:
+        is_unchanged: compares the file with the content sent; may read the file.
+        labels: the fingerprint of `metadata`.
+    """
+    name = found.name
+    first = PlannedFile(
+        found=found, name=name, action=PlannedAction.SEND, replaces=remote, metadata=metadata
+    )
+    if row is None:
+        return _plan_by_document(first, options)
+    rule = options.rule in {DATASET_RULE, row.rule}
+    if row.state is JournalState.SENDING:
+        unchanged = rule and is_unchanged(row)
+        return evolve(
+            first, action=PlannedAction.LOOK, row=row, is_unchanged=unchanged, attempts=row.attempts
+        )
+    if not _is_own_document(row, remote):
+        return _plan_by_document(first, options)
+    if row.state is JournalState.EMPTIED:
+        return _plan_by_document(
+            evolve(first, is_first=True), evolve(options, on_existing="overwrite")
+        )
+    if row.state is JournalState.WAITING or not rule or not is_unchanged(row):
+        changed = _plan_by_document(first, options)
+        if row.state in {JournalState.ACCEPTED, JournalState.STALLED} and isinstance(
+            changed, PlannedFile
+        ):
+            has_stalled = row.state is JournalState.STALLED and options.retry_failed
+            return evolve(
+                changed,
+                action=PlannedAction.LOOK,
+                has_stalled=has_stalled,
+                row=row if has_stalled else None,
+            )
+        return changed
+    return _plan_by_row(first, row, options, labels)
+
+
+def _is_own_document(row: JournalRow, remote: RemoteDocument | None) -> bool:
+    """Return whether the document is the one sent according to the row, or both are missing."""
+    if remote is None or row.document_id is None:
+        return remote is None and row.document_id is None
+    return (remote.document_id, remote.upload_file_id) == (row.document_id, row.upload_file_id)
+
+
+def _plan_by_row(
+    planned: PlannedFile, row: JournalRow, options: PlanOptions, labels: str
+) -> PlannedFile | ItemResult:
+    """Plan a file that has not changed since it was sent."""
+    match row.state:
+        case JournalState.STALLED if options.retry_failed:
+            return evolve(
+                planned, action=PlannedAction.LOOK, row=row, is_unchanged=True, has_stalled=True
+            )
+        case JournalState.ACCEPTED | JournalState.STALLED if options.follow:
+            return evolve(planned, action=PlannedAction.FOLLOW, row=row, is_unchanged=True)
+        case JournalState.FAILED if options.retry_failed:
+            return _plan_by_document(
+                evolve(planned, is_unchanged=True), evolve(options, on_existing="overwrite")
+            )
+        case JournalState.FAILED:
+            reason = f"{row.reason} ({FAILED_BEFORE})" if row.reason else FAILED_BEFORE
+            return _ended_result(planned, Outcome.FAILED, reason)
+        case _ if labels not in {"", row.labels}:
+            return evolve(planned, action=PlannedAction.ASSIGN_METADATA, row=row, is_unchanged=True)
+        case _:
+            return _ended_result(planned, Outcome.UNCHANGED, None)
+
+
+def _plan_by_document(planned: PlannedFile, options: PlanOptions) -> PlannedFile | ItemResult:
+    """Plan a file by the existing document with its name alone."""
+    existing = planned.replaces
+    if existing is None:
+        return planned
+    if options.on_existing == "overwrite":
+        if not existing.enabled:
+            return _ended_result(planned, Outcome.SKIPPED, DISABLED_BY_HAND)
+        if existing.archived and not options.overwrite_archived:
+            return _ended_result(planned, Outcome.SKIPPED, ARCHIVED_BY_HAND)
+        return planned if existing.is_final else evolve(planned, action=PlannedAction.LOOK)
+    return keep_existing(planned, options.on_existing)
+
+
+def keep_existing(planned: PlannedFile, on_existing: OnExisting) -> ItemResult:
+    """Return the result of a file whose document exists and is not to be replaced."""
+    outcome = Outcome.SKIPPED if on_existing == "skip" else Outcome.FAILED
+    return _ended_result(planned, outcome, NAME_EXISTS)
+
+
+FAILED_BEFORE = "failed in an earlier run; pass retry_failed=True (--retry-failed) to send it again"
+NAME_EXISTS = "a document with this name already exists"
+DISABLED_BY_HAND = "disabled by hand: enable or delete its document to replace it"
+ARCHIVED_BY_HAND = (
+    "archived by hand: unarchive its document, or pass overwrite_archived=True"
+    " (--overwrite-archived)"
+)
+
+
+def _ended_result(planned: PlannedFile, outcome: Outcome, reason: str | None) -> ItemResult:
+    existing = planned.replaces
+    return ItemResult(
+        key=planned.found.key,
+        name=planned.name,
+        outcome=outcome,
+        reason=reason,
+        document_id=existing.document_id if existing else None,
+        size=planned.found.size,
+        attempts=planned.attempts,
+        error=reason if outcome is Outcome.FAILED else None,
+    )

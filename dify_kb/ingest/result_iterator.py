@@ -1,0 +1,174 @@
+"""Iterate over the results of a load while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import weakref
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import aclosing
+from typing import Any, Generic, TypeVar
+
+import anyio
+from attrs import define, field
+
+from .report import LoadReport
+
+T = TypeVar("T")
+
+MAX_BUFFERED = 256
+"""Results that may wait to be consumed; the load pauses sending meanwhile."""
+
+
+@define
+class ResultBuffer(Generic[T]):
+    """Results that the load produced and the iteration has not consumed."""
+
+    _results: deque[T] = field(factory=deque)
+    _filled: anyio.Event = field(factory=anyio.Event)
+    _taken: anyio.Event = field(factory=anyio.Event)
+
+    def put(self, result: T) -> None:
+        """Add a result."""
+        self._results.append(result)
+        self._filled.set()
+
+    async def wait_for_room(self) -> None:
+        """Wait while the buffer is full."""
+        while len(self._results) >= MAX_BUFFERED:
+            await self._taken.wait()
+
+    def close(self) -> None:
+        """Wake the consumer: no results will follow."""
+        self._filled.set()
+
+    def __bool__(self) -> bool:
+        return bool(self._results)
+
+    async def get_all(self) -> Sequence[T]:
+        """Wait for results and remove all of them; return none at the end."""
+        await self._filled.wait()
+        self._filled = anyio.Event()
+        results = tuple(self._results)
+        self._results.clear()
+        taken, self._taken = self._taken, anyio.Event()
+        taken.set()
+        return results
+
+
+_Begin = Callable[[ResultBuffer[T]], Coroutine[Any, Any, LoadReport]]
+
+
+@define
+class Results(Generic[T]):
+    """The results of a load, one per file: `async for result in client.load_iter(…)`.
+
+    The load runs during the iteration. Leaving it early, by `break` or an error, ends the load as a
+    cancellation does: requests in flight may finish, and the journal keeps what was sent. `report`
+    is set once the iteration has reached its end.
+    """
+
+    _begin: _Begin[T]
+    report: LoadReport | None = field(default=None, init=False)
+
+    def pages(self) -> AsyncGenerator[Sequence[T], None]:
+        """Return an iterator over batches of results."""
+        task = _LoadTask(self._begin)
+        return _cancel_when_dropped(self._pages(task), task)
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        task = _LoadTask(self._begin)
+        return _cancel_when_dropped(self._rows(task), task)
+
+    async def _pages(self, task: _LoadTask[T]) -> AsyncGenerator[Sequence[T], None]:
+        task.start()
+        try:
+            while not (task.done() and not task.buffer):
+                if results := await task.buffer.get_all():
+                    yield results
+            self.report = task.result()
+        finally:
+            task.cancel()
+            with anyio.CancelScope(shield=True):
+                await task.wait()
+
+    async def _rows(self, task: _LoadTask[T]) -> AsyncGenerator[T, None]:
+        async with aclosing(self._pages(task)) as pages:
+            async for results in pages:
+                for result in results:
+                    yield result
+
+
+class _LoadTask(Generic[T]):
+    """The task in which a load runs.
+
+    One of its own: a generator may be closed by another task than the one that iterated, and could
+    not leave the cancel scopes that a load enters.
+    """
+
+    def __init__(self, begin: _Begin[T]) -> None:
+        self.buffer: ResultBuffer[T] = ResultBuffer()
+        self._begin = begin
+        self._task: asyncio.Task[LoadReport] | None = None
+
+    def start(self) -> None:
+        """Start the load."""
+        self._task = asyncio.get_running_loop().create_task(self._begin(self.buffer))
+        _tasks.add(self._task)
+        self._task.add_done_callback(self._finish)
+
+    def done(self) -> bool:
+        """Return whether the load has ended."""
+        return self._task is not None and self._task.done()
+
+    def result(self) -> LoadReport:
+        """Return the report of the load that has ended, or raise its error."""
+        assert self._task is not None  # noqa: S101 -- for the type checker
+        return self._task.result()
+
+    async def wait(self) -> None:
+        """Wait until the load has ended."""
+        assert self._task is not None  # noqa: S101 -- for the type checker
+        await asyncio.wait([self._task])
+
+    def cancel(self) -> None:
+        """Cancel the load, if it runs; in any thread."""
+        task = self._task
+        if task is None or task.done():
+            return
+        loop = task.get_loop()
+        if _running_loop() is loop:
+            task.cancel()
+            return
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(task.cancel)
+
+    def _finish(self, task: asyncio.Task[LoadReport]) -> None:
+        _tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # a consumer that left has no use for it
+        self.buffer.close()
+
+
+_tasks: set[asyncio.Task[LoadReport]] = set()
+"""Loads that run. The event loop itself keeps only weak references to tasks."""
+
+
+_G = TypeVar("_G", bound=AsyncGenerator[Any, None])
+
+
+def _cancel_when_dropped(generator: _G, task: _LoadTask[Any]) -> _G:
+    """Cancel the load as soon as the generator is unreferenced, as after `break`.
+
+    The loop closes such a generator too, but later: the next load would find the journal in use.
+    """
+    weakref.finalize(generator, task.cancel).atexit = False
+    return generator
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

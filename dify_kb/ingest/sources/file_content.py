@@ -1,0 +1,201 @@
+"""Read the content of found files: its SHA-256 digest, and the characters that Dify deletes.
+
+All versions from 1.4.3 to 1.12.1 delete `ï`, `¿`, `¾` and the bar of `<|` and `|>` before chunking
+(measured): "naïve ¿Qué?" is stored as "nave Qué?".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import time
+from pathlib import Path
+
+from attrs import define, field, frozen
+
+from dify_kb.errors import SourceChangedError, SourceError
+from dify_kb.transport.upload_body import BLOCK_SIZE, OPEN_FLAGS
+
+from .document_names import TEXT_EXTENSIONS, file_extension
+from .found_file import (
+    FileStamp,
+    FoundFile,
+    describe_excess_size,
+    describe_os_error,
+    settled_stamp,
+    stamp_fields,
+)
+
+# The second byte of these letters is rare in most texts, so that searching for it is a fast test.
+_LETTERS = tuple(
+    (letter, letter[:1], letter[1:]) for letter in (b"\xc3\xaf", b"\xc2\xbf", b"\xc2\xbe")
+)
+_SEQUENCES = frozenset({b"<|", b"|>", b"\xc3\xaf", b"\xc2\xbf", b"\xc2\xbe"})
+
+
+def count_deleted(data: bytes) -> int:
+    """Return the number of affected sequences in a UTF-8 text."""
+    count = 0
+    if b"|" in data:
+        count += data.count(b"<|") if b"<" in data else 0
+        count += data.count(b"|>") if b">" in data else 0
+    if data.isascii():
+        return count
+    for letter, first, second in _LETTERS:
+        if second in data and first in data:
+            count += data.count(letter)
+    return count
+
+
+@define
+class DeletedCounter:
+    """Incremental `count_deleted` for a text in blocks, which may split a sequence."""
+
+    count: int = 0
+    _last: bytes = b""
+
+    def add(self, block: bytes) -> None:
+        """Count the sequences in a block, including one that ends with its first byte."""
+        self.count += count_deleted(block) + (self._last + block[:1] in _SEQUENCES)
+        self._last = block[-1:]
+
+
+MAX_SMALL_FILE = 64 * 1024
+"""Bytes. Files up to this size are read once, into memory. Larger ones are read twice, because
+their digest must be in the journal before they are streamed."""
+
+
+@frozen(kw_only=True)
+class FileContent:
+    """The content of a file, to be sent.
+
+    `file` describes the file as it was read, which may differ from the scan. `stamp` is None if a
+    later change might not change the stamp. `deleted_characters` counts the characters that the
+    server deletes from texts: `ï`, `¿`, `¾`, and the bar of `<|` and `|>`.
+    """
+
+    data: bytes | Path = field(repr=False)
+    digest: bytes
+    file: FoundFile
+    stamp: FileStamp | None = None
+    deleted_characters: int = 0
+
+
+def is_small(found: FoundFile) -> bool:
+    """Return whether a file is read once, into memory."""
+    return found.path is not None and found.size <= MAX_SMALL_FILE
+
+
+def read_content(found: FoundFile) -> FileContent:
+    """Return the current content of a found file, even if it changed since the scan. Blocking.
+
+    Raises:
+        SourceChangedError: the file changed while it was read.
+        SourceError: the file cannot be read, or is now empty or too large.
+    """
+    if found.path is None:
+        return _in_memory(found, found.data or b"")
+    try:
+        descriptor = os.open(found.path, OPEN_FLAGS)
+        try:
+            return _read(found, found.path, descriptor)
+        finally:
+            os.close(descriptor)
+    except (OSError, ValueError) as error:
+        raise SourceError(f"unreadable: {describe_os_error(error)}") from error
+
+
+def require_unchanged(content: FileContent) -> None:
+    """Check that a file did not change while it was streamed. Blocking.
+
+    Raises:
+        SourceChangedError: the file changed or does not exist any more.
+    """
+    file = content.file
+    if file.path is None:
+        return
+    try:
+        status = Path(file.path).stat()
+    except (OSError, ValueError) as error:
+        raise SourceChangedError(f"unreadable: {describe_os_error(error)}") from error
+    if (status.st_size, stamp_fields(status)[0]) != (file.size, file.mtime_ns):
+        raise _changed()
+
+
+def _in_memory(found: FoundFile, data: bytes, stamp: FileStamp | None = None) -> FileContent:
+    digest = hashlib.sha256(data).digest()
+    deleted = count_deleted(data) if _is_text(found) else 0
+    return FileContent(
+        data=data, digest=digest, file=found, stamp=stamp, deleted_characters=deleted
+    )
+
+
+def _read(found: FoundFile, path: str | os.PathLike[str], descriptor: int) -> FileContent:
+    read_at = time.time()
+    before = os.fstat(descriptor)
+    file = _require_loadable(found, before)
+    stamp = settled_stamp(file, read_at)
+    if file.size <= MAX_SMALL_FILE:
+        data = _read_up_to(descriptor, file.size + 1)
+        length, content = len(data), _in_memory(file, data, stamp)
+    else:
+        length, digest, deleted = _digest_up_to(descriptor, file.size + 1, is_text=_is_text(file))
+        content = FileContent(
+            data=Path(path), digest=digest, file=file, stamp=stamp, deleted_characters=deleted
+        )
+    after = os.fstat(descriptor)
+    if (length, after.st_size, after.st_mtime_ns) != (
+        before.st_size,
+        before.st_size,
+        before.st_mtime_ns,
+    ):
+        raise _changed()
+    return content
+
+
+def _require_loadable(found: FoundFile, status: os.stat_result) -> FoundFile:
+    """Return the file with its current status, if the rules of the scan still allow it."""
+    if not stat.S_ISREG(status.st_mode):
+        raise SourceError("The file is no longer a regular file.")
+    if not status.st_size:
+        raise SourceError("The file is now empty.")
+    if why := describe_excess_size(status.st_size, found.max_size):
+        raise SourceError(why)
+    return found.with_status(status)
+
+
+def _read_up_to(descriptor: int, size: int) -> bytes:
+    """Read up to `size` bytes of a file.
+
+    Network file systems and signals may end a single read early.
+    """
+    data = os.read(descriptor, size)
+    # `size` is the expected length plus 1: with size - 1 bytes the file is complete, saving a read.
+    while 0 < len(data) < size - 1:
+        block = os.read(descriptor, size - len(data))
+        if not block:
+            break
+        data += block
+    return data
+
+
+def _digest_up_to(descriptor: int, size: int, *, is_text: bool) -> tuple[int, bytes, int]:
+    """Return length, digest and deleted characters of the first `size` bytes of a file."""
+    digest, deleted, length = hashlib.sha256(), DeletedCounter(), 0
+    while length < size and (block := os.read(descriptor, min(BLOCK_SIZE, size - length))):
+        length += len(block)
+        digest.update(block)
+        if is_text:
+            deleted.add(block)
+    return length, digest.digest(), deleted.count
+
+
+def _is_text(file: FoundFile) -> bool:
+    return file.as_text or file_extension(file.key) in TEXT_EXTENSIONS
+
+
+def _changed() -> SourceChangedError:
+    return SourceChangedError(
+        "The file changed while it was read.", hint="Load it again when no program writes to it."
+    )

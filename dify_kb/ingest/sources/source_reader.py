@@ -1,0 +1,231 @@
+"""Read a source as batches of checked files; blocking sources are read in a thread."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Sequence,
+)
+from functools import partial
+from typing import TypeVar
+
+import anyio.to_thread
+from attrs import evolve, frozen
+
+from dify_kb.errors import ConfigError
+from dify_kb.ingest.report import ItemResult
+
+from .document_names import PathNormalizer
+from .found_file import FoundFile
+from .items import Element, Item, NamedSource, Source
+from .iter_in_thread import iter_in_thread
+from .scan import Scanner, ScanRules, SeenKeys, scan
+from .scan_roots import ScanRoot, identify_roots, resolve_roots
+
+
+@frozen
+class SourceTotals:
+    """The size of a source: `files` that can be loaded, their `bytes`, and `refused` files."""
+
+    files: int = 0
+    bytes: int = 0
+    refused: int = 0
+
+
+def count_source(
+    roots: Sequence[ScanRoot], rules: ScanRules, stop: Callable[[], bool]
+) -> SourceTotals | None:
+    """Return the totals of a scan of `roots`; None if `stop()` ended it early. Blocking.
+
+    Reads no file: 10,000 files take about 0.1 s of CPU.
+    """
+    return _sum(scan(roots, rules, stop=stop), stop)
+
+
+def count_items(
+    items: Iterable[Item], rules: ScanRules, stop: Callable[[], bool], *, explicit: bool = False
+) -> SourceTotals | None:
+    """Return the totals of a collection of items; None if `stop()` ended it early. Blocking."""
+    scanner, seen = Scanner.from_rules(rules), SeenKeys()
+    checked = (scanner.check_item(item, explicit=explicit) for item in items)
+    return _sum((seen.reject_repeated(one) for one in checked if one is not None), stop)
+
+
+def _sum(
+    checked: Iterable[FoundFile | ItemResult], stop: Callable[[], bool]
+) -> SourceTotals | None:
+    files = size = refused = 0
+    for one in checked:
+        if stop():
+            return None
+        if isinstance(one, FoundFile):
+            files += 1
+            size += one.size
+        else:
+            refused += 1
+    return None if stop() else SourceTotals(files, size, refused)
+
+
+T = TypeVar("T")
+
+MIN_BATCH, MAX_BATCH = 200, 5000
+"""Files in a batch. Passing a batch between threads costs more than checking a file, so that larger
+batches are faster; but files may change before they are sent, so that only fast servers get large
+ones."""
+
+CheckedFile = FoundFile | ItemResult
+Batches = Callable[[ScanRules], AsyncIterator[Sequence[CheckedFile]]]
+CountTotals = Callable[[ScanRules, Callable[[], bool]], SourceTotals | None]
+
+
+@frozen
+class SourceReader:
+    """A source that is ready to be read.
+
+    `identity` distinguishes it from others in the names of journals; None if it has none.
+    `counted`: whether it is read to its end even after the run has stopped, to count its files.
+    `totals` counts the files in advance, blocking, until its second argument returns True; None if
+    the length of the source is not known.
+    """
+
+    identity: str | None
+    batches: Batches
+    counted: bool = False
+    totals: CountTotals | None = None
+
+
+async def create_source_reader(source: Source) -> SourceReader:
+    """Return the reader of a source; reads the first element of a generator to find its type.
+
+    Raises:
+        ConfigError: a path is empty or does not exist, or paths and items are mixed.
+    """
+    if isinstance(source, NamedSource):
+        reader = await _reader(source.elements, explicit=True)
+        normalizer = PathNormalizer()
+        name = await anyio.to_thread.run_sync(normalizer.normalize, source.name)
+        return evolve(reader, identity=name)
+    return await _reader(source, explicit=False)
+
+
+async def _reader(
+    source: Element | Iterable[Element] | AsyncIterable[Element], *, explicit: bool
+) -> SourceReader:
+    if isinstance(source, str | os.PathLike | Item):
+        source = [source]
+    if isinstance(source, AsyncIterable):
+        return await _stream_reader(aiter(source))
+    elements = iter(source)
+    first = await anyio.to_thread.run_sync(_take_elements, elements, 1)
+    everything = itertools.chain(first, elements)
+    if not first or not isinstance(first[0], Item):
+        return await _path_reader(everything, has_identity=isinstance(source, Sequence))
+    known = source if isinstance(source, Collection) else None
+    return SourceReader(
+        None,
+        lambda rules: _check_items(_iter_blocking(everything), rules, explicit=explicit),
+        totals=None if known is None else partial(_count_items, known, explicit),
+    )
+
+
+async def _stream_reader(elements: AsyncIterator[Element]) -> SourceReader:
+    first = [element async for element in _first(elements)]
+    if first and isinstance(first[0], Item):
+        return SourceReader(
+            None, lambda rules: _check_items(_chain(first, elements), rules, explicit=False)
+        )
+    paths = [*first, *[element async for element in elements]]
+    return await _path_reader(paths, has_identity=False)
+
+
+async def _path_reader(paths: Iterable[Element], *, has_identity: bool) -> SourceReader:
+    roots = await anyio.to_thread.run_sync(resolve_roots, paths)
+    identity = await anyio.to_thread.run_sync(identify_roots, roots) if has_identity else None
+    return SourceReader(
+        identity,
+        lambda rules: _scan_batches(roots, rules),
+        counted=True,
+        totals=partial(count_source, roots),
+    )
+
+
+async def _scan_batches(
+    roots: Sequence[ScanRoot], rules: ScanRules
+) -> AsyncIterator[Sequence[CheckedFile]]:
+    checked, size = scan(roots, rules), MIN_BATCH
+    while batch := await anyio.to_thread.run_sync(_take_elements, checked, size):
+        started = time.monotonic()
+        yield batch
+        size = next_batch_size(size, time.monotonic() - started)
+
+
+async def _check_items(
+    elements: AsyncIterator[Sequence[Element]], rules: ScanRules, *, explicit: bool
+) -> AsyncIterator[Sequence[CheckedFile]]:
+    scanner, seen = Scanner.from_rules(rules), SeenKeys()
+
+    def check(batch: Sequence[Element]) -> Sequence[CheckedFile]:
+        checked = (
+            scanner.check_item(_require_item(element), explicit=explicit) for element in batch
+        )
+        return [seen.reject_repeated(one) for one in checked if one is not None]
+
+    async for batch in elements:
+        if checked := await anyio.to_thread.run_sync(check, batch):
+            yield checked
+
+
+def _count_items(
+    elements: Iterable[Element],
+    explicit: bool,  # noqa: FBT001 -- bound by position
+    rules: ScanRules,
+    stop: Callable[[], bool],
+) -> SourceTotals | None:
+    items = (_require_item(element) for element in elements)
+    return count_items(items, rules, stop, explicit=explicit)
+
+
+def next_batch_size(size: int, seconds: float) -> int:
+    """Return the size of the next batch: the number of files of the last one sent per second."""
+    rate = size / max(seconds, 1e-6)
+    return int(max(MIN_BATCH, min(rate, 2 * size, MAX_BATCH)))
+
+
+def _iter_blocking(elements: Iterable[Element]) -> AsyncIterator[Sequence[Element]]:
+    return iter_in_thread(
+        elements, lambda element: element.weight if isinstance(element, Item) else 0
+    )
+
+
+async def _chain(
+    first: Sequence[Element], elements: AsyncIterator[Element]
+) -> AsyncIterator[Sequence[Element]]:
+    yield first
+    async for element in elements:
+        yield [element]
+
+
+async def _first(elements: AsyncIterator[T]) -> AsyncIterator[T]:
+    async for element in elements:
+        yield element
+        return
+
+
+def _require_item(element: Element) -> Item:
+    if not isinstance(element, Item):
+        raise ConfigError(
+            "Paths and items are mixed in one source.", hint="Pass files as Item(key, path=…), too."
+        )
+    return element
+
+
+def _take_elements(elements: Iterator[T], number: int) -> list[T]:
+    return list(itertools.islice(elements, number))

@@ -1,0 +1,42 @@
+"""What a Dify server does with a document, without HTTP: extract, clean, chunk, index, search.
+
+Everything here is synchronous and holds the GIL; call it in a thread. Behaviour is Dify 1.12.1's
+where a docstring does not say otherwise.
+"""
+
+from __future__ import annotations
+
+from .chunk import ChunkError, chunk
+from .embedding import cosine_similarity, embed
+from .extract import can_extract, extract
+from .extract_errors import ExtractError
+from .metadata_filter import FilterError, matches_filter
+from .parent_child import ParentChunk, chunk_children, chunk_parents
+from .rerank import Candidate, deduplicate, rerank, rerank_by_weights
+from .search_index import IndexedSegment, SearchHit, SearchIndex
+from .tokenize import extract_keywords, remove_stop_words, tokenize
+
+__all__ = [
+    "Candidate",
+    "ChunkError",
+    "ExtractError",
+    "FilterError",
+    "IndexedSegment",
+    "ParentChunk",
+    "SearchHit",
+    "SearchIndex",
+    "can_extract",
+    "chunk",
+    "chunk_children",
+    "chunk_parents",
+    "cosine_similarity",
+    "deduplicate",
+    "embed",
+    "extract",
+    "extract_keywords",
+    "matches_filter",
+    "remove_stop_words",
+    "rerank",
+    "rerank_by_weights",
+    "tokenize",
+]

@@ -1,0 +1,211 @@
+"""Clean texts and split them into chunks by a process rule."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from typing import TYPE_CHECKING
+
+from dify_kb.models import (
+    MAX_CHUNK_LENGTH,
+    MIN_CHUNK_LENGTH,
+    ChunkingRules,
+    ProcessMode,
+    ProcessRule,
+    Segmentation,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+_SEPARATORS = ("\n\n", "。", ". ", " ", "")
+_AUTOMATIC_SEGMENTATION = Segmentation(max_tokens=500, chunk_overlap=50)
+
+# What the server strips from the head of a chunk: general punctuation (U+2000 to U+206F and
+# U+2E00 to U+2E7F), ideographic punctuation (U+3000 to U+303F) and these ASCII symbols.
+_LEADING_SYMBOLS = "\"#$%&'()*+,./:;<=>?@^_`~" + "".join(
+    map(chr, (*range(0x2000, 0x2070), *range(0x2E00, 0x2E80), *range(0x3000, 0x3040)))
+)
+
+
+# U+00EF, U+00BF and U+00BE look like the bytes of a byte order mark to the server, so it deletes
+# these letters from every text (measured, 1.4.3 to 1.12.1).
+_REMOVED_CHARACTERS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u00ef\u00bf\u00be\ufffe]")
+
+_NEWLINES = re.compile(r"\n{3,}")
+_SPACES = re.compile("[\t\f\r \u00a0\u1680\u180e\u2000-\u200a\u202f\u205f\u3000]{2,}")
+
+# The lookbehind keeps a long run of letters linear: a match can only start where the run does.
+_EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[a-z\d-]++\.[a-z\d.-]+", re.ASCII | re.IGNORECASE)
+_URL = re.compile(r"(!?\[[^\[\]\n]*\]\(https?://[^\s)]+\))|https?://[^\s)]+")
+
+
+class ChunkError(Exception):
+    """The document cannot be cut by its rule; the text becomes the document's error."""
+
+
+def chunk(texts: Sequence[str], rule: ProcessRule) -> list[str]:
+    """Cut the texts of one document into the contents of its segments, in order.
+
+    Lengths are characters. Custom mode cuts at the separator first and leaves short pieces alone;
+    automatic mode joins lines to 500 characters. What is left too long is cut at empty lines,
+    sentence ends, spaces, and then anywhere. Checked against segments of Dify 1.12.1. For a plain
+    document, hierarchical mode is custom mode (server source); `chunk_parents` cuts for
+    the other form.
+
+    Raises:
+        ChunkError: what the server finds out only while indexing, in its words.
+    """
+    match rule.mode:
+        case ProcessMode.AUTOMATIC:
+            pieces = _split_automatic(clean(text, ["remove_extra_spaces"]) for text in texts)
+        case _:
+            pieces = _split_custom(texts, require_rules(rule))
+    stripped = (piece.lstrip(_LEADING_SYMBOLS).strip() for piece in pieces)
+    return [piece for piece in stripped if piece]
+
+
+def require_rules(rule: ProcessRule) -> ChunkingRules:
+    """Take the rules of a mode that has some, with lengths that can be cut to.
+
+    Raises:
+        ChunkError: there are none, or their lengths are not possible.
+    """
+    if not isinstance(rule.rules, ChunkingRules):
+        raise ChunkError("No rules found in process rule.")
+    check_segmentation(rule.rules.segmentation)
+    return rule.rules
+
+
+def check_segmentation(segmentation: Segmentation) -> None:
+    """Refuse lengths as the server does while it indexes.
+
+    Raises:
+        ChunkError: a chunk that is too long or too short, or overlaps by more than it is long.
+    """
+    size, overlap = segmentation.max_tokens, segmentation.chunk_overlap
+    if not MIN_CHUNK_LENGTH <= size <= MAX_CHUNK_LENGTH:
+        raise ChunkError(
+            f"Custom segment length should be between {MIN_CHUNK_LENGTH} and {MAX_CHUNK_LENGTH}."
+        )
+    if overlap > size:
+        raise ChunkError(
+            f"Got a larger chunk overlap ({overlap}) than chunk size ({size}), should be smaller."
+        )
+
+
+def _split_automatic(texts: Iterable[str]) -> Iterator[str]:
+    for text in texts:
+        yield from _split_recursively(text, _AUTOMATIC_SEGMENTATION)
+
+
+def _split_custom(texts: Iterable[str], rules: ChunkingRules) -> Iterator[str]:
+    for text in texts:
+        yield from split_text(clean_by_rules(text, rules), rules.segmentation)
+
+
+def clean_by_rules(text: str, rules: ChunkingRules) -> str:
+    """Clean a text by the enabled steps of the rules."""
+    return clean(text, [step.id for step in rules.pre_processing_rules if step.enabled])
+
+
+def split_text(text: str, segmentation: Segmentation) -> Iterator[str]:
+    """Cut at the separator, and what is then too long at the next best place."""
+    separator = segmentation.separator.replace("\\n", "\n")
+    for part in text.split(separator) if separator else [text]:
+        if len(part) <= segmentation.max_tokens:
+            yield part
+        else:
+            yield from _split_recursively(part, segmentation, cut=_split_dropping_spaces)
+
+
+def _split_keeping_separator(text: str, separator: str) -> list[str]:
+    *heads, last = text.split(separator)
+    return [*(head + separator for head in heads), last]
+
+
+def _split_dropping_spaces(text: str, separator: str) -> list[str]:
+    """Cut as the server does on the first level of custom mode.
+
+    There it forgets the spaces it cuts at, so "a long line" is stored as "alongline" (measured,
+    1.4.3 to 1.12.1), and by its source a line end alone between two spaces. Fixed upstream by
+    langgenius/dify#39498, after 1.15; remove this when such a server is the pattern.
+    """
+    if separator != " ":
+        return _split_keeping_separator(text, separator)
+    return [word for word in text.split(" ") if word != "\n"]
+
+
+def _split_recursively(
+    text: str,
+    segmentation: Segmentation,
+    *,
+    separators: Sequence[str] = _SEPARATORS,
+    cut: Callable[[str, str], list[str]] = _split_keeping_separator,
+) -> Iterator[str]:
+    """Cut `text` at the first separator it contains; join short pieces, cut long ones further."""
+    level = next(level for level, separator in enumerate(separators) if separator in text)
+    if not separators[level]:
+        yield from _split_by_length(text, segmentation)
+        return
+    short: list[str] = []
+    for piece in cut(text, separators[level]):
+        if len(piece) < segmentation.max_tokens:
+            short.append(piece)
+            continue
+        yield from _merge_pieces(short, segmentation)
+        short.clear()
+        yield from _split_recursively(piece, segmentation, separators=separators[level + 1 :])
+    yield from _merge_pieces(short, segmentation)
+
+
+def _merge_pieces(pieces: Iterable[str], segmentation: Segmentation) -> Iterator[str]:
+    """Join as many as fit; a chunk begins with the last pieces of the one before, up to overlap."""
+    window: deque[str] = deque()
+    length = 0
+    for piece in pieces:
+        if length + len(piece) > segmentation.max_tokens:
+            yield "".join(window).strip()
+            while window and (
+                length > segmentation.chunk_overlap or length + len(piece) > segmentation.max_tokens
+            ):
+                length -= len(window.popleft())
+        window.append(piece)
+        length += len(piece)
+    yield "".join(window).strip()
+
+
+def _split_by_length(text: str, segmentation: Segmentation) -> Iterator[str]:
+    """Cut anywhere. Line ends vanish here, as on the server."""
+    text = text.replace("\n", "")
+    step = max(1, segmentation.max_tokens - max(0, segmentation.chunk_overlap))
+    for start in range(0, max(1, len(text) - segmentation.max_tokens + step), step):
+        yield text[start : start + segmentation.max_tokens].strip()
+
+
+def clean(text: str, steps: Iterable[str] = ()) -> str:
+    """Return `text` as the server cuts and stores it.
+
+    Some characters always go; `steps` are the ids of the enabled pre-processing rules, in order.
+    Unknown steps are ignored, as on the server.
+    """
+    text = _REMOVED_CHARACTERS.sub("", text.replace("<|", "<").replace("|>", ">"))
+    for step in steps:
+        match step:
+            case "remove_extra_spaces":
+                text = _remove_extra_spaces(text)
+            case "remove_urls_emails":
+                text = _remove_urls_and_emails(text)
+            case _:
+                pass
+    return text
+
+
+def _remove_extra_spaces(text: str) -> str:
+    """Leave at most one empty line, and one space where two or more stood; a lone tab stays."""
+    return _SPACES.sub(" ", _NEWLINES.sub("\n\n", text))
+
+
+def _remove_urls_and_emails(text: str) -> str:
+    """Delete addresses, except the targets of Markdown links and images."""
+    return _URL.sub(r"\1", _EMAIL.sub("", text))

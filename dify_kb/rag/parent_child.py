@@ -1,0 +1,79 @@
+"""Cutting a document into parents, which are answered, and their children, by which they are found.
+
+By `ParentChildIndexProcessor` of api/core/rag/index_processor @1.12.1 and recordings 1000 to 1040.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from dify_kb.models import ChunkingRules, ParentMode, ProcessRule, Segmentation
+
+from .chunk import ChunkError, check_segmentation, clean_by_rules, require_rules, split_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+@frozen
+class ParentChunk:
+    """A chunk and its children; a plain chunk has none."""
+
+    content: str
+    children: Sequence[str] = ()
+
+
+def chunk_parents(texts: Sequence[str], rule: ProcessRule) -> list[ParentChunk]:
+    """Cut the texts of one document into parents, in order.
+
+    A rule without a parent mode, the automatic one too, gives none, and no error (recording 1040).
+    With `full-doc` the whole document is the only parent, as it is, uncleaned.
+
+    Raises:
+        ChunkError: what the server finds out only while indexing, in its words.
+    """
+    rules = rule.rules if isinstance(rule.rules, ChunkingRules) else None
+    if rules is None or not rules.parent_mode:
+        return []
+    if rules.parent_mode == ParentMode.FULL_DOC:
+        full_text = "\n".join(texts)
+        return (
+            [ParentChunk(full_text, chunk_children(full_text, rule))] if full_text.strip() else []
+        )
+    rules = require_rules(rule)
+    contents = (
+        content
+        for text in texts
+        for content in _strip_leading_stops(
+            split_text(clean_by_rules(text, rules), rules.segmentation)
+        )
+    )
+    return [ParentChunk(content, chunk_children(content, rule)) for content in contents]
+
+
+def chunk_children(text: str, rule: ProcessRule) -> list[str]:
+    """Cut a parent into its children.
+
+    Raises:
+        ChunkError: the rule does not say how, or asks for lengths that are not possible.
+    """
+    segmentation = (
+        rule.rules.subchunk_segmentation if isinstance(rule.rules, ChunkingRules) else None
+    )
+    if not isinstance(segmentation, Segmentation):
+        raise ChunkError("No subchunk segmentation found in rules.")
+    check_segmentation(segmentation)
+    return [*_strip_leading_stops(split_text(text, segmentation))]
+
+
+def _strip_leading_stops(pieces: Iterable[str]) -> Iterator[str]:
+    """Leave out what is empty; of a sentence's end left over in front, only that is taken off."""
+    for piece in pieces:
+        if not piece.strip():
+            continue
+        content = piece[1:].strip() if piece.startswith((".", "。")) else piece
+        if content:
+            yield content

@@ -1,0 +1,216 @@
+"""Sending a call until it has an outcome: the only loop between a resource and the socket."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from contextlib import aclosing
+from http import HTTPStatus
+from random import Random
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import anyio
+import attrs
+from attrs import field, frozen
+
+from dify_kb.config import Policy
+from dify_kb.errors import ApiError, KnowledgeError, NotFoundError, ProtocolError
+from dify_kb.wire.decode_response import Response, decode_response
+from dify_kb.wire.sse import SSEDecoder
+from dify_kb.wire.version_bugs import find_warning
+
+from . import retry
+from .attempt_event import AttemptEvent, OnAttempt
+from .clock import loop_time
+from .http_session import HTTPSession, is_event_stream
+from .request_limiter import RequestLimiter
+from .upload_body import UploadBody
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from dify_kb.models import Event
+    from dify_kb.wire.endpoint import Call
+
+R = TypeVar("R")
+
+_log = logging.getLogger(__name__)
+
+
+@attrs.define
+class ServerState:
+    """What the server last said of itself, and what of that was told."""
+
+    version: str | None = None
+    issued_warnings: set[str] = attrs.field(factory=set)
+
+
+def _is_deleted(call: Call[Any], error: KnowledgeError) -> bool:
+    """Return whether a delete met its own earlier attempt, whose answer was lost."""
+    return call.endpoint.method == "DELETE" and isinstance(error, NotFoundError)
+
+
+@frozen
+class Sender:
+    """Takes any call to the server and back: pace, attempt, decode_response, retry."""
+
+    session: HTTPSession
+    limiter: RequestLimiter
+    policy: Policy
+    on_attempt: OnAttempt | None = None
+    server: ServerState = field(factory=ServerState)
+    random: Random = field(factory=Random)
+
+    async def __call__(self, call: Call[R], /) -> R:
+        """Send `call`, again where that is safe, and decode its reply.
+
+        Raises:
+            OutcomeUnknownError: it may have been carried out; repeating it is not safe.
+            KnowledgeError: what the last attempt met.
+        """
+        attempt = 0
+        first_start: float | None = None
+        started = 0.0
+        is_rerouted = may_be_carried_out = False
+        version = self.server.version
+        body = None
+        while True:
+            attempt += 1
+            body = UploadBody.from_call(call, self.policy.timeout, body)
+            response = None
+            try:
+                async with self.limiter:
+                    started = loop_time()
+                    first_start = started if first_start is None else first_start
+                    version = self.server.version
+                    self._warn_once(call)
+                    response = await self.session.attempt(call, body, self.policy.timeout, version)
+                self._record_version(response)
+                self._warn_once(call)
+                value = decode_response(call, response)
+            except KnowledgeError as error:
+                if not is_rerouted and self._has_other_route(call, version, error):
+                    is_rerouted = True
+                    self._report_attempt(
+                        call, attempt, started, error, retry.RetryDelay(0.0), response
+                    )
+                    continue
+                if may_be_carried_out and _is_deleted(call, error):
+                    self._report_attempt(call, attempt, started, None, None, response)
+                    return cast("R", None)
+                may_be_carried_out = may_be_carried_out or retry.may_have_arrived(error)
+                retry_delay = self._decide_retry(
+                    call, attempt, error, started if first_start is None else first_start
+                )
+                self._report_attempt(call, attempt, started, error, retry_delay, response)
+                if retry_delay is None:
+                    unknown_outcome = retry.outcome_unknown_error(
+                        call.endpoint.repeatability, error
+                    )
+                    if unknown_outcome is None:
+                        raise
+                    raise unknown_outcome from error
+            else:
+                self._report_attempt(call, attempt, started, None, None, response)
+                return value
+            if retry_delay.pauses_all:
+                self.limiter.pause(retry_delay.seconds)
+            else:
+                await anyio.sleep(retry_delay.seconds)
+
+    def _decide_retry(
+        self, call: Call[Any], attempt: int, error: KnowledgeError, first_start: float
+    ) -> retry.RetryDelay | None:
+        """Return when to try again, within the time that the whole call may take."""
+        policy = self.policy.retry
+        retry_delay = retry.decide_retry(
+            call.endpoint.repeatability, attempt, error, policy, self.random
+        )
+        if retry_delay is None or policy.total_time is None:
+            return retry_delay
+        elapsed = loop_time() - first_start
+        return None if elapsed + retry_delay.seconds > policy.total_time else retry_delay
+
+    async def stream(self, call: Call[Event], /) -> AsyncIterator[Event]:
+        """Send `call` once and give the events of its reply as they come.
+
+        Raises:
+            KnowledgeError: the server refused, or the connection broke.
+        """
+        decoder = SSEDecoder()
+        started = loop_time()
+        self._warn_once(call)
+        responses = self.session.stream(call, self.policy.timeout, self.server.version)
+        try:
+            async with aclosing(responses):
+                # The turn ends with the first piece: who follows the events makes other calls.
+                async with self.limiter:
+                    response = await anext(responses, None)
+                while response is not None:
+                    self._record_version(response)
+                    if is_event_stream(response):
+                        for event in decoder.feed(response.body):
+                            yield event
+                    else:
+                        yield decode_response(call, response)
+                    response = await anext(responses, None)
+        except KnowledgeError as error:
+            self._report_attempt(call, 1, started, error, None, None)
+            raise
+        self._report_attempt(call, 1, started, None, None, Response(HTTPStatus.OK, {}, b""))
+
+    def _has_other_route(
+        self, call: Call[Any], sent_version: str | None, error: KnowledgeError
+    ) -> bool:
+        """Tell whether there was no such route, and the version now known has it elsewhere."""
+        return (
+            isinstance(error, ApiError)
+            and error.status in {404, 405}
+            and call.select_route(self.server.version) != call.select_route(sent_version)
+        )
+
+    def _record_version(self, response: Response) -> None:
+        self.server.version = response.headers.get("x-version", self.server.version)
+
+    def _warn_once(self, call: Call[Any]) -> None:
+        """Warn once of what a call does on this version; before the call, if that is known."""
+        warning = find_warning(call.endpoint.name, self.server.version)
+        if warning and warning not in self.server.issued_warnings:
+            self.server.issued_warnings.add(warning)
+            warnings.warn(warning, stacklevel=4)
+
+    def _report_attempt(
+        self,
+        call: Call[R],
+        attempt: int,
+        started: float,
+        error: KnowledgeError | None,
+        retry_delay: retry.RetryDelay | None,
+        response: Response | None,
+    ) -> None:
+        if error is not None:
+            wait = "" if retry_delay is None else f"; again in {retry_delay.seconds:.2f} s"
+            _log.info(
+                "%s%s",
+                error.summary,
+                wait,
+                extra={"endpoint": call.endpoint.name, "attempt": attempt},
+            )
+        if self.on_attempt is None:
+            return
+        status = None if response is None else response.status
+        if isinstance(error, ApiError | ProtocolError):
+            status = error.status
+        self.on_attempt(
+            AttemptEvent(
+                endpoint=call.endpoint.name,
+                attempt=attempt,
+                status=status,
+                seconds=loop_time() - started,
+                retry_in=None if retry_delay is None else retry_delay.seconds,
+                error=None if error is None else error.summary,
+                server_seconds=None if response is None else response.server_seconds,
+                failure_kind=None if error is None else retry.classify_failure(error),
+                retry_after=error.retry_after if isinstance(error, ApiError) else None,
+            )
+        )

@@ -1,0 +1,287 @@
+"""A reply becomes a value, or the error that a caller would want to catch."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from types import NoneType
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from attrs import evolve, frozen
+
+from dify_kb.errors import (
+    ApiError,
+    BadRequestError,
+    ConflictError,
+    ForbiddenError,
+    NotFoundError,
+    ProtocolError,
+    QuotaExceededError,
+    RateLimitedError,
+    ServerError,
+    TooLargeError,
+    UnauthorizedError,
+    UnsupportedTypeError,
+)
+from dify_kb.models import DOCUMENT_EXTENSIONS, MAX_FILE_SIZE, Event
+
+from . import codec
+from .version_bugs import find_bug_hint
+
+if TYPE_CHECKING:
+    from .endpoint import Call, Endpoint
+
+R = TypeVar("R")
+
+READ_HEADERS = ("content-type", "x-version", "x-request-id", "retry-after", "date", "location")
+"""The headers of a reply that are read."""
+
+_JSON_ERRORS = (ValueError, RecursionError)
+"""What `json.loads` raises; the second when it is nested too deeply."""
+
+_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+
+_ERRORS_BY_STATUS: Mapping[int, tuple[type[ApiError], str]] = {
+    400: (BadRequestError, "Correct the request; sending it again as it is will not help."),
+    401: (
+        UnauthorizedError,
+        "Use a knowledge API key (dataset-…) of this server; app keys are refused as well.",
+    ),
+    402: (QuotaExceededError, "The plan is used up; waiting does not help."),
+    403: (
+        ForbiddenError,
+        "Check that the key's workspace holds this dataset and that its API access is on.",
+    ),
+    404: (NotFoundError, "Check the id: it must be of this server and of the key's workspace."),
+    405: (BadRequestError, "This server's version does not have the operation."),
+    408: (RateLimitedError, "The server gave up waiting for the request; try again."),
+    409: (ConflictError, "Choose another name, or use what has that name already."),
+    413: (
+        TooLargeError,
+        "Send a smaller file, or raise UPLOAD_FILE_SIZE_LIMIT and the proxy's body size.",
+    ),
+    415: (UnsupportedTypeError, "Send a type that the server takes."),
+    422: (BadRequestError, "Correct the request; sending it again as it is will not help."),
+    425: (RateLimitedError, "Wait, then try again."),
+    429: (RateLimitedError, "Wait, then try again with fewer requests at once."),
+}
+
+# Dify tells these apart by their words only (measured, with billing switched on).
+_ERRORS_BY_MESSAGE: tuple[tuple[int, str, type[ApiError], str], ...] = (
+    (
+        403,
+        "request rate limit",
+        RateLimitedError,
+        "Wait a minute: refused calls count against the limit too.",
+    ),
+    (
+        403,
+        "archived document",
+        ForbiddenError,
+        "Unarchive the document first.",
+    ),
+    (
+        403,
+        "has reached the limit",
+        QuotaExceededError,
+        "The plan's documents or space are used up; waiting does not help.",
+    ),
+    (
+        400,
+        "limit of your subscription",
+        QuotaExceededError,
+        "The plan's documents are used up; waiting does not help.",
+    ),
+    (
+        400,
+        "failed to request plugin daemon",
+        ServerError,
+        "The server's plugin daemon is down: the key and the request are right. Try again later.",
+    ),
+    (
+        400,
+        "default model not found",
+        BadRequestError,
+        "Configure such a model in the workspace, or use an economy dataset (keyword search).",
+    ),
+    (
+        400,
+        "document is not available",
+        BadRequestError,
+        "The document is being indexed, failed, disabled or archived; wait, or create it again.",
+    ),
+)
+
+
+@frozen
+class Response:
+    """What came back, as it came; of its headers those of `READ_HEADERS`.
+
+    `waited`: seconds from the last byte of the request to the head of this.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    server_seconds: float | None = None
+
+
+def decode_response(call: Call[R], response: Response) -> R:
+    """Decode a reply to `call`.
+
+    Raises:
+        ApiError: the server refused.
+        ProtocolError: a success that is not what the API answers.
+    """
+    if not 200 <= response.status < 300:
+        raise _api_error(call.endpoint, response)
+    response_type = call.endpoint.response_type
+    if response_type is NoneType:
+        # A delete answers 204, or 200 with the body `204`, `200` or an object (measured).
+        return cast("R", None)
+    if response_type is bytes and not _is_html(response):
+        return cast("R", response.body)
+    if response_type is Event:
+        response = evolve(response, body=b'{"event": "", "data": %s}' % (response.body or b"null"))
+    try:
+        return codec.from_json(response_type, response.body)
+    except codec.DecodeError as error:
+        raise _protocol_error(call.endpoint.name, response, str(error)) from error
+
+
+def _protocol_error(endpoint: str, response: Response, reason: str) -> ProtocolError:
+    if _is_html(response):
+        description = _describe_html_page(response.body)
+        hint = "Check the base URL: it should be that of a Dify API (…/v1)."
+    elif not response.body:
+        description = "an empty body"
+        hint = "Look at what stands between this client and the server."
+    else:
+        description = f"an unexpected body: {reason}"
+        hint = find_bug_hint(endpoint, response.headers.get("x-version"), response.status) or (
+            "Is the server a Dify, and of a known version?"
+        )
+    return ProtocolError(
+        f"{endpoint}: the server answered {response.status} with {description}.",
+        endpoint=endpoint,
+        status=response.status,
+        complete=_is_html(response) or _is_json(response.body),
+        page=_is_html(response),
+        hint=hint,
+    )
+
+
+def _api_error(called_endpoint: Endpoint[Any, Any], response: Response) -> ApiError:
+    endpoint = called_endpoint.name
+    code, message = _read_code_and_message(response)
+    version = response.headers.get("x-version")
+    error_class, hint = _classify_error(endpoint, response, message)
+    absence = called_endpoint.describe_absence(version) if _is_missing_route(response) else None
+    if absence:
+        error_class = NotFoundError
+        hint = f"Dify {version} does not have this operation: {absence}."
+    hint = find_bug_hint(endpoint, version, response.status, message) or hint
+    explanation = ": ".join(part for part in (code, message) if part) or "no reason given"
+    return error_class(
+        f"{endpoint}: the server answered {response.status} ({explanation}"
+        f"{f'; Dify {version}' if version else ''}).",
+        endpoint=endpoint,
+        status=response.status,
+        code=code,
+        message=message,
+        server_version=version,
+        request_id=response.headers.get("x-request-id"),
+        retry_after=_parse_retry_after(response.headers),
+        hint=hint,
+    )
+
+
+def _classify_error(endpoint: str, response: Response, message: str) -> tuple[type[ApiError], str]:
+    status = response.status
+    if 300 <= status < 400:
+        target = response.headers.get("location", "another address")
+        return ApiError, f"It redirects to {target}: use that address as the base URL."
+    if status >= 500:
+        return ServerError, "Try again later; the server's own log says more."
+    if status == 400 and not message and endpoint == "documents.create_by_file":
+        return BadRequestError, (
+            "The server refuses the file's type or its size (it does not say which). By default it"
+            f" takes {', '.join(sorted(DOCUMENT_EXTENSIONS))} of at most {MAX_FILE_SIZE >> 20} MiB."
+        )
+    lowered = message.lower()
+    for error_status, words, error_class, hint in _ERRORS_BY_MESSAGE:
+        if status == error_status and words in lowered:
+            return error_class, hint
+    if status == 404 and _is_html(response):
+        return NotFoundError, "There is no such route: check the base URL and the server's version."
+    return _ERRORS_BY_STATUS.get(status, (ApiError, "See the server's documentation."))
+
+
+def _read_code_and_message(response: Response) -> tuple[str, str]:
+    """Take code and message out of every envelope that servers and proxies send."""
+    if _is_html(response):
+        return "", _describe_html_page(response.body)
+    try:
+        value = json.loads(response.body)
+    except _JSON_ERRORS:
+        return "", response.body[:200].decode(errors="replace").strip()
+    if not isinstance(value, dict):
+        return "", str(value)[:200]
+    messages = (value.get(name) for name in ("message", "error", "error_msg"))
+    message = next((text for text in messages if text is not None), "")
+    details = value.get("errors")
+    if isinstance(details, dict):
+        message = f"{message} {'; '.join(f'{name}: {text}' for name, text in details.items())}"
+    if value.get("params"):
+        message = f"{message} [{value['params']}]"
+    return str(value.get("code") or ""), str(message)[:1000]
+
+
+def _parse_retry_after(headers: Mapping[str, str]) -> float | None:
+    """Read seconds, or a date against the server's own clock."""
+    hint = headers.get("retry-after", "").strip()
+    if not hint:
+        return None
+    try:
+        seconds = float(hint)
+    except ValueError:
+        until, now = _parse_date(hint), _parse_date(headers.get("date", ""))
+        if until is None:
+            return None
+        seconds = (until - (now or datetime.now(UTC))).total_seconds()
+    return max(0.0, seconds) if seconds == seconds else None  # noqa: PLR0124 -- not a NaN
+
+
+def _parse_date(text: str) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    return date.replace(tzinfo=UTC) if date.tzinfo is None else date
+
+
+def _is_html(response: Response) -> bool:
+    start = response.body[:200].lstrip().lower()
+    content_type = response.headers.get("content-type", "")
+    return "html" in content_type or start.startswith((b"<!doctype", b"<html"))
+
+
+def _is_missing_route(response: Response) -> bool:
+    """A missing thing is a 404 in JSON, a missing route one in HTML (measured)."""
+    return response.status == 405 or (response.status == 404 and _is_html(response))
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        json.loads(body)
+    except _JSON_ERRORS:
+        return False
+    return True
+
+
+def _describe_html_page(body: bytes) -> str:
+    title = _TITLE.search(body[:4096].decode(errors="replace"))
+    return f"an HTML page ({' '.join(title[1].split())[:80]})" if title else "an HTML page"

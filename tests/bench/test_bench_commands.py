@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import io
+import json
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from tiny_plan import TINY
+
+from dify_kb import Client
+from dify_kb.bench.benchmark_plan import BenchmarkPlan
+from dify_kb.bench.benchmark_progress import ProgressStep
+from dify_kb.bench.temporary_dataset import PREFIX
+from dify_kb.cli import output, report_output
+from dify_kb.emulator import Emulator
+
+Cli = Callable[..., tuple[int, str, str]]
+Program = Callable[..., subprocess.Popen[str]]
+
+CREATE = "documents.create_by_file"
+LIMIT = 15
+
+QUERIES = """\
+{"query": "reset the device", "relevant": ["reset.md"]}
+{"query": "when do wombats dig", "relevant": [{"text": "dig at night"}]}
+"""
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the command take a second."""
+    monkeypatch.setattr(BenchmarkPlan, "quick", lambda: TINY)
+
+
+def datasets(emulator: Emulator) -> list[str]:
+    with Client(emulator.url, emulator.api_key) as client:
+        return [row.name for row in client.datasets.iter()]
+
+
+def two_lines(err: str) -> tuple[str, str]:
+    what, following = err.strip().splitlines()[-2:]
+    assert what.startswith("error: ")
+    assert following.startswith("next:  ")
+    return what, following
+
+
+@pytest.mark.usefixtures("tiny")
+def test_bench_tells_its_load_and_what_it_found(
+    cli: Cli, emulator: Emulator, tmp_path: Path
+) -> None:
+    html, save = tmp_path / "a.html", tmp_path / "a.json"
+
+    code, out, err = cli("bench", "--quick", "--html", str(html), "--save", str(save))
+
+    assert code == 0
+    assert "at most 148 documents (2.57 MiB), 200 searches and 4 requests at once" in err
+    assert "deleting what was made" in err
+    for heading in ("Uploads of 4 KiB.", "Uploads of 97.7 KiB.", "Indexing", "Retrieval"):
+        assert f"\n{heading}" in out
+    assert re.search(r"^at once +files/s +spread +MiB/s +p50 ms", out, re.MULTILINE)
+    assert "Traceback" not in err
+    assert "</html>" in html.read_text()
+    assert json.loads(save.read_text())["type"] == "bench"
+    assert datasets(emulator) == []
+    assert "dataset-" not in out + err + html.read_text() + save.read_text()
+
+
+@pytest.mark.usefixtures("tiny")
+def test_bench_writes_one_line_for_programs(cli: Cli, docs: Path) -> None:
+    arguments = ("--json", "-q", "bench", "--quick", "--at-once", "2", "--technique", "economy")
+    code, out, _ = cli(*arguments, "--corpus", str(docs))
+
+    assert code == 0
+    report = json.loads(out)
+    assert (report["type"], report["format"]) == ("bench", 1)
+    assert report["indexed"]["documents"] == 2
+    assert max(level["at_once"] for row in report["uploads"] for level in row["levels"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "what"),
+    [
+        (["bench", "--quick", "--api-key", "wrong"], 4, "401"),
+        (["bench", "--corpus", "/nowhere"], 2, "is no folder"),
+        (["bench", "--html", "/nowhere/a.html"], 2, "cannot be written"),
+        (["bench", "compare", "/nowhere", "/nowhere"], 2, "cannot be read"),
+        (["eval", "--api-key", "wrong"], 4, "401"),
+        (["eval", "--dataset", "none"], 2, "no QUERIES"),
+        (["eval", "{queries}"], 2, "which documents"),
+        (["eval", "{queries}", "--dataset", "none"], 1, "No dataset is called 'none'"),
+        (["eval", "{queries}", "--dataset", "d", "--corpus", "/"], 2, "Both"),
+        (["eval", "{queries}", "--corpus", "/nowhere"], 2, "is no folder"),
+        (["eval", "/nowhere.jsonl", "--dataset", "d"], 2, "cannot be read"),
+        (["eval", "--chunk-size", "10"], 2, "max_tokens is 10"),
+    ],
+)
+def test_mistakes_get_two_lines_and_the_right_exit_code(
+    cli: Cli, tmp_path: Path, arguments: list[str], code: int, what: str
+) -> None:
+    file = tmp_path / "queries.jsonl"
+    file.write_text(QUERIES)
+
+    met, _, err = cli(*(argument.format(queries=file) for argument in arguments))
+
+    assert re.search(what, two_lines(err)[0])
+    assert met == code
+    assert "Traceback" not in err
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize(
+    ("endpoint", "fault", "code"),
+    [("datasets.create", "403", 4), (CREATE, "rate-limit x200", 5), (CREATE, "document-limit", 4)],
+)
+def test_a_server_that_refuses_is_told_and_nothing_left(
+    cli: Cli, emulator: Emulator, endpoint: str, fault: str, code: int
+) -> None:
+    emulator.faults.plan(endpoint, [fault])
+
+    met, _, err = cli("bench", "--quick")
+
+    two_lines(err)
+    assert met == code
+    emulator.faults.clear()
+    assert datasets(emulator) == []
+
+
+def test_eval_asks_a_base(cli: Cli, docs: Path, tmp_path: Path) -> None:
+    file = tmp_path / "queries.jsonl"
+    file.write_text(QUERIES)
+    assert cli("load", str(docs), "--dataset", "d", "--create", "--technique", "economy")[0] == 0
+
+    code, out, err = cli("eval", str(file), "--dataset", "d", "--top-k", "2")
+
+    assert code == 0
+    assert re.search(r"^d +keyword +1\.00 +1\.00 +1\.00 +0\.00 +0 .* best *$", out, re.MULTILINE)
+    assert "at most 21 searches." in err
+
+
+def test_eval_cuts_a_folder_in_each_way(
+    cli: Cli, docs: Path, tmp_path: Path, emulator: Emulator
+) -> None:
+    file, html = tmp_path / "queries.jsonl", tmp_path / "e.html"
+    file.write_text(QUERIES)
+
+    code, out, _ = cli(
+        *("eval", str(file), "--corpus", str(docs), "--technique", "economy", "--json"),
+        *("--chunk-size", "100", "--chunk-size", "300", "--html", str(html)),
+    )
+
+    assert code == 0
+    report = json.loads(out)
+    assert report["type"] == "eval"
+    assert {row["base"] for row in report["rows"]} == {"100 characters", "300 characters"}
+    assert "</html>" in html.read_text()
+    assert datasets(emulator) == []
+
+
+def test_clean_deletes_what_was_left_and_nothing_else(cli: Cli, emulator: Emulator) -> None:
+    with Client(emulator.url, emulator.api_key) as client:
+        for name in (f"{PREFIX}1", f"{PREFIX}2", "mine"):
+            client.datasets.create(name)
+
+    assert cli("bench", "clean")[0] == 2
+    assert len(datasets(emulator)) == 3
+    code, _, err = cli("bench", "clean", "--yes")
+
+    assert code == 0
+    assert "2 datasets deleted" in err
+    assert datasets(emulator) == ["mine"]
+    assert "Nothing is left" in cli("bench", "clean", "--yes")[2]
+
+
+def uploading(emulator: Emulator) -> None:
+    """Wait until a run uploads to its second base."""
+    limit = time.monotonic() + LIMIT
+    while sum(exchange.endpoint == "datasets.create" for exchange in emulator.history) < 1:
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_cleans_up(
+    program: Program, emulator: Emulator, number: signal.Signals, code: int
+) -> None:
+    running = program("bench", "--quick")
+    uploading(emulator)
+    time.sleep(0.2)
+
+    running.send_signal(number)
+    _, err = running.communicate(timeout=LIMIT)
+
+    assert running.returncode == code
+    assert "Deleting what was made; Ctrl-C again" in err
+    assert err.strip().endswith("Interrupted.")
+    assert datasets(emulator) == []
+
+
+def test_a_terminal_shows_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr(output, "err", Console(file=shown, force_terminal=True, width=90))
+
+    with report_output.show_progress(quiet=False, plain=False) as tell:
+        tell(ProgressStep(phase="upload", description="4 at once", completed_part=0.5))
+        tell(ProgressStep(phase="asking", description="\x1b[2Jhybrid", completed_part=0.0))
+
+    assert "━" in shown.getvalue()
+    assert r"\x1b[2Jhybrid" in shown.getvalue()
+
+
+def test_elsewhere_each_phase_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with report_output.show_progress(quiet=False, plain=True) as tell:
+        for part in (0.1, 0.2):
+            tell(ProgressStep(phase="upload", description=f"{part}", completed_part=part))
+        tell(ProgressStep(phase="cleanup", description="deleting", completed_part=1.0))
+    with report_output.show_progress(quiet=True, plain=True) as tell:
+        tell(ProgressStep(phase="never", description="shown", completed_part=1.0))
+
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[2:] for line in lines] == [["upload", "0.1"], ["cleanup", "deleting"]]

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+
+import anyio
+import pytest
+from attrs import evolve
+from tiny_plan import TINY
+
+from dify_kb import AsyncClient, Policy, UnauthorizedError
+from dify_kb.bench.benchmark_plan import BenchmarkPlan
+from dify_kb.bench.benchmark_progress import ProgressStep, RequestCounter
+from dify_kb.bench.corpus import generate_documents
+from dify_kb.bench.instance_benchmark import InstanceBenchmark
+from dify_kb.bench.render_instance_report import render_instance_page
+from dify_kb.bench.results import InstanceReport, dump_report
+from dify_kb.emulator import Emulator
+from dify_kb.errors import ConfigError, KnowledgeError, RateLimitedError, ServerError
+from dify_kb.wire import codec
+
+CREATE = "documents.create_by_file"
+
+
+@pytest.fixture
+def tally() -> RequestCounter:
+    return RequestCounter()
+
+
+@pytest.fixture
+async def wide(
+    emulator: Emulator, quick: Policy, tally: RequestCounter
+) -> AsyncIterator[AsyncClient]:
+    """A client that counts, and takes as many requests at once as the plan."""
+    async with AsyncClient(
+        emulator.url, emulator.api_key, policy=quick, concurrency=4, on_event=tally.record
+    ) as opened:
+        yield opened
+
+
+def instance(
+    client: AsyncClient,
+    tally: RequestCounter,
+    plan: BenchmarkPlan = TINY,
+    steps: list[ProgressStep] | None = None,
+) -> InstanceBenchmark:
+    return InstanceBenchmark(
+        client=client,
+        plan=plan,
+        samples=list(generate_documents(plan.documents)),
+        counter=tally,
+        poll_interval=0.02,
+        on_progress=(steps if steps is not None else []).append,
+    )
+
+
+async def nothing_is_left(client: AsyncClient) -> bool:
+    return [row async for row in client.datasets.iter()] == []
+
+
+async def test_everything_of_the_plan_is_measured_and_nothing_left(
+    wide: AsyncClient, tally: RequestCounter, emulator: Emulator
+) -> None:
+    steps: list[ProgressStep] = []
+
+    report = await instance(wide, tally, steps=steps).run()
+
+    assert [row.size for row in report.uploads] == [4096, 100_000]
+    small = report.uploads[0]
+    assert [level.at_once for level in small.levels][:2] == [1, 2]
+    for level in small.levels:
+        assert level.rate.count == 2
+        assert 0 < level.rate.low <= level.rate.median <= level.rate.high
+        assert level.latency is not None
+        assert 0 < level.latency.p50 <= level.latency.p95 <= level.latency.longest
+    assert small.knee is not None
+    assert {row.method for row in report.searches} == {
+        "semantic",
+        "full text",
+        "hybrid 0.7",
+        "semantic, reranked",
+        "hybrid, reranked",
+    }
+    found = report.indexed
+    assert found is not None
+    assert (found.documents, found.completed, found.failed, found.unfinished) == (8, 8, 0, 0)
+    assert found.chunks >= 8
+    assert found.course[-1][1] == 8
+    assert found.available is not None
+    assert found.queued is not None
+    assert found.worked is not None
+    assert report.troubles == []
+    assert report.notes == []
+    assert report.where.server_version == "1.16"
+    assert {step.phase for step in steps} == {"start", "indexing", "retrieval", "upload", "cleanup"}
+    assert await nothing_is_left(wide)
+
+    # No more was done than was announced.
+    calls = [exchange.endpoint for exchange in emulator.history]
+    assert 0 < calls.count(CREATE) <= report.load.documents
+    assert 0 < calls.count("datasets.retrieve") <= report.load.searches
+    assert report.load.at_once == 4
+
+    # It survives the way to JSON and back, and makes a page.
+    read = codec.decode(InstanceReport, json.loads(dump_report(report)))
+    assert json.loads(dump_report(read)) == json.loads(dump_report(report))
+    page = render_instance_page(read)
+    assert page.count("<figure>") == 2 * 2 + 1 + 2 + bool(report.listed)
+    assert "<script" not in page
+
+
+async def test_lists_are_measured_as_the_base_grows(
+    wide: AsyncClient, tally: RequestCounter
+) -> None:
+    upload = evolve(TINY.uploads[0], concurrencies=(1,), rounds=2, seconds=2, max_documents=220)
+    plan = evolve(TINY, uploads=(upload,), documents=1)
+
+    report = await instance(wide, tally, plan).run()
+
+    assert [row.documents for row in report.listed] == sorted(
+        row.documents for row in report.listed
+    )
+    assert len(report.listed) >= 2
+    assert all(0 < row.first.low <= row.first.median <= row.first.high for row in report.listed)
+
+
+async def test_an_economy_base_is_searched_by_keywords(
+    wide: AsyncClient, tally: RequestCounter
+) -> None:
+    run = instance(wide, tally)
+    run.technique = "economy"
+
+    report = await run.run()
+
+    assert [row.method for row in report.searches] == ["keyword"]
+    assert report.indexed is not None
+    assert report.indexed.technique == "economy"
+
+
+async def test_an_interrupted_run_leaves_nothing(wide: AsyncClient, tally: RequestCounter) -> None:
+    uploading = anyio.Event()
+    run = instance(wide, tally)
+    run.on_progress = lambda step: uploading.set() if step.phase == "upload" else None
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(run.run)
+        await uploading.wait()
+        await anyio.sleep(0.1)
+        assert not await nothing_is_left(wide)
+        group.cancel_scope.cancel()
+
+    assert await nothing_is_left(wide)
+
+
+async def test_a_wrong_key_ends_it(
+    emulator: Emulator, quick: Policy, tally: RequestCounter
+) -> None:
+    async with AsyncClient(emulator.url, "dataset-wrong", policy=quick) as client:
+        with pytest.raises(UnauthorizedError):
+            await instance(client, tally).run()
+
+
+async def test_failures_are_counted_and_told(
+    wide: AsyncClient, tally: RequestCounter, emulator: Emulator
+) -> None:
+    emulator.faults.plan(CREATE, ["ok x20", "503", "reset"])
+
+    report = await instance(wide, tally).run()
+
+    met = {(row.endpoint, row.kind): row.count for row in report.troubles}
+    assert met[CREATE, "503"] == 1
+    assert sum(met.values()) == 2
+    assert sum(level.errors for row in report.uploads for level in row.levels) == 2
+    assert emulator.faults.remaining() == {}
+    assert await nothing_is_left(wide)
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"), [("503 x999", ServerError), ("rate-limit x999", RateLimitedError)]
+)
+async def test_a_server_that_takes_nothing_is_told(
+    wide: AsyncClient,
+    tally: RequestCounter,
+    emulator: Emulator,
+    fault: str,
+    kind: type[KnowledgeError],
+) -> None:
+    emulator.faults.plan(CREATE, [fault])
+
+    with pytest.raises(kind):
+        await instance(wide, tally).run()
+
+    assert await nothing_is_left(wide)
+
+
+async def test_the_time_of_a_run_is_kept(
+    wide: AsyncClient, tally: RequestCounter, emulator: Emulator
+) -> None:
+    emulator.faults.plan_indexing(["die"], names="*")
+    plan = evolve(TINY, seconds=1.0, indexing_timeout=0.4)
+
+    report = await instance(wide, tally, plan).run()
+
+    assert report.seconds < 10
+    assert any("not at their end after 0.4 s" in note for note in report.notes)
+    assert await nothing_is_left(wide)
+
+
+def test_a_plan_can_be_bounded() -> None:
+    plan = BenchmarkPlan.full().with_max_concurrency(4)
+
+    assert plan.estimate_load().at_once == 4
+    assert plan.uploads[0].concurrencies == [1, 2, 3, 4]
+    with pytest.raises(ConfigError):
+        plan.with_max_concurrency(0)

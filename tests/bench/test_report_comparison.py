@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+from sample_reports import INSTANCE, QUALITY
+
+from dify_kb.bench.metrics import Spread
+from dify_kb.bench.report_comparison import compare_reports
+from dify_kb.bench.results import FORMAT, InstanceReport, dump_report, load_report
+from dify_kb.cli import run
+from dify_kb.errors import ConfigError
+
+
+def faster(times: float) -> InstanceReport:
+    (uploads,) = INSTANCE.uploads
+    (level,) = uploads.levels
+    rate = level.rate
+    quick = Spread(
+        median=times * rate.median, low=times * rate.low, high=times * rate.high, count=3
+    )
+    return evolve(INSTANCE, uploads=[evolve(uploads, levels=[evolve(level, rate=quick)])])
+
+
+def verdict(after: InstanceReport, name: str) -> str:
+    return next(row.verdict for row in compare_reports(INSTANCE, after) if row.name == name)
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [(2, "better"), (1.3, "better"), (1.15, "same"), (1, "same"), (0.95, "same"), (0.5, "worse")],
+)
+def test_a_difference_counts_beyond_the_spread_of_both(times: float, expected: str) -> None:
+    assert verdict(faster(times), "upload 4 KiB, 2 at once") == expected
+
+
+def test_longer_times_are_worse() -> None:
+    indexed = INSTANCE.indexed
+    assert indexed is not None
+    slow = evolve(indexed, available=Spread(median=9, low=8, high=10, count=5))
+
+    after = evolve(INSTANCE, indexed=slow)
+
+    assert verdict(after, "indexing, available after") == "worse"
+
+
+def test_a_spread_that_is_narrow_is_not_all_that_counts() -> None:
+    listed = INSTANCE.listed[0]
+    after = evolve(
+        INSTANCE,
+        listed=[evolve(listed, first=Spread(median=0.0105, low=0.0105, high=0.0105, count=5))],
+    )
+
+    assert verdict(after, "page in 100 documents") == "same"
+
+
+def test_only_what_both_have_is_compared() -> None:
+    after = evolve(INSTANCE, uploads=[])
+
+    names = [row.name for row in compare_reports(INSTANCE, after)]
+
+    assert names
+    assert not any("upload" in name for name in names)
+
+
+def test_quality_is_compared_by_base_and_method() -> None:
+    names = [row.name for row in compare_reports(QUALITY, QUALITY)]
+
+    assert names == [
+        "500 characters, semantic: recall@1",
+        "500 characters, semantic: recall@3",
+        "500 characters, semantic: MRR",
+        "500 characters, semantic: nDCG@3",
+    ]
+
+
+def test_reports_are_read_as_they_were_written(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_text(f"{dump_report(INSTANCE)}\n{dump_report(QUALITY)}\n")
+
+    assert dump_report(load_report(file)) == dump_report(QUALITY)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("", "holds no report"),
+        ("nonsense\n[1]\n", "holds no report"),
+        (json.dumps({"type": "bench", "format": FORMAT + 1}), "format 2, not 1"),
+        (json.dumps({"type": "bench", "format": FORMAT}), "cannot be read"),
+    ],
+)
+def test_other_files_are_told(tmp_path: Path, text: str, what: str) -> None:
+    file = tmp_path / "a.json"
+    file.write_text(text)
+
+    with pytest.raises(ConfigError, match=what):
+        load_report(file)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_report(tmp_path / "none.json")
+
+
+def test_the_command_shows_what_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before, after, other = (tmp_path / name for name in ("a.json", "b.json", "c.json"))
+    before.write_text(dump_report(INSTANCE))
+    after.write_text(dump_report(faster(2)))
+    other.write_text(dump_report(QUALITY))
+
+    assert run(["bench", "compare", str(before), str(after)]) == 0
+    shown = capsys.readouterr()
+    assert "upload 4 KiB, 2 at once" in shown.out
+    assert "2.00  better" in shown.out
+    assert "indexing" not in shown.out
+    assert "did not change beyond their spread" in shown.err
+
+    assert run(["--json", "bench", "compare", str(before), str(after)]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {row["verdict"] for row in rows} == {"same", "better"}
+    assert run(["bench", "compare", str(before), str(other)]) == 2
+    assert "one of eval" in capsys.readouterr().err

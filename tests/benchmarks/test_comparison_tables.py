@@ -1,0 +1,89 @@
+"""Figures are compared round by round, and bounds are judged by them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from client_comparison import check_bounds
+from comparison_tables import BenchmarkFigure, Bound, ComparisonTable, run_to_json
+
+from dify_kb.bench.metrics import Spread
+
+
+def table(ways: Mapping[str, Sequence[float]]) -> ComparisonTable:
+    figures = [BenchmarkFigure(way=way, values=values) for way, values in ways.items()]
+    return ComparisonTable(
+        name="cpu 32", title="time", unit="us", floors=["floor"], figures=figures
+    )
+
+
+def test_a_ratio_is_that_of_each_round_and_not_of_the_medians() -> None:
+    """A slow moment of the machine meets both sides of a round."""
+    ours = BenchmarkFigure(way="ours", values=[2.0, 20.0, 4.0])
+
+    ratio = ours.ratio(BenchmarkFigure(way="floor", values=[1.0, 10.0, 1.0]))
+
+    assert ratio == Spread(median=2.0, low=2.0, high=4.0, count=3)
+
+
+def test_a_way_that_failed_is_shown_with_its_reason() -> None:
+    """Nobody is left out silently."""
+    broken = BenchmarkFigure(way="peer", problem="could not be installed: no such version")
+    floor = BenchmarkFigure(way="floor", values=[1.0], server=0.25)
+    found = ComparisonTable(
+        name="t", title="time", unit="us", floors=["floor"], figures=[floor, broken]
+    )
+
+    text, told = found.text(), found.json()
+
+    assert "peer                         could not be installed: no such version" in text
+    assert "25%" in text
+    assert told["figures"]["peer"] == {"problem": "could not be installed: no such version"}
+    assert found.ratio("peer", "floor") is None
+
+
+def test_json_has_each_figure_with_its_ratio_to_the_floor() -> None:
+    found = run_to_json({"t": table({"floor": [1.0, 2.0], "load": [3.0, 5.0]})}, [])
+
+    load = json.loads(json.dumps(found))["tables"]["t"]["figures"]["load"]
+    assert load == {
+        "median": 4.0,
+        "low": 3.0,
+        "high": 5.0,
+        "count": 2,
+        "ratios": {"floor": {"median": 2.75, "low": 2.5, "high": 3.0, "count": 2}},
+    }
+
+
+def test_a_bound_that_was_not_measured_is_not_held() -> None:
+    missing = Bound(what="x", limit=1.0, found=None)
+
+    assert not missing.is_held
+    assert missing.text() == "x: not measured (at most 1) MISSED"
+
+
+def test_a_missed_aim_is_told_as_an_aim() -> None:
+    aim = Bound(what="x", limit=10.0, found=9.0, is_minimum=True, is_aim=True)
+
+    assert aim.text() == "x: 9 (at least 10) aim missed"
+    assert Bound(what="x", limit=10.0, found=10.0, is_minimum=True).is_held
+
+
+def test_the_uploads_are_judged_by_the_loop_of_form_data() -> None:
+    """The bounds of the project: 1.0 for a call, 1.5 for a load, a tenth of httpx."""
+    ways = {
+        "bare sockets": 0.1,
+        "aiohttp FormData": 1.0,
+        "aiohttp, joined bytes": 0.5,
+        "create_by_file(path)": 0.9,
+        "create_by_file(bytes)": 1.2,
+        "load": 1.4,
+        "load, wait='accepted'": 1.6,
+        "httpx, async": 9.5,
+        "dify-oapi2, async": 8.0,
+    }
+
+    judged = list(check_bounds({"cpu 32": table({way: [value] for way, value in ways.items()})}))
+
+    assert [bound.is_held for bound in judged] == [True, False, True, False, False, True, False]

@@ -1,0 +1,135 @@
+"""Every way really uploads every file, or tells why it cannot be tried."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import client_comparison
+import null_server
+import pytest
+import upload_clients
+from virtual_environments import create_environment, find_pip_error
+
+from dify_kb import Client
+
+OWN = [way for way in [*upload_clients.UPLOAD_METHODS, upload_clients.PACED] if not way.needs]
+DATASET = "11111111-1111-4111-8111-222222222222"
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with null_server.run_in_process() as address:
+        yield address
+
+
+def job(url: str, folder: Path, **more: object) -> dict[str, object]:
+    for name in ("few", "files"):
+        (folder / name).mkdir()
+    for number in range(20):
+        (folder / "files" / f"{number}.txt").write_bytes(b"A line of text.\n" * 256)
+    (folder / "few" / "0.txt").write_bytes(b"A line of text.\n")
+    where = {"folder": str(folder / "files"), "warm_up": str(folder / "few")}
+    return {"url": url, "at_once": 4, "dataset": DATASET, **where, **more}
+
+
+@pytest.mark.parametrize("way", OWN, ids=lambda way: way.label)
+def test_a_way_uploads_every_file(
+    way: upload_clients.UploadMethod, url: str, tmp_path: Path
+) -> None:
+    """Else its figures were of something else."""
+    told = upload_clients.MethodRunner(tmp_path).send(way, job(url, tmp_path, held=True, lag=True))
+
+    assert told.get("problem") is None
+    assert told["uploads"] == 20
+    assert told["cpu"] > 0
+    assert told["wall"] > 0
+    assert told["resident"] > 2**20
+
+
+def test_files_that_are_not_held_arrive_whole(url: str, tmp_path: Path) -> None:
+    """The floor hands them to the system, in pieces that the socket takes."""
+    large = tmp_path / "files" / "large.txt"
+    task = job(url, tmp_path)
+    large.write_bytes(b"x" * 5_000_000)
+
+    told = upload_clients.MethodRunner(tmp_path).send(OWN[0], task)
+
+    assert told["uploads"] == 21
+
+
+def test_a_way_that_fails_tells_why(tmp_path: Path) -> None:
+    (tmp_path / "free").mkdir()
+
+    told = upload_clients.MethodRunner(tmp_path).send(
+        OWN[1], job("http://127.0.0.1:1/v1", tmp_path / "free")
+    )
+
+    assert told["problem"].startswith("ClientConnectorError: ")
+
+
+def test_a_peer_that_cannot_be_installed_is_told(tmp_path: Path) -> None:
+    """And is not left out silently."""
+    (tmp_path / "taken").touch()
+    peer = upload_clients.UploadMethod("peer", "httpx", "httpx", ("httpx==0.28.1",))
+
+    told = upload_clients.MethodRunner(tmp_path / "taken").send(peer, {})
+
+    assert told["problem"].startswith("could not be installed: ")
+    assert "taken" in told["problem"]
+
+
+def test_what_pip_refused_is_told_in_its_words() -> None:
+    said = "WARNING: slow\nERROR: No matching distribution found for peer==9\n"
+    error = subprocess.CalledProcessError(1, ["pip"], stderr=said)
+
+    assert find_pip_error(error) == "ERROR: No matching distribution found for peer==9"
+
+
+def test_our_own_ways_need_no_environment(tmp_path: Path) -> None:
+    assert create_environment((), tmp_path).python == sys.executable
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_null_server_lists_what_was_created(url: str, tmp_path: Path) -> None:
+    """A load against it is followed to its end as on a real server."""
+    upload_clients.MethodRunner(tmp_path).send(
+        OWN[1], job(url, tmp_path, dataset=null_server.DATASET_ID)
+    )
+
+    with Client(url, "key") as this:
+        dataset = this.datasets.get(null_server.DATASET_ID)
+        documents = list(this.documents.iter(null_server.DATASET_ID))
+
+    assert dataset.document_count == len(documents) == 21
+    assert len({document.id for document in documents}) == 21
+    assert {document.indexing_status for document in documents} == {"completed"}
+
+
+def test_the_null_server_tells_its_own_processor_time(url: str) -> None:
+    with urllib.request.urlopen(url.removesuffix("/v1") + "/_spent") as reply:  # noqa: S310 -- ours
+        assert json.load(reply)["cpu"] > 0
+
+
+def test_a_run_is_written_with_its_circumstances(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run.json"
+
+    client_comparison.main(
+        ["--quick", "--only", "blocking", "--json", str(run), "--venvs", str(tmp_path)]
+    )
+
+    told = json.loads(run.read_text())
+    assert {"at", "commit", "machine", "python", "versions", "packages"} <= told.keys()
+    assert told["tables"]["blocking"]["figures"]["ping, async"]["ratios"]["ping, async"] == {
+        "median": 1.0,
+        "low": 1.0,
+        "high": 1.0,
+        "count": 3,
+    }
+    assert "ms of a blocking call on top" in capsys.readouterr().out

@@ -1,0 +1,131 @@
+"""One cell of the matrix: a fault, what it may cost, and how its files end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from attrs import field, frozen
+from invariants import count_violations, find_resent_files, find_secrets
+from load_environment import CREATE, KEY, POLICY, LoadEnvironment, LoadResult, create_environment
+
+from dify_kb import Outcome, Policy, StopReason
+from dify_kb.emulator import Emulator, Settings
+from dify_kb.ingest.report import GOOD_OUTCOMES
+
+ExtraCheck = Callable[[LoadEnvironment, LoadResult], None]
+
+
+@frozen(kw_only=True)
+class IndexingFault:
+    """What becomes of runs of the indexer."""
+
+    words: Sequence[str]
+    names: str = "*"
+    every: int = 1
+    always: bool = False
+
+
+@frozen(kw_only=True)
+class FaultCase:
+    """A cell. Unless it says otherwise every file is added, and no create is carried out twice.
+
+    `max_extra_creates` bounds creates that are carried out without need, `max_sends` and
+    `max_lookups` the calls; without them the bound is that of the design: 1.2 sends a file and 20.
+    """
+
+    name: str
+    creates: Sequence[str] = ()
+    calls: Mapping[str, Sequence[str]] = field(factory=dict)
+    runs: Sequence[IndexingFault] = ()
+    files: int = 20
+    size: int = 0
+    settings: Settings = field(factory=Settings)
+    policy: Policy = POLICY
+    options: Mapping[str, Any] = field(factory=dict)
+    expected_outcomes: Mapping[str, int] | None = None
+    expected_stop: StopReason | None = None
+    max_extra_creates: int = 0
+    max_sends: int | None = None
+    max_lookups: int | None = None
+    wedged: int = 0
+    """Files that no further run can bring to an end, since the server keeps them unfinished."""
+
+    further_runs: int = 1
+    """Further runs that all the rest takes at most."""
+
+    extra_check: ExtraCheck | None = None
+
+
+async def run_case(cell: FaultCase, root: Path, logged: Callable[[], str]) -> None:
+    """Let a cell happen, hold it to the invariants, and load once more without its faults."""
+    with Emulator(api_key=KEY, settings=cell.settings) as emulator:
+        async with create_environment(
+            emulator, root, cell.files, size=cell.size, policy=cell.policy
+        ) as scene:
+            plan_faults(cell, emulator)
+            loaded = await scene.load(**cell.options)
+            assert emulator.faults.counts() or has_refused_calls(emulator), "no fault was met"
+            if loaded.report.stopped is None:
+                assert not emulator.faults.remaining(), "not every planned fault was met"
+            check_load(cell, scene, loaded)
+            if cell.extra_check is not None:
+                cell.extra_check(scene, loaded)
+            stalled = (one for one in loaded.results.values() if one.outcome is Outcome.STALLED)
+            scene.wedged_documents.update(str(one.name) for one in stalled)
+            emulator.faults.clear()
+            for _ in range(cell.further_runs - 1):
+                await scene.load(retry_failed=True)
+            await check_next_load(scene, wedged=cell.wedged)
+        assert not find_secrets(scene, root, logged())
+
+
+def plan_faults(cell: FaultCase, emulator: Emulator) -> None:
+    """Plan what the cell says."""
+    for endpoint, words in {**cell.calls, CREATE: cell.creates}.items():
+        emulator.faults.plan(endpoint, words)
+    for run in cell.runs:
+        emulator.faults.plan_indexing(
+            run.words, names=run.names, every=run.every, always=run.always
+        )
+
+
+def has_refused_calls(emulator: Emulator) -> bool:
+    """Tell whether a call was refused by what the server's settings allow."""
+    return any(exchange.status == HTTPStatus.FORBIDDEN for exchange in emulator.history)
+
+
+def check_load(cell: FaultCase, scene: LoadEnvironment, loaded: LoadResult) -> None:
+    """Hold a load to the invariants, and to what its cell says."""
+    counted = count_violations(scene, loaded)
+    assert not counted.violations, "\n".join(counted.violations)
+    report = loaded.report
+    assert (report.stopped, count_outcomes(loaded)) == (
+        cell.expected_stop,
+        dict(
+            cell.expected_outcomes if cell.expected_outcomes is not None else {"added": cell.files}
+        ),
+    ), f"{report.stop_message}; {[one.reason for one in report.failures()][:5]}"
+    assert counted.extra <= cell.max_extra_creates
+    assert loaded.sends <= (1.2 * cell.files + 20 if cell.max_sends is None else cell.max_sends)
+    assert loaded.lookups <= (cell.files + 60 if cell.max_lookups is None else cell.max_lookups)
+
+
+async def check_next_load(scene: LoadEnvironment, *, wedged: int = 0, **options: Any) -> LoadResult:
+    """Load again, now without faults: all gets good, and nothing good is sent again (I7)."""
+    before = scene.loads[-1]
+    again = await scene.load(retry_failed=True, **options)
+    counted = count_violations(scene, again)
+    assert not counted.violations, "\n".join(counted.violations)
+    assert not find_resent_files(before, again)
+    bad = [one for one in again.results.values() if one.outcome not in GOOD_OUTCOMES]
+    assert len(bad) == wedged, f"{again.report.stop_message}: {bad[:5]}"
+    return again
+
+
+def count_outcomes(loaded: LoadResult) -> dict[str, int]:
+    """Count the outcomes that there are."""
+    counts = {outcome.value: getattr(loaded.report, outcome.value) for outcome in Outcome}
+    return {name: number for name, number in counts.items() if number}

@@ -1,0 +1,266 @@
+"""Others who change the same base, and lists that are late: F31, F32, F34."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import anyio
+import pytest
+from aiohttp import web
+from attrs import evolve
+from fault_case import FaultCase, check_load, check_next_load, count_outcomes
+from invariants import count_violations
+from load_environment import CREATE, KEY, POLICY, LoadEnvironment, create_environment, wait_until
+
+from dify_kb import AsyncClient, Dataset, Outcome, Policy
+from dify_kb.emulator import DocumentState, Emulator, ManualClock, Settings
+
+THEIRS = b"somebody else's text"
+
+LAG = 0.1
+"""Seconds by which lists are late: a third of the quarantine, as 10 s are of 30."""
+
+
+@asynccontextmanager
+async def late_lists(url: str) -> AsyncIterator[str]:
+    """Stand before a server as a database's replica does: lists lack what was just created."""
+    created: dict[str, float] = {}
+
+    async def forward(request: web.Request) -> web.Response:
+        body = await request.read()
+        creates = request.path.endswith("create-by-file")
+        name = ""
+        if creates:
+            name = body.split(b'filename="', 1)[1].split(b'"', 1)[0].decode()
+            created.setdefault(name, time.monotonic() + 3600)
+        headers = {k: v for k, v in request.headers.items() if k not in {"Host", "Accept-Encoding"}}
+        target = url.removesuffix("/v1") + request.path_qs
+        try:
+            async with session.request(request.method, target, data=body, headers=headers) as got:
+                content = await got.read()
+                kept = {"Content-Type": got.headers.get("Content-Type", "")}
+        except aiohttp.ClientError:
+            # It broke: so does this.
+            assert request.transport is not None
+            request.transport.abort()
+            return web.Response()
+        finally:
+            if creates:
+                created[name] = min(created[name], time.monotonic() + LAG)
+        if request.method == "GET" and request.path.endswith("/documents") and got.status == 200:
+            page = json.loads(content)
+            now = time.monotonic()
+            page["data"] = [one for one in page["data"] if created.get(one["name"], 0.0) <= now]
+            content = json.dumps(page).encode()
+        return web.Response(status=got.status, body=content, headers=kept)
+
+    app = web.Application(client_max_size=2**30)
+    app.router.add_route("*", "/{path:.*}", forward)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    async with aiohttp.ClientSession() as session:
+        try:
+            site = web.TCPSite(runner, "127.0.0.1", 0)
+            await site.start()
+            yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+        finally:
+            await runner.cleanup()
+
+
+PATIENT = evolve(POLICY, load_timing=Policy().scale_delays(0.05).load_timing)
+"""Lists are late by a time that does not grow with a busy machine, so looks are further apart."""
+
+
+async def test_f31_lists_that_are_late_make_nothing_absent(tmp_path: Path) -> None:
+    """To take a lost create for absent, and send it again, would double its chunks."""
+    with Emulator(api_key=KEY) as emulator:
+        async with (
+            create_environment(emulator, tmp_path, 40) as scene,
+            late_lists(emulator.url) as url,
+        ):
+            emulator.faults.plan(
+                CREATE, ["ok x3", "commit-then-reset x5", "truncate x5", "commit-then-500 x5"]
+            )
+            async with AsyncClient(url, KEY, policy=PATIENT) as client:
+                scene.client = client
+                loaded = await scene.load()
+                assert not emulator.faults.remaining()
+                check_load(FaultCase(name="", files=40, max_lookups=200), scene, loaded)
+                await check_next_load(scene)
+
+
+async def interfere(
+    scene: LoadEnvironment, when: Callable[[], bool], work: Callable[[AsyncClient], Awaitable[None]]
+) -> None:
+    """Do something with a client of one's own, once it is time."""
+    async with AsyncClient(scene.emulator.url, KEY, policy=POLICY) as other:
+        await wait_until(when)
+        await work(other)
+
+
+def held(scene: LoadEnvironment, name: str) -> bool:
+    return any(one.name == name for one in scene.emulator.documents(scene.dataset.id))
+
+
+def state(scene: LoadEnvironment, name: str) -> DocumentState:
+    (one,) = [one for one in scene.emulator.documents(scene.dataset.id) if one.name == name]
+    return one
+
+
+async def beside(scene: LoadEnvironment, work: Callable[[AsyncClient], Awaitable[None]]) -> None:
+    """Load, and do something once 00003.md is there."""
+    async with anyio.create_task_group() as group:
+        group.start_soon(interfere, scene, lambda: held(scene, "00003.md"), work)
+        await scene.load()
+
+
+SLOW = Settings(parsing=0.02, workers=2)
+"""Documents stay unfinished for a while, and two runs of one would overlap."""
+
+
+async def test_f34_a_document_that_somebody_deletes_is_not_claimed(tmp_path: Path) -> None:
+    with Emulator(api_key=KEY, settings=SLOW) as emulator:
+        async with create_environment(emulator, tmp_path, 30) as scene:
+
+            async def delete(other: AsyncClient) -> None:
+                await wait_until(lambda: state(scene, "00003.md").status == "completed")
+                await other.documents.delete(scene.dataset, state(scene, "00003.md").id)
+
+            await beside(scene, delete)
+            loaded = scene.loads[-1]
+            gone = loaded.results["00003.md"]
+            # It was seen indexed before it was deleted, or it was seen to be gone.
+            assert gone.outcome in {Outcome.ADDED, Outcome.FAILED}
+            assert loaded.report.added >= 29
+
+            again = await scene.load(retry_failed=True)
+            assert count_outcomes(again) == {"unchanged": 29, "added": 1}
+            assert not count_violations(scene, again).violations
+
+
+async def test_f34_verified_names_what_was_deleted_meanwhile(tmp_path: Path) -> None:
+    with Emulator(api_key=KEY, settings=SLOW) as emulator:
+        async with create_environment(emulator, tmp_path, 30) as scene:
+
+            async def delete(other: AsyncClient) -> None:
+                await wait_until(lambda: state(scene, "00003.md").status == "completed")
+                await other.documents.delete(scene.dataset, state(scene, "00003.md").id)
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(interfere, scene, lambda: held(scene, "00003.md"), delete)
+                await scene.load(wait="verified")
+
+            loaded = scene.loads[-1]
+            assert count_outcomes(loaded) == {"added": 29, "failed": 1}
+            assert loaded.results["00003.md"].outcome is Outcome.FAILED
+            await check_next_load(scene)
+
+
+@pytest.mark.parametrize("text", ["theirs, of another length", None], ids=["other", "same length"])
+async def test_f34_a_document_that_somebody_uploads_again_is_not_claimed_as_ours(
+    tmp_path: Path, text: str | None
+) -> None:
+    with Emulator(api_key=KEY, settings=SLOW) as emulator:
+        async with create_environment(emulator, tmp_path, 30) as scene:
+            theirs = text or (scene.folder / "00003.md").read_text().replace("wombat", "tapirs")
+
+            async def upload(other: AsyncClient) -> None:
+                await other.documents.create_by_file(
+                    scene.dataset, theirs.encode(), name="00003.md"
+                )
+
+            await beside(scene, upload)
+            loaded = scene.loads[-1]
+
+            assert loaded.report.found == 30
+            again = await scene.load(retry_failed=True)
+            assert bool(again.report), list(again.report.failures())
+            documents = {one.name: one for one in emulator.documents(scene.dataset.id)}
+            assert len(documents) == 30
+            assert all(one.status == "completed" for one in documents.values())
+            ours = (scene.folder / "00003.md").stat().st_size
+            assert documents["00003.md"].size == ours
+
+
+async def test_f33_a_document_whose_batch_was_replaced_is_followed_to_its_end(
+    tmp_path: Path,
+) -> None:
+    """The same file, uploaded once more by another job, gets the document a batch of its own."""
+    clock = ManualClock()
+    with Emulator(api_key=KEY, settings=Settings(parsing=1.0), clock=clock) as emulator:
+        async with create_environment(emulator, tmp_path, 1) as scene:
+
+            async def upload(other: AsyncClient) -> None:
+                content = (scene.folder / "00000.md").read_bytes()
+                await other.documents.create_by_file(scene.dataset, content, name="00000.md")
+                await wait_until(lambda: 404 in {call.status for call in emulator.history})
+                clock.advance(60.0)
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(interfere, scene, lambda: held(scene, "00000.md"), upload)
+                await scene.load(stall_after=5.0)
+
+            result = scene.loads[-1].results["00000.md"]
+            assert (result.outcome, len(result.warnings)) == (Outcome.ADDED, 1)
+            assert state(scene, "00000.md").chunks == 1
+            assert count_outcomes(await scene.load()) == {"unchanged": 1}
+
+
+async def test_f32_documents_of_others_are_left_or_taken_over_as_told(tmp_path: Path) -> None:
+    """One that is enabled is replaced, one that is disabled neither replaced nor doubled."""
+    with Emulator(api_key=KEY) as emulator:
+        async with create_environment(emulator, tmp_path, 6) as scene:
+            await _theirs(scene.client, scene.dataset, ["00001.md", "00002.md"])
+            rows = {row.name: row.id async for row in scene.client.documents.iter(scene.dataset)}
+            await scene.client.documents.disable(scene.dataset, [rows["00002.md"]])
+            emulator.faults.plan(CREATE, ["commit-then-reset x3"])
+
+            loaded = await scene.load()
+
+            counted = count_violations(scene, loaded)
+            assert not [wrong for wrong in counted.violations if "falsely" not in wrong]
+            assert count_outcomes(loaded) == {"added": 4, "updated": 1, "skipped": 1}
+            assert "disabled" in str(loaded.results["00002.md"].reason)
+
+
+async def _theirs(client: AsyncClient, dataset: Dataset, names: list[str]) -> None:
+    created = [
+        await client.documents.create_by_file(evolve(dataset), THEIRS, name=name) for name in names
+    ]
+    await client.documents.wait(dataset, created)
+
+
+@pytest.mark.parametrize(
+    ("on_existing", "ends"),
+    [("skip", {"added": 2, "skipped": 1}), ("fail", {"added": 2, "failed": 1})],
+)
+async def test_f32_a_lost_create_is_not_repeated_over_what_somebody_uploaded_meanwhile(
+    tmp_path: Path, on_existing: str, ends: dict[str, int]
+) -> None:
+    slow = evolve(POLICY, load_timing=evolve(POLICY.load_timing, disconnect_landing_time=0.8))
+    with Emulator(api_key=KEY) as emulator:
+        async with create_environment(emulator, tmp_path, 3, policy=slow) as scene:
+            emulator.faults.plan(CREATE, ["ok", "reset"])
+
+            def lost() -> bool:
+                return "reset" in emulator.faults.counts().get(CREATE, {})
+
+            async def upload(other: AsyncClient) -> None:
+                await _theirs(other, scene.dataset, ["00001.md"])
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(interfere, scene, lost, upload)
+                await scene.load(concurrency=1, on_existing=on_existing)
+
+            loaded = scene.loads[-1]
+            assert count_outcomes(loaded) == ends
+            assert "exists" in str(loaded.results["00001.md"].reason)
+            assert state(scene, "00001.md").size == len(THEIRS)
+            again = await scene.load(on_existing=on_existing)
+            assert again.report.unchanged == 2
+            assert not again.created

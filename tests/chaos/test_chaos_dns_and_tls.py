@@ -1,0 +1,103 @@
+"""F1, between the client and the server: names that do not resolve, handshakes that fail."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import aiohttp
+import anyio
+import pytest
+from failing_dns_and_tls import FailingResolver, run_tls_proxy
+from fault_case import FaultCase, check_load, check_next_load
+from invariants import find_secrets
+from load_environment import KEY, POLICY, LoadEnvironment, create_environment, wait_until
+
+from dify_kb import AsyncClient
+from dify_kb.emulator import Emulator, Settings
+
+FILES = 30
+
+GONE = 0.5
+"""Seconds, of which a load lasts half a one."""
+
+SLOW = Settings(create_io=0.02)
+
+
+async def held_to_all(scene: LoadEnvironment, root: Path, logged: str) -> None:
+    loaded = scene.loads[-1]
+    check_load(FaultCase(name="", files=FILES), scene, loaded)
+    assert loaded.report.requests <= 2.2 * FILES + 60
+    await check_next_load(scene)
+    assert not find_secrets(scene, root, logged)
+
+
+@asynccontextmanager
+async def failing_meanwhile(
+    scene: LoadEnvironment, fail: Callable[[], object], mend: Callable[[], object]
+) -> AsyncIterator[None]:
+    """Have something fail in the middle of a load, and get well again."""
+
+    async def meanwhile() -> None:
+        await wait_until(lambda: scene.sends >= 10)
+        fail()
+        await anyio.sleep(GONE)
+        mend()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(meanwhile)
+        yield
+
+
+async def test_f1_a_name_that_does_not_resolve_for_a_while_fails_no_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    names = FailingResolver()
+    with Emulator(api_key=KEY, settings=SLOW) as emulator:
+        url = f"http://dify.test:{urlsplit(emulator.url).port}/v1"
+        connector = aiohttp.TCPConnector(resolver=names, use_dns_cache=False, force_close=True)
+        async with (
+            create_environment(emulator, tmp_path, FILES) as scene,
+            aiohttp.ClientSession(connector=connector) as session,
+            AsyncClient(url, KEY, session=session, policy=POLICY) as client,
+        ):
+            scene.client = client
+
+            def fail() -> None:
+                names.is_failing, names.lookups = True, 0
+
+            def mend() -> None:
+                names.is_failing = False
+                assert 1 <= names.lookups <= 80
+
+            async with failing_meanwhile(scene, fail, mend):
+                await scene.load()
+            await held_to_all(scene, tmp_path, caplog.text)
+
+
+async def test_f1_a_handshake_that_fails_for_a_while_fails_no_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As while a proxy is set up anew, and speaks plain text where TLS was."""
+    caplog.set_level("DEBUG")
+    with Emulator(api_key=KEY, settings=SLOW) as emulator:
+        port = urlsplit(emulator.url).port
+        assert port is not None
+        async with (
+            create_environment(emulator, tmp_path, FILES) as scene,
+            run_tls_proxy(port) as (url, front),
+            AsyncClient(url, KEY, ssl=front.client_context, policy=POLICY) as client,
+        ):
+            scene.client = client
+            before = front.handshakes
+
+            def mend() -> None:
+                front.is_broken = False
+                assert 1 <= front.handshakes - before <= 80
+
+            async with failing_meanwhile(scene, front.fail, mend):
+                await scene.load()
+            await held_to_all(scene, tmp_path, caplog.text)

@@ -1,0 +1,284 @@
+"""Servers that are away, that never answer, or that are no Dify: F1, F2, F18, F41, F42."""
+
+from __future__ import annotations
+
+import resource
+import socket
+import threading
+import time
+import zlib
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+from attrs import evolve
+from fault_case import FaultCase, check_load, check_next_load, count_outcomes
+from invariants import find_secrets
+from load_environment import (
+    CREATE,
+    KEY,
+    POLICY,
+    LoadEnvironment,
+    create_environment,
+    find_free_port,
+    wait_until,
+)
+from result_table import LONG
+
+from dify_kb import (
+    ApiError,
+    AsyncClient,
+    KnowledgeError,
+    Outcome,
+    Progress,
+    StopReason,
+    TransportError,
+)
+from dify_kb.emulator import Emulator, Settings
+
+LOAD = Settings(create_io=0.02)
+"""A load takes long enough for something to happen meanwhile."""
+
+
+@asynccontextmanager
+async def meanwhile(work: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """Do something beside a load, and end it with the load."""
+    async with anyio.create_task_group() as group:
+        group.start_soon(work)
+        yield
+        group.cancel_scope.cancel()
+
+
+def lasting(root: Path) -> Emulator:
+    """Make a server that has the same port and file whenever it starts."""
+    return Emulator(root / "server.db", port=find_free_port(), api_key=KEY, settings=LOAD)
+
+
+async def away(emulator: Emulator, seconds: float) -> None:
+    """Take a server away for a time."""
+    await anyio.to_thread.run_sync(emulator.stop)
+    await anyio.sleep(seconds)
+    await anyio.to_thread.run_sync(emulator.start)
+
+
+async def settled(scene: LoadEnvironment, root: Path, logged: str, *, files: int) -> None:
+    """Hold the last load to the invariants, and load once more."""
+    check_load(FaultCase(name="", files=files, max_lookups=300), scene, scene.loads[-1])
+    await check_next_load(scene)
+    assert not find_secrets(scene, root, logged)
+
+
+async def test_f1_a_server_that_is_away_for_a_while_fails_no_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    with lasting(tmp_path) as emulator:
+        async with create_environment(emulator, tmp_path, 60) as scene:
+
+            async def leave() -> None:
+                await wait_until(lambda: scene.sends >= 10)
+                await away(emulator, 0.5)
+
+            async with meanwhile(leave):
+                await scene.load()
+            await settled(scene, tmp_path, caplog.text, files=60)
+
+
+async def test_f1_a_server_that_is_away_at_the_start_is_told(tmp_path: Path) -> None:
+    """Nothing was done, so the load could not start: it says so and leaves nothing to repair."""
+    with lasting(tmp_path) as emulator:
+        async with create_environment(emulator, tmp_path, 5) as scene:
+            await anyio.to_thread.run_sync(emulator.stop)
+            with pytest.raises(TransportError) as caught:
+                await scene.load()
+            await anyio.to_thread.run_sync(emulator.start)
+            scene.error_texts.append(repr(caught.value) + str(caught.value))
+            await scene.load()
+            await settled(scene, tmp_path, "", files=5)
+
+
+@pytest.mark.skipif(not LONG, reason="test_chaos_pace has one that restarts three times")
+async def test_f42_a_server_that_restarts_again_and_again_is_loaded_all_the_same(
+    tmp_path: Path,
+) -> None:
+    with lasting(tmp_path) as emulator:
+        async with create_environment(emulator, tmp_path, 60) as scene:
+
+            async def restart() -> None:
+                while True:
+                    await anyio.sleep(0.3)
+                    await away(emulator, 0.05)
+
+            async with meanwhile(restart):
+                await scene.load()
+            await anyio.to_thread.run_sync(emulator.start)
+            await settled(scene, tmp_path, "", files=60)
+
+
+async def test_f18_an_outage_without_an_end_stops_the_run(tmp_path: Path) -> None:
+    """With exit code 5: the same command later goes on."""
+    short = evolve(POLICY, load_timing=evolve(POLICY.load_timing, max_outage=0.5))
+    with Emulator(api_key=KEY) as emulator:
+        async with create_environment(emulator, tmp_path, 40, policy=short) as scene:
+            for endpoint in (CREATE, "datasets.get", "documents.list"):
+                ok = ["ok x10"] if endpoint == CREATE else ["ok"]
+                emulator.faults.plan(endpoint, [*ok, "502-html x1000"])
+            loaded = await scene.load()
+            emulator.faults.clear()
+
+            assert loaded.report.stopped is StopReason.OUTAGE
+            assert loaded.report.exit_code == 5
+            assert count_outcomes(loaded).keys() <= {"added", "pending", "unknown"}
+            assert loaded.sends <= 1.2 * 40 + 20
+            assert loaded.lookups <= 60
+            await check_next_load(scene)
+
+
+async def test_f18_a_storm_wastes_few_calls(tmp_path: Path) -> None:
+    """60 % of the calls fail for a time, then all is well."""
+    with Emulator(api_key=KEY) as emulator:
+        async with create_environment(emulator, tmp_path, 60) as scene:
+            emulator.faults.plan_random(3, {CREATE: {"502-html": 0.3, "503": 0.3}})
+
+            async def calm() -> None:
+                await anyio.sleep(0.6)
+                emulator.faults.stop_random()
+
+            async with meanwhile(calm):
+                loaded = await scene.load()
+
+            assert emulator.faults.counts()
+            assert loaded.sends <= 60 + 100
+            check_load(FaultCase(name="", files=60, max_sends=200, max_lookups=300), scene, loaded)
+            await check_next_load(scene)
+
+
+@contextmanager
+def listening(answer: bytes | None) -> Iterator[tuple[str, list[bytes]]]:
+    """Listen, read each request and answer the same; None never answers."""
+    heard: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.05)
+        over = threading.Event()
+        kept: list[socket.socket] = []
+
+        def serve() -> None:
+            while not over.is_set():
+                try:
+                    connection, _ = server.accept()
+                except TimeoutError:
+                    continue
+                connection.settimeout(1.0)
+                kept.append(connection)
+                if answer is None:
+                    continue
+                heard.append(connection.recv(65536))
+                connection.sendall(answer)
+                connection.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}", heard
+        finally:
+            over.set()
+            thread.join()
+            for connection in kept:
+                connection.close()
+
+
+def reply(head: str, body: bytes = b"") -> bytes:
+    lines = [head, f"Content-Length: {len(body)}", "Connection: close", "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+async def refused(url: str, root: Path, *, proxy: str | None = None) -> KnowledgeError:
+    """Load from a server that is none, and give what that raises."""
+    (root / "docs").mkdir(exist_ok=True)
+    (root / "docs" / "a.md").write_text("text")
+    quick = evolve(POLICY, timeout=evolve(POLICY.timeout, read=0.1, connect=0.2))
+    async with AsyncClient(url, KEY, policy=quick, proxy=proxy) as client:
+        with pytest.raises(KnowledgeError) as caught:
+            await client.load("00000000-0000-4000-8000-000000000000", root / "docs")
+    said = "".join([repr(caught.value), str(caught.value), *getattr(caught.value, "__notes__", ())])
+    assert KEY not in said
+    return caught.value
+
+
+async def test_f2_a_server_that_never_answers_is_given_up_in_time(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    began = time.monotonic()
+    with listening(None) as (url, _):
+        error = await refused(url, tmp_path)
+
+    assert isinstance(error, TransportError)
+    assert time.monotonic() - began < 5
+    assert KEY not in caplog.text
+
+
+@pytest.mark.parametrize("status", ["301 Moved Permanently", "308 Permanent Redirect"])
+async def test_f41_a_redirect_to_another_host_takes_no_key_along(
+    tmp_path: Path, status: str
+) -> None:
+    with (
+        listening(reply("HTTP/1.1 200 OK", b"{}")) as (other, heard),
+        listening(reply(f"HTTP/1.1 {status}\r\nLocation: {other}/v1")) as (url, _),
+    ):
+        error = await refused(url, tmp_path)
+
+    assert not heard
+    assert other in str(error)
+
+
+async def test_f41_a_proxy_that_wants_a_password_is_told(tmp_path: Path) -> None:
+    with listening(reply("HTTP/1.1 407 Proxy Authentication Required")) as (proxy, _):
+        error = await refused("http://dify.invalid/v1", tmp_path, proxy=proxy)
+
+    assert "407" in str(error)
+
+
+async def test_f41_an_error_that_unpacks_to_much_is_not_read_whole(tmp_path: Path) -> None:
+    """200 MB of nothing as 200 KB of gzip."""
+    packer = zlib.compressobj(wbits=31)
+    bomb = b"".join(packer.compress(bytes(2**20)) for _ in range(200)) + packer.flush()
+    head = "HTTP/1.1 400 Bad Request\r\nContent-Encoding: gzip\r\nContent-Type: application/json"
+    with listening(reply(head, bomb)) as (url, _):
+        before = _peak()
+        error = await refused(url, tmp_path)
+
+    assert isinstance(error, ApiError)
+    assert error.status == 400
+    assert _peak() - before < 100 * 2**20
+
+
+def _peak() -> int:
+    """Tell the most memory that this process ever had, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+async def test_f1_a_server_that_refuses_connections_gets_few_of_them(tmp_path: Path) -> None:
+    """Amplification: while it is away it is probed at growing intervals, not hammered."""
+    with lasting(tmp_path) as emulator:
+        async with create_environment(emulator, tmp_path, 30) as scene:
+            gone = anyio.Event()
+
+            def cut(event: object) -> None:
+                if isinstance(event, Progress) and event.accepted == 10 and not gone.is_set():
+                    gone.set()
+
+            async def leave() -> None:
+                await gone.wait()
+                await away(emulator, 0.6)
+
+            async with meanwhile(leave):
+                loaded = await scene.load(on_event=cut)
+
+            assert loaded.report.requests <= 2.2 * 30 + 60
+            await settled(scene, tmp_path, "", files=30)
+            assert all(one.outcome is Outcome.ADDED for one in loaded.results.values())

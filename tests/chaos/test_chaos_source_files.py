@@ -1,0 +1,190 @@
+"""Files that change, and names that meet: F24, F25, F26."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+from fault_case import FaultCase, check_load, check_next_load, count_outcomes
+from invariants import count_violations
+from load_environment import CREATE, KEY, create_environment, wait_until
+
+from dify_kb import Item, Outcome, Progress
+from dify_kb.emulator import Emulator
+
+LARGE = 80_000
+"""Bytes: more than is read at once before it is sent."""
+
+
+def cut_off(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def grown(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"and more")
+
+
+def replaced_by_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def replaced_by_a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def replaced_by_a_loop(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path)
+
+
+CHANGES = [
+    cut_off,
+    grown,
+    Path.unlink,
+    replaced_by_a_folder,
+    replaced_by_a_pipe,
+    replaced_by_a_loop,
+]
+
+
+@pytest.mark.parametrize("size", [0, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+async def test_f24_a_file_that_changes_before_it_is_sent_fails_alone_or_goes_as_it_is(
+    change: Callable[[Path], None], size: int, tmp_path: Path
+) -> None:
+    """No hang, and nothing that is half of it counts as loaded."""
+    with Emulator(api_key=KEY) as emulator:
+        async with create_environment(emulator, tmp_path, 6, size=size) as scene:
+            path = scene.folder / "00005.md"
+
+            def meanwhile(event: object) -> None:
+                sent = isinstance(event, Progress) and event.accepted == 1
+                if sent and path.is_file() and not path.is_symlink():
+                    change(path)
+
+            loaded = await scene.load(concurrency=1, on_event=meanwhile)
+            still_a_file = change in {cut_off, grown}
+            ends = {"added": 6} if still_a_file else {"added": 5, "failed": 1}
+            check_load(FaultCase(name="", files=6, expected_outcomes=ends), scene, loaded)
+            ended = Outcome.ADDED if still_a_file else Outcome.FAILED
+            assert loaded.results["00005.md"].outcome is ended
+            _removed(path)
+            path.write_text("well again")
+            scene.changed_files.append("00005.md")
+
+            again = await scene.load() if still_a_file else await check_next_load(scene)
+
+    assert count_outcomes(again) == {"unchanged": 5, "updated" if still_a_file else "added": 1}
+
+
+def _removed(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+async def test_f24_a_file_that_changes_while_it_is_sent_is_never_half_a_document(
+    tmp_path: Path,
+) -> None:
+    """It is cut off once the server has begun to read it, which stops before it is through; it is
+    sent once more as it is then, when all others have ended.
+    """
+    fault = "reset-after 50%"
+    with Emulator(api_key=KEY) as emulator:
+        async with create_environment(emulator, tmp_path, 3, size=400_000) as scene:
+            emulator.faults.plan(CREATE, ["ok", fault])
+            path = scene.folder / "00001.md"
+
+            async def cut() -> None:
+                await wait_until(lambda: fault in emulator.faults.counts().get(CREATE, {}))
+                cut_off(path)
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(cut)
+                await scene.load(concurrency=1)
+
+            check_load(
+                FaultCase(name="", files=3, expected_outcomes={"added": 3}), scene, scene.loads[-1]
+            )
+
+
+async def test_f25_names_that_meet_stay_apart(tmp_path: Path) -> None:
+    """By case, by Unicode's forms, by the folder that is joined into a name, and by length."""
+    keys = ["a/b.md", "a__b.md", "A/b.md", "é.md", "e\u0301.md", "x:y.md", "x_y.md", "x?y.md"]
+    keys += ["n" * 240 + "1.md", "n" * 240 + "2.md", "a.b.md", "a .md", "a.md", "a%2Fb.md"]
+    with Emulator(api_key=KEY) as emulator:
+        async with create_environment(emulator, tmp_path, 0) as scene:
+            for key in keys:
+                (scene.folder / key).parent.mkdir(exist_ok=True)
+                (scene.folder / key).write_text(f"the text of {key}")
+            emulator.faults.plan(CREATE, ["ok", "commit-then-reset x6"])
+            loaded = await scene.load()
+            check_load(FaultCase(name="", files=len(keys)), scene, loaded)
+            assert len({one.name for one in loaded.results.values()}) == len(keys)
+            assert {key for key, one in loaded.results.items()} == set(keys)
+            await check_next_load(scene)
+
+
+async def test_f26_strange_files_are_told_and_stop_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [
+        "new\nline.md",
+        "😀.md",
+        "\u202eright to left.md",
+        os.fsdecode(b"\xff\xfe.md"),
+        " a.md",
+    ]
+    with Emulator(api_key=KEY) as emulator:
+        async with create_environment(emulator, tmp_path, 3) as scene:
+            folder = scene.folder
+            for name in names:
+                (folder / name).write_text("the text of it")
+            (folder / "loop").symlink_to(folder)
+            (folder / "itself.md").symlink_to("itself.md")
+            os.mkfifo(folder / "pipe.md")
+            (folder / "none.md").touch()
+            with socket.socket(socket.AF_UNIX) as server:
+                monkeypatch.chdir(folder)  # the name of a socket is short
+                server.bind("socket.md")
+                emulator.faults.plan(CREATE, ["ok x2", "commit-then-reset x6"])
+                loaded = await scene.load()
+            skipped = {key for key, one in loaded.results.items() if one.outcome == "skipped"}
+
+            check_load(
+                FaultCase(name="", expected_outcomes={"added": 8, "skipped": len(skipped)}),
+                scene,
+                loaded,
+            )
+            assert skipped >= {"itself.md", "pipe.md", "none.md", "socket.md"}
+            await check_next_load(scene)
+
+
+async def test_f24_items_whose_source_goes_wrong_are_told(tmp_path: Path) -> None:
+    """The generator is the caller's: what it raises ends the load, and the journal goes on."""
+
+    def items(*, wrong: bool) -> Iterator[Item]:
+        for number in range(30):
+            if wrong and number == 20:
+                raise RuntimeError("the source broke")
+            yield Item(f"{number:02}.md", text=f"text {number}")
+
+    with Emulator(api_key=KEY) as emulator:
+        async with create_environment(emulator, tmp_path, 0) as scene:
+            with pytest.raises(RuntimeError, match="the source broke"):
+                await scene.load(items(wrong=True))
+
+            loaded = await scene.load(items(wrong=False))
+            assert not count_violations(scene, loaded).violations
+            assert loaded.report.found == 30
+            assert bool(loaded.report)
+            assert count_violations(scene, loaded).extra == 0

@@ -1,0 +1,510 @@
+"""Sending recorded requests to an emulator again, with its own ids instead of the recorded ones.
+
+The recordings are a sample: what made a dataset or document is often not among them. Then it is
+made here first, as the recorded answers describe it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from attrs import define, field, frozen
+from emulator_client import EmulatorClient, Reply
+from recorded_shapes import UNFINISHED_STATUSES, ShapeComparison, compare_responses
+
+from dify_kb.emulator import ManualClock
+from dify_kb.emulator.stub_models import EMBEDDING_MODEL, PROVIDER_NAME, RERANKING_MODEL
+
+DATA = Path(__file__).parent / "data" / "replay"
+
+_ID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+_IDS_AND_BATCHES = re.compile(f"{_ID.pattern}|\\d{{20}}")
+_UNKNOWN_ID_PATTERN = re.compile(r"0{8}-|9E2A7F21-4BAD-4E53-BE7A-0BBB224D3E8A|20200101000000123456")
+
+_AUTHORIZATION = {
+    "auth-none": None,
+    "auth-no-bearer-space": "dataset-x",
+    "auth-bearer-lowercase-ok": "bearer {key}",
+    "auth-empty-token": "Bearer ",
+    "auth-app-style-key": "Bearer app-x",
+    "auth-none-post": None,
+}
+"""What was sent as `Authorization`; the recordings leave it out."""
+
+SKIPPED = {
+    r"^\d+-hq(ret)?-.*embed-": "its model failed on purpose",
+    r"other-tenant": "it needs a second workspace",
+    r"ratelimit|billing": "it needs the cloud's billing",
+    r"race|transitions|^1104-|-race$": "it is not one exchange",
+    r"^128-": "what was sent before it was not recorded",
+    r"apioff": "it needs the console's switch of the API",
+    r"inuse": "it needs an app",
+    r"dataset-key": "it is of another API",
+    r"paused": "its state was forced in the database",
+}
+"""What cannot be sent again, by the name of the case."""
+
+WITH_MODELS = re.compile(r"^\d+-(hq|hqret|hier)-(?!on-economy)|^104[4-9]-|^1068-")
+"""Cases from after the servers had been given models."""
+
+STUB_MODELS = {
+    "langgenius/openai/openai": PROVIDER_NAME,
+    "langgenius/cohere/cohere": PROVIDER_NAME,
+    "text-embedding-3-small": EMBEDDING_MODEL,
+    "rerank-v3.5": RERANKING_MODEL,
+    '"openai"': f'"{PROVIDER_NAME.rpartition("/")[2]}"',
+}
+"""What the recorded servers had for models, and what takes its place."""
+
+STILL_INDEXING = re.compile(
+    r"^\d+-(wait|big|deldsw|hq-slow2?)-(?!then)|^377-arch|^37[89]-arch|^380-status-arch"
+)
+"""Cases of documents that were still being indexed."""
+
+UNRECORDED_REQUESTS = {
+    "367-status-enable-get": ("PATCH", "status/enable"),
+    "452-big-delete-midway-get": ("DELETE", ""),
+    "1024-hier-cc-delete-again": ("DELETE", "itself"),
+}
+"""What was sent before a case, to its document, and is not among the recordings."""
+
+METADATA_SOURCES = {
+    "752-ret-keyword": "752-ret-keyword",
+    "780-ret-filter-is": "803-ret-filter-no-conditions",
+}
+"""Cases before which metadata was set that other answers show."""
+
+LONG_LIST_CASE = "1060-page200-page=1-limit=100"
+"""The first case of a dataset with 200 documents."""
+
+_BUILT_IN = frozenset({"document_name", "uploader", "upload_date", "last_update_date", "source"})
+
+_LOCK_MESSAGE = "is being indexed, please try again later"
+_PARAGRAPHS = {
+    "mode": "custom",
+    "rules": {"pre_processing_rules": [], "segmentation": {"separator": "\n\n", "max_tokens": 900}},
+}
+_FAILING_RULE = {
+    "mode": "custom",
+    "rules": {"pre_processing_rules": [], "segmentation": {"separator": "\n", "max_tokens": 10}},
+}
+
+
+@frozen
+class CaseResult:
+    """What came of a case: nothing, for a reason, or the ways in which the answers differ."""
+
+    case: str
+    skip_reason: str = ""
+    differences: tuple[str, ...] = ()
+    has_same_message: bool | None = None
+    """Whether a refusal has the very words; None for what is none."""
+
+
+@define
+class RecordedObjects:
+    """What the recorded answers tell of ids, wherever they stand."""
+
+    objects: dict[str, dict[str, Any]] = field(factory=dict)
+    responses: dict[str, Any] = field(factory=dict)
+    first_case: dict[str, str] = field(factory=dict)
+    documents: dict[str, str] = field(factory=dict)
+    """Documents by the batches that recorded answers name with them."""
+
+    forms: dict[str, str] = field(factory=dict)
+    """The forms of documents by their ids."""
+
+    def text(self, document: str) -> str:
+        """Write a text that is cut into the segments that were recorded."""
+        segments = {
+            entity["position"]: entity["content"].replace("\n\n", "\n")
+            for entity in self.objects.values()
+            if entity.get("document_id") == document and "content" in entity
+        }
+        return "\n\n".join(segments[position] for position in sorted(segments)) or _TEXT
+
+    @classmethod
+    def from_rows(cls, rows: list[dict[str, Any]]) -> RecordedObjects:
+        recordings = cls()
+        for row in rows:
+            if "request" not in row:
+                continue
+            for match in _ID.findall(row["request"]["path"]):
+                recordings.first_case.setdefault(match, row["case"])
+            recordings._record_batch(row)
+            recordings.responses[row["case"]] = row["response"].get("body")
+            for entity in _iter_objects(row["response"].get("body")):
+                # What was said first is nearest to what it was made of.
+                recordings.objects[entity["id"]] = entity | recordings.objects.get(entity["id"], {})
+        return recordings
+
+    def _record_batch(self, row: dict[str, Any]) -> None:
+        body = row["response"].get("body")
+        match = re.search(r"/documents/(\d{20})/indexing-status", row["request"]["path"])
+        if match and isinstance(body, dict) and body.get("data"):
+            self.documents[match[1]] = body["data"][0]["id"]
+        match = re.search(f"/documents/({_ID.pattern})/segments", row["request"]["path"])
+        if match and isinstance(body, dict) and "doc_form" in body:
+            self.forms[match[1]] = body["doc_form"]
+        if isinstance(body, dict) and "batch" in body:
+            self.documents[body["batch"]] = body["document"]["id"]
+
+
+@define
+class Replay:
+    """One emulator, and how far the recorded ids are mapped to its own."""
+
+    clock: ManualClock
+    recordings: RecordedObjects
+    client: EmulatorClient = field(init=False)
+    ids: dict[str, str] = field(factory=dict)
+    technique: dict[str, str | None] = field(factory=dict)
+    recreated_ids: set[str] = field(factory=set)
+    """Recorded ids of what was rebuilt here, in a state that may be another."""
+
+    hold: bool = False
+    blocking_datasets: list[str] = field(factory=list)
+    batches: dict[str, str] = field(factory=dict)
+    """The latest batch of each document, in the emulator's ids."""
+
+    async def replay_case(self, row: Mapping[str, Any]) -> CaseResult:
+        """Send a case again, and compare."""
+        name = row["case"]
+        skip_reason = _find_skip_reason(row)
+        if skip_reason:
+            return CaseResult(name, skip_reason)
+        try:
+            await self._hold_indexing(STILL_INDEXING.match(name) is not None)
+            await self._recreate_named_objects(row["request"], name)
+            if name == LONG_LIST_CASE:
+                await self._create_long_list(row["request"])
+            if name in METADATA_SOURCES:
+                await self._restore_metadata(
+                    row["request"], self.recordings.responses[METADATA_SOURCES[name]]
+                )
+            if name in UNRECORDED_REQUESTS:
+                await self._send_unrecorded(row["request"], *UNRECORDED_REQUESTS[name])
+        except LookupError as error:
+            return CaseResult(name, str(error))
+        reply = await self._send(row["request"], name)
+        theirs = row["response"]
+        ours = _parse_json(reply)
+        if reply.status < 300 and theirs["status"] < 300:
+            self._map_ids(theirs.get("body"), ours)
+        dataset = _ID.search(row["request"]["path"])
+        if dataset:
+            await self._index_created(
+                ours, self._translate_ids(dataset[0]), hold=STILL_INDEXING.match(name) is not None
+            )
+        rebuilt = self.recreated_ids & {*_IDS_AND_BATCHES.findall(row["request"]["path"])}
+        comparison = ShapeComparison(self.ids, self.recreated_ids, compares_nulls=not rebuilt)
+        differences = tuple(compare_responses(reply, ours, theirs, comparison))
+        return CaseResult(name, "", differences, self._has_same_message(ours, theirs))
+
+    def _has_same_message(self, ours: Any, theirs: Mapping[str, Any]) -> bool | None:
+        body = theirs.get("body")
+        if theirs["status"] < 400 or not isinstance(body, dict):
+            return None
+        # Long texts were cut when they were copied.
+        our_text, recorded_text = (
+            json.dumps(ours, sort_keys=True),
+            self._translate_ids(json.dumps(body, sort_keys=True)),
+        )
+        return our_text[:290] == recorded_text[:290]
+
+    async def _recreate_named_objects(self, request: Mapping[str, Any], case: str) -> None:
+        """Make what the request names and nothing made yet."""
+        text = json.dumps([request["path"], request.get("query"), request.get("json"),
+                           request.get("form")])  # fmt: skip
+        for recorded in dict.fromkeys(_IDS_AND_BATCHES.findall(text)):
+            if recorded not in self.ids and not _UNKNOWN_ID_PATTERN.match(recorded):
+                await self._recreate(recorded, request["path"], case)
+
+    async def _restore_metadata(self, request: Mapping[str, Any], answer: Any) -> None:
+        """Give documents the metadata that an answer shows."""
+        recorded = _ID.findall(request["path"])[0]
+        path = f"/datasets/{self.ids[recorded]}"
+        for record in answer["records"]:
+            document = record["segment"]["document"]
+            if document["id"] not in self.ids:
+                await self._recreate_document(document["id"], recorded, "")
+            values = document["doc_metadata"]
+            if values is None:
+                continue
+            fields = (await self.client.request("GET", f"{path}/metadata")).body["doc_metadata"]
+            types = {entity["name"]: entity["id"] for entity in fields}
+            for name, value in values.items():
+                if name in types or name in _BUILT_IN:
+                    continue
+                kind = "string" if isinstance(value, str) else "number"
+                body = {"type": kind, "name": name}
+                types[name] = (
+                    await self.client.request("POST", f"{path}/metadata", json=body)
+                ).body["id"]
+            items = [
+                {"id": types[name], "name": name, "value": value}
+                for name, value in values.items()
+                if name not in _BUILT_IN
+            ]
+            operation = {"document_id": self.ids[document["id"]], "metadata_list": items}
+            body = {"operation_data": [operation]}
+            await self.client.request("POST", f"{path}/documents/metadata", json=body)
+
+    async def _hold_indexing(self, wanted: bool) -> None:  # noqa: FBT001 -- a state
+        """Keep the only worker busy, or let it go on."""
+        if wanted and not self.hold:
+            dataset = await self.client.create_dataset(
+                f"busy {len(self.ids)}", indexing_technique=None
+            )
+            await self.client.create_by_text(dataset, "busy")
+            self.blocking_datasets.append(dataset)
+        if self.hold and not wanted:
+            self.clock.advance(10)
+            await self.client.request("DELETE", f"/datasets/{self.blocking_datasets.pop()}")
+        self.hold = wanted
+
+    async def _create_long_list(self, request: Mapping[str, Any]) -> None:
+        """Make the documents of a long list."""
+        dataset = self._translate_ids(_ID.findall(request["path"])[0])
+        for number in range(200):
+            await self.client.create_by_text(dataset, f"document {number:03}", "text")
+
+    async def _send_unrecorded(self, request: Mapping[str, Any], method: str, end: str) -> None:
+        """Send what was sent before this case and is not among the recordings."""
+        path = re.match(f"(/v1/datasets/{_ID.pattern}/documents/)({_ID.pattern})", request["path"])
+        if path is None:
+            raise LookupError("what was sent before it was not recorded")
+        missing_request = {"method": method, "path": path[1] + (end or path[2])}
+        if end == "itself":
+            missing_request = {"method": method, "path": request["path"]}
+        elif end:
+            missing_request["json"] = {"document_ids": [path[2]]}
+        await self._send(missing_request, "")
+
+    async def _recreate(self, recorded: str, path: str, case: str) -> None:
+        dataset = re.match(f"/v1/datasets/({_ID.pattern})", path)
+        document = re.search(f"/documents/({_ID.pattern})", path)
+        if dataset and dataset[1] == recorded:
+            await self._recreate_dataset(recorded)
+        elif recorded in self.recordings.documents:
+            document_id = self.recordings.documents[recorded]
+            if document_id not in self.ids and dataset:
+                await self._recreate_document(document_id, dataset[1], case)
+            self.ids[recorded] = self.batches[self.ids[document_id]]
+        elif (document and document[1] == recorded) or "dataset_process_rule_id" in (
+            self.recordings.objects.get(recorded, {})
+        ):
+            await self._recreate_document(recorded, dataset[1] if dataset else "", case)
+        elif dataset is None and "provider" in self.recordings.objects.get(recorded, {}):
+            await self._recreate_dataset(recorded)
+        elif document and f"/segments/{recorded}" in path:
+            await self._find_segment(recorded, dataset[1] if dataset else "", document[1])
+        elif re.search(r"status/|metadata$", path) and dataset:
+            await self._recreate_document(recorded, dataset[1], case)
+        else:
+            raise LookupError("what made it was not recorded")
+
+    async def _recreate_dataset(self, recorded: str) -> None:
+        recorded_object = self.recordings.objects.get(recorded, {})
+        bare = "-bare" in self.recordings.first_case.get(recorded, "")
+        technique = None if bare else recorded_object.get("indexing_technique", "economy")
+        body = {"name": f"replay {recorded[:8]}", "indexing_technique": technique}
+        if "name" in recorded_object and "provider" in recorded_object:
+            body["name"] = recorded_object["name"]
+        reply = await self.client.request("POST", "/datasets", json=body)
+        if reply.status != 200:
+            reply = await self.client.request(
+                "POST", "/datasets", json=body | {"name": f"replay {recorded[:8]}"}
+            )
+        self.ids[recorded] = reply.body["id"]
+
+    async def _recreate_document(self, recorded: str, dataset: str, case: str) -> None:
+        recorded_object = self.recordings.objects.get(recorded, {})
+        if dataset not in self.ids:
+            await self._recreate_dataset(dataset)
+        fields: dict[str, Any] = {"process_rule": _PARAGRAPHS}
+        form = recorded_object.get("doc_form") or self.recordings.forms.get(recorded)
+        if form:
+            fields["doc_form"] = form
+        if (
+            "error-doc" in case
+            or recorded_object.get("error")
+            or recorded_object.get("indexing_status") == "error"
+        ):
+            fields["process_rule"] = _FAILING_RULE
+        reply = await self.client.create_by_text(
+            self.ids[dataset],
+            recorded_object.get("name", f"doc {recorded[:8]}"),
+            self.recordings.text(recorded),
+            **fields,
+        )
+        if reply.status != 200:
+            raise LookupError("what made it was not recorded")
+        self._map_ids({"document": {"id": recorded}}, reply.body)
+        self.recreated_ids.add(recorded)
+        await self._index_created(
+            reply.body, self.ids[dataset], hold=STILL_INDEXING.match(case) is not None
+        )
+
+    async def _find_segment(self, recorded: str, dataset: str, document: str) -> None:
+        """Take the segment at the recorded position of its document."""
+        recorded_object = self.recordings.objects.get(recorded, {})
+        path = f"/datasets/{self.ids[dataset]}/documents/{self.ids[document]}/segments"
+        reply = await self.client.request("GET", path, params={"limit": "100"})
+        for segment in reply.body.get("data", []) if reply.status == 200 else []:
+            if segment["position"] == recorded_object.get("position"):
+                self.ids[recorded] = segment["id"]
+                return
+        raise LookupError("what made it was not recorded")
+
+    async def _send(self, request: Mapping[str, Any], case: str) -> Reply:
+        path = self._translate_ids(request["path"]).removeprefix("/v1")
+        options: dict[str, Any] = {"headers": {}, "allow_redirects": False}
+        if "query" in request:
+            options["params"] = [
+                (name, self._translate_ids(str(item)))
+                for name, value in _query_pairs(request["query"])
+                for item in (value if isinstance(value, list) else [value])
+            ]
+        if request.get("json") is not None:
+            options["json"] = json.loads(self._translate_ids(json.dumps(request["json"])))
+        elif "raw_body" in request:
+            options["data"] = request["raw_body"].encode()
+        elif "files" in request or request.get("type") == "multipart/form-data":
+            options["data"] = self._form(request)
+        elif "form" in request:
+            options["data"] = {
+                name: self._translate_ids(text) for name, text in request["form"].items()
+            }
+        if "type" in request and request["type"] != "multipart/form-data":
+            options["headers"]["Content-Type"] = request["type"]
+        word = case.partition("-")[2]
+        if word in _AUTHORIZATION:
+            sent = _AUTHORIZATION[word]
+            key = self.client.emulator.api_key
+            options["headers"]["Authorization"] = "" if sent is None else sent.format(key=key)
+        return await self.client.request(request["method"], path, **options)
+
+    def _form(self, request: Mapping[str, Any]) -> aiohttp.FormData:
+        form = aiohttp.FormData(quote_fields=False, default_to_multipart=True)
+        for name, text in (request.get("form") or {}).items():
+            form.add_field(name, self._translate_ids(text))
+        for file in request.get("files", []):
+            content = file["preview"].encode()[: file["size"]]
+            if content.startswith(b"\x00\x01\x02"):
+                content = bytes(range(256)) * 4
+            # Only the beginning was recorded.
+            content += b"more " * ((file["size"] - len(content)) // 5)
+            content += b"." * (file["size"] - len(content))
+            form.add_field(
+                file["field"],
+                io.BytesIO(content),
+                filename=file["filename"],
+                content_type=file["content_type"] or "application/octet-stream",
+            )
+        return form
+
+    def _translate_ids(self, text: str) -> str:
+        for theirs, ours in STUB_MODELS.items():
+            text = text.replace(theirs, ours)
+        return _IDS_AND_BATCHES.sub(lambda match: self.ids.get(match[0], match[0]), text)
+
+    def _map_ids(self, theirs: Any, ours: Any) -> None:
+        """Map the ids of two answers of one shape."""
+        if isinstance(theirs, dict) and isinstance(ours, dict):
+            for name in theirs.keys() & ours.keys() if _have_same_name(theirs, ours) else ():
+                self._map_ids(theirs[name], ours[name])
+        elif isinstance(theirs, list) and isinstance(ours, list):
+            if len(theirs) == len(ours):
+                for our_item, their_item in zip(theirs, ours, strict=True):
+                    self._map_ids(our_item, their_item)
+        elif (
+            isinstance(theirs, str)
+            and isinstance(ours, str)
+            and _IDS_AND_BATCHES.fullmatch(theirs)
+            and not _UNKNOWN_ID_PATTERN.match(theirs)
+        ):
+            self.ids.setdefault(theirs, ours)
+
+    async def _index_created(self, body: Any, dataset: str, *, hold: bool) -> None:
+        """Let the emulator index what was just created or updated."""
+        created = isinstance(body, dict) and "batch" in body and "document" in body
+        if created:
+            self.batches[body["document"]["id"]] = body["batch"]
+        if hold:
+            return
+        self.clock.advance(10)
+        path = f"/datasets/{dataset}/documents"
+        while created and _is_indexing(
+            await self.client.request("GET", path, params={"limit": "100"})
+        ):
+            self.clock.advance(10)
+            await asyncio.sleep(0.002)
+
+
+_TEXT = "\n\n".join(f"Paragraph {number} talks about topic{number}." for number in range(8))
+
+
+def has_models(row: Mapping[str, Any]) -> bool:
+    """Tell whether the server had models when it was asked; one of them was asked for its own."""
+    listed = row["case"].startswith("861-") and bool(row["response"]["body"]["data"])
+    return listed or WITH_MODELS.match(row["case"]) is not None
+
+
+def read_recordings(version: str) -> list[dict[str, Any]]:
+    """Read the recorded exchanges of a version, in the order in which they happened."""
+    lines = (DATA / f"{version}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def _find_skip_reason(row: Mapping[str, Any]) -> str:
+    for pattern, reason in SKIPPED.items():
+        if re.search(pattern, row["case"]):
+            return reason
+    if "request" not in row:
+        return "it is not one exchange"
+    body = row["response"].get("body")
+    if isinstance(body, dict) and _LOCK_MESSAGE in str(body.get("message")):
+        return "a stale lock of the server made it (measured)"
+    return ""
+
+
+def _iter_objects(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        if isinstance(value.get("id"), str) and _ID.fullmatch(value["id"]):
+            yield value
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _iter_objects(item)
+
+
+def _have_same_name(theirs: dict[str, Any], ours: dict[str, Any]) -> bool:
+    """Tell whether two things can be the same one: those of other names are not."""
+    return all(
+        theirs[name] == ours[name]
+        for name in ("name", "position", "type")
+        if name in theirs and name in ours
+    )
+
+
+def _is_indexing(reply: Reply) -> bool:
+    return any(entry["indexing_status"] in UNFINISHED_STATUSES for entry in reply.body["data"])
+
+
+def _query_pairs(query: Any) -> list[tuple[str, Any]]:
+    return [*query.items()] if isinstance(query, dict) else [(name, item) for name, item in query]
+
+
+def _parse_json(reply: Reply) -> Any:
+    try:
+        return json.loads(reply.raw)
+    except ValueError:
+        return None

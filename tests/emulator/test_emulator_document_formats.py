@@ -1,0 +1,119 @@
+"""Documents of every format on their way through the server, as their owners meet them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from emulator_client import EmulatorClient, run_emulator
+
+from dify_kb import AsyncClient
+
+DATA = Path(__file__).parents[1] / "data" / "formats"
+
+
+async def ended(
+    client: EmulatorClient, dataset: str, name: str, content: bytes
+) -> tuple[str, str | None, int]:
+    """How the indexing of a document ends: status, error and chunks."""
+    created = await client.create_by_file(dataset, name, content)
+    assert created.status == 200
+    entry = await client.wait_until_indexed(dataset, created)
+    return entry["indexing_status"], entry["error"], entry["total_segments"]
+
+
+@pytest.mark.parametrize(
+    ("name", "query", "phrase"),
+    [
+        ("handbook.pdf", "purple heron turbine", "purple heron nests behind the third turbine"),
+        ("lease.docx", "silver otter clause", "The silver otter clause applies from the second"),
+        ("prices.xlsx", "copper kettle", 'Article":"Copper kettle";"Price":"129.5"'),
+        ("prices.xls", "brass lantern", 'Article":"Brass lantern";"Price":"64.0"'),
+    ],
+)
+async def test_documents_are_found_by_a_phrase_from_inside(
+    name: str, query: str, phrase: str
+) -> None:
+    async with run_emulator() as client:
+        dataset = await client.create_dataset()
+        ending = await ended(client, dataset, name, (DATA / name).read_bytes())
+        found = await client.retrieve(dataset, query)
+
+    assert ending[:2] == ("completed", None)
+    assert phrase in found.body["records"][0]["segment"]["content"]
+
+
+@pytest.mark.parametrize("name", ["a.vtt", "a.properties", "a.mdx", "a.MD", "a.htm", "a.csv"])
+async def test_texts_are_found_in_any_format_and_encoding(name: str) -> None:
+    async with run_emulator() as client:
+        dataset = await client.create_dataset()
+        content = "café zebra déjà vu\nla crème brûlée est prête\n".encode("cp1252")
+        ending = await ended(client, dataset, name, content)
+
+    assert ending == ("completed", None, 1)
+
+
+async def test_a_scanned_pdf_completes_with_nothing_indexed() -> None:
+    async with run_emulator() as client:
+        dataset = await client.create_dataset()
+        ending = await ended(client, dataset, "s.pdf", (DATA / "scanned.pdf").read_bytes())
+
+    assert ending == ("completed", None, 0)
+
+
+async def test_a_load_reports_a_scanned_pdf_as_failed(tmp_path: Path) -> None:
+    """The server says `completed`, and nobody would miss the document before they need it."""
+    (tmp_path / "scanned.pdf").write_bytes((DATA / "scanned.pdf").read_bytes())
+    (tmp_path / "lease.docx").write_bytes((DATA / "lease.docx").read_bytes())
+    async with run_emulator() as client:
+        dataset = await client.create_dataset()
+        async with AsyncClient(client.emulator.url, client.emulator.api_key) as kb:
+            report = await kb.load(dataset, tmp_path)
+
+    (failed,) = report.failures()
+    assert failed.key == "scanned.pdf"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error"),
+    [
+        ("a.pdf", (DATA / "locked.pdf").read_bytes(), "(PDFium: Incorrect password error)"),
+        ("a.docx", (DATA / "lease.docx").read_bytes()[:5000], "Package not found at"),
+        ("a.xlsx", (DATA / "lease.docx").read_bytes(), "File contains no valid workbook part"),
+        ("a.xls", (DATA / "prices.xlsx").read_bytes(), "Excel xlsx file; not supported"),
+        ("a.csv", b'a,b\n1,"2\n3,4\n', "EOF inside string starting at row 1"),
+    ],
+)
+async def test_what_cannot_be_read_is_a_document_error(
+    name: str, content: bytes, error: str
+) -> None:
+    """The create answers 200 all the same, and the server goes on with the next document."""
+    async with run_emulator() as client:
+        dataset = await client.create_dataset()
+        status, told, chunks = await ended(client, dataset, name, content)
+        after = await ended(client, dataset, "after.txt", b"zebra")
+
+    assert (status, chunks) == ("error", 0)
+    assert error in (told or "")
+    assert after == ("completed", None, 1)
+
+
+async def test_a_missing_parser_is_a_document_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pypdfium2", None)
+    async with run_emulator() as client:
+        dataset = await client.create_dataset()
+        status, told, _ = await ended(client, dataset, "a.pdf", b"%PDF")
+
+    assert status == "error"
+    assert (told or "").endswith("install dify-kb[emulator]")
+
+
+@pytest.mark.parametrize("name", ["a.doc", "a.pptx", "a.json", "a.epub", "README"])
+async def test_other_formats_are_refused_at_once(name: str) -> None:
+    """With an empty message, as on the server (cases 189 to 196)."""
+    async with run_emulator() as client:
+        dataset = await client.create_dataset()
+        reply = await client.create_by_file(dataset, name)
+
+    assert (reply.status, reply.body["code"], reply.body["message"]) == (400, "invalid_param", "")

@@ -1,0 +1,334 @@
+"""The server as the one that asks: external knowledge bases, registered, bound and queried."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import anyio.to_thread
+import pytest
+from aiohttp import web
+
+from dify_kb import AsyncClient, ExternalRetrieval, Policy
+from dify_kb.emulator import Emulator, Settings
+from dify_kb.errors import BadRequestError, ConfigError, ServerError
+from dify_kb.external import (
+    InvalidReplyError,
+    RetrievalRecord,
+    RetrievalRequest,
+    RetryPolicy,
+    create_app,
+    serve,
+)
+
+KEY = "key-of-the-api"
+FAST_RETRY = Settings(external_retry=RetryPolicy(timeout=2.0, delays=(0.01, 0.01, 0.01)))
+CONDITION = {
+    "logical_operator": "and",
+    "conditions": [{"name": "team", "comparison_operator": "is", "value": "red"}],
+}
+
+
+class Animals:
+    """Two records, and the questions that came."""
+
+    def __init__(self) -> None:
+        self.asked: list[RetrievalRequest] = []
+
+    async def retrieve(self, query: RetrievalRequest) -> list[RetrievalRecord]:
+        self.asked.append(query)
+        return [
+            RetrievalRecord("Foxes dig.", score=0.4, title="fox.md", metadata={"team": "red"}),
+            RetrievalRecord(
+                "Zebras graze.", score=0.9, title="zebra.md", metadata={"title": "old", "n": 1}
+            ),
+        ]
+
+
+@asynccontextmanager
+async def scene(version: str = "1.16") -> AsyncIterator[tuple[Emulator, AsyncClient, str, Animals]]:
+    """A server, a client of it, and the address of an API with the knowledge `animals`."""
+    animals = Animals()
+    app = create_app({"animals": animals}, api_keys=KEY)
+    with Emulator(version=version, settings=FAST_RETRY) as server:
+        async with (
+            serve(app, "127.0.0.1", 0) as url,
+            AsyncClient(server.url, server.api_key, policy=Policy().scale_delays(0.01)) as client,
+        ):
+            yield server, client, url, animals
+
+
+async def control(server: Emulator, path: str, body: object) -> tuple[int, Any]:
+    root = server.url.removesuffix("/v1")
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{root}/_emulator/{path}", json=body) as response,
+    ):
+        return response.status, await response.json()
+
+
+async def registered(server: Emulator, url: str) -> str:
+    body = {"name": "Animals", "endpoint": url, "api_key": KEY}
+    status, told = await control(server, "external-apis", body)
+    assert status == 200, told
+    return str(told["id"])
+
+
+async def bound(server: Emulator, client: AsyncClient, url: str) -> str:
+    dataset = await client.datasets.create(
+        "Zoo",
+        provider="external",
+        external_knowledge_api_id=await registered(server, url),
+        external_knowledge_id="animals",
+    )
+    return dataset.id
+
+
+async def asked(server: Emulator, dataset_id: str, query: str, **more: object) -> tuple[int, Any]:
+    path = f"external-datasets/{dataset_id}/retrieve"
+    return await control(server, path, {"query": query, **more})
+
+
+@pytest.mark.parametrize("version", ["1.4.3", "1.8.1", "1.12.1", "1.16"])
+async def test_an_external_dataset_is_made_shown_and_asked(version: str) -> None:
+    async with scene(version) as (server, client, url, animals):
+        dataset_id = await bound(server, client, url)
+        shown = await client.datasets.get(dataset_id)
+        status, answer = await asked(server, dataset_id, "zebra")
+
+    info = dict(shown.external_knowledge_info or {})
+    assert shown.provider == "external"
+    assert info.pop("external_knowledge_api_id")
+    assert info == {
+        "external_knowledge_id": "animals",
+        "external_knowledge_api_name": "Animals",
+        "external_knowledge_api_endpoint": url,
+    }
+    assert status == 200
+    assert answer["records"][0] == {
+        "content": "Zebras graze.",
+        "metadata": {
+            "n": 1,
+            "score": 0.9,
+            "title": "zebra.md",
+            "dataset_id": dataset_id,
+            "dataset_name": "Zoo",
+        },
+    }
+    # Through the Knowledge API no settings can be made with the dataset, so top_k comes as null.
+    assert animals.asked == [RetrievalRequest(knowledge_id="animals", query="zebra", top_k=4)]
+
+
+async def test_an_update_with_both_ids_changes_how_it_is_asked() -> None:
+    async with scene() as (server, client, url, animals):
+        dataset_id = await bound(server, client, url)
+        other = await registered(server, url)
+        updated = await client.datasets.update(
+            dataset_id,
+            name="Safari",
+            external_knowledge_id="animals",
+            external_knowledge_api_id=other,
+            external_retrieval_model=ExternalRetrieval(
+                top_k=1, score_threshold=0.5, score_threshold_enabled=True
+            ),
+        )
+        _, answer = await asked(server, dataset_id, 'a "zebra"', metadata_condition=CONDITION)
+        await asked(server, dataset_id, 'a "zebra"', console=True)
+
+    assert updated.name == "Safari"
+    assert updated.external_retrieval_model == {
+        "top_k": 1,
+        "score_threshold": 0.5,
+        "score_threshold_enabled": True,
+    }
+    assert (updated.external_knowledge_info or {})["external_knowledge_api_id"] == other
+    assert answer["records"] == []
+    first, second = animals.asked
+    assert (first.query, second.query) == ('a "zebra"', 'a \\"zebra\\"')
+    assert (second.top_k, second.score_threshold) == (1, 0.5)
+    assert first.metadata_condition is not None
+
+
+async def test_a_threshold_that_is_switched_off_is_sent_as_zero() -> None:
+    async with scene() as (server, client, url, animals):
+        dataset_id = await bound(server, client, url)
+        shown = await client.datasets.get(dataset_id)
+        await client.datasets.update(
+            dataset_id,
+            external_knowledge_id="animals",
+            external_knowledge_api_id=str(
+                (shown.external_knowledge_info or {})["external_knowledge_api_id"]
+            ),
+            external_retrieval_model=ExternalRetrieval(
+                top_k=2, score_threshold=0.5, score_threshold_enabled=False
+            ),
+        )
+        await asked(server, dataset_id, "zebra")
+
+    assert [(query.top_k, query.score_threshold) for query in animals.asked] == [(2, 0.0)]
+
+
+async def test_updates_without_both_ids_are_refused() -> None:
+    async with scene() as (server, client, url, _):
+        dataset_id = await bound(server, client, url)
+        with pytest.raises(BadRequestError, match="External knowledge id is required"):
+            await client.datasets.update(dataset_id, name="a")
+        with pytest.raises(BadRequestError, match="External knowledge api id is required"):
+            await client.datasets.update(dataset_id, name="a", external_knowledge_id="animals")
+        unchanged = await client.datasets.get(dataset_id)
+
+    assert unchanged.name == "Zoo"
+
+
+async def test_creates_with_half_a_binding_are_refused() -> None:
+    async with scene() as (server, client, url, _):
+        api_id = await registered(server, url)
+        with pytest.raises(BadRequestError, match="external_knowledge_id is required"):
+            await client.datasets.create("a", provider="external", external_knowledge_api_id=api_id)
+        unbound = await client.datasets.create("b", provider="external")
+        with pytest.raises(BadRequestError, match="binding not found"):
+            await client.datasets.update(
+                unbound, external_knowledge_id="animals", external_knowledge_api_id=api_id
+            )
+        status, told = await asked(server, unbound.id, "zebra")
+        names = [dataset.name async for dataset in client.datasets.iter()]
+
+    assert names == ["b"]
+    assert status == 400
+    assert "no external dataset that is bound" in told["error"]
+
+
+async def test_a_search_of_the_knowledge_api_asks_nobody() -> None:
+    """Only apps and the console do; settings without a method of search crash it."""
+    async with scene() as (server, client, url, animals):
+        dataset_id = await bound(server, client, url)
+        dataset = await client.datasets.get(dataset_id)
+        found = await client.datasets.retrieve(dataset, "zebra")
+        await client.datasets.update(
+            dataset_id,
+            external_knowledge_id="animals",
+            external_knowledge_api_id=str(
+                (dataset.external_knowledge_info or {})["external_knowledge_api_id"]
+            ),
+            external_retrieval_model=ExternalRetrieval(
+                top_k=2, score_threshold=0.5, score_threshold_enabled=False
+            ),
+        )
+        with pytest.raises(ServerError):
+            await client.datasets.retrieve(dataset_id, "zebra")
+
+    assert found.records == ()
+    assert animals.asked == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"name": ""}, "The name '' is refused"),
+        ({"name": "n" * 41}, "is refused"),
+        ({"api_key": ""}, "needs an endpoint and a key"),
+        ({"endpoint": "zoo"}, "'zoo' is no address"),
+        ({"endpoint": "http://127.0.0.1:1"}, "failed to connect to the endpoint"),
+    ],
+)
+async def test_what_dify_refuses_is_not_registered(changes: dict[str, str], told: str) -> None:
+    async with scene() as (server, _, url, __):
+        body = {"name": "a", "endpoint": url, "api_key": KEY} | changes
+        status, answer = await control(server, "external-apis", body)
+
+    assert status == 400
+    assert told in answer["error"]
+
+
+@pytest.mark.parametrize("version", ["1.8.1", "1.12.1"])
+async def test_a_refusal_fails_newer_servers_and_is_nothing_found_on_older(version: str) -> None:
+    async with scene(version) as (server, client, url, _):
+        dataset = await client.datasets.create(
+            "Zoo",
+            provider="external",
+            external_knowledge_api_id=await registered(server, url),
+            external_knowledge_id="plants",
+        )
+        status, answer = await asked(server, dataset.id, "zebra")
+
+    if version == "1.8.1":
+        assert (status, answer) == (200, {"records": []})
+    else:
+        assert status == 400
+        assert "There is no knowledge base 'plants' here." in answer["error"]
+
+
+async def test_a_server_that_fails_is_asked_four_times() -> None:
+    seen: list[bytes] = []
+
+    async def fail(request: web.Request) -> web.Response:
+        seen.append(body := await request.read())
+        return web.Response(status=503 if body else 400)
+
+    app = web.Application()
+    app.router.add_post("/retrieval", fail)
+    async with scene() as (server, client, _, __), serve(app, "127.0.0.1", 0) as url:
+        dataset_id = await bound(server, client, url)
+        status, answer = await asked(server, dataset_id, "zebra")
+
+    assert status == 400
+    assert "gave up after asking 4 times" in answer["error"]
+    assert len(seen) == 5
+    assert {tuple(json.loads(body)) for body in seen[1:]} == {
+        ("retrieval_setting", "query", "knowledge_id", "metadata_condition")
+    }
+
+
+async def test_what_is_bound_outlives_the_process(tmp_path: Any) -> None:
+    path = tmp_path / "kb.db"
+    app = create_app({"animals": Animals()}, api_keys=KEY)
+    async with serve(app, "127.0.0.1", 0) as url:
+        with Emulator(path, settings=FAST_RETRY) as server:
+            async with AsyncClient(server.url, server.api_key) as client:
+                dataset_id = await bound(server, client, url)
+        with Emulator(path, settings=FAST_RETRY) as server:
+            status, answer = await asked(server, dataset_id, "zebra")
+
+    assert status == 200
+    assert len(answer["records"]) == 2
+
+
+async def test_a_deleted_dataset_leaves_no_binding() -> None:
+    async with scene() as (server, client, url, _):
+        dataset_id = await bound(server, client, url)
+        await client.datasets.delete(dataset_id)
+        status, _told = await asked(server, dataset_id, "zebra")
+
+    assert status == 400
+
+
+async def test_the_same_from_python() -> None:
+    async with scene() as (server, client, url, _):
+        api_id = await anyio.to_thread.run_sync(server.register_external, "Animals", url, KEY)
+        dataset = await client.datasets.create(
+            "Zoo",
+            provider="external",
+            external_knowledge_api_id=api_id,
+            external_knowledge_id="animals",
+        )
+        records = await anyio.to_thread.run_sync(server.retrieve_external, dataset.id, "zebra")
+        with pytest.raises(ConfigError, match="no address"):
+            await anyio.to_thread.run_sync(server.register_external, "Animals", "zoo", KEY)
+        await client.datasets.update(
+            dataset.id, external_knowledge_id="plants", external_knowledge_api_id=api_id
+        )
+        with pytest.raises(InvalidReplyError, match="404"):
+            await anyio.to_thread.run_sync(server.retrieve_external, dataset.id, "zebra")
+
+    assert [record["metadata"]["title"] for record in records] == ["zebra.md", "fox.md"]
+
+
+@pytest.mark.parametrize("body", ["no object", [], None])
+async def test_control_calls_that_are_none_are_told(body: object) -> None:
+    async with scene() as (server, *_):
+        status, _told = await control(server, "external-apis", body)
+
+    assert status == 400

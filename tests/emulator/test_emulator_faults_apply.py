@@ -1,0 +1,198 @@
+"""Failures by plan, word by word, as a bare client sees them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+
+import aiohttp
+import pytest
+from emulator_client import run_emulator
+from emulator_documents import CREATE_BY_FILE, LARGE_CONTENT, stored_names
+
+
+async def test_planned_answers_come_once_each_and_change_nothing() -> None:
+    async with run_emulator() as calls:
+        one = await calls.create_dataset()
+        faults = calls.emulator.faults
+        faults.plan(CREATE_BY_FILE, ["503", "504-html", "429 retry-after=1", "rate-limit", "500"])
+        replies = [await calls.create_by_file(one, "a.txt") for _ in range(5)]
+        nothing = await calls.request("GET", f"/datasets/{one}/documents")
+        after = await calls.create_by_file(one, "a.txt")
+
+    assert [reply.status for reply in replies] == [503, 504, 429, 403, 500]
+    assert b"<h1>504 Gateway" in replies[1].raw
+    assert replies[2].headers["Retry-After"] == "1"
+    assert "request rate limit" in replies[3].body["message"]
+    assert nothing.body["total"] == 0
+    assert after.status == 200
+    assert faults.remaining() == {}
+
+
+async def test_a_commit_before_the_failure_is_kept() -> None:
+    """The one that matters: the document is there, and nobody was told."""
+    async with run_emulator() as calls:
+        one = await calls.create_dataset()
+        calls.emulator.faults.plan(
+            CREATE_BY_FILE, ["commit-then-reset", "commit-then-504-html", "reset"]
+        )
+        with pytest.raises(aiohttp.ClientError):
+            await calls.create_by_file(one, "a.txt")
+        page = await calls.create_by_file(one, "b.txt")
+        with pytest.raises(aiohttp.ClientError):
+            await calls.create_by_file(one, "c.txt")
+        listed = await calls.request("GET", f"/datasets/{one}/documents")
+
+    assert page.status == 504
+    assert {row["name"] for row in listed.body["data"]} == {"a.txt", "b.txt"}
+    assert [exchange[:3] for exchange in calls.emulator.history] == [
+        ("datasets.create", 200, None),
+        (CREATE_BY_FILE, 0, "a.txt"),
+        (CREATE_BY_FILE, 504, "b.txt"),
+        (CREATE_BY_FILE, 0, None),
+        ("documents.list", 200, None),
+    ]
+
+
+async def test_a_cut_answer_is_no_json() -> None:
+    async with run_emulator() as calls:
+        one = await calls.create_dataset()
+        calls.emulator.faults.plan(CREATE_BY_FILE, ["truncate"])
+        reply = await calls.create_by_file(one, "a.txt")
+
+    assert reply.status == 200
+    with pytest.raises(json.JSONDecodeError):
+        _ = reply.body
+
+
+async def test_a_stall_delays_the_answer() -> None:
+    async with run_emulator() as calls:
+        calls.emulator.faults.plan("server.info", ["stall 0.02", "commit-then-stall 0.02s"])
+        started = time.monotonic()
+        replies = [await calls.request("GET", "/") for _ in range(2)]
+
+    assert [reply.status for reply in replies] == [200, 200]
+    assert time.monotonic() - started >= 0.04
+
+
+@pytest.mark.parametrize(("word", "done"), [("close", []), ("commit-then-close", ["a.txt"])])
+async def test_a_connection_may_end_in_order(word: str, done: Sequence[str]) -> None:
+    """As a keep-alive connection does that the server closes when a call is on its way."""
+    async with run_emulator() as calls:
+        one = await calls.create_dataset()
+        calls.emulator.faults.plan(CREATE_BY_FILE, [word])
+        with pytest.raises(aiohttp.ServerDisconnectedError):
+            await calls.create_by_file(one, "a.txt")
+        left = stored_names(calls, one)
+
+    assert left == done
+
+
+async def test_a_word_for_many_calls_is_met_so_often() -> None:
+    async with run_emulator() as calls:
+        faults = calls.emulator.faults
+        faults.plan("server.info", ["503 x3", "ok", "502"])
+        statuses = [(await calls.request("GET", "/")).status for _ in range(6)]
+
+    assert statuses == [503, 503, 503, 200, 502, 200]
+    assert faults.remaining() == {}
+    assert faults.counts() == {"server.info": {"503": 3, "ok": 1, "502": 1}}
+
+
+@pytest.mark.parametrize("word", ["reset-after 1000", "reset-after 50%", "reset-after 100%"])
+async def test_a_reset_in_the_body_leaves_nothing_done(word: str) -> None:
+    async with run_emulator() as calls:
+        one = await calls.create_dataset()
+        calls.emulator.faults.plan(CREATE_BY_FILE, [word])
+        with pytest.raises(aiohttp.ClientError):
+            await calls.create_by_file(one, "a.txt", LARGE_CONTENT)
+        left = stored_names(calls, one)
+
+    assert calls.emulator.faults.counts() == {CREATE_BY_FILE: {word: 1}}
+    assert left == []
+
+
+@pytest.mark.parametrize(
+    ("word", "kind", "done"),
+    [
+        ("empty", "application/json", []),
+        ("commit-then-empty", "application/json", ["a.txt"]),
+        ("login-page", "text/html", []),
+        ("commit-then-login-page", "text/html", ["a.txt"]),
+    ],
+)
+async def test_a_success_may_say_nothing(word: str, kind: str, done: Sequence[str]) -> None:
+    async with run_emulator() as calls:
+        one = await calls.create_dataset()
+        calls.emulator.faults.plan(CREATE_BY_FILE, [word])
+        reply = await calls.create_by_file(one, "a.txt")
+        left = stored_names(calls, one)
+
+    assert reply.status == 200
+    assert reply.headers["Content-Type"].startswith(kind)
+    assert reply.raw == b"{}\n" if kind == "application/json" else b"<form" in reply.raw
+    assert left == done
+
+
+@pytest.mark.parametrize(
+    ("word", "text"),
+    [
+        ("rate-limit", "request rate limit of your subscription"),
+        ("document-limit", "The number of documents has reached the limit of your subscription."),
+        ("vector-limit", "The capacity of the vector space has reached the limit"),
+    ],
+)
+async def test_limits_of_a_subscription_are_told_by_the_text_alone(word: str, text: str) -> None:
+    async with run_emulator() as calls:
+        one = await calls.create_dataset()
+        calls.emulator.faults.plan(CREATE_BY_FILE, [word])
+        reply = await calls.create_by_file(one, "a.txt")
+
+    assert (reply.status, reply.body["code"]) == (403, "forbidden")
+    assert text in reply.body["message"]
+
+
+@pytest.mark.parametrize("commit", ["", "commit-then-"])
+@pytest.mark.parametrize(("status", "reason"), [(502, "Bad Gateway"), (504, "Gateway Time-out")])
+async def test_pages_of_a_proxy_are_as_recorded(commit: str, status: int, reason: str) -> None:
+    async with run_emulator() as calls:
+        one = await calls.create_dataset()
+        calls.emulator.faults.plan(CREATE_BY_FILE, [f"{commit}{status}-html"])
+        reply = await calls.create_by_file(one, "a.txt")
+        left = stored_names(calls, one)
+
+    assert reply.status == status
+    assert f"<center><h1>{status} {reason}</h1></center>".encode() in reply.raw
+    assert left == (["a.txt"] if commit else [])
+
+
+async def test_too_large_is_said_before_the_body_is_read() -> None:
+    """And the connection is closed, as nginx does (recorded)."""
+    async with run_emulator() as calls:
+        one = await calls.create_dataset()
+        calls.emulator.faults.plan(CREATE_BY_FILE, ["413-early"])
+        port = int(calls.emulator.url.split(":")[2].removesuffix("/v1"))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(
+            f"POST /v1/datasets/{one}/document/create-by-file HTTP/1.1\r\nHost: a\r\n"
+            "Content-Type: multipart/form-data; boundary=cut\r\n"
+            "Content-Length: 9000000\r\n\r\nhalf".encode()
+        )
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+
+    assert head.startswith(b"HTTP/1.1 413 Request Entity Too Large")
+    assert b"Connection: close" in head
+
+
+async def test_a_hint_may_be_any_header() -> None:
+    """Dates and nonsense come from real proxies."""
+    async with run_emulator() as calls:
+        hint = "Wed, 21 Oct 2015 07:28:00 GMT"
+        calls.emulator.faults.plan("server.info", [f"503 retry-after={hint} x2"])
+        replies = [await calls.request("GET", "/") for _ in range(2)]
+
+    assert [reply.headers["Retry-After"] for reply in replies] == [hint, hint]

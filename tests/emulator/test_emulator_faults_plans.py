@@ -1,0 +1,126 @@
+"""Plans of failures: by chance, over HTTP, and those that are none."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from emulator_client import EmulatorClient, run_emulator
+from emulator_documents import CREATE_BY_FILE
+
+from dify_kb.emulator import Emulator, Faults
+from dify_kb.errors import ConfigError
+
+
+def control(client: EmulatorClient, what: str = "faults") -> str:
+    return client.emulator.url.removesuffix("/v1") + f"/_emulator/{what}"
+
+
+@pytest.mark.parametrize("word", ["explode", "299", "reset-then-commit", "599-html", "stall"])
+def test_unknown_failures_cannot_be_planned(word: str) -> None:
+    with pytest.raises(ConfigError, match="Unknown fault"):
+        Emulator().faults.plan(CREATE_BY_FILE, [word])
+
+
+def test_chance_is_the_same_for_the_same_seed() -> None:
+    """Whatever happens at other endpoints in between."""
+    rates = {CREATE_BY_FILE: {"503": 0.2, "reset": 0.1}, "documents.list": {"500": 0.5}}
+    one, other = Faults(), Faults()
+    one.plan_random(7, rates)
+    other.plan_random(7, rates)
+    first = [
+        fault and fault.word for fault in (one.next_fault(CREATE_BY_FILE) for _ in range(1000))
+    ]
+    second = []
+    for _ in range(1000):
+        other.next_fault("documents.list")
+        fault = other.next_fault(CREATE_BY_FILE)
+        second.append(fault and fault.word)
+
+    assert first == second
+    assert 150 < first.count("503") < 250
+    assert 60 < first.count("reset") < 140
+    assert one.counts() == {
+        CREATE_BY_FILE: {"503": first.count("503"), "reset": first.count("reset")}
+    }
+
+
+def test_a_plan_goes_before_chance_and_chance_ends() -> None:
+    faults = Faults()
+    faults.plan_random(1, {CREATE_BY_FILE: {"500": 1.0}})
+    faults.plan(CREATE_BY_FILE, ["ok"])
+    words = [
+        fault and fault.word for fault in (faults.next_fault(CREATE_BY_FILE) for _ in range(2))
+    ]
+    faults.stop_random()
+
+    assert words == ["ok", "500"]
+    assert faults.next_fault(CREATE_BY_FILE) is None
+    assert faults.remaining() == {}
+
+
+async def test_faults_are_planned_over_http_too() -> None:
+    async with run_emulator() as client:
+        plans = {
+            CREATE_BY_FILE: ["503 x2", "reset"],
+            "indexing": ["hang", {"words": ["error no"], "names": "*.pdf"}],
+            "random": {"seed": 1, "rates": {"server.info": {"500": 1}}},
+        }
+        async with client.session.post(control(client), json=plans) as reply:
+            planned = await reply.json()
+        info = await client.request("GET", "/")
+        async with client.session.get(control(client)) as reply:
+            told = await reply.json()
+        async with client.session.delete(control(client)) as reply:
+            cleared = await reply.json()
+
+    left = {CREATE_BY_FILE: ["503", "503", "reset"], "indexing": ["hang", "error no"]}
+    assert planned == {"left": left, "met": {}}
+    assert info.status == 500
+    assert told == {"left": left, "met": {"server.info": {"500": 1}}}
+    assert cleared == {"left": {}, "met": {"server.info": {"500": 1}}}
+
+
+@pytest.mark.parametrize(
+    ("plans", "why"),
+    [
+        ("no JSON", "Expecting value"),
+        ([CREATE_BY_FILE], "Invalid plan of failures"),
+        ({"no.such": ["503"]}, "Unknown endpoint 'no.such'"),
+        ({CREATE_BY_FILE: "503"}, "is not a list"),
+        ({CREATE_BY_FILE: [503]}, "Not a list of fault words"),
+        ({CREATE_BY_FILE: ["explode"]}, "Unknown fault 'explode'"),
+        ({CREATE_BY_FILE: [""]}, "A fault word is empty"),
+        ({"indexing": ["explode"]}, "for a run of the indexer"),
+        ({"indexing": [{"words": ["hang"], "often": 1}]}, "Invalid plan for runs"),
+        ({"indexing": [{"words": ["hang"], "every": 0}]}, "Invalid value for every"),
+        ({"random": {"rates": {}}}, "Invalid random-fault rule"),
+        ({"random": {"seed": 1, "rates": {CREATE_BY_FILE: {"503": 2}}}}, "expected 0 to 1"),
+        ({"random": {"seed": 1, "rates": {CREATE_BY_FILE: {"503": "1"}}}}, "expected 0 to 1"),
+        (
+            {"random": {"seed": 1, "rates": {CREATE_BY_FILE: {"503": 0.6, "500": 0.6}}}},
+            "more than 1",
+        ),
+    ],
+)
+async def test_a_bad_plan_is_refused_as_a_whole(plans: object, why: str) -> None:
+    """Half a plan would be a test of something else."""
+    async with run_emulator() as client:
+        body = {"server.info": ["503"]} | plans if isinstance(plans, dict) else plans
+        text = body if isinstance(body, str) else json.dumps(body)
+        async with client.session.post(control(client), data=text) as reply:
+            status, answer = reply.status, await reply.text()
+
+    assert status == 400
+    assert why in json.loads(answer)["error"]
+    assert client.emulator.faults.remaining() == {}
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["commit-then-late 1", "commit-then-413-early", "commit-then-reset-after 5", "stall 1 silent",
+     "slow-read 0", "late", "503 x0", "commit-then-ok", "trickle -1"],
+)  # fmt: skip
+def test_words_that_make_no_sense_cannot_be_planned(word: str) -> None:
+    with pytest.raises(ConfigError, match="Unknown fault"):
+        Faults().plan(CREATE_BY_FILE, [word])

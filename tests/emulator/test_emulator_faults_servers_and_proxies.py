@@ -1,0 +1,362 @@
+"""Faults of servers and of proxies in front of them, as they were met on real ones."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+
+import aiohttp
+import pytest
+from emulator_client import EmulatorClient, Reply, run_emulator, wait_until
+from emulator_documents import CREATE_BY_FILE, stored_names
+
+from dify_kb.emulator import VERSIONS, Faults, ManualClock, Settings
+from dify_kb.errors import ConfigError
+
+LIST = "documents.list"
+STATUS = "documents.set_status"
+
+
+# --- answers
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_without_its_plugin_daemon_the_server_refuses(version: str) -> None:
+    """It passes, and neither key nor request is wrong (measured on all versions)."""
+    async with run_emulator(version=version) as client:
+        client.emulator.faults.plan("datasets.list", ["plugin-daemon"])
+        down = await client.request("GET", "/datasets")
+        up = await client.request("GET", "/datasets")
+
+    assert (down.status, down.body["code"]) == (400, "invalid_param")
+    assert down.body["message"].startswith("Failed to request plugin daemon, url: ")
+    assert up.status == 200
+
+
+async def test_a_document_may_be_locked_after_its_status_changed() -> None:
+    """As recorded (343, 362): for up to 600 s, although the change is done."""
+    async with run_emulator() as client:
+        one = await client.create_dataset()
+        created = await client.create_by_file(one, "a.txt")
+        await client.wait_until_indexed(one, created)
+        client.emulator.faults.plan(STATUS, ["being-indexed"])
+        path = f"/datasets/{one}/documents/status/disable"
+        reply = await client.request(
+            "PATCH", path, json={"document_ids": [created.body["document"]["id"]]}
+        )
+        (document,) = client.emulator.documents(one)
+
+    assert (reply.status, reply.body["code"]) == (400, "invalid_action")
+    assert reply.body["message"].startswith("Document:")
+    assert reply.body["message"].endswith(" is being indexed, please try again later")
+    assert document.enabled
+
+
+@pytest.mark.parametrize("status", [403, 404, 405, 406, 413, 415])
+async def test_a_refusal_by_a_proxy_says_nothing_of_dify(status: int) -> None:
+    """Only its missing `X-Version` tells it from a refusal by the server."""
+    async with run_emulator() as client:
+        one = await client.create_dataset()
+        client.emulator.faults.plan(CREATE_BY_FILE, [f"{status}-html"])
+        page = await client.create_by_file(one, "a.txt")
+        created = stored_names(client, one)
+
+    assert page.status == status
+    assert page.headers["Content-Type"].startswith("text/html")
+    assert "X-Version" not in page.headers
+    assert created == []
+
+
+@pytest.mark.parametrize(
+    ("word", "created"), [("redirect", []), ("commit-then-redirect", ["a.txt"])]
+)
+async def test_a_gateway_may_redirect_to_its_sign_in(word: str, created: list[str]) -> None:
+    async with run_emulator() as client:
+        one = await client.create_dataset()
+        client.emulator.faults.plan("documents.create_by_text", [word])
+        path = f"/datasets/{one}/document/create-by-text"
+        body = {"name": "a.txt", "text": "a", "indexing_technique": "economy"}
+        reply = await client.request("POST", path, json=body, allow_redirects=False)
+
+        assert stored_names(client, one) == created
+
+    assert (reply.status, reply.headers["Location"]) == (302, "/signin")
+    assert "X-Version" not in reply.headers
+
+
+# --- bodies that a proxy refuses
+
+
+async def test_a_proxy_may_refuse_bodies_by_what_they_hold() -> None:
+    """As a firewall does with one file of thousands, at each attempt."""
+    async with run_emulator() as client:
+        one = await client.create_dataset()
+        client.emulator.faults.refuse_bodies(containing=b"<script", word="403-html")
+        contents = {"a.txt": b"fine", "b.txt": b"not <script> fine"}
+        replies = [
+            (await client.create_by_file(one, name, content)).status
+            for name, content in [*contents.items(), ("b.txt", contents["b.txt"])]
+        ]
+        by_text = await client.create_by_text(one, "c.txt", "a <script> in JSON")
+        created = stored_names(client, one)
+
+    assert replies == [200, 403, 403]
+    assert by_text.status == 403
+    assert created == ["a.txt"]
+    assert client.emulator.faults.counts() == {
+        CREATE_BY_FILE: {"403-html": 2},
+        "documents.create_by_text": {"403-html": 1},
+    }
+
+
+async def test_a_rule_for_bodies_ends_with_the_plans() -> None:
+    async with run_emulator() as client:
+        one = await client.create_dataset()
+        client.emulator.faults.load({"refuse_bodies": [{"containing": "hello", "word": "reset"}]})
+        with pytest.raises(aiohttp.ClientError):
+            await client.create_by_file(one, "a.txt")
+        client.emulator.faults.clear()
+        assert (await client.create_by_file(one, "a.txt")).status == 200
+
+
+# --- the lock of a dataset
+
+
+async def test_a_locked_dataset_blocks_creates_and_answers_reads() -> None:
+    """As after a kill of the API process, whose lock lives on in Redis (measured)."""
+    async with run_emulator() as client:
+        one, other = await client.create_dataset(), await client.create_dataset("b")
+        client.emulator.faults.lock_dataset(one, 0.5)
+        start = time.monotonic()
+        blocked = [
+            asyncio.create_task(client.create_by_text(one, f"{number}.txt")) for number in range(3)
+        ]
+        await wait_until(lambda: blocks(client) == 3)
+        read = await client.request("GET", f"/datasets/{one}/documents")
+        free = await client.create_by_file(other, "a.txt")
+        early = time.monotonic() - start
+        before = stored_names(client, one)
+        replies: list[Reply] = await asyncio.gather(*blocked)
+        late = time.monotonic() - start
+
+    assert (read.status, free.status) == (200, 200)
+    assert before == []
+    assert early < 0.5 <= late
+    assert [reply.status for reply in replies] == [200] * 3
+
+
+def blocks(client: EmulatorClient) -> int:
+    met = client.emulator.faults.counts()
+    return sum(words.get("dataset-lock", 0) for words in met.values())
+
+
+async def test_blocked_creates_land_in_their_order_also_when_nobody_waits() -> None:
+    async with run_emulator() as client:
+        one = await client.create_dataset()
+        client.emulator.faults.lock_dataset(one, 0.4)
+        for number in range(3):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await client.create_by_file(one, f"{number}.txt", str(number).encode())
+        before = stored_names(client, one)
+        await wait_until(lambda: len(stored_names(client, one)) == 3)
+        after = stored_names(client, one)
+
+    assert before == []
+    assert after == ["0.txt", "1.txt", "2.txt"]
+
+
+async def test_clearing_the_plans_ends_the_lock() -> None:
+    async with run_emulator() as client:
+        one = await client.create_dataset()
+        client.emulator.faults.lock_dataset(one, 600)
+        blocked = asyncio.create_task(client.create_by_file(one, "a.txt"))
+        await wait_until(lambda: blocks(client) == 1)
+        client.emulator.faults.clear()
+
+        assert (await blocked).status == 200
+
+
+# --- workers that are killed
+
+
+def states(client: EmulatorClient, dataset: str) -> dict[str, str]:
+    return {row.name: row.status for row in client.emulator.documents(dataset)}
+
+
+@pytest.mark.parametrize("status", ["parsing", "splitting", "indexing"])
+async def test_a_killed_worker_loses_the_tasks_that_it_had_taken(status: str) -> None:
+    """Their documents stay as they are for ever (measured on 1.4.3 and 1.14.2)."""
+    clock = ManualClock()
+    settings = Settings(parsing=1, splitting=1, indexing=1)
+    async with run_emulator(clock=clock, settings=settings) as client:
+        one = await client.create_dataset()
+        first = await client.create_by_file(one, "0.txt")
+        await client.wait_for_status(one, first.body["batch"], "parsing")
+        for number in range(1, 4):
+            await client.create_by_file(one, f"{number}.txt")
+        clock.advance(["parsing", "splitting", "indexing"].index(status) + 0.5)
+        await client.wait_for_status(one, first.body["batch"], status)
+
+        client.emulator.faults.kill_workers(lose=2)
+        await wait_until(lambda: states(client, one)["3.txt"] == "parsing")
+        clock.advance(60)
+        await wait_until(lambda: states(client, one)["3.txt"] == "completed")
+        left = states(client, one)
+        again = await client.create_by_file(one, "0.txt")
+        await client.wait_for_status(one, again.body["batch"], "parsing")
+        clock.advance(60)
+        repaired = await client.wait_until_indexed(one, again)
+
+    assert left == {
+        "0.txt": status, "1.txt": "waiting", "2.txt": "waiting", "3.txt": "completed",
+    }  # fmt: skip
+    assert (repaired["indexing_status"], repaired["total_segments"]) == ("completed", 1)
+    assert client.emulator.faults.counts() == {"indexing": {"kill": 1}}
+
+
+async def test_killed_workers_may_stay_dead_until_a_restart() -> None:
+    clock = ManualClock()
+    async with run_emulator(clock=clock, settings=Settings(workers=2, parsing=1)) as client:
+        one = await client.create_dataset()
+        for number in range(4):
+            await client.create_by_file(one, f"{number}.txt")
+        await wait_until(lambda: [*states(client, one).values()].count("parsing") == 2)
+        client.emulator.faults.kill_workers(restart=False)
+        clock.advance(60)
+        await asyncio.sleep(0.05)
+        dead = states(client, one)
+        client.emulator.faults.restart()
+        await wait_until(lambda: [*states(client, one).values()].count("parsing") == 4)
+        clock.advance(60)
+        await wait_until(lambda: [*states(client, one).values()].count("completed") == 2)
+        alive = states(client, one)
+
+    assert [*dead.values()] == ["parsing", "parsing", "waiting", "waiting"]
+    assert [*alive.values()] == ["parsing", "parsing", "completed", "completed"]
+
+
+async def test_a_run_may_kill_its_worker() -> None:
+    async with run_emulator() as client:
+        one = await client.create_dataset()
+        client.emulator.faults.plan_indexing(["die"])
+        await client.create_by_file(one, "0.txt")
+        await wait_until(lambda: client.emulator.faults.are_workers_dead)
+        client.emulator.faults.load({"indexing": [{"words": ["kill 1"], "names": "1.txt"}]})
+        for number in range(1, 4):
+            await client.create_by_file(one, f"{number}.txt")
+        client.emulator.faults.restart()
+        await wait_until(lambda: states(client, one)["3.txt"] == "completed")
+        left = states(client, one)
+
+    assert [*left.values()] == ["completed", "indexing", "waiting", "completed"]
+    assert client.emulator.faults.counts() == {"indexing": {"die": 1, "kill 1": 1}}
+
+
+# --- a cache in front of the list
+
+
+async def listed(client: EmulatorClient, dataset: str, **headers: str) -> dict[str, str]:
+    reply = await client.request("GET", f"/datasets/{dataset}/documents", headers=headers)
+    rows = {row["name"]: row["indexing_status"] for row in reply.body["data"]}
+    assert len(rows) == reply.body["total"]
+    return rows
+
+
+async def test_a_cache_shows_the_list_as_it_was() -> None:
+    """Unless the request has `Cache-Control: no-cache`, which most caches honour."""
+    clock = ManualClock()
+    async with run_emulator(clock=clock, settings=Settings(parsing=1)) as client:
+        one = await client.create_dataset()
+        client.emulator.faults.plan(LIST, ["stale-list 10 x6"])
+        for name in ("gone.txt", "a.txt"):
+            await client.create_by_file(one, name)
+        clock.advance(20)
+        await wait_until(lambda: [*states(client, one).values()] == ["completed"] * 2)
+        clock.advance(20)
+        (gone, _) = client.emulator.documents(one)
+        await client.request("DELETE", f"/datasets/{one}/documents/{gone.id}")
+        await client.create_by_file(one, "b.txt")
+        await wait_until(lambda: states(client, one)["b.txt"] == "parsing")
+        early = await listed(client, one)
+        fresh = await listed(client, one, **{"Cache-Control": "no-cache"})
+        clock.advance(11)
+        await wait_until(lambda: states(client, one)["b.txt"] == "completed")
+        later = await listed(client, one)
+        clock.advance(11)
+        last = await listed(client, one)
+
+    assert early == {"gone.txt": "completed", "a.txt": "completed"}
+    assert fresh == {"a.txt": "completed", "b.txt": "parsing"}
+    assert later == {"a.txt": "completed", "b.txt": "parsing"}
+    assert last == {"a.txt": "completed", "b.txt": "completed"}
+
+
+async def test_a_cache_may_ignore_the_header() -> None:
+    clock = ManualClock()
+    async with run_emulator(clock=clock) as client:
+        one = await client.create_dataset()
+        client.emulator.faults.plan(LIST, ["stale-list 10 always x2"])
+        await client.wait_until_indexed(one, await client.create_by_file(one, "a.txt"))
+        stale = await listed(client, one, **{"Cache-Control": "no-cache"})
+        clock.advance(10)
+        late = await listed(client, one, **{"Cache-Control": "no-cache"})
+
+    assert stale == {}
+    assert late == {"a.txt": "completed"}
+
+
+async def test_a_cache_can_be_planned_before_the_server_starts() -> None:
+    async with run_emulator(clock=ManualClock()) as client:
+        client.emulator.stop()
+        client.emulator.faults.plan_random(1, {LIST: {"stale-list 10": 1.0}})
+        client.emulator.start()
+        one = await client.create_dataset()
+        await client.wait_until_indexed(one, await client.create_by_file(one, "a.txt"))
+
+        assert await listed(client, one) == {}
+
+
+# --- plans
+
+
+@pytest.mark.parametrize(
+    "plans",
+    [
+        {"kill_workers": {"lose": 1, "restart": True}},
+        {"lock_dataset": [{"dataset_id": "00000000-0000-4000-8000-000000000000", "seconds": 0.1}]},
+        {"refuse_bodies": [{"containing": "a", "word": "403-html"}]},
+        {LIST: ["stale-list 5", "stale-list 5 always", "plugin-daemon", "redirect"]},
+        {STATUS: ["being-indexed"]},
+        {"indexing": ["kill", "kill 3"]},
+    ],
+)
+async def test_plans_are_given_as_json(plans: object) -> None:
+    async with run_emulator() as client:
+        url = client.emulator.url.removesuffix("/v1") + "/_emulator/faults"
+        async with client.session.post(url, data=json.dumps(plans)) as reply:
+            status, text = reply.status, await reply.text()
+
+    assert status == 200, text
+
+
+@pytest.mark.parametrize(
+    "plans",
+    [
+        {"kill_workers": {"lose": -1}},
+        {"kill_workers": {"loose": 1}},
+        {"lock_dataset": [{"dataset_id": "a"}]},
+        {"lock_dataset": [{"dataset_id": "a", "seconds": -1}]},
+        {"refuse_bodies": [{"containing": "", "word": "403-html"}]},
+        {"refuse_bodies": [{"containing": "a", "word": "explode"}]},
+        {LIST: ["stale-list"]},
+        {LIST: ["stale-list 5 forever"]},
+        {CREATE_BY_FILE: ["stale-list 5"]},
+        {LIST: ["commit-then-stale-list 5"]},
+        {"indexing": ["kill all"]},
+    ],
+)
+def test_plans_that_make_no_sense_are_refused(plans: dict[str, object]) -> None:
+    with pytest.raises(ConfigError):
+        Faults().load(plans)

@@ -1,0 +1,104 @@
+"""Failures that take their time: bodies read slowly, answers that trickle, calls that land late."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+
+import aiohttp
+import pytest
+from emulator_client import EmulatorClient, run_emulator, wait_until
+from emulator_documents import CREATE_BY_FILE, LARGE_CONTENT, stored_names
+
+
+async def test_a_body_may_be_read_slowly() -> None:
+    async with run_emulator() as client:
+        one = await client.create_dataset()
+        client.emulator.faults.plan(CREATE_BY_FILE, ["slow-read 2000000"])
+        started = time.monotonic()
+        reply = await client.create_by_file(one, "a.txt", LARGE_CONTENT)
+        took = time.monotonic() - started
+
+    assert reply.status == 200
+    assert reply.body["document"]["data_source_info"]["upload_file_id"]
+    assert took > 0.2
+
+
+async def test_a_json_body_may_be_read_slowly_too() -> None:
+    async with run_emulator() as client:
+        one = await client.create_dataset()
+        client.emulator.faults.plan("documents.create_by_text", ["slow-read 4000"])
+        started = time.monotonic()
+        reply = await client.create_by_text(one, "a", "zebra " * 60)
+        took = time.monotonic() - started
+
+    assert reply.status == 200
+    assert took > 0.08
+
+
+async def test_an_answer_may_trickle() -> None:
+    """In pieces over the whole time, so that no pause is long."""
+    async with run_emulator() as client:
+        client.emulator.faults.plan("server.info", ["trickle 1"])
+        started = time.monotonic()
+        async with client.session.get(client.emulator.url + "/") as response:
+            headers_after = time.monotonic() - started
+            pieces = [piece async for piece in response.content.iter_any()]
+        took = time.monotonic() - started
+
+    assert json.loads(b"".join(pieces))["server_version"]
+    assert len(pieces) > 4
+    assert took >= 1
+    assert headers_after < took / 2
+
+
+async def test_a_late_call_lands_after_its_client_gave_up() -> None:
+    """What a look-up that comes too early does not see."""
+    async with run_emulator() as client:
+        one = await client.create_dataset()
+        client.emulator.faults.plan(CREATE_BY_FILE, ["late 0.2"])
+        with pytest.raises(aiohttp.ClientError):
+            await client.create_by_file(one, "a.txt", LARGE_CONTENT)
+        early = stored_names(client, one)
+        landed = await appeared(client, one)
+
+    create = next(
+        exchange for exchange in client.emulator.history if exchange.endpoint == CREATE_BY_FILE
+    )
+    assert early == []
+    assert landed == ["a.txt"]
+    assert (create.status, create.committed) == (0, True)
+    assert create.ended - create.started >= 0.2
+
+
+async def test_a_late_call_may_leave_its_client_waiting() -> None:
+    async with run_emulator() as client:
+        one = await client.create_dataset()
+        client.emulator.faults.plan(CREATE_BY_FILE, ["late 0.1 silent"])
+        async with asyncio.TaskGroup() as group:
+            upload = group.create_task(client.create_by_file(one, "a.txt"))
+            landed = await appeared(client, one)
+            waiting = not upload.done()
+            upload.cancel()
+
+    assert landed == ["a.txt"]
+    assert waiting
+
+
+async def test_a_late_call_lands_also_when_its_client_leaves_before() -> None:
+    async with run_emulator() as client:
+        one = await client.create_dataset()
+        client.emulator.faults.plan(CREATE_BY_FILE, ["late 0.2 silent"])
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.create_by_file(one, "a.txt"), 0.1)
+        early = stored_names(client, one)
+        landed = await appeared(client, one)
+
+    assert early == []
+    assert landed == ["a.txt"]
+
+
+async def appeared(client: EmulatorClient, dataset: str) -> list[str]:
+    await wait_until(lambda: bool(stored_names(client, dataset)))
+    return stored_names(client, dataset)

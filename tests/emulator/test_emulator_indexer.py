@@ -1,0 +1,208 @@
+"""Runs of the indexer that come to something else, by plan."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+import pytest
+from emulator_client import EmulatorClient, Reply, run_emulator, wait_until
+
+from dify_kb.emulator import Faults, ManualClock, Settings, check_load
+from dify_kb.errors import ConfigError
+
+THREE = b"\n\n".join(letter * 400 for letter in (b"a", b"b", b"c"))
+"""A text of three chunks."""
+
+
+async def settled(client: EmulatorClient, dataset: str, **counts: int) -> Mapping[str, str]:
+    """Wait until so many documents are in each status, and tell the statuses by name."""
+
+    def so_many() -> bool:
+        found = [document.status for document in client.emulator.documents(dataset)]
+        return all(found.count(status) == count for status, count in counts.items())
+
+    await wait_until(so_many)
+    return {document.name: document.status for document in client.emulator.documents(dataset)}
+
+
+async def uploads(client: EmulatorClient, dataset: str, names: Sequence[str]) -> list[Reply]:
+    return [await client.create_by_file(dataset, name, THREE) for name in names]
+
+
+async def test_a_planned_error_ends_a_document_once() -> None:
+    async with run_emulator() as client:
+        one = await client.create_dataset()
+        client.emulator.faults.plan_indexing(["error provider is overloaded"])
+        failed = await client.create_by_file(one, "a.txt", THREE)
+        entry = await client.wait_until_indexed(one, failed)
+        again = await client.create_by_file(one, "a.txt", THREE)
+        repaired = await client.wait_until_indexed(one, again)
+
+    assert entry["indexing_status"] == "error"
+    assert entry["error"] == "provider is overloaded"
+    assert entry["stopped_at"]
+    assert entry["completed_at"] is None
+    assert entry["completed_segments"] == 0
+    assert (repaired["indexing_status"], repaired["total_segments"]) == ("completed", 3)
+    assert client.emulator.faults.counts() == {"indexing": {"error provider is overloaded": 1}}
+
+
+async def test_errors_are_chosen_by_name_and_number() -> None:
+    async with run_emulator() as client:
+        one = await client.create_dataset()
+        faults = client.emulator.faults
+        faults.plan_indexing(["error broken"], names="*.md", always=True)
+        faults.plan_indexing(["error unlucky x2"], names="*.txt", every=2)
+        await uploads(client, one, ["1.txt", "2.txt", "a.md", "3.txt", "4.txt", "b.md", "5.txt"])
+        states = await settled(client, one, waiting=0, completed=3, error=4)
+
+    failed = {name for name, status in states.items() if status == "error"}
+    assert failed == {"a.md", "b.md", "2.txt", "4.txt"}
+    assert faults.remaining() == {}
+    assert faults.counts() == {"indexing": {"error broken": 2, "error unlucky": 2}}
+
+
+async def test_a_document_that_hangs_holds_up_no_other() -> None:
+    """As when its worker was killed and started again: nobody takes up the task."""
+    async with run_emulator() as client:
+        one = await client.create_dataset()
+        client.emulator.faults.plan_indexing(["hang"])
+        await uploads(client, one, ["a.txt", "b.txt"])
+        states = await settled(client, one, completed=1)
+        await client.create_by_file(one, "a.txt", THREE)
+        repaired = await settled(client, one, completed=2)
+
+    assert states == {"a.txt": "indexing", "b.txt": "completed"}
+    assert repaired == {"a.txt": "completed", "b.txt": "completed"}
+
+
+async def test_a_document_that_blocks_keeps_its_worker() -> None:
+    async with run_emulator() as client:
+        one = await client.create_dataset()
+        client.emulator.faults.plan_indexing(["block"])
+        await uploads(client, one, ["a.txt", "b.txt"])
+        states = await settled(client, one, indexing=1)
+        await asyncio.sleep(0.05)
+        later = await settled(client, one, indexing=1)
+
+    assert states == later == {"a.txt": "indexing", "b.txt": "waiting"}
+
+
+async def test_a_lost_task_leaves_its_document_waiting() -> None:
+    async with run_emulator() as client:
+        one = await client.create_dataset()
+        client.emulator.faults.plan_indexing(["ok", "lose"])
+        await uploads(client, one, ["a.txt", "b.txt", "c.txt"])
+        states = await settled(client, one, completed=2)
+
+    assert states == {"a.txt": "completed", "b.txt": "waiting", "c.txt": "completed"}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_dead_workers_take_nothing_until_they_are_restarted(workers: int) -> None:
+    async with run_emulator(settings=Settings(workers=workers)) as client:
+        one = await client.create_dataset()
+        faults = client.emulator.faults
+        faults.plan_indexing(["ok", "die"])
+        await uploads(client, one, ["a.txt"])
+        await settled(client, one, completed=1)
+        await uploads(client, one, ["b.txt", "c.txt", "d.txt"])
+        await asyncio.sleep(0.05)
+        dead = await settled(client, one, completed=1)
+        faults.load({"indexing": ["restart"]})
+        alive = await settled(client, one, completed=4)
+
+    assert [*dead.values()] == ["completed", "waiting", "waiting", "waiting"]
+    assert len(alive) == 4
+    assert faults.counts() == {"indexing": {"ok": 1, "die": 1}}
+
+
+async def test_a_create_while_the_workers_are_dead_doubles_nothing() -> None:
+    """Two tasks wait for one document then, and run one after the other."""
+    async with run_emulator() as client:
+        one = await client.create_dataset()
+        client.emulator.faults.plan_indexing(["die"])
+        await uploads(client, one, ["a.txt"])
+        await wait_until(lambda: client.emulator.faults.are_workers_dead)
+        await uploads(client, one, ["a.txt"])
+        client.emulator.faults.restart()
+        await runs_over(client, 2)
+        (document,) = client.emulator.documents(one)
+
+    assert document.chunks == 3
+    assert {event.file_id for event in client.emulator.runs} == {document.file_id}
+    assert not any(event.overlapping for event in client.emulator.runs)
+
+
+async def test_clearing_the_plans_restarts_the_workers() -> None:
+    async with run_emulator() as client:
+        one = await client.create_dataset()
+        client.emulator.faults.plan_indexing(["die"])
+        await uploads(client, one, ["a.txt"])
+        await wait_until(lambda: client.emulator.faults.are_workers_dead)
+        client.emulator.faults.clear()
+        states = await settled(client, one, completed=1)
+
+    assert states == {"a.txt": "completed"}
+
+
+@pytest.mark.parametrize("word", ["explode", "error", "error ", "hang up", "restart"])
+def test_unknown_endings_cannot_be_planned(word: str) -> None:
+    with pytest.raises(ConfigError, match="for a run of the indexer"):
+        Faults().plan_indexing([word])
+
+
+async def test_a_blind_repeat_after_a_lost_answer_doubles_the_chunks() -> None:
+    """Both runs write theirs, the document ends `completed`, and nothing tells (measured)."""
+    clock = ManualClock()
+    async with run_emulator(clock=clock, settings=Settings(workers=3, splitting=1)) as client:
+        one = await client.create_dataset()
+        emulator = client.emulator
+        emulator.faults.plan("documents.create_by_file", ["commit-then-504-html"])
+        await uploads(client, one, ["a.txt", "b.txt"])
+        await settled(client, one, splitting=2)
+        (again,) = await uploads(client, one, ["a.txt"])
+        await client.wait_for_status(one, again.body["batch"], "splitting")
+        clock.advance(2)
+        await runs_over(client, 3)
+        documents = {document.name: document for document in emulator.documents(one)}
+        spoilt = check_load(
+            ["a.txt", "b.txt"], [*documents.values()], emulator.history, emulator.runs
+        )
+        await uploads(client, one, ["a.txt"])
+        clock.advance(2)
+        await runs_over(client, 4)
+        repaired = check_load(
+            ["a.txt", "b.txt"], emulator.documents(one), emulator.history, emulator.runs
+        )
+
+    assert (documents["a.txt"].status, documents["a.txt"].chunks) == ("completed", 6)
+    assert documents["b.txt"].chunks == 3
+    assert not spoilt
+    assert (spoilt.lost, spoilt.duplicates) == ([], {})
+    assert spoilt.overlapped == spoilt.doubled_chunks == spoilt.reposted == ["a.txt"]
+    assert spoilt.extra_creates == {"a.txt": 1}
+    assert repaired.doubled_chunks == []
+    assert repaired.extra_creates == {"a.txt": 2}
+
+
+async def runs_over(client: EmulatorClient, count: int) -> None:
+    await wait_until(lambda: sum(event.kind == "ended" for event in client.emulator.runs) == count)
+
+
+async def test_a_run_that_lost_its_chunks_to_another_leaves_none_to_be_found() -> None:
+    """Else a search would find chunks that nobody has."""
+    clock = ManualClock()
+    async with run_emulator(clock=clock, settings=Settings(workers=2, indexing=1)) as client:
+        one = await client.create_dataset()
+        for text in (b"an old zebra", b"a new lion"):
+            made = await client.create_by_file(one, "a.txt", text)
+            await client.wait_for_status(one, made.body["batch"], "indexing")
+        clock.advance(2)
+        await runs_over(client, 2)
+        zebras = await client.retrieve(one, "zebra")
+        lions = await client.retrieve(one, "lion")
+
+    assert (zebras.status, zebras.body["records"]) == (200, [])
+    assert len(lions.body["records"]) == 1

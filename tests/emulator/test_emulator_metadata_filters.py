@@ -1,0 +1,106 @@
+"""Searches by metadata."""
+
+from __future__ import annotations
+
+import pytest
+from emulator_client import run_emulator
+from emulator_metadata import BUILT_IN, create_metadata_dataset
+
+TOWNS = {
+    "m0": {"town": "paris", "rank": 0, "seen": 1700000000},
+    "m1": {"town": "london", "rank": 10, "seen": 1700000001},
+    "m2": {"town": "tokyo", "rank": 20, "seen": 1700000002},
+    "m3": {"town": "paris", "rank": 30, "seen": 1700000003},
+}
+"""What recordings 780 to 804 are about; m4 has nothing."""
+
+
+async def test_built_in_values_can_be_searched_while_they_are_on() -> None:
+    async with run_emulator() as client:
+        one = await create_metadata_dataset(client, "m0", "m1")
+        switch = f"{one.path}/metadata/built-in"
+        by_name = {"name": "document_name", "comparison_operator": "is", "value": "m1"}
+        conditions = {"metadata_filtering_conditions": {"conditions": [by_name]}}
+        off = await client.retrieve(one.dataset, "zebra", **conditions)
+        replies = [await client.request("POST", f"{switch}/enable") for _ in range(2)]
+        replies.append(await client.request("POST", f"{switch}/bogus"))
+        await one.create_document("m2")
+        on = await client.retrieve(one.dataset, "zebra", **conditions)
+        new = await one.get_values("m2")
+        shown = await client.request("GET", one.path)
+        await client.request("POST", f"{switch}/disable")
+        gone = await one.get_values()
+
+    assert [reply.body for reply in replies] == [{"result": "success"}] * 3
+    assert (len(off.body["records"]), len(on.body["records"])) == (0, 1)
+    assert [value["name"] for value in new] == BUILT_IN
+    assert shown.body["built_in_field_enabled"] is True
+    assert len(shown.body["doc_metadata"]) == 3 + len(BUILT_IN)
+    assert gone is None
+
+
+@pytest.mark.parametrize(
+    ("operator", "name", "value", "found"),
+    [
+        ("is", "town", "paris", "m0 m3"), ("is not", "town", "paris", "m1 m2"),
+        ("contains", "town", "on", "m1"), ("not contains", "town", "on", "m0 m2 m3"),
+        ("start with", "town", "lo", "m1"), ("end with", "town", "yo", "m2"),
+        ("empty", "town", None, "m4"), ("not empty", "town", None, "m0 m1 m2 m3"),
+        ("=", "rank", "10", "m1"), (">", "rank", 5, "m1 m2 m3"), ("<", "rank", 20, "m0 m1"),
+        ("≥", "rank", 10, "m1 m2 m3"), ("≤", "rank", 10, "m0 m1"),
+        ("before", "seen", 1700000002, "m0 m1"), ("after", "seen", 1700000002, "m3"),
+        ("in", "town", ["paris", "tokyo"], "m0 m2 m3"), ("in", "town", "london, x", "m1"),
+        ("not in", "town", ["paris"], "m1 m2"), ("is", "nofield", "x", ""),
+        ("is", "town", None, "m0 m1 m2 m3 m4"),
+    ],
+)  # fmt: skip
+async def test_searches_find_what_recorded_servers_found(
+    operator: str, name: str, value: object, found: str
+) -> None:
+    async with run_emulator() as client:
+        one = await create_metadata_dataset(client, *TOWNS, "m4")
+        for document, values in TOWNS.items():
+            await one.assign(document, values)
+        condition = {"name": name, "comparison_operator": operator, "value": value}
+        filters = {"metadata_filtering_conditions": {"conditions": [condition]}}
+        reply = await client.retrieve(one.dataset, "zebra", **filters)
+
+    names = sorted(record["segment"]["document"]["name"] for record in reply.body["records"])
+    assert " ".join(names) == found
+
+
+@pytest.mark.parametrize(("joined", "found"), [("and", 1), ("or", 4)])
+async def test_conditions_are_joined(joined: str, found: int) -> None:
+    async with run_emulator() as client:
+        one = await create_metadata_dataset(client, *TOWNS)
+        for document, values in TOWNS.items():
+            await one.assign(document, values)
+        conditions = [
+            {"name": "town", "comparison_operator": "is", "value": "paris"},
+            {"name": "rank", "comparison_operator": ">", "value": 5},
+        ]
+        filters = {"logical_operator": joined, "conditions": conditions}
+        reply = await client.retrieve(one.dataset, "zebra", metadata_filtering_conditions=filters)
+
+    assert len(reply.body["records"]) == found
+
+
+@pytest.mark.parametrize(
+    ("version", "operator", "status"),
+    [("1.4.3", "in", 400), ("1.8.1", "in", 200), ("1.12.1", "like", 400), ("1.16", "like", 400)],
+)
+async def test_an_operator_that_the_version_does_not_have_is_refused(
+    version: str, operator: str, status: int
+) -> None:
+    async with run_emulator(version=version) as client:
+        one = await create_metadata_dataset(client)
+        condition = {"name": "town", "comparison_operator": operator, "value": ["x"]}
+        filters = {"metadata_filtering_conditions": {"conditions": [condition]}}
+        reply = await client.retrieve(one.dataset, "zebra", **filters)
+
+    assert reply.status == status
+    if status == 400:
+        assert (
+            "MetadataFilteringCondition\nconditions.0.comparison_operator\n"
+            in (reply.body["message"])
+        )

@@ -1,0 +1,165 @@
+"""Parents and their children in searches, and chunks of questions and answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from emulator_client import EmulatorClient, run_emulator
+from emulator_high_quality import (
+    PARENT_CHILD_RULE,
+    PARENT_CHILD_TEXT,
+    VERSIONS,
+    WITH_MODELS,
+    add_high_quality_document,
+    create_parent_child_dataset,
+    record_contents,
+)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_parent_is_found_by_its_best_child(version: str) -> None:
+    async with run_emulator(version=version, settings=WITH_MODELS) as client:
+        dataset, _ = await create_parent_child_dataset(client)
+        semantic = await client.retrieve(
+            dataset, "its deep burrow", search_method="semantic_search", top_k=4
+        )
+        words = await client.retrieve(dataset, "tourists", search_method="full_text_search")
+
+    first, second = semantic.body["records"]
+    assert first["segment"]["content"] == "the wombat digs\nits burrow is deep"
+    assert first["child_chunks"][0]["content"] == "its burrow is deep"
+    assert len(first["child_chunks"]) == len(second["child_chunks"]) == 2
+    assert first["score"] == max(child["score"] for child in first["child_chunks"])
+    (record,) = words.body["records"]
+    assert [child["content"] for child in record["child_chunks"]] == ["at tourists"]
+
+
+async def test_a_whole_document_is_found_by_its_children() -> None:
+    """Only the list of its children names them (recording 1037)."""
+    async with run_emulator() as client:
+        dataset, path = await create_parent_child_dataset(client, parent_mode="full-doc")
+        (segment,) = (await client.request("GET", path)).body["data"]
+        children = await client.request("GET", f"{path}/{segment['id']}/child_chunks")
+        found = await client.retrieve(dataset, "tourists", search_method="semantic_search", top_k=1)
+
+    assert segment["content"] == PARENT_CHILD_TEXT
+    assert segment["child_chunks"] == []
+    assert children.body["total"] == 4
+    assert record_contents(found) == [PARENT_CHILD_TEXT]
+
+
+async def test_children_are_found_as_they_are_written() -> None:
+    async with run_emulator() as client:
+        dataset, path = await create_parent_child_dataset(client)
+        (segment, _) = (await client.request("GET", path)).body["data"]
+        children = f"{path}/{segment['id']}/child_chunks"
+        made = (await client.request("POST", children, json={"content": "giraffes"})).body["data"]
+        added = await _children_found(client, dataset, "giraffes")
+        lions = {"content": "lions"}
+        await client.request("PATCH", f"{children}/{made['id']}", json=lions)
+        changed = [await _children_found(client, dataset, ask) for ask in ("giraffes", "lions")]
+        await client.request("DELETE", f"{children}/{made['id']}")
+        gone = await _children_found(client, dataset, "lions")
+
+    assert (added, changed, gone) == (["giraffes"], [[], ["lions"]], [])
+
+
+async def _children_found(client: EmulatorClient, dataset: str, query: str) -> list[str]:
+    reply = await client.retrieve(dataset, query, search_method="full_text_search")
+    return [
+        child["content"] for record in reply.body["records"] for child in record["child_chunks"]
+    ]
+
+
+async def test_a_parent_keeps_its_children_unless_new_ones_are_asked_for() -> None:
+    """Recordings 1026 to 1032."""
+    async with run_emulator() as client:
+        dataset, path = await create_parent_child_dataset(client)
+        new = {"segments": [{"content": "new parent\nwith two lines"}]}
+        (made,) = (await client.request("POST", path, json=new)).body["data"]
+        kept = await _update(client, path, made, content="kept")
+        cut = await _update(
+            client, path, made, content="cut\ninto others", regenerate_child_chunks=True
+        )
+        same = await _update(client, path, made, regenerate_child_chunks=True)
+        found = [await _children_found(client, dataset, ask) for ask in ("parent", "others")]
+
+    assert _texts(made) == _texts(kept) == ["new parent", "with two lines"]
+    assert (kept["content"], kept["keywords"]) == ("kept", [])
+    assert _texts(cut) == _texts(same) == ["cut", "into others"]
+    assert {child["id"] for child in cut["child_chunks"]}.isdisjoint(
+        child["id"] for child in same["child_chunks"]
+    )
+    assert {child["type"] for child in same["child_chunks"]} == {"automatic"}
+    assert found == [[], ["into others"]]
+
+
+async def _update(client: EmulatorClient, path: str, segment: Any, **changes: object) -> Any:
+    reply = await client.request("POST", f"{path}/{segment['id']}", json={"segment": changes})
+    return reply.body["data"]
+
+
+def _texts(segment: Any) -> list[str]:
+    return [child["content"] for child in segment["child_chunks"]]
+
+
+async def test_a_disabled_parent_is_not_found_by_its_children() -> None:
+    async with run_emulator() as client:
+        dataset, path = await create_parent_child_dataset(client)
+        (segment, _) = (await client.request("GET", path)).body["data"]
+        await _update(client, path, segment, enabled=False)
+        off = await _children_found(client, dataset, "wombat")
+        await _update(client, path, segment, enabled=True)
+        on = await _children_found(client, dataset, "wombat")
+        await client.request("DELETE", f"{path}/{segment['id']}")
+        gone = await _children_found(client, dataset, "wombat")
+
+    assert (off, on, gone) == ([], ["the wombat digs"], [])
+
+
+async def test_parents_of_an_economy_base_complete_and_are_never_found() -> None:
+    """What a wrong choice of the technique comes to, without an error (reference of 1.12)."""
+    async with run_emulator() as client:
+        dataset = await client.create_dataset()
+        form = {"doc_form": "hierarchical_model", "process_rule": PARENT_CHILD_RULE}
+        created = await client.create_by_text(dataset, "h", PARENT_CHILD_TEXT, **form)
+        entry = await client.wait_until_indexed(dataset, created)
+        found = await client.retrieve(dataset, "wombat")
+        path = f"/datasets/{dataset}/documents/{created.body['document']['id']}/segments"
+        made = await client.request("POST", path, json={"segments": [{"content": "more"}]})
+
+    assert (entry["indexing_status"], entry["error"]) == ("completed", None)
+    assert (entry["completed_segments"], entry["total_segments"]) == (0, 2)
+    assert record_contents(found) == []
+    (segment,) = made.body["data"]
+    assert segment["error"] == "The knowledge base index technique is not high quality!"
+
+
+async def test_an_automatic_rule_gives_no_parents() -> None:
+    async with run_emulator() as client:
+        dataset = await client.create_dataset(indexing_technique="high_quality")
+        created = await client.create_by_text(
+            dataset, "a", indexing_technique="high_quality", doc_form="hierarchical_model"
+        )
+        entry = await client.wait_until_indexed(dataset, created)
+
+    assert (entry["indexing_status"], entry["total_segments"]) == ("completed", 0)
+
+
+async def test_questions_and_answers_are_found_by_the_question() -> None:
+    """Without a model that asks, a document has only the questions that are written into it."""
+    async with run_emulator() as client:
+        dataset = await client.create_dataset(indexing_technique="high_quality")
+        document = await add_high_quality_document(
+            client, dataset, "qa", "some text", doc_form="qa_model"
+        )
+        path = f"/datasets/{dataset}/documents/{document}/segments"
+        empty = (await client.request("GET", path)).body["total"]
+        asked = {"content": "What is celery?", "answer": "A task queue"}
+        await client.request("POST", path, json={"segments": [asked]})
+        found = await client.retrieve(dataset, "celery", search_method="semantic_search")
+
+    assert empty == 0
+    (record,) = found.body["records"]
+    assert (record["segment"]["content"], record["segment"]["answer"]) == (*asked.values(),)

@@ -1,0 +1,279 @@
+"""The emulator against what 1.12.1 really answered."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from emulator_client import AUTOMATIC, UNKNOWN_ID, EmulatorClient, Reply, run_emulator
+
+from dify_kb.emulator import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+RECORDED: dict[str, Any] = json.loads(
+    (Path(__file__).parent / "data" / "recorded-1.12.1.json").read_text(encoding="utf-8")
+)
+
+NEWER = {
+    "maintainer",  # since main
+}
+DIFFERENT = {
+    "external_knowledge_info",  # null instead of an object of nulls
+    "external_retrieval_model",  # null in the example of the 1.16 specification
+    "icon_info",  # as external_knowledge_info
+    "summary_index_setting",  # likewise
+    "doc_metadata",  # [] instead of null in lists and creates
+    "child_chunks",  # [] instead of null
+    "files",  # likewise
+}
+
+
+def compare(ours: Any, theirs: Any, where: str = "$") -> None:
+    """Same keys, same JSON types; where one is null the other may be anything."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        assert set(ours) - NEWER == set(theirs), where
+        for name in set(theirs) - DIFFERENT:
+            compare(ours[name], theirs[name], f"{where}.{name}")
+    elif isinstance(theirs, list) and isinstance(ours, list):
+        for ours_item, theirs_item in zip(ours, theirs, strict=False):
+            compare(ours_item, theirs_item, f"{where}[]")
+    elif theirs is not None and ours is not None:
+        assert _kind(ours) == _kind(theirs), f"{where}: {ours!r} is not like {theirs!r}"
+
+
+def _kind(value: object) -> str:
+    return "number" if type(value) in {int, float} else type(value).__name__
+
+
+async def everything(client: EmulatorClient) -> dict[str, Reply]:
+    """Make one answer of each recorded kind."""
+    one = await client.create_dataset("eco one")
+    got = {
+        "dataset": await client.request("GET", f"/datasets/{one}"),
+        "dataset_page": await client.request("GET", "/datasets", params={"keyword": "ECO"}),
+        "document_created": await client.create_by_file(one, "a.txt", b"a zebra"),
+    }
+    first = got["document_created"].body
+    got["status_completed"] = await _settled(client, one, first["batch"])
+    got["document_replaced"] = await client.create_by_file(one, "a.txt", b"a zebra again")
+    again = got["document_replaced"].body
+    got["status_replaced"] = await _settled(client, one, again["batch"])
+    path = f"/datasets/{one}/documents"
+    got |= {
+        "document_page": await client.request("GET", path, params={"page": 1, "limit": 2}),
+        "document": await client.request("GET", f"{path}/{again['document']['id']}"),
+        "document_metadata_only": await client.request(
+            "GET", f"{path}/{again['document']['id']}", params={"metadata": "only"}
+        ),
+        "document_metadata_without": await client.request(
+            "GET", f"{path}/{again['document']['id']}", params={"metadata": "without"}
+        ),
+        "retrieved": await client.retrieve(one, "zebra"),
+        "retrieved_nothing": await client.retrieve(one, "qqqqqq"),
+    }
+    bad = await client.create_by_text(one, "bad", process_rule=custom(max_tokens=10))
+    got["status_error"] = await _settled(client, one, bad.body["batch"])
+    return got
+
+
+async def _settled(client: EmulatorClient, dataset: str, batch: str) -> Reply:
+    await client.wait_for_status(dataset, batch, "completed", "error")
+    return await client.request("GET", f"/datasets/{dataset}/documents/{batch}/indexing-status")
+
+
+def custom(**segmentation: object) -> dict[str, object]:
+    rules = {"pre_processing_rules": [], "segmentation": {"separator": "\n"} | segmentation}
+    return {"mode": "custom", "rules": rules}
+
+
+async def test_successes_have_the_recorded_shapes() -> None:
+    async with run_emulator() as client:
+        got = await everything(client)
+
+    for name, reply in got.items():
+        assert reply.status == RECORDED[name]["status"], name
+        compare(reply.body, RECORDED[name]["body"], name)
+
+
+async def test_a_failed_document_reads_as_recorded() -> None:
+    async with run_emulator() as client:
+        got = await everything(client)
+
+    theirs, ours = RECORDED["status_error"]["body"]["data"][0], got["status_error"].body["data"][0]
+    for name in ("indexing_status", "error", "completed_at", "splitting_completed_at"):
+        assert ours[name] == theirs[name]
+    assert ours["stopped_at"] is not None
+
+
+def _by_text(**fields: object) -> Callable[[EmulatorClient, str], Awaitable[Reply]]:
+    body = {"name": "a", "text": "b"} | fields
+    return lambda client, one: client.request(
+        "POST", f"/datasets/{one}/document/create-by-text", json=body
+    )
+
+
+def _get(path: str) -> Callable[[EmulatorClient, str], Awaitable[Reply]]:
+    return lambda client, one: client.request("GET", path.format(one=one))
+
+
+def _create(**options: Any) -> Callable[[EmulatorClient, str], Awaitable[Reply]]:
+    return lambda client, _: client.request("POST", "/datasets", **options)
+
+
+def _retrieve(**body: object) -> Callable[[EmulatorClient, str], Awaitable[Reply]]:
+    return lambda client, one: client.request("POST", f"/datasets/{one}/retrieve", json=body)
+
+
+def _file(name: str) -> Callable[[EmulatorClient, str], Awaitable[Reply]]:
+    return lambda client, one: client.create_by_file(one, name)
+
+
+_JSON = {"Content-Type": "application/json"}
+
+REFUSALS: dict[str, Callable[[EmulatorClient, str], Awaitable[Reply]]] = {
+    "no_key": lambda client, _: client.request("GET", "/datasets", headers={"Authorization": ""}),
+    "wrong_key": lambda client, _: client.request(
+        "GET", "/datasets", headers={"Authorization": "Bearer app-1"}
+    ),
+    "wrong_method": lambda client, _: client.request("PUT", "/datasets", json={}),
+    "unknown_dataset": _get(f"/datasets/{UNKNOWN_ID}"),
+    "no_json": _create(),
+    "no_name": _create(json={}),
+    "bad_json": _create(data=b"{bad", headers=_JSON),
+    "long_name": _create(json={"name": "x" * 41}),
+    "bad_technique": _create(json={"name": "badidx", "indexing_technique": "fast"}),
+    "duplicate_name": _create(json={"name": "one"}),
+    "no_model": _create(json={"name": "hq", "indexing_technique": "high_quality"}),
+    "no_steps": _by_text(
+        indexing_technique="economy", process_rule={"mode": "custom", "rules": {}}
+    ),
+    "other_form": _by_text(indexing_technique="economy", doc_form="qa_model"),
+    "no_file": lambda client, one: client.send_parts(one, ('name="document"; filename="a"', b"x")),
+    "two_files": lambda client, one: client.send_parts(
+        one, ('name="file"; filename="a.txt"', b"x"), ('name="file2"; filename="b.txt"', b"x")
+    ),
+    "bad_type": _file("x.exe"),
+    "bad_name": _file("a:b.txt"),
+    "bad_metadata": lambda client, one: client.request(
+        "GET", f"/datasets/{one}/documents/{UNKNOWN_ID}", params={"metadata": ""}
+    ),
+    "unknown_document": _get(f"/datasets/{{one}}/documents/{UNKNOWN_ID}"),
+    "unknown_batch": _get("/datasets/{one}/documents/20200101000000123456/indexing-status"),
+    "deleted_document": lambda client, one: client.request(
+        "DELETE", f"/datasets/{one}/documents/{UNKNOWN_ID}"
+    ),
+    "retrieve_no_model": _retrieve(query="zebra"),
+    "retrieve_hybrid": lambda client, one: client.retrieve(one, "x", search_method="hybrid_search"),
+    "empty_query": _retrieve(query=""),
+    "long_query": _retrieve(query="x" * 251),
+    "bad_page": _get("/datasets/{one}/documents?page=abc"),
+    "bad_model_type": _get("/workspaces/current/models/model-types/bogus"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+async def test_refusals_are_word_for_word_the_recorded_ones(name: str) -> None:
+    """Those of the recordings' first part, when the server had no models yet."""
+    async with run_emulator(settings=Settings(models=False)) as client:
+        one = await client.create_dataset("one")
+        await client.create_by_file(one, "first.txt")
+        reply = await REFUSALS[name](client, one)
+
+    assert (reply.status, reply.body) == (RECORDED[name]["status"], RECORDED[name]["body"])
+    assert reply.headers["X-Version"] == "1.16"
+
+
+async def test_a_fresh_dataset_insists_on_technique_and_rule() -> None:
+    async with run_emulator(settings=Settings(models=False)) as client:
+        bare = await client.create_dataset("bare", indexing_technique=None)
+        technique = await client.send_parts(bare, ('name="file"; filename="a.txt"', b"x"))
+        data = json.dumps({"indexing_technique": "economy"}).encode()
+        rule = await client.send_parts(
+            bare, ('name="data"', data), ('name="file"; filename="a.txt"', b"x")
+        )
+        model = await client.create_by_file(bare, "a.txt", indexing_technique="high_quality")
+        by_text = await _by_text(indexing_technique="economy")(client, bare)
+        inherited = await client.send_parts(bare, ('name="file"; filename="a.txt"', b"x"))
+        named = await _by_text()(client, bare)
+
+    assert technique.body == RECORDED["no_technique_by_file"]["body"]
+    assert rule.body == RECORDED["no_rule"]["body"]
+    assert model.body == RECORDED["provider_not_initialize"]["body"]
+    assert by_text.status == 200
+    assert inherited.status == 200
+    assert named.status == 400
+    assert named.body["message"].startswith(
+        "1 validation error for KnowledgeConfig\nindexing_technique\n  Field required"
+    )
+
+
+async def test_answers_are_compact_ascii_json_with_a_line_end() -> None:
+    async with run_emulator() as client:
+        reply = await client.request("POST", "/datasets", json={"name": "資料"})
+
+    assert reply.raw == json.dumps(reply.body, separators=(",", ":")).encode() + b"\n"
+    assert reply.headers["Content-Type"] == "application/json"
+    assert reply.headers["X-Env"] == "PRODUCTION"
+
+
+async def test_what_is_no_route_is_a_page() -> None:
+    async with run_emulator() as client:
+        one = await client.create_dataset()
+        paths = ["/nope", "/datasets/", f"/datasets/{one}/", "/datasets/not-a-uuid"]
+        replies = [await client.request("GET", path) for path in paths]
+
+    for reply in replies:
+        assert (reply.status, reply.headers["Content-Type"]) == (404, "text/html; charset=utf-8")
+        assert reply.headers["X-Version"] == "1.16"
+
+
+async def test_the_key_is_checked_before_the_dataset() -> None:
+    async with run_emulator() as client:
+        keyless = {"Authorization": "Bearer wrong"}
+        reply = await client.request("GET", f"/datasets/{UNKNOWN_ID}", headers=keyless)
+        scheme = await client.request("GET", "/datasets", headers={"Authorization": "Basic abc"})
+        lower = await client.request(
+            "GET", "/datasets", headers={"Authorization": f"bearer {client.emulator.api_key}"}
+        )
+
+    assert reply.status == 401
+    assert reply.headers["WWW-Authenticate"] == 'Bearer realm="api"'
+    assert scheme.status == 401
+    assert lower.status == 200
+
+
+async def test_server_info_needs_no_key() -> None:
+    async with run_emulator() as client:
+        reply = await client.request("GET", "/", headers={"Authorization": ""})
+
+    assert reply.body == {"welcome": "Dify OpenAPI", "api_version": "v1", "server_version": "1.16"}
+
+
+async def test_other_spellings_of_paths_work() -> None:
+    async with run_emulator(settings=Settings(models=False)) as client:
+        one = await client.create_dataset()
+        body = {"name": "a", "text": "b"} | AUTOMATIC
+        text = await client.request("POST", f"/datasets/{one}/document/create_by_text", json=body)
+        testing = await client.request("POST", f"/datasets/{one}/hit-testing", json={"query": "b"})
+
+    assert text.status == 200
+    assert testing.body == RECORDED["retrieve_no_model"]["body"]
+
+
+async def test_deletes_answer_an_empty_204() -> None:
+    async with run_emulator() as client:
+        one = await client.create_dataset()
+        created = await client.create_by_file(one, "a.txt")
+        path = f"/datasets/{one}/documents/{created.body['document']['id']}"
+        replies = [
+            await client.request("DELETE", path),
+            await client.request("DELETE", f"/datasets/{one}"),
+        ]
+        gone = await client.request("GET", f"/datasets/{one}")
+
+    assert [(reply.status, reply.raw) for reply in replies] == [(204, b""), (204, b"")]
+    assert gone.status == 404

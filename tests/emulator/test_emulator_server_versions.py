@@ -1,0 +1,203 @@
+"""What differs between the versions that the emulator can be, where no recording shows it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from emulator_client import AUTOMATIC, UNKNOWN_ID, EmulatorClient, Reply, run_emulator
+
+from dify_kb.emulator import VERSIONS, Emulator
+from dify_kb.errors import ConfigError
+
+HTML = "text/html; charset=utf-8"
+
+
+def test_versions_are_named_the_oldest_first() -> None:
+    assert VERSIONS == ("1.4.3", "1.8.1", "1.12.1", "1.16")
+    with pytest.raises(ConfigError, match=r"1\.13"):
+        Emulator(version="1.13")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_every_answer_names_the_version(version: str) -> None:
+    async with run_emulator(version=version) as client:
+        replies = [await client.request("GET", path) for path in ("/datasets", "/nope")]
+
+    assert [reply.headers["X-Version"] for reply in replies] == [version, version]
+
+
+@pytest.mark.parametrize(
+    ("version", "status", "body"),
+    [("1.4.3", 200, b"204\n"), ("1.12.1", 200, b"204\n"), ("1.16", 204, b"")],
+)
+async def test_deletes_answer_as_the_version_does(version: str, status: int, body: bytes) -> None:
+    async with run_emulator(version=version) as client:
+        one = await client.create_dataset()
+        reply = await client.request("DELETE", f"/datasets/{one}")
+
+    assert (reply.status, reply.raw) == (status, body)
+
+
+async def test_1_4_writes_json_with_spaces() -> None:
+    async with run_emulator(version="1.4.3") as client:
+        reply = await client.request("POST", "/datasets", json={"name": "資料"})
+
+    assert reply.raw == json.dumps(reply.body).encode() + b"\n"
+
+
+async def test_only_1_4_gives_no_challenge() -> None:
+    for version in VERSIONS:
+        async with run_emulator(version=version) as client:
+            reply = await client.request("GET", "/datasets", headers={"Authorization": ""})
+
+        assert reply.status == 401
+        assert ("WWW-Authenticate" in reply.headers) == (version != "1.4.3")
+
+
+async def test_1_12_looks_for_the_dataset_before_the_key() -> None:
+    statuses = {}
+    for version in VERSIONS:
+        async with run_emulator(version=version) as client:
+            keyless = {"Authorization": ""}
+            reply = await client.request("GET", f"/datasets/{UNKNOWN_ID}", headers=keyless)
+        statuses[version] = reply.status
+
+    assert statuses == {"1.4.3": 401, "1.8.1": 401, "1.12.1": 404, "1.16": 401}
+
+
+async def test_validation_speaks_the_words_of_the_version() -> None:
+    replies = {}
+    for version in VERSIONS:
+        async with run_emulator(version=version) as client:
+            replies[version] = (await client.request("POST", "/datasets", json={})).body
+
+    help_ = "type is required. Name must be between 1 to 40 characters."
+    assert replies["1.4.3"] == {"code": "invalid_param", "message": help_, "params": "name"}
+    missing = "Missing required parameter in the JSON body or the post body or the query string"
+    assert replies["1.8.1"] == {
+        "errors": {"name": f"{help_} {missing}"},
+        "message": "Input payload validation failed",
+    }
+    for version in ("1.12.1", "1.16"):
+        assert replies[version]["message"].startswith("1 validation error for DatasetCreatePayload")
+
+
+async def _document(client: EmulatorClient) -> tuple[str, str, str]:
+    dataset = await client.create_dataset()
+    created = await client.create_by_text(dataset, "a", "a zebra")
+    await client.wait_until_indexed(dataset, created)
+    return dataset, created.body["document"]["id"], created.body["batch"]
+
+
+ROUTES = {
+    ("GET", "/datasets/{dataset}/documents/{document}"): (405, 200, 200, 200),
+    ("GET", "/datasets/{dataset}/documents/{document}/upload-file"): (200, 200, 404, 404),
+    ("GET", "/datasets/{dataset}/documents/{document}/download"): (404, 404, 404, 200),
+    ("PATCH", "/datasets/{dataset}/documents/{document}"): (405, 405, 405, 400),
+    ("POST", "/datasets/{dataset}/documents/{document}/update_by_file"): (400, 400, 400, 400),
+    ("PATCH", "/datasets/{dataset}/documents/status/enable"): (404, 415, 415, 415),
+    ("GET", "/"): (200, 404, 404, 200),
+}
+"""Statuses by version, the oldest first; a 400 is that of an empty update."""
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+async def test_routes_exist_where_the_version_has_them(method: str, path: str) -> None:
+    statuses = []
+    for version in VERSIONS:
+        async with run_emulator(version=version) as client:
+            dataset, document, _ = await _document(client)
+            reply = await client.request(method, path.format(dataset=dataset, document=document))
+        statuses.append(reply.status)
+        if reply.status == 404:
+            assert reply.headers["Content-Type"] == HTML
+
+    assert tuple(statuses) == ROUTES[method, path]
+
+
+async def test_an_unknown_dataset_is_a_wrong_parameter_to_old_document_routes() -> None:
+    for version in VERSIONS:
+        async with run_emulator(version=version) as client:
+            created = await client.create_by_text(UNKNOWN_ID, "a")
+            listed = await client.request("GET", f"/datasets/{UNKNOWN_ID}/documents")
+
+        assert created.status == (400 if version in {"1.4.3", "1.8.1"} else 404)
+        assert listed.status == 404
+
+
+async def test_counts_of_a_fresh_document_are_null_since_1_8() -> None:
+    for version in VERSIONS:
+        async with run_emulator(version=version) as client:
+            document = (await client.create_by_text(await client.create_dataset(), "a")).body[
+                "document"
+            ]
+
+        assert document["tokens"] == (0 if version == "1.4.3" else None)
+        assert ("need_summary" in document) == (version in {"1.12.1", "1.16"})
+
+
+async def _rename(client: EmulatorClient) -> Reply:
+    await client.create_dataset("taken")
+    two = await client.create_dataset("two")
+    return await client.request("PATCH", f"/datasets/{two}", json={"name": "taken"})
+
+
+async def test_a_rename_to_a_name_that_is_taken_is_refused_since_1_11() -> None:
+    statuses = []
+    for version in VERSIONS:
+        async with run_emulator(version=version) as client:
+            statuses.append((await _rename(client)).status)
+
+    assert statuses == [200, 200, 400, 400]
+
+
+async def test_a_text_needs_its_rule_before_1_11() -> None:
+    statuses = []
+    for version in VERSIONS:
+        async with run_emulator(version=version) as client:
+            one = await client.create_dataset()
+            body = {"name": "a", "text": "b", "indexing_technique": "economy"}
+            path = f"/datasets/{one}/document/create-by-text"
+            statuses.append((await client.request("POST", path, json=body)).status)
+
+    assert statuses == [500, 500, 200, 200]
+
+
+async def test_another_form_than_the_datasets_is_refused_since_1_8() -> None:
+    statuses = []
+    for version in VERSIONS:
+        async with run_emulator(version=version) as client:
+            one = await client.create_dataset()
+            await client.create_by_text(one, "a")
+            statuses.append((await client.create_by_text(one, "b", doc_form="qa_model")).status)
+
+    assert statuses == [200, 400, 400, 400]
+
+
+async def test_what_is_no_json_is_read_as_nothing_by_most_of_1_8() -> None:
+    async with run_emulator(version="1.8.1") as client:
+        one = await client.create_dataset()
+        text = {"Content-Type": "text/plain"}
+        created = await client.request("POST", "/datasets", data=b"{}", headers=text)
+        updated = await client.request("PATCH", f"/datasets/{one}", data=b"{}", headers=text)
+
+    assert (created.status, list(created.body["errors"])) == (400, ["name"])
+    assert updated.status == 415
+
+
+async def test_words_are_those_of_the_text_before_1_11() -> None:
+    """A text of nothing but a link keeps its length although no chunk is left (measured)."""
+    counts = {}
+    rule = AUTOMATIC["process_rule"]
+    for version in VERSIONS:
+        async with run_emulator(version=version) as client:
+            one = await client.create_dataset()
+            await client.wait_until_indexed(
+                one, await client.create_by_text(one, "a", "one\n\n\n\ntwo", process_rule=rule)
+            )
+            reply = await client.request("GET", f"/datasets/{one}/documents")
+        counts[version] = reply.body["data"][0]["word_count"]
+
+    assert counts["1.4.3"] == counts["1.8.1"] == len("one\n\n\n\ntwo")
+    assert counts["1.12.1"] == counts["1.16"] < counts["1.8.1"]

@@ -1,0 +1,87 @@
+"""Characters that the server deletes from texts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dify_kb.ingest import ScanRules, resolve_roots
+from dify_kb.ingest.sources.file_content import (
+    MAX_SMALL_FILE,
+    DeletedCounter,
+    count_deleted,
+    read_content,
+)
+from dify_kb.ingest.sources.found_file import FoundFile
+from dify_kb.ingest.sources.scan import scan
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("naïve ¿Qué? ¾", 3),
+        ("<|im_start|>", 2),
+        ("| a | b |", 0),
+        ("<b>a|b</b>", 0),
+        ("Größe, élève, Î, ÿ, «», ½, 重置", 0),
+        ("", 0),
+    ],
+)
+def test_what_the_server_deletes_is_counted(text: str, count: int) -> None:
+    assert count_deleted(text.encode()) == count
+
+
+TEXTS = st.text(st.sampled_from("aï¿¾<|>éÿ«重"), max_size=40)
+
+
+@given(TEXTS)
+def test_the_count_is_that_of_the_characters(text: str) -> None:
+    expected = sum(text.count(one) for one in ("ï", "¿", "¾", "<|", "|>"))
+
+    assert count_deleted(text.encode()) == expected
+
+
+@given(TEXTS, st.integers(1, 7))
+def test_borders_of_blocks_do_not_hide_or_double_any(text: str, size: int) -> None:
+    """A large file is read in blocks, which end in the middle of a character."""
+    data = text.encode()
+    counter = DeletedCounter()
+
+    for start in range(0, len(data), size):
+        counter.add(data[start : start + size])
+
+    assert counter.count == count_deleted(data)
+
+
+def deleted(folder: Path, name: str, data: bytes, rules: ScanRules | None = None) -> int:
+    (folder / name).write_bytes(data)
+    (found,) = scan(resolve_roots(folder / name), rules or ScanRules())
+    assert isinstance(found, FoundFile)
+    return read_content(found).deleted_characters
+
+
+@pytest.mark.parametrize(
+    "length", [10, MAX_SMALL_FILE - 1, 4 * MAX_SMALL_FILE - 1, 5 * MAX_SMALL_FILE]
+)
+def test_small_and_large_files_are_counted_alike(folder: Path, length: int) -> None:
+    assert deleted(folder, "a.txt", b"x" * length + "ï".encode()) == 1
+
+
+def test_only_texts_are_counted(folder: Path) -> None:
+    """The bytes of a pdf are not what the server cuts."""
+    data = "ï".encode()
+
+    assert deleted(folder, "a.pdf", data) == 0
+    assert deleted(folder, "b.PDF", data + os.urandom(3 * MAX_SMALL_FILE)) == 0
+    assert deleted(folder, "a.MD", data) == 1
+    assert deleted(folder, "a.rst", data, ScanRules(as_text=["*.rst"])) == 1
+
+
+def test_items_are_counted_too() -> None:
+    found = FoundFile(key="page", size=2, data="ï".encode(), as_text=True)
+
+    assert read_content(found).deleted_characters == 1

@@ -1,0 +1,118 @@
+"""A dry run says of each file what the run then does, also where that looks first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+import pytest
+from load_examples import CREATE, base
+
+from dify_kb import AsyncClient, Dataset, ItemResult, Outcome
+from dify_kb.emulator import Emulator
+
+
+async def dry(client: AsyncClient, dataset: Dataset, folder: Path) -> dict[str, ItemResult]:
+    told: dict[str, ItemResult] = {}
+
+    def listen(event: object) -> None:
+        if isinstance(event, ItemResult):
+            told[event.key] = event
+
+    await client.load(dataset, folder, dry_run=True, on_event=listen)
+    return told
+
+
+async def test_a_changed_file_would_be_sent_in_place_of_its_document(
+    client: AsyncClient, folder: Path
+) -> None:
+    """Though the journal is trusted, and nobody has looked at that document yet."""
+    for name in ("changed.md", "same.md"):
+        (folder / name).write_text("text")
+    dataset = await base(client)
+    await client.load(dataset, folder)
+    (folder / "changed.md").write_text("another text")
+
+    told = await dry(client, dataset, folder)
+
+    assert told["changed.md"].reason == "would be sent in place of its document"
+    assert told["same.md"].outcome is Outcome.UNCHANGED
+    assert (await client.load(dataset, folder)).updated == 1
+
+
+async def test_what_would_be_sent_is_no_failure(client: AsyncClient, folder: Path) -> None:
+    """Nor is it kept: a dry run of a million files has nothing to remember of them."""
+    (folder / "a.md").write_text("text")
+    (folder / "large.md").write_text("a text that is too large")
+    dataset = await base(client)
+
+    report = await client.load(dataset, folder, dry_run=True, max_file_size=4)
+
+    assert (report.failed, report.pending) == (1, 1)
+    assert [one.key for one in report.failures()] == ["large.md"]
+    report = await client.load(dataset, folder / "a.md", dry_run=True)
+    assert report
+    assert (report.pending, list(report.failures())) == (1, [])
+    report.raise_for_failures()
+
+
+@pytest.mark.parametrize(
+    ("switch", "reason"), [("disable", "disabled by hand"), ("archive", "archived by hand")]
+)
+async def test_a_changed_file_of_a_disabled_or_archived_document_would_be_skipped(
+    client: AsyncClient, folder: Path, switch: str, reason: str
+) -> None:
+    (folder / "a.md").write_text("text")
+    dataset = await base(client)
+    await client.load(dataset, folder)
+    (row,) = [row async for row in client.documents.iter(dataset)]
+    await getattr(client.documents, switch)(dataset, [row.id])
+    (folder / "a.md").write_text("another text")
+
+    told = await dry(client, dataset, folder)
+    real = await client.load(dataset, folder)
+
+    assert told["a.md"].outcome is Outcome.SKIPPED
+    assert str(told["a.md"].reason).startswith(reason)
+    assert (real.skipped, real.found) == (1, 1)
+    assert list(real.skipped_reasons) == [told["a.md"].reason]
+
+
+async def cut_off(client: AsyncClient, emulator: Emulator, folder: Path, fault: str) -> Dataset:
+    """Have a load end while a create was not answered."""
+    (folder / "a.md").write_text("text")
+    dataset = await base(client)
+    emulator.faults.plan(CREATE, [fault])
+    async with anyio.create_task_group() as group:
+        group.start_soon(client.load, dataset, folder)
+        while fault not in emulator.faults.counts().get(CREATE, {}):  # noqa: ASYNC110 -- a thread's
+            await anyio.sleep(0.002)
+        group.cancel_scope.cancel()
+    return dataset
+
+
+@pytest.mark.parametrize(
+    ("fault", "text", "would", "ends"),
+    [
+        ("commit-then-stall 5", "text", "would be taken over", "added"),
+        ("commit-then-stall 5", "changed", "would be sent in place of its document", "updated"),
+        ("stall 5", "text", "would be sent", "added"),
+    ],
+)
+async def test_what_became_of_a_send_that_was_cut_off_is_looked_up(
+    client: AsyncClient,
+    emulator: Emulator,
+    folder: Path,
+    fault: str,
+    text: str,
+    would: str,
+    ends: str,
+) -> None:
+    dataset = await cut_off(client, emulator, folder, fault)
+    (folder / "a.md").write_text(text)
+
+    told = await dry(client, dataset, folder)
+    report = await client.load(dataset, folder)
+
+    assert str(told["a.md"].reason).endswith(would)
+    assert (getattr(report, ends), report.found) == (1, 1)

@@ -1,0 +1,250 @@
+"""What is read of a found file: as it is when it is read, not as it was when it was found."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from dify_kb import SourceChangedError, SourceError
+from dify_kb.ingest import ScanRules, resolve_roots
+from dify_kb.ingest.sources.file_content import (
+    MAX_SMALL_FILE,
+    is_small,
+    read_content,
+    require_unchanged,
+)
+from dify_kb.ingest.sources.found_file import (
+    SETTLE_SECONDS,
+    FileStamp,
+    FoundFile,
+    is_same_stamp,
+    settled_stamp,
+)
+from dify_kb.ingest.sources.scan import scan
+
+SIZES = [100, 3 * MAX_SMALL_FILE]
+
+os_read = os.read
+
+
+def found_in(folder: Path, content: bytes, *, name: str = "a.txt", limit: int = 2**20) -> FoundFile:
+    (folder / name).write_bytes(content)
+    (found,) = scan(resolve_roots(folder / name), ScanRules(max_file_size=limit))
+    assert isinstance(found, FoundFile)
+    return found
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("at_most", [1, 7, 50])
+def test_a_read_that_returns_less_than_asked_is_continued(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, size: int, at_most: int
+) -> None:
+    """Network file systems and signals cut reads short; the file has not changed."""
+    content = os.urandom(size)
+    found = found_in(folder, content)
+    least = at_most if size < MAX_SMALL_FILE else at_most * 1000
+    monkeypatch.setattr(os, "read", lambda file, wanted: os_read(file, min(wanted, least)))
+
+    assert read_content(found).digest == hashlib.sha256(content).digest()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_file_that_changed_since_the_scan_is_read_as_it_is_now(folder: Path, size: int) -> None:
+    found = found_in(folder, b"as it was")
+    content = os.urandom(size)
+    (folder / "a.txt").write_bytes(content)
+
+    read = read_content(found)
+
+    status = (folder / "a.txt").stat()
+    assert read.digest == hashlib.sha256(content).digest()
+    assert read.data == (content if size < MAX_SMALL_FILE else folder / "a.txt")
+    assert (read.file.size, read.file.mtime_ns, read.file.ctime_ns, read.file.inode) == (
+        size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        status.st_ino,
+    )
+    assert read.file.key == found.key
+
+
+def test_a_file_that_did_not_change_is_the_one_found(folder: Path) -> None:
+    found = found_in(folder, b"text")
+
+    assert read_content(found).file is found
+
+
+def test_the_limits_apply_to_what_the_file_is_now(folder: Path) -> None:
+    """A file that grew beyond the limit would be refused by the server, after its upload."""
+    found = found_in(folder, b"text", limit=10)
+
+    (folder / "a.txt").write_bytes(b"")
+    with pytest.raises(SourceError, match="now empty"):
+        read_content(found)
+    (folder / "a.txt").write_bytes(b"x" * 11)
+    with pytest.raises(SourceError, match=r"too large: 0\.0 of"):
+        read_content(found)
+
+
+@pytest.mark.parametrize("kind", ["gone", "folder", "pipe"])
+def test_what_is_not_a_file_any_more_has_a_reason_without_a_path(folder: Path, kind: str) -> None:
+    """Reasons are grouped and counted; a pipe must not be waited for."""
+    found = found_in(folder, b"text")
+    (folder / "a.txt").unlink()
+    if kind == "folder":
+        (folder / "a.txt").mkdir()
+    if kind == "pipe":
+        os.mkfifo(folder / "a.txt")
+
+    with pytest.raises(SourceError) as caught:
+        read_content(found)
+
+    assert not isinstance(caught.value, SourceChangedError)
+    assert "a.txt" not in caught.value.summary
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+@pytest.mark.parametrize("call", ["open", "fstat", "read"])
+def test_a_call_that_fails_is_a_source_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    found = found_in(folder, b"text")
+
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail)
+        with pytest.raises(SourceError, match=f"unreadable: {os.strerror(number).lower()}"):
+            read_content(found)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("change", ["grows", "shrinks", "is rewritten"])
+def test_a_file_that_changes_while_it_is_read_is_told_apart(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, size: int, change: str
+) -> None:
+    """Reading it again may succeed, unlike a file that cannot be read."""
+    path = folder / "a.txt"
+    found = found_in(folder, b"x" * size)
+    os.utime(path, ns=(0, 0))
+    pending = [change]
+
+    def read(file: int, wanted: int) -> bytes:
+        match pending.pop() if pending else None:
+            case "grows":
+                with path.open("ab") as growing:
+                    growing.write(b"more")
+            case "shrinks":
+                os.truncate(path, size // 2)
+            case "is rewritten":
+                path.write_bytes(b"y" * size)
+        return os_read(file, wanted)
+
+    monkeypatch.setattr(os, "read", read)
+
+    with pytest.raises(SourceChangedError, match="changed while it was read"):
+        read_content(found)
+
+
+def test_a_file_that_grows_without_end_is_not_followed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = found_in(folder, b"x" * 2 * MAX_SMALL_FILE)
+    monkeypatch.setattr(os, "read", lambda _, wanted: b"x" * wanted)
+
+    with pytest.raises(SourceChangedError):
+        read_content(found)
+
+
+def test_a_streamed_file_that_changed_after_its_digest_is_noticed(folder: Path) -> None:
+    found = found_in(folder, b"x" * 2 * MAX_SMALL_FILE)
+    content = read_content(found)
+    require_unchanged(content)
+
+    os.utime(folder / "a.txt", ns=(0, 0))
+    with pytest.raises(SourceChangedError):
+        require_unchanged(content)
+    (folder / "a.txt").unlink()
+    with pytest.raises(SourceChangedError):
+        require_unchanged(content)
+
+
+def test_data_in_memory_is_what_it_was() -> None:
+    found = FoundFile(key="a.txt", size=4, data=b"text")
+
+    content = read_content(found)
+    require_unchanged(content)
+
+    assert (content.data, content.file, content.stamp) == (b"text", found, None)
+    assert not is_small(found)
+
+
+STAMP = FileStamp(mtime_ns=10**18, ctime_ns=10**18 + 1, inode=7)
+
+
+def stamped(**fields: int | None) -> FoundFile:
+    given = {"mtime_ns": STAMP.mtime_ns, "ctime_ns": STAMP.ctime_ns, "inode": STAMP.inode, **fields}
+    return FoundFile(
+        key="a",
+        size=1,
+        path="a",
+        mtime_ns=given["mtime_ns"],
+        ctime_ns=given["ctime_ns"],
+        inode=given["inode"],
+    )
+
+
+def test_a_scan_finds_the_stamp(folder: Path) -> None:
+    found = found_in(folder, b"text")
+
+    status = (folder / "a.txt").stat()
+    assert is_same_stamp(found, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+@pytest.mark.parametrize("field", ["mtime_ns", "ctime_ns", "inode"])
+@pytest.mark.parametrize("other", [1, None])
+def test_a_file_with_another_time_or_inode_is_not_the_same(field: str, other: int | None) -> None:
+    """`cp -p` and `rsync -t` restore the modification time of other contents."""
+    row = {"mtime_ns": STAMP.mtime_ns, "ctime_ns": STAMP.ctime_ns, "inode": STAMP.inode}
+
+    assert is_same_stamp(stamped(), **row)
+    assert not is_same_stamp(stamped(), **{**row, field: other})
+    assert not is_same_stamp(stamped(**{field: other}), **row)
+    assert not is_same_stamp(stamped(**{field: None}), **{**row, field: None})
+
+
+@pytest.mark.parametrize("seconds", [-3600.0, 0.0, SETTLE_SECONDS / 2])
+def test_a_file_that_changed_just_before_it_was_read_has_no_settled_stamp(seconds: float) -> None:
+    """It may change again and keep its times, which are in steps; or they are in the future."""
+    assert settled_stamp(stamped(), 1e9 + seconds) is None
+
+
+def test_a_file_that_changed_long_before_it_was_read_has_a_settled_stamp() -> None:
+    assert settled_stamp(stamped(), 1e9 + 2 * SETTLE_SECONDS) == STAMP
+
+
+def test_the_time_of_the_read_counts_not_that_of_the_question(folder: Path) -> None:
+    """A change between both would be missed by every later run."""
+    found = found_in(folder, b"text")
+
+    assert read_content(found).stamp is None
+    assert settled_stamp(found, time.time() + 60) is not None
+
+
+@pytest.mark.parametrize("field", [0, 1, 2])
+def test_times_and_inodes_beyond_64_bits_can_be_stored(folder: Path, field: int) -> None:
+    """SQLite stores integers of 64 bits with a sign; file systems have larger ones."""
+    found = found_in(folder, b"text")
+    status = os.stat_result(
+        (0o100644, 2**64 - 1, 0, 1, 0, 0, 4, 0, 0, 0), {"st_mtime_ns": 2**63, "st_ctime_ns": 5}
+    )
+
+    now = found.with_status(status)
+
+    assert (now.mtime_ns, now.ctime_ns, now.inode)[field] == (None, 5, -1)[field]

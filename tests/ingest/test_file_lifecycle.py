@@ -1,0 +1,716 @@
+"""Random histories of many files, on the real life cycle and a real journal."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack
+from typing import Any, TypeVar, cast
+
+import hypothesis.strategies as st
+import pytest
+from attrs import define, evolve, field
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from dify_kb import LoadTiming
+from dify_kb.errors import BadRequestError, OutcomeUnknownError, ProtocolError, QuotaExceededError
+from dify_kb.ingest import ItemResult, LoadOptions, Outcome
+from dify_kb.ingest.engine.file_lifecycle import FileLifecycle
+from dify_kb.ingest.engine.file_states import FileEvent, FileState
+from dify_kb.ingest.engine.followed_documents import FollowedDocuments
+from dify_kb.ingest.engine.ledger import AttemptCounter, Ledger, RunStop
+from dify_kb.ingest.engine.pending_uploads import PendingUploads
+from dify_kb.ingest.engine.tracked_file import TrackedFile, UploadedDocument
+from dify_kb.ingest.journal import Journal, JournalRow, JournalState, open_journal
+from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
+from dify_kb.ingest.pacing.indexing_backlog import IndexingBacklog
+from dify_kb.ingest.planning.file_plan import PlannedAction, PlannedFile
+from dify_kb.ingest.remote_document import RemoteDocument
+from dify_kb.ingest.report import StopReason
+from dify_kb.ingest.sources.found_file import FoundFile
+from dify_kb.models import IndexingStatus
+from dify_kb.resources import Datasets
+
+T = TypeVar("T")
+
+LONG = os.environ.get("CHAOS") == "long"
+"""Other histories each time, and 1,000 of them."""
+
+CREATE = "documents.create_by_file"
+IDENTITY = {"server": "https://dify", "dataset": "d", "source": "/docs"}
+WAITING, COMPLETED, ERROR = IndexingStatus.WAITING, IndexingStatus.COMPLETED, IndexingStatus.ERROR
+
+ANSWERS = (
+    "accepted", "accepted", "accepted", "lost, landed", "lost, under way", "lost", "not sent",
+    "refused", "page", "document busy", "changed, landed", "changed", "unreadable", "name taken",
+    "not recorded", "refused for all", "failed",
+)  # fmt: skip
+LOOKS = ("as it is", "as it is", "as it is", "kept", "rejected", "stalled", "given up")
+ENDS = (
+    "indexed", "indexed", "indexed", "failed for now", "failed", "stalled", "deleted",
+)  # fmt: skip
+PLANS = ("send", "send", "send", "busy", "lost", "lost, landed", "follow", "assign metadata")
+
+
+@define
+class Stored:
+    """A document of the server; `content` is the version of its file."""
+
+    id: str
+    file: str
+    content: int
+    status: IndexingStatus = WAITING
+
+    @property
+    def remote(self) -> RemoteDocument:
+        return RemoteDocument(
+            document_id=self.id, enabled=True, status=self.status, upload_file_id=self.file
+        )
+
+
+@define
+class Server:
+    """Documents by name, and creates that may still land."""
+
+    swaps: bool = False
+    documents: dict[str, Stored] = field(factory=dict)
+    old: dict[str, Stored] = field(factory=dict)
+    """Versions that a new one stands beside."""
+
+    under_way: dict[str, int] = field(factory=dict)
+    _numbers: itertools.count[int] = field(factory=itertools.count)
+
+    def create(self, name: str, content: int) -> Stored:
+        """Take a create: replace the document of that name, or stand beside it."""
+        number, before = next(self._numbers), self.documents.get(name)
+        kept = before.id if before and not self.swaps else f"d{number}"
+        if before and self.swaps:
+            self.old[name] = before
+        made = self.documents[name] = Stored(kept, f"f{number}", content)
+        return made
+
+
+def lost(message: str) -> OutcomeUnknownError:
+    return OutcomeUnknownError(message, endpoint=CREATE)
+
+
+class NoServer:
+    """Answers no probe: the breaker stays closed here."""
+
+    async def get(self, dataset: object) -> Any:
+        raise NotImplementedError(dataset)
+
+
+@define(eq=False)
+class RecordingLedger(Ledger):
+    """Keeps all files, also those that have ended."""
+
+    seen: list[TrackedFile] = field(factory=list)
+
+    def record_planned(self, file: TrackedFile, *, sends: bool) -> None:
+        self.seen.append(file)
+        super().record_planned(file, sends=sends)
+
+
+class FileHistories(RuleBasedStateMachine):
+    """Applies legal events in any order, and checks what may never happen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.stack = AsyncExitStack()
+        self.numbers = itertools.count()
+        self.ends: Counter[str] = Counter()
+        self.versions: dict[str, int] = {}
+        self.hands: list[TrackedFile] = []
+        """Files that workers have taken, and not begun to send."""
+
+        self.journal: Journal
+
+    @initialize(follows=st.booleans(), swaps=st.booleans(), most=st.sampled_from([None, None, 2]))
+    def begin(self, *, follows: bool, swaps: bool, most: int | None) -> None:
+        swaps = swaps and follows
+        self.server = Server(swaps=swaps)
+        self.run(self._begin(follows=follows, swaps=swaps, most=most))
+
+    async def _begin(self, *, follows: bool, swaps: bool, most: int | None) -> None:
+        self.journal = await self.stack.enter_async_context(open_journal(None, IDENTITY))
+        options = LoadOptions(
+            wait="indexed" if follows else "accepted",
+            on_event=self._listen,
+            max_failures=most,
+            replace="swap" if swaps else "in_place",
+        )
+        times, followed = LoadTiming(), FollowedDocuments()
+        breaker = CircuitBreaker(cast("Datasets", NoServer()), "d", times)
+        stopping = RunStop()
+        self.ledger = RecordingLedger(self.journal, options, breaker, stopping, AttemptCounter())
+        self.life = FileLifecycle(
+            ledger=self.ledger,
+            stopping=stopping,
+            times=times,
+            follows=follows,
+            swaps=swaps,
+            backlog=IndexingBacklog(10**6, follows),
+            followed=followed,
+            pending=PendingUploads(times, followed.activity),
+        )
+
+    def _listen(self, event: object) -> None:
+        if isinstance(event, ItemResult):
+            self.ends[event.key] += 1
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(work)
+
+    def do(self, work: Callable[[], None]) -> None:
+        """Do something in the loop, then let the journal catch up."""
+
+        async def inside() -> None:
+            work()
+
+        self.run(inside())
+
+    @property
+    def files(self) -> list[TrackedFile]:
+        return self.ledger.seen
+
+    def files_in(self, *states: FileState) -> list[TrackedFile]:
+        return [file for file in self.files if file.state in states]
+
+    # New files.
+
+    @precondition(lambda self: not self.ledger.scanned)
+    @rule(plans=st.lists(st.sampled_from(PLANS), min_size=1, max_size=6), in_memory=st.booleans())
+    def plan_files(self, plans: list[str], *, in_memory: bool) -> None:
+        for plan in plans:
+            self.run(self._plan(plan, in_memory=in_memory))
+
+    async def _plan(self, plan: str, *, in_memory: bool) -> None:
+        name = f"{next(self.numbers)}.md"
+        data = b"text" if in_memory else None
+        found = FoundFile(key=name, size=4, data=data, path=None if data else f"/docs/{name}")
+        self.versions[name] = 1
+        planned = PlannedFile(found=found, name=name, action=PlannedAction.SEND)
+        metadata = {"author": "somebody"} if in_memory else {}
+        planned = evolve(planned, metadata=metadata)
+        match plan:
+            case "busy":
+                remote = self.server.create(name, 0).remote
+                planned = evolve(planned, action=PlannedAction.LOOK, replaces=remote)
+            case "lost" | "lost, landed":
+                await self.journal.record_intent(self._row(planned, version=1))
+                if plan == "lost, landed":
+                    self.server.create(name, 1)
+                row = self.journal.get_rows([name])[name]
+                planned = evolve(
+                    planned, action=PlannedAction.LOOK, row=row, is_unchanged=not in_memory
+                )
+                self.versions[name] += in_memory
+            case "follow" | "assign metadata":
+                stored = self.server.create(name, 1)
+                await self.journal.record_intent(self._row(planned, version=1))
+                self.journal.record_accepted(name, stored.id, "batch", stored.file)
+                do = PlannedAction.FOLLOW
+                if plan == "assign metadata":
+                    self.journal.record_state(name, JournalState.DONE)
+                    stored.status, do = COMPLETED, PlannedAction.ASSIGN_METADATA
+                await self.journal.flush()
+                row = self.journal.get_rows([name])[name]
+                planned = evolve(
+                    planned, action=do, row=row, is_unchanged=True, replaces=stored.remote
+                )
+        self.ledger.found += 1
+        await self.life.start(planned)
+
+    def _row(self, planned: PlannedFile, *, version: int, attempts: int = 1) -> JournalRow:
+        replaces = planned.replaces
+        return JournalRow(
+            key=planned.found.key,
+            name=planned.name,
+            size=4,
+            mtime_ns=1,
+            content=bytes([version]),
+            rule="",
+            labels="",
+            state=JournalState.SENDING,
+            attempts=attempts,
+            sent_at=0.0,
+            previous=replaces.upload_file_id if replaces else None,
+            document_id=None,
+            batch=None,
+            upload_file_id=None,
+            reason=None,
+        )
+
+    @precondition(lambda self: not self.ledger.scanned)
+    @rule()
+    def finish_scan(self) -> None:
+        self.do(self.life.finish_scan)
+
+    # Workers.
+
+    @precondition(lambda self: self.life.queue._files)
+    @rule(number=st.integers(1, 4))
+    def take(self, number: int) -> None:
+        async def get() -> None:
+            for _ in range(min(number, len(self.life.queue._files))):
+                if not self.life.backlog._is_full():
+                    self.hands.append(await self.life.queue.get())
+                    await self.life.backlog.acquire()
+
+        self.run(get())
+
+    @precondition(lambda self: self.hands)
+    @rule()
+    def begin_sends(self) -> None:
+        for file in self.hands:
+            if file.state is FileState.QUEUED:
+                self.run(self._begin_send(file))
+            else:
+                self.do(lambda: self.life.backlog.release(sent=True))
+        self.hands.clear()
+
+    async def _begin_send(self, file: TrackedFile) -> None:
+        name = file.planned.name
+        assert file.planned.action is PlannedAction.SEND
+        assert name not in self.server.under_way, "sent while an earlier send may land"
+        document = self.server.documents.get(name)
+        assert document is None or document.status.final, "sent while its document is indexed"
+        self.life.apply(file, FileEvent.STARTED)
+        attempts = file.attempts + 1
+        await self.journal.record_intent(
+            self._row(file.planned, version=self.versions[name], attempts=attempts)
+        )
+
+    @precondition(lambda self: self.files_in(FileState.SENDING))
+    @rule(answers=st.lists(st.sampled_from(ANSWERS), min_size=1, max_size=6))
+    def answer(self, answers: list[str]) -> None:
+        for file, told in zip(self.files_in(FileState.SENDING), answers, strict=False):
+            if file.state is FileState.SENDING:
+                self.do(lambda file=file, told=told: self._answer(file, told))  # type: ignore[misc]
+
+    def _answer(self, file: TrackedFile, told: str) -> None:
+        name, apply = file.planned.name, self.life.apply
+        content = self.versions[name]
+        file.attempts += 1
+        if "landed" in told:
+            self.server.create(name, content)
+        match told:
+            case "accepted":
+                made = self.server.create(name, content)
+                file.document = UploadedDocument(id=made.id, batch="b", upload_file_id=made.file)
+                apply(file, FileEvent.ACCEPTED)
+            case "lost, landed" | "lost, under way" | "lost":
+                if told == "lost, under way":
+                    self.server.under_way[name] = content
+                file.lost += 1
+                file.error = lost("no answer")
+                apply(file, FileEvent.LOST)
+            case "not sent":
+                apply(file, FileEvent.NOT_SENT)
+            case "refused":
+                file.error = BadRequestError("bad", endpoint=CREATE, status=400, message="bad")
+                apply(file, FileEvent.REFUSED)
+            case "page":
+                file.lost += 1
+                file.error = ProtocolError("a page", endpoint=CREATE, status=200, page=True)
+                apply(file, FileEvent.PAGE)
+            case "changed, landed" | "changed":
+                self.versions[name] += 1
+                file.changed += 1
+                apply(file, FileEvent.CHANGED if file.changed == 1 else FileEvent.UNREADABLE)
+            case "not recorded" | "refused for all":
+                apply(file, FileEvent(told), "of no room")
+                error = QuotaExceededError("full", endpoint=CREATE, status=403, message="full")
+                self.life.stop_for_error(error, abandon=False)
+            case _:
+                apply(file, FileEvent(told), told)
+
+    # The reconciler.
+
+    @precondition(lambda self: len(self.life.pending) > 0)
+    @rule(looks=st.lists(st.sampled_from(LOOKS), min_size=1, max_size=6), lands=st.booleans())
+    def look_up(self, looks: list[str], *, lands: bool) -> None:
+        waiting = self.files_in(FileState.UNKNOWN, FileState.BUSY)
+        for file, told in zip(waiting, looks, strict=False):
+            if file.state in {FileState.UNKNOWN, FileState.BUSY}:
+                self.do(lambda file=file, told=told: self._look_up(file, told, lands))  # type: ignore[misc]
+
+    def _look_up(self, file: TrackedFile, told: str, lands: bool) -> None:  # noqa: FBT001
+        name, apply, planned = file.planned.name, self.life.apply, file.planned
+        content = self.server.under_way.pop(name, None)
+        if content is not None and lands:
+            self.server.create(name, content)
+        document = self.server.documents.get(name)
+        ours = document is not None and document.file != planned.previous_upload_id
+        if file.state is FileState.UNKNOWN and document is not None and ours:
+            self.life.pending.remove(file)
+            if planned.row is not None and not planned.is_unchanged:
+                file.planned = evolve(planned, row=None, replaces=document.remote)
+                apply(file, FileEvent.FOUND_OLD_VERSION)
+                return
+            file.document = UploadedDocument(
+                id=document.id, batch=None, upload_file_id=document.file, reconciled=True
+            )
+            apply(file, FileEvent.FOUND)
+        elif told == "given up" and file.state is FileState.UNKNOWN:
+            self.life.pending.remove(file)
+            apply(file, FileEvent.FAILED, "sent too often")
+        elif told in {"kept", "rejected", "stalled"}:
+            self.life.pending.remove(file)
+            apply(file, FileEvent(told), told)
+        elif document is None or document.status.final:
+            self.life.pending.remove(file)
+            remote = document.remote if document else None
+            file.updates = remote is not None
+            file.planned = evolve(planned, action=PlannedAction.SEND, replaces=remote, row=None)
+            apply(file, FileEvent.NOT_FOUND)
+        else:
+            document.status = COMPLETED
+
+    # The watcher.
+
+    @precondition(lambda self: len(self.life.followed) > 0)
+    @rule(ends=st.lists(st.sampled_from(ENDS), min_size=1, max_size=6))
+    def index(self, ends: list[str]) -> None:
+        for followed, told in zip(self.life.followed, ends, strict=False):
+            if self.life.followed.get(followed.document.id) is followed:
+                self.do(lambda file=followed.file, told=told: self._index(file, told))  # type: ignore[misc]
+
+    def _index(self, file: TrackedFile, told: str) -> None:
+        name = file.planned.name
+        document = self.server.documents[name]
+        assert file.document is not None
+        if told == "deleted":
+            del self.server.documents[name]
+        elif told != "stalled":
+            document.status = COMPLETED if told == "indexed" else ERROR
+        if told == "failed for now" and file.planned.found.path is None:
+            told = "failed"
+        event = FileEvent.FAILED if told == "deleted" else FileEvent(told)
+        if told == "failed for now":
+            as_failed = file.document.as_failed_document
+            file.planned = evolve(file.planned, row=None, replaces=as_failed)
+        elif told == "failed" and file.updates and self.life.swaps:
+            event = FileEvent.SWAP_FAILED
+        elif told == "failed" and file.updates:
+            event = FileEvent.REPLACEMENT_FAILED
+        self.life.followed.remove(file)
+        self.life.apply(file, event, told)
+        self.life.backlog.early_failures.record_end(None)  # else it holds all back after 50
+
+    @precondition(lambda self: self.life.metadata._files)
+    @rule(good=st.booleans())
+    def assign_metadata(self, *, good: bool) -> None:
+        event = FileEvent.METADATA_SET if good else FileEvent.METADATA_REFUSED
+        for file in self.run(self.life.metadata.get_all()):
+            self.do(lambda file=file: self.life.apply(file, event, "no such field"))  # type: ignore[misc]
+
+    @precondition(lambda self: self.life.replacements._files)
+    @rule()
+    def finish_replacements(self) -> None:
+        for file in self.run(self.life.replacements.get_all()):
+            name = file.planned.name
+            if file.state is FileState.DISCARDING:
+                self.server.documents[name] = self.server.old[name]
+                self.do(lambda file=file: self.life.apply(file, FileEvent.DELETED, file.failure))  # type: ignore[misc]
+            elif file.state is FileState.REPLACING:
+                self.do(lambda file=file: self.life.apply(file, FileEvent.REPLACED))  # type: ignore[misc]
+
+    # What may come at any time.
+
+    @rule(abandon=st.booleans(), chance=st.integers(0, 19))
+    def stop(self, *, abandon: bool, chance: int) -> None:
+        if chance:
+            return
+        self.do(lambda: self.life.stop(StopReason.DEADLINE, "Deadline reached", abandon=abandon))
+
+    @precondition(lambda self: self.files_in(FileState.ENDED))
+    @rule(event=st.sampled_from(FileEvent), number=st.integers(0, 10**6))
+    def come_late(self, event: FileEvent, number: int) -> None:
+        ended = self.files_in(FileState.ENDED)
+        file = ended[number % len(ended)]
+        self.do(lambda: self.life.apply(file, event, "late"))
+
+    # What holds at any time.
+
+    @invariant()
+    def every_file_ends_once(self) -> None:
+        if not hasattr(self, "life"):
+            return
+        assert not [key for key, number in self.ends.items() if number > 1]
+        counts = self.ledger.counts
+        ended = self.ledger.found - len(self.ledger.open)
+        assert counts.total() == ended == self.ends.total()
+        assert set(self.ledger.open) == {
+            file for file in self.files if file.state is not FileState.ENDED
+        }
+
+    @invariant()
+    def the_run_is_over_when_all_have_ended(self) -> None:
+        if not hasattr(self, "life"):
+            return
+        assert self.life._all_ended.is_set() == (self.ledger.scanned and not self.ledger.open)
+
+    @invariant()
+    def every_open_file_is_where_its_state_says(self) -> None:
+        if not hasattr(self, "life"):
+            return
+        life = self.life
+        waiting = self.files_in(FileState.UNKNOWN, FileState.BUSY)
+        assert set(life.pending._by_key) == {file.key for file in waiting}
+        accepted = self.files_in(FileState.ACCEPTED)
+        assert {each.file for each in life.followed} == set(accepted)
+        queued = self.files_in(FileState.QUEUED)
+        assert set(life.queue._files) | set(self.hands) >= set(queued)
+        assert life.queue._ready.value == len(life.queue._files)
+        indexed = {file for file in life.metadata._files if file.state is FileState.INDEXED}
+        assert indexed == set(self.files_in(FileState.INDEXED))
+        finishing = self.files_in(FileState.REPLACING, FileState.DISCARDING)
+        assert set(life.replacements._files) >= set(finishing)
+
+    @invariant()
+    def all_counts_are_right(self) -> None:
+        if not hasattr(self, "life"):
+            return
+        life = self.life
+        there = len(self.files_in(FileState.SENDING, FileState.ACCEPTED)) + len(self.hands)
+        assert life.backlog._taken + life.backlog._before == there
+        weights = life.queue._weights
+        assert life.queue._bytes == sum(weights.values())
+        assert set(weights) <= {file.key for file in self.ledger.open}
+        held = {
+            file.key
+            for file in self.files_in(FileState.QUEUED, FileState.SENDING)
+            if file.planned.found.data
+        }
+        assert set(weights) >= held
+        states = Counter(file.state for file in self.ledger.open)
+        assert +self.ledger._by_state == states
+
+    def teardown(self) -> None:
+        try:
+            if hasattr(self, "life"):
+                self._come_to_the_end()
+                self._check_rows()
+                self.run(self.stack.aclose())
+        finally:
+            self.runner.close()
+
+    def _come_to_the_end(self) -> None:
+        """Let all go well from now on: no stop, and nothing waits for ever."""
+        if not self.ledger.scanned:
+            self.finish_scan()
+        for _ in range(40):
+            if not self.ledger.open:
+                break
+            self._go_well()
+        open_states = [str(file.state) for file in self.ledger.open]
+        assert not open_states, f"nothing ends these: {open_states}"
+        self.begin_sends()
+        self.every_file_ends_once()
+        self.all_counts_are_right()
+        self.the_run_is_over_when_all_have_ended()
+        assert self.life.backlog._taken == self.life.backlog._before == 0
+        assert self.life.queue._bytes == 0
+        report = self.ledger.report(1.0)
+        assert report.found == self.ledger.found
+        assert self.ledger.counts.total() == self.ledger.found
+
+    def _go_well(self) -> None:
+        many = len(self.files)
+        if self.life.queue._files:
+            self.take(many)
+        self.begin_sends()
+        self.answer(["accepted"] * many)
+        self.look_up(["as it is"] * many, lands=True)
+        self.index(["indexed"] * many)
+        if self.life.metadata._files:
+            self.assign_metadata(good=True)
+        if self.life.replacements._files:
+            self.finish_replacements()
+
+    def _check_rows(self) -> None:
+        """Check that the next run does the right thing by what the journal remembers."""
+        self.run(self.journal.flush())
+        for file in self.files:
+            row = self.journal.get_rows([file.key]).get(file.key)
+            document = self.server.documents.get(file.planned.name)
+            self._check_row(file, row, document)
+
+    def _check_row(
+        self, file: TrackedFile, row: JournalRow | None, document: Stored | None
+    ) -> None:
+        name = file.planned.name
+        told = f"{name} is {row.state if row else 'not'} in the journal, but {document}"
+        if name in self.server.under_way:
+            assert row is not None, told
+            assert row.state is JournalState.SENDING, told
+            return
+        if row is None:
+            assert document is None or document.content == 0, told
+            return
+        theirs = document is not None and document.id == row.document_id
+        theirs = theirs and document is not None and document.file == row.upload_file_id
+        match row.state:
+            case JournalState.DONE:
+                assert theirs, told
+                assert document is not None, told
+                assert document.status is COMPLETED, told
+                assert row.content == bytes([document.content]), told
+            case JournalState.ACCEPTED | JournalState.STALLED:
+                assert theirs, told
+            case JournalState.FAILED | JournalState.EMPTIED:
+                pass
+            case JournalState.WAITING:
+                # Nothing of the latest send is there: at most what was there before it.
+                before = row.previous
+                assert document is None or theirs or document.file == before, told
+            case JournalState.SENDING:
+                pass  # the next run looks
+        remembered = row.state not in {
+            JournalState.SENDING,
+            JournalState.FAILED,
+            JournalState.EMPTIED,
+        }
+        if document is not None and document.content and remembered and not theirs:
+            assert document.file == row.previous, told
+
+
+@pytest.mark.timeout(600 if LONG else 120)
+def test_every_file_ends_once_and_the_journal_knows_how() -> None:
+    run_state_machine_as_test(
+        FileHistories,
+        settings=settings(
+            max_examples=1000 if LONG else 100,
+            derandomize=not LONG,  # the same histories each time
+            stateful_step_count=30,
+            phases=[Phase.generate],
+            database=None,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+        ),
+    )
+
+
+@pytest.fixture
+def scene() -> Iterator[FileHistories]:
+    """A load whose steps a test chooses itself."""
+    machine = FileHistories()
+    machine.begin(follows=True, swaps=False, most=None)
+    yield machine
+    machine.teardown()
+
+
+def outcomes(scene: FileHistories) -> dict[str, int]:
+    return {str(outcome): number for outcome, number in scene.ledger.counts.items()}
+
+
+@pytest.mark.parametrize("answer", ["refused", "changed, landed", "page"])
+def test_the_last_file_is_decided_though_nothing_else_ends(
+    scene: FileHistories, answer: str
+) -> None:
+    """It was held until all others had ended, and none of them was left to end."""
+    scene.plan_files(plans=["send"], in_memory=False)
+    scene.finish_scan()
+    scene.take(1)
+    scene.begin_sends()
+
+    scene.answer([answer])
+
+    (file,) = scene.files
+    expected = {"refused": FileState.ENDED, "page": FileState.UNKNOWN}
+    assert file.state is expected.get(answer, FileState.BUSY)
+
+
+def test_an_earlier_documents_end_does_not_decide_about_refusals(scene: FileHistories) -> None:
+    """Only an upload that is accepted shows that the server takes uploads."""
+    scene.plan_files(plans=["send", "send", "follow"], in_memory=False)
+    scene.take(1)
+    scene.begin_sends()
+    scene.answer(["refused"])
+
+    scene.plan_files(plans=["follow", "lost, landed"], in_memory=False)
+    scene.look_up(["as it is"], lands=True)
+    scene.index(["indexed"] * 3)
+
+    assert len(scene.files_in(FileState.REFUSED)) == 1
+    scene.take(1)
+    scene.begin_sends()
+    scene.answer(["accepted"])
+    assert outcomes(scene)["failed"] == 1
+
+
+def test_refused_files_take_no_room_from_those_that_decide_about_them(
+    scene: FileHistories,
+) -> None:
+    """The producer waited for their room, and they for what the producer brings next."""
+    scene.plan_files(plans=["send"], in_memory=True)
+    scene.take(1)
+    scene.begin_sends()
+    assert scene.life.queue._bytes == 4
+
+    scene.answer(["refused"])
+
+    assert scene.life.queue._bytes == 0
+
+
+def test_a_document_that_stays_busy_is_asked_for_less_and_less_often(
+    scene: FileHistories,
+) -> None:
+    scene.plan_files(plans=["send"], in_memory=False)
+    delays = []
+    for _ in range(3):
+        scene.take(1)
+        scene.begin_sends()
+        scene.answer(["document busy"])
+        (pending,) = scene.life.pending._by_key.values()
+        delays.append(round(pending.due - pending.since))
+        scene.look_up(["as it is"], lands=True)
+
+    assert delays == [1, 3, 10]
+
+
+@pytest.mark.parametrize(
+    ("plan", "told"), [("lost", "sent by an earlier run"), ("send", "before it was sent")]
+)
+def test_a_stopped_file_says_how_far_it_was(scene: FileHistories, plan: str, told: str) -> None:
+    scene.plan_files(plans=[plan], in_memory=False)
+
+    scene.do(lambda: scene.life.stop(StopReason.DEADLINE, "Deadline reached"))
+
+    scene.run(scene.journal.flush())
+    (result,) = scene.journal.results.iter_failures()
+    assert told in str(result.reason)
+
+
+def test_a_new_version_that_cannot_be_discarded_says_why_it_failed(scene: FileHistories) -> None:
+    scene.life.swaps = scene.server.swaps = True
+    scene.plan_files(plans=["busy"], in_memory=False)
+    scene.look_up(["as it is"], lands=True)
+    scene.look_up(["as it is"], lands=True)
+    scene.take(1)
+    scene.begin_sends()
+    scene.answer(["accepted"])
+    scene.files[0].failure = "its replacement failed, the old version is kept: bad text"
+    scene.index(["failed"])
+    assert scene.files_in(FileState.DISCARDING)
+
+    scene.do(lambda: scene.life.stop(StopReason.DEADLINE, "Deadline reached", abandon=True))
+
+    scene.run(scene.journal.flush())
+    (result,) = scene.journal.results.iter_failures()
+    assert result.outcome is Outcome.FAILED
+    assert "bad text" in str(result.reason)

@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import gc
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from dify_kb.ingest.engine.file_queues import MAX_BYTES, MAX_FILES, UploadQueue
+from dify_kb.ingest.engine.tracked_file import TrackedFile
+from dify_kb.ingest.planning.file_plan import PlannedAction, PlannedFile
+from dify_kb.ingest.sources.found_file import FoundFile
+
+HALF = bytes(MAX_BYTES // 2)
+
+
+def tracked(key: str, data: bytes | None = None) -> TrackedFile:
+    found = FoundFile(key=key, size=len(data or b""), data=data)
+    return TrackedFile.from_plan(PlannedFile(found=found, name=key, action=PlannedAction.SEND))
+
+
+async def add(queue: UploadQueue, file: TrackedFile) -> None:
+    await queue.wait_for_room(len(file.planned.found.data or b""))
+    queue.put(file)
+
+
+async def has_room(queue: UploadQueue, file: TrackedFile) -> bool:
+    """Return whether a file could be added at once; then it is."""
+    with anyio.move_on_after(0.02):
+        await add(queue, file)
+        return True
+    return False
+
+
+async def take(queue: UploadQueue, number: int) -> list[str]:
+    return [(await queue.get()).key for _ in range(number)]
+
+
+async def fill(queue: UploadQueue) -> None:
+    for number in range(MAX_FILES):
+        await add(queue, tracked(f"{number}"))
+
+
+async def test_files_come_out_in_their_order() -> None:
+    queue = UploadQueue()
+    for key in "abc":
+        await add(queue, tracked(key))
+
+    assert await take(queue, 3) == ["a", "b", "c"]
+
+
+async def test_a_file_whose_document_is_empty_comes_out_first() -> None:
+    queue = UploadQueue()
+    for key in "ab":
+        await add(queue, tracked(key))
+    queue.put(tracked("emptied"), first=True)
+
+    assert await take(queue, 3) == ["emptied", "a", "b"]
+
+
+async def test_only_a_page_of_new_files_is_kept_ready() -> None:
+    queue = UploadQueue()
+    await fill(queue)
+
+    assert not await has_room(queue, tracked("more"))
+    await queue.get()
+    assert await has_room(queue, tracked("more"))
+
+
+async def test_those_that_come_back_always_have_room() -> None:
+    """A worker that waited for room which only workers make would wait for ever."""
+    queue = UploadQueue()
+    await fill(queue)
+
+    for number in range(50):
+        queue.put(tracked(f"again {number}"))
+
+    assert len(await take(queue, MAX_FILES + 50)) == MAX_FILES + 50
+
+
+async def test_content_in_memory_makes_room_only_when_it_is_released() -> None:
+    queue = UploadQueue()
+    one, two, three = (tracked(key, HALF) for key in ("one", "two", "three"))
+    await add(queue, one)
+    await add(queue, two)
+
+    assert not await has_room(queue, three)
+    await take(queue, 2)
+    assert not await has_room(queue, three)
+    queue.release(one)
+    assert await has_room(queue, three)
+
+
+async def test_a_file_that_comes_back_weighs_once() -> None:
+    queue = UploadQueue()
+    one = tracked("one", HALF)
+    await add(queue, one)
+    for _ in range(5):
+        await take(queue, 1)
+        queue.put(one)
+
+    assert await has_room(queue, tracked("two", HALF))
+    queue.release(one)
+    assert await has_room(queue, tracked("three", HALF))
+    assert not await has_room(queue, tracked("four", b"text"))
+
+
+async def test_what_is_larger_than_all_room_comes_alone() -> None:
+    queue = UploadQueue()
+    huge = tracked("huge", bytes(MAX_BYTES + 1))
+
+    assert await has_room(queue, huge)
+    assert not await has_room(queue, tracked("small", b"text"))
+    queue.release(huge)
+    assert await has_room(queue, tracked("small", b"text"))
+    assert not await has_room(queue, huge)
+
+
+async def test_the_end_of_a_file_that_was_never_queued_makes_no_room() -> None:
+    """Those that are only looked up or followed end too; their content was not counted."""
+    queue = UploadQueue()
+    for number in range(10):
+        queue.release(tracked(f"followed {number}", HALF))
+    await add(queue, tracked("one", HALF))
+    await add(queue, tracked("two", HALF))
+
+    assert not await has_room(queue, tracked("three", HALF))
+
+
+async def test_a_file_that_is_released_twice_makes_room_once() -> None:
+    queue = UploadQueue()
+    one = tracked("one", HALF)
+    await add(queue, one)
+    await add(queue, tracked("two", HALF))
+    queue.release(one)
+    queue.release(one)
+
+    assert await has_room(queue, tracked("three", HALF))
+    assert not await has_room(queue, tracked("four", HALF))
+
+
+async def test_a_consumer_that_is_cancelled_takes_nothing_along() -> None:
+    queue = UploadQueue()
+    for _ in range(20):
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await queue.get()
+
+    await add(queue, tracked("one"))
+    assert await take(queue, 1) == ["one"]
+
+
+@pytest.mark.parametrize("consumers", [1, 8])
+async def test_everything_put_comes_out_once(consumers: int) -> None:
+    queue = UploadQueue()
+    taken: list[str] = []
+
+    async def consume() -> None:
+        while True:
+            file = await queue.get()
+            taken.append(file.key)
+            await anyio.lowlevel.checkpoint()
+            queue.release(file)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(consumers):
+            tasks.start_soon(consume)
+        for number in range(1000):
+            await add(queue, tracked(f"{number}", b"x" * 1000))
+        while len(taken) < 1000:
+            await anyio.lowlevel.checkpoint()
+        tasks.cancel_scope.cancel()
+
+    assert sorted(taken, key=int) == [f"{number}" for number in range(1000)]
+
+
+async def test_a_producer_that_waits_for_room_goes_on_when_the_queue_is_cleared() -> None:
+    """A load that stops while its source is read would never end."""
+    queue = UploadQueue()
+    await fill(queue)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(queue.wait_for_room, 0)
+        await anyio.lowlevel.checkpoint()
+        queue.clear()
+
+
+async def test_nothing_that_was_cleared_comes_out() -> None:
+    queue = UploadQueue()
+    for key in "abc":
+        await add(queue, tracked(key))
+
+    queue.clear()
+
+    await add(queue, tracked("d"))
+    assert await take(queue, 1) == ["d"]
+
+
+async def test_a_consumer_that_was_just_woken_when_the_queue_is_cleared_waits_on() -> None:
+    """A file comes in and the load stops before any other task runs."""
+    queue = UploadQueue()
+    taken: list[str] = []
+
+    async def consume() -> None:
+        taken.extend(await take(queue, 1))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(consume)
+        tasks.start_soon(consume)
+        await anyio.lowlevel.checkpoint()
+        queue.put(tracked("a"))
+        queue.clear()
+        await anyio.lowlevel.checkpoint()
+        queue.put(tracked("b"))
+        queue.put(tracked("c"))
+
+    assert taken == ["b", "c"]
+
+
+@pytest.mark.filterwarnings("error")
+async def test_a_queue_that_nobody_used_leaves_nothing_to_close() -> None:
+    """A load may be cancelled before its first file."""
+    queue = UploadQueue()
+    await add(queue, tracked("one"))
+    del queue
+    gc.collect()
+
+
+async def test_a_producer_that_waits_for_room_waits_until_half_of_it_is_free() -> None:
+    """So that it is not woken for every file."""
+    queue = UploadQueue()
+    await fill(queue)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(add, queue, tracked("more"))
+        await anyio.lowlevel.checkpoint()
+        await take(queue, MAX_FILES // 2)
+        await anyio.lowlevel.checkpoint()
+        assert len(queue._files) == MAX_FILES // 2
+        await take(queue, 1)
+        for _ in range(3):
+            await anyio.lowlevel.checkpoint()
+        assert len(queue._files) == MAX_FILES // 2

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from dify_kb.ingest.pacing.indexing_backlog import (
+    MIN_SUCCESSES,
+    PROBATION_LIMIT,
+    SAMPLE_SIZE,
+    EarlyFailures,
+    IndexingBacklog,
+)
+
+WRONG = "embedding model not found"
+
+
+def judged(ends: Sequence[str | None]) -> list[str | None]:
+    early_failures = EarlyFailures()
+    return [early_failures.record_end(error) for error in ends]
+
+
+@pytest.mark.parametrize(
+    ("failures", "others", "reason"),
+    [
+        ([WRONG] * SAMPLE_SIZE, 0, WRONG),
+        ([WRONG] * (SAMPLE_SIZE // 2), SAMPLE_SIZE // 2, WRONG),
+        ([WRONG] * (SAMPLE_SIZE // 2 - 1), SAMPLE_SIZE // 2 + 1, None),
+        ([f"error {number}" for number in range(SAMPLE_SIZE)], 0, "error 0"),
+        ([f"error {number}" for number in range(SAMPLE_SIZE - 1)], 1, None),
+        ([], SAMPLE_SIZE, None),
+    ],
+)
+def test_the_first_ends_tell_whether_the_server_rejects_everything(
+    failures: Sequence[str], others: int, reason: str | None
+) -> None:
+    ends: list[str | None] = [*failures, *[None] * others]
+
+    assert judged(ends) == [None] * (SAMPLE_SIZE - 1) + [reason]
+    assert judged([*[None] * others, *failures]) == [None] * (SAMPLE_SIZE - 1) + [reason]
+
+
+def test_later_failures_stop_nothing() -> None:
+    assert judged([None] * SAMPLE_SIZE + [WRONG] * 1000) == [None] * (SAMPLE_SIZE + 1000)
+
+
+def test_uploads_are_held_until_a_few_documents_ended_well() -> None:
+    early_failures = EarlyFailures()
+    holds = []
+    for _ in range(MIN_SUCCESSES):
+        holds.append(early_failures.holds_uploads)
+        early_failures.record_end(None)
+
+    assert holds == [True] * MIN_SUCCESSES
+    assert not early_failures.holds_uploads
+
+
+def test_a_failure_holds_them_until_it_is_judged() -> None:
+    early_failures = EarlyFailures()
+    early_failures.record_end(WRONG)
+    for _ in range(SAMPLE_SIZE - 2):
+        early_failures.record_end(None)
+        assert early_failures.holds_uploads
+
+    early_failures.record_end(None)
+    assert not early_failures.holds_uploads
+
+
+def made(most: int, *, follows: bool) -> IndexingBacklog:
+    return IndexingBacklog(most, follows)
+
+
+async def entered(backlog: IndexingBacklog, number: int = 1000) -> int:
+    """Return how many get in."""
+    inside = 0
+    with anyio.move_on_after(0.02):
+        for _ in range(number):
+            await backlog.acquire()
+            inside += 1
+    return inside
+
+
+@pytest.mark.parametrize(
+    ("most", "follows", "room"), [(5000, True, PROBATION_LIMIT), (10, True, 10), (300, False, 300)]
+)
+async def test_there_is_little_room_before_anything_ended(
+    most: int, *, follows: bool, room: int
+) -> None:
+    assert await entered(made(most, follows=follows)) == room
+
+
+async def test_there_is_all_room_once_the_server_is_known_to_index() -> None:
+    backlog = made(300, follows=True)
+    assert await entered(backlog) == PROBATION_LIMIT
+    for _ in range(MIN_SUCCESSES):
+        backlog.release(sent=True)
+        backlog.early_failures.record_end(None)
+
+    assert await entered(backlog) == 300 - PROBATION_LIMIT + MIN_SUCCESSES
+
+
+async def test_the_end_that_shows_that_the_server_indexes_wakes_who_waits() -> None:
+    """Also when it gives back less room than there was too little before."""
+    backlog = made(300, follows=True)
+    await entered(backlog)
+    inside: list[int] = []
+
+    async def enter() -> None:
+        await backlog.acquire()
+        inside.append(1)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(100):
+            tasks.start_soon(enter)
+        await anyio.sleep(0.02)
+        assert not inside
+        for _ in range(MIN_SUCCESSES):
+            backlog.release(sent=True)
+            backlog.early_failures.record_end(None)
+
+    assert len(inside) == 100
+
+
+async def test_what_is_on_the_server_already_takes_room_without_waiting() -> None:
+    backlog = made(10, follows=False)
+    for _ in range(12):
+        backlog.add(sent=False)
+
+    assert await entered(backlog) == 0
+    for _ in range(5):
+        backlog.release(sent=False)
+    assert await entered(backlog) == 3
+
+
+async def test_what_an_earlier_run_left_takes_no_room_once_it_is_given_up() -> None:
+    """Its worker died, so it stays unfinished for ever, in each run anew."""
+    backlog = made(10, follows=False)
+    for _ in range(12):
+        backlog.add(sent=False)
+    inside: list[int] = []
+
+    async def enter() -> None:
+        inside.append(await entered(backlog))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(enter)
+        await anyio.lowlevel.checkpoint()
+        backlog.forget_earlier_runs()
+
+    assert inside == [10]
+    backlog.release(sent=False)
+    assert await entered(backlog) == 0
+    backlog.release(sent=True)
+    assert await entered(backlog) == 1
+
+
+async def test_one_who_is_cancelled_takes_no_room() -> None:
+    backlog = made(1, follows=False)
+    await backlog.acquire()
+    assert await entered(backlog) == 0
+
+    backlog.release(sent=True)
+    assert await entered(backlog) == 1

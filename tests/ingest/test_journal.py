@@ -1,0 +1,447 @@
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import pytest
+from attrs import evolve
+from journal_examples import IDENTITY, intent
+
+from dify_kb.errors import JournalError, SourceError
+from dify_kb.ingest import ItemResult, Outcome
+from dify_kb.ingest.journal import (
+    Journal,
+    JournalBusyError,
+    JournalRow,
+    JournalState,
+    NameTakenError,
+    iter_failed_results,
+    open_journal,
+)
+from dify_kb.ingest.remote_document import RemoteDocument
+from dify_kb.models import IndexingStatus
+
+
+@pytest.fixture
+async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
+    async with open_journal(tmp_path / "journal.db", IDENTITY) as journal:
+        yield journal
+
+
+def remembered(journal: Journal, key: str) -> JournalState | None:
+    row = journal.get_rows([key]).get(key)
+    return row.state if row else None
+
+
+def full(journal: Journal) -> None:
+    """Let the file not grow any more."""
+    (pages,) = journal._database.connection.execute("PRAGMA page_count").fetchone()
+    journal._database.connection.execute(f"PRAGMA max_page_count={pages}")
+
+
+def commits_of(journal: Journal) -> list[str]:
+    """Return a list that grows by a line with each commit."""
+    commits: list[str] = []
+    journal._database.connection.set_trace_callback(
+        lambda statement: commits.append(statement) if statement == "COMMIT" else None
+    )
+    return commits
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if "journal" in thread.name]
+
+
+async def test_what_was_intended_and_accepted_is_there_after_opening_again(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    row = intent("a/b.md", name="a__b.md", mtime_ns=2**62, content=bytes(range(32)), previous="f0")
+    async with open_journal(path, IDENTITY) as journal:
+        await journal.record_intent(row)
+        journal.record_accepted(row.key, "d1", "b1", "f1")
+
+    async with open_journal(path, IDENTITY) as journal:
+        assert journal.get_rows([row.key, "other.md"]) == {
+            row.key: evolve(
+                row, state=JournalState.ACCEPTED, document_id="d1", batch="b1", upload_file_id="f1"
+            )
+        }
+
+
+async def test_a_new_intent_keeps_the_document_that_is_known(journal: Journal) -> None:
+    """Until the new content is accepted, that is what the server has."""
+    await journal.record_intent(intent("a.md"))
+    journal.record_accepted("a.md", "d1", "b1", "f1")
+    journal.record_state("a.md", JournalState.DONE, labels="l1")
+
+    await journal.record_intent(intent("a.md", content=b"new", attempts=1, previous="f1"))
+
+    row = journal.get_rows(["a.md"])["a.md"]
+    assert (row.state, row.document_id, row.upload_file_id) == (JournalState.SENDING, "d1", "f1")
+    assert (row.content, row.previous, row.labels, row.reason) == (b"new", "f1", "", None)
+
+
+async def test_a_row_that_cannot_be_made_is_not_noted_and_others_are(journal: Journal) -> None:
+    def broken() -> JournalRow:
+        raise SourceError("b.md: it could not be read.")
+
+    async with anyio.create_task_group() as together:
+        together.start_soon(journal.record_intent, lambda: intent("a.md"))
+        with pytest.raises(SourceError, match=r"b\.md"):
+            await journal.record_intent(broken)
+
+    assert set(journal.get_rows(["a.md", "b.md"])) == {"a.md"}
+
+
+async def test_a_row_that_others_kept_waiting_is_told_so(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On slow storage: who wanted it makes it elsewhere, beside others."""
+    monkeypatch.setattr("dify_kb.ingest.journal.group_commit.MAX_EVALUATION_SECONDS", -1.0)
+
+    with pytest.raises(JournalBusyError):
+        await journal.record_intent(lambda: intent("a.md"))
+
+    assert not journal.get_rows(["a.md"])
+
+
+async def test_documents_that_are_known_and_those_that_may_be_there_are_counted(
+    journal: Journal,
+) -> None:
+    for key in ("new.md", "again.md", "known.md", "refused.md"):
+        await journal.record_intent(intent(key))
+    for key in ("again.md", "known.md"):
+        journal.record_accepted(key, f"d-{key}", "b", "f")
+    await journal.record_intent(intent("again.md"))
+    journal.record_state("refused.md", JournalState.FAILED, reason="too large")
+    await journal.flush()
+
+    assert journal.files.count_documents() == 1
+    assert journal.files.count_unanswered() == 2
+
+
+async def test_files_are_counted_by_their_state(journal: Journal) -> None:
+    for key in ("a.md", "b.md", "c.md", "d\udce9.md"):
+        await journal.record_intent(intent(key))
+    journal.record_state("b.md", JournalState.DONE)
+    journal.record_state("d\udce9.md", JournalState.EMPTIED, reason="its replacement failed")
+    await journal.flush()
+
+    assert journal.files.count_states() == {
+        JournalState.SENDING: 2,
+        JournalState.DONE: 1,
+        JournalState.EMPTIED: 1,
+    }
+    assert journal.files.list_emptied_keys() == ["d\udce9.md"]
+
+
+async def test_many_writers_share_few_commits(journal: Journal) -> None:
+    """A commit costs a flush of the disk: some milliseconds each."""
+    commits = commits_of(journal)
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(500):
+            tasks.start_soon(journal.record_intent, intent(f"{number}.md"))
+
+    assert journal.files.count_unanswered() == 500
+    assert len(commits) < 50
+
+
+async def test_who_comes_soon_after_another_shares_its_commit(tmp_path: Path) -> None:
+    """Though they come in different turns of the loop; and once all are there, none waits."""
+    async with open_journal(tmp_path / "journal.db", IDENTITY, max_waiters=lambda: 8) as journal:
+        await journal.record_intent(intent("first.md"))
+        commits = commits_of(journal)
+        async with anyio.create_task_group() as tasks:
+            for number in range(8):
+                tasks.start_soon(journal.record_intent, intent(f"{number}.md"))
+                for _ in range(number):
+                    await anyio.lowlevel.checkpoint()
+
+        assert journal.files.count_unanswered() == 9
+        assert len(commits) <= 2
+
+
+async def test_a_name_that_is_taken_fails_its_own_file_alone(journal: Journal) -> None:
+    """Though the rows of a commit go to SQLite together."""
+    await journal.record_intent(intent("taken.md"))
+    failed: list[str] = []
+
+    async def intend(key: str, name: str) -> None:
+        try:
+            await journal.record_intent(intent(key, name=name))
+        except NameTakenError:
+            failed.append(key)
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(40):
+            name = "taken.md" if number % 10 == 3 else f"{number}.md"
+            tasks.start_soon(intend, f"{number}.md", name)
+
+    assert sorted(failed) == ["13.md", "23.md", "3.md", "33.md"]
+    assert journal.files.count_unanswered() == 37
+
+
+async def test_what_is_noted_happens_in_its_order(journal: Journal) -> None:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(journal.record_intent, intent("a.md"))
+        await anyio.lowlevel.checkpoint()
+        journal.record_accepted("a.md", "d1", "b1", "f1")
+        journal.record_state("a.md", JournalState.DONE)
+
+    await journal.flush()
+    assert remembered(journal, "a.md") is JournalState.DONE
+
+
+async def test_a_name_that_is_taken_is_refused_alone(journal: Journal) -> None:
+    """Two documents of one name would replace each other, for ever."""
+    refused: list[str] = []
+
+    async def write(number: int) -> None:
+        try:
+            await journal.record_intent(intent(f"{number}.md", name=f"{number % 25}.md"))
+        except NameTakenError:
+            refused.append(f"{number}.md")
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(50):
+            tasks.start_soon(write, number)
+
+    assert sorted(refused) == sorted(f"{number}.md" for number in range(25, 50))
+    assert journal.files.count_unanswered() == 25
+
+
+async def test_a_full_disk_is_told_to_everybody_and_stays_told(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    failed: list[JournalError] = []
+
+    async def write(journal: Journal, number: int) -> None:
+        try:
+            await journal.record_intent(intent(f"{number}.md", content=bytes(8000)))
+        except JournalError as error:
+            failed.append(error)
+
+    async with open_journal(path, IDENTITY) as journal:
+        await journal.record_intent(intent("before.md"))
+        full(journal)
+        async with anyio.create_task_group() as tasks:
+            for number in range(20):
+                tasks.start_soon(write, journal, number)
+        journal.record_state("before.md", JournalState.DONE)
+        with pytest.raises(JournalError, match="full"):
+            await journal.flush()
+
+    assert len(failed) == 20
+    assert all(str(path) in error.summary and "free space" in error.hint for error in failed)
+    async with open_journal(path, IDENTITY) as journal:
+        assert remembered(journal, "before.md") is JournalState.DONE
+        assert journal.files.count_unanswered() == 0
+
+
+async def test_what_nobody_waited_for_fails_the_flush(journal: Journal) -> None:
+    """Else a report would say that everything is remembered."""
+    full(journal)
+    for number in range(50):
+        journal.results.store(
+            ItemResult(key=f"{number}", outcome=Outcome.FAILED, reason="x" * 1000)
+        )
+
+    with pytest.raises(JournalError, match="full"):
+        await journal.flush()
+
+
+async def test_a_disk_that_takes_no_writes_any_more_stops_the_intent(journal: Journal) -> None:
+    journal._database.connection.execute("PRAGMA query_only=1")
+
+    with pytest.raises(JournalError, match="readonly"):
+        await journal.record_intent(intent("a.md"))
+
+
+async def test_another_program_that_holds_the_file_is_an_error_of_the_journal(
+    journal: Journal,
+) -> None:
+    assert journal.path is not None
+    journal._database.connection.execute("PRAGMA busy_timeout=50")
+    other = sqlite3.connect(journal.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+
+    with pytest.raises(JournalError, match="locked"):
+        await journal.record_intent(intent("a.md"))
+
+    other.execute("ROLLBACK")
+    other.close()
+    await journal.record_intent(intent("a.md"))
+    assert journal.files.count_unanswered() == 1
+
+
+async def test_closing_commits_what_nobody_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    async with open_journal(path, IDENTITY) as journal:
+        await journal.record_intent(intent("a.md"))
+        journal.record_state("a.md", JournalState.FAILED, reason="no")
+
+    async with open_journal(path, IDENTITY) as journal:
+        row = journal.get_rows(["a.md"])["a.md"]
+        assert (row.state, row.reason) == (JournalState.FAILED, "no")
+
+
+async def test_no_thread_and_no_file_stay_open(tmp_path: Path) -> None:
+    async def fail(path: Path) -> None:
+        async with open_journal(path, IDENTITY) as journal:
+            await journal.record_intent(intent("a.md"))
+            raise ZeroDivisionError
+
+    for number in range(3):
+        with pytest.raises(ZeroDivisionError):
+            await fail(tmp_path / f"{number}.db")
+        assert not (tmp_path / f"{number}.db-wal").exists()
+
+    assert threads() == []
+
+
+async def test_a_write_after_the_end_is_refused_and_does_not_wait(tmp_path: Path) -> None:
+    async with open_journal(tmp_path / "journal.db", IDENTITY) as journal:
+        pass
+
+    with pytest.raises(JournalError, match="closed"):
+        await journal.record_intent(intent("a.md"))
+    journal.record_state("a.md", JournalState.DONE)
+
+
+async def test_the_write_of_a_cancelled_waiter_still_lands(journal: Journal) -> None:
+    """What was about to be sent may have been: the next run has to look."""
+    for number in range(20):
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await journal.record_intent(intent(f"{number}.md"))
+
+    await journal.flush()
+    assert journal.files.count_unanswered() == 20
+
+
+async def test_a_task_that_is_cancelled_for_good_does_not_stop_the_others(journal: Journal) -> None:
+    tasks = [
+        asyncio.create_task(journal.record_intent(intent(f"{number}.md"))) for number in range(10)
+    ]
+    await asyncio.sleep(0)
+    for task in tasks[::2]:
+        task.cancel()
+
+    await asyncio.wait(tasks)
+
+    await journal.flush()
+    assert journal.files.count_unanswered() == 10
+
+
+async def test_a_file_name_that_is_not_utf_8_is_remembered(tmp_path: Path) -> None:
+    """Linux takes any bytes; Python gives them as lone surrogates."""
+    path = tmp_path / "journal.db"
+    key = "folder/latin\udce9.txt"
+    identity = {**IDENTITY, "source": "/docs\udce9"}
+    async with open_journal(path, identity) as journal:
+        await journal.record_intent(intent(key, name="plain"))
+        journal.record_accepted(key, "d1", "b1", "f1")
+        journal.record_state(key, JournalState.FAILED, reason=key)
+        journal.results.store(ItemResult(key=key, outcome=Outcome.FAILED))
+        await journal.flush()
+
+        run = journal.run
+
+    async with open_journal(path, identity) as journal:
+        row = journal.get_rows(["other", key])[key]
+        assert (row.key, row.document_id, row.reason) == (key, "d1", key)
+    assert [result.key for result in iter_failed_results(path, run)] == [key]
+
+
+async def test_a_value_that_sqlite_cannot_hold_is_an_error_and_not_a_hang(journal: Journal) -> None:
+    with pytest.raises(JournalError, match="too large"):
+        await journal.record_intent(intent("a.md", mtime_ns=2**64))
+
+    await journal.record_intent(intent("b.md"))
+    assert journal.files.count_unanswered() == 1
+
+
+async def test_failures_are_kept_for_five_runs(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    for number in range(1, 8):
+        async with open_journal(path, IDENTITY) as journal:
+            assert journal.run == number
+            journal.results.store(
+                ItemResult(key=f"{number}.md", outcome=Outcome.FAILED, reason="no")
+            )
+            await journal.flush()
+            assert [result.key for result in journal.results.iter_failures()] == [f"{number}.md"]
+
+    told = {run: [result.key for result in iter_failed_results(path, run)] for run in range(1, 8)}
+    assert told == {1: [], 2: []} | {run: [f"{run}.md"] for run in range(3, 8)}
+
+
+async def test_results_come_back_whole_and_in_order(journal: Journal) -> None:
+    given = [
+        ItemResult(
+            key=f"{number}.md",
+            outcome=Outcome.STALLED,
+            reason="why",
+            name="name",
+            document_id="d",
+            batch="b",
+            size=3,
+            attempts=2,
+            reconciled=True,
+            warnings=["doubled"],
+            error="error",
+            timings={"upload": 0.5},
+        )
+        for number in range(450)
+    ]
+    for result in given:
+        journal.results.store(result)
+    await journal.flush()
+
+    assert list(journal.results.iter_failures()) == given
+
+
+async def test_held_results_are_no_failures_and_are_gone_with_the_next_run(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    async with open_journal(path, IDENTITY) as journal:
+        journal.results.store(ItemResult(key="a.md", outcome=Outcome.ADDED), held=True)
+        await journal.flush()
+        assert [result.key for page in journal.results.iter_held() for result in page] == ["a.md"]
+        assert list(journal.results.iter_failures()) == []
+
+    async with open_journal(path, IDENTITY):
+        pass
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT count(*) FROM result").fetchone() == (0,)
+    connection.close()
+
+
+async def test_of_twins_the_one_that_a_create_replaces_is_told(journal: Journal) -> None:
+    def remote(document_id: str, *, enabled: bool, place: int) -> RemoteDocument:
+        return RemoteDocument(
+            document_id=document_id,
+            enabled=enabled,
+            status=IndexingStatus.COMPLETED,
+            upload_file_id=f"f-{document_id}",
+            size=3,
+            place=place,
+        )
+
+    off, on, older = (
+        remote("off", enabled=False, place=0),
+        remote("on", enabled=True, place=1),
+        remote("older", enabled=True, place=2),
+    )
+    alone = remote("alone", enabled=False, place=3)
+    journal.documents.add([("a.md", off), ("a.md", on), ("a.md", older), ("b.md", alone)])
+    journal.documents.add([("b.md", alone)])
+
+    assert journal.documents.find_by_name(["a.md", "b.md", "c.md"]) == {"a.md": on, "b.md": alone}
+    assert journal.documents.find_by_id(["older", "gone"]) == {"older": older}
+    assert journal.documents.count_duplicates(["a.md", "b.md"]) == {"a.md": 3}
+    journal.documents.clear()
+    assert journal.documents.find_by_name(["a.md"]) == {}

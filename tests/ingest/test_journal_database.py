@@ -1,0 +1,398 @@
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+from journal_examples import IDENTITY, intent
+
+from dify_kb.errors import ConfigError, JournalError, KnowledgeError
+from dify_kb.ingest import ItemResult, Outcome
+from dify_kb.ingest.journal import JournalState, iter_failed_results, journal_database, open_journal
+from dify_kb.ingest.remote_document import RemoteDocument
+from dify_kb.models import IndexingStatus
+
+REMOTE = RemoteDocument(
+    document_id="d", enabled=True, status=IndexingStatus.COMPLETED, upload_file_id=None
+)
+
+HOLDER = """
+import anyio, sys
+from pathlib import Path
+from dify_kb.ingest.journal import open_journal
+
+async def main():
+    async with open_journal(Path(sys.argv[1]), {"server": "https://dify", "dataset": "d"}):
+        print("open", flush=True)
+        await anyio.sleep_forever()
+
+anyio.run(main)
+"""
+
+CUT_OFF = """
+import os, sqlite3, sys
+
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("PRAGMA application_id=0x4b424c44")
+connection.execute("PRAGMA cache_size=1")
+connection.execute("BEGIN")
+connection.execute("CREATE TABLE item (a)")
+for _ in range(100):
+    connection.execute("INSERT INTO item VALUES (hex(randomblob(5000)))")
+os.kill(os.getpid(), 9)
+"""
+
+
+@contextmanager
+def held(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Open a journal in another process."""
+    command = [sys.executable, "-c", HOLDER, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 -- our own
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "open\n"
+            yield process
+        finally:
+            process.kill()
+
+
+async def refusal(path: Path, identity: Mapping[str, str] = IDENTITY, *, copy: bool = False) -> str:
+    """Return why a journal is not opened."""
+    with pytest.raises(KnowledgeError) as caught:
+        async with open_journal(path, identity, copy=copy):
+            pass
+    assert caught.type in {JournalError, ConfigError}
+    assert caught.value.hint
+    return caught.value.summary
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def protect(path: Path, mode: int) -> None:
+    path.chmod(mode)
+    if os.access(path, os.W_OK):
+        pytest.skip("nothing is read-only for root")
+
+
+async def make(path: Path, *keys: str) -> None:
+    async with open_journal(path, IDENTITY) as journal:
+        for key in keys:
+            await journal.record_intent(intent(key))
+
+
+async def test_a_second_load_of_the_process_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    async with open_journal(path, IDENTITY):
+        assert "in use by another load of this process" in await refusal(path)
+
+    async with open_journal(path, IDENTITY):
+        pass
+
+
+async def test_a_load_of_another_process_is_refused_until_that_one_is_gone(tmp_path: Path) -> None:
+    """The system releases the lock of a process that dies, whatever kills it."""
+    path = tmp_path / "journal.db"
+    with held(path) as process:
+        assert f"in use by process {process.pid} on " in await refusal(path)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+        async with open_journal(path, IDENTITY) as journal:
+            assert journal.run == 2
+
+
+async def test_a_dry_run_may_look_while_a_load_writes(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    async with open_journal(path, IDENTITY) as journal:
+        await journal.record_intent(intent("a.md"))
+
+        async with open_journal(path, IDENTITY, copy=True) as copy:
+            assert copy.files.count_unanswered() == 1
+            copy.record_accepted("a.md", "d", "b", "f")
+
+        assert journal.files.count_unanswered() == 1
+
+
+@pytest.mark.parametrize("name", ["server", "dataset", "source"])
+@pytest.mark.parametrize("copy", [False, True], ids=["load", "dry run"])
+async def test_the_journal_of_another_load_is_refused_and_left_as_it_is(
+    tmp_path: Path, name: str, *, copy: bool
+) -> None:
+    path = tmp_path / "journal.db"
+    await make(path, "a.md")
+    before = path.read_bytes()
+
+    why = await refusal(path, {**IDENTITY, name: "another"}, copy=copy)
+
+    assert f"belongs to {name} " in why
+    assert path.read_bytes() == before
+
+
+async def test_a_source_without_a_name_can_use_the_journal_that_is_given(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    identity = {name: IDENTITY[name] for name in ("server", "dataset")}
+    for number in (1, 2):
+        async with open_journal(path, identity) as journal:
+            assert journal.run == number
+
+    assert "belongs to dataset d, not e" in await refusal(path, {**identity, "dataset": "e"})
+
+
+def text(path: Path) -> None:
+    path.write_text("notes of mine, which are long\n" * 200)
+
+
+def short_text(path: Path) -> None:
+    path.write_text("a")
+
+
+def database(path: Path) -> None:
+    """Create a file of another program, whose last writes are still in its log."""
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("CREATE TABLE mine (a)")
+    connection.commit()
+    connection.close()
+
+
+def newer(path: Path) -> None:
+    journal(path)
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute(f"PRAGMA user_version={journal_database.FORMAT_VERSION + 1}")
+    connection.close()
+
+
+def journal(path: Path) -> None:
+    journal_database.connect_journal(path).close()
+
+
+@pytest.mark.parametrize("copy", [False, True], ids=["load", "dry run"])
+@pytest.mark.parametrize(
+    ("make_it", "why"),
+    [
+        (text, "not a journal of a load"),
+        (short_text, "not a journal of a load"),
+        (database, "not a journal of a load"),
+        (newer, "written by a newer dify-kb"),
+        (Path.mkdir, "is a directory"),
+    ],
+)
+async def test_what_is_no_journal_of_ours_is_refused_and_left_as_it_is(
+    tmp_path: Path, make_it: object, why: str, *, copy: bool
+) -> None:
+    assert callable(make_it)
+    path = tmp_path / "there" / "journal.db"
+    path.parent.mkdir()
+    make_it(path)
+    before = None if path.is_dir() else files(path.parent)
+
+    assert why in await refusal(path, copy=copy)
+
+    if before is not None:
+        now = files(path.parent)
+        now.pop("journal.db-lock", None)
+        assert now == before
+
+
+async def test_the_log_of_another_program_is_left_alone(tmp_path: Path) -> None:
+    """SQLite moves it into the file when the last one closes it, even one that only looks."""
+    path = tmp_path / "emulator.db"
+    writer = sqlite3.connect(path, isolation_level=None)
+    writer.execute("PRAGMA journal_mode=WAL")
+    writer.execute("CREATE TABLE mine (a)")
+    before = files(tmp_path)
+
+    assert "not a journal" in await refusal(path)
+
+    assert files(tmp_path) == before
+    writer.close()
+
+
+@pytest.mark.parametrize("copy", [False, True], ids=["load", "dry run"])
+@pytest.mark.parametrize("part", [0.001, 0.01, 0.2, 0.5, 0.9])
+async def test_a_journal_that_was_cut_off_is_damaged_and_left_as_it_is(
+    tmp_path: Path, part: float, *, copy: bool
+) -> None:
+    path = tmp_path / "journal.db"
+    await make(path, *(f"{number}.md" for number in range(200)))
+    whole = path.read_bytes()
+    rest = whole[: int(len(whole) * part)]
+    path.write_bytes(rest)
+
+    why = await refusal(path, copy=copy)
+
+    assert f"The journal {path} cannot be used" in why
+    assert path.read_bytes() == rest
+
+
+async def test_damage_in_the_middle_is_told_when_it_is_met(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    await make(path, *(f"{number}.md" for number in range(500)))
+    whole = bytearray(path.read_bytes())
+    for page in range(8 * 4096, len(whole), 4096):
+        whole[page : page + 2000] = b"\xff" * 2000
+    path.write_bytes(whole)
+
+    with pytest.raises(JournalError, match="malformed"):
+        async with open_journal(path, IDENTITY) as opened_again:
+            opened_again.get_rows([f"{number}.md" for number in range(500)])
+
+
+async def test_an_empty_file_is_a_new_journal(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    path.touch()
+
+    await make(path, "a.md")
+
+    async with open_journal(path, IDENTITY) as again:
+        assert again.files.count_unanswered() == 1
+
+
+async def test_a_journal_whose_making_was_cut_off_is_a_new_one(tmp_path: Path) -> None:
+    """A process killed then leaves a file whose change is undone when it is opened next."""
+    path = tmp_path / "journal.db"
+    await anyio.run_process([sys.executable, "-c", CUT_OFF, str(path)], check=False)
+    left = files(tmp_path)
+    assert len(left["journal.db"]) > 4096
+    assert left["journal.db-journal"]
+
+    await make(path, "a.md")
+
+    async with open_journal(path, IDENTITY) as again:
+        assert again.files.count_unanswered() == 1
+
+
+async def test_a_folder_that_is_missing_is_made(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "journal.db"
+
+    await make(path, "a.md")
+
+    assert path.exists()
+
+
+async def test_a_place_that_cannot_be_written_is_told_with_a_way_out(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+
+    assert "cannot be used" in await refusal(tmp_path / "file" / "journal.db")
+
+
+async def test_a_journal_that_is_read_only_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    await make(path, "a.md")
+    protect(path, 0o400)
+
+    assert "the file is read-only" in await refusal(path)
+
+    async with open_journal(path, IDENTITY, copy=True) as copy:
+        assert copy.files.count_unanswered() == 1
+
+
+@pytest.mark.parametrize("existing", [False, True])
+async def test_a_folder_that_is_read_only_is_refused(tmp_path: Path, *, existing: bool) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    if existing:
+        await make(folder / "journal.db", "a.md")
+        (folder / "journal.db-lock").unlink()
+    protect(folder, 0o500)
+    try:
+        assert "permission denied" in await refusal(folder / "journal.db")
+    finally:
+        folder.chmod(0o700)
+
+
+async def test_a_dry_run_leaves_nothing_behind(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+
+    async with open_journal(folder / "journal.db", IDENTITY, copy=True) as copy:
+        await copy.record_intent(intent("a.md"))
+        assert copy.path is None
+
+    assert not folder.exists()
+
+
+async def test_a_dry_run_leaves_what_is_there_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    await make(path, "a.md")
+    before = files(tmp_path)
+
+    async with open_journal(path, IDENTITY, copy=True) as copy:
+        assert copy.files.count_unanswered() == 1
+        copy.record_state("a.md", JournalState.DONE)
+        await copy.flush()
+        assert copy.files.count_unanswered() == 0
+
+    assert files(tmp_path) == before
+
+
+async def test_a_dry_run_after_a_kill_leaves_what_is_there_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    with held(path):
+        pass
+    before = files(tmp_path)
+    assert before["journal.db-wal"]
+
+    async with open_journal(path, {**IDENTITY}, copy=True) as copy:
+        assert copy.run == 2
+
+    now = files(tmp_path)
+    now.pop("journal.db-shm")
+    before.pop("journal.db-shm")
+    assert now == before
+
+
+async def test_failures_are_read_without_a_trace(tmp_path: Path) -> None:
+    path = tmp_path / "with space? 100%#.db"
+    async with open_journal(path, IDENTITY) as journal:
+        journal.results.store(ItemResult(key="a.md", outcome=Outcome.FAILED))
+        await journal.flush()
+        assert [result.key for result in iter_failed_results(path, 1)] == ["a.md"]
+    before = files(tmp_path)
+
+    assert [result.key for result in iter_failed_results(path, 1)] == ["a.md"]
+
+    assert files(tmp_path) == before
+
+
+async def test_failures_of_a_journal_that_is_gone_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(JournalError, match="Journal not found"):
+        next(iter_failed_results(tmp_path / "gone.db", 1))
+    (tmp_path / "text").write_text("text")
+    with pytest.raises(JournalError, match="not a journal"):
+        next(iter_failed_results(tmp_path / "text", 1))
+
+
+@pytest.mark.parametrize("damage", ["DROP TABLE result", "UPDATE result SET result = '{'"])
+async def test_failures_of_a_journal_that_is_damaged_are_an_error(
+    tmp_path: Path, damage: str
+) -> None:
+    path = tmp_path / "journal.db"
+    async with open_journal(path, IDENTITY) as journal:
+        journal.results.store(ItemResult(key="a.md", outcome=Outcome.FAILED))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(damage)
+
+    with pytest.raises(JournalError, match=f"The journal {path} cannot be used"):
+        next(iter_failed_results(path, 1))
+
+
+async def test_what_a_base_holds_that_cannot_be_kept_is_an_error_of_the_journal(
+    tmp_path: Path,
+) -> None:
+    """It stands in a temporary table, and a disk of temporary files may be full as well."""
+    async with open_journal(tmp_path / "journal.db", IDENTITY) as journal:
+        journal._database.connection.execute("DROP TABLE remote")
+        with pytest.raises(JournalError, match="no such table"):
+            journal.documents.add([("a.md", REMOTE)])
+        with pytest.raises(JournalError, match="no such table"):
+            journal.documents.clear()
+        await journal.record_intent(intent("a.md"))

@@ -1,0 +1,61 @@
+"""Which operations of a commit go to SQLite together."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dify_kb.ingest.journal.group_commit import MAX_ROWS, EvaluatedOperation, Statement, group_rows
+
+
+def intend(rows: int) -> str:
+    return f"intend {rows}"
+
+
+def accept(rows: int) -> str:
+    return f"accept {rows}"
+
+
+def evaluated(*operations: tuple[Statement, str]) -> list[EvaluatedOperation]:
+    return [(place, statement, [key]) for place, (statement, key) in enumerate(operations)]
+
+
+def shown(operations: list[EvaluatedOperation]) -> list[tuple[Statement, list[int]]]:
+    return [(statement, [row[0] for row in rows]) for statement, rows in group_rows(operations)]
+
+
+def test_rows_of_one_statement_go_together_though_others_stand_between() -> None:
+    operations = evaluated((accept, "a"), (intend, "b"), (accept, "c"), (intend, "d"))
+
+    assert shown(operations) == [(accept, [0, 2]), (intend, [1, 3])]
+
+
+def test_a_statement_has_only_so_many_rows() -> None:
+    operations = evaluated(*[(intend, str(number)) for number in range(2 * MAX_ROWS + 1)])
+
+    assert [len(places) for _, places in shown(operations)] == [MAX_ROWS, MAX_ROWS, 1]
+
+
+def test_what_has_no_key_happens_where_it_stands() -> None:
+    operations = evaluated((intend, "a"), ("UPDATE run", "1"), (intend, "b"))
+
+    assert shown(operations) == [(intend, [0]), ("UPDATE run", [1]), (intend, [2])]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([intend, accept, "UPDATE run"]), st.sampled_from("abcdefghijklmnopqrst")
+        ),
+        max_size=60,
+    )
+)
+def test_each_happens_once_and_those_of_one_key_in_their_order(
+    operations: list[tuple[Statement, str]],
+) -> None:
+    places = [place for _, rows in shown(evaluated(*operations)) for place in rows]
+
+    assert sorted(places) == list(range(len(operations)))
+    for key in "abcdefghijklmnopqrst":
+        own = [place for place in places if operations[place][1] == key]
+        assert own == sorted(own)

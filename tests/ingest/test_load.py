@@ -1,0 +1,543 @@
+from __future__ import annotations
+
+import gc
+import os
+from collections import Counter
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import Literal
+
+import anyio
+import pytest
+from load_examples import base, creates, names, outcomes
+
+from dify_kb import (
+    AsyncClient,
+    ConfigError,
+    ItemResult,
+    LoadError,
+    LoadReport,
+    NotFoundError,
+    Outcome,
+    Policy,
+    ProcessRule,
+    Progress,
+    StopReason,
+    UnauthorizedError,
+)
+from dify_kb.emulator import Emulator, ManualClock, Settings
+
+
+def write(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"the text of {name}")
+
+
+async def test_a_folder_becomes_documents_that_are_found(client: AsyncClient, folder: Path) -> None:
+    write(folder, "a.md", "sub/b.txt", "sub/deep/c.html")
+    (folder / "sub/b.txt").write_text("the wombat digs at night")
+    dataset = await base(client)
+
+    report = await client.load(dataset, folder)
+
+    assert outcomes(report) == {"added": 3}
+    assert report
+    assert report.exit_code == 0
+    assert await names(client, dataset) == ["a.md", "sub__b.txt", "sub__deep__c.html"]
+    found = await client.datasets.retrieve(dataset, "wombat")
+    assert found.records[0].segment.document.name == "sub__b.txt"
+
+
+async def test_files_of_one_name_in_two_folders_stay_two(client: AsyncClient, folder: Path) -> None:
+    """Uploaded by their base names, the second would silently replace the first."""
+    write(folder, "a/readme.md", "b/readme.md", "a__b.txt", "a/b.txt")
+    dataset = await base(client)
+
+    report = await client.load(dataset, folder)
+
+    assert outcomes(report) == {"added": 4}
+    assert len(await names(client, dataset)) == 4
+
+
+async def test_every_file_has_one_outcome_whatever_it_is(client: AsyncClient, folder: Path) -> None:
+    write(folder, "good.md", "page.rst", "tool.exe")
+    (folder / "empty.txt").touch()
+    (folder / "blank.txt").write_text("\n \n")
+    (folder / "junk.txt").write_bytes(bytes(range(256)) * 8)
+    (folder / "large.txt").write_text("x" * 2000)
+    (folder / "link.txt").symlink_to("/etc/hostname")
+    os.mkfifo(folder / "pipe.md")
+    dataset = await base(client)
+    results: list[ItemResult] = []
+
+    report = await client.load(
+        dataset,
+        folder,
+        as_text=["*.rst"],
+        max_file_size=2500,
+        on_event=lambda event: results.append(event) if isinstance(event, ItemResult) else None,
+    )
+
+    assert {result.key: result.outcome.value for result in results} == {
+        "good.md": "added",
+        "page.rst": "added",
+        "large.txt": "added",
+        "tool.exe": "skipped",
+        "empty.txt": "skipped",
+        "link.txt": "skipped",
+        "pipe.md": "skipped",
+        "blank.txt": "failed",
+        "junk.txt": "failed",
+    }
+    assert outcomes(report) == dict(Counter(result.outcome.value for result in results))
+    assert report.exit_code == 3
+    assert {result.key for result in report.failures()} == {"blank.txt", "junk.txt"}
+    assert "page.rst.txt" in await names(client, dataset)
+
+
+async def test_a_document_without_any_text_is_reported_as_failed(
+    client: AsyncClient, folder: Path
+) -> None:
+    """The server says `completed`; nothing of the file can ever be found."""
+    (folder / "blank.txt").write_text("\n\n")
+
+    report = await client.load(await base(client), folder)
+
+    (failure,) = report.failures()
+    assert failure.reason is not None
+    assert "nothing of it can be found" in failure.reason
+
+
+async def test_the_server_s_reason_is_told_when_indexing_fails(
+    client: AsyncClient, folder: Path
+) -> None:
+    write(folder, "a.pdf")
+
+    report = await client.load(await base(client), folder)
+
+    (failure,) = report.failures()
+    assert failure.outcome is Outcome.FAILED
+    assert failure.error
+    assert failure.reason == f"indexing failed: {failure.error}"
+
+
+async def test_loading_again_sends_what_changed_and_never_doubles(
+    client: AsyncClient, emulator: Emulator, folder: Path
+) -> None:
+    write(folder, "a.md", "b.md")
+    dataset = await base(client)
+    await client.load(dataset, folder)
+    (folder / "a.md").write_text("now about echidnas")
+
+    report = await client.load(dataset, folder)
+
+    assert outcomes(report) == {"updated": 1, "unchanged": 1}
+    assert creates(emulator) == 3
+    assert await names(client, dataset) == ["a.md", "b.md"]
+    found = await client.datasets.retrieve(dataset, "echidnas")
+    assert len(found.records) == 1
+
+
+@pytest.mark.parametrize(("on_existing", "outcome"), [("skip", "skipped"), ("fail", "failed")])
+async def test_documents_that_exist_are_left_alone_on_request(
+    client: AsyncClient,
+    emulator: Emulator,
+    folder: Path,
+    tmp_path: Path,
+    on_existing: Literal["skip", "fail"],
+    outcome: str,
+) -> None:
+    """Somebody else's, as far as this load can know."""
+    write(folder, "a.md")
+    dataset = await base(client)
+    await client.load(dataset, folder, journal=tmp_path / "somebody else's")
+    write(folder, "b.md")
+
+    report = await client.load(dataset, folder, on_existing=on_existing)
+
+    assert outcomes(report) == {"added": 1, outcome: 1}
+    assert creates(emulator) == 2
+
+
+async def test_the_process_rule_cuts_and_travels_once(client: AsyncClient, folder: Path) -> None:
+    """Each create that carries a rule makes the server store it again."""
+    for name in ("a.txt", "b.txt", "c.txt"):
+        (folder / name).write_text("|".join(f"part {number} of the text" for number in range(40)))
+    dataset = await base(client)
+
+    await client.load(
+        dataset, folder, process_rule=ProcessRule.custom(max_tokens=60, separator="|")
+    )
+
+    rules = {row.dataset_process_rule_id async for row in client.documents.iter(dataset)}
+    assert len(rules) == 1
+    found = await client.datasets.retrieve(dataset, "part 7")
+    assert all(len(record.segment.content) <= 60 for record in found.records)
+
+
+async def test_only_the_first_create_is_waited_for(
+    client: AsyncClient, emulator: Emulator, folder: Path
+) -> None:
+    """It carries the rule; the others, which began with it, go on together once it is there."""
+    write(folder, *(f"{number}.md" for number in range(5)))
+    emulator.faults.plan("documents.create_by_file", ["stall 0.5"] * 5)
+
+    await client.load(await base(client), folder, concurrency=5)
+
+    sent = [each for each in emulator.history if each.endpoint == "documents.create_by_file"]
+    first, *others = sorted(sent, key=lambda each: each.started)
+    assert len(others) == 4
+    assert first.ended <= min(each.started for each in others)
+    assert max(each.started for each in others) < min(each.ended for each in others)
+
+
+async def test_accepted_does_not_wait_for_the_index(folder: Path, quick: Policy) -> None:
+    write(folder, "a.md", "b.md")
+    settings = Settings(parsing=60)
+    with Emulator(settings=settings, clock=ManualClock()) as slow:
+        async with AsyncClient(slow.url, slow.api_key, policy=quick) as client:
+            report = await client.load(await base(client), folder, wait="accepted")
+
+    assert outcomes(report) == {"added": 2}
+
+
+async def test_a_document_that_stands_still_is_stalled_while_others_end(
+    folder: Path, quick: Policy
+) -> None:
+    write(folder, "a.md", "b.md")
+    clock = ManualClock()
+    with Emulator(settings=Settings(indexing=60), clock=clock) as slow:
+        async with AsyncClient(slow.url, slow.api_key, policy=quick) as client:
+            report = await client.load(await base(client), folder, stall_after=0.3)
+
+    assert outcomes(report) == {"stalled": 2}
+    assert report.stopped is StopReason.NOT_INDEXING
+    assert report.exit_code == 5
+
+
+async def test_slow_indexing_is_waited_for(folder: Path, quick: Policy) -> None:
+    """A default server indexes a document every two seconds: queues take hours, and move."""
+    write(folder, *(f"{number}.md" for number in range(5)))
+    clock = ManualClock()
+    with Emulator(settings=Settings(parsing=2, indexing=2), clock=clock) as slow:
+        async with AsyncClient(slow.url, slow.api_key, policy=quick) as client:
+            dataset = await base(client)
+            report = await _ticking(clock, client.load(dataset, folder, stall_after=5))
+
+    assert outcomes(report) == {"added": 5}
+
+
+async def _ticking(clock: ManualClock, work: Awaitable[LoadReport]) -> LoadReport:
+    """Let a second pass every 10 ms while `work` goes on."""
+
+    async def tick() -> None:
+        while True:
+            await anyio.sleep(0.01)
+            clock.advance(1)
+
+    reports: list[LoadReport] = []
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(tick)
+        reports.append(await work)
+        tasks.cancel_scope.cancel()
+    return reports[0]
+
+
+async def test_watching_costs_pages_not_a_request_for_each_document(
+    emulator: Emulator, folder: Path
+) -> None:
+    """At the intervals that users have; tests/ingest/test_ingest_watch.py holds the numbers."""
+    write(folder, *(f"{number}.md" for number in range(150)))
+
+    async with AsyncClient(emulator.url, emulator.api_key) as client:
+        report = await client.load(await base(client), folder)
+
+    assert outcomes(report) == {"added": 150}
+    asked = Counter(exchange.endpoint for exchange in emulator.history)
+    assert asked["documents.list"] > 0
+    assert asked["documents.list"] + asked["documents.indexing_status"] < 0.25 * 150
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "commit-then-reset",
+        "commit-then-504-html",
+        "truncate",
+        "commit-then-empty",
+        "commit-then-login-page",
+    ],
+)
+async def test_a_lost_answer_does_not_create_twice(
+    client: AsyncClient, emulator: Emulator, folder: Path, fault: str
+) -> None:
+    """A second create while the first is being indexed would double its chunks."""
+    write(folder, "a.md", "b.md")
+    emulator.faults.plan("documents.create_by_file", [fault])
+    told: list[object] = []
+
+    report = await client.load(await base(client), folder, on_event=told.append)
+
+    assert outcomes(report) == {"added": 2}
+    assert report.bytes == 2 * len("the text of a.md")
+    assert max(one.accepted for one in told if isinstance(one, Progress)) == 2
+    assert creates(emulator) == 2
+    assert not emulator.faults.remaining()
+
+
+@pytest.mark.parametrize("fault", ["503", "429 retry-after=0", "rate-limit", "503-html"])
+async def test_a_refusal_that_changed_nothing_is_sent_again(
+    client: AsyncClient, emulator: Emulator, folder: Path, fault: str
+) -> None:
+    write(folder, "a.md", "b.md")
+    emulator.faults.plan("documents.create_by_file", [fault, fault])
+
+    report = await client.load(await base(client), folder)
+
+    assert outcomes(report) == {"added": 2}
+    assert report.retries == 2
+    assert not emulator.faults.remaining()
+
+
+async def test_a_create_that_never_landed_is_sent_again_once_it_cannot_land_any_more(
+    client: AsyncClient, emulator: Emulator, folder: Path
+) -> None:
+    write(folder, "a.md")
+    emulator.faults.plan("documents.create_by_file", ["502-html"])
+
+    (result,) = [one async for one in client.load_iter(await base(client), folder)]
+
+    assert (result.outcome, result.attempts) == (Outcome.ADDED, 2)
+    assert creates(emulator) == 2
+
+
+async def test_an_answer_that_stays_lost_is_unknown_not_success(
+    client: AsyncClient, emulator: Emulator, folder: Path
+) -> None:
+    """The run ends before it can be known that nothing landed."""
+    write(folder, "a.md")
+    emulator.faults.plan("documents.create_by_file", ["502-html"])
+
+    report = await client.load(await base(client), folder, deadline=0.3)
+
+    assert outcomes(report) == {"unknown": 1}
+    assert report.stopped is StopReason.DEADLINE
+    assert creates(emulator) == 1
+    with pytest.raises(LoadError, match="1 of 1 files were not loaded"):
+        report.raise_for_failures()
+
+
+async def test_a_key_that_is_revoked_stops_the_run_and_loses_nothing(
+    client: AsyncClient, emulator: Emulator, folder: Path
+) -> None:
+    write(folder, *(f"{number}.md" for number in range(40)))
+    dataset = await base(client)
+    emulator.faults.plan("documents.create_by_file", ["stall 0"] * 10 + ["401"] * 30)
+    emulator.faults.plan("datasets.get", ["ok"] + ["401"] * 30)
+
+    report = await client.load(dataset, folder)
+
+    assert report.stopped is StopReason.UNAUTHORIZED
+    assert report.exit_code == 4
+    assert report.pending >= 30
+    assert report.added + report.pending == 40
+    assert not report.failed
+    assert creates(emulator) <= 10 + 8  # what was in flight with the first refusal
+
+
+async def test_a_server_that_goes_away_stops_the_run(folder: Path, quick: Policy) -> None:
+    write(folder, *(f"{number}.md" for number in range(60)))
+    server = Emulator(settings=Settings(), clock=None)
+    with server:
+        async with AsyncClient(
+            server.url, server.api_key, policy=quick.scale_delays(0.1)
+        ) as client:
+            dataset = await base(client)
+
+            def cut(event: object) -> None:
+                if isinstance(event, Progress) and event.accepted == 20:
+                    server.stop()
+
+            report = await client.load(dataset, folder, on_event=cut)
+
+    assert report.stopped is StopReason.OUTAGE
+    assert report.exit_code == 5
+    assert sum(outcomes(report).values()) == 60
+    assert report.pending
+
+
+async def test_a_file_deleted_after_the_scan_fails_alone(client: AsyncClient, folder: Path) -> None:
+    write(folder, "a.md", "z.md")
+    dataset = await base(client)
+
+    def delete(event: object) -> None:
+        if isinstance(event, Progress) and event.found:
+            (folder / "z.md").unlink(missing_ok=True)
+
+    report = await client.load(dataset, folder, concurrency=1, on_event=delete)
+
+    assert outcomes(report) == {"added": 1, "failed": 1}
+
+
+async def test_files_on_slow_storage_are_read_beside_each_other(
+    client: AsyncClient, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(folder, "a.md", "b.md", "c.md")
+    monkeypatch.setattr("dify_kb.ingest.journal.group_commit.MAX_EVALUATION_SECONDS", -1.0)
+
+    report = await client.load(await base(client), folder)
+
+    assert outcomes(report) == {"added": 3}
+
+
+async def test_progress_tells_the_truth_at_the_end(client: AsyncClient, folder: Path) -> None:
+    write(folder, "a.md", "b.exe")
+    seen: list[Progress] = []
+
+    await client.load(
+        await base(client),
+        folder,
+        on_event=lambda event: seen.append(event) if isinstance(event, Progress) else None,
+    )
+
+    last = seen[-1]
+    assert (last.found, last.to_send, last.accepted, last.ended) == (2, 1, 1, 2)
+    assert last.scanned
+
+
+async def test_an_empty_folder_is_an_empty_report(client: AsyncClient, folder: Path) -> None:
+    report = await client.load(await base(client), folder)
+
+    assert outcomes(report) == {}
+    assert report
+
+
+async def test_a_load_that_cannot_start_raises(client: AsyncClient, folder: Path) -> None:
+    with pytest.raises(NotFoundError):
+        await client.load("00000000-0000-4000-8000-000000000000", folder)
+    with pytest.raises(ConfigError, match="no such file"):
+        await client.load(await base(client), folder / "nowhere")
+    bare = await client.datasets.create("bare")
+    with pytest.raises(ConfigError, match="no indexing technique"):
+        await client.load(bare, folder)
+
+
+async def test_a_wrong_key_raises_and_does_not_show_it(emulator: Emulator, folder: Path) -> None:
+    async with AsyncClient(emulator.url, "dataset-wrong") as client:
+        with pytest.raises(UnauthorizedError) as caught:
+            await client.load("00000000-0000-4000-8000-000000000000", folder)
+
+    assert "dataset-wrong" not in str(caught.value)
+
+
+async def test_a_disabled_document_is_not_doubled(
+    client: AsyncClient, emulator: Emulator, folder: Path
+) -> None:
+    """The server does not match it by name and would make a second one (recording 422)."""
+    write(folder, "a.md")
+    dataset = await base(client)
+    await client.load(dataset, folder)
+    (document,) = [row async for row in client.documents.iter(dataset)]
+    _disable(emulator, document.id)
+    (folder / "a.md").write_text("another text")
+
+    report = await client.load(dataset, folder)
+
+    assert outcomes(report) == {"skipped": 1}
+    (reason,) = report.skipped_reasons
+    assert reason.startswith("disabled by hand")
+    assert len(await names(client, dataset)) == 1
+
+
+async def test_a_document_still_being_indexed_is_waited_for(folder: Path, quick: Policy) -> None:
+    """Two runs at once would leave the chunks of both (measured on 1.4.3 and 1.12.1)."""
+    write(folder, "a.md")
+    clock = ManualClock()
+    with Emulator(settings=Settings(parsing=30, workers=2), clock=clock) as slow:
+        async with AsyncClient(slow.url, slow.api_key, policy=quick) as client:
+            dataset = await base(client)
+            await client.load(dataset, folder, wait="accepted")
+            (folder / "a.md").write_text("another text")
+            report = await _ticking(clock, client.load(dataset, folder))
+            found = await client.datasets.retrieve(dataset, "text")
+
+    assert outcomes(report) == {"updated": 1}
+    assert [record.segment.content for record in found.records] == ["another text"]
+
+
+async def test_memory_of_the_run_does_not_keep_what_went_well(
+    client: AsyncClient, folder: Path
+) -> None:
+    write(folder, *(f"{number}.md" for number in range(30)))
+
+    report = await client.load(await base(client), folder)
+
+    assert list(report.failures()) == []
+    assert '"added": 30' in report.to_json()
+
+
+async def test_cancelling_ends_at_once_and_leaves_the_client_usable(
+    client: AsyncClient, folder: Path
+) -> None:
+    write(folder, *(f"{number}.md" for number in range(200)))
+    dataset = await base(client)
+
+    with anyio.move_on_after(0.05) as scope:
+        await client.load(dataset, folder)
+
+    assert scope.cancelled_caught
+    assert (await client.datasets.get(dataset)).name == "docs"
+
+
+def _disable(emulator: Emulator, document_id: str) -> None:
+    running = emulator._running
+    assert running is not None
+    running._store.documents.update(document_id, enabled=False)
+
+
+async def test_a_server_that_was_mended_is_not_judged_by_its_old_failures(
+    client: AsyncClient, emulator: Emulator, folder: Path
+) -> None:
+    """A run that stopped leaves documents of which it saw no end; the next one sees them failed."""
+    write(folder, *(f"{number:02}.md" for number in range(60)))
+    dataset = await base(client)
+    emulator.faults.plan_indexing(["error no such model"], always=True)
+    stopped = await client.load(dataset, folder)
+    emulator.faults.clear()
+
+    report = await client.load(dataset, folder, retry_failed=True)
+
+    assert stopped.stopped is StopReason.MISCONFIGURED
+    assert report.stopped is None
+    assert report.added + report.updated >= 30
+
+
+async def test_a_load_that_ends_before_its_first_file_leaves_nothing_open(
+    client: AsyncClient, emulator: Emulator, folder: Path
+) -> None:
+    """It looks first at what the base holds; whatever is left open there is a warning."""
+    dataset = await base(client)
+    await client.documents.create_by_text(
+        dataset, name="theirs", text="text", process_rule=ProcessRule.automatic()
+    )
+    emulator.faults.plan("documents.list", ["401"])
+
+    with pytest.raises(UnauthorizedError):
+        await client.load(dataset, folder)
+
+    gc.collect()
+
+
+async def test_a_file_that_was_only_refused_is_not_given_up(
+    client: AsyncClient, emulator: Emulator, folder: Path
+) -> None:
+    """A server that is away refuses a file many times; then one answer is lost."""
+    write(folder, "a.md")
+    emulator.faults.plan("documents.create_by_file", ["503 x5", "502-html"])
+
+    report = await client.load(await base(client), folder)
+
+    assert outcomes(report) == {"added": 1}
+    assert not emulator.faults.remaining()

@@ -1,0 +1,491 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import threading
+import warnings
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import pytest
+from load_examples import CREATE, base, creates, names, outcomes
+
+from dify_kb import (
+    AsyncClient,
+    Client,
+    Dataset,
+    Item,
+    Outcome,
+    Policy,
+)
+from dify_kb.emulator import Emulator, Settings
+from dify_kb.errors import ConfigError, JournalError
+from dify_kb.ingest.pacing.admission import MAX_CONCURRENCY
+from dify_kb.ingest.result_iterator import MAX_BUFFERED
+
+
+def write(folder: Path, number: int) -> None:
+    for one in range(number):
+        (folder / f"{one}.md").write_text(f"the text of {one}")
+
+
+async def segments(client: AsyncClient, dataset: Dataset) -> set[int]:
+    """Tell how many segments documents have; one has one, and a doubled one two."""
+    numbers: set[int] = set()
+    async for row in client.documents.iter(dataset):
+        page = await client.segments.list(dataset, row.id)
+        numbers.add(len(page.data))
+    return numbers
+
+
+def leftovers() -> tuple[int, int]:
+    """Count tasks, and threads of journals."""
+    gc.collect()
+    threads = [thread for thread in threading.enumerate() if "journal" in thread.name]
+    return len(asyncio.all_tasks()), len(threads)
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_a_load_that_is_cancelled_anywhere_goes_on_and_doubles_nothing(
+    folder: Path, quick: Policy, seed: int
+) -> None:
+    write(folder, 40)
+    draw = random.Random(seed)
+    settings = Settings(workers=2, parsing=0.01, create_io=0.02, seed=seed)
+    with Emulator(settings=settings) as server:
+        async with AsyncClient(server.url, server.api_key, policy=quick) as client:
+            dataset = await base(client)
+            before = leftovers()
+            cuts = 0
+            report = None
+            while report is None:
+                with anyio.move_on_after(draw.uniform(0.0, 0.2) if cuts < 6 else 15):
+                    report = await client.load(dataset, folder)
+                assert leftovers() == before
+                cuts += report is None
+
+            assert outcomes(report).keys() <= {"added", "unchanged"}
+            assert report.found == 40
+            assert len(set(await names(client, dataset))) == 40
+            assert await client.documents.list(dataset) is not None
+            assert (await client.datasets.get(dataset)).document_count == 40
+            assert await segments(client, dataset) == {1}
+    assert creates(server) == 40
+    assert cuts
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_what_was_in_flight_is_sent_again_only_when_it_did_not_arrive(
+    folder: Path, quick: Policy, seed: int
+) -> None:
+    """Cancelled without grace, as by a second Ctrl-C, requests are cut wherever they are."""
+    write(folder, 40)
+    draw = random.Random(seed)
+    policy = quick.scale_delays(0.01)  # a grace of a millisecond
+    settings = Settings(workers=2, create_io=0.02, seed=seed)
+    with Emulator(settings=settings) as server:
+        async with AsyncClient(server.url, server.api_key, policy=policy) as client:
+            dataset = await base(client)
+            for _ in range(4):
+                with anyio.move_on_after(draw.uniform(0.02, 0.15)):
+                    await client.load(dataset, folder)
+        async with AsyncClient(server.url, server.api_key, policy=quick) as client:
+            report = await client.load(dataset, folder)
+
+            assert report
+            assert len(set(await names(client, dataset))) == 40
+            assert (await client.datasets.get(dataset)).document_count == 40
+            assert await segments(client, dataset) == {1}
+    assert creates(server) <= 40 + 4 * 8
+
+
+async def test_nothing_is_asked_of_what_is_done(
+    client: AsyncClient, emulator: Emulator, folder: Path
+) -> None:
+    write(folder, 30)
+    dataset = await base(client)
+    await client.load(dataset, folder)
+    before = len(emulator.history)
+
+    report = await client.load(dataset, folder)
+
+    assert outcomes(report) == {"unchanged": 30}
+    assert [one.endpoint for one in list(emulator.history)[before:]] == ["datasets.get"]
+
+
+async def test_a_file_that_changed_while_its_answer_was_lost_is_sent_again(
+    emulator: Emulator, folder: Path, quick: Policy
+) -> None:
+    """With a length that is the same, the one that landed passes for it."""
+    write(folder, 3)
+    async with AsyncClient(
+        emulator.url, emulator.api_key, policy=quick.scale_delays(0.01)
+    ) as client:
+        dataset = await base(client)
+        emulator.faults.plan(CREATE, ["stall 1"] * 3)
+        with anyio.move_on_after(0.3):
+            await client.load(dataset, folder)
+    (folder / "1.md").write_text("THE TEXT OF 1")
+    async with AsyncClient(emulator.url, emulator.api_key, policy=quick) as client:
+        report = await client.load(dataset, folder)
+
+        assert report
+        found = [
+            segment.content
+            async for row in client.documents.iter(dataset)
+            async for segment in client.segments.iter(dataset, row.id)
+        ]
+    assert sorted(found) == ["THE TEXT OF 1", "the text of 0", "the text of 2"]
+
+
+@pytest.mark.parametrize("fault", ["502-html", "reset"])
+async def test_a_change_that_did_not_arrive_is_not_taken_for_the_document_before(
+    client: AsyncClient, emulator: Emulator, folder: Path, fault: str
+) -> None:
+    """It has the name and the length of what was to come."""
+    write(folder, 15)
+    dataset = await base(client)
+    await client.load(dataset, folder)
+    for number in range(15):
+        (folder / f"{number}.md").write_text(f"THE TEXT OF {number}")
+    emulator.faults.plan(CREATE, [fault] * 5)
+
+    report = await client.load(dataset, folder)
+
+    assert not emulator.faults.remaining()
+    assert outcomes(report) == {"updated": 15}
+    found = await client.datasets.retrieve(dataset, "text")
+    assert all(record.segment.content.startswith("THE") for record in found.records)
+    assert creates(emulator) == 15 + 15 + 5
+
+
+async def test_what_somebody_deleted_is_sent_again(client: AsyncClient, folder: Path) -> None:
+    write(folder, 5)
+    dataset = await base(client)
+    await client.load(dataset, folder)
+    document = [row async for row in client.documents.iter(dataset)][2]
+    await client.documents.delete(dataset, document.id)
+
+    report = await client.load(dataset, folder)
+
+    assert outcomes(report) == {"unchanged": 4, "added": 1}
+
+
+async def test_the_journal_stands_in_the_state_folder_of_the_user(
+    client: AsyncClient, folder: Path, tmp_path: Path
+) -> None:
+    write(folder, 1)
+    first, second = (
+        await base(client),
+        await client.datasets.create("other", indexing_technique="economy"),
+    )
+
+    reports = [await client.load(one, folder) for one in (first, second, first)]
+
+    journals = [Path(str(report.journal)) for report in reports]
+    assert {path.parent for path in journals} == {tmp_path / "state" / "dify-kb"}
+    assert journals[0] == journals[2] != journals[1]
+
+
+async def test_without_a_place_for_it_a_warning_says_that_nothing_can_be_resumed(
+    client: AsyncClient, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(folder, 2)
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    dataset = await base(client)
+
+    with pytest.warns(UserWarning, match="cannot be resumed"):
+        report = await client.load(dataset, folder)
+
+    assert outcomes(report) == {"added": 2}
+    assert report.journal is None
+    assert list(report.failures()) == []
+
+
+async def test_a_journal_that_was_named_and_cannot_be_written_is_an_error(
+    client: AsyncClient, emulator: Emulator, folder: Path, tmp_path: Path
+) -> None:
+    """Who names one relies on it."""
+    write(folder, 2)
+    (tmp_path / "file").write_text("in the way")
+
+    with pytest.raises(JournalError, match="cannot be used"):
+        await client.load(await base(client), folder, journal=tmp_path / "file" / "a.db")
+
+    assert creates(emulator) == 0
+
+
+async def test_a_journal_of_another_dataset_sends_nothing(
+    client: AsyncClient, emulator: Emulator, folder: Path, tmp_path: Path
+) -> None:
+    write(folder, 2)
+    journal = tmp_path / "journal.db"
+    await client.load(await base(client), folder, journal=journal)
+    other = await client.datasets.create("other", indexing_technique="economy")
+
+    with pytest.raises(ConfigError, match="belongs to dataset"):
+        await client.load(other, folder, journal=journal)
+
+    assert creates(emulator) == 2
+
+
+async def test_two_loads_do_not_share_a_journal_at_a_time(
+    client: AsyncClient, tmp_path: Path
+) -> None:
+    dataset = await base(client)
+    journal = tmp_path / "journal.db"
+    refused = anyio.Event()
+
+    async def source() -> AsyncIterator[Item]:
+        yield Item("a.md", text="text")
+        await refused.wait()
+
+    results = client.load_iter(dataset, source(), journal=journal)
+    async for _ in results:
+        with pytest.raises(JournalError, match="in use by another load of this process"):
+            await client.load(dataset, [Item("b.md", text="text")], journal=journal)
+        refused.set()
+
+    assert results.report
+
+
+async def test_break_and_the_same_load_again_goes_on(client: AsyncClient, folder: Path) -> None:
+    """As the README says. Nothing closes the iterator but the loop, after some turns."""
+    write(folder, 40)
+    dataset = await base(client)
+    for _ in range(5):
+        async for _ in client.load_iter(dataset, folder):
+            break
+
+        report = await client.load(dataset, folder)
+
+        assert report.added + report.unchanged == 40
+
+
+async def test_an_iterator_that_is_dropped_cancels_its_load_at_once(
+    client: AsyncClient, folder: Path
+) -> None:
+    write(folder, 40)
+    dataset = await base(client)
+    before = asyncio.all_tasks()
+    rows = aiter(client.load_iter(dataset, folder))
+    await anext(rows)
+    (load,) = [task for task in asyncio.all_tasks() - before if "begin" in str(task.get_coro())]
+
+    del rows
+
+    assert load.cancelling()
+    await asyncio.wait([load])
+
+
+def test_break_and_the_same_load_again_goes_on_in_the_blocking_client(
+    emulator: Emulator, folder: Path, quick: Policy
+) -> None:
+    write(folder, 40)
+    with Client(emulator.url, emulator.api_key, policy=quick) as client:
+        dataset = client.datasets.create("docs", indexing_technique="economy")
+        for _ in range(5):
+            for _ in client.load_iter(dataset, folder):
+                break
+
+            report = client.load(dataset, folder)
+
+            assert report.added + report.unchanged == 40
+
+
+async def test_a_consumer_that_is_cancelled_twice_loses_nothing(
+    client: AsyncClient, folder: Path
+) -> None:
+    """asyncio cancels through every shield: the second one interrupts the waiting for the load."""
+    write(folder, 40)
+    dataset = await base(client)
+    before = leftovers()
+    chance = random.Random(3)
+
+    async def consume() -> None:
+        async for _ in client.load_iter(dataset, folder):
+            pass
+
+    for _ in range(20):
+        task = asyncio.create_task(consume())
+        for _ in range(2):
+            await asyncio.sleep(chance.uniform(0, 0.03))
+            task.cancel()
+        await asyncio.wait([task])
+
+        report = await client.load(dataset, folder)
+
+        assert report.added + report.unchanged == 40
+    with anyio.fail_after(5):
+        while leftovers() != before:  # noqa: ASYNC110 -- the garbage collector
+            await anyio.sleep(0.01)
+
+
+async def test_a_dry_run_leaves_no_trace(
+    client: AsyncClient, emulator: Emulator, folder: Path, tmp_path: Path
+) -> None:
+    write(folder, 3)
+    dataset = await base(client)
+
+    report = await client.load(dataset, folder, dry_run=True, journal=tmp_path / "new" / "a.db")
+
+    assert outcomes(report) == {"pending": 3}
+    assert not (tmp_path / "new").exists()
+    assert creates(emulator) == 0
+
+
+async def test_a_dry_run_tells_of_a_journal_and_leaves_it_as_it_is(
+    client: AsyncClient, folder: Path, tmp_path: Path
+) -> None:
+    write(folder, 3)
+    dataset = await base(client)
+    place = tmp_path / "journal"
+    await client.load(dataset, folder, journal=place / "a.db")
+    before = {path.name: path.read_bytes() for path in place.iterdir()}
+    (folder / "1.md").write_text("changed")
+
+    report = await client.load(dataset, folder, dry_run=True, journal=place / "a.db")
+
+    assert outcomes(report) == {"unchanged": 2, "pending": 1}
+    assert {path.name: path.read_bytes() for path in place.iterdir()} == before
+
+
+# One by one.
+
+
+async def test_every_result_comes_and_then_the_report(client: AsyncClient, folder: Path) -> None:
+    write(folder, 300)
+    (folder / "empty.md").touch()
+    dataset = await base(client)
+    before = leftovers()
+
+    results = client.load_iter(dataset, folder)
+    seen = Counter([result.outcome.value async for result in results])
+
+    assert results.report is not None
+    assert seen == outcomes(results.report) == {"added": 300, "skipped": 1}
+    assert leftovers() == before
+
+
+@pytest.mark.parametrize("way", ["break", "error", "cancel"])
+async def test_a_consumer_that_leaves_early_loses_nothing(
+    client: AsyncClient, emulator: Emulator, folder: Path, way: str
+) -> None:
+    write(folder, 80)
+    dataset = await base(client)
+    before = leftovers()
+
+    await leave(client.load_iter(dataset, folder).pages(), way)
+
+    assert leftovers() == before
+    report = await client.load(dataset, folder)
+    assert report.added + report.unchanged == 80
+    assert len(await names(client, dataset)) == 80
+    assert creates(emulator) == 80
+
+
+async def leave(pages: AsyncIterator[object], way: str) -> None:
+    """Take a page of results, and go."""
+    try:
+        with anyio.CancelScope() as scope:
+            async for _ in pages:
+                if way == "error":
+                    _ = 1 // 0
+                if way == "cancel":
+                    scope.cancel()
+                    await anyio.sleep(1)
+                return
+    except ZeroDivisionError:
+        pass
+    finally:
+        await pages.aclose()  # type: ignore[attr-defined]  # an async generator
+
+
+async def test_break_alone_ends_the_load_soon(client: AsyncClient, folder: Path) -> None:
+    """Without anything that closes the iterator, the loop does."""
+    write(folder, 80)
+    dataset = await base(client)
+    before = leftovers()
+
+    async for _ in client.load_iter(dataset, folder):
+        break
+
+    await anyio.sleep(0.5)
+    assert leftovers() == before
+    assert await client.load(dataset, folder)
+
+
+async def test_a_load_that_cannot_start_raises_from_the_iteration(
+    client: AsyncClient, folder: Path
+) -> None:
+    dataset = await base(client)
+    before = leftovers()
+
+    with pytest.raises(ConfigError):
+        await anext(aiter(client.load_iter(dataset, folder / "nowhere")))
+
+    assert leftovers() == before
+
+
+async def test_an_error_of_the_load_that_nobody_waits_for_is_not_logged(
+    client: AsyncClient,
+) -> None:
+    """A consumer that leaves has its own reason, and no use for another."""
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    dataset = await base(client)
+
+    async def source() -> AsyncIterator[Item]:
+        for number in range(3):
+            yield Item(f"{number}.md", text="text")
+        await anyio.sleep(1)
+        raise ZeroDivisionError
+
+    pages = client.load_iter(dataset, source()).pages()
+    await anext(pages)
+    await anyio.sleep(1.3)
+    await pages.aclose()
+    gc.collect()
+
+    assert told == []
+
+
+async def test_a_slow_consumer_holds_the_sending_and_nothing_is_lost(
+    client: AsyncClient, emulator: Emulator, folder: Path
+) -> None:
+    write(folder, MAX_BUFFERED + 250)
+    dataset = await base(client)
+    results = client.load_iter(dataset, folder, max_unindexed=50)
+    pages = results.pages()
+    first = await anext(pages)
+    sent = -1
+    with anyio.fail_after(15):
+        while sent != creates(emulator) or sent < MAX_BUFFERED:
+            sent = creates(emulator)
+            await anyio.sleep(0.5)
+
+    # The first page was taken; the rest waits, and besides what is sent and not indexed yet, and
+    # what each worker had in hand.
+    assert len(first) + MAX_BUFFERED <= sent <= len(first) + MAX_BUFFERED + 50 + MAX_CONCURRENCY
+    seen = Counter(one.outcome for one in first)
+    async for page in pages:
+        seen.update(one.outcome for one in page)
+    assert seen == {Outcome.ADDED: MAX_BUFFERED + 250}
+
+
+async def test_no_warning_comes_out_of_a_load_that_is_left(
+    client: AsyncClient, folder: Path
+) -> None:
+    write(folder, 50)
+    dataset = await base(client)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            await leave(client.load_iter(dataset, folder).pages(), "break")
+        gc.collect()
+
+    assert [str(one.message) for one in caught] == []

@@ -1,0 +1,400 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import anyio
+import pytest
+from attrs import evolve
+from load_examples import CREATE, base, creates, outcomes, write
+
+from dify_kb import (
+    AsyncClient,
+    ConfigError,
+    Dataset,
+    Item,
+    ItemResult,
+    LoadError,
+    Outcome,
+    Policy,
+    StopReason,
+)
+from dify_kb.emulator import Emulator, ManualClock, Settings
+
+
+def listening(results: list[ItemResult]) -> Callable[[object], None]:
+    return lambda event: results.append(event) if isinstance(event, ItemResult) else None
+
+
+async def values(client: AsyncClient, dataset: Dataset) -> dict[str, dict[str, object]]:
+    return {
+        row.name: {
+            str(one["name"]): one["value"]
+            for one in row.doc_metadata or ()
+            if one["id"] != "built-in"
+        }
+        async for row in client.documents.iter(dataset)
+    }
+
+
+async def test_metadata_is_set_by_name_once_a_document_is_indexed(
+    client: AsyncClient, folder: Path
+) -> None:
+    write(folder, 3)
+    dataset = await base(client)
+
+    report = await client.load(
+        dataset, folder, metadata=lambda item: {"team": "infra", "place": item.key[:3]}
+    )
+
+    assert outcomes(report) == {"added": 3}
+    assert await values(client, dataset) == {
+        f"00{number}.md": {"team": "infra", "place": f"00{number}"} for number in range(3)
+    }
+
+
+async def test_changed_metadata_alone_sends_no_file(
+    client: AsyncClient, emulator: Emulator, folder: Path
+) -> None:
+    write(folder, 3)
+    dataset = await base(client)
+    await client.load(dataset, folder, metadata={"team": "infra"})
+
+    again = await client.load(dataset, folder, metadata={"team": "infra"})
+    changed = await client.load(dataset, folder, metadata={"year": 2024})
+
+    assert outcomes(again) == outcomes(changed) == {"unchanged": 3}
+    assert creates(emulator) == 3
+    assert (await values(client, dataset))["000.md"] == {"team": "infra", "year": "2024"}
+
+
+async def test_metadata_that_cannot_be_set_fails_that_file_alone(
+    client: AsyncClient, folder: Path
+) -> None:
+    write(folder, 3)
+    dataset = await base(client)
+    await client.metadata.create(dataset, name="year", type="number")
+
+    report = await client.load(
+        dataset, folder, metadata=lambda item: {"year": "old" if "1" in item.key else 1999}
+    )
+
+    assert outcomes(report) == {"added": 2, "failed": 1}
+    (failure,) = report.failures()
+    assert failure.key == "001.md"
+    assert "metadata" in str(failure.reason)
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize(
+    ("metadata", "why"),
+    [
+        ({"flag": True}, "'flag' is True"),
+        ({"source": "wiki"}, "'source' is a built-in"),
+        ({"year": "old"}, "year is a field of type number; the value is 'old'"),
+    ],
+)
+async def test_wrong_metadata_of_all_is_refused_once_before_anything_is_sent(
+    client: AsyncClient,
+    emulator: Emulator,
+    folder: Path,
+    metadata: dict[str, object],
+    why: str,
+    dry_run: bool,  # noqa: FBT001 -- pytest passes it by name
+) -> None:
+    write(folder, 3)
+    dataset = await base(client)
+    await client.metadata.create(dataset, name="year", type="number")
+
+    with pytest.raises(ConfigError, match=why) as caught:
+        await client.load(dataset, folder, metadata=metadata, dry_run=dry_run)
+
+    assert caught.value.hint
+    assert creates(emulator) == 0
+
+
+async def test_right_metadata_of_all_costs_no_request_more(
+    client: AsyncClient, emulator: Emulator, folder: Path
+) -> None:
+    write(folder, 3)
+    dataset = await base(client)
+
+    await client.load(dataset, folder, metadata={"year": 2024})
+
+    asked = [exchange.endpoint for exchange in emulator.history]
+    assert asked.count("metadata.list") == 1
+
+
+async def test_verified_looks_at_every_document_once_more(
+    client: AsyncClient, emulator: Emulator, folder: Path
+) -> None:
+    write(folder, 12)
+    dataset = await base(client)
+    results: list[ItemResult] = []
+
+    report = await client.load(dataset, folder, wait="verified", on_event=listening(results))
+
+    assert outcomes(report) == {"added": 12}
+    assert report.verified
+    assert len(results) == 12
+    asked = [exchange.endpoint for exchange in emulator.history]
+    assert asked.count("documents.indexing_status") >= 12
+
+
+async def test_verified_notices_a_document_that_went_away(
+    client: AsyncClient, folder: Path
+) -> None:
+    """Deleted after an earlier run, with another in its place, so that the number is right."""
+    write(folder, 3)
+    dataset = await base(client)
+    await client.load(dataset, folder)
+    rows = [row async for row in client.documents.iter(dataset)]
+    await client.documents.delete(dataset, rows[0].id)
+    await client.documents.create_by_text(dataset, "foreign", "text")
+    await client.documents.wait(dataset, [row.id async for row in client.documents.iter(dataset)])
+
+    report = await client.load(dataset, folder, wait="verified")
+
+    assert outcomes(report) == {"unchanged": 2, "failed": 1}
+    (failure,) = report.failures()
+    assert failure.reason == "not in the dataset"
+    assert outcomes(await client.load(dataset, folder, wait="verified", retry_failed=True)) == {
+        "unchanged": 2,
+        "added": 1,
+    }
+
+
+async def test_a_document_that_was_deleted_by_hand_is_sent_again(
+    client: AsyncClient, folder: Path
+) -> None:
+    write(folder, 3)
+    dataset = await base(client)
+    await client.load(dataset, folder)
+    (first, *_) = [row async for row in client.documents.iter(dataset)]
+    await client.documents.delete(dataset, first.id)
+
+    report = await client.load(dataset, folder)
+
+    assert outcomes(report) == {"added": 1, "unchanged": 2}
+
+
+async def test_a_passing_indexing_error_is_tried_again(
+    client: AsyncClient, emulator: Emulator, folder: Path
+) -> None:
+    write(folder, 5)
+    emulator.faults.plan_indexing(["error Rate limit exceeded, try again later"])
+
+    report = await client.load(await base(client), folder)
+
+    assert outcomes(report) == {"added": 5}
+    assert creates(emulator) == 6
+
+
+async def test_a_lasting_indexing_error_is_not(
+    client: AsyncClient, emulator: Emulator, folder: Path
+) -> None:
+    """And is tried again on request, or when the file has changed."""
+    write(folder, 5)
+    dataset = await base(client)
+    emulator.faults.plan_indexing(["error cannot be parsed"])
+
+    first = await client.load(dataset, folder)
+    second = await client.load(dataset, folder)
+    third = await client.load(dataset, folder, retry_failed=True)
+
+    assert outcomes(first) == {"added": 4, "failed": 1}
+    assert outcomes(second) == {"unchanged": 4, "failed": 1}
+    assert "retry_failed" in str(next(second.failures()).reason)
+    assert outcomes(third) == {"unchanged": 4, "updated": 1}
+
+
+async def test_a_server_that_rejects_everything_stops_the_run(
+    client: AsyncClient, emulator: Emulator, folder: Path
+) -> None:
+    """A wrong embedding model would fail every one of thousands of files."""
+    write(folder, 300)
+    emulator.faults.plan_indexing(["error model not found: bge"], always=True)
+
+    report = await client.load(await base(client), folder)
+
+    assert report.stopped is StopReason.MISCONFIGURED
+    assert report.exit_code == 6
+    assert "model not found: bge" in str(report.stop_message)
+    assert creates(emulator) <= 50
+    assert report.pending > 200
+
+
+async def test_max_failures_stops_the_run(
+    client: AsyncClient, emulator: Emulator, folder: Path
+) -> None:
+    write(folder, 60)
+    emulator.faults.plan(CREATE, ["400 x20"])
+
+    report = await client.load(await base(client), folder, max_failures=3)
+
+    assert report.stopped is StopReason.MAX_FAILURES
+    assert report.exit_code == 7
+    assert report.pending > 0
+
+
+async def test_errors_stop_raises_at_the_first_failure(
+    client: AsyncClient, emulator: Emulator, folder: Path
+) -> None:
+    write(folder, 60)
+    emulator.faults.plan(CREATE, ["400"])
+
+    with pytest.raises(LoadError, match="of 60 files were not loaded"):
+        await client.load(await base(client), folder, errors="stop")
+
+
+async def test_a_deadline_leaves_the_rest_pending_and_the_next_run_goes_on(
+    folder: Path, quick: Policy
+) -> None:
+    write(folder, 30)
+    clock = ManualClock()
+    with Emulator(settings=Settings(indexing=60), clock=clock) as slow:
+        async with AsyncClient(slow.url, slow.api_key, policy=quick) as client:
+            dataset = await base(client)
+            first = await client.load(dataset, folder, deadline=0.5)
+            clock.advance(10_000)
+            second = await client.load(dataset, folder)
+
+            assert first.stopped is StopReason.DEADLINE
+            assert first.exit_code == 5
+            assert outcomes(first) == {"pending": 30}
+            assert outcomes(second) == {"added": 30}
+            assert creates(slow) == 30
+
+
+async def test_a_dry_run_tells_what_a_run_then_does(
+    client: AsyncClient, emulator: Emulator, folder: Path, tmp_path: Path
+) -> None:
+    write(folder, 3)
+    (folder / "tool.exe").write_text("x")
+    dataset = await base(client)
+    await client.load(dataset, folder)
+    write(folder, 5)
+    (folder / "000.md").write_text("changed")
+    before = {path: path.read_bytes() for path in (tmp_path / "state").rglob("*.db")}
+    told: list[ItemResult] = []
+
+    dry = await client.load(dataset, folder, dry_run=True, on_event=listening(told))
+    sent = creates(emulator)
+    real = await client.load(dataset, folder)
+
+    assert outcomes(dry) == {"unchanged": 2, "skipped": 1, "pending": 3}
+    assert dry
+    assert dry.exit_code == 0
+    would = {result.key for result in told if result.outcome is Outcome.PENDING}
+    assert would == {"000.md", "003.md", "004.md"}
+    assert sent == 3
+    assert outcomes(real) == {"unchanged": 2, "skipped": 1, "added": 2, "updated": 1}
+    assert before
+
+
+async def test_another_rule_sends_everything_again(client: AsyncClient, folder: Path) -> None:
+    from dify_kb import ProcessRule
+
+    write(folder, 3)
+    dataset = await base(client)
+    rule = ProcessRule.custom(max_tokens=100)
+    first = await client.load(dataset, folder, process_rule=rule)
+    same = await client.load(dataset, folder, process_rule=rule)
+    silent = await client.load(dataset, folder)
+    other = await client.load(dataset, folder, process_rule=ProcessRule.custom(max_tokens=200))
+
+    assert outcomes(first) == {"added": 3}
+    assert outcomes(same) == outcomes(silent) == {"unchanged": 3}
+    assert outcomes(other) == {"updated": 3}
+
+
+async def test_a_touched_file_is_not_sent_again(
+    client: AsyncClient, emulator: Emulator, folder: Path
+) -> None:
+    write(folder, 2)
+    dataset = await base(client)
+    await client.load(dataset, folder)
+    (folder / "000.md").write_text((folder / "000.md").read_text())
+
+    report = await client.load(dataset, folder)
+
+    assert outcomes(report) == {"unchanged": 2}
+    assert creates(emulator) == 2
+
+
+async def test_a_change_that_keeps_length_and_time_is_seen_when_it_follows_at_once(
+    client: AsyncClient, folder: Path
+) -> None:
+    """File systems tell times in steps; a file may change twice within one."""
+    import os
+
+    path = folder / "a.md"
+    path.write_text("one")
+    dataset = await base(client)
+    stat = path.stat()
+    await client.load(dataset, folder)
+    path.write_text("two")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+    report = await client.load(dataset, folder)
+
+    assert outcomes(report) == {"updated": 1}
+
+
+async def test_a_stated_rate_is_kept(client: AsyncClient, folder: Path, quick: Policy) -> None:
+    write(folder, 20)
+    policy = evolve(quick, load_timing=evolve(quick.load_timing, tuning_second=0.1))
+    async with AsyncClient(client.base_url, "dataset-emulator", policy=policy) as paced:
+        began = anyio.current_time()
+        report = await paced.load(await base(paced), folder, rate="10/s", wait="accepted")
+
+    assert outcomes(report) == {"added": 20}
+    assert anyio.current_time() - began > 0.08  # 20 at ten in a tenth of a second
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rate": "fast"},
+        {"wait": "soon"},
+        {"errors": "ignore"},
+        {"max_unindexed": 0},
+        {"deadline": -1},
+        {"max_failures": -1},
+        {"concurrency": 0},
+        {"concurrency": (5, 2)},
+        {"stall_after": float("nan")},
+    ],
+)
+async def test_an_option_that_is_none_is_refused(
+    client: AsyncClient, emulator: Emulator, folder: Path, options: dict[str, object]
+) -> None:
+    write(folder, 1)
+
+    with pytest.raises(ConfigError) as caught:
+        await client.load("00000000-0000-4000-8000-000000000000", folder, **options)  # type: ignore[arg-type]  # wrong on purpose
+
+    assert caught.value.hint
+    assert not emulator.history
+
+
+async def test_items_bring_their_own_content_and_metadata(
+    client: AsyncClient, folder: Path
+) -> None:
+    (folder / "on disk.md").write_text("about emus")
+    dataset = await base(client)
+
+    async def source() -> AsyncIterator[Item]:
+        yield Item("faq/1", text="about wombats", metadata={"n": 1})
+        yield Item("faq/2.md", bytes=b"about quolls")
+        yield Item("faq/3.md", path=folder / "on disk.md")
+        yield Item("faq/4.exe", bytes=b"x")
+        yield Item("faq/2.md", bytes=b"again")
+
+    report = await client.load(dataset, source(), metadata={"of": "faq"})
+
+    assert outcomes(report) == {"added": 3, "skipped": 1, "failed": 1}
+    assert report.journal is None
+    named = await values(client, dataset)
+    assert {name.partition("~")[0] for name in named} == {"faq__1", "faq__2.md", "faq__3.md"}
+    assert {"of": "faq", "n": "1"} in named.values()

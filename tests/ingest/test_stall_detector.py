@@ -1,0 +1,723 @@
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import anyio
+import pytest
+from attrs import evolve
+from indexing_simulation import (
+    Rows,
+    SimulatedFollowing,
+    SimulatedServer,
+    follow_files,
+    make_accepted_file,
+    make_document,
+    make_remembered_file,
+)
+from virtual_time import run
+
+from dify_kb.errors import ConnectError, NotFoundError, UnauthorizedError
+from dify_kb.ingest.engine.stall_detector import LOST_BY_WORKER, format_duration
+from dify_kb.ingest.engine.tracked_file import TrackedFile
+from dify_kb.ingest.journal import JournalState
+from dify_kb.ingest.report import StopReason
+from dify_kb.models import DocumentStatuses, IndexingStatus
+from dify_kb.transport import AttemptEvent
+from dify_kb.wire import catalog
+from dify_kb.wire.endpoint import Call
+
+PATIENCE = 900.0
+RECENT = 120.0
+
+OTHER = "00000000-0000-4000-8000-000000000010"
+TELLING = "00000000-0000-4000-8000-000000000020"
+
+CREATE = catalog.CREATE_DOCUMENT_BY_FILE.name
+
+
+def reason(following: SimulatedFollowing, key: str = "1.txt") -> str:
+    (result,) = [result for _, result in following.results if result.key == key]
+    return str(result.reason)
+
+
+def end_of(following: SimulatedFollowing, key: str = "1.txt") -> float:
+    (when,) = [when for when, result in following.results if result.key == key]
+    return when
+
+
+# Lost documents
+
+
+@pytest.mark.parametrize("status", ["waiting", "indexing"])
+@pytest.mark.parametrize(
+    ("stall_after", "told"), [(900.0, "15 min"), (120.0, "2 min"), (45.0, "45 s"), (10.5, "10.5 s")]
+)
+def test_a_document_that_stands_still_is_stalled_while_others_move(
+    stall_after: float, told: str, status: str
+) -> None:
+    """A killed worker leaves its document where it was for ever; the rest must not wait."""
+
+    def picture(now: float) -> Rows:
+        ended = int(now / stall_after * 9)
+        others = [
+            make_document(one, "completed" if one - 2 < ended else "waiting")
+            for one in range(2, 32)
+        ]
+        return [*reversed(others), make_document(1, status)]
+
+    files = [make_accepted_file(number, at=number / 10) for number in range(1, 32)]
+    following = follow_files(SimulatedServer(picture), files, stall_after=stall_after)
+
+    assert Counter(following.outcomes.values()) == {"added": 30, "stalled": 1}
+    assert stall_after < end_of(following) < 2.5 * stall_after
+    assert reason(following).startswith(f"{LOST_BY_WORKER}: stayed {status} for {told} while ")
+    assert "others were indexed" in reason(following)
+    assert following.journal.states["1.txt"] is JournalState.STALLED
+    assert not following.files.stopping.is_requested
+
+
+def test_a_document_that_waits_for_its_turn_is_never_lost() -> None:
+    """A queue of a hundred documents, each of which takes a quarter of an hour."""
+
+    def picture(now: float) -> Rows:
+        begun = now / 900
+        return [
+            make_document(
+                one, "completed" if one < begun - 1 else "indexing" if one < begun else "waiting"
+            )
+            for one in reversed(range(100))
+        ]
+
+    files = [make_accepted_file(number, at=number / 10) for number in range(100)]
+    following = follow_files(SimulatedServer(picture, lambda now: (int(now / 60), 99)), files)
+
+    assert set(following.outcomes.values()) == {"added"}
+
+
+@pytest.mark.parametrize(
+    "make", [make_accepted_file, make_remembered_file], ids=["new", "remembered"]
+)
+def test_a_long_document_is_not_stalled_while_its_segments_grow(
+    make: Callable[[int], TrackedFile],
+) -> None:
+    def picture(now: float) -> Rows:
+        return [make_document(1, "indexing" if now < 5000 else "completed")]
+
+    following = follow_files(
+        SimulatedServer(picture, lambda now: (int(now / 60), 99)), (make(one) for one in [1])
+    )
+
+    assert following.outcomes == {"1.txt": "added"}
+
+
+def test_the_segments_of_many_begun_documents_are_counted_in_turns() -> None:
+    """More than one look asks for: none may end for lack of a second count."""
+
+    def picture(now: float) -> Rows:
+        return [
+            make_document(one, "indexing" if now < 4000 else "completed")
+            for one in reversed(range(200))
+        ]
+
+    files = [make_accepted_file(number) for number in range(200)]
+    following = follow_files(SimulatedServer(picture, lambda now: (int(now / 60), 999)), files)
+
+    assert set(following.outcomes.values()) == {"added"}
+
+
+@pytest.mark.parametrize("number", [12, 3000])
+def test_many_lost_documents_end_within_hours(number: int) -> None:
+    """A restart of the broker loses the whole queue; what was queued since is indexed."""
+
+    def picture(now: float) -> Rows:
+        del now
+        lost = [make_document(one, "waiting") for one in reversed(range(number))]
+        return [make_document(number, "completed"), *lost]
+
+    files = [make_accepted_file(one, at=one / 100) for one in range(number + 1)]
+    following = follow_files(SimulatedServer(picture), files, longest=4 * 3600)
+
+    assert Counter(following.outcomes.values()) == {"added": 1, "stalled": number}
+    assert not following.files.stopping.is_requested
+    assert len(following.server.requests) < 3 * number + 300
+
+
+# Busy workers
+
+
+def elsewhere(done: Callable[[float], float], *, created: float = -1000.0) -> Any:
+    """Another dataset, whose documents are indexed one after the other; the oldest is `created`."""
+
+    def picture(now: float) -> Rows:
+        return [
+            make_document(one, "completed" if one < done(now) else "waiting", created=created + one)
+            for one in reversed(range(400))
+        ]
+
+    return {OTHER: picture}
+
+
+def kinds(kind: str) -> Iterable[TrackedFile]:
+    """Make a new, a replaced or a remembered document, or one that was found by its name."""
+    yield {
+        "new": lambda: make_accepted_file(1),
+        "replaced": lambda: make_accepted_file(1, new=False),
+        "found by name": lambda: make_accepted_file(1, batch=False),
+        "remembered": lambda: make_remembered_file(1),
+        "stalled before": lambda: make_remembered_file(1, JournalState.STALLED),
+    }[kind]()
+
+
+KINDS = ["new", "replaced", "found by name", "remembered", "stalled before"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_worker_that_is_busy_with_another_dataset_is_waited_for(kind: str) -> None:
+    """For hours; its documents were queued before ours."""
+
+    def picture(now: float) -> Rows:
+        return [make_document(1, "waiting" if now < 20_000 else "completed")]
+
+    others = elsewhere(lambda now: now / 50, created=-5000.0)
+    following = follow_files(SimulatedServer(picture, others=others), kinds(kind))
+
+    assert set(following.outcomes.values()) <= {"added", "updated"}
+    assert 20_000 <= end_of(following) < 22_000
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_document_that_a_later_one_of_another_dataset_passed_is_lost(kind: str) -> None:
+    """Others are busy for ever, and what they add is indexed at once."""
+
+    def other(now: float) -> Rows:
+        count = int(now / 30)
+        return [
+            make_document(one, "completed", created=30.0 * one)
+            for one in range(count, max(0, count - 200), -1)
+        ]
+
+    following = follow_files(
+        SimulatedServer(lambda _: [make_document(1, "waiting")], others={OTHER: other}),
+        kinds(kind),
+        longest=10_000.0,
+    )
+
+    assert following.outcomes == {"1.txt": "stalled"}
+    assert reason(following).startswith(f"{LOST_BY_WORKER}: stayed waiting for ")
+    assert reason(following).endswith(" while others were indexed")
+    assert not following.files.stopping.is_requested
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_load_ends_although_others_move_for_ever(kind: str) -> None:
+    """Others replace the same old documents again and again, so that none is known as later."""
+
+    def other(now: float) -> Rows:
+        done = int(now / 77) % 50
+        return [
+            make_document(one, "completed" if one < done else "waiting", created=-9e6)
+            for one in range(50)
+        ]
+
+    following = follow_files(
+        SimulatedServer(lambda _: [make_document(1, "waiting")], others={OTHER: other}), kinds(kind)
+    )
+
+    assert following.outcomes == {"1.txt": "stalled"}
+    assert end_of(following) < 100 * PATIENCE
+    assert reason(following) == (
+        "stayed waiting for 24 h while documents of other datasets were indexed"
+    )
+
+
+def test_later_documents_of_others_do_not_count_while_ours_are_indexed() -> None:
+    """Pipelines and other tenants have queues of their own."""
+
+    def picture(now: float) -> Rows:
+        done = (now - 1000) / 100
+        return [
+            make_document(one, "completed" if one < done else "waiting")
+            for one in reversed(range(100))
+        ]
+
+    def other(now: float) -> Rows:
+        later = [make_document(900, "completed", created=500)] if now > 1010 else []
+        return [
+            *later,
+            *(make_document(one, "completed", created=-9e6) for one in range(int(now / 40))),
+        ]
+
+    files = [make_accepted_file(number, at=number / 10) for number in range(100)]
+    following = follow_files(SimulatedServer(picture, others={OTHER: other}), files)
+
+    assert set(following.outcomes.values()) == {"added"}
+
+
+def test_chunks_that_are_edited_elsewhere_are_no_indexing() -> None:
+    """A bot adds a sentence a minute to another dataset; no worker is running."""
+
+    def other(now: float) -> Rows:
+        return [make_document(5, "completed", word_count=int(now / 60), created=-9e6)]
+
+    following = follow_files(
+        SimulatedServer(lambda _: [make_document(1, "waiting")], others={OTHER: other}),
+        [make_accepted_file(1)],
+    )
+
+    assert following.files.stopping.reason is StopReason.NOT_INDEXING
+    assert end_of(following) < 2 * PATIENCE
+
+
+def test_documents_that_fail_elsewhere_show_that_the_worker_is_busy() -> None:
+    """Their words are counted, though none becomes available; and the queue becomes shorter."""
+
+    def other(now: float) -> Rows:
+        done = now / 60
+        failed = [
+            make_document(one, "error" if one < done else "waiting", created=-9e6)
+            for one in range(300)
+        ]
+        return [make_document(999, "completed", word_count=int(now / 60), created=-9e6), *failed]
+
+    def picture(now: float) -> Rows:
+        return [make_document(1, "waiting" if now < 15_000 else "completed")]
+
+    following = follow_files(
+        SimulatedServer(picture, others={OTHER: other}), [make_accepted_file(1)]
+    )
+
+    assert following.outcomes == {"1.txt": "added"}
+
+
+def test_the_queue_of_the_dataset_that_drains_is_no_standstill() -> None:
+    """The worker is busy with thousands of documents of somebody else, for hours."""
+
+    def picture(now: float) -> Rows:
+        done = 100 + now / 20
+        others = [
+            make_document(one, "completed" if one < done else "waiting") for one in range(100, 500)
+        ]
+        status = "completed" if done > 500 else "waiting"
+        return [make_document(1, status), make_document(2, status), *others]
+
+    following = follow_files(
+        SimulatedServer(picture), [make_accepted_file(1), make_accepted_file(2)]
+    )
+
+    assert set(following.outcomes.values()) == {"added"}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotFoundError("deleted", endpoint="documents.list", status=404),
+        UnauthorizedError("API access is not enabled", endpoint="documents.list", status=401),
+    ],
+)
+@pytest.mark.parametrize("where", [OTHER, "datasets.list"])
+def test_a_refusal_of_another_dataset_does_not_end_the_load(error: Exception, where: str) -> None:
+    """It was deleted meanwhile, or its API is off; the plugin daemon may be down."""
+    met: list[float] = []
+
+    def refuses(now: float, name: str, path: str) -> Exception | None:
+        if name != where and f"/{where}/" not in path:
+            return None
+        met.append(now)
+        return error
+
+    def picture(now: float) -> Rows:
+        return [make_document(1, "waiting" if now < 800 else "completed")]
+
+    others = elsewhere(lambda now: now / 10)
+    following = follow_files(
+        SimulatedServer(picture, others=others, error_for=refuses), [make_accepted_file(1)]
+    )
+
+    assert met
+    assert following.outcomes == {"1.txt": "added"}
+
+
+def test_many_other_datasets_are_looked_at_in_turns() -> None:
+    """Only the last of ten tells of a later document."""
+
+    def busy(now: float) -> Rows:
+        done = int(now / 77) % 50
+        return [
+            make_document(one, "completed" if one < done else "waiting", created=-9e6)
+            for one in range(50)
+        ]
+
+    def telling(now: float) -> Rows:
+        return [
+            make_document(one, "completed", created=30.0 * one)
+            for one in range(int(now / 30), 0, -1)
+        ]
+
+    others = {**{f"{OTHER[:-1]}{one}": busy for one in range(9)}, TELLING: telling}
+    following = follow_files(
+        SimulatedServer(lambda _: [make_document(1, "waiting")], others=others),
+        [make_accepted_file(1)],
+        longest=20_000.0,
+    )
+
+    assert reason(following).startswith(LOST_BY_WORKER)
+
+
+# A server that does not index
+
+
+@pytest.mark.parametrize("number", [1, 30])
+def test_a_server_that_indexes_nothing_stops_the_run(number: int) -> None:
+    """A worker that is not there, or takes other queues."""
+    rows = [make_document(one, "waiting") for one in range(number)]
+
+    following = follow_files(
+        SimulatedServer(lambda _: rows), [make_accepted_file(one) for one in range(number)]
+    )
+
+    assert set(following.outcomes.values()) == {"stalled"}
+    assert set(following.journal.states.values()) == {JournalState.STALLED}
+    assert following.files.stopping.reason is StopReason.NOT_INDEXING
+    assert following.files.stopping.message == (
+        "No document of any dataset made progress for 15 min: check that the server's Celery worker"
+        " is running and takes the queues `dataset` and `priority_dataset`."
+    )
+    assert "no document of any dataset made progress; check that" in reason(following, "0.txt")
+    assert PATIENCE < following.results[0][0] < 1.5 * PATIENCE
+
+
+@pytest.mark.parametrize(("indexed", "told"), [(1, "1 document was"), (3, "3 documents were")])
+def test_a_server_that_stops_indexing_stops_the_run(indexed: int, told: str) -> None:
+    """What still waits was not lost: its task is queued."""
+
+    def picture(now: float) -> Rows:
+        done = min(now / 10, indexed)
+        return [
+            make_document(one, "completed" if one < done else "waiting")
+            for one in reversed(range(9))
+        ]
+
+    files = [make_accepted_file(number, at=number / 10) for number in range(9)]
+    following = follow_files(SimulatedServer(picture), files)
+
+    assert Counter(following.outcomes.values()) == {"added": indexed, "stalled": 9 - indexed}
+    assert following.files.stopping.reason is StopReason.NOT_INDEXING
+    message = str(following.files.stopping.message)
+    assert message.startswith(f"Indexing stopped: {told} indexed, the last 1")
+    assert " min ago, and no document of any dataset made progress since: check " in message
+    assert LOST_BY_WORKER not in reason(following, "8.txt")
+
+
+def test_documents_that_a_dead_worker_had_begun_stop_the_run() -> None:
+    rows = [make_document(2, "waiting"), make_document(1, "indexing")]
+
+    following = follow_files(
+        SimulatedServer(lambda _: rows), [make_accepted_file(1), make_accepted_file(2)]
+    )
+
+    assert set(following.outcomes.values()) == {"stalled"}
+    assert following.files.stopping.reason is StopReason.NOT_INDEXING
+
+
+def test_uploads_are_no_movement() -> None:
+    """A slow source goes on while no worker is running."""
+
+    async def meanwhile(following: SimulatedFollowing) -> None:
+        for number in range(2, 200):
+            await anyio.sleep(30)
+            if following.files.stopping.is_requested:
+                return
+            following.add(make_accepted_file(number, at=anyio.current_time()))
+
+    def picture(now: float) -> Rows:
+        return [make_document(one, "waiting") for one in range(int(now / 30) + 1, 0, -1)]
+
+    following = follow_files(
+        SimulatedServer(picture), [make_accepted_file(1)], in_parallel=meanwhile
+    )
+
+    assert following.files.stopping.reason is StopReason.NOT_INDEXING
+    assert end_of(following) < 2.5 * PATIENCE
+
+
+def test_a_document_that_was_just_sent_may_show_that_a_worker_is_there() -> None:
+    """The API was killed before it queued the first; the second is sent a quarter hour later."""
+
+    async def meanwhile(following: SimulatedFollowing) -> None:
+        await anyio.sleep(PATIENCE - 1)
+        following.add(make_accepted_file(2, at=anyio.current_time()))
+
+    def picture(now: float) -> Rows:
+        second = [make_document(2, "waiting" if now < PATIENCE + 20 else "completed")]
+        return [*(second if now >= PATIENCE - 1 else []), make_document(1, "waiting")]
+
+    following = follow_files(
+        SimulatedServer(picture), [make_accepted_file(1)], in_parallel=meanwhile
+    )
+
+    assert following.outcomes == {"1.txt": "stalled", "2.txt": "added"}
+    assert reason(following).startswith(LOST_BY_WORKER)
+    assert not following.files.stopping.is_requested
+
+
+@pytest.mark.parametrize("elapsed", [0.0, 100_000.0])
+def test_nothing_is_judged_before_other_datasets_were_compared(elapsed: float) -> None:
+    """Also when looks have become rare, after a day."""
+
+    def picture(now: float) -> Rows:
+        return [make_document(1, "waiting" if now < 5000 else "completed")]
+
+    others = elsewhere(lambda now: now / 600, created=-9e6)
+
+    async def main() -> SimulatedFollowing:
+        following = SimulatedFollowing(SimulatedServer(picture, others=others))
+        following.add(make_accepted_file(1))
+        following.files.followed.began = -elapsed
+        await following.run_until_finished()
+        return following
+
+    assert run(main).outcomes == {"1.txt": "added"}
+
+
+@pytest.mark.parametrize(("moves", "forgotten"), [(True, False), (False, True)])
+def test_earlier_documents_fill_the_backlog_only_while_something_moves(
+    *, moves: bool, forgotten: bool
+) -> None:
+    """What a dead worker left must not hold new files back, which show whether one is there."""
+    others = elsewhere(lambda now: now / 20 if moves else 5.0, created=-9e6)
+
+    async def main() -> SimulatedFollowing:
+        following = SimulatedFollowing(
+            SimulatedServer(lambda _: [make_document(1, "waiting")], others=others)
+        )
+        following.add(make_accepted_file(1))
+        with anyio.move_on_after(880):
+            await following.watcher.run()
+        return following
+
+    assert run(main).files.backlog._forgotten is forgotten
+
+
+# Documents that stalled in an earlier run
+
+
+@pytest.mark.parametrize("status", ["waiting", "indexing"])
+@pytest.mark.parametrize("number", [1, 3, 500])
+def test_documents_that_stalled_before_are_looked_at_once_more(number: int, status: str) -> None:
+    """Nothing moves: they end soon, and the run goes on."""
+    rows = [make_document(one, status) for one in reversed(range(number))]
+
+    following = follow_files(
+        SimulatedServer(lambda _: rows),
+        (make_remembered_file(one, JournalState.STALLED) for one in range(number)),
+    )
+
+    assert set(following.outcomes.values()) == {"stalled"}
+    assert set(following.journal.states.values()) == {JournalState.STALLED}
+    assert not following.files.stopping.is_requested
+    assert max(when for when, _ in following.results) < 1.5 * RECENT + number
+    assert f"stayed {status} for 2 min" in reason(following, "0.txt")
+
+
+def test_documents_that_stalled_before_end_soon_beside_others_that_wait() -> None:
+    """The others have a quarter of an hour."""
+    rows = [make_document(2, "waiting"), make_document(1, "waiting")]
+
+    def files() -> Iterable[TrackedFile]:
+        yield make_remembered_file(1, JournalState.STALLED)
+        yield make_accepted_file(2)
+
+    following = follow_files(SimulatedServer(lambda _: rows), files())
+
+    assert following.outcomes == {"1.txt": "stalled", "2.txt": "stalled"}
+    assert end_of(following) < 1.5 * RECENT
+    assert end_of(following, "2.txt") > PATIENCE
+    assert following.files.stopping.reason is StopReason.NOT_INDEXING
+
+
+@pytest.mark.parametrize("segments", [True, False])
+def test_documents_that_stalled_before_and_move_end_well(*, segments: bool) -> None:
+    """The worker is back, and takes its time."""
+
+    def picture(now: float) -> Rows:
+        if now >= 1000:
+            return [make_document(1, "completed")]
+        step = ["waiting", "parsing", "splitting", "indexing"][
+            0 if segments else int(now / 100) % 4
+        ]
+        return [make_document(1, "indexing" if segments else step)]
+
+    server = SimulatedServer(
+        picture
+        if segments
+        else lambda now: [make_document(1, "waiting" if now < 100 else "completed")],
+        lambda now: (int(now / 40), 99),
+    )
+    following = follow_files(
+        server, (make_remembered_file(one, JournalState.STALLED) for one in [1])
+    )
+
+    assert following.outcomes == {"1.txt": "added"}
+
+
+# Outages
+
+
+def timeout() -> AttemptEvent:
+    return AttemptEvent(
+        endpoint=CREATE,
+        attempt=1,
+        status=None,
+        seconds=30.0,
+        retry_in=None,
+        error="timeout",
+        failure_kind="timeout",
+    )
+
+
+@pytest.mark.parametrize("status", ["waiting", "indexing"])
+@pytest.mark.parametrize(
+    ("stall_after", "period", "outages"), [(5.0, 10_000, 1), (30.0, 10_000, 1), (200.0, 300, 7)]
+)
+def test_nothing_stalls_while_the_server_is_away(
+    stall_after: float, period: float, outages: int, status: str
+) -> None:
+    """However soon documents stall; the clocks begin anew afterwards."""
+    until = 400 if outages == 1 else 2000
+
+    def refuses(now: float, name: str, path: str) -> Exception | None:
+        away = 3 < now % period < min(period - 100, until) and now < until
+        return ConnectError(path, endpoint=name) if away else None
+
+    def picture(now: float) -> Rows:
+        now_status = status if now < until else "completed"
+        return [make_document(1, now_status), make_document(2, now_status)]
+
+    following = follow_files(
+        SimulatedServer(picture, error_for=refuses),
+        [make_accepted_file(1), make_accepted_file(2)],
+        stall_after=stall_after,
+    )
+
+    assert following.breaker.outages >= outages
+    assert set(following.outcomes.values()) == {"added"}
+
+
+def test_nothing_stalls_while_uploads_are_blocked() -> None:
+    """Dify keeps the lock of a dataset for ten minutes after a crash."""
+
+    async def meanwhile(following: SimulatedFollowing) -> None:
+        await anyio.sleep(1)
+        for _ in range(2):
+            following.breaker.record(timeout())
+        following.breaker.record(
+            evolve(timeout(), endpoint="documents.list", status=200, error=None, failure_kind=None)
+        )
+        assert following.breaker.has_blocked_uploads
+        blocked.append(anyio.current_time())
+
+    blocked: list[float] = []
+    following = follow_files(
+        SimulatedServer(lambda _: [make_document(1, "waiting")]),
+        [make_accepted_file(1)],
+        stall_after=60.0,
+        in_parallel=meanwhile,
+    )
+
+    assert blocked
+    assert end_of(following) > following.breaker.resumed_at + 60
+    assert following.breaker.resumed_at > 500
+    assert following.files.stopping.reason is StopReason.NOT_INDEXING
+
+
+def test_an_outage_between_two_looks_restarts_the_clocks() -> None:
+    """No request of ours was made during it; others met it."""
+
+    async def meanwhile(following: SimulatedFollowing) -> None:
+        await anyio.sleep(700)
+        following.breaker.trip("others met it")
+
+    following = follow_files(
+        SimulatedServer(lambda _: [make_document(1, "waiting")]),
+        [make_accepted_file(1)],
+        in_parallel=meanwhile,
+    )
+
+    assert end_of(following) > 700 + PATIENCE
+
+
+def test_an_outage_while_stalls_are_judged_restarts_the_clocks() -> None:
+    """The look elsewhere is met by it, and repeated when it is over."""
+
+    def refuses(now: float, name: str, path: str) -> Exception | None:
+        away = 600 < now < 1100 and name in {"datasets.list", "datasets.get"}
+        return ConnectError(path, endpoint=name) if away else None
+
+    following = follow_files(
+        SimulatedServer(lambda _: [make_document(1, "waiting")], error_for=refuses),
+        [make_accepted_file(1)],
+    )
+
+    assert following.breaker.outages == 1
+    assert end_of(following) > 1100 + PATIENCE
+
+
+# Paused documents
+
+
+class Pausing(SimulatedServer):
+    """Tells by the batch that the documents 1 and 2 are paused, as servers do."""
+
+    async def __call__(self, call: Call[Any], /) -> Any:
+        answer = await super().__call__(call)
+        if isinstance(answer, DocumentStatuses) and answer.data[0].id in {"1", "2"}:
+            return evolve(
+                answer, data=[evolve(answer.data[0], indexing_status=IndexingStatus.PAUSED)]
+            )
+        return answer
+
+
+@pytest.mark.parametrize(("status", "display"), [("indexing", "paused"), ("waiting", "queuing")])
+def test_documents_that_somebody_paused_are_reported_and_hold_nobody(
+    status: str, display: str
+) -> None:
+    """Lists tell it by the `display_status` at most; only the console lets them go on."""
+
+    def picture(now: float) -> Rows:
+        ended = int(now / 100)
+        others = [
+            make_document(one, "completed" if one - 3 < ended else "waiting")
+            for one in range(3, 33)
+        ]
+        return [
+            *reversed(others),
+            *(make_document(one, status, display_status=display) for one in (2, 1)),
+        ]
+
+    files = [make_accepted_file(number, at=number / 10) for number in range(1, 33)]
+    following = follow_files(Pausing(picture), files)
+
+    assert following.outcomes.pop("1.txt") == "stalled"
+    assert Counter(following.outcomes.values()) == {"stalled": 2, "added": 30}
+    assert max(when for when, _ in following.results) < 6000
+    assert "stayed paused for 15 min: resume indexing" in reason(following)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0.3, "0.3 s"), (119, "119 s"), (900, "15 min"), (9000, "2.5 h"), (math.inf, "inf h")],
+)
+def test_times_are_told_in_their_unit(seconds: float, told: str) -> None:
+    assert format_duration(seconds) == told
+
+
+def test_looks_at_other_datasets_are_few() -> None:
+    """They cost a request for each hundred datasets, and more."""
+    server = SimulatedServer(lambda _: [make_document(1, "waiting")])
+
+    follow_files(server, [make_accepted_file(1)])
+
+    assert 2 <= Counter(name for _, name in server.requests)["datasets.list"] < 10

@@ -1,0 +1,156 @@
+"""What a document's bytes become; the expected texts of cases 199 to 225 are a 1.12.1 server's."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import sys
+import zipfile
+from contextlib import suppress
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dify_kb.rag import ExtractError, extract
+
+TEXT_FORMATS = ("txt", "md", "markdown", "mdx", "html", "htm", "csv", "vtt", "properties")
+
+
+@pytest.fixture
+def no_detector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide charset_normalizer: the package must do without it."""
+    monkeypatch.setitem(sys.modules, "charset_normalizer", None)
+
+
+def test_text_is_one_text_with_unix_lines() -> None:
+    assert extract(b"a\r\nb\rc", "txt") == ["a\nb\nc"]
+
+
+def test_extension_counts_with_its_dot_and_in_any_case() -> None:
+    assert extract(b"a;b", ".TXT") == ["a;b"]
+
+
+def test_byte_order_mark_stays() -> None:
+    assert extract(codecs.BOM_UTF8 + b"a", "txt") == ["\ufeffa"]
+
+
+def test_markdown_is_cut_at_headings() -> None:
+    texts = extract(b"# Title\n\npara one\n\n## Sub\n\npara two", "md")
+
+    assert texts == ["", "\n\nTitle\npara one", "\n\nSub\npara two"]
+
+
+def test_markdown_code_keeps_its_comments_and_loses_no_heading_after_it() -> None:
+    texts = extract(b"```\n# no heading\n```\n# Yes\nx <b>bold</b> a < b", "md")
+
+    assert texts == ["```\n# no heading\n```", "\n\nYes\nx bold a < b"]
+
+
+def test_csv_is_one_text_per_row() -> None:
+    assert extract(b"q,a\n1,one\n2,two\n", "csv") == ["q: 1;a: one", "q: 2;a: two"]
+
+
+def test_csv_skips_long_rows_and_fills_short_ones() -> None:
+    texts = extract(b'q,\nz\n1,2,3\n"a\nb"\n\n  \n', "csv")
+
+    assert texts == ["q: z;Unnamed: 1: ", "q: a\nb;Unnamed: 1: "]
+
+
+def test_csv_takes_what_is_too_much_in_the_first_row_for_its_name() -> None:
+    """As pandas does, with which the server reads; a trailing comma is enough to lose a column."""
+    assert extract(b"a,b\n1,2,3\n4,5\n6,7,8,9\n", "csv") == ["a: 2;b: 3", "a: 5;b: "]
+
+
+def test_csv_columns_of_one_name_get_numbers() -> None:
+    assert extract(b"a,a,a.1\n1,2,3\n", "csv") == ["a: 1;a.1: 2;a.1.1: 3"]
+
+
+def test_csv_with_an_open_quotation_is_an_error() -> None:
+    """The words are pandas's: 1 is the row, counted from the header, that begins the quotation."""
+    with pytest.raises(ExtractError) as caught:
+        extract(b'a,b\n1,"two\n3,4\n', "csv")
+
+    assert str(caught.value) == (
+        "Error tokenizing data. C error: EOF inside string starting at row 1"
+    )
+
+
+def test_csv_with_a_quote_within_a_value_is_read() -> None:
+    assert extract(b'a\n4"5\n"6"7\n', "csv") == ['a: 4"5', "a: 67"]
+
+
+def test_csv_may_have_a_long_value() -> None:
+    """Python's reader stops at 131,072 characters, the server's does not."""
+    assert extract(b"a\n" + b"x" * 200_000, "csv") == ["a: " + "x" * 200_000]
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n"])
+def test_csv_without_a_header_is_an_error(content: bytes) -> None:
+    with pytest.raises(ExtractError, match="No columns"):
+        extract(content, "csv")
+
+
+def test_html_is_its_text_without_scripts() -> None:
+    page = (
+        b"<html><head><style>p{}</style><script>if (a<b) x()</script></head><body><!-- c -->"
+        b"<h1>Hi</h1><p>para &amp; more</p><template>t</template></body></html>"
+    )
+
+    assert extract(page, "html") == ["Hipara & more"]
+
+
+@pytest.mark.usefixtures("no_detector")
+def test_html_is_decoded_as_it_declares() -> None:
+    page = '<meta charset="gbk"><p>数据库</p>'.encode("gbk")
+
+    assert extract(page, "htm") == ["数据库"]
+
+
+@pytest.mark.usefixtures("no_detector")
+def test_unknown_declared_encoding_is_no_crash() -> None:
+    assert extract(b"<meta charset=nonsense><p>caf\xe9</p>", "html") == ["café"]
+
+
+@pytest.mark.usefixtures("no_detector")
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "utf-16"])
+def test_other_encodings_are_read_without_a_detector(encoding: str) -> None:
+    assert extract("café déjà vu".encode(encoding), "txt") == ["café déjà vu"]
+
+
+def test_detector_is_asked_when_utf8_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Detector:
+        @staticmethod
+        def from_bytes(content: bytes) -> Detector:
+            assert content == b"\xff"
+            return Detector()
+
+        def best(self) -> str:
+            return "guessed"
+
+    monkeypatch.setitem(sys.modules, "charset_normalizer", Detector)
+
+    assert extract(b"\xff", "txt") == ["guessed"]
+
+
+@pytest.mark.usefixtures("no_detector")
+def test_binary_named_txt_is_an_error() -> None:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("a.txt", "a" * 100)
+
+    for content in (archive.getvalue(), bytes(range(256)) * 4):
+        with pytest.raises(ExtractError, match="Could not detect encoding"):
+            extract(content, "txt")
+
+
+def test_other_formats_say_so() -> None:
+    with pytest.raises(ExtractError, match=r"does not read \.pptx files"):
+        extract(b"", "pptx")
+
+
+@settings(deadline=None)
+@given(content=st.binary(), extension=st.sampled_from(TEXT_FORMATS))
+def test_any_bytes_are_texts_or_an_extract_error(content: bytes, extension: str) -> None:
+    with suppress(ExtractError):
+        assert all(isinstance(text, str) for text in extract(content, extension))

@@ -1,0 +1,426 @@
+"""What real servers of three versions answered, read by the client.
+
+Each file of `data` holds the replies of one version to the operations of the catalogue, as they
+came; near-identical repeats are left out.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import attrs
+import pytest
+
+import dify_kb
+from dify_kb.errors import ApiError
+from dify_kb.models import UNSET
+from dify_kb.wire import catalog, codec
+from dify_kb.wire.decode_response import Response, decode_response
+from dify_kb.wire.endpoint import NOTHING, Call, Endpoint
+
+VERSIONS = ("1.4.3", "1.8.1", "1.12.1")
+TABLE = Path(__file__).parents[1] / "data" / "endpoints.json"
+NEVER_RECORDED = frozenset(
+    {
+        "documents.download_url",  # since 1.16, as the next five
+        "documents.download_zip",
+        "pipeline.upload_file",
+        "pipeline.datasource_plugins",
+        "pipeline.run_datasource",
+        "pipeline.run",
+        "child_chunks.delete",  # the one that succeeds is not among the recordings
+        "tags.update",  # likewise
+    }
+)
+NOT_ANSWERED: Mapping[str, frozenset[str]] = {
+    "1.4.3": frozenset({"documents.get", "documents.set_status"}),
+    "1.8.1": frozenset({"server.info", "child_chunks.update"}),
+    "1.12.1": frozenset({"server.info", "documents.upload_file", "tags.create"}),
+}
+"""Operations that a version lacks, or never answers with a success."""
+
+NO_FIELD = "660-meta-rename-unknown"
+"""The one success that is none: 200 and a field of nulls."""
+
+NUMBERS_AS_TEXT = frozenset({"binding_count"})
+"""Fields that 1.8.1 sends as text and the models give as numbers."""
+
+CLASSES: Mapping[int, set[type[ApiError]]] = {
+    400: {dify_kb.BadRequestError},
+    401: {dify_kb.UnauthorizedError},
+    403: {dify_kb.ForbiddenError, dify_kb.QuotaExceededError, dify_kb.RateLimitedError},
+    404: {dify_kb.NotFoundError},
+    405: {dify_kb.NotFoundError},
+    409: {dify_kb.ConflictError},
+    413: {dify_kb.TooLargeError},
+    415: {dify_kb.UnsupportedTypeError},
+    500: {dify_kb.ServerError},
+}
+
+
+@attrs.frozen
+class Exchange:
+    """One recorded reply, and the operation that it belongs to."""
+
+    case: str
+    call: Call[object]
+    reply: Response
+    parsed: object
+
+    @property
+    def success(self) -> bool:
+        return self.reply.status < 300
+
+
+@functools.cache
+def build_routes() -> Sequence[tuple[str, str, Endpoint[object, object]]]:
+    """Give every way to an operation: today's, that of older servers, and the aliases of both."""
+    rows = json.loads(TABLE.read_text("utf-8"))
+    found: list[tuple[str, str, Endpoint[object, object]]] = []
+    for endpoint in catalog.ENDPOINTS:
+        older = endpoint.legacy
+        ways = [(endpoint.method, endpoint.path)]
+        ways += [(older.method, older.path)] if older else []
+        aliases = [
+            (alias["method"], alias["path"])
+            for row in rows
+            if (row["method"], row["path"]) in ways
+            for alias in row["aliases"]
+        ]
+        operation = cast("Endpoint[object, object]", endpoint)
+        found += [(*way, operation) for way in dict.fromkeys(ways + aliases)]
+    return sorted(found, key=lambda route: route[1].count("{"))
+
+
+def find_endpoint(method: str, path: str) -> Endpoint[object, object]:
+    return next(
+        endpoint
+        for its_method, its_path, endpoint in build_routes()
+        if its_method == method and re.fullmatch(re.sub(r"{\w+}", "[^/]+", its_path), path)
+    )
+
+
+def parse_exchange(line: str) -> Exchange:
+    row = json.loads(line)
+    body = json.dumps(row["body"]) if row["kind"] == "json" else row["body"] or ""
+    return Exchange(
+        case=row["case"],
+        call=Call(find_endpoint(row["method"], row["path"]), row["path"], None),
+        reply=Response(row["status"], row["headers"], body.encode()),
+        parsed=row["body"],
+    )
+
+
+@functools.cache
+def load_exchanges(version: str) -> Sequence[Exchange]:
+    text = Path(__file__).with_name("data").joinpath(f"{version}.jsonl").read_text("utf-8")
+    return [parse_exchange(line) for line in text.splitlines()]
+
+
+def is_same(encoded: object, recorded: object, name: str = "") -> bool:
+    """Compare, but for nulls of fields this version does not send and numbers it sends as text."""
+    if isinstance(encoded, Mapping) and isinstance(recorded, Mapping):
+        added = encoded.keys() - recorded.keys()
+        return (
+            recorded.keys() <= encoded.keys()
+            and all(encoded[name] is None for name in added)
+            and all(is_same(encoded[name], value, name) for name, value in recorded.items())
+        )
+    if isinstance(encoded, list | tuple) and isinstance(recorded, list):
+        return len(encoded) == len(recorded) and all(map(is_same, encoded, recorded))
+    if name in NUMBERS_AS_TEXT and isinstance(recorded, str):
+        return str(encoded) == recorded
+    return encoded == recorded
+
+
+def list_fields(model: object) -> set[str]:
+    return {attribute.name for attribute in attrs.fields(cast("Any", type(model)))}
+
+
+def find_unknown_fields(model: object, recorded: object) -> set[str]:
+    """Tell the names in `recorded`, at any depth, that are no fields of the models."""
+    if isinstance(recorded, list) and isinstance(model, list | tuple):
+        found: set[str] = set()
+        for pair in zip(model, recorded, strict=True):
+            found |= find_unknown_fields(*pair)
+        return found
+    if not isinstance(recorded, Mapping) or not attrs.has(type(model)):
+        return set()
+    known = list_fields(model)
+    found = set(recorded) - set(known)
+    extra = getattr(model, "extra", None)
+    assert set(extra or {}) == (found if "extra" in known else set())
+    for name in set(recorded) & set(known):
+        found |= find_unknown_fields(getattr(model, name), recorded[name])
+    return found
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_success_is_read_and_nothing_is_lost(version: str) -> None:
+    """A model that drops or changes a field would do so silently for every user."""
+    successes = [one for one in load_exchanges(version) if one.success and one.case != NO_FIELD]
+    differing = []
+    for one in successes:
+        value = decode_response(one.call, one.reply)
+        if one.call.endpoint.response_type is not NOTHING and not is_same(
+            codec.encode(value), one.parsed
+        ):
+            differing.append(f"{one.case} {one.call.endpoint.name}")
+    refusals = [one for one in load_exchanges(version) if not one.success]
+    print(  # noqa: T201 -- what the recordings prove, for who asks by `pytest -rP`
+        f"{version}: decoded {len(successes) - len(differing)} of {len(successes)},"
+        f" refused {len(load_errors(version))} of {len(refusals)}"
+    )
+
+    assert differing == []
+    assert len(load_errors(version)) == len(refusals)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_success_without_a_result_is_read_whatever_its_body(version: str) -> None:
+    """Servers answer with the numbers 204 and 200, or with an object, which all mean nothing."""
+    empty = [
+        one
+        for one in load_exchanges(version)
+        if one.success and one.call.endpoint.response_type is NOTHING
+    ]
+    written = json.dumps(200) if version != "1.12.1" else json.dumps({"result": "success"})
+
+    assert {decode_response(one.call, one.reply) for one in empty} == {None}
+    assert {one.reply.status for one in empty} == {200}
+    assert {json.dumps(one.parsed) for one in empty} >= {"204", written}
+
+
+def load_errors(version: str) -> Mapping[str, ApiError]:
+    """Decipher the refusals of a version."""
+    errors: dict[str, ApiError] = {}
+    for one in load_exchanges(version):
+        if not one.success:
+            with pytest.raises(ApiError) as raised:
+                decode_response(one.call, one.reply)
+            errors[one.case] = raised.value
+    return errors
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_models_do_not_know_is_in_extra(version: str) -> None:
+    """The server grows fields with each release; users reach them before this package does."""
+    unknown = {
+        one.call.endpoint.name: find_unknown_fields(
+            decode_response(one.call, one.reply), one.parsed
+        )
+        for one in load_exchanges(version)
+        if one.success and one.case != NO_FIELD
+    }
+
+    # The list of models tells much that no caller here needs; all else is modelled in full, but
+    # for what two lists add to `Page`.
+    models = unknown.pop("workspace.models")
+    assert {"tenant_id", "icon_small"} <= models or version != "1.12.1"
+    assert {name: fields for name, fields in unknown.items() if fields} == {
+        "segments.list": {"doc_form"},
+        "child_chunks.list": {"total_pages"},
+    }
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_field_of_a_later_version_is_kept(version: str) -> None:
+    """The same replies with one more field each, as the next release may send them."""
+    lost = []
+    for one in load_exchanges(version):
+        if not one.success or one.case == NO_FIELD or not isinstance(one.parsed, dict):
+            continue
+        model = decode_response(one.call, one.reply)
+        if model is None or "extra" not in list_fields(model):
+            continue
+        later = {**one.parsed, "of_a_later_version": [1]}
+        value = codec.decode(one.call.endpoint.response_type, later)
+        if not is_same(codec.encode(value), later):
+            lost.append(one.case)
+
+    assert lost == []
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_refusal_is_the_error_of_its_status(version: str) -> None:
+    """Callers catch classes; a recorded refusal of another class would surprise them."""
+    wrong = []
+    for one in load_exchanges(version):
+        if one.success:
+            continue
+        with pytest.raises(ApiError) as raised:
+            decode_response(one.call, one.reply)
+        error = raised.value
+        if type(error) not in CLASSES[error.status] or not error.hint:
+            wrong.append(f"{one.case}: {error!r}")
+
+    assert wrong == []
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_refusal_names_the_call_and_the_server(version: str) -> None:
+    """With thousands of calls in flight an error that names neither cannot be acted on."""
+    for one in load_exchanges(version):
+        if one.success:
+            continue
+        with pytest.raises(ApiError) as raised:
+            decode_response(one.call, one.reply)
+
+        assert raised.value.endpoint == one.call.endpoint.name
+        assert raised.value.status == one.reply.status
+        assert raised.value.server_version == version
+        assert "</" not in str(raised.value)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_refusal_in_the_normal_envelope_keeps_code_and_message(version: str) -> None:
+    """`code` and `message` are what the server's own documentation speaks of."""
+    for one in load_exchanges(version):
+        if one.success or not isinstance(one.parsed, dict) or "errors" in one.parsed:
+            continue
+        with pytest.raises(ApiError) as raised:
+            decode_response(one.call, one.reply)
+
+        assert raised.value.code == one.parsed.get("code", "")
+        said = str(one.parsed.get("message", one.parsed.get("error")))
+        assert raised.value.message.startswith(said[:200])
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_recordings_cover_the_catalogue(
+    version: str, record_property: Callable[[str, object], None]
+) -> None:
+    """A trimmed file that lost its cases would make every other test here pass."""
+    rows = load_exchanges(version)
+    read = {one.call.endpoint.name for one in rows if one.success}
+    answered_no = {one.call.endpoint.name for one in rows if not one.success}
+    record_property("exchanges", len(rows))
+    record_property("successes", sum(one.success for one in rows))
+    missing = {endpoint.name for endpoint in catalog.ENDPOINTS} - read
+
+    assert len(rows) > 350
+    assert sum(one.success for one in rows) > 150
+    assert sum(not one.success for one in rows) > 150
+    assert missing == NEVER_RECORDED | NOT_ANSWERED[version]
+    assert len(answered_no) >= 25
+
+
+def test_the_older_paths_are_among_the_recordings() -> None:
+    """What is asked of an older server is as well recorded as what is asked of a new one."""
+    rows = [one for version in VERSIONS for one in load_exchanges(version) if one.success]
+    ways = {
+        (one.call.endpoint.name, re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "…", one.call.path))
+        for one in rows
+    }
+
+    assert ways >= {
+        ("metadata.built_in_fields", "/datasets/metadata/built-in"),
+        ("documents.update_by_file", "/datasets/…/documents/…/update-by-file"),
+        ("documents.update_by_file", "/datasets/…/documents/…/update_by_file"),
+        ("documents.create_by_text", "/datasets/…/document/create_by_text"),
+    }
+
+
+def test_every_error_shape_of_the_page_is_among_the_recordings() -> None:
+    """The decoder of refusals is only as good as the shapes that it was shown."""
+    refusals = [
+        one.parsed for version in VERSIONS for one in load_exchanges(version) if not one.success
+    ]
+    shapes = {frozenset(parsed) if isinstance(parsed, dict) else "html" for parsed in refusals}
+
+    assert shapes >= {
+        frozenset({"code", "message", "status"}),
+        frozenset({"code", "message", "params"}),
+        frozenset({"code", "message"}),
+        frozenset({"errors", "message"}),
+        frozenset({"error"}),
+        "html",
+    }
+
+
+def test_unset_is_never_in_a_decoded_reply() -> None:
+    """`UNSET` is a word of requests; in a reply it would be neither a value nor null."""
+    decoded = [
+        decode_response(one.call, one.reply)
+        for version in VERSIONS
+        for one in load_exchanges(version)
+        if one.success and one.case != NO_FIELD
+    ]
+
+    # Only a page of child chunks has no `has_more`, and says so by the word.
+    assert "UNSET" not in repr(decoded).replace("has_more=UNSET", "")
+    assert UNSET not in decoded
+
+
+# --- answers that do not mean what they say
+
+
+@pytest.mark.parametrize("case", ["821-tag-create", "820-tags-list-empty", "828-tags-list"])
+def test_a_tag_that_was_made_is_told_although_the_server_says_no(case: str) -> None:
+    """1.12.1 refuses its own answer; who tries again is told that the name is taken."""
+    error = load_errors("1.12.1")[case]
+
+    assert isinstance(error, dify_kb.BadRequestError)
+    assert "all the same" in error.hint
+    assert "tags.list_for_dataset" in error.hint
+
+
+@pytest.mark.parametrize("case", ["822-tag-create-dup", "823-tag-create-empty"])
+def test_a_tag_that_was_not_made_is_not_said_to_be(case: str) -> None:
+    """The same version, the same status: only the words tell a real refusal."""
+    assert "all the same" not in load_errors("1.12.1")[case].hint
+
+
+@pytest.mark.parametrize(
+    ("case", "told"),
+    [("077-list-tag_ids=00000000-0000-4000-8000-000000000000", True), ("066-list-page=abc", False)],
+)
+def test_a_filter_that_a_version_refuses_is_told_with_the_way_round(
+    case: str,
+    told: bool,  # noqa: FBT001 -- a column of the table
+) -> None:
+    """1.12.1 takes no `tag_ids` at all; other refusals of that list are true ones."""
+    assert ("datasets.iter filters here" in load_errors("1.12.1")[case].hint) is told
+
+
+@pytest.mark.parametrize("case", ["1012-hier-cc-update", "1024-hier-cc-delete-again"])
+def test_a_child_chunk_that_is_never_found_is_told_with_the_way_round(case: str) -> None:
+    """1.8.1 looks for it in the wrong table; the ids are right."""
+    error = load_errors("1.8.1")[case]
+
+    assert isinstance(error, dify_kb.NotFoundError)
+    assert "update or delete its segment" in error.hint
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_field_of_nulls_is_no_field(version: str) -> None:
+    """Renaming an unknown id is a 200; a field without id or name would be worse than an error."""
+    one = next(one for one in load_exchanges(version) if one.case == NO_FIELD)
+
+    with pytest.raises(dify_kb.ProtocolError) as raised:
+        decode_response(one.call, one.reply)
+
+    assert one.reply.status == 200
+    assert raised.value.endpoint == "metadata.update"
+    assert "no field of this id" in raised.value.hint
+
+
+@pytest.mark.parametrize(
+    ("version", "case", "since"),
+    [
+        ("1.4.3", "340-wait-status-disable", "it exists since 1.8"),
+        ("1.4.3", "129-text-same-name-get", "it exists since 1.8"),
+        ("1.12.1", "431-upload-file-route", "it was removed in 1.11"),
+    ],
+)
+def test_an_operation_that_the_version_lacks_is_told(version: str, case: str, since: str) -> None:
+    """A bare 404 or 405 sends people looking for a wrong id."""
+    error = load_errors(version)[case]
+
+    assert isinstance(error, dify_kb.NotFoundError)
+    assert f"Dify {version} does not have this operation: {since}" in str(error)

@@ -1,0 +1,241 @@
+"""What takes several requests where the API has none for many things at once."""
+
+from __future__ import annotations
+
+import pytest
+
+from dify_kb import (
+    AsyncClient,
+    BadRequestError,
+    ConfigError,
+    Dataset,
+    NewSegment,
+    NotFoundError,
+    OutcomeUnknownError,
+    PartialError,
+    ServerError,
+    UnauthorizedError,
+)
+from dify_kb.emulator import VERSIONS, Emulator
+from dify_kb.models import Segment
+from dify_kb.resources.segments import split_batches
+
+NOBODY = "00000000-0000-4000-8000-000000000000"
+MEMBER = "11111111-1111-4111-8111-111111111111"
+
+
+@pytest.fixture
+async def create_dataset(client: AsyncClient) -> Dataset:
+    return await client.datasets.create("base", indexing_technique="economy")
+
+
+async def create_document(client: AsyncClient, create_dataset: Dataset, name: str = "a.txt") -> str:
+    created = await client.documents.create_by_text(create_dataset, name, "The first chunk.")
+    await client.documents.wait(create_dataset, [created], timeout=10)
+    return created.create_document.id
+
+
+async def list_contents(client: AsyncClient, create_dataset: Dataset, id_: str) -> list[str]:
+    return [row.content async for row in client.segments.iter(create_dataset, id_)]
+
+
+def count_requests(emulator: Emulator, endpoint: str) -> int:
+    return sum(exchange.endpoint == endpoint for exchange in emulator.history)
+
+
+def make_texts(count: int) -> list[str]:
+    return [f"chunk number {number}" for number in range(count)]
+
+
+async def test_many_chunks_are_appended_in_their_order(
+    client: AsyncClient, create_dataset: Dataset, emulator: Emulator
+) -> None:
+    """500 in one request take a real server minutes, which no proxy waits for."""
+    id_ = await create_document(client, create_dataset)
+
+    made = await client.segments.create_many(create_dataset, id_, make_texts(120))
+
+    assert [segment.content for segment in made] == make_texts(120)
+    assert await list_contents(client, create_dataset, id_) == [
+        "The first chunk.",
+        *make_texts(120),
+    ]
+    assert count_requests(emulator, "segments.create") == 3
+
+
+def test_batches_are_bounded_by_number_and_length() -> None:
+    new = [NewSegment(content="x" * length) for length in (3, 3, 9, 1, 1, 1)]
+
+    sizes = [[len(one.content) for one in batch] for batch in split_batches(new, 2, 6)]
+
+    assert sizes == [[3, 3], [9], [1, 1], [1]]
+
+
+async def test_a_batch_whose_answer_was_lost_is_found_and_not_made_twice(
+    client: AsyncClient, create_dataset: Dataset, emulator: Emulator
+) -> None:
+    """The server allows equal chunks, so sending it again would double them."""
+    id_ = await create_document(client, create_dataset)
+    emulator.faults.plan("segments.create", ["ok", "commit-then-reset"])
+
+    made = await client.segments.create_many(create_dataset, id_, make_texts(9), batch_size=3)
+
+    assert emulator.faults.remaining() == {}
+    assert [segment.content for segment in made] == make_texts(9)
+    assert await list_contents(client, create_dataset, id_) == ["The first chunk.", *make_texts(9)]
+
+
+async def test_a_batch_that_may_still_come_is_told(
+    client: AsyncClient, create_dataset: Dataset, emulator: Emulator
+) -> None:
+    id_ = await create_document(client, create_dataset)
+    emulator.faults.plan("segments.create", ["ok", "500"])
+
+    with pytest.raises(PartialError, match="3 of 9 chunks were made") as caught:
+        await client.segments.create_many(create_dataset, id_, make_texts(9), batch_size=3)
+
+    assert isinstance(caught.value.__cause__, OutcomeUnknownError)
+    assert "may still be made" in caught.value.hint
+    assert emulator.faults.remaining() == {}
+
+
+async def test_what_is_left_after_a_failure_can_be_sent_by_the_count_of_done(
+    client: AsyncClient, create_dataset: Dataset, emulator: Emulator
+) -> None:
+    id_ = await create_document(client, create_dataset)
+    emulator.faults.plan("segments.create", ["ok", "400"])
+
+    with pytest.raises(PartialError, match="Go on with the chunks from number 4") as caught:
+        await client.segments.create_many(create_dataset, id_, make_texts(9), batch_size=3)
+    done = caught.value.done
+    await client.segments.create_many(create_dataset, id_, make_texts(9)[len(done) :])
+
+    assert all(isinstance(segment, Segment) for segment in done)
+    assert await list_contents(client, create_dataset, id_) == ["The first chunk.", *make_texts(9)]
+
+
+async def test_a_batch_that_is_too_large_is_halved(
+    client: AsyncClient, create_dataset: Dataset, emulator: Emulator
+) -> None:
+    id_ = await create_document(client, create_dataset)
+    emulator.faults.plan("segments.create", ["413", "413"])
+
+    made = await client.segments.create_many(create_dataset, id_, make_texts(9), batch_size=8)
+
+    assert emulator.faults.remaining() == {}
+    assert [segment.content for segment in made] == make_texts(9)
+    assert await list_contents(client, create_dataset, id_) == ["The first chunk.", *make_texts(9)]
+
+
+async def test_a_first_batch_that_fails_raises_what_it_met(
+    client: AsyncClient, create_dataset: Dataset, emulator: Emulator
+) -> None:
+    """There is no part to tell of."""
+    id_ = await create_document(client, create_dataset)
+    emulator.faults.plan("segments.create", ["400"])
+
+    with pytest.raises(BadRequestError):
+        await client.segments.create_many(create_dataset, id_, make_texts(3))
+    with pytest.raises(NotFoundError):
+        await client.segments.create_many(create_dataset, NOBODY, make_texts(3))
+
+
+async def test_a_bad_chunk_is_told_before_any_is_sent(
+    client: AsyncClient, create_dataset: Dataset, emulator: Emulator
+) -> None:
+    """The server would refuse its batch after it has made those before."""
+    id_ = await create_document(client, create_dataset)
+
+    with pytest.raises(ConfigError, match=r"segments\[60\] has no text"):
+        await client.segments.create_many(create_dataset, id_, [*make_texts(60), " "])
+    with pytest.raises(ConfigError, match="batch_size is 0"):
+        await client.segments.create_many(create_dataset, id_, make_texts(2), batch_size=0)
+
+    assert count_requests(emulator, "segments.create") == 0
+
+
+async def test_metadata_of_many_documents_keeps_what_is_there(
+    client: AsyncClient, create_dataset: Dataset
+) -> None:
+    ids = [await create_document(client, create_dataset, f"{number}.txt") for number in range(3)]
+    await client.metadata.assign_by_name(create_dataset, {ids[0]: {"team": "infra"}})
+
+    await client.metadata.assign_by_name(create_dataset, {id_: {"year": 2024} for id_ in ids})
+
+    told = {row.name: row.doc_metadata async for row in client.documents.iter(create_dataset)}
+    values = {
+        name: {entry["name"]: entry["value"] for entry in fields or () if entry["id"] != "built-in"}
+        for name, fields in told.items()
+    }
+    assert values == {
+        "0.txt": {"team": "infra", "year": "2024"},
+        "1.txt": {"year": "2024"},
+        "2.txt": {"year": "2024"},
+    }
+
+
+async def test_documents_that_were_refused_are_told_apart_from_those_that_were_set(
+    client: AsyncClient, create_dataset: Dataset
+) -> None:
+    good, bad = [
+        await create_document(client, create_dataset, name) for name in ("good.txt", "bad.txt")
+    ]
+
+    with pytest.raises(PartialError, match="1 of 2 documents") as caught:
+        await client.metadata.assign_by_name(
+            create_dataset, {good: {"year": 2024}, bad: {"year": None}}
+        )
+
+    assert caught.value.done == [good]
+    assert list(caught.value.failed) == [bad]
+
+
+async def test_metadata_tells_what_was_set_before_the_server_failed() -> None:
+    """51 documents are two requests; 1.12.1 passes over those that it does not have."""
+    ids = [f"00000000-0000-4000-8000-{number:012}" for number in range(51)]
+    with Emulator(version="1.12.1") as server:
+        server.faults.plan("metadata.assign", ["ok", "401"])
+        async with AsyncClient(server.url, server.api_key) as client:
+            create_dataset = await client.datasets.create("base", indexing_technique="economy")
+
+            with pytest.raises(PartialError, match="50 of 51") as caught:
+                await client.metadata.assign_by_name(
+                    create_dataset, {id_: {"year": 2024} for id_ in ids}
+                )
+
+        assert caught.value.done == ids[:50]
+        assert isinstance(caught.value.__cause__, UnauthorizedError)
+        assert server.faults.remaining() == {}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_base_is_made_with_its_members(version: str) -> None:
+    with Emulator(version=version) as server:
+        async with AsyncClient(server.url, server.api_key) as client:
+            made = await client.datasets.create("shared", partial_member_list=[MEMBER])
+
+            assert made.permission == "partial_members"
+            assert list(made.partial_member_list or ()) == [MEMBER]
+
+
+async def test_a_base_whose_members_were_not_set_is_told(
+    client: AsyncClient, emulator: Emulator
+) -> None:
+    """It exists, and nobody but its creator sees it."""
+    emulator.faults.plan("datasets.update", ["500"] * 3)
+
+    with pytest.raises(PartialError, match="was made, but its members were not set") as caught:
+        await client.datasets.create("shared", partial_member_list=[MEMBER])
+
+    (made,) = caught.value.done
+    assert isinstance(made, Dataset)
+    assert isinstance(caught.value.__cause__, ServerError)
+    assert (await client.datasets.get(made)).permission == "partial_members"
+
+
+async def test_members_go_with_their_permission_alone(client: AsyncClient) -> None:
+    """With another one the server drops them without a word."""
+    with pytest.raises(ConfigError, match="permission is 'only_me'"):
+        await client.datasets.create("a", permission="only_me", partial_member_list=[MEMBER])
+    with pytest.raises(ConfigError, match="partial_member_list is the text"):
+        await client.datasets.create("a", partial_member_list=MEMBER)

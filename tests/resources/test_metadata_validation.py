@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from dify_kb import ConfigError, MetadataField, MetadataType
+
+
+def make_field(kind: str) -> MetadataField:
+    return MetadataField(id="an id", name="a field", type=MetadataType(kind))
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "stored"),
+    [
+        ("string", "infra", "infra"),
+        ("number", 7, 7),
+        ("number", 7.5, 7.5),
+        ("time", 1_700_000_000, 1_700_000_000),
+        ("time", datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC), 1_700_000_000.0),
+        ("number", None, None),
+        ("a type of the future", 7, 7),
+    ],
+)
+def test_a_field_makes_values_of_its_type(kind: str, given: object, stored: object) -> None:
+    value = make_field(kind).value(given)  # type: ignore[arg-type]  # a column of the table
+
+    assert (value.id, value.name, value.value) == ("an id", "a field", stored)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [("number", "7"), ("time", "2024-01-01"), ("string", 7), ("number", True), ("string", False)],
+)
+def test_a_value_of_another_type_is_refused_by_the_field_s_name(kind: str, given: object) -> None:
+    """The server stores it without a word, and no filter ever matches it (measured)."""
+    with pytest.raises(ConfigError, match=f"a field is a field of type {kind}"):
+        make_field(kind).value(given)  # type: ignore[arg-type]  # wrong on purpose

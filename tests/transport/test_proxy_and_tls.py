@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import trustme
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from dify_kb import AsyncClient, ConnectError, Policy
+
+KEY = "dataset-key"
+
+
+async def answer_empty_page(request: web.Request) -> web.Response:
+    if request.headers.get("Authorization") != f"Bearer {KEY}":
+        return web.json_response({"code": "unauthorized"}, status=401)
+    seen = {"via": request.headers.get("X-Tenant"), "target": str(request.url)}
+    return web.json_response({"data": [], "limit": 20, "total": 0, "page": 1, **seen})
+
+
+@pytest.fixture
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+async def secure(authority: trustme.CA) -> AsyncIterator[str]:
+    """A server whose certificate only the own authority vouches for."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    app = web.Application()
+    app.router.add_get("/v1/datasets", answer_empty_page)
+    server = TestServer(app, host="localhost")
+    await server.start_server(ssl=context)
+    yield f"https://localhost:{server.port}"
+    await server.close()
+
+
+async def test_a_certificate_of_an_own_authority_is_taken_with_ssl(
+    secure: str, authority: trustme.CA
+) -> None:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+
+    async with AsyncClient(secure, KEY, ssl=context) as client:
+        assert (await client.datasets.list()).total == 0
+
+
+async def test_an_unknown_certificate_is_refused_with_the_remedy(
+    secure: str, quick: Policy
+) -> None:
+    async with AsyncClient(secure, KEY, policy=quick) as client:
+        with pytest.raises(ConnectError) as caught:
+            await client.datasets.list()
+
+    assert "ssl=" in caught.value.hint
+    assert KEY not in str(caught.value)
+
+
+@pytest.fixture
+async def proxy() -> AsyncIterator[str]:
+    """A proxy that answers by itself, so that what gets to it is seen."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer_empty_page)
+    async with TestServer(app) as server:
+        yield str(server.make_url(""))
+
+
+async def test_requests_go_through_the_proxy_with_the_own_headers(proxy: str) -> None:
+    headers = {"X-Tenant": "blue"}
+
+    async with AsyncClient("http://dify.test", KEY, proxy=proxy, headers=headers) as client:
+        page = await client.datasets.list()
+
+    assert page.extra == {"via": "blue", "target": "http://dify.test/v1/datasets?page=1&limit=20"}
+
+
+async def test_the_environment_s_proxy_is_used_on_request_only(
+    proxy: str, quick: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy of the environment is somebody else's machine: documents go there when asked to."""
+    monkeypatch.setenv("http_proxy", proxy)
+
+    async with AsyncClient("http://dify.test", KEY, trust_env=True) as client:
+        assert (await client.datasets.list()).total == 0
+    async with AsyncClient("http://127.0.0.1:1", KEY, policy=quick) as client:
+        with pytest.raises(ConnectError):
+            await client.datasets.list()
+
+
+def test_a_file_of_certificates_is_read(tmp_path: Path, authority: trustme.CA) -> None:
+    from dify_kb.cli.app import _load_ca_file
+
+    file = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(file)
+
+    assert _load_ca_file(file).get_ca_certs()

@@ -1,0 +1,746 @@
+"""Exact sequences of outcomes, through a real client over a faked aiohttp."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
+from typing import Any, cast
+
+import aiohttp
+import anyio
+import pytest
+from aiohttp.client_reqrep import ConnectionKey
+from aioresponses import aioresponses
+from aioresponses.compat import normalize_url
+from yarl import URL
+
+import dify_kb
+from dify_kb import AsyncClient, AttemptEvent, Policy, Retry, Timeout
+from dify_kb.config import KEEP_ALIVE
+from dify_kb.transport import open_session
+
+BASE = "http://dify.test/v1"
+KEY = "dataset-Secret123"
+D1 = "11111111-1111-4111-8111-111111111111"
+D2 = "22222222-2222-4222-8222-222222222222"
+LIST = f"{BASE}/datasets?page=1&limit=20"
+CREATE = f"{BASE}/datasets"
+BY_FILE = f"{BASE}/datasets/{D1}/document/create-by-file"
+BY_TEXT = f"{BASE}/datasets/{D1}/document/create-by-text"
+ONE = f"{BASE}/datasets/{D1}"
+QUICK = Policy().scale_delays(0.001)
+EMPTY_PAGE = {"data": [], "has_more": False, "limit": 20, "total": 0, "page": 1}
+RATE = {
+    "code": "forbidden",
+    "message": "Sorry, you have reached the knowledge base request rate limit of your"
+    " subscription.",
+    "status": 403,
+}
+DATASET: dict[str, object] = {
+    **dict.fromkeys(
+        [
+            "description",
+            "data_source_type",
+            "indexing_technique",
+            "updated_by",
+            "embedding_model",
+            "embedding_model_provider",
+            "embedding_available",
+            "retrieval_model_dict",
+            "doc_form",
+            "external_knowledge_info",
+            "external_retrieval_model",
+            "doc_metadata",
+        ]
+    ),
+    "id": D1,
+    "name": "Handbook",
+    "provider": "vendor",
+    "permission": "only_me",
+    "app_count": 0,
+    "document_count": 0,
+    "word_count": 0,
+    "created_by": D2,
+    "created_at": 1795248442,
+    "updated_at": 1795248442,
+    "tags": [],
+    "built_in_field_enabled": False,
+}
+DOCUMENT: dict[str, object] = {
+    **dict.fromkeys(
+        [
+            "data_source_info",
+            "dataset_process_rule_id",
+            "tokens",
+            "error",
+            "disabled_at",
+            "disabled_by",
+            "display_status",
+            "word_count",
+            "hit_count",
+            "doc_form",
+            "doc_metadata",
+        ]
+    ),
+    "id": D2,
+    "name": "a.txt",
+    "position": 1,
+    "data_source_type": "upload_file",
+    "created_from": "api",
+    "created_by": D2,
+    "created_at": 1795248442,
+    "indexing_status": "waiting",
+    "enabled": True,
+    "archived": False,
+}
+CREATED_BODY = {"document": DOCUMENT, "batch": "20261121080722123456"}
+HTML_TEMPLATE = "<html><head><title>502 Bad Gateway</title></head></html>"
+REFUSED = aiohttp.ClientConnectorError(
+    ConnectionKey(
+        "dify.test",
+        80,
+        is_ssl=False,
+        ssl=True,
+        proxy=None,
+        proxy_auth=None,
+        proxy_headers_hash=None,
+    ),
+    ConnectionRefusedError(111, "Connection refused"),
+)
+
+
+class Response(aiohttp.ClientResponse):
+    """aioresponses 0.7.9 does not fill `stream_writer`, which aiohttp 3.14 demands."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        writer = cast("Any", SimpleNamespace(output_size=0))
+        super().__init__(*args, stream_writer=writer, **kwargs)
+
+
+class FakeServer(aioresponses):
+    """A server that answers in the order in which it was told."""
+
+    def add(self, *args: Any, **kwargs: Any) -> None:
+        super().add(*args, **{**kwargs, "response_class": Response})
+
+    def count_requests(self, method: str, url: str) -> int:
+        return len(self.requests_to(method, url))
+
+    def requests_to(self, method: str, url: str) -> list[Mapping[str, Any]]:
+        return [call.kwargs for call in self.requests.get((method, normalize_url(url)), [])]
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    faked = FakeServer()
+    with faked:
+        yield faked
+
+
+def client(**options: Any) -> AsyncClient:
+    return AsyncClient(BASE, KEY, **{"policy": QUICK, **options})
+
+
+# --- calls that read
+
+
+async def test_a_read_is_sent_again_after_passing_failures(server: FakeServer) -> None:
+    """A 500 and a 502 of a server that restarts should not end a program."""
+    server.get(LIST, status=500, payload={"code": "unknown", "message": "Internal Server Error"})
+    server.get(LIST, status=502, body=HTML_TEMPLATE, content_type="text/html")
+    server.get(LIST, payload=EMPTY_PAGE)
+
+    async with client() as kb:
+        page = await kb.datasets.list()
+
+    assert page.total == 0
+    assert server.count_requests("GET", LIST) == 3
+
+
+async def test_a_read_is_sent_again_when_the_server_was_not_reached(server: FakeServer) -> None:
+    """A container that is still starting refuses connections for a moment."""
+    server.get(LIST, exception=REFUSED)
+    server.get(LIST, payload=EMPTY_PAGE)
+
+    async with client() as kb:
+        await kb.datasets.list()
+
+    assert server.count_requests("GET", LIST) == 2
+
+
+async def test_a_read_is_sent_again_when_its_answer_was_cut(server: FakeServer) -> None:
+    """Half a page is no page; asking again costs nothing."""
+    server.get(LIST, body='{"data": [')
+    server.get(LIST, exception=aiohttp.ServerDisconnectedError())
+    server.get(LIST, payload=EMPTY_PAGE)
+
+    async with client() as kb:
+        await kb.datasets.list()
+
+    assert server.count_requests("GET", LIST) == 3
+
+
+async def test_a_read_gives_up_with_what_it_last_met(server: FakeServer) -> None:
+    """Three 500s are no passing one; the error is the server's own."""
+    server.get(LIST, status=500, payload={"code": "unknown", "message": "no"}, repeat=True)
+
+    async with client() as kb:
+        with pytest.raises(dify_kb.ServerError, match="unknown: no"):
+            await kb.datasets.list()
+
+    assert server.count_requests("GET", LIST) == 3
+
+
+async def test_a_server_that_is_not_there_is_given_up(server: FakeServer) -> None:
+    """Six tries, then an error that says where and why."""
+    server.get(LIST, exception=REFUSED, repeat=True)
+
+    async with client() as kb:
+        with pytest.raises(dify_kb.ConnectError, match="could not be reached") as raised:
+            await kb.datasets.list()
+
+    assert server.count_requests("GET", LIST) == 6
+    assert "Connection refused" in str(raised.value)
+    assert not raised.value.delivered
+
+
+async def test_a_refusal_is_not_sent_again(server: FakeServer) -> None:
+    """Nothing is different the second time."""
+    server.get(ONE, status=404, payload={"code": "not_found", "message": "Dataset not found."})
+
+    async with client() as kb:
+        with pytest.raises(dify_kb.NotFoundError):
+            await kb.datasets.get(D1)
+
+    assert server.count_requests("GET", ONE) == 1
+
+
+async def test_a_delete_is_sent_again(server: FakeServer) -> None:
+    """What is gone cannot be deleted twice, so a lost answer is asked for again."""
+    server.delete(ONE, exception=aiohttp.ServerDisconnectedError())
+    server.delete(ONE, status=200, body="204\n")
+
+    async with client() as kb:
+        await kb.datasets.delete(D1)
+
+    assert server.count_requests("DELETE", ONE) == 2
+
+
+async def test_a_delete_that_meets_its_own_success_succeeds(server: FakeServer) -> None:
+    """The first attempt was carried out, its answer lost: what is gone was to be gone."""
+    server.delete(ONE, exception=aiohttp.ServerDisconnectedError())
+    server.delete(ONE, status=404, payload={"code": "not_found", "message": "Dataset not found."})
+
+    async with client() as kb:
+        await kb.datasets.delete(D1)
+
+    assert server.count_requests("DELETE", ONE) == 2
+
+
+@pytest.mark.parametrize("before", [None, 429])
+async def test_a_delete_of_what_was_never_there_is_refused(
+    server: FakeServer, before: int | None
+) -> None:
+    """No attempt before it can have been carried out."""
+    if before is not None:
+        server.delete(ONE, status=before, payload={"code": "too_many_requests"})
+    server.delete(ONE, status=404, payload={"code": "not_found", "message": "Dataset not found."})
+
+    async with client() as kb:
+        with pytest.raises(dify_kb.NotFoundError):
+            await kb.datasets.delete(D1)
+
+
+async def test_a_search_is_a_read(server: FakeServer) -> None:
+    """It travels as a POST, and changes nothing."""
+    url = f"{ONE}/retrieve"
+    server.post(url, status=504, body=HTML_TEMPLATE, content_type="text/html")
+    server.post(url, payload={"query": {"content": "a"}, "records": []})
+
+    async with client() as kb:
+        found = await kb.datasets.retrieve(D1, "a")
+
+    assert found.records == ()
+    assert server.count_requests("POST", url) == 2
+
+
+# --- calls that create
+
+
+async def test_a_create_waits_for_an_overloaded_server(server: FakeServer) -> None:
+    """503 says that nothing was done, so even a create is sent again, after the time told."""
+    server.post(CREATE, status=503, headers={"Retry-After": "0.05"}, body=HTML_TEMPLATE)
+    server.post(CREATE, payload=DATASET)
+    started = anyio.current_time()
+
+    async with client() as kb:
+        dataset = await kb.datasets.create("Handbook")
+
+    assert dataset.id == D1
+    assert server.count_requests("POST", CREATE) == 2
+    assert anyio.current_time() - started >= 0.05
+
+
+async def test_a_create_is_sent_again_when_nothing_was_sent(server: FakeServer) -> None:
+    """A refused connection is the one failure that proves it."""
+    server.post(CREATE, exception=REFUSED)
+    server.post(CREATE, payload=DATASET)
+
+    async with client() as kb:
+        await kb.datasets.create("Handbook")
+
+    assert server.count_requests("POST", CREATE) == 2
+
+
+@pytest.mark.parametrize("status", [500, 502, 504])
+async def test_a_lost_answer_does_not_upload_twice(server: FakeServer, status: int) -> None:
+    """The proxy gave up, the server did not: a second upload would double the chunks."""
+    server.post(BY_FILE, status=status, body=HTML_TEMPLATE, content_type="text/html", repeat=True)
+
+    async with client() as kb:
+        with pytest.raises(dify_kb.OutcomeUnknownError) as raised:
+            await kb.documents.create_by_file(D1, b"hello", name="a.txt")
+
+    assert server.count_requests("POST", BY_FILE) == 1
+    assert isinstance(raised.value.__cause__, dify_kb.ServerError)
+    assert raised.value.__cause__.status == status
+    assert raised.value.endpoint == "documents.create_by_file"
+
+
+@pytest.mark.parametrize(
+    "lost", [aiohttp.ServerDisconnectedError(), ConnectionResetError(104, "reset"), TimeoutError()]
+)
+async def test_a_lost_answer_does_not_create_twice(server: FakeServer, lost: Exception) -> None:
+    """A text is sent whole before anything breaks, so it may have become a document."""
+    server.post(BY_TEXT, exception=lost, repeat=True)
+
+    async with client() as kb:
+        with pytest.raises(dify_kb.OutcomeUnknownError) as raised:
+            await kb.documents.create_by_text(D1, "a.txt", "hello")
+
+    assert server.count_requests("POST", BY_TEXT) == 1
+    assert isinstance(raised.value.__cause__, dify_kb.TransportError)
+
+
+async def test_a_cut_answer_does_not_create_twice(server: FakeServer) -> None:
+    """A 200 that breaks off was a success."""
+    server.post(CREATE, body='{"id": "1', repeat=True)
+
+    async with client() as kb:
+        with pytest.raises(dify_kb.OutcomeUnknownError):
+            await kb.datasets.create("Handbook")
+
+    assert server.count_requests("POST", CREATE) == 1
+
+
+async def test_a_page_in_place_of_an_answer_is_no_unknown_outcome(server: FakeServer) -> None:
+    """The address is wrong, so nothing was created, and looking would not help either."""
+    server.post(CREATE, body="<html><title>Dify</title></html>", content_type="text/html")
+
+    async with client() as kb:
+        with pytest.raises(dify_kb.ProtocolError, match=r"an HTML page \(Dify\)"):
+            await kb.datasets.create("Handbook")
+
+
+@pytest.mark.parametrize("lost", [aiohttp.ConnectionTimeoutError(), REFUSED])
+async def test_a_run_whose_server_was_not_reached_was_not_started(
+    server: FakeServer, lost: Exception
+) -> None:
+    """A connection that was never made is no silence of a run: it can be started again."""
+    server.post(f"{ONE}/pipeline/run", exception=lost)
+
+    async with client() as kb:
+        events = kb.pipeline.run(
+            D1, start_node_id="1", datasource_type="local_file", datasource_info_list=[]
+        )
+        with pytest.raises(dify_kb.ConnectError) as raised:
+            _ = [event async for event in events]
+
+    assert not raised.value.delivered
+
+
+# --- later
+
+
+async def test_too_many_requests_are_waited_for(server: FakeServer) -> None:
+    """Nine times, then the tenth attempt is let through."""
+    for _ in range(9):
+        server.post(CREATE, status=429, payload={"code": "too_many_requests", "message": "later"})
+    server.post(CREATE, payload=DATASET)
+
+    async with client() as kb:
+        await kb.datasets.create("Handbook")
+
+    assert server.count_requests("POST", CREATE) == 10
+
+
+async def test_too_many_requests_end_at_some_time(server: FakeServer) -> None:
+    """A server that never lets go must not hold a program for ever."""
+    server.get(LIST, status=429, payload={"code": "too_many_requests"}, repeat=True)
+
+    async with client() as kb:
+        with pytest.raises(dify_kb.RateLimitedError):
+            await kb.datasets.list()
+
+    assert server.count_requests("GET", LIST) == 10
+
+
+async def test_a_hint_of_minutes_is_passed_on_and_not_waited_for(server: FakeServer) -> None:
+    """One list() was silent for 47 minutes, and held all other calls of the client."""
+    answer_busy = {"code": "too_many_requests", "message": "later"}
+    server.get(LIST, status=429, payload=answer_busy, headers={"Retry-After": "300"}, repeat=True)
+
+    async with client() as kb:
+        with pytest.raises(dify_kb.RateLimitedError) as raised:
+            await kb.datasets.list()
+
+    assert raised.value.retry_after == 300
+    assert server.count_requests("GET", LIST) == 1
+
+
+async def test_the_rate_limit_of_dify_is_waited_for(server: FakeServer) -> None:
+    """It is a 403 like those that never pass; only its words tell."""
+    server.post(CREATE, status=403, payload=RATE)
+    server.post(CREATE, payload=DATASET)
+
+    async with client() as kb:
+        await kb.datasets.create("Handbook")
+
+    assert server.count_requests("POST", CREATE) == 2
+
+
+async def test_a_full_plan_is_not_waited_for(server: FakeServer) -> None:
+    """Documents do not become fewer by asking."""
+    full = {"message": "The number of documents has reached the limit of your subscription."}
+    server.post(BY_FILE, status=403, payload={"code": "forbidden", **full})
+
+    async with client() as kb:
+        with pytest.raises(dify_kb.QuotaExceededError):
+            await kb.documents.create_by_file(D1, b"hello", name="a.txt")
+
+    assert server.count_requests("POST", BY_FILE) == 1
+
+
+async def test_a_pause_told_to_one_call_holds_back_the_others(server: FakeServer) -> None:
+    """A limit is the server's, not the call's: seven more calls would be seven more refusals."""
+    server.get(LIST, status=429, headers={"Retry-After": "0.1"})
+    server.get(LIST, payload=EMPTY_PAGE)
+    server.get(ONE, payload=DATASET)
+    ended: dict[str, float] = {}
+
+    def listener(event: AttemptEvent) -> None:
+        ended[event.endpoint] = anyio.current_time()
+
+    async with client(on_event=listener) as kb:
+        started = anyio.current_time()
+        async with anyio.create_task_group() as group:
+            group.start_soon(kb.datasets.list)
+            while not ended:
+                await anyio.lowlevel.checkpoint()
+            group.start_soon(kb.datasets.get, D1)
+
+    assert ended["datasets.get"] - started >= 0.1
+
+
+async def test_a_delay_of_one_call_does_not_hold_back_the_others(server: FakeServer) -> None:
+    """A refused connection is not the server's wish to be left alone."""
+    slow = Policy(retry=Retry(base_delay=0.3))
+    server.get(LIST, exception=REFUSED)
+    server.get(LIST, payload=EMPTY_PAGE)
+    server.get(ONE, payload=DATASET)
+    order: list[str] = []
+
+    def listener(event: AttemptEvent) -> None:
+        order.append(event.endpoint)
+
+    async with (
+        client(policy=slow, on_event=listener, concurrency=1) as kb,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(kb.datasets.list)
+        while not order:
+            await anyio.lowlevel.checkpoint()
+        await kb.datasets.get(D1)
+
+    assert order == ["datasets.list", "datasets.get", "datasets.list"]
+
+
+# --- redirects
+
+
+async def test_redirects_are_not_followed(server: FakeServer) -> None:
+    """aiohttp turns the POST into a GET, whose list of datasets looks like a success."""
+    server.post(CREATE, status=301, headers={"Location": "https://dify.test/v1/datasets"})
+
+    async with client() as kb:
+        with pytest.raises(dify_kb.ApiError, match=r"https://dify\.test/v1/datasets"):
+            await kb.datasets.create("Handbook")
+
+    (call,) = server.requests_to("POST", CREATE)
+    assert call["allow_redirects"] is False
+
+
+# --- what is sent
+
+
+async def test_the_key_and_the_own_headers_are_sent(server: FakeServer) -> None:
+    """And neither can take the place of the other."""
+    server.get(LIST, payload=EMPTY_PAGE)
+
+    async with client(headers={"X-Team": "docs", "Authorization": "Bearer other"}) as kb:
+        await kb.datasets.list()
+
+    (call,) = server.requests_to("GET", LIST)
+    assert call["headers"]["Authorization"] == f"Bearer {KEY}"
+    assert call["headers"]["X-Team"] == "docs"
+    assert call["headers"]["User-Agent"].startswith("dify-kb/")
+
+
+async def test_an_own_user_agent_is_sent(server: FakeServer) -> None:
+    server.get(LIST, payload=EMPTY_PAGE)
+
+    async with client(headers={"User-Agent": "me/1"}) as kb:
+        await kb.datasets.list()
+
+    (call,) = server.requests_to("GET", LIST)
+    assert call["headers"]["User-Agent"] == "me/1"
+
+
+async def test_json_is_sent_as_json(server: FakeServer) -> None:
+    """Without its type the server answers 415, or 400, by version (measured)."""
+    server.post(CREATE, payload=DATASET)
+
+    async with client() as kb:
+        await kb.datasets.create("Hand•buch", indexing_technique=None)
+
+    (call,) = server.requests_to("POST", CREATE)
+    assert call["headers"]["Content-Type"] == "application/json"
+    assert json.loads(call["data"]) == {"name": "Hand•buch", "indexing_technique": None}
+
+
+async def test_a_query_is_quoted_once(server: FakeServer) -> None:
+    """A keyword of `50%&page=9` is a keyword."""
+    url = URL(f"{LIST}&keyword=50%25%26page%3D9+%C3%A9", encoded=True)
+    server.get(url, payload=EMPTY_PAGE)
+
+    async with client() as kb:
+        await kb.datasets.list(keyword="50%&page=9 é")
+
+    assert server.requests
+
+
+async def test_a_name_that_is_no_unicode_is_refused_before_it_is_sent(
+    server: FakeServer,
+) -> None:
+    """File systems hold names that are not UTF-8; JSON and headers do not."""
+    async with client() as kb:
+        with pytest.raises(dify_kb.ConfigError):
+            await kb.documents.create_by_file(D1, b"hello", name="a\udcff.txt")
+        with pytest.raises(dify_kb.ConfigError):
+            await kb.documents.create_by_text(D1, "a.txt", "hello \udcff")
+
+    assert not server.requests
+
+
+# --- the key stays secret
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers"),
+    [
+        (400, {"code": "invalid_param", "message": f"bad header Bearer {KEY}"}, {}),
+        (401, {"code": KEY, "message": "no"}, {}),
+        (404, f"<html><title>{KEY}</title></html>", {"Content-Type": "text/html"}),
+        (502, f"upstream got {KEY}", {"Content-Type": "text/plain"}),
+        (200, f"<html><title>{KEY}</title></html>", {"Content-Type": "text/html"}),
+        (302, "", {"Location": f"https://other.test/?key={KEY}"}),
+        (404, "", {"X-Version": KEY, "X-Request-Id": KEY}),
+    ],
+)
+async def test_a_key_that_the_server_echoes_is_not_shown(
+    server: FakeServer,
+    caplog: pytest.LogCaptureFixture,
+    status: int,
+    body: object,
+    headers: dict[str, str],
+) -> None:
+    """Debug pages and proxies repeat what they were sent; logs are read by many."""
+    caplog.set_level(logging.DEBUG)
+    text = body if isinstance(body, str) else json.dumps(body)
+    server.get(ONE, status=status, body=text, headers=headers, repeat=True)
+    reported: list[AttemptEvent] = []
+
+    async with client(on_event=reported.append) as kb:
+        with pytest.raises(dify_kb.KnowledgeError) as raised:
+            await kb.datasets.get(D1)
+        version = kb.server_version
+
+    error: BaseException | None = raised.value
+    while error is not None:
+        assert KEY not in f"{error} {error!r} {vars(error)}"
+        error = error.__cause__
+    assert KEY not in f"{reported} {version} {caplog.text}"
+
+
+async def test_the_key_is_in_no_repr_of_an_open_client(server: FakeServer) -> None:
+    """Debuggers and task dumps show reprs."""
+    async with client() as kb:
+        shown = f"{kb!r} {kb.datasets!r} {kb.documents!r} {kb.workspace!r}"
+
+    assert KEY not in shown
+    assert not server.requests
+
+
+# --- what is told
+
+
+async def test_a_listener_sees_each_attempt(server: FakeServer) -> None:
+    """Progress bars, journals and benchmarks are all listeners."""
+    server.get(LIST, exception=REFUSED)
+    server.get(LIST, status=429, payload={"code": "too_many_requests", "message": "later"})
+    server.get(LIST, payload=EMPTY_PAGE)
+    reported: list[AttemptEvent] = []
+
+    async with client(on_event=reported.append) as kb:
+        await kb.datasets.list()
+
+    assert [(event.attempt, event.status) for event in reported] == [(1, None), (2, 429), (3, 200)]
+    assert {event.endpoint for event in reported} == {"datasets.list"}
+    assert [event.retry_in is None for event in reported] == [False, False, True]
+    assert [event.error is None for event in reported] == [False, False, True]
+    assert all(event.seconds >= 0 for event in reported)
+
+
+async def test_a_listener_sees_the_last_failure(server: FakeServer) -> None:
+    """`retry_in` of None is the end, also of a call that failed."""
+    server.get(ONE, status=404, payload={"code": "not_found", "message": "no"})
+    reported: list[AttemptEvent] = []
+
+    async with client(on_event=reported.append) as kb:
+        with pytest.raises(dify_kb.NotFoundError):
+            await kb.datasets.get(D1)
+
+    (event,) = reported
+    assert (event.status, event.retry_in) == (404, None)
+    assert event.error is not None
+
+
+async def test_each_failure_is_logged_with_its_endpoint(
+    server: FakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A log that can be filtered by call and attempt."""
+    caplog.set_level(logging.INFO, logger="dify_kb")
+    server.get(LIST, status=503, body=HTML_TEMPLATE, content_type="text/html")
+    server.get(LIST, payload=EMPTY_PAGE)
+
+    async with client() as kb:
+        await kb.datasets.list()
+
+    (record,) = caplog.records
+    assert (vars(record)["endpoint"], vars(record)["attempt"]) == ("datasets.list", 1)
+    assert "503" in record.getMessage()
+    assert "again in" in record.getMessage()
+
+
+async def test_the_version_of_the_server_is_remembered(server: FakeServer) -> None:
+    """It is on every reply, also on refusals; a reply without it takes nothing back."""
+    server.get(ONE, status=404, headers={"X-Version": "1.8.1"}, body="{}")
+    server.get(LIST, payload=EMPTY_PAGE)
+
+    async with client() as kb:
+        before = kb.server_version
+        with pytest.raises(dify_kb.NotFoundError):
+            await kb.datasets.get(D1)
+        await kb.datasets.list()
+        after = kb.server_version
+
+    assert (before, after) == (None, "1.8.1")
+
+
+async def test_a_ping_takes_the_version_of_a_refusal(server: FakeServer) -> None:
+    """1.12.1 has no route for it, but says its version all the same."""
+    server.get(f"{BASE}/", status=404, headers={"X-Version": "1.12.1"}, body=HTML_TEMPLATE)
+
+    async with client() as kb:
+        info = await kb.ping()
+
+    assert info.server_version == "1.12.1"
+
+
+# --- sessions
+
+
+async def test_a_given_session_is_used_and_not_closed(server: FakeServer) -> None:
+    """Who opened it may use it for other things."""
+    server.get(LIST, payload=EMPTY_PAGE)
+
+    async with aiohttp.ClientSession() as session:
+        async with client(session=session) as kb:
+            await kb.datasets.list()
+        closed = session.closed
+
+    assert not closed
+    assert server.count_requests("GET", LIST) == 1
+
+
+async def test_an_own_session_is_closed(server: FakeServer) -> None:
+    """An open one would warn, and hold connections that others wait for."""
+    async with client() as kb:
+        session = kb._own_session
+        assert session is not None
+
+    assert session.closed
+    assert not server.requests
+
+
+async def test_calls_outside_of_the_block_are_refused(server: FakeServer) -> None:
+    """Before it nothing is open, after it everything is closed."""
+    kb = client()
+    with pytest.raises(dify_kb.ConfigError, match="not open"):
+        _ = kb.datasets
+    async with kb:
+        datasets = kb.datasets
+    with pytest.raises(dify_kb.ConfigError, match="not open"):
+        _ = kb.documents
+
+    assert datasets != object()
+    assert not server.requests
+
+
+async def test_an_open_client_is_not_opened_again(server: FakeServer) -> None:
+    """The second block would close the connections of the first."""
+    async with client() as kb:
+        with pytest.raises(dify_kb.ConfigError, match="open already"):
+            await kb.__aenter__()
+
+    assert not server.requests
+
+
+async def test_other_options_are_over_the_same_connections(server: FakeServer) -> None:
+    """Eight connections are all that a default server has; two clients would be sixteen."""
+    server.get(LIST, status=500, body="{}", repeat=3)
+    server.get(LIST, payload=EMPTY_PAGE)
+
+    async with client() as kb:
+        once = kb.with_options(retry=Retry(read_attempts=1), timeout=Timeout(read=1.0))
+        with pytest.raises(dify_kb.ServerError):
+            await once.datasets.list()
+        count_requests = server.count_requests("GET", LIST)
+        shared = once._own_session is kb._own_session and once._limiter is kb._limiter
+        still = kb._policy.retry == QUICK.retry and kb._policy.timeout == QUICK.timeout
+
+    assert count_requests == 1
+    assert shared
+    assert still
+
+
+async def test_idle_connections_are_soon_closed_and_never_limited_twice() -> None:
+    """A default server has ten; kept for 15 s, ours would be taken from others."""
+    async with open_session(proxy=None, trust_env=False, ssl=None) as session:
+        connector = session.connector
+
+        assert isinstance(connector, aiohttp.TCPConnector)
+        assert connector._keepalive_timeout == KEEP_ALIVE
+        assert connector.limit == 0

@@ -1,0 +1,149 @@
+"""Blocking calls in threads, batched."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from dify_kb.transport.thread_batch import BATCH_SECONDS, OPEN_ITERATIONS, run_in_batch
+
+WAIT = 5.0
+"""Seconds after which a thread gives up waiting for another."""
+
+
+async def run_concurrently(functions: list[Callable[[], object]]) -> list[object]:
+    """Ask for all of them at the same moment; give what they return, by their order."""
+    results: dict[int, object] = {}
+
+    async def ask(number: int) -> None:
+        results[number] = await run_in_batch(functions[number])
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(len(functions)):
+            tasks.start_soon(ask, number)
+    return [results[number] for number in range(len(functions))]
+
+
+async def test_work_is_done_in_a_thread() -> None:
+    assert await run_in_batch(threading.get_ident) != threading.get_ident()
+
+
+async def test_each_gets_its_own_result() -> None:
+    assert await run_concurrently([partial(int, number) for number in range(20)]) == list(range(20))
+
+
+async def test_work_of_one_moment_shares_a_hop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hop costs more than reading a file; in hops of their own, each would have its thread."""
+    monkeypatch.setattr("dify_kb.transport.thread_batch.BATCH_SECONDS", WAIT)
+
+    def look() -> int:
+        time.sleep(0.001)
+        return threading.get_ident()
+
+    assert len(set(await run_concurrently([look] * 8))) == 1
+
+
+async def test_slow_work_is_done_in_parallel() -> None:
+    """On a slow disk one file after another would take as long as all of them."""
+    barrier = threading.Barrier(3)
+
+    def wait() -> int:
+        return barrier.wait(WAIT)
+
+    places = await run_concurrently([lambda: time.sleep(2 * BATCH_SECONDS), wait, wait, wait])
+
+    assert sorted(str(place) for place in places[1:]) == ["0", "1", "2"]
+
+
+async def test_an_error_comes_to_who_asked_alone() -> None:
+    def fail() -> None:
+        raise LookupError("mine")
+
+    async def ask() -> None:
+        with pytest.raises(LookupError, match="mine"):
+            await run_in_batch(fail)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ask)
+        assert await run_in_batch(len, "abc") == 3
+
+
+@pytest.mark.parametrize("who", ["first", "second"])
+async def test_who_is_cancelled_leaves_the_others_their_results(who: str) -> None:
+    """The first asks for all: were its hop cancelled with it, the others would wait for ever."""
+    scopes = {"first": anyio.CancelScope(), "second": anyio.CancelScope()}
+    results: list[str] = []
+
+    async def ask(name: str) -> None:
+        with scopes[name]:
+            results.append(await run_in_batch(str.upper, name))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ask, "first")
+        tasks.start_soon(ask, "second")
+        for _ in range(OPEN_ITERATIONS):
+            await checkpoint()
+        scopes[who].cancel()
+
+    assert results == [name.upper() for name in ("first", "second") if name != who]
+
+
+def test_each_loop_has_batches_of_its_own() -> None:
+    for _ in range(2):
+        assert anyio.run(run_in_batch, len, "abc") == 3
+
+
+@pytest.mark.parametrize("turns", range(OPEN_ITERATIONS + 2))
+async def test_a_task_that_asyncio_cancels_leaves_the_others_their_results(turns: int) -> None:
+    """That goes through every shield. A batch that never ran would hold all who joined it."""
+    first = asyncio.create_task(run_in_batch(str.upper, "first"))
+    second = asyncio.create_task(run_in_batch(str.upper, "second"))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+    first.cancel()
+
+    with anyio.fail_after(WAIT):
+        assert await second == "SECOND"
+        assert await run_in_batch(str.upper, "third") == "THIRD"
+
+
+async def test_a_call_that_is_stuck_holds_nobody_else() -> None:
+    """A file on a network file system that hangs, and others of the same moment."""
+    release = threading.Event()
+    results: list[int] = []
+
+    async def ask(number: int) -> None:
+        results.append(await run_in_batch(int, number))
+
+    stuck = asyncio.create_task(run_in_batch(release.wait, WAIT))
+    with anyio.fail_after(WAIT / 2):
+        async with anyio.create_task_group() as tasks:
+            for number in range(3):
+                tasks.start_soon(ask, number)
+    release.set()
+
+    assert sorted(results) == [0, 1, 2]
+    assert await stuck
+
+
+@pytest.mark.parametrize("place", ["alone", "with others"])
+async def test_who_is_cancelled_does_not_wait_for_a_call_that_is_stuck(place: str) -> None:
+    release = threading.Event()
+    began = time.monotonic()
+    with anyio.move_on_after(0.1) as scope:
+        if place == "alone":
+            await run_in_batch(release.wait, WAIT)
+        else:
+            await run_concurrently([lambda: 1, lambda: release.wait(WAIT), lambda: 2])
+
+    assert scope.cancelled_caught
+    assert time.monotonic() - began < WAIT / 2
+    release.set()

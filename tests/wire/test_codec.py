@@ -1,0 +1,497 @@
+"""Models to JSON and back."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dify_kb.errors import ConfigError
+from dify_kb.models import (
+    UNSET,
+    ChunkingRules,
+    CreateByFile,
+    CreateByText,
+    CreateDataset,
+    CreatedDocument,
+    Dataset,
+    Document,
+    DocumentDetail,
+    DocumentStatus,
+    DocumentStatuses,
+    File,
+    GetDocument,
+    IndexingStatus,
+    IndexingTechnique,
+    ListDatasets,
+    ModelProviders,
+    Page,
+    ParentMode,
+    Permission,
+    ProcessMode,
+    ProcessRule,
+    RerankingMode,
+    RetrievalModel,
+    RetrievalResult,
+    Retrieve,
+    SearchMethod,
+    Segment,
+    Segmentation,
+    ServerInfo,
+    Weights,
+)
+from dify_kb.wire import codec
+
+REPLIES = [
+    Page[Dataset],
+    Page[Document],
+    Dataset,
+    CreatedDocument,
+    DocumentDetail,
+    DocumentStatuses,
+    ModelProviders,
+    RetrievalResult,
+    Segment,
+    ServerInfo,
+]
+
+STATUS = {"id": "d1", "indexing_status": "waiting"}
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["2026-01-01T00:00:00", "1e999", "٣", "-"]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+def names_of(shape: object) -> list[str]:
+    kind: Any = getattr(shape, "__origin__", shape)
+    return [attribute.name for attribute in attrs.fields(kind)]
+
+
+# --- requests
+
+
+def test_unset_options_are_left_out() -> None:
+    """The server's default holds only for a field that is not there."""
+    assert codec.encode(CreateDataset(name="a")) == {"name": "a"}
+
+
+def test_none_is_sent_as_null() -> None:
+    """`indexing_technique: null` is a choice of its own: the first document decides."""
+    request = CreateDataset(name="a", indexing_technique=None)
+
+    assert codec.encode(request) == {"name": "a", "indexing_technique": None}
+
+
+def test_options_that_are_false_or_empty_are_sent() -> None:
+    """False, 0 and "" are answers, not absences."""
+    request = CreateByFile(
+        file=File(name="a.txt", content=b"", size=0), doc_language="", duplicate=False
+    )
+
+    assert codec.encode(request) == {"doc_language": "", "duplicate": False}
+
+
+def test_defaults_other_than_unset_are_sent() -> None:
+    """Four fields of a search must always be there: a missing one is a 500 (measured)."""
+    assert codec.encode(RetrievalModel.keyword()) == {
+        "search_method": "keyword_search",
+        "reranking_enable": False,
+        "top_k": 4,
+        "score_threshold_enabled": False,
+    }
+
+
+def test_unset_is_left_out_of_nested_models() -> None:
+    """A leaked `UNSET` two levels down would be a 400, or a word stored by the server."""
+    request = CreateByText(
+        name="a",
+        text="b",
+        process_rule=ProcessRule(
+            mode=ProcessMode.HIERARCHICAL,
+            rules=ChunkingRules(pre_processing_rules=[], segmentation=Segmentation(max_tokens=500)),
+        ),
+        retrieval_model=RetrievalModel.semantic(),
+    )
+
+    encoded = codec.encode(request)
+
+    assert isinstance(encoded, dict)
+    assert encoded["process_rule"]["rules"] == {
+        "pre_processing_rules": [],
+        "segmentation": {"separator": "\n", "max_tokens": 500, "chunk_overlap": 0},
+    }
+    assert "UNSET" not in json.dumps(encoded)
+
+
+def test_a_nested_option_that_is_given_is_sent() -> None:
+    """The other half of leaving out: what is set two levels down arrives."""
+    rules = ChunkingRules(
+        pre_processing_rules=[],
+        segmentation=Segmentation(max_tokens=500),
+        parent_mode=ParentMode.FULL_DOC,
+        subchunk_segmentation=Segmentation(max_tokens=100),
+    )
+
+    encoded = codec.encode(ProcessRule(mode=ProcessMode.HIERARCHICAL, rules=rules))
+
+    assert isinstance(encoded, dict)
+    assert encoded["rules"]["parent_mode"] == "full-doc"
+    assert encoded["rules"]["subchunk_segmentation"]["max_tokens"] == 100
+
+
+def test_the_file_is_no_part_of_the_json() -> None:
+    """The bytes travel in a part of their own; in JSON they would be there twice."""
+    request = CreateByFile(file=File(name="a.txt", content=b"secret", size=6), doc_language="en")
+
+    assert json.loads(codec.to_json(request)) == {"doc_language": "en"}
+
+
+def test_text_is_sent_as_it_is() -> None:
+    """UTF-8 is half as long as escapes for most of the world's documents."""
+    assert codec.to_json(Retrieve(query="数据")) == '{"query":"数据"}'.encode()
+
+
+def test_text_that_is_no_unicode_is_refused_before_it_is_sent() -> None:
+    """A lone surrogate (a file name that is not UTF-8) cannot be written as UTF-8 at all."""
+    with pytest.raises(ConfigError, match="Unicode"):
+        codec.to_json(Retrieve(query="a\udcff"))
+
+
+def test_query_words_are_those_of_the_api() -> None:
+    """`str(True)` is `True`, which the server reads as false or as a mistake."""
+    request = ListDatasets(page=2, limit=5, keyword="é &", include_all=True)
+
+    assert codec.to_query(request) == [
+        ("page", "2"),
+        ("limit", "5"),
+        ("keyword", "é &"),
+        ("include_all", "true"),
+    ]
+
+
+def test_a_list_in_a_query_repeats_its_name() -> None:
+    """The server reads `tag_ids=a&tag_ids=b`, not a joined list."""
+    parameters = codec.to_query(ListDatasets(tag_ids=["a", "b"]))
+
+    assert parameters[2:] == [("tag_ids", "a"), ("tag_ids", "b")]
+
+
+def test_a_query_without_options_is_empty() -> None:
+    assert codec.to_query(GetDocument()) == []
+
+
+# --- replies
+
+
+def test_unknown_fields_go_to_extra_and_come_back() -> None:
+    """A newer server's fields are neither lost nor a reason to fail."""
+    came = {**STATUS, "new": {"a": [1]}, "extra": "also a field"}
+
+    status = codec.decode(DocumentStatus, came)
+
+    assert status.extra == {"new": {"a": [1]}, "extra": "also a field"}
+    encoded = codec.encode(status)
+    assert isinstance(encoded, dict)
+    assert {name: encoded[name] for name in came} == came
+
+
+def test_unknown_fields_of_models_without_extra_are_let_go() -> None:
+    """Envelopes may grow as well; that must not fail either."""
+    assert codec.decode(DocumentStatuses, {"data": [], "new": 1}) == DocumentStatuses(data=())
+
+
+def test_an_unknown_word_is_kept() -> None:
+    """A status of tomorrow must reach the caller as it is, and go back as it came."""
+    status = codec.decode(DocumentStatus, {**STATUS, "indexing_status": "dreaming"})
+
+    assert status.indexing_status == "dreaming"
+    assert not status.indexing_status.known
+    assert not status.indexing_status.final
+    assert codec.encode(status.indexing_status) == "dreaming"
+
+
+def test_a_known_word_is_its_member() -> None:
+    """Callers compare with `is` and match on members."""
+    status = codec.decode(DocumentStatus, STATUS)
+
+    assert status.indexing_status is IndexingStatus.WAITING
+    assert status.indexing_status.known
+
+
+@pytest.mark.parametrize("word", ["COMPLETED", "known", "", "Completed", "mro"])
+def test_a_word_that_looks_like_a_name_of_python_is_unknown(word: str) -> None:
+    """`COMPLETED` is the member's name here, but no word of the server."""
+    status = IndexingStatus(word)
+
+    assert not status.known
+    assert status.value == word
+    assert status != IndexingStatus.COMPLETED
+
+
+def test_unknown_words_compare_as_text() -> None:
+    """They stand in dicts and sets, where equal words must meet."""
+    assert IndexingStatus("dreaming") == IndexingStatus("dreaming")
+    assert len({IndexingStatus("dreaming"), IndexingStatus("dreaming")}) == 1
+    assert "dreaming" not in IndexingStatus.__members__
+
+
+@pytest.mark.parametrize("word", [None, 5, True, ["waiting"], {}])
+def test_a_word_that_is_no_text_is_an_error(word: object) -> None:
+    """Keeping unknown words must not mean keeping anything."""
+    with pytest.raises(codec.DecodeError, match=r"\$\.indexing_status"):
+        codec.decode(DocumentStatus, {**STATUS, "indexing_status": word})
+
+
+@pytest.mark.parametrize(
+    ("came", "expected"),
+    [
+        (1795248442, datetime(2026, 11, 21, 8, 7, 22, tzinfo=UTC)),
+        (1795248442.25, datetime(2026, 11, 21, 8, 7, 22, 250000, tzinfo=UTC)),
+        ("1795248442", datetime(2026, 11, 21, 8, 7, 22, tzinfo=UTC)),
+        ("2026-11-21T08:07:22", datetime(2026, 11, 21, 8, 7, 22, tzinfo=UTC)),
+        ("2026-11-21T08:07:22Z", datetime(2026, 11, 21, 8, 7, 22, tzinfo=UTC)),
+        ("2026-11-21T10:07:22+02:00", datetime(2026, 11, 21, 8, 7, 22, tzinfo=UTC)),
+        (0, datetime(1970, 1, 1, tzinfo=UTC)),
+        (-1, datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC)),
+    ],
+)
+def test_times_are_aware_and_utc(came: object, expected: datetime) -> None:
+    """Versions send seconds, fractions and text; a naive time cannot be compared with any."""
+    time = codec.decode(DocumentStatus, {**STATUS, "completed_at": came}).completed_at
+
+    assert time is not None
+    assert (time, time.tzinfo) == (expected, UTC)
+
+
+@pytest.mark.parametrize("came", [True, "", "soon", [], {}, float("nan"), 1e300, float("inf")])
+def test_a_time_that_is_none_is_an_error(came: object) -> None:
+    """1970 in place of rubbish would be believed."""
+    with pytest.raises(codec.DecodeError, match=r"\$\.completed_at"):
+        codec.decode(DocumentStatus, {**STATUS, "completed_at": came})
+
+
+@given(
+    time=st.datetimes(
+        min_value=datetime(1970, 1, 1),  # noqa: DTZ001 -- hypothesis adds the zone
+        max_value=datetime(2100, 1, 1),  # noqa: DTZ001 -- likewise
+        timezones=st.just(UTC),
+    )
+)
+def test_times_come_back(time: datetime) -> None:
+    """To the microsecond: the server's own times of files have fractions."""
+    again = codec.decode(
+        DocumentStatus, {**STATUS, "completed_at": codec.encode(time)}
+    ).completed_at
+
+    assert again is not None
+    assert abs(again - time) <= timedelta(microseconds=1)
+
+
+@given(seconds=st.integers(min_value=-(10**9), max_value=4 * 10**9))
+def test_whole_seconds_come_back_as_they_are(seconds: int) -> None:
+    """The API speaks integers; 1.0 for 1 would show in every recorded comparison."""
+    status = codec.decode(DocumentStatus, {**STATUS, "completed_at": seconds})
+    encoded = codec.encode(status)
+
+    assert isinstance(encoded, dict)
+    assert encoded["completed_at"] == seconds
+    assert isinstance(encoded["completed_at"], int)
+
+
+def test_a_missing_field_is_an_error_that_names_its_path() -> None:
+    """In a page of 100 rows, "missing id" alone would tell nobody where."""
+    rows = {"data": [STATUS, {"indexing_status": "waiting"}]}
+
+    with pytest.raises(codec.DecodeError, match=r"required field missing @ \$\.data\[1\]\.id"):
+        codec.decode(DocumentStatuses, rows)
+
+
+@pytest.mark.parametrize("came", [None, 5, True, [], {}])
+def test_what_is_no_text_is_not_made_text(came: object) -> None:
+    """`str(None)` is an id that looks real: `None`."""
+    with pytest.raises(codec.DecodeError, match=r"\$\.id"):
+        codec.decode(DocumentStatus, {**STATUS, "id": came})
+
+
+@pytest.mark.parametrize("came", [True, None, [], "many", float("inf"), float("nan")])
+def test_what_is_no_number_is_an_error(came: object) -> None:
+    """A count of `True` would be 1."""
+    page = {"data": [], "limit": 20, "total": came, "page": 1}
+
+    with pytest.raises(codec.DecodeError, match=r"\$\.total"):
+        codec.decode(Page[Dataset], page)
+
+
+@pytest.mark.parametrize("came", [{}, {"a": 1}, "", "ab", None, 5])
+def test_what_is_no_list_is_an_error(came: object) -> None:
+    """Read as an empty list, `{}` would say that nothing is there, and the text "ab" two rows."""
+    with pytest.raises(codec.DecodeError, match=r"\$\.data"):
+        codec.decode(DocumentStatuses, {"data": came})
+
+
+@pytest.mark.parametrize("came", [1, "yes", None, []])
+def test_what_is_no_flag_is_an_error(came: object) -> None:
+    """Everything is true or false in Python; on the wire only two words are."""
+    page = {"data": [], "limit": 20, "total": 0, "page": 1, "has_more": came}
+
+    with pytest.raises(codec.DecodeError, match=r"\$\.has_more"):
+        codec.decode(Page[Dataset], page)
+
+
+@pytest.mark.parametrize("came", [None, [], "a", 5])
+def test_what_is_no_object_is_an_error(came: object) -> None:
+    """A list where an object is due is another API, or another version of it."""
+    with pytest.raises(codec.DecodeError):
+        codec.decode(Dataset, came)
+
+
+def test_numbers_may_come_as_text() -> None:
+    """1.8 sends some counts as text (measured)."""
+    page = codec.decode(Page[Dataset], {"data": [], "limit": "20", "total": "3", "page": 1.0})
+
+    assert (page.limit, page.total, page.page) == (20, 3, 1)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b'{"data": [', b"\xff", b"<html>", b"[" * 100_000])
+def test_what_is_no_json_is_a_decode_error(body: bytes) -> None:
+    """Whatever came, callers get one error, also for nesting that Python gives up on."""
+    with pytest.raises(codec.DecodeError, match="not JSON"):
+        codec.from_json(DocumentStatuses, body)
+
+
+@settings(deadline=None)
+@given(
+    shape=st.sampled_from(REPLIES),
+    data=st.data(),
+    others=st.dictionaries(st.text(max_size=5), JSON, max_size=2),
+)
+def test_any_object_is_read_or_is_a_decode_error(
+    shape: type[object], data: st.DataObject, others: dict[str, object]
+) -> None:
+    """A reply decides what it holds; it must not decide which exception a caller meets."""
+    names = st.sampled_from(names_of(shape))
+    value = {**others, **data.draw(st.dictionaries(names, JSON, max_size=30))}
+
+    try:
+        decoded = codec.decode(shape, value)
+    except codec.DecodeError as error:
+        told = str(error)
+    else:
+        told = f"$ is {type(decoded).__name__}"
+
+    assert "$" in told
+
+
+@settings(deadline=None)
+@given(value=JSON)
+def test_any_value_is_read_or_is_a_decode_error(value: object) -> None:
+    """The same for what is no object at all, and for opaque parts."""
+    with_status = {**STATUS, "error": value, "completed_segments": value, "extra": value}
+
+    for came in (value, with_status):
+        try:
+            codec.decode(DocumentStatus, came)
+        except codec.DecodeError:
+            continue
+
+
+WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+@given(
+    name=WORDS,
+    technique=st.sampled_from([*IndexingTechnique, None, UNSET]),
+    permission=st.sampled_from([*Permission, UNSET]),
+    top_k=st.integers(1, 100),
+    threshold=st.floats(0, 1) | st.none(),
+    weights=st.sampled_from([Weights(weight_type="customized"), None, UNSET]),
+    mode=st.sampled_from([*RerankingMode, None, UNSET]),
+)
+def test_requests_come_back(
+    name: str,
+    technique: IndexingTechnique,
+    permission: Permission,
+    top_k: int,
+    threshold: float | None,
+    weights: Weights,
+    mode: RerankingMode,
+) -> None:
+    """The emulator reads with the codec that the client writes with; both must say the same."""
+    search = attrs.evolve(
+        RetrievalModel.semantic(top_k=top_k, score_threshold=threshold),
+        weights=weights,
+        reranking_mode=mode,
+    )
+    request = CreateDataset(
+        name=name, indexing_technique=technique, permission=permission, retrieval_model=search
+    )
+
+    assert codec.from_json(CreateDataset, codec.to_json(request)) == request
+
+
+def test_process_rules_come_back() -> None:
+    """Sequences in requests are read as tuples and must be written as lists again."""
+    rule = ProcessRule.custom(max_tokens=100, chunk_overlap=10)
+
+    encoded = codec.encode(rule)
+
+    assert codec.encode(codec.decode(ProcessRule, encoded)) == encoded
+    assert codec.decode(ProcessRule, {"mode": "automatic"}) == ProcessRule.automatic()
+    assert codec.decode(ProcessRule, {"mode": "automatic", "rules": None}).rules is None
+
+
+def test_unset_has_one_face() -> None:
+    """It is false, so that `if option` reads well, and shows its name in every repr."""
+    assert not UNSET
+    assert repr(UNSET) == "UNSET"
+
+
+@pytest.mark.parametrize("top_k", [0, -1])
+@pytest.mark.parametrize(
+    "build", [RetrievalModel.semantic, RetrievalModel.full_text, RetrievalModel.keyword]
+)
+def test_a_search_for_nothing_is_refused_before_it_is_sent(build: Any, top_k: int) -> None:
+    """The server answers 0 with nothing and -1 with all but the last hit (measured)."""
+    with pytest.raises(ConfigError, match="top_k"):
+        build(top_k=top_k)
+
+
+def test_a_threshold_of_zero_is_a_threshold() -> None:
+    """0.0 is false in Python, and would silently mean no threshold."""
+    search = RetrievalModel.semantic(score_threshold=0.0)
+
+    assert search.score_threshold_enabled
+    assert search.score_threshold == 0.0
+    assert search.search_method is SearchMethod.SEMANTIC
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_tokens": 49},
+        {"max_tokens": 4001},
+        {"max_tokens": 100, "chunk_overlap": 100},
+        {"chunk_overlap": -1},
+        {"separator": ""},
+    ],
+)
+def test_a_rule_that_would_fail_while_indexing_is_refused_before(options: Any) -> None:
+    """The server takes it with a 200 and fails a minute later (measured)."""
+    with pytest.raises(ConfigError) as raised:
+        ProcessRule.custom(**options)
+
+    assert raised.value.hint
