@@ -113,7 +113,7 @@ STARVATION_DELAY: Final = 0.5
 
 
 @define(eq=False)
-class _SlotWaiter:
+class _ConnectionWaiter:
     waiting_since: float
     granted: anyio.Event = field(factory=anyio.Event)
     process: int = -1
@@ -130,7 +130,7 @@ class ConnectionSlots:
         self._connections = connections
         self._slots_in_use = [0] * processes
         self._process_of_connection: dict[asyncio.Task[None], int] = {}
-        self._waiters: deque[_SlotWaiter] = deque()
+        self._waiters: deque[_ConnectionWaiter] = deque()
         self._starved_count = 0
 
     @property
@@ -157,7 +157,7 @@ class ConnectionSlots:
         if not self._connections or self._slots_in_use[process] < self._connections:
             self._slots_in_use[process] += 1
             return process
-        waiter = _SlotWaiter(time.monotonic())
+        waiter = _ConnectionWaiter(time.monotonic())
         self._waiters.append(waiter)
         try:
             call.body = await read_whole_body(call.request, call.max_body)
@@ -179,7 +179,7 @@ class ConnectionSlots:
         waiter.process = process
         waiter.granted.set()
 
-    def _cancel_wait(self, waiter: _SlotWaiter) -> None:
+    def _cancel_wait(self, waiter: _ConnectionWaiter) -> None:
         if waiter.process >= 0:
             self._release(waiter.process)
         else:
