@@ -41,9 +41,7 @@ def left_behind() -> tuple[int, int, int]:
 
 
 @pytest.mark.parametrize("seed", range(6 if LONG else 1))
-async def test_f39_a_load_that_is_cancelled_again_and_again_ends_well(
-    seed: int, tmp_path: Path
-) -> None:
+async def test_f39_repeatedly_cancelled_load_succeeds(seed: int, tmp_path: Path) -> None:
     """At random points, with failures beside. Requests under way may finish for a moment."""
     chance = random.Random(seed)
     with Emulator(api_key=KEY, settings=SLOW) as emulator:
@@ -55,7 +53,7 @@ async def test_f39_a_load_that_is_cancelled_again_and_again_ends_well(
             await _all_well(scene)
 
 
-async def test_f39_a_load_that_is_cancelled_at_any_turn_of_the_loop_ends_well(
+async def test_f39_load_cancelled_at_any_loop_iteration_succeeds_later(
     tmp_path: Path,
 ) -> None:
     """By turns, not by time: that is how close together two awaits are."""
@@ -73,7 +71,7 @@ async def test_f39_a_load_that_is_cancelled_at_any_turn_of_the_loop_ends_well(
 
 
 @pytest.mark.timeout(1200 if LONG else 60)
-async def test_f39_a_load_that_is_cancelled_twice_can_be_repeated_at_once(
+async def test_f39_load_cancelled_twice_can_be_repeated_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Web frameworks do it. asyncio cancels through every shield, also in the middle of cleanup."""
@@ -108,7 +106,7 @@ async def test_f39_a_load_that_is_cancelled_twice_can_be_repeated_at_once(
 
 
 @pytest.mark.parametrize("landed", [False, True], ids=["before it is sent", "once it landed"])
-async def test_f19_an_error_of_our_own_fails_one_file_and_can_be_mended(
+async def test_f19_internal_error_fails_one_file_and_can_be_retried(
     landed: bool,  # noqa: FBT001 -- pytest passes it by name
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -145,7 +143,7 @@ async def _all_well(scene: LoadEnvironment) -> None:
     await check_next_load(scene)
 
 
-async def test_f39_a_cancelled_load_leaves_nothing_behind(
+async def test_f39_cancelled_load_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No task, no thread and no open file, within the time that requests are given."""
@@ -169,7 +167,7 @@ async def test_f39_a_cancelled_load_leaves_nothing_behind(
 
 
 @pytest.mark.parametrize("taken", [0, 1, 7, 30] if LONG else [7])
-async def test_f39_leaving_the_results_early_loses_nothing(tmp_path: Path, taken: int) -> None:
+async def test_f39_early_break_loses_no_file(tmp_path: Path, taken: int) -> None:
     """`break` ends the load as a cancellation does."""
     with Emulator(api_key=KEY, settings=SLOW) as emulator:
         async with create_environment(emulator, tmp_path, 60) as scene:
@@ -186,7 +184,7 @@ async def test_f39_leaving_the_results_early_loses_nothing(tmp_path: Path, taken
             await _all_well(scene)
 
 
-async def test_f38_results_that_are_taken_slowly_hold_the_sending(tmp_path: Path) -> None:
+async def test_f38_slow_consumer_pauses_sending(tmp_path: Path) -> None:
     """So that what nobody takes does not pile up; everything else goes on."""
     with Emulator(api_key=KEY) as emulator:
         async with create_environment(emulator, tmp_path, 500) as scene:
@@ -205,7 +203,7 @@ async def test_f38_results_that_are_taken_slowly_hold_the_sending(tmp_path: Path
             assert not count_needless_creates(emulator.history)
 
 
-def test_f39_an_interrupted_thread_s_client_goes_on_next_time(tmp_path: Path) -> None:
+def test_f39_blocking_client_is_usable_after_an_interrupt(tmp_path: Path) -> None:
     """The blocking client, from a thread that is no main thread."""
     folder = tmp_path / "docs"
     folder.mkdir()
@@ -262,7 +260,7 @@ async def test_f39_two_loads_of_one_client_do_not_disturb_each_other(tmp_path: P
             assert len(emulator.documents(other.id)) == 60
 
 
-async def test_f35_wedged_documents_do_not_hold_the_others(tmp_path: Path) -> None:
+async def test_f35_wedged_documents_do_not_block_others(tmp_path: Path) -> None:
     """One in a hundred stays `indexing` for ever, as when a worker is killed."""
     with Emulator(api_key=KEY) as emulator:
         async with create_environment(emulator, tmp_path, 200) as scene:
@@ -277,7 +275,7 @@ async def test_f35_wedged_documents_do_not_hold_the_others(tmp_path: Path) -> No
             assert not again.created
 
 
-async def test_f35_what_an_earlier_worker_left_does_not_hold_new_files(tmp_path: Path) -> None:
+async def test_f35_documents_left_by_a_dead_worker_do_not_block_new_files(tmp_path: Path) -> None:
     """Sixty documents are lost by a worker that died; it is back, and there are new files."""
     with Emulator(api_key=KEY) as emulator:
         async with create_environment(emulator, tmp_path, 60) as scene:
@@ -297,7 +295,7 @@ async def test_f35_what_an_earlier_worker_left_does_not_hold_new_files(tmp_path:
             }
 
 
-async def test_f35_what_an_earlier_worker_left_does_not_fill_all_room(tmp_path: Path) -> None:
+async def test_f35_documents_left_by_a_dead_worker_do_not_fill_the_backlog(tmp_path: Path) -> None:
     """More documents than may be unfinished at once are lost; after a while they count no more."""
     with Emulator(api_key=KEY) as emulator:
         async with create_environment(emulator, tmp_path, 30) as scene:

@@ -76,7 +76,7 @@ PATIENT = evolve(POLICY, load_timing=Policy().scale_delays(0.05).load_timing)
 """Lists are late by a time that does not grow with a busy machine, so looks are further apart."""
 
 
-async def test_f31_lists_that_are_late_make_nothing_absent(tmp_path: Path) -> None:
+async def test_f31_stale_lists_lose_no_document(tmp_path: Path) -> None:
     """To take a lost create for absent, and send it again, would double its chunks."""
     with Emulator(api_key=KEY) as emulator:
         async with (
@@ -123,7 +123,7 @@ SLOW = Settings(parsing=0.02, workers=2)
 """Documents stay unfinished for a while, and two runs of one would overlap."""
 
 
-async def test_f34_a_document_that_somebody_deletes_is_not_claimed(tmp_path: Path) -> None:
+async def test_f34_document_deleted_by_others_is_not_reported_as_loaded(tmp_path: Path) -> None:
     with Emulator(api_key=KEY, settings=SLOW) as emulator:
         async with create_environment(emulator, tmp_path, 30) as scene:
 
@@ -143,7 +143,7 @@ async def test_f34_a_document_that_somebody_deletes_is_not_claimed(tmp_path: Pat
             assert not count_violations(scene, again).violations
 
 
-async def test_f34_verified_names_what_was_deleted_meanwhile(tmp_path: Path) -> None:
+async def test_f34_verification_reports_documents_deleted_meanwhile(tmp_path: Path) -> None:
     with Emulator(api_key=KEY, settings=SLOW) as emulator:
         async with create_environment(emulator, tmp_path, 30) as scene:
 
@@ -162,7 +162,7 @@ async def test_f34_verified_names_what_was_deleted_meanwhile(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("text", ["theirs, of another length", None], ids=["other", "same length"])
-async def test_f34_a_document_that_somebody_uploads_again_is_not_claimed_as_ours(
+async def test_f34_document_replaced_by_others_is_not_reported_as_loaded(
     tmp_path: Path, text: str | None
 ) -> None:
     with Emulator(api_key=KEY, settings=SLOW) as emulator:
@@ -187,7 +187,7 @@ async def test_f34_a_document_that_somebody_uploads_again_is_not_claimed_as_ours
             assert documents["00003.md"].size == ours
 
 
-async def test_f33_a_document_whose_batch_was_replaced_is_followed_to_its_end(
+async def test_f33_document_with_a_replaced_batch_is_followed_to_its_end(
     tmp_path: Path,
 ) -> None:
     """The same file, uploaded once more by another job, gets the document a batch of its own."""
@@ -211,7 +211,7 @@ async def test_f33_a_document_whose_batch_was_replaced_is_followed_to_its_end(
             assert count_outcomes(await scene.load()) == {"unchanged": 1}
 
 
-async def test_f32_documents_of_others_are_left_or_taken_over_as_told(tmp_path: Path) -> None:
+async def test_f32_foreign_documents_are_handled_by_on_existing(tmp_path: Path) -> None:
     """One that is enabled is replaced, one that is disabled neither replaced nor doubled."""
     with Emulator(api_key=KEY) as emulator:
         async with create_environment(emulator, tmp_path, 6) as scene:
@@ -239,7 +239,7 @@ async def _theirs(client: AsyncClient, dataset: Dataset, names: list[str]) -> No
     ("on_existing", "ends"),
     [("skip", {"added": 2, "skipped": 1}), ("fail", {"added": 2, "failed": 1})],
 )
-async def test_f32_a_lost_create_is_not_repeated_over_what_somebody_uploaded_meanwhile(
+async def test_f32_lost_create_does_not_overwrite_a_foreign_upload(
     tmp_path: Path, on_existing: str, ends: dict[str, int]
 ) -> None:
     slow = evolve(POLICY, load_timing=evolve(POLICY.load_timing, disconnect_landing_time=0.8))

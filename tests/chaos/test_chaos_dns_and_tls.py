@@ -51,7 +51,7 @@ async def failing_meanwhile(
         yield
 
 
-async def test_f1_a_name_that_does_not_resolve_for_a_while_fails_no_file(
+async def test_f1_temporary_dns_failure_fails_no_file(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
@@ -78,7 +78,7 @@ async def test_f1_a_name_that_does_not_resolve_for_a_while_fails_no_file(
             await held_to_all(scene, tmp_path, caplog.text)
 
 
-async def test_f1_a_handshake_that_fails_for_a_while_fails_no_file(
+async def test_f1_temporary_tls_failure_fails_no_file(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As while a proxy is set up anew, and speaks plain text where TLS was."""

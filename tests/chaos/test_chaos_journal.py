@@ -32,7 +32,7 @@ def full_disk() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-async def test_f22_a_disk_without_room_stops_the_run_before_anything_is_sent_unnoted(
+async def test_f22_full_disk_stops_the_run_before_an_unrecorded_send(
     tmp_path: Path,
 ) -> None:
     """Exit code 8; what was sent until then is found again once there is room."""
@@ -55,7 +55,7 @@ async def test_f22_a_disk_without_room_stops_the_run_before_anything_is_sent_unn
             assert count_violations(scene, again).extra == 0
 
 
-async def test_f22_a_journal_that_cannot_be_written_is_told_before_anything_is_sent(
+async def test_f22_unwritable_journal_raises_before_sending(
     tmp_path: Path,
 ) -> None:
     with Emulator(api_key=KEY) as emulator:
@@ -68,7 +68,7 @@ async def test_f22_a_journal_that_cannot_be_written_is_told_before_anything_is_s
 
 
 @pytest.mark.skipif(not LONG, reason="SQLite waits for 5 s")
-async def test_f22_a_journal_that_somebody_holds_for_long_stops_the_run(tmp_path: Path) -> None:
+async def test_f22_locked_journal_stops_the_run(tmp_path: Path) -> None:
     """A backup of it, say. SQLite waits for 5 s; nothing is sent meanwhile."""
     with Emulator(api_key=KEY) as emulator:
         async with create_environment(emulator, tmp_path, 10) as scene:
@@ -91,7 +91,7 @@ async def test_f22_a_journal_that_somebody_holds_for_long_stops_the_run(tmp_path
             assert not count_violations(scene, loaded).violations
 
 
-async def test_f23_two_runs_of_one_journal_do_not_go_together(
+async def test_f23_concurrent_runs_of_one_journal_are_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second says so after a short wait, and the first goes on."""
@@ -117,7 +117,7 @@ async def test_f23_two_runs_of_one_journal_do_not_go_together(
             await check_next_load(scene)
 
 
-async def test_f23_a_clock_that_jumps_loses_nothing(
+async def test_f23_clock_jump_loses_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An hour back and forth between two runs, of which the first was cut off."""
@@ -141,7 +141,7 @@ async def test_f23_a_clock_that_jumps_loses_nothing(
 
 
 @pytest.mark.parametrize("shift", [3600.0, -3600.0])
-async def test_f23_a_clock_that_jumps_makes_no_lost_create_land_sooner(
+async def test_f23_clock_jump_does_not_shorten_the_wait_for_a_lost_create(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shift: float
 ) -> None:
     """It was read before its load was killed, and lands while the next one looks for it."""
@@ -172,7 +172,7 @@ def _late(call: Exchange) -> bool:
 
 
 @pytest.mark.parametrize("part", [0.0, 0.2, 0.4, 0.6, 0.8, 0.95] if LONG else [0.0, 0.6])
-async def test_f21_a_journal_that_lost_its_end_doubles_nothing(part: float, tmp_path: Path) -> None:
+async def test_f21_truncated_journal_duplicates_no_file(part: float, tmp_path: Path) -> None:
     """As when the power fails on a disk that lies: any prefix of what was written is there.
 
     What it does not know any more is there under its name; under `overwrite` that is sent again,

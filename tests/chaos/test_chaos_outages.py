@@ -72,7 +72,7 @@ async def settled(scene: LoadEnvironment, root: Path, logged: str, *, files: int
     assert not find_secrets(scene, root, logged)
 
 
-async def test_f1_a_server_that_is_away_for_a_while_fails_no_file(
+async def test_f1_temporary_outage_fails_no_file(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
@@ -88,7 +88,7 @@ async def test_f1_a_server_that_is_away_for_a_while_fails_no_file(
             await settled(scene, tmp_path, caplog.text, files=60)
 
 
-async def test_f1_a_server_that_is_away_at_the_start_is_told(tmp_path: Path) -> None:
+async def test_f1_outage_at_the_start_raises(tmp_path: Path) -> None:
     """Nothing was done, so the load could not start: it says so and leaves nothing to repair."""
     with lasting(tmp_path) as emulator:
         async with create_environment(emulator, tmp_path, 5) as scene:
@@ -102,7 +102,7 @@ async def test_f1_a_server_that_is_away_at_the_start_is_told(tmp_path: Path) -> 
 
 
 @pytest.mark.skipif(not LONG, reason="test_chaos_pace has one that restarts three times")
-async def test_f42_a_server_that_restarts_again_and_again_is_loaded_all_the_same(
+async def test_f42_load_survives_repeated_restarts(
     tmp_path: Path,
 ) -> None:
     with lasting(tmp_path) as emulator:
@@ -119,7 +119,7 @@ async def test_f42_a_server_that_restarts_again_and_again_is_loaded_all_the_same
             await settled(scene, tmp_path, "", files=60)
 
 
-async def test_f18_an_outage_without_an_end_stops_the_run(tmp_path: Path) -> None:
+async def test_f18_permanent_outage_stops_the_run(tmp_path: Path) -> None:
     """With exit code 5: the same command later goes on."""
     short = evolve(POLICY, load_timing=evolve(POLICY.load_timing, max_outage=0.5))
     with Emulator(api_key=KEY) as emulator:
@@ -138,7 +138,7 @@ async def test_f18_an_outage_without_an_end_stops_the_run(tmp_path: Path) -> Non
             await check_next_load(scene)
 
 
-async def test_f18_a_storm_wastes_few_calls(tmp_path: Path) -> None:
+async def test_f18_error_storm_wastes_few_calls(tmp_path: Path) -> None:
     """60 % of the calls fail for a time, then all is well."""
     with Emulator(api_key=KEY) as emulator:
         async with create_environment(emulator, tmp_path, 60) as scene:
@@ -209,7 +209,7 @@ async def refused(url: str, root: Path, *, proxy: str | None = None) -> Knowledg
     return caught.value
 
 
-async def test_f2_a_server_that_never_answers_is_given_up_in_time(
+async def test_f2_unresponsive_server_times_out(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
@@ -223,7 +223,7 @@ async def test_f2_a_server_that_never_answers_is_given_up_in_time(
 
 
 @pytest.mark.parametrize("status", ["301 Moved Permanently", "308 Permanent Redirect"])
-async def test_f41_a_redirect_to_another_host_takes_no_key_along(
+async def test_f41_redirect_to_another_host_does_not_send_the_key(
     tmp_path: Path, status: str
 ) -> None:
     with (
@@ -236,14 +236,14 @@ async def test_f41_a_redirect_to_another_host_takes_no_key_along(
     assert other in str(error)
 
 
-async def test_f41_a_proxy_that_wants_a_password_is_told(tmp_path: Path) -> None:
+async def test_f41_proxy_authentication_is_reported(tmp_path: Path) -> None:
     with listening(reply("HTTP/1.1 407 Proxy Authentication Required")) as (proxy, _):
         error = await refused("http://dify.invalid/v1", tmp_path, proxy=proxy)
 
     assert "407" in str(error)
 
 
-async def test_f41_an_error_that_unpacks_to_much_is_not_read_whole(tmp_path: Path) -> None:
+async def test_f41_compressed_error_bomb_is_not_fully_read(tmp_path: Path) -> None:
     """200 MB of nothing as 200 KB of gzip."""
     packer = zlib.compressobj(wbits=31)
     bomb = b"".join(packer.compress(bytes(2**20)) for _ in range(200)) + packer.flush()
@@ -262,7 +262,7 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-async def test_f1_a_server_that_refuses_connections_gets_few_of_them(tmp_path: Path) -> None:
+async def test_f1_refused_connections_are_not_retried_in_bursts(tmp_path: Path) -> None:
     """Amplification: while it is away it is probed at growing intervals, not hammered."""
     with lasting(tmp_path) as emulator:
         async with create_environment(emulator, tmp_path, 30) as scene:

@@ -116,7 +116,7 @@ def wait_for_exit(process: subprocess.Popen[str], interrupts: int) -> int:
 
 
 @pytest.mark.parametrize("times", [1, 2] if LONG else [2])
-async def test_f39_a_load_that_is_interrupted_goes_on(times: int, tmp_path: Path) -> None:
+async def test_f39_interrupted_load_can_be_resumed(times: int, tmp_path: Path) -> None:
     """Once: creates under way may finish. Twice: it ends at once, and they are looked for."""
     with Emulator(api_key=KEY, settings=Settings(create_io=0.05)) as emulator:
         async with create_environment(emulator, tmp_path, 200) as scene:
@@ -145,7 +145,7 @@ async def test_f39_a_load_that_is_interrupted_goes_on(times: int, tmp_path: Path
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-async def test_f40_a_fork_during_a_load_disturbs_nothing(tmp_path: Path) -> None:
+async def test_f40_fork_during_a_load_is_harmless(tmp_path: Path) -> None:
     """A child that lives on takes nothing along: not the journal's lock, not the connections."""
     with Emulator(api_key=KEY, settings=Settings(create_io=0.01)) as emulator:
         async with create_environment(emulator, tmp_path, 40) as scene:
@@ -183,7 +183,7 @@ LITTLE = 1_000
 @pytest.mark.parametrize(
     ("what", "outcome", "told"), [("plan", "pending", 0), ("fail", "failed", MILLION)]
 )
-async def test_f38_a_million_items_take_memory_for_their_keys_alone(
+async def test_f38_million_items_need_memory_only_for_their_keys(
     what: str, outcome: str, told: int, tmp_path: Path
 ) -> None:
     """Those are 64 bits each, in a set; all else is bounded, a report and its failures too."""

@@ -69,7 +69,7 @@ RATES: Final[Mapping[str, Mapping[str, float]]] = {
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + (20 if LONG else 1)))
-async def test_nothing_is_lost_or_doubled_whatever_fails(
+async def test_random_failures_lose_or_duplicate_no_file(
     seed: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Two loads meet failures, a third meets none and brings all to its end."""

@@ -15,7 +15,7 @@ from dify_kb.emulator import DocumentState, LoadCheck, check_load
 
 
 @pytest.mark.timeout(900)
-def test_a_load_that_is_killed_goes_on_and_doubles_nothing(tmp_path: Path) -> None:
+def test_killed_load_is_resumed_without_duplicates(tmp_path: Path) -> None:
     """What was in flight at each kill is all that may be sent again."""
     fight = KilledLoad(tmp_path, files=2000 if LONG else 150, seed=7)
     with kill_at_exit(fight.start_server()):
@@ -36,7 +36,7 @@ def test_a_load_that_is_killed_goes_on_and_doubles_nothing(tmp_path: Path) -> No
 
 
 @pytest.mark.timeout(300)
-def test_a_server_that_is_killed_costs_nothing_but_time(tmp_path: Path) -> None:
+def test_killed_server_loses_no_file(tmp_path: Path) -> None:
     """What was sent just before is looked for once the server is back."""
     fight = KilledLoad(tmp_path, files=1000 if LONG else 60, seed=7)
     server = fight.start_server()

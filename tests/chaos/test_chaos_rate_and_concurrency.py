@@ -84,7 +84,7 @@ def last_admission(monkeypatch: pytest.MonkeyPatch) -> Callable[[], RecordedAdmi
 
 
 @pytest.mark.skipif(not LONG, reason="dates have whole seconds")
-async def test_f9_a_date_to_come_back_at_is_heeded(tmp_path: Path) -> None:
+async def test_f9_retry_after_date_is_respected(tmp_path: Path) -> None:
     """Nothing is sent before it; it has whole seconds."""
     when = (datetime.now(UTC) + timedelta(seconds=3)).replace(microsecond=0)
     with Emulator(api_key=KEY) as emulator:
@@ -103,7 +103,7 @@ async def test_f9_a_date_to_come_back_at_is_heeded(tmp_path: Path) -> None:
             await check_next_load(scene)
 
 
-async def test_f10_the_limit_falls_by_a_third_at_least_and_recovers(
+async def test_f10_limit_falls_by_a_third_and_recovers(
     tmp_path: Path, last_admission: Callable[[], RecordedAdmission]
 ) -> None:
     with Emulator(api_key=KEY, settings=Settings(create_io=0.02)) as emulator:
@@ -118,7 +118,7 @@ async def test_f10_the_limit_falls_by_a_third_at_least_and_recovers(
 
 
 @pytest.mark.skipif(not LONG, reason="twenty windows of 0.6 s")
-async def test_f11_a_quota_that_counts_refusals_is_used_and_hardly_exceeded(
+async def test_f11_quota_is_used_and_hardly_exceeded(
     tmp_path: Path,
 ) -> None:
     """At least 75 % of what it allows, at most 3.5 % refused."""
@@ -136,7 +136,7 @@ async def test_f11_a_quota_that_counts_refusals_is_used_and_hardly_exceeded(
             assert 0 < refused <= 0.035 * loaded.sends
 
 
-async def test_f42_the_limit_recovers_once_a_server_stays(
+async def test_f42_limit_recovers_after_restarts(
     tmp_path: Path, last_admission: Callable[[], RecordedAdmission]
 ) -> None:
     server = Emulator(

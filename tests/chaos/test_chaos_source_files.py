@@ -57,7 +57,7 @@ CHANGES = [
 
 @pytest.mark.parametrize("size", [0, LARGE], ids=["small", "large"])
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
-async def test_f24_a_file_that_changes_before_it_is_sent_fails_alone_or_goes_as_it_is(
+async def test_f24_file_changed_before_sending_fails_alone_or_is_sent_as_it_is(
     change: Callable[[Path], None], size: int, tmp_path: Path
 ) -> None:
     """No hang, and nothing that is half of it counts as loaded."""
@@ -92,7 +92,7 @@ def _removed(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-async def test_f24_a_file_that_changes_while_it_is_sent_is_never_half_a_document(
+async def test_f24_file_changed_while_sending_never_becomes_a_partial_document(
     tmp_path: Path,
 ) -> None:
     """It is cut off once the server has begun to read it, which stops before it is through; it is
@@ -117,7 +117,7 @@ async def test_f24_a_file_that_changes_while_it_is_sent_is_never_half_a_document
             )
 
 
-async def test_f25_names_that_meet_stay_apart(tmp_path: Path) -> None:
+async def test_f25_similar_names_become_distinct_documents(tmp_path: Path) -> None:
     """By case, by Unicode's forms, by the folder that is joined into a name, and by length."""
     keys = ["a/b.md", "a__b.md", "A/b.md", "é.md", "e\u0301.md", "x:y.md", "x_y.md", "x?y.md"]
     keys += ["n" * 240 + "1.md", "n" * 240 + "2.md", "a.b.md", "a .md", "a.md", "a%2Fb.md"]
@@ -134,7 +134,7 @@ async def test_f25_names_that_meet_stay_apart(tmp_path: Path) -> None:
             await check_next_load(scene)
 
 
-async def test_f26_strange_files_are_told_and_stop_nothing(
+async def test_f26_special_files_are_reported_and_do_not_stop_the_load(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = [
@@ -169,7 +169,7 @@ async def test_f26_strange_files_are_told_and_stop_nothing(
             await check_next_load(scene)
 
 
-async def test_f24_items_whose_source_goes_wrong_are_told(tmp_path: Path) -> None:
+async def test_f24_failing_item_sources_are_reported(tmp_path: Path) -> None:
     """The generator is the caller's: what it raises ends the load, and the journal goes on."""
 
     def items(*, wrong: bool) -> Iterator[Item]:

@@ -85,7 +85,7 @@ async def enters(admission: Admission, within: float = 0.05) -> bool:
 # --- who waits
 
 
-async def test_no_more_are_in_than_the_limit_and_the_first_is_next() -> None:
+async def test_limit_is_not_exceeded_and_the_queue_is_first_in_first_out() -> None:
     admission, order, most = make_admission(2), list[int](), 0
 
     async def one(number: int) -> None:
@@ -104,7 +104,7 @@ async def test_no_more_are_in_than_the_limit_and_the_first_is_next() -> None:
     assert admission.in_flight == 0
 
 
-async def test_who_gives_up_waiting_takes_no_slot() -> None:
+async def test_cancelled_waiter_takes_no_slot() -> None:
     admission = make_admission(1)
     async with slot(admission), anyio.create_task_group() as group:
         for _ in range(3):
@@ -116,7 +116,7 @@ async def test_who_gives_up_waiting_takes_no_slot() -> None:
     assert await enters(admission)
 
 
-async def test_the_next_is_served_when_the_first_gives_up() -> None:
+async def test_next_waiter_is_served_when_the_first_is_cancelled() -> None:
     admission = make_admission(1)
     came = anyio.Event()
 
@@ -134,7 +134,7 @@ async def test_the_next_is_served_when_the_first_gives_up() -> None:
             await came.wait()
 
 
-async def test_the_next_waits_on_for_the_rate_when_the_first_gives_up() -> None:
+async def test_next_waiter_waits_for_the_rate_when_the_first_is_cancelled() -> None:
     """Only the first in line has a timer; another must take its place."""
     admission = make_admission(8, "10/s")
     assert await enters(admission)
@@ -146,7 +146,7 @@ async def test_the_next_waits_on_for_the_rate_when_the_first_gives_up() -> None:
                 pass
 
 
-async def test_a_wider_limit_lets_those_in_who_wait() -> None:
+async def test_raised_limit_admits_waiters() -> None:
     admission, inside = make_admission(None), 0
 
     async def one() -> None:
@@ -170,7 +170,7 @@ async def test_a_wider_limit_lets_those_in_who_wait() -> None:
         group.cancel_scope.cancel()
 
 
-async def test_waiting_costs_no_turns_of_the_loop() -> None:
+async def test_waiting_uses_no_loop_iterations() -> None:
     admission, looks = make_admission(1), 0
     earliest = admission._earliest
 
@@ -192,7 +192,7 @@ async def test_waiting_costs_no_turns_of_the_loop() -> None:
 # --- rates
 
 
-async def test_a_stated_rate_spaces_creates() -> None:
+async def test_configured_rate_spaces_creates() -> None:
     admission = make_admission(8, "50/s")
     started = anyio.current_time()
     for _ in range(6):
@@ -202,7 +202,7 @@ async def test_a_stated_rate_spaces_creates() -> None:
     assert 0.09 <= anyio.current_time() - started < 5
 
 
-async def test_a_refusal_for_the_rate_closes() -> None:
+async def test_rate_limit_refusal_stops_admission() -> None:
     admission = make_admission()
     async with slot(admission):
         admission.record(failure("quota", 403))
@@ -211,7 +211,7 @@ async def test_a_refusal_for_the_rate_closes() -> None:
     assert admission.breaker.is_closed
 
 
-async def test_a_create_that_was_never_sent_is_not_waited_for() -> None:
+async def test_create_that_was_never_sent_is_not_waited_for() -> None:
     """Else a learned limit would lose a call for ever each time that a file cannot be read."""
     admission = make_admission(8, "3/min")
     now = 0.0
@@ -226,7 +226,7 @@ async def test_a_create_that_was_never_sent_is_not_waited_for() -> None:
     assert admission.rate.next_start(now) <= now
 
 
-async def test_other_calls_that_count_are_counted() -> None:
+async def test_other_rate_limited_calls_are_counted() -> None:
     admission = make_admission(8, "2/min")
     admission.record(event(endpoint="metadata.assign"))
     admission.record(event(endpoint="datasets.retrieve"))
@@ -239,7 +239,7 @@ async def test_other_calls_that_count_are_counted() -> None:
 # --- trouble
 
 
-async def test_a_server_that_asks_to_wait_is_waited_for() -> None:
+async def test_retry_after_delays_uploads() -> None:
     admission = make_admission()
     admission.record(failure("overload", 503, retry_after=30.0))
 
@@ -247,7 +247,7 @@ async def test_a_server_that_asks_to_wait_is_waited_for() -> None:
     assert not await enters(admission)
 
 
-async def test_a_hint_of_years_is_cut() -> None:
+async def test_retry_after_of_years_is_capped() -> None:
     admission = make_admission()
     admission.record(failure("overload", 429, retry_after=1e9))
 
@@ -271,7 +271,7 @@ def virtual(act: Callable[[Admission, Server], Awaitable[None]]) -> None:
     run(scene)
 
 
-def test_an_outage_holds_uploads_until_it_is_over_and_halves_the_limit() -> None:
+def test_outage_blocks_uploads_and_halves_the_limit() -> None:
     async def act(admission: Admission, server: Server) -> None:
         for _ in range(12):
             await anyio.sleep(0.04)
@@ -293,7 +293,7 @@ def test_an_outage_holds_uploads_until_it_is_over_and_halves_the_limit() -> None
     virtual(act)
 
 
-def test_an_outage_while_uploads_wait_in_a_queue_ends_for_all_of_them() -> None:
+def test_all_queued_uploads_continue_after_an_outage() -> None:
     """Those behind the first must be woken as well, also when the first is cancelled meanwhile."""
     came: list[float] = []
 
@@ -319,7 +319,7 @@ def test_an_outage_while_uploads_wait_in_a_queue_ends_for_all_of_them() -> None:
     assert len(came) == 100
 
 
-def test_uploads_wait_for_the_lock_of_the_dataset() -> None:
+def test_uploads_wait_for_the_dataset_lock() -> None:
     async def act(admission: Admission, _server: Server) -> None:
         await anyio.sleep(60)
         for _ in range(2):
@@ -332,7 +332,7 @@ def test_uploads_wait_for_the_lock_of_the_dataset() -> None:
     virtual(act)
 
 
-def test_nothing_is_admitted_once_the_server_was_given_up() -> None:
+def test_nothing_is_admitted_after_giving_up_on_the_server() -> None:
     async def act(admission: Admission, server: Server) -> None:
         server.down = True
         admission.breaker.trip("no answer")
@@ -343,7 +343,7 @@ def test_nothing_is_admitted_once_the_server_was_given_up() -> None:
     virtual(act)
 
 
-async def test_refusals_of_the_call_itself_break_nothing() -> None:
+async def test_refusals_of_single_calls_do_not_block_admission() -> None:
     admission = make_admission()
     for _ in range(200):
         admission.record(event(status=400, error="no such thing"))
@@ -353,7 +353,7 @@ async def test_refusals_of_the_call_itself_break_nothing() -> None:
     assert await enters(admission)
 
 
-async def test_history_is_kept_short() -> None:
+async def test_limit_history_is_bounded() -> None:
     admission = make_admission(None)
     for number in range(1000):
         admission.concurrency.limit = number
@@ -367,7 +367,7 @@ async def test_history_is_kept_short() -> None:
 # --- connections
 
 
-async def test_connections_follow_the_limit() -> None:
+async def test_request_limit_follows_the_concurrency_limit() -> None:
     pace = RequestLimiter(8)
     admission = make_admission(20, requests=pace)
     assert pace.limit == 8
@@ -379,7 +379,7 @@ async def test_connections_follow_the_limit() -> None:
     assert pace.limit == 8
 
 
-async def test_a_fixed_request_limit_is_not_raised() -> None:
+async def test_fixed_request_limit_is_not_raised() -> None:
     pace = RequestLimiter(4, fixed=True)
     admission = make_admission(20, requests=pace)
     admission.record(event())
@@ -387,7 +387,7 @@ async def test_a_fixed_request_limit_is_not_raised() -> None:
     assert pace.limit == admission.limit == 4
 
 
-async def test_starved_connections_narrow_the_pace() -> None:
+async def test_starved_connections_lower_the_request_limit() -> None:
     pace = RequestLimiter(8)
     admission = make_admission((8, 64), requests=pace)
     now = [0.0]
@@ -412,7 +412,7 @@ async def test_starved_connections_narrow_the_pace() -> None:
     admission.close()
 
 
-async def test_loads_side_by_side_get_what_the_larger_asks_for() -> None:
+async def test_concurrent_loads_share_the_larger_request_limit() -> None:
     pace = RequestLimiter(8)
     pace.request_limit("one", 6)
     assert pace.limit == 6
@@ -423,7 +423,7 @@ async def test_loads_side_by_side_get_what_the_larger_asks_for() -> None:
 
 
 @pytest.mark.parametrize("concurrency", [0, -1, (0, 4), (5, 4)])
-async def test_what_lets_nothing_in_is_an_error(concurrency: int | tuple[int, int]) -> None:
+async def test_invalid_concurrency_is_rejected(concurrency: int | tuple[int, int]) -> None:
     with pytest.raises(ConfigError, match="Invalid concurrency"):
         make_admission(concurrency)
 
@@ -431,7 +431,7 @@ async def test_what_lets_nothing_in_is_an_error(concurrency: int | tuple[int, in
 # --- with a server
 
 
-async def test_a_load_goes_through_a_server() -> None:
+async def test_load_is_admitted_against_the_emulator() -> None:
     admission = make_admission(None)
     seen: list[AttemptEvent] = []
 
@@ -461,7 +461,7 @@ async def test_a_load_goes_through_a_server() -> None:
     assert 2 <= max(limit for _, limit in admission.history) <= 10
 
 
-async def test_a_rate_limit_is_distinguished_from_other_refusals() -> None:
+async def test_rate_limit_is_distinguished_from_other_refusals() -> None:
     admission = make_admission(4)
     seen: list[AttemptEvent] = []
 
@@ -483,7 +483,7 @@ async def test_a_rate_limit_is_distinguished_from_other_refusals() -> None:
     assert admission.rate.limit is not None
 
 
-async def test_clocks_are_arguments() -> None:
+async def test_clock_is_injectable() -> None:
     admission = make_admission(None, "1/s", clock=lambda: 5.0)
 
     assert admission._earliest(5.0) == -math.inf

@@ -147,7 +147,7 @@ class Scene:
         (BadRequestError("400", endpoint=PROBE, status=400), False),
     ],
 )
-def test_passing_errors_are_those_of_the_server_or_the_network(
+def test_transient_errors_are_those_of_server_or_network(
     error: KnowledgeError, *, passes: bool
 ) -> None:
     assert is_transient(error) is passes
@@ -156,7 +156,7 @@ def test_passing_errors_are_those_of_the_server_or_the_network(
 # --- Probes
 
 
-def test_nobody_waits_and_nothing_is_probed_while_it_is_closed() -> None:
+def test_closed_breaker_neither_waits_nor_probes() -> None:
     scene = Scene(lambda _: DOWN)
 
     async def act() -> None:
@@ -170,7 +170,7 @@ def test_nobody_waits_and_nothing_is_probed_while_it_is_closed() -> None:
     assert scene.breaker.cause == ""
 
 
-def test_it_closes_after_two_answered_probes_in_a_row() -> None:
+def test_breaker_closes_after_two_answered_probes() -> None:
     answers = iter([None, DOWN, None, None])
     scene = Scene(lambda _: next(answers))
     passed: list[float] = []
@@ -190,7 +190,7 @@ def test_it_closes_after_two_answered_probes_in_a_row() -> None:
     assert REQUIRED_PROBES == 2
 
 
-def test_probes_come_less_often_while_the_server_stays_down() -> None:
+def test_probe_interval_grows_during_an_outage() -> None:
     scene = Scene(lambda now: DOWN if now < 200 else None)
 
     async def act() -> None:
@@ -205,7 +205,7 @@ def test_probes_come_less_often_while_the_server_stays_down() -> None:
     assert scene.states == ["open", "closed"]
 
 
-def test_a_server_that_stays_down_is_given_up_once() -> None:
+def test_breaker_gives_up_once_on_a_permanent_outage() -> None:
     scene = Scene(lambda _: DOWN)
 
     async def act() -> None:
@@ -231,7 +231,7 @@ def test_a_server_that_stays_down_is_given_up_once() -> None:
         (BadRequestError("what?", endpoint=PROBE, status=400), StopReason.MISCONFIGURED),
     ],
 )
-def test_a_refused_probe_gives_up_at_once(error: KnowledgeError, reason: StopReason) -> None:
+def test_refused_probe_gives_up_at_once(error: KnowledgeError, reason: StopReason) -> None:
     """A key that was revoked meanwhile does not come back."""
     scene = Scene(lambda _: error)
 
@@ -245,7 +245,7 @@ def test_a_refused_probe_gives_up_at_once(error: KnowledgeError, reason: StopRea
     assert len(scene.probes) == 1
 
 
-def test_uploads_may_not_go_out_after_giving_up() -> None:
+def test_uploads_stay_blocked_after_giving_up() -> None:
     scene = Scene(lambda _: NO_KEY)
 
     async def act() -> None:
@@ -259,7 +259,7 @@ def test_uploads_may_not_go_out_after_giving_up() -> None:
     assert "no such key" in scene.breaker.cause
 
 
-def test_tripping_twice_is_tripping_once() -> None:
+def test_tripping_an_open_breaker_changes_nothing() -> None:
     scene = Scene()
 
     async def act() -> None:
@@ -276,7 +276,7 @@ def test_tripping_twice_is_tripping_once() -> None:
     assert len(scene.probes) == REQUIRED_PROBES
 
 
-def test_it_opens_again_and_holds_those_who_come_then() -> None:
+def test_reopened_breaker_blocks_new_callers() -> None:
     scene = Scene()
     passed: list[float] = []
 
@@ -292,7 +292,7 @@ def test_it_opens_again_and_holds_those_who_come_then() -> None:
     assert scene.breaker.outages == 3
 
 
-def test_those_who_waited_go_on_waiting_when_it_opens_again_at_once() -> None:
+def test_waiters_keep_waiting_when_the_breaker_reopens_at_once() -> None:
     """Those woken together would else all run into a server that is known to fail."""
     scene = Scene()
     passed: list[float] = []
@@ -323,7 +323,7 @@ def test_those_who_waited_go_on_waiting_when_it_opens_again_at_once() -> None:
 @pytest.mark.parametrize(
     ("trouble", "count"), [("timeout", 10), ("failed", 20), ("unreachable", 20), ("overload", 40)]
 )
-def test_failed_attempts_of_any_call_open_it(
+def test_failed_attempts_of_any_call_open_the_breaker(
     endpoint: str, trouble: FailureKind, count: int
 ) -> None:
     scene = Scene()
@@ -338,7 +338,7 @@ def test_failed_attempts_of_any_call_open_it(
     scene.play(act)
 
 
-def test_refusals_of_single_calls_open_nothing() -> None:
+def test_refusals_of_single_calls_keep_the_breaker_closed() -> None:
     scene = Scene()
 
     async def act() -> None:
@@ -360,7 +360,7 @@ def test_refusals_of_single_calls_open_nothing() -> None:
     assert scene.states == []
 
 
-def test_an_overload_delays_uploads_longer_each_time() -> None:
+def test_overload_delay_grows_exponentially() -> None:
     scene = Scene()
     delays: list[float] = []
 
@@ -379,7 +379,7 @@ def test_an_overload_delays_uploads_longer_each_time() -> None:
 
 
 @pytest.mark.parametrize(("hint", "least", "most"), [(30.0, 30.0, 33.0), (1e9, 300.0, 330.0)])
-def test_a_retry_after_is_heeded_within_reason(hint: float, least: float, most: float) -> None:
+def test_retry_after_is_respected_up_to_a_maximum(hint: float, least: float, most: float) -> None:
     scene = Scene()
 
     async def act() -> None:
@@ -392,7 +392,7 @@ def test_a_retry_after_is_heeded_within_reason(hint: float, least: float, most: 
 # --- The lock of a dataset
 
 
-def test_uploads_that_time_out_while_reads_are_answered_are_blocked() -> None:
+def test_upload_timeouts_with_answered_reads_block_uploads() -> None:
     scene = Scene()
 
     async def act() -> None:
@@ -413,7 +413,7 @@ def test_uploads_that_time_out_while_reads_are_answered_are_blocked() -> None:
 
 
 @pytest.mark.parametrize("landed", [True, False])
-def test_an_upload_that_is_answered_or_landed_unblocks(landed: bool) -> None:  # noqa: FBT001
+def test_answered_or_stored_upload_unblocks_uploads(landed: bool) -> None:  # noqa: FBT001
     scene = Scene()
 
     async def act() -> None:
@@ -431,7 +431,7 @@ def test_an_upload_that_is_answered_or_landed_unblocks(landed: bool) -> None:  #
     scene.play(act)
 
 
-def test_one_timeout_or_timeouts_without_reads_block_nothing() -> None:
+def test_single_timeout_or_timeouts_without_reads_do_not_block_uploads() -> None:
     scene = Scene()
 
     async def act() -> None:
@@ -445,7 +445,7 @@ def test_one_timeout_or_timeouts_without_reads_block_nothing() -> None:
     scene.play(act)
 
 
-def test_a_proxy_that_gives_up_waiting_counts_as_a_timeout() -> None:
+def test_gateway_timeout_counts_as_a_timeout() -> None:
     scene = Scene()
 
     async def act() -> None:
@@ -458,7 +458,7 @@ def test_a_proxy_that_gives_up_waiting_counts_as_a_timeout() -> None:
     scene.play(act)
 
 
-def test_a_server_that_hung_and_came_back_is_not_taken_for_a_lock() -> None:
+def test_recovered_server_is_not_mistaken_for_a_dataset_lock() -> None:
     """Uploads timed out, and so did reads: the first answered probe must not block uploads."""
     scene = Scene(lambda now: DOWN if now < 300 else None)
 
@@ -476,7 +476,7 @@ def test_a_server_that_hung_and_came_back_is_not_taken_for_a_lock() -> None:
     assert scene.states == ["open", "closed"]
 
 
-def test_a_lock_without_an_end_is_given_up() -> None:
+def test_permanent_dataset_lock_gives_up() -> None:
     scene = Scene()
 
     async def act() -> None:
@@ -491,7 +491,7 @@ def test_a_lock_without_an_end_is_given_up() -> None:
     assert scene.states == ["blocked", "closed", "gave up: outage"]
 
 
-def test_a_second_lock_after_an_answered_upload_is_waited_for() -> None:
+def test_second_dataset_lock_is_waited_for() -> None:
     scene = Scene()
 
     async def act() -> None:
@@ -506,7 +506,7 @@ def test_a_second_lock_after_an_answered_upload_is_waited_for() -> None:
     assert scene.states == ["blocked", "closed"] * 3
 
 
-def test_an_outage_during_a_lock_is_followed_by_the_rest_of_the_lock() -> None:
+def test_dataset_lock_continues_after_an_outage() -> None:
     scene = Scene()
 
     async def act() -> None:
@@ -535,9 +535,7 @@ def test_an_outage_during_a_lock_is_followed_by_the_rest_of_the_lock() -> None:
         ("failed", StopReason.OUTAGE),
     ],
 )
-def test_uploads_that_fail_for_too_long_are_given_up(
-    trouble: FailureKind, reason: StopReason
-) -> None:
+def test_uploads_failing_for_too_long_give_up(trouble: FailureKind, reason: StopReason) -> None:
     scene = Scene()
 
     async def act() -> None:
@@ -554,7 +552,7 @@ def test_uploads_that_fail_for_too_long_are_given_up(
     assert scene.states[-1] == f"gave up: {reason}"
 
 
-def test_too_many_requests_for_too_long_are_a_rate_limit() -> None:
+def test_persistent_429_gives_up_as_rate_limit() -> None:
     scene = Scene()
 
     async def act() -> None:
@@ -567,7 +565,7 @@ def test_too_many_requests_for_too_long_are_a_rate_limit() -> None:
     assert scene.states[-1] == "gave up: rate_limit"
 
 
-def test_a_few_failures_long_after_one_another_give_up_nothing() -> None:
+def test_rare_failures_do_not_give_up() -> None:
     """A load that waits for room in its backlog sends an upload now and then."""
     scene = Scene()
 
@@ -583,7 +581,7 @@ def test_a_few_failures_long_after_one_another_give_up_nothing() -> None:
     assert scene.states == []
 
 
-def test_time_for_which_the_server_was_down_does_not_count_against_uploads() -> None:
+def test_outage_time_does_not_count_as_upload_failure_time() -> None:
     """It came back just before the load would have stopped; one upload fails once more."""
     scene = Scene(lambda now: DOWN if now < TIMES.max_outage - 20 else None)
 
@@ -600,7 +598,7 @@ def test_time_for_which_the_server_was_down_does_not_count_against_uploads() -> 
     assert scene.states == ["open", "closed"]
 
 
-def test_a_server_that_answers_only_probes_is_given_up() -> None:
+def test_server_that_answers_only_probes_gives_up() -> None:
     scene = Scene()
 
     async def act() -> None:
@@ -632,7 +630,7 @@ class Reads:
         return "answer"
 
 
-def test_a_read_is_repeated_until_it_is_answered() -> None:
+def test_read_is_repeated_until_answered() -> None:
     scene, reads = Scene(lambda now: DOWN if now < 100 else None), Reads([DOWN, DOWN, None])
 
     async def act() -> None:
@@ -645,7 +643,7 @@ def test_a_read_is_repeated_until_it_is_answered() -> None:
     assert scene.breaker.outages == 2
 
 
-def test_a_read_that_is_refused_though_probes_are_answered_raises() -> None:
+def test_refused_read_raises_when_probes_are_answered() -> None:
     refused = ForbiddenError("why?", endpoint=READ, status=403)
     scene, reads = Scene(), Reads([refused])
 
@@ -660,7 +658,7 @@ def test_a_read_that_is_refused_though_probes_are_answered_raises() -> None:
     assert scene.breaker.failure is None
 
 
-def test_a_read_that_fails_for_too_long_raises() -> None:
+def test_read_failing_for_too_long_raises() -> None:
     scene, reads = Scene(), Reads([DOWN])
 
     async def act() -> None:
@@ -672,7 +670,7 @@ def test_a_read_that_fails_for_too_long_raises() -> None:
     assert TIMES.max_outage < reads.at[-1] < TIMES.max_outage + 3
 
 
-def test_a_read_survives_one_failure_after_a_long_outage() -> None:
+def test_read_survives_one_failure_after_a_long_outage() -> None:
     scene = Scene(lambda now: DOWN if now < TIMES.max_outage - 20 else None)
     reads = Reads([DOWN, DOWN, None])
 
@@ -683,7 +681,7 @@ def test_a_read_survives_one_failure_after_a_long_outage() -> None:
     scene.play(act)
 
 
-def test_a_read_raises_once_the_server_was_given_up() -> None:
+def test_read_raises_after_giving_up() -> None:
     scene, reads = Scene(lambda _: NO_KEY), Reads([DOWN])
 
     async def act() -> None:
@@ -706,7 +704,7 @@ def failures_until_spent(kind: BudgetFailureKind) -> int:
     return count
 
 
-def test_kinds_of_failure_cost_differently() -> None:
+def test_failure_kinds_cost_different_tokens() -> None:
     assert [failures_until_spent(kind) for kind in ("timeout", "failed", "throttled")] == [
         10,
         20,
@@ -714,7 +712,7 @@ def test_kinds_of_failure_cost_differently() -> None:
     ]
 
 
-def test_one_failure_in_ten_is_sustained() -> None:
+def test_one_failure_in_ten_replies_is_tolerated() -> None:
     budget = FailureBudget()
     for number in range(1000):
         if number % 10:
@@ -725,7 +723,7 @@ def test_one_failure_in_ten_is_sustained() -> None:
     assert not budget.is_exhausted
 
 
-def test_a_failure_a_second_is_sustained() -> None:
+def test_one_failure_per_second_is_tolerated() -> None:
     budget = FailureBudget()
     for second in range(1000):
         budget.add_failure(float(second), "failed")
@@ -733,7 +731,7 @@ def test_a_failure_a_second_is_sustained() -> None:
     assert not budget.is_exhausted
 
 
-def test_after_an_outage_the_budget_is_spent_sooner() -> None:
+def test_failure_budget_is_smaller_after_an_outage() -> None:
     budget = FailureBudget()
     budget.reset_after_outage(0.0)
     for _ in range(10):
@@ -742,7 +740,7 @@ def test_after_an_outage_the_budget_is_spent_sooner() -> None:
     assert budget.is_exhausted
 
 
-def test_time_alone_does_not_close_it() -> None:
+def test_open_breaker_does_not_close_by_time_alone() -> None:
     scene = Scene(lambda now: DOWN if now < 500 else None)
 
     async def act() -> None:
@@ -869,7 +867,9 @@ class History:
 
 @settings(max_examples=80, deadline=None)
 @given(events=st.lists(EVENTS, max_size=30))
-def test_it_closes_or_gives_up_after_any_order_of_events(events: list[tuple[object, ...]]) -> None:
+def test_breaker_closes_or_gives_up_after_any_sequence_of_events(
+    events: list[tuple[object, ...]],
+) -> None:
     """No order of events leaves it open without a probe, or anybody waiting for ever."""
     scene = Scene(times=SHORT)
     history = History(scene)
@@ -881,7 +881,7 @@ def test_it_closes_or_gives_up_after_any_order_of_events(events: list[tuple[obje
     scene.play(act)
 
 
-def test_an_upload_that_is_refused_does_not_end_the_lock_of_the_dataset() -> None:
+def test_refused_upload_does_not_end_the_dataset_lock() -> None:
     """A proxy's 413 says nothing of what waits for the lock and lands when it ends."""
     scene = Scene()
 
@@ -896,7 +896,7 @@ def test_an_upload_that_is_refused_does_not_end_the_lock_of_the_dataset() -> Non
     scene.play(act)
 
 
-def test_a_refusal_of_one_call_is_raised_and_opens_nothing() -> None:
+def test_refusal_of_one_read_is_raised_and_keeps_the_breaker_closed() -> None:
     """An open breaker halves the concurrency and stops all uploads for seconds."""
     scene = Scene()
     refusal = BadRequestError("400: being indexed", endpoint="documents.status", status=400)

@@ -30,7 +30,7 @@ def feed(limit: ConcurrencyLimit, seconds: float, count: int, now: float = 0.0) 
     [(model.DEFAULT, (2, 4)), (model.NEWEST, (2, 4)), (model.BUSY, (9, 32))],
     ids=lambda value: value.name if isinstance(value, model.ServerCapacity) else "",
 )
-def test_a_busy_server_is_filled_and_not_queued_at(
+def test_limit_saturates_a_server_without_queueing(
     pod: model.ServerCapacity, limits: tuple[int, ...]
 ) -> None:
     alone = model.simulate_limit(pod, model.FixedLimit(1)).quantile(0.5)
@@ -43,7 +43,7 @@ def test_a_busy_server_is_filled_and_not_queued_at(
 
 
 @pytest.mark.parametrize("pod", [model.ELSEWHERE, model.LOCKED], ids=lambda pod: pod.name)
-def test_a_large_server_is_found_to_be_one(pod: model.ServerCapacity) -> None:
+def test_limit_grows_on_a_large_server(pod: model.ServerCapacity) -> None:
     alone = model.simulate_limit(pod, model.FixedLimit(1)).quantile(0.5)
 
     outcome = model.simulate_limit(pod, ConcurrencyLimit(), seed=SEED)
@@ -52,7 +52,7 @@ def test_a_large_server_is_found_to_be_one(pod: model.ServerCapacity) -> None:
     assert outcome.quantile(0.5) <= 2.5 * alone
 
 
-def test_a_server_that_answers_at_once_is_not_throttled() -> None:
+def test_fast_server_is_not_throttled() -> None:
     """Its times are jitter of our own loop, which is not a queue."""
     floor = len(model.simulate_limit(model.JITTERY, model.FixedLimit(8), 10.0).ends)
 
@@ -62,7 +62,7 @@ def test_a_server_that_answers_at_once_is_not_throttled() -> None:
     assert outcome.limits[-1][1] <= 10
 
 
-def test_a_brown_out_is_recovered_from() -> None:
+def test_limit_recovers_after_a_brownout() -> None:
     outcome = model.simulate_limit(
         evolve(model.ELSEWHERE, slow=(20.0, 60.0, 10.0)), ConcurrencyLimit(), 90.0, SEED
     )
@@ -70,7 +70,7 @@ def test_a_brown_out_is_recovered_from() -> None:
     assert outcome.rate(80.0, 90.0) >= 0.9 * outcome.rate(10.0, 20.0)
 
 
-def test_a_load_sends_little_into_a_storm_of_errors_and_recovers() -> None:
+def test_few_requests_are_sent_during_an_error_storm() -> None:
     pod = evolve(model.DEFAULT, failing=(20.0, 40.0, 0.6))
 
     outcome = model.simulate_load(pod, 80.0, SEED)
@@ -80,7 +80,7 @@ def test_a_load_sends_little_into_a_storm_of_errors_and_recovers() -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_load_goes_on_after_a_server_failed_altogether(seed: int) -> None:
+def test_limit_recovers_after_a_full_outage(seed: int) -> None:
     """For 10 s, as in a restart: whatever the order in which calls fail, it must not hang."""
     outcome = model.simulate_load(evolve(model.DEFAULT, failing=(5.0, 15.0, 1.0)), 60.0, seed)
 
@@ -88,13 +88,13 @@ def test_a_load_goes_on_after_a_server_failed_altogether(seed: int) -> None:
     assert outcome.rate(30.0, 60.0) >= 20
 
 
-def test_noise_does_not_make_it_creep_to_one() -> None:
+def test_latency_noise_does_not_lower_the_limit() -> None:
     outcome = model.simulate_limit(model.WILD, ConcurrencyLimit(), 60.0, SEED)
 
     assert outcome.rate(30.0, 60.0) >= 0.75 * best(model.WILD, 32) / 120
 
 
-def test_starved_connections_are_given_up() -> None:
+def test_connection_starvation_lowers_the_limit() -> None:
     """A pod of 10 connections whose processor could do more: all that shows is a rare tail."""
     pod = model.ServerCapacity(name="slow database", cpu=0.004, io=0.1)
 
@@ -104,7 +104,7 @@ def test_starved_connections_are_given_up() -> None:
     assert 8 <= outcome.limits[-1][1] <= 10
 
 
-def test_a_tail_of_the_server_itself_does_not_narrow_it_for_good() -> None:
+def test_server_tail_latency_does_not_lower_the_limit_permanently() -> None:
     """One create of a hundred takes 4 s longer, as on slow storage, however few there are."""
     outcome = model.simulate_limit(
         evolve(model.ELSEWHERE, stalls=0.01, stall=4.0), ConcurrencyLimit(), 200.0, SEED
@@ -113,7 +113,7 @@ def test_a_tail_of_the_server_itself_does_not_narrow_it_for_good() -> None:
     assert outcome.rate(150.0, 200.0) >= 300
 
 
-def test_it_begins_with_few() -> None:
+def test_limit_starts_low() -> None:
     limit = ConcurrencyLimit()
     assert limit.limit == 1
 
@@ -122,7 +122,7 @@ def test_it_begins_with_few() -> None:
     assert limit.limit == 2
 
 
-def test_a_fixed_number_stays() -> None:
+def test_fixed_limit_never_changes() -> None:
     limit = ConcurrencyLimit(10, 10)
     feed(limit, 5.0, 100)
     limit.record_overload(30.0)
@@ -131,7 +131,7 @@ def test_a_fixed_number_stays() -> None:
     assert limit.limit == limit.connections == 10
 
 
-def test_bounds_hold() -> None:
+def test_limit_stays_within_bounds() -> None:
     limits = [
         limit
         for _, limit in model.simulate_limit(model.ELSEWHERE, ConcurrencyLimit(4, 12), 30.0).limits
@@ -141,7 +141,7 @@ def test_bounds_hold() -> None:
     assert max(limits) == 12
 
 
-def test_what_is_not_used_is_not_widened() -> None:
+def test_unused_limit_is_not_raised() -> None:
     """A load that waits for its files, or for a quota, shows nothing of what a server takes."""
     limit = ConcurrencyLimit()
     now = feed(limit, 0.04, 12)
@@ -152,7 +152,7 @@ def test_what_is_not_used_is_not_widened() -> None:
     assert limit.limit == 2
 
 
-def test_an_overload_cuts_once_a_second() -> None:
+def test_overload_lowers_the_limit_once_per_second() -> None:
     limit = ConcurrencyLimit(1, 64, 20)
     now = feed(limit, 0.04, 12)
     at = limit.limit
@@ -162,7 +162,7 @@ def test_an_overload_cuts_once_a_second() -> None:
     assert limit.limit == int(0.6 * at)
 
 
-def test_it_reopens_at_half() -> None:
+def test_limit_is_halved_after_an_outage() -> None:
     limit = ConcurrencyLimit(1, 64, 20)
     now = feed(limit, 0.04, 12)
     at = limit.limit
@@ -172,7 +172,7 @@ def test_it_reopens_at_half() -> None:
     assert limit.limit == at // 2
 
 
-def test_it_leaves_a_default_pod_by_a_few_at_first() -> None:
+def test_limit_exceeds_the_pod_limit_by_small_steps() -> None:
     limits = [
         limit
         for _, limit in model.simulate_limit(model.ELSEWHERE, ConcurrencyLimit(), 30.0, SEED).limits
@@ -182,7 +182,7 @@ def test_it_leaves_a_default_pod_by_a_few_at_first() -> None:
     assert max(limits) > 32
 
 
-def test_the_unloaded_time_is_looked_at_again_once_the_first_steps_are_over() -> None:
+def test_unloaded_latency_is_measured_again_after_the_ramp() -> None:
     """The first look is a short one, which may have been far off."""
     limits = model.simulate_limit(model.BUSY, ConcurrencyLimit(), 30.0, SEED).limits
     risen = next(now for now, limit in limits if limit >= 7)
@@ -190,7 +190,7 @@ def test_the_unloaded_time_is_looked_at_again_once_the_first_steps_are_over() ->
     assert min(limit for now, limit in limits if risen < now < risen + 5) <= 4
 
 
-def test_a_starved_create_counts_against_the_limit_that_let_it_in() -> None:
+def test_starved_create_counts_against_the_limit_that_admitted_it() -> None:
     starvation = ConnectionStarvation()
     starvation.record_limit(0.0, 9)
     starvation.record_limit(4.3, 12)

@@ -31,7 +31,7 @@ from dify_kb.ingest.sources.scan import scan
         ("", 0),
     ],
 )
-def test_what_the_server_deletes_is_counted(text: str, count: int) -> None:
+def test_deleted_characters_are_counted(text: str, count: int) -> None:
     assert count_deleted(text.encode()) == count
 
 
@@ -39,14 +39,14 @@ TEXTS = st.text(st.sampled_from("aï¿¾<|>éÿ«重"), max_size=40)
 
 
 @given(TEXTS)
-def test_the_count_is_that_of_the_characters(text: str) -> None:
+def test_count_equals_the_characters_the_server_deletes(text: str) -> None:
     expected = sum(text.count(one) for one in ("ï", "¿", "¾", "<|", "|>"))
 
     assert count_deleted(text.encode()) == expected
 
 
 @given(TEXTS, st.integers(1, 7))
-def test_borders_of_blocks_do_not_hide_or_double_any(text: str, size: int) -> None:
+def test_block_borders_do_not_change_the_count(text: str, size: int) -> None:
     """A large file is read in blocks, which end in the middle of a character."""
     data = text.encode()
     counter = DeletedCounter()
@@ -67,11 +67,11 @@ def deleted(folder: Path, name: str, data: bytes, rules: ScanRules | None = None
 @pytest.mark.parametrize(
     "length", [10, MAX_SMALL_FILE - 1, 4 * MAX_SMALL_FILE - 1, 5 * MAX_SMALL_FILE]
 )
-def test_small_and_large_files_are_counted_alike(folder: Path, length: int) -> None:
+def test_small_and_streamed_files_have_the_same_count(folder: Path, length: int) -> None:
     assert deleted(folder, "a.txt", b"x" * length + "ï".encode()) == 1
 
 
-def test_only_texts_are_counted(folder: Path) -> None:
+def test_deleted_characters_are_counted_in_text_files_only(folder: Path) -> None:
     """The bytes of a pdf are not what the server cuts."""
     data = "ï".encode()
 
@@ -81,7 +81,7 @@ def test_only_texts_are_counted(folder: Path) -> None:
     assert deleted(folder, "a.rst", data, ScanRules(as_text=["*.rst"])) == 1
 
 
-def test_items_are_counted_too() -> None:
+def test_deleted_characters_of_items_are_counted() -> None:
     found = FoundFile(key="page", size=2, data="ï".encode(), as_text=True)
 
     assert read_content(found).deleted_characters == 1

@@ -31,7 +31,7 @@ TRICKY = st.lists(
         ("v1.2 notes.txt", "v1.2 notes.txt"),
     ],
 )
-def test_plain_keys_keep_their_look(key: str, name: str) -> None:
+def test_plain_keys_become_plain_names(key: str, name: str) -> None:
     assert document_name(key) == name
 
 
@@ -51,7 +51,7 @@ def test_plain_keys_keep_their_look(key: str, name: str) -> None:
         "x" * 300 + ".md",
     ],
 )
-def test_keys_that_a_plain_name_would_not_tell_are_tagged(key: str) -> None:
+def test_ambiguous_keys_get_a_hash(key: str) -> None:
     """Two files must never become one document: the server would overwrite the first."""
     name = document_name(key)
 
@@ -71,17 +71,17 @@ def test_keys_that_a_plain_name_would_not_tell_are_tagged(key: str) -> None:
         (("x" * 300 + "1.md", False), ("x" * 300 + "2.md", False)),
     ],
 )
-def test_look_alikes_get_two_names(one: tuple[str, bool], other: tuple[str, bool]) -> None:
+def test_similar_keys_get_different_names(one: tuple[str, bool], other: tuple[str, bool]) -> None:
     assert document_name(one[0], as_text=one[1]) != document_name(other[0], as_text=other[1])
 
 
-def test_a_file_sent_as_text_gets_txt_appended() -> None:
+def test_files_sent_as_text_get_a_txt_extension() -> None:
     assert document_name("docs/notes.rst", as_text=True) == "docs__notes.rst.txt"
 
 
 @given(KEYS)
 @example("a/" * 150 + "b.markdown")
-def test_every_name_is_one_that_the_server_takes_and_keeps(key: str) -> None:
+def test_every_name_is_accepted_unchanged_by_the_server(key: str) -> None:
     """The server refuses nine characters, control characters and a space at the end, and cuts
     names of over 200 characters at their first dot."""
     name = document_name(key)
@@ -102,7 +102,7 @@ def test_two_keys_never_share_a_name(keys: set[str]) -> None:
 @given(TRICKY, TRICKY)
 @example("a.rst", "a.rst.txt")
 @example("a.b__c", "a.b/c.txt")
-def test_a_text_and_a_file_never_share_a_name(text: str, file: str) -> None:
+def test_text_and_a_file_never_share_a_name(text: str, file: str) -> None:
     """Files are sent as text only when the server does not take their extension."""
     if file_extension(text) in {"txt", "md"} or file_extension(file) not in {"txt", "md"}:
         return

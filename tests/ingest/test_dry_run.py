@@ -23,7 +23,7 @@ async def dry(client: AsyncClient, dataset: Dataset, folder: Path) -> dict[str, 
     return told
 
 
-async def test_a_changed_file_would_be_sent_in_place_of_its_document(
+async def test_dry_run_reports_that_a_changed_file_replaces_its_document(
     client: AsyncClient, folder: Path
 ) -> None:
     """Though the journal is trusted, and nobody has looked at that document yet."""
@@ -40,7 +40,9 @@ async def test_a_changed_file_would_be_sent_in_place_of_its_document(
     assert (await client.load(dataset, folder)).updated == 1
 
 
-async def test_what_would_be_sent_is_no_failure(client: AsyncClient, folder: Path) -> None:
+async def test_dry_run_does_not_report_pending_sends_as_failures(
+    client: AsyncClient, folder: Path
+) -> None:
     """Nor is it kept: a dry run of a million files has nothing to remember of them."""
     (folder / "a.md").write_text("text")
     (folder / "large.md").write_text("a text that is too large")
@@ -59,7 +61,7 @@ async def test_what_would_be_sent_is_no_failure(client: AsyncClient, folder: Pat
 @pytest.mark.parametrize(
     ("switch", "reason"), [("disable", "disabled by hand"), ("archive", "archived by hand")]
 )
-async def test_a_changed_file_of_a_disabled_or_archived_document_would_be_skipped(
+async def test_dry_run_skips_changed_files_of_disabled_or_archived_documents(
     client: AsyncClient, folder: Path, switch: str, reason: str
 ) -> None:
     (folder / "a.md").write_text("text")
@@ -99,7 +101,7 @@ async def cut_off(client: AsyncClient, emulator: Emulator, folder: Path, fault: 
         ("stall 5", "text", "would be sent", "added"),
     ],
 )
-async def test_what_became_of_a_send_that_was_cut_off_is_looked_up(
+async def test_dry_run_looks_up_interrupted_sends(
     client: AsyncClient,
     emulator: Emulator,
     folder: Path,

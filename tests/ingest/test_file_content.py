@@ -41,7 +41,7 @@ def found_in(folder: Path, content: bytes, *, name: str = "a.txt", limit: int = 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("at_most", [1, 7, 50])
-def test_a_read_that_returns_less_than_asked_is_continued(
+def test_short_reads_are_continued(
     folder: Path, monkeypatch: pytest.MonkeyPatch, size: int, at_most: int
 ) -> None:
     """Network file systems and signals cut reads short; the file has not changed."""
@@ -54,7 +54,7 @@ def test_a_read_that_returns_less_than_asked_is_continued(
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_file_that_changed_since_the_scan_is_read_as_it_is_now(folder: Path, size: int) -> None:
+def test_file_changed_since_the_scan_is_read_in_its_current_state(folder: Path, size: int) -> None:
     found = found_in(folder, b"as it was")
     content = os.urandom(size)
     (folder / "a.txt").write_bytes(content)
@@ -73,13 +73,13 @@ def test_a_file_that_changed_since_the_scan_is_read_as_it_is_now(folder: Path, s
     assert read.file.key == found.key
 
 
-def test_a_file_that_did_not_change_is_the_one_found(folder: Path) -> None:
+def test_unchanged_file_is_returned_as_found(folder: Path) -> None:
     found = found_in(folder, b"text")
 
     assert read_content(found).file is found
 
 
-def test_the_limits_apply_to_what_the_file_is_now(folder: Path) -> None:
+def test_size_limit_applies_to_the_current_size(folder: Path) -> None:
     """A file that grew beyond the limit would be refused by the server, after its upload."""
     found = found_in(folder, b"text", limit=10)
 
@@ -92,7 +92,7 @@ def test_the_limits_apply_to_what_the_file_is_now(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["gone", "folder", "pipe"])
-def test_what_is_not_a_file_any_more_has_a_reason_without_a_path(folder: Path, kind: str) -> None:
+def test_path_that_is_no_longer_a_file_fails_with_a_reason(folder: Path, kind: str) -> None:
     """Reasons are grouped and counted; a pipe must not be waited for."""
     found = found_in(folder, b"text")
     (folder / "a.txt").unlink()
@@ -110,7 +110,7 @@ def test_what_is_not_a_file_any_more_has_a_reason_without_a_path(folder: Path, k
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
 @pytest.mark.parametrize("call", ["open", "fstat", "read"])
-def test_a_call_that_fails_is_a_source_error(
+def test_failed_system_call_is_a_source_error(
     folder: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
 ) -> None:
     found = found_in(folder, b"text")
@@ -126,7 +126,7 @@ def test_a_call_that_fails_is_a_source_error(
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("change", ["grows", "shrinks", "is rewritten"])
-def test_a_file_that_changes_while_it_is_read_is_told_apart(
+def test_file_that_changes_while_read_is_detected(
     folder: Path, monkeypatch: pytest.MonkeyPatch, size: int, change: str
 ) -> None:
     """Reading it again may succeed, unlike a file that cannot be read."""
@@ -152,7 +152,7 @@ def test_a_file_that_changes_while_it_is_read_is_told_apart(
         read_content(found)
 
 
-def test_a_file_that_grows_without_end_is_not_followed(
+def test_endlessly_growing_file_is_not_read_forever(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = found_in(folder, b"x" * 2 * MAX_SMALL_FILE)
@@ -162,7 +162,7 @@ def test_a_file_that_grows_without_end_is_not_followed(
         read_content(found)
 
 
-def test_a_streamed_file_that_changed_after_its_digest_is_noticed(folder: Path) -> None:
+def test_streamed_file_changed_after_its_digest_is_detected(folder: Path) -> None:
     found = found_in(folder, b"x" * 2 * MAX_SMALL_FILE)
     content = read_content(found)
     require_unchanged(content)
@@ -175,7 +175,7 @@ def test_a_streamed_file_that_changed_after_its_digest_is_noticed(folder: Path) 
         require_unchanged(content)
 
 
-def test_data_in_memory_is_what_it_was() -> None:
+def test_in_memory_data_is_returned_unchanged() -> None:
     found = FoundFile(key="a.txt", size=4, data=b"text")
 
     content = read_content(found)
@@ -200,7 +200,7 @@ def stamped(**fields: int | None) -> FoundFile:
     )
 
 
-def test_a_scan_finds_the_stamp(folder: Path) -> None:
+def test_scan_records_times_and_inode(folder: Path) -> None:
     found = found_in(folder, b"text")
 
     status = (folder / "a.txt").stat()
@@ -209,7 +209,7 @@ def test_a_scan_finds_the_stamp(folder: Path) -> None:
 
 @pytest.mark.parametrize("field", ["mtime_ns", "ctime_ns", "inode"])
 @pytest.mark.parametrize("other", [1, None])
-def test_a_file_with_another_time_or_inode_is_not_the_same(field: str, other: int | None) -> None:
+def test_different_time_or_inode_is_a_different_stamp(field: str, other: int | None) -> None:
     """`cp -p` and `rsync -t` restore the modification time of other contents."""
     row = {"mtime_ns": STAMP.mtime_ns, "ctime_ns": STAMP.ctime_ns, "inode": STAMP.inode}
 
@@ -220,16 +220,16 @@ def test_a_file_with_another_time_or_inode_is_not_the_same(field: str, other: in
 
 
 @pytest.mark.parametrize("seconds", [-3600.0, 0.0, SETTLE_SECONDS / 2])
-def test_a_file_that_changed_just_before_it_was_read_has_no_settled_stamp(seconds: float) -> None:
+def test_file_changed_just_before_reading_has_no_settled_stamp(seconds: float) -> None:
     """It may change again and keep its times, which are in steps; or they are in the future."""
     assert settled_stamp(stamped(), 1e9 + seconds) is None
 
 
-def test_a_file_that_changed_long_before_it_was_read_has_a_settled_stamp() -> None:
+def test_file_changed_long_before_reading_has_a_settled_stamp() -> None:
     assert settled_stamp(stamped(), 1e9 + 2 * SETTLE_SECONDS) == STAMP
 
 
-def test_the_time_of_the_read_counts_not_that_of_the_question(folder: Path) -> None:
+def test_settled_stamp_uses_the_time_of_the_read(folder: Path) -> None:
     """A change between both would be missed by every later run."""
     found = found_in(folder, b"text")
 

@@ -590,7 +590,7 @@ class FileHistories(RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(600 if LONG else 120)
-def test_every_file_ends_once_and_the_journal_knows_how() -> None:
+def test_every_file_ends_once_and_the_journal_records_its_outcome() -> None:
     run_state_machine_as_test(
         FileHistories,
         settings=settings(
@@ -619,7 +619,7 @@ def outcomes(scene: FileHistories) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("answer", ["refused", "changed, landed", "page"])
-def test_the_last_file_is_decided_though_nothing_else_ends(
+def test_last_held_file_is_resolved_when_nothing_else_ends(
     scene: FileHistories, answer: str
 ) -> None:
     """It was held until all others had ended, and none of them was left to end."""
@@ -635,7 +635,7 @@ def test_the_last_file_is_decided_though_nothing_else_ends(
     assert file.state is expected.get(answer, FileState.BUSY)
 
 
-def test_an_earlier_documents_end_does_not_decide_about_refusals(scene: FileHistories) -> None:
+def test_documents_of_earlier_runs_do_not_release_held_refusals(scene: FileHistories) -> None:
     """Only an upload that is accepted shows that the server takes uploads."""
     scene.plan_files(plans=["send", "send", "follow"], in_memory=False)
     scene.take(1)
@@ -653,7 +653,7 @@ def test_an_earlier_documents_end_does_not_decide_about_refusals(scene: FileHist
     assert outcomes(scene)["failed"] == 1
 
 
-def test_refused_files_take_no_room_from_those_that_decide_about_them(
+def test_held_refusals_release_their_queue_memory(
     scene: FileHistories,
 ) -> None:
     """The producer waited for their room, and they for what the producer brings next."""
@@ -667,7 +667,7 @@ def test_refused_files_take_no_room_from_those_that_decide_about_them(
     assert scene.life.queue._bytes == 0
 
 
-def test_a_document_that_stays_busy_is_asked_for_less_and_less_often(
+def test_busy_document_is_looked_up_at_growing_intervals(
     scene: FileHistories,
 ) -> None:
     scene.plan_files(plans=["send"], in_memory=False)
@@ -686,7 +686,7 @@ def test_a_document_that_stays_busy_is_asked_for_less_and_less_often(
 @pytest.mark.parametrize(
     ("plan", "told"), [("lost", "sent by an earlier run"), ("send", "before it was sent")]
 )
-def test_a_stopped_file_says_how_far_it_was(scene: FileHistories, plan: str, told: str) -> None:
+def test_stopped_file_reports_its_last_step(scene: FileHistories, plan: str, told: str) -> None:
     scene.plan_files(plans=[plan], in_memory=False)
 
     scene.do(lambda: scene.life.stop(StopReason.DEADLINE, "Deadline reached"))
@@ -696,7 +696,7 @@ def test_a_stopped_file_says_how_far_it_was(scene: FileHistories, plan: str, tol
     assert told in str(result.reason)
 
 
-def test_a_new_version_that_cannot_be_discarded_says_why_it_failed(scene: FileHistories) -> None:
+def test_undeletable_new_version_reports_its_failure(scene: FileHistories) -> None:
     scene.life.swaps = scene.server.swaps = True
     scene.plan_files(plans=["busy"], in_memory=False)
     scene.look_up(["as it is"], lands=True)

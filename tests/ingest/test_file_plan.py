@@ -90,7 +90,7 @@ EXISTS = "a document with this name already exists"
     ],
 )
 @pytest.mark.parametrize("remembered", ["nothing", "replaced", "deleted"])
-def test_without_a_memory_the_document_of_that_name_decides(
+def test_plan_without_a_journal_row_follows_the_document(
     remote: RemoteDocument | None, on_existing: str, decision: str, remembered: str
 ) -> None:
     """A memory of another document than the one that is there is none."""
@@ -186,7 +186,7 @@ def test_without_a_memory_the_document_of_that_name_decides(
         (JournalState.EMPTIED, ANOTHER, True, {"on_existing": "skip"}, f"skipped: {EXISTS}"),
     ],
 )
-def test_with_a_memory_what_was_sent_decides(
+def test_plan_with_a_journal_row_follows_the_row(
     state: JournalState,
     remote: RemoteDocument | None,
     wishes: dict[str, Any],
@@ -198,7 +198,7 @@ def test_with_a_memory_what_was_sent_decides(
 
 
 @pytest.mark.parametrize("reason", ["too large", None])
-def test_what_failed_stays_failed_and_says_how_to_try_again(reason: str | None) -> None:
+def test_failed_file_stays_failed_with_a_hint_to_retry(reason: str | None) -> None:
     decision = decide(row(JournalState.FAILED, reason=reason), OURS)
 
     assert decision.startswith(
@@ -210,16 +210,14 @@ def test_what_failed_stays_failed_and_says_how_to_try_again(reason: str | None) 
 
 
 @pytest.mark.parametrize(("same", "decision"), [(True, "failed"), (False, "send")])
-def test_what_the_server_refused_is_not_sent_again_unless_it_changed(
-    *, same: bool, decision: str
-) -> None:
+def test_refused_file_is_resent_only_if_changed(*, same: bool, decision: str) -> None:
     refused = row(JournalState.FAILED, document_id=None, upload_file_id=None)
 
     assert decide(refused, NOTHING, same=same).startswith(decision)
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_what_was_never_sent_is_sent(*, same: bool) -> None:
+def test_unsent_file_is_sent(*, same: bool) -> None:
     assert decide(row(JournalState.WAITING, document_id=None), NOTHING, same=same) == "send"
 
 
@@ -236,7 +234,7 @@ def test_what_was_never_sent_is_sent(*, same: bool) -> None:
 @pytest.mark.parametrize(
     ("state", "follow"), [(JournalState.DONE, True), (JournalState.ACCEPTED, False)]
 )
-def test_metadata_is_set_when_it_is_another(
+def test_changed_metadata_is_assigned(
     remembered: str, wanted: str, decision: str, state: JournalState, *, follow: bool
 ) -> None:
     memory = row(state, labels=remembered)
@@ -244,7 +242,7 @@ def test_metadata_is_set_when_it_is_another(
     assert decide(memory, OURS, labels=wanted, follow=follow) == decision
 
 
-def test_a_follow_and_new_metadata_know_the_document_and_that_it_is_the_same() -> None:
+def test_plans_to_follow_or_set_metadata_keep_the_document() -> None:
     for state, labels in ((JournalState.ACCEPTED, ""), (JournalState.DONE, "new")):
         memory = row(state)
         decided = plan_file(
@@ -257,7 +255,7 @@ def test_a_follow_and_new_metadata_know_the_document_and_that_it_is_the_same() -
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_a_look_after_a_lost_answer_knows_what_was_there_before(*, same: bool) -> None:
+def test_lookup_after_a_lost_response_knows_the_previous_document(*, same: bool) -> None:
     decided = plan_file(
         FOUND, row(JournalState.SENDING), OURS, PlanOptions(), is_unchanged=lambda _: same
     )
@@ -269,7 +267,7 @@ def test_a_look_after_a_lost_answer_knows_what_was_there_before(*, same: bool) -
     assert decided.attempts == 3
 
 
-def test_a_lost_send_under_another_rule_is_not_what_is_wanted_now() -> None:
+def test_lost_send_with_another_rule_is_sent_again() -> None:
     memory = row(JournalState.SENDING, rule="cut")
 
     decided = plan_file(
@@ -283,7 +281,7 @@ def test_a_lost_send_under_another_rule_is_not_what_is_wanted_now() -> None:
 @pytest.mark.parametrize(
     "state", [JournalState.DONE, JournalState.FAILED, JournalState.WAITING, JournalState.ACCEPTED]
 )
-def test_a_send_is_told_from_the_document_that_is_there_now(state: JournalState) -> None:
+def test_send_is_distinguished_from_the_existing_document(state: JournalState) -> None:
     """Taken for what was there before the *last* send, the document of the last send would pass
     for that of this one, whose answer was lost and which never arrived.
     """
@@ -302,7 +300,7 @@ def test_a_send_is_told_from_the_document_that_is_there_now(state: JournalState)
     assert not decided.is_unchanged
 
 
-def test_a_failed_one_that_is_tried_again_is_told_from_the_document_that_failed() -> None:
+def test_retried_send_is_distinguished_from_the_failed_document() -> None:
     wishes = PlanOptions(retry_failed=True)
 
     decided = plan_file(FOUND, row(JournalState.FAILED), OURS, wishes, is_unchanged=lambda _: True)
@@ -311,7 +309,7 @@ def test_a_failed_one_that_is_tried_again_is_told_from_the_document_that_failed(
     assert decided.previous_upload_id == "f1"
 
 
-def test_a_new_file_replaces_nothing() -> None:
+def test_new_file_replaces_nothing() -> None:
     decided = plan_file(FOUND, None, None, PlanOptions(), is_unchanged=lambda _: True)
 
     assert decided == PlannedFile(found=FOUND, name="a__b.md", action=PlannedAction.SEND)
@@ -319,7 +317,7 @@ def test_a_new_file_replaces_nothing() -> None:
     assert decided.previous_upload_id is None
 
 
-def test_content_is_compared_only_where_it_matters() -> None:
+def test_content_is_compared_only_if_needed() -> None:
     """A comparison may read the whole file."""
 
     def fail(_: JournalRow) -> bool:
@@ -335,7 +333,7 @@ def test_content_is_compared_only_where_it_matters() -> None:
         assert isinstance(decided, PlannedFile)
 
 
-def test_an_end_names_the_document_that_is_there() -> None:
+def test_result_without_work_names_the_existing_document() -> None:
     ended = plan_file(
         FOUND, row(JournalState.DONE), OURS, PlanOptions(), is_unchanged=lambda _: True
     )
@@ -353,19 +351,19 @@ def test_an_end_names_the_document_that_is_there() -> None:
     ("known", "unsettled", "documents", "knows"),
     [(0, 0, 0, True), (7, 0, 7, True), (7, 0, 8, False), (7, 0, 6, False), (0, 0, 3, False)],
 )
-def test_a_journal_knows_all_when_it_knows_as_many(
+def test_journal_is_complete_if_the_document_counts_match(
     known: int, unsettled: int, documents: int, *, knows: bool
 ) -> None:
     assert is_journal_complete(known=known, unsettled=unsettled, documents=documents) is knows
 
 
 @pytest.mark.parametrize("documents", [6, 7, 8])
-def test_a_journal_with_a_lost_answer_is_not_trusted(documents: int) -> None:
+def test_journal_with_unanswered_sends_is_not_complete(documents: int) -> None:
     """One document that landed unseen and one that somebody deleted look like none."""
     assert not is_journal_complete(known=7, unsettled=1, documents=documents)
 
 
-def test_an_emptied_document_is_replaced_before_all_others() -> None:
+def test_emptied_document_is_replaced_first() -> None:
     """Nothing of it can be found until then."""
     decided = plan_file(
         FOUND, row(JournalState.EMPTIED), FAILED, PlanOptions(), is_unchanged=lambda _: True
@@ -376,7 +374,7 @@ def test_an_emptied_document_is_replaced_before_all_others() -> None:
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_a_stalled_document_is_created_again_on_request(*, same: bool) -> None:
+def test_stalled_document_is_created_again_on_request(*, same: bool) -> None:
     """The row says how: by its reason, and by the file that the stalled document has."""
     memory = row(JournalState.STALLED)
 
@@ -389,7 +387,7 @@ def test_a_stalled_document_is_created_again_on_request(*, same: bool) -> None:
     assert decided.previous_upload_id == "f1"
 
 
-def test_a_changed_file_of_a_stalled_document_waits_for_it_unless_told_otherwise() -> None:
+def test_changed_file_waits_for_its_stalled_document() -> None:
     """A run of it may be going on, and two at once leave the chunks of both."""
     decided = plan_file(
         FOUND, row(JournalState.STALLED), BUSY, PlanOptions(), is_unchanged=lambda _: False
@@ -399,7 +397,7 @@ def test_a_changed_file_of_a_stalled_document_waits_for_it_unless_told_otherwise
     assert (decided.action, decided.has_stalled, decided.row) == (PlannedAction.LOOK, False, None)
 
 
-def test_a_stalled_document_is_followed_for_a_while() -> None:
+def test_stalled_document_is_followed_for_a_while() -> None:
     decided = plan_file(
         FOUND, row(JournalState.STALLED), BUSY, PlanOptions(), is_unchanged=lambda _: True
     )

@@ -41,7 +41,7 @@ async def fill(queue: UploadQueue) -> None:
         await add(queue, tracked(f"{number}"))
 
 
-async def test_files_come_out_in_their_order() -> None:
+async def test_upload_queue_keeps_the_order() -> None:
     queue = UploadQueue()
     for key in "abc":
         await add(queue, tracked(key))
@@ -49,7 +49,7 @@ async def test_files_come_out_in_their_order() -> None:
     assert await take(queue, 3) == ["a", "b", "c"]
 
 
-async def test_a_file_whose_document_is_empty_comes_out_first() -> None:
+async def test_file_of_an_emptied_document_comes_first() -> None:
     queue = UploadQueue()
     for key in "ab":
         await add(queue, tracked(key))
@@ -58,7 +58,7 @@ async def test_a_file_whose_document_is_empty_comes_out_first() -> None:
     assert await take(queue, 3) == ["emptied", "a", "b"]
 
 
-async def test_only_a_page_of_new_files_is_kept_ready() -> None:
+async def test_number_of_new_files_in_the_queue_is_bounded() -> None:
     queue = UploadQueue()
     await fill(queue)
 
@@ -67,7 +67,7 @@ async def test_only_a_page_of_new_files_is_kept_ready() -> None:
     assert await has_room(queue, tracked("more"))
 
 
-async def test_those_that_come_back_always_have_room() -> None:
+async def test_resent_files_are_always_accepted() -> None:
     """A worker that waited for room which only workers make would wait for ever."""
     queue = UploadQueue()
     await fill(queue)
@@ -78,7 +78,7 @@ async def test_those_that_come_back_always_have_room() -> None:
     assert len(await take(queue, MAX_FILES + 50)) == MAX_FILES + 50
 
 
-async def test_content_in_memory_makes_room_only_when_it_is_released() -> None:
+async def test_memory_is_freed_when_content_is_released() -> None:
     queue = UploadQueue()
     one, two, three = (tracked(key, HALF) for key in ("one", "two", "three"))
     await add(queue, one)
@@ -91,7 +91,7 @@ async def test_content_in_memory_makes_room_only_when_it_is_released() -> None:
     assert await has_room(queue, three)
 
 
-async def test_a_file_that_comes_back_weighs_once() -> None:
+async def test_resent_file_is_accounted_once() -> None:
     queue = UploadQueue()
     one = tracked("one", HALF)
     await add(queue, one)
@@ -105,7 +105,7 @@ async def test_a_file_that_comes_back_weighs_once() -> None:
     assert not await has_room(queue, tracked("four", b"text"))
 
 
-async def test_what_is_larger_than_all_room_comes_alone() -> None:
+async def test_file_larger_than_the_memory_limit_is_queued_alone() -> None:
     queue = UploadQueue()
     huge = tracked("huge", bytes(MAX_BYTES + 1))
 
@@ -116,7 +116,7 @@ async def test_what_is_larger_than_all_room_comes_alone() -> None:
     assert not await has_room(queue, huge)
 
 
-async def test_the_end_of_a_file_that_was_never_queued_makes_no_room() -> None:
+async def test_releasing_an_unqueued_file_frees_no_memory() -> None:
     """Those that are only looked up or followed end too; their content was not counted."""
     queue = UploadQueue()
     for number in range(10):
@@ -127,7 +127,7 @@ async def test_the_end_of_a_file_that_was_never_queued_makes_no_room() -> None:
     assert not await has_room(queue, tracked("three", HALF))
 
 
-async def test_a_file_that_is_released_twice_makes_room_once() -> None:
+async def test_releasing_a_file_twice_frees_its_memory_once() -> None:
     queue = UploadQueue()
     one = tracked("one", HALF)
     await add(queue, one)
@@ -139,7 +139,7 @@ async def test_a_file_that_is_released_twice_makes_room_once() -> None:
     assert not await has_room(queue, tracked("four", HALF))
 
 
-async def test_a_consumer_that_is_cancelled_takes_nothing_along() -> None:
+async def test_cancelled_consumer_loses_no_file() -> None:
     queue = UploadQueue()
     for _ in range(20):
         with anyio.CancelScope() as scope:
@@ -151,7 +151,7 @@ async def test_a_consumer_that_is_cancelled_takes_nothing_along() -> None:
 
 
 @pytest.mark.parametrize("consumers", [1, 8])
-async def test_everything_put_comes_out_once(consumers: int) -> None:
+async def test_every_queued_file_is_returned_once(consumers: int) -> None:
     queue = UploadQueue()
     taken: list[str] = []
 
@@ -174,7 +174,7 @@ async def test_everything_put_comes_out_once(consumers: int) -> None:
     assert sorted(taken, key=int) == [f"{number}" for number in range(1000)]
 
 
-async def test_a_producer_that_waits_for_room_goes_on_when_the_queue_is_cleared() -> None:
+async def test_waiting_producer_continues_when_the_queue_is_cleared() -> None:
     """A load that stops while its source is read would never end."""
     queue = UploadQueue()
     await fill(queue)
@@ -185,7 +185,7 @@ async def test_a_producer_that_waits_for_room_goes_on_when_the_queue_is_cleared(
         queue.clear()
 
 
-async def test_nothing_that_was_cleared_comes_out() -> None:
+async def test_cleared_files_are_not_returned() -> None:
     queue = UploadQueue()
     for key in "abc":
         await add(queue, tracked(key))
@@ -196,7 +196,7 @@ async def test_nothing_that_was_cleared_comes_out() -> None:
     assert await take(queue, 1) == ["d"]
 
 
-async def test_a_consumer_that_was_just_woken_when_the_queue_is_cleared_waits_on() -> None:
+async def test_woken_consumer_keeps_waiting_when_the_queue_is_cleared() -> None:
     """A file comes in and the load stops before any other task runs."""
     queue = UploadQueue()
     taken: list[str] = []
@@ -218,7 +218,7 @@ async def test_a_consumer_that_was_just_woken_when_the_queue_is_cleared_waits_on
 
 
 @pytest.mark.filterwarnings("error")
-async def test_a_queue_that_nobody_used_leaves_nothing_to_close() -> None:
+async def test_unused_queue_needs_no_closing() -> None:
     """A load may be cancelled before its first file."""
     queue = UploadQueue()
     await add(queue, tracked("one"))
@@ -226,7 +226,7 @@ async def test_a_queue_that_nobody_used_leaves_nothing_to_close() -> None:
     gc.collect()
 
 
-async def test_a_producer_that_waits_for_room_waits_until_half_of_it_is_free() -> None:
+async def test_producer_waits_until_half_of_the_queue_is_free() -> None:
     """So that it is not woken for every file."""
     queue = UploadQueue()
     await fill(queue)

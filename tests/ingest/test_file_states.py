@@ -60,7 +60,7 @@ def is_possible(state: FileState, event: FileEvent) -> bool:
     return True
 
 
-def test_every_pair_of_state_and_event_is_decided() -> None:
+def test_every_state_and_event_has_a_transition_or_is_impossible() -> None:
     """A pair that was forgotten ends a load with an error, at the worst moment."""
     impossible = {
         (state, event)
@@ -75,23 +75,23 @@ def test_every_pair_of_state_and_event_is_decided() -> None:
     assert not told, f"neither in the table nor declared impossible, or both: {sorted(told)}"
 
 
-def test_an_impossible_event_is_named() -> None:
+def test_impossible_event_is_named() -> None:
     with pytest.raises(ImpossibleEventError, match="indexed in state queued"):
         find_transition(FileState.QUEUED, FileEvent.INDEXED)
 
 
 @pytest.mark.parametrize("event", FileEvent)
-def test_nothing_happens_to_a_file_that_has_ended(event: FileEvent) -> None:
+def test_ended_files_ignore_all_events(event: FileEvent) -> None:
     assert find_transition(FileState.ENDED, event) == Transition(FileState.ENDED)
 
 
 @pytest.mark.parametrize("stop", sorted(STOPS))
-def test_a_stop_is_taken_in_every_state(stop: FileEvent) -> None:
+def test_every_state_accepts_a_stop(stop: FileEvent) -> None:
     assert all(is_possible(state, stop) for state in FileState)
 
 
 @pytest.mark.parametrize("state", FileState)
-def test_every_state_has_a_way_to_its_end(state: FileState) -> None:
+def test_end_is_reachable_from_every_state(state: FileState) -> None:
     """Without a stop: a file that only a stop ends lets a load run for ever."""
     reached = {state}
     for _ in FileState:
@@ -111,14 +111,14 @@ def test_every_state_can_be_reached(state: FileState) -> None:
     assert state in entered | {FileState.PLANNED}
 
 
-def test_only_an_end_has_an_ending_and_every_end_has_one() -> None:
+def test_exactly_the_final_transitions_have_an_outcome() -> None:
     for step in TRANSITIONS.values():
         assert (step.ending is not None) == (step.state is FileState.ENDED)
         assert step.ending is None or step.effect is None
 
 
 @pytest.mark.parametrize("values", [Effect, TransitionOutcome, FileEvent])
-def test_nothing_in_the_table_is_unused(
+def test_every_event_effect_and_outcome_is_used(
     values: type[Effect | TransitionOutcome | FileEvent],
 ) -> None:
     used = {step.effect for step in TRANSITIONS.values()} | {
@@ -128,7 +128,7 @@ def test_nothing_in_the_table_is_unused(
     assert set(values) <= used | {event for _, event in TRANSITIONS}
 
 
-def test_the_life_of_a_file_carries_out_every_effect() -> None:
+def test_file_lifecycle_handles_every_effect() -> None:
     """An effect without a case would be dropped silently, and its file never end."""
     source = inspect.getsource(file_lifecycle.FileLifecycle._carry_out)
     handled = set(re.findall(r"Effect\.([A-Z_]+)", source))
@@ -167,7 +167,7 @@ def parse_stop(state: FileState, cell: str) -> Transition:
     return parse_next(result, journal=journal)
 
 
-def test_the_table_of_the_docstring_is_the_table() -> None:
+def test_docstring_table_matches_the_transitions() -> None:
     told = {
         (FileState(state), FileEvent(event)): parse_next(after, effect, journal)
         for state, event, after, effect, journal in rows_of_docstring()[0]
@@ -176,7 +176,7 @@ def test_the_table_of_the_docstring_is_the_table() -> None:
     assert told == {pair: step for pair, step in TRANSITIONS.items() if pair[1] not in STOPS}
 
 
-def test_the_table_of_stops_is_the_table() -> None:
+def test_docstring_table_of_stops_matches_the_transitions() -> None:
     told = {
         (FileState(state), event): parse_stop(FileState(state), cell)
         for states_told, *cells in rows_of_docstring()[1]
@@ -188,7 +188,7 @@ def test_the_table_of_stops_is_the_table() -> None:
 
 
 @pytest.mark.parametrize("stop", sorted(STOPS))
-def test_a_file_whose_send_may_land_is_unknown_after_a_stop(stop: FileEvent) -> None:
+def test_file_with_an_unanswered_send_is_unknown_after_a_stop(stop: FileEvent) -> None:
     """Its row stays `sending`, so that the next run looks for it before it sends."""
     step = find_transition(FileState.UNKNOWN, stop)
 
@@ -197,23 +197,23 @@ def test_a_file_whose_send_may_land_is_unknown_after_a_stop(stop: FileEvent) -> 
 
 @pytest.mark.parametrize("stop", sorted(STOPS))
 @pytest.mark.parametrize("state", ["planned", "queued", "busy", "refused", "postponed"])
-def test_a_file_that_is_not_on_its_way_is_pending_after_a_stop(state: str, stop: FileEvent) -> None:
+def test_unsent_file_is_pending_after_a_stop(state: str, stop: FileEvent) -> None:
     assert find_transition(FileState(state), stop).ending is TransitionOutcome.PENDING
 
 
-def test_a_file_on_its_way_goes_on_after_any_stop() -> None:
+def test_file_being_sent_continues_after_a_stop() -> None:
     """What its request meets decides: cutting it off would leave its outcome unknown."""
     for stop in STOPS:
         assert find_transition(FileState.SENDING, stop) == Transition(FileState.SENDING)
 
 
 @pytest.mark.parametrize("state", ["accepted", "indexed", "replacing", "discarding"])
-def test_a_document_of_the_server_is_followed_until_it_is_abandoned(state: str) -> None:
+def test_accepted_document_is_followed_after_a_stop_unless_abandoned(state: str) -> None:
     assert find_transition(FileState(state), FileEvent.HALTED) == Transition(FileState(state))
     assert find_transition(FileState(state), FileEvent.ABANDONED).state is FileState.ENDED
 
 
-def test_only_what_is_indexed_is_done_in_the_journal() -> None:
+def test_only_indexed_files_are_done_in_the_journal() -> None:
     """The next run leaves alone what is done."""
     done = {pair for pair, step in TRANSITIONS.items() if step.journal is JournalState.DONE}
 

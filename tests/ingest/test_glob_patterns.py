@@ -36,21 +36,21 @@ from dify_kb.ingest.sources.glob_patterns import compile_patterns, parse_extensi
         ("cafe\u0301*", "caf\xe9.md", True),
     ],
 )
-def test_patterns_match_as_people_expect(pattern: str, path: str, matches: bool) -> None:  # noqa: FBT001 -- a column of the table
+def test_glob_patterns_match(pattern: str, path: str, matches: bool) -> None:  # noqa: FBT001 -- a column of the table
     assert compile_patterns([pattern])(path) is matches
 
 
-def test_no_pattern_matches_nothing() -> None:
+def test_empty_pattern_list_matches_nothing() -> None:
     assert not compile_patterns([])("a")
 
 
-def test_a_single_string_is_one_pattern_not_its_letters() -> None:
+def test_single_string_is_one_pattern() -> None:
     """`include="*.md"` is an easy slip; taken letter by letter it would match everything."""
     assert not compile_patterns("*.md")("a.txt")
 
 
 @pytest.mark.parametrize("pattern", ["", "/", "[z-a]"])
-def test_an_invalid_pattern_is_refused(pattern: str) -> None:
+def test_invalid_pattern_is_refused(pattern: str) -> None:
     with pytest.raises(ConfigError, match="Invalid glob pattern"):
         compile_patterns([pattern])
 
@@ -69,6 +69,6 @@ def test_an_invalid_pattern_is_refused(pattern: str) -> None:
         ("Makefile", None),
     ],
 )
-def test_a_pattern_names_an_extension_only_literally(pattern: str, extension: str | None) -> None:
+def test_only_literal_patterns_name_an_extension(pattern: str, extension: str | None) -> None:
     """A broad pattern must not send what most servers refuse."""
     assert parse_extension(pattern) == extension

@@ -33,7 +33,7 @@ def judged(ends: Sequence[str | None]) -> list[str | None]:
         ([], SAMPLE_SIZE, None),
     ],
 )
-def test_the_first_ends_tell_whether_the_server_rejects_everything(
+def test_early_failures_show_that_the_server_rejects_everything(
     failures: Sequence[str], others: int, reason: str | None
 ) -> None:
     ends: list[str | None] = [*failures, *[None] * others]
@@ -42,11 +42,11 @@ def test_the_first_ends_tell_whether_the_server_rejects_everything(
     assert judged([*[None] * others, *failures]) == [None] * (SAMPLE_SIZE - 1) + [reason]
 
 
-def test_later_failures_stop_nothing() -> None:
+def test_later_failures_do_not_stop_the_run() -> None:
     assert judged([None] * SAMPLE_SIZE + [WRONG] * 1000) == [None] * (SAMPLE_SIZE + 1000)
 
 
-def test_uploads_are_held_until_a_few_documents_ended_well() -> None:
+def test_uploads_are_held_until_some_documents_are_indexed() -> None:
     early_failures = EarlyFailures()
     holds = []
     for _ in range(MIN_SUCCESSES):
@@ -57,7 +57,7 @@ def test_uploads_are_held_until_a_few_documents_ended_well() -> None:
     assert not early_failures.holds_uploads
 
 
-def test_a_failure_holds_them_until_it_is_judged() -> None:
+def test_early_failure_holds_uploads() -> None:
     early_failures = EarlyFailures()
     early_failures.record_end(WRONG)
     for _ in range(SAMPLE_SIZE - 2):
@@ -85,13 +85,13 @@ async def entered(backlog: IndexingBacklog, number: int = 1000) -> int:
 @pytest.mark.parametrize(
     ("most", "follows", "room"), [(5000, True, PROBATION_LIMIT), (10, True, 10), (300, False, 300)]
 )
-async def test_there_is_little_room_before_anything_ended(
+async def test_backlog_is_small_before_the_first_document_is_indexed(
     most: int, *, follows: bool, room: int
 ) -> None:
     assert await entered(made(most, follows=follows)) == room
 
 
-async def test_there_is_all_room_once_the_server_is_known_to_index() -> None:
+async def test_backlog_has_its_full_size_once_documents_are_indexed() -> None:
     backlog = made(300, follows=True)
     assert await entered(backlog) == PROBATION_LIMIT
     for _ in range(MIN_SUCCESSES):
@@ -101,7 +101,7 @@ async def test_there_is_all_room_once_the_server_is_known_to_index() -> None:
     assert await entered(backlog) == 300 - PROBATION_LIMIT + MIN_SUCCESSES
 
 
-async def test_the_end_that_shows_that_the_server_indexes_wakes_who_waits() -> None:
+async def test_first_indexed_documents_wake_waiting_uploads() -> None:
     """Also when it gives back less room than there was too little before."""
     backlog = made(300, follows=True)
     await entered(backlog)
@@ -123,7 +123,7 @@ async def test_the_end_that_shows_that_the_server_indexes_wakes_who_waits() -> N
     assert len(inside) == 100
 
 
-async def test_what_is_on_the_server_already_takes_room_without_waiting() -> None:
+async def test_existing_documents_count_without_waiting() -> None:
     backlog = made(10, follows=False)
     for _ in range(12):
         backlog.add(sent=False)
@@ -134,7 +134,7 @@ async def test_what_is_on_the_server_already_takes_room_without_waiting() -> Non
     assert await entered(backlog) == 3
 
 
-async def test_what_an_earlier_run_left_takes_no_room_once_it_is_given_up() -> None:
+async def test_forgotten_documents_of_earlier_runs_do_not_count() -> None:
     """Its worker died, so it stays unfinished for ever, in each run anew."""
     backlog = made(10, follows=False)
     for _ in range(12):
@@ -156,7 +156,7 @@ async def test_what_an_earlier_run_left_takes_no_room_once_it_is_given_up() -> N
     assert await entered(backlog) == 1
 
 
-async def test_one_who_is_cancelled_takes_no_room() -> None:
+async def test_cancelled_waiter_does_not_count_in_the_backlog() -> None:
     backlog = made(1, follows=False)
     await backlog.acquire()
     assert await entered(backlog) == 0

@@ -57,7 +57,7 @@ def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if "journal" in thread.name]
 
 
-async def test_what_was_intended_and_accepted_is_there_after_opening_again(tmp_path: Path) -> None:
+async def test_intents_and_accepted_documents_survive_reopening(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     row = intent("a/b.md", name="a__b.md", mtime_ns=2**62, content=bytes(range(32)), previous="f0")
     async with open_journal(path, IDENTITY) as journal:
@@ -72,7 +72,7 @@ async def test_what_was_intended_and_accepted_is_there_after_opening_again(tmp_p
         }
 
 
-async def test_a_new_intent_keeps_the_document_that_is_known(journal: Journal) -> None:
+async def test_new_intent_keeps_the_known_document(journal: Journal) -> None:
     """Until the new content is accepted, that is what the server has."""
     await journal.record_intent(intent("a.md"))
     journal.record_accepted("a.md", "d1", "b1", "f1")
@@ -85,7 +85,7 @@ async def test_a_new_intent_keeps_the_document_that_is_known(journal: Journal) -
     assert (row.content, row.previous, row.labels, row.reason) == (b"new", "f1", "", None)
 
 
-async def test_a_row_that_cannot_be_made_is_not_noted_and_others_are(journal: Journal) -> None:
+async def test_failing_row_function_does_not_affect_other_rows(journal: Journal) -> None:
     def broken() -> JournalRow:
         raise SourceError("b.md: it could not be read.")
 
@@ -97,7 +97,7 @@ async def test_a_row_that_cannot_be_made_is_not_noted_and_others_are(journal: Jo
     assert set(journal.get_rows(["a.md", "b.md"])) == {"a.md"}
 
 
-async def test_a_row_that_others_kept_waiting_is_told_so(
+async def test_late_row_raises_journal_busy_error(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On slow storage: who wanted it makes it elsewhere, beside others."""
@@ -109,7 +109,7 @@ async def test_a_row_that_others_kept_waiting_is_told_so(
     assert not journal.get_rows(["a.md"])
 
 
-async def test_documents_that_are_known_and_those_that_may_be_there_are_counted(
+async def test_known_documents_and_unanswered_sends_are_counted(
     journal: Journal,
 ) -> None:
     for key in ("new.md", "again.md", "known.md", "refused.md"):
@@ -151,7 +151,7 @@ async def test_many_writers_share_few_commits(journal: Journal) -> None:
     assert len(commits) < 50
 
 
-async def test_who_comes_soon_after_another_shares_its_commit(tmp_path: Path) -> None:
+async def test_close_writes_share_one_commit(tmp_path: Path) -> None:
     """Though they come in different turns of the loop; and once all are there, none waits."""
     async with open_journal(tmp_path / "journal.db", IDENTITY, max_waiters=lambda: 8) as journal:
         await journal.record_intent(intent("first.md"))
@@ -166,7 +166,7 @@ async def test_who_comes_soon_after_another_shares_its_commit(tmp_path: Path) ->
         assert len(commits) <= 2
 
 
-async def test_a_name_that_is_taken_fails_its_own_file_alone(journal: Journal) -> None:
+async def test_taken_name_fails_only_its_file(journal: Journal) -> None:
     """Though the rows of a commit go to SQLite together."""
     await journal.record_intent(intent("taken.md"))
     failed: list[str] = []
@@ -186,7 +186,7 @@ async def test_a_name_that_is_taken_fails_its_own_file_alone(journal: Journal) -
     assert journal.files.count_unanswered() == 37
 
 
-async def test_what_is_noted_happens_in_its_order(journal: Journal) -> None:
+async def test_writes_keep_their_order(journal: Journal) -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(journal.record_intent, intent("a.md"))
         await anyio.lowlevel.checkpoint()
@@ -197,7 +197,7 @@ async def test_what_is_noted_happens_in_its_order(journal: Journal) -> None:
     assert remembered(journal, "a.md") is JournalState.DONE
 
 
-async def test_a_name_that_is_taken_is_refused_alone(journal: Journal) -> None:
+async def test_taken_name_is_rejected_within_a_batch(journal: Journal) -> None:
     """Two documents of one name would replace each other, for ever."""
     refused: list[str] = []
 
@@ -215,7 +215,7 @@ async def test_a_name_that_is_taken_is_refused_alone(journal: Journal) -> None:
     assert journal.files.count_unanswered() == 25
 
 
-async def test_a_full_disk_is_told_to_everybody_and_stays_told(tmp_path: Path) -> None:
+async def test_full_disk_fails_all_waiting_and_later_writes(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     failed: list[JournalError] = []
 
@@ -242,7 +242,7 @@ async def test_a_full_disk_is_told_to_everybody_and_stays_told(tmp_path: Path) -
         assert journal.files.count_unanswered() == 0
 
 
-async def test_what_nobody_waited_for_fails_the_flush(journal: Journal) -> None:
+async def test_failed_background_write_fails_the_flush(journal: Journal) -> None:
     """Else a report would say that everything is remembered."""
     full(journal)
     for number in range(50):
@@ -254,14 +254,14 @@ async def test_what_nobody_waited_for_fails_the_flush(journal: Journal) -> None:
         await journal.flush()
 
 
-async def test_a_disk_that_takes_no_writes_any_more_stops_the_intent(journal: Journal) -> None:
+async def test_write_error_fails_the_intent(journal: Journal) -> None:
     journal._database.connection.execute("PRAGMA query_only=1")
 
     with pytest.raises(JournalError, match="readonly"):
         await journal.record_intent(intent("a.md"))
 
 
-async def test_another_program_that_holds_the_file_is_an_error_of_the_journal(
+async def test_locked_database_is_a_journal_error(
     journal: Journal,
 ) -> None:
     assert journal.path is not None
@@ -278,7 +278,7 @@ async def test_another_program_that_holds_the_file_is_an_error_of_the_journal(
     assert journal.files.count_unanswered() == 1
 
 
-async def test_closing_commits_what_nobody_waited_for(tmp_path: Path) -> None:
+async def test_close_commits_pending_writes(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     async with open_journal(path, IDENTITY) as journal:
         await journal.record_intent(intent("a.md"))
@@ -289,7 +289,7 @@ async def test_closing_commits_what_nobody_waited_for(tmp_path: Path) -> None:
         assert (row.state, row.reason) == (JournalState.FAILED, "no")
 
 
-async def test_no_thread_and_no_file_stay_open(tmp_path: Path) -> None:
+async def test_close_leaves_no_thread_or_file_open(tmp_path: Path) -> None:
     async def fail(path: Path) -> None:
         async with open_journal(path, IDENTITY) as journal:
             await journal.record_intent(intent("a.md"))
@@ -303,7 +303,7 @@ async def test_no_thread_and_no_file_stay_open(tmp_path: Path) -> None:
     assert threads() == []
 
 
-async def test_a_write_after_the_end_is_refused_and_does_not_wait(tmp_path: Path) -> None:
+async def test_write_after_close_is_rejected_at_once(tmp_path: Path) -> None:
     async with open_journal(tmp_path / "journal.db", IDENTITY) as journal:
         pass
 
@@ -312,7 +312,7 @@ async def test_a_write_after_the_end_is_refused_and_does_not_wait(tmp_path: Path
     journal.record_state("a.md", JournalState.DONE)
 
 
-async def test_the_write_of_a_cancelled_waiter_still_lands(journal: Journal) -> None:
+async def test_write_of_a_cancelled_task_is_committed(journal: Journal) -> None:
     """What was about to be sent may have been: the next run has to look."""
     for number in range(20):
         with anyio.CancelScope() as scope:
@@ -323,7 +323,7 @@ async def test_the_write_of_a_cancelled_waiter_still_lands(journal: Journal) -> 
     assert journal.files.count_unanswered() == 20
 
 
-async def test_a_task_that_is_cancelled_for_good_does_not_stop_the_others(journal: Journal) -> None:
+async def test_cancelled_task_does_not_block_other_writers(journal: Journal) -> None:
     tasks = [
         asyncio.create_task(journal.record_intent(intent(f"{number}.md"))) for number in range(10)
     ]
@@ -337,7 +337,7 @@ async def test_a_task_that_is_cancelled_for_good_does_not_stop_the_others(journa
     assert journal.files.count_unanswered() == 10
 
 
-async def test_a_file_name_that_is_not_utf_8_is_remembered(tmp_path: Path) -> None:
+async def test_non_utf8_file_name_is_stored(tmp_path: Path) -> None:
     """Linux takes any bytes; Python gives them as lone surrogates."""
     path = tmp_path / "journal.db"
     key = "folder/latin\udce9.txt"
@@ -357,7 +357,7 @@ async def test_a_file_name_that_is_not_utf_8_is_remembered(tmp_path: Path) -> No
     assert [result.key for result in iter_failed_results(path, run)] == [key]
 
 
-async def test_a_value_that_sqlite_cannot_hold_is_an_error_and_not_a_hang(journal: Journal) -> None:
+async def test_unsupported_sqlite_value_is_an_error(journal: Journal) -> None:
     with pytest.raises(JournalError, match="too large"):
         await journal.record_intent(intent("a.md", mtime_ns=2**64))
 
@@ -380,7 +380,7 @@ async def test_failures_are_kept_for_five_runs(tmp_path: Path) -> None:
     assert told == {1: [], 2: []} | {run: [f"{run}.md"] for run in range(3, 8)}
 
 
-async def test_results_come_back_whole_and_in_order(journal: Journal) -> None:
+async def test_stored_results_are_complete_and_ordered(journal: Journal) -> None:
     given = [
         ItemResult(
             key=f"{number}.md",
@@ -405,7 +405,7 @@ async def test_results_come_back_whole_and_in_order(journal: Journal) -> None:
     assert list(journal.results.iter_failures()) == given
 
 
-async def test_held_results_are_no_failures_and_are_gone_with_the_next_run(tmp_path: Path) -> None:
+async def test_held_results_are_not_failures_and_last_one_run(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     async with open_journal(path, IDENTITY) as journal:
         journal.results.store(ItemResult(key="a.md", outcome=Outcome.ADDED), held=True)
@@ -420,7 +420,7 @@ async def test_held_results_are_no_failures_and_are_gone_with_the_next_run(tmp_p
     connection.close()
 
 
-async def test_of_twins_the_one_that_a_create_replaces_is_told(journal: Journal) -> None:
+async def test_duplicate_names_return_the_document_that_a_create_replaces(journal: Journal) -> None:
     def remote(document_id: str, *, enabled: bool, place: int) -> RemoteDocument:
         return RemoteDocument(
             document_id=document_id,

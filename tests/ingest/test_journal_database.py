@@ -89,7 +89,7 @@ async def make(path: Path, *keys: str) -> None:
             await journal.record_intent(intent(key))
 
 
-async def test_a_second_load_of_the_process_is_refused(tmp_path: Path) -> None:
+async def test_second_load_of_the_process_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     async with open_journal(path, IDENTITY):
         assert "in use by another load of this process" in await refusal(path)
@@ -98,7 +98,7 @@ async def test_a_second_load_of_the_process_is_refused(tmp_path: Path) -> None:
         pass
 
 
-async def test_a_load_of_another_process_is_refused_until_that_one_is_gone(tmp_path: Path) -> None:
+async def test_journal_held_by_another_process_is_rejected(tmp_path: Path) -> None:
     """The system releases the lock of a process that dies, whatever kills it."""
     path = tmp_path / "journal.db"
     with held(path) as process:
@@ -110,7 +110,7 @@ async def test_a_load_of_another_process_is_refused_until_that_one_is_gone(tmp_p
             assert journal.run == 2
 
 
-async def test_a_dry_run_may_look_while_a_load_writes(tmp_path: Path) -> None:
+async def test_dry_run_reads_while_a_load_writes(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     async with open_journal(path, IDENTITY) as journal:
         await journal.record_intent(intent("a.md"))
@@ -124,7 +124,7 @@ async def test_a_dry_run_may_look_while_a_load_writes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["server", "dataset", "source"])
 @pytest.mark.parametrize("copy", [False, True], ids=["load", "dry run"])
-async def test_the_journal_of_another_load_is_refused_and_left_as_it_is(
+async def test_journal_of_another_load_is_rejected_unmodified(
     tmp_path: Path, name: str, *, copy: bool
 ) -> None:
     path = tmp_path / "journal.db"
@@ -137,7 +137,7 @@ async def test_the_journal_of_another_load_is_refused_and_left_as_it_is(
     assert path.read_bytes() == before
 
 
-async def test_a_source_without_a_name_can_use_the_journal_that_is_given(tmp_path: Path) -> None:
+async def test_unnamed_source_can_use_a_given_journal(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     identity = {name: IDENTITY[name] for name in ("server", "dataset")}
     for number in (1, 2):
@@ -186,7 +186,7 @@ def journal(path: Path) -> None:
         (Path.mkdir, "is a directory"),
     ],
 )
-async def test_what_is_no_journal_of_ours_is_refused_and_left_as_it_is(
+async def test_foreign_file_is_rejected_unmodified(
     tmp_path: Path, make_it: object, why: str, *, copy: bool
 ) -> None:
     assert callable(make_it)
@@ -203,7 +203,7 @@ async def test_what_is_no_journal_of_ours_is_refused_and_left_as_it_is(
         assert now == before
 
 
-async def test_the_log_of_another_program_is_left_alone(tmp_path: Path) -> None:
+async def test_log_file_of_another_program_is_not_modified(tmp_path: Path) -> None:
     """SQLite moves it into the file when the last one closes it, even one that only looks."""
     path = tmp_path / "emulator.db"
     writer = sqlite3.connect(path, isolation_level=None)
@@ -219,7 +219,7 @@ async def test_the_log_of_another_program_is_left_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("copy", [False, True], ids=["load", "dry run"])
 @pytest.mark.parametrize("part", [0.001, 0.01, 0.2, 0.5, 0.9])
-async def test_a_journal_that_was_cut_off_is_damaged_and_left_as_it_is(
+async def test_truncated_journal_is_rejected_unmodified(
     tmp_path: Path, part: float, *, copy: bool
 ) -> None:
     path = tmp_path / "journal.db"
@@ -234,7 +234,7 @@ async def test_a_journal_that_was_cut_off_is_damaged_and_left_as_it_is(
     assert path.read_bytes() == rest
 
 
-async def test_damage_in_the_middle_is_told_when_it_is_met(tmp_path: Path) -> None:
+async def test_damaged_page_raises_when_read(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     await make(path, *(f"{number}.md" for number in range(500)))
     whole = bytearray(path.read_bytes())
@@ -247,7 +247,7 @@ async def test_damage_in_the_middle_is_told_when_it_is_met(tmp_path: Path) -> No
             opened_again.get_rows([f"{number}.md" for number in range(500)])
 
 
-async def test_an_empty_file_is_a_new_journal(tmp_path: Path) -> None:
+async def test_empty_file_is_a_new_journal(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     path.touch()
 
@@ -257,7 +257,7 @@ async def test_an_empty_file_is_a_new_journal(tmp_path: Path) -> None:
         assert again.files.count_unanswered() == 1
 
 
-async def test_a_journal_whose_making_was_cut_off_is_a_new_one(tmp_path: Path) -> None:
+async def test_interrupted_creation_starts_a_new_journal(tmp_path: Path) -> None:
     """A process killed then leaves a file whose change is undone when it is opened next."""
     path = tmp_path / "journal.db"
     await anyio.run_process([sys.executable, "-c", CUT_OFF, str(path)], check=False)
@@ -271,7 +271,7 @@ async def test_a_journal_whose_making_was_cut_off_is_a_new_one(tmp_path: Path) -
         assert again.files.count_unanswered() == 1
 
 
-async def test_a_folder_that_is_missing_is_made(tmp_path: Path) -> None:
+async def test_missing_folder_is_created(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "journal.db"
 
     await make(path, "a.md")
@@ -279,13 +279,13 @@ async def test_a_folder_that_is_missing_is_made(tmp_path: Path) -> None:
     assert path.exists()
 
 
-async def test_a_place_that_cannot_be_written_is_told_with_a_way_out(tmp_path: Path) -> None:
+async def test_unwritable_path_raises_with_a_hint(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
 
     assert "cannot be used" in await refusal(tmp_path / "file" / "journal.db")
 
 
-async def test_a_journal_that_is_read_only_is_refused(tmp_path: Path) -> None:
+async def test_readonly_journal_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     await make(path, "a.md")
     protect(path, 0o400)
@@ -297,7 +297,7 @@ async def test_a_journal_that_is_read_only_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("existing", [False, True])
-async def test_a_folder_that_is_read_only_is_refused(tmp_path: Path, *, existing: bool) -> None:
+async def test_readonly_folder_is_rejected(tmp_path: Path, *, existing: bool) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     if existing:
@@ -310,7 +310,7 @@ async def test_a_folder_that_is_read_only_is_refused(tmp_path: Path, *, existing
         folder.chmod(0o700)
 
 
-async def test_a_dry_run_leaves_nothing_behind(tmp_path: Path) -> None:
+async def test_dry_run_leaves_nothing_behind(tmp_path: Path) -> None:
     folder = tmp_path / "new"
 
     async with open_journal(folder / "journal.db", IDENTITY, copy=True) as copy:
@@ -320,7 +320,7 @@ async def test_a_dry_run_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
-async def test_a_dry_run_leaves_what_is_there_as_it_is(tmp_path: Path) -> None:
+async def test_dry_run_does_not_modify_an_existing_journal(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     await make(path, "a.md")
     before = files(tmp_path)
@@ -334,7 +334,7 @@ async def test_a_dry_run_leaves_what_is_there_as_it_is(tmp_path: Path) -> None:
     assert files(tmp_path) == before
 
 
-async def test_a_dry_run_after_a_kill_leaves_what_is_there_as_it_is(tmp_path: Path) -> None:
+async def test_dry_run_after_a_kill_does_not_modify_the_journal(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     with held(path):
         pass
@@ -350,7 +350,7 @@ async def test_a_dry_run_after_a_kill_leaves_what_is_there_as_it_is(tmp_path: Pa
     assert now == before
 
 
-async def test_failures_are_read_without_a_trace(tmp_path: Path) -> None:
+async def test_reading_failures_leaves_no_files(tmp_path: Path) -> None:
     path = tmp_path / "with space? 100%#.db"
     async with open_journal(path, IDENTITY) as journal:
         journal.results.store(ItemResult(key="a.md", outcome=Outcome.FAILED))
@@ -363,7 +363,7 @@ async def test_failures_are_read_without_a_trace(tmp_path: Path) -> None:
     assert files(tmp_path) == before
 
 
-async def test_failures_of_a_journal_that_is_gone_are_an_error(tmp_path: Path) -> None:
+async def test_failures_of_a_missing_journal_raise(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="Journal not found"):
         next(iter_failed_results(tmp_path / "gone.db", 1))
     (tmp_path / "text").write_text("text")
@@ -372,9 +372,7 @@ async def test_failures_of_a_journal_that_is_gone_are_an_error(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("damage", ["DROP TABLE result", "UPDATE result SET result = '{'"])
-async def test_failures_of_a_journal_that_is_damaged_are_an_error(
-    tmp_path: Path, damage: str
-) -> None:
+async def test_failures_of_a_damaged_journal_raise(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "journal.db"
     async with open_journal(path, IDENTITY) as journal:
         journal.results.store(ItemResult(key="a.md", outcome=Outcome.FAILED))
@@ -385,7 +383,7 @@ async def test_failures_of_a_journal_that_is_damaged_are_an_error(
         next(iter_failed_results(path, 1))
 
 
-async def test_what_a_base_holds_that_cannot_be_kept_is_an_error_of_the_journal(
+async def test_unstorable_document_raises_journal_error(
     tmp_path: Path,
 ) -> None:
     """It stands in a temporary table, and a disk of temporary files may be full as well."""

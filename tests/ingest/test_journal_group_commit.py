@@ -24,19 +24,19 @@ def shown(operations: list[EvaluatedOperation]) -> list[tuple[Statement, list[in
     return [(statement, [row[0] for row in rows]) for statement, rows in group_rows(operations)]
 
 
-def test_rows_of_one_statement_go_together_though_others_stand_between() -> None:
+def test_rows_of_equal_statements_are_grouped() -> None:
     operations = evaluated((accept, "a"), (intend, "b"), (accept, "c"), (intend, "d"))
 
     assert shown(operations) == [(accept, [0, 2]), (intend, [1, 3])]
 
 
-def test_a_statement_has_only_so_many_rows() -> None:
+def test_rows_per_statement_are_bounded() -> None:
     operations = evaluated(*[(intend, str(number)) for number in range(2 * MAX_ROWS + 1)])
 
     assert [len(places) for _, places in shown(operations)] == [MAX_ROWS, MAX_ROWS, 1]
 
 
-def test_what_has_no_key_happens_where_it_stands() -> None:
+def test_statement_without_a_key_keeps_its_position() -> None:
     operations = evaluated((intend, "a"), ("UPDATE run", "1"), (intend, "b"))
 
     assert shown(operations) == [(intend, [0]), ("UPDATE run", [1]), (intend, [2])]
@@ -50,7 +50,7 @@ def test_what_has_no_key_happens_where_it_stands() -> None:
         max_size=60,
     )
 )
-def test_each_happens_once_and_those_of_one_key_in_their_order(
+def test_every_operation_runs_once_and_in_order_per_key(
     operations: list[tuple[Statement, str]],
 ) -> None:
     places = [place for _, rows in shown(evaluated(*operations)) for place in rows]

@@ -102,7 +102,7 @@ def check(rows: dict[str, JournalRow], last_steps: dict[str, int]) -> None:
             assert row.document_id is None
 
 
-async def test_a_kill_takes_back_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+async def test_acknowledged_writes_survive_a_kill(tmp_path: Path) -> None:
     """What is acknowledged is followed by a request that cannot be taken back."""
     path = tmp_path / "journal.db"
     draw = random.Random(7)
@@ -116,7 +116,7 @@ async def test_a_kill_takes_back_nothing_that_was_acknowledged(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_a_log_that_lost_its_end_is_an_earlier_moment(tmp_path: Path, seed: int) -> None:
+async def test_truncated_log_is_an_earlier_consistent_state(tmp_path: Path, seed: int) -> None:
     """So a disk that lies about what it wrote leaves it when the power fails."""
     path = tmp_path / "journal.db"
     write_until_killed(path, 0.15)

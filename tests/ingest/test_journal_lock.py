@@ -81,7 +81,7 @@ async def test_opening_waits_for_a_load_that_was_cancelled(tmp_path: Path) -> No
     assert turns > 50
 
 
-async def test_a_load_that_goes_on_is_an_error_that_says_so(tmp_path: Path) -> None:
+async def test_running_load_holding_the_journal_raises(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     task = await holding(path)
 
@@ -94,7 +94,7 @@ async def test_a_load_that_goes_on_is_an_error_that_says_so(tmp_path: Path) -> N
     assert is_free(path)
 
 
-async def test_a_load_that_ends_soon_is_waited_for(tmp_path: Path) -> None:
+async def test_ending_load_is_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
 
     async def short() -> None:
@@ -111,7 +111,7 @@ async def test_a_load_that_ends_soon_is_waited_for(tmp_path: Path) -> None:
     await task
 
 
-async def test_of_many_that_wait_one_at_a_time_goes_on(tmp_path: Path) -> None:
+async def test_waiting_loads_acquire_the_lock_one_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     task = await holding(path, cleanup=0.2)
     task.cancel()
@@ -130,7 +130,7 @@ async def test_of_many_that_wait_one_at_a_time_goes_on(tmp_path: Path) -> None:
             group.start_soon(one)
 
 
-async def test_a_load_that_anyio_cancelled_is_waited_for(tmp_path: Path) -> None:
+async def test_load_that_anyio_cancelled_is_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     opened = asyncio.Event()
     async with anyio.create_task_group() as group:
@@ -142,7 +142,7 @@ async def test_a_load_that_anyio_cancelled_is_waited_for(tmp_path: Path) -> None
                 assert journal.files.count_unanswered() == 1
 
 
-async def test_a_load_in_the_loop_of_another_thread_is_waited_for(tmp_path: Path) -> None:
+async def test_load_in_the_loop_of_another_thread_is_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     opened = threading.Event()
 
@@ -161,7 +161,7 @@ async def test_a_load_in_the_loop_of_another_thread_is_waited_for(tmp_path: Path
     thread.join()
 
 
-async def test_the_load_of_a_loop_that_was_closed_does_not_hold_the_journal(tmp_path: Path) -> None:
+async def test_load_of_a_loop_that_was_closed_does_not_hold_the_journal(tmp_path: Path) -> None:
     """Nothing resumes it: without this the journal would be in use until the process ends."""
     path = tmp_path / "journal.db"
     tasks: list[asyncio.Task[None]] = []
@@ -192,7 +192,7 @@ async def test_the_load_of_a_loop_that_was_closed_does_not_hold_the_journal(tmp_
     gc.collect()
 
 
-async def test_who_is_cancelled_while_waiting_waits_no_longer(tmp_path: Path) -> None:
+async def test_cancelled_load_stops_waiting_for_the_lock(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     task = await holding(path, cleanup=2.0)
     task.cancel()
@@ -221,7 +221,7 @@ async def test_links_to_a_journal_share_its_lock(tmp_path: Path) -> None:
     await asyncio.wait([task])
 
 
-def test_a_forked_process_does_not_wait_for_its_parent(tmp_path: Path) -> None:
+def test_forked_process_does_not_wait_for_its_parent(tmp_path: Path) -> None:
     """It has a copy of what the parent knew of its loads, which nobody keeps up to date."""
     path = tmp_path / "journal.db"
 
@@ -264,7 +264,7 @@ def _in_fork(child: Callable[[int], None]) -> str:
     return told
 
 
-async def test_cancelled_twice_at_any_moment_it_leaves_nothing(tmp_path: Path) -> None:
+async def test_double_cancellation_leaves_no_lock_or_thread(tmp_path: Path) -> None:
     """asyncio cancels through every shield, so that any await of a cleanup may be cut off."""
     path = tmp_path / "journal.db"
     journal_database.connect_journal(path).close()
@@ -298,7 +298,7 @@ async def test_cancelled_twice_at_any_moment_it_leaves_nothing(tmp_path: Path) -
     assert left_behind() == before
 
 
-async def test_what_was_written_before_two_cancellations_is_committed(tmp_path: Path) -> None:
+async def test_writes_before_a_double_cancellation_are_committed(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     task = await holding(path)
     async with anyio.create_task_group() as group:

@@ -82,5 +82,5 @@ def test_files_are_loaded_without_fcntl(tmp_path: Path) -> None:
     assert run(LOAD, tmp_path / "journal.db") == "loaded"
 
 
-def test_a_journal_is_locked_without_fcntl(tmp_path: Path) -> None:
+def test_journal_is_locked_without_fcntl(tmp_path: Path) -> None:
     assert "in use by another load of this process" in run(LOCK_TWICE, tmp_path / "journal.db")

@@ -537,7 +537,7 @@ def _digest(content: bytes) -> bytes:
 
 
 @pytest.mark.timeout(300 if LONG else 120)
-def test_whatever_happens_nothing_is_lost_doubled_or_claimed() -> None:
+def test_no_sequence_of_events_loses_or_duplicates_files() -> None:
     run_state_machine_as_test(
         Loads,
         settings=settings(

@@ -35,7 +35,9 @@ def write(root: Path, *names: str) -> None:
         path.write_text(f"the text of {name}")
 
 
-async def test_a_folder_becomes_documents_that_are_found(client: AsyncClient, folder: Path) -> None:
+async def test_folder_is_loaded_into_searchable_documents(
+    client: AsyncClient, folder: Path
+) -> None:
     write(folder, "a.md", "sub/b.txt", "sub/deep/c.html")
     (folder / "sub/b.txt").write_text("the wombat digs at night")
     dataset = await base(client)
@@ -50,7 +52,9 @@ async def test_a_folder_becomes_documents_that_are_found(client: AsyncClient, fo
     assert found.records[0].segment.document.name == "sub__b.txt"
 
 
-async def test_files_of_one_name_in_two_folders_stay_two(client: AsyncClient, folder: Path) -> None:
+async def test_equal_file_names_in_two_folders_become_two_documents(
+    client: AsyncClient, folder: Path
+) -> None:
     """Uploaded by their base names, the second would silently replace the first."""
     write(folder, "a/readme.md", "b/readme.md", "a__b.txt", "a/b.txt")
     dataset = await base(client)
@@ -61,7 +65,7 @@ async def test_files_of_one_name_in_two_folders_stay_two(client: AsyncClient, fo
     assert len(await names(client, dataset)) == 4
 
 
-async def test_every_file_has_one_outcome_whatever_it_is(client: AsyncClient, folder: Path) -> None:
+async def test_every_file_has_exactly_one_outcome(client: AsyncClient, folder: Path) -> None:
     write(folder, "good.md", "page.rst", "tool.exe")
     (folder / "empty.txt").touch()
     (folder / "blank.txt").write_text("\n \n")
@@ -97,7 +101,7 @@ async def test_every_file_has_one_outcome_whatever_it_is(client: AsyncClient, fo
     assert "page.rst.txt" in await names(client, dataset)
 
 
-async def test_a_document_without_any_text_is_reported_as_failed(
+async def test_document_without_any_text_is_reported_as_failed(
     client: AsyncClient, folder: Path
 ) -> None:
     """The server says `completed`; nothing of the file can ever be found."""
@@ -110,7 +114,7 @@ async def test_a_document_without_any_text_is_reported_as_failed(
     assert "nothing of it can be found" in failure.reason
 
 
-async def test_the_server_s_reason_is_told_when_indexing_fails(
+async def test_indexing_failure_reports_the_reason_of_the_server(
     client: AsyncClient, folder: Path
 ) -> None:
     write(folder, "a.pdf")
@@ -123,7 +127,7 @@ async def test_the_server_s_reason_is_told_when_indexing_fails(
     assert failure.reason == f"indexing failed: {failure.error}"
 
 
-async def test_loading_again_sends_what_changed_and_never_doubles(
+async def test_second_load_sends_only_changed_files(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     write(folder, "a.md", "b.md")
@@ -141,7 +145,7 @@ async def test_loading_again_sends_what_changed_and_never_doubles(
 
 
 @pytest.mark.parametrize(("on_existing", "outcome"), [("skip", "skipped"), ("fail", "failed")])
-async def test_documents_that_exist_are_left_alone_on_request(
+async def test_existing_documents_are_kept_on_request(
     client: AsyncClient,
     emulator: Emulator,
     folder: Path,
@@ -161,7 +165,7 @@ async def test_documents_that_exist_are_left_alone_on_request(
     assert creates(emulator) == 2
 
 
-async def test_the_process_rule_cuts_and_travels_once(client: AsyncClient, folder: Path) -> None:
+async def test_process_rule_is_sent_once(client: AsyncClient, folder: Path) -> None:
     """Each create that carries a rule makes the server store it again."""
     for name in ("a.txt", "b.txt", "c.txt"):
         (folder / name).write_text("|".join(f"part {number} of the text" for number in range(40)))
@@ -177,7 +181,7 @@ async def test_the_process_rule_cuts_and_travels_once(client: AsyncClient, folde
     assert all(len(record.segment.content) <= 60 for record in found.records)
 
 
-async def test_only_the_first_create_is_waited_for(
+async def test_only_the_first_create_is_sent_alone(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     """It carries the rule; the others, which began with it, go on together once it is there."""
@@ -193,7 +197,7 @@ async def test_only_the_first_create_is_waited_for(
     assert max(each.started for each in others) < min(each.ended for each in others)
 
 
-async def test_accepted_does_not_wait_for_the_index(folder: Path, quick: Policy) -> None:
+async def test_wait_accepted_does_not_wait_for_indexing(folder: Path, quick: Policy) -> None:
     write(folder, "a.md", "b.md")
     settings = Settings(parsing=60)
     with Emulator(settings=settings, clock=ManualClock()) as slow:
@@ -203,7 +207,7 @@ async def test_accepted_does_not_wait_for_the_index(folder: Path, quick: Policy)
     assert outcomes(report) == {"added": 2}
 
 
-async def test_a_document_that_stands_still_is_stalled_while_others_end(
+async def test_document_without_progress_is_stalled_while_others_are_indexed(
     folder: Path, quick: Policy
 ) -> None:
     write(folder, "a.md", "b.md")
@@ -245,7 +249,7 @@ async def _ticking(clock: ManualClock, work: Awaitable[LoadReport]) -> LoadRepor
     return reports[0]
 
 
-async def test_watching_costs_pages_not_a_request_for_each_document(
+async def test_polling_requests_pages_not_single_documents(
     emulator: Emulator, folder: Path
 ) -> None:
     """At the intervals that users have; tests/ingest/test_ingest_watch.py holds the numbers."""
@@ -270,7 +274,7 @@ async def test_watching_costs_pages_not_a_request_for_each_document(
         "commit-then-login-page",
     ],
 )
-async def test_a_lost_answer_does_not_create_twice(
+async def test_lost_response_does_not_create_twice(
     client: AsyncClient, emulator: Emulator, folder: Path, fault: str
 ) -> None:
     """A second create while the first is being indexed would double its chunks."""
@@ -288,7 +292,7 @@ async def test_a_lost_answer_does_not_create_twice(
 
 
 @pytest.mark.parametrize("fault", ["503", "429 retry-after=0", "rate-limit", "503-html"])
-async def test_a_refusal_that_changed_nothing_is_sent_again(
+async def test_transient_refusal_is_retried(
     client: AsyncClient, emulator: Emulator, folder: Path, fault: str
 ) -> None:
     write(folder, "a.md", "b.md")
@@ -301,7 +305,7 @@ async def test_a_refusal_that_changed_nothing_is_sent_again(
     assert not emulator.faults.remaining()
 
 
-async def test_a_create_that_never_landed_is_sent_again_once_it_cannot_land_any_more(
+async def test_lost_create_is_resent_after_its_quarantine(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     write(folder, "a.md")
@@ -313,7 +317,7 @@ async def test_a_create_that_never_landed_is_sent_again_once_it_cannot_land_any_
     assert creates(emulator) == 2
 
 
-async def test_an_answer_that_stays_lost_is_unknown_not_success(
+async def test_permanently_lost_response_is_unknown(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     """The run ends before it can be known that nothing landed."""
@@ -329,7 +333,7 @@ async def test_an_answer_that_stays_lost_is_unknown_not_success(
         report.raise_for_failures()
 
 
-async def test_a_key_that_is_revoked_stops_the_run_and_loses_nothing(
+async def test_revoked_key_stops_the_run(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     write(folder, *(f"{number}.md" for number in range(40)))
@@ -347,7 +351,7 @@ async def test_a_key_that_is_revoked_stops_the_run_and_loses_nothing(
     assert creates(emulator) <= 10 + 8  # what was in flight with the first refusal
 
 
-async def test_a_server_that_goes_away_stops_the_run(folder: Path, quick: Policy) -> None:
+async def test_outage_stops_the_run(folder: Path, quick: Policy) -> None:
     write(folder, *(f"{number}.md" for number in range(60)))
     server = Emulator(settings=Settings(), clock=None)
     with server:
@@ -368,7 +372,7 @@ async def test_a_server_that_goes_away_stops_the_run(folder: Path, quick: Policy
     assert report.pending
 
 
-async def test_a_file_deleted_after_the_scan_fails_alone(client: AsyncClient, folder: Path) -> None:
+async def test_file_deleted_after_the_scan_fails_alone(client: AsyncClient, folder: Path) -> None:
     write(folder, "a.md", "z.md")
     dataset = await base(client)
 
@@ -381,7 +385,7 @@ async def test_a_file_deleted_after_the_scan_fails_alone(client: AsyncClient, fo
     assert outcomes(report) == {"added": 1, "failed": 1}
 
 
-async def test_files_on_slow_storage_are_read_beside_each_other(
+async def test_files_on_slow_storage_are_read_concurrently(
     client: AsyncClient, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(folder, "a.md", "b.md", "c.md")
@@ -392,7 +396,7 @@ async def test_files_on_slow_storage_are_read_beside_each_other(
     assert outcomes(report) == {"added": 3}
 
 
-async def test_progress_tells_the_truth_at_the_end(client: AsyncClient, folder: Path) -> None:
+async def test_final_progress_matches_the_report(client: AsyncClient, folder: Path) -> None:
     write(folder, "a.md", "b.exe")
     seen: list[Progress] = []
 
@@ -407,14 +411,14 @@ async def test_progress_tells_the_truth_at_the_end(client: AsyncClient, folder: 
     assert last.scanned
 
 
-async def test_an_empty_folder_is_an_empty_report(client: AsyncClient, folder: Path) -> None:
+async def test_empty_folder_gives_an_empty_report(client: AsyncClient, folder: Path) -> None:
     report = await client.load(await base(client), folder)
 
     assert outcomes(report) == {}
     assert report
 
 
-async def test_a_load_that_cannot_start_raises(client: AsyncClient, folder: Path) -> None:
+async def test_load_that_cannot_start_raises(client: AsyncClient, folder: Path) -> None:
     with pytest.raises(NotFoundError):
         await client.load("00000000-0000-4000-8000-000000000000", folder)
     with pytest.raises(ConfigError, match="no such file"):
@@ -424,7 +428,7 @@ async def test_a_load_that_cannot_start_raises(client: AsyncClient, folder: Path
         await client.load(bare, folder)
 
 
-async def test_a_wrong_key_raises_and_does_not_show_it(emulator: Emulator, folder: Path) -> None:
+async def test_wrong_key_raises_and_does_not_show_it(emulator: Emulator, folder: Path) -> None:
     async with AsyncClient(emulator.url, "dataset-wrong") as client:
         with pytest.raises(UnauthorizedError) as caught:
             await client.load("00000000-0000-4000-8000-000000000000", folder)
@@ -432,7 +436,7 @@ async def test_a_wrong_key_raises_and_does_not_show_it(emulator: Emulator, folde
     assert "dataset-wrong" not in str(caught.value)
 
 
-async def test_a_disabled_document_is_not_doubled(
+async def test_disabled_document_is_not_duplicated(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     """The server does not match it by name and would make a second one (recording 422)."""
@@ -451,7 +455,7 @@ async def test_a_disabled_document_is_not_doubled(
     assert len(await names(client, dataset)) == 1
 
 
-async def test_a_document_still_being_indexed_is_waited_for(folder: Path, quick: Policy) -> None:
+async def test_document_still_being_indexed_is_waited_for(folder: Path, quick: Policy) -> None:
     """Two runs at once would leave the chunks of both (measured on 1.4.3 and 1.12.1)."""
     write(folder, "a.md")
     clock = ManualClock()
@@ -467,9 +471,7 @@ async def test_a_document_still_being_indexed_is_waited_for(folder: Path, quick:
     assert [record.segment.content for record in found.records] == ["another text"]
 
 
-async def test_memory_of_the_run_does_not_keep_what_went_well(
-    client: AsyncClient, folder: Path
-) -> None:
+async def test_successful_results_are_not_kept_in_memory(client: AsyncClient, folder: Path) -> None:
     write(folder, *(f"{number}.md" for number in range(30)))
 
     report = await client.load(await base(client), folder)
@@ -478,9 +480,7 @@ async def test_memory_of_the_run_does_not_keep_what_went_well(
     assert '"added": 30' in report.to_json()
 
 
-async def test_cancelling_ends_at_once_and_leaves_the_client_usable(
-    client: AsyncClient, folder: Path
-) -> None:
+async def test_cancelled_load_leaves_the_client_usable(client: AsyncClient, folder: Path) -> None:
     write(folder, *(f"{number}.md" for number in range(200)))
     dataset = await base(client)
 
@@ -497,7 +497,7 @@ def _disable(emulator: Emulator, document_id: str) -> None:
     running._store.documents.update(document_id, enabled=False)
 
 
-async def test_a_server_that_was_mended_is_not_judged_by_its_old_failures(
+async def test_failures_of_earlier_runs_do_not_stop_a_load(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     """A run that stopped leaves documents of which it saw no end; the next one sees them failed."""
@@ -514,7 +514,7 @@ async def test_a_server_that_was_mended_is_not_judged_by_its_old_failures(
     assert report.added + report.updated >= 30
 
 
-async def test_a_load_that_ends_before_its_first_file_leaves_nothing_open(
+async def test_load_that_fails_before_its_first_file_leaves_nothing_open(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     """It looks first at what the base holds; whatever is left open there is a warning."""
@@ -530,7 +530,7 @@ async def test_a_load_that_ends_before_its_first_file_leaves_nothing_open(
     gc.collect()
 
 
-async def test_a_file_that_was_only_refused_is_not_given_up(
+async def test_refused_file_is_retried_without_a_limit(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     """A server that is away refuses a file many times; then one answer is lost."""

@@ -23,7 +23,7 @@ def write(folder: Path, *keys: str) -> None:
         (folder / key).write_text(f"the text of {key}")
 
 
-async def test_what_landed_unseen_does_not_hide_what_somebody_deleted(
+async def test_unseen_create_does_not_hide_a_deleted_document(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     """One more and one less is as many as before, and not the same."""
@@ -45,7 +45,7 @@ async def test_what_landed_unseen_does_not_hide_what_somebody_deleted(
     assert await names(client, dataset) == ["a.md", "b.md", "c.md"]
 
 
-async def test_an_end_that_could_not_be_noted_is_told(
+async def test_unrecorded_end_of_a_load_is_reported(
     client: AsyncClient, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Here another program holds the file; a full disk does the same."""
@@ -65,7 +65,7 @@ async def test_an_end_that_could_not_be_noted_is_told(
     assert report.exit_code == 8
 
 
-async def test_a_folder_whose_name_is_not_utf_8_has_a_journal(
+async def test_folder_whose_name_is_not_utf_8_has_a_journal(
     client: AsyncClient, folder: Path
 ) -> None:
     path = os.fsencode(folder) + b"/caf\xe9"
@@ -79,7 +79,7 @@ async def test_a_folder_whose_name_is_not_utf_8_has_a_journal(
     assert report.journal is not None
 
 
-async def test_a_user_without_a_home_gets_a_warning(
+async def test_user_without_a_home_gets_a_warning(
     client: AsyncClient, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in containers that run under a number without a name."""
@@ -99,7 +99,7 @@ async def test_a_user_without_a_home_gets_a_warning(
     assert report.added == 1
 
 
-async def test_a_dry_run_makes_no_state_folder(
+async def test_dry_run_makes_no_state_folder(
     client: AsyncClient, folder: Path, tmp_path: Path
 ) -> None:
     write(folder, "a.md")
@@ -109,7 +109,7 @@ async def test_a_dry_run_makes_no_state_folder(
     assert not (tmp_path / "state").exists()
 
 
-async def test_a_source_without_an_end_ends_with_the_run(client: AsyncClient) -> None:
+async def test_endless_source_ends_with_the_run(client: AsyncClient) -> None:
     async def feed() -> AsyncIterator[Item]:
         number = 0
         while True:
@@ -124,7 +124,7 @@ async def test_a_source_without_an_end_ends_with_the_run(client: AsyncClient) ->
 
 
 @pytest.mark.parametrize("given", [0, 3])
-async def test_a_generator_cut_off_by_the_deadline_is_not_reported_as_complete(
+async def test_generator_cut_off_by_the_deadline_is_not_reported_as_complete(
     client: AsyncClient, given: int
 ) -> None:
     """All that it gave is indexed long before, but nobody knows what else it had."""
@@ -143,7 +143,7 @@ async def test_a_generator_cut_off_by_the_deadline_is_not_reported_as_complete(
 
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("times", [1, 2])
-async def test_a_task_that_is_cancelled_by_asyncio_leaves_nothing(
+async def test_asyncio_cancellation_leaves_nothing_behind(
     folder: Path, quick: Policy, seed: int, times: int
 ) -> None:
     """Web frameworks cancel tasks natively, and impatient ones twice."""

@@ -31,7 +31,7 @@ async def found(client: AsyncClient, dataset: Dataset, query: str) -> list[str]:
 
 
 @pytest.mark.parametrize("fault", ["hang", "lose"])
-async def test_a_task_that_a_killed_worker_lost_is_told_and_created_again_on_request(
+async def test_document_lost_by_a_killed_worker_is_reported_and_resent_on_request(
     client: AsyncClient, emulator: Emulator, folder: Path, fault: str
 ) -> None:
     """It stalled again in each run, was called "nothing is being indexed", and stayed for ever."""
@@ -56,7 +56,7 @@ async def test_a_task_that_a_killed_worker_lost_is_told_and_created_again_on_req
     assert await found(client, dataset, "the text of 7")
 
 
-async def test_a_stalled_document_is_not_doubled_where_its_task_may_still_be_queued(
+async def test_stalled_document_with_a_queued_task_is_not_duplicated(
     folder: Path, quick: Policy
 ) -> None:
     """No worker ran at all: the first task is queued still, so the document is deleted first."""
@@ -81,7 +81,7 @@ async def test_a_stalled_document_is_not_doubled_where_its_task_may_still_be_que
     assert len(before) == 3
 
 
-async def test_a_worker_that_serves_other_datasets_first_is_waited_for(
+async def test_worker_that_serves_other_datasets_first_is_waited_for(
     folder: Path, tmp_path: Path, quick: Policy
 ) -> None:
     write(folder, 5)
@@ -98,7 +98,7 @@ async def test_a_worker_that_serves_other_datasets_first_is_waited_for(
     assert report.stopped is None
 
 
-async def test_a_dataset_that_is_deleted_during_a_load_stops_it(
+async def test_dataset_that_is_deleted_during_a_load_stops_it(
     client: AsyncClient, folder: Path
 ) -> None:
     """The advice was to mend the models."""
@@ -126,7 +126,7 @@ async def test_a_dataset_that_is_deleted_during_a_load_stops_it(
     assert report.pending
 
 
-async def test_a_file_that_changed_since_the_scan_is_sent_as_it_is(
+async def test_file_changed_since_the_scan_is_sent_in_its_current_state(
     client: AsyncClient, folder: Path
 ) -> None:
     """It failed, although nothing was wrong with it."""
@@ -141,7 +141,7 @@ async def test_a_file_that_changed_since_the_scan_is_sent_as_it_is(
     assert outcomes(report) == {"added": 3}
 
 
-async def test_other_content_of_the_same_size_and_time_is_seen(
+async def test_changed_content_of_equal_size_and_time_is_detected(
     client: AsyncClient, folder: Path
 ) -> None:
     """`cp -p`, `rsync -t` and archives keep the time; nothing keeps the inode's change time."""
@@ -160,7 +160,7 @@ async def test_other_content_of_the_same_size_and_time_is_seen(
     assert outcomes(report) == {"updated": 1}
 
 
-async def test_checksum_compares_contents_whatever_the_times_say(
+async def test_checksum_compares_contents_despite_equal_times(
     client: AsyncClient, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some network file systems tell no change time that could be trusted."""
@@ -178,7 +178,7 @@ async def test_checksum_compares_contents_whatever_the_times_say(
 
 
 @pytest.mark.parametrize("lists", [False, True])
-async def test_a_changed_file_of_an_archived_document_is_left_alone(
+async def test_archived_document_is_not_overwritten(
     client: AsyncClient, emulator: Emulator, folder: Path, *, lists: bool
 ) -> None:
     """A same-name create would put it back into retrieval, against a person's decision."""
@@ -200,7 +200,7 @@ async def test_a_changed_file_of_an_archived_document_is_left_alone(
     assert not any("altogether" in text for text in await found(client, dataset, "altogether"))
 
 
-async def test_an_archived_document_that_is_overwritten_on_request_is_archived_again(
+async def test_archived_document_that_is_overwritten_on_request_is_archived_again(
     client: AsyncClient, folder: Path
 ) -> None:
     write(folder, 1)
@@ -218,7 +218,7 @@ async def test_an_archived_document_that_is_overwritten_on_request_is_archived_a
     assert not await found(client, dataset, "altogether")
 
 
-async def test_a_replacement_that_fails_is_told_and_sent_first_by_the_next_run(
+async def test_failed_replacement_is_resent_first_by_the_next_run(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     """The old version is gone too: the document is empty."""
@@ -246,7 +246,7 @@ async def test_a_replacement_that_fails_is_told_and_sent_first_by_the_next_run(
 
 
 @pytest.mark.parametrize("fails", [False, True])
-async def test_a_swap_keeps_a_version_in_search_at_every_moment(
+async def test_swap_keeps_a_version_in_search_at_every_moment(
     client: AsyncClient, emulator: Emulator, folder: Path, *, fails: bool
 ) -> None:
     """A replacement in place is never without a gap, and a failed one loses the old version."""
@@ -282,7 +282,7 @@ async def test_a_swap_keeps_a_version_in_search_at_every_moment(
     assert any("second edition" in text for text in texts) is not fails
 
 
-async def test_a_swap_that_was_cut_off_is_finished_by_the_next_run(
+async def test_interrupted_swap_is_finished_by_the_next_run(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     """Two documents of one name may stand then: the newer one stays."""
@@ -301,7 +301,7 @@ async def test_a_swap_that_was_cut_off_is_finished_by_the_next_run(
     assert await found(client, dataset, "second edition") == ["second edition"]
 
 
-async def test_a_swap_of_an_archived_document_leaves_one(client: AsyncClient, folder: Path) -> None:
+async def test_swap_of_an_archived_document_leaves_one(client: AsyncClient, folder: Path) -> None:
     """An archived document cannot be deleted: it stood beside its new version for ever."""
     write(folder, 1)
     dataset = await base(client)
@@ -319,7 +319,7 @@ async def test_a_swap_of_an_archived_document_leaves_one(client: AsyncClient, fo
     assert not await found(client, dataset, "second edition")
 
 
-async def test_a_server_that_answers_500_to_every_upload_fails_no_file(
+async def test_server_that_answers_500_to_every_upload_fails_no_file(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     """Each was sent four times and failed for good; the next run sent none of them."""
@@ -337,7 +337,7 @@ async def test_a_server_that_answers_500_to_every_upload_fails_no_file(
     assert outcomes(again) == {"added": 60}
 
 
-async def test_a_file_that_the_server_failed_at_alone_is_sent_by_the_next_run(
+async def test_single_transient_failure_is_resent_by_the_next_run(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     """Nothing is wrong with it: it needs no `retry_failed`."""
@@ -352,9 +352,7 @@ async def test_a_file_that_the_server_failed_at_alone_is_sent_by_the_next_run(
     assert outcomes(again) == {"added": 1}
 
 
-async def test_a_deadline_after_the_last_file_stops_nothing(
-    client: AsyncClient, folder: Path
-) -> None:
+async def test_deadline_after_the_last_file_is_ignored(client: AsyncClient, folder: Path) -> None:
     """It was told as a stop in every run, with nothing left to do."""
     write(folder, 3)
     dataset = await base(client)
@@ -366,9 +364,7 @@ async def test_a_deadline_after_the_last_file_stops_nothing(
     assert (report.stopped, report.exit_code) == (None, 0)
 
 
-async def test_characters_that_the_server_deletes_are_told(
-    client: AsyncClient, folder: Path
-) -> None:
+async def test_report_warns_of_deleted_characters(client: AsyncClient, folder: Path) -> None:
     (folder / "es.md").write_text("naïve ¿Qué? 3¾")
     (folder / "en.md").write_text("plain words")
 
@@ -378,9 +374,7 @@ async def test_characters_that_the_server_deletes_are_told(
     assert "3 of them in 1 files, such as es.md" in warning
 
 
-async def test_the_total_is_known_long_before_the_last_file_is_found(
-    client: AsyncClient, folder: Path
-) -> None:
+async def test_total_is_known_before_the_scan_ends(client: AsyncClient, folder: Path) -> None:
     """`scan 1400/?` for most of a load says nothing about how long it takes."""
     write(folder, 500)
     seen: list[Progress] = []
@@ -400,7 +394,7 @@ async def test_the_total_is_known_long_before_the_last_file_is_found(
     assert any(event.eta for event in seen)
 
 
-async def test_skipped_files_are_told_by_reason(client: AsyncClient, folder: Path) -> None:
+async def test_skipped_files_are_counted_by_reason(client: AsyncClient, folder: Path) -> None:
     write(folder, 2, ".exe")
     write(folder, 1)
     (folder / "empty.md").touch()
@@ -411,7 +405,7 @@ async def test_skipped_files_are_told_by_reason(client: AsyncClient, folder: Pat
     assert report.exit_code == 0
 
 
-async def test_a_file_that_is_named_and_skipped_is_an_error(
+async def test_file_that_is_named_and_skipped_is_an_error(
     client: AsyncClient, folder: Path
 ) -> None:
     write(folder, 1, ".exe")
@@ -422,7 +416,7 @@ async def test_a_file_that_is_named_and_skipped_is_an_error(
     assert report.exit_code == 3
 
 
-async def test_a_type_that_the_server_refuses_is_not_tried_again(
+async def test_refused_file_type_is_not_sent_again(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     """Servers with another extractor take more types; whether this one does, it tells."""
@@ -437,7 +431,7 @@ async def test_a_type_that_the_server_refuses_is_not_tried_again(
     }
 
 
-async def test_a_list_out_of_a_cache_makes_no_document_a_failed_one(
+async def test_cached_list_fails_no_document(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     write(folder, 30)
@@ -449,7 +443,7 @@ async def test_a_list_out_of_a_cache_makes_no_document_a_failed_one(
     assert outcomes(report) == {"added": 30}
 
 
-async def test_a_plugin_daemon_that_is_down_fails_no_file(
+async def test_plugin_daemon_that_is_down_fails_no_file(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     """It is answered with 400 everywhere: neither the key nor a file is wrong."""
@@ -461,7 +455,7 @@ async def test_a_plugin_daemon_that_is_down_fails_no_file(
     assert outcomes(report) == {"added": 30}
 
 
-async def test_a_document_that_is_busy_is_waited_for(
+async def test_document_that_is_busy_is_waited_for(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     """`400 invalid_action … is being indexed, please try again later` passes."""
@@ -473,7 +467,7 @@ async def test_a_document_that_is_busy_is_waited_for(
     assert outcomes(report) == {"added": 5}
 
 
-async def test_a_dataset_lock_is_told_and_waited_for(
+async def test_dataset_lock_is_reported_and_waited_for(
     emulator: Emulator, folder: Path, quick: Policy
 ) -> None:
     """After a crash of the API, creates hang while reads are answered; they land at the end."""
@@ -502,7 +496,7 @@ async def test_a_dataset_lock_is_told_and_waited_for(
 
 
 @pytest.mark.parametrize("page", ["403-html", "404-html", "406-html", "413-html"])
-async def test_a_body_that_a_proxy_refuses_fails_alone(
+async def test_body_that_a_proxy_refuses_fails_alone(
     client: AsyncClient, emulator: Emulator, folder: Path, page: str
 ) -> None:
     """A web application firewall answers for Dify, without its version."""
@@ -516,7 +510,7 @@ async def test_a_body_that_a_proxy_refuses_fails_alone(
     assert report.stopped is None
 
 
-async def test_the_journal_remembers_what_the_next_run_needs(
+async def test_journal_remembers_what_the_next_run_needs(
     client: AsyncClient, emulator: Emulator, folder: Path, tmp_path: Path
 ) -> None:
     write(folder, 3)

@@ -71,7 +71,7 @@ async def test_one_item_alone_is_a_source(client: AsyncClient) -> None:
     assert outcomes(await client.load(dataset, Item("a.md", text="text"))) == {"added": 1}
 
 
-async def test_a_text_needs_no_extension_and_bytes_do(client: AsyncClient) -> None:
+async def test_text_needs_no_extension_and_bytes_do(client: AsyncClient) -> None:
     """What bytes hold, only their name tells."""
     dataset = await base(client)
     seen: dict[str, str | None] = {}
@@ -103,7 +103,7 @@ async def test_a_text_needs_no_extension_and_bytes_do(client: AsyncClient) -> No
     assert "as__text.rst.txt" in found
 
 
-async def test_a_second_item_of_a_key_fails_and_the_first_stands(client: AsyncClient) -> None:
+async def test_repeated_item_key_fails_and_the_first_is_kept(client: AsyncClient) -> None:
     dataset = await base(client)
 
     report = await client.load(
@@ -116,7 +116,7 @@ async def test_a_second_item_of_a_key_fails_and_the_first_stands(client: AsyncCl
     assert (await texts(client, dataset))["a.md"] == "first"
 
 
-async def test_empty_and_large_items_and_those_that_are_gone_end_alone(
+async def test_empty_large_and_missing_items_end_individually(
     client: AsyncClient, folder: Path
 ) -> None:
     dataset = await base(client)
@@ -136,7 +136,7 @@ async def test_empty_and_large_items_and_those_that_are_gone_end_alone(
     assert outcomes(report) == {"added": 1, "skipped": 2, "failed": 2}
 
 
-async def test_a_text_that_is_no_unicode_fails_alone(client: AsyncClient) -> None:
+async def test_invalid_unicode_text_fails_alone(client: AsyncClient) -> None:
     """Half of an emoji, cut by a program that counts in UTF-16, cannot be sent."""
     dataset = await base(client)
 
@@ -161,7 +161,7 @@ async def slowly(
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-async def test_generators_of_items_are_gone_through_once(client: AsyncClient, kind: str) -> None:
+async def test_item_generators_are_iterated_once(client: AsyncClient, kind: str) -> None:
     dataset = await base(client)
     given = items(30)
 
@@ -188,7 +188,7 @@ async def test_generators_of_paths_are_files_below_their_common_folder(
     assert await names(client, dataset) == ["a.md", "sub__a.md"]
 
 
-async def test_what_comes_first_is_sent_before_the_rest_is_there(client: AsyncClient) -> None:
+async def test_first_items_are_sent_before_the_generator_ends(client: AsyncClient) -> None:
     """A source may take hours: a crawl, a query by pages."""
     dataset = await base(client)
     first_is_there = anyio.Event()
@@ -209,7 +209,7 @@ async def test_what_comes_first_is_sent_before_the_rest_is_there(client: AsyncCl
 
 
 @pytest.mark.parametrize("kind", ["list", "sync", "async"])
-async def test_an_empty_source_is_an_empty_report(
+async def test_empty_source_gives_an_empty_report(
     client: AsyncClient, emulator: Emulator, kind: str
 ) -> None:
     """As it is that of a job that runs every hour, and finds nothing new."""
@@ -258,7 +258,7 @@ async def break_after_slowly(number: int) -> AsyncIterator[Item]:
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-async def test_an_error_of_a_generator_reaches_the_caller_as_it_is(
+async def test_generator_error_is_raised_unchanged(
     client: AsyncClient, emulator: Emulator, tmp_path: Path, kind: str
 ) -> None:
     dataset = await base(client)
@@ -309,7 +309,7 @@ async def test_without_a_journal_items_are_sent_every_time(
     assert not (tmp_path / "state").exists()
 
 
-async def test_large_items_in_memory_do_not_pile_up(
+async def test_memory_of_large_items_is_bounded(
     client: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are made faster than they are sent; what the server has is not held any more."""
@@ -335,7 +335,7 @@ async def test_large_items_in_memory_do_not_pile_up(
     assert most <= room // size + 4
 
 
-async def test_patterns_are_tried_on_keys(client: AsyncClient) -> None:
+async def test_patterns_apply_to_item_keys(client: AsyncClient) -> None:
     dataset = await base(client)
 
     report = await client.load(
@@ -373,7 +373,7 @@ async def test_metadata_comes_with_the_item_and_from_a_function(client: AsyncCli
     assert str(told["b.md"]["length"]) == "5"
 
 
-async def test_metadata_that_no_document_takes_fails_its_item_alone(client: AsyncClient) -> None:
+async def test_invalid_metadata_fails_its_item_alone(client: AsyncClient) -> None:
     dataset = await base(client)
 
     report = await client.load(
@@ -387,12 +387,12 @@ async def test_metadata_that_no_document_takes_fails_its_item_alone(client: Asyn
     ("key", "content"),
     [("", {"text": "a"}), ("/ /", {"text": "a"}), ("a", {}), ("a", {"text": "a", "bytes": b"a"})],
 )
-def test_an_item_has_a_key_and_one_content(key: str, content: dict[str, str]) -> None:
+def test_item_has_a_key_and_one_content(key: str, content: dict[str, str]) -> None:
     with pytest.raises(ConfigError):
         Item(key, **content)  # type: ignore[arg-type]  # a row of the table
 
 
-async def test_a_file_whose_name_is_not_utf_8_is_loaded_and_remembered(
+async def test_file_whose_name_is_not_utf_8_is_loaded_and_remembered(
     client: AsyncClient, folder: Path
 ) -> None:
     """Linux takes any bytes as a name; archives of old systems are full of them."""
@@ -415,7 +415,7 @@ async def test_a_file_whose_name_is_not_utf_8_is_loaded_and_remembered(
     assert seen == {"added": 1, "unchanged": 1}
 
 
-async def test_a_file_from_a_far_future_is_loaded_and_remembered(
+async def test_file_from_a_far_future_is_loaded_and_remembered(
     client: AsyncClient, folder: Path
 ) -> None:
     """Its time in nanoseconds does not fit into 64 bits, which file systems allow."""
@@ -431,7 +431,7 @@ async def test_a_file_from_a_far_future_is_loaded_and_remembered(
         assert outcomes(report) == {outcome: 2}
 
 
-async def test_a_load_of_items_asks_once_for_each(client: AsyncClient, emulator: Emulator) -> None:
+async def test_items_take_one_create_each(client: AsyncClient, emulator: Emulator) -> None:
     dataset = await base(client)
 
     await client.load(dataset, items(40))

@@ -49,7 +49,7 @@ def leftovers() -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("seed", range(20))
-async def test_a_load_that_is_cancelled_anywhere_goes_on_and_doubles_nothing(
+async def test_load_that_is_cancelled_anywhere_goes_on_and_doubles_nothing(
     folder: Path, quick: Policy, seed: int
 ) -> None:
     write(folder, 40)
@@ -78,7 +78,7 @@ async def test_a_load_that_is_cancelled_anywhere_goes_on_and_doubles_nothing(
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_what_was_in_flight_is_sent_again_only_when_it_did_not_arrive(
+async def test_in_flight_files_are_resent_only_if_they_did_not_arrive(
     folder: Path, quick: Policy, seed: int
 ) -> None:
     """Cancelled without grace, as by a second Ctrl-C, requests are cut wherever they are."""
@@ -102,7 +102,7 @@ async def test_what_was_in_flight_is_sent_again_only_when_it_did_not_arrive(
     assert creates(server) <= 40 + 4 * 8
 
 
-async def test_nothing_is_asked_of_what_is_done(
+async def test_completed_files_cost_no_requests(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     write(folder, 30)
@@ -116,7 +116,7 @@ async def test_nothing_is_asked_of_what_is_done(
     assert [one.endpoint for one in list(emulator.history)[before:]] == ["datasets.get"]
 
 
-async def test_a_file_that_changed_while_its_answer_was_lost_is_sent_again(
+async def test_file_that_changed_while_its_answer_was_lost_is_sent_again(
     emulator: Emulator, folder: Path, quick: Policy
 ) -> None:
     """With a length that is the same, the one that landed passes for it."""
@@ -142,7 +142,7 @@ async def test_a_file_that_changed_while_its_answer_was_lost_is_sent_again(
 
 
 @pytest.mark.parametrize("fault", ["502-html", "reset"])
-async def test_a_change_that_did_not_arrive_is_not_taken_for_the_document_before(
+async def test_lost_update_is_not_confused_with_the_previous_document(
     client: AsyncClient, emulator: Emulator, folder: Path, fault: str
 ) -> None:
     """It has the name and the length of what was to come."""
@@ -162,7 +162,7 @@ async def test_a_change_that_did_not_arrive_is_not_taken_for_the_document_before
     assert creates(emulator) == 15 + 15 + 5
 
 
-async def test_what_somebody_deleted_is_sent_again(client: AsyncClient, folder: Path) -> None:
+async def test_deleted_document_is_sent_again(client: AsyncClient, folder: Path) -> None:
     write(folder, 5)
     dataset = await base(client)
     await client.load(dataset, folder)
@@ -174,7 +174,7 @@ async def test_what_somebody_deleted_is_sent_again(client: AsyncClient, folder: 
     assert outcomes(report) == {"unchanged": 4, "added": 1}
 
 
-async def test_the_journal_stands_in_the_state_folder_of_the_user(
+async def test_default_journal_is_in_the_state_folder(
     client: AsyncClient, folder: Path, tmp_path: Path
 ) -> None:
     write(folder, 1)
@@ -190,7 +190,7 @@ async def test_the_journal_stands_in_the_state_folder_of_the_user(
     assert journals[0] == journals[2] != journals[1]
 
 
-async def test_without_a_place_for_it_a_warning_says_that_nothing_can_be_resumed(
+async def test_missing_state_folder_warns_that_the_load_cannot_be_resumed(
     client: AsyncClient, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(folder, 2)
@@ -206,7 +206,7 @@ async def test_without_a_place_for_it_a_warning_says_that_nothing_can_be_resumed
     assert list(report.failures()) == []
 
 
-async def test_a_journal_that_was_named_and_cannot_be_written_is_an_error(
+async def test_unwritable_given_journal_raises(
     client: AsyncClient, emulator: Emulator, folder: Path, tmp_path: Path
 ) -> None:
     """Who names one relies on it."""
@@ -219,7 +219,7 @@ async def test_a_journal_that_was_named_and_cannot_be_written_is_an_error(
     assert creates(emulator) == 0
 
 
-async def test_a_journal_of_another_dataset_sends_nothing(
+async def test_journal_of_another_dataset_sends_nothing(
     client: AsyncClient, emulator: Emulator, folder: Path, tmp_path: Path
 ) -> None:
     write(folder, 2)
@@ -253,7 +253,7 @@ async def test_two_loads_do_not_share_a_journal_at_a_time(
     assert results.report
 
 
-async def test_break_and_the_same_load_again_goes_on(client: AsyncClient, folder: Path) -> None:
+async def test_load_can_be_repeated_after_break(client: AsyncClient, folder: Path) -> None:
     """As the README says. Nothing closes the iterator but the loop, after some turns."""
     write(folder, 40)
     dataset = await base(client)
@@ -266,7 +266,7 @@ async def test_break_and_the_same_load_again_goes_on(client: AsyncClient, folder
         assert report.added + report.unchanged == 40
 
 
-async def test_an_iterator_that_is_dropped_cancels_its_load_at_once(
+async def test_iterator_that_is_dropped_cancels_its_load_at_once(
     client: AsyncClient, folder: Path
 ) -> None:
     write(folder, 40)
@@ -282,7 +282,7 @@ async def test_an_iterator_that_is_dropped_cancels_its_load_at_once(
     await asyncio.wait([load])
 
 
-def test_break_and_the_same_load_again_goes_on_in_the_blocking_client(
+def test_load_can_be_repeated_after_break_in_the_blocking_client(
     emulator: Emulator, folder: Path, quick: Policy
 ) -> None:
     write(folder, 40)
@@ -297,7 +297,7 @@ def test_break_and_the_same_load_again_goes_on_in_the_blocking_client(
             assert report.added + report.unchanged == 40
 
 
-async def test_a_consumer_that_is_cancelled_twice_loses_nothing(
+async def test_consumer_that_is_cancelled_twice_loses_nothing(
     client: AsyncClient, folder: Path
 ) -> None:
     """asyncio cancels through every shield: the second one interrupts the waiting for the load."""
@@ -325,7 +325,7 @@ async def test_a_consumer_that_is_cancelled_twice_loses_nothing(
             await anyio.sleep(0.01)
 
 
-async def test_a_dry_run_leaves_no_trace(
+async def test_dry_run_leaves_no_trace(
     client: AsyncClient, emulator: Emulator, folder: Path, tmp_path: Path
 ) -> None:
     write(folder, 3)
@@ -338,7 +338,7 @@ async def test_a_dry_run_leaves_no_trace(
     assert creates(emulator) == 0
 
 
-async def test_a_dry_run_tells_of_a_journal_and_leaves_it_as_it_is(
+async def test_dry_run_uses_a_journal_without_modifying_it(
     client: AsyncClient, folder: Path, tmp_path: Path
 ) -> None:
     write(folder, 3)
@@ -357,7 +357,9 @@ async def test_a_dry_run_tells_of_a_journal_and_leaves_it_as_it_is(
 # One by one.
 
 
-async def test_every_result_comes_and_then_the_report(client: AsyncClient, folder: Path) -> None:
+async def test_iteration_yields_every_result_before_the_report(
+    client: AsyncClient, folder: Path
+) -> None:
     write(folder, 300)
     (folder / "empty.md").touch()
     dataset = await base(client)
@@ -372,7 +374,7 @@ async def test_every_result_comes_and_then_the_report(client: AsyncClient, folde
 
 
 @pytest.mark.parametrize("way", ["break", "error", "cancel"])
-async def test_a_consumer_that_leaves_early_loses_nothing(
+async def test_early_break_loses_no_file(
     client: AsyncClient, emulator: Emulator, folder: Path, way: str
 ) -> None:
     write(folder, 80)
@@ -405,7 +407,7 @@ async def leave(pages: AsyncIterator[object], way: str) -> None:
         await pages.aclose()  # type: ignore[attr-defined]  # an async generator
 
 
-async def test_break_alone_ends_the_load_soon(client: AsyncClient, folder: Path) -> None:
+async def test_break_ends_the_load(client: AsyncClient, folder: Path) -> None:
     """Without anything that closes the iterator, the loop does."""
     write(folder, 80)
     dataset = await base(client)
@@ -419,7 +421,7 @@ async def test_break_alone_ends_the_load_soon(client: AsyncClient, folder: Path)
     assert await client.load(dataset, folder)
 
 
-async def test_a_load_that_cannot_start_raises_from_the_iteration(
+async def test_load_that_cannot_start_raises_from_the_iteration(
     client: AsyncClient, folder: Path
 ) -> None:
     dataset = await base(client)
@@ -431,7 +433,7 @@ async def test_a_load_that_cannot_start_raises_from_the_iteration(
     assert leftovers() == before
 
 
-async def test_an_error_of_the_load_that_nobody_waits_for_is_not_logged(
+async def test_unawaited_load_error_is_not_logged(
     client: AsyncClient,
 ) -> None:
     """A consumer that leaves has its own reason, and no use for another."""
@@ -454,7 +456,7 @@ async def test_an_error_of_the_load_that_nobody_waits_for_is_not_logged(
     assert told == []
 
 
-async def test_a_slow_consumer_holds_the_sending_and_nothing_is_lost(
+async def test_slow_consumer_pauses_sending(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     write(folder, MAX_BUFFERED + 250)
@@ -477,9 +479,7 @@ async def test_a_slow_consumer_holds_the_sending_and_nothing_is_lost(
     assert seen == {Outcome.ADDED: MAX_BUFFERED + 250}
 
 
-async def test_no_warning_comes_out_of_a_load_that_is_left(
-    client: AsyncClient, folder: Path
-) -> None:
+async def test_abandoned_iteration_gives_no_warnings(client: AsyncClient, folder: Path) -> None:
     write(folder, 50)
     dataset = await base(client)
     with warnings.catch_warnings(record=True) as caught:

@@ -110,7 +110,7 @@ async def newest(emulator: Emulator, quick: Policy) -> AsyncIterator[Base]:
         yield one
 
 
-async def test_fields_are_made_with_the_type_of_the_first_value(base: Base) -> None:
+async def test_metadata_fields_are_created_with_the_type_of_the_first_value(base: Base) -> None:
     one, two = await base.documents("a.txt", "b.txt")
     labels = base.assignment()
 
@@ -125,7 +125,7 @@ async def test_fields_are_made_with_the_type_of_the_first_value(base: Base) -> N
     assert await base.read(two) == {"rank": "1.5", "town": "oslo"}
 
 
-async def test_values_under_other_names_stay(base: Base) -> None:
+async def test_other_metadata_values_are_kept(base: Base) -> None:
     """Old servers replace all values of a document, and 1.4.3 tells numbers as texts only, which
     no search for a number would find.
     """
@@ -141,7 +141,7 @@ async def test_values_under_other_names_stay(base: Base) -> None:
     assert (await base.read(one))["rank"] == "20"
 
 
-async def test_values_stay_where_only_the_id_of_the_base_is_known(base: Base) -> None:
+async def test_other_metadata_values_are_kept_with_a_dataset_id_only(base: Base) -> None:
     """An id does not tell how old the server is, so each document is read first."""
     (one,) = await base.documents("a.txt")
     await base.assignment().assign({one: {"town": "oslo", "rank": 20}}, fresh={one})
@@ -151,7 +151,7 @@ async def test_values_stay_where_only_the_id_of_the_base_is_known(base: Base) ->
     assert await base.read(one) == {"town": "oslo", "rank": "21"}
 
 
-async def test_a_document_is_set_twice_in_a_run(base: Base) -> None:
+async def test_metadata_of_a_document_can_be_set_twice(base: Base) -> None:
     """1.4.3 is read once for a run: what was set since then must not be lost."""
     old, new = await base.documents("a.txt", "b.txt")
     labels = base.assignment()
@@ -164,7 +164,7 @@ async def test_a_document_is_set_twice_in_a_run(base: Base) -> None:
     assert await base.read(new) == {"one": "1"}
 
 
-async def test_a_run_costs_what_its_docstring_says(base: Base) -> None:
+async def test_metadata_assignment_takes_the_documented_requests(base: Base) -> None:
     ids = await base.documents(*(f"{number}.txt" for number in range(DOCUMENTS_PER_REQUEST + 10)))
     fresh, there = set(ids[:DOCUMENTS_PER_REQUEST]), ids[DOCUMENTS_PER_REQUEST:]
     asked = base.asked()
@@ -182,7 +182,7 @@ async def test_a_run_costs_what_its_docstring_says(base: Base) -> None:
     assert cost == {"metadata.list": 1, "metadata.create": 2, "metadata.assign": 2, **reads}
 
 
-async def test_a_document_that_is_gone_is_told_where_it_is_read_or_refused(base: Base) -> None:
+async def test_deleted_document_is_reported_by_metadata_assignment(base: Base) -> None:
     """1.8.1 and 1.4.3 are read first, 1.16 refuses it; 1.12.1 says nothing (recording 702)."""
     (one,) = await base.documents("a.txt")
 
@@ -205,7 +205,7 @@ async def test_built_in_values_are_not_sent_back(base: Base) -> None:
     assert await base.stored("a.txt") == {"town": "oslo", "rank": 1}
 
 
-async def test_a_bad_document_is_found_among_its_neighbours(newest: Base) -> None:
+async def test_failing_document_is_isolated_from_its_batch(newest: Base) -> None:
     """The server stops at it, and says neither which it is nor that those before it are set."""
     ids = await newest.documents(*(f"{number}.txt" for number in range(DOCUMENTS_PER_REQUEST - 1)))
     wanted = [*ids[:17], NOBODY, *ids[17:]]
@@ -218,7 +218,7 @@ async def test_a_bad_document_is_found_among_its_neighbours(newest: Base) -> Non
     assert newest.asked()["metadata.assign"] <= 13
 
 
-async def test_a_body_that_is_too_large_is_sent_in_halves(newest: Base) -> None:
+async def test_too_large_metadata_body_is_split(newest: Base) -> None:
     ids = await newest.documents("a.txt", "b.txt", "c.txt")
     newest.server.faults.plan("metadata.assign", ["413"])
 
@@ -228,7 +228,7 @@ async def test_a_body_that_is_too_large_is_sent_in_halves(newest: Base) -> None:
     assert newest.asked()["metadata.assign"] == 3
 
 
-async def test_a_bad_value_concerns_its_document_alone(newest: Base) -> None:
+async def test_invalid_value_fails_its_document_alone(newest: Base) -> None:
     """A function of the user's makes the values, and may fail for one file of thousands."""
     ids = await newest.documents("a.txt", "b.txt", "c.txt", "d.txt")
     wanted: dict[str, Mapping[str, object]] = {
@@ -252,7 +252,7 @@ async def test_a_bad_value_concerns_its_document_alone(newest: Base) -> None:
     assert await newest.read(ids[1]) == {}
 
 
-async def test_a_field_of_another_type_is_told(newest: Base) -> None:
+async def test_field_of_another_type_is_reported(newest: Base) -> None:
     (one,) = await newest.documents("a.txt")
     await newest.client.metadata.create(newest.dataset, "year", type="string")
 
@@ -262,7 +262,7 @@ async def test_a_field_of_another_type_is_told(newest: Base) -> None:
     assert await newest.read(one) == {}
 
 
-async def test_calls_at_once_make_a_field_once(newest: Base) -> None:
+async def test_concurrent_calls_create_a_field_once(newest: Base) -> None:
     ids = await newest.documents(*(f"{number}.txt" for number in range(8)))
     labels = newest.assignment()
     told: dict[str, str | None] = {}
@@ -279,7 +279,7 @@ async def test_calls_at_once_make_a_field_once(newest: Base) -> None:
     assert (asked["metadata.list"], asked["metadata.create"]) == (1, 2)
 
 
-async def test_a_field_that_somebody_made_meanwhile_is_taken(newest: Base) -> None:
+async def test_concurrently_created_field_is_used(newest: Base) -> None:
     """Two loads of one base make the same fields."""
     one, two = await newest.documents("a.txt", "b.txt")
     labels = newest.assignment()
@@ -292,7 +292,7 @@ async def test_a_field_that_somebody_made_meanwhile_is_taken(newest: Base) -> No
 
 
 @pytest.mark.parametrize(("fault", "made"), [("commit-then-reset", True), ("reset", False)])
-async def test_a_lost_answer_makes_no_second_field(newest: Base, fault: str, made: bool) -> None:  # noqa: FBT001 -- of a table
+async def test_lost_response_creates_no_second_field(newest: Base, fault: str, made: bool) -> None:  # noqa: FBT001 -- of a table
     (one,) = await newest.documents("a.txt")
     newest.server.faults.plan("metadata.create", [fault])
     labels = newest.assignment()
@@ -307,7 +307,7 @@ async def test_a_lost_answer_makes_no_second_field(newest: Base, fault: str, mad
     assert await newest.read(one) == {"rank": "1"}
 
 
-async def test_what_concerns_every_document_is_raised(newest: Base) -> None:
+async def test_error_of_every_document_is_raised(newest: Base) -> None:
     """A batch that is narrowed down then would only ask the server in vain."""
     ids = await newest.documents("a.txt", "b.txt")
     newest.server.faults.plan("metadata.assign", ["401"])
@@ -329,7 +329,7 @@ async def test_nothing_to_set_costs_nothing(newest: Base) -> None:
     assert newest.asked() == asked
 
 
-def test_what_the_server_keeps_is_let_through() -> None:
+def test_supported_values_are_accepted() -> None:
     good = {"a": "", "é" * 255: "łódź", "n": 0, "f": -1.5, "t": SEEN}
 
     assert validate_metadata(good) == good
@@ -354,6 +354,6 @@ def test_what_the_server_keeps_is_let_through() -> None:
         ("a", SEEN.date(), "datetime.date"),
     ],
 )
-def test_what_the_server_would_not_keep_is_refused(name: str, value: object, words: str) -> None:
+def test_unsupported_values_are_rejected(name: str, value: object, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         validate_metadata({name: value})

@@ -68,9 +68,7 @@ async def test_changed_metadata_alone_sends_no_file(
     assert (await values(client, dataset))["000.md"] == {"team": "infra", "year": "2024"}
 
 
-async def test_metadata_that_cannot_be_set_fails_that_file_alone(
-    client: AsyncClient, folder: Path
-) -> None:
+async def test_invalid_metadata_fails_its_file_alone(client: AsyncClient, folder: Path) -> None:
     write(folder, 3)
     dataset = await base(client)
     await client.metadata.create(dataset, name="year", type="number")
@@ -94,7 +92,7 @@ async def test_metadata_that_cannot_be_set_fails_that_file_alone(
         ({"year": "old"}, "year is a field of type number; the value is 'old'"),
     ],
 )
-async def test_wrong_metadata_of_all_is_refused_once_before_anything_is_sent(
+async def test_invalid_common_metadata_is_rejected_before_sending(
     client: AsyncClient,
     emulator: Emulator,
     folder: Path,
@@ -113,7 +111,7 @@ async def test_wrong_metadata_of_all_is_refused_once_before_anything_is_sent(
     assert creates(emulator) == 0
 
 
-async def test_right_metadata_of_all_costs_no_request_more(
+async def test_valid_common_metadata_costs_no_extra_request(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     write(folder, 3)
@@ -125,7 +123,7 @@ async def test_right_metadata_of_all_costs_no_request_more(
     assert asked.count("metadata.list") == 1
 
 
-async def test_verified_looks_at_every_document_once_more(
+async def test_wait_verified_checks_every_document(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     write(folder, 12)
@@ -141,9 +139,7 @@ async def test_verified_looks_at_every_document_once_more(
     assert asked.count("documents.indexing_status") >= 12
 
 
-async def test_verified_notices_a_document_that_went_away(
-    client: AsyncClient, folder: Path
-) -> None:
+async def test_wait_verified_detects_deleted_documents(client: AsyncClient, folder: Path) -> None:
     """Deleted after an earlier run, with another in its place, so that the number is right."""
     write(folder, 3)
     dataset = await base(client)
@@ -164,7 +160,7 @@ async def test_verified_notices_a_document_that_went_away(
     }
 
 
-async def test_a_document_that_was_deleted_by_hand_is_sent_again(
+async def test_document_that_was_deleted_by_hand_is_sent_again(
     client: AsyncClient, folder: Path
 ) -> None:
     write(folder, 3)
@@ -178,7 +174,7 @@ async def test_a_document_that_was_deleted_by_hand_is_sent_again(
     assert outcomes(report) == {"added": 1, "unchanged": 2}
 
 
-async def test_a_passing_indexing_error_is_tried_again(
+async def test_transient_indexing_error_is_retried(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     write(folder, 5)
@@ -190,7 +186,7 @@ async def test_a_passing_indexing_error_is_tried_again(
     assert creates(emulator) == 6
 
 
-async def test_a_lasting_indexing_error_is_not(
+async def test_permanent_indexing_error_is_not_retried(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     """And is tried again on request, or when the file has changed."""
@@ -208,7 +204,7 @@ async def test_a_lasting_indexing_error_is_not(
     assert outcomes(third) == {"unchanged": 4, "updated": 1}
 
 
-async def test_a_server_that_rejects_everything_stops_the_run(
+async def test_server_that_rejects_everything_stops_the_run(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     """A wrong embedding model would fail every one of thousands of files."""
@@ -247,9 +243,7 @@ async def test_errors_stop_raises_at_the_first_failure(
         await client.load(await base(client), folder, errors="stop")
 
 
-async def test_a_deadline_leaves_the_rest_pending_and_the_next_run_goes_on(
-    folder: Path, quick: Policy
-) -> None:
+async def test_deadline_leaves_files_pending_for_the_next_run(folder: Path, quick: Policy) -> None:
     write(folder, 30)
     clock = ManualClock()
     with Emulator(settings=Settings(indexing=60), clock=clock) as slow:
@@ -266,7 +260,7 @@ async def test_a_deadline_leaves_the_rest_pending_and_the_next_run_goes_on(
             assert creates(slow) == 30
 
 
-async def test_a_dry_run_tells_what_a_run_then_does(
+async def test_dry_run_predicts_the_results(
     client: AsyncClient, emulator: Emulator, folder: Path, tmp_path: Path
 ) -> None:
     write(folder, 3)
@@ -292,7 +286,7 @@ async def test_a_dry_run_tells_what_a_run_then_does(
     assert before
 
 
-async def test_another_rule_sends_everything_again(client: AsyncClient, folder: Path) -> None:
+async def test_changed_process_rule_resends_all_files(client: AsyncClient, folder: Path) -> None:
     from dify_kb import ProcessRule
 
     write(folder, 3)
@@ -308,7 +302,7 @@ async def test_another_rule_sends_everything_again(client: AsyncClient, folder: 
     assert outcomes(other) == {"updated": 3}
 
 
-async def test_a_touched_file_is_not_sent_again(
+async def test_touched_file_is_not_sent_again(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     write(folder, 2)
@@ -322,7 +316,7 @@ async def test_a_touched_file_is_not_sent_again(
     assert creates(emulator) == 2
 
 
-async def test_a_change_that_keeps_length_and_time_is_seen_when_it_follows_at_once(
+async def test_immediate_change_of_equal_size_and_time_is_detected(
     client: AsyncClient, folder: Path
 ) -> None:
     """File systems tell times in steps; a file may change twice within one."""
@@ -341,7 +335,9 @@ async def test_a_change_that_keeps_length_and_time_is_seen_when_it_follows_at_on
     assert outcomes(report) == {"updated": 1}
 
 
-async def test_a_stated_rate_is_kept(client: AsyncClient, folder: Path, quick: Policy) -> None:
+async def test_configured_rate_is_not_exceeded(
+    client: AsyncClient, folder: Path, quick: Policy
+) -> None:
     write(folder, 20)
     policy = evolve(quick, load_timing=evolve(quick.load_timing, tuning_second=0.1))
     async with AsyncClient(client.base_url, "dataset-emulator", policy=policy) as paced:
@@ -366,7 +362,7 @@ async def test_a_stated_rate_is_kept(client: AsyncClient, folder: Path, quick: P
         {"stall_after": float("nan")},
     ],
 )
-async def test_an_option_that_is_none_is_refused(
+async def test_invalid_options_are_rejected(
     client: AsyncClient, emulator: Emulator, folder: Path, options: dict[str, object]
 ) -> None:
     write(folder, 1)

@@ -76,7 +76,7 @@ def storms(draw: st.DrawFn) -> list[tuple[float, Mapping[str, Sequence[Mode]]]]:
     suppress_health_check=[HealthCheck.too_slow],
 )
 @given(storms(), st.integers(0, 1000), st.sampled_from([0.3, 1.0, 20.0]))
-def test_a_load_ends_after_every_storm_with_nothing_lost_or_doubled(
+def test_random_faults_lose_or_duplicate_no_file(
     told: list[tuple[float, Mapping[str, Sequence[Mode]]]], seed: int, indexing: float
 ) -> None:
     """Failures in any order: progress or a typed stop, always; the next load finishes the rest."""
@@ -96,7 +96,7 @@ def test_a_load_ends_after_every_storm_with_nothing_lost_or_doubled(
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_a_storm_of_creates_and_reads_that_ends_loses_no_file(seed: int) -> None:
+def test_temporary_faults_of_creates_and_reads_lose_no_file(seed: int) -> None:
     """60 % of all calls fail for 10 s, then none: as it hung for ever in 3 of 6 runs."""
     storm: Sequence[Mode] = ("500", "502", "503", "ok", "ok")
     server = VirtualDify(phases((10.0, {"": storm}), seed=seed))
@@ -131,7 +131,7 @@ def test_reads_that_recover_by_their_own_retry_reopen_what_creates_closed(reads:
         ("401", SAME_REFUSALS, StopReason.UNAUTHORIZED),
     ],
 )
-def test_a_refusal_of_every_upload_stops_the_run_and_fails_no_file(
+def test_refusal_of_every_upload_stops_the_run_and_fails_no_file(
     mode: Mode, most: int, reason: StopReason
 ) -> None:
     """200 files were each sent and marked as failed for good, a page even four times each."""
@@ -149,7 +149,7 @@ def test_a_refusal_of_every_upload_stops_the_run_and_fails_no_file(
 
 
 @pytest.mark.parametrize("mode", ["401", "404", "403-html", "redirect", "login-page"])
-def test_a_refusal_of_every_call_stops_the_run_by_its_first_probe(mode: Mode) -> None:
+def test_refusal_of_every_call_stops_the_run_by_its_first_probe(mode: Mode) -> None:
     """A key that was revoked, a dataset that was deleted, a login page in front of everything."""
     server = VirtualDify(phases((0.5, {}), (1e9, {"": (mode,)})), indexing=5.0)
     load = VirtualLoad(server, 200)
@@ -165,7 +165,7 @@ def test_a_refusal_of_every_call_stops_the_run_by_its_first_probe(mode: Mode) ->
     assert load_on(load, server)
 
 
-def test_one_body_that_a_proxy_dislikes_fails_alone() -> None:
+def test_body_refused_by_a_proxy_fails_alone() -> None:
     """The same file stopped every run, as if the key were bad."""
     server = VirtualDify(phases(), blocked="007.txt")
 
@@ -176,7 +176,7 @@ def test_one_body_that_a_proxy_dislikes_fails_alone() -> None:
 
 @pytest.mark.parametrize("files", [1, 20])
 @pytest.mark.parametrize("mode", [mode for mode in get_args(Mode) if mode != "ok"])
-def test_a_load_ends_whatever_one_file_meets_for_ever(mode: Mode, files: int) -> None:
+def test_permanent_fault_of_one_file_does_not_block_the_load(mode: Mode, files: int) -> None:
     """A page instead of an answer had the file looked up, held and released without an end."""
     server = VirtualDify(phases(), blocked="000.txt", blocked_by=mode)
     load = VirtualLoad(server, files)
@@ -193,7 +193,7 @@ def test_a_load_ends_whatever_one_file_meets_for_ever(mode: Mode, files: int) ->
     assert again.added + again.unchanged == again.found == files
 
 
-def test_a_dataset_lock_is_waited_for_and_nothing_is_sent_twice() -> None:
+def test_dataset_lock_is_waited_for_and_nothing_is_sent_twice() -> None:
     """After a kill of the API every create of the dataset hangs for up to 600 s, and lands then."""
 
     def weather(now: float, endpoint: str) -> Mode:
@@ -210,7 +210,7 @@ def test_a_dataset_lock_is_waited_for_and_nothing_is_sent_twice() -> None:
 
 
 @pytest.mark.parametrize("rest", [0.0, 5000.0])
-def test_a_stop_waits_for_no_generator(rest: float) -> None:
+def test_stop_does_not_wait_for_the_generator(rest: float) -> None:
     """A deadline ended only once the generator gave its next file."""
     server = VirtualDify(phases(), indexing=1e6)
     load = VirtualLoad(server, 3, rest=rest, options={"deadline": 10.0})
@@ -222,7 +222,7 @@ def test_a_stop_waits_for_no_generator(rest: float) -> None:
     assert found(report) == report.found == (1 if rest else 3)
 
 
-def test_documents_that_are_indexed_for_ever_are_not_waited_for_for_ever() -> None:
+def test_endless_indexing_is_stalled() -> None:
     """Dify refuses a create by the name of a document that it indexes; its state may be wrong."""
     server = VirtualDify(phases((1e9, {CREATE: ("busy",)})))
     load = VirtualLoad(server, 3)
@@ -235,7 +235,7 @@ def test_documents_that_are_indexed_for_ever_are_not_waited_for_for_ever() -> No
     assert load_on(load, server).added == 3
 
 
-def test_a_server_that_never_indexes_stops_the_run() -> None:
+def test_server_that_never_indexes_stops_the_run() -> None:
     server = VirtualDify(phases(), dead_worker=lambda _: True)
     load = VirtualLoad(server, 30)
 
@@ -247,7 +247,7 @@ def test_a_server_that_never_indexes_stops_the_run() -> None:
 
 
 @pytest.mark.parametrize("down", [CREATE, LIST, ""])
-def test_a_server_that_stays_away_is_given_up_with_a_reason(down: str) -> None:
+def test_permanent_outage_stops_with_a_reason(down: str) -> None:
     """Creates, reads or everything fail for ever: the run ends by itself."""
     server = VirtualDify(phases((1.0, {}), (1e9, {down: ("502",)})))
     load = VirtualLoad(server, FILES)

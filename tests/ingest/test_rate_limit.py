@@ -13,7 +13,7 @@ from dify_kb.ingest.pacing.rate_limit import Rate, RateLimiter
 
 
 @pytest.mark.parametrize("limit", [60, 100, 600])
-def test_a_limit_is_learned_with_few_refusals(limit: int) -> None:
+def test_rate_limit_is_learned_with_few_refusals(limit: int) -> None:
     tally = model.simulate_rate_limit(model.RateLimitCase(limit=limit), None, 20, seed=1)
 
     assert tally.accepted >= 0.9 * 20 * limit
@@ -21,34 +21,34 @@ def test_a_limit_is_learned_with_few_refusals(limit: int) -> None:
 
 
 @pytest.mark.parametrize("limit", [10, 60, 600])
-def test_a_stated_limit_is_never_met(limit: int) -> None:
+def test_configured_rate_causes_no_refusals(limit: int) -> None:
     tally = model.simulate_rate_limit(model.RateLimitCase(limit=limit), f"{limit}/min", 20, seed=1)
 
     assert tally.accepted >= 0.95 * 20 * limit
     assert tally.refused == 0
 
 
-def test_a_stated_rate_a_second_is_kept() -> None:
+def test_configured_rate_per_second_is_not_exceeded() -> None:
     tally = model.simulate_rate_limit(model.RateLimitCase(limit=5, window=1.0), "5/s", 120, seed=1)
 
     assert tally.accepted >= 0.95 * 5 * 120
     assert tally.refused == 0
 
 
-def test_what_others_take_is_left_to_them_and_taken_back() -> None:
+def test_rate_adapts_to_other_clients() -> None:
     tally = model.simulate_rate_limit(model.RateLimitCase(limit=100, others=40), None, 40, seed=1)
 
     assert tally.accepted >= 0.7 * 100 * 40
     assert tally.refused_part <= 0.02
 
 
-def test_a_limit_that_was_raised_is_found() -> None:
+def test_raised_rate_limit_is_detected() -> None:
     tally = model.simulate_rate_limit(model.RateLimitCase(limit=60, later=300), None, 40, seed=1)
 
     assert tally.accepted >= 1.25 * 60 * 40
 
 
-def test_nothing_is_held_back_before_a_refusal() -> None:
+def test_rate_is_unlimited_before_the_first_refusal() -> None:
     limiter = RateLimiter(None, Random(1))
     for number in range(1000):
         assert limiter.next_start(number / 1000) <= number / 1000
@@ -58,7 +58,7 @@ def test_nothing_is_held_back_before_a_refusal() -> None:
     assert limiter.limit is None
 
 
-def test_a_refusal_shows_the_limit() -> None:
+def test_refusal_reveals_the_rate_limit() -> None:
     """What was on its way when it came, and is accepted after it, was counted before it."""
     limiter = RateLimiter(None, Random(1))
     for _ in range(5):
@@ -72,7 +72,7 @@ def test_a_refusal_shows_the_limit() -> None:
     assert limiter.next_start(1.2) == 61.0
 
 
-def test_a_call_that_was_never_sent_does_not_count() -> None:
+def test_unsent_call_does_not_count_against_the_rate() -> None:
     limiter = RateLimiter(Rate(1, 60.0), Random(1))
     limiter.record_start(0.0)
     assert limiter.next_start(0.0) == math.inf
@@ -82,7 +82,7 @@ def test_a_call_that_was_never_sent_does_not_count() -> None:
     assert limiter.next_start(62.0) <= 62.0
 
 
-def test_calls_that_go_another_way_count() -> None:
+def test_other_calls_count_against_the_rate() -> None:
     limiter = RateLimiter(Rate(2, 60.0), Random(1))
     limiter.record_accepted(0.0, started=False)
     limiter.record_accepted(1.0, started=False)
@@ -99,11 +99,11 @@ def test_calls_that_go_another_way_count() -> None:
         ("7/minute", Rate(7, 60.0)),
     ],
 )
-def test_rates_are_read(text: str, rate: Rate) -> None:
+def test_rates_are_parsed(text: str, rate: Rate) -> None:
     assert Rate.parse(text) == rate
 
 
 @pytest.mark.parametrize("text", ["", "100", "0/min", "-1/s", "5/day", "1.5/s", "5 per s"])
-def test_an_invalid_rate_is_an_error(text: str) -> None:
+def test_invalid_rate_raises(text: str) -> None:
     with pytest.raises(ConfigError, match="100/min"):
         Rate.parse(text)

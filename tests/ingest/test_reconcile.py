@@ -206,7 +206,7 @@ def outcomes(
         (document("f2", archived=True), (TAKE_OVER, TAKE_OVER, ARCHIVED)),
     ],
 )
-def test_the_document_of_that_name_decides(
+def test_decision_follows_the_document_with_the_name(
     found: Document | None, decisions: tuple[ReconcileDecision, ...]
 ) -> None:
     assert outcomes(found, tracked(before=document())) == decisions
@@ -226,14 +226,14 @@ def test_the_document_of_that_name_decides(
         (document(None), (WAIT, EXISTING, EXISTING)),
     ],
 )
-def test_a_document_of_somebody_else_is_kept_where_it_is_not_to_be_replaced(
+def test_foreign_document_is_kept_if_not_to_be_replaced(
     found: Document | None, decisions: tuple[ReconcileDecision, ...]
 ) -> None:
     """It came after the file was planned, when there was none or one of ours."""
     assert outcomes(found, tracked(before=document()), replaces=False) == decisions
 
 
-def test_an_archived_document_is_replaced_on_request() -> None:
+def test_archived_document_is_replaced_on_request() -> None:
     found = document(archived=True)
 
     decisions = outcomes(found, tracked(before=document()), overwrites_archived=True)
@@ -242,18 +242,18 @@ def test_an_archived_document_is_replaced_on_request() -> None:
 
 
 @pytest.mark.parametrize("found", [None, document(), document(status="error")])
-def test_a_time_that_is_to_pass_is_waited_for(found: Document | None) -> None:
+def test_decision_waits_until_a_create_cannot_arrive_anymore(found: Document | None) -> None:
     waits = pending(tracked(before=document()), lost=False)
 
     assert decide(waits, found, 99.0) is WAIT
     assert decide(waits, found, 100.0) is SEND
 
 
-def test_any_file_is_another_where_there_was_none() -> None:
+def test_any_uploaded_file_is_new_if_there_was_none_before() -> None:
     assert decide(pending(tracked(), lost=True), document(), 0.0) is TAKE_OVER
 
 
-def test_what_an_earlier_run_lost_is_told_from_what_it_replaced() -> None:
+def test_lost_send_of_an_earlier_run_is_distinguished_from_the_replaced_document() -> None:
     """Not from what the list holds now: that may be what landed."""
     waits = pending(killed(previous="f0"), lost=True)
 
@@ -262,7 +262,7 @@ def test_what_an_earlier_run_lost_is_told_from_what_it_replaced() -> None:
 
 
 @pytest.mark.parametrize("replaces", [True, False])
-def test_what_an_earlier_run_lost_has_the_size_that_was_sent(*, replaces: bool) -> None:
+def test_lost_send_of_an_earlier_run_is_recognized_by_its_size(*, replaces: bool) -> None:
     """The file may have another size by now; its document was taken for somebody else's."""
     waits = pending(killed(size=3), lost=True)
 
@@ -272,13 +272,13 @@ def test_what_an_earlier_run_lost_has_the_size_that_was_sent(*, replaces: bool) 
 
 @pytest.mark.parametrize("status", ["waiting", "indexing", "error"])
 @pytest.mark.parametrize("same", [True, False])
-def test_a_stalled_document_is_created_again(status: str, *, same: bool) -> None:
+def test_stalled_document_is_created_again(status: str, *, same: bool) -> None:
     waits = pending(stalled(same=same), lost=False, until=0.0)
 
     assert decide(waits, document(status=status), 0.0) is SEND
 
 
-def test_a_stalled_document_that_was_indexed_after_all_is_taken_over_unless_the_file_changed() -> (
+def test_stalled_document_that_was_indexed_after_all_is_taken_over_unless_the_file_changed() -> (
     None
 ):
     """Taken over, the old text would be reported as the new one."""
@@ -287,7 +287,7 @@ def test_a_stalled_document_that_was_indexed_after_all_is_taken_over_unless_the_
     assert [decide(one, document(), 0.0) for one in waits] == [TAKE_OVER, SEND]
 
 
-def test_a_stalled_document_is_not_created_twice_while_the_first_create_may_land() -> None:
+def test_stalled_document_is_not_created_twice_while_the_first_create_may_land() -> None:
     file = stalled(LOST_BY_WORKER)
     file.planned = evolve(file.planned, row=None)  # it was sent in this run
     waits = pending(file, lost=True)
@@ -310,7 +310,9 @@ def test_a_stalled_document_is_not_created_twice_while_the_first_create_may_land
         (None, "quarantine"),
     ],
 )
-def test_so_long_a_create_may_still_land(cause: KnowledgeError | None, part: str) -> None:
+def test_seconds_in_which_a_create_may_still_be_stored(
+    cause: KnowledgeError | None, part: str
+) -> None:
     looks = sum(TIMES.lookup_intervals[:LOOKUPS_AFTER_CRASH])
     expected = {
         "looks": looks,
@@ -458,7 +460,7 @@ class Scene:
 RESET = ConnectError("reset", endpoint=CREATE)
 
 
-def test_a_lost_answer_is_looked_for_soon_and_then_less_often() -> None:
+def test_lost_upload_is_looked_up_at_growing_intervals() -> None:
     scene = Scene()
 
     scene.play(lambda: scene.lose(tracked(), cause=RESET))
@@ -467,7 +469,7 @@ def test_a_lost_answer_is_looked_for_soon_and_then_less_often() -> None:
     assert scene.told == [(30, "not found")]
 
 
-def test_what_landed_is_taken_over_whenever_it_shows() -> None:
+def test_stored_document_is_taken_over_when_it_appears() -> None:
     landed = document("f1", status="waiting")
     scene, file = Scene(lambda now: [landed] if now > 10 else []), tracked()
 
@@ -479,7 +481,7 @@ def test_what_landed_is_taken_over_whenever_it_shows() -> None:
     assert (file.document.id, file.document.reconciled, file.updates) == (landed.id, True, False)
 
 
-def test_what_lands_while_the_last_lookup_is_under_way_is_not_sent_again() -> None:
+def test_document_stored_during_the_last_lookup_is_not_resent() -> None:
     """The answer tells of the time when the server wrote it, not of that when it came."""
     landed = document("f1", status="waiting")
     scene = Scene(lambda now: [landed] if now >= 29.9 else [], latency=0.5)
@@ -497,7 +499,7 @@ def test_what_lands_while_the_last_lookup_is_under_way_is_not_sent_again() -> No
     assert scene.files.events == ["found"]
 
 
-def test_a_document_from_before_is_not_taken_for_what_was_sent() -> None:
+def test_previous_document_is_not_mistaken_for_the_lost_send() -> None:
     """It has the same name and, when the file changed little, the same size."""
     before = document("f1")
     scene = Scene(lambda _: [before])
@@ -508,7 +510,7 @@ def test_a_document_from_before_is_not_taken_for_what_was_sent() -> None:
     assert scene.told[0][0] >= TIMES.disconnect_landing_time
 
 
-def test_a_server_that_may_still_be_working_is_given_more_time() -> None:
+def test_slow_server_gets_more_time_before_a_resend() -> None:
     scene = Scene()
 
     scene.play(lambda: scene.lose(tracked(), cause=ServerError("504", endpoint=CREATE, status=504)))
@@ -517,7 +519,7 @@ def test_a_server_that_may_still_be_working_is_given_more_time() -> None:
     assert scene.told[0][0] >= TIMES.timeout_landing_time
 
 
-def test_what_is_sent_again_and_again_and_never_there_is_given_up() -> None:
+def test_file_that_is_never_stored_fails_after_all_sends() -> None:
     scene = Scene()
 
     file = tracked(sends=TIMES.max_sends)
@@ -542,7 +544,7 @@ def test_nothing_is_sent_while_its_document_is_indexed() -> None:
 
 
 @pytest.mark.parametrize("lose", [True, False])
-def test_a_document_that_never_ends_is_given_up_only_when_nothing_else_moves(*, lose: bool) -> None:
+def test_endless_indexing_stalls_only_without_other_progress(*, lose: bool) -> None:
     """Also after a lost answer: nothing else ended such a file, and the load never did."""
     busy = document("f1", status="indexing")
     scene = Scene(lambda _: [busy], patience=100)
@@ -563,7 +565,7 @@ def test_a_document_that_never_ends_is_given_up_only_when_nothing_else_moves(*, 
 
 
 @pytest.mark.parametrize("lose", [True, False])
-def test_retry_failed_deletes_a_document_that_never_ends_and_sends_its_file(*, lose: bool) -> None:
+def test_retry_failed_replaces_a_document_that_is_never_indexed(*, lose: bool) -> None:
     """Deleted first: a task for it may still be queued, and would double the chunks."""
     busy = document("f1", status="indexing")
     scene = Scene(lambda _: [busy], patience=100, retries_stalled=True)
@@ -582,7 +584,7 @@ def test_retry_failed_deletes_a_document_that_never_ends_and_sends_its_file(*, l
     assert 600 < at < 700
 
 
-def test_documents_that_stood_still_together_are_created_again_together() -> None:
+def test_documents_that_stalled_together_are_recreated_together() -> None:
     """Each that is created again moves; the others would wait once more for each of them."""
     names = ("a.md", "b.md", "c.md")
     still = [document("f1", name=name, status="indexing") for name in names]
@@ -601,7 +603,7 @@ def test_documents_that_stood_still_together_are_created_again_together() -> Non
     assert max(at for at, _ in scene.told) < 100 + 2 * TIMES.lookup_intervals[-1]
 
 
-def test_a_document_that_stalled_before_and_was_indexed_since_tells_nothing_of_this_run() -> None:
+def test_stalled_document_indexed_since_is_no_progress_of_this_run() -> None:
     scene, file = Scene(lambda _: [document()]), stalled()
 
     scene.play(lambda: scene.look(file))
@@ -611,7 +613,7 @@ def test_a_document_that_stalled_before_and_was_indexed_since_tells_nothing_of_t
     assert file.document.response_at < 0
 
 
-def test_a_stalled_document_that_was_created_again_is_stored_as_the_new_one() -> None:
+def test_stalled_document_that_was_created_again_is_stored_as_the_new_one() -> None:
     """Its answer was lost, and the journal went on to name the deleted document."""
     documents = [document(status="waiting"), document("f1", status="indexing")]
     scene, file = Scene(lambda now: [documents[now > 5]]), stalled()
@@ -632,7 +634,7 @@ def test_a_stalled_document_that_was_created_again_is_stored_as_the_new_one() ->
 @pytest.mark.parametrize(
     ("ago", "least"), [(10.0, 110.0), (60.0, 60.0), (1e6, 30.0), (-1e6, 120.0)]
 )
-def test_what_an_earlier_run_was_sending_may_land_for_as_long_as_what_this_run_sends(
+def test_unanswered_send_of_an_earlier_run_waits_as_long_as_one_of_this_run(
     ago: float, least: float
 ) -> None:
     """Also if the clock was set meanwhile: never for ever, and never at once."""
@@ -659,7 +661,7 @@ def test_what_an_earlier_run_was_sending_may_land_for_as_long_as_what_this_run_s
         (document(archived=True), True, "not found", None),
     ],
 )
-def test_what_a_person_disabled_or_archived_is_left_alone(
+def test_disabled_or_archived_documents_are_kept(
     found: Document, event: str, reason: str | None, *, overwrites: bool
 ) -> None:
     scene = Scene(lambda _: [found], overwrites_archived=overwrites)
@@ -672,7 +674,7 @@ def test_what_a_person_disabled_or_archived_is_left_alone(
 
 @pytest.mark.parametrize(("on_existing", "event"), [("skip", "kept"), ("fail", "rejected")])
 @pytest.mark.parametrize("lose", [True, False])
-def test_somebody_elses_document_is_kept_if_so_wished(
+def test_foreign_document_is_kept_on_request(
     on_existing: OnExisting, event: str, *, lose: bool
 ) -> None:
     theirs = document("f9", size=7)
@@ -685,7 +687,7 @@ def test_somebody_elses_document_is_kept_if_so_wished(
     assert (scene.told[0][0] >= TIMES.disconnect_landing_time) is lose
 
 
-def test_a_file_that_changed_replaces_its_own_document_whatever_exists() -> None:
+def test_file_that_changed_replaces_its_own_document_whatever_exists() -> None:
     """The content that the server has is torn, and it is ours."""
     file = tracked(sends=0)
     file.changed = 1
@@ -697,7 +699,7 @@ def test_a_file_that_changed_replaces_its_own_document_whatever_exists() -> None
     assert not file.updates
 
 
-def test_what_is_held_for_a_time_waits_so_long() -> None:
+def test_delayed_file_waits_until_it_is_due() -> None:
     failed = document("f1", status="error")
     scene = Scene(lambda _: [failed])
 
@@ -707,7 +709,7 @@ def test_what_is_held_for_a_time_waits_so_long() -> None:
     assert len(scene.asked) == 1
 
 
-def test_a_lookup_that_fails_is_repeated_and_nothing_happens_twice() -> None:
+def test_failed_lookup_is_repeated_without_side_effects() -> None:
     """The second of three fails: the first is not acted upon again."""
     names = ("a.md", "b.md", "c.md")
     scene = Scene(lambda _: [document(f"f of {name}", name=name) for name in names])
@@ -726,7 +728,7 @@ def test_a_lookup_that_fails_is_repeated_and_nothing_happens_twice() -> None:
     assert not scene.failures
 
 
-def test_a_batch_that_takes_longer_than_an_outage_survives_one_failure() -> None:
+def test_batch_that_takes_longer_than_an_outage_survives_one_failure() -> None:
     """Each lookup has a time of its own; that of the whole batch was over before it was through."""
     names = [f"{number}.md" for number in range(100)]
     scene = Scene(latency=10.0)
@@ -742,7 +744,7 @@ def test_a_batch_that_takes_longer_than_an_outage_survives_one_failure() -> None
     assert len(scene.files.told) == 100
 
 
-def test_a_lookup_that_is_refused_ends_the_reconciler_with_its_error() -> None:
+def test_lookup_that_is_refused_ends_the_reconciler_with_its_error() -> None:
     """The run then stops, and the pending files with it."""
     scene = Scene()
     scene.failures = [NotFoundError("no dataset", endpoint=CREATE, status=404)] * 10
@@ -753,7 +755,7 @@ def test_a_lookup_that_is_refused_ends_the_reconciler_with_its_error() -> None:
     assert scene.files.told == []
 
 
-def test_a_file_that_ends_while_it_is_looked_up_is_left_alone() -> None:
+def test_file_that_ends_while_it_is_looked_up_is_left_alone() -> None:
     scene, file = Scene(lambda _: [document("f1")]), tracked()
 
     async def act() -> None:
@@ -769,7 +771,7 @@ def test_a_file_that_ends_while_it_is_looked_up_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize(("number", "requests"), [(5, 5), (60, 1)])
-def test_many_are_looked_for_by_pages_and_few_by_name(number: int, requests: int) -> None:
+def test_many_files_are_looked_up_by_page_and_few_by_name(number: int, requests: int) -> None:
     names = [f"{number}.md" for number in range(number)]
     rows = [document(f"file of {name}", name=name) for name in names]
     scene = Scene(lambda _: rows)
@@ -780,7 +782,7 @@ def test_many_are_looked_for_by_pages_and_few_by_name(number: int, requests: int
     assert len(scene.asked) == requests
 
 
-def test_one_that_comes_later_is_looked_up_when_it_is_due() -> None:
+def test_later_pending_file_is_looked_up_when_due() -> None:
     scene = Scene(lambda _: [document("f1", name="b.md")])
 
     async def act() -> None:
@@ -794,7 +796,7 @@ def test_one_that_comes_later_is_looked_up_when_it_is_due() -> None:
     assert told == [(101, "found", "b.md"), (500, "not found", "a.md")]
 
 
-def test_nothing_is_asked_while_nothing_is_pending() -> None:
+def test_no_requests_while_nothing_is_pending() -> None:
     scene = Scene()
 
     scene.play(lambda: None)
@@ -814,7 +816,7 @@ def test_two_files_of_one_name_are_pending_side_by_side() -> None:
     assert {name for _, _, name in scene.files.told} == {"a.md", "b/a.md"}
 
 
-def test_a_file_that_is_sent_again_knows_what_it_replaces_now() -> None:
+def test_resent_file_knows_the_document_it_replaces() -> None:
     """The next lookup has to tell it from the document that is there, not from an older one."""
     scene, file = Scene(lambda _: [document("f2")]), tracked(before=document("f1"))
 
@@ -829,7 +831,7 @@ def test_a_file_that_is_sent_again_knows_what_it_replaces_now() -> None:
 # What earlier runs left.
 
 
-def test_an_unchanged_file_that_an_earlier_run_sent_is_taken_over() -> None:
+def test_unchanged_file_that_an_earlier_run_sent_is_taken_over() -> None:
     scene, file = Scene(lambda _: [document("f1", status="indexing")]), killed(previous="f0")
 
     scene.play(lambda: scene.look(file))
@@ -839,7 +841,7 @@ def test_an_unchanged_file_that_an_earlier_run_sent_is_taken_over() -> None:
 
 
 @pytest.mark.parametrize("on_existing", ["overwrite", "skip", "fail"])
-def test_a_file_that_changed_since_an_earlier_run_sent_it_is_sent_once_that_is_indexed(
+def test_file_that_changed_since_an_earlier_run_sent_it_is_sent_once_that_is_indexed(
     on_existing: OnExisting,
 ) -> None:
     landed = [document("f1", size=3, status=status) for status in ("indexing", "completed")]
@@ -872,7 +874,7 @@ def test_a_file_that_changed_since_an_earlier_run_sent_it_is_sent_once_that_is_i
     ],
 )
 @pytest.mark.parametrize("same", [True, False])
-def test_a_stalled_document_whose_task_may_run_is_deleted_before_it_is_created_again(
+def test_stalled_document_whose_task_may_run_is_deleted_before_it_is_created_again(
     reason: str, deleted: list[str], *, same: bool
 ) -> None:
     """A create by its name would double its chunks; the task of a deleted document does nothing."""
@@ -886,7 +888,7 @@ def test_a_stalled_document_whose_task_may_run_is_deleted_before_it_is_created_a
 
 
 @pytest.mark.parametrize("status", ["error", "completed"])
-def test_a_stalled_document_that_ended_since_is_not_deleted(status: str) -> None:
+def test_stalled_document_that_ended_since_is_not_deleted(status: str) -> None:
     scene = Scene(lambda _: [document(status=status)])
 
     scene.play(lambda: scene.look(stalled(same=False)))
@@ -895,7 +897,7 @@ def test_a_stalled_document_that_ended_since_is_not_deleted(status: str) -> None
     assert scene.files.events == ["not found"]
 
 
-def test_a_stalled_document_that_was_indexed_since_is_not_sent() -> None:
+def test_stalled_document_that_was_indexed_since_is_not_sent() -> None:
     scene, file = Scene(lambda _: [document()]), stalled()
 
     scene.play(lambda: scene.look(file))
@@ -904,7 +906,7 @@ def test_a_stalled_document_that_was_indexed_since_is_not_sent() -> None:
     assert file.document is not None
 
 
-def test_a_delete_that_fails_is_repeated_before_anything_is_sent() -> None:
+def test_delete_that_fails_is_repeated_before_anything_is_sent() -> None:
     scene, file = Scene(lambda _: [document(status="waiting")]), stalled()
 
     async def act() -> None:
@@ -918,7 +920,7 @@ def test_a_delete_that_fails_is_repeated_before_anything_is_sent() -> None:
     assert scene.files.events == ["not found"]
 
 
-def test_a_document_that_is_gone_already_counts_as_deleted() -> None:
+def test_document_that_is_gone_already_counts_as_deleted() -> None:
     scene, file = Scene(lambda _: [document(status="waiting")]), stalled()
 
     async def act() -> None:
@@ -931,7 +933,7 @@ def test_a_document_that_is_gone_already_counts_as_deleted() -> None:
     assert scene.files.events == ["not found"]
 
 
-def test_a_file_that_ends_while_its_document_is_deleted_is_left_alone() -> None:
+def test_file_that_ends_while_its_document_is_deleted_is_left_alone() -> None:
     scene, file = Scene(lambda _: [document(status="waiting")]), stalled()
 
     async def act() -> None:
@@ -972,7 +974,7 @@ def time_out(scene: Scene, *, block: bool) -> None:
     assert scene.breaker.has_blocked_uploads is block
 
 
-def test_a_timed_out_create_is_not_repeated_while_no_upload_is_answered() -> None:
+def test_timed_out_create_is_not_repeated_while_no_upload_is_answered() -> None:
     """It waits for the dataset's lock, and lands when that is released."""
     scene = Scene()
 
@@ -987,7 +989,7 @@ def test_a_timed_out_create_is_not_repeated_while_no_upload_is_answered() -> Non
     assert TIMES.dataset_lock_time <= at <= TIMES.dataset_lock_time + TIMES.lookup_intervals[-1]
 
 
-def test_a_timed_out_create_is_repeated_once_a_later_upload_was_answered() -> None:
+def test_timed_out_create_is_repeated_once_a_later_upload_was_answered() -> None:
     scene = Scene()
 
     async def act() -> None:
@@ -1004,7 +1006,7 @@ def test_a_timed_out_create_is_repeated_once_a_later_upload_was_answered() -> No
     )
 
 
-def test_a_lookup_from_before_the_answer_of_an_upload_does_not_count() -> None:
+def test_lookup_older_than_the_upload_response_does_not_count() -> None:
     """The lock was released in between, and what waited for it has landed."""
     scene = Scene(lambda now: [document("f1")] if now > 215 else [], latency=30.0)
 
@@ -1021,7 +1023,7 @@ def test_a_lookup_from_before_the_answer_of_an_upload_does_not_count() -> None:
 
 
 @pytest.mark.parametrize("answered", [True, False])
-def test_after_a_block_of_uploads_what_waited_lands_first(*, answered: bool) -> None:
+def test_blocked_creates_are_stored_before_a_resend(*, answered: bool) -> None:
     """An answered upload shows that the lock is free; others that waited for it land beside."""
     scene = Scene()
     resumed_at = 300.0 if answered else TIMES.dataset_lock_time - 120.0
@@ -1043,7 +1045,7 @@ def test_after_a_block_of_uploads_what_waited_lands_first(*, answered: bool) -> 
 
 
 @pytest.mark.parametrize(("sends", "closed"), [(1, True), (0, False)])
-def test_only_what_this_run_sent_shows_that_uploads_land_again(sends: int, *, closed: bool) -> None:
+def test_only_uploads_of_this_run_unblock_uploads(sends: int, *, closed: bool) -> None:
     """What an earlier run sent landed before this one found the server as it is."""
     scene = Scene(lambda _: [document("f1")])
 
@@ -1061,7 +1063,7 @@ def test_only_what_this_run_sent_shows_that_uploads_land_again(sends: int, *, cl
 
 
 @pytest.mark.parametrize("on_existing", ["skip", "fail"])
-def test_a_file_is_not_given_up_for_anothers_document_while_its_create_may_land(
+def test_file_is_not_given_up_for_anothers_document_while_its_create_may_land(
     on_existing: OnExisting,
 ) -> None:
     scene = Scene(lambda _: [document("f9", size=7)], on_existing=on_existing)
@@ -1088,7 +1090,7 @@ def test_lost_files_are_looked_up_before_thousands_that_wait_for_their_documents
     assert ("found", "lost.md") in [(event, name) for _, event, name in scene.files.told]
 
 
-def test_a_hundred_thousand_pending_files_cost_no_time_until_they_are_due(
+def test_hundred_thousand_pending_files_cost_no_time_until_they_are_due(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each file that came in went through all of them: minutes, for 100,000."""

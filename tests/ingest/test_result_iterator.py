@@ -5,7 +5,7 @@ import anyio
 from dify_kb.ingest.result_iterator import MAX_BUFFERED, ResultBuffer
 
 
-async def test_everybody_who_waits_for_room_goes_on_when_there_is_some() -> None:
+async def test_all_waiting_producers_continue_when_there_is_room() -> None:
     """As many wait as files are sent at a time; one left behind keeps its file for ever."""
     buffer: ResultBuffer[int] = ResultBuffer()
     for number in range(MAX_BUFFERED):
@@ -27,7 +27,7 @@ async def test_everybody_who_waits_for_room_goes_on_when_there_is_some() -> None
     assert sorted(through) == list(range(8))
 
 
-async def test_room_that_is_taken_again_holds_again() -> None:
+async def test_refilled_buffer_blocks_again() -> None:
     buffer: ResultBuffer[int] = ResultBuffer()
     for _ in range(3):
         for number in range(MAX_BUFFERED):
@@ -39,7 +39,7 @@ async def test_room_that_is_taken_again_holds_again() -> None:
         await buffer.wait_for_room()
 
 
-async def test_results_come_in_their_order_and_then_none() -> None:
+async def test_buffer_returns_results_in_order_then_none() -> None:
     buffer: ResultBuffer[int] = ResultBuffer()
     buffer.put(1)
     buffer.put(2)

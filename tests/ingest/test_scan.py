@@ -34,19 +34,19 @@ def test_keys_are_paths_below_the_folder_in_order(folder: Path) -> None:
     assert keys(folder) == ["b.md", "a/z.md", "a/c/d.txt"]
 
 
-def test_a_file_alone_is_called_by_its_name(folder: Path) -> None:
+def test_key_of_a_single_file_is_its_name(folder: Path) -> None:
     write(folder, "a/b.md")
 
     assert keys(folder / "a" / "b.md") == ["b.md"]
 
 
-def test_several_folders_carry_their_names(tmp_path: Path) -> None:
+def test_keys_of_several_folders_start_with_their_names(tmp_path: Path) -> None:
     write(tmp_path, "one/docs/a.md", "two/notes/a.md")
 
     assert keys([tmp_path / "one/docs", tmp_path / "two/notes"]) == ["docs/a.md", "notes/a.md"]
 
 
-def test_folders_of_one_name_carry_their_parents_too(tmp_path: Path) -> None:
+def test_keys_of_equally_named_folders_include_their_parents(tmp_path: Path) -> None:
     """Otherwise the files of the second would overwrite those of the first."""
     write(tmp_path, "one/docs/a.md", "two/docs/a.md")
 
@@ -56,19 +56,19 @@ def test_folders_of_one_name_carry_their_parents_too(tmp_path: Path) -> None:
     ]
 
 
-def test_files_given_one_by_one_stay_apart(tmp_path: Path) -> None:
+def test_single_files_have_distinct_keys(tmp_path: Path) -> None:
     write(tmp_path, "a/x/readme.md", "b/x/readme.md")
 
     assert keys(sorted(tmp_path.rglob("*.md"))) == ["a/x/readme.md", "b/x/readme.md"]
 
 
-def test_a_root_inside_another_is_not_loaded_twice(folder: Path) -> None:
+def test_nested_roots_are_scanned_once(folder: Path) -> None:
     write(folder, "a/b.md", "c.md")
 
     assert keys([folder, folder / "a", folder / "c.md", folder]) == ["c.md", "a/b.md"]
 
 
-def test_a_key_met_twice_is_told_not_overwritten(tmp_path: Path) -> None:
+def test_repeated_key_fails(tmp_path: Path) -> None:
     write(tmp_path, "one/docs/a.md", "docs/a.md")
 
     found = refusals([tmp_path / "one/docs", tmp_path / "docs/a.md", tmp_path / "one/docs/a.md"])
@@ -91,7 +91,7 @@ def test_a_key_met_twice_is_told_not_overwritten(tmp_path: Path) -> None:
         ("big.txt", Outcome.FAILED, "too large: 0.0 of 1.90735e-05 MiB"),
     ],
 )
-def test_what_cannot_be_loaded_is_counted_with_its_reason(
+def test_unloadable_files_are_reported_with_a_reason(
     folder: Path, name: str, outcome: Outcome, reason: str
 ) -> None:
     write(folder, name, content={"empty.txt": "", "big.txt": "x" * 21}.get(name, "text"))
@@ -101,7 +101,7 @@ def test_what_cannot_be_loaded_is_counted_with_its_reason(
     assert (result.outcome, result.reason) == (outcome, reason)
 
 
-def test_files_that_the_server_does_not_take_go_as_text_on_request(folder: Path) -> None:
+def test_unsupported_files_are_sent_as_text_on_request(folder: Path) -> None:
     write(folder, "a.rst", "b.py", "c.md")
 
     found = list(scan(resolve_roots(folder), ScanRules(as_text=["*.rst"])))
@@ -112,7 +112,7 @@ def test_files_that_the_server_does_not_take_go_as_text_on_request(folder: Path)
     ]
 
 
-def test_what_is_hidden_is_left_out_unless_named(folder: Path) -> None:
+def test_hidden_files_are_excluded_unless_named(folder: Path) -> None:
     write(folder, ".git/a.md", ".hidden.md", "b.md")
 
     assert keys(folder) == ["b.md"]
@@ -120,14 +120,14 @@ def test_what_is_hidden_is_left_out_unless_named(folder: Path) -> None:
     assert keys(folder, ScanRules(include=[".git/**"])) == [".git/a.md"]
 
 
-def test_include_and_exclude_narrow_what_is_found(folder: Path) -> None:
+def test_include_and_exclude_filter_files(folder: Path) -> None:
     write(folder, "a.md", "drafts/b.md", "c.txt")
 
     assert keys(folder, ScanRules(include=["*.md"], exclude=["drafts"])) == ["a.md"]
     assert refusals(folder, ScanRules(include=["*.md"], exclude=["drafts"])) == {}
 
 
-def test_links_inside_are_followed_and_others_counted(tmp_path: Path, folder: Path) -> None:
+def test_links_within_the_folder_are_followed(tmp_path: Path, folder: Path) -> None:
     write(tmp_path, "outside.md")
     write(folder, "real.md", "sub/x.md")
     (folder / "inside.md").symlink_to("real.md")
@@ -143,23 +143,23 @@ def test_links_inside_are_followed_and_others_counted(tmp_path: Path, folder: Pa
     assert refused["out.md"].reason == "link to a target outside the folder"
 
 
-def test_a_pipe_is_skipped_and_never_opened(folder: Path) -> None:
+def test_pipe_is_skipped_and_never_opened(folder: Path) -> None:
     """Opening it would wait for a writer for ever."""
     os.mkfifo(folder / "pipe.txt")
 
     assert refusals(folder)["pipe.txt"].reason == "not a regular file"
 
 
-def test_names_that_are_no_text_are_found(folder: Path) -> None:
+def test_non_utf8_names_are_found(folder: Path) -> None:
     Path(os.fsdecode(os.fsencode(folder) + b"/bad\xff.txt")).write_text("text")
 
     assert keys(folder) == ["bad\udcff.txt"]
 
 
-def test_a_missing_path_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+def test_missing_path_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file or directory"):
         resolve_roots(tmp_path / "nowhere")
 
 
-def test_an_empty_list_has_no_roots() -> None:
+def test_empty_list_has_no_roots() -> None:
     assert resolve_roots([]) == []

@@ -40,7 +40,7 @@ NAMES = ["tool.exe", "Makefile", "empty.md", "out.md", "pipe.md"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_named_file_that_a_rule_leaves_out_has_failed(strange: Path, name: str) -> None:
+def test_excluded_explicit_file_fails(strange: Path, name: str) -> None:
     """Whoever names a file wants it loaded; skipping it would look like a success."""
     alone = refusals(strange / name)[name]
     in_folder = refusals(strange)[name]
@@ -50,15 +50,13 @@ def test_a_named_file_that_a_rule_leaves_out_has_failed(strange: Path, name: str
     assert alone.reason == in_folder.reason
 
 
-def test_each_file_of_a_list_is_named(strange: Path) -> None:
+def test_files_of_a_list_are_explicit(strange: Path) -> None:
     outcomes = {one.outcome for one in refusals([strange / name for name in NAMES]).values()}
 
     assert outcomes == {Outcome.FAILED}
 
 
-def test_files_beside_a_named_one_in_a_folder_are_only_skipped(
-    strange: Path, tmp_path: Path
-) -> None:
+def test_excluded_files_of_a_folder_are_skipped(strange: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     (other / "x.exe").write_text("text")
@@ -69,7 +67,7 @@ def test_files_beside_a_named_one_in_a_folder_are_only_skipped(
     assert found["x.exe"].outcome is Outcome.FAILED
 
 
-def test_patterns_do_not_apply_to_a_named_file(folder: Path) -> None:
+def test_patterns_do_not_apply_to_explicit_files(folder: Path) -> None:
     """They narrow what folders hold; a named file was chosen already."""
     (folder / ".a.md").write_text("text")
 
@@ -84,7 +82,7 @@ async def outcomes_of(source: Source, rules: ScanRules | None = None) -> dict[st
     return {one.key: one.outcome for one in judged if isinstance(one, ItemResult)}
 
 
-async def test_elements_of_a_named_list_are_named(strange: Path) -> None:
+async def test_elements_of_a_named_list_are_explicit(strange: Path) -> None:
     items = [Item(name, path=strange / name) for name in ("tool.exe", "empty.md", "pipe.md")]
 
     assert set((await outcomes_of(NamedSource(items, "name"))).values()) == {Outcome.FAILED}
@@ -92,9 +90,7 @@ async def test_elements_of_a_named_list_are_named(strange: Path) -> None:
     assert await outcomes_of(NamedSource(items, "name"), ScanRules(exclude=["*"])) == {}
 
 
-async def test_a_named_file_that_is_left_out_makes_the_exit_code_3(
-    client: AsyncClient, strange: Path
-) -> None:
+async def test_excluded_explicit_file_gives_exit_code_3(client: AsyncClient, strange: Path) -> None:
     dataset = await client.datasets.create("docs", indexing_technique="economy")
 
     report = await client.load(dataset, [strange / "tool.exe"])
@@ -104,7 +100,7 @@ async def test_a_named_file_that_is_left_out_makes_the_exit_code_3(
 
 
 @pytest.mark.parametrize("source", ["", [""], ["a.md", ""]])
-async def test_an_empty_path_is_refused(
+async def test_empty_path_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch, source: Source
 ) -> None:
     """An unset variable would load the current folder."""
@@ -115,12 +111,12 @@ async def test_an_empty_path_is_refused(
         await create_source_reader(source)
 
 
-def test_an_item_with_an_empty_path_is_refused() -> None:
+def test_item_with_an_empty_path_is_refused() -> None:
     with pytest.raises(ConfigError, match="The path is empty"):
         Item("a.md", path="")
 
 
-async def test_a_path_with_nul_is_refused() -> None:
+async def test_path_with_nul_is_refused() -> None:
     with pytest.raises(ConfigError, match="NUL"):
         await create_source_reader("a\0b")
     with pytest.raises(ConfigError, match="NUL"):
@@ -140,7 +136,7 @@ async def test_a_path_with_nul_is_refused() -> None:
         (["*.eml", "*.exe"], {}),
     ],
 )
-def test_a_pattern_with_the_extension_overrides_the_local_refusal(
+def test_pattern_with_the_extension_overrides_the_local_refusal(
     folder: Path, include: list[str] | str, expected: dict[str, bool]
 ) -> None:
     """Servers with ETL_TYPE=Unstructured accept more, and do not tell."""
@@ -157,7 +153,7 @@ def test_a_pattern_with_the_extension_overrides_the_local_refusal(
     } == expected
 
 
-def test_as_text_goes_before_the_extension(folder: Path) -> None:
+def test_as_text_overrides_the_extension(folder: Path) -> None:
     (folder / "a.eml").write_text("text")
 
     (found,) = scan(resolve_roots(folder), ScanRules(include=["*.eml"], as_text=["*.eml"]))
@@ -167,7 +163,7 @@ def test_as_text_goes_before_the_extension(folder: Path) -> None:
     assert found.name == "a.eml.txt"
 
 
-def test_an_item_chooses_its_extension(folder: Path) -> None:
+def test_item_key_determines_the_extension(folder: Path) -> None:
     (folder / "a.bin").write_text("text")
     scanner = Scanner.from_rules(ScanRules())
 

@@ -64,7 +64,7 @@ def results(
 
 @pytest.mark.parametrize("number", ERRNOS)
 @pytest.mark.parametrize("method", ["is_dir", "is_symlink", "stat"])
-def test_an_entry_that_cannot_be_examined_fails_alone(
+def test_entry_that_cannot_be_examined_fails_alone(
     three: Path, monkeypatch: pytest.MonkeyPatch, method: str, number: int
 ) -> None:
     """It used to end the whole load with an OSError."""
@@ -79,7 +79,7 @@ def test_an_entry_that_cannot_be_examined_fails_alone(
 
 
 @pytest.mark.parametrize("method", ["is_symlink", "stat"])
-def test_a_name_that_no_call_takes_fails_alone(
+def test_name_rejected_by_the_system_fails_alone(
     three: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     break_entry(monkeypatch, "b.txt", method, ValueError("embedded null byte"))
@@ -91,7 +91,7 @@ def test_a_name_that_no_call_takes_fails_alone(
 
 
 @pytest.mark.parametrize("rules", [ScanRules(exclude=["b.*"]), ScanRules(exclude=["*.txt"])])
-def test_an_excluded_entry_is_not_reported_for_its_type(
+def test_excluded_entry_is_not_reported_for_its_type(
     three: Path, monkeypatch: pytest.MonkeyPatch, rules: ScanRules
 ) -> None:
     break_entry(monkeypatch, "b.txt", "is_dir", OSError(errno.EACCES, "Permission denied"))
@@ -99,7 +99,7 @@ def test_an_excluded_entry_is_not_reported_for_its_type(
     assert results(three, rules)[1] == {}
 
 
-def test_a_hidden_mount_without_access_is_not_reported(
+def test_hidden_mount_without_access_is_not_reported(
     three: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Home folders hold such mounts, as `.gvfs`; nobody asked for what is in them."""
@@ -112,7 +112,7 @@ def test_a_hidden_mount_without_access_is_not_reported(
 
 
 @pytest.mark.parametrize("number", ERRNOS)
-def test_a_folder_that_cannot_be_listed_fails_alone(
+def test_folder_that_cannot_be_listed_fails_alone(
     three: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     (three / "sub").mkdir()
@@ -131,7 +131,7 @@ def test_a_folder_that_cannot_be_listed_fails_alone(
 
 
 @pytest.mark.parametrize("number", ERRNOS)
-def test_a_listing_that_breaks_off_keeps_what_it_had(
+def test_listing_that_breaks_off_keeps_what_it_had(
     three: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """The folder itself is the failure, so that nobody takes its rest for loaded."""
@@ -152,7 +152,7 @@ def test_a_listing_that_breaks_off_keeps_what_it_had(
     "error",
     [OSError(errno.EIO, "Input/output error"), RuntimeError("Symlink loop"), ValueError("null")],
 )
-def test_a_link_that_cannot_be_resolved_fails_alone(
+def test_link_that_cannot_be_resolved_fails_alone(
     three: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     (three / "link.txt").symlink_to("a.txt")
@@ -171,7 +171,7 @@ def test_a_link_that_cannot_be_resolved_fails_alone(
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
-def test_a_link_whose_target_cannot_be_examined_is_not_a_broken_link(
+def test_link_whose_target_cannot_be_examined_is_not_a_broken_link(
     three: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """Skipping it would hide a file that exists."""
@@ -182,7 +182,7 @@ def test_a_link_whose_target_cannot_be_examined_is_not_a_broken_link(
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), ValueError("null")])
-def test_a_file_whose_permission_cannot_be_checked_fails_alone(
+def test_file_whose_permission_cannot_be_checked_fails_alone(
     three: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     (three / "b.txt").chmod(0o600)
@@ -199,7 +199,7 @@ def test_a_file_whose_permission_cannot_be_checked_fails_alone(
 
 
 @pytest.mark.parametrize("change", [Path.rmdir, lambda path: path.chmod(0)])
-def test_a_root_that_is_gone_or_closed_is_one_failed_file(
+def test_root_that_is_gone_or_closed_is_one_failed_file(
     folder: Path, change: Callable[[Path], None]
 ) -> None:
     root = folder / "sub"
@@ -216,7 +216,7 @@ def test_a_root_that_is_gone_or_closed_is_one_failed_file(
 
 
 @pytest.mark.parametrize("number", ERRNOS)
-async def test_a_load_goes_on_after_an_entry_that_cannot_be_examined(
+async def test_load_goes_on_after_an_entry_that_cannot_be_examined(
     client: AsyncClient, three: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     dataset = await client.datasets.create("docs", indexing_technique="economy")

@@ -18,7 +18,7 @@ from dify_kb.ingest.sources.source_reader import MAX_BATCH, MIN_BATCH, next_batc
         pytest.param(MAX_BATCH, 100.0, MIN_BATCH, id="a server that became slow"),
     ],
 )
-def test_a_batch_holds_what_is_taken_in_a_second(
+def test_batch_size_is_the_number_of_files_per_second(
     number: int, seconds: float, expected: int
 ) -> None:
     assert next_batch_size(number, seconds) == expected

@@ -34,21 +34,21 @@ def tree(folder: Path) -> Path:
         (ScanRules(max_file_size=4), SourceTotals(files=0, bytes=0, refused=5)),
     ],
 )
-def test_what_a_load_will_send_is_counted(
+def test_totals_match_the_files_of_a_load(
     tree: Path, rules: ScanRules, expected: SourceTotals
 ) -> None:
     assert count_source(resolve_roots(tree), rules, never) == expected
 
 
 @pytest.mark.parametrize("calls", [0, 1, 3])
-def test_a_count_that_is_stopped_has_no_totals(tree: Path, calls: int) -> None:
+def test_count_that_is_stopped_has_no_totals(tree: Path, calls: int) -> None:
     """A part of the sum would look like all of it."""
     left = iter([False] * calls)
 
     assert count_source(resolve_roots(tree), ScanRules(), lambda: next(left, True)) is None
 
 
-def test_a_count_without_matches_can_be_stopped(tree: Path) -> None:
+def test_count_without_matches_can_be_stopped(tree: Path) -> None:
     """A million files of another type are as slow as a million that match."""
     calls = iter([False, True])
 
@@ -70,7 +70,7 @@ async def test_paths_have_totals_however_they_are_given(tree: Path) -> None:
     assert await totals(path for path in paths) == SourceTotals(2, 10)
 
 
-async def test_a_list_of_items_has_totals(tree: Path) -> None:
+async def test_list_of_items_has_totals(tree: Path) -> None:
     items = [
         Item("a.md", text="123"),
         Item("a.md", text="again"),
@@ -103,7 +103,7 @@ async def test_mixed_items_and_paths_are_refused_while_counting(tree: Path) -> N
         reader.totals(ScanRules(), never)
 
 
-async def test_a_source_of_unknown_length_has_no_totals() -> None:
+async def test_source_of_unknown_length_has_no_totals() -> None:
     def generate() -> Iterator[Item]:
         yield Item("a.md", text="a")
 

@@ -55,7 +55,7 @@ def end_of(following: SimulatedFollowing, key: str = "1.txt") -> float:
 @pytest.mark.parametrize(
     ("stall_after", "told"), [(900.0, "15 min"), (120.0, "2 min"), (45.0, "45 s"), (10.5, "10.5 s")]
 )
-def test_a_document_that_stands_still_is_stalled_while_others_move(
+def test_document_without_progress_stalls_while_others_are_indexed(
     stall_after: float, told: str, status: str
 ) -> None:
     """A killed worker leaves its document where it was for ever; the rest must not wait."""
@@ -79,7 +79,7 @@ def test_a_document_that_stands_still_is_stalled_while_others_move(
     assert not following.files.stopping.is_requested
 
 
-def test_a_document_that_waits_for_its_turn_is_never_lost() -> None:
+def test_queued_document_never_stalls() -> None:
     """A queue of a hundred documents, each of which takes a quarter of an hour."""
 
     def picture(now: float) -> Rows:
@@ -100,7 +100,7 @@ def test_a_document_that_waits_for_its_turn_is_never_lost() -> None:
 @pytest.mark.parametrize(
     "make", [make_accepted_file, make_remembered_file], ids=["new", "remembered"]
 )
-def test_a_long_document_is_not_stalled_while_its_segments_grow(
+def test_document_with_growing_segments_does_not_stall(
     make: Callable[[int], TrackedFile],
 ) -> None:
     def picture(now: float) -> Rows:
@@ -113,7 +113,7 @@ def test_a_long_document_is_not_stalled_while_its_segments_grow(
     assert following.outcomes == {"1.txt": "added"}
 
 
-def test_the_segments_of_many_begun_documents_are_counted_in_turns() -> None:
+def test_segments_of_many_begun_documents_are_counted_in_turns() -> None:
     """More than one look asks for: none may end for lack of a second count."""
 
     def picture(now: float) -> Rows:
@@ -175,7 +175,7 @@ KINDS = ["new", "replaced", "found by name", "remembered", "stalled before"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_worker_that_is_busy_with_another_dataset_is_waited_for(kind: str) -> None:
+def test_worker_that_is_busy_with_another_dataset_is_waited_for(kind: str) -> None:
     """For hours; its documents were queued before ours."""
 
     def picture(now: float) -> Rows:
@@ -189,7 +189,7 @@ def test_a_worker_that_is_busy_with_another_dataset_is_waited_for(kind: str) -> 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_document_that_a_later_one_of_another_dataset_passed_is_lost(kind: str) -> None:
+def test_document_that_a_later_one_of_another_dataset_passed_is_lost(kind: str) -> None:
     """Others are busy for ever, and what they add is indexed at once."""
 
     def other(now: float) -> Rows:
@@ -212,7 +212,7 @@ def test_a_document_that_a_later_one_of_another_dataset_passed_is_lost(kind: str
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_load_ends_although_others_move_for_ever(kind: str) -> None:
+def test_load_ends_despite_endless_progress_of_other_datasets(kind: str) -> None:
     """Others replace the same old documents again and again, so that none is known as later."""
 
     def other(now: float) -> Rows:
@@ -233,7 +233,7 @@ def test_a_load_ends_although_others_move_for_ever(kind: str) -> None:
     )
 
 
-def test_later_documents_of_others_do_not_count_while_ours_are_indexed() -> None:
+def test_later_documents_of_other_datasets_do_not_count_during_own_progress() -> None:
     """Pipelines and other tenants have queues of their own."""
 
     def picture(now: float) -> Rows:
@@ -256,7 +256,7 @@ def test_later_documents_of_others_do_not_count_while_ours_are_indexed() -> None
     assert set(following.outcomes.values()) == {"added"}
 
 
-def test_chunks_that_are_edited_elsewhere_are_no_indexing() -> None:
+def test_edited_chunks_of_other_datasets_are_not_progress() -> None:
     """A bot adds a sentence a minute to another dataset; no worker is running."""
 
     def other(now: float) -> Rows:
@@ -292,7 +292,7 @@ def test_documents_that_fail_elsewhere_show_that_the_worker_is_busy() -> None:
     assert following.outcomes == {"1.txt": "added"}
 
 
-def test_the_queue_of_the_dataset_that_drains_is_no_standstill() -> None:
+def test_shrinking_queue_is_progress() -> None:
     """The worker is busy with thousands of documents of somebody else, for hours."""
 
     def picture(now: float) -> Rows:
@@ -318,7 +318,7 @@ def test_the_queue_of_the_dataset_that_drains_is_no_standstill() -> None:
     ],
 )
 @pytest.mark.parametrize("where", [OTHER, "datasets.list"])
-def test_a_refusal_of_another_dataset_does_not_end_the_load(error: Exception, where: str) -> None:
+def test_refusal_of_another_dataset_does_not_end_the_load(error: Exception, where: str) -> None:
     """It was deleted meanwhile, or its API is off; the plugin daemon may be down."""
     met: list[float] = []
 
@@ -340,7 +340,7 @@ def test_a_refusal_of_another_dataset_does_not_end_the_load(error: Exception, wh
     assert following.outcomes == {"1.txt": "added"}
 
 
-def test_many_other_datasets_are_looked_at_in_turns() -> None:
+def test_other_datasets_are_probed_in_turns() -> None:
     """Only the last of ten tells of a later document."""
 
     def busy(now: float) -> Rows:
@@ -370,7 +370,7 @@ def test_many_other_datasets_are_looked_at_in_turns() -> None:
 
 
 @pytest.mark.parametrize("number", [1, 30])
-def test_a_server_that_indexes_nothing_stops_the_run(number: int) -> None:
+def test_server_that_indexes_nothing_stops_the_run(number: int) -> None:
     """A worker that is not there, or takes other queues."""
     rows = [make_document(one, "waiting") for one in range(number)]
 
@@ -390,7 +390,7 @@ def test_a_server_that_indexes_nothing_stops_the_run(number: int) -> None:
 
 
 @pytest.mark.parametrize(("indexed", "told"), [(1, "1 document was"), (3, "3 documents were")])
-def test_a_server_that_stops_indexing_stops_the_run(indexed: int, told: str) -> None:
+def test_server_that_stops_indexing_stops_the_run(indexed: int, told: str) -> None:
     """What still waits was not lost: its task is queued."""
 
     def picture(now: float) -> Rows:
@@ -422,7 +422,7 @@ def test_documents_that_a_dead_worker_had_begun_stop_the_run() -> None:
     assert following.files.stopping.reason is StopReason.NOT_INDEXING
 
 
-def test_uploads_are_no_movement() -> None:
+def test_uploads_are_not_indexing_progress() -> None:
     """A slow source goes on while no worker is running."""
 
     async def meanwhile(following: SimulatedFollowing) -> None:
@@ -443,7 +443,7 @@ def test_uploads_are_no_movement() -> None:
     assert end_of(following) < 2.5 * PATIENCE
 
 
-def test_a_document_that_was_just_sent_may_show_that_a_worker_is_there() -> None:
+def test_recently_sent_document_delays_the_stop() -> None:
     """The API was killed before it queued the first; the second is sent a quarter hour later."""
 
     async def meanwhile(following: SimulatedFollowing) -> None:
@@ -464,7 +464,7 @@ def test_a_document_that_was_just_sent_may_show_that_a_worker_is_there() -> None
 
 
 @pytest.mark.parametrize("elapsed", [0.0, 100_000.0])
-def test_nothing_is_judged_before_other_datasets_were_compared(elapsed: float) -> None:
+def test_no_stall_before_other_datasets_were_compared(elapsed: float) -> None:
     """Also when looks have become rare, after a day."""
 
     def picture(now: float) -> Rows:
@@ -483,7 +483,7 @@ def test_nothing_is_judged_before_other_datasets_were_compared(elapsed: float) -
 
 
 @pytest.mark.parametrize(("moves", "forgotten"), [(True, False), (False, True)])
-def test_earlier_documents_fill_the_backlog_only_while_something_moves(
+def test_documents_of_earlier_runs_count_in_the_backlog_only_during_progress(
     *, moves: bool, forgotten: bool
 ) -> None:
     """What a dead worker left must not hold new files back, which show whether one is there."""
@@ -506,7 +506,7 @@ def test_earlier_documents_fill_the_backlog_only_while_something_moves(
 
 @pytest.mark.parametrize("status", ["waiting", "indexing"])
 @pytest.mark.parametrize("number", [1, 3, 500])
-def test_documents_that_stalled_before_are_looked_at_once_more(number: int, status: str) -> None:
+def test_previously_stalled_documents_are_checked_again(number: int, status: str) -> None:
     """Nothing moves: they end soon, and the run goes on."""
     rows = [make_document(one, status) for one in reversed(range(number))]
 
@@ -522,7 +522,7 @@ def test_documents_that_stalled_before_are_looked_at_once_more(number: int, stat
     assert f"stayed {status} for 2 min" in reason(following, "0.txt")
 
 
-def test_documents_that_stalled_before_end_soon_beside_others_that_wait() -> None:
+def test_previously_stalled_documents_end_before_queued_ones() -> None:
     """The others have a quarter of an hour."""
     rows = [make_document(2, "waiting"), make_document(1, "waiting")]
 
@@ -539,7 +539,7 @@ def test_documents_that_stalled_before_end_soon_beside_others_that_wait() -> Non
 
 
 @pytest.mark.parametrize("segments", [True, False])
-def test_documents_that_stalled_before_and_move_end_well(*, segments: bool) -> None:
+def test_previously_stalled_documents_with_progress_succeed(*, segments: bool) -> None:
     """The worker is back, and takes its time."""
 
     def picture(now: float) -> Rows:
@@ -633,7 +633,7 @@ def test_nothing_stalls_while_uploads_are_blocked() -> None:
     assert following.files.stopping.reason is StopReason.NOT_INDEXING
 
 
-def test_an_outage_between_two_looks_restarts_the_clocks() -> None:
+def test_outage_between_polls_restarts_the_stall_timers() -> None:
     """No request of ours was made during it; others met it."""
 
     async def meanwhile(following: SimulatedFollowing) -> None:
@@ -649,7 +649,7 @@ def test_an_outage_between_two_looks_restarts_the_clocks() -> None:
     assert end_of(following) > 700 + PATIENCE
 
 
-def test_an_outage_while_stalls_are_judged_restarts_the_clocks() -> None:
+def test_outage_during_stall_detection_restarts_the_stall_timers() -> None:
     """The look elsewhere is met by it, and repeated when it is over."""
 
     def refuses(now: float, name: str, path: str) -> Exception | None:
@@ -681,9 +681,7 @@ class Pausing(SimulatedServer):
 
 
 @pytest.mark.parametrize(("status", "display"), [("indexing", "paused"), ("waiting", "queuing")])
-def test_documents_that_somebody_paused_are_reported_and_hold_nobody(
-    status: str, display: str
-) -> None:
+def test_paused_documents_are_reported_and_block_nothing(status: str, display: str) -> None:
     """Lists tell it by the `display_status` at most; only the console lets them go on."""
 
     def picture(now: float) -> Rows:
@@ -710,11 +708,11 @@ def test_documents_that_somebody_paused_are_reported_and_hold_nobody(
     ("seconds", "told"),
     [(0.3, "0.3 s"), (119, "119 s"), (900, "15 min"), (9000, "2.5 h"), (math.inf, "inf h")],
 )
-def test_times_are_told_in_their_unit(seconds: float, told: str) -> None:
+def test_durations_are_formatted_with_units(seconds: float, told: str) -> None:
     assert format_duration(seconds) == told
 
 
-def test_looks_at_other_datasets_are_few() -> None:
+def test_other_datasets_are_probed_rarely() -> None:
     """They cost a request for each hundred datasets, and more."""
     server = SimulatedServer(lambda _: [make_document(1, "waiting")])
 

@@ -31,14 +31,14 @@ def keys(source: Path | list[Path], rules: ScanRules | None = None) -> list[str]
 
 
 @pytest.mark.parametrize("form", [NFC, NFD])
-def test_a_name_has_one_key_in_either_form(folder: Path, form: str) -> None:
+def test_nfc_and_nfd_names_have_the_same_key(folder: Path, form: str) -> None:
     """A folder copied through a Mac or a file server would be loaded twice."""
     write(folder, f"{form}.md", f"{form}/{form}.md")
 
     assert keys(folder) == [f"{NFC}.md", f"{NFC}/{NFC}.md"]
 
 
-def test_the_path_stays_that_on_disk(folder: Path) -> None:
+def test_path_keeps_the_form_on_disk(folder: Path) -> None:
     write(folder, f"{NFD}.md")
 
     (found,) = scan(resolve_roots(folder), ScanRules())
@@ -47,7 +47,7 @@ def test_the_path_stays_that_on_disk(folder: Path) -> None:
     assert found.path == str(folder / f"{NFD}.md")
 
 
-def test_two_names_of_one_look_are_two_files(folder: Path) -> None:
+def test_names_differing_only_in_form_are_two_files(folder: Path) -> None:
     write(folder, f"{NFC}.md", f"{NFD}.md", f"{NFC}/a.md", f"{NFD}/a.md")
 
     found = [one for one in scan(resolve_roots(folder), ScanRules()) if isinstance(one, FoundFile)]
@@ -57,7 +57,7 @@ def test_two_names_of_one_look_are_two_files(folder: Path) -> None:
     assert len({one.name for one in found}) == 4
 
 
-def test_a_name_that_a_pattern_leaves_out_still_counts_as_a_neighbour(folder: Path) -> None:
+def test_excluded_name_still_prevents_normalization(folder: Path) -> None:
     """Otherwise a key would depend on the patterns, and change with them."""
     write(folder, f"{NFD}.md")
     (folder / f"{NFC}.md").mkdir()
@@ -66,12 +66,12 @@ def test_a_name_that_a_pattern_leaves_out_still_counts_as_a_neighbour(folder: Pa
 
 
 @given(st.permutations([NFC, NFD, "a", "\u1e69", "s\u0323\u0307", "s\u0307\u0323"]))
-def test_the_order_of_a_listing_changes_no_key(names: list[str]) -> None:
+def test_listing_order_does_not_change_keys(names: list[str]) -> None:
     assert dict(zip(names, normalize_names(names), strict=True)) == {one: one for one in names}
 
 
 @given(st.sets(st.text(st.sampled_from("ae\xe9\u0301\u0323"), min_size=1, max_size=4)))
-def test_names_of_a_folder_keep_apart(names: set[str]) -> None:
+def test_normalized_names_of_a_folder_are_distinct(names: set[str]) -> None:
     listed = sorted(names)
     normalized = normalize_names(listed)
 
@@ -81,14 +81,14 @@ def test_names_of_a_folder_keep_apart(names: set[str]) -> None:
 
 
 @pytest.mark.parametrize("form", [NFC, NFD])
-def test_files_named_one_by_one_have_the_same_keys(folder: Path, form: str) -> None:
+def test_explicit_files_have_normalized_keys(folder: Path, form: str) -> None:
     write(folder, f"{form}/{form}.md", "b.md")
 
     assert keys([folder / form / f"{form}.md", folder / "b.md"]) == [f"{NFC}/{NFC}.md", "b.md"]
     assert keys(folder / form / f"{form}.md") == [f"{NFC}.md"]
 
 
-def test_files_named_one_by_one_keep_apart(folder: Path) -> None:
+def test_explicit_files_have_distinct_keys(folder: Path) -> None:
     write(folder, f"{NFC}/a.md", f"{NFD}/a.md")
 
     assert keys([folder / NFC / "a.md", folder / NFD / "a.md"]) == [f"{NFC}/a.md", f"{NFD}/a.md"]
@@ -117,7 +117,7 @@ def test_patterns_match_either_form(folder: Path) -> None:
     assert keys(folder, ScanRules(exclude=[f"{NFD}*"])) == ["b.md"]
 
 
-def test_a_path_in_the_form_that_the_folder_does_not_list_is_no_neighbour(folder: Path) -> None:
+def test_path_in_the_form_that_the_folder_does_not_list_is_no_neighbour(folder: Path) -> None:
     """macOS opens a file by either form and lists one of them."""
     write(folder, f"{NFC}.md")
 
@@ -125,7 +125,7 @@ def test_a_path_in_the_form_that_the_folder_does_not_list_is_no_neighbour(folder
     assert PathNormalizer().normalize(f"nowhere/{NFD}.md", str(folder)) == f"nowhere/{NFC}.md"
 
 
-async def test_a_source_is_the_same_in_either_form(tmp_path: Path) -> None:
+async def test_source_is_the_same_in_either_form(tmp_path: Path) -> None:
     """The identity of a source names its journal."""
     write(tmp_path, f"one/{NFC}/a.md", f"two/{NFD}/a.md")
     (tmp_path / "two").rename(tmp_path / "moved")
@@ -140,7 +140,7 @@ async def test_a_source_is_the_same_in_either_form(tmp_path: Path) -> None:
     assert seen == {str(tmp_path / "here" / NFC)}
 
 
-async def test_a_folder_that_comes_back_in_another_form_is_unchanged(
+async def test_folder_that_comes_back_in_another_form_is_unchanged(
     client: AsyncClient, folder: Path
 ) -> None:
     write(folder, f"{NFC}.md")

@@ -13,7 +13,7 @@ from dify_kb.emulator import Emulator
 STATUS = "documents.indexing_status"
 
 
-async def test_what_an_audit_could_not_list_is_pending(
+async def test_files_are_pending_if_the_verification_cannot_list_documents(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     """The list is refused, so nothing was looked at; what has no document needs no look."""
@@ -44,7 +44,7 @@ async def test_what_an_audit_could_not_list_is_pending(
 
 
 @pytest.mark.parametrize("fault", ["401", "502-html"])
-async def test_what_an_audit_could_not_ask_for_is_pending(
+async def test_files_are_pending_if_the_verification_cannot_request_segments(
     client: AsyncClient, emulator: Emulator, folder: Path, fault: str
 ) -> None:
     """Several questions at once are refused: none of these errors is the caller's to handle."""

@@ -53,7 +53,7 @@ def reasons(following: SimulatedFollowing) -> Mapping[str, str]:
 # What a look shows
 
 
-def test_a_page_from_before_the_replacement_does_not_count_as_done() -> None:
+def test_page_older_than_the_replacement_does_not_count() -> None:
     """While a document is replaced, its old state is what an earlier page shows."""
     stale = [make_document(1, "completed", **other_file(5, "old")), make_document(2, "waiting")]
     now = [make_document(1, "error", error="no luck"), make_document(2, "completed")]
@@ -67,7 +67,7 @@ def test_a_page_from_before_the_replacement_does_not_count_as_done() -> None:
 
 
 @pytest.mark.parametrize(("size", "outcome"), [(5, "added"), (6, "failed")])
-def test_another_upload_in_its_place_is_reported(size: int, outcome: str) -> None:
+def test_replacement_by_another_upload_is_reported(size: int, outcome: str) -> None:
     """Of the same length it may be our own, that landed late; of another it is not ours."""
     other = make_document(1, "completed", **other_file(size))
     pictures = at(
@@ -84,7 +84,7 @@ def test_another_upload_in_its_place_is_reported(size: int, outcome: str) -> Non
 
 
 @pytest.mark.parametrize(("size", "outcome"), [(5, "added"), (6, "failed")])
-def test_a_document_whose_batch_is_gone_is_followed_by_its_name(size: int, outcome: str) -> None:
+def test_document_whose_batch_is_gone_is_followed_by_its_name(size: int, outcome: str) -> None:
     """As when a lost create of our own landed last: each create gives the document a new batch."""
     waiting = [make_document(1, "waiting", **other_file(size))]
     done = [make_document(1, "completed", **other_file(size))]
@@ -98,7 +98,7 @@ def test_a_document_whose_batch_is_gone_is_followed_by_its_name(size: int, outco
     assert [name for _, name in following.server.requests].count(STATUS) == 1
 
 
-def test_a_document_missed_once_is_looked_for_again() -> None:
+def test_document_missed_once_is_requested_again() -> None:
     """Rows shift while others are deleted, so one page without it proves nothing."""
     there = [make_document(1, "completed"), make_document(2, "completed")]
 
@@ -110,7 +110,7 @@ def test_a_document_missed_once_is_looked_for_again() -> None:
     assert set(following.outcomes.values()) == {"added"}
 
 
-def test_a_document_whose_answer_was_lost_is_found_by_its_name() -> None:
+def test_document_whose_answer_was_lost_is_found_by_its_name() -> None:
     """It has no batch to ask for."""
     many = [make_document(number, "waiting") for number in range(3, 153)]
     done = [*many, make_document(2, "completed"), make_document(1, "completed")]
@@ -125,7 +125,7 @@ def test_a_document_whose_answer_was_lost_is_found_by_its_name() -> None:
 
 
 @pytest.mark.parametrize("status", ["parsing", "a status of the future"])
-def test_unknown_words_are_waited_through(status: str) -> None:
+def test_unknown_statuses_are_waited_for(status: str) -> None:
     pictures = at((3, [make_document(1, status)]), (0, [make_document(1, "completed")]))
 
     following = follow_files(SimulatedServer(pictures), [make_accepted_file(1)])
@@ -137,7 +137,7 @@ def test_unknown_words_are_waited_through(status: str) -> None:
 
 
 @pytest.mark.parametrize("batch", [True, False])
-def test_a_document_that_was_deleted_is_reported_after_two_looks(*, batch: bool) -> None:
+def test_deleted_document_is_reported_after_two_polls(*, batch: bool) -> None:
     """Requests of one look count once: a cache may answer all of them."""
     following = follow_files(
         SimulatedServer(lambda _: [make_document(2, "waiting")]),
@@ -179,7 +179,7 @@ def test_documents_that_a_stale_list_never_shows_are_followed_by_their_batches(
     assert len(following.server.requests) < 12 * number + 100
 
 
-def test_a_frozen_list_is_not_taken_for_a_server_that_does_not_index() -> None:
+def test_frozen_list_is_not_taken_for_a_server_that_does_not_index() -> None:
     """A cache shows the documents as they were in the first second, for ever."""
     waiting = [make_document(one, "waiting") for one in reversed(range(30))]
     done = [make_document(one, "completed") for one in reversed(range(30))]
@@ -212,7 +212,7 @@ def test_many_documents_that_were_deleted_are_reported_beside_others(*, batch: b
     assert Counter(following.outcomes.values()) == {"failed": 300, "added": 50}
 
 
-def test_two_files_that_the_server_takes_for_one_document_both_end() -> None:
+def test_two_files_sharing_one_document_both_end() -> None:
     """A database that ignores case answers the second create with the first document."""
     first = make_accepted_file(1)
     first.planned = evolve(first.planned, found=evolve(first.planned.found, key="ONE.txt"))
@@ -224,7 +224,7 @@ def test_two_files_that_the_server_takes_for_one_document_both_end() -> None:
     assert following.outcomes == {"ONE.txt": "failed", "1.txt": "added"}
 
 
-def test_documents_that_a_look_does_not_reach_are_reached_by_the_next() -> None:
+def test_documents_missed_by_one_poll_are_reached_by_the_next() -> None:
     """Twelve documents that are never confirmed must not hold the thirteenth."""
 
     def picture(now: float) -> Rows:
@@ -255,7 +255,7 @@ def test_documents_that_a_look_does_not_reach_are_reached_by_the_next() -> None:
 @pytest.mark.parametrize(
     "listed", [None, [make_document(1, "indexing")], [make_document(2, "completed")]]
 )
-def test_an_end_that_is_taken_back_is_no_end(listed: Rows | None) -> None:
+def test_withdrawn_final_status_is_ignored(listed: Rows | None) -> None:
     """The first run's `completed` is shown, then the second splits again (1.14.2: 1778-1780)."""
     done, begun = [make_document(1, "completed")], [make_document(1, "splitting")]
 
@@ -277,7 +277,7 @@ def test_an_end_that_is_taken_back_is_no_end(listed: Rows | None) -> None:
 
 
 @pytest.mark.parametrize("end", ["completed", "error"])
-def test_an_end_is_seen_twice_also_without_a_batch(end: str) -> None:
+def test_final_status_is_confirmed_without_a_batch(end: str) -> None:
     """A document that was found by its name tells no chunks."""
     last = [make_document(1, end, error="no luck" if end == "error" else None)]
     pictures = at((3, last), (40, [make_document(1, "indexing")]), (0, last))
@@ -291,7 +291,7 @@ def test_an_end_is_seen_twice_also_without_a_batch(end: str) -> None:
     assert 40 + LoadTiming().confirm_interval <= when < 60
 
 
-def test_a_document_that_no_other_run_overlaps_ends_at_once() -> None:
+def test_document_that_no_other_run_overlaps_ends_at_once() -> None:
     following = follow_files(
         SimulatedServer(lambda _: [make_document(1, "completed")]), [make_accepted_file(1)]
     )
@@ -322,7 +322,7 @@ def failing(file: TrackedFile, error: str, *, swaps: bool = False) -> SimulatedF
     )
 
 
-def test_a_failed_replacement_says_that_the_document_is_empty() -> None:
+def test_failed_replacement_says_that_the_document_is_empty() -> None:
     following = failing(make_accepted_file(1, new=False), "no luck")
 
     assert following.outcomes == {"1.txt": "failed"}
@@ -332,7 +332,7 @@ def test_a_failed_replacement_says_that_the_document_is_empty() -> None:
     assert following.journal.states == {"1.txt": JournalState.EMPTIED}
 
 
-def test_a_failed_new_version_beside_the_old_one_is_deleted() -> None:
+def test_failed_new_version_beside_the_old_one_is_deleted() -> None:
     file = make_accepted_file(1, new=False)
     assert file.planned.replaces is not None
     file.planned = evolve(
@@ -346,7 +346,7 @@ def test_a_failed_new_version_beside_the_old_one_is_deleted() -> None:
     assert not following.results
 
 
-def test_a_document_that_is_not_beside_another_is_never_deleted() -> None:
+def test_document_that_is_not_beside_another_is_never_deleted() -> None:
     """An earlier run has replaced it in place, and this one is told to swap."""
     file = make_accepted_file(1, new=False)
 
@@ -364,7 +364,7 @@ def test_a_document_that_is_not_beside_another_is_never_deleted() -> None:
         (0, True, FileState.BUSY),
     ],
 )
-def test_a_passing_indexing_error_is_tried_again_twice(
+def test_passing_indexing_error_is_tried_again_twice(
     recreated: int, state: FileState, *, swaps: bool
 ) -> None:
     file = make_accepted_file(1, recreated=recreated)
@@ -380,7 +380,7 @@ def test_a_passing_indexing_error_is_tried_again_twice(
 @pytest.mark.parametrize(
     ("status", "fields"), [("completed", {"word_count": 0}), ("error", {"error": None})]
 )
-def test_a_document_without_text_or_reason_fails(status: str, fields: Mapping[str, Any]) -> None:
+def test_document_without_text_or_reason_fails(status: str, fields: Mapping[str, Any]) -> None:
     rows = [make_document(1, status, **fields), make_document(2, status, **fields)]
 
     following = follow_files(
@@ -427,7 +427,7 @@ def test_failures_of_an_earlier_run_do_not_stop_this_one() -> None:
 @pytest.mark.parametrize("seconds", [0.1, 2.0, 60.0])
 @pytest.mark.parametrize("workers", [1, 8])
 @pytest.mark.parametrize("number", [100, 1000, 4000])
-def test_following_costs_few_requests_and_notices_the_end(
+def test_polling_takes_few_requests_and_detects_the_end_promptly(
     number: int, workers: int, seconds: float
 ) -> None:
     """Whatever the speed of the server; a poll of each document would cost tens a document."""
@@ -442,7 +442,7 @@ def test_following_costs_few_requests_and_notices_the_end(
     assert len(following.server.requests) <= (0.25 if number <= 1000 else 0.10) * number
 
 
-def test_looks_are_never_dense() -> None:
+def test_polls_keep_a_minimum_interval() -> None:
     """An idle wait must not become a poll."""
     server = IndexingSimulation(100, 1, 60.0).follow_all().server
 
@@ -450,7 +450,7 @@ def test_looks_are_never_dense() -> None:
     assert min(later - earlier for earlier, later in pairwise(looks)) >= 0.4
 
 
-def test_other_datasets_are_not_looked_at_while_documents_move() -> None:
+def test_other_datasets_are_not_probed_during_progress() -> None:
     server = IndexingSimulation(1000, 8, 2.0).follow_all(900.0).server
 
     assert "datasets.list" not in {name for _, name in server.requests}
@@ -476,7 +476,7 @@ def test_one_lost_document_does_not_hide_the_ends_of_the_others() -> None:
 # What the server refuses
 
 
-def test_a_look_that_is_refused_ends_the_watch() -> None:
+def test_refused_poll_ends_the_watcher() -> None:
     """As when the dataset was deleted: its 404 is not that of a batch."""
 
     def refuses(now: float, name: str, path: str) -> Exception | None:
