@@ -21,7 +21,7 @@ HEAD = (
 
 
 def run_pipeline(client: AsyncClient) -> Events:
-    return client.pipeline.run_pipeline(
+    return client.pipeline.run(
         D1,
         start_node_id="1",
         datasource_type=DatasourceType.LOCAL_FILE,
