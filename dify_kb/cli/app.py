@@ -88,7 +88,7 @@ app = typer.Typer(
 
 
 @app.callback()
-def _program(
+def _set_global_options(
     context: typer.Context,
     url: Annotated[
         str | None,
@@ -122,7 +122,7 @@ def _program(
     context.obj = CommandContext(
         url=url,
         api_key=api_key,
-        headers=dict(_header(given) for given in header or ()),
+        headers=dict(_parse_header(given) for given in header or ()),
         proxy=proxy,
         trust_env=trust_env,
         ssl=None if ca is None else _load_ca_file(ca),
@@ -187,16 +187,16 @@ def hoist_program_options(arguments: Sequence[str]) -> list[str]:
         if word == "--":
             return [*program, *command, word, *left]
         name, equals, _ = word.partition("=")
-        takes = PROGRAM_OPTIONS.get(name, -1)
-        if takes < 0:
+        value_count = PROGRAM_OPTIONS.get(name, -1)
+        if value_count < 0:
             command.append(word)
         else:
-            program += [word, *(left[:takes] if not equals else [])]
-            left = left if equals else left[takes:]
+            program += [word, *(left[:value_count] if not equals else [])]
+            left = left if equals else left[value_count:]
     return [*program, *command]
 
 
-def _header(given: str) -> tuple[str, str]:
+def _parse_header(given: str) -> tuple[str, str]:
     name, colon, value = given.partition(":")
     if not colon or not name.strip():
         raise ConfigError(f"--header is {given!r}.", hint="Write NAME:VALUE.")

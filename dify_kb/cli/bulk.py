@@ -30,10 +30,10 @@ SOME_FAILED = 3
 WORKERS = 4
 """Requests at a time; a default server is full at two or three (measured)."""
 
-AT_ONCE = 50
+BATCH_SIZE = 50
 """Documents of one change of status, which all stand or fall together."""
 
-LISTED = 10
+MAX_LISTED = 10
 """Things that people are shown before they are asked."""
 
 
@@ -52,17 +52,19 @@ class ChangeReporter:
     def report_changed(self, thing: ResourceRef) -> None:
         """Tell that it was changed."""
         self.changed_count += 1
-        self._tell(self.past_tense, f"{self.past_tense.capitalize()} {thing}.", thing)
+        self._write(self.past_tense, f"{self.past_tense.capitalize()} {thing}.", thing)
 
     def report_refused(self, thing: ResourceRef, error: KnowledgeError) -> None:
         """Tell why it was not."""
         self.failed_count += 1
-        self._tell("failed", f"failed  {thing}: {error.summary}", thing, error=error.summary)
+        self._write("failed", f"failed  {thing}: {error.summary}", thing, error=error.summary)
 
     def report_dry_run(self, things: Sequence[ResourceRef]) -> int:
         """Tell what would be changed, and give the exit code."""
         for thing in things:
-            self._tell(f"would be {self.past_tense}", f"Would be {self.past_tense}: {thing}", thing)
+            self._write(
+                f"would be {self.past_tense}", f"Would be {self.past_tense}: {thing}", thing
+            )
         output.err.print(f"{format_count(len(things), self.noun)} would be {self.past_tense}.")
         return 0
 
@@ -75,7 +77,7 @@ class ChangeReporter:
             )
         return SOME_FAILED if self.failed_count else 0
 
-    def _tell(self, kind: str, text: str, thing: ResourceRef, **more: object) -> None:
+    def _write(self, kind: str, text: str, thing: ResourceRef, **more: object) -> None:
         if self.json:
             text = output.dump_json({"type": kind, "id": thing.id, "name": thing.name, **more})
         else:
@@ -86,7 +88,7 @@ class ChangeReporter:
 async def change_each(
     things: Sequence[ResourceRef],
     work: Callable[[ResourceRef], Awaitable[None]],
-    teller: ChangeReporter,
+    reporter: ChangeReporter,
 ) -> int:
     """Change each by a request of its own, some at a time, and give the exit code.
 
@@ -104,30 +106,30 @@ async def change_each(
             try:
                 await work(thing)
             except KnowledgeError as error:
-                if len(things) == 1 or not _own(error):
+                if len(things) == 1 or not _is_item_error(error):
                     stopped.append(error)
                     return
-                teller.report_refused(thing, error)
+                reporter.report_refused(thing, error)
             else:
-                teller.report_changed(thing)
+                reporter.report_changed(thing)
 
     async with anyio.create_task_group() as group:
         for _ in range(min(WORKERS, len(things))):
             group.start_soon(worker)
-    return _ended(teller, len(things), stopped[0] if stopped else None)
+    return _finish(reporter, len(things), stopped[0] if stopped else None)
 
 
 async def change_in_batches(
     things: Sequence[ResourceRef],
     work: Callable[[Sequence[ResourceRef]], Awaitable[None]],
-    teller: ChangeReporter,
+    reporter: ChangeReporter,
 ) -> int:
     """Change many by one request, and find those that were refused by halving.
 
     Raises:
         KnowledgeError: the only one was refused, or what stopped all of them.
     """
-    left = deque(things[start : start + AT_ONCE] for start in range(0, len(things), AT_ONCE))
+    left = deque(things[start : start + BATCH_SIZE] for start in range(0, len(things), BATCH_SIZE))
     stopped: KnowledgeError | None = None
     while left and stopped is None:
         batch = left.popleft()
@@ -137,14 +139,14 @@ async def change_in_batches(
             if len(things) == 1 or not isinstance(error, BadRequestError):
                 stopped = error
             elif len(batch) == 1:
-                teller.report_refused(batch[0], error)
+                reporter.report_refused(batch[0], error)
             else:
                 middle = len(batch) // 2
                 left.extendleft((batch[middle:], batch[:middle]))
         else:
             for thing in batch:
-                teller.report_changed(thing)
-    return _ended(teller, len(things), stopped)
+                reporter.report_changed(thing)
+    return _finish(reporter, len(things), stopped)
 
 
 def report_partial(error: PartialError, *, json: bool) -> int:
@@ -173,10 +175,10 @@ async def confirm_deletion(what: str, things: Sequence[str], *, yes: bool) -> No
         raise ConfigError(
             f"{what} would be deleted; nothing was.", hint="Pass --yes to delete without asking."
         )
-    for thing in things[:LISTED]:
+    for thing in things[:MAX_LISTED]:
         output.err.print(f"  {output.escape(thing)}")
-    if len(things) > LISTED:
-        output.err.print(f"  … and {len(things) - LISTED:,} more")
+    if len(things) > MAX_LISTED:
+        output.err.print(f"  … and {len(things) - MAX_LISTED:,} more")
     output.err.print(f"Delete {what}? [y/N] ", end="")
     answer = await _answer()
     if answer.strip().casefold() not in {"y", "yes"}:
@@ -199,17 +201,18 @@ def format_count(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def _ended(teller: ChangeReporter, total: int, stopped: KnowledgeError | None) -> int:
+def _finish(reporter: ChangeReporter, total: int, stopped: KnowledgeError | None) -> int:
     if stopped is None:
-        return teller.finish()
+        return reporter.finish()
     if total > 1:
         output.err.print(
-            f"{teller.changed_count:,} of {format_count(total, teller.noun)} {teller.past_tense}."
+            f"{reporter.changed_count:,} of {format_count(total, reporter.noun)}"
+            f" {reporter.past_tense}."
         )
     raise stopped
 
 
-def _own(error: KnowledgeError) -> bool:
+def _is_item_error(error: KnowledgeError) -> bool:
     """Tell whether an error is about one thing alone, and not about all that follow as well."""
     if isinstance(error, ApiError) and error.code == ARCHIVED:
         return True

@@ -18,9 +18,11 @@ child_chunks = typer.Typer(
     help="The child chunks of a chunk.", no_args_is_help=True, rich_markup_mode=None
 )
 
-Id = Annotated[str, typer.Argument(metavar="ID", help="Id of the child chunk.")]
-Ids = Annotated[list[str], typer.Argument(metavar="ID", help="Ids of child chunks.")]
-Text = Annotated[str, typer.Argument(help="Its text.")]
+ChildChunkArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of the child chunk.")]
+ChildChunkArguments = Annotated[
+    list[str], typer.Argument(metavar="ID", help="Ids of child chunks.")
+]
+TextArgument = Annotated[str, typer.Argument(help="Its text.")]
 
 
 @child_chunks.command("list")
@@ -34,7 +36,7 @@ def list_(
     """List the child chunks of a chunk, in their order."""
 
     async def main(client: AsyncClient) -> None:
-        where = await _where(client, dataset, document)
+        where = await _find_parents(client, dataset, document)
         found = client.child_chunks.iter(*where, segment, keyword=keyword or dify_kb.UNSET)
         await output.print_rows(
             "child_chunk",
@@ -57,15 +59,15 @@ def show_(
     dataset: DatasetOption,
     document: DocumentOption,
     segment: SegmentOption,
-    id_: Id,
+    id_: ChildChunkArgument,
 ) -> None:
     """Show one child chunk; the server only lists them."""
 
     async def main(client: AsyncClient) -> None:
-        where = await _where(client, dataset, document)
+        where = await _find_parents(client, dataset, document)
         async for row in client.child_chunks.iter(*where, segment):
             if row.id == id_:
-                return _show(context, row)
+                return _print_child_chunk(context, row)
         raise KnowledgeError(
             f"The chunk has no child chunk {id_!r}.",
             hint="`dify-kb child-chunks list` shows those there are.",
@@ -80,13 +82,13 @@ def create(
     dataset: DatasetOption,
     document: DocumentOption,
     segment: SegmentOption,
-    text: Text,
+    text: TextArgument,
 ) -> None:
     """Add a child chunk."""
 
     async def main(client: AsyncClient) -> None:
-        where = await _where(client, dataset, document)
-        _show(context, await client.child_chunks.create(*where, segment, text))
+        where = await _find_parents(client, dataset, document)
+        _print_child_chunk(context, await client.child_chunks.create(*where, segment, text))
 
     run_with_client(context, main)
 
@@ -97,14 +99,14 @@ def update(
     dataset: DatasetOption,
     document: DocumentOption,
     segment: SegmentOption,
-    id_: Id,
-    text: Text,
+    id_: ChildChunkArgument,
+    text: TextArgument,
 ) -> None:
     """Give a child chunk another text; 1.8.1 never finds one."""
 
     async def main(client: AsyncClient) -> None:
-        where = await _where(client, dataset, document)
-        _show(context, await client.child_chunks.update(*where, segment, id_, text))
+        where = await _find_parents(client, dataset, document)
+        _print_child_chunk(context, await client.child_chunks.update(*where, segment, id_, text))
 
     run_with_client(context, main)
 
@@ -115,7 +117,7 @@ def delete(
     dataset: DatasetOption,
     document: DocumentOption,
     segment: SegmentOption,
-    ids: Ids,
+    ids: ChildChunkArguments,
     yes: YesOption = False,
 ) -> None:
     """Delete child chunks.
@@ -125,7 +127,7 @@ def delete(
     things = name_lookup.parse_ids("child chunk", ids)
 
     async def main(client: AsyncClient) -> int:
-        where = await _where(client, dataset, document)
+        where = await _find_parents(client, dataset, document)
         if len(things) > 1:
             await bulk.confirm_deletion(
                 bulk.format_count(len(things), "child chunk"), [*map(str, things)], yes=yes
@@ -139,12 +141,12 @@ def delete(
     run_with_client(context, main)
 
 
-async def _where(client: AsyncClient, dataset: str, document: str) -> tuple[str, str]:
+async def _find_parents(client: AsyncClient, dataset: str, document: str) -> tuple[str, str]:
     where = await name_lookup.find_dataset(client, dataset)
     return where.id, (await name_lookup.find_document(client, where, document)).id
 
 
-def _show(context: typer.Context, chunk: ChildChunk) -> None:
+def _print_child_chunk(context: typer.Context, chunk: ChildChunk) -> None:
     rows = {
         "id": chunk.id,
         "position": chunk.position,

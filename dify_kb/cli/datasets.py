@@ -20,17 +20,21 @@ if TYPE_CHECKING:
 datasets = typer.Typer(help="Knowledge bases.", no_args_is_help=True, rich_markup_mode=None)
 
 Permission = Literal["only_me", "all_team_members", "partial_members"]
-Named = Annotated[str, typer.Argument(metavar="NAME|ID", help="Name or id of the dataset.")]
-Members = Annotated[
+DatasetArgument = Annotated[
+    str, typer.Argument(metavar="NAME|ID", help="Name or id of the dataset.")
+]
+MembersOption = Annotated[
     list[str] | None,
     typer.Option("--member", metavar="ID", help="Account that may use it; may be repeated."),
 ]
-Embedding = Annotated[
+EmbeddingOption = Annotated[
     str | None,
     typer.Option(metavar="PROVIDER:MODEL", help="Embedding model of a high_quality dataset."),
 ]
-Described = Annotated[str | None, typer.Option(help="At most 400 characters.")]
-Allowed = Annotated[Permission | None, typer.Option(help="Who sees it; else only its creator.")]
+DescriptionOption = Annotated[str | None, typer.Option(help="At most 400 characters.")]
+PermissionOption = Annotated[
+    Permission | None, typer.Option(help="Who sees it; else only its creator.")
+]
 
 
 @datasets.command("list")
@@ -65,11 +69,11 @@ def list_(
 
 
 @datasets.command("show")
-def show_(context: typer.Context, name: Named) -> None:
+def show_(context: typer.Context, name: DatasetArgument) -> None:
     """Show one dataset."""
 
     async def main(client: AsyncClient) -> None:
-        _show(context, await name_lookup.find_dataset(client, name))
+        _print_dataset(context, await name_lookup.find_dataset(client, name))
 
     run_with_client(context, main)
 
@@ -81,10 +85,10 @@ def create(
     technique: Annotated[
         Technique | None, typer.Option(help="Else the first document decides.")
     ] = None,
-    description: Described = None,
-    embedding: Embedding = None,
-    permission: Allowed = None,
-    member: Members = None,
+    description: DescriptionOption = None,
+    embedding: EmbeddingOption = None,
+    permission: PermissionOption = None,
+    member: MembersOption = None,
 ) -> None:
     """Create an empty dataset."""
 
@@ -94,13 +98,13 @@ def create(
                 name,
                 indexing_technique=technique or dify_kb.UNSET,
                 description=description or dify_kb.UNSET,
-                embedding=_model(embedding),
+                embedding=_parse_model(embedding),
                 permission=permission or dify_kb.UNSET,
                 partial_member_list=member or dify_kb.UNSET,
             )
         except dify_kb.PartialError as error:
             return bulk.report_partial(error, json=is_json_output(context))
-        _show(context, made)
+        _print_dataset(context, made)
         return 0
 
     run_with_client(context, main)
@@ -109,17 +113,17 @@ def create(
 @datasets.command("update")
 def update(
     context: typer.Context,
-    name: Named,
+    name: DatasetArgument,
     new_name: Annotated[
         str | None, typer.Option("--name", help="Another name, 1 to 40 characters.")
     ] = None,
     technique: Annotated[
         Technique | None, typer.Option(help="Another one indexes all documents again.")
     ] = None,
-    description: Described = None,
-    embedding: Embedding = None,
-    permission: Allowed = None,
-    member: Members = None,
+    description: DescriptionOption = None,
+    embedding: EmbeddingOption = None,
+    permission: PermissionOption = None,
+    member: MembersOption = None,
 ) -> None:
     """Change a dataset; what is not named stays.
 
@@ -138,11 +142,11 @@ def update(
             name=dify_kb.UNSET if new_name is None else new_name,
             indexing_technique=technique or dify_kb.UNSET,
             description=dify_kb.UNSET if description is None else description,
-            embedding=_model(embedding),
+            embedding=_parse_model(embedding),
             permission=permission or dify_kb.UNSET,
             partial_member_list=member or dify_kb.UNSET,
         )
-        _show(context, changed)
+        _print_dataset(context, changed)
 
     run_with_client(context, main)
 
@@ -177,9 +181,9 @@ def delete(
             named = [await name_lookup.find_dataset(client, each) for each in names or ()]
             found = {row.id: row for row in named}
         things = [ResourceRef(row.id, row.name) for row in found.values()]
-        teller = bulk.ChangeReporter("dataset", "deleted", json=is_json_output(context))
+        reporter = bulk.ChangeReporter("dataset", "deleted", json=is_json_output(context))
         if dry_run:
-            return teller.report_dry_run(things)
+            return reporter.report_dry_run(things)
         documents = sum(row.document_count for row in found.values())
         if len(found) > 1 or documents:
             what = bulk.format_count(len(found), "dataset")
@@ -188,13 +192,13 @@ def delete(
                 f"{what} with {bulk.format_count(documents, 'document')}", told, yes=yes
             )
         return await bulk.change_each(
-            things, lambda thing: client.datasets.delete(thing.id), teller
+            things, lambda thing: client.datasets.delete(thing.id), reporter
         )
 
     run_with_client(context, main)
 
 
-def _model(given: str | None) -> ModelRef | Unset:
+def _parse_model(given: str | None) -> ModelRef | Unset:
     if given is None:
         return dify_kb.UNSET
     provider, colon, model = given.partition(":")
@@ -206,7 +210,7 @@ def _model(given: str | None) -> ModelRef | Unset:
     return dify_kb.ModelRef(provider=provider, model=model)
 
 
-def _show(context: typer.Context, dataset: Dataset) -> None:
+def _print_dataset(context: typer.Context, dataset: Dataset) -> None:
     model = dataset.embedding_model
     members = dataset.partial_member_list
     rows = {

@@ -17,8 +17,8 @@ from .run_command import CommandContext
 if TYPE_CHECKING:
     from dify_kb import AsyncClient, ModelType
 
-TESTED = ("1.4.3", "1.8.1", "1.12.1", "1.16")
-HANGING = ("1.12.0", "1.12.1")
+TESTED_VERSIONS = ("1.4.3", "1.8.1", "1.12.1", "1.16")
+HANGING_VERSIONS = ("1.12.0", "1.12.1")
 
 
 def doctor(context: typer.Context) -> None:
@@ -31,7 +31,7 @@ def doctor(context: typer.Context) -> None:
     async def main() -> int:
         code = 0
         async with command.create_client() as client:
-            async for check in _checks(client):
+            async for check in _run_checks(client):
                 output.print_check(check, json=command.json)
                 if check.status == "failed":
                     code = exit_codes.REFUSED if check.check == "key" else exit_codes.ERROR
@@ -40,7 +40,7 @@ def doctor(context: typer.Context) -> None:
     command.run(main)
 
 
-async def _checks(client: AsyncClient) -> AsyncIterator[DiagnosticCheck]:
+async def _run_checks(client: AsyncClient) -> AsyncIterator[DiagnosticCheck]:
     """Go on as long as the next check makes sense."""
     try:
         info = await client.ping()
@@ -50,7 +50,7 @@ async def _checks(client: AsyncClient) -> AsyncIterator[DiagnosticCheck]:
         )
         return
     yield DiagnosticCheck(check="address", status="ok", detail=f"{client.base_url} answers")
-    yield _version(info.server_version)
+    yield _check_version(info.server_version)
     try:
         page = await client.datasets.list(limit=1, include_all=True)
     except KnowledgeError as error:
@@ -63,7 +63,7 @@ async def _checks(client: AsyncClient) -> AsyncIterator[DiagnosticCheck]:
         (dify_kb.ModelType.TEXT_EMBEDDING, "only economy datasets (keyword search) can be made"),
         (dify_kb.ModelType.RERANK, "searches cannot be reranked"),
     ):
-        yield await _models(client, kind, lack)
+        yield await _check_models(client, kind, lack)
     yield DiagnosticCheck(
         check="limits",
         status="ok",
@@ -72,7 +72,7 @@ async def _checks(client: AsyncClient) -> AsyncIterator[DiagnosticCheck]:
     )
 
 
-def _version(version: str | None) -> DiagnosticCheck:
+def _check_version(version: str | None) -> DiagnosticCheck:
     if version is None:
         return DiagnosticCheck(
             check="version",
@@ -80,24 +80,24 @@ def _version(version: str | None) -> DiagnosticCheck:
             detail="the server does not tell its version",
             remedy="A proxy may take the header X-Version away; let it through.",
         )
-    if version in HANGING:
+    if version in HANGING_VERSIONS:
         return DiagnosticCheck(
             check="version",
             status="warning",
             detail=f"Dify {version}: updating a document in place hangs its worker for ever",
             remedy="Load documents again by name (as `load` does), or upgrade.",
         )
-    if not version.startswith(TESTED):
+    if not version.startswith(TESTED_VERSIONS):
         return DiagnosticCheck(
             check="version",
             status="warning",
-            detail=f"Dify {version}: not among those tested ({', '.join(TESTED)})",
+            detail=f"Dify {version}: not among those tested ({', '.join(TESTED_VERSIONS)})",
             remedy="It should work; report what does not.",
         )
     return DiagnosticCheck(check="version", status="ok", detail=f"Dify {version}")
 
 
-async def _models(client: AsyncClient, kind: ModelType, lack: str) -> DiagnosticCheck:
+async def _check_models(client: AsyncClient, kind: ModelType, lack: str) -> DiagnosticCheck:
     name = f"{kind} models"
     try:
         providers = await client.workspace.models(kind)

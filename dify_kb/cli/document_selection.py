@@ -42,7 +42,7 @@ def parse_selection(
     Raises:
         ConfigError: nothing was asked for, or names and conditions, or a condition is none.
     """
-    asked = DocumentSelection(
+    selection = DocumentSelection(
         names=named or (),
         pattern=pattern,
         status=status,
@@ -50,39 +50,41 @@ def parse_selection(
         everything=everything,
     )
     fitting = bool(pattern or status or conditions or everything)
-    if bool(asked.names) == fitting:
+    if bool(selection.names) == fitting:
         raise ConfigError(
             "Both names and conditions are given." if fitting else "No document is named.",
             hint="Pass names or ids, or choose by --name, --status, --filter or --all.",
         )
-    return asked
+    return selection
 
 
 async def select_documents(
-    client: AsyncClient, where: Dataset, asked: DocumentSelection
+    client: AsyncClient, where: Dataset, selection: DocumentSelection
 ) -> Sequence[ResourceRef]:
     """Find the documents, each once. Ids cost nothing, conditions a request per 100 documents.
 
     Raises:
         KnowledgeError: no such document, or no such field.
     """
-    if asked.names:
-        named = [await name_lookup.find_document(client, where, name) for name in asked.names]
+    if selection.names:
+        named = [await name_lookup.find_document(client, where, name) for name in selection.names]
         return list({thing.id: thing for thing in named}.values())
-    await check_fields(client, where, asked.conditions)
+    await check_fields(client, where, selection.conditions)
     rows = client.documents.iter(
-        where, keyword=longest_literal(asked.pattern or ""), status=asked.status or UNSET
+        where, keyword=longest_literal(selection.pattern or ""), status=selection.status or UNSET
     )
-    return [ResourceRef(row.id, row.name) async for row in rows if is_selected(row, asked)]
+    return [ResourceRef(row.id, row.name) async for row in rows if is_selected(row, selection)]
 
 
-def is_selected(row: Document, asked: DocumentSelection) -> bool:
+def is_selected(row: Document, selection: DocumentSelection) -> bool:
     """Tell whether a document is one of those that were asked for."""
-    if asked.status and row.display_status != asked.status:
+    if selection.status and row.display_status != selection.status:
         return False
-    if asked.pattern and not fnmatchcase(row.name, asked.pattern):
+    if selection.pattern and not fnmatchcase(row.name, selection.pattern):
         return False
-    return asked.conditions is None or matches_filter(metadata_by_name(row), asked.conditions)
+    return selection.conditions is None or matches_filter(
+        metadata_by_name(row), selection.conditions
+    )
 
 
 def metadata_by_name(row: Document) -> dict[str, object]:
@@ -97,15 +99,15 @@ def longest_literal(pattern: str) -> str | Unset:
     return max(parts, key=len) or UNSET
 
 
-_ALSO = {">=": "≥", "<=": "≤", "!=": "≠", "==": "="}
-_WORDS = sorted([*map(str, ComparisonOperator), *_ALSO], key=len, reverse=True)
+_ALIASES = {">=": "≥", "<=": "≤", "!=": "≠", "==": "="}
+_OPERATOR_NAMES = sorted([*map(str, ComparisonOperator), *_ALIASES], key=len, reverse=True)
 _OPERATORS = "|".join(
     rf"(?<=\s){re.escape(word)}(?=\s|$)" if word[0].isalpha() else re.escape(word)
-    for word in _WORDS
+    for word in _OPERATOR_NAMES
 )
 _CONDITION = re.compile(rf"(?P<name>[^<>=≠≥≤!]+?)\s*(?P<operator>{_OPERATORS})\s*(?P<value>.*)")
-_LISTS = {ComparisonOperator.IN, ComparisonOperator.NOT_IN}
-_TEXTS = {
+_LIST_OPERATORS = {ComparisonOperator.IN, ComparisonOperator.NOT_IN}
+_TEXT_OPERATORS = {
     ComparisonOperator.CONTAINS,
     ComparisonOperator.NOT_CONTAINS,
     ComparisonOperator.START_WITH,
@@ -113,7 +115,7 @@ _TEXTS = {
     ComparisonOperator.IS,
     ComparisonOperator.IS_NOT,
 }
-_TEXTS_TOO = {ComparisonOperator.EQUAL, ComparisonOperator.NOT_EQUAL}
+_TEXT_OR_NUMBER_OPERATORS = {ComparisonOperator.EQUAL, ComparisonOperator.NOT_EQUAL}
 
 
 def parse_conditions(texts: Sequence[str]) -> MetadataFilter | None:
@@ -122,7 +124,7 @@ def parse_conditions(texts: Sequence[str]) -> MetadataFilter | None:
     Raises:
         ConfigError: one that cannot be read.
     """
-    return MetadataFilter.all_of(*map(_condition, texts)) if texts else None
+    return MetadataFilter.all_of(*map(_parse_condition, texts)) if texts else None
 
 
 async def check_fields(
@@ -141,32 +143,32 @@ async def check_fields(
             name_lookup.select_metadata_field(fields, name, where)
 
 
-def _condition(text: str) -> Condition:
+def _parse_condition(text: str) -> Condition:
     match = _CONDITION.fullmatch(text.strip())
     if match is None:
         raise ConfigError(
             f"--filter is {text!r}.",
-            hint=f"Write NAME OPERATOR VALUE; operators are {', '.join(_WORDS)}.",
+            hint=f"Write NAME OPERATOR VALUE; operators are {', '.join(_OPERATOR_NAMES)}.",
         )
     word = match["operator"]
-    operator = ComparisonOperator(_ALSO.get(word, word))
+    operator = ComparisonOperator(_ALIASES.get(word, word))
     return Condition(
         name=match["name"].strip(),
         comparison_operator=operator,
-        value=_value(operator, match["value"].strip()),
+        value=_parse_value(operator, match["value"].strip()),
     )
 
 
-def _value(operator: ComparisonOperator, text: str) -> str | float | Sequence[str] | None:
+def _parse_value(operator: ComparisonOperator, text: str) -> str | float | Sequence[str] | None:
     if operator in {ComparisonOperator.EMPTY, ComparisonOperator.NOT_EMPTY}:
         return None
-    if operator in _LISTS:
+    if operator in _LIST_OPERATORS:
         return [part.strip() for part in text.split(",")]
-    if operator in _TEXTS:
+    if operator in _TEXT_OPERATORS:
         return text
     number = option_types.parse_number(text)
     if number is not None:
         return number
-    if operator in _TEXTS_TOO:
+    if operator in _TEXT_OR_NUMBER_OPERATORS:
         return text
     return option_types.parse_time(f"--filter {operator}", text).timestamp()

@@ -39,9 +39,11 @@ documents = typer.Typer(
 
 STDIN = "-"
 
-Named = Annotated[str, typer.Argument(metavar="NAME|ID", help="Name or id of the document.")]
-Text = Annotated[str | None, typer.Option(help="The text itself, instead of a file.")]
-Wait = Annotated[bool, typer.Option("--wait", help="Until it is indexed.")]
+DocumentArgument = Annotated[
+    str, typer.Argument(metavar="NAME|ID", help="Name or id of the document.")
+]
+TextOption = Annotated[str | None, typer.Option(help="The text itself, instead of a file.")]
+WaitOption = Annotated[bool, typer.Option("--wait", help="Until it is indexed.")]
 
 
 @documents.command("list")
@@ -79,7 +81,7 @@ def list_(
 
 
 @documents.command("show")
-def show_(context: typer.Context, dataset: DatasetOption, name: Named) -> None:
+def show_(context: typer.Context, dataset: DatasetOption, name: DocumentArgument) -> None:
     """Show one document in full; since Dify 1.8."""
 
     async def main(client: AsyncClient) -> None:
@@ -97,7 +99,7 @@ def show_(context: typer.Context, dataset: DatasetOption, name: Named) -> None:
             "created": found.created_at,
             "updated": found.updated_at,
             "indexed": found.completed_at,
-            "metadata": ", ".join(map(_label, found.doc_metadata or ())) or None,
+            "metadata": ", ".join(map(_format_metadata, found.doc_metadata or ())) or None,
         }
         output.print_details("document", found, rows, json=is_json_output(context))
 
@@ -111,20 +113,20 @@ def create(
     file: Annotated[
         str | None, typer.Argument(metavar="FILE|-", help="What to send; - is stdin.")
     ] = None,
-    text: Text = None,
+    text: TextOption = None,
     name: Annotated[
         str | None, typer.Option(help="What to call it; else as the file is called.")
     ] = None,
     technique: Annotated[
         Technique | None, typer.Option(help="For the first document of a dataset without one.")
     ] = None,
-    wait: Wait = False,
+    wait: WaitOption = False,
 ) -> None:
     """Create one document, or replace the one of its name.
 
     `load` is for many.
     """
-    source = _source(file, text)
+    source = _read_source(file, text)
 
     async def main(client: AsyncClient) -> None:
         where = await name_lookup.find_dataset(client, dataset)
@@ -134,9 +136,9 @@ def create(
             )
         else:
             made = await client.documents.create_by_text(
-                where, _needed(name), source, indexing_technique=technique or dify_kb.UNSET
+                where, _require_name(name), source, indexing_technique=technique or dify_kb.UNSET
             )
-        await _tell(context, client, where, made, wait=wait)
+        await _report_created(context, client, where, made, wait=wait)
 
     run_with_client(context, main)
 
@@ -145,18 +147,18 @@ def create(
 def update(
     context: typer.Context,
     dataset: DatasetOption,
-    document: Named,
+    document: DocumentArgument,
     file: Annotated[
         str | None, typer.Argument(metavar="FILE|-", help="What to send; - is stdin.")
     ] = None,
-    text: Text = None,
+    text: TextOption = None,
     name: Annotated[
         str | None, typer.Option(help="What to call it; else as before, or as the file.")
     ] = None,
-    wait: Wait = False,
+    wait: WaitOption = False,
 ) -> None:
     """Give a document other content; edits of its chunks are lost."""
-    source = _source(file, text)
+    source = _read_source(file, text)
 
     async def main(client: AsyncClient) -> None:
         where = await name_lookup.find_dataset(client, dataset)
@@ -165,14 +167,14 @@ def update(
             made = await client.documents.update_by_file(where, thing.id, source, name=name)
         else:
             made = await client.documents.update_by_text(
-                where, thing.id, name=_needed(name or thing.name), text=source
+                where, thing.id, name=_require_name(name or thing.name), text=source
             )
-        await _tell(context, client, where, made, wait=wait)
+        await _report_created(context, client, where, made, wait=wait)
 
     run_with_client(context, main)
 
 
-def _label(entry: Mapping[str, object]) -> str:
+def _format_metadata(entry: Mapping[str, object]) -> str:
     """Write a metadata value; a time, which servers tell in seconds or as their text, as a date."""
     value = entry.get("value")
     seconds = (
@@ -187,7 +189,7 @@ def _label(entry: Mapping[str, object]) -> str:
     return f"{entry['name']}={shown}"
 
 
-def _source(file: str | None, text: str | None) -> Path | str:
+def _read_source(file: str | None, text: str | None) -> Path | str:
     """Take a path, or the text that was given or comes from stdin."""
     if (file is None) == (text is None):
         raise ConfigError(
@@ -199,13 +201,13 @@ def _source(file: str | None, text: str | None) -> Path | str:
     return sys.stdin.read() if file == STDIN else option_types.parse_path(file)
 
 
-def _needed(name: str | None) -> str:
+def _require_name(name: str | None) -> str:
     if not name:
         raise ConfigError("The text has no name.", hint="Pass --name.")
     return name
 
 
-async def _tell(
+async def _report_created(
     context: typer.Context,
     client: AsyncClient,
     where: Dataset,
@@ -219,12 +221,12 @@ async def _tell(
     if is_json_output(context):
         output.print_json({"type": "document", **output.to_fields(document), "batch": made.batch})
     else:
-        _print(document, made.batch)
+        _print_created(document, made.batch)
     if wait:
         _check_indexed(document)
 
 
-def _print(document: Document, batch: str) -> None:
+def _print_created(document: Document, batch: str) -> None:
     rows = {
         "id": document.id,
         "name": document.name,
@@ -283,26 +285,26 @@ def delete(
     async def main(client: AsyncClient) -> int:
         where = await name_lookup.find_dataset(client, dataset)
         things = await document_selection.select_documents(client, where, asked)
-        teller = bulk.ChangeReporter("document", "deleted", json=is_json_output(context))
+        reporter = bulk.ChangeReporter("document", "deleted", json=is_json_output(context))
         if dry_run:
-            return teller.report_dry_run(things)
+            return reporter.report_dry_run(things)
         if len(things) > 1:
             await bulk.confirm_deletion(
                 bulk.format_count(len(things), "document"), [*map(str, things)], yes=yes
             )
         return await bulk.change_each(
-            things, lambda thing: client.documents.delete(where, thing.id), teller
+            things, lambda thing: client.documents.delete(where, thing.id), reporter
         )
 
     run_with_client(context, main)
 
 
-def _switch(
-    verb: str, word: str, call: Callable[[AsyncClient], SwitchDocuments], told: str
+def _add_switch_command(
+    verb: str, past_tense: str, call: Callable[[AsyncClient], SwitchDocuments], help_text: str
 ) -> None:
-    """Add a command that switches documents; `word` is what they are then."""
+    """Add a command that switches documents; `past_tense` is what they are then."""
 
-    @documents.command(verb, help=told)
+    @documents.command(verb, help=help_text)
     def switch(
         context: typer.Context,
         dataset: DatasetOption,
@@ -320,38 +322,38 @@ def _switch(
         async def main(client: AsyncClient) -> int:
             where = await name_lookup.find_dataset(client, dataset)
             things = await document_selection.select_documents(client, where, asked)
-            teller = bulk.ChangeReporter("document", word, json=is_json_output(context))
+            reporter = bulk.ChangeReporter("document", past_tense, json=is_json_output(context))
             if dry_run:
-                return teller.report_dry_run(things)
+                return reporter.report_dry_run(things)
 
             async def work(batch: Sequence[ResourceRef]) -> None:
                 await call(client)(where, [thing.id for thing in batch])
 
-            return await bulk.change_in_batches(things, work, teller)
+            return await bulk.change_in_batches(things, work, reporter)
 
         run_with_client(context, main)
 
 
-_switch(
+_add_switch_command(
     "enable",
     "enabled",
     lambda client: client.documents.enable,
     "Let documents be found again; since Dify 1.8.",
 )
-_switch(
+_add_switch_command(
     "disable",
     "disabled",
     lambda client: client.documents.disable,
     "Keep documents from being found; since Dify 1.8.\n\n"
     "Those that are not indexed yet are refused.",
 )
-_switch(
+_add_switch_command(
     "archive",
     "archived",
     lambda client: client.documents.archive,
     "Keep documents from being found and deleted; since Dify 1.8.",
 )
-_switch(
+_add_switch_command(
     "unarchive",
     "unarchived",
     lambda client: client.documents.unarchive,

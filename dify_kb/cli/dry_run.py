@@ -13,7 +13,7 @@ from dify_kb.ingest import ScanRules, Source, create_source_reader
 
 from . import output
 
-SENT = "would be sent"
+SEND_REASON = "would be sent"
 """The beginning of the reason of a file that would be sent."""
 
 
@@ -26,8 +26,8 @@ def print_planned(result: ItemResult) -> None:
         case Outcome.SKIPPED:
             verb = "skip"
         case Outcome.PENDING:
-            verb = "send" if reason.startswith(SENT) else "finish"
-            reason = reason.removeprefix(SENT).lstrip(", ")
+            verb = "send" if reason.startswith(SEND_REASON) else "finish"
+            reason = reason.removeprefix(SEND_REASON).lstrip(", ")
         case _:
             verb = "fail"
     why = f": {output.escape(reason)}" if reason else ""
@@ -40,16 +40,16 @@ async def scan_source(
     """Report what a load into a dataset that does not exist yet would send. No request."""
     started = time.monotonic()
     counts, reasons = Counter[Outcome](), Counter[str]()
-    taken = await create_source_reader(source)
-    async for batch in taken.batches(rules):
-        for one in batch:
-            result = one
+    reader = await create_source_reader(source)
+    async for batch in reader.batches(rules):
+        for entry in batch:
+            result = entry
             if not isinstance(result, ItemResult):
                 result = ItemResult(
                     key=result.key,
                     name=result.name,
                     outcome=Outcome.PENDING,
-                    reason=SENT,
+                    reason=SEND_REASON,
                     size=result.size,
                 )
             counts[result.outcome] += 1

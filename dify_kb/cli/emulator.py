@@ -40,9 +40,9 @@ def emulator(
     command: CommandContext = context.obj
     server = Emulator(db, version=server_version, host=host, port=port)
     if faults is not None:
-        server.faults.load(_plans(faults))
+        server.faults.load(_read_fault_plans(faults))
 
-    def tell(url: str) -> None:
+    def announce(url: str) -> None:
         if command.json:
             output.print_json({"type": "emulator", "url": url, "api_key": server.api_key})
         output.err.print(
@@ -52,13 +52,13 @@ def emulator(
         )
 
     async def main() -> int:
-        await serve(server, tell)
+        await serve(server, announce)
         return 0
 
     command.run(main)
 
 
-def _plans(given: str) -> dict[str, object]:
+def _read_fault_plans(given: str) -> dict[str, object]:
     """Read plans from standard input, from an argument that is JSON, or from a file.
 
     Raises:

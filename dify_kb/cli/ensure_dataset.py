@@ -33,13 +33,13 @@ async def ensure_dataset(
     """
     if not create or name_lookup.is_id(name):
         return await name_lookup.find_dataset(client, name)
-    if existing := await _by_name(client, name):
+    if existing := await _find_by_name(client, name):
         return _oldest(existing)
     if dry_run:
         output.err.print(f"The dataset {output.escape(name)} would be created.")
         return None
     created = await _create(client, name, technique)
-    same_name = await _by_name(client, name)
+    same_name = await _find_by_name(client, name)
     if all(dataset.id != created.id for dataset in same_name):  # a list may lag behind
         same_name = [*same_name, created]
     return _oldest(same_name)
@@ -57,25 +57,25 @@ async def _create(client: AsyncClient, name: str, technique: Technique | None) -
             name, indexing_technique=technique, embedding=embedding
         )
     except (OutcomeUnknownError, ConflictError) as error:
-        found = await _by_name(client, name)
+        found = await _find_by_name(client, name)
         if not found:
             raise
         lost = isinstance(error, OutcomeUnknownError)
         end = "after the response to its create was lost" if lost else "created meanwhile"
         output.err.print(f"Found the dataset {output.escape(name)}, {end}.")
-        return min(found, key=_age)
+        return min(found, key=_creation_key)
     output.err.print(f"Created the dataset {shown}.")
     return created
 
 
-async def _by_name(client: AsyncClient, name: str) -> Sequence[Dataset]:
+async def _find_by_name(client: AsyncClient, name: str) -> Sequence[Dataset]:
     rows = client.datasets.iter(keyword=name, include_all=True)
     return [dataset async for dataset in rows if dataset.name == name]
 
 
 def _oldest(datasets: Sequence[Dataset]) -> Dataset:
     """Return the dataset that was created first, with a warning if there are several."""
-    oldest, *others = sorted(datasets, key=_age)
+    oldest, *others = sorted(datasets, key=_creation_key)
     if others:
         ids = ", ".join(dataset.id for dataset in others)
         output.err.print(
@@ -85,7 +85,7 @@ def _oldest(datasets: Sequence[Dataset]) -> Dataset:
     return oldest
 
 
-def _age(dataset: Dataset) -> tuple[datetime, str]:
+def _creation_key(dataset: Dataset) -> tuple[datetime, str]:
     return dataset.created_at, dataset.id
 
 

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from dify_kb.bench.quality.evaluator import Chunking
     from dify_kb.ingest import Source
 
-DEEPEST = 100
+MAX_TOP_K = 100
 """Passages that a search may be asked for here; servers list no more of interest."""
 
 
 @frozen(kw_only=True)
-class _Given:
+class EvaluationInput:
     """What is asked, and the documents that are loaded for it; None where a base has them."""
 
     asked: Sequence[EvaluationQuery]
@@ -68,7 +68,7 @@ def evaluate(
         list[int] | None,
         typer.Option(
             min=1,
-            max=DEEPEST,
+            max=MAX_TOP_K,
             metavar="K",
             help=f"Passages that count; may be repeated. Else {', '.join(map(str, TOP_KS))}.",
         ),
@@ -95,15 +95,15 @@ def evaluate(
     from . import report_output
 
     command: CommandContext = context.obj
-    given = _given(file, folder, dataset)
-    ways = list_chunkings(chunk_size or CHUNK_SIZES, parents=not chunk_size)
+    given = _read_input(file, folder, dataset)
+    chunkings = list_chunkings(chunk_size or CHUNK_SIZES, parents=not chunk_size)
     ks = sorted(set(top_k or TOP_KS))
     report_output.check_writable((html, save))
     tally = RequestCounter()
 
     async def main() -> int:
         async with command.create_client(on_event=tally.record) as client:
-            output.err.print(_announced(client.base_url, given, ways, ks))
+            output.err.print(_describe_evaluation(client.base_url, given, chunkings, ks))
             with report_output.show_progress(quiet=command.quiet, plain=command.verbose) as tell:
                 quality = evaluator.RetrievalEvaluator(
                     client=client,
@@ -117,7 +117,7 @@ def evaluate(
                     where = await name_lookup.find_dataset(client, dataset or "")
                     report = await quality.evaluate_dataset(where)
                 else:
-                    report = await quality.evaluate_corpus(given.source, ways, technique)
+                    report = await quality.evaluate_corpus(given.source, chunkings, technique)
         if command.json:
             output.print_json(output.to_fields(report))
         else:
@@ -129,7 +129,7 @@ def evaluate(
     command.run(main, on_first="" if dataset else report_output.CLEANUP_NOTICE)
 
 
-def _given(file: Path | None, folder: Path | None, dataset: str | None) -> _Given:
+def _read_input(file: Path | None, folder: Path | None, dataset: str | None) -> EvaluationInput:
     """Take what is asked of which documents.
 
     Raises:
@@ -147,7 +147,7 @@ def _given(file: Path | None, folder: Path | None, dataset: str | None) -> _Give
             )
         samples = evaluation_queries.default_documents()
         source = evaluator.items_from_documents([(sample.name, sample.data) for sample in samples])
-        return _Given(
+        return EvaluationInput(
             asked=evaluation_queries.default_queries(samples),
             origin="the shipped set",
             source=source,
@@ -158,11 +158,15 @@ def _given(file: Path | None, folder: Path | None, dataset: str | None) -> _Give
         )
     if folder is not None and not folder.is_dir():
         raise ConfigError(f"{folder} is no folder.", hint="Name a folder with documents.")
-    return _Given(asked=evaluation_queries.read_queries(file), origin=str(file), source=folder)
+    return EvaluationInput(
+        asked=evaluation_queries.read_queries(file), origin=str(file), source=folder
+    )
 
 
-def _announced(url: str, given: _Given, ways: Sequence[Chunking], ks: Sequence[int]) -> str:
-    bases = 1 if given.source is None else len(ways)
+def _describe_evaluation(
+    url: str, given: EvaluationInput, chunkings: Sequence[Chunking], ks: Sequence[int]
+) -> str:
+    bases = 1 if given.source is None else len(chunkings)
     searches = bases * MAX_SEARCH_METHODS * (len(given.asked) + 1)
     made = "" if given.source is None else f" {bases} bases of its own are made and deleted."
     return (

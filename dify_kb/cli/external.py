@@ -17,7 +17,7 @@ from . import exit_codes, option_types, output
 from .output import DiagnosticCheck
 from .run_command import CommandContext
 
-KEY = "DIFY_EXTERNAL_API_KEY"
+API_KEY_VARIABLE = "DIFY_EXTERNAL_API_KEY"
 """The variable that a key is read from; a command line is seen by all users of a machine."""
 
 external = typer.Typer(
@@ -25,8 +25,9 @@ external = typer.Typer(
     no_args_is_help=True,
 )
 
-Key = Annotated[
-    str | None, typer.Option(metavar="KEY", help=f"What Dify sends as its API key; else {KEY}.")
+ApiKeyOption = Annotated[
+    str | None,
+    typer.Option(metavar="KEY", help=f"What Dify sends as its API key; else {API_KEY_VARIABLE}."),
 ]
 
 
@@ -42,7 +43,7 @@ def serve(
     knowledge_id: Annotated[
         str | None, typer.Option(help="Its id in Dify; the folder's name unless told.")
     ] = None,
-    api_key: Key = None,
+    api_key: ApiKeyOption = None,
     host: Annotated[
         str, typer.Option(help="Address to listen at; 0.0.0.0 for all, as Dify in Docker needs.")
     ] = "127.0.0.1",
@@ -60,7 +61,7 @@ def serve(
     from dify_kb.external import FolderRetriever, create_app, serve
 
     command: CommandContext = context.obj
-    given = _key(command, api_key)
+    given = _resolve_key(command, api_key)
     key = given or secrets.token_urlsafe(24)
     named = knowledge_id or folder.resolve().name or "folder"
     retriever = FolderRetriever(folder, index=index)
@@ -75,7 +76,7 @@ def serve(
                 output.print_json({"type": "external", **told, "files": counts.files})
             output.err.print(
                 f"{counts.files:,} files in {counts.passages:,} passages are served;"
-                f" Ctrl-C ends it.\n{_entered(url, given, key, named)}"
+                f" Ctrl-C ends it.\n{_describe_settings(url, given, key, named)}"
             )
             await anyio.sleep_forever()
         return 0
@@ -87,7 +88,7 @@ def serve(
 def check(
     context: typer.Context,
     url: Annotated[str, typer.Argument(help="API endpoint as in Dify, without /retrieval.")],
-    api_key: Key = None,
+    api_key: ApiKeyOption = None,
     knowledge_id: Annotated[
         str | None, typer.Option(help="External knowledge ID as in Dify.")
     ] = None,
@@ -103,7 +104,7 @@ def check(
     from dify_kb.external import check as check_server
 
     command: CommandContext = context.obj
-    key = _key(command, api_key)
+    key = _resolve_key(command, api_key)
     if not key or not knowledge_id:
         raise ConfigError(
             f"{'--api-key' if not key else '--knowledge-id'} is missing.",
@@ -126,9 +127,13 @@ def check(
     command.run(main)
 
 
-def _entered(url: str, given: str | None, key: str, knowledge_id: str) -> str:
+def _describe_settings(url: str, given: str | None, key: str, knowledge_id: str) -> str:
     """Tell what is to be entered in Dify."""
-    shown = "the one that was given" if given else f"{key}  (another one each time; set {KEY})"
+    shown = (
+        "the one that was given"
+        if given
+        else f"{key}  (another one each time; set {API_KEY_VARIABLE})"
+    )
     return (
         f"  API endpoint           {url}\n"
         f"  API key                {shown}\n"
@@ -136,9 +141,9 @@ def _entered(url: str, given: str | None, key: str, knowledge_id: str) -> str:
     )
 
 
-def _key(command: CommandContext, given: str | None) -> str | None:
+def _resolve_key(command: CommandContext, given: str | None) -> str | None:
     """Take the key of the command line, on which it may stand anywhere, or of the environment."""
-    return given or command.api_key or os.environ.get(KEY) or None
+    return given or command.api_key or os.environ.get(API_KEY_VARIABLE) or None
 
 
 def _log_to_stderr() -> None:

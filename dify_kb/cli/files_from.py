@@ -16,10 +16,10 @@ from dify_kb.errors import ConfigError
 BLOCK = 64 * 1024
 """Bytes of the list read at a time."""
 
-GLANCE = 0.2
+POLL_INTERVAL = 0.2
 """Seconds between checks whether the reader of a silent pipe was cancelled."""
 
-OUTSIDE = "listed path is outside the folder"
+OUTSIDE_REASON = "listed path is outside the folder"
 
 
 @define(kw_only=True)
@@ -65,7 +65,7 @@ class FilesFrom:
         """Iterate over the files as the list is read. Blocking; run it in a thread."""
         root = Path(os.path.abspath(self.folder))  # noqa: PTH100 -- resolve() would follow links
         whole = root.resolve()
-        for line in self._lines():
+        for line in self._read_lines():
             if "\0" in line:
                 raise ConfigError(
                     "The list (--files-from) holds NUL characters.",
@@ -82,33 +82,33 @@ class FilesFrom:
                 yield Item(key, path=path)
             else:
                 self.refused_count += 1
-                self.on_refused(ItemResult(key=line, outcome=Outcome.FAILED, reason=OUTSIDE))
+                self.on_refused(ItemResult(key=line, outcome=Outcome.FAILED, reason=OUTSIDE_REASON))
 
-    def _lines(self) -> Iterator[str]:
+    def _read_lines(self) -> Iterator[str]:
         end = b"\0" if self.null else b"\n"
-        left = b""
-        for block in self._blocks():
-            *lines, left = (left + block).split(end)
-            yield from filter(None, map(self._name, lines))
-        yield from filter(None, [self._name(left)])
+        rest = b""
+        for block in self._read_blocks():
+            *lines, rest = (rest + block).split(end)
+            yield from filter(None, map(self._decode_name, lines))
+        yield from filter(None, [self._decode_name(rest)])
 
-    def _name(self, line: bytes) -> str:
+    def _decode_name(self, line: bytes) -> str:
         if self.null:
             return os.fsdecode(line)
         return os.fsdecode(line.rstrip(b"\r")) if line.strip() else ""
 
-    def _blocks(self) -> Iterator[bytes]:
+    def _read_blocks(self) -> Iterator[bytes]:
         if self.source == "-":
-            yield from self._piped(sys.stdin.fileno())
+            yield from self._read_pipe(sys.stdin.fileno())
             return
         with Path(self.source).open("rb") as file:
             while block := file.read(BLOCK):
                 yield block
 
-    def _piped(self, descriptor: int) -> Iterator[bytes]:
+    def _read_pipe(self, descriptor: int) -> Iterator[bytes]:
         """Read a pipe that may be silent for hours, until it ends or the load is cancelled."""
         while not self.is_cancelled():
-            ready, _, _ = select.select([descriptor], [], [], GLANCE)
+            ready, _, _ = select.select([descriptor], [], [], POLL_INTERVAL)
             if ready:
                 block = os.read(descriptor, BLOCK)
                 if not block:

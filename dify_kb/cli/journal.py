@@ -52,17 +52,17 @@ def show_(
 
     command: CommandContext = context.obj
     if file is None:
-        raise typer.Exit(_all(command))
-    path = _named(file)
-    seen = read_journal.read_overview(path)
+        raise typer.Exit(_print_all(command))
+    path = _find_journal(file)
+    overview = read_journal.read_overview(path)
     if command.json:
-        output.print_json({"type": "journal", **_fields(seen)})
+        output.print_json({"type": "journal", **_overview_fields(overview)})
     else:
-        _one(seen)
+        _print_journal(overview)
     if state is not None:
-        _files(command, read_journal.iter_rows(path, state=JournalState(state)))
-    if seen.last is not None:
-        _failures(command, seen, whole=failures or command.json)
+        _print_files(command, read_journal.iter_rows(path, state=JournalState(state)))
+    if overview.last is not None:
+        _print_failures(command, overview, whole=failures or command.json)
 
 
 @journal.command()
@@ -72,11 +72,11 @@ def export(
     """Write every file of a journal as JSON Lines."""
     from dify_kb.ingest.journal import read_journal
 
-    for row in read_journal.iter_rows(_named(file)):
-        output.print_json(_row(row))
+    for row in read_journal.iter_rows(_find_journal(file)):
+        output.print_json(_row_fields(row))
 
 
-def _named(file: str) -> Path:
+def _find_journal(file: str) -> Path:
     """Return the path of a journal, given as a path or as a name in the state folder.
 
     Raises:
@@ -94,7 +94,7 @@ def _named(file: str) -> Path:
     )
 
 
-def _all(command: CommandContext) -> int:
+def _print_all(command: CommandContext) -> int:
     """Print all journals; one that cannot be read does not hide the others."""
     from dify_kb.ingest import state_folder
     from dify_kb.ingest.journal import read_journal
@@ -106,81 +106,84 @@ def _all(command: CommandContext) -> int:
         output.err.print(f"No journals in {output.escape(str(folder))}.")
     for number, path in enumerate(paths):
         try:
-            seen = read_journal.read_overview(path)
+            overview = read_journal.read_overview(path)
         except JournalError as error:
             code = exit_codes.JOURNAL
             output.err.print(f"error: {output.escape(error.summary)}")
             continue
         if command.json:
-            output.print_json({"type": "journal", **_fields(seen)})
+            output.print_json({"type": "journal", **_overview_fields(overview)})
         else:
             if number:
                 output.out.print()
-            _short(seen)
+            _print_overview(overview)
     return code
 
 
-def _short(seen: JournalOverview) -> None:
-    source = seen.source or "items, or a list"
-    output.out.print(f"{seen.path.stem}  {_last(seen)}")
+def _print_overview(overview: JournalOverview) -> None:
+    source = overview.source or "items, or a list"
+    output.out.print(f"{overview.path.stem}  {_describe_last_run(overview)}")
     output.out.print(f"  source   {output.escape(', '.join(source.splitlines()))}")
-    output.out.print(f"  dataset  {output.escape(seen.dataset)} at {output.escape(seen.server)}")
-    output.out.print(f"  files    {_counted(seen.states) or 'none'}")
+    output.out.print(
+        f"  dataset  {output.escape(overview.dataset)} at {output.escape(overview.server)}"
+    )
+    output.out.print(f"  files    {_format_states(overview.states) or 'none'}")
 
 
-def _one(seen: JournalOverview) -> None:
-    _short(seen)
-    output.out.print(f"  journal  {output.escape(str(seen.path))}")
+def _print_journal(overview: JournalOverview) -> None:
+    _print_overview(overview)
+    output.out.print(f"  journal  {output.escape(str(overview.path))}")
     output.out.print()
     output.print_table(
         ("run", "started", "seconds", "ended", "found", "added", "updated", "failed", "left"),
-        (_of_run(run, seen) for run in seen.runs),
+        (_run_row(run, overview) for run in overview.runs),
     )
 
 
-def _of_run(run: PastRun, seen: JournalOverview) -> tuple[object, ...]:
+def _run_row(run: PastRun, overview: JournalOverview) -> tuple[object, ...]:
     seconds = None if run.ended is None else round(run.ended - run.started)
     report = run.report or {}
     left = [report.get(name) for name in ("stalled", "unknown", "pending")]
     return (
         run.number,
-        _time(run.started),
+        _local_time(run.started),
         seconds,
-        _end(run, seen),
+        _describe_end(run, overview),
         *(report.get(name) for name in ("found", "added", "updated", "failed")),
         sum(count for count in left if isinstance(count, int)) if report else None,
     )
 
 
-def _end(run: PastRun, seen: JournalOverview) -> str:
+def _describe_end(run: PastRun, overview: JournalOverview) -> str:
     if run.report is not None:
         return str(run.report.get("stopped") or "by itself")
-    if run is seen.last and seen.writer is not None:
-        return f"goes on (process {seen.writer})"
+    if run is overview.last and overview.writer is not None:
+        return f"goes on (process {overview.writer})"
     return "cut off"
 
 
-def _last(seen: JournalOverview) -> str:
-    if seen.last is None:
+def _describe_last_run(overview: JournalOverview) -> str:
+    if overview.last is None:
         return "no run"
-    return f"last run {_time(seen.last.started):%Y-%m-%d %H:%M}: {_end(seen.last, seen)}"
+    started = _local_time(overview.last.started)
+    return f"last run {started:%Y-%m-%d %H:%M}: {_describe_end(overview.last, overview)}"
 
 
-def _failures(command: CommandContext, seen: JournalOverview, *, whole: bool) -> None:
+def _print_failures(command: CommandContext, overview: JournalOverview, *, whole: bool) -> None:
     from dify_kb.ingest.journal import iter_failed_results
 
-    if seen.last is None:
+    if overview.last is None:
         return
-    found = iter_failed_results(seen.path, seen.last.number)
+    found = iter_failed_results(overview.path, overview.last.number)
     if command.json:
         for result in found:
             output.print_json({"type": "item", **attrs.asdict(result)})
         return
-    for line in _lines(found, whole=whole):
+    for line in _failure_lines(found, whole=whole):
         output.out.print(line)
 
 
-def _lines(found: Iterable[ItemResult], *, whole: bool) -> Iterator[str]:
+def _failure_lines(found: Iterable[ItemResult], *, whole: bool) -> Iterator[str]:
     for number, result in enumerate(found):
         if number == 0:
             yield "\nNot loaded in the last run:"
@@ -191,10 +194,10 @@ def _lines(found: Iterable[ItemResult], *, whole: bool) -> Iterator[str]:
         yield f"  {result.outcome}  {output.escape(result.key)}: {reason}"
 
 
-def _files(command: CommandContext, rows: Iterable[JournalRow]) -> None:
+def _print_files(command: CommandContext, rows: Iterable[JournalRow]) -> None:
     if command.json:
         for row in rows:
-            output.print_json({"type": "file", **_row(row)})
+            output.print_json({"type": "file", **_row_fields(row)})
         return
     output.out.print()
     for row in rows:
@@ -202,17 +205,17 @@ def _files(command: CommandContext, rows: Iterable[JournalRow]) -> None:
         output.out.print(f"  {row.state}  {output.escape(row.key)}{reason}")
 
 
-def _row(row: JournalRow) -> dict[str, object]:
+def _row_fields(row: JournalRow) -> dict[str, object]:
     return {**attrs.asdict(row), "content": row.content.hex()}
 
 
-def _fields(seen: JournalOverview) -> dict[str, object]:
-    return {**attrs.asdict(seen), "path": str(seen.path)}
+def _overview_fields(overview: JournalOverview) -> dict[str, object]:
+    return {**attrs.asdict(overview), "path": str(overview.path)}
 
 
-def _counted(states: Mapping[JournalState, int]) -> str:
+def _format_states(states: Mapping[JournalState, int]) -> str:
     return ", ".join(f"{count:,} {state}" for state, count in states.items() if count)
 
 
-def _time(seconds: float) -> datetime:
+def _local_time(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC).astimezone()

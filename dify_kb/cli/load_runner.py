@@ -33,7 +33,7 @@ from .option_types import Technique
 from .progress import ProgressState
 from .run_command import BROKEN_PIPE_EXIT, CommandContext, Interrupt, discard_output
 
-GRACE = "Finishing uploads in flight (10 s at most); press Ctrl-C again to end at once."
+GRACE_NOTICE = "Finishing uploads in flight (10 s at most); press Ctrl-C again to end at once."
 
 
 @frozen(kw_only=True)
@@ -81,7 +81,7 @@ class LoadRunner:
         self._interrupt.exit_message = lambda: f"Ended at once. {self._resume_hint()}"
         code = self.command.run_interruptible(self._main, self._interrupt)
         if self._interrupt.was_cancelled and code != BROKEN_PIPE_EXIT:
-            self._cut_off(code)
+            self._report_interruption(code)
         raise typer.Exit(code)
 
     def _check(self) -> None:
@@ -104,7 +104,7 @@ class LoadRunner:
             folder=self.paths[0] if self.paths else Path(),
             source=self.list_file,
             null=self.null,
-            on_refused=self._refuse,
+            on_refused=self._record_refused,
             is_cancelled=lambda: self._interrupt.exit_code is not None,
         )
         self._files_from.check()
@@ -116,33 +116,37 @@ class LoadRunner:
             first = await anyio.to_thread.run_sync(next, items, None)
             if first is None:  # as in a job that runs every hour, and finds nothing new
                 return self._finish(LoadReport(dry_run=self.dry_run))
-            source = NamedSource(itertools.chain((first,), items), _name(self._files_from.folder))
-        async with self.command.create_client(on_event=self._attempted) as client:
+            source = NamedSource(
+                itertools.chain((first,), items), _folder_name(self._files_from.folder)
+            )
+        async with self.command.create_client(on_event=self._handle_attempt) as client:
             where = await ensure_dataset(
                 client, self.dataset, self.technique, create=self.create, dry_run=self.dry_run
             )
             if where is None:
-                return self._finish(await dry_run.scan_source(source, self.rules, self._listen))
+                return self._finish(
+                    await dry_run.scan_source(source, self.rules, self._handle_event)
+                )
             if self.verifies and not self.command.quiet:
                 output.err.print(
                     "Verifying costs one request per document sent, and one per 100 documents of"
                     " the dataset."
                 )
-            arguments = LoadArguments(source=source, on_event=self._listen)
+            arguments = LoadArguments(source=source, on_event=self._handle_event)
             quiet = self.command.quiet or self.dry_run
             with progress.progress_display(
                 quiet=quiet, plain=self.command.verbose
             ) as self._display:
-                self._interrupt.on_interrupt = lambda: output.err.print(GRACE)
+                self._interrupt.on_interrupt = lambda: output.err.print(GRACE_NOTICE)
                 report = await self.start(client, where, arguments)
         return self._finish(report)
 
-    def _refuse(self, result: ItemResult) -> None:
+    def _record_refused(self, result: ItemResult) -> None:
         if len(self._refused) < output.MAX_LISTED_FAILURES:
             self._refused.append(result)
-        self._listen(result)
+        self._handle_event(result)
 
-    def _listen(self, event: LoadEvent) -> None:
+    def _handle_event(self, event: LoadEvent) -> None:
         self._state.add(event)
         if isinstance(event, Progress):
             self._display(self._state)
@@ -160,7 +164,7 @@ class LoadRunner:
             discard_output()
             self._interrupt.stop(BROKEN_PIPE_EXIT)
 
-    def _attempted(self, event: AttemptEvent) -> None:
+    def _handle_attempt(self, event: AttemptEvent) -> None:
         self._state.record_attempt(event)
         self._display(self._state)
 
@@ -196,7 +200,7 @@ class LoadRunner:
         if step and (report.stopped is not None or not self.command.quiet):
             output.err.print(f"next:  {step}")
 
-    def _cut_off(self, code: int) -> None:
+    def _report_interruption(self, code: int) -> None:
         """Report the progress of an interrupted load."""
         line = {"type": "interrupted", "exit": code, **self._state.to_dict()}
         self._log.write("interrupted", line)
@@ -210,6 +214,6 @@ class LoadRunner:
         return f"Run this command to resume:\n       {again}"
 
 
-def _name(folder: Path) -> str:
+def _folder_name(folder: Path) -> str:
     """Return the path of a folder as a scan gives it, so that both loads share a journal."""
     return os.path.abspath(folder)  # noqa: PTH100 -- resolve() would follow links

@@ -76,7 +76,7 @@ def print_summary(console: Console, report: LoadReport) -> None:
         f" {format_counts(counts) or 'nothing to do'}."
     )
     if report.skipped_reasons:
-        console.print(f"{report.skipped:,} skipped: {_reasons(report.skipped_reasons)}.")
+        console.print(f"{report.skipped:,} skipped: {_format_reasons(report.skipped_reasons)}.")
     if report.dry_run:
         console.print("Nothing was sent: this was a dry run.")
         return
@@ -86,21 +86,23 @@ def print_summary(console: Console, report: LoadReport) -> None:
     )
 
 
-def print_failures(console: Console, report: LoadReport, also: Sequence[ItemResult]) -> None:
+def print_failures(console: Console, report: LoadReport, refused: Sequence[ItemResult]) -> None:
     """Print the first files that failed, stalled or are unknown; pending ones are only counted.
 
-    `also` are failures that are not in the report's journal.
+    `refused` are failures that are not in the report's journal.
     """
-    bad = report.failed + report.stalled + report.unknown
-    if not bad:
+    failure_count = report.failed + report.stalled + report.unknown
+    if not failure_count:
         return
-    results = itertools.chain(also, report.failures())
+    results = itertools.chain(refused, report.failures())
     listed = (result for result in results if result.outcome is not Outcome.PENDING)
-    for result in itertools.islice(listed, min(bad, MAX_LISTED_FAILURES)):
+    for result in itertools.islice(listed, min(failure_count, MAX_LISTED_FAILURES)):
         console.print(result_line(result))
-    if bad > MAX_LISTED_FAILURES:
+    if failure_count > MAX_LISTED_FAILURES:
         whole = f"`dify-kb journal show --failures {report.journal}`" if report.journal else ""
-        console.print(f"  … and {bad - MAX_LISTED_FAILURES:,} more; {whole or '--json'} lists all.")
+        console.print(
+            f"  … and {failure_count - MAX_LISTED_FAILURES:,} more; {whole or '--json'} lists all."
+        )
 
 
 def result_line(result: ItemResult) -> str:
@@ -137,6 +139,6 @@ def next_step(report: LoadReport, words: Sequence[str]) -> str | None:
     return f"{what}\n       {command}"
 
 
-def _reasons(counts: Mapping[str, int]) -> str:
+def _format_reasons(counts: Mapping[str, int]) -> str:
     most_first = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
     return ", ".join(f"{count:,} {output.escape(reason)}" for reason, count in most_first)

@@ -29,9 +29,9 @@ class LoadLog:
         """Add a line, with the time in UTC."""
         if self._file is None:
             return
-        told = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "type": kind}
+        header = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "type": kind}
         try:
-            self._file.write(f"{json.dumps({**told, **fields}, default=str)}\n".encode())
+            self._file.write(f"{json.dumps({**header, **fields}, default=str)}\n".encode())
         except OSError as error:
             output.err.print(
                 f"warning: The log ends here: {(error.strerror or str(error)).lower()}."
@@ -58,7 +58,7 @@ def open_log(path: Path | None) -> Iterator[LoadLog]:
         ) from error
     with file:
         log = LoadLog(file)
-        handler = _Handler(log)
+        handler = _LoadLogHandler(log)
         logger = logging.getLogger(LOGGER)
         level = logger.level
         logger.addHandler(handler)
@@ -70,7 +70,7 @@ def open_log(path: Path | None) -> Iterator[LoadLog]:
             logger.setLevel(level)
 
 
-class _Handler(logging.Handler):
+class _LoadLogHandler(logging.Handler):
     def __init__(self, log: LoadLog) -> None:
         super().__init__()
         self._log = log

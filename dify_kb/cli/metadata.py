@@ -34,7 +34,7 @@ metadata = typer.Typer(
     rich_markup_mode=None,
 )
 
-Named = Annotated[str, typer.Argument(metavar="NAME|ID", help="Name or id of the field.")]
+FieldArgument = Annotated[str, typer.Argument(metavar="NAME|ID", help="Name or id of the field.")]
 
 
 @metadata.command("list")
@@ -56,7 +56,7 @@ def list_(
             await output.print_rows(
                 "built_in_field",
                 await client.metadata.built_in_fields(where),
-                {"name": _name, "type": lambda row: row.type},
+                {"name": _field_name, "type": lambda row: row.type},
                 json=is_json_output(context),
             )
             return
@@ -65,7 +65,7 @@ def list_(
             "metadata_field",
             answer.doc_metadata,
             {
-                "name": _name,
+                "name": _field_name,
                 "type": lambda row: row.type,
                 "documents": lambda row: row.count,
                 "id": lambda row: row.id,
@@ -80,13 +80,13 @@ def list_(
 
 
 @metadata.command("show")
-def show_(context: typer.Context, dataset: DatasetOption, name: Named) -> None:
+def show_(context: typer.Context, dataset: DatasetOption, name: FieldArgument) -> None:
     """Show one field; the server only lists them."""
 
     async def main(client: AsyncClient) -> None:
         where = await name_lookup.find_dataset(client, dataset)
         fields = (await client.metadata.list(where)).doc_metadata
-        _show(context, select_field(fields, name, where))
+        _print_field(context, select_field(fields, name, where))
 
     run_with_client(context, main)
 
@@ -104,7 +104,7 @@ def create(
 
     async def main(client: AsyncClient) -> None:
         where = await name_lookup.find_dataset(client, dataset)
-        _show(context, await client.metadata.create(where, name, type=type_))
+        _print_field(context, await client.metadata.create(where, name, type=type_))
 
     run_with_client(context, main)
 
@@ -113,7 +113,7 @@ def create(
 def update(
     context: typer.Context,
     dataset: DatasetOption,
-    name: Named,
+    name: FieldArgument,
     new_name: Annotated[str, typer.Argument(help="Another name.")],
 ) -> None:
     """Give a field another name."""
@@ -121,7 +121,7 @@ def update(
     async def main(client: AsyncClient) -> None:
         where = await name_lookup.find_dataset(client, dataset)
         field = await name_lookup.field(client, where, name)
-        _show(context, await client.metadata.update(where, field.id, new_name))
+        _print_field(context, await client.metadata.update(where, field.id, new_name))
 
     run_with_client(context, main)
 
@@ -171,8 +171,8 @@ def built_in(
             await client.metadata.enable_built_in(where)
         else:
             await client.metadata.disable_built_in(where)
-        teller = bulk.ChangeReporter("dataset", f"{action}d", json=is_json_output(context))
-        teller.report_changed(ResourceRef(where.id, f"the built-in fields of {where.name}"))
+        reporter = bulk.ChangeReporter("dataset", f"{action}d", json=is_json_output(context))
+        reporter.report_changed(ResourceRef(where.id, f"the built-in fields of {where.name}"))
 
     run_with_client(context, main)
 
@@ -206,26 +206,26 @@ def assign(
         fields = (await client.metadata.list(where)).doc_metadata
         values = convert_values(given, fields, where)
         things = await document_selection.select_documents(client, where, asked)
-        teller = bulk.ChangeReporter("document", "labelled", json=is_json_output(context))
+        reporter = bulk.ChangeReporter("document", "labelled", json=is_json_output(context))
         if dry_run:
-            return teller.report_dry_run(things)
+            return reporter.report_dry_run(things)
         if not things:
-            return teller.finish()
+            return reporter.finish()
         done, failed, cause = [thing.id for thing in things], dict[str, str](), None
         try:
             await client.metadata.assign_by_name(where, dict.fromkeys(done, values))
         except dify_kb.PartialError as error:
             done, failed, cause = [*map(str, error.done)], dict(error.failed), error.__cause__
-        return report_assignments(teller, things, done, failed, cause)
+        return report_assignments(reporter, things, done, failed, cause)
 
     run_with_client(context, main)
 
 
-def _name(row: MetadataField | BuiltInField) -> str:
+def _field_name(row: MetadataField | BuiltInField) -> str:
     return row.name
 
 
-def _show(context: typer.Context, field: MetadataField) -> None:
+def _print_field(context: typer.Context, field: MetadataField) -> None:
     rows = {
         "id": field.id,
         "name": field.name,
@@ -265,7 +265,7 @@ def convert_values(
     values: dict[str, Value] = {}
     for name, text in given.items():
         field = select_field(fields, name, where)
-        values[field.name] = _read(field, text)
+        values[field.name] = _parse_field_value(field, text)
     return values
 
 
@@ -282,7 +282,7 @@ def select_field(fields: Sequence[MetadataField], name_or_id: str, where: Datase
 
 
 def report_assignments(
-    teller: ChangeReporter,
+    reporter: ChangeReporter,
     things: Sequence[ResourceRef],
     done: Sequence[str],
     failed: Mapping[str, str],
@@ -296,16 +296,16 @@ def report_assignments(
     set_ = set(done)
     for thing in things:
         if thing.id in set_:
-            teller.report_changed(thing)
+            reporter.report_changed(thing)
         elif thing.id in failed:
-            teller.report_refused(thing, dify_kb.KnowledgeError(failed[thing.id]))
-    code = teller.finish()
+            reporter.report_refused(thing, dify_kb.KnowledgeError(failed[thing.id]))
+    code = reporter.finish()
     if isinstance(cause, dify_kb.KnowledgeError):
         raise cause
     return code
 
 
-def _read(field: MetadataField, text: str) -> Value:
+def _parse_field_value(field: MetadataField, text: str) -> Value:
     if field.type == dify_kb.MetadataType.STRING:
         return text
     number = option_types.parse_number(text)

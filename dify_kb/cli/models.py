@@ -20,11 +20,11 @@ models = typer.Typer(
     help="The models that the workspace offers.", no_args_is_help=True, rich_markup_mode=None
 )
 
-Kinds = Annotated[
+ModelTypesOption = Annotated[
     list[option_types.ModelTypeChoice] | None,
     typer.Option("--type", help="May be repeated; else what datasets need: the first two."),
 ]
-NEEDED = (option_types.ModelTypeChoice.TEXT_EMBEDDING, option_types.ModelTypeChoice.RERANK)
+DEFAULT_TYPES = (option_types.ModelTypeChoice.TEXT_EMBEDDING, option_types.ModelTypeChoice.RERANK)
 
 
 @frozen
@@ -42,14 +42,14 @@ class ModelOffer:
 
 
 @models.command("list")
-def list_(context: typer.Context, type_: Kinds = None) -> None:
+def list_(context: typer.Context, type_: ModelTypesOption = None) -> None:
     """List the models, as `--embedding` takes them.
 
     In JSON a line for each provider.
     """
 
     async def main(client: AsyncClient) -> None:
-        offers = await _offers(client, type_)
+        offers = await _list_offers(client, type_)
         if is_json_output(context):
             for provider in {id(offer.provider): offer.provider for offer in offers}.values():
                 output.print_model("provider", provider)
@@ -74,7 +74,7 @@ def show_(
     name: Annotated[
         str, typer.Argument(metavar="MODEL", help="PROVIDER:MODEL, or the model's name alone.")
     ],
-    type_: Kinds = None,
+    type_: ModelTypesOption = None,
 ) -> None:
     """Show one model.
 
@@ -82,7 +82,7 @@ def show_(
     """
 
     async def main(client: AsyncClient) -> None:
-        offers = await _offers(client, type_)
+        offers = await _list_offers(client, type_)
         offer = select_model(name, offers)
         if is_json_output(context):
             output.print_model("provider", evolve(offer.provider, models=[offer.model]))
@@ -101,12 +101,12 @@ def show_(
     run_with_client(context, main)
 
 
-async def _offers(
+async def _list_offers(
     client: AsyncClient, kinds: Sequence[option_types.ModelTypeChoice] | None
 ) -> list[ModelOffer]:
     return [
         ModelOffer(kind, provider, model)
-        for kind in map(dify_kb.ModelType, kinds or NEEDED)
+        for kind in map(dify_kb.ModelType, kinds or DEFAULT_TYPES)
         for provider in await client.workspace.models(kind)
         for model in provider.models
     ]

@@ -16,13 +16,13 @@ from dify_kb.errors import ConfigError, KnowledgeError
 if TYPE_CHECKING:
     from dify_kb import AsyncClient, Dataset
 
-NEAREST = 3
+MAX_SUGGESTIONS = 3
 """Names that are suggested."""
 
-SEARCHED = 1000
+MAX_SEARCHED_NAMES = 1000
 """Names that are looked through for suggestions: ten requests at most."""
 
-SHOWN = 5
+MAX_SHOWN_IDS = 5
 """Ids that are shown of things with the same name."""
 
 
@@ -84,10 +84,10 @@ async def find_dataset(client: AsyncClient, name_or_id: str) -> Dataset:
     """
     found = await find_dataset_or_none(client, name_or_id)
     if found is None:
-        raise _unknown(
+        raise _not_found_error(
             "dataset",
             name_or_id,
-            await _names(client.datasets.iter(include_all=True)),
+            await _collect_names(client.datasets.iter(include_all=True)),
             "`dify-kb datasets list` shows those there are; `load --create` makes one.",
         )
     return found
@@ -103,7 +103,7 @@ async def find_dataset_or_none(client: AsyncClient, name_or_id: str) -> Dataset 
         return await client.datasets.get(name_or_id)
     rows = client.datasets.iter(keyword=name_or_id, include_all=True)
     found = [row async for row in rows if row.name == name_or_id]
-    return _only("dataset", name_or_id, found)
+    return _single("dataset", name_or_id, found)
 
 
 async def find_document(client: AsyncClient, where: Dataset, name_or_id: str) -> ResourceRef:
@@ -117,11 +117,11 @@ async def find_document(client: AsyncClient, where: Dataset, name_or_id: str) ->
     # In the server's pattern a backslash takes the meaning from what follows it.
     part = max(name_or_id.split("\\"), key=len)
     rows = client.documents.iter(where, keyword=part)
-    found = _only("document", name_or_id, [row async for row in rows if row.name == name_or_id])
+    found = _single("document", name_or_id, [row async for row in rows if row.name == name_or_id])
     if found is None:
         listing = f"`dify-kb documents list --dataset {where.id}` shows those there are."
-        names = await _names(client.documents.iter(where))
-        raise _unknown("document", name_or_id, names, listing)
+        names = await _collect_names(client.documents.iter(where))
+        raise _not_found_error("document", name_or_id, names, listing)
     return ResourceRef(found.id, found.name)
 
 
@@ -170,39 +170,39 @@ def select_by_name(
     Raises:
         KnowledgeError: there is none, or there are several of the name.
     """
-    found = _only(noun, name, [row for row in rows if row.name == name])
+    found = _single(noun, name, [row for row in rows if row.name == name])
     if found is None:
-        raise _unknown(noun, name, [row.name for row in rows], listing)
+        raise _not_found_error(noun, name, [row.name for row in rows], listing)
     return ResourceRef(found.id, found.name)
 
 
-def _only(noun: str, name: str, found: Sequence[T]) -> T | None:
+def _single(noun: str, name: str, found: Sequence[T]) -> T | None:
     if not found or len(found) == 1:
         return next(iter(found), None)
-    ids = ", ".join(row.id for row in found[:SHOWN])
-    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    ids = ", ".join(row.id for row in found[:MAX_SHOWN_IDS])
+    more = f" and {len(found) - MAX_SHOWN_IDS} more" if len(found) > MAX_SHOWN_IDS else ""
     raise KnowledgeError(
         f"{len(found)} {noun}s are called {name!r}.", hint=f"Pass one of the ids: {ids}{more}."
     )
 
 
-def _unknown(noun: str, name: str, names: Sequence[str], listing: str) -> KnowledgeError:
-    near = suggest_names(name, names)
-    meant = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
+def _not_found_error(noun: str, name: str, names: Sequence[str], listing: str) -> KnowledgeError:
+    suggestions = suggest_names(name, names)
+    meant = f"Did you mean {' or '.join(map(repr, suggestions))}? " if suggestions else ""
     return KnowledgeError(f"No {noun} is called {name!r}.", hint=f"{meant}{listing}")
 
 
 def suggest_names(name: str, names: Sequence[str]) -> Sequence[str]:
     """Give the names that are most alike, whatever their case; the nearest first."""
-    spelt = {known.casefold(): known for known in names}
-    near = difflib.get_close_matches(name.casefold(), spelt, NEAREST)
-    return [spelt[known] for known in near]
+    spellings = {folded.casefold(): folded for folded in names}
+    suggestions = difflib.get_close_matches(name.casefold(), spellings, MAX_SUGGESTIONS)
+    return [spellings[folded] for folded in suggestions]
 
 
-async def _names(rows: AsyncIterable[NamedResource]) -> Sequence[str]:
+async def _collect_names(rows: AsyncIterable[NamedResource]) -> Sequence[str]:
     names: list[str] = []
     async for row in rows:
         names.append(row.name)
-        if len(names) == SEARCHED:
+        if len(names) == MAX_SEARCHED_NAMES:
             break
     return names

@@ -131,14 +131,14 @@ def parse_pairs(option: str, pairs: Sequence[str]) -> dict[str, object]:
     """
     read: dict[str, object] = {}
     for pair in pairs:
-        name, value = _pair(option, pair)
+        name, value = _parse_pair(option, pair)
         if name in read:
             raise ConfigError(f"{option} sets {name!r} twice.", hint="Set each field once.")
         read[name] = value
     return read
 
 
-def _pair(option: str, pair: str) -> tuple[str, str | int | float]:
+def _parse_pair(option: str, pair: str) -> tuple[str, str | int | float]:
     name, equals, text = pair.partition("=")
     numeric = name.endswith(":")
     name = name.removesuffix(":").strip()
@@ -146,10 +146,10 @@ def _pair(option: str, pair: str) -> tuple[str, str | int | float]:
         raise ConfigError(
             f"Invalid pair {pair!r} for {option}.", hint="Expected NAME=TEXT or NAME:=NUMBER."
         )
-    return name, _number(option, name, text) if numeric else text
+    return name, _parse_json_number(option, name, text) if numeric else text
 
 
-def _number(option: str, name: str, text: str) -> int | float:
+def _parse_json_number(option: str, name: str, text: str) -> int | float:
     try:
         value = json.loads(text, parse_constant=lambda _: None)
     except ValueError:
@@ -219,9 +219,9 @@ def parse_process_rule(
     return dify_kb.ProcessRule.custom(
         max_tokens=size,
         chunk_overlap=min(50, size // 10) if overlap is None else overlap,
-        separator="\n" if separator is None else _unescaped(separator),
+        separator="\n" if separator is None else _unescape(separator),
     )
 
 
-def _unescaped(separator: str) -> str:
+def _unescape(separator: str) -> str:
     return separator.replace("\\n", "\n").replace("\\t", "\t")

@@ -19,13 +19,13 @@ from dify_kb.errors import KnowledgeError
 
 T = TypeVar("T")
 
-UNFOLDED = 10_000
+UNFOLDED_WIDTH = 10_000
 """Characters of a line where no terminal has to show it."""
 
-PASSAGE = 60
+MAX_CELL_TEXT = 60
 """Characters of a text in a table."""
 
-FOLDED = {"", "name", "dataset", "text", "error"}
+FOLDED_COLUMNS = {"", "name", "dataset", "text", "error"}
 """Columns of which a narrow terminal shows the values in several lines."""
 
 MAX_LISTED_FAILURES = 20
@@ -58,14 +58,14 @@ def write_line(text: str) -> None:
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        null_device = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null_device, sys.stdout.fileno())
+        os.close(null_device)
 
 
 def shorten(text: str) -> str:
     """Put a text on one line that fits a table."""
-    return textwrap.shorten(text, PASSAGE, placeholder=" …")
+    return textwrap.shorten(text, MAX_CELL_TEXT, placeholder=" …")
 
 
 def print_model(kind: str, value: object) -> None:
@@ -92,17 +92,17 @@ async def print_rows(
     Columns in which nothing stands are left out.
     """
     if not json:
-        listed = [row async for row in _each(found)]
+        listed = [row async for row in _iterate(found)]
         cells = {name: [read(row) for row in listed] for name, read in columns.items()}
         # A column in which nothing stands takes room from names.
         kept = {name: cells for name, cells in cells.items() if {*cells} != {None}}
         print_table(tuple(kept), zip(*kept.values(), strict=True))
         return
-    async for row in _each(found):
+    async for row in _iterate(found):
         print_model(kind, row)
 
 
-async def _each(found: AsyncIterable[T] | Iterable[T]) -> AsyncIterator[T]:
+async def _iterate(found: AsyncIterable[T] | Iterable[T]) -> AsyncIterator[T]:
     if isinstance(found, AsyncIterable):
         async for row in found:
             yield row
@@ -135,7 +135,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
             column,
             justify="right" if numeric else "left",
             overflow="fold",
-            no_wrap=column not in FOLDED,
+            no_wrap=column not in FOLDED_COLUMNS,
         )
     for row in written:
         grid.add_row(*map(Text, row))
@@ -148,7 +148,7 @@ def print_grid(grid: Table) -> None:
         out.print(grid, soft_wrap=False)
         return
     # Programs like grep want a row on a line, and nothing behind it.
-    console = Console(width=UNFOLDED, highlight=False, markup=False)
+    console = Console(width=UNFOLDED_WIDTH, highlight=False, markup=False)
     with console.capture() as written:
         console.print(grid, soft_wrap=False)
     for line_ in written.get().splitlines():

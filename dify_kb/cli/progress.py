@@ -205,9 +205,9 @@ def progress_display(*, quiet: bool, plain: bool) -> Iterator[ProgressDisplay]:
     if quiet:
         yield show_nothing
     elif plain or not output.err.is_terminal:
-        yield _Lines()
+        yield _PlainLines()
     else:
-        with _Bars(
+        with _ProgressBars(
             TextColumn("{task.description:7}"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
@@ -232,7 +232,7 @@ def progress_parts(state: ProgressState) -> dict[str, str]:
     if total:
         parts["percentage"] = f"{100 * progress.ended // total} %"
     if progress.total_bytes:
-        parts["size"] = _sizes(progress.bytes_done, progress.total_bytes)
+        parts["size"] = _format_sizes(progress.bytes_done, progress.total_bytes)
     if progress.eta is not None and progress.ended < total:
         parts["eta"] = f"ETA {format_duration(progress.eta)}"
     return parts
@@ -253,7 +253,7 @@ def format_duration(seconds: float) -> str:
     return f"{minutes} min"
 
 
-def _sizes(done: int, total: int) -> str:
+def _format_sizes(done: int, total: int) -> str:
     """Return both sizes in the unit of the larger: `12.3/45.6 MiB`."""
     exponent = min((max(total, done, 1).bit_length() - 1) // 10, len(_SIZES) - 1)
     if exponent == 0:
@@ -262,7 +262,7 @@ def _sizes(done: int, total: int) -> str:
     return f"{done / unit:.1f}/{total / unit:.1f} {_SIZES[exponent]}"
 
 
-def _joined(parts: Mapping[str, str], width: int) -> str:
+def _join_parts(parts: Mapping[str, str], width: int) -> str:
     """Join the parts of a line; those that matter least are dropped until it fits."""
     kept = dict(parts)
     for name in _DROPPED_FIRST:
@@ -272,7 +272,7 @@ def _joined(parts: Mapping[str, str], width: int) -> str:
     return " · ".join(kept.values())
 
 
-class _Lines:
+class _PlainLines:
     """Prints a line every `INTERVAL` seconds, and at once when the load pauses or resumes."""
 
     def __init__(self) -> None:
@@ -294,7 +294,7 @@ class _Lines:
         if not reason:
             parts["rate"] = f"{state.index_rate or state.upload_rate:.1f}/s"
         elapsed = f"{now - self._started:5.0f} s  "
-        line = _joined(parts, WIDTH - len(elapsed))
+        line = _join_parts(parts, WIDTH - len(elapsed))
         output.err.print(f"{elapsed}{line}{f' · {reason}' if reason else ''}")
 
 
@@ -306,7 +306,7 @@ class _RateColumn(ProgressColumn):
         return Text(f"{rate:>7.1f}/s" if task.completed else " " * 9)
 
 
-class _Bars(Bars):
+class _ProgressBars(Bars):
     """Bars below a line that tells how much is done, above one that says why the load waits.
 
     They leave a margin at their right: a terminal writes `^C` behind them, and a line that
@@ -322,7 +322,7 @@ class _Bars(Bars):
         if self.state is not None:
             elapsed = f"{self.tasks[0].elapsed or 0:.0f} s  "
             width = output.err.width - MARGIN - len(elapsed)
-            line = f"{elapsed}{_joined(progress_parts(self.state), width)}"
+            line = f"{elapsed}{_join_parts(progress_parts(self.state), width)}"
             yield Text(line, no_wrap=True, overflow="ellipsis")
         yield from super().get_renderables()
         if self.state is not None and (reason := self.state.wait_reason):
@@ -332,7 +332,7 @@ class _Bars(Bars):
 class _Phases:
     """A bar for uploads and one for indexing."""
 
-    def __init__(self, bars: _Bars) -> None:
+    def __init__(self, bars: _ProgressBars) -> None:
         self._bars = bars
         self._upload, self._index = (
             bars.add_task(phase, total=None, rate=lambda: 0.0) for phase in ("upload", "index")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dify_kb.bench.report_comparison import Difference
     from dify_kb.bench.results import InstanceReport, QualityReport, Report
 
-EVERY = 5.0
+LINE_INTERVAL = 5.0
 """Seconds between lines of progress, where no terminal shows it."""
 
 CLEANUP_NOTICE = (
@@ -39,7 +39,7 @@ def show_progress(*, quiet: bool, plain: bool) -> Iterator[OnProgress]:
     if quiet:
         yield lambda _: None
     elif plain or not output.err.is_terminal:
-        yield _Lines()
+        yield _PlainSteps()
     else:
         with Progress(
             TextColumn("{task.fields[phase]:10}"),
@@ -59,17 +59,17 @@ def show_progress(*, quiet: bool, plain: bool) -> Iterator[OnProgress]:
             yield tell
 
 
-class _Lines:
+class _PlainSteps:
     def __init__(self) -> None:
-        self._began = self._told = time.monotonic()
+        self._started = self._printed = time.monotonic()
         self._phase = ""
 
     def __call__(self, step: ProgressStep) -> None:
         now = time.monotonic()
-        if step.phase == self._phase and now - self._told < EVERY:
+        if step.phase == self._phase and now - self._printed < LINE_INTERVAL:
             return
-        self._phase, self._told = step.phase, now
-        seconds = now - self._began
+        self._phase, self._printed = step.phase, now
+        seconds = now - self._started
         output.err.print(f"{seconds:6.0f} s  {step.phase:10}  {output.escape(step.description)}")
 
 

@@ -154,7 +154,7 @@ class Interrupt:
         """Run a command until it ends or is cancelled, and give its exit code."""
         loop = asyncio.get_running_loop()
         with anyio.CancelScope() as scope:
-            self._cancel = lambda: _soon(loop, lambda: self._end(scope))
+            self._cancel = lambda: _call_soon(loop, lambda: self._cancel_scope(scope))
             if self.exit_code is None:
                 return await main()
         self.was_cancelled = True
@@ -166,7 +166,7 @@ class Interrupt:
             self.exit_code = code
             self._cancel()
 
-    def _end(self, scope: anyio.CancelScope) -> None:
+    def _cancel_scope(self, scope: anyio.CancelScope) -> None:
         scope.cancel()
         self.on_interrupt()
 
@@ -186,24 +186,26 @@ class Interrupt:
 def handle_signals(interrupt: Interrupt) -> Iterator[None]:
     """Let an interrupt take the signals until the block ends; in the main thread only."""
     try:
-        before = {number: signal.signal(number, interrupt.handle_signal) for number in SIGNALS}
+        previous_handlers = {
+            number: signal.signal(number, interrupt.handle_signal) for number in SIGNALS
+        }
     except ValueError:  # another thread: signals are not ours
         yield
         return
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous_handlers.items():
             signal.signal(number, handler)
 
 
-def _soon(loop: asyncio.AbstractEventLoop, act: Callable[[], None]) -> None:
+def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
     with suppress(RuntimeError):  # the loop has ended, and so has the command
-        loop.call_soon_threadsafe(act)
+        loop.call_soon_threadsafe(callback)
 
 
 def discard_output() -> None:
     """Let what is still written to standard output vanish: its reader has gone."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+    null_device = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null_device, sys.stdout.fileno())
+    os.close(null_device)

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from dify_kb import Dataset, ModelRef, Record, RetrievalModel
     from dify_kb.models import MetadataFilter
 
-SHOWN = 400
+MAX_PASSAGE = 400
 """Characters of a passage that people are shown."""
 
-WIDEST = 96
+MAX_WIDTH = 96
 """Characters of a line of text that reads well."""
 
 Method = Literal["semantic", "full_text", "hybrid", "keyword"]
@@ -53,13 +53,13 @@ def search(
         async with command.create_client() as client:
             where = await name_lookup.find_dataset(client, dataset)
             await document_selection.check_fields(client, where, conditions)
-            model = _model(where, method, top_k, score_threshold, conditions)
+            model = _build_retrieval_model(where, method, top_k, score_threshold, conditions)
             found = await client.datasets.retrieve(where, query, retrieval_model=model)
         for rank, record in enumerate(found.records, 1):
             if command.json:
                 output.print_json({"type": "record", "rank": rank, **output.to_fields(record)})
             else:
-                _print(rank, record)
+                _print_record(rank, record)
         if not found.records:
             output.err.print("Nothing found.")
         return 0
@@ -67,7 +67,7 @@ def search(
     command.run(main)
 
 
-def _model(
+def _build_retrieval_model(
     where: Dataset,
     method: Method | None,
     top_k: int,
@@ -96,7 +96,7 @@ def _model(
         return dify_kb.RetrievalModel.keyword(top_k=top_k, metadata_filter=conditions)
     if method == "hybrid":
         return dify_kb.RetrievalModel.hybrid_weighted(
-            embedding=_embedding(where),
+            embedding=_embedding_model(where),
             top_k=top_k,
             score_threshold=threshold,
             metadata_filter=conditions,
@@ -109,20 +109,20 @@ def _model(
     return build(top_k=top_k, score_threshold=threshold, metadata_filter=conditions)
 
 
-def _embedding(where: Dataset) -> ModelRef:
+def _embedding_model(where: Dataset) -> ModelRef:
     return dify_kb.ModelRef(
         provider=where.embedding_model_provider or "", model=where.embedding_model or ""
     )
 
 
-def _print(rank: int, record: Record) -> None:
+def _print_record(rank: int, record: Record) -> None:
     segment = record.segment
     score = f", score {record.score:.3f}" if record.score else ""
     title = Text(f"{rank}. {output.escape(segment.document.name)}", style="bold")
     output.out.print(title.append(f"  (chunk {segment.position}{score})", style="dim"))
     words = output.escape(" ".join(segment.content.split()))
-    passage = textwrap.shorten(words, SHOWN, placeholder=" …")
-    width = min(output.out.width, WIDEST)
+    passage = textwrap.shorten(words, MAX_PASSAGE, placeholder=" …")
+    width = min(output.out.width, MAX_WIDTH)
     indent = " " * 3
     lines = textwrap.wrap(passage, width, initial_indent=indent, subsequent_indent=indent)
     output.out.print("\n".join([*lines, ""]))

@@ -23,13 +23,13 @@ segments = typer.Typer(
     help="The chunks of a document.", no_args_is_help=True, rich_markup_mode=None
 )
 
-Id = Annotated[str, typer.Argument(metavar="ID", help="Id of the chunk.")]
-Ids = Annotated[list[str], typer.Argument(metavar="ID", help="Ids of chunks.")]
-Keywords = Annotated[
+SegmentArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of the chunk.")]
+SegmentArguments = Annotated[list[str], typer.Argument(metavar="ID", help="Ids of chunks.")]
+KeywordsOption = Annotated[
     list[str] | None,
     typer.Option("--keyword", metavar="WORD", help="Found by it; may be repeated."),
 ]
-Answer = Annotated[str | None, typer.Option(help="In a base of questions and answers.")]
+AnswerOption = Annotated[str | None, typer.Option(help="In a base of questions and answers.")]
 
 
 @segments.command("list")
@@ -46,7 +46,7 @@ def list_(
     """List the chunks of a document, in their order."""
 
     async def main(client: AsyncClient) -> None:
-        where, of = await _document(client, dataset, document)
+        where, of = await _find_document(client, dataset, document)
         found = client.segments.iter(
             where, of.id, keyword=keyword or dify_kb.UNSET, status=status or dify_kb.UNSET
         )
@@ -68,13 +68,16 @@ def list_(
 
 @segments.command("show")
 def show_(
-    context: typer.Context, dataset: DatasetOption, document: DocumentOption, segment: Id
+    context: typer.Context,
+    dataset: DatasetOption,
+    document: DocumentOption,
+    segment: SegmentArgument,
 ) -> None:
     """Show one chunk."""
 
     async def main(client: AsyncClient) -> None:
-        where, of = await _document(client, dataset, document)
-        _show(context, await client.segments.get(where, of.id, segment))
+        where, of = await _find_document(client, dataset, document)
+        _print_segment(context, await client.segments.get(where, of.id, segment))
 
     run_with_client(context, main)
 
@@ -94,15 +97,15 @@ def create(
             parser=option_types.parse_path,
         ),
     ] = None,
-    keyword: Keywords = None,
-    answer: Answer = None,
+    keyword: KeywordsOption = None,
+    answer: AnswerOption = None,
 ) -> None:
     """Append any number of chunks to a document, in their order.
 
     The objects in --from have a content, and may have an answer and keywords, as `segments list
     --json` writes them. They are sent 50 at a time; if that fails, it is told how many are there.
     """
-    new = _read(from_) if from_ else []
+    new = _read_segments(from_) if from_ else []
     new += [
         dify_kb.NewSegment(
             content=text, answer=answer or dify_kb.UNSET, keywords=keyword or dify_kb.UNSET
@@ -113,13 +116,15 @@ def create(
         raise ConfigError("There is nothing to append.", hint="Pass texts, or --from.")
 
     async def main(client: AsyncClient) -> int:
-        where, of = await _document(client, dataset, document)
+        where, of = await _find_document(client, dataset, document)
         try:
             made = await client.segments.create_many(where, of.id, new)
         except dify_kb.PartialError as error:
-            _tell(context, [row for row in error.done if isinstance(row, dify_kb.Segment)])
+            _report_created(
+                context, [row for row in error.done if isinstance(row, dify_kb.Segment)]
+            )
             return bulk.report_partial(error, json=is_json_output(context))
-        return _tell(context, made)
+        return _report_created(context, made)
 
     run_with_client(context, main)
 
@@ -129,10 +134,10 @@ def update(
     context: typer.Context,
     dataset: DatasetOption,
     document: DocumentOption,
-    segment: Id,
+    segment: SegmentArgument,
     content: Annotated[str | None, typer.Option(help="Another text.")] = None,
-    answer: Answer = None,
-    keyword: Keywords = None,
+    answer: AnswerOption = None,
+    keyword: KeywordsOption = None,
 ) -> None:
     """Change a chunk, which is indexed again.
 
@@ -142,7 +147,7 @@ def update(
         raise ConfigError("There is nothing to change.", hint="Pass --content or another option.")
 
     async def main(client: AsyncClient) -> None:
-        where, of = await _document(client, dataset, document)
+        where, of = await _find_document(client, dataset, document)
         changed = await client.segments.update(
             where,
             of.id,
@@ -151,25 +156,25 @@ def update(
             answer=dify_kb.UNSET if answer is None else answer,
             keywords=keyword or dify_kb.UNSET,
         )
-        _show(context, changed)
+        _print_segment(context, changed)
 
     run_with_client(context, main)
 
 
 @segments.command("enable")
 def enable(
-    context: typer.Context, dataset: DatasetOption, document: DocumentOption, ids: Ids
+    context: typer.Context, dataset: DatasetOption, document: DocumentOption, ids: SegmentArguments
 ) -> None:
     """Let chunks be found again."""
-    _switch(context, dataset, document, ids, enabled=True)
+    _set_enabled(context, dataset, document, ids, enabled=True)
 
 
 @segments.command("disable")
 def disable(
-    context: typer.Context, dataset: DatasetOption, document: DocumentOption, ids: Ids
+    context: typer.Context, dataset: DatasetOption, document: DocumentOption, ids: SegmentArguments
 ) -> None:
     """Keep chunks from being found."""
-    _switch(context, dataset, document, ids, enabled=False)
+    _set_enabled(context, dataset, document, ids, enabled=False)
 
 
 @segments.command("delete")
@@ -177,14 +182,14 @@ def delete(
     context: typer.Context,
     dataset: DatasetOption,
     document: DocumentOption,
-    ids: Ids,
+    ids: SegmentArguments,
     yes: YesOption = False,
 ) -> None:
     """Delete chunks; asks first where there are several."""
     things = name_lookup.parse_ids("chunk", ids)
 
     async def main(client: AsyncClient) -> int:
-        where, of = await _document(client, dataset, document)
+        where, of = await _find_document(client, dataset, document)
         if len(things) > 1:
             await bulk.confirm_deletion(
                 bulk.format_count(len(things), "chunk"), [*map(str, things)], yes=yes
@@ -198,13 +203,13 @@ def delete(
     run_with_client(context, main)
 
 
-def _switch(
+def _set_enabled(
     context: typer.Context, dataset: str, document: str, ids: Sequence[str], *, enabled: bool
 ) -> None:
     things = name_lookup.parse_ids("chunk", ids)
 
     async def main(client: AsyncClient) -> int:
-        where, of = await _document(client, dataset, document)
+        where, of = await _find_document(client, dataset, document)
 
         async def work(thing: ResourceRef) -> None:
             await client.segments.update(where, of.id, thing.id, enabled=enabled)
@@ -217,14 +222,14 @@ def _switch(
     run_with_client(context, main)
 
 
-async def _document(
+async def _find_document(
     client: AsyncClient, dataset: str, document: str
 ) -> tuple[Dataset, ResourceRef]:
     where = await name_lookup.find_dataset(client, dataset)
     return where, await name_lookup.find_document(client, where, document)
 
 
-def _read(file: Path) -> list[NewSegment]:
+def _read_segments(file: Path) -> list[NewSegment]:
     """Read chunks from JSON Lines.
 
     Raises:
@@ -235,10 +240,10 @@ def _read(file: Path) -> list[NewSegment]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} cannot be read: {error}.", hint="Check the path.") from error
     lines = enumerate(text.splitlines(), 1)
-    return [_new(number, line) for number, line in lines if line.strip()]
+    return [_parse_segment(number, line) for number, line in lines if line.strip()]
 
 
-def _new(number: int, line: str) -> NewSegment:
+def _parse_segment(number: int, line: str) -> NewSegment:
     try:
         read: Any = _json.loads(line)
     except ValueError:
@@ -257,7 +262,7 @@ def _new(number: int, line: str) -> NewSegment:
     )
 
 
-def _tell(context: typer.Context, made: Sequence[Segment]) -> int:
+def _report_created(context: typer.Context, made: Sequence[Segment]) -> int:
     """Write the new chunks, and give the exit code: one may have failed to be embedded."""
     failed = [row for row in made if row.status == dify_kb.SegmentStatus.ERROR]
     if is_json_output(context):
@@ -270,7 +275,7 @@ def _tell(context: typer.Context, made: Sequence[Segment]) -> int:
     return bulk.SOME_FAILED if failed else 0
 
 
-def _show(context: typer.Context, segment: Segment) -> None:
+def _print_segment(context: typer.Context, segment: Segment) -> None:
     rows = {
         "id": segment.id,
         "position": segment.position,

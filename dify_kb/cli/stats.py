@@ -21,14 +21,14 @@ from .run_command import is_json_output, run_with_client
 if TYPE_CHECKING:
     from dify_kb import AsyncClient, Dataset, Document
 
-MOST = 1000
+MAX_COUNTED_DOCUMENTS = 1000
 """Documents whose chunks are counted unasked: a request each."""
 
-LOOKED = 200
+MAX_DETAIL_REQUESTS = 200
 """Documents that are not done and are looked at one by one for their last change; of the others,
 which are the younger ones, the creation counts."""
 
-LISTED = 10
+MAX_LISTED = 10
 """Stuck documents of a base that people are shown."""
 
 
@@ -61,52 +61,52 @@ def stats(
         else:
             found = [row async for row in client.datasets.iter(include_all=True)]
         total = sum(row.document_count for row in found)
-        count = total <= MOST if chunks is None else chunks
+        count = total <= MAX_COUNTED_DOCUMENTS if chunks is None else chunks
         patience = timedelta(minutes=stuck_after)
-        told: list[DatasetStatistics] = []
-        teller = ChangeReporter("dataset", "counted", json=is_json_output(context))
+        statistics: list[DatasetStatistics] = []
+        reporter = ChangeReporter("dataset", "counted", json=is_json_output(context))
         for row in {row.id: row for row in found}.values():
             try:
-                told.append(await _figures(client, row, patience, count=count))
+                statistics.append(await _collect_statistics(client, row, patience, count=count))
             except (NotFoundError, ForbiddenError, BadRequestError) as error:
                 if len(found) == 1:
                     raise
-                teller.report_refused(ResourceRef(row.id, row.name), error)
+                reporter.report_refused(ResourceRef(row.id, row.name), error)
                 continue
             if is_json_output(context):
-                output.print_json({"type": "stats", **output.to_fields(told[-1])})
+                output.print_json({"type": "stats", **output.to_fields(statistics[-1])})
         if not is_json_output(context):
-            _print(told)
+            _print_statistics(statistics)
         if chunks is None and not count:
             output.err.print(f"Chunks were not counted ({total:,} requests); pass --chunks.")
-        return SOME_FAILED if teller.failed_count else 0
+        return SOME_FAILED if reporter.failed_count else 0
 
     run_with_client(context, main)
 
 
-async def _figures(
+async def _collect_statistics(
     client: AsyncClient, base: Dataset, patience: timedelta, *, count: bool
 ) -> DatasetStatistics:
     rows = [row async for row in client.documents.iter(base)]
-    changed = await _changed(client, base, rows)
+    changed = await _last_changes(client, base, rows)
     return DatasetStatistics(
         id=base.id,
         name=base.name,
         documents=len(rows),
         statuses=count_statuses(rows),
         words=sum(row.word_count or 0 for row in rows),
-        chunks=await _chunks(client, base, rows) if count else None,
+        chunks=await _count_chunks(client, base, rows) if count else None,
         errors=count_errors(rows),
         stuck=find_stuck_documents(rows, changed, datetime.now(UTC), patience),
     )
 
 
-async def _chunks(client: AsyncClient, base: Dataset, rows: Sequence[Document]) -> int:
-    total, left = 0, iter(rows)
+async def _count_chunks(client: AsyncClient, base: Dataset, rows: Sequence[Document]) -> int:
+    total, remaining = 0, iter(rows)
 
     async def worker() -> None:
         nonlocal total
-        for row in left:
+        for row in remaining:
             page = await client.segments.list(base, row.id, limit=1)
             total += page.total
 
@@ -116,15 +116,15 @@ async def _chunks(client: AsyncClient, base: Dataset, rows: Sequence[Document]) 
     return total
 
 
-async def _changed(
+async def _last_changes(
     client: AsyncClient, base: Dataset, rows: Sequence[Document]
 ) -> Mapping[str, datetime]:
     """Ask when the oldest documents that are not done last changed, which lists do not tell."""
     changed: dict[str, datetime] = {}
-    going = sorted(
+    unfinished = sorted(
         (row for row in rows if not row.indexing_status.final), key=lambda row: row.created_at
     )
-    for row in going[:LOOKED]:
+    for row in unfinished[:MAX_DETAIL_REQUESTS]:
         try:
             detail = await client.documents.get(base, row.id, metadata="without")
         except NotFoundError:
@@ -136,52 +136,54 @@ async def _changed(
     return changed
 
 
-def _print(told: Sequence[DatasetStatistics]) -> None:
+def _print_statistics(statistics: Sequence[DatasetStatistics]) -> None:
     names = ("dataset", "documents", "words", "chunks", "errors", "stuck")
     lines = [
         (row.name, row.documents, row.words, row.chunks, sum(row.errors.values()), len(row.stuck))
-        for row in told
+        for row in statistics
     ]
     if len(lines) > 1:
-        lines.append(_total(told))
+        lines.append(_total_row(statistics))
     output.print_table(names, lines)
-    for row in told:
-        if row.errors or row.stuck or len(told) == 1:
-            _details(row)
+    for row in statistics:
+        if row.errors or row.stuck or len(statistics) == 1:
+            _print_details(row)
 
 
-def _total(told: Sequence[DatasetStatistics]) -> tuple[str, int, int, int | None, int, int]:
-    chunks = [row.chunks for row in told if row.chunks is not None]
+def _total_row(
+    statistics: Sequence[DatasetStatistics],
+) -> tuple[str, int, int, int | None, int, int]:
+    chunks = [row.chunks for row in statistics if row.chunks is not None]
     return (
         "(all)",
-        sum(row.documents for row in told),
-        sum(row.words for row in told),
-        sum(chunks) if len(chunks) == len(told) else None,
-        sum(sum(row.errors.values()) for row in told),
-        sum(len(row.stuck) for row in told),
+        sum(row.documents for row in statistics),
+        sum(row.words for row in statistics),
+        sum(chunks) if len(chunks) == len(statistics) else None,
+        sum(sum(row.errors.values()) for row in statistics),
+        sum(len(row.stuck) for row in statistics),
     )
 
 
-def _details(row: DatasetStatistics) -> None:
+def _print_details(row: DatasetStatistics) -> None:
     counts = ", ".join(f"{count:,} {status}" for status, count in row.statuses.items())
     output.out.print(f"\n{output.escape(row.name)}: {counts or 'no documents'}")
     for kind, count in row.errors.items():
         output.out.print(f"  {count:,} x {output.escape(kind)}")
-    for late in row.stuck[:LISTED]:
+    for late in row.stuck[:MAX_LISTED]:
         since = f"{late.since.astimezone():%Y-%m-%d %H:%M}"
         what = output.escape(f"{late.name} ({late.id})")
         output.out.print(f"  stuck in {late.status} since {since}: {what}")
-    if len(row.stuck) > LISTED:
-        output.out.print(f"  … and {len(row.stuck) - LISTED:,} more; --json lists all.")
+    if len(row.stuck) > MAX_LISTED:
+        output.out.print(f"  … and {len(row.stuck) - MAX_LISTED:,} more; --json lists all.")
 
 
 NOTHING_INDEXED = "completed, but nothing was indexed"
 """The kind of a document that no search finds although it has no error."""
 
-LONGEST = 100
+MAX_KIND_LENGTH = 100
 """Characters of a kind of error."""
 
-_PARTS = (
+_VARIABLE_PARTS = (
     (
         re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE),
         "ID",
@@ -222,10 +224,10 @@ class DatasetStatistics:
 
 def error_kind(error: str) -> str:
     """Give what errors of one kind have in common."""
-    for pattern, name in _PARTS:
+    for pattern, name in _VARIABLE_PARTS:
         error = pattern.sub(name, error)
     error = error.strip() or "no reason given"
-    return error if len(error) <= LONGEST else f"{error[: LONGEST - 1]}…"
+    return error if len(error) <= MAX_KIND_LENGTH else f"{error[: MAX_KIND_LENGTH - 1]}…"
 
 
 def count_statuses(rows: Sequence[Document]) -> Mapping[str, int]:

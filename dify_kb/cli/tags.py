@@ -17,8 +17,8 @@ tags = typer.Typer(
     help="Tags of datasets; since Dify 1.4.2.", no_args_is_help=True, rich_markup_mode=None
 )
 
-Named = Annotated[str, typer.Argument(metavar="NAME|ID", help="Name or id of the tag.")]
-Names = Annotated[list[str], typer.Argument(metavar="NAME|ID", help="Names or ids of tags.")]
+TagArgument = Annotated[str, typer.Argument(metavar="NAME|ID", help="Name or id of the tag.")]
+TagArguments = Annotated[list[str], typer.Argument(metavar="NAME|ID", help="Names or ids of tags.")]
 
 
 @tags.command("list")
@@ -52,7 +52,7 @@ def list_(
 
 
 @tags.command("show")
-def show_(context: typer.Context, name: Named) -> None:
+def show_(context: typer.Context, name: TagArgument) -> None:
     """Show one tag; the server only lists them."""
 
     async def main(client: AsyncClient) -> None:
@@ -62,7 +62,7 @@ def show_(context: typer.Context, name: Named) -> None:
         found = (
             by_id.get(name) or by_id[name_lookup.select_by_name("tag", name, listed, listing).id]
         )
-        _show(context, found)
+        _print_tag(context, found)
 
     run_with_client(context, main)
 
@@ -75,7 +75,7 @@ def create(
     """Make a tag."""
 
     async def main(client: AsyncClient) -> None:
-        _show(context, await client.tags.create(name))
+        _print_tag(context, await client.tags.create(name))
 
     run_with_client(context, main)
 
@@ -83,27 +83,27 @@ def create(
 @tags.command("update")
 def update(
     context: typer.Context,
-    name: Named,
+    name: TagArgument,
     new_name: Annotated[str, typer.Argument(help="Another name.")],
 ) -> None:
     """Give a tag another name."""
 
     async def main(client: AsyncClient) -> None:
         tag = await name_lookup.find_tag(client, name)
-        _show(context, await client.tags.update(tag.id, new_name))
+        _print_tag(context, await client.tags.update(tag.id, new_name))
 
     run_with_client(context, main)
 
 
 @tags.command("delete")
-def delete(context: typer.Context, names: Names, yes: YesOption = False) -> None:
+def delete(context: typer.Context, names: TagArguments, yes: YesOption = False) -> None:
     """Delete tags, which datasets lose.
 
     Asks first where there are several.
     """
 
     async def main(client: AsyncClient) -> int:
-        things = await _found(client, names)
+        things = await _find_tags(client, names)
         if len(things) > 1:
             await bulk.confirm_deletion(
                 bulk.format_count(len(things), "tag"), [*map(str, things)], yes=yes
@@ -118,26 +118,28 @@ def delete(context: typer.Context, names: Names, yes: YesOption = False) -> None
 
 
 @tags.command("bind")
-def bind(context: typer.Context, dataset: DatasetOption, names: Names) -> None:
+def bind(context: typer.Context, dataset: DatasetOption, names: TagArguments) -> None:
     """Give tags to a dataset."""
 
     async def main(client: AsyncClient) -> int:
         where = await name_lookup.find_dataset(client, dataset)
-        things = await _found(client, names)
+        things = await _find_tags(client, names)
         await client.tags.bind(where, [thing.id for thing in things])
-        return _all(bulk.ChangeReporter("tag", "bound", json=is_json_output(context)), things)
+        return _report_all(
+            bulk.ChangeReporter("tag", "bound", json=is_json_output(context)), things
+        )
 
     run_with_client(context, main)
 
 
 @tags.command("unbind")
-def unbind(context: typer.Context, dataset: DatasetOption, names: Names) -> None:
+def unbind(context: typer.Context, dataset: DatasetOption, names: TagArguments) -> None:
     """Take tags off a dataset."""
 
     async def main(client: AsyncClient) -> int:
         where = await name_lookup.find_dataset(client, dataset)
         return await bulk.change_each(
-            await _borne(client, where, names),
+            await _find_bound_tags(client, where, names),
             lambda thing: client.tags.unbind(where, thing.id),
             bulk.ChangeReporter("tag", "unbound", json=is_json_output(context)),
         )
@@ -145,34 +147,34 @@ def unbind(context: typer.Context, dataset: DatasetOption, names: Names) -> None
     run_with_client(context, main)
 
 
-async def _found(client: AsyncClient, names: Sequence[str]) -> Sequence[ResourceRef]:
+async def _find_tags(client: AsyncClient, names: Sequence[str]) -> Sequence[ResourceRef]:
     found = [await name_lookup.find_tag(client, name) for name in names]
     return list({thing.id: thing for thing in found}.values())
 
 
-async def _borne(
+async def _find_bound_tags(
     client: AsyncClient, where: Dataset, names: Sequence[str]
 ) -> Sequence[ResourceRef]:
     """Look among the tags of a dataset, which 1.12.1 tells although it cannot list all tags."""
     if all(name_lookup.is_id(name) for name in names):
         return [ResourceRef(name) for name in dict.fromkeys(names)]
-    borne = (await client.tags.list_for_dataset(where)).data
+    bound = (await client.tags.list_for_dataset(where)).data
     listing = f"`dify-kb tags list --dataset {where.id}` shows those it has."
     found = [
         ResourceRef(name)
         if name_lookup.is_id(name)
-        else name_lookup.select_by_name("tag", name, borne, listing)
+        else name_lookup.select_by_name("tag", name, bound, listing)
         for name in names
     ]
     return list({thing.id: thing for thing in found}.values())
 
 
-def _all(teller: bulk.ChangeReporter, things: Sequence[ResourceRef]) -> int:
+def _report_all(reporter: bulk.ChangeReporter, things: Sequence[ResourceRef]) -> int:
     for thing in things:
-        teller.report_changed(thing)
-    return teller.finish()
+        reporter.report_changed(thing)
+    return reporter.finish()
 
 
-def _show(context: typer.Context, tag: Tag) -> None:
+def _print_tag(context: typer.Context, tag: Tag) -> None:
     rows = {"id": tag.id, "name": tag.name, "datasets": tag.binding_count}
     output.print_details("tag", tag, rows, json=is_json_output(context))

@@ -236,7 +236,7 @@ def test_lines_fit_80_columns(written: io.StringIO, scale: int) -> None:
             eta=97_200.0,
         )
     )
-    shown = progress._Lines()
+    shown = progress._PlainLines()
     shown._printed -= progress.INTERVAL
 
     shown(state)
