@@ -363,9 +363,9 @@ def follow_files(
     files: Iterable[TrackedFile],
     *,
     stall_after: float = 900.0,
-    in_parallel: bool = False,
+    swaps: bool = False,
     longest: float = 200_000.0,
-    meanwhile: ParallelTask | None = None,
+    in_parallel: ParallelTask | None = None,
 ) -> SimulatedFollowing:
     """Follow the documents of files to their ends, without waiting for it.
 
@@ -373,12 +373,12 @@ def follow_files(
     """
 
     async def main() -> SimulatedFollowing:
-        following = SimulatedFollowing(server, stall_after=stall_after, swaps=in_parallel)
+        following = SimulatedFollowing(server, stall_after=stall_after, swaps=swaps)
         for file in files:
             following.add(file)
         async with anyio.create_task_group() as group:
-            if meanwhile is not None:
-                group.start_soon(meanwhile, following)
+            if in_parallel is not None:
+                group.start_soon(in_parallel, following)
             await following.run_until_finished(longest)
             group.cancel_scope.cancel()
         return following

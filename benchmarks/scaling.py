@@ -82,7 +82,7 @@ def measure_size(runner: MethodRunner, size: int, rounds: int) -> Iterator[Compa
     for index in range(rounds):
         with (
             tempfile.TemporaryDirectory() as temporary,
-            run_emulator(Settings(history=100)) as server,
+            run_emulator(Settings(history_size=100)) as server,
         ):
             show_status(f"{size:,} documents, round {index + 1} of {rounds}")
             for label, told in run_once(runner, size, Path(temporary), server).items():

@@ -102,10 +102,10 @@ class LoadTiming:
     """After an unanswered create: the intervals between looks for its document; the last one
     repeats."""
 
-    disconnect_landing_time: float = 30.0
+    late_create_after_disconnect: float = 30.0
     """So long a create whose connection broke may still land: it is not sent again before."""
 
-    timeout_landing_time: float = 120.0
+    late_create_after_timeout: float = 120.0
     """The same after a timeout or a 502 or 504: the server waits for a lock of the dataset
     without limit (dataset_service, 1.12.1), and 400 of 400 timed-out creates landed (measured)."""
 
@@ -176,8 +176,8 @@ class Policy:
             load_timing=attrs.evolve(
                 timing,
                 lookup_intervals=tuple(delay * factor for delay in timing.lookup_intervals),
-                disconnect_landing_time=timing.disconnect_landing_time * factor,
-                timeout_landing_time=timing.timeout_landing_time * factor,
+                late_create_after_disconnect=timing.late_create_after_disconnect * factor,
+                late_create_after_timeout=timing.late_create_after_timeout * factor,
                 dataset_lock_time=timing.dataset_lock_time * factor,
                 confirm_interval=timing.confirm_interval * factor,
                 recreate_delay=timing.recreate_delay * factor,

@@ -134,7 +134,11 @@ def send_files(job: harness.Job, files: Iterator[Path]) -> None:
                 connection = key.data
                 if ready & selectors.EVENT_WRITE:
                     connection.write()
-                if ready & selectors.EVENT_READ and connection.read() and not connection.begin():
+                if (
+                    ready & selectors.EVENT_READ
+                    and connection.read()
+                    and not connection.start_next_request()
+                ):
                     selector.unregister(connection.socket)
                     connection.socket.close()
                     open_ -= 1

@@ -115,7 +115,7 @@ def measure(
         report_output.save_file(html, render_instance_page(report))
         return 0
 
-    command.run(main, on_first=report_output.CLEANUP_NOTICE)
+    command.run(main, interrupt_message=report_output.CLEANUP_NOTICE)
 
 
 @bench.command("compare")

@@ -126,7 +126,7 @@ def evaluate(
         report_output.save_file(html, render_quality_page(report))
         return 0
 
-    command.run(main, on_first="" if dataset else report_output.CLEANUP_NOTICE)
+    command.run(main, interrupt_message="" if dataset else report_output.CLEANUP_NOTICE)
 
 
 def _read_input(file: Path | None, folder: Path | None, dataset: str | None) -> EvaluationInput:

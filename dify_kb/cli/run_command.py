@@ -70,7 +70,9 @@ class CommandContext:
             concurrency=concurrency,
         )
 
-    def run(self, main: Callable[[], Coroutine[Any, Any, int]], *, on_first: str = "") -> None:
+    def run(
+        self, main: Callable[[], Coroutine[Any, Any, int]], *, interrupt_message: str = ""
+    ) -> None:
         """Run a command in a loop and end with its exit code.
 
         Args:
@@ -79,7 +81,9 @@ class CommandContext:
         Raises:
             typer.Exit: with the code.
         """
-        interrupt = Interrupt(lambda: output.err.print(on_first) if on_first else None)
+        interrupt = Interrupt(
+            lambda: output.err.print(interrupt_message) if interrupt_message else None
+        )
         code = self.run_interruptible(main, interrupt)
         if interrupt.was_cancelled and code != BROKEN_PIPE_EXIT:
             output.err.print("Interrupted.")

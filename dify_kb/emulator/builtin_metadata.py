@@ -9,10 +9,10 @@ if TYPE_CHECKING:
 
     from .store import DocumentRow
 
-OWNER: Final = "admin"
+OWNER_NAME: Final = "admin"
 """The name of the workspace's owner, as whom the server acts."""
 
-TYPES: Final[Mapping[str, str]] = {
+FIELD_TYPES: Final[Mapping[str, str]] = {
     "document_name": "string",
     "uploader": "string",
     "upload_date": "time",
@@ -22,11 +22,11 @@ TYPES: Final[Mapping[str, str]] = {
 """The fields, in the order of recording 730."""
 
 
-def values(row: DocumentRow) -> dict[str, object]:
+def build_values(row: DocumentRow) -> dict[str, object]:
     """Tell the values of a document."""
     return {
         "document_name": row.name,
-        "uploader": OWNER,
+        "uploader": OWNER_NAME,
         "upload_date": float(row.created_at),
         "last_update_date": float(row.updated_at),
         "source": "file_upload",

@@ -23,7 +23,7 @@ from dify_kb.models import (
 )
 from dify_kb.wire import codec
 
-from . import builtin_metadata, model_selection, serializers
+from . import builtin_metadata, serializers, stub_models
 from .errors import invalid_param_error, not_found_error
 from .store import DocumentRow, RuleRow
 
@@ -65,7 +65,7 @@ def create_document(
         _initialize_dataset(context, body)
         row = _build_row(context, upload, body, rule)
         if dataset.built_in:
-            row = attrs.evolve(row, doc_metadata=json.dumps(builtin_metadata.values(row)))
+            row = attrs.evolve(row, doc_metadata=json.dumps(builtin_metadata.build_values(row)))
         old = store.documents.get_by_name(dataset.id, upload.name) if upload.replaces else None
         if old is None:
             store.documents.add(row, upload.content)
@@ -152,10 +152,8 @@ def _validate_request(context: RequestContext, body: CreateByText | CreateByFile
     dataset = context.dataset
     if dataset.provider == "external":
         raise invalid_param_error("External datasets are not supported.")
-    model_selection.check_provider(
-        context, body.embedding_model_provider, body.embedding_model or "-"
-    )
-    model_selection.check_reranking_model(context, body.retrieval_model)
+    stub_models.check_provider(context, body.embedding_model_provider, body.embedding_model or "-")
+    stub_models.check_reranking_model(context, body.retrieval_model)
     doc_form = context.store.datasets.get_doc_form(dataset.id)
     other = doc_form and doc_form != (body.doc_form or "text_model")
     if other and context.profile.checks_doc_form:
@@ -167,7 +165,7 @@ def _validate_request(context: RequestContext, body: CreateByText | CreateByFile
 def _select_embedding_model(
     context: RequestContext, body: CreateByText | CreateByFile
 ) -> tuple[str, str]:
-    return model_selection.select_embedding_model(
+    return stub_models.select_embedding_model(
         context,
         body.embedding_model_provider,
         body.embedding_model,

@@ -74,7 +74,7 @@ class Emulator:
         self._host = host
         self._port = port
         self._server_thread: _ServerThread | None = None
-        self._history = History(self._settings.history)
+        self._history = History(self._settings.history_size)
         self.api_key = api_key
         self.clock: Clock = clock or SystemClock()
         self.faults = Faults()

@@ -17,9 +17,9 @@ from dify_kb.wire import codec
 
 from . import stub_models
 from .clocks import Clock
+from .request_context import InvokeModel
 from .server_profile import ServerProfile
 from .store import ChildChunkRow, DatasetRow, DocumentRow, SegmentRow, Store
-from .stub_models import InvokeModel
 
 _BATCH_SIZE: Final = 200
 """Segments written in one transaction, so that requests need not wait long for their turn."""

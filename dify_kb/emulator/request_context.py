@@ -18,10 +18,13 @@ from .server_profile import ServerProfile
 from .settings import Settings
 from .signed_urls import SignedUrls
 from .store import DatasetRow, Store
-from .stub_models import InvokeModel
 
 BodyT = TypeVar("BodyT")
 ResultT = TypeVar("ResultT")
+
+
+InvokeModel = Callable[[str], None]
+"""Calls a model by its name; raises a `ModelError` where that is planned to fail."""
 
 
 class Enqueue(Protocol):

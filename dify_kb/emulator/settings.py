@@ -43,7 +43,7 @@ class Settings:
     max_body: int = 100 * 1024 * 1024
     """NGINX_CLIENT_MAX_BODY_SIZE; above it the proxy answers 413 (server source)."""
 
-    history: int = 100_000
+    history_size: int = 100_000
     """Exchanges remembered in `Emulator.history`, and events in `Emulator.runs`."""
 
     quota: int | None = None

@@ -7,13 +7,19 @@ words, or letters of words, with the question, and nothing else.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from dify_kb.models import ModelProvider, ModelType, ProviderModel
 
+from .errors import EmulatedError, invalid_param_error
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from dify_kb.models import RetrievalModel, Unset
+
+    from .request_context import RequestContext
+    from .server_profile import ServerProfile
 
 PROVIDER_NAME: Final = "dify-kb/emulator/stand-in"
 EMBEDDING_MODEL: Final = "hashed-n-grams"
@@ -37,10 +43,6 @@ _SHORT: Final = re.compile(r"[a-z0-9_-]+")
 
 class ModelError(Exception):
     """A model is asked for that nobody offers, or fails; the text is the one of the error."""
-
-
-InvokeModel = Callable[[str], None]
-"""Calls a model by its name; raises a `ModelError` where that is planned to fail."""
 
 
 def full_provider_name(provider: str) -> str:
@@ -125,3 +127,49 @@ def list_providers(model_type: str, tenant: str) -> list[ModelProvider]:
 
 def _label(text: str) -> dict[str, object]:
     return {"zh_Hans": text, "en_US": text}
+
+
+def no_default_model_message(profile: ServerProfile) -> str:
+    """Say that there is no default model, as this version does."""
+    return f"Default model not found for {profile.default_model_type}"
+
+
+def check_provider(
+    context: RequestContext, provider: str | Unset | None, model: str | Unset
+) -> None:
+    """Refuse a model of a provider that there is not; nobody asks for the model (902, 903)."""
+    if not provider or not model:
+        return
+    if not context.has_models:
+        raise invalid_param_error(f"Provider {provider} does not exist.")
+    try:
+        require_provider(provider)
+    except ModelError as error:
+        raise invalid_param_error(str(error)) from error
+
+
+def check_reranking_model(context: RequestContext, wanted: RetrievalModel | Unset | None) -> None:
+    """Refuse settings that name a reranking model of no provider (recording 906)."""
+    model = wanted.reranking_model if wanted else None
+    if model:
+        name = model.reranking_model_name or ""
+        check_provider(context, model.reranking_provider_name, name)
+
+
+def select_embedding_model(
+    context: RequestContext,
+    provider: str | Unset,
+    model: str | Unset,
+    *,
+    code: str = "invalid_param",
+) -> tuple[str, str]:
+    """Take the named embedding model, or the default one where either name is missing (905).
+
+    Raises:
+        EmulatedError: there is no default one.
+    """
+    if not context.has_models:
+        raise EmulatedError(400, code, no_default_model_message(context.profile))
+    if provider and model:
+        return provider, model
+    return PROVIDER_NAME, EMBEDDING_MODEL

@@ -30,8 +30,8 @@ class RetrievalRequest:
 
         In addition `before` and `after` take dates as ISO texts, those without a zone as UTC.
         """
-        wanted = self.metadata_condition
-        return wanted is None or matches_filter(metadata, wanted, parse_dates=True)
+        condition = self.metadata_condition
+        return condition is None or matches_filter(metadata, condition, parse_dates=True)
 
 
 @frozen

@@ -70,7 +70,9 @@ class MetadataAssignment:
     _send: CallSender
     _dataset: Dataset | str
     _fields: dict[str, MetadataField] | None = field(default=None, init=False)
-    _listed: dict[str, dict[str, MetadataValue]] | None = field(default=None, init=False)
+    _values_by_document: dict[str, dict[str, MetadataValue]] | None = field(
+        default=None, init=False
+    )
     _lock: anyio.Lock = field(factory=anyio.Lock, init=False)
 
     async def require(self, metadata: Mapping[str, object]) -> None:
@@ -81,7 +83,7 @@ class MetadataAssignment:
         """
         wanted = validate_metadata(metadata)
         async with self._lock:
-            fields = await self._known()
+            fields = await self._load_fields()
         for name, value in wanted.items():
             if name in fields:
                 fields[name].value(value)
@@ -107,15 +109,17 @@ class MetadataAssignment:
                 the plan, a base that is gone. What was set before stays set.
         """
         reasons: dict[str, str | None] = dict.fromkeys(wanted)
-        labelled = [(key, metadata) for key, metadata in wanted.items() if metadata]
-        if labelled:
+        non_empty = [(key, metadata) for key, metadata in wanted.items() if metadata]
+        if non_empty:
             async with self._lock:
-                await self._known()
-        for start in range(0, len(labelled), DOCUMENTS_PER_REQUEST):
-            reasons |= await self._batch(labelled[start : start + DOCUMENTS_PER_REQUEST], fresh)
+                await self._load_fields()
+        for start in range(0, len(non_empty), DOCUMENTS_PER_REQUEST):
+            reasons |= await self._assign_batch(
+                non_empty[start : start + DOCUMENTS_PER_REQUEST], fresh
+            )
         return reasons
 
-    async def _batch(
+    async def _assign_batch(
         self, wanted: Iterable[tuple[str, Mapping[str, object]]], fresh: AbstractSet[str]
     ) -> dict[str, str]:
         """Set the values of a batch, and give the reasons of those that were refused."""
@@ -123,16 +127,20 @@ class MetadataAssignment:
         ready: list[DocumentMetadata] = []
         for document_id, metadata in wanted:
             try:
-                new = [await self._new(*item) for item in validate_metadata(metadata).items()]
-                kept = {} if document_id in fresh else await self._kept(document_id)
+                new_values = [
+                    await self._build_value(*item) for item in validate_metadata(metadata).items()
+                ]
+                existing = (
+                    {} if document_id in fresh else await self._fetch_existing_values(document_id)
+                )
             except (ConfigError, BadRequestError, NotFoundError) as error:
                 refused[document_id] = str(error)
                 continue
-            values = list((kept | _by_name(new)).values())
+            values = list((existing | _by_name(new_values)).values())
             ready.append(DocumentMetadata(document_id=document_id, metadata_list=values))
-        return refused | await self._write(ready)
+        return refused | await self._send_batch(ready)
 
-    async def _write(self, batch: Sequence[DocumentMetadata]) -> dict[str, str]:
+    async def _send_batch(self, batch: Sequence[DocumentMetadata]) -> dict[str, str]:
         if not batch:
             return {}
         try:
@@ -141,61 +149,70 @@ class MetadataAssignment:
             if len(batch) == 1:
                 return {batch[0].document_id: str(error)}
             middle = len(batch) // 2
-            return await self._write(batch[:middle]) | await self._write(batch[middle:])
-        if self._listed is not None:
-            self._listed |= {row.document_id: _by_name(row.metadata_list) for row in batch}
+            return await self._send_batch(batch[:middle]) | await self._send_batch(batch[middle:])
+        if self._values_by_document is not None:
+            self._values_by_document |= {
+                row.document_id: _by_name(row.metadata_list) for row in batch
+            }
         return {}
 
-    async def _new(self, name: str, value: AssignableValue) -> MetadataValue:
+    async def _build_value(self, name: str, value: AssignableValue) -> MetadataValue:
         async with self._lock:
-            fields = await self._known()
+            fields = await self._load_fields()
             if name not in fields:
-                fields = {**fields, name: await self._made(name, _type(value))}
+                fields = {
+                    **fields,
+                    name: await self._create_missing_field(name, _get_metadata_type(value)),
+                }
                 self._fields = fields
         return fields[name].value(value)
 
-    async def _known(self) -> dict[str, MetadataField]:
+    async def _load_fields(self) -> dict[str, MetadataField]:
         if self._fields is None:
             answer = await list_fields(self._send, self._dataset)
-            self._fields = {known.name: known for known in answer.doc_metadata}
+            self._fields = {
+                metadata_field.name: metadata_field for metadata_field in answer.doc_metadata
+            }
         return self._fields
 
-    async def _made(self, name: str, kind: MetadataType) -> MetadataField:
+    async def _create_missing_field(self, name: str, kind: MetadataType) -> MetadataField:
         try:
             return await create_field(self._send, self._dataset, name, kind)
         except (BadRequestError, OutcomeUnknownError):
             # Somebody made it meanwhile, or we did and the answer was lost.
             self._fields = None
-            fields = await self._known()
+            fields = await self._load_fields()
             if name not in fields:
                 raise
             return fields[name]
 
-    async def _kept(self, document_id: str) -> dict[str, MetadataValue]:
+    async def _fetch_existing_values(self, document_id: str) -> dict[str, MetadataValue]:
         """Give the values that the server would drop."""
         if isinstance(self._dataset, Dataset) and self._dataset.enable_api is not None:
             # Told since 1.11, as partial_update is heeded since (recordings 090, 686).
             return {}
-        if self._listed is None:
+        if self._values_by_document is None:
             try:
                 detail = await get_document(self._send, self._dataset, document_id, metadata="only")
             except (BadRequestError, NotFoundError) as error:
                 if error.status != HTTPStatus.METHOD_NOT_ALLOWED:
                     raise
             else:
-                return _own(detail)
-        listed = await self._all()
+                return _read_document_values(detail)
+        listed = await self._fetch_all_values()
         if document_id not in listed:
             raise ConfigError(f"The base has no document {document_id}.")
         return listed[document_id]
 
-    async def _all(self) -> dict[str, dict[str, MetadataValue]]:
+    async def _fetch_all_values(self) -> dict[str, dict[str, MetadataValue]]:
         """Read the values of all documents, on 1.4.3, which cannot tell of a single one."""
         async with self._lock:
-            if self._listed is None:
+            if self._values_by_document is None:
                 rows = iter_documents(self._send, self._dataset)
-                self._listed = {row.id: _own(row) async for row in rows}
-            return self._listed
+                self._values_by_document = {
+                    row.id: _read_document_values(row) async for row in rows
+                }
+            return self._values_by_document
 
 
 async def assign_or_raise(
@@ -213,29 +230,29 @@ async def assign_or_raise(
         try:
             reasons |= await assignment.assign(dict(rows[start : start + DOCUMENTS_PER_REQUEST]))
         except KnowledgeError as error:
-            partial = _partial(reasons, len(rows), error)
+            partial = _partial_error(reasons, len(rows), error)
             if not partial.done:
                 raise
             raise partial from error
     if any(reasons.values()):
-        raise _partial(reasons, len(rows))
+        raise _partial_error(reasons, len(rows))
 
 
-def _partial(
+def _partial_error(
     reasons: Mapping[str, str | None], total: int, error: KnowledgeError | None = None
 ) -> PartialError:
-    done = [key for key, reason in reasons.items() if reason is None]
+    assigned_ids = [key for key, reason in reasons.items() if reason is None]
     failed = {key: reason for key, reason in reasons.items() if reason is not None}
     why = error.summary if error else next(iter(failed.values()))
     return PartialError(
-        f"Metadata was set on {len(done)} of {total} documents: {why}",
-        done=done,
+        f"Metadata was set on {len(assigned_ids)} of {total} documents: {why}",
+        done=assigned_ids,
         failed=failed,
         hint="It is safe to set it again; `failed` has the reason of each that was refused.",
     )
 
 
-def _type(value: AssignableValue) -> MetadataType:
+def _get_metadata_type(value: AssignableValue) -> MetadataType:
     match value:
         case str():
             return MetadataType.STRING
@@ -249,12 +266,12 @@ def _by_name(values: Iterable[MetadataValue]) -> dict[str, MetadataValue]:
     return {value.name: value for value in values}
 
 
-def _own(document: Document | DocumentDetail) -> dict[str, MetadataValue]:
+def _read_document_values(document: Document | DocumentDetail) -> dict[str, MetadataValue]:
     """Take a document's values but those that the server fills in.
 
     Lists tell each as a text (recording 712), so there the type of its field decides.
     """
-    read = _read if isinstance(document, Document) else _as_is
+    read = _parse_value if isinstance(document, Document) else _get_raw_value
     return _by_name(
         MetadataValue(id=str(entry["id"]), name=str(entry["name"]), value=read(entry))
         for entry in document.doc_metadata or ()
@@ -262,12 +279,12 @@ def _own(document: Document | DocumentDetail) -> dict[str, MetadataValue]:
     )
 
 
-def _as_is(entry: Mapping[str, object]) -> MetadataScalar:
+def _get_raw_value(entry: Mapping[str, object]) -> MetadataScalar:
     return cast("MetadataScalar", entry["value"])
 
 
-def _read(entry: Mapping[str, object]) -> MetadataScalar:
-    text = _as_is(entry)
+def _parse_value(entry: Mapping[str, object]) -> MetadataScalar:
+    text = _get_raw_value(entry)
     if entry["type"] == MetadataType.STRING or not isinstance(text, str):
         return text
     number = _NUMBER.fullmatch(text)

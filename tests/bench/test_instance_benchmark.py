@@ -23,24 +23,24 @@ CREATE = "documents.create_by_file"
 
 
 @pytest.fixture
-def tally() -> RequestCounter:
+def counter() -> RequestCounter:
     return RequestCounter()
 
 
 @pytest.fixture
 async def wide(
-    emulator: Emulator, quick: Policy, tally: RequestCounter
+    emulator: Emulator, quick: Policy, counter: RequestCounter
 ) -> AsyncIterator[AsyncClient]:
     """A client that counts, and takes as many requests at once as the plan."""
     async with AsyncClient(
-        emulator.url, emulator.api_key, policy=quick, concurrency=4, on_event=tally.record
+        emulator.url, emulator.api_key, policy=quick, concurrency=4, on_event=counter.record
     ) as opened:
         yield opened
 
 
 def instance(
     client: AsyncClient,
-    tally: RequestCounter,
+    counter: RequestCounter,
     plan: BenchmarkPlan = TINY,
     steps: list[ProgressStep] | None = None,
 ) -> InstanceBenchmark:
@@ -48,7 +48,7 @@ def instance(
         client=client,
         plan=plan,
         samples=list(generate_documents(plan.documents)),
-        counter=tally,
+        counter=counter,
         poll_interval=0.02,
         on_progress=(steps if steps is not None else []).append,
     )
@@ -59,11 +59,11 @@ async def nothing_is_left(client: AsyncClient) -> bool:
 
 
 async def test_everything_of_the_plan_is_measured_and_nothing_left(
-    wide: AsyncClient, tally: RequestCounter, emulator: Emulator
+    wide: AsyncClient, counter: RequestCounter, emulator: Emulator
 ) -> None:
     steps: list[ProgressStep] = []
 
-    report = await instance(wide, tally, steps=steps).run()
+    report = await instance(wide, counter, steps=steps).run()
 
     assert [row.size for row in report.uploads] == [4096, 100_000]
     small = report.uploads[0]
@@ -110,12 +110,12 @@ async def test_everything_of_the_plan_is_measured_and_nothing_left(
 
 
 async def test_lists_are_measured_as_the_base_grows(
-    wide: AsyncClient, tally: RequestCounter
+    wide: AsyncClient, counter: RequestCounter
 ) -> None:
     upload = evolve(TINY.uploads[0], concurrencies=(1,), rounds=2, seconds=2, max_documents=220)
     plan = evolve(TINY, uploads=(upload,), documents=1)
 
-    report = await instance(wide, tally, plan).run()
+    report = await instance(wide, counter, plan).run()
 
     assert [row.documents for row in report.listed] == sorted(
         row.documents for row in report.listed
@@ -125,9 +125,9 @@ async def test_lists_are_measured_as_the_base_grows(
 
 
 async def test_an_economy_base_is_searched_by_keywords(
-    wide: AsyncClient, tally: RequestCounter
+    wide: AsyncClient, counter: RequestCounter
 ) -> None:
-    run = instance(wide, tally)
+    run = instance(wide, counter)
     run.technique = "economy"
 
     report = await run.run()
@@ -137,9 +137,11 @@ async def test_an_economy_base_is_searched_by_keywords(
     assert report.indexed.technique == "economy"
 
 
-async def test_an_interrupted_run_leaves_nothing(wide: AsyncClient, tally: RequestCounter) -> None:
+async def test_an_interrupted_run_leaves_nothing(
+    wide: AsyncClient, counter: RequestCounter
+) -> None:
     uploading = anyio.Event()
-    run = instance(wide, tally)
+    run = instance(wide, counter)
     run.on_progress = lambda step: uploading.set() if step.phase == "upload" else None
 
     async with anyio.create_task_group() as group:
@@ -153,19 +155,19 @@ async def test_an_interrupted_run_leaves_nothing(wide: AsyncClient, tally: Reque
 
 
 async def test_a_wrong_key_ends_it(
-    emulator: Emulator, quick: Policy, tally: RequestCounter
+    emulator: Emulator, quick: Policy, counter: RequestCounter
 ) -> None:
     async with AsyncClient(emulator.url, "dataset-wrong", policy=quick) as client:
         with pytest.raises(UnauthorizedError):
-            await instance(client, tally).run()
+            await instance(client, counter).run()
 
 
 async def test_failures_are_counted_and_told(
-    wide: AsyncClient, tally: RequestCounter, emulator: Emulator
+    wide: AsyncClient, counter: RequestCounter, emulator: Emulator
 ) -> None:
     emulator.faults.plan(CREATE, ["ok x20", "503", "reset"])
 
-    report = await instance(wide, tally).run()
+    report = await instance(wide, counter).run()
 
     met = {(row.endpoint, row.kind): row.count for row in report.troubles}
     assert met[CREATE, "503"] == 1
@@ -180,7 +182,7 @@ async def test_failures_are_counted_and_told(
 )
 async def test_a_server_that_takes_nothing_is_told(
     wide: AsyncClient,
-    tally: RequestCounter,
+    counter: RequestCounter,
     emulator: Emulator,
     fault: str,
     kind: type[KnowledgeError],
@@ -188,18 +190,18 @@ async def test_a_server_that_takes_nothing_is_told(
     emulator.faults.plan(CREATE, [fault])
 
     with pytest.raises(kind):
-        await instance(wide, tally).run()
+        await instance(wide, counter).run()
 
     assert await nothing_is_left(wide)
 
 
 async def test_the_time_of_a_run_is_kept(
-    wide: AsyncClient, tally: RequestCounter, emulator: Emulator
+    wide: AsyncClient, counter: RequestCounter, emulator: Emulator
 ) -> None:
     emulator.faults.plan_indexing(["die"], names="*")
     plan = evolve(TINY, seconds=1.0, indexing_timeout=0.4)
 
-    report = await instance(wide, tally, plan).run()
+    report = await instance(wide, counter, plan).run()
 
     assert report.seconds < 10
     assert any("not at their end after 0.4 s" in note for note in report.notes)

@@ -25,7 +25,7 @@ _SHORT = Policy().scale_delays(0.01)
 POLICY = attrs.evolve(
     _SHORT,
     timeout=Timeout(connect=0.5, read=1.0, answer=0.4, progress=0.5),
-    load_timing=attrs.evolve(_SHORT.load_timing, timeout_landing_time=0.6),
+    load_timing=attrs.evolve(_SHORT.load_timing, late_create_after_timeout=0.6),
 )
 """Users' waits by a hundred: a create that broke may land within 0.3 s, one that timed out within
 0.6 s. An answer is waited for so long that this machine, busy as it may be, gives it."""

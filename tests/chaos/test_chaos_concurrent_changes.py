@@ -242,7 +242,7 @@ async def _theirs(client: AsyncClient, dataset: Dataset, names: list[str]) -> No
 async def test_f32_lost_create_does_not_overwrite_a_foreign_upload(
     tmp_path: Path, on_existing: str, ends: dict[str, int]
 ) -> None:
-    slow = evolve(POLICY, load_timing=evolve(POLICY.load_timing, disconnect_landing_time=0.8))
+    slow = evolve(POLICY, load_timing=evolve(POLICY.load_timing, late_create_after_disconnect=0.8))
     with Emulator(api_key=KEY) as emulator:
         async with create_environment(emulator, tmp_path, 3, policy=slow) as scene:
             emulator.faults.plan(CREATE, ["ok", "reset"])

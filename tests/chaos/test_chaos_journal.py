@@ -147,7 +147,7 @@ async def test_f23_clock_jump_does_not_shorten_the_wait_for_a_lost_create(
     """It was read before its load was killed, and lands while the next one looks for it."""
     fault, slow = (
         "late 0.8",
-        evolve(POLICY, load_timing=evolve(POLICY.load_timing, disconnect_landing_time=2.0)),
+        evolve(POLICY, load_timing=evolve(POLICY.load_timing, late_create_after_disconnect=2.0)),
     )
     with Emulator(api_key=KEY) as emulator:
         async with create_environment(emulator, tmp_path, 1, policy=slow) as scene:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import anyio.to_thread
 import pytest
-from cli_calls import Cli, two_lines
+from cli_runner import Cli, parse_error
 
 from dify_kb import AsyncClient, Client, Dataset
 from dify_kb.cli import ensure_dataset
@@ -61,7 +61,7 @@ def test_a_create_that_was_lost_before_it_arrived_is_an_error(
     code, _, err = cli("load", str(docs), "--dataset", "d", "--create")
 
     assert code == 1
-    assert two_lines(err)[0].startswith("datasets.create: ")
+    assert parse_error(err)[0].startswith("datasets.create: ")
     assert not emulator.faults.remaining().get(CREATE)
 
 

@@ -8,15 +8,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cli_calls import Cli, lines
-from cli_loads import files
+from cli_load_files import write_files
+from cli_runner import Cli, parse_json_lines
 
 from dify_kb.ingest import state_folder
 from dify_kb.ingest.journal import read_journal
 
 
 def told(out: str) -> dict[str, str]:
-    return {line["key"]: line["outcome"] for line in lines(out) if line["type"] == "item"}
+    return {
+        line["key"]: line["outcome"] for line in parse_json_lines(out) if line["type"] == "item"
+    }
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def piped(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], None]]:
 def test_a_list_names_what_is_loaded_under_the_keys_of_a_scan(
     cli: Cli, folder: Path, tmp_path: Path
 ) -> None:
-    files(folder, "a.md", "sub/b.md", "sub/c.md", ".hidden.md", "d.md")
+    write_files(folder, "a.md", "sub/b.md", "sub/c.md", ".hidden.md", "d.md")
     listing = tmp_path / "list"
     listing.write_text(f"a.md\n\n./sub//b.md\r\n{folder}/.hidden.md\na.md\n  \nsub/c.md")
 
@@ -58,7 +60,7 @@ def test_a_list_may_come_by_a_pipe_and_be_separated_by_nul(
     monkeypatch: pytest.MonkeyPatch,
     piped: Callable[[bytes], None],
 ) -> None:
-    files(folder, "a.md", "new\nline.md", "c.md")
+    write_files(folder, "a.md", "new\nline.md", "c.md")
     monkeypatch.chdir(folder)
     piped(b"a.md\0new\nline.md\0")
 
@@ -70,8 +72,8 @@ def test_a_list_may_come_by_a_pipe_and_be_separated_by_nul(
 
 def test_lines_that_cannot_be_loaded_are_told(cli: Cli, folder: Path, tmp_path: Path) -> None:
     """A list with a mistake must not look like a success."""
-    files(folder, "a.md", "sub/b.md")
-    files(tmp_path, "secret.md")
+    write_files(folder, "a.md", "sub/b.md")
+    write_files(tmp_path, "secret.md")
     (folder / "link.md").symlink_to(tmp_path / "secret.md")
     listing = tmp_path / "list"
     listing.write_text("a.md\n../secret.md\nlink.md\nmissing.md\nsub\n/etc/passwd\n")
@@ -88,7 +90,7 @@ def test_lines_that_cannot_be_loaded_are_told(cli: Cli, folder: Path, tmp_path: 
     assert "failed  missing.md: unreadable: no such file or directory" in out
     code, out, _ = cli("--json", *arguments)
     assert told(out)["../secret.md"] == "failed"
-    assert lines(out)[-1]["failed"] == 5
+    assert parse_json_lines(out)[-1]["failed"] == 5
 
 
 def test_an_empty_list_is_no_mistake(cli: Cli, folder: Path, tmp_path: Path) -> None:

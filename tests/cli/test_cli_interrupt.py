@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cli_calls import Cli, Program, lines
+from cli_runner import Cli, Program, parse_json_lines
 
 from dify_kb.emulator import Emulator
 from dify_kb.ingest import state_folder
@@ -152,7 +152,7 @@ def test_a_program_reads_how_far_an_interrupted_load_was(
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=LIMIT)
 
-    last = lines(out)[-1]
+    last = parse_json_lines(out)[-1]
     assert (last["type"], last["exit"], last["found"]) == ("interrupted", 143, 10)
     assert last["accepted"] >= 1
 

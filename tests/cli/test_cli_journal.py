@@ -4,7 +4,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from cli_calls import Cli, Program, lines, two_lines
+from cli_runner import Cli, Program, parse_error, parse_json_lines
 
 from dify_kb.emulator import Emulator
 from dify_kb.ingest import state_folder
@@ -38,8 +38,8 @@ def test_all_journals_are_shown_with_what_they_are_of(
     assert "files    1 done, 1 failed\n" in second
     assert max(map(len, out.splitlines())) <= 120
     _, out, _ = cli("--json", "journal", "show")
-    assert [line["source"] for line in lines(out)] == [str(docs / "sub"), str(docs)]
-    assert lines(out)[1]["states"] == {
+    assert [line["source"] for line in parse_json_lines(out)] == [str(docs / "sub"), str(docs)]
+    assert parse_json_lines(out)[1]["states"] == {
         "waiting": 0,
         "sending": 0,
         "accepted": 0,
@@ -78,7 +78,7 @@ def test_one_journal_is_shown_with_its_runs_and_failures(
     assert shown[-1].startswith("  failed  reset.md: ")
     assert cli("journal", "show", str(journal))[1] == out
     _, out, _ = cli("--json", "journal", "show", str(journal))
-    told = lines(out)
+    told = parse_json_lines(out)
     assert [line["type"] for line in told] == ["journal", "item"]
     assert told[0]["runs"][0]["report"]["failed"] == 1
 
@@ -89,7 +89,9 @@ def test_files_are_listed_by_their_state(cli: Cli, journal: Path) -> None:
     assert "  failed  reset.md: indexing failed" in out
     assert "notes.txt" not in out
     _, out, _ = cli("--json", "journal", "show", str(journal), "--state", "done")
-    assert [line["key"] for line in lines(out) if line["type"] == "file"] == ["sub/notes.txt"]
+    assert [line["key"] for line in parse_json_lines(out) if line["type"] == "file"] == [
+        "sub/notes.txt"
+    ]
 
 
 @pytest.mark.parametrize("state", [JournalState.STALLED, JournalState.EMPTIED])
@@ -125,9 +127,9 @@ def test_a_journal_is_exported_with_the_names_of_its_fields(cli: Cli, journal: P
     code, out, _ = cli("journal", "export", str(journal))
 
     assert code == 0
-    assert [tuple(line) for line in lines(out)] == [COLUMNS, COLUMNS]
-    assert [line["key"] for line in lines(out)] == ["reset.md", "sub/notes.txt"]
-    assert all(len(bytes.fromhex(line["content"])) == 32 for line in lines(out))
+    assert [tuple(line) for line in parse_json_lines(out)] == [COLUMNS, COLUMNS]
+    assert [line["key"] for line in parse_json_lines(out)] == ["reset.md", "sub/notes.txt"]
+    assert all(len(bytes.fromhex(line["content"])) == 32 for line in parse_json_lines(out))
 
 
 def test_names_that_are_no_text_are_exported(cli: Cli, folder: Path) -> None:
@@ -139,7 +141,7 @@ def test_names_that_are_no_text_are_exported(cli: Cli, folder: Path) -> None:
 
     _, out, _ = cli("journal", "export", str(journal))
 
-    assert {line["key"] for line in lines(out)} == {"a.md", odd, "ü.md"}
+    assert {line["key"] for line in parse_json_lines(out)} == {"a.md", odd, "ü.md"}
 
 
 def test_a_journal_is_read_while_a_load_writes_it(
@@ -163,7 +165,7 @@ def test_a_journal_is_read_while_a_load_writes_it(
     assert "cut off" in out
     code, out, _ = cli("journal", "export", str(journal))
     assert code == 0
-    states = {line["state"] for line in lines(out)}
+    states = {line["state"] for line in parse_json_lines(out)}
     assert states & {JournalState.ACCEPTED, JournalState.DONE}
 
 
@@ -173,10 +175,10 @@ def test_files_that_are_no_journals_are_told(cli: Cli, tmp_path: Path, command: 
 
     code, _, err = cli("journal", command, str(tmp_path / "nowhere.db"))
     assert code == 1
-    assert "Journal not found" in two_lines(err)[0]
+    assert "Journal not found" in parse_error(err)[0]
     code, _, err = cli("journal", command, str(tmp_path / "notes.db"))
     assert code == 8
-    assert "is not a journal" in two_lines(err)[0]
+    assert "is not a journal" in parse_error(err)[0]
 
 
 @pytest.mark.parametrize("command", [["show"], ["show", "--state", "done"], ["export"]])
@@ -186,7 +188,7 @@ def test_damaged_and_newer_journals_are_told(cli: Cli, journal: Path, command: l
     journal.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
     code, _, err = cli("journal", name, str(journal), *options)
     assert code == 8
-    assert "cannot be used" in two_lines(err)[0]
+    assert "cannot be used" in parse_error(err)[0]
 
     journal.write_bytes(whole)
     with sqlite3.connect(journal) as connection:
@@ -194,7 +196,7 @@ def test_damaged_and_newer_journals_are_told(cli: Cli, journal: Path, command: l
     connection.close()
     code, _, err = cli("journal", name, str(journal), *options)
     assert code == 8
-    assert "newer dify-kb" in two_lines(err)[0]
+    assert "newer dify-kb" in parse_error(err)[0]
 
 
 def test_a_damaged_journal_does_not_hide_the_others(cli: Cli, journal: Path) -> None:

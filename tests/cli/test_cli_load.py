@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_calls import Cli, lines, two_lines
-from cli_loads import CREATE, creates, files
+from cli_load_files import CREATE, count_creates, write_files
+from cli_runner import Cli, parse_error, parse_json_lines
 
 from dify_kb import AsyncClient, LoadReport
 from dify_kb.emulator import Emulator
@@ -24,7 +24,7 @@ def test_the_same_command_sends_nothing_again(cli: Cli, docs: Path, emulator: Em
 
     assert code == 0
     assert "2 unchanged, 1 skipped" in out
-    assert creates(emulator) == 2
+    assert count_creates(emulator) == 2
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_wrong_options_are_told_before_anything_is_sent(
     code, _, err = cli("load", *given, "--dataset", "d")
 
     assert code == 2
-    assert what in two_lines(err)[0]
+    assert what in parse_error(err)[0]
 
 
 def test_metadata_is_set_with_its_type(cli: Cli, docs: Path) -> None:
@@ -64,7 +64,11 @@ def test_metadata_is_set_with_its_type(cli: Cli, docs: Path) -> None:
 
     assert code == 0
     _, out, _ = cli("--json", "documents", "list", "--dataset", "d")
-    own = {one["name"]: one for one in lines(out)[0]["doc_metadata"] if one["id"] != "built-in"}
+    own = {
+        one["name"]: one
+        for one in parse_json_lines(out)[0]["doc_metadata"]
+        if one["id"] != "built-in"
+    }
     assert (own["team"]["type"], own["team"]["value"]) == ("string", "infra")
     assert (own["year"]["type"], own["year"]["value"]) == ("number", "2024")
 
@@ -95,7 +99,7 @@ def test_a_dry_run_tells_what_would_be_done(cli: Cli, docs: Path, emulator: Emul
     assert code == 0
     assert "send    reset.md" in out
     assert "notes.txt" not in out
-    assert creates(emulator) == 2
+    assert count_creates(emulator) == 2
 
 
 def test_verifying_says_beforehand_what_it_costs(cli: Cli, docs: Path) -> None:
@@ -124,7 +128,7 @@ def test_failed_files_are_sent_again_by_the_command_that_is_shown(
 
 
 def test_the_first_failure_stops_it_on_request(cli: Cli, folder: Path) -> None:
-    files(folder, *(f"{number:03}.md" for number in range(100)))
+    write_files(folder, *(f"{number:03}.md" for number in range(100)))
     (folder / "000.md").write_text("x" * 2**20 * 2)
     arguments = ["load", str(folder), "--dataset", "d", "--create", "--max-file-size", "1"]
 
@@ -139,14 +143,14 @@ def test_the_first_failure_stops_it_on_request(cli: Cli, folder: Path) -> None:
 
 def test_the_rate_is_kept(cli: Cli, folder: Path) -> None:
     """A minute of the test's policy is 0.6 s."""
-    files(folder, *(f"{number}.md" for number in range(5)))
+    write_files(folder, *(f"{number}.md" for number in range(5)))
 
     code, out, _ = cli(
         "--json", "load", str(folder), "--dataset", "d", "--create", "--rate", "3/min"
     )
 
     assert code == 0
-    assert lines(out)[-1]["seconds"] > 0.7
+    assert parse_json_lines(out)[-1]["seconds"] > 0.7
 
 
 def test_a_log_keeps_results_and_what_went_wrong_without_secrets(
@@ -219,7 +223,7 @@ def test_a_journal_of_another_load_is_refused_with_8_when_it_is_in_use_or_damage
     code, _, err = cli(*arguments, str(tmp_path / "notes.txt"))
 
     assert code == 8
-    assert "is not a journal" in two_lines(err)[0]
+    assert "is not a journal" in parse_error(err)[0]
 
 
 @pytest.mark.filterwarnings("default")

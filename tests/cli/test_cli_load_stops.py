@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
-from cli_calls import Cli
-from cli_loads import CREATE, creates, files
+from cli_load_files import CREATE, count_creates, write_files
+from cli_runner import Cli
 
 from dify_kb import LoadReport, StopReason
 from dify_kb.cli import load_summary
@@ -72,7 +72,7 @@ def test_nothing_is_next_after_a_good_load() -> None:
 def test_a_stop_by_the_server_is_told_with_its_words(
     cli: Cli, folder: Path, emulator: Emulator, words: list[str], code: int, reason: str
 ) -> None:
-    files(folder, *(f"{number}.md" for number in range(30)))
+    write_files(folder, *(f"{number}.md" for number in range(30)))
     emulator.faults.plan(CREATE, ["ok", *words * 40])
 
     met, out, err = cli("load", str(folder), "--dataset", "d", "--create")
@@ -87,7 +87,7 @@ def test_a_stop_by_the_server_is_told_with_its_words(
 def test_a_deadline_stops_and_the_same_command_resumes(
     cli: Cli, folder: Path, emulator: Emulator
 ) -> None:
-    files(folder, *(f"{number}.md" for number in range(9)))
+    write_files(folder, *(f"{number}.md" for number in range(9)))
     emulator.faults.plan(CREATE, ["stall 0.3"] * 9)
     arguments = ["load", str(folder), "--dataset", "d", "--create"]
 
@@ -97,4 +97,4 @@ def test_a_deadline_stops_and_the_same_command_resumes(
     assert "The load stopped (deadline)" in err
     emulator.faults.clear()
     assert cli(*arguments)[0] == 0
-    assert creates(emulator) == 9
+    assert count_creates(emulator) == 9

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from cli_calls import Cli, asked, lines, two_lines
+from cli_runner import Cli, called_endpoints, parse_error, parse_json_lines
 
 from dify_kb.emulator import Emulator
 
@@ -27,7 +27,7 @@ def test_a_high_quality_dataset_has_three_searches(cli: Cli, method: str) -> Non
     code, out, _ = cli("search", *WHERE, "burrows", "--method", method, "--top-k", "1", "--json")
 
     assert code == 0
-    assert [row["segment"]["document"]["name"] for row in lines(out)] == ["wombat.txt"]
+    assert [row["segment"]["document"]["name"] for row in parse_json_lines(out)] == ["wombat.txt"]
 
 
 @economy
@@ -36,7 +36,7 @@ def test_an_economy_dataset_has_one(cli: Cli) -> None:
     code, out, _ = cli("search", *WHERE, "burrows", "--json")
 
     assert code == 0
-    assert [row["segment"]["document"]["name"] for row in lines(out)] == ["wombat.txt"]
+    assert [row["segment"]["document"]["name"] for row in parse_json_lines(out)] == ["wombat.txt"]
 
 
 @economy
@@ -57,8 +57,8 @@ def test_what_an_economy_dataset_has_not_is_told(
     """The server answers with an error of its database, or leaves the threshold out."""
     code, _, err = cli("search", *WHERE, "burrows", *options)
 
-    assert (code, two_lines(err)[0]) == (2, what)
-    assert "datasets.retrieve" not in asked(emulator)
+    assert (code, parse_error(err)[0]) == (2, what)
+    assert "datasets.retrieve" not in called_endpoints(emulator)
 
 
 @pytest.mark.usefixtures("base")
@@ -67,4 +67,4 @@ def test_keywords_of_a_high_quality_dataset_are_refused(cli: Cli) -> None:
     code, _, err = cli("search", *WHERE, "burrows", "--method", "keyword")
 
     assert code == 2
-    assert two_lines(err)[1] == "Use semantic, full_text or hybrid."
+    assert parse_error(err)[1] == "Use semantic, full_text or hybrid."

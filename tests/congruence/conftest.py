@@ -146,7 +146,7 @@ async def create(client: AsyncClient) -> AsyncIterator[Create]:
         async def make(*, name: str | None = None, **options: object) -> Dataset:
             options.setdefault("indexing_technique", "economy")
             dataset = await client.datasets.create(name or named(), **options)  # type: ignore[arg-type]  # passed on
-            stack.push_async_callback(deleted, client.datasets.delete, dataset.id)
+            stack.push_async_callback(delete_if_exists, client.datasets.delete, dataset.id)
             return dataset
 
         yield make
@@ -164,7 +164,7 @@ def embedding(target: Target) -> ModelRef:
     return _embeddings(target.name)[0]
 
 
-async def deleted(delete: Callable[[str], Awaitable[None]], id_: str) -> None:
+async def delete_if_exists(delete: Callable[[str], Awaitable[None]], id_: str) -> None:
     """Delete what a test may have deleted itself."""
     with suppress(NotFoundError):
         await delete(id_)

@@ -8,7 +8,7 @@ import pytest
 from dify_kb import AsyncClient, BadRequestError, ConfigError, Dataset, NotFoundError
 from dify_kb.models import Tag
 
-from .conftest import NOBODY, Create, Target, deleted, named, tags_broken
+from .conftest import NOBODY, Create, Target, delete_if_exists, named, tags_broken
 
 HELP = "refuses its own answer"
 """What the error says on 1.12.1 (measured)."""
@@ -32,7 +32,7 @@ async def tag(client: AsyncClient, target: Target) -> AsyncIterator[MakeTag]:
                         await client.tags.create(named())
                 return None
             made = await client.tags.create(named())
-            stack.push_async_callback(deleted, client.tags.delete, made.id)
+            stack.push_async_callback(delete_if_exists, client.tags.delete, made.id)
             return made
 
         yield make

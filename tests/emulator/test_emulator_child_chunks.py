@@ -20,19 +20,19 @@ async def test_child_chunks_are_made_on_any_base(version: str) -> None:
     async with run_emulator(version=version) as client:
         path, segment = await create_segment(client)
         empty = await client.request("GET", path)
-        made = await client.request("POST", path, json={"content": "a child"})
+        created = await client.request("POST", path, json={"content": "a child"})
         await client.request("POST", path, json={"content": ""})
-        listed = await client.request("GET", path, params={"limit": "101"})
+        listing = await client.request("GET", path, params={"limit": "101"})
         by_keyword = await client.request("GET", path, params={"keyword": "CHILD"})
 
     assert empty.body == {"data": [], "total": 0, "total_pages": 0, "page": 1, "limit": 20}
-    child = made.body["data"]
+    child = created.body["data"]
     assert {**child, "id": "", "created_at": 0, "updated_at": 0} == {
         "id": "", "segment_id": segment, "content": "a child", "position": 1, "word_count": 7,
         "type": "customized", "created_at": 0, "updated_at": 0,
     }  # fmt: skip
-    assert [row["position"] for row in listed.body["data"]] == [1, 2]
-    assert (listed.body["total_pages"], listed.body["limit"]) == (1, 100)
+    assert [row["position"] for row in listing.body["data"]] == [1, 2]
+    assert (listing.body["total_pages"], listing.body["limit"]) == (1, 100)
     assert by_keyword.body["data"] == [child]
 
 
@@ -46,15 +46,15 @@ async def test_child_chunks_change_where_the_version_can(
     """1.8.1 never finds one; without a model no recorded version deletes one (603)."""
     async with run_emulator(version=version) as client:
         path, _ = await create_segment(client)
-        made = await client.request("POST", path, json={"content": "a child"})
-        one = f"{path}/{made.body['data']['id']}"
+        created = await client.request("POST", path, json={"content": "a child"})
+        one = f"{path}/{created.body['data']['id']}"
         patched = await client.request("PATCH", one, json={"content": "child v2"})
         gone = await client.request("DELETE", one)
         unknown = await client.request("PATCH", f"{path}/{UNKNOWN_ID}", json={"content": "x"})
-        left = await client.request("GET", path)
+        remaining = await client.request("GET", path)
 
     assert (patched.status, gone.status, unknown.status) == (updated, deleted, 404)
-    assert left.body["total"] == (0 if deleted == 204 else 1)
+    assert remaining.body["total"] == (0 if deleted == 204 else 1)
     if updated == 200:
         assert patched.body["data"]["content"] == "child v2"
 

@@ -17,7 +17,7 @@ PLANS = {"server.info": ["503 x2"], "indexing": ["hang"]}
 
 
 @contextmanager
-def command(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+def run_command(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(  # noqa: S603 -- our own program
         [sys.executable, "-m", "dify_kb", "--json", "emulator", "--port", "0", *arguments],
         stdin=subprocess.PIPE,
@@ -33,7 +33,7 @@ def command(*arguments: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-async def told(process: subprocess.Popen[str]) -> object:
+async def read_state(process: subprocess.Popen[str]) -> object:
     """What the server says is left and met, after one call."""
     assert process.stdout is not None
     url = json.loads(process.stdout.readline())["url"]
@@ -50,25 +50,25 @@ EXPECTED = {
 }
 
 
-async def test_plans_are_given_as_json() -> None:
-    with command("--faults", json.dumps(PLANS)) as process:
-        assert await told(process) == EXPECTED
+async def test_faults_option_takes_json() -> None:
+    with run_command("--faults", json.dumps(PLANS)) as process:
+        assert await read_state(process) == EXPECTED
 
 
-async def test_plans_are_read_from_a_file(tmp_path: Path) -> None:
+async def test_faults_option_takes_a_file(tmp_path: Path) -> None:
     path = tmp_path / "plans.json"
     path.write_text(json.dumps(PLANS))
-    with command("--faults", str(path)) as process:
-        assert await told(process) == EXPECTED
+    with run_command("--faults", str(path)) as process:
+        assert await read_state(process) == EXPECTED
 
 
-async def test_plans_are_read_from_standard_input() -> None:
-    with command("--faults", "-") as process:
+async def test_faults_option_reads_standard_input() -> None:
+    with run_command("--faults", "-") as process:
         assert process.stdin is not None
         process.stdin.write(json.dumps(PLANS))
         process.stdin.close()
         process.stdin = None
-        assert await told(process) == EXPECTED
+        assert await read_state(process) == EXPECTED
 
 
 @pytest.mark.parametrize(
@@ -79,10 +79,10 @@ async def test_plans_are_read_from_standard_input() -> None:
         ("no/such/file.json", "cannot be read"),
     ],
 )
-def test_bad_plans_are_a_usage_error(given: str, why: str) -> None:
-    with command("--faults", given) as process:
+def test_invalid_fault_plan_is_a_usage_error(plan: str, message: str) -> None:
+    with run_command("--faults", plan) as process:
         _, err = process.communicate(timeout=30)
 
     assert process.returncode == 2
-    assert why in err
+    assert message in err
     assert "Traceback" not in err

@@ -23,9 +23,9 @@ from dify_kb.emulator import Settings
 )
 async def test_names_are_stored_as_measured(sent: str, stored: str) -> None:
     async with run_emulator() as client:
-        one = await client.create_dataset()
-        await client.create_by_file(one, "first.txt")
-        reply = await client.send_parts(one, (f'name="file"; {sent}', b"x"))
+        dataset = await client.create_dataset()
+        await client.create_by_file(dataset, "first.txt")
+        reply = await client.send_parts(dataset, (f'name="file"; {sent}', b"x"))
 
     assert reply.body["document"]["name"] == stored
 
@@ -42,18 +42,18 @@ async def test_names_are_stored_as_measured(sent: str, stored: str) -> None:
 )
 async def test_names_are_refused_as_measured(sent: str, code: str, message: str) -> None:
     async with run_emulator() as client:
-        one = await client.create_dataset()
-        reply = await client.send_parts(one, (f'name="file"; {sent}', b"x"))
+        dataset = await client.create_dataset()
+        reply = await client.send_parts(dataset, (f'name="file"; {sent}', b"x"))
 
     assert reply.body == {"code": code, "message": message, "status": 400}
 
 
 async def test_two_parts_of_one_name_count_once() -> None:
     async with run_emulator() as client:
-        one = await client.create_dataset()
-        await client.create_by_file(one, "first.txt")
+        dataset = await client.create_dataset()
+        await client.create_by_file(dataset, "first.txt")
         part = 'name="file"; filename="{}.txt"'
-        reply = await client.send_parts(one, (part.format("a"), b"x"), (part.format("b"), b"y"))
+        reply = await client.send_parts(dataset, (part.format("a"), b"x"), (part.format("b"), b"y"))
 
     assert reply.body["document"]["name"] == "a.txt"
 
@@ -63,13 +63,13 @@ async def test_data_that_is_no_object_is_refused_or_crashes_as_measured(
 ) -> None:
     """The published API of 1.16 knows no such crash, so that profile refuses it."""
     async with run_emulator() as client:
-        one = await client.create_dataset()
+        dataset = await client.create_dataset()
         file = ('name="file"; filename="a.txt"', b"x")
-        newest = await client.send_parts(one, ('name="data"', b"[]"), file)
+        newest = await client.send_parts(dataset, ('name="data"', b"[]"), file)
     async with run_emulator(version="1.12.1") as client:
-        one = await client.create_dataset()
-        array = await client.send_parts(one, ('name="data"', b"[]"), file)
-        text = await client.send_parts(one, ('name="data"', b"nope"), file)
+        dataset = await client.create_dataset()
+        array = await client.send_parts(dataset, ('name="data"', b"[]"), file)
+        text = await client.send_parts(dataset, ('name="data"', b"nope"), file)
 
     assert (newest.status, newest.body["code"]) == (400, "invalid_param")
     assert array.body == {"message": "Internal Server Error", "code": "unknown", "status": 500}
@@ -79,10 +79,10 @@ async def test_data_that_is_no_object_is_refused_or_crashes_as_measured(
 
 async def test_too_large_is_refused_without_a_word_and_by_the_proxy_with_a_page() -> None:
     async with run_emulator(settings=Settings(max_file_size=100_000, max_body=300_000)) as client:
-        one = await client.create_dataset()
-        fits = await client.create_by_file(one, "a.txt", b"x" * 100_000)
-        large = await client.create_by_file(one, "b.txt", b"x" * 100_001)
-        huge = await client.create_by_file(one, "c.txt", b"x" * 300_000)
+        dataset = await client.create_dataset()
+        fits = await client.create_by_file(dataset, "a.txt", b"x" * 100_000)
+        large = await client.create_by_file(dataset, "b.txt", b"x" * 100_001)
+        huge = await client.create_by_file(dataset, "c.txt", b"x" * 300_000)
 
     assert fits.body["document"]["data_source_detail_dict"]["upload_file"]["size"] == 100_000
     assert large.body == {"code": "invalid_param", "message": "", "status": 400}
@@ -92,14 +92,14 @@ async def test_too_large_is_refused_without_a_word_and_by_the_proxy_with_a_page(
 
 async def test_empty_and_unreadable_files_end_as_measured() -> None:
     async with run_emulator() as client:
-        one = await client.create_dataset()
+        dataset = await client.create_dataset()
         empty = await client.wait_until_indexed(
-            one, await client.create_by_file(one, "empty.txt", b"")
+            dataset, await client.create_by_file(dataset, "empty.txt", b"")
         )
         broken = await client.wait_until_indexed(
-            one, await client.create_by_file(one, "a.docx", b"notzip")
+            dataset, await client.create_by_file(dataset, "a.docx", b"notzip")
         )
-        errors = await list_document_names(client, one, status="error")
+        errors = await list_document_names(client, dataset, status="error")
 
     assert (empty["indexing_status"], empty["total_segments"]) == ("completed", 0)
     assert broken["indexing_status"] == "error"

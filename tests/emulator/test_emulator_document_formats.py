@@ -13,7 +13,7 @@ from dify_kb import AsyncClient
 DATA = Path(__file__).parents[1] / "data" / "formats"
 
 
-async def ended(
+async def create_and_wait(
     client: EmulatorClient, dataset: str, name: str, content: bytes
 ) -> tuple[str, str | None, int]:
     """How the indexing of a document ends: status, error and chunks."""
@@ -37,11 +37,11 @@ async def test_documents_are_found_by_a_phrase_from_inside(
 ) -> None:
     async with run_emulator() as client:
         dataset = await client.create_dataset()
-        ending = await ended(client, dataset, name, (DATA / name).read_bytes())
-        found = await client.retrieve(dataset, query)
+        ending = await create_and_wait(client, dataset, name, (DATA / name).read_bytes())
+        hits = await client.retrieve(dataset, query)
 
     assert ending[:2] == ("completed", None)
-    assert phrase in found.body["records"][0]["segment"]["content"]
+    assert phrase in hits.body["records"][0]["segment"]["content"]
 
 
 @pytest.mark.parametrize("name", ["a.vtt", "a.properties", "a.mdx", "a.MD", "a.htm", "a.csv"])
@@ -49,7 +49,7 @@ async def test_texts_are_found_in_any_format_and_encoding(name: str) -> None:
     async with run_emulator() as client:
         dataset = await client.create_dataset()
         content = "café zebra déjà vu\nla crème brûlée est prête\n".encode("cp1252")
-        ending = await ended(client, dataset, name, content)
+        ending = await create_and_wait(client, dataset, name, content)
 
     assert ending == ("completed", None, 1)
 
@@ -57,7 +57,9 @@ async def test_texts_are_found_in_any_format_and_encoding(name: str) -> None:
 async def test_a_scanned_pdf_completes_with_nothing_indexed() -> None:
     async with run_emulator() as client:
         dataset = await client.create_dataset()
-        ending = await ended(client, dataset, "s.pdf", (DATA / "scanned.pdf").read_bytes())
+        ending = await create_and_wait(
+            client, dataset, "s.pdf", (DATA / "scanned.pdf").read_bytes()
+        )
 
     assert ending == ("completed", None, 0)
 
@@ -85,17 +87,15 @@ async def test_a_load_reports_a_scanned_pdf_as_failed(tmp_path: Path) -> None:
         ("a.csv", b'a,b\n1,"2\n3,4\n', "EOF inside string starting at row 1"),
     ],
 )
-async def test_what_cannot_be_read_is_a_document_error(
-    name: str, content: bytes, error: str
-) -> None:
+async def test_unreadable_file_is_a_document_error(name: str, content: bytes, error: str) -> None:
     """The create answers 200 all the same, and the server goes on with the next document."""
     async with run_emulator() as client:
         dataset = await client.create_dataset()
-        status, told, chunks = await ended(client, dataset, name, content)
-        after = await ended(client, dataset, "after.txt", b"zebra")
+        status, message, chunks = await create_and_wait(client, dataset, name, content)
+        after = await create_and_wait(client, dataset, "after.txt", b"zebra")
 
     assert (status, chunks) == ("error", 0)
-    assert error in (told or "")
+    assert error in (message or "")
     assert after == ("completed", None, 1)
 
 
@@ -103,10 +103,10 @@ async def test_a_missing_parser_is_a_document_error(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "pypdfium2", None)
     async with run_emulator() as client:
         dataset = await client.create_dataset()
-        status, told, _ = await ended(client, dataset, "a.pdf", b"%PDF")
+        status, message, _ = await create_and_wait(client, dataset, "a.pdf", b"%PDF")
 
     assert status == "error"
-    assert (told or "").endswith("install dify-kb[emulator]")
+    assert (message or "").endswith("install dify-kb[emulator]")
 
 
 @pytest.mark.parametrize("name", ["a.doc", "a.pptx", "a.json", "a.epub", "README"])

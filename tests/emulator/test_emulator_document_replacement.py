@@ -31,53 +31,55 @@ OLD, NEW = (
 )
 
 
-async def search_contents(calls: EmulatorClient, dataset: str, query: str) -> list[str]:
-    reply = await calls.retrieve(dataset, query, top_k=100)
+async def search_contents(client: EmulatorClient, dataset: str, query: str) -> list[str]:
+    reply = await client.retrieve(dataset, query, top_k=100)
     return [record["segment"]["content"] for record in reply.body["records"]]
 
 
-async def create_done(calls: EmulatorClient, dataset: str, text: str, **fields: object) -> Reply:
-    created = await calls.create_by_text(dataset, "a.txt", text, **fields)
-    await calls.wait_until_indexed(dataset, created)
+async def create_and_index(
+    client: EmulatorClient, dataset: str, text: str, **fields: object
+) -> Reply:
+    created = await client.create_by_text(dataset, "a.txt", text, **fields)
+    await client.wait_until_indexed(dataset, created)
     return created
 
 
-async def get_list_entry(calls: EmulatorClient, dataset: str, document: str) -> Any:
-    listed = await calls.request("GET", f"/datasets/{dataset}/documents")
-    return next(row for row in listed.body["data"] if row["id"] == document)
+async def get_list_entry(client: EmulatorClient, dataset: str, document: str) -> Any:
+    listing = await client.request("GET", f"/datasets/{dataset}/documents")
+    return next(row for row in listing.body["data"] if row["id"] == document)
 
 
-async def set_status(calls: EmulatorClient, dataset: str, action: str, document: str) -> None:
+async def set_status(client: EmulatorClient, dataset: str, action: str, document: str) -> None:
     path = f"/datasets/{dataset}/documents/status/{action}"
-    reply = await calls.request("PATCH", path, json={"document_ids": [document]})
+    reply = await client.request("PATCH", path, json={"document_ids": [document]})
     assert reply.status == 200
 
 
-def is_indexed(calls: EmulatorClient, dataset: str) -> bool:
-    return all(document.status == "completed" for document in calls.emulator.documents(dataset))
+def is_indexed(client: EmulatorClient, dataset: str) -> bool:
+    return all(document.status == "completed" for document in client.emulator.documents(dataset))
 
 
 @every_version
 async def test_a_create_of_the_same_name_empties_when_its_run_starts(version: str) -> None:
     """In the queue the old content is still found; from the start of the run, nothing is."""
     clock = ManualClock()
-    async with run_emulator(version=version, clock=clock, settings=SLOW) as calls:
-        one = await calls.create_dataset()
-        await calls.create_by_text(one, "a.txt", "an old zebra")
+    async with run_emulator(version=version, clock=clock, settings=SLOW) as client:
+        dataset = await client.create_dataset()
+        await client.create_by_text(dataset, "a.txt", "an old zebra")
         clock.advance(3)
-        await wait_until(lambda: is_indexed(calls, one))
-        ahead = await calls.create_by_text(one, "b.txt", "something else")
-        await calls.wait_for_status(one, ahead.body["batch"], "parsing")
+        await wait_until(lambda: is_indexed(client, dataset))
+        ahead = await client.create_by_text(dataset, "b.txt", "something else")
+        await client.wait_for_status(dataset, ahead.body["batch"], "parsing")
 
-        again = await calls.create_by_text(one, "a.txt", "a new lion")
-        queued = await search_contents(calls, one, "zebra")
-        waiting = await calls.get_indexing_status(one, again.body["batch"])
+        again = await client.create_by_text(dataset, "a.txt", "a new lion")
+        queued = await search_contents(client, dataset, "zebra")
+        waiting = await client.get_indexing_status(dataset, again.body["batch"])
         clock.advance(3)
-        await calls.wait_for_status(one, again.body["batch"], "parsing")
-        started = await search_contents(calls, one, "zebra lion")
+        await client.wait_for_status(dataset, again.body["batch"], "parsing")
+        started = await search_contents(client, dataset, "zebra lion")
         clock.advance(3)
-        await wait_until(lambda: is_indexed(calls, one))
-        ended = await search_contents(calls, one, "zebra lion")
+        await wait_until(lambda: is_indexed(client, dataset))
+        ended = await search_contents(client, dataset, "zebra lion")
 
     assert (waiting["indexing_status"], waiting["total_segments"]) == ("waiting", 1)
     assert queued == ["an old zebra"]
@@ -89,23 +91,23 @@ async def test_a_create_of_the_same_name_empties_when_its_run_starts(version: st
 async def test_an_update_empties_when_it_is_asked_for(version: str) -> None:
     clock = ManualClock()
     settings = Settings(parsing=1, update_hangs=False)
-    async with run_emulator(version=version, clock=clock, settings=settings) as calls:
-        one = await calls.create_dataset()
-        first = await calls.create_by_text(one, "a.txt", "an old zebra")
+    async with run_emulator(version=version, clock=clock, settings=settings) as client:
+        dataset = await client.create_dataset()
+        first = await client.create_by_text(dataset, "a.txt", "an old zebra")
         clock.advance(1)
-        await wait_until(lambda: is_indexed(calls, one))
-        ahead = await calls.create_by_text(one, "b.txt", "something else")
-        await calls.wait_for_status(one, ahead.body["batch"], "parsing")
+        await wait_until(lambda: is_indexed(client, dataset))
+        ahead = await client.create_by_text(dataset, "b.txt", "something else")
+        await client.wait_for_status(dataset, ahead.body["batch"], "parsing")
 
-        path = f"/datasets/{one}/documents/{first.body['document']['id']}/update-by-text"
-        updated = await calls.request("POST", path, json={"name": "a.txt", "text": "a new lion"})
-        queued = await search_contents(calls, one, "zebra lion")
-        entry = await calls.get_indexing_status(one, first.body["batch"])
+        path = f"/datasets/{dataset}/documents/{first.body['document']['id']}/update-by-text"
+        updated = await client.request("POST", path, json={"name": "a.txt", "text": "a new lion"})
+        queued = await search_contents(client, dataset, "zebra lion")
+        entry = await client.get_indexing_status(dataset, first.body["batch"])
         clock.advance(1)
-        await calls.wait_for_status(one, first.body["batch"], "parsing")
+        await client.wait_for_status(dataset, first.body["batch"], "parsing")
         clock.advance(1)
-        await wait_until(lambda: is_indexed(calls, one))
-        ended = await search_contents(calls, one, "zebra lion")
+        await wait_until(lambda: is_indexed(client, dataset))
+        ended = await search_contents(client, dataset, "zebra lion")
 
     assert updated.status == 200
     assert queued == []
@@ -117,22 +119,22 @@ async def test_an_update_empties_when_it_is_asked_for(version: str) -> None:
 @pytest.mark.parametrize("by", ["create", "update"])
 async def test_a_replacement_that_fails_leaves_nothing(version: str, by: str) -> None:
     settings = Settings(update_hangs=False)
-    async with run_emulator(version=version, settings=settings) as calls:
-        one = await calls.create_dataset()
-        first = await create_done(calls, one, "an old zebra")
+    async with run_emulator(version=version, settings=settings) as client:
+        dataset = await client.create_dataset()
+        first = await create_and_index(client, dataset, "an old zebra")
         id_ = first.body["document"]["id"]
         broken = RULE | {"rules": {"segmentation": {"separator": "\n", "max_tokens": 5}}}
         broken["rules"]["pre_processing_rules"] = []  # type: ignore[index]
 
         if by == "create":
-            last = await create_done(calls, one, "a new lion", process_rule=broken)
+            last = await create_and_index(client, dataset, "a new lion", process_rule=broken)
         else:
-            path = f"/datasets/{one}/documents/{id_}/update-by-text"
+            path = f"/datasets/{dataset}/documents/{id_}/update-by-text"
             body = {"name": "a.txt", "text": "a new lion", "process_rule": broken}
-            last = await calls.request("POST", path, json=body)
-        entry = await calls.wait_until_indexed(one, last)
-        hits = await search_contents(calls, one, "zebra lion")
-        segments = await calls.request("GET", f"/datasets/{one}/documents/{id_}/segments")
+            last = await client.request("POST", path, json=body)
+        entry = await client.wait_until_indexed(dataset, last)
+        hits = await search_contents(client, dataset, "zebra lion")
+        segments = await client.request("GET", f"/datasets/{dataset}/documents/{id_}/segments")
 
     assert entry["indexing_status"] == "error"
     assert hits == []
@@ -142,21 +144,21 @@ async def test_a_replacement_that_fails_leaves_nothing(version: str, by: str) ->
 @with_status_routes
 async def test_a_create_brings_an_archived_document_back_into_searches(version: str) -> None:
     """It stays archived, so `archive` changes nothing; `un_archive` before it does."""
-    async with run_emulator(version=version) as calls:
-        one = await calls.create_dataset()
-        first = await create_done(calls, one, "an old zebra")
+    async with run_emulator(version=version) as client:
+        dataset = await client.create_dataset()
+        first = await create_and_index(client, dataset, "an old zebra")
         id_ = first.body["document"]["id"]
-        await set_status(calls, one, "archive", id_)
-        hidden = await search_contents(calls, one, "zebra")
+        await set_status(client, dataset, "archive", id_)
+        hidden = await search_contents(client, dataset, "zebra")
 
-        again = await create_done(calls, one, "a new lion")
-        back = await search_contents(calls, one, "zebra lion")
-        shown = await get_list_entry(calls, one, id_)
-        await set_status(calls, one, "archive", id_)
-        still = await search_contents(calls, one, "zebra lion")
-        await set_status(calls, one, "un_archive", id_)
-        await set_status(calls, one, "archive", id_)
-        cured = await search_contents(calls, one, "zebra lion")
+        again = await create_and_index(client, dataset, "a new lion")
+        back = await search_contents(client, dataset, "zebra lion")
+        shown = await get_list_entry(client, dataset, id_)
+        await set_status(client, dataset, "archive", id_)
+        still = await search_contents(client, dataset, "zebra lion")
+        await set_status(client, dataset, "un_archive", id_)
+        await set_status(client, dataset, "archive", id_)
+        cured = await search_contents(client, dataset, "zebra lion")
 
     assert hidden == []
     assert again.body["document"]["id"] == id_
@@ -167,27 +169,27 @@ async def test_a_create_brings_an_archived_document_back_into_searches(version: 
 
 @with_status_routes
 async def test_an_archived_document_is_found_again_after_the_archive(version: str) -> None:
-    async with run_emulator(version=version) as calls:
-        one = await calls.create_dataset()
-        first = await create_done(calls, one, "an old zebra")
+    async with run_emulator(version=version) as client:
+        dataset = await client.create_dataset()
+        first = await create_and_index(client, dataset, "an old zebra")
         id_ = first.body["document"]["id"]
-        await set_status(calls, one, "archive", id_)
-        await set_status(calls, one, "un_archive", id_)
+        await set_status(client, dataset, "archive", id_)
+        await set_status(client, dataset, "un_archive", id_)
 
-        assert await search_contents(calls, one, "zebra") == ["an old zebra"]
+        assert await search_contents(client, dataset, "zebra") == ["an old zebra"]
 
 
 @with_status_routes
 async def test_a_create_beside_a_disabled_document_is_another_one(version: str) -> None:
-    async with run_emulator(version=version) as calls:
-        one = await calls.create_dataset()
-        first = await create_done(calls, one, "an old zebra")
+    async with run_emulator(version=version) as client:
+        dataset = await client.create_dataset()
+        first = await create_and_index(client, dataset, "an old zebra")
         id_ = first.body["document"]["id"]
-        await set_status(calls, one, "disable", id_)
+        await set_status(client, dataset, "disable", id_)
 
-        second = await create_done(calls, one, "a new lion")
-        rows = (await calls.request("GET", f"/datasets/{one}/documents")).body["data"]
-        hits = await search_contents(calls, one, "zebra lion")
+        second = await create_and_index(client, dataset, "a new lion")
+        rows = (await client.request("GET", f"/datasets/{dataset}/documents")).body["data"]
+        hits = await search_contents(client, dataset, "zebra lion")
 
     other = second.body["document"]["id"]
     assert other != id_
@@ -200,17 +202,17 @@ async def test_a_create_beside_a_disabled_document_is_another_one(version: str) 
 async def test_an_update_by_name_and_rule_renames(version: str, spelling: str) -> None:
     """Measured on 1.4.3 and 1.14.2: id, position and content stay, and it is indexed again."""
     settings = Settings(update_hangs=False)
-    async with run_emulator(version=version, settings=settings) as calls:
-        one = await calls.create_dataset()
-        first = await create_done(calls, one, "an old zebra")
+    async with run_emulator(version=version, settings=settings) as client:
+        dataset = await client.create_dataset()
+        first = await create_and_index(client, dataset, "an old zebra")
         document = first.body["document"]
-        path = f"/datasets/{one}/documents/{document['id']}/update-by-{spelling}"
+        path = f"/datasets/{dataset}/documents/{document['id']}/update-by-{spelling}"
         body = {"name": "b.txt", "process_rule": RULE}
         sent = {"json": body} if spelling == "text" else {"data": {"data": json.dumps(body)}}
-        renamed = await calls.request("POST", path, **sent)
-        await calls.wait_until_indexed(one, first)
-        shown = await get_list_entry(calls, one, document["id"])
-        hits = await search_contents(calls, one, "zebra")
+        renamed = await client.request("POST", path, **sent)
+        await client.wait_until_indexed(dataset, first)
+        shown = await get_list_entry(client, dataset, document["id"])
+        hits = await search_contents(client, dataset, "zebra")
 
     assert renamed.status == 200
     assert (shown["name"], shown["position"]) == ("b.txt", document["position"])
@@ -218,23 +220,23 @@ async def test_an_update_by_name_and_rule_renames(version: str, spelling: str) -
 
 
 async def start_overlapping_runs(
-    calls: EmulatorClient, clock: ManualClock, dataset: str, status: str, seconds: float
+    client: EmulatorClient, clock: ManualClock, dataset: str, status: str, seconds: float
 ) -> tuple[Reply, Reply]:
     """Send the new text when the run of the old one is `seconds` old, and in this status."""
-    first = await calls.create_by_text(dataset, "a.txt", OLD, process_rule=RULE)
-    await calls.wait_for_status(dataset, first.body["batch"], "parsing")
+    first = await client.create_by_text(dataset, "a.txt", OLD, process_rule=RULE)
+    await client.wait_for_status(dataset, first.body["batch"], "parsing")
     clock.advance(seconds)
-    await calls.wait_for_status(dataset, first.body["batch"], status)
+    await client.wait_for_status(dataset, first.body["batch"], status)
     if status != "parsing":
         inserted = {"splitting": 10, "indexing": 20}[status]
-        await wait_until(lambda: calls.emulator.documents(dataset)[0].chunks == inserted)
-    second = await calls.create_by_text(dataset, "a.txt", NEW, process_rule=RULE)
-    await calls.wait_for_status(dataset, second.body["batch"], "parsing")
+        await wait_until(lambda: client.emulator.documents(dataset)[0].chunks == inserted)
+    second = await client.create_by_text(dataset, "a.txt", NEW, process_rule=RULE)
+    await client.wait_for_status(dataset, second.body["batch"], "parsing")
     return first, second
 
 
-async def wait_for_runs(calls: EmulatorClient, count: int) -> None:
-    await wait_until(lambda: sum(event.kind == "ended" for event in calls.emulator.runs) == count)
+async def wait_for_runs(client: EmulatorClient, count: int) -> None:
+    await wait_until(lambda: sum(event.kind == "ended" for event in client.emulator.runs) == count)
 
 
 @every_version
@@ -249,15 +251,15 @@ async def test_what_the_first_run_inserts_after_the_second_began_stays(
     So a document ends `completed` with new and old text, unless the first had finished splitting.
     """
     clock = ManualClock()
-    async with run_emulator(version=version, clock=clock, settings=FOUR) as calls:
-        one = await calls.create_dataset()
-        await start_overlapping_runs(calls, clock, one, status, seconds)
+    async with run_emulator(version=version, clock=clock, settings=FOUR) as client:
+        dataset = await client.create_dataset()
+        await start_overlapping_runs(client, clock, dataset, status, seconds)
         clock.advance(60)
-        await wait_for_runs(calls, 2)
-        (document,) = calls.emulator.documents(one)
+        await wait_for_runs(client, 2)
+        (document,) = client.emulator.documents(dataset)
         zebras, lions = (
-            await search_contents(calls, one, "zebra"),
-            await search_contents(calls, one, "lion"),
+            await search_contents(client, dataset, "zebra"),
+            await search_contents(client, dataset, "lion"),
         )
 
     assert document.status == "completed"
@@ -268,20 +270,20 @@ async def test_what_the_first_run_inserts_after_the_second_began_stays(
 async def test_completed_is_shown_by_the_first_run_and_taken_back() -> None:
     """A client that believes it sends again too early, and doubles the chunks (1778 to 1782)."""
     clock = ManualClock()
-    async with run_emulator(clock=clock, settings=FOUR) as calls:
-        one = await calls.create_dataset()
-        first, second = await start_overlapping_runs(calls, clock, one, "indexing", 25)
+    async with run_emulator(clock=clock, settings=FOUR) as client:
+        dataset = await client.create_dataset()
+        first, second = await start_overlapping_runs(client, clock, dataset, "indexing", 25)
         batch = second.body["batch"]
         clock.advance(5)
-        await wait_for_runs(calls, 1)
-        early = await calls.get_indexing_status(one, batch)
+        await wait_for_runs(client, 1)
+        early = await client.get_indexing_status(dataset, batch)
         clock.advance(5)
-        back = await calls.wait_for_status(one, batch, "splitting")
+        back = await client.wait_for_status(dataset, batch, "splitting")
         clock.advance(60)
-        await wait_for_runs(calls, 2)
-        late = await calls.get_indexing_status(one, batch)
-        stale = await calls.request(
-            "GET", f"/datasets/{one}/documents/{first.body['batch']}/indexing-status"
+        await wait_for_runs(client, 2)
+        late = await client.get_indexing_status(dataset, batch)
+        stale = await client.request(
+            "GET", f"/datasets/{dataset}/documents/{first.body['batch']}/indexing-status"
         )
 
     assert early["indexing_status"] == "completed"
@@ -294,13 +296,13 @@ async def test_completed_is_shown_by_the_first_run_and_taken_back() -> None:
 async def test_completed_may_come_while_chunks_of_another_run_are_not_indexed() -> None:
     """As with `completed`, 234 of 811 chunks (measured, 1.14.2)."""
     clock = ManualClock()
-    async with run_emulator(clock=clock, settings=FOUR) as calls:
-        one = await calls.create_dataset()
-        _, second = await start_overlapping_runs(calls, clock, one, "splitting", 15)
+    async with run_emulator(clock=clock, settings=FOUR) as client:
+        dataset = await client.create_dataset()
+        _, second = await start_overlapping_runs(client, clock, dataset, "splitting", 15)
         clock.advance(15)
-        await wait_for_runs(calls, 1)
-        await wait_until(lambda: calls.emulator.documents(one)[0].chunks == 20)
-        early = await calls.get_indexing_status(one, second.body["batch"])
+        await wait_for_runs(client, 1)
+        await wait_until(lambda: client.emulator.documents(dataset)[0].chunks == 20)
+        early = await client.get_indexing_status(dataset, second.body["batch"])
 
     assert early["indexing_status"] == "completed"
     assert early["completed_segments"] < early["total_segments"]
@@ -309,14 +311,14 @@ async def test_completed_may_come_while_chunks_of_another_run_are_not_indexed() 
 async def test_chunks_are_counted_as_they_are_inserted() -> None:
     """`total_segments` grows while it splits, `completed_segments` at the end."""
     clock = ManualClock()
-    async with run_emulator(clock=clock, settings=FOUR) as calls:
-        one = await calls.create_dataset()
-        made = await calls.create_by_text(one, "a.txt", OLD, process_rule=RULE)
-        await calls.wait_for_status(one, made.body["batch"], "parsing")
+    async with run_emulator(clock=clock, settings=FOUR) as client:
+        dataset = await client.create_dataset()
+        created = await client.create_by_text(dataset, "a.txt", OLD, process_rule=RULE)
+        await client.wait_for_status(dataset, created.body["batch"], "parsing")
         clock.advance(14)
-        await wait_until(lambda: calls.emulator.documents(one)[0].chunks > 0)
-        await wait_until(lambda: calls.emulator.documents(one)[0].chunks == 8)
-        entry = await calls.get_indexing_status(one, made.body["batch"])
+        await wait_until(lambda: client.emulator.documents(dataset)[0].chunks > 0)
+        await wait_until(lambda: client.emulator.documents(dataset)[0].chunks == 8)
+        entry = await client.get_indexing_status(dataset, created.body["batch"])
 
     assert entry["indexing_status"] == "splitting"
     assert (entry["completed_segments"], entry["total_segments"]) == (0, 8)

@@ -267,10 +267,10 @@ async def test_old_versions_tell_of_a_file_with_links_to_it() -> None:
     async with run_emulator(version="1.8.1") as client:
         dataset, before = await create_document(client)
         path = f"/datasets/{dataset}/documents/{before['document']['id']}/upload-file"
-        told = (await client.request("GET", path)).body
-        file = await fetch(client, told["url"])
+        message = (await client.request("GET", path)).body
+        file = await fetch(client, message["url"])
 
-    assert (told["name"], told["size"]) == ("a", 7)
+    assert (message["name"], message["size"]) == ("a", 7)
     assert file.raw == b"a zebra"
 
 
@@ -294,8 +294,8 @@ async def test_an_archive_has_every_file_under_a_name_of_its_own() -> None:
 
 async def test_a_dataset_is_changed_field_by_field() -> None:
     async with run_emulator() as client:
-        one = await client.create_dataset("one", description="old")
-        path = f"/datasets/{one}"
+        dataset = await client.create_dataset("one", description="old")
+        path = f"/datasets/{dataset}"
         members = {"permission": "partial_members", "partial_member_list": [{"user_id": "u1"}]}
         shared = await client.request("PATCH", path, json=members)
         renamed = await client.request("PATCH", path, json={"name": "two", "description": None})

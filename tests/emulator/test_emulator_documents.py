@@ -19,17 +19,17 @@ def test_every_endpoint_has_one_handler() -> None:
 
 async def test_a_file_becomes_chunks_that_are_found() -> None:
     async with run_emulator() as client:
-        one = await client.create_dataset()
-        created = await client.create_by_file(one, "fox.txt", b"the quick brown fox")
-        entry = await client.wait_until_indexed(one, created)
-        found = await client.retrieve(one, "fox")
-        dataset = await client.request("GET", f"/datasets/{one}")
+        dataset_id = await client.create_dataset()
+        created = await client.create_by_file(dataset_id, "fox.txt", b"the quick brown fox")
+        entry = await client.wait_until_indexed(dataset_id, created)
+        hits = await client.retrieve(dataset_id, "fox")
+        dataset = await client.request("GET", f"/datasets/{dataset_id}")
 
     assert re.fullmatch(r"\d{14}[1-9]\d{5}", created.body["batch"])
     assert created.body["document"]["indexing_status"] == "waiting"
     assert created.body["document"]["word_count"] is None
     assert (entry["completed_segments"], entry["total_segments"]) == (1, 1)
-    (record,) = found.body["records"]
+    (record,) = hits.body["records"]
     assert record["segment"]["content"] == "the quick brown fox"
     assert record["score"] == 0.0
     assert (record["child_chunks"], record["files"]) == ([], [])
@@ -42,16 +42,16 @@ async def test_the_same_name_replaces_in_place() -> None:
     """What makes a repeated create safe, and an old batch id a 404 (measured)."""
     clock = ManualClock()
     async with run_emulator(clock=clock) as client:
-        one = await client.create_dataset()
-        first = await client.create_by_file(one, "a.txt", b"the first fox")
-        await client.wait_until_indexed(one, first)
+        dataset = await client.create_dataset()
+        first = await client.create_by_file(dataset, "a.txt", b"the first fox")
+        await client.wait_until_indexed(dataset, first)
         clock.advance(60)
-        second = await client.create_by_file(one, "a.txt", b"zebra")
+        second = await client.create_by_file(dataset, "a.txt", b"zebra")
         old = await client.request(
-            "GET", f"/datasets/{one}/documents/{first.body['batch']}/indexing-status"
+            "GET", f"/datasets/{dataset}/documents/{first.body['batch']}/indexing-status"
         )
-        await client.wait_until_indexed(one, second)
-        fox, zebra = await client.retrieve(one, "fox"), await client.retrieve(one, "zebra")
+        await client.wait_until_indexed(dataset, second)
+        fox, zebra = await client.retrieve(dataset, "fox"), await client.retrieve(dataset, "zebra")
 
     before, after = first.body["document"], second.body["document"]
     assert {name for name in before if before[name] != after[name]} == {
@@ -71,10 +71,10 @@ async def test_the_same_name_replaces_in_place() -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_duplicate_false_makes_a_twin_and_the_newest_is_replaced(version: str) -> None:
     async with run_emulator(version=version) as client:
-        one = await client.create_dataset()
-        first = await client.create_by_file(one, "a.txt")
-        twin = await client.create_by_file(one, "a.txt", duplicate=False)
-        third = await client.create_by_file(one, "a.txt")
+        dataset = await client.create_dataset()
+        first = await client.create_by_file(dataset, "a.txt")
+        twin = await client.create_by_file(dataset, "a.txt", duplicate=False)
+        third = await client.create_by_file(dataset, "a.txt")
 
     ids = [reply.body["document"]["id"] for reply in (first, twin, third)]
     assert ids[0] != ids[1]
@@ -85,15 +85,15 @@ async def test_times_of_the_run_before_stay_visible_while_waiting() -> None:
     """So `completed_at` does not mean done (measured)."""
     clock = ManualClock()
     async with run_emulator(clock=clock, settings=Settings(parsing=1)) as client:
-        one = await client.create_dataset()
-        first = await client.create_by_file(one, "a.txt")
-        await client.wait_for_status(one, first.body["batch"], "parsing")
+        dataset = await client.create_dataset()
+        first = await client.create_by_file(dataset, "a.txt")
+        await client.wait_for_status(dataset, first.body["batch"], "parsing")
         clock.advance(1)
-        await client.wait_until_indexed(one, first)
-        blocker = await client.create_by_file(one, "b.txt")
-        await client.wait_for_status(one, blocker.body["batch"], "parsing")
-        again = await client.create_by_file(one, "a.txt")
-        entry = await client.get_indexing_status(one, again.body["batch"])
+        await client.wait_until_indexed(dataset, first)
+        blocker = await client.create_by_file(dataset, "b.txt")
+        await client.wait_for_status(dataset, blocker.body["batch"], "parsing")
+        again = await client.create_by_file(dataset, "a.txt")
+        entry = await client.get_indexing_status(dataset, again.body["batch"])
 
     assert entry["indexing_status"] == "waiting"
     assert entry["completed_at"] is not None
@@ -104,11 +104,11 @@ async def test_stages_are_shown_while_they_last() -> None:
     clock = ManualClock()
     stages = Settings(parsing=1, splitting=1, indexing=1)
     async with run_emulator(clock=clock, settings=stages) as client:
-        one = await client.create_dataset()
-        created = await client.create_by_file(one, "a.txt")
+        dataset = await client.create_dataset()
+        created = await client.create_by_file(dataset, "a.txt")
         seen = []
         for stage in ("parsing", "splitting", "indexing", "completed"):
-            entry = await client.wait_for_status(one, created.body["batch"], stage)
+            entry = await client.wait_for_status(dataset, created.body["batch"], stage)
             seen.append((entry["completed_segments"], entry["total_segments"]))
             clock.advance(1)
 
@@ -118,13 +118,13 @@ async def test_stages_are_shown_while_they_last() -> None:
 async def test_time_that_passed_counts_for_all_who_waited() -> None:
     clock = ManualClock()
     async with run_emulator(clock=clock, settings=Settings(parsing=1, indexing=1)) as client:
-        one = await client.create_dataset()
-        replies = [await client.create_by_file(one, f"{number}.txt") for number in range(30)]
+        dataset = await client.create_dataset()
+        replies = [await client.create_by_file(dataset, f"{number}.txt") for number in range(30)]
         clock.advance(59)
-        await client.wait_until_indexed(one, replies[28])
-        last = await client.wait_for_status(one, replies[29].body["batch"], "indexing")
+        await client.wait_until_indexed(dataset, replies[28])
+        last = await client.wait_for_status(dataset, replies[29].body["batch"], "indexing")
         clock.advance(1)
-        await client.wait_until_indexed(one, replies[29])
+        await client.wait_until_indexed(dataset, replies[29])
 
     assert last["completed_segments"] == 0
 
@@ -135,15 +135,15 @@ async def test_two_runs_at_once_leave_the_chunks_of_both(workers: int, chunks: i
     clock = ManualClock()
     text = b"\n\n".join(letter * 400 for letter in (b"a", b"b", b"c"))
     async with run_emulator(clock=clock, settings=Settings(workers=workers, splitting=1)) as client:
-        one = await client.create_dataset()
-        first = await client.create_by_file(one, "a.txt", text)
-        await client.wait_for_status(one, first.body["batch"], "splitting")
-        second = await client.create_by_file(one, "a.txt", text)
+        dataset = await client.create_dataset()
+        first = await client.create_by_file(dataset, "a.txt", text)
+        await client.wait_for_status(dataset, first.body["batch"], "splitting")
+        second = await client.create_by_file(dataset, "a.txt", text)
         if workers > 1:
-            await client.wait_for_status(one, second.body["batch"], "splitting")
+            await client.wait_for_status(dataset, second.body["batch"], "splitting")
         clock.advance(2)
         while True:
-            entry = await client.wait_until_indexed(one, second)
+            entry = await client.wait_until_indexed(dataset, second)
             if entry["completed_segments"] == chunks:
                 break
 
@@ -153,51 +153,53 @@ async def test_two_runs_at_once_leave_the_chunks_of_both(workers: int, chunks: i
 async def test_a_deleted_document_leaves_nothing_behind() -> None:
     clock = ManualClock()
     async with run_emulator(clock=clock, settings=Settings(splitting=1)) as client:
-        one = await client.create_dataset()
-        created = await client.create_by_file(one, "a.txt", b"zebra")
-        await client.wait_for_status(one, created.body["batch"], "splitting")
+        dataset = await client.create_dataset()
+        created = await client.create_by_file(dataset, "a.txt", b"zebra")
+        await client.wait_for_status(dataset, created.body["batch"], "splitting")
         document = created.body["document"]["id"]
-        await client.request("DELETE", f"/datasets/{one}/documents/{document}")
-        after = await client.create_by_file(one, "b.txt", b"zebra")
+        await client.request("DELETE", f"/datasets/{dataset}/documents/{document}")
+        after = await client.create_by_file(dataset, "b.txt", b"zebra")
         clock.advance(5)
-        await client.wait_until_indexed(one, after)
-        found = await client.retrieve(one, "zebra")
+        await client.wait_until_indexed(dataset, after)
+        hits = await client.retrieve(dataset, "zebra")
 
-    (record,) = found.body["records"]
+    (record,) = hits.body["records"]
     assert record["segment"]["document"]["name"] == "b.txt"
 
 
 async def test_disabled_documents_are_neither_found_nor_replaced() -> None:
     async with run_emulator() as client:
-        one = await client.create_dataset()
-        first = await client.create_by_file(one, "a.txt", b"zebra")
-        await client.wait_until_indexed(one, first)
+        dataset = await client.create_dataset()
+        first = await client.create_by_file(dataset, "a.txt", b"zebra")
+        await client.wait_until_indexed(dataset, first)
         document = first.body["document"]["id"]
-        status, ids = f"/datasets/{one}/documents/status", {"document_ids": [document]}
+        status, ids = f"/datasets/{dataset}/documents/status", {"document_ids": [document]}
         await client.request("PATCH", f"{status}/disable", json=ids)
-        found = await client.retrieve(one, "zebra")
-        second = await client.create_by_file(one, "a.txt")
+        hits = await client.retrieve(dataset, "zebra")
+        second = await client.create_by_file(dataset, "a.txt")
         await client.request("PATCH", f"{status}/archive", json=ids)
-        archived = await client.request("DELETE", f"/datasets/{one}/documents/{document}")
+        archived = await client.request("DELETE", f"/datasets/{dataset}/documents/{document}")
 
-    assert found.body["records"] == []
+    assert hits.body["records"] == []
     assert second.body["document"]["id"] != document
     assert (archived.status, archived.body["code"]) == (403, "archived_document_immutable")
 
 
 async def test_search_takes_top_k_as_a_slice() -> None:
     async with run_emulator() as client:
-        one = await client.create_dataset()
-        created = [await client.create_by_text(one, f"{number}", "a zebra") for number in range(4)]
-        await client.wait_until_indexed(one, created[-1])
+        dataset = await client.create_dataset()
+        created = [
+            await client.create_by_text(dataset, f"{number}", "a zebra") for number in range(4)
+        ]
+        await client.wait_until_indexed(dataset, created[-1])
         counts = [
-            len((await client.retrieve(one, "zebra", top_k=top_k)).body["records"])
+            len((await client.retrieve(dataset, "zebra", top_k=top_k)).body["records"])
             for top_k in (10, 2, 0, -1)
         ]
-        bogus = await client.retrieve(one, "zebra", search_method="bogus")
+        bogus = await client.retrieve(dataset, "zebra", search_method="bogus")
         incomplete = await client.request(
             "POST",
-            f"/datasets/{one}/retrieve",
+            f"/datasets/{dataset}/retrieve",
             json={"query": "a", "retrieval_model": {"search_method": "keyword_search"}},
         )
 
@@ -209,8 +211,8 @@ async def test_search_takes_top_k_as_a_slice() -> None:
 
 async def test_a_text_is_sized_in_characters_and_its_name_cut() -> None:
     async with run_emulator() as client:
-        one = await client.create_dataset()
-        reply = await client.create_by_text(one, "n" * 300, "資料")
+        dataset = await client.create_dataset()
+        reply = await client.create_by_text(dataset, "n" * 300, "資料")
 
     document = reply.body["document"]
     assert document["name"] == "n" * 200

@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def threads() -> set[threading.Thread]:
+def list_threads() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name == "dify-kb-emulator"}
 
 
-def test_stopping_leaves_nothing_behind() -> None:
-    others = threads()
+def test_stop_leaves_no_threads() -> None:
+    others = list_threads()
     emulator = Emulator()
     emulator.start()
     assert emulator.start() == emulator.url
@@ -40,7 +40,7 @@ def test_stopping_leaves_nothing_behind() -> None:
     emulator.stop()
 
     assert time.monotonic() - started < 5
-    assert threads() == others
+    assert list_threads() == others
     with pytest.raises(ConfigError, match="not running"):
         _ = emulator.url
     gc.collect()
@@ -50,7 +50,7 @@ async def test_stopping_does_not_wait_for_a_stalled_request() -> None:
     async with run_emulator() as client:
         client.emulator.faults.plan("server.info", ["stall 60"])
         async with asyncio.TaskGroup() as group:
-            request = group.create_task(_failing(client.request("GET", "/")))
+            request = group.create_task(has_failed(client.request("GET", "/")))
             await wait_until(lambda: not client.emulator.faults.remaining())
             started = time.monotonic()
             await asyncio.to_thread(client.emulator.stop)
@@ -59,7 +59,7 @@ async def test_stopping_does_not_wait_for_a_stalled_request() -> None:
     assert time.monotonic() - started < 10
 
 
-async def _failing(call: Awaitable[Reply]) -> bool:
+async def has_failed(call: Awaitable[Reply]) -> bool:
     try:
         await call
     except aiohttp.ClientError:
@@ -67,7 +67,7 @@ async def _failing(call: Awaitable[Reply]) -> bool:
     return False
 
 
-def test_a_taken_port_is_an_error_with_a_remedy() -> None:
+def test_port_in_use_is_a_config_error_with_a_hint() -> None:
     with Emulator() as emulator:
         port = int(emulator.url.split(":")[2].removesuffix("/v1"))
         with pytest.raises(ConfigError, match=f"Port {port} on 127.0.0.1 is taken") as caught:
@@ -81,7 +81,7 @@ def test_an_unknown_version_names_the_known_ones() -> None:
         Emulator(version="9.9")
 
 
-def test_a_file_has_one_owner(tmp_path: Path) -> None:
+def test_database_file_is_locked_by_one_emulator(tmp_path: Path) -> None:
     path = tmp_path / "kb.db"
     code = (
         "import sys; from pathlib import Path; from dify_kb.emulator import Emulator;"
@@ -99,7 +99,7 @@ def test_a_file_has_one_owner(tmp_path: Path) -> None:
         pass
 
 
-def test_other_files_are_refused_and_left_alone(tmp_path: Path) -> None:
+def test_foreign_files_are_refused_and_left_unchanged(tmp_path: Path) -> None:
     text, foreign = tmp_path / "a.txt", tmp_path / "foreign.db"
     text.write_text("not a database" * 100)
     connection = sqlite3.connect(foreign)
@@ -174,8 +174,8 @@ async def test_stopping_does_not_wait_for_the_indexer(tmp_path: Path) -> None:
     assert len(found.body["records"]) == 1
 
 
-async def test_foreground_serving_ends_when_cancelled() -> None:
-    others = threads()
+async def test_serve_ends_when_cancelled() -> None:
+    others = list_threads()
     urls: list[str] = []
     with anyio.fail_after(5):
         async with anyio.create_task_group() as group:
@@ -187,10 +187,10 @@ async def test_foreground_serving_ends_when_cancelled() -> None:
             group.start_soon(serve, Emulator(), started)
 
     assert urls[0].startswith("http://127.0.0.1:")
-    assert threads() == others
+    assert list_threads() == others
 
 
-async def test_an_upload_that_breaks_off_creates_nothing(
+async def test_interrupted_upload_creates_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with run_emulator() as client:

@@ -36,10 +36,10 @@ class Animals:
     """Two records, and the questions that came."""
 
     def __init__(self) -> None:
-        self.asked: list[RetrievalRequest] = []
+        self.request_retrieval: list[RetrievalRequest] = []
 
     async def retrieve(self, query: RetrievalRequest) -> list[RetrievalRecord]:
-        self.asked.append(query)
+        self.request_retrieval.append(query)
         return [
             RetrievalRecord("Foxes dig.", score=0.4, title="fox.md", metadata={"team": "red"}),
             RetrievalRecord(
@@ -49,7 +49,9 @@ class Animals:
 
 
 @asynccontextmanager
-async def scene(version: str = "1.16") -> AsyncIterator[tuple[Emulator, AsyncClient, str, Animals]]:
+async def serve_retriever(
+    version: str = "1.16",
+) -> AsyncIterator[tuple[Emulator, AsyncClient, str, Animals]]:
     """A server, a client of it, and the address of an API with the knowledge `animals`."""
     animals = Animals()
     app = create_app({"animals": animals}, api_keys=KEY)
@@ -61,7 +63,7 @@ async def scene(version: str = "1.16") -> AsyncIterator[tuple[Emulator, AsyncCli
             yield server, client, url, animals
 
 
-async def control(server: Emulator, path: str, body: object) -> tuple[int, Any]:
+async def post_control(server: Emulator, path: str, body: object) -> tuple[int, Any]:
     root = server.url.removesuffix("/v1")
     async with (
         aiohttp.ClientSession() as session,
@@ -70,34 +72,36 @@ async def control(server: Emulator, path: str, body: object) -> tuple[int, Any]:
         return response.status, await response.json()
 
 
-async def registered(server: Emulator, url: str) -> str:
+async def register_api(server: Emulator, url: str) -> str:
     body = {"name": "Animals", "endpoint": url, "api_key": KEY}
-    status, told = await control(server, "external-apis", body)
-    assert status == 200, told
-    return str(told["id"])
+    status, message = await post_control(server, "external-apis", body)
+    assert status == 200, message
+    return str(message["id"])
 
 
-async def bound(server: Emulator, client: AsyncClient, url: str) -> str:
+async def create_bound_dataset(server: Emulator, client: AsyncClient, url: str) -> str:
     dataset = await client.datasets.create(
         "Zoo",
         provider="external",
-        external_knowledge_api_id=await registered(server, url),
+        external_knowledge_api_id=await register_api(server, url),
         external_knowledge_id="animals",
     )
     return dataset.id
 
 
-async def asked(server: Emulator, dataset_id: str, query: str, **more: object) -> tuple[int, Any]:
+async def request_retrieval(
+    server: Emulator, dataset_id: str, query: str, **more: object
+) -> tuple[int, Any]:
     path = f"external-datasets/{dataset_id}/retrieve"
-    return await control(server, path, {"query": query, **more})
+    return await post_control(server, path, {"query": query, **more})
 
 
 @pytest.mark.parametrize("version", ["1.4.3", "1.8.1", "1.12.1", "1.16"])
-async def test_an_external_dataset_is_made_shown_and_asked(version: str) -> None:
-    async with scene(version) as (server, client, url, animals):
-        dataset_id = await bound(server, client, url)
+async def test_external_dataset_is_created_shown_and_queried(version: str) -> None:
+    async with serve_retriever(version) as (server, client, url, animals):
+        dataset_id = await create_bound_dataset(server, client, url)
         shown = await client.datasets.get(dataset_id)
-        status, answer = await asked(server, dataset_id, "zebra")
+        status, answer = await request_retrieval(server, dataset_id, "zebra")
 
     info = dict(shown.external_knowledge_info or {})
     assert shown.provider == "external"
@@ -119,13 +123,15 @@ async def test_an_external_dataset_is_made_shown_and_asked(version: str) -> None
         },
     }
     # Through the Knowledge API no settings can be made with the dataset, so top_k comes as null.
-    assert animals.asked == [RetrievalRequest(knowledge_id="animals", query="zebra", top_k=4)]
+    assert animals.request_retrieval == [
+        RetrievalRequest(knowledge_id="animals", query="zebra", top_k=4)
+    ]
 
 
-async def test_an_update_with_both_ids_changes_how_it_is_asked() -> None:
-    async with scene() as (server, client, url, animals):
-        dataset_id = await bound(server, client, url)
-        other = await registered(server, url)
+async def test_update_with_both_ids_changes_the_binding() -> None:
+    async with serve_retriever() as (server, client, url, animals):
+        dataset_id = await create_bound_dataset(server, client, url)
+        other = await register_api(server, url)
         updated = await client.datasets.update(
             dataset_id,
             name="Safari",
@@ -135,8 +141,10 @@ async def test_an_update_with_both_ids_changes_how_it_is_asked() -> None:
                 top_k=1, score_threshold=0.5, score_threshold_enabled=True
             ),
         )
-        _, answer = await asked(server, dataset_id, 'a "zebra"', metadata_condition=CONDITION)
-        await asked(server, dataset_id, 'a "zebra"', console=True)
+        _, answer = await request_retrieval(
+            server, dataset_id, 'a "zebra"', metadata_condition=CONDITION
+        )
+        await request_retrieval(server, dataset_id, 'a "zebra"', console=True)
 
     assert updated.name == "Safari"
     assert updated.external_retrieval_model == {
@@ -146,15 +154,15 @@ async def test_an_update_with_both_ids_changes_how_it_is_asked() -> None:
     }
     assert (updated.external_knowledge_info or {})["external_knowledge_api_id"] == other
     assert answer["records"] == []
-    first, second = animals.asked
+    first, second = animals.request_retrieval
     assert (first.query, second.query) == ('a "zebra"', 'a \\"zebra\\"')
     assert (second.top_k, second.score_threshold) == (1, 0.5)
     assert first.metadata_condition is not None
 
 
 async def test_a_threshold_that_is_switched_off_is_sent_as_zero() -> None:
-    async with scene() as (server, client, url, animals):
-        dataset_id = await bound(server, client, url)
+    async with serve_retriever() as (server, client, url, animals):
+        dataset_id = await create_bound_dataset(server, client, url)
         shown = await client.datasets.get(dataset_id)
         await client.datasets.update(
             dataset_id,
@@ -166,14 +174,16 @@ async def test_a_threshold_that_is_switched_off_is_sent_as_zero() -> None:
                 top_k=2, score_threshold=0.5, score_threshold_enabled=False
             ),
         )
-        await asked(server, dataset_id, "zebra")
+        await request_retrieval(server, dataset_id, "zebra")
 
-    assert [(query.top_k, query.score_threshold) for query in animals.asked] == [(2, 0.0)]
+    assert [(query.top_k, query.score_threshold) for query in animals.request_retrieval] == [
+        (2, 0.0)
+    ]
 
 
 async def test_updates_without_both_ids_are_refused() -> None:
-    async with scene() as (server, client, url, _):
-        dataset_id = await bound(server, client, url)
+    async with serve_retriever() as (server, client, url, _):
+        dataset_id = await create_bound_dataset(server, client, url)
         with pytest.raises(BadRequestError, match="External knowledge id is required"):
             await client.datasets.update(dataset_id, name="a")
         with pytest.raises(BadRequestError, match="External knowledge api id is required"):
@@ -184,8 +194,8 @@ async def test_updates_without_both_ids_are_refused() -> None:
 
 
 async def test_creates_with_half_a_binding_are_refused() -> None:
-    async with scene() as (server, client, url, _):
-        api_id = await registered(server, url)
+    async with serve_retriever() as (server, client, url, _):
+        api_id = await register_api(server, url)
         with pytest.raises(BadRequestError, match="external_knowledge_id is required"):
             await client.datasets.create("a", provider="external", external_knowledge_api_id=api_id)
         unbound = await client.datasets.create("b", provider="external")
@@ -193,18 +203,18 @@ async def test_creates_with_half_a_binding_are_refused() -> None:
             await client.datasets.update(
                 unbound, external_knowledge_id="animals", external_knowledge_api_id=api_id
             )
-        status, told = await asked(server, unbound.id, "zebra")
+        status, message = await request_retrieval(server, unbound.id, "zebra")
         names = [dataset.name async for dataset in client.datasets.iter()]
 
     assert names == ["b"]
     assert status == 400
-    assert "no external dataset that is bound" in told["error"]
+    assert "no external dataset that is bound" in message["error"]
 
 
-async def test_a_search_of_the_knowledge_api_asks_nobody() -> None:
+async def test_knowledge_api_search_does_not_query_the_external_api() -> None:
     """Only apps and the console do; settings without a method of search crash it."""
-    async with scene() as (server, client, url, animals):
-        dataset_id = await bound(server, client, url)
+    async with serve_retriever() as (server, client, url, animals):
+        dataset_id = await create_bound_dataset(server, client, url)
         dataset = await client.datasets.get(dataset_id)
         found = await client.datasets.retrieve(dataset, "zebra")
         await client.datasets.update(
@@ -221,7 +231,7 @@ async def test_a_search_of_the_knowledge_api_asks_nobody() -> None:
             await client.datasets.retrieve(dataset_id, "zebra")
 
     assert found.records == ()
-    assert animals.asked == []
+    assert animals.request_retrieval == []
 
 
 @pytest.mark.parametrize(
@@ -234,25 +244,25 @@ async def test_a_search_of_the_knowledge_api_asks_nobody() -> None:
         ({"endpoint": "http://127.0.0.1:1"}, "failed to connect to the endpoint"),
     ],
 )
-async def test_what_dify_refuses_is_not_registered(changes: dict[str, str], told: str) -> None:
-    async with scene() as (server, _, url, __):
+async def test_invalid_registration_is_refused(changes: dict[str, str], message: str) -> None:
+    async with serve_retriever() as (server, _, url, __):
         body = {"name": "a", "endpoint": url, "api_key": KEY} | changes
-        status, answer = await control(server, "external-apis", body)
+        status, answer = await post_control(server, "external-apis", body)
 
     assert status == 400
-    assert told in answer["error"]
+    assert message in answer["error"]
 
 
 @pytest.mark.parametrize("version", ["1.8.1", "1.12.1"])
-async def test_a_refusal_fails_newer_servers_and_is_nothing_found_on_older(version: str) -> None:
-    async with scene(version) as (server, client, url, _):
+async def test_error_response_fails_since_1_12_and_finds_nothing_before(version: str) -> None:
+    async with serve_retriever(version) as (server, client, url, _):
         dataset = await client.datasets.create(
             "Zoo",
             provider="external",
-            external_knowledge_api_id=await registered(server, url),
+            external_knowledge_api_id=await register_api(server, url),
             external_knowledge_id="plants",
         )
-        status, answer = await asked(server, dataset.id, "zebra")
+        status, answer = await request_retrieval(server, dataset.id, "zebra")
 
     if version == "1.8.1":
         assert (status, answer) == (200, {"records": []})
@@ -261,7 +271,7 @@ async def test_a_refusal_fails_newer_servers_and_is_nothing_found_on_older(versi
         assert "There is no knowledge base 'plants' here." in answer["error"]
 
 
-async def test_a_server_that_fails_is_asked_four_times() -> None:
+async def test_failing_api_is_requested_four_times() -> None:
     seen: list[bytes] = []
 
     async def fail(request: web.Request) -> web.Response:
@@ -270,9 +280,9 @@ async def test_a_server_that_fails_is_asked_four_times() -> None:
 
     app = web.Application()
     app.router.add_post("/retrieval", fail)
-    async with scene() as (server, client, _, __), serve(app, "127.0.0.1", 0) as url:
-        dataset_id = await bound(server, client, url)
-        status, answer = await asked(server, dataset_id, "zebra")
+    async with serve_retriever() as (server, client, _, __), serve(app, "127.0.0.1", 0) as url:
+        dataset_id = await create_bound_dataset(server, client, url)
+        status, answer = await request_retrieval(server, dataset_id, "zebra")
 
     assert status == 400
     assert "gave up after asking 4 times" in answer["error"]
@@ -282,31 +292,31 @@ async def test_a_server_that_fails_is_asked_four_times() -> None:
     }
 
 
-async def test_what_is_bound_outlives_the_process(tmp_path: Any) -> None:
+async def test_binding_survives_a_restart(tmp_path: Any) -> None:
     path = tmp_path / "kb.db"
     app = create_app({"animals": Animals()}, api_keys=KEY)
     async with serve(app, "127.0.0.1", 0) as url:
         with Emulator(path, settings=FAST_RETRY) as server:
             async with AsyncClient(server.url, server.api_key) as client:
-                dataset_id = await bound(server, client, url)
+                dataset_id = await create_bound_dataset(server, client, url)
         with Emulator(path, settings=FAST_RETRY) as server:
-            status, answer = await asked(server, dataset_id, "zebra")
+            status, answer = await request_retrieval(server, dataset_id, "zebra")
 
     assert status == 200
     assert len(answer["records"]) == 2
 
 
 async def test_a_deleted_dataset_leaves_no_binding() -> None:
-    async with scene() as (server, client, url, _):
-        dataset_id = await bound(server, client, url)
+    async with serve_retriever() as (server, client, url, _):
+        dataset_id = await create_bound_dataset(server, client, url)
         await client.datasets.delete(dataset_id)
-        status, _told = await asked(server, dataset_id, "zebra")
+        status, _told = await request_retrieval(server, dataset_id, "zebra")
 
     assert status == 400
 
 
-async def test_the_same_from_python() -> None:
-    async with scene() as (server, client, url, _):
+async def test_registration_and_retrieval_from_python() -> None:
+    async with serve_retriever() as (server, client, url, _):
         api_id = await anyio.to_thread.run_sync(server.register_external, "Animals", url, KEY)
         dataset = await client.datasets.create(
             "Zoo",
@@ -327,8 +337,8 @@ async def test_the_same_from_python() -> None:
 
 
 @pytest.mark.parametrize("body", ["no object", [], None])
-async def test_control_calls_that_are_none_are_told(body: object) -> None:
-    async with scene() as (server, *_):
-        status, _told = await control(server, "external-apis", body)
+async def test_invalid_control_requests_are_answered_with_400(body: object) -> None:
+    async with serve_retriever() as (server, *_):
+        status, _told = await post_control(server, "external-apis", body)
 
     assert status == 400

@@ -15,12 +15,12 @@ from emulator_documents import CREATE_BY_FILE, LARGE_CONTENT, stored_names
 
 async def test_planned_answers_come_once_each_and_change_nothing() -> None:
     async with run_emulator() as calls:
-        one = await calls.create_dataset()
+        dataset = await calls.create_dataset()
         faults = calls.emulator.faults
         faults.plan(CREATE_BY_FILE, ["503", "504-html", "429 retry-after=1", "rate-limit", "500"])
-        replies = [await calls.create_by_file(one, "a.txt") for _ in range(5)]
-        nothing = await calls.request("GET", f"/datasets/{one}/documents")
-        after = await calls.create_by_file(one, "a.txt")
+        replies = [await calls.create_by_file(dataset, "a.txt") for _ in range(5)]
+        nothing = await calls.request("GET", f"/datasets/{dataset}/documents")
+        after = await calls.create_by_file(dataset, "a.txt")
 
     assert [reply.status for reply in replies] == [503, 504, 429, 403, 500]
     assert b"<h1>504 Gateway" in replies[1].raw
@@ -34,19 +34,19 @@ async def test_planned_answers_come_once_each_and_change_nothing() -> None:
 async def test_a_commit_before_the_failure_is_kept() -> None:
     """The one that matters: the document is there, and nobody was told."""
     async with run_emulator() as calls:
-        one = await calls.create_dataset()
+        dataset = await calls.create_dataset()
         calls.emulator.faults.plan(
             CREATE_BY_FILE, ["commit-then-reset", "commit-then-504-html", "reset"]
         )
         with pytest.raises(aiohttp.ClientError):
-            await calls.create_by_file(one, "a.txt")
-        page = await calls.create_by_file(one, "b.txt")
+            await calls.create_by_file(dataset, "a.txt")
+        page = await calls.create_by_file(dataset, "b.txt")
         with pytest.raises(aiohttp.ClientError):
-            await calls.create_by_file(one, "c.txt")
-        listed = await calls.request("GET", f"/datasets/{one}/documents")
+            await calls.create_by_file(dataset, "c.txt")
+        listing = await calls.request("GET", f"/datasets/{dataset}/documents")
 
     assert page.status == 504
-    assert {row["name"] for row in listed.body["data"]} == {"a.txt", "b.txt"}
+    assert {row["name"] for row in listing.body["data"]} == {"a.txt", "b.txt"}
     assert [exchange[:3] for exchange in calls.emulator.history] == [
         ("datasets.create", 200, None),
         (CREATE_BY_FILE, 0, "a.txt"),
@@ -58,9 +58,9 @@ async def test_a_commit_before_the_failure_is_kept() -> None:
 
 async def test_a_cut_answer_is_no_json() -> None:
     async with run_emulator() as calls:
-        one = await calls.create_dataset()
+        dataset = await calls.create_dataset()
         calls.emulator.faults.plan(CREATE_BY_FILE, ["truncate"])
-        reply = await calls.create_by_file(one, "a.txt")
+        reply = await calls.create_by_file(dataset, "a.txt")
 
     assert reply.status == 200
     with pytest.raises(json.JSONDecodeError):
@@ -81,13 +81,13 @@ async def test_a_stall_delays_the_answer() -> None:
 async def test_a_connection_may_end_in_order(word: str, done: Sequence[str]) -> None:
     """As a keep-alive connection does that the server closes when a call is on its way."""
     async with run_emulator() as calls:
-        one = await calls.create_dataset()
+        dataset = await calls.create_dataset()
         calls.emulator.faults.plan(CREATE_BY_FILE, [word])
         with pytest.raises(aiohttp.ServerDisconnectedError):
-            await calls.create_by_file(one, "a.txt")
-        left = stored_names(calls, one)
+            await calls.create_by_file(dataset, "a.txt")
+        remaining = stored_names(calls, dataset)
 
-    assert left == done
+    assert remaining == done
 
 
 async def test_a_word_for_many_calls_is_met_so_often() -> None:
@@ -104,14 +104,14 @@ async def test_a_word_for_many_calls_is_met_so_often() -> None:
 @pytest.mark.parametrize("word", ["reset-after 1000", "reset-after 50%", "reset-after 100%"])
 async def test_a_reset_in_the_body_leaves_nothing_done(word: str) -> None:
     async with run_emulator() as calls:
-        one = await calls.create_dataset()
+        dataset = await calls.create_dataset()
         calls.emulator.faults.plan(CREATE_BY_FILE, [word])
         with pytest.raises(aiohttp.ClientError):
-            await calls.create_by_file(one, "a.txt", LARGE_CONTENT)
-        left = stored_names(calls, one)
+            await calls.create_by_file(dataset, "a.txt", LARGE_CONTENT)
+        remaining = stored_names(calls, dataset)
 
     assert calls.emulator.faults.counts() == {CREATE_BY_FILE: {word: 1}}
-    assert left == []
+    assert remaining == []
 
 
 @pytest.mark.parametrize(
@@ -125,15 +125,15 @@ async def test_a_reset_in_the_body_leaves_nothing_done(word: str) -> None:
 )
 async def test_a_success_may_say_nothing(word: str, kind: str, done: Sequence[str]) -> None:
     async with run_emulator() as calls:
-        one = await calls.create_dataset()
+        dataset = await calls.create_dataset()
         calls.emulator.faults.plan(CREATE_BY_FILE, [word])
-        reply = await calls.create_by_file(one, "a.txt")
-        left = stored_names(calls, one)
+        reply = await calls.create_by_file(dataset, "a.txt")
+        remaining = stored_names(calls, dataset)
 
     assert reply.status == 200
     assert reply.headers["Content-Type"].startswith(kind)
     assert reply.raw == b"{}\n" if kind == "application/json" else b"<form" in reply.raw
-    assert left == done
+    assert remaining == done
 
 
 @pytest.mark.parametrize(
@@ -146,9 +146,9 @@ async def test_a_success_may_say_nothing(word: str, kind: str, done: Sequence[st
 )
 async def test_limits_of_a_subscription_are_told_by_the_text_alone(word: str, text: str) -> None:
     async with run_emulator() as calls:
-        one = await calls.create_dataset()
+        dataset = await calls.create_dataset()
         calls.emulator.faults.plan(CREATE_BY_FILE, [word])
-        reply = await calls.create_by_file(one, "a.txt")
+        reply = await calls.create_by_file(dataset, "a.txt")
 
     assert (reply.status, reply.body["code"]) == (403, "forbidden")
     assert text in reply.body["message"]
@@ -158,25 +158,25 @@ async def test_limits_of_a_subscription_are_told_by_the_text_alone(word: str, te
 @pytest.mark.parametrize(("status", "reason"), [(502, "Bad Gateway"), (504, "Gateway Time-out")])
 async def test_pages_of_a_proxy_are_as_recorded(commit: str, status: int, reason: str) -> None:
     async with run_emulator() as calls:
-        one = await calls.create_dataset()
+        dataset = await calls.create_dataset()
         calls.emulator.faults.plan(CREATE_BY_FILE, [f"{commit}{status}-html"])
-        reply = await calls.create_by_file(one, "a.txt")
-        left = stored_names(calls, one)
+        reply = await calls.create_by_file(dataset, "a.txt")
+        remaining = stored_names(calls, dataset)
 
     assert reply.status == status
     assert f"<center><h1>{status} {reason}</h1></center>".encode() in reply.raw
-    assert left == (["a.txt"] if commit else [])
+    assert remaining == (["a.txt"] if commit else [])
 
 
 async def test_too_large_is_said_before_the_body_is_read() -> None:
     """And the connection is closed, as nginx does (recorded)."""
     async with run_emulator() as calls:
-        one = await calls.create_dataset()
+        dataset = await calls.create_dataset()
         calls.emulator.faults.plan(CREATE_BY_FILE, ["413-early"])
         port = int(calls.emulator.url.split(":")[2].removesuffix("/v1"))
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(
-            f"POST /v1/datasets/{one}/document/create-by-file HTTP/1.1\r\nHost: a\r\n"
+            f"POST /v1/datasets/{dataset}/document/create-by-file HTTP/1.1\r\nHost: a\r\n"
             "Content-Type: multipart/form-data; boundary=cut\r\n"
             "Content-Length: 9000000\r\n\r\nhalf".encode()
         )

@@ -15,23 +15,25 @@ BUSY = "Rate limit reached for embeddings"
 WORD = f"error {BUSY}"
 
 
-async def indexed(client: EmulatorClient) -> tuple[str, str]:
+async def index_document(client: EmulatorClient) -> tuple[str, str]:
     """A high-quality base with a document, by their ids."""
-    one = await client.create_dataset("hq", indexing_technique="high_quality")
-    made = await client.create_by_text(
-        one, "a.txt", "wombats dig", indexing_technique="high_quality"
+    dataset = await client.create_dataset("hq", indexing_technique="high_quality")
+    created = await client.create_by_text(
+        dataset, "a.txt", "wombats dig", indexing_technique="high_quality"
     )
-    await client.wait_until_indexed(one, made)
-    return one, made.body["document"]["id"]
+    await client.wait_until_indexed(dataset, created)
+    return dataset, created.body["document"]["id"]
 
 
 async def test_a_document_fails_with_the_providers_text() -> None:
     async with run_emulator() as client:
         client.emulator.faults.plan_models([WORD])
-        one = await client.create_dataset("hq", indexing_technique="high_quality")
-        made = await client.create_by_text(one, "a.txt", indexing_technique="high_quality")
-        failed = await client.wait_until_indexed(one, made)
-        again = await client.wait_until_indexed(one, await client.create_by_text(one, "a.txt"))
+        dataset = await client.create_dataset("hq", indexing_technique="high_quality")
+        created = await client.create_by_text(dataset, "a.txt", indexing_technique="high_quality")
+        failed = await client.wait_until_indexed(dataset, created)
+        again = await client.wait_until_indexed(
+            dataset, await client.create_by_text(dataset, "a.txt")
+        )
 
     assert (failed["indexing_status"], failed["error"]) == ("error", BUSY)
     assert again["indexing_status"] == "completed"
@@ -41,7 +43,7 @@ async def test_a_document_fails_with_the_providers_text() -> None:
 async def test_a_chunk_is_taken_and_bears_the_error() -> None:
     """A 200 that is no success (recordings 953, 954)."""
     async with run_emulator() as client:
-        one, document = await indexed(client)
+        one, document = await index_document(client)
         client.emulator.faults.plan_models([WORD])
         path = f"/datasets/{one}/documents/{document}/segments"
         reply = await client.request("POST", path, json={"segments": [{"content": "new"}]})
@@ -58,7 +60,7 @@ async def test_a_chunk_is_taken_and_bears_the_error() -> None:
 async def test_a_search_by_vectors_is_refused_with_the_text(method: str, status: int) -> None:
     """By a 400 whatever the cause (recordings 945 to 949). Words need no model."""
     async with run_emulator() as client:
-        one, _ = await indexed(client)
+        one, _ = await index_document(client)
         client.emulator.faults.plan_models([WORD])
         reply = await client.retrieve(one, "wombats", search_method=method)
 
@@ -69,7 +71,7 @@ async def test_a_search_by_vectors_is_refused_with_the_text(method: str, status:
 
 async def test_one_model_fails_and_the_other_answers() -> None:
     async with run_emulator() as client:
-        one, _ = await indexed(client)
+        one, _ = await index_document(client)
         client.emulator.faults.plan_models([WORD], names="word-*")
         settings: dict[str, Any] = {"search_method": "semantic_search"}
         plain = await client.retrieve(one, "wombats", **settings)
@@ -87,9 +89,9 @@ async def test_one_model_fails_and_the_other_answers() -> None:
 
 async def test_a_provider_without_credentials_is_told_by_its_code() -> None:
     async with run_emulator() as client:
-        one = await client.create_dataset()
+        dataset = await client.create_dataset()
         client.emulator.faults.plan("documents.create_by_text", ["provider-not-initialize"])
-        reply = await client.create_by_text(one, "a.txt")
+        reply = await client.create_by_text(dataset, "a.txt")
 
     assert (reply.status, reply.body["code"]) == (400, "provider_not_initialize")
 

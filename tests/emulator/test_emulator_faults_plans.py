@@ -12,7 +12,7 @@ from dify_kb.emulator import Emulator, Faults
 from dify_kb.errors import ConfigError
 
 
-def control(client: EmulatorClient, what: str = "faults") -> str:
+def control_url(client: EmulatorClient, what: str = "faults") -> str:
     return client.emulator.url.removesuffix("/v1") + f"/_emulator/{what}"
 
 
@@ -66,18 +66,18 @@ async def test_faults_are_planned_over_http_too() -> None:
             "indexing": ["hang", {"words": ["error no"], "names": "*.pdf"}],
             "random": {"seed": 1, "rates": {"server.info": {"500": 1}}},
         }
-        async with client.session.post(control(client), json=plans) as reply:
+        async with client.session.post(control_url(client), json=plans) as reply:
             planned = await reply.json()
         info = await client.request("GET", "/")
-        async with client.session.get(control(client)) as reply:
-            told = await reply.json()
-        async with client.session.delete(control(client)) as reply:
+        async with client.session.get(control_url(client)) as reply:
+            message = await reply.json()
+        async with client.session.delete(control_url(client)) as reply:
             cleared = await reply.json()
 
-    left = {CREATE_BY_FILE: ["503", "503", "reset"], "indexing": ["hang", "error no"]}
-    assert planned == {"left": left, "met": {}}
+    remaining = {CREATE_BY_FILE: ["503", "503", "reset"], "indexing": ["hang", "error no"]}
+    assert planned == {"left": remaining, "met": {}}
     assert info.status == 500
-    assert told == {"left": left, "met": {"server.info": {"500": 1}}}
+    assert message == {"left": remaining, "met": {"server.info": {"500": 1}}}
     assert cleared == {"left": {}, "met": {"server.info": {"500": 1}}}
 
 
@@ -108,7 +108,7 @@ async def test_a_bad_plan_is_refused_as_a_whole(plans: object, why: str) -> None
     async with run_emulator() as client:
         body = {"server.info": ["503"]} | plans if isinstance(plans, dict) else plans
         text = body if isinstance(body, str) else json.dumps(body)
-        async with client.session.post(control(client), data=text) as reply:
+        async with client.session.post(control_url(client), data=text) as reply:
             status, answer = reply.status, await reply.text()
 
     assert status == 400

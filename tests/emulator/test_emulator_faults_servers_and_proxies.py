@@ -37,15 +37,15 @@ async def test_without_its_plugin_daemon_the_server_refuses(version: str) -> Non
 async def test_a_document_may_be_locked_after_its_status_changed() -> None:
     """As recorded (343, 362): for up to 600 s, although the change is done."""
     async with run_emulator() as client:
-        one = await client.create_dataset()
-        created = await client.create_by_file(one, "a.txt")
-        await client.wait_until_indexed(one, created)
+        dataset = await client.create_dataset()
+        created = await client.create_by_file(dataset, "a.txt")
+        await client.wait_until_indexed(dataset, created)
         client.emulator.faults.plan(STATUS, ["being-indexed"])
-        path = f"/datasets/{one}/documents/status/disable"
+        path = f"/datasets/{dataset}/documents/status/disable"
         reply = await client.request(
             "PATCH", path, json={"document_ids": [created.body["document"]["id"]]}
         )
-        (document,) = client.emulator.documents(one)
+        (document,) = client.emulator.documents(dataset)
 
     assert (reply.status, reply.body["code"]) == (400, "invalid_action")
     assert reply.body["message"].startswith("Document:")
@@ -57,10 +57,10 @@ async def test_a_document_may_be_locked_after_its_status_changed() -> None:
 async def test_a_refusal_by_a_proxy_says_nothing_of_dify(status: int) -> None:
     """Only its missing `X-Version` tells it from a refusal by the server."""
     async with run_emulator() as client:
-        one = await client.create_dataset()
+        dataset = await client.create_dataset()
         client.emulator.faults.plan(CREATE_BY_FILE, [f"{status}-html"])
-        page = await client.create_by_file(one, "a.txt")
-        created = stored_names(client, one)
+        page = await client.create_by_file(dataset, "a.txt")
+        created = stored_names(client, dataset)
 
     assert page.status == status
     assert page.headers["Content-Type"].startswith("text/html")
@@ -73,13 +73,13 @@ async def test_a_refusal_by_a_proxy_says_nothing_of_dify(status: int) -> None:
 )
 async def test_a_gateway_may_redirect_to_its_sign_in(word: str, created: list[str]) -> None:
     async with run_emulator() as client:
-        one = await client.create_dataset()
+        dataset = await client.create_dataset()
         client.emulator.faults.plan("documents.create_by_text", [word])
-        path = f"/datasets/{one}/document/create-by-text"
+        path = f"/datasets/{dataset}/document/create-by-text"
         body = {"name": "a.txt", "text": "a", "indexing_technique": "economy"}
         reply = await client.request("POST", path, json=body, allow_redirects=False)
 
-        assert stored_names(client, one) == created
+        assert stored_names(client, dataset) == created
 
     assert (reply.status, reply.headers["Location"]) == (302, "/signin")
     assert "X-Version" not in reply.headers
@@ -91,15 +91,15 @@ async def test_a_gateway_may_redirect_to_its_sign_in(word: str, created: list[st
 async def test_a_proxy_may_refuse_bodies_by_what_they_hold() -> None:
     """As a firewall does with one file of thousands, at each attempt."""
     async with run_emulator() as client:
-        one = await client.create_dataset()
+        dataset = await client.create_dataset()
         client.emulator.faults.refuse_bodies(containing=b"<script", word="403-html")
         contents = {"a.txt": b"fine", "b.txt": b"not <script> fine"}
         replies = [
-            (await client.create_by_file(one, name, content)).status
+            (await client.create_by_file(dataset, name, content)).status
             for name, content in [*contents.items(), ("b.txt", contents["b.txt"])]
         ]
-        by_text = await client.create_by_text(one, "c.txt", "a <script> in JSON")
-        created = stored_names(client, one)
+        by_text = await client.create_by_text(dataset, "c.txt", "a <script> in JSON")
+        created = stored_names(client, dataset)
 
     assert replies == [200, 403, 403]
     assert by_text.status == 403
@@ -112,12 +112,12 @@ async def test_a_proxy_may_refuse_bodies_by_what_they_hold() -> None:
 
 async def test_a_rule_for_bodies_ends_with_the_plans() -> None:
     async with run_emulator() as client:
-        one = await client.create_dataset()
+        dataset = await client.create_dataset()
         client.emulator.faults.load({"refuse_bodies": [{"containing": "hello", "word": "reset"}]})
         with pytest.raises(aiohttp.ClientError):
-            await client.create_by_file(one, "a.txt")
+            await client.create_by_file(dataset, "a.txt")
         client.emulator.faults.clear()
-        assert (await client.create_by_file(one, "a.txt")).status == 200
+        assert (await client.create_by_file(dataset, "a.txt")).status == 200
 
 
 # --- the lock of a dataset
@@ -132,7 +132,7 @@ async def test_a_locked_dataset_blocks_creates_and_answers_reads() -> None:
         blocked = [
             asyncio.create_task(client.create_by_text(one, f"{number}.txt")) for number in range(3)
         ]
-        await wait_until(lambda: blocks(client) == 3)
+        await wait_until(lambda: count_blocked_creates(client) == 3)
         read = await client.request("GET", f"/datasets/{one}/documents")
         free = await client.create_by_file(other, "a.txt")
         early = time.monotonic() - start
@@ -146,22 +146,22 @@ async def test_a_locked_dataset_blocks_creates_and_answers_reads() -> None:
     assert [reply.status for reply in replies] == [200] * 3
 
 
-def blocks(client: EmulatorClient) -> int:
+def count_blocked_creates(client: EmulatorClient) -> int:
     met = client.emulator.faults.counts()
     return sum(words.get("dataset-lock", 0) for words in met.values())
 
 
 async def test_blocked_creates_land_in_their_order_also_when_nobody_waits() -> None:
     async with run_emulator() as client:
-        one = await client.create_dataset()
-        client.emulator.faults.lock_dataset(one, 0.4)
+        dataset = await client.create_dataset()
+        client.emulator.faults.lock_dataset(dataset, 0.4)
         for number in range(3):
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.05):
-                    await client.create_by_file(one, f"{number}.txt", str(number).encode())
-        before = stored_names(client, one)
-        await wait_until(lambda: len(stored_names(client, one)) == 3)
-        after = stored_names(client, one)
+                    await client.create_by_file(dataset, f"{number}.txt", str(number).encode())
+        before = stored_names(client, dataset)
+        await wait_until(lambda: len(stored_names(client, dataset)) == 3)
+        after = stored_names(client, dataset)
 
     assert before == []
     assert after == ["0.txt", "1.txt", "2.txt"]
@@ -169,10 +169,10 @@ async def test_blocked_creates_land_in_their_order_also_when_nobody_waits() -> N
 
 async def test_clearing_the_plans_ends_the_lock() -> None:
     async with run_emulator() as client:
-        one = await client.create_dataset()
-        client.emulator.faults.lock_dataset(one, 600)
-        blocked = asyncio.create_task(client.create_by_file(one, "a.txt"))
-        await wait_until(lambda: blocks(client) == 1)
+        dataset = await client.create_dataset()
+        client.emulator.faults.lock_dataset(dataset, 600)
+        blocked = asyncio.create_task(client.create_by_file(dataset, "a.txt"))
+        await wait_until(lambda: count_blocked_creates(client) == 1)
         client.emulator.faults.clear()
 
         assert (await blocked).status == 200
@@ -181,7 +181,7 @@ async def test_clearing_the_plans_ends_the_lock() -> None:
 # --- workers that are killed
 
 
-def states(client: EmulatorClient, dataset: str) -> dict[str, str]:
+def get_states_by_name(client: EmulatorClient, dataset: str) -> dict[str, str]:
     return {row.name: row.status for row in client.emulator.documents(dataset)}
 
 
@@ -191,25 +191,25 @@ async def test_a_killed_worker_loses_the_tasks_that_it_had_taken(status: str) ->
     clock = ManualClock()
     settings = Settings(parsing=1, splitting=1, indexing=1)
     async with run_emulator(clock=clock, settings=settings) as client:
-        one = await client.create_dataset()
-        first = await client.create_by_file(one, "0.txt")
-        await client.wait_for_status(one, first.body["batch"], "parsing")
+        dataset = await client.create_dataset()
+        first = await client.create_by_file(dataset, "0.txt")
+        await client.wait_for_status(dataset, first.body["batch"], "parsing")
         for number in range(1, 4):
-            await client.create_by_file(one, f"{number}.txt")
+            await client.create_by_file(dataset, f"{number}.txt")
         clock.advance(["parsing", "splitting", "indexing"].index(status) + 0.5)
-        await client.wait_for_status(one, first.body["batch"], status)
+        await client.wait_for_status(dataset, first.body["batch"], status)
 
         client.emulator.faults.kill_workers(lose=2)
-        await wait_until(lambda: states(client, one)["3.txt"] == "parsing")
+        await wait_until(lambda: get_states_by_name(client, dataset)["3.txt"] == "parsing")
         clock.advance(60)
-        await wait_until(lambda: states(client, one)["3.txt"] == "completed")
-        left = states(client, one)
-        again = await client.create_by_file(one, "0.txt")
-        await client.wait_for_status(one, again.body["batch"], "parsing")
+        await wait_until(lambda: get_states_by_name(client, dataset)["3.txt"] == "completed")
+        remaining = get_states_by_name(client, dataset)
+        again = await client.create_by_file(dataset, "0.txt")
+        await client.wait_for_status(dataset, again.body["batch"], "parsing")
         clock.advance(60)
-        repaired = await client.wait_until_indexed(one, again)
+        repaired = await client.wait_until_indexed(dataset, again)
 
-    assert left == {
+    assert remaining == {
         "0.txt": status, "1.txt": "waiting", "2.txt": "waiting", "3.txt": "completed",
     }  # fmt: skip
     assert (repaired["indexing_status"], repaired["total_segments"]) == ("completed", 1)
@@ -219,19 +219,25 @@ async def test_a_killed_worker_loses_the_tasks_that_it_had_taken(status: str) ->
 async def test_killed_workers_may_stay_dead_until_a_restart() -> None:
     clock = ManualClock()
     async with run_emulator(clock=clock, settings=Settings(workers=2, parsing=1)) as client:
-        one = await client.create_dataset()
+        dataset = await client.create_dataset()
         for number in range(4):
-            await client.create_by_file(one, f"{number}.txt")
-        await wait_until(lambda: [*states(client, one).values()].count("parsing") == 2)
+            await client.create_by_file(dataset, f"{number}.txt")
+        await wait_until(
+            lambda: [*get_states_by_name(client, dataset).values()].count("parsing") == 2
+        )
         client.emulator.faults.kill_workers(restart=False)
         clock.advance(60)
         await asyncio.sleep(0.05)
-        dead = states(client, one)
+        dead = get_states_by_name(client, dataset)
         client.emulator.faults.restart()
-        await wait_until(lambda: [*states(client, one).values()].count("parsing") == 4)
+        await wait_until(
+            lambda: [*get_states_by_name(client, dataset).values()].count("parsing") == 4
+        )
         clock.advance(60)
-        await wait_until(lambda: [*states(client, one).values()].count("completed") == 2)
-        alive = states(client, one)
+        await wait_until(
+            lambda: [*get_states_by_name(client, dataset).values()].count("completed") == 2
+        )
+        alive = get_states_by_name(client, dataset)
 
     assert [*dead.values()] == ["parsing", "parsing", "waiting", "waiting"]
     assert [*alive.values()] == ["parsing", "parsing", "completed", "completed"]
@@ -239,25 +245,27 @@ async def test_killed_workers_may_stay_dead_until_a_restart() -> None:
 
 async def test_a_run_may_kill_its_worker() -> None:
     async with run_emulator() as client:
-        one = await client.create_dataset()
+        dataset = await client.create_dataset()
         client.emulator.faults.plan_indexing(["die"])
-        await client.create_by_file(one, "0.txt")
+        await client.create_by_file(dataset, "0.txt")
         await wait_until(lambda: client.emulator.faults.are_workers_dead)
         client.emulator.faults.load({"indexing": [{"words": ["kill 1"], "names": "1.txt"}]})
         for number in range(1, 4):
-            await client.create_by_file(one, f"{number}.txt")
+            await client.create_by_file(dataset, f"{number}.txt")
         client.emulator.faults.restart()
-        await wait_until(lambda: states(client, one)["3.txt"] == "completed")
-        left = states(client, one)
+        await wait_until(lambda: get_states_by_name(client, dataset)["3.txt"] == "completed")
+        remaining = get_states_by_name(client, dataset)
 
-    assert [*left.values()] == ["completed", "indexing", "waiting", "completed"]
+    assert [*remaining.values()] == ["completed", "indexing", "waiting", "completed"]
     assert client.emulator.faults.counts() == {"indexing": {"die": 1, "kill 1": 1}}
 
 
 # --- a cache in front of the list
 
 
-async def listed(client: EmulatorClient, dataset: str, **headers: str) -> dict[str, str]:
+async def list_names_and_statuses(
+    client: EmulatorClient, dataset: str, **headers: str
+) -> dict[str, str]:
     reply = await client.request("GET", f"/datasets/{dataset}/documents", headers=headers)
     rows = {row["name"]: row["indexing_status"] for row in reply.body["data"]}
     assert len(rows) == reply.body["total"]
@@ -268,24 +276,26 @@ async def test_a_cache_shows_the_list_as_it_was() -> None:
     """Unless the request has `Cache-Control: no-cache`, which most caches honour."""
     clock = ManualClock()
     async with run_emulator(clock=clock, settings=Settings(parsing=1)) as client:
-        one = await client.create_dataset()
+        dataset = await client.create_dataset()
         client.emulator.faults.plan(LIST, ["stale-list 10 x6"])
         for name in ("gone.txt", "a.txt"):
-            await client.create_by_file(one, name)
+            await client.create_by_file(dataset, name)
         clock.advance(20)
-        await wait_until(lambda: [*states(client, one).values()] == ["completed"] * 2)
+        await wait_until(
+            lambda: [*get_states_by_name(client, dataset).values()] == ["completed"] * 2
+        )
         clock.advance(20)
-        (gone, _) = client.emulator.documents(one)
-        await client.request("DELETE", f"/datasets/{one}/documents/{gone.id}")
-        await client.create_by_file(one, "b.txt")
-        await wait_until(lambda: states(client, one)["b.txt"] == "parsing")
-        early = await listed(client, one)
-        fresh = await listed(client, one, **{"Cache-Control": "no-cache"})
+        (gone, _) = client.emulator.documents(dataset)
+        await client.request("DELETE", f"/datasets/{dataset}/documents/{gone.id}")
+        await client.create_by_file(dataset, "b.txt")
+        await wait_until(lambda: get_states_by_name(client, dataset)["b.txt"] == "parsing")
+        early = await list_names_and_statuses(client, dataset)
+        fresh = await list_names_and_statuses(client, dataset, **{"Cache-Control": "no-cache"})
         clock.advance(11)
-        await wait_until(lambda: states(client, one)["b.txt"] == "completed")
-        later = await listed(client, one)
+        await wait_until(lambda: get_states_by_name(client, dataset)["b.txt"] == "completed")
+        later = await list_names_and_statuses(client, dataset)
         clock.advance(11)
-        last = await listed(client, one)
+        last = await list_names_and_statuses(client, dataset)
 
     assert early == {"gone.txt": "completed", "a.txt": "completed"}
     assert fresh == {"a.txt": "completed", "b.txt": "parsing"}
@@ -296,12 +306,12 @@ async def test_a_cache_shows_the_list_as_it_was() -> None:
 async def test_a_cache_may_ignore_the_header() -> None:
     clock = ManualClock()
     async with run_emulator(clock=clock) as client:
-        one = await client.create_dataset()
+        dataset = await client.create_dataset()
         client.emulator.faults.plan(LIST, ["stale-list 10 always x2"])
-        await client.wait_until_indexed(one, await client.create_by_file(one, "a.txt"))
-        stale = await listed(client, one, **{"Cache-Control": "no-cache"})
+        await client.wait_until_indexed(dataset, await client.create_by_file(dataset, "a.txt"))
+        stale = await list_names_and_statuses(client, dataset, **{"Cache-Control": "no-cache"})
         clock.advance(10)
-        late = await listed(client, one, **{"Cache-Control": "no-cache"})
+        late = await list_names_and_statuses(client, dataset, **{"Cache-Control": "no-cache"})
 
     assert stale == {}
     assert late == {"a.txt": "completed"}
@@ -312,10 +322,10 @@ async def test_a_cache_can_be_planned_before_the_server_starts() -> None:
         client.emulator.stop()
         client.emulator.faults.plan_random(1, {LIST: {"stale-list 10": 1.0}})
         client.emulator.start()
-        one = await client.create_dataset()
-        await client.wait_until_indexed(one, await client.create_by_file(one, "a.txt"))
+        dataset = await client.create_dataset()
+        await client.wait_until_indexed(dataset, await client.create_by_file(dataset, "a.txt"))
 
-        assert await listed(client, one) == {}
+        assert await list_names_and_statuses(client, dataset) == {}
 
 
 # --- plans

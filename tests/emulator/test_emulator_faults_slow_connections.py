@@ -14,10 +14,10 @@ from emulator_documents import CREATE_BY_FILE, LARGE_CONTENT, stored_names
 
 async def test_a_body_may_be_read_slowly() -> None:
     async with run_emulator() as client:
-        one = await client.create_dataset()
+        dataset = await client.create_dataset()
         client.emulator.faults.plan(CREATE_BY_FILE, ["slow-read 2000000"])
         started = time.monotonic()
-        reply = await client.create_by_file(one, "a.txt", LARGE_CONTENT)
+        reply = await client.create_by_file(dataset, "a.txt", LARGE_CONTENT)
         took = time.monotonic() - started
 
     assert reply.status == 200
@@ -27,10 +27,10 @@ async def test_a_body_may_be_read_slowly() -> None:
 
 async def test_a_json_body_may_be_read_slowly_too() -> None:
     async with run_emulator() as client:
-        one = await client.create_dataset()
+        dataset = await client.create_dataset()
         client.emulator.faults.plan("documents.create_by_text", ["slow-read 4000"])
         started = time.monotonic()
-        reply = await client.create_by_text(one, "a", "zebra " * 60)
+        reply = await client.create_by_text(dataset, "a", "zebra " * 60)
         took = time.monotonic() - started
 
     assert reply.status == 200
@@ -56,12 +56,12 @@ async def test_an_answer_may_trickle() -> None:
 async def test_a_late_call_lands_after_its_client_gave_up() -> None:
     """What a look-up that comes too early does not see."""
     async with run_emulator() as client:
-        one = await client.create_dataset()
+        dataset = await client.create_dataset()
         client.emulator.faults.plan(CREATE_BY_FILE, ["late 0.2"])
         with pytest.raises(aiohttp.ClientError):
-            await client.create_by_file(one, "a.txt", LARGE_CONTENT)
-        early = stored_names(client, one)
-        landed = await appeared(client, one)
+            await client.create_by_file(dataset, "a.txt", LARGE_CONTENT)
+        early = stored_names(client, dataset)
+        landed = await wait_for_documents(client, dataset)
 
     create = next(
         exchange for exchange in client.emulator.history if exchange.endpoint == CREATE_BY_FILE
@@ -74,11 +74,11 @@ async def test_a_late_call_lands_after_its_client_gave_up() -> None:
 
 async def test_a_late_call_may_leave_its_client_waiting() -> None:
     async with run_emulator() as client:
-        one = await client.create_dataset()
+        dataset = await client.create_dataset()
         client.emulator.faults.plan(CREATE_BY_FILE, ["late 0.1 silent"])
         async with asyncio.TaskGroup() as group:
-            upload = group.create_task(client.create_by_file(one, "a.txt"))
-            landed = await appeared(client, one)
+            upload = group.create_task(client.create_by_file(dataset, "a.txt"))
+            landed = await wait_for_documents(client, dataset)
             waiting = not upload.done()
             upload.cancel()
 
@@ -88,17 +88,17 @@ async def test_a_late_call_may_leave_its_client_waiting() -> None:
 
 async def test_a_late_call_lands_also_when_its_client_leaves_before() -> None:
     async with run_emulator() as client:
-        one = await client.create_dataset()
+        dataset = await client.create_dataset()
         client.emulator.faults.plan(CREATE_BY_FILE, ["late 0.2 silent"])
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(client.create_by_file(one, "a.txt"), 0.1)
-        early = stored_names(client, one)
-        landed = await appeared(client, one)
+            await asyncio.wait_for(client.create_by_file(dataset, "a.txt"), 0.1)
+        early = stored_names(client, dataset)
+        landed = await wait_for_documents(client, dataset)
 
     assert early == []
     assert landed == ["a.txt"]
 
 
-async def appeared(client: EmulatorClient, dataset: str) -> list[str]:
+async def wait_for_documents(client: EmulatorClient, dataset: str) -> list[str]:
     await wait_until(lambda: bool(stored_names(client, dataset)))
     return stored_names(client, dataset)

@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 async def test_the_stand_ins_are_listed_under_names_that_say_so() -> None:
     async with run_emulator() as client:
-        listed = {}
+        listing = {}
         for kind in ("text-embedding", "rerank", "llm"):
             path = f"/workspaces/current/models/model-types/{kind}"
-            (listed[kind],) = [(await client.request("GET", path)).body["data"]]
+            (listing[kind],) = [(await client.request("GET", path)).body["data"]]
 
-    (embedding,), (reranking,) = listed["text-embedding"], listed["rerank"]
-    assert listed["llm"] == []
+    (embedding,), (reranking,) = listing["text-embedding"], listing["rerank"]
+    assert listing["llm"] == []
     assert embedding["provider"] == reranking["provider"] == PROVIDER_NAME
     assert [model["model"] for model in embedding["models"]] == [EMBEDDING_MODEL]
     assert [model["model"] for model in reranking["models"]] == [RERANKING_MODEL]
@@ -63,11 +63,11 @@ async def test_unknown_models_are_refused_where_the_server_refuses_them() -> Non
         refused = await client.request(
             "POST", "/datasets", json={"name": "x", "embedding_model_provider": "a/b/c"} | named
         )
-        taken = await client.create_dataset("y", embedding_model_provider=PROVIDER_NAME, **named)
-        created = await client.create_by_text(taken, "a", indexing_technique="high_quality")
-        entry = await client.wait_until_indexed(taken, created)
-        search = await client.retrieve(taken, "a", search_method="semantic_search")
-        shown = await client.request("GET", f"/datasets/{taken}")
+        accepted = await client.create_dataset("y", embedding_model_provider=PROVIDER_NAME, **named)
+        created = await client.create_by_text(accepted, "a", indexing_technique="high_quality")
+        entry = await client.wait_until_indexed(accepted, created)
+        search = await client.retrieve(accepted, "a", search_method="semantic_search")
+        shown = await client.request("GET", f"/datasets/{accepted}")
         reranked = await client.retrieve(
             await create_high_quality_dataset(client),
             "wombat",
@@ -91,10 +91,10 @@ async def test_a_chunk_that_cannot_be_embedded_is_made_with_the_error_in_it() ->
         path = f"/datasets/{dataset}/documents/{document['id']}/segments"
         change = {"embedding_model": "nope", "embedding_model_provider": PROVIDER_NAME}
         await client.request("PATCH", f"/datasets/{dataset}", json=change)
-        made = await client.request("POST", path, json={"segments": [{"content": "quokka"}]})
-        (segment,) = made.body["data"]
+        created = await client.request("POST", path, json={"segments": [{"content": "quokka"}]})
+        (segment,) = created.body["data"]
 
-    assert made.status == 200
+    assert created.status == 200
     assert (segment["status"], segment["enabled"]) == ("error", False)
     assert segment["error"] == "Model nope does not exist."
 
@@ -109,15 +109,15 @@ async def test_chunks_of_a_high_quality_base_have_tokens_and_no_keywords() -> No
         path = f"/datasets/{dataset}/documents/{document['id']}/segments"
         (first,) = (await client.request("GET", path)).body["data"]
         new = {"content": "zebras have stripes", "keywords": ["zebra"]}
-        (made,) = (await client.request("POST", path, json={"segments": [new]})).body["data"]
+        (created,) = (await client.request("POST", path, json={"segments": [new]})).body["data"]
         changes = {"content": "zebras have black and white stripes", "keywords": ["stripes"]}
-        updated = await client.request("POST", f"{path}/{made['id']}", json={"segment": changes})
-        found = await client.retrieve(dataset, "white zebras", search_method="semantic_search")
+        updated = await client.request("POST", f"{path}/{created['id']}", json={"segment": changes})
+        hits = await client.retrieve(dataset, "white zebras", search_method="semantic_search")
 
     assert (first["tokens"], first["keywords"], document["tokens"]) == (13, None, 13)
-    assert (made["tokens"], made["keywords"]) == (5, ["zebra"])
+    assert (created["tokens"], created["keywords"]) == (5, ["zebra"])
     assert (updated.body["data"]["tokens"], updated.body["data"]["keywords"]) == (9, ["zebra"])
-    assert record_contents(found)[0] == "zebras have black and white stripes"
+    assert record_contents(hits)[0] == "zebras have black and white stripes"
 
 
 async def test_a_base_changes_its_technique() -> None:
@@ -148,14 +148,14 @@ async def test_the_first_document_brings_technique_and_default_model() -> None:
         dataset = await client.create_dataset(indexing_technique=None)
         await add_high_quality_document(client, dataset, "a", "wombat")
         shown = (await client.request("GET", f"/datasets/{dataset}")).body
-        found = await client.retrieve(dataset, "wombat", search_method="semantic_search")
+        hits = await client.retrieve(dataset, "wombat", search_method="semantic_search")
 
     assert (shown["embedding_model_provider"], shown["embedding_model"]) == (
         PROVIDER_NAME,
         EMBEDDING_MODEL,
     )
     assert shown["embedding_available"] is True
-    assert record_contents(found) == ["wombat"]
+    assert record_contents(hits) == ["wombat"]
 
 
 async def test_a_short_provider_of_a_document_is_kept_as_it_is() -> None:
@@ -165,10 +165,10 @@ async def test_a_short_provider_of_a_document_is_kept_as_it_is() -> None:
         dataset = await client.create_dataset(indexing_technique=None)
         await add_high_quality_document(client, dataset, "a", "wombat", **short)
         one = (await client.request("GET", f"/datasets/{dataset}")).body
-        (listed,) = (await client.request("GET", "/datasets")).body["data"]
+        (listing,) = (await client.request("GET", "/datasets")).body["data"]
 
     assert (one["embedding_model_provider"], one["embedding_available"]) == ("stand-in", False)
-    assert (listed["embedding_model_provider"], listed["embedding_available"]) == (
+    assert (listing["embedding_model_provider"], listing["embedding_available"]) == (
         PROVIDER_NAME,
         True,
     )
@@ -179,9 +179,9 @@ async def test_vectors_stay_in_the_file(tmp_path: Path) -> None:
     async with run_emulator(path) as client:
         dataset, _ = await create_parent_child_dataset(client)
     async with run_emulator(path) as client:
-        found = await client.retrieve(dataset, "burrows", search_method="semantic_search", top_k=1)
+        hits = await client.retrieve(dataset, "burrows", search_method="semantic_search", top_k=1)
 
-    assert record_contents(found) == ["the wombat digs\nits burrow is deep"]
+    assert record_contents(hits) == ["the wombat digs\nits burrow is deep"]
 
 
 async def test_settings_that_a_search_leaves_out_are_the_base_s() -> None:

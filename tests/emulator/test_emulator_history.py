@@ -34,7 +34,7 @@ CREATE = "documents.create_by_file"
 STATE = DocumentState("1", "set", "a", "completed", None, 1, 0, "batch", "file", 5, 3, 3)
 
 
-def state(
+def build_state(
     name: str, *, status: str = "completed", chunks: int = 3, dataset: str = "set"
 ) -> DocumentState:
     return attrs.evolve(
@@ -42,15 +42,15 @@ def state(
     )
 
 
-def create(name: str, *, committed: bool = True, replaced: str | None = None) -> Exchange:
+def build_create(name: str, *, committed: bool = True, replaced: str | None = None) -> Exchange:
     return Exchange(CREATE, 200, name, dataset_id="set", committed=committed, replaced=replaced)
 
 
-def run(kind: str, name: str, *, overlapping: int = 0, chunks: int = 0) -> RunEvent:
+def build_run(kind: str, name: str, *, overlapping: int = 0, chunks: int = 0) -> RunEvent:
     return RunEvent(kind, 1, 0.0, "set", f"id of {name}", name, "file", overlapping, None, chunks)
 
 
-async def test_a_create_tells_what_it_made_and_what_it_replaced() -> None:
+async def test_history_records_created_and_replaced_documents() -> None:
     clock = ManualClock(1000.0)
     async with run_emulator(clock=clock, settings=Settings(parsing=1)) as client:
         one = await client.create_dataset()
@@ -75,7 +75,7 @@ async def test_a_create_tells_what_it_made_and_what_it_replaced() -> None:
     assert len({exchange.connection for exchange in made}) == 1
 
 
-async def test_runs_tell_how_they_ended_and_what_was_beside_them() -> None:
+async def test_run_events_record_status_and_overlaps() -> None:
     clock = ManualClock(1000.0)
     async with run_emulator(clock=clock, settings=Settings(workers=2, splitting=1)) as client:
         one = await client.create_dataset()
@@ -101,7 +101,7 @@ async def test_runs_tell_how_they_ended_and_what_was_beside_them() -> None:
     assert [event.file_id for event in runs[:2]] == files
 
 
-async def test_a_run_of_a_deleted_document_tells_so() -> None:
+async def test_run_of_a_deleted_document_ends_gone() -> None:
     clock = ManualClock()
     async with run_emulator(clock=clock, settings=Settings(splitting=1)) as client:
         one = await client.create_dataset()
@@ -115,7 +115,7 @@ async def test_a_run_of_a_deleted_document_tells_so() -> None:
     assert client.emulator.runs[1].status == "gone"
 
 
-async def test_another_process_reads_the_history_as_lines() -> None:
+async def test_history_route_answers_json_lines() -> None:
     async with run_emulator() as client:
         one = await client.create_dataset()
         await client.wait_until_indexed(one, await client.create_by_file(one, "a.txt"))
@@ -128,7 +128,7 @@ async def test_another_process_reads_the_history_as_lines() -> None:
     assert len(here[1]) == 2
 
 
-async def test_documents_are_told_without_a_call() -> None:
+async def test_documents_lists_states_without_a_request() -> None:
     async with run_emulator() as client:
         one, other = await client.create_dataset("a"), await client.create_dataset("b")
         await client.wait_until_indexed(
@@ -150,7 +150,7 @@ async def test_documents_are_told_without_a_call() -> None:
         Emulator().documents(one)
 
 
-async def test_a_call_without_an_answer_may_have_been_carried_out() -> None:
+async def test_unanswered_request_may_be_committed() -> None:
     async with run_emulator() as client:
         one = await client.create_dataset()
         client.emulator.faults.plan(CREATE, ["reset", "commit-then-reset"])
@@ -162,51 +162,65 @@ async def test_a_call_without_an_answer_may_have_been_carried_out() -> None:
     assert [(exchange.status, exchange.committed) for exchange in made] == [(0, False), (0, True)]
 
 
-def test_lost_is_what_is_not_there_and_unindexed_what_did_not_end() -> None:
-    documents = [state("a"), state("b", status="error"), state("c", status="waiting")]
+def test_find_lost_and_find_unindexed() -> None:
+    documents = [
+        build_state("a"),
+        build_state("b", status="error"),
+        build_state("c", status="waiting"),
+    ]
 
     assert find_lost(documents, ["a", "b", "d"]) == ["d"]
     assert find_unindexed(documents) == ["b", "c"]
 
 
-def test_twins_share_a_name_within_a_dataset() -> None:
-    documents = [state("a"), attrs.evolve(state("a"), id="2"), state("b", dataset="other")]
+def test_duplicates_share_a_name_within_a_dataset() -> None:
+    documents = [
+        build_state("a"),
+        attrs.evolve(build_state("a"), id="2"),
+        build_state("b", dataset="other"),
+    ]
 
-    assert find_duplicates([*documents, state("b")]) == {"a": ["id of a", "2"]}
+    assert find_duplicates([*documents, build_state("b")]) == {"a": ["id of a", "2"]}
 
 
-def test_doubled_is_more_chunks_than_the_last_run_made() -> None:
-    runs = [run("started", "a"), run("ended", "a", chunks=3, overlapping=1), run("ended", "b")]
+def test_doubled_chunks_exceed_those_of_the_last_run() -> None:
+    runs = [
+        build_run("started", "a"),
+        build_run("ended", "a", chunks=3, overlapping=1),
+        build_run("ended", "b"),
+    ]
 
-    assert find_doubled_chunks([state("a", chunks=6), state("never ran")], runs) == ["a"]
-    assert find_doubled_chunks([state("a", chunks=3)], runs) == []
+    assert find_doubled_chunks([build_state("a", chunks=6), build_state("never ran")], runs) == [
+        "a"
+    ]
+    assert find_doubled_chunks([build_state("a", chunks=3)], runs) == []
     assert find_overlapping_runs(runs) == ["a"]
 
 
-def test_reposted_is_created_again_while_its_document_was_not_settled() -> None:
+def test_reposted_documents_were_created_again_before_indexing_ended() -> None:
     history = [
-        create("a"),
-        create("a", replaced="parsing"),
-        create("b", replaced="completed"),
-        create("c", replaced="error"),
-        create("d", replaced="waiting", committed=False),
+        build_create("a"),
+        build_create("a", replaced="parsing"),
+        build_create("b", replaced="completed"),
+        build_create("c", replaced="error"),
+        build_create("d", replaced="waiting", committed=False),
     ]
 
     assert find_reposted(history) == ["a"]
 
 
-def test_extra_is_what_was_created_more_than_once() -> None:
-    history = [create("a")] * 3 + [create("b"), create("b", committed=False)]
+def test_extra_creates_counts_repeated_creates() -> None:
+    history = [build_create("a")] * 3 + [build_create("b"), build_create("b", committed=False)]
 
     assert count_extra_creates(history) == {"a": 2}
     assert len(select_creates(history)) == 4
 
 
-def test_a_verdict_is_good_when_extra_creates_are_all() -> None:
-    history = [create("a"), create("a", replaced="completed")]
+def test_load_check_is_true_with_extra_creates_only() -> None:
+    history = [build_create("a"), build_create("a", replaced="completed")]
 
-    assert check_load(["a"], [state("a")], history, [])
-    assert check_load(["a"], [state("a")], history, []).extra_creates == {"a": 1}
-    assert not check_load(["a", "b"], [state("a")], history, [])
-    assert not check_load(["a"], [state("a"), state("a")], history, [])
-    assert not check_load(["a"], [state("a")], [create("a", replaced="indexing")], [])
+    assert check_load(["a"], [build_state("a")], history, [])
+    assert check_load(["a"], [build_state("a")], history, []).extra_creates == {"a": 1}
+    assert not check_load(["a", "b"], [build_state("a")], history, [])
+    assert not check_load(["a"], [build_state("a"), build_state("a")], history, [])
+    assert not check_load(["a"], [build_state("a")], [build_create("a", replaced="indexing")], [])

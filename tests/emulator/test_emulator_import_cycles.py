@@ -15,7 +15,7 @@ import dify_kb
 ROOT = Path(dify_kb.__file__).parent
 
 
-def imported(module: str, path: Path) -> Iterator[str]:
+def iter_imports(module: str, path: Path) -> Iterator[str]:
     """Yield the modules that a source file imports from its own package, by dotted names."""
     package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -27,7 +27,7 @@ def imported(module: str, path: Path) -> Iterator[str]:
                 yield base
 
 
-def modules(package: str) -> dict[str, Path]:
+def find_modules(package: str) -> dict[str, Path]:
     found = {}
     for path in (ROOT / package).rglob("*.py"):
         parts = path.relative_to(ROOT).with_suffix("").parts
@@ -36,12 +36,12 @@ def modules(package: str) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("package", ["emulator", "resources"])
-def test_no_modules_import_each_other(package: str) -> None:
+def test_package_has_no_import_cycles(package: str) -> None:
     """`TYPE_CHECKING` counts: who reads one of them has to read both."""
-    known = modules(package)
+    known = find_modules(package)
     graph = {
         # `from package import module` names the packages above, and does not need them.
-        name: {other for other in imported(name, path) if other in known and other != name}
+        name: {other for other in iter_imports(name, path) if other in known and other != name}
         - {name[: match.start()] for match in re.finditer(r"\.", name)}
         for name, path in known.items()
     }

@@ -15,7 +15,9 @@ THREE = b"\n\n".join(letter * 400 for letter in (b"a", b"b", b"c"))
 """A text of three chunks."""
 
 
-async def settled(client: EmulatorClient, dataset: str, **counts: int) -> Mapping[str, str]:
+async def wait_for_statuses(
+    client: EmulatorClient, dataset: str, **counts: int
+) -> Mapping[str, str]:
     """Wait until so many documents are in each status, and tell the statuses by name."""
 
     def so_many() -> bool:
@@ -26,25 +28,25 @@ async def settled(client: EmulatorClient, dataset: str, **counts: int) -> Mappin
     return {document.name: document.status for document in client.emulator.documents(dataset)}
 
 
-async def uploads(client: EmulatorClient, dataset: str, names: Sequence[str]) -> list[Reply]:
+async def upload_files(client: EmulatorClient, dataset: str, names: Sequence[str]) -> list[Reply]:
     return [await client.create_by_file(dataset, name, THREE) for name in names]
 
 
-async def test_a_planned_error_ends_a_document_once() -> None:
+async def test_indexing_error_fault_fails_a_document_once() -> None:
     async with run_emulator() as client:
         one = await client.create_dataset()
         client.emulator.faults.plan_indexing(["error provider is overloaded"])
         failed = await client.create_by_file(one, "a.txt", THREE)
         entry = await client.wait_until_indexed(one, failed)
         again = await client.create_by_file(one, "a.txt", THREE)
-        repaired = await client.wait_until_indexed(one, again)
+        repaired_check = await client.wait_until_indexed(one, again)
 
     assert entry["indexing_status"] == "error"
     assert entry["error"] == "provider is overloaded"
     assert entry["stopped_at"]
     assert entry["completed_at"] is None
     assert entry["completed_segments"] == 0
-    assert (repaired["indexing_status"], repaired["total_segments"]) == ("completed", 3)
+    assert (repaired_check["indexing_status"], repaired_check["total_segments"]) == ("completed", 3)
     assert client.emulator.faults.counts() == {"indexing": {"error provider is overloaded": 1}}
 
 
@@ -54,8 +56,10 @@ async def test_errors_are_chosen_by_name_and_number() -> None:
         faults = client.emulator.faults
         faults.plan_indexing(["error broken"], names="*.md", always=True)
         faults.plan_indexing(["error unlucky x2"], names="*.txt", every=2)
-        await uploads(client, one, ["1.txt", "2.txt", "a.md", "3.txt", "4.txt", "b.md", "5.txt"])
-        states = await settled(client, one, waiting=0, completed=3, error=4)
+        await upload_files(
+            client, one, ["1.txt", "2.txt", "a.md", "3.txt", "4.txt", "b.md", "5.txt"]
+        )
+        states = await wait_for_statuses(client, one, waiting=0, completed=3, error=4)
 
     failed = {name for name, status in states.items() if status == "error"}
     assert failed == {"a.md", "b.md", "2.txt", "4.txt"}
@@ -63,28 +67,28 @@ async def test_errors_are_chosen_by_name_and_number() -> None:
     assert faults.counts() == {"indexing": {"error broken": 2, "error unlucky": 2}}
 
 
-async def test_a_document_that_hangs_holds_up_no_other() -> None:
+async def test_hang_fault_does_not_block_other_documents() -> None:
     """As when its worker was killed and started again: nobody takes up the task."""
     async with run_emulator() as client:
         one = await client.create_dataset()
         client.emulator.faults.plan_indexing(["hang"])
-        await uploads(client, one, ["a.txt", "b.txt"])
-        states = await settled(client, one, completed=1)
+        await upload_files(client, one, ["a.txt", "b.txt"])
+        states = await wait_for_statuses(client, one, completed=1)
         await client.create_by_file(one, "a.txt", THREE)
-        repaired = await settled(client, one, completed=2)
+        repaired_check = await wait_for_statuses(client, one, completed=2)
 
     assert states == {"a.txt": "indexing", "b.txt": "completed"}
-    assert repaired == {"a.txt": "completed", "b.txt": "completed"}
+    assert repaired_check == {"a.txt": "completed", "b.txt": "completed"}
 
 
-async def test_a_document_that_blocks_keeps_its_worker() -> None:
+async def test_block_fault_keeps_the_worker_busy() -> None:
     async with run_emulator() as client:
         one = await client.create_dataset()
         client.emulator.faults.plan_indexing(["block"])
-        await uploads(client, one, ["a.txt", "b.txt"])
-        states = await settled(client, one, indexing=1)
+        await upload_files(client, one, ["a.txt", "b.txt"])
+        states = await wait_for_statuses(client, one, indexing=1)
         await asyncio.sleep(0.05)
-        later = await settled(client, one, indexing=1)
+        later = await wait_for_statuses(client, one, indexing=1)
 
     assert states == later == {"a.txt": "indexing", "b.txt": "waiting"}
 
@@ -93,8 +97,8 @@ async def test_a_lost_task_leaves_its_document_waiting() -> None:
     async with run_emulator() as client:
         one = await client.create_dataset()
         client.emulator.faults.plan_indexing(["ok", "lose"])
-        await uploads(client, one, ["a.txt", "b.txt", "c.txt"])
-        states = await settled(client, one, completed=2)
+        await upload_files(client, one, ["a.txt", "b.txt", "c.txt"])
+        states = await wait_for_statuses(client, one, completed=2)
 
     assert states == {"a.txt": "completed", "b.txt": "waiting", "c.txt": "completed"}
 
@@ -105,29 +109,29 @@ async def test_dead_workers_take_nothing_until_they_are_restarted(workers: int) 
         one = await client.create_dataset()
         faults = client.emulator.faults
         faults.plan_indexing(["ok", "die"])
-        await uploads(client, one, ["a.txt"])
-        await settled(client, one, completed=1)
-        await uploads(client, one, ["b.txt", "c.txt", "d.txt"])
+        await upload_files(client, one, ["a.txt"])
+        await wait_for_statuses(client, one, completed=1)
+        await upload_files(client, one, ["b.txt", "c.txt", "d.txt"])
         await asyncio.sleep(0.05)
-        dead = await settled(client, one, completed=1)
+        dead = await wait_for_statuses(client, one, completed=1)
         faults.load({"indexing": ["restart"]})
-        alive = await settled(client, one, completed=4)
+        alive = await wait_for_statuses(client, one, completed=4)
 
     assert [*dead.values()] == ["completed", "waiting", "waiting", "waiting"]
     assert len(alive) == 4
     assert faults.counts() == {"indexing": {"ok": 1, "die": 1}}
 
 
-async def test_a_create_while_the_workers_are_dead_doubles_nothing() -> None:
+async def test_create_while_workers_are_dead_doubles_no_chunks() -> None:
     """Two tasks wait for one document then, and run one after the other."""
     async with run_emulator() as client:
         one = await client.create_dataset()
         client.emulator.faults.plan_indexing(["die"])
-        await uploads(client, one, ["a.txt"])
+        await upload_files(client, one, ["a.txt"])
         await wait_until(lambda: client.emulator.faults.are_workers_dead)
-        await uploads(client, one, ["a.txt"])
+        await upload_files(client, one, ["a.txt"])
         client.emulator.faults.restart()
-        await runs_over(client, 2)
+        await wait_for_ended_runs(client, 2)
         (document,) = client.emulator.documents(one)
 
     assert document.chunks == 3
@@ -135,63 +139,68 @@ async def test_a_create_while_the_workers_are_dead_doubles_nothing() -> None:
     assert not any(event.overlapping for event in client.emulator.runs)
 
 
-async def test_clearing_the_plans_restarts_the_workers() -> None:
+async def test_clearing_faults_restarts_the_workers() -> None:
     async with run_emulator() as client:
         one = await client.create_dataset()
         client.emulator.faults.plan_indexing(["die"])
-        await uploads(client, one, ["a.txt"])
+        await upload_files(client, one, ["a.txt"])
         await wait_until(lambda: client.emulator.faults.are_workers_dead)
         client.emulator.faults.clear()
-        states = await settled(client, one, completed=1)
+        states = await wait_for_statuses(client, one, completed=1)
 
     assert states == {"a.txt": "completed"}
 
 
 @pytest.mark.parametrize("word", ["explode", "error", "error ", "hang up", "restart"])
-def test_unknown_endings_cannot_be_planned(word: str) -> None:
+def test_unknown_indexing_fault_is_refused(word: str) -> None:
     with pytest.raises(ConfigError, match="for a run of the indexer"):
         Faults().plan_indexing([word])
 
 
-async def test_a_blind_repeat_after_a_lost_answer_doubles_the_chunks() -> None:
+async def test_blind_retry_after_a_lost_response_doubles_the_chunks() -> None:
     """Both runs write theirs, the document ends `completed`, and nothing tells (measured)."""
     clock = ManualClock()
     async with run_emulator(clock=clock, settings=Settings(workers=3, splitting=1)) as client:
         one = await client.create_dataset()
         emulator = client.emulator
         emulator.faults.plan("documents.create_by_file", ["commit-then-504-html"])
-        await uploads(client, one, ["a.txt", "b.txt"])
-        await settled(client, one, splitting=2)
-        (again,) = await uploads(client, one, ["a.txt"])
+        await upload_files(client, one, ["a.txt", "b.txt"])
+        await wait_for_statuses(client, one, splitting=2)
+        (again,) = await upload_files(client, one, ["a.txt"])
         await client.wait_for_status(one, again.body["batch"], "splitting")
         clock.advance(2)
-        await runs_over(client, 3)
+        await wait_for_ended_runs(client, 3)
         documents = {document.name: document for document in emulator.documents(one)}
-        spoilt = check_load(
+        repeated_check = check_load(
             ["a.txt", "b.txt"], [*documents.values()], emulator.history, emulator.runs
         )
-        await uploads(client, one, ["a.txt"])
+        await upload_files(client, one, ["a.txt"])
         clock.advance(2)
-        await runs_over(client, 4)
-        repaired = check_load(
+        await wait_for_ended_runs(client, 4)
+        repaired_check = check_load(
             ["a.txt", "b.txt"], emulator.documents(one), emulator.history, emulator.runs
         )
 
     assert (documents["a.txt"].status, documents["a.txt"].chunks) == ("completed", 6)
     assert documents["b.txt"].chunks == 3
-    assert not spoilt
-    assert (spoilt.lost, spoilt.duplicates) == ([], {})
-    assert spoilt.overlapped == spoilt.doubled_chunks == spoilt.reposted == ["a.txt"]
-    assert spoilt.extra_creates == {"a.txt": 1}
-    assert repaired.doubled_chunks == []
-    assert repaired.extra_creates == {"a.txt": 2}
+    assert not repeated_check
+    assert (repeated_check.lost, repeated_check.duplicates) == ([], {})
+    assert (
+        repeated_check.overlapped
+        == repeated_check.doubled_chunks
+        == repeated_check.reposted
+        == ["a.txt"]
+    )
+    assert repeated_check.extra_creates == {"a.txt": 1}
+    assert repaired_check.doubled_chunks == []
+    assert repaired_check.extra_creates == {"a.txt": 2}
 
 
-async def runs_over(client: EmulatorClient, count: int) -> None:
+async def wait_for_ended_runs(client: EmulatorClient, count: int) -> None:
     await wait_until(lambda: sum(event.kind == "ended" for event in client.emulator.runs) == count)
 
 
-async def test_a_run_that_lost_its_chunks_to_another_leaves_none_to_be_found() -> None:
+async def test_run_whose_chunks_another_deleted_leaves_none_searchable() -> None:
     """Else a search would find chunks that nobody has."""
     clock = ManualClock()
     async with run_emulator(clock=clock, settings=Settings(workers=2, indexing=1)) as client:
@@ -200,7 +209,7 @@ async def test_a_run_that_lost_its_chunks_to_another_leaves_none_to_be_found() -
             made = await client.create_by_file(one, "a.txt", text)
             await client.wait_for_status(one, made.body["batch"], "indexing")
         clock.advance(2)
-        await runs_over(client, 2)
+        await wait_for_ended_runs(client, 2)
         zebras = await client.retrieve(one, "zebra")
         lions = await client.retrieve(one, "lion")
 

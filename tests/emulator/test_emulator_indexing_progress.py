@@ -11,7 +11,7 @@ from dify_kb.emulator import VERSIONS, ManualClock, Settings
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_a_base_shows_from_outside_that_its_documents_are_indexed(version: str) -> None:
+async def test_dataset_shows_indexing_progress(version: str) -> None:
     """So whoever waits for a base sees that the worker is busy with another one."""
     clock = ManualClock()
     settings = Settings(parsing=1, splitting=1, indexing=1)

@@ -12,13 +12,13 @@ from dify_kb.emulator import VERSIONS, ManualClock
 async def test_a_field_is_made_once_and_not_by_a_built_in_name() -> None:
     async with run_emulator() as client:
         one = MetadataDataset(client, await client.create_dataset())
-        made = await one.create_field("town")
+        created = await one.create_field("town")
         refusals = [await one.create_field(name) for name in ("town", "uploader", "x" * 256)]
         bad = await one.create_field("x", "bool")
         empty = await one.create_field("")
 
-    assert made.status == 201
-    assert made.body == {"id": made.body["id"], "type": "string", "name": "town"}
+    assert created.status == 201
+    assert created.body == {"id": created.body["id"], "type": "string", "name": "town"}
     assert [(reply.status, reply.body["message"]) for reply in refusals] == [
         (400, "Metadata name already exists."),
         (400, "Metadata name already exists in Built-in fields."),
@@ -33,30 +33,30 @@ async def test_a_field_is_made_once_and_not_by_a_built_in_name() -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_renaming_moves_the_values_and_an_unknown_field_is_all_null(version: str) -> None:
     async with run_emulator(version=version) as client:
-        one = await create_metadata_dataset(client)
-        await one.assign("m0", {"town": "paris", "rank": 5})
-        path = f"{one.path}/metadata/{one.fields['town']}"
+        dataset_id = await create_metadata_dataset(client)
+        await dataset_id.assign("m0", {"town": "paris", "rank": 5})
+        path = f"{dataset_id.path}/metadata/{dataset_id.fields['town']}"
         renamed = await client.request("PATCH", path, json={"name": "city"})
         same = await client.request("PATCH", path, json={"name": "city"})
         unknown = await client.request(
-            "PATCH", f"{one.path}/metadata/{UNKNOWN_ID}", json={"name": "z"}
+            "PATCH", f"{dataset_id.path}/metadata/{UNKNOWN_ID}", json={"name": "z"}
         )
-        found = await client.retrieve(one.dataset, "zebra")
+        hits = await client.retrieve(dataset_id.dataset, "zebra")
 
-    assert renamed.body == {"id": one.fields["town"], "type": "string", "name": "city"}
+    assert renamed.body == {"id": dataset_id.fields["town"], "type": "string", "name": "city"}
     assert same.status == 400
     assert (unknown.status, unknown.body) == (200, {"id": None, "type": None, "name": None})
-    (record,) = found.body["records"]
+    (record,) = hits.body["records"]
     assert record["segment"]["document"]["doc_metadata"] == {"city": "paris", "rank": 5}
 
 
 async def test_deleting_a_field_deletes_its_values_and_may_be_repeated() -> None:
     async with run_emulator() as client:
-        one = await create_metadata_dataset(client)
-        await one.assign("m0", {"town": "paris", "rank": 5})
-        path = f"{one.path}/metadata/{one.fields['town']}"
+        dataset = await create_metadata_dataset(client)
+        await dataset.assign("m0", {"town": "paris", "rank": 5})
+        path = f"{dataset.path}/metadata/{dataset.fields['town']}"
         replies = [await client.request("DELETE", path) for _ in range(2)]
-        own, counts = await one.get_own_values(), await one.get_counts()
+        own, counts = await dataset.get_own_values(), await dataset.get_counts()
 
     assert [reply.status for reply in replies] == [204, 204]
     assert own == {"rank": 5}
@@ -67,13 +67,13 @@ async def test_values_are_read_back_typed_from_one_and_as_texts_from_many() -> N
     """The built-in fields appear once anything is set."""
     clock = ManualClock()
     async with run_emulator(clock=clock) as client:
-        one = await create_metadata_dataset(client)
-        before = await one.get_values()
+        dataset = await create_metadata_dataset(client)
+        before = await dataset.get_values()
         clock.advance(60.5)
-        await one.assign("m0", {"town": "paris", "rank": 5, "seen": 1.5})
-        shown = await one.get_values()
-        listed = await client.request("GET", f"{one.path}/documents")
-        full = await client.request("GET", one.path)
+        await dataset.assign("m0", {"town": "paris", "rank": 5, "seen": 1.5})
+        shown = await dataset.get_values()
+        listing = await client.request("GET", f"{dataset.path}/documents")
+        full = await client.request("GET", dataset.path)
 
     assert before is None
     assert [value["name"] for value in shown] == ["town", "rank", "seen", *BUILT_IN]
@@ -81,10 +81,10 @@ async def test_values_are_read_back_typed_from_one_and_as_texts_from_many() -> N
         "paris", 5, 1.5, "m0", "admin", "1800000000.0", "1800000060.5", "file_upload",
     ]  # fmt: skip
     assert {value["id"] for value in shown[3:]} == {"built-in"}
-    (document,) = listed.body["data"]
+    (document,) = listing.body["data"]
     assert document["doc_metadata"] == [{**value, "value": str(value["value"])} for value in shown]
     assert full.body["doc_metadata"] == [
-        {"id": one.fields[name], "name": name, "type": kind}
+        {"id": dataset.fields[name], "name": name, "type": kind}
         for name, kind in {"town": "string", "rank": "number", "seen": "time"}.items()
     ]
 
@@ -99,14 +99,14 @@ async def test_values_are_read_back_typed_from_one_and_as_texts_from_many() -> N
 )
 async def test_a_partial_update_merges_since_1_11(version: str, left: dict[str, Any]) -> None:
     async with run_emulator(version=version) as client:
-        one = await create_metadata_dataset(client)
-        await one.assign("m0", {"town": "paris", "rank": 5})
-        replaced = await one.assign("m0", {"rank": 7})
-        after = await one.get_own_values()
-        await one.assign("m0", {"town": "lyon"}, partial=True)
-        merged = await one.get_own_values()
-        await one.assign("m0", {})
-        cleared = await one.get_values()
+        dataset = await create_metadata_dataset(client)
+        await dataset.assign("m0", {"town": "paris", "rank": 5})
+        replaced = await dataset.assign("m0", {"rank": 7})
+        after = await dataset.get_own_values()
+        await dataset.assign("m0", {"town": "lyon"}, partial=True)
+        merged = await dataset.get_own_values()
+        await dataset.assign("m0", {})
+        cleared = await dataset.get_values()
 
     assert replaced.raw == (b"200\n" if version == "1.8.1" else b'{"result":"success"}\n')
     assert after == {"rank": 7}
@@ -117,8 +117,8 @@ async def test_a_partial_update_merges_since_1_11(version: str, left: dict[str, 
 @pytest.mark.parametrize(("version", "status"), [("1.4.3", 200), ("1.12.1", 200), ("1.16", 400)])
 async def test_an_unknown_document_is_refused_since_1_16(version: str, status: int) -> None:
     async with run_emulator(version=version) as client:
-        one = await create_metadata_dataset(client)
-        reply = await one.assign("nobody", {"town": "x"})
+        dataset = await create_metadata_dataset(client)
+        reply = await dataset.assign("nobody", {"town": "x"})
 
     assert reply.status == status
     if status == 400:
@@ -128,19 +128,19 @@ async def test_an_unknown_document_is_refused_since_1_16(version: str, status: i
 async def test_values_of_unknown_fields_are_taken_and_not_shown() -> None:
     """Recordings 690 to 699: neither types nor ids nor names are compared."""
     async with run_emulator() as client:
-        one = await create_metadata_dataset(client)
-        ghost = await one.assign("m0", {"ghost": "x"})
-        unseen = await one.get_own_values()
-        await one.assign("m0", {"rank": True, "town": None, "seen": "soon"})
-        typed = await one.get_own_values()
-        refused = await one.assign("m0", {"rank": [1]})
-        found = await client.retrieve(one.dataset, "zebra")
+        dataset_id = await create_metadata_dataset(client)
+        ghost = await dataset_id.assign("m0", {"ghost": "x"})
+        unseen = await dataset_id.get_own_values()
+        await dataset_id.assign("m0", {"rank": True, "town": None, "seen": "soon"})
+        typed = await dataset_id.get_own_values()
+        refused = await dataset_id.assign("m0", {"rank": [1]})
+        hits = await client.retrieve(dataset_id.dataset, "zebra")
 
     assert ghost.status == 200
     assert unseen == {}
     assert typed == {"rank": 1, "town": None, "seen": "soon"}
     assert refused.body["message"].startswith("3 validation errors for MetadataOperationData")
-    (record,) = found.body["records"]
+    (record,) = hits.body["records"]
     assert record["segment"]["document"]["doc_metadata"] == typed
 
 
@@ -158,11 +158,11 @@ async def test_built_in_fields_have_moved(version: str, path: str) -> None:
 
 async def test_counts_and_values_go_with_their_documents() -> None:
     async with run_emulator() as client:
-        one = await create_metadata_dataset(client, "m0", "m1")
+        dataset = await create_metadata_dataset(client, "m0", "m1")
         for name in ("m0", "m1"):
-            await one.assign(name, {"town": "paris"})
-        both = await one.get_counts()
-        await client.request("DELETE", f"{one.path}/documents/{one.documents['m0']}")
-        left = await one.get_counts()
+            await dataset.assign(name, {"town": "paris"})
+        both = await dataset.get_counts()
+        await client.request("DELETE", f"{dataset.path}/documents/{dataset.documents['m0']}")
+        remaining = await dataset.get_counts()
 
-    assert (both["town"], left["town"]) == (2, 1)
+    assert (both["town"], remaining["town"]) == (2, 1)

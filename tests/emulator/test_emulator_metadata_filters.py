@@ -17,19 +17,19 @@ TOWNS = {
 
 async def test_built_in_values_can_be_searched_while_they_are_on() -> None:
     async with run_emulator() as client:
-        one = await create_metadata_dataset(client, "m0", "m1")
-        switch = f"{one.path}/metadata/built-in"
+        dataset_id = await create_metadata_dataset(client, "m0", "m1")
+        switch = f"{dataset_id.path}/metadata/built-in"
         by_name = {"name": "document_name", "comparison_operator": "is", "value": "m1"}
         conditions = {"metadata_filtering_conditions": {"conditions": [by_name]}}
-        off = await client.retrieve(one.dataset, "zebra", **conditions)
+        off = await client.retrieve(dataset_id.dataset, "zebra", **conditions)
         replies = [await client.request("POST", f"{switch}/enable") for _ in range(2)]
         replies.append(await client.request("POST", f"{switch}/bogus"))
-        await one.create_document("m2")
-        on = await client.retrieve(one.dataset, "zebra", **conditions)
-        new = await one.get_values("m2")
-        shown = await client.request("GET", one.path)
+        await dataset_id.create_document("m2")
+        on = await client.retrieve(dataset_id.dataset, "zebra", **conditions)
+        new = await dataset_id.get_values("m2")
+        shown = await client.request("GET", dataset_id.path)
         await client.request("POST", f"{switch}/disable")
-        gone = await one.get_values()
+        gone = await dataset_id.get_values()
 
     assert [reply.body for reply in replies] == [{"result": "success"}] * 3
     assert (len(off.body["records"]), len(on.body["records"])) == (0, 1)
@@ -58,12 +58,12 @@ async def test_searches_find_what_recorded_servers_found(
     operator: str, name: str, value: object, found: str
 ) -> None:
     async with run_emulator() as client:
-        one = await create_metadata_dataset(client, *TOWNS, "m4")
+        dataset_id = await create_metadata_dataset(client, *TOWNS, "m4")
         for document, values in TOWNS.items():
-            await one.assign(document, values)
+            await dataset_id.assign(document, values)
         condition = {"name": name, "comparison_operator": operator, "value": value}
         filters = {"metadata_filtering_conditions": {"conditions": [condition]}}
-        reply = await client.retrieve(one.dataset, "zebra", **filters)
+        reply = await client.retrieve(dataset_id.dataset, "zebra", **filters)
 
     names = sorted(record["segment"]["document"]["name"] for record in reply.body["records"])
     assert " ".join(names) == found
@@ -72,15 +72,17 @@ async def test_searches_find_what_recorded_servers_found(
 @pytest.mark.parametrize(("joined", "found"), [("and", 1), ("or", 4)])
 async def test_conditions_are_joined(joined: str, found: int) -> None:
     async with run_emulator() as client:
-        one = await create_metadata_dataset(client, *TOWNS)
+        dataset_id = await create_metadata_dataset(client, *TOWNS)
         for document, values in TOWNS.items():
-            await one.assign(document, values)
+            await dataset_id.assign(document, values)
         conditions = [
             {"name": "town", "comparison_operator": "is", "value": "paris"},
             {"name": "rank", "comparison_operator": ">", "value": 5},
         ]
         filters = {"logical_operator": joined, "conditions": conditions}
-        reply = await client.retrieve(one.dataset, "zebra", metadata_filtering_conditions=filters)
+        reply = await client.retrieve(
+            dataset_id.dataset, "zebra", metadata_filtering_conditions=filters
+        )
 
     assert len(reply.body["records"]) == found
 
@@ -93,10 +95,10 @@ async def test_an_operator_that_the_version_does_not_have_is_refused(
     version: str, operator: str, status: int
 ) -> None:
     async with run_emulator(version=version) as client:
-        one = await create_metadata_dataset(client)
+        dataset_id = await create_metadata_dataset(client)
         condition = {"name": "town", "comparison_operator": operator, "value": ["x"]}
         filters = {"metadata_filtering_conditions": {"conditions": [condition]}}
-        reply = await client.retrieve(one.dataset, "zebra", **filters)
+        reply = await client.retrieve(dataset_id.dataset, "zebra", **filters)
 
     assert reply.status == status
     if status == 400:

@@ -13,15 +13,17 @@ from dify_kb.emulator import ManualClock
 async def test_pages_are_clamped_and_echoed_as_measured() -> None:
     """`has_more` compares with what was asked for (measured)."""
     async with run_emulator() as client:
-        one = await client.create_dataset()
+        dataset = await client.create_dataset()
         for number in range(105):
-            await client.create_by_text(one, f"{number}")
+            await client.create_by_text(dataset, f"{number}")
         pages = {}
         for limit in (100, 105, 150, 0, -1):
-            reply = await client.request("GET", f"/datasets/{one}/documents?limit={limit}&page=0")
+            reply = await client.request(
+                "GET", f"/datasets/{dataset}/documents?limit={limit}&page=0"
+            )
             body = reply.body
             pages[limit] = (len(body["data"]), body["has_more"], body["limit"], body["page"])
-        beyond = await client.request("GET", f"/datasets/{one}/documents?page=99")
+        beyond = await client.request("GET", f"/datasets/{dataset}/documents?page=99")
 
     assert pages == {
         100: (100, True, 100, 0),
@@ -35,15 +37,15 @@ async def test_pages_are_clamped_and_echoed_as_measured() -> None:
 
 async def test_documents_are_listed_newest_first_and_by_keyword() -> None:
     async with run_emulator(clock=ManualClock()) as client:
-        one = await client.create_dataset()
+        dataset = await client.create_dataset()
         for name in ("a_b", "aXb", "A_B", "100%"):
-            await client.create_by_text(one, name)
-        found = {
-            keyword: await list_document_names(client, one, keyword=keyword)
+            await client.create_by_text(dataset, name)
+        hits = {
+            keyword: await list_document_names(client, dataset, keyword=keyword)
             for keyword in ("", "a_b", r"a\_b", "%", r"\%", "nothing")
         }
 
-    assert found == {
+    assert hits == {
         "": ["100%", "A_B", "aXb", "a_b"],
         "a_b": ["aXb", "a_b"],
         r"a\_b": ["a_b"],
@@ -55,10 +57,10 @@ async def test_documents_are_listed_newest_first_and_by_keyword() -> None:
 
 async def test_an_unknown_status_lists_everything() -> None:
     async with run_emulator() as client:
-        one = await client.create_dataset()
-        await client.wait_until_indexed(one, await client.create_by_file(one, "a.txt"))
+        dataset = await client.create_dataset()
+        await client.wait_until_indexed(dataset, await client.create_by_file(dataset, "a.txt"))
         lists = {
-            status: await list_document_names(client, one, status=status)
+            status: await list_document_names(client, dataset, status=status)
             for status in ("available", "active", "ENABLED", "queuing", "completed", "bogus")
         }
 
@@ -76,7 +78,7 @@ async def test_datasets_are_found_in_any_case() -> None:
     async with run_emulator() as client:
         await client.create_dataset("Über eins")
         await client.create_dataset("zwei")
-        found = await client.request("GET", f"/datasets?keyword={quote('üBER')}")
+        hits = await client.request("GET", f"/datasets?keyword={quote('üBER')}")
 
-    assert [row["name"] for row in found.body["data"]] == ["Über eins"]
-    assert found.body["data"][0]["retrieval_model_dict"]["search_method"] == "semantic_search"
+    assert [row["name"] for row in hits.body["data"]] == ["Über eins"]
+    assert hits.body["data"][0]["retrieval_model_dict"]["search_method"] == "semantic_search"

@@ -41,12 +41,12 @@ async def test_a_whole_document_is_found_by_its_children() -> None:
         dataset, path = await create_parent_child_dataset(client, parent_mode="full-doc")
         (segment,) = (await client.request("GET", path)).body["data"]
         children = await client.request("GET", f"{path}/{segment['id']}/child_chunks")
-        found = await client.retrieve(dataset, "tourists", search_method="semantic_search", top_k=1)
+        hits = await client.retrieve(dataset, "tourists", search_method="semantic_search", top_k=1)
 
     assert segment["content"] == PARENT_CHILD_TEXT
     assert segment["child_chunks"] == []
     assert children.body["total"] == 4
-    assert record_contents(found) == [PARENT_CHILD_TEXT]
+    assert record_contents(hits) == [PARENT_CHILD_TEXT]
 
 
 async def test_children_are_found_as_they_are_written() -> None:
@@ -54,18 +54,20 @@ async def test_children_are_found_as_they_are_written() -> None:
         dataset, path = await create_parent_child_dataset(client)
         (segment, _) = (await client.request("GET", path)).body["data"]
         children = f"{path}/{segment['id']}/child_chunks"
-        made = (await client.request("POST", children, json={"content": "giraffes"})).body["data"]
-        added = await _children_found(client, dataset, "giraffes")
+        created = (await client.request("POST", children, json={"content": "giraffes"})).body[
+            "data"
+        ]
+        added = await _find_children(client, dataset, "giraffes")
         lions = {"content": "lions"}
-        await client.request("PATCH", f"{children}/{made['id']}", json=lions)
-        changed = [await _children_found(client, dataset, ask) for ask in ("giraffes", "lions")]
-        await client.request("DELETE", f"{children}/{made['id']}")
-        gone = await _children_found(client, dataset, "lions")
+        await client.request("PATCH", f"{children}/{created['id']}", json=lions)
+        changed = [await _find_children(client, dataset, ask) for ask in ("giraffes", "lions")]
+        await client.request("DELETE", f"{children}/{created['id']}")
+        gone = await _find_children(client, dataset, "lions")
 
     assert (added, changed, gone) == (["giraffes"], [[], ["lions"]], [])
 
 
-async def _children_found(client: EmulatorClient, dataset: str, query: str) -> list[str]:
+async def _find_children(client: EmulatorClient, dataset: str, query: str) -> list[str]:
     reply = await client.retrieve(dataset, query, search_method="full_text_search")
     return [
         child["content"] for record in reply.body["records"] for child in record["child_chunks"]
@@ -77,22 +79,22 @@ async def test_a_parent_keeps_its_children_unless_new_ones_are_asked_for() -> No
     async with run_emulator() as client:
         dataset, path = await create_parent_child_dataset(client)
         new = {"segments": [{"content": "new parent\nwith two lines"}]}
-        (made,) = (await client.request("POST", path, json=new)).body["data"]
-        kept = await _update(client, path, made, content="kept")
+        (created,) = (await client.request("POST", path, json=new)).body["data"]
+        kept = await _update(client, path, created, content="kept")
         cut = await _update(
-            client, path, made, content="cut\ninto others", regenerate_child_chunks=True
+            client, path, created, content="cut\ninto others", regenerate_child_chunks=True
         )
-        same = await _update(client, path, made, regenerate_child_chunks=True)
-        found = [await _children_found(client, dataset, ask) for ask in ("parent", "others")]
+        same = await _update(client, path, created, regenerate_child_chunks=True)
+        hits = [await _find_children(client, dataset, ask) for ask in ("parent", "others")]
 
-    assert _texts(made) == _texts(kept) == ["new parent", "with two lines"]
+    assert _child_texts(created) == _child_texts(kept) == ["new parent", "with two lines"]
     assert (kept["content"], kept["keywords"]) == ("kept", [])
-    assert _texts(cut) == _texts(same) == ["cut", "into others"]
+    assert _child_texts(cut) == _child_texts(same) == ["cut", "into others"]
     assert {child["id"] for child in cut["child_chunks"]}.isdisjoint(
         child["id"] for child in same["child_chunks"]
     )
     assert {child["type"] for child in same["child_chunks"]} == {"automatic"}
-    assert found == [[], ["into others"]]
+    assert hits == [[], ["into others"]]
 
 
 async def _update(client: EmulatorClient, path: str, segment: Any, **changes: object) -> Any:
@@ -100,7 +102,7 @@ async def _update(client: EmulatorClient, path: str, segment: Any, **changes: ob
     return reply.body["data"]
 
 
-def _texts(segment: Any) -> list[str]:
+def _child_texts(segment: Any) -> list[str]:
     return [child["content"] for child in segment["child_chunks"]]
 
 
@@ -109,11 +111,11 @@ async def test_a_disabled_parent_is_not_found_by_its_children() -> None:
         dataset, path = await create_parent_child_dataset(client)
         (segment, _) = (await client.request("GET", path)).body["data"]
         await _update(client, path, segment, enabled=False)
-        off = await _children_found(client, dataset, "wombat")
+        off = await _find_children(client, dataset, "wombat")
         await _update(client, path, segment, enabled=True)
-        on = await _children_found(client, dataset, "wombat")
+        on = await _find_children(client, dataset, "wombat")
         await client.request("DELETE", f"{path}/{segment['id']}")
-        gone = await _children_found(client, dataset, "wombat")
+        gone = await _find_children(client, dataset, "wombat")
 
     assert (off, on, gone) == ([], ["the wombat digs"], [])
 
@@ -125,13 +127,13 @@ async def test_parents_of_an_economy_base_complete_and_are_never_found() -> None
         form = {"doc_form": "hierarchical_model", "process_rule": PARENT_CHILD_RULE}
         created = await client.create_by_text(dataset, "h", PARENT_CHILD_TEXT, **form)
         entry = await client.wait_until_indexed(dataset, created)
-        found = await client.retrieve(dataset, "wombat")
+        hits = await client.retrieve(dataset, "wombat")
         path = f"/datasets/{dataset}/documents/{created.body['document']['id']}/segments"
         made = await client.request("POST", path, json={"segments": [{"content": "more"}]})
 
     assert (entry["indexing_status"], entry["error"]) == ("completed", None)
     assert (entry["completed_segments"], entry["total_segments"]) == (0, 2)
-    assert record_contents(found) == []
+    assert record_contents(hits) == []
     (segment,) = made.body["data"]
     assert segment["error"] == "The knowledge base index technique is not high quality!"
 
@@ -158,8 +160,8 @@ async def test_questions_and_answers_are_found_by_the_question() -> None:
         empty = (await client.request("GET", path)).body["total"]
         asked = {"content": "What is celery?", "answer": "A task queue"}
         await client.request("POST", path, json={"segments": [asked]})
-        found = await client.retrieve(dataset, "celery", search_method="semantic_search")
+        hits = await client.retrieve(dataset, "celery", search_method="semantic_search")
 
     assert empty == 0
-    (record,) = found.body["records"]
+    (record,) = hits.body["records"]
     assert (record["segment"]["content"], record["segment"]["answer"]) == (*asked.values(),)

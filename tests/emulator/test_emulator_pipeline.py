@@ -21,7 +21,7 @@ async def upload(client: EmulatorClient, name: str, content: bytes) -> Reply:
     return await client.request("POST", UPLOAD, data=form)
 
 
-def asked(*references: str, **changes: object) -> dict[str, Any]:
+def run_body(*references: str, **changes: object) -> dict[str, Any]:
     return {
         "inputs": {},
         "datasource_type": "local_file",
@@ -35,9 +35,9 @@ def asked(*references: str, **changes: object) -> dict[str, Any]:
     } | changes
 
 
-async def names(client: EmulatorClient, dataset: str) -> list[str]:
-    listed = await client.request("GET", f"/datasets/{dataset}/documents")
-    return [document["name"] for document in listed.body["data"]]
+async def list_document_names(client: EmulatorClient, dataset: str) -> list[str]:
+    listing = await client.request("GET", f"/datasets/{dataset}/documents")
+    return [document["name"] for document in listing.body["data"]]
 
 
 async def test_an_uploaded_file_becomes_a_document() -> None:
@@ -46,9 +46,9 @@ async def test_an_uploaded_file_becomes_a_document() -> None:
         file = await upload(client, "a.txt", b"a zebra")
         path = f"/datasets/{dataset}/pipeline"
         nodes = await client.request("GET", f"{path}/datasource-plugins")
-        ran = await client.request("POST", f"{path}/run", json=asked(file.body["id"]))
+        ran = await client.request("POST", f"{path}/run", json=run_body(file.body["id"]))
         shown = await client.request("GET", f"/datasets/{dataset}")
-        listed = await client.request("GET", f"/datasets/{dataset}/documents")
+        listing = await client.request("GET", f"/datasets/{dataset}/documents")
 
     assert file.status == 201
     assert file.body | {"id": "", "created_by": "", "created_at": ""} == {
@@ -61,7 +61,7 @@ async def test_an_uploaded_file_becomes_a_document() -> None:
     assert ran.status == 200
     assert ran.body["data"]["status"] == "succeeded"
     assert (shown.body["runtime_mode"], shown.body["is_published"]) == ("rag_pipeline", True)
-    (document,) = listed.body["data"]
+    (document,) = listing.body["data"]
     assert document["name"] == "0.txt"
     assert document["data_source_detail_dict"]["upload_file"]["size"] == 7
 
@@ -73,16 +73,16 @@ async def test_a_run_can_be_followed_by_its_events() -> None:
         reply = await client.request(
             "POST",
             f"/datasets/{dataset}/pipeline/run",
-            json=asked(file.body["id"], response_mode="streaming"),
+            json=run_body(file.body["id"], response_mode="streaming"),
         )
-        made = await names(client, dataset)
+        created = await list_document_names(client, dataset)
 
     events = [*SSEDecoder().feed(reply.raw)]
     assert reply.headers["Content-Type"].startswith("text/event-stream")
     assert [event.event for event in events] == [
         "workflow_started", "node_started", "node_finished", "workflow_finished",
     ]  # fmt: skip
-    assert made == ["0.txt"]
+    assert created == ["0.txt"]
 
 
 async def test_a_node_tells_by_events_what_it_has() -> None:
@@ -109,12 +109,12 @@ async def test_a_run_that_fails_makes_nothing(changes: dict[str, Any]) -> None:
     async with run_emulator(settings=PIPELINES) as client:
         dataset = await client.create_dataset()
         file = await upload(client, "a.txt", b"a zebra")
-        body = asked(file.body["id"], **changes)
+        body = run_body(file.body["id"], **changes)
         reply = await client.request("POST", f"/datasets/{dataset}/pipeline/run", json=body)
-        made = await names(client, dataset)
+        created = await list_document_names(client, dataset)
 
     assert (reply.status, reply.body["code"]) == (500, "pipeline_run_error")
-    assert made == []
+    assert created == []
 
 
 async def test_a_base_without_a_pipeline_has_nothing_to_run() -> None:
@@ -123,7 +123,7 @@ async def test_a_base_without_a_pipeline_has_nothing_to_run() -> None:
         path = f"/datasets/{dataset}/pipeline"
         replies = [
             await client.request("GET", f"{path}/datasource-plugins"),
-            await client.request("POST", f"{path}/run", json=asked(UNKNOWN_ID)),
+            await client.request("POST", f"{path}/run", json=run_body(UNKNOWN_ID)),
         ]
 
     for reply in replies:

@@ -32,24 +32,24 @@ DIFFERENT = {
 }
 
 
-def compare(ours: Any, theirs: Any, where: str = "$") -> None:
+def compare(ours: Any, theirs: Any, json_path: str = "$") -> None:
     """Same keys, same JSON types; where one is null the other may be anything."""
     if isinstance(theirs, dict) and isinstance(ours, dict):
-        assert set(ours) - NEWER == set(theirs), where
+        assert set(ours) - NEWER == set(theirs), json_path
         for name in set(theirs) - DIFFERENT:
-            compare(ours[name], theirs[name], f"{where}.{name}")
+            compare(ours[name], theirs[name], f"{json_path}.{name}")
     elif isinstance(theirs, list) and isinstance(ours, list):
         for ours_item, theirs_item in zip(ours, theirs, strict=False):
-            compare(ours_item, theirs_item, f"{where}[]")
+            compare(ours_item, theirs_item, f"{json_path}[]")
     elif theirs is not None and ours is not None:
-        assert _kind(ours) == _kind(theirs), f"{where}: {ours!r} is not like {theirs!r}"
+        assert json_type(ours) == json_type(theirs), f"{json_path}: {ours!r} is not like {theirs!r}"
 
 
-def _kind(value: object) -> str:
+def json_type(value: object) -> str:
     return "number" if type(value) in {int, float} else type(value).__name__
 
 
-async def everything(client: EmulatorClient) -> dict[str, Reply]:
+async def request_all_endpoints(client: EmulatorClient) -> dict[str, Reply]:
     """Make one answer of each recorded kind."""
     one = await client.create_dataset("eco one")
     got = {
@@ -58,10 +58,10 @@ async def everything(client: EmulatorClient) -> dict[str, Reply]:
         "document_created": await client.create_by_file(one, "a.txt", b"a zebra"),
     }
     first = got["document_created"].body
-    got["status_completed"] = await _settled(client, one, first["batch"])
+    got["status_completed"] = await wait_until_ended(client, one, first["batch"])
     got["document_replaced"] = await client.create_by_file(one, "a.txt", b"a zebra again")
     again = got["document_replaced"].body
-    got["status_replaced"] = await _settled(client, one, again["batch"])
+    got["status_replaced"] = await wait_until_ended(client, one, again["batch"])
     path = f"/datasets/{one}/documents"
     got |= {
         "document_page": await client.request("GET", path, params={"page": 1, "limit": 2}),
@@ -75,24 +75,24 @@ async def everything(client: EmulatorClient) -> dict[str, Reply]:
         "retrieved": await client.retrieve(one, "zebra"),
         "retrieved_nothing": await client.retrieve(one, "qqqqqq"),
     }
-    bad = await client.create_by_text(one, "bad", process_rule=custom(max_tokens=10))
-    got["status_error"] = await _settled(client, one, bad.body["batch"])
+    bad = await client.create_by_text(one, "bad", process_rule=custom_process_rule(max_tokens=10))
+    got["status_error"] = await wait_until_ended(client, one, bad.body["batch"])
     return got
 
 
-async def _settled(client: EmulatorClient, dataset: str, batch: str) -> Reply:
+async def wait_until_ended(client: EmulatorClient, dataset: str, batch: str) -> Reply:
     await client.wait_for_status(dataset, batch, "completed", "error")
     return await client.request("GET", f"/datasets/{dataset}/documents/{batch}/indexing-status")
 
 
-def custom(**segmentation: object) -> dict[str, object]:
+def custom_process_rule(**segmentation: object) -> dict[str, object]:
     rules = {"pre_processing_rules": [], "segmentation": {"separator": "\n"} | segmentation}
     return {"mode": "custom", "rules": rules}
 
 
-async def test_successes_have_the_recorded_shapes() -> None:
+async def test_successful_responses_have_the_recorded_shapes() -> None:
     async with run_emulator() as client:
-        got = await everything(client)
+        got = await request_all_endpoints(client)
 
     for name, reply in got.items():
         assert reply.status == RECORDED[name]["status"], name
@@ -101,7 +101,7 @@ async def test_successes_have_the_recorded_shapes() -> None:
 
 async def test_a_failed_document_reads_as_recorded() -> None:
     async with run_emulator() as client:
-        got = await everything(client)
+        got = await request_all_endpoints(client)
 
     theirs, ours = RECORDED["status_error"]["body"]["data"][0], got["status_error"].body["data"][0]
     for name in ("indexing_status", "error", "completed_at", "splitting_completed_at"):
@@ -176,7 +176,7 @@ REFUSALS: dict[str, Callable[[EmulatorClient, str], Awaitable[Reply]]] = {
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-async def test_refusals_are_word_for_word_the_recorded_ones(name: str) -> None:
+async def test_error_responses_equal_the_recorded_ones(name: str) -> None:
     """Those of the recordings' first part, when the server had no models yet."""
     async with run_emulator(settings=Settings(models=False)) as client:
         one = await client.create_dataset("one")
@@ -187,7 +187,7 @@ async def test_refusals_are_word_for_word_the_recorded_ones(name: str) -> None:
     assert reply.headers["X-Version"] == "1.16"
 
 
-async def test_a_fresh_dataset_insists_on_technique_and_rule() -> None:
+async def test_first_document_requires_technique_and_rule() -> None:
     async with run_emulator(settings=Settings(models=False)) as client:
         bare = await client.create_dataset("bare", indexing_technique=None)
         technique = await client.send_parts(bare, ('name="file"; filename="a.txt"', b"x"))
@@ -220,7 +220,7 @@ async def test_answers_are_compact_ascii_json_with_a_line_end() -> None:
     assert reply.headers["X-Env"] == "PRODUCTION"
 
 
-async def test_what_is_no_route_is_a_page() -> None:
+async def test_unknown_route_answers_an_html_page() -> None:
     async with run_emulator() as client:
         one = await client.create_dataset()
         paths = ["/nope", "/datasets/", f"/datasets/{one}/", "/datasets/not-a-uuid"]

@@ -18,7 +18,7 @@ from emulator_high_quality import (
 from dify_kb.emulator.stub_models import EMBEDDING_MODEL, PROVIDER_NAME
 
 
-def weights(vector: float, keyword: float) -> dict[str, object]:
+def build_weights(vector: float, keyword: float) -> dict[str, object]:
     return {
         "reranking_mode": "weighted_score",
         "weights": {
@@ -102,7 +102,10 @@ async def test_weights_choose_between_meaning_and_words() -> None:
             name: await client.retrieve(
                 dataset, "wombat", search_method="hybrid_search", **settings
             )
-            for name, settings in {"vector": weights(1, 0), "words": weights(0, 1)}.items()
+            for name, settings in {
+                "vector": build_weights(1, 0),
+                "words": build_weights(0, 1),
+            }.items()
         }
 
     assert record_contents(by["vector"])[0] == "wombats wombatting"
@@ -124,7 +127,7 @@ async def test_older_servers_list_a_chunk_once_for_each_half(
         dataset = await create_high_quality_dataset(client)
         unranked = await client.retrieve(dataset, "wombat", search_method="hybrid_search")
         weighed = await client.retrieve(
-            dataset, "wombat", search_method="hybrid_search", **weights(0.7, 0.3)
+            dataset, "wombat", search_method="hybrid_search", **build_weights(0.7, 0.3)
         )
 
     assert record_contents(unranked).count("the wombat digs a burrow") == plain
@@ -166,7 +169,7 @@ async def test_a_reranker_that_fails_in_a_hybrid_search(version: str, status: in
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_weights_count_only_where_nothing_reranks(version: str) -> None:
     """A hybrid search either reranks or weighs (findings 11.6)."""
-    both = weights(0, 1) | RERANK
+    both = build_weights(0, 1) | RERANK
     async with run_emulator(version=version, settings=WITH_MODELS) as client:
         dataset = await create_high_quality_dataset(client)
         reply = await client.retrieve(
@@ -236,14 +239,14 @@ async def test_what_is_disabled_or_deleted_is_not_found() -> None:
         off = {"document_ids": [ids["1"]]}
         await client.request("PATCH", f"{documents}/status/disable", json=off)
         await client.request("DELETE", f"{documents}/{ids['2']}")
-        found = {
+        hits = {
             method: sorted(
                 record_contents(await client.retrieve(dataset, "wombat", search_method=method))
             )
             for method in ("semantic_search", "full_text_search", "hybrid_search")
         }
 
-    assert {*map(tuple, found.values())} == {("wombat two",)}
+    assert {*map(tuple, hits.values())} == {("wombat two",)}
 
 
 @pytest.mark.parametrize(
@@ -268,8 +271,8 @@ async def test_filters_hold_for_every_way_of_searching(
     asked = {"metadata_filtering_conditions": {"conditions": conditions}}
     async with run_emulator() as client:
         dataset = await create_high_quality_dataset(client)
-        await _towns(client, dataset, a="paris", b="tokyo", c=None)
-        found = {
+        await _set_towns(client, dataset, a="paris", b="tokyo", c=None)
+        hits = {
             method: {
                 record["segment"]["document"]["name"]
                 for record in (
@@ -280,17 +283,17 @@ async def test_filters_hold_for_every_way_of_searching(
         }
 
     allowed = {*names} | ({"0"} if operator == "empty" else set())
-    assert found["full_text_search"] == {*names}
-    assert found["semantic_search"] == found["hybrid_search"] == allowed
+    assert hits["full_text_search"] == {*names}
+    assert hits["semantic_search"] == hits["hybrid_search"] == allowed
 
 
-async def _towns(client: EmulatorClient, dataset: str, **towns: str | None) -> None:
+async def _set_towns(client: EmulatorClient, dataset: str, **towns: str | None) -> None:
     field = {"type": "string", "name": "town"}
-    made = (await client.request("POST", f"/datasets/{dataset}/metadata", json=field)).body
+    created = (await client.request("POST", f"/datasets/{dataset}/metadata", json=field)).body
     for name, town in towns.items():
         document = await add_high_quality_document(client, dataset, name, "an animal lives here")
         if town is None:
             continue
-        values = [{"id": made["id"], "name": "town", "value": town}]
+        values = [{"id": created["id"], "name": "town", "value": town}]
         body = {"operation_data": [{"document_id": document, "metadata_list": values}]}
         await client.request("POST", f"/datasets/{dataset}/documents/metadata", json=body)

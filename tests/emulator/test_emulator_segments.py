@@ -36,7 +36,7 @@ async def test_new_chunks_are_appended_and_found(version: str) -> None:
             {"content": "about pods", "keywords": ["kubernetes"]},
             {"content": "two B", "answer": "ignored"},
         )
-        listed = await client.request("GET", path)
+        listing = await client.request("GET", path)
         by_keyword = await search_contents(client, dataset, "kubernetes")
         by_content = await search_contents(client, dataset, "pods")
         documents = await client.request("GET", f"/datasets/{dataset}/documents")
@@ -51,8 +51,8 @@ async def test_new_chunks_are_appended_and_found(version: str) -> None:
     assert second["answer"] is None
     assert (second["updated_by"], second["child_chunks"]) == (None, [])
     assert ("attachments" in first) == (version in {"1.12.1", "1.16"})
-    assert listed.body["data"][1:] == two.body["data"]
-    assert {name: listed.body[name] for name in listed.body if name != "data"} == {
+    assert listing.body["data"][1:] == two.body["data"]
+    assert {name: listing.body[name] for name in listing.body if name != "data"} == {
         "doc_form": "text_model", "total": 3, "has_more": False, "limit": 20, "page": 1,
     }  # fmt: skip
     assert by_keyword == by_content == ["about pods"]
@@ -74,11 +74,11 @@ async def test_all_chunks_are_checked_before_any_is_made(
     async with run_emulator(version="1.12.1") as client:
         _, path = await create_chunked_document(client)
         reply = await add_segments(client, path, *segments)
-        listed = await client.request("GET", path)
+        listing = await client.request("GET", path)
 
     assert reply.status == status
     assert body in (reply.body, reply.body.get("message"))
-    assert listed.body["total"] == 1
+    assert listing.body["total"] == 1
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -187,12 +187,12 @@ async def test_a_deleted_chunk_leaves_its_position_empty(version: str) -> None:
         again = await client.request("DELETE", one)
         gone = await client.request("GET", one)
         searched = await search_contents(client, dataset, "zebra")
-        listed = await client.request("GET", path)
+        listing = await client.request("GET", path)
 
     assert (deleted.status, deleted.raw) == ((204, b"") if version == "1.16" else (200, b"204\n"))
     assert [reply.body["message"] for reply in (again, gone)] == ["Segment not found."] * 2
     assert searched == []
-    assert [segment["position"] for segment in listed.body["data"]] == [1, 3]
+    assert [segment["position"] for segment in listing.body["data"]] == [1, 3]
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ async def test_1_4_writes_json_with_spaces() -> None:
     assert reply.raw == json.dumps(reply.body).encode() + b"\n"
 
 
-async def test_only_1_4_gives_no_challenge() -> None:
+async def test_only_1_4_sends_no_www_authenticate() -> None:
     for version in VERSIONS:
         async with run_emulator(version=version) as client:
             reply = await client.request("GET", "/datasets", headers={"Authorization": ""})
@@ -55,7 +55,7 @@ async def test_only_1_4_gives_no_challenge() -> None:
         assert ("WWW-Authenticate" in reply.headers) == (version != "1.4.3")
 
 
-async def test_1_12_looks_for_the_dataset_before_the_key() -> None:
+async def test_1_12_checks_the_dataset_before_the_key() -> None:
     statuses = {}
     for version in VERSIONS:
         async with run_emulator(version=version) as client:
@@ -66,7 +66,7 @@ async def test_1_12_looks_for_the_dataset_before_the_key() -> None:
     assert statuses == {"1.4.3": 401, "1.8.1": 401, "1.12.1": 404, "1.16": 401}
 
 
-async def test_validation_speaks_the_words_of_the_version() -> None:
+async def test_validation_messages_follow_the_version() -> None:
     replies = {}
     for version in VERSIONS:
         async with run_emulator(version=version) as client:
@@ -83,7 +83,7 @@ async def test_validation_speaks_the_words_of_the_version() -> None:
         assert replies[version]["message"].startswith("1 validation error for DatasetCreatePayload")
 
 
-async def _document(client: EmulatorClient) -> tuple[str, str, str]:
+async def create_document(client: EmulatorClient) -> tuple[str, str, str]:
     dataset = await client.create_dataset()
     created = await client.create_by_text(dataset, "a", "a zebra")
     await client.wait_until_indexed(dataset, created)
@@ -107,7 +107,7 @@ async def test_routes_exist_where_the_version_has_them(method: str, path: str) -
     statuses = []
     for version in VERSIONS:
         async with run_emulator(version=version) as client:
-            dataset, document, _ = await _document(client)
+            dataset, document, _ = await create_document(client)
             reply = await client.request(method, path.format(dataset=dataset, document=document))
         statuses.append(reply.status)
         if reply.status == 404:
@@ -137,7 +137,7 @@ async def test_counts_of_a_fresh_document_are_null_since_1_8() -> None:
         assert ("need_summary" in document) == (version in {"1.12.1", "1.16"})
 
 
-async def _rename(client: EmulatorClient) -> Reply:
+async def rename_dataset(client: EmulatorClient) -> Reply:
     await client.create_dataset("taken")
     two = await client.create_dataset("two")
     return await client.request("PATCH", f"/datasets/{two}", json={"name": "taken"})
@@ -147,7 +147,7 @@ async def test_a_rename_to_a_name_that_is_taken_is_refused_since_1_11() -> None:
     statuses = []
     for version in VERSIONS:
         async with run_emulator(version=version) as client:
-            statuses.append((await _rename(client)).status)
+            statuses.append((await rename_dataset(client)).status)
 
     assert statuses == [200, 200, 400, 400]
 
@@ -175,7 +175,7 @@ async def test_another_form_than_the_datasets_is_refused_since_1_8() -> None:
     assert statuses == [200, 400, 400, 400]
 
 
-async def test_what_is_no_json_is_read_as_nothing_by_most_of_1_8() -> None:
+async def test_invalid_json_is_an_empty_body_for_most_endpoints_of_1_8() -> None:
     async with run_emulator(version="1.8.1") as client:
         one = await client.create_dataset()
         text = {"Content-Type": "text/plain"}
@@ -186,7 +186,7 @@ async def test_what_is_no_json_is_read_as_nothing_by_most_of_1_8() -> None:
     assert updated.status == 415
 
 
-async def test_words_are_those_of_the_text_before_1_11() -> None:
+async def test_word_count_is_of_the_text_before_1_11() -> None:
     """A text of nothing but a link keeps its length although no chunk is left (measured)."""
     counts = {}
     rule = AUTOMATIC["process_rule"]

@@ -49,9 +49,9 @@ async def run_emulator_process(
     process = start_emulator_process("--db", str(path))
     try:
         assert process.stdout is not None
-        told = json.loads(await asyncio.to_thread(process.stdout.readline))
-        headers = {"Authorization": f"Bearer {told['api_key']}"}
-        async with aiohttp.ClientSession(told["url"] + "/", headers=headers) as session:
+        message = json.loads(await asyncio.to_thread(process.stdout.readline))
+        headers = {"Authorization": f"Bearer {message['api_key']}"}
+        async with aiohttp.ClientSession(message["url"] + "/", headers=headers) as session:
             yield process, session
     finally:
         process.kill()
@@ -59,7 +59,7 @@ async def run_emulator_process(
 
 
 @contextmanager
-def unprivileged() -> Iterator[None]:
+def drop_privileges() -> Iterator[None]:
     """Whom permissions bind: root may write anywhere."""
     if os.geteuid() != 0:
         yield
@@ -187,16 +187,16 @@ def test_read_only_folder_is_said(exists: bool) -> None:  # noqa: FBT001 -- a pa
         Path(folder).chmod(0o555)
         try:
             with (
-                unprivileged(),
+                drop_privileges(),
                 pytest.raises(ConfigError, match="it may not be written") as caught,
             ):
                 Store(path)
-            left = [entry.name for entry in Path(folder).iterdir()]
+            remaining = [entry.name for entry in Path(folder).iterdir()]
         finally:
             Path(folder).chmod(0o755)
 
     assert "you may write there" in caught.value.hint
-    assert left == ["kb.db"] * exists
+    assert remaining == ["kb.db"] * exists
 
 
 def test_read_only_file_is_said() -> None:
@@ -207,7 +207,7 @@ def test_read_only_file_is_said() -> None:
         Path(folder).chmod(0o777)
         before = path.read_bytes()
 
-        with unprivileged(), pytest.raises(ConfigError, match="opened: it may not be written"):
+        with drop_privileges(), pytest.raises(ConfigError, match="opened: it may not be written"):
             Store(path)
         assert path.read_bytes() == before
 

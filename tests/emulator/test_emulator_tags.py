@@ -33,7 +33,7 @@ async def test_tags_are_listed_newest_first_in_a_bare_array(version: str) -> Non
         empty = await client.request("GET", TAGS)
         red = await create_tag(client, "red")
         _, (blue,) = await create_tagged_dataset(client, "blue")
-        listed = await client.request("GET", TAGS)
+        listing = await client.request("GET", TAGS)
 
     assert empty.body == []
     assert red.body == {
@@ -42,7 +42,7 @@ async def test_tags_are_listed_newest_first_in_a_bare_array(version: str) -> Non
         "type": "knowledge",
         "binding_count": 0 if version == "1.4.3" else "0",
     }
-    assert listed.body == [
+    assert listing.body == [
         {"id": blue, "name": "blue", "type": "knowledge", "binding_count": "1"},
         {**red.body, "binding_count": "0"},
     ]
@@ -71,21 +71,21 @@ async def test_1_12_1_refuses_its_own_answers() -> None:
     """Recordings 820 to 830: the tags are there all the same."""
     async with run_emulator(version="1.12.1") as client:
         empty = await client.request("GET", TAGS)
-        made = await create_tag(client, "red")
+        created = await create_tag(client, "red")
         again = await create_tag(client, "red")
         await create_tag(client, "blue")
-        listed = await client.request("GET", TAGS)
+        listing = await client.request("GET", TAGS)
 
     assert empty.body == []
-    assert made.status == 400
-    assert made.body["message"] == (
+    assert created.status == 400
+    assert created.body["message"] == (
         "1 validation error for DataSetTag\nbinding_count\n  Input should be a valid string"
         " [type=string_type, input_value=0, input_type=int]\n"
         "    For further information visit https://errors.pydantic.dev/2.11/v/string_type"
     )
     assert again.body["message"] == "Tag name already exists"
-    assert listed.status == 400
-    assert listed.body["message"].startswith(
+    assert listing.status == 400
+    assert listing.body["message"].startswith(
         "2 validation errors for list[DataSetTag]\n0.binding_count\n"
     )
 
@@ -110,7 +110,7 @@ async def test_datasets_bear_tags_until_they_are_unbound(version: str) -> None:
         {"id": blue, "name": "blue", "type": "knowledge"},
         {"id": red, "name": "red", "type": "knowledge"},
     ]
-    assert [found["id"] for found in filtered.body["data"]] == [dataset]
+    assert [hits["id"] for hits in filtered.body["data"]] == [dataset]
     assert [(reply.status, reply.raw) for reply in replies] == [success_of(version)] * 2
     assert one.body == {"data": [{"id": blue, "name": "blue"}], "total": 1}
     assert none.body["total"] == 0
@@ -121,10 +121,10 @@ async def test_the_newest_version_unbinds_several() -> None:
         dataset, tags = await create_tagged_dataset(client, "red", "blue")
         body = {"tag_ids": tags, "target_id": dataset}
         reply = await client.request("POST", f"{TAGS}/unbinding", json=body)
-        left = await client.request("GET", f"/datasets/{dataset}/tags")
+        remaining = await client.request("GET", f"/datasets/{dataset}/tags")
         neither = await client.request("POST", f"{TAGS}/unbinding", json={"target_id": dataset})
 
-    assert (reply.status, left.body["total"], neither.status) == (204, 0, 400)
+    assert (reply.status, remaining.body["total"], neither.status) == (204, 0, 400)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -168,6 +168,6 @@ async def test_a_deleted_dataset_does_not_count() -> None:
     async with run_emulator() as client:
         dataset, _ = await create_tagged_dataset(client, "red")
         await client.request("DELETE", f"/datasets/{dataset}")
-        listed = await client.request("GET", TAGS)
+        listing = await client.request("GET", TAGS)
 
-    assert [tag["binding_count"] for tag in listed.body] == ["0"]
+    assert [tag["binding_count"] for tag in listing.body] == ["0"]

@@ -56,19 +56,21 @@ async def test_dify_gets_what_it_needs() -> None:
 
 async def test_the_retriever_is_told_what_is_asked() -> None:
     retriever = FixedRetriever([ZEBRA])
-    asked = build_conditions(
+    metadata_condition = build_conditions(
         ("year", ">=", 2021), ("team", "in", ["red", 7]), logical_operator="or"
     )
     async with serve_retriever(retriever) as server:
-        await server.retrieve("größe 斑马", top_k=3, threshold=0.25, metadata_condition=asked)
+        await server.retrieve(
+            "größe 斑马", top_k=3, threshold=0.25, metadata_condition=metadata_condition
+        )
 
     (query,) = retriever.requests
     assert (query.query, query.knowledge_id, query.score_threshold) == ("größe 斑马", "docs", 0.25)
     assert query.metadata_condition is not None
     assert query.metadata_condition.logical_operator == "or"
     assert [
-        (one.name, one.comparison_operator, one.value)
-        for one in query.metadata_condition.conditions
+        (condition.name, condition.comparison_operator, condition.value)
+        for condition in query.metadata_condition.conditions
     ] == [("year", "≥", 2021), ("team", "in", ["red", "7"])]
 
 
@@ -189,16 +191,18 @@ async def test_fields_that_are_wrong_are_named(changes: dict[str, object], messa
 
 @pytest.mark.parametrize("name", ["retrieval_setting", "query", "knowledge_id"])
 async def test_missing_fields_are_named(name: str) -> None:
-    asked = build_question()
-    del asked[name]
+    request_body = build_question()
+    del request_body[name]
     async with serve_retriever(FixedRetriever([ZEBRA])) as server:
-        reply = await server.post(json.dumps(asked).encode(), Content_Type="application/json")
+        reply = await server.post(
+            json.dumps(request_body).encode(), Content_Type="application/json"
+        )
 
     assert (reply.status, reply.body["error_msg"]) == (400, f"{name} is missing.")
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "request_body",
     [
         build_question(top_k=None),
         build_question(metadata_condition={"logical_operator": None, "conditions": None}),
@@ -210,10 +214,12 @@ async def test_missing_fields_are_named(name: str) -> None:
     ],
     ids=["top_k", "conditions", "no condition", "no settings", "more settings"],
 )
-async def test_what_dify_leaves_out_is_no_mistake(asked: dict[str, object]) -> None:
+async def test_what_dify_leaves_out_is_no_mistake(request_body: dict[str, object]) -> None:
     retriever = FixedRetriever([ZEBRA])
     async with serve_retriever(retriever) as server:
-        reply = await server.post(json.dumps(asked).encode(), Content_Type="application/json")
+        reply = await server.post(
+            json.dumps(request_body).encode(), Content_Type="application/json"
+        )
 
     assert len(reply.records) == 1
     assert retriever.requests == [RetrievalRequest(knowledge_id="docs", query="zebra")]
@@ -393,20 +399,20 @@ async def test_records_are_filtered_as_dify_filters(
 
 async def test_a_list_of_names_is_a_condition_on_each() -> None:
     """The API's page says that names are a list; Dify itself sends a text."""
-    asked = build_conditions(("x", "is", "ab"), logical_operator="or")
-    asked["conditions"][0]["name"] = ["n", "s"]  # type: ignore[index]
+    metadata_condition = build_conditions(("x", "is", "ab"), logical_operator="or")
+    metadata_condition["conditions"][0]["name"] = ["n", "s"]  # type: ignore[index]
     async with serve_retriever(
         FixedRetriever([RetrievalRecord("b", score=0.4, metadata=NEW)])
     ) as server:
-        assert len((await server.retrieve(metadata_condition=asked)).records) == 1
+        assert len((await server.retrieve(metadata_condition=metadata_condition)).records) == 1
 
 
 async def test_more_is_asked_of_a_retriever_that_cannot_filter() -> None:
     """Else a filter would leave nothing of the first four."""
     retriever = FixedRetriever([ZEBRA, *[FOX] * 30])
-    asked = build_conditions(("year", "=", 2020))
+    metadata_condition = build_conditions(("year", "=", 2020))
     async with serve_retriever(retriever) as server:
-        records = (await server.retrieve(metadata_condition=asked)).records
+        records = (await server.retrieve(metadata_condition=metadata_condition)).records
 
     assert retriever.requests[0].top_k == 40
     assert [record["title"] for record in records] == ["fox.md"] * 4
@@ -460,16 +466,16 @@ async def test_odd_records_become_json_that_dify_takes() -> None:
 
 
 class Failing:
-    def __init__(self, error: BaseException | None = None, gives: object = None) -> None:
+    def __init__(self, error: BaseException | None = None, result: object = None) -> None:
         self.error = error
-        self.gives = gives
+        self.result = result
 
     async def retrieve(self, _: RetrievalRequest) -> Iterable[RetrievalRecord]:
         if self.error:
             raise self.error
-        if self.gives == "slow":
+        if self.result == "slow":
             await asyncio.sleep(60)
-        return self.gives  # type: ignore[return-value]
+        return self.result  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize(
@@ -478,13 +484,13 @@ class Failing:
         (Failing(RuntimeError("the disk is gone")), "RuntimeError: the disk is gone"),
         (Failing(TimeoutError("upstream")), "TimeoutError: upstream"),
         (Failing(ValueError(f"bad key {KEY}")), "ValueError: bad key …"),
-        (Failing(gives="slow"), "it took longer than 0.1 s"),
+        (Failing(result="slow"), "it took longer than 0.1 s"),
         (Failing(), "InvalidRecordsError: it returned NoneType, not records"),
-        (Failing(gives=["text"]), "InvalidRecordsError: it returned str among the records"),
-        (Failing(gives=[RetrievalRecord(None, score=1)]), "content is NoneType, not a text"),  # type: ignore[arg-type]
-        (Failing(gives=[RetrievalRecord("a", score=None)]), "score is None, not a number"),  # type: ignore[arg-type]
-        (Failing(gives=[RetrievalRecord("a", score=float("nan"))]), "score is nan, not a number"),
-        (Failing(gives=[RetrievalRecord("a", score=1, metadata=["b"])]), "metadata is list"),  # type: ignore[arg-type]
+        (Failing(result=["text"]), "InvalidRecordsError: it returned str among the records"),
+        (Failing(result=[RetrievalRecord(None, score=1)]), "content is NoneType, not a text"),  # type: ignore[arg-type]
+        (Failing(result=[RetrievalRecord("a", score=None)]), "score is None, not a number"),  # type: ignore[arg-type]
+        (Failing(result=[RetrievalRecord("a", score=float("nan"))]), "score is nan, not a number"),
+        (Failing(result=[RetrievalRecord("a", score=1, metadata=["b"])]), "metadata is list"),  # type: ignore[arg-type]
     ],
 )
 async def test_a_retriever_that_fails_is_told_plainly_and_logged(

@@ -63,15 +63,15 @@ def event(**given: object) -> AttemptEvent:
         "attempt": 1,
         "status": 200,
         "seconds": 0.05,
-        "waited": 0.04,
+        "server_seconds": 0.04,
         "retry_in": None,
         "error": None,
     }
     return AttemptEvent(**(usual | given))  # type: ignore[arg-type]  # as the names say
 
 
-def failure(trouble: str, status: int | None = None, **given: object) -> AttemptEvent:
-    return event(trouble=trouble, status=status, error="no", waited=None, **given)
+def failure(kind: str, status: int | None = None, **given: object) -> AttemptEvent:
+    return event(failure_kind=kind, status=status, error="no", server_seconds=None, **given)
 
 
 async def enters(admission: Admission, within: float = 0.05) -> bool:
@@ -216,7 +216,7 @@ async def test_create_that_was_never_sent_is_not_waited_for() -> None:
     admission = make_admission(8, "3/min")
     now = 0.0
     admission._clock = lambda: now
-    for attempt in (None, event(status=None, error="gone", waited=None)) * 3:
+    for attempt in (None, event(status=None, error="gone", server_seconds=None)) * 3:
         async with slot(admission):
             if attempt is not None:
                 admission.record(attempt)
@@ -347,7 +347,7 @@ async def test_refusals_of_single_calls_do_not_block_admission() -> None:
     admission = make_admission()
     for _ in range(200):
         admission.record(event(status=400, error="no such thing"))
-        admission.record(event(status=None, error="the file is gone", waited=None))
+        admission.record(event(status=None, error="the file is gone", server_seconds=None))
 
     assert admission.breaker.is_closed
     assert await enters(admission)
@@ -396,7 +396,7 @@ async def test_starved_connections_lower_the_request_limit() -> None:
         now[0] += 0.04
         admission.record(event())
     now[0] += 6.0
-    admission.record(event(seconds=5.0, waited=5.0))
+    admission.record(event(seconds=5.0, server_seconds=5.0))
     assert admission.limit == 8  # a lower bound that was asked for
 
     admission = make_admission((1, 64), requests=pace)
@@ -406,7 +406,7 @@ async def test_starved_connections_lower_the_request_limit() -> None:
         now[0] += 0.04
         admission.record(event())
     now[0] += 6.0
-    admission.record(event(seconds=5.0, waited=5.0))
+    admission.record(event(seconds=5.0, server_seconds=5.0))
 
     assert admission.limit == 6
     admission.close()

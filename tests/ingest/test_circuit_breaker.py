@@ -54,7 +54,7 @@ STATUS: dict[FailureKind | None, int | None] = {
 
 def attempt(
     endpoint: str,
-    trouble: FailureKind | None = None,
+    kind: FailureKind | None = None,
     *,
     seconds: float = 1.0,
     status: int | None = None,
@@ -63,11 +63,11 @@ def attempt(
     return AttemptEvent(
         endpoint=endpoint,
         attempt=1,
-        status=status or STATUS[trouble],
+        status=status or STATUS[kind],
         seconds=seconds,
         retry_in=None,
-        error=trouble,
-        failure_kind=trouble,
+        error=kind,
+        failure_kind=kind,
         retry_after=retry_after,
     )
 
@@ -86,8 +86,8 @@ class Scene:
         now = anyio.current_time()
         self.probes.append(now)
         if error := self.server(now):
-            trouble: FailureKind | None = "unreachable" if is_transient(error) else None
-            self.breaker.record(attempt(PROBE, trouble, status=None if trouble else 401))
+            kind: FailureKind | None = "unreachable" if is_transient(error) else None
+            self.breaker.record(attempt(PROBE, kind, status=None if kind else 401))
             raise error
         self.breaker.record(attempt(PROBE))
         return dataset_id
@@ -119,13 +119,13 @@ class Scene:
             return "open"
         return "blocked" if breaker.has_blocked_uploads else "closed"
 
-    def record(self, *troubles: FailureKind | None, endpoint: str = UPLOAD) -> None:
-        for trouble in troubles:
-            self.breaker.record(attempt(endpoint, trouble))
+    def record(self, *kinds: FailureKind | None, endpoint: str = UPLOAD) -> None:
+        for kind in kinds:
+            self.breaker.record(attempt(endpoint, kind))
 
-    def record_times(self, count: int, trouble: FailureKind | None, endpoint: str = UPLOAD) -> None:
+    def record_times(self, count: int, kind: FailureKind | None, endpoint: str = UPLOAD) -> None:
         for _ in range(count):
-            self.record(trouble, endpoint=endpoint)
+            self.record(kind, endpoint=endpoint)
 
     def block(self) -> None:
         """Have two uploads time out after 60 s while reads are answered."""
@@ -321,19 +321,19 @@ def test_waiters_keep_waiting_when_the_breaker_reopens_at_once() -> None:
 
 @pytest.mark.parametrize("endpoint", [UPLOAD, READ, "metadata.assign"])
 @pytest.mark.parametrize(
-    ("trouble", "count"), [("timeout", 10), ("failed", 20), ("unreachable", 20), ("overload", 40)]
+    ("kind", "count"), [("timeout", 10), ("failed", 20), ("unreachable", 20), ("overload", 40)]
 )
 def test_failed_attempts_of_any_call_open_the_breaker(
-    endpoint: str, trouble: FailureKind, count: int
+    endpoint: str, kind: FailureKind, count: int
 ) -> None:
     scene = Scene()
 
     async def act() -> None:
-        scene.record_times(count - 1, trouble, endpoint)
+        scene.record_times(count - 1, kind, endpoint)
         assert scene.breaker.is_closed
-        scene.record(trouble, endpoint=endpoint)
+        scene.record(kind, endpoint=endpoint)
         assert scene.breaker.is_open
-        assert scene.breaker.cause == trouble
+        assert scene.breaker.cause == kind
 
     scene.play(act)
 
@@ -528,20 +528,20 @@ def test_dataset_lock_continues_after_an_outage() -> None:
 
 
 @pytest.mark.parametrize(
-    ("trouble", "reason"),
+    ("kind", "reason"),
     [
         ("quota", StopReason.RATE_LIMIT),
         ("overload", StopReason.OUTAGE),
         ("failed", StopReason.OUTAGE),
     ],
 )
-def test_uploads_failing_for_too_long_give_up(trouble: FailureKind, reason: StopReason) -> None:
+def test_uploads_failing_for_too_long_give_up(kind: FailureKind, reason: StopReason) -> None:
     scene = Scene()
 
     async def act() -> None:
         while scene.breaker.failure is None:
             await scene.breaker.wait_closed()
-            scene.record(trouble)
+            scene.record(kind)
             scene.record(None, endpoint=READ)
             await anyio.sleep(10)
         assert TIMES.max_outage < anyio.current_time() < TIMES.max_outage + 60
@@ -799,8 +799,8 @@ class History:
     async def _apply(self, event: tuple[object, ...], start: Callable[..., object]) -> None:
         breaker = self.scene.breaker
         match event:
-            case ("attempts", str(endpoint), trouble, int(count)):
-                self.scene.record_times(count, trouble, endpoint)  # type: ignore[arg-type]
+            case ("attempts", str(endpoint), kind, int(count)):
+                self.scene.record_times(count, kind, endpoint)  # type: ignore[arg-type]
             case ("sleep", float(seconds)):
                 await self._sleep(seconds)
             case ("server", str(server)):

@@ -316,8 +316,8 @@ def test_seconds_in_which_a_create_may_still_be_stored(
     looks = sum(TIMES.lookup_intervals[:LOOKUPS_AFTER_CRASH])
     expected = {
         "looks": looks,
-        "patience": TIMES.timeout_landing_time,
-        "quarantine": TIMES.disconnect_landing_time,
+        "patience": TIMES.late_create_after_timeout,
+        "quarantine": TIMES.late_create_after_disconnect,
     }
 
     assert max_seconds_until_stored(lost(cause), TIMES) == expected[part]
@@ -507,7 +507,7 @@ def test_previous_document_is_not_mistaken_for_the_lost_send() -> None:
     scene.play(lambda: scene.lose(tracked(before=before)))
 
     assert scene.files.events == ["not found"]
-    assert scene.told[0][0] >= TIMES.disconnect_landing_time
+    assert scene.told[0][0] >= TIMES.late_create_after_disconnect
 
 
 def test_slow_server_gets_more_time_before_a_resend() -> None:
@@ -516,7 +516,7 @@ def test_slow_server_gets_more_time_before_a_resend() -> None:
     scene.play(lambda: scene.lose(tracked(), cause=ServerError("504", endpoint=CREATE, status=504)))
 
     assert scene.files.events == ["not found"]
-    assert scene.told[0][0] >= TIMES.timeout_landing_time
+    assert scene.told[0][0] >= TIMES.late_create_after_timeout
 
 
 def test_file_that_is_never_stored_fails_after_all_sends() -> None:
@@ -684,7 +684,7 @@ def test_foreign_document_is_kept_on_request(
 
     assert scene.files.events == [event]
     assert scene.files.reasons == [NAME_EXISTS]
-    assert (scene.told[0][0] >= TIMES.disconnect_landing_time) is lose
+    assert (scene.told[0][0] >= TIMES.late_create_after_disconnect) is lose
 
 
 def test_file_that_changed_replaces_its_own_document_whatever_exists() -> None:
@@ -1002,7 +1002,9 @@ def test_timed_out_create_is_repeated_once_a_later_upload_was_answered() -> None
     ((at, event),) = scene.told
     assert event == "not found"
     assert (
-        TIMES.timeout_landing_time <= at <= TIMES.timeout_landing_time + TIMES.lookup_intervals[-1]
+        TIMES.late_create_after_timeout
+        <= at
+        <= TIMES.late_create_after_timeout + TIMES.lookup_intervals[-1]
     )
 
 
@@ -1040,7 +1042,7 @@ def test_blocked_creates_are_stored_before_a_resend(*, answered: bool) -> None:
 
     ((at, event),) = scene.told
     assert event == "not found"
-    earliest = resumed_at + TIMES.disconnect_landing_time
+    earliest = resumed_at + TIMES.late_create_after_disconnect
     assert earliest <= at <= earliest + TIMES.lookup_intervals[-1]
 
 

@@ -1,4 +1,8 @@
-"""Documents that are put together for a test."""
+"""Documents that are put together for a test, and those of `data/formats`.
+
+There is what ReportLab 5.1 (handbook, scanned, locked), pandoc 3.9 (lease), XlsxWriter 3.3
+(prices.xlsx) and xlwt 1.3 (prices.xls) wrote.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,11 @@ from dify_kb.rag import ExtractError, extract
 DATA = Path(__file__).parents[1] / "data" / "formats"
 WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
 RELATION = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+
+
+def extract_sample(name: str) -> list[str]:
+    """The texts of a file of `DATA`."""
+    return extract((DATA / name).read_bytes(), name.rpartition(".")[2])
 
 
 def extract_error_message(content: bytes, kind: str) -> str:

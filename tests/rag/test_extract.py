@@ -47,50 +47,6 @@ def test_markdown_code_keeps_its_comments_and_loses_no_heading_after_it() -> Non
     assert texts == ["```\n# no heading\n```", "\n\nYes\nx bold a < b"]
 
 
-def test_csv_is_one_text_per_row() -> None:
-    assert extract(b"q,a\n1,one\n2,two\n", "csv") == ["q: 1;a: one", "q: 2;a: two"]
-
-
-def test_csv_skips_long_rows_and_fills_short_ones() -> None:
-    texts = extract(b'q,\nz\n1,2,3\n"a\nb"\n\n  \n', "csv")
-
-    assert texts == ["q: z;Unnamed: 1: ", "q: a\nb;Unnamed: 1: "]
-
-
-def test_csv_takes_what_is_too_much_in_the_first_row_for_its_name() -> None:
-    """As pandas does, with which the server reads; a trailing comma is enough to lose a column."""
-    assert extract(b"a,b\n1,2,3\n4,5\n6,7,8,9\n", "csv") == ["a: 2;b: 3", "a: 5;b: "]
-
-
-def test_csv_columns_of_one_name_get_numbers() -> None:
-    assert extract(b"a,a,a.1\n1,2,3\n", "csv") == ["a: 1;a.1: 2;a.1.1: 3"]
-
-
-def test_csv_with_an_open_quotation_is_an_error() -> None:
-    """The words are pandas's: 1 is the row, counted from the header, that begins the quotation."""
-    with pytest.raises(ExtractError) as caught:
-        extract(b'a,b\n1,"two\n3,4\n', "csv")
-
-    assert str(caught.value) == (
-        "Error tokenizing data. C error: EOF inside string starting at row 1"
-    )
-
-
-def test_csv_with_a_quote_within_a_value_is_read() -> None:
-    assert extract(b'a\n4"5\n"6"7\n', "csv") == ['a: 4"5', "a: 67"]
-
-
-def test_csv_may_have_a_long_value() -> None:
-    """Python's reader stops at 131,072 characters, the server's does not."""
-    assert extract(b"a\n" + b"x" * 200_000, "csv") == ["a: " + "x" * 200_000]
-
-
-@pytest.mark.parametrize("content", [b"", b"\n\n"])
-def test_csv_without_a_header_is_an_error(content: bytes) -> None:
-    with pytest.raises(ExtractError, match="No columns"):
-        extract(content, "csv")
-
-
 def test_html_is_its_text_without_scripts() -> None:
     page = (
         b"<html><head><style>p{}</style><script>if (a<b) x()</script></head><body><!-- c -->"

@@ -79,15 +79,15 @@ class Sent:
         yield Event(event="done", data={})
 
 
-def body_of(call: Call[Any]) -> Any:
+def encode_body(call: Call[Any]) -> Any:
     return call.body
 
 
-def assigned(document_id: str, value: MetadataValue) -> DocumentMetadata:
+def make_document_metadata(document_id: str, value: MetadataValue) -> DocumentMetadata:
     return DocumentMetadata(document_id=document_id, metadata_list=[value])
 
 
-def methods_with(names: frozenset[str]) -> list[tuple[str, str, str]]:
+def list_methods_with(names: frozenset[str]) -> list[tuple[str, str, str]]:
     return [
         (noun, method, parameter)
         for noun in resources.__all__
@@ -98,7 +98,7 @@ def methods_with(names: frozenset[str]) -> list[tuple[str, str, str]]:
     ]
 
 
-async def carried_out(given: object) -> None:
+async def run_to_end(given: object) -> None:
     if inspect.isawaitable(given):
         await given
     elif isinstance(given, resources.Pager | resources.Events):
@@ -106,19 +106,21 @@ async def carried_out(given: object) -> None:
             pass
 
 
-async def refused(act: Callable[[], object], sent: Sent) -> ConfigError:
+async def expect_config_error(call_method: Callable[[], object], sent: Sent) -> ConfigError:
     with pytest.raises(ConfigError) as raised:
-        await carried_out(act())
+        await run_to_end(call_method())
     assert sent.calls == []
     return raised.value
 
 
-def call_of(
+def make_call(
     noun: str, method: str, sent: Sent, wrong: Mapping[str, object]
 ) -> Callable[[], object]:
     bound = getattr(getattr(resources, noun)(sent), method)
     arguments = {**ARGUMENTS, **dict.fromkeys(IDS, D1), **wrong}
-    arguments.setdefault("documents", [assigned(D1, VALUE)] if noun == "Metadata" else [D1])
+    arguments.setdefault(
+        "documents", [make_document_metadata(D1, VALUE)] if noun == "Metadata" else [D1]
+    )
     parameters = inspect.signature(bound).parameters
     given = {
         name: arguments[name]
@@ -132,21 +134,21 @@ def call_of(
 
 
 @pytest.mark.parametrize("wrong", ["handbook", "", f"{D1}/../..", D1.replace("-", "")])
-@pytest.mark.parametrize(("noun", "method", "parameter"), methods_with(IDS))
+@pytest.mark.parametrize(("noun", "method", "parameter"), list_methods_with(IDS))
 async def test_what_is_no_id_is_refused_by_its_name(
     noun: str, method: str, parameter: str, wrong: str
 ) -> None:
     """The server would answer as for an unknown route: a page, and a 404 that misleads."""
     sent = Sent()
 
-    error = await refused(call_of(noun, method, sent, {parameter: wrong}), sent)
+    error = await expect_config_error(make_call(noun, method, sent, {parameter: wrong}), sent)
 
     assert error.summary.startswith(f"{parameter} is {wrong!r}")
 
 
 @pytest.mark.parametrize(
     ("noun", "method", "parameter"),
-    [row for row in methods_with(LISTS) if row[0] != "Datasets"],  # there they only filter
+    [row for row in list_methods_with(LISTS) if row[0] != "Datasets"],  # there they only filter
 )
 async def test_what_is_no_id_within_a_list_is_refused_by_its_name(
     noun: str, method: str, parameter: str
@@ -154,7 +156,9 @@ async def test_what_is_no_id_within_a_list_is_refused_by_its_name(
     """One bad id is a 500 for all of them (measured)."""
     sent = Sent()
 
-    error = await refused(call_of(noun, method, sent, {parameter: [D1, "handbook"]}), sent)
+    error = await expect_config_error(
+        make_call(noun, method, sent, {parameter: [D1, "handbook"]}), sent
+    )
 
     assert error.summary.startswith(f"{parameter} is 'handbook'")
 
@@ -162,7 +166,7 @@ async def test_what_is_no_id_within_a_list_is_refused_by_its_name(
 @pytest.mark.parametrize(
     ("noun", "method", "parameter"),
     [
-        *(row for row in methods_with(LISTS) if row[0] != "Datasets"),
+        *(row for row in list_methods_with(LISTS) if row[0] != "Datasets"),
         ("Segments", "create", "segments"),
         ("Metadata", "assign", "documents"),
     ],
@@ -173,7 +177,7 @@ async def test_a_list_of_nothing_is_refused_by_its_name(
     """Some are a 200 that did nothing, some a 400, some a 500."""
     sent = Sent()
 
-    error = await refused(call_of(noun, method, sent, {parameter: []}), sent)
+    error = await expect_config_error(make_call(noun, method, sent, {parameter: []}), sent)
 
     assert error.summary == f"{parameter} is empty."
 
@@ -181,7 +185,7 @@ async def test_a_list_of_nothing_is_refused_by_its_name(
 @pytest.mark.parametrize(
     ("noun", "method", "parameter"),
     [
-        *methods_with(LISTS),
+        *list_methods_with(LISTS),
         ("Segments", "create", "segments"),
         ("Segments", "list", "status"),
         ("Segments", "iter", "status"),
@@ -191,7 +195,7 @@ async def test_a_text_in_place_of_a_list_is_refused(noun: str, method: str, para
     """Python would take it for a list of its letters, and the server finds none of them."""
     sent = Sent()
 
-    error = await refused(call_of(noun, method, sent, {parameter: "completed"}), sent)
+    error = await expect_config_error(make_call(noun, method, sent, {parameter: "completed"}), sent)
 
     assert error.hint == "Pass a list: ['completed']."
 
@@ -214,14 +218,14 @@ TOO_LONG: Sequence[tuple[Callable[[Sent], object], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("act", "named"), TOO_LONG)
+@pytest.mark.parametrize(("call_method", "named"), TOO_LONG)
 async def test_a_text_of_a_wrong_length_is_refused_by_its_name(
-    act: Callable[[Sent], object], named: str
+    call_method: Callable[[Sent], object], named: str
 ) -> None:
     """The limits of the server, told in its words, without a request."""
     sent = Sent()
 
-    error = await refused(lambda: act(sent), sent)
+    error = await expect_config_error(lambda: call_method(sent), sent)
 
     assert error.summary.startswith(named)
     assert "The server takes" in error.hint
@@ -236,12 +240,12 @@ LONGEST: Sequence[Callable[[Sent], object]] = [
 ]
 
 
-@pytest.mark.parametrize("act", LONGEST)
-async def test_the_longest_text_is_sent(act: Callable[[Sent], object]) -> None:
+@pytest.mark.parametrize("call_method", LONGEST)
+async def test_the_longest_text_is_sent(call_method: Callable[[Sent], object]) -> None:
     """Characters count, not bytes."""
     sent = Sent()
 
-    await carried_out(act(sent))
+    await run_to_end(call_method(sent))
 
     assert len(sent.calls) == 1
 
@@ -255,14 +259,14 @@ SEARCHES: Sequence[Callable[[Sent], object]] = [
 ]
 
 
-@pytest.mark.parametrize("act", SEARCHES)
+@pytest.mark.parametrize("call_method", SEARCHES)
 async def test_a_search_that_the_server_swallows_is_refused_wherever_it_is_given(
-    act: Callable[[Sent], object],
+    call_method: Callable[[Sent], object],
 ) -> None:
     """A base that stores such a search finds nothing from then on."""
     sent = Sent()
 
-    error = await refused(lambda: act(sent), sent)
+    error = await expect_config_error(lambda: call_method(sent), sent)
 
     assert error.hint == "It can be semantic_search."
 
@@ -275,25 +279,28 @@ OTHERS: Sequence[tuple[Callable[[Sent], object], str]] = [
     (lambda sent: Documents(sent).list(D1, status="enabled"), "status is 'enabled'"),
     (lambda sent: Documents(sent).wait(D1, ["handbook"]), "documents is 'handbook'"),
     (lambda sent: Metadata(sent).create(D1, "year", type="date"), "type is 'date'"),
-    (lambda sent: Metadata(sent).assign(D1, [assigned("handbook", VALUE)]), "document_id is"),
+    (
+        lambda sent: Metadata(sent).assign(D1, [make_document_metadata("handbook", VALUE)]),
+        "document_id is",
+    ),
     (
         lambda sent: Metadata(sent).assign(
             D1,
-            [assigned(D2, MetadataValue(id=D1, name="year", value=True))],
+            [make_document_metadata(D2, MetadataValue(id=D1, name="year", value=True))],
         ),
         "The value of 'year' is True",
     ),
 ]
 
 
-@pytest.mark.parametrize(("act", "named"), OTHERS)
+@pytest.mark.parametrize(("call_method", "named"), OTHERS)
 async def test_what_the_server_would_pass_over_is_refused(
-    act: Callable[[Sent], object], named: str
+    call_method: Callable[[Sent], object], named: str
 ) -> None:
     """A metadata value for a document that does not exist is a success, and done nowhere."""
     sent = Sent()
 
-    error = await refused(lambda: act(sent), sent)
+    error = await expect_config_error(lambda: call_method(sent), sent)
 
     assert error.summary.startswith(named)
     assert error.hint
@@ -302,7 +309,7 @@ async def test_what_the_server_would_pass_over_is_refused(
 # --- lists
 
 
-def chunk(number: int) -> ChildChunk:
+def make_child_chunk(number: int) -> ChildChunk:
     return ChildChunk(
         id=f"c{number}",
         segment_id=D1,
@@ -319,7 +326,7 @@ class Rows:
     """A list on the server, the newest first, which may grow between two requests."""
 
     def __init__(self, size: int, growth: int = 0, until: int = 1_000_000) -> None:
-        self.rows = [chunk(number) for number in reversed(range(size))]
+        self.rows = [make_child_chunk(number) for number in reversed(range(size))]
         self.asked: list[ListChildChunks] = []
         self._growth = growth
         self._until = until
@@ -335,11 +342,11 @@ class Rows:
             limit=asked.limit,
         )
         for _ in range(self._growth if len(self.rows) < self._until else 0):
-            self.rows.insert(0, chunk(len(self.rows)))
+            self.rows.insert(0, make_child_chunk(len(self.rows)))
         return page
 
 
-async def all_of(rows: Rows) -> list[str]:
+async def read_all(rows: Rows) -> list[str]:
     return [row.id async for row in ChildChunks(Sent(rows)).iter(D1, D1, D1)]
 
 
@@ -350,7 +357,7 @@ async def test_a_list_is_read_by_hundreds_to_its_total(size: int, requests: int)
     """`has_more` is true on an exactly full last page, and false after a page that was cut."""
     rows = Rows(size)
 
-    seen = await all_of(rows)
+    seen = await read_all(rows)
 
     assert seen == [f"c{number}" for number in reversed(range(size))]
     assert [asked.page for asked in rows.asked] == list(range(1, requests + 1))
@@ -362,7 +369,7 @@ async def test_every_row_comes_once_while_rows_are_added(growth: int) -> None:
     """Others upload meanwhile: each new row pushes an old one to the next page."""
     rows = Rows(350, growth, until=3000)
 
-    seen = await all_of(rows)
+    seen = await read_all(rows)
 
     assert len(seen) == len(set(seen))
     assert set(seen) >= {f"c{number}" for number in range(350)}
@@ -395,7 +402,7 @@ async def test_pages_are_given_as_they_come() -> None:
 
 
 @pytest.mark.parametrize(
-    "act",
+    "call_method",
     [
         lambda sent: Datasets(sent).list(limit=1000),
         lambda sent: Documents(sent).list(D1, limit=1000),
@@ -403,13 +410,13 @@ async def test_pages_are_given_as_they_come() -> None:
         lambda sent: ChildChunks(sent).list(D1, D2, D1, limit=1000),
     ],
 )
-async def test_no_page_asks_for_more_than_the_server_gives(act: Any) -> None:
+async def test_no_page_asks_for_more_than_the_server_gives(call_method: Any) -> None:
     """It cuts to 100, echoes what was asked for, and says that nothing follows (1063)."""
     sent = Sent()
 
-    await act(sent)
+    await call_method(sent)
 
-    assert body_of(sent.calls[0]).limit == 100
+    assert encode_body(sent.calls[0]).limit == 100
 
 
 @pytest.mark.parametrize(
@@ -424,7 +431,7 @@ async def test_only_a_second_document_of_a_name_is_asked_for(
 
     await Documents(way).create_by_file(D1, b"hello", name="a.txt", **options)
 
-    assert codec.encode(body_of(way.calls[0])) == sent
+    assert codec.encode(encode_body(way.calls[0])) == sent
 
 
 # --- filters that older servers do not know
@@ -433,7 +440,7 @@ async def test_only_a_second_document_of_a_name_is_asked_for(
 RECORDED = Path(__file__).parents[1] / "recorded" / "data" / "1.8.1.jsonl"
 
 
-def recorded(case: str, shape: type[R]) -> R:
+def read_recording(case: str, shape: type[R]) -> R:
     lines = RECORDED.read_text("utf-8").splitlines()
     row = next(row for row in map(json.loads, lines) if row["case"] == case)
     return codec.decode(shape, row["body"])
@@ -441,34 +448,34 @@ def recorded(case: str, shape: type[R]) -> R:
 
 async def test_a_tag_that_only_a_later_page_bears_is_found() -> None:
     """A page on which nothing matches is not the last one."""
-    page = recorded("847-ds-list-tag-filter", Page[Dataset])
+    page = read_recording("847-ds-list-tag-filter", Page[Dataset])
     rows = [evolve(page.data[0], id=f"d{number}", tags=[]) for number in range(250)]
     rows[170] = evolve(rows[170], tags=[{"id": D1, "name": "a", "type": "knowledge"}])
-    sent = Sent(lambda call: sliced(rows, call))
+    sent = Sent(lambda call: slice_page(rows, call))
 
     found = [row.id async for row in Datasets(sent).iter(tag_ids=[D1, D2])]
 
     assert found == ["d170"]
-    assert [body_of(call).page for call in sent.calls] == [1, 2, 3]
-    assert {body_of(call).tag_ids for call in sent.calls} == {UNSET}
+    assert [encode_body(call).page for call in sent.calls] == [1, 2, 3]
+    assert {encode_body(call).tag_ids for call in sent.calls} == {UNSET}
 
 
 async def test_a_status_that_only_a_later_page_has_is_found() -> None:
     """Servers before 1.11 list everything, whatever status is asked for."""
-    page = recorded("269-list-docs-limit=100", Page[Document])
+    page = read_recording("269-list-docs-limit=100", Page[Document])
     good, bad = DisplayStatus.AVAILABLE, DisplayStatus.ERROR
     rows = [evolve(page.data[0], id=f"d{n}", display_status=good) for n in range(250)]
     rows[170] = evolve(rows[170], display_status=bad)
-    sent = Sent(lambda call: sliced(rows, call))
+    sent = Sent(lambda call: slice_page(rows, call))
 
     found = [row.id async for row in Documents(sent).iter(D1, status="error")]
 
     assert found == ["d170"]
-    assert {body_of(call).status for call in sent.calls} == {bad}
+    assert {encode_body(call).status for call in sent.calls} == {bad}
 
 
-def sliced(rows: Sequence[R], call: Call[Any]) -> Page[R]:
-    asked = body_of(call)
+def slice_page(rows: Sequence[R], call: Call[Any]) -> Page[R]:
+    asked = encode_body(call)
     start = (asked.page - 1) * asked.limit
     data = rows[start : start + asked.limit]
     return Page(data=data, total=len(rows), page=asked.page, limit=asked.limit)

@@ -25,18 +25,18 @@ MEMBER = "11111111-1111-4111-8111-111111111111"
 
 
 @pytest.fixture
-async def create_dataset(client: AsyncClient) -> Dataset:
+async def dataset(client: AsyncClient) -> Dataset:
     return await client.datasets.create("base", indexing_technique="economy")
 
 
-async def create_document(client: AsyncClient, create_dataset: Dataset, name: str = "a.txt") -> str:
-    created = await client.documents.create_by_text(create_dataset, name, "The first chunk.")
-    await client.documents.wait(create_dataset, [created], timeout=10)
-    return created.create_document.id
+async def create_document(client: AsyncClient, dataset: Dataset, name: str = "a.txt") -> str:
+    created = await client.documents.create_by_text(dataset, name, "The first chunk.")
+    await client.documents.wait(dataset, [created], timeout=10)
+    return created.document.id
 
 
-async def list_contents(client: AsyncClient, create_dataset: Dataset, id_: str) -> list[str]:
-    return [row.content async for row in client.segments.iter(create_dataset, id_)]
+async def list_contents(client: AsyncClient, dataset: Dataset, id_: str) -> list[str]:
+    return [row.content async for row in client.segments.iter(dataset, id_)]
 
 
 def count_requests(emulator: Emulator, endpoint: str) -> int:
@@ -48,15 +48,15 @@ def make_texts(count: int) -> list[str]:
 
 
 async def test_many_chunks_are_appended_in_their_order(
-    client: AsyncClient, create_dataset: Dataset, emulator: Emulator
+    client: AsyncClient, dataset: Dataset, emulator: Emulator
 ) -> None:
     """500 in one request take a real server minutes, which no proxy waits for."""
-    id_ = await create_document(client, create_dataset)
+    id_ = await create_document(client, dataset)
 
-    made = await client.segments.create_many(create_dataset, id_, make_texts(120))
+    made = await client.segments.create_many(dataset, id_, make_texts(120))
 
     assert [segment.content for segment in made] == make_texts(120)
-    assert await list_contents(client, create_dataset, id_) == [
+    assert await list_contents(client, dataset, id_) == [
         "The first chunk.",
         *make_texts(120),
     ]
@@ -72,27 +72,27 @@ def test_batches_are_bounded_by_number_and_length() -> None:
 
 
 async def test_a_batch_whose_answer_was_lost_is_found_and_not_made_twice(
-    client: AsyncClient, create_dataset: Dataset, emulator: Emulator
+    client: AsyncClient, dataset: Dataset, emulator: Emulator
 ) -> None:
     """The server allows equal chunks, so sending it again would double them."""
-    id_ = await create_document(client, create_dataset)
+    id_ = await create_document(client, dataset)
     emulator.faults.plan("segments.create", ["ok", "commit-then-reset"])
 
-    made = await client.segments.create_many(create_dataset, id_, make_texts(9), batch_size=3)
+    made = await client.segments.create_many(dataset, id_, make_texts(9), batch_size=3)
 
     assert emulator.faults.remaining() == {}
     assert [segment.content for segment in made] == make_texts(9)
-    assert await list_contents(client, create_dataset, id_) == ["The first chunk.", *make_texts(9)]
+    assert await list_contents(client, dataset, id_) == ["The first chunk.", *make_texts(9)]
 
 
 async def test_a_batch_that_may_still_come_is_told(
-    client: AsyncClient, create_dataset: Dataset, emulator: Emulator
+    client: AsyncClient, dataset: Dataset, emulator: Emulator
 ) -> None:
-    id_ = await create_document(client, create_dataset)
+    id_ = await create_document(client, dataset)
     emulator.faults.plan("segments.create", ["ok", "500"])
 
     with pytest.raises(PartialError, match="3 of 9 chunks were made") as caught:
-        await client.segments.create_many(create_dataset, id_, make_texts(9), batch_size=3)
+        await client.segments.create_many(dataset, id_, make_texts(9), batch_size=3)
 
     assert isinstance(caught.value.__cause__, OutcomeUnknownError)
     assert "may still be made" in caught.value.hint
@@ -100,69 +100,69 @@ async def test_a_batch_that_may_still_come_is_told(
 
 
 async def test_what_is_left_after_a_failure_can_be_sent_by_the_count_of_done(
-    client: AsyncClient, create_dataset: Dataset, emulator: Emulator
+    client: AsyncClient, dataset: Dataset, emulator: Emulator
 ) -> None:
-    id_ = await create_document(client, create_dataset)
+    id_ = await create_document(client, dataset)
     emulator.faults.plan("segments.create", ["ok", "400"])
 
     with pytest.raises(PartialError, match="Go on with the chunks from number 4") as caught:
-        await client.segments.create_many(create_dataset, id_, make_texts(9), batch_size=3)
+        await client.segments.create_many(dataset, id_, make_texts(9), batch_size=3)
     done = caught.value.done
-    await client.segments.create_many(create_dataset, id_, make_texts(9)[len(done) :])
+    await client.segments.create_many(dataset, id_, make_texts(9)[len(done) :])
 
     assert all(isinstance(segment, Segment) for segment in done)
-    assert await list_contents(client, create_dataset, id_) == ["The first chunk.", *make_texts(9)]
+    assert await list_contents(client, dataset, id_) == ["The first chunk.", *make_texts(9)]
 
 
 async def test_a_batch_that_is_too_large_is_halved(
-    client: AsyncClient, create_dataset: Dataset, emulator: Emulator
+    client: AsyncClient, dataset: Dataset, emulator: Emulator
 ) -> None:
-    id_ = await create_document(client, create_dataset)
+    id_ = await create_document(client, dataset)
     emulator.faults.plan("segments.create", ["413", "413"])
 
-    made = await client.segments.create_many(create_dataset, id_, make_texts(9), batch_size=8)
+    made = await client.segments.create_many(dataset, id_, make_texts(9), batch_size=8)
 
     assert emulator.faults.remaining() == {}
     assert [segment.content for segment in made] == make_texts(9)
-    assert await list_contents(client, create_dataset, id_) == ["The first chunk.", *make_texts(9)]
+    assert await list_contents(client, dataset, id_) == ["The first chunk.", *make_texts(9)]
 
 
 async def test_a_first_batch_that_fails_raises_what_it_met(
-    client: AsyncClient, create_dataset: Dataset, emulator: Emulator
+    client: AsyncClient, dataset: Dataset, emulator: Emulator
 ) -> None:
     """There is no part to tell of."""
-    id_ = await create_document(client, create_dataset)
+    id_ = await create_document(client, dataset)
     emulator.faults.plan("segments.create", ["400"])
 
     with pytest.raises(BadRequestError):
-        await client.segments.create_many(create_dataset, id_, make_texts(3))
+        await client.segments.create_many(dataset, id_, make_texts(3))
     with pytest.raises(NotFoundError):
-        await client.segments.create_many(create_dataset, NOBODY, make_texts(3))
+        await client.segments.create_many(dataset, NOBODY, make_texts(3))
 
 
 async def test_a_bad_chunk_is_told_before_any_is_sent(
-    client: AsyncClient, create_dataset: Dataset, emulator: Emulator
+    client: AsyncClient, dataset: Dataset, emulator: Emulator
 ) -> None:
     """The server would refuse its batch after it has made those before."""
-    id_ = await create_document(client, create_dataset)
+    id_ = await create_document(client, dataset)
 
     with pytest.raises(ConfigError, match=r"segments\[60\] has no text"):
-        await client.segments.create_many(create_dataset, id_, [*make_texts(60), " "])
+        await client.segments.create_many(dataset, id_, [*make_texts(60), " "])
     with pytest.raises(ConfigError, match="batch_size is 0"):
-        await client.segments.create_many(create_dataset, id_, make_texts(2), batch_size=0)
+        await client.segments.create_many(dataset, id_, make_texts(2), batch_size=0)
 
     assert count_requests(emulator, "segments.create") == 0
 
 
 async def test_metadata_of_many_documents_keeps_what_is_there(
-    client: AsyncClient, create_dataset: Dataset
+    client: AsyncClient, dataset: Dataset
 ) -> None:
-    ids = [await create_document(client, create_dataset, f"{number}.txt") for number in range(3)]
-    await client.metadata.assign_by_name(create_dataset, {ids[0]: {"team": "infra"}})
+    ids = [await create_document(client, dataset, f"{number}.txt") for number in range(3)]
+    await client.metadata.assign_by_name(dataset, {ids[0]: {"team": "infra"}})
 
-    await client.metadata.assign_by_name(create_dataset, {id_: {"year": 2024} for id_ in ids})
+    await client.metadata.assign_by_name(dataset, {id_: {"year": 2024} for id_ in ids})
 
-    told = {row.name: row.doc_metadata async for row in client.documents.iter(create_dataset)}
+    told = {row.name: row.doc_metadata async for row in client.documents.iter(dataset)}
     values = {
         name: {entry["name"]: entry["value"] for entry in fields or () if entry["id"] != "built-in"}
         for name, fields in told.items()
@@ -175,16 +175,12 @@ async def test_metadata_of_many_documents_keeps_what_is_there(
 
 
 async def test_documents_that_were_refused_are_told_apart_from_those_that_were_set(
-    client: AsyncClient, create_dataset: Dataset
+    client: AsyncClient, dataset: Dataset
 ) -> None:
-    good, bad = [
-        await create_document(client, create_dataset, name) for name in ("good.txt", "bad.txt")
-    ]
+    good, bad = [await create_document(client, dataset, name) for name in ("good.txt", "bad.txt")]
 
     with pytest.raises(PartialError, match="1 of 2 documents") as caught:
-        await client.metadata.assign_by_name(
-            create_dataset, {good: {"year": 2024}, bad: {"year": None}}
-        )
+        await client.metadata.assign_by_name(dataset, {good: {"year": 2024}, bad: {"year": None}})
 
     assert caught.value.done == [good]
     assert list(caught.value.failed) == [bad]
@@ -196,12 +192,10 @@ async def test_metadata_tells_what_was_set_before_the_server_failed() -> None:
     with Emulator(version="1.12.1") as server:
         server.faults.plan("metadata.assign", ["ok", "401"])
         async with AsyncClient(server.url, server.api_key) as client:
-            create_dataset = await client.datasets.create("base", indexing_technique="economy")
+            dataset = await client.datasets.create("base", indexing_technique="economy")
 
             with pytest.raises(PartialError, match="50 of 51") as caught:
-                await client.metadata.assign_by_name(
-                    create_dataset, {id_: {"year": 2024} for id_ in ids}
-                )
+                await client.metadata.assign_by_name(dataset, {id_: {"year": 2024} for id_ in ids})
 
         assert caught.value.done == ids[:50]
         assert isinstance(caught.value.__cause__, UnauthorizedError)

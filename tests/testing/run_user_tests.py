@@ -36,26 +36,26 @@ filterwarnings =
 already comes of running pytest within pytest."""
 
 
-def ran(pytester: pytest.Pytester, code: str, *options: str) -> tuple[int, str]:
+def run_test(pytester: pytest.Pytester, code: str, *options: str) -> tuple[int, str]:
     """Run a test module in this process; give pytest's exit code and everything it said."""
     pytester.makeini(INI)
     pytester.makepyfile(test_user=dedent(code))
-    finished = pytester.runpytest_inprocess(*OPTIONS, *options)
-    return finished.ret, f"{finished.stdout}{finished.stderr}"
+    process = pytester.runpytest_inprocess(*OPTIONS, *options)
+    return process.ret, f"{process.stdout}{process.stderr}"
 
 
-def passes(pytester: pytest.Pytester, code: str, *options: str) -> str:
+def run_passing_test(pytester: pytest.Pytester, code: str, *options: str) -> str:
     """Run a test module that must pass; give what pytest said."""
-    status, told = ran(pytester, code, *options)
-    assert status == 0, told
-    return told
+    status, output = run_test(pytester, code, *options)
+    assert status == 0, output
+    return output
 
 
-def alone(folder: Path, code: str, *options: str, path: Path = ROOT) -> None:
+def run_in_subprocess(folder: Path, code: str, *options: str, path: Path = ROOT) -> None:
     """Run a test module that must pass in a process of its own, with `path` before others."""
     (folder / "pytest.ini").write_text(INI)
     (folder / "test_user.py").write_text(dedent(code))
-    finished = subprocess.run(  # noqa: S603 -- our own interpreter
+    process = subprocess.run(  # noqa: S603 -- our own interpreter
         [sys.executable, "-m", "pytest", *options],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(path), str(ROOT)])},
@@ -63,4 +63,4 @@ def alone(folder: Path, code: str, *options: str, path: Path = ROOT) -> None:
         text=True,
         check=False,
     )
-    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert process.returncode == 0, process.stdout + process.stderr

@@ -7,16 +7,16 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
-from run_user_tests import EXAMPLE, OPTIONS, ROOT, alone, passes
+from run_user_tests import EXAMPLE, OPTIONS, ROOT, run_in_subprocess, run_passing_test
 
 from dify_kb import testing
 
 pytest_plugins = ["pytester"]
 
 
-def test_a_test_run_that_does_not_use_it_loads_nothing(tmp_path: Path) -> None:
+def test_unused_plugin_imports_nothing_heavy(tmp_path: Path) -> None:
     """Everybody who has the package installed pays for what stands at the top of the module."""
-    alone(
+    run_in_subprocess(
         tmp_path,
         """
         import sys
@@ -32,17 +32,17 @@ def test_a_test_run_that_does_not_use_it_loads_nothing(tmp_path: Path) -> None:
     )
 
 
-def test_the_fixtures_and_the_marker_are_told(pytester: pytest.Pytester) -> None:
+def test_fixtures_and_marker_are_listed(pytester: pytest.Pytester) -> None:
     """`pytest --fixtures` and `--markers` are where users look."""
-    told = passes(pytester, "def test_it(): ...", "--fixtures") + passes(
+    output = run_passing_test(pytester, "def test_it(): ...", "--fixtures") + run_passing_test(
         pytester, "def test_it(): ...", "--markers"
     )
 
-    assert all(f"{name} -- " in told for name in testing.__all__)
-    assert "@pytest.mark.dify_emulator(version='1.16'" in told
+    assert all(f"{name} -- " in output for name in testing.__all__)
+    assert "@pytest.mark.dify_emulator(version='1.16'" in output
 
 
-def test_the_entry_point_names_the_module() -> None:
+def test_entry_point_names_the_module() -> None:
     """Under the module's own name, so that `-p dify_kb.testing` beside it loads it once."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     [(name, value)] = project["entry-points"]["pytest11"].items()
@@ -51,7 +51,7 @@ def test_the_entry_point_names_the_module() -> None:
     assert name == testing.__name__
 
 
-def test_an_installed_plugin_needs_no_option_and_bears_one(tmp_path: Path) -> None:
+def test_installed_plugin_loads_with_and_without_option(tmp_path: Path) -> None:
     """What pip writes at an installation, in a folder on the path."""
     site = tmp_path / "site"
     info = site / "dify_kb_plugin-1.dist-info"
@@ -60,5 +60,5 @@ def test_an_installed_plugin_needs_no_option_and_bears_one(tmp_path: Path) -> No
     (info / "RECORD").write_text("dify_kb/testing.py,,\ndify_kb/client.py,,\n")
     (info / "entry_points.txt").write_text("[pytest11]\ndify_kb.testing = dify_kb.testing\n")
 
-    alone(tmp_path, EXAMPLE.read_text(), path=site)
-    alone(tmp_path, EXAMPLE.read_text(), "-p", "dify_kb.testing", path=site)
+    run_in_subprocess(tmp_path, EXAMPLE.read_text(), path=site)
+    run_in_subprocess(tmp_path, EXAMPLE.read_text(), "-p", "dify_kb.testing", path=site)

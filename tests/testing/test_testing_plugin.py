@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 import pytest
-from run_user_tests import EXAMPLE, passes, ran
+from run_user_tests import EXAMPLE, run_passing_test, run_test
 
 from dify_kb import testing
 
 pytest_plugins = ["pytester"]
 
 
-def test_the_example_of_a_loaders_test_passes(pytester: pytest.Pytester) -> None:
-    assert "1 passed" in passes(pytester, EXAMPLE.read_text())
+def test_readme_example_passes(pytester: pytest.Pytester) -> None:
+    assert "1 passed" in run_passing_test(pytester, EXAMPLE.read_text())
 
 
-def test_the_example_is_one_to_read() -> None:
+def test_readme_example_is_short() -> None:
     """It stands in the README."""
     assert len(EXAMPLE.read_text().splitlines()) <= 20
 
 
-def test_the_example_catches_a_loader_that_loses_something(pytester: pytest.Pytester) -> None:
+def test_readme_example_detects_a_lost_document(pytester: pytest.Pytester) -> None:
     """A test that cannot fail proves nothing."""
-    status, told = ran(
+    status, output = run_test(
         pytester, EXAMPLE.read_text().replace("(dataset, items)", "(dataset, items[:1])")
     )
 
     assert status == 1
-    assert "lost=['Return.txt']" in told
+    assert "lost=['Return.txt']" in output
 
 
-def test_documents_are_indexed_at_once_for_who_does_not_care(pytester: pytest.Pytester) -> None:
-    passes(
+def test_documents_are_indexed_at_once_by_default(pytester: pytest.Pytester) -> None:
+    run_passing_test(
         pytester,
         """
         def test_load(tmp_path, dify_emulator, dify_client):
@@ -44,9 +44,9 @@ def test_documents_are_indexed_at_once_for_who_does_not_care(pytester: pytest.Py
     )
 
 
-def test_held_documents_are_indexed_on_demand(pytester: pytest.Pytester) -> None:
+def test_held_documents_are_indexed_by_dify_index_now(pytester: pytest.Pytester) -> None:
     """The second time too, and where one of them is created again before its first run."""
-    passes(
+    run_passing_test(
         pytester,
         """
         import pytest
@@ -74,12 +74,12 @@ def test_held_documents_are_indexed_on_demand(pytester: pytest.Pytester) -> None
     )
 
 
-def test_who_waits_for_what_is_held_learns_why(
+def test_waiting_for_held_documents_fails_with_a_hint(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody moves the clock on while the test's only thread waits in `load`."""
     monkeypatch.setattr(testing, "_HELD_TIMEOUT", 0.3)
-    passes(
+    run_passing_test(
         pytester,
         """
         import pytest
@@ -99,11 +99,11 @@ def test_who_waits_for_what_is_held_learns_why(
     )
 
 
-def test_all_runs_are_over_when_documents_come_several_times(
+def test_index_now_ends_all_runs_of_repeated_documents(
     pytester: pytest.Pytester,
 ) -> None:
     """Between two of its runs a document is `completed`, and not done."""
-    passes(
+    run_passing_test(
         pytester,
         """
         import pytest
@@ -122,9 +122,9 @@ def test_all_runs_are_over_when_documents_come_several_times(
     )
 
 
-def test_what_does_not_end_is_told(pytester: pytest.Pytester) -> None:
+def test_index_now_returns_unfinished_documents(pytester: pytest.Pytester) -> None:
     """A plan that keeps a document from ending must not keep the test from it."""
-    passes(
+    run_passing_test(
         pytester,
         """
         import pytest
@@ -136,15 +136,15 @@ def test_what_does_not_end_is_told(pytester: pytest.Pytester) -> None:
             dataset = dify_client.datasets.create("A", indexing_technique="economy")
             for name in ("a.txt", "b.txt", "c.txt"):
                 dify_client.documents.create_by_file(dataset, b"text", name=name)
-            told = {state.name: state.status for state in dify_index_now()}
-            assert told == {"a.txt": "indexing", "b.txt": "error"}
+            statuses = {state.name: state.status for state in dify_index_now()}
+            assert statuses == {"a.txt": "indexing", "b.txt": "error"}
             assert dify_emulator.faults.counts() == {"indexing": {"hang": 1, "error too busy": 1}}
         """,
     )
 
 
-def test_the_marker_nearer_to_the_test_wins(pytester: pytest.Pytester) -> None:
-    passes(
+def test_nearest_marker_wins(pytester: pytest.Pytester) -> None:
+    run_passing_test(
         pytester,
         """
         import pytest
@@ -177,10 +177,10 @@ def test_the_marker_nearer_to_the_test_wins(pytester: pytest.Pytester) -> None:
         ("version='0.1'", "0.1"),
     ],
 )
-def test_a_wrong_marker_is_an_error_that_says_so(
-    pytester: pytest.Pytester, marker: str, complaint: str
+def test_invalid_marker_fails_with_a_message(
+    pytester: pytest.Pytester, marker: str, message: str
 ) -> None:
-    status, told = ran(
+    status, output = run_test(
         pytester,
         f"""
         import pytest
@@ -191,14 +191,14 @@ def test_a_wrong_marker_is_an_error_that_says_so(
     )
 
     assert status == 1
-    assert complaint in told
+    assert message in output
 
 
-def test_programs_that_read_the_environment_reach_only_it(
+def test_environment_variables_name_the_emulator(
     pytester: pytest.Pytester,
 ) -> None:
     """A loader under test must not find the real server of whoever runs the test."""
-    passes(
+    run_passing_test(
         pytester,
         """
         import os
@@ -227,10 +227,10 @@ def test_programs_that_read_the_environment_reach_only_it(
     )
 
 
-def test_journals_stay_out_of_the_home_and_of_tmp_path(pytester: pytest.Pytester) -> None:
+def test_journals_are_kept_out_of_home_and_tmp_path(pytester: pytest.Pytester) -> None:
     """Who loads `tmp_path` itself must not load the journal of an earlier load with it."""
     home = pytester.path / "state-of-the-user"
-    passes(
+    run_passing_test(
         pytester,
         f"""
         import os
@@ -251,10 +251,10 @@ def test_journals_stay_out_of_the_home_and_of_tmp_path(pytester: pytest.Pytester
 
 
 @pytest.mark.parametrize("plugins", [(), ("-p", "no:asyncio"), ("-p", "no:anyio")])
-def test_the_async_client_needs_no_plugin(
+def test_async_client_needs_no_pytest_plugin(
     pytester: pytest.Pytester, plugins: tuple[str, ...]
 ) -> None:
-    passes(
+    run_passing_test(
         pytester,
         """
         import anyio
@@ -270,8 +270,8 @@ def test_the_async_client_needs_no_plugin(
     )
 
 
-def test_the_async_client_runs_in_the_loop_of_the_test(pytester: pytest.Pytester) -> None:
-    passes(
+def test_async_client_runs_in_the_loop_of_the_test(pytester: pytest.Pytester) -> None:
+    run_passing_test(
         pytester,
         """
         import pytest

@@ -13,8 +13,8 @@ from aiohttp import web
 
 from dify_kb.emulator import responses
 from dify_kb.emulator.errors import RATE_LIMIT_MESSAGE, EmulatedError
-from dify_kb.emulator.model_selection import no_default_model_message
 from dify_kb.emulator.request_body import read_slowly, read_whole_body, skip_bytes
+from dify_kb.emulator.stub_models import no_default_model_message
 
 from .spec import Fault, FaultKind
 

@@ -1,4 +1,4 @@
-"""Rules that select runs of the indexer or calls of models, and their faults."""
+"""Select faults: by rules for runs and model calls, or at random and reproducible by a seed."""
 
 from __future__ import annotations
 

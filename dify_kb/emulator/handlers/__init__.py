@@ -1,4 +1,4 @@
-"""The handlers, one module for each noun."""
+"""Request handlers, one module for each resource."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Handlers of child chunks."""
+
 from __future__ import annotations
 
 import math
@@ -6,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from dify_kb.emulator import model_selection, serializers
+from dify_kb.emulator import serializers, stub_models
 from dify_kb.emulator.errors import invalid_param_error, not_found_error
 from dify_kb.emulator.request_context import RequestContext, handles, ignore_body
 from dify_kb.emulator.store import ChildChunkRow
@@ -122,7 +124,7 @@ def delete(context: RequestContext, _: None) -> None:
     _require_segment(context)
     row = _require_child_chunk(context)
     if quirks.child_chunk_needs_model and not context.has_models:
-        raise invalid_param_error(model_selection.no_default_model_message(context.profile))
+        raise invalid_param_error(stub_models.no_default_model_message(context.profile))
     context.store.delete_child(row)
 
 

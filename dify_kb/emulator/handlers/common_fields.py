@@ -1,4 +1,4 @@
-"""Fields that several bodies have (server source)."""
+"""Request fields that several endpoints share, and pagination (server source)."""
 
 from __future__ import annotations
 

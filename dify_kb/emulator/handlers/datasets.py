@@ -1,3 +1,5 @@
+"""Handlers of datasets."""
+
 from __future__ import annotations
 
 import json
@@ -5,7 +7,7 @@ import uuid
 
 import attrs
 
-from dify_kb.emulator import model_selection, serializers, stub_models
+from dify_kb.emulator import serializers, stub_models
 from dify_kb.emulator.errors import EmulatedError, invalid_param_error, not_found_error, parse_uuid
 from dify_kb.emulator.request_context import RequestContext, handles, ignore_body
 from dify_kb.emulator.store import DatasetRow, ExternalBindingRow, SegmentRow
@@ -34,7 +36,7 @@ def create(context: RequestContext, body: CreateDataset) -> Dataset:
     provider, model = (
         _choose_embedding(context, body) if technique == "high_quality" else (None, None)
     )
-    model_selection.check_reranking_model(context, body.retrieval_model)
+    stub_models.check_reranking_model(context, body.retrieval_model)
     _check_external(context, body)
     now = context.clock.now()
     row = DatasetRow(
@@ -92,8 +94,8 @@ def _choose_embedding(
     context: RequestContext, body: CreateDataset | UpdateDataset
 ) -> tuple[str, str]:
     """Take the model that is asked for, with its provider's full name, or the default."""
-    model_selection.check_provider(context, body.embedding_model_provider, body.embedding_model)
-    provider, model = model_selection.select_embedding_model(
+    stub_models.check_provider(context, body.embedding_model_provider, body.embedding_model)
+    provider, model = stub_models.select_embedding_model(
         context, body.embedding_model_provider, body.embedding_model
     )
     return stub_models.full_provider_name(provider), model
@@ -136,7 +138,7 @@ def _column_changes(context: RequestContext, body: UpdateDataset) -> dict[str, o
         return changes | _external_changes(context, body)
     changes |= _technique_changes(context, body)
     if body.retrieval_model:
-        model_selection.check_reranking_model(context, body.retrieval_model)
+        stub_models.check_reranking_model(context, body.retrieval_model)
         changes["retrieval_model"] = json.dumps(codec.encode(body.retrieval_model))
     return changes
 

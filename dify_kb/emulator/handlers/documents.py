@@ -1,3 +1,5 @@
+"""Handlers of documents: create, update, list, delete, statuses, and their files."""
+
 from __future__ import annotations
 
 import io

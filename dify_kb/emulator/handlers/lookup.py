@@ -1,4 +1,4 @@
-"""What a path names inside of a dataset, or that it is not there."""
+"""Look up the document and the segment that the path of a request names."""
 
 from __future__ import annotations
 

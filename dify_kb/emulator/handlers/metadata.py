@@ -1,3 +1,5 @@
+"""Handlers of metadata fields and of the values of documents."""
+
 from __future__ import annotations
 
 import json
@@ -143,7 +145,7 @@ def _check_name(context: RequestContext, name: str) -> None:
         raise invalid_param_error(f"Metadata name cannot exceed {_MAX_NAME_LENGTH} characters.")
     if any(name == row.name for row in context.store.metadata.list_by_dataset(context.dataset.id)):
         raise invalid_param_error("Metadata name already exists.")
-    if name in builtin_metadata.TYPES:
+    if name in builtin_metadata.FIELD_TYPES:
         raise invalid_param_error("Metadata name already exists in Built-in fields.")
 
 
@@ -202,7 +204,7 @@ def list_built_in_fields(_context: RequestContext, _: None) -> BuiltInFields:
     return BuiltInFields(
         fields=[
             BuiltInField(name=name, type=MetadataType(kind))
-            for name, kind in builtin_metadata.TYPES.items()
+            for name, kind in builtin_metadata.FIELD_TYPES.items()
         ]
     )
 
@@ -224,10 +226,10 @@ def set_built_in_fields(context: RequestContext, _: None) -> None:
             values = {
                 name: value
                 for name, value in (serializers.read_metadata_values(document) or {}).items()
-                if name not in builtin_metadata.TYPES
+                if name not in builtin_metadata.FIELD_TYPES
             }
             if action == "enable":
-                values |= builtin_metadata.values(document)
+                values |= builtin_metadata.build_values(document)
             _write_values(context, document, values)
 
 
@@ -252,7 +254,7 @@ def _assign_values(
     values = (serializers.read_metadata_values(document) or {}) if merge else {}
     values |= {value.name: value.value for value in assignments}
     if context.dataset.built_in:
-        values |= builtin_metadata.values(document)
+        values |= builtin_metadata.build_values(document)
     with store.transaction():
         _write_values(context, document, values)
         if not merge:

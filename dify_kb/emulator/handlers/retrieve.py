@@ -1,10 +1,12 @@
+"""Validate a retrieve request, and answer it."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from dify_kb.emulator import model_selection, serializers, stub_models
+from dify_kb.emulator import serializers, stub_models
 from dify_kb.emulator.errors import EmulatedError, invalid_param_error
 from dify_kb.emulator.request_context import RequestContext, handles
 from dify_kb.emulator.server_profile import ErrorStyle
@@ -241,7 +243,7 @@ def _require_vectors(context: RequestContext, method: SearchMethod) -> None:
     """Refuse what needs vectors where there are none (recordings 750, 1044)."""
     row = context.dataset
     if not context.has_models:
-        reason = model_selection.no_default_model_message(context.profile)
+        reason = stub_models.no_default_model_message(context.profile)
     elif not row.is_high_quality:
         table = f"embedding_vector_index_{row.id.replace('-', '_')}_nod"
         reason = f'relation "{table}" does not exist'

@@ -1,3 +1,5 @@
+"""Handlers of segments."""
+
 from __future__ import annotations
 
 import hashlib

@@ -1,3 +1,5 @@
+"""Handlers of the server information and the list of models."""
+
 from __future__ import annotations
 
 from dify_kb.emulator import stub_models

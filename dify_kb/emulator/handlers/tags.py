@@ -1,3 +1,5 @@
+"""Handlers of tags and their bindings to datasets."""
+
 from __future__ import annotations
 
 import uuid

@@ -1,4 +1,4 @@
-"""Rows as the models that answers are made of."""
+"""Serialize rows of the store as the models of responses."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Serialize datasets and their tags."""
+
 from __future__ import annotations
 
 import json

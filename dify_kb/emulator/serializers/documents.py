@@ -1,3 +1,5 @@
+"""Serialize documents, segments and child chunks."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Serialize metadata fields and the values of documents."""
+
 from __future__ import annotations
 
 import json
@@ -37,7 +39,9 @@ def serialize_dataset_metadata(store: Store, row: DatasetRow) -> list[Mapping[st
         (field.id, field.name, field.type) for field in store.metadata.list_by_dataset(row.id)
     ]
     if row.built_in:
-        fields += [(_BUILT_IN_ID, name, kind) for name, kind in builtin_metadata.TYPES.items()]
+        fields += [
+            (_BUILT_IN_ID, name, kind) for name, kind in builtin_metadata.FIELD_TYPES.items()
+        ]
     return [{"id": key, "name": name, "type": kind} for key, name, kind in fields]
 
 
@@ -55,10 +59,10 @@ def serialize_document_metadata(
         _build_value(field.id, field.name, field.type, values.get(field.name)) for field in fields
     ]
     # Times among them are texts, also where one's own are numbers (recording 681).
-    built_in_values = builtin_metadata.values(row)
+    built_in_values = builtin_metadata.build_values(row)
     return own_values + [
         _build_value(_BUILT_IN_ID, name, kind, str(built_in_values[name]))
-        for name, kind in builtin_metadata.TYPES.items()
+        for name, kind in builtin_metadata.FIELD_TYPES.items()
     ]
 
 

@@ -1,3 +1,5 @@
+"""The SQLite connection: its schema, its format version, and what is wrong with a file."""
+
 from __future__ import annotations
 
 import contextlib

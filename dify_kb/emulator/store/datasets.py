@@ -1,3 +1,5 @@
+"""Tables of datasets, their process rules, and external knowledge APIs."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Tables of documents with their files and former versions, and of files for pipelines."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final

@@ -1,3 +1,5 @@
+"""Tables of metadata fields and the documents that have them."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING

@@ -1,3 +1,5 @@
+"""Tables of segments and their child chunks."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Tables of tags and the datasets that have them."""
+
 from __future__ import annotations
 
 import json

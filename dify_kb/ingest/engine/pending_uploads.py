@@ -75,7 +75,7 @@ class PendingUploads:
         """Add a file whose create got no response, or one that is not from the API."""
         now, error = loop_time(), file.error
         landing = (
-            self.times.disconnect_landing_time
+            self.times.late_create_after_disconnect
             if error is None
             else max_seconds_until_stored(error, self.times)
         )
@@ -86,15 +86,16 @@ class PendingUploads:
 
         Args:
             lost: an earlier run was killed while sending the file; the send may still be carried
-                out, for `patience` seconds since then. A clock that was set meanwhile shortens
-                that to no less than `quarantine`.
+                out, for `late_create_after_timeout` seconds since then. A clock that was set
+                meanwhile shortens that to no less than `late_create_after_disconnect`.
         """
         now = loop_time()
         until = now
         if lost and file.planned.row is not None:
-            left = file.planned.row.sent_at + self.times.timeout_landing_time - self.clock()
+            left = file.planned.row.sent_at + self.times.late_create_after_timeout - self.clock()
             until += max(
-                self.times.disconnect_landing_time, min(left, self.times.timeout_landing_time)
+                self.times.late_create_after_disconnect,
+                min(left, self.times.late_create_after_timeout),
             )
         self._add(file, due=now, until=until, lost=lost)
 
@@ -158,9 +159,9 @@ def max_seconds_until_stored(error: KnowledgeError, times: LoadTiming) -> float:
         return sum(times.lookup_intervals[:LOOKUPS_AFTER_CRASH])
     match _cause(error):
         case ServerError() | TimeoutError():
-            return times.timeout_landing_time
+            return times.late_create_after_timeout
         case _:
-            return times.disconnect_landing_time
+            return times.late_create_after_disconnect
 
 
 def _has_crashed(error: KnowledgeError | None) -> bool:

@@ -275,16 +275,16 @@ class Reconciler:
 
         | since the send timed out | a lookup that began then finds what landed |
         |---|---|
-        | uploads were blocked, and went on | `quarantine` after they went on |
+        | uploads were blocked, and went on | `late_create_after_disconnect` after they went on |
         | an upload was answered | after the answer |
         | neither, and uploads are blocked | never |
-        | neither | `dataset_lock` after the timeout |
+        | neither | `dataset_lock_time` after the timeout |
         """
         breaker, since = self.breaker, pending.since
         if not pending.timed_out:
             return False
         if since < breaker.resumed_at:
-            return asked_at < breaker.resumed_at + self.times.disconnect_landing_time
+            return asked_at < breaker.resumed_at + self.times.late_create_after_disconnect
         if since < breaker.upload_answered_at:
             return asked_at < breaker.upload_answered_at
         return breaker.has_blocked_uploads or asked_at < since + self.times.dataset_lock_time

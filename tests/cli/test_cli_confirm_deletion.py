@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 import pytest
-from cli_calls import base, names
+from cli_runner import create_dataset_with_documents, list_document_names
 
 from dify_kb import Client
 from dify_kb.emulator import Emulator
@@ -64,7 +64,7 @@ def until_asked(process: subprocess.Popen[str]) -> str:
 def test_deletes_of_several_ask_first(
     terminal: Started, emulator: Emulator, answer: str, code: int, left: int
 ) -> None:
-    base(emulator, "a.txt", "b.txt")
+    create_dataset_with_documents(emulator, "a.txt", "b.txt")
     process, ours = terminal("documents", "delete", *WHERE, "--all")
 
     told = until_asked(process)
@@ -74,13 +74,13 @@ def test_deletes_of_several_ask_first(
     assert "  a.txt (" in told
     assert "Delete 2 documents?" in told
     assert process.returncode == code
-    assert len(names(emulator)) == left
+    assert len(list_document_names(emulator)) == left
     assert "Traceback" not in err
 
 
 def test_ctrl_c_is_an_answer(terminal: Started, emulator: Emulator) -> None:
     """It must not wait for a line."""
-    base(emulator, "a.txt", "b.txt")
+    create_dataset_with_documents(emulator, "a.txt", "b.txt")
     process, _ = terminal("documents", "delete", *WHERE, "--all")
     until_asked(process)
 
@@ -89,7 +89,7 @@ def test_ctrl_c_is_an_answer(terminal: Started, emulator: Emulator) -> None:
 
     assert process.returncode == 130
     assert "Traceback" not in err
-    assert len(names(emulator)) == 2
+    assert len(list_document_names(emulator)) == 2
 
 
 def piped(emulator: Emulator, command: str) -> subprocess.CompletedProcess[str]:
@@ -117,9 +117,9 @@ def test_a_list_into_a_pipe_that_closes_ends_quietly(emulator: Emulator, options
 
 def test_work_goes_on_where_nobody_reads_what_was_done(emulator: Emulator) -> None:
     """Half of the documents deleted, depending on a pipe's buffer, would be the worst."""
-    base(emulator, *(f"{number}.txt" for number in range(20)))
+    create_dataset_with_documents(emulator, *(f"{number}.txt" for number in range(20)))
 
     ended = piped(emulator, "documents delete --dataset base --all --yes | true")
 
     assert ended.stderr == "20 documents deleted.\n"
-    assert names(emulator) == set()
+    assert list_document_names(emulator) == set()

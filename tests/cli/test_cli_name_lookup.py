@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from cli_calls import Cli, asked, base, lines, two_lines
+from cli_runner import (
+    Cli,
+    called_endpoints,
+    create_dataset_with_documents,
+    parse_error,
+    parse_json_lines,
+)
 
 from dify_kb import Client
 from dify_kb.emulator import Emulator
@@ -12,7 +18,7 @@ from dify_kb.emulator import Emulator
 def test_an_id_without_its_dashes_is_a_name(cli: Cli, emulator: Emulator) -> None:
     """Servers have no route for it."""
     name = "7816546130c641d5979acbfe8c461f47"
-    base(emulator, name=name)
+    create_dataset_with_documents(emulator, name=name)
 
     assert cli("datasets", "show", name)[0] == 0
 
@@ -37,20 +43,20 @@ def test_an_id_without_its_dashes_is_a_name(cli: Cli, emulator: Emulator) -> Non
 def test_an_unknown_name_gets_the_nearest_ones(
     cli: Cli, emulator: Emulator, arguments: list[str], what: str, following: str
 ) -> None:
-    base(emulator, "readme.txt")
+    create_dataset_with_documents(emulator, "readme.txt")
     cli("metadata", "create", "--dataset", "base", "year")
     cli("tags", "create", "infra")
 
     code, _, err = cli(*arguments)
 
     assert code == 1
-    assert two_lines(err)[0] == what
-    assert two_lines(err)[1].startswith(following)
+    assert parse_error(err)[0] == what
+    assert parse_error(err)[1].startswith(following)
 
 
 def test_an_ambiguous_name_gets_the_ids_to_choose_from(cli: Cli, emulator: Emulator) -> None:
     """A disabled document is not replaced by one of its name: then there are two."""
-    first = base(emulator, "a.txt")["a.txt"]
+    first = create_dataset_with_documents(emulator, "a.txt")["a.txt"]
     where = ["--dataset", "base"]
     cli("documents", "disable", *where, "a.txt")
     _, out, _ = cli("documents", "create", *where, "--name", "a.txt", "--text", "x", "--json")
@@ -58,15 +64,15 @@ def test_an_ambiguous_name_gets_the_ids_to_choose_from(cli: Cli, emulator: Emula
     code, _, err = cli("documents", "delete", *where, "a.txt")
 
     assert code == 1
-    what, following = two_lines(err)
+    what, following = parse_error(err)
     assert what == "2 documents are called 'a.txt'."
     assert first in following
-    assert lines(out)[0]["id"] in following
+    assert parse_json_lines(out)[0]["id"] in following
 
 
 def test_an_id_is_never_looked_for_in_a_list(cli: Cli, emulator: Emulator) -> None:
     """A key may be of one base only: then listing answers 403 (issue 37257 of Dify)."""
-    documents = base(emulator, "a.txt")
+    documents = create_dataset_with_documents(emulator, "a.txt")
     with Client(emulator.url, emulator.api_key) as client:
         found = client.datasets.find("base")
         tag = client.tags.create("infra")
@@ -80,4 +86,4 @@ def test_an_id_is_never_looked_for_in_a_list(cli: Cli, emulator: Emulator) -> No
     assert cli("documents", "delete", *where, documents["a.txt"])[0] == 0
     assert cli("datasets", "delete", found.id)[0] == 0
 
-    assert not [name for name in asked(emulator)[before:] if name.endswith(".list")]
+    assert not [name for name in called_endpoints(emulator)[before:] if name.endswith(".list")]

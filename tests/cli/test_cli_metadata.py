@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from cli_calls import Cli, asked, base, lines, two_lines
+from cli_runner import (
+    Cli,
+    called_endpoints,
+    create_dataset_with_documents,
+    parse_error,
+    parse_json_lines,
+)
 
 from dify_kb.emulator import Emulator
 
@@ -13,7 +19,7 @@ WHERE = ["--dataset", "base"]
 
 def test_values_take_the_type_of_their_field(cli: Cli, emulator: Emulator) -> None:
     """The server keeps a text in a number's place, and no search matches it."""
-    base(emulator, "a.txt", "b.txt")
+    create_dataset_with_documents(emulator, "a.txt", "b.txt")
     for name, kind in (("year", "number"), ("seen", "time"), ("team", "string")):
         cli("metadata", "create", *WHERE, name, "--type", kind)
 
@@ -23,7 +29,7 @@ def test_values_take_the_type_of_their_field(cli: Cli, emulator: Emulator) -> No
     assert (code, err) == (0, "2 documents labelled.\n")
     assert len(out.splitlines()) == 2
     _, out, _ = cli("documents", "show", *WHERE, "a.txt", "--json")
-    values = {entry["name"]: entry["value"] for entry in lines(out)[0]["doc_metadata"]}
+    values = {entry["name"]: entry["value"] for entry in parse_json_lines(out)[0]["doc_metadata"]}
     assert (values["year"], values["seen"], values["team"]) == (2024, 1735603200.0, "7")
 
 
@@ -39,21 +45,21 @@ def test_values_take_the_type_of_their_field(cli: Cli, emulator: Emulator) -> No
 def test_values_that_do_not_fit_are_refused(
     cli: Cli, emulator: Emulator, given: str, code: int, what: str
 ) -> None:
-    base(emulator, "a.txt")
+    create_dataset_with_documents(emulator, "a.txt")
     cli("metadata", "create", *WHERE, "year", "--type", "number")
     cli("metadata", "create", *WHERE, "seen", "--type", "time")
 
     met, _, err = cli("metadata", "assign", *WHERE, "--all", "--set", given)
 
-    assert (met, two_lines(err)[0]) == (code, what)
-    assert "metadata.assign" not in asked(emulator)
+    assert (met, parse_error(err)[0]) == (code, what)
+    assert "metadata.assign" not in called_endpoints(emulator)
 
 
 def test_documents_that_got_no_values_are_told(cli: Cli, emulator: Emulator) -> None:
-    base(emulator, "a.txt")
+    create_dataset_with_documents(emulator, "a.txt")
     cli("metadata", "create", *WHERE, "year", "--type", "number")
 
     code, out, _ = cli("metadata", "assign", *WHERE, "a.txt", NOBODY, "--set", "year=1", "--json")
 
     assert code == 3
-    assert [row["type"] for row in lines(out)] == ["labelled", "failed"]
+    assert [row["type"] for row in parse_json_lines(out)] == ["labelled", "failed"]

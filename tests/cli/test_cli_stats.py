@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from attrs import evolve
-from cli_calls import Cli, asked, base, lines
+from cli_runner import Cli, called_endpoints, create_dataset_with_documents, parse_json_lines
 
 from dify_kb import Client, Document, IndexingStatus
 from dify_kb.cli import stats
@@ -107,7 +107,7 @@ def test_a_document_in_which_nothing_was_indexed_counts_as_an_error() -> None:
 
 def test_stats_of_all_bases(cli: Cli, emulator: Emulator) -> None:
     emulator.faults.plan_indexing(["error no such model", "hang"], names="bad*")
-    base(emulator, "a.txt", "bad-1.txt")
+    create_dataset_with_documents(emulator, "a.txt", "bad-1.txt")
     with Client(emulator.url, emulator.api_key) as client:
         other = client.datasets.create("other", indexing_technique="economy")
         client.documents.create_by_text(other, "bad-2.txt", "x")
@@ -117,7 +117,7 @@ def test_stats_of_all_bases(cli: Cli, emulator: Emulator) -> None:
     code, out, _ = cli("stats", "--stuck-after", "0", "--json")
 
     assert code == 0
-    told = {row["name"]: row for row in lines(out)}
+    told = {row["name"]: row for row in parse_json_lines(out)}
     assert told["base"]["type"] == "stats"
     assert told["base"]["documents"] == 2
     assert told["base"]["statuses"] == {"available": 1, "error": 1}
@@ -135,26 +135,26 @@ def test_stats_of_all_bases(cli: Cli, emulator: Emulator) -> None:
 def test_a_base_that_cannot_be_counted_does_not_hide_the_others(
     cli: Cli, emulator: Emulator
 ) -> None:
-    base(emulator, "a.txt")
-    base(emulator, "b.txt", name="other")
+    create_dataset_with_documents(emulator, "a.txt")
+    create_dataset_with_documents(emulator, "b.txt", name="other")
     emulator.faults.plan("documents.list", ["404"])
 
     code, out, _ = cli("stats", "--json")
 
     assert code == 3
-    assert [(row["type"], row["name"]) for row in lines(out)] == [
+    assert [(row["type"], row["name"]) for row in parse_json_lines(out)] == [
         ("failed", "other"),
         ("stats", "base"),
     ]
 
 
 def test_stats_of_one_base_ask_only_for_it(cli: Cli, emulator: Emulator) -> None:
-    base(emulator, "a.txt")
-    base(emulator, "b.txt", name="other")
+    create_dataset_with_documents(emulator, "a.txt")
+    create_dataset_with_documents(emulator, "b.txt", name="other")
     before = len(emulator.history)
 
     code, out, _ = cli("stats", "--dataset", "base", "--no-chunks", "--json")
 
     assert code == 0
-    assert [(row["name"], row["chunks"]) for row in lines(out)] == [("base", None)]
-    assert asked(emulator)[before:] == ["datasets.list", "documents.list"]
+    assert [(row["name"], row["chunks"]) for row in parse_json_lines(out)] == [("base", None)]
+    assert called_endpoints(emulator)[before:] == ["datasets.list", "documents.list"]

@@ -6,7 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-from cli_calls import Cli, asked, base, keys, lines, two_lines
+from cli_runner import (
+    Cli,
+    called_endpoints,
+    create_dataset_with_documents,
+    model_field_names,
+    parse_error,
+    parse_json_lines,
+)
 
 from dify_kb.emulator import Emulator
 from dify_kb.models import ChildChunk, Segment
@@ -15,20 +22,23 @@ NOBODY = "00000000-0000-4000-8000-000000000000"
 
 
 def test_a_segment_s_life(cli: Cli, emulator: Emulator) -> None:
-    base(emulator, "a.txt")
+    create_dataset_with_documents(emulator, "a.txt")
     where = ["--dataset", "base", "--document", "a.txt"]
 
     code, out, _ = cli("segments", "create", *where, "two", "three", "--keyword", "bat", "--json")
-    made = lines(out)
+    made = parse_json_lines(out)
 
     assert code == 0
     assert [row["content"] for row in made] == ["two", "three"]
-    assert made[0].keys() >= keys(Segment)
+    assert made[0].keys() >= model_field_names(Segment)
     two, three = (row["id"] for row in made)
     assert cli("segments", "update", *where, two, "--content", "zwei")[0] == 0
     assert cli("segments", "disable", *where, two, three)[0] == 0
     _, out, _ = cli("segments", "show", *where, two, "--json")
-    assert (lines(out)[0]["content"], lines(out)[0]["enabled"]) == ("zwei", False)
+    assert (parse_json_lines(out)[0]["content"], parse_json_lines(out)[0]["enabled"]) == (
+        "zwei",
+        False,
+    )
     assert cli("segments", "enable", *where, two)[0] == 0
     assert cli("segments", "delete", *where, two, three)[0] == 2
     assert cli("segments", "delete", *where, two, three, "--yes")[0] == 0
@@ -39,7 +49,7 @@ def test_a_segment_s_life(cli: Cli, emulator: Emulator) -> None:
 def test_segments_are_copied_as_they_are_listed(
     cli: Cli, emulator: Emulator, tmp_path: Path
 ) -> None:
-    base(emulator, "a.txt", "b.txt")
+    create_dataset_with_documents(emulator, "a.txt", "b.txt")
     where = ["--dataset", "base", "--document"]
     cli("segments", "create", *where, "a.txt", *(f"chunk {number}" for number in range(120)))
     file = tmp_path / "chunks.jsonl"
@@ -49,26 +59,26 @@ def test_segments_are_copied_as_they_are_listed(
 
     assert (code, out) == (0, "Appended 122 chunks.\n")
     _, out, _ = cli("segments", "list", *where, "b.txt", "--json")
-    copied = [row["content"] for row in lines(out)][1:]
+    copied = [row["content"] for row in parse_json_lines(out)][1:]
     assert copied == ["Wombats dig.", *(f"chunk {number}" for number in range(120)), "last"]
 
 
 def test_segments_that_were_made_before_a_failure_are_told(cli: Cli, emulator: Emulator) -> None:
-    base(emulator, "a.txt")
+    create_dataset_with_documents(emulator, "a.txt")
     emulator.faults.plan("segments.create", ["ok", "400"])
     texts = [f"chunk {number}" for number in range(60)]
 
     code, out, err = cli("segments", "create", "--dataset", "base", "--document", "a.txt", *texts)
 
     assert (code, out) == (3, "Appended 50 chunks.\n")
-    assert "50 of 60 chunks were made" in two_lines(err)[0]
+    assert "50 of 60 chunks were made" in parse_error(err)[0]
 
 
 @pytest.mark.parametrize("line", ["{", "7", '{"text": "x"}'])
 def test_a_line_that_is_no_chunk_is_told(
     cli: Cli, emulator: Emulator, tmp_path: Path, line: str
 ) -> None:
-    base(emulator, "a.txt")
+    create_dataset_with_documents(emulator, "a.txt")
     file = tmp_path / "chunks.jsonl"
     file.write_text(f'"good"\n{line}\n')
     where = ["--dataset", "base", "--document", "a.txt"]
@@ -76,25 +86,25 @@ def test_a_line_that_is_no_chunk_is_told(
     code, _, err = cli("segments", "create", *where, "--from", str(file))
 
     assert code == 2
-    assert two_lines(err)[0] == f"Line 2 of --from is no chunk: {line!r}."
-    assert "segments.create" not in asked(emulator)
+    assert parse_error(err)[0] == f"Line 2 of --from is no chunk: {line!r}."
+    assert "segments.create" not in called_endpoints(emulator)
 
 
 def test_a_child_chunk_s_life(cli: Cli, emulator: Emulator) -> None:
-    base(emulator, "a.txt")
+    create_dataset_with_documents(emulator, "a.txt")
     where = ["--dataset", "base", "--document", "a.txt"]
     _, out, _ = cli("segments", "list", *where, "--json")
-    where += ["--segment", lines(out)[0]["id"]]
+    where += ["--segment", parse_json_lines(out)[0]["id"]]
 
     code, out, _ = cli("child-chunks", "create", *where, "small", "--json")
-    (made,) = lines(out)
+    (made,) = parse_json_lines(out)
 
     assert code == 0
-    assert made.keys() >= keys(ChildChunk)
+    assert made.keys() >= model_field_names(ChildChunk)
     assert made["type"] == "customized", "the model's own type"
     assert cli("child-chunks", "update", *where, made["id"], "smaller")[0] == 0
     _, out, _ = cli("child-chunks", "show", *where, made["id"])
     assert "smaller" in out
     assert cli("child-chunks", "delete", *where, made["id"])[0] == 0
     assert cli("child-chunks", "list", *where, "--json")[1] == ""
-    assert "no child chunk" in two_lines(cli("child-chunks", "show", *where, NOBODY)[2])[0]
+    assert "no child chunk" in parse_error(cli("child-chunks", "show", *where, NOBODY)[2])[0]

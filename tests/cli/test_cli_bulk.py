@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from cli_calls import Cli, asked, base, lines, names, two_lines
+from cli_runner import (
+    Cli,
+    called_endpoints,
+    create_dataset_with_documents,
+    list_document_names,
+    parse_error,
+    parse_json_lines,
+)
 
 from dify_kb.cli import document_selection
 from dify_kb.emulator import Emulator
@@ -13,21 +20,23 @@ WHERE = ["--dataset", "base"]
 
 
 def test_documents_are_deleted_by_a_pattern_of_their_name(cli: Cli, emulator: Emulator) -> None:
-    base(emulator, "draft-1.txt", "draft_2.txt", "Draft-3.txt", "final.txt")
+    create_dataset_with_documents(
+        emulator, "draft-1.txt", "draft_2.txt", "Draft-3.txt", "final.txt"
+    )
 
     code, out, err = cli("documents", "delete", *WHERE, "--name", "draft?[0-9]*", "--yes", "--json")
 
     assert code == 0
-    assert {(row["type"], row["name"]) for row in lines(out)} == {
+    assert {(row["type"], row["name"]) for row in parse_json_lines(out)} == {
         ("deleted", "draft-1.txt"),
         ("deleted", "draft_2.txt"),
     }
     assert err == "2 documents deleted.\n"
-    assert names(emulator) == {"Draft-3.txt", "final.txt"}
+    assert list_document_names(emulator) == {"Draft-3.txt", "final.txt"}
 
 
 def test_documents_are_chosen_by_their_metadata(cli: Cli, emulator: Emulator) -> None:
-    base(emulator, "old.txt", "new.txt", "none.txt")
+    create_dataset_with_documents(emulator, "old.txt", "new.txt", "none.txt")
     cli("metadata", "create", *WHERE, "year", "--type", "number")
     cli("metadata", "create", *WHERE, "team")
     cli("metadata", "assign", *WHERE, "old.txt", "--set", "year=2019", "--set", "team=infra")
@@ -36,7 +45,7 @@ def test_documents_are_chosen_by_their_metadata(cli: Cli, emulator: Emulator) ->
     def chosen(*conditions: str) -> set[str]:
         options = [part for condition in conditions for part in ("--filter", condition)]
         _, out, _ = cli("documents", "delete", *WHERE, *options, "--dry-run", "--json")
-        return {row["name"] for row in lines(out)}
+        return {row["name"] for row in parse_json_lines(out)}
 
     assert chosen("year < 2020") == {"old.txt"}
     assert chosen("year = 2024") == {"new.txt"}
@@ -46,7 +55,7 @@ def test_documents_are_chosen_by_their_metadata(cli: Cli, emulator: Emulator) ->
 
 
 def test_documents_are_chosen_by_a_date(cli: Cli, emulator: Emulator) -> None:
-    base(emulator, "a.txt", "b.txt")
+    create_dataset_with_documents(emulator, "a.txt", "b.txt")
     cli("metadata", "create", *WHERE, "due", "--type", "time")
     cli("metadata", "assign", *WHERE, "a.txt", "--set", "due=2024-12-31")
     cli("metadata", "assign", *WHERE, "b.txt", "--set", "due=2026-12-31")
@@ -54,7 +63,7 @@ def test_documents_are_chosen_by_a_date(cli: Cli, emulator: Emulator) -> None:
     code, _, _ = cli("documents", "delete", *WHERE, "--filter", "due before 2025-01-01")
 
     assert code == 0
-    assert names(emulator) == {"b.txt"}
+    assert list_document_names(emulator) == {"b.txt"}
 
 
 @pytest.mark.parametrize("command", [["search", "wombats"], ["documents", "delete", "--dry-run"]])
@@ -62,127 +71,127 @@ def test_a_condition_on_a_field_that_there_is_not_is_told(
     cli: Cli, emulator: Emulator, command: list[str]
 ) -> None:
     """The server finds nothing, which looks like an answer."""
-    base(emulator, "a.txt")
+    create_dataset_with_documents(emulator, "a.txt")
     cli("metadata", "create", *WHERE, "year", "--type", "number")
 
     code, _, err = cli(*command, *WHERE, "--filter", "yaer > 2020")
 
     assert code == 1
-    assert two_lines(err)[0] == "No metadata field is called 'yaer'."
-    assert two_lines(err)[1].startswith("Did you mean 'year'?")
+    assert parse_error(err)[0] == "No metadata field is called 'yaer'."
+    assert parse_error(err)[1].startswith("Did you mean 'year'?")
 
 
 def test_documents_are_chosen_by_their_status(cli: Cli, emulator: Emulator) -> None:
     """All conditions must hold."""
     emulator.faults.plan_indexing(["error no such model"], names="bad*", always=True)
-    base(emulator, "bad.txt", "worse.txt", "bad.md")
+    create_dataset_with_documents(emulator, "bad.txt", "worse.txt", "bad.md")
 
     code, _, _ = cli("documents", "delete", *WHERE, "--status", "error", "--name", "*.txt")
 
     assert code == 0
-    assert names(emulator) == {"worse.txt", "bad.md"}
+    assert list_document_names(emulator) == {"worse.txt", "bad.md"}
 
 
 def test_a_dry_run_changes_nothing(cli: Cli, emulator: Emulator) -> None:
-    ids = base(emulator, "a.txt", "b.txt")
+    ids = create_dataset_with_documents(emulator, "a.txt", "b.txt")
     before = len(emulator.history)
 
     code, out, err = cli("documents", "archive", *WHERE, "--all", "--dry-run", "--json")
 
     assert code == 0
-    assert {row["id"] for row in lines(out)} == set(ids.values())
-    assert {row["type"] for row in lines(out)} == {"would be archived"}
+    assert {row["id"] for row in parse_json_lines(out)} == set(ids.values())
+    assert {row["type"] for row in parse_json_lines(out)} == {"would be archived"}
     assert err == "2 documents would be archived.\n"
-    assert set(asked(emulator)[before:]) == {"datasets.list", "documents.list"}
+    assert set(called_endpoints(emulator)[before:]) == {"datasets.list", "documents.list"}
 
 
 def test_documents_are_switched_off_and_on_and_archived(cli: Cli, emulator: Emulator) -> None:
-    base(emulator, "a.txt", "b.txt", "c.txt")
+    create_dataset_with_documents(emulator, "a.txt", "b.txt", "c.txt")
 
     assert cli("documents", "disable", *WHERE, "a.txt", "b.txt")[0] == 0
-    assert names(emulator, "disabled") == {"a.txt", "b.txt"}
+    assert list_document_names(emulator, "disabled") == {"a.txt", "b.txt"}
     assert cli("documents", "enable", *WHERE, "--status", "disabled")[0] == 0
     assert cli("documents", "archive", *WHERE, "--name", "c*")[0] == 0
-    assert names(emulator, "archived") == {"c.txt"}
+    assert list_document_names(emulator, "archived") == {"c.txt"}
     assert cli("documents", "unarchive", *WHERE, "--all")[0] == 0
-    assert names(emulator, "available") == {"a.txt", "b.txt", "c.txt"}
+    assert list_document_names(emulator, "available") == {"a.txt", "b.txt", "c.txt"}
 
 
 def test_a_document_that_is_refused_does_not_keep_the_others(cli: Cli, emulator: Emulator) -> None:
     """The server changes all documents of a request or none."""
     emulator.faults.plan_indexing(["error no such model"], names="bad*")
     good = [f"{number}.txt" for number in range(6)]
-    base(emulator, *good[:3], "bad.txt", *good[3:])
+    create_dataset_with_documents(emulator, *good[:3], "bad.txt", *good[3:])
 
     code, out, err = cli("documents", "disable", *WHERE, "--all", "--json")
 
     assert code == 3
-    told = {row["name"]: row for row in lines(out)}
+    told = {row["name"]: row for row in parse_json_lines(out)}
     assert told["bad.txt"]["type"] == "failed"
     assert "not completed" in told["bad.txt"]["error"]
-    assert names(emulator, "disabled") == set(good)
+    assert list_document_names(emulator, "disabled") == set(good)
     assert err == "6 documents disabled, 1 failed.\n"
 
 
 def test_archived_documents_are_told_and_the_others_deleted(cli: Cli, emulator: Emulator) -> None:
-    base(emulator, "a.txt", "b.txt", "c.txt")
+    create_dataset_with_documents(emulator, "a.txt", "b.txt", "c.txt")
     cli("documents", "archive", *WHERE, "b.txt")
 
     code, out, _ = cli("documents", "delete", *WHERE, "--all", "--yes")
 
     assert code == 3
     assert "failed  b.txt" in out
-    assert names(emulator) == {"b.txt"}
+    assert list_document_names(emulator) == {"b.txt"}
     code, _, err = cli("documents", "delete", *WHERE, "b.txt")
-    assert (code, two_lines(err)[1]) == (1, "Unarchive the document first.")
+    assert (code, parse_error(err)[1]) == (1, "Unarchive the document first.")
 
 
 def test_what_concerns_all_stops_the_rest_and_tells_what_was_done(
     cli: Cli, emulator: Emulator
 ) -> None:
-    base(emulator, *(f"{number}.txt" for number in range(9)))
+    create_dataset_with_documents(emulator, *(f"{number}.txt" for number in range(9)))
     emulator.faults.plan("documents.delete", ["ok", *["401"] * 4])
 
     code, _, err = cli("documents", "delete", *WHERE, "--all", "--yes")
 
     assert code == 4
-    assert "401" in two_lines(err)[0]
-    assert f"{9 - len(names(emulator))} of 9 documents deleted." in err
+    assert "401" in parse_error(err)[0]
+    assert f"{9 - len(list_document_names(emulator))} of 9 documents deleted." in err
 
 
 def test_what_is_under_way_when_the_rest_is_stopped_is_told_too(
     cli: Cli, emulator: Emulator
 ) -> None:
     """The server deletes it, whether or not anybody waits for the answer."""
-    base(emulator, *(f"{number}.txt" for number in range(9)))
+    create_dataset_with_documents(emulator, *(f"{number}.txt" for number in range(9)))
     emulator.faults.plan("documents.delete", ["stall 0.2", "stall 0.2", "401", *["ok"] * 9])
 
     code, out, err = cli("documents", "delete", *WHERE, "--all", "--yes", "--json")
 
-    left = names(emulator)
+    left = list_document_names(emulator)
     assert code == 4
-    assert len([row for row in lines(out) if row["type"] == "deleted"]) == 9 - len(left)
+    assert len([row for row in parse_json_lines(out) if row["type"] == "deleted"]) == 9 - len(left)
     assert f"{9 - len(left)} of 9 documents deleted." in err
 
 
 def test_chunks_are_named_by_ids_before_any_is_deleted(cli: Cli, emulator: Emulator) -> None:
-    base(emulator, "a.txt")
+    create_dataset_with_documents(emulator, "a.txt")
     where = [*WHERE, "--document", "a.txt"]
 
     code, _, err = cli("segments", "delete", *where, NOBODY, "first", "--yes")
 
     assert code == 2
-    assert two_lines(err)[0] == "'first' is no id of a chunk."
-    assert "segments.delete" not in asked(emulator)
+    assert parse_error(err)[0] == "'first' is no id of a chunk."
+    assert "segments.delete" not in called_endpoints(emulator)
 
 
 def test_the_only_one_that_is_refused_is_an_error(cli: Cli, emulator: Emulator) -> None:
-    base(emulator)
+    create_dataset_with_documents(emulator)
 
     code, _, err = cli("documents", "delete", *WHERE, NOBODY)
 
     assert code == 1
-    assert "answered 404" in two_lines(err)[0]
+    assert "answered 404" in parse_error(err)[0]
 
 
 @pytest.mark.parametrize(
@@ -200,7 +209,7 @@ def test_a_choice_that_is_none_is_refused(
     code, _, err = cli("documents", "delete", *WHERE, *arguments, "--yes")
 
     assert code == 2
-    assert two_lines(err)[0] == what
+    assert parse_error(err)[0] == what
     assert emulator.history == []
 
 

@@ -22,16 +22,16 @@ Program = Callable[..., subprocess.Popen[str]]
 """Starts a command in a process of its own."""
 
 
-def lines(text: str) -> list[dict[str, Any]]:
+def parse_json_lines(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def keys(model: Any) -> set[str]:
+def model_field_names(model: Any) -> set[str]:
     """What a program finds in a line: the fields of the model."""
     return {field.name for field in attrs.fields(model)} - {"extra"}
 
 
-def two_lines(stderr: str) -> tuple[str, str]:
+def parse_error(stderr: str) -> tuple[str, str]:
     """The two lines of an error, without what they begin with."""
     what, following = stderr.strip().splitlines()[-2:]
     assert what.startswith("error: ")
@@ -39,12 +39,14 @@ def two_lines(stderr: str) -> tuple[str, str]:
     return what[7:], following[7:]
 
 
-def asked(emulator: Emulator) -> list[str]:
+def called_endpoints(emulator: Emulator) -> list[str]:
     """The endpoints that were called, in their order."""
     return [exchange.endpoint for exchange in emulator.history]
 
 
-def base(emulator: Emulator, *names: str, name: str = "base") -> dict[str, str]:
+def create_dataset_with_documents(
+    emulator: Emulator, *names: str, name: str = "base"
+) -> dict[str, str]:
     """Make a base with indexed documents, and give their ids by their names."""
     with Client(emulator.url, emulator.api_key, policy=Policy().scale_delays(0.01)) as client:
         made = client.datasets.create(name, indexing_technique="economy")
@@ -53,7 +55,7 @@ def base(emulator: Emulator, *names: str, name: str = "base") -> dict[str, str]:
         return {document.document.name: document.document.id for document in created}
 
 
-def names(emulator: Emulator, status: str | None = None) -> set[str]:
+def list_document_names(emulator: Emulator, status: str | None = None) -> set[str]:
     """The documents of the base that are so."""
     with Client(emulator.url, emulator.api_key) as client:
         found = client.datasets.find("base")

@@ -6,7 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
-from cli_calls import Cli, Shell, base, keys, lines, two_lines
+from cli_runner import (
+    Cli,
+    Shell,
+    create_dataset_with_documents,
+    model_field_names,
+    parse_error,
+    parse_json_lines,
+)
 
 from dify_kb.emulator import Emulator
 from dify_kb.models import (
@@ -54,9 +61,9 @@ def test_a_dataset_s_life(cli: Cli) -> None:
 
     _, out, _ = cli("datasets", "show", "two", "--json")
 
-    (row,) = lines(out)
+    (row,) = parse_json_lines(out)
     assert row["type"] == "dataset"
-    assert row.keys() - {"type"} >= keys(Dataset)
+    assert row.keys() - {"type"} >= model_field_names(Dataset)
     assert (row["description"], row["permission"]) == ("new", "partial_members")
     assert cli("datasets", "delete", row["id"])[0] == 0
     assert cli("datasets", "list", "--json")[1] == ""
@@ -64,12 +71,12 @@ def test_a_dataset_s_life(cli: Cli) -> None:
 
 def test_a_dataset_with_documents_is_not_deleted_unasked(cli: Cli, emulator: Emulator) -> None:
     """Its documents are more than one thing."""
-    base(emulator, "a.txt")
+    create_dataset_with_documents(emulator, "a.txt")
 
     code, _, err = cli("datasets", "delete", "base")
 
     assert code == 2
-    assert two_lines(err)[0] == "1 dataset with 1 document would be deleted; nothing was."
+    assert parse_error(err)[0] == "1 dataset with 1 document would be deleted; nothing was."
     assert cli("datasets", "delete", "base", "--yes")[0] == 0
 
 
@@ -78,8 +85,8 @@ def test_a_dataset_without_its_members_is_told(cli: Cli, emulator: Emulator) -> 
 
     code, out, err = cli("datasets", "create", "one", "--member", MEMBER, "--json")
 
-    assert (code, lines(out)[0]["exit"]) == (3, 3)
-    assert "was made, but its members were not set" in two_lines(err)[0]
+    assert (code, parse_json_lines(out)[0]["exit"]) == (3, 3)
+    assert "was made, but its members were not set" in parse_error(err)[0]
 
 
 def test_datasets_are_deleted_by_a_pattern(cli: Cli) -> None:
@@ -88,28 +95,30 @@ def test_datasets_are_deleted_by_a_pattern(cli: Cli) -> None:
 
     assert cli("datasets", "delete", "--name", "test-*", "--dry-run")[2].startswith("2 datasets")
     assert cli("datasets", "delete", "--name", "test-*", "--yes")[0] == 0
-    assert [row["name"] for row in lines(cli("datasets", "list", "--json")[1])] == ["kept"]
-    assert two_lines(cli("datasets", "delete")[2])[0] == "No dataset is named."
+    assert [row["name"] for row in parse_json_lines(cli("datasets", "list", "--json")[1])] == [
+        "kept"
+    ]
+    assert parse_error(cli("datasets", "delete")[2])[0] == "No dataset is named."
 
 
 def test_a_document_s_life(cli: Cli, emulator: Emulator, tmp_path: Path) -> None:
-    base(emulator)
+    create_dataset_with_documents(emulator)
     file = tmp_path / "a.txt"
     file.write_text("Wombats dig.")
 
     code, out, _ = cli("documents", "create", "--dataset", "base", str(file), "--wait", "--json")
-    (made,) = lines(out)
+    (made,) = parse_json_lines(out)
 
     assert code == 0
     assert made["indexing_status"] == "completed"
-    assert made.keys() >= keys(Document)
+    assert made.keys() >= model_field_names(Document)
     cli("documents", "update", "--dataset", "base", "a.txt", "--text", "Bats fly.", "--wait")
     _, out, _ = cli("documents", "show", "--dataset", "base", "a.txt", "--json")
-    (shown,) = lines(out)
-    assert shown.keys() >= keys(DocumentDetail)
+    (shown,) = parse_json_lines(out)
+    assert shown.keys() >= model_field_names(DocumentDetail)
     assert (shown["id"], shown["segment_count"]) == (made["id"], 1)
     _, out, _ = cli("segments", "list", "--dataset", "base", "--document", "a.txt", "--json")
-    assert [row["content"] for row in lines(out)] == ["Bats fly."]
+    assert [row["content"] for row in parse_json_lines(out)] == ["Bats fly."]
     assert cli("documents", "delete", "--dataset", "base", "a.txt")[0] == 0
 
 
@@ -118,19 +127,23 @@ def test_a_document_that_is_not_found_is_an_error_to_who_waits(
 ) -> None:
     """It is there, and `completed` or not, no search finds it."""
     emulator.faults.plan_indexing(["error no such model"], names="bad.txt")
-    base(emulator)
+    create_dataset_with_documents(emulator)
     create = ["documents", "create", "--dataset", "base", "--wait"]
 
     code, out, err = cli(*create, "--name", "bad.txt", "--text", "x", "--json")
-    assert (code, lines(out)[0]["indexing_status"], lines(out)[1]["exit"]) == (1, "error", 1)
-    assert two_lines(err)[0] == "'bad.txt' was not indexed: no such model"
+    assert (
+        code,
+        parse_json_lines(out)[0]["indexing_status"],
+        parse_json_lines(out)[1]["exit"],
+    ) == (1, "error", 1)
+    assert parse_error(err)[0] == "'bad.txt' was not indexed: no such model"
     code, out, err = cli(*create, "--name", "empty.txt", "--text", " ")
     assert (code, "completed" in out) == (1, True)
-    assert two_lines(err)[0] == "'empty.txt' is completed, but nothing was indexed."
+    assert parse_error(err)[0] == "'empty.txt' is completed, but nothing was indexed."
 
 
 def test_times_are_shown_as_dates(cli: Cli, emulator: Emulator) -> None:
-    base(emulator, "a.txt")
+    create_dataset_with_documents(emulator, "a.txt")
     cli("metadata", "create", "--dataset", "base", "due", "--type", "time")
     cli("metadata", "create", "--dataset", "base", "seen", "--type", "time")
     cli("metadata", "create", "--dataset", "base", "year", "--type", "number")
@@ -153,28 +166,28 @@ def test_lines_of_a_table_end_with_their_last_letter(cli: Cli) -> None:
 
 
 def test_a_text_needs_a_name_and_one_source(cli: Cli, emulator: Emulator) -> None:
-    base(emulator)
+    create_dataset_with_documents(emulator)
     create = ["documents", "create", "--dataset", "base"]
 
-    assert two_lines(cli(*create, "--text", "x")[2]) == ("The text has no name.", "Pass --name.")
-    assert "nothing to send" in two_lines(cli(*create)[2])[0]
-    assert "Both" in two_lines(cli(*create, "a.txt", "--text", "x")[2])[0]
+    assert parse_error(cli(*create, "--text", "x")[2]) == ("The text has no name.", "Pass --name.")
+    assert "nothing to send" in parse_error(cli(*create)[2])[0]
+    assert "Both" in parse_error(cli(*create, "a.txt", "--text", "x")[2])[0]
 
 
 def test_a_field_s_life(cli: Cli, emulator: Emulator) -> None:
-    base(emulator, "a.txt")
+    create_dataset_with_documents(emulator, "a.txt")
     where = ["--dataset", "base"]
 
     code, out, _ = cli("metadata", "create", *where, "year", "--type", "number", "--json")
-    (made,) = lines(out)
+    (made,) = parse_json_lines(out)
 
     assert code == 0
-    assert made.keys() == keys(MetadataField)
+    assert made.keys() == model_field_names(MetadataField)
     assert made["type"] == "number", "the model's own type"
     assert cli("metadata", "update", *where, "year", "jahr")[0] == 0
     assert cli("metadata", "assign", *where, "a.txt", "--set", "jahr=2024")[0] == 0
     _, out, _ = cli("metadata", "show", *where, made["id"], "--json")
-    assert (lines(out)[0]["name"], lines(out)[0]["count"]) == ("jahr", 1)
+    assert (parse_json_lines(out)[0]["name"], parse_json_lines(out)[0]["count"]) == ("jahr", 1)
     assert cli("metadata", "built-in", *where, "enable")[0] == 0
     _, out, err = cli("metadata", "list", *where)
     assert "jahr" in out
@@ -184,17 +197,17 @@ def test_a_field_s_life(cli: Cli, emulator: Emulator) -> None:
 
 
 def test_a_tag_s_life(cli: Cli, emulator: Emulator) -> None:
-    base(emulator)
+    create_dataset_with_documents(emulator)
 
     code, out, _ = cli("tags", "create", "infra", "--json")
-    (made,) = lines(out)
+    (made,) = parse_json_lines(out)
 
     assert code == 0
-    assert made.keys() == keys(Tag)
+    assert made.keys() == model_field_names(Tag)
     assert cli("tags", "bind", "--dataset", "base", "infra")[0] == 0
     assert cli("tags", "update", made["id"], "ops")[0] == 0
     _, out, _ = cli("tags", "show", "ops", "--json")
-    assert lines(out)[0]["binding_count"] == 1
+    assert parse_json_lines(out)[0]["binding_count"] == 1
     assert "ops" in cli("tags", "list", "--dataset", "base")[1]
     assert "base" in cli("datasets", "list", "--tag", "ops")[1]
     assert cli("tags", "unbind", "--dataset", "base", "ops")[0] == 0
@@ -209,7 +222,7 @@ def test_a_tag_is_taken_off_by_its_name_where_tags_cannot_be_listed(
     """1.12.1 refuses its own list of tags, but tells those of a dataset."""
     with Emulator(tmp_path / "e.db") as server:
         cli = shell(server)
-        base(server)
+        create_dataset_with_documents(server)
         cli("tags", "create", "infra")
         cli("tags", "bind", "--dataset", "base", "infra")
     with Emulator(tmp_path / "e.db", version="1.12.1") as server:
@@ -220,7 +233,7 @@ def test_a_tag_is_taken_off_by_its_name_where_tags_cannot_be_listed(
         code, _, err = cli("tags", "unbind", "--dataset", "base", "infra")
 
     assert code == 1
-    assert two_lines(err)[0] == "No tag is called 'infra'."
+    assert parse_error(err)[0] == "No tag is called 'infra'."
 
 
 def test_models_are_listed_and_those_unknown_are_told(cli: Cli) -> None:
@@ -229,13 +242,13 @@ def test_models_are_listed_and_those_unknown_are_told(cli: Cli) -> None:
     code, _, err = cli("models", "show", "nope")
 
     assert code == 1
-    assert two_lines(err)[0] == "No model is called 'nope'."
+    assert parse_error(err)[0] == "No model is called 'nope'."
 
 
 def test_nothing_to_change_is_told(cli: Cli, emulator: Emulator) -> None:
-    base(emulator, "a.txt")
+    create_dataset_with_documents(emulator, "a.txt")
     where = ["--dataset", "base", "--document", "a.txt"]
 
-    assert "nothing to change" in two_lines(cli("datasets", "update", "base")[2])[0]
-    assert "nothing to change" in two_lines(cli("segments", "update", *where, NOBODY)[2])[0]
-    assert "nothing to append" in two_lines(cli("segments", "create", *where)[2])[0]
+    assert "nothing to change" in parse_error(cli("datasets", "update", "base")[2])[0]
+    assert "nothing to change" in parse_error(cli("segments", "update", *where, NOBODY)[2])[0]
+    assert "nothing to append" in parse_error(cli("segments", "create", *where)[2])[0]

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from cli_calls import Cli, lines, two_lines
+from cli_runner import Cli, parse_error, parse_json_lines
 
 from dify_kb.cli.app import hoist_program_options
 from dify_kb.emulator import Emulator
@@ -50,7 +50,7 @@ def test_the_program_s_options_may_stand_behind_the_command(cli: Cli, emulator: 
     code, out, _ = cli("datasets", "list", "--url", emulator.url, "--json", "--api-key=wrong")
 
     assert code == 4
-    assert lines(out)[0]["exit"] == 4
+    assert parse_json_lines(out)[0]["exit"] == 4
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_json_lines_tell_each_file_and_the_report(cli: Cli, docs: Path) -> None:
     code, out, _ = cli("--json", "load", str(docs), "--dataset", "d", "--create")
 
     assert code == 0
-    *items, report = lines(out)
+    *items, report = parse_json_lines(out)
     assert {item["key"]: item["outcome"] for item in items} == {
         "reset.md": "added",
         "sub/notes.txt": "added",
@@ -104,13 +104,13 @@ def test_datasets_are_created_listed_shown_and_deleted(cli: Cli) -> None:
     _, out, _ = cli("datasets", "list")
     assert out.splitlines()[0].split() == ["name", "documents", "technique", "id"]
     _, out, _ = cli("--json", "datasets", "list")
-    by_name = {row["name"]: row for row in lines(out)}
+    by_name = {row["name"]: row for row in parse_json_lines(out)}
     assert set(by_name) == {"one", "two"}
     _, out, _ = cli("datasets", "show", by_name["one"]["id"])
     assert "economy" in out
     assert cli("datasets", "delete", "one")[0] == 0
     _, out, _ = cli("--json", "datasets", "list")
-    assert [row["name"] for row in lines(out)] == ["two"]
+    assert [row["name"] for row in parse_json_lines(out)] == ["two"]
 
 
 def test_documents_are_listed_by_status(cli: Cli, docs: Path) -> None:
@@ -167,7 +167,7 @@ def test_mistakes_get_two_lines_and_the_right_exit_code(
 ) -> None:
     met, _, err = cli(*(argument.format(docs=docs) for argument in arguments))
 
-    said, remedy = two_lines(err)
+    said, remedy = parse_error(err)
     assert what in said
     assert following in remedy
     assert met == code
@@ -177,7 +177,7 @@ def test_mistakes_get_two_lines_and_the_right_exit_code(
 def test_an_empty_folder_is_told(cli: Cli, folder: Path) -> None:
     code, _, err = cli("load", str(folder), "--dataset", "d", "--create")
 
-    said, _ = two_lines(err)
+    said, _ = parse_error(err)
     assert code == 1
     assert said == f"No files to load in {folder}."
 
@@ -201,7 +201,7 @@ def test_without_an_address_the_error_says_what_to_set(
     code, _, err = cli("datasets", "list")
 
     assert code == 2
-    assert "DIFY_BASE_URL" in two_lines(err)[1]
+    assert "DIFY_BASE_URL" in parse_error(err)[1]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -224,4 +224,7 @@ def test_odd_names_do_not_break_the_terminal(cli: Cli, folder: Path) -> None:
     assert "\x1b" not in out
     assert "bad\\udcff.pdf" in out
     _, out, _ = cli("--json", "load", str(folder), "--dataset", "d")
-    assert {item["key"] for item in lines(out)[:-1]} == {"a\nb\x1b[31m.exe", "bad\udcff.pdf"}
+    assert {item["key"] for item in parse_json_lines(out)[:-1]} == {
+        "a\nb\x1b[31m.exe",
+        "bad\udcff.pdf",
+    }

@@ -9,12 +9,12 @@ from dify_kb.emulator import Emulator
 CREATE = "documents.create_by_file"
 
 
-def files(folder: Path, *names: str) -> None:
+def write_files(folder: Path, *names: str) -> None:
     for name in names:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"the text of {name}")
 
 
-def creates(emulator: Emulator) -> int:
+def count_creates(emulator: Emulator) -> int:
     return sum(call.endpoint == CREATE for call in emulator.history)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from cli_calls import Cli
+from cli_runner import Cli
 
 from dify_kb.cli import option_types
 from dify_kb.cli.load_summary import command_line
