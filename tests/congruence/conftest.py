@@ -94,7 +94,7 @@ def _embeddings(name: str) -> Sequence[ModelRef]:
 
     async def ask(target: Target) -> Sequence[ModelRef]:
         async with target.client() as client:
-            return await embeddings(client)
+            return await list_embedding_models(client)
 
     with ExitStack() as stack:
         return anyio.run(ask, _reach(name, stack))
@@ -145,7 +145,7 @@ async def create(client: AsyncClient) -> AsyncIterator[Create]:
 
         async def make(*, name: str | None = None, **options: object) -> Dataset:
             options.setdefault("indexing_technique", "economy")
-            dataset = await client.datasets.create(name or named(), **options)  # type: ignore[arg-type]  # passed on
+            dataset = await client.datasets.create(name or unique_name(), **options)  # type: ignore[arg-type]  # passed on
             stack.push_async_callback(delete_if_exists, client.datasets.delete, dataset.id)
             return dataset
 
@@ -170,33 +170,33 @@ async def delete_if_exists(delete: Callable[[str], Awaitable[None]], id_: str) -
         await delete(id_)
 
 
-def named(suffix: str = "") -> str:
+def unique_name(suffix: str = "") -> str:
     """Make a name that nothing has."""
     return f"{PREFIX}{uuid.uuid4().hex[:8]}{suffix}"
 
 
-def older(client: AsyncClient, version: str) -> bool:
+def is_older_than(client: AsyncClient, version: str) -> bool:
     """Tell whether the server is older than a version."""
     return is_older(client.server_version, version)
 
 
-def tags_broken(client: AsyncClient) -> bool:
+def has_broken_tags(client: AsyncClient) -> bool:
     """Tell whether the server refuses its own tags (measured)."""
     return client.server_version in {"1.12.0", "1.12.1"}
 
 
-def updates_hang(client: AsyncClient) -> bool:
+def has_hanging_updates(client: AsyncClient) -> bool:
     """Tell whether an update would stop the server's indexing for ever (measured)."""
     return client.server_version in {"1.12.0", "1.12.1"}
 
 
-async def embeddings(client: AsyncClient) -> Sequence[ModelRef]:
+async def list_embedding_models(client: AsyncClient) -> Sequence[ModelRef]:
     """Ask which embedding models the workspace has."""
     providers = await client.workspace.models("text-embedding")
     return [ref for provider in providers for ref in provider.model_refs()]
 
 
-async def written(
+async def create_documents(
     client: AsyncClient, dataset: Dataset, *texts: str, rule: ProcessRule | None = None
 ) -> list[Document]:
     """Make a document of each text (`a.txt`, `b.txt`, …) and wait until they can be found."""

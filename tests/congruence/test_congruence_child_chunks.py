@@ -13,14 +13,22 @@ from dify_kb import (
     Segment,
 )
 
-from .conftest import NOBODY, Create, chunks, embeddings, indexed, older, written
+from .conftest import (
+    NOBODY,
+    Create,
+    chunks,
+    create_documents,
+    indexed,
+    is_older_than,
+    list_embedding_models,
+)
 
 HELP = "never finds a child chunk"
 """What the error says on 1.8.1 (measured)."""
 
 
 async def one_chunk(client: AsyncClient, dataset: Dataset) -> tuple[Document, Segment]:
-    (document,) = await written(client, dataset, "the wombat digs")
+    (document,) = await create_documents(client, dataset, "the wombat digs")
     (segment,) = await chunks(client, dataset, document)
     return document, segment
 
@@ -98,7 +106,7 @@ async def test_a_child_is_deleted(client: AsyncClient, dataset: Dataset) -> None
         with pytest.raises(NotFoundError, match=HELP):
             await client.child_chunks.delete(*where, made.id)
         return
-    if older(client, "1.16") and not await embeddings(client):
+    if is_older_than(client, "1.16") and not await list_embedding_models(client):
         with pytest.raises(BadRequestError, match="Default model not found"):
             await client.child_chunks.delete(*where, made.id)
         return

@@ -16,7 +16,7 @@ from dify_kb import (
     UnauthorizedError,
 )
 
-from .conftest import NOBODY, Create, Target, indexed, named, older, written
+from .conftest import NOBODY, Create, Target, create_documents, indexed, is_older_than, unique_name
 
 
 async def test_the_server_tells_its_version(client: AsyncClient) -> None:
@@ -33,7 +33,7 @@ async def test_another_key_is_refused(target: Target) -> None:
 
 
 async def test_a_base_comes_back_as_it_was_made(client: AsyncClient, create: Create) -> None:
-    name = named()
+    name = unique_name()
 
     created = await create(name=name, description="What we know", permission="only_me")
 
@@ -74,7 +74,7 @@ async def test_a_name_that_is_taken_is_a_conflict(client: AsyncClient, dataset: 
 
 async def test_names_of_any_script_survive(client: AsyncClient, create: Create) -> None:
     for suffix in (" 知识库 数据", " žluťoučký kůň", " 🦘 emoji", " a&b=c/d?e#f", " 100%20"):
-        name = named(suffix)
+        name = unique_name(suffix)
 
         created = await create(name=name)
 
@@ -87,7 +87,7 @@ async def test_names_of_any_script_survive(client: AsyncClient, create: Create) 
 
 async def test_a_name_has_1_to_40_characters(client: AsyncClient, create: Create) -> None:
     """Characters, not bytes: 40 of three bytes each are taken."""
-    name = named("知" * 40)[:40]
+    name = unique_name("知" * 40)[:40]
     assert (await create(name=name)).name == name
 
     for bad in ("", name + "知"):
@@ -97,7 +97,7 @@ async def test_a_name_has_1_to_40_characters(client: AsyncClient, create: Create
 
 async def test_find_takes_the_exact_name_only(client: AsyncClient, create: Create) -> None:
     """Another base is newer, so listed before, and its name holds the one that is wanted."""
-    wanted = await create(name=named())
+    wanted = await create(name=unique_name())
     await create(name=f"{wanted.name} too")
 
     found = await client.datasets.find(wanted.name)
@@ -110,7 +110,7 @@ async def test_find_takes_the_exact_name_only(client: AsyncClient, create: Creat
 async def test_bases_are_listed_by_page_and_searched_without_case(
     client: AsyncClient, create: Create
 ) -> None:
-    part = named()
+    part = unique_name()
     made = [(await create(name=f"{part} {letter}")).id for letter in "abc"]
 
     page = await client.datasets.list(keyword=part.upper(), limit=2)
@@ -125,7 +125,7 @@ async def test_bases_are_listed_by_page_and_searched_without_case(
 
 async def test_an_update_changes_what_it_names(client: AsyncClient, create: Create) -> None:
     created = await create(description="before")
-    name = named()
+    name = unique_name()
 
     updated = await client.datasets.update(created, name=name, permission="all_team_members")
 
@@ -142,7 +142,7 @@ async def test_renaming_to_a_name_that_is_taken(client: AsyncClient, create: Cre
     """Refused since 1.11; 1.4.3 and 1.8.1 then have two of a name (measured)."""
     first, second = await create(), await create()
 
-    if older(client, "1.11"):
+    if is_older_than(client, "1.11"):
         assert (await client.datasets.update(second, name=first.name)).name == first.name
         return
     with pytest.raises(BadRequestError):
@@ -152,7 +152,7 @@ async def test_renaming_to_a_name_that_is_taken(client: AsyncClient, create: Cre
 
 async def test_a_base_keeps_how_it_is_searched(client: AsyncClient, create: Create) -> None:
     """1.4.3 cannot store keyword search (measured); every version keeps `top_k`."""
-    if older(client, "1.8"):
+    if is_older_than(client, "1.8"):
         with pytest.raises(BadRequestError):
             await create(retrieval_model=RetrievalModel.keyword(top_k=7))
         return
@@ -178,7 +178,7 @@ async def test_an_economy_base_shows_keyword_search(client: AsyncClient, dataset
 async def test_a_base_counts_what_it_holds(client: AsyncClient, dataset: Dataset) -> None:
     texts = ("the wombat digs", "the quokka smiles")
 
-    await written(client, dataset, *texts)
+    await create_documents(client, dataset, *texts)
 
     counted = await client.datasets.get(dataset)
     assert counted.document_count == 2

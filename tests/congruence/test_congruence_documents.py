@@ -29,14 +29,14 @@ from .conftest import (
     PATIENCE,
     RULE,
     chunks,
+    create_documents,
     eventually,
+    has_hanging_updates,
     indexed,
+    is_older_than,
     listed,
-    older,
     searched,
     taken,
-    updates_hang,
-    written,
 )
 
 
@@ -207,7 +207,7 @@ async def test_a_base_that_is_fetched_takes_more_files(
     client: AsyncClient, dataset: Dataset
 ) -> None:
     """They are cut by the rule of the documents before: here, at each line."""
-    await written(client, dataset, "the wombat digs")
+    await create_documents(client, dataset, "the wombat digs")
     fetched = await client.datasets.get(dataset)
 
     created = await client.documents.create_by_file(
@@ -226,17 +226,17 @@ async def test_a_base_that_is_fetched_takes_more_texts(
     client: AsyncClient, dataset: Dataset
 ) -> None:
     """Up to 1.8 the server crashes on a text without a rule (measured), so it is not sent."""
-    await written(client, dataset, "the wombat digs")
+    await create_documents(client, dataset, "the wombat digs")
     fetched = await client.datasets.get(dataset)
 
-    if older(client, "1.11"):
+    if is_older_than(client, "1.11"):
         with pytest.raises(ConfigError, match="process_rule"):
             await client.documents.create_by_text(fetched, "b.txt", "the quokka smiles")
     created = await client.documents.create_by_text(
         fetched,
         "b.txt",
         "the quokka smiles",
-        process_rule=RULE if older(client, "1.11") else UNSET,
+        process_rule=RULE if is_older_than(client, "1.11") else UNSET,
     )
 
     await indexed(client, fetched, created)
@@ -329,7 +329,7 @@ async def test_documents_are_listed_by_status(client: AsyncClient, dataset: Data
         rows = [row.name async for row in client.documents.iter(dataset, status=status)]
         assert rows == [name]
         page = await client.documents.list(dataset, status=status)
-        assert page.total == (2 if older(client, "1.11") else 1)
+        assert page.total == (2 if is_older_than(client, "1.11") else 1)
 
 
 async def test_every_row_of_many_pages_comes_once(client: AsyncClient, dataset: Dataset) -> None:
@@ -353,9 +353,9 @@ async def test_every_row_of_many_pages_comes_once(client: AsyncClient, dataset: 
 
 async def test_one_document_in_full(client: AsyncClient, dataset: Dataset) -> None:
     """Since 1.8 (measured); before, the error says so."""
-    (document,) = await written(client, dataset, "one wombat\ntwo wombats")
+    (document,) = await create_documents(client, dataset, "one wombat\ntwo wombats")
 
-    if older(client, "1.8"):
+    if is_older_than(client, "1.8"):
         with pytest.raises(NotFoundError, match=r"exists since 1\.8"):
             await client.documents.get(dataset, document.id)
         return
@@ -376,8 +376,8 @@ async def test_a_disabled_document_is_not_found_until_it_is_enabled(
     client: AsyncClient, dataset: Dataset
 ) -> None:
     """Since 1.8. Enabling may be refused for 10 minutes by the server's own lock (measured)."""
-    first, second = await written(client, dataset, "wombat one", "wombat two")
-    if older(client, "1.8"):
+    first, second = await create_documents(client, dataset, "wombat one", "wombat two")
+    if is_older_than(client, "1.8"):
         with pytest.raises(NotFoundError, match=r"exists since 1\.8"):
             await client.documents.disable(dataset, [first.id])
         return
@@ -404,8 +404,8 @@ async def test_an_archived_document_is_neither_found_nor_deleted(
     client: AsyncClient, dataset: Dataset
 ) -> None:
     """Since 1.8 (measured); it can leave the archive."""
-    first, second = await written(client, dataset, "wombat one", "wombat two")
-    if older(client, "1.8"):
+    first, second = await create_documents(client, dataset, "wombat one", "wombat two")
+    if is_older_than(client, "1.8"):
         for switch in (client.documents.archive, client.documents.unarchive):
             with pytest.raises(NotFoundError, match=r"exists since 1\.8"):
                 await switch(dataset, [first.id])
@@ -433,7 +433,7 @@ async def test_a_status_is_switched_for_all_or_none(client: AsyncClient, dataset
     bad = await client.documents.create_by_file(dataset, b"this is no pdf", name="bad.pdf")
     await client.documents.wait(dataset, [good, bad], timeout=PATIENCE)
 
-    error = NotFoundError if older(client, "1.8") else BadRequestError
+    error = NotFoundError if is_older_than(client, "1.8") else BadRequestError
     with pytest.raises(error):
         await client.documents.disable(dataset, [good.document.id, bad.document.id])
 
@@ -445,7 +445,7 @@ async def test_an_update_by_text_keeps_id_and_batch(client: AsyncClient, dataset
     created = await client.documents.create_by_text(dataset, "a.txt", "the wombat digs")
     (document,) = await indexed(client, dataset, created)
 
-    if updates_hang(client):
+    if has_hanging_updates(client):
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # raised before anything is sent
             with pytest.raises(UserWarning, match="hangs its worker"):
@@ -467,9 +467,9 @@ async def test_an_update_by_file_renames_and_replaces(
     client: AsyncClient, dataset: Dataset
 ) -> None:
     """Never sent to 1.12.0 and 1.12.1 (measured)."""
-    (document,) = await written(client, dataset, "the wombat digs")
+    (document,) = await create_documents(client, dataset, "the wombat digs")
 
-    if updates_hang(client):
+    if has_hanging_updates(client):
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # raised before anything is sent
             with pytest.raises(UserWarning, match="hangs its worker"):
@@ -498,7 +498,7 @@ async def test_a_failed_document_cannot_be_updated_but_created_again(
     bad = await client.documents.create_by_file(dataset, b"this is no pdf", name="a.pdf")
     await client.documents.wait(dataset, [bad], timeout=PATIENCE)
 
-    if not updates_hang(client):
+    if not has_hanging_updates(client):
         with pytest.raises(BadRequestError, match="not available"):
             await client.documents.update_by_text(
                 dataset, bad.document.id, name="a.pdf", text="wombat"
@@ -509,7 +509,7 @@ async def test_a_failed_document_cannot_be_updated_but_created_again(
 
 
 async def test_a_deleted_document_is_gone(client: AsyncClient, dataset: Dataset) -> None:
-    first, second = await written(client, dataset, "the wombat digs", "the quokka smiles")
+    first, second = await create_documents(client, dataset, "the wombat digs", "the quokka smiles")
 
     await client.documents.delete(dataset, first.id)
 
@@ -535,7 +535,7 @@ async def test_what_is_known_of_the_stored_file(client: AsyncClient, dataset: Da
     created = await client.documents.create_by_file(dataset, b"the wombat digs", name="知识 1.txt")
     await indexed(client, dataset, created)
 
-    if not older(client, "1.11"):
+    if not is_older_than(client, "1.11"):
         with pytest.raises(NotFoundError, match="removed"):
             await client.documents.upload_file(dataset, created.document.id)
         return
@@ -549,7 +549,7 @@ async def test_the_address_of_a_stored_file(client: AsyncClient, dataset: Datase
     created = await client.documents.create_by_file(dataset, b"the wombat digs", name="a.txt")
     await indexed(client, dataset, created)
 
-    if older(client, "1.16"):
+    if is_older_than(client, "1.16"):
         with pytest.raises(NotFoundError, match=r"exists since 1\.16"):
             await client.documents.download_url(dataset, created.document.id)
         return
@@ -567,7 +567,7 @@ async def test_stored_files_as_a_zip(client: AsyncClient, dataset: Dataset) -> N
     ]
     ids = [row.id for row in await indexed(client, dataset, *created)]
 
-    if older(client, "1.16"):
+    if is_older_than(client, "1.16"):
         with pytest.raises(NotFoundError, match=r"exists since 1\.16"):
             await client.documents.download_zip(dataset, ids)
         return

@@ -22,7 +22,7 @@ from dify_kb.models import (
     MetadataValue,
 )
 
-from .conftest import NOBODY, listed, names, older, written
+from .conftest import NOBODY, create_documents, is_older_than, listed, names
 
 BUILT_IN = {"document_name", "uploader", "upload_date", "last_update_date", "source"}
 
@@ -89,7 +89,7 @@ async def test_a_name_that_is_taken_is_refused(client: AsyncClient, dataset: Dat
 
 
 async def test_values_are_read_back(client: AsyncClient, dataset: Dataset) -> None:
-    first, second, third = await written(client, dataset, "wombat", "quokka", "numbat")
+    first, second, third = await create_documents(client, dataset, "wombat", "quokka", "numbat")
     known = await fields(client, dataset)
 
     await client.metadata.assign(
@@ -111,12 +111,12 @@ async def test_values_are_read_back(client: AsyncClient, dataset: Dataset) -> No
 
 async def test_one_document_tells_values_as_they_are(client: AsyncClient, dataset: Dataset) -> None:
     """Since 1.8; a number is a number there, unlike in lists (measured)."""
-    (document,) = await written(client, dataset, "wombat")
+    (document,) = await create_documents(client, dataset, "wombat")
     known = await fields(client, dataset)
 
     await client.metadata.assign(dataset, [values(document.id, known, town="oslo", rank=20)])
 
-    if older(client, "1.8"):
+    if is_older_than(client, "1.8"):
         return
     detail = await client.documents.get(dataset, document.id, metadata="only")
     found = {str(entry["name"]): entry["value"] for entry in detail.doc_metadata or ()}
@@ -126,18 +126,18 @@ async def test_one_document_tells_values_as_they_are(client: AsyncClient, datase
 
 async def test_values_that_are_not_named_are_kept(client: AsyncClient, dataset: Dataset) -> None:
     """Since 1.11; older servers replace them whatever is asked for (measured)."""
-    (document,) = await written(client, dataset, "wombat")
+    (document,) = await create_documents(client, dataset, "wombat")
     known = await fields(client, dataset)
     await client.metadata.assign(dataset, [values(document.id, known, town="oslo", rank=1)])
 
     await client.metadata.assign(dataset, [values(document.id, known, rank=2)])
 
-    kept = {"rank": "2"} if older(client, "1.11") else {"town": "oslo", "rank": "2"}
+    kept = {"rank": "2"} if is_older_than(client, "1.11") else {"town": "oslo", "rank": "2"}
     assert await read(client, dataset) == {document.name: kept}
 
 
 async def test_values_are_replaced_on_request(client: AsyncClient, dataset: Dataset) -> None:
-    (document,) = await written(client, dataset, "wombat")
+    (document,) = await create_documents(client, dataset, "wombat")
     known = await fields(client, dataset)
     await client.metadata.assign(dataset, [values(document.id, known, town="oslo", rank=1)])
 
@@ -165,7 +165,7 @@ async def test_a_value_is_text_or_number(client: AsyncClient, dataset: Dataset) 
 
 
 async def test_a_renamed_field_keeps_its_values(client: AsyncClient, dataset: Dataset) -> None:
-    (document,) = await written(client, dataset, "wombat")
+    (document,) = await create_documents(client, dataset, "wombat")
     known = await fields(client, dataset)
     await client.metadata.assign(dataset, [values(document.id, known, town="oslo")])
 
@@ -178,7 +178,7 @@ async def test_a_renamed_field_keeps_its_values(client: AsyncClient, dataset: Da
 async def test_a_deleted_field_takes_its_values_along(
     client: AsyncClient, dataset: Dataset
 ) -> None:
-    (document,) = await written(client, dataset, "wombat")
+    (document,) = await create_documents(client, dataset, "wombat")
     known = await fields(client, dataset)
     await client.metadata.assign(dataset, [values(document.id, known, town="oslo", rank=1)])
 
@@ -195,7 +195,7 @@ async def test_the_built_in_fields_have_their_names(client: AsyncClient, dataset
 
 
 async def test_built_in_fields_are_switched(client: AsyncClient, dataset: Dataset) -> None:
-    await written(client, dataset, "wombat")
+    await create_documents(client, dataset, "wombat")
 
     await client.metadata.enable_built_in(dataset)
     assert (await client.metadata.list(dataset)).built_in_field_enabled
@@ -211,7 +211,7 @@ async def test_built_in_fields_are_switched(client: AsyncClient, dataset: Datase
 
 async def test_a_built_in_field_filters(client: AsyncClient, dataset: Dataset) -> None:
     await client.metadata.enable_built_in(dataset)
-    await written(client, dataset, "wombat one", "wombat two")
+    await create_documents(client, dataset, "wombat one", "wombat two")
 
     found = await filtered(client, dataset, Field("document_name").is_("b.txt"))
 
@@ -235,7 +235,7 @@ async def filtered(client: AsyncClient, dataset: Dataset, *conditions: Condition
 
 async def towns(client: AsyncClient, dataset: Dataset) -> None:
     """Four documents as in recordings 780 to 805, of which the last has no town."""
-    rows = await written(client, dataset, "wombat 1", "wombat 2", "wombat 3", "wombat 4")
+    rows = await create_documents(client, dataset, "wombat 1", "wombat 2", "wombat 3", "wombat 4")
     known = await fields(client, dataset)
     given: list[dict[str, MetadataScalar]] = [
         {"town": "paris", "rank": 0, "seen": 1700000000},
@@ -281,7 +281,7 @@ async def test_a_number_equals_its_text(client: AsyncClient, dataset: Dataset) -
 
     found = await filtered(client, dataset, Field("rank") == "10")
 
-    assert found == ([] if older(client, "1.11") else ["b.txt"])
+    assert found == ([] if is_older_than(client, "1.11") else ["b.txt"])
 
 
 async def test_a_field_is_one_of_several(client: AsyncClient, dataset: Dataset) -> None:
@@ -289,12 +289,12 @@ async def test_a_field_is_one_of_several(client: AsyncClient, dataset: Dataset) 
     await towns(client, dataset)
     inside, outside = Field("town").in_(["paris", "tokyo"]), Field("town").not_in(["paris"])
 
-    if older(client, "1.8"):
+    if is_older_than(client, "1.8"):
         for condition in (inside, outside):
             with pytest.raises(BadRequestError):
                 await filtered(client, dataset, condition)
         return
-    if older(client, "1.11"):
+    if is_older_than(client, "1.11"):
         assert await filtered(client, dataset, inside) == await listed(client, dataset)
         return
     assert await filtered(client, dataset, inside) == ["a.txt", "c.txt"]

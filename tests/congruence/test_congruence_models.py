@@ -11,7 +11,7 @@ from dify_kb import (
     RetrievalModel,
 )
 
-from .conftest import Create, searched, written
+from .conftest import Create, create_documents, searched
 
 
 @pytest.mark.parametrize("model_type", [*ModelType])
@@ -57,7 +57,9 @@ async def test_a_high_quality_base_is_searched_in_every_way(
     client: AsyncClient, create: Create, embedding: ModelRef, method: str
 ) -> None:
     dataset = await create(indexing_technique="high_quality", embedding=embedding)
-    await written(client, dataset, "the wombat digs its burrow at night", "the quokka smiles")
+    await create_documents(
+        client, dataset, "the wombat digs its burrow at night", "the quokka smiles"
+    )
     models = {
         "semantic": RetrievalModel.semantic(top_k=2),
         "full_text": RetrievalModel.full_text(top_k=2),
@@ -76,6 +78,6 @@ async def test_a_high_quality_base_is_searched_as_it_stores(
     client: AsyncClient, create: Create, embedding: ModelRef
 ) -> None:
     dataset = await create(indexing_technique="high_quality", embedding=embedding)
-    await written(client, dataset, "the wombat digs its burrow at night")
+    await create_documents(client, dataset, "the wombat digs its burrow at night")
 
     assert await searched(client, dataset, "wombat burrow") == ["a.txt"]

@@ -5,13 +5,13 @@ import pytest
 from dify_kb import AsyncClient, BadRequestError, ConfigError, Dataset, RetrievalModel
 from dify_kb.models import MAX_QUERY_LENGTH
 
-from .conftest import Create, eventually, names, searched, written
+from .conftest import Create, create_documents, eventually, names, searched
 
 
 async def test_keywords_find_the_documents_that_hold_them(
     client: AsyncClient, dataset: Dataset
 ) -> None:
-    await written(client, dataset, "the wombat digs", "the quokka smiles", "platypus eggs")
+    await create_documents(client, dataset, "the wombat digs", "the quokka smiles", "platypus eggs")
 
     assert await searched(client, dataset, "wombat") == ["a.txt"]
     assert await searched(client, dataset, "quokka") == ["b.txt"]
@@ -19,7 +19,7 @@ async def test_keywords_find_the_documents_that_hold_them(
 
 
 async def test_more_of_the_words_come_first(client: AsyncClient, dataset: Dataset) -> None:
-    await written(client, dataset, "wombat burrow", "wombat burrow tunnel", "wombat")
+    await create_documents(client, dataset, "wombat burrow", "wombat burrow tunnel", "wombat")
 
     found = await searched(client, dataset, "wombat burrow tunnel")
 
@@ -27,13 +27,13 @@ async def test_more_of_the_words_come_first(client: AsyncClient, dataset: Datase
 
 
 async def test_words_of_other_scripts_are_found(client: AsyncClient, dataset: Dataset) -> None:
-    await written(client, dataset, "数据库 索引", "wombat")
+    await create_documents(client, dataset, "数据库 索引", "wombat")
 
     assert await searched(client, dataset, "数据库") == ["a.txt"]
 
 
 async def test_a_record_tells_where_it_is_from(client: AsyncClient, dataset: Dataset) -> None:
-    (document,) = await written(client, dataset, "the wombat digs")
+    (document,) = await create_documents(client, dataset, "the wombat digs")
 
     found = await client.datasets.retrieve(dataset, "wombat")
 
@@ -48,7 +48,7 @@ async def test_a_record_tells_where_it_is_from(client: AsyncClient, dataset: Dat
 
 @pytest.mark.parametrize("top_k", [1, 2, 4, 100])
 async def test_top_k_bounds_the_records(client: AsyncClient, dataset: Dataset, top_k: int) -> None:
-    await written(client, dataset, "wombat one\nwombat two\nwombat three", "wombat four")
+    await create_documents(client, dataset, "wombat one\nwombat two\nwombat three", "wombat four")
 
     found = await client.datasets.retrieve(
         dataset, "wombat", retrieval_model=RetrievalModel.keyword(top_k=top_k)
@@ -60,7 +60,7 @@ async def test_top_k_bounds_the_records(client: AsyncClient, dataset: Dataset, t
 
 async def test_a_query_has_1_to_250_characters(client: AsyncClient, dataset: Dataset) -> None:
     """The longest is taken by the server, one more is not sent."""
-    await written(client, dataset, "the wombat digs")
+    await create_documents(client, dataset, "the wombat digs")
     longest = "wombat ".ljust(MAX_QUERY_LENGTH, "x")
 
     assert await searched(client, dataset, longest) == ["a.txt"]
@@ -77,7 +77,7 @@ async def test_an_id_alone_asks_for_what_an_economy_base_cannot_do(
     client: AsyncClient, dataset: Dataset
 ) -> None:
     """It stores semantic search; a `Dataset` asks for keyword search instead (measured)."""
-    await written(client, dataset, "the wombat digs")
+    await create_documents(client, dataset, "the wombat digs")
 
     with pytest.raises(BadRequestError):
         await client.datasets.retrieve(dataset.id, "wombat")
@@ -89,8 +89,8 @@ async def test_an_id_alone_asks_for_what_an_economy_base_cannot_do(
 
 async def test_bases_do_not_see_each_other(client: AsyncClient, create: Create) -> None:
     first, second = await create(), await create()
-    await written(client, first, "the wombat digs")
-    await written(client, second, "the quokka smiles")
+    await create_documents(client, first, "the wombat digs")
+    await create_documents(client, second, "the quokka smiles")
 
     assert await searched(client, first, "quokka") == []
     assert await searched(client, second, "quokka") == ["a.txt"]
@@ -98,7 +98,7 @@ async def test_bases_do_not_see_each_other(client: AsyncClient, create: Create) 
 
 async def test_a_deleted_document_is_no_longer_found(client: AsyncClient, dataset: Dataset) -> None:
     """Sooner or later: its chunks are cleaned up after the answer (server source)."""
-    first, _second = await written(client, dataset, "wombat one", "wombat two")
+    first, _second = await create_documents(client, dataset, "wombat one", "wombat two")
 
     await client.documents.delete(dataset, first.id)
 

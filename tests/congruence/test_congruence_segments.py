@@ -5,13 +5,13 @@ import pytest
 from dify_kb import AsyncClient, BadRequestError, ConfigError, Dataset, NotFoundError
 from dify_kb.models import NewSegment, SegmentStatus
 
-from .conftest import NOBODY, chunks, eventually, searched, taken, written
+from .conftest import NOBODY, chunks, create_documents, eventually, searched, taken
 
 LINES = "the wombat digs\nthe quokka smiles\nplatypus eggs"
 
 
 async def test_chunks_come_in_the_order_of_the_text(client: AsyncClient, dataset: Dataset) -> None:
-    (document,) = await written(client, dataset, LINES)
+    (document,) = await create_documents(client, dataset, LINES)
 
     rows = await chunks(client, dataset, document)
 
@@ -26,7 +26,7 @@ async def test_chunks_come_in_the_order_of_the_text(client: AsyncClient, dataset
 async def test_new_chunks_are_appended_in_the_order_given(
     client: AsyncClient, dataset: Dataset
 ) -> None:
-    (document,) = await written(client, dataset, LINES)
+    (document,) = await create_documents(client, dataset, LINES)
 
     created = await client.segments.create(
         dataset, document.id, ["numbat naps", NewSegment(content="numbat naps"), "数据库 分段"]
@@ -44,7 +44,7 @@ async def test_a_chunk_is_found_by_the_keywords_it_is_given(
     client: AsyncClient, dataset: Dataset
 ) -> None:
     """On an economy base they replace the ones that the server would take from the text."""
-    (document,) = await written(client, dataset, LINES)
+    (document,) = await create_documents(client, dataset, LINES)
 
     (created,) = await client.segments.create(
         dataset,
@@ -58,7 +58,7 @@ async def test_a_chunk_is_found_by_the_keywords_it_is_given(
 
 
 async def test_one_chunk(client: AsyncClient, dataset: Dataset) -> None:
-    (document,) = await written(client, dataset, LINES)
+    (document,) = await create_documents(client, dataset, LINES)
     _first, second, _third = await chunks(client, dataset, document)
 
     one = await client.segments.get(dataset, document.id, second.id)
@@ -71,7 +71,7 @@ async def test_one_chunk(client: AsyncClient, dataset: Dataset) -> None:
 async def test_chunks_are_listed_by_page_keyword_and_status(
     client: AsyncClient, dataset: Dataset
 ) -> None:
-    (document,) = await written(client, dataset, LINES)
+    (document,) = await create_documents(client, dataset, LINES)
 
     page = await client.segments.list(dataset, document.id, limit=2, page=2)
     found = await client.segments.list(dataset, document.id, keyword="QUOKKA")
@@ -87,7 +87,7 @@ async def test_chunks_are_listed_by_page_keyword_and_status(
 async def test_another_content_is_found_and_the_old_one_not(
     client: AsyncClient, dataset: Dataset
 ) -> None:
-    (document,) = await written(client, dataset, LINES)
+    (document,) = await create_documents(client, dataset, LINES)
     first, *_rest = await chunks(client, dataset, document)
 
     updated = await client.segments.update(
@@ -102,7 +102,7 @@ async def test_another_content_is_found_and_the_old_one_not(
 
 
 async def test_other_keywords_replace_the_list(client: AsyncClient, dataset: Dataset) -> None:
-    (document,) = await written(client, dataset, "filler")
+    (document,) = await create_documents(client, dataset, "filler")
     (created,) = await client.segments.create(
         dataset, document.id, [NewSegment(content="it naps", keywords=["numbat", "termites"])]
     )
@@ -119,7 +119,7 @@ async def test_a_disabled_chunk_is_not_found_until_it_is_enabled(
     client: AsyncClient, dataset: Dataset
 ) -> None:
     """While it is off nothing else of it can be changed (measured)."""
-    (document,) = await written(client, dataset, LINES)
+    (document,) = await create_documents(client, dataset, LINES)
     first, *_rest = await chunks(client, dataset, document)
 
     disabled = await client.segments.update(dataset, document.id, first.id, enabled=False)
@@ -146,7 +146,7 @@ async def test_a_disabled_chunk_is_not_found_until_it_is_enabled(
 
 
 async def test_a_deleted_chunk_is_gone(client: AsyncClient, dataset: Dataset) -> None:
-    (document,) = await written(client, dataset, LINES)
+    (document,) = await create_documents(client, dataset, LINES)
     first, *rest = await chunks(client, dataset, document)
 
     await client.segments.delete(dataset, document.id, first.id)
@@ -160,7 +160,7 @@ async def test_a_deleted_chunk_is_gone(client: AsyncClient, dataset: Dataset) ->
 
 
 async def test_one_bad_chunk_and_none_is_made(client: AsyncClient, dataset: Dataset) -> None:
-    (document,) = await written(client, dataset, "filler")
+    (document,) = await create_documents(client, dataset, "filler")
 
     for bad in ("", "   "):
         with pytest.raises(BadRequestError):
@@ -172,7 +172,7 @@ async def test_one_bad_chunk_and_none_is_made(client: AsyncClient, dataset: Data
 
 
 async def test_what_does_not_exist_has_no_chunks(client: AsyncClient, dataset: Dataset) -> None:
-    (document,) = await written(client, dataset, "filler")
+    (document,) = await create_documents(client, dataset, "filler")
 
     with pytest.raises(NotFoundError):
         await client.segments.list(dataset, NOBODY)
@@ -183,7 +183,9 @@ async def test_what_does_not_exist_has_no_chunks(client: AsyncClient, dataset: D
 
 
 async def test_chunks_over_a_hundred_come_once(client: AsyncClient, dataset: Dataset) -> None:
-    (document,) = await written(client, dataset, "\n".join(f"line {n}" for n in range(205)))
+    (document,) = await create_documents(
+        client, dataset, "\n".join(f"line {n}" for n in range(205))
+    )
 
     rows = await chunks(client, dataset, document)
 
@@ -194,10 +196,10 @@ async def test_replacing_the_document_replaces_its_chunks(
     client: AsyncClient, dataset: Dataset
 ) -> None:
     """Chunks that were added by hand are lost with it (measured)."""
-    (document,) = await written(client, dataset, LINES)
+    (document,) = await create_documents(client, dataset, LINES)
     await client.segments.create(dataset, document.id, ["numbat naps"])
 
-    (again,) = await written(client, dataset, "echidna spines")
+    (again,) = await create_documents(client, dataset, "echidna spines")
 
     assert again.id == document.id
     assert [row.content for row in await chunks(client, dataset, again)] == ["echidna spines"]

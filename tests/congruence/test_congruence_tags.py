@@ -8,7 +8,7 @@ import pytest
 from dify_kb import AsyncClient, BadRequestError, ConfigError, Dataset, NotFoundError
 from dify_kb.models import Tag
 
-from .conftest import NOBODY, Create, Target, delete_if_exists, named, tags_broken
+from .conftest import NOBODY, Create, Target, delete_if_exists, has_broken_tags, unique_name
 
 HELP = "refuses its own answer"
 """What the error says on 1.12.1 (measured)."""
@@ -26,12 +26,12 @@ async def tag(client: AsyncClient, target: Target) -> AsyncIterator[MakeTag]:
     async with AsyncExitStack() as stack:
 
         async def make() -> Tag | None:
-            if tags_broken(client):
+            if has_broken_tags(client):
                 if not target.real:
                     with pytest.raises(BadRequestError, match=HELP):
-                        await client.tags.create(named())
+                        await client.tags.create(unique_name())
                 return None
-            made = await client.tags.create(named())
+            made = await client.tags.create(unique_name())
             stack.push_async_callback(delete_if_exists, client.tags.delete, made.id)
             return made
 
@@ -74,7 +74,7 @@ async def test_a_tag_gets_another_name(client: AsyncClient, tag: MakeTag) -> Non
     made = await tag()
     if made is None:
         return
-    name = named(" 知识")
+    name = unique_name(" 知识")
 
     renamed = await client.tags.update(made.id, name)
 
@@ -148,7 +148,7 @@ async def test_what_does_not_exist_cannot_be_tagged(client: AsyncClient) -> None
     with pytest.raises(NotFoundError):
         await client.tags.delete(NOBODY)
     with pytest.raises(NotFoundError):
-        await client.tags.update(NOBODY, named())
+        await client.tags.update(NOBODY, unique_name())
     with pytest.raises(NotFoundError):
         await client.tags.bind(NOBODY, [NOBODY])
     with pytest.raises(NotFoundError):
