@@ -255,7 +255,7 @@ def _check_indexed(document: Document) -> None:
                 f"{document.name!r} is {stats.NOTHING_INDEXED}.",
                 hint="Is there text in it? Scanned pages are pictures.",
             )
-        case status if not status.final:
+        case status if not status.is_final:
             raise KnowledgeError(
                 f"{document.name!r} is still {status}, and does not get on.",
                 hint="It may come yet; `dify-kb stats` tells what is stuck.",

@@ -122,7 +122,7 @@ async def _last_changes(
     """Ask when the oldest documents that are not done last changed, which lists do not tell."""
     changed: dict[str, datetime] = {}
     unfinished = sorted(
-        (row for row in rows if not row.indexing_status.final), key=lambda row: row.created_at
+        (row for row in rows if not row.indexing_status.is_final), key=lambda row: row.created_at
     )
     for row in unfinished[:MAX_DETAIL_REQUESTS]:
         try:
@@ -262,15 +262,16 @@ def find_stuck_documents(
         changed: when each document that is not final last changed, where that is known; else
             its creation counts.
     """
-    done = [row.created_at for row in rows if row.indexing_status.final]
+    done = [row.created_at for row in rows if row.indexing_status.is_final]
     youngest = max(done, default=None)
     late = {
         row.id: changed.get(row.id, row.created_at)
         for row in rows
-        if not row.indexing_status.final and now - changed.get(row.id, row.created_at) >= patience
+        if not row.indexing_status.is_final
+        and now - changed.get(row.id, row.created_at) >= patience
     }
     moving = any(
-        not row.indexing_status.final
+        not row.indexing_status.is_final
         and row.id not in late
         and row.indexing_status is not dify_kb.IndexingStatus.WAITING
         for row in rows

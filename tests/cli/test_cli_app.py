@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from cli_runner import Cli, parse_error, parse_json_lines
 
+from dify_kb.cli import app
 from dify_kb.cli.app import hoist_program_options
 from dify_kb.emulator import Emulator
 
@@ -228,3 +231,31 @@ def test_odd_names_do_not_break_the_terminal(cli: Cli, folder: Path) -> None:
         "a\nb\x1b[31m.exe",
         "bad\udcff.pdf",
     }
+
+
+@pytest.mark.parametrize("name", app.COMMANDS)
+def test_the_summary_of_a_command_is_the_first_sentence_of_its_help(cli: Cli, name: str) -> None:
+    """The help of the program is printed without importing the commands."""
+    _, out, _ = cli(name, "--help")
+
+    words = " ".join(out.split())
+    assert f" {app.COMMANDS[name].summary} " in words
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["load"], ["documents"], ["journal"], ["bench"]], ids=" ".join
+)
+def test_help_imports_neither_the_client_nor_the_models(arguments: list[str]) -> None:
+    """Half a second of processor time would go to imports that help does not need."""
+    code = (
+        "import sys; from dify_kb.cli import run; run(sys.argv[1:]);"
+        "print(*sorted({'aiohttp', 'cattrs', 'dify_kb.models', 'dify_kb.ingest'} & {*sys.modules}),"
+        "file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", code, *arguments, "--help"]
+
+    done = subprocess.run(  # noqa: S603 -- this interpreter
+        command, capture_output=True, text=True, check=True
+    )
+
+    assert done.stderr == "\n"

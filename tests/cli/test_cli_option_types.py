@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 from cli_runner import Cli
 
+from dify_kb import ModelType, SegmentStatus
 from dify_kb.cli import option_types
 from dify_kb.cli.load_summary import command_line
 from dify_kb.emulator import Emulator
 from dify_kb.errors import ConfigError
+from dify_kb.ingest import OnError, OnExisting, Replace, Wait
+from dify_kb.ingest.journal import JournalState
 
 
 @pytest.mark.parametrize(
@@ -105,3 +110,22 @@ def test_an_empty_path_is_a_usage_error(
     assert name in err
     assert "empty path. Check the shell variable in it." in err
     assert not emulator.history
+
+
+@pytest.mark.parametrize(
+    ("choices", "accepted"),
+    [
+        (get_args(option_types.OnExisting), get_args(OnExisting)),
+        (get_args(option_types.OnError), get_args(OnError)),
+        (get_args(option_types.Replace), get_args(Replace)),
+        (get_args(option_types.WaitFor), get_args(Wait)),
+        (get_args(option_types.JournalStateName), tuple(JournalState)),
+        (tuple(option_types.ModelTypeChoice), tuple(ModelType)),
+        (tuple(option_types.SegmentStatusChoice), tuple(SegmentStatus)),
+    ],
+)
+def test_options_offer_every_value_that_is_accepted(
+    choices: tuple[str, ...], accepted: tuple[str, ...]
+) -> None:
+    """They are listed twice, because help must not import the modules that define them."""
+    assert [*map(str, choices)] == [*map(str, accepted)]
