@@ -118,7 +118,7 @@ class IndexingBenchmark:
         async for rows in self.client.documents.iter(self.dataset).pages():
             now = loop_time()
             for row in rows:
-                if row.indexing_status.final and row.id in self._accepted:
+                if row.indexing_status.is_final and row.id in self._accepted:
                     self._finished.setdefault(row.id, (now, row))
 
     async def _request_status(self, document_id: str) -> None:

@@ -35,7 +35,7 @@ _Signal = Future[None]
 
 
 @frozen
-class Task(Generic[R]):
+class LoopTask(Generic[R]):
     """What runs in the loop for another thread."""
 
     _future: Future[R]
@@ -99,7 +99,7 @@ class LoopThread:
                 self._stop = weakref.finalize(self, self._running.stop)
             return self._running
 
-    def start_task(self, create_coroutine: Callable[[], Coroutine[Any, Any, R]]) -> Task[R]:
+    def start_task(self, create_coroutine: Callable[[], Coroutine[Any, Any, R]]) -> LoopTask[R]:
         """Start what `create_coroutine` gives in the loop, with the caller's context variables.
 
         Raises:
@@ -162,7 +162,7 @@ class _RunningThread:
                 hint="Callbacks must return at once; pass the work to another thread.",
             )
 
-    def start_task(self, create_coroutine: Callable[[], Coroutine[Any, Any, R]]) -> Task[R]:
+    def start_task(self, create_coroutine: Callable[[], Coroutine[Any, Any, R]]) -> LoopTask[R]:
         self.check_thread()
         cancel_signal = _Signal()
         with self._track_handover():
@@ -176,7 +176,7 @@ class _RunningThread:
                 # Ctrl-C: the task may have begun although nobody was told of it.
                 cancel_signal.cancel()
                 raise
-        return Task(future, cancel_signal)
+        return LoopTask(future, cancel_signal)
 
     def stop(self) -> None:
         """End the thread; by then the resource is closed, unless that takes too long."""

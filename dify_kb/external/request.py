@@ -158,7 +158,7 @@ def _parse_conditions(entry: object) -> Iterator[Condition]:
 def _parse_operator(value: object) -> ComparisonOperator:
     symbol = _require_text(value, "comparison_operator")
     operator = ComparisonOperator(_OPERATOR_ALIASES.get(symbol, symbol))
-    if not operator.known:
+    if not operator.is_known:
         operators = ", ".join(ComparisonOperator)
         message = f"comparison_operator is {_format_value(symbol)}; it can be {operators}."
         raise RequestRejectedError(400, message)

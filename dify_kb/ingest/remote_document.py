@@ -33,7 +33,7 @@ class RemoteDocument:
     @property
     def is_final(self) -> bool:
         """Whether its indexing has ended."""
-        return self.status.final
+        return self.status.is_final
 
     @classmethod
     def from_document(cls, document: Document, place: int | None = None) -> RemoteDocument:

@@ -22,7 +22,7 @@ class OpenEnum(enum.StrEnum):
         return member
 
     @property
-    def known(self) -> bool:
+    def is_known(self) -> bool:
         """Whether this package knows the word."""
         return type(self).__members__.get(self._name_) is self
 

@@ -47,7 +47,7 @@ class IndexingStatus(OpenEnum):
     ERROR = "error"
 
     @property
-    def final(self) -> bool:
+    def is_final(self) -> bool:
         """Whether the worker is done with the document."""
         return self in {IndexingStatus.COMPLETED, IndexingStatus.ERROR}
 

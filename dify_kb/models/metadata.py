@@ -34,7 +34,7 @@ class MetadataField:
     count: int | None = None
     extra: Mapping[str, object] = field(factory=dict)
 
-    def value(self, value: MetadataScalar | datetime) -> MetadataValue:
+    def make_value(self, value: MetadataScalar | datetime) -> MetadataValue:
         """Make a value of this field, for `metadata.assign`; a `datetime` becomes seconds.
 
         Raises:

@@ -73,7 +73,7 @@ class MetadataFilter:
             ConfigError: naming the condition.
         """
         for condition in self.conditions:
-            if not condition.comparison_operator.known:
+            if not condition.comparison_operator.is_known:
                 raise ConfigError(
                     f"The condition on {condition.name!r} compares by"
                     f" {str(condition.comparison_operator)!r}.",

@@ -119,7 +119,7 @@ class ProcessRule:
             ConfigError: a length that the server would accept and then fail to index.
         """
         mode = ParentMode(parent_mode)
-        if not mode.known:
+        if not mode.is_known:
             raise ConfigError(
                 f"parent_mode is {str(mode)!r}.", hint=f"It can be {', '.join(ParentMode)}."
             )

@@ -199,7 +199,7 @@ def validate_retrieval_model(model: RetrievalModel) -> RetrievalModel:
         ConfigError: an unknown search method or operator, `top_k` below 1, a threshold outside 0
             to 1, or weights in another form than `Weights`.
     """
-    if not model.search_method.known:
+    if not model.search_method.is_known:
         asked = str(model.search_method)
         known = "semantic_search" if asked == "vector_search" else ", ".join(SearchMethod)
         raise ConfigError(f"search_method is {asked!r}.", hint=f"It can be {known}.")

@@ -68,7 +68,7 @@ def _parse_status(value: DisplayStatus | str | Unset) -> DisplayStatus | Unset:
     if not value:
         return UNSET
     status = DisplayStatus(value)
-    if not status.known:
+    if not status.is_known:
         raise ConfigError(
             f"status is {str(status)!r}, for which the server lists everything.",
             hint=f"It can be {', '.join(DisplayStatus)}.",
@@ -99,12 +99,12 @@ async def wait_until_indexed(
             for missing in unseen_ids:
                 # Raises if it does not exist; else its row moved to another page meanwhile.
                 await get_document(send, dataset, missing)
-            final = all(row.indexing_status.final for row in rows.values())
+            final = all(row.indexing_status.is_final for row in rows.values())
             if not unseen_ids and (final or now - last_change > stall_after):
                 return [rows[id_] for id_ in ids]
             await anyio.sleep(interval)
             interval = min(interval * polling.interval_growth, polling.max_interval)
-    waiting = sum(not (id_ in rows and rows[id_].indexing_status.final) for id_ in ids)
+    waiting = sum(not (id_ in rows and rows[id_].indexing_status.is_final) for id_ in ids)
     raise RequestTimeoutError(
         f"documents.wait: {waiting} of {len(ids)} documents were not indexed within {timeout:g} s.",
         endpoint="documents.wait",

@@ -86,7 +86,7 @@ class MetadataAssignment:
             fields = await self._load_fields()
         for name, value in wanted.items():
             if name in fields:
-                fields[name].value(value)
+                fields[name].make_value(value)
 
     async def assign(
         self,
@@ -165,7 +165,7 @@ class MetadataAssignment:
                     name: await self._create_missing_field(name, _get_metadata_type(value)),
                 }
                 self._fields = fields
-        return fields[name].value(value)
+        return fields[name].make_value(value)
 
     async def _load_fields(self) -> dict[str, MetadataField]:
         if self._fields is None:
@@ -306,7 +306,7 @@ async def create_field(
     Raises:
         ConfigError: a name or a type that the server does not take.
     """
-    if not kind.known:
+    if not kind.is_known:
         raise ConfigError(f"type is {str(kind)!r}.", hint=f"It can be {', '.join(MetadataType)}.")
     request = CreateMetadata(name=check_length(name, "name", 1, MAX_NAME_LENGTH), type=kind)
     return await send(catalog.CREATE_METADATA(request, dataset_id=get_dataset_id(dataset)))

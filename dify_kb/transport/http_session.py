@@ -36,14 +36,14 @@ _JSON = "application/json"
 _USER_AGENT = f"dify-kb/{importlib.metadata.version('dify-kb')}"
 
 
-def is_event_stream(head_or_piece: Response) -> bool:
+def is_event_stream(reply: Response) -> bool:
     """Tell whether a reply is a piece of a stream of events."""
-    kind = head_or_piece.headers.get("content-type", "")
-    return kind.startswith(EVENT_STREAM_TYPE) and 200 <= head_or_piece.status < 300  # noqa: PLR2004 -- any 2xx
+    kind = reply.headers.get("content-type", "")
+    return kind.startswith(EVENT_STREAM_TYPE) and 200 <= reply.status < 300  # noqa: PLR2004 -- any 2xx
 
 
 @functools.lru_cache
-def _timeout(connect: float | None, read: float | None) -> aiohttp.ClientTimeout:
+def _client_timeout(connect: float | None, read: float | None) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=read)
 
 
@@ -160,11 +160,11 @@ class HTTPSession:
         is_stream = call.endpoint.response_type is Event
         return self._http.request(
             method,
-            self._url(call, path),
+            self._build_url(call, path),
             data=data,
             headers={**self._default_headers, **headers},
             allow_redirects=False,
-            timeout=_timeout(allowed.connect, allowed.answer if is_stream else None),
+            timeout=_client_timeout(allowed.connect, allowed.answer if is_stream else None),
         )
 
     def _build_headers(self) -> Mapping[str, str]:
@@ -198,7 +198,7 @@ class HTTPSession:
         """A server that echoes what it was sent must not put the key into an error."""
         return text.replace(self._config.api_key.encode(), b"***")
 
-    def _url(self, call: Call[Any], path: str) -> URL:
+    def _build_url(self, call: Call[Any], path: str) -> URL:
         url = f"{self._config.base_url}{path}"
         if call.endpoint.encoding is RequestEncoding.QUERY:
             url = f"{url}?{urlencode(codec.to_query(call.body))}"

@@ -34,7 +34,7 @@ class RequestLimiter:
         """Requests that may be in flight now."""
         return int(self._slots.total_tokens)
 
-    def request_limit(self, requester: object, limit: int | None) -> None:
+    def set_requested_limit(self, requester: object, limit: int | None) -> None:
         """Let `limit` requests be in flight for `requester`, until it asks for None.
 
         The largest number asked for counts, also where it is below the usual one: a server may

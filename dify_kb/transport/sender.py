@@ -45,7 +45,7 @@ class ServerState:
     issued_warnings: set[str] = attrs.field(factory=set)
 
 
-def _is_deleted(call: Call[Any], error: KnowledgeError) -> bool:
+def _is_already_deleted(call: Call[Any], error: KnowledgeError) -> bool:
     """Return whether a delete met its own earlier attempt, whose answer was lost."""
     return call.endpoint.method == "DELETE" and isinstance(error, NotFoundError)
 
@@ -95,7 +95,7 @@ class Sender:
                         call, attempt, started, error, retry.RetryDelay(0.0), response
                     )
                     continue
-                if may_be_carried_out and _is_deleted(call, error):
+                if may_be_carried_out and _is_already_deleted(call, error):
                     self._report_attempt(call, attempt, started, None, None, response)
                     return cast("R", None)
                 may_be_carried_out = may_be_carried_out or retry.may_have_arrived(error)

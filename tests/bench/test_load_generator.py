@@ -62,7 +62,7 @@ async def test_a_slow_server_gets_time_for_an_answer_each() -> None:
 
 
 async def test_requests_without_an_answer_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dify_kb.bench.load_generator.GRACE", 0.05)
+    monkeypatch.setattr("dify_kb.bench.load_generator.DRAIN_SECONDS", 0.05)
 
     found = await generate_load(anyio.sleep_forever, concurrency=3, seconds=0.4, max_requests=100)
 

@@ -35,10 +35,10 @@ from dify_kb.wire.version_bugs import is_older
 PREFIX = "dify-kb test "
 """What every base and tag of these tests begins with."""
 
-NOBODY = "00000000-0000-4000-8000-000000000000"
+UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"
 """An id that nothing has."""
 
-PATIENCE = 120.0
+INDEXING_TIMEOUT = 120.0
 """Seconds for a document: a default server indexes one in 2 s, its first in 4 s more."""
 
 SERVER = "server"
@@ -50,7 +50,7 @@ SERVER_LIMIT = 900
 RULE = ProcessRule.custom(max_tokens=100, chunk_overlap=0)
 """One chunk for each line."""
 
-Create = Callable[..., Awaitable[Dataset]]
+DatasetFactory = Callable[..., Awaitable[Dataset]]
 
 
 @frozen
@@ -62,26 +62,26 @@ class Target:
     api_key: str = field(repr=False)
 
     @property
-    def real(self) -> bool:
+    def is_real(self) -> bool:
         return self.name == SERVER
 
     @property
     def policy(self) -> Policy:
         """The client's times: a hundredth of them on the emulator, which indexes at once."""
-        return Policy() if self.real else Policy().scale_delays(0.01)
+        return Policy() if self.is_real else Policy().scale_delays(0.01)
 
     def client(self) -> AsyncClient:
         return AsyncClient(self.url, self.api_key, policy=self.policy)
 
 
-def _targets() -> list[object]:
+def _list_targets() -> list[object]:
     targets: list[object] = list(VERSIONS)
     if os.environ.get("DIFY_KB_TEST_URL") and os.environ.get("DIFY_KB_TEST_KEY"):
         targets.append(pytest.param(SERVER, marks=pytest.mark.timeout(SERVER_LIMIT)))
     return targets
 
 
-def _reach(name: str, stack: ExitStack) -> Target:
+def _start_target(name: str, stack: ExitStack) -> Target:
     if name == SERVER:
         return Target(name, os.environ["DIFY_KB_TEST_URL"], os.environ["DIFY_KB_TEST_KEY"])
     emulator = stack.enter_context(Emulator(version=name, settings=Settings(models=True)))
@@ -89,7 +89,7 @@ def _reach(name: str, stack: ExitStack) -> Target:
 
 
 @cache
-def _embeddings(name: str) -> Sequence[ModelRef]:
+def _get_embedding_models(name: str) -> Sequence[ModelRef]:
     """Ask a target once which embedding models it offers."""
 
     async def ask(target: Target) -> Sequence[ModelRef]:
@@ -97,7 +97,7 @@ def _embeddings(name: str) -> Sequence[ModelRef]:
             return await list_embedding_models(client)
 
     with ExitStack() as stack:
-        return anyio.run(ask, _reach(name, stack))
+        return anyio.run(ask, _start_target(name, stack))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -108,39 +108,41 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if not isinstance(item, pytest.Function)
         or "embedding" not in item.fixturenames
         or "target" not in item.fixturenames
-        or _embeddings(item.callspec.params["target"])
+        or _get_embedding_models(item.callspec.params["target"])
     ]
 
 
-@pytest.fixture(scope="session", params=_targets())
+@pytest.fixture(scope="session", params=_list_targets())
 def target(request: pytest.FixtureRequest) -> Iterator[Target]:
     """A server of each version, and at the end a look whether something was left on it."""
     with ExitStack() as stack:
-        reached = _reach(request.param, stack)
-        yield reached
-        assert anyio.run(_left_on, reached) == []
+        started_target = _start_target(request.param, stack)
+        yield started_target
+        assert anyio.run(_list_leftovers, started_target) == []
 
 
-async def _left_on(target: Target) -> list[str]:
+async def _list_leftovers(target: Target) -> list[str]:
     async with target.client() as client:
-        left = [row.name async for row in client.datasets.iter(keyword=PREFIX, include_all=True)]
+        leftovers = [
+            row.name async for row in client.datasets.iter(keyword=PREFIX, include_all=True)
+        ]
         # 1.12.1 cannot list tags (measured), nor do these tests make any there.
         with suppress(BadRequestError):
-            left += [tag.name for tag in await client.tags.list()]
-    return [name for name in left if name.startswith(PREFIX)]
+            leftovers += [tag.name for tag in await client.tags.list()]
+    return [name for name in leftovers if name.startswith(PREFIX)]
 
 
 @pytest.fixture
 async def client(target: Target) -> AsyncIterator[AsyncClient]:
     """A client of the target, which knows its version."""
-    async with target.client() as opened:
-        await opened.ping()
-        yield opened
+    async with target.client() as open_client:
+        await open_client.ping()
+        yield open_client
 
 
 @pytest.fixture
-async def create(client: AsyncClient) -> AsyncIterator[Create]:
-    """Makes bases and deletes them at the end: `await create(name=…, **options)`."""
+async def create_dataset(client: AsyncClient) -> AsyncIterator[DatasetFactory]:
+    """Makes bases and deletes them at the end: `await create_dataset(name=…, **options)`."""
     async with AsyncExitStack() as stack:
 
         async def make(*, name: str | None = None, **options: object) -> Dataset:
@@ -153,15 +155,15 @@ async def create(client: AsyncClient) -> AsyncIterator[Create]:
 
 
 @pytest.fixture
-async def dataset(create: Create) -> Dataset:
+async def dataset(create_dataset: DatasetFactory) -> Dataset:
     """An economy base, which needs no model."""
-    return await create()
+    return await create_dataset()
 
 
 @pytest.fixture
 def embedding(target: Target) -> ModelRef:
     """An embedding model; where there is none, the test is left out."""
-    return _embeddings(target.name)[0]
+    return _get_embedding_models(target.name)[0]
 
 
 async def delete_if_exists(delete: Callable[[str], Awaitable[None]], id_: str) -> None:
@@ -206,43 +208,43 @@ async def create_documents(
         )
         for number, text in enumerate(texts)
     ]
-    return await indexed(client, dataset, *created)
+    return await wait_until_indexed(client, dataset, *created)
 
 
-async def indexed(
+async def wait_until_indexed(
     client: AsyncClient, dataset: Dataset, *created: CreatedDocument
 ) -> list[Document]:
     """Wait for documents, each of which must complete."""
-    documents = await client.documents.wait(dataset, created, timeout=PATIENCE)
+    documents = await client.documents.wait(dataset, created, timeout=INDEXING_TIMEOUT)
     assert [row.error for row in documents] == [None] * len(created)
     assert {row.indexing_status for row in documents} <= {IndexingStatus.COMPLETED}
     return list(documents)
 
 
-async def searched(client: AsyncClient, dataset: Dataset, query: str) -> list[str]:
+async def search_document_names(client: AsyncClient, dataset: Dataset, query: str) -> list[str]:
     """Search, and give the names of the documents that were found, each once."""
-    return names(await client.datasets.retrieve(dataset, query))
+    return document_names(await client.datasets.retrieve(dataset, query))
 
 
-def names(found: RetrievalResult) -> list[str]:
+def document_names(result: RetrievalResult) -> list[str]:
     """Name the documents of an answer, each once, in its order."""
-    return list(dict.fromkeys(record.segment.document.name for record in found.records))
+    return list(dict.fromkeys(record.segment.document.name for record in result.records))
 
 
-async def listed(client: AsyncClient, dataset: Dataset) -> list[str]:
+async def list_document_names(client: AsyncClient, dataset: Dataset) -> list[str]:
     """Name all documents of a base, sorted."""
     return sorted([row.name async for row in client.documents.iter(dataset)])
 
 
-async def chunks(client: AsyncClient, dataset: Dataset, document: Document) -> list[Segment]:
+async def list_segments(client: AsyncClient, dataset: Dataset, document: Document) -> list[Segment]:
     """Give all chunks of a document."""
     return [row async for row in client.segments.iter(dataset, document.id)]
 
 
-async def eventually(check: Callable[[], Awaitable[bool]]) -> bool:
+async def wait_until_true(check: Callable[[], Awaitable[bool]]) -> bool:
     """Ask until it is so: a server carries some changes out later, without saying when."""
     interval = 0.05
-    with anyio.move_on_after(PATIENCE):
+    with anyio.move_on_after(INDEXING_TIMEOUT):
         while not await check():
             await anyio.sleep(interval)
             interval = min(interval * 2, 2.0)
@@ -250,7 +252,7 @@ async def eventually(check: Callable[[], Awaitable[bool]]) -> bool:
     return False
 
 
-async def taken(change: Awaitable[object]) -> bool:
+async def try_change(change: Awaitable[object]) -> bool:
     """Change something again; False while the server is still busy with the change before."""
     try:
         await change

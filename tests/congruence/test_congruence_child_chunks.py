@@ -14,29 +14,29 @@ from dify_kb import (
 )
 
 from .conftest import (
-    NOBODY,
-    Create,
-    chunks,
+    UNKNOWN_ID,
+    DatasetFactory,
     create_documents,
-    indexed,
     is_older_than,
     list_embedding_models,
+    list_segments,
+    wait_until_indexed,
 )
 
 HELP = "never finds a child chunk"
 """What the error says on 1.8.1 (measured)."""
 
 
-async def one_chunk(client: AsyncClient, dataset: Dataset) -> tuple[Document, Segment]:
+async def create_single_chunk(client: AsyncClient, dataset: Dataset) -> tuple[Document, Segment]:
     (document,) = await create_documents(client, dataset, "the wombat digs")
-    (segment,) = await chunks(client, dataset, document)
+    (segment,) = await list_segments(client, dataset, document)
     return document, segment
 
 
-async def parents(
-    client: AsyncClient, create: Create, embedding: ModelRef
+async def create_parent_chunks(
+    client: AsyncClient, create_dataset: DatasetFactory, embedding: ModelRef
 ) -> tuple[Dataset, Document, list[Segment]]:
-    dataset = await create(indexing_technique="high_quality", embedding=embedding)
+    dataset = await create_dataset(indexing_technique="high_quality", embedding=embedding)
     created = await client.documents.create_by_text(
         dataset,
         "a.txt",
@@ -44,13 +44,13 @@ async def parents(
         doc_form="hierarchical_model",
         process_rule=ProcessRule.parent_child(max_tokens=100, child_max_tokens=50),
     )
-    (document,) = await indexed(client, dataset, created)
-    return dataset, document, await chunks(client, dataset, document)
+    (document,) = await wait_until_indexed(client, dataset, created)
+    return dataset, document, await list_segments(client, dataset, document)
 
 
 async def test_any_chunk_can_have_children(client: AsyncClient, dataset: Dataset) -> None:
     """Also on an economy base, where they are of no use (measured)."""
-    document, segment = await one_chunk(client, dataset)
+    document, segment = await create_single_chunk(client, dataset)
     assert (await client.child_chunks.list(dataset, document.id, segment.id)).total == 0
 
     made = [
@@ -69,7 +69,7 @@ async def test_any_chunk_can_have_children(client: AsyncClient, dataset: Dataset
 async def test_children_are_listed_by_page_and_keyword(
     client: AsyncClient, dataset: Dataset
 ) -> None:
-    document, segment = await one_chunk(client, dataset)
+    document, segment = await create_single_chunk(client, dataset)
     for text in ("wombat one", "wombat two", "quokka"):
         await client.child_chunks.create(dataset, document.id, segment.id, text)
 
@@ -80,9 +80,9 @@ async def test_children_are_listed_by_page_and_keyword(
     assert (page.total, found.total) == (3, 2)
 
 
-async def test_a_child_gets_another_content(client: AsyncClient, dataset: Dataset) -> None:
+async def test_update_changes_the_content(client: AsyncClient, dataset: Dataset) -> None:
     """1.8.1 never finds one (measured); the error says what to do instead."""
-    document, segment = await one_chunk(client, dataset)
+    document, segment = await create_single_chunk(client, dataset)
     made = await client.child_chunks.create(dataset, document.id, segment.id, "the wombat")
 
     if client.server_version == "1.8.1":
@@ -98,7 +98,7 @@ async def test_a_child_gets_another_content(client: AsyncClient, dataset: Datase
 
 async def test_a_child_is_deleted(client: AsyncClient, dataset: Dataset) -> None:
     """1.8.1 never finds one; up to 1.12 it takes an embedding model (recording 603)."""
-    document, segment = await one_chunk(client, dataset)
+    document, segment = await create_single_chunk(client, dataset)
     made = await client.child_chunks.create(dataset, document.id, segment.id, "the wombat")
     where = (dataset, document.id, segment.id)
 
@@ -117,21 +117,21 @@ async def test_a_child_is_deleted(client: AsyncClient, dataset: Dataset) -> None
         await client.child_chunks.delete(*where, made.id)
 
 
-async def test_what_does_not_exist_has_no_children(client: AsyncClient, dataset: Dataset) -> None:
-    document, segment = await one_chunk(client, dataset)
+async def test_unknown_segment_has_no_child_chunks(client: AsyncClient, dataset: Dataset) -> None:
+    document, segment = await create_single_chunk(client, dataset)
 
     with pytest.raises(NotFoundError):
-        await client.child_chunks.list(dataset, document.id, NOBODY)
+        await client.child_chunks.list(dataset, document.id, UNKNOWN_ID)
     with pytest.raises(NotFoundError):
-        await client.child_chunks.create(dataset, document.id, NOBODY, "the wombat")
+        await client.child_chunks.create(dataset, document.id, UNKNOWN_ID, "the wombat")
     with pytest.raises(NotFoundError):
-        await client.child_chunks.update(dataset, document.id, segment.id, NOBODY, "the wombat")
+        await client.child_chunks.update(dataset, document.id, segment.id, UNKNOWN_ID, "the wombat")
 
 
 async def test_parents_are_cut_into_children(
-    client: AsyncClient, create: Create, embedding: ModelRef
+    client: AsyncClient, create_dataset: DatasetFactory, embedding: ModelRef
 ) -> None:
-    dataset, document, segments = await parents(client, create, embedding)
+    dataset, document, segments = await create_parent_chunks(client, create_dataset, embedding)
 
     assert len(segments) == 2
     for segment in segments:
@@ -142,9 +142,9 @@ async def test_parents_are_cut_into_children(
 
 
 async def test_a_parent_is_found_by_its_children(
-    client: AsyncClient, create: Create, embedding: ModelRef
+    client: AsyncClient, create_dataset: DatasetFactory, embedding: ModelRef
 ) -> None:
-    dataset, _document, segments = await parents(client, create, embedding)
+    dataset, _document, segments = await create_parent_chunks(client, create_dataset, embedding)
 
     found = await client.datasets.retrieve(dataset, "its burrow is deep")
 
@@ -154,10 +154,10 @@ async def test_a_parent_is_found_by_its_children(
 
 
 async def test_children_of_a_parent_are_added_and_deleted(
-    client: AsyncClient, create: Create, embedding: ModelRef
+    client: AsyncClient, create_dataset: DatasetFactory, embedding: ModelRef
 ) -> None:
     """1.8.1 cannot delete one (measured)."""
-    dataset, document, segments = await parents(client, create, embedding)
+    dataset, document, segments = await create_parent_chunks(client, create_dataset, embedding)
     where = (dataset, document.id, segments[0].id)
 
     made = await client.child_chunks.create(*where, "a numbat moved in")

@@ -16,26 +16,36 @@ from dify_kb import (
     UnauthorizedError,
 )
 
-from .conftest import NOBODY, Create, Target, create_documents, indexed, is_older_than, unique_name
+from .conftest import (
+    UNKNOWN_ID,
+    DatasetFactory,
+    Target,
+    create_documents,
+    is_older_than,
+    unique_name,
+    wait_until_indexed,
+)
 
 
-async def test_the_server_tells_its_version(client: AsyncClient) -> None:
+async def test_server_reports_its_version(client: AsyncClient) -> None:
     info = await client.ping()
 
     assert info.server_version == client.server_version
     assert client.server_version
 
 
-async def test_another_key_is_refused(target: Target) -> None:
+async def test_wrong_api_key_is_refused(target: Target) -> None:
     async with AsyncClient(target.url, "dataset-nobody", policy=target.policy) as stranger:
         with pytest.raises(UnauthorizedError):
             await stranger.datasets.list()
 
 
-async def test_a_base_comes_back_as_it_was_made(client: AsyncClient, create: Create) -> None:
+async def test_dataset_is_returned_as_created(
+    client: AsyncClient, create_dataset: DatasetFactory
+) -> None:
     name = unique_name()
 
-    created = await create(name=name, description="What we know", permission="only_me")
+    created = await create_dataset(name=name, description="What we know", permission="only_me")
 
     dataset = await client.datasets.get(created.id)
     assert dataset.id == created.id
@@ -49,10 +59,10 @@ async def test_a_base_comes_back_as_it_was_made(client: AsyncClient, create: Cre
     assert dataset.created_at.tzinfo is not None
 
 
-async def test_without_a_technique_the_first_document_sets_it(
-    client: AsyncClient, create: Create
+async def test_first_document_sets_the_indexing_technique(
+    client: AsyncClient, create_dataset: DatasetFactory
 ) -> None:
-    dataset = await create(indexing_technique=None)
+    dataset = await create_dataset(indexing_technique=None)
     assert dataset.indexing_technique is None
     assert (await client.datasets.get(dataset)).indexing_technique is None
 
@@ -60,11 +70,11 @@ async def test_without_a_technique_the_first_document_sets_it(
         dataset, "a.txt", "the wombat digs", indexing_technique="economy"
     )
 
-    await indexed(client, dataset, created)
+    await wait_until_indexed(client, dataset, created)
     assert (await client.datasets.get(dataset)).indexing_technique is IndexingTechnique.ECONOMY
 
 
-async def test_a_name_that_is_taken_is_a_conflict(client: AsyncClient, dataset: Dataset) -> None:
+async def test_duplicate_name_is_a_conflict(client: AsyncClient, dataset: Dataset) -> None:
     with pytest.raises(ConflictError) as refused:
         await client.datasets.create(dataset.name, indexing_technique="economy")
 
@@ -72,11 +82,13 @@ async def test_a_name_that_is_taken_is_a_conflict(client: AsyncClient, dataset: 
     assert refused.value.code == "dataset_name_duplicate"
 
 
-async def test_names_of_any_script_survive(client: AsyncClient, create: Create) -> None:
+async def test_names_of_any_script_survive(
+    client: AsyncClient, create_dataset: DatasetFactory
+) -> None:
     for suffix in (" 知识库 数据", " žluťoučký kůň", " 🦘 emoji", " a&b=c/d?e#f", " 100%20"):
         name = unique_name(suffix)
 
-        created = await create(name=name)
+        created = await create_dataset(name=name)
 
         assert created.name == name
         assert (await client.datasets.get(created)).name == name
@@ -85,20 +97,24 @@ async def test_names_of_any_script_survive(client: AsyncClient, create: Create) 
         assert found.id == created.id
 
 
-async def test_a_name_has_1_to_40_characters(client: AsyncClient, create: Create) -> None:
+async def test_a_name_has_1_to_40_characters(
+    client: AsyncClient, create_dataset: DatasetFactory
+) -> None:
     """Characters, not bytes: 40 of three bytes each are taken."""
     name = unique_name("知" * 40)[:40]
-    assert (await create(name=name)).name == name
+    assert (await create_dataset(name=name)).name == name
 
     for bad in ("", name + "知"):
         with pytest.raises(ConfigError):
             await client.datasets.create(bad)
 
 
-async def test_find_takes_the_exact_name_only(client: AsyncClient, create: Create) -> None:
+async def test_find_matches_the_exact_name_only(
+    client: AsyncClient, create_dataset: DatasetFactory
+) -> None:
     """Another base is newer, so listed before, and its name holds the one that is wanted."""
-    wanted = await create(name=unique_name())
-    await create(name=f"{wanted.name} too")
+    wanted = await create_dataset(name=unique_name())
+    await create_dataset(name=f"{wanted.name} too")
 
     found = await client.datasets.find(wanted.name)
 
@@ -107,11 +123,11 @@ async def test_find_takes_the_exact_name_only(client: AsyncClient, create: Creat
     assert await client.datasets.find(wanted.name[:-1]) is None
 
 
-async def test_bases_are_listed_by_page_and_searched_without_case(
-    client: AsyncClient, create: Create
+async def test_datasets_are_paged_and_searched_ignoring_case(
+    client: AsyncClient, create_dataset: DatasetFactory
 ) -> None:
     part = unique_name()
-    made = [(await create(name=f"{part} {letter}")).id for letter in "abc"]
+    made = [(await create_dataset(name=f"{part} {letter}")).id for letter in "abc"]
 
     page = await client.datasets.list(keyword=part.upper(), limit=2)
     rest = await client.datasets.list(keyword=part, limit=2, page=2)
@@ -123,8 +139,10 @@ async def test_bases_are_listed_by_page_and_searched_without_case(
     assert sorted(row.id for row in (*page.data, *rest.data)) == sorted(made)
 
 
-async def test_an_update_changes_what_it_names(client: AsyncClient, create: Create) -> None:
-    created = await create(description="before")
+async def test_update_changes_only_named_fields(
+    client: AsyncClient, create_dataset: DatasetFactory
+) -> None:
+    created = await create_dataset(description="before")
     name = unique_name()
 
     updated = await client.datasets.update(created, name=name, permission="all_team_members")
@@ -138,9 +156,11 @@ async def test_an_update_changes_what_it_names(client: AsyncClient, create: Crea
     assert dataset.indexing_technique is IndexingTechnique.ECONOMY
 
 
-async def test_renaming_to_a_name_that_is_taken(client: AsyncClient, create: Create) -> None:
+async def test_rename_to_a_duplicate_name(
+    client: AsyncClient, create_dataset: DatasetFactory
+) -> None:
     """Refused since 1.11; 1.4.3 and 1.8.1 then have two of a name (measured)."""
-    first, second = await create(), await create()
+    first, second = await create_dataset(), await create_dataset()
 
     if is_older_than(client, "1.11"):
         assert (await client.datasets.update(second, name=first.name)).name == first.name
@@ -150,14 +170,16 @@ async def test_renaming_to_a_name_that_is_taken(client: AsyncClient, create: Cre
     assert (await client.datasets.get(second)).name == second.name
 
 
-async def test_a_base_keeps_how_it_is_searched(client: AsyncClient, create: Create) -> None:
+async def test_dataset_stores_its_retrieval_model(
+    client: AsyncClient, create_dataset: DatasetFactory
+) -> None:
     """1.4.3 cannot store keyword search (measured); every version keeps `top_k`."""
     if is_older_than(client, "1.8"):
         with pytest.raises(BadRequestError):
-            await create(retrieval_model=RetrievalModel.keyword(top_k=7))
+            await create_dataset(retrieval_model=RetrievalModel.keyword(top_k=7))
         return
 
-    created = await create(retrieval_model=RetrievalModel.keyword(top_k=7))
+    created = await create_dataset(retrieval_model=RetrievalModel.keyword(top_k=7))
 
     stored = (await client.datasets.get(created)).retrieval_model_dict
     assert stored is not None
@@ -167,7 +189,7 @@ async def test_a_base_keeps_how_it_is_searched(client: AsyncClient, create: Crea
     assert changed.retrieval_model_dict.top_k == 3
 
 
-async def test_an_economy_base_shows_keyword_search(client: AsyncClient, dataset: Dataset) -> None:
+async def test_economy_dataset_shows_keyword_search(client: AsyncClient, dataset: Dataset) -> None:
     """It stores semantic search, which it cannot do; only `get` says what works (measured)."""
     stored = (await client.datasets.get(dataset)).retrieval_model_dict
 
@@ -175,7 +197,7 @@ async def test_an_economy_base_shows_keyword_search(client: AsyncClient, dataset
     assert stored.search_method is SearchMethod.KEYWORD
 
 
-async def test_a_base_counts_what_it_holds(client: AsyncClient, dataset: Dataset) -> None:
+async def test_dataset_counts_its_documents(client: AsyncClient, dataset: Dataset) -> None:
     texts = ("the wombat digs", "the quokka smiles")
 
     await create_documents(client, dataset, *texts)
@@ -185,8 +207,10 @@ async def test_a_base_counts_what_it_holds(client: AsyncClient, dataset: Dataset
     assert counted.word_count == sum(map(len, texts))
 
 
-async def test_a_deleted_base_is_gone_at_once(client: AsyncClient, create: Create) -> None:
-    dataset = await create()
+async def test_deleted_dataset_is_gone_at_once(
+    client: AsyncClient, create_dataset: DatasetFactory
+) -> None:
+    dataset = await create_dataset()
     await client.documents.create_by_text(dataset, "a.txt", "the wombat digs")
 
     await client.datasets.delete(dataset)
@@ -198,21 +222,25 @@ async def test_a_deleted_base_is_gone_at_once(client: AsyncClient, create: Creat
     assert await client.datasets.find(dataset.name) is None
 
 
-async def test_the_name_of_a_deleted_base_is_free(client: AsyncClient, create: Create) -> None:
-    first = await create()
+async def test_name_of_a_deleted_dataset_is_free(
+    client: AsyncClient, create_dataset: DatasetFactory
+) -> None:
+    first = await create_dataset()
     await client.datasets.delete(first)
 
-    second = await create(name=first.name)
+    second = await create_dataset(name=first.name)
 
     assert second.id != first.id
 
 
-async def test_an_unknown_base_is_not_found(client: AsyncClient) -> None:
+async def test_unknown_dataset_is_not_found(client: AsyncClient) -> None:
     with pytest.raises(NotFoundError):
-        await client.datasets.get(NOBODY)
+        await client.datasets.get(UNKNOWN_ID)
     with pytest.raises(NotFoundError):
-        await client.datasets.update(NOBODY, description="x")
+        await client.datasets.update(UNKNOWN_ID, description="x")
     with pytest.raises(NotFoundError):
-        await client.documents.list(NOBODY)
+        await client.documents.list(UNKNOWN_ID)
     with pytest.raises(NotFoundError):
-        await client.datasets.retrieve(NOBODY, "wombat", retrieval_model=RetrievalModel.keyword())
+        await client.datasets.retrieve(
+            UNKNOWN_ID, "wombat", retrieval_model=RetrievalModel.keyword()
+        )

@@ -25,18 +25,18 @@ from dify_kb import (
 from dify_kb.models import MAX_FILE_SIZE
 
 from .conftest import (
-    NOBODY,
-    PATIENCE,
+    INDEXING_TIMEOUT,
     RULE,
-    chunks,
+    UNKNOWN_ID,
     create_documents,
-    eventually,
     has_hanging_updates,
-    indexed,
     is_older_than,
-    listed,
-    searched,
-    taken,
+    list_document_names,
+    list_segments,
+    search_document_names,
+    try_change,
+    wait_until_indexed,
+    wait_until_true,
 )
 
 
@@ -46,20 +46,20 @@ async def test_a_text_becomes_a_document(client: AsyncClient, dataset: Dataset) 
     assert created.document.enabled
     assert not created.document.archived
 
-    (document,) = await indexed(client, dataset, created)
+    (document,) = await wait_until_indexed(client, dataset, created)
 
     assert document.id == created.document.id
     assert document.display_status is DisplayStatus.AVAILABLE
     assert document.word_count == len("the wombat digs")
     assert document.created_from == "api"
-    assert await searched(client, dataset, "wombat") == ["Manual"]
+    assert await search_document_names(client, dataset, "wombat") == ["Manual"]
 
 
-async def test_a_batch_tells_how_far_it_is(client: AsyncClient, dataset: Dataset) -> None:
+async def test_batch_status_reports_progress(client: AsyncClient, dataset: Dataset) -> None:
     created = await client.documents.create_by_text(
         dataset, "a.txt", "one wombat\ntwo wombats", process_rule=RULE
     )
-    await indexed(client, dataset, created)
+    await wait_until_indexed(client, dataset, created)
 
     (status,) = await client.documents.indexing_status(dataset, created.batch)
 
@@ -91,24 +91,22 @@ async def test_a_file_becomes_a_document(
 
         created = await client.documents.create_by_file(dataset, files[kind], name="notes.md")
 
-    await indexed(client, dataset, created)
+    await wait_until_indexed(client, dataset, created)
     assert created.document.name == "notes.md"
     assert created.document.upload_file is not None
     assert created.document.upload_file.size == path.stat().st_size
-    assert await searched(client, dataset, "wombat") == ["notes.md"]
+    assert await search_document_names(client, dataset, "wombat") == ["notes.md"]
 
 
-async def test_a_file_object_is_read_from_where_it_stands(
-    client: AsyncClient, dataset: Dataset
-) -> None:
+async def test_file_object_is_read_from_its_position(client: AsyncClient, dataset: Dataset) -> None:
     stream = io.BytesIO(b"numbat the wombat digs")
     stream.seek(len(b"numbat "))
 
     created = await client.documents.create_by_file(dataset, stream, name="a.txt")
 
-    await indexed(client, dataset, created)
-    assert await searched(client, dataset, "wombat") == ["a.txt"]
-    assert await searched(client, dataset, "numbat") == []
+    await wait_until_indexed(client, dataset, created)
+    assert await search_document_names(client, dataset, "wombat") == ["a.txt"]
+    assert await search_document_names(client, dataset, "numbat") == []
 
 
 async def test_names_of_files_survive_as_they_are(client: AsyncClient, dataset: Dataset) -> None:
@@ -131,7 +129,7 @@ async def test_names_of_files_survive_as_they_are(client: AsyncClient, dataset: 
         created = await client.documents.create_by_file(dataset, b"wombat", name=name)
         assert created.document.name == name
 
-    assert await listed(client, dataset) == sorted(odd)
+    assert await list_document_names(client, dataset) == sorted(odd)
 
 
 async def test_a_text_may_have_any_name(client: AsyncClient, dataset: Dataset) -> None:
@@ -141,7 +139,7 @@ async def test_a_text_may_have_any_name(client: AsyncClient, dataset: Dataset) -
         created = await client.documents.create_by_text(dataset, name, "wombat")
         assert created.document.name == name
 
-    assert await listed(client, dataset) == sorted(odd)
+    assert await list_document_names(client, dataset) == sorted(odd)
 
 
 async def test_a_large_file_arrives_whole(client: AsyncClient, dataset: Dataset) -> None:
@@ -157,27 +155,27 @@ async def test_a_large_file_arrives_whole(client: AsyncClient, dataset: Dataset)
         process_rule=ProcessRule.custom(max_tokens=4000, chunk_overlap=0),
     )
 
-    (document,) = await indexed(client, dataset, created)
+    (document,) = await wait_until_indexed(client, dataset, created)
     assert created.document.upload_file is not None
     assert created.document.upload_file.size == len(content)
-    assert [chunk.content for chunk in await chunks(client, dataset, document)] == lines
+    assert [chunk.content for chunk in await list_segments(client, dataset, document)] == lines
 
 
-async def test_the_same_name_replaces_and_keeps_the_id(
+async def test_same_name_replaces_the_document_and_keeps_its_id(
     client: AsyncClient, dataset: Dataset
 ) -> None:
     """So a create that is sent twice does not double; its old batch is gone (measured)."""
     first = await client.documents.create_by_text(dataset, "a.txt", "the wombat digs")
-    await indexed(client, dataset, first)
+    await wait_until_indexed(client, dataset, first)
 
     second = await client.documents.create_by_file(dataset, b"the quokka smiles", name="a.txt")
 
-    await indexed(client, dataset, second)
+    await wait_until_indexed(client, dataset, second)
     assert second.document.id == first.document.id
     assert second.batch != first.batch
-    assert await listed(client, dataset) == ["a.txt"]
-    assert await searched(client, dataset, "quokka") == ["a.txt"]
-    assert await searched(client, dataset, "wombat") == []
+    assert await list_document_names(client, dataset) == ["a.txt"]
+    assert await search_document_names(client, dataset, "quokka") == ["a.txt"]
+    assert await search_document_names(client, dataset, "wombat") == []
     with pytest.raises(NotFoundError):
         await client.documents.indexing_status(dataset, first.batch)
 
@@ -186,26 +184,24 @@ async def test_names_differ_by_case(client: AsyncClient, dataset: Dataset) -> No
     for name in ("a.txt", "A.txt"):
         await client.documents.create_by_text(dataset, name, "wombat")
 
-    assert await listed(client, dataset) == ["A.txt", "a.txt"]
+    assert await list_document_names(client, dataset) == ["A.txt", "a.txt"]
 
 
-async def test_a_second_document_of_a_name_on_request(
+async def test_second_document_of_the_same_name_on_request(
     client: AsyncClient, dataset: Dataset
 ) -> None:
     first = await client.documents.create_by_file(dataset, b"wombat", name="a.txt")
-    await indexed(client, dataset, first)
+    await wait_until_indexed(client, dataset, first)
 
     second = await client.documents.create_by_file(
         dataset, b"wombat", name="a.txt", duplicate=False
     )
 
     assert second.document.id != first.document.id
-    assert await listed(client, dataset) == ["a.txt", "a.txt"]
+    assert await list_document_names(client, dataset) == ["a.txt", "a.txt"]
 
 
-async def test_a_base_that_is_fetched_takes_more_files(
-    client: AsyncClient, dataset: Dataset
-) -> None:
+async def test_fetched_dataset_accepts_more_files(client: AsyncClient, dataset: Dataset) -> None:
     """They are cut by the rule of the documents before: here, at each line."""
     await create_documents(client, dataset, "the wombat digs")
     fetched = await client.datasets.get(dataset)
@@ -214,17 +210,15 @@ async def test_a_base_that_is_fetched_takes_more_files(
         fetched, b"the quokka smiles\nplatypus eggs", name="b.txt"
     )
 
-    (document,) = await indexed(client, fetched, created)
-    assert [chunk.content for chunk in await chunks(client, fetched, document)] == [
+    (document,) = await wait_until_indexed(client, fetched, created)
+    assert [chunk.content for chunk in await list_segments(client, fetched, document)] == [
         "the quokka smiles",
         "platypus eggs",
     ]
-    assert await listed(client, fetched) == ["a.txt", "b.txt"]
+    assert await list_document_names(client, fetched) == ["a.txt", "b.txt"]
 
 
-async def test_a_base_that_is_fetched_takes_more_texts(
-    client: AsyncClient, dataset: Dataset
-) -> None:
+async def test_fetched_dataset_accepts_more_texts(client: AsyncClient, dataset: Dataset) -> None:
     """Up to 1.8 the server crashes on a text without a rule (measured), so it is not sent."""
     await create_documents(client, dataset, "the wombat digs")
     fetched = await client.datasets.get(dataset)
@@ -239,11 +233,11 @@ async def test_a_base_that_is_fetched_takes_more_texts(
         process_rule=RULE if is_older_than(client, "1.11") else UNSET,
     )
 
-    await indexed(client, fetched, created)
-    assert await searched(client, fetched, "quokka") == ["b.txt"]
+    await wait_until_indexed(client, fetched, created)
+    assert await search_document_names(client, fetched, "quokka") == ["b.txt"]
 
 
-async def test_an_id_alone_fills_in_nothing(client: AsyncClient, dataset: Dataset) -> None:
+async def test_dataset_id_alone_adds_no_defaults(client: AsyncClient, dataset: Dataset) -> None:
     with pytest.raises(BadRequestError):
         await client.documents.create_by_text(dataset.id, "a.txt", "wombat")
     with pytest.raises(BadRequestError):
@@ -256,7 +250,7 @@ async def test_an_id_alone_fills_in_nothing(client: AsyncClient, dataset: Datase
         indexing_technique="economy",
         process_rule=ProcessRule.automatic(),
     )
-    await indexed(client, dataset, created)
+    await wait_until_indexed(client, dataset, created)
 
 
 async def test_an_empty_text_completes_with_nothing_to_find(
@@ -265,20 +259,18 @@ async def test_an_empty_text_completes_with_nothing_to_find(
     """No error tells it (measured); `word_count` and the counted segments do."""
     created = await client.documents.create_by_text(dataset, "a.txt", "")
 
-    (document,) = await indexed(client, dataset, created)
+    (document,) = await wait_until_indexed(client, dataset, created)
 
     assert not document.word_count
     (status,) = await client.documents.indexing_status(dataset, created.batch)
     assert status.total_segments == 0
-    assert await chunks(client, dataset, document) == []
+    assert await list_segments(client, dataset, document) == []
 
 
-async def test_a_file_that_is_not_what_it_says_ends_in_an_error(
-    client: AsyncClient, dataset: Dataset
-) -> None:
+async def test_file_of_a_wrong_type_ends_in_an_error(client: AsyncClient, dataset: Dataset) -> None:
     created = await client.documents.create_by_file(dataset, b"this is no pdf", name="a.pdf")
 
-    (document,) = await client.documents.wait(dataset, [created], timeout=PATIENCE)
+    (document,) = await client.documents.wait(dataset, [created], timeout=INDEXING_TIMEOUT)
 
     assert document.indexing_status is IndexingStatus.ERROR
     assert document.display_status is DisplayStatus.ERROR
@@ -294,7 +286,7 @@ async def test_an_unsupported_type_is_refused(
         await client.documents.create_by_file(dataset, b"wombat", name=name)
 
     assert "type" in refused.value.hint
-    assert await listed(client, dataset) == []
+    assert await list_document_names(client, dataset) == []
 
 
 async def test_a_file_that_is_too_large_is_refused(client: AsyncClient, dataset: Dataset) -> None:
@@ -303,7 +295,7 @@ async def test_a_file_that_is_too_large_is_refused(client: AsyncClient, dataset:
         await client.documents.create_by_file(dataset, bytes(MAX_FILE_SIZE + 1), name="a.txt")
 
     assert "size" in refused.value.hint.lower()
-    assert await listed(client, dataset) == []
+    assert await list_document_names(client, dataset) == []
 
 
 async def test_documents_are_listed_by_keyword(client: AsyncClient, dataset: Dataset) -> None:
@@ -323,7 +315,7 @@ async def test_documents_are_listed_by_status(client: AsyncClient, dataset: Data
     """`iter` filters by itself where the server cannot (up to 1.8, §4.6)."""
     good = await client.documents.create_by_text(dataset, "good.txt", "wombat")
     bad = await client.documents.create_by_file(dataset, b"this is no pdf", name="bad.pdf")
-    await client.documents.wait(dataset, [good, bad], timeout=PATIENCE)
+    await client.documents.wait(dataset, [good, bad], timeout=INDEXING_TIMEOUT)
 
     for status, name in ((DisplayStatus.AVAILABLE, "good.txt"), (DisplayStatus.ERROR, "bad.pdf")):
         rows = [row.name async for row in client.documents.iter(dataset, status=status)]
@@ -332,7 +324,7 @@ async def test_documents_are_listed_by_status(client: AsyncClient, dataset: Data
         assert page.total == (2 if is_older_than(client, "1.11") else 1)
 
 
-async def test_every_row_of_many_pages_comes_once(client: AsyncClient, dataset: Dataset) -> None:
+async def test_paging_yields_every_document_once(client: AsyncClient, dataset: Dataset) -> None:
     """105 documents: one full page and a rest. Waits for them, so as not to leave a queue."""
     created = [
         await client.documents.create_by_text(dataset, f"{number:03}.txt", "")
@@ -347,11 +339,11 @@ async def test_every_row_of_many_pages_comes_once(client: AsyncClient, dataset: 
     assert sorted(rows) == sorted(one.document.id for one in created)
     assert [len(page) for page in pages] == [100, 5, 0]
     assert len({row.id for page in pages for row in page}) == 105
-    final = await client.documents.wait(dataset, created, timeout=5 * PATIENCE)
+    final = await client.documents.wait(dataset, created, timeout=5 * INDEXING_TIMEOUT)
     assert [row.id for row in final] == [one.document.id for one in created]
 
 
-async def test_one_document_in_full(client: AsyncClient, dataset: Dataset) -> None:
+async def test_document_details(client: AsyncClient, dataset: Dataset) -> None:
     """Since 1.8 (measured); before, the error says so."""
     (document,) = await create_documents(client, dataset, "one wombat\ntwo wombats")
 
@@ -369,7 +361,7 @@ async def test_one_document_in_full(client: AsyncClient, dataset: Dataset) -> No
     only = await client.documents.get(dataset, document.id, metadata="only")
     assert (only.id, only.name) == (document.id, None)
     with pytest.raises(NotFoundError):
-        await client.documents.get(dataset, NOBODY)
+        await client.documents.get(dataset, UNKNOWN_ID)
 
 
 async def test_a_disabled_document_is_not_found_until_it_is_enabled(
@@ -388,16 +380,16 @@ async def test_a_disabled_document_is_not_found_until_it_is_enabled(
     assert (row.enabled, row.display_status) == (False, DisplayStatus.DISABLED)
 
     async def hidden() -> bool:
-        return await searched(client, dataset, "wombat") == [second.name]
+        return await search_document_names(client, dataset, "wombat") == [second.name]
 
-    assert await eventually(hidden)
-    if not await taken(client.documents.enable(dataset, [first.id])):
+    assert await wait_until_true(hidden)
+    if not await try_change(client.documents.enable(dataset, [first.id])):
         return
 
     async def shown() -> bool:
-        return len(await searched(client, dataset, "wombat")) == 2
+        return len(await search_document_names(client, dataset, "wombat")) == 2
 
-    assert await eventually(shown)
+    assert await wait_until_true(shown)
 
 
 async def test_an_archived_document_is_neither_found_nor_deleted(
@@ -419,19 +411,21 @@ async def test_an_archived_document_is_neither_found_nor_deleted(
         await client.documents.delete(dataset, first.id)
 
     async def hidden() -> bool:
-        return await searched(client, dataset, "wombat") == [second.name]
+        return await search_document_names(client, dataset, "wombat") == [second.name]
 
-    assert await eventually(hidden)
-    if not await taken(client.documents.unarchive(dataset, [first.id])):
+    assert await wait_until_true(hidden)
+    if not await try_change(client.documents.unarchive(dataset, [first.id])):
         return
     await client.documents.delete(dataset, first.id)
 
 
-async def test_a_status_is_switched_for_all_or_none(client: AsyncClient, dataset: Dataset) -> None:
+async def test_set_status_applies_to_all_documents_or_none(
+    client: AsyncClient, dataset: Dataset
+) -> None:
     """One that failed to index cannot be disabled, so the other is not either (measured)."""
     good = await client.documents.create_by_text(dataset, "good.txt", "wombat")
     bad = await client.documents.create_by_file(dataset, b"this is no pdf", name="bad.pdf")
-    await client.documents.wait(dataset, [good, bad], timeout=PATIENCE)
+    await client.documents.wait(dataset, [good, bad], timeout=INDEXING_TIMEOUT)
 
     error = NotFoundError if is_older_than(client, "1.8") else BadRequestError
     with pytest.raises(error):
@@ -443,14 +437,14 @@ async def test_a_status_is_switched_for_all_or_none(client: AsyncClient, dataset
 async def test_an_update_by_text_keeps_id_and_batch(client: AsyncClient, dataset: Dataset) -> None:
     """Never sent to 1.12.0 and 1.12.1, whose worker would hang for ever (measured)."""
     created = await client.documents.create_by_text(dataset, "a.txt", "the wombat digs")
-    (document,) = await indexed(client, dataset, created)
+    (document,) = await wait_until_indexed(client, dataset, created)
 
     if has_hanging_updates(client):
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # raised before anything is sent
             with pytest.raises(UserWarning, match="hangs its worker"):
                 await client.documents.update_by_text(dataset, document.id, name="b", text="c")
-        assert await listed(client, dataset) == ["a.txt"]
+        assert await list_document_names(client, dataset) == ["a.txt"]
         return
     updated = await client.documents.update_by_text(
         dataset, document.id, name="b.txt", text="the quokka smiles"
@@ -458,9 +452,9 @@ async def test_an_update_by_text_keeps_id_and_batch(client: AsyncClient, dataset
 
     assert updated.document.id == document.id
     assert updated.batch == created.batch
-    await indexed(client, dataset, updated)
-    assert await searched(client, dataset, "quokka") == ["b.txt"]
-    assert await searched(client, dataset, "wombat") == []
+    await wait_until_indexed(client, dataset, updated)
+    assert await search_document_names(client, dataset, "quokka") == ["b.txt"]
+    assert await search_document_names(client, dataset, "wombat") == []
 
 
 async def test_an_update_by_file_renames_and_replaces(
@@ -474,21 +468,21 @@ async def test_an_update_by_file_renames_and_replaces(
             warnings.simplefilter("error")  # raised before anything is sent
             with pytest.raises(UserWarning, match="hangs its worker"):
                 await client.documents.update_by_file(dataset, document.id, b"b", name="b.txt")
-        assert await listed(client, dataset) == ["a.txt"]
+        assert await list_document_names(client, dataset) == ["a.txt"]
         return
     updated = await client.documents.update_by_file(
         dataset, document.id, b"the quokka smiles", name="b.txt"
     )
 
     assert updated.document.id == document.id
-    await indexed(client, dataset, updated)
-    assert await listed(client, dataset) == ["b.txt"]
-    assert await searched(client, dataset, "quokka") == ["b.txt"]
-    assert await searched(client, dataset, "wombat") == []
+    await wait_until_indexed(client, dataset, updated)
+    assert await list_document_names(client, dataset) == ["b.txt"]
+    assert await search_document_names(client, dataset, "quokka") == ["b.txt"]
+    assert await search_document_names(client, dataset, "wombat") == []
     with pytest.raises(UnsupportedTypeError):
         await client.documents.update_by_file(dataset, document.id, b"c", name="c.exe")
     with pytest.raises(NotFoundError):
-        await client.documents.update_by_file(dataset, NOBODY, b"c", name="c.txt")
+        await client.documents.update_by_file(dataset, UNKNOWN_ID, b"c", name="c.txt")
 
 
 async def test_a_failed_document_cannot_be_updated_but_created_again(
@@ -496,7 +490,7 @@ async def test_a_failed_document_cannot_be_updated_but_created_again(
 ) -> None:
     """Only an available one can (measured); a create by its name keeps its id (measured)."""
     bad = await client.documents.create_by_file(dataset, b"this is no pdf", name="a.pdf")
-    await client.documents.wait(dataset, [bad], timeout=PATIENCE)
+    await client.documents.wait(dataset, [bad], timeout=INDEXING_TIMEOUT)
 
     if not has_hanging_updates(client):
         with pytest.raises(BadRequestError, match="not available"):
@@ -504,7 +498,7 @@ async def test_a_failed_document_cannot_be_updated_but_created_again(
                 dataset, bad.document.id, name="a.pdf", text="wombat"
             )
     good = await client.documents.create_by_text(dataset, "a.pdf", "the wombat digs")
-    await indexed(client, dataset, good)
+    await wait_until_indexed(client, dataset, good)
     assert good.document.id == bad.document.id
 
 
@@ -513,11 +507,11 @@ async def test_a_deleted_document_is_gone(client: AsyncClient, dataset: Dataset)
 
     await client.documents.delete(dataset, first.id)
 
-    assert await listed(client, dataset) == [second.name]
+    assert await list_document_names(client, dataset) == [second.name]
     with pytest.raises(NotFoundError):
         await client.documents.delete(dataset, first.id)
     with pytest.raises(NotFoundError):
-        await client.documents.wait(dataset, [first], timeout=PATIENCE)
+        await client.documents.wait(dataset, [first], timeout=INDEXING_TIMEOUT)
 
 
 async def test_a_document_can_be_deleted_while_it_waits(
@@ -527,13 +521,13 @@ async def test_a_document_can_be_deleted_while_it_waits(
 
     await client.documents.delete(dataset, created.document.id)
 
-    assert await listed(client, dataset) == []
+    assert await list_document_names(client, dataset) == []
 
 
-async def test_what_is_known_of_the_stored_file(client: AsyncClient, dataset: Dataset) -> None:
+async def test_stored_file_details(client: AsyncClient, dataset: Dataset) -> None:
     """Up to 1.8 (measured); after, the error says since when it is gone."""
     created = await client.documents.create_by_file(dataset, b"the wombat digs", name="知识 1.txt")
-    await indexed(client, dataset, created)
+    await wait_until_indexed(client, dataset, created)
 
     if not is_older_than(client, "1.11"):
         with pytest.raises(NotFoundError, match="removed"):
@@ -544,10 +538,10 @@ async def test_what_is_known_of_the_stored_file(client: AsyncClient, dataset: Da
     assert stored.download_url
 
 
-async def test_the_address_of_a_stored_file(client: AsyncClient, dataset: Dataset) -> None:
+async def test_stored_file_download_url(client: AsyncClient, dataset: Dataset) -> None:
     """Since 1.16 (server source)."""
     created = await client.documents.create_by_file(dataset, b"the wombat digs", name="a.txt")
-    await indexed(client, dataset, created)
+    await wait_until_indexed(client, dataset, created)
 
     if is_older_than(client, "1.16"):
         with pytest.raises(NotFoundError, match=r"exists since 1\.16"):
@@ -555,7 +549,7 @@ async def test_the_address_of_a_stored_file(client: AsyncClient, dataset: Datase
         return
     assert await client.documents.download_url(dataset, created.document.id)
     with pytest.raises(NotFoundError):
-        await client.documents.download_url(dataset, NOBODY)
+        await client.documents.download_url(dataset, UNKNOWN_ID)
 
 
 async def test_stored_files_as_a_zip(client: AsyncClient, dataset: Dataset) -> None:
@@ -565,7 +559,7 @@ async def test_stored_files_as_a_zip(client: AsyncClient, dataset: Dataset) -> N
         await client.documents.create_by_file(dataset, content, name=name)
         for name, content in files.items()
     ]
-    ids = [row.id for row in await indexed(client, dataset, *created)]
+    ids = [row.id for row in await wait_until_indexed(client, dataset, *created)]
 
     if is_older_than(client, "1.16"):
         with pytest.raises(NotFoundError, match=r"exists since 1\.16"):
@@ -574,4 +568,4 @@ async def test_stored_files_as_a_zip(client: AsyncClient, dataset: Dataset) -> N
     with zipfile.ZipFile(io.BytesIO(await client.documents.download_zip(dataset, ids))) as packed:
         assert {name: packed.read(name) for name in packed.namelist()} == files
     with pytest.raises(NotFoundError):
-        await client.documents.download_zip(dataset, [*ids, NOBODY])
+        await client.documents.download_zip(dataset, [*ids, UNKNOWN_ID])

@@ -22,14 +22,20 @@ from dify_kb.models import (
     MetadataValue,
 )
 
-from .conftest import NOBODY, create_documents, is_older_than, listed, names
+from .conftest import (
+    UNKNOWN_ID,
+    create_documents,
+    document_names,
+    is_older_than,
+    list_document_names,
+)
 
 BUILT_IN = {"document_name", "uploader", "upload_date", "last_update_date", "source"}
 
 Fields = dict[str, MetadataField]
 
 
-async def fields(client: AsyncClient, dataset: Dataset) -> Fields:
+async def create_fields(client: AsyncClient, dataset: Dataset) -> Fields:
     """Make a field of each type."""
     types = {"town": "string", "rank": "number", "seen": "time"}
     return {
@@ -37,17 +43,19 @@ async def fields(client: AsyncClient, dataset: Dataset) -> Fields:
     }
 
 
-def values(document_id: str, known: Fields, **given: MetadataScalar) -> DocumentMetadata:
+def build_metadata(
+    document_id: str, fields_by_name: Fields, **metadata_values: MetadataScalar
+) -> DocumentMetadata:
     return DocumentMetadata(
         document_id=document_id,
         metadata_list=[
-            MetadataValue(id=known[name].id, name=name, value=value)
-            for name, value in given.items()
+            MetadataValue(id=fields_by_name[name].id, name=name, value=value)
+            for name, value in metadata_values.items()
         ],
     )
 
 
-async def read(client: AsyncClient, dataset: Dataset) -> dict[str, dict[str, str]]:
+async def read_metadata(client: AsyncClient, dataset: Dataset) -> dict[str, dict[str, str]]:
     """Read the values of all documents back; lists give each as a text (measured)."""
     return {
         row.name: {
@@ -60,7 +68,7 @@ async def read(client: AsyncClient, dataset: Dataset) -> dict[str, dict[str, str
 
 
 async def test_fields_are_listed_as_they_were_made(client: AsyncClient, dataset: Dataset) -> None:
-    made = await fields(client, dataset)
+    made = await create_fields(client, dataset)
     spaced = await client.metadata.create(dataset, "My Field 知识", type=MetadataType.STRING)
 
     answer = await client.metadata.list(dataset)
@@ -72,9 +80,9 @@ async def test_fields_are_listed_as_they_were_made(client: AsyncClient, dataset:
     assert not answer.built_in_field_enabled
 
 
-async def test_a_name_that_is_taken_is_refused(client: AsyncClient, dataset: Dataset) -> None:
+async def test_duplicate_name_is_refused(client: AsyncClient, dataset: Dataset) -> None:
     """Also one of the built-in fields, and a field's own when it is renamed (measured)."""
-    made = await fields(client, dataset)
+    made = await create_fields(client, dataset)
 
     for name in ("town", "uploader"):
         with pytest.raises(BadRequestError):
@@ -90,17 +98,17 @@ async def test_a_name_that_is_taken_is_refused(client: AsyncClient, dataset: Dat
 
 async def test_values_are_read_back(client: AsyncClient, dataset: Dataset) -> None:
     first, second, third = await create_documents(client, dataset, "wombat", "quokka", "numbat")
-    known = await fields(client, dataset)
+    fields_by_name = await create_fields(client, dataset)
 
     await client.metadata.assign(
         dataset,
         [
-            values(first.id, known, town="łódź", rank=20, seen=1700000000),
-            values(second.id, known, rank=1.5),
+            build_metadata(first.id, fields_by_name, town="łódź", rank=20, seen=1700000000),
+            build_metadata(second.id, fields_by_name, rank=1.5),
         ],
     )
 
-    assert await read(client, dataset) == {
+    assert await read_metadata(client, dataset) == {
         first.name: {"town": "łódź", "rank": "20", "seen": "1700000000"},
         second.name: {"rank": "1.5"},
         third.name: {},
@@ -109,12 +117,14 @@ async def test_values_are_read_back(client: AsyncClient, dataset: Dataset) -> No
     assert counts == {"town": 1, "rank": 2, "seen": 1}
 
 
-async def test_one_document_tells_values_as_they_are(client: AsyncClient, dataset: Dataset) -> None:
+async def test_document_details_keep_value_types(client: AsyncClient, dataset: Dataset) -> None:
     """Since 1.8; a number is a number there, unlike in lists (measured)."""
     (document,) = await create_documents(client, dataset, "wombat")
-    known = await fields(client, dataset)
+    fields_by_name = await create_fields(client, dataset)
 
-    await client.metadata.assign(dataset, [values(document.id, known, town="oslo", rank=20)])
+    await client.metadata.assign(
+        dataset, [build_metadata(document.id, fields_by_name, town="oslo", rank=20)]
+    )
 
     if is_older_than(client, "1.8"):
         return
@@ -127,27 +137,33 @@ async def test_one_document_tells_values_as_they_are(client: AsyncClient, datase
 async def test_values_that_are_not_named_are_kept(client: AsyncClient, dataset: Dataset) -> None:
     """Since 1.11; older servers replace them whatever is asked for (measured)."""
     (document,) = await create_documents(client, dataset, "wombat")
-    known = await fields(client, dataset)
-    await client.metadata.assign(dataset, [values(document.id, known, town="oslo", rank=1)])
+    fields_by_name = await create_fields(client, dataset)
+    await client.metadata.assign(
+        dataset, [build_metadata(document.id, fields_by_name, town="oslo", rank=1)]
+    )
 
-    await client.metadata.assign(dataset, [values(document.id, known, rank=2)])
+    await client.metadata.assign(dataset, [build_metadata(document.id, fields_by_name, rank=2)])
 
     kept = {"rank": "2"} if is_older_than(client, "1.11") else {"town": "oslo", "rank": "2"}
-    assert await read(client, dataset) == {document.name: kept}
+    assert await read_metadata(client, dataset) == {document.name: kept}
 
 
 async def test_values_are_replaced_on_request(client: AsyncClient, dataset: Dataset) -> None:
     (document,) = await create_documents(client, dataset, "wombat")
-    known = await fields(client, dataset)
-    await client.metadata.assign(dataset, [values(document.id, known, town="oslo", rank=1)])
-
+    fields_by_name = await create_fields(client, dataset)
     await client.metadata.assign(
-        dataset, [values(document.id, known, rank=2)], partial_update=False
+        dataset, [build_metadata(document.id, fields_by_name, town="oslo", rank=1)]
     )
 
-    assert await read(client, dataset) == {document.name: {"rank": "2"}}
-    await client.metadata.assign(dataset, [values(document.id, known)], partial_update=False)
-    assert await read(client, dataset) == {document.name: {}}
+    await client.metadata.assign(
+        dataset, [build_metadata(document.id, fields_by_name, rank=2)], partial_update=False
+    )
+
+    assert await read_metadata(client, dataset) == {document.name: {"rank": "2"}}
+    await client.metadata.assign(
+        dataset, [build_metadata(document.id, fields_by_name)], partial_update=False
+    )
+    assert await read_metadata(client, dataset) == {document.name: {}}
 
 
 async def test_a_value_is_text_or_number(client: AsyncClient, dataset: Dataset) -> None:
@@ -157,8 +173,8 @@ async def test_a_value_is_text_or_number(client: AsyncClient, dataset: Dataset) 
             dataset,
             [
                 DocumentMetadata(
-                    document_id=NOBODY,
-                    metadata_list=[MetadataValue(id=NOBODY, name="rank", value=True)],
+                    document_id=UNKNOWN_ID,
+                    metadata_list=[MetadataValue(id=UNKNOWN_ID, name="rank", value=True)],
                 )
             ],
         )
@@ -166,27 +182,31 @@ async def test_a_value_is_text_or_number(client: AsyncClient, dataset: Dataset) 
 
 async def test_a_renamed_field_keeps_its_values(client: AsyncClient, dataset: Dataset) -> None:
     (document,) = await create_documents(client, dataset, "wombat")
-    known = await fields(client, dataset)
-    await client.metadata.assign(dataset, [values(document.id, known, town="oslo")])
+    fields_by_name = await create_fields(client, dataset)
+    await client.metadata.assign(
+        dataset, [build_metadata(document.id, fields_by_name, town="oslo")]
+    )
 
-    renamed = await client.metadata.update(dataset, known["town"].id, "city")
+    renamed = await client.metadata.update(dataset, fields_by_name["town"].id, "city")
 
-    assert (renamed.id, renamed.name, renamed.type) == (known["town"].id, "city", "string")
-    assert await read(client, dataset) == {document.name: {"city": "oslo"}}
+    assert (renamed.id, renamed.name, renamed.type) == (fields_by_name["town"].id, "city", "string")
+    assert await read_metadata(client, dataset) == {document.name: {"city": "oslo"}}
 
 
 async def test_a_deleted_field_takes_its_values_along(
     client: AsyncClient, dataset: Dataset
 ) -> None:
     (document,) = await create_documents(client, dataset, "wombat")
-    known = await fields(client, dataset)
-    await client.metadata.assign(dataset, [values(document.id, known, town="oslo", rank=1)])
+    fields_by_name = await create_fields(client, dataset)
+    await client.metadata.assign(
+        dataset, [build_metadata(document.id, fields_by_name, town="oslo", rank=1)]
+    )
 
-    await client.metadata.delete(dataset, known["town"].id)
+    await client.metadata.delete(dataset, fields_by_name["town"].id)
 
     left = {row.name for row in (await client.metadata.list(dataset)).doc_metadata}
     assert left == {"rank", "seen"}
-    assert await read(client, dataset) == {document.name: {"rank": "1"}}
+    assert await read_metadata(client, dataset) == {document.name: {"rank": "1"}}
 
 
 async def test_the_built_in_fields_have_their_names(client: AsyncClient, dataset: Dataset) -> None:
@@ -213,44 +233,52 @@ async def test_a_built_in_field_filters(client: AsyncClient, dataset: Dataset) -
     await client.metadata.enable_built_in(dataset)
     await create_documents(client, dataset, "wombat one", "wombat two")
 
-    found = await filtered(client, dataset, Field("document_name").is_("b.txt"))
+    found = await search_with_filter(client, dataset, Field("document_name").is_("b.txt"))
 
     assert found == ["b.txt"]
 
 
-async def test_what_does_not_exist_has_no_fields(client: AsyncClient, dataset: Dataset) -> None:
+async def test_unknown_dataset_has_no_fields(client: AsyncClient, dataset: Dataset) -> None:
     """An unknown field is a success with nothing in it up to 1.12, an error after (measured)."""
     with pytest.raises(NotFoundError):
-        await client.metadata.create(NOBODY, "town", type="string")
+        await client.metadata.create(UNKNOWN_ID, "town", type="string")
     with pytest.raises(KnowledgeError):
-        await client.metadata.update(dataset, NOBODY, "town")
+        await client.metadata.update(dataset, UNKNOWN_ID, "town")
     assert not (await client.metadata.list(dataset)).doc_metadata
 
 
-async def filtered(client: AsyncClient, dataset: Dataset, *conditions: Condition) -> list[str]:
+async def search_with_filter(
+    client: AsyncClient, dataset: Dataset, *conditions: Condition
+) -> list[str]:
     """Search for a word that is in all documents, and name those found, sorted."""
     model = RetrievalModel.keyword(top_k=10, metadata_filter=MetadataFilter.all_of(*conditions))
-    return sorted(names(await client.datasets.retrieve(dataset, "wombat", retrieval_model=model)))
+    return sorted(
+        document_names(await client.datasets.retrieve(dataset, "wombat", retrieval_model=model))
+    )
 
 
-async def towns(client: AsyncClient, dataset: Dataset) -> None:
+async def create_documents_with_metadata(client: AsyncClient, dataset: Dataset) -> None:
     """Four documents as in recordings 780 to 805, of which the last has no town."""
     rows = await create_documents(client, dataset, "wombat 1", "wombat 2", "wombat 3", "wombat 4")
-    known = await fields(client, dataset)
-    given: list[dict[str, MetadataScalar]] = [
+    fields_by_name = await create_fields(client, dataset)
+    metadata_values: list[dict[str, MetadataScalar]] = [
         {"town": "paris", "rank": 0, "seen": 1700000000},
         {"town": "london", "rank": 10, "seen": 1700000001},
         {"town": "tokyo", "rank": 20},
         {"rank": 30, "seen": 1700000003},
     ]
     await client.metadata.assign(
-        dataset, [values(row.id, known, **one) for row, one in zip(rows, given, strict=True)]
+        dataset,
+        [
+            build_metadata(row.id, fields_by_name, **one)
+            for row, one in zip(rows, metadata_values, strict=True)
+        ],
     )
 
 
 async def test_every_operator_filters(client: AsyncClient, dataset: Dataset) -> None:
     """A document without the field matches nothing but `empty` (measured)."""
-    await towns(client, dataset)
+    await create_documents_with_metadata(client, dataset)
     town, rank, seen = Field("town"), Field("rank"), Field("seen")
 
     expected = {
@@ -270,52 +298,58 @@ async def test_every_operator_filters(client: AsyncClient, dataset: Dataset) -> 
         for letters, conditions in expected.items()
         for condition in conditions
     }
-    found = {condition: await filtered(client, dataset, condition) for condition in wanted}
+    found = {
+        condition: await search_with_filter(client, dataset, condition) for condition in wanted
+    }
 
     assert found == wanted
 
 
 async def test_a_number_equals_its_text(client: AsyncClient, dataset: Dataset) -> None:
     """Since 1.11; in older servers a number never equals a text (recording 789)."""
-    await towns(client, dataset)
+    await create_documents_with_metadata(client, dataset)
 
-    found = await filtered(client, dataset, Field("rank") == "10")
+    found = await search_with_filter(client, dataset, Field("rank") == "10")
 
     assert found == ([] if is_older_than(client, "1.11") else ["b.txt"])
 
 
 async def test_a_field_is_one_of_several(client: AsyncClient, dataset: Dataset) -> None:
     """1.4.3 refuses the operators; 1.8.1 takes them and filters nothing (recording 801)."""
-    await towns(client, dataset)
+    await create_documents_with_metadata(client, dataset)
     inside, outside = Field("town").in_(["paris", "tokyo"]), Field("town").not_in(["paris"])
 
     if is_older_than(client, "1.8"):
         for condition in (inside, outside):
             with pytest.raises(BadRequestError):
-                await filtered(client, dataset, condition)
+                await search_with_filter(client, dataset, condition)
         return
     if is_older_than(client, "1.11"):
-        assert await filtered(client, dataset, inside) == await listed(client, dataset)
+        assert await search_with_filter(client, dataset, inside) == await list_document_names(
+            client, dataset
+        )
         return
-    assert await filtered(client, dataset, inside) == ["a.txt", "c.txt"]
-    assert await filtered(client, dataset, outside) == ["b.txt", "c.txt"]
+    assert await search_with_filter(client, dataset, inside) == ["a.txt", "c.txt"]
+    assert await search_with_filter(client, dataset, outside) == ["b.txt", "c.txt"]
 
 
 async def test_empty_finds_documents_without_the_field(
     client: AsyncClient, dataset: Dataset
 ) -> None:
-    await towns(client, dataset)
+    await create_documents_with_metadata(client, dataset)
 
-    assert await filtered(client, dataset, Field("town").empty()) == ["d.txt"]
+    assert await search_with_filter(client, dataset, Field("town").empty()) == ["d.txt"]
 
 
 async def test_conditions_are_joined(client: AsyncClient, dataset: Dataset) -> None:
-    await towns(client, dataset)
+    await create_documents_with_metadata(client, dataset)
     paris, high = Field("town").is_("paris"), Field("rank") > 10
 
-    assert await filtered(client, dataset, paris, high) == []
-    assert await filtered(client, dataset, Field("rank") > 0, Field("rank") < 20) == ["b.txt"]
+    assert await search_with_filter(client, dataset, paris, high) == []
+    assert await search_with_filter(client, dataset, Field("rank") > 0, Field("rank") < 20) == [
+        "b.txt"
+    ]
     either = RetrievalModel.keyword(top_k=10, metadata_filter=MetadataFilter.any_of(paris, high))
     found = await client.datasets.retrieve(dataset, "wombat", retrieval_model=either)
-    assert sorted(names(found)) == ["a.txt", "c.txt", "d.txt"]
-    assert await listed(client, dataset) == ["a.txt", "b.txt", "c.txt", "d.txt"]
+    assert sorted(document_names(found)) == ["a.txt", "c.txt", "d.txt"]
+    assert await list_document_names(client, dataset) == ["a.txt", "b.txt", "c.txt", "d.txt"]

@@ -11,11 +11,11 @@ from dify_kb import (
     RetrievalModel,
 )
 
-from .conftest import Create, create_documents, searched
+from .conftest import DatasetFactory, create_documents, search_document_names
 
 
 @pytest.mark.parametrize("model_type", [*ModelType])
-async def test_models_are_named_as_other_calls_take_them(
+async def test_model_refs_are_accepted_by_other_requests(
     client: AsyncClient, model_type: ModelType
 ) -> None:
     """A workspace without any has an empty list, never an error."""
@@ -32,10 +32,10 @@ async def test_an_unknown_type_of_model_is_refused(client: AsyncClient) -> None:
         await client.workspace.models("bogus")
 
 
-async def test_a_model_of_the_list_makes_a_base(
-    client: AsyncClient, create: Create, embedding: ModelRef
+async def test_listed_model_creates_a_dataset(
+    client: AsyncClient, create_dataset: DatasetFactory, embedding: ModelRef
 ) -> None:
-    created = await create(indexing_technique="high_quality", embedding=embedding)
+    created = await create_dataset(indexing_technique="high_quality", embedding=embedding)
 
     dataset = await client.datasets.get(created)
     assert dataset.indexing_technique is IndexingTechnique.HIGH_QUALITY
@@ -44,19 +44,19 @@ async def test_a_model_of_the_list_makes_a_base(
     assert dataset.embedding_available is True
 
 
-async def test_an_unknown_provider_is_refused(create: Create) -> None:
+async def test_an_unknown_provider_is_refused(create_dataset: DatasetFactory) -> None:
     with pytest.raises(BadRequestError):
-        await create(
+        await create_dataset(
             indexing_technique="high_quality",
             embedding=ModelRef(provider="nobody/nothing/nowhere", model="none"),
         )
 
 
 @pytest.mark.parametrize("method", ["semantic", "full_text", "hybrid"])
-async def test_a_high_quality_base_is_searched_in_every_way(
-    client: AsyncClient, create: Create, embedding: ModelRef, method: str
+async def test_high_quality_dataset_supports_every_search_method(
+    client: AsyncClient, create_dataset: DatasetFactory, embedding: ModelRef, method: str
 ) -> None:
-    dataset = await create(indexing_technique="high_quality", embedding=embedding)
+    dataset = await create_dataset(indexing_technique="high_quality", embedding=embedding)
     await create_documents(
         client, dataset, "the wombat digs its burrow at night", "the quokka smiles"
     )
@@ -74,10 +74,10 @@ async def test_a_high_quality_base_is_searched_in_every_way(
     assert found.records[0].score is not None
 
 
-async def test_a_high_quality_base_is_searched_as_it_stores(
-    client: AsyncClient, create: Create, embedding: ModelRef
+async def test_high_quality_dataset_uses_its_stored_retrieval_model(
+    client: AsyncClient, create_dataset: DatasetFactory, embedding: ModelRef
 ) -> None:
-    dataset = await create(indexing_technique="high_quality", embedding=embedding)
+    dataset = await create_dataset(indexing_technique="high_quality", embedding=embedding)
     await create_documents(client, dataset, "the wombat digs its burrow at night")
 
-    assert await searched(client, dataset, "wombat burrow") == ["a.txt"]
+    assert await search_document_names(client, dataset, "wombat burrow") == ["a.txt"]

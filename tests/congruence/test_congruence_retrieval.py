@@ -5,7 +5,13 @@ import pytest
 from dify_kb import AsyncClient, BadRequestError, ConfigError, Dataset, RetrievalModel
 from dify_kb.models import MAX_QUERY_LENGTH
 
-from .conftest import Create, create_documents, eventually, names, searched
+from .conftest import (
+    DatasetFactory,
+    create_documents,
+    document_names,
+    search_document_names,
+    wait_until_true,
+)
 
 
 async def test_keywords_find_the_documents_that_hold_them(
@@ -13,15 +19,15 @@ async def test_keywords_find_the_documents_that_hold_them(
 ) -> None:
     await create_documents(client, dataset, "the wombat digs", "the quokka smiles", "platypus eggs")
 
-    assert await searched(client, dataset, "wombat") == ["a.txt"]
-    assert await searched(client, dataset, "quokka") == ["b.txt"]
-    assert await searched(client, dataset, "axolotl") == []
+    assert await search_document_names(client, dataset, "wombat") == ["a.txt"]
+    assert await search_document_names(client, dataset, "quokka") == ["b.txt"]
+    assert await search_document_names(client, dataset, "axolotl") == []
 
 
-async def test_more_of_the_words_come_first(client: AsyncClient, dataset: Dataset) -> None:
+async def test_records_with_more_keywords_rank_first(client: AsyncClient, dataset: Dataset) -> None:
     await create_documents(client, dataset, "wombat burrow", "wombat burrow tunnel", "wombat")
 
-    found = await searched(client, dataset, "wombat burrow tunnel")
+    found = await search_document_names(client, dataset, "wombat burrow tunnel")
 
     assert found == ["b.txt", "a.txt", "c.txt"]
 
@@ -29,10 +35,10 @@ async def test_more_of_the_words_come_first(client: AsyncClient, dataset: Datase
 async def test_words_of_other_scripts_are_found(client: AsyncClient, dataset: Dataset) -> None:
     await create_documents(client, dataset, "数据库 索引", "wombat")
 
-    assert await searched(client, dataset, "数据库") == ["a.txt"]
+    assert await search_document_names(client, dataset, "数据库") == ["a.txt"]
 
 
-async def test_a_record_tells_where_it_is_from(client: AsyncClient, dataset: Dataset) -> None:
+async def test_record_names_its_document(client: AsyncClient, dataset: Dataset) -> None:
     (document,) = await create_documents(client, dataset, "the wombat digs")
 
     found = await client.datasets.retrieve(dataset, "wombat")
@@ -63,17 +69,17 @@ async def test_a_query_has_1_to_250_characters(client: AsyncClient, dataset: Dat
     await create_documents(client, dataset, "the wombat digs")
     longest = "wombat ".ljust(MAX_QUERY_LENGTH, "x")
 
-    assert await searched(client, dataset, longest) == ["a.txt"]
+    assert await search_document_names(client, dataset, longest) == ["a.txt"]
     for bad in ("", longest + "x"):
         with pytest.raises(ConfigError):
             await client.datasets.retrieve(dataset, bad)
 
 
-async def test_an_empty_base_answers_nothing(client: AsyncClient, dataset: Dataset) -> None:
-    assert await searched(client, dataset, "wombat") == []
+async def test_empty_dataset_returns_no_records(client: AsyncClient, dataset: Dataset) -> None:
+    assert await search_document_names(client, dataset, "wombat") == []
 
 
-async def test_an_id_alone_asks_for_what_an_economy_base_cannot_do(
+async def test_dataset_id_alone_uses_a_search_method_unknown_to_economy(
     client: AsyncClient, dataset: Dataset
 ) -> None:
     """It stores semantic search; a `Dataset` asks for keyword search instead (measured)."""
@@ -84,16 +90,18 @@ async def test_an_id_alone_asks_for_what_an_economy_base_cannot_do(
     found = await client.datasets.retrieve(
         dataset.id, "wombat", retrieval_model=RetrievalModel.keyword()
     )
-    assert names(found) == ["a.txt"]
+    assert document_names(found) == ["a.txt"]
 
 
-async def test_bases_do_not_see_each_other(client: AsyncClient, create: Create) -> None:
-    first, second = await create(), await create()
+async def test_datasets_are_searched_separately(
+    client: AsyncClient, create_dataset: DatasetFactory
+) -> None:
+    first, second = await create_dataset(), await create_dataset()
     await create_documents(client, first, "the wombat digs")
     await create_documents(client, second, "the quokka smiles")
 
-    assert await searched(client, first, "quokka") == []
-    assert await searched(client, second, "quokka") == ["a.txt"]
+    assert await search_document_names(client, first, "quokka") == []
+    assert await search_document_names(client, second, "quokka") == ["a.txt"]
 
 
 async def test_a_deleted_document_is_no_longer_found(client: AsyncClient, dataset: Dataset) -> None:
@@ -103,6 +111,6 @@ async def test_a_deleted_document_is_no_longer_found(client: AsyncClient, datase
     await client.documents.delete(dataset, first.id)
 
     async def gone() -> bool:
-        return await searched(client, dataset, "wombat") == ["b.txt"]
+        return await search_document_names(client, dataset, "wombat") == ["b.txt"]
 
-    assert await eventually(gone)
+    assert await wait_until_true(gone)

@@ -5,7 +5,14 @@ import pytest
 from dify_kb import AsyncClient, BadRequestError, ConfigError, Dataset, NotFoundError
 from dify_kb.models import NewSegment, SegmentStatus
 
-from .conftest import NOBODY, chunks, create_documents, eventually, searched, taken
+from .conftest import (
+    UNKNOWN_ID,
+    create_documents,
+    list_segments,
+    search_document_names,
+    try_change,
+    wait_until_true,
+)
 
 LINES = "the wombat digs\nthe quokka smiles\nplatypus eggs"
 
@@ -13,7 +20,7 @@ LINES = "the wombat digs\nthe quokka smiles\nplatypus eggs"
 async def test_chunks_come_in_the_order_of_the_text(client: AsyncClient, dataset: Dataset) -> None:
     (document,) = await create_documents(client, dataset, LINES)
 
-    rows = await chunks(client, dataset, document)
+    rows = await list_segments(client, dataset, document)
 
     assert [row.content for row in rows] == LINES.split("\n")
     assert [row.position for row in rows] == [1, 2, 3]
@@ -35,9 +42,9 @@ async def test_new_chunks_are_appended_in_the_order_given(
     assert [row.content for row in created] == ["numbat naps", "numbat naps", "数据库 分段"]
     assert [row.position for row in created] == [4, 5, 6]
     assert len({row.id for row in created}) == 3
-    rows = await chunks(client, dataset, document)
+    rows = await list_segments(client, dataset, document)
     assert [row.id for row in rows[3:]] == [row.id for row in created]
-    assert await searched(client, dataset, "numbat") == ["a.txt"]
+    assert await search_document_names(client, dataset, "numbat") == ["a.txt"]
 
 
 async def test_a_chunk_is_found_by_the_keywords_it_is_given(
@@ -57,15 +64,15 @@ async def test_a_chunk_is_found_by_the_keywords_it_is_given(
     assert [record.segment.id for record in found.records] == [created.id]
 
 
-async def test_one_chunk(client: AsyncClient, dataset: Dataset) -> None:
+async def test_get_segment(client: AsyncClient, dataset: Dataset) -> None:
     (document,) = await create_documents(client, dataset, LINES)
-    _first, second, _third = await chunks(client, dataset, document)
+    _first, second, _third = await list_segments(client, dataset, document)
 
     one = await client.segments.get(dataset, document.id, second.id)
 
     assert (one.id, one.content, one.position) == (second.id, "the quokka smiles", 2)
     with pytest.raises(NotFoundError):
-        await client.segments.get(dataset, document.id, NOBODY)
+        await client.segments.get(dataset, document.id, UNKNOWN_ID)
 
 
 async def test_chunks_are_listed_by_page_keyword_and_status(
@@ -88,7 +95,7 @@ async def test_another_content_is_found_and_the_old_one_not(
     client: AsyncClient, dataset: Dataset
 ) -> None:
     (document,) = await create_documents(client, dataset, LINES)
-    first, *_rest = await chunks(client, dataset, document)
+    first, *_rest = await list_segments(client, dataset, document)
 
     updated = await client.segments.update(
         dataset, document.id, first.id, content="the numbat naps", keywords=["numbat"]
@@ -96,12 +103,12 @@ async def test_another_content_is_found_and_the_old_one_not(
 
     assert (updated.id, updated.content, updated.position) == (first.id, "the numbat naps", 1)
     assert list(updated.keywords or ()) == ["numbat"]
-    assert await searched(client, dataset, "numbat") == ["a.txt"]
-    assert await searched(client, dataset, "wombat") == []
+    assert await search_document_names(client, dataset, "numbat") == ["a.txt"]
+    assert await search_document_names(client, dataset, "wombat") == []
     assert (await client.segments.get(dataset, document.id, first.id)).content == "the numbat naps"
 
 
-async def test_other_keywords_replace_the_list(client: AsyncClient, dataset: Dataset) -> None:
+async def test_update_replaces_keywords(client: AsyncClient, dataset: Dataset) -> None:
     (document,) = await create_documents(client, dataset, "filler")
     (created,) = await client.segments.create(
         dataset, document.id, [NewSegment(content="it naps", keywords=["numbat", "termites"])]
@@ -112,7 +119,7 @@ async def test_other_keywords_replace_the_list(client: AsyncClient, dataset: Dat
     )
 
     assert list(updated.keywords or ()) == ["echidna"]
-    assert await searched(client, dataset, "echidna") == ["a.txt"]
+    assert await search_document_names(client, dataset, "echidna") == ["a.txt"]
 
 
 async def test_a_disabled_chunk_is_not_found_until_it_is_enabled(
@@ -120,46 +127,48 @@ async def test_a_disabled_chunk_is_not_found_until_it_is_enabled(
 ) -> None:
     """While it is off nothing else of it can be changed (measured)."""
     (document,) = await create_documents(client, dataset, LINES)
-    first, *_rest = await chunks(client, dataset, document)
+    first, *_rest = await list_segments(client, dataset, document)
 
     disabled = await client.segments.update(dataset, document.id, first.id, enabled=False)
 
     assert not disabled.enabled
-    assert await searched(client, dataset, "wombat") == []
-    assert await searched(client, dataset, "quokka") == ["a.txt"]
+    assert await search_document_names(client, dataset, "wombat") == []
+    assert await search_document_names(client, dataset, "quokka") == ["a.txt"]
     with pytest.raises(BadRequestError):
         await client.segments.update(dataset, document.id, first.id, content="the numbat naps")
 
     async def enabled() -> bool:
-        return await taken(
+        return await try_change(
             client.segments.update(
                 dataset, document.id, first.id, enabled=True, content="the wombat digs"
             )
         )
 
-    assert await eventually(enabled)
+    assert await wait_until_true(enabled)
 
     async def found() -> bool:
-        return await searched(client, dataset, "wombat") == ["a.txt"]
+        return await search_document_names(client, dataset, "wombat") == ["a.txt"]
 
-    assert await eventually(found)
+    assert await wait_until_true(found)
 
 
 async def test_a_deleted_chunk_is_gone(client: AsyncClient, dataset: Dataset) -> None:
     (document,) = await create_documents(client, dataset, LINES)
-    first, *rest = await chunks(client, dataset, document)
+    first, *rest = await list_segments(client, dataset, document)
 
     await client.segments.delete(dataset, document.id, first.id)
 
-    assert [row.id for row in await chunks(client, dataset, document)] == [row.id for row in rest]
-    assert await searched(client, dataset, "wombat") == []
+    assert [row.id for row in await list_segments(client, dataset, document)] == [
+        row.id for row in rest
+    ]
+    assert await search_document_names(client, dataset, "wombat") == []
     with pytest.raises(NotFoundError):
         await client.segments.get(dataset, document.id, first.id)
     with pytest.raises(NotFoundError):
         await client.segments.delete(dataset, document.id, first.id)
 
 
-async def test_one_bad_chunk_and_none_is_made(client: AsyncClient, dataset: Dataset) -> None:
+async def test_one_invalid_chunk_creates_none(client: AsyncClient, dataset: Dataset) -> None:
     (document,) = await create_documents(client, dataset, "filler")
 
     for bad in ("", "   "):
@@ -168,26 +177,26 @@ async def test_one_bad_chunk_and_none_is_made(client: AsyncClient, dataset: Data
     with pytest.raises(ConfigError):
         await client.segments.create(dataset, document.id, [])
 
-    assert len(await chunks(client, dataset, document)) == 1
+    assert len(await list_segments(client, dataset, document)) == 1
 
 
-async def test_what_does_not_exist_has_no_chunks(client: AsyncClient, dataset: Dataset) -> None:
+async def test_unknown_document_has_no_chunks(client: AsyncClient, dataset: Dataset) -> None:
     (document,) = await create_documents(client, dataset, "filler")
 
     with pytest.raises(NotFoundError):
-        await client.segments.list(dataset, NOBODY)
+        await client.segments.list(dataset, UNKNOWN_ID)
     with pytest.raises(NotFoundError):
-        await client.segments.create(dataset, NOBODY, ["numbat"])
+        await client.segments.create(dataset, UNKNOWN_ID, ["numbat"])
     with pytest.raises(NotFoundError):
-        await client.segments.update(dataset, document.id, NOBODY, content="numbat")
+        await client.segments.update(dataset, document.id, UNKNOWN_ID, content="numbat")
 
 
-async def test_chunks_over_a_hundred_come_once(client: AsyncClient, dataset: Dataset) -> None:
+async def test_paging_yields_every_chunk_once(client: AsyncClient, dataset: Dataset) -> None:
     (document,) = await create_documents(
         client, dataset, "\n".join(f"line {n}" for n in range(205))
     )
 
-    rows = await chunks(client, dataset, document)
+    rows = await list_segments(client, dataset, document)
 
     assert [row.content for row in rows] == [f"line {n}" for n in range(205)]
 
@@ -202,5 +211,7 @@ async def test_replacing_the_document_replaces_its_chunks(
     (again,) = await create_documents(client, dataset, "echidna spines")
 
     assert again.id == document.id
-    assert [row.content for row in await chunks(client, dataset, again)] == ["echidna spines"]
-    assert await searched(client, dataset, "numbat") == []
+    assert [row.content for row in await list_segments(client, dataset, again)] == [
+        "echidna spines"
+    ]
+    assert await search_document_names(client, dataset, "numbat") == []

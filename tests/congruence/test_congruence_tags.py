@@ -8,16 +8,23 @@ import pytest
 from dify_kb import AsyncClient, BadRequestError, ConfigError, Dataset, NotFoundError
 from dify_kb.models import Tag
 
-from .conftest import NOBODY, Create, Target, delete_if_exists, has_broken_tags, unique_name
+from .conftest import (
+    UNKNOWN_ID,
+    DatasetFactory,
+    Target,
+    delete_if_exists,
+    has_broken_tags,
+    unique_name,
+)
 
 HELP = "refuses its own answer"
 """What the error says on 1.12.1 (measured)."""
 
-MakeTag = Callable[[], Awaitable[Tag | None]]
+TagFactory = Callable[[], Awaitable[Tag | None]]
 
 
 @pytest.fixture
-async def tag(client: AsyncClient, target: Target) -> AsyncIterator[MakeTag]:
+async def create_tag(client: AsyncClient, target: Target) -> AsyncIterator[TagFactory]:
     """Makes tags and deletes them at the end.
 
     1.12.1 does not tell their ids, so that they could never be deleted: there it gives None, on
@@ -27,7 +34,7 @@ async def tag(client: AsyncClient, target: Target) -> AsyncIterator[MakeTag]:
 
         async def make() -> Tag | None:
             if has_broken_tags(client):
-                if not target.real:
+                if not target.is_real:
                     with pytest.raises(BadRequestError, match=HELP):
                         await client.tags.create(unique_name())
                 return None
@@ -38,12 +45,12 @@ async def tag(client: AsyncClient, target: Target) -> AsyncIterator[MakeTag]:
         yield make
 
 
-async def test_tags_are_listed(client: AsyncClient, target: Target, tag: MakeTag) -> None:
+async def test_tags_are_listed(client: AsyncClient, target: Target, create_tag: TagFactory) -> None:
     """1.12.1 refuses its list as soon as there is one, and the error says so."""
-    first, second = await tag(), await tag()
+    first, second = await create_tag(), await create_tag()
 
     if first is None or second is None:
-        if not target.real:
+        if not target.is_real:
             with pytest.raises(BadRequestError, match=HELP):
                 await client.tags.list()
         return
@@ -53,8 +60,8 @@ async def test_tags_are_listed(client: AsyncClient, target: Target, tag: MakeTag
     assert {rows[one.id].binding_count for one in (first, second)} == {0}
 
 
-async def test_a_name_that_is_taken_is_refused(client: AsyncClient, tag: MakeTag) -> None:
-    made = await tag()
+async def test_duplicate_name_is_refused(client: AsyncClient, create_tag: TagFactory) -> None:
+    made = await create_tag()
     if made is None:
         return
 
@@ -70,8 +77,8 @@ async def test_a_name_has_1_to_50_characters(client: AsyncClient) -> None:
             await client.tags.create(bad)
 
 
-async def test_a_tag_gets_another_name(client: AsyncClient, tag: MakeTag) -> None:
-    made = await tag()
+async def test_update_renames_the_tag(client: AsyncClient, create_tag: TagFactory) -> None:
+    made = await create_tag()
     if made is None:
         return
     name = unique_name(" 知识")
@@ -82,10 +89,12 @@ async def test_a_tag_gets_another_name(client: AsyncClient, tag: MakeTag) -> Non
     assert name in {row.name for row in await client.tags.list()}
 
 
-async def test_tags_of_a_base(client: AsyncClient, dataset: Dataset, tag: MakeTag) -> None:
+async def test_tags_of_a_dataset(
+    client: AsyncClient, dataset: Dataset, create_tag: TagFactory
+) -> None:
     """A base without any has an empty list on every version."""
     assert not (await client.tags.list_for_dataset(dataset)).data
-    first, second = await tag(), await tag()
+    first, second = await create_tag(), await create_tag()
     if first is None or second is None:
         return
 
@@ -109,17 +118,17 @@ async def test_tags_of_a_base(client: AsyncClient, dataset: Dataset, tag: MakeTa
     assert [row.id for row in (await client.tags.list_for_dataset(dataset)).data] == [second.id]
 
 
-async def test_bases_are_found_by_their_tags(
-    client: AsyncClient, create: Create, tag: MakeTag
+async def test_datasets_are_filtered_by_tags(
+    client: AsyncClient, create_dataset: DatasetFactory, create_tag: TagFactory
 ) -> None:
     """`iter` filters by itself, since 1.12.1 refuses any `tag_ids` (measured)."""
-    tagged, _other = await create(), await create()
-    made = await tag()
+    tagged, _other = await create_dataset(), await create_dataset()
+    made = await create_tag()
 
     if made is None:
         with pytest.raises(BadRequestError, match="refuses every tag_ids"):
-            await client.datasets.list(tag_ids=[NOBODY])
-        assert [row async for row in client.datasets.iter(tag_ids=[NOBODY])] == []
+            await client.datasets.list(tag_ids=[UNKNOWN_ID])
+        assert [row async for row in client.datasets.iter(tag_ids=[UNKNOWN_ID])] == []
         return
     await client.tags.bind(tagged, [made.id])
 
@@ -128,10 +137,10 @@ async def test_bases_are_found_by_their_tags(
     assert [row.id for row in page.data] == rows == [tagged.id]
 
 
-async def test_a_deleted_tag_is_taken_off(
-    client: AsyncClient, dataset: Dataset, tag: MakeTag
+async def test_deleted_tag_is_unbound(
+    client: AsyncClient, dataset: Dataset, create_tag: TagFactory
 ) -> None:
-    made = await tag()
+    made = await create_tag()
     if made is None:
         return
     await client.tags.bind(dataset, [made.id])
@@ -144,12 +153,12 @@ async def test_a_deleted_tag_is_taken_off(
         await client.tags.delete(made.id)
 
 
-async def test_what_does_not_exist_cannot_be_tagged(client: AsyncClient) -> None:
+async def test_unknown_dataset_cannot_be_tagged(client: AsyncClient) -> None:
     with pytest.raises(NotFoundError):
-        await client.tags.delete(NOBODY)
+        await client.tags.delete(UNKNOWN_ID)
     with pytest.raises(NotFoundError):
-        await client.tags.update(NOBODY, unique_name())
+        await client.tags.update(UNKNOWN_ID, unique_name())
     with pytest.raises(NotFoundError):
-        await client.tags.bind(NOBODY, [NOBODY])
+        await client.tags.bind(UNKNOWN_ID, [UNKNOWN_ID])
     with pytest.raises(NotFoundError):
-        await client.tags.unbind(NOBODY, NOBODY)
+        await client.tags.unbind(UNKNOWN_ID, UNKNOWN_ID)

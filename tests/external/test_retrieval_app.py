@@ -465,7 +465,7 @@ async def test_odd_records_become_json_that_dify_takes() -> None:
     ]
 
 
-class Failing:
+class FailingRetriever:
     def __init__(self, error: BaseException | None = None, result: object = None) -> None:
         self.error = error
         self.result = result
@@ -481,20 +481,35 @@ class Failing:
 @pytest.mark.parametrize(
     ("retriever", "why"),
     [
-        (Failing(RuntimeError("the disk is gone")), "RuntimeError: the disk is gone"),
-        (Failing(TimeoutError("upstream")), "TimeoutError: upstream"),
-        (Failing(ValueError(f"bad key {KEY}")), "ValueError: bad key …"),
-        (Failing(result="slow"), "it took longer than 0.1 s"),
-        (Failing(), "InvalidRecordsError: it returned NoneType, not records"),
-        (Failing(result=["text"]), "InvalidRecordsError: it returned str among the records"),
-        (Failing(result=[RetrievalRecord(None, score=1)]), "content is NoneType, not a text"),  # type: ignore[arg-type]
-        (Failing(result=[RetrievalRecord("a", score=None)]), "score is None, not a number"),  # type: ignore[arg-type]
-        (Failing(result=[RetrievalRecord("a", score=float("nan"))]), "score is nan, not a number"),
-        (Failing(result=[RetrievalRecord("a", score=1, metadata=["b"])]), "metadata is list"),  # type: ignore[arg-type]
+        (FailingRetriever(RuntimeError("the disk is gone")), "RuntimeError: the disk is gone"),
+        (FailingRetriever(TimeoutError("upstream")), "TimeoutError: upstream"),
+        (FailingRetriever(ValueError(f"bad key {KEY}")), "ValueError: bad key …"),
+        (FailingRetriever(result="slow"), "it took longer than 0.1 s"),
+        (FailingRetriever(), "InvalidRecordsError: it returned NoneType, not records"),
+        (
+            FailingRetriever(result=["text"]),
+            "InvalidRecordsError: it returned str among the records",
+        ),
+        (
+            FailingRetriever(result=[RetrievalRecord(None, score=1)]),
+            "content is NoneType, not a text",
+        ),  # type: ignore[arg-type]
+        (
+            FailingRetriever(result=[RetrievalRecord("a", score=None)]),
+            "score is None, not a number",
+        ),  # type: ignore[arg-type]
+        (
+            FailingRetriever(result=[RetrievalRecord("a", score=float("nan"))]),
+            "score is nan, not a number",
+        ),
+        (
+            FailingRetriever(result=[RetrievalRecord("a", score=1, metadata=["b"])]),
+            "metadata is list",
+        ),  # type: ignore[arg-type]
     ],
 )
 async def test_a_retriever_that_fails_is_told_plainly_and_logged(
-    retriever: Failing, why: str, caplog: pytest.LogCaptureFixture
+    retriever: FailingRetriever, why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serve_retriever(retriever, timeout=0.1) as server:
         with caplog.at_level(logging.INFO):
@@ -529,27 +544,27 @@ async def test_a_head_that_is_no_http_puts_no_key_into_the_log(
 
 
 @define
-class Lasting(FixedRetriever):
+class RecordingLifecycle(FixedRetriever):
     """A retriever with a life of its own."""
 
-    life: list[str] = field(factory=list)
+    events: list[str] = field(factory=list)
 
     async def __aenter__(self) -> Self:
-        self.life.append("opened")
+        self.events.append("opened")
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.life.append("closed")
+        self.events.append("closed")
 
 
 async def test_a_retriever_lives_as_long_as_the_server() -> None:
     """Once, although it serves two ids."""
-    retriever = Lasting([ZEBRA])
+    retriever = RecordingLifecycle([ZEBRA])
     async with serve_retriever({"docs": retriever, "more": retriever}) as server:
         await server.retrieve()
-        assert retriever.life == ["opened"]
+        assert retriever.events == ["opened"]
 
-    assert retriever.life == ["opened", "closed"]
+    assert retriever.events == ["opened", "closed"]
 
 
 @pytest.mark.parametrize("keys", ["", "  ", [], ["a", ""]])

@@ -414,11 +414,11 @@ async def test_starved_connections_lower_the_request_limit() -> None:
 
 async def test_concurrent_loads_share_the_larger_request_limit() -> None:
     pace = RequestLimiter(8)
-    pace.request_limit("one", 6)
+    pace.set_requested_limit("one", 6)
     assert pace.limit == 6
-    pace.request_limit("other", 12)
+    pace.set_requested_limit("other", 12)
     assert pace.limit == 12
-    pace.request_limit("other", None)
+    pace.set_requested_limit("other", None)
     assert pace.limit == 6
 
 

@@ -287,7 +287,7 @@ class FileHistories(RuleBasedStateMachine):
         assert file.planned.action is PlannedAction.SEND
         assert name not in self.server.under_way, "sent while an earlier send may land"
         document = self.server.documents.get(name)
-        assert document is None or document.status.final, "sent while its document is indexed"
+        assert document is None or document.status.is_final, "sent while its document is indexed"
         self.life.apply(file, FileEvent.STARTED)
         attempts = file.attempts + 1
         await self.journal.record_intent(
@@ -371,7 +371,7 @@ class FileHistories(RuleBasedStateMachine):
         elif told in {"kept", "rejected", "stalled"}:
             self.life.pending.remove(file)
             apply(file, FileEvent(told), told)
-        elif document is None or document.status.final:
+        elif document is None or document.status.is_final:
             self.life.pending.remove(file)
             remote = document.remote if document else None
             file.updates = remote is not None

@@ -116,7 +116,7 @@ class Server:
         """Take a create, which replaces the enabled document of that name."""
         before = self.documents.get(name)
         # Two runs at once would leave the chunks of both; beside a disabled one it makes a twin.
-        assert before is None or before.status.final, "sent while its document is indexed"
+        assert before is None or before.status.is_final, "sent while its document is indexed"
         assert before is None or before.enabled, "a twin of a disabled document"
         number = next(self._numbers)
         made = Stored(before.id if before else f"d{number}", name, f"f{number}", content)
@@ -193,7 +193,7 @@ class Loads(RuleBasedStateMachine):
         for key, well in zip(KEYS, good, strict=True):
             name = self._name(key)
             document = self.server.documents.get(name)
-            if document is not None and not document.status.final:
+            if document is not None and not document.status.is_final:
                 status = IndexingStatus.COMPLETED if well else IndexingStatus.ERROR
                 self.server.documents[name] = evolve(document, status=status)
 
@@ -295,7 +295,7 @@ class Loads(RuleBasedStateMachine):
         self.kill()
         self.wait(QUARANTINE)
         for name, document in self.server.documents.items():
-            status = document.status if document.status.final else IndexingStatus.COMPLETED
+            status = document.status if document.status.is_final else IndexingStatus.COMPLETED
             self.server.documents[name] = evolve(document, enabled=True, status=status)
         self.wishes = PlanOptions(retry_failed=True)
         self._load_in_peace()
@@ -491,7 +491,7 @@ class Loads(RuleBasedStateMachine):
         planned = self.load.followed[key]
         assert planned.row is not None
         document = self.server.documents.get(planned.name)
-        if document is not None and not document.status.final:
+        if document is not None and not document.status.is_final:
             return
         del self.load.followed[key]
         good = (

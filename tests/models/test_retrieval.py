@@ -84,7 +84,7 @@ def test_a_comparison_is_a_condition(
     condition = build()
 
     assert isinstance(condition, Condition)
-    assert condition.comparison_operator.known
+    assert condition.comparison_operator.is_known
     name = "year" if isinstance(value, int | float) else "team"
     assert codec.encode(condition) == {
         "name": name,

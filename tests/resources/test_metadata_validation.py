@@ -24,7 +24,7 @@ def make_field(kind: str) -> MetadataField:
     ],
 )
 def test_a_field_makes_values_of_its_type(kind: str, given: object, stored: object) -> None:
-    value = make_field(kind).value(given)  # type: ignore[arg-type]  # a column of the table
+    value = make_field(kind).make_value(given)  # type: ignore[arg-type]  # a column of the table
 
     assert (value.id, value.name, value.value) == ("an id", "a field", stored)
 
@@ -36,4 +36,4 @@ def test_a_field_makes_values_of_its_type(kind: str, given: object, stored: obje
 def test_a_value_of_another_type_is_refused_by_the_field_s_name(kind: str, given: object) -> None:
     """The server stores it without a word, and no filter ever matches it (measured)."""
     with pytest.raises(ConfigError, match=f"a field is a field of type {kind}"):
-        make_field(kind).value(given)  # type: ignore[arg-type]  # wrong on purpose
+        make_field(kind).make_value(given)  # type: ignore[arg-type]  # wrong on purpose

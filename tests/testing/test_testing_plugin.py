@@ -169,7 +169,7 @@ def test_nearest_marker_wins(pytester: pytest.Pytester) -> None:
 
 
 @pytest.mark.parametrize(
-    ("marker", "complaint"),
+    ("marker", "message"),
     [
         ("hold_indexing=True, verison='1.16'", "by name; not verison"),
         ("'1.16'", "by name; not '1.16'"),

@@ -219,8 +219,8 @@ def test_an_unknown_word_is_kept() -> None:
     status = codec.decode(DocumentStatus, {**STATUS, "indexing_status": "dreaming"})
 
     assert status.indexing_status == "dreaming"
-    assert not status.indexing_status.known
-    assert not status.indexing_status.final
+    assert not status.indexing_status.is_known
+    assert not status.indexing_status.is_final
     assert codec.encode(status.indexing_status) == "dreaming"
 
 
@@ -229,7 +229,7 @@ def test_a_known_word_is_its_member() -> None:
     status = codec.decode(DocumentStatus, STATUS)
 
     assert status.indexing_status is IndexingStatus.WAITING
-    assert status.indexing_status.known
+    assert status.indexing_status.is_known
 
 
 @pytest.mark.parametrize("word", ["COMPLETED", "known", "", "Completed", "mro"])
@@ -237,7 +237,7 @@ def test_a_word_that_looks_like_a_name_of_python_is_unknown(word: str) -> None:
     """`COMPLETED` is the member's name here, but no word of the server."""
     status = IndexingStatus(word)
 
-    assert not status.known
+    assert not status.is_known
     assert status.value == word
     assert status != IndexingStatus.COMPLETED
 

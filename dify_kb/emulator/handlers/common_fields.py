@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 TECHNIQUE: Final = choice_validator(["high_quality", "economy"])
 
 
-def _int_or_none(value: object, _where: tuple[str, ...], _problems: ValidationErrors) -> object:
+def _int_or_none(value: object, _path: tuple[str, ...], _problems: ValidationErrors) -> object:
     """Take a number, or the default: what servers before 1.11 do (measured)."""
     try:
         return int(str(value))
@@ -81,11 +81,13 @@ PROCESS_RULE: Final = object_validator(
 
 
 def _check_stored_method(
-    value: object, where: tuple[str, ...], problems: ValidationErrors
+    value: object, path: tuple[str, ...], problems: ValidationErrors
 ) -> object:
     """Check a search method by what this version may store (measured)."""
-    kind = "enum" if problems.profile.error_style is ErrorStyle.PYDANTIC else "literal_error"
-    return choice_validator(problems.profile.storable_search_methods, kind)(value, where, problems)
+    error_type = "enum" if problems.profile.error_style is ErrorStyle.PYDANTIC else "literal_error"
+    return choice_validator(problems.profile.storable_search_methods, error_type)(
+        value, path, problems
+    )
 
 
 _WEIGHTS: Final = object_validator(
@@ -172,8 +174,8 @@ def _int_or_default(value: object, default: int) -> int:
         return default
 
 
-def _check_positive(value: object, where: FieldPath, problems: ValidationErrors) -> object:
+def _check_positive(value: object, path: FieldPath, problems: ValidationErrors) -> object:
     if isinstance(value, int) and value < 1:
         message = "Input should be greater than or equal to 1"
-        problems.add(where, message, "greater_than_equal", value)
+        problems.add(path, message, "greater_than_equal", value)
     return value

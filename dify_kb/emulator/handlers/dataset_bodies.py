@@ -38,30 +38,32 @@ _TECHNIQUE_HELP: Final = "Invalid indexing technique."
 _MAX_DESCRIPTION: Final = 400
 
 
-def _check_description(value: object, where: tuple[str, ...], problems: ValidationErrors) -> object:
+def _check_description(value: object, path: tuple[str, ...], problems: ValidationErrors) -> object:
     """Check a description; 1.4 takes one of any length (measured)."""
     wording = problems.profile.error_style
     if wording is ErrorStyle.PARAMS:
         return value
     if wording is ErrorStyle.ERRORS and isinstance(value, str) and len(value) > _MAX_DESCRIPTION:
         message = f"Description cannot exceed {_MAX_DESCRIPTION} characters."
-        problems.add(where, message, "string_too_long", value)
+        problems.add(path, message, "string_too_long", value)
         return value
-    return string_validator(max_length=_MAX_DESCRIPTION)(value, where, problems)
+    return string_validator(max_length=_MAX_DESCRIPTION)(value, path, problems)
 
 
 def _check_name_before_1_11(
-    value: object, where: tuple[str, ...], problems: ValidationErrors
+    value: object, path: tuple[str, ...], problems: ValidationErrors
 ) -> object:
     """Check a name as servers before 1.11 do (recordings 026, 027)."""
     name_problems = ValidationErrors(problems.profile)
-    _NAME(value, where, name_problems)
+    _NAME(value, path, name_problems)
     if name_problems.messages:
-        kind = type(value).__name__
+        type_name = type(value).__name__
         message = (
-            _NAME_LENGTHS if isinstance(value, str) else f"object of type '{kind}' has no len()"
+            _NAME_LENGTHS
+            if isinstance(value, str)
+            else f"object of type '{type_name}' has no len()"
         )
-        problems.add(where, message, "value_error", value)
+        problems.add(path, message, "value_error", value)
     return value
 
 
@@ -94,16 +96,16 @@ _CREATE = BodySchema(
 )
 
 
-def _parse_bool(value: object, _where: tuple[str, ...], _problems: ValidationErrors) -> object:
+def _parse_bool(value: object, _path: tuple[str, ...], _problems: ValidationErrors) -> object:
     return str(value).lower() == "true"
 
 
-def _check_tag_ids(value: object, where: tuple[str, ...], problems: ValidationErrors) -> object:
+def _check_tag_ids(value: object, path: tuple[str, ...], problems: ValidationErrors) -> object:
     """Check the tags; 1.12.1 takes the first for the list that it wants (recording 847)."""
     if problems.profile.has_tag_filter:
-        return list_validator(string_validator())(value, where, problems)
-    first = value[0] if isinstance(value, list) else value
-    problems.add(where, "Input should be a valid list", "list_type", first)
+        return list_validator(string_validator())(value, path, problems)
+    first_tag_id = value[0] if isinstance(value, list) else value
+    problems.add(path, "Input should be a valid list", "list_type", first_tag_id)
     return []
 
 

@@ -109,8 +109,8 @@ def update(context: RequestContext, body: UpdateDataset) -> Dataset:
     store, row = context.store, context.dataset
     changes = _column_changes(context, body)
     with store.transaction():
-        others = set(store.datasets.ids_by_name(body.name or row.name)) - {row.id}
-        if body.name and others and context.profile.checks_renames:
+        same_named_ids = set(store.datasets.ids_by_name(body.name or row.name)) - {row.id}
+        if body.name and same_named_ids and context.profile.checks_renames:
             raise invalid_param_error("Dataset name already exists")
         store.datasets.update(row.id, **changes, updated_at=context.clock.now())
         if row.provider == "external":

@@ -91,23 +91,23 @@ def _read_ids(_: RequestContext, raw: object) -> DocumentIds:
     return DocumentIds(document_ids=cast("list[str]", raw_ids or []))
 
 
-def _check_ids(value: object, where: tuple[str, ...], problems: ValidationErrors) -> object:
-    checked = list_validator(_check_uuid)(value, where, problems)
+def _check_ids(value: object, path: tuple[str, ...], problems: ValidationErrors) -> object:
+    checked = list_validator(_check_uuid)(value, path, problems)
     if isinstance(value, list) and not value:
         problem = "List should have at least 1 item after validation, not 0"
-        problems.add(where, problem, "too_short", value)
+        problems.add(path, problem, "too_short", value)
     if isinstance(value, list) and len(value) > _MAX_ZIP_DOCUMENTS:
         limit = _MAX_ZIP_DOCUMENTS
         problem = f"List should have at most {limit} items after validation, not {len(value)}"
-        problems.add(where, problem, "too_long", value)
+        problems.add(path, problem, "too_long", value)
     return checked
 
 
-def _check_uuid(value: object, where: tuple[str, ...], problems: ValidationErrors) -> object:
+def _check_uuid(value: object, path: tuple[str, ...], problems: ValidationErrors) -> object:
     try:
         return str(uuid.UUID(str(value)))
     except ValueError:
-        problems.add(where, "Input should be a valid UUID", "uuid_parsing", value)
+        problems.add(path, "Input should be a valid UUID", "uuid_parsing", value)
         return value
 
 

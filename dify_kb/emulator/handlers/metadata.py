@@ -45,13 +45,13 @@ _SCALAR_TYPES: Final = (
 )
 
 
-def _check_scalar(value: object, where: FieldPath, problems: ValidationErrors) -> object:
+def _check_scalar(value: object, path: FieldPath, problems: ValidationErrors) -> object:
     """Check a value; nobody compares it with the type of its field (measured)."""
     if isinstance(value, bool):
         return int(value)
     if not isinstance(value, str | int | float):
-        for type_name, description, kind in _SCALAR_TYPES:
-            problems.add((*where, type_name), f"Input should be a valid {description}", kind, value)
+        for type_name, description, type_ in _SCALAR_TYPES:
+            problems.add((*path, type_name), f"Input should be a valid {description}", type_, value)
     return value
 
 
@@ -203,8 +203,8 @@ def list_built_in_fields(_context: RequestContext, _: None) -> BuiltInFields:
     """List the fields that the server fills in."""
     return BuiltInFields(
         fields=[
-            BuiltInField(name=name, type=MetadataType(kind))
-            for name, kind in builtin_metadata.FIELD_TYPES.items()
+            BuiltInField(name=name, type=MetadataType(type_))
+            for name, type_ in builtin_metadata.FIELD_TYPES.items()
         ]
     )
 

@@ -166,7 +166,7 @@ def retrieve(context: RequestContext, body: Retrieve) -> RetrievalResult:
     if not body.query:
         raise invalid_param_error("Query or attachment_ids is required")
     settings = _effective_settings(context, body)
-    if not settings.search_method.known:
+    if not settings.search_method.is_known:
         return _search_by_unknown_method(context, body.query, settings.search_method)
     store, dataset = context.store, context.dataset
     filter_conditions = settings.metadata_filtering_conditions or None
@@ -305,8 +305,8 @@ def _build_records(context: RequestContext, candidates: Sequence[Candidate]) -> 
     rows = store.segments.get_many(owners)
     records = []
     for siblings in candidates_by_owner.values():
-        first = siblings[0].id
-        row = rows.get(children[first].segment_id if first in children else first)
+        first_id = siblings[0].id
+        row = rows.get(children[first_id].segment_id if first_id in children else first_id)
         document = store.documents.get_by_id(row.document_id) if row else None
         if row is None or document is None:
             continue

@@ -46,10 +46,10 @@ def create(context: RequestContext, body: CreateSegments) -> CreatedSegments:
     """Append chunks, all of them or none; they are found at once (measured)."""
     store, document = context.store, require_document(context)
     with store.transaction():
-        first = store.segments.next_position(document.id)
+        first_position = store.segments.next_position(document.id)
         rows = [
             _build_row(context, document, position, new_segment)
-            for position, new_segment in enumerate(body.segments, first)
+            for position, new_segment in enumerate(body.segments, first_position)
         ]
         children = [
             child
@@ -151,9 +151,9 @@ def _add_word_count(context: RequestContext, document_id: str, added_words: int)
     """Keep the words of a document in step with its chunks."""
     row = context.store.documents.get_by_id(document_id)
     if row is not None:
-        words = max(0, (row.word_count or 0) + added_words)
+        new_word_count = max(0, (row.word_count or 0) + added_words)
         now = context.clock.now()
-        context.store.documents.update(document_id, word_count=words, updated_at=now)
+        context.store.documents.update(document_id, word_count=new_word_count, updated_at=now)
 
 
 @handles(catalog.LIST_SEGMENTS, read_list)

@@ -21,7 +21,7 @@ def get_server_info(context: RequestContext, _: None) -> ServerInfo:
 def list_models(context: RequestContext, _: None) -> ModelProviders:
     """Tell the models of a type: the stand-ins, where the workspace has any."""
     model_type = context.path_parameters["model_type"]
-    if not ModelType(model_type).known:
+    if not ModelType(model_type).is_known:
         raise invalid_param_error(f"invalid origin model type {model_type}")
     data = (
         stub_models.list_providers(model_type, context.store.tenant) if context.has_models else []

@@ -37,10 +37,10 @@ _MAX_NAME_LENGTH: Final = 50
 _NAME_HELP: Final = "Name must be between 1 to 50 characters."
 
 
-def _check_name_before_1_11(value: object, where: FieldPath, problems: ValidationErrors) -> object:
+def _check_name_before_1_11(value: object, path: FieldPath, problems: ValidationErrors) -> object:
     """Check a name as servers before 1.11 do."""
     if not isinstance(value, str) or not 1 <= len(value) <= _MAX_NAME_LENGTH:
-        problems.add(where, _NAME_HELP, "value_error", value)
+        problems.add(path, _NAME_HELP, "value_error", value)
     return value
 
 
@@ -63,10 +63,10 @@ def _target_field() -> BodyField:
     )
 
 
-def _check_tag_ids(value: object, where: FieldPath, problems: ValidationErrors) -> object:
+def _check_tag_ids(value: object, path: FieldPath, problems: ValidationErrors) -> object:
     if value == []:
-        problems.add(where, "Value error, Tag IDs is required.", "value_error", value)
-    return list_validator(string_validator())(value, where, problems)
+        problems.add(path, "Value error, Tag IDs is required.", "value_error", value)
+    return list_validator(string_validator())(value, path, problems)
 
 
 _CREATE = BodySchema("TagCreatePayload", {"name": _NAME})
@@ -220,8 +220,8 @@ def _refuse_own_response(
     context.notes.committed = True
     problems = ValidationErrors(context.profile)
     for number, (_, count) in enumerate(counts):
-        where = (str(number), "binding_count") if is_list else ("binding_count",)
-        problems.add(where, "Input should be a valid string", "string_type", count)
+        path = (str(number), "binding_count") if is_list else ("binding_count",)
+        problems.add(path, "Input should be a valid string", "string_type", count)
     raise problems.to_error(title)
 
 

@@ -40,9 +40,9 @@ def serialize_dataset_metadata(store: Store, row: DatasetRow) -> list[Mapping[st
     ]
     if row.built_in:
         fields += [
-            (_BUILT_IN_ID, name, kind) for name, kind in builtin_metadata.FIELD_TYPES.items()
+            (_BUILT_IN_ID, name, type_) for name, type_ in builtin_metadata.FIELD_TYPES.items()
         ]
-    return [{"id": key, "name": name, "type": kind} for key, name, kind in fields]
+    return [{"id": key, "name": name, "type": type_} for key, name, type_ in fields]
 
 
 def serialize_document_metadata(
@@ -61,8 +61,8 @@ def serialize_document_metadata(
     # Times among them are texts, also where one's own are numbers (recording 681).
     built_in_values = builtin_metadata.build_values(row)
     return own_values + [
-        _build_value(_BUILT_IN_ID, name, kind, str(built_in_values[name]))
-        for name, kind in builtin_metadata.FIELD_TYPES.items()
+        _build_value(_BUILT_IN_ID, name, type_, str(built_in_values[name]))
+        for name, type_ in builtin_metadata.FIELD_TYPES.items()
     ]
 
 
@@ -83,5 +83,5 @@ def read_metadata_values(row: DocumentRow) -> dict[str, object] | None:
     return values
 
 
-def _build_value(key: str, name: str, kind: str, value: object) -> Mapping[str, object]:
-    return {"id": key, "name": name, "type": kind, "value": value}
+def _build_value(key: str, name: str, type_: str, value: object) -> Mapping[str, object]:
+    return {"id": key, "name": name, "type": type_, "value": value}

@@ -229,6 +229,8 @@ def _index_entry(row: SegmentRow, *, with_keywords: bool) -> tuple[str, str, str
         return row.id, row.dataset_id, row.document_id, row.content
     folded_content = row.content.casefold()
     extra_keywords = [
-        word for word in json.loads(row.keywords or "[]") if word.casefold() not in folded_content
+        keyword
+        for keyword in json.loads(row.keywords or "[]")
+        if keyword.casefold() not in folded_content
     ]
     return row.id, row.dataset_id, row.document_id, " ".join([row.content, *extra_keywords])

@@ -166,10 +166,10 @@ class Database:
         if not values:
             return
         placeholders = ", ".join("?" * len(values[0]))
-        kind = type(next(iter(rows)))
+        row_class = type(next(iter(rows)))
         with self._lock:
             self.connection.executemany(
-                f"INSERT INTO {table} ({column_list(kind)}) VALUES ({placeholders})",  # noqa: S608 -- own names
+                f"INSERT INTO {table} ({column_list(row_class)}) VALUES ({placeholders})",  # noqa: S608 -- own names
                 values,
             )
 
@@ -185,9 +185,9 @@ class Database:
             self.connection.close()
 
 
-def column_list(kind: type[attrs.AttrsInstance]) -> str:
+def column_list(row_class: type[attrs.AttrsInstance]) -> str:
     """Name the columns of a kind of row."""
-    return ", ".join(attribute.name for attribute in attrs.fields(kind))
+    return ", ".join(attribute.name for attribute in attrs.fields(row_class))
 
 
 def _connect(path: Path | None) -> sqlite3.Connection:

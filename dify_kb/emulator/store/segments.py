@@ -81,7 +81,7 @@ class SegmentTable:
             self.database.connection.executemany(
                 "UPDATE segments SET keywords = ?, status = 'completed', completed_at = ?,"
                 " enabled = 1 WHERE id = ?",
-                [(words, now, segment_id) for segment_id, words in keywords],
+                [(keywords_json, now, segment_id) for segment_id, keywords_json in keywords],
             )
 
     def set_keywords(self, keywords: Sequence[tuple[str, str]]) -> None:
@@ -89,7 +89,7 @@ class SegmentTable:
         with self.database.transaction():
             self.database.connection.executemany(
                 "UPDATE segments SET keywords = ? WHERE id = ?",
-                [(words, segment_id) for segment_id, words in keywords],
+                [(keywords_json, segment_id) for segment_id, keywords_json in keywords],
             )
 
     def update(self, segment_id: str, **changes: object) -> None:

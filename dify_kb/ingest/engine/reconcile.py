@@ -106,7 +106,7 @@ def decide(  # noqa: PLR0911 -- one for each row of the table
         return ReconcileDecision.KEEP_DISABLED
     if document.archived and not overwrites_archived:
         return ReconcileDecision.KEEP_ARCHIVED
-    sends = document.indexing_status.final or (planned.has_stalled and not other)
+    sends = document.indexing_status.is_final or (planned.has_stalled and not other)
     return ReconcileDecision.SEND if sends else ReconcileDecision.WAIT
 
 
@@ -129,7 +129,7 @@ def _may_be_queued(pending: PendingUpload, document: Document) -> bool:
     deleted document does nothing.
     """
     planned, file = pending.file.planned, document.upload_file
-    if document.indexing_status.final:
+    if document.indexing_status.is_final:
         return False
     stalled = planned.row if file is not None and file.id == planned.previous_upload_id else None
     return stalled is None or not (stalled.reason or "").startswith(LOST_BY_WORKER)
@@ -330,7 +330,7 @@ class Reconciler:
     def _has_stalled(self, pending: PendingUpload, document: Document) -> bool:
         """Return whether neither its document nor any other moved for too long."""
         now = loop_time()
-        if document.indexing_status.final or now < pending.until:
+        if document.indexing_status.is_final or now < pending.until:
             return False
         if now - self.files.followed.activity.moved_at > self.patience:
             self._still_at = now

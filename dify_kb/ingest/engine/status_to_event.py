@@ -67,7 +67,7 @@ class IndexingObserver:
         followed.missed = 0
         paused = row.display_status is DisplayStatus.PAUSED
         self._record_status(followed, IndexingStatus.PAUSED if paused else row.indexing_status)
-        if row.indexing_status.final and followed.file.overlaps and batch is not None:
+        if row.indexing_status.is_final and followed.file.overlaps and batch is not None:
             followed.needs_status_request = True
             return
         empty = row.word_count == 0
@@ -116,7 +116,7 @@ class IndexingObserver:
         One poll is not enough: a page read before the create shows the old file.
         """
         followed.count_miss(self.loading.confirm_interval)
-        if followed.missed < MAX_OTHER_UPLOADS or not row.indexing_status.final:
+        if followed.missed < MAX_OTHER_UPLOADS or not row.indexing_status.is_final:
             return
         if row.upload_file and row.upload_file.size == followed.file.planned.found.size:
             followed.file.warnings = (DOCUMENT_REPLACED,)
@@ -161,7 +161,7 @@ class IndexingObserver:
         *,
         is_empty: bool,
     ) -> None:
-        if not status.final:
+        if not status.is_final:
             followed.final_at = None
         elif not self._is_confirmed(followed):
             return

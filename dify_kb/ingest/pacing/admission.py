@@ -148,7 +148,7 @@ class Admission:
 
     def close(self) -> None:
         """Withdraw the adjustment of the request limiter."""
-        self._requests.request_limit(self, None)
+        self._requests.set_requested_limit(self, None)
 
     def record(self, attempt: AttemptEvent) -> None:
         """Record a finished attempt of any call; called in the loop thread."""
@@ -245,7 +245,9 @@ class Admission:
             self._connections = connections
             starved = self.concurrency.ceiling(now) is not None
             usual = self._requests.default_limit
-            self._requests.request_limit(self, connections if starved else max(usual, connections))
+            self._requests.set_requested_limit(
+                self, connections if starved else max(usual, connections)
+            )
         self._wake()
 
 
