@@ -34,7 +34,7 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("http://127.0.0.1:5001/v1", "http://127.0.0.1:5001/v1"),
     ],
 )
-def test_an_address_is_taken_with_or_without_v1(given: str, expected: str) -> None:
+def test_an_address_is_accepted_with_or_without_v1(given: str, expected: str) -> None:
     """People copy it from a browser, from the docs or from an environment; all of them mean one."""
     assert Config.from_environment(given, KEY).base_url == expected
 
@@ -58,7 +58,7 @@ def test_an_address_is_taken_with_or_without_v1(given: str, expected: str) -> No
         "   ",
     ],
 )
-def test_what_is_no_address_is_refused_before_anything_is_sent(given: str) -> None:
+def test_an_invalid_address_is_refused_before_anything_is_sent(given: str) -> None:
     """Else the first call fails with an error of a library, or a file is read."""
     with pytest.raises(ConfigError, match="no address") as raised:
         Config.from_environment(given, KEY)
@@ -85,7 +85,7 @@ def test_a_password_in_the_address_is_refused_and_not_shown(given: str, key: str
     assert "pa55" not in str(raised.value)
 
 
-def test_a_missing_address_is_told_with_the_way_out() -> None:
+def test_a_missing_address_error_names_the_remedy() -> None:
     """There is no default host: documents must not leave for a cloud by accident."""
     with pytest.raises(ConfigError, match="No server is named") as raised:
         Config.from_environment(None, KEY)
@@ -93,14 +93,14 @@ def test_a_missing_address_is_told_with_the_way_out() -> None:
     assert "DIFY_BASE_URL" in raised.value.hint
 
 
-def test_a_missing_key_is_told_with_the_server_that_it_is_for() -> None:
+def test_a_missing_key_error_names_the_server() -> None:
     with pytest.raises(ConfigError, match=r"No API key for https://dify\.test/v1\.") as raised:
         Config.from_environment("https://dify.test", None)
 
     assert "DIFY_API_KEY" in raised.value.hint
 
 
-def test_the_environment_fills_in_what_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_arguments_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIFY_BASE_URL", "https://env.test")
     monkeypatch.setenv("DIFY_API_KEY", "dataset-env")
 
@@ -109,7 +109,7 @@ def test_the_environment_fills_in_what_is_not_given(monkeypatch: pytest.MonkeyPa
     assert (config.base_url, config.api_key) == ("https://env.test/v1", "dataset-env")
 
 
-def test_what_is_given_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arguments_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test server named in the call must not be replaced by the production of the shell."""
     monkeypatch.setenv("DIFY_BASE_URL", "https://env.test")
     monkeypatch.setenv("DIFY_API_KEY", "dataset-env")
@@ -120,7 +120,7 @@ def test_what_is_given_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("key", [f"{KEY}\n", f"Bearer {KEY}", f"{KEY}\r\nX-Evil: 1", f"{KEY}é"])
-def test_a_key_that_no_header_takes_is_refused_and_not_shown(key: str) -> None:
+def test_a_key_invalid_in_a_header_is_refused_and_not_shown(key: str) -> None:
     """A key copied with its line end fails here, not as a 401 or as a header of its own."""
     with pytest.raises(ConfigError, match="API key") as raised:
         Config.from_environment("https://dify.test", key)
@@ -138,7 +138,7 @@ def test_a_key_is_in_no_repr() -> None:
 
 
 @pytest.mark.parametrize("concurrency", [-1, -8])
-def test_a_client_with_no_requests_in_flight_is_refused(concurrency: int) -> None:
+def test_a_concurrency_below_one_is_refused(concurrency: int) -> None:
     """It would wait for its first turn for ever."""
     with pytest.raises(ConfigError, match="concurrency"):
         AsyncClient("https://dify.test", KEY, concurrency=concurrency)

@@ -17,7 +17,7 @@ DEFAULT_VECTOR_WEIGHT = 0.7
 COMPARED_VECTOR_WEIGHTS = (0.3, 0.5, 0.7)
 """Of meaning, where weights are compared."""
 
-MAX_METHODS = 4 + len(COMPARED_VECTOR_WEIGHTS)
+MAX_COMPARED_METHODS = 4 + len(COMPARED_VECTOR_WEIGHTS)
 """Ways to search that a base has at most."""
 
 

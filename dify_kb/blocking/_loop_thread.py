@@ -108,7 +108,7 @@ class LoopThread:
         return self.start().start_task(create_coroutine)
 
     def run(self, create_coroutine: Callable[[], Coroutine[Any, Any, R]]) -> R:
-        """Run what `create_coroutine` gives in the loop; see `start_task` and `Task.result`."""
+        """Run what `create_coroutine` gives in the loop; see `start_task` and `LoopTask.result`."""
         return self.start_task(create_coroutine).result()
 
     def close(self) -> None:

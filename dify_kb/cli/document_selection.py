@@ -11,7 +11,7 @@ from attrs import frozen
 from dify_kb import AsyncClient, Dataset, Document
 from dify_kb.errors import ConfigError
 from dify_kb.models import UNSET, ComparisonOperator, Condition, MetadataFilter, Unset
-from dify_kb.rag.metadata_filter import matches_filter
+from dify_kb.rag.filter_evaluation import matches_filter
 from dify_kb.resources.metadata_validation import BUILT_IN
 
 from . import name_lookup, option_types

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from attrs import frozen
 
-from dify_kb.bench.benchmark_plan import CHUNK_SIZES, MAX_SEARCH_METHODS, TOP_KS
+from dify_kb.bench.benchmark_plan import CHUNK_SIZES, TOP_KS
 from dify_kb.errors import ConfigError
 
 from . import name_lookup, option_types, output
@@ -166,8 +166,10 @@ def _read_input(file: Path | None, folder: Path | None, dataset: str | None) -> 
 def _describe_evaluation(
     url: str, given: EvaluationInput, chunkings: Sequence[Chunking], ks: Sequence[int]
 ) -> str:
+    from dify_kb.bench.search_methods import MAX_COMPARED_METHODS
+
     bases = 1 if given.source is None else len(chunkings)
-    searches = bases * MAX_SEARCH_METHODS * (len(given.asked) + 1)
+    searches = bases * MAX_COMPARED_METHODS * (len(given.asked) + 1)
     made = "" if given.source is None else f" {bases} bases of its own are made and deleted."
     return (
         f"Asking {output.escape(url)} {len(given.asked):,} queries, the first {max(ks)} passages"

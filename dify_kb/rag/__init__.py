@@ -10,7 +10,7 @@ from .chunk import ChunkError, chunk
 from .embedding import cosine_similarity, embed
 from .extract import can_extract, extract
 from .extract_errors import ExtractError
-from .metadata_filter import FilterError, matches_filter
+from .filter_evaluation import FilterError, matches_filter
 from .parent_child import ParentChunk, chunk_children, chunk_parents
 from .rerank import Candidate, deduplicate, rerank, rerank_by_weights
 from .search_index import IndexedSegment, SearchHit, SearchIndex

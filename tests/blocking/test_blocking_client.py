@@ -54,7 +54,7 @@ def wait_until(holds: Callable[[], object]) -> None:
         time.sleep(0.001)
 
 
-def test_calls_give_what_the_async_client_gives(client: Client) -> None:
+def test_calls_return_what_the_async_client_returns(client: Client) -> None:
     """The whole point: the same names and results, without `await`."""
     dataset = client.datasets.create("Handbook", indexing_technique="economy")
     client.documents.create_by_text(dataset, "reset.txt", "Hold the button to reset it.")
@@ -136,7 +136,7 @@ def test_a_view_has_its_own_settings_and_the_same_connections(
     assert client.ping().api_version == "v1"
 
 
-def test_closing_twice_is_harmless_and_the_end(client: Client) -> None:
+def test_closing_twice_is_harmless_and_final(client: Client) -> None:
     """`with` around code that closes by itself is common."""
     client.ping()
     client.close()
@@ -245,7 +245,7 @@ def test_closing_while_threads_call_leaves_none_waiting(emulator: Emulator) -> N
         assert {type(error) for error in errors} <= {ConfigError, KnowledgeError}
 
 
-async def test_it_works_beside_a_running_loop(client: Client) -> None:
+async def test_blocking_client_works_beside_a_running_event_loop(client: Client) -> None:
     """A notebook runs a loop in its main thread."""
     await anyio.lowlevel.checkpoint()
     client.datasets.create("from a notebook")
@@ -284,7 +284,7 @@ def test_what_a_callback_raises_reaches_the_caller(emulator: Emulator) -> None:
         assert client.ping().api_version == "v1"
 
 
-def test_context_variables_cross(emulator: Emulator) -> None:
+def test_context_variables_reach_the_loop_thread(emulator: Emulator) -> None:
     """Tracing and logging put the request's id there."""
     request = ContextVar("request", default="none")
     seen: list[str] = []
@@ -298,7 +298,7 @@ def test_context_variables_cross(emulator: Emulator) -> None:
     assert seen == ["none", "42", "42"]
 
 
-def test_a_client_that_nobody_holds_is_closed(emulator: Emulator) -> None:
+def test_a_garbage_collected_client_is_closed(emulator: Emulator) -> None:
     """A function that makes a client for each call must not collect threads."""
 
     def once() -> int:
@@ -310,7 +310,7 @@ def test_a_client_that_nobody_holds_is_closed(emulator: Emulator) -> None:
     assert [thread for thread in threading.enumerate() if thread.name == "dify-kb"] == []
 
 
-def test_an_error_of_opening_is_told_and_can_be_tried_again(tmp_path: Path) -> None:
+def test_an_error_while_opening_is_raised_and_can_be_retried(tmp_path: Path) -> None:
     """The embedded server's file may be in use for the moment."""
     path = tmp_path / "server.db"
     second = Client(f"emulator:{path}")
@@ -383,7 +383,7 @@ class Sink:
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 5])
-def test_pages_may_hold_what_belongs_to_their_task(rows: int) -> None:
+def test_pages_are_iterated_in_one_task(rows: int) -> None:
     """The events of a run come over one connection, which scopes and a limit watch over."""
     held = Held()
     with loop_thread() as loop:
@@ -435,7 +435,7 @@ def test_an_interrupt_before_the_call_is_known_cancels_it(monkeypatch: pytest.Mo
     assert was_cancelled
 
 
-def test_a_loop_stays_for_a_call_that_is_being_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loop_outlives_a_call_being_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a loop that is over, it would neither begin nor fail."""
 
     async def nothing() -> None: ...
@@ -461,7 +461,7 @@ def test_a_loop_stays_for_a_call_that_is_being_handed_over(monkeypatch: pytest.M
     assert there == [True]
 
 
-def test_the_end_of_the_loop_by_a_callback_is_told() -> None:
+def test_a_callback_that_ends_the_loop_is_reported() -> None:
     """`sys.exit` in a callback ends the loop; whoever calls next must not wait for ever."""
 
     async def leave() -> None:

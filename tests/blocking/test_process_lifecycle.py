@@ -173,7 +173,7 @@ def test_ctrl_c_that_nobody_catches_ends_the_program(emulator: Emulator) -> None
     assert process.returncode == -signal.SIGINT
 
 
-def test_a_forked_process_is_told_instead_of_hanging(emulator: Emulator) -> None:
+def test_a_forked_process_raises_instead_of_hanging(emulator: Emulator) -> None:
     """A thread does not survive a fork; the parent's calls go on, on its own connections."""
     output = run_program(
         emulator,

@@ -69,7 +69,7 @@ def test_a_length_that_would_fail_while_indexing_is_refused_by_name(
 
 
 @pytest.mark.parametrize("size", [50, 4000])
-def test_the_bounds_of_a_length_are_lengths(size: int) -> None:
+def test_the_shortest_and_longest_chunk_lengths_are_accepted(size: int) -> None:
     encoded: Any = codec.encode(ProcessRule.parent_child(max_tokens=size, child_max_tokens=size))
 
     assert encoded["rules"]["segmentation"]["max_tokens"] == size
@@ -78,7 +78,7 @@ def test_the_bounds_of_a_length_are_lengths(size: int) -> None:
 
 
 @pytest.mark.parametrize("parent_mode", list(ParentMode))
-def test_a_rule_comes_back(parent_mode: ParentMode) -> None:
+def test_a_parent_child_rule_round_trips(parent_mode: ParentMode) -> None:
     """The embedded server reads with the same models."""
     rule = ProcessRule.parent_child(parent_mode=parent_mode)
 

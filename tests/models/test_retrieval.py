@@ -107,13 +107,13 @@ def test_a_value_that_means_nothing_is_refused_by_name(build: Callable[[], objec
     assert raised.value.hint
 
 
-def test_nothing_is_compared_by_its_own_word() -> None:
+def test_comparison_with_none_is_refused() -> None:
     """`== None` is what people write for "has no value"."""
     with pytest.raises(ConfigError, match=r"empty\(\)"):
         _ = TEAM == None  # noqa: E711 -- the point
 
 
-def test_a_field_cannot_be_a_key() -> None:
+def test_a_field_is_not_hashable() -> None:
     """What compares to a condition would be found in any dict."""
     with pytest.raises(TypeError):
         hash(TEAM)
@@ -122,7 +122,9 @@ def test_a_field_cannot_be_a_key() -> None:
 @pytest.mark.parametrize(
     ("build", "word"), [(MetadataFilter.all_of, "and"), (MetadataFilter.any_of, "or")]
 )
-def test_conditions_are_joined_by_a_word(build: Callable[..., MetadataFilter], word: str) -> None:
+def test_conditions_are_joined_by_a_logical_operator(
+    build: Callable[..., MetadataFilter], word: str
+) -> None:
     """The names on the wire are those of the server's own request model."""
     both = build(YEAR >= 2024, TEAM.contains("fra"))
 
@@ -142,7 +144,7 @@ def test_a_filter_without_conditions_is_refused(build: Callable[[], MetadataFilt
         build()
 
 
-def test_a_filter_with_an_operator_of_its_own_is_refused_by_name() -> None:
+def test_a_filter_with_an_unknown_operator_is_refused_by_name() -> None:
     """`>=` in place of `≥` is a 400 on some versions and no condition on others."""
     spelt = Condition(name="year", comparison_operator=ComparisonOperator(">="), value=2024)
     model = RetrievalModel.keyword()
@@ -171,7 +173,7 @@ def test_emptiness_needs_no_value() -> None:
     assert validate_retrieval_model(RetrievalModel.keyword(metadata_filter=bare)).top_k
 
 
-def test_a_filter_travels_inside_of_the_search() -> None:
+def test_a_filter_is_sent_inside_the_retrieval_model() -> None:
     """Elsewhere in the request it is ignored (measured)."""
     wanted = MetadataFilter.all_of(YEAR == 2024)
 
@@ -181,7 +183,7 @@ def test_a_filter_travels_inside_of_the_search() -> None:
 
 
 @pytest.mark.parametrize("value", ["infra", 2024, 0.5, ["a", "b"], None])
-def test_a_condition_comes_back(value: object) -> None:
+def test_a_condition_round_trips(value: object) -> None:
     """The embedded server reads with the same models."""
     came = {"name": "team", "comparison_operator": "is", "value": value}
 
@@ -197,7 +199,7 @@ def test_a_condition_of_another_shape_is_a_decode_error(value: object) -> None:
 
 
 @pytest.mark.parametrize("value", ["a", 7, 0.5, None])
-def test_a_metadata_value_comes_back(value: object) -> None:
+def test_a_metadata_value_round_trips(value: object) -> None:
     """Numbers stay numbers: as texts no filter matches them."""
     came = {"id": "m1", "name": "year", "value": value}
 
@@ -299,21 +301,21 @@ def test_weights_in_another_form_are_refused(weights: Any) -> None:
 
 
 @pytest.mark.parametrize("top_k", [0, -1])
-def test_a_hand_made_search_for_nothing_is_refused(top_k: int) -> None:
+def test_a_retrieval_model_with_top_k_below_one_is_refused(top_k: int) -> None:
     """0 finds nothing and -1 all but the last (measured)."""
     with pytest.raises(ConfigError, match="top_k"):
         validate_retrieval_model(RetrievalModel(search_method=SearchMethod.KEYWORD, top_k=top_k))
 
 
 @pytest.mark.parametrize("threshold", [-0.5, 1.5])
-def test_a_hand_made_threshold_is_checked(threshold: float) -> None:
+def test_a_score_threshold_is_validated(threshold: float) -> None:
     with pytest.raises(ConfigError, match="score_threshold"):
         validate_retrieval_model(
             RetrievalModel(search_method=SearchMethod.SEMANTIC, score_threshold=threshold)
         )
 
 
-def test_the_search_method_of_a_document_is_helped_to_the_right_one() -> None:
+def test_vector_search_is_answered_with_the_right_search_method() -> None:
     """`vector_search` stands in a document; servers up to 1.8 silently find nothing by it."""
     model = RetrievalModel(search_method=SearchMethod("vector_search"))
 
@@ -323,12 +325,12 @@ def test_the_search_method_of_a_document_is_helped_to_the_right_one() -> None:
     assert raised.value.hint == "It can be semantic_search."
 
 
-def test_an_unknown_search_method_is_told_with_those_that_are() -> None:
+def test_an_unknown_search_method_error_lists_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="hybrid_search, keyword_search"):
         validate_retrieval_model(RetrievalModel(search_method=SearchMethod("magic")))
 
 
-def test_weights_that_are_none_or_left_out_are_let_through() -> None:
+def test_weights_may_be_none_or_unset() -> None:
     for model in (
         RetrievalModel(search_method=SearchMethod.HYBRID),
         RetrievalModel(search_method=SearchMethod.HYBRID, weights=None, score_threshold=None),

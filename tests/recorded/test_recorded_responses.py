@@ -310,7 +310,7 @@ def test_the_recordings_cover_the_catalogue(
     assert len(answered_no) >= 25
 
 
-def test_the_older_paths_are_among_the_recordings() -> None:
+def test_legacy_paths_are_among_the_recordings() -> None:
     """What is asked of an older server is as well recorded as what is asked of a new one."""
     rows = [one for version in VERSIONS for one in load_exchanges(version) if one.success]
     ways = {
@@ -361,7 +361,7 @@ def test_unset_is_never_in_a_decoded_reply() -> None:
 
 
 @pytest.mark.parametrize("case", ["821-tag-create", "820-tags-list-empty", "828-tags-list"])
-def test_a_tag_that_was_made_is_told_although_the_server_says_no(case: str) -> None:
+def test_a_created_tag_is_reported_although_the_server_refuses(case: str) -> None:
     """1.12.1 refuses its own answer; who tries again is told that the name is taken."""
     error = load_errors("1.12.1")[case]
 
@@ -371,7 +371,7 @@ def test_a_tag_that_was_made_is_told_although_the_server_says_no(case: str) -> N
 
 
 @pytest.mark.parametrize("case", ["822-tag-create-dup", "823-tag-create-empty"])
-def test_a_tag_that_was_not_made_is_not_said_to_be(case: str) -> None:
+def test_a_tag_that_was_not_created_is_not_reported_as_created(case: str) -> None:
     """The same version, the same status: only the words tell a real refusal."""
     assert "all the same" not in load_errors("1.12.1")[case].hint
 
@@ -380,7 +380,7 @@ def test_a_tag_that_was_not_made_is_not_said_to_be(case: str) -> None:
     ("case", "told"),
     [("077-list-tag_ids=00000000-0000-4000-8000-000000000000", True), ("066-list-page=abc", False)],
 )
-def test_a_filter_that_a_version_refuses_is_told_with_the_way_round(
+def test_a_filter_refused_by_a_version_is_reported_with_the_workaround(
     case: str,
     told: bool,  # noqa: FBT001 -- a column of the table
 ) -> None:
@@ -389,7 +389,7 @@ def test_a_filter_that_a_version_refuses_is_told_with_the_way_round(
 
 
 @pytest.mark.parametrize("case", ["1012-hier-cc-update", "1024-hier-cc-delete-again"])
-def test_a_child_chunk_that_is_never_found_is_told_with_the_way_round(case: str) -> None:
+def test_a_child_chunk_never_found_is_reported_with_the_workaround(case: str) -> None:
     """1.8.1 looks for it in the wrong table; the ids are right."""
     error = load_errors("1.8.1")[case]
 
@@ -398,7 +398,7 @@ def test_a_child_chunk_that_is_never_found_is_told_with_the_way_round(case: str)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_field_of_nulls_is_no_field(version: str) -> None:
+def test_a_metadata_field_of_nulls_is_an_error(version: str) -> None:
     """Renaming an unknown id is a 200; a field without id or name would be worse than an error."""
     one = next(one for one in load_exchanges(version) if one.case == NO_FIELD)
 
@@ -418,7 +418,9 @@ def test_a_field_of_nulls_is_no_field(version: str) -> None:
         ("1.12.1", "431-upload-file-route", "it was removed in 1.11"),
     ],
 )
-def test_an_operation_that_the_version_lacks_is_told(version: str, case: str, since: str) -> None:
+def test_an_operation_missing_in_the_version_is_reported(
+    version: str, case: str, since: str
+) -> None:
     """A bare 404 or 405 sends people looking for a wrong id."""
     error = load_errors(version)[case]
 

@@ -135,7 +135,7 @@ def make_call(
 
 @pytest.mark.parametrize("wrong", ["handbook", "", f"{D1}/../..", D1.replace("-", "")])
 @pytest.mark.parametrize(("noun", "method", "parameter"), list_methods_with(IDS))
-async def test_what_is_no_id_is_refused_by_its_name(
+async def test_an_invalid_id_is_refused_by_its_name(
     noun: str, method: str, parameter: str, wrong: str
 ) -> None:
     """The server would answer as for an unknown route: a page, and a 404 that misleads."""
@@ -150,7 +150,7 @@ async def test_what_is_no_id_is_refused_by_its_name(
     ("noun", "method", "parameter"),
     [row for row in list_methods_with(LISTS) if row[0] != "Datasets"],  # there they only filter
 )
-async def test_what_is_no_id_within_a_list_is_refused_by_its_name(
+async def test_an_invalid_id_within_a_list_is_refused_by_its_name(
     noun: str, method: str, parameter: str
 ) -> None:
     """One bad id is a 500 for all of them (measured)."""
@@ -171,9 +171,7 @@ async def test_what_is_no_id_within_a_list_is_refused_by_its_name(
         ("Metadata", "assign", "documents"),
     ],
 )
-async def test_a_list_of_nothing_is_refused_by_its_name(
-    noun: str, method: str, parameter: str
-) -> None:
+async def test_an_empty_list_is_refused_by_its_name(noun: str, method: str, parameter: str) -> None:
     """Some are a 200 that did nothing, some a 400, some a 500."""
     sent = Sent()
 
@@ -260,7 +258,7 @@ SEARCHES: Sequence[Callable[[Sent], object]] = [
 
 
 @pytest.mark.parametrize("call_method", SEARCHES)
-async def test_a_search_that_the_server_swallows_is_refused_wherever_it_is_given(
+async def test_an_invalid_retrieval_model_is_refused_wherever_it_is_passed(
     call_method: Callable[[Sent], object],
 ) -> None:
     """A base that stores such a search finds nothing from then on."""
@@ -294,7 +292,7 @@ OTHERS: Sequence[tuple[Callable[[Sent], object], str]] = [
 
 
 @pytest.mark.parametrize(("call_method", "named"), OTHERS)
-async def test_what_the_server_would_pass_over_is_refused(
+async def test_arguments_that_the_server_ignores_are_refused(
     call_method: Callable[[Sent], object], named: str
 ) -> None:
     """A metadata value for a document that does not exist is a success, and done nowhere."""
@@ -390,7 +388,7 @@ async def test_a_list_that_shrinks_ends() -> None:
     assert len(rows.asked) == 2
 
 
-async def test_pages_are_given_as_they_come() -> None:
+async def test_pages_are_yielded_as_they_arrive() -> None:
     """Who stops after the first page pays for one request."""
     rows = Rows(250)
 

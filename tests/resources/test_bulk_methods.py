@@ -85,7 +85,7 @@ async def test_a_batch_whose_answer_was_lost_is_found_and_not_made_twice(
     assert await list_contents(client, dataset, id_) == ["The first chunk.", *make_texts(9)]
 
 
-async def test_a_batch_that_may_still_come_is_told(
+async def test_a_batch_with_unknown_outcome_is_reported(
     client: AsyncClient, dataset: Dataset, emulator: Emulator
 ) -> None:
     id_ = await create_document(client, dataset)
@@ -99,7 +99,7 @@ async def test_a_batch_that_may_still_come_is_told(
     assert emulator.faults.remaining() == {}
 
 
-async def test_what_is_left_after_a_failure_can_be_sent_by_the_count_of_done(
+async def test_the_rest_can_be_sent_after_a_partial_error(
     client: AsyncClient, dataset: Dataset, emulator: Emulator
 ) -> None:
     id_ = await create_document(client, dataset)
@@ -127,7 +127,7 @@ async def test_a_batch_that_is_too_large_is_halved(
     assert await list_contents(client, dataset, id_) == ["The first chunk.", *make_texts(9)]
 
 
-async def test_a_first_batch_that_fails_raises_what_it_met(
+async def test_a_failed_first_batch_raises_its_own_error(
     client: AsyncClient, dataset: Dataset, emulator: Emulator
 ) -> None:
     """There is no part to tell of."""
@@ -140,7 +140,7 @@ async def test_a_first_batch_that_fails_raises_what_it_met(
         await client.segments.create_many(dataset, NOBODY, make_texts(3))
 
 
-async def test_a_bad_chunk_is_told_before_any_is_sent(
+async def test_an_invalid_chunk_is_refused_before_any_is_sent(
     client: AsyncClient, dataset: Dataset, emulator: Emulator
 ) -> None:
     """The server would refuse its batch after it has made those before."""
@@ -174,7 +174,7 @@ async def test_metadata_of_many_documents_keeps_what_is_there(
     }
 
 
-async def test_documents_that_were_refused_are_told_apart_from_those_that_were_set(
+async def test_refused_documents_are_listed_apart_from_assigned_ones(
     client: AsyncClient, dataset: Dataset
 ) -> None:
     good, bad = [await create_document(client, dataset, name) for name in ("good.txt", "bad.txt")]
@@ -186,7 +186,7 @@ async def test_documents_that_were_refused_are_told_apart_from_those_that_were_s
     assert list(caught.value.failed) == [bad]
 
 
-async def test_metadata_tells_what_was_set_before_the_server_failed() -> None:
+async def test_a_partial_error_lists_metadata_assigned_before_the_failure() -> None:
     """51 documents are two requests; 1.12.1 passes over those that it does not have."""
     ids = [f"00000000-0000-4000-8000-{number:012}" for number in range(51)]
     with Emulator(version="1.12.1") as server:
@@ -203,7 +203,7 @@ async def test_metadata_tells_what_was_set_before_the_server_failed() -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_a_base_is_made_with_its_members(version: str) -> None:
+async def test_a_dataset_is_created_with_its_members(version: str) -> None:
     with Emulator(version=version) as server:
         async with AsyncClient(server.url, server.api_key) as client:
             made = await client.datasets.create("shared", partial_member_list=[MEMBER])
@@ -212,7 +212,7 @@ async def test_a_base_is_made_with_its_members(version: str) -> None:
             assert list(made.partial_member_list or ()) == [MEMBER]
 
 
-async def test_a_base_whose_members_were_not_set_is_told(
+async def test_a_dataset_whose_members_were_not_set_is_reported(
     client: AsyncClient, emulator: Emulator
 ) -> None:
     """It exists, and nobody but its creator sees it."""
@@ -227,7 +227,7 @@ async def test_a_base_whose_members_were_not_set_is_told(
     assert (await client.datasets.get(made)).permission == "partial_members"
 
 
-async def test_members_go_with_their_permission_alone(client: AsyncClient) -> None:
+async def test_members_require_partial_members_permission(client: AsyncClient) -> None:
     """With another one the server drops them without a word."""
     with pytest.raises(ConfigError, match="permission is 'only_me'"):
         await client.datasets.create("a", permission="only_me", partial_member_list=[MEMBER])

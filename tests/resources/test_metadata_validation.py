@@ -23,7 +23,9 @@ def make_field(kind: str) -> MetadataField:
         ("a type of the future", 7, 7),
     ],
 )
-def test_a_field_makes_values_of_its_type(kind: str, given: object, stored: object) -> None:
+def test_make_value_returns_values_of_the_field_type(
+    kind: str, given: object, stored: object
+) -> None:
     value = make_field(kind).make_value(given)  # type: ignore[arg-type]  # a column of the table
 
     assert (value.id, value.name, value.value) == ("an id", "a field", stored)

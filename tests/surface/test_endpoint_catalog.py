@@ -176,7 +176,7 @@ def test_an_entry_says_until_when_servers_had_it(endpoint: Endpoint[Any, Any]) -
     [endpoint for endpoint in catalog.ENDPOINTS if endpoint.legacy],
     ids=lambda endpoint: endpoint.name,
 )
-def test_an_older_path_is_another_name_of_the_operation(endpoint: Endpoint[Any, Any]) -> None:
+def test_a_legacy_path_is_an_alias_of_the_operation(endpoint: Endpoint[Any, Any]) -> None:
     """The table knows it as an alias of the new way, or the new way as an alias of it."""
     older = endpoint.legacy
     assert older is not None
@@ -258,7 +258,7 @@ def test_paths_stand_in_the_catalogue_alone() -> None:
     [endpoint for endpoint in catalog.ENDPOINTS if "{" in endpoint.path],
     ids=lambda endpoint: endpoint.name,
 )
-def test_slots_are_filled_and_quoted(endpoint: Endpoint[Any, Any]) -> None:
+def test_path_parameters_are_filled_and_quoted(endpoint: Endpoint[Any, Any]) -> None:
     """An id that holds a slash or a question mark must not reach another route."""
     slots = {slot.strip("{}"): "a/b?c=%" for slot in iter_called_names(endpoint)}
     call = endpoint.call(**slots) if endpoint.request_type is NOTHING else endpoint(None, **slots)

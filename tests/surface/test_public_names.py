@@ -150,7 +150,7 @@ def test_a_public_method_has_no_open_signature(kind: type) -> None:
 
 
 @pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
-def test_an_exception_is_public_and_of_the_family(kind: type[BaseException]) -> None:
+def test_an_exception_is_public_and_a_knowledge_error(kind: type[BaseException]) -> None:
     """`except KnowledgeError` must catch whatever this package raises on purpose."""
     assert kind.__name__ in dify_kb.__all__
     assert kind.__name__.endswith("Error")
@@ -164,7 +164,7 @@ def test_an_exception_shadows_no_builtin(kind: type[BaseException]) -> None:
     assert not hasattr(builtins, kind.__name__)
 
 
-def test_the_errors_that_python_has_a_word_for_are_that_too() -> None:
+def test_errors_with_a_builtin_equivalent_derive_from_it() -> None:
     """Code that knows nothing of this package catches timeouts and wrong arguments as usual."""
     assert issubclass(dify_kb.RequestTimeoutError, TimeoutError)
     assert issubclass(dify_kb.ConfigError, ValueError)

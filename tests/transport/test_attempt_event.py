@@ -17,7 +17,7 @@ from dify_kb import Policy
 from dify_kb.transport import AttemptEvent
 
 
-async def test_the_servers_time_does_not_hold_the_uploads(tmp_path: Path) -> None:
+async def test_server_seconds_exclude_upload_time(tmp_path: Path) -> None:
     """A slow line is no sign of a server that has too much to do."""
     seen: list[AttemptEvent] = []
 

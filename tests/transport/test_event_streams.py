@@ -115,7 +115,7 @@ async def test_a_run_is_sent_when_it_is_followed() -> None:
     assert request.headers["authorization"] == f"Bearer {KEY}"
 
 
-async def test_a_run_tells_the_version_and_its_listener() -> None:
+async def test_a_run_records_the_version_and_notifies_the_listener() -> None:
     seen: list[AttemptEvent] = []
 
     async def step(request: Request) -> None:
@@ -172,7 +172,7 @@ async def test_a_refusal_before_the_stream_is_its_error(
     assert len(server.requests) == 1
 
 
-async def test_a_server_that_has_no_pipelines_is_told_so() -> None:
+async def test_a_server_without_pipelines_is_reported() -> None:
     async def step(request: Request) -> None:
         await request.drain()
         await request.answer(404, HTML_TEMPLATE % b"404 Not Found", {"X-Version": "1.12.1"})
@@ -192,7 +192,7 @@ async def test_a_page_in_place_of_a_stream_is_no_success() -> None:
             await read_names(run_pipeline(client))
 
 
-async def test_a_stream_that_breaks_off_gives_what_came_and_then_an_error() -> None:
+async def test_a_broken_stream_yields_its_events_then_raises() -> None:
     """An end without an end would pass for a run that finished."""
 
     async def step(request: Request) -> None:
@@ -231,7 +231,7 @@ async def test_a_stream_that_falls_silent_is_given_up() -> None:
     assert names == ["working"] * 3
 
 
-async def test_who_stops_early_closes_the_connection() -> None:
+async def test_stopping_iteration_early_closes_the_connection() -> None:
     """Else the server writes on for minutes to nobody."""
     gone = anyio.Event()
 
@@ -252,7 +252,7 @@ async def test_who_stops_early_closes_the_connection() -> None:
     assert gone.is_set()
 
 
-async def test_who_is_cancelled_closes_the_connection_too() -> None:
+async def test_cancelling_iteration_closes_the_connection() -> None:
     gone = anyio.Event()
 
     async def step(request: Request) -> None:

@@ -125,7 +125,7 @@ async def test_a_read_that_was_given_up_ends_before_the_next_attempt() -> None:
     assert [extract_file_content(body) for body in bodies] == [content]
 
 
-async def test_a_slow_upload_is_let_while_it_moves(tmp_path: Path) -> None:
+async def test_a_slow_upload_continues_while_it_progresses(tmp_path: Path) -> None:
     """A time limit on the whole would cut every large file on a thin line."""
     path = create_sparse_file(tmp_path / "a.txt", 32 * 1024 * 1024)
     allowed = Timeout(connect=0.1, answer=0.3, progress=0.3)
@@ -208,7 +208,7 @@ async def test_a_file_that_changed_between_attempts_fails(
     assert len(bodies) == 1
 
 
-async def test_a_file_that_is_not_there_is_told_before_anything_is_sent(tmp_path: Path) -> None:
+async def test_a_missing_file_fails_before_anything_is_sent(tmp_path: Path) -> None:
     server = ScriptedServer(never_answer)
 
     async with open_client(server) as client:
@@ -344,7 +344,7 @@ async def test_a_read_whose_answer_breaks_off_is_sent_again() -> None:
     assert len(server.requests) == 2
 
 
-async def test_a_port_that_nobody_listens_on_is_told_so() -> None:
+async def test_a_closed_port_is_a_connect_error() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -412,7 +412,7 @@ async def test_a_refusal_without_end_is_read_to_a_limit() -> None:
     assert len(server.requests) == 1
 
 
-async def test_what_is_no_http_is_an_error_that_does_not_hold_the_key() -> None:
+async def test_a_reply_that_is_not_http_is_an_error_without_the_key() -> None:
     """aiohttp's own error carries the request with all its headers."""
 
     async def garble(request: Request) -> None:
@@ -455,7 +455,7 @@ async def test_no_more_connections_than_allowed_are_opened(concurrency: int | No
     assert len(server.requests) == 3 * limit
 
 
-async def test_connections_are_used_again() -> None:
+async def test_connections_are_reused() -> None:
     """A connection per request would cost a handshake each, and ports."""
     server = ScriptedServer(answer_empty_page)
 

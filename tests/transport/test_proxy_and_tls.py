@@ -39,7 +39,7 @@ async def secure(authority: trustme.CA) -> AsyncIterator[str]:
     await server.close()
 
 
-async def test_a_certificate_of_an_own_authority_is_taken_with_ssl(
+async def test_a_custom_certificate_authority_is_accepted_with_ssl(
     secure: str, authority: trustme.CA
 ) -> None:
     context = ssl.create_default_context()
@@ -69,7 +69,7 @@ async def proxy() -> AsyncIterator[str]:
         yield str(server.make_url(""))
 
 
-async def test_requests_go_through_the_proxy_with_the_own_headers(proxy: str) -> None:
+async def test_requests_go_through_the_proxy_with_custom_headers(proxy: str) -> None:
     headers = {"X-Tenant": "blue"}
 
     async with AsyncClient("http://dify.test", KEY, proxy=proxy, headers=headers) as client:
@@ -78,7 +78,7 @@ async def test_requests_go_through_the_proxy_with_the_own_headers(proxy: str) ->
     assert page.extra == {"via": "blue", "target": "http://dify.test/v1/datasets?page=1&limit=20"}
 
 
-async def test_the_environment_s_proxy_is_used_on_request_only(
+async def test_the_environment_proxy_is_used_only_with_trust_env(
     proxy: str, quick: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A proxy of the environment is somebody else's machine: documents go there when asked to."""
@@ -91,7 +91,7 @@ async def test_the_environment_s_proxy_is_used_on_request_only(
             await client.datasets.list()
 
 
-def test_a_file_of_certificates_is_read(tmp_path: Path, authority: trustme.CA) -> None:
+def test_a_certificate_file_is_read(tmp_path: Path, authority: trustme.CA) -> None:
     from dify_kb.cli.app import _load_ca_file
 
     file = tmp_path / "ca.pem"

@@ -108,7 +108,9 @@ def count_attempts(repeat: Repeatability, error: KnowledgeError, retry: Retry = 
 
 
 @pytest.mark.parametrize(("error", "repeat", "expected"), CASES)
-def test_the_table(error: KnowledgeError, repeat: Repeatability, expected: object) -> None:
+def test_decisions_match_the_documented_table(
+    error: KnowledgeError, repeat: Repeatability, expected: object
+) -> None:
     """Each cell decides between a lost call, a doubled document and a server hammered."""
     assert count_attempts(repeat, error) == (expected if isinstance(expected, int) else 1)
     assert isinstance(outcome_unknown_error(repeat, error), OutcomeUnknownError) == (
@@ -118,7 +120,7 @@ def test_the_table(error: KnowledgeError, repeat: Repeatability, expected: objec
 
 @pytest.mark.parametrize("repeat", Repeatability)
 @pytest.mark.parametrize("error", [error for _, error, _ in TABLE], ids=[row[0] for row in TABLE])
-def test_nothing_is_both_sent_again_and_left_unknown(
+def test_no_failure_is_both_retried_and_outcome_unknown(
     repeat: Repeatability, error: KnowledgeError
 ) -> None:
     """What may have been carried out must never be repeated on the way to saying so."""
@@ -128,7 +130,7 @@ def test_nothing_is_both_sent_again_and_left_unknown(
 
 
 @pytest.mark.parametrize("repeat", Repeatability)
-def test_one_attempt_means_one(repeat: Repeatability) -> None:
+def test_one_allowed_attempt_is_not_retried(repeat: Repeatability) -> None:
     """A caller who wants no repeats gets none, whatever happens."""
     once = Retry(
         read_attempts=1,
@@ -188,7 +190,7 @@ def test_a_delay_after_a_rate_limit_is_that_of_the_quota(seed: int, attempt: int
     hint=st.floats(0, allow_infinity=True),
     error=st.sampled_from([(RateLimitedError, 429), (ServerError, 503), (RateLimitedError, 403)]),
 )
-def test_a_hint_is_never_undercut_and_never_above_its_limit(
+def test_retry_after_is_a_minimum_up_to_its_limit(
     seed: int, attempt: int, hint: float, error: tuple[type[ApiError], int]
 ) -> None:
     """Coming before the hint is a refused call; a hint of a day would hang the program."""
@@ -198,7 +200,7 @@ def test_a_hint_is_never_undercut_and_never_above_its_limit(
     assert min(hint, 300.0) <= again.seconds <= 300.0 * 1.1
 
 
-def test_the_same_seed_waits_the_same() -> None:
+def test_the_same_seed_gives_the_same_delays() -> None:
     """Delays can be tested without time passing."""
     first, second = (decide_retry(SAFE, 3, REFUSED, RETRY, Random(7)) for _ in range(2))
 
@@ -207,7 +209,7 @@ def test_the_same_seed_waits_the_same() -> None:
 
 
 @pytest.mark.parametrize("error", [REFUSED, api_error(ServerError, 503)])
-def test_who_waits_for_days_is_let(error: KnowledgeError) -> None:
+def test_delays_do_not_overflow_after_many_attempts(error: KnowledgeError) -> None:
     """2 to the power of 5,000 is no float; a patient `Retry` must not end in an OverflowError."""
     patient = Retry(read_attempts=10_000, throttled_attempts=10_000)
 

@@ -182,7 +182,7 @@ async def test_a_read_is_sent_again_when_its_answer_was_cut(server: FakeServer) 
     assert server.count_requests("GET", LIST) == 3
 
 
-async def test_a_read_gives_up_with_what_it_last_met(server: FakeServer) -> None:
+async def test_a_read_gives_up_with_its_last_error(server: FakeServer) -> None:
     """Three 500s are no passing one; the error is the server's own."""
     server.get(LIST, status=500, payload={"code": "unknown", "message": "no"}, repeat=True)
 
@@ -193,7 +193,7 @@ async def test_a_read_gives_up_with_what_it_last_met(server: FakeServer) -> None
     assert server.count_requests("GET", LIST) == 3
 
 
-async def test_a_server_that_is_not_there_is_given_up(server: FakeServer) -> None:
+async def test_an_unreachable_server_is_given_up(server: FakeServer) -> None:
     """Six tries, then an error that says where and why."""
     server.get(LIST, exception=REFUSED, repeat=True)
 
@@ -376,7 +376,7 @@ async def test_too_many_requests_are_waited_for(server: FakeServer) -> None:
     assert server.count_requests("POST", CREATE) == 10
 
 
-async def test_too_many_requests_end_at_some_time(server: FakeServer) -> None:
+async def test_too_many_requests_are_not_retried_forever(server: FakeServer) -> None:
     """A server that never lets go must not hold a program for ever."""
     server.get(LIST, status=429, payload={"code": "too_many_requests"}, repeat=True)
 
@@ -387,7 +387,7 @@ async def test_too_many_requests_end_at_some_time(server: FakeServer) -> None:
     assert server.count_requests("GET", LIST) == 10
 
 
-async def test_a_hint_of_minutes_is_passed_on_and_not_waited_for(server: FakeServer) -> None:
+async def test_a_retry_after_of_minutes_is_raised_not_waited_for(server: FakeServer) -> None:
     """One list() was silent for 47 minutes, and held all other calls of the client."""
     answer_busy = {"code": "too_many_requests", "message": "later"}
     server.get(LIST, status=429, payload=answer_busy, headers={"Retry-After": "300"}, repeat=True)
@@ -423,7 +423,7 @@ async def test_a_full_plan_is_not_waited_for(server: FakeServer) -> None:
     assert server.count_requests("POST", BY_FILE) == 1
 
 
-async def test_a_pause_told_to_one_call_holds_back_the_others(server: FakeServer) -> None:
+async def test_a_pause_requested_by_the_server_holds_back_all_calls(server: FakeServer) -> None:
     """A limit is the server's, not the call's: seven more calls would be seven more refusals."""
     server.get(LIST, status=429, headers={"Retry-After": "0.1"})
     server.get(LIST, payload=EMPTY_PAGE)
@@ -485,7 +485,7 @@ async def test_redirects_are_not_followed(server: FakeServer) -> None:
 # --- what is sent
 
 
-async def test_the_key_and_the_own_headers_are_sent(server: FakeServer) -> None:
+async def test_the_key_and_custom_headers_are_sent(server: FakeServer) -> None:
     """And neither can take the place of the other."""
     server.get(LIST, payload=EMPTY_PAGE)
 
@@ -498,7 +498,7 @@ async def test_the_key_and_the_own_headers_are_sent(server: FakeServer) -> None:
     assert call["headers"]["User-Agent"].startswith("dify-kb/")
 
 
-async def test_an_own_user_agent_is_sent(server: FakeServer) -> None:
+async def test_a_custom_user_agent_is_sent(server: FakeServer) -> None:
     server.get(LIST, payload=EMPTY_PAGE)
 
     async with client(headers={"User-Agent": "me/1"}) as kb:
@@ -531,7 +531,7 @@ async def test_a_query_is_quoted_once(server: FakeServer) -> None:
     assert server.requests
 
 
-async def test_a_name_that_is_no_unicode_is_refused_before_it_is_sent(
+async def test_a_name_with_surrogates_is_refused_before_it_is_sent(
     server: FakeServer,
 ) -> None:
     """File systems hold names that are not UTF-8; JSON and headers do not."""
@@ -659,7 +659,7 @@ async def test_the_version_of_the_server_is_remembered(server: FakeServer) -> No
     assert (before, after) == (None, "1.8.1")
 
 
-async def test_a_ping_takes_the_version_of_a_refusal(server: FakeServer) -> None:
+async def test_ping_reads_the_version_from_an_error_response(server: FakeServer) -> None:
     """1.12.1 has no route for it, but says its version all the same."""
     server.get(f"{BASE}/", status=404, headers={"X-Version": "1.12.1"}, body=HTML_TEMPLATE)
 
@@ -672,7 +672,7 @@ async def test_a_ping_takes_the_version_of_a_refusal(server: FakeServer) -> None
 # --- sessions
 
 
-async def test_a_given_session_is_used_and_not_closed(server: FakeServer) -> None:
+async def test_a_passed_session_is_used_and_not_closed(server: FakeServer) -> None:
     """Who opened it may use it for other things."""
     server.get(LIST, payload=EMPTY_PAGE)
 
@@ -718,7 +718,7 @@ async def test_an_open_client_is_not_opened_again(server: FakeServer) -> None:
     assert not server.requests
 
 
-async def test_other_options_are_over_the_same_connections(server: FakeServer) -> None:
+async def test_with_options_shares_the_connections(server: FakeServer) -> None:
     """Eight connections are all that a default server has; two clients would be sixteen."""
     server.get(LIST, status=500, body="{}", repeat=3)
     server.get(LIST, payload=EMPTY_PAGE)

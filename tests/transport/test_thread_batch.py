@@ -31,15 +31,15 @@ async def run_concurrently(functions: list[Callable[[], object]]) -> list[object
     return [results[number] for number in range(len(functions))]
 
 
-async def test_work_is_done_in_a_thread() -> None:
+async def test_calls_run_in_a_thread() -> None:
     assert await run_in_batch(threading.get_ident) != threading.get_ident()
 
 
-async def test_each_gets_its_own_result() -> None:
+async def test_each_caller_gets_its_own_result() -> None:
     assert await run_concurrently([partial(int, number) for number in range(20)]) == list(range(20))
 
 
-async def test_work_of_one_moment_shares_a_hop(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_simultaneous_calls_share_a_thread_switch(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hop costs more than reading a file; in hops of their own, each would have its thread."""
     monkeypatch.setattr("dify_kb.transport.thread_batch.BATCH_SECONDS", WAIT)
 
@@ -50,7 +50,7 @@ async def test_work_of_one_moment_shares_a_hop(monkeypatch: pytest.MonkeyPatch) 
     assert len(set(await run_concurrently([look] * 8))) == 1
 
 
-async def test_slow_work_is_done_in_parallel() -> None:
+async def test_slow_calls_run_in_parallel() -> None:
     """On a slow disk one file after another would take as long as all of them."""
     barrier = threading.Barrier(3)
 
@@ -62,7 +62,7 @@ async def test_slow_work_is_done_in_parallel() -> None:
     assert sorted(str(place) for place in places[1:]) == ["0", "1", "2"]
 
 
-async def test_an_error_comes_to_who_asked_alone() -> None:
+async def test_an_error_reaches_only_its_caller() -> None:
     def fail() -> None:
         raise LookupError("mine")
 
@@ -76,7 +76,7 @@ async def test_an_error_comes_to_who_asked_alone() -> None:
 
 
 @pytest.mark.parametrize("who", ["first", "second"])
-async def test_who_is_cancelled_leaves_the_others_their_results(who: str) -> None:
+async def test_a_cancelled_caller_leaves_the_others_their_results(who: str) -> None:
     """The first asks for all: were its hop cancelled with it, the others would wait for ever."""
     scopes = {"first": anyio.CancelScope(), "second": anyio.CancelScope()}
     results: list[str] = []
@@ -115,7 +115,7 @@ async def test_a_task_that_asyncio_cancels_leaves_the_others_their_results(turns
         assert await run_in_batch(str.upper, "third") == "THIRD"
 
 
-async def test_a_call_that_is_stuck_holds_nobody_else() -> None:
+async def test_a_stuck_call_blocks_nobody_else() -> None:
     """A file on a network file system that hangs, and others of the same moment."""
     release = threading.Event()
     results: list[int] = []
@@ -135,7 +135,7 @@ async def test_a_call_that_is_stuck_holds_nobody_else() -> None:
 
 
 @pytest.mark.parametrize("place", ["alone", "with others"])
-async def test_who_is_cancelled_does_not_wait_for_a_call_that_is_stuck(place: str) -> None:
+async def test_a_cancelled_caller_does_not_wait_for_a_stuck_call(place: str) -> None:
     release = threading.Event()
     began = time.monotonic()
     with anyio.move_on_after(0.1) as scope:

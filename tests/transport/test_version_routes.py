@@ -103,7 +103,7 @@ async def test_a_file_is_sent_again_by_the_older_verb(size: int) -> None:
     ]
 
 
-async def test_each_way_is_tried_once() -> None:
+async def test_each_route_is_tried_once() -> None:
     """Both are refused: the second refusal is the answer."""
     server = ScriptedServer(respond(404, NO_ROUTE, "1.8.1"))
 
@@ -127,7 +127,7 @@ async def test_servers_of_two_versions_behind_one_address_do_not_send_us_in_circ
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 413, 500])
-async def test_another_refusal_is_not_taken_for_a_missing_route(status: int) -> None:
+async def test_another_error_is_not_mistaken_for_a_missing_route(status: int) -> None:
     """A wrong key is wrong on every path; a file of 15 MB should not be sent twice for it."""
     body = json.dumps({"code": "unknown", "message": "no", "status": status}).encode()
     server = ScriptedServer(respond(status, body, "1.8.1"))
@@ -196,7 +196,7 @@ async def test_an_operation_that_was_removed_says_when() -> None:
             await client.documents.upload_file(D1, D2)
 
 
-async def test_a_thing_that_is_missing_is_not_taken_for_the_operation() -> None:
+async def test_a_missing_resource_is_not_mistaken_for_a_missing_operation() -> None:
     """Which of 1.5 to 1.7 has it first is not known; a 404 in JSON says that this one does."""
     server = ScriptedServer(respond(404, NO_THING, "1.7.2"))
 
@@ -247,7 +247,7 @@ async def test_a_first_update_warns_once_its_answer_told_the_version_and_never_a
 
 
 @pytest.mark.parametrize("version", ["1.8.1", "1.16.0"])
-async def test_an_update_elsewhere_does_not_warn(version: str) -> None:
+async def test_an_update_on_other_versions_does_not_warn(version: str) -> None:
     server = ScriptedServer(respond(200, EMPTY_PAGE, version), respond(200, CREATED_BODY, version))
 
     async with open_client(server) as client:

@@ -153,7 +153,7 @@ def test_a_nested_option_that_is_given_is_sent() -> None:
     assert encoded["rules"]["subchunk_segmentation"]["max_tokens"] == 100
 
 
-def test_the_file_is_no_part_of_the_json() -> None:
+def test_the_file_is_not_part_of_the_json() -> None:
     """The bytes travel in a part of their own; in JSON they would be there twice."""
     request = CreateByFile(file=File(name="a.txt", content=b"secret", size=6), doc_language="en")
 
@@ -165,7 +165,7 @@ def test_text_is_sent_as_it_is() -> None:
     assert codec.to_json(Retrieve(query="数据")) == '{"query":"数据"}'.encode()
 
 
-def test_text_that_is_no_unicode_is_refused_before_it_is_sent() -> None:
+def test_text_with_surrogates_is_refused_before_it_is_sent() -> None:
     """A lone surrogate (a file name that is not UTF-8) cannot be written as UTF-8 at all."""
     with pytest.raises(ConfigError, match="Unicode"):
         codec.to_json(Retrieve(query="a\udcff"))
@@ -209,12 +209,12 @@ def test_unknown_fields_go_to_extra_and_come_back() -> None:
     assert {name: encoded[name] for name in came} == came
 
 
-def test_unknown_fields_of_models_without_extra_are_let_go() -> None:
+def test_unknown_fields_of_models_without_extra_are_dropped() -> None:
     """Envelopes may grow as well; that must not fail either."""
     assert codec.decode(DocumentStatuses, {"data": [], "new": 1}) == DocumentStatuses(data=())
 
 
-def test_an_unknown_word_is_kept() -> None:
+def test_an_unknown_enum_value_is_kept() -> None:
     """A status of tomorrow must reach the caller as it is, and go back as it came."""
     status = codec.decode(DocumentStatus, {**STATUS, "indexing_status": "dreaming"})
 
@@ -224,7 +224,7 @@ def test_an_unknown_word_is_kept() -> None:
     assert codec.encode(status.indexing_status) == "dreaming"
 
 
-def test_a_known_word_is_its_member() -> None:
+def test_a_known_enum_value_is_its_member() -> None:
     """Callers compare with `is` and match on members."""
     status = codec.decode(DocumentStatus, STATUS)
 
@@ -233,7 +233,7 @@ def test_a_known_word_is_its_member() -> None:
 
 
 @pytest.mark.parametrize("word", ["COMPLETED", "known", "", "Completed", "mro"])
-def test_a_word_that_looks_like_a_name_of_python_is_unknown(word: str) -> None:
+def test_an_enum_value_named_like_a_python_attribute_is_unknown(word: str) -> None:
     """`COMPLETED` is the member's name here, but no word of the server."""
     status = IndexingStatus(word)
 
@@ -242,7 +242,7 @@ def test_a_word_that_looks_like_a_name_of_python_is_unknown(word: str) -> None:
     assert status != IndexingStatus.COMPLETED
 
 
-def test_unknown_words_compare_as_text() -> None:
+def test_unknown_enum_values_compare_as_text() -> None:
     """They stand in dicts and sets, where equal words must meet."""
     assert IndexingStatus("dreaming") == IndexingStatus("dreaming")
     assert len({IndexingStatus("dreaming"), IndexingStatus("dreaming")}) == 1
@@ -250,7 +250,7 @@ def test_unknown_words_compare_as_text() -> None:
 
 
 @pytest.mark.parametrize("word", [None, 5, True, ["waiting"], {}])
-def test_a_word_that_is_no_text_is_an_error(word: object) -> None:
+def test_an_enum_value_that_is_not_text_is_an_error(word: object) -> None:
     """Keeping unknown words must not mean keeping anything."""
     with pytest.raises(codec.DecodeError, match=r"\$\.indexing_status"):
         codec.decode(DocumentStatus, {**STATUS, "indexing_status": word})
@@ -278,7 +278,7 @@ def test_times_are_aware_and_utc(came: object, expected: datetime) -> None:
 
 
 @pytest.mark.parametrize("came", [True, "", "soon", [], {}, float("nan"), 1e300, float("inf")])
-def test_a_time_that_is_none_is_an_error(came: object) -> None:
+def test_an_invalid_time_is_an_error(came: object) -> None:
     """1970 in place of rubbish would be believed."""
     with pytest.raises(codec.DecodeError, match=r"\$\.completed_at"):
         codec.decode(DocumentStatus, {**STATUS, "completed_at": came})
@@ -291,7 +291,7 @@ def test_a_time_that_is_none_is_an_error(came: object) -> None:
         timezones=st.just(UTC),
     )
 )
-def test_times_come_back(time: datetime) -> None:
+def test_times_round_trip(time: datetime) -> None:
     """To the microsecond: the server's own times of files have fractions."""
     again = codec.decode(
         DocumentStatus, {**STATUS, "completed_at": codec.encode(time)}
@@ -302,7 +302,7 @@ def test_times_come_back(time: datetime) -> None:
 
 
 @given(seconds=st.integers(min_value=-(10**9), max_value=4 * 10**9))
-def test_whole_seconds_come_back_as_they_are(seconds: int) -> None:
+def test_whole_seconds_round_trip(seconds: int) -> None:
     """The API speaks integers; 1.0 for 1 would show in every recorded comparison."""
     status = codec.decode(DocumentStatus, {**STATUS, "completed_at": seconds})
     encoded = codec.encode(status)
@@ -321,14 +321,14 @@ def test_a_missing_field_is_an_error_that_names_its_path() -> None:
 
 
 @pytest.mark.parametrize("came", [None, 5, True, [], {}])
-def test_what_is_no_text_is_not_made_text(came: object) -> None:
+def test_a_value_that_is_not_text_is_not_converted_to_text(came: object) -> None:
     """`str(None)` is an id that looks real: `None`."""
     with pytest.raises(codec.DecodeError, match=r"\$\.id"):
         codec.decode(DocumentStatus, {**STATUS, "id": came})
 
 
 @pytest.mark.parametrize("came", [True, None, [], "many", float("inf"), float("nan")])
-def test_what_is_no_number_is_an_error(came: object) -> None:
+def test_a_value_that_is_not_a_number_is_an_error(came: object) -> None:
     """A count of `True` would be 1."""
     page = {"data": [], "limit": 20, "total": came, "page": 1}
 
@@ -337,14 +337,14 @@ def test_what_is_no_number_is_an_error(came: object) -> None:
 
 
 @pytest.mark.parametrize("came", [{}, {"a": 1}, "", "ab", None, 5])
-def test_what_is_no_list_is_an_error(came: object) -> None:
+def test_a_value_that_is_not_a_list_is_an_error(came: object) -> None:
     """Read as an empty list, `{}` would say that nothing is there, and the text "ab" two rows."""
     with pytest.raises(codec.DecodeError, match=r"\$\.data"):
         codec.decode(DocumentStatuses, {"data": came})
 
 
 @pytest.mark.parametrize("came", [1, "yes", None, []])
-def test_what_is_no_flag_is_an_error(came: object) -> None:
+def test_a_value_that_is_not_a_bool_is_an_error(came: object) -> None:
     """Everything is true or false in Python; on the wire only two words are."""
     page = {"data": [], "limit": 20, "total": 0, "page": 1, "has_more": came}
 
@@ -353,7 +353,7 @@ def test_what_is_no_flag_is_an_error(came: object) -> None:
 
 
 @pytest.mark.parametrize("came", [None, [], "a", 5])
-def test_what_is_no_object_is_an_error(came: object) -> None:
+def test_a_value_that_is_not_an_object_is_an_error(came: object) -> None:
     """A list where an object is due is another API, or another version of it."""
     with pytest.raises(codec.DecodeError):
         codec.decode(Dataset, came)
@@ -367,7 +367,7 @@ def test_numbers_may_come_as_text() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b'{"data": [', b"\xff", b"<html>", b"[" * 100_000])
-def test_what_is_no_json_is_a_decode_error(body: bytes) -> None:
+def test_invalid_json_is_a_decode_error(body: bytes) -> None:
     """Whatever came, callers get one error, also for nesting that Python gives up on."""
     with pytest.raises(codec.DecodeError, match="not JSON"):
         codec.from_json(DocumentStatuses, body)
@@ -421,7 +421,7 @@ WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
     weights=st.sampled_from([Weights(weight_type="customized"), None, UNSET]),
     mode=st.sampled_from([*RerankingMode, None, UNSET]),
 )
-def test_requests_come_back(
+def test_requests_round_trip(
     name: str,
     technique: IndexingTechnique,
     permission: Permission,
@@ -443,7 +443,7 @@ def test_requests_come_back(
     assert codec.from_json(CreateDataset, codec.to_json(request)) == request
 
 
-def test_process_rules_come_back() -> None:
+def test_process_rules_round_trip() -> None:
     """Sequences in requests are read as tuples and must be written as lists again."""
     rule = ProcessRule.custom(max_tokens=100, chunk_overlap=10)
 
@@ -454,7 +454,7 @@ def test_process_rules_come_back() -> None:
     assert codec.decode(ProcessRule, {"mode": "automatic", "rules": None}).rules is None
 
 
-def test_unset_has_one_face() -> None:
+def test_unset_is_a_falsy_singleton() -> None:
     """It is false, so that `if option` reads well, and shows its name in every repr."""
     assert not UNSET
     assert repr(UNSET) == "UNSET"
@@ -464,13 +464,13 @@ def test_unset_has_one_face() -> None:
 @pytest.mark.parametrize(
     "build", [RetrievalModel.semantic, RetrievalModel.full_text, RetrievalModel.keyword]
 )
-def test_a_search_for_nothing_is_refused_before_it_is_sent(build: Any, top_k: int) -> None:
+def test_top_k_below_one_is_refused_before_it_is_sent(build: Any, top_k: int) -> None:
     """The server answers 0 with nothing and -1 with all but the last hit (measured)."""
     with pytest.raises(ConfigError, match="top_k"):
         build(top_k=top_k)
 
 
-def test_a_threshold_of_zero_is_a_threshold() -> None:
+def test_a_score_threshold_of_zero_is_enabled() -> None:
     """0.0 is false in Python, and would silently mean no threshold."""
     search = RetrievalModel.semantic(score_threshold=0.0)
 

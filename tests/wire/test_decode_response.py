@@ -157,9 +157,7 @@ def test_code_and_message_are_taken_from_every_envelope(
         (524, "", dify_kb.ServerError),
     ],
 )
-def test_a_refusal_is_the_class_of_what_to_do(
-    status: int, code: str, expected: type[ApiError]
-) -> None:
+def test_a_status_maps_to_its_error_class(status: int, code: str, expected: type[ApiError]) -> None:
     """Callers catch classes; each stands for another next step."""
     error = decode_api_error(
         make_response(status, {"code": code, "message": "no", "status": status})
@@ -168,7 +166,7 @@ def test_a_refusal_is_the_class_of_what_to_do(
     assert type(error) is expected
 
 
-def test_an_error_says_what_was_asked_what_came_and_what_to_do() -> None:
+def test_an_error_names_endpoint_response_and_next_step() -> None:
     """Everything a caller, a log or a bug report needs is on the error."""
     response = make_response(
         404,
@@ -226,7 +224,7 @@ def test_an_error_without_version_or_reason_is_still_a_sentence() -> None:
         (400, "Document is not available", dify_kb.BadRequestError, "being indexed"),
     ],
 )
-def test_refusals_that_differ_in_words_alone_are_told_apart(
+def test_errors_that_differ_only_in_their_message_are_distinguished(
     status: int, message: str, expected: type[ApiError], hint: str
 ) -> None:
     """A rate limit passes, a full plan does not; Dify sends both as 403 forbidden."""
@@ -238,7 +236,7 @@ def test_refusals_that_differ_in_words_alone_are_told_apart(
     assert hint in error.hint
 
 
-def test_the_words_of_a_rate_limit_count_at_403_alone() -> None:
+def test_the_rate_limit_message_counts_only_with_status_403() -> None:
     """A document called "request rate limit" in a 404 must not be waited for."""
     error = decode_api_error(
         make_response(404, {"code": "not_found", "message": RATE, "status": 404})
@@ -276,7 +274,7 @@ def test_an_empty_refusal_of_anything_else_does_not_speak_of_files() -> None:
         (504, "504 Gateway Time-out", dify_kb.ServerError),
     ],
 )
-def test_a_page_of_a_proxy_is_told_by_its_title(
+def test_a_proxy_page_is_described_by_its_title(
     status: int, title: str, expected: type[ApiError]
 ) -> None:
     """Three kilobytes of markup in a log line hide the two words that matter."""
@@ -297,12 +295,14 @@ def test_a_page_of_a_proxy_is_told_by_its_title(
         (b"<html><title>\xff</title>", "an HTML page (\ufffd)"),
     ],
 )
-def test_a_page_is_known_by_its_beginning_whatever_its_type(body: bytes, message: str) -> None:
+def test_html_is_detected_by_its_beginning_whatever_its_content_type(
+    body: bytes, message: str
+) -> None:
     """Some proxies label their pages as text or as nothing."""
     assert decode_api_error(make_response(502, body, kind="text/plain")).message == message
 
 
-def test_a_missing_route_is_told_from_a_missing_thing() -> None:
+def test_a_missing_route_differs_from_a_missing_resource() -> None:
     """The server answers an unknown route, or an id that is none, with a page of HTML."""
     route = decode_api_error(make_response(404, html_page("404 Not Found")))
     thing = decode_api_error(
@@ -313,7 +313,7 @@ def test_a_missing_route_is_told_from_a_missing_thing() -> None:
     assert "Check the id" in thing.hint
 
 
-def test_a_refusal_in_plain_text_is_cut() -> None:
+def test_a_plain_text_error_is_truncated() -> None:
     """Whatever it is, its beginning says most."""
     error = decode_api_error(make_response(502, b"upstream \xff" + b"x" * 5000, kind="text/plain"))
 
@@ -321,7 +321,7 @@ def test_a_refusal_in_plain_text_is_cut() -> None:
     assert len(error.message) <= 200
 
 
-def test_a_very_long_message_is_cut() -> None:
+def test_a_very_long_message_is_truncated() -> None:
     """Validation errors echo the whole input, which may be a document."""
     error = decode_api_error(
         make_response(400, {"code": "invalid_param", "message": "x" * 100_000})
@@ -344,7 +344,7 @@ def test_a_redirect_names_its_target(status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [300, 304, 399])
-def test_a_redirect_without_target_is_no_success(status: int) -> None:
+def test_a_redirect_without_target_is_not_a_success(status: int) -> None:
     assert decode_api_error(make_response(status)).status == status
 
 
@@ -367,7 +367,7 @@ def test_a_redirect_without_target_is_no_success(status: int) -> None:
         ("Fri, 31 Dec 2026 23:59:59 +99999999999999999999", None),
     ],
 )
-def test_a_hint_is_read_as_seconds_or_not_at_all(hint: str, expected: float | None) -> None:
+def test_retry_after_is_read_as_seconds_or_ignored(hint: str, expected: float | None) -> None:
     """A hint that cannot be read must not fail the call that it came with."""
     assert (
         decode_api_error(make_response(429, headers={"retry-after": hint})).retry_after == expected
@@ -378,7 +378,7 @@ def test_a_hint_is_read_as_seconds_or_not_at_all(hint: str, expected: float | No
     ("zone", "seconds", "expected"),
     [("GMT", 90, 90.0), ("GMT", -90, 0.0), ("-0000", 90, 90.0), ("GMT", 0, 0.0)],
 )
-def test_a_date_is_read_against_the_clock_of_the_server(
+def test_a_retry_after_date_is_relative_to_the_server_clock(
     zone: str, seconds: int, expected: float
 ) -> None:
     """The two clocks may be minutes apart; both dates are by the server's."""
@@ -389,7 +389,7 @@ def test_a_date_is_read_against_the_clock_of_the_server(
     assert decode_api_error(make_response(503, headers=headers)).retry_after == expected
 
 
-def test_a_date_without_a_date_of_the_reply_is_read_against_our_clock() -> None:
+def test_a_retry_after_date_without_a_date_header_uses_the_local_clock() -> None:
     """Better by some seconds wrong than not at all."""
     until = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
 
@@ -400,7 +400,7 @@ def test_a_date_without_a_date_of_the_reply_is_read_against_our_clock() -> None:
 
 
 @given(hint=st.text(max_size=40), date=st.text(max_size=40))
-def test_no_hint_breaks_a_reply(hint: str, date: str) -> None:
+def test_an_invalid_retry_after_does_not_break_decoding(hint: str, date: str) -> None:
     """Headers are whatever stands between us and the server makes of them."""
     seconds = decode_api_error(
         make_response(429, headers={"retry-after": hint, "date": date})
@@ -415,7 +415,7 @@ def test_no_hint_breaks_a_reply(hint: str, date: str) -> None:
 @pytest.mark.parametrize(
     ("status", "body"), [(200, b"204\n"), (200, {"result": "success"}), (204, b""), (200, b"")]
 )
-def test_a_delete_is_done_whatever_its_body(status: int, body: object) -> None:
+def test_a_delete_succeeds_whatever_its_body(status: int, body: object) -> None:
     """Four versions answer in four ways (measured)."""
     assert decode_response(DELETE, make_response(status, body)) is None
 
@@ -429,7 +429,7 @@ def test_any_2xx_is_a_success() -> None:
     )
 
 
-def test_a_page_of_html_is_no_dify() -> None:
+def test_an_html_page_is_a_protocol_error() -> None:
     """The console's address answers 200 with a page: a wrong base URL, not a success."""
     error = decode_protocol_error(make_response(200, html_page("Dify")))
 
@@ -466,7 +466,7 @@ def test_json_of_something_else_names_the_field() -> None:
 
 
 @pytest.mark.parametrize("status", [200, 400, 500])
-def test_nesting_without_end_is_an_error_of_ours(status: int) -> None:
+def test_endless_nesting_is_a_knowledge_error(status: int) -> None:
     """Python's JSON gives up with a RecursionError, which no caller expects."""
     with pytest.raises(KnowledgeError):
         decode_response(GET, make_response(status, b"[" * 100_000))
@@ -477,7 +477,7 @@ def test_nesting_without_end_is_an_error_of_ours(status: int) -> None:
     body=st.binary(max_size=60) | st.text(max_size=30).map(lambda text: json.dumps(text).encode()),
     kind=st.sampled_from(["application/json", "text/html", "", "text/plain; charset=latin-1"]),
 )
-def test_any_reply_is_a_value_or_an_error_of_ours(status: int, body: bytes, kind: str) -> None:
+def test_any_response_is_a_value_or_a_knowledge_error(status: int, body: bytes, kind: str) -> None:
     """Whatever a server or a proxy sends, callers catch one family."""
     calls: list[Call[Any]] = [GET, DELETE, CREATE_BY_FILE, RETRIEVE, GET_DOCUMENT]
     for call in calls:

@@ -61,7 +61,7 @@ def test_a_form_has_two_parts() -> None:
     assert read_payload(file) == b"hello"
 
 
-def test_the_data_field_is_no_file() -> None:
+def test_the_data_field_is_not_a_file() -> None:
     """A part with a file name is stored as a file, and the options would be ignored."""
     data, _ = parse_parts(*join_body(make_request()))
 
@@ -89,7 +89,7 @@ def test_the_size_is_that_of_the_whole_body(content: bytes) -> None:
 
 
 @given(content=st.binary(max_size=200))
-def test_any_bytes_arrive_as_they_are(content: bytes) -> None:
+def test_any_bytes_arrive_unchanged(content: bytes) -> None:
     """Also those that end in line ends or begin like a boundary."""
     _, file = parse_parts(*join_body(make_request(content=b"--" + content + b"\r\n")))
 
@@ -121,7 +121,7 @@ def test_two_forms_have_two_boundaries() -> None:
     )
 
 
-def test_a_recipe_does_not_open_its_file(tmp_path: Path) -> None:
+def test_building_a_form_does_not_open_the_file(tmp_path: Path) -> None:
     """The file is opened per attempt; a recipe for a file that is gone is no error yet."""
     file = File(name="a.txt", content=tmp_path / "gone.txt")
 

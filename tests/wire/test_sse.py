@@ -75,7 +75,7 @@ def test_both_line_ends_are_taken(end: bytes) -> None:
     ],
     ids=lambda block: str(block[:20]),
 )
-def test_what_is_no_event_is_left_out(block: bytes) -> None:
+def test_blocks_that_are_not_events_are_skipped(block: bytes) -> None:
     """Keep-alives and a proxy's noise must not end a run that goes on."""
     assert decode(block + b"\n\n" + DONE) == EXPECTED[1:]
 
@@ -91,7 +91,7 @@ def test_an_event_without_a_name_in_its_data_has_that_of_its_line() -> None:
 
 
 @given(st.lists(st.binary(max_size=40), max_size=5))
-def test_no_bytes_break_the_reader(chunks: list[bytes]) -> None:
+def test_no_bytes_break_the_decoder(chunks: list[bytes]) -> None:
     """It must not raise: the run goes on whether or not we understand it."""
     for event in decode(*chunks):
         assert isinstance(event, Event)
@@ -104,7 +104,7 @@ def test_no_bytes_break_the_reader(chunks: list[bytes]) -> None:
     ),
     st.integers(1, 7),
 )
-def test_what_was_written_is_read(written: list[dict[str, object]], size: int) -> None:
+def test_events_round_trip(written: list[dict[str, object]], size: int) -> None:
     stream = b"".join(b"data: %b\n\n" % json.dumps(data).encode() for data in written)
     chunks = [stream[start : start + size] for start in range(0, len(stream), size)]
 

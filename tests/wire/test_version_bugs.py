@@ -36,7 +36,7 @@ TAG: Call[object] = catalog.CREATE_TAG(CreateTag(name="a"))  # type: ignore[assi
         ("", ()),
     ],
 )
-def test_a_version_is_its_numbers(version: str, numbers: tuple[int, ...]) -> None:
+def test_a_version_is_parsed_into_its_numbers(version: str, numbers: tuple[int, ...]) -> None:
     """A pre-release counts as the release: it has what the release has."""
     assert parse_version(version) == numbers
 
