@@ -251,7 +251,11 @@ class Ledger:
 
     def report(self, seconds: float) -> LoadReport:
         """Return the report of the load."""
-        done = self.has_ended and all(outcome in GOOD_OUTCOMES for outcome in +self.counts)
+        done = (
+            self.has_ended
+            and not self.cut_off
+            and all(outcome in GOOD_OUTCOMES for outcome in +self.counts)
+        )
         in_time = done and self.stop.reason is StopReason.DEADLINE
         counts: dict[str, Any] = {outcome.value: self.counts[outcome] for outcome in Outcome}
         loaded = counts["added"] + counts["updated"]
