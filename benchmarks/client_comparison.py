@@ -42,14 +42,14 @@ LARGE_MEMORY, LARGE_LAG = 120.0, 25.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print tables, and fail when a bound is missed."""
     options = parse_arguments(arguments)
-    told = describe_run()
-    print(format_title(told))
+    run_info = describe_run()
+    print(format_title(run_info))
     effort = QUICK if options.quick else Effort()
     runner = upload_clients.MethodRunner(options.venvs)
     tables: dict[str, ComparisonTable] = {}
-    with open_workbench(runner, effort, uvloop=options.uvloop) as this:
+    with open_workbench(runner, effort, uvloop=options.uvloop) as workbench:
         for name in options.only or SECTIONS:
-            for table in SECTIONS[name](this):
+            for table in SECTIONS[name](workbench):
                 tables[table.name] = table
                 print(f"\n{table.text()}", flush=True)
     found = list(check_bounds(tables))
@@ -57,9 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for bound in found:
         print(bound.text())
     if options.json is not None:
-        told["packages"] = list_packages(runner)
-        told["options"] = {"quick": options.quick, "uvloop": options.uvloop}
-        run = {**told, **run_to_json(tables, found)}
+        run_info["packages"] = list_packages(runner)
+        run_info["options"] = {"quick": options.quick, "uvloop": options.uvloop}
+        run = {**run_info, **run_to_json(tables, found)}
         options.json.write_text(json.dumps(run, indent=1, ensure_ascii=False) + "\n")
     return 0 if all(bound.is_held or bound.is_aim for bound in found) else 1
 
@@ -75,15 +75,17 @@ def check_bounds(tables: Mapping[str, ComparisonTable]) -> Iterator[Bound]:
         extra = sorted(calls[ON_TOP].values)
         found = extra[len(extra) // 2]
         yield Bound(
-            what="ms of a blocking call on top",
+            description="ms of a blocking call on top",
             limit=blocking_overhead.MAX_OVERHEAD_MS,
-            found=found,
+            measured=found,
         )
     for number in polling_cost.DOCUMENT_COUNTS:
         if seen := tables.get(f"watching {number}"):
             few = 0.25 if number < 1000 else 0.1
             gets = seen["load"].values[0]
-            yield Bound(what=f"GETs for each of {number:,} documents", limit=few, found=gets)
+            yield Bound(
+                description=f"GETs for each of {number:,} documents", limit=few, measured=gets
+            )
 
 
 def check_upload_bounds(cpu: ComparisonTable, at_once: int) -> Iterator[Bound]:
@@ -91,14 +93,19 @@ def check_upload_bounds(cpu: ComparisonTable, at_once: int) -> Iterator[Bound]:
     where = f"x of the processor time of {{}}, {at_once} in flight"
     for way, most in ((BY_PATH, 1.0), (BY_BYTES, 1.0), (LOAD, 1.5), (ACCEPTED, 1.5)):
         ratio = cpu.ratio(way, FORM_DATA)
-        yield Bound(what=f"{way}: {where.format(FORM_DATA)}", limit=most, found=ratio)
+        yield Bound(description=f"{way}: {where.format(FORM_DATA)}", limit=most, measured=ratio)
     joined = cpu.ratio(BY_PATH, JOINED)
-    yield Bound(what=f"{BY_PATH}: {where.format(JOINED)}", limit=1.3, found=joined, is_aim=True)
+    yield Bound(
+        description=f"{BY_PATH}: {where.format(JOINED)}", limit=1.3, measured=joined, is_aim=True
+    )
     if at_once == 32:
         for way in (HTTPX_ASYNC, OAPI2):
             dearer = cpu.ratio(way, BY_PATH)
             yield Bound(
-                what=f"{way}: {where.format(BY_PATH)}", limit=10.0, found=dearer, is_minimum=True
+                description=f"{way}: {where.format(BY_PATH)}",
+                limit=10.0,
+                measured=dearer,
+                is_minimum=True,
             )
 
 
@@ -109,14 +116,14 @@ def check_large_file_bounds(memory: ComparisonTable, lag: ComparisonTable) -> It
         ("ms that the event loop is late, 99 of 100", lag, LARGE_LAG),
     ):
         found = max(table[LOAD].values, default=None)
-        yield Bound(what=f"load of 14 MB files: {what}", limit=most, found=found)
+        yield Bound(description=f"load of 14 MB files: {what}", limit=most, measured=found)
 
 
 def list_packages(runner: upload_clients.MethodRunner) -> Mapping[str, Sequence[str]]:
     """List what stands in each environment that was needed."""
     return {
-        needs[0]: [made.problem] if made.problem else list(made.packages)
-        for needs, made in runner.environments.items()
+        needs[0]: [environment.problem] if environment.problem else list(environment.packages)
+        for needs, environment in runner.environments.items()
         if needs
     }
 

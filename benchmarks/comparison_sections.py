@@ -42,7 +42,7 @@ def measure_processor_time(bench: Workbench) -> Iterator[ComparisonTable]:
                 "seconds": bench.effort.seconds,
                 "held": True,
             }
-            found = bench.run_rounds(
+            results = bench.run_rounds(
                 bench.effort.rounds, f"processor time, {at_once} in flight", job
             )
         yield build_table(
@@ -50,7 +50,7 @@ def measure_processor_time(bench: Workbench) -> Iterator[ComparisonTable]:
             f"processor time of an upload of 4 KiB, {at_once} in flight",
             "us",
             (FLOOR, FORM_DATA),
-            found,
+            results,
             lambda result: result["cpu"] / result["uploads"] * 1e6,
         )
 
@@ -68,13 +68,13 @@ def measure_wall_time(bench: Workbench) -> Iterator[ComparisonTable]:
                 "held": True,
             }
             what = f"wall time at {latency} s"
-            found = bench.run_rounds(bench.effort.repeats, what, job, [*UPLOAD_METHODS, PACED])
+            results = bench.run_rounds(bench.effort.repeats, what, job, [*UPLOAD_METHODS, PACED])
         yield build_table(
             f"wall {latency * 1000:.0f}",
             f"wall time per upload of 4 KiB, 32 in flight, {latency * 1000:.0f} ms latency",
             "ms",
             (FLOOR, FORM_DATA),
-            found,
+            results,
             lambda result: result["wall"] / result["uploads"] * 1e3,
         )
 
@@ -92,13 +92,13 @@ def measure_memory(bench: Workbench) -> Iterator[ComparisonTable]:
                 "lag": True,
             }
             what = f"{number:,} files of {words}, 32 in flight"
-            found = bench.run_rounds(bench.effort.repeats, f"memory, {what}", job)
+            results = bench.run_rounds(bench.effort.repeats, f"memory, {what}", job)
         yield build_table(
             f"memory {words}",
             f"memory resident at most: {what}",
             "MiB",
             (FLOOR, FORM_DATA),
-            found,
+            results,
             lambda result: result["resident"] / 2**20,
         )
         yield build_table(
@@ -106,7 +106,7 @@ def measure_memory(bench: Workbench) -> Iterator[ComparisonTable]:
             f"how late the event loop runs a task, 99 of 100: {what}",
             "ms",
             (FORM_DATA,),
-            found,
+            results,
             lambda result: lag_percentile(result["lags"]),
         )
 
@@ -122,11 +122,11 @@ def measure_start_up(bench: Workbench) -> Iterator[ComparisonTable]:
     commands: dict[str, Sequence[str]] = {}
     problems: dict[str, str] = {}
     for label, (statement, needs) in IMPORTS.items():
-        made = bench.runner.environment(needs)
-        if made.problem is None:
-            commands[label] = [made.python, "-c", statement]
+        environment = bench.runner.environment(needs)
+        if environment.problem is None:
+            commands[label] = [environment.python, "-c", statement]
         else:
-            problems[label] = made.problem
+            problems[label] = environment.problem
     times = import_time.time_commands(
         commands, 3 * bench.effort.repeats, process_environment(own=True)
     )
@@ -156,7 +156,7 @@ def measure_blocking_calls(bench: Workbench) -> Iterator[ComparisonTable]:
         unit="ms",
         floors=(blocking_overhead.ASYNC_PING,),
         figures=[
-            *(BenchmarkFigure(way=name, values=found) for name, found in times.items()),
+            *(BenchmarkFigure(way=name, values=results) for name, results in times.items()),
             BenchmarkFigure(way=ON_TOP, values=blocking_overhead.overheads(times)),
         ],
     )
@@ -192,17 +192,17 @@ def measure_decoding(bench: Workbench) -> Iterator[ComparisonTable]:
     )[2]
     file = bench.folder / "page.json"
     file.write_bytes(body)
-    found: dict[str, list[MethodResult]] = {way.label: [] for way in DECODERS}
+    results: dict[str, list[MethodResult]] = {way.label: [] for way in DECODERS}
     for index in range(bench.effort.repeats):
         for way in DECODERS:
             show_status(f"decoding, round {index + 1}: {way.label}")
-            found[way.label].append(bench.runner.decode(way, file))
+            results[way.label].append(bench.runner.decode(way, file))
     yield build_table(
         "decoding",
         "processor time to decode a document, of a page of 100",
         "us",
         (JSON_LOADS,),
-        found,
+        results,
         lambda result: result["seconds"] / 100 * 1e6,
     )
 

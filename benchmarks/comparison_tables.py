@@ -101,9 +101,9 @@ class ComparisonTable:
 class Bound:
     """What must hold: `found` may be `limit` at most, or must be it at least."""
 
-    what: str
+    description: str
     limit: float
-    found: float | None
+    measured: float | None
     is_minimum: bool = False
     is_aim: bool = False
     """Whether a miss is told, but fails nothing."""
@@ -111,23 +111,23 @@ class Bound:
     @property
     def is_held(self) -> bool:
         """Whether it was measured and holds."""
-        if self.found is None:
+        if self.measured is None:
             return False
-        return self.found >= self.limit if self.is_minimum else self.found <= self.limit
+        return self.measured >= self.limit if self.is_minimum else self.measured <= self.limit
 
     def text(self) -> str:
         """Write it in a line."""
-        found = "not measured" if self.found is None else format_value(self.found)
+        found = "not measured" if self.measured is None else format_value(self.measured)
         word = "at least" if self.is_minimum else "at most"
         end = "held" if self.is_held else "aim missed" if self.is_aim else "MISSED"
-        return f"{self.what}: {found} ({word} {format_value(self.limit)}) {end}"
+        return f"{self.description}: {found} ({word} {format_value(self.limit)}) {end}"
 
     def json(self) -> dict[str, Any]:
         """Write it for machines."""
         return {
-            "what": self.what,
+            "what": self.description,
             "least" if self.is_minimum else "most": self.limit,
-            "found": None if self.found is None else round_to_four_digits(self.found),
+            "found": None if self.measured is None else round_to_four_digits(self.measured),
             "held": self.is_held,
             "aim": self.is_aim,
         }

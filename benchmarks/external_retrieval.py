@@ -92,9 +92,9 @@ def _serving(what: str, folder: Path, environment: Mapping[str, str]) -> Iterato
     )
     try:
         assert process.stdout is not None  # noqa: S101 -- it is a pipe
-        told = json.loads(process.stdout.readline())
+        server_info = json.loads(process.stdout.readline())
         print(f"listens after {time.perf_counter() - started:5.2f} s over {what}")
-        yield told["url"], process.pid
+        yield server_info["url"], process.pid
     finally:
         process.terminate()
         process.communicate()
@@ -110,13 +110,13 @@ async def _ask(url: str, questions: Sequence[str], process: int) -> None:
     connector = aiohttp.TCPConnector(limit=AT_ONCE)
     headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
     async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
-        left = deque(questions[:WARM_UP])
-        await _all(session, url, left)
-        left = deque(questions[WARM_UP:])
-        number = len(left)
+        remaining = deque(questions[:WARM_UP])
+        await _all(session, url, remaining)
+        remaining = deque(questions[WARM_UP:])
+        number = len(remaining)
         used = _processor_time(process)
         started = time.perf_counter()
-        times = await _all(session, url, left)
+        times = await _all(session, url, remaining)
         seconds = time.perf_counter() - started
         used = _processor_time(process) - used
     cuts = statistics.quantiles(times, n=100)
@@ -127,23 +127,23 @@ async def _ask(url: str, questions: Sequence[str], process: int) -> None:
     print(f"   limits: {LEAST:.0f} a second, {MOST:.0f} ms")
 
 
-async def _all(session: aiohttp.ClientSession, url: str, left: deque[str]) -> list[float]:
+async def _all(session: aiohttp.ClientSession, url: str, remaining: deque[str]) -> list[float]:
     times: list[float] = []
 
     async def work() -> None:
-        while left:
+        while remaining:
             body = {
                 "retrieval_setting": {"top_k": 4, "score_threshold": 0.0},
-                "query": left.popleft(),
+                "query": remaining.popleft(),
                 "knowledge_id": "docs",
                 "metadata_condition": None,
             }
             started = time.perf_counter()
             async with session.post(f"{url}/retrieval", data=json.dumps(body)) as response:
-                found = await response.json()
+                reply = await response.json()
             times.append(time.perf_counter() - started)
-            if response.status != 200 or not found["records"]:
-                raise SystemExit(f"{response.status}: {found}")
+            if response.status != 200 or not reply["records"]:
+                raise SystemExit(f"{response.status}: {reply}")
 
     async with asyncio.TaskGroup() as group:
         for _ in range(AT_ONCE):

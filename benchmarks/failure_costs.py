@@ -120,17 +120,17 @@ def measure_outage(folder: Path) -> bool:
 
 async def load_through_outage(server: EmulatorProcess, folder: Path) -> Counter[int]:
     """Load, until all is there."""
-    found: list[Counter[int]] = []
+    results: list[Counter[int]] = []
 
     async def send() -> None:
         report, statuses = await run_load(server, folder, 2000, Policy())
         assert report, report  # noqa: S101 -- else it measured something else
-        found.append(statuses)
+        results.append(statuses)
 
     async with anyio.create_task_group() as group:
         group.start_soon(inject_outage, server)
         group.start_soon(send)
-    return found[0]
+    return results[0]
 
 
 async def send_with_fixed_workers(server: EmulatorProcess, folder: Path) -> Counter[int]:
@@ -233,8 +233,8 @@ def main() -> int:
     print(f"{platform.platform()}, Python {platform.python_version()}", end="")
     print(f", dify-kb {version('dify-kb')}, aiohttp {version('aiohttp')}")
     with tempfile.TemporaryDirectory() as temporary:
-        asked = sys.argv[1:] or [*BENCHMARKS]
-        within = [BENCHMARKS[name](Path(temporary)) for name in asked]
+        names = sys.argv[1:] or [*BENCHMARKS]
+        within = [BENCHMARKS[name](Path(temporary)) for name in names]
     return 0 if all(within) else 1
 
 

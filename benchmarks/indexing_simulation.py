@@ -101,7 +101,7 @@ def _row(number: int, status: str, created: float, **fields: object) -> Document
 
 
 def _dataset(dataset_id: str, rows: Rows) -> Dataset:
-    indexed = [one for one in rows if one.indexing_status == "completed"]
+    indexed = [document for document in rows if document.indexing_status == "completed"]
     empty = dict.fromkeys((
         "description", "data_source_type", "indexing_technique", "updated_by", "embedding_model",
         "embedding_model_provider", "embedding_available", "retrieval_model_dict", "doc_form",
@@ -117,7 +117,7 @@ def _dataset(dataset_id: str, rows: Rows) -> Dataset:
             "permission": "only_me",
             "app_count": 0,
             "document_count": len(rows),
-            "word_count": sum(one.word_count or 0 for one in indexed),
+            "word_count": sum(document.word_count or 0 for document in indexed),
             "total_available_documents": len(indexed),
             "created_by": "somebody",
             "created_at": SERVER_START,
@@ -229,14 +229,14 @@ class SimulatedServer:
         pictures = self.others.get(dataset_id, self.stale_snapshots or self.snapshots)
         rows, body = pictures(now), cast("ListDocuments", call.body)
         keyword = str(body.keyword or "").replace("\\", "")
-        rows = [one for one in rows if keyword in one.name]
+        rows = [document for document in rows if keyword in document.name]
         if body.status == "queuing":
-            rows = [one for one in rows if one.indexing_status == "waiting"]
+            rows = [document for document in rows if document.indexing_status == "waiting"]
         return _page(rows, int(body.page or 1), int(body.limit or 20))
 
     def _status(self, call: Call[Any], rows: Rows, now: float) -> DocumentStatuses:
         number = unquote(call.path).split("/")[-2].removeprefix("batch ")
-        found = [one for one in rows if one.id == number and not _replaced(one)]
+        found = [document for document in rows if document.id == number and not _replaced(document)]
         if not found:
             raise NotFoundError("no such batch", endpoint="documents.indexing_status", status=404)
         completed, total = self.counts(now)

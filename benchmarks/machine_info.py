@@ -29,15 +29,15 @@ def describe_run() -> dict[str, object]:
     }
 
 
-def format_title(told: dict[str, object]) -> str:
+def format_title(run: dict[str, object]) -> str:
     """Write it in a line."""
-    machine, versions = told["machine"], told["versions"]
+    machine, versions = run["machine"], run["versions"]
     assert isinstance(machine, dict)  # noqa: S101 -- as made above
     assert isinstance(versions, dict)  # noqa: S101 -- likewise
     packages = ", ".join(f"{name} {number}" for name, number in versions.items())
     return (
         f"{machine['system']}, {machine['cpus']} CPUs ({machine['processor']}), load"
-        f" {machine['load']}, Python {told['python']}, {packages}"
+        f" {machine['load']}, Python {run['python']}, {packages}"
     )
 
 
@@ -60,11 +60,11 @@ def _commit() -> str | None:
     git = shutil.which("git")
     if git is None:
         return None
-    told = subprocess.run(
+    run = subprocess.run(
         [git, "describe", "--always", "--dirty"],
         cwd=Path(__file__).parent,
         capture_output=True,
         text=True,
         check=False,
     )
-    return told.stdout.strip() or None
+    return run.stdout.strip() or None

@@ -51,9 +51,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary, run_in_process() as url:
         folder, journal = Path(temporary) / "files", Path(temporary) / "journal.db"
         create_files(folder, options.files)
-        where = (url, str(uuid.uuid4()), str(folder), str(journal))
+        load_arguments = (url, str(uuid.uuid4()), str(folder), str(journal))
         within = all(
-            run_and_print(name, [*sys.argv[1:], "--load", *where], options.files)
+            run_and_print(name, [*sys.argv[1:], "--load", *load_arguments], options.files)
             for name in ("first load", "nothing to do")
         )
     return 0 if within else 1
@@ -62,18 +62,19 @@ def main() -> int:
 def run_and_print(name: str, arguments: list[str], files: int) -> bool:
     """Load in a process of its own, print its row, and tell whether all is within the bounds."""
     run = subprocess.run([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, check=True)
-    told: dict[str, float] = json.loads(run.stdout)
-    memory = f"{told['before'] / 2**20:8.0f}{told['peak'] / 2**20:8.0f}"
+    result: dict[str, float] = json.loads(run.stdout)
+    memory = f"{result['before'] / 2**20:8.0f}{result['peak'] / 2**20:8.0f}"
     print(
-        f"{name:16}{told['wall']:8.2f}{told['cpu']:8.2f}{told['requests']:10}{memory}", flush=True
+        f"{name:16}{result['wall']:8.2f}{result['cpu']:8.2f}{result['requests']:10}{memory}",
+        flush=True,
     )
     if name == "first load":
-        return told["added"] == files and told["peak"] <= MAX_RESIDENT_BYTES
+        return result["added"] == files and result["peak"] <= MAX_RESIDENT_BYTES
     quick = (
-        told["wall"] <= MAX_SECOND_LOAD_SECONDS * max(1.0, files / 100_000)
-        and told["requests"] == 1
+        result["wall"] <= MAX_SECOND_LOAD_SECONDS * max(1.0, files / 100_000)
+        and result["requests"] == 1
     )
-    return told["unchanged"] == files and told["peak"] <= MAX_RESIDENT_BYTES and quick
+    return result["unchanged"] == files and result["peak"] <= MAX_RESIDENT_BYTES and quick
 
 
 async def load(url: str, dataset: str, folder: str, journal: str) -> dict[str, float]:

@@ -76,12 +76,12 @@ class Workbench:
         ways: Sequence[UploadMethod] = UPLOAD_METHODS,
     ) -> Mapping[str, list[MethodResult]]:
         """Have each way do the job, in turn, so that a slow moment meets all alike."""
-        found: dict[str, list[MethodResult]] = {way.label: [] for way in ways}
+        results: dict[str, list[MethodResult]] = {way.label: [] for way in ways}
         for index in range(number):
             for way in ways:
                 show_status(f"{what}, round {index + 1} of {number}: {way.label}")
-                found[way.label].append(self.runner.send(way, {**job, "uvloop": self.uvloop}))
-        return found
+                results[way.label].append(self.runner.send(way, {**job, "uvloop": self.uvloop}))
+        return results
 
 
 def build_table(
@@ -89,22 +89,22 @@ def build_table(
     title: str,
     unit: str,
     floors: Sequence[str],
-    found: Mapping[str, Sequence[MethodResult]],
+    results: Mapping[str, Sequence[MethodResult]],
     value: Value,
 ) -> ComparisonTable:
     """Make a table of what the ways told; one that failed in any round has no figure."""
-    figures = [build_figure(way, rounds, value) for way, rounds in found.items()]
-    shown = [each for each in figures if each.values or each.problem]
-    return ComparisonTable(name=name, title=title, unit=unit, floors=floors, figures=shown)
+    figures = [build_figure(way, rounds, value) for way, rounds in results.items()]
+    usable = [figure for figure in figures if figure.values or figure.problem]
+    return ComparisonTable(name=name, title=title, unit=unit, floors=floors, figures=usable)
 
 
 def build_figure(way: str, rounds: Sequence[MethodResult], value: Value) -> BenchmarkFigure:
     """Make a figure of what one way told, round by round."""
-    problem = next((told["problem"] for told in rounds if "problem" in told), None)
+    problem = next((result["problem"] for result in rounds if "problem" in result), None)
     if problem is not None:
         return BenchmarkFigure(way=way, problem=problem)
-    values = [found for told in rounds if (found := value(told)) is not None]
-    busy = [told["server"] / told["wall"] for told in rounds if told.get("server")]
+    values = [results for result in rounds if (results := value(result)) is not None]
+    busy = [result["server"] / result["wall"] for result in rounds if result.get("server")]
     return BenchmarkFigure(way=way, values=values, server=statistics.median(busy) if busy else None)
 
 

@@ -55,18 +55,21 @@ def print_steady_state(pool: ProcessPoolExecutor) -> None:
     for pod in model.SERVERS:
         rows = list(pool.map(partial(simulate_fixed, pod), FIXED_LIMITS))
         fair = {
-            limit: one for limit, one in zip(FIXED_LIMITS, rows, strict=True) if not one.starved
+            limit: result
+            for limit, result in zip(FIXED_LIMITS, rows, strict=True)
+            if not result.starved
         }
         best = max(fair, key=lambda limit: len(fair[limit].ends))
-        most = len(fair[best].ends)
+        max_creates = len(fair[best].ends)
         runs = list(pool.map(partial(simulate_adaptive, pod), SEEDS))
-        parts = [len(one.ends) / most for one, _ in runs]
-        median = statistics.mean(one.quantile(0.5) for one, _ in runs)
-        print_row(pod.name, best, f"{most / SECONDS:.0f}", f"{fair[best].quantile(0.5) * 1e3:.0f}",
+        parts = [len(result.ends) / max_creates for result, _ in runs]
+        median = statistics.mean(result.quantile(0.5) for result, _ in runs)
+        print_row(pod.name, best, f"{max_creates / SECONDS:.0f}",
+            f"{fair[best].quantile(0.5) * 1e3:.0f}",
             f"{statistics.median(limit for _, limit in runs):.0f}",
             f"{statistics.mean(parts):.1%}", f"{min(parts):.1%}", f"{median * 1e3:.0f}",
             f"{median / rows[0].quantile(0.5):.1f} x", f"{rows[-1].quantile(0.5) / median:.1f} x",
-            f"{statistics.mean(one.starved for one, _ in runs):.1f}")  # fmt: skip
+            f"{statistics.mean(result.starved for result, _ in runs):.1f}")  # fmt: skip
 
 
 def print_fast_server(pool: ProcessPoolExecutor) -> None:
@@ -76,7 +79,7 @@ def print_fast_server(pool: ProcessPoolExecutor) -> None:
     for pod in (model.QUICK, model.JITTERY):
         floor = len(simulate_fixed(pod, 8, 20.0).ends)
         runs = pool.map(partial(simulate_adaptive, pod, seconds=20.0), SEEDS)
-        worst = min(len(one.ends) for one, _ in runs)
+        worst = min(len(result.ends) for result, _ in runs)
         print_row(pod.name, f"{floor / 20:.0f}", f"{worst / floor:.1%}")
 
 
@@ -108,9 +111,9 @@ def print_failures(pool: ProcessPoolExecutor) -> None:
         other = simulate_fixed(evolve(pod, slow=(30.0, 70.0, 10.0)), 32, 160.0)
         rows = list(pool.map(partial(simulate_slowdown, pod), SEEDS))
         print_row(pod.name, f"{len(other.ends) / 160:.0f}", f"{other.quantile(0.99):.1f}",
-            f"{statistics.mean(one[0] for one in rows):.0f}",
-            f"{statistics.mean(one[1] for one in rows):.1f}",
-            f"{max(one[2] for one in rows):.0f}")  # fmt: skip
+            f"{statistics.mean(result[0] for result in rows):.0f}",
+            f"{statistics.mean(result[1] for result in rows):.1f}",
+            f"{max(result[2] for result in rows):.0f}")  # fmt: skip
     print("\n60 % 5xx for 20 s of 120: calls wasted (worst), creates a second.")
     print_row("", "fixed 32", "/s", "found", "part", "/s")
     for pod in (model.DEFAULT, model.BUSY, model.ELSEWHERE):
@@ -132,8 +135,8 @@ def print_rate_limits(pool: ProcessPoolExecutor) -> None:
                 pool.map(partial(rate_limit_model.simulate_rate_limit, plan, rate, 20), SEEDS)
             )
             print_row(f"{limit}, {'stated' if rate else 'learned'}",
-                f"{min(one.accepted for one in tallies) / (20 * limit):.1%}",
-                f"{max(one.refused_part for one in tallies):.2%}")  # fmt: skip
+                f"{min(result.accepted for result in tallies) / (20 * limit):.1%}",
+                f"{max(result.refused_part for result in tallies):.2%}")  # fmt: skip
 
 
 def main() -> None:

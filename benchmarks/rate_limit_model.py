@@ -64,34 +64,34 @@ class RateLimitSimulation:
         if self.plan.others:
             self._at(self.seconds / 4, self._other)
         while self._events:
-            now, _, then = heapq.heappop(self._events)
+            now, _, callback = heapq.heappop(self._events)
             if now > self.seconds:
                 break
-            then(now)
+            callback(now)
         return self.tally
 
-    def _at(self, when: float, then: Callable[[float], None]) -> None:
+    def _at(self, at_time: float, callback: Callable[[float], None]) -> None:
         self._count += 1
-        heapq.heappush(self._events, (when, self._count, then))
+        heapq.heappush(self._events, (at_time, self._count, callback))
 
     def _feed(self, now: float) -> None:
         while self._in_flight < self.plan.in_flight:
-            when = self.limiter.next_start(now) if self.limiter else now
-            if when > now:
-                if not self._looking and when < math.inf:
+            at_time = self.limiter.next_start(now) if self.limiter else now
+            if at_time > now:
+                if not self._looking and at_time < math.inf:
                     self._looking = True
-                    self._at(when, self._look)
+                    self._at(at_time, self._resume_feed)
                 return
             if self.limiter:
                 self.limiter.record_start(now)
             self._in_flight += 1
             self._at(now + self.random.uniform(0.001, 0.05), self._arrive)
 
-    def _look(self, now: float) -> None:
+    def _resume_feed(self, now: float) -> None:
         self._looking = False
         self._feed(now)
 
-    def _takes(self, now: float) -> bool:
+    def _count_call(self, now: float) -> bool:
         calls, plan = self._calls, self.plan
         calls.append(now)
         while calls[0] <= now - plan.window:
@@ -100,15 +100,17 @@ class RateLimitSimulation:
         return len(calls) <= limit
 
     def _arrive(self, now: float) -> None:
-        taken = self._takes(now)
-        mean = self.plan.seconds if taken else 0.01
-        self._at(now + self.random.gammavariate(4, mean / 4), lambda end: self._end(end, taken))
+        is_accepted = self._count_call(now)
+        mean = self.plan.seconds if is_accepted else 0.01
+        self._at(
+            now + self.random.gammavariate(4, mean / 4), lambda end: self._end(end, is_accepted)
+        )
 
-    def _end(self, now: float, taken: bool) -> None:  # noqa: FBT001 -- the one thing that is known
+    def _end(self, now: float, is_accepted: bool) -> None:  # noqa: FBT001 -- the one thing that is known
         self._in_flight -= 1
-        self.tally.accepted += taken
-        self.tally.refused += not taken
-        if self.limiter and taken:
+        self.tally.accepted += is_accepted
+        self.tally.refused += not is_accepted
+        if self.limiter and is_accepted:
             self.limiter.record_accepted(now)
         elif self.limiter:
             self.limiter.record_refused(now)
@@ -116,7 +118,7 @@ class RateLimitSimulation:
 
     def _other(self, now: float) -> None:
         if now < self.seconds / 2:
-            self._takes(now)
+            self._count_call(now)
             self._at(now + self.random.expovariate(self.plan.others / 60), self._other)
 
 

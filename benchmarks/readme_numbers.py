@@ -111,7 +111,7 @@ def render_other_figures(run: Run) -> Iterator[str]:
             f" first 5 s, at {latency} ms latency, it takes {format_median(ways[OWN_PACE], ' ms')}"
             f" for a file, with `concurrency=32` {format_median(ways[ACCEPTED], ' ms')}."
         )
-    names = ", ".join(f"{way} {format_median(told, ' us')}" for way, told in decoding.items())
+    names = ", ".join(f"{way} {format_median(figure, ' us')}" for way, figure in decoding.items())
     yield f"* Decoding a document of a list: {names}."
 
 
@@ -152,9 +152,11 @@ def render_missed_bounds(bounds: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield f"* {bound['what']}: {found} ({'aim' if bound['aim'] else 'bound'}: {limit})"
 
 
-def format_median(told: Mapping[str, Any] | None, unit: str) -> str:
+def format_median(figure: Mapping[str, Any] | None, unit: str) -> str:
     """Write a median with its unit."""
-    return "-" if told is None or "problem" in told else f"{format_value(told['median'])}{unit}"
+    return (
+        "-" if figure is None or "problem" in figure else f"{format_value(figure['median'])}{unit}"
+    )
 
 
 def read_run(name: str) -> Run:

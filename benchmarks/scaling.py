@@ -142,23 +142,25 @@ def check_bounds(tables: Mapping[str, ComparisonTable], sizes: Sequence[int]) ->
     for size in sizes:
         memory = max(tables[f"memory {size}"][LOAD.label].values, default=None)
         yield Bound(
-            what=f"MiB resident, {size:,} documents",
+            description=f"MiB resident, {size:,} documents",
             limit=many_files.MAX_RESIDENT_BYTES / 2**20,
-            found=memory,
+            measured=memory,
         )
         requests = max(tables[f"requests {size}"][LOAD.label].values, default=None)
         each = requests and requests / size
         yield Bound(
-            what=f"requests per document, {size:,} documents", limit=MAX_REQUESTS, found=each
+            description=f"requests per document, {size:,} documents",
+            limit=MAX_REQUESTS,
+            measured=each,
         )
     first, last = (tables[f"cpu {size}"][LOAD.label].values for size in (sizes[0], sizes[-1]))
     growth = (
         sorted(last)[len(last) // 2] / sorted(first)[len(first) // 2] if first and last else None
     )
     yield Bound(
-        what=f"processor time of a document, {sizes[-1]:,} to {sizes[0]:,}",
+        description=f"processor time of a document, {sizes[-1]:,} to {sizes[0]:,}",
         limit=GROWTH,
-        found=growth,
+        measured=growth,
     )
 
 

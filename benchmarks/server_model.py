@@ -1,6 +1,7 @@
 """A discrete-event model of a Dify API server, to compare ways of pacing creates.
 
-`run` drives a limit alone; `load` drives the circuit breaker and the admission of a load.
+`simulate_limit` drives a limit alone; `simulate_load` drives the circuit breaker and the admission
+of a load.
 
 A create holds the processor of its process for `cpu` seconds (gamma, one at a time), waits `io`
 seconds (gamma) for the database, and passes the lock of its dataset (`lock` seconds, one at a
@@ -180,22 +181,22 @@ class ServerModel:
         newest = self._random.random() < self.pod.newest_first
         request = waiting.pop(-1 if newest else 0)
         self._busy[worker] = 1
-        done = self._clock() + self._drawn(self.pod.cpu)
-        self._at(done, lambda: self._served(worker, request))
+        done = self._clock() + self._draw_seconds(self.pod.cpu)
+        self._at(done, lambda: self._finish_cpu_work(worker, request))
 
-    def _served(self, worker: int, request: _Request) -> None:
+    def _finish_cpu_work(self, worker: int, request: _Request) -> None:
         self._busy[worker] = 0
         self._serve(worker)
         request.fails = self.fails()
         done = self._clock()
         if self.pod.lock:
-            done = self._lock_free = max(done, self._lock_free) + self._drawn(self.pod.lock)
-        done += self._drawn(self.pod.io)
+            done = self._lock_free = max(done, self._lock_free) + self._draw_seconds(self.pod.lock)
+        done += self._draw_seconds(self.pod.io)
         if self.pod.stalls and self._random.random() < self.pod.stalls:
             done += self.pod.stall
         self._at(done, lambda: request.end(request))
 
-    def _drawn(self, mean: float) -> float:
+    def _draw_seconds(self, mean: float) -> float:
         since, until, times = self.pod.slow
         shape = self.pod.shape
         drawn = self._random.gammavariate(shape, mean / shape)
@@ -222,16 +223,16 @@ class LimitSimulation:
         """Run it."""
         self._feed()
         while self._events:
-            self._now, _, then = heapq.heappop(self._events)
+            self._now, _, callback = heapq.heappop(self._events)
             if self._now > self.seconds:
                 break
-            then()
+            callback()
         self.outcome.starved = self._server.starved
         return self.outcome
 
-    def _at(self, when: float, then: Callable[[], None]) -> None:
+    def _at(self, at_time: float, callback: Callable[[], None]) -> None:
         self._count += 1
-        heapq.heappush(self._events, (when, self._count, then))
+        heapq.heappush(self._events, (at_time, self._count, callback))
 
     def _feed(self) -> None:
         while self._in_flight < self.controller.limit:

@@ -82,8 +82,8 @@ IMPORTS: Mapping[str, tuple[str, Sequence[str]]] = {
 
 @frozen
 class MethodRunner:
-    """Runs ways in their environments, which are made in `folder` when they are missing; `made`
-    tells of those that were needed so far.
+    """Runs methods in their environments, which are made in `folder` when they are missing;
+    `environments` tells of those that were needed so far.
     """
 
     folder: Path
@@ -108,13 +108,13 @@ class MethodRunner:
         return self._run(way, "--decode", str(page))
 
     def _run(self, way: UploadMethod, *arguments: str) -> Mapping[str, Any]:
-        made = self.environment(way.needs)
-        if made.problem is not None:
-            return {"problem": made.problem}
+        environment = self.environment(way.needs)
+        if environment.problem is not None:
+            return {"problem": environment.problem}
         script = PEERS / f"with_{way.script}.py"
         try:
             run = subprocess.run(
-                [made.python, script, way.name, *arguments],
+                [environment.python, script, way.name, *arguments],
                 env=process_environment(own=not way.needs),
                 capture_output=True,
                 text=True,
@@ -124,14 +124,14 @@ class MethodRunner:
         except subprocess.TimeoutExpired:
             return {"problem": f"took longer than {self.timeout:.0f} s"}
         try:
-            told: Mapping[str, Any] = json.loads(run.stdout)
+            result: Mapping[str, Any] = json.loads(run.stdout)
         except ValueError:
             return {"problem": (run.stderr.splitlines() or ["died without a word"])[-1]}
-        return told
+        return result
 
 
 def process_environment(*, own: bool) -> dict[str, str]:
     """Give a process its variables: this run's package for our own ways, and no proxy."""
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     path = {"PYTHONPATH": str(Path(dify_kb.__file__).parent.parent)} if own else {}
-    return {**kept, **path, "NO_PROXY": "127.0.0.1"}
+    return {**variables, **path, "NO_PROXY": "127.0.0.1"}

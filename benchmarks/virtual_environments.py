@@ -58,7 +58,7 @@ def _pip(python: Path, *arguments: str) -> str:
 
 def find_pip_error(error: Exception) -> str:
     """Choose the line that says why pip failed."""
-    told = getattr(error, "stderr", None)
-    lines = [line for line in str(told or error).splitlines() if line.strip()]
+    output = getattr(error, "stderr", None)
+    lines = [line for line in str(output or error).splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR")]
     return (errors or lines or [type(error).__name__])[0]

@@ -1,7 +1,7 @@
 """What every way of uploading is measured with, in an environment of its own: stdlib alone.
 
 A script beside this one names its ways and hands them to `main`. `python SCRIPT WAY JOB`, the job
-as JSON, sends the files of a folder, some beforehand to warm up, and prints a `Spent` as JSON.
+as JSON, sends the files of a folder, some beforehand to warm up, and prints a `JobCost` as JSON.
 `python SCRIPT WAY --decode FILE` decodes a page of the list instead, and tells how many seconds it
 takes.
 """
@@ -129,7 +129,7 @@ class Meter:
         uploads: int | None = None,
         requests: int | None = None,
     ) -> JobCost:
-        """Sum up; uploads are counted where `each` handed them out."""
+        """Sum up; uploads are counted where `iter_files` handed them out."""
         cpu, wall = time.process_time() - self._cpu, time.perf_counter() - self._wall
         return JobCost(
             uploads=self._uploads if uploads is None else uploads,

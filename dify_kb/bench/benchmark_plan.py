@@ -15,7 +15,7 @@ CONCURRENCIES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """Numbers of requests at once. None is tried that is far beyond the knee of those before."""
 
 MAX_SEARCH_METHODS = 5
-"""Ways to search that a base has at most, see `methods`."""
+"""Ways to search that a base has at most, see `search_methods.py`."""
 
 CHUNK_SIZES = (200, 500, 1500)
 """Characters of a chunk, when nothing else is asked for."""

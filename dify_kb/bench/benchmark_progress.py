@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @frozen(kw_only=True)
 class ProgressStep:
-    """What a run does now. `part` of the whole is done, from 0 to 1."""
+    """What a run does now. `completed_part` of the whole is done, from 0 to 1."""
 
     phase: str
     description: str
@@ -29,7 +29,7 @@ OnProgress = Callable[[ProgressStep], None]
 
 @define
 class RequestCounter:
-    """Counts requests, and what they met. Give `see` to the client as `on_event`."""
+    """Counts requests, and what they met. Give `record` to the client as `on_event`."""
 
     requests: int = 0
     _errors: Counter[tuple[str, str]] = field(factory=Counter)

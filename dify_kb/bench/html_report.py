@@ -46,7 +46,7 @@ dd { margin: 0 } p.note { color: #444; max-width: 46rem }
 
 @frozen(kw_only=True)
 class ReportTable:
-    """Rows of text; `chosen` are the numbers of those that stand out."""
+    """Rows of text; `highlighted` are the numbers of those that stand out."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -141,7 +141,7 @@ Scale = Literal["linear", "doubling"]
 
 @frozen(kw_only=True)
 class ChartSeries:
-    """A line with a name; with `lows` and `highs`, the spread of each point."""
+    """A line with a name; with `spreads`, the spread of each point."""
 
     name: str
     points: Sequence[tuple[float, float]]

@@ -24,7 +24,7 @@ UPLOADERS = 2
 
 @define(kw_only=True)
 class IndexingBenchmark:
-    """Uploads a corpus and watches. `result()` tells what is known so far."""
+    """Uploads a corpus and watches. `summarize()` tells what is known so far."""
 
     client: AsyncClient
     dataset: Dataset

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def render_instance_page(report: InstanceReport) -> str:
     """Write the page."""
     sections = [
-        *(_upload_section(found) for found in report.uploads),
+        *(_upload_section(result) for result in report.uploads),
         *([_indexing_section(report.indexed)] if report.indexed else []),
         *([_search_section(report.searches)] if report.searches else []),
         *([_list_latency_section(report.listed)] if report.listed else []),
@@ -34,9 +34,9 @@ def render_instance_page(report: InstanceReport) -> str:
     return render_page("How fast this Dify is", instance_facts(report), sections)
 
 
-def _upload_section(found: UploadResult) -> PageSection:
-    name = format_size(found.size)
-    knee = found.knee
+def _upload_section(result: UploadResult) -> PageSection:
+    name = format_size(result.size)
+    knee = result.knee
     marks = {float(knee.at_once): "knee"} if knee and knee.reached else {}
     rate = Chart(
         title=f"Files a second, {name} each",
@@ -47,12 +47,12 @@ def _upload_section(found: UploadResult) -> PageSection:
         series=[
             ChartSeries(
                 name="files/s",
-                points=[(level.at_once, level.rate.median) for level in found.levels],
-                spreads=[(level.rate.low, level.rate.high) for level in found.levels],
+                points=[(level.at_once, level.rate.median) for level in result.levels],
+                spreads=[(level.rate.low, level.rate.high) for level in result.levels],
             )
         ],
     )
-    known = [(level.at_once, level.latency) for level in found.levels if level.latency]
+    known = [(level.at_once, level.latency) for level in result.levels if level.latency]
     latency = Chart(
         title=f"Time of an upload, {name} each",
         x="uploads at once",
@@ -68,31 +68,31 @@ def _upload_section(found: UploadResult) -> PageSection:
     )
     return PageSection(
         heading=f"Uploads of {name}",
-        text=f"{describe_saturation(found)} Bars show the least and the most of the rounds.",
+        text=f"{describe_saturation(result)} Bars show the least and the most of the rounds.",
         charts=(rate, latency),
-        table=upload_table(found),
+        table=upload_table(result),
     )
 
 
-def _indexing_section(found: IndexingResult) -> PageSection:
+def _indexing_section(result: IndexingResult) -> PageSection:
     chart = Chart(
         title="Documents available",
         x="seconds since the first upload",
         y="documents",
-        series=[ChartSeries(name="documents", points=[(0.0, 0.0), *found.course])],
+        series=[ChartSeries(name="documents", points=[(0.0, 0.0), *result.course])],
     )
     return PageSection(
         heading="Indexing",
         text="Waiting and work are the server's own times, in whole seconds.",
         charts=(chart,),
-        table=indexing_table(found),
+        table=indexing_table(result),
     )
 
 
-def _search_section(found: Sequence[SearchResult]) -> PageSection:
+def _search_section(result: Sequence[SearchResult]) -> PageSection:
     charts: list[Chart] = []
-    for top_k in sorted({row.top_k for row in found}):
-        rows = [row for row in found if row.top_k == top_k]
+    for top_k in sorted({row.top_k for row in result}):
+        rows = [row for row in result if row.top_k == top_k]
         charts += [
             Chart(
                 title=f"Queries a second, top {top_k}",
@@ -125,10 +125,10 @@ def _search_section(found: Sequence[SearchResult]) -> PageSection:
                 ],
             ),
         ]
-    return PageSection(heading="Retrieval", charts=charts, table=search_table(found))
+    return PageSection(heading="Retrieval", charts=charts, table=search_table(result))
 
 
-def _list_latency_section(found: Sequence[ListPageLatency]) -> PageSection:
+def _list_latency_section(result: Sequence[ListPageLatency]) -> PageSection:
     chart = Chart(
         title="Time of a page of 100 documents",
         x="documents in the base",
@@ -136,14 +136,14 @@ def _list_latency_section(found: Sequence[ListPageLatency]) -> PageSection:
         series=[
             ChartSeries(
                 name="first page",
-                points=[(row.documents, 1000 * row.first.median) for row in found],
+                points=[(row.documents, 1000 * row.first.median) for row in result],
             ),
             ChartSeries(
-                name="last page", points=[(row.documents, 1000 * row.last.median) for row in found]
+                name="last page", points=[(row.documents, 1000 * row.last.median) for row in result]
             ),
         ],
     )
-    return PageSection(heading="Listing", charts=(chart,), table=list_latency_table(found))
+    return PageSection(heading="Listing", charts=(chart,), table=list_latency_table(result))
 
 
 def _error_section(report: InstanceReport) -> PageSection:
@@ -164,29 +164,29 @@ def format_size(size: float) -> str:
     return f"{size:.0f} bytes"
 
 
-def upload_table(found: UploadResult) -> ReportTable:
+def upload_table(result: UploadResult) -> ReportTable:
     """Tell the uploads of one size; the row of the knee stands out."""
     rows = [
         [
             str(level.at_once),
             *_rate_cells(level.rate),
-            format_number(level.rate.median * found.size / MIB),
+            format_number(level.rate.median * result.size / MIB),
             *_latency_cells(level.latency),
             str(level.errors),
         ]
-        for level in found.levels
+        for level in result.levels
     ]
-    knee = found.knee.at_once if found.knee and found.knee.reached else 0
+    knee = result.knee.at_once if result.knee and result.knee.reached else 0
     return ReportTable(
         columns=("at once", "files/s", "spread", "MiB/s", *LATENCY, "errors"),
         rows=rows,
-        highlighted=_saturation_row(found.levels, knee),
+        highlighted=_saturation_row(result.levels, knee),
     )
 
 
-def describe_saturation(found: UploadResult | SearchResult) -> str:
+def describe_saturation(result: UploadResult | SearchResult) -> str:
     """Tell where the server is full, in a sentence."""
-    knee = found.knee
+    knee = result.knee
     if knee is None:
         return "Too little was answered to tell a knee."
     if not knee.reached:
@@ -194,7 +194,7 @@ def describe_saturation(found: UploadResult | SearchResult) -> str:
     return f"The knee is at {knee.at_once}: full with {format_number(knee.most)} a second."
 
 
-def search_table(found: Sequence[SearchResult]) -> ReportTable:
+def search_table(result: Sequence[SearchResult]) -> ReportTable:
     """Tell the searches of all methods."""
     rows = [
         [
@@ -205,7 +205,7 @@ def search_table(found: Sequence[SearchResult]) -> ReportTable:
             *_latency_cells(level.latency),
             str(level.errors),
         ]
-        for row in found
+        for row in result
         for level in row.levels
     ]
     return ReportTable(
@@ -213,37 +213,37 @@ def search_table(found: Sequence[SearchResult]) -> ReportTable:
     )
 
 
-def indexing_table(found: IndexingResult) -> ReportTable:
+def indexing_table(result: IndexingResult) -> ReportTable:
     """Tell how documents were indexed."""
     times = (
-        ("accepted to available, s", found.available),
-        ("waiting for the worker, s", found.queued),
-        ("work, s", found.worked),
+        ("accepted to available, s", result.available),
+        ("waiting for the worker, s", result.queued),
+        ("work, s", result.worked),
     )
     rows = [
-        ["documents", str(found.documents), ""],
-        ["  completed", str(found.completed), ""],
-        ["  failed", str(found.failed), ""],
-        ["  unfinished", str(found.unfinished), ""],
-        ["size", format_size(found.bytes), ""],
-        ["chunks", str(found.chunks), ""],
-        ["documents/s", format_number(found.rate), ""],
+        ["documents", str(result.documents), ""],
+        ["  completed", str(result.completed), ""],
+        ["  failed", str(result.failed), ""],
+        ["  unfinished", str(result.unfinished), ""],
+        ["size", format_size(result.bytes), ""],
+        ["chunks", str(result.chunks), ""],
+        ["documents/s", format_number(result.rate), ""],
         *([name, *_spread_cells(spread)] for name, spread in times),
     ]
-    return ReportTable(columns=("", found.technique, "spread"), rows=rows)
+    return ReportTable(columns=("", result.technique, "spread"), rows=rows)
 
 
-def list_latency_table(found: Sequence[ListPageLatency]) -> ReportTable:
+def list_latency_table(result: Sequence[ListPageLatency]) -> ReportTable:
     """Tell what pages cost."""
-    rows = [[f"{row.documents:,}", *_ms_cells(row.first), *_ms_cells(row.last)] for row in found]
+    rows = [[f"{row.documents:,}", *_ms_cells(row.first), *_ms_cells(row.last)] for row in result]
     return ReportTable(
         columns=("documents", "first page ms", "spread", "last page ms", "spread"), rows=rows
     )
 
 
-def error_table(found: Sequence[ErrorSummary]) -> ReportTable:
+def error_table(result: Sequence[ErrorSummary]) -> ReportTable:
     """Tell what was met."""
-    rows = [[row.endpoint, row.kind, str(row.count), row.example] for row in found]
+    rows = [[row.endpoint, row.kind, str(row.count), row.example] for row in result]
     return ReportTable(columns=("request", "what", "times", "for example"), rows=rows)
 
 

@@ -70,25 +70,27 @@ def comparable_values(report: InstanceReport | QualityReport) -> Sequence[Compar
     """Give the numbers of a report that can be compared."""
     if isinstance(report, QualityReport):
         return _quality_values(report)
-    found: list[ComparableValue] = []
+    result: list[ComparableValue] = []
     for uploads in report.uploads:
-        found += _sweep_values(f"upload {format_size(uploads.size)}", "files/s", uploads)
+        result += _sweep_values(f"upload {format_size(uploads.size)}", "files/s", uploads)
     if report.indexed:
         known = report.indexed
-        found.append(_approximate_value("indexing", "documents/s", known.rate, more_is_better=True))
+        result.append(
+            _approximate_value("indexing", "documents/s", known.rate, more_is_better=True)
+        )
         for name, spread in (
             ("available after", known.available),
             ("waiting for the worker", known.queued),
             ("work", known.worked),
         ):
-            found += _spread_values(f"indexing, {name}", "s", spread, more_is_better=False)
+            result += _spread_values(f"indexing, {name}", "s", spread, more_is_better=False)
     for searches in report.searches:
-        found += _sweep_values(f"{searches.method}, top {searches.top_k}", "queries/s", searches)
+        result += _sweep_values(f"{searches.method}, top {searches.top_k}", "queries/s", searches)
     for row in report.listed:
-        found += _spread_values(
+        result += _spread_values(
             f"page in {row.documents:,} documents", "s", row.first, more_is_better=False
         )
-    return found
+    return result
 
 
 def _quality_values(report: QualityReport) -> Sequence[ComparableValue]:
@@ -111,16 +113,16 @@ def _quality_values(report: QualityReport) -> Sequence[ComparableValue]:
 
 
 def _sweep_values(
-    name: str, unit: str, found: UploadResult | SearchResult
+    name: str, unit: str, result: UploadResult | SearchResult
 ) -> Sequence[ComparableValue]:
     listed: list[ComparableValue] = []
-    for level in found.levels:
+    for level in result.levels:
         at = f"{name}, {level.at_once} at once"
         listed += _spread_values(at, unit, level.rate, more_is_better=True)
         listed += _latency_values(at, level.latency)
-    if found.knee and found.knee.reached:
+    if result.knee and result.knee.reached:
         listed.append(
-            _approximate_value(f"{name}, when full", unit, found.knee.most, more_is_better=True)
+            _approximate_value(f"{name}, when full", unit, result.knee.most, more_is_better=True)
         )
     return listed
 

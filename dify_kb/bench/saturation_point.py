@@ -2,7 +2,7 @@
 
 A server that is driven by `n` requests at once, each followed by the next, answers more a second
 with more of them until it is full; from there on they only wait. The knee is the least number at
-once that brings `ENOUGH` of what it answers when it is full.
+once that brings `SATURATED_PART` of what it answers when it is full.
 
 Single points are noisy: of 100 creates whose times scatter by half, the rate is known to 5 %. So
 the curve is the rising one that is nearest to all points (isotonic regression), what a full server

@@ -32,7 +32,7 @@ async def temporary_dataset(
     """Make a base for the time of a block, and delete it with all that it holds.
 
     It is deleted also when the block fails or is cancelled; only a process that is killed leaves
-    it, and `leftovers` finds it then. Two requests.
+    it, and `find_leftover_datasets` finds it then. Two requests.
 
     Raises:
         KnowledgeError: it could not be made, or not be deleted; the text names it then.

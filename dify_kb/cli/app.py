@@ -122,7 +122,7 @@ def _set_global_options(
     context.obj = CommandContext(
         url=url,
         api_key=api_key,
-        headers=dict(_parse_header(given) for given in header or ()),
+        headers=dict(_parse_header(text) for text in header or ()),
         proxy=proxy,
         trust_env=trust_env,
         ssl=None if ca is None else _load_ca_file(ca),
@@ -181,25 +181,25 @@ def hoist_program_options(arguments: Sequence[str]) -> list[str]:
     """Let the options of the program stand behind the command as well."""
     program: list[str] = []
     command: list[str] = []
-    left = list(arguments)
-    while left:
-        word = left.pop(0)
+    remaining = list(arguments)
+    while remaining:
+        word = remaining.pop(0)
         if word == "--":
-            return [*program, *command, word, *left]
+            return [*program, *command, word, *remaining]
         name, equals, _ = word.partition("=")
         value_count = PROGRAM_OPTIONS.get(name, -1)
         if value_count < 0:
             command.append(word)
         else:
-            program += [word, *(left[:value_count] if not equals else [])]
-            left = left if equals else left[value_count:]
+            program += [word, *(remaining[:value_count] if not equals else [])]
+            remaining = remaining if equals else remaining[value_count:]
     return [*program, *command]
 
 
-def _parse_header(given: str) -> tuple[str, str]:
-    name, colon, value = given.partition(":")
+def _parse_header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
     if not colon or not name.strip():
-        raise ConfigError(f"--header is {given!r}.", hint="Write NAME:VALUE.")
+        raise ConfigError(f"--header is {text!r}.", hint="Write NAME:VALUE.")
     return name.strip(), value.strip()
 
 

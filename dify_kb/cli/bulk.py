@@ -97,10 +97,10 @@ async def change_each(
     Raises:
         KnowledgeError: the only one was refused, or what stopped all of them.
     """
-    left, stopped = iter(things), list[KnowledgeError]()
+    remaining, stopped = iter(things), list[KnowledgeError]()
 
     async def worker() -> None:
-        for thing in left:
+        for thing in remaining:
             if stopped:
                 return
             try:
@@ -129,10 +129,12 @@ async def change_in_batches(
     Raises:
         KnowledgeError: the only one was refused, or what stopped all of them.
     """
-    left = deque(things[start : start + BATCH_SIZE] for start in range(0, len(things), BATCH_SIZE))
+    remaining = deque(
+        things[start : start + BATCH_SIZE] for start in range(0, len(things), BATCH_SIZE)
+    )
     stopped: KnowledgeError | None = None
-    while left and stopped is None:
-        batch = left.popleft()
+    while remaining and stopped is None:
+        batch = remaining.popleft()
         try:
             await work(batch)
         except KnowledgeError as error:
@@ -142,7 +144,7 @@ async def change_in_batches(
                 reporter.report_refused(batch[0], error)
             else:
                 middle = len(batch) // 2
-                left.extendleft((batch[middle:], batch[:middle]))
+                remaining.extendleft((batch[middle:], batch[:middle]))
         else:
             for thing in batch:
                 reporter.report_changed(thing)
@@ -180,17 +182,17 @@ async def confirm_deletion(what: str, things: Sequence[str], *, yes: bool) -> No
     if len(things) > MAX_LISTED:
         output.err.print(f"  … and {len(things) - MAX_LISTED:,} more")
     output.err.print(f"Delete {what}? [y/N] ", end="")
-    answer = await _answer()
+    answer = await _read_answer()
     if answer.strip().casefold() not in {"y", "yes"}:
         raise KnowledgeError("Nothing was deleted.", hint="Answer y, or pass --yes.")
 
 
-async def _answer() -> str:
+async def _read_answer() -> str:
     """Read a line from the terminal without keeping Ctrl-C waiting for it."""
-    loop, typed = asyncio.get_running_loop(), anyio.Event()
-    loop.add_reader(sys.stdin.fileno(), typed.set)
+    loop, readable = asyncio.get_running_loop(), anyio.Event()
+    loop.add_reader(sys.stdin.fileno(), readable.set)
     try:
-        await typed.wait()
+        await readable.wait()
     finally:
         loop.remove_reader(sys.stdin.fileno())
     return sys.stdin.readline()

@@ -36,11 +36,11 @@ def list_(
     """List the child chunks of a chunk, in their order."""
 
     async def main(client: AsyncClient) -> None:
-        where = await _find_parents(client, dataset, document)
-        found = client.child_chunks.iter(*where, segment, keyword=keyword or dify_kb.UNSET)
+        parents = await _find_parents(client, dataset, document)
+        chunks = client.child_chunks.iter(*parents, segment, keyword=keyword or dify_kb.UNSET)
         await output.print_rows(
             "child_chunk",
-            found,
+            chunks,
             {
                 "#": lambda row: row.position,
                 "text": lambda row: output.shorten(row.content),
@@ -64,8 +64,8 @@ def show_(
     """Show one child chunk; the server only lists them."""
 
     async def main(client: AsyncClient) -> None:
-        where = await _find_parents(client, dataset, document)
-        async for row in client.child_chunks.iter(*where, segment):
+        parents = await _find_parents(client, dataset, document)
+        async for row in client.child_chunks.iter(*parents, segment):
             if row.id == id_:
                 return _print_child_chunk(context, row)
         raise KnowledgeError(
@@ -87,8 +87,8 @@ def create(
     """Add a child chunk."""
 
     async def main(client: AsyncClient) -> None:
-        where = await _find_parents(client, dataset, document)
-        _print_child_chunk(context, await client.child_chunks.create(*where, segment, text))
+        parents = await _find_parents(client, dataset, document)
+        _print_child_chunk(context, await client.child_chunks.create(*parents, segment, text))
 
     run_with_client(context, main)
 
@@ -105,8 +105,8 @@ def update(
     """Give a child chunk another text; 1.8.1 never finds one."""
 
     async def main(client: AsyncClient) -> None:
-        where = await _find_parents(client, dataset, document)
-        _print_child_chunk(context, await client.child_chunks.update(*where, segment, id_, text))
+        parents = await _find_parents(client, dataset, document)
+        _print_child_chunk(context, await client.child_chunks.update(*parents, segment, id_, text))
 
     run_with_client(context, main)
 
@@ -127,14 +127,14 @@ def delete(
     things = name_lookup.parse_ids("child chunk", ids)
 
     async def main(client: AsyncClient) -> int:
-        where = await _find_parents(client, dataset, document)
+        parents = await _find_parents(client, dataset, document)
         if len(things) > 1:
             await bulk.confirm_deletion(
                 bulk.format_count(len(things), "child chunk"), [*map(str, things)], yes=yes
             )
         return await bulk.change_each(
             things,
-            lambda thing: client.child_chunks.delete(*where, segment, thing.id),
+            lambda thing: client.child_chunks.delete(*parents, segment, thing.id),
             bulk.ChangeReporter("child chunk", "deleted", json=is_json_output(context)),
         )
 
@@ -142,8 +142,8 @@ def delete(
 
 
 async def _find_parents(client: AsyncClient, dataset: str, document: str) -> tuple[str, str]:
-    where = await name_lookup.find_dataset(client, dataset)
-    return where.id, (await name_lookup.find_document(client, where, document)).id
+    parents = await name_lookup.find_dataset(client, dataset)
+    return parents.id, (await name_lookup.find_document(client, parents, document)).id
 
 
 def _print_child_chunk(context: typer.Context, chunk: ChildChunk) -> None:

@@ -50,12 +50,12 @@ def list_(
 
     async def main(client: AsyncClient) -> None:
         tags = [(await name_lookup.find_tag(client, name)).id for name in tag or ()]
-        found = client.datasets.iter(
+        matches = client.datasets.iter(
             keyword=keyword or dify_kb.UNSET, tag_ids=tags or dify_kb.UNSET
         )
         await output.print_rows(
             "dataset",
-            found,
+            matches,
             {
                 "name": lambda row: row.name,
                 "documents": lambda row: row.document_count,
@@ -94,7 +94,7 @@ def create(
 
     async def main(client: AsyncClient) -> int:
         try:
-            made = await client.datasets.create(
+            created = await client.datasets.create(
                 name,
                 indexing_technique=technique or dify_kb.UNSET,
                 description=description or dify_kb.UNSET,
@@ -104,7 +104,7 @@ def create(
             )
         except dify_kb.PartialError as error:
             return bulk.report_partial(error, json=is_json_output(context))
-        _print_dataset(context, made)
+        _print_dataset(context, created)
         return 0
 
     run_with_client(context, main)
@@ -136,9 +136,9 @@ def update(
         raise ConfigError("There is nothing to change.", hint="Pass --name or another option.")
 
     async def main(client: AsyncClient) -> None:
-        found = await name_lookup.find_dataset(client, name)
+        matches = await name_lookup.find_dataset(client, name)
         changed = await client.datasets.update(
-            found,
+            matches,
             name=dify_kb.UNSET if new_name is None else new_name,
             indexing_technique=technique or dify_kb.UNSET,
             description=dify_kb.UNSET if description is None else description,
@@ -176,20 +176,24 @@ def delete(
     async def main(client: AsyncClient) -> int:
         if name:
             rows = client.datasets.iter(include_all=True)
-            found = {row.id: row async for row in rows if fnmatchcase(row.name, name)}
+            matches = {row.id: row async for row in rows if fnmatchcase(row.name, name)}
         else:
-            named = [await name_lookup.find_dataset(client, each) for each in names or ()]
-            found = {row.id: row for row in named}
-        things = [ResourceRef(row.id, row.name) for row in found.values()]
+            named = [
+                await name_lookup.find_dataset(client, name_or_id) for name_or_id in names or ()
+            ]
+            matches = {row.id: row for row in named}
+        things = [ResourceRef(row.id, row.name) for row in matches.values()]
         reporter = bulk.ChangeReporter("dataset", "deleted", json=is_json_output(context))
         if dry_run:
             return reporter.report_dry_run(things)
-        documents = sum(row.document_count for row in found.values())
-        if len(found) > 1 or documents:
-            what = bulk.format_count(len(found), "dataset")
-            told = [f"{row.name} ({row.document_count:,} documents)" for row in found.values()]
+        documents = sum(row.document_count for row in matches.values())
+        if len(matches) > 1 or documents:
+            what = bulk.format_count(len(matches), "dataset")
+            descriptions = [
+                f"{row.name} ({row.document_count:,} documents)" for row in matches.values()
+            ]
             await bulk.confirm_deletion(
-                f"{what} with {bulk.format_count(documents, 'document')}", told, yes=yes
+                f"{what} with {bulk.format_count(documents, 'document')}", descriptions, yes=yes
             )
         return await bulk.change_each(
             things, lambda thing: client.datasets.delete(thing.id), reporter
@@ -198,13 +202,13 @@ def delete(
     run_with_client(context, main)
 
 
-def _parse_model(given: str | None) -> ModelRef | Unset:
-    if given is None:
+def _parse_model(text: str | None) -> ModelRef | Unset:
+    if text is None:
         return dify_kb.UNSET
-    provider, colon, model = given.partition(":")
+    provider, colon, model = text.partition(":")
     if not (provider and colon and model):
         raise ConfigError(
-            f"--embedding is {given!r}.",
+            f"--embedding is {text!r}.",
             hint="Write PROVIDER:MODEL as `dify-kb models list` shows them.",
         )
     return dify_kb.ModelRef(provider=provider, model=model)

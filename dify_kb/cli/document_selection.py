@@ -59,7 +59,7 @@ def parse_selection(
 
 
 async def select_documents(
-    client: AsyncClient, where: Dataset, selection: DocumentSelection
+    client: AsyncClient, target: Dataset, selection: DocumentSelection
 ) -> Sequence[ResourceRef]:
     """Find the documents, each once. Ids cost nothing, conditions a request per 100 documents.
 
@@ -67,11 +67,11 @@ async def select_documents(
         KnowledgeError: no such document, or no such field.
     """
     if selection.names:
-        named = [await name_lookup.find_document(client, where, name) for name in selection.names]
+        named = [await name_lookup.find_document(client, target, name) for name in selection.names]
         return list({thing.id: thing for thing in named}.values())
-    await check_fields(client, where, selection.conditions)
+    await check_fields(client, target, selection.conditions)
     rows = client.documents.iter(
-        where, keyword=longest_literal(selection.pattern or ""), status=selection.status or UNSET
+        target, keyword=longest_literal(selection.pattern or ""), status=selection.status or UNSET
     )
     return [ResourceRef(row.id, row.name) async for row in rows if is_selected(row, selection)]
 
@@ -128,7 +128,7 @@ def parse_conditions(texts: Sequence[str]) -> MetadataFilter | None:
 
 
 async def check_fields(
-    client: AsyncClient, where: Dataset, conditions: MetadataFilter | None
+    client: AsyncClient, target: Dataset, conditions: MetadataFilter | None
 ) -> None:
     """Make sure that the dataset has the fields, which the server does not. Costs one request.
 
@@ -137,10 +137,10 @@ async def check_fields(
     """
     if conditions is None:
         return
-    fields = (await client.metadata.list(where)).doc_metadata
+    fields = (await client.metadata.list(target)).doc_metadata
     for name in dict.fromkeys(condition.name for condition in conditions.conditions):
         if name not in BUILT_IN:
-            name_lookup.select_metadata_field(fields, name, where)
+            name_lookup.select_metadata_field(fields, name, target)
 
 
 def _parse_condition(text: str) -> Condition:

@@ -60,9 +60,9 @@ def list_(
     """List the documents of a dataset, the newest first."""
 
     async def main(client: AsyncClient) -> None:
-        where = await name_lookup.find_dataset(client, dataset)
+        target = await name_lookup.find_dataset(client, dataset)
         found = client.documents.iter(
-            where, keyword=keyword or dify_kb.UNSET, status=status or dify_kb.UNSET
+            target, keyword=keyword or dify_kb.UNSET, status=status or dify_kb.UNSET
         )
         await output.print_rows(
             "document",
@@ -85,9 +85,9 @@ def show_(context: typer.Context, dataset: DatasetOption, name: DocumentArgument
     """Show one document in full; since Dify 1.8."""
 
     async def main(client: AsyncClient) -> None:
-        where = await name_lookup.find_dataset(client, dataset)
-        thing = await name_lookup.find_document(client, where, name)
-        found = await client.documents.get(where, thing.id)
+        target = await name_lookup.find_dataset(client, dataset)
+        thing = await name_lookup.find_document(client, target, name)
+        found = await client.documents.get(target, thing.id)
         rows = {
             "id": found.id,
             "name": found.name,
@@ -129,16 +129,16 @@ def create(
     source = _read_source(file, text)
 
     async def main(client: AsyncClient) -> None:
-        where = await name_lookup.find_dataset(client, dataset)
+        target = await name_lookup.find_dataset(client, dataset)
         if isinstance(source, Path):
-            made = await client.documents.create_by_file(
-                where, source, name=name, indexing_technique=technique or dify_kb.UNSET
+            created = await client.documents.create_by_file(
+                target, source, name=name, indexing_technique=technique or dify_kb.UNSET
             )
         else:
-            made = await client.documents.create_by_text(
-                where, _require_name(name), source, indexing_technique=technique or dify_kb.UNSET
+            created = await client.documents.create_by_text(
+                target, _require_name(name), source, indexing_technique=technique or dify_kb.UNSET
             )
-        await _report_created(context, client, where, made, wait=wait)
+        await _report_created(context, client, target, created, wait=wait)
 
     run_with_client(context, main)
 
@@ -161,15 +161,15 @@ def update(
     source = _read_source(file, text)
 
     async def main(client: AsyncClient) -> None:
-        where = await name_lookup.find_dataset(client, dataset)
-        thing = await name_lookup.find_document(client, where, document)
+        target = await name_lookup.find_dataset(client, dataset)
+        thing = await name_lookup.find_document(client, target, document)
         if isinstance(source, Path):
-            made = await client.documents.update_by_file(where, thing.id, source, name=name)
+            created = await client.documents.update_by_file(target, thing.id, source, name=name)
         else:
-            made = await client.documents.update_by_text(
-                where, thing.id, name=_require_name(name or thing.name), text=source
+            created = await client.documents.update_by_text(
+                target, thing.id, name=_require_name(name or thing.name), text=source
             )
-        await _report_created(context, client, where, made, wait=wait)
+        await _report_created(context, client, target, created, wait=wait)
 
     run_with_client(context, main)
 
@@ -185,8 +185,8 @@ def _format_metadata(entry: Mapping[str, object]) -> str:
     if seconds is not None:
         with suppress(ValueError, OverflowError, OSError):  # no time that a calendar has
             value = datetime.fromtimestamp(seconds, UTC)
-    shown = output.format_cell(value) if value is None or isinstance(value, datetime) else value
-    return f"{entry['name']}={shown}"
+    formatted = output.format_cell(value) if value is None or isinstance(value, datetime) else value
+    return f"{entry['name']}={formatted}"
 
 
 def _read_source(file: str | None, text: str | None) -> Path | str:
@@ -210,18 +210,20 @@ def _require_name(name: str | None) -> str:
 async def _report_created(
     context: typer.Context,
     client: AsyncClient,
-    where: Dataset,
-    made: CreatedDocument,
+    target: Dataset,
+    created: CreatedDocument,
     *,
     wait: bool,
 ) -> None:
-    document: Document = made.document
+    document: Document = created.document
     if wait:
-        (document,) = await client.documents.wait(where, [made])
+        (document,) = await client.documents.wait(target, [created])
     if is_json_output(context):
-        output.print_json({"type": "document", **output.to_fields(document), "batch": made.batch})
+        output.print_json(
+            {"type": "document", **output.to_fields(document), "batch": created.batch}
+        )
     else:
-        _print_created(document, made.batch)
+        _print_created(document, created.batch)
     if wait:
         _check_indexed(document)
 
@@ -280,11 +282,11 @@ def delete(
     """
     from . import document_selection
 
-    asked = document_selection.parse_selection(names, name, status, filter_, everything=all_)
+    selection = document_selection.parse_selection(names, name, status, filter_, everything=all_)
 
     async def main(client: AsyncClient) -> int:
-        where = await name_lookup.find_dataset(client, dataset)
-        things = await document_selection.select_documents(client, where, asked)
+        target = await name_lookup.find_dataset(client, dataset)
+        things = await document_selection.select_documents(client, target, selection)
         reporter = bulk.ChangeReporter("document", "deleted", json=is_json_output(context))
         if dry_run:
             return reporter.report_dry_run(things)
@@ -293,7 +295,7 @@ def delete(
                 bulk.format_count(len(things), "document"), [*map(str, things)], yes=yes
             )
         return await bulk.change_each(
-            things, lambda thing: client.documents.delete(where, thing.id), reporter
+            things, lambda thing: client.documents.delete(target, thing.id), reporter
         )
 
     run_with_client(context, main)
@@ -317,17 +319,19 @@ def _add_switch_command(
     ) -> None:
         from . import document_selection
 
-        asked = document_selection.parse_selection(names, name, status, filter_, everything=all_)
+        selection = document_selection.parse_selection(
+            names, name, status, filter_, everything=all_
+        )
 
         async def main(client: AsyncClient) -> int:
-            where = await name_lookup.find_dataset(client, dataset)
-            things = await document_selection.select_documents(client, where, asked)
+            target = await name_lookup.find_dataset(client, dataset)
+            things = await document_selection.select_documents(client, target, selection)
             reporter = bulk.ChangeReporter("document", past_tense, json=is_json_output(context))
             if dry_run:
                 return reporter.report_dry_run(things)
 
             async def work(batch: Sequence[ResourceRef]) -> None:
-                await call(client)(where, [thing.id for thing in batch])
+                await call(client)(target, [thing.id for thing in batch])
 
             return await bulk.change_in_batches(things, work, reporter)
 

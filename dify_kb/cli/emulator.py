@@ -58,21 +58,23 @@ def emulator(
     command.run(main)
 
 
-def _read_fault_plans(given: str) -> dict[str, object]:
+def _read_fault_plans(argument: str) -> dict[str, object]:
     """Read plans from standard input, from an argument that is JSON, or from a file.
 
     Raises:
         ConfigError: there is no such file, or no JSON in it.
     """
     try:
-        if given == "-":
+        if argument == "-":
             text = sys.stdin.read()
         else:
-            text = given if given.lstrip().startswith("{") else Path(given).read_text("utf-8")
+            text = (
+                argument if argument.lstrip().startswith("{") else Path(argument).read_text("utf-8")
+            )
         plans: dict[str, object] = json.loads(text)
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"--faults {given} cannot be read: {error}.",
+            f"--faults {argument} cannot be read: {error}.",
             hint="Name a file of JSON, or write the JSON itself, or - for standard input.",
         ) from error
     return plans

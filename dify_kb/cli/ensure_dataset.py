@@ -34,37 +34,37 @@ async def ensure_dataset(
     if not create or name_lookup.is_id(name):
         return await name_lookup.find_dataset(client, name)
     if existing := await _find_by_name(client, name):
-        return _oldest(existing)
+        return _select_oldest(existing)
     if dry_run:
         output.err.print(f"The dataset {output.escape(name)} would be created.")
         return None
-    created = await _create(client, name, technique)
+    created = await _create_dataset(client, name, technique)
     same_name = await _find_by_name(client, name)
     if all(dataset.id != created.id for dataset in same_name):  # a list may lag behind
         same_name = [*same_name, created]
-    return _oldest(same_name)
+    return _select_oldest(same_name)
 
 
-async def _create(client: AsyncClient, name: str, technique: Technique | None) -> Dataset:
+async def _create_dataset(client: AsyncClient, name: str, technique: Technique | None) -> Dataset:
     """Create the dataset, or find it where another process or a lost request created it."""
     embedding: ModelRef | Unset = UNSET
     if technique is None:
-        technique, embedding = await _best_technique(client)
+        technique, embedding = await _choose_technique(client)
     model = f" with {embedding.provider}:{embedding.model}" if embedding else ""
-    shown = f"{output.escape(name)} ({technique}{model})"
+    label = f"{output.escape(name)} ({technique}{model})"
     try:
         created = await client.datasets.create(
             name, indexing_technique=technique, embedding=embedding
         )
     except (OutcomeUnknownError, ConflictError) as error:
-        found = await _find_by_name(client, name)
-        if not found:
+        matches = await _find_by_name(client, name)
+        if not matches:
             raise
         lost = isinstance(error, OutcomeUnknownError)
         end = "after the response to its create was lost" if lost else "created meanwhile"
         output.err.print(f"Found the dataset {output.escape(name)}, {end}.")
-        return min(found, key=_creation_key)
-    output.err.print(f"Created the dataset {shown}.")
+        return min(matches, key=_creation_key)
+    output.err.print(f"Created the dataset {label}.")
     return created
 
 
@@ -73,7 +73,7 @@ async def _find_by_name(client: AsyncClient, name: str) -> Sequence[Dataset]:
     return [dataset async for dataset in rows if dataset.name == name]
 
 
-def _oldest(datasets: Sequence[Dataset]) -> Dataset:
+def _select_oldest(datasets: Sequence[Dataset]) -> Dataset:
     """Return the dataset that was created first, with a warning if there are several."""
     oldest, *others = sorted(datasets, key=_creation_key)
     if others:
@@ -89,7 +89,7 @@ def _creation_key(dataset: Dataset) -> tuple[datetime, str]:
     return dataset.created_at, dataset.id
 
 
-async def _best_technique(client: AsyncClient) -> tuple[Technique, ModelRef | Unset]:
+async def _choose_technique(client: AsyncClient) -> tuple[Technique, ModelRef | Unset]:
     """Choose high_quality if the server has an embedding model, else economy."""
     providers = await client.workspace.models(ModelType.TEXT_EMBEDDING)
     refs = [ref for provider in providers for ref in provider.model_refs()]

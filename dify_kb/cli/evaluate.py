@@ -95,7 +95,7 @@ def evaluate(
     from . import report_output
 
     command: CommandContext = context.obj
-    given = _read_input(file, folder, dataset)
+    inputs = _read_input(file, folder, dataset)
     chunkings = list_chunkings(chunk_size or CHUNK_SIZES, parents=not chunk_size)
     ks = sorted(set(top_k or TOP_KS))
     report_output.check_writable((html, save))
@@ -103,21 +103,21 @@ def evaluate(
 
     async def main() -> int:
         async with command.create_client(on_event=tally.record) as client:
-            output.err.print(_describe_evaluation(client.base_url, given, chunkings, ks))
+            output.err.print(_describe_evaluation(client.base_url, inputs, chunkings, ks))
             with report_output.show_progress(quiet=command.quiet, plain=command.verbose) as tell:
                 quality = evaluator.RetrievalEvaluator(
                     client=client,
-                    queries=given.asked,
-                    source=given.origin,
+                    queries=inputs.asked,
+                    source=inputs.origin,
                     counter=tally,
                     on_progress=tell,
                     ks=ks,
                 )
-                if given.source is None:
-                    where = await name_lookup.find_dataset(client, dataset or "")
-                    report = await quality.evaluate_dataset(where)
+                if inputs.source is None:
+                    target = await name_lookup.find_dataset(client, dataset or "")
+                    report = await quality.evaluate_dataset(target)
                 else:
-                    report = await quality.evaluate_corpus(given.source, chunkings, technique)
+                    report = await quality.evaluate_corpus(inputs.source, chunkings, technique)
         if command.json:
             output.print_json(output.to_fields(report))
         else:
@@ -164,14 +164,14 @@ def _read_input(file: Path | None, folder: Path | None, dataset: str | None) -> 
 
 
 def _describe_evaluation(
-    url: str, given: EvaluationInput, chunkings: Sequence[Chunking], ks: Sequence[int]
+    url: str, inputs: EvaluationInput, chunkings: Sequence[Chunking], ks: Sequence[int]
 ) -> str:
     from dify_kb.bench.search_methods import MAX_COMPARED_METHODS
 
-    bases = 1 if given.source is None else len(chunkings)
-    searches = bases * MAX_COMPARED_METHODS * (len(given.asked) + 1)
-    made = "" if given.source is None else f" {bases} bases of its own are made and deleted."
+    bases = 1 if inputs.source is None else len(chunkings)
+    searches = bases * MAX_COMPARED_METHODS * (len(inputs.asked) + 1)
+    notice = "" if inputs.source is None else f" {bases} bases of its own are made and deleted."
     return (
-        f"Asking {output.escape(url)} {len(given.asked):,} queries, the first {max(ks)} passages"
-        f" of each: at most {searches:,} searches.{made}"
+        f"Asking {output.escape(url)} {len(inputs.asked):,} queries, the first {max(ks)} passages"
+        f" of each: at most {searches:,} searches.{notice}"
     )

@@ -61,22 +61,26 @@ def serve(
     from dify_kb.external import FolderRetriever, create_app, serve
 
     command: CommandContext = context.obj
-    given = _resolve_key(command, api_key)
-    key = given or secrets.token_urlsafe(24)
-    named = knowledge_id or folder.resolve().name or "folder"
+    configured_key = _resolve_key(command, api_key)
+    key = configured_key or secrets.token_urlsafe(24)
+    knowledge_name = knowledge_id or folder.resolve().name or "folder"
     retriever = FolderRetriever(folder, index=index)
-    server = create_app({named: retriever}, api_keys=key)
+    server = create_app({knowledge_name: retriever}, api_keys=key)
     _log_to_stderr()
 
     async def main() -> int:
         async with serve(server, host, port) as url:
             counts = retriever.counts
             if command.json:
-                told = {"url": url, "knowledge_id": named, "api_key": None if given else key}
-                output.print_json({"type": "external", **told, "files": counts.files})
+                fields = {
+                    "url": url,
+                    "knowledge_id": knowledge_name,
+                    "api_key": None if configured_key else key,
+                }
+                output.print_json({"type": "external", **fields, "files": counts.files})
             output.err.print(
                 f"{counts.files:,} files in {counts.passages:,} passages are served;"
-                f" Ctrl-C ends it.\n{_describe_settings(url, given, key, named)}"
+                f" Ctrl-C ends it.\n{_describe_settings(url, configured_key, key, knowledge_name)}"
             )
             await anyio.sleep_forever()
         return 0
@@ -127,23 +131,23 @@ def check(
     command.run(main)
 
 
-def _describe_settings(url: str, given: str | None, key: str, knowledge_id: str) -> str:
+def _describe_settings(url: str, configured_key: str | None, key: str, knowledge_id: str) -> str:
     """Tell what is to be entered in Dify."""
-    shown = (
+    displayed = (
         "the one that was given"
-        if given
+        if configured_key
         else f"{key}  (another one each time; set {API_KEY_VARIABLE})"
     )
     return (
         f"  API endpoint           {url}\n"
-        f"  API key                {shown}\n"
+        f"  API key                {displayed}\n"
         f"  External knowledge ID  {output.escape(knowledge_id)}"
     )
 
 
-def _resolve_key(command: CommandContext, given: str | None) -> str | None:
+def _resolve_key(command: CommandContext, configured_key: str | None) -> str | None:
     """Take the key of the command line, on which it may stand anywhere, or of the environment."""
-    return given or command.api_key or os.environ.get(API_KEY_VARIABLE) or None
+    return configured_key or command.api_key or os.environ.get(API_KEY_VARIABLE) or None
 
 
 def _log_to_stderr() -> None:

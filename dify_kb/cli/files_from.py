@@ -52,10 +52,10 @@ class FilesFrom:
             raise ConfigError(
                 f"Not a directory: {self.folder}", hint="--files-from lists files of one folder."
             )
-        listed = self.source == "-" or (
+        is_readable = self.source == "-" or (
             os.access(self.source, os.R_OK) and not os.path.isdir(self.source)  # noqa: PTH112 -- text
         )
-        if not listed or (self.source == "-" and sys.stdin is None):
+        if not is_readable or (self.source == "-" and sys.stdin is None):
             raise ConfigError(
                 f"Cannot read the list {self.source!r} (--files-from).",
                 hint="Pass a file with one path per line, or - for standard input.",
@@ -64,7 +64,7 @@ class FilesFrom:
     def iter_items(self) -> Iterator[Item]:
         """Iterate over the files as the list is read. Blocking; run it in a thread."""
         root = Path(os.path.abspath(self.folder))  # noqa: PTH100 -- resolve() would follow links
-        whole = root.resolve()
+        resolved_root = root.resolve()
         for line in self._read_lines():
             if "\0" in line:
                 raise ConfigError(
@@ -77,8 +77,10 @@ class FilesFrom:
             if hash(key) in self._seen:
                 continue
             self._seen.add(hash(key))
-            below = key.split("/", 1)[0] != ".." and path.resolve().is_relative_to(whole)
-            if below and key.strip("/ "):
+            is_inside = key.split("/", 1)[0] != ".." and path.resolve().is_relative_to(
+                resolved_root
+            )
+            if is_inside and key.strip("/ "):
                 yield Item(key, path=path)
             else:
                 self.refused_count += 1

@@ -62,7 +62,7 @@ def show_(
     if state is not None:
         _print_files(command, read_journal.iter_rows(path, state=JournalState(state)))
     if overview.last is not None:
-        _print_failures(command, overview, whole=failures or command.json)
+        _print_failures(command, overview, list_all=failures or command.json)
 
 
 @journal.command()
@@ -143,14 +143,14 @@ def _print_journal(overview: JournalOverview) -> None:
 def _run_row(run: PastRun, overview: JournalOverview) -> tuple[object, ...]:
     seconds = None if run.ended is None else round(run.ended - run.started)
     report = run.report or {}
-    left = [report.get(name) for name in ("stalled", "unknown", "pending")]
+    unfinished = [report.get(name) for name in ("stalled", "unknown", "pending")]
     return (
         run.number,
         _local_time(run.started),
         seconds,
         _describe_end(run, overview),
         *(report.get(name) for name in ("found", "added", "updated", "failed")),
-        sum(count for count in left if isinstance(count, int)) if report else None,
+        sum(count for count in unfinished if isinstance(count, int)) if report else None,
     )
 
 
@@ -169,25 +169,25 @@ def _describe_last_run(overview: JournalOverview) -> str:
     return f"last run {started:%Y-%m-%d %H:%M}: {_describe_end(overview.last, overview)}"
 
 
-def _print_failures(command: CommandContext, overview: JournalOverview, *, whole: bool) -> None:
+def _print_failures(command: CommandContext, overview: JournalOverview, *, list_all: bool) -> None:
     from dify_kb.ingest.journal import iter_failed_results
 
     if overview.last is None:
         return
-    found = iter_failed_results(overview.path, overview.last.number)
+    results = iter_failed_results(overview.path, overview.last.number)
     if command.json:
-        for result in found:
+        for result in results:
             output.print_json({"type": "item", **attrs.asdict(result)})
         return
-    for line in _failure_lines(found, whole=whole):
+    for line in _failure_lines(results, list_all=list_all):
         output.out.print(line)
 
 
-def _failure_lines(found: Iterable[ItemResult], *, whole: bool) -> Iterator[str]:
-    for number, result in enumerate(found):
+def _failure_lines(results: Iterable[ItemResult], *, list_all: bool) -> Iterator[str]:
+    for number, result in enumerate(results):
         if number == 0:
             yield "\nNot loaded in the last run:"
-        if not whole and number == output.MAX_LISTED_FAILURES:
+        if not list_all and number == output.MAX_LISTED_FAILURES:
             yield "  … and more; --failures lists all."
             return
         reason = output.escape(result.reason or "")

@@ -223,9 +223,9 @@ def load(
         max_file_size=max_file_size * MIB,
     )
 
-    async def start(client: AsyncClient, where: Dataset, arguments: LoadArguments) -> LoadReport:
+    async def start(client: AsyncClient, target: Dataset, arguments: LoadArguments) -> LoadReport:
         return await client.load(
-            where,
+            target,
             arguments.source,
             include=rules.include,
             exclude=rules.exclude,
@@ -265,5 +265,5 @@ def load(
         verifies=wait == "verified",
         start=start,
     )
-    with open_log(log_file) as written:
-        runner.run(written)
+    with open_log(log_file) as log:
+        runner.run(log)

@@ -69,17 +69,17 @@ class LoadRunner:
     _log: LoadLog = field(init=False)
     _files_from: FilesFrom | None = field(default=None, init=False)
 
-    def run(self, written: LoadLog) -> None:
+    def run(self, log: LoadLog) -> None:
         """Run the load and write its results to a log.
 
         Raises:
             ConfigError: the source is not valid.
             typer.Exit: with the exit code.
         """
-        self._log = written
+        self._log = log
         self._check()
         self._interrupt.exit_message = lambda: f"Ended at once. {self._resume_hint()}"
-        code = self.command.run_interruptible(self._main, self._interrupt)
+        code = self.command.run_interruptible(self._load, self._interrupt)
         if self._interrupt.was_cancelled and code != BROKEN_PIPE_EXIT:
             self._report_interruption(code)
         raise typer.Exit(code)
@@ -109,22 +109,22 @@ class LoadRunner:
         )
         self._files_from.check()
 
-    async def _main(self) -> int:
+    async def _load(self) -> int:
         source: Source = self.paths
         if self._files_from is not None:
             items = self._files_from.iter_items()
-            first = await anyio.to_thread.run_sync(next, items, None)
-            if first is None:  # as in a job that runs every hour, and finds nothing new
-                return self._finish(LoadReport(dry_run=self.dry_run))
+            first_item = await anyio.to_thread.run_sync(next, items, None)
+            if first_item is None:  # as in a job that runs every hour, and finds nothing new
+                return self._report_finished(LoadReport(dry_run=self.dry_run))
             source = NamedSource(
-                itertools.chain((first,), items), _folder_name(self._files_from.folder)
+                itertools.chain((first_item,), items), _folder_name(self._files_from.folder)
             )
         async with self.command.create_client(on_event=self._handle_attempt) as client:
-            where = await ensure_dataset(
+            target = await ensure_dataset(
                 client, self.dataset, self.technique, create=self.create, dry_run=self.dry_run
             )
-            if where is None:
-                return self._finish(
+            if target is None:
+                return self._report_finished(
                     await dry_run.scan_source(source, self.rules, self._handle_event)
                 )
             if self.verifies and not self.command.quiet:
@@ -138,8 +138,8 @@ class LoadRunner:
                 quiet=quiet, plain=self.command.verbose
             ) as self._display:
                 self._interrupt.on_interrupt = lambda: output.err.print(GRACE_NOTICE)
-                report = await self.start(client, where, arguments)
-        return self._finish(report)
+                report = await self.start(client, target, arguments)
+        return self._report_finished(report)
 
     def _record_refused(self, result: ItemResult) -> None:
         if len(self._refused) < output.MAX_LISTED_FAILURES:
@@ -168,7 +168,7 @@ class LoadRunner:
         self._state.record_attempt(event)
         self._display(self._state)
 
-    def _finish(self, report: LoadReport) -> int:
+    def _report_finished(self, report: LoadReport) -> int:
         if self._files_from is not None:
             refused = self._files_from.refused_count
             report = attrs.evolve(
@@ -184,8 +184,8 @@ class LoadRunner:
                 hint="Check the path, --include and --exclude; hidden files need an --include.",
             )
         self._print(report)
-        first = self.first_failure and report.stopped is StopReason.MAX_FAILURES
-        return exit_codes.FILES if first else report.exit_code
+        first_item = self.first_failure and report.stopped is StopReason.MAX_FAILURES
+        return exit_codes.FILES if first_item else report.exit_code
 
     def _print(self, report: LoadReport) -> None:
         console = output.err if self.command.json else output.out

@@ -53,19 +53,19 @@ _REMEDIES: Mapping[StopReason, str] = {
 
 def command_line(words: Sequence[str], *extra: str) -> str:
     """Return the command line quoted for a shell, without its secrets."""
-    shown: list[str] = []
+    parts: list[str] = []
     secret = False
     for word in words:
         option, equals, _ = word.partition("=")
         if secret:
-            shown.append("…")
+            parts.append("…")
         elif equals and option in _SECRET:
-            shown.append(f"{option}=…")
+            parts.append(f"{option}=…")
         else:
-            shown.append(shlex.quote(word))
+            parts.append(shlex.quote(word))
         secret = not secret and word in _SECRET
     extra = tuple(word for word in extra if word not in words)
-    return output.escape(" ".join(["dify-kb", *shown, *extra]))
+    return output.escape(" ".join(["dify-kb", *parts, *extra]))
 
 
 def print_summary(console: Console, report: LoadReport) -> None:
@@ -95,8 +95,8 @@ def print_failures(console: Console, report: LoadReport, refused: Sequence[ItemR
     if not failure_count:
         return
     results = itertools.chain(refused, report.failures())
-    listed = (result for result in results if result.outcome is not Outcome.PENDING)
-    for result in itertools.islice(listed, min(failure_count, MAX_LISTED_FAILURES)):
+    shown_results = (result for result in results if result.outcome is not Outcome.PENDING)
+    for result in itertools.islice(shown_results, min(failure_count, MAX_LISTED_FAILURES)):
         console.print(result_line(result))
     if failure_count > MAX_LISTED_FAILURES:
         whole = f"`dify-kb journal show --failures {report.journal}`" if report.journal else ""
@@ -135,10 +135,10 @@ def next_step(report: LoadReport, words: Sequence[str]) -> str | None:
         purpose = "send the failed files again" if retry else "check the remaining files"
         return f"Run this command to {purpose}:\n       {command}"
     retries = " and send the failed files again" if retry else ""
-    what = f"{_REMEDIES[report.stopped]} Run this command to resume{retries}:".lstrip()
-    return f"{what}\n       {command}"
+    instruction = f"{_REMEDIES[report.stopped]} Run this command to resume{retries}:".lstrip()
+    return f"{instruction}\n       {command}"
 
 
 def _format_reasons(counts: Mapping[str, int]) -> str:
-    most_first = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
-    return ", ".join(f"{count:,} {output.escape(reason)}" for reason, count in most_first)
+    by_frequency = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
+    return ", ".join(f"{count:,} {output.escape(reason)}" for reason, count in by_frequency)

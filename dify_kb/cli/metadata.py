@@ -51,19 +51,19 @@ def list_(
     """
 
     async def main(client: AsyncClient) -> None:
-        where = await name_lookup.find_dataset(client, dataset)
+        target = await name_lookup.find_dataset(client, dataset)
         if built_in:
             await output.print_rows(
                 "built_in_field",
-                await client.metadata.built_in_fields(where),
+                await client.metadata.built_in_fields(target),
                 {"name": _field_name, "type": lambda row: row.type},
                 json=is_json_output(context),
             )
             return
-        answer = await client.metadata.list(where)
+        response = await client.metadata.list(target)
         await output.print_rows(
             "metadata_field",
-            answer.doc_metadata,
+            response.doc_metadata,
             {
                 "name": _field_name,
                 "type": lambda row: row.type,
@@ -73,8 +73,8 @@ def list_(
             json=is_json_output(context),
         )
         if not is_json_output(context):
-            shown = "shown" if answer.built_in_field_enabled else "hidden"
-            output.err.print(f"Built-in fields are {shown}.")
+            visibility = "shown" if response.built_in_field_enabled else "hidden"
+            output.err.print(f"Built-in fields are {visibility}.")
 
     run_with_client(context, main)
 
@@ -84,9 +84,9 @@ def show_(context: typer.Context, dataset: DatasetOption, name: FieldArgument) -
     """Show one field; the server only lists them."""
 
     async def main(client: AsyncClient) -> None:
-        where = await name_lookup.find_dataset(client, dataset)
-        fields = (await client.metadata.list(where)).doc_metadata
-        _print_field(context, select_field(fields, name, where))
+        target = await name_lookup.find_dataset(client, dataset)
+        fields = (await client.metadata.list(target)).doc_metadata
+        _print_field(context, select_field(fields, name, target))
 
     run_with_client(context, main)
 
@@ -103,8 +103,8 @@ def create(
     """Add a field to a dataset."""
 
     async def main(client: AsyncClient) -> None:
-        where = await name_lookup.find_dataset(client, dataset)
-        _print_field(context, await client.metadata.create(where, name, type=type_))
+        target = await name_lookup.find_dataset(client, dataset)
+        _print_field(context, await client.metadata.create(target, name, type=type_))
 
     run_with_client(context, main)
 
@@ -119,9 +119,9 @@ def update(
     """Give a field another name."""
 
     async def main(client: AsyncClient) -> None:
-        where = await name_lookup.find_dataset(client, dataset)
-        field = await name_lookup.field(client, where, name)
-        _print_field(context, await client.metadata.update(where, field.id, new_name))
+        target = await name_lookup.find_dataset(client, dataset)
+        field = await name_lookup.field(client, target, name)
+        _print_field(context, await client.metadata.update(target, field.id, new_name))
 
     run_with_client(context, main)
 
@@ -139,8 +139,8 @@ def delete(
     """
 
     async def main(client: AsyncClient) -> int:
-        where = await name_lookup.find_dataset(client, dataset)
-        found = [await name_lookup.field(client, where, name) for name in names]
+        target = await name_lookup.find_dataset(client, dataset)
+        found = [await name_lookup.field(client, target, name) for name in names]
         things = list({thing.id: thing for thing in found}.values())
         if len(things) > 1:
             await bulk.confirm_deletion(
@@ -148,7 +148,7 @@ def delete(
             )
         return await bulk.change_each(
             things,
-            lambda thing: client.metadata.delete(where, thing.id),
+            lambda thing: client.metadata.delete(target, thing.id),
             bulk.ChangeReporter("field", "deleted", json=is_json_output(context)),
         )
 
@@ -166,13 +166,13 @@ def built_in(
     """Show the server's own fields on documents, or hide them."""
 
     async def main(client: AsyncClient) -> None:
-        where = await name_lookup.find_dataset(client, dataset)
+        target = await name_lookup.find_dataset(client, dataset)
         if action == "enable":
-            await client.metadata.enable_built_in(where)
+            await client.metadata.enable_built_in(target)
         else:
-            await client.metadata.disable_built_in(where)
+            await client.metadata.disable_built_in(target)
         reporter = bulk.ChangeReporter("dataset", f"{action}d", json=is_json_output(context))
-        reporter.report_changed(ResourceRef(where.id, f"the built-in fields of {where.name}"))
+        reporter.report_changed(ResourceRef(target.id, f"the built-in fields of {target.name}"))
 
     run_with_client(context, main)
 
@@ -198,25 +198,29 @@ def assign(
     """
     from . import document_selection
 
-    asked = document_selection.parse_selection(names, name, status, filter_, everything=all_)
-    given = parse_assignments(set_)
+    selection = document_selection.parse_selection(names, name, status, filter_, everything=all_)
+    assignments = parse_assignments(set_)
 
     async def main(client: AsyncClient) -> int:
-        where = await name_lookup.find_dataset(client, dataset)
-        fields = (await client.metadata.list(where)).doc_metadata
-        values = convert_values(given, fields, where)
-        things = await document_selection.select_documents(client, where, asked)
+        target = await name_lookup.find_dataset(client, dataset)
+        fields = (await client.metadata.list(target)).doc_metadata
+        values = convert_values(assignments, fields, target)
+        things = await document_selection.select_documents(client, target, selection)
         reporter = bulk.ChangeReporter("document", "labelled", json=is_json_output(context))
         if dry_run:
             return reporter.report_dry_run(things)
         if not things:
             return reporter.finish()
-        done, failed, cause = [thing.id for thing in things], dict[str, str](), None
+        assigned_ids, failed, cause = [thing.id for thing in things], dict[str, str](), None
         try:
-            await client.metadata.assign_by_name(where, dict.fromkeys(done, values))
+            await client.metadata.assign_by_name(target, dict.fromkeys(assigned_ids, values))
         except dify_kb.PartialError as error:
-            done, failed, cause = [*map(str, error.done)], dict(error.failed), error.__cause__
-        return report_assignments(reporter, things, done, failed, cause)
+            assigned_ids, failed, cause = (
+                [*map(str, error.done)],
+                dict(error.failed),
+                error.__cause__,
+            )
+        return report_assignments(reporter, things, assigned_ids, failed, cause)
 
     run_with_client(context, main)
 
@@ -244,17 +248,17 @@ def parse_assignments(texts: Sequence[str]) -> Mapping[str, str]:
     Raises:
         ConfigError: one that is none.
     """
-    given: dict[str, str] = {}
+    assignments: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not (name.strip() and equals):
             raise ConfigError(f"--set is {text!r}.", hint="Write FIELD=VALUE.")
-        given[name.strip()] = value.strip()
-    return given
+        assignments[name.strip()] = value.strip()
+    return assignments
 
 
 def convert_values(
-    given: Mapping[str, str], fields: Sequence[MetadataField], where: Dataset
+    assignments: Mapping[str, str], fields: Sequence[MetadataField], target: Dataset
 ) -> Mapping[str, Value]:
     """Give each value the type of its field: the server does not, and searches would not match.
 
@@ -263,13 +267,15 @@ def convert_values(
         ConfigError: a value is not of its type.
     """
     values: dict[str, Value] = {}
-    for name, text in given.items():
-        field = select_field(fields, name, where)
+    for name, text in assignments.items():
+        field = select_field(fields, name, target)
         values[field.name] = _parse_field_value(field, text)
     return values
 
 
-def select_field(fields: Sequence[MetadataField], name_or_id: str, where: Dataset) -> MetadataField:
+def select_field(
+    fields: Sequence[MetadataField], name_or_id: str, target: Dataset
+) -> MetadataField:
     """Choose a field by its name or its id.
 
     Raises:
@@ -278,13 +284,13 @@ def select_field(fields: Sequence[MetadataField], name_or_id: str, where: Datase
     by_id = {field.id: field for field in fields}
     if name_or_id in by_id:
         return by_id[name_or_id]
-    return by_id[name_lookup.select_metadata_field(fields, name_or_id, where).id]
+    return by_id[name_lookup.select_metadata_field(fields, name_or_id, target).id]
 
 
 def report_assignments(
     reporter: ChangeReporter,
     things: Sequence[ResourceRef],
-    done: Sequence[str],
+    assigned_ids: Sequence[str],
     failed: Mapping[str, str],
     cause: BaseException | None,
 ) -> int:
@@ -293,7 +299,7 @@ def report_assignments(
     Raises:
         KnowledgeError: what ended it before all were reached.
     """
-    set_ = set(done)
+    set_ = set(assigned_ids)
     for thing in things:
         if thing.id in set_:
             reporter.report_changed(thing)

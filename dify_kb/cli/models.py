@@ -118,18 +118,18 @@ def select_model(name: str, offers: list[ModelOffer]) -> ModelOffer:
     Raises:
         KnowledgeError: there is none, or several providers offer it.
     """
-    found = [offer for offer in offers if name in {offer.name, offer.model.model}]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        names = ", ".join(offer.name for offer in found)
+    matches = [offer for offer in offers if name in {offer.name, offer.model.model}]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        names = ", ".join(offer.name for offer in matches)
         raise KnowledgeError(
-            f"{len(found)} models are called {name!r}.", hint=f"Pass one of {names}."
+            f"{len(matches)} models are called {name!r}.", hint=f"Pass one of {names}."
         )
     known = [word for offer in offers for word in (offer.name, offer.model.model)]
-    near = name_lookup.suggest_names(name, known)
-    meant = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
+    suggestions = name_lookup.suggest_names(name, known)
+    suggestion = f"Did you mean {' or '.join(map(repr, suggestions))}? " if suggestions else ""
     raise KnowledgeError(
         f"No model is called {name!r}.",
-        hint=f"{meant}`dify-kb models list` shows those there are; others need --type.",
+        hint=f"{suggestion}`dify-kb models list` shows those there are; others need --type.",
     )

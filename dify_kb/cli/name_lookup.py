@@ -82,15 +82,15 @@ async def find_dataset(client: AsyncClient, name_or_id: str) -> Dataset:
     Raises:
         KnowledgeError: there is none, or there are several of the name.
     """
-    found = await find_dataset_or_none(client, name_or_id)
-    if found is None:
+    matches = await find_dataset_or_none(client, name_or_id)
+    if matches is None:
         raise _not_found_error(
             "dataset",
             name_or_id,
             await _collect_names(client.datasets.iter(include_all=True)),
             "`dify-kb datasets list` shows those there are; `load --create` makes one.",
         )
-    return found
+    return matches
 
 
 async def find_dataset_or_none(client: AsyncClient, name_or_id: str) -> Dataset | None:
@@ -102,11 +102,11 @@ async def find_dataset_or_none(client: AsyncClient, name_or_id: str) -> Dataset 
     if is_id(name_or_id):
         return await client.datasets.get(name_or_id)
     rows = client.datasets.iter(keyword=name_or_id, include_all=True)
-    found = [row async for row in rows if row.name == name_or_id]
-    return _single("dataset", name_or_id, found)
+    matches = [row async for row in rows if row.name == name_or_id]
+    return _single("dataset", name_or_id, matches)
 
 
-async def find_document(client: AsyncClient, where: Dataset, name_or_id: str) -> ResourceRef:
+async def find_document(client: AsyncClient, target: Dataset, name_or_id: str) -> ResourceRef:
     """Take a document of a dataset. A name costs one request per 100 that contain it.
 
     Raises:
@@ -116,16 +116,16 @@ async def find_document(client: AsyncClient, where: Dataset, name_or_id: str) ->
         return ResourceRef(name_or_id)
     # In the server's pattern a backslash takes the meaning from what follows it.
     part = max(name_or_id.split("\\"), key=len)
-    rows = client.documents.iter(where, keyword=part)
-    found = _single("document", name_or_id, [row async for row in rows if row.name == name_or_id])
-    if found is None:
-        listing = f"`dify-kb documents list --dataset {where.id}` shows those there are."
-        names = await _collect_names(client.documents.iter(where))
+    rows = client.documents.iter(target, keyword=part)
+    matches = _single("document", name_or_id, [row async for row in rows if row.name == name_or_id])
+    if matches is None:
+        listing = f"`dify-kb documents list --dataset {target.id}` shows those there are."
+        names = await _collect_names(client.documents.iter(target))
         raise _not_found_error("document", name_or_id, names, listing)
-    return ResourceRef(found.id, found.name)
+    return ResourceRef(matches.id, matches.name)
 
 
-async def field(client: AsyncClient, where: Dataset, name_or_id: str) -> ResourceRef:
+async def field(client: AsyncClient, target: Dataset, name_or_id: str) -> ResourceRef:
     """Take a metadata field of a dataset. A name costs one request.
 
     Raises:
@@ -134,19 +134,19 @@ async def field(client: AsyncClient, where: Dataset, name_or_id: str) -> Resourc
     if is_id(name_or_id):
         return ResourceRef(name_or_id)
     return select_metadata_field(
-        (await client.metadata.list(where)).doc_metadata, name_or_id, where
+        (await client.metadata.list(target)).doc_metadata, name_or_id, target
     )
 
 
 def select_metadata_field(
-    fields: Sequence[NamedResource], name: str, where: Dataset
+    fields: Sequence[NamedResource], name: str, target: Dataset
 ) -> ResourceRef:
     """Choose among the fields of a dataset by name.
 
     Raises:
         KnowledgeError: there is none.
     """
-    listing = f"`dify-kb metadata list --dataset {where.id}` shows those there are."
+    listing = f"`dify-kb metadata list --dataset {target.id}` shows those there are."
     return select_by_name("metadata field", name, fields, listing)
 
 
@@ -170,26 +170,26 @@ def select_by_name(
     Raises:
         KnowledgeError: there is none, or there are several of the name.
     """
-    found = _single(noun, name, [row for row in rows if row.name == name])
-    if found is None:
+    matches = _single(noun, name, [row for row in rows if row.name == name])
+    if matches is None:
         raise _not_found_error(noun, name, [row.name for row in rows], listing)
-    return ResourceRef(found.id, found.name)
+    return ResourceRef(matches.id, matches.name)
 
 
-def _single(noun: str, name: str, found: Sequence[T]) -> T | None:
-    if not found or len(found) == 1:
-        return next(iter(found), None)
-    ids = ", ".join(row.id for row in found[:MAX_SHOWN_IDS])
-    more = f" and {len(found) - MAX_SHOWN_IDS} more" if len(found) > MAX_SHOWN_IDS else ""
+def _single(noun: str, name: str, matches: Sequence[T]) -> T | None:
+    if not matches or len(matches) == 1:
+        return next(iter(matches), None)
+    ids = ", ".join(row.id for row in matches[:MAX_SHOWN_IDS])
+    more = f" and {len(matches) - MAX_SHOWN_IDS} more" if len(matches) > MAX_SHOWN_IDS else ""
     raise KnowledgeError(
-        f"{len(found)} {noun}s are called {name!r}.", hint=f"Pass one of the ids: {ids}{more}."
+        f"{len(matches)} {noun}s are called {name!r}.", hint=f"Pass one of the ids: {ids}{more}."
     )
 
 
 def _not_found_error(noun: str, name: str, names: Sequence[str], listing: str) -> KnowledgeError:
     suggestions = suggest_names(name, names)
-    meant = f"Did you mean {' or '.join(map(repr, suggestions))}? " if suggestions else ""
-    return KnowledgeError(f"No {noun} is called {name!r}.", hint=f"{meant}{listing}")
+    suggestion = f"Did you mean {' or '.join(map(repr, suggestions))}? " if suggestions else ""
+    return KnowledgeError(f"No {noun} is called {name!r}.", hint=f"{suggestion}{listing}")
 
 
 def suggest_names(name: str, names: Sequence[str]) -> Sequence[str]:

@@ -19,16 +19,16 @@ from dify_kb.ingest import LoadEvent
 
 from . import output
 
-TROUBLE_EXPIRES = 60.0
+TROUBLE_LIFETIME = 60.0
 """Seconds after which a failed request is no longer shown: the longest pause after a refusal."""
 
-SILENCE = 10.0
+SILENCE_THRESHOLD = 10.0
 """Seconds without a response, with uploads in flight, after which that is shown."""
 
-WINDOW = 15.0
+RATE_WINDOW = 15.0
 """Seconds over which rates are measured."""
 
-_TROUBLE = {
+_TROUBLE_REASONS = {
     "quota": "the server's rate limit rejects uploads (403)",
     "overload": "the server is overloaded ({status})",
 }
@@ -36,7 +36,7 @@ _TROUBLE = {
 
 @define
 class RateMeter:
-    """Measure the rate of a growing count over the last `WINDOW` seconds."""
+    """Measure the rate of a growing count over the last `RATE_WINDOW` seconds."""
 
     _samples: deque[tuple[float, int]] = field(factory=deque)
 
@@ -47,7 +47,7 @@ class RateMeter:
         else:
             self._samples[-1] = (self._samples[-1][0], count)
         # One sample from before the window stays: the count at its beginning.
-        while len(self._samples) > 1 and now - self._samples[1][0] > WINDOW:
+        while len(self._samples) > 1 and now - self._samples[1][0] > RATE_WINDOW:
             self._samples.popleft()
 
     def rate(self, now: float) -> float:
@@ -55,7 +55,7 @@ class RateMeter:
         samples = tuple(self._samples)  # a display reads this in a thread of its own
         if not samples:
             return 0.0
-        before = (sample for sample in reversed(samples) if now - sample[0] >= WINDOW)
+        before = (sample for sample in reversed(samples) if now - sample[0] >= RATE_WINDOW)
         since, count = next(before, samples[0])
         return (samples[-1][1] - count) / max(now - since, 1.0)
 
@@ -130,10 +130,10 @@ class ProgressState:
         if progress is not None and progress.paused is not None:
             return f"waiting for the server: {progress.paused}"
         if trouble is not None:
-            reason = _TROUBLE.get(trouble.failure_kind or "", "{error}")
+            reason = _TROUBLE_REASONS.get(trouble.failure_kind or "", "{error}")
             return f"waiting: {reason.format(status=trouble.status, error=trouble.error)}"
-        silence = self._silence()
-        if silence >= SILENCE:
+        silence = self._silent_seconds()
+        if silence >= SILENCE_THRESHOLD:
             return f"no response for {silence:.0f} s"
         if progress is not None and progress.settling:
             return f"{progress.settling:,} uploads held until their state on the server is known"
@@ -161,11 +161,11 @@ class ProgressState:
         recent = [
             one
             for one in tuple(self._troubles.values())
-            if self._clock() - one[0] < TROUBLE_EXPIRES
+            if self._clock() - one[0] < TROUBLE_LIFETIME
         ]
         return max(recent, key=lambda one: one[0])[1] if recent else None
 
-    def _silence(self) -> float:
+    def _silent_seconds(self) -> float:
         """Return the seconds since the last response while uploads are in flight, else 0."""
         progress, last = self.progress, self._last_response
         if progress is None or not progress.in_flight or last is None:
@@ -178,13 +178,13 @@ def format_counts(counts: Mapping[Outcome, int]) -> str:
     return ", ".join(f"{counts[outcome]:,} {outcome}" for outcome in Outcome if counts[outcome])
 
 
-INTERVAL = 5.0
+LINE_INTERVAL = 5.0
 """Seconds between lines."""
 
 MARGIN = 5
 """Columns that the bars leave free."""
 
-WIDTH = 80
+DEFAULT_WIDTH = 80
 """Columns of a line where there is no terminal."""
 
 _DROPPED_FIRST = ("rate", "size", "eta", "failed")
@@ -215,7 +215,7 @@ def progress_display(*, quiet: bool, plain: bool) -> Iterator[ProgressDisplay]:
             console=output.err,
             expand=True,
         ) as bars:
-            yield _Phases(bars)
+            yield _PhaseBars(bars)
 
 
 def progress_parts(state: ProgressState) -> dict[str, str]:
@@ -264,29 +264,29 @@ def _format_sizes(done: int, total: int) -> str:
 
 def _join_parts(parts: Mapping[str, str], width: int) -> str:
     """Join the parts of a line; those that matter least are dropped until it fits."""
-    kept = dict(parts)
+    shown_parts = dict(parts)
     for name in _DROPPED_FIRST:
-        if len(" · ".join(kept.values())) <= width:
+        if len(" · ".join(shown_parts.values())) <= width:
             break
-        kept.pop(name, None)
-    return " · ".join(kept.values())
+        shown_parts.pop(name, None)
+    return " · ".join(shown_parts.values())
 
 
 class _PlainLines:
-    """Prints a line every `INTERVAL` seconds, and at once when the load pauses or resumes."""
+    """Prints a line every `LINE_INTERVAL` seconds, and at once when the load pauses or resumes."""
 
     def __init__(self) -> None:
         self._started = self._printed = time.monotonic()
-        self._held: str | None = None
+        self._hold_reason: str | None = None
 
     def __call__(self, state: ProgressState) -> None:
         progress, now = state.progress, time.monotonic()
         if progress is None:
             return
-        held = progress.stopped or progress.paused
-        if held == self._held and now - self._printed < INTERVAL:
+        hold_reason = progress.stopped or progress.paused
+        if hold_reason == self._hold_reason and now - self._printed < LINE_INTERVAL:
             return
-        self._held, self._printed = held, now
+        self._hold_reason, self._printed = hold_reason, now
         reason = output.escape(state.wait_reason)
         parts = progress_parts(state)
         if progress.failed:
@@ -294,7 +294,7 @@ class _PlainLines:
         if not reason:
             parts["rate"] = f"{state.index_rate or state.upload_rate:.1f}/s"
         elapsed = f"{now - self._started:5.0f} s  "
-        line = _join_parts(parts, WIDTH - len(elapsed))
+        line = _join_parts(parts, DEFAULT_WIDTH - len(elapsed))
         output.err.print(f"{elapsed}{line}{f' · {reason}' if reason else ''}")
 
 
@@ -329,7 +329,7 @@ class _ProgressBars(Bars):
             yield Text(output.escape(reason), style="yellow", no_wrap=True, overflow="ellipsis")
 
 
-class _Phases:
+class _PhaseBars:
     """A bar for uploads and one for indexing."""
 
     def __init__(self, bars: _ProgressBars) -> None:

@@ -51,16 +51,16 @@ def search(
 
     async def main() -> int:
         async with command.create_client() as client:
-            where = await name_lookup.find_dataset(client, dataset)
-            await document_selection.check_fields(client, where, conditions)
-            model = _build_retrieval_model(where, method, top_k, score_threshold, conditions)
-            found = await client.datasets.retrieve(where, query, retrieval_model=model)
-        for rank, record in enumerate(found.records, 1):
+            target = await name_lookup.find_dataset(client, dataset)
+            await document_selection.check_fields(client, target, conditions)
+            model = _build_retrieval_model(target, method, top_k, score_threshold, conditions)
+            response = await client.datasets.retrieve(target, query, retrieval_model=model)
+        for rank, record in enumerate(response.records, 1):
             if command.json:
                 output.print_json({"type": "record", "rank": rank, **output.to_fields(record)})
             else:
                 _print_record(rank, record)
-        if not found.records:
+        if not response.records:
             output.err.print("Nothing found.")
         return 0
 
@@ -68,7 +68,7 @@ def search(
 
 
 def _build_retrieval_model(
-    where: Dataset,
+    target: Dataset,
     method: Method | None,
     top_k: int,
     threshold: float | None,
@@ -79,11 +79,11 @@ def _build_retrieval_model(
     Raises:
         ConfigError: the dataset has no such search; the server would fail, or find nothing.
     """
-    economy = where.indexing_technique is not dify_kb.IndexingTechnique.HIGH_QUALITY
+    economy = target.indexing_technique is not dify_kb.IndexingTechnique.HIGH_QUALITY
     method = method or ("keyword" if economy else "semantic")
     if economy != (method == "keyword"):
         raise ConfigError(
-            f"{where.name!r} is {'an economy' if economy else 'a high_quality'} dataset,"
+            f"{target.name!r} is {'an economy' if economy else 'a high_quality'} dataset,"
             f" which has no {method} search.",
             hint=f"Use {'keyword' if economy else 'semantic, full_text or hybrid'}.",
         )
@@ -96,7 +96,7 @@ def _build_retrieval_model(
         return dify_kb.RetrievalModel.keyword(top_k=top_k, metadata_filter=conditions)
     if method == "hybrid":
         return dify_kb.RetrievalModel.hybrid_weighted(
-            embedding=_embedding_model(where),
+            embedding=_embedding_model(target),
             top_k=top_k,
             score_threshold=threshold,
             metadata_filter=conditions,
@@ -109,9 +109,9 @@ def _build_retrieval_model(
     return build(top_k=top_k, score_threshold=threshold, metadata_filter=conditions)
 
 
-def _embedding_model(where: Dataset) -> ModelRef:
+def _embedding_model(target: Dataset) -> ModelRef:
     return dify_kb.ModelRef(
-        provider=where.embedding_model_provider or "", model=where.embedding_model or ""
+        provider=target.embedding_model_provider or "", model=target.embedding_model or ""
     )
 
 

@@ -46,9 +46,12 @@ def list_(
     """List the chunks of a document, in their order."""
 
     async def main(client: AsyncClient) -> None:
-        where, of = await _find_document(client, dataset, document)
+        target, document_ref = await _find_document(client, dataset, document)
         found = client.segments.iter(
-            where, of.id, keyword=keyword or dify_kb.UNSET, status=status or dify_kb.UNSET
+            target,
+            document_ref.id,
+            keyword=keyword or dify_kb.UNSET,
+            status=status or dify_kb.UNSET,
         )
         await output.print_rows(
             "segment",
@@ -76,8 +79,8 @@ def show_(
     """Show one chunk."""
 
     async def main(client: AsyncClient) -> None:
-        where, of = await _find_document(client, dataset, document)
-        _print_segment(context, await client.segments.get(where, of.id, segment))
+        target, document_ref = await _find_document(client, dataset, document)
+        _print_segment(context, await client.segments.get(target, document_ref.id, segment))
 
     run_with_client(context, main)
 
@@ -105,26 +108,26 @@ def create(
     The objects in --from have a content, and may have an answer and keywords, as `segments list
     --json` writes them. They are sent 50 at a time; if that fails, it is told how many are there.
     """
-    new = _read_segments(from_) if from_ else []
-    new += [
+    new_segments = _read_segments(from_) if from_ else []
+    new_segments += [
         dify_kb.NewSegment(
             content=text, answer=answer or dify_kb.UNSET, keywords=keyword or dify_kb.UNSET
         )
         for text in texts or ()
     ]
-    if not new:
+    if not new_segments:
         raise ConfigError("There is nothing to append.", hint="Pass texts, or --from.")
 
     async def main(client: AsyncClient) -> int:
-        where, of = await _find_document(client, dataset, document)
+        target, document_ref = await _find_document(client, dataset, document)
         try:
-            made = await client.segments.create_many(where, of.id, new)
+            created = await client.segments.create_many(target, document_ref.id, new_segments)
         except dify_kb.PartialError as error:
             _report_created(
                 context, [row for row in error.done if isinstance(row, dify_kb.Segment)]
             )
             return bulk.report_partial(error, json=is_json_output(context))
-        return _report_created(context, made)
+        return _report_created(context, created)
 
     run_with_client(context, main)
 
@@ -147,10 +150,10 @@ def update(
         raise ConfigError("There is nothing to change.", hint="Pass --content or another option.")
 
     async def main(client: AsyncClient) -> None:
-        where, of = await _find_document(client, dataset, document)
+        target, document_ref = await _find_document(client, dataset, document)
         changed = await client.segments.update(
-            where,
-            of.id,
+            target,
+            document_ref.id,
             segment,
             content=dify_kb.UNSET if content is None else content,
             answer=dify_kb.UNSET if answer is None else answer,
@@ -189,14 +192,14 @@ def delete(
     things = name_lookup.parse_ids("chunk", ids)
 
     async def main(client: AsyncClient) -> int:
-        where, of = await _find_document(client, dataset, document)
+        target, document_ref = await _find_document(client, dataset, document)
         if len(things) > 1:
             await bulk.confirm_deletion(
                 bulk.format_count(len(things), "chunk"), [*map(str, things)], yes=yes
             )
         return await bulk.change_each(
             things,
-            lambda thing: client.segments.delete(where, of.id, thing.id),
+            lambda thing: client.segments.delete(target, document_ref.id, thing.id),
             bulk.ChangeReporter("chunk", "deleted", json=is_json_output(context)),
         )
 
@@ -209,10 +212,10 @@ def _set_enabled(
     things = name_lookup.parse_ids("chunk", ids)
 
     async def main(client: AsyncClient) -> int:
-        where, of = await _find_document(client, dataset, document)
+        target, document_ref = await _find_document(client, dataset, document)
 
         async def work(thing: ResourceRef) -> None:
-            await client.segments.update(where, of.id, thing.id, enabled=enabled)
+            await client.segments.update(target, document_ref.id, thing.id, enabled=enabled)
 
         word = "enabled" if enabled else "disabled"
         return await bulk.change_each(
@@ -225,8 +228,8 @@ def _set_enabled(
 async def _find_document(
     client: AsyncClient, dataset: str, document: str
 ) -> tuple[Dataset, ResourceRef]:
-    where = await name_lookup.find_dataset(client, dataset)
-    return where, await name_lookup.find_document(client, where, document)
+    target = await name_lookup.find_dataset(client, dataset)
+    return target, await name_lookup.find_document(client, target, document)
 
 
 def _read_segments(file: Path) -> list[NewSegment]:
@@ -245,16 +248,16 @@ def _read_segments(file: Path) -> list[NewSegment]:
 
 def _parse_segment(number: int, line: str) -> NewSegment:
     try:
-        read: Any = _json.loads(line)
+        value: Any = _json.loads(line)
     except ValueError:
-        read = None
-    if isinstance(read, str):
-        return dify_kb.NewSegment(content=read)
-    if isinstance(read, Mapping) and isinstance(read.get("content"), str):
+        value = None
+    if isinstance(value, str):
+        return dify_kb.NewSegment(content=value)
+    if isinstance(value, Mapping) and isinstance(value.get("content"), str):
         return dify_kb.NewSegment(
-            content=read["content"],
-            answer=read.get("answer") or dify_kb.UNSET,
-            keywords=read.get("keywords") or dify_kb.UNSET,
+            content=value["content"],
+            answer=value.get("answer") or dify_kb.UNSET,
+            keywords=value.get("keywords") or dify_kb.UNSET,
         )
     raise ConfigError(
         f"Line {number} of --from is no chunk: {line[:60]!r}.",
@@ -262,16 +265,16 @@ def _parse_segment(number: int, line: str) -> NewSegment:
     )
 
 
-def _report_created(context: typer.Context, made: Sequence[Segment]) -> int:
+def _report_created(context: typer.Context, created: Sequence[Segment]) -> int:
     """Write the new chunks, and give the exit code: one may have failed to be embedded."""
-    failed = [row for row in made if row.status == dify_kb.SegmentStatus.ERROR]
+    failed = [row for row in created if row.status == dify_kb.SegmentStatus.ERROR]
     if is_json_output(context):
-        for row in made:
+        for row in created:
             output.print_model("segment", row)
     else:
         for row in failed:
             output.err.print(f"failed  {row.id}: {output.escape(row.error or 'no reason given')}")
-        output.out.print(f"Appended {bulk.format_count(len(made) - len(failed), 'chunk')}.")
+        output.out.print(f"Appended {bulk.format_count(len(created) - len(failed), 'chunk')}.")
     return bulk.SOME_FAILED if failed else 0
 
 

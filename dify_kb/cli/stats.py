@@ -85,29 +85,29 @@ def stats(
 
 
 async def _collect_statistics(
-    client: AsyncClient, base: Dataset, patience: timedelta, *, count: bool
+    client: AsyncClient, dataset: Dataset, patience: timedelta, *, count: bool
 ) -> DatasetStatistics:
-    rows = [row async for row in client.documents.iter(base)]
-    changed = await _last_changes(client, base, rows)
+    rows = [row async for row in client.documents.iter(dataset)]
+    changed = await _last_changes(client, dataset, rows)
     return DatasetStatistics(
-        id=base.id,
-        name=base.name,
+        id=dataset.id,
+        name=dataset.name,
         documents=len(rows),
         statuses=count_statuses(rows),
         words=sum(row.word_count or 0 for row in rows),
-        chunks=await _count_chunks(client, base, rows) if count else None,
+        chunks=await _count_chunks(client, dataset, rows) if count else None,
         errors=count_errors(rows),
         stuck=find_stuck_documents(rows, changed, datetime.now(UTC), patience),
     )
 
 
-async def _count_chunks(client: AsyncClient, base: Dataset, rows: Sequence[Document]) -> int:
+async def _count_chunks(client: AsyncClient, dataset: Dataset, rows: Sequence[Document]) -> int:
     total, remaining = 0, iter(rows)
 
     async def worker() -> None:
         nonlocal total
         for row in remaining:
-            page = await client.segments.list(base, row.id, limit=1)
+            page = await client.segments.list(dataset, row.id, limit=1)
             total += page.total
 
     async with anyio.create_task_group() as group:
@@ -117,7 +117,7 @@ async def _count_chunks(client: AsyncClient, base: Dataset, rows: Sequence[Docum
 
 
 async def _last_changes(
-    client: AsyncClient, base: Dataset, rows: Sequence[Document]
+    client: AsyncClient, dataset: Dataset, rows: Sequence[Document]
 ) -> Mapping[str, datetime]:
     """Ask when the oldest documents that are not done last changed, which lists do not tell."""
     changed: dict[str, datetime] = {}
@@ -126,7 +126,7 @@ async def _last_changes(
     )
     for row in unfinished[:MAX_DETAIL_REQUESTS]:
         try:
-            detail = await client.documents.get(base, row.id, metadata="without")
+            detail = await client.documents.get(dataset, row.id, metadata="without")
         except NotFoundError:
             continue  # deleted meanwhile
         except BadRequestError:
@@ -169,10 +169,10 @@ def _print_details(row: DatasetStatistics) -> None:
     output.out.print(f"\n{output.escape(row.name)}: {counts or 'no documents'}")
     for kind, count in row.errors.items():
         output.out.print(f"  {count:,} x {output.escape(kind)}")
-    for late in row.stuck[:MAX_LISTED]:
-        since = f"{late.since.astimezone():%Y-%m-%d %H:%M}"
-        what = output.escape(f"{late.name} ({late.id})")
-        output.out.print(f"  stuck in {late.status} since {since}: {what}")
+    for stuck_document in row.stuck[:MAX_LISTED]:
+        since = f"{stuck_document.since.astimezone():%Y-%m-%d %H:%M}"
+        label = output.escape(f"{stuck_document.name} ({stuck_document.id})")
+        output.out.print(f"  stuck in {stuck_document.status} since {since}: {label}")
     if len(row.stuck) > MAX_LISTED:
         output.out.print(f"  … and {len(row.stuck) - MAX_LISTED:,} more; --json lists all.")
 
@@ -264,7 +264,7 @@ def find_stuck_documents(
     """
     done = [row.created_at for row in rows if row.indexing_status.is_final]
     youngest = max(done, default=None)
-    late = {
+    stuck_document = {
         row.id: changed.get(row.id, row.created_at)
         for row in rows
         if not row.indexing_status.is_final
@@ -272,18 +272,23 @@ def find_stuck_documents(
     }
     moving = any(
         not row.indexing_status.is_final
-        and row.id not in late
+        and row.id not in stuck_document
         and row.indexing_status is not dify_kb.IndexingStatus.WAITING
         for row in rows
     )
     found = [
-        StuckDocument(id=row.id, name=row.name, status=str(row.indexing_status), since=late[row.id])
+        StuckDocument(
+            id=row.id,
+            name=row.name,
+            status=str(row.indexing_status),
+            since=stuck_document[row.id],
+        )
         for row in rows
-        if row.id in late
+        if row.id in stuck_document
         and (
             row.indexing_status is not dify_kb.IndexingStatus.WAITING
             or not moving
-            or (youngest is not None and youngest > late[row.id])
+            or (youngest is not None and youngest > stuck_document[row.id])
         )
     ]
     return sorted(found, key=lambda row: row.since)

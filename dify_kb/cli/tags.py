@@ -32,10 +32,10 @@ def list_(
 
     async def main(client: AsyncClient) -> None:
         if dataset is not None:
-            where = await name_lookup.find_dataset(client, dataset)
-            found = (await client.tags.list_for_dataset(where)).data
+            target = await name_lookup.find_dataset(client, dataset)
+            matches = (await client.tags.list_for_dataset(target)).data
             columns = {"name": lambda row: row.name, "id": lambda row: row.id}
-            await output.print_rows("tag", found, columns, json=is_json_output(context))
+            await output.print_rows("tag", matches, columns, json=is_json_output(context))
             return
         await output.print_rows(
             "tag",
@@ -59,10 +59,10 @@ def show_(context: typer.Context, name: TagArgument) -> None:
         listed = await client.tags.list()
         by_id = {tag.id: tag for tag in listed}
         listing = "`dify-kb tags list` shows those there are."
-        found = (
+        matches = (
             by_id.get(name) or by_id[name_lookup.select_by_name("tag", name, listed, listing).id]
         )
-        _print_tag(context, found)
+        _print_tag(context, matches)
 
     run_with_client(context, main)
 
@@ -122,9 +122,9 @@ def bind(context: typer.Context, dataset: DatasetOption, names: TagArguments) ->
     """Give tags to a dataset."""
 
     async def main(client: AsyncClient) -> int:
-        where = await name_lookup.find_dataset(client, dataset)
+        target = await name_lookup.find_dataset(client, dataset)
         things = await _find_tags(client, names)
-        await client.tags.bind(where, [thing.id for thing in things])
+        await client.tags.bind(target, [thing.id for thing in things])
         return _report_all(
             bulk.ChangeReporter("tag", "bound", json=is_json_output(context)), things
         )
@@ -137,10 +137,10 @@ def unbind(context: typer.Context, dataset: DatasetOption, names: TagArguments) 
     """Take tags off a dataset."""
 
     async def main(client: AsyncClient) -> int:
-        where = await name_lookup.find_dataset(client, dataset)
+        target = await name_lookup.find_dataset(client, dataset)
         return await bulk.change_each(
-            await _find_bound_tags(client, where, names),
-            lambda thing: client.tags.unbind(where, thing.id),
+            await _find_bound_tags(client, target, names),
+            lambda thing: client.tags.unbind(target, thing.id),
             bulk.ChangeReporter("tag", "unbound", json=is_json_output(context)),
         )
 
@@ -148,25 +148,25 @@ def unbind(context: typer.Context, dataset: DatasetOption, names: TagArguments) 
 
 
 async def _find_tags(client: AsyncClient, names: Sequence[str]) -> Sequence[ResourceRef]:
-    found = [await name_lookup.find_tag(client, name) for name in names]
-    return list({thing.id: thing for thing in found}.values())
+    matches = [await name_lookup.find_tag(client, name) for name in names]
+    return list({thing.id: thing for thing in matches}.values())
 
 
 async def _find_bound_tags(
-    client: AsyncClient, where: Dataset, names: Sequence[str]
+    client: AsyncClient, target: Dataset, names: Sequence[str]
 ) -> Sequence[ResourceRef]:
     """Look among the tags of a dataset, which 1.12.1 tells although it cannot list all tags."""
     if all(name_lookup.is_id(name) for name in names):
         return [ResourceRef(name) for name in dict.fromkeys(names)]
-    bound = (await client.tags.list_for_dataset(where)).data
-    listing = f"`dify-kb tags list --dataset {where.id}` shows those it has."
-    found = [
+    bound_tags = (await client.tags.list_for_dataset(target)).data
+    listing = f"`dify-kb tags list --dataset {target.id}` shows those it has."
+    matches = [
         ResourceRef(name)
         if name_lookup.is_id(name)
-        else name_lookup.select_by_name("tag", name, bound, listing)
+        else name_lookup.select_by_name("tag", name, bound_tags, listing)
         for name in names
     ]
-    return list({thing.id: thing for thing in found}.values())
+    return list({thing.id: thing for thing in matches}.values())
 
 
 def _report_all(reporter: bulk.ChangeReporter, things: Sequence[ResourceRef]) -> int:

@@ -97,7 +97,7 @@ class Dispatcher:
             await self.capacity.admit(call)
         if self.faults.has_body_rules and call.request.can_read_body:
             call.body = await read_whole_body(call.request, call.max_body)
-        fault = self.faults.next_fault(call.endpoint_name, call.body)
+        fault = self.faults.take_fault(call.endpoint_name, call.body)
         if fault is None:
             return await self._respond(call)
         return await apply_fault(fault, call, self.context.profile, self._respond)

@@ -146,7 +146,7 @@ class Indexer:
         if hangs:
             await anyio.sleep_forever()
         row = self._store.documents.get_by_id(document_id)
-        fault = None if row is None else self._faults.next_run_fault(row.name)
+        fault = None if row is None else self._faults.take_run_fault(row.name)
         while self._faults.are_workers_dead:
             await self._workers_alive.wait()
             row = self._store.documents.get_by_id(document_id)

@@ -57,17 +57,17 @@ def test_json_has_each_figure_with_its_ratio_to_the_floor() -> None:
 
 
 def test_a_bound_that_was_not_measured_is_not_held() -> None:
-    missing = Bound(what="x", limit=1.0, found=None)
+    missing = Bound(description="x", limit=1.0, measured=None)
 
     assert not missing.is_held
     assert missing.text() == "x: not measured (at most 1) MISSED"
 
 
 def test_a_missed_aim_is_told_as_an_aim() -> None:
-    aim = Bound(what="x", limit=10.0, found=9.0, is_minimum=True, is_aim=True)
+    aim = Bound(description="x", limit=10.0, measured=9.0, is_minimum=True, is_aim=True)
 
     assert aim.text() == "x: 9 (at least 10) aim missed"
-    assert Bound(what="x", limit=10.0, found=10.0, is_minimum=True).is_held
+    assert Bound(description="x", limit=10.0, measured=10.0, is_minimum=True).is_held
 
 
 def test_the_uploads_are_judged_by_the_loop_of_form_data() -> None:

@@ -237,7 +237,7 @@ def test_lines_fit_80_columns(written: io.StringIO, scale: int) -> None:
         )
     )
     shown = progress._PlainLines()
-    shown._printed -= progress.INTERVAL
+    shown._printed -= progress.LINE_INTERVAL
 
     shown(state)
 

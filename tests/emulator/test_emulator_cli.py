@@ -72,7 +72,7 @@ async def test_faults_option_reads_standard_input() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "why"),
+    ("plan", "message"),
     [
         ('{"server.info": ["explode"]}', "Unknown fault 'explode'"),
         ("{no json", "cannot be read"),

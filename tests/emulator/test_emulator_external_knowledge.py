@@ -235,7 +235,7 @@ async def test_knowledge_api_search_does_not_query_the_external_api() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"name": ""}, "The name '' is refused"),
         ({"name": "n" * 41}, "is refused"),

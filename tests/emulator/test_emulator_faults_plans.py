@@ -29,12 +29,12 @@ def test_chance_is_the_same_for_the_same_seed() -> None:
     one.plan_random(7, rates)
     other.plan_random(7, rates)
     first = [
-        fault and fault.word for fault in (one.next_fault(CREATE_BY_FILE) for _ in range(1000))
+        fault and fault.word for fault in (one.take_fault(CREATE_BY_FILE) for _ in range(1000))
     ]
     second = []
     for _ in range(1000):
-        other.next_fault("documents.list")
-        fault = other.next_fault(CREATE_BY_FILE)
+        other.take_fault("documents.list")
+        fault = other.take_fault(CREATE_BY_FILE)
         second.append(fault and fault.word)
 
     assert first == second
@@ -50,12 +50,12 @@ def test_a_plan_goes_before_chance_and_chance_ends() -> None:
     faults.plan_random(1, {CREATE_BY_FILE: {"500": 1.0}})
     faults.plan(CREATE_BY_FILE, ["ok"])
     words = [
-        fault and fault.word for fault in (faults.next_fault(CREATE_BY_FILE) for _ in range(2))
+        fault and fault.word for fault in (faults.take_fault(CREATE_BY_FILE) for _ in range(2))
     ]
     faults.stop_random()
 
     assert words == ["ok", "500"]
-    assert faults.next_fault(CREATE_BY_FILE) is None
+    assert faults.take_fault(CREATE_BY_FILE) is None
     assert faults.remaining() == {}
 
 

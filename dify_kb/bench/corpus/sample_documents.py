@@ -60,7 +60,7 @@ def generate_documents(
     """Write so many documents, one after the other. Names are unique, and say the language.
 
     Args:
-        formats: shares by extension, of those in `FORMATS`.
+        formats: shares by extension, of those in `FORMAT_SHARES`.
     """
     rng = StableRandom(seed)
     extensions = [extension for extension, share in formats.items() for _ in range(share)]

@@ -92,10 +92,10 @@ def read_queries(file: Path) -> Sequence[EvaluationQuery]:
             f"{file} cannot be read ({error}).", hint=f"Name a UTF-8 file of lines like {EXAMPLE}"
         ) from error
     lines = enumerate(text.split("\n"), 1)
-    asked = [parse_query(line, f"{file}:{number}") for number, line in lines if line.strip()]
-    if not asked:
+    queries = [parse_query(line, f"{file}:{number}") for number, line in lines if line.strip()]
+    if not queries:
         raise ConfigError(f"{file} holds no query.", hint=f"Write lines like {EXAMPLE}")
-    return asked
+    return queries
 
 
 def parse_query(line: str, place: str) -> EvaluationQuery:
@@ -147,13 +147,13 @@ def _invalid_line(place: str, what: str) -> ConfigError:
     return ConfigError(f"{place}: {what}.", hint=f"A line looks like {EXAMPLE}")
 
 
-def query_to_json(asked: EvaluationQuery) -> Mapping[str, object]:
+def query_to_json(query: EvaluationQuery) -> Mapping[str, object]:
     """Write a query as a line of such a file has it."""
     relevant = [
         {"text": target.text} if target.document is None else {"document": target.document}
-        for target in asked.relevant
+        for target in query.relevant
     ]
-    return {"query": asked.query, "relevant": relevant}
+    return {"query": query.query, "relevant": relevant}
 
 
 def default_documents(count: int = DOCUMENT_COUNT) -> Sequence[Sample]:

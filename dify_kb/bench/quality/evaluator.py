@@ -97,9 +97,9 @@ class _ScoredRow:
 
 @define(kw_only=True)
 class RetrievalEvaluator:
-    """Measures retrieval through an open client. Queries are `len(asked)` requests for each way.
+    """Measures retrieval through an open client. Queries are `len(queries)` requests for each way.
 
-    `tell` hears of each step; `total` is the number of rows that will be measured, if known.
+    `on_progress` hears of each step;
     """
 
     client: AsyncClient
@@ -227,17 +227,17 @@ class RetrievalEvaluator:
         remaining = iter(enumerate(self.queries))
 
         async def worker() -> None:
-            for number, asked in remaining:
+            for number, query in remaining:
                 began = time.perf_counter()
                 try:
-                    found = await retrieve(dataset, asked.query, retrieval_model=model)
+                    found = await retrieve(dataset, query.query, retrieval_model=model)
                 except KnowledgeError as error:
                     errors.append(error)
                     group.cancel_scope.cancel()
                     return
                 times.append(time.perf_counter() - began)
                 lengths.extend(len(record.segment.content) for record in found.records)
-                ranks[number] = find_ranks(asked, found.records)
+                ranks[number] = find_ranks(query, found.records)
 
         retrieve, errors = self.client.datasets.retrieve, list[KnowledgeError]()
         # The first query makes servers fetch what they keep for the next ones.
@@ -282,8 +282,8 @@ class RetrievalEvaluator:
         ordered = sorted(self._measured, key=lambda found: -found.row.ndcg.value)
         best = ordered[0]
         missed = [
-            MissedQuery(query=asked.query, relevant=[str(target) for target in asked.relevant])
-            for asked, ranks in zip(self.queries, best.ranks, strict=True)
+            MissedQuery(query=query.query, relevant=[str(target) for target in query.relevant])
+            for query, ranks in zip(self.queries, best.ranks, strict=True)
             if all(rank is None for rank in ranks)
         ]
         return QualityReport(
@@ -307,7 +307,7 @@ class RetrievalEvaluator:
         )
 
 
-def find_ranks(asked: EvaluationQuery, records: Sequence[Record]) -> Ranks:
+def find_ranks(query: EvaluationQuery, records: Sequence[Record]) -> Ranks:
     """Tell at which rank each relevant thing was found first.
 
     A passage that is listed twice, as servers up to 1.8 do (recording 933), counts once.
@@ -315,7 +315,7 @@ def find_ranks(asked: EvaluationQuery, records: Sequence[Record]) -> Ranks:
     unique_records = list({record.segment.id: record for record in records}.values())
     return [
         next((rank for rank, record in enumerate(unique_records, 1) if target.is_in(record)), None)
-        for target in asked.relevant
+        for target in query.relevant
     ]
 
 

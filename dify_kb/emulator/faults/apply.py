@@ -75,7 +75,7 @@ def abort_connection(request: web.Request, *, reset: bool = True) -> None:
     transport.abort()
 
 
-def _bytes_before_reset(fault: Fault, call: ApiCall) -> int:
+def _count_bytes_before_reset(fault: Fault, call: ApiCall) -> int:
     """Return the number of bytes before the reset; 1 for a percentage of an unknown length."""
     if not fault.percent:
         return fault.amount
@@ -87,7 +87,7 @@ async def _drop_call(fault: Fault, call: ApiCall, carry_out: CallHandler) -> Non
     if fault.kind is FaultKind.LATE:
         await _carry_out_late(fault, call, carry_out)
         return
-    await skip_bytes(call.request, _bytes_before_reset(fault, call))
+    await skip_bytes(call.request, _count_bytes_before_reset(fault, call))
     abort_connection(call.request)
 
 
@@ -136,54 +136,56 @@ _LIMIT_MESSAGES: Final[Mapping[FaultKind, str]] = {
 """The texts of the cloud's 403s (recordings 1080 to 1091 of 1.12.1)."""
 
 
-def _limit_response(fault: Fault, profile: ServerProfile) -> web.Response:
+def _build_limit_response(fault: Fault, profile: ServerProfile) -> web.Response:
     return responses.error_response(
         profile, EmulatedError(403, "forbidden", _LIMIT_MESSAGES[fault.kind])
     )
 
 
-def _no_provider_response(_fault: Fault, profile: ServerProfile) -> web.Response:
+def _build_no_provider_response(_fault: Fault, profile: ServerProfile) -> web.Response:
     return responses.error_response(
         profile, EmulatedError(400, "provider_not_initialize", no_default_model_message(profile))
     )
 
 
-def _plugin_daemon_response(_fault: Fault, profile: ServerProfile) -> web.Response:
+def _build_plugin_daemon_response(_fault: Fault, profile: ServerProfile) -> web.Response:
     url = "plugin/00000000-0000-4000-8000-000000000000/management/models"
     message = f"Failed to request plugin daemon, url: {url}"
     return responses.error_response(profile, EmulatedError(400, "invalid_param", message))
 
 
-def _being_indexed_response(_fault: Fault, profile: ServerProfile) -> web.Response:
+def _build_being_indexed_response(_fault: Fault, profile: ServerProfile) -> web.Response:
     message = "Document:document.txt is being indexed, please try again later"
     return responses.error_response(profile, EmulatedError(400, "invalid_action", message))
 
 
-def _status_response(fault: Fault, profile: ServerProfile) -> web.Response:
+def _build_status_response(fault: Fault, profile: ServerProfile) -> web.Response:
     if fault.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return responses.crash_response(profile)
     refused = EmulatedError(fault.status, "planned", "A planned fault.")
     response = responses.error_response(profile, refused)
-    response.headers.update(_retry_after_header(fault))
+    response.headers.update(_build_retry_after_header(fault))
     return response
 
 
-def _retry_after_header(fault: Fault) -> dict[str, str]:
+def _build_retry_after_header(fault: Fault) -> dict[str, str]:
     return {} if fault.retry_after is None else {"Retry-After": fault.retry_after}
 
 
 _FAULT_RESPONSES: Final[Mapping[FaultKind, Callable[[Fault, ServerProfile], web.Response]]] = {
-    FaultKind.RATE_LIMIT: _limit_response,
-    FaultKind.DOCUMENT_LIMIT: _limit_response,
-    FaultKind.VECTOR_LIMIT: _limit_response,
-    FaultKind.NO_PROVIDER: _no_provider_response,
-    FaultKind.PLUGIN_DAEMON: _plugin_daemon_response,
-    FaultKind.BEING_INDEXED: _being_indexed_response,
+    FaultKind.RATE_LIMIT: _build_limit_response,
+    FaultKind.DOCUMENT_LIMIT: _build_limit_response,
+    FaultKind.VECTOR_LIMIT: _build_limit_response,
+    FaultKind.NO_PROVIDER: _build_no_provider_response,
+    FaultKind.PLUGIN_DAEMON: _build_plugin_daemon_response,
+    FaultKind.BEING_INDEXED: _build_being_indexed_response,
     FaultKind.EMPTY: lambda _, profile: responses.empty_response(profile),
     FaultKind.LOGIN_PAGE: lambda _, __: responses.login_page(),
     FaultKind.REDIRECT: lambda _, __: responses.redirect_response("/signin"),
     FaultKind.EARLY: lambda _, __: responses.proxy_page(413),
-    FaultKind.PAGE: lambda fault, _: responses.proxy_page(fault.status, _retry_after_header(fault)),
-    FaultKind.STATUS: _status_response,
+    FaultKind.PAGE: lambda fault, _: responses.proxy_page(
+        fault.status, _build_retry_after_header(fault)
+    ),
+    FaultKind.STATUS: _build_status_response,
 }
 """The failures that are an answer of their own."""

@@ -28,13 +28,13 @@ class DatasetLocks:
 
     def is_locked(self, dataset_id: str) -> bool:
         """Return whether creates of the dataset block."""
-        return self._remaining(dataset_id) > 0
+        return self._remaining_seconds(dataset_id) > 0
 
     async def wait(self, dataset_id: str) -> None:
         """Wait until the lock ends; those who wait go on in the order of their arrival."""
         async with self._queues[dataset_id]:
-            while (remaining := self._remaining(dataset_id)) > 0:  # noqa: ASYNC110 -- threads end it
+            while (remaining := self._remaining_seconds(dataset_id)) > 0:  # noqa: ASYNC110 -- threads end it
                 await anyio.sleep(min(remaining, _POLL_INTERVAL))
 
-    def _remaining(self, dataset_id: str) -> float:
+    def _remaining_seconds(self, dataset_id: str) -> float:
         return self._end_times.get(dataset_id, 0.0) - time.monotonic()

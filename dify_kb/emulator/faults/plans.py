@@ -271,8 +271,8 @@ class Faults:
                 for endpoint, planned in self._plans.items()
                 if planned
             }
-            runs = [word for rule in self._run_rules for word in rule.remaining_words()]
-            models = [word for rule in self._model_rules for word in rule.remaining_words()]
+            runs = [word for rule in self._run_rules for word in rule.list_remaining_words()]
+            models = [word for rule in self._model_rules for word in rule.list_remaining_words()]
         remaining |= {INDEXING: runs} if runs else {}
         return remaining | ({MODELS: models} if models else {})
 
@@ -299,7 +299,7 @@ class Faults:
                 self._counts[endpoint][DATASET_LOCK] += 1
             await self._locks.wait(key)
 
-    def next_fault(self, endpoint: str, body: bytes | None = None) -> Fault | None:
+    def take_fault(self, endpoint: str, body: bytes | None = None) -> Fault | None:
         """Return the fault of this call, and remove it from the plan."""
         if (
             not self._body_rules
@@ -314,12 +314,12 @@ class Faults:
                 self._counts[endpoint][fault.word] += 1
             return fault
 
-    def next_run_fault(self, document: str) -> RunFault | None:
+    def take_run_fault(self, document: str) -> RunFault | None:
         """Return the fault of this run, and remove it from the plan."""
         if not self._run_rules:
             return None
         with self._lock:
-            faults = (rule.next_fault(document) for rule in self._run_rules)
+            faults = (rule.take_fault(document) for rule in self._run_rules)
             fault = next((fault for fault in faults if fault is not None), None)
             if fault is not None:
                 self._counts[INDEXING][fault.word] += 1
@@ -335,7 +335,7 @@ class Faults:
         if not self._model_rules:
             return
         with self._lock:
-            faults = (rule.next_fault(model) for rule in self._model_rules)
+            faults = (rule.take_fault(model) for rule in self._model_rules)
             fault = next((fault for fault in faults if fault is not None), None)
             if fault is None:
                 return

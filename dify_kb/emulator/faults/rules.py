@@ -39,7 +39,7 @@ class FaultRule(Generic[FaultT]):
         self._repeats = always
         self._match_count = 0
 
-    def next_fault(self, name: str) -> FaultT | None:
+    def take_fault(self, name: str) -> FaultT | None:
         """Return the fault for this document or model; None if the rule does not match."""
         if not self._faults or not fnmatchcase(name, self._pattern):
             return None
@@ -51,7 +51,7 @@ class FaultRule(Generic[FaultT]):
             self._faults.append(fault)
         return fault
 
-    def remaining_words(self) -> list[str]:
+    def list_remaining_words(self) -> list[str]:
         """Return the words that were not taken; a rule without an end has none."""
         return [] if self._repeats else [fault.word for fault in self._faults]
 
@@ -82,14 +82,12 @@ def build_random_faults(
     """
     return {
         # A text seeds the same in every process; a tuple would be hashed.
-        endpoint: RandomFaults(
-            _cumulative_rates(endpoint, rate), random.Random(f"{seed} {endpoint}")
-        )
+        endpoint: RandomFaults(_build_shares(endpoint, rate), random.Random(f"{seed} {endpoint}"))
         for endpoint, rate in rates.items()
     }
 
 
-def _cumulative_rates(endpoint: str, rates: Mapping[str, float]) -> list[tuple[float, Fault]]:
+def _build_shares(endpoint: str, rates: Mapping[str, float]) -> list[tuple[float, Fault]]:
     shares: list[tuple[float, Fault]] = []
     upper_bound = 0.0
     for word, rate in rates.items():

@@ -122,7 +122,7 @@ def _parse_fault(word: str) -> Fault:
     match = _WORD.fullmatch(word)
     if match is None or (match["html"] and match["status"] not in map(str, HTTPStatus)):
         raise ConfigError(f"Unknown fault {word!r}.", hint=_HELP)
-    kind = _fault_kind(match)
+    kind = _parse_kind(match)
     option = match["option"]
     if (match["commit"] and kind not in _COMMITTING_KINDS) or (
         option and kind is not _OPTION_KINDS[option]
@@ -142,7 +142,7 @@ def _parse_fault(word: str) -> Fault:
     )
 
 
-def _fault_kind(match: re.Match[str]) -> FaultKind:
+def _parse_kind(match: re.Match[str]) -> FaultKind:
     if named := match["plain"] or match["timed"]:
         return FaultKind(named)
     if match["after"]:

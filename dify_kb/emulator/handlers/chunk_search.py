@@ -90,25 +90,25 @@ def _normalize_score(candidate: Candidate) -> Candidate:
 
 
 def _to_candidates(store: Store, hits: Sequence[SearchHit]) -> list[Candidate]:
-    texts = _texts_by_id(store, [hit.segment_id for hit in hits])
+    texts = _load_texts(store, [hit.segment_id for hit in hits])
     return [Candidate(hit.segment_id, texts[hit.segment_id], hit.score) for hit in hits]
 
 
-def _texts_by_id(store: Store, ids: Sequence[str]) -> Mapping[str, str]:
+def _load_texts(store: Store, ids: Sequence[str]) -> Mapping[str, str]:
     texts = {row.id: row.content for row in store.segments.get_many(ids).values()}
     return texts | {row.id: row.content for row in store.child_chunks.get_many(ids).values()}
 
 
 def _rerank_by_model(search: Search, candidates: list[Candidate]) -> list[Candidate]:
-    model = _reranking_model(search.settings)
+    model = _get_reranking_model(search.settings)
     if model is None or not candidates:
         return candidates
     stub_models.require_reranking_model(*model)
     search.invoke(stub_models.RERANKING_MODEL)
-    return _above_threshold(search, rerank(search.query, candidates))
+    return _filter_by_threshold(search, rerank(search.query, candidates))
 
 
-def _reranking_model(settings: RetrievalModel) -> tuple[str, str] | None:
+def _get_reranking_model(settings: RetrievalModel) -> tuple[str, str] | None:
     """Tell the reranking model that a search names in full."""
     model = settings.reranking_model if settings.reranking_enable else None
     if not model or not model.reranking_provider_name or not model.reranking_model_name:
@@ -126,7 +126,7 @@ def _search_hybrid(search: Search) -> list[Candidate]:
     if settings.reranking_mode == RerankingMode.WEIGHTED_SCORE and settings.weights:
         unique = both if "weighted" in quirks.duplicate_hit_orders else deduplicate(both)
         return _rerank_by_weights(search, unique, settings.weights)[: search.limit]
-    if settings.reranking_mode != RerankingMode.WEIGHTED_SCORE and _reranking_model(settings):
+    if settings.reranking_mode != RerankingMode.WEIGHTED_SCORE and _get_reranking_model(settings):
         try:
             return _rerank_by_model(search, both)[: search.limit]
         except ModelError:
@@ -153,10 +153,10 @@ def _rerank_by_weights(
         vector_weight=weights.vector_setting.vector_weight,
         keyword_weight=weights.keyword_setting.keyword_weight,
     )
-    return _above_threshold(search, reranked)
+    return _filter_by_threshold(search, reranked)
 
 
-def _above_threshold(search: Search, candidates: list[Candidate]) -> list[Candidate]:
+def _filter_by_threshold(search: Search, candidates: list[Candidate]) -> list[Candidate]:
     return [candidate for candidate in candidates if candidate.score >= search.threshold]
 
 

@@ -107,7 +107,7 @@ def update(context: RequestContext, body: UpdateDataset) -> Dataset:
     (on a server it goes on behind).
     """
     store, row = context.store, context.dataset
-    changes = _column_changes(context, body)
+    changes = _collect_changes(context, body)
     with store.transaction():
         same_named_ids = set(store.datasets.ids_by_name(body.name or row.name)) - {row.id}
         if body.name and same_named_ids and context.profile.checks_renames:
@@ -122,7 +122,7 @@ def update(context: RequestContext, body: UpdateDataset) -> Dataset:
     return serializers.serialize_dataset(store, context.profile, row, partial_member_list=members)
 
 
-def _column_changes(context: RequestContext, body: UpdateDataset) -> dict[str, object]:
+def _collect_changes(context: RequestContext, body: UpdateDataset) -> dict[str, object]:
     """Tell the columns that an update changes (measured)."""
     row, changes = context.dataset, dict[str, object]()
     if body.name:
@@ -135,15 +135,15 @@ def _column_changes(context: RequestContext, body: UpdateDataset) -> dict[str, o
     if body.permission == Permission.PARTIAL_MEMBERS and body.partial_member_list:
         changes["members"] = json.dumps([member.user_id for member in body.partial_member_list])
     if row.provider == "external":
-        return changes | _external_changes(context, body)
-    changes |= _technique_changes(context, body)
+        return changes | _collect_external_changes(context, body)
+    changes |= _collect_technique_changes(context, body)
     if body.retrieval_model:
         stub_models.check_reranking_model(context, body.retrieval_model)
         changes["retrieval_model"] = json.dumps(codec.encode(body.retrieval_model))
     return changes
 
 
-def _external_changes(context: RequestContext, body: UpdateDataset) -> dict[str, object]:
+def _collect_external_changes(context: RequestContext, body: UpdateDataset) -> dict[str, object]:
     """Tell what else an update changes of an external dataset: both ids, every time, and how it is
     asked; no other search (server source).
     """
@@ -158,7 +158,7 @@ def _external_changes(context: RequestContext, body: UpdateDataset) -> dict[str,
     return {"retrieval_model": json.dumps(codec.encode(body.external_retrieval_model))}
 
 
-def _technique_changes(context: RequestContext, body: UpdateDataset) -> dict[str, object]:
+def _collect_technique_changes(context: RequestContext, body: UpdateDataset) -> dict[str, object]:
     """Tell the technique and the model that an update asks for; an economy base has no model."""
     row, technique = context.dataset, body.indexing_technique or None
     names = ("embedding_provider", "embedding_model")
@@ -200,8 +200,8 @@ def list_(context: RequestContext, query: ListDatasets) -> Page[Dataset]:
         serializers.serialize_dataset(
             context.store,
             context.profile,
-            attrs.evolve(row, embedding_provider=_full_provider_name(row)),
-            embedding_available=_is_embedding_available(context, row, _full_provider_name(row)),
+            attrs.evolve(row, embedding_provider=_complete_provider_name(row)),
+            embedding_available=_is_embedding_available(context, row, _complete_provider_name(row)),
         )
         for row in rows
     ]
@@ -230,7 +230,7 @@ def get(context: RequestContext, _: None) -> Dataset:
     )
 
 
-def _full_provider_name(row: DatasetRow) -> str | None:
+def _complete_provider_name(row: DatasetRow) -> str | None:
     """Complete a provider's name, which a document may have brought; only the list does."""
     return (
         stub_models.full_provider_name(row.embedding_provider) if row.embedding_provider else None

@@ -109,7 +109,7 @@ def read_update_by_text(context: RequestContext, raw: object) -> UpdateByText:
     """Read the body of update-by-text: a text with its name, or a rule (measured)."""
     fields = _UPDATE_BY_TEXT.validate(raw, context.profile)
     if fields.get("text") and not fields.get("name"):
-        raise _missing_name_error(context, raw)
+        raise _build_missing_name_error(context, raw)
     fields |= _CONFIG.validate_with_pydantic(fields, context.profile)
     _require_change(context, fields, changes="text" in fields)
     return codec.decode(UpdateByText, {"name": "", "text": ""} | fields)
@@ -121,7 +121,7 @@ def _pop_original_id(fields: dict[str, Any]) -> str | None:
     return str(original) if original else None
 
 
-def _missing_name_error(context: RequestContext, raw: object) -> EmulatedError:
+def _build_missing_name_error(context: RequestContext, raw: object) -> EmulatedError:
     if context.profile.error_style is not ErrorStyle.PYDANTIC:
         return invalid_param_error("Both text and name must be strings.")
     problems = ValidationErrors(context.profile)

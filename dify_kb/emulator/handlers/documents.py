@@ -225,7 +225,7 @@ def set_status(context: RequestContext, body: DocumentIds) -> None:
             for document_id in body.document_ids
         ]
         rows = [row for row in requested_rows if row is not None]
-        changes = [(row, _status_changes(context, action, row)) for row in rows]
+        changes = [(row, _collect_status_changes(context, action, row)) for row in rows]
         for row, change in changes:
             if not change:
                 continue
@@ -236,7 +236,9 @@ def set_status(context: RequestContext, body: DocumentIds) -> None:
                 store.set_segments_enabled(row.id, enabled=is_searchable, now=context.clock.now())
 
 
-def _status_changes(context: RequestContext, action: str, row: DocumentRow) -> dict[str, object]:
+def _collect_status_changes(
+    context: RequestContext, action: str, row: DocumentRow
+) -> dict[str, object]:
     """Tell what an action changes; nothing where it is so already."""
     now = context.clock.now()
     if now < row.locked_until:
@@ -280,8 +282,8 @@ def get_upload_file(context: RequestContext, _: None) -> StoredFile:
         name=row.file_name,
         size=row.file_size,
         extension=row.file_extension,
-        url=_signed_url(context, row),
-        download_url=_signed_url(context, row, attachment=True),
+        url=_sign_url(context, row),
+        download_url=_sign_url(context, row, attachment=True),
         mime_type=row.file_mime_type,
         created_by=context.store.account,
         created_at=to_datetime(row.file_created_at),
@@ -292,7 +294,7 @@ def get_upload_file(context: RequestContext, _: None) -> StoredFile:
 def get_download_url(context: RequestContext, _: None) -> DownloadUrl:
     """Give a link to a document's file."""
     row = _require_document_by_id(context, context.path_parameters["document_id"])
-    return DownloadUrl(url=_signed_url(context, row, attachment=True))
+    return DownloadUrl(url=_sign_url(context, row, attachment=True))
 
 
 @handles(catalog.DOWNLOAD_ZIP, _read_zip)
@@ -320,7 +322,7 @@ def _require_document_by_id(context: RequestContext, document_id: str) -> Docume
     return row
 
 
-def _signed_url(context: RequestContext, row: DocumentRow, *, attachment: bool = False) -> str:
+def _sign_url(context: RequestContext, row: DocumentRow, *, attachment: bool = False) -> str:
     now = context.clock.now()
     return context.signed_urls.create(
         str(context.url.origin()), row.file_id, now, attachment=attachment

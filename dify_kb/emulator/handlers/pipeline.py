@@ -159,12 +159,12 @@ def run_pipeline(context: RequestContext, body: RunPipeline) -> Event:
     _require_pipeline(context)
     _require_node(body.start_node_id)
     if body.datasource_type != DatasourceType.LOCAL_FILE:
-        raise _pipeline_error(f"Datasource type {body.datasource_type} is not configured")
+        raise _build_error(f"Datasource type {body.datasource_type} is not configured")
     started = int(context.clock.now())
     with context.store.transaction():
         for upload in [_to_upload(context, info) for info in body.datasource_info_list]:
             create_document(context, upload, _to_create_body(context, upload))
-    events = _run_events(context, started)
+    events = _build_run_events(context, started)
     if body.response_mode == "streaming":
         context.notes.events = events
     return events[-1]
@@ -174,7 +174,7 @@ def _to_upload(context: RequestContext, info: Mapping[str, object]) -> DocumentU
     reference = info.get("reference") or info.get("related_id")
     row = context.store.pipeline_files.get(str(reference))
     if row is None:
-        raise _pipeline_error(f"File {reference} not found")
+        raise _build_error(f"File {reference} not found")
     return DocumentUpload(
         name=str(info.get("name") or "untitled"),
         content=row.content,
@@ -194,7 +194,7 @@ def _to_create_body(context: RequestContext, upload: DocumentUpload) -> CreateBy
     )
 
 
-def _run_events(context: RequestContext, started: int) -> Sequence[Event]:
+def _build_run_events(context: RequestContext, started: int) -> Sequence[Event]:
     run_id, task_id = str(uuid.uuid4()), str(uuid.uuid4())
     ids = {"task_id": task_id, "workflow_run_id": run_id}
     node = {"node_id": NODE_ID, "node_type": "datasource", "title": "Local File", "inputs": {}}
@@ -221,10 +221,10 @@ def _require_pipeline(context: RequestContext) -> None:
 
 def _require_node(node_id: str) -> None:
     if node_id != NODE_ID:
-        raise _pipeline_error(f"Node {node_id} not found")
+        raise _build_error(f"Node {node_id} not found")
 
 
-def _pipeline_error(why: str) -> EmulatedError:
+def _build_error(why: str) -> EmulatedError:
     return EmulatedError(500, "pipeline_run_error", why)
 
 

@@ -165,13 +165,13 @@ def retrieve(context: RequestContext, body: Retrieve) -> RetrievalResult:
     """Search: an economy base by keywords, a high-quality one in every other way (measured)."""
     if not body.query:
         raise invalid_param_error("Query or attachment_ids is required")
-    settings = _effective_settings(context, body)
+    settings = _resolve_settings(context, body)
     if not settings.search_method.is_known:
         return _search_by_unknown_method(context, body.query, settings.search_method)
     store, dataset = context.store, context.dataset
     filter_conditions = settings.metadata_filtering_conditions or None
     with store.transaction():
-        document_ids = _matching_document_ids(context, filter_conditions)
+        document_ids = _find_matching_documents(context, filter_conditions)
         if filter_conditions and document_ids == []:
             return RetrievalResult(query=Query(content=body.query), records=[])
         if settings.search_method != SearchMethod.KEYWORD:
@@ -196,7 +196,7 @@ def _search_by_unknown_method(
     return RetrievalResult(query=Query(content=query), records=[])
 
 
-def _effective_settings(context: RequestContext, body: Retrieve) -> RetrievalModel:
+def _resolve_settings(context: RequestContext, body: Retrieve) -> RetrievalModel:
     """Take the settings that were sent, or those of the dataset, which newer servers fill up the
     ones that were sent with.
     """
@@ -215,7 +215,7 @@ def _effective_settings(context: RequestContext, body: Retrieve) -> RetrievalMod
     return codec.decode(RetrievalModel, stored | sent_settings)
 
 
-def _matching_document_ids(
+def _find_matching_documents(
     context: RequestContext, metadata_filter: MetadataFilter | None
 ) -> list[str] | None:
     """Return the ids of the documents to search; None for all that are in the index.
@@ -314,14 +314,15 @@ def _build_records(context: RequestContext, candidates: Sequence[Candidate]) -> 
             Record(
                 segment=serializers.serialize_record_segment(store, row, document),
                 score=max(candidate.score for candidate in siblings),
-                child_chunks=_record_children(siblings, children) or context.profile.empty_items,
+                child_chunks=_build_record_children(siblings, children)
+                or context.profile.empty_items,
                 files=context.profile.empty_items,
             )
         )
     return records
 
 
-def _record_children(
+def _build_record_children(
     siblings: Sequence[Candidate], children: Mapping[str, ChildChunkRow]
 ) -> list[RecordChild]:
     return [

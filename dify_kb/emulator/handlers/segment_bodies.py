@@ -85,41 +85,41 @@ def _read_segments(context: RequestContext, raw: object) -> list[Any]:
     body = raw if isinstance(raw, dict) else {}
     quirks = context.profile.quirks
     if body.get("segments") is None and not quirks.bare_segment_errors:
-        raise _bare_error("Segments is required")
+        raise _build_bare_error("Segments is required")
     if not quirks.validates_segments:
         return [*body["segments"]]
     try:
         read: Any = _CREATE.validate_with_pydantic(body, context.profile)["segments"]
     except EmulatedError as refused:
         if quirks.bare_segment_errors:
-            raise _bare_error(refused.message) from refused
+            raise _build_bare_error(refused.message) from refused
         raise
     return [*read]
 
 
-def _bare_error(message: str) -> EmulatedError:
+def _build_bare_error(message: str) -> EmulatedError:
     return EmulatedError(400, "invalid_param", message, {"error": message})
 
 
 def _read_new_segment(raw_segment: Any, *, is_qa: bool) -> NewSegment:
-    sent: dict[str, Any] = raw_segment if isinstance(raw_segment, dict) else {}
-    if is_qa and not sent.get("answer"):
+    raw_fields: dict[str, Any] = raw_segment if isinstance(raw_segment, dict) else {}
+    if is_qa and not raw_fields.get("answer"):
         raise invalid_param_error("Answer is required")
-    if not sent.get("content"):
+    if not raw_fields.get("content"):
         raise invalid_param_error("Content is empty")
-    if not _are_strings([sent["content"]]):
+    if not _are_strings([raw_fields["content"]]):
         raise UnvalidatedInputError(invalid_param_error("Content: Input should be a valid string"))
-    if not sent["content"].strip():
+    if not raw_fields["content"].strip():
         raise invalid_param_error("Content is empty")
     # A text counts as the list of its letters (recording 542).
-    words = sent.get("keywords") or ()
+    words = raw_fields.get("keywords") or ()
     if not isinstance(words, str) and not (isinstance(words, list | tuple) and _are_strings(words)):
         raise UnvalidatedInputError(
             invalid_param_error("keywords: Input should be a list of strings")
         )
     return NewSegment(
-        content=sent["content"],
-        answer=sent["answer"] if is_qa else UNSET,
+        content=raw_fields["content"],
+        answer=raw_fields["answer"] if is_qa else UNSET,
         keywords=[*words] if words else UNSET,
     )
 

@@ -69,7 +69,7 @@ def _build_row(
     context: RequestContext, document: DocumentRow, position: int, new_segment: NewSegment
 ) -> SegmentRow:
     """Make a chunk; one that cannot be indexed is made all the same, with the error in it (953)."""
-    now, error = context.clock.now(), _indexing_error(context, document)
+    now, error = context.clock.now(), _find_indexing_error(context, document)
     segment_keywords = (
         [*(new_segment.keywords or ())]
         if new_segment.keywords
@@ -114,7 +114,7 @@ def _count_tokens(context: RequestContext, content: str) -> int:
     return stub_models.count_tokens(content) if context.dataset.is_high_quality else 0
 
 
-def _indexing_error(context: RequestContext, document: DocumentRow) -> str | None:
+def _find_indexing_error(context: RequestContext, document: DocumentRow) -> str | None:
     """Tell why a chunk of this document cannot be indexed, in the server's words."""
     dataset = context.dataset
     if not dataset.is_high_quality:
@@ -188,15 +188,15 @@ def update(context: RequestContext, body: UpdateSegment) -> SegmentResponse:
         "enabled": 1,
         "disabled_at": None,
         "updated_at": now,
-        **_answer_changes(context, changes),
+        **_collect_answer_change(context, changes),
     }
     content = changes.content or row.content
     if content == row.content:
-        columns |= _keyword_changes(context, row, changes)
+        columns |= _collect_keyword_change(context, row, changes)
     else:
-        columns |= _content_changes(context, content, changes)
+        columns |= _collect_content_changes(context, content, changes)
     error = (
-        _indexing_error(context, require_document(context))
+        _find_indexing_error(context, require_document(context))
         if _needs_indexing(context, changes, columns)
         else None
     )
@@ -216,7 +216,7 @@ def _needs_indexing(
     return "content" in columns or "keywords" in columns or bool(changes.enabled)
 
 
-def _content_changes(
+def _collect_content_changes(
     context: RequestContext, content: str, changes: SegmentChanges
 ) -> dict[str, object]:
     """Tell what comes with another text; a high-quality base keeps its keywords (recording 915)."""
@@ -234,13 +234,15 @@ def _content_changes(
     return columns | {"keywords": json.dumps([*(changes.keywords or extract_keywords(content))])}
 
 
-def _answer_changes(context: RequestContext, changes: SegmentChanges) -> Mapping[str, object]:
+def _collect_answer_change(
+    context: RequestContext, changes: SegmentChanges
+) -> Mapping[str, object]:
     """Set the answer of a question; one that is left out is cleared (recording 627)."""
     is_qa = require_document(context).doc_form == DocForm.QA
     return {"answer": changes.answer or None} if is_qa else {}
 
 
-def _keyword_changes(
+def _collect_keyword_change(
     context: RequestContext, row: SegmentRow, changes: SegmentChanges
 ) -> dict[str, object]:
     """Tell the keywords of a text that stays; enabling without any finds new ones (566)."""

@@ -51,13 +51,13 @@ _NAME = BodyField(
 )
 
 
-def _tag_id_field(help_: str) -> BodyField:
+def _build_tag_id_field(help_: str) -> BodyField:
     return BodyField(
         string_validator(), required=True, legacy=LegacyField(help=help_, in_form_or_query=True)
     )
 
 
-def _target_field() -> BodyField:
+def _build_target_field() -> BodyField:
     return BodyField(
         string_validator(), required=True, legacy=LegacyField(help="Target Dataset ID is required.")
     )
@@ -70,8 +70,10 @@ def _check_tag_ids(value: object, path: FieldPath, problems: ValidationErrors) -
 
 
 _CREATE = BodySchema("TagCreatePayload", {"name": _NAME})
-_RENAME = BodySchema("TagUpdatePayload", {"name": _NAME, "tag_id": _tag_id_field("Id of a tag.")})
-_DELETE = BodySchema("TagDeletePayload", {"tag_id": _tag_id_field("Id of a tag.")})
+_RENAME = BodySchema(
+    "TagUpdatePayload", {"name": _NAME, "tag_id": _build_tag_id_field("Id of a tag.")}
+)
+_DELETE = BodySchema("TagDeletePayload", {"tag_id": _build_tag_id_field("Id of a tag.")})
 _BIND = BodySchema(
     "TagBindingPayload",
     {
@@ -82,19 +84,19 @@ _BIND = BodySchema(
                 help="Tag IDs is required.", check=list_validator(string_validator())
             ),
         ),
-        "target_id": _target_field(),
+        "target_id": _build_target_field(),
     },
 )
 _UNBIND = BodySchema(
     "TagUnbindingPayload",
-    {"tag_id": _tag_id_field("Tag ID is required."), "target_id": _target_field()},
+    {"tag_id": _build_tag_id_field("Tag ID is required."), "target_id": _build_target_field()},
 )
 _UNBIND_SEVERAL = BodySchema(
     "TagUnbindingPayload",
     {
         "tag_id": BodyField(string_validator()),
         "tag_ids": BodyField(_check_tag_ids),
-        "target_id": _target_field(),
+        "target_id": _build_target_field(),
     },
 )
 

@@ -93,7 +93,7 @@ def serialize_dataset(
         "embedding_model_provider": row.embedding_provider,
         "embedding_available": None,
         "retrieval_model_dict": _serialize_retrieval_model(profile, row),
-        "summary_index_setting": _unset_object(profile, _SUMMARY_FIELDS),
+        "summary_index_setting": _build_unset_object(profile, _SUMMARY_FIELDS),
         "tags": _serialize_tags_of_dataset(store, row.id),
         "doc_form": DocForm(doc_form) if doc_form else None,
         "external_knowledge_info": _serialize_external_knowledge(store, profile, row),
@@ -102,7 +102,7 @@ def serialize_dataset(
         "built_in_field_enabled": bool(row.built_in),
         "pipeline_id": row.pipeline_id,
         "runtime_mode": "rag_pipeline" if row.pipeline_id else "general",
-        "icon_info": _unset_object(profile, _ICON_FIELDS),
+        "icon_info": _build_unset_object(profile, _ICON_FIELDS),
         "is_published": row.pipeline_id is not None,
         "total_documents": counts.documents,
         "total_available_documents": counts.available,
@@ -139,12 +139,14 @@ def _serialize_external_knowledge(
     binding = store.external.get_binding(row.id) if row.provider == "external" else None
     api = store.external.get_api(binding.api_id) if binding else None
     if binding is None or api is None:
-        return _unset_object(profile, _EXTERNAL_FIELDS)
+        return _build_unset_object(profile, _EXTERNAL_FIELDS)
     values = (binding.knowledge_id, api.id, api.name, api.endpoint)
     return dict(zip(_EXTERNAL_FIELDS, values, strict=True))
 
 
-def _unset_object(profile: ServerProfile, names: Iterable[str]) -> Mapping[str, object] | None:
+def _build_unset_object(
+    profile: ServerProfile, names: Iterable[str]
+) -> Mapping[str, object] | None:
     return None if profile.sends_null_objects else dict.fromkeys(names)
 
 

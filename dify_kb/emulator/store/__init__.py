@@ -117,10 +117,11 @@ class Store:
                 return
             if document.doc_form != "hierarchical_model":
                 entries = [
-                    _index_entry(row, with_keywords=not dataset.is_high_quality) for row in rows
+                    _build_index_entry(row, with_keywords=not dataset.is_high_quality)
+                    for row in rows
                 ]
             elif dataset.is_high_quality:
-                entries = [entry for row in rows for entry in self._child_index_entries(row)]
+                entries = [entry for row in rows for entry in self._build_child_entries(row)]
             else:
                 return
             self.index.add(entries, vectors=dataset.is_high_quality)
@@ -210,7 +211,7 @@ class Store:
         ]
         self.index.remove_segments([*segment_ids, *children])
 
-    def _child_index_entries(self, row: SegmentRow) -> list[tuple[str, str, str, str]]:
+    def _build_child_entries(self, row: SegmentRow) -> list[tuple[str, str, str, str]]:
         return [
             (child.id, row.dataset_id, row.document_id, child.content)
             for child in self.child_chunks.list_by_segment(row.id)
@@ -223,7 +224,7 @@ class Store:
         return str(self._database.fetch_value("SELECT value FROM settings WHERE name = ?", (name,)))
 
 
-def _index_entry(row: SegmentRow, *, with_keywords: bool) -> tuple[str, str, str, str]:
+def _build_index_entry(row: SegmentRow, *, with_keywords: bool) -> tuple[str, str, str, str]:
     """Tell what a chunk is found by: its text, and its keywords that are not in it."""
     if not with_keywords:
         return row.id, row.dataset_id, row.document_id, row.content

@@ -169,7 +169,7 @@ class Database:
         row_class = type(next(iter(rows)))
         with self._lock:
             self.connection.executemany(
-                f"INSERT INTO {table} ({column_list(row_class)}) VALUES ({placeholders})",  # noqa: S608 -- own names
+                f"INSERT INTO {table} ({join_columns(row_class)}) VALUES ({placeholders})",  # noqa: S608 -- own names
                 values,
             )
 
@@ -185,7 +185,7 @@ class Database:
             self.connection.close()
 
 
-def column_list(row_class: type[attrs.AttrsInstance]) -> str:
+def join_columns(row_class: type[attrs.AttrsInstance]) -> str:
     """Name the columns of a kind of row."""
     return ", ".join(attribute.name for attribute in attrs.fields(row_class))
 

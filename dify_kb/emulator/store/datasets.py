@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from .database import Database, column_list
+from .database import Database, join_columns
 from .rows import DatasetCounts, DatasetRow, ExternalApiRow, ExternalBindingRow, RuleRow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_DATASET_COLUMNS = column_list(DatasetRow)
+_DATASET_COLUMNS = join_columns(DatasetRow)
 
-_RULE_COLUMNS = column_list(RuleRow)
+_RULE_COLUMNS = join_columns(RuleRow)
 
-_API_COLUMNS = column_list(ExternalApiRow)
+_API_COLUMNS = join_columns(ExternalApiRow)
 
-_BINDING_COLUMNS = column_list(ExternalBindingRow)
+_BINDING_COLUMNS = join_columns(ExternalBindingRow)
 
 
 @frozen

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
 
-from .database import Database, column_list
+from .database import Database, join_columns
 from .rows import DocumentRow, DocumentState, PipelineFileRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-_DOCUMENT_COLUMNS = column_list(DocumentRow)
+_DOCUMENT_COLUMNS = join_columns(DocumentRow)
 
-_PIPELINE_FILE_COLUMNS = column_list(PipelineFileRow)
+_PIPELINE_FILE_COLUMNS = join_columns(PipelineFileRow)
 
 _IS_AVAILABLE: Final = "indexing_status = 'completed' AND enabled AND NOT archived"
 

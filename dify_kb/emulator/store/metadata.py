@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from .database import Database, column_list
+from .database import Database, join_columns
 from .rows import MetadataRow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_METADATA_COLUMNS = ", ".join(f"metadata.{name}" for name in column_list(MetadataRow).split(", "))
+_METADATA_COLUMNS = ", ".join(f"metadata.{name}" for name in join_columns(MetadataRow).split(", "))
 
 
 @frozen

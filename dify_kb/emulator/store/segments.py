@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from .database import Database, column_list
+from .database import Database, join_columns
 from .rows import ChildChunkRow, SegmentRow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_SEGMENT_COLUMNS = column_list(SegmentRow)
+_SEGMENT_COLUMNS = join_columns(SegmentRow)
 
-_CHILD_CHUNK_COLUMNS = column_list(ChildChunkRow)
+_CHILD_CHUNK_COLUMNS = join_columns(ChildChunkRow)
 
 
 @frozen

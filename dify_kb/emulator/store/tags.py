@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from .database import Database, column_list
+from .database import Database, join_columns
 from .rows import TagRow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_TAG_COLUMNS = column_list(TagRow)
+_TAG_COLUMNS = join_columns(TagRow)
 
 
 @frozen
