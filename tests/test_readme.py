@@ -49,7 +49,7 @@ def test_the_blocking_example_runs(
 ) -> None:
     ran(BLOCKING, tmp_path, monkeypatch)
 
-    assert "transport__send.py.txt" in capsys.readouterr().out.splitlines()
+    assert "transport__sender.py.txt" in capsys.readouterr().out.splitlines()
 
 
 def test_the_example_of_items_runs(

@@ -6,13 +6,19 @@ import heapq
 import random
 
 
-def closed_queue(
-    processes: int, at_once: int, *, work: float, aside: float, answers: int, source: random.Random
+def simulate_closed_queue(
+    processes: int,
+    concurrency: int,
+    *,
+    cpu: float,
+    io: float,
+    answers: int,
+    random_source: random.Random,
 ) -> float:
     """Drive a server of so many processes, each of which works on one request at a time, and give
     the answers a second.
 
-    A request takes `work` seconds of its process and `aside` seconds beside others, both of a
+    A request takes `cpu` seconds of its process and `io` seconds beside others, both of a
     gamma distribution, as measured on servers.
     """
     queues: list[list[int]] = [[] for _ in range(processes)]
@@ -20,7 +26,7 @@ def closed_queue(
     ends: list[tuple[float, bool, int]] = []
 
     def begin(now: float, request: int) -> None:
-        heapq.heappush(ends, (now + source.gammavariate(4, work / 4), True, request))
+        heapq.heappush(ends, (now + random_source.gammavariate(4, cpu / 4), True, request))
 
     def arrive(now: float, request: int) -> None:
         process = request % processes
@@ -30,22 +36,22 @@ def closed_queue(
             busy[process] = True
             begin(now, request)
 
-    for request in range(at_once):
+    for request in range(concurrency):
         arrive(0.0, request)
-    answered, warm, since = 0, 2 * at_once, 0.0
+    answered, warmup, since = 0, 2 * concurrency, 0.0
     while True:
         now, worked, request = heapq.heappop(ends)
         if not worked:
             answered += 1
-            if answered == warm:
+            if answered == warmup:
                 since = now
-            if answered == warm + answers:
+            if answered == warmup + answers:
                 return answers / (now - since)
             arrive(now, request)
             continue
-        heapq.heappush(ends, (now + source.gammavariate(4, aside / 4), False, request))
+        heapq.heappush(ends, (now + random_source.gammavariate(4, io / 4), False, request))
         queue = queues[request % processes]
         if queue:
-            begin(now, queue.pop(source.randrange(len(queue))))
+            begin(now, queue.pop(random_source.randrange(len(queue))))
         else:
             busy[request % processes] = False

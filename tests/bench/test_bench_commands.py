@@ -33,17 +33,17 @@ QUERIES = """\
 
 
 @pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+def tiny_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the command take a second."""
     monkeypatch.setattr(BenchmarkPlan, "quick", lambda: TINY)
 
 
-def datasets(emulator: Emulator) -> list[str]:
+def list_dataset_names(emulator: Emulator) -> list[str]:
     with Client(emulator.url, emulator.api_key) as client:
         return [row.name for row in client.datasets.iter()]
 
 
-def two_lines(err: str) -> tuple[str, str]:
+def split_error_lines(err: str) -> tuple[str, str]:
     what, following = err.strip().splitlines()[-2:]
     assert what.startswith("error: ")
     assert following.startswith("next:  ")
@@ -51,9 +51,7 @@ def two_lines(err: str) -> tuple[str, str]:
 
 
 @pytest.mark.usefixtures("tiny")
-def test_bench_tells_its_load_and_what_it_found(
-    cli: Cli, emulator: Emulator, tmp_path: Path
-) -> None:
+def test_bench_prints_its_load_and_results(cli: Cli, emulator: Emulator, tmp_path: Path) -> None:
     html, save = tmp_path / "a.html", tmp_path / "a.json"
 
     code, out, err = cli("bench", "--quick", "--html", str(html), "--save", str(save))
@@ -67,12 +65,12 @@ def test_bench_tells_its_load_and_what_it_found(
     assert "Traceback" not in err
     assert "</html>" in html.read_text()
     assert json.loads(save.read_text())["type"] == "bench"
-    assert datasets(emulator) == []
+    assert list_dataset_names(emulator) == []
     assert "dataset-" not in out + err + html.read_text() + save.read_text()
 
 
 @pytest.mark.usefixtures("tiny")
-def test_bench_writes_one_line_for_programs(cli: Cli, docs: Path) -> None:
+def test_bench_json_is_one_line(cli: Cli, docs: Path) -> None:
     arguments = ("--json", "-q", "bench", "--quick", "--at-once", "2", "--technique", "economy")
     code, out, _ = cli(*arguments, "--corpus", str(docs))
 
@@ -100,7 +98,7 @@ def test_bench_writes_one_line_for_programs(cli: Cli, docs: Path) -> None:
         (["eval", "--chunk-size", "10"], 2, "max_tokens is 10"),
     ],
 )
-def test_mistakes_get_two_lines_and_the_right_exit_code(
+def test_expected_errors_print_two_lines_and_an_exit_code(
     cli: Cli, tmp_path: Path, arguments: list[str], code: int, what: str
 ) -> None:
     file = tmp_path / "queries.jsonl"
@@ -108,7 +106,7 @@ def test_mistakes_get_two_lines_and_the_right_exit_code(
 
     met, _, err = cli(*(argument.format(queries=file) for argument in arguments))
 
-    assert re.search(what, two_lines(err)[0])
+    assert re.search(what, split_error_lines(err)[0])
     assert met == code
     assert "Traceback" not in err
 
@@ -118,20 +116,20 @@ def test_mistakes_get_two_lines_and_the_right_exit_code(
     ("endpoint", "fault", "code"),
     [("datasets.create", "403", 4), (CREATE, "rate-limit x200", 5), (CREATE, "document-limit", 4)],
 )
-def test_a_server_that_refuses_is_told_and_nothing_left(
+def test_refusing_server_is_reported_and_no_dataset_left(
     cli: Cli, emulator: Emulator, endpoint: str, fault: str, code: int
 ) -> None:
     emulator.faults.plan(endpoint, [fault])
 
     met, _, err = cli("bench", "--quick")
 
-    two_lines(err)
+    split_error_lines(err)
     assert met == code
     emulator.faults.clear()
-    assert datasets(emulator) == []
+    assert list_dataset_names(emulator) == []
 
 
-def test_eval_asks_a_base(cli: Cli, docs: Path, tmp_path: Path) -> None:
+def test_eval_searches_an_existing_dataset(cli: Cli, docs: Path, tmp_path: Path) -> None:
     file = tmp_path / "queries.jsonl"
     file.write_text(QUERIES)
     assert cli("load", str(docs), "--dataset", "d", "--create", "--technique", "economy")[0] == 0
@@ -143,7 +141,7 @@ def test_eval_asks_a_base(cli: Cli, docs: Path, tmp_path: Path) -> None:
     assert "at most 21 searches." in err
 
 
-def test_eval_cuts_a_folder_in_each_way(
+def test_eval_compares_chunk_sizes_of_a_folder(
     cli: Cli, docs: Path, tmp_path: Path, emulator: Emulator
 ) -> None:
     file, html = tmp_path / "queries.jsonl", tmp_path / "e.html"
@@ -159,25 +157,25 @@ def test_eval_cuts_a_folder_in_each_way(
     assert report["type"] == "eval"
     assert {row["base"] for row in report["rows"]} == {"100 characters", "300 characters"}
     assert "</html>" in html.read_text()
-    assert datasets(emulator) == []
+    assert list_dataset_names(emulator) == []
 
 
-def test_clean_deletes_what_was_left_and_nothing_else(cli: Cli, emulator: Emulator) -> None:
+def test_clean_deletes_leftover_datasets_only(cli: Cli, emulator: Emulator) -> None:
     with Client(emulator.url, emulator.api_key) as client:
         for name in (f"{PREFIX}1", f"{PREFIX}2", "mine"):
             client.datasets.create(name)
 
     assert cli("bench", "clean")[0] == 2
-    assert len(datasets(emulator)) == 3
+    assert len(list_dataset_names(emulator)) == 3
     code, _, err = cli("bench", "clean", "--yes")
 
     assert code == 0
     assert "2 datasets deleted" in err
-    assert datasets(emulator) == ["mine"]
+    assert list_dataset_names(emulator) == ["mine"]
     assert "Nothing is left" in cli("bench", "clean", "--yes")[2]
 
 
-def uploading(emulator: Emulator) -> None:
+def wait_until_uploading(emulator: Emulator) -> None:
     """Wait until a run uploads to its second base."""
     limit = time.monotonic() + LIMIT
     while sum(exchange.endpoint == "datasets.create" for exchange in emulator.history) < 1:
@@ -186,11 +184,11 @@ def uploading(emulator: Emulator) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupt_cleans_up(
+def test_interrupt_deletes_datasets(
     program: Program, emulator: Emulator, number: signal.Signals, code: int
 ) -> None:
     running = program("bench", "--quick")
-    uploading(emulator)
+    wait_until_uploading(emulator)
     time.sleep(0.2)
 
     running.send_signal(number)
@@ -199,10 +197,10 @@ def test_an_interrupt_cleans_up(
     assert running.returncode == code
     assert "Deleting what was made; Ctrl-C again" in err
     assert err.strip().endswith("Interrupted.")
-    assert datasets(emulator) == []
+    assert list_dataset_names(emulator) == []
 
 
-def test_a_terminal_shows_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terminal_shows_a_progress_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = io.StringIO()
     monkeypatch.setattr(output, "err", Console(file=shown, force_terminal=True, width=90))
 
@@ -214,7 +212,7 @@ def test_a_terminal_shows_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     assert r"\x1b[2Jhybrid" in shown.getvalue()
 
 
-def test_elsewhere_each_phase_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_terminal_each_phase_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     with report_output.show_progress(quiet=False, plain=True) as tell:
         for part in (0.1, 0.2):
             tell(ProgressStep(phase="upload", description=f"{part}", completed_part=part))

@@ -34,7 +34,7 @@ def record(segment: str, name: str, content: str, document: str = ID) -> Record:
     )
 
 
-def test_a_line_names_documents_and_texts() -> None:
+def test_query_line_names_documents_and_texts() -> None:
     line = f'{{"query": "q", "relevant": ["a/b.md", "hold it", "{ID}", {{"text": "x.md"}}]}}'
 
     asked = parse_query(line, "here")
@@ -68,13 +68,13 @@ def test_a_line_names_documents_and_texts() -> None:
         (RelevantItem(text="hold the button"), "hold the button", "x", False),
     ],
 )
-def test_a_passage_is_relevant_or_not(
+def test_relevance_of_a_passage(
     target: RelevantItem, name: str, content: str, *, found: bool
 ) -> None:
     assert target.is_in(record("s", name, content)) is found
 
 
-def test_ranks_are_those_of_the_first_find_and_skip_what_is_listed_twice() -> None:
+def test_ranks_count_first_matches_and_skip_duplicates() -> None:
     asked = EvaluationQuery(
         query="q", relevant=[RelevantItem(document="b.md"), RelevantItem(text="no such")]
     )
@@ -99,7 +99,7 @@ def test_ranks_are_those_of_the_first_find_and_skip_what_is_listed_twice() -> No
         ('{"query": "q", "relevant": [7]}', "the relevant 7"),
     ],
 )
-def test_a_wrong_line_is_told_by_its_number(tmp_path: Path, line: str, what: str) -> None:
+def test_invalid_line_is_reported_by_its_number(tmp_path: Path, line: str, what: str) -> None:
     file = tmp_path / "queries.jsonl"
     file.write_text(f'{{"query": "q", "relevant": ["a"]}}\n\n{line}\n')
 
@@ -112,7 +112,7 @@ def test_a_wrong_line_is_told_by_its_number(tmp_path: Path, line: str, what: str
 
 
 @pytest.mark.parametrize("data", [b"", b"\n\n", b"\xff\xfe\x00"])
-def test_a_file_without_queries_is_told(tmp_path: Path, data: bytes) -> None:
+def test_file_without_queries_is_rejected(tmp_path: Path, data: bytes) -> None:
     file = tmp_path / "queries.jsonl"
     file.write_bytes(data)
 

@@ -10,7 +10,11 @@ from dify_kb import AsyncClient, Policy, ProcessRule
 from dify_kb.bench.benchmark_progress import RequestCounter
 from dify_kb.bench.quality import evaluation_queries
 from dify_kb.bench.quality.evaluation_queries import EvaluationQuery, RelevantItem
-from dify_kb.bench.quality.evaluator import RetrievalEvaluator, items_from_documents, list_chunkings
+from dify_kb.bench.quality.evaluator import (
+    RetrievalEvaluator,
+    items_from_documents,
+    list_chunkings,
+)
 from dify_kb.bench.quality.render_quality_report import render_quality_page
 from dify_kb.bench.results import QualityReport, dump_report
 from dify_kb.emulator import Emulator
@@ -25,7 +29,7 @@ ASKED = [
 
 
 @pytest.fixture
-async def counted(
+async def counting_client(
     emulator: Emulator, quick: Policy
 ) -> AsyncIterator[tuple[AsyncClient, RequestCounter]]:
     """A client, and what counts its requests."""
@@ -36,10 +40,10 @@ async def counted(
         yield opened, tally
 
 
-def quality(
-    counted: tuple[AsyncClient, RequestCounter], asked: list[EvaluationQuery]
+def evaluator(
+    counting_client: tuple[AsyncClient, RequestCounter], asked: list[EvaluationQuery]
 ) -> RetrievalEvaluator:
-    client, tally = counted
+    client, tally = counting_client
     return RetrievalEvaluator(
         client=client,
         queries=asked,
@@ -50,14 +54,14 @@ def quality(
     )
 
 
-async def test_a_corpus_is_searched_in_every_way_and_gone_afterwards(
-    counted: tuple[AsyncClient, RequestCounter],
+async def test_corpus_is_searched_by_every_method_and_deleted_afterwards(
+    counting_client: tuple[AsyncClient, RequestCounter],
 ) -> None:
     samples = evaluation_queries.default_documents(6)
     asked = list(evaluation_queries.default_queries(samples, 5))
     source = items_from_documents([(sample.name, sample.data) for sample in samples])
 
-    report = await quality(counted, asked).evaluate_corpus(
+    report = await evaluator(counting_client, asked).evaluate_corpus(
         source, list_chunkings((300,), parents=True), None
     )
 
@@ -69,21 +73,23 @@ async def test_a_corpus_is_searched_in_every_way_and_gone_afterwards(
     assert report.rows[0].tied
     assert all(0 <= row.recall["1"].value <= row.recall["3"].value <= 1 for row in report.rows)
     assert (report.documents, report.queries, len(report.models)) == (6, 5, 2)
-    assert [row async for row in counted[0].datasets.iter()] == []
+    assert [row async for row in counting_client[0].datasets.iter()] == []
     read = codec.decode(QualityReport, json.loads(dump_report(report)))
     assert json.loads(dump_report(read)) == json.loads(dump_report(report))
     assert render_quality_page(read).count("<figure>") == 2
 
 
-async def test_a_base_is_searched_and_not_changed(
-    counted: tuple[AsyncClient, RequestCounter], docs: Path, emulator: Emulator
+async def test_existing_dataset_is_searched_and_not_changed(
+    counting_client: tuple[AsyncClient, RequestCounter], docs: Path, emulator: Emulator
 ) -> None:
-    client, _ = counted
+    client, _ = counting_client
     dataset = await client.datasets.create("Handbook", indexing_technique="economy")
     assert (await client.load(dataset, docs, include=["*.md", "*.txt"])).added == 2
     before = len(emulator.history)
 
-    report = await quality(counted, ASKED).evaluate_dataset(await client.datasets.get(dataset))
+    report = await evaluator(counting_client, ASKED).evaluate_dataset(
+        await client.datasets.get(dataset)
+    )
 
     (row,) = report.rows
     assert (row.base, row.method, row.missed) == ("Handbook", "keyword", 1)
@@ -94,12 +100,12 @@ async def test_a_base_is_searched_and_not_changed(
     assert asked == {"datasets.get", "datasets.retrieve"}
 
 
-async def test_a_search_that_the_server_refuses_is_noted_and_others_go_on(
-    counted: tuple[AsyncClient, RequestCounter], emulator: Emulator, docs: Path
+async def test_refused_search_is_noted_and_others_continue(
+    counting_client: tuple[AsyncClient, RequestCounter], emulator: Emulator, docs: Path
 ) -> None:
     emulator.faults.plan("datasets.retrieve", ["400"])
 
-    report = await quality(counted, ASKED).evaluate_corpus(
+    report = await evaluator(counting_client, ASKED).evaluate_corpus(
         docs, list_chunkings((300,), parents=False), None
     )
 
@@ -109,25 +115,25 @@ async def test_a_search_that_the_server_refuses_is_noted_and_others_go_on(
     assert note.startswith("300 characters, semantic: datasets.retrieve: the server answered 400")
 
 
-async def test_a_server_without_any_search_is_told(
-    counted: tuple[AsyncClient, RequestCounter], emulator: Emulator, docs: Path
+async def test_evaluation_fails_when_no_search_works(
+    counting_client: tuple[AsyncClient, RequestCounter], emulator: Emulator, docs: Path
 ) -> None:
     emulator.faults.plan("datasets.retrieve", ["400 x50"])
 
     with pytest.raises(KnowledgeError, match="400"):
-        await quality(counted, ASKED).evaluate_corpus(
+        await evaluator(counting_client, ASKED).evaluate_corpus(
             docs, list_chunkings((300,), parents=False), "economy"
         )
 
-    assert [row async for row in counted[0].datasets.iter()] == []
+    assert [row async for row in counting_client[0].datasets.iter()] == []
 
 
 async def test_files_that_are_not_indexed_are_noted(
-    counted: tuple[AsyncClient, RequestCounter], emulator: Emulator, docs: Path
+    counting_client: tuple[AsyncClient, RequestCounter], emulator: Emulator, docs: Path
 ) -> None:
     emulator.faults.plan_indexing(["error no such model"], names="*.txt", always=True)
 
-    report = await quality(counted, ASKED).evaluate_corpus(
+    report = await evaluator(counting_client, ASKED).evaluate_corpus(
         docs, list_chunkings((300,), parents=False), "economy"
     )
 
@@ -136,27 +142,29 @@ async def test_files_that_are_not_indexed_are_noted(
     assert note == "300 characters: 1 files were not indexed (indexing failed: no such model)."
 
 
-async def test_documents_that_are_not_indexed_are_no_corpus(
-    counted: tuple[AsyncClient, RequestCounter], emulator: Emulator, docs: Path
+async def test_evaluation_fails_when_no_document_is_indexed(
+    counting_client: tuple[AsyncClient, RequestCounter], emulator: Emulator, docs: Path
 ) -> None:
     emulator.faults.plan_indexing(["error no such model"], always=True)
 
     with pytest.raises(KnowledgeError, match="No document of 3 was indexed"):
-        await quality(counted, ASKED).evaluate_corpus(
+        await evaluator(counting_client, ASKED).evaluate_corpus(
             docs, list_chunkings((300,), parents=False), "economy"
         )
 
-    assert [row async for row in counted[0].datasets.iter()] == []
+    assert [row async for row in counting_client[0].datasets.iter()] == []
 
 
-async def test_a_base_without_an_index_is_told(counted: tuple[AsyncClient, RequestCounter]) -> None:
-    dataset = await counted[0].datasets.create("New")
+async def test_dataset_without_an_index_is_rejected(
+    counting_client: tuple[AsyncClient, RequestCounter],
+) -> None:
+    dataset = await counting_client[0].datasets.create("New")
 
     with pytest.raises(ConfigError, match="has no index yet"):
-        await quality(counted, ASKED).evaluate_dataset(dataset)
+        await evaluator(counting_client, ASKED).evaluate_dataset(dataset)
 
 
-def test_cuts_overlap_by_a_tenth() -> None:
+def test_chunkings_overlap_by_a_tenth() -> None:
     small, large, parents = list_chunkings((200, 1000), parents=True)
 
     assert small.rule == ProcessRule.custom(max_tokens=200, chunk_overlap=20)

@@ -27,12 +27,14 @@ def chart(*series: ChartSeries, marks: dict[float, str] | None = None) -> Chart:
     return Chart(title="T < 1", x="at once", y="/s", series=series, marks=marks or {})
 
 
-def drawn(shown: Chart) -> ET.Element:
-    return ET.fromstring(render_svg(shown))  # noqa: S314 -- our own
+def render_to_xml(chart_to_render: Chart) -> ET.Element:
+    return ET.fromstring(render_svg(chart_to_render))  # noqa: S314 -- our own
 
 
-def test_a_chart_is_xml_with_a_title_and_its_numbers() -> None:
-    root = drawn(chart(ChartSeries(name="a & b", points=[(1, 10), (2, 20)]), marks={2: "knee"}))
+def test_chart_is_xml_with_title_and_values() -> None:
+    root = render_to_xml(
+        chart(ChartSeries(name="a & b", points=[(1, 10), (2, 20)]), marks={2: "knee"})
+    )
 
     titles = [element.text for element in root.iter(f"{SVG}title")]
     assert titles == ["T < 1", "a & b: 10 at 1", "a & b: 20 at 2"]
@@ -48,8 +50,8 @@ def test_a_chart_is_xml_with_a_title_and_its_numbers() -> None:
     ),
     st.sampled_from(["linear", "doubling"]),
 )
-def test_every_point_lies_within_the_picture(points: list[tuple[float, float]], scale: str) -> None:
-    shown = Chart(
+def test_every_point_lies_within_the_chart(points: list[tuple[float, float]], scale: str) -> None:
+    chart_to_render = Chart(
         title="t",
         x="x",
         y="y",
@@ -57,7 +59,7 @@ def test_every_point_lies_within_the_picture(points: list[tuple[float, float]], 
         series=[ChartSeries(name="s", points=points)],
     )
 
-    root = drawn(shown)
+    root = render_to_xml(chart_to_render)
 
     circles = list(root.iter(f"{SVG}circle"))
     assert len(circles) == len(points)
@@ -66,7 +68,7 @@ def test_every_point_lies_within_the_picture(points: list[tuple[float, float]], 
         assert 0 <= float(circle.attrib["cy"]) <= 300
 
 
-def test_series_are_told_apart_without_colours() -> None:
+def test_series_differ_without_colours() -> None:
     several = [ChartSeries(name=str(index), points=[(1, index), (2, index)]) for index in range(8)]
     text = render_svg(chart(*several))
 
@@ -77,7 +79,7 @@ def test_series_are_told_apart_without_colours() -> None:
 
 
 @given(st.floats(0.001, 1e9))
-def test_the_top_of_an_axis_is_near_and_round(value: float) -> None:
+def test_axis_maximum_is_near_and_round(value: float) -> None:
     top = round_up_axis(value)
 
     assert value * (1 - 1e-6) <= top <= 1.67 * value
@@ -87,11 +89,11 @@ def test_the_top_of_an_axis_is_near_and_round(value: float) -> None:
 @pytest.mark.parametrize(
     ("value", "text"), [(0, "0"), (0.01234, "0.0123"), (46.34, "46.3"), (1234.5, "1,234")]
 )
-def test_numbers_are_short(value: float, text: str) -> None:
+def test_numbers_are_formatted_short(value: float, text: str) -> None:
     assert format_number(value) == text
 
 
-def test_a_page_needs_nothing_else_and_takes_names_as_they_are() -> None:
+def test_page_is_self_contained_and_escapes_names() -> None:
     table = ReportTable(columns=("a",), rows=[["<script>"], ["b"]], highlighted=[1])
     text = render_page(
         "T", [("server", "<b>")], [PageSection(heading="H", charts=[chart()], table=table)]

@@ -28,7 +28,7 @@ def counter() -> RequestCounter:
 
 
 @pytest.fixture
-async def wide(
+async def unlimited_client(
     emulator: Emulator, quick: Policy, counter: RequestCounter
 ) -> AsyncIterator[AsyncClient]:
     """A client that counts, and takes as many requests at once as the plan."""
@@ -38,7 +38,7 @@ async def wide(
         yield opened
 
 
-def instance(
+def instance_benchmark(
     client: AsyncClient,
     counter: RequestCounter,
     plan: BenchmarkPlan = TINY,
@@ -54,16 +54,16 @@ def instance(
     )
 
 
-async def nothing_is_left(client: AsyncClient) -> bool:
+async def has_no_datasets(client: AsyncClient) -> bool:
     return [row async for row in client.datasets.iter()] == []
 
 
-async def test_everything_of_the_plan_is_measured_and_nothing_left(
-    wide: AsyncClient, counter: RequestCounter, emulator: Emulator
+async def test_whole_plan_is_measured_and_datasets_are_deleted(
+    unlimited_client: AsyncClient, counter: RequestCounter, emulator: Emulator
 ) -> None:
     steps: list[ProgressStep] = []
 
-    report = await instance(wide, counter, steps=steps).run()
+    report = await instance_benchmark(unlimited_client, counter, steps=steps).run()
 
     assert [row.size for row in report.uploads] == [4096, 100_000]
     small = report.uploads[0]
@@ -93,7 +93,7 @@ async def test_everything_of_the_plan_is_measured_and_nothing_left(
     assert report.notes == []
     assert report.where.server_version == "1.16"
     assert {step.phase for step in steps} == {"start", "indexing", "retrieval", "upload", "cleanup"}
-    assert await nothing_is_left(wide)
+    assert await has_no_datasets(unlimited_client)
 
     # No more was done than was announced.
     calls = [exchange.endpoint for exchange in emulator.history]
@@ -109,13 +109,13 @@ async def test_everything_of_the_plan_is_measured_and_nothing_left(
     assert "<script" not in page
 
 
-async def test_lists_are_measured_as_the_base_grows(
-    wide: AsyncClient, counter: RequestCounter
+async def test_list_latency_is_measured_as_the_dataset_grows(
+    unlimited_client: AsyncClient, counter: RequestCounter
 ) -> None:
     upload = evolve(TINY.uploads[0], concurrencies=(1,), rounds=2, seconds=2, max_documents=220)
     plan = evolve(TINY, uploads=(upload,), documents=1)
 
-    report = await instance(wide, counter, plan).run()
+    report = await instance_benchmark(unlimited_client, counter, plan).run()
 
     assert [row.documents for row in report.listed] == sorted(
         row.documents for row in report.listed
@@ -124,10 +124,10 @@ async def test_lists_are_measured_as_the_base_grows(
     assert all(0 < row.first.low <= row.first.median <= row.first.high for row in report.listed)
 
 
-async def test_an_economy_base_is_searched_by_keywords(
-    wide: AsyncClient, counter: RequestCounter
+async def test_economy_dataset_is_searched_by_keywords(
+    unlimited_client: AsyncClient, counter: RequestCounter
 ) -> None:
-    run = instance(wide, counter)
+    run = instance_benchmark(unlimited_client, counter)
     run.technique = "economy"
 
     report = await run.run()
@@ -137,51 +137,51 @@ async def test_an_economy_base_is_searched_by_keywords(
     assert report.indexed.technique == "economy"
 
 
-async def test_an_interrupted_run_leaves_nothing(
-    wide: AsyncClient, counter: RequestCounter
+async def test_interrupted_run_leaves_no_dataset(
+    unlimited_client: AsyncClient, counter: RequestCounter
 ) -> None:
     uploading = anyio.Event()
-    run = instance(wide, counter)
+    run = instance_benchmark(unlimited_client, counter)
     run.on_progress = lambda step: uploading.set() if step.phase == "upload" else None
 
     async with anyio.create_task_group() as group:
         group.start_soon(run.run)
         await uploading.wait()
         await anyio.sleep(0.1)
-        assert not await nothing_is_left(wide)
+        assert not await has_no_datasets(unlimited_client)
         group.cancel_scope.cancel()
 
-    assert await nothing_is_left(wide)
+    assert await has_no_datasets(unlimited_client)
 
 
-async def test_a_wrong_key_ends_it(
+async def test_wrong_api_key_ends_the_run(
     emulator: Emulator, quick: Policy, counter: RequestCounter
 ) -> None:
     async with AsyncClient(emulator.url, "dataset-wrong", policy=quick) as client:
         with pytest.raises(UnauthorizedError):
-            await instance(client, counter).run()
+            await instance_benchmark(client, counter).run()
 
 
-async def test_failures_are_counted_and_told(
-    wide: AsyncClient, counter: RequestCounter, emulator: Emulator
+async def test_failures_are_counted_and_reported(
+    unlimited_client: AsyncClient, counter: RequestCounter, emulator: Emulator
 ) -> None:
     emulator.faults.plan(CREATE, ["ok x20", "503", "reset"])
 
-    report = await instance(wide, counter).run()
+    report = await instance_benchmark(unlimited_client, counter).run()
 
     met = {(row.endpoint, row.kind): row.count for row in report.troubles}
     assert met[CREATE, "503"] == 1
     assert sum(met.values()) == 2
     assert sum(level.errors for row in report.uploads for level in row.levels) == 2
     assert emulator.faults.remaining() == {}
-    assert await nothing_is_left(wide)
+    assert await has_no_datasets(unlimited_client)
 
 
 @pytest.mark.parametrize(
     ("fault", "kind"), [("503 x999", ServerError), ("rate-limit x999", RateLimitedError)]
 )
-async def test_a_server_that_takes_nothing_is_told(
-    wide: AsyncClient,
+async def test_run_fails_when_no_upload_succeeds(
+    unlimited_client: AsyncClient,
     counter: RequestCounter,
     emulator: Emulator,
     fault: str,
@@ -190,25 +190,25 @@ async def test_a_server_that_takes_nothing_is_told(
     emulator.faults.plan(CREATE, [fault])
 
     with pytest.raises(kind):
-        await instance(wide, counter).run()
+        await instance_benchmark(unlimited_client, counter).run()
 
-    assert await nothing_is_left(wide)
+    assert await has_no_datasets(unlimited_client)
 
 
-async def test_the_time_of_a_run_is_kept(
-    wide: AsyncClient, counter: RequestCounter, emulator: Emulator
+async def test_time_limit_of_a_run_is_kept(
+    unlimited_client: AsyncClient, counter: RequestCounter, emulator: Emulator
 ) -> None:
     emulator.faults.plan_indexing(["die"], names="*")
     plan = evolve(TINY, seconds=1.0, indexing_timeout=0.4)
 
-    report = await instance(wide, counter, plan).run()
+    report = await instance_benchmark(unlimited_client, counter, plan).run()
 
     assert report.seconds < 10
     assert any("not at their end after 0.4 s" in note for note in report.notes)
-    assert await nothing_is_left(wide)
+    assert await has_no_datasets(unlimited_client)
 
 
-def test_a_plan_can_be_bounded() -> None:
+def test_plan_concurrency_can_be_limited() -> None:
     plan = BenchmarkPlan.full().with_max_concurrency(4)
 
     assert plan.estimate_load().at_once == 4

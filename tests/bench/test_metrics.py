@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dify_kb.bench.metrics import Mean, Ranks, differ_significantly, ndcg, recall, reciprocal_rank
+from dify_kb.bench.metrics import (
+    Latency,
+    Mean,
+    Ranks,
+    Spread,
+    differ_significantly,
+    ndcg,
+    percentile,
+    recall,
+    reciprocal_rank,
+)
 
 
 @pytest.mark.parametrize(
@@ -23,7 +33,7 @@ from dify_kb.bench.metrics import Mean, Ranks, differ_significantly, ndcg, recal
         ([1, 2, 3], 1, 1 / 3, 1, 1),
     ],
 )
-def test_metrics_are_those_worked_out_by_hand(
+def test_metrics_match_manual_calculation(
     ranks: Ranks, k: int, found: float, first: float, gain: float
 ) -> None:
     assert recall(ranks, k) == pytest.approx(found)
@@ -47,7 +57,29 @@ def test_a_mean_has_two_standard_errors() -> None:
     assert Mean.from_values([0.3]) == Mean(value=0.3, error=0)
 
 
-def test_what_differs_by_chance_is_not_apart() -> None:
+def test_random_difference_is_not_significant() -> None:
     assert not differ_significantly([1, 0, 1, 0], [0, 1, 1, 0])
     assert differ_significantly([1, 1, 1, 1, 0.9], [0.5, 0.4, 0.5, 0.6, 0.4])
     assert not differ_significantly([1, 0.2], [1, 0.2])
+
+
+def test_a_percentile_is_a_value_that_was_measured() -> None:
+    ordered = [float(value) for value in range(1, 21)]
+
+    assert percentile(ordered, 0.50) == 10
+    assert percentile(ordered, 0.95) == 19
+    assert percentile(ordered, 0.99) == 20
+    assert percentile([7.0], 0.5) == 7
+
+
+def test_latency_summarizes_request_times() -> None:
+    found = Latency.from_seconds([0.3, 0.1, 0.2])
+
+    assert found is not None
+    assert (found.p50, found.p99, found.longest, found.count) == (0.2, 0.3, 0.3, 3)
+    assert found.mean == pytest.approx(0.2)
+    assert Latency.from_seconds([]) is None
+
+
+def test_spread_has_minimum_and_maximum() -> None:
+    assert Spread.from_values([3, 1, 2]) == Spread(median=2, low=1, high=3, count=3)

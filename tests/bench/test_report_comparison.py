@@ -14,7 +14,7 @@ from dify_kb.cli import run
 from dify_kb.errors import ConfigError
 
 
-def faster(times: float) -> InstanceReport:
+def speed_up(times: float) -> InstanceReport:
     (uploads,) = INSTANCE.uploads
     (level,) = uploads.levels
     rate = level.rate
@@ -24,7 +24,7 @@ def faster(times: float) -> InstanceReport:
     return evolve(INSTANCE, uploads=[evolve(uploads, levels=[evolve(level, rate=quick)])])
 
 
-def verdict(after: InstanceReport, name: str) -> str:
+def find_verdict(after: InstanceReport, name: str) -> str:
     return next(row.verdict for row in compare_reports(INSTANCE, after) if row.name == name)
 
 
@@ -33,30 +33,30 @@ def verdict(after: InstanceReport, name: str) -> str:
     [(2, "better"), (1.3, "better"), (1.15, "same"), (1, "same"), (0.95, "same"), (0.5, "worse")],
 )
 def test_a_difference_counts_beyond_the_spread_of_both(times: float, expected: str) -> None:
-    assert verdict(faster(times), "upload 4 KiB, 2 at once") == expected
+    assert find_verdict(speed_up(times), "upload 4 KiB, 2 at once") == expected
 
 
-def test_longer_times_are_worse() -> None:
+def test_longer_latency_is_worse() -> None:
     indexed = INSTANCE.indexed
     assert indexed is not None
     slow = evolve(indexed, available=Spread(median=9, low=8, high=10, count=5))
 
     after = evolve(INSTANCE, indexed=slow)
 
-    assert verdict(after, "indexing, available after") == "worse"
+    assert find_verdict(after, "indexing, available after") == "worse"
 
 
-def test_a_spread_that_is_narrow_is_not_all_that_counts() -> None:
+def test_narrow_spread_alone_does_not_make_a_difference() -> None:
     listed = INSTANCE.listed[0]
     after = evolve(
         INSTANCE,
         listed=[evolve(listed, first=Spread(median=0.0105, low=0.0105, high=0.0105, count=5))],
     )
 
-    assert verdict(after, "page in 100 documents") == "same"
+    assert find_verdict(after, "page in 100 documents") == "same"
 
 
-def test_only_what_both_have_is_compared() -> None:
+def test_only_common_values_are_compared() -> None:
     after = evolve(INSTANCE, uploads=[])
 
     names = [row.name for row in compare_reports(INSTANCE, after)]
@@ -76,7 +76,7 @@ def test_quality_is_compared_by_base_and_method() -> None:
     ]
 
 
-def test_reports_are_read_as_they_were_written(tmp_path: Path) -> None:
+def test_reports_round_trip_through_a_file(tmp_path: Path) -> None:
     file = tmp_path / "a.json"
     file.write_text(f"{dump_report(INSTANCE)}\n{dump_report(QUALITY)}\n")
 
@@ -92,7 +92,7 @@ def test_reports_are_read_as_they_were_written(tmp_path: Path) -> None:
         (json.dumps({"type": "bench", "format": FORMAT}), "cannot be read"),
     ],
 )
-def test_other_files_are_told(tmp_path: Path, text: str, what: str) -> None:
+def test_files_without_a_valid_report_are_rejected(tmp_path: Path, text: str, what: str) -> None:
     file = tmp_path / "a.json"
     file.write_text(text)
 
@@ -105,7 +105,7 @@ def test_other_files_are_told(tmp_path: Path, text: str, what: str) -> None:
 def test_the_command_shows_what_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before, after, other = (tmp_path / name for name in ("a.json", "b.json", "c.json"))
     before.write_text(dump_report(INSTANCE))
-    after.write_text(dump_report(faster(2)))
+    after.write_text(dump_report(speed_up(2)))
     other.write_text(dump_report(QUALITY))
 
     assert run(["bench", "compare", str(before), str(after)]) == 0

@@ -21,37 +21,41 @@ from dify_kb.models import MAX_QUERY_LENGTH
 from dify_kb.rag.extract import extract
 
 
-def kind(name: str) -> str:
+def extension(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def test_the_same_seed_gives_the_same_bytes() -> None:
+def test_same_seed_generates_the_same_bytes() -> None:
     """Also next year: the digest is of these bytes, and reports of two runs can be compared."""
     written = [
-        (sample.name, sample.data) for sample in generate_documents(30) if kind(sample.name) == "md"
+        (sample.name, sample.data)
+        for sample in generate_documents(30)
+        if extension(sample.name) == "md"
     ]
 
     digest = hashlib.sha256(b"".join(name.encode() + data for name, data in written)).hexdigest()
 
     assert written == [
-        (sample.name, sample.data) for sample in generate_documents(30) if kind(sample.name) == "md"
+        (sample.name, sample.data)
+        for sample in generate_documents(30)
+        if extension(sample.name) == "md"
     ]
     assert digest[:16] == "a9f1d0496d2a7fa6"
 
 
-def test_another_seed_gives_another() -> None:
+def test_another_seed_generates_other_documents() -> None:
     assert next(generate_documents(1, seed=1)) != next(generate_documents(1, seed=2))
 
 
-def test_every_format_and_language_is_there_and_can_be_read() -> None:
+def test_every_format_and_language_is_generated_and_extractable() -> None:
     samples = list(generate_documents(120))
 
-    assert {kind(sample.name) for sample in samples} == set(FORMAT_SHARES)
+    assert {extension(sample.name) for sample in samples} == set(FORMAT_SHARES)
     assert {sample.name.split(".")[1] for sample in samples} == {"en", "de", "fr", "es", "zh", "ja"}
     assert len({sample.name for sample in samples}) == 120
     found = asked = 0
     for sample in samples:
-        text = fold_text(" ".join(extract(sample.data, kind(sample.name))))
+        text = fold_text(" ".join(extract(sample.data, extension(sample.name))))
         found += sum(fold_text(question.answer) in text for question in sample.questions)
         asked += len(sample.questions)
     # A page of a PDF may end in the middle of a sentence.
@@ -76,21 +80,21 @@ def test_questions_fit_into_a_query() -> None:
 
 
 @pytest.mark.parametrize("size", [400, 4096, 100 * 1024, 5 * 1024 * 1024])
-def test_a_page_of_a_size_has_it_and_little_to_index(size: int) -> None:
+def test_html_page_has_the_requested_size_and_little_text(size: int) -> None:
     data = generate_html_page(size)
 
     assert len(data) == size
     assert 0 < len("".join(extract(data, "html"))) < 5000
 
 
-def test_draws_stay_within_their_bounds() -> None:
+def test_stable_random_stays_within_bounds() -> None:
     chance = StableRandom(1)
 
     assert {chance.integer_between(2, 4) for _ in range(200)} == {2, 3, 4}
     assert all(10 <= chance.log_normal_size(100, 3, 10, 500) <= 500 for _ in range(200))
 
 
-def test_files_of_ones_own_are_chosen_within_limits(folder: Path) -> None:
+def test_user_files_are_selected_within_limits(folder: Path) -> None:
     (folder / "sub").mkdir()
     for number in range(20):
         (folder / "sub" / f"{number}.md").write_text(f"This is a line of file number {number}.\n")
@@ -107,14 +111,14 @@ def test_files_of_ones_own_are_chosen_within_limits(folder: Path) -> None:
     assert all("line of file number" in query for query in queries_for_samples(chosen, 10))
 
 
-def test_a_folder_with_nothing_to_measure_is_told(folder: Path) -> None:
+def test_folder_without_documents_is_rejected(folder: Path) -> None:
     with pytest.raises(ConfigError, match="holds no document"):
         read_user_files(folder, documents=5, size=10_000)
     with pytest.raises(ConfigError, match="is no folder"):
         read_user_files(folder / "no", documents=5, size=10_000)
 
 
-def test_the_corpus_can_be_written_with_its_queries(tmp_path: Path) -> None:
+def test_corpus_command_writes_documents_and_queries(tmp_path: Path) -> None:
     assert run(["bench", "corpus", str(tmp_path / "new"), "--documents", "12"]) == 0
 
     assert len(list((tmp_path / "new" / "documents").iterdir())) == 12

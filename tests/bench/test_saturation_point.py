@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from queue_simulation import closed_queue
+from queue_simulation import simulate_closed_queue
 
 from dify_kb.bench.benchmark_plan import CONCURRENCIES
 from dify_kb.bench.saturation_point import (
@@ -19,18 +19,18 @@ from dify_kb.bench.saturation_point import (
 Curve = list[tuple[int, float]]
 
 
-def knee(*curve: tuple[int, float]) -> SaturationPoint:
-    found = find_saturation_point(
+def saturation(*curve: tuple[int, float]) -> SaturationPoint:
+    point = find_saturation_point(
         ThroughputPoint(concurrency=at_once, rate=rate) for at_once, rate in curve
     )
-    assert found is not None
-    return found
+    assert point is not None
+    return point
 
 
-def test_the_knee_lies_between_the_numbers_that_were_measured() -> None:
-    found = knee((1, 10), (2, 20), (4, 40), (8, 50), (16, 50), (32, 50))
+def test_saturation_point_lies_between_measured_concurrencies() -> None:
+    point = saturation((1, 10), (2, 20), (4, 40), (8, 50), (16, 50), (32, 50))
 
-    assert found == SaturationPoint(at_once=7, most=50, reached=True)
+    assert point == SaturationPoint(at_once=7, most=50, reached=True)
 
 
 @pytest.mark.parametrize(
@@ -40,34 +40,38 @@ def test_the_knee_lies_between_the_numbers_that_were_measured() -> None:
         ([(1, 21.8), (2, 26.1), (3, 23.9), (4, 24.3), (6, 21.9), (8, 25.5)], {2, 3}),
     ],
 )
-def test_real_default_servers_are_full_at_two_or_three(curve: Curve, expected: set[int]) -> None:
+def test_real_default_servers_saturate_at_two_or_three(curve: Curve, expected: set[int]) -> None:
     """Creates of small files on Dify 1.4.3 and 1.12.1, as measured."""
-    assert knee(*curve).at_once in expected
+    assert saturation(*curve).at_once in expected
 
 
-def test_one_that_only_rises_is_not_full() -> None:
-    assert knee((1, 10), (2, 20), (4, 40)) == SaturationPoint(at_once=4, most=40, reached=False)
+def test_rising_curve_is_not_saturated() -> None:
+    assert saturation((1, 10), (2, 20), (4, 40)) == SaturationPoint(
+        at_once=4, most=40, reached=False
+    )
 
 
-def test_one_that_sinks_after_its_best_was_full_there() -> None:
-    assert knee((1, 10), (2, 20), (4, 40), (8, 20)) == SaturationPoint(
+def test_curve_that_falls_after_its_peak_saturates_at_the_peak() -> None:
+    assert saturation((1, 10), (2, 20), (4, 40), (8, 20)) == SaturationPoint(
         at_once=4, most=40, reached=True
     )
 
 
-def test_one_that_never_rises_is_full_with_one() -> None:
-    assert knee((1, 10), (2, 10), (4, 10)) == SaturationPoint(at_once=1, most=10, reached=True)
+def test_flat_curve_saturates_at_one() -> None:
+    assert saturation((1, 10), (2, 10), (4, 10)) == SaturationPoint(
+        at_once=1, most=10, reached=True
+    )
 
 
-def test_an_overloaded_server_does_not_hide_its_knee() -> None:
-    found = knee((1, 10), (2, 20), (4, 39), (8, 40), (16, 24), (32, 9))
+def test_overload_does_not_hide_the_saturation_point() -> None:
+    point = saturation((1, 10), (2, 20), (4, 39), (8, 40), (16, 24), (32, 9))
 
-    assert found.at_once == 4
-    assert found.most == pytest.approx(39.5)
+    assert point.at_once == 4
+    assert point.most == pytest.approx(39.5)
 
 
 @pytest.mark.parametrize("curve", [[], [(4, 10.0)], [(1, 0.0), (2, 0.0)]])
-def test_too_little_shows_no_knee(curve: Curve) -> None:
+def test_too_few_points_have_no_saturation_point(curve: Curve) -> None:
     assert (
         find_saturation_point(
             ThroughputPoint(concurrency=at_once, rate=rate) for at_once, rate in curve
@@ -82,7 +86,7 @@ def test_too_little_shows_no_knee(curve: Curve) -> None:
     most=st.floats(0.01, 10_000),
     seed=st.integers(0, 2**32),
 )
-def test_noise_of_three_percent_moves_it_by_a_third_at_most(
+def test_three_percent_noise_moves_the_saturation_point_by_at_most_a_third(
     corner: float, most: float, seed: int
 ) -> None:
     """A corner: the rate rises with the number at once up to it, and stays. A knee is known no
@@ -93,37 +97,37 @@ def test_noise_of_three_percent_moves_it_by_a_third_at_most(
         ThroughputPoint(concurrency=n, rate=most * min(1, n / corner) * source.uniform(0.97, 1.03))
         for n in CONCURRENCIES
     ]
-    found = find_saturation_point(points)
+    point = find_saturation_point(points)
 
-    assert found is not None
-    assert found.reached
-    assert found.most == pytest.approx(most, rel=0.05)
+    assert point is not None
+    assert point.reached
+    assert point.most == pytest.approx(most, rel=0.05)
     gap = next(high - low for low, high in pairwise(CONCURRENCIES) if high >= corner)
-    assert abs(found.at_once - SATURATED_PART * corner) <= max(gap, 0.3 * corner)
+    assert abs(point.at_once - SATURATED_PART * corner) <= max(gap, 0.3 * corner)
 
 
 @pytest.mark.parametrize(("processes", "true"), [(1, 2), (2, 4), (4, 7), (8, 14)])
-def test_queues_of_random_times_show_their_knee(processes: int, true: int) -> None:
+def test_simulated_queues_show_their_saturation_point(processes: int, true: int) -> None:
     """As many answers for each number as 8 s bring. Of 100 seeds 99 are near for one process,
     and all for more (measured).
     """
     for seed in range(5):
         source = random.Random(seed)
         rates = {
-            n: closed_queue(
+            n: simulate_closed_queue(
                 processes,
                 n,
-                work=0.036,
-                aside=0.006,
+                cpu=0.036,
+                io=0.006,
                 answers=220 * min(n, processes),
-                source=source,
+                random_source=source,
             )
             for n in CONCURRENCIES
             if n <= 4 * processes + 4
         }
-        found = find_saturation_point(
+        point = find_saturation_point(
             ThroughputPoint(concurrency=n, rate=rate, weight=rate) for n, rate in rates.items()
         )
 
-        assert found is not None
-        assert abs(found.at_once - true) <= max(1, 0.3 * true), rates
+        assert point is not None
+        assert abs(point.at_once - true) <= max(1, 0.3 * true), rates

@@ -11,37 +11,37 @@ DELETE = "datasets.delete"
 CREATE = "datasets.create"
 
 
-async def names(client: AsyncClient) -> list[str]:
+async def list_dataset_names(client: AsyncClient) -> list[str]:
     return [row.name async for row in client.datasets.iter()]
 
 
-async def test_a_base_is_there_for_a_block_only(client: AsyncClient) -> None:
+async def test_dataset_exists_only_inside_the_block(client: AsyncClient) -> None:
     async with temporary_dataset(client, "economy") as dataset:
-        assert await names(client) == [dataset.name]
+        assert await list_dataset_names(client) == [dataset.name]
         assert dataset.name.startswith(PREFIX)
         assert [row.id for row in await find_leftover_datasets(client)] == [dataset.id]
 
-    assert await names(client) == []
+    assert await list_dataset_names(client) == []
 
 
-async def test_it_goes_when_the_block_fails(client: AsyncClient) -> None:
+async def test_dataset_is_deleted_when_the_block_fails(client: AsyncClient) -> None:
     with pytest.raises(ZeroDivisionError):
         async with temporary_dataset(client, "economy"):
             _ = 1 / 0
 
-    assert await names(client) == []
+    assert await list_dataset_names(client) == []
 
 
-async def test_it_goes_when_the_block_is_cancelled(client: AsyncClient) -> None:
+async def test_dataset_is_deleted_when_the_block_is_cancelled(client: AsyncClient) -> None:
     with anyio.CancelScope() as scope:
         async with temporary_dataset(client, "economy"):
             scope.cancel()
             await anyio.sleep_forever()
 
-    assert await names(client) == []
+    assert await list_dataset_names(client) == []
 
 
-async def test_a_cancellation_while_it_is_made_leaves_nothing(
+async def test_cancellation_during_creation_leaves_no_dataset(
     client: AsyncClient, emulator: Emulator
 ) -> None:
     emulator.faults.plan(CREATE, ["stall 0.2s"])
@@ -52,22 +52,22 @@ async def test_a_cancellation_while_it_is_made_leaves_nothing(
 
     assert scope.cancelled_caught
     assert emulator.faults.remaining() == {}
-    assert await names(client) == []
+    assert await list_dataset_names(client) == []
 
 
-async def test_a_lost_answer_is_no_base_that_is_forgotten(
+async def test_dataset_is_deleted_after_a_lost_response_to_create(
     client: AsyncClient, emulator: Emulator
 ) -> None:
     emulator.faults.plan(CREATE, ["commit-then-reset"])
 
     async with temporary_dataset(client, "economy") as dataset:
-        assert await names(client) == [dataset.name]
+        assert await list_dataset_names(client) == [dataset.name]
 
     assert emulator.faults.remaining() == {}
-    assert await names(client) == []
+    assert await list_dataset_names(client) == []
 
 
-async def test_a_delete_that_fails_for_a_while_is_repeated(
+async def test_delete_is_retried_after_transient_errors(
     client: AsyncClient, emulator: Emulator
 ) -> None:
     emulator.faults.plan(DELETE, ["503 retry-after=0", "reset"])
@@ -76,10 +76,12 @@ async def test_a_delete_that_fails_for_a_while_is_repeated(
         pass
 
     assert emulator.faults.remaining() == {}
-    assert await names(client) == []
+    assert await list_dataset_names(client) == []
 
 
-async def test_what_could_not_be_deleted_is_named(client: AsyncClient, emulator: Emulator) -> None:
+async def test_error_names_the_dataset_that_could_not_be_deleted(
+    client: AsyncClient, emulator: Emulator
+) -> None:
     emulator.faults.plan(DELETE, ["403"])
 
     with pytest.raises(KnowledgeError) as raised:
@@ -91,14 +93,14 @@ async def test_what_could_not_be_deleted_is_named(client: AsyncClient, emulator:
     assert emulator.faults.remaining() == {}
 
 
-async def test_one_that_is_gone_already_is_well(client: AsyncClient) -> None:
+async def test_missing_dataset_counts_as_deleted(client: AsyncClient) -> None:
     async with temporary_dataset(client, "economy") as dataset:
         await client.datasets.delete(dataset)
 
-    assert await names(client) == []
+    assert await list_dataset_names(client) == []
 
 
-async def test_bases_of_others_are_no_leftovers(client: AsyncClient) -> None:
+async def test_other_datasets_are_not_leftovers(client: AsyncClient) -> None:
     await client.datasets.create(f"my {PREFIX}notes")
 
     assert await find_leftover_datasets(client) == []

@@ -11,7 +11,7 @@ from comparison_tables import BenchmarkFigure, Bound, ComparisonTable, run_to_js
 from dify_kb.bench.metrics import Spread
 
 
-def table(ways: Mapping[str, Sequence[float]]) -> ComparisonTable:
+def comparison_table(ways: Mapping[str, Sequence[float]]) -> ComparisonTable:
     figures = [BenchmarkFigure(way=way, values=values) for way, values in ways.items()]
     return ComparisonTable(
         name="cpu 32", title="time", unit="us", floors=["floor"], figures=figures
@@ -27,7 +27,7 @@ def test_a_ratio_is_that_of_each_round_and_not_of_the_medians() -> None:
     assert ratio == Spread(median=2.0, low=2.0, high=4.0, count=3)
 
 
-def test_a_way_that_failed_is_shown_with_its_reason() -> None:
+def test_failed_method_is_shown_with_its_reason() -> None:
     """Nobody is left out silently."""
     broken = BenchmarkFigure(way="peer", problem="could not be installed: no such version")
     floor = BenchmarkFigure(way="floor", values=[1.0], server=0.25)
@@ -35,16 +35,16 @@ def test_a_way_that_failed_is_shown_with_its_reason() -> None:
         name="t", title="time", unit="us", floors=["floor"], figures=[floor, broken]
     )
 
-    text, told = found.text(), found.json()
+    text, table_json = found.text(), found.json()
 
     assert "peer                         could not be installed: no such version" in text
     assert "25%" in text
-    assert told["figures"]["peer"] == {"problem": "could not be installed: no such version"}
+    assert table_json["figures"]["peer"] == {"problem": "could not be installed: no such version"}
     assert found.ratio("peer", "floor") is None
 
 
 def test_json_has_each_figure_with_its_ratio_to_the_floor() -> None:
-    found = run_to_json({"t": table({"floor": [1.0, 2.0], "load": [3.0, 5.0]})}, [])
+    found = run_to_json({"t": comparison_table({"floor": [1.0, 2.0], "load": [3.0, 5.0]})}, [])
 
     load = json.loads(json.dumps(found))["tables"]["t"]["figures"]["load"]
     assert load == {
@@ -63,14 +63,14 @@ def test_a_bound_that_was_not_measured_is_not_held() -> None:
     assert missing.text() == "x: not measured (at most 1) MISSED"
 
 
-def test_a_missed_aim_is_told_as_an_aim() -> None:
+def test_missed_aim_is_reported_as_an_aim() -> None:
     aim = Bound(description="x", limit=10.0, measured=9.0, is_minimum=True, is_aim=True)
 
     assert aim.text() == "x: 9 (at least 10) aim missed"
     assert Bound(description="x", limit=10.0, measured=10.0, is_minimum=True).is_held
 
 
-def test_the_uploads_are_judged_by_the_loop_of_form_data() -> None:
+def test_upload_bounds_are_relative_to_form_data() -> None:
     """The bounds of the project: 1.0 for a call, 1.5 for a load, a tenth of httpx."""
     ways = {
         "bare sockets": 0.1,
@@ -84,6 +84,8 @@ def test_the_uploads_are_judged_by_the_loop_of_form_data() -> None:
         "dify-oapi2, async": 8.0,
     }
 
-    judged = list(check_bounds({"cpu 32": table({way: [value] for way, value in ways.items()})}))
+    judged = list(
+        check_bounds({"cpu 32": comparison_table({way: [value] for way, value in ways.items()})})
+    )
 
     assert [bound.is_held for bound in judged] == [True, False, True, False, False, True, False]

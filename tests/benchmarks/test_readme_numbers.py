@@ -6,7 +6,7 @@ import pytest
 import readme_numbers
 
 
-def test_the_readme_has_the_numbers_of_the_committed_runs() -> None:
+def test_readme_numbers_are_those_of_the_committed_runs() -> None:
     """`python benchmarks/readme_numbers.py` writes them; none is written by hand."""
     numbers = readme_numbers.render_numbers(
         readme_numbers.read_run("client"), readme_numbers.read_run("scale")
@@ -17,7 +17,7 @@ def test_the_readme_has_the_numbers_of_the_committed_runs() -> None:
 
 
 @pytest.mark.parametrize("name", ["client", "scale"])
-def test_a_committed_run_tells_machine_versions_and_ratios(name: str) -> None:
+def test_committed_run_has_machine_versions_and_ratios(name: str) -> None:
     run = readme_numbers.read_run(name)
 
     assert run["machine"]["cpus"] >= 1
@@ -29,7 +29,7 @@ def test_a_committed_run_tells_machine_versions_and_ratios(name: str) -> None:
                 assert "problem" in figure or figure["ratios"][floor]["median"] >= 0
 
 
-def test_a_committed_run_is_a_whole_one_of_a_clean_tree() -> None:
+def test_committed_run_is_complete_and_of_a_clean_tree() -> None:
     run = readme_numbers.read_run("client")
 
     assert run["options"] == {"quick": False, "uvloop": False}

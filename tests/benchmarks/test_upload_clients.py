@@ -27,7 +27,7 @@ def url() -> Iterator[str]:
         yield address
 
 
-def job(url: str, folder: Path, **more: object) -> dict[str, object]:
+def create_job(url: str, folder: Path, **more: object) -> dict[str, object]:
     for name in ("few", "files"):
         (folder / name).mkdir()
     for number in range(20):
@@ -38,59 +38,61 @@ def job(url: str, folder: Path, **more: object) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("way", OWN, ids=lambda way: way.label)
-def test_a_way_uploads_every_file(
+def test_every_method_uploads_every_file(
     way: upload_clients.UploadMethod, url: str, tmp_path: Path
 ) -> None:
     """Else its figures were of something else."""
-    told = upload_clients.MethodRunner(tmp_path).send(way, job(url, tmp_path, held=True, lag=True))
-
-    assert told.get("problem") is None
-    assert told["uploads"] == 20
-    assert told["cpu"] > 0
-    assert told["wall"] > 0
-    assert told["resident"] > 2**20
-
-
-def test_files_that_are_not_held_arrive_whole(url: str, tmp_path: Path) -> None:
-    """The floor hands them to the system, in pieces that the socket takes."""
-    large = tmp_path / "files" / "large.txt"
-    task = job(url, tmp_path)
-    large.write_bytes(b"x" * 5_000_000)
-
-    told = upload_clients.MethodRunner(tmp_path).send(OWN[0], task)
-
-    assert told["uploads"] == 21
-
-
-def test_a_way_that_fails_tells_why(tmp_path: Path) -> None:
-    (tmp_path / "free").mkdir()
-
-    told = upload_clients.MethodRunner(tmp_path).send(
-        OWN[1], job("http://127.0.0.1:1/v1", tmp_path / "free")
+    result = upload_clients.MethodRunner(tmp_path).send(
+        way, create_job(url, tmp_path, held=True, lag=True)
     )
 
-    assert told["problem"].startswith("ClientConnectorError: ")
+    assert result.get("problem") is None
+    assert result["uploads"] == 20
+    assert result["cpu"] > 0
+    assert result["wall"] > 0
+    assert result["resident"] > 2**20
 
 
-def test_a_peer_that_cannot_be_installed_is_told(tmp_path: Path) -> None:
+def test_files_read_from_disk_arrive_complete(url: str, tmp_path: Path) -> None:
+    """The floor hands them to the system, in pieces that the socket takes."""
+    large = tmp_path / "files" / "large.txt"
+    task = create_job(url, tmp_path)
+    large.write_bytes(b"x" * 5_000_000)
+
+    result = upload_clients.MethodRunner(tmp_path).send(OWN[0], task)
+
+    assert result["uploads"] == 21
+
+
+def test_failing_method_reports_its_error(tmp_path: Path) -> None:
+    (tmp_path / "free").mkdir()
+
+    result = upload_clients.MethodRunner(tmp_path).send(
+        OWN[1], create_job("http://127.0.0.1:1/v1", tmp_path / "free")
+    )
+
+    assert result["problem"].startswith("ClientConnectorError: ")
+
+
+def test_package_that_cannot_be_installed_is_reported(tmp_path: Path) -> None:
     """And is not left out silently."""
     (tmp_path / "taken").touch()
     peer = upload_clients.UploadMethod("peer", "httpx", "httpx", ("httpx==0.28.1",))
 
-    told = upload_clients.MethodRunner(tmp_path / "taken").send(peer, {})
+    result = upload_clients.MethodRunner(tmp_path / "taken").send(peer, {})
 
-    assert told["problem"].startswith("could not be installed: ")
-    assert "taken" in told["problem"]
+    assert result["problem"].startswith("could not be installed: ")
+    assert "taken" in result["problem"]
 
 
-def test_what_pip_refused_is_told_in_its_words() -> None:
+def test_pip_error_is_quoted() -> None:
     said = "WARNING: slow\nERROR: No matching distribution found for peer==9\n"
     error = subprocess.CalledProcessError(1, ["pip"], stderr=said)
 
     assert find_pip_error(error) == "ERROR: No matching distribution found for peer==9"
 
 
-def test_our_own_ways_need_no_environment(tmp_path: Path) -> None:
+def test_own_methods_need_no_virtual_environment(tmp_path: Path) -> None:
     assert create_environment((), tmp_path).python == sys.executable
     assert list(tmp_path.iterdir()) == []
 
@@ -98,24 +100,24 @@ def test_our_own_ways_need_no_environment(tmp_path: Path) -> None:
 def test_the_null_server_lists_what_was_created(url: str, tmp_path: Path) -> None:
     """A load against it is followed to its end as on a real server."""
     upload_clients.MethodRunner(tmp_path).send(
-        OWN[1], job(url, tmp_path, dataset=null_server.DATASET_ID)
+        OWN[1], create_job(url, tmp_path, dataset=null_server.DATASET_ID)
     )
 
-    with Client(url, "key") as this:
-        dataset = this.datasets.get(null_server.DATASET_ID)
-        documents = list(this.documents.iter(null_server.DATASET_ID))
+    with Client(url, "key") as client:
+        dataset = client.datasets.get(null_server.DATASET_ID)
+        documents = list(client.documents.iter(null_server.DATASET_ID))
 
     assert dataset.document_count == len(documents) == 21
     assert len({document.id for document in documents}) == 21
     assert {document.indexing_status for document in documents} == {"completed"}
 
 
-def test_the_null_server_tells_its_own_processor_time(url: str) -> None:
+def test_null_server_reports_its_processor_time(url: str) -> None:
     with urllib.request.urlopen(url.removesuffix("/v1") + "/_spent") as reply:  # noqa: S310 -- ours
         assert json.load(reply)["cpu"] > 0
 
 
-def test_a_run_is_written_with_its_circumstances(
+def test_run_is_saved_with_its_environment(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run.json"
@@ -124,9 +126,9 @@ def test_a_run_is_written_with_its_circumstances(
         ["--quick", "--only", "blocking", "--json", str(run), "--venvs", str(tmp_path)]
     )
 
-    told = json.loads(run.read_text())
-    assert {"at", "commit", "machine", "python", "versions", "packages"} <= told.keys()
-    assert told["tables"]["blocking"]["figures"]["ping, async"]["ratios"]["ping, async"] == {
+    result = json.loads(run.read_text())
+    assert {"at", "commit", "machine", "python", "versions", "packages"} <= result.keys()
+    assert result["tables"]["blocking"]["figures"]["ping, async"]["ratios"]["ping, async"] == {
         "median": 1.0,
         "low": 1.0,
         "high": 1.0,

@@ -59,34 +59,34 @@ class FaultCase:
     extra_check: ExtraCheck | None = None
 
 
-async def run_case(cell: FaultCase, root: Path, logged: Callable[[], str]) -> None:
+async def run_case(case: FaultCase, root: Path, logged: Callable[[], str]) -> None:
     """Let a cell happen, hold it to the invariants, and load once more without its faults."""
-    with Emulator(api_key=KEY, settings=cell.settings) as emulator:
+    with Emulator(api_key=KEY, settings=case.settings) as emulator:
         async with create_environment(
-            emulator, root, cell.files, size=cell.size, policy=cell.policy
-        ) as scene:
-            plan_faults(cell, emulator)
-            loaded = await scene.load(**cell.options)
+            emulator, root, case.files, size=case.size, policy=case.policy
+        ) as environment:
+            plan_faults(case, emulator)
+            loaded = await environment.load(**case.options)
             assert emulator.faults.counts() or has_refused_calls(emulator), "no fault was met"
             if loaded.report.stopped is None:
                 assert not emulator.faults.remaining(), "not every planned fault was met"
-            check_load(cell, scene, loaded)
-            if cell.extra_check is not None:
-                cell.extra_check(scene, loaded)
+            check_load(case, environment, loaded)
+            if case.extra_check is not None:
+                case.extra_check(environment, loaded)
             stalled = (one for one in loaded.results.values() if one.outcome is Outcome.STALLED)
-            scene.wedged_documents.update(str(one.name) for one in stalled)
+            environment.wedged_documents.update(str(one.name) for one in stalled)
             emulator.faults.clear()
-            for _ in range(cell.further_runs - 1):
-                await scene.load(retry_failed=True)
-            await check_next_load(scene, wedged=cell.wedged)
-        assert not find_secrets(scene, root, logged())
+            for _ in range(case.further_runs - 1):
+                await environment.load(retry_failed=True)
+            await check_next_load(environment, wedged=case.wedged)
+        assert not find_secrets(environment, root, logged())
 
 
-def plan_faults(cell: FaultCase, emulator: Emulator) -> None:
+def plan_faults(case: FaultCase, emulator: Emulator) -> None:
     """Plan what the cell says."""
-    for endpoint, words in {**cell.calls, CREATE: cell.creates}.items():
+    for endpoint, words in {**case.calls, CREATE: case.creates}.items():
         emulator.faults.plan(endpoint, words)
-    for run in cell.runs:
+    for run in case.runs:
         emulator.faults.plan_indexing(
             run.words, names=run.names, every=run.every, always=run.always
         )
@@ -97,27 +97,29 @@ def has_refused_calls(emulator: Emulator) -> bool:
     return any(exchange.status == HTTPStatus.FORBIDDEN for exchange in emulator.history)
 
 
-def check_load(cell: FaultCase, scene: LoadEnvironment, loaded: LoadResult) -> None:
+def check_load(case: FaultCase, environment: LoadEnvironment, loaded: LoadResult) -> None:
     """Hold a load to the invariants, and to what its cell says."""
-    counted = count_violations(scene, loaded)
+    counted = count_violations(environment, loaded)
     assert not counted.violations, "\n".join(counted.violations)
     report = loaded.report
     assert (report.stopped, count_outcomes(loaded)) == (
-        cell.expected_stop,
+        case.expected_stop,
         dict(
-            cell.expected_outcomes if cell.expected_outcomes is not None else {"added": cell.files}
+            case.expected_outcomes if case.expected_outcomes is not None else {"added": case.files}
         ),
     ), f"{report.stop_message}; {[one.reason for one in report.failures()][:5]}"
-    assert counted.extra <= cell.max_extra_creates
-    assert loaded.sends <= (1.2 * cell.files + 20 if cell.max_sends is None else cell.max_sends)
-    assert loaded.lookups <= (cell.files + 60 if cell.max_lookups is None else cell.max_lookups)
+    assert counted.extra <= case.max_extra_creates
+    assert loaded.sends <= (1.2 * case.files + 20 if case.max_sends is None else case.max_sends)
+    assert loaded.lookups <= (case.files + 60 if case.max_lookups is None else case.max_lookups)
 
 
-async def check_next_load(scene: LoadEnvironment, *, wedged: int = 0, **options: Any) -> LoadResult:
+async def check_next_load(
+    environment: LoadEnvironment, *, wedged: int = 0, **options: Any
+) -> LoadResult:
     """Load again, now without faults: all gets good, and nothing good is sent again (I7)."""
-    before = scene.loads[-1]
-    again = await scene.load(retry_failed=True, **options)
-    counted = count_violations(scene, again)
+    before = environment.loads[-1]
+    again = await environment.load(retry_failed=True, **options)
+    counted = count_violations(environment, again)
     assert not counted.violations, "\n".join(counted.violations)
     assert not find_resent_files(before, again)
     bad = [one for one in again.results.values() if one.outcome not in GOOD_OUTCOMES]

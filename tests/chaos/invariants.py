@@ -48,23 +48,23 @@ class InvariantCounts:
             self.violations.append(f"{what}: {found}")
 
 
-def count_violations(scene: LoadEnvironment, loaded: LoadResult) -> InvariantCounts:
+def count_violations(environment: LoadEnvironment, loaded: LoadResult) -> InvariantCounts:
     """Judge one load by what the server holds now."""
-    emulator = scene.emulator
-    documents = emulator.documents(scene.dataset.id)
+    emulator = environment.emulator
+    documents = emulator.documents(environment.dataset.id)
     done = [one for one in loaded.results.values() if one.outcome in LOADED]
     verdict = check_load(
         [str(one.name) for one in done], documents, emulator.history, emulator.runs
     )
-    reposted = [name for name in verdict.reposted if name not in scene.wedged_documents]
-    false = list(find_false_reports(scene, loaded))
+    reposted = [name for name in verdict.reposted if name not in environment.wedged_documents]
+    false = list(find_false_reports(environment, loaded))
     counted = InvariantCounts(
         lost=len(verdict.lost),
         twins=len(verdict.duplicates),
         doubled=len({*verdict.doubled_chunks, *verdict.overlapped}),
         reposted=len(reposted),
         false=len(false),
-        extra=sum(count_needless_creates(emulator.history, scene.changed_files).values()),
+        extra=sum(count_needless_creates(emulator.history, environment.changed_files).values()),
     )
     counted.add_violation("lost", verdict.lost)
     counted.add_violation("twins", dict(verdict.duplicates))
@@ -75,9 +75,9 @@ def count_violations(scene: LoadEnvironment, loaded: LoadResult) -> InvariantCou
     return counted
 
 
-def find_false_reports(scene: LoadEnvironment, loaded: LoadResult) -> Iterator[str]:
+def find_false_reports(environment: LoadEnvironment, loaded: LoadResult) -> Iterator[str]:
     """Name the results that the server's documents contradict."""
-    there = {one.name: one for one in scene.emulator.documents(scene.dataset.id)}
+    there = {one.name: one for one in environment.emulator.documents(environment.dataset.id)}
     for result in loaded.results.values():
         document = there.get(str(result.name))
         found = document is not None and _is_indexed(document, result)
@@ -111,11 +111,13 @@ def _check_sums(loaded: LoadResult) -> Iterator[str]:
         yield f"failures() tells {kept}, not {sorted(bad)}"
 
 
-def find_secrets(scene: LoadEnvironment, root: Path, logged: str) -> list[str]:
+def find_secrets(environment: LoadEnvironment, root: Path, logged: str) -> list[str]:
     """Name the places where the key is found (I10)."""
     places = [str(path) for path in list_written_files(root) if KEY.encode() in path.read_bytes()]
-    told = [repr((one.report, dict(one.results), one.report.to_json())) for one in scene.loads]
-    texts = {"the log": [logged], "a report": told, "an error": scene.error_texts}
+    told = [
+        repr((one.report, dict(one.results), one.report.to_json())) for one in environment.loads
+    ]
+    texts = {"the log": [logged], "a report": told, "an error": environment.error_texts}
     return places + [place for place, said in texts.items() if any(KEY in one for one in said)]
 
 

@@ -108,7 +108,7 @@ class LoadEnvironment:
 async def create_environment(
     emulator: Emulator, root: Path, files: int = 20, *, size: int = 0, policy: Policy = POLICY
 ) -> AsyncIterator[LoadEnvironment]:
-    """Set a scene with so many files, of about `size` bytes, on a server that runs."""
+    """Set a environment with so many files, of about `size` bytes, on a server that runs."""
     folder = root / "docs"
     folder.mkdir()
     write_files(folder, files, size=size)

@@ -184,45 +184,45 @@ def kill_at_exit(process: OutputProcess) -> Iterator[OutputProcess]:
         process.kill()
 
 
-def kill_loads(fight: KilledLoad, kills: int, longest: float) -> None:
+def kill_loads(killed_load: KilledLoad, kills: int, longest: float) -> None:
     """Kill the load at random points, so many times, then let it end."""
-    chance = random.Random(f"kills {fight.seed}")
-    while fight.kills < kills:
-        with kill_at_exit(fight.start_load()) as process:
+    chance = random.Random(f"kills {killed_load.seed}")
+    while killed_load.kills < kills:
+        with kill_at_exit(killed_load.start_load()) as process:
             time.sleep(chance.uniform(0, longest))
             early = process.has_exited
-        fight.read_output(process)
+        killed_load.read_output(process)
         assert not early, "it ended before it could be killed: too few files"
-        fight.kills += 1
-    _finish_load(fight)
-    fight.faults_injected += fight.count_faults()
+        killed_load.kills += 1
+    _finish_load(killed_load)
+    killed_load.faults_injected += killed_load.count_faults()
 
 
 def kill_servers(
-    fight: KilledLoad, server: OutputProcess, kills: int, longest: float
+    killed_load: KilledLoad, server: OutputProcess, kills: int, longest: float
 ) -> OutputProcess:
     """Kill the server while a load goes on, so many times; give the one that is left."""
-    chance = random.Random(f"server kills {fight.seed}")
-    with kill_at_exit(fight.start_load()) as process:
+    chance = random.Random(f"server kills {killed_load.seed}")
+    with kill_at_exit(killed_load.start_load()) as process:
         for _ in range(kills):
             time.sleep(chance.uniform(0, longest))
-            fight.faults_injected += fight.count_faults()
+            killed_load.faults_injected += killed_load.count_faults()
             server.kill()
-            fight.server_kills += 1
+            killed_load.server_kills += 1
             time.sleep(chance.uniform(0, longest))
-            server = fight.start_server()
-            fight.inject_random_faults()
+            server = killed_load.start_server()
+            killed_load.inject_random_faults()
         _wait_for_success(process)
-        fight.read_output(process)
-    _finish_load(fight)
-    fight.faults_injected += fight.count_faults()
+        killed_load.read_output(process)
+    _finish_load(killed_load)
+    killed_load.faults_injected += killed_load.count_faults()
     return server
 
 
-def _finish_load(fight: KilledLoad) -> None:
-    with kill_at_exit(fight.start_load()) as process:
+def _finish_load(killed_load: KilledLoad) -> None:
+    with kill_at_exit(killed_load.start_load()) as process:
         _wait_for_success(process)
-        fight.read_output(process)
+        killed_load.read_output(process)
 
 
 def _wait_for_success(process: OutputProcess) -> None:

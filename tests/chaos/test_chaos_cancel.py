@@ -33,7 +33,7 @@ SLOW = Settings(create_io=0.02, workers=2, parsing=0.005)
 FAULTS = ["ok x5", "commit-then-reset x2", "503", "late 0.1", "ok x5"] * 20
 
 
-def left_behind() -> tuple[int, int, int]:
+def count_leftovers() -> tuple[int, int, int]:
     """Count the tasks, the threads of ours and the open files of this process."""
     ours = "dify-kb-journal", "dify-kb-source"
     threads = [one for one in threading.enumerate() if one.name in ours]
@@ -45,12 +45,12 @@ async def test_f39_repeatedly_cancelled_load_succeeds(seed: int, tmp_path: Path)
     """At random points, with failures beside. Requests under way may finish for a moment."""
     chance = random.Random(seed)
     with Emulator(api_key=KEY, settings=SLOW) as emulator:
-        async with create_environment(emulator, tmp_path, 60) as scene:
+        async with create_environment(emulator, tmp_path, 60) as environment:
             emulator.faults.plan(CREATE, FAULTS)
             for _ in range(10):
                 with anyio.move_on_after(chance.uniform(0, 0.3)):
-                    await scene.load()
-            await _all_well(scene)
+                    await environment.load()
+            await _check_all_loaded(environment)
 
 
 async def test_f39_load_cancelled_at_any_loop_iteration_succeeds_later(
@@ -59,15 +59,15 @@ async def test_f39_load_cancelled_at_any_loop_iteration_succeeds_later(
     """By turns, not by time: that is how close together two awaits are."""
     chance = random.Random(39)
     with Emulator(api_key=KEY) as emulator:
-        async with create_environment(emulator, tmp_path, 60) as scene:
+        async with create_environment(emulator, tmp_path, 60) as environment:
             emulator.faults.plan(CREATE, FAULTS)
             for _ in range(60 if LONG else 15):
                 async with anyio.create_task_group() as group:
-                    group.start_soon(scene.load)
+                    group.start_soon(environment.load)
                     for _ in range(chance.randrange(3000)):
                         await anyio.lowlevel.checkpoint()
                     group.cancel_scope.cancel()
-            await _all_well(scene)
+            await _check_all_loaded(environment)
 
 
 @pytest.mark.timeout(1200 if LONG else 60)
@@ -80,12 +80,12 @@ async def test_f39_load_cancelled_twice_can_be_repeated_at_once(
     with Emulator(api_key=KEY) as emulator:
         async with create_environment(
             emulator, tmp_path, 30, policy=Policy().scale_delays(0.01)
-        ) as scene:
-            await scene.load(dry_run=True)
-            before = left_behind()
+        ) as environment:
+            await environment.load(dry_run=True)
+            before = count_leftovers()
             for number in range(1000 if LONG else 60):
-                (scene.folder / f"{number % 30:05}.md").write_text(f"the text of {number}")
-                task = asyncio.create_task(scene.load())
+                (environment.folder / f"{number % 30:05}.md").write_text(f"the text of {number}")
+                task = asyncio.create_task(environment.load())
                 for _ in range(2):
                     # The first milliseconds, the sending, the closing, and anywhere.
                     await asyncio.sleep(chance.choice([0, 0.001, 0.004]) * chance.random())
@@ -93,15 +93,15 @@ async def test_f39_load_cancelled_twice_can_be_repeated_at_once(
                     task.cancel()
                 await asyncio.wait([task])
                 if number % 4 == 0:
-                    loaded = await scene.load()
+                    loaded = await environment.load()
                     assert loaded.report.found == 30
                 else:
-                    async with open_journal(scene.journal, {}):
+                    async with open_journal(environment.journal, {}):
                         pass
 
             with anyio.fail_after(5.0):
-                await wait_until(lambda: all(map(operator.le, left_behind(), before)))
-            async with open_journal(scene.journal, {}):
+                await wait_until(lambda: all(map(operator.le, count_leftovers(), before)))
+            async with open_journal(environment.journal, {}):
                 pass
 
 
@@ -122,25 +122,25 @@ async def test_f19_internal_error_fails_one_file_and_can_be_retried(
         raise RuntimeError("a bug")
 
     with Emulator(api_key=KEY) as emulator:
-        async with create_environment(emulator, tmp_path, 20) as scene:
+        async with create_environment(emulator, tmp_path, 20) as environment:
             with monkeypatch.context() as patch:
                 patch.setattr(Uploader, "_create", broken)
-                loaded = await scene.load()
+                loaded = await environment.load()
 
             assert count_outcomes(loaded) == {"added": 18, "failed": 2}
             assert "a bug" in str(loaded.results["00003.md"].reason)
-            scene.changed_files += ["00003.md", "00013.md"]
-            await check_next_load(scene)
+            environment.changed_files += ["00003.md", "00013.md"]
+            await check_next_load(environment)
 
 
-async def _all_well(scene: LoadEnvironment) -> None:
-    loaded = await scene.load()
-    counted = count_violations(scene, loaded)
+async def _check_all_loaded(environment: LoadEnvironment) -> None:
+    loaded = await environment.load()
+    counted = count_violations(environment, loaded)
     assert not counted.violations, counted.violations
     assert bool(loaded.report), (loaded.report, list(loaded.report.failures())[:3])
     assert counted.extra == 0
-    scene.emulator.faults.clear()
-    await check_next_load(scene)
+    environment.emulator.faults.clear()
+    await check_next_load(environment)
 
 
 async def test_f39_cancelled_load_leaves_nothing_behind(
@@ -149,53 +149,56 @@ async def test_f39_cancelled_load_leaves_nothing_behind(
     """No task, no thread and no open file, within the time that requests are given."""
     monkeypatch.setattr("dify_kb.transport.http_session.KEEP_ALIVE", 0.3)
     with Emulator(api_key=KEY, settings=SLOW) as emulator:
-        async with create_environment(emulator, tmp_path, 40) as scene:
-            await scene.load(dry_run=True)
-            before = left_behind()
+        async with create_environment(emulator, tmp_path, 40) as environment:
+            await environment.load(dry_run=True)
+            before = count_leftovers()
             for delay in (0.0, 0.05, 0.2):
                 began = time.monotonic()
                 with anyio.move_on_after(delay):
-                    await scene.load()
+                    await environment.load()
                 assert time.monotonic() - began < delay + POLICY.load_timing.grace_period + 1.0
             # The pool closes its idle connections a little later.
-            tasks, threads, _ = left_behind()
+            tasks, threads, _ = count_leftovers()
             with anyio.fail_after(5.0):
-                await wait_until(lambda: left_behind()[2] <= before[2])
+                await wait_until(lambda: count_leftovers()[2] <= before[2])
 
             assert (tasks, threads) == before[:2]
-            await _all_well(scene)
+            await _check_all_loaded(environment)
 
 
 @pytest.mark.parametrize("taken", [0, 1, 7, 30] if LONG else [7])
 async def test_f39_early_break_loses_no_file(tmp_path: Path, taken: int) -> None:
     """`break` ends the load as a cancellation does."""
     with Emulator(api_key=KEY, settings=SLOW) as emulator:
-        async with create_environment(emulator, tmp_path, 60) as scene:
+        async with create_environment(emulator, tmp_path, 60) as environment:
             emulator.faults.plan(CREATE, FAULTS)
             results: list[ItemResult] = []
-            async for result in scene.client.load_iter(
-                scene.dataset, scene.folder, journal=scene.journal
+            async for result in environment.client.load_iter(
+                environment.dataset, environment.folder, journal=environment.journal
             ):
                 results.append(result)
                 if len(results) >= taken:
                     break
             # The loop closes a generator in a task of its own.
             await wait_until(lambda: len(asyncio.all_tasks()) == 1)
-            await _all_well(scene)
+            await _check_all_loaded(environment)
 
 
 async def test_f38_slow_consumer_pauses_sending(tmp_path: Path) -> None:
     """So that what nobody takes does not pile up; everything else goes on."""
     with Emulator(api_key=KEY) as emulator:
-        async with create_environment(emulator, tmp_path, 500) as scene:
-            results = scene.client.load_iter(
-                scene.dataset, scene.folder, journal=scene.journal, max_unindexed=100
+        async with create_environment(emulator, tmp_path, 500) as environment:
+            results = environment.client.load_iter(
+                environment.dataset,
+                environment.folder,
+                journal=environment.journal,
+                max_unindexed=100,
             )
             taken: dict[str, ItemResult] = {}
             async for result in results:
                 if not taken:
                     await anyio.sleep(0.8)
-                    assert scene.sends <= MAX_BUFFERED + 100 + 64, "nothing held it"
+                    assert environment.sends <= MAX_BUFFERED + 100 + 64, "nothing held it"
                 taken[result.key] = result
 
             assert results.report is not None
@@ -241,21 +244,25 @@ def test_f39_blocking_client_is_usable_after_an_interrupt(tmp_path: Path) -> Non
 async def test_f39_two_loads_of_one_client_do_not_disturb_each_other(tmp_path: Path) -> None:
     """One of them is cut off in the middle."""
     with Emulator(api_key=KEY, settings=SLOW) as emulator:
-        async with create_environment(emulator, tmp_path, 60) as scene:
-            other = await scene.client.datasets.create("other", indexing_technique="economy")
+        async with create_environment(emulator, tmp_path, 60) as environment:
+            other = await environment.client.datasets.create("other", indexing_technique="economy")
 
             async def cut() -> None:
                 with anyio.move_on_after(0.3):
-                    await scene.client.load(other, scene.folder, journal=tmp_path / "other.db")
+                    await environment.client.load(
+                        other, environment.folder, journal=tmp_path / "other.db"
+                    )
 
             async with anyio.create_task_group() as group:
                 group.start_soon(cut)
-                await scene.load()
+                await environment.load()
 
-            loaded = scene.loads[-1]
+            loaded = environment.loads[-1]
             assert count_outcomes(loaded) == {"added": 60}
-            assert not count_violations(scene, loaded).violations
-            report = await scene.client.load(other, scene.folder, journal=tmp_path / "other.db")
+            assert not count_violations(environment, loaded).violations
+            report = await environment.client.load(
+                other, environment.folder, journal=tmp_path / "other.db"
+            )
             assert bool(report)
             assert len(emulator.documents(other.id)) == 60
 
@@ -263,14 +270,14 @@ async def test_f39_two_loads_of_one_client_do_not_disturb_each_other(tmp_path: P
 async def test_f35_wedged_documents_do_not_block_others(tmp_path: Path) -> None:
     """One in a hundred stays `indexing` for ever, as when a worker is killed."""
     with Emulator(api_key=KEY) as emulator:
-        async with create_environment(emulator, tmp_path, 200) as scene:
+        async with create_environment(emulator, tmp_path, 200) as environment:
             emulator.faults.plan_indexing(["hang"] * 2, every=100)
-            loaded = await scene.load()
+            loaded = await environment.load()
 
             assert count_outcomes(loaded) == {"added": 198, "stalled": 2}
-            assert not count_violations(scene, loaded).violations
+            assert not count_violations(environment, loaded).violations
             assert loaded.lookups < 200
-            again = await scene.load()
+            again = await environment.load()
             assert count_outcomes(again) == {"unchanged": 198, "stalled": 2}
             assert not again.created
 
@@ -278,17 +285,20 @@ async def test_f35_wedged_documents_do_not_block_others(tmp_path: Path) -> None:
 async def test_f35_documents_left_by_a_dead_worker_do_not_block_new_files(tmp_path: Path) -> None:
     """Sixty documents are lost by a worker that died; it is back, and there are new files."""
     with Emulator(api_key=KEY) as emulator:
-        async with create_environment(emulator, tmp_path, 60) as scene:
+        async with create_environment(emulator, tmp_path, 60) as environment:
             emulator.faults.plan_indexing(["lose"], always=True)
             async with AsyncClient(emulator.url, KEY, policy=POLICY) as client:
                 await client.load(
-                    scene.dataset, scene.folder, journal=scene.journal, wait="accepted"
+                    environment.dataset,
+                    environment.folder,
+                    journal=environment.journal,
+                    wait="accepted",
                 )
             emulator.faults.clear()
             for number in range(5):
-                (scene.folder / f"new{number}.md").write_text(f"new {number}")
+                (environment.folder / f"new{number}.md").write_text(f"new {number}")
 
-            loaded = await scene.load()
+            loaded = await environment.load()
 
             assert {key for key, one in loaded.results.items() if one.outcome == "added"} == {
                 f"new{number}.md" for number in range(5)
@@ -298,16 +308,16 @@ async def test_f35_documents_left_by_a_dead_worker_do_not_block_new_files(tmp_pa
 async def test_f35_documents_left_by_a_dead_worker_do_not_fill_the_backlog(tmp_path: Path) -> None:
     """More documents than may be unfinished at once are lost; after a while they count no more."""
     with Emulator(api_key=KEY) as emulator:
-        async with create_environment(emulator, tmp_path, 30) as scene:
+        async with create_environment(emulator, tmp_path, 30) as environment:
             emulator.faults.plan_indexing(["lose"], always=True)
-            await scene.load(wait="accepted")
+            await environment.load(wait="accepted")
             emulator.faults.clear()
             new = {f"new{number}.md" for number in range(5)}
             for name in new:
-                (scene.folder / name).write_text(f"the text of {name}")
+                (environment.folder / name).write_text(f"the text of {name}")
 
-            loaded = await scene.load(max_unindexed=10, stall_after=1.4)
+            loaded = await environment.load(max_unindexed=10, stall_after=1.4)
 
             assert count_outcomes(loaded) == {"added": 5, "stalled": 30}
-            assert not count_violations(scene, loaded).violations
+            assert not count_violations(environment, loaded).violations
             assert all(loaded.results[name].outcome is Outcome.ADDED for name in new)

@@ -27,7 +27,7 @@ LAG = 0.1
 
 
 @asynccontextmanager
-async def late_lists(url: str) -> AsyncIterator[str]:
+async def run_stale_list_proxy(url: str) -> AsyncIterator[str]:
     """Stand before a server as a database's replica does: lists lack what was just created."""
     created: dict[str, float] = {}
 
@@ -80,43 +80,51 @@ async def test_f31_stale_lists_lose_no_document(tmp_path: Path) -> None:
     """To take a lost create for absent, and send it again, would double its chunks."""
     with Emulator(api_key=KEY) as emulator:
         async with (
-            create_environment(emulator, tmp_path, 40) as scene,
-            late_lists(emulator.url) as url,
+            create_environment(emulator, tmp_path, 40) as environment,
+            run_stale_list_proxy(emulator.url) as url,
         ):
             emulator.faults.plan(
                 CREATE, ["ok x3", "commit-then-reset x5", "truncate x5", "commit-then-500 x5"]
             )
             async with AsyncClient(url, KEY, policy=PATIENT) as client:
-                scene.client = client
-                loaded = await scene.load()
+                environment.client = client
+                loaded = await environment.load()
                 assert not emulator.faults.remaining()
-                check_load(FaultCase(name="", files=40, max_lookups=200), scene, loaded)
-                await check_next_load(scene)
+                check_load(FaultCase(name="", files=40, max_lookups=200), environment, loaded)
+                await check_next_load(environment)
 
 
 async def interfere(
-    scene: LoadEnvironment, when: Callable[[], bool], work: Callable[[AsyncClient], Awaitable[None]]
+    environment: LoadEnvironment,
+    when: Callable[[], bool],
+    work: Callable[[AsyncClient], Awaitable[None]],
 ) -> None:
     """Do something with a client of one's own, once it is time."""
-    async with AsyncClient(scene.emulator.url, KEY, policy=POLICY) as other:
+    async with AsyncClient(environment.emulator.url, KEY, policy=POLICY) as other:
         await wait_until(when)
         await work(other)
 
 
-def held(scene: LoadEnvironment, name: str) -> bool:
-    return any(one.name == name for one in scene.emulator.documents(scene.dataset.id))
+def has_document(environment: LoadEnvironment, name: str) -> bool:
+    return any(one.name == name for one in environment.emulator.documents(environment.dataset.id))
 
 
-def state(scene: LoadEnvironment, name: str) -> DocumentState:
-    (one,) = [one for one in scene.emulator.documents(scene.dataset.id) if one.name == name]
+def get_document_state(environment: LoadEnvironment, name: str) -> DocumentState:
+    (one,) = [
+        one for one in environment.emulator.documents(environment.dataset.id) if one.name == name
+    ]
     return one
 
 
-async def beside(scene: LoadEnvironment, work: Callable[[AsyncClient], Awaitable[None]]) -> None:
+async def run_meanwhile(
+    environment: LoadEnvironment, work: Callable[[AsyncClient], Awaitable[None]]
+) -> None:
     """Load, and do something once 00003.md is there."""
     async with anyio.create_task_group() as group:
-        group.start_soon(interfere, scene, lambda: held(scene, "00003.md"), work)
-        await scene.load()
+        group.start_soon(
+            interfere, environment, lambda: has_document(environment, "00003.md"), work
+        )
+        await environment.load()
 
 
 SLOW = Settings(parsing=0.02, workers=2)
@@ -125,40 +133,50 @@ SLOW = Settings(parsing=0.02, workers=2)
 
 async def test_f34_document_deleted_by_others_is_not_reported_as_loaded(tmp_path: Path) -> None:
     with Emulator(api_key=KEY, settings=SLOW) as emulator:
-        async with create_environment(emulator, tmp_path, 30) as scene:
+        async with create_environment(emulator, tmp_path, 30) as environment:
 
             async def delete(other: AsyncClient) -> None:
-                await wait_until(lambda: state(scene, "00003.md").status == "completed")
-                await other.documents.delete(scene.dataset, state(scene, "00003.md").id)
+                await wait_until(
+                    lambda: get_document_state(environment, "00003.md").status == "completed"
+                )
+                await other.documents.delete(
+                    environment.dataset, get_document_state(environment, "00003.md").id
+                )
 
-            await beside(scene, delete)
-            loaded = scene.loads[-1]
+            await run_meanwhile(environment, delete)
+            loaded = environment.loads[-1]
             gone = loaded.results["00003.md"]
             # It was seen indexed before it was deleted, or it was seen to be gone.
             assert gone.outcome in {Outcome.ADDED, Outcome.FAILED}
             assert loaded.report.added >= 29
 
-            again = await scene.load(retry_failed=True)
+            again = await environment.load(retry_failed=True)
             assert count_outcomes(again) == {"unchanged": 29, "added": 1}
-            assert not count_violations(scene, again).violations
+            assert not count_violations(environment, again).violations
 
 
 async def test_f34_verification_reports_documents_deleted_meanwhile(tmp_path: Path) -> None:
     with Emulator(api_key=KEY, settings=SLOW) as emulator:
-        async with create_environment(emulator, tmp_path, 30) as scene:
+        async with create_environment(emulator, tmp_path, 30) as environment:
 
             async def delete(other: AsyncClient) -> None:
-                await wait_until(lambda: state(scene, "00003.md").status == "completed")
-                await other.documents.delete(scene.dataset, state(scene, "00003.md").id)
+                await wait_until(
+                    lambda: get_document_state(environment, "00003.md").status == "completed"
+                )
+                await other.documents.delete(
+                    environment.dataset, get_document_state(environment, "00003.md").id
+                )
 
             async with anyio.create_task_group() as group:
-                group.start_soon(interfere, scene, lambda: held(scene, "00003.md"), delete)
-                await scene.load(wait="verified")
+                group.start_soon(
+                    interfere, environment, lambda: has_document(environment, "00003.md"), delete
+                )
+                await environment.load(wait="verified")
 
-            loaded = scene.loads[-1]
+            loaded = environment.loads[-1]
             assert count_outcomes(loaded) == {"added": 29, "failed": 1}
             assert loaded.results["00003.md"].outcome is Outcome.FAILED
-            await check_next_load(scene)
+            await check_next_load(environment)
 
 
 @pytest.mark.parametrize("text", ["theirs, of another length", None], ids=["other", "same length"])
@@ -166,24 +184,26 @@ async def test_f34_document_replaced_by_others_is_not_reported_as_loaded(
     tmp_path: Path, text: str | None
 ) -> None:
     with Emulator(api_key=KEY, settings=SLOW) as emulator:
-        async with create_environment(emulator, tmp_path, 30) as scene:
-            theirs = text or (scene.folder / "00003.md").read_text().replace("wombat", "tapirs")
+        async with create_environment(emulator, tmp_path, 30) as environment:
+            theirs = text or (environment.folder / "00003.md").read_text().replace(
+                "wombat", "tapirs"
+            )
 
             async def upload(other: AsyncClient) -> None:
                 await other.documents.create_by_file(
-                    scene.dataset, theirs.encode(), name="00003.md"
+                    environment.dataset, theirs.encode(), name="00003.md"
                 )
 
-            await beside(scene, upload)
-            loaded = scene.loads[-1]
+            await run_meanwhile(environment, upload)
+            loaded = environment.loads[-1]
 
             assert loaded.report.found == 30
-            again = await scene.load(retry_failed=True)
+            again = await environment.load(retry_failed=True)
             assert bool(again.report), list(again.report.failures())
-            documents = {one.name: one for one in emulator.documents(scene.dataset.id)}
+            documents = {one.name: one for one in emulator.documents(environment.dataset.id)}
             assert len(documents) == 30
             assert all(one.status == "completed" for one in documents.values())
-            ours = (scene.folder / "00003.md").stat().st_size
+            ours = (environment.folder / "00003.md").stat().st_size
             assert documents["00003.md"].size == ours
 
 
@@ -193,42 +213,51 @@ async def test_f33_document_with_a_replaced_batch_is_followed_to_its_end(
     """The same file, uploaded once more by another job, gets the document a batch of its own."""
     clock = ManualClock()
     with Emulator(api_key=KEY, settings=Settings(parsing=1.0), clock=clock) as emulator:
-        async with create_environment(emulator, tmp_path, 1) as scene:
+        async with create_environment(emulator, tmp_path, 1) as environment:
 
             async def upload(other: AsyncClient) -> None:
-                content = (scene.folder / "00000.md").read_bytes()
-                await other.documents.create_by_file(scene.dataset, content, name="00000.md")
+                content = (environment.folder / "00000.md").read_bytes()
+                await other.documents.create_by_file(environment.dataset, content, name="00000.md")
                 await wait_until(lambda: 404 in {call.status for call in emulator.history})
                 clock.advance(60.0)
 
             async with anyio.create_task_group() as group:
-                group.start_soon(interfere, scene, lambda: held(scene, "00000.md"), upload)
-                await scene.load(stall_after=5.0)
+                group.start_soon(
+                    interfere, environment, lambda: has_document(environment, "00000.md"), upload
+                )
+                await environment.load(stall_after=5.0)
 
-            result = scene.loads[-1].results["00000.md"]
+            result = environment.loads[-1].results["00000.md"]
             assert (result.outcome, len(result.warnings)) == (Outcome.ADDED, 1)
-            assert state(scene, "00000.md").chunks == 1
-            assert count_outcomes(await scene.load()) == {"unchanged": 1}
+            assert get_document_state(environment, "00000.md").chunks == 1
+            assert count_outcomes(await environment.load()) == {"unchanged": 1}
 
 
 async def test_f32_foreign_documents_are_handled_by_on_existing(tmp_path: Path) -> None:
     """One that is enabled is replaced, one that is disabled neither replaced nor doubled."""
     with Emulator(api_key=KEY) as emulator:
-        async with create_environment(emulator, tmp_path, 6) as scene:
-            await _theirs(scene.client, scene.dataset, ["00001.md", "00002.md"])
-            rows = {row.name: row.id async for row in scene.client.documents.iter(scene.dataset)}
-            await scene.client.documents.disable(scene.dataset, [rows["00002.md"]])
+        async with create_environment(emulator, tmp_path, 6) as environment:
+            await _upload_foreign_documents(
+                environment.client, environment.dataset, ["00001.md", "00002.md"]
+            )
+            rows = {
+                row.name: row.id
+                async for row in environment.client.documents.iter(environment.dataset)
+            }
+            await environment.client.documents.disable(environment.dataset, [rows["00002.md"]])
             emulator.faults.plan(CREATE, ["commit-then-reset x3"])
 
-            loaded = await scene.load()
+            loaded = await environment.load()
 
-            counted = count_violations(scene, loaded)
+            counted = count_violations(environment, loaded)
             assert not [wrong for wrong in counted.violations if "falsely" not in wrong]
             assert count_outcomes(loaded) == {"added": 4, "updated": 1, "skipped": 1}
             assert "disabled" in str(loaded.results["00002.md"].reason)
 
 
-async def _theirs(client: AsyncClient, dataset: Dataset, names: list[str]) -> None:
+async def _upload_foreign_documents(
+    client: AsyncClient, dataset: Dataset, names: list[str]
+) -> None:
     created = [
         await client.documents.create_by_file(evolve(dataset), THEIRS, name=name) for name in names
     ]
@@ -244,23 +273,23 @@ async def test_f32_lost_create_does_not_overwrite_a_foreign_upload(
 ) -> None:
     slow = evolve(POLICY, load_timing=evolve(POLICY.load_timing, late_create_after_disconnect=0.8))
     with Emulator(api_key=KEY) as emulator:
-        async with create_environment(emulator, tmp_path, 3, policy=slow) as scene:
+        async with create_environment(emulator, tmp_path, 3, policy=slow) as environment:
             emulator.faults.plan(CREATE, ["ok", "reset"])
 
             def lost() -> bool:
                 return "reset" in emulator.faults.counts().get(CREATE, {})
 
             async def upload(other: AsyncClient) -> None:
-                await _theirs(other, scene.dataset, ["00001.md"])
+                await _upload_foreign_documents(other, environment.dataset, ["00001.md"])
 
             async with anyio.create_task_group() as group:
-                group.start_soon(interfere, scene, lost, upload)
-                await scene.load(concurrency=1, on_existing=on_existing)
+                group.start_soon(interfere, environment, lost, upload)
+                await environment.load(concurrency=1, on_existing=on_existing)
 
-            loaded = scene.loads[-1]
+            loaded = environment.loads[-1]
             assert count_outcomes(loaded) == ends
             assert "exists" in str(loaded.results["00001.md"].reason)
-            assert state(scene, "00001.md").size == len(THEIRS)
-            again = await scene.load(on_existing=on_existing)
+            assert get_document_state(environment, "00001.md").size == len(THEIRS)
+            again = await environment.load(on_existing=on_existing)
             assert again.report.unchanged == 2
             assert not again.created

@@ -26,22 +26,22 @@ GONE = 0.5
 SLOW = Settings(create_io=0.02)
 
 
-async def held_to_all(scene: LoadEnvironment, root: Path, logged: str) -> None:
-    loaded = scene.loads[-1]
-    check_load(FaultCase(name="", files=FILES), scene, loaded)
+async def check_all_invariants(environment: LoadEnvironment, root: Path, logged: str) -> None:
+    loaded = environment.loads[-1]
+    check_load(FaultCase(name="", files=FILES), environment, loaded)
     assert loaded.report.requests <= 2.2 * FILES + 60
-    await check_next_load(scene)
-    assert not find_secrets(scene, root, logged)
+    await check_next_load(environment)
+    assert not find_secrets(environment, root, logged)
 
 
 @asynccontextmanager
-async def failing_meanwhile(
-    scene: LoadEnvironment, fail: Callable[[], object], mend: Callable[[], object]
+async def fail_meanwhile(
+    environment: LoadEnvironment, fail: Callable[[], object], mend: Callable[[], object]
 ) -> AsyncIterator[None]:
     """Have something fail in the middle of a load, and get well again."""
 
     async def meanwhile() -> None:
-        await wait_until(lambda: scene.sends >= 10)
+        await wait_until(lambda: environment.sends >= 10)
         fail()
         await anyio.sleep(GONE)
         mend()
@@ -60,11 +60,11 @@ async def test_f1_temporary_dns_failure_fails_no_file(
         url = f"http://dify.test:{urlsplit(emulator.url).port}/v1"
         connector = aiohttp.TCPConnector(resolver=names, use_dns_cache=False, force_close=True)
         async with (
-            create_environment(emulator, tmp_path, FILES) as scene,
+            create_environment(emulator, tmp_path, FILES) as environment,
             aiohttp.ClientSession(connector=connector) as session,
             AsyncClient(url, KEY, session=session, policy=POLICY) as client,
         ):
-            scene.client = client
+            environment.client = client
 
             def fail() -> None:
                 names.is_failing, names.lookups = True, 0
@@ -73,9 +73,9 @@ async def test_f1_temporary_dns_failure_fails_no_file(
                 names.is_failing = False
                 assert 1 <= names.lookups <= 80
 
-            async with failing_meanwhile(scene, fail, mend):
-                await scene.load()
-            await held_to_all(scene, tmp_path, caplog.text)
+            async with fail_meanwhile(environment, fail, mend):
+                await environment.load()
+            await check_all_invariants(environment, tmp_path, caplog.text)
 
 
 async def test_f1_temporary_tls_failure_fails_no_file(
@@ -87,17 +87,17 @@ async def test_f1_temporary_tls_failure_fails_no_file(
         port = urlsplit(emulator.url).port
         assert port is not None
         async with (
-            create_environment(emulator, tmp_path, FILES) as scene,
+            create_environment(emulator, tmp_path, FILES) as environment,
             run_tls_proxy(port) as (url, front),
             AsyncClient(url, KEY, ssl=front.client_context, policy=POLICY) as client,
         ):
-            scene.client = client
+            environment.client = client
             before = front.handshakes
 
             def mend() -> None:
                 front.is_broken = False
                 assert 1 <= front.handshakes - before <= 80
 
-            async with failing_meanwhile(scene, front.fail, mend):
-                await scene.load()
-            await held_to_all(scene, tmp_path, caplog.text)
+            async with fail_meanwhile(environment, front.fail, mend):
+                await environment.load()
+            await check_all_invariants(environment, tmp_path, caplog.text)

@@ -37,58 +37,58 @@ async def test_f22_full_disk_stops_the_run_before_an_unrecorded_send(
 ) -> None:
     """Exit code 8; what was sent until then is found again once there is room."""
     with Emulator(api_key=KEY, settings=Settings(create_io=0.02)) as emulator:
-        async with create_environment(emulator, tmp_path, 40) as scene:
+        async with create_environment(emulator, tmp_path, 40) as environment:
             with ExitStack() as stack:
 
                 def fill(event: object) -> None:
                     if isinstance(event, Progress) and event.accepted >= 10:
                         stack.enter_context(full_disk())
 
-                loaded = await scene.load(on_event=fill, concurrency=4)
+                loaded = await environment.load(on_event=fill, concurrency=4)
 
             assert loaded.report.stopped is StopReason.JOURNAL
             assert loaded.report.exit_code == 8
             assert loaded.sends <= 10 + 8
             assert loaded.report.added <= loaded.sends
             assert loaded.report.found == 40
-            again = await check_next_load(scene)
-            assert count_violations(scene, again).extra == 0
+            again = await check_next_load(environment)
+            assert count_violations(environment, again).extra == 0
 
 
 async def test_f22_unwritable_journal_raises_before_sending(
     tmp_path: Path,
 ) -> None:
     with Emulator(api_key=KEY) as emulator:
-        async with create_environment(emulator, tmp_path, 5) as scene:
-            for journal in (tmp_path, scene.folder / "00001.md" / "journal.db"):
+        async with create_environment(emulator, tmp_path, 5) as environment:
+            for journal in (tmp_path, environment.folder / "00001.md" / "journal.db"):
                 with pytest.raises(JournalError):
-                    await scene.load(journal=journal)
+                    await environment.load(journal=journal)
 
-            assert scene.sends == 0
+            assert environment.sends == 0
 
 
 @pytest.mark.skipif(not LONG, reason="SQLite waits for 5 s")
 async def test_f22_locked_journal_stops_the_run(tmp_path: Path) -> None:
     """A backup of it, say. SQLite waits for 5 s; nothing is sent meanwhile."""
     with Emulator(api_key=KEY) as emulator:
-        async with create_environment(emulator, tmp_path, 10) as scene:
-            await scene.load()
-            for path in scene.folder.iterdir():
+        async with create_environment(emulator, tmp_path, 10) as environment:
+            await environment.load()
+            for path in environment.folder.iterdir():
                 path.write_text(f"another text of {path.name}")
-                scene.changed_files.append(path.name)
-            holder = sqlite3.connect(scene.journal, isolation_level=None)
+                environment.changed_files.append(path.name)
+            holder = sqlite3.connect(environment.journal, isolation_level=None)
             try:
                 holder.execute("BEGIN IMMEDIATE")
-                sends = scene.sends
+                sends = environment.sends
                 with pytest.raises(JournalError):
-                    await scene.load()
+                    await environment.load()
             finally:
                 holder.close()
 
-            assert scene.sends == sends
-            loaded = await scene.load()
+            assert environment.sends == sends
+            loaded = await environment.load()
             assert count_outcomes(loaded) == {"updated": 10}
-            assert not count_violations(scene, loaded).violations
+            assert not count_violations(environment, loaded).violations
 
 
 async def test_f23_concurrent_runs_of_one_journal_are_rejected(
@@ -97,24 +97,26 @@ async def test_f23_concurrent_runs_of_one_journal_are_rejected(
     """The second says so after a short wait, and the first goes on."""
     monkeypatch.setattr("dify_kb.ingest.journal.lock.RUNNING_TIMEOUT", 0.05)
     with Emulator(api_key=KEY, settings=Settings(create_io=0.02)) as emulator:
-        async with create_environment(emulator, tmp_path, 30) as scene:
+        async with create_environment(emulator, tmp_path, 30) as environment:
             refused: list[JournalError] = []
 
             async def again() -> None:
-                await wait_until(lambda: scene.sends)
+                await wait_until(lambda: environment.sends)
                 with pytest.raises(JournalError) as caught:
-                    await scene.client.load(scene.dataset, scene.folder, journal=scene.journal)
+                    await environment.client.load(
+                        environment.dataset, environment.folder, journal=environment.journal
+                    )
                 refused.append(caught.value)
 
             async with anyio.create_task_group() as group:
                 group.start_soon(again)
-                await scene.load()
+                await environment.load()
 
-            loaded = scene.loads[-1]
+            loaded = environment.loads[-1]
             assert "in use by another load of this process" in str(refused[0])
             assert count_outcomes(loaded) == {"added": 30}
-            assert not count_violations(scene, loaded).violations
-            await check_next_load(scene)
+            assert not count_violations(environment, loaded).violations
+            await check_next_load(environment)
 
 
 async def test_f23_clock_jump_loses_no_file(
@@ -122,7 +124,7 @@ async def test_f23_clock_jump_loses_no_file(
 ) -> None:
     """An hour back and forth between two runs, of which the first was cut off."""
     with Emulator(api_key=KEY, settings=Settings(create_io=0.02)) as emulator:
-        async with create_environment(emulator, tmp_path, 40) as scene:
+        async with create_environment(emulator, tmp_path, 40) as environment:
             real = time.time
             for shift in (-3600.0, 3600.0, -7200.0):
                 with monkeypatch.context() as clock:
@@ -131,10 +133,10 @@ async def test_f23_clock_jump_loses_no_file(
                         lambda by=shift: real() + by,
                     )
                     with anyio.move_on_after(0.2):
-                        await scene.load()
-            loaded = await scene.load()
+                        await environment.load()
+            loaded = await environment.load()
 
-            counted = count_violations(scene, loaded)
+            counted = count_violations(environment, loaded)
             assert not counted.violations, counted.violations
             assert bool(loaded.report)
             assert counted.extra == 0
@@ -150,21 +152,21 @@ async def test_f23_clock_jump_does_not_shorten_the_wait_for_a_lost_create(
         evolve(POLICY, load_timing=evolve(POLICY.load_timing, late_create_after_disconnect=2.0)),
     )
     with Emulator(api_key=KEY) as emulator:
-        async with create_environment(emulator, tmp_path, 1, policy=slow) as scene:
+        async with create_environment(emulator, tmp_path, 1, policy=slow) as environment:
             emulator.faults.plan(CREATE, [fault])
             async with anyio.create_task_group() as group:
-                group.start_soon(scene.load)
+                group.start_soon(environment.load)
                 await wait_until(lambda: fault in emulator.faults.counts().get(CREATE, {}))
                 group.cancel_scope.cancel()
             real = time.time
             with monkeypatch.context() as clock:
                 clock.setattr(time, "time", lambda: real() + shift)
-                loaded = await scene.load()
+                loaded = await environment.load()
                 await wait_until(lambda: any(_late(call) for call in emulator.history))
 
             assert count_outcomes(loaded) == {"added": 1}
-            assert not count_violations(scene, loaded).violations
-            assert scene.sends == 1
+            assert not count_violations(environment, loaded).violations
+            assert environment.sends == 1
 
 
 def _late(call: Exchange) -> bool:
@@ -180,22 +182,22 @@ async def test_f21_truncated_journal_duplicates_no_file(part: float, tmp_path: P
     """
     log = tmp_path / "journal.db-wal"
     with Emulator(api_key=KEY, settings=Settings(create_io=0.01)) as emulator:
-        async with create_environment(emulator, tmp_path, 40) as scene:
+        async with create_environment(emulator, tmp_path, 40) as environment:
             copies: dict[Path, bytes] = {}
 
             def copy(event: object) -> None:
                 if isinstance(event, Progress) and event.accepted == 25:
-                    copies.update({path: path.read_bytes() for path in (scene.journal, log)})
+                    copies.update({path: path.read_bytes() for path in (environment.journal, log)})
 
-            await scene.load(on_event=copy)
+            await environment.load(on_event=copy)
             for path, content in copies.items():
                 path.write_bytes(content[: int(len(content) * part)] if path == log else content)
             assert copies[log]
 
-            loaded = await scene.load()
+            loaded = await environment.load()
 
-            counted = count_violations(scene, loaded)
+            counted = count_violations(environment, loaded)
             assert not counted.violations, counted.violations
             assert bool(loaded.report)
             assert loaded.sends <= 40
-            await check_next_load(scene)
+            await check_next_load(environment)

@@ -45,7 +45,7 @@ LOAD = Settings(create_io=0.02)
 
 
 @asynccontextmanager
-async def meanwhile(work: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+async def run_meanwhile(work: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
     """Do something beside a load, and end it with the load."""
     async with anyio.create_task_group() as group:
         group.start_soon(work)
@@ -53,81 +53,83 @@ async def meanwhile(work: Callable[[], Coroutine[Any, Any, None]]) -> AsyncItera
         group.cancel_scope.cancel()
 
 
-def lasting(root: Path) -> Emulator:
+def create_persistent_emulator(root: Path) -> Emulator:
     """Make a server that has the same port and file whenever it starts."""
     return Emulator(root / "server.db", port=find_free_port(), api_key=KEY, settings=LOAD)
 
 
-async def away(emulator: Emulator, seconds: float) -> None:
+async def stop_server(emulator: Emulator, seconds: float) -> None:
     """Take a server away for a time."""
     await anyio.to_thread.run_sync(emulator.stop)
     await anyio.sleep(seconds)
     await anyio.to_thread.run_sync(emulator.start)
 
 
-async def settled(scene: LoadEnvironment, root: Path, logged: str, *, files: int) -> None:
+async def check_all_loaded(
+    environment: LoadEnvironment, root: Path, logged: str, *, files: int
+) -> None:
     """Hold the last load to the invariants, and load once more."""
-    check_load(FaultCase(name="", files=files, max_lookups=300), scene, scene.loads[-1])
-    await check_next_load(scene)
-    assert not find_secrets(scene, root, logged)
+    check_load(FaultCase(name="", files=files, max_lookups=300), environment, environment.loads[-1])
+    await check_next_load(environment)
+    assert not find_secrets(environment, root, logged)
 
 
 async def test_f1_temporary_outage_fails_no_file(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
-    with lasting(tmp_path) as emulator:
-        async with create_environment(emulator, tmp_path, 60) as scene:
+    with create_persistent_emulator(tmp_path) as emulator:
+        async with create_environment(emulator, tmp_path, 60) as environment:
 
             async def leave() -> None:
-                await wait_until(lambda: scene.sends >= 10)
-                await away(emulator, 0.5)
+                await wait_until(lambda: environment.sends >= 10)
+                await stop_server(emulator, 0.5)
 
-            async with meanwhile(leave):
-                await scene.load()
-            await settled(scene, tmp_path, caplog.text, files=60)
+            async with run_meanwhile(leave):
+                await environment.load()
+            await check_all_loaded(environment, tmp_path, caplog.text, files=60)
 
 
 async def test_f1_outage_at_the_start_raises(tmp_path: Path) -> None:
     """Nothing was done, so the load could not start: it says so and leaves nothing to repair."""
-    with lasting(tmp_path) as emulator:
-        async with create_environment(emulator, tmp_path, 5) as scene:
+    with create_persistent_emulator(tmp_path) as emulator:
+        async with create_environment(emulator, tmp_path, 5) as environment:
             await anyio.to_thread.run_sync(emulator.stop)
             with pytest.raises(TransportError) as caught:
-                await scene.load()
+                await environment.load()
             await anyio.to_thread.run_sync(emulator.start)
-            scene.error_texts.append(repr(caught.value) + str(caught.value))
-            await scene.load()
-            await settled(scene, tmp_path, "", files=5)
+            environment.error_texts.append(repr(caught.value) + str(caught.value))
+            await environment.load()
+            await check_all_loaded(environment, tmp_path, "", files=5)
 
 
 @pytest.mark.skipif(not LONG, reason="test_chaos_pace has one that restarts three times")
 async def test_f42_load_survives_repeated_restarts(
     tmp_path: Path,
 ) -> None:
-    with lasting(tmp_path) as emulator:
-        async with create_environment(emulator, tmp_path, 60) as scene:
+    with create_persistent_emulator(tmp_path) as emulator:
+        async with create_environment(emulator, tmp_path, 60) as environment:
 
             async def restart() -> None:
                 while True:
                     await anyio.sleep(0.3)
-                    await away(emulator, 0.05)
+                    await stop_server(emulator, 0.05)
 
-            async with meanwhile(restart):
-                await scene.load()
+            async with run_meanwhile(restart):
+                await environment.load()
             await anyio.to_thread.run_sync(emulator.start)
-            await settled(scene, tmp_path, "", files=60)
+            await check_all_loaded(environment, tmp_path, "", files=60)
 
 
 async def test_f18_permanent_outage_stops_the_run(tmp_path: Path) -> None:
     """With exit code 5: the same command later goes on."""
     short = evolve(POLICY, load_timing=evolve(POLICY.load_timing, max_outage=0.5))
     with Emulator(api_key=KEY) as emulator:
-        async with create_environment(emulator, tmp_path, 40, policy=short) as scene:
+        async with create_environment(emulator, tmp_path, 40, policy=short) as environment:
             for endpoint in (CREATE, "datasets.get", "documents.list"):
                 ok = ["ok x10"] if endpoint == CREATE else ["ok"]
                 emulator.faults.plan(endpoint, [*ok, "502-html x1000"])
-            loaded = await scene.load()
+            loaded = await environment.load()
             emulator.faults.clear()
 
             assert loaded.report.stopped is StopReason.OUTAGE
@@ -135,30 +137,32 @@ async def test_f18_permanent_outage_stops_the_run(tmp_path: Path) -> None:
             assert count_outcomes(loaded).keys() <= {"added", "pending", "unknown"}
             assert loaded.sends <= 1.2 * 40 + 20
             assert loaded.lookups <= 60
-            await check_next_load(scene)
+            await check_next_load(environment)
 
 
 async def test_f18_error_storm_wastes_few_calls(tmp_path: Path) -> None:
     """60 % of the calls fail for a time, then all is well."""
     with Emulator(api_key=KEY) as emulator:
-        async with create_environment(emulator, tmp_path, 60) as scene:
+        async with create_environment(emulator, tmp_path, 60) as environment:
             emulator.faults.plan_random(3, {CREATE: {"502-html": 0.3, "503": 0.3}})
 
             async def calm() -> None:
                 await anyio.sleep(0.6)
                 emulator.faults.stop_random()
 
-            async with meanwhile(calm):
-                loaded = await scene.load()
+            async with run_meanwhile(calm):
+                loaded = await environment.load()
 
             assert emulator.faults.counts()
             assert loaded.sends <= 60 + 100
-            check_load(FaultCase(name="", files=60, max_sends=200, max_lookups=300), scene, loaded)
-            await check_next_load(scene)
+            check_load(
+                FaultCase(name="", files=60, max_sends=200, max_lookups=300), environment, loaded
+            )
+            await check_next_load(environment)
 
 
 @contextmanager
-def listening(answer: bytes | None) -> Iterator[tuple[str, list[bytes]]]:
+def listen_with_reply(answer: bytes | None) -> Iterator[tuple[str, list[bytes]]]:
     """Listen, read each request and answer the same; None never answers."""
     heard: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -191,12 +195,12 @@ def listening(answer: bytes | None) -> Iterator[tuple[str, list[bytes]]]:
                 connection.close()
 
 
-def reply(head: str, body: bytes = b"") -> bytes:
+def make_reply(head: str, body: bytes = b"") -> bytes:
     lines = [head, f"Content-Length: {len(body)}", "Connection: close", "", ""]
     return "\r\n".join(lines).encode() + body
 
 
-async def refused(url: str, root: Path, *, proxy: str | None = None) -> KnowledgeError:
+async def expect_error(url: str, root: Path, *, proxy: str | None = None) -> KnowledgeError:
     """Load from a server that is none, and give what that raises."""
     (root / "docs").mkdir(exist_ok=True)
     (root / "docs" / "a.md").write_text("text")
@@ -214,8 +218,8 @@ async def test_f2_unresponsive_server_times_out(
 ) -> None:
     caplog.set_level("DEBUG")
     began = time.monotonic()
-    with listening(None) as (url, _):
-        error = await refused(url, tmp_path)
+    with listen_with_reply(None) as (url, _):
+        error = await expect_error(url, tmp_path)
 
     assert isinstance(error, TransportError)
     assert time.monotonic() - began < 5
@@ -227,18 +231,18 @@ async def test_f41_redirect_to_another_host_does_not_send_the_key(
     tmp_path: Path, status: str
 ) -> None:
     with (
-        listening(reply("HTTP/1.1 200 OK", b"{}")) as (other, heard),
-        listening(reply(f"HTTP/1.1 {status}\r\nLocation: {other}/v1")) as (url, _),
+        listen_with_reply(make_reply("HTTP/1.1 200 OK", b"{}")) as (other, heard),
+        listen_with_reply(make_reply(f"HTTP/1.1 {status}\r\nLocation: {other}/v1")) as (url, _),
     ):
-        error = await refused(url, tmp_path)
+        error = await expect_error(url, tmp_path)
 
     assert not heard
     assert other in str(error)
 
 
 async def test_f41_proxy_authentication_is_reported(tmp_path: Path) -> None:
-    with listening(reply("HTTP/1.1 407 Proxy Authentication Required")) as (proxy, _):
-        error = await refused("http://dify.invalid/v1", tmp_path, proxy=proxy)
+    with listen_with_reply(make_reply("HTTP/1.1 407 Proxy Authentication Required")) as (proxy, _):
+        error = await expect_error("http://dify.invalid/v1", tmp_path, proxy=proxy)
 
     assert "407" in str(error)
 
@@ -248,9 +252,9 @@ async def test_f41_compressed_error_bomb_is_not_fully_read(tmp_path: Path) -> No
     packer = zlib.compressobj(wbits=31)
     bomb = b"".join(packer.compress(bytes(2**20)) for _ in range(200)) + packer.flush()
     head = "HTTP/1.1 400 Bad Request\r\nContent-Encoding: gzip\r\nContent-Type: application/json"
-    with listening(reply(head, bomb)) as (url, _):
+    with listen_with_reply(make_reply(head, bomb)) as (url, _):
         before = _peak()
-        error = await refused(url, tmp_path)
+        error = await expect_error(url, tmp_path)
 
     assert isinstance(error, ApiError)
     assert error.status == 400
@@ -264,8 +268,8 @@ def _peak() -> int:
 
 async def test_f1_refused_connections_are_not_retried_in_bursts(tmp_path: Path) -> None:
     """Amplification: while it is away it is probed at growing intervals, not hammered."""
-    with lasting(tmp_path) as emulator:
-        async with create_environment(emulator, tmp_path, 30) as scene:
+    with create_persistent_emulator(tmp_path) as emulator:
+        async with create_environment(emulator, tmp_path, 30) as environment:
             gone = anyio.Event()
 
             def cut(event: object) -> None:
@@ -274,11 +278,11 @@ async def test_f1_refused_connections_are_not_retried_in_bursts(tmp_path: Path) 
 
             async def leave() -> None:
                 await gone.wait()
-                await away(emulator, 0.6)
+                await stop_server(emulator, 0.6)
 
-            async with meanwhile(leave):
-                loaded = await scene.load(on_event=cut)
+            async with run_meanwhile(leave):
+                loaded = await environment.load(on_event=cut)
 
             assert loaded.report.requests <= 2.2 * 30 + 60
-            await settled(scene, tmp_path, "", files=30)
+            await check_all_loaded(environment, tmp_path, "", files=30)
             assert all(one.outcome is Outcome.ADDED for one in loaded.results.values())

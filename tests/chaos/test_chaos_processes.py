@@ -63,20 +63,22 @@ def start_script(script: str, *arguments: str) -> Iterator[subprocess.Popen[str]
         process.communicate()
 
 
-def read_journal_states(scene: LoadEnvironment) -> dict[str, JournalState]:
+def read_journal_states(environment: LoadEnvironment) -> dict[str, JournalState]:
     """Read what the journal says of each file."""
-    return {row.key: row.state for row in iter_rows(scene.journal)}
+    return {row.key: row.state for row in iter_rows(environment.journal)}
 
 
-async def check_resumed_load(scene: LoadEnvironment, root: Path, said: str = "") -> LoadResult:
+async def check_resumed_load(
+    environment: LoadEnvironment, root: Path, said: str = ""
+) -> LoadResult:
     """Go on in this process, and hold what came of it to the invariants."""
-    loaded = await scene.load()
-    counted = count_violations(scene, loaded)
+    loaded = await environment.load()
+    counted = count_violations(environment, loaded)
     assert not counted.violations, counted.violations
     assert bool(loaded.report), list(loaded.report.failures())
     assert counted.extra == 0
-    await check_next_load(scene)
-    assert not find_secrets(scene, root, said)
+    await check_next_load(environment)
+    assert not find_secrets(environment, root, said)
     return loaded
 
 
@@ -88,17 +90,17 @@ async def test_f20_load_killed_at_a_journal_write_can_be_resumed(
 ) -> None:
     """With one file that was in flight, and others around it."""
     with Emulator(api_key=KEY) as emulator:
-        async with create_environment(emulator, tmp_path, FILES) as scene:
-            arguments = (write, emulator.url, scene.dataset.id, str(scene.folder))
+        async with create_environment(emulator, tmp_path, FILES) as environment:
+            arguments = (write, emulator.url, environment.dataset.id, str(environment.folder))
             with start_script("load_killed_at_journal_write.py", *arguments) as process:
                 code = await anyio.to_thread.run_sync(process.wait, PATIENCE)
             assert code == -signal.SIGKILL
-            assert read_journal_states(scene).get(FILE) is EXPECTED_STATES[write]
-            sends = scene.sends
+            assert read_journal_states(environment).get(FILE) is EXPECTED_STATES[write]
+            sends = environment.sends
 
-            await check_resumed_load(scene, tmp_path)
+            await check_resumed_load(environment, tmp_path)
 
-            assert scene.sends <= FILES + 1
+            assert environment.sends <= FILES + 1
             assert sends <= FILES
 
 
@@ -119,9 +121,9 @@ def wait_for_exit(process: subprocess.Popen[str], interrupts: int) -> int:
 async def test_f39_interrupted_load_can_be_resumed(times: int, tmp_path: Path) -> None:
     """Once: creates under way may finish. Twice: it ends at once, and they are looked for."""
     with Emulator(api_key=KEY, settings=Settings(create_io=0.05)) as emulator:
-        async with create_environment(emulator, tmp_path, 200) as scene:
+        async with create_environment(emulator, tmp_path, 200) as environment:
             emulator.faults.plan(CREATE, ["ok x5", f"{STALL} x3"])
-            arguments = (emulator.url, scene.dataset.id, str(scene.folder))
+            arguments = (emulator.url, environment.dataset.id, str(environment.folder))
             with start_script("load_process.py", *arguments) as process:
                 await wait_until(
                     lambda: "commit-then-stall 0.3" in emulator.faults.counts().get(CREATE, {})
@@ -133,12 +135,12 @@ async def test_f39_interrupted_load_can_be_resumed(times: int, tmp_path: Path) -
                 assert process.stderr is not None
                 said = process.stderr.read()
             assert code != 0
-            assert set(read_journal_states(scene).values()) <= {*JournalState} - {
+            assert set(read_journal_states(environment).values()) <= {*JournalState} - {
                 JournalState.FAILED
             }
             emulator.faults.clear()
 
-            loaded = await check_resumed_load(scene, tmp_path, said)
+            loaded = await check_resumed_load(environment, tmp_path, said)
 
             assert count_outcomes(loaded).keys() <= {"added", "unchanged"}
             assert loaded.report.found == 200
@@ -148,7 +150,7 @@ async def test_f39_interrupted_load_can_be_resumed(times: int, tmp_path: Path) -
 async def test_f40_fork_during_a_load_is_harmless(tmp_path: Path) -> None:
     """A child that lives on takes nothing along: not the journal's lock, not the connections."""
     with Emulator(api_key=KEY, settings=Settings(create_io=0.01)) as emulator:
-        async with create_environment(emulator, tmp_path, 40) as scene:
+        async with create_environment(emulator, tmp_path, 40) as environment:
             children: list[int] = []
 
             def fork(_: object) -> None:
@@ -159,8 +161,8 @@ async def test_f40_fork_during_a_load_is_harmless(tmp_path: Path) -> None:
                     children.append(child)
 
             try:
-                loaded = await scene.load(on_event=fork)
-                await check_next_load(scene)
+                loaded = await environment.load(on_event=fork)
+                await check_next_load(environment)
             finally:
                 for child in children:
                     os.kill(child, signal.SIGKILL)
@@ -169,7 +171,7 @@ async def test_f40_fork_during_a_load_is_harmless(tmp_path: Path) -> None:
 
             assert len(children) == 3
             assert count_outcomes(loaded) == {"added": 40}
-            assert not count_violations(scene, loaded).violations
+            assert not count_violations(environment, loaded).violations
 
 
 MILLION = 1_000_000
@@ -188,11 +190,11 @@ async def test_f38_million_items_need_memory_only_for_their_keys(
 ) -> None:
     """Those are 64 bits each, in a set; all else is bounded, a report and its failures too."""
     with Emulator(api_key=KEY) as emulator:
-        async with create_environment(emulator, tmp_path, 0) as scene:
+        async with create_environment(emulator, tmp_path, 0) as environment:
 
             async def loaded(number: int) -> dict[str, int]:
                 journal = tmp_path / f"{number}.db"
-                arguments = (str(number), emulator.url, scene.dataset.id, str(journal), what)
+                arguments = (str(number), emulator.url, environment.dataset.id, str(journal), what)
                 with start_script("load_million_items.py", *arguments) as process:
                     out, err = await anyio.to_thread.run_sync(process.communicate)
                 assert process.returncode == 0, err
@@ -204,4 +206,4 @@ async def test_f38_million_items_need_memory_only_for_their_keys(
             assert much["found"] == much[outcome] == MILLION
             assert much["told"] == told
             assert much["peak"] - little["peak"] < 150 * 2**20
-            assert scene.sends == 0
+            assert environment.sends == 0

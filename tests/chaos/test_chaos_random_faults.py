@@ -76,22 +76,22 @@ async def test_random_failures_lose_or_duplicate_no_file(
     caplog.set_level("DEBUG")
     began = time.monotonic()
     with Emulator(api_key=KEY, settings=Settings(workers=2)) as emulator:
-        async with create_environment(emulator, tmp_path, FILES) as scene:
-            fail(emulator, seed)
-            counts = [await _judged(scene, seed)]
-            (scene.folder / "00001.md").write_text("another text about echidnas\n")
-            scene.changed_files.append("00001.md")
-            counts.append(await _judged(scene, seed))
+        async with create_environment(emulator, tmp_path, FILES) as environment:
+            inject_faults(emulator, seed)
+            counts = [await _load_and_check(environment, seed)]
+            (environment.folder / "00001.md").write_text("another text about echidnas\n")
+            environment.changed_files.append("00001.md")
+            counts.append(await _load_and_check(environment, seed))
             emulator.faults.clear()
-            await check_next_load(scene)
+            await check_next_load(environment)
         met = sum(sum(words.values()) for words in emulator.faults.counts().values())
         add_row(_row(seed, met, counts, time.monotonic() - began))
         assert met > FILES / 4, "hardly anything failed"
         assert counts[-1].extra <= 2, f"seed {seed}"
-        assert not find_secrets(scene, tmp_path, caplog.text)
+        assert not find_secrets(environment, tmp_path, caplog.text)
 
 
-def fail(emulator: Emulator, seed: int) -> None:
+def inject_faults(emulator: Emulator, seed: int) -> None:
     """Have calls and runs fail by chance."""
     if LONG:
         emulator.faults.plan_indexing(["hang"], names=WEDGED)
@@ -100,13 +100,13 @@ def fail(emulator: Emulator, seed: int) -> None:
     emulator.faults.plan_random(seed, RATES)
 
 
-async def _judged(scene: LoadEnvironment, seed: int) -> InvariantCounts:
-    loaded = await scene.load(retry_failed=True, stall_after=2.5)
-    counted = count_violations(scene, loaded)
+async def _load_and_check(environment: LoadEnvironment, seed: int) -> InvariantCounts:
+    loaded = await environment.load(retry_failed=True, stall_after=2.5)
+    counted = count_violations(environment, loaded)
     stalled = (one for one in loaded.results.values() if one.outcome is Outcome.STALLED)
-    scene.wedged_documents.update(str(one.name) for one in stalled)
+    environment.wedged_documents.update(str(one.name) for one in stalled)
     assert not counted.violations, "\n".join([f"seed {seed}", *counted.violations])
-    assert scene.loads[-1].report.stopped is None, f"seed {seed}"
+    assert environment.loads[-1].report.stopped is None, f"seed {seed}"
     return counted
 
 

@@ -88,30 +88,30 @@ async def test_f9_retry_after_date_is_respected(tmp_path: Path) -> None:
     """Nothing is sent before it; it has whole seconds."""
     when = (datetime.now(UTC) + timedelta(seconds=3)).replace(microsecond=0)
     with Emulator(api_key=KEY) as emulator:
-        async with create_environment(emulator, tmp_path, 5) as scene:
+        async with create_environment(emulator, tmp_path, 5) as environment:
             emulator.faults.plan(
                 CREATE, ["ok", f"503 retry-after={format_datetime(when, usegmt=True)}"]
             )
-            loaded = await scene.load(concurrency=1)
+            loaded = await environment.load(concurrency=1)
 
-            check_load(FaultCase(name="", files=5), scene, loaded)
+            check_load(FaultCase(name="", files=5), environment, loaded)
             sends = [call for call in loaded.calls if call.endpoint == CREATE]
             assert [call.status for call in sends] == [200, 503, 200, 200, 200, 200]
             # The answer's own Date, which the client counts from, has whole seconds too.
             assert sends[1].ended < when.timestamp() - 1 < sends[2].started
             assert time.time() < when.timestamp() + 3
-            await check_next_load(scene)
+            await check_next_load(environment)
 
 
 async def test_f10_limit_falls_by_a_third_and_recovers(
     tmp_path: Path, last_admission: Callable[[], RecordedAdmission]
 ) -> None:
     with Emulator(api_key=KEY, settings=Settings(create_io=0.02)) as emulator:
-        async with create_environment(emulator, tmp_path, 250) as scene:
+        async with create_environment(emulator, tmp_path, 250) as environment:
             emulator.faults.plan(CREATE, ["ok x60", *["ok x4", "429"] * 8])
-            loaded = await scene.load()
+            loaded = await environment.load()
 
-            check_load(FaultCase(name="", files=250), scene, loaded)
+            check_load(FaultCase(name="", files=250), environment, loaded)
             assert last_admission().peak >= WELL
             assert last_admission().lowest <= 0.7 * last_admission().peak
             assert last_admission().recovery <= MINUTE
@@ -125,12 +125,12 @@ async def test_f11_quota_is_used_and_hardly_exceeded(
     allowed, window, files = 60, 0.6, 1200
     settings = Settings(quota=allowed, quota_window=window)
     with Emulator(api_key=KEY, settings=settings) as emulator:
-        async with create_environment(emulator, tmp_path, files) as scene:
+        async with create_environment(emulator, tmp_path, files) as environment:
             began = time.monotonic()
-            loaded = await scene.load()
+            loaded = await environment.load()
             legal = allowed / window * (time.monotonic() - began)
 
-            check_load(FaultCase(name="", files=files), scene, loaded)
+            check_load(FaultCase(name="", files=files), environment, loaded)
             refused = sum(call.status == HTTPStatus.FORBIDDEN for call in loaded.calls)
             assert files >= 0.75 * legal
             assert 0 < refused <= 0.035 * loaded.sends
@@ -146,11 +146,11 @@ async def test_f42_limit_recovers_after_restarts(
         settings=Settings(create_io=0.02),
     )
     with server as emulator:
-        async with create_environment(emulator, tmp_path, 200) as scene:
+        async with create_environment(emulator, tmp_path, 200) as environment:
             came: list[float] = []
 
             def sent(least: int) -> bool:
-                return scene.sends >= least
+                return environment.sends >= least
 
             async def restart() -> None:
                 for number in range(1, 4):
@@ -161,9 +161,11 @@ async def test_f42_limit_recovers_after_restarts(
 
             async with anyio.create_task_group() as group:
                 group.start_soon(restart)
-                await scene.load()
+                await environment.load()
 
             assert len(came) == 3
-            check_load(FaultCase(name="", files=200, max_lookups=400), scene, scene.loads[-1])
+            check_load(
+                FaultCase(name="", files=200, max_lookups=400), environment, environment.loads[-1]
+            )
             assert last_admission().recovery <= MINUTE
-            await check_next_load(scene)
+            await check_next_load(environment)

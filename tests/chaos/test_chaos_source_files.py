@@ -21,37 +21,37 @@ LARGE = 80_000
 """Bytes: more than is read at once before it is sent."""
 
 
-def cut_off(path: Path) -> None:
+def truncate_file(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
 
 
-def grown(path: Path) -> None:
+def append_text(path: Path) -> None:
     with path.open("ab") as file:
         file.write(b"and more")
 
 
-def replaced_by_a_folder(path: Path) -> None:
+def replace_by_folder(path: Path) -> None:
     path.unlink()
     path.mkdir()
 
 
-def replaced_by_a_pipe(path: Path) -> None:
+def replace_by_pipe(path: Path) -> None:
     path.unlink()
     os.mkfifo(path)
 
 
-def replaced_by_a_loop(path: Path) -> None:
+def replace_by_link_loop(path: Path) -> None:
     path.unlink()
     path.symlink_to(path)
 
 
 CHANGES = [
-    cut_off,
-    grown,
+    truncate_file,
+    append_text,
     Path.unlink,
-    replaced_by_a_folder,
-    replaced_by_a_pipe,
-    replaced_by_a_loop,
+    replace_by_folder,
+    replace_by_pipe,
+    replace_by_link_loop,
 ]
 
 
@@ -62,30 +62,30 @@ async def test_f24_file_changed_before_sending_fails_alone_or_is_sent_as_it_is(
 ) -> None:
     """No hang, and nothing that is half of it counts as loaded."""
     with Emulator(api_key=KEY) as emulator:
-        async with create_environment(emulator, tmp_path, 6, size=size) as scene:
-            path = scene.folder / "00005.md"
+        async with create_environment(emulator, tmp_path, 6, size=size) as environment:
+            path = environment.folder / "00005.md"
 
             def meanwhile(event: object) -> None:
                 sent = isinstance(event, Progress) and event.accepted == 1
                 if sent and path.is_file() and not path.is_symlink():
                     change(path)
 
-            loaded = await scene.load(concurrency=1, on_event=meanwhile)
-            still_a_file = change in {cut_off, grown}
+            loaded = await environment.load(concurrency=1, on_event=meanwhile)
+            still_a_file = change in {truncate_file, append_text}
             ends = {"added": 6} if still_a_file else {"added": 5, "failed": 1}
-            check_load(FaultCase(name="", files=6, expected_outcomes=ends), scene, loaded)
+            check_load(FaultCase(name="", files=6, expected_outcomes=ends), environment, loaded)
             ended = Outcome.ADDED if still_a_file else Outcome.FAILED
             assert loaded.results["00005.md"].outcome is ended
-            _removed(path)
+            _remove(path)
             path.write_text("well again")
-            scene.changed_files.append("00005.md")
+            environment.changed_files.append("00005.md")
 
-            again = await scene.load() if still_a_file else await check_next_load(scene)
+            again = await environment.load() if still_a_file else await check_next_load(environment)
 
     assert count_outcomes(again) == {"unchanged": 5, "updated" if still_a_file else "added": 1}
 
 
-def _removed(path: Path) -> None:
+def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -100,20 +100,22 @@ async def test_f24_file_changed_while_sending_never_becomes_a_partial_document(
     """
     fault = "reset-after 50%"
     with Emulator(api_key=KEY) as emulator:
-        async with create_environment(emulator, tmp_path, 3, size=400_000) as scene:
+        async with create_environment(emulator, tmp_path, 3, size=400_000) as environment:
             emulator.faults.plan(CREATE, ["ok", fault])
-            path = scene.folder / "00001.md"
+            path = environment.folder / "00001.md"
 
             async def cut() -> None:
                 await wait_until(lambda: fault in emulator.faults.counts().get(CREATE, {}))
-                cut_off(path)
+                truncate_file(path)
 
             async with anyio.create_task_group() as group:
                 group.start_soon(cut)
-                await scene.load(concurrency=1)
+                await environment.load(concurrency=1)
 
             check_load(
-                FaultCase(name="", files=3, expected_outcomes={"added": 3}), scene, scene.loads[-1]
+                FaultCase(name="", files=3, expected_outcomes={"added": 3}),
+                environment,
+                environment.loads[-1],
             )
 
 
@@ -122,16 +124,16 @@ async def test_f25_similar_names_become_distinct_documents(tmp_path: Path) -> No
     keys = ["a/b.md", "a__b.md", "A/b.md", "é.md", "e\u0301.md", "x:y.md", "x_y.md", "x?y.md"]
     keys += ["n" * 240 + "1.md", "n" * 240 + "2.md", "a.b.md", "a .md", "a.md", "a%2Fb.md"]
     with Emulator(api_key=KEY) as emulator:
-        async with create_environment(emulator, tmp_path, 0) as scene:
+        async with create_environment(emulator, tmp_path, 0) as environment:
             for key in keys:
-                (scene.folder / key).parent.mkdir(exist_ok=True)
-                (scene.folder / key).write_text(f"the text of {key}")
+                (environment.folder / key).parent.mkdir(exist_ok=True)
+                (environment.folder / key).write_text(f"the text of {key}")
             emulator.faults.plan(CREATE, ["ok", "commit-then-reset x6"])
-            loaded = await scene.load()
-            check_load(FaultCase(name="", files=len(keys)), scene, loaded)
+            loaded = await environment.load()
+            check_load(FaultCase(name="", files=len(keys)), environment, loaded)
             assert len({one.name for one in loaded.results.values()}) == len(keys)
             assert {key for key, one in loaded.results.items()} == set(keys)
-            await check_next_load(scene)
+            await check_next_load(environment)
 
 
 async def test_f26_special_files_are_reported_and_do_not_stop_the_load(
@@ -145,8 +147,8 @@ async def test_f26_special_files_are_reported_and_do_not_stop_the_load(
         " a.md",
     ]
     with Emulator(api_key=KEY) as emulator:
-        async with create_environment(emulator, tmp_path, 3) as scene:
-            folder = scene.folder
+        async with create_environment(emulator, tmp_path, 3) as environment:
+            folder = environment.folder
             for name in names:
                 (folder / name).write_text("the text of it")
             (folder / "loop").symlink_to(folder)
@@ -157,16 +159,16 @@ async def test_f26_special_files_are_reported_and_do_not_stop_the_load(
                 monkeypatch.chdir(folder)  # the name of a socket is short
                 server.bind("socket.md")
                 emulator.faults.plan(CREATE, ["ok x2", "commit-then-reset x6"])
-                loaded = await scene.load()
+                loaded = await environment.load()
             skipped = {key for key, one in loaded.results.items() if one.outcome == "skipped"}
 
             check_load(
                 FaultCase(name="", expected_outcomes={"added": 8, "skipped": len(skipped)}),
-                scene,
+                environment,
                 loaded,
             )
             assert skipped >= {"itself.md", "pipe.md", "none.md", "socket.md"}
-            await check_next_load(scene)
+            await check_next_load(environment)
 
 
 async def test_f24_failing_item_sources_are_reported(tmp_path: Path) -> None:
@@ -179,12 +181,12 @@ async def test_f24_failing_item_sources_are_reported(tmp_path: Path) -> None:
             yield Item(f"{number:02}.md", text=f"text {number}")
 
     with Emulator(api_key=KEY) as emulator:
-        async with create_environment(emulator, tmp_path, 0) as scene:
+        async with create_environment(emulator, tmp_path, 0) as environment:
             with pytest.raises(RuntimeError, match="the source broke"):
-                await scene.load(items(wrong=True))
+                await environment.load(items(wrong=True))
 
-            loaded = await scene.load(items(wrong=False))
-            assert not count_violations(scene, loaded).violations
+            loaded = await environment.load(items(wrong=False))
+            assert not count_violations(environment, loaded).violations
             assert loaded.report.found == 30
             assert bool(loaded.report)
-            assert count_violations(scene, loaded).extra == 0
+            assert count_violations(environment, loaded).extra == 0

@@ -10,24 +10,24 @@ from dify_kb.emulator import Emulator
 CREATE = "documents.create_by_file"
 
 
-def write(folder: Path, number: int, suffix: str = ".md") -> None:
+def write_files(folder: Path, number: int, suffix: str = ".md") -> None:
     for index in range(number):
         (folder / f"{index:03}{suffix}").write_text(f"the text of {index}")
 
 
-def outcomes(report: LoadReport) -> dict[str, int]:
+def count_outcomes(report: LoadReport) -> dict[str, int]:
     counts = {outcome.value: getattr(report, outcome.value) for outcome in Outcome}
     assert sum(counts.values()) == report.found
     return {name: count for name, count in counts.items() if count}
 
 
-def creates(emulator: Emulator) -> int:
+def count_creates(emulator: Emulator) -> int:
     return sum(exchange.endpoint == CREATE for exchange in emulator.history)
 
 
-async def base(client: AsyncClient, name: str = "docs") -> Dataset:
+async def create_dataset(client: AsyncClient, name: str = "docs") -> Dataset:
     return await client.datasets.create(name, indexing_technique="economy")
 
 
-async def names(client: AsyncClient, dataset: Dataset) -> list[str]:
+async def list_document_names(client: AsyncClient, dataset: Dataset) -> list[str]:
     return sorted([row.name async for row in client.documents.iter(dataset)])

@@ -56,7 +56,7 @@ def make_admission(
     return Admission(concurrency, rate, requests or RequestLimiter(8), breaker, clock, Random(1))
 
 
-def event(**given: object) -> AttemptEvent:
+def make_attempt(**given: object) -> AttemptEvent:
     """Return an upload that succeeded, but for what is given."""
     usual: dict[str, object] = {
         "endpoint": CREATE,
@@ -70,11 +70,11 @@ def event(**given: object) -> AttemptEvent:
     return AttemptEvent(**(usual | given))  # type: ignore[arg-type]  # as the names say
 
 
-def failure(kind: str, status: int | None = None, **given: object) -> AttemptEvent:
-    return event(failure_kind=kind, status=status, error="no", server_seconds=None, **given)
+def make_failed_attempt(kind: str, status: int | None = None, **given: object) -> AttemptEvent:
+    return make_attempt(failure_kind=kind, status=status, error="no", server_seconds=None, **given)
 
 
-async def enters(admission: Admission, within: float = 0.05) -> bool:
+async def can_acquire(admission: Admission, within: float = 0.05) -> bool:
     """Return whether an upload is admitted at once."""
     with anyio.move_on_after(within):
         async with slot(admission):
@@ -108,12 +108,12 @@ async def test_cancelled_waiter_takes_no_slot() -> None:
     admission = make_admission(1)
     async with slot(admission), anyio.create_task_group() as group:
         for _ in range(3):
-            group.start_soon(enters, admission)
+            group.start_soon(can_acquire, admission)
         await anyio.sleep(0.01)
         group.cancel_scope.cancel()
 
     assert admission.in_flight == 0
-    assert await enters(admission)
+    assert await can_acquire(admission)
 
 
 async def test_next_waiter_is_served_when_the_first_is_cancelled() -> None:
@@ -126,7 +126,7 @@ async def test_next_waiter_is_served_when_the_first_is_cancelled() -> None:
 
     async with anyio.create_task_group() as group:
         async with slot(admission):
-            group.start_soon(enters, admission, 0.02)
+            group.start_soon(can_acquire, admission, 0.02)
             await anyio.sleep(0.001)
             group.start_soon(second)
             await anyio.sleep(0.04)
@@ -137,10 +137,10 @@ async def test_next_waiter_is_served_when_the_first_is_cancelled() -> None:
 async def test_next_waiter_waits_for_the_rate_when_the_first_is_cancelled() -> None:
     """Only the first in line has a timer; another must take its place."""
     admission = make_admission(8, "10/s")
-    assert await enters(admission)
+    assert await can_acquire(admission)
     with anyio.fail_after(10):
         async with anyio.create_task_group() as group:
-            group.start_soon(enters, admission, 0.01)
+            group.start_soon(can_acquire, admission, 0.01)
             await anyio.sleep(0.001)
             async with slot(admission):
                 pass
@@ -164,7 +164,7 @@ async def test_raised_limit_admits_waiters() -> None:
         assert inside == admission.limit == 1
         for _ in range(12):
             now[0] += 0.04
-            admission.record(event())
+            admission.record(make_attempt())
         await anyio.wait_all_tasks_blocked()
         assert inside == admission.limit == 2
         group.cancel_scope.cancel()
@@ -172,17 +172,17 @@ async def test_raised_limit_admits_waiters() -> None:
 
 async def test_waiting_uses_no_loop_iterations() -> None:
     admission, looks = make_admission(1), 0
-    earliest = admission._earliest
+    earliest = admission._next_start
 
     def counted(now: float) -> float:
         nonlocal looks
         looks += 1
         return earliest(now)
 
-    admission._earliest = counted  # type: ignore[method-assign]  # to count
+    admission._next_start = counted  # type: ignore[method-assign]  # to count
     async with slot(admission), anyio.create_task_group() as group:
         for _ in range(10):
-            group.start_soon(enters, admission)
+            group.start_soon(can_acquire, admission)
         await anyio.sleep(0.02)
         group.cancel_scope.cancel()
 
@@ -197,7 +197,7 @@ async def test_configured_rate_spaces_creates() -> None:
     started = anyio.current_time()
     for _ in range(6):
         async with slot(admission):
-            admission.record(event())
+            admission.record(make_attempt())
 
     assert 0.09 <= anyio.current_time() - started < 5
 
@@ -205,9 +205,9 @@ async def test_configured_rate_spaces_creates() -> None:
 async def test_rate_limit_refusal_stops_admission() -> None:
     admission = make_admission()
     async with slot(admission):
-        admission.record(failure("quota", 403))
+        admission.record(make_failed_attempt("quota", 403))
 
-    assert not await enters(admission)
+    assert not await can_acquire(admission)
     assert admission.breaker.is_closed
 
 
@@ -216,7 +216,7 @@ async def test_create_that_was_never_sent_is_not_waited_for() -> None:
     admission = make_admission(8, "3/min")
     now = 0.0
     admission._clock = lambda: now
-    for attempt in (None, event(status=None, error="gone", server_seconds=None)) * 3:
+    for attempt in (None, make_attempt(status=None, error="gone", server_seconds=None)) * 3:
         async with slot(admission):
             if attempt is not None:
                 admission.record(attempt)
@@ -228,10 +228,10 @@ async def test_create_that_was_never_sent_is_not_waited_for() -> None:
 
 async def test_other_rate_limited_calls_are_counted() -> None:
     admission = make_admission(8, "2/min")
-    admission.record(event(endpoint="metadata.assign"))
-    admission.record(event(endpoint="datasets.retrieve"))
-    admission.record(event(endpoint="documents.list"))
-    admission.record(event(endpoint="tags.bind"))
+    admission.record(make_attempt(endpoint="metadata.assign"))
+    admission.record(make_attempt(endpoint="datasets.retrieve"))
+    admission.record(make_attempt(endpoint="documents.list"))
+    admission.record(make_attempt(endpoint="tags.bind"))
 
     assert len(admission.rate._window) == 2
 
@@ -241,20 +241,20 @@ async def test_other_rate_limited_calls_are_counted() -> None:
 
 async def test_retry_after_delays_uploads() -> None:
     admission = make_admission()
-    admission.record(failure("overload", 503, retry_after=30.0))
+    admission.record(make_failed_attempt("overload", 503, retry_after=30.0))
 
     assert admission.breaker.overload_delay() > 29
-    assert not await enters(admission)
+    assert not await can_acquire(admission)
 
 
 async def test_retry_after_of_years_is_capped() -> None:
     admission = make_admission()
-    admission.record(failure("overload", 429, retry_after=1e9))
+    admission.record(make_failed_attempt("overload", 429, retry_after=1e9))
 
     assert admission.breaker.overload_delay() < 331
 
 
-def virtual(act: Callable[[Admission, Server], Awaitable[None]]) -> None:
+def run_in_virtual_time(scenario: Callable[[Admission, Server], Awaitable[None]]) -> None:
     """Run with an admission whose breaker probes a server, in virtual time."""
 
     async def scene() -> None:
@@ -265,22 +265,22 @@ def virtual(act: Callable[[Admission, Server], Awaitable[None]]) -> None:
         )
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(breaker.run)
-            await act(admission, server)
+            await scenario(admission, server)
             tasks.cancel_scope.cancel()
 
     run(scene)
 
 
 def test_outage_blocks_uploads_and_halves_the_limit() -> None:
-    async def act(admission: Admission, server: Server) -> None:
+    async def scenario(admission: Admission, server: Server) -> None:
         for _ in range(12):
             await anyio.sleep(0.04)
-            admission.record(event())
+            admission.record(make_attempt())
         server.down = True
         while admission.breaker.is_closed:
-            admission.record(failure("unreachable"))
+            admission.record(make_failed_attempt("unreachable"))
         limit = admission.limit
-        assert not await enters(admission, 100)
+        assert not await can_acquire(admission, 100)
         server.down = False
         began = anyio.current_time()
         await admission.acquire()
@@ -290,14 +290,14 @@ def test_outage_blocks_uploads_and_halves_the_limit() -> None:
         await admission.acquire()  # the next waits for nothing
         assert admission.in_flight == 2
 
-    virtual(act)
+    run_in_virtual_time(scenario)
 
 
 def test_all_queued_uploads_continue_after_an_outage() -> None:
     """Those behind the first must be woken as well, also when the first is cancelled meanwhile."""
     came: list[float] = []
 
-    async def act(admission: Admission, server: Server) -> None:
+    async def scenario(admission: Admission, server: Server) -> None:
         async def upload() -> None:
             async with slot(admission):
                 came.append(anyio.current_time())
@@ -306,7 +306,7 @@ def test_all_queued_uploads_continue_after_an_outage() -> None:
         async with anyio.create_task_group() as tasks:
             server.down = True
             admission.breaker.trip("no answer")
-            tasks.start_soon(enters, admission, 5.0)
+            tasks.start_soon(can_acquire, admission, 5.0)
             await checkpoint()
             for _ in range(100):
                 tasks.start_soon(upload)
@@ -314,43 +314,43 @@ def test_all_queued_uploads_continue_after_an_outage() -> None:
             assert not came
             server.down = False
 
-    virtual(act)
+    run_in_virtual_time(scenario)
 
     assert len(came) == 100
 
 
 def test_uploads_wait_for_the_dataset_lock() -> None:
-    async def act(admission: Admission, _server: Server) -> None:
+    async def scenario(admission: Admission, _server: Server) -> None:
         await anyio.sleep(60)
         for _ in range(2):
-            admission.record(failure("timeout", seconds=60.0))
-        admission.record(event(endpoint="documents.list"))
+            admission.record(make_failed_attempt("timeout", seconds=60.0))
+        admission.record(make_attempt(endpoint="documents.list"))
         assert admission.breaker.has_blocked_uploads
         await admission.acquire()
         assert anyio.current_time() == LoadTiming().dataset_lock_time
 
-    virtual(act)
+    run_in_virtual_time(scenario)
 
 
 def test_nothing_is_admitted_after_giving_up_on_the_server() -> None:
-    async def act(admission: Admission, server: Server) -> None:
+    async def scenario(admission: Admission, server: Server) -> None:
         server.down = True
         admission.breaker.trip("no answer")
         await admission.breaker.wait_closed()
         assert admission.breaker.failure is not None
-        assert not await enters(admission, 1000)
+        assert not await can_acquire(admission, 1000)
 
-    virtual(act)
+    run_in_virtual_time(scenario)
 
 
 async def test_refusals_of_single_calls_do_not_block_admission() -> None:
     admission = make_admission()
     for _ in range(200):
-        admission.record(event(status=400, error="no such thing"))
-        admission.record(event(status=None, error="the file is gone", server_seconds=None))
+        admission.record(make_attempt(status=400, error="no such thing"))
+        admission.record(make_attempt(status=None, error="the file is gone", server_seconds=None))
 
     assert admission.breaker.is_closed
-    assert await enters(admission)
+    assert await can_acquire(admission)
 
 
 async def test_limit_history_is_bounded() -> None:
@@ -372,7 +372,7 @@ async def test_request_limit_follows_the_concurrency_limit() -> None:
     admission = make_admission(20, requests=pace)
     assert pace.limit == 8
 
-    admission.record(event())
+    admission.record(make_attempt())
     assert pace.limit == 21
 
     admission.close()
@@ -382,7 +382,7 @@ async def test_request_limit_follows_the_concurrency_limit() -> None:
 async def test_fixed_request_limit_is_not_raised() -> None:
     pace = RequestLimiter(4, fixed=True)
     admission = make_admission(20, requests=pace)
-    admission.record(event())
+    admission.record(make_attempt())
 
     assert pace.limit == admission.limit == 4
 
@@ -394,9 +394,9 @@ async def test_starved_connections_lower_the_request_limit() -> None:
     admission._clock = lambda: now[0]
     for _ in range(12):
         now[0] += 0.04
-        admission.record(event())
+        admission.record(make_attempt())
     now[0] += 6.0
-    admission.record(event(seconds=5.0, server_seconds=5.0))
+    admission.record(make_attempt(seconds=5.0, server_seconds=5.0))
     assert admission.limit == 8  # a lower bound that was asked for
 
     admission = make_admission((1, 64), requests=pace)
@@ -404,9 +404,9 @@ async def test_starved_connections_lower_the_request_limit() -> None:
     admission.concurrency._level = 8.0
     for _ in range(12):
         now[0] += 0.04
-        admission.record(event())
+        admission.record(make_attempt())
     now[0] += 6.0
-    admission.record(event(seconds=5.0, server_seconds=5.0))
+    admission.record(make_attempt(seconds=5.0, server_seconds=5.0))
 
     assert admission.limit == 6
     admission.close()
@@ -435,9 +435,9 @@ async def test_load_is_admitted_against_the_emulator() -> None:
     admission = make_admission(None)
     seen: list[AttemptEvent] = []
 
-    def observe(event: AttemptEvent) -> None:
-        seen.append(event)
-        admission.record(event)
+    def observe(make_attempt: AttemptEvent) -> None:
+        seen.append(make_attempt)
+        admission.record(make_attempt)
 
     with Emulator() as emulator:
         async with AsyncClient(emulator.url, emulator.api_key, on_event=observe) as client:
@@ -451,11 +451,12 @@ async def test_load_is_admitted_against_the_emulator() -> None:
                 for number in range(100):
                     group.start_soon(one, number)
 
-    creates = [event for event in seen if event.endpoint == CREATE]
+    creates = [make_attempt for make_attempt in seen if make_attempt.endpoint == CREATE]
     assert len(creates) == 100
     assert all(
-        event.server_seconds is not None and 0 < event.server_seconds <= event.seconds
-        for event in creates
+        make_attempt.server_seconds is not None
+        and 0 < make_attempt.server_seconds <= make_attempt.seconds
+        for make_attempt in creates
     )
     assert admission.in_flight == 0
     assert 2 <= max(limit for _, limit in admission.history) <= 10
@@ -465,9 +466,9 @@ async def test_rate_limit_is_distinguished_from_other_refusals() -> None:
     admission = make_admission(4)
     seen: list[AttemptEvent] = []
 
-    def observe(event: AttemptEvent) -> None:
-        seen.append(event)
-        admission.record(event)
+    def observe(make_attempt: AttemptEvent) -> None:
+        seen.append(make_attempt)
+        admission.record(make_attempt)
 
     once = Retry(throttled_attempts=1)
     with Emulator() as emulator:
@@ -479,11 +480,11 @@ async def test_rate_limit_is_distinguished_from_other_refusals() -> None:
             with pytest.raises(RateLimitedError):
                 await client.documents.create_by_file(dataset, b"A line.", name="a.txt")
 
-    assert [event.failure_kind for event in seen] == [None, "quota"]
+    assert [make_attempt.failure_kind for make_attempt in seen] == [None, "quota"]
     assert admission.rate.limit is not None
 
 
 async def test_clock_is_injectable() -> None:
     admission = make_admission(None, "1/s", clock=lambda: 5.0)
 
-    assert admission._earliest(5.0) == -math.inf
+    assert admission._next_start(5.0) == -math.inf

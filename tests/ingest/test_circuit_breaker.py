@@ -92,14 +92,14 @@ class Scene:
         self.breaker.record(attempt(PROBE))
         return dataset_id
 
-    def play(self, act: Callable[[], Awaitable[None]]) -> None:
+    def run_scenario(self, scenario: Callable[[], Awaitable[None]]) -> None:
         async def scene() -> None:
             self.breaker = CircuitBreaker(cast("Datasets", self), "dataset", self.times, Random(1))
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self.breaker.run)
                 tasks.start_soon(self._watch)
                 await checkpoint()
-                await act()
+                await scenario()
                 await checkpoint()
                 tasks.cancel_scope.cancel()
 
@@ -159,12 +159,12 @@ def test_transient_errors_are_those_of_server_or_network(
 def test_closed_breaker_neither_waits_nor_probes() -> None:
     scene = Scene(lambda _: DOWN)
 
-    async def act() -> None:
+    async def scenario() -> None:
         await scene.breaker.wait_closed()
         await scene.breaker.wait_readable()
         await anyio.sleep(1000)
 
-    scene.play(act)
+    scene.run_scenario(scenario)
 
     assert scene.probes == []
     assert scene.breaker.cause == ""
@@ -175,13 +175,13 @@ def test_breaker_closes_after_two_answered_probes() -> None:
     scene = Scene(lambda _: next(answers))
     passed: list[float] = []
 
-    async def act() -> None:
+    async def scenario() -> None:
         scene.breaker.trip(DOWN)
         assert scene.breaker.cause == DOWN.summary
         await scene.breaker.wait_closed()
         passed.append(anyio.current_time())
 
-    scene.play(act)
+    scene.run_scenario(scenario)
 
     assert scene.probes == [1, 2, 4, 5]
     assert passed == [5]
@@ -193,11 +193,11 @@ def test_breaker_closes_after_two_answered_probes() -> None:
 def test_probe_interval_grows_during_an_outage() -> None:
     scene = Scene(lambda now: DOWN if now < 200 else None)
 
-    async def act() -> None:
+    async def scenario() -> None:
         scene.breaker.trip(DOWN)
         await scene.breaker.wait_closed()
 
-    scene.play(act)
+    scene.run_scenario(scenario)
 
     gaps = [after - before for before, after in zip([0, *scene.probes], scene.probes, strict=False)]
     assert gaps[:5] == [1, 2, 4, 8, 16]
@@ -208,13 +208,13 @@ def test_probe_interval_grows_during_an_outage() -> None:
 def test_breaker_gives_up_once_on_a_permanent_outage() -> None:
     scene = Scene(lambda _: DOWN)
 
-    async def act() -> None:
+    async def scenario() -> None:
         scene.breaker.trip(DOWN)
         await scene.breaker.wait_closed()
         scene.breaker.trip(DOWN)
         await anyio.sleep(1000)
 
-    scene.play(act)
+    scene.run_scenario(scenario)
 
     assert scene.states == ["open", "gave up: outage"]
     assert scene.breaker.failure is not None
@@ -235,11 +235,11 @@ def test_refused_probe_gives_up_at_once(error: KnowledgeError, reason: StopReaso
     """A key that was revoked meanwhile does not come back."""
     scene = Scene(lambda _: error)
 
-    async def act() -> None:
+    async def scenario() -> None:
         scene.breaker.trip(DOWN)
         await scene.breaker.wait_closed()
 
-    scene.play(act)
+    scene.run_scenario(scenario)
 
     assert scene.states == ["open", f"gave up: {reason}"]
     assert len(scene.probes) == 1
@@ -248,11 +248,11 @@ def test_refused_probe_gives_up_at_once(error: KnowledgeError, reason: StopReaso
 def test_uploads_stay_blocked_after_giving_up() -> None:
     scene = Scene(lambda _: NO_KEY)
 
-    async def act() -> None:
+    async def scenario() -> None:
         scene.breaker.trip(DOWN)
         await scene.breaker.wait_closed()
 
-    scene.play(act)
+    scene.run_scenario(scenario)
 
     assert not scene.breaker.is_closed
     assert not scene.breaker.is_open
@@ -262,14 +262,14 @@ def test_uploads_stay_blocked_after_giving_up() -> None:
 def test_tripping_an_open_breaker_changes_nothing() -> None:
     scene = Scene()
 
-    async def act() -> None:
+    async def scenario() -> None:
         scene.breaker.trip(DOWN)
         scene.breaker.trip(ServerError("503", endpoint=PROBE, status=503))
         assert scene.breaker.cause == DOWN.summary
         await scene.breaker.wait_closed()
         await anyio.sleep(TIMES.max_probe_interval)
 
-    scene.play(act)
+    scene.run_scenario(scenario)
 
     assert scene.states == ["open", "closed"]
     assert scene.breaker.outages == 1
@@ -280,13 +280,13 @@ def test_reopened_breaker_blocks_new_callers() -> None:
     scene = Scene()
     passed: list[float] = []
 
-    async def act() -> None:
+    async def scenario() -> None:
         for _ in range(3):
             scene.breaker.trip(DOWN)
             await scene.breaker.wait_closed()
             passed.append(anyio.current_time())
 
-    scene.play(act)
+    scene.run_scenario(scenario)
 
     assert passed == [2, 4, 6]
     assert scene.breaker.outages == 3
@@ -305,13 +305,13 @@ def test_waiters_keep_waiting_when_the_breaker_reopens_at_once() -> None:
         await scene.breaker.wait_closed()
         passed.append(anyio.current_time())
 
-    async def act() -> None:
+    async def scenario() -> None:
         scene.breaker.trip(DOWN)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(first)
             tasks.start_soon(second)
 
-    scene.play(act)
+    scene.run_scenario(scenario)
 
     assert passed == [4]
 
@@ -328,20 +328,20 @@ def test_failed_attempts_of_any_call_open_the_breaker(
 ) -> None:
     scene = Scene()
 
-    async def act() -> None:
+    async def scenario() -> None:
         scene.record_times(count - 1, kind, endpoint)
         assert scene.breaker.is_closed
         scene.record(kind, endpoint=endpoint)
         assert scene.breaker.is_open
         assert scene.breaker.cause == kind
 
-    scene.play(act)
+    scene.run_scenario(scenario)
 
 
 def test_refusals_of_single_calls_keep_the_breaker_closed() -> None:
     scene = Scene()
 
-    async def act() -> None:
+    async def scenario() -> None:
         for _ in range(200):
             scene.breaker.record(attempt(UPLOAD, status=400))
             scene.record("quota")
@@ -355,7 +355,7 @@ def test_refusals_of_single_calls_keep_the_breaker_closed() -> None:
             )
             scene.breaker.record(never_sent)
 
-    scene.play(act)
+    scene.run_scenario(scenario)
 
     assert scene.states == []
 
@@ -364,7 +364,7 @@ def test_overload_delay_grows_exponentially() -> None:
     scene = Scene()
     delays: list[float] = []
 
-    async def act() -> None:
+    async def scenario() -> None:
         for _ in range(8):
             scene.record("overload")
             delays.append(scene.breaker.overload_delay())
@@ -372,7 +372,7 @@ def test_overload_delay_grows_exponentially() -> None:
             await anyio.sleep(delays[-1])
         assert scene.breaker.overload_delay() == 0
 
-    scene.play(act)
+    scene.run_scenario(scenario)
 
     assert all(0.5 <= delay <= 60 for delay in delays)
     assert max(delays[:1]) <= 2 < max(delays)
@@ -382,11 +382,11 @@ def test_overload_delay_grows_exponentially() -> None:
 def test_retry_after_is_respected_up_to_a_maximum(hint: float, least: float, most: float) -> None:
     scene = Scene()
 
-    async def act() -> None:
+    async def scenario() -> None:
         scene.breaker.record(attempt(UPLOAD, "overload", retry_after=hint))
         assert least <= scene.breaker.overload_delay() <= most
 
-    scene.play(act)
+    scene.run_scenario(scenario)
 
 
 # --- The lock of a dataset
@@ -395,7 +395,7 @@ def test_retry_after_is_respected_up_to_a_maximum(hint: float, least: float, mos
 def test_upload_timeouts_with_answered_reads_block_uploads() -> None:
     scene = Scene()
 
-    async def act() -> None:
+    async def scenario() -> None:
         await anyio.sleep(60)
         scene.block()
         assert scene.state == "blocked"
@@ -406,7 +406,7 @@ def test_upload_timeouts_with_answered_reads_block_uploads() -> None:
         assert anyio.current_time() == TIMES.dataset_lock_time  # counted from the first that waited
         assert scene.breaker.resumed_at == TIMES.dataset_lock_time
 
-    scene.play(act)
+    scene.run_scenario(scenario)
 
     assert scene.probes == []
     assert scene.states == ["blocked", "closed"]
@@ -416,7 +416,7 @@ def test_upload_timeouts_with_answered_reads_block_uploads() -> None:
 def test_answered_or_stored_upload_unblocks_uploads(landed: bool) -> None:  # noqa: FBT001
     scene = Scene()
 
-    async def act() -> None:
+    async def scenario() -> None:
         scene.block()
         await anyio.sleep(7)
         if landed:
@@ -428,13 +428,13 @@ def test_answered_or_stored_upload_unblocks_uploads(landed: bool) -> None:  # no
         assert scene.breaker.resumed_at == 7
         assert (scene.breaker.upload_answered_at == 7) is not landed
 
-    scene.play(act)
+    scene.run_scenario(scenario)
 
 
 def test_single_timeout_or_timeouts_without_reads_do_not_block_uploads() -> None:
     scene = Scene()
 
-    async def act() -> None:
+    async def scenario() -> None:
         scene.record("timeout")
         scene.record(None, endpoint=READ)
         scene.record(None, "timeout", "failed", "timeout")
@@ -442,27 +442,27 @@ def test_single_timeout_or_timeouts_without_reads_do_not_block_uploads() -> None
         scene.record("timeout")
         assert scene.breaker.is_closed
 
-    scene.play(act)
+    scene.run_scenario(scenario)
 
 
 def test_gateway_timeout_counts_as_a_timeout() -> None:
     scene = Scene()
 
-    async def act() -> None:
+    async def scenario() -> None:
         for seconds in (0.1, 60.0):
             for _ in range(2):
                 scene.breaker.record(attempt(UPLOAD, "failed", seconds=seconds, status=504))
             scene.record(None, endpoint=READ)
             assert scene.breaker.has_blocked_uploads is (seconds == 60)
 
-    scene.play(act)
+    scene.run_scenario(scenario)
 
 
 def test_recovered_server_is_not_mistaken_for_a_dataset_lock() -> None:
     """Uploads timed out, and so did reads: the first answered probe must not block uploads."""
     scene = Scene(lambda now: DOWN if now < 300 else None)
 
-    async def act() -> None:
+    async def scenario() -> None:
         await anyio.sleep(60)
         scene.record("timeout", endpoint=READ)
         for _ in range(10):
@@ -471,7 +471,7 @@ def test_recovered_server_is_not_mistaken_for_a_dataset_lock() -> None:
         await scene.breaker.wait_closed()
         assert anyio.current_time() < 300 + TIMES.max_probe_interval + 2
 
-    scene.play(act)
+    scene.run_scenario(scenario)
 
     assert scene.states == ["open", "closed"]
 
@@ -479,14 +479,14 @@ def test_recovered_server_is_not_mistaken_for_a_dataset_lock() -> None:
 def test_permanent_dataset_lock_gives_up() -> None:
     scene = Scene()
 
-    async def act() -> None:
+    async def scenario() -> None:
         scene.block()
         await scene.breaker.wait_closed()
         await anyio.sleep(60)
         scene.block()
         await scene.breaker.wait_closed()
 
-    scene.play(act)
+    scene.run_scenario(scenario)
 
     assert scene.states == ["blocked", "closed", "gave up: outage"]
 
@@ -494,14 +494,14 @@ def test_permanent_dataset_lock_gives_up() -> None:
 def test_second_dataset_lock_is_waited_for() -> None:
     scene = Scene()
 
-    async def act() -> None:
+    async def scenario() -> None:
         for _ in range(3):
             scene.block()
             await scene.breaker.wait_closed()
             scene.record(None)
             await anyio.sleep(1)
 
-    scene.play(act)
+    scene.run_scenario(scenario)
 
     assert scene.states == ["blocked", "closed"] * 3
 
@@ -509,7 +509,7 @@ def test_second_dataset_lock_is_waited_for() -> None:
 def test_dataset_lock_continues_after_an_outage() -> None:
     scene = Scene()
 
-    async def act() -> None:
+    async def scenario() -> None:
         await anyio.sleep(60)
         scene.block()
         scene.breaker.trip(DOWN)
@@ -519,7 +519,7 @@ def test_dataset_lock_continues_after_an_outage() -> None:
         await scene.breaker.wait_closed()
         assert anyio.current_time() == TIMES.dataset_lock_time
 
-    scene.play(act)
+    scene.run_scenario(scenario)
 
     assert scene.states == ["open", "blocked", "closed"]
 
@@ -538,7 +538,7 @@ def test_dataset_lock_continues_after_an_outage() -> None:
 def test_uploads_failing_for_too_long_give_up(kind: FailureKind, reason: StopReason) -> None:
     scene = Scene()
 
-    async def act() -> None:
+    async def scenario() -> None:
         while scene.breaker.failure is None:
             await scene.breaker.wait_closed()
             scene.record(kind)
@@ -547,7 +547,7 @@ def test_uploads_failing_for_too_long_give_up(kind: FailureKind, reason: StopRea
         assert TIMES.max_outage < anyio.current_time() < TIMES.max_outage + 60
         await scene.breaker.wait_closed()
 
-    scene.play(act)
+    scene.run_scenario(scenario)
 
     assert scene.states[-1] == f"gave up: {reason}"
 
@@ -555,12 +555,12 @@ def test_uploads_failing_for_too_long_give_up(kind: FailureKind, reason: StopRea
 def test_persistent_429_gives_up_as_rate_limit() -> None:
     scene = Scene()
 
-    async def act() -> None:
+    async def scenario() -> None:
         while scene.breaker.failure is None:
             scene.breaker.record(attempt(UPLOAD, "overload", status=429))
             await anyio.sleep(10)
 
-    scene.play(act)
+    scene.run_scenario(scenario)
 
     assert scene.states[-1] == "gave up: rate_limit"
 
@@ -569,14 +569,14 @@ def test_rare_failures_do_not_give_up() -> None:
     """A load that waits for room in its backlog sends an upload now and then."""
     scene = Scene()
 
-    async def act() -> None:
+    async def scenario() -> None:
         for _ in range(10):
             for _ in range(MIN_FAILURES - 1):
                 scene.record("failed")
                 await anyio.sleep(TIMES.max_outage)
             scene.record(None)
 
-    scene.play(act)
+    scene.run_scenario(scenario)
 
     assert scene.states == []
 
@@ -585,7 +585,7 @@ def test_outage_time_does_not_count_as_upload_failure_time() -> None:
     """It came back just before the load would have stopped; one upload fails once more."""
     scene = Scene(lambda now: DOWN if now < TIMES.max_outage - 20 else None)
 
-    async def act() -> None:
+    async def scenario() -> None:
         scene.record_times(20, "unreachable")
         await scene.breaker.wait_closed()
         await anyio.sleep(50)
@@ -593,7 +593,7 @@ def test_outage_time_does_not_count_as_upload_failure_time() -> None:
         assert anyio.current_time() > TIMES.max_outage
         scene.record(None)
 
-    scene.play(act)
+    scene.run_scenario(scenario)
 
     assert scene.states == ["open", "closed"]
 
@@ -601,13 +601,13 @@ def test_outage_time_does_not_count_as_upload_failure_time() -> None:
 def test_server_that_answers_only_probes_gives_up() -> None:
     scene = Scene()
 
-    async def act() -> None:
+    async def scenario() -> None:
         while scene.breaker.failure is None:
             await scene.breaker.wait_closed()
             scene.record("failed")
             await anyio.sleep(0.1)
 
-    scene.play(act)
+    scene.run_scenario(scenario)
 
     assert scene.states[-1] == "gave up: outage"
     assert scene.breaker.outages > 10
@@ -633,10 +633,10 @@ class Reads:
 def test_read_is_repeated_until_answered() -> None:
     scene, reads = Scene(lambda now: DOWN if now < 100 else None), Reads([DOWN, DOWN, None])
 
-    async def act() -> None:
+    async def scenario() -> None:
         assert await scene.breaker.read(reads.request) == "answer"
 
-    scene.play(act)
+    scene.run_scenario(scenario)
 
     assert reads.at[0] == 0
     assert reads.at[1] > 100
@@ -647,12 +647,12 @@ def test_refused_read_raises_when_probes_are_answered() -> None:
     refused = ForbiddenError("why?", endpoint=READ, status=403)
     scene, reads = Scene(), Reads([refused])
 
-    async def act() -> None:
+    async def scenario() -> None:
         with pytest.raises(ForbiddenError):
             await scene.breaker.read(reads.request)
         await scene.breaker.wait_readable()
 
-    scene.play(act)
+    scene.run_scenario(scenario)
 
     assert reads.at == [0, 2]
     assert scene.breaker.failure is None
@@ -661,11 +661,11 @@ def test_refused_read_raises_when_probes_are_answered() -> None:
 def test_read_failing_for_too_long_raises() -> None:
     scene, reads = Scene(), Reads([DOWN])
 
-    async def act() -> None:
+    async def scenario() -> None:
         with pytest.raises(ConnectError):
             await scene.breaker.read(reads.request)
 
-    scene.play(act)
+    scene.run_scenario(scenario)
 
     assert TIMES.max_outage < reads.at[-1] < TIMES.max_outage + 3
 
@@ -674,21 +674,21 @@ def test_read_survives_one_failure_after_a_long_outage() -> None:
     scene = Scene(lambda now: DOWN if now < TIMES.max_outage - 20 else None)
     reads = Reads([DOWN, DOWN, None])
 
-    async def act() -> None:
+    async def scenario() -> None:
         assert await scene.breaker.read(reads.request) == "answer"
         assert anyio.current_time() > TIMES.max_outage - 20
 
-    scene.play(act)
+    scene.run_scenario(scenario)
 
 
 def test_read_raises_after_giving_up() -> None:
     scene, reads = Scene(lambda _: NO_KEY), Reads([DOWN])
 
-    async def act() -> None:
+    async def scenario() -> None:
         with pytest.raises(ConnectError):
             await scene.breaker.read(reads.request)
 
-    scene.play(act)
+    scene.run_scenario(scenario)
 
     assert scene.states == ["open", "gave up: unauthorized"]
 
@@ -696,7 +696,7 @@ def test_read_raises_after_giving_up() -> None:
 # --- The failure budget
 
 
-def failures_until_spent(kind: BudgetFailureKind) -> int:
+def count_failures_until_exhausted(kind: BudgetFailureKind) -> int:
     budget, count = FailureBudget(), 0
     while not budget.is_exhausted:
         budget.add_failure(0.0, kind)
@@ -705,7 +705,9 @@ def failures_until_spent(kind: BudgetFailureKind) -> int:
 
 
 def test_failure_kinds_cost_different_tokens() -> None:
-    assert [failures_until_spent(kind) for kind in ("timeout", "failed", "throttled")] == [
+    assert [
+        count_failures_until_exhausted(kind) for kind in ("timeout", "failed", "throttled")
+    ] == [
         10,
         20,
         40,
@@ -743,13 +745,13 @@ def test_failure_budget_is_smaller_after_an_outage() -> None:
 def test_open_breaker_does_not_close_by_time_alone() -> None:
     scene = Scene(lambda now: DOWN if now < 500 else None)
 
-    async def act() -> None:
+    async def scenario() -> None:
         scene.record_times(20, "failed")
         await anyio.sleep(400)
         scene.record(None, None, None)
         assert scene.breaker.is_open
 
-    scene.play(act)
+    scene.run_scenario(scenario)
 
 
 # --- Any order of events
@@ -780,7 +782,7 @@ class History:
     def answer(self, _now: float) -> KnowledgeError | None:
         return {"up": None, "down": DOWN, "refusing": NO_KEY}[self.server]
 
-    async def play(self, events: list[tuple[object, ...]]) -> None:
+    async def run_scenario(self, events: list[tuple[object, ...]]) -> None:
         breaker = self.scene.breaker
         async with anyio.create_task_group() as tasks:
             for event in events:
@@ -875,17 +877,17 @@ def test_breaker_closes_or_gives_up_after_any_sequence_of_events(
     history = History(scene)
     scene.server = history.answer
 
-    async def act() -> None:
-        await history.play(events)
+    async def scenario() -> None:
+        await history.run_scenario(events)
 
-    scene.play(act)
+    scene.run_scenario(scenario)
 
 
 def test_refused_upload_does_not_end_the_dataset_lock() -> None:
     """A proxy's 413 says nothing of what waits for the lock and lands when it ends."""
     scene = Scene()
 
-    async def act() -> None:
+    async def scenario() -> None:
         scene.block()
         assert scene.breaker.has_blocked_uploads
         scene.breaker.record(evolve(attempt(UPLOAD, status=413), error="413 by a proxy"))
@@ -893,7 +895,7 @@ def test_refused_upload_does_not_end_the_dataset_lock() -> None:
         assert scene.breaker.has_blocked_uploads
         assert scene.breaker.upload_answered_at == -math.inf
 
-    scene.play(act)
+    scene.run_scenario(scenario)
 
 
 def test_refusal_of_one_read_is_raised_and_keeps_the_breaker_closed() -> None:
@@ -906,11 +908,11 @@ def test_refusal_of_one_read_is_raised_and_keeps_the_breaker_closed() -> None:
         sent.append(anyio.current_time())
         raise refusal
 
-    async def act() -> None:
+    async def scenario() -> None:
         with pytest.raises(BadRequestError):
             await scene.breaker.read(request)
 
-    scene.play(act)
+    scene.run_scenario(scenario)
 
     assert len(sent) == 1
     assert scene.states == []

@@ -57,7 +57,9 @@ def test_block_borders_do_not_change_the_count(text: str, size: int) -> None:
     assert counter.count == count_deleted(data)
 
 
-def deleted(folder: Path, name: str, data: bytes, rules: ScanRules | None = None) -> int:
+def count_deleted_in_file(
+    folder: Path, name: str, data: bytes, rules: ScanRules | None = None
+) -> int:
     (folder / name).write_bytes(data)
     (found,) = scan(resolve_roots(folder / name), rules or ScanRules())
     assert isinstance(found, FoundFile)
@@ -68,17 +70,17 @@ def deleted(folder: Path, name: str, data: bytes, rules: ScanRules | None = None
     "length", [10, MAX_SMALL_FILE - 1, 4 * MAX_SMALL_FILE - 1, 5 * MAX_SMALL_FILE]
 )
 def test_small_and_streamed_files_have_the_same_count(folder: Path, length: int) -> None:
-    assert deleted(folder, "a.txt", b"x" * length + "ï".encode()) == 1
+    assert count_deleted_in_file(folder, "a.txt", b"x" * length + "ï".encode()) == 1
 
 
 def test_deleted_characters_are_counted_in_text_files_only(folder: Path) -> None:
     """The bytes of a pdf are not what the server cuts."""
     data = "ï".encode()
 
-    assert deleted(folder, "a.pdf", data) == 0
-    assert deleted(folder, "b.PDF", data + os.urandom(3 * MAX_SMALL_FILE)) == 0
-    assert deleted(folder, "a.MD", data) == 1
-    assert deleted(folder, "a.rst", data, ScanRules(as_text=["*.rst"])) == 1
+    assert count_deleted_in_file(folder, "a.pdf", data) == 0
+    assert count_deleted_in_file(folder, "b.PDF", data + os.urandom(3 * MAX_SMALL_FILE)) == 0
+    assert count_deleted_in_file(folder, "a.MD", data) == 1
+    assert count_deleted_in_file(folder, "a.rst", data, ScanRules(as_text=["*.rst"])) == 1
 
 
 def test_deleted_characters_of_items_are_counted() -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import anyio
 import pytest
-from load_examples import CREATE, base
+from load_examples import CREATE, create_dataset
 
 from dify_kb import AsyncClient, Dataset, ItemResult, Outcome
 from dify_kb.emulator import Emulator
 
 
-async def dry(client: AsyncClient, dataset: Dataset, folder: Path) -> dict[str, ItemResult]:
+async def run_dry(client: AsyncClient, dataset: Dataset, folder: Path) -> dict[str, ItemResult]:
     told: dict[str, ItemResult] = {}
 
     def listen(event: object) -> None:
@@ -29,11 +29,11 @@ async def test_dry_run_reports_that_a_changed_file_replaces_its_document(
     """Though the journal is trusted, and nobody has looked at that document yet."""
     for name in ("changed.md", "same.md"):
         (folder / name).write_text("text")
-    dataset = await base(client)
+    dataset = await create_dataset(client)
     await client.load(dataset, folder)
     (folder / "changed.md").write_text("another text")
 
-    told = await dry(client, dataset, folder)
+    told = await run_dry(client, dataset, folder)
 
     assert told["changed.md"].reason == "would be sent in place of its document"
     assert told["same.md"].outcome is Outcome.UNCHANGED
@@ -46,7 +46,7 @@ async def test_dry_run_does_not_report_pending_sends_as_failures(
     """Nor is it kept: a dry run of a million files has nothing to remember of them."""
     (folder / "a.md").write_text("text")
     (folder / "large.md").write_text("a text that is too large")
-    dataset = await base(client)
+    dataset = await create_dataset(client)
 
     report = await client.load(dataset, folder, dry_run=True, max_file_size=4)
 
@@ -65,13 +65,13 @@ async def test_dry_run_skips_changed_files_of_disabled_or_archived_documents(
     client: AsyncClient, folder: Path, switch: str, reason: str
 ) -> None:
     (folder / "a.md").write_text("text")
-    dataset = await base(client)
+    dataset = await create_dataset(client)
     await client.load(dataset, folder)
     (row,) = [row async for row in client.documents.iter(dataset)]
     await getattr(client.documents, switch)(dataset, [row.id])
     (folder / "a.md").write_text("another text")
 
-    told = await dry(client, dataset, folder)
+    told = await run_dry(client, dataset, folder)
     real = await client.load(dataset, folder)
 
     assert told["a.md"].outcome is Outcome.SKIPPED
@@ -80,10 +80,12 @@ async def test_dry_run_skips_changed_files_of_disabled_or_archived_documents(
     assert list(real.skipped_reasons) == [told["a.md"].reason]
 
 
-async def cut_off(client: AsyncClient, emulator: Emulator, folder: Path, fault: str) -> Dataset:
+async def create_interrupted_load(
+    client: AsyncClient, emulator: Emulator, folder: Path, fault: str
+) -> Dataset:
     """Have a load end while a create was not answered."""
     (folder / "a.md").write_text("text")
-    dataset = await base(client)
+    dataset = await create_dataset(client)
     emulator.faults.plan(CREATE, [fault])
     async with anyio.create_task_group() as group:
         group.start_soon(client.load, dataset, folder)
@@ -110,10 +112,10 @@ async def test_dry_run_looks_up_interrupted_sends(
     would: str,
     ends: str,
 ) -> None:
-    dataset = await cut_off(client, emulator, folder, fault)
+    dataset = await create_interrupted_load(client, emulator, folder, fault)
     (folder / "a.md").write_text(text)
 
-    told = await dry(client, dataset, folder)
+    told = await run_dry(client, dataset, folder)
     report = await client.load(dataset, folder)
 
     assert str(told["a.md"].reason).endswith(would)

@@ -32,7 +32,9 @@ SIZES = [100, 3 * MAX_SMALL_FILE]
 os_read = os.read
 
 
-def found_in(folder: Path, content: bytes, *, name: str = "a.txt", limit: int = 2**20) -> FoundFile:
+def make_found_file(
+    folder: Path, content: bytes, *, name: str = "a.txt", limit: int = 2**20
+) -> FoundFile:
     (folder / name).write_bytes(content)
     (found,) = scan(resolve_roots(folder / name), ScanRules(max_file_size=limit))
     assert isinstance(found, FoundFile)
@@ -46,7 +48,7 @@ def test_short_reads_are_continued(
 ) -> None:
     """Network file systems and signals cut reads short; the file has not changed."""
     content = os.urandom(size)
-    found = found_in(folder, content)
+    found = make_found_file(folder, content)
     least = at_most if size < MAX_SMALL_FILE else at_most * 1000
     monkeypatch.setattr(os, "read", lambda file, wanted: os_read(file, min(wanted, least)))
 
@@ -55,7 +57,7 @@ def test_short_reads_are_continued(
 
 @pytest.mark.parametrize("size", SIZES)
 def test_file_changed_since_the_scan_is_read_in_its_current_state(folder: Path, size: int) -> None:
-    found = found_in(folder, b"as it was")
+    found = make_found_file(folder, b"as it was")
     content = os.urandom(size)
     (folder / "a.txt").write_bytes(content)
 
@@ -74,14 +76,14 @@ def test_file_changed_since_the_scan_is_read_in_its_current_state(folder: Path, 
 
 
 def test_unchanged_file_is_returned_as_found(folder: Path) -> None:
-    found = found_in(folder, b"text")
+    found = make_found_file(folder, b"text")
 
     assert read_content(found).file is found
 
 
 def test_size_limit_applies_to_the_current_size(folder: Path) -> None:
     """A file that grew beyond the limit would be refused by the server, after its upload."""
-    found = found_in(folder, b"text", limit=10)
+    found = make_found_file(folder, b"text", limit=10)
 
     (folder / "a.txt").write_bytes(b"")
     with pytest.raises(SourceError, match="now empty"):
@@ -94,7 +96,7 @@ def test_size_limit_applies_to_the_current_size(folder: Path) -> None:
 @pytest.mark.parametrize("kind", ["gone", "folder", "pipe"])
 def test_path_that_is_no_longer_a_file_fails_with_a_reason(folder: Path, kind: str) -> None:
     """Reasons are grouped and counted; a pipe must not be waited for."""
-    found = found_in(folder, b"text")
+    found = make_found_file(folder, b"text")
     (folder / "a.txt").unlink()
     if kind == "folder":
         (folder / "a.txt").mkdir()
@@ -113,7 +115,7 @@ def test_path_that_is_no_longer_a_file_fails_with_a_reason(folder: Path, kind: s
 def test_failed_system_call_is_a_source_error(
     folder: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
 ) -> None:
-    found = found_in(folder, b"text")
+    found = make_found_file(folder, b"text")
 
     def fail(*_: object) -> None:
         raise OSError(number, os.strerror(number))
@@ -131,7 +133,7 @@ def test_file_that_changes_while_read_is_detected(
 ) -> None:
     """Reading it again may succeed, unlike a file that cannot be read."""
     path = folder / "a.txt"
-    found = found_in(folder, b"x" * size)
+    found = make_found_file(folder, b"x" * size)
     os.utime(path, ns=(0, 0))
     pending = [change]
 
@@ -155,7 +157,7 @@ def test_file_that_changes_while_read_is_detected(
 def test_endlessly_growing_file_is_not_read_forever(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = found_in(folder, b"x" * 2 * MAX_SMALL_FILE)
+    found = make_found_file(folder, b"x" * 2 * MAX_SMALL_FILE)
     monkeypatch.setattr(os, "read", lambda _, wanted: b"x" * wanted)
 
     with pytest.raises(SourceChangedError):
@@ -163,7 +165,7 @@ def test_endlessly_growing_file_is_not_read_forever(
 
 
 def test_streamed_file_changed_after_its_digest_is_detected(folder: Path) -> None:
-    found = found_in(folder, b"x" * 2 * MAX_SMALL_FILE)
+    found = make_found_file(folder, b"x" * 2 * MAX_SMALL_FILE)
     content = read_content(found)
     require_unchanged(content)
 
@@ -188,7 +190,7 @@ def test_in_memory_data_is_returned_unchanged() -> None:
 STAMP = FileStamp(mtime_ns=10**18, ctime_ns=10**18 + 1, inode=7)
 
 
-def stamped(**fields: int | None) -> FoundFile:
+def make_stamped_file(**fields: int | None) -> FoundFile:
     given = {"mtime_ns": STAMP.mtime_ns, "ctime_ns": STAMP.ctime_ns, "inode": STAMP.inode, **fields}
     return FoundFile(
         key="a",
@@ -201,7 +203,7 @@ def stamped(**fields: int | None) -> FoundFile:
 
 
 def test_scan_records_times_and_inode(folder: Path) -> None:
-    found = found_in(folder, b"text")
+    found = make_found_file(folder, b"text")
 
     status = (folder / "a.txt").stat()
     assert is_same_stamp(found, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
@@ -213,25 +215,25 @@ def test_different_time_or_inode_is_a_different_stamp(field: str, other: int | N
     """`cp -p` and `rsync -t` restore the modification time of other contents."""
     row = {"mtime_ns": STAMP.mtime_ns, "ctime_ns": STAMP.ctime_ns, "inode": STAMP.inode}
 
-    assert is_same_stamp(stamped(), **row)
-    assert not is_same_stamp(stamped(), **{**row, field: other})
-    assert not is_same_stamp(stamped(**{field: other}), **row)
-    assert not is_same_stamp(stamped(**{field: None}), **{**row, field: None})
+    assert is_same_stamp(make_stamped_file(), **row)
+    assert not is_same_stamp(make_stamped_file(), **{**row, field: other})
+    assert not is_same_stamp(make_stamped_file(**{field: other}), **row)
+    assert not is_same_stamp(make_stamped_file(**{field: None}), **{**row, field: None})
 
 
 @pytest.mark.parametrize("seconds", [-3600.0, 0.0, SETTLE_SECONDS / 2])
 def test_file_changed_just_before_reading_has_no_settled_stamp(seconds: float) -> None:
     """It may change again and keep its times, which are in steps; or they are in the future."""
-    assert settled_stamp(stamped(), 1e9 + seconds) is None
+    assert settled_stamp(make_stamped_file(), 1e9 + seconds) is None
 
 
 def test_file_changed_long_before_reading_has_a_settled_stamp() -> None:
-    assert settled_stamp(stamped(), 1e9 + 2 * SETTLE_SECONDS) == STAMP
+    assert settled_stamp(make_stamped_file(), 1e9 + 2 * SETTLE_SECONDS) == STAMP
 
 
 def test_settled_stamp_uses_the_time_of_the_read(folder: Path) -> None:
     """A change between both would be missed by every later run."""
-    found = found_in(folder, b"text")
+    found = make_found_file(folder, b"text")
 
     assert read_content(found).stamp is None
     assert settled_stamp(found, time.time() + 60) is not None
@@ -240,7 +242,7 @@ def test_settled_stamp_uses_the_time_of_the_read(folder: Path) -> None:
 @pytest.mark.parametrize("field", [0, 1, 2])
 def test_times_and_inodes_beyond_64_bits_can_be_stored(folder: Path, field: int) -> None:
     """SQLite stores integers of 64 bits with a sign; file systems have larger ones."""
-    found = found_in(folder, b"text")
+    found = make_found_file(folder, b"text")
     status = os.stat_result(
         (0o100644, 2**64 - 1, 0, 1, 0, 0, 4, 0, 0, 0), {"st_mtime_ns": 2**63, "st_ctime_ns": 5}
     )

@@ -14,7 +14,7 @@ from dify_kb.ingest.sources.found_file import FoundFile
 HALF = bytes(MAX_BYTES // 2)
 
 
-def tracked(key: str, data: bytes | None = None) -> TrackedFile:
+def make_tracked_file(key: str, data: bytes | None = None) -> TrackedFile:
     found = FoundFile(key=key, size=len(data or b""), data=data)
     return TrackedFile.from_plan(PlannedFile(found=found, name=key, action=PlannedAction.SEND))
 
@@ -32,39 +32,39 @@ async def has_room(queue: UploadQueue, file: TrackedFile) -> bool:
     return False
 
 
-async def take(queue: UploadQueue, number: int) -> list[str]:
+async def get_keys(queue: UploadQueue, number: int) -> list[str]:
     return [(await queue.get()).key for _ in range(number)]
 
 
 async def fill(queue: UploadQueue) -> None:
     for number in range(MAX_FILES):
-        await add(queue, tracked(f"{number}"))
+        await add(queue, make_tracked_file(f"{number}"))
 
 
 async def test_upload_queue_keeps_the_order() -> None:
     queue = UploadQueue()
     for key in "abc":
-        await add(queue, tracked(key))
+        await add(queue, make_tracked_file(key))
 
-    assert await take(queue, 3) == ["a", "b", "c"]
+    assert await get_keys(queue, 3) == ["a", "b", "c"]
 
 
 async def test_file_of_an_emptied_document_comes_first() -> None:
     queue = UploadQueue()
     for key in "ab":
-        await add(queue, tracked(key))
-    queue.put(tracked("emptied"), first=True)
+        await add(queue, make_tracked_file(key))
+    queue.put(make_tracked_file("emptied"), first=True)
 
-    assert await take(queue, 3) == ["emptied", "a", "b"]
+    assert await get_keys(queue, 3) == ["emptied", "a", "b"]
 
 
 async def test_number_of_new_files_in_the_queue_is_bounded() -> None:
     queue = UploadQueue()
     await fill(queue)
 
-    assert not await has_room(queue, tracked("more"))
+    assert not await has_room(queue, make_tracked_file("more"))
     await queue.get()
-    assert await has_room(queue, tracked("more"))
+    assert await has_room(queue, make_tracked_file("more"))
 
 
 async def test_resent_files_are_always_accepted() -> None:
@@ -73,19 +73,19 @@ async def test_resent_files_are_always_accepted() -> None:
     await fill(queue)
 
     for number in range(50):
-        queue.put(tracked(f"again {number}"))
+        queue.put(make_tracked_file(f"again {number}"))
 
-    assert len(await take(queue, MAX_FILES + 50)) == MAX_FILES + 50
+    assert len(await get_keys(queue, MAX_FILES + 50)) == MAX_FILES + 50
 
 
 async def test_memory_is_freed_when_content_is_released() -> None:
     queue = UploadQueue()
-    one, two, three = (tracked(key, HALF) for key in ("one", "two", "three"))
+    one, two, three = (make_tracked_file(key, HALF) for key in ("one", "two", "three"))
     await add(queue, one)
     await add(queue, two)
 
     assert not await has_room(queue, three)
-    await take(queue, 2)
+    await get_keys(queue, 2)
     assert not await has_room(queue, three)
     queue.release(one)
     assert await has_room(queue, three)
@@ -93,26 +93,26 @@ async def test_memory_is_freed_when_content_is_released() -> None:
 
 async def test_resent_file_is_accounted_once() -> None:
     queue = UploadQueue()
-    one = tracked("one", HALF)
+    one = make_tracked_file("one", HALF)
     await add(queue, one)
     for _ in range(5):
-        await take(queue, 1)
+        await get_keys(queue, 1)
         queue.put(one)
 
-    assert await has_room(queue, tracked("two", HALF))
+    assert await has_room(queue, make_tracked_file("two", HALF))
     queue.release(one)
-    assert await has_room(queue, tracked("three", HALF))
-    assert not await has_room(queue, tracked("four", b"text"))
+    assert await has_room(queue, make_tracked_file("three", HALF))
+    assert not await has_room(queue, make_tracked_file("four", b"text"))
 
 
 async def test_file_larger_than_the_memory_limit_is_queued_alone() -> None:
     queue = UploadQueue()
-    huge = tracked("huge", bytes(MAX_BYTES + 1))
+    huge = make_tracked_file("huge", bytes(MAX_BYTES + 1))
 
     assert await has_room(queue, huge)
-    assert not await has_room(queue, tracked("small", b"text"))
+    assert not await has_room(queue, make_tracked_file("small", b"text"))
     queue.release(huge)
-    assert await has_room(queue, tracked("small", b"text"))
+    assert await has_room(queue, make_tracked_file("small", b"text"))
     assert not await has_room(queue, huge)
 
 
@@ -120,23 +120,23 @@ async def test_releasing_an_unqueued_file_frees_no_memory() -> None:
     """Those that are only looked up or followed end too; their content was not counted."""
     queue = UploadQueue()
     for number in range(10):
-        queue.release(tracked(f"followed {number}", HALF))
-    await add(queue, tracked("one", HALF))
-    await add(queue, tracked("two", HALF))
+        queue.release(make_tracked_file(f"followed {number}", HALF))
+    await add(queue, make_tracked_file("one", HALF))
+    await add(queue, make_tracked_file("two", HALF))
 
-    assert not await has_room(queue, tracked("three", HALF))
+    assert not await has_room(queue, make_tracked_file("three", HALF))
 
 
 async def test_releasing_a_file_twice_frees_its_memory_once() -> None:
     queue = UploadQueue()
-    one = tracked("one", HALF)
+    one = make_tracked_file("one", HALF)
     await add(queue, one)
-    await add(queue, tracked("two", HALF))
+    await add(queue, make_tracked_file("two", HALF))
     queue.release(one)
     queue.release(one)
 
-    assert await has_room(queue, tracked("three", HALF))
-    assert not await has_room(queue, tracked("four", HALF))
+    assert await has_room(queue, make_tracked_file("three", HALF))
+    assert not await has_room(queue, make_tracked_file("four", HALF))
 
 
 async def test_cancelled_consumer_loses_no_file() -> None:
@@ -146,8 +146,8 @@ async def test_cancelled_consumer_loses_no_file() -> None:
             scope.cancel()
             await queue.get()
 
-    await add(queue, tracked("one"))
-    assert await take(queue, 1) == ["one"]
+    await add(queue, make_tracked_file("one"))
+    assert await get_keys(queue, 1) == ["one"]
 
 
 @pytest.mark.parametrize("consumers", [1, 8])
@@ -166,7 +166,7 @@ async def test_every_queued_file_is_returned_once(consumers: int) -> None:
         for _ in range(consumers):
             tasks.start_soon(consume)
         for number in range(1000):
-            await add(queue, tracked(f"{number}", b"x" * 1000))
+            await add(queue, make_tracked_file(f"{number}", b"x" * 1000))
         while len(taken) < 1000:
             await anyio.lowlevel.checkpoint()
         tasks.cancel_scope.cancel()
@@ -188,12 +188,12 @@ async def test_waiting_producer_continues_when_the_queue_is_cleared() -> None:
 async def test_cleared_files_are_not_returned() -> None:
     queue = UploadQueue()
     for key in "abc":
-        await add(queue, tracked(key))
+        await add(queue, make_tracked_file(key))
 
     queue.clear()
 
-    await add(queue, tracked("d"))
-    assert await take(queue, 1) == ["d"]
+    await add(queue, make_tracked_file("d"))
+    assert await get_keys(queue, 1) == ["d"]
 
 
 async def test_woken_consumer_keeps_waiting_when_the_queue_is_cleared() -> None:
@@ -202,17 +202,17 @@ async def test_woken_consumer_keeps_waiting_when_the_queue_is_cleared() -> None:
     taken: list[str] = []
 
     async def consume() -> None:
-        taken.extend(await take(queue, 1))
+        taken.extend(await get_keys(queue, 1))
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(consume)
         tasks.start_soon(consume)
         await anyio.lowlevel.checkpoint()
-        queue.put(tracked("a"))
+        queue.put(make_tracked_file("a"))
         queue.clear()
         await anyio.lowlevel.checkpoint()
-        queue.put(tracked("b"))
-        queue.put(tracked("c"))
+        queue.put(make_tracked_file("b"))
+        queue.put(make_tracked_file("c"))
 
     assert taken == ["b", "c"]
 
@@ -221,7 +221,7 @@ async def test_woken_consumer_keeps_waiting_when_the_queue_is_cleared() -> None:
 async def test_unused_queue_needs_no_closing() -> None:
     """A load may be cancelled before its first file."""
     queue = UploadQueue()
-    await add(queue, tracked("one"))
+    await add(queue, make_tracked_file("one"))
     del queue
     gc.collect()
 
@@ -232,12 +232,12 @@ async def test_producer_waits_until_half_of_the_queue_is_free() -> None:
     await fill(queue)
 
     async with anyio.create_task_group() as group:
-        group.start_soon(add, queue, tracked("more"))
+        group.start_soon(add, queue, make_tracked_file("more"))
         await anyio.lowlevel.checkpoint()
-        await take(queue, MAX_FILES // 2)
+        await get_keys(queue, MAX_FILES // 2)
         await anyio.lowlevel.checkpoint()
         assert len(queue._files) == MAX_FILES // 2
-        await take(queue, 1)
+        await get_keys(queue, 1)
         for _ in range(3):
             await anyio.lowlevel.checkpoint()
         assert len(queue._files) == MAX_FILES // 2

@@ -17,7 +17,7 @@ from dify_kb.ingest.pacing.indexing_backlog import (
 WRONG = "embedding model not found"
 
 
-def judged(ends: Sequence[str | None]) -> list[str | None]:
+def judge_ends(ends: Sequence[str | None]) -> list[str | None]:
     early_failures = EarlyFailures()
     return [early_failures.record_end(error) for error in ends]
 
@@ -38,12 +38,12 @@ def test_early_failures_show_that_the_server_rejects_everything(
 ) -> None:
     ends: list[str | None] = [*failures, *[None] * others]
 
-    assert judged(ends) == [None] * (SAMPLE_SIZE - 1) + [reason]
-    assert judged([*[None] * others, *failures]) == [None] * (SAMPLE_SIZE - 1) + [reason]
+    assert judge_ends(ends) == [None] * (SAMPLE_SIZE - 1) + [reason]
+    assert judge_ends([*[None] * others, *failures]) == [None] * (SAMPLE_SIZE - 1) + [reason]
 
 
 def test_later_failures_do_not_stop_the_run() -> None:
-    assert judged([None] * SAMPLE_SIZE + [WRONG] * 1000) == [None] * (SAMPLE_SIZE + 1000)
+    assert judge_ends([None] * SAMPLE_SIZE + [WRONG] * 1000) == [None] * (SAMPLE_SIZE + 1000)
 
 
 def test_uploads_are_held_until_some_documents_are_indexed() -> None:
@@ -68,11 +68,11 @@ def test_early_failure_holds_uploads() -> None:
     assert not early_failures.holds_uploads
 
 
-def made(most: int, *, follows: bool) -> IndexingBacklog:
-    return IndexingBacklog(most, follows)
+def make_backlog(limit: int, *, follows: bool) -> IndexingBacklog:
+    return IndexingBacklog(limit, follows)
 
 
-async def entered(backlog: IndexingBacklog, number: int = 1000) -> int:
+async def count_entered(backlog: IndexingBacklog, number: int = 1000) -> int:
     """Return how many get in."""
     inside = 0
     with anyio.move_on_after(0.02):
@@ -86,25 +86,25 @@ async def entered(backlog: IndexingBacklog, number: int = 1000) -> int:
     ("most", "follows", "room"), [(5000, True, PROBATION_LIMIT), (10, True, 10), (300, False, 300)]
 )
 async def test_backlog_is_small_before_the_first_document_is_indexed(
-    most: int, *, follows: bool, room: int
+    limit: int, *, follows: bool, room: int
 ) -> None:
-    assert await entered(made(most, follows=follows)) == room
+    assert await count_entered(make_backlog(limit, follows=follows)) == room
 
 
 async def test_backlog_has_its_full_size_once_documents_are_indexed() -> None:
-    backlog = made(300, follows=True)
-    assert await entered(backlog) == PROBATION_LIMIT
+    backlog = make_backlog(300, follows=True)
+    assert await count_entered(backlog) == PROBATION_LIMIT
     for _ in range(MIN_SUCCESSES):
         backlog.release(sent=True)
         backlog.early_failures.record_end(None)
 
-    assert await entered(backlog) == 300 - PROBATION_LIMIT + MIN_SUCCESSES
+    assert await count_entered(backlog) == 300 - PROBATION_LIMIT + MIN_SUCCESSES
 
 
 async def test_first_indexed_documents_wake_waiting_uploads() -> None:
     """Also when it gives back less room than there was too little before."""
-    backlog = made(300, follows=True)
-    await entered(backlog)
+    backlog = make_backlog(300, follows=True)
+    await count_entered(backlog)
     inside: list[int] = []
 
     async def enter() -> None:
@@ -124,25 +124,25 @@ async def test_first_indexed_documents_wake_waiting_uploads() -> None:
 
 
 async def test_existing_documents_count_without_waiting() -> None:
-    backlog = made(10, follows=False)
+    backlog = make_backlog(10, follows=False)
     for _ in range(12):
         backlog.add(sent=False)
 
-    assert await entered(backlog) == 0
+    assert await count_entered(backlog) == 0
     for _ in range(5):
         backlog.release(sent=False)
-    assert await entered(backlog) == 3
+    assert await count_entered(backlog) == 3
 
 
 async def test_forgotten_documents_of_earlier_runs_do_not_count() -> None:
     """Its worker died, so it stays unfinished for ever, in each run anew."""
-    backlog = made(10, follows=False)
+    backlog = make_backlog(10, follows=False)
     for _ in range(12):
         backlog.add(sent=False)
     inside: list[int] = []
 
     async def enter() -> None:
-        inside.append(await entered(backlog))
+        inside.append(await count_entered(backlog))
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(enter)
@@ -151,15 +151,15 @@ async def test_forgotten_documents_of_earlier_runs_do_not_count() -> None:
 
     assert inside == [10]
     backlog.release(sent=False)
-    assert await entered(backlog) == 0
+    assert await count_entered(backlog) == 0
     backlog.release(sent=True)
-    assert await entered(backlog) == 1
+    assert await count_entered(backlog) == 1
 
 
 async def test_cancelled_waiter_does_not_count_in_the_backlog() -> None:
-    backlog = made(1, follows=False)
+    backlog = make_backlog(1, follows=False)
     await backlog.acquire()
-    assert await entered(backlog) == 0
+    assert await count_entered(backlog) == 0
 
     backlog.release(sent=True)
-    assert await entered(backlog) == 1
+    assert await count_entered(backlog) == 1

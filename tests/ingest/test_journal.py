@@ -33,18 +33,18 @@ async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
         yield journal
 
 
-def remembered(journal: Journal, key: str) -> JournalState | None:
+def read_state(journal: Journal, key: str) -> JournalState | None:
     row = journal.get_rows([key]).get(key)
     return row.state if row else None
 
 
-def full(journal: Journal) -> None:
+def fill_disk(journal: Journal) -> None:
     """Let the file not grow any more."""
     (pages,) = journal._database.connection.execute("PRAGMA page_count").fetchone()
     journal._database.connection.execute(f"PRAGMA max_page_count={pages}")
 
 
-def commits_of(journal: Journal) -> list[str]:
+def record_commits(journal: Journal) -> list[str]:
     """Return a list that grows by a line with each commit."""
     commits: list[str] = []
     journal._database.connection.set_trace_callback(
@@ -53,7 +53,7 @@ def commits_of(journal: Journal) -> list[str]:
     return commits
 
 
-def threads() -> list[str]:
+def list_journal_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if "journal" in thread.name]
 
 
@@ -141,7 +141,7 @@ async def test_files_are_counted_by_their_state(journal: Journal) -> None:
 
 async def test_many_writers_share_few_commits(journal: Journal) -> None:
     """A commit costs a flush of the disk: some milliseconds each."""
-    commits = commits_of(journal)
+    commits = record_commits(journal)
 
     async with anyio.create_task_group() as tasks:
         for number in range(500):
@@ -155,7 +155,7 @@ async def test_close_writes_share_one_commit(tmp_path: Path) -> None:
     """Though they come in different turns of the loop; and once all are there, none waits."""
     async with open_journal(tmp_path / "journal.db", IDENTITY, max_waiters=lambda: 8) as journal:
         await journal.record_intent(intent("first.md"))
-        commits = commits_of(journal)
+        commits = record_commits(journal)
         async with anyio.create_task_group() as tasks:
             for number in range(8):
                 tasks.start_soon(journal.record_intent, intent(f"{number}.md"))
@@ -194,7 +194,7 @@ async def test_writes_keep_their_order(journal: Journal) -> None:
         journal.record_state("a.md", JournalState.DONE)
 
     await journal.flush()
-    assert remembered(journal, "a.md") is JournalState.DONE
+    assert read_state(journal, "a.md") is JournalState.DONE
 
 
 async def test_taken_name_is_rejected_within_a_batch(journal: Journal) -> None:
@@ -227,7 +227,7 @@ async def test_full_disk_fails_all_waiting_and_later_writes(tmp_path: Path) -> N
 
     async with open_journal(path, IDENTITY) as journal:
         await journal.record_intent(intent("before.md"))
-        full(journal)
+        fill_disk(journal)
         async with anyio.create_task_group() as tasks:
             for number in range(20):
                 tasks.start_soon(write, journal, number)
@@ -238,13 +238,13 @@ async def test_full_disk_fails_all_waiting_and_later_writes(tmp_path: Path) -> N
     assert len(failed) == 20
     assert all(str(path) in error.summary and "free space" in error.hint for error in failed)
     async with open_journal(path, IDENTITY) as journal:
-        assert remembered(journal, "before.md") is JournalState.DONE
+        assert read_state(journal, "before.md") is JournalState.DONE
         assert journal.files.count_unanswered() == 0
 
 
 async def test_failed_background_write_fails_the_flush(journal: Journal) -> None:
     """Else a report would say that everything is remembered."""
-    full(journal)
+    fill_disk(journal)
     for number in range(50):
         journal.results.store(
             ItemResult(key=f"{number}", outcome=Outcome.FAILED, reason="x" * 1000)
@@ -300,7 +300,7 @@ async def test_close_leaves_no_thread_or_file_open(tmp_path: Path) -> None:
             await fail(tmp_path / f"{number}.db")
         assert not (tmp_path / f"{number}.db-wal").exists()
 
-    assert threads() == []
+    assert list_journal_threads() == []
 
 
 async def test_write_after_close_is_rejected_at_once(tmp_path: Path) -> None:

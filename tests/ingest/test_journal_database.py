@@ -51,7 +51,7 @@ os.kill(os.getpid(), 9)
 
 
 @contextmanager
-def held(path: Path) -> Iterator[subprocess.Popen[str]]:
+def hold_journal(path: Path) -> Iterator[subprocess.Popen[str]]:
     """Open a journal in another process."""
     command = [sys.executable, "-c", HOLDER, str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 -- our own
@@ -63,7 +63,9 @@ def held(path: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-async def refusal(path: Path, identity: Mapping[str, str] = IDENTITY, *, copy: bool = False) -> str:
+async def open_and_catch_error(
+    path: Path, identity: Mapping[str, str] = IDENTITY, *, copy: bool = False
+) -> str:
     """Return why a journal is not opened."""
     with pytest.raises(KnowledgeError) as caught:
         async with open_journal(path, identity, copy=copy):
@@ -83,7 +85,7 @@ def protect(path: Path, mode: int) -> None:
         pytest.skip("nothing is read-only for root")
 
 
-async def make(path: Path, *keys: str) -> None:
+async def create_journal(path: Path, *keys: str) -> None:
     async with open_journal(path, IDENTITY) as journal:
         for key in keys:
             await journal.record_intent(intent(key))
@@ -92,7 +94,7 @@ async def make(path: Path, *keys: str) -> None:
 async def test_second_load_of_the_process_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     async with open_journal(path, IDENTITY):
-        assert "in use by another load of this process" in await refusal(path)
+        assert "in use by another load of this process" in await open_and_catch_error(path)
 
     async with open_journal(path, IDENTITY):
         pass
@@ -101,8 +103,8 @@ async def test_second_load_of_the_process_is_rejected(tmp_path: Path) -> None:
 async def test_journal_held_by_another_process_is_rejected(tmp_path: Path) -> None:
     """The system releases the lock of a process that dies, whatever kills it."""
     path = tmp_path / "journal.db"
-    with held(path) as process:
-        assert f"in use by process {process.pid} on " in await refusal(path)
+    with hold_journal(path) as process:
+        assert f"in use by process {process.pid} on " in await open_and_catch_error(path)
         process.send_signal(signal.SIGKILL)
         process.wait()
 
@@ -128,10 +130,10 @@ async def test_journal_of_another_load_is_rejected_unmodified(
     tmp_path: Path, name: str, *, copy: bool
 ) -> None:
     path = tmp_path / "journal.db"
-    await make(path, "a.md")
+    await create_journal(path, "a.md")
     before = path.read_bytes()
 
-    why = await refusal(path, {**IDENTITY, name: "another"}, copy=copy)
+    why = await open_and_catch_error(path, {**IDENTITY, name: "another"}, copy=copy)
 
     assert f"belongs to {name} " in why
     assert path.read_bytes() == before
@@ -144,7 +146,9 @@ async def test_unnamed_source_can_use_a_given_journal(tmp_path: Path) -> None:
         async with open_journal(path, identity) as journal:
             assert journal.run == number
 
-    assert "belongs to dataset d, not e" in await refusal(path, {**identity, "dataset": "e"})
+    assert "belongs to dataset d, not e" in await open_and_catch_error(
+        path, {**identity, "dataset": "e"}
+    )
 
 
 def text(path: Path) -> None:
@@ -195,7 +199,7 @@ async def test_foreign_file_is_rejected_unmodified(
     make_it(path)
     before = None if path.is_dir() else files(path.parent)
 
-    assert why in await refusal(path, copy=copy)
+    assert why in await open_and_catch_error(path, copy=copy)
 
     if before is not None:
         now = files(path.parent)
@@ -211,7 +215,7 @@ async def test_log_file_of_another_program_is_not_modified(tmp_path: Path) -> No
     writer.execute("CREATE TABLE mine (a)")
     before = files(tmp_path)
 
-    assert "not a journal" in await refusal(path)
+    assert "not a journal" in await open_and_catch_error(path)
 
     assert files(tmp_path) == before
     writer.close()
@@ -223,12 +227,12 @@ async def test_truncated_journal_is_rejected_unmodified(
     tmp_path: Path, part: float, *, copy: bool
 ) -> None:
     path = tmp_path / "journal.db"
-    await make(path, *(f"{number}.md" for number in range(200)))
+    await create_journal(path, *(f"{number}.md" for number in range(200)))
     whole = path.read_bytes()
     rest = whole[: int(len(whole) * part)]
     path.write_bytes(rest)
 
-    why = await refusal(path, copy=copy)
+    why = await open_and_catch_error(path, copy=copy)
 
     assert f"The journal {path} cannot be used" in why
     assert path.read_bytes() == rest
@@ -236,7 +240,7 @@ async def test_truncated_journal_is_rejected_unmodified(
 
 async def test_damaged_page_raises_when_read(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
-    await make(path, *(f"{number}.md" for number in range(500)))
+    await create_journal(path, *(f"{number}.md" for number in range(500)))
     whole = bytearray(path.read_bytes())
     for page in range(8 * 4096, len(whole), 4096):
         whole[page : page + 2000] = b"\xff" * 2000
@@ -251,7 +255,7 @@ async def test_empty_file_is_a_new_journal(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     path.touch()
 
-    await make(path, "a.md")
+    await create_journal(path, "a.md")
 
     async with open_journal(path, IDENTITY) as again:
         assert again.files.count_unanswered() == 1
@@ -265,7 +269,7 @@ async def test_interrupted_creation_starts_a_new_journal(tmp_path: Path) -> None
     assert len(left["journal.db"]) > 4096
     assert left["journal.db-journal"]
 
-    await make(path, "a.md")
+    await create_journal(path, "a.md")
 
     async with open_journal(path, IDENTITY) as again:
         assert again.files.count_unanswered() == 1
@@ -274,7 +278,7 @@ async def test_interrupted_creation_starts_a_new_journal(tmp_path: Path) -> None
 async def test_missing_folder_is_created(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "journal.db"
 
-    await make(path, "a.md")
+    await create_journal(path, "a.md")
 
     assert path.exists()
 
@@ -282,15 +286,15 @@ async def test_missing_folder_is_created(tmp_path: Path) -> None:
 async def test_unwritable_path_raises_with_a_hint(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
 
-    assert "cannot be used" in await refusal(tmp_path / "file" / "journal.db")
+    assert "cannot be used" in await open_and_catch_error(tmp_path / "file" / "journal.db")
 
 
 async def test_readonly_journal_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
-    await make(path, "a.md")
+    await create_journal(path, "a.md")
     protect(path, 0o400)
 
-    assert "the file is read-only" in await refusal(path)
+    assert "the file is read-only" in await open_and_catch_error(path)
 
     async with open_journal(path, IDENTITY, copy=True) as copy:
         assert copy.files.count_unanswered() == 1
@@ -301,11 +305,11 @@ async def test_readonly_folder_is_rejected(tmp_path: Path, *, existing: bool) ->
     folder = tmp_path / "folder"
     folder.mkdir()
     if existing:
-        await make(folder / "journal.db", "a.md")
+        await create_journal(folder / "journal.db", "a.md")
         (folder / "journal.db-lock").unlink()
     protect(folder, 0o500)
     try:
-        assert "permission denied" in await refusal(folder / "journal.db")
+        assert "permission denied" in await open_and_catch_error(folder / "journal.db")
     finally:
         folder.chmod(0o700)
 
@@ -322,7 +326,7 @@ async def test_dry_run_leaves_nothing_behind(tmp_path: Path) -> None:
 
 async def test_dry_run_does_not_modify_an_existing_journal(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
-    await make(path, "a.md")
+    await create_journal(path, "a.md")
     before = files(tmp_path)
 
     async with open_journal(path, IDENTITY, copy=True) as copy:
@@ -336,7 +340,7 @@ async def test_dry_run_does_not_modify_an_existing_journal(tmp_path: Path) -> No
 
 async def test_dry_run_after_a_kill_does_not_modify_the_journal(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
-    with held(path):
+    with hold_journal(path):
         pass
     before = files(tmp_path)
     assert before["journal.db-wal"]

@@ -16,30 +16,30 @@ def accept(rows: int) -> str:
     return f"accept {rows}"
 
 
-def evaluated(*operations: tuple[Statement, str]) -> list[EvaluatedOperation]:
+def make_operations(*operations: tuple[Statement, str]) -> list[EvaluatedOperation]:
     return [(place, statement, [key]) for place, (statement, key) in enumerate(operations)]
 
 
-def shown(operations: list[EvaluatedOperation]) -> list[tuple[Statement, list[int]]]:
+def group_positions(operations: list[EvaluatedOperation]) -> list[tuple[Statement, list[int]]]:
     return [(statement, [row[0] for row in rows]) for statement, rows in group_rows(operations)]
 
 
 def test_rows_of_equal_statements_are_grouped() -> None:
-    operations = evaluated((accept, "a"), (intend, "b"), (accept, "c"), (intend, "d"))
+    operations = make_operations((accept, "a"), (intend, "b"), (accept, "c"), (intend, "d"))
 
-    assert shown(operations) == [(accept, [0, 2]), (intend, [1, 3])]
+    assert group_positions(operations) == [(accept, [0, 2]), (intend, [1, 3])]
 
 
 def test_rows_per_statement_are_bounded() -> None:
-    operations = evaluated(*[(intend, str(number)) for number in range(2 * MAX_ROWS + 1)])
+    operations = make_operations(*[(intend, str(number)) for number in range(2 * MAX_ROWS + 1)])
 
-    assert [len(places) for _, places in shown(operations)] == [MAX_ROWS, MAX_ROWS, 1]
+    assert [len(places) for _, places in group_positions(operations)] == [MAX_ROWS, MAX_ROWS, 1]
 
 
 def test_statement_without_a_key_keeps_its_position() -> None:
-    operations = evaluated((intend, "a"), ("UPDATE run", "1"), (intend, "b"))
+    operations = make_operations((intend, "a"), ("UPDATE run", "1"), (intend, "b"))
 
-    assert shown(operations) == [(intend, [0]), ("UPDATE run", [1]), (intend, [2])]
+    assert group_positions(operations) == [(intend, [0]), ("UPDATE run", [1]), (intend, [2])]
 
 
 @given(
@@ -53,7 +53,7 @@ def test_statement_without_a_key_keeps_its_position() -> None:
 def test_every_operation_runs_once_and_in_order_per_key(
     operations: list[tuple[Statement, str]],
 ) -> None:
-    places = [place for _, rows in shown(evaluated(*operations)) for place in rows]
+    places = [place for _, rows in group_positions(make_operations(*operations)) for place in rows]
 
     assert sorted(places) == list(range(len(operations)))
     for key in "abcdefghijklmnopqrst":

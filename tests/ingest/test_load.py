@@ -9,7 +9,7 @@ from typing import Literal
 
 import anyio
 import pytest
-from load_examples import base, creates, names, outcomes
+from load_examples import count_creates, count_outcomes, create_dataset, list_document_names
 
 from dify_kb import (
     AsyncClient,
@@ -28,8 +28,8 @@ from dify_kb import (
 from dify_kb.emulator import Emulator, ManualClock, Settings
 
 
-def write(root: Path, *names: str) -> None:
-    for name in names:
+def write(root: Path, *list_document_names: str) -> None:
+    for name in list_document_names:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"the text of {name}")
@@ -40,14 +40,14 @@ async def test_folder_is_loaded_into_searchable_documents(
 ) -> None:
     write(folder, "a.md", "sub/b.txt", "sub/deep/c.html")
     (folder / "sub/b.txt").write_text("the wombat digs at night")
-    dataset = await base(client)
+    dataset = await create_dataset(client)
 
     report = await client.load(dataset, folder)
 
-    assert outcomes(report) == {"added": 3}
+    assert count_outcomes(report) == {"added": 3}
     assert report
     assert report.exit_code == 0
-    assert await names(client, dataset) == ["a.md", "sub__b.txt", "sub__deep__c.html"]
+    assert await list_document_names(client, dataset) == ["a.md", "sub__b.txt", "sub__deep__c.html"]
     found = await client.datasets.retrieve(dataset, "wombat")
     assert found.records[0].segment.document.name == "sub__b.txt"
 
@@ -57,12 +57,12 @@ async def test_equal_file_names_in_two_folders_become_two_documents(
 ) -> None:
     """Uploaded by their base names, the second would silently replace the first."""
     write(folder, "a/readme.md", "b/readme.md", "a__b.txt", "a/b.txt")
-    dataset = await base(client)
+    dataset = await create_dataset(client)
 
     report = await client.load(dataset, folder)
 
-    assert outcomes(report) == {"added": 4}
-    assert len(await names(client, dataset)) == 4
+    assert count_outcomes(report) == {"added": 4}
+    assert len(await list_document_names(client, dataset)) == 4
 
 
 async def test_every_file_has_exactly_one_outcome(client: AsyncClient, folder: Path) -> None:
@@ -73,7 +73,7 @@ async def test_every_file_has_exactly_one_outcome(client: AsyncClient, folder: P
     (folder / "large.txt").write_text("x" * 2000)
     (folder / "link.txt").symlink_to("/etc/hostname")
     os.mkfifo(folder / "pipe.md")
-    dataset = await base(client)
+    dataset = await create_dataset(client)
     results: list[ItemResult] = []
 
     report = await client.load(
@@ -95,10 +95,10 @@ async def test_every_file_has_exactly_one_outcome(client: AsyncClient, folder: P
         "blank.txt": "failed",
         "junk.txt": "failed",
     }
-    assert outcomes(report) == dict(Counter(result.outcome.value for result in results))
+    assert count_outcomes(report) == dict(Counter(result.outcome.value for result in results))
     assert report.exit_code == 3
     assert {result.key for result in report.failures()} == {"blank.txt", "junk.txt"}
-    assert "page.rst.txt" in await names(client, dataset)
+    assert "page.rst.txt" in await list_document_names(client, dataset)
 
 
 async def test_document_without_any_text_is_reported_as_failed(
@@ -107,7 +107,7 @@ async def test_document_without_any_text_is_reported_as_failed(
     """The server says `completed`; nothing of the file can ever be found."""
     (folder / "blank.txt").write_text("\n\n")
 
-    report = await client.load(await base(client), folder)
+    report = await client.load(await create_dataset(client), folder)
 
     (failure,) = report.failures()
     assert failure.reason is not None
@@ -119,7 +119,7 @@ async def test_indexing_failure_reports_the_reason_of_the_server(
 ) -> None:
     write(folder, "a.pdf")
 
-    report = await client.load(await base(client), folder)
+    report = await client.load(await create_dataset(client), folder)
 
     (failure,) = report.failures()
     assert failure.outcome is Outcome.FAILED
@@ -131,15 +131,15 @@ async def test_second_load_sends_only_changed_files(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     write(folder, "a.md", "b.md")
-    dataset = await base(client)
+    dataset = await create_dataset(client)
     await client.load(dataset, folder)
     (folder / "a.md").write_text("now about echidnas")
 
     report = await client.load(dataset, folder)
 
-    assert outcomes(report) == {"updated": 1, "unchanged": 1}
-    assert creates(emulator) == 3
-    assert await names(client, dataset) == ["a.md", "b.md"]
+    assert count_outcomes(report) == {"updated": 1, "unchanged": 1}
+    assert count_creates(emulator) == 3
+    assert await list_document_names(client, dataset) == ["a.md", "b.md"]
     found = await client.datasets.retrieve(dataset, "echidnas")
     assert len(found.records) == 1
 
@@ -155,21 +155,21 @@ async def test_existing_documents_are_kept_on_request(
 ) -> None:
     """Somebody else's, as far as this load can know."""
     write(folder, "a.md")
-    dataset = await base(client)
+    dataset = await create_dataset(client)
     await client.load(dataset, folder, journal=tmp_path / "somebody else's")
     write(folder, "b.md")
 
     report = await client.load(dataset, folder, on_existing=on_existing)
 
-    assert outcomes(report) == {"added": 1, outcome: 1}
-    assert creates(emulator) == 2
+    assert count_outcomes(report) == {"added": 1, outcome: 1}
+    assert count_creates(emulator) == 2
 
 
 async def test_process_rule_is_sent_once(client: AsyncClient, folder: Path) -> None:
     """Each create that carries a rule makes the server store it again."""
     for name in ("a.txt", "b.txt", "c.txt"):
         (folder / name).write_text("|".join(f"part {number} of the text" for number in range(40)))
-    dataset = await base(client)
+    dataset = await create_dataset(client)
 
     await client.load(
         dataset, folder, process_rule=ProcessRule.custom(max_tokens=60, separator="|")
@@ -188,7 +188,7 @@ async def test_only_the_first_create_is_sent_alone(
     write(folder, *(f"{number}.md" for number in range(5)))
     emulator.faults.plan("documents.create_by_file", ["stall 0.5"] * 5)
 
-    await client.load(await base(client), folder, concurrency=5)
+    await client.load(await create_dataset(client), folder, concurrency=5)
 
     sent = [each for each in emulator.history if each.endpoint == "documents.create_by_file"]
     first, *others = sorted(sent, key=lambda each: each.started)
@@ -202,9 +202,9 @@ async def test_wait_accepted_does_not_wait_for_indexing(folder: Path, quick: Pol
     settings = Settings(parsing=60)
     with Emulator(settings=settings, clock=ManualClock()) as slow:
         async with AsyncClient(slow.url, slow.api_key, policy=quick) as client:
-            report = await client.load(await base(client), folder, wait="accepted")
+            report = await client.load(await create_dataset(client), folder, wait="accepted")
 
-    assert outcomes(report) == {"added": 2}
+    assert count_outcomes(report) == {"added": 2}
 
 
 async def test_document_without_progress_is_stalled_while_others_are_indexed(
@@ -214,9 +214,9 @@ async def test_document_without_progress_is_stalled_while_others_are_indexed(
     clock = ManualClock()
     with Emulator(settings=Settings(indexing=60), clock=clock) as slow:
         async with AsyncClient(slow.url, slow.api_key, policy=quick) as client:
-            report = await client.load(await base(client), folder, stall_after=0.3)
+            report = await client.load(await create_dataset(client), folder, stall_after=0.3)
 
-    assert outcomes(report) == {"stalled": 2}
+    assert count_outcomes(report) == {"stalled": 2}
     assert report.stopped is StopReason.NOT_INDEXING
     assert report.exit_code == 5
 
@@ -227,10 +227,10 @@ async def test_slow_indexing_is_waited_for(folder: Path, quick: Policy) -> None:
     clock = ManualClock()
     with Emulator(settings=Settings(parsing=2, indexing=2), clock=clock) as slow:
         async with AsyncClient(slow.url, slow.api_key, policy=quick) as client:
-            dataset = await base(client)
+            dataset = await create_dataset(client)
             report = await _ticking(clock, client.load(dataset, folder, stall_after=5))
 
-    assert outcomes(report) == {"added": 5}
+    assert count_outcomes(report) == {"added": 5}
 
 
 async def _ticking(clock: ManualClock, work: Awaitable[LoadReport]) -> LoadReport:
@@ -256,9 +256,9 @@ async def test_polling_requests_pages_not_single_documents(
     write(folder, *(f"{number}.md" for number in range(150)))
 
     async with AsyncClient(emulator.url, emulator.api_key) as client:
-        report = await client.load(await base(client), folder)
+        report = await client.load(await create_dataset(client), folder)
 
-    assert outcomes(report) == {"added": 150}
+    assert count_outcomes(report) == {"added": 150}
     asked = Counter(exchange.endpoint for exchange in emulator.history)
     assert asked["documents.list"] > 0
     assert asked["documents.list"] + asked["documents.indexing_status"] < 0.25 * 150
@@ -282,12 +282,12 @@ async def test_lost_response_does_not_create_twice(
     emulator.faults.plan("documents.create_by_file", [fault])
     told: list[object] = []
 
-    report = await client.load(await base(client), folder, on_event=told.append)
+    report = await client.load(await create_dataset(client), folder, on_event=told.append)
 
-    assert outcomes(report) == {"added": 2}
+    assert count_outcomes(report) == {"added": 2}
     assert report.bytes == 2 * len("the text of a.md")
     assert max(one.accepted for one in told if isinstance(one, Progress)) == 2
-    assert creates(emulator) == 2
+    assert count_creates(emulator) == 2
     assert not emulator.faults.remaining()
 
 
@@ -298,9 +298,9 @@ async def test_transient_refusal_is_retried(
     write(folder, "a.md", "b.md")
     emulator.faults.plan("documents.create_by_file", [fault, fault])
 
-    report = await client.load(await base(client), folder)
+    report = await client.load(await create_dataset(client), folder)
 
-    assert outcomes(report) == {"added": 2}
+    assert count_outcomes(report) == {"added": 2}
     assert report.retries == 2
     assert not emulator.faults.remaining()
 
@@ -311,10 +311,10 @@ async def test_lost_create_is_resent_after_its_quarantine(
     write(folder, "a.md")
     emulator.faults.plan("documents.create_by_file", ["502-html"])
 
-    (result,) = [one async for one in client.load_iter(await base(client), folder)]
+    (result,) = [one async for one in client.load_iter(await create_dataset(client), folder)]
 
     assert (result.outcome, result.attempts) == (Outcome.ADDED, 2)
-    assert creates(emulator) == 2
+    assert count_creates(emulator) == 2
 
 
 async def test_permanently_lost_response_is_unknown(
@@ -324,11 +324,11 @@ async def test_permanently_lost_response_is_unknown(
     write(folder, "a.md")
     emulator.faults.plan("documents.create_by_file", ["502-html"])
 
-    report = await client.load(await base(client), folder, deadline=0.3)
+    report = await client.load(await create_dataset(client), folder, deadline=0.3)
 
-    assert outcomes(report) == {"unknown": 1}
+    assert count_outcomes(report) == {"unknown": 1}
     assert report.stopped is StopReason.DEADLINE
-    assert creates(emulator) == 1
+    assert count_creates(emulator) == 1
     with pytest.raises(LoadError, match="1 of 1 files were not loaded"):
         report.raise_for_failures()
 
@@ -337,7 +337,7 @@ async def test_revoked_key_stops_the_run(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     write(folder, *(f"{number}.md" for number in range(40)))
-    dataset = await base(client)
+    dataset = await create_dataset(client)
     emulator.faults.plan("documents.create_by_file", ["stall 0"] * 10 + ["401"] * 30)
     emulator.faults.plan("datasets.get", ["ok"] + ["401"] * 30)
 
@@ -348,7 +348,7 @@ async def test_revoked_key_stops_the_run(
     assert report.pending >= 30
     assert report.added + report.pending == 40
     assert not report.failed
-    assert creates(emulator) <= 10 + 8  # what was in flight with the first refusal
+    assert count_creates(emulator) <= 10 + 8  # what was in flight with the first refusal
 
 
 async def test_outage_stops_the_run(folder: Path, quick: Policy) -> None:
@@ -358,7 +358,7 @@ async def test_outage_stops_the_run(folder: Path, quick: Policy) -> None:
         async with AsyncClient(
             server.url, server.api_key, policy=quick.scale_delays(0.1)
         ) as client:
-            dataset = await base(client)
+            dataset = await create_dataset(client)
 
             def cut(event: object) -> None:
                 if isinstance(event, Progress) and event.accepted == 20:
@@ -368,13 +368,13 @@ async def test_outage_stops_the_run(folder: Path, quick: Policy) -> None:
 
     assert report.stopped is StopReason.OUTAGE
     assert report.exit_code == 5
-    assert sum(outcomes(report).values()) == 60
+    assert sum(count_outcomes(report).values()) == 60
     assert report.pending
 
 
 async def test_file_deleted_after_the_scan_fails_alone(client: AsyncClient, folder: Path) -> None:
     write(folder, "a.md", "z.md")
-    dataset = await base(client)
+    dataset = await create_dataset(client)
 
     def delete(event: object) -> None:
         if isinstance(event, Progress) and event.found:
@@ -382,7 +382,7 @@ async def test_file_deleted_after_the_scan_fails_alone(client: AsyncClient, fold
 
     report = await client.load(dataset, folder, concurrency=1, on_event=delete)
 
-    assert outcomes(report) == {"added": 1, "failed": 1}
+    assert count_outcomes(report) == {"added": 1, "failed": 1}
 
 
 async def test_files_on_slow_storage_are_read_concurrently(
@@ -391,9 +391,9 @@ async def test_files_on_slow_storage_are_read_concurrently(
     write(folder, "a.md", "b.md", "c.md")
     monkeypatch.setattr("dify_kb.ingest.journal.group_commit.MAX_EVALUATION_SECONDS", -1.0)
 
-    report = await client.load(await base(client), folder)
+    report = await client.load(await create_dataset(client), folder)
 
-    assert outcomes(report) == {"added": 3}
+    assert count_outcomes(report) == {"added": 3}
 
 
 async def test_final_progress_matches_the_report(client: AsyncClient, folder: Path) -> None:
@@ -401,7 +401,7 @@ async def test_final_progress_matches_the_report(client: AsyncClient, folder: Pa
     seen: list[Progress] = []
 
     await client.load(
-        await base(client),
+        await create_dataset(client),
         folder,
         on_event=lambda event: seen.append(event) if isinstance(event, Progress) else None,
     )
@@ -412,9 +412,9 @@ async def test_final_progress_matches_the_report(client: AsyncClient, folder: Pa
 
 
 async def test_empty_folder_gives_an_empty_report(client: AsyncClient, folder: Path) -> None:
-    report = await client.load(await base(client), folder)
+    report = await client.load(await create_dataset(client), folder)
 
-    assert outcomes(report) == {}
+    assert count_outcomes(report) == {}
     assert report
 
 
@@ -422,7 +422,7 @@ async def test_load_that_cannot_start_raises(client: AsyncClient, folder: Path) 
     with pytest.raises(NotFoundError):
         await client.load("00000000-0000-4000-8000-000000000000", folder)
     with pytest.raises(ConfigError, match="no such file"):
-        await client.load(await base(client), folder / "nowhere")
+        await client.load(await create_dataset(client), folder / "nowhere")
     bare = await client.datasets.create("bare")
     with pytest.raises(ConfigError, match="no indexing technique"):
         await client.load(bare, folder)
@@ -441,7 +441,7 @@ async def test_disabled_document_is_not_duplicated(
 ) -> None:
     """The server does not match it by name and would make a second one (recording 422)."""
     write(folder, "a.md")
-    dataset = await base(client)
+    dataset = await create_dataset(client)
     await client.load(dataset, folder)
     (document,) = [row async for row in client.documents.iter(dataset)]
     _disable(emulator, document.id)
@@ -449,10 +449,10 @@ async def test_disabled_document_is_not_duplicated(
 
     report = await client.load(dataset, folder)
 
-    assert outcomes(report) == {"skipped": 1}
+    assert count_outcomes(report) == {"skipped": 1}
     (reason,) = report.skipped_reasons
     assert reason.startswith("disabled by hand")
-    assert len(await names(client, dataset)) == 1
+    assert len(await list_document_names(client, dataset)) == 1
 
 
 async def test_document_still_being_indexed_is_waited_for(folder: Path, quick: Policy) -> None:
@@ -461,20 +461,20 @@ async def test_document_still_being_indexed_is_waited_for(folder: Path, quick: P
     clock = ManualClock()
     with Emulator(settings=Settings(parsing=30, workers=2), clock=clock) as slow:
         async with AsyncClient(slow.url, slow.api_key, policy=quick) as client:
-            dataset = await base(client)
+            dataset = await create_dataset(client)
             await client.load(dataset, folder, wait="accepted")
             (folder / "a.md").write_text("another text")
             report = await _ticking(clock, client.load(dataset, folder))
             found = await client.datasets.retrieve(dataset, "text")
 
-    assert outcomes(report) == {"updated": 1}
+    assert count_outcomes(report) == {"updated": 1}
     assert [record.segment.content for record in found.records] == ["another text"]
 
 
 async def test_successful_results_are_not_kept_in_memory(client: AsyncClient, folder: Path) -> None:
     write(folder, *(f"{number}.md" for number in range(30)))
 
-    report = await client.load(await base(client), folder)
+    report = await client.load(await create_dataset(client), folder)
 
     assert list(report.failures()) == []
     assert '"added": 30' in report.to_json()
@@ -482,7 +482,7 @@ async def test_successful_results_are_not_kept_in_memory(client: AsyncClient, fo
 
 async def test_cancelled_load_leaves_the_client_usable(client: AsyncClient, folder: Path) -> None:
     write(folder, *(f"{number}.md" for number in range(200)))
-    dataset = await base(client)
+    dataset = await create_dataset(client)
 
     with anyio.move_on_after(0.05) as scope:
         await client.load(dataset, folder)
@@ -492,7 +492,7 @@ async def test_cancelled_load_leaves_the_client_usable(client: AsyncClient, fold
 
 
 def _disable(emulator: Emulator, document_id: str) -> None:
-    running = emulator._running
+    running = emulator._server_thread
     assert running is not None
     running._store.documents.update(document_id, enabled=False)
 
@@ -502,7 +502,7 @@ async def test_failures_of_earlier_runs_do_not_stop_a_load(
 ) -> None:
     """A run that stopped leaves documents of which it saw no end; the next one sees them failed."""
     write(folder, *(f"{number:02}.md" for number in range(60)))
-    dataset = await base(client)
+    dataset = await create_dataset(client)
     emulator.faults.plan_indexing(["error no such model"], always=True)
     stopped = await client.load(dataset, folder)
     emulator.faults.clear()
@@ -518,7 +518,7 @@ async def test_load_that_fails_before_its_first_file_leaves_nothing_open(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     """It looks first at what the base holds; whatever is left open there is a warning."""
-    dataset = await base(client)
+    dataset = await create_dataset(client)
     await client.documents.create_by_text(
         dataset, name="theirs", text="text", process_rule=ProcessRule.automatic()
     )
@@ -537,7 +537,7 @@ async def test_refused_file_is_retried_without_a_limit(
     write(folder, "a.md")
     emulator.faults.plan("documents.create_by_file", ["503 x5", "502-html"])
 
-    report = await client.load(await base(client), folder)
+    report = await client.load(await create_dataset(client), folder)
 
-    assert outcomes(report) == {"added": 1}
+    assert count_outcomes(report) == {"added": 1}
     assert not emulator.faults.remaining()

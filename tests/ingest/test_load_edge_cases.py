@@ -11,7 +11,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from load_examples import CREATE, base, names
+from load_examples import CREATE, create_dataset, list_document_names
 
 from dify_kb import AsyncClient, Item, Policy, Progress, StopReason
 from dify_kb.emulator import Emulator, Settings
@@ -28,7 +28,7 @@ async def test_unseen_create_does_not_hide_a_deleted_document(
 ) -> None:
     """One more and one less is as many as before, and not the same."""
     write(folder, "a.md", "b.md")
-    dataset = await base(client)
+    dataset = await create_dataset(client)
     await client.load(dataset, folder)
     write(folder, "c.md")
     emulator.faults.plan(CREATE, ["commit-then-reset"])
@@ -42,7 +42,7 @@ async def test_unseen_create_does_not_hide_a_deleted_document(
 
     assert not emulator.faults.remaining()
     assert report
-    assert await names(client, dataset) == ["a.md", "b.md", "c.md"]
+    assert await list_document_names(client, dataset) == ["a.md", "b.md", "c.md"]
 
 
 async def test_unrecorded_end_of_a_load_is_reported(
@@ -58,7 +58,7 @@ async def test_unrecorded_end_of_a_load_is_reported(
         if isinstance(event, Progress) and event.accepted == 2 and not other.in_transaction:
             other.execute("BEGIN IMMEDIATE")
 
-    report = await client.load(await base(client), folder, journal=journal, on_event=hold)
+    report = await client.load(await create_dataset(client), folder, journal=journal, on_event=hold)
 
     other.close()
     assert report.stopped is StopReason.JOURNAL
@@ -73,7 +73,7 @@ async def test_folder_whose_name_is_not_utf_8_has_a_journal(
     inside.mkdir()  # noqa: ASYNC240 -- a name that is no text
     write(inside, "a.md")
 
-    report = await client.load(await base(client), inside)
+    report = await client.load(await create_dataset(client), inside)
 
     assert report.added == 1
     assert report.journal is not None
@@ -91,7 +91,7 @@ async def test_user_without_a_home_gets_a_warning(
         raise RuntimeError(message)
 
     monkeypatch.setattr(Path, "home", fail)
-    dataset = await base(client)
+    dataset = await create_dataset(client)
 
     with pytest.warns(UserWarning, match="cannot be resumed"):
         report = await client.load(dataset, folder)
@@ -104,7 +104,7 @@ async def test_dry_run_makes_no_state_folder(
 ) -> None:
     write(folder, "a.md")
 
-    await client.load(await base(client), folder, dry_run=True)
+    await client.load(await create_dataset(client), folder, dry_run=True)
 
     assert not (tmp_path / "state").exists()
 
@@ -118,7 +118,7 @@ async def test_endless_source_ends_with_the_run(client: AsyncClient) -> None:
             await anyio.sleep(0.01)
 
     with anyio.fail_after(8):
-        report = await client.load(await base(client), feed(), deadline=0.3)
+        report = await client.load(await create_dataset(client), feed(), deadline=0.3)
 
     assert report.stopped is StopReason.DEADLINE
 
@@ -135,7 +135,7 @@ async def test_generator_cut_off_by_the_deadline_is_not_reported_as_complete(
         await anyio.sleep_forever()
 
     with anyio.fail_after(8):
-        report = await client.load(await base(client), feed(), deadline=1.5)
+        report = await client.load(await create_dataset(client), feed(), deadline=1.5)
 
     assert (report.added, report.stopped) == (given, StopReason.DEADLINE)
     assert not report
@@ -151,7 +151,7 @@ async def test_asyncio_cancellation_leaves_nothing_behind(
     draw = random.Random(seed)
     with Emulator(settings=Settings(create_io=0.01, seed=seed)) as server:
         async with AsyncClient(server.url, server.api_key, policy=quick) as client:
-            dataset = await base(client)
+            dataset = await create_dataset(client)
             for _ in range(3):
                 task = asyncio.create_task(client.load(dataset, folder))
                 for _ in range(times):
@@ -165,4 +165,4 @@ async def test_asyncio_cancellation_leaves_nothing_behind(
                         await asyncio.sleep(0.01)
 
             assert await client.load(dataset, folder)
-            assert len(await names(client, dataset)) == 30
+            assert len(await list_document_names(client, dataset)) == 30

@@ -9,7 +9,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 from attrs import evolve
-from load_examples import CREATE, base, creates, outcomes, write
+from load_examples import CREATE, count_creates, count_outcomes, create_dataset, write_files
 
 from dify_kb import (
     AsyncClient,
@@ -35,20 +35,20 @@ async def test_document_lost_by_a_killed_worker_is_reported_and_resent_on_reques
     client: AsyncClient, emulator: Emulator, folder: Path, fault: str
 ) -> None:
     """It stalled again in each run, was called "nothing is being indexed", and stayed for ever."""
-    write(folder, 20)
+    write_files(folder, 20)
     emulator.faults.plan_indexing([fault], names="007*")
-    dataset = await base(client)
+    dataset = await create_dataset(client)
 
     first = await client.load(dataset, folder, stall_after=1)
     again = await client.load(dataset, folder, stall_after=1)
     retried = await client.load(dataset, folder, stall_after=1, retry_failed=True)
 
-    assert outcomes(first) == {"added": 19, "stalled": 1}
+    assert count_outcomes(first) == {"added": 19, "stalled": 1}
     assert (first.stopped, first.exit_code) == (None, 3)
     (failure,) = first.failures()
     assert str(failure.reason).startswith("lost by the server's worker")
     assert "19 others were indexed" in str(failure.reason)
-    assert outcomes(again) == {"unchanged": 19, "stalled": 1}
+    assert count_outcomes(again) == {"unchanged": 19, "stalled": 1}
     assert again.stopped is None
     assert retried.unchanged == 19
     assert retried.added + retried.updated == 1
@@ -60,11 +60,11 @@ async def test_stalled_document_with_a_queued_task_is_not_duplicated(
     folder: Path, quick: Policy
 ) -> None:
     """No worker ran at all: the first task is queued still, so the document is deleted first."""
-    write(folder, 3)
+    write_files(folder, 3)
     with Emulator(settings=Settings(workers=4)) as server:
         server.faults.plan_indexing(["die"])
         async with AsyncClient(server.url, server.api_key, policy=quick) as client:
-            dataset = await base(client)
+            dataset = await create_dataset(client)
             first = await client.load(dataset, folder, stall_after=1)
             before = {row.id async for row in client.documents.iter(dataset)}
             server.faults.restart()
@@ -84,17 +84,17 @@ async def test_stalled_document_with_a_queued_task_is_not_duplicated(
 async def test_worker_that_serves_other_datasets_first_is_waited_for(
     folder: Path, tmp_path: Path, quick: Policy
 ) -> None:
-    write(folder, 5)
+    write_files(folder, 5)
     other = tmp_path / "other"
     other.mkdir()
-    write(other, 40)
+    write_files(other, 40)
     with Emulator(settings=Settings(workers=1, indexing=0.1)) as server:
         async with AsyncClient(server.url, server.api_key, policy=quick) as client:
-            theirs, ours = await base(client, "A"), await base(client, "B")
+            theirs, ours = await create_dataset(client, "A"), await create_dataset(client, "B")
             await client.load(theirs, other, wait="accepted")
             report = await client.load(ours, folder, stall_after=1)
 
-    assert outcomes(report) == {"added": 5}
+    assert count_outcomes(report) == {"added": 5}
     assert report.stopped is None
 
 
@@ -102,8 +102,8 @@ async def test_dataset_that_is_deleted_during_a_load_stops_it(
     client: AsyncClient, folder: Path
 ) -> None:
     """The advice was to mend the models."""
-    write(folder, 60)
-    dataset = await base(client)
+    write_files(folder, 60)
+    dataset = await create_dataset(client)
 
     deleting = anyio.Event()
 
@@ -130,15 +130,15 @@ async def test_file_changed_since_the_scan_is_sent_in_its_current_state(
     client: AsyncClient, folder: Path
 ) -> None:
     """It failed, although nothing was wrong with it."""
-    write(folder, 3)
+    write_files(folder, 3)
 
     def change(event: object) -> None:
         if isinstance(event, Progress) and event.found == 3 and event.accepted == 0:
             (folder / "002.md").write_text("wombats dig at night, longer than before")
 
-    report = await client.load(await base(client), folder, on_event=change, concurrency=1)
+    report = await client.load(await create_dataset(client), folder, on_event=change, concurrency=1)
 
-    assert outcomes(report) == {"added": 3}
+    assert count_outcomes(report) == {"added": 3}
 
 
 async def test_changed_content_of_equal_size_and_time_is_detected(
@@ -149,7 +149,7 @@ async def test_changed_content_of_equal_size_and_time_is_detected(
     path.write_text("the old text")
     old = path.stat()
     os.utime(path, ns=(10**18, 10**18))
-    dataset = await base(client)
+    dataset = await create_dataset(client)
     await client.load(dataset, folder)
     path.write_text("the new text")
     os.utime(path, ns=(10**18, 10**18))
@@ -157,15 +157,15 @@ async def test_changed_content_of_equal_size_and_time_is_detected(
     report = await client.load(dataset, folder)
 
     assert path.stat().st_size == old.st_size
-    assert outcomes(report) == {"updated": 1}
+    assert count_outcomes(report) == {"updated": 1}
 
 
 async def test_checksum_compares_contents_despite_equal_times(
     client: AsyncClient, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some network file systems tell no change time that could be trusted."""
-    write(folder, 1)
-    dataset = await base(client)
+    write_files(folder, 1)
+    dataset = await create_dataset(client)
     await client.load(dataset, folder)
     (folder / "000.md").write_text("the text of 9")
     monkeypatch.setattr("dify_kb.ingest.planning.planner.is_same_stamp", lambda *_: True)
@@ -173,8 +173,8 @@ async def test_checksum_compares_contents_despite_equal_times(
     blind = await client.load(dataset, folder)
     report = await client.load(dataset, folder, checksum=True)
 
-    assert outcomes(blind) == {"unchanged": 1}
-    assert outcomes(report) == {"updated": 1}
+    assert count_outcomes(blind) == {"unchanged": 1}
+    assert count_outcomes(report) == {"updated": 1}
 
 
 @pytest.mark.parametrize("lists", [False, True])
@@ -182,8 +182,8 @@ async def test_archived_document_is_not_overwritten(
     client: AsyncClient, emulator: Emulator, folder: Path, *, lists: bool
 ) -> None:
     """A same-name create would put it back into retrieval, against a person's decision."""
-    write(folder, 2)
-    dataset = await base(client)
+    write_files(folder, 2)
+    dataset = await create_dataset(client)
     await client.load(dataset, folder)
     rows = {row.name: row.id async for row in client.documents.iter(dataset)}
     await client.documents.archive(dataset, [rows["000.md"]])
@@ -193,18 +193,18 @@ async def test_archived_document_is_not_overwritten(
 
     report = await client.load(dataset, folder)
 
-    assert outcomes(report) == {"skipped": 1, "unchanged": 1}
+    assert count_outcomes(report) == {"skipped": 1, "unchanged": 1}
     (reason,) = report.skipped_reasons
     assert reason.startswith("archived by hand")
-    assert creates(emulator) == 2
+    assert count_creates(emulator) == 2
     assert not any("altogether" in text for text in await found(client, dataset, "altogether"))
 
 
 async def test_archived_document_that_is_overwritten_on_request_is_archived_again(
     client: AsyncClient, folder: Path
 ) -> None:
-    write(folder, 1)
-    dataset = await base(client)
+    write_files(folder, 1)
+    dataset = await create_dataset(client)
     await client.load(dataset, folder)
     (row,) = [row async for row in client.documents.iter(dataset)]
     await client.documents.archive(dataset, [row.id])
@@ -212,7 +212,7 @@ async def test_archived_document_that_is_overwritten_on_request_is_archived_agai
 
     report = await client.load(dataset, folder, overwrite_archived=True)
 
-    assert outcomes(report) == {"updated": 1}
+    assert count_outcomes(report) == {"updated": 1}
     (row,) = [row async for row in client.documents.iter(dataset)]
     assert row.archived
     assert not await found(client, dataset, "altogether")
@@ -222,8 +222,8 @@ async def test_failed_replacement_is_resent_first_by_the_next_run(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     """The old version is gone too: the document is empty."""
-    write(folder, 30)
-    dataset = await base(client)
+    write_files(folder, 30)
+    dataset = await create_dataset(client)
     await client.load(dataset, folder)
     for number in range(30):
         (folder / f"{number:03}.md").write_text(f"a longer text of {number}")
@@ -234,11 +234,11 @@ async def test_failed_replacement_is_resent_first_by_the_next_run(
     (folder / "000.md").write_text("changed once more")
     again = await client.load(dataset, folder, concurrency=1)
 
-    assert outcomes(failed) == {"updated": 29, "failed": 1}
+    assert count_outcomes(failed) == {"updated": 29, "failed": 1}
     (failure,) = failed.failures()
     assert f"document {failure.document_id} is empty now" in str(failure.reason)
     assert "no such encoding" in str(failure.reason)
-    assert outcomes(again) == {"unchanged": 28, "updated": 2}
+    assert count_outcomes(again) == {"unchanged": 28, "updated": 2}
     sent = [
         exchange.document for exchange in emulator.history[before:] if exchange.endpoint == CREATE
     ]
@@ -250,8 +250,8 @@ async def test_swap_keeps_a_version_in_search_at_every_moment(
     client: AsyncClient, emulator: Emulator, folder: Path, *, fails: bool
 ) -> None:
     """A replacement in place is never without a gap, and a failed one loses the old version."""
-    write(folder, 3)
-    dataset = await base(client)
+    write_files(folder, 3)
+    dataset = await create_dataset(client)
     await client.load(dataset, folder)
     old = {row.name: row.id async for row in client.documents.iter(dataset)}
     (folder / "001.md").write_text("the text of 1, second edition")
@@ -274,7 +274,7 @@ async def test_swap_keeps_a_version_in_search_at_every_moment(
     rows = {row.name: row.id async for row in client.documents.iter(dataset)}
     assert len(rows) == len([row async for row in client.documents.iter(dataset)]) == 3
     assert all(any("the text of 1" in text for text in texts) for texts in seen)
-    assert outcomes(report) == {"unchanged": 2, "failed" if fails else "updated": 1}
+    assert count_outcomes(report) == {"unchanged": 2, "failed" if fails else "updated": 1}
     assert (rows["001.md"] == old["001.md"]) is fails
     if fails:
         assert "the old version is kept" in str(next(report.failures()).reason)
@@ -286,8 +286,8 @@ async def test_interrupted_swap_is_finished_by_the_next_run(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     """Two documents of one name may stand then: the newer one stays."""
-    write(folder, 1)
-    dataset = await base(client)
+    write_files(folder, 1)
+    dataset = await create_dataset(client)
     await client.load(dataset, folder)
     (folder / "000.md").write_text("second edition")
     emulator.faults.plan("documents.delete", ["stall 30"])
@@ -303,8 +303,8 @@ async def test_interrupted_swap_is_finished_by_the_next_run(
 
 async def test_swap_of_an_archived_document_leaves_one(client: AsyncClient, folder: Path) -> None:
     """An archived document cannot be deleted: it stood beside its new version for ever."""
-    write(folder, 1)
-    dataset = await base(client)
+    write_files(folder, 1)
+    dataset = await create_dataset(client)
     await client.load(dataset, folder)
     (row,) = [row async for row in client.documents.iter(dataset)]
     await client.documents.archive(dataset, [row.id])
@@ -312,7 +312,7 @@ async def test_swap_of_an_archived_document_leaves_one(client: AsyncClient, fold
 
     report = await client.load(dataset, folder, replace="swap", overwrite_archived=True)
 
-    assert outcomes(report) == {"updated": 1}
+    assert count_outcomes(report) == {"updated": 1}
     (left,) = [row async for row in client.documents.iter(dataset)]
     assert left.archived
     assert left.id != row.id
@@ -323,8 +323,8 @@ async def test_server_that_answers_500_to_every_upload_fails_no_file(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     """Each was sent four times and failed for good; the next run sent none of them."""
-    write(folder, 60)
-    dataset = await base(client)
+    write_files(folder, 60)
+    dataset = await create_dataset(client)
     emulator.faults.plan(CREATE, ["500 x5000"])
 
     report = await client.load(dataset, folder)
@@ -334,33 +334,33 @@ async def test_server_that_answers_500_to_every_upload_fails_no_file(
     assert report.stopped is StopReason.OUTAGE
     assert report.failed == 0
     assert report.pending + report.unknown == 60
-    assert outcomes(again) == {"added": 60}
+    assert count_outcomes(again) == {"added": 60}
 
 
 async def test_single_transient_failure_is_resent_by_the_next_run(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     """Nothing is wrong with it: it needs no `retry_failed`."""
-    write(folder, 1)
-    dataset = await base(client)
+    write_files(folder, 1)
+    dataset = await create_dataset(client)
     emulator.faults.plan(CREATE, ["500 x4"])
 
     report = await client.load(dataset, folder)
     again = await client.load(dataset, folder)
 
-    assert outcomes(report) == {"failed": 1}
-    assert outcomes(again) == {"added": 1}
+    assert count_outcomes(report) == {"failed": 1}
+    assert count_outcomes(again) == {"added": 1}
 
 
 async def test_deadline_after_the_last_file_is_ignored(client: AsyncClient, folder: Path) -> None:
     """It was told as a stop in every run, with nothing left to do."""
-    write(folder, 3)
-    dataset = await base(client)
+    write_files(folder, 3)
+    dataset = await create_dataset(client)
     await client.load(dataset, folder)
 
     report = await client.load(dataset, folder, deadline=0)
 
-    assert outcomes(report) == {"unchanged": 3}
+    assert count_outcomes(report) == {"unchanged": 3}
     assert (report.stopped, report.exit_code) == (None, 0)
 
 
@@ -368,7 +368,7 @@ async def test_report_warns_of_deleted_characters(client: AsyncClient, folder: P
     (folder / "es.md").write_text("naïve ¿Qué? 3¾")
     (folder / "en.md").write_text("plain words")
 
-    report = await client.load(await base(client), folder)
+    report = await client.load(await create_dataset(client), folder)
 
     (warning,) = report.warnings
     assert "3 of them in 1 files, such as es.md" in warning
@@ -376,11 +376,11 @@ async def test_report_warns_of_deleted_characters(client: AsyncClient, folder: P
 
 async def test_total_is_known_before_the_scan_ends(client: AsyncClient, folder: Path) -> None:
     """`scan 1400/?` for most of a load says nothing about how long it takes."""
-    write(folder, 500)
+    write_files(folder, 500)
     seen: list[Progress] = []
 
     report = await client.load(
-        await base(client),
+        await create_dataset(client),
         folder,
         on_event=lambda event: seen.append(event) if isinstance(event, Progress) else None,
         concurrency=4,
@@ -395,11 +395,11 @@ async def test_total_is_known_before_the_scan_ends(client: AsyncClient, folder: 
 
 
 async def test_skipped_files_are_counted_by_reason(client: AsyncClient, folder: Path) -> None:
-    write(folder, 2, ".exe")
-    write(folder, 1)
+    write_files(folder, 2, ".exe")
+    write_files(folder, 1)
     (folder / "empty.md").touch()
 
-    report = await client.load(await base(client), folder)
+    report = await client.load(await create_dataset(client), folder)
 
     assert report.skipped_reasons == {"unsupported type .exe": 2, "empty": 1}
     assert report.exit_code == 0
@@ -408,11 +408,11 @@ async def test_skipped_files_are_counted_by_reason(client: AsyncClient, folder: 
 async def test_file_that_is_named_and_skipped_is_an_error(
     client: AsyncClient, folder: Path
 ) -> None:
-    write(folder, 1, ".exe")
+    write_files(folder, 1, ".exe")
 
-    report = await client.load(await base(client), folder / "000.exe")
+    report = await client.load(await create_dataset(client), folder / "000.exe")
 
-    assert outcomes(report) == {"failed": 1}
+    assert count_outcomes(report) == {"failed": 1}
     assert report.exit_code == 3
 
 
@@ -420,12 +420,14 @@ async def test_refused_file_type_is_not_sent_again(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     """Servers with another extractor take more types; whether this one does, it tells."""
-    write(folder, 12, ".pptx")
+    write_files(folder, 12, ".pptx")
 
-    report = await client.load(await base(client), folder, include=["*.pptx"], concurrency=1)
+    report = await client.load(
+        await create_dataset(client), folder, include=["*.pptx"], concurrency=1
+    )
 
-    assert outcomes(report) == {"failed": 12}
-    assert creates(emulator) == 1
+    assert count_outcomes(report) == {"failed": 12}
+    assert count_creates(emulator) == 1
     assert {failure.reason for failure in report.failures()} == {
         "the server refuses files of type .pptx"
     }
@@ -434,44 +436,44 @@ async def test_refused_file_type_is_not_sent_again(
 async def test_cached_list_fails_no_document(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
-    write(folder, 30)
-    dataset = await base(client)
+    write_files(folder, 30)
+    dataset = await create_dataset(client)
     emulator.faults.plan("documents.list", ["stale-list 60 always x3"])
 
     report = await client.load(dataset, folder)
 
-    assert outcomes(report) == {"added": 30}
+    assert count_outcomes(report) == {"added": 30}
 
 
 async def test_plugin_daemon_that_is_down_fails_no_file(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     """It is answered with 400 everywhere: neither the key nor a file is wrong."""
-    write(folder, 30)
+    write_files(folder, 30)
     emulator.faults.plan(CREATE, ["ok"] * 5 + ["plugin-daemon"] * 25)
 
-    report = await client.load(await base(client), folder)
+    report = await client.load(await create_dataset(client), folder)
 
-    assert outcomes(report) == {"added": 30}
+    assert count_outcomes(report) == {"added": 30}
 
 
 async def test_document_that_is_busy_is_waited_for(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     """`400 invalid_action … is being indexed, please try again later` passes."""
-    write(folder, 5)
+    write_files(folder, 5)
     emulator.faults.plan(CREATE, ["ok", "being-indexed", "ok"])
 
-    report = await client.load(await base(client), folder)
+    report = await client.load(await create_dataset(client), folder)
 
-    assert outcomes(report) == {"added": 5}
+    assert count_outcomes(report) == {"added": 5}
 
 
 async def test_dataset_lock_is_reported_and_waited_for(
     emulator: Emulator, folder: Path, quick: Policy
 ) -> None:
     """After a crash of the API, creates hang while reads are answered; they land at the end."""
-    write(folder, 20)
+    write_files(folder, 20)
     policy = evolve(
         quick,
         timeout=evolve(quick.timeout, answer=0.5, connect=0.5),
@@ -484,15 +486,15 @@ async def test_dataset_lock_is_reported_and_waited_for(
             paused.add(event.paused)
 
     async with AsyncClient(emulator.url, emulator.api_key, policy=policy) as client:
-        dataset = await base(client)
+        dataset = await create_dataset(client)
         emulator.faults.lock_dataset(dataset.id, 2.5)
         report = await client.load(dataset, folder, stall_after=0.5, on_event=watch)
         rows = [row.name async for row in client.documents.iter(dataset)]
 
-    assert outcomes(report) == {"added": 20}
+    assert count_outcomes(report) == {"added": 20}
     assert len(rows) == len(set(rows)) == 20
     assert any("holds this dataset's lock" in str(cause) for cause in paused)
-    assert creates(emulator) == 20, "nothing is sent again that may still land"
+    assert count_creates(emulator) == 20, "nothing is sent again that may still land"
 
 
 @pytest.mark.parametrize("page", ["403-html", "404-html", "406-html", "413-html"])
@@ -500,24 +502,24 @@ async def test_body_that_a_proxy_refuses_fails_alone(
     client: AsyncClient, emulator: Emulator, folder: Path, page: str
 ) -> None:
     """A web application firewall answers for Dify, without its version."""
-    write(folder, 40)
+    write_files(folder, 40)
     (folder / "005-sql.md").write_text("UNION SELECT is SQL")
     emulator.faults.refuse_bodies(containing=b"UNION SELECT", word=page)
 
-    report = await client.load(await base(client), folder)
+    report = await client.load(await create_dataset(client), folder)
 
-    assert outcomes(report) == {"added": 40, "failed": 1}
+    assert count_outcomes(report) == {"added": 40, "failed": 1}
     assert report.stopped is None
 
 
 async def test_journal_remembers_what_the_next_run_needs(
     client: AsyncClient, emulator: Emulator, folder: Path, tmp_path: Path
 ) -> None:
-    write(folder, 3)
+    write_files(folder, 3)
     journal = tmp_path / "j.db"
     emulator.faults.plan_indexing(["lose"], names="001*")
 
-    await client.load(await base(client), folder, stall_after=1, journal=journal)
+    await client.load(await create_dataset(client), folder, stall_after=1, journal=journal)
 
     states = {row.key: row.state for row in iter_rows(journal)}
     assert states == {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from load_examples import base, names, outcomes
+from load_examples import count_outcomes, create_dataset, list_document_names
 
 from dify_kb import (
     AsyncClient,
@@ -46,7 +46,7 @@ def leftovers() -> tuple[int, int, int]:
 
 async def test_paths_bytes_and_texts_become_documents(client: AsyncClient, folder: Path) -> None:
     (folder / "x.bin").write_text("from a path")
-    dataset = await base(client)
+    dataset = await create_dataset(client)
 
     report = await client.load(
         dataset,
@@ -57,7 +57,7 @@ async def test_paths_bytes_and_texts_become_documents(client: AsyncClient, folde
         ],
     )
 
-    assert outcomes(report) == {"added": 3}
+    assert count_outcomes(report) == {"added": 3}
     assert await texts(client, dataset) == {
         "a__b.md": "from a path",
         "bytes.txt": "from bytes",
@@ -66,14 +66,14 @@ async def test_paths_bytes_and_texts_become_documents(client: AsyncClient, folde
 
 
 async def test_one_item_alone_is_a_source(client: AsyncClient) -> None:
-    dataset = await base(client)
+    dataset = await create_dataset(client)
 
-    assert outcomes(await client.load(dataset, Item("a.md", text="text"))) == {"added": 1}
+    assert count_outcomes(await client.load(dataset, Item("a.md", text="text"))) == {"added": 1}
 
 
 async def test_text_needs_no_extension_and_bytes_do(client: AsyncClient) -> None:
     """What bytes hold, only their name tells."""
-    dataset = await base(client)
+    dataset = await create_dataset(client)
     seen: dict[str, str | None] = {}
 
     def see(event: object) -> None:
@@ -94,23 +94,23 @@ async def test_text_needs_no_extension_and_bytes_do(client: AsyncClient) -> None
         on_event=see,
     )
 
-    assert outcomes(report) == {"added": 4, "skipped": 2}
+    assert count_outcomes(report) == {"added": 4, "skipped": 2}
     assert seen["unknown"] == "unsupported type: no extension"
     assert seen["setup.exe"] == "unsupported type .exe"
-    found = await names(client, dataset)
+    found = await list_document_names(client, dataset)
     assert "ticket 17~c6d680e8.txt" in found
     assert "some.exe.txt" in found
     assert "as__text.rst.txt" in found
 
 
 async def test_repeated_item_key_fails_and_the_first_is_kept(client: AsyncClient) -> None:
-    dataset = await base(client)
+    dataset = await create_dataset(client)
 
     report = await client.load(
         dataset, [Item("a.md", text="first"), Item("a.md", text="second"), *items(3)]
     )
 
-    assert outcomes(report) == {"added": 4, "failed": 1}
+    assert count_outcomes(report) == {"added": 4, "failed": 1}
     (failure,) = report.failures()
     assert failure.reason == "another file has the same key"
     assert (await texts(client, dataset))["a.md"] == "first"
@@ -119,7 +119,7 @@ async def test_repeated_item_key_fails_and_the_first_is_kept(client: AsyncClient
 async def test_empty_large_and_missing_items_end_individually(
     client: AsyncClient, folder: Path
 ) -> None:
-    dataset = await base(client)
+    dataset = await create_dataset(client)
 
     report = await client.load(
         dataset,
@@ -133,16 +133,16 @@ async def test_empty_large_and_missing_items_end_individually(
         max_file_size=1000,
     )
 
-    assert outcomes(report) == {"added": 1, "skipped": 2, "failed": 2}
+    assert count_outcomes(report) == {"added": 1, "skipped": 2, "failed": 2}
 
 
 async def test_invalid_unicode_text_fails_alone(client: AsyncClient) -> None:
     """Half of an emoji, cut by a program that counts in UTF-16, cannot be sent."""
-    dataset = await base(client)
+    dataset = await create_dataset(client)
 
     report = await client.load(dataset, [Item("a.md", text="cut \ud83d"), *items(2)])
 
-    assert outcomes(report) == {"added": 2, "failed": 1}
+    assert count_outcomes(report) == {"added": 2, "failed": 1}
     (failure,) = report.failures()
     assert failure.key == "a.md"
     assert "Unicode" in str(failure.reason)
@@ -162,14 +162,14 @@ async def slowly(
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
 async def test_item_generators_are_iterated_once(client: AsyncClient, kind: str) -> None:
-    dataset = await base(client)
+    dataset = await create_dataset(client)
     given = items(30)
 
     source = one_by_one(given) if kind == "sync" else slowly(given)
     report = await client.load(dataset, source)
 
-    assert outcomes(report) == {"added": 30}
-    assert len(await names(client, dataset)) == 30
+    assert count_outcomes(report) == {"added": 30}
+    assert len(await list_document_names(client, dataset)) == 30
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
@@ -180,17 +180,17 @@ async def test_generators_of_paths_are_files_below_their_common_folder(
     for path in paths:
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"{path}")
-    dataset = await base(client)
+    dataset = await create_dataset(client)
 
     report = await client.load(dataset, one_by_one(paths) if kind == "sync" else slowly(paths))
 
-    assert outcomes(report) == {"added": 2}
-    assert await names(client, dataset) == ["a.md", "sub__a.md"]
+    assert count_outcomes(report) == {"added": 2}
+    assert await list_document_names(client, dataset) == ["a.md", "sub__a.md"]
 
 
 async def test_first_items_are_sent_before_the_generator_ends(client: AsyncClient) -> None:
     """A source may take hours: a crawl, a query by pages."""
-    dataset = await base(client)
+    dataset = await create_dataset(client)
     first_is_there = anyio.Event()
 
     async def crawl() -> AsyncIterator[Item]:
@@ -205,7 +205,7 @@ async def test_first_items_are_sent_before_the_generator_ends(client: AsyncClien
         on_event=lambda event: first_is_there.set() if isinstance(event, ItemResult) else None,
     )
 
-    assert outcomes(report) == {"added": 2}
+    assert count_outcomes(report) == {"added": 2}
 
 
 @pytest.mark.parametrize("kind", ["list", "sync", "async"])
@@ -213,12 +213,12 @@ async def test_empty_source_gives_an_empty_report(
     client: AsyncClient, emulator: Emulator, kind: str
 ) -> None:
     """As it is that of a job that runs every hour, and finds nothing new."""
-    dataset = await base(client)
+    dataset = await create_dataset(client)
     sources: dict[str, Source] = {"list": [], "sync": one_by_one([]), "async": slowly([])}
 
     report = await client.load(dataset, sources[kind])
 
-    assert outcomes(report) == {}
+    assert count_outcomes(report) == {}
     assert report
     assert report.exit_code == 0
     assert report.journal is None
@@ -234,7 +234,7 @@ async def test_paths_and_items_do_not_mix(
     mixed: list[Item | Path] = [*items(3), folder / "a.md"]
     if first == "path":
         mixed.reverse()
-    dataset = await base(client)
+    dataset = await create_dataset(client)
     source = mixed if kind == "list" else one_by_one(mixed) if kind == "sync" else slowly(mixed)
 
     with pytest.raises(ConfigError, match="mixed in one source"):
@@ -261,7 +261,7 @@ async def break_after_slowly(number: int) -> AsyncIterator[Item]:
 async def test_generator_error_is_raised_unchanged(
     client: AsyncClient, emulator: Emulator, tmp_path: Path, kind: str
 ) -> None:
-    dataset = await base(client)
+    dataset = await create_dataset(client)
     journal = tmp_path / "journal.db"
     await client.load(dataset, items(1), journal=journal)
     before = leftovers()
@@ -279,11 +279,11 @@ async def test_generator_error_is_raised_unchanged(
     report = await client.load(dataset, items(250), journal=journal)
     assert report.added + report.unchanged == 250
     creates = [one for one in emulator.history if one.endpoint == "documents.create_by_file"]
-    assert len(creates) == len(await names(client, dataset)) == 250
+    assert len(creates) == len(await list_document_names(client, dataset)) == 250
 
 
 async def test_items_are_remembered_under_their_keys(client: AsyncClient, tmp_path: Path) -> None:
-    dataset = await base(client)
+    dataset = await create_dataset(client)
     journal = tmp_path / "journal.db"
     await client.load(dataset, items(3), journal=journal)
 
@@ -293,17 +293,17 @@ async def test_items_are_remembered_under_their_keys(client: AsyncClient, tmp_pa
         journal=journal,
     )
 
-    assert outcomes(report) == {"unchanged": 2, "updated": 1, "added": 1}
+    assert count_outcomes(report) == {"unchanged": 2, "updated": 1, "added": 1}
 
 
 async def test_without_a_journal_items_are_sent_every_time(
     client: AsyncClient, tmp_path: Path
 ) -> None:
     """Nothing tells one generator from another, so nothing is remembered of it."""
-    dataset = await base(client)
+    dataset = await create_dataset(client)
     for outcome in ("added", "updated"):
         report = await client.load(dataset, items(2))
-        assert outcomes(report) == {outcome: 2}
+        assert count_outcomes(report) == {outcome: 2}
         assert report.journal is None
 
     assert not (tmp_path / "state").exists()
@@ -329,14 +329,14 @@ async def test_memory_of_large_items_is_bounded(
         nonlocal accepted
         accepted = event.accepted if isinstance(event, Progress) else accepted
 
-    report = await client.load(await base(client), make(), on_event=see)
+    report = await client.load(await create_dataset(client), make(), on_event=see)
 
-    assert outcomes(report) == {"added": 80}
+    assert count_outcomes(report) == {"added": 80}
     assert most <= room // size + 4
 
 
 async def test_patterns_apply_to_item_keys(client: AsyncClient) -> None:
-    dataset = await base(client)
+    dataset = await create_dataset(client)
 
     report = await client.load(
         dataset,
@@ -345,12 +345,12 @@ async def test_patterns_apply_to_item_keys(client: AsyncClient) -> None:
         exclude=["draft*", "a/**"],
     )
 
-    assert outcomes(report) == {"added": 1}
-    assert await names(client, dataset) == ["b__x.md"]
+    assert count_outcomes(report) == {"added": 1}
+    assert await list_document_names(client, dataset) == ["b__x.md"]
 
 
 async def test_metadata_comes_with_the_item_and_from_a_function(client: AsyncClient) -> None:
-    dataset = await base(client)
+    dataset = await create_dataset(client)
 
     def describe(item: Item) -> Mapping[str, object]:
         return {"origin": "function", "length": len(item.bytes or b"")}
@@ -364,7 +364,7 @@ async def test_metadata_comes_with_the_item_and_from_a_function(client: AsyncCli
         metadata=describe,
     )
 
-    assert outcomes(report) == {"added": 2}
+    assert count_outcomes(report) == {"added": 2}
     told: dict[str, dict[str, object]] = {}
     async for row in client.documents.iter(dataset):
         told[row.name] = {str(one["name"]): one["value"] for one in row.doc_metadata or ()}
@@ -374,13 +374,13 @@ async def test_metadata_comes_with_the_item_and_from_a_function(client: AsyncCli
 
 
 async def test_invalid_metadata_fails_its_item_alone(client: AsyncClient) -> None:
-    dataset = await base(client)
+    dataset = await create_dataset(client)
 
     report = await client.load(
         dataset, [Item("a.md", text="a", metadata={"field": object()}), *items(2)]
     )
 
-    assert outcomes(report) == {"added": 2, "failed": 1}
+    assert count_outcomes(report) == {"added": 2, "failed": 1}
 
 
 @pytest.mark.parametrize(
@@ -399,7 +399,7 @@ async def test_file_whose_name_is_not_utf_8_is_loaded_and_remembered(
     path = os.fsencode(folder) + b"/caf\xe9.txt"
     with open(path, "wb") as file:  # noqa: ASYNC230, PTH123 -- a name that no Path can spell
         file.write(b"coffee")
-    dataset = await base(client)
+    dataset = await create_dataset(client)
     seen: Counter[str] = Counter()
 
     for outcome in ("added", "unchanged"):
@@ -410,7 +410,7 @@ async def test_file_whose_name_is_not_utf_8_is_loaded_and_remembered(
                 [event.outcome.value] if isinstance(event, ItemResult) else []
             ),
         )
-        assert outcomes(report) == {outcome: 1}
+        assert count_outcomes(report) == {outcome: 1}
 
     assert seen == {"added": 1, "unchanged": 1}
 
@@ -424,15 +424,15 @@ async def test_file_from_a_far_future_is_loaded_and_remembered(
     os.utime(folder / "a.txt", (2**34, 2**34))
     if (folder / "a.txt").stat().st_mtime_ns < 2**63:
         pytest.skip("no such times here")
-    dataset = await base(client)
+    dataset = await create_dataset(client)
 
     for outcome in ("added", "unchanged"):
         report = await client.load(dataset, folder)
-        assert outcomes(report) == {outcome: 2}
+        assert count_outcomes(report) == {outcome: 2}
 
 
 async def test_items_take_one_create_each(client: AsyncClient, emulator: Emulator) -> None:
-    dataset = await base(client)
+    dataset = await create_dataset(client)
 
     await client.load(dataset, items(40))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from load_examples import CREATE, base, creates, names, outcomes
+from load_examples import CREATE, count_creates, count_outcomes, create_dataset, list_document_names
 
 from dify_kb import (
     AsyncClient,
@@ -57,7 +57,7 @@ async def test_load_that_is_cancelled_anywhere_goes_on_and_doubles_nothing(
     settings = Settings(workers=2, parsing=0.01, create_io=0.02, seed=seed)
     with Emulator(settings=settings) as server:
         async with AsyncClient(server.url, server.api_key, policy=quick) as client:
-            dataset = await base(client)
+            dataset = await create_dataset(client)
             before = leftovers()
             cuts = 0
             report = None
@@ -67,13 +67,13 @@ async def test_load_that_is_cancelled_anywhere_goes_on_and_doubles_nothing(
                 assert leftovers() == before
                 cuts += report is None
 
-            assert outcomes(report).keys() <= {"added", "unchanged"}
+            assert count_outcomes(report).keys() <= {"added", "unchanged"}
             assert report.found == 40
-            assert len(set(await names(client, dataset))) == 40
+            assert len(set(await list_document_names(client, dataset))) == 40
             assert await client.documents.list(dataset) is not None
             assert (await client.datasets.get(dataset)).document_count == 40
             assert await segments(client, dataset) == {1}
-    assert creates(server) == 40
+    assert count_creates(server) == 40
     assert cuts
 
 
@@ -88,7 +88,7 @@ async def test_in_flight_files_are_resent_only_if_they_did_not_arrive(
     settings = Settings(workers=2, create_io=0.02, seed=seed)
     with Emulator(settings=settings) as server:
         async with AsyncClient(server.url, server.api_key, policy=policy) as client:
-            dataset = await base(client)
+            dataset = await create_dataset(client)
             for _ in range(4):
                 with anyio.move_on_after(draw.uniform(0.02, 0.15)):
                     await client.load(dataset, folder)
@@ -96,23 +96,23 @@ async def test_in_flight_files_are_resent_only_if_they_did_not_arrive(
             report = await client.load(dataset, folder)
 
             assert report
-            assert len(set(await names(client, dataset))) == 40
+            assert len(set(await list_document_names(client, dataset))) == 40
             assert (await client.datasets.get(dataset)).document_count == 40
             assert await segments(client, dataset) == {1}
-    assert creates(server) <= 40 + 4 * 8
+    assert count_creates(server) <= 40 + 4 * 8
 
 
 async def test_completed_files_cost_no_requests(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     write(folder, 30)
-    dataset = await base(client)
+    dataset = await create_dataset(client)
     await client.load(dataset, folder)
     before = len(emulator.history)
 
     report = await client.load(dataset, folder)
 
-    assert outcomes(report) == {"unchanged": 30}
+    assert count_outcomes(report) == {"unchanged": 30}
     assert [one.endpoint for one in list(emulator.history)[before:]] == ["datasets.get"]
 
 
@@ -124,7 +124,7 @@ async def test_file_that_changed_while_its_answer_was_lost_is_sent_again(
     async with AsyncClient(
         emulator.url, emulator.api_key, policy=quick.scale_delays(0.01)
     ) as client:
-        dataset = await base(client)
+        dataset = await create_dataset(client)
         emulator.faults.plan(CREATE, ["stall 1"] * 3)
         with anyio.move_on_after(0.3):
             await client.load(dataset, folder)
@@ -147,7 +147,7 @@ async def test_lost_update_is_not_confused_with_the_previous_document(
 ) -> None:
     """It has the name and the length of what was to come."""
     write(folder, 15)
-    dataset = await base(client)
+    dataset = await create_dataset(client)
     await client.load(dataset, folder)
     for number in range(15):
         (folder / f"{number}.md").write_text(f"THE TEXT OF {number}")
@@ -156,22 +156,22 @@ async def test_lost_update_is_not_confused_with_the_previous_document(
     report = await client.load(dataset, folder)
 
     assert not emulator.faults.remaining()
-    assert outcomes(report) == {"updated": 15}
+    assert count_outcomes(report) == {"updated": 15}
     found = await client.datasets.retrieve(dataset, "text")
     assert all(record.segment.content.startswith("THE") for record in found.records)
-    assert creates(emulator) == 15 + 15 + 5
+    assert count_creates(emulator) == 15 + 15 + 5
 
 
 async def test_deleted_document_is_sent_again(client: AsyncClient, folder: Path) -> None:
     write(folder, 5)
-    dataset = await base(client)
+    dataset = await create_dataset(client)
     await client.load(dataset, folder)
     document = [row async for row in client.documents.iter(dataset)][2]
     await client.documents.delete(dataset, document.id)
 
     report = await client.load(dataset, folder)
 
-    assert outcomes(report) == {"unchanged": 4, "added": 1}
+    assert count_outcomes(report) == {"unchanged": 4, "added": 1}
 
 
 async def test_default_journal_is_in_the_state_folder(
@@ -179,7 +179,7 @@ async def test_default_journal_is_in_the_state_folder(
 ) -> None:
     write(folder, 1)
     first, second = (
-        await base(client),
+        await create_dataset(client),
         await client.datasets.create("other", indexing_technique="economy"),
     )
 
@@ -196,12 +196,12 @@ async def test_missing_state_folder_warns_that_the_load_cannot_be_resumed(
     write(folder, 2)
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
-    dataset = await base(client)
+    dataset = await create_dataset(client)
 
     with pytest.warns(UserWarning, match="cannot be resumed"):
         report = await client.load(dataset, folder)
 
-    assert outcomes(report) == {"added": 2}
+    assert count_outcomes(report) == {"added": 2}
     assert report.journal is None
     assert list(report.failures()) == []
 
@@ -214,9 +214,9 @@ async def test_unwritable_given_journal_raises(
     (tmp_path / "file").write_text("in the way")
 
     with pytest.raises(JournalError, match="cannot be used"):
-        await client.load(await base(client), folder, journal=tmp_path / "file" / "a.db")
+        await client.load(await create_dataset(client), folder, journal=tmp_path / "file" / "a.db")
 
-    assert creates(emulator) == 0
+    assert count_creates(emulator) == 0
 
 
 async def test_journal_of_another_dataset_sends_nothing(
@@ -224,19 +224,19 @@ async def test_journal_of_another_dataset_sends_nothing(
 ) -> None:
     write(folder, 2)
     journal = tmp_path / "journal.db"
-    await client.load(await base(client), folder, journal=journal)
+    await client.load(await create_dataset(client), folder, journal=journal)
     other = await client.datasets.create("other", indexing_technique="economy")
 
     with pytest.raises(ConfigError, match="belongs to dataset"):
         await client.load(other, folder, journal=journal)
 
-    assert creates(emulator) == 2
+    assert count_creates(emulator) == 2
 
 
 async def test_two_loads_do_not_share_a_journal_at_a_time(
     client: AsyncClient, tmp_path: Path
 ) -> None:
-    dataset = await base(client)
+    dataset = await create_dataset(client)
     journal = tmp_path / "journal.db"
     refused = anyio.Event()
 
@@ -256,7 +256,7 @@ async def test_two_loads_do_not_share_a_journal_at_a_time(
 async def test_load_can_be_repeated_after_break(client: AsyncClient, folder: Path) -> None:
     """As the README says. Nothing closes the iterator but the loop, after some turns."""
     write(folder, 40)
-    dataset = await base(client)
+    dataset = await create_dataset(client)
     for _ in range(5):
         async for _ in client.load_iter(dataset, folder):
             break
@@ -270,7 +270,7 @@ async def test_iterator_that_is_dropped_cancels_its_load_at_once(
     client: AsyncClient, folder: Path
 ) -> None:
     write(folder, 40)
-    dataset = await base(client)
+    dataset = await create_dataset(client)
     before = asyncio.all_tasks()
     rows = aiter(client.load_iter(dataset, folder))
     await anext(rows)
@@ -302,7 +302,7 @@ async def test_consumer_that_is_cancelled_twice_loses_nothing(
 ) -> None:
     """asyncio cancels through every shield: the second one interrupts the waiting for the load."""
     write(folder, 40)
-    dataset = await base(client)
+    dataset = await create_dataset(client)
     before = leftovers()
     chance = random.Random(3)
 
@@ -329,20 +329,20 @@ async def test_dry_run_leaves_no_trace(
     client: AsyncClient, emulator: Emulator, folder: Path, tmp_path: Path
 ) -> None:
     write(folder, 3)
-    dataset = await base(client)
+    dataset = await create_dataset(client)
 
     report = await client.load(dataset, folder, dry_run=True, journal=tmp_path / "new" / "a.db")
 
-    assert outcomes(report) == {"pending": 3}
+    assert count_outcomes(report) == {"pending": 3}
     assert not (tmp_path / "new").exists()
-    assert creates(emulator) == 0
+    assert count_creates(emulator) == 0
 
 
 async def test_dry_run_uses_a_journal_without_modifying_it(
     client: AsyncClient, folder: Path, tmp_path: Path
 ) -> None:
     write(folder, 3)
-    dataset = await base(client)
+    dataset = await create_dataset(client)
     place = tmp_path / "journal"
     await client.load(dataset, folder, journal=place / "a.db")
     before = {path.name: path.read_bytes() for path in place.iterdir()}
@@ -350,7 +350,7 @@ async def test_dry_run_uses_a_journal_without_modifying_it(
 
     report = await client.load(dataset, folder, dry_run=True, journal=place / "a.db")
 
-    assert outcomes(report) == {"unchanged": 2, "pending": 1}
+    assert count_outcomes(report) == {"unchanged": 2, "pending": 1}
     assert {path.name: path.read_bytes() for path in place.iterdir()} == before
 
 
@@ -362,14 +362,14 @@ async def test_iteration_yields_every_result_before_the_report(
 ) -> None:
     write(folder, 300)
     (folder / "empty.md").touch()
-    dataset = await base(client)
+    dataset = await create_dataset(client)
     before = leftovers()
 
     results = client.load_iter(dataset, folder)
     seen = Counter([result.outcome.value async for result in results])
 
     assert results.report is not None
-    assert seen == outcomes(results.report) == {"added": 300, "skipped": 1}
+    assert seen == count_outcomes(results.report) == {"added": 300, "skipped": 1}
     assert leftovers() == before
 
 
@@ -378,7 +378,7 @@ async def test_early_break_loses_no_file(
     client: AsyncClient, emulator: Emulator, folder: Path, way: str
 ) -> None:
     write(folder, 80)
-    dataset = await base(client)
+    dataset = await create_dataset(client)
     before = leftovers()
 
     await leave(client.load_iter(dataset, folder).pages(), way)
@@ -386,8 +386,8 @@ async def test_early_break_loses_no_file(
     assert leftovers() == before
     report = await client.load(dataset, folder)
     assert report.added + report.unchanged == 80
-    assert len(await names(client, dataset)) == 80
-    assert creates(emulator) == 80
+    assert len(await list_document_names(client, dataset)) == 80
+    assert count_creates(emulator) == 80
 
 
 async def leave(pages: AsyncIterator[object], way: str) -> None:
@@ -410,7 +410,7 @@ async def leave(pages: AsyncIterator[object], way: str) -> None:
 async def test_break_ends_the_load(client: AsyncClient, folder: Path) -> None:
     """Without anything that closes the iterator, the loop does."""
     write(folder, 80)
-    dataset = await base(client)
+    dataset = await create_dataset(client)
     before = leftovers()
 
     async for _ in client.load_iter(dataset, folder):
@@ -424,7 +424,7 @@ async def test_break_ends_the_load(client: AsyncClient, folder: Path) -> None:
 async def test_load_that_cannot_start_raises_from_the_iteration(
     client: AsyncClient, folder: Path
 ) -> None:
-    dataset = await base(client)
+    dataset = await create_dataset(client)
     before = leftovers()
 
     with pytest.raises(ConfigError):
@@ -439,7 +439,7 @@ async def test_unawaited_load_error_is_not_logged(
     """A consumer that leaves has its own reason, and no use for another."""
     told: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
-    dataset = await base(client)
+    dataset = await create_dataset(client)
 
     async def source() -> AsyncIterator[Item]:
         for number in range(3):
@@ -460,14 +460,14 @@ async def test_slow_consumer_pauses_sending(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     write(folder, MAX_BUFFERED + 250)
-    dataset = await base(client)
+    dataset = await create_dataset(client)
     results = client.load_iter(dataset, folder, max_unindexed=50)
     pages = results.pages()
     first = await anext(pages)
     sent = -1
     with anyio.fail_after(15):
-        while sent != creates(emulator) or sent < MAX_BUFFERED:
-            sent = creates(emulator)
+        while sent != count_creates(emulator) or sent < MAX_BUFFERED:
+            sent = count_creates(emulator)
             await anyio.sleep(0.5)
 
     # The first page was taken; the rest waits, and besides what is sent and not indexed yet, and
@@ -481,7 +481,7 @@ async def test_slow_consumer_pauses_sending(
 
 async def test_abandoned_iteration_gives_no_warnings(client: AsyncClient, folder: Path) -> None:
     write(folder, 50)
-    dataset = await base(client)
+    dataset = await create_dataset(client)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(3):

@@ -6,7 +6,7 @@ from pathlib import Path
 import anyio
 import pytest
 from attrs import evolve
-from load_examples import CREATE, base, creates, outcomes, write
+from load_examples import CREATE, count_creates, count_outcomes, create_dataset, write_files
 
 from dify_kb import (
     AsyncClient,
@@ -40,14 +40,14 @@ async def values(client: AsyncClient, dataset: Dataset) -> dict[str, dict[str, o
 async def test_metadata_is_set_by_name_once_a_document_is_indexed(
     client: AsyncClient, folder: Path
 ) -> None:
-    write(folder, 3)
-    dataset = await base(client)
+    write_files(folder, 3)
+    dataset = await create_dataset(client)
 
     report = await client.load(
         dataset, folder, metadata=lambda item: {"team": "infra", "place": item.key[:3]}
     )
 
-    assert outcomes(report) == {"added": 3}
+    assert count_outcomes(report) == {"added": 3}
     assert await values(client, dataset) == {
         f"00{number}.md": {"team": "infra", "place": f"00{number}"} for number in range(3)
     }
@@ -56,28 +56,28 @@ async def test_metadata_is_set_by_name_once_a_document_is_indexed(
 async def test_changed_metadata_alone_sends_no_file(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
-    write(folder, 3)
-    dataset = await base(client)
+    write_files(folder, 3)
+    dataset = await create_dataset(client)
     await client.load(dataset, folder, metadata={"team": "infra"})
 
     again = await client.load(dataset, folder, metadata={"team": "infra"})
     changed = await client.load(dataset, folder, metadata={"year": 2024})
 
-    assert outcomes(again) == outcomes(changed) == {"unchanged": 3}
-    assert creates(emulator) == 3
+    assert count_outcomes(again) == count_outcomes(changed) == {"unchanged": 3}
+    assert count_creates(emulator) == 3
     assert (await values(client, dataset))["000.md"] == {"team": "infra", "year": "2024"}
 
 
 async def test_invalid_metadata_fails_its_file_alone(client: AsyncClient, folder: Path) -> None:
-    write(folder, 3)
-    dataset = await base(client)
+    write_files(folder, 3)
+    dataset = await create_dataset(client)
     await client.metadata.create(dataset, name="year", type="number")
 
     report = await client.load(
         dataset, folder, metadata=lambda item: {"year": "old" if "1" in item.key else 1999}
     )
 
-    assert outcomes(report) == {"added": 2, "failed": 1}
+    assert count_outcomes(report) == {"added": 2, "failed": 1}
     (failure,) = report.failures()
     assert failure.key == "001.md"
     assert "metadata" in str(failure.reason)
@@ -100,22 +100,22 @@ async def test_invalid_common_metadata_is_rejected_before_sending(
     why: str,
     dry_run: bool,  # noqa: FBT001 -- pytest passes it by name
 ) -> None:
-    write(folder, 3)
-    dataset = await base(client)
+    write_files(folder, 3)
+    dataset = await create_dataset(client)
     await client.metadata.create(dataset, name="year", type="number")
 
     with pytest.raises(ConfigError, match=why) as caught:
         await client.load(dataset, folder, metadata=metadata, dry_run=dry_run)
 
     assert caught.value.hint
-    assert creates(emulator) == 0
+    assert count_creates(emulator) == 0
 
 
 async def test_valid_common_metadata_costs_no_extra_request(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
-    write(folder, 3)
-    dataset = await base(client)
+    write_files(folder, 3)
+    dataset = await create_dataset(client)
 
     await client.load(dataset, folder, metadata={"year": 2024})
 
@@ -126,13 +126,13 @@ async def test_valid_common_metadata_costs_no_extra_request(
 async def test_wait_verified_checks_every_document(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
-    write(folder, 12)
-    dataset = await base(client)
+    write_files(folder, 12)
+    dataset = await create_dataset(client)
     results: list[ItemResult] = []
 
     report = await client.load(dataset, folder, wait="verified", on_event=listening(results))
 
-    assert outcomes(report) == {"added": 12}
+    assert count_outcomes(report) == {"added": 12}
     assert report.verified
     assert len(results) == 12
     asked = [exchange.endpoint for exchange in emulator.history]
@@ -141,8 +141,8 @@ async def test_wait_verified_checks_every_document(
 
 async def test_wait_verified_detects_deleted_documents(client: AsyncClient, folder: Path) -> None:
     """Deleted after an earlier run, with another in its place, so that the number is right."""
-    write(folder, 3)
-    dataset = await base(client)
+    write_files(folder, 3)
+    dataset = await create_dataset(client)
     await client.load(dataset, folder)
     rows = [row async for row in client.documents.iter(dataset)]
     await client.documents.delete(dataset, rows[0].id)
@@ -151,10 +151,12 @@ async def test_wait_verified_detects_deleted_documents(client: AsyncClient, fold
 
     report = await client.load(dataset, folder, wait="verified")
 
-    assert outcomes(report) == {"unchanged": 2, "failed": 1}
+    assert count_outcomes(report) == {"unchanged": 2, "failed": 1}
     (failure,) = report.failures()
     assert failure.reason == "not in the dataset"
-    assert outcomes(await client.load(dataset, folder, wait="verified", retry_failed=True)) == {
+    assert count_outcomes(
+        await client.load(dataset, folder, wait="verified", retry_failed=True)
+    ) == {
         "unchanged": 2,
         "added": 1,
     }
@@ -163,70 +165,70 @@ async def test_wait_verified_detects_deleted_documents(client: AsyncClient, fold
 async def test_document_that_was_deleted_by_hand_is_sent_again(
     client: AsyncClient, folder: Path
 ) -> None:
-    write(folder, 3)
-    dataset = await base(client)
+    write_files(folder, 3)
+    dataset = await create_dataset(client)
     await client.load(dataset, folder)
     (first, *_) = [row async for row in client.documents.iter(dataset)]
     await client.documents.delete(dataset, first.id)
 
     report = await client.load(dataset, folder)
 
-    assert outcomes(report) == {"added": 1, "unchanged": 2}
+    assert count_outcomes(report) == {"added": 1, "unchanged": 2}
 
 
 async def test_transient_indexing_error_is_retried(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
-    write(folder, 5)
+    write_files(folder, 5)
     emulator.faults.plan_indexing(["error Rate limit exceeded, try again later"])
 
-    report = await client.load(await base(client), folder)
+    report = await client.load(await create_dataset(client), folder)
 
-    assert outcomes(report) == {"added": 5}
-    assert creates(emulator) == 6
+    assert count_outcomes(report) == {"added": 5}
+    assert count_creates(emulator) == 6
 
 
 async def test_permanent_indexing_error_is_not_retried(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     """And is tried again on request, or when the file has changed."""
-    write(folder, 5)
-    dataset = await base(client)
+    write_files(folder, 5)
+    dataset = await create_dataset(client)
     emulator.faults.plan_indexing(["error cannot be parsed"])
 
     first = await client.load(dataset, folder)
     second = await client.load(dataset, folder)
     third = await client.load(dataset, folder, retry_failed=True)
 
-    assert outcomes(first) == {"added": 4, "failed": 1}
-    assert outcomes(second) == {"unchanged": 4, "failed": 1}
+    assert count_outcomes(first) == {"added": 4, "failed": 1}
+    assert count_outcomes(second) == {"unchanged": 4, "failed": 1}
     assert "retry_failed" in str(next(second.failures()).reason)
-    assert outcomes(third) == {"unchanged": 4, "updated": 1}
+    assert count_outcomes(third) == {"unchanged": 4, "updated": 1}
 
 
 async def test_server_that_rejects_everything_stops_the_run(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     """A wrong embedding model would fail every one of thousands of files."""
-    write(folder, 300)
+    write_files(folder, 300)
     emulator.faults.plan_indexing(["error model not found: bge"], always=True)
 
-    report = await client.load(await base(client), folder)
+    report = await client.load(await create_dataset(client), folder)
 
     assert report.stopped is StopReason.MISCONFIGURED
     assert report.exit_code == 6
     assert "model not found: bge" in str(report.stop_message)
-    assert creates(emulator) <= 50
+    assert count_creates(emulator) <= 50
     assert report.pending > 200
 
 
 async def test_max_failures_stops_the_run(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
-    write(folder, 60)
+    write_files(folder, 60)
     emulator.faults.plan(CREATE, ["400 x20"])
 
-    report = await client.load(await base(client), folder, max_failures=3)
+    report = await client.load(await create_dataset(client), folder, max_failures=3)
 
     assert report.stopped is StopReason.MAX_FAILURES
     assert report.exit_code == 7
@@ -236,84 +238,84 @@ async def test_max_failures_stops_the_run(
 async def test_errors_stop_raises_at_the_first_failure(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
-    write(folder, 60)
+    write_files(folder, 60)
     emulator.faults.plan(CREATE, ["400"])
 
     with pytest.raises(LoadError, match="of 60 files were not loaded"):
-        await client.load(await base(client), folder, errors="stop")
+        await client.load(await create_dataset(client), folder, errors="stop")
 
 
 async def test_deadline_leaves_files_pending_for_the_next_run(folder: Path, quick: Policy) -> None:
-    write(folder, 30)
+    write_files(folder, 30)
     clock = ManualClock()
     with Emulator(settings=Settings(indexing=60), clock=clock) as slow:
         async with AsyncClient(slow.url, slow.api_key, policy=quick) as client:
-            dataset = await base(client)
+            dataset = await create_dataset(client)
             first = await client.load(dataset, folder, deadline=0.5)
             clock.advance(10_000)
             second = await client.load(dataset, folder)
 
             assert first.stopped is StopReason.DEADLINE
             assert first.exit_code == 5
-            assert outcomes(first) == {"pending": 30}
-            assert outcomes(second) == {"added": 30}
-            assert creates(slow) == 30
+            assert count_outcomes(first) == {"pending": 30}
+            assert count_outcomes(second) == {"added": 30}
+            assert count_creates(slow) == 30
 
 
 async def test_dry_run_predicts_the_results(
     client: AsyncClient, emulator: Emulator, folder: Path, tmp_path: Path
 ) -> None:
-    write(folder, 3)
+    write_files(folder, 3)
     (folder / "tool.exe").write_text("x")
-    dataset = await base(client)
+    dataset = await create_dataset(client)
     await client.load(dataset, folder)
-    write(folder, 5)
+    write_files(folder, 5)
     (folder / "000.md").write_text("changed")
     before = {path: path.read_bytes() for path in (tmp_path / "state").rglob("*.db")}
     told: list[ItemResult] = []
 
     dry = await client.load(dataset, folder, dry_run=True, on_event=listening(told))
-    sent = creates(emulator)
+    sent = count_creates(emulator)
     real = await client.load(dataset, folder)
 
-    assert outcomes(dry) == {"unchanged": 2, "skipped": 1, "pending": 3}
+    assert count_outcomes(dry) == {"unchanged": 2, "skipped": 1, "pending": 3}
     assert dry
     assert dry.exit_code == 0
     would = {result.key for result in told if result.outcome is Outcome.PENDING}
     assert would == {"000.md", "003.md", "004.md"}
     assert sent == 3
-    assert outcomes(real) == {"unchanged": 2, "skipped": 1, "added": 2, "updated": 1}
+    assert count_outcomes(real) == {"unchanged": 2, "skipped": 1, "added": 2, "updated": 1}
     assert before
 
 
 async def test_changed_process_rule_resends_all_files(client: AsyncClient, folder: Path) -> None:
     from dify_kb import ProcessRule
 
-    write(folder, 3)
-    dataset = await base(client)
+    write_files(folder, 3)
+    dataset = await create_dataset(client)
     rule = ProcessRule.custom(max_tokens=100)
     first = await client.load(dataset, folder, process_rule=rule)
     same = await client.load(dataset, folder, process_rule=rule)
     silent = await client.load(dataset, folder)
     other = await client.load(dataset, folder, process_rule=ProcessRule.custom(max_tokens=200))
 
-    assert outcomes(first) == {"added": 3}
-    assert outcomes(same) == outcomes(silent) == {"unchanged": 3}
-    assert outcomes(other) == {"updated": 3}
+    assert count_outcomes(first) == {"added": 3}
+    assert count_outcomes(same) == count_outcomes(silent) == {"unchanged": 3}
+    assert count_outcomes(other) == {"updated": 3}
 
 
 async def test_touched_file_is_not_sent_again(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
-    write(folder, 2)
-    dataset = await base(client)
+    write_files(folder, 2)
+    dataset = await create_dataset(client)
     await client.load(dataset, folder)
     (folder / "000.md").write_text((folder / "000.md").read_text())
 
     report = await client.load(dataset, folder)
 
-    assert outcomes(report) == {"unchanged": 2}
-    assert creates(emulator) == 2
+    assert count_outcomes(report) == {"unchanged": 2}
+    assert count_creates(emulator) == 2
 
 
 async def test_immediate_change_of_equal_size_and_time_is_detected(
@@ -324,7 +326,7 @@ async def test_immediate_change_of_equal_size_and_time_is_detected(
 
     path = folder / "a.md"
     path.write_text("one")
-    dataset = await base(client)
+    dataset = await create_dataset(client)
     stat = path.stat()
     await client.load(dataset, folder)
     path.write_text("two")
@@ -332,19 +334,19 @@ async def test_immediate_change_of_equal_size_and_time_is_detected(
 
     report = await client.load(dataset, folder)
 
-    assert outcomes(report) == {"updated": 1}
+    assert count_outcomes(report) == {"updated": 1}
 
 
 async def test_configured_rate_is_not_exceeded(
     client: AsyncClient, folder: Path, quick: Policy
 ) -> None:
-    write(folder, 20)
+    write_files(folder, 20)
     policy = evolve(quick, load_timing=evolve(quick.load_timing, tuning_second=0.1))
     async with AsyncClient(client.base_url, "dataset-emulator", policy=policy) as paced:
         began = anyio.current_time()
-        report = await paced.load(await base(paced), folder, rate="10/s", wait="accepted")
+        report = await paced.load(await create_dataset(paced), folder, rate="10/s", wait="accepted")
 
-    assert outcomes(report) == {"added": 20}
+    assert count_outcomes(report) == {"added": 20}
     assert anyio.current_time() - began > 0.08  # 20 at ten in a tenth of a second
 
 
@@ -365,7 +367,7 @@ async def test_configured_rate_is_not_exceeded(
 async def test_invalid_options_are_rejected(
     client: AsyncClient, emulator: Emulator, folder: Path, options: dict[str, object]
 ) -> None:
-    write(folder, 1)
+    write_files(folder, 1)
 
     with pytest.raises(ConfigError) as caught:
         await client.load("00000000-0000-4000-8000-000000000000", folder, **options)  # type: ignore[arg-type]  # wrong on purpose
@@ -378,7 +380,7 @@ async def test_items_bring_their_own_content_and_metadata(
     client: AsyncClient, folder: Path
 ) -> None:
     (folder / "on disk.md").write_text("about emus")
-    dataset = await base(client)
+    dataset = await create_dataset(client)
 
     async def source() -> AsyncIterator[Item]:
         yield Item("faq/1", text="about wombats", metadata={"n": 1})
@@ -389,7 +391,7 @@ async def test_items_bring_their_own_content_and_metadata(
 
     report = await client.load(dataset, source(), metadata={"of": "faq"})
 
-    assert outcomes(report) == {"added": 3, "skipped": 1, "failed": 1}
+    assert count_outcomes(report) == {"added": 3, "skipped": 1, "failed": 1}
     assert report.journal is None
     named = await values(client, dataset)
     assert {name.partition("~")[0] for name in named} == {"faq__1", "faq__2.md", "faq__3.md"}

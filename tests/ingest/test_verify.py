@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from load_examples import outcomes, write
+from load_examples import count_outcomes, write_files
 
 from dify_kb import AsyncClient, ItemResult, StopReason
 from dify_kb.emulator import Emulator
@@ -17,7 +17,7 @@ async def test_files_are_pending_if_the_verification_cannot_list_documents(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     """The list is refused, so nothing was looked at; what has no document needs no look."""
-    write(folder, 3)
+    write_files(folder, 3)
     (folder / "empty.md").touch()
     dataset = await client.datasets.create("docs", indexing_technique="economy")
     await client.load(dataset, folder)
@@ -32,14 +32,14 @@ async def test_files_are_pending_if_the_verification_cannot_list_documents(
 
     assert report.stopped is StopReason.UNAUTHORIZED
     assert not report.verified
-    assert outcomes(report) == {"pending": 3, "skipped": 1}
+    assert count_outcomes(report) == {"pending": 3, "skipped": 1}
     assert len(results) == 4
     assert sorted(one.key for one in report.failures()) == ["000.md", "001.md", "002.md"]
     assert "verified" in str(results["000.md"].reason)
 
     again = await client.load(dataset, folder, wait="verified")
 
-    assert outcomes(again) == {"unchanged": 3, "skipped": 1}
+    assert count_outcomes(again) == {"unchanged": 3, "skipped": 1}
     assert again.verified
 
 
@@ -48,7 +48,7 @@ async def test_files_are_pending_if_the_verification_cannot_request_segments(
     client: AsyncClient, emulator: Emulator, folder: Path, fault: str
 ) -> None:
     """Several questions at once are refused: none of these errors is the caller's to handle."""
-    write(folder, 25)
+    write_files(folder, 25)
     dataset = await client.datasets.create("docs", indexing_technique="economy")
     await client.load(dataset, folder, wait="accepted")
     rows = [row.id async for row in client.documents.iter(dataset)]
@@ -58,7 +58,7 @@ async def test_files_are_pending_if_the_verification_cannot_request_segments(
     report = await client.load(dataset, folder, wait="verified")
 
     assert report.stopped is not None
-    assert outcomes(report) == {"pending": 25}
+    assert count_outcomes(report) == {"pending": 25}
     assert sum(emulator.faults.counts()[STATUS].values()) < 25
     emulator.faults.clear()
-    assert outcomes(await client.load(dataset, folder, wait="verified")) == {"unchanged": 25}
+    assert count_outcomes(await client.load(dataset, folder, wait="verified")) == {"unchanged": 25}

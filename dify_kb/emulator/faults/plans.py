@@ -309,7 +309,7 @@ class Faults:
             return None
         with self._lock:
             refused = (fault for part, fault in self._body_rules if body and part in body)
-            fault = next(refused, None) or self._next_fault(endpoint)
+            fault = next(refused, None) or self._take_planned_fault(endpoint)
             if fault is not None:
                 self._counts[endpoint][fault.word] += 1
             return fault
@@ -354,7 +354,7 @@ class Faults:
         self.needs_versions = True
         self.on_stale_list()
 
-    def _next_fault(self, endpoint: str) -> Fault | None:
+    def _take_planned_fault(self, endpoint: str) -> Fault | None:
         if planned := self._plans.get(endpoint):
             return planned.popleft()
         chance = self._random_faults.get(endpoint)

@@ -245,8 +245,9 @@ class FileLifecycle:
         event = FileEvent.ABANDONED if self.stopping.abandoned else FileEvent.HALTED
         transition = find_transition(file.state, event)
         if transition.ending is not None:
-            last_failure = file.failure or (file.error.summary if file.error else None)
-            self.apply(file, event, _STOPPED_AT.get(file.state) or last_failure or _not_seen(file))
+            failure = file.failure or (file.error.summary if file.error else None)
+            reason = _STOPPED_AT.get(file.state) or failure or _unsent_reason(file)
+            self.apply(file, event, reason)
 
     def _end(
         self, file: TrackedFile, ending: TransitionOutcome, reason: str | None, error: str
@@ -307,7 +308,7 @@ def _put_pending(pending: PendingUploads, file: TrackedFile, event: FileEvent) -
             pending.put_busy(file, lost=event is FileEvent.LOOK_FOR_LOST)
 
 
-def _not_seen(file: TrackedFile) -> str:
+def _unsent_reason(file: TrackedFile) -> str:
     return NOT_LOOKED_UP if file.state is FileState.UNKNOWN else NOT_SENT
 
 

@@ -124,7 +124,7 @@ class LoadRun:
                 tasks.start_soon(self._stop_at_deadline, self.options.deadline)
             tasks.start_soon(workers.finish_sends)
             for _ in range(self.server.admission.max_limit):
-                tasks.start_soon(workers.work)
+                tasks.start_soon(workers.run)
             yield
             tasks.cancel_scope.cancel()
 

@@ -198,7 +198,7 @@ class UploadWorkers:
 
     _refused_types: set[str] = field(factory=set)
 
-    async def work(self) -> None:
+    async def run(self) -> None:
         """Send one file after the other, until cancelled."""
         with anyio.CancelScope() as scope:
             while True:

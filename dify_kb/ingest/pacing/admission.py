@@ -168,11 +168,11 @@ class Admission:
     async def acquire(self) -> None:
         """Wait for a slot, and take it."""
         now = self._now()
-        if self._waiters or not self._resume_if_closed() or self._earliest(now) > now:
+        if self._waiters or not self._resume_if_closed() or self._next_start(now) > now:
             await self._wait()
             return
         await checkpoint_if_cancelled()
-        self._enter(now)
+        self._start_upload(now)
 
     def release(self) -> None:
         """Return a slot."""
@@ -194,9 +194,9 @@ class Admission:
                     await self._wait_closed()
                     continue
                 now = self._now()
-                start = self._earliest(now)
+                start = self._next_start(now)
                 if start <= now:
-                    self._enter(now)
+                    self._start_upload(now)
                     return
                 with anyio.move_on_after((start - now) * self._unit):
                     await waiter.called.wait()
@@ -220,7 +220,7 @@ class Admission:
             await anyio.sleep_forever()  # the load stops, and cancels this
         await anyio.sleep(self.breaker.overload_delay())
 
-    def _enter(self, now: float) -> None:
+    def _start_upload(self, now: float) -> None:
         self.in_flight += 1
         self._calls.start_upload(now)
 
@@ -229,7 +229,7 @@ class Admission:
         if self._waiters and self.in_flight < self.concurrency.limit:
             self._waiters[0].called.set()
 
-    def _earliest(self, now: float) -> float:
+    def _next_start(self, now: float) -> float:
         if self.in_flight >= self.concurrency.limit:
             return math.inf
         return self.rate.next_start(now)

@@ -287,7 +287,7 @@ class ConcurrencyLimit:
     def _evaluate_window(self, now: float) -> None:
         window, baseline = self._window, self._baseline
         self._last_median = window.median
-        baseline.learn(window, self._level, ramp=self._ramp)
+        baseline.update(window, self._level, ramp=self._ramp)
         ratio = window.mean / baseline.unloaded.base
         queue = window.in_flight * (1 - 1 / ratio)
         tail = window.tail / baseline.unloaded.tail

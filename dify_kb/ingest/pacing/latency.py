@@ -141,7 +141,7 @@ class UnloadedLatency:
         """Tail latency in seconds: the 95th percentile, at least 3 times the mean."""
         return max(3 * self.base, self._tail)
 
-    def learn(self, times: Iterable[float], *, anew: bool = False) -> None:
+    def update(self, times: Iterable[float], *, anew: bool = False) -> None:
         """Add replies; with `anew`, remove the earlier ones first."""
         if anew:
             self._times.clear()
@@ -204,7 +204,7 @@ class BaselineLatency:
         """End a measurement and record its result."""
         before, found = self.unloaded.measured, window.mean
         same = before > 0 and abs(found / before - 1) < max(0.25, 3 * window.error)
-        self.unloaded.learn(window.times, anew=not (same and self._exact))
+        self.unloaded.update(window.times, anew=not (same and self._exact))
         self._exact = self.is_fresh = before > 0
         self._due = now + MEASUREMENT_INTERVALS[0 if not before else 2 if same else 1]
         self.measuring = False
@@ -221,13 +221,13 @@ class BaselineLatency:
         """Return whether the next measurement is due."""
         return now >= self._due
 
-    def learn(self, window: LatencySamples, level: float, *, ramp: bool) -> None:
+    def update(self, window: LatencySamples, level: float, *, ramp: bool) -> None:
         """Update the unloaded latency from a window with `level` in flight if no request waited."""
         mean = window.mean
         if mean < 0.7 * self.unloaded.measured and not ramp:
-            self.unloaded.learn(window.times, anew=True)
+            self.unloaded.update(window.times, anew=True)
         elif level == 1 or (ramp and level <= MAX_RAMP_LEVEL and self._is_unqueued(mean)):
-            self.unloaded.learn(window.times)
+            self.unloaded.update(window.times)
         self._last_mean = mean
 
     def _is_unqueued(self, mean: float) -> bool:
