@@ -134,4 +134,4 @@ def test_the_first_command_loads_the_package_and_answers(
 
     shown = capsys.readouterr().out
     assert re.search(r"\d+ files found in .* added", shown)
-    assert "1. corpus__clean.py.txt" in shown
+    assert "1. rag__chunk.py.txt" in shown

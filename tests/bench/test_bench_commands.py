@@ -50,7 +50,7 @@ def split_error_lines(err: str) -> tuple[str, str]:
     return what, following
 
 
-@pytest.mark.usefixtures("tiny")
+@pytest.mark.usefixtures("tiny_plan")
 def test_bench_prints_its_load_and_results(cli: Cli, emulator: Emulator, tmp_path: Path) -> None:
     html, save = tmp_path / "a.html", tmp_path / "a.json"
 
@@ -69,7 +69,7 @@ def test_bench_prints_its_load_and_results(cli: Cli, emulator: Emulator, tmp_pat
     assert "dataset-" not in out + err + html.read_text() + save.read_text()
 
 
-@pytest.mark.usefixtures("tiny")
+@pytest.mark.usefixtures("tiny_plan")
 def test_bench_json_is_one_line(cli: Cli, docs: Path) -> None:
     arguments = ("--json", "-q", "bench", "--quick", "--at-once", "2", "--technique", "economy")
     code, out, _ = cli(*arguments, "--corpus", str(docs))
@@ -111,7 +111,7 @@ def test_expected_errors_print_two_lines_and_an_exit_code(
     assert "Traceback" not in err
 
 
-@pytest.mark.usefixtures("tiny")
+@pytest.mark.usefixtures("tiny_plan")
 @pytest.mark.parametrize(
     ("endpoint", "fault", "code"),
     [("datasets.create", "403", 4), (CREATE, "rate-limit x200", 5), (CREATE, "document-limit", 4)],

@@ -491,21 +491,21 @@ class FailingRetriever:
             "InvalidRecordsError: it returned str among the records",
         ),
         (
-            FailingRetriever(result=[RetrievalRecord(None, score=1)]),
+            FailingRetriever(result=[RetrievalRecord(None, score=1)]),  # type: ignore[arg-type]
             "content is NoneType, not a text",
-        ),  # type: ignore[arg-type]
+        ),
         (
-            FailingRetriever(result=[RetrievalRecord("a", score=None)]),
+            FailingRetriever(result=[RetrievalRecord("a", score=None)]),  # type: ignore[arg-type]
             "score is None, not a number",
-        ),  # type: ignore[arg-type]
+        ),
         (
             FailingRetriever(result=[RetrievalRecord("a", score=float("nan"))]),
             "score is nan, not a number",
         ),
         (
-            FailingRetriever(result=[RetrievalRecord("a", score=1, metadata=["b"])]),
+            FailingRetriever(result=[RetrievalRecord("a", score=1, metadata=["b"])]),  # type: ignore[arg-type]
             "metadata is list",
-        ),  # type: ignore[arg-type]
+        ),
     ],
 )
 async def test_a_retriever_that_fails_is_told_plainly_and_logged(
