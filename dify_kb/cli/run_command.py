@@ -138,7 +138,7 @@ BROKEN_PIPE_EXIT = 1
 
 @define
 class Interrupt:
-    """Cancels what `guarded` runs, once, and remembers with which exit code."""
+    """Cancels what `run_cancellable` runs, once, and remembers with which exit code."""
 
     on_interrupt: Callable[[], None] = lambda: None
     """Called in the loop thread as the command is cancelled."""

@@ -35,7 +35,7 @@ def _twin_meanwhile(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None
         await anyio.to_thread.run_sync(create)
         return "economy", UNSET
 
-    monkeypatch.setattr(ensure_dataset, "_best_technique", choose)
+    monkeypatch.setattr(ensure_dataset, "_choose_technique", choose)
 
 
 def test_a_create_whose_response_is_lost_is_looked_up(
