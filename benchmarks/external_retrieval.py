@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 FILES, PARAGRAPHS, WORDS = 1000, 6, 60
 AT_ONCE, QUESTIONS, WARM_UP = 16, 5000, 500
 KEY = "benchmark"
-LEAST, MOST = 500.0, 50.0
+MIN_PER_SECOND, MAX_P99_MS = 500.0, 50.0
 
 
 def main() -> None:
@@ -49,17 +49,17 @@ def main() -> None:
         print(f"{platform.platform()}, Python {platform.python_version()}, SQLite", end=" ")
         print(f"{sqlite3.sqlite_version}; {FILES:,} files, {size / 1e6:.1f} MB, served on one core")
         environment = os.environ | {"XDG_CACHE_HOME": scratch, "DIFY_EXTERNAL_API_KEY": KEY}
-        _start("a new folder", folder, environment)
+        _time_start("a new folder", folder, environment)
         time.sleep(2)  # files that were changed just now are looked at more closely
-        _start("the same", folder, environment)
-        _start("the same, again", folder, environment)
+        _time_start("the same", folder, environment)
+        _time_start("the same, again", folder, environment)
         for number in range(0, FILES, 100):
             _write(folder, number, language)
         questions = [language.question() for _ in range(QUESTIONS)]
-        with _serving("1 in 100 changed", folder, environment) as (url, process):
+        with _run_server("1 in 100 changed", folder, environment) as (url, process):
             if len(os.sched_getaffinity(0)) > 1:
-                os.sched_setaffinity(0, os.sched_getaffinity(0) - {_core()})
-            asyncio.run(_ask(url, questions, process))
+                os.sched_setaffinity(0, os.sched_getaffinity(0) - {_server_core()})
+            asyncio.run(_measure_retrievals(url, questions, process))
 
 
 def _write(folder: Path, number: int, language: SyntheticLanguage) -> None:
@@ -67,18 +67,20 @@ def _write(folder: Path, number: int, language: SyntheticLanguage) -> None:
     (folder / f"{number}.md").write_text(text)
 
 
-def _core() -> int:
+def _server_core() -> int:
     return min(os.sched_getaffinity(0))
 
 
-def _start(what: str, folder: Path, environment: Mapping[str, str]) -> None:
-    with _serving(what, folder, environment):
+def _time_start(what: str, folder: Path, environment: Mapping[str, str]) -> None:
+    with _run_server(what, folder, environment):
         pass
 
 
 @contextmanager
-def _serving(what: str, folder: Path, environment: Mapping[str, str]) -> Iterator[tuple[str, int]]:
-    core = _core()
+def _run_server(
+    what: str, folder: Path, environment: Mapping[str, str]
+) -> Iterator[tuple[str, int]]:
+    core = _server_core()
     started = time.perf_counter()
     process = subprocess.Popen(
         [
@@ -106,17 +108,17 @@ def _processor_time(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-async def _ask(url: str, questions: Sequence[str], process: int) -> None:
+async def _measure_retrievals(url: str, questions: Sequence[str], process: int) -> None:
     connector = aiohttp.TCPConnector(limit=AT_ONCE)
     headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
     async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
         remaining = deque(questions[:WARM_UP])
-        await _all(session, url, remaining)
+        await _ask_all(session, url, remaining)
         remaining = deque(questions[WARM_UP:])
         number = len(remaining)
         used = _processor_time(process)
         started = time.perf_counter()
-        times = await _all(session, url, remaining)
+        times = await _ask_all(session, url, remaining)
         seconds = time.perf_counter() - started
         used = _processor_time(process) - used
     cuts = statistics.quantiles(times, n=100)
@@ -124,10 +126,10 @@ async def _ask(url: str, questions: Sequence[str], process: int) -> None:
     print(*(f"{head:>10}" for head in heads), f"  of {number:,}")
     cells = (cuts[49], cuts[98], max(times), used / number)
     print(f"{number / seconds:10.0f}", *(f"{cell * 1e3:7.2f} ms" for cell in cells), end="")
-    print(f"   limits: {LEAST:.0f} a second, {MOST:.0f} ms")
+    print(f"   limits: {MIN_PER_SECOND:.0f} a second, {MAX_P99_MS:.0f} ms")
 
 
-async def _all(session: aiohttp.ClientSession, url: str, remaining: deque[str]) -> list[float]:
+async def _ask_all(session: aiohttp.ClientSession, url: str, remaining: deque[str]) -> list[float]:
     times: list[float] = []
 
     async def work() -> None:

@@ -203,11 +203,13 @@ async def open_counting_client(
 ) -> AsyncIterator[AsyncClient]:
     """Open a client whose creates are counted."""
 
-    def see(event: AttemptEvent) -> None:
+    def record_attempt(event: AttemptEvent) -> None:
         if event.endpoint == CREATE:
             statuses[event.status or 0] += 1
 
-    async with AsyncClient(server.url, server.key, on_event=see, policy=policy) as client:
+    async with AsyncClient(
+        server.url, server.key, on_event=record_attempt, policy=policy
+    ) as client:
         yield client
 
 

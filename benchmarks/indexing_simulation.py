@@ -60,16 +60,16 @@ SegmentCounts = Callable[[float], tuple[int, int]]
 def make_document(number: int, status: str, *, created: float = 0.0, **fields: object) -> Document:
     """Make a document of the list, created so many seconds after the beginning."""
     if fields:
-        return _row(number, status, created, **fields)
-    return _plain_row(number, status, int(created))
+        return _build_document(number, status, created, **fields)
+    return _cached_document(number, status, int(created))
 
 
 @functools.cache
-def _plain_row(number: int, status: str, created: int) -> Document:
-    return _row(number, status, created)
+def _cached_document(number: int, status: str, created: int) -> Document:
+    return _build_document(number, status, created)
 
 
-def _row(number: int, status: str, created: float, **fields: object) -> Document:
+def _build_document(number: int, status: str, created: float, **fields: object) -> Document:
     return codec.decode(
         Document,
         {
@@ -100,7 +100,7 @@ def _row(number: int, status: str, created: float, **fields: object) -> Document
     )
 
 
-def _dataset(dataset_id: str, rows: Rows) -> Dataset:
+def _build_dataset(dataset_id: str, rows: Rows) -> Dataset:
     indexed = [document for document in rows if document.indexing_status == "completed"]
     empty = dict.fromkeys((
         "description", "data_source_type", "indexing_technique", "updated_by", "embedding_model",
@@ -215,11 +215,11 @@ class SimulatedServer:
         if (error := self.error_for(now, name, call.path)) is not None:
             raise error
         if call.endpoint is catalog.GET_DATASET:
-            return _dataset(DATASET, self.snapshots(now))
+            return _build_dataset(DATASET, self.snapshots(now))
         if call.endpoint is catalog.LIST_DATASETS:
             there = {DATASET: self.snapshots, **self.others}
-            datasets = [_dataset(name, rows(now)) for name, rows in there.items()]
-            return _page(datasets, 1, 100)
+            datasets = [_build_dataset(name, rows(now)) for name, rows in there.items()]
+            return _build_page(datasets, 1, 100)
         if call.endpoint is catalog.GET_INDEXING_STATUS:
             return self._status(call, self.snapshots(now), now)
         return self._list(call, now)
@@ -232,11 +232,13 @@ class SimulatedServer:
         rows = [document for document in rows if keyword in document.name]
         if body.status == "queuing":
             rows = [document for document in rows if document.indexing_status == "waiting"]
-        return _page(rows, int(body.page or 1), int(body.limit or 20))
+        return _build_page(rows, int(body.page or 1), int(body.limit or 20))
 
     def _status(self, call: Call[Any], rows: Rows, now: float) -> DocumentStatuses:
         number = unquote(call.path).split("/")[-2].removeprefix("batch ")
-        found = [document for document in rows if document.id == number and not _replaced(document)]
+        found = [
+            document for document in rows if document.id == number and not _is_replaced(document)
+        ]
         if not found:
             raise NotFoundError("no such batch", endpoint="documents.indexing_status", status=404)
         completed, total = self.counts(now)
@@ -245,12 +247,12 @@ class SimulatedServer:
         return codec.decode(DocumentStatuses, {"data": [{**entry, **counts}]})
 
 
-def _page(rows: Sequence[Any], page: int, size: int) -> Page[Any]:
+def _build_page(rows: Sequence[Any], page: int, size: int) -> Page[Any]:
     start = (page - 1) * size
     return Page(data=rows[start : start + size], limit=size, total=len(rows), page=page)
 
 
-def _replaced(document: Document) -> bool:
+def _is_replaced(document: Document) -> bool:
     file = document.upload_file
     return file is not None and file.id != f"file {document.id}"
 

@@ -98,12 +98,12 @@ async def load(server: EmulatorProcess, folder: Path, at_once: int | None) -> Lo
     """Load the folder into a dataset of its own, until everything is accepted."""
     seconds: list[float] = []
 
-    def see(event: AttemptEvent) -> None:
+    def record_attempt(event: AttemptEvent) -> None:
         if event.endpoint == CREATE:
             seconds.append(event.seconds)
 
     before = server.count_starved()
-    async with AsyncClient(server.url, server.key, on_event=see) as client:
+    async with AsyncClient(server.url, server.key, on_event=record_attempt) as client:
         dataset = await client.datasets.create(str(uuid.uuid4()), indexing_technique="economy")
         report = await client.load(
             dataset,

@@ -76,8 +76,8 @@ class Job:
         if self.held:
             yield self._contents[file]
             return
-        with file.open("rb") as opened:
-            yield opened
+        with file.open("rb") as stream:
+            yield stream
 
     def list_files(self, folder: str) -> Sequence[Path]:
         """List the files of a folder, and hold them if that is asked for."""
@@ -110,7 +110,7 @@ class Meter:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._server = _server_spent(job)
+        self._server = _server_cpu_seconds(job)
         self._cpu, self._wall = time.process_time(), time.perf_counter()
         self._until = self._wall + job.seconds
         self._uploads = 0
@@ -135,21 +135,21 @@ class Meter:
             uploads=self._uploads if uploads is None else uploads,
             cpu=cpu,
             wall=wall,
-            server=_server_spent(self._job) - self._server,
-            resident=_resident(),
+            server=_server_cpu_seconds(self._job) - self._server,
+            resident=_max_resident_bytes(),
             requests=requests,
             lags=lags,
         )
 
 
 def run_in_tasks(
-    opened: Callable[[Job], AbstractAsyncContextManager[SendFunction]],
+    open_sender: Callable[[Job], AbstractAsyncContextManager[SendFunction]],
 ) -> UploadFunction:
     """Send from as many tasks as are in flight."""
 
     async def run(job: Job) -> JobCost:
         warm_up, files = job.list_files(job.warm_up), job.list_files(job.folder)
-        async with opened(job) as send:
+        async with open_sender(job) as send:
 
             async def work(waiting: Iterator[Path]) -> None:
                 for file in waiting:
@@ -195,21 +195,23 @@ async def measure_lag(job: Job) -> Any:
         task.cancel()
 
 
-def run_in_threads(opened: Callable[[Job], AbstractContextManager[SendFunction]]) -> UploadFunction:
+def run_in_threads(
+    open_sender: Callable[[Job], AbstractContextManager[SendFunction]],
+) -> UploadFunction:
     """Send from as many threads as are in flight."""
 
     def run(job: Job) -> JobCost:
         warm_up, files = job.list_files(job.warm_up), job.list_files(job.folder)
-        with opened(job) as send:
-            _in_threads(send, iter(warm_up), job.at_once)
+        with open_sender(job) as send:
+            _send_in_threads(send, iter(warm_up), job.at_once)
             meter = Meter(job)
-            _in_threads(send, meter.iter_files(files), job.at_once)
+            _send_in_threads(send, meter.iter_files(files), job.at_once)
             return meter.finish()
 
     return run
 
 
-def _in_threads(send: SendFunction, files: Iterator[Path], at_once: int) -> None:
+def _send_in_threads(send: SendFunction, files: Iterator[Path], at_once: int) -> None:
     lock = threading.Lock()
     failures: list[BaseException] = []
 
@@ -233,7 +235,7 @@ def _in_threads(send: SendFunction, files: Iterator[Path], at_once: int) -> None
         raise failures[0]
 
 
-def _server_spent(job: Job) -> float:
+def _server_cpu_seconds(job: Job) -> float:
     """Ask for the server's own processor time, which only the null server tells."""
     try:
         with urllib.request.urlopen(f"{job.server_url}/_spent") as reply:  # noqa: S310 -- of ours
@@ -242,7 +244,7 @@ def _server_spent(job: Job) -> float:
         return 0.0
 
 
-def _resident() -> int:
+def _max_resident_bytes() -> int:
     """Give the most that was resident, in bytes.
 
     `ru_maxrss` would tell of the process that started this one too, where that was larger.

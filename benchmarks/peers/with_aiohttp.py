@@ -28,7 +28,7 @@ async def open_session(job: harness.Job) -> AsyncIterator[aiohttp.ClientSession]
 
 
 @asynccontextmanager
-async def form_data(job: harness.Job) -> AsyncIterator[harness.SendFunction]:
+async def open_form_data_sender(job: harness.Job) -> AsyncIterator[harness.SendFunction]:
     """Let aiohttp write the form, as its documentation does."""
     async with open_session(job) as opened:
 
@@ -45,7 +45,7 @@ async def form_data(job: harness.Job) -> AsyncIterator[harness.SendFunction]:
 
 
 @asynccontextmanager
-async def send_joined_bytes(job: harness.Job) -> AsyncIterator[harness.SendFunction]:
+async def open_joined_bytes_sender(job: harness.Job) -> AsyncIterator[harness.SendFunction]:
     """Write the form by hand."""
     async with open_session(job) as opened:
         headers = {"Content-Type": "multipart/form-data; boundary=0a1b"}
@@ -63,7 +63,7 @@ async def send_joined_bytes(job: harness.Job) -> AsyncIterator[harness.SendFunct
 if __name__ == "__main__":
     harness.main(
         {
-            "form_data": harness.run_in_tasks(form_data),
-            "joined": harness.run_in_tasks(send_joined_bytes),
+            "form_data": harness.run_in_tasks(open_form_data_sender),
+            "joined": harness.run_in_tasks(open_joined_bytes_sender),
         }
     )

@@ -16,22 +16,25 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def client(job: harness.Job) -> Iterator[harness.SendFunction]:
+def open_client(job: harness.Job) -> Iterator[harness.SendFunction]:
     """Share one client among the threads."""
-    with DifyDatasetClient(job.key, job.server_url) as opened:
+    with DifyDatasetClient(job.key, job.server_url) as client:
 
         def send(file: Path) -> object:
-            return opened.documents.create_by_file(
+            return client.documents.create_by_file(
                 job.dataset, file, indexing_technique="economy", doc_form="text_model"
             )
 
         yield send
 
 
-def decode() -> harness.DecodeFunction:
+def create_decoder() -> harness.DecodeFunction:
     """Its models of documents; its `list` leaves them as JSON."""
     return lambda body: [Document(**row) for row in json.loads(body)["data"]]
 
 
 if __name__ == "__main__":
-    harness.main({"dify-dataset-sdk": harness.run_in_threads(client)}, {"dify-dataset-sdk": decode})
+    harness.main(
+        {"dify-dataset-sdk": harness.run_in_threads(open_client)},
+        {"dify-dataset-sdk": create_decoder},
+    )

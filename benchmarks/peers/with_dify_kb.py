@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def by_path(job: harness.Job) -> AsyncIterator[harness.SendFunction]:
+async def open_path_sender(job: harness.Job) -> AsyncIterator[harness.SendFunction]:
     """Upload by path: the file is measured and read on the way."""
     async with AsyncClient(job.url, job.key, concurrency=job.at_once) as client:
 
@@ -33,7 +33,7 @@ async def by_path(job: harness.Job) -> AsyncIterator[harness.SendFunction]:
 
 
 @asynccontextmanager
-async def by_bytes(job: harness.Job) -> AsyncIterator[harness.SendFunction]:
+async def open_bytes_sender(job: harness.Job) -> AsyncIterator[harness.SendFunction]:
     """Upload bytes."""
     async with AsyncClient(job.url, job.key, concurrency=job.at_once) as client:
 
@@ -50,7 +50,7 @@ async def by_bytes(job: harness.Job) -> AsyncIterator[harness.SendFunction]:
 
 
 @contextmanager
-def blocking(job: harness.Job) -> Iterator[harness.SendFunction]:
+def open_blocking_sender(job: harness.Job) -> Iterator[harness.SendFunction]:
     """Upload by path from threads that share the blocking client."""
     with Client(job.url, job.key, concurrency=job.at_once) as client:
 
@@ -97,7 +97,7 @@ def load_folder(wait: Wait, *, own_pace: bool = False) -> harness.UploadFunction
     return way
 
 
-def decode() -> harness.DecodeFunction:
+def create_decoder() -> harness.DecodeFunction:
     """The codec, as a reply goes through it."""
     return lambda body: codec.from_json(Page[Document], body)
 
@@ -105,12 +105,12 @@ def decode() -> harness.DecodeFunction:
 if __name__ == "__main__":
     harness.main(
         {
-            "by_path": harness.run_in_tasks(by_path),
-            "by_bytes": harness.run_in_tasks(by_bytes),
-            "blocking": harness.run_in_threads(blocking),
+            "by_path": harness.run_in_tasks(open_path_sender),
+            "by_bytes": harness.run_in_tasks(open_bytes_sender),
+            "blocking": harness.run_in_threads(open_blocking_sender),
             "load": load_folder("indexed"),
             "load accepted": load_folder("accepted"),
             "load own pace": load_folder("accepted", own_pace=True),
         },
-        {"dify-kb": decode},
+        {"dify-kb": create_decoder},
     )

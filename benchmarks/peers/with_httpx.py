@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def form(job: harness.Job) -> AsyncIterator[harness.SendFunction]:
+async def open_form_sender(job: harness.Job) -> AsyncIterator[harness.SendFunction]:
     """Let httpx write the form."""
     headers = {"Authorization": f"Bearer {job.key}"}
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=job.at_once)
@@ -34,4 +34,4 @@ async def form(job: harness.Job) -> AsyncIterator[harness.SendFunction]:
 
 
 if __name__ == "__main__":
-    harness.main({"httpx": harness.run_in_tasks(form)})
+    harness.main({"httpx": harness.run_in_tasks(open_form_sender)})

@@ -49,10 +49,10 @@ async def client(job: harness.Job) -> AsyncIterator[harness.SendFunction]:
     await opened.aclose()
 
 
-def decode() -> harness.DecodeFunction:
+def create_decoder() -> harness.DecodeFunction:
     """Its own way from bytes to models."""
     return lambda body: JSON.unmarshal(body.decode(), ListDocumentsResponse)
 
 
 if __name__ == "__main__":
-    harness.main({"dify-oapi2": harness.run_in_tasks(client)}, {"dify-oapi2": decode})
+    harness.main({"dify-oapi2": harness.run_in_tasks(client)}, {"dify-oapi2": create_decoder})

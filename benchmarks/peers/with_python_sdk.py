@@ -18,7 +18,7 @@ EXTRA = {**harness.REQUEST_DATA}
 
 
 @contextmanager
-def blocking(job: harness.Job) -> Iterator[harness.SendFunction]:
+def open_blocking_sender(job: harness.Job) -> Iterator[harness.SendFunction]:
     """Share one client among the threads."""
     with KnowledgeBaseClient(job.key, job.url, job.dataset) as client:
 
@@ -29,7 +29,7 @@ def blocking(job: harness.Job) -> Iterator[harness.SendFunction]:
 
 
 @asynccontextmanager
-async def awaited(job: harness.Job) -> AsyncIterator[harness.SendFunction]:
+async def open_async_sender(job: harness.Job) -> AsyncIterator[harness.SendFunction]:
     """The async client of the same package."""
     async with AsyncKnowledgeBaseClient(job.key, job.url, job.dataset) as client:
 
@@ -42,7 +42,7 @@ async def awaited(job: harness.Job) -> AsyncIterator[harness.SendFunction]:
 if __name__ == "__main__":
     harness.main(
         {
-            "dify-python-sdk": harness.run_in_threads(blocking),
-            "dify-python-sdk, async": harness.run_in_tasks(awaited),
+            "dify-python-sdk": harness.run_in_threads(open_blocking_sender),
+            "dify-python-sdk, async": harness.run_in_tasks(open_async_sender),
         }
     )

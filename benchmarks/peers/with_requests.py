@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def form(job: harness.Job) -> Iterator[harness.SendFunction]:
+def open_form_sender(job: harness.Job) -> Iterator[harness.SendFunction]:
     """Let requests write the form; a connection for each thread."""
     with requests.Session() as session:
         session.headers["Authorization"] = f"Bearer {job.key}"
@@ -35,4 +35,4 @@ def form(job: harness.Job) -> Iterator[harness.SendFunction]:
 
 
 if __name__ == "__main__":
-    harness.main({"requests": harness.run_in_threads(form)})
+    harness.main({"requests": harness.run_in_threads(open_form_sender)})

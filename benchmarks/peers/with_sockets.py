@@ -36,7 +36,7 @@ class FileRange:
     def __len__(self) -> int:
         return self.length - self.at
 
-    def sent(self, socket: socket.socket) -> bool:
+    def send_to(self, socket: socket.socket) -> bool:
         """Have the system send a piece; tell whether that was all."""
         self.at += os.sendfile(socket.fileno(), self.file.fileno(), self.at, len(self))
         if not len(self):
@@ -50,7 +50,7 @@ class Buffer:
 
     left: memoryview
 
-    def sent(self, socket: socket.socket) -> bool:
+    def send_to(self, socket: socket.socket) -> bool:
         """Send a piece; tell whether that was all."""
         self.left = self.left[socket.send(self.left) :]
         return not self.left
@@ -95,11 +95,11 @@ class Connection:
         """Send what goes."""
         with contextlib.suppress(BlockingIOError):
             while self._out:
-                if self._out[0].sent(self.socket):
+                if self._out[0].send_to(self.socket):
                     del self._out[0]
 
     @property
-    def wants(self) -> int:
+    def selector_events(self) -> int:
         """What to wait for."""
         return selectors.EVENT_READ | (selectors.EVENT_WRITE if self._out else 0)
 
@@ -125,7 +125,7 @@ def send_files(job: harness.Job, files: Iterator[Path]) -> None:
         for _ in range(job.at_once):
             connection = Connection(job, files)
             if connection.start_next_request():
-                selector.register(connection.socket, connection.wants, connection)
+                selector.register(connection.socket, connection.selector_events, connection)
                 open_ += 1
             else:
                 connection.socket.close()
@@ -142,8 +142,8 @@ def send_files(job: harness.Job, files: Iterator[Path]) -> None:
                     selector.unregister(connection.socket)
                     connection.socket.close()
                     open_ -= 1
-                elif connection.wants != key.events:
-                    selector.modify(connection.socket, connection.wants, connection)
+                elif connection.selector_events != key.events:
+                    selector.modify(connection.socket, connection.selector_events, connection)
 
 
 def upload_over_sockets(job: harness.Job) -> harness.JobCost:

@@ -151,7 +151,7 @@ def run(arguments: Sequence[str], *, policy: Policy | None = None) -> int:
             )
         return code
     except SystemExit as error:
-        return error.code if isinstance(error.code, int) else exit_codes.ERROR
+        return error.code if isinstance(error.code, int) else exit_codes.GENERAL_ERROR
     return 0
 
 

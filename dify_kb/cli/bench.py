@@ -142,18 +142,18 @@ def compare(
 
     from .report_output import print_differences
 
-    one, other = results.load_report(before), results.load_report(after)
-    if one.type != other.type:
+    earlier, later = results.load_report(before), results.load_report(after)
+    if earlier.type != later.type:
         raise ConfigError(
-            f"{before} is a report of {one.type}, {after} one of {other.type}.",
+            f"{before} is a report of {earlier.type}, {after} one of {later.type}.",
             hint="Compare two of the same command.",
         )
-    found = compare_reports(one, other)
+    differences = compare_reports(earlier, later)
     if is_json_output(context):
-        for row in found:
+        for row in differences:
             output.print_model("difference", row)
         return
-    print_differences(found, everything=everything, sides=(one, other))
+    print_differences(differences, everything=everything, sides=(earlier, later))
 
 
 @bench.command()
@@ -165,21 +165,23 @@ def clean(
     from dify_kb.bench import temporary_dataset
 
     async def main(client: AsyncClient) -> int:
-        found = [
+        leftovers = [
             ResourceRef(row.id, row.name)
             for row in await temporary_dataset.find_leftover_datasets(client)
         ]
-        if not found:
+        if not leftovers:
             output.err.print("Nothing is left.")
             return 0
-        what = f"{bulk.format_count(len(found), 'dataset')} of benchmarks"
-        await bulk.confirm_deletion(what, [str(thing) for thing in found], yes=yes)
+        subject = f"{bulk.format_count(len(leftovers), 'dataset')} of benchmarks"
+        await bulk.confirm_deletion(subject, [str(thing) for thing in leftovers], yes=yes)
 
         async def delete(thing: ResourceRef) -> None:
             await client.datasets.delete(thing.id)
 
         return await bulk.change_each(
-            found, delete, bulk.ChangeReporter("dataset", "deleted", json=is_json_output(context))
+            leftovers,
+            delete,
+            bulk.ChangeReporter("dataset", "deleted", json=is_json_output(context)),
         )
 
     run_with_client(context, main)
@@ -206,8 +208,8 @@ def write_corpus(
         for sample in samples:
             (folder / "documents" / sample.name).write_bytes(sample.data)
         lines = [
-            output.dump_json(evaluation_queries.query_to_json(asked))
-            for asked in evaluation_queries.default_queries(samples)
+            output.dump_json(evaluation_queries.query_to_json(query))
+            for query in evaluation_queries.default_queries(samples)
         ]
         (folder / "queries.jsonl").write_text("".join(f"{line}\n" for line in lines))
     except OSError as error:

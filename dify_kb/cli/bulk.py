@@ -21,7 +21,7 @@ from dify_kb.errors import (
 )
 
 from . import output
-from .exit_codes import ARCHIVED, ERROR, exit_code_for
+from .exit_codes import ARCHIVED_DOCUMENT_CODE, GENERAL_ERROR, exit_code_for
 from .name_lookup import ResourceRef
 
 SOME_FAILED = 3
@@ -154,8 +154,8 @@ async def change_in_batches(
 def report_partial(error: PartialError, *, json: bool) -> int:
     """Tell of what was done in part, and give the exit code: that of its cause, if it has one."""
     cause = error.__cause__
-    code = exit_code_for(cause) if isinstance(cause, KnowledgeError) else ERROR
-    code = SOME_FAILED if code == ERROR else code
+    code = exit_code_for(cause) if isinstance(cause, KnowledgeError) else GENERAL_ERROR
+    code = SOME_FAILED if code == GENERAL_ERROR else code
     output.print_error(error)
     if json:
         output.print_json(
@@ -216,6 +216,6 @@ def _finish(reporter: ChangeReporter, total: int, stopped: KnowledgeError | None
 
 def _is_item_error(error: KnowledgeError) -> bool:
     """Tell whether an error is about one thing alone, and not about all that follow as well."""
-    if isinstance(error, ApiError) and error.code == ARCHIVED:
+    if isinstance(error, ApiError) and error.code == ARCHIVED_DOCUMENT_CODE:
         return True
     return isinstance(error, BadRequestError | NotFoundError | ConflictError)

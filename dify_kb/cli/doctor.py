@@ -34,7 +34,11 @@ def doctor(context: typer.Context) -> None:
             async for check in _run_checks(client):
                 output.print_check(check, json=command.json)
                 if check.status == "failed":
-                    code = exit_codes.REFUSED if check.check == "key" else exit_codes.ERROR
+                    code = (
+                        exit_codes.ACCESS_DENIED
+                        if check.check == "key"
+                        else exit_codes.GENERAL_ERROR
+                    )
         return code
 
     command.run(main)

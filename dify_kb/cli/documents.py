@@ -61,12 +61,12 @@ def list_(
 
     async def main(client: AsyncClient) -> None:
         target = await name_lookup.find_dataset(client, dataset)
-        found = client.documents.iter(
+        rows = client.documents.iter(
             target, keyword=keyword or dify_kb.UNSET, status=status or dify_kb.UNSET
         )
         await output.print_rows(
             "document",
-            found,
+            rows,
             {
                 "name": lambda row: row.name,
                 "status": lambda row: row.display_status,
@@ -87,21 +87,21 @@ def show_(context: typer.Context, dataset: DatasetOption, name: DocumentArgument
     async def main(client: AsyncClient) -> None:
         target = await name_lookup.find_dataset(client, dataset)
         thing = await name_lookup.find_document(client, target, name)
-        found = await client.documents.get(target, thing.id)
+        detail = await client.documents.get(target, thing.id)
         rows = {
-            "id": found.id,
-            "name": found.name,
-            "status": found.display_status,
-            "error": found.error,
-            "chunks": found.segment_count,
-            "characters a chunk": found.average_segment_length,
-            "chunks are": found.doc_form,
-            "created": found.created_at,
-            "updated": found.updated_at,
-            "indexed": found.completed_at,
-            "metadata": ", ".join(map(_format_metadata, found.doc_metadata or ())) or None,
+            "id": detail.id,
+            "name": detail.name,
+            "status": detail.display_status,
+            "error": detail.error,
+            "chunks": detail.segment_count,
+            "characters a chunk": detail.average_segment_length,
+            "chunks are": detail.doc_form,
+            "created": detail.created_at,
+            "updated": detail.updated_at,
+            "indexed": detail.completed_at,
+            "metadata": ", ".join(map(_format_metadata, detail.doc_metadata or ())) or None,
         }
-        output.print_details("document", found, rows, json=is_json_output(context))
+        output.print_details("document", detail, rows, json=is_json_output(context))
 
     run_with_client(context, main)
 

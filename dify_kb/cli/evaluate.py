@@ -27,7 +27,7 @@ MAX_TOP_K = 100
 class EvaluationInput:
     """What is asked, and the documents that are loaded for it; None where a base has them."""
 
-    asked: Sequence[EvaluationQuery]
+    queries: Sequence[EvaluationQuery]
     origin: str
     source: Source | None
 
@@ -107,7 +107,7 @@ def evaluate(
             with report_output.show_progress(quiet=command.quiet, plain=command.verbose) as tell:
                 quality = evaluator.RetrievalEvaluator(
                     client=client,
-                    queries=inputs.asked,
+                    queries=inputs.queries,
                     source=inputs.origin,
                     counter=tally,
                     on_progress=tell,
@@ -148,7 +148,7 @@ def _read_input(file: Path | None, folder: Path | None, dataset: str | None) -> 
         samples = evaluation_queries.default_documents()
         source = evaluator.items_from_documents([(sample.name, sample.data) for sample in samples])
         return EvaluationInput(
-            asked=evaluation_queries.default_queries(samples),
+            queries=evaluation_queries.default_queries(samples),
             origin="the shipped set",
             source=source,
         )
@@ -159,7 +159,7 @@ def _read_input(file: Path | None, folder: Path | None, dataset: str | None) -> 
     if folder is not None and not folder.is_dir():
         raise ConfigError(f"{folder} is no folder.", hint="Name a folder with documents.")
     return EvaluationInput(
-        asked=evaluation_queries.read_queries(file), origin=str(file), source=folder
+        queries=evaluation_queries.read_queries(file), origin=str(file), source=folder
     )
 
 
@@ -169,9 +169,9 @@ def _describe_evaluation(
     from dify_kb.bench.search_methods import MAX_COMPARED_METHODS
 
     bases = 1 if inputs.source is None else len(chunkings)
-    searches = bases * MAX_COMPARED_METHODS * (len(inputs.asked) + 1)
+    searches = bases * MAX_COMPARED_METHODS * (len(inputs.queries) + 1)
     notice = "" if inputs.source is None else f" {bases} bases of its own are made and deleted."
     return (
-        f"Asking {output.escape(url)} {len(inputs.asked):,} queries, the first {max(ks)} passages"
+        f"Asking {output.escape(url)} {len(inputs.queries):,} queries, the first {max(ks)} passages"
         f" of each: at most {searches:,} searches.{notice}"
     )

@@ -20,29 +20,34 @@ from dify_kb.errors import (
 
 from . import output
 
-ARCHIVED = "archived_document_immutable"
+ARCHIVED_DOCUMENT_CODE = "archived_document_immutable"
 """The code of a 403 that is about one document, and not about the key."""
 
-ERROR, USAGE, FILES, REFUSED, LATER, JOURNAL = 1, 2, 3, 4, 5, 8
+GENERAL_ERROR = 1
+USAGE_ERROR = 2
+FILES_FAILED = 3
+ACCESS_DENIED = 4
+RETRY_LATER = 5
+JOURNAL_ERROR = 8
 
 
 def exit_code_for(error: KnowledgeError) -> int:
     """Tell the exit code of an error."""
     match error:
         case ConfigError():
-            return USAGE
+            return USAGE_ERROR
         case UnauthorizedError() | ForbiddenError() | QuotaExceededError() if (
-            error.code != ARCHIVED
+            error.code != ARCHIVED_DOCUMENT_CODE
         ):
-            return REFUSED
+            return ACCESS_DENIED
         case RateLimitedError():
-            return LATER
+            return RETRY_LATER
         case LoadError():
-            return FILES
+            return FILES_FAILED
         case JournalError():
-            return JOURNAL
+            return JOURNAL_ERROR
         case _:
-            return ERROR
+            return GENERAL_ERROR
 
 
 @contextmanager

@@ -126,7 +126,7 @@ def check(
         if not command.json:
             verdict = "would not be content" if failed else "would be content"
             output.err.print(f"Dify {verdict} with this server.")
-        return exit_codes.ERROR if failed else 0
+        return exit_codes.GENERAL_ERROR if failed else 0
 
     command.run(main)
 

@@ -108,7 +108,7 @@ def _print_all(command: CommandContext) -> int:
         try:
             overview = read_journal.read_overview(path)
         except JournalError as error:
-            code = exit_codes.JOURNAL
+            code = exit_codes.JOURNAL_ERROR
             output.err.print(f"error: {output.escape(error.summary)}")
             continue
         if command.json:

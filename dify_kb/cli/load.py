@@ -261,9 +261,9 @@ def load(
         null=null,
         rules=rules,
         dry_run=dry_run,
-        first_failure=errors == "stop",
+        stops_at_first_failure=errors == "stop",
         verifies=wait == "verified",
-        start=start,
+        start_load=start,
     )
     with open_log(log_file) as log:
         runner.run(log)

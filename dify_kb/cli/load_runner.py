@@ -57,11 +57,11 @@ class LoadRunner:
     null: bool
     rules: ScanRules
     dry_run: bool
-    first_failure: bool
+    stops_at_first_failure: bool
     """Whether the first failure stops the load; it then exits with the code of failed files."""
 
     verifies: bool
-    start: Callable[[AsyncClient, Dataset, LoadArguments], Awaitable[LoadReport]]
+    start_load: Callable[[AsyncClient, Dataset, LoadArguments], Awaitable[LoadReport]]
     _interrupt: Interrupt = field(factory=Interrupt, init=False)
     _state: ProgressState = field(factory=ProgressState, init=False)
     _refused: list[ItemResult] = field(factory=list, init=False)
@@ -138,7 +138,7 @@ class LoadRunner:
                 quiet=quiet, plain=self.command.verbose
             ) as self._display:
                 self._interrupt.on_interrupt = lambda: output.err.print(GRACE_NOTICE)
-                report = await self.start(client, target, arguments)
+                report = await self.start_load(client, target, arguments)
         return self._report_finished(report)
 
     def _record_refused(self, result: ItemResult) -> None:
@@ -155,7 +155,7 @@ class LoadRunner:
         self._log.write("item", fields)
         try:
             if self.command.verbose and event.outcome is Outcome.SKIPPED and not self.dry_run:
-                output.err.print(load_summary.result_line(event))
+                output.err.print(load_summary.format_result(event))
             if self.command.json:
                 output.print_json({"type": "item", **fields})
             elif self.dry_run:
@@ -184,8 +184,8 @@ class LoadRunner:
                 hint="Check the path, --include and --exclude; hidden files need an --include.",
             )
         self._print(report)
-        first_item = self.first_failure and report.stopped is StopReason.MAX_FAILURES
-        return exit_codes.FILES if first_item else report.exit_code
+        first_item = self.stops_at_first_failure and report.stopped is StopReason.MAX_FAILURES
+        return exit_codes.FILES_FAILED if first_item else report.exit_code
 
     def _print(self, report: LoadReport) -> None:
         console = output.err if self.command.json else output.out
@@ -194,7 +194,7 @@ class LoadRunner:
             if not self.dry_run:
                 load_summary.print_failures(console, report, self._refused)
         load_summary.print_warnings(report)
-        if line := load_summary.stop_line(report):
+        if line := load_summary.format_stop_reason(report):
             output.err.print(line)
         step = load_summary.next_step(report, self.command.invocation.arguments)
         if step and (report.stopped is not None or not self.command.quiet):
@@ -210,7 +210,7 @@ class LoadRunner:
         output.err.print(f"next:  {self._resume_hint()}")
 
     def _resume_hint(self) -> str:
-        again = load_summary.command_line(self.command.invocation.arguments)
+        again = load_summary.format_command_line(self.command.invocation.arguments)
         return f"Run this command to resume:\n       {again}"
 
 

@@ -51,7 +51,7 @@ _REMEDIES: Mapping[StopReason, str] = {
 }
 
 
-def command_line(words: Sequence[str], *extra: str) -> str:
+def format_command_line(words: Sequence[str], *extra: str) -> str:
     """Return the command line quoted for a shell, without its secrets."""
     parts: list[str] = []
     secret = False
@@ -97,7 +97,7 @@ def print_failures(console: Console, report: LoadReport, refused: Sequence[ItemR
     results = itertools.chain(refused, report.failures())
     shown_results = (result for result in results if result.outcome is not Outcome.PENDING)
     for result in itertools.islice(shown_results, min(failure_count, MAX_LISTED_FAILURES)):
-        console.print(result_line(result))
+        console.print(format_result(result))
     if failure_count > MAX_LISTED_FAILURES:
         whole = f"`dify-kb journal show --failures {report.journal}`" if report.journal else ""
         console.print(
@@ -105,7 +105,7 @@ def print_failures(console: Console, report: LoadReport, refused: Sequence[ItemR
         )
 
 
-def result_line(result: ItemResult) -> str:
+def format_result(result: ItemResult) -> str:
     """Return the outcome, key and reason of a file in one line."""
     reason = f": {output.escape(result.reason)}" if result.reason else ""
     return f"  {result.outcome}  {output.escape(result.key)}{reason}"
@@ -117,7 +117,7 @@ def print_warnings(report: LoadReport) -> None:
         output.err.print(f"warning: {output.escape(warning)}")
 
 
-def stop_line(report: LoadReport) -> str | None:
+def format_stop_reason(report: LoadReport) -> str | None:
     """Return the sentence that says why the load stopped; None if it did not."""
     if report.stopped is None:
         return None
@@ -130,7 +130,7 @@ def next_step(report: LoadReport, words: Sequence[str]) -> str | None:
     if report or report.dry_run:
         return None
     retry = report.failed + report.stalled > 0
-    command = command_line(words, *([_RETRY] if retry else []))
+    command = format_command_line(words, *([_RETRY] if retry else []))
     if report.stopped is None:
         purpose = "send the failed files again" if retry else "check the remaining files"
         return f"Run this command to {purpose}:\n       {command}"

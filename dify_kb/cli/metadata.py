@@ -120,7 +120,7 @@ def update(
 
     async def main(client: AsyncClient) -> None:
         target = await name_lookup.find_dataset(client, dataset)
-        field = await name_lookup.field(client, target, name)
+        field = await name_lookup.find_metadata_field(client, target, name)
         _print_field(context, await client.metadata.update(target, field.id, new_name))
 
     run_with_client(context, main)
@@ -140,7 +140,7 @@ def delete(
 
     async def main(client: AsyncClient) -> int:
         target = await name_lookup.find_dataset(client, dataset)
-        found = [await name_lookup.field(client, target, name) for name in names]
+        found = [await name_lookup.find_metadata_field(client, target, name) for name in names]
         things = list({thing.id: thing for thing in found}.values())
         if len(things) > 1:
             await bulk.confirm_deletion(

@@ -125,7 +125,7 @@ async def find_document(client: AsyncClient, target: Dataset, name_or_id: str) -
     return ResourceRef(matches.id, matches.name)
 
 
-async def field(client: AsyncClient, target: Dataset, name_or_id: str) -> ResourceRef:
+async def find_metadata_field(client: AsyncClient, target: Dataset, name_or_id: str) -> ResourceRef:
     """Take a metadata field of a dataset. A name costs one request.
 
     Raises:

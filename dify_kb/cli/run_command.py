@@ -76,7 +76,7 @@ class CommandContext:
         """Run a command in a loop and end with its exit code.
 
         Args:
-            on_first: what people are told when an interrupt has to wait for something.
+            interrupt_message: what people are told when an interrupt has to wait for something.
 
         Raises:
             typer.Exit: with the code.

@@ -111,7 +111,7 @@ class Emulator:
         Raises:
             ConfigError: the emulator is not running.
         """
-        return self._require_server_thread().documents(dataset_id)
+        return self._require_server_thread().list_documents(dataset_id)
 
     def register_external(self, name: str, endpoint: str, api_key: str) -> str:
         """Register an external knowledge API, as the console does, and give its id.
@@ -233,7 +233,7 @@ class _ServerParts:
     external: ExternalKnowledge
     keep_versions: Callable[[], None]
 
-    def runner(self) -> web.AppRunner:
+    def create_runner(self) -> web.AppRunner:
         keep_alive = self.settings.keep_alive if self.settings.connections else _IDLE_KEEP_ALIVE
         return web.AppRunner(
             self.app,
@@ -271,7 +271,7 @@ class _ServerThread:
             self._thread.join(_JOIN_TIMEOUT)
             raise _bind_error(host, port, error) from error
 
-    def documents(self, dataset_id: str) -> list[DocumentState]:
+    def list_documents(self, dataset_id: str) -> list[DocumentState]:
         return self._store.documents.list_states(dataset_id)
 
     def run_in_loop(self, request: Callable[[ExternalKnowledge], Coroutine[Any, Any, T]]) -> T:
@@ -295,7 +295,7 @@ class _ServerThread:
     async def _run(self) -> None:
         parts = self._build_parts(self._store)
         self._external = parts.external
-        indexer, runner = parts.indexer, parts.runner()
+        indexer, runner = parts.indexer, parts.create_runner()
         await runner.setup()
         parts.connect_faults()
         try:
@@ -303,13 +303,13 @@ class _ServerThread:
             await web.TCPSite(runner, *self._address).start()
             async with anyio.create_task_group() as group:
                 group.start_soon(indexer.run)
-                self._announce(runner, group.cancel_scope)
+                self._publish_address(runner, group.cancel_scope)
         finally:
             with anyio.CancelScope(shield=True):
                 await runner.cleanup()
             indexer.close()
 
-    def _announce(self, runner: web.AppRunner, scope: anyio.CancelScope) -> None:
+    def _publish_address(self, runner: web.AppRunner, scope: anyio.CancelScope) -> None:
         self._loop = loop = asyncio.get_running_loop()
         self._stop = lambda: _call_soon(loop, scope.cancel)
         host, port = runner.addresses[0][:2]

@@ -99,8 +99,8 @@ class ExternalKnowledge:
                 session, api.endpoint, api.api_key, self.context.settings.external_retry
             )
             reply = await asker.retrieve(body)
-        drops = self.context.profile.quirks.drops_external_errors
-        if drops and not reply.is_failed and reply.status != _OK:
+        ignores_errors = self.context.profile.quirks.drops_external_errors
+        if ignores_errors and not reply.is_failed and reply.status != _OK:
             return []
         return [_to_passage(record, dataset) for record in parse_records(reply)]
 

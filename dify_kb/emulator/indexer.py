@@ -165,7 +165,7 @@ class Indexer:
             raise
         self._active_runs.end(active_run, status)
         # A run that gave up waiting did not take the time until then.
-        return min(stage_timer.due, self._clock.now())
+        return min(stage_timer.due_at, self._clock.now())
 
     async def _run_to_status(
         self,
@@ -206,18 +206,18 @@ class Indexer:
             lambda: task.killed,
         )
         texts = await self._run_in_thread(run.parse)
-        await stage_timer.stage(settings.parsing)
+        await stage_timer.wait_for_stage(settings.parsing)
         run.start_splitting(texts)
-        portions = await self._run_in_thread(lambda: run.split(texts, steps=settings.splitting > 0))
-        for portion in portions:
-            await stage_timer.stage(settings.splitting / len(portions))
-            await self._run_in_thread(partial(run.insert_batch, portion))
-        if not portions:
-            await stage_timer.stage(settings.splitting)
-        segments = [row for portion in portions for row in portion.rows]
+        batches = await self._run_in_thread(lambda: run.split(texts, steps=settings.splitting > 0))
+        for batch in batches:
+            await stage_timer.wait_for_stage(settings.splitting / len(batches))
+            await self._run_in_thread(partial(run.insert_batch, batch))
+        if not batches:
+            await stage_timer.wait_for_stage(settings.splitting)
+        segments = [row for batch in batches for row in batch.rows]
         active_run.chunks = len(segments)
         await self._run_in_thread(lambda: run.start_indexing(segments))
-        await stage_timer.stage(settings.indexing)
+        await stage_timer.wait_for_stage(settings.indexing)
         match fault:
             case RunFault(outcome=RunOutcome.ERROR):
                 raise InjectedRunError(fault.text)
@@ -248,13 +248,13 @@ class _StageTimer:
 
     def __init__(self, clock: Clock, start: float) -> None:
         self._clock = clock
-        self.due = start
+        self.due_at = start
 
-    async def stage(self, seconds: float) -> None:
+    async def wait_for_stage(self, seconds: float) -> None:
         """Wait for the end of a stage."""
         if not seconds:
             return
-        self.due += seconds
-        remaining = self.due - self._clock.now()
+        self.due_at += seconds
+        remaining = self.due_at - self._clock.now()
         if remaining > 0:
             await self._clock.sleep(remaining)

@@ -107,12 +107,12 @@ class IndexingRun:
             return chunk_parents(texts, rule)
         return [ParentChunk(content) for content in chunk(texts, rule)]
 
-    def insert_batch(self, portion: SegmentBatch) -> None:
+    def insert_batch(self, segment_batch: SegmentBatch) -> None:
         """Insert a portion of the segments; they count from now on."""
         with self.store.transaction():
             self._update()
-            self.store.segments.add(portion.rows)
-            self.store.child_chunks.add(portion.children)
+            self.store.segments.add(segment_batch.rows)
+            self.store.child_chunks.add(segment_batch.children)
 
     def start_indexing(self, segments: Sequence[SegmentRow]) -> None:
         """Note that all segments are inserted."""
@@ -133,7 +133,8 @@ class IndexingRun:
         findable = dataset.is_high_quality or row.doc_form != DocForm.HIERARCHICAL
         for batch in _batches(segments, _BATCH_SIZE) if findable else ():
             keywords = [
-                (segment.id, self._keywords(segment, dataset, row.doc_form)) for segment in batch
+                (segment.id, self._extract_keywords(segment, dataset, row.doc_form))
+                for segment in batch
             ]
             with self.store.transaction():
                 self._update()
@@ -155,7 +156,9 @@ class IndexingRun:
             raise RunAbortedError
         return row, dataset
 
-    def _keywords(self, segment: SegmentRow, dataset: DatasetRow, doc_form: str) -> str | None:
+    def _extract_keywords(
+        self, segment: SegmentRow, dataset: DatasetRow, doc_form: str
+    ) -> str | None:
         """Tell the keywords of a chunk; parents have none, nor since 1.8 have high-quality bases
         (measured).
         """

@@ -38,7 +38,7 @@ _MODELS: Final[Mapping[str, tuple[str, str, Mapping[str, object]]]] = {
     ),
 }
 
-_SHORT: Final = re.compile(r"[a-z0-9_-]+")
+_SHORT_PROVIDER_ID: Final = re.compile(r"[a-z0-9_-]+")
 
 
 class ModelError(Exception):
@@ -47,7 +47,7 @@ class ModelError(Exception):
 
 def full_provider_name(provider: str) -> str:
     """Complete a short provider id, as servers do (recording 904)."""
-    if not _SHORT.fullmatch(provider):
+    if not _SHORT_PROVIDER_ID.fullmatch(provider):
         return provider
     return (
         PROVIDER_NAME
@@ -106,7 +106,7 @@ def list_providers(model_type: str, tenant: str) -> list[ModelProvider]:
         model=name,
         model_type=model_type,
         status="active",
-        label=_label(label),
+        label=_localize(label),
         model_properties=properties,
         extra={
             "features": None,
@@ -119,13 +119,13 @@ def list_providers(model_type: str, tenant: str) -> list[ModelProvider]:
         provider=PROVIDER_NAME,
         models=[model],
         status="active",
-        label=_label("Stand-ins of the emulator"),
+        label=_localize("Stand-ins of the emulator"),
         extra={"tenant_id": tenant, "icon_small": None, "icon_small_dark": None},
     )
     return [provider]
 
 
-def _label(text: str) -> dict[str, object]:
+def _localize(text: str) -> dict[str, object]:
     return {"zh_Hans": text, "en_US": text}
 
 
@@ -148,9 +148,11 @@ def check_provider(
         raise invalid_param_error(str(error)) from error
 
 
-def check_reranking_model(context: RequestContext, wanted: RetrievalModel | Unset | None) -> None:
+def check_reranking_model(
+    context: RequestContext, retrieval_model: RetrievalModel | Unset | None
+) -> None:
     """Refuse settings that name a reranking model of no provider (recording 906)."""
-    model = wanted.reranking_model if wanted else None
+    model = retrieval_model.reranking_model if retrieval_model else None
     if model:
         name = model.reranking_model_name or ""
         check_provider(context, model.reranking_provider_name, name)

@@ -49,12 +49,12 @@ def test_every_stop_says_why_what_to_do_and_what_to_type(
 def test_the_words_of_the_server_come_before_our_own() -> None:
     stopped = LoadReport(stopped=StopReason.NOT_INDEXING)
 
-    assert load_summary.stop_line(LoadReport()) is None
-    assert load_summary.stop_line(stopped) == (
+    assert load_summary.format_stop_reason(LoadReport()) is None
+    assert load_summary.format_stop_reason(stopped) == (
         "error: The load stopped (not_indexing): The server indexes nothing."
     )
     with_message = evolve(stopped, stop_message="No document moved for 900 s.")
-    assert load_summary.stop_line(with_message) == (
+    assert load_summary.format_stop_reason(with_message) == (
         "error: The load stopped (not_indexing): No document moved for 900 s."
     )
 

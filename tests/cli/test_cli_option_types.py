@@ -7,7 +7,7 @@ from cli_runner import Cli
 
 from dify_kb import ModelType, SegmentStatus
 from dify_kb.cli import option_types
-from dify_kb.cli.load_summary import command_line
+from dify_kb.cli.load_summary import format_command_line
 from dify_kb.emulator import Emulator
 from dify_kb.errors import ConfigError
 from dify_kb.ingest import OnError, OnExisting, Replace, Wait
@@ -71,11 +71,12 @@ def test_a_command_is_quoted_and_keeps_its_secrets() -> None:
         "http://u:p@h",
     ]
 
-    assert command_line(given, "--retry-failed") == (
+    assert format_command_line(given, "--retry-failed") == (
         "dify-kb load 'my docs' --api-key … --header=… --proxy … --retry-failed"
     )
     assert (
-        command_line(["load", "--retry-failed"], "--retry-failed") == "dify-kb load --retry-failed"
+        format_command_line(["load", "--retry-failed"], "--retry-failed")
+        == "dify-kb load --retry-failed"
     )
 
 

@@ -48,7 +48,7 @@ async def test_names_are_refused_as_measured(sent: str, code: str, message: str)
     assert reply.body == {"code": code, "message": message, "status": 400}
 
 
-async def test_two_parts_of_one_name_count_once() -> None:
+async def test_two_parts_of_the_same_name_count_as_one_file() -> None:
     async with run_emulator() as client:
         dataset = await client.create_dataset()
         await client.create_by_file(dataset, "first.txt")
@@ -77,7 +77,7 @@ async def test_data_that_is_no_object_is_refused_or_crashes_as_measured(
     assert "documents.create_by_file failed" in caplog.text
 
 
-async def test_too_large_is_refused_without_a_word_and_by_the_proxy_with_a_page() -> None:
+async def test_too_large_file_is_refused_without_message_and_by_the_proxy_with_a_page() -> None:
     async with run_emulator(settings=Settings(max_file_size=100_000, max_body=300_000)) as client:
         dataset = await client.create_dataset()
         fits = await client.create_by_file(dataset, "a.txt", b"x" * 100_000)

@@ -180,7 +180,7 @@ async def test_an_archived_document_is_found_again_after_the_archive(version: st
 
 
 @with_status_routes
-async def test_a_create_beside_a_disabled_document_is_another_one(version: str) -> None:
+async def test_create_does_not_replace_a_disabled_document(version: str) -> None:
     async with run_emulator(version=version) as client:
         dataset = await client.create_dataset()
         first = await create_and_index(client, dataset, "an old zebra")
@@ -243,7 +243,7 @@ async def wait_for_runs(client: EmulatorClient, count: int) -> None:
 @pytest.mark.parametrize(
     ("status", "seconds", "old"), [("parsing", 5, 20), ("splitting", 15, 10), ("indexing", 25, 0)]
 )
-async def test_what_the_first_run_inserts_after_the_second_began_stays(
+async def test_chunks_of_the_first_run_inserted_after_the_second_began_stay(
     version: str, status: str, seconds: float, old: int
 ) -> None:
     """Chunks are inserted through `splitting`; the second run deletes those of its start only.

@@ -75,7 +75,7 @@ async def test_an_update_without_a_text_and_its_name_is_refused(body: dict[str, 
     assert (reply.status, reply.body["code"]) == (400, "invalid_param")
 
 
-async def test_what_is_still_being_indexed_takes_no_update() -> None:
+async def test_document_being_indexed_cannot_be_updated() -> None:
     async with run_emulator(settings=Settings(parsing=1), clock=ManualClock()) as client:
         dataset = await client.create_dataset()
         created = await client.create_by_text(dataset, "a")
@@ -99,7 +99,7 @@ async def test_an_update_of_chunks_takes_the_worker_of_1_12_for_ever() -> None:
     assert hung["indexing_status"] == waits["indexing_status"] == "waiting"
 
 
-async def test_an_update_of_nothing_hangs_nobody() -> None:
+async def test_update_of_an_empty_document_does_not_block_the_worker() -> None:
     async with run_emulator(version="1.12.1") as client:
         dataset, before = await create_document(client, text="")
         after = await update(client, dataset, before["document"]["id"], name="a", text="a lion")
@@ -137,7 +137,7 @@ def _form(fields: dict[str, Any], filename: str = "f.txt") -> aiohttp.FormData:
     return form
 
 
-async def test_a_file_that_is_not_taken_is_refused_in_words() -> None:
+async def test_unsupported_file_is_refused_with_a_message() -> None:
     async with run_emulator(settings=Settings(max_file_size=10)) as client:
         dataset, before = await create_document(client)
         path = f"/datasets/{dataset}/documents/{before['document']['id']}/update-by-file"
@@ -190,7 +190,7 @@ async def test_a_disabled_document_is_not_found_until_it_is_enabled() -> None:
     assert now == (["available"], 1)
 
 
-async def test_one_refusal_leaves_all_as_they_were() -> None:
+async def test_one_refusal_leaves_all_documents_unchanged() -> None:
     async with run_emulator() as client:
         dataset, before = await create_document(client)
         rules = {"pre_processing_rules": [], "segmentation": {"max_tokens": 10}}
@@ -248,7 +248,7 @@ async def fetch(client: EmulatorClient, url: str) -> Reply:
         return Reply(response.status, response.headers, await response.read())
 
 
-async def test_a_link_gives_the_file_to_whoever_has_it() -> None:
+async def test_signed_link_needs_no_key() -> None:
     clock = ManualClock()
     async with run_emulator(clock=clock) as client:
         dataset, before = await create_document(client, "a name.txt")
@@ -263,7 +263,7 @@ async def test_a_link_gives_the_file_to_whoever_has_it() -> None:
     assert (forged.status, late.status) == (404, 404)
 
 
-async def test_old_versions_tell_of_a_file_with_links_to_it() -> None:
+async def test_old_versions_describe_a_file_with_links() -> None:
     async with run_emulator(version="1.8.1") as client:
         dataset, before = await create_document(client)
         path = f"/datasets/{dataset}/documents/{before['document']['id']}/upload-file"
@@ -274,7 +274,7 @@ async def test_old_versions_tell_of_a_file_with_links_to_it() -> None:
     assert file.raw == b"a zebra"
 
 
-async def test_an_archive_has_every_file_under_a_name_of_its_own() -> None:
+async def test_zip_has_every_file_under_a_unique_name() -> None:
     async with run_emulator() as client:
         dataset = await client.create_dataset()
         first = await client.create_by_file(dataset, "a.txt", b"one")

@@ -13,14 +13,14 @@ from emulator_client import run_emulator
 from emulator_documents import CREATE_BY_FILE, LARGE_CONTENT, stored_names
 
 
-async def test_planned_answers_come_once_each_and_change_nothing() -> None:
-    async with run_emulator() as calls:
-        dataset = await calls.create_dataset()
-        faults = calls.emulator.faults
+async def test_planned_responses_come_once_each_and_change_nothing() -> None:
+    async with run_emulator() as client:
+        dataset = await client.create_dataset()
+        faults = client.emulator.faults
         faults.plan(CREATE_BY_FILE, ["503", "504-html", "429 retry-after=1", "rate-limit", "500"])
-        replies = [await calls.create_by_file(dataset, "a.txt") for _ in range(5)]
-        nothing = await calls.request("GET", f"/datasets/{dataset}/documents")
-        after = await calls.create_by_file(dataset, "a.txt")
+        replies = [await client.create_by_file(dataset, "a.txt") for _ in range(5)]
+        nothing = await client.request("GET", f"/datasets/{dataset}/documents")
+        after = await client.create_by_file(dataset, "a.txt")
 
     assert [reply.status for reply in replies] == [503, 504, 429, 403, 500]
     assert b"<h1>504 Gateway" in replies[1].raw
@@ -33,21 +33,21 @@ async def test_planned_answers_come_once_each_and_change_nothing() -> None:
 
 async def test_a_commit_before_the_failure_is_kept() -> None:
     """The one that matters: the document is there, and nobody was told."""
-    async with run_emulator() as calls:
-        dataset = await calls.create_dataset()
-        calls.emulator.faults.plan(
+    async with run_emulator() as client:
+        dataset = await client.create_dataset()
+        client.emulator.faults.plan(
             CREATE_BY_FILE, ["commit-then-reset", "commit-then-504-html", "reset"]
         )
         with pytest.raises(aiohttp.ClientError):
-            await calls.create_by_file(dataset, "a.txt")
-        page = await calls.create_by_file(dataset, "b.txt")
+            await client.create_by_file(dataset, "a.txt")
+        page = await client.create_by_file(dataset, "b.txt")
         with pytest.raises(aiohttp.ClientError):
-            await calls.create_by_file(dataset, "c.txt")
-        listing = await calls.request("GET", f"/datasets/{dataset}/documents")
+            await client.create_by_file(dataset, "c.txt")
+        listing = await client.request("GET", f"/datasets/{dataset}/documents")
 
     assert page.status == 504
     assert {row["name"] for row in listing.body["data"]} == {"a.txt", "b.txt"}
-    assert [exchange[:3] for exchange in calls.emulator.history] == [
+    assert [exchange[:3] for exchange in client.emulator.history] == [
         ("datasets.create", 200, None),
         (CREATE_BY_FILE, 0, "a.txt"),
         (CREATE_BY_FILE, 504, "b.txt"),
@@ -57,10 +57,10 @@ async def test_a_commit_before_the_failure_is_kept() -> None:
 
 
 async def test_a_cut_answer_is_no_json() -> None:
-    async with run_emulator() as calls:
-        dataset = await calls.create_dataset()
-        calls.emulator.faults.plan(CREATE_BY_FILE, ["truncate"])
-        reply = await calls.create_by_file(dataset, "a.txt")
+    async with run_emulator() as client:
+        dataset = await client.create_dataset()
+        client.emulator.faults.plan(CREATE_BY_FILE, ["truncate"])
+        reply = await client.create_by_file(dataset, "a.txt")
 
     assert reply.status == 200
     with pytest.raises(json.JSONDecodeError):
@@ -68,10 +68,10 @@ async def test_a_cut_answer_is_no_json() -> None:
 
 
 async def test_a_stall_delays_the_answer() -> None:
-    async with run_emulator() as calls:
-        calls.emulator.faults.plan("server.info", ["stall 0.02", "commit-then-stall 0.02s"])
+    async with run_emulator() as client:
+        client.emulator.faults.plan("server.info", ["stall 0.02", "commit-then-stall 0.02s"])
         started = time.monotonic()
-        replies = [await calls.request("GET", "/") for _ in range(2)]
+        replies = [await client.request("GET", "/") for _ in range(2)]
 
     assert [reply.status for reply in replies] == [200, 200]
     assert time.monotonic() - started >= 0.04
@@ -80,21 +80,21 @@ async def test_a_stall_delays_the_answer() -> None:
 @pytest.mark.parametrize(("word", "done"), [("close", []), ("commit-then-close", ["a.txt"])])
 async def test_a_connection_may_end_in_order(word: str, done: Sequence[str]) -> None:
     """As a keep-alive connection does that the server closes when a call is on its way."""
-    async with run_emulator() as calls:
-        dataset = await calls.create_dataset()
-        calls.emulator.faults.plan(CREATE_BY_FILE, [word])
+    async with run_emulator() as client:
+        dataset = await client.create_dataset()
+        client.emulator.faults.plan(CREATE_BY_FILE, [word])
         with pytest.raises(aiohttp.ServerDisconnectedError):
-            await calls.create_by_file(dataset, "a.txt")
-        remaining = stored_names(calls, dataset)
+            await client.create_by_file(dataset, "a.txt")
+        remaining = stored_names(client, dataset)
 
     assert remaining == done
 
 
 async def test_a_word_for_many_calls_is_met_so_often() -> None:
-    async with run_emulator() as calls:
-        faults = calls.emulator.faults
+    async with run_emulator() as client:
+        faults = client.emulator.faults
         faults.plan("server.info", ["503 x3", "ok", "502"])
-        statuses = [(await calls.request("GET", "/")).status for _ in range(6)]
+        statuses = [(await client.request("GET", "/")).status for _ in range(6)]
 
     assert statuses == [503, 503, 503, 200, 502, 200]
     assert faults.remaining() == {}
@@ -103,14 +103,14 @@ async def test_a_word_for_many_calls_is_met_so_often() -> None:
 
 @pytest.mark.parametrize("word", ["reset-after 1000", "reset-after 50%", "reset-after 100%"])
 async def test_a_reset_in_the_body_leaves_nothing_done(word: str) -> None:
-    async with run_emulator() as calls:
-        dataset = await calls.create_dataset()
-        calls.emulator.faults.plan(CREATE_BY_FILE, [word])
+    async with run_emulator() as client:
+        dataset = await client.create_dataset()
+        client.emulator.faults.plan(CREATE_BY_FILE, [word])
         with pytest.raises(aiohttp.ClientError):
-            await calls.create_by_file(dataset, "a.txt", LARGE_CONTENT)
-        remaining = stored_names(calls, dataset)
+            await client.create_by_file(dataset, "a.txt", LARGE_CONTENT)
+        remaining = stored_names(client, dataset)
 
-    assert calls.emulator.faults.counts() == {CREATE_BY_FILE: {word: 1}}
+    assert client.emulator.faults.counts() == {CREATE_BY_FILE: {word: 1}}
     assert remaining == []
 
 
@@ -124,11 +124,11 @@ async def test_a_reset_in_the_body_leaves_nothing_done(word: str) -> None:
     ],
 )
 async def test_a_success_may_say_nothing(word: str, kind: str, done: Sequence[str]) -> None:
-    async with run_emulator() as calls:
-        dataset = await calls.create_dataset()
-        calls.emulator.faults.plan(CREATE_BY_FILE, [word])
-        reply = await calls.create_by_file(dataset, "a.txt")
-        remaining = stored_names(calls, dataset)
+    async with run_emulator() as client:
+        dataset = await client.create_dataset()
+        client.emulator.faults.plan(CREATE_BY_FILE, [word])
+        reply = await client.create_by_file(dataset, "a.txt")
+        remaining = stored_names(client, dataset)
 
     assert reply.status == 200
     assert reply.headers["Content-Type"].startswith(kind)
@@ -145,10 +145,10 @@ async def test_a_success_may_say_nothing(word: str, kind: str, done: Sequence[st
     ],
 )
 async def test_limits_of_a_subscription_are_told_by_the_text_alone(word: str, text: str) -> None:
-    async with run_emulator() as calls:
-        dataset = await calls.create_dataset()
-        calls.emulator.faults.plan(CREATE_BY_FILE, [word])
-        reply = await calls.create_by_file(dataset, "a.txt")
+    async with run_emulator() as client:
+        dataset = await client.create_dataset()
+        client.emulator.faults.plan(CREATE_BY_FILE, [word])
+        reply = await client.create_by_file(dataset, "a.txt")
 
     assert (reply.status, reply.body["code"]) == (403, "forbidden")
     assert text in reply.body["message"]
@@ -157,23 +157,23 @@ async def test_limits_of_a_subscription_are_told_by_the_text_alone(word: str, te
 @pytest.mark.parametrize("commit", ["", "commit-then-"])
 @pytest.mark.parametrize(("status", "reason"), [(502, "Bad Gateway"), (504, "Gateway Time-out")])
 async def test_pages_of_a_proxy_are_as_recorded(commit: str, status: int, reason: str) -> None:
-    async with run_emulator() as calls:
-        dataset = await calls.create_dataset()
-        calls.emulator.faults.plan(CREATE_BY_FILE, [f"{commit}{status}-html"])
-        reply = await calls.create_by_file(dataset, "a.txt")
-        remaining = stored_names(calls, dataset)
+    async with run_emulator() as client:
+        dataset = await client.create_dataset()
+        client.emulator.faults.plan(CREATE_BY_FILE, [f"{commit}{status}-html"])
+        reply = await client.create_by_file(dataset, "a.txt")
+        remaining = stored_names(client, dataset)
 
     assert reply.status == status
     assert f"<center><h1>{status} {reason}</h1></center>".encode() in reply.raw
     assert remaining == (["a.txt"] if commit else [])
 
 
-async def test_too_large_is_said_before_the_body_is_read() -> None:
+async def test_413_is_sent_before_the_body_is_read() -> None:
     """And the connection is closed, as nginx does (recorded)."""
-    async with run_emulator() as calls:
-        dataset = await calls.create_dataset()
-        calls.emulator.faults.plan(CREATE_BY_FILE, ["413-early"])
-        port = int(calls.emulator.url.split(":")[2].removesuffix("/v1"))
+    async with run_emulator() as client:
+        dataset = await client.create_dataset()
+        client.emulator.faults.plan(CREATE_BY_FILE, ["413-early"])
+        port = int(client.emulator.url.split(":")[2].removesuffix("/v1"))
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(
             f"POST /v1/datasets/{dataset}/document/create-by-file HTTP/1.1\r\nHost: a\r\n"
@@ -190,9 +190,9 @@ async def test_too_large_is_said_before_the_body_is_read() -> None:
 
 async def test_a_hint_may_be_any_header() -> None:
     """Dates and nonsense come from real proxies."""
-    async with run_emulator() as calls:
+    async with run_emulator() as client:
         hint = "Wed, 21 Oct 2015 07:28:00 GMT"
-        calls.emulator.faults.plan("server.info", [f"503 retry-after={hint} x2"])
-        replies = [await calls.request("GET", "/") for _ in range(2)]
+        client.emulator.faults.plan("server.info", [f"503 retry-after={hint} x2"])
+        replies = [await client.request("GET", "/") for _ in range(2)]
 
     assert [reply.headers["Retry-After"] for reply in replies] == [hint, hint]

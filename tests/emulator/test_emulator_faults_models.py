@@ -40,7 +40,7 @@ async def test_a_document_fails_with_the_providers_text() -> None:
     assert client.emulator.faults.counts() == {"models": {WORD: 1}}
 
 
-async def test_a_chunk_is_taken_and_bears_the_error() -> None:
+async def test_chunk_is_added_with_the_error() -> None:
     """A 200 that is no success (recordings 953, 954)."""
     async with run_emulator() as client:
         one, document = await index_document(client)

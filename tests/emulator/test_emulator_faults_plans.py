@@ -121,6 +121,6 @@ async def test_a_bad_plan_is_refused_as_a_whole(plans: object, why: str) -> None
     ["commit-then-late 1", "commit-then-413-early", "commit-then-reset-after 5", "stall 1 silent",
      "slow-read 0", "late", "503 x0", "commit-then-ok", "trickle -1"],
 )  # fmt: skip
-def test_words_that_make_no_sense_cannot_be_planned(word: str) -> None:
+def test_invalid_words_cannot_be_planned(word: str) -> None:
     with pytest.raises(ConfigError, match="Unknown fault"):
         Faults().plan(CREATE_BY_FILE, [word])

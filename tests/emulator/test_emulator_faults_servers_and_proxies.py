@@ -88,7 +88,7 @@ async def test_a_gateway_may_redirect_to_its_sign_in(word: str, created: list[st
 # --- bodies that a proxy refuses
 
 
-async def test_a_proxy_may_refuse_bodies_by_what_they_hold() -> None:
+async def test_proxy_may_refuse_bodies_by_their_content() -> None:
     """As a firewall does with one file of thousands, at each attempt."""
     async with run_emulator() as client:
         dataset = await client.create_dataset()
@@ -151,7 +151,7 @@ def count_blocked_creates(client: EmulatorClient) -> int:
     return sum(words.get("dataset-lock", 0) for words in met.values())
 
 
-async def test_blocked_creates_land_in_their_order_also_when_nobody_waits() -> None:
+async def test_blocked_creates_land_in_order_after_their_clients_gave_up() -> None:
     async with run_emulator() as client:
         dataset = await client.create_dataset()
         client.emulator.faults.lock_dataset(dataset, 0.4)
@@ -342,7 +342,7 @@ async def test_a_cache_can_be_planned_before_the_server_starts() -> None:
         {"indexing": ["kill", "kill 3"]},
     ],
 )
-async def test_plans_are_given_as_json(plans: object) -> None:
+async def test_plans_can_be_posted_as_json(plans: object) -> None:
     async with run_emulator() as client:
         url = client.emulator.url.removesuffix("/v1") + "/_emulator/faults"
         async with client.session.post(url, data=json.dumps(plans)) as reply:
@@ -367,6 +367,6 @@ async def test_plans_are_given_as_json(plans: object) -> None:
         {"indexing": ["kill all"]},
     ],
 )
-def test_plans_that_make_no_sense_are_refused(plans: dict[str, object]) -> None:
+def test_invalid_plans_are_refused(plans: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         Faults().load(plans)

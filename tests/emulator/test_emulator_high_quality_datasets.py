@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-async def test_the_stand_ins_are_listed_under_names_that_say_so() -> None:
+async def test_stub_models_are_listed_under_telling_names() -> None:
     async with run_emulator() as client:
         listing = {}
         for kind in ("text-embedding", "rerank", "llm"):

@@ -85,7 +85,7 @@ async def test_a_run_can_be_followed_by_its_events() -> None:
     assert created == ["0.txt"]
 
 
-async def test_a_node_tells_by_events_what_it_has() -> None:
+async def test_node_run_streams_its_progress_events() -> None:
     async with run_emulator(settings=PIPELINES) as client:
         dataset = await client.create_dataset()
         path = f"/datasets/{dataset}/pipeline/datasource/nodes/1719288585006/run"

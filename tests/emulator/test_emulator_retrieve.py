@@ -33,7 +33,7 @@ def build_weights(vector: float, keyword: float) -> dict[str, object]:
     }
 
 
-async def test_meaning_is_found_where_no_word_is_shared() -> None:
+async def test_semantic_search_needs_no_shared_word() -> None:
     async with run_emulator() as client:
         dataset = await create_high_quality_dataset(client)
         semantic = await client.retrieve(
@@ -59,7 +59,7 @@ async def test_a_search_without_settings_has_four_hits() -> None:
     assert len(reply.body["records"]) == 4
 
 
-async def test_a_threshold_holds_for_meanings_and_rerankers_but_not_for_words() -> None:
+async def test_threshold_applies_to_vectors_and_rerankers_but_not_to_full_text() -> None:
     high = {"score_threshold_enabled": True, "score_threshold": 0.99}
     async with run_emulator() as client:
         dataset = await create_high_quality_dataset(client)
@@ -93,7 +93,7 @@ async def test_a_reranker_scores_by_the_words_of_the_question(method: str) -> No
     assert record_scores(reply)[:2] == pytest.approx([2 / 3, 1 / 3])
 
 
-async def test_weights_choose_between_meaning_and_words() -> None:
+async def test_weights_choose_between_vectors_and_keywords() -> None:
     async with run_emulator() as client:
         dataset = await create_high_quality_dataset(
             client, "wombats wombatting\na burrow of many words, with one wombat"
@@ -138,7 +138,7 @@ async def test_older_servers_list_a_chunk_once_for_each_half(
     ("version", "status", "count"),
     [("1.4.3", 500, 0), ("1.8.1", 500, 0), ("1.12.1", 200, 0), ("1.16", 200, 4)],
 )
-async def test_weights_of_a_guide_that_is_wrong(version: str, status: int, count: int) -> None:
+async def test_weights_in_the_shape_of_a_wrong_guide(version: str, status: int, count: int) -> None:
     """`{"vector_search": 0.7}` stands in guides; no server takes it for weights."""
     wrong = {"reranking_mode": "weighted_score", "weights": {"vector_search": 0.7}}
     async with run_emulator(version=version, settings=WITH_MODELS) as client:
@@ -226,7 +226,7 @@ async def test_only_the_oldest_finds_keywords_in_a_high_quality_base(
     assert bool(record_contents(reply)) is found
 
 
-async def test_what_is_disabled_or_deleted_is_not_found() -> None:
+async def test_disabled_and_deleted_documents_are_not_found() -> None:
     async with run_emulator() as client:
         dataset = await create_high_quality_dataset(
             client, "wombat one\nwombat two", "wombat three", "wombat four"

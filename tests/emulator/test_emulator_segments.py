@@ -82,7 +82,7 @@ async def test_all_chunks_are_checked_before_any_is_made(
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_a_create_without_chunks_has_an_envelope_of_its_own(version: str) -> None:
+async def test_create_without_chunks_has_a_special_error_body(version: str) -> None:
     async with run_emulator(version=version) as client:
         _, path = await create_chunked_document(client)
         reply = await client.request("POST", path, json={"segments": None})
@@ -93,7 +93,7 @@ async def test_a_create_without_chunks_has_an_envelope_of_its_own(version: str) 
         assert reply.body == {"error": "Segments is required"}
 
 
-async def test_a_document_that_is_not_ready_takes_no_chunks() -> None:
+async def test_document_that_is_not_ready_refuses_chunks() -> None:
     clock = ManualClock()
     async with run_emulator(clock=clock) as client:
         dataset, path = await create_chunked_document(client)
@@ -140,7 +140,7 @@ async def test_a_changed_chunk_is_found_by_its_new_words_only() -> None:
     assert shown.body == same.body == {"data": after, "doc_form": "text_model"}
 
 
-async def test_keywords_are_kept_until_others_are_given_or_found_anew() -> None:
+async def test_keywords_are_kept_until_others_are_sent_or_extracted() -> None:
     """Recordings 560 to 568: enabling a chunk finds its keywords anew."""
     async with run_emulator() as client:
         _, path = await create_chunked_document(client)
@@ -206,7 +206,7 @@ async def test_a_deleted_chunk_leaves_its_position_empty(version: str) -> None:
         ({"limit": "abc", "page": "abc"}, 4, [1, 2, 3, 4]),
     ],
 )
-async def test_lists_show_what_was_asked_for(query: Any, total: int, rows: list[int]) -> None:
+async def test_segment_list_filters_by_query(query: Any, total: int, rows: list[int]) -> None:
     async with run_emulator() as client:
         _, path = await create_chunked_document(client)
         await add_segments(
@@ -219,7 +219,7 @@ async def test_lists_show_what_was_asked_for(query: Any, total: int, rows: list[
 
 
 @pytest.mark.parametrize(("version", "status"), [("1.4.3", 200), ("1.12.1", 200), ("1.16", 400)])
-async def test_a_limit_below_one_is_the_default_and_echoed(version: str, status: int) -> None:
+async def test_limit_below_one_means_the_default_and_is_echoed(version: str, status: int) -> None:
     async with run_emulator(version=version) as client:
         _, path = await create_chunked_document(client)
         reply = await client.request("GET", path, params={"limit": "0"})

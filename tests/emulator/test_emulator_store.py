@@ -90,7 +90,7 @@ async def kill_during_creates(path: Path, dataset: str, names: list[str]) -> dic
 
 
 @pytest.mark.timeout(60)
-async def test_what_was_answered_survives_a_kill(tmp_path: Path) -> None:
+async def test_confirmed_documents_survive_a_kill(tmp_path: Path) -> None:
     """Three processes are killed with SIGKILL amid creates and indexing; the fourth has it all."""
     path = tmp_path / "kb.db"
     async with run_emulator(path) as client:
@@ -178,7 +178,7 @@ def test_damaged_file_ends_the_command_with_two_lines(store_path: Path) -> None:
 
 
 @pytest.mark.parametrize("exists", [False, True])
-def test_read_only_folder_is_said(exists: bool) -> None:  # noqa: FBT001 -- a parameter
+def test_read_only_folder_is_reported(exists: bool) -> None:  # noqa: FBT001 -- a parameter
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kb.db"
         if exists:
@@ -199,7 +199,7 @@ def test_read_only_folder_is_said(exists: bool) -> None:  # noqa: FBT001 -- a pa
     assert remaining == ["kb.db"] * exists
 
 
-def test_read_only_file_is_said() -> None:
+def test_read_only_file_is_reported() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kb.db"
         Store(path).close()

@@ -67,7 +67,7 @@ async def test_a_name_is_taken_also_by_the_tag_itself(version: str) -> None:
     assert (unknown.status, crashed.status, long.status) == (404, no_id, 400)
 
 
-async def test_1_12_1_refuses_its_own_answers() -> None:
+async def test_1_12_1_refuses_its_own_tag_responses() -> None:
     """Recordings 820 to 830: the tags are there all the same."""
     async with run_emulator(version="1.12.1") as client:
         empty = await client.request("GET", TAGS)
@@ -91,7 +91,7 @@ async def test_1_12_1_refuses_its_own_answers() -> None:
 
 
 @pytest.mark.parametrize("version", GOOD)
-async def test_datasets_bear_tags_until_they_are_unbound(version: str) -> None:
+async def test_datasets_have_tags_until_they_are_unbound(version: str) -> None:
     async with run_emulator(version=version) as client:
         dataset, (red, blue) = await create_tagged_dataset(client, "red", "blue")
         path = f"/datasets/{dataset}"

@@ -83,7 +83,7 @@ async def count_entered(backlog: IndexingBacklog, number: int = 1000) -> int:
 
 
 @pytest.mark.parametrize(
-    ("most", "follows", "room"), [(5000, True, PROBATION_LIMIT), (10, True, 10), (300, False, 300)]
+    ("limit", "follows", "room"), [(5000, True, PROBATION_LIMIT), (10, True, 10), (300, False, 300)]
 )
 async def test_backlog_is_small_before_the_first_document_is_indexed(
     limit: int, *, follows: bool, room: int

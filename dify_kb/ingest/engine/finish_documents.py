@@ -141,13 +141,13 @@ class ReplacementFinisher:
             await self.documents.unarchive(self.dataset_id, [document_id])
             await self.documents.archive(self.dataset_id, [document_id])
 
-        met = ""
+        refusal = ""
         for wait in self.waits:  # Dify refuses a second switch until its task has run
             try:
                 await self.breaker.read(switch)
             except KnowledgeError as error:
-                met = error.summary
+                refusal = error.summary
                 await anyio.sleep(wait)
             else:
                 return
-        file.warnings += (f"document {document_id} could not be archived again: {met}",)
+        file.warnings += (f"document {document_id} could not be archived again: {refusal}",)

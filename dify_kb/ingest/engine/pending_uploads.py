@@ -92,10 +92,11 @@ class PendingUploads:
         now = loop_time()
         until = now
         if lost and file.planned.row is not None:
-            left = file.planned.row.sent_at + self.times.late_create_after_timeout - self.clock()
+            expiry = file.planned.row.sent_at + self.times.late_create_after_timeout
+            remaining = expiry - self.clock()
             until += max(
                 self.times.late_create_after_disconnect,
-                min(left, self.times.late_create_after_timeout),
+                min(remaining, self.times.late_create_after_timeout),
             )
         self._add(file, due=now, until=until, lost=lost)
 

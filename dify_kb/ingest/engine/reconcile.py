@@ -338,8 +338,8 @@ class Reconciler:
 
     def _wait(self, pending: PendingUpload) -> None:
         now = loop_time()
-        settle, looks = self.times.lookup_intervals, pending.lookups + 1
-        wait = settle[min(looks, len(settle) - 1)]
+        settle, lookup_count = self.times.lookup_intervals, pending.lookups + 1
+        wait = settle[min(lookup_count, len(settle) - 1)]
         if now < pending.until:
             wait = min(wait, max(pending.until - now, settle[0]))
-        self.files.pending.put(evolve(pending, due=now + wait, lookups=looks))
+        self.files.pending.put(evolve(pending, due=now + wait, lookups=lookup_count))

@@ -36,17 +36,17 @@ class LockHolder(Protocol):
     """A load of this process that holds a lock, as seen from any thread."""
 
     @property
-    def ending(self) -> bool:
+    def is_ending(self) -> bool:
         """Whether the load was cancelled or is about to release the lock."""
         ...
 
     @property
-    def closed(self) -> bool:
+    def is_closed(self) -> bool:
         """Whether `close` was called."""
         ...
 
     @property
-    def lost(self) -> bool:
+    def is_loop_closed(self) -> bool:
         """Whether the event loop of the load is closed, so that it cannot end by itself."""
         ...
 
@@ -90,10 +90,10 @@ def acquire_lock(journal: Path, holder: LockHolder) -> JournalLock:
             time.sleep(_POLL_INTERVAL)
             continue
         foreign = False
-        if other.holder.lost:
+        if other.holder.is_loop_closed:
             other.holder.close()
-        limit = ENDING_TIMEOUT if other.holder.ending else RUNNING_TIMEOUT
-        if holder.closed or time.monotonic() - began > limit:
+        limit = ENDING_TIMEOUT if other.holder.is_ending else RUNNING_TIMEOUT
+        if holder.is_closed or time.monotonic() - began > limit:
             raise _in_use_error(journal, "another load of this process")
         other.released.wait(_POLL_INTERVAL)
     return lock

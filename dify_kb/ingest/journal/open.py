@@ -48,11 +48,11 @@ async def open_journal(
             writable.
         ConfigError: the journal belongs to another server, dataset or source.
     """
-    opening = _JournalHandle(path, max_waiters, copy=copy)
-    opening.start()
+    handle = _JournalHandle(path, max_waiters, copy=copy)
+    handle.start()
     can_wait = True
     try:
-        journal = await opening.wait()
+        journal = await handle.wait()
         await journal.begin_run(identity)
         yield journal
     except GeneratorExit:  # a garbage-collected coroutine must not await
@@ -60,10 +60,10 @@ async def open_journal(
         raise
     finally:
         # Before the first await, which a second cancellation would interrupt.
-        opening.close()
+        handle.close()
         if can_wait:
             with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
-                await opening.wait_closed()
+                await handle.wait_closed()
 
 
 class _JournalHandle:
@@ -76,28 +76,28 @@ class _JournalHandle:
         self._file = None if copy else path
         self._original = path if copy else None
         self._loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task()
+        self._load_task = asyncio.current_task()
         self._cancellations = self._count_cancellations()
         self._writer = JournalThread(self._connect, self._release, self._loop, max_waiters)
         self._lock: JournalLock | None = None
 
     @property
-    def ending(self) -> bool:
+    def is_ending(self) -> bool:
         """Whether the load was cancelled, has ended or is closing the journal."""
         return (
-            self.closed
-            or self._task is None
-            or self._task.done()
+            self.is_closed
+            or self._load_task is None
+            or self._load_task.done()
             or self._count_cancellations() > self._cancellations
         )
 
     @property
-    def closed(self) -> bool:
+    def is_closed(self) -> bool:
         """Whether `close` was called."""
         return self._writer.closing
 
     @property
-    def lost(self) -> bool:
+    def is_loop_closed(self) -> bool:
         """Whether the event loop of the load is closed, so that it cannot end by itself."""
         return self._loop.is_closed()
 
@@ -122,7 +122,7 @@ class _JournalHandle:
         self._writer.join()  # the thread has nothing left to do
 
     def _count_cancellations(self) -> int:
-        return 0 if self._task is None else self._task.cancelling()
+        return 0 if self._load_task is None else self._load_task.cancelling()
 
     def _connect(self) -> sqlite3.Connection:
         if self._file is not None:

@@ -15,7 +15,8 @@ Larger servers take more. The limit follows from the replies, evaluated window b
 
 The queue length follows from Little's law: of `n` requests in flight, `n * base / mean` are served
 and the others wait. The mean is used because the median hardly changes on a server that serves the
-newest request first. The constants were chosen on the simulated servers of `benchmarks/pace.py`.
+newest request first. The constants were chosen on the simulated servers of
+`benchmarks/pacing_simulation.py`.
 
 A default pod accepts 10 connections. An 11th waits about 5 s until an idle one is closed, while
 requests on the others are as fast as before (measured on 1.4.3), so that the median stays the same.

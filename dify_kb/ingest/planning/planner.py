@@ -190,10 +190,10 @@ class Planner:
         return True
 
     def _metadata_of(self, found: FoundFile) -> Mapping[str, AssignableValue]:
-        given = self.metadata
-        if callable(given):
-            given = given(_item(found))
-        return validate_metadata({**(given or {}), **(found.metadata or {})})
+        metadata = self.metadata
+        if callable(metadata):
+            metadata = metadata(_item(found))
+        return validate_metadata({**(metadata or {}), **(found.metadata or {})})
 
     async def _list_documents(self) -> None:
         """Read the whole list of documents into the journal."""

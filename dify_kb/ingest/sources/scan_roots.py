@@ -42,8 +42,8 @@ def resolve_roots(source: str | os.PathLike[str] | Iterable[Element]) -> list[Sc
     Raises:
         ConfigError: a path is empty, does not exist, or is mixed with items.
     """
-    given = [source] if isinstance(source, str | os.PathLike) else list(source)
-    is_folder = dict(_inspect(_path(path)) for path in given)
+    elements = [source] if isinstance(source, str | os.PathLike) else list(source)
+    is_folder = dict(_inspect(_path(path)) for path in elements)
     folders = [path for path in is_folder if is_folder[path]]
     folders = [path for path in folders if not any(other in path.parents for other in folders)]
     inside = set(folders)
