@@ -135,7 +135,7 @@ def tracked(
 def killed(*, size: int = 4, **values: Any) -> TrackedFile:
     """Return a file that an earlier run was sending when it was killed."""
     row = journal_row(JournalState.SENDING, size=size, **values)
-    return tracked(do=PlannedAction.LOOK, row=row, sends=0, same=size == 4)
+    return tracked(action=PlannedAction.LOOK, row=row, sends=0, is_unchanged=size == 4)
 
 
 def stalled(reason: str = "", *, same: bool = True) -> TrackedFile:
@@ -148,7 +148,14 @@ def stalled(reason: str = "", *, same: bool = True) -> TrackedFile:
         previous="f0",
     )
     before = document(status="indexing")
-    return tracked(before=before, sends=0, do=PlannedAction.LOOK, row=row, same=same, stuck=True)
+    return tracked(
+        before=before,
+        sends=0,
+        action=PlannedAction.LOOK,
+        row=row,
+        is_unchanged=same,
+        has_stalled=True,
+    )
 
 
 def lost(cause: KnowledgeError | None = None) -> OutcomeUnknownError:
