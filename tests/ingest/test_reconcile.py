@@ -110,15 +110,15 @@ def document(
 
 
 def journal_row(state: JournalState, name: str = "a.md", **values: Any) -> JournalRow:
-    told: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "size": 4, "mtime_ns": 1, "content": b"text", "rule": "", "labels": "", "attempts": 1,
         "sent_at": time.time(), "previous": None, "document_id": None, "batch": None,
         "upload_file_id": None, "reason": None,
     }  # fmt: skip
-    return JournalRow(key=name, name=name, state=state, **{**told, **values})
+    return JournalRow(key=name, name=name, state=state, **{**defaults, **values})
 
 
-def tracked(
+def make_file(
     name: str = "a.md", *, before: Document | None = None, sends: int = 1, **values: Any
 ) -> TrackedFile:
     planned = PlannedFile(
@@ -132,13 +132,13 @@ def tracked(
     return file
 
 
-def killed(*, size: int = 4, **values: Any) -> TrackedFile:
+def make_killed_file(*, size: int = 4, **values: Any) -> TrackedFile:
     """Return a file that an earlier run was sending when it was killed."""
     row = journal_row(JournalState.SENDING, size=size, **values)
-    return tracked(action=PlannedAction.LOOK, row=row, sends=0, is_unchanged=size == 4)
+    return make_file(action=PlannedAction.LOOK, row=row, sends=0, is_unchanged=size == 4)
 
 
-def stalled(reason: str = "", *, same: bool = True) -> TrackedFile:
+def make_stalled_file(reason: str = "", *, same: bool = True) -> TrackedFile:
     """Return a file whose document stalled in an earlier run, and that is to be retried."""
     row = journal_row(
         JournalState.STALLED,
@@ -148,7 +148,7 @@ def stalled(reason: str = "", *, same: bool = True) -> TrackedFile:
         previous="f0",
     )
     before = document(status="indexing")
-    return tracked(
+    return make_file(
         before=before,
         sends=0,
         action=PlannedAction.LOOK,
@@ -216,7 +216,7 @@ def outcomes(
 def test_decision_follows_the_document_with_the_name(
     found: Document | None, decisions: tuple[ReconcileDecision, ...]
 ) -> None:
-    assert outcomes(found, tracked(before=document())) == decisions
+    assert outcomes(found, make_file(before=document())) == decisions
 
 
 @pytest.mark.parametrize(
@@ -237,32 +237,32 @@ def test_foreign_document_is_kept_if_not_to_be_replaced(
     found: Document | None, decisions: tuple[ReconcileDecision, ...]
 ) -> None:
     """It came after the file was planned, when there was none or one of ours."""
-    assert outcomes(found, tracked(before=document()), replaces=False) == decisions
+    assert outcomes(found, make_file(before=document()), replaces=False) == decisions
 
 
 def test_archived_document_is_replaced_on_request() -> None:
     found = document(archived=True)
 
-    decisions = outcomes(found, tracked(before=document()), overwrites_archived=True)
+    decisions = outcomes(found, make_file(before=document()), overwrites_archived=True)
 
     assert decisions == (WAIT, SEND, SEND)
 
 
 @pytest.mark.parametrize("found", [None, document(), document(status="error")])
 def test_decision_waits_until_a_create_cannot_arrive_anymore(found: Document | None) -> None:
-    waits = pending(tracked(before=document()), lost=False)
+    waits = pending(make_file(before=document()), lost=False)
 
     assert decide(waits, found, 99.0) is WAIT
     assert decide(waits, found, 100.0) is SEND
 
 
 def test_any_uploaded_file_is_new_if_there_was_none_before() -> None:
-    assert decide(pending(tracked(), lost=True), document(), 0.0) is TAKE_OVER
+    assert decide(pending(make_file(), lost=True), document(), 0.0) is TAKE_OVER
 
 
 def test_lost_send_of_an_earlier_run_is_distinguished_from_the_replaced_document() -> None:
     """Not from what the list holds now: that may be what landed."""
-    waits = pending(killed(previous="f0"), lost=True)
+    waits = pending(make_killed_file(previous="f0"), lost=True)
 
     assert decide(waits, document("f1"), 0.0) is TAKE_OVER
     assert decide(waits, document("f0"), 0.0) is WAIT
@@ -271,7 +271,7 @@ def test_lost_send_of_an_earlier_run_is_distinguished_from_the_replaced_document
 @pytest.mark.parametrize("replaces", [True, False])
 def test_lost_send_of_an_earlier_run_is_recognized_by_its_size(*, replaces: bool) -> None:
     """The file may have another size by now; its document was taken for somebody else's."""
-    waits = pending(killed(size=3), lost=True)
+    waits = pending(make_killed_file(size=3), lost=True)
 
     assert decide(waits, document("f1", size=3), 0.0, replaces=replaces) is TAKE_OVER
     assert decide(waits, document("f1", size=4), 0.0, replaces=replaces) is WAIT
@@ -280,7 +280,7 @@ def test_lost_send_of_an_earlier_run_is_recognized_by_its_size(*, replaces: bool
 @pytest.mark.parametrize("status", ["waiting", "indexing", "error"])
 @pytest.mark.parametrize("same", [True, False])
 def test_stalled_document_is_created_again(status: str, *, same: bool) -> None:
-    waits = pending(stalled(same=same), lost=False, until=0.0)
+    waits = pending(make_stalled_file(same=same), lost=False, until=0.0)
 
     assert decide(waits, document(status=status), 0.0) is SEND
 
@@ -289,13 +289,13 @@ def test_stalled_document_that_was_indexed_after_all_is_taken_over_unless_the_fi
     None
 ):
     """Taken over, the old text would be reported as the new one."""
-    waits = [pending(stalled(same=same), lost=False, until=0.0) for same in (True, False)]
+    waits = [pending(make_stalled_file(same=same), lost=False, until=0.0) for same in (True, False)]
 
     assert [decide(one, document(), 0.0) for one in waits] == [TAKE_OVER, SEND]
 
 
 def test_stalled_document_is_not_created_twice_while_the_first_create_may_land() -> None:
-    file = stalled(LOST_BY_WORKER)
+    file = make_stalled_file(LOST_BY_WORKER)
     file.planned = evolve(file.planned, row=None)  # it was sent in this run
     waits = pending(file, lost=True)
 
@@ -339,12 +339,12 @@ class RecordedFiles:
 
     pending: PendingUploads
     followed: FollowedDocuments
-    told: list[tuple[float, str, str]] = field(factory=list)
+    defaults: list[tuple[float, str, str]] = field(factory=list)
     reasons: list[str | None] = field(factory=list)
 
     def apply(self, file: TrackedFile, event: FileEvent, reason: str | None = None) -> None:
         file.state = find_transition(file.state, event).state
-        self.told.append((anyio.current_time(), str(event), file.key))
+        self.defaults.append((anyio.current_time(), str(event), file.key))
         self.reasons.append(reason)
 
     def stop(self, *files: TrackedFile) -> None:
@@ -354,7 +354,7 @@ class RecordedFiles:
 
     @property
     def events(self) -> list[str]:
-        return [event for _, event, _ in self.told]
+        return [event for _, event, _ in self.defaults]
 
 
 @define
@@ -460,8 +460,8 @@ class Scene:
             self.error = error
 
     @property
-    def told(self) -> list[tuple[int, str]]:
-        return [(round(at), event) for at, event, _ in self.files.told]
+    def defaults(self) -> list[tuple[int, str]]:
+        return [(round(at), event) for at, event, _ in self.files.defaults]
 
 
 RESET = ConnectError("reset", endpoint=CREATE)
@@ -470,19 +470,19 @@ RESET = ConnectError("reset", endpoint=CREATE)
 def test_lost_upload_is_looked_up_at_growing_intervals() -> None:
     scene = Scene()
 
-    scene.play(lambda: scene.lose(tracked(), cause=RESET))
+    scene.play(lambda: scene.lose(make_file(), cause=RESET))
 
     assert [round(at) for at, _ in scene.asked] == [1, 4, 14, 30]
-    assert scene.told == [(30, "not found")]
+    assert scene.defaults == [(30, "not found")]
 
 
 def test_stored_document_is_taken_over_when_it_appears() -> None:
     landed = document("f1", status="waiting")
-    scene, file = Scene(lambda now: [landed] if now > 10 else []), tracked()
+    scene, file = Scene(lambda now: [landed] if now > 10 else []), make_file()
 
     scene.play(lambda: scene.lose(file))
 
-    assert scene.told == [(14, "found")]
+    assert scene.defaults == [(14, "found")]
     assert len(scene.files.pending) == 0
     assert file.document is not None
     assert (file.document.id, file.document.reconciled, file.updates) == (landed.id, True, False)
@@ -492,7 +492,7 @@ def test_document_stored_during_the_last_lookup_is_not_resent() -> None:
     """The answer tells of the time when the server wrote it, not of that when it came."""
     landed = document("f1", status="waiting")
     scene = Scene(lambda now: [landed] if now >= 29.9 else [], latency=0.5)
-    file = tracked()
+    file = make_file()
 
     async def act() -> None:
         scene.lose(file)
@@ -511,31 +511,33 @@ def test_previous_document_is_not_mistaken_for_the_lost_send() -> None:
     before = document("f1")
     scene = Scene(lambda _: [before])
 
-    scene.play(lambda: scene.lose(tracked(before=before)))
+    scene.play(lambda: scene.lose(make_file(before=before)))
 
     assert scene.files.events == ["not found"]
-    assert scene.told[0][0] >= TIMES.late_create_after_disconnect
+    assert scene.defaults[0][0] >= TIMES.late_create_after_disconnect
 
 
 def test_slow_server_gets_more_time_before_a_resend() -> None:
     scene = Scene()
 
-    scene.play(lambda: scene.lose(tracked(), cause=ServerError("504", endpoint=CREATE, status=504)))
+    scene.play(
+        lambda: scene.lose(make_file(), cause=ServerError("504", endpoint=CREATE, status=504))
+    )
 
     assert scene.files.events == ["not found"]
-    assert scene.told[0][0] >= TIMES.late_create_after_timeout
+    assert scene.defaults[0][0] >= TIMES.late_create_after_timeout
 
 
 def test_file_that_is_never_stored_fails_after_all_sends() -> None:
     scene = Scene()
 
-    file = tracked(sends=TIMES.max_sends)
+    file = make_file(sends=TIMES.max_sends)
 
     scene.play(lambda: scene.lose(file))
 
     assert scene.files.events == ["refused"]
-    told = f"not found on the server after {TIMES.max_sends} uploads: the answer was lost"
-    assert file.failure == told
+    defaults = f"not found on the server after {TIMES.max_sends} uploads: the answer was lost"
+    assert file.failure == defaults
 
 
 def test_nothing_is_sent_while_its_document_is_indexed() -> None:
@@ -543,9 +545,9 @@ def test_nothing_is_sent_while_its_document_is_indexed() -> None:
     busy, ended = (document("f1", status=status) for status in ("indexing", "completed"))
     scene = Scene(lambda now: [busy] if now < 300 else [ended])
 
-    scene.play(lambda: scene.look(tracked(before=busy)))
+    scene.play(lambda: scene.look(make_file(before=busy)))
 
-    ((at, what),) = scene.told
+    ((at, what),) = scene.defaults
     assert what == "not found"
     assert 300 < at < 400
 
@@ -557,14 +559,14 @@ def test_endless_indexing_stalls_only_without_other_progress(*, lose: bool) -> N
     scene = Scene(lambda _: [busy], patience=100)
 
     async def act() -> None:
-        (scene.lose if lose else scene.look)(tracked(before=busy))
+        (scene.lose if lose else scene.look)(make_file(before=busy))
         for _ in range(10):
             await anyio.sleep(50)
             scene.files.followed.activity.moved_at = anyio.current_time()
 
     scene.play(act)
 
-    ((at, what),) = scene.told
+    ((at, what),) = scene.defaults
     assert what == "stalled"
     assert scene.files.reasons == ["its document stayed indexing, and nothing else moves"]
     assert 600 < at < 700
@@ -578,14 +580,14 @@ def test_retry_failed_replaces_a_document_that_is_never_indexed(*, lose: bool) -
     scene = Scene(lambda _: [busy], patience=100, retries_stalled=True)
 
     async def act() -> None:
-        (scene.lose if lose else scene.look)(tracked(before=busy))
+        (scene.lose if lose else scene.look)(make_file(before=busy))
         for _ in range(10):
             await anyio.sleep(50)
             scene.files.followed.activity.moved_at = anyio.current_time()
 
     scene.play(act)
 
-    ((at, what),) = scene.told
+    ((at, what),) = scene.defaults
     assert what == "not found"
     assert scene.deleted == [busy.id]
     assert 600 < at < 700
@@ -598,20 +600,20 @@ def test_documents_that_stalled_together_are_recreated_together() -> None:
     scene = Scene(lambda _: still, patience=100, retries_stalled=True)
 
     async def act() -> None:
-        scene.look(*(tracked(name, before=one) for name, one in zip(names, still, strict=True)))
-        while len(scene.told) < len(names):
+        scene.look(*(make_file(name, before=one) for name, one in zip(names, still, strict=True)))
+        while len(scene.defaults) < len(names):
             await anyio.sleep(1)
-            if scene.told:
+            if scene.defaults:
                 scene.files.followed.activity.moved_at = anyio.current_time()
 
     scene.play(act, until=1000)
 
     assert scene.files.events == ["not found"] * 3
-    assert max(at for at, _ in scene.told) < 100 + 2 * TIMES.lookup_intervals[-1]
+    assert max(at for at, _ in scene.defaults) < 100 + 2 * TIMES.lookup_intervals[-1]
 
 
 def test_stalled_document_indexed_since_is_no_progress_of_this_run() -> None:
-    scene, file = Scene(lambda _: [document()]), stalled()
+    scene, file = Scene(lambda _: [document()]), make_stalled_file()
 
     scene.play(lambda: scene.look(file))
 
@@ -623,7 +625,7 @@ def test_stalled_document_indexed_since_is_no_progress_of_this_run() -> None:
 def test_stalled_document_that_was_created_again_is_stored_as_the_new_one() -> None:
     """Its answer was lost, and the journal went on to name the deleted document."""
     documents = [document(status="waiting"), document("f1", status="indexing")]
-    scene, file = Scene(lambda now: [documents[now > 5]]), stalled()
+    scene, file = Scene(lambda now: [documents[now > 5]]), make_stalled_file()
 
     async def act() -> None:
         scene.look(file)
@@ -646,7 +648,7 @@ def test_unanswered_send_of_an_earlier_run_waits_as_long_as_one_of_this_run(
 ) -> None:
     """Also if the clock was set meanwhile: never for ever, and never at once."""
     scene = Scene(lambda _: [])
-    file = killed(sent_at=1e9)
+    file = make_killed_file(sent_at=1e9)
 
     def act() -> None:
         scene.files.pending.clock = lambda: 1e9 + ago
@@ -654,7 +656,7 @@ def test_unanswered_send_of_an_earlier_run_waits_as_long_as_one_of_this_run(
 
     scene.play(act)
 
-    ((at, event),) = scene.told
+    ((at, event),) = scene.defaults
     assert event == "not found"
     assert least <= at <= least + TIMES.lookup_intervals[-1]
 
@@ -673,7 +675,7 @@ def test_disabled_or_archived_documents_are_kept(
 ) -> None:
     scene = Scene(lambda _: [found], overwrites_archived=overwrites)
 
-    scene.play(lambda: scene.look(tracked(before=found)))
+    scene.play(lambda: scene.look(make_file(before=found)))
 
     assert scene.files.events == [event]
     assert scene.files.reasons == [reason]
@@ -687,16 +689,16 @@ def test_foreign_document_is_kept_on_request(
     theirs = document("f9", size=7)
     scene = Scene(lambda _: [theirs], on_existing=on_existing)
 
-    scene.play(lambda: (scene.lose if lose else scene.look)(tracked(before=document())))
+    scene.play(lambda: (scene.lose if lose else scene.look)(make_file(before=document())))
 
     assert scene.files.events == [event]
     assert scene.files.reasons == [NAME_EXISTS]
-    assert (scene.told[0][0] >= TIMES.late_create_after_disconnect) is lose
+    assert (scene.defaults[0][0] >= TIMES.late_create_after_disconnect) is lose
 
 
 def test_file_that_changed_replaces_its_own_document_whatever_exists() -> None:
     """The content that the server has is torn, and it is ours."""
-    file = tracked(sends=0)
+    file = make_file(sends=0)
     file.changed = 1
     scene = Scene(lambda _: [document("f9", size=7)], on_existing="skip")
 
@@ -710,9 +712,9 @@ def test_delayed_file_waits_until_it_is_due() -> None:
     failed = document("f1", status="error")
     scene = Scene(lambda _: [failed])
 
-    scene.play(lambda: scene.later(tracked(before=failed), 60.0))
+    scene.play(lambda: scene.later(make_file(before=failed), 60.0))
 
-    assert scene.told == [(60, "not found")]
+    assert scene.defaults == [(60, "not found")]
     assert len(scene.asked) == 1
 
 
@@ -723,14 +725,14 @@ def test_failed_lookup_is_repeated_without_side_effects() -> None:
     unavailable = ServerError("503", endpoint=CREATE, status=503)
 
     async def act() -> None:
-        scene.lose(*map(tracked, names))
+        scene.lose(*map(make_file, names))
         await anyio.sleep(TIMES.lookup_intervals[0] + 0.03)
         assert scene.files.events == ["found"]
         scene.failures = [unavailable] * 3
 
     scene.play(act)
 
-    assert sorted(name for _, _, name in scene.files.told) == list(names)
+    assert sorted(name for _, _, name in scene.files.defaults) == list(names)
     assert scene.files.events == ["found"] * 3
     assert not scene.failures
 
@@ -741,14 +743,14 @@ def test_batch_that_takes_longer_than_an_outage_survives_one_failure() -> None:
     scene = Scene(latency=10.0)
 
     async def act() -> None:
-        scene.look(*(tracked(name, before=document(name=name)) for name in names))
+        scene.look(*(make_file(name, before=document(name=name)) for name in names))
         await anyio.sleep(TIMES.max_outage + 100)
         scene.failures = [ForbiddenError("odd", endpoint=CREATE, status=403)]
 
     scene.play(act, until=2000.0)
 
     assert scene.error is None
-    assert len(scene.files.told) == 100
+    assert len(scene.files.defaults) == 100
 
 
 def test_lookup_that_is_refused_ends_the_reconciler_with_its_error() -> None:
@@ -756,14 +758,14 @@ def test_lookup_that_is_refused_ends_the_reconciler_with_its_error() -> None:
     scene = Scene()
     scene.failures = [NotFoundError("no dataset", endpoint=CREATE, status=404)] * 10
 
-    scene.play(lambda: scene.lose(tracked()))
+    scene.play(lambda: scene.lose(make_file()))
 
     assert isinstance(scene.error, NotFoundError)
-    assert scene.files.told == []
+    assert scene.files.defaults == []
 
 
 def test_file_that_ends_while_it_is_looked_up_is_left_alone() -> None:
-    scene, file = Scene(lambda _: [document("f1")]), tracked()
+    scene, file = Scene(lambda _: [document("f1")]), make_file()
 
     async def act() -> None:
         scene.lose(file)
@@ -783,7 +785,7 @@ def test_many_files_are_looked_up_by_page_and_few_by_name(number: int, requests:
     rows = [document(f"file of {name}", name=name) for name in names]
     scene = Scene(lambda _: rows)
 
-    scene.play(lambda: scene.lose(*map(tracked, names)))
+    scene.play(lambda: scene.lose(*map(make_file, names)))
 
     assert scene.files.events == ["found"] * number
     assert len(scene.asked) == requests
@@ -793,14 +795,14 @@ def test_later_pending_file_is_looked_up_when_due() -> None:
     scene = Scene(lambda _: [document("f1", name="b.md")])
 
     async def act() -> None:
-        scene.later(tracked("a.md"), 500.0)
+        scene.later(make_file("a.md"), 500.0)
         await anyio.sleep(100)
-        scene.lose(tracked("b.md"))
+        scene.lose(make_file("b.md"))
 
     scene.play(act)
 
-    told = [(round(at), event, name) for at, event, name in scene.files.told]
-    assert told == [(101, "found", "b.md"), (500, "not found", "a.md")]
+    defaults = [(round(at), event, name) for at, event, name in scene.files.defaults]
+    assert defaults == [(101, "found", "b.md"), (500, "not found", "a.md")]
 
 
 def test_no_requests_while_nothing_is_pending() -> None:
@@ -814,18 +816,18 @@ def test_no_requests_while_nothing_is_pending() -> None:
 def test_two_files_of_one_name_are_pending_side_by_side() -> None:
     """Which of them may be sent is decided when its row is written."""
     scene = Scene()
-    first, second = tracked("a.md"), tracked("a.md")
+    first, second = make_file("a.md"), make_file("a.md")
     second.planned = evolve(second.planned, found=FoundFile(key="b/a.md", size=4))
 
     scene.play(lambda: scene.look(first, second))
 
     assert scene.files.events == ["not found"] * 2
-    assert {name for _, _, name in scene.files.told} == {"a.md", "b/a.md"}
+    assert {name for _, _, name in scene.files.defaults} == {"a.md", "b/a.md"}
 
 
 def test_resent_file_knows_the_document_it_replaces() -> None:
     """The next lookup has to tell it from the document that is there, not from an older one."""
-    scene, file = Scene(lambda _: [document("f2")]), tracked(before=document("f1"))
+    scene, file = Scene(lambda _: [document("f2")]), make_file(before=document("f1"))
 
     scene.play(lambda: scene.look(file))
 
@@ -839,11 +841,14 @@ def test_resent_file_knows_the_document_it_replaces() -> None:
 
 
 def test_unchanged_file_that_an_earlier_run_sent_is_taken_over() -> None:
-    scene, file = Scene(lambda _: [document("f1", status="indexing")]), killed(previous="f0")
+    scene, file = (
+        Scene(lambda _: [document("f1", status="indexing")]),
+        make_killed_file(previous="f0"),
+    )
 
     scene.play(lambda: scene.look(file))
 
-    assert scene.told == [(0, "found")]
+    assert scene.defaults == [(0, "found")]
     assert file.updates
 
 
@@ -853,7 +858,7 @@ def test_file_that_changed_since_an_earlier_run_sent_it_is_sent_once_that_is_ind
 ) -> None:
     landed = [document("f1", size=3, status=status) for status in ("indexing", "completed")]
     scene = Scene(lambda now: [landed[now > 50]], on_existing=on_existing)
-    file = killed(size=3)
+    file = make_killed_file(size=3)
 
     async def act() -> None:
         scene.look(file)
@@ -864,7 +869,7 @@ def test_file_that_changed_since_an_earlier_run_sent_it_is_sent_once_that_is_ind
     scene.play(act)
 
     assert scene.files.events == ["found old version", "not found"]
-    assert scene.told[1][0] > 50
+    assert scene.defaults[1][0] > 50
     assert file.planned.previous_upload_id == "f1"
     assert file.attempts == 0
 
@@ -885,7 +890,10 @@ def test_stalled_document_whose_task_may_run_is_deleted_before_it_is_created_aga
     reason: str, deleted: list[str], *, same: bool
 ) -> None:
     """A create by its name would double its chunks; the task of a deleted document does nothing."""
-    scene, file = Scene(lambda _: [document(status="waiting")]), stalled(reason, same=same)
+    scene, file = (
+        Scene(lambda _: [document(status="waiting")]),
+        make_stalled_file(reason, same=same),
+    )
 
     scene.play(lambda: scene.look(file))
 
@@ -898,14 +906,14 @@ def test_stalled_document_whose_task_may_run_is_deleted_before_it_is_created_aga
 def test_stalled_document_that_ended_since_is_not_deleted(status: str) -> None:
     scene = Scene(lambda _: [document(status=status)])
 
-    scene.play(lambda: scene.look(stalled(same=False)))
+    scene.play(lambda: scene.look(make_stalled_file(same=False)))
 
     assert scene.deleted == []
     assert scene.files.events == ["not found"]
 
 
 def test_stalled_document_that_was_indexed_since_is_not_sent() -> None:
-    scene, file = Scene(lambda _: [document()]), stalled()
+    scene, file = Scene(lambda _: [document()]), make_stalled_file()
 
     scene.play(lambda: scene.look(file))
 
@@ -914,7 +922,7 @@ def test_stalled_document_that_was_indexed_since_is_not_sent() -> None:
 
 
 def test_delete_that_fails_is_repeated_before_anything_is_sent() -> None:
-    scene, file = Scene(lambda _: [document(status="waiting")]), stalled()
+    scene, file = Scene(lambda _: [document(status="waiting")]), make_stalled_file()
 
     async def act() -> None:
         scene.look(file)
@@ -928,7 +936,7 @@ def test_delete_that_fails_is_repeated_before_anything_is_sent() -> None:
 
 
 def test_document_that_is_gone_already_counts_as_deleted() -> None:
-    scene, file = Scene(lambda _: [document(status="waiting")]), stalled()
+    scene, file = Scene(lambda _: [document(status="waiting")]), make_stalled_file()
 
     async def act() -> None:
         scene.look(file)
@@ -941,7 +949,7 @@ def test_document_that_is_gone_already_counts_as_deleted() -> None:
 
 
 def test_file_that_ends_while_its_document_is_deleted_is_left_alone() -> None:
-    scene, file = Scene(lambda _: [document(status="waiting")]), stalled()
+    scene, file = Scene(lambda _: [document(status="waiting")]), make_stalled_file()
 
     async def act() -> None:
         scene.look(file)
@@ -987,11 +995,11 @@ def test_timed_out_create_is_not_repeated_while_no_upload_is_answered() -> None:
 
     def act() -> None:
         time_out(scene, block=False)
-        scene.lose(tracked(), cause=LATE)
+        scene.lose(make_file(), cause=LATE)
 
     scene.play(act)
 
-    ((at, event),) = scene.told
+    ((at, event),) = scene.defaults
     assert event == "not found"
     assert TIMES.dataset_lock_time <= at <= TIMES.dataset_lock_time + TIMES.lookup_intervals[-1]
 
@@ -1000,13 +1008,13 @@ def test_timed_out_create_is_repeated_once_a_later_upload_was_answered() -> None
     scene = Scene()
 
     async def act() -> None:
-        scene.lose(tracked(), cause=LATE)
+        scene.lose(make_file(), cause=LATE)
         await anyio.sleep(10)
         scene.breaker.record(upload(seconds=0.1))
 
     scene.play(act)
 
-    ((at, event),) = scene.told
+    ((at, event),) = scene.defaults
     assert event == "not found"
     assert (
         TIMES.late_create_after_timeout
@@ -1020,7 +1028,7 @@ def test_lookup_older_than_the_upload_response_does_not_count() -> None:
     scene = Scene(lambda now: [document("f1")] if now > 215 else [], latency=30.0)
 
     async def act() -> None:
-        scene.lose(tracked(), cause=LATE)
+        scene.lose(make_file(), cause=LATE)
         await anyio.sleep(225)
         began = max(at for at, _ in scene.asked)
         assert began + 30.0 > 225.0, "no lookup is under way"
@@ -1039,7 +1047,7 @@ def test_blocked_creates_are_stored_before_a_resend(*, answered: bool) -> None:
 
     async def act() -> None:
         time_out(scene, block=True)
-        scene.lose(tracked(), cause=LATE)
+        scene.lose(make_file(), cause=LATE)
         await anyio.sleep(300)
         assert scene.files.events == []
         if answered:
@@ -1047,7 +1055,7 @@ def test_blocked_creates_are_stored_before_a_resend(*, answered: bool) -> None:
 
     scene.play(act)
 
-    ((at, event),) = scene.told
+    ((at, event),) = scene.defaults
     assert event == "not found"
     earliest = resumed_at + TIMES.late_create_after_disconnect
     assert earliest <= at <= earliest + TIMES.lookup_intervals[-1]
@@ -1061,9 +1069,9 @@ def test_only_uploads_of_this_run_unblock_uploads(sends: int, *, closed: bool) -
     def act() -> None:
         time_out(scene, block=True)
         if sends:
-            scene.lose(tracked(), cause=LATE)
+            scene.lose(make_file(), cause=LATE)
         else:
-            scene.look(killed())
+            scene.look(make_killed_file())
 
     scene.play(act, until=10.0)
 
@@ -1077,9 +1085,9 @@ def test_file_is_not_given_up_for_anothers_document_while_its_create_may_land(
 ) -> None:
     scene = Scene(lambda _: [document("f9", size=7)], on_existing=on_existing)
 
-    scene.play(lambda: scene.lose(tracked(), cause=LATE))
+    scene.play(lambda: scene.lose(make_file(), cause=LATE))
 
-    ((at, _),) = scene.told
+    ((at, _),) = scene.defaults
     assert at >= TIMES.dataset_lock_time
 
 
@@ -1091,12 +1099,12 @@ def test_lost_files_are_looked_up_before_thousands_that_wait_for_their_documents
     scene = Scene(lambda _: [document("new", name="lost.md"), *busy[:50]])
 
     async def act() -> None:
-        scene.look(*(tracked(one.name, before=one, sends=0) for one in busy))
-        scene.lose(tracked("lost.md"))
+        scene.look(*(make_file(one.name, before=one, sends=0) for one in busy))
+        scene.lose(make_file("lost.md"))
 
     scene.play(act, until=30.0)
 
-    assert ("found", "lost.md") in [(event, name) for _, event, name in scene.files.told]
+    assert ("found", "lost.md") in [(event, name) for _, event, name in scene.files.defaults]
 
 
 def test_hundred_thousand_pending_files_cost_no_time_until_they_are_due(
@@ -1116,7 +1124,7 @@ def test_hundred_thousand_pending_files_cost_no_time_until_they_are_due(
     async def fill() -> None:
         followed = FollowedDocuments()
         waiting = PendingUploads(TIMES, followed.activity)
-        file = tracked()
+        file = make_file()
         for number in range(many):
             found = FoundFile(key=f"{number}", size=4)
             one = TrackedFile.from_plan(evolve(file.planned, found=found))
