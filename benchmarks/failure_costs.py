@@ -66,7 +66,7 @@ def measure_quota(folder: Path) -> bool:
     for rate in (None, f"{QUOTA}/min"):
         with run_emulator(settings) as server:
             number = QUOTA * WINDOWS
-            policy = Policy().scale_delays(WINDOW / 60)
+            policy = Policy().scaled(WINDOW / 60)
             report, statuses = anyio.run(run_load, server, folder, number, policy, rate)
         windows = report.seconds / WINDOW
         used = report.added / (QUOTA * windows)

@@ -48,7 +48,7 @@ class Retry:
     write_attempts: int = 4
     """Attempts of a call that creates; only after failures that changed nothing."""
 
-    total_time: float | None = 60.0
+    total: float | None = 60.0
     """No further attempt begins so long after the first; a `Retry-After` beyond it is not waited
     for. None is no limit: loads wait longer, in their own admission."""
 
@@ -154,7 +154,7 @@ class Policy:
     polling: Polling = field(factory=Polling)
     load_timing: LoadTiming = field(factory=LoadTiming)
 
-    def scale_delays(self, factor: float) -> Policy:
+    def scaled(self, factor: float) -> Policy:
         """Multiply the delays (not the timeouts) by `factor`."""
         retry, polling, timing = self.retry, self.polling, self.load_timing
         return attrs.evolve(

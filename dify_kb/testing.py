@@ -103,7 +103,7 @@ def dify_client(dify_emulator: Emulator) -> Iterator[Client]:
     from dify_kb import Client, Policy
 
     url, key = dify_emulator.url, dify_emulator.api_key
-    with Client(url, key, policy=Policy().scale_delays(_DELAY_SCALE)) as client:
+    with Client(url, key, policy=Policy().scaled(_DELAY_SCALE)) as client:
         yield client
 
 
@@ -116,7 +116,7 @@ def async_dify_client(dify_emulator: Emulator) -> AsyncClient:
     from dify_kb import AsyncClient, Policy
 
     url, key = dify_emulator.url, dify_emulator.api_key
-    return AsyncClient(url, key, policy=Policy().scale_delays(_DELAY_SCALE))
+    return AsyncClient(url, key, policy=Policy().scaled(_DELAY_SCALE))
 
 
 @pytest.fixture

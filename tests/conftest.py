@@ -22,7 +22,7 @@ def _journals_of_the_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.fixture
 def quick() -> Policy:
     """The client's times, a hundredth of those that users have."""
-    return Policy().scale_delays(0.01)
+    return Policy().scaled(0.01)
 
 
 @pytest.fixture

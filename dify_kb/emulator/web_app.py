@@ -150,4 +150,4 @@ class ControlRoutes:
             return web.json_response({"error": str(error)}, status=400)
 
     def _fault_state(self) -> web.Response:
-        return web.json_response({"left": self.faults.remaining(), "met": self.faults.counts()})
+        return web.json_response({"left": self.faults.left(), "met": self.faults.met()})

@@ -63,7 +63,7 @@ async def load(
         KnowledgeError: the dataset could not be fetched and listed.
     """
     requests = AttemptCounter()
-    unlimited = attrs.evolve(sender.policy.retry, total_time=None)
+    unlimited = attrs.evolve(sender.policy.retry, total=None)
     policy = attrs.evolve(sender.policy, retry=unlimited)
     reader = await create_source_reader(source)
     # Without retries: what fails goes back to the queue, and waits with all others.

@@ -126,10 +126,10 @@ class Sender:
         retry_delay = retry.decide_retry(
             call.endpoint.repeatability, attempt, error, policy, self.random
         )
-        if retry_delay is None or policy.total_time is None:
+        if retry_delay is None or policy.total is None:
             return retry_delay
         elapsed = loop_time() - first_start
-        return None if elapsed + retry_delay.seconds > policy.total_time else retry_delay
+        return None if elapsed + retry_delay.seconds > policy.total else retry_delay
 
     async def stream(self, call: Call[Event], /) -> AsyncIterator[Event]:
         """Send `call` once and give the events of its reply as they come.

@@ -109,7 +109,7 @@ async def test_refused_search_is_noted_and_others_continue(
         docs, list_chunkings((300,), parents=False), None
     )
 
-    assert emulator.faults.remaining() == {}
+    assert emulator.faults.left() == {}
     assert len(report.rows) == 6
     (note,) = report.notes
     assert note.startswith("300 characters, semantic: datasets.retrieve: the server answered 400")
@@ -131,7 +131,7 @@ async def test_evaluation_fails_when_no_search_works(
 async def test_files_that_are_not_indexed_are_noted(
     counting_client: tuple[AsyncClient, RequestCounter], emulator: Emulator, docs: Path
 ) -> None:
-    emulator.faults.plan_indexing(["error no such model"], names="*.txt", always=True)
+    emulator.faults.indexing(["error no such model"], names="*.txt", always=True)
 
     report = await evaluator(counting_client, ASKED).evaluate_corpus(
         docs, list_chunkings((300,), parents=False), "economy"
@@ -145,7 +145,7 @@ async def test_files_that_are_not_indexed_are_noted(
 async def test_evaluation_fails_when_no_document_is_indexed(
     counting_client: tuple[AsyncClient, RequestCounter], emulator: Emulator, docs: Path
 ) -> None:
-    emulator.faults.plan_indexing(["error no such model"], always=True)
+    emulator.faults.indexing(["error no such model"], always=True)
 
     with pytest.raises(KnowledgeError, match="No document of 3 was indexed"):
         await evaluator(counting_client, ASKED).evaluate_corpus(

@@ -173,7 +173,7 @@ async def test_failures_are_counted_and_reported(
     assert met[CREATE, "503"] == 1
     assert sum(met.values()) == 2
     assert sum(level.errors for row in report.uploads for level in row.levels) == 2
-    assert emulator.faults.remaining() == {}
+    assert emulator.faults.left() == {}
     assert await has_no_datasets(unlimited_client)
 
 
@@ -198,7 +198,7 @@ async def test_run_fails_when_no_upload_succeeds(
 async def test_time_limit_of_a_run_is_kept(
     unlimited_client: AsyncClient, counter: RequestCounter, emulator: Emulator
 ) -> None:
-    emulator.faults.plan_indexing(["die"], names="*")
+    emulator.faults.indexing(["die"], names="*")
     plan = evolve(TINY, seconds=1.0, indexing_timeout=0.4)
 
     report = await instance_benchmark(unlimited_client, counter, plan).run()

@@ -51,7 +51,7 @@ async def test_cancellation_during_creation_leaves_no_dataset(
             raise AssertionError("it was cancelled before")
 
     assert scope.cancelled_caught
-    assert emulator.faults.remaining() == {}
+    assert emulator.faults.left() == {}
     assert await list_dataset_names(client) == []
 
 
@@ -63,7 +63,7 @@ async def test_dataset_is_deleted_after_a_lost_response_to_create(
     async with temporary_dataset(client, "economy") as dataset:
         assert await list_dataset_names(client) == [dataset.name]
 
-    assert emulator.faults.remaining() == {}
+    assert emulator.faults.left() == {}
     assert await list_dataset_names(client) == []
 
 
@@ -75,7 +75,7 @@ async def test_delete_is_retried_after_transient_errors(
     async with temporary_dataset(client, "economy"):
         pass
 
-    assert emulator.faults.remaining() == {}
+    assert emulator.faults.left() == {}
     assert await list_dataset_names(client) == []
 
 
@@ -90,7 +90,7 @@ async def test_error_names_the_dataset_that_could_not_be_deleted(
 
     assert PREFIX in raised.value.summary
     assert "bench clean" in raised.value.hint
-    assert emulator.faults.remaining() == {}
+    assert emulator.faults.left() == {}
 
 
 async def test_missing_dataset_counts_as_deleted(client: AsyncClient) -> None:

@@ -155,7 +155,7 @@ def test_closing_ends_the_calls_of_other_threads(emulator: Emulator, client: Cli
     emulator.faults.plan("datasets.list", ["stall 5"])
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(client.with_options(timeout=Timeout()).datasets.list)
-        wait_until(lambda: not emulator.faults.remaining())
+        wait_until(lambda: not emulator.faults.left())
         started = time.monotonic()
         client.close()
 

@@ -60,7 +60,7 @@ def run_program(emulator: Emulator, text: str) -> str:
 def wait_until_call_arrived(emulator: Emulator) -> None:
     """Wait until the call that stalls has arrived."""
     limit = time.monotonic() + TIMEOUT
-    while emulator.faults.remaining():
+    while emulator.faults.left():
         assert time.monotonic() < limit
         time.sleep(0.005)
 
@@ -107,7 +107,7 @@ def test_an_exit_cancels_what_a_daemon_thread_waits_for(emulator: Emulator) -> N
     )
 
     assert output == ""
-    assert emulator.faults.remaining() == {}
+    assert emulator.faults.left() == {}
     assert time.monotonic() - started < 12
 
 

@@ -67,9 +67,9 @@ async def run_case(case: FaultCase, root: Path, logged: Callable[[], str]) -> No
         ) as environment:
             plan_faults(case, emulator)
             loaded = await environment.load(**case.options)
-            assert emulator.faults.counts() or has_refused_calls(emulator), "no fault was met"
+            assert emulator.faults.met() or has_refused_calls(emulator), "no fault was met"
             if loaded.report.stopped is None:
-                assert not emulator.faults.remaining(), "not every planned fault was met"
+                assert not emulator.faults.left(), "not every planned fault was met"
             check_load(case, environment, loaded)
             if case.extra_check is not None:
                 case.extra_check(environment, loaded)
@@ -87,9 +87,7 @@ def plan_faults(case: FaultCase, emulator: Emulator) -> None:
     for endpoint, words in {**case.calls, CREATE: case.creates}.items():
         emulator.faults.plan(endpoint, words)
     for run in case.runs:
-        emulator.faults.plan_indexing(
-            run.words, names=run.names, every=run.every, always=run.always
-        )
+        emulator.faults.indexing(run.words, names=run.names, every=run.every, always=run.always)
 
 
 def has_refused_calls(emulator: Emulator) -> bool:

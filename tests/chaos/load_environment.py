@@ -20,7 +20,7 @@ KEY = "dataset-chaos-5ecret"
 
 CREATE = "documents.create_by_file"
 
-_SHORT = Policy().scale_delays(0.01)
+_SHORT = Policy().scaled(0.01)
 
 POLICY = attrs.evolve(
     _SHORT,

@@ -79,7 +79,7 @@ async def test_f39_load_cancelled_twice_can_be_repeated_at_once(
     chance = random.Random(int(os.environ.get("CHAOS_SEED", "1")))
     with Emulator(api_key=KEY) as emulator:
         async with create_environment(
-            emulator, tmp_path, 30, policy=Policy().scale_delays(0.01)
+            emulator, tmp_path, 30, policy=Policy().scaled(0.01)
         ) as environment:
             await environment.load(dry_run=True)
             before = count_leftovers()
@@ -271,7 +271,7 @@ async def test_f35_wedged_documents_do_not_block_others(tmp_path: Path) -> None:
     """One in a hundred stays `indexing` for ever, as when a worker is killed."""
     with Emulator(api_key=KEY) as emulator:
         async with create_environment(emulator, tmp_path, 200) as environment:
-            emulator.faults.plan_indexing(["hang"] * 2, every=100)
+            emulator.faults.indexing(["hang"] * 2, every=100)
             loaded = await environment.load()
 
             assert count_outcomes(loaded) == {"added": 198, "stalled": 2}
@@ -286,7 +286,7 @@ async def test_f35_documents_left_by_a_dead_worker_do_not_block_new_files(tmp_pa
     """Sixty documents are lost by a worker that died; it is back, and there are new files."""
     with Emulator(api_key=KEY) as emulator:
         async with create_environment(emulator, tmp_path, 60) as environment:
-            emulator.faults.plan_indexing(["lose"], always=True)
+            emulator.faults.indexing(["lose"], always=True)
             async with AsyncClient(emulator.url, KEY, policy=POLICY) as client:
                 await client.load(
                     environment.dataset,
@@ -309,7 +309,7 @@ async def test_f35_documents_left_by_a_dead_worker_do_not_fill_the_backlog(tmp_p
     """More documents than may be unfinished at once are lost; after a while they count no more."""
     with Emulator(api_key=KEY) as emulator:
         async with create_environment(emulator, tmp_path, 30) as environment:
-            emulator.faults.plan_indexing(["lose"], always=True)
+            emulator.faults.indexing(["lose"], always=True)
             await environment.load(wait="accepted")
             emulator.faults.clear()
             new = {f"new{number}.md" for number in range(5)}

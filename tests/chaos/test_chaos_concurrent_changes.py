@@ -72,7 +72,7 @@ async def run_stale_list_proxy(url: str) -> AsyncIterator[str]:
             await runner.cleanup()
 
 
-PATIENT = evolve(POLICY, load_timing=Policy().scale_delays(0.05).load_timing)
+PATIENT = evolve(POLICY, load_timing=Policy().scaled(0.05).load_timing)
 """Lists are late by a time that does not grow with a busy machine, so looks are further apart."""
 
 
@@ -89,7 +89,7 @@ async def test_f31_stale_lists_lose_no_document(tmp_path: Path) -> None:
             async with AsyncClient(url, KEY, policy=PATIENT) as client:
                 environment.client = client
                 loaded = await environment.load()
-                assert not emulator.faults.remaining()
+                assert not emulator.faults.left()
                 check_load(FaultCase(name="", files=40, max_lookups=200), environment, loaded)
                 await check_next_load(environment)
 
@@ -277,7 +277,7 @@ async def test_f32_lost_create_does_not_overwrite_a_foreign_upload(
             emulator.faults.plan(CREATE, ["ok", "reset"])
 
             def lost() -> bool:
-                return "reset" in emulator.faults.counts().get(CREATE, {})
+                return "reset" in emulator.faults.met().get(CREATE, {})
 
             async def upload(other: AsyncClient) -> None:
                 await _upload_foreign_documents(other, environment.dataset, ["00001.md"])

@@ -156,7 +156,7 @@ async def test_f23_clock_jump_does_not_shorten_the_wait_for_a_lost_create(
             emulator.faults.plan(CREATE, [fault])
             async with anyio.create_task_group() as group:
                 group.start_soon(environment.load)
-                await wait_until(lambda: fault in emulator.faults.counts().get(CREATE, {}))
+                await wait_until(lambda: fault in emulator.faults.met().get(CREATE, {}))
                 group.cancel_scope.cancel()
             real = time.time
             with monkeypatch.context() as clock:

@@ -126,7 +126,7 @@ async def test_f39_interrupted_load_can_be_resumed(times: int, tmp_path: Path) -
             arguments = (emulator.url, environment.dataset.id, str(environment.folder))
             with start_script("load_process.py", *arguments) as process:
                 await wait_until(
-                    lambda: "commit-then-stall 0.3" in emulator.faults.counts().get(CREATE, {})
+                    lambda: "commit-then-stall 0.3" in emulator.faults.met().get(CREATE, {})
                 )
                 for _ in range(times):
                     process.send_signal(signal.SIGINT)

@@ -84,7 +84,7 @@ async def test_random_failures_lose_or_duplicate_no_file(
             counts.append(await _load_and_check(environment, seed))
             emulator.faults.clear()
             await check_next_load(environment)
-        met = sum(sum(words.values()) for words in emulator.faults.counts().values())
+        met = sum(sum(words.values()) for words in emulator.faults.met().values())
         add_row(_row(seed, met, counts, time.monotonic() - began))
         assert met > FILES / 4, "hardly anything failed"
         assert counts[-1].extra <= 2, f"seed {seed}"
@@ -94,10 +94,10 @@ async def test_random_failures_lose_or_duplicate_no_file(
 def inject_faults(emulator: Emulator, seed: int) -> None:
     """Have calls and runs fail by chance."""
     if LONG:
-        emulator.faults.plan_indexing(["hang"], names=WEDGED)
-    emulator.faults.plan_indexing(["error no text in it"], names="*13.md")
-    emulator.faults.plan_indexing(["error Connection reset", "ok"], names="*7.md", always=True)
-    emulator.faults.plan_random(seed, RATES)
+        emulator.faults.indexing(["hang"], names=WEDGED)
+    emulator.faults.indexing(["error no text in it"], names="*13.md")
+    emulator.faults.indexing(["error Connection reset", "ok"], names="*7.md", always=True)
+    emulator.faults.random(seed, RATES)
 
 
 async def _load_and_check(environment: LoadEnvironment, seed: int) -> InvariantCounts:

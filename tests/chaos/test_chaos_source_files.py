@@ -105,7 +105,7 @@ async def test_f24_file_changed_while_sending_never_becomes_a_partial_document(
             path = environment.folder / "00001.md"
 
             async def cut() -> None:
-                await wait_until(lambda: fault in emulator.faults.counts().get(CREATE, {}))
+                await wait_until(lambda: fault in emulator.faults.met().get(CREATE, {}))
                 truncate_file(path)
 
             async with anyio.create_task_group() as group:

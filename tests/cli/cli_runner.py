@@ -48,7 +48,7 @@ def create_dataset_with_documents(
     emulator: Emulator, *names: str, name: str = "base"
 ) -> dict[str, str]:
     """Make a base with indexed documents, and give their ids by their names."""
-    with Client(emulator.url, emulator.api_key, policy=Policy().scale_delays(0.01)) as client:
+    with Client(emulator.url, emulator.api_key, policy=Policy().scaled(0.01)) as client:
         made = client.datasets.create(name, indexing_technique="economy")
         created = [client.documents.create_by_text(made, each, "Wombats dig.") for each in names]
         client.documents.wait(made, created, timeout=30)

@@ -83,7 +83,7 @@ def test_a_condition_on_a_field_that_there_is_not_is_told(
 
 def test_documents_are_chosen_by_their_status(cli: Cli, emulator: Emulator) -> None:
     """All conditions must hold."""
-    emulator.faults.plan_indexing(["error no such model"], names="bad*", always=True)
+    emulator.faults.indexing(["error no such model"], names="bad*", always=True)
     create_dataset_with_documents(emulator, "bad.txt", "worse.txt", "bad.md")
 
     code, _, _ = cli("documents", "delete", *WHERE, "--status", "error", "--name", "*.txt")
@@ -119,7 +119,7 @@ def test_documents_are_switched_off_and_on_and_archived(cli: Cli, emulator: Emul
 
 def test_a_document_that_is_refused_does_not_keep_the_others(cli: Cli, emulator: Emulator) -> None:
     """The server changes all documents of a request or none."""
-    emulator.faults.plan_indexing(["error no such model"], names="bad*")
+    emulator.faults.indexing(["error no such model"], names="bad*")
     good = [f"{number}.txt" for number in range(6)]
     create_dataset_with_documents(emulator, *good[:3], "bad.txt", *good[3:])
 

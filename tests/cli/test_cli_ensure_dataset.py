@@ -50,7 +50,7 @@ def test_a_create_whose_response_is_lost_is_looked_up(
     assert "2 added" in out
     assert "Found the dataset d, after the response to its create was lost." in err
     assert [dataset.document_count for dataset in datasets(emulator)] == [2]
-    assert not emulator.faults.remaining().get(CREATE)
+    assert not emulator.faults.left().get(CREATE)
 
 
 def test_a_create_that_was_lost_before_it_arrived_is_an_error(
@@ -62,7 +62,7 @@ def test_a_create_that_was_lost_before_it_arrived_is_an_error(
 
     assert code == 1
     assert parse_error(err)[0].startswith("datasets.create: ")
-    assert not emulator.faults.remaining().get(CREATE)
+    assert not emulator.faults.left().get(CREATE)
 
 
 @pytest.mark.usefixtures("_twin_meanwhile")

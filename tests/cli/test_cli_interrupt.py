@@ -43,7 +43,7 @@ def files(folder: Path, number: int) -> None:
 
 def under_way(emulator: Emulator, *, left: int) -> None:
     """Wait until a create has met its failure and so is at the server."""
-    until(lambda: sum(map(len, emulator.faults.remaining().values())) <= left)
+    until(lambda: sum(map(len, emulator.faults.left().values())) <= left)
 
 
 def states() -> dict[JournalState, int]:

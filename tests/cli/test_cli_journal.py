@@ -15,7 +15,7 @@ from dify_kb.ingest.journal.journal_rows import COLUMNS
 @pytest.fixture
 def journal(cli: Cli, docs: Path, emulator: Emulator) -> Path:
     """The journal of a load of which one file failed."""
-    emulator.faults.plan_indexing(["error no such thing"], names="reset*")
+    emulator.faults.indexing(["error no such thing"], names="reset*")
     assert cli("load", str(docs), "--dataset", "d", "--create")[0] == 3
     (path,) = read_journal.list_journals(state_folder())
     return path

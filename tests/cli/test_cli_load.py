@@ -112,7 +112,7 @@ def test_verifying_says_beforehand_what_it_costs(cli: Cli, docs: Path) -> None:
 def test_failed_files_are_sent_again_by_the_command_that_is_shown(
     cli: Cli, docs: Path, emulator: Emulator
 ) -> None:
-    emulator.faults.plan_indexing(["error no such thing"], names="reset*")
+    emulator.faults.indexing(["error no such thing"], names="reset*")
     arguments = ["load", str(docs), "--dataset", "d", "--create"]
     code, _, err = cli(*arguments)
     assert code == 3

@@ -126,7 +126,7 @@ def test_a_document_that_is_not_found_is_an_error_to_who_waits(
     cli: Cli, emulator: Emulator
 ) -> None:
     """It is there, and `completed` or not, no search finds it."""
-    emulator.faults.plan_indexing(["error no such model"], names="bad.txt")
+    emulator.faults.indexing(["error no such model"], names="bad.txt")
     create_dataset_with_documents(emulator)
     create = ["documents", "create", "--dataset", "base", "--wait"]
 

@@ -106,7 +106,7 @@ def test_a_document_in_which_nothing_was_indexed_counts_as_an_error() -> None:
 
 
 def test_stats_of_all_bases(cli: Cli, emulator: Emulator) -> None:
-    emulator.faults.plan_indexing(["error no such model", "hang"], names="bad*")
+    emulator.faults.indexing(["error no such model", "hang"], names="bad*")
     create_dataset_with_documents(emulator, "a.txt", "bad-1.txt")
     with Client(emulator.url, emulator.api_key) as client:
         other = client.datasets.create("other", indexing_technique="economy")

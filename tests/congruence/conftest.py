@@ -68,7 +68,7 @@ class Target:
     @property
     def policy(self) -> Policy:
         """The client's times: a hundredth of them on the emulator, which indexes at once."""
-        return Policy() if self.is_real else Policy().scale_delays(0.01)
+        return Policy() if self.is_real else Policy().scaled(0.01)
 
     def client(self) -> AsyncClient:
         return AsyncClient(self.url, self.api_key, policy=self.policy)

@@ -51,7 +51,7 @@ async def test_stopping_does_not_wait_for_a_stalled_request() -> None:
         client.emulator.faults.plan("server.info", ["stall 60"])
         async with asyncio.TaskGroup() as group:
             request = group.create_task(has_failed(client.request("GET", "/")))
-            await wait_until(lambda: not client.emulator.faults.remaining())
+            await wait_until(lambda: not client.emulator.faults.left())
             started = time.monotonic()
             await asyncio.to_thread(client.emulator.stop)
 

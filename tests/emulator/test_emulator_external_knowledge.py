@@ -58,7 +58,7 @@ async def serve_retriever(
     with Emulator(version=version, settings=FAST_RETRY) as server:
         async with (
             serve(app, "127.0.0.1", 0) as url,
-            AsyncClient(server.url, server.api_key, policy=Policy().scale_delays(0.01)) as client,
+            AsyncClient(server.url, server.api_key, policy=Policy().scaled(0.01)) as client,
         ):
             yield server, client, url, animals
 

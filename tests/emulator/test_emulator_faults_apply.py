@@ -28,7 +28,7 @@ async def test_planned_responses_come_once_each_and_change_nothing() -> None:
     assert "request rate limit" in replies[3].body["message"]
     assert nothing.body["total"] == 0
     assert after.status == 200
-    assert faults.remaining() == {}
+    assert faults.left() == {}
 
 
 async def test_a_commit_before_the_failure_is_kept() -> None:
@@ -97,8 +97,8 @@ async def test_a_word_for_many_calls_is_met_so_often() -> None:
         statuses = [(await client.request("GET", "/")).status for _ in range(6)]
 
     assert statuses == [503, 503, 503, 200, 502, 200]
-    assert faults.remaining() == {}
-    assert faults.counts() == {"server.info": {"503": 3, "ok": 1, "502": 1}}
+    assert faults.left() == {}
+    assert faults.met() == {"server.info": {"503": 3, "ok": 1, "502": 1}}
 
 
 @pytest.mark.parametrize("word", ["reset-after 1000", "reset-after 50%", "reset-after 100%"])
@@ -110,7 +110,7 @@ async def test_a_reset_in_the_body_leaves_nothing_done(word: str) -> None:
             await client.create_by_file(dataset, "a.txt", LARGE_CONTENT)
         remaining = stored_names(client, dataset)
 
-    assert client.emulator.faults.counts() == {CREATE_BY_FILE: {word: 1}}
+    assert client.emulator.faults.met() == {CREATE_BY_FILE: {word: 1}}
     assert remaining == []
 
 

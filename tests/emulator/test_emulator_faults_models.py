@@ -27,7 +27,7 @@ async def index_document(client: EmulatorClient) -> tuple[str, str]:
 
 async def test_a_document_fails_with_the_providers_text() -> None:
     async with run_emulator() as client:
-        client.emulator.faults.plan_models([WORD])
+        client.emulator.faults.models([WORD])
         dataset = await client.create_dataset("hq", indexing_technique="high_quality")
         created = await client.create_by_text(dataset, "a.txt", indexing_technique="high_quality")
         failed = await client.wait_until_indexed(dataset, created)
@@ -37,14 +37,14 @@ async def test_a_document_fails_with_the_providers_text() -> None:
 
     assert (failed["indexing_status"], failed["error"]) == ("error", BUSY)
     assert again["indexing_status"] == "completed"
-    assert client.emulator.faults.counts() == {"models": {WORD: 1}}
+    assert client.emulator.faults.met() == {"models": {WORD: 1}}
 
 
 async def test_chunk_is_added_with_the_error() -> None:
     """A 200 that is no success (recordings 953, 954)."""
     async with run_emulator() as client:
         one, document = await index_document(client)
-        client.emulator.faults.plan_models([WORD])
+        client.emulator.faults.models([WORD])
         path = f"/datasets/{one}/documents/{document}/segments"
         reply = await client.request("POST", path, json={"segments": [{"content": "new"}]})
 
@@ -61,7 +61,7 @@ async def test_a_search_by_vectors_is_refused_with_the_text(method: str, status:
     """By a 400 whatever the cause (recordings 945 to 949). Words need no model."""
     async with run_emulator() as client:
         one, _ = await index_document(client)
-        client.emulator.faults.plan_models([WORD])
+        client.emulator.faults.models([WORD])
         reply = await client.retrieve(one, "wombats", search_method=method)
 
     assert reply.status == status
@@ -72,7 +72,7 @@ async def test_a_search_by_vectors_is_refused_with_the_text(method: str, status:
 async def test_one_model_fails_and_the_other_answers() -> None:
     async with run_emulator() as client:
         one, _ = await index_document(client)
-        client.emulator.faults.plan_models([WORD], names="word-*")
+        client.emulator.faults.models([WORD], names="word-*")
         settings: dict[str, Any] = {"search_method": "semantic_search"}
         plain = await client.retrieve(one, "wombats", **settings)
         model = {
@@ -102,12 +102,12 @@ def test_models_are_planned_in_json_too() -> None:
 
     faults.load(json.loads(json.dumps(plans)))
 
-    assert faults.remaining() == {"models": [WORD, WORD, "error no"]}
+    assert faults.left() == {"models": [WORD, WORD, "error no"]}
     faults.clear()
-    assert faults.remaining() == {}
+    assert faults.left() == {}
 
 
 @pytest.mark.parametrize("word", ["error", "error ", "hang", "okay", "503"])
 def test_words_that_are_no_answer_of_a_model_cannot_be_planned(word: str) -> None:
     with pytest.raises(ConfigError, match="for a call of a model"):
-        Faults().plan_models([word])
+        Faults().models([word])

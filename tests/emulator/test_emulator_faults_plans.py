@@ -26,8 +26,8 @@ def test_chance_is_the_same_for_the_same_seed() -> None:
     """Whatever happens at other endpoints in between."""
     rates = {CREATE_BY_FILE: {"503": 0.2, "reset": 0.1}, "documents.list": {"500": 0.5}}
     one, other = Faults(), Faults()
-    one.plan_random(7, rates)
-    other.plan_random(7, rates)
+    one.random(7, rates)
+    other.random(7, rates)
     first = [
         fault and fault.word for fault in (one.take_fault(CREATE_BY_FILE) for _ in range(1000))
     ]
@@ -40,14 +40,12 @@ def test_chance_is_the_same_for_the_same_seed() -> None:
     assert first == second
     assert 150 < first.count("503") < 250
     assert 60 < first.count("reset") < 140
-    assert one.counts() == {
-        CREATE_BY_FILE: {"503": first.count("503"), "reset": first.count("reset")}
-    }
+    assert one.met() == {CREATE_BY_FILE: {"503": first.count("503"), "reset": first.count("reset")}}
 
 
 def test_a_plan_goes_before_chance_and_chance_ends() -> None:
     faults = Faults()
-    faults.plan_random(1, {CREATE_BY_FILE: {"500": 1.0}})
+    faults.random(1, {CREATE_BY_FILE: {"500": 1.0}})
     faults.plan(CREATE_BY_FILE, ["ok"])
     words = [
         fault and fault.word for fault in (faults.take_fault(CREATE_BY_FILE) for _ in range(2))
@@ -56,7 +54,7 @@ def test_a_plan_goes_before_chance_and_chance_ends() -> None:
 
     assert words == ["ok", "500"]
     assert faults.take_fault(CREATE_BY_FILE) is None
-    assert faults.remaining() == {}
+    assert faults.left() == {}
 
 
 async def test_faults_are_planned_over_http_too() -> None:
@@ -113,7 +111,7 @@ async def test_a_bad_plan_is_refused_as_a_whole(plans: object, why: str) -> None
 
     assert status == 400
     assert why in json.loads(answer)["error"]
-    assert client.emulator.faults.remaining() == {}
+    assert client.emulator.faults.left() == {}
 
 
 @pytest.mark.parametrize(

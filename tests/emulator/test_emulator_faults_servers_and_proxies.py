@@ -104,7 +104,7 @@ async def test_proxy_may_refuse_bodies_by_their_content() -> None:
     assert replies == [200, 403, 403]
     assert by_text.status == 403
     assert created == ["a.txt"]
-    assert client.emulator.faults.counts() == {
+    assert client.emulator.faults.met() == {
         CREATE_BY_FILE: {"403-html": 2},
         "documents.create_by_text": {"403-html": 1},
     }
@@ -147,7 +147,7 @@ async def test_a_locked_dataset_blocks_creates_and_answers_reads() -> None:
 
 
 def count_blocked_creates(client: EmulatorClient) -> int:
-    met = client.emulator.faults.counts()
+    met = client.emulator.faults.met()
     return sum(words.get("dataset-lock", 0) for words in met.values())
 
 
@@ -213,7 +213,7 @@ async def test_a_killed_worker_loses_the_tasks_that_it_had_taken(status: str) ->
         "0.txt": status, "1.txt": "waiting", "2.txt": "waiting", "3.txt": "completed",
     }  # fmt: skip
     assert (repaired["indexing_status"], repaired["total_segments"]) == ("completed", 1)
-    assert client.emulator.faults.counts() == {"indexing": {"kill": 1}}
+    assert client.emulator.faults.met() == {"indexing": {"kill": 1}}
 
 
 async def test_killed_workers_may_stay_dead_until_a_restart() -> None:
@@ -246,7 +246,7 @@ async def test_killed_workers_may_stay_dead_until_a_restart() -> None:
 async def test_a_run_may_kill_its_worker() -> None:
     async with run_emulator() as client:
         dataset = await client.create_dataset()
-        client.emulator.faults.plan_indexing(["die"])
+        client.emulator.faults.indexing(["die"])
         await client.create_by_file(dataset, "0.txt")
         await wait_until(lambda: client.emulator.faults.are_workers_dead)
         client.emulator.faults.load({"indexing": [{"words": ["kill 1"], "names": "1.txt"}]})
@@ -257,7 +257,7 @@ async def test_a_run_may_kill_its_worker() -> None:
         remaining = get_states_by_name(client, dataset)
 
     assert [*remaining.values()] == ["completed", "indexing", "waiting", "completed"]
-    assert client.emulator.faults.counts() == {"indexing": {"die": 1, "kill 1": 1}}
+    assert client.emulator.faults.met() == {"indexing": {"die": 1, "kill 1": 1}}
 
 
 # --- a cache in front of the list
@@ -320,7 +320,7 @@ async def test_a_cache_may_ignore_the_header() -> None:
 async def test_a_cache_can_be_planned_before_the_server_starts() -> None:
     async with run_emulator(clock=ManualClock()) as client:
         client.emulator.stop()
-        client.emulator.faults.plan_random(1, {LIST: {"stale-list 10": 1.0}})
+        client.emulator.faults.random(1, {LIST: {"stale-list 10": 1.0}})
         client.emulator.start()
         dataset = await client.create_dataset()
         await client.wait_until_indexed(dataset, await client.create_by_file(dataset, "a.txt"))

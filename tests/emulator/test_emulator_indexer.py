@@ -35,7 +35,7 @@ async def upload_files(client: EmulatorClient, dataset: str, names: Sequence[str
 async def test_indexing_error_fault_fails_a_document_once() -> None:
     async with run_emulator() as client:
         one = await client.create_dataset()
-        client.emulator.faults.plan_indexing(["error provider is overloaded"])
+        client.emulator.faults.indexing(["error provider is overloaded"])
         failed = await client.create_by_file(one, "a.txt", THREE)
         entry = await client.wait_until_indexed(one, failed)
         again = await client.create_by_file(one, "a.txt", THREE)
@@ -47,15 +47,15 @@ async def test_indexing_error_fault_fails_a_document_once() -> None:
     assert entry["completed_at"] is None
     assert entry["completed_segments"] == 0
     assert (repaired_check["indexing_status"], repaired_check["total_segments"]) == ("completed", 3)
-    assert client.emulator.faults.counts() == {"indexing": {"error provider is overloaded": 1}}
+    assert client.emulator.faults.met() == {"indexing": {"error provider is overloaded": 1}}
 
 
 async def test_errors_are_chosen_by_name_and_number() -> None:
     async with run_emulator() as client:
         one = await client.create_dataset()
         faults = client.emulator.faults
-        faults.plan_indexing(["error broken"], names="*.md", always=True)
-        faults.plan_indexing(["error unlucky x2"], names="*.txt", every=2)
+        faults.indexing(["error broken"], names="*.md", always=True)
+        faults.indexing(["error unlucky x2"], names="*.txt", every=2)
         await upload_files(
             client, one, ["1.txt", "2.txt", "a.md", "3.txt", "4.txt", "b.md", "5.txt"]
         )
@@ -63,15 +63,15 @@ async def test_errors_are_chosen_by_name_and_number() -> None:
 
     failed = {name for name, status in states.items() if status == "error"}
     assert failed == {"a.md", "b.md", "2.txt", "4.txt"}
-    assert faults.remaining() == {}
-    assert faults.counts() == {"indexing": {"error broken": 2, "error unlucky": 2}}
+    assert faults.left() == {}
+    assert faults.met() == {"indexing": {"error broken": 2, "error unlucky": 2}}
 
 
 async def test_hang_fault_does_not_block_other_documents() -> None:
     """As when its worker was killed and started again: nobody takes up the task."""
     async with run_emulator() as client:
         one = await client.create_dataset()
-        client.emulator.faults.plan_indexing(["hang"])
+        client.emulator.faults.indexing(["hang"])
         await upload_files(client, one, ["a.txt", "b.txt"])
         states = await wait_for_statuses(client, one, completed=1)
         await client.create_by_file(one, "a.txt", THREE)
@@ -84,7 +84,7 @@ async def test_hang_fault_does_not_block_other_documents() -> None:
 async def test_block_fault_keeps_the_worker_busy() -> None:
     async with run_emulator() as client:
         one = await client.create_dataset()
-        client.emulator.faults.plan_indexing(["block"])
+        client.emulator.faults.indexing(["block"])
         await upload_files(client, one, ["a.txt", "b.txt"])
         states = await wait_for_statuses(client, one, indexing=1)
         await asyncio.sleep(0.05)
@@ -96,7 +96,7 @@ async def test_block_fault_keeps_the_worker_busy() -> None:
 async def test_a_lost_task_leaves_its_document_waiting() -> None:
     async with run_emulator() as client:
         one = await client.create_dataset()
-        client.emulator.faults.plan_indexing(["ok", "lose"])
+        client.emulator.faults.indexing(["ok", "lose"])
         await upload_files(client, one, ["a.txt", "b.txt", "c.txt"])
         states = await wait_for_statuses(client, one, completed=2)
 
@@ -108,7 +108,7 @@ async def test_dead_workers_take_nothing_until_they_are_restarted(workers: int) 
     async with run_emulator(settings=Settings(workers=workers)) as client:
         one = await client.create_dataset()
         faults = client.emulator.faults
-        faults.plan_indexing(["ok", "die"])
+        faults.indexing(["ok", "die"])
         await upload_files(client, one, ["a.txt"])
         await wait_for_statuses(client, one, completed=1)
         await upload_files(client, one, ["b.txt", "c.txt", "d.txt"])
@@ -119,14 +119,14 @@ async def test_dead_workers_take_nothing_until_they_are_restarted(workers: int) 
 
     assert [*dead.values()] == ["completed", "waiting", "waiting", "waiting"]
     assert len(alive) == 4
-    assert faults.counts() == {"indexing": {"ok": 1, "die": 1}}
+    assert faults.met() == {"indexing": {"ok": 1, "die": 1}}
 
 
 async def test_create_while_workers_are_dead_doubles_no_chunks() -> None:
     """Two tasks wait for one document then, and run one after the other."""
     async with run_emulator() as client:
         one = await client.create_dataset()
-        client.emulator.faults.plan_indexing(["die"])
+        client.emulator.faults.indexing(["die"])
         await upload_files(client, one, ["a.txt"])
         await wait_until(lambda: client.emulator.faults.are_workers_dead)
         await upload_files(client, one, ["a.txt"])
@@ -142,7 +142,7 @@ async def test_create_while_workers_are_dead_doubles_no_chunks() -> None:
 async def test_clearing_faults_restarts_the_workers() -> None:
     async with run_emulator() as client:
         one = await client.create_dataset()
-        client.emulator.faults.plan_indexing(["die"])
+        client.emulator.faults.indexing(["die"])
         await upload_files(client, one, ["a.txt"])
         await wait_until(lambda: client.emulator.faults.are_workers_dead)
         client.emulator.faults.clear()
@@ -154,7 +154,7 @@ async def test_clearing_faults_restarts_the_workers() -> None:
 @pytest.mark.parametrize("word", ["explode", "error", "error ", "hang up", "restart"])
 def test_unknown_indexing_fault_is_refused(word: str) -> None:
     with pytest.raises(ConfigError, match="for a run of the indexer"):
-        Faults().plan_indexing([word])
+        Faults().indexing([word])
 
 
 async def test_blind_retry_after_a_lost_response_doubles_the_chunks() -> None:

@@ -89,7 +89,7 @@ async def create_interrupted_load(
     emulator.faults.plan(CREATE, [fault])
     async with anyio.create_task_group() as group:
         group.start_soon(client.load, dataset, folder)
-        while fault not in emulator.faults.counts().get(CREATE, {}):  # noqa: ASYNC110 -- a thread's
+        while fault not in emulator.faults.met().get(CREATE, {}):  # noqa: ASYNC110 -- a thread's
             await anyio.sleep(0.002)
         group.cancel_scope.cancel()
     return dataset

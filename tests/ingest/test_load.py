@@ -288,7 +288,7 @@ async def test_lost_response_does_not_create_twice(
     assert report.bytes == 2 * len("the text of a.md")
     assert max(one.accepted for one in told if isinstance(one, Progress)) == 2
     assert count_creates(emulator) == 2
-    assert not emulator.faults.remaining()
+    assert not emulator.faults.left()
 
 
 @pytest.mark.parametrize("fault", ["503", "429 retry-after=0", "rate-limit", "503-html"])
@@ -302,7 +302,7 @@ async def test_transient_refusal_is_retried(
 
     assert count_outcomes(report) == {"added": 2}
     assert report.retries == 2
-    assert not emulator.faults.remaining()
+    assert not emulator.faults.left()
 
 
 async def test_lost_create_is_resent_after_its_quarantine(
@@ -355,9 +355,7 @@ async def test_outage_stops_the_run(folder: Path, quick: Policy) -> None:
     write(folder, *(f"{number}.md" for number in range(60)))
     server = Emulator(settings=Settings(), clock=None)
     with server:
-        async with AsyncClient(
-            server.url, server.api_key, policy=quick.scale_delays(0.1)
-        ) as client:
+        async with AsyncClient(server.url, server.api_key, policy=quick.scaled(0.1)) as client:
             dataset = await create_dataset(client)
 
             def cut(event: object) -> None:
@@ -503,7 +501,7 @@ async def test_failures_of_earlier_runs_do_not_stop_a_load(
     """A run that stopped leaves documents of which it saw no end; the next one sees them failed."""
     write(folder, *(f"{number:02}.md" for number in range(60)))
     dataset = await create_dataset(client)
-    emulator.faults.plan_indexing(["error no such model"], always=True)
+    emulator.faults.indexing(["error no such model"], always=True)
     stopped = await client.load(dataset, folder)
     emulator.faults.clear()
 
@@ -540,4 +538,4 @@ async def test_refused_file_is_retried_without_a_limit(
     report = await client.load(await create_dataset(client), folder)
 
     assert count_outcomes(report) == {"added": 1}
-    assert not emulator.faults.remaining()
+    assert not emulator.faults.left()

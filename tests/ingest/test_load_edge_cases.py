@@ -40,7 +40,7 @@ async def test_unseen_create_does_not_hide_a_deleted_document(
 
     report = await client.load(dataset, folder)
 
-    assert not emulator.faults.remaining()
+    assert not emulator.faults.left()
     assert report
     assert await list_document_names(client, dataset) == ["a.md", "b.md", "c.md"]
 

@@ -36,7 +36,7 @@ async def test_document_lost_by_a_killed_worker_is_reported_and_resent_on_reques
 ) -> None:
     """It stalled again in each run, was called "nothing is being indexed", and stayed for ever."""
     write_files(folder, 20)
-    emulator.faults.plan_indexing([fault], names="007*")
+    emulator.faults.indexing([fault], names="007*")
     dataset = await create_dataset(client)
 
     first = await client.load(dataset, folder, stall_after=1)
@@ -62,7 +62,7 @@ async def test_stalled_document_with_a_queued_task_is_not_duplicated(
     """No worker ran at all: the first task is queued still, so the document is deleted first."""
     write_files(folder, 3)
     with Emulator(settings=Settings(workers=4)) as server:
-        server.faults.plan_indexing(["die"])
+        server.faults.indexing(["die"])
         async with AsyncClient(server.url, server.api_key, policy=quick) as client:
             dataset = await create_dataset(client)
             first = await client.load(dataset, folder, stall_after=1)
@@ -227,7 +227,7 @@ async def test_failed_replacement_is_resent_first_by_the_next_run(
     await client.load(dataset, folder)
     for number in range(30):
         (folder / f"{number:03}.md").write_text(f"a longer text of {number}")
-    emulator.faults.plan_indexing(["error no such encoding"], names="020*")
+    emulator.faults.indexing(["error no such encoding"], names="020*")
 
     failed = await client.load(dataset, folder)
     before = len(emulator.history)
@@ -256,7 +256,7 @@ async def test_swap_keeps_a_version_in_search_at_every_moment(
     old = {row.name: row.id async for row in client.documents.iter(dataset)}
     (folder / "001.md").write_text("the text of 1, second edition")
     if fails:
-        emulator.faults.plan_indexing(["error no such encoding"], names="001*")
+        emulator.faults.indexing(["error no such encoding"], names="001*")
     seen: list[list[str]] = []
 
     async def search() -> None:
@@ -517,7 +517,7 @@ async def test_journal_remembers_what_the_next_run_needs(
 ) -> None:
     write_files(folder, 3)
     journal = tmp_path / "j.db"
-    emulator.faults.plan_indexing(["lose"], names="001*")
+    emulator.faults.indexing(["lose"], names="001*")
 
     await client.load(await create_dataset(client), folder, stall_after=1, journal=journal)
 

@@ -84,7 +84,7 @@ async def test_in_flight_files_are_resent_only_if_they_did_not_arrive(
     """Cancelled without grace, as by a second Ctrl-C, requests are cut wherever they are."""
     write(folder, 40)
     draw = random.Random(seed)
-    policy = quick.scale_delays(0.01)  # a grace of a millisecond
+    policy = quick.scaled(0.01)  # a grace of a millisecond
     settings = Settings(workers=2, create_io=0.02, seed=seed)
     with Emulator(settings=settings) as server:
         async with AsyncClient(server.url, server.api_key, policy=policy) as client:
@@ -121,9 +121,7 @@ async def test_file_that_changed_while_its_answer_was_lost_is_sent_again(
 ) -> None:
     """With a length that is the same, the one that landed passes for it."""
     write(folder, 3)
-    async with AsyncClient(
-        emulator.url, emulator.api_key, policy=quick.scale_delays(0.01)
-    ) as client:
+    async with AsyncClient(emulator.url, emulator.api_key, policy=quick.scaled(0.01)) as client:
         dataset = await create_dataset(client)
         emulator.faults.plan(CREATE, ["stall 1"] * 3)
         with anyio.move_on_after(0.3):
@@ -155,7 +153,7 @@ async def test_lost_update_is_not_confused_with_the_previous_document(
 
     report = await client.load(dataset, folder)
 
-    assert not emulator.faults.remaining()
+    assert not emulator.faults.left()
     assert count_outcomes(report) == {"updated": 15}
     found = await client.datasets.retrieve(dataset, "text")
     assert all(record.segment.content.startswith("THE") for record in found.records)

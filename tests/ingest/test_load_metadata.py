@@ -224,7 +224,7 @@ async def test_too_large_metadata_body_is_split(newest: Base) -> None:
 
     assert await newest.assignment().assign({key: {"rank": 1} for key in ids}) == dict.fromkeys(ids)
 
-    assert not newest.server.faults.remaining()
+    assert not newest.server.faults.left()
     assert newest.asked()["metadata.assign"] == 3
 
 
@@ -302,7 +302,7 @@ async def test_lost_response_creates_no_second_field(newest: Base, fault: str, m
             await labels.assign({one: {"rank": 1}})
     assert await labels.assign({one: {"rank": 1}}) == {one: None}
 
-    assert not newest.server.faults.remaining()
+    assert not newest.server.faults.left()
     assert await newest.types() == {"rank": "number"}
     assert await newest.read(one) == {"rank": "1"}
 
@@ -315,7 +315,7 @@ async def test_error_of_every_document_is_raised(newest: Base) -> None:
     with pytest.raises(UnauthorizedError):
         await newest.assignment().assign({key: {"rank": 1} for key in ids})
 
-    assert not newest.server.faults.remaining()
+    assert not newest.server.faults.left()
     with pytest.raises(NotFoundError):
         await newest.assignment(NOBODY).assign({ids[0]: {"rank": 1}})
 

@@ -180,7 +180,7 @@ async def test_transient_indexing_error_is_retried(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
     write_files(folder, 5)
-    emulator.faults.plan_indexing(["error Rate limit exceeded, try again later"])
+    emulator.faults.indexing(["error Rate limit exceeded, try again later"])
 
     report = await client.load(await create_dataset(client), folder)
 
@@ -194,7 +194,7 @@ async def test_permanent_indexing_error_is_not_retried(
     """And is tried again on request, or when the file has changed."""
     write_files(folder, 5)
     dataset = await create_dataset(client)
-    emulator.faults.plan_indexing(["error cannot be parsed"])
+    emulator.faults.indexing(["error cannot be parsed"])
 
     first = await client.load(dataset, folder)
     second = await client.load(dataset, folder)
@@ -211,7 +211,7 @@ async def test_server_that_rejects_everything_stops_the_run(
 ) -> None:
     """A wrong embedding model would fail every one of thousands of files."""
     write_files(folder, 300)
-    emulator.faults.plan_indexing(["error model not found: bge"], always=True)
+    emulator.faults.indexing(["error model not found: bge"], always=True)
 
     report = await client.load(await create_dataset(client), folder)
 

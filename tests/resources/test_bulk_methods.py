@@ -80,7 +80,7 @@ async def test_a_batch_whose_answer_was_lost_is_found_and_not_made_twice(
 
     made = await client.segments.create_many(dataset, id_, make_texts(9), batch_size=3)
 
-    assert emulator.faults.remaining() == {}
+    assert emulator.faults.left() == {}
     assert [segment.content for segment in made] == make_texts(9)
     assert await list_contents(client, dataset, id_) == ["The first chunk.", *make_texts(9)]
 
@@ -96,7 +96,7 @@ async def test_a_batch_with_unknown_outcome_is_reported(
 
     assert isinstance(caught.value.__cause__, OutcomeUnknownError)
     assert "may still be made" in caught.value.hint
-    assert emulator.faults.remaining() == {}
+    assert emulator.faults.left() == {}
 
 
 async def test_the_rest_can_be_sent_after_a_partial_error(
@@ -122,7 +122,7 @@ async def test_a_batch_that_is_too_large_is_halved(
 
     made = await client.segments.create_many(dataset, id_, make_texts(9), batch_size=8)
 
-    assert emulator.faults.remaining() == {}
+    assert emulator.faults.left() == {}
     assert [segment.content for segment in made] == make_texts(9)
     assert await list_contents(client, dataset, id_) == ["The first chunk.", *make_texts(9)]
 
@@ -199,7 +199,7 @@ async def test_a_partial_error_lists_metadata_assigned_before_the_failure() -> N
 
         assert caught.value.done == ids[:50]
         assert isinstance(caught.value.__cause__, UnauthorizedError)
-        assert server.faults.remaining() == {}
+        assert server.faults.left() == {}
 
 
 @pytest.mark.parametrize("version", VERSIONS)

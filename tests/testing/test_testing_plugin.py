@@ -131,14 +131,14 @@ def test_index_now_returns_unfinished_documents(pytester: pytest.Pytester) -> No
 
         @pytest.mark.dify_emulator(hold_indexing=True)
         def test_faults(dify_emulator, dify_client, dify_index_now):
-            dify_emulator.faults.plan_indexing(["hang"], names="a.*")
-            dify_emulator.faults.plan_indexing(["error too busy"], names="b.*")
+            dify_emulator.faults.indexing(["hang"], names="a.*")
+            dify_emulator.faults.indexing(["error too busy"], names="b.*")
             dataset = dify_client.datasets.create("A", indexing_technique="economy")
             for name in ("a.txt", "b.txt", "c.txt"):
                 dify_client.documents.create_by_file(dataset, b"text", name=name)
             statuses = {state.name: state.status for state in dify_index_now()}
             assert statuses == {"a.txt": "indexing", "b.txt": "error"}
-            assert dify_emulator.faults.counts() == {"indexing": {"hang": 1, "error too busy": 1}}
+            assert dify_emulator.faults.met() == {"indexing": {"hang": 1, "error too busy": 1}}
         """,
     )
 

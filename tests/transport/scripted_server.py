@@ -148,7 +148,7 @@ async def open_client(server: ScriptedServer, **options: Any) -> AsyncIterator[A
     """Give a client of the server, on a socket of its own."""
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0)
     port = listener.extra(SocketAttribute.local_port)  # noqa: S610 -- anyio's, not Django's
-    given = {"policy": Policy().scale_delays(0.001), **options}
+    given = {"policy": Policy().scaled(0.001), **options}
     async with listener, anyio.create_task_group() as group:
         group.start_soon(listener.serve, server.serve)
         async with AsyncClient(f"http://127.0.0.1:{port}/v1", KEY, **given) as client:

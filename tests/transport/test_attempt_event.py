@@ -28,7 +28,7 @@ async def test_server_seconds_exclude_upload_time(tmp_path: Path) -> None:
 
     file = create_sparse_file(tmp_path / "a.txt", 8 * 1024 * 1024)
     async with open_client(
-        ScriptedServer(slow), on_event=seen.append, policy=Policy().scale_delays(0.001)
+        ScriptedServer(slow), on_event=seen.append, policy=Policy().scaled(0.001)
     ) as client:
         await client.documents.create_by_file(D1, file, name="a.txt")
 

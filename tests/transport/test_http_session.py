@@ -258,7 +258,7 @@ async def test_a_read_that_is_not_answered_is_given_up() -> None:
 async def test_a_read_that_is_not_answered_is_sent_again() -> None:
     """One worker of the server hangs; the next one does not."""
     server = ScriptedServer(never_answer, answer_empty_page)
-    policy = Policy(timeout=SHORT_TIMEOUT).scale_delays(0.001)
+    policy = Policy(timeout=SHORT_TIMEOUT).scaled(0.001)
 
     async with open_client(server, policy=policy) as client:
         await client.datasets.list()

@@ -221,7 +221,7 @@ def test_delays_do_not_overflow_after_many_attempts(error: KnowledgeError) -> No
 
 def test_a_scaled_policy_keeps_its_attempts_and_timeouts() -> None:
     """Tests wait less; they must not try less or allow less."""
-    policy = Policy().scale_delays(0.001)
+    policy = Policy().scaled(0.001)
 
     assert policy.timeout == Policy().timeout
     assert policy.retry.throttled_attempts == Policy().retry.throttled_attempts

@@ -30,7 +30,7 @@ CREATE = f"{BASE}/datasets"
 BY_FILE = f"{BASE}/datasets/{D1}/document/create-by-file"
 BY_TEXT = f"{BASE}/datasets/{D1}/document/create-by-text"
 ONE = f"{BASE}/datasets/{D1}"
-QUICK = Policy().scale_delays(0.001)
+QUICK = Policy().scaled(0.001)
 EMPTY_PAGE = {"data": [], "has_more": False, "limit": 20, "total": 0, "page": 1}
 RATE = {
     "code": "forbidden",

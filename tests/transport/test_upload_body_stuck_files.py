@@ -167,7 +167,7 @@ async def test_a_file_is_closed_at_its_end_and_when_its_upload_breaks_off(
 
     await client.documents.create_by_file(dataset, path, process_rule=AUTOMATIC)
 
-    assert not emulator.faults.remaining()
+    assert not emulator.faults.left()
     assert [file.closed for file in files] == [True] * len(files)
 
 

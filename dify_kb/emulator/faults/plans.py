@@ -102,7 +102,7 @@ class Faults:
         with self._lock:
             self._plans.setdefault(endpoint, deque()).extend(planned)
 
-    def plan_random(self, seed: int, rates: Mapping[str, Mapping[str, float]]) -> None:
+    def random(self, seed: int, rates: Mapping[str, Mapping[str, float]]) -> None:
         """Let calls fail by chance, from 0 to 1 for each word; replaces the rule before.
 
         The n-th call of an endpoint meets the same for the same seed, whatever other endpoints
@@ -124,7 +124,7 @@ class Faults:
         with self._lock:
             self._random_faults = {}
 
-    def plan_indexing(
+    def indexing(
         self,
         words: Sequence[str],
         *,
@@ -152,7 +152,7 @@ class Faults:
         with self._lock:
             self._run_rules.append(rule)
 
-    def plan_models(
+    def models(
         self,
         words: Sequence[str],
         *,
@@ -263,7 +263,7 @@ class Faults:
         self._locks.release_all()
         self.restart()
 
-    def remaining(self) -> Mapping[str, Sequence[str]]:
+    def left(self) -> Mapping[str, Sequence[str]]:
         """Return what was planned and did not happen yet, without rules that have no end."""
         with self._lock:
             remaining = {
@@ -276,7 +276,7 @@ class Faults:
         remaining |= {INDEXING: runs} if runs else {}
         return remaining | ({MODELS: models} if models else {})
 
-    def counts(self) -> Mapping[str, Mapping[str, int]]:
+    def met(self) -> Mapping[str, Mapping[str, int]]:
         """Count what happened, by endpoint (or `indexing`, `models`) and word."""
         with self._lock:
             return {endpoint: dict(counts) for endpoint, counts in self._counts.items()}
@@ -364,9 +364,9 @@ class Faults:
 def _run_step(faults: Faults, step: PlanStep) -> None:
     methods: Mapping[str, Callable[..., None]] = {
         "plan": faults.plan,
-        "random": faults.plan_random,
-        "indexing": faults.plan_indexing,
-        "models": faults.plan_models,
+        "random": faults.random,
+        "indexing": faults.indexing,
+        "models": faults.models,
         "restart": faults.restart,
         "kill_workers": faults.kill_workers,
         "lock_dataset": faults.lock_dataset,
