@@ -1,19 +1,33 @@
-"""The README's figures are those of the committed runs."""
+"""The numbers in the README and the guide are those of the committed runs."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 import readme_numbers
 
 
-def test_readme_numbers_are_those_of_the_committed_runs() -> None:
+@pytest.mark.parametrize(
+    "path", [readme_numbers.README, readme_numbers.GUIDE], ids=["readme", "guide"]
+)
+def test_written_numbers_are_those_of_the_committed_runs(path: Path) -> None:
     """`python benchmarks/readme_numbers.py` writes them; none is written by hand."""
-    numbers = readme_numbers.render_numbers(
-        readme_numbers.read_run("client"), readme_numbers.read_run("scale")
-    )
+    assert readme_numbers.read_written_part(path) == readme_numbers.render_files()[path]
 
-    _, _, rest = readme_numbers.README.read_text().partition(readme_numbers.BEGIN)
-    assert rest.partition(readme_numbers.END)[0].strip("\n") == numbers
+
+def test_readme_table_is_small() -> None:
+    table = readme_numbers.render_readme_table(readme_numbers.read_run("client"))
+
+    assert sum(line.startswith("|") for line in table.splitlines()) <= 2 + 8
+
+
+def test_missing_marker_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "README.md"
+    path.write_text(readme_numbers.BEGIN)
+
+    with pytest.raises(ValueError, match="Missing marker"):
+        readme_numbers.read_written_part(path)
 
 
 @pytest.mark.parametrize("name", ["client", "scale"])
