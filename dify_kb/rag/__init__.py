@@ -1,7 +1,7 @@
-"""What a Dify server does with a document, without HTTP: extract, clean, chunk, index, search.
+"""Extract, clean, chunk, index and search documents as a Dify server does, without HTTP.
 
-Everything here is synchronous and holds the GIL; call it in a thread. Behaviour is Dify 1.12.1's
-where a docstring does not say otherwise.
+All functions are synchronous and hold the GIL; call them in a thread. Unless a docstring says
+otherwise, the behaviour is that of Dify 1.12.1.
 """
 
 from __future__ import annotations

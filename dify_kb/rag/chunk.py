@@ -1,4 +1,4 @@
-"""Clean texts and split them into chunks by a process rule."""
+"""Clean texts and split them into chunks according to a process rule."""
 
 from __future__ import annotations
 
@@ -21,40 +21,41 @@ if TYPE_CHECKING:
 _SEPARATORS = ("\n\n", "。", ". ", " ", "")
 _AUTOMATIC_SEGMENTATION = Segmentation(max_tokens=500, chunk_overlap=50)
 
-# What the server strips from the head of a chunk: general punctuation (U+2000 to U+206F and
-# U+2E00 to U+2E7F), ideographic punctuation (U+3000 to U+303F) and these ASCII symbols.
+# Characters that the server strips from the start of a chunk: general punctuation (U+2000 to
+# U+206F and U+2E00 to U+2E7F), ideographic punctuation (U+3000 to U+303F) and these ASCII symbols.
 _LEADING_SYMBOLS = "\"#$%&'()*+,./:;<=>?@^_`~" + "".join(
     map(chr, (*range(0x2000, 0x2070), *range(0x2E00, 0x2E80), *range(0x3000, 0x3040)))
 )
 
 
-# U+00EF, U+00BF and U+00BE look like the bytes of a byte order mark to the server, so it deletes
-# these letters from every text (measured, 1.4.3 to 1.12.1).
+# The server mistakes U+00EF, U+00BF and U+00BE for the bytes of a byte order mark and deletes these
+# letters from every text (measured, 1.4.3 to 1.12.1).
 _REMOVED_CHARACTERS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u00ef\u00bf\u00be\ufffe]")
 
 _NEWLINES = re.compile(r"\n{3,}")
 _SPACES = re.compile("[\t\f\r \u00a0\u1680\u180e\u2000-\u200a\u202f\u205f\u3000]{2,}")
 
-# The lookbehind keeps a long run of letters linear: a match can only start where the run does.
+# The lookbehind keeps the time linear in a long run of letters: a match starts only with the run.
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[a-z\d-]++\.[a-z\d.-]+", re.ASCII | re.IGNORECASE)
 _URL = re.compile(r"(!?\[[^\[\]\n]*\]\(https?://[^\s)]+\))|https?://[^\s)]+")
 
 
 class ChunkError(Exception):
-    """The document cannot be cut by its rule; the text becomes the document's error."""
+    """Raised if a rule cannot split a document; the message becomes the document's error."""
 
 
 def chunk(texts: Sequence[str], rule: ProcessRule) -> list[str]:
-    """Cut the texts of one document into the contents of its segments, in order.
+    """Split the texts of one document into the contents of its segments, in order.
 
-    Lengths are characters. Custom mode cuts at the separator first and leaves short pieces alone;
-    automatic mode joins lines to 500 characters. What is left too long is cut at empty lines,
-    sentence ends, spaces, and then anywhere. Checked against segments of Dify 1.12.1. For a plain
-    document, hierarchical mode is custom mode (server source); `chunk_parents` cuts for
-    the other form.
+    Lengths are in characters. Custom mode splits at the separator and does not join short pieces;
+    automatic mode joins lines up to 500 characters. Longer pieces are split at empty lines, then
+    at sentence ends, at spaces, and finally at any character. Checked against segments of Dify
+    1.12.1. For a plain document, hierarchical mode equals custom mode (server source); parent-child
+    documents are split by `chunk_parents`.
 
     Raises:
-        ChunkError: what the server finds out only while indexing, in its words.
+        ChunkError: the rule is invalid. The server detects this only while indexing; the message
+            is the server's.
     """
     match rule.mode:
         case ProcessMode.AUTOMATIC:
@@ -66,10 +67,10 @@ def chunk(texts: Sequence[str], rule: ProcessRule) -> list[str]:
 
 
 def require_rules(rule: ProcessRule) -> ChunkingRules:
-    """Take the rules of a mode that has some, with lengths that can be cut to.
+    """Return the chunking rules of a process rule after checking their lengths.
 
     Raises:
-        ChunkError: there are none, or their lengths are not possible.
+        ChunkError: the process rule has no chunking rules, or their lengths are invalid.
     """
     if not isinstance(rule.rules, ChunkingRules):
         raise ChunkError("No rules found in process rule.")
@@ -78,10 +79,10 @@ def require_rules(rule: ProcessRule) -> ChunkingRules:
 
 
 def check_segmentation(segmentation: Segmentation) -> None:
-    """Refuse lengths as the server does while it indexes.
+    """Check chunk length and overlap as the server does while indexing.
 
     Raises:
-        ChunkError: a chunk that is too long or too short, or overlaps by more than it is long.
+        ChunkError: the length is out of range, or the overlap exceeds it.
     """
     size, overlap = segmentation.max_tokens, segmentation.chunk_overlap
     if not MIN_CHUNK_LENGTH <= size <= MAX_CHUNK_LENGTH:
@@ -105,12 +106,12 @@ def _split_custom(texts: Iterable[str], rules: ChunkingRules) -> Iterator[str]:
 
 
 def clean_by_rules(text: str, rules: ChunkingRules) -> str:
-    """Clean a text by the enabled steps of the rules."""
+    """Clean a text with the enabled pre-processing rules."""
     return clean(text, [step.id for step in rules.pre_processing_rules if step.enabled])
 
 
 def split_text(text: str, segmentation: Segmentation) -> Iterator[str]:
-    """Cut at the separator, and what is then too long at the next best place."""
+    """Split at the separator, then split longer parts at the default separators."""
     separator = segmentation.separator.replace("\\n", "\n")
     for part in text.split(separator) if separator else [text]:
         if len(part) <= segmentation.max_tokens:
@@ -125,11 +126,12 @@ def _split_keeping_separator(text: str, separator: str) -> list[str]:
 
 
 def _split_dropping_spaces(text: str, separator: str) -> list[str]:
-    """Cut as the server does on the first level of custom mode.
+    """Split as the server does on the first level of custom mode.
 
-    There it forgets the spaces it cuts at, so "a long line" is stored as "alongline" (measured,
-    1.4.3 to 1.12.1), and by its source a line end alone between two spaces. Fixed upstream by
-    langgenius/dify#39498, after 1.15; remove this when such a server is the pattern.
+    There the server drops the spaces it splits at: "a long line" is stored as "alongline"
+    (measured, 1.4.3 to 1.12.1). It also drops a newline between two spaces (server source).
+    Fixed upstream by langgenius/dify#39498, after 1.15; remove this when the emulated version
+    contains the fix.
     """
     if separator != " ":
         return _split_keeping_separator(text, separator)
@@ -143,7 +145,7 @@ def _split_recursively(
     separators: Sequence[str] = _SEPARATORS,
     cut: Callable[[str, str], list[str]] = _split_keeping_separator,
 ) -> Iterator[str]:
-    """Cut `text` at the first separator it contains; join short pieces, cut long ones further."""
+    """Split `text` at the first separator it contains; join short pieces, split long ones again."""
     level = next(level for level, separator in enumerate(separators) if separator in text)
     if not separators[level]:
         yield from _split_by_length(text, segmentation)
@@ -160,7 +162,7 @@ def _split_recursively(
 
 
 def _merge_pieces(pieces: Iterable[str], segmentation: Segmentation) -> Iterator[str]:
-    """Join as many as fit; a chunk begins with the last pieces of the one before, up to overlap."""
+    """Join pieces into chunks; a chunk starts with the previous chunk's last pieces (overlap)."""
     window: deque[str] = deque()
     length = 0
     for piece in pieces:
@@ -176,7 +178,7 @@ def _merge_pieces(pieces: Iterable[str], segmentation: Segmentation) -> Iterator
 
 
 def _split_by_length(text: str, segmentation: Segmentation) -> Iterator[str]:
-    """Cut anywhere. Line ends vanish here, as on the server."""
+    """Split into chunks of the maximum length. Newlines are removed, as on the server."""
     text = text.replace("\n", "")
     step = max(1, segmentation.max_tokens - max(0, segmentation.chunk_overlap))
     for start in range(0, max(1, len(text) - segmentation.max_tokens + step), step):
@@ -184,10 +186,10 @@ def _split_by_length(text: str, segmentation: Segmentation) -> Iterator[str]:
 
 
 def clean(text: str, steps: Iterable[str] = ()) -> str:
-    """Return `text` as the server cuts and stores it.
+    """Return `text` cleaned as the server does before splitting.
 
-    Some characters always go; `steps` are the ids of the enabled pre-processing rules, in order.
-    Unknown steps are ignored, as on the server.
+    Control characters and a few letters are always removed. `steps` are the ids of the enabled
+    pre-processing rules, in order; unknown ids are ignored, as on the server.
     """
     text = _REMOVED_CHARACTERS.sub("", text.replace("<|", "<").replace("|>", ">"))
     for step in steps:
@@ -202,10 +204,10 @@ def clean(text: str, steps: Iterable[str] = ()) -> str:
 
 
 def _remove_extra_spaces(text: str) -> str:
-    """Leave at most one empty line, and one space where two or more stood; a lone tab stays."""
+    """Collapse empty lines to one and runs of spaces to one space; keep a single tab."""
     return _SPACES.sub(" ", _NEWLINES.sub("\n\n", text))
 
 
 def _remove_urls_and_emails(text: str) -> str:
-    """Delete addresses, except the targets of Markdown links and images."""
+    """Remove URLs and e-mail addresses; keep the targets of Markdown links and images."""
     return _URL.sub(r"\1", _EMAIL.sub("", text))

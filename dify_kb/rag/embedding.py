@@ -1,7 +1,7 @@
-"""A stand-in for an embedding model: hashed n-grams, the same on every machine and for ever.
+"""A stub embedding model: hashed n-grams, identical on every machine.
 
-Texts are near each other when they share words, or words share their letters ("databases" and
-"database"). It knows nothing of meaning: "car" and "automobile" are strangers to it.
+Texts are similar if they share words, or words that share letters ("databases" and "database").
+Meaning is ignored: "car" and "automobile" have nothing in common.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from zlib import crc32
 from .tokenize import remove_stop_words, tokenize
 
 DIMENSIONS: Final = 4096
-"""Bits of a vector. A chunk of 500 characters sets some 270 of them, so that chance alone makes a
-likeness of 0.03 in the mean and 0.07 at most (measured); twice as many bits found no more."""
+"""Bits per vector. A chunk of 500 characters sets about 270 of them, so unrelated chunks have a
+similarity of 0.03 on average and 0.07 at most (measured). Twice as many bits found no more."""
 
 _NGRAM_LENGTH: Final = 3
-"""Letters of the n-grams; a shorter word is only taken whole."""
+"""Characters per n-gram; a shorter word is only hashed as a whole."""
 
 
 def embed(text: str) -> bytes:
-    """Return the vector of a text, little-endian, one bit for each n-gram that it has.
+    """Return the embedding of a text: a little-endian bit vector with one bit per n-gram.
 
-    Common words count only in a text that has no others.
+    Stop words are ignored unless the text has no other words.
     """
     bits = bytearray(DIMENSIONS // 8)
     for word in remove_stop_words(tokenize(text)):
@@ -34,7 +34,7 @@ def embed(text: str) -> bytes:
 
 
 def cosine_similarity(left: bytes, right: bytes) -> float:
-    """Tell how alike two vectors are: 0 for nothing in common, 1 for all."""
+    """Return the cosine similarity of two bit vectors, from 0 (no common bit) to 1 (equal)."""
     left_bits, right_bits = int.from_bytes(left, "little"), int.from_bytes(right, "little")
     norms = math.sqrt(left_bits.bit_count() * right_bits.bit_count())
     return (left_bits & right_bits).bit_count() / norms if norms else 0.0
@@ -42,7 +42,7 @@ def cosine_similarity(left: bytes, right: bytes) -> float:
 
 @lru_cache(maxsize=16_384)
 def _bit_positions(word: str) -> tuple[int, ...]:
-    """Tell the bits of a word: of itself, and of its n-grams with its ends marked."""
+    """Return the bits of a word and of its n-grams, with the ends of the word marked."""
     marked_word = f"<{word}>"
     parts = {marked_word}
     if len(word) >= _NGRAM_LENGTH:
@@ -51,6 +51,6 @@ def _bit_positions(word: str) -> tuple[int, ...]:
             for start in range(len(marked_word) - _NGRAM_LENGTH + 1)
         }
     elif not word.isascii():
-        # A pair of Chinese, Japanese or Korean characters is near to each of them.
+        # A pair of Chinese, Japanese or Korean characters is similar to each of the two.
         parts |= {*word}
     return tuple(crc32(part.encode(errors="replace")) % DIMENSIONS for part in sorted(parts))

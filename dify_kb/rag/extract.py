@@ -1,4 +1,4 @@
-"""Extract the texts of a document by its file extension; text formats, Markdown and HTML."""
+"""Extract texts from documents by file extension; parsers of plain text, Markdown and HTML."""
 
 from __future__ import annotations
 
@@ -26,23 +26,22 @@ _HIDDEN_ELEMENTS = frozenset({"script", "style", "template"})
 
 
 def extract(content: bytes, extension: str) -> list[str]:
-    """Return the texts of a document; chunks never reach from one into the next.
+    """Return the texts of a document; each text is chunked separately.
 
-    One text for most formats, one per section for Markdown, per page for pdf, and per row for
-    csv, xlsx and xls. The extension alone decides (with or without its dot, in any case), as on
-    the server.
+    Most formats give one text; Markdown gives one per section, pdf one per page, and csv, xlsx and
+    xls one per row. Only the extension determines the format, as on the server; its case and
+    leading dot are ignored.
 
     Raises:
-        ExtractError: content that is undecodable, damaged or locked, or that unpacks to more
-            than a server should hold; a format that this server does not read, or whose parser
-            is not installed.
+        ExtractError: the content is undecodable, damaged or password-protected, or exceeds a size
+            limit; the format is unsupported, or its parser is not installed.
     """
     kind = extension.lower().removeprefix(".")
     if (extract_binary := _BINARY_FORMATS.get(kind)) is not None:
         return extract_binary(content)
     extract_text = _TEXT_FORMATS.get(kind)
     if extract_text is None:
-        raise ExtractError(f"This embedded server does not read .{kind} files.")
+        raise ExtractError(f"The embedded server does not support .{kind} files.")
     text = _decode_text(
         content,
         declared=_find_declared_encoding(content) if extract_text is _extract_html else None,
@@ -53,17 +52,17 @@ def extract(content: bytes, extension: str) -> list[str]:
 
 
 def can_extract(extension: str) -> bool:
-    """Tell whether `extract` knows an extension, with or without its dot, in any case."""
+    """Return whether `extract` supports an extension; its case and leading dot are ignored."""
     kind = extension.lower().removeprefix(".")
     return kind in _TEXT_FORMATS or kind in _BINARY_FORMATS
 
 
 def _decode_text(content: bytes, *, declared: str | None = None) -> str | None:
-    """Return the text of `content`, or None where it is no text.
+    """Decode `content`, or return None if it is not a text.
 
-    UTF-8 first, and a byte order mark of it stays as U+FEFF, as on the server. Otherwise the
-    encoding the document declares, and then a guess: by charset_normalizer, which the server
-    uses, if it is installed; else UTF-16 with its mark, or Windows-1252.
+    Tries UTF-8 (a byte order mark is kept as U+FEFF, as on the server), then the declared encoding.
+    Otherwise the encoding is detected with charset_normalizer, as on the server, if that is
+    installed; without it, UTF-16 with a byte order mark, or Windows-1252.
     """
     for encoding in filter(None, ("utf-8", declared)):
         try:
@@ -106,15 +105,15 @@ def _extract_html(text: str) -> list[str]:
 
 
 def _find_declared_encoding(content: bytes) -> str | None:
-    """Return the encoding that a page names in the first 1024 bytes, where HTML wants it."""
+    """Return the encoding that an HTML page declares in its first 1024 bytes (HTML standard)."""
     match = _CHARSET.search(content[:1024])
     return match[1].decode("ascii", errors="replace") if match else None
 
 
 def _html_to_text(page: str) -> str:
-    """Return the texts of a page in one, without scripts, styles, templates and comments.
+    """Return the text of an HTML page, without scripts, styles, templates and comments.
 
-    Nothing is put between elements: `<h1>Hi</h1><p>you` gives `Hiyou`, as on the server.
+    Elements are joined without a separator, as on the server: `<h1>Hi</h1><p>you` gives "Hiyou".
     """
     parser = _TextCollector()
     parser.feed(page)
@@ -138,7 +137,7 @@ class _TextCollector(HTMLParser):
             self._open_hidden_elements.pop()
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """A tag closed in itself, `<script/>`, has no text to hide."""
+        """Ignore self-closing tags such as `<script/>`: they contain no text to hide."""
 
     def handle_data(self, data: str) -> None:
         if not self._open_hidden_elements:
@@ -146,7 +145,7 @@ class _TextCollector(HTMLParser):
 
 
 def _extract_markdown(text: str) -> list[str]:
-    """Cut at headings; the heading's `#` and the tags of the section go, code keeps its `#`."""
+    """Split at headings; remove their `#` and the tags of a section, but no `#` in code blocks."""
     sections: list[tuple[str, list[str]]] = [("", [])]
     fenced = False
     for line in _normalize_newlines(text).split("\n"):
@@ -160,7 +159,7 @@ def _extract_markdown(text: str) -> list[str]:
 
 
 def _strip_tags(line: str) -> str:
-    # Up to the last ">" every "<" has its end, which keeps a line of nothing but "<" linear.
+    # Every "<" before the last ">" is closed; this keeps the time linear for a line of only "<".
     end = line.rfind(">") + 1
     return re.sub("<[^>]*>", "", line[:end]) + line[end:]
 

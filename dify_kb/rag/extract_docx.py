@@ -1,3 +1,5 @@
+"""Extract the text of docx files, with tables and links as Markdown."""
+
 from __future__ import annotations
 
 import re
@@ -22,14 +24,14 @@ _LINK_FIELD: Final = re.compile(r'HYPERLINK\s+"([^"]+)"', re.IGNORECASE)
 
 
 def extract_docx(content: bytes) -> list[str]:
-    """Return the text of a docx: a line per paragraph, tables and links as Markdown.
+    """Return the text of a docx file: one line per paragraph, tables and links as Markdown.
 
-    As on the server, the spaces around a run (a stretch of one formatting) are lost, so words of
-    two formattings may touch; headers, footers, notes and text boxes are not read. The links to
-    pictures that the server adds are left out: there are no pictures to link to.
+    As on the server, spaces around a run (text of one formatting) are lost, so words of different
+    formatting may be joined; headers, footers, notes and text boxes are ignored. Unlike the server,
+    no image links are added, because no images are stored.
 
     Raises:
-        ExtractError: no docx (case 208), a damaged one, or one that unpacks to too much.
+        ExtractError: not a docx file (case 208), damaged, or larger than a size limit.
     """
     docx = import_parser("docx", "docx")
     if not zipfile.is_zipfile(BytesIO(content)):
@@ -42,14 +44,14 @@ def extract_docx(content: bytes) -> list[str]:
 
 
 class _UploadFile(BytesIO):
-    """The file, by the name that an error is to give it."""
+    """A file that error messages call `upload.docx`."""
 
     def __str__(self) -> str:
         return "upload.docx"
 
 
 def _check_grid_spans(document: Any) -> None:
-    # python-docx repeats a cell for every column that it spans.
+    # python-docx repeats a cell for every column it spans.
     spans = document.element.xpath("//w:gridSpan/@w:val")
     if sum(int(span) for span in spans if span.isdecimal()) > MAX_CELLS:
         raise too_many_cells_error()
@@ -85,7 +87,7 @@ def _format_link(link: Any) -> str:
 
 
 class _LinkField:
-    """The field that runs of a paragraph are in; one that links becomes a Markdown link."""
+    """Parser of the fields in a paragraph; turns a hyperlink field into a Markdown link."""
 
     def __init__(self) -> None:
         self.is_collecting = False
@@ -93,7 +95,7 @@ class _LinkField:
         self._target: str | None = None
 
     def feed(self, run: Any) -> Iterator[str]:
-        """Take the marks of a run; tell the link that ends here."""
+        """Process the field characters of a run; yield the link that ends in this run."""
         for instruction in run.findall(f"{_W}instrText"):
             if match := _LINK_FIELD.search(instruction.text or ""):
                 self._target = match[1]
@@ -122,7 +124,7 @@ def _format_table(table: Any) -> Iterator[str]:
 
 
 def _format_row(cells: Any, columns: int) -> list[str]:
-    """Tell the text of each column; a cell that spans several stands in the first of them."""
+    """Return the text of each column; a cell spanning several columns fills the first."""
     texts = [""] * columns
     column = 0
     while column < len(cells):
@@ -132,6 +134,6 @@ def _format_row(cells: Any, columns: int) -> list[str]:
 
 
 def _format_cell(cell: Any) -> str:
-    """Join the paragraphs; one that is there twice counts once, as on the server."""
+    """Join the distinct paragraphs of a cell; duplicates are dropped, as on the server."""
     texts = ("".join(run.text for run in part.runs).strip() for part in cell.paragraphs)
     return " ".join(dict.fromkeys(filter(None, texts)))

@@ -1,4 +1,4 @@
-"""What hinders the reading of a document, and the parsers that may not be installed."""
+"""The error for unreadable documents; import optional parsers and translate their errors."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 class ExtractError(Exception):
-    """The bytes of a document cannot be read; the text becomes the document's error."""
+    """Raised if a document cannot be read; the message becomes the document's error."""
 
 
 def import_parser(module: str, kind: str) -> Any:
-    """Import what reads files of this kind.
+    """Import the parser module of a file format.
 
     Raises:
-        ExtractError: it is not installed.
+        ExtractError: the module is not installed.
     """
     try:
         return import_module(module)
@@ -31,7 +31,7 @@ def import_parser(module: str, kind: str) -> Any:
 
 @contextmanager
 def translate_parser_errors() -> Iterator[None]:
-    """Have whatever a parser raises become the document's error, in its own words (measured)."""
+    """Raise any exception of a parser as `ExtractError` with the same message (measured)."""
     try:
         yield
     except ExtractError:

@@ -1,3 +1,5 @@
+"""Extract one text per page from pdf files."""
+
 from __future__ import annotations
 
 import threading
@@ -7,18 +9,18 @@ from .extract_errors import import_parser, translate_parser_errors
 from .size_limits import check_pdf_streams, collect_texts
 
 _pdfium_lock = threading.Lock()
-"""PDFium is not thread-safe (its documentation), and everything it opens is closed in turn too."""
+"""Serializes all calls: PDFium is not thread-safe (its documentation), not even when closing."""
 
 
 def extract_pdf(content: bytes) -> list[str]:
-    """Return the text of each page; a page without text, say a scanned one, is empty.
+    """Return the text of each page; a page without text, for example a scanned one, is empty.
 
-    Dify reads with PDFium as well, so text, line ends and errors are the same. The
-    links to pictures that newer servers add are left out: there are no pictures to link to.
+    Dify also uses PDFium, so text, line ends and errors are identical. Unlike newer servers, no
+    image links are added, because no images are stored.
 
     Raises:
-        ExtractError: no pdf, a password (recording 206 has the form of the message), or more
-            text than a server should hold.
+        ExtractError: not a pdf file, password-protected (message as in recording 206), or larger
+            than a size limit.
     """
     pdfium = import_parser("pypdfium2", "pdf")
     check_pdf_streams(content)

@@ -28,32 +28,32 @@ if TYPE_CHECKING:
 _MAX_CSV_COLUMNS: Final = 100_000
 
 _SENTINEL_LINE: Final = 'end"'
-"""A line that is added. An open quotation would end at its quote, which stays otherwise."""
+"""Appended to the input; read as a separate row unless a quotation is still open."""
 
 
 _MAX_XLSX_ROWS: Final = 1_048_576
 _MAX_XLSX_COLUMNS: Final = 16_384
-"""Excel's own limits; a damaged file may state any number."""
+"""Limits of Excel itself; a damaged file may state any number."""
 
 _HEADER_ROWS: Final = 10
-"""Among which the server looks for the names of the columns."""
+"""Number of first rows among which the server looks for the header."""
 
 _MISSING_VALUES: Final = frozenset(
     {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"}
     | {"<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"}
 )
-"""Texts that pandas takes for no value (its documentation of `read_excel`)."""
+"""Texts that pandas reads as missing values (documentation of `pandas.read_excel`)."""
 
 
 def extract_csv(text: str) -> Iterator[str]:
-    """Yield a text per row, `column: value` joined by `;`.
+    """Yield one text per row: `column: value` pairs joined by `;`.
 
-    Rows of too many values are left out, as on the server, which reads with pandas. If the first
-    row below the header has too many, the values at its front are taken for the row's name and
-    left out here, and of the other rows likewise.
+    Rows with too many values are skipped, as on the server, which uses pandas. If the first row
+    below the header has extra values, its leading values are treated as the row index and omitted,
+    here and in all other rows.
 
     Raises:
-        ExtractError: no header, or a quotation that does not end.
+        ExtractError: the header is missing, or a quotation is not closed.
     """
     rows = _iter_csv_rows(text)
     header = next(rows, None)
@@ -73,8 +73,8 @@ def extract_csv(text: str) -> Iterator[str]:
 
 
 def _iter_csv_rows(text: str) -> Iterator[list[str]]:
-    """Cut the text into rows; empty lines and lines of spaces are none."""
-    # pandas has no such limit; to raise it for the whole process harms nobody.
+    """Split the text into rows; skip empty lines and lines of spaces."""
+    # pandas has no field size limit; raising it for the whole process is harmless.
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))
     previous: list[str] = []
     row_count = 0
@@ -93,16 +93,16 @@ def _iter_csv_rows(text: str) -> Iterator[list[str]]:
 
 
 def extract_xlsx(content: bytes) -> list[str]:
-    """Return a text per row of every sheet, `"column":"value"` joined by `;`.
+    """Return one text per row of every sheet: `"column":"value"` pairs joined by `;`.
 
-    The columns are named by the first of ten rows that has two values, or else by the first that
-    has one; columns beyond are not read. Formulas are what the writing program computed.
+    The header is the first of ten rows with at least two values, or else the first with one value;
+    columns to the right of it are ignored. For a formula, the result stored in the file is used.
 
     Raises:
-        ExtractError: no xlsx (case 218), a damaged one, or one that unpacks to too much.
+        ExtractError: not an xlsx file (case 218), damaged, or larger than a size limit.
     """
     openpyxl = import_parser("openpyxl", "xlsx")
-    # It warns of whatever it does not keep when it writes, and nothing is written here.
+    # openpyxl warns about features that it would lose on writing; nothing is written here.
     warnings.filterwarnings("ignore", category=UserWarning, module="openpyxl")
     check_archive_size(content, MAX_XML_STREAM)
     with translate_parser_errors():
@@ -129,10 +129,10 @@ def _format_xlsx_rows(book: Any) -> Iterator[str]:
 
 
 def _iter_data_rows(sheet: Any, start: int, columns: int) -> Iterator[Sequence[Any]]:
-    """Go through the rows below the header.
+    """Yield the rows below the header.
 
-    Rows that are missing are all the same object and come once: one at the far end of a sheet
-    costs little.
+    openpyxl yields the same object for all missing rows; consecutive ones are yielded once, so a
+    value at the far end of a sheet costs little.
     """
     previous: Sequence[Any] | None = None
     rows = sheet.iter_rows(min_row=start + 1, max_col=columns, values_only=True)
@@ -145,7 +145,7 @@ def _iter_data_rows(sheet: Any, start: int, columns: int) -> Iterator[Sequence[A
 
 
 def _find_header(sheet: Any) -> tuple[int, dict[int, str]]:
-    """Find the row that names the columns, counted from 1, and their names by number."""
+    """Return the number of the header row, from 1, and the column names by index."""
     fallback: tuple[int, dict[int, str]] = (0, {})
     rows = sheet.iter_rows(max_row=_HEADER_ROWS, max_col=_MAX_XLSX_COLUMNS, values_only=True)
     for number, row in enumerate(rows, 1):
@@ -165,14 +165,14 @@ def _escape_quotes(value: object) -> str:
 
 
 def extract_xls(content: bytes) -> list[str]:
-    """Return a text per row of every sheet, `"column":"value"` joined by `;`, without empty cells.
+    """Return one text per row of every sheet: `"column":"value"` pairs joined by `;`.
 
-    The first row names the columns. The server reads with pandas, so a column of numbers is one
-    also where they are typed as texts, and an integer gets `.0` where its column has a gap or a
-    fraction, or where every column is of numbers and one of them has.
+    The first row is the header; empty cells are omitted. Numbers are formatted as pandas does it
+    on the server. A column of numeric texts counts as numbers. An integer gets `.0` if its column
+    contains a gap or a fraction, or if all columns are numeric and one of them does.
 
     Raises:
-        ExtractError: no xls, a damaged one, or one with a password.
+        ExtractError: not an xls file, damaged, or password-protected.
     """
     xlrd = import_parser("xlrd", "xls")
     with (
@@ -212,7 +212,7 @@ def _convert_cell(xlrd: Any, book: Any, cell: Any) -> Any:
 
 
 def _convert_date(xlrd: Any, book: Any, value: float) -> datetime | time | float:
-    """Tell a date; one on the first day that there is is a time of day."""
+    """Return the date of a cell, or the time of day if the date is the first of the calendar."""
     try:
         date: datetime = xlrd.xldate.xldate_as_datetime(value, book.datemode)
     except OverflowError:
@@ -244,7 +244,7 @@ def _cell_value(row: Sequence[Any], column: int) -> Any:
 
 
 def _xls_column_names(header: Sequence[Any], width: int) -> list[str]:
-    """Name every column; one fraction among numbers makes fractions of them all."""
+    """Return the column names; in a purely numeric header one float makes all of them floats."""
     if len(set(header)) == width and set(map(type, header)) == {int, float}:
         header = _to_floats(header)
     texts = ["" if value is None else str(value) for value in header]
@@ -252,7 +252,7 @@ def _xls_column_names(header: Sequence[Any], width: int) -> list[str]:
 
 
 def _convert_columns(columns: list[list[Any]]) -> list[list[Any]]:
-    """Make numbers of columns that are nothing else; one float makes floats of them all."""
+    """Convert numeric columns to numbers; if all are numeric, one float makes all floats."""
     converted = [_convert_column(column) for column in columns]
     kinds = {type(value) for column in converted for value in column}
     if {int}.issuperset(kinds) or not kinds <= {int, float, type(None)}:
@@ -261,7 +261,7 @@ def _convert_columns(columns: list[list[Any]]) -> list[list[Any]]:
 
 
 def _convert_column(values: list[Any]) -> list[Any]:
-    """Make numbers of the values if all are; what stands beside a gap is a float."""
+    """Convert the values to numbers if all are numeric; with a gap or a fraction, to floats."""
     if {bool, type(None)} == set(map(type, values)):
         return _to_floats(values)
     try:
@@ -286,10 +286,10 @@ def _to_floats(column: Sequence[Any]) -> list[Any]:
 
 
 def _name_columns(header: Iterable[str]) -> list[str]:
-    """Name the columns of a table as pandas, with which the server reads, does.
+    """Return unique column names as pandas does on the server.
 
-    One without a name is `Unnamed: 3`, counted from 0; a name that is there already gets a
-    number: `price`, `price.1`.
+    A column without a name is called "Unnamed: 3" (its index, from 0). A repeated name gets a
+    number: "price", "price.1".
     """
     names: dict[str, None] = {}
     repeats: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""Which documents a filter on metadata lets through (as the server filters its own)."""
+"""Evaluate metadata filters on documents, as the server does for its own datasets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class FilterError(ValueError):
-    """A filter compares by a word that is no operator."""
+    """Raised if a filter contains an unknown comparison operator."""
 
 
 def matches_filter(
@@ -23,16 +23,16 @@ def matches_filter(
     strict_types: bool = False,
     parse_dates: bool = False,
 ) -> bool:
-    """Tell whether a document with this metadata, by the names of its fields, may be found.
+    """Return whether a document with this metadata (values by field name) matches the filter.
 
-    A condition without a value is skipped, `empty` and `not empty` aside; if none is left, every
-    document is let through. A field that the document does not have, or that is null, meets only
-    `empty`, and `not in` a list without values. With `strict_types` no text equals a number, as on
-    servers before 1.11 (recording 789). With `parse_dates` a text in the form of ISO 8601 is a time
-    for `before` and `after`, in UTC unless it says otherwise; for the server itself it never is.
+    Conditions without a value are skipped, except `empty` and `not empty`; a filter without
+    remaining conditions matches every document. A missing or null field matches only `empty`, and
+    `not in` with an empty list. With `strict_types` a text never equals a number, as on servers
+    before 1.11 (recording 789). With `parse_dates`, `before` and `after` accept ISO 8601 texts, in
+    UTC if they have no offset; the server itself does not.
 
     Raises:
-        FilterError: no such operator.
+        FilterError: a comparison operator is unknown.
     """
     results = [
         _matches_condition(metadata, condition, strict_types=strict_types, parse_dates=parse_dates)
@@ -46,7 +46,7 @@ def matches_filter(
 
 def _is_applicable(condition: Condition) -> bool:
     if condition.comparison_operator not in _COMPARISONS:
-        raise FilterError(f"{str(condition.comparison_operator)!r} is no comparison operator")
+        raise FilterError(f"Unknown comparison operator {str(condition.comparison_operator)!r}")
     return condition.value is not None or condition.comparison_operator in _OPERATORS_WITHOUT_VALUE
 
 
@@ -73,7 +73,7 @@ def _matches_condition(
 
 
 def _to_timestamp(value: object) -> object:
-    """Turn a date, or its ISO text, into seconds since the epoch; leave the rest as it is."""
+    """Convert a date or its ISO text to seconds since the epoch; return other values unchanged."""
     if not isinstance(value, str | date) or _to_number(value) is not None:
         return value
     try:
@@ -99,14 +99,14 @@ def _to_number(value: object) -> float | None:
 
 
 def _is_equal(stored: object, value: object) -> bool:
-    """Compare as texts with a text, as numbers with a number: "10" equals the number 10."""
+    """Compare as numbers if `value` is a number, else as texts: "10" equals the number 10."""
     if isinstance(value, int | float):
         return _to_number(stored) == value
     return _to_text(stored) == _to_text(value)
 
 
 def _to_options(value: object) -> list[str]:
-    """Take the values of a list, or of a text with commas."""
+    """Return the values of a list or of a comma-separated text, as texts."""
     if isinstance(value, str):
         return [option.strip() for option in value.split(",") if option.strip()]
     if isinstance(value, list | tuple):
@@ -119,7 +119,7 @@ def _numeric_comparison(
 ) -> Callable[[object, object], bool]:
     def test(stored: object, value: object) -> bool:
         left, right = _to_number(stored), _to_number(value)
-        # What is no number is on no side of one.
+        # A value that is not a number is neither less nor greater than a number.
         return left is not None and right is not None and compare(left, right)
 
     return test
@@ -158,5 +158,5 @@ _COMPARISONS: Final[Mapping[str, Callable[[object, object], bool]]] = {
     "≤": _is_at_most,
     "<=": _is_at_most,
 }
-"""How the value that is stored, never null, is compared with the one that is asked for. The three
-spellings in ASCII are not the service API's, but the server's own filter knows them."""
+"""Comparison of the stored value (never null) with the value of the condition, by operator. The
+service API does not document the three ASCII spellings, but the server's filter accepts them."""

@@ -1,6 +1,6 @@
-"""Cutting a document into parents, which are answered, and their children, by which they are found.
+"""Split documents into parent chunks, which are returned, and child chunks, which are searched.
 
-By `ParentChildIndexProcessor` of api/core/rag/index_processor @1.12.1 and recordings 1000 to 1040.
+Sources: ParentChildIndexProcessor in api/core/rag/index_processor @1.12.1, recordings 1000 to 1040.
 """
 
 from __future__ import annotations
@@ -20,20 +20,21 @@ if TYPE_CHECKING:
 
 @frozen
 class ParentChunk:
-    """A chunk and its children; a plain chunk has none."""
+    """A chunk and its child chunks; a plain chunk has no children."""
 
     content: str
     children: Sequence[str] = ()
 
 
 def chunk_parents(texts: Sequence[str], rule: ProcessRule) -> list[ParentChunk]:
-    """Cut the texts of one document into parents, in order.
+    """Split the texts of one document into parent chunks, in order.
 
-    A rule without a parent mode, the automatic one too, gives none, and no error (recording 1040).
-    With `full-doc` the whole document is the only parent, as it is, uncleaned.
+    A rule without a parent mode, such as the automatic rule, gives no chunks and no error
+    (recording 1040). With `full-doc` the whole uncleaned document is the only parent.
 
     Raises:
-        ChunkError: what the server finds out only while indexing, in its words.
+        ChunkError: the rule is invalid. The server detects this only while indexing; the message
+            is the server's.
     """
     rules = rule.rules if isinstance(rule.rules, ChunkingRules) else None
     if rules is None or not rules.parent_mode:
@@ -55,10 +56,10 @@ def chunk_parents(texts: Sequence[str], rule: ProcessRule) -> list[ParentChunk]:
 
 
 def chunk_children(text: str, rule: ProcessRule) -> list[str]:
-    """Cut a parent into its children.
+    """Split a parent chunk into its child chunks.
 
     Raises:
-        ChunkError: the rule does not say how, or asks for lengths that are not possible.
+        ChunkError: the rule has no subchunk segmentation, or its lengths are invalid.
     """
     segmentation = (
         rule.rules.subchunk_segmentation if isinstance(rule.rules, ChunkingRules) else None
@@ -70,7 +71,7 @@ def chunk_children(text: str, rule: ProcessRule) -> list[str]:
 
 
 def _strip_leading_stops(pieces: Iterable[str]) -> Iterator[str]:
-    """Leave out what is empty; of a sentence's end left over in front, only that is taken off."""
+    """Drop empty pieces and a full stop left over at the start of a piece."""
     for piece in pieces:
         if not piece.strip():
             continue

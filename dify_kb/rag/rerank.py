@@ -1,4 +1,4 @@
-"""Putting what was found into another order: by a stand-in for a reranking model, or by weights."""
+"""Rerank search results with a stub reranking model or with weighted scores."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @frozen
 class Candidate:
-    """A text that was found, and how good it is; greater is better."""
+    """A search result to rerank; a higher score is better."""
 
     id: str
     text: str
@@ -24,9 +24,9 @@ class Candidate:
 
 
 def rerank(query: str, candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Order by the part of the question's words that a text has, the best first.
+    """Sort candidates by the share of the query's words that they contain, best first.
 
-    A stand-in for a reranking model. Each id is taken once; equals keep their order.
+    A stub for a reranking model. Duplicate ids are dropped; equal scores keep their order.
     """
     query_words = {*tokenize(query)}
     scored = [
@@ -43,10 +43,10 @@ def rerank(query: str, candidates: Sequence[Candidate]) -> list[Candidate]:
 def rerank_by_weights(
     query: str, candidates: Sequence[Candidate], *, vector_weight: float, keyword_weight: float
 ) -> list[Candidate]:
-    """Add the scores that candidates have to those of their keywords, by weights, the best first.
+    """Sort candidates by the weighted sum of their scores and their keyword scores, best first.
 
-    Keywords are compared as the server does (rag/rerank/weight_rerank.py, 1.12.1): by the cosine
-    of their tf-idf, with the candidates as the whole of the texts.
+    Keyword scores are calculated as on the server (rag/rerank/weight_rerank.py, 1.12.1): the
+    cosine similarity of tf-idf vectors, with the candidates as the corpus.
     """
     keyword_scores = _keyword_scores(query, [candidate.text for candidate in candidates])
     scored = [
@@ -57,7 +57,7 @@ def rerank_by_weights(
 
 
 def deduplicate(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Take each id once, with its best score, where it stands first."""
+    """Return each id once, with its best score, at its first position."""
     best: dict[str, Candidate] = {}
     for candidate in candidates:
         previous = best.get(candidate.id)

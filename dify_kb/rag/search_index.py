@@ -1,3 +1,5 @@
+"""A keyword and vector index of segments in SQLite."""
+
 from __future__ import annotations
 
 import heapq
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
 _MAX_QUERY_WORDS = 256
-"""Distinct words; more than any query of the API has (250 characters, `models.MAX_QUERY`)."""
+"""Maximum distinct words of a query; the API's queries have fewer (at most 250 characters)."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS indexed_dataset (
@@ -48,7 +50,7 @@ SELECT segment_id, -score FROM (
 ORDER BY score, number
 """
 
-# The plus keeps SQLite from running the full-text query once for each segment of the documents.
+# The plus prevents SQLite from running the full-text query once per segment of the documents.
 _SEARCH_DOCUMENTS = _SEARCH.replace(
     ":words\n",
     """:words AND +{table}.rowid IN (
@@ -85,8 +87,8 @@ class IndexedSegment(NamedTuple):
 
 @frozen
 class SearchHit:
-    """A segment that was found. `score` is greater for a better one, comparable within a search:
-    BM25 of words, or the cosine of vectors, which is 0 to 1.
+    """A segment found by a search. A higher `score` is better; scores are comparable within one
+    search: BM25 for words, cosine similarity (0 to 1) for vectors.
     """
 
     segment_id: str
@@ -95,11 +97,11 @@ class SearchHit:
 
 @frozen
 class SearchIndex:
-    """Search over segments by words and by vectors, in tables of its own in the given database.
+    """A keyword and vector index of segments, in separate tables of the given database.
 
-    One FTS5 table per dataset: a search reads nothing of other datasets, and their words do not
-    change its scores. Nothing is committed; the caller owns the transactions and the thread.
-    What is indexed need not be a segment: parts of one are found under ids of their own.
+    One FTS5 table per dataset: other datasets affect neither the cost nor the scores of a search.
+    Nothing is committed; the caller owns the transactions and the thread. Parts of segments, such
+    as child chunks, can be indexed under separate ids.
     """
 
     database: Connection
@@ -109,10 +111,9 @@ class SearchIndex:
             self.database.execute(statement)
 
     def add(self, rows: Iterable[tuple[str, str, str, str]], *, vectors: bool = False) -> None:
-        """Index segments, given as `IndexedSegment`s; one that is indexed already is replaced.
+        """Add `IndexedSegment` rows; a row with an indexed id replaces it.
 
-        With `vectors`, which cost 0.5 KB and about 0.1 ms each, they are found by `search_vectors`,
-        too.
+        `vectors` makes `search_vectors` find them too; each vector costs 0.5 KB and about 0.1 ms.
         """
         latest = {row[0]: IndexedSegment(*row) for row in rows}
         self.remove_segments(latest)
@@ -135,15 +136,15 @@ class SearchIndex:
                 self._insert_vector(number, tables[row.dataset_id], row.content)
 
     def remove_document(self, document_id: str) -> None:
-        """Forget the segments of a document, in whatever dataset they are."""
+        """Remove the segments of a document from all datasets."""
         self._delete_rows(_DELETE_DOCUMENT, document_id)
 
     def remove_segments(self, segment_ids: Iterable[str]) -> None:
-        """Forget these segments; unknown ids are ignored."""
+        """Remove segments; unknown ids are ignored."""
         self._delete_rows(_DELETE_SEGMENTS, json.dumps([*segment_ids]))
 
     def remove_dataset(self, dataset_id: str) -> None:
-        """Forget a dataset. Drops a table, so no cursor of the connection may be half read."""
+        """Remove a dataset. This drops a table, so the connection must not have open cursors."""
         number = self._dataset_number(dataset_id)
         if number is None:
             return
@@ -159,11 +160,11 @@ class SearchIndex:
         limit: int,
         document_ids: Collection[str] | None = None,
     ) -> list[SearchHit]:
-        """Return the best `limit` segments that have any word of `query`, best first.
+        """Return at most `limit` segments that contain any word of `query`, best first.
 
-        Segments with more and rarer of the words come first (BM25), among equals the one that
-        was indexed first. The query is plain text: no character of it has a meaning. With
-        `document_ids` only these documents are searched, however many they are.
+        Segments are ranked by BM25; equal scores keep the order of indexing. The query is plain
+        text without special characters. `document_ids` restricts the search to these documents;
+        their number is unlimited.
         """
         number = self._dataset_number(dataset_id)
         query_words = [*dict.fromkeys(tokenize(query))][:_MAX_QUERY_WORDS]
@@ -180,7 +181,7 @@ class SearchIndex:
         return [SearchHit(segment_id=segment_id, score=score) for segment_id, score in matches]
 
     def count_segments_with(self, dataset_id: str, word: str) -> int:
-        """Count the segments that have this word, one of `tokenize`; as slow as it is common."""
+        """Count the segments that contain a word of `tokenize`; slower for more common words."""
         number = self._dataset_number(dataset_id)
         if number is None:
             return 0
@@ -197,10 +198,10 @@ class SearchIndex:
         limit: int,
         document_ids: Collection[str] | None = None,
     ) -> list[SearchHit]:
-        """Return the `limit` segments whose vectors are most like that of `query`, best first.
+        """Return the `limit` segments with the vectors most similar to that of `query`, best first.
 
-        There are as many as there are vectors, however little alike; equals stand in the order
-        in which they were indexed. Reads every vector: 18 ms for 10,000 (measured on one core).
+        There is no minimum similarity; equal scores keep the order of indexing. Reads every vector:
+        18 ms for 10,000 (measured on one core).
         """
         dataset = self._dataset_number(dataset_id)
         if dataset is None or limit <= 0:
@@ -233,7 +234,7 @@ class SearchIndex:
 
     def _insert_vector(self, number: int | None, dataset: int, content: str) -> None:
         vector = embed(content)
-        # A text without a word has no direction; it counts as one that is like nothing.
+        # A text without words has an empty vector; its similarity to every query is 0.
         length = math.sqrt(int.from_bytes(vector, "little").bit_count()) or 1.0
         self.database.execute(
             "INSERT INTO indexed_vector VALUES (?, ?, ?, ?)", (number, dataset, length, vector)
@@ -253,8 +254,8 @@ class SearchIndex:
         (number,) = self.database.execute(
             "INSERT INTO indexed_dataset (dataset_id) VALUES (?) RETURNING number", (dataset_id,)
         ).fetchone()
-        # The ascii tokenizer takes every character beyond ASCII as part of a word, so it finds
-        # exactly the words it is given, whatever Unicode version SQLite knows.
+        # The ascii tokenizer treats every non-ASCII character as part of a word. So it finds
+        # exactly the given words, independently of SQLite's Unicode version.
         self.database.execute(
             _with_table(
                 number, "CREATE VIRTUAL TABLE {table} USING fts5 (words, tokenize = 'ascii')"
@@ -271,5 +272,5 @@ class SearchIndex:
 
 
 def _with_table(dataset: int, statement: str) -> str:
-    """Name the full-text table of a dataset in `statement`."""
+    """Insert the name of a dataset's full-text table into a statement."""
     return statement.replace("{table}", f"indexed_words_{dataset:d}")

@@ -15,48 +15,48 @@ if TYPE_CHECKING:
 
 
 _MAX_CHARACTERS: Final = 50_000_000
-"""Of the whole text. Pages may share their content, and every row repeats the columns' names."""
+"""Characters per document. Pages may share content, and every row repeats the column names."""
 
 _MAX_ROWS_OR_PAGES: Final = 2_000_000
 """Twice the rows that a sheet of Excel can have."""
 
 MAX_CELLS: Final = 10_000_000
-"""Places of a table, empty ones included: a value at the far end of a row makes it long."""
+"""Cells of a table, including empty cells: a value at the far end makes a row long."""
 
 _MAX_UNPACKED: Final = 200_000_000
-"""Bytes of all members, pictures included: a parser holds them in memory."""
+"""Bytes of all members, including pictures: a parser keeps them in memory."""
 
 MAX_XML_TREE: Final = 32_000_000
-"""Bytes of XML where a parser makes a tree of it, ten times as large; 1,000 pages are 15 MB."""
+"""Bytes of XML for a parser that builds a tree (ten times as large); 1,000 pages are 15 MB."""
 
 MAX_XML_STREAM: Final = 64_000_000
-"""Bytes of XML where it goes through it only."""
+"""Bytes of XML for a parser that streams it."""
 
 _MAX_MEMBERS: Final = 5_000
 
 _COMPRESSION_METHODS: Final = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
-"""All that Office files use; Python inflates these, and only these, piece by piece."""
+"""The only methods that Office files use and that Python decompresses in blocks."""
 
 
 _MAX_PDF_STREAM: Final = 32_000_000
-"""Bytes of one page's drawing. PDFium needs 18 times as much (measured with 15 and 100 MB)."""
+"""Bytes of one content stream. PDFium needs 18 times the memory (measured at 15 and 100 MB)."""
 
 _MAX_PDF_STREAMS: Final = 250_000_000
-"""Bytes of all of them; PDFium draws some 8 MB a second (measured)."""
+"""Bytes of all content streams; PDFium processes about 8 MB per second (measured)."""
 
 _PDF_STREAM: Final = re.compile(rb">>\s*stream\r?\n")
 _IGNORED_PDF_STREAM: Final = re.compile(rb"/(?:Image|EmbeddedFile)\b")
 _PDF_DICTIONARY_BYTES: Final = 1000
-"""Bytes before a stream where it says what it is."""
+"""Bytes before a stream that are searched for its type."""
 
 _BLOCK_SIZE: Final = 65_536
 
 
 def collect_texts(texts: Iterable[str]) -> list[str]:
-    """Collect the texts while there is room for them.
+    """Collect the texts of a document into a list.
 
     Raises:
-        ExtractError: they are more than a server should hold.
+        ExtractError: the limit of characters, or of rows or pages, is exceeded.
     """
     collected: list[str] = []
     remaining = _MAX_CHARACTERS
@@ -64,50 +64,54 @@ def collect_texts(texts: Iterable[str]) -> list[str]:
         remaining -= len(text)
         if remaining < 0 or len(collected) == _MAX_ROWS_OR_PAGES:
             raise ExtractError(
-                f"This embedded server reads at most {_MAX_CHARACTERS:,} characters,"
-                f" in {_MAX_ROWS_OR_PAGES:,} rows or pages."
+                f"Document too large: the embedded server reads at most {_MAX_CHARACTERS:,}"
+                f" characters and {_MAX_ROWS_OR_PAGES:,} rows or pages."
             )
         collected.append(text)
     return collected
 
 
 def too_many_cells_error() -> ExtractError:
-    """Say that a table is larger than a server should hold."""
-    return ExtractError(f"This embedded server reads at most {MAX_CELLS:,} cells of tables.")
+    """Return the error for a table that exceeds `MAX_CELLS`."""
+    return ExtractError(f"Table too large: the embedded server reads at most {MAX_CELLS:,} cells.")
 
 
 def check_archive_size(content: bytes, max_xml: int) -> None:
-    """Refuse an archive that is none, or that unpacks to more than a server should hold.
+    """Check that a file is a zip archive whose unpacked size is within the limits.
 
-    The sizes are the directory's, and zipfile never unpacks more of a member than it states.
-    The real server has no such limit.
+    The sizes are those of the archive's directory; zipfile never unpacks more of a member than its
+    stated size. The real server has no such limit.
 
     Raises:
-        ExtractError: see above.
+        ExtractError: not an archive, or larger than a limit.
     """
     with translate_parser_errors(), zipfile.ZipFile(BytesIO(content)) as archive:
         members = archive.infolist()
     if len(members) > _MAX_MEMBERS or not _COMPRESSION_METHODS.issuperset(
         m.compress_type for m in members
     ):
-        raise ExtractError("This embedded server does not unpack such an archive.")
+        raise ExtractError(
+            f"Unsupported archive: it contains more than {_MAX_MEMBERS:,} files or an unusual"
+            " compression method."
+        )
     size = sum(member.file_size for member in members)
     xml = sum(m.file_size for m in members if m.filename.lower().endswith((".xml", ".rels")))
     if size > _MAX_UNPACKED or xml > max_xml:
         raise ExtractError(
-            f"The file unpacks to {size:,} bytes, {xml:,} of them XML; this embedded server"
-            f" unpacks at most {_MAX_UNPACKED:,} and {max_xml:,}."
+            f"File too large: it unpacks to {size:,} bytes, {xml:,} of them XML; the embedded"
+            f" server unpacks at most {_MAX_UNPACKED:,} and {max_xml:,}."
         )
 
 
 def check_pdf_streams(content: bytes) -> None:
-    """Refuse a pdf whose drawings unpack to more than a server should hold.
+    """Check that the content streams of a pdf unpack to less than the limits.
 
-    Looks at what is deflated once, as nearly everything is; pictures and attachments are not
-    unpacked when a text is read. The real server has no such limit.
+    Only streams compressed once with deflate are checked, which is nearly all of them. Pictures
+    and attachments are ignored: text extraction does not unpack them. The real server has no such
+    limit.
 
     Raises:
-        ExtractError: see above.
+        ExtractError: a limit is exceeded.
     """
     total = 0
     for match in _PDF_STREAM.finditer(content):
@@ -120,14 +124,14 @@ def check_pdf_streams(content: bytes) -> None:
             size += piece
             if size > _MAX_PDF_STREAM or total + size > _MAX_PDF_STREAMS:
                 raise ExtractError(
-                    "This embedded server unpacks at most"
-                    f" {_MAX_PDF_STREAM:,} bytes of a page, and {_MAX_PDF_STREAMS:,} of a file."
+                    "PDF too large: the embedded server unpacks at most"
+                    f" {_MAX_PDF_STREAM:,} bytes per page and {_MAX_PDF_STREAMS:,} per file."
                 )
         total += size
 
 
 def _iter_inflated_sizes(content: bytes, offset: int) -> Iterator[int]:
-    """Unpack what begins there; yield the sizes of the pieces."""
+    """Decompress the stream that starts at `offset`; yield the sizes of the blocks."""
     decompressor = zlib.decompressobj()
     try:
         while not decompressor.eof and offset < len(content):
@@ -138,4 +142,4 @@ def _iter_inflated_sizes(content: bytes, offset: int) -> Iterator[int]:
                 yield len(decompressor.decompress(decompressor.unconsumed_tail, _MAX_PDF_STREAM))
             offset += _BLOCK_SIZE
     except zlib.error:
-        return  # packed in another way, or not at all
+        return  # another compression, or none

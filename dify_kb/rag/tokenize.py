@@ -1,3 +1,5 @@
+"""Split texts into words; keywords and stop words."""
+
 from __future__ import annotations
 
 import re
@@ -8,15 +10,15 @@ from unicodedata import normalize
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# Scripts written without spaces, and Korean, whose words carry their particles: Han with 々〇,
+# Scripts written without spaces, and Korean, which joins particles to words: Han with 々〇,
 # Hiragana, Katakana with ー, Hangul.
 _UNSPACED_SCRIPTS = (
     "\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
     "\u3041-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff"
     "\u1100-\u11ff\u3130-\u318f\uac00-\ud7ff"
 )
-# Signs inside words that `\w` leaves out: accents, and the vowels of Hebrew, Arabic, the Indic
-# scripts and Thai.
+# Characters inside words that `\w` does not match: accents, and the vowel signs of Hebrew,
+# Arabic, the Indic scripts and Thai.
 _COMBINING_MARKS = (
     "\u0300-\u036f\u0591-\u05bd\u064b-\u065f\u0670\u0900-\u0963\u0971-\u0d7f"
     "\u0e31\u0e34-\u0e3a\u0e47-\u0e4e"
@@ -27,11 +29,11 @@ _WORD_OR_RUN = re.compile(
 
 
 def tokenize(text: str) -> list[str]:
-    """Return the words of `text` as they are searched for, in order, with repetitions.
+    """Return the words of `text` in searchable form, in order, with repetitions.
 
-    Case and width do not matter (NFKC, casefold). A run of Chinese, Japanese or Korean gives its
-    overlapping pairs, so that any two characters of it are found; only a run of one gives a
-    single character. Linear in the text.
+    Case and width are ignored (NFKC, casefold). A run of Chinese, Japanese or Korean characters is
+    split into overlapping pairs, so that any two adjacent characters are found; a single character
+    stays. Linear in the length of the text.
     """
     tokens: list[str] = []
     for run in _WORD_OR_RUN.finditer(normalize("NFKC", text).casefold()):
@@ -44,17 +46,17 @@ def _bigrams(run: str) -> list[str]:
 
 
 def extract_keywords(text: str, limit: int = 10) -> list[str]:
-    """Return the most frequent words of two characters or more, the earlier first among equals.
+    """Return the most frequent words of two or more characters; ties keep the order of the text.
 
-    Dify lists such words as the `keywords` of economy segments; it weighs them by a dictionary
-    and drops common ones, this does not.
+    Dify lists such words as the `keywords` of economy segments. Unlike Dify, this function neither
+    weights words by a dictionary nor drops common words.
     """
     counted = Counter(word for word in tokenize(text) if len(word) > 1)
     return [word for word, _ in counted.most_common(limit)]
 
 
 def remove_stop_words(words: Iterable[str]) -> set[str]:
-    """Leave out the common words of a text, unless it has no others."""
+    """Return the distinct words without stop words; if all are stop words, return all."""
     unique_words = {*words}
     return unique_words - _STOP_WORDS or unique_words
 
@@ -65,4 +67,4 @@ _STOP_WORDS: Final = frozenset({
     "so", "than", "that", "the", "their", "them", "they", "this", "to", "was", "we", "were",
     "what", "when", "where", "which", "who", "why", "will", "with", "you", "your",
 })  # fmt: skip
-"""Words of English questions that say nothing of what is asked for."""
+"""Function words of English questions."""

@@ -1,7 +1,7 @@
-"""Documents that are put together for a test, and those of `data/formats`.
+"""Build documents for tests; read and modify those in `data/formats`.
 
-There is what ReportLab 5.1 (handbook, scanned, locked), pandoc 3.9 (lease), XlsxWriter 3.3
-(prices.xlsx) and xlwt 1.3 (prices.xls) wrote.
+The files were written by ReportLab 5.1 (handbook, scanned, locked), pandoc 3.9 (lease),
+XlsxWriter 3.3 (prices.xlsx) and xlwt 1.3 (prices.xls).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ RELATION = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
 
 
 def extract_sample(name: str) -> list[str]:
-    """The texts of a file of `DATA`."""
+    """Return the texts of a file in `DATA`."""
     return extract((DATA / name).read_bytes(), name.rpartition(".")[2])
 
 
@@ -39,7 +39,7 @@ def zip_members(**members: str | bytes) -> bytes:
 
 
 def replace_member(name: str, member: str, content: str) -> bytes:
-    """A file of `DATA` with another member."""
+    """Return a file of `DATA` with one archive member replaced."""
     with zipfile.ZipFile(DATA / name) as archive:
         members = {member_name: archive.read(member_name) for member_name in archive.namelist()}
     return zip_members(**members | {member: content.encode()})

@@ -1,4 +1,4 @@
-"""Cutting; where a case is named, a Dify 1.12.1 server gave the expected segments."""
+"""Chunking; the expected segments of named cases were recorded from a Dify 1.12.1 server."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FOX = (
 def rule(
     separator: str = "\n", max_tokens: int = 50, chunk_overlap: int = 0, *steps: str
 ) -> ProcessRule:
-    """Build a rule as the server takes it, unchecked."""
+    """Build a process rule without validation, as the server accepts it."""
     return ProcessRule(
         mode=ProcessMode.CUSTOM,
         rules=ChunkingRules(
@@ -59,7 +59,7 @@ def test_automatic_joins_lines_up_to_500_characters() -> None:
     assert rest[0][:30] in first[-50:]
 
 
-def test_long_parts_are_cut_at_sentences_and_spaces() -> None:
+def test_long_parts_are_split_at_sentences_and_spaces() -> None:
     """Case 153: 12 segments of 490 characters in all."""
     chunks = chunk([FOX * 3], rule("###", 60, 10, "remove_extra_spaces", "remove_urls_emails"))
 
@@ -72,7 +72,7 @@ def test_long_parts_are_cut_at_sentences_and_spaces() -> None:
     ]
 
 
-def test_first_cut_at_spaces_loses_them() -> None:
+def test_first_split_at_spaces_drops_the_spaces() -> None:
     """Case 500."""
     text = "Paragraph 0 talks about topic0 and some database words like postgres and redis."
 
@@ -82,7 +82,7 @@ def test_first_cut_at_spaces_loses_them() -> None:
     ]
 
 
-def test_separator_cuts_short_pieces_too() -> None:
+def test_separator_splits_short_texts_too() -> None:
     """Case 913."""
     sections = [f"Section {number}: cats and dogs" for number in range(5)]
 
@@ -106,28 +106,28 @@ def test_files_become_the_segments_of_a_real_server(
     assert chunk(extract(content, extension), ProcessRule.automatic()) == expected
 
 
-def test_leading_symbols_go() -> None:
+def test_leading_symbols_are_removed() -> None:
     assert chunk(["。. one\n, two\n- three\n..."], rule()) == ["one", "two", "- three"]
 
 
-def test_text_without_separators_is_cut_anywhere_with_overlap() -> None:
+def test_text_without_separators_is_split_by_length_with_overlap() -> None:
     digits = "".join(str(number % 10) for number in range(120))
 
     assert chunk([digits], rule(chunk_overlap=10)) == [digits[:50], digits[40:90], digits[80:]]
 
 
-def test_empty_separator_leaves_cutting_to_the_others() -> None:
+def test_empty_separator_falls_back_to_default_separators() -> None:
     assert chunk(["a\nb"], rule("")) == ["a\nb"]
 
 
 @pytest.mark.parametrize("max_tokens", [10, 49, 4001])
-def test_length_out_of_range_is_refused_in_the_words_of_the_server(max_tokens: int) -> None:
+def test_length_out_of_range_fails_with_the_message_of_the_server(max_tokens: int) -> None:
     """Cases 149 and 151."""
     with pytest.raises(ChunkError, match=r"^Custom segment length .* between 50 and 4000\.$"):
         chunk(["a"], rule(max_tokens=max_tokens))
 
 
-def test_overlap_beyond_the_length_is_refused() -> None:
+def test_overlap_larger_than_the_length_is_an_error() -> None:
     with pytest.raises(ChunkError, match="larger chunk overlap"):
         chunk(["a"], rule(chunk_overlap=51))
 
@@ -138,8 +138,8 @@ def test_custom_mode_needs_rules(rules: Unset | None) -> None:
         chunk(["a"], ProcessRule(mode=ProcessMode.CUSTOM, rules=rules))
 
 
-def test_hierarchical_rules_cut_a_plain_document_as_custom_ones_do() -> None:
-    """What a document of `text_model` gets by them (server source)."""
+def test_hierarchical_rules_split_a_plain_document_like_custom_rules() -> None:
+    """Documents of the form `text_model` are split like this (server source)."""
     assert chunk(["one\n\ntwo\nthree"], ProcessRule.parent_child()) == ["one", "two\nthree"]
 
 
@@ -164,7 +164,7 @@ def test_no_chunk_is_blank_or_longer_than_the_rule(
 
 @settings(deadline=None)
 @given(text=TEXTS)
-def test_automatic_loses_only_spaces_and_leading_symbols(text: str) -> None:
+def test_automatic_mode_drops_only_spaces_and_leading_symbols(text: str) -> None:
     def letters(text: str) -> set[str]:
         return {char for char in clean(text) if char.isalnum()}
 
@@ -177,8 +177,8 @@ def test_automatic_loses_only_spaces_and_leading_symbols(text: str) -> None:
 @pytest.mark.parametrize(
     "part", ["a", "[", "<", "![", "a@", " ", "\n", ". ", "#", "https://", "字", "a-"]
 )
-def test_a_megabyte_of_anything_is_cut_in_linear_time(part: str) -> None:
-    """A quadratic expression would take minutes here."""
+def test_a_megabyte_of_any_text_is_split_in_linear_time(part: str) -> None:
+    """A quadratic regular expression would take minutes here."""
     content = (part * (1_000_000 // len(part))).encode()
     started = time.process_time()
 
@@ -197,11 +197,11 @@ def test_a_megabyte_of_anything_is_cut_in_linear_time(part: str) -> None:
         ("a  b\n\n\n\nc", "a  b\n\n\n\nc"),
     ],
 )
-def test_some_characters_always_go(text: str, expected: str) -> None:
+def test_control_characters_are_always_removed(text: str, expected: str) -> None:
     assert clean(text) == expected
 
 
-def test_extra_spaces_go() -> None:
+def test_extra_spaces_are_removed() -> None:
     assert clean("a \t\u3000b\n\n\n\nc\td", ["remove_extra_spaces"]) == "a b\n\nc\td"
 
 
@@ -215,7 +215,7 @@ def test_extra_spaces_go() -> None:
         ("(http://a.example)", "()"),
     ],
 )
-def test_addresses_go_but_not_from_markdown(text: str, expected: str) -> None:
+def test_addresses_are_removed_except_in_markdown_links(text: str, expected: str) -> None:
     assert clean(text, ["remove_urls_emails"]) == expected
 
 

@@ -1,4 +1,4 @@
-"""The stand-in for an embedding model."""
+"""The stub embedding model."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def similarity(left: str, right: str) -> float:
     return cosine_similarity(embed(left), embed(right))
 
 
-def test_a_text_has_the_same_vector_everywhere_and_always() -> None:
-    """Vectors stay in files, so another version of the package must make the same ones."""
+def test_vector_of_a_text_never_changes() -> None:
+    """Vectors are stored in files, so every version of the package must create the same vectors."""
     bits = [position for position, bit in enumerate(to_bits(embed("a burrow"))) if bit]
 
     assert bits == [657, 1755, 1941, 2253, 2416, 3071, 3546]
@@ -37,31 +37,31 @@ def to_bits(vector: bytes) -> list[int]:
         ("ÉTUDE", "étude", "prelude"),
     ],
 )
-def test_a_question_is_nearest_to_what_shares_words_or_parts_of_words(
+def test_query_is_most_similar_to_texts_with_shared_words_or_parts(
     query: str, near: str, far: str
 ) -> None:
     assert similarity(query, near) > 2 * similarity(query, far)
 
 
-def test_a_long_text_by_chance_is_hardly_like_anything() -> None:
+def test_long_unrelated_texts_are_hardly_similar() -> None:
     chunk = " ".join(f"paragraph{number} about topic{number}" for number in range(30))
 
     assert similarity("wombat burrow quokka", chunk) < 0.1
 
 
-def test_what_has_no_words_is_like_nothing() -> None:
+def test_text_without_words_is_not_similar_to_anything() -> None:
     assert similarity("?!", "?!") == 0
     assert similarity("", "wombat") == 0
 
 
 @given(TEXTS, TEXTS)
-def test_a_likeness_is_symmetric_and_from_0_to_1(left: str, right: str) -> None:
+def test_similarity_is_symmetric_and_from_0_to_1(left: str, right: str) -> None:
     assert 0 <= similarity(left, right) <= 1.0000001
     assert similarity(left, right) == similarity(right, left)
     assert similarity(left, left) == pytest.approx(1) or not any(embed(left))
 
 
-def test_common_words_count_only_where_there_are_no_others() -> None:
+def test_stop_words_count_only_in_texts_without_other_words() -> None:
     assert similarity("how do I reset it?", "reset") == 1
     assert similarity("to be or", "or to be") == 1
     assert similarity("the wombat", "the quokka") < 0.1

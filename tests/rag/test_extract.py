@@ -1,4 +1,4 @@
-"""What a document's bytes become; the expected texts of cases 199 to 225 are a 1.12.1 server's."""
+"""Text extraction; cases 199 to 225 were recorded from a 1.12.1 server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TEXT_FORMATS = ("txt", "md", "markdown", "mdx", "html", "htm", "csv", "vtt", "pr
 
 @pytest.fixture
 def no_detector(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hide charset_normalizer: the package must do without it."""
+    """Hide charset_normalizer: the package must work without it."""
     monkeypatch.setitem(sys.modules, "charset_normalizer", None)
 
 
@@ -27,27 +27,27 @@ def test_text_is_one_text_with_unix_lines() -> None:
     assert extract(b"a\r\nb\rc", "txt") == ["a\nb\nc"]
 
 
-def test_extension_counts_with_its_dot_and_in_any_case() -> None:
+def test_dot_and_case_of_the_extension_are_ignored() -> None:
     assert extract(b"a;b", ".TXT") == ["a;b"]
 
 
-def test_byte_order_mark_stays() -> None:
+def test_byte_order_mark_is_kept() -> None:
     assert extract(codecs.BOM_UTF8 + b"a", "txt") == ["\ufeffa"]
 
 
-def test_markdown_is_cut_at_headings() -> None:
+def test_markdown_is_split_at_headings() -> None:
     texts = extract(b"# Title\n\npara one\n\n## Sub\n\npara two", "md")
 
     assert texts == ["", "\n\nTitle\npara one", "\n\nSub\npara two"]
 
 
-def test_markdown_code_keeps_its_comments_and_loses_no_heading_after_it() -> None:
+def test_markdown_code_keeps_comments_and_does_not_hide_later_headings() -> None:
     texts = extract(b"```\n# no heading\n```\n# Yes\nx <b>bold</b> a < b", "md")
 
     assert texts == ["```\n# no heading\n```", "\n\nYes\nx bold a < b"]
 
 
-def test_html_is_its_text_without_scripts() -> None:
+def test_html_gives_its_text_without_scripts() -> None:
     page = (
         b"<html><head><style>p{}</style><script>if (a<b) x()</script></head><body><!-- c -->"
         b"<h1>Hi</h1><p>para &amp; more</p><template>t</template></body></html>"
@@ -57,24 +57,24 @@ def test_html_is_its_text_without_scripts() -> None:
 
 
 @pytest.mark.usefixtures("no_detector")
-def test_html_is_decoded_as_it_declares() -> None:
+def test_html_is_decoded_with_its_declared_encoding() -> None:
     page = '<meta charset="gbk"><p>数据库</p>'.encode("gbk")
 
     assert extract(page, "htm") == ["数据库"]
 
 
 @pytest.mark.usefixtures("no_detector")
-def test_unknown_declared_encoding_is_no_crash() -> None:
+def test_unknown_declared_encoding_is_ignored() -> None:
     assert extract(b"<meta charset=nonsense><p>caf\xe9</p>", "html") == ["café"]
 
 
 @pytest.mark.usefixtures("no_detector")
 @pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "utf-16"])
-def test_other_encodings_are_read_without_a_detector(encoding: str) -> None:
+def test_other_encodings_are_decoded_without_a_detector(encoding: str) -> None:
     assert extract("café déjà vu".encode(encoding), "txt") == ["café déjà vu"]
 
 
-def test_detector_is_asked_when_utf8_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_detector_is_used_if_utf8_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     class Detector:
         @staticmethod
         def from_bytes(content: bytes) -> Detector:
@@ -100,8 +100,8 @@ def test_binary_named_txt_is_an_error() -> None:
             extract(content, "txt")
 
 
-def test_other_formats_say_so() -> None:
-    with pytest.raises(ExtractError, match=r"does not read \.pptx files"):
+def test_unsupported_formats_are_an_error() -> None:
+    with pytest.raises(ExtractError, match=r"does not support \.pptx files"):
         extract(b"", "pptx")
 
 

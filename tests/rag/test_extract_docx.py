@@ -13,8 +13,8 @@ from sample_documents import (
 from dify_kb.rag import extract
 
 
-def test_docx_is_lines_with_links_and_tables_as_markdown() -> None:
-    """Words of two formattings touch, as on the server, which strips every run."""
+def test_docx_gives_lines_with_links_and_tables_as_markdown() -> None:
+    """Words of different formatting are joined, because the server strips every run."""
     (text,) = extract_sample("lease.docx")
 
     assert text.split("\n") == [
@@ -33,7 +33,7 @@ def test_docx_is_lines_with_links_and_tables_as_markdown() -> None:
     ]
 
 
-def test_docx_link_of_an_old_field_is_markdown() -> None:
+def test_docx_hyperlink_field_becomes_a_markdown_link() -> None:
     runs = [
         '<w:fldChar w:fldCharType="begin"/>',
         '<w:instrText>HYPERLINK "https://example.org/a"</w:instrText>',
@@ -50,7 +50,7 @@ def test_docx_link_of_an_old_field_is_markdown() -> None:
     ]
 
 
-def test_docx_cells_that_span_columns_stand_in_the_first() -> None:
+def test_docx_cell_spanning_columns_fills_the_first() -> None:
     wide = '<w:tcPr><w:gridSpan w:val="2"/></w:tcPr>'
     row = "<w:tr>{}</w:tr>"
     one = "<w:tc>{}<w:p><w:r><w:t>{}</w:t></w:r></w:p></w:tc>"
@@ -67,11 +67,11 @@ def test_empty_paragraphs_of_a_docx_are_empty_lines() -> None:
     assert extract(build_docx(body), "docx") == ["\n\na"]
 
 
-def test_docx_without_its_parts_is_an_error() -> None:
+def test_docx_with_missing_parts_is_an_error() -> None:
     assert "[Content_Types].xml" in extract_error_message(zip_members(a="b"), "docx")
 
 
-def test_cut_off_docx_is_an_error() -> None:
+def test_truncated_docx_is_an_error() -> None:
     content = (DATA / "lease.docx").read_bytes()
 
     assert (

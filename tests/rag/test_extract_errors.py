@@ -29,10 +29,10 @@ FILES = sorted(DATA.iterdir())
         (b"notzip", "xls", "Unsupported format, or corrupt file: Expected BOF record"),
     ],
 )
-def test_broken_files_fail_in_the_words_of_the_server(
+def test_broken_files_fail_with_the_message_of_the_server(
     content: bytes, kind: str, message: str
 ) -> None:
-    """Cases 206, 208 and 218; there the path of a temporary file stands in the second."""
+    """Cases 206, 208 and 218; the second message contained the path of a temporary file."""
     assert extract_error_message(content, kind).startswith(message)
 
 
@@ -40,7 +40,7 @@ def test_broken_files_fail_in_the_words_of_the_server(
     ("kind", "module"),
     [("pdf", "pypdfium2"), ("docx", "docx"), ("xlsx", "openpyxl"), ("xls", "xlrd")],
 )
-def test_missing_parser_is_named_with_the_way_to_install_it(
+def test_error_for_missing_parser_contains_the_install_command(
     kind: str, module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
@@ -52,7 +52,7 @@ def test_missing_parser_is_named_with_the_way_to_install_it(
 
 @settings(deadline=None, max_examples=60)
 @given(file=st.sampled_from(FILES), data=st.data())
-def test_damaged_files_are_texts_or_an_extract_error(file: Path, data: st.DataObject) -> None:
+def test_damaged_files_give_texts_or_an_extract_error(file: Path, data: st.DataObject) -> None:
     content = bytearray(file.read_bytes())
     for _ in range(data.draw(st.integers(1, 8))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))

@@ -1,4 +1,4 @@
-"""Text of pdf files."""
+"""Texts of pdf files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sample_documents import (
 from dify_kb.rag import ExtractError
 
 
-def test_pdf_is_a_text_per_page() -> None:
+def test_pdf_gives_one_text_per_page() -> None:
     pages = extract_sample("handbook.pdf")
 
     assert len(pages) == 50
@@ -25,15 +25,15 @@ def test_scanned_pdf_has_no_text() -> None:
 
 
 def test_pdf_with_a_password_is_an_error() -> None:
-    """In the form of case 206, which is of a broken one."""
+    """The message has the form of case 206, a broken pdf."""
     with pytest.raises(ExtractError) as caught:
         extract_sample("locked.pdf")
 
     assert str(caught.value) == "Failed to load document (PDFium: Incorrect password error)."
 
 
-def test_threads_read_pdfs_in_turn() -> None:
-    """PDFium may crash the process where two threads use it."""
+def test_threads_read_pdfs_one_at_a_time() -> None:
+    """PDFium may crash the process if two threads use it."""
     counts: list[int] = []
     threads = [
         threading.Thread(target=lambda: counts.append(len(extract_sample("handbook.pdf"))))

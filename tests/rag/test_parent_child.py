@@ -1,4 +1,4 @@
-"""Parents and their children, as recordings 1000 to 1040 and the server's source have them."""
+"""Parent and child chunks, according to recordings 1000 to 1040 and the server source."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RECORDED = "\n\n".join(
     "\n".join(f"parent {parent} line {line} about topic{parent}{line}" for line in range(3))
     for parent in range(4)
 )
-"""The text of recording 1000."""
+"""Text of recording 1000."""
 
 RULE = ProcessRule.parent_child(max_tokens=400, child_max_tokens=120)
 
@@ -27,7 +27,7 @@ def change_rules(**rules: Any) -> ProcessRule:
     return attrs.evolve(RULE, rules=attrs.evolve(RULE.rules, **rules))
 
 
-def test_paragraphs_are_parents_of_their_lines() -> None:
+def test_paragraphs_are_parents_and_lines_are_children() -> None:
     parents = chunk_parents([RECORDED], RULE)
 
     assert len(parents) == 4
@@ -35,7 +35,7 @@ def test_paragraphs_are_parents_of_their_lines() -> None:
     assert parents[0].children[2] == "parent 0 line 2 about topic02"
 
 
-def test_a_whole_document_is_one_parent() -> None:
+def test_full_doc_mode_gives_one_parent() -> None:
     (parents,) = chunk_parents([RECORDED, "more"], change_rules(parent_mode=ParentMode.FULL_DOC))
 
     assert parents.content == f"{RECORDED}\nmore"
@@ -45,19 +45,19 @@ def test_a_whole_document_is_one_parent() -> None:
 @pytest.mark.parametrize(
     "rule", [ProcessRule.automatic(), ProcessRule.custom(), change_rules(parent_mode=UNSET)]
 )
-def test_without_a_parent_mode_there_is_nothing(rule: ProcessRule) -> None:
-    """And the document completes all the same."""
+def test_rule_without_parent_mode_gives_no_chunks(rule: ProcessRule) -> None:
+    """The document is completed nevertheless."""
     assert chunk_parents([RECORDED], rule) == []
 
 
-def test_children_need_a_rule() -> None:
+def test_children_require_a_subchunk_segmentation() -> None:
     with pytest.raises(ChunkError, match=r"^No subchunk segmentation found in rules\.$"):
         chunk_parents([RECORDED], change_rules(subchunk_segmentation=UNSET))
     with pytest.raises(ChunkError, match="No subchunk"):
         chunk_children("a", ProcessRule(mode=ProcessMode.AUTOMATIC))
 
 
-def test_impossible_lengths_are_refused_for_parents_and_children() -> None:
+def test_invalid_lengths_of_parents_and_children_are_an_error() -> None:
     assert isinstance(RULE.rules, ChunkingRules)
     short = attrs.evolve(RULE.rules.segmentation, max_tokens=49)
 
@@ -66,20 +66,20 @@ def test_impossible_lengths_are_refused_for_parents_and_children() -> None:
             chunk_parents([RECORDED], rule)
 
 
-def test_what_is_cut_off_a_sentence_loses_its_stop() -> None:
+def test_leading_full_stop_of_a_child_is_removed() -> None:
     assert chunk_parents([". one\n\n \n\n.\n\ntwo"], RULE) == [
         ParentChunk("one", ["one"]),
         ParentChunk("two", ["two"]),
     ]
 
 
-def test_an_empty_document_has_no_parents() -> None:
+def test_empty_document_has_no_parents() -> None:
     assert chunk_parents([" \n"], RULE) == []
     assert chunk_parents([], change_rules(parent_mode=ParentMode.FULL_DOC)) == []
 
 
 @given(st.lists(st.text(max_size=400), max_size=3))
-def test_nobody_is_empty_and_children_are_short(texts: list[str]) -> None:
+def test_no_chunk_is_empty_and_children_are_within_the_limit(texts: list[str]) -> None:
     for parent in chunk_parents(texts, RULE):
         assert parent.content
         assert all(child and len(child) <= 120 for child in parent.children)

@@ -1,4 +1,4 @@
-"""Putting what was found into another order."""
+"""Reranking of search results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def candidate_ids(ranked: list[Candidate]) -> list[str]:
     return [candidate.id for candidate in ranked]
 
 
-def test_a_text_is_as_good_as_the_part_of_the_question_it_has() -> None:
+def test_score_is_the_share_of_query_words_in_the_text() -> None:
     ranked = rerank(
         "relational database now",
         candidates("bamboo", "a database", "a relational database", "now: Relational, Database!"),
@@ -27,13 +27,13 @@ def test_a_text_is_as_good_as_the_part_of_the_question_it_has() -> None:
     assert [candidate.score for candidate in ranked] == pytest.approx([1, 2 / 3, 1 / 3, 0])
 
 
-def test_equals_keep_their_order_and_twins_are_taken_once() -> None:
+def test_equal_scores_keep_their_order_and_duplicates_are_dropped() -> None:
     ranked = rerank("x", [*candidates("a", "b", "c"), Candidate("1", "b", 0.9)])
 
     assert candidate_ids(ranked) == ["0", "1", "2"]
 
 
-def test_twins_have_the_better_of_their_scores() -> None:
+def test_duplicates_keep_the_best_score() -> None:
     twins = [Candidate("a", "", 0.1), Candidate("b", "", 0.2), Candidate("a", "", 0.3)]
 
     assert [(candidate.id, candidate.score) for candidate in deduplicate(twins)] == [
@@ -42,14 +42,14 @@ def test_twins_have_the_better_of_their_scores() -> None:
     ]
 
 
-def test_a_question_without_words_finds_nothing_good() -> None:
+def test_query_without_words_scores_zero() -> None:
     assert [candidate.score for candidate in rerank("?", candidates("a", ""))] == [0, 0]
 
 
-def test_weights_add_the_score_and_the_likeness_of_keywords() -> None:
+def test_weighted_score_adds_vector_and_keyword_scores() -> None:
     """As in recording 937: 0.7 of 0.46575889 and 0.3 of the cosine of 2 words and 5 is 0.51576788.
 
-    The 5 are what the recorded server takes for keywords of its text.
+    The 5 words are the keywords that the recorded server extracted from its text.
     """
     ranked = rerank_by_weights(
         "relational database",
@@ -67,7 +67,7 @@ def test_weights_add_the_score_and_the_likeness_of_keywords() -> None:
 
 
 @pytest.mark.parametrize(("vector", "first"), [(1.0, "0"), (0.0, "1")])
-def test_the_greater_weight_decides(vector: float, first: str) -> None:
+def test_the_greater_weight_determines_the_order(vector: float, first: str) -> None:
     ranked = rerank_by_weights(
         "wombat",
         [Candidate("0", "quokka", 0.9), Candidate("1", "wombat", 0.1)],

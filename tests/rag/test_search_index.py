@@ -36,7 +36,7 @@ def find_segments(index: SearchIndex, query: str, dataset: str = "d", limit: int
     return [hit.segment_id for hit in index.search(dataset, query, limit)]
 
 
-def test_a_question_finds_the_passage_that_answers_it(index: SearchIndex) -> None:
+def test_query_finds_the_relevant_passage(index: SearchIndex) -> None:
     add_segments(
         index,
         "The quick brown fox jumps over the lazy dog.",
@@ -47,7 +47,7 @@ def test_a_question_finds_the_passage_that_answers_it(index: SearchIndex) -> Non
     assert find_segments(index, "Where does Redis keep its keys?")[0] == "d-doc-2"
 
 
-def test_more_and_rarer_words_come_first_and_equals_in_order_of_insertion(
+def test_rarer_words_rank_first_and_equal_scores_keep_insertion_order(
     index: SearchIndex,
 ) -> None:
     add_segments(
@@ -65,7 +65,7 @@ def test_more_and_rarer_words_come_first_and_equals_in_order_of_insertion(
     assert find_segments(index, "rare pear") == ["d-doc-3", "d-doc-1", "d-doc-0", "d-doc-2"]
 
 
-def test_scores_fall(index: SearchIndex) -> None:
+def test_scores_are_in_descending_order(index: SearchIndex) -> None:
     add_segments(index, "one two three", "one two", "one", "four", "five")
 
     scores = [hit.score for hit in index.search("d", "one two", 10)]
@@ -74,14 +74,14 @@ def test_scores_fall(index: SearchIndex) -> None:
     assert all(score > 0 for score in scores)
 
 
-def test_limit_is_kept(index: SearchIndex) -> None:
+def test_search_returns_at_most_limit_hits(index: SearchIndex) -> None:
     add_segments(index, *["same words"] * 20)
 
     assert find_segments(index, "same", limit=3) == ["d-doc-0", "d-doc-1", "d-doc-2"]
     assert find_segments(index, "same", limit=0) == []
 
 
-def test_search_stays_in_its_dataset(index: SearchIndex) -> None:
+def test_search_finds_only_segments_of_its_dataset(index: SearchIndex) -> None:
     add_segments(index, "shared word", dataset="a")
     add_segments(index, "shared word", "shared", dataset="b")
 
@@ -116,7 +116,7 @@ def test_adding_again_replaces(index: SearchIndex) -> None:
     assert find_segments(index, "kept first second") == ["d-doc-1", "twice"]
 
 
-def test_removed_segments_are_gone(index: SearchIndex) -> None:
+def test_removed_segments_are_not_found(index: SearchIndex) -> None:
     add_segments(index, "word one", "word two")
 
     index.remove_segments(["d-doc-0", "unknown"])
@@ -124,7 +124,7 @@ def test_removed_segments_are_gone(index: SearchIndex) -> None:
     assert find_segments(index, "word one") == ["d-doc-1"]
 
 
-def test_removed_dataset_is_gone_and_may_come_back(index: SearchIndex) -> None:
+def test_removed_dataset_can_be_added_again(index: SearchIndex) -> None:
     add_segments(index, "word", dataset="a")
     add_segments(index, "word", dataset="b")
 
@@ -188,7 +188,7 @@ def test_search_never_raises(query: str) -> None:
     assert len(hits) <= 2
 
 
-def test_a_query_of_thousands_of_words_is_answered(index: SearchIndex) -> None:
+def test_query_of_thousands_of_words_is_accepted(index: SearchIndex) -> None:
     add_segments(index, "word7 and more")
 
     assert find_segments(index, " ".join(f"word{number}" for number in range(20_000))) == [
@@ -219,7 +219,7 @@ def test_any_two_characters_of_chinese_japanese_or_korean_are_found(text: str) -
     assert hits == [["d-doc-0"]] * len(pairs)
 
 
-def test_nothing_is_committed_and_a_rollback_takes_all_of_it_back(tmp_path: Path) -> None:
+def test_nothing_is_committed_and_rollback_undoes_all_changes(tmp_path: Path) -> None:
     database = sqlite3.connect(tmp_path / "emulator.db")
     index = SearchIndex(database)
     add_segments(index, "word")
@@ -233,7 +233,7 @@ def test_nothing_is_committed_and_a_rollback_takes_all_of_it_back(tmp_path: Path
     database.close()
 
 
-def test_index_survives_in_its_file(tmp_path: Path) -> None:
+def test_index_persists_in_its_file(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "emulator.db") as database:
         add_segments(SearchIndex(database), "word")
     database.close()
@@ -261,15 +261,15 @@ def add_vectors(index: SearchIndex, *contents: str, document: str = "doc") -> No
     )
 
 
-def test_vectors_find_what_shares_parts_of_words(index: SearchIndex) -> None:
+def test_vector_search_finds_texts_with_shared_word_parts(index: SearchIndex) -> None:
     add_vectors(index, "the quokka smiles", "the wombat digs", "numbats nap")
 
     assert find_nearest(index, "wombats digging", 1) == ["doc-1"]
     assert index.search("d", "wombats digging", 1) == []
 
 
-def test_there_are_always_as_many_as_there_are_vectors(index: SearchIndex) -> None:
-    """A semantic search has top_k hits however bad they are; equals stand as they were added."""
+def test_vector_search_has_no_minimum_similarity(index: SearchIndex) -> None:
+    """A semantic search returns top_k hits however bad; equal scores keep insertion order."""
     add_vectors(index, "one", "two", "three", "")
 
     assert find_nearest(index, "axolotl") == ["doc-0", "doc-1", "doc-2", "doc-3"]
@@ -277,7 +277,7 @@ def test_there_are_always_as_many_as_there_are_vectors(index: SearchIndex) -> No
     assert find_nearest(index, "axolotl", 0) == []
 
 
-def test_scores_of_vectors_are_cosines(index: SearchIndex) -> None:
+def test_scores_of_vector_search_are_cosine_similarities(index: SearchIndex) -> None:
     add_vectors(index, "the wombat digs", "quokka")
 
     same, other = index.search_vectors("d", "The wombat digs!", 2)
@@ -286,7 +286,7 @@ def test_scores_of_vectors_are_cosines(index: SearchIndex) -> None:
     assert 0 <= other.score < 0.1
 
 
-def test_vectors_are_only_found_where_they_were_asked_for(index: SearchIndex) -> None:
+def test_segments_added_without_vectors_are_not_found_by_vector_search(index: SearchIndex) -> None:
     add_segments(index, "wombat")
     add_vectors(index, "wombat", document="e")
 
@@ -294,7 +294,7 @@ def test_vectors_are_only_found_where_they_were_asked_for(index: SearchIndex) ->
     assert find_segments(index, "wombat") == ["d-doc-0", "e-0"]
 
 
-def test_vectors_of_some_documents_are_found_alone(index: SearchIndex) -> None:
+def test_vector_search_can_be_limited_to_documents(index: SearchIndex) -> None:
     add_vectors(index, "wombat", document="a")
     add_vectors(index, "quokka", document="b")
 
@@ -302,7 +302,7 @@ def test_vectors_of_some_documents_are_found_alone(index: SearchIndex) -> None:
     assert find_nearest(index, "wombat", document_ids=[]) == []
 
 
-def test_vectors_go_with_what_they_are_of(index: SearchIndex) -> None:
+def test_vectors_are_removed_with_their_segments(index: SearchIndex) -> None:
     add_vectors(index, "one", "two", document="a")
     add_vectors(index, "three", document="b")
     index.add([("a-1", "d", "a", "changed")], vectors=True)

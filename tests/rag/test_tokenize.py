@@ -21,14 +21,14 @@ from dify_kb.rag import extract_keywords, tokenize
         ("😀 -- *** \x00", []),
     ],
 )
-def test_words_of(text: str, expected: list[str]) -> None:
+def test_tokenize_splits_texts_into_words(text: str, expected: list[str]) -> None:
     assert tokenize(text) == expected
 
 
 @settings(deadline=None)
 @given(text=st.text())
-def test_words_of_words_are_the_same(text: str) -> None:
-    """The index stores words joined by spaces, so cutting them again must change nothing."""
+def test_tokenize_is_idempotent(text: str) -> None:
+    """The index stores words joined by spaces; tokenizing them again must change nothing."""
     words = tokenize(text)
 
     assert all(tokenize(word) == [word] for word in words)
