@@ -1,4 +1,4 @@
-"""Plans of failures on the command line."""
+"""The `dify-kb emulator` command: fault plans as JSON, as a file and on standard input."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run_command(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 async def read_state(process: subprocess.Popen[str]) -> object:
-    """What the server says is left and met, after one call."""
+    """Send one request, then return the state of the fault plans."""
     assert process.stdout is not None
     url = json.loads(process.stdout.readline())["url"]
     async with aiohttp.ClientSession() as session:
@@ -50,12 +50,12 @@ EXPECTED = {
 }
 
 
-async def test_faults_option_takes_json() -> None:
+async def test_faults_option_accepts_json() -> None:
     with run_command("--faults", json.dumps(PLANS)) as process:
         assert await read_state(process) == EXPECTED
 
 
-async def test_faults_option_takes_a_file(tmp_path: Path) -> None:
+async def test_faults_option_accepts_a_file(tmp_path: Path) -> None:
     path = tmp_path / "plans.json"
     path.write_text(json.dumps(PLANS))
     with run_command("--faults", str(path)) as process:
@@ -75,8 +75,8 @@ async def test_faults_option_reads_standard_input() -> None:
     ("plan", "message"),
     [
         ('{"server.info": ["explode"]}', "Unknown fault 'explode'"),
-        ("{no json", "cannot be read"),
-        ("no/such/file.json", "cannot be read"),
+        ("{no json", "Cannot read fault plans from '{no json'"),
+        ("no/such/file.json", "Cannot read fault plans from 'no/such/file.json'"),
     ],
 )
 def test_invalid_fault_plan_is_a_usage_error(plan: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Failures by plan, word by word, as a bare client sees them."""
+"""Planned faults, word by word, as a plain aiohttp client sees them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from emulator_client import run_emulator
 from emulator_documents import CREATE_BY_FILE, LARGE_CONTENT, stored_names
 
 
-async def test_planned_responses_come_once_each_and_change_nothing() -> None:
+async def test_planned_responses_are_sent_once_each_and_change_nothing() -> None:
     async with run_emulator() as client:
         dataset = await client.create_dataset()
         faults = client.emulator.faults
@@ -31,8 +31,8 @@ async def test_planned_responses_come_once_each_and_change_nothing() -> None:
     assert faults.left() == {}
 
 
-async def test_a_commit_before_the_failure_is_kept() -> None:
-    """The one that matters: the document is there, and nobody was told."""
+async def test_commit_then_faults_create_the_document() -> None:
+    """The most important fault: the document exists, but its client does not know."""
     async with run_emulator() as client:
         dataset = await client.create_dataset()
         client.emulator.faults.plan(
@@ -56,7 +56,7 @@ async def test_a_commit_before_the_failure_is_kept() -> None:
     ]
 
 
-async def test_a_cut_answer_is_no_json() -> None:
+async def test_truncated_response_is_not_valid_json() -> None:
     async with run_emulator() as client:
         dataset = await client.create_dataset()
         client.emulator.faults.plan(CREATE_BY_FILE, ["truncate"])
@@ -67,7 +67,7 @@ async def test_a_cut_answer_is_no_json() -> None:
         _ = reply.body
 
 
-async def test_a_stall_delays_the_answer() -> None:
+async def test_stall_delays_the_response() -> None:
     async with run_emulator() as client:
         client.emulator.faults.plan("server.info", ["stall 0.02", "commit-then-stall 0.02s"])
         started = time.monotonic()
@@ -78,8 +78,8 @@ async def test_a_stall_delays_the_answer() -> None:
 
 
 @pytest.mark.parametrize(("word", "done"), [("close", []), ("commit-then-close", ["a.txt"])])
-async def test_a_connection_may_end_in_order(word: str, done: Sequence[str]) -> None:
-    """As a keep-alive connection does that the server closes when a call is on its way."""
+async def test_close_fault_closes_the_connection_orderly(word: str, done: Sequence[str]) -> None:
+    """Servers close idle keep-alive connections while a request is on its way."""
     async with run_emulator() as client:
         dataset = await client.create_dataset()
         client.emulator.faults.plan(CREATE_BY_FILE, [word])
@@ -90,7 +90,7 @@ async def test_a_connection_may_end_in_order(word: str, done: Sequence[str]) -> 
     assert remaining == done
 
 
-async def test_a_word_for_many_calls_is_met_so_often() -> None:
+async def test_repeated_word_applies_to_that_many_calls() -> None:
     async with run_emulator() as client:
         faults = client.emulator.faults
         faults.plan("server.info", ["503 x3", "ok", "502"])
@@ -102,7 +102,7 @@ async def test_a_word_for_many_calls_is_met_so_often() -> None:
 
 
 @pytest.mark.parametrize("word", ["reset-after 1000", "reset-after 50%", "reset-after 100%"])
-async def test_a_reset_in_the_body_leaves_nothing_done(word: str) -> None:
+async def test_reset_within_the_body_creates_nothing(word: str) -> None:
     async with run_emulator() as client:
         dataset = await client.create_dataset()
         client.emulator.faults.plan(CREATE_BY_FILE, [word])
@@ -123,7 +123,9 @@ async def test_a_reset_in_the_body_leaves_nothing_done(word: str) -> None:
         ("commit-then-login-page", "text/html", ["a.txt"]),
     ],
 )
-async def test_a_success_may_say_nothing(word: str, kind: str, done: Sequence[str]) -> None:
+async def test_successful_status_may_lack_the_document(
+    word: str, kind: str, done: Sequence[str]
+) -> None:
     async with run_emulator() as client:
         dataset = await client.create_dataset()
         client.emulator.faults.plan(CREATE_BY_FILE, [word])
@@ -144,7 +146,7 @@ async def test_a_success_may_say_nothing(word: str, kind: str, done: Sequence[st
         ("vector-limit", "The capacity of the vector space has reached the limit"),
     ],
 )
-async def test_limits_of_a_subscription_are_told_by_the_text_alone(word: str, text: str) -> None:
+async def test_subscription_limits_differ_only_in_their_message(word: str, text: str) -> None:
     async with run_emulator() as client:
         dataset = await client.create_dataset()
         client.emulator.faults.plan(CREATE_BY_FILE, [word])
@@ -156,7 +158,7 @@ async def test_limits_of_a_subscription_are_told_by_the_text_alone(word: str, te
 
 @pytest.mark.parametrize("commit", ["", "commit-then-"])
 @pytest.mark.parametrize(("status", "reason"), [(502, "Bad Gateway"), (504, "Gateway Time-out")])
-async def test_pages_of_a_proxy_are_as_recorded(commit: str, status: int, reason: str) -> None:
+async def test_proxy_pages_match_the_recordings(commit: str, status: int, reason: str) -> None:
     async with run_emulator() as client:
         dataset = await client.create_dataset()
         client.emulator.faults.plan(CREATE_BY_FILE, [f"{commit}{status}-html"])
@@ -169,7 +171,7 @@ async def test_pages_of_a_proxy_are_as_recorded(commit: str, status: int, reason
 
 
 async def test_413_is_sent_before_the_body_is_read() -> None:
-    """And the connection is closed, as nginx does (recorded)."""
+    """nginx closes the connection, too (recorded)."""
     async with run_emulator() as client:
         dataset = await client.create_dataset()
         client.emulator.faults.plan(CREATE_BY_FILE, ["413-early"])
@@ -188,8 +190,8 @@ async def test_413_is_sent_before_the_body_is_read() -> None:
     assert b"Connection: close" in head
 
 
-async def test_a_hint_may_be_any_header() -> None:
-    """Dates and nonsense come from real proxies."""
+async def test_retry_after_may_be_any_text() -> None:
+    """Real proxies send dates and invalid values."""
     async with run_emulator() as client:
         hint = "Wed, 21 Oct 2015 07:28:00 GMT"
         client.emulator.faults.plan("server.info", [f"503 retry-after={hint} x2"])

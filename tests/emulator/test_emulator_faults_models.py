@@ -1,4 +1,4 @@
-"""Models that fail as planned, and where the server tells so."""
+"""Planned faults of models, and where the server reports them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WORD = f"error {BUSY}"
 
 
 async def index_document(client: EmulatorClient) -> tuple[str, str]:
-    """A high-quality base with a document, by their ids."""
+    """Create a high-quality dataset with a document; return their ids."""
     dataset = await client.create_dataset("hq", indexing_technique="high_quality")
     created = await client.create_by_text(
         dataset, "a.txt", "wombats dig", indexing_technique="high_quality"
@@ -25,7 +25,7 @@ async def index_document(client: EmulatorClient) -> tuple[str, str]:
     return dataset, created.body["document"]["id"]
 
 
-async def test_a_document_fails_with_the_providers_text() -> None:
+async def test_document_fails_with_the_providers_message() -> None:
     async with run_emulator() as client:
         client.emulator.faults.models([WORD])
         dataset = await client.create_dataset("hq", indexing_technique="high_quality")
@@ -41,7 +41,7 @@ async def test_a_document_fails_with_the_providers_text() -> None:
 
 
 async def test_chunk_is_added_with_the_error() -> None:
-    """A 200 that is no success (recordings 953, 954)."""
+    """The status is 200 although embedding failed (recordings 953, 954)."""
     async with run_emulator() as client:
         one, document = await index_document(client)
         client.emulator.faults.models([WORD])
@@ -57,8 +57,8 @@ async def test_chunk_is_added_with_the_error() -> None:
     ("method", "status"),
     [("semantic_search", 400), ("hybrid_search", 400), ("full_text_search", 200)],
 )
-async def test_a_search_by_vectors_is_refused_with_the_text(method: str, status: int) -> None:
-    """By a 400 whatever the cause (recordings 945 to 949). Words need no model."""
+async def test_vector_search_fails_with_the_providers_message(method: str, status: int) -> None:
+    """The status is 400 whatever the cause (recordings 945 to 949). Full text needs no model."""
     async with run_emulator() as client:
         one, _ = await index_document(client)
         client.emulator.faults.models([WORD])
@@ -69,7 +69,7 @@ async def test_a_search_by_vectors_is_refused_with_the_text(method: str, status:
     assert status == 200 or (reply.body["code"], reply.body["message"]) == ("invalid_param", BUSY)
 
 
-async def test_one_model_fails_and_the_other_answers() -> None:
+async def test_reranking_model_fails_while_the_embedding_model_works() -> None:
     async with run_emulator() as client:
         one, _ = await index_document(client)
         client.emulator.faults.models([WORD], names="word-*")
@@ -87,7 +87,7 @@ async def test_one_model_fails_and_the_other_answers() -> None:
     assert reranked.body["message"] == BUSY
 
 
-async def test_a_provider_without_credentials_is_told_by_its_code() -> None:
+async def test_provider_without_credentials_has_its_own_error_code() -> None:
     async with run_emulator() as client:
         dataset = await client.create_dataset()
         client.emulator.faults.plan("documents.create_by_text", ["provider-not-initialize"])
@@ -96,7 +96,7 @@ async def test_a_provider_without_credentials_is_told_by_its_code() -> None:
     assert (reply.status, reply.body["code"]) == (400, "provider_not_initialize")
 
 
-def test_models_are_planned_in_json_too() -> None:
+def test_model_faults_can_be_loaded_from_json() -> None:
     faults = Faults()
     plans = {"models": [f"{WORD} x2", {"words": ["error no"], "names": "word-*"}]}
 
@@ -108,6 +108,6 @@ def test_models_are_planned_in_json_too() -> None:
 
 
 @pytest.mark.parametrize("word", ["error", "error ", "hang", "okay", "503"])
-def test_words_that_are_no_answer_of_a_model_cannot_be_planned(word: str) -> None:
-    with pytest.raises(ConfigError, match="for a call of a model"):
+def test_unknown_model_faults_are_rejected(word: str) -> None:
+    with pytest.raises(ConfigError, match="Unknown model fault"):
         Faults().models([word])

@@ -1,4 +1,4 @@
-"""Plans of failures: by chance, over HTTP, and those that are none."""
+"""Fault plans: random faults, plans over HTTP, and invalid plans."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from dify_kb.emulator import Emulator, Faults
 from dify_kb.errors import ConfigError
 
 
-def control_url(client: EmulatorClient, what: str = "faults") -> str:
-    return client.emulator.url.removesuffix("/v1") + f"/_emulator/{what}"
+def faults_url(client: EmulatorClient) -> str:
+    return client.emulator.url.removesuffix("/v1") + "/_emulator/faults"
 
 
 @pytest.mark.parametrize("word", ["explode", "299", "reset-then-commit", "599-html", "stall"])
-def test_unknown_failures_cannot_be_planned(word: str) -> None:
+def test_unknown_faults_are_rejected(word: str) -> None:
     with pytest.raises(ConfigError, match="Unknown fault"):
         Emulator().faults.plan(CREATE_BY_FILE, [word])
 
 
-def test_chance_is_the_same_for_the_same_seed() -> None:
-    """Whatever happens at other endpoints in between."""
+def test_random_faults_are_the_same_for_the_same_seed() -> None:
+    """Calls of other endpoints in between do not matter."""
     rates = {CREATE_BY_FILE: {"503": 0.2, "reset": 0.1}, "documents.list": {"500": 0.5}}
     one, other = Faults(), Faults()
     one.random(7, rates)
@@ -43,7 +43,7 @@ def test_chance_is_the_same_for_the_same_seed() -> None:
     assert one.met() == {CREATE_BY_FILE: {"503": first.count("503"), "reset": first.count("reset")}}
 
 
-def test_a_plan_goes_before_chance_and_chance_ends() -> None:
+def test_planned_faults_have_priority_and_random_faults_can_be_stopped() -> None:
     faults = Faults()
     faults.random(1, {CREATE_BY_FILE: {"500": 1.0}})
     faults.plan(CREATE_BY_FILE, ["ok"])
@@ -57,42 +57,42 @@ def test_a_plan_goes_before_chance_and_chance_ends() -> None:
     assert faults.left() == {}
 
 
-async def test_faults_are_planned_over_http_too() -> None:
+async def test_faults_can_be_planned_over_http() -> None:
     async with run_emulator() as client:
         plans = {
             CREATE_BY_FILE: ["503 x2", "reset"],
             "indexing": ["hang", {"words": ["error no"], "names": "*.pdf"}],
             "random": {"seed": 1, "rates": {"server.info": {"500": 1}}},
         }
-        async with client.session.post(control_url(client), json=plans) as reply:
+        async with client.session.post(faults_url(client), json=plans) as reply:
             planned = await reply.json()
         info = await client.request("GET", "/")
-        async with client.session.get(control_url(client)) as reply:
-            message = await reply.json()
-        async with client.session.delete(control_url(client)) as reply:
+        async with client.session.get(faults_url(client)) as reply:
+            state = await reply.json()
+        async with client.session.delete(faults_url(client)) as reply:
             cleared = await reply.json()
 
     remaining = {CREATE_BY_FILE: ["503", "503", "reset"], "indexing": ["hang", "error no"]}
     assert planned == {"left": remaining, "met": {}}
     assert info.status == 500
-    assert message == {"left": remaining, "met": {"server.info": {"500": 1}}}
+    assert state == {"left": remaining, "met": {"server.info": {"500": 1}}}
     assert cleared == {"left": {}, "met": {"server.info": {"500": 1}}}
 
 
 @pytest.mark.parametrize(
-    ("plans", "why"),
+    ("plans", "message"),
     [
         ("no JSON", "Expecting value"),
-        ([CREATE_BY_FILE], "Invalid plan of failures"),
+        ([CREATE_BY_FILE], "Invalid fault plan"),
         ({"no.such": ["503"]}, "Unknown endpoint 'no.such'"),
-        ({CREATE_BY_FILE: "503"}, "is not a list"),
-        ({CREATE_BY_FILE: [503]}, "Not a list of fault words"),
+        ({CREATE_BY_FILE: "503"}, "Invalid plan for 'documents.create_by_file': expected a list"),
+        ({CREATE_BY_FILE: [503]}, "Invalid faults [503]: expected a list of strings"),
         ({CREATE_BY_FILE: ["explode"]}, "Unknown fault 'explode'"),
-        ({CREATE_BY_FILE: [""]}, "A fault word is empty"),
-        ({"indexing": ["explode"]}, "for a run of the indexer"),
-        ({"indexing": [{"words": ["hang"], "often": 1}]}, "Invalid plan for runs"),
-        ({"indexing": [{"words": ["hang"], "every": 0}]}, "Invalid value for every"),
-        ({"random": {"rates": {}}}, "Invalid random-fault rule"),
+        ({CREATE_BY_FILE: [""]}, "Empty fault word"),
+        ({"indexing": ["explode"]}, "Unknown indexing fault 'explode'"),
+        ({"indexing": [{"words": ["hang"], "often": 1}]}, "Invalid plan for 'indexing'"),
+        ({"indexing": [{"words": ["hang"], "every": 0}]}, "Invalid value for 'every': 0"),
+        ({"random": {"rates": {}}}, "Invalid plan for 'random'"),
         ({"random": {"seed": 1, "rates": {CREATE_BY_FILE: {"503": 2}}}}, "expected 0 to 1"),
         ({"random": {"seed": 1, "rates": {CREATE_BY_FILE: {"503": "1"}}}}, "expected 0 to 1"),
         (
@@ -101,16 +101,16 @@ async def test_faults_are_planned_over_http_too() -> None:
         ),
     ],
 )
-async def test_a_bad_plan_is_refused_as_a_whole(plans: object, why: str) -> None:
-    """Half a plan would be a test of something else."""
+async def test_invalid_plans_are_rejected_as_a_whole(plans: object, message: str) -> None:
+    """A plan that is only partly active would test something else."""
     async with run_emulator() as client:
         body = {"server.info": ["503"]} | plans if isinstance(plans, dict) else plans
         text = body if isinstance(body, str) else json.dumps(body)
-        async with client.session.post(control_url(client), data=text) as reply:
-            status, answer = reply.status, await reply.text()
+        async with client.session.post(faults_url(client), data=text) as reply:
+            status, response = reply.status, await reply.text()
 
     assert status == 400
-    assert why in json.loads(answer)["error"]
+    assert message in json.loads(response)["error"]
     assert client.emulator.faults.left() == {}
 
 
@@ -119,6 +119,6 @@ async def test_a_bad_plan_is_refused_as_a_whole(plans: object, why: str) -> None
     ["commit-then-late 1", "commit-then-413-early", "commit-then-reset-after 5", "stall 1 silent",
      "slow-read 0", "late", "503 x0", "commit-then-ok", "trickle -1"],
 )  # fmt: skip
-def test_invalid_words_cannot_be_planned(word: str) -> None:
+def test_invalid_fault_words_are_rejected(word: str) -> None:
     with pytest.raises(ConfigError, match="Unknown fault"):
         Faults().plan(CREATE_BY_FILE, [word])

@@ -1,4 +1,4 @@
-"""Faults of servers and of proxies in front of them, as they were met on real ones."""
+"""Faults of servers, and of proxies in front of them, as observed on real ones."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ LIST = "documents.list"
 STATUS = "documents.set_status"
 
 
-# --- answers
+# --- responses
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_without_its_plugin_daemon_the_server_refuses(version: str) -> None:
-    """It passes, and neither key nor request is wrong (measured on all versions)."""
+async def test_plugin_daemon_outage_is_a_temporary_400(version: str) -> None:
+    """Neither key nor request is wrong (measured on all versions)."""
     async with run_emulator(version=version) as client:
         client.emulator.faults.plan("datasets.list", ["plugin-daemon"])
         down = await client.request("GET", "/datasets")
@@ -34,8 +34,8 @@ async def test_without_its_plugin_daemon_the_server_refuses(version: str) -> Non
     assert up.status == 200
 
 
-async def test_a_document_may_be_locked_after_its_status_changed() -> None:
-    """As recorded (343, 362): for up to 600 s, although the change is done."""
+async def test_document_is_locked_after_its_status_changed() -> None:
+    """The lock lasts up to 600 s although the change is done (recordings 343, 362)."""
     async with run_emulator() as client:
         dataset = await client.create_dataset()
         created = await client.create_by_file(dataset, "a.txt")
@@ -54,8 +54,8 @@ async def test_a_document_may_be_locked_after_its_status_changed() -> None:
 
 
 @pytest.mark.parametrize("status", [403, 404, 405, 406, 413, 415])
-async def test_a_refusal_by_a_proxy_says_nothing_of_dify(status: int) -> None:
-    """Only its missing `X-Version` tells it from a refusal by the server."""
+async def test_proxy_error_page_has_no_dify_headers(status: int) -> None:
+    """Only the missing `X-Version` distinguishes it from an error of the server."""
     async with run_emulator() as client:
         dataset = await client.create_dataset()
         client.emulator.faults.plan(CREATE_BY_FILE, [f"{status}-html"])
@@ -71,7 +71,7 @@ async def test_a_refusal_by_a_proxy_says_nothing_of_dify(status: int) -> None:
 @pytest.mark.parametrize(
     ("word", "created"), [("redirect", []), ("commit-then-redirect", ["a.txt"])]
 )
-async def test_a_gateway_may_redirect_to_its_sign_in(word: str, created: list[str]) -> None:
+async def test_redirect_fault_points_to_the_sign_in_page(word: str, created: list[str]) -> None:
     async with run_emulator() as client:
         dataset = await client.create_dataset()
         client.emulator.faults.plan("documents.create_by_text", [word])
@@ -85,11 +85,11 @@ async def test_a_gateway_may_redirect_to_its_sign_in(word: str, created: list[st
     assert "X-Version" not in reply.headers
 
 
-# --- bodies that a proxy refuses
+# --- bodies that a proxy rejects
 
 
-async def test_proxy_may_refuse_bodies_by_their_content() -> None:
-    """As a firewall does with one file of thousands, at each attempt."""
+async def test_bodies_are_rejected_by_their_content() -> None:
+    """A firewall rejects one file of thousands, at every attempt."""
     async with run_emulator() as client:
         dataset = await client.create_dataset()
         client.emulator.faults.refuse_bodies(containing=b"<script", word="403-html")
@@ -110,7 +110,7 @@ async def test_proxy_may_refuse_bodies_by_their_content() -> None:
     }
 
 
-async def test_a_rule_for_bodies_ends_with_the_plans() -> None:
+async def test_clearing_the_plans_removes_body_rules() -> None:
     async with run_emulator() as client:
         dataset = await client.create_dataset()
         client.emulator.faults.load({"refuse_bodies": [{"containing": "hello", "word": "reset"}]})
@@ -123,8 +123,8 @@ async def test_a_rule_for_bodies_ends_with_the_plans() -> None:
 # --- the lock of a dataset
 
 
-async def test_a_locked_dataset_blocks_creates_and_answers_reads() -> None:
-    """As after a kill of the API process, whose lock lives on in Redis (measured)."""
+async def test_locked_dataset_blocks_creates_but_not_reads() -> None:
+    """The lock of a killed API process remains in Redis (measured)."""
     async with run_emulator() as client:
         one, other = await client.create_dataset(), await client.create_dataset("b")
         client.emulator.faults.lock_dataset(one, 0.5)
@@ -151,7 +151,7 @@ def count_blocked_creates(client: EmulatorClient) -> int:
     return sum(words.get("dataset-lock", 0) for words in met.values())
 
 
-async def test_blocked_creates_land_in_order_after_their_clients_gave_up() -> None:
+async def test_blocked_creates_are_processed_in_order_after_their_clients_gave_up() -> None:
     async with run_emulator() as client:
         dataset = await client.create_dataset()
         client.emulator.faults.lock_dataset(dataset, 0.4)
@@ -167,7 +167,7 @@ async def test_blocked_creates_land_in_order_after_their_clients_gave_up() -> No
     assert after == ["0.txt", "1.txt", "2.txt"]
 
 
-async def test_clearing_the_plans_ends_the_lock() -> None:
+async def test_clearing_the_plans_releases_dataset_locks() -> None:
     async with run_emulator() as client:
         dataset = await client.create_dataset()
         client.emulator.faults.lock_dataset(dataset, 600)
@@ -178,7 +178,7 @@ async def test_clearing_the_plans_ends_the_lock() -> None:
         assert (await blocked).status == 200
 
 
-# --- workers that are killed
+# --- killed workers
 
 
 def get_states_by_name(client: EmulatorClient, dataset: str) -> dict[str, str]:
@@ -186,8 +186,8 @@ def get_states_by_name(client: EmulatorClient, dataset: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("status", ["parsing", "splitting", "indexing"])
-async def test_a_killed_worker_loses_the_tasks_that_it_had_taken(status: str) -> None:
-    """Their documents stay as they are for ever (measured on 1.4.3 and 1.14.2)."""
+async def test_killed_worker_loses_its_prefetched_tasks(status: str) -> None:
+    """Their documents keep their status forever (measured on 1.4.3 and 1.14.2)."""
     clock = ManualClock()
     settings = Settings(parsing=1, splitting=1, indexing=1)
     async with run_emulator(clock=clock, settings=settings) as client:
@@ -216,7 +216,7 @@ async def test_a_killed_worker_loses_the_tasks_that_it_had_taken(status: str) ->
     assert client.emulator.faults.met() == {"indexing": {"kill": 1}}
 
 
-async def test_killed_workers_may_stay_dead_until_a_restart() -> None:
+async def test_killed_workers_can_stay_dead_until_a_restart() -> None:
     clock = ManualClock()
     async with run_emulator(clock=clock, settings=Settings(workers=2, parsing=1)) as client:
         dataset = await client.create_dataset()
@@ -243,7 +243,7 @@ async def test_killed_workers_may_stay_dead_until_a_restart() -> None:
     assert [*alive.values()] == ["parsing", "parsing", "completed", "completed"]
 
 
-async def test_a_run_may_kill_its_worker() -> None:
+async def test_kill_fault_of_a_run_kills_its_worker() -> None:
     async with run_emulator() as client:
         dataset = await client.create_dataset()
         client.emulator.faults.indexing(["die"])
@@ -260,7 +260,7 @@ async def test_a_run_may_kill_its_worker() -> None:
     assert client.emulator.faults.met() == {"indexing": {"die": 1, "kill 1": 1}}
 
 
-# --- a cache in front of the list
+# --- a cache in front of the document list
 
 
 async def list_names_and_statuses(
@@ -272,8 +272,8 @@ async def list_names_and_statuses(
     return rows
 
 
-async def test_a_cache_shows_the_list_as_it_was() -> None:
-    """Unless the request has `Cache-Control: no-cache`, which most caches honour."""
+async def test_stale_list_returns_an_old_list() -> None:
+    """Most caches honour `Cache-Control: no-cache`, so those requests get the current list."""
     clock = ManualClock()
     async with run_emulator(clock=clock, settings=Settings(parsing=1)) as client:
         dataset = await client.create_dataset()
@@ -303,7 +303,7 @@ async def test_a_cache_shows_the_list_as_it_was() -> None:
     assert last == {"a.txt": "completed", "b.txt": "completed"}
 
 
-async def test_a_cache_may_ignore_the_header() -> None:
+async def test_always_stale_list_ignores_cache_control() -> None:
     clock = ManualClock()
     async with run_emulator(clock=clock) as client:
         dataset = await client.create_dataset()
@@ -317,7 +317,7 @@ async def test_a_cache_may_ignore_the_header() -> None:
     assert late == {"a.txt": "completed"}
 
 
-async def test_a_cache_can_be_planned_before_the_server_starts() -> None:
+async def test_stale_list_can_be_planned_before_the_server_starts() -> None:
     async with run_emulator(clock=ManualClock()) as client:
         client.emulator.stop()
         client.emulator.faults.random(1, {LIST: {"stale-list 10": 1.0}})
@@ -367,6 +367,6 @@ async def test_plans_can_be_posted_as_json(plans: object) -> None:
         {"indexing": ["kill all"]},
     ],
 )
-def test_invalid_plans_are_refused(plans: dict[str, object]) -> None:
+def test_invalid_plans_are_rejected(plans: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         Faults().load(plans)

@@ -1,4 +1,4 @@
-"""Failures that take their time: bodies read slowly, answers that trickle, calls that land late."""
+"""Slow faults: slowly read bodies, trickling responses, and calls processed late."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from emulator_client import EmulatorClient, run_emulator, wait_until
 from emulator_documents import CREATE_BY_FILE, LARGE_CONTENT, stored_names
 
 
-async def test_a_body_may_be_read_slowly() -> None:
+async def test_slow_read_slows_a_file_upload() -> None:
     async with run_emulator() as client:
         dataset = await client.create_dataset()
         client.emulator.faults.plan(CREATE_BY_FILE, ["slow-read 2000000"])
@@ -25,7 +25,7 @@ async def test_a_body_may_be_read_slowly() -> None:
     assert took > 0.2
 
 
-async def test_a_json_body_may_be_read_slowly_too() -> None:
+async def test_slow_read_slows_a_json_body() -> None:
     async with run_emulator() as client:
         dataset = await client.create_dataset()
         client.emulator.faults.plan("documents.create_by_text", ["slow-read 4000"])
@@ -37,8 +37,8 @@ async def test_a_json_body_may_be_read_slowly_too() -> None:
     assert took > 0.08
 
 
-async def test_an_answer_may_trickle() -> None:
-    """In pieces over the whole time, so that no pause is long."""
+async def test_trickle_sends_the_response_in_pieces() -> None:
+    """The pieces are spread over the whole time, so that no read times out."""
     async with run_emulator() as client:
         client.emulator.faults.plan("server.info", ["trickle 1"])
         started = time.monotonic()
@@ -53,8 +53,8 @@ async def test_an_answer_may_trickle() -> None:
     assert headers_after < took / 2
 
 
-async def test_a_late_call_lands_after_its_client_gave_up() -> None:
-    """What a look-up that comes too early does not see."""
+async def test_late_call_is_processed_after_the_connection_was_reset() -> None:
+    """A lookup that runs too early does not find the document."""
     async with run_emulator() as client:
         dataset = await client.create_dataset()
         client.emulator.faults.plan(CREATE_BY_FILE, ["late 0.2"])
@@ -72,7 +72,7 @@ async def test_a_late_call_lands_after_its_client_gave_up() -> None:
     assert create.ended - create.started >= 0.2
 
 
-async def test_a_late_call_may_leave_its_client_waiting() -> None:
+async def test_silent_late_call_keeps_its_client_waiting() -> None:
     async with run_emulator() as client:
         dataset = await client.create_dataset()
         client.emulator.faults.plan(CREATE_BY_FILE, ["late 0.1 silent"])
@@ -86,7 +86,7 @@ async def test_a_late_call_may_leave_its_client_waiting() -> None:
     assert waiting
 
 
-async def test_a_late_call_lands_also_when_its_client_leaves_before() -> None:
+async def test_late_call_is_processed_after_its_client_disconnected() -> None:
     async with run_emulator() as client:
         dataset = await client.create_dataset()
         client.emulator.faults.plan(CREATE_BY_FILE, ["late 0.2 silent"])

@@ -153,7 +153,7 @@ async def test_clearing_faults_restarts_the_workers() -> None:
 
 @pytest.mark.parametrize("word", ["explode", "error", "error ", "hang up", "restart"])
 def test_unknown_indexing_fault_is_refused(word: str) -> None:
-    with pytest.raises(ConfigError, match="for a run of the indexer"):
+    with pytest.raises(ConfigError, match="Unknown indexing fault"):
         Faults().indexing([word])
 
 

@@ -1,4 +1,4 @@
-"""Fault injection: plans of failures, their words, and how a call meets them."""
+"""Fault injection: parse fault plans and apply them to requests, indexing runs and models."""
 
 from __future__ import annotations
 

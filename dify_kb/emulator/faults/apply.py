@@ -1,4 +1,4 @@
-"""Apply a fault to a call: what happens to the connection, and whether the call is done."""
+"""Apply a fault to a request: delay, drop or replace its response."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     CallHandler = Callable[[ApiCall], Awaitable[web.Response]]
 
 _PIECES_PER_SECOND: Final = 10
-"""Pieces a second of an answer that trickles, and the least in all."""
+"""Pieces per second of a `trickle` response; also its minimum number of pieces."""
 
 _POLL_INTERVAL: Final = 0.05
-"""Seconds between two looks whether a client that waits in vain has left."""
+"""Seconds between checks whether the client of an unanswered request has disconnected."""
 
 
 async def apply_fault(
     fault: Fault, call: ApiCall, profile: ServerProfile, carry_out: CallHandler
 ) -> web.StreamResponse | None:
-    """Apply a fault to a call; None if its connection is gone or never answered."""
+    """Apply a fault to a call; return None if the connection was dropped or stays unanswered."""
     match fault.kind:
         case FaultKind.RESET_AFTER | FaultKind.LATE:
             await _drop_call(fault, call, carry_out)
@@ -63,7 +63,7 @@ async def apply_fault(
 
 
 def abort_connection(request: web.Request, *, reset: bool = True) -> None:
-    """End the connection without an answer, with a reset or in order."""
+    """Close the connection without a response, by a TCP reset or an orderly close."""
     transport = request.transport
     if transport is None:
         return
@@ -76,14 +76,14 @@ def abort_connection(request: web.Request, *, reset: bool = True) -> None:
 
 
 def _count_bytes_before_reset(fault: Fault, call: ApiCall) -> int:
-    """Return the number of bytes before the reset; 1 for a percentage of an unknown length."""
+    """Return the number of bytes to read before the reset; 1 for a percentage of unknown length."""
     if not fault.percent:
         return fault.amount
     return math.ceil((call.request.content_length or 1) * fault.amount / 100)
 
 
 async def _drop_call(fault: Fault, call: ApiCall, carry_out: CallHandler) -> None:
-    """Leave a call without an answer: not carried out, or later."""
+    """Drop a call without a response; a `late` call is processed afterwards."""
     if fault.kind is FaultKind.LATE:
         await _carry_out_late(fault, call, carry_out)
         return
@@ -92,7 +92,7 @@ async def _drop_call(fault: Fault, call: ApiCall, carry_out: CallHandler) -> Non
 
 
 async def _carry_out_late(fault: Fault, call: ApiCall, carry_out: CallHandler) -> None:
-    """Read the whole call, and carry it out when nobody waits for it any more."""
+    """Read the whole request, then process it after the client has lost the connection."""
     if call.body is None:
         call.body = await read_whole_body(call.request, call.max_body)
     if not fault.silent:
@@ -100,7 +100,7 @@ async def _carry_out_late(fault: Fault, call: ApiCall, carry_out: CallHandler) -
     await anyio.sleep(fault.seconds)
     await carry_out(call)
     call.record(0)
-    while call.request.transport is not None:  # noqa: ASYNC110 -- aiohttp tells nobody
+    while call.request.transport is not None:  # noqa: ASYNC110 -- aiohttp has no event for it
         await anyio.sleep(_POLL_INTERVAL)
 
 
@@ -133,7 +133,7 @@ _LIMIT_MESSAGES: Final[Mapping[FaultKind, str]] = {
     FaultKind.VECTOR_LIMIT: "The capacity of the vector space has reached the limit of your"
     " subscription.",
 }
-"""The texts of the cloud's 403s (recordings 1080 to 1091 of 1.12.1)."""
+"""Messages of the cloud's 403 responses (recordings 1080 to 1091 of 1.12.1)."""
 
 
 def _build_limit_response(fault: Fault, profile: ServerProfile) -> web.Response:
@@ -188,4 +188,4 @@ _FAULT_RESPONSES: Final[Mapping[FaultKind, Callable[[Fault, ServerProfile], web.
     ),
     FaultKind.STATUS: _build_status_response,
 }
-"""The failures that are an answer of their own."""
+"""Builders of the responses that replace the server's own."""

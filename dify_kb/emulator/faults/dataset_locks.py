@@ -1,4 +1,4 @@
-"""Locks that block the creates of a dataset for some time."""
+"""Timed locks that block document creation in a dataset."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from collections import defaultdict
 import anyio
 
 _POLL_INTERVAL = 0.02
-"""Seconds between two looks whether a lock was released early."""
+"""Seconds between checks whether a lock was released early."""
 
 
 class DatasetLocks:
-    """Locks by dataset, in seconds of real time. Any thread may lock and release."""
+    """Locks by dataset, timed in real seconds. `lock` and `release_all` are thread-safe."""
 
     def __init__(self) -> None:
         self._end_times: dict[str, float] = {}
         self._queues: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
 
     def lock(self, dataset_id: str, seconds: float) -> None:
-        """Lock a dataset from now on for so long."""
+        """Lock a dataset for `seconds` from now."""
         self._end_times[dataset_id] = time.monotonic() + seconds
 
     def release_all(self) -> None:
-        """End all locks at once."""
+        """Release all locks."""
         self._end_times = {}
 
     def is_locked(self, dataset_id: str) -> bool:
-        """Return whether creates of the dataset block."""
+        """Return whether creates in the dataset are blocked."""
         return self._remaining_seconds(dataset_id) > 0
 
     async def wait(self, dataset_id: str) -> None:
-        """Wait until the lock ends; those who wait go on in the order of their arrival."""
+        """Wait until the lock ends; waiters continue in order of arrival."""
         async with self._queues[dataset_id]:
             while (remaining := self._remaining_seconds(dataset_id)) > 0:  # noqa: ASYNC110 -- threads end it
                 await anyio.sleep(min(remaining, _POLL_INTERVAL))

@@ -1,4 +1,4 @@
-"""Parse plans of failures from JSON, completely before any of them takes effect."""
+"""Parse fault plans from JSON into calls of `Faults` methods."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ _REFUSAL_TYPES: Final[_Types] = {"containing": (str,), "word": (str,)}
 
 @frozen
 class PlanStep:
-    """One call of a method of `Faults`."""
+    """A call of a `Faults` method, by name and keyword arguments."""
 
     method: str
     arguments: Mapping[str, Any]
 
 
 def parse_plans(plans: object) -> list[PlanStep]:
-    """Return the calls that put plans into force, in order.
+    """Parse all plans of a JSON object into steps, in order.
 
     Raises:
-        ConfigError: something that is not a plan.
+        ConfigError: a plan is invalid.
     """
     if not isinstance(plans, Mapping):
-        raise ConfigError(f"Invalid plan of failures: {plans!r}.", hint=_FORMAT_HINT)
+        raise ConfigError(f"Invalid fault plan: {plans!r}.", hint=_FORMAT_HINT)
     return [step for key, value in plans.items() for step in _parse_plan(key, value)]
 
 
@@ -48,13 +48,9 @@ def _parse_plan(key: str, value: object) -> list[PlanStep]:
     if key == "random":
         return [_parse_random(value)]
     if key == "kill_workers":
-        return [
-            PlanStep(
-                key, _check_arguments(value, _KILL_TYPES, frozenset(), "a kill of the workers")
-            )
-        ]
+        return [PlanStep(key, _check_arguments(value, _KILL_TYPES, frozenset(), key))]
     if not isinstance(value, list):
-        raise ConfigError(f"The plan of {key!r} is not a list.", hint=_FORMAT_HINT)
+        raise ConfigError(f"Invalid plan for {key!r}: expected a list.", hint=_FORMAT_HINT)
     parse = _ENTRY_PARSERS.get(key)
     if parse is not None:
         return [parse(entry) for entry in value]
@@ -66,40 +62,40 @@ def _parse_random(value: object) -> PlanStep:
         case {"seed": int(seed), "rates": dict(rates), **rest} if not rest:
             if all(isinstance(rate, dict) for rate in rates.values()):
                 return PlanStep("random", {"seed": seed, "rates": rates})
-    raise ConfigError(f"Invalid random-fault rule: {value!r}.", hint=_FORMAT_HINT)
+    raise ConfigError(f"Invalid plan for 'random': {value!r}.", hint=_FORMAT_HINT)
 
 
 def _parse_indexing(entry: object) -> PlanStep:
     if entry == "restart":
         return PlanStep("restart", {})
-    return PlanStep("indexing", _parse_rule(entry, "runs of the indexer"))
+    return PlanStep("indexing", _parse_rule(entry, "indexing"))
 
 
-def _parse_rule(entry: object, subject: str) -> Mapping[str, Any]:
-    """Parse a rule: a word, or words and what they apply to."""
+def _parse_rule(entry: object, key: str) -> Mapping[str, Any]:
+    """Parse a rule: a single word, or a mapping of `words`, `names`, `every` and `always`."""
     if isinstance(entry, str):
         return {"words": [entry]}
-    return _check_arguments(entry, _RULE_TYPES, {"words"}, subject)
+    return _check_arguments(entry, _RULE_TYPES, {"words"}, key)
 
 
 def _parse_model(entry: object) -> PlanStep:
-    return PlanStep("models", _parse_rule(entry, "calls of models"))
+    return PlanStep("models", _parse_rule(entry, "models"))
 
 
 def _parse_lock(entry: object) -> PlanStep:
     return PlanStep(
         "lock_dataset",
-        _check_arguments(entry, _LOCK_TYPES, _LOCK_TYPES.keys(), "a lock of a dataset"),
+        _check_arguments(entry, _LOCK_TYPES, _LOCK_TYPES.keys(), "lock_dataset"),
     )
 
 
 def _parse_refusal(entry: object) -> PlanStep:
-    refusal = _check_arguments(entry, _REFUSAL_TYPES, _REFUSAL_TYPES.keys(), "bodies")
+    refusal = _check_arguments(entry, _REFUSAL_TYPES, _REFUSAL_TYPES.keys(), "refuse_bodies")
     return PlanStep("refuse_bodies", {**refusal, "containing": refusal["containing"].encode()})
 
 
 def _check_arguments(
-    value: object, types: _Types, required: AbstractSet[str], subject: str
+    value: object, types: _Types, required: AbstractSet[str], key: str
 ) -> Mapping[str, Any]:
     if (
         not isinstance(value, dict)
@@ -108,7 +104,7 @@ def _check_arguments(
             name in types and type(argument) in types[name] for name, argument in value.items()
         )
     ):
-        raise ConfigError(f"Invalid plan for {subject}: {value!r}.", hint=_FORMAT_HINT)
+        raise ConfigError(f"Invalid plan for {key!r}: {value!r}.", hint=_FORMAT_HINT)
     return value
 
 
@@ -118,4 +114,4 @@ _ENTRY_PARSERS: Final[Mapping[str, Callable[[object], PlanStep]]] = {
     "lock_dataset": _parse_lock,
     "refuse_bodies": _parse_refusal,
 }
-"""Parsers of the entries of plans that are not of an endpoint."""
+"""Parsers of plan entries, by key; any other key is the name of an endpoint."""

@@ -1,4 +1,4 @@
-"""Plans of faults: for the next calls of an endpoint, runs of the indexer, calls of models."""
+"""Fault plans for API calls, indexing runs, model calls, workers and dataset locks."""
 
 from __future__ import annotations
 
@@ -30,42 +30,41 @@ if TYPE_CHECKING:
 _ENDPOINT_NAMES: Final = frozenset(endpoint.name for endpoint in ENDPOINTS)
 
 INDEXING: Final = "indexing"
-"""The key of the plans for runs of the indexer, beside the names of endpoints."""
-
+"""The key of the plans for indexing runs, next to the names of endpoints."""
 
 DATASET_LOCK: Final = "dataset-lock"
-"""The word under which `counts` has the creates which a lock blocked."""
+"""The word under which `met` counts the creates that a dataset lock blocked."""
 
 _LIST_ENDPOINT: Final = "documents.list"
 
 MODELS: Final = "models"
-"""The key of the plans for calls of models."""
+"""The key of the plans for model calls."""
 
 
 class Faults:
-    """Plans of faults. Any thread may call the methods.
+    """Fault plans of a server. All methods are thread-safe.
 
-    Words that answer instead of Dify, and leave the call undone: `503`, `503-html` (a proxy's
-    page), `429 retry-after=1`, `rate-limit`, `document-limit` and `vector-limit` (403s of a
-    subscription), `provider-not-initialize` (a 400: the model's provider has no credentials),
-    `plugin-daemon` (a 400: the server cannot ask its models; it passes), `being-indexed` (a 400
-    of a status change: the document is locked, for up to 600 s), `413-early` (nginx, before the
-    body is read), `empty` (a 200 without content), `login-page` (a 200 with a page), `redirect` (a
-    302 to a gateway's `/signin`), `close` (the connection ends in order), `reset` (it is
-    aborted), `reset-after 50%` (so, once that much of the body was read; or a number of bytes).
-    A word of a status takes `-html` behind it (`403-html`): then a proxy refuses, in HTML and
-    without `X-Version`. With `commit-then-` before them, those follow after the call was carried
-    out of which a proxy may be the cause, and the 403s.
+    These words replace the server's response; the call is not processed: `503`, `503-html` (a
+    proxy's error page), `429 retry-after=1`, `rate-limit`, `document-limit` and `vector-limit`
+    (403s of a subscription), `provider-not-initialize` (400: the model provider has no
+    credentials), `plugin-daemon` (400: the server cannot reach its models; temporary),
+    `being-indexed` (400 for a status change: the document is locked, for up to 600 s),
+    `413-early` (nginx, before the body is read), `empty` (200 without content), `login-page` (200
+    with an HTML page), `redirect` (302 to a gateway's `/signin`), `close` (orderly close of the
+    connection), `reset` (abort of the connection), `reset-after 50%` (abort after half of the
+    body; `reset-after 1000` counts bytes). Any status accepts `-html` (`403-html`): the response
+    of a proxy, in HTML and without `X-Version`. `commit-then-` before the 403s, or before a fault
+    that a proxy can cause, processes the call first.
 
-    Words that let the call go on: `ok`, `stall 0.2` (seconds of real time), `slow-read 1000`
-    (the body, in bytes a second), `trickle 2` (the answer takes 2 s), `truncate` (the answer's
-    JSON is cut), `late 2` (the body is read, the connection reset, and the call carried out 2 s
-    later) and `late 2 silent` (so, but the connection stays open without an answer). For
-    `documents.list`: `stale-list 5` (a cache in front shows the list as it was 5 s ago by the
-    server's clock, unless the request has `Cache-Control: no-cache`) and `stale-list 5 always`
-    (whatever the request says).
+    These words let the call proceed: `ok`, `stall 0.2` (delay in real seconds), `slow-read 1000`
+    (read the body at 1000 bytes per second), `trickle 2` (send the response over 2 s), `truncate`
+    (cut the JSON of the response), `late 2` (read the body, reset the connection, process the
+    call 2 s later) and `late 2 silent` (the same, but keep the connection open without a
+    response). For `documents.list`: `stale-list 5` (return the list of 5 s ago by the server's
+    clock, as a cache does, unless the request has `Cache-Control: no-cache`) and
+    `stale-list 5 always` (ignore that header).
 
-    A word with ` x20` behind it is for 20 calls.
+    Append ` x20` to a word to repeat it for 20 calls.
     """
 
     def __init__(self) -> None:
@@ -79,22 +78,22 @@ class Faults:
         self._body_rules: list[tuple[bytes, Fault]] = []
         self._locks = DatasetLocks()
         self.needs_versions = False
-        """Whether a stale list was ever planned."""
+        """Whether a stale list was ever planned, which needs old versions of documents."""
 
         self.on_restart: Callable[[], None] = lambda: None
-        """Called when dead workers go on again; of the server's."""
+        """Called when dead workers are restarted; set by the server."""
 
         self.on_kill: Callable[[int], None] = lambda _: None
-        """Called with the tasks to lose when workers are killed; of the server's."""
+        """Called with the number of queued tasks to lose when workers are killed."""
 
         self.on_stale_list: Callable[[], None] = lambda: None
-        """Called when former versions of documents have to be kept; of the server's."""
+        """Called when old versions of documents must be kept from now on."""
 
     def plan(self, endpoint: str, words: Sequence[str]) -> None:
-        """Plan faults for the next calls of an endpoint; adds to what is planned already.
+        """Plan faults for the next calls of an endpoint, after those already planned.
 
         Raises:
-            ConfigError: an unknown endpoint or fault.
+            ConfigError: an endpoint or fault is unknown.
         """
         _require_endpoint(endpoint)
         planned = parse_faults(words)
@@ -103,13 +102,14 @@ class Faults:
             self._plans.setdefault(endpoint, deque()).extend(planned)
 
     def random(self, seed: int, rates: Mapping[str, Mapping[str, float]]) -> None:
-        """Let calls fail by chance, from 0 to 1 for each word; replaces the rule before.
+        """Inject random faults: `rates` maps endpoint and word to a probability from 0 to 1.
 
-        The n-th call of an endpoint meets the same for the same seed, whatever other endpoints
-        do. Calls with a plan follow the plan, and are not counted.
+        Replaces earlier rates. With the same seed, the n-th call of an endpoint gets the same
+        fault, whatever is called in between at other endpoints. Planned faults have priority, and
+        their calls do not count.
 
         Raises:
-            ConfigError: an unknown endpoint or fault, or chances of more than 1.
+            ConfigError: an endpoint or fault is unknown, or probabilities sum to more than 1.
         """
         for endpoint in rates:
             _require_endpoint(endpoint)
@@ -120,7 +120,7 @@ class Faults:
             self._random_faults = random_faults
 
     def stop_random(self) -> None:
-        """Stop the failures by chance."""
+        """Stop injecting random faults."""
         with self._lock:
             self._random_faults = {}
 
@@ -132,21 +132,22 @@ class Faults:
         every: int = 1,
         always: bool = False,
     ) -> None:
-        """Plan faults for runs of the indexer; one word for each run, in order.
+        """Plan faults for indexing runs, one word per run, in order.
 
-        Words: `ok`, `error TEXT` (the document ends in `error`), `hang` (it stays `indexing` for
-        ever, as when its worker is killed; the worker goes on with others), `block` (so, and the
-        worker with it), `lose` (it stays `waiting`, as when its task got lost), `die` (all
-        workers stop before this run, until `restart`), `kill` or `kill 3` (all workers are killed
-        when this run has inserted its chunks, see `kill_workers`; 3 tasks are lost besides).
+        Words: `ok`, `error TEXT` (the document ends in `error`), `hang` (the document stays
+        `indexing` forever, as if its worker was killed; the worker continues with others), `block`
+        (the same, but the worker hangs too), `lose` (the document stays `waiting`, as if its task
+        was lost), `die` (all workers stop before this run, until `restart`), `kill` or `kill 3`
+        (all workers are killed after this run has inserted its chunks, see `kill_workers`; 3
+        queued tasks are lost too).
 
         Args:
-            names: a glob that the document's name matches.
-            every: take only each n-th of the runs that match.
-            always: start over with the words when they are used up.
+            names: glob for the names of documents.
+            every: use a word only for every n-th matching run.
+            always: repeat the words forever.
 
         Raises:
-            ConfigError: an unknown word, or `every` below 1.
+            ConfigError: a word is unknown, or `every` is below 1.
         """
         rule = FaultRule(parse_run_faults(words), names=names, every=every, always=always)
         with self._lock:
@@ -160,19 +161,19 @@ class Faults:
         every: int = 1,
         always: bool = False,
     ) -> None:
-        """Plan faults for calls of the stand-in models; one word for each call, in order.
+        """Plan faults for calls of the stub models, one word per call, in order.
 
-        Words: `ok`, `error TEXT` with the provider's text. It becomes the error of the document
-        that is being indexed, or of the chunk that is added or changed (recordings 951 to 954);
-        a search is refused with it, by a 400 whatever the cause (945 to 949).
+        Words: `ok`, `error TEXT` with the provider's message. The message becomes the error of the
+        document that is being indexed, or of the chunk that is added or changed (recordings 951 to
+        954); a search fails with it, with status 400 whatever the cause (945 to 949).
 
         Args:
-            names: a glob that the model's name matches, `hashed-n-grams` or `word-overlap`.
-            every: take only each n-th of the calls that match.
-            always: start over with the words when they are used up.
+            names: glob for the names of models, `hashed-n-grams` and `word-overlap`.
+            every: use a word only for every n-th matching call.
+            always: repeat the words forever.
 
         Raises:
-            ConfigError: an unknown word, or `every` below 1.
+            ConfigError: a word is unknown, or `every` is below 1.
         """
         rule = FaultRule(parse_model_faults(words), names=names, every=every, always=always)
         with self._lock:
@@ -181,65 +182,67 @@ class Faults:
     def kill_workers(self, *, lose: int = 0, restart: bool = True) -> None:
         """Kill the workers of the indexer, as `kill -9` does.
 
-        The runs that are going stop where they are: their documents stay `parsing`, `splitting` or
-        `indexing` for ever. Others start in their place (measured on 1.4.3 and 1.14.2). The
-        indexing word `kill` does the same when a run has inserted its chunks.
+        Active runs stop where they are: their documents stay `parsing`, `splitting` or `indexing`
+        forever. New workers start (measured on 1.4.3 and 1.14.2). The indexing word `kill` does
+        the same after a run has inserted its chunks.
 
         Args:
-            lose: tasks that the workers had taken besides: as many of those that wait in the
-                queue now are lost, and their documents stay `waiting`.
-            restart: False leaves no workers until `restart()`.
+            lose: number of queued tasks that the workers had prefetched: these are lost, and
+                their documents stay `waiting`.
+            restart: False starts no new workers until `restart()` is called.
 
         Raises:
             ConfigError: `lose` is negative.
         """
         if lose < 0:
-            raise ConfigError(f"Invalid value for lose: {lose}.", hint="It must be at least 0.")
+            raise ConfigError(f"Invalid value for 'lose': {lose}.", hint="Use 0 or more.")
         with self._lock:
             self._counts[INDEXING]["kill"] += 1
             self._workers_dead = self._workers_dead or not restart
         self.on_kill(lose)
 
     def lock_dataset(self, dataset_id: str, seconds: float) -> None:
-        """Block the creates of a dataset for some time, as the lock of a killed API process does.
+        """Block document creation in a dataset, as the lock of a killed API process does.
 
-        A create is read and gets no answer until the lock ends; then all that were blocked land
-        in their order, also those whose client has given up. Everything else answers at once. On
-        real servers it lasts up to 600 s (measured).
+        The server reads each create and responds only after the lock ends; then the blocked creates
+        are processed in order, even if their client has given up. Other calls are not blocked. On
+        real servers the lock lasts up to 600 s (measured).
 
         Args:
-            seconds: of real time.
+            seconds: duration in real time; 0 ends a lock.
 
         Raises:
             ConfigError: `seconds` is negative.
         """
         if seconds < 0:
-            raise ConfigError(f"Invalid value for seconds: {seconds}.", hint="0 ends a lock.")
+            raise ConfigError(
+                f"Invalid value for 'seconds': {seconds}.", hint="Use 0 to end a lock."
+            )
         self._locks.lock(dataset_id.lower(), seconds)
 
     def refuse_bodies(self, *, containing: bytes, word: str) -> None:
-        """Let each call whose body contains these bytes meet a fault, as with a firewall's rule.
+        """Apply a fault to every call whose body contains these bytes, like a firewall rule.
 
-        The body is read as a whole first. The rule holds until `clear`, and goes before plans.
+        The whole body is read first. The rule stays until `clear`, and has priority over plans.
 
         Raises:
-            ConfigError: nothing to look for, or an unknown fault.
+            ConfigError: `containing` is empty, or the fault is unknown.
         """
         if not containing:
-            raise ConfigError("containing is empty.", hint="Give the bytes to look for.")
+            raise ConfigError("'containing' is empty.", hint="Pass the bytes to search for.")
         (fault,) = parse_faults([word])[:1]
         self._prepare_stale_lists("refuse_bodies", [fault])
         with self._lock:
             self._body_rules.append((containing, fault))
 
     def restart(self) -> None:
-        """Restart dead workers; they go on where they stopped."""
+        """Restart dead workers; they continue where they stopped."""
         with self._lock:
             self._workers_dead = False
         self.on_restart()
 
     def load(self, plans: Mapping[str, object]) -> None:
-        """Add the plans of a JSON object; all of them, or none if one is wrong.
+        """Add all plans of a JSON object, or none if one is invalid.
 
         `{"documents.create_by_file": ["503 x3"], "random": {"seed": 1, "rates": {…}},
         "indexing": ["hang", {"words": ["error no"], "names": "*.pdf", "always": true}, "restart"],
@@ -248,7 +251,7 @@ class Faults:
         "refuse_bodies": [{"containing": "<script", "word": "403-html"}]}`
 
         Raises:
-            ConfigError: an invalid plan; nothing was changed.
+            ConfigError: a plan is invalid; nothing was changed.
         """
         steps = parse_plans(plans)
         for target in (Faults(), self):
@@ -256,7 +259,7 @@ class Faults:
                 _run_step(target, step)
 
     def clear(self) -> None:
-        """Remove all plans and rules, and restart dead workers; `counts` stays as it is."""
+        """Remove all plans, rules and locks, and restart dead workers; keep the counts of `met`."""
         with self._lock:
             self._plans, self._random_faults = {}, {}
             self._run_rules, self._model_rules, self._body_rules = [], [], []
@@ -264,7 +267,7 @@ class Faults:
         self.restart()
 
     def left(self) -> Mapping[str, Sequence[str]]:
-        """Return what was planned and did not happen yet, without rules that have no end."""
+        """Return the planned words that were not used yet; rules with `always` are left out."""
         with self._lock:
             remaining = {
                 endpoint: [fault.word for fault in planned]
@@ -277,22 +280,22 @@ class Faults:
         return remaining | ({MODELS: models} if models else {})
 
     def met(self) -> Mapping[str, Mapping[str, int]]:
-        """Count what happened, by endpoint (or `indexing`, `models`) and word."""
+        """Return how often each fault occurred, by endpoint (or `indexing`, `models`) and word."""
         with self._lock:
             return {endpoint: dict(counts) for endpoint, counts in self._counts.items()}
 
     @property
     def are_workers_dead(self) -> bool:
-        """Whether the workers have died."""
+        """Whether the workers are dead."""
         return self._workers_dead
 
     @property
     def has_body_rules(self) -> bool:
-        """Whether a rule looks at the bodies of calls."""
+        """Whether a rule of `refuse_bodies` is active."""
         return bool(self._body_rules)
 
     async def wait_for_lock(self, endpoint: str, dataset_id: str) -> None:
-        """Wait until creates of this dataset are not blocked."""
+        """Wait until no lock blocks creates in this dataset."""
         key = dataset_id.lower()
         if self._locks.is_locked(key):
             with self._lock:
@@ -300,7 +303,7 @@ class Faults:
             await self._locks.wait(key)
 
     def take_fault(self, endpoint: str, body: bytes | None = None) -> Fault | None:
-        """Return the fault of this call, and remove it from the plan."""
+        """Remove and return the fault of a call; None without one."""
         if (
             not self._body_rules
             and endpoint not in self._plans
@@ -315,7 +318,7 @@ class Faults:
             return fault
 
     def take_run_fault(self, document: str) -> RunFault | None:
-        """Return the fault of this run, and remove it from the plan."""
+        """Remove and return the fault of an indexing run; None without one."""
         if not self._run_rules:
             return None
         with self._lock:
@@ -327,10 +330,10 @@ class Faults:
             return fault
 
     def call_model(self, model: str) -> None:
-        """Call a model, which removes its fault from the plan.
+        """Simulate a model call, using up its planned fault.
 
         Raises:
-            ModelError: it fails, with the provider's text.
+            ModelError: the call was planned to fail; the message is the provider's.
         """
         if not self._model_rules:
             return
@@ -348,8 +351,8 @@ class Faults:
             return
         if endpoint != _LIST_ENDPOINT:
             raise ConfigError(
-                f"stale-list is planned for {endpoint}.",
-                hint=f"Only {_LIST_ENDPOINT} can be stale.",
+                f"'stale-list' does not apply to '{endpoint}'.",
+                hint=f"Use it for {_LIST_ENDPOINT} only.",
             )
         self.needs_versions = True
         self.on_stale_list()
@@ -378,5 +381,5 @@ def _run_step(faults: Faults, step: PlanStep) -> None:
 def _require_endpoint(endpoint: str) -> None:
     if endpoint not in _ENDPOINT_NAMES:
         raise ConfigError(
-            f"Unknown endpoint {endpoint!r}.", hint=f"Known: {', '.join(sorted(_ENDPOINT_NAMES))}."
+            f"Unknown endpoint {endpoint!r}.", hint=f"Use {', '.join(sorted(_ENDPOINT_NAMES))}."
         )

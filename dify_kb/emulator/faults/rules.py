@@ -1,4 +1,4 @@
-"""Select faults: by rules for runs and model calls, or at random and reproducible by a seed."""
+"""Select faults: by rules for indexing runs and model calls, or at random from a seed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .spec import Fault, parse_faults
 
 
 class FaultWithWord(Protocol):
-    """A fault that has a word."""
+    """A fault that is written as a word."""
 
     @property
     def word(self) -> str:
-        """The word."""
+        """The word that the fault was parsed from."""
         ...
 
 
@@ -28,11 +28,11 @@ FaultT = TypeVar("FaultT", bound=FaultWithWord)
 
 
 class FaultRule(Generic[FaultT]):
-    """A queue of faults; each match takes one."""
+    """A queue of faults for the documents or models whose name matches a glob."""
 
     def __init__(self, faults: Sequence[FaultT], *, names: str, every: int, always: bool) -> None:
         if every < 1:
-            raise ConfigError(f"Invalid value for every: {every}.", hint="It must be at least 1.")
+            raise ConfigError(f"Invalid value for 'every': {every}.", hint="Use 1 or more.")
         self._faults = deque(faults)
         self._pattern = names
         self._every = every
@@ -40,7 +40,7 @@ class FaultRule(Generic[FaultT]):
         self._match_count = 0
 
     def take_fault(self, name: str) -> FaultT | None:
-        """Return the fault for this document or model; None if the rule does not match."""
+        """Remove and return the next fault for a document or model; None without a match."""
         if not self._faults or not fnmatchcase(name, self._pattern):
             return None
         self._match_count += 1
@@ -52,19 +52,19 @@ class FaultRule(Generic[FaultT]):
         return fault
 
     def list_remaining_words(self) -> list[str]:
-        """Return the words that were not taken; a rule without an end has none."""
+        """Return the words of the unused faults; empty for a rule with `always`."""
         return [] if self._repeats else [fault.word for fault in self._faults]
 
 
 @frozen
 class RandomFaults:
-    """The faults of one endpoint, each up to its share of the numbers from 0 to 1."""
+    """The random faults of one endpoint, with cumulative probabilities from 0 to 1."""
 
     shares: Sequence[tuple[float, Fault]]
     generator: random.Random
 
     def draw(self) -> Fault | None:
-        """Draw the fault of the next call."""
+        """Return a random fault for the next call, or None for success."""
         number = self.generator.random()
         for upper_bound, fault in self.shares:
             if number < upper_bound:
@@ -75,13 +75,13 @@ class RandomFaults:
 def build_random_faults(
     seed: int, rates: Mapping[str, Mapping[str, float]]
 ) -> Mapping[str, RandomFaults]:
-    """Return the chances by endpoint; each draws from a source of its own.
+    """Return the random faults by endpoint; each endpoint has its own generator.
 
     Raises:
-        ConfigError: an unknown fault, or chances of more than 1.
+        ConfigError: a fault is unknown, or the probabilities of an endpoint exceed 1.
     """
     return {
-        # A text seeds the same in every process; a tuple would be hashed.
+        # A str seeds the same in every process; a tuple would be hashed.
         endpoint: RandomFaults(_build_shares(endpoint, rate), random.Random(f"{seed} {endpoint}"))
         for endpoint, rate in rates.items()
     }
@@ -93,13 +93,13 @@ def _build_shares(endpoint: str, rates: Mapping[str, float]) -> list[tuple[float
     for word, rate in rates.items():
         if type(rate) not in {int, float} or not 0 <= rate <= 1:
             raise ConfigError(
-                f"Invalid chance {rate!r} of {word!r} for {endpoint}: expected 0 to 1."
+                f"Invalid probability of {word!r} for {endpoint}: {rate!r}; expected 0 to 1."
             )
         upper_bound += rate
         shares += [(upper_bound, fault) for fault in parse_faults([word])[:1]]
-    # Ten times 0.1 is a little less or more than 1.
+    # The sum of ten times 0.1 is not exactly 1.
     if upper_bound > 1 + 1e-9:
         raise ConfigError(
-            f"The chances of {endpoint} sum to {upper_bound:g}, which is more than 1."
+            f"Invalid probabilities for {endpoint}: the sum is {upper_bound:g}, more than 1."
         )
     return shares

@@ -1,4 +1,4 @@
-"""Parse fault words: for calls, runs of the indexer, and calls of models."""
+"""Parse fault words for API calls, indexing runs and model calls."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ _WORD: Final = re.compile(
 _REPEATED_WORD: Final = re.compile(r"(?P<word>.+?)(?: x(?P<times>[1-9]\d{0,5}))?", re.DOTALL)
 
 _HELP: Final = (
-    "Write ok, reset, close, 'reset-after 50%', 503, 503-html, '429 retry-after=1', 413-early,"
+    "Use ok, reset, close, 'reset-after 50%', 503, 503-html, '429 retry-after=1', 413-early,"
     " rate-limit, document-limit, vector-limit, provider-not-initialize, plugin-daemon,"
     " being-indexed, truncate, empty, login-page, redirect, 'stall 0.2', 'slow-read 1000',"
     " 'trickle 2', 'late 2', 'late 2 silent', or for documents.list 'stale-list 5' or"
-    " 'stale-list 5 always'; with commit-then- before those"
-    " that may follow a call that was carried out, and with ' x20' behind for 20 calls."
+    " 'stale-list 5 always'. Prefix commit-then- to process the call before it fails;"
+    " append ' x20' for 20 calls."
 )
 
 
 class FaultKind(StrEnum):
-    """Kinds of faults of a call."""
+    """Kinds of API call faults."""
 
     OK = "ok"
     RESET = "reset"
@@ -66,7 +66,7 @@ class FaultKind(StrEnum):
 
 
 _OPTION_KINDS: Final = {"silent": FaultKind.LATE, "always": FaultKind.STALE_LIST}
-"""Words behind the seconds, and the kind that they belong to."""
+"""Options after the seconds, with the only kind that accepts each."""
 
 _COMMITTING_KINDS: Final = frozenset(
     {
@@ -84,25 +84,25 @@ _COMMITTING_KINDS: Final = frozenset(
         FaultKind.VECTOR_LIMIT,
     }
 )
-"""Kinds that allow `commit-then-`; the others define themselves whether the call is done."""
+"""Kinds that accept `commit-then-`; the others define whether the call is processed."""
 
 
 @frozen
 class Fault:
-    """One failure of a call. `commit` says that the call is carried out before it fails."""
+    """A fault of one API call; with `commit` the call is processed before it fails."""
 
     word: str
     kind: FaultKind
     commit: bool = False
     seconds: float = 0.0
     silent: bool = False
-    """Whether the connection of a late call stays open, without an answer."""
+    """Whether the connection of a `late` call stays open without a response."""
 
     always: bool = False
-    """Whether a stale list also answers requests with `Cache-Control: no-cache`."""
+    """Whether requests with `Cache-Control: no-cache` get the stale list too."""
 
     amount: int = 0
-    """Bytes of the body, or its percent; of a slow reading, bytes a second."""
+    """For `reset-after`, bytes or percent of the body; for `slow-read`, bytes per second."""
 
     percent: bool = False
     status: int = 0
@@ -110,10 +110,10 @@ class Fault:
 
 
 def parse_faults(words: Sequence[str]) -> list[Fault]:
-    """Parse words, one for each call.
+    """Parse the faults of API calls; ` x20` after a word repeats it.
 
     Raises:
-        ConfigError: an unknown word.
+        ConfigError: a word is unknown.
     """
     return [fault for word, times in _iter_words(words) for fault in [_parse_fault(word)] * times]
 
@@ -153,7 +153,7 @@ def _parse_kind(match: re.Match[str]) -> FaultKind:
 
 
 class RunOutcome(StrEnum):
-    """Outcomes of a run of the indexer."""
+    """Planned outcomes of an indexing run."""
 
     OK = "ok"
     ERROR = "error"
@@ -166,20 +166,20 @@ class RunOutcome(StrEnum):
 
 @frozen
 class RunFault:
-    """The planned outcome of a run of the indexer; `text` is that of the error."""
+    """The planned outcome of an indexing run; `text` is the message of an `error`."""
 
     word: str
     outcome: RunOutcome
     text: str = ""
     lose: int = 0
-    """Tasks that a killed worker had taken besides."""
+    """Queued tasks that a killed worker loses in addition to its own."""
 
 
 def parse_run_faults(words: Sequence[str]) -> list[RunFault]:
-    """Parse words, one for each run.
+    """Parse the faults of indexing runs; ` x20` after a word repeats it.
 
     Raises:
-        ConfigError: an unknown word.
+        ConfigError: a word is unknown.
     """
     return [
         fault for word, times in _iter_words(words) for fault in [_parse_run_fault(word)] * times
@@ -194,26 +194,26 @@ def _parse_run_fault(word: str) -> RunFault:
         name == RunOutcome.ERROR
     ):
         raise ConfigError(
-            f"Unknown fault {word!r} for a run of the indexer.",
-            hint="Write ok, 'error TEXT', hang, block, lose, die, kill or 'kill 3', and ' x20'"
-            " behind for 20.",
+            f"Unknown indexing fault {word!r}.",
+            hint="Use ok, 'error TEXT', hang, block, lose, die, kill or 'kill 3';"
+            " append ' x20' for 20 runs.",
         )
     return RunFault(word, RunOutcome(name), text)
 
 
 @frozen
 class ModelFault:
-    """The planned outcome of a call of a model; `text` is the provider's, None for success."""
+    """The planned outcome of a model call; `text` is the provider's error, None for success."""
 
     word: str
     text: str | None = None
 
 
 def parse_model_faults(words: Sequence[str]) -> list[ModelFault]:
-    """Parse words, one for each call of a model.
+    """Parse the faults of model calls; ` x20` after a word repeats it.
 
     Raises:
-        ConfigError: an unknown word.
+        ConfigError: a word is unknown.
     """
     return [
         fault for word, times in _iter_words(words) for fault in [_parse_model_fault(word)] * times
@@ -226,17 +226,17 @@ def _parse_model_fault(word: str) -> ModelFault:
         return ModelFault(word)
     if name != RunOutcome.ERROR or not text.strip():
         raise ConfigError(
-            f"Unknown fault {word!r} for a call of a model.",
-            hint="Write ok or 'error TEXT', and ' x20' behind for 20.",
+            f"Unknown model fault {word!r}.",
+            hint="Use ok or 'error TEXT'; append ' x20' for 20 calls.",
         )
     return ModelFault(word, text)
 
 
 def _iter_words(words: Sequence[str]) -> Iterator[tuple[str, int]]:
     if isinstance(words, str) or not all(isinstance(word, str) for word in words):
-        raise ConfigError(f"Not a list of fault words: {words!r}.", hint=_HELP)
+        raise ConfigError(f"Invalid faults {words!r}: expected a list of strings.", hint=_HELP)
     for word in words:
         match = _REPEATED_WORD.fullmatch(word)
         if match is None:
-            raise ConfigError("A fault word is empty.", hint=_HELP)
+            raise ConfigError("Empty fault word.", hint=_HELP)
         yield match["word"], int(match["times"] or 1)
