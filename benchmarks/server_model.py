@@ -65,7 +65,7 @@ class Controller(Protocol):
 
     @property
     def limit(self) -> int: ...  # noqa: D102
-    def record_reply(self, now: float, seconds: float, in_flight: int) -> None: ...  # noqa: D102
+    def record_response(self, now: float, seconds: float, in_flight: int) -> None: ...  # noqa: D102
     def record_overload(self, now: float) -> None: ...  # noqa: D102
 
 
@@ -75,7 +75,7 @@ class FixedLimit:
     def __init__(self, limit: int) -> None:
         self.limit = limit
 
-    def record_reply(self, now: float, seconds: float, in_flight: int) -> None:
+    def record_response(self, now: float, seconds: float, in_flight: int) -> None:
         """Learn nothing."""
 
     def record_overload(self, now: float) -> None:
@@ -247,7 +247,7 @@ class LimitSimulation:
         else:
             self.outcome.times.append(seconds)
             self.outcome.ends.append(self._now)
-            self.controller.record_reply(self._now, seconds, self._in_flight)
+            self.controller.record_response(self._now, seconds, self._in_flight)
         self._server.release(request)
         self._in_flight -= 1
         self.outcome.limits.append((self._now, self.controller.limit))

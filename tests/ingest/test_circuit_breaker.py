@@ -426,7 +426,7 @@ def test_answered_or_stored_upload_unblocks_uploads(landed: bool) -> None:  # no
         assert scene.breaker.is_closed
         await scene.breaker.wait_closed()
         assert scene.breaker.resumed_at == 7
-        assert (scene.breaker.upload_answered_at == 7) is not landed
+        assert (scene.breaker.upload_succeeded_at == 7) is not landed
 
     scene.run_scenario(scenario)
 
@@ -718,7 +718,7 @@ def test_one_failure_in_ten_replies_is_tolerated() -> None:
     budget = FailureBudget()
     for number in range(1000):
         if number % 10:
-            budget.add_reply(0.0)
+            budget.add_response(0.0)
         else:
             budget.add_failure(0.0, "failed")
 
@@ -893,7 +893,7 @@ def test_refused_upload_does_not_end_the_dataset_lock() -> None:
         scene.breaker.record(evolve(attempt(UPLOAD, status=413), error="413 by a proxy"))
 
         assert scene.breaker.has_blocked_uploads
-        assert scene.breaker.upload_answered_at == -math.inf
+        assert scene.breaker.upload_succeeded_at == -math.inf
 
     scene.run_scenario(scenario)
 

@@ -21,7 +21,7 @@ def feed(limit: ConcurrencyLimit, seconds: float, count: int, now: float = 0.0) 
     """Record replies that took equally long; return the time after them."""
     for _ in range(count):
         now += seconds / limit.limit
-        limit.record_reply(now, seconds, limit.limit)
+        limit.record_response(now, seconds, limit.limit)
     return now
 
 
@@ -147,7 +147,7 @@ def test_unused_limit_is_not_raised() -> None:
     now = feed(limit, 0.04, 12)
     for _ in range(500):
         now += 0.04
-        limit.record_reply(now, 0.04, 1)
+        limit.record_response(now, 0.04, 1)
 
     assert limit.limit == 2
 

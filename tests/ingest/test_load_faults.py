@@ -493,7 +493,7 @@ async def test_dataset_lock_is_reported_and_waited_for(
 
     assert count_outcomes(report) == {"added": 20}
     assert len(rows) == len(set(rows)) == 20
-    assert any("holds this dataset's lock" in str(cause) for cause in paused)
+    assert any("has locked the dataset" in str(cause) for cause in paused)
     assert count_creates(emulator) == 20, "nothing is sent again that may still land"
 
 

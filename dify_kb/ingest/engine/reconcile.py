@@ -285,8 +285,8 @@ class Reconciler:
             return False
         if since < breaker.resumed_at:
             return asked_at < breaker.resumed_at + self.times.late_create_after_disconnect
-        if since < breaker.upload_answered_at:
-            return asked_at < breaker.upload_answered_at
+        if since < breaker.upload_succeeded_at:
+            return asked_at < breaker.upload_succeeded_at
         return breaker.has_blocked_uploads or asked_at < since + self.times.dataset_lock_time
 
     def _take_over(self, pending: PendingUpload, document: Document) -> None:

@@ -1,1 +1,1 @@
-"""Decide when the next upload may start: concurrency, rate, backlog, server health."""
+"""Limit uploads by concurrency, rate, indexing backlog and server health."""

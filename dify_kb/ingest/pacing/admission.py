@@ -1,8 +1,8 @@
 """Admit uploads within the limits of concurrency and rate, while the circuit breaker is closed.
 
-An upload holds a slot from `enter` to `leave`; every attempt of every call is passed to `observe`.
-Three independent parts decide: `ConcurrencyLimit` (uploads in flight), `RateLimiter` (uploads per
-minute) and `CircuitBreaker` (server health).
+An upload holds a slot from `acquire` to `release`; every attempt of every call is passed to
+`record`. Three independent parts decide: `ConcurrencyLimit` (uploads in flight), `RateLimiter`
+(uploads per minute) and `CircuitBreaker` (server health).
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ class RateLimitedCalls:
         self._rate.record_start(now)
 
     def end_upload(self, in_flight: int) -> None:
-        """Record the end of an upload; `in_flight` is the number of those that continue."""
+        """Record the end of an upload; `in_flight` is the number of uploads that continue."""
         if self._unanswered > in_flight:
-            # It was not sent, or was cancelled: no attempt was recorded.
+            # The upload was not sent, or was cancelled: no attempt was recorded.
             self._unanswered -= 1
             self._rate.cancel_start()
 
@@ -76,7 +76,7 @@ MAX_CONCURRENCY = 64
 """Highest concurrency limit: no measured server was faster with more uploads in flight."""
 
 POLLER_CONNECTIONS = 1
-"""Connections besides the uploads: one that polls the indexing status."""
+"""Connections in addition to the uploads: one for polling the indexing status."""
 
 MAX_HISTORY = 100
 """Maximum length of the history of the limit; beyond it, every second point is dropped."""
@@ -96,8 +96,9 @@ class Admission:
     slot would occupy the slot while waiting, and count against the rate.
 
     Args:
-        concurrency: uploads in flight: a fixed number, or bounds (low, high); None finds it.
-        rate: the maximum rate, like `100/min`; None learns it from refusals.
+        concurrency: uploads in flight: a fixed number, or bounds (low, high); None tunes the number
+            automatically.
+        rate: the maximum rate, such as `100/min`; None derives it from the server's refusals.
         requests: the client's limiter, adjusted to the uploads and one poller until `close`:
             raised if more uploads help, lowered if connections starve.
         breaker: holds uploads back while the server fails.
@@ -135,7 +136,7 @@ class Admission:
 
     @property
     def limit(self) -> int:
-        """Maximum number of uploads in flight now."""
+        """Current maximum number of uploads in flight."""
         return self.concurrency.limit
 
     @property
@@ -160,13 +161,13 @@ class Admission:
                 seconds = (
                     attempt.seconds if attempt.server_seconds is None else attempt.server_seconds
                 )
-                self.concurrency.record_reply(now, seconds, self.in_flight)
+                self.concurrency.record_response(now, seconds, self.in_flight)
             elif kind is not None and kind != "quota":
                 self.concurrency.record_overload(now)
         self._adjust(now)
 
     async def acquire(self) -> None:
-        """Wait for a slot, and take it."""
+        """Wait for a slot and occupy it."""
         now = self._now()
         if self._waiters or not self._resume_if_closed() or self._next_start(now) > now:
             await self._wait()
@@ -181,7 +182,7 @@ class Admission:
         self._wake()
 
     async def _wait(self) -> None:
-        """Wait for a slot, and take it. Only the head of the queue checks, then wakes the next."""
+        """Wait for a slot and occupy it. Only the head of the queue checks, then wakes the next."""
         waiter = _SlotWaiter()
         self._waiters.append(waiter)
         try:
@@ -217,7 +218,7 @@ class Admission:
         """Wait until the breaker is closed and the delay requested by the server has passed."""
         await self.breaker.wait_closed()
         if self.breaker.failure is not None:
-            await anyio.sleep_forever()  # the load stops, and cancels this
+            await anyio.sleep_forever()  # the load stops and cancels this task
         await anyio.sleep(self.breaker.overload_delay())
 
     def _start_upload(self, now: float) -> None:
@@ -262,6 +263,6 @@ def _parse_bounds(concurrency: int | tuple[int, int] | None) -> tuple[int, int]:
     if low < 1 or high < low:
         raise ConfigError(
             f"Invalid concurrency {concurrency!r}.",
-            hint="Pass a number of at least 1, or (low, high) with low <= high.",
+            hint="Pass an integer of at least 1, or a pair (low, high) with low <= high.",
         )
     return low, high

@@ -1,16 +1,17 @@
-"""Hold the server's health during a load: the only place that knows whether requests may go out.
+"""Circuit breaker of a load: stop requests while the server fails, and probe it.
 
-Every attempt of every call is recorded here. Whoever must not go on waits here; nobody else probes.
+Every attempt of every call is recorded here. Callers wait here until they may send requests; no
+other module probes the server.
 
-| state | uploads | reads | how it is left |
+| state | uploads | reads | transition |
 |---|---|---|---|
-| closed | go out | go out | the failure budget is spent, or a call gave up: open |
-| closed | | | uploads time out, reads are answered: uploads blocked |
-| closed | | | no upload was answered for `outage` seconds: given up |
-| uploads blocked | wait | go out | one is answered or has landed, or the lock is over: closed |
-| open | wait | wait | two probes in a row are answered: closed |
-| open | | | no probe is answered for `outage` seconds, or one is refused: given up |
-| given up | wait | go out | never: the load stops with `failure` |
+| closed | allowed | allowed | failure budget exhausted, or a call gave up: open |
+| closed | | | uploads time out while reads succeed: uploads blocked |
+| closed | | | no upload succeeded for `max_outage` seconds: given up |
+| uploads blocked | wait | allowed | an upload succeeded or was found, or the lock expired: closed |
+| open | wait | wait | two consecutive probes succeeded: closed |
+| open | | | no probe succeeded for `max_outage` seconds, or one was refused: given up |
+| given up | wait | allowed | none: the load stops with `failure` |
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ if TYPE_CHECKING:
     from dify_kb.transport import AttemptEvent
 
 MAX_TOKENS, FIRST_TOKENS, TOKENS_AFTER_OUTAGE = 40.0, 20.0, 10.0
-"""Tokens: the maximum, the number at the start and the number after an outage. The maximum is low
-because stopping and probing costs a load only two seconds."""
+"""Maximum tokens, tokens at the start and tokens after an outage. The maximum is low because
+stopping and probing costs a load only two seconds."""
 
-TOKENS_PER_REPLY: Final = 0.2
-"""Tokens added per reply: one failure in six replies is tolerated indefinitely."""
+TOKENS_PER_RESPONSE: Final = 0.2
+"""Tokens added per response: one failure in six responses is tolerated indefinitely."""
 
 TOKENS_PER_SECOND: Final = 1.0
 """Tokens added per second, up to `FIRST_TOKENS`: a slow load tolerates one failure per second."""
@@ -55,7 +56,7 @@ TOKENS_PER_FAILURE: Final[dict[BudgetFailureKind, float]] = {
 
 
 class FailureBudget:
-    """Token bucket: failures deduct tokens, replies and time add them. Methods take the time."""
+    """Token bucket: failures deduct tokens, responses and time add them. Methods take the time."""
 
     def __init__(self) -> None:
         self._tokens = FIRST_TOKENS
@@ -63,13 +64,13 @@ class FailureBudget:
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether all tokens are spent, so that the server has to be probed."""
+        """Whether no tokens are left, so that the server has to be probed."""
         return self._tokens <= 0
 
-    def add_reply(self, now: float) -> None:
-        """Add tokens for a reply, even one that refuses the call."""
+    def add_response(self, now: float) -> None:
+        """Add tokens for a response, even one that refuses the call."""
         self._earn_by_time(now)
-        self._tokens = min(MAX_TOKENS, self._tokens + TOKENS_PER_REPLY)
+        self._tokens = min(MAX_TOKENS, self._tokens + TOKENS_PER_RESPONSE)
 
     def add_failure(self, now: float, kind: BudgetFailureKind) -> None:
         """Deduct tokens for a retryable failure."""
@@ -77,7 +78,7 @@ class FailureBudget:
         self._tokens = max(0.0, self._tokens - TOKENS_PER_FAILURE[kind])
 
     def reset_after_outage(self, now: float) -> None:
-        """Reset the tokens after an outage, to half of those of a new load."""
+        """Reset the tokens after an outage, to half of their number in a new load."""
         self._last = now
         self._tokens = TOKENS_AFTER_OUTAGE
 
@@ -89,10 +90,11 @@ class FailureBudget:
 
 
 OVERLOAD_DELAYS: Final = (0.5, 2.0, 60.0)
-"""Seconds of delay after 429 or 503: the minimum, the maximum of the first, the maximum of all."""
+"""Seconds of delay after 429 or 503: the minimum, the maximum of the first delay, and the maximum
+of any delay."""
 
 MAX_RETRY_AFTER: Final = 300.0
-"""Seconds. A longer `Retry-After` counts as this."""
+"""Seconds. A longer `Retry-After` is reduced to this."""
 
 
 class OverloadDelay:
@@ -124,32 +126,33 @@ class OverloadDelay:
         self._until = max(self._until, now + seconds)
 
     def reset(self) -> None:
-        """Reset the backoff after an upload was answered."""
+        """Reset the backoff after a successful upload."""
         self._overloads = 0
 
 
 REQUIRED_PROBES: Final = 2
-"""Consecutive probes that must be answered."""
+"""Consecutive probes that must succeed."""
 
 
-async def probe_until_answered(
+async def probe_until_healthy(
     probe: Callable[[], Awaitable[KnowledgeError | None]], times: LoadTiming
 ) -> GiveUpReason | None:
-    """Repeat a probe until it is answered `REQUIRED_PROBES` times in a row.
+    """Repeat a probe until it has succeeded `REQUIRED_PROBES` times in a row.
 
-    Returns the reason to give up, if any.
+    Gives up immediately after a refusal (a revoked key stays revoked), and after retryable failures
+    once they have lasted `max_outage` seconds.
 
-    Gives up after a refusal at once (a revoked key stays revoked), and after retryable failures
-    once they have lasted `outage` seconds. None if the server answers.
+    Returns:
+        The reason to give up; None if the server has recovered.
     """
-    wait, answered, since = times.probe_interval, 0, loop_time()
-    while answered < REQUIRED_PROBES:
+    wait, successes, since = times.probe_interval, 0, loop_time()
+    while successes < REQUIRED_PROBES:
         await anyio.sleep(wait)
         error = await probe()
         if error is None:
-            answered, wait = answered + 1, times.probe_interval
+            successes, wait = successes + 1, times.probe_interval
             continue
-        answered, wait = 0, min(2 * wait, times.max_probe_interval)
+        successes, wait = 0, min(2 * wait, times.max_probe_interval)
         late = loop_time() - since > times.max_outage
         if late or not is_transient(error):
             return GiveUpReason(stop_reason(error), stop_message(error))
@@ -159,27 +162,27 @@ async def probe_until_answered(
 T = TypeVar("T")
 
 MAX_READ_REFUSALS: Final = 2
-"""Times that a read may be refused, though probes are answered, before its error is raised."""
+"""Number of refusals of a read, while probes succeed, after which its error is raised."""
 
 MIN_READS: Final = 3
-"""Times that a read is made, however long the server was down meanwhile."""
+"""Minimum attempts of a read, regardless of the time for which the server was down."""
 
 _FAILURES: Final[dict[str, BudgetFailureKind]] = {
     "overload": "throttled", "timeout": "timeout", "unreachable": "failed", "failed": "failed",
 }  # fmt: skip
 
 DATASET_LOCKED: Final = (
-    "the server holds this dataset's lock; Dify keeps it up to 600 s after a crash of its API"
+    "the server has locked the dataset; after a crash of its API, the lock lasts up to 600 s"
 )
 
 
 class CircuitBreaker:
-    """Lets requests out while the server is well, and probes it while it is not.
+    """A circuit breaker that probes the server while it is open.
 
-    `run` must be running while anything waits here. All times are seconds of the event loop.
+    `run` must be running while any task waits here. All times are seconds of the event loop.
 
     Args:
-        datasets: sends the probe, one attempt each.
+        datasets: sends the probes, with one attempt each.
     """
 
     def __init__(
@@ -198,97 +201,97 @@ class CircuitBreaker:
         self._changed = anyio.Event()
         self._open_cause: str | None = None
         self.failure: GiveUpReason | None = None
-        """Set once it has given up."""
+        """The reason to give up on the server; None before."""
 
         self.outages = 0
-        """How often it has been open."""
+        """Number of times that the breaker has opened."""
 
-        self.upload_answered_at = -math.inf
-        """When an upload was last answered."""
+        self.upload_succeeded_at = -math.inf
+        """Time of the last successful upload."""
 
         self.resumed_at = -math.inf
-        """When blocked uploads last went on: those sent before may have landed just then."""
+        """Time when blocked uploads last resumed. Earlier uploads may have been stored then."""
 
     @property
     def is_open(self) -> bool:
-        """Whether no request may go out but probes."""
+        """Whether no requests except probes are allowed."""
         return self._open_cause is not None and self.failure is None
 
     @property
     def is_closed(self) -> bool:
-        """Whether uploads may go out."""
+        """Whether uploads are allowed."""
         return self._open_cause is None and not self.has_blocked_uploads and self.failure is None
 
     @property
     def has_blocked_uploads(self) -> bool:
-        """Whether the server answers reads, but no upload."""
+        """Whether the server responds to reads but not to uploads."""
         return self._uploads.blocked_until is not None
 
     @property
     def cause(self) -> str:
-        """What failed; empty while it is closed."""
+        """Description of the failure; empty while the breaker is closed."""
         if self.failure is not None:
             return self.failure.message
         return self._open_cause or (DATASET_LOCKED if self.has_blocked_uploads else "")
 
     def overload_delay(self) -> float:
-        """Return the seconds for which no upload may start, because the server asked for that."""
+        """Return the seconds for which no upload may start after an overload of the server."""
         return self._overload.remaining(loop_time())
 
     def record(self, attempt: AttemptEvent) -> None:
-        """Learn from an attempt of any call, as it ends."""
+        """Record a finished attempt of any call."""
         now = loop_time()
         if attempt.failure_kind is None and attempt.status is not None:
-            self._budget.add_reply(now / self._times.tuning_second)
+            self._budget.add_response(now / self._times.tuning_second)
             if attempt.endpoint in CREATE_CALLS and attempt.error is None:
-                self.upload_answered_at = now
+                self.upload_succeeded_at = now
                 self._overload.reset()
                 self.record_stored_upload()
                 return
         if self._uploads.record(now, attempt):
             self._notify_waiters()
         failure = _FAILURES.get(attempt.failure_kind or "")
-        if failure is None:  # a rate limit says nothing of the server's health
+        if failure is None:  # a rate limit is not a failure of the server
             return
         self._budget.add_failure(now / self._times.tuning_second, failure)
         if failure == "throttled":
             self._overload.add(now, attempt.retry_after)
         if self._budget.is_exhausted:
-            self.trip(attempt.error or "no answer")
+            self.trip(attempt.error or "no response")
 
     def trip(self, cause: KnowledgeError | str) -> None:
-        """Open because a call gave up after all its attempts, or because too many failed."""
+        """Open the breaker: a call failed after all its attempts, or too many calls failed."""
         if self._open_cause is None and self.failure is None:
             self._open_cause = cause.summary if isinstance(cause, KnowledgeError) else cause
             self.outages += 1
             self._notify_waiters()
 
     def record_stored_upload(self) -> None:
-        """Learn that an upload is on the server, such as one whose answer was lost."""
+        """Record that the server has stored an upload, such as one whose response was lost."""
         if self._uploads.record_stored_upload():
             self.resumed_at = loop_time()
             self._notify_waiters()
 
     async def wait_readable(self) -> None:
-        """Wait until reads may go out. Returns at once when it has given up."""
+        """Wait until reads are allowed. Returns immediately once the breaker has given up."""
         while self.is_open:
             await self._changed.wait()
 
     async def wait_closed(self) -> None:
-        """Wait until uploads may go out. Returns at once when it has given up."""
+        """Wait until uploads are allowed. Returns immediately once the breaker has given up."""
         while not self.is_closed and self.failure is None:
             await self._changed.wait()
 
     async def wait_changed(self) -> None:
-        """Wait until it opens, closes or gives up."""
+        """Wait until the breaker opens, closes or gives up."""
         await self._changed.wait()
 
     async def read(self, request: Callable[[], Awaitable[T]]) -> T:
-        """Repeat a request that may be repeated until it succeeds; wait while the server is down.
+        """Repeat an idempotent request until it succeeds; wait while the server is down.
 
         Raises:
-            KnowledgeError: it was refused, though probes are answered; it failed for `outage`
-                seconds; or the server was given up.
+            KnowledgeError: the request was refused while probes succeeded, failed for `max_outage`
+                seconds, or the breaker has given up.
         """
         since, reads, refusals = loop_time(), 0, 0
         while True:
@@ -304,7 +307,7 @@ class CircuitBreaker:
                 self.trip(error)
 
     async def probe(self) -> KnowledgeError | None:
-        """Request the dataset once; return the error, if it is answered with one."""
+        """Request the dataset once; return the error, if any."""
         try:
             await self._datasets.get(self.dataset_id)
         except KnowledgeError as error:
@@ -312,11 +315,11 @@ class CircuitBreaker:
         return None
 
     async def run(self) -> GiveUpReason:
-        """Probe while it is open, and return once the server is given up."""
+        """Probe the server while the breaker is open; return once it has given up."""
         while self.failure is None:
             if self._open_cause is not None:
                 began = loop_time()
-                self.failure = await probe_until_answered(self.probe, self._times)
+                self.failure = await probe_until_healthy(self.probe, self._times)
                 self._open_cause = None
                 self._uploads.exclude_outage(began)
                 self._budget.reset_after_outage(loop_time() / self._times.tuning_second)
@@ -331,8 +334,8 @@ class CircuitBreaker:
         return self.failure
 
     def _notify_waiters(self) -> None:
-        """Wake everybody who waits, to look at the state anew."""
-        if self._open_cause is None:  # else probing goes on, and decides first
+        """Wake all waiting tasks, which then check the state again."""
+        if self._open_cause is None:  # while it is open, only the probes decide
             self.failure = self.failure or self._uploads.failure
         changed, self._changed = self._changed, anyio.Event()
         changed.set()

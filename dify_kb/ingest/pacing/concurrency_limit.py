@@ -2,24 +2,25 @@
 
 One default Dify process is saturated by 2 to 3 creates in flight; with 8 the p95 latency is 9 times
 as high, and an 11th connection waits 5 s until another is closed (measured on 1.4.3 and 1.12.1).
-Larger servers take more. The limit follows from the replies, evaluated window by window:
+Larger servers handle more. The limit is derived from the responses, one window at a time:
 
-| observation in a window of replies | action |
+| observation in a window of responses | action |
 |---|---|
-| hardly any queue: the mean is near the unloaded latency | increase: double, later by a few |
-| increased, but the throughput did not grow | return to the level before, and hold it |
+| hardly any queue: the mean is near the unloaded latency | increase: first double, later by a few |
+| the limit was increased, but the throughput did not grow | restore and hold the previous level |
 | a queue, or a tail far above that of the unloaded server | decrease |
-| one reply takes seconds, the median does not | connection starvation: decrease for 10 min |
-| an overload: 5xx, 429, a timeout | multiply by 0.6, at most once per second |
+| one response takes seconds, the median does not | connection starvation: decrease for 10 min |
+| overload: 5xx, 429 or a timeout | multiply by 0.6, at most once per second |
 | the ramp ended, or the measurement is old | measure the unloaded latency with few in flight |
 
 The queue length follows from Little's law: of `n` requests in flight, `n * base / mean` are served
-and the others wait. The mean is used because the median hardly changes on a server that serves the
+and the rest wait. The mean is used because the median hardly changes on a server that serves the
 newest request first. The constants were chosen on the simulated servers of
 `benchmarks/pacing_simulation.py`.
 
-A default pod accepts 10 connections. An 11th waits about 5 s until an idle one is closed, while
-requests on the others are as fast as before (measured on 1.4.3), so that the median stays the same.
+A default pod accepts 10 connections. An 11th waits about 5 s until an idle connection is closed,
+while requests on the other connections are as fast as before (measured on 1.4.3), so that the
+median stays the same.
 """
 
 from __future__ import annotations
@@ -39,26 +40,26 @@ from .latency import (
 )
 
 SAFE_LIMIT = 7
-"""Level up to which an increase needs no trial: with the poller, the 8 connections of a client."""
+"""Highest level that is reached without a trial: with the poller, the 8 connections of a client."""
 
 POD_LIMIT, FIRST_BEYOND_POD = 9, 12
 """With the poller, `POD_LIMIT` creates fill the 10 connections of a default pod. The limit exceeds
-that only if the ramp or a fresh measurement shows no queue, which means that the pod is larger; at
-first only up to `FIRST_BEYOND_POD`, because connections that are not accepted starve."""
+`POD_LIMIT` only if the ramp or a fresh measurement shows no queue, which means that the pod is
+larger; at first only up to `FIRST_BEYOND_POD`, because connections that are not accepted starve."""
 
 TARGET_RATIO = 1.5
-"""Mean latency, as a multiple of the unloaded one, that an increase aims at."""
+"""Target of the mean latency, as a multiple of the unloaded latency."""
 
 MIN_GAIN = 0.3
-"""Required growth of the throughput, as a part of the growth of the level."""
+"""Required growth of the throughput, as a fraction of the growth of the level."""
 
 GROWTH_PAUSES = (5.0, 60.0)
-"""Seconds without an increase after one that was reverted: the first pause and, doubled each time,
-the longest."""
+"""Seconds without an increase after a reverted increase: the first pause and the maximum; the pause
+doubles each time."""
 
 
 def next_level(level: float, ratio: float, *, ramp: bool) -> float:
-    """Return the next higher level; `ratio` is the mean by the unloaded latency."""
+    """Return the next higher level; `ratio` is the mean latency divided by the unloaded latency."""
     next_limit = max(level + max(1.0, math.sqrt(level) / 2), level * min(2.0, TARGET_RATIO / ratio))
     if ratio < (MAYBE_QUEUED if ramp and level < SAFE_LIMIT else UNQUEUED):
         next_limit = max(next_limit, level * (2.0 if ramp else 1.5))
@@ -70,7 +71,7 @@ def next_level(level: float, ratio: float, *, ramp: bool) -> float:
 
 @define
 class _GrowthTrial:
-    """Level and throughput before an increase that is on trial."""
+    """The level and throughput before an increase on trial."""
 
     level: float
     goodput: float
@@ -117,7 +118,7 @@ class LimitGrowth:
     def can_exceed_pod_limit(
         self, now: float, ratio: float, baseline: BaselineLatency, *, ramp: bool
     ) -> bool:
-        """Return whether the limit may exceed `POD_LIMIT`; else request a measurement."""
+        """Return whether the limit may exceed `POD_LIMIT`; otherwise request a measurement."""
         if self._crossed or ((baseline.is_fresh or ramp) and ratio < UNQUEUED):
             return True
         if now >= self._request_at and ratio < MAYBE_QUEUED:
@@ -128,28 +129,28 @@ class LimitGrowth:
 
 
 STARVED_SECONDS = 3.0
-"""Seconds. A slower reply among fast ones came from a starved connection, which waits 5 s."""
+"""Seconds. A slower response among fast ones indicates a starved connection, which waits 5 s."""
 
 STARVED_RATIO = 20
-"""Minimum latency of such a reply, as a multiple of the unloaded one."""
+"""Minimum latency of a starved response, as a multiple of the unloaded latency."""
 
 CEILING_SECONDS = 600.0
 """Seconds for which the ceiling holds after connections starved."""
 
 MIN_CEILING = 4
-"""Lowest ceiling: every pod has 10 connections, so that slow replies with so few in flight have
-another cause, such as large files on slow storage.
+"""Lowest ceiling: every pod has 10 connections, so that slow responses at a lower limit
+have another cause, such as large files on slow storage.
 """
 
 SMALL_LIMIT, CUT_FACTOR = 12, 0.8
-"""The ceiling is the limit less 2 up to `SMALL_LIMIT`, and `CUT_FACTOR` of the limit beyond."""
+"""The ceiling is the limit minus 2 up to `SMALL_LIMIT`, above that `CUT_FACTOR` times the limit."""
 
 START_DELAY = 0.001
-"""Seconds between a new limit and the start of the requests that it admits."""
+"""Maximum seconds between a new limit and the start of the requests that it admits."""
 
 
 class ConnectionStarvation:
-    """Ceiling of a concurrency limit after connections starved. Methods take the current time."""
+    """Ceiling of a concurrency limit after connection starvation. Methods take the current time."""
 
     def __init__(self) -> None:
         self._ceiling: int | None = None
@@ -163,7 +164,7 @@ class ConnectionStarvation:
         return self._ceiling if now < self._until else None
 
     def cap_level(self, now: float, low: int, high: int) -> float:
-        """Return the highest level between `low` and `high` at which no connection starves."""
+        """Return the highest level between `low` and `high` within the ceiling."""
         ceiling = self.ceiling(now)
         return float(high if ceiling is None else max(low, min(high, ceiling)))
 
@@ -172,7 +173,7 @@ class ConnectionStarvation:
         self._limits.append((now, limit))
 
     def is_starved(self, seconds: float, median: float, base: float) -> bool:
-        """Return whether a reply was starved: it took seconds while the median is low."""
+        """Return whether a response took seconds although the median is low."""
         return (
             seconds > STARVED_SECONDS
             and seconds > STARVED_RATIO * base
@@ -180,8 +181,8 @@ class ConnectionStarvation:
         )
 
     def record_starved(self, now: float, began: float) -> None:
-        """Record a starved reply to a request that began at `began`."""
-        # A request from before the last cut says nothing about the current ceiling.
+        """Record a starved response to a request that began at `began`."""
+        # A request from before the last decrease is not affected by the current ceiling.
         if began < self._since or now < self._ignored_until:
             return
         limit = self._limit(began)
@@ -201,18 +202,18 @@ class ConnectionStarvation:
 
 
 GROW_BELOW, SHRINK_ABOVE = (1.0, 0.40), (1.7, 0.58)
-"""Queue lengths, each as a number and as a part of the level (the larger counts): the limit is
-increased below the first and decreased above the second."""
+"""Queue lengths, each as a number and as a fraction of the level (the larger value applies): the
+limit is increased below the first and decreased above the second."""
 
 HOLD_TAIL, SHRINK_TAIL = 2.0, 3.0
-"""Tail latencies, as multiples of the unloaded one: do not increase the limit above the first;
-decrease it above the second if there is any queue."""
+"""Tail latencies, as multiples of the unloaded tail latency: the limit is not increased above the
+first, and decreased above the second if any request waits."""
 
 OVERLOAD_FACTOR = 0.6
-"""Factor of the limit after an overload."""
+"""Factor applied to the limit after an overload."""
 
-RAMP_REPLIES = 5
-"""Replies per request in flight in one window of the ramp."""
+RAMP_RESPONSES = 5
+"""Number of responses per request in flight that complete a window of the ramp."""
 
 
 class ConcurrencyLimit:
@@ -239,15 +240,15 @@ class ConcurrencyLimit:
 
     @property
     def connections(self) -> int:
-        """Connections in use: the limit, disregarding measurements, which keep connections open."""
+        """Connections in use: the limit, including connections kept open during a measurement."""
         return max(self.limit, int(self._level))
 
     def ceiling(self, now: float) -> int | None:
         """Return the limit set by connection starvation in the last 10 minutes, if any."""
         return self._starvation.ceiling(now)
 
-    def record_reply(self, now: float, seconds: float, in_flight: int) -> None:
-        """Record a create that succeeded in `seconds`; `in_flight` includes it."""
+    def record_response(self, now: float, seconds: float, in_flight: int) -> None:
+        """Record a successful create that took `seconds`; `in_flight` includes it."""
         baseline, window = self._baseline, self._window
         if self._fixed:
             return
@@ -257,12 +258,12 @@ class ConcurrencyLimit:
             if self._level > max_level:
                 self._decrease(now, max_level)
             return
-        # A request that began under another limit measures that one.
+        # The latency of a request that began under another limit reflects that limit.
         if now - seconds < self._limit_since or now < self._ignored_until:
             return
         window.add(now, seconds, in_flight)
         if not baseline.measuring:
-            needed = _needed_replies(self._level, self.limit, ramp=self._ramp)
+            needed = _needed_responses(self._level, self.limit, ramp=self._ramp)
             if window.is_complete(now, needed, 0.15 if self._ramp else 0.08):
                 self._evaluate_window(now)
         elif baseline.is_instant(window):
@@ -272,7 +273,7 @@ class ConcurrencyLimit:
             self._finish_measurement(now)
 
     def record_overload(self, now: float) -> None:
-        """Record a call that failed by overload: 5xx, 429 or a timeout."""
+        """Record a call that failed because of an overload: 5xx, 429 or a timeout."""
         if self._fixed:
             return
         pause = max(1.0, 3 * self._baseline.unloaded.measured)
@@ -336,7 +337,7 @@ class ConcurrencyLimit:
             self._baseline.request(now)
 
     def _keep_level(self, now: float, ratio: float) -> None:
-        """Start a measurement of the unloaded latency if due, else a new window."""
+        """Start a measurement of the unloaded latency if it is due, otherwise a new window."""
         measuring_level = max(
             self.low, int(MEASURING_LEVEL_FACTOR * self._level / max(1.0, ratio)), 1
         )
@@ -364,17 +365,17 @@ class ConcurrencyLimit:
     def _set_limit(self, now: float, limit: int) -> None:
         if limit != self.limit:
             self._limit_since = now
-            # The first replies under a new limit are the fastest ones; they would bias the mean.
+            # The first responses under a new limit are the fastest and would bias the mean.
             self._ignored_until = now + 1.5 * min(self._last_median, 1.0)
             self._starvation.record_limit(now, limit)
         self.limit = limit
         self._window.clear(self._baseline.unloaded.longest)
 
 
-def _needed_replies(level: float, limit: int, *, ramp: bool) -> int:
-    """Return the minimum number of replies in a window: more for a higher level."""
+def _needed_responses(level: float, limit: int, *, ramp: bool) -> int:
+    """Return the minimum number of responses in a window, which grows with the level."""
     if ramp:
-        return RAMP_REPLIES * limit
+        return RAMP_RESPONSES * limit
     return max(64 if level >= SAFE_LIMIT else 24, 3 * limit)
 
 

@@ -8,21 +8,22 @@ import anyio
 from attrs import define, field
 
 SAMPLE_SIZE = 20
-"""Finished documents that decide whether the run stops: a wrong embedding model fails them all."""
+"""Number of finished documents after which the run may stop: a wrong embedding model fails all."""
 
 MIN_SUCCESSES = 5
-"""Finished documents, none of them failed, that show that the server indexes."""
+"""Number of indexed documents, without a failure, that prove that the server indexes."""
 
 PROBATION_LIMIT = 50
-"""Maximum number of documents sent before that."""
+"""Maximum number of documents sent before it is known whether the server indexes."""
 
 
 @define
 class EarlyFailures:
     """Failures among the first documents, which show whether indexing works at all.
 
-    Uploads are held back until `MIN_SUCCESSES` documents have ended, or `SAMPLE_SIZE` if one of
-    them failed. The run stops if half of `SAMPLE_SIZE` failed for one reason, or all for any.
+    Uploads are held back until `MIN_SUCCESSES` documents have finished, or `SAMPLE_SIZE` documents
+    if any of them failed. The run stops if half of `SAMPLE_SIZE` failed for the same reason, or all
+    failed for any reasons.
     """
 
     ended: int = 0
@@ -30,7 +31,7 @@ class EarlyFailures:
 
     @property
     def holds_uploads(self) -> bool:
-        """Whether uploads are held back: it is not yet known that the server indexes."""
+        """Whether uploads are held back because it is not known yet whether the server indexes."""
         return self.ended < MIN_SUCCESSES or (bool(self._reasons) and self.ended < SAMPLE_SIZE)
 
     def record_end(self, error: str | None) -> str | None:
@@ -47,56 +48,60 @@ class EarlyFailures:
 
 @define
 class IndexingBacklog:
-    """Limit of documents that are not indexed yet: `PROBATION_LIMIT` at first, then `most`."""
+    """Limit of documents not indexed yet: `PROBATION_LIMIT` at first, then `max_documents`."""
 
-    _most: int
+    _max_documents: int
     follows: bool
     """Whether documents are followed until their indexing ends."""
 
     early_failures: EarlyFailures = field(factory=EarlyFailures)
-    _taken: int = 0
-    """Documents of this run that are uploaded or being sent, and not indexed."""
+    _of_this_run: int = 0
+    """Documents of this run that are uploaded or being sent, and not indexed yet."""
 
-    _before: int = 0
-    """Documents of earlier runs. A worker that died may have left them unfinished for good."""
+    _of_earlier_runs: int = 0
+    """Documents of earlier runs. If a worker was killed, they may never finish."""
 
-    _forgotten: bool = False
-    _room: anyio.Event | None = None
-    """Set when there may be room; None while no task waits."""
+    _ignores_earlier_runs: bool = False
+    _space_available: anyio.Event | None = None
+    """Set when the backlog may have space; None while no task waits."""
 
     async def acquire(self) -> None:
-        """Wait until there is room for a document, and count it."""
+        """Wait until the backlog has space for a document, and count the document."""
         while self._is_full():
-            self._room = self._room or anyio.Event()
-            await self._room.wait()
+            self._space_available = self._space_available or anyio.Event()
+            await self._space_available.wait()
         self.add(sent=True)
 
     def add(self, *, sent: bool) -> None:
-        """Count a document that is already uploaded; `sent` by this run or an earlier one."""
+        """Count an uploaded document; `sent` is whether this run sent it, not an earlier run."""
         self._count(1, sent=sent)
 
     def release(self, *, sent: bool) -> None:
-        """Free the place of a document that finished or was not sent after all."""
+        """Stop counting a document that finished or was not sent after all."""
         self._count(-1, sent=sent)
         self._wake()
 
     def forget_earlier_runs(self) -> None:
-        """Stop counting documents of earlier runs, none of which makes progress."""
-        self._forgotten = True
+        """Stop counting documents of earlier runs, because none makes progress."""
+        self._ignores_earlier_runs = True
         self._wake()
 
     def _count(self, change: int, *, sent: bool) -> None:
-        self._taken += change * sent
-        self._before += change * (not sent)
+        self._of_this_run += change * sent
+        self._of_earlier_runs += change * (not sent)
 
     def _wake(self) -> None:
-        if self._room is not None:
-            self._room.set()
-            self._room = None
+        if self._space_available is not None:
+            self._space_available.set()
+            self._space_available = None
 
     def _is_full(self) -> bool:
-        held = self.follows and self.early_failures.holds_uploads
-        there = self._taken + (0 if self._forgotten else self._before)
-        # Lost and deleted documents never count as ended, and must not occupy a place for good.
-        judged = self.early_failures.ended
-        return there >= self._most or (held and self._taken + judged >= PROBATION_LIMIT)
+        is_held = self.follows and self.early_failures.holds_uploads
+        document_count = self._of_this_run + (
+            0 if self._ignores_earlier_runs else self._of_earlier_runs
+        )
+        # Lost and deleted documents never count as finished, and must not be counted forever.
+        finished = self.early_failures.ended
+        return document_count >= self._max_documents or (
+            is_held and self._of_this_run + finished >= PROBATION_LIMIT
+        )

@@ -1,4 +1,4 @@
-"""Measure the latency of replies, and of the unloaded server at the start and periodically."""
+"""Collect latency samples, and measure the latency of the unloaded server periodically."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-MIN_REPLIES, MAX_REPLIES = 4, 256
-"""Replies in a window: the minimum, and the number that is enough whatever the spread."""
+MIN_RESPONSES, MAX_RESPONSES = 4, 256
+"""Number of responses in a window: the minimum, and the number that suffices for any spread."""
 
 MIN_SECONDS, MAX_SECONDS = 0.25, 5.0
-"""Seconds of a window: a shorter one is a single burst; at `MAX_SECONDS` a window ends with
-`MIN_REPLIES`."""
+"""Duration of a window in seconds: a shorter window is a single burst; after `MAX_SECONDS`,
+`MIN_RESPONSES` suffice."""
 
-TAIL_REPLIES = 20
-"""Minimum number of replies for the 95th percentile."""
+TAIL_RESPONSES = 20
+"""Minimum number of responses for the 95th percentile."""
 
 MAX_SAMPLES = 128
-"""Replies of the unloaded server that are kept for its latency."""
+"""Maximum number of samples from which the unloaded latency is computed."""
 
 OUTLIER = 5
-"""Multiple of the median at which latencies are capped: a single stall means little."""
+"""Multiple of the median at which latencies are capped, so that one stall has little effect."""
 
 
 def quantile(times: Sequence[float], part: float) -> float:
@@ -32,12 +32,12 @@ def quantile(times: Sequence[float], part: float) -> float:
 
 
 class LatencySamples:
-    """A window of replies: their latencies, throughput and requests in flight.
+    """A window of responses: their latencies, throughput and requests in flight.
 
-    Latencies above `longest` count as `longest` in the mean and in its error.
+    In the mean and its error, latencies are capped at `longest`.
 
     Args:
-        min_latency: seconds; the error of a smaller mean is taken relative to this.
+        min_latency: seconds; the error of a smaller mean is relative to this value.
     """
 
     def __init__(self, min_latency: float) -> None:
@@ -46,7 +46,7 @@ class LatencySamples:
         self.clear(math.inf)
 
     def clear(self, longest: float) -> None:
-        """Remove all replies, and cap those added later at `longest`."""
+        """Remove all responses, and cap those added later at `longest`."""
         self._longest = longest
         self.times = []
         self._sum = self._squares = 0.0
@@ -55,7 +55,7 @@ class LatencySamples:
         self._sorted: list[float] = []
 
     def add(self, now: float, seconds: float, in_flight: int) -> None:
-        """Add a reply."""
+        """Add a response."""
         if not self.times:
             self._first = now
         self._last = now
@@ -66,17 +66,17 @@ class LatencySamples:
         self._in_flight += in_flight
 
     def is_complete(
-        self, now: float, min_replies: int, error: float, patience: float = MAX_SECONDS
+        self, now: float, min_responses: int, error: float, patience: float = MAX_SECONDS
     ) -> bool:
-        """Return whether it has `min_replies` replies and a relative error within `error`.
+        """Return whether the window has `min_responses` and a relative error of at most `error`.
 
-        After `patience` seconds the error does not matter.
+        After `patience` seconds, the error is ignored.
         """
         count, seconds = len(self.times), now - self._first
-        if count < min_replies or seconds < MIN_SECONDS:
-            return count >= MIN_REPLIES and seconds >= MAX_SECONDS
+        if count < min_responses or seconds < MIN_SECONDS:
+            return count >= MIN_RESPONSES and seconds >= MAX_SECONDS
         needed = error * max(1.0, self._min_latency / self.mean)
-        return self.error <= needed or count >= MAX_REPLIES or seconds >= patience
+        return self.error <= needed or count >= MAX_RESPONSES or seconds >= patience
 
     @property
     def error(self) -> float:
@@ -91,7 +91,7 @@ class LatencySamples:
 
     @property
     def goodput(self) -> float:
-        """Replies per second."""
+        """Responses per second."""
         return (len(self.times) - 1) / max(self._last - self._first, 1e-6)
 
     @property
@@ -106,8 +106,8 @@ class LatencySamples:
 
     @property
     def tail(self) -> float:
-        """The 95th percentile in seconds; 0 with fewer than `TAIL_REPLIES` replies."""
-        return quantile(self._ordered(), 0.95) if len(self.times) >= TAIL_REPLIES else 0.0
+        """The 95th percentile in seconds; 0 with fewer than `TAIL_RESPONSES` responses."""
+        return quantile(self._ordered(), 0.95) if len(self.times) >= TAIL_RESPONSES else 0.0
 
     def _ordered(self) -> list[float]:
         if len(self._sorted) != len(self.times):
@@ -116,15 +116,15 @@ class LatencySamples:
 
 
 class UnloadedLatency:
-    """Latency of replies that did not wait for others, from the last `MAX_SAMPLES` of them.
+    """Latency of requests that did not have to wait, from the last `MAX_SAMPLES` responses.
 
     Args:
-        min_latency: seconds; shorter latencies count as this.
+        min_latency: seconds; shorter latencies are raised to this value.
     """
 
     def __init__(self, min_latency: float) -> None:
         self.measured = 0.0
-        """Mean in seconds; 0 before the first reply."""
+        """Mean in seconds; 0 before the first response."""
         self.longest = math.inf
         """Seconds at which latencies are capped in later windows."""
         self._min_latency = min_latency
@@ -142,7 +142,7 @@ class UnloadedLatency:
         return max(3 * self.base, self._tail)
 
     def update(self, times: Iterable[float], *, anew: bool = False) -> None:
-        """Add replies; with `anew`, remove the earlier ones first."""
+        """Add latencies of responses; with `anew`, remove the earlier ones first."""
         if anew:
             self._times.clear()
         self._times.extend(times)
@@ -153,25 +153,26 @@ class UnloadedLatency:
 
 
 MIN_LATENCY = 0.010
-"""Seconds. Shorter mean latencies count as this: they measure mostly the jitter of the event loop,
-and a queue that short does not matter."""
+"""Seconds. Shorter mean latencies are raised to this value: they reflect mostly the jitter of the
+event loop, and a queue that short does not matter."""
 
 MAX_RAMP_LEVEL = 4
-"""Highest level of the ramp whose replies may still count as unloaded."""
+"""Highest level of the ramp at which responses may count as unloaded."""
 
 UNQUEUED, MAYBE_QUEUED = 1.13, 1.25
-"""Mean latency as a multiple of the unloaded one: below `UNQUEUED` no request waits, within noise;
-below `MAYBE_QUEUED` that is possible."""
+"""Mean latency as a multiple of the unloaded latency: below `UNQUEUED`, no request waits, within
+noise; below `MAYBE_QUEUED`, it is possible that no request waits."""
 
 MEASUREMENT_INTERVALS = (10.0, 30.0, 60.0)
-"""Seconds until the next measurement: after the first one, after one that differs, and after one
-that agrees with the last."""
+"""Seconds until the next measurement: after the first measurement, after a different result, and
+after the same result."""
 
 FIRST_MEASUREMENT, LATER_MEASUREMENT = (6, 0.15, 1.0), (8, 0.08, 1.5)
-"""Minimum replies, relative error of the mean and maximum seconds of a measurement."""
+"""Minimum responses, maximum relative error of the mean and maximum seconds of a measurement."""
 
 MEASURING_LEVEL_FACTOR = 0.6
-"""Requests in flight during a measurement, as a part of those being served (without the queue)."""
+"""Requests in flight during a measurement, as a fraction of the requests being served (without the
+queue)."""
 
 
 class BaselineLatency:
@@ -183,25 +184,25 @@ class BaselineLatency:
         """Whether a measurement is running, with few requests in flight."""
 
         self.is_fresh = False
-        """Whether the measurement ended just before the current window of replies."""
+        """Whether a measurement ended just before the current window."""
 
         self._due = math.inf
         self._exact = False
         self._last_mean = 0.0
 
     def is_instant(self, window: LatencySamples) -> bool:
-        """Return whether the first replies are so fast that the ramp can be skipped."""
-        has_few_replies = self.unloaded.measured or len(window.times) < 8  # noqa: PLR2004
-        return not has_few_replies and window.median < MIN_LATENCY / 2
+        """Return whether the first responses are fast enough to skip the ramp."""
+        has_few_responses = self.unloaded.measured or len(window.times) < 8  # noqa: PLR2004
+        return not has_few_responses and window.median < MIN_LATENCY / 2
 
     def is_measured(self, now: float, window: LatencySamples) -> bool:
-        """Return whether the window has enough replies to end the measurement."""
+        """Return whether the window has enough responses to finish the measurement."""
         return window.is_complete(
             now, *(LATER_MEASUREMENT if self.unloaded.measured else FIRST_MEASUREMENT)
         )
 
     def finish(self, now: float, window: LatencySamples) -> None:
-        """End a measurement and record its result."""
+        """Finish a measurement and record its result."""
         before, found = self.unloaded.measured, window.mean
         same = before > 0 and abs(found / before - 1) < max(0.25, 3 * window.error)
         self.unloaded.update(window.times, anew=not (same and self._exact))
@@ -210,7 +211,7 @@ class BaselineLatency:
         self.measuring = False
 
     def abandon(self) -> None:
-        """Cancel a measurement, unless it is the first one."""
+        """Cancel the measurement, unless it is the first."""
         self.measuring = self.measuring and not self.unloaded.measured
 
     def request(self, now: float) -> None:
@@ -222,7 +223,7 @@ class BaselineLatency:
         return now >= self._due
 
     def update(self, window: LatencySamples, level: float, *, ramp: bool) -> None:
-        """Update the unloaded latency from a window with `level` in flight if no request waited."""
+        """Update the unloaded latency from a window at `level` if no request waited."""
         mean = window.mean
         if mean < 0.7 * self.unloaded.measured and not ramp:
             self.unloaded.update(window.times, anew=True)
@@ -231,5 +232,5 @@ class BaselineLatency:
         self._last_mean = mean
 
     def _is_unqueued(self, mean: float) -> bool:
-        """Return whether no request waits: the mean is that of one alone, or of fewer in flight."""
+        """Return whether the mean is no higher than unloaded or at the previous, lower level."""
         return mean < max(UNQUEUED * self.unloaded.base, 1.08 * self._last_mean)

@@ -1,10 +1,10 @@
-"""Limit the rate of calls to a stated one, or to one learned from refusals.
+"""Limit the rate of calls to a configured rate, or to a rate learned from refusals.
 
 Dify's cloud counts the calls of a workspace over a sliding 60 s window, including refused ones, and
 refuses calls beyond its plan with 403 and no `Retry-After` (measured on 1.12.1). This module keeps
-the same window. At the first refusal, the limit is the number of calls accepted in the last minute;
-from then on no call starts while the window is full. A call leaves the window a minute after its
-*reply*, which is never too early because the server counted it before.
+the same window. At the first refusal, the limit is set to the number of calls accepted in the last
+minute; from then on, no call starts while the window is full. A call leaves the window a minute
+after its *response*, which is never too early because the server counted the call before that.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ WINDOW = 60.0
 """Seconds over which Dify counts calls."""
 
 REFUSAL_PAUSE = (5.0, 8.0)
-"""Seconds without a call after a refusal: bounds of a random value."""
+"""Seconds without a call after a refusal: the bounds of a random value."""
 
 JITTER = 0.9
-"""Part of the window over which the calls of a learned limit are spread, to avoid bursts."""
+"""Fraction of the window over which the calls of a learned limit are spread, to avoid bursts."""
 
 SLACK = (0.05, 0.02)
-"""Extension of the window of a stated rate, in seconds and as a part of it (the larger counts): a
-call may arrive at the server after a later one.
+"""Extension of the window of a configured rate, in seconds and as a fraction of it (the larger
+value applies): calls may arrive at the server in a different order.
 """
 
 TIMER_DELAY = 0.01
 """Seconds by which a timer may be late without delaying the next call."""
 
 MIN_CUT_FACTOR = 0.85
-"""Minimum factor that one refusal applies to a learned or stated limit."""
+"""Minimum factor that one refusal applies to a learned or configured limit."""
 
 GROWTH_FACTOR = 0.03
 """Relative increase of a learned limit after `GROWTH_DELAY` seconds without a refusal."""
 
 GROWTH_DELAY = (60.0, 600.0)
-"""Seconds until a learned limit is raised: the minimum, doubled up to the maximum each time that a
-raised limit was refused."""
+"""Seconds until a learned limit is raised: the minimum and the maximum. The delay doubles whenever
+a call is refused under a raised limit."""
 
 MIN_WINDOW = 10.0
-"""Seconds. A stated rate with a shorter period is kept by even spacing alone."""
+"""Seconds. A configured rate with a shorter period is enforced by even spacing alone."""
 
 _UNITS = {"s": 1.0, "sec": 1.0, "second": 1.0, "m": 60.0, "min": 60.0, "minute": 60.0}
 _UNITS |= {"h": 3600.0, "hour": 3600.0}
@@ -68,7 +68,7 @@ class Rate:
         """Parse `100/min`, `5/s` or `1000/h`.
 
         Raises:
-            ConfigError: the text is not a rate.
+            ConfigError: the text is not a valid rate.
         """
         match = _RATE.fullmatch(text.lower())
         if match is None or match[2] not in _UNITS or int(match[1]) < 1:
@@ -83,7 +83,7 @@ class RateLimiter:
     """Sliding-window rate limiter. Methods take the current time."""
 
     def __init__(self, rate: Rate | None, random: Random) -> None:
-        self._stated = rate
+        self._configured = rate
         self._random = random
         self._seconds = rate.seconds if rate else WINDOW
         self._cap = rate.count if rate else None
@@ -103,11 +103,11 @@ class RateLimiter:
 
     @property
     def limit(self) -> float | None:
-        """Maximum calls in a window, stated or learned; None before the first refusal."""
+        """Maximum calls in a window, configured or learned; None before the first refusal."""
         return self._cap
 
     def next_start(self, now: float) -> float:
-        """Return when the next call may start; infinity if that depends on a reply."""
+        """Return when the next call may start; infinity if a response has to arrive first."""
         self._forget(now)
         if self._cap is None:
             return self._closed_until
@@ -126,18 +126,18 @@ class RateLimiter:
         self._learning = False
         if self._cap is not None:
             interval = self._interval(self._cap)
-            late = TIMER_DELAY if self._stated else interval
+            late = TIMER_DELAY if self._configured else interval
             self._next = max(self._next, now - late) + interval
 
     def record_accepted(self, now: float, *, started: bool = True) -> None:
         """Record a call that was not refused by the rate limit, successful or not.
 
         Args:
-            started: whether its start was recorded; the server counts other calls, too.
+            started: whether its start was recorded. The server counts other calls as well.
         """
         self._pending = max(0, self._pending - started)
         self._enter(now, accepted=True)
-        # The server counted it before the refused call: refusals are answered faster.
+        # The server counted this call before the refused call: refusals respond faster.
         if started and self._learning and self._cap is not None:
             self._cap += 1
 
@@ -159,7 +159,7 @@ class RateLimiter:
         self._pending = max(0, self._pending - 1)
 
     def _interval(self, cap: int) -> float:
-        if self._stated:
+        if self._configured:
             return (self._seconds + max(SLACK[0], SLACK[1] * self._seconds)) / cap
         return JITTER * self._seconds / cap
 
@@ -189,8 +189,8 @@ class RateLimiter:
         self._raised = True
         self._cap += max(1, int(self._step * self._cap), (self._known - self._cap) // 3)
         self._step = min(0.25, 2 * self._step)
-        if self._stated and self._cap >= self._stated.count:
-            self._cap, self._raise_at = self._stated.count, math.inf
+        if self._configured and self._cap >= self._configured.count:
+            self._cap, self._raise_at = self._configured.count, math.inf
 
     def _enter(self, now: float, *, accepted: bool) -> None:
         self._window.append((now + self._seconds, accepted))

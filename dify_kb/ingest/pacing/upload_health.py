@@ -1,8 +1,8 @@
 """Detect creates blocked by Dify's dataset lock.
 
 If an API process of Dify is killed while it creates a document, its Redis lock blocks all creates
-in that dataset for up to 600 s, while reads are answered at once (measured on 1.4.3 and 1.14.2).
-Requests that wait for the lock are carried out when it expires; do not retry them before.
+in that dataset for up to 600 s, while reads succeed immediately (measured on 1.4.3 and 1.14.2).
+Requests that wait for the lock are carried out when it expires and must not be retried before.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ CREATE_CALLS: Final = frozenset({
 })  # fmt: skip
 
 MIN_TIMEOUTS: Final = 2
-"""Consecutive uploads that time out, while reads are answered, before uploads count as blocked."""
+"""Consecutive timeouts of uploads, while reads succeed, before uploads count as blocked."""
 
 PROXY_TIMEOUT: Final = 10.0
 """Seconds. A later 504 is the timeout of a proxy; the server may still be handling the request."""
 
 MIN_FAILURES: Final = 5
-"""Minimum consecutive failures before the load gives up: one that waits for room in its backlog
-sends few uploads, so that a single failure would count for many minutes."""
+"""Minimum consecutive failures before the load gives up. A load with a full backlog sends few
+uploads, so that a single failure could otherwise span many minutes."""
 
 
 class UploadHealth:
     """Health of uploads, derived from the attempts of all calls. Methods take the current time.
 
-    `record` methods return whether `blocked_until` or `failure` changed.
+    The `record` methods return whether `blocked_until` or `failure` changed.
     """
 
     def __init__(self, times: LoadTiming) -> None:
@@ -53,15 +53,17 @@ class UploadHealth:
         """When the dataset lock expires; None while uploads are not blocked."""
 
         self.failure: GiveUpReason | None = None
-        """Why the load gave up; None before."""
+        """The reason to give up on the server; None before."""
 
     def record(self, now: float, attempt: AttemptEvent) -> bool:
-        """Record an attempt of any call, except successful uploads."""
+        """Record an attempt of any call except a successful upload."""
         if attempt.endpoint in CREATE_CALLS:
             return attempt.failure_kind is not None and self._record_failure(now, attempt)
         if attempt.failure_kind is None:
-            return attempt.status is not None and self._record_reply(now)
-        if attempt.failure_kind != "quota":  # all calls fail: not the lock of a dataset
+            return attempt.status is not None and self._record_response(now)
+        if (
+            attempt.failure_kind != "quota"
+        ):  # all calls fail, so that a dataset lock is not the cause
             self._forget_timeouts()
             self._other_failed_at = now
         return False
@@ -80,7 +82,7 @@ class UploadHealth:
         return self._unblock()
 
     def exclude_outage(self, began: float) -> None:
-        """Exclude the outage from `began` to the last failed probe from the time of failures."""
+        """Exclude the time from `began` to the last failed probe from the duration of failures."""
         self._failing_since += max(0.0, self._other_failed_at - began)
 
     def _record_failure(self, now: float, attempt: AttemptEvent) -> bool:
@@ -97,17 +99,20 @@ class UploadHealth:
             return False
         limited = attempt.failure_kind == "quota" or attempt.status == HTTPStatus.TOO_MANY_REQUESTS
         reason = StopReason.RATE_LIMIT if limited else StopReason.OUTAGE
-        self.failure = GiveUpReason(reason, attempt.error or "no upload was answered")
+        self.failure = GiveUpReason(
+            reason, attempt.error or "all uploads failed without a response"
+        )
         return True
 
-    def _record_reply(self, now: float) -> bool:
+    def _record_response(self, now: float) -> bool:
         if self._timeouts < MIN_TIMEOUTS or self.blocked_until is not None:
             return False
         self._blocks += 1
-        if self._blocks > 1:  # the lock has expired, and still no upload was answered
+        if self._blocks > 1:  # the lock has expired, and still no upload succeeded
             self.failure = GiveUpReason(
                 StopReason.OUTAGE,
-                "the server answers reads but no uploads, for longer than a dataset lock lasts",
+                "the server responds to reads but not to uploads,"
+                " and no dataset lock lasts that long",
             )
         else:
             self.blocked_until = max(now, self._timed_out_since + self._times.dataset_lock_time)
