@@ -6,7 +6,7 @@ import anyio
 
 
 class QueuedServer:
-    """Serves so many at a time, each for so long, and remembers the most that it saw."""
+    """Serves `capacity` requests at a time, each in `seconds`, and counts them."""
 
     def __init__(self, capacity: int, seconds: float) -> None:
         self._slots = anyio.Semaphore(capacity)

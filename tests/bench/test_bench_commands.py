@@ -34,7 +34,7 @@ QUERIES = """\
 
 @pytest.fixture
 def tiny_plan(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the command take a second."""
+    """Replace the plan of `--quick` by one that takes a second."""
     monkeypatch.setattr(BenchmarkPlan, "quick", lambda: TINY)
 
 
@@ -57,7 +57,7 @@ def test_bench_prints_its_load_and_results(cli: Cli, emulator: Emulator, tmp_pat
     code, out, err = cli("bench", "--quick", "--html", str(html), "--save", str(save))
 
     assert code == 0
-    assert "at most 148 documents (2.57 MiB), 200 searches and 4 requests at once" in err
+    assert "at most 80 documents (1.57 MiB), 60 searches and 4 requests at once" in err
     assert "deleting what was made" in err
     for heading in ("Uploads of 4 KiB.", "Uploads of 97.7 KiB.", "Indexing", "Retrieval"):
         assert f"\n{heading}" in out
@@ -176,7 +176,7 @@ def test_clean_deletes_leftover_datasets_only(cli: Cli, emulator: Emulator) -> N
 
 
 def wait_until_uploading(emulator: Emulator) -> None:
-    """Wait until a run uploads to its second base."""
+    """Wait until a run has created its first dataset."""
     limit = time.monotonic() + LIMIT
     while sum(exchange.endpoint == "datasets.create" for exchange in emulator.history) < 1:
         assert time.monotonic() < limit

@@ -4,7 +4,7 @@ import re
 from xml.etree import ElementTree as ET
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dify_kb.bench.html_report import (
@@ -42,6 +42,7 @@ def test_chart_is_xml_with_title_and_values() -> None:
     assert {"at once", "/s", "knee", "0", "20"} <= set(texts)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.floats(0.001, 1e6), st.floats(0, 1e9, allow_subnormal=False)),
@@ -78,6 +79,7 @@ def test_series_differ_without_colours() -> None:
     assert render_legend(chart(several[0])) == ""
 
 
+@settings(deadline=None)
 @given(st.floats(0.001, 1e9))
 def test_axis_maximum_is_near_and_round(value: float) -> None:
     top = round_up_axis(value)

@@ -20,6 +20,9 @@ from dify_kb.errors import ConfigError, KnowledgeError, RateLimitedError, Server
 from dify_kb.wire import codec
 
 CREATE = "documents.create_by_file"
+ENDLESS = evolve(
+    TINY, uploads=[evolve(TINY.uploads[0], seconds=600, max_documents=1_000_000)], seconds=600
+)
 
 
 @pytest.fixture
@@ -31,7 +34,7 @@ def counter() -> RequestCounter:
 async def unlimited_client(
     emulator: Emulator, quick: Policy, counter: RequestCounter
 ) -> AsyncIterator[AsyncClient]:
-    """A client that counts, and takes as many requests at once as the plan."""
+    """A client that counts its requests and allows the concurrency of the plan."""
     async with AsyncClient(
         emulator.url, emulator.api_key, policy=quick, concurrency=4, on_event=counter.record
     ) as opened:
@@ -95,13 +98,13 @@ async def test_whole_plan_is_measured_and_datasets_are_deleted(
     assert {step.phase for step in steps} == {"start", "indexing", "retrieval", "upload", "cleanup"}
     assert await has_no_datasets(unlimited_client)
 
-    # No more was done than was announced.
+    # The announced load is not exceeded.
     calls = [exchange.endpoint for exchange in emulator.history]
     assert 0 < calls.count(CREATE) <= report.load.documents
     assert 0 < calls.count("datasets.retrieve") <= report.load.searches
     assert report.load.at_once == 4
 
-    # It survives the way to JSON and back, and makes a page.
+    # The report survives a round trip through JSON and renders as a page.
     read = codec.decode(InstanceReport, json.loads(dump_report(report)))
     assert json.loads(dump_report(read)) == json.loads(dump_report(report))
     page = render_instance_page(read)
@@ -112,15 +115,12 @@ async def test_whole_plan_is_measured_and_datasets_are_deleted(
 async def test_list_latency_is_measured_as_the_dataset_grows(
     unlimited_client: AsyncClient, counter: RequestCounter
 ) -> None:
-    upload = evolve(TINY.uploads[0], concurrencies=(1,), rounds=2, seconds=2, max_documents=220)
+    upload = evolve(TINY.uploads[0], concurrencies=(1,), rounds=2, seconds=20, max_documents=220)
     plan = evolve(TINY, uploads=(upload,), documents=1)
 
     report = await instance_benchmark(unlimited_client, counter, plan).run()
 
-    assert [row.documents for row in report.listed] == sorted(
-        row.documents for row in report.listed
-    )
-    assert len(report.listed) >= 2
+    assert [row.documents for row in report.listed] == [110, 220]
     assert all(0 < row.first.low <= row.first.median <= row.first.high for row in report.listed)
 
 
@@ -141,7 +141,7 @@ async def test_interrupted_run_leaves_no_dataset(
     unlimited_client: AsyncClient, counter: RequestCounter
 ) -> None:
     uploading = anyio.Event()
-    run = instance_benchmark(unlimited_client, counter)
+    run = instance_benchmark(unlimited_client, counter, ENDLESS)
     run.on_progress = lambda step: uploading.set() if step.phase == "upload" else None
 
     async with anyio.create_task_group() as group:
@@ -199,11 +199,11 @@ async def test_time_limit_of_a_run_is_kept(
     unlimited_client: AsyncClient, counter: RequestCounter, emulator: Emulator
 ) -> None:
     emulator.faults.indexing(["die"], names="*")
-    plan = evolve(TINY, seconds=1.0, indexing_timeout=0.4)
+    plan = evolve(ENDLESS, seconds=1.0, indexing_timeout=0.4)
 
     report = await instance_benchmark(unlimited_client, counter, plan).run()
 
-    assert report.seconds < 10
+    assert report.seconds < 30
     assert any("not at their end after 0.4 s" in note for note in report.notes)
     assert await has_no_datasets(unlimited_client)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dify_kb.bench.metrics import (
@@ -41,6 +41,7 @@ def test_metrics_match_manual_calculation(
     assert ndcg(ranks, k) == pytest.approx(gain)
 
 
+@settings(deadline=None)
 @given(ranks=st.lists(st.none() | st.integers(1, 30), min_size=1, max_size=8), k=st.integers(1, 20))
 def test_metrics_lie_between_zero_and_one_and_grow_with_k(ranks: Ranks, k: int) -> None:
     for metric in (recall, reciprocal_rank, ndcg):
