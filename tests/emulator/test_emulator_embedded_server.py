@@ -107,10 +107,10 @@ def test_foreign_files_are_refused_and_left_unchanged(tmp_path: Path) -> None:
     connection.close()
     before = foreign.read_bytes()
 
-    for path, words in ((text, "not an emulator's"), (foreign, "not an emulator's")):
+    for path, words in ((text, "not an emulator database"), (foreign, "not an emulator database")):
         with pytest.raises(ConfigError, match=words):
             Emulator(path).start()
-    with pytest.raises(ConfigError, match="cannot be opened"):
+    with pytest.raises(ConfigError, match="Cannot open"):
         Emulator(tmp_path / "none" / "a.db").start()
     assert foreign.read_bytes() == before
 

@@ -1,4 +1,4 @@
-"""A file keeps what was answered, whatever becomes of the process; and old or damaged files."""
+"""Database files: durability when the process is killed, and old, damaged or unwritable files."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def start_emulator_process(*arguments: str) -> subprocess.Popen[str]:
 async def run_emulator_process(
     path: Path,
 ) -> AsyncIterator[tuple[subprocess.Popen[str], aiohttp.ClientSession]]:
-    """An emulator in a process of its own, and a session of its address."""
+    """Run an emulator in a separate process; yield the process and a session for its address."""
     process = start_emulator_process("--db", str(path))
     try:
         assert process.stdout is not None
@@ -60,7 +60,7 @@ async def run_emulator_process(
 
 @contextmanager
 def drop_privileges() -> Iterator[None]:
-    """Whom permissions bind: root may write anywhere."""
+    """Run as an unprivileged user, because file permissions do not bind root."""
     if os.geteuid() != 0:
         yield
         return
@@ -72,34 +72,34 @@ def drop_privileges() -> Iterator[None]:
 
 
 async def kill_during_creates(path: Path, dataset: str, names: list[str]) -> dict[str, str]:
-    """Kill a process that takes in documents and indexes; tell those that it answered for."""
-    answered: dict[str, str] = {}
+    """Kill a process that creates and indexes documents; return the confirmed documents."""
+    confirmed: dict[str, str] = {}
 
     async def create(session: aiohttp.ClientSession, name: str) -> None:
         url = f"datasets/{dataset}/document/create-by-text"
         with suppress(aiohttp.ClientError):
-            async with session.post(url, json={"name": name, "text": TEXT} | AUTOMATIC) as reply:
-                answered[(await reply.json())["document"]["id"]] = name
+            async with session.post(url, json={"name": name, "text": TEXT} | AUTOMATIC) as response:
+                confirmed[(await response.json())["document"]["id"]] = name
 
     async with run_emulator_process(path) as (process, session), asyncio.TaskGroup() as group:
         for name in names:
             group.create_task(create(session, name))
-        await wait_until(lambda: len(answered) > len(names) // 4)
+        await wait_until(lambda: len(confirmed) > len(names) // 4)
         process.kill()
-    return answered
+    return confirmed
 
 
 @pytest.mark.timeout(60)
 async def test_confirmed_documents_survive_a_kill(tmp_path: Path) -> None:
-    """Three processes are killed with SIGKILL amid creates and indexing; the fourth has it all."""
+    """Three processes get SIGKILL during creates and indexing; the fourth has every document."""
     path = tmp_path / "kb.db"
     async with run_emulator(path) as client:
         dataset = await client.create_dataset()
 
-    answered: dict[str, str] = {}
+    confirmed: dict[str, str] = {}
     for attempt in range(3):
         names = [f"{attempt}-{number}.txt" for number in range(40)]
-        answered |= await kill_during_creates(path, dataset, names)
+        confirmed |= await kill_during_creates(path, dataset, names)
     with closing(sqlite3.connect(path)) as connection:
         states = connection.execute("SELECT DISTINCT indexing_status FROM documents").fetchall()
     with Emulator(path) as emulator:
@@ -108,16 +108,16 @@ async def test_confirmed_documents_survive_a_kill(tmp_path: Path) -> None:
         )
         documents = emulator.documents(dataset)
 
-    assert len(answered) >= 33
-    assert {("waiting",)} < set(states), "else the kills prove nothing"
-    assert answered.items() <= {one.id: one.name for one in documents}.items()
+    assert len(confirmed) >= 33
+    assert {("waiting",)} < set(states), "no process was killed during indexing"
+    assert confirmed.items() <= {one.id: one.name for one in documents}.items()
     assert {(one.chunks, one.completed) for one in documents} == {(CHUNKS, CHUNKS)}
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
-async def test_file_of_a_killed_process_can_be_opened_at_once(tmp_path: Path) -> None:
-    """The lock dies with its holder; there is no lock file to remove by hand."""
+async def test_file_of_a_killed_process_can_be_opened_immediately(tmp_path: Path) -> None:
+    """The lock ends with the process; there is no lock file to remove by hand."""
     path = tmp_path / "kb.db"
     async with run_emulator_process(path) as (process, _):
         with pytest.raises(ConfigError, match="in use by another emulator"):
@@ -132,7 +132,7 @@ async def test_file_of_a_killed_process_can_be_opened_at_once(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("version", "age"), [(USER_VERSION - 1, "an older"), (USER_VERSION + 1, "a newer")]
 )
-def test_file_of_another_version_is_refused_and_left_alone(
+def test_file_of_another_version_is_refused_and_left_unchanged(
     version: int, age: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "other.db"
@@ -141,7 +141,7 @@ def test_file_of_another_version_is_refused_and_left_alone(
         connection.execute(f"PRAGMA user_version = {version}")
     before = path.read_bytes()
 
-    with pytest.raises(ConfigError, match=f"was made by {age} version"):
+    with pytest.raises(ConfigError, match=f"was created by {age} version of dify-kb"):
         Store(path)
     assert path.read_bytes() == before
 
@@ -153,8 +153,8 @@ def store_path(tmp_path: Path) -> Path:
     return path
 
 
-def test_damaged_file_is_left_alone(store_path: Path) -> None:
-    """Any page that is used may be the damaged one; half a file is what a full disk leaves."""
+def test_damaged_file_is_left_unchanged(store_path: Path) -> None:
+    """Any used page may be damaged; a full disk leaves a truncated file."""
     whole = store_path.read_bytes()
     pages = range(4096, len(whole), 5 * 4096)
     damaged = [whole[:at] + b"\xa5" * 4096 + whole[at + 4096 :] for at in pages]
@@ -188,14 +188,14 @@ def test_read_only_folder_is_reported(exists: bool) -> None:  # noqa: FBT001 -- 
         try:
             with (
                 drop_privileges(),
-                pytest.raises(ConfigError, match="it may not be written") as caught,
+                pytest.raises(ConfigError, match="is not writable") as caught,
             ):
                 Store(path)
             remaining = [entry.name for entry in Path(folder).iterdir()]
         finally:
             Path(folder).chmod(0o755)
 
-    assert "you may write there" in caught.value.hint
+    assert "Check that its directory exists" in caught.value.hint
     assert remaining == ["kb.db"] * exists
 
 
@@ -207,7 +207,7 @@ def test_read_only_file_is_reported() -> None:
         Path(folder).chmod(0o777)
         before = path.read_bytes()
 
-        with drop_privileges(), pytest.raises(ConfigError, match="opened: it may not be written"):
+        with drop_privileges(), pytest.raises(ConfigError, match=r"Cannot open .* is not writable"):
             Store(path)
         assert path.read_bytes() == before
 

@@ -1,4 +1,4 @@
-"""The state of the server, in SQLite: synchronous, and without a word of HTTP."""
+"""The server's state in SQLite: synchronous and independent of HTTP."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ __all__ = [
 
 
 class Store:
-    """Everything that the server remembers, in memory or in a file that stays.
+    """The complete state of the server, in memory or in a file.
 
-    Any thread may call it; calls that belong together stand in `with store.transaction()`.
+    Thread-safe. Calls that belong together are grouped in `with store.transaction()`.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -69,30 +69,30 @@ class Store:
         self.external = ExternalKnowledgeTable(self._database)
         self.index = SearchIndex(self._database.connection)
         self.account = self._load_or_create_setting("account")
-        """The id of the workspace's owner, as whom the server acts."""
+        """The id of the workspace owner, recorded as the author of every change."""
         self.tenant = self._load_or_create_setting("tenant")
         """The id of the workspace."""
         self.secret = self._load_or_create_setting("secret")
-        """What links to files are signed with."""
+        """The key that signs file URLs."""
 
     def transaction(self) -> AbstractContextManager[None]:
-        """Do all of it or nothing, and let nobody else in meanwhile."""
+        """Run a block as one transaction: all or nothing, and isolated from other threads."""
         return self._database.transaction()
 
     def delete_document(self, document_id: str) -> None:
-        """Delete a document and all that hangs on it."""
+        """Delete a document with its segments and its file."""
         with self.transaction():
             self.delete_segments(document_id)
             self.documents.delete(document_id)
 
     def delete_segments(self, document_id: str) -> None:
-        """Delete the chunks of a document."""
+        """Delete the segments of a document."""
         with self.transaction():
             self.index.remove_document(document_id)
             self.segments.delete_by_document(document_id)
 
     def retire_segments(self, document_id: str) -> int:
-        """Have the chunks of a document neither be found nor be counted; return their number."""
+        """Hide the segments of a document from searches and counts; return their number."""
         with self.transaction():
             self.index.remove_document(document_id)
             return self.segments.retire_by_document(document_id)
@@ -100,15 +100,17 @@ class Store:
     def add_segments(
         self, rows: Sequence[SegmentRow], children: Sequence[ChildChunkRow] = ()
     ) -> None:
-        """Add chunks of one document, with their children; those enabled are found at once."""
+        """Add segments of one document and their child chunks; index the enabled ones."""
         with self.transaction():
             self.segments.add(rows)
             self.child_chunks.add(children)
             self.index_segments([row for row in rows if row.enabled])
 
     def index_segments(self, rows: Sequence[SegmentRow]) -> None:
-        """Have chunks of one document be found: by their words, and on a high-quality base by
-        their vectors; parents by those of their children, and on an economy base not at all.
+        """Add segments of one document to the search index.
+
+        They are indexed by words, and by vectors too in a high-quality dataset. Parents are indexed
+        through their children, and not at all in an economy dataset.
         """
         with self.transaction():
             document = self.documents.get_by_id(rows[0].document_id) if rows else None
@@ -127,7 +129,7 @@ class Store:
             self.index.add(entries, vectors=dataset.is_high_quality)
 
     def reindex_dataset(self, dataset_id: str) -> None:
-        """Have all of a dataset be found as its technique says, which was another one before."""
+        """Rebuild the index of a dataset after a change of its indexing technique."""
         with self.transaction():
             self.index.remove_dataset(dataset_id)
             for document in self.documents.list_available_ids(dataset_id):
@@ -136,7 +138,7 @@ class Store:
                 )
 
     def replace_children(self, segment: SegmentRow, rows: Sequence[ChildChunkRow]) -> None:
-        """Give a chunk other children than it has."""
+        """Replace the child chunks of a segment."""
         with self.transaction():
             self._remove_from_index([segment.id])
             self.child_chunks.delete_by_segment(segment.id)
@@ -145,14 +147,14 @@ class Store:
                 self.index_segments([segment])
 
     def add_child(self, segment: SegmentRow, row: ChildChunkRow) -> None:
-        """Give a chunk one more child."""
+        """Add a child chunk to a segment."""
         with self.transaction():
             self.child_chunks.add([row])
             if segment.enabled:
                 self.index_segments([segment])
 
     def update_child(self, child: ChildChunkRow, **changes: object) -> None:
-        """Change columns of a child, and what it is found by."""
+        """Update columns of a child chunk, and the index."""
         with self.transaction():
             self.child_chunks.update(child.id, **changes)
             segment = self.segments.get(child.segment_id)
@@ -160,13 +162,13 @@ class Store:
                 self.index_segments([segment])
 
     def delete_child(self, child: ChildChunkRow) -> None:
-        """Delete a child."""
+        """Delete a child chunk."""
         with self.transaction():
             self.index.remove_segments([child.id])
             self.child_chunks.delete(child.id)
 
     def update_segment(self, segment_id: str, **changes: object) -> SegmentRow | None:
-        """Change columns of a chunk, and whether and by what it is found."""
+        """Update columns of a segment, and the index; return None if it does not exist."""
         with self.transaction():
             self.segments.update(segment_id, **changes)
             row = self.segments.get(segment_id)
@@ -177,13 +179,13 @@ class Store:
         return row
 
     def delete_segment(self, segment_id: str) -> None:
-        """Delete a chunk."""
+        """Delete a segment."""
         with self.transaction():
             self._remove_from_index([segment_id])
             self.segments.delete(segment_id)
 
     def set_segments_enabled(self, document_id: str, *, enabled: bool, now: float) -> None:
-        """Enable or disable all chunks of a document, as its own switch does (measured)."""
+        """Enable or disable all segments, as changing the document's status does (measured)."""
         with self.transaction():
             self.segments.set_enabled_by_document(document_id, enabled, now)
             self.index.remove_document(document_id)
@@ -191,7 +193,7 @@ class Store:
                 self.index_segments(self.segments.list_by_document(document_id))
 
     def delete_dataset(self, dataset_id: str) -> bool:
-        """Delete a dataset and all that hangs on it; tell whether there was one."""
+        """Delete a dataset and its contents; return whether it existed."""
         with self.transaction():
             self.index.remove_dataset(dataset_id)
             self.segments.delete_by_dataset(dataset_id)
@@ -199,11 +201,11 @@ class Store:
             return self.datasets.delete(dataset_id)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the database."""
         self._database.close()
 
     def _remove_from_index(self, segment_ids: Sequence[str]) -> None:
-        """Have chunks not be found, nor their children."""
+        """Remove segments and their child chunks from the search index."""
         children = [
             child.id
             for segment_id in segment_ids
@@ -225,7 +227,7 @@ class Store:
 
 
 def _build_index_entry(row: SegmentRow, *, with_keywords: bool) -> tuple[str, str, str, str]:
-    """Tell what a chunk is found by: its text, and its keywords that are not in it."""
+    """Return the index entry of a segment: its text and the keywords that the text lacks."""
     if not with_keywords:
         return row.id, row.dataset_id, row.document_id, row.content
     folded_content = row.content.casefold()

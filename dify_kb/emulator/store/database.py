@@ -1,4 +1,4 @@
-"""The SQLite connection: its schema, its format version, and what is wrong with a file."""
+"""The SQLite connection: schema, format version, and errors about unusable files."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 APPLICATION_ID: Final = 0x6B62656D
-"""`kbem`: marks a file as an emulator's database."""
+"""Marks a file as an emulator database; the bytes are "kbem"."""
 
 USER_VERSION: Final = 4
-"""Grows with every change of the tables; files of any other version are refused."""
+"""Format version, increased with every schema change; other versions are refused."""
 
 SCHEMA: Final = """
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -120,9 +120,9 @@ CREATE TABLE external_bindings (
 
 
 class Database:
-    """One SQLite connection that several threads take turns on.
+    """One SQLite connection, shared by several threads.
 
-    A file is locked for as long as it is open: another process that opens it gets an error.
+    A file is locked while it is open; a second process that opens it gets an error.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -131,7 +131,7 @@ class Database:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Do all of it or nothing; nested ones are part of the outermost."""
+        """Run a block as one transaction; nested transactions join the outermost one."""
         with self._lock:
             if self.connection.in_transaction:
                 yield
@@ -145,23 +145,23 @@ class Database:
             self.connection.execute("COMMIT")
 
     def fetch_all(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """Ask."""
+        """Return all rows of a query."""
         with self._lock:
             return self.connection.execute(sql, values).fetchall()
 
     def fetch_value(self, sql: str, values: Sequence[object] = ()) -> Any:
-        """Ask for one value; None when there is no row."""
+        """Return the first column of the first row; None if there is no row."""
         with self._lock:
             row = self.connection.execute(sql, values).fetchone()
         return row[0] if row else None
 
     def execute(self, sql: str, values: Sequence[object] = ()) -> int:
-        """Change something; return how many rows it were."""
+        """Run a statement and return the number of affected rows."""
         with self._lock:
             return self.connection.execute(sql, values).rowcount
 
     def insert(self, table: str, rows: Iterable[attrs.AttrsInstance]) -> None:
-        """Add rows whose attributes are the columns."""
+        """Insert rows whose attributes are the columns."""
         values = [attrs.astuple(row, recurse=False) for row in rows]
         if not values:
             return
@@ -174,19 +174,19 @@ class Database:
             )
 
     def update(self, table: str, key: str, changes: Mapping[str, object]) -> bool:
-        """Change columns of the row of this id; tell whether it exists."""
+        """Update columns of the row with this id; return whether the row exists."""
         names = ", ".join(f"{name} = ?" for name in changes)
         sql = f"UPDATE {table} SET {names} WHERE id = ?"  # noqa: S608 -- own names
         return self.execute(sql, (*changes.values(), key)) == 1
 
     def close(self) -> None:
-        """Close, and let go of the file."""
+        """Close the connection and release the file."""
         with self._lock:
             self.connection.close()
 
 
 def join_columns(row_class: type[attrs.AttrsInstance]) -> str:
-    """Name the columns of a kind of row."""
+    """Return the column names of a row class, separated by commas."""
     return ", ".join(attribute.name for attribute in attrs.fields(row_class))
 
 
@@ -217,11 +217,11 @@ def _configure(connection: sqlite3.Connection, path: Path | None) -> None:
     version = _read_version(connection, path)
     if version:
         _check_integrity(connection)
-    # The case of names counts in a keyword, as in PostgreSQL's LIKE (measured).
+    # Keywords match names case-sensitively, like PostgreSQL's LIKE (measured).
     connection.execute("PRAGMA case_sensitive_like = ON")
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA journal_mode = WAL")
-    # What was committed survives the death of the process; it may be lost with the machine's.
+    # Commits survive a crash of the process, but may be lost in a crash of the machine.
     connection.execute("PRAGMA synchronous = NORMAL")
     if not version:
         connection.executescript(
@@ -231,7 +231,7 @@ def _configure(connection: sqlite3.Connection, path: Path | None) -> None:
 
 
 def _read_version(connection: sqlite3.Connection, path: Path | None) -> int:
-    """Lock the file, and tell the version of its tables; 0 where there are none yet."""
+    """Lock the file and return its format version; 0 if it has no tables yet."""
     connection.execute("BEGIN EXCLUSIVE")
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
@@ -241,20 +241,20 @@ def _read_version(connection: sqlite3.Connection, path: Path | None) -> int:
         return 0
     if application != APPLICATION_ID:
         raise ConfigError(
-            f"{path} is a database, but not an emulator's.",
-            hint="Name a file that does not exist yet, or one that an emulator made.",
+            f"{path} is an SQLite database, but not an emulator database.",
+            hint="Use a new file name, or a database that the emulator created.",
         )
     if version != USER_VERSION:
         age = "a newer" if version > USER_VERSION else "an older"
         raise ConfigError(
-            f"{path} was made by {age} version of the emulator.",
-            hint="Install the dify-kb that made it, or name another file.",
+            f"{path} was created by {age} version of dify-kb.",
+            hint="Install the version that created it, or use another file.",
         )
     return version
 
 
 def _check_integrity(connection: sqlite3.Connection) -> None:
-    """Look for damage before anything is written; takes 1 ms per MB (measured)."""
+    """Raise an error if the file is damaged, before any write; takes 1 ms per MB (measured)."""
     problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if problem != "ok":
         raise sqlite3.DatabaseError(f"malformed, {problem}")
@@ -265,28 +265,28 @@ def _to_config_error(path: Path | None, error: sqlite3.Error) -> ConfigError:
     if "locked" in reason:
         return ConfigError(
             f"{path} is in use by another emulator.",
-            hint="Stop the other one, or name another file.",
+            hint="Stop the other emulator, or use another file.",
         )
     if "not a database" in reason:
         return ConfigError(
-            f"{path} is not an emulator's database.",
-            hint="Name a file that does not exist yet, or one that an emulator made.",
+            f"{path} is not an emulator database.",
+            hint="Use a new file name, or a database that the emulator created.",
         )
     if "malformed" in reason:
         return ConfigError(
             f"{path} is damaged.",
-            hint="Put a copy of it in its place, or name another file; this one is left as it is.",
+            hint="Restore a backup, or use another file; the damaged file was not changed.",
         )
     if path is not None and not _is_writable(path):
-        reason = "it may not be written, or nothing beside it"  # SQLite says "disk I/O error"
+        reason = "the file or its directory is not writable"  # SQLite: "disk I/O error"
     return ConfigError(
-        f"{path} cannot be opened: {reason}.",
-        hint="Check that its folder exists and that you may write there.",
+        f"Cannot open {path}: {reason}.",
+        hint="Check that its directory exists and is writable.",
     )
 
 
 def _is_writable(path: Path) -> bool:
-    """Tell whether the file and its folder, as far as they exist, take what is written."""
+    """Return whether the file and its directory are writable, as far as they exist."""
     return all(
         os.access(place, os.W_OK, effective_ids=True)
         for place in (path, path.parent)

@@ -1,4 +1,4 @@
-"""Tables of documents with their files and former versions, and of files for pipelines."""
+"""Tables of documents, their files and former versions, and of pipeline files."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ DISPLAY_STATUS_FILTERS: Final[Mapping[str, str]] = {
     "disabled": "indexing_status = 'completed' AND NOT enabled AND NOT archived",
     "archived": "indexing_status = 'completed' AND archived",
 }
-"""The words of the list's `status` filter; any other lists everything (measured)."""
+"""Conditions by value of the list's `status` filter; other values filter nothing (measured)."""
 
 DOCUMENTS_AS_OF: Final = "(SELECT * FROM document_versions WHERE since <= ? AND before > ?)"
-"""A table of the documents as they were; its two values are both the time."""
+"""The documents as of a past time, as a table; takes that time as two parameters."""
 
 _ADD_VERSION: Final = (
     "INSERT INTO document_versions SELECT version_time(), 9e999, * FROM documents"
@@ -43,7 +43,7 @@ _END_VERSION: Final = (
     "UPDATE document_versions SET before = version_time() WHERE id = OLD.id AND before = 9e999;"
 )
 
-# All of it is temporary, so that a file stays as it is and others can open it.
+# Temporary, so that the format of a database file does not change.
 _VERSION_STATEMENTS: Final = (
     (
         "CREATE TEMP TABLE document_versions AS"
@@ -61,36 +61,36 @@ _VERSION_STATEMENTS: Final = (
 
 @frozen
 class DocumentTable:
-    """Documents and the bytes of their files."""
+    """Documents and the contents of their files."""
 
     database: Database
 
     def add(self, row: DocumentRow, content: bytes) -> None:
-        """Add one."""
+        """Add a document and the content of its file."""
         self.database.insert("documents", [row])
         self.set_content(row.id, content)
 
     def get(self, dataset_id: str, document_id: str) -> DocumentRow | None:
-        """Find one in its dataset."""
+        """Return a document of a dataset, or None."""
         return self._select_one("dataset_id = ? AND id = ?", dataset_id, document_id)
 
     def get_by_id(self, document_id: str) -> DocumentRow | None:
-        """Find one."""
+        """Return a document of any dataset, or None."""
         return self._select_one("id = ?", document_id)
 
     def get_by_name(self, dataset_id: str, name: str) -> DocumentRow | None:
-        """Find the newest enabled one of exactly this name: what a create replaces."""
+        """Return the newest enabled document of exactly this name, which a create replaces."""
         order = "ORDER BY created_at DESC, position DESC LIMIT 1"
         return self._select_one(
             f"dataset_id = ? AND name = ? AND enabled {order}", dataset_id, name
         )
 
     def list_by_batch(self, dataset_id: str, batch: str) -> list[DocumentRow]:
-        """Find those whose latest create had this batch id."""
+        """Return the documents whose latest create has this batch id."""
         return self._select("batch = ? AND dataset_id = ?", batch, dataset_id)
 
     def next_position(self, dataset_id: str) -> int:
-        """Tell the position of the next one."""
+        """Return the position for the next document."""
         sql = "SELECT max(position) FROM documents WHERE dataset_id = ?"
         return (self.database.fetch_value(sql, (dataset_id,)) or 0) + 1
 
@@ -104,10 +104,11 @@ class DocumentTable:
         *,
         as_of: float | None = None,
     ) -> tuple[list[DocumentRow], int]:
-        """Find those whose name is LIKE the keyword, the newest first; and count them.
+        """Return a page of documents, newest first, and the total number.
 
         Args:
-            as_of: show them as they were at this time; only after `keep_versions`.
+            keyword: matches a part of the name, like SQL's LIKE.
+            as_of: list the documents as of this time; requires `keep_versions`.
         """
         table, times = ("documents", []) if as_of is None else (DOCUMENTS_AS_OF, [as_of, as_of])
         where, values = "dataset_id = ?", [*times, dataset_id]
@@ -123,15 +124,15 @@ class DocumentTable:
         return [DocumentRow(*row) for row in rows], self.database.fetch_value(sql, values)
 
     def keep_versions(self, now: Callable[[], float]) -> None:
-        """Keep each version of each from now on, for lists as they were."""
+        """Record every version of a document from now on, for lists as of an earlier time."""
         _keep_versions(self.database, now)
 
     def list_available(self, dataset_id: str) -> list[DocumentRow]:
-        """Find those that a search with conditions looks at (server source)."""
+        """Return the documents that a search with conditions considers (server source)."""
         return self._select(f"dataset_id = ? AND {_IS_AVAILABLE}", dataset_id)
 
     def list_available_ids(self, dataset_id: str) -> list[str]:
-        """Return the ids of those that are available, in the order of their creation."""
+        """Return the ids of the available documents, in order of creation."""
         rows = self.database.fetch_all(
             f"SELECT id FROM documents WHERE dataset_id = ? AND {_IS_AVAILABLE} ORDER BY number",  # noqa: S608 -- own names
             (dataset_id,),
@@ -139,7 +140,7 @@ class DocumentTable:
         return [document_id for (document_id,) in rows]
 
     def list_states(self, dataset_id: str) -> list[DocumentState]:
-        """Tell how those of a dataset stand, in the order of their creation."""
+        """Return the states of a dataset's documents, in order of creation."""
         sql = (
             "SELECT d.id, d.dataset_id, d.name, d.indexing_status, d.error, d.enabled, d.archived,"
             " d.batch, d.file_id, d.file_size, count(s.id), total(s.status = 'completed')"
@@ -149,7 +150,7 @@ class DocumentTable:
         return [DocumentState(*row) for row in self.database.fetch_all(sql, (dataset_id,))]
 
     def list_unfinished_ids(self) -> list[str]:
-        """Tell the ids of those that are not indexed yet, in the order of their creation."""
+        """Return the ids of documents still to be indexed, by batch and order of creation."""
         rows = self.database.fetch_all(
             "SELECT id FROM documents WHERE indexing_status NOT IN ('completed', 'error')"
             " ORDER BY batch, number"
@@ -157,30 +158,30 @@ class DocumentTable:
         return [document_id for (document_id,) in rows]
 
     def update(self, document_id: str, **changes: object) -> bool:
-        """Change columns; tell whether there is such a document still."""
+        """Update columns of a document; return whether it exists."""
         return self.database.update("documents", document_id, changes)
 
     def get_by_file(self, file_id: str) -> DocumentRow | None:
-        """Find the one that has a file."""
+        """Return the document that a file belongs to, or None."""
         return self._select_one("file_id = ?", file_id)
 
     def get_content(self, document_id: str) -> bytes | None:
-        """Read the file of one."""
+        """Return the content of a document's file, or None."""
         sql = "SELECT content FROM contents WHERE document_id = ?"
         content: bytes | None = self.database.fetch_value(sql, (document_id,))
         return content
 
     def set_content(self, document_id: str, content: bytes) -> None:
-        """Write the file of one."""
+        """Store the content of a document's file."""
         self.database.execute("REPLACE INTO contents VALUES (?, ?)", (document_id, content))
 
     def delete(self, document_id: str) -> None:
-        """Delete one with its file."""
+        """Delete a document with its file."""
         self.database.execute("DELETE FROM contents WHERE document_id = ?", (document_id,))
         self.database.execute("DELETE FROM documents WHERE id = ?", (document_id,))
 
     def delete_by_dataset(self, dataset_id: str) -> None:
-        """Delete all of a dataset."""
+        """Delete all documents of a dataset."""
         self.database.execute(
             "DELETE FROM contents WHERE document_id IN"
             " (SELECT id FROM documents WHERE dataset_id = ?)",
@@ -199,23 +200,23 @@ class DocumentTable:
 
 @frozen
 class PipelineFileTable:
-    """Files that pipelines can read."""
+    """Files uploaded for pipeline runs."""
 
     database: Database
 
     def add(self, row: PipelineFileRow) -> None:
-        """Add one."""
+        """Add a file."""
         self.database.insert("pipeline_files", [row])
 
     def get(self, file_id: str) -> PipelineFileRow | None:
-        """Find one."""
+        """Return a file, or None."""
         sql = f"SELECT {_PIPELINE_FILE_COLUMNS} FROM pipeline_files WHERE id = ?"  # noqa: S608 -- own names
         rows = self.database.fetch_all(sql, (file_id,))
         return PipelineFileRow(*rows[0]) if rows else None
 
 
 def _keep_versions(database: Database, now: Callable[[], float]) -> None:
-    """Keep each version of each document from now on; again, it does nothing."""
+    """Record every version of a document from now on; repeated calls do nothing."""
     with database.transaction():
         if database.fetch_value(
             "SELECT 1 FROM sqlite_temp_master WHERE name = 'document_versions'"

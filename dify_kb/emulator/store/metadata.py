@@ -17,8 +17,9 @@ _METADATA_COLUMNS = ", ".join(f"metadata.{name}" for name in join_columns(Metada
 
 @frozen
 class MetadataTable:
-    """The metadata fields of datasets, and which documents have them; the values stand in the
-    documents.
+    """Metadata fields of datasets, and the documents that have them.
+
+    The values are stored with the documents.
     """
 
     database: Database
@@ -28,16 +29,16 @@ class MetadataTable:
         self.database.insert("metadata", [row])
 
     def get(self, dataset_id: str, metadata_id: str) -> MetadataRow | None:
-        """Find a field."""
+        """Return a field, or None."""
         rows = self._select("WHERE dataset_id = ? AND id = ?", dataset_id, metadata_id)
         return rows[0] if rows else None
 
     def list_by_dataset(self, dataset_id: str) -> list[MetadataRow]:
-        """Find the fields of a dataset."""
+        """Return the fields of a dataset."""
         return self._select("WHERE dataset_id = ? ORDER BY number", dataset_id)
 
     def list_by_document(self, dataset_id: str, document_id: str) -> list[MetadataRow]:
-        """Find the fields that a document has, in the order in which it got them."""
+        """Return the fields of a document, in the order of their assignment."""
         return self._select(
             "JOIN metadata_bindings ON metadata_id = metadata.id"
             " WHERE dataset_id = ? AND document_id = ? ORDER BY metadata_bindings.number",
@@ -46,7 +47,7 @@ class MetadataTable:
         )
 
     def count_documents(self, dataset_id: str) -> dict[str, int]:
-        """Count the documents that have a field, by its id."""
+        """Return the number of documents with each field, by field id."""
         return dict(
             self.database.fetch_all(
                 "SELECT metadata_id, count(*) FROM metadata_bindings"
@@ -57,12 +58,12 @@ class MetadataTable:
         )
 
     def document_ids_with(self, metadata_id: str) -> list[str]:
-        """Tell the ids of the documents that have a field."""
+        """Return the ids of the documents that have a field."""
         sql = "SELECT document_id FROM metadata_bindings WHERE metadata_id = ?"
         return [document_id for (document_id,) in self.database.fetch_all(sql, (metadata_id,))]
 
     def bind(self, document_id: str, metadata_ids: Sequence[str]) -> None:
-        """Give a document fields, one of which may not exist (recording 697)."""
+        """Assign fields to a document; the fields need not exist (recording 697)."""
         for metadata_id in metadata_ids:
             self.database.execute(
                 "INSERT OR IGNORE INTO metadata_bindings (document_id, metadata_id) VALUES (?, ?)",
@@ -70,12 +71,12 @@ class MetadataTable:
             )
 
     def unbind(self, document_id: str) -> None:
-        """Take all fields from a document."""
+        """Remove all fields from a document."""
         sql = "DELETE FROM metadata_bindings WHERE document_id = ?"
         self.database.execute(sql, (document_id,))
 
     def rename(self, metadata_id: str, name: str) -> None:
-        """Give a field another name."""
+        """Rename a field."""
         self.database.update("metadata", metadata_id, {"name": name})
 
     def delete(self, metadata_id: str) -> None:

@@ -1,4 +1,4 @@
-"""Rows as values: the attributes are the columns, in their order."""
+"""Row classes of the tables: the attributes are the columns, in order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from attrs import field, frozen
 
 @frozen
 class DatasetRow:
-    """A knowledge base. `retrieval_model` is JSON, `members` a JSON list of ids."""
+    """A dataset. `retrieval_model` is JSON, `members` a JSON list of ids."""
 
     id: str
     name: str
@@ -28,17 +28,17 @@ class DatasetRow:
 
     embedding_provider: str | None = None
     embedding_model: str | None = None
-    """What a high-quality base finds meanings with; null on others."""
+    """The embedding model of a high-quality dataset, otherwise null."""
 
     @property
     def is_high_quality(self) -> bool:
-        """Whether its chunks are found by meaning, too."""
+        """Whether segments are searched by vectors, too."""
         return self.indexing_technique == "high_quality"
 
 
 @frozen
 class RuleRow:
-    """A process rule; every create that sends one makes another. `rules` is JSON."""
+    """A process rule; every create that sends a rule adds another. `rules` is JSON."""
 
     id: str
     dataset_id: str
@@ -48,7 +48,7 @@ class RuleRow:
 
 @frozen
 class DocumentRow:
-    """A document and its file. Flags are 0 or 1, times seconds since the epoch."""
+    """A document and its file. Flags are 0 or 1, times are seconds since the epoch."""
 
     id: str
     dataset_id: str
@@ -81,15 +81,15 @@ class DocumentRow:
     disabled_at: float | None = None
     archived: int = 0
     doc_metadata: str | None = None
-    """Values by the names of fields, as JSON."""
+    """Values by field name, as JSON."""
 
     locked_until: float = 0.0
-    """When its status may be changed again."""
+    """The time from which its status may be changed again."""
 
 
 @frozen
 class DocumentState:
-    """What has become of a document: how it stands, and its chunks."""
+    """The state of a document: indexing status, flags and segment counts."""
 
     id: str
     dataset_id: str
@@ -101,16 +101,16 @@ class DocumentState:
     batch: str
     file_id: str
     size: int
-    """Of its file, in bytes; of a text, in characters."""
+    """File size in bytes; for a text, its length in characters."""
 
     chunks: int
     completed: int = field(converter=int)
-    """The chunks that are found."""
+    """Number of segments that are indexed."""
 
 
 @frozen
 class SegmentRow:
-    """A chunk. `keywords` is a JSON list; `edited` says that somebody changed it by hand."""
+    """A segment. `keywords` is a JSON list; `edited` is 1 after a manual change."""
 
     id: str
     dataset_id: str
@@ -134,13 +134,13 @@ class SegmentRow:
 
     @property
     def word_count(self) -> int:
-        """The characters of the text, and of the answer if it is a question."""
+        """Number of characters of the content and, in Q&A documents, of the answer."""
         return len(self.content) + len(self.answer or "")
 
 
 @frozen
 class ChildChunkRow:
-    """A piece of a chunk."""
+    """A child chunk of a segment."""
 
     id: str
     segment_id: str
@@ -163,7 +163,7 @@ class MetadataRow:
 
 @frozen
 class TagRow:
-    """A tag of datasets."""
+    """A tag for datasets."""
 
     id: str
     name: str
@@ -171,7 +171,7 @@ class TagRow:
 
 @frozen
 class PipelineFileRow:
-    """A file that waits for a pipeline."""
+    """A file uploaded for pipeline runs."""
 
     id: str
     name: str
@@ -184,7 +184,7 @@ class PipelineFileRow:
 
 @frozen
 class ExternalApiRow:
-    """An external knowledge API: where it is, without `/retrieval`, and its key."""
+    """An external knowledge API: its URL without `/retrieval`, and its key."""
 
     id: str
     name: str
@@ -194,7 +194,7 @@ class ExternalApiRow:
 
 @frozen
 class ExternalBindingRow:
-    """Where an external dataset is asked, and for what."""
+    """The API and the knowledge id that an external dataset queries."""
 
     dataset_id: str
     api_id: str
@@ -203,7 +203,7 @@ class ExternalBindingRow:
 
 @frozen
 class DatasetCounts:
-    """What a dataset holds. `words` counts characters."""
+    """Totals of a dataset. `words` counts characters."""
 
     documents: int
     available: int

@@ -19,12 +19,12 @@ _TAG_COLUMNS = join_columns(TagRow)
 
 @frozen
 class TagTable:
-    """Tags, and the datasets that bear them."""
+    """Tags and the datasets that have them."""
 
     database: Database
 
     def add(self, row: TagRow) -> bool:
-        """Add one; False when the name is taken."""
+        """Add a tag; return False if the name is in use."""
         try:
             self.database.insert("tags", [row])
         except sqlite3.IntegrityError:
@@ -32,22 +32,22 @@ class TagTable:
         return True
 
     def get(self, tag_id: str) -> TagRow | None:
-        """Find one."""
+        """Return a tag, or None."""
         rows = self._select("WHERE id = ?", tag_id)
         return rows[0] if rows else None
 
     def list_all(self) -> list[TagRow]:
-        """Find all, the newest first."""
+        """Return all tags, newest first."""
         return self._select("ORDER BY number DESC")
 
     def list_by_dataset(self, dataset_id: str) -> list[TagRow]:
-        """Find those that a dataset bears, the newest first."""
+        """Return the tags of a dataset, newest first."""
         return self._select(
             "JOIN tag_bindings ON tag_id = id WHERE dataset_id = ? ORDER BY number DESC", dataset_id
         )
 
     def dataset_ids_with(self, tag_ids: Sequence[str]) -> list[str]:
-        """Tell the ids of the datasets that bear any of these."""
+        """Return the ids of the datasets that have any of these tags."""
         rows = self.database.fetch_all(
             "SELECT DISTINCT dataset_id FROM tag_bindings"
             " WHERE tag_id IN (SELECT value FROM json_each(?))",
@@ -56,30 +56,30 @@ class TagTable:
         return [dataset_id for (dataset_id,) in rows]
 
     def count_datasets(self, tag_id: str) -> int:
-        """Count the datasets that bear one."""
+        """Count the datasets that have a tag."""
         sql = "SELECT count(*) FROM tag_bindings WHERE tag_id = ?"
         count: int = self.database.fetch_value(sql, (tag_id,))
         return count
 
     def rename(self, tag_id: str, name: str) -> bool:
-        """Give one another name; False when that is taken, by itself too (server source)."""
+        """Rename a tag; return False if any tag has the name, even this one (server source)."""
         if self.database.fetch_value("SELECT 1 FROM tags WHERE name = ?", (name,)):
             return False
         return self.database.update("tags", tag_id, {"name": name})
 
     def delete(self, tag_id: str) -> None:
-        """Delete one, from the datasets too."""
+        """Delete a tag, and remove it from all datasets."""
         self.database.execute("DELETE FROM tag_bindings WHERE tag_id = ?", (tag_id,))
         self.database.execute("DELETE FROM tags WHERE id = ?", (tag_id,))
 
     def bind(self, dataset_id: str, tag_id: str) -> None:
-        """Have a dataset bear one, which may not exist (recording 837)."""
+        """Add a tag to a dataset; the tag need not exist (recording 837)."""
         self.database.execute(
             "INSERT OR IGNORE INTO tag_bindings VALUES (?, ?)", (dataset_id, tag_id)
         )
 
     def unbind(self, dataset_id: str, tag_id: str) -> None:
-        """Have a dataset bear one no more."""
+        """Remove a tag from a dataset."""
         sql = "DELETE FROM tag_bindings WHERE dataset_id = ? AND tag_id = ?"
         self.database.execute(sql, (dataset_id, tag_id))
 
