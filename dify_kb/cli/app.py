@@ -1,4 +1,4 @@
-"""The program: its options, the table of its commands, and one way to run them."""
+"""The `dify-kb` program: global options, the table of commands, errors and exit codes."""
 
 from __future__ import annotations
 
@@ -30,47 +30,47 @@ PROGRAM_OPTIONS = {
     **dict.fromkeys(("--url", "--api-key", "--header", "--proxy", "--ca"), 1),
     **dict.fromkeys(("--trust-env", "--json", "-q", "--quiet", "-v", "--verbose"), 0),
 }
-"""Options of the program and how many values each takes."""
+"""Global options and the number of values of each."""
 
 
 @frozen
 class CommandEntry:
-    """Where a command is defined, and its line in the help of the program."""
+    """The module of a command, and its summary in the program's help."""
 
     module: str
-    """Defines a function of this name, or the `Typer` of a group of commands."""
+    """Defines a function of the same name, or the `Typer` of a group of commands."""
 
     summary: str
+    """The first line of the command's own help."""
 
 
 COMMANDS: Mapping[str, CommandEntry] = {
     "doctor": CommandEntry("doctor", "Check address, key, version and models."),
     "emulator": CommandEntry("emulator", "Run the embedded Dify-compatible server until Ctrl-C."),
-    "eval": CommandEntry("evaluate", "Measure how well retrieval finds what is known to be there."),
+    "eval": CommandEntry("evaluate", "Measure retrieval quality with queries of known answers."),
     "load": CommandEntry("load", "Load folders of files into a dataset."),
-    "search": CommandEntry("search", "Search a dataset and show the passages, the best first."),
-    "stats": CommandEntry("stats", "Count documents, words, chunks, errors, and what is stuck."),
-    "bench": CommandEntry("bench", "Measure how fast an instance is."),
-    "datasets": CommandEntry("datasets", "Knowledge bases."),
-    "documents": CommandEntry("documents", "The documents of a dataset."),
-    "child-chunks": CommandEntry("child_chunks", "The child chunks of a chunk."),
-    "external": CommandEntry(
-        "external", "Serve a folder as an external knowledge base of Dify, or check such a server."
-    ),
+    "search": CommandEntry("search", "Search a dataset and print the best passages."),
+    "stats": CommandEntry("stats", "Count documents, chunks, errors and stuck documents."),
+    "bench": CommandEntry("bench", "Measure the performance of a Dify server."),
+    "datasets": CommandEntry("datasets", "Manage datasets (knowledge bases)."),
+    "documents": CommandEntry("documents", "Manage the documents of a dataset."),
+    "child-chunks": CommandEntry("child_chunks", "Manage the child chunks of a chunk."),
+    "external": CommandEntry("external", "Serve or check an external knowledge base."),
     "journal": CommandEntry("journal", "Show and export the journals of loads."),
-    "metadata": CommandEntry("metadata", "Metadata fields, and their values on documents."),
-    "models": CommandEntry("models", "The models that the workspace offers."),
-    "segments": CommandEntry("segments", "The chunks of a document."),
-    "tags": CommandEntry("tags", "Tags of datasets; since Dify 1.4.2."),
+    "metadata": CommandEntry("metadata", "Manage metadata fields and their values."),
+    "models": CommandEntry("models", "List the models of the workspace."),
+    "segments": CommandEntry("segments", "Manage the chunks of a document."),
+    "tags": CommandEntry("tags", "Manage tags of datasets (Dify 1.4.2 or later)."),
+    "guide": CommandEntry("guide", "Print a guide, or list the guides."),
 }
-"""All commands, in the order of the help."""
+"""All commands, in the order of the program's help."""
 
 
 class CommandTable(TyperGroup):
-    """Imports the module of a command only when it is run."""
+    """A group that imports the module of a command only when the command runs."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Replace the command's entry in the help by the command itself."""
+        """Replace the entry that the program's help shows with the command itself."""
         name, entry, rest = super().resolve_command(ctx, args)
         return name, None if entry is None else _load_command(name), rest
 
@@ -78,7 +78,8 @@ class CommandTable(TyperGroup):
 app = typer.Typer(
     cls=CommandTable,
     name="dify-kb",
-    help="Load thousands of files into the knowledge bases of your own Dify, and search them.",
+    help="Load thousands of files into Dify datasets (knowledge bases), and search them.\n\n"
+    "Global options may also follow the command.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -93,29 +94,44 @@ def _set_global_options(
     url: Annotated[
         str | None,
         typer.Option(
+            metavar="URL",
             envvar="DIFY_BASE_URL",
-            help="Address of the Dify API, or emulator:PATH for the embedded server.",
+            help="Address of the Dify API, or emulator:FILE for the embedded server.",
         ),
     ] = None,
     api_key: Annotated[
-        str | None, typer.Option(help="Knowledge key (dataset-…); else DIFY_API_KEY is read.")
+        str | None,
+        typer.Option(metavar="KEY", help="Knowledge API key (dataset-…); default: DIFY_API_KEY."),
     ] = None,
     header: Annotated[
-        list[str] | None, typer.Option(metavar="NAME:VALUE", help="Sent with every request.")
+        list[str] | None,
+        typer.Option(metavar="NAME:VALUE", help="Header sent with every request; repeatable."),
     ] = None,
-    proxy: Annotated[str | None, typer.Option(help="Address of an HTTP proxy.")] = None,
+    proxy: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Address of an HTTP proxy; default: no proxy."),
+    ] = None,
     trust_env: Annotated[
-        bool, typer.Option("--trust-env", help="Use the proxies of the environment.")
+        bool,
+        typer.Option(
+            "--trust-env", help="Use the proxies set by HTTP_PROXY, HTTPS_PROXY and NO_PROXY."
+        ),
     ] = False,
     ca: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="CA certificates (PEM) to trust.", parser=option_types.parse_path
+            metavar="FILE",
+            help="CA certificates (PEM) to trust; default: those of the system.",
+            parser=option_types.parse_path,
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Write JSON Lines on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tell each retry.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON Lines instead of text.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print neither progress nor summary.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Print each retry and each skipped file.")
+    ] = False,
 ) -> None:
     if verbose:
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -134,10 +150,10 @@ def _set_global_options(
 
 
 def run(arguments: Sequence[str], *, policy: Policy | None = None) -> int:
-    """Run the program and give its exit code."""
+    """Run the program and return its exit code."""
     invocation = Invocation(arguments=tuple(arguments), policy=policy)
     if sys.stdin is None:
-        # uvloop aborts the process where a socket gets the number of standard input.
+        # uvloop aborts the process if a socket gets the file descriptor of standard input.
         os.open(os.devnull, os.O_RDONLY)
     try:
         with exit_codes.print_warnings():
@@ -157,7 +173,7 @@ def run(arguments: Sequence[str], *, policy: Policy | None = None) -> int:
 
 @cache
 def _build_program() -> TyperGroup:
-    """Put the program together. Commands are loaded as they are run; help needs their names."""
+    """Build the program. Help needs only names; a command is imported when it runs."""
     program = get_group(app)
     for name, entry in COMMANDS.items():
         program.add_command(TyperCommand(name, help=entry.summary))
@@ -178,7 +194,7 @@ def _load_command(name: str) -> Any:
 
 
 def hoist_program_options(arguments: Sequence[str]) -> list[str]:
-    """Let the options of the program stand behind the command as well."""
+    """Move global options that follow the command to the front."""
     program: list[str] = []
     command: list[str] = []
     remaining = list(arguments)
@@ -199,7 +215,7 @@ def hoist_program_options(arguments: Sequence[str]) -> list[str]:
 def _parse_header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     if not colon or not name.strip():
-        raise ConfigError(f"--header is {text!r}.", hint="Write NAME:VALUE.")
+        raise ConfigError(f"Invalid header {text!r} for --header.", hint="Expected NAME:VALUE.")
     return name.strip(), value.strip()
 
 
@@ -210,6 +226,6 @@ def _load_ca_file(file: Path) -> SSLContext:
         return create_default_context(cafile=file)
     except (OSError, SSLError) as error:
         raise ConfigError(
-            f"--ca is {file}, which holds no certificates ({error.strerror or error}).",
-            hint="Name a PEM file.",
+            f"Cannot read CA certificates from {file}: {error.strerror or error}.",
+            hint="Pass a PEM file to --ca.",
         ) from error

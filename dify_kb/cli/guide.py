@@ -1,0 +1,43 @@
+"""`dify-kb guide`: print the guides that are part of the package."""
+
+from __future__ import annotations
+
+import sys
+from importlib import resources
+from typing import Annotated
+
+import typer
+
+from dify_kb.errors import ConfigError
+
+NAMES = (
+    "load",
+    "python",
+    "shell",
+    "testing",
+    "external-knowledge",
+    "benchmarks",
+    "server-versions",
+    "numbers",
+)
+"""The guides, in reading order."""
+
+
+def guide(
+    name: Annotated[
+        str | None, typer.Argument(help="Name of the guide. Default: list the guides.")
+    ] = None,
+) -> None:
+    """Print a guide, or list the guides."""
+    if name is None:
+        width = max(map(len, NAMES))
+        for each in NAMES:
+            sys.stdout.write(f"{each:<{width}}  {_read(each).partition(chr(10))[0].lstrip('# ')}\n")
+    elif name in NAMES:
+        sys.stdout.write(_read(name))
+    else:
+        raise ConfigError(f"Unknown guide: {name!r}.", hint=f"Choose one of: {', '.join(NAMES)}.")
+
+
+def _read(name: str) -> str:
+    return (resources.files("dify_kb") / "guides" / f"{name}.md").read_text(encoding="utf-8")
