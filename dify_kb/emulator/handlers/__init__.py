@@ -30,4 +30,4 @@ HANDLERS: tuple[EndpointHandler[Any, Any], ...] = (
     *tags.HANDLERS,
     *pipeline.HANDLERS,
 )
-"""Who answers what; a test compares it with the catalogue."""
+"""The handlers of all endpoints; a test compares them with the catalog."""

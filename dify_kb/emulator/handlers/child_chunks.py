@@ -1,4 +1,4 @@
-"""Handlers of child chunks."""
+"""Request handlers for child chunks."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _read_list(context: RequestContext, raw: Mapping[str, Any]) -> ListChildChun
 
 @handles(catalog.CREATE_CHILD_CHUNK, _read_create)
 def create(context: RequestContext, body: WriteChildChunk) -> ChildChunkResponse:
-    """Append a child chunk, whatever the form of its document (measured)."""
+    """Append a child chunk; the form of the document does not matter (measured)."""
     store, segment, now = context.store, _require_segment(context), context.clock.now()
     with store.transaction():
         row = ChildChunkRow(
@@ -91,7 +91,7 @@ def create(context: RequestContext, body: WriteChildChunk) -> ChildChunkResponse
 
 @handles(catalog.LIST_CHILD_CHUNKS, _read_list)
 def list_(context: RequestContext, query: ListChildChunks) -> Page[ChildChunk]:
-    """List child chunks in their order; the limit is echoed as it was taken (measured)."""
+    """List child chunks in order of position; the response repeats the capped limit (measured)."""
     limit = min(query.limit, _MAX_LIMIT)
     offset, size = compute_page_bounds(query.page, limit)
     rows, total = context.store.child_chunks.list_page(
@@ -108,7 +108,7 @@ def list_(context: RequestContext, query: ListChildChunks) -> Page[ChildChunk]:
 
 @handles(catalog.UPDATE_CHILD_CHUNK, _read_update)
 def update(context: RequestContext, body: WriteChildChunk) -> ChildChunkResponse:
-    """Change the text of a child chunk."""
+    """Replace the content of a child chunk."""
     child_chunk, now = _require_child_chunk(context), context.clock.now()
     context.store.update_child(child_chunk, content=body.content, type="customized", updated_at=now)
     row = attrs.evolve(child_chunk, content=body.content, type="customized", updated_at=now)
@@ -129,7 +129,10 @@ def delete(context: RequestContext, _: None) -> None:
 
 
 def _require_segment(context: RequestContext) -> SegmentRow:
-    """Find the chunk; here the document counts since 1.11, in these words (recording 1025)."""
+    """Return the segment of the path.
+
+    Since 1.11 a wrong document of the path is an error, too (recording 1025).
+    """
     segment = require_segment(context)
     is_path_checked = context.profile.quirks.child_chunk_in_segment
     if is_path_checked and segment.document_id != require_document(context).id:

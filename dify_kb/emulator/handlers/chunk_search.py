@@ -1,5 +1,6 @@
-"""Searching a high-quality base by vectors, by words or by both (api/core/rag/datasource
-/retrieval_service.py @1.12.1).
+"""Search a high-quality dataset by vectors, by words or by both.
+
+Follows api/core/rag/datasource/retrieval_service.py @1.12.1.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
 
 
 UNLIMITED: Final = 10_000
-"""Hits that a negative top_k is counted from the end of."""
+"""Number of hits to find if top_k is negative; it is then counted from the last hit."""
 
 
 @frozen
 class Search:
-    """A search in one base, and the documents it is within; None for all."""
+    """A search in one dataset, limited to `document_ids` unless that is None."""
 
     store: Store
     dataset_id: str
@@ -39,22 +40,22 @@ class Search:
 
     @property
     def limit(self) -> int:
-        """How many hits each half of the search finds."""
+        """Maximum number of hits of each half of the search."""
         return self.settings.top_k if self.settings.top_k >= 0 else UNLIMITED
 
     @property
     def threshold(self) -> float:
-        """The score that a hit needs."""
+        """Minimum score of a hit."""
         if not self.settings.score_threshold_enabled:
             return 0.0
         return self.settings.score_threshold or 0.0
 
 
 def search_chunks(search: Search) -> list[Candidate]:
-    """Find chunks and children of chunks, the best first.
+    """Return matching segments and child chunks, best first.
 
     Raises:
-        ModelError: the search names a model that nobody offers, or one fails.
+        ModelError: the search names an unknown model, or a model fails.
     """
     match search.settings.search_method:
         case SearchMethod.SEMANTIC:
@@ -64,7 +65,7 @@ def search_chunks(search: Search) -> list[Candidate]:
         case SearchMethod.HYBRID:
             return _search_hybrid(search)
         case _:
-            # Since 1.8 there are no keywords to search by (recording 934).
+            # Since 1.8 high-quality datasets have no keywords to search (recording 934).
             return []
 
 
@@ -77,7 +78,7 @@ def _search_by_vectors(search: Search) -> list[Candidate]:
 
 
 def _search_by_words(search: Search) -> list[Candidate]:
-    """Find by words; no threshold holds for them (server source)."""
+    """Search by words; the score threshold does not apply (server source)."""
     hits = search.store.index.search(
         search.dataset_id, search.query, search.limit, search.document_ids
     )[: search.settings.top_k]
@@ -85,7 +86,7 @@ def _search_by_words(search: Search) -> list[Candidate]:
 
 
 def _normalize_score(candidate: Candidate) -> Candidate:
-    """Bring BM25, which has no upper end, below 1, as PostgreSQL's scores are."""
+    """Map a BM25 score, which is unbounded, below 1, like the scores of PostgreSQL."""
     return Candidate(candidate.id, candidate.text, candidate.score / (1 + candidate.score))
 
 
@@ -109,7 +110,7 @@ def _rerank_by_model(search: Search, candidates: list[Candidate]) -> list[Candid
 
 
 def _get_reranking_model(settings: RetrievalModel) -> tuple[str, str] | None:
-    """Tell the reranking model that a search names in full."""
+    """Return provider and name of the reranking model; None if disabled or incomplete."""
     model = settings.reranking_model if settings.reranking_enable else None
     if not model or not model.reranking_provider_name or not model.reranking_model_name:
         return None
@@ -117,9 +118,9 @@ def _get_reranking_model(settings: RetrievalModel) -> tuple[str, str] | None:
 
 
 def _search_hybrid(search: Search) -> list[Candidate]:
-    """Join both halves; what both find is there twice up to 1.8 (recordings 937, 1022).
+    """Combine both searches; up to 1.8, hits of both appear twice (recordings 937, 1022).
 
-    Nothing cuts them to top_k unless they are put into another order (server source).
+    The result is cut to top_k only if it is reranked (server source).
     """
     settings, quirks = search.settings, search.quirks
     both = [*_search_by_words(search), *_search_by_vectors(search)]
@@ -141,7 +142,7 @@ def _rerank_by_weights(
 ) -> list[Candidate]:
     if not weights.vector_setting or not weights.keyword_setting:
         if search.quirks.incomplete_weights == "crash":
-            raise LookupError("weights need both of their settings")
+            raise LookupError("weights require vector_setting and keyword_setting")
         return (
             []
             if search.quirks.incomplete_weights == "nothing"

@@ -31,7 +31,7 @@ TECHNIQUE: Final = choice_validator(["high_quality", "economy"])
 
 
 def _int_or_none(value: object, _path: tuple[str, ...], _problems: ValidationErrors) -> object:
-    """Take a number, or the default: what servers before 1.11 do (measured)."""
+    """Return a number, or None for the default, as servers before 1.11 do (measured)."""
     try:
         return int(str(value))
     except ValueError:
@@ -83,7 +83,7 @@ PROCESS_RULE: Final = object_validator(
 def _check_stored_method(
     value: object, path: tuple[str, ...], problems: ValidationErrors
 ) -> object:
-    """Check a search method by what this version may store (measured)."""
+    """Check that this version can store a search method (measured)."""
     error_type = "enum" if problems.profile.error_style is ErrorStyle.PYDANTIC else "literal_error"
     return choice_validator(problems.profile.storable_search_methods, error_type)(
         value, path, problems
@@ -131,13 +131,13 @@ RETRIEVAL_MODEL: Final = object_validator(
 
 
 def compute_page_bounds(page: int, limit: int) -> tuple[int, int]:
-    """Tell the offset and the size of a page that was asked for in any way (measured)."""
+    """Return the offset and size of a page; out-of-range values are corrected (measured)."""
     size = min(limit, _MAX_PAGE_SIZE) if limit >= 1 else _DEFAULT_PAGE_SIZE
     return (max(page, 1) - 1) * size, size
 
 
 def build_page(rows: list[Any], total: int, page: int, limit: int) -> Page[Any]:
-    """Answer a page as the server does: what was asked for is echoed, and compared (measured)."""
+    """Build a page: the requested limit is echoed, and decides `has_more` (measured)."""
     return Page(data=rows, has_more=len(rows) == limit, limit=limit, total=total, page=page)
 
 
@@ -146,7 +146,7 @@ _DEFAULT_LIMIT = 20
 
 
 def parse_page_and_limit(query: Mapping[str, Any]) -> tuple[int, int]:
-    """Take page and limit; what is no number is the default (recordings 509, 510)."""
+    """Parse page and limit; an invalid number becomes the default (recordings 509, 510)."""
     return _int_or_default(query.get("page"), _FIRST_PAGE), _int_or_default(
         query.get("limit"), _DEFAULT_LIMIT
     )
@@ -155,10 +155,10 @@ def parse_page_and_limit(query: Mapping[str, Any]) -> tuple[int, int]:
 def check_page_and_limit(
     title: str, page: int, limit: int, profile: ServerProfile
 ) -> tuple[int, int]:
-    """Refuse numbers below 1 (recordings 607, 609).
+    """Return page and limit unless one is below 1 (recordings 607, 609).
 
     Raises:
-        EmulatedError: 400.
+        EmulatedError: 400, page or limit is below 1.
     """
     payload = BodySchema(
         title, {"page": BodyField(_check_positive), "limit": BodyField(_check_positive)}

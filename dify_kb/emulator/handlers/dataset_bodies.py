@@ -1,4 +1,4 @@
-"""Reading the bodies of calls about datasets, in the order and the words of the version."""
+"""Parse dataset requests, with the order of checks and the messages of each server version."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _MAX_DESCRIPTION: Final = 400
 
 
 def _check_description(value: object, path: tuple[str, ...], problems: ValidationErrors) -> object:
-    """Check a description; 1.4 takes one of any length (measured)."""
+    """Check a description; 1.4 accepts any length (measured)."""
     wording = problems.profile.error_style
     if wording is ErrorStyle.PARAMS:
         return value
@@ -101,7 +101,7 @@ def _parse_bool(value: object, _path: tuple[str, ...], _problems: ValidationErro
 
 
 def _check_tag_ids(value: object, path: tuple[str, ...], problems: ValidationErrors) -> object:
-    """Check the tags; 1.12.1 takes the first for the list that it wants (recording 847)."""
+    """Check tag ids; 1.12.1 mistakes the first id for the list and refuses it (recording 847)."""
     if problems.profile.has_tag_filter:
         return list_validator(string_validator())(value, path, problems)
     first_tag_id = value[0] if isinstance(value, list) else value
@@ -121,12 +121,12 @@ _LIST = BodySchema(
 
 
 def read_create(context: RequestContext, raw: object) -> CreateDataset:
-    """Read a new dataset."""
+    """Parse the body that creates a dataset."""
     return codec.decode(CreateDataset, _CREATE.validate(raw, context.profile))
 
 
 def read_list(context: RequestContext, raw: object) -> ListDatasets:
-    """Read which datasets are asked for."""
+    """Parse the query that lists datasets."""
     return codec.decode(ListDatasets, _LIST.validate(raw, context.profile))
 
 
@@ -158,9 +158,9 @@ _UPDATE = BodySchema(
 
 
 def read_update(context: RequestContext, raw: object) -> UpdateDataset:
-    """Read changes of a dataset."""
+    """Parse the body that updates a dataset."""
     fields = _UPDATE.validate(raw, context.profile)
     if isinstance(raw, dict) and "description" in raw:
-        # Of all fields, only a description can be made null.
+        # The description is the only field that can be set to null.
         fields["description"] = raw["description"]
     return codec.decode(UpdateDataset, fields)

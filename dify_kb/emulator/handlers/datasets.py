@@ -1,4 +1,4 @@
-"""Handlers of datasets."""
+"""Request handlers for datasets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .dataset_bodies import read_create, read_list, read_update
 
 @handles(catalog.CREATE_DATASET, read_create)
 def create(context: RequestContext, body: CreateDataset) -> Dataset:
-    """Make an empty dataset (measured)."""
+    """Create an empty dataset (measured)."""
     technique = body.indexing_technique or None
     provider, model = (
         _choose_embedding(context, body) if technique == "high_quality" else (None, None)
@@ -69,13 +69,13 @@ def create(context: RequestContext, body: CreateDataset) -> Dataset:
 
 
 def _check_external(context: RequestContext, body: CreateDataset) -> None:
-    """Look for what an external dataset is to be bound to (recordings 032, 033)."""
+    """Check the API and the id that bind an external dataset (recordings 032, 033)."""
     if body.provider != "external":
         return
     if not body.external_knowledge_api_id:
         if context.profile.allows_unbound_external:
             return
-        raise LookupError("an external dataset needs an API")
+        raise LookupError("an external dataset requires an API")
     if context.store.external.get_api(body.external_knowledge_api_id) is None:
         raise invalid_param_error("api template not found")
     if not body.external_knowledge_id:
@@ -93,7 +93,7 @@ def _bind_external(
 def _choose_embedding(
     context: RequestContext, body: CreateDataset | UpdateDataset
 ) -> tuple[str, str]:
-    """Take the model that is asked for, with its provider's full name, or the default."""
+    """Return full provider name and name of the requested embedding model, or the default."""
     stub_models.check_provider(context, body.embedding_model_provider, body.embedding_model)
     provider, model = stub_models.select_embedding_model(
         context, body.embedding_model_provider, body.embedding_model
@@ -103,8 +103,9 @@ def _choose_embedding(
 
 @handles(catalog.UPDATE_DATASET, read_update)
 def update(context: RequestContext, body: UpdateDataset) -> Dataset:
-    """Change a dataset; under another technique all of it is indexed again, while the call waits
-    (on a server it goes on behind).
+    """Update a dataset; a new indexing technique reindexes it before the response.
+
+    Real servers reindex in the background.
     """
     store, row = context.store, context.dataset
     changes = _collect_changes(context, body)
@@ -123,7 +124,7 @@ def update(context: RequestContext, body: UpdateDataset) -> Dataset:
 
 
 def _collect_changes(context: RequestContext, body: UpdateDataset) -> dict[str, object]:
-    """Tell the columns that an update changes (measured)."""
+    """Return the columns that an update changes (measured)."""
     row, changes = context.dataset, dict[str, object]()
     if body.name:
         changes["name"] = body.name
@@ -144,8 +145,9 @@ def _collect_changes(context: RequestContext, body: UpdateDataset) -> dict[str, 
 
 
 def _collect_external_changes(context: RequestContext, body: UpdateDataset) -> dict[str, object]:
-    """Tell what else an update changes of an external dataset: both ids, every time, and how it is
-    asked; no other search (server source).
+    """Return further changes of an external dataset: only its external retrieval settings.
+
+    Both ids are required in every update (server source).
     """
     if not body.external_knowledge_id:
         raise invalid_param_error("External knowledge id is required.")
@@ -159,7 +161,7 @@ def _collect_external_changes(context: RequestContext, body: UpdateDataset) -> d
 
 
 def _collect_technique_changes(context: RequestContext, body: UpdateDataset) -> dict[str, object]:
-    """Tell the technique and the model that an update asks for; an economy base has no model."""
+    """Return changes of technique and embedding model; economy datasets have no model."""
     row, technique = context.dataset, body.indexing_technique or None
     names = ("embedding_provider", "embedding_model")
     named = body.embedding_model_provider and body.embedding_model
@@ -169,14 +171,14 @@ def _collect_technique_changes(context: RequestContext, body: UpdateDataset) -> 
     if changes and technique == "economy":
         return changes | dict.fromkeys(names)
     if changes and not named and context.profile.requires_model_names:
-        raise LookupError("high_quality needs the names of a model")
+        raise LookupError("high_quality requires the names of a model")
     if changes or (named and row.is_high_quality):
         changes |= zip(names, _choose_embedding(context, body), strict=True)
     return changes
 
 
 def _reindex(context: RequestContext, before: DatasetRow) -> None:
-    """Have what a dataset holds be found in another way; economy bases have keywords."""
+    """Rebuild the index for a new technique; economy datasets get keywords."""
     store = context.store
     store.reindex_dataset(before.id)
     if before.is_high_quality:
@@ -191,7 +193,7 @@ def _keywords_json(row: SegmentRow) -> str:
 
 @handles(catalog.LIST_DATASETS, read_list)
 def list_(context: RequestContext, query: ListDatasets) -> Page[Dataset]:
-    """List datasets, the newest first; with tags, those that bear any of them."""
+    """List datasets, newest first; `tag_ids` selects datasets that have any of the tags."""
     offset, size = compute_page_bounds(query.page, query.limit)
     tags = [parse_uuid(tag_id) for tag_id in query.tag_ids or ()]
     within = context.store.tags.dataset_ids_with(tags) if tags else None
@@ -210,8 +212,9 @@ def list_(context: RequestContext, query: ListDatasets) -> Page[Dataset]:
 
 @handles(catalog.GET_DATASET, ignore_body)
 def get(context: RequestContext, _: None) -> Dataset:
-    """Show a dataset, an economy one with a search method that works although another is stored
-    (measured).
+    """Return a dataset.
+
+    An economy dataset shows the keyword method, whatever method is stored (measured).
     """
     row = context.dataset
     available = _is_embedding_available(context, row, row.embedding_provider)
@@ -231,7 +234,7 @@ def get(context: RequestContext, _: None) -> Dataset:
 
 
 def _complete_provider_name(row: DatasetRow) -> str | None:
-    """Complete a provider's name, which a document may have brought; only the list does."""
+    """Return the full provider name, as lists do; documents may have set a short one."""
     return (
         stub_models.full_provider_name(row.embedding_provider) if row.embedding_provider else None
     )
@@ -245,7 +248,7 @@ def _is_embedding_available(context: RequestContext, row: DatasetRow, provider: 
 
 @handles(catalog.DELETE_DATASET, ignore_body)
 def delete(context: RequestContext, _: None) -> None:
-    """Delete a dataset; what is being indexed ends silently."""
+    """Delete a dataset; indexing in progress stops silently."""
     if not context.store.delete_dataset(context.dataset.id):
         raise not_found_error("Dataset not found.")
 

@@ -1,4 +1,4 @@
-"""Reading what documents are created from, in the order in which the server checks it."""
+"""Parse requests that create or update documents, with checks in the server's order."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_NAME: Final = 200
-"""Characters of a document's name; a longer one is cut (measured)."""
+"""Maximum length of a document name, in characters; longer names are cut (measured)."""
 
 _FORBIDDEN_CHARACTERS: Final = frozenset('/\\:*?"<>|')
 
@@ -87,16 +87,16 @@ _REQUIRED_TECHNIQUE = BodySchema(
 
 
 def read_create_by_text(context: RequestContext, raw: object) -> CreateByText:
-    """Read the body of create-by-text, which never falls back to the dataset's technique."""
+    """Parse the body of create-by-text; the technique does not default to the dataset's."""
     profile = context.profile
     fields = _CREATE_BY_TEXT.validate(raw, profile)
     context.notes.document = str(fields["name"])
     if not fields.get("indexing_technique") and not context.dataset.indexing_technique:
         if not profile.checks_technique:
-            raise LookupError("a fresh dataset needs a technique")
+            raise LookupError("a new dataset requires an indexing technique")
         raise invalid_param_error("indexing_technique is required.")
     if profile.error_style is not ErrorStyle.PYDANTIC:
-        # Older servers hand on what was not sent as null (recording 125).
+        # Older servers pass a missing field on as null (recording 125).
         _REQUIRED_TECHNIQUE.validate_with_pydantic({"indexing_technique": None} | fields, profile)
     _TECHNIQUE.validate_with_pydantic(fields, profile)
     fields |= _CONFIG.validate_with_pydantic(fields, profile)
@@ -106,7 +106,7 @@ def read_create_by_text(context: RequestContext, raw: object) -> CreateByText:
 
 
 def read_update_by_text(context: RequestContext, raw: object) -> UpdateByText:
-    """Read the body of update-by-text: a text with its name, or a rule (measured)."""
+    """Parse the body of update-by-text: a text with its name, or a process rule (measured)."""
     fields = _UPDATE_BY_TEXT.validate(raw, context.profile)
     if fields.get("text") and not fields.get("name"):
         raise _build_missing_name_error(context, raw)
@@ -116,7 +116,7 @@ def read_update_by_text(context: RequestContext, raw: object) -> UpdateByText:
 
 
 def _pop_original_id(fields: dict[str, Any]) -> str | None:
-    """Take out the document that a create is to update, whatever its name."""
+    """Remove and return the id of the document that a create updates, whatever its name."""
     original = fields.pop("original_document_id", None)
     return str(original) if original else None
 
@@ -131,7 +131,7 @@ def _build_missing_name_error(context: RequestContext, raw: object) -> EmulatedE
 
 
 def _require_change(context: RequestContext, fields: dict[str, Any], *, changes: bool) -> None:
-    """Refuse an update that brings neither text nor rule; a name alone is nothing."""
+    """Refuse an update without content or process rule; a name alone does not suffice."""
     if not changes and fields.get("process_rule") is None:
         raise invalid_param_error("Data source or Process rule is required")
     _check_process_rule(fields)
@@ -139,7 +139,7 @@ def _require_change(context: RequestContext, fields: dict[str, Any], *, changes:
 
 
 def read_create_by_file(context: RequestContext, raw: FormData) -> CreateByFile:
-    """Read the form of create-by-file (measured)."""
+    """Parse the form of create-by-file (measured)."""
     data = parse_json_data(raw)
     technique = data.get("indexing_technique") or context.dataset.indexing_technique
     if not technique:
@@ -147,7 +147,7 @@ def read_create_by_file(context: RequestContext, raw: FormData) -> CreateByFile:
     part = require_single_file(context, raw)
     context.notes.document, context.notes.mime_type = part.filename, part.content_type
     if not _is_accepted(part, context.settings.max_file_size):
-        # Type and size are refused alike, without a word.
+        # Wrong type and size get the same empty message.
         raise invalid_param_error("")
     config = _CONFIG.validate_with_pydantic(data, context.profile) | {
         "indexing_technique": technique
@@ -169,7 +169,7 @@ def read_create_by_file(context: RequestContext, raw: FormData) -> CreateByFile:
 
 
 def read_update_by_file(context: RequestContext, raw: FormData) -> UpdateByFile:
-    """Read the form of update-by-file; its refusals have words (measured)."""
+    """Parse the form of update-by-file; unlike create-by-file, errors have messages (measured)."""
     data = parse_json_data(raw)
     part = require_single_file(context, raw) if raw.files else None
     if part is not None:
@@ -189,7 +189,7 @@ def read_update_by_file(context: RequestContext, raw: FormData) -> UpdateByFile:
 
 
 def parse_json_data(form: FormData) -> dict[str, Any]:
-    """Read the field `data`; a list there is a crash up to 1.12 (recording 229)."""
+    """Parse the form field `data`; a list crashes servers up to 1.12 (recording 229)."""
     try:
         data = json.loads(form.fields.get("data", "{}"))
     except ValueError as error:
@@ -200,7 +200,7 @@ def parse_json_data(form: FormData) -> dict[str, Any]:
 
 
 def require_single_file(context: RequestContext, form: FormData) -> UploadedFile:
-    """Take the one file of a form."""
+    """Return the only file of a form."""
     if "file" not in form.files:
         if context.profile.empty_param_error:
             raise EmulatedError(400, "bad_request_key_error", BAD_REQUEST_MESSAGE)
@@ -215,16 +215,16 @@ def require_single_file(context: RequestContext, form: FormData) -> UploadedFile
 
 
 def file_extension(name: str) -> str:
-    """Tell the extension that decides how a file is read."""
+    """Return the lowercase extension, which selects the parser of the file."""
     return PurePath(name).suffix[1:].lower()
 
 
 def upload_from_text(name: str, content: str) -> DocumentUpload:
-    """Make a file of a text."""
+    """Build an upload from a text."""
     return DocumentUpload(
         name=name[:MAX_NAME],
         content=content.encode(errors="surrogatepass"),
-        # Counted in characters, unlike a file's.
+        # In characters, unlike the size of a file.
         size=len(content),
         extension="txt",
         mime_type="text/plain",
@@ -234,13 +234,13 @@ def upload_from_text(name: str, content: str) -> DocumentUpload:
 def upload_from_file(
     context: RequestContext, file: File, *, replaces: bool = True
 ) -> DocumentUpload:
-    """Take a file as it came, but for a name that is too long."""
+    """Build an upload from a file; a name that is too long is cut."""
     name, suffix = file.name, file_extension(file.name)
     if len(name) > MAX_NAME:
         # Cut at the first dot, so that v1.aaa….txt becomes v1.txt (measured).
         name = f"{name.split('.')[0][:MAX_NAME]}.{suffix}"
     if not isinstance(file.content, bytes):
-        raise TypeError("a form holds its files as bytes")
+        raise TypeError("the content of a form file must be bytes")
     return DocumentUpload(
         name=name,
         content=file.content,
@@ -252,7 +252,7 @@ def upload_from_file(
 
 
 def _is_accepted(part: UploadedFile, max_size: int) -> bool:
-    """Tell whether a file is of a type and size that is taken; a bad name is refused."""
+    """Return whether type and size of a file are accepted; refuse an invalid name."""
     if _FORBIDDEN_CHARACTERS.intersection(part.filename):
         raise invalid_param_error("Filename contains invalid characters")
     return file_extension(part.filename) in DOCUMENT_EXTENSIONS and part.size <= max_size
@@ -267,7 +267,7 @@ def _check_accepted(part: UploadedFile, max_size: int) -> None:
 
 
 def _check_process_rule(fields: dict[str, Any]) -> None:
-    """Refuse the rules that the server refuses; the others fail while indexing (measured)."""
+    """Refuse the rules that the server refuses; other bad rules fail in indexing (measured)."""
     rule = fields.get("process_rule")
     if rule is None:
         return

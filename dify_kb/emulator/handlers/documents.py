@@ -1,4 +1,4 @@
-"""Handlers of documents: create, update, list, delete, statuses, and their files."""
+"""Request handlers for documents: create, update, list, delete, statuses and files."""
 
 from __future__ import annotations
 
@@ -69,12 +69,12 @@ _FIELDS_BY_METADATA: Final = {
     "only": _METADATA_FIELDS,
     "without": _DETAIL_FIELDS - {"doc_type", "doc_metadata"},
 }
-"""The fields by the query's `metadata` (recordings 240 to 243)."""
+"""Response fields by value of the query parameter `metadata` (recordings 240 to 243)."""
 
 _ACTIONS: Final = ("enable", "disable", "archive", "un_archive")
 
 _MAX_ZIP_DOCUMENTS: Final = 100
-"""Documents of one archive (server source)."""
+"""Maximum number of documents in one archive (server source)."""
 
 
 def _read_list(context: RequestContext, raw: object) -> ListDocuments:
@@ -86,7 +86,7 @@ def _read_get(_: RequestContext, raw: object) -> GetDocument:
 
 
 def _read_ids(_: RequestContext, raw: object) -> DocumentIds:
-    """Read the ids, which nobody checks before they are looked for (recordings 383 to 400)."""
+    """Parse the ids; no version validates them before the lookup (recordings 383 to 400)."""
     raw_ids = raw.get("document_ids") if isinstance(raw, dict) else None
     return DocumentIds(document_ids=cast("list[str]", raw_ids or []))
 
@@ -122,20 +122,20 @@ def _read_zip(context: RequestContext, raw: object) -> DocumentIds:
 
 @handles(catalog.CREATE_DOCUMENT_BY_TEXT, read_create_by_text)
 def create_by_text(context: RequestContext, body: CreateByText) -> CreatedDocument:
-    """Make a document of a text, or replace the one of its name."""
+    """Create a document from a text, or replace the one with the same name."""
     return create_document(context, upload_from_text(body.name, body.text), body)
 
 
 @handles(catalog.CREATE_DOCUMENT_BY_FILE, read_create_by_file)
 def create_by_file(context: RequestContext, body: CreateByFile) -> CreatedDocument:
-    """Make a document of a file, or replace the one of its name."""
+    """Create a document from a file, or replace the one with the same name."""
     upload = upload_from_file(context, body.file, replaces=body.duplicate is not False)
     return create_document(context, upload, body)
 
 
 @handles(catalog.LIST_DOCUMENTS, _read_list)
 def list_(context: RequestContext, query: ListDocuments) -> Page[Document]:
-    """List documents, the newest first (measured)."""
+    """List documents, newest first (measured)."""
     offset, size = compute_page_bounds(query.page, query.limit)
     status = (query.status or "") if context.profile.has_status_filter else ""
     rows, total = context.store.documents.list_page(
@@ -154,7 +154,7 @@ def list_(context: RequestContext, query: ListDocuments) -> Page[Document]:
 
 @handles(catalog.GET_DOCUMENT, _read_get)
 def get(context: RequestContext, query: GetDocument) -> DocumentDetail:
-    """Show a document, with or without its metadata."""
+    """Return a document, with or without its metadata."""
     metadata = query.metadata if isinstance(query.metadata, str) else "all"
     if metadata not in _FIELDS_BY_METADATA:
         raise EmulatedError(400, "invalid_metadata", f"Invalid metadata value: {metadata}")
@@ -169,7 +169,7 @@ def get(context: RequestContext, query: GetDocument) -> DocumentDetail:
 
 @handles(catalog.DELETE_DOCUMENT, ignore_body)
 def delete(context: RequestContext, _: None) -> None:
-    """Delete a document in any state but archived (measured)."""
+    """Delete a document, unless it is archived (measured)."""
     row = context.store.documents.get(context.dataset.id, context.path_parameters["document_id"])
     if row is None:
         raise not_found_error("Document Not Exists.")
@@ -181,7 +181,7 @@ def delete(context: RequestContext, _: None) -> None:
 
 @handles(catalog.GET_INDEXING_STATUS, ignore_body)
 def get_indexing_status(context: RequestContext, _: None) -> DocumentStatuses:
-    """Show how far a batch is; one that was overtaken by another create is gone."""
+    """Return the progress of a batch; a batch replaced by a later create is not found."""
     rows = context.store.documents.list_by_batch(
         context.dataset.id, context.path_parameters["batch"]
     )
@@ -194,7 +194,7 @@ def get_indexing_status(context: RequestContext, _: None) -> DocumentStatuses:
 
 @handles(catalog.UPDATE_DOCUMENT_BY_TEXT, read_update_by_text)
 def update_by_text(context: RequestContext, body: UpdateByText) -> CreatedDocument:
-    """Give a document another text, or only another rule, and another name (measured)."""
+    """Replace the text of a document or only its process rule, and its name (measured)."""
     upload = None if context.notes.rule_only else upload_from_text(body.name, body.text)
     name = body.name[:MAX_NAME] or None
     return update_document(context, context.path_parameters["document_id"], upload, body, name=name)
@@ -202,7 +202,7 @@ def update_by_text(context: RequestContext, body: UpdateByText) -> CreatedDocume
 
 @handles(catalog.UPDATE_DOCUMENT_BY_FILE, read_update_by_file)
 def update_by_file(context: RequestContext, body: UpdateByFile) -> CreatedDocument:
-    """Give a document another file; `name` in its data wins over the file's."""
+    """Replace the file of a document; `name` in the data overrides the file name."""
     upload = None if context.notes.rule_only else upload_from_file(context, body.file)
     return update_document(
         context, context.path_parameters["document_id"], upload, body, name=body.name or None
@@ -211,7 +211,7 @@ def update_by_file(context: RequestContext, body: UpdateByFile) -> CreatedDocume
 
 @handles(catalog.SET_DOCUMENT_STATUS, _read_ids)
 def set_status(context: RequestContext, body: DocumentIds) -> None:
-    """Change the state of all of them or of none (measured)."""
+    """Change the status of all given documents, or of none (measured)."""
     if not body.document_ids:
         return
     action = context.path_parameters["action"]
@@ -239,7 +239,7 @@ def set_status(context: RequestContext, body: DocumentIds) -> None:
 def _collect_status_changes(
     context: RequestContext, action: str, row: DocumentRow
 ) -> dict[str, object]:
-    """Tell what an action changes; nothing where it is so already."""
+    """Return the columns that an action changes; empty if the status is already set."""
     now = context.clock.now()
     if now < row.locked_until:
         message = f"Document:{row.name} is being indexed, please try again later"
@@ -261,10 +261,10 @@ def _collect_status_changes(
 
 
 def _will_be_searchable(row: DocumentRow, change: dict[str, object]) -> bool | None:
-    """Return whether searches find the document from now on; None if that does not change.
+    """Return whether searches will find the document; None if that does not change.
 
-    The archive takes an enabled document out of the index once, and un_archive puts it back. So
-    what is indexed in between is found, although the document is archived (measured).
+    Archiving removes an enabled document from the index once, and un_archive adds it again. Content
+    indexed in between is therefore found, although the document is archived (measured).
     """
     if "enabled" in change:
         return bool(change["enabled"])
@@ -275,7 +275,7 @@ def _will_be_searchable(row: DocumentRow, change: dict[str, object]) -> bool | N
 
 @handles(catalog.GET_UPLOAD_FILE, ignore_body)
 def get_upload_file(context: RequestContext, _: None) -> StoredFile:
-    """Tell of a document's file, with links to it (recording 1101)."""
+    """Return the details of a document's file, with signed URLs (recording 1101)."""
     row = _require_document_by_id(context, context.path_parameters["document_id"])
     return StoredFile(
         id=row.file_id,
@@ -292,14 +292,14 @@ def get_upload_file(context: RequestContext, _: None) -> StoredFile:
 
 @handles(catalog.GET_DOWNLOAD_URL, ignore_body)
 def get_download_url(context: RequestContext, _: None) -> DownloadUrl:
-    """Give a link to a document's file."""
+    """Return a signed URL of a document's file."""
     row = _require_document_by_id(context, context.path_parameters["document_id"])
     return DownloadUrl(url=_sign_url(context, row, attachment=True))
 
 
 @handles(catalog.DOWNLOAD_ZIP, _read_zip)
 def download_zip(context: RequestContext, body: DocumentIds) -> bytes:
-    """Pack the files of documents; one that is unknown leaves nothing to pack."""
+    """Return a ZIP archive of documents' files; an unknown id fails the whole request."""
     rows = [
         _require_document_by_id(context, document_id)
         for document_id in dict.fromkeys(body.document_ids)

@@ -1,4 +1,4 @@
-"""Look up the document and the segment that the path of a request names."""
+"""Find the document and the segment that the path of a request names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def require_document(context: RequestContext) -> DocumentRow:
-    """Find the document."""
+    """Return the document of the path."""
     row = context.store.documents.get(context.dataset.id, context.path_parameters["document_id"])
     if row is None:
         raise not_found_error("Document not found.")
@@ -20,7 +20,7 @@ def require_document(context: RequestContext) -> DocumentRow:
 
 
 def require_segment(context: RequestContext) -> SegmentRow:
-    """Find the chunk; up to 1.12 also one of another document (measured)."""
+    """Return the segment of the path; up to 1.12 its document need not match (measured)."""
     document = require_document(context)
     row = context.store.segments.get(context.path_parameters["segment_id"])
     if row is None or (

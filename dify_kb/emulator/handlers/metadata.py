@@ -1,4 +1,4 @@
-"""Handlers of metadata fields and of the values of documents."""
+"""Request handlers for metadata fields and the values of documents."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _SCALAR_TYPES: Final = (
 
 
 def _check_scalar(value: object, path: FieldPath, problems: ValidationErrors) -> object:
-    """Check a value; nobody compares it with the type of its field (measured)."""
+    """Check a value; servers do not compare it with the type of its field (measured)."""
     if isinstance(value, bool):
         return int(value)
     if not isinstance(value, str | int | float):
@@ -130,17 +130,17 @@ def _read_assign(context: RequestContext, raw: object) -> AssignMetadata:
 
 @handles(catalog.CREATE_METADATA, _read_create)
 def create(context: RequestContext, body: CreateMetadata) -> MetadataField:
-    """Make a field; an empty name is one, too (recording 648)."""
+    """Create a field; an empty name is accepted (recording 648)."""
     _check_name(context, body.name)
     if len(body.name) > _MAX_NAME_LENGTH:
-        raise ValueError("the name is too long for the database")
+        raise ValueError("the metadata name exceeds the database column")
     row = MetadataRow(str(uuid.uuid4()), context.dataset.id, body.type, body.name)
     context.store.metadata.add(row)
     return serializers.serialize_metadata_field(row)
 
 
 def _check_name(context: RequestContext, name: str) -> None:
-    """Refuse a name, in the server's order."""
+    """Refuse an invalid name, with checks in the server's order."""
     if len(name) > _MAX_NAME_LENGTH and context.profile.quirks.checks_field_length:
         raise invalid_param_error(f"Metadata name cannot exceed {_MAX_NAME_LENGTH} characters.")
     if any(name == row.name for row in context.store.metadata.list_by_dataset(context.dataset.id)):
@@ -151,19 +151,20 @@ def _check_name(context: RequestContext, name: str) -> None:
 
 @handles(catalog.LIST_METADATA, ignore_body)
 def list_(context: RequestContext, _: None) -> MetadataFields:
-    """List the fields of the dataset's own."""
+    """List the custom fields of a dataset."""
     return serializers.serialize_metadata_fields(context.store, context.dataset)
 
 
 @handles(catalog.RENAME_METADATA, _read_rename)
 def rename(context: RequestContext, body: RenameMetadata) -> MetadataField:
-    """Give a field another name, in the documents too; an unknown one is an answer full of nulls
-    (recording 660).
+    """Rename a field, also in the documents.
+
+    For an unknown field, every value in the response is null (recording 660).
     """
     _check_name(context, body.name)
     store = context.store
     row = store.metadata.get(context.dataset.id, context.path_parameters["metadata_id"])
-    # What the name is too long for is the database, whose error is swallowed (recording 664).
+    # The server swallows the database error about a name that is too long (recording 664).
     if row is None or len(body.name) > _MAX_NAME_LENGTH:
         return MetadataField(
             id="",
@@ -185,7 +186,7 @@ def rename(context: RequestContext, body: RenameMetadata) -> MetadataField:
 
 @handles(catalog.DELETE_METADATA, ignore_body)
 def delete(context: RequestContext, _: None) -> None:
-    """Delete a field and its values; an unknown one is a success, too (recording 807)."""
+    """Delete a field and its values; an unknown id succeeds, too (recording 807)."""
     store = context.store
     row = store.metadata.get(context.dataset.id, context.path_parameters["metadata_id"])
     if row is None:
@@ -211,8 +212,9 @@ def list_built_in_fields(_context: RequestContext, _: None) -> BuiltInFields:
 
 @handles(catalog.SET_BUILT_IN_FIELDS, ignore_body)
 def set_built_in_fields(context: RequestContext, _: None) -> None:
-    """Write the built-in values into the documents that are available, or take them out; any
-    other action does nothing (recording 741).
+    """Add the built-in values to all available documents, or remove them.
+
+    Any other action does nothing (recording 741).
     """
     action = context.path_parameters["action"]
     if action not in {"enable", "disable"} or (action == "enable") == bool(
@@ -235,8 +237,10 @@ def set_built_in_fields(context: RequestContext, _: None) -> None:
 
 @handles(catalog.ASSIGN_METADATA, _read_assign)
 def assign(context: RequestContext, body: AssignMetadata) -> None:
-    """Write values document after document. Up to 1.12 an unknown one is passed over in silence
-    (recording 703); later it is refused, and those before it keep their values.
+    """Assign values, one document after another.
+
+    Up to 1.12 an unknown document is skipped silently (recording 703). Later versions refuse it,
+    but documents before it keep their new values.
     """
     for operation in body.operation_data:
         document = context.store.documents.get(context.dataset.id, operation.document_id)

@@ -1,7 +1,7 @@
-"""Pipelines, of which there are no recordings: all here is from the API's pages of 1.16.
+"""Request handlers for pipelines, based on the API pages of 1.16 because there are no recordings.
 
-A base has a pipeline when `Settings.pipelines` was on as it was made. The pipeline is one node that
-takes local files and makes documents of them, as a create-by-file with an automatic rule does.
+A dataset has a pipeline if `Settings.pipelines` was on when it was created. The pipeline has a
+single node, which creates documents from local files, like create-by-file with an automatic rule.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from dify_kb.emulator.request_body import FormData
 
 NODE_ID: Final = "1719288585006"
-"""The id of the one node."""
+"""The id of the single node."""
 
 _DATASOURCE_TYPE: Final = choice_validator([*DatasourceType])
 
@@ -76,7 +76,7 @@ _RUN = BodySchema(
 
 
 def _read_upload(context: RequestContext, raw: FormData) -> UploadPipelineFile:
-    """Read a file of any type, since the pipeline decides which it takes."""
+    """Parse a file of any type, since the pipeline decides which types it accepts."""
     part = require_single_file(context, raw)
     if part.size > context.settings.max_file_size:
         raise EmulatedError(413, "file_too_large", "File size exceeded.")
@@ -98,10 +98,10 @@ def _read_run(context: RequestContext, raw: object) -> RunPipeline:
 
 @handles(catalog.UPLOAD_PIPELINE_FILE, _read_upload)
 def upload_pipeline_file(context: RequestContext, body: UploadPipelineFile) -> PipelineFile:
-    """Keep a file for a run."""
+    """Store a file for a pipeline run."""
     now, file = context.clock.now(), body.file
     if not isinstance(file.content, bytes):
-        raise TypeError("a form holds its files as bytes")
+        raise TypeError("the content of a form file must be bytes")
     row = PipelineFileRow(
         id=str(uuid.uuid4()),
         name=file.name,
@@ -128,7 +128,7 @@ def upload_pipeline_file(context: RequestContext, body: UploadPipelineFile) -> P
 def list_datasource_plugins(
     context: RequestContext, _: ListDatasourcePlugins
 ) -> list[DatasourcePlugin]:
-    """List the one node; draft and published pipeline are the same."""
+    """List the single node; draft and published pipeline are the same."""
     _require_pipeline(context)
     return [
         DatasourcePlugin(
@@ -143,7 +143,7 @@ def list_datasource_plugins(
 
 @handles(catalog.RUN_DATASOURCE, _read_datasource)
 def run_datasource(context: RequestContext, _: RunDatasource) -> Event:
-    """Stream what the node can bring in: nothing, as local files are named by whoever runs it."""
+    """Stream an empty list of files: local files are named in the pipeline run."""
     _require_pipeline(context)
     _require_node(context.path_parameters["node_id"])
     context.notes.events = [
@@ -155,7 +155,7 @@ def run_datasource(context: RequestContext, _: RunDatasource) -> Event:
 
 @handles(catalog.RUN_PIPELINE, _read_run)
 def run_pipeline(context: RequestContext, body: RunPipeline) -> Event:
-    """Make documents of uploaded files; their indexing goes on after the answer."""
+    """Create documents from uploaded files; indexing continues after the response."""
     _require_pipeline(context)
     _require_node(body.start_node_id)
     if body.datasource_type != DatasourceType.LOCAL_FILE:

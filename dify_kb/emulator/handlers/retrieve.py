@@ -1,4 +1,4 @@
-"""Validate a retrieve request, and answer it."""
+"""Request handler for retrieve: validate the request, search and build the records."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ _FILTER_BEFORE_1_8: Final = _build_filter_payload(
 
 
 def read_retrieve(context: RequestContext, raw: object) -> Retrieve:
-    """Read a search; every version checks its filter with pydantic (recording 800)."""
+    """Parse a search; every version checks its filter with pydantic (recording 800)."""
     fields = _read_fields(context.profile, raw)
     model = fields.get("retrieval_model") or {}
     if not model:
@@ -130,7 +130,7 @@ def _read_fields(profile: ServerProfile, raw: object) -> dict[str, Any]:
 
 
 def _empty_invalid_weights(model: dict[str, Any]) -> dict[str, Any]:
-    """Take weights of another shape than theirs for empty ones: they fail later, if at all."""
+    """Return empty weights in place of malformed ones, which fail later, if at all."""
     if not model.get("weights"):
         return {"weights": None}
     try:
@@ -141,7 +141,7 @@ def _empty_invalid_weights(model: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_query_before_1_11(query: object) -> str:
-    """Read a query as servers before 1.11 do, a number too (recordings 763 to 767)."""
+    """Check a query as servers before 1.11 do; numbers are accepted (recordings 763 to 767)."""
     query_text = "" if query is None else str(query)
     if not 1 <= len(query_text) <= MAX_QUERY_LENGTH:
         raise invalid_param_error(
@@ -151,7 +151,7 @@ def _check_query_before_1_11(query: object) -> str:
 
 
 def _check_settings(model: dict[str, Any]) -> None:
-    """Fail on settings as a server does that takes them as they come (measured)."""
+    """Fail as servers do that use the settings without validation (measured)."""
     for name in _REQUIRED_SETTINGS:
         if name not in model:
             raise EmulatedError(500, "internal_server_error", repr(name))
@@ -162,7 +162,7 @@ def _check_settings(model: dict[str, Any]) -> None:
 
 @handles(catalog.RETRIEVE, read_retrieve)
 def retrieve(context: RequestContext, body: Retrieve) -> RetrievalResult:
-    """Search: an economy base by keywords, a high-quality one in every other way (measured)."""
+    """Search an economy dataset by keywords, a high-quality one by other methods (measured)."""
     if not body.query:
         raise invalid_param_error("Query or attachment_ids is required")
     settings = _resolve_settings(context, body)
@@ -190,15 +190,16 @@ def retrieve(context: RequestContext, body: Retrieve) -> RetrievalResult:
 def _search_by_unknown_method(
     context: RequestContext, query: str, method: SearchMethod
 ) -> RetrievalResult:
-    """Refuse a method, or find nothing by it (recording 761)."""
+    """Refuse an unknown method or return no records, depending on version (recording 761)."""
     if context.profile.validates_search_method:
         raise invalid_param_error(f"{str(method)!r} is not a valid RetrievalMethod")
     return RetrievalResult(query=Query(content=query), records=[])
 
 
 def _resolve_settings(context: RequestContext, body: Retrieve) -> RetrievalModel:
-    """Take the settings that were sent, or those of the dataset, which newer servers fill up the
-    ones that were sent with.
+    """Return the settings of the request, or those of the dataset.
+
+    Newer servers complete the settings of the request with those of the dataset.
     """
     quirks, row = context.profile.quirks, context.dataset
     stored = serializers.read_retrieval_model(row)
@@ -206,7 +207,7 @@ def _resolve_settings(context: RequestContext, body: Retrieve) -> RetrievalModel
         stored = stored | {"top_k": quirks.default_top_k}
     if not body.retrieval_model:
         if "search_method" not in stored:
-            raise LookupError("an external dataset stores no search method")
+            raise LookupError("an external dataset has no stored search method")
         return codec.decode(RetrievalModel, stored)
     if not quirks.merges_search or not row.retrieval_model:
         return body.retrieval_model
@@ -220,9 +221,9 @@ def _find_matching_documents(
 ) -> list[str] | None:
     """Return the ids of the documents to search; None for all that are in the index.
 
-    Only conditions look at the documents themselves. Else what the index holds is found: the old
-    content of a document that waits to be indexed again, and the content that an archived one was
-    given (measured, all versions).
+    Only a filter with conditions considers the state of the documents. Without one, any indexed
+    content is found: the old content of a document that waits for reindexing, and content that was
+    added to an archived document (measured, all versions).
     """
     if metadata_filter is None or not metadata_filter.conditions:
         return None
@@ -240,7 +241,7 @@ def _find_matching_documents(
 
 
 def _require_vectors(context: RequestContext, method: SearchMethod) -> None:
-    """Refuse what needs vectors where there are none (recordings 750, 1044)."""
+    """Refuse a vector search in a dataset without vectors (recordings 750, 1044)."""
     row = context.dataset
     if not context.has_models:
         reason = stub_models.no_default_model_message(context.profile)
@@ -283,7 +284,7 @@ def _run_search(search: Search) -> list[Candidate]:
 def _search_by_keywords(
     context: RequestContext, query: str, top_k: int, document_ids: Sequence[str] | None
 ) -> list[Record]:
-    """Search an economy base, which knows no scores (measured)."""
+    """Search an economy dataset, where every record has the same score (measured)."""
     limit = top_k if top_k >= 0 else UNLIMITED
     hits = context.store.index.search(context.dataset.id, query, limit, document_ids)[:top_k]
     score = context.profile.economy_score
@@ -292,14 +293,14 @@ def _search_by_keywords(
 
 
 def _build_records(context: RequestContext, candidates: Sequence[Candidate]) -> list[Record]:
-    """Show what was found; children with their parent, which is as good as the best of them."""
+    """Build records; child chunks are grouped by parent, which gets the best of their scores."""
     store = context.store
     ids = [candidate.id for candidate in candidates]
     children = store.child_chunks.get_many(ids)
     owners = [children[id_].segment_id if id_ in children else id_ for id_ in ids]
     candidates_by_owner: dict[object, list[Candidate]] = {}
     for number, (owner, candidate) in enumerate(zip(owners, candidates, strict=True)):
-        # A chunk that was found twice is shown twice, unless it is a parent.
+        # A segment that was found twice gets two records, unless it is a parent.
         key = owner if candidate.id in children else (owner, number)
         candidates_by_owner.setdefault(key, []).append(candidate)
     rows = store.segments.get_many(owners)

@@ -1,4 +1,4 @@
-"""Reading the bodies of calls about chunks, in the order and the words of the version."""
+"""Parse segment requests, with the order of checks and the messages of each server version."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ _UPDATE = BodySchema(
 
 
 def read_create(context: RequestContext, raw: object) -> CreateSegments:
-    """Read new chunks, after a look at the document: the server checks in this order."""
+    """Parse new segments, after checks of the document, in the server's order."""
     document = require_document(context)
     if document.indexing_status != "completed":
         raise not_found_error("Document is not completed.")
@@ -81,7 +81,7 @@ def read_create(context: RequestContext, raw: object) -> CreateSegments:
 
 
 def _read_segments(context: RequestContext, raw: object) -> list[Any]:
-    """Take the list, or refuse in an envelope that no other endpoint has (measured)."""
+    """Return the list of segments; errors have an envelope unique to this endpoint (measured)."""
     body = raw if isinstance(raw, dict) else {}
     quirks = context.profile.quirks
     if body.get("segments") is None and not quirks.bare_segment_errors:
@@ -111,7 +111,7 @@ def _read_new_segment(raw_segment: Any, *, is_qa: bool) -> NewSegment:
         raise UnvalidatedInputError(invalid_param_error("Content: Input should be a valid string"))
     if not raw_fields["content"].strip():
         raise invalid_param_error("Content is empty")
-    # A text counts as the list of its letters (recording 542).
+    # A string counts as the list of its characters (recording 542).
     words = raw_fields.get("keywords") or ()
     if not isinstance(words, str) and not (isinstance(words, list | tuple) and _are_strings(words)):
         raise UnvalidatedInputError(
@@ -129,7 +129,7 @@ def _are_strings(values: Sequence[object]) -> bool:
 
 
 def read_list(context: RequestContext, raw: Mapping[str, Any]) -> ListSegments:
-    """Read which chunks are asked for."""
+    """Parse the query that lists segments."""
     quirks = context.profile.quirks
     require_document(context)
     page, limit = parse_page_and_limit(raw)
@@ -145,7 +145,7 @@ def read_list(context: RequestContext, raw: Mapping[str, Any]) -> ListSegments:
 
 
 def read_update(context: RequestContext, raw: object) -> UpdateSegment:
-    """Read changes of a chunk, after a look at the chunk."""
+    """Parse the changes of a segment, after the lookup of the segment."""
     require_segment(context)
     if not context.profile.quirks.validates_segments:
         body: Any = raw

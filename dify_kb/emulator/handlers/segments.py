@@ -1,4 +1,4 @@
-"""Handlers of segments."""
+"""Request handlers for segments."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 @handles(catalog.CREATE_SEGMENTS, read_create)
 def create(context: RequestContext, body: CreateSegments) -> CreatedSegments:
-    """Append chunks, all of them or none; they are found at once (measured)."""
+    """Append segments, all or none; they are searchable immediately (measured)."""
     store, document = context.store, require_document(context)
     with store.transaction():
         first_position = store.segments.next_position(document.id)
@@ -68,7 +68,7 @@ def create(context: RequestContext, body: CreateSegments) -> CreatedSegments:
 def _build_row(
     context: RequestContext, document: DocumentRow, position: int, new_segment: NewSegment
 ) -> SegmentRow:
-    """Make a chunk; one that cannot be indexed is made all the same, with the error in it (953)."""
+    """Build a segment; if it cannot be indexed, it contains the error (recording 953)."""
     now, error = context.clock.now(), _find_indexing_error(context, document)
     segment_keywords = (
         [*(new_segment.keywords or ())]
@@ -97,13 +97,14 @@ def _build_row(
 
 
 def _extract_keywords(context: RequestContext, content: str) -> list[str]:
-    """Tell the keywords of a new text; a high-quality base finds none itself (recording 953)."""
+    """Return the keywords of a new text; none in a high-quality dataset (recording 953)."""
     return extract_keywords(content) if _uses_keywords(context) else []
 
 
 def _uses_keywords(context: RequestContext) -> bool:
-    """Tell whether chunks are looked through for keywords: in an economy base, and up to 1.4 in
-    every other, but for parents (measured).
+    """Return whether segments get extracted keywords.
+
+    In economy datasets they do; up to 1.4 in all others, too, except parents (measured).
     """
     everywhere = context.profile.quirks.keywords_everywhere
     parents = require_document(context).doc_form == DocForm.HIERARCHICAL
@@ -115,7 +116,7 @@ def _count_tokens(context: RequestContext, content: str) -> int:
 
 
 def _find_indexing_error(context: RequestContext, document: DocumentRow) -> str | None:
-    """Tell why a chunk of this document cannot be indexed, in the server's words."""
+    """Return the server's message if segments of this document cannot be indexed, or None."""
     dataset = context.dataset
     if not dataset.is_high_quality:
         if document.doc_form == DocForm.HIERARCHICAL:
@@ -132,7 +133,7 @@ def _find_indexing_error(context: RequestContext, document: DocumentRow) -> str 
 def _split_into_children(
     context: RequestContext, document: DocumentRow, row: SegmentRow
 ) -> list[ChildChunkRow]:
-    """Cut a chunk into children by the rule of its document; without one there are none."""
+    """Split a segment into child chunks by its document's rule; empty without such a rule."""
     if document.doc_form != DocForm.HIERARCHICAL:
         return []
     try:
@@ -148,7 +149,7 @@ def _hash_content(content: str) -> str:
 
 
 def _add_word_count(context: RequestContext, document_id: str, added_words: int) -> None:
-    """Keep the words of a document in step with its chunks."""
+    """Add to the word count of a document, which does not drop below 0."""
     row = context.store.documents.get_by_id(document_id)
     if row is not None:
         new_word_count = max(0, (row.word_count or 0) + added_words)
@@ -158,7 +159,7 @@ def _add_word_count(context: RequestContext, document_id: str, added_words: int)
 
 @handles(catalog.LIST_SEGMENTS, read_list)
 def list_(context: RequestContext, query: ListSegments) -> Page[Segment]:
-    """List chunks in their order."""
+    """List segments in order of position."""
     store, document = context.store, require_document(context)
     offset, size = compute_page_bounds(query.page, query.limit)
     rows, total = store.segments.list_page(
@@ -171,13 +172,13 @@ def list_(context: RequestContext, query: ListSegments) -> Page[Segment]:
 
 @handles(catalog.GET_SEGMENT, ignore_body)
 def get(context: RequestContext, _: None) -> SegmentResponse:
-    """Show a chunk."""
+    """Return a segment."""
     return _build_answer(context, require_segment(context))
 
 
 @handles(catalog.UPDATE_SEGMENT, read_update)
 def update(context: RequestContext, body: UpdateSegment) -> SegmentResponse:
-    """Change a chunk; whoever disables one changes nothing else of it (server source)."""
+    """Update a segment; a request that disables it changes nothing else (server source)."""
     row, changes, now = require_segment(context), body.segment, context.clock.now()
     if row.enabled and changes.enabled is False:
         disabled_columns = {"enabled": 0, "disabled_at": now, "updated_at": now}
@@ -210,7 +211,7 @@ def update(context: RequestContext, body: UpdateSegment) -> SegmentResponse:
 def _needs_indexing(
     context: RequestContext, changes: SegmentChanges, columns: Mapping[str, object]
 ) -> bool:
-    """Tell whether a change asks for the index: of a parent, only when its children are to go."""
+    """Return whether a change needs the index; for parents, only to regenerate child chunks."""
     if require_document(context).doc_form == DocForm.HIERARCHICAL:
         return bool(changes.regenerate_child_chunks)
     return "content" in columns or "keywords" in columns or bool(changes.enabled)
@@ -219,7 +220,10 @@ def _needs_indexing(
 def _collect_content_changes(
     context: RequestContext, content: str, changes: SegmentChanges
 ) -> dict[str, object]:
-    """Tell what comes with another text; a high-quality base keeps its keywords (recording 915)."""
+    """Return the columns that change with the content.
+
+    In high-quality datasets the keywords stay (recording 915).
+    """
     now = context.clock.now()
     columns: dict[str, object] = {
         "content": content,
@@ -237,7 +241,7 @@ def _collect_content_changes(
 def _collect_answer_change(
     context: RequestContext, changes: SegmentChanges
 ) -> Mapping[str, object]:
-    """Set the answer of a question; one that is left out is cleared (recording 627)."""
+    """Return the answer of a Q&A segment; a missing answer clears it (recording 627)."""
     is_qa = require_document(context).doc_form == DocForm.QA
     return {"answer": changes.answer or None} if is_qa else {}
 
@@ -245,7 +249,10 @@ def _collect_answer_change(
 def _collect_keyword_change(
     context: RequestContext, row: SegmentRow, changes: SegmentChanges
 ) -> dict[str, object]:
-    """Tell the keywords of a text that stays; enabling without any finds new ones (566)."""
+    """Return the keywords of unchanged content.
+
+    Enabling a segment without sending keywords extracts new ones (recording 566).
+    """
     if changes.keywords:
         previous = json.loads(row.keywords or "[]")
         changed = Counter(previous) != Counter(changes.keywords)
@@ -261,7 +268,7 @@ def _update_segment(
     *,
     split_children: bool = False,
 ) -> SegmentResponse:
-    """Write changes of a chunk, and `split_children` it into other children."""
+    """Write changes of a segment; `split_children` replaces its child chunks, too."""
     with context.store.transaction():
         row = context.store.update_segment(previous.id, **changes)
         if row is None:
@@ -284,7 +291,7 @@ def _build_answer(context: RequestContext, row: SegmentRow) -> SegmentResponse:
 
 @handles(catalog.DELETE_SEGMENT, ignore_body)
 def delete(context: RequestContext, _: None) -> None:
-    """Delete a chunk; the positions of the others stay (recording 583)."""
+    """Delete a segment; the other segments keep their positions (recording 583)."""
     row = require_segment(context)
     with context.store.transaction():
         context.store.delete_segment(row.id)

@@ -1,4 +1,4 @@
-"""Handlers of the server information and the list of models."""
+"""Request handlers for server information and the list of models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dify_kb.wire import catalog
 
 @handles(catalog.GET_SERVER_INFO, ignore_body)
 def get_server_info(context: RequestContext, _: None) -> ServerInfo:
-    """Say who is there; asks for no key."""
+    """Return name and version of the server; requires no API key."""
     return ServerInfo(
         welcome="Dify OpenAPI", api_version="v1", server_version=context.profile.version
     )
@@ -19,7 +19,7 @@ def get_server_info(context: RequestContext, _: None) -> ServerInfo:
 
 @handles(catalog.LIST_MODELS, ignore_body)
 def list_models(context: RequestContext, _: None) -> ModelProviders:
-    """Tell the models of a type: the stand-ins, where the workspace has any."""
+    """List the stub models of a type; empty if the workspace has no models."""
     model_type = context.path_parameters["model_type"]
     if not ModelType(model_type).is_known:
         raise invalid_param_error(f"invalid origin model type {model_type}")

@@ -1,4 +1,4 @@
-"""Handlers of tags and their bindings to datasets."""
+"""Request handlers for tags and their bindings to datasets."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _read_bind(context: RequestContext, raw: object) -> BindTags:
 
 
 def _read_unbind(context: RequestContext, raw: object) -> UnbindTag:
-    """Read a tag, or tags where the version takes several."""
+    """Parse a tag, or several where the version supports that."""
     if not context.profile.quirks.unbinds_several_tags:
         return codec.decode(UnbindTag, _UNBIND.validate(raw, context.profile))
     fields = _UNBIND_SEVERAL.validate(raw, context.profile)
@@ -129,7 +129,7 @@ def _read_unbind(context: RequestContext, raw: object) -> UnbindTag:
 
 @handles(catalog.LIST_TAGS, ignore_body)
 def list_(context: RequestContext, _: None) -> list[Tag]:
-    """List tags, the newest first, as a bare array with their counts as texts."""
+    """List tags, newest first, as a bare array with their counts as strings."""
     counts = [
         (row, context.store.tags.count_datasets(row.id)) for row in context.store.tags.list_all()
     ]
@@ -139,7 +139,7 @@ def list_(context: RequestContext, _: None) -> list[Tag]:
 
 @handles(catalog.CREATE_TAG, _read_create)
 def create(context: RequestContext, body: CreateTag) -> Tag:
-    """Make a tag."""
+    """Create a tag."""
     row = TagRow(str(uuid.uuid4()), body.name)
     if not context.store.tags.add(row):
         raise invalid_param_error("Tag name already exists")
@@ -148,7 +148,7 @@ def create(context: RequestContext, body: CreateTag) -> Tag:
 
 @handles(catalog.RENAME_TAG, _read_rename)
 def rename(context: RequestContext, body: RenameTag) -> Tag:
-    """Give a tag another name; its own is taken, too."""
+    """Rename a tag; even its current name counts as in use."""
     row = _require_tag(context, body.tag_id)
     if not context.store.tags.rename(row.id, body.name):
         raise invalid_param_error("Tag name already exists")
@@ -157,13 +157,13 @@ def rename(context: RequestContext, body: RenameTag) -> Tag:
 
 @handles(catalog.DELETE_TAG, _read_delete)
 def delete(context: RequestContext, body: DeleteTag) -> None:
-    """Delete a tag, from the datasets that bear it too."""
+    """Delete a tag, and remove it from all datasets."""
     context.store.tags.delete(_require_tag(context, body.tag_id).id)
 
 
 @handles(catalog.BIND_TAGS, _read_bind)
 def bind(context: RequestContext, body: BindTags) -> None:
-    """Have a dataset bear tags; nobody asks whether they exist (recordings 836, 837)."""
+    """Add tags to a dataset; the tags need not exist (recordings 836, 837)."""
     dataset = _require_dataset_id(context, body.target_id)
     with context.store.transaction():
         for tag_id in body.tag_ids:
@@ -172,7 +172,7 @@ def bind(context: RequestContext, body: BindTags) -> None:
 
 @handles(catalog.UNBIND_TAG, _read_unbind)
 def unbind(context: RequestContext, body: UnbindTag) -> None:
-    """Have a dataset bear tags no more; whether it does is not asked (recording 851)."""
+    """Remove tags from a dataset, which need not have them (recording 851)."""
     dataset = _require_dataset_id(context, body.target_id)
     with context.store.transaction():
         for tag_id in body.tag_ids or [body.tag_id]:
@@ -181,8 +181,9 @@ def unbind(context: RequestContext, body: UnbindTag) -> None:
 
 @handles(catalog.LIST_DATASET_TAGS, ignore_body)
 def list_for_dataset(context: RequestContext, _: None) -> DatasetTags:
-    """List the tags of a dataset, the newest first; servers before 1.11 do not ask whether there
-    is one (recording 845).
+    """List the tags of a dataset, newest first.
+
+    Servers before 1.11 do not check that the dataset exists (recording 845).
     """
     return serializers.serialize_dataset_tags(context.store, context.path_parameters["dataset_id"])
 
@@ -202,7 +203,7 @@ def _require_dataset_id(context: RequestContext, dataset_id: str) -> str:
 
 
 def _serialize_single_tag(context: RequestContext, row: TagRow) -> Tag:
-    """Show one tag by itself."""
+    """Serialize one tag as creates and renames return it."""
     count = context.store.tags.count_datasets(row.id)
     _refuse_own_response(context, "DataSetTag", [(row, count)])
     number = context.profile.quirks.numeric_tag_count
@@ -216,7 +217,7 @@ def _refuse_own_response(
     *,
     is_list: bool = False,
 ) -> None:
-    """Refuse the answer itself, when all is done: the counts are no texts (measured)."""
+    """Refuse the response after the change is committed: counts are not strings (measured)."""
     if not counts or not context.profile.quirks.refuses_own_tags:
         return
     context.notes.committed = True

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dify_kb.emulator.store import DatasetRow, Store, TagRow
 
 AUTHOR: Final = "admin"
-"""The name of the workspace's owner, as whom the server acts."""
+"""The name of the workspace owner, shown as the author of every dataset."""
 
 _SUMMARY_FIELDS: Final = ("enable", "model_name", "model_provider_name", "summary_prompt")
 
@@ -40,7 +40,7 @@ _EXTERNAL_FIELDS: Final = (
     "external_knowledge_api_endpoint",
 )
 
-# 2, although a search without settings takes 4 (server source).
+# `top_k` is 2, although a search without settings uses 4 (server source).
 _DEFAULT_RETRIEVAL = {
     "search_method": "semantic_search",
     "reranking_enable": False,
@@ -59,7 +59,7 @@ _TAG_TYPE = "knowledge"
 
 
 def read_retrieval_model(row: DatasetRow) -> dict[str, Any]:
-    """Tell the retrieval settings of a dataset, in the fields of the API."""
+    """Return the retrieval settings of a dataset, with the field names of the API."""
     stored: dict[str, Any] = (
         json.loads(row.retrieval_model) if row.retrieval_model else _DEFAULT_RETRIEVAL
     )
@@ -69,7 +69,7 @@ def read_retrieval_model(row: DatasetRow) -> dict[str, Any]:
 def serialize_dataset(
     store: Store, profile: ServerProfile, row: DatasetRow, **changes: Any
 ) -> Dataset:
-    """Show a dataset as creates do; `changes` is what lists and details show otherwise."""
+    """Serialize a dataset as creates return it; lists and details override fields by `changes`."""
     counts, doc_form = store.datasets.count_contents(row.id), store.datasets.get_doc_form(row.id)
     fields: dict[str, Any] = {
         "id": row.id,
@@ -124,7 +124,7 @@ def _serialize_retrieval_model(profile: ServerProfile, row: DatasetRow) -> Store
 def _serialize_external_retrieval(
     profile: ServerProfile, row: DatasetRow
 ) -> Mapping[str, object] | None:
-    """Show a part of the settings once more, as servers do for every dataset (recording 041)."""
+    """Serialize some of the settings again, as servers do for every dataset (recording 041)."""
     if not profile.external_retrieval and row.provider != "external":
         return None
     if not row.retrieval_model:
@@ -151,17 +151,17 @@ def _build_unset_object(
 
 
 def serialize_tag(row: TagRow, count: object) -> Tag:
-    """Show a tag with a count that is a number or a text, as the version has it."""
+    """Serialize a tag; `count` is a number or a string, depending on the server version."""
     return Tag(id=row.id, name=row.name, type=_TAG_TYPE, extra={"binding_count": count})
 
 
 def serialize_dataset_tags(store: Store, dataset_id: str) -> DatasetTags:
-    """Show the tags of a dataset by themselves."""
+    """Serialize the response that lists the tags of a dataset."""
     rows = store.tags.list_by_dataset(dataset_id)
     return DatasetTags(data=[TagRef(id=row.id, name=row.name) for row in rows], total=len(rows))
 
 
 def _serialize_tags_of_dataset(store: Store, dataset_id: str) -> list[Mapping[str, object]]:
-    """Show the tags as a dataset names them."""
+    """Serialize the tags as a field of their dataset."""
     rows = store.tags.list_by_dataset(dataset_id)
     return [{"id": row.id, "name": row.name, "type": _TAG_TYPE} for row in rows]

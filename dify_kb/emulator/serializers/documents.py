@@ -36,7 +36,7 @@ _INDEXING_STATUSES = frozenset({"parsing", "cleaning", "splitting", "indexing"})
 
 
 def serialize_document(store: Store, profile: ServerProfile, row: DocumentRow) -> Document:
-    """Show a document as lists and creates do."""
+    """Serialize a document as lists and creates return it."""
     return Document(
         id=row.id,
         position=row.position,
@@ -66,7 +66,7 @@ def serialize_document(store: Store, profile: ServerProfile, row: DocumentRow) -
 
 
 def serialize_document_detail(store: Store, row: DocumentRow) -> DocumentDetail:
-    """Show one document in full."""
+    """Serialize a document with all details."""
     _, segments = store.segments.count_completed_and_all(row.id)
     rule = store.datasets.get_rule(row.process_rule_id)
     latest = store.datasets.get_latest_rule(row.dataset_id)
@@ -106,14 +106,14 @@ def serialize_document_detail(store: Store, row: DocumentRow) -> DocumentDetail:
 
 
 def serialize_document_status(store: Store, row: DocumentRow) -> DocumentStatus:
-    """Show how far a document's indexing is."""
+    """Serialize the indexing progress of a document."""
     completed, total = store.segments.count_completed_and_all(row.id)
     return DocumentStatus(
         id=row.id,
         indexing_status=IndexingStatus(row.indexing_status),
         processing_started_at=to_optional_whole_seconds(row.processing_started_at),
         parsing_completed_at=to_optional_whole_seconds(row.parsing_completed_at),
-        # Written together (server source).
+        # The server sets both at the same time (server source).
         cleaning_completed_at=to_optional_whole_seconds(row.splitting_completed_at),
         splitting_completed_at=to_optional_whole_seconds(row.splitting_completed_at),
         completed_at=to_optional_whole_seconds(row.completed_at),
@@ -125,7 +125,7 @@ def serialize_document_status(store: Store, row: DocumentRow) -> DocumentStatus:
 
 
 def get_display_status(row: DocumentRow) -> DisplayStatus | None:
-    """Tell the word of the console (server source)."""
+    """Return the status that the console displays (server source)."""
     if row.indexing_status == "waiting":
         return DisplayStatus.QUEUING
     if row.indexing_status in _INDEXING_STATUSES:
@@ -138,7 +138,7 @@ def get_display_status(row: DocumentRow) -> DisplayStatus | None:
 
 
 def serialize_record_segment(store: Store, row: SegmentRow, parent: DocumentRow) -> RecordSegment:
-    """Show a chunk as searches do."""
+    """Serialize a segment as searches return it."""
     return RecordSegment(
         id=row.id,
         position=row.position,
@@ -184,7 +184,7 @@ def _serialize_rule(row: RuleRow, **ids: str) -> dict[str, object]:
 
 
 def serialize_segment(store: Store, row: SegmentRow, parent: DocumentRow) -> Segment:
-    """Show a chunk of a document."""
+    """Serialize a segment as the segment endpoints return it."""
     return Segment(
         id=row.id,
         position=row.position,
@@ -217,7 +217,7 @@ def serialize_segment(store: Store, row: SegmentRow, parent: DocumentRow) -> Seg
 
 
 def serialize_child_chunk(row: ChildChunkRow) -> ChildChunk:
-    """Show a child chunk."""
+    """Serialize a child chunk."""
     return ChildChunk(
         id=row.id,
         segment_id=row.segment_id,
@@ -233,7 +233,7 @@ def serialize_child_chunk(row: ChildChunkRow) -> ChildChunk:
 def _serialize_children(
     store: Store, row: SegmentRow, parent: DocumentRow
 ) -> list[Mapping[str, object]]:
-    """Show the child chunks, which only a paragraph of a hierarchical document names."""
+    """Serialize child chunks, which only hierarchical documents in paragraph mode list."""
     if parent.doc_form != DocForm.HIERARCHICAL:
         return []
     rule = store.datasets.get_rule(parent.process_rule_id)

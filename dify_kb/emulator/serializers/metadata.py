@@ -1,4 +1,4 @@
-"""Serialize metadata fields and the values of documents."""
+"""Serialize metadata fields and the metadata values of documents."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _BUILT_IN_ID = "built-in"
 
 
 def serialize_metadata_field(row: MetadataRow, count: int | None = None) -> MetadataField:
-    """Show a field; lists count its documents."""
+    """Serialize a field; in lists, with the number of its documents."""
     return MetadataField(id=row.id, type=MetadataType(row.type), name=row.name, count=count)
 
 
 def serialize_metadata_fields(store: Store, row: DatasetRow) -> MetadataFields:
-    """Show the fields of a dataset."""
+    """Serialize the fields of a dataset."""
     counts = store.metadata.count_documents(row.id)
     return MetadataFields(
         doc_metadata=[
@@ -34,7 +34,7 @@ def serialize_metadata_fields(store: Store, row: DatasetRow) -> MetadataFields:
 
 
 def serialize_dataset_metadata(store: Store, row: DatasetRow) -> list[Mapping[str, object]]:
-    """Show the fields as a dataset names them, the built-in ones if it has them (measured)."""
+    """Serialize the fields for a dataset's details, with built-in fields if enabled (measured)."""
     fields = [
         (field.id, field.name, field.type) for field in store.metadata.list_by_dataset(row.id)
     ]
@@ -48,8 +48,9 @@ def serialize_dataset_metadata(store: Store, row: DatasetRow) -> list[Mapping[st
 def serialize_document_metadata(
     store: Store, row: DocumentRow
 ) -> list[Mapping[str, object]] | None:
-    """Show the values of a document, and the built-in ones after them; None while nothing is set
-    (measured).
+    """Serialize the values of a document, followed by the built-in ones.
+
+    Return None while no value is set (measured).
     """
     values = read_metadata_values(row)
     if not values:
@@ -58,7 +59,7 @@ def serialize_document_metadata(
     own_values = [
         _build_value(field.id, field.name, field.type, values.get(field.name)) for field in fields
     ]
-    # Times among them are texts, also where one's own are numbers (recording 681).
+    # Built-in times are strings, although custom times are numbers (recording 681).
     built_in_values = builtin_metadata.build_values(row)
     return own_values + [
         _build_value(_BUILT_IN_ID, name, type_, str(built_in_values[name]))
@@ -69,7 +70,7 @@ def serialize_document_metadata(
 def serialize_document_metadata_as_text(
     store: Store, row: DocumentRow
 ) -> list[Mapping[str, object]] | None:
-    """Show the same with every value as a text, as lists do (measured)."""
+    """Serialize the values of a document as strings, for lists (measured)."""
     metadata_values = serialize_document_metadata(store, row)
     return metadata_values and [
         {**value, "value": None if value["value"] is None else str(value["value"])}
@@ -78,7 +79,7 @@ def serialize_document_metadata_as_text(
 
 
 def read_metadata_values(row: DocumentRow) -> dict[str, object] | None:
-    """Show the values by the names of their fields, as searches do."""
+    """Return the values by field name, as searches do."""
     values: dict[str, object] | None = json.loads(row.doc_metadata) if row.doc_metadata else None
     return values
 
