@@ -341,7 +341,9 @@ async def test_empty_finds_documents_without_the_field(
     assert await search_with_filter(client, dataset, Field("town").empty()) == ["d.txt"]
 
 
-async def test_conditions_are_joined(client: AsyncClient, dataset: Dataset) -> None:
+async def test_conditions_are_combined_by_the_logical_operator(
+    client: AsyncClient, dataset: Dataset
+) -> None:
     await create_documents_with_metadata(client, dataset)
     paris, high = Field("town").is_("paris"), Field("rank") > 10
 

@@ -21,7 +21,7 @@ UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"
 
 
 @frozen
-class Reply:
+class Response:
     status: int
     headers: Mapping[str, str]
     raw: bytes
@@ -36,18 +36,18 @@ class EmulatorClient:
     emulator: Emulator
     session: aiohttp.ClientSession
 
-    async def request(self, method: str, path: str, **options: Any) -> Reply:
+    async def request(self, method: str, path: str, **options: Any) -> Response:
         async with self.session.request(method, self.emulator.url + path, **options) as response:
-            return Reply(response.status, response.headers, await response.read())
+            return Response(response.status, response.headers, await response.read())
 
     async def create_dataset(self, name: str = "a", **fields: object) -> str:
         body = {"name": name, "indexing_technique": "economy"} | fields
-        reply = await self.request("POST", "/datasets", json=body)
-        return str(reply.body["id"])
+        response = await self.request("POST", "/datasets", json=body)
+        return str(response.body["id"])
 
     async def create_by_file(
         self, dataset: str, name: str, content: bytes = b"hello", **data: object
-    ) -> Reply:
+    ) -> Response:
         disposition = f'name="file"; filename="{name}"'
         return await self.send_parts(
             dataset,
@@ -55,7 +55,7 @@ class EmulatorClient:
             (disposition, content),
         )
 
-    async def send_parts(self, dataset: str, *parts: tuple[str, bytes]) -> Reply:
+    async def send_parts(self, dataset: str, *parts: tuple[str, bytes]) -> Response:
         body = b"".join(
             f"--cut\r\nContent-Disposition: form-data; {disposition}\r\n\r\n".encode()
             + content
@@ -71,15 +71,17 @@ class EmulatorClient:
 
     async def create_by_text(
         self, dataset: str, name: str, text: str = "hello", **fields: object
-    ) -> Reply:
+    ) -> Response:
         path = f"/datasets/{dataset}/document/create-by-text"
         return await self.request(
             "POST", path, json={"name": name, "text": text} | AUTOMATIC | fields
         )
 
     async def get_indexing_status(self, dataset: str, batch: str) -> Any:
-        reply = await self.request("GET", f"/datasets/{dataset}/documents/{batch}/indexing-status")
-        return reply.body["data"][0]
+        response = await self.request(
+            "GET", f"/datasets/{dataset}/documents/{batch}/indexing-status"
+        )
+        return response.body["data"][0]
 
     async def wait_for_status(self, dataset: str, batch: str, *words: str) -> Any:
         """Poll until the status is one of the words, and return the entry."""
@@ -89,10 +91,10 @@ class EmulatorClient:
         await asyncio.sleep(0.002)
         return await self.wait_for_status(dataset, batch, *words)
 
-    async def wait_until_indexed(self, dataset: str, created: Reply) -> Any:
+    async def wait_until_indexed(self, dataset: str, created: Response) -> Any:
         return await self.wait_for_status(dataset, created.body["batch"], "completed", "error")
 
-    async def retrieve(self, dataset: str, query: str, **settings: object) -> Reply:
+    async def retrieve(self, dataset: str, query: str, **settings: object) -> Response:
         model = {
             "search_method": "keyword_search",
             "reranking_enable": False,

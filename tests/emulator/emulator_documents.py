@@ -16,8 +16,8 @@ def stored_names(client: EmulatorClient, dataset: str) -> list[str]:
 async def list_document_names(client: EmulatorClient, dataset: str, **query: object) -> list[str]:
     path = f"/datasets/{dataset}/documents"
     params = {name: str(value) for name, value in query.items()}
-    reply = await client.request("GET", path, params=params)
-    return [document["name"] for document in reply.body["data"]]
+    response = await client.request("GET", path, params=params)
+    return [document["name"] for document in response.body["data"]]
 
 
 async def create_chunked_document(

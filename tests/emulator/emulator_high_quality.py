@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from emulator_client import EmulatorClient, Reply
+from emulator_client import EmulatorClient, Response
 
 from dify_kb.emulator import Settings
 from dify_kb.emulator.stub_models import PROVIDER_NAME, RERANKING_MODEL
@@ -69,9 +69,9 @@ async def create_parent_child_dataset(
     return dataset, f"/datasets/{dataset}/documents/{document}/segments"
 
 
-def record_contents(reply: Reply) -> list[str]:
-    return [record["segment"]["content"] for record in reply.body["records"]]
+def record_contents(response: Response) -> list[str]:
+    return [record["segment"]["content"] for record in response.body["records"]]
 
 
-def record_scores(reply: Reply) -> list[float]:
-    return [record["score"] for record in reply.body["records"]]
+def record_scores(response: Response) -> list[float]:
+    return [record["score"] for record in response.body["records"]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from emulator_client import UNKNOWN_ID, EmulatorClient, Reply
+from emulator_client import UNKNOWN_ID, EmulatorClient, Response
 
 BUILT_IN = ["document_name", "uploader", "upload_date", "last_update_date", "source"]
 
@@ -19,7 +19,7 @@ class MetadataDataset:
         self.fields: dict[str, str] = {}
         self.documents: dict[str, str] = {}
 
-    async def create_field(self, name: str, kind: str = "string") -> Reply:
+    async def create_field(self, name: str, kind: str = "string") -> Response:
         return await self.client.request(
             "POST", f"{self.path}/metadata", json={"type": kind, "name": name}
         )
@@ -31,7 +31,7 @@ class MetadataDataset:
 
     async def assign(
         self, name: str, values: dict[str, Any], *, partial: bool | None = None
-    ) -> Reply:
+    ) -> Response:
         operation: dict[str, Any] = {
             "document_id": self.documents.get(name, UNKNOWN_ID),
             "metadata_list": [
@@ -46,16 +46,16 @@ class MetadataDataset:
 
     async def get_values(self, name: str = "m0") -> Any:
         path = f"{self.path}/documents/{self.documents[name]}"
-        reply = await self.client.request("GET", path, params={"metadata": "only"})
-        return reply.body["doc_metadata"]
+        response = await self.client.request("GET", path, params={"metadata": "only"})
+        return response.body["doc_metadata"]
 
     async def get_own_values(self, name: str = "m0") -> dict[str, Any]:
         shown = await self.get_values(name) or []
         return {value["name"]: value["value"] for value in shown if value["id"] != "built-in"}
 
     async def get_counts(self) -> dict[str, int]:
-        reply = await self.client.request("GET", f"{self.path}/metadata")
-        return {field["name"]: field["count"] for field in reply.body["doc_metadata"]}
+        response = await self.client.request("GET", f"{self.path}/metadata")
+        return {field["name"]: field["count"] for field in response.body["doc_metadata"]}
 
 
 async def create_metadata_dataset(client: EmulatorClient, *documents: str) -> MetadataDataset:

@@ -7,25 +7,25 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from attrs import frozen
-from emulator_client import Reply
+from emulator_client import Response
 
 UNFINISHED_STATUSES = frozenset({"waiting", "parsing", "cleaning", "splitting", "indexing"})
 
 
 def compare_responses(
-    reply: Reply, ours: Any, theirs: Mapping[str, Any], shape: ShapeComparison
+    response: Response, ours: Any, theirs: Mapping[str, Any], shape: ShapeComparison
 ) -> Iterator[str]:
     """Tell the ways in which two answers differ: status, kind, then shape."""
-    if reply.status != theirs["status"]:
-        yield f"status {reply.status}, not {theirs['status']}: {reply.raw[:200]!r}"
+    if response.status != theirs["status"]:
+        yield f"status {response.status}, not {theirs['status']}: {response.raw[:200]!r}"
         return
-    if ("WWW-Authenticate" in reply.headers) != theirs.get("challenge", False):
+    if ("WWW-Authenticate" in response.headers) != theirs.get("challenge", False):
         yield "WWW-Authenticate"
-    if not reply.raw and not theirs.get("body"):
+    if not response.raw and not theirs.get("body"):
         return
-    is_json = reply.headers.get("Content-Type", "").startswith("application/json")
+    is_json = response.headers.get("Content-Type", "").startswith("application/json")
     if is_json != (theirs["kind"] == "json"):
-        yield f"content type {reply.headers.get('Content-Type')}"
+        yield f"content type {response.headers.get('Content-Type')}"
         return
     body = theirs.get("body")
     if is_json:

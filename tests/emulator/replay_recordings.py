@@ -16,7 +16,7 @@ from typing import Any
 
 import aiohttp
 from attrs import define, field, frozen
-from emulator_client import EmulatorClient, Reply
+from emulator_client import EmulatorClient, Response
 from recorded_shapes import UNFINISHED_STATUSES, ShapeComparison, compare_responses
 
 from dify_kb.emulator import ManualClock
@@ -193,10 +193,10 @@ class Replay:
                 await self._send_unrecorded(row["request"], *UNRECORDED_REQUESTS[name])
         except LookupError as error:
             return CaseResult(name, str(error))
-        reply = await self._send(row["request"], name)
+        response = await self._send(row["request"], name)
         theirs = row["response"]
-        ours = _parse_json(reply)
-        if reply.status < 300 and theirs["status"] < 300:
+        ours = _parse_json(response)
+        if response.status < 300 and theirs["status"] < 300:
             self._map_ids(theirs.get("body"), ours)
         dataset = _ID.search(row["request"]["path"])
         if dataset:
@@ -205,7 +205,7 @@ class Replay:
             )
         rebuilt = self.recreated_ids & {*_IDS_AND_BATCHES.findall(row["request"]["path"])}
         comparison = ShapeComparison(self.ids, self.recreated_ids, compares_nulls=not rebuilt)
-        differences = tuple(compare_responses(reply, ours, theirs, comparison))
+        differences = tuple(compare_responses(response, ours, theirs, comparison))
         return CaseResult(name, "", differences, self._has_same_message(ours, theirs))
 
     def _has_same_message(self, ours: Any, theirs: Mapping[str, Any]) -> bool | None:
@@ -318,12 +318,12 @@ class Replay:
         body = {"name": f"replay {recorded[:8]}", "indexing_technique": technique}
         if "name" in recorded_object and "provider" in recorded_object:
             body["name"] = recorded_object["name"]
-        reply = await self.client.request("POST", "/datasets", json=body)
-        if reply.status != 200:
-            reply = await self.client.request(
+        response = await self.client.request("POST", "/datasets", json=body)
+        if response.status != 200:
+            response = await self.client.request(
                 "POST", "/datasets", json=body | {"name": f"replay {recorded[:8]}"}
             )
-        self.ids[recorded] = reply.body["id"]
+        self.ids[recorded] = response.body["id"]
 
     async def _recreate_document(self, recorded: str, dataset: str, case: str) -> None:
         recorded_object = self.recordings.objects.get(recorded, {})
@@ -339,32 +339,32 @@ class Replay:
             or recorded_object.get("indexing_status") == "error"
         ):
             fields["process_rule"] = _FAILING_RULE
-        reply = await self.client.create_by_text(
+        response = await self.client.create_by_text(
             self.ids[dataset],
             recorded_object.get("name", f"doc {recorded[:8]}"),
             self.recordings.text(recorded),
             **fields,
         )
-        if reply.status != 200:
+        if response.status != 200:
             raise LookupError("what made it was not recorded")
-        self._map_ids({"document": {"id": recorded}}, reply.body)
+        self._map_ids({"document": {"id": recorded}}, response.body)
         self.recreated_ids.add(recorded)
         await self._index_created(
-            reply.body, self.ids[dataset], hold=STILL_INDEXING.match(case) is not None
+            response.body, self.ids[dataset], hold=STILL_INDEXING.match(case) is not None
         )
 
     async def _find_segment(self, recorded: str, dataset: str, document: str) -> None:
         """Take the segment at the recorded position of its document."""
         recorded_object = self.recordings.objects.get(recorded, {})
         path = f"/datasets/{self.ids[dataset]}/documents/{self.ids[document]}/segments"
-        reply = await self.client.request("GET", path, params={"limit": "100"})
-        for segment in reply.body.get("data", []) if reply.status == 200 else []:
+        response = await self.client.request("GET", path, params={"limit": "100"})
+        for segment in response.body.get("data", []) if response.status == 200 else []:
             if segment["position"] == recorded_object.get("position"):
                 self.ids[recorded] = segment["id"]
                 return
         raise LookupError("what made it was not recorded")
 
-    async def _send(self, request: Mapping[str, Any], case: str) -> Reply:
+    async def _send(self, request: Mapping[str, Any], case: str) -> Response:
         path = self._translate_ids(request["path"]).removeprefix("/v1")
         options: dict[str, Any] = {"headers": {}, "allow_redirects": False}
         if "query" in request:
@@ -495,16 +495,16 @@ def _have_same_name(theirs: dict[str, Any], ours: dict[str, Any]) -> bool:
     )
 
 
-def _is_indexing(reply: Reply) -> bool:
-    return any(entry["indexing_status"] in UNFINISHED_STATUSES for entry in reply.body["data"])
+def _is_indexing(response: Response) -> bool:
+    return any(entry["indexing_status"] in UNFINISHED_STATUSES for entry in response.body["data"])
 
 
 def _query_pairs(query: Any) -> list[tuple[str, Any]]:
     return [*query.items()] if isinstance(query, dict) else [(name, item) for name, item in query]
 
 
-def _parse_json(reply: Reply) -> Any:
+def _parse_json(response: Response) -> Any:
     try:
-        return json.loads(reply.raw)
+        return json.loads(response.raw)
     except ValueError:
         return None

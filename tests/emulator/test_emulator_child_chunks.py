@@ -16,7 +16,7 @@ async def create_segment(client: EmulatorClient) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_child_chunks_are_made_on_any_base(version: str) -> None:
+async def test_child_chunks_are_created_in_any_dataset(version: str) -> None:
     async with run_emulator(version=version) as client:
         path, segment = await create_segment(client)
         empty = await client.request("GET", path)
@@ -40,7 +40,7 @@ async def test_child_chunks_are_made_on_any_base(version: str) -> None:
     ("version", "updated", "deleted"),
     [("1.4.3", 200, 400), ("1.8.1", 404, 404), ("1.12.1", 200, 400), ("1.16", 200, 204)],
 )
-async def test_child_chunks_change_where_the_version_can(
+async def test_child_chunk_updates_and_deletes_depend_on_the_version(
     version: str, updated: int, deleted: int
 ) -> None:
     """1.8.1 never finds one; without a model no recorded version deletes one (603)."""
@@ -63,6 +63,6 @@ async def test_child_chunks_change_where_the_version_can(
 async def test_child_chunk_pages_start_at_one(version: str, status: int) -> None:
     async with run_emulator(version=version) as client:
         path, _ = await create_segment(client)
-        reply = await client.request("GET", path, params={"limit": "0"})
+        response = await client.request("GET", path, params={"limit": "0"})
 
-    assert reply.status == status
+    assert response.status == status

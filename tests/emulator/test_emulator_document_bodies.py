@@ -21,13 +21,13 @@ from dify_kb.emulator import Settings
         ('filename="my%20file.txt"', "my%20file.txt"),
     ],
 )
-async def test_names_are_stored_as_measured(sent: str, stored: str) -> None:
+async def test_file_names_are_stored_as_measured(sent: str, stored: str) -> None:
     async with run_emulator() as client:
         dataset = await client.create_dataset()
         await client.create_by_file(dataset, "first.txt")
-        reply = await client.send_parts(dataset, (f'name="file"; {sent}', b"x"))
+        response = await client.send_parts(dataset, (f'name="file"; {sent}', b"x"))
 
-    assert reply.body["document"]["name"] == stored
+    assert response.body["document"]["name"] == stored
 
 
 @pytest.mark.parametrize(
@@ -40,12 +40,12 @@ async def test_names_are_stored_as_measured(sent: str, stored: str) -> None:
         ('filename=""', "filename_not_exists_error", "The specified filename does not exist."),
     ],
 )
-async def test_names_are_refused_as_measured(sent: str, code: str, message: str) -> None:
+async def test_file_names_are_refused_as_measured(sent: str, code: str, message: str) -> None:
     async with run_emulator() as client:
         dataset = await client.create_dataset()
-        reply = await client.send_parts(dataset, (f'name="file"; {sent}', b"x"))
+        response = await client.send_parts(dataset, (f'name="file"; {sent}', b"x"))
 
-    assert reply.body == {"code": code, "message": message, "status": 400}
+    assert response.body == {"code": code, "message": message, "status": 400}
 
 
 async def test_two_parts_of_the_same_name_count_as_one_file() -> None:
@@ -53,12 +53,14 @@ async def test_two_parts_of_the_same_name_count_as_one_file() -> None:
         dataset = await client.create_dataset()
         await client.create_by_file(dataset, "first.txt")
         part = 'name="file"; filename="{}.txt"'
-        reply = await client.send_parts(dataset, (part.format("a"), b"x"), (part.format("b"), b"y"))
+        response = await client.send_parts(
+            dataset, (part.format("a"), b"x"), (part.format("b"), b"y")
+        )
 
-    assert reply.body["document"]["name"] == "a.txt"
+    assert response.body["document"]["name"] == "a.txt"
 
 
-async def test_data_that_is_no_object_is_refused_or_crashes_as_measured(
+async def test_data_field_that_is_not_an_object_is_refused_or_crashes(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The published API of 1.16 knows no such crash, so that profile refuses it."""
@@ -77,7 +79,7 @@ async def test_data_that_is_no_object_is_refused_or_crashes_as_measured(
     assert "documents.create_by_file failed" in caplog.text
 
 
-async def test_too_large_file_is_refused_without_message_and_by_the_proxy_with_a_page() -> None:
+async def test_too_large_file_gets_an_empty_message_or_a_proxy_page() -> None:
     async with run_emulator(settings=Settings(max_file_size=100_000, max_body=300_000)) as client:
         dataset = await client.create_dataset()
         fits = await client.create_by_file(dataset, "a.txt", b"x" * 100_000)
@@ -90,7 +92,7 @@ async def test_too_large_file_is_refused_without_message_and_by_the_proxy_with_a
     assert b"nginx" in huge.raw
 
 
-async def test_empty_and_unreadable_files_end_as_measured() -> None:
+async def test_indexing_of_empty_and_unreadable_files_ends_as_measured() -> None:
     async with run_emulator() as client:
         dataset = await client.create_dataset()
         empty = await client.wait_until_indexed(

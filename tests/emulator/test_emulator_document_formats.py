@@ -32,7 +32,7 @@ async def create_and_wait(
         ("prices.xls", "brass lantern", 'Article":"Brass lantern";"Price":"64.0"'),
     ],
 )
-async def test_documents_are_found_by_a_phrase_from_inside(
+async def test_documents_are_found_by_a_phrase_of_their_content(
     name: str, query: str, phrase: str
 ) -> None:
     async with run_emulator() as client:
@@ -45,7 +45,7 @@ async def test_documents_are_found_by_a_phrase_from_inside(
 
 
 @pytest.mark.parametrize("name", ["a.vtt", "a.properties", "a.mdx", "a.MD", "a.htm", "a.csv"])
-async def test_texts_are_found_in_any_format_and_encoding(name: str) -> None:
+async def test_text_files_are_indexed_in_any_format_and_encoding(name: str) -> None:
     async with run_emulator() as client:
         dataset = await client.create_dataset()
         content = "café zebra déjà vu\nla crème brûlée est prête\n".encode("cp1252")
@@ -110,10 +110,14 @@ async def test_a_missing_parser_is_a_document_error(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("name", ["a.doc", "a.pptx", "a.json", "a.epub", "README"])
-async def test_other_formats_are_refused_at_once(name: str) -> None:
+async def test_unsupported_formats_are_refused_immediately(name: str) -> None:
     """With an empty message, as on the server (cases 189 to 196)."""
     async with run_emulator() as client:
         dataset = await client.create_dataset()
-        reply = await client.create_by_file(dataset, name)
+        response = await client.create_by_file(dataset, name)
 
-    assert (reply.status, reply.body["code"], reply.body["message"]) == (400, "invalid_param", "")
+    assert (response.status, response.body["code"], response.body["message"]) == (
+        400,
+        "invalid_param",
+        "",
+    )

@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 import pytest
-from emulator_client import EmulatorClient, Reply, run_emulator, wait_until
+from emulator_client import EmulatorClient, Response, run_emulator, wait_until
 
 from dify_kb.emulator import VERSIONS, ManualClock, Settings
 
@@ -32,13 +32,13 @@ OLD, NEW = (
 
 
 async def search_contents(client: EmulatorClient, dataset: str, query: str) -> list[str]:
-    reply = await client.retrieve(dataset, query, top_k=100)
-    return [record["segment"]["content"] for record in reply.body["records"]]
+    response = await client.retrieve(dataset, query, top_k=100)
+    return [record["segment"]["content"] for record in response.body["records"]]
 
 
 async def create_and_index(
     client: EmulatorClient, dataset: str, text: str, **fields: object
-) -> Reply:
+) -> Response:
     created = await client.create_by_text(dataset, "a.txt", text, **fields)
     await client.wait_until_indexed(dataset, created)
     return created
@@ -51,8 +51,8 @@ async def get_list_entry(client: EmulatorClient, dataset: str, document: str) ->
 
 async def set_status(client: EmulatorClient, dataset: str, action: str, document: str) -> None:
     path = f"/datasets/{dataset}/documents/status/{action}"
-    reply = await client.request("PATCH", path, json={"document_ids": [document]})
-    assert reply.status == 200
+    response = await client.request("PATCH", path, json={"document_ids": [document]})
+    assert response.status == 200
 
 
 def is_indexed(client: EmulatorClient, dataset: str) -> bool:
@@ -60,7 +60,9 @@ def is_indexed(client: EmulatorClient, dataset: str) -> bool:
 
 
 @every_version
-async def test_a_create_of_the_same_name_empties_when_its_run_starts(version: str) -> None:
+async def test_create_of_the_same_name_removes_old_content_when_its_run_starts(
+    version: str,
+) -> None:
     """In the queue the old content is still found; from the start of the run, nothing is."""
     clock = ManualClock()
     async with run_emulator(version=version, clock=clock, settings=SLOW) as client:
@@ -88,7 +90,7 @@ async def test_a_create_of_the_same_name_empties_when_its_run_starts(version: st
 
 
 @every_version
-async def test_an_update_empties_when_it_is_asked_for(version: str) -> None:
+async def test_update_removes_old_content_when_it_is_requested(version: str) -> None:
     clock = ManualClock()
     settings = Settings(parsing=1, update_hangs=False)
     async with run_emulator(version=version, clock=clock, settings=settings) as client:
@@ -117,7 +119,7 @@ async def test_an_update_empties_when_it_is_asked_for(version: str) -> None:
 
 @every_version
 @pytest.mark.parametrize("by", ["create", "update"])
-async def test_a_replacement_that_fails_leaves_nothing(version: str, by: str) -> None:
+async def test_failed_replacement_leaves_no_content(version: str, by: str) -> None:
     settings = Settings(update_hangs=False)
     async with run_emulator(version=version, settings=settings) as client:
         dataset = await client.create_dataset()
@@ -142,7 +144,7 @@ async def test_a_replacement_that_fails_leaves_nothing(version: str, by: str) ->
 
 
 @with_status_routes
-async def test_a_create_brings_an_archived_document_back_into_searches(version: str) -> None:
+async def test_create_makes_an_archived_document_searchable_again(version: str) -> None:
     """It stays archived, so `archive` changes nothing; `un_archive` before it does."""
     async with run_emulator(version=version) as client:
         dataset = await client.create_dataset()
@@ -168,7 +170,7 @@ async def test_a_create_brings_an_archived_document_back_into_searches(version: 
 
 
 @with_status_routes
-async def test_an_archived_document_is_found_again_after_the_archive(version: str) -> None:
+async def test_unarchived_document_is_searchable_again(version: str) -> None:
     async with run_emulator(version=version) as client:
         dataset = await client.create_dataset()
         first = await create_and_index(client, dataset, "an old zebra")
@@ -199,7 +201,7 @@ async def test_create_does_not_replace_a_disabled_document(version: str) -> None
 
 @every_version
 @pytest.mark.parametrize("spelling", ["text", "file"])
-async def test_an_update_by_name_and_rule_renames(version: str, spelling: str) -> None:
+async def test_update_with_name_and_rule_renames_the_document(version: str, spelling: str) -> None:
     """Measured on 1.4.3 and 1.14.2: id, position and content stay, and it is indexed again."""
     settings = Settings(update_hangs=False)
     async with run_emulator(version=version, settings=settings) as client:
@@ -221,7 +223,7 @@ async def test_an_update_by_name_and_rule_renames(version: str, spelling: str) -
 
 async def start_overlapping_runs(
     client: EmulatorClient, clock: ManualClock, dataset: str, status: str, seconds: float
-) -> tuple[Reply, Reply]:
+) -> tuple[Response, Response]:
     """Send the new text when the run of the old one is `seconds` old, and in this status."""
     first = await client.create_by_text(dataset, "a.txt", OLD, process_rule=RULE)
     await client.wait_for_status(dataset, first.body["batch"], "parsing")
@@ -267,7 +269,7 @@ async def test_chunks_of_the_first_run_inserted_after_the_second_began_stay(
     assert (len(zebras), len(lions)) == (old, 20)
 
 
-async def test_completed_is_shown_by_the_first_run_and_taken_back() -> None:
+async def test_first_run_sets_completed_before_the_second_resets_it() -> None:
     """A client that believes it sends again too early, and doubles the chunks (1778 to 1782)."""
     clock = ManualClock()
     async with run_emulator(clock=clock, settings=FOUR) as client:
@@ -293,7 +295,7 @@ async def test_completed_is_shown_by_the_first_run_and_taken_back() -> None:
     assert stale.status == 404
 
 
-async def test_completed_may_come_while_chunks_of_another_run_are_not_indexed() -> None:
+async def test_completed_status_may_precede_indexing_of_another_runs_chunks() -> None:
     """As with `completed`, 234 of 811 chunks (measured, 1.14.2)."""
     clock = ManualClock()
     async with run_emulator(clock=clock, settings=FOUR) as client:

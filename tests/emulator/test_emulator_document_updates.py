@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
-from emulator_client import UNKNOWN_ID, EmulatorClient, Reply, run_emulator
+from emulator_client import UNKNOWN_ID, EmulatorClient, Response, run_emulator
 
 from dify_kb.emulator import ManualClock, Settings
 
@@ -27,7 +27,7 @@ async def create_document(
     return dataset, created.body
 
 
-async def update(client: EmulatorClient, dataset: str, document: str, **body: object) -> Reply:
+async def update(client: EmulatorClient, dataset: str, document: str, **body: object) -> Response:
     path = f"/datasets/{dataset}/documents/{document}/update-by-text"
     return await client.request("POST", path, json=body)
 
@@ -36,7 +36,7 @@ async def count_hits(client: EmulatorClient, dataset: str, query: str) -> int:
     return len((await client.retrieve(dataset, query)).body["records"])
 
 
-async def test_an_update_keeps_id_and_batch_and_changes_the_chunks() -> None:
+async def test_update_keeps_id_and_batch_and_changes_the_chunks() -> None:
     async with run_emulator() as client:
         dataset, before = await create_document(client)
         after = await update(client, dataset, before["document"]["id"], name="b", text="a lion")
@@ -54,7 +54,7 @@ async def test_an_update_keeps_id_and_batch_and_changes_the_chunks() -> None:
     assert (zebras, lions) == (0, 1)
 
 
-async def test_a_rule_alone_leaves_the_text() -> None:
+async def test_update_of_the_rule_alone_keeps_the_text() -> None:
     async with run_emulator() as client:
         dataset, before = await create_document(client)
         rule = {"mode": "automatic"}
@@ -70,23 +70,23 @@ async def test_a_rule_alone_leaves_the_text() -> None:
 async def test_an_update_without_a_text_and_its_name_is_refused(body: dict[str, object]) -> None:
     async with run_emulator() as client:
         dataset, before = await create_document(client)
-        reply = await update(client, dataset, before["document"]["id"], **body)
+        response = await update(client, dataset, before["document"]["id"], **body)
 
-    assert (reply.status, reply.body["code"]) == (400, "invalid_param")
+    assert (response.status, response.body["code"]) == (400, "invalid_param")
 
 
 async def test_document_being_indexed_cannot_be_updated() -> None:
     async with run_emulator(settings=Settings(parsing=1), clock=ManualClock()) as client:
         dataset = await client.create_dataset()
         created = await client.create_by_text(dataset, "a")
-        reply = await update(
+        response = await update(
             client, dataset, created.body["document"]["id"], name="a", text="another"
         )
 
-    assert (reply.status, reply.body["message"]) == (400, "Document is not available")
+    assert (response.status, response.body["message"]) == (400, "Document is not available")
 
 
-async def test_an_update_of_chunks_takes_the_worker_of_1_12_for_ever() -> None:
+async def test_update_of_chunks_blocks_the_worker_of_1_12_forever() -> None:
     """A load that updates must notice: the task never ends, and nobody is told."""
     async with run_emulator(version="1.12.1") as client:
         dataset, before = await create_document(client)
@@ -160,14 +160,14 @@ async def test_a_create_may_name_the_document_that_it_updates() -> None:
     assert unknown.status == 404
 
 
-async def set_status(client: EmulatorClient, dataset: str, action: str, *ids: str) -> Reply:
+async def set_status(client: EmulatorClient, dataset: str, action: str, *ids: str) -> Response:
     path = f"/datasets/{dataset}/documents/status/{action}"
     return await client.request("PATCH", path, json={"document_ids": [*ids]})
 
 
 async def list_display_statuses(client: EmulatorClient, dataset: str) -> Sequence[str]:
-    reply = await client.request("GET", f"/datasets/{dataset}/documents")
-    return [document["display_status"] for document in reply.body["data"]]
+    response = await client.request("GET", f"/datasets/{dataset}/documents")
+    return [document["display_status"] for document in response.body["data"]]
 
 
 async def test_a_disabled_document_is_not_found_until_it_is_enabled() -> None:
@@ -199,28 +199,28 @@ async def test_one_refusal_leaves_all_documents_unchanged() -> None:
         )
         await client.wait_until_indexed(dataset, bad)
         ids = before["document"]["id"], bad.body["document"]["id"]
-        reply = await set_status(client, dataset, "disable", *ids)
+        response = await set_status(client, dataset, "disable", *ids)
         now = await list_display_statuses(client, dataset)
 
-    assert (reply.status, reply.body["code"]) == (400, "invalid_action")
-    assert reply.body["message"] == "Document: bad is not completed."
+    assert (response.status, response.body["code"]) == (400, "invalid_action")
+    assert response.body["message"] == "Document: bad is not completed."
     assert sorted(now) == ["available", "error"]
 
 
-async def test_unknown_documents_are_skipped_and_none_is_a_success() -> None:
+async def test_unknown_documents_are_skipped_and_an_empty_list_succeeds() -> None:
     async with run_emulator() as client:
         dataset, _ = await create_document(client)
-        replies = [
+        responses = [
             await set_status(client, dataset, "archive", UNKNOWN_ID),
             await set_status(client, dataset, "bogus"),
             await set_status(client, dataset, "bogus", UNKNOWN_ID),
             await set_status(client, dataset, "archive", "abc"),
         ]
 
-    assert [reply.status for reply in replies] == [200, 200, 400, 404]
+    assert [response.status for response in responses] == [200, 200, 400, 404]
 
 
-async def test_a_server_that_lost_its_race_locks_a_document() -> None:
+async def test_status_lock_refuses_changes_until_it_expires() -> None:
     clock = ManualClock()
     async with run_emulator(settings=Settings(status_lock=600), clock=clock) as client:
         dataset, before = await create_document(client)
@@ -238,14 +238,14 @@ async def test_an_archived_document_is_not_deleted() -> None:
         dataset, before = await create_document(client)
         document = before["document"]["id"]
         await set_status(client, dataset, "archive", document)
-        reply = await client.request("DELETE", f"/datasets/{dataset}/documents/{document}")
+        response = await client.request("DELETE", f"/datasets/{dataset}/documents/{document}")
 
-    assert (reply.status, reply.body["code"]) == (403, "archived_document_immutable")
+    assert (response.status, response.body["code"]) == (403, "archived_document_immutable")
 
 
-async def fetch(client: EmulatorClient, url: str) -> Reply:
+async def fetch(client: EmulatorClient, url: str) -> Response:
     async with client.session.get(url, headers={"Authorization": ""}) as response:
-        return Reply(response.status, response.headers, await response.read())
+        return Response(response.status, response.headers, await response.read())
 
 
 async def test_signed_link_needs_no_key() -> None:
@@ -279,20 +279,20 @@ async def test_zip_has_every_file_under_a_unique_name() -> None:
         dataset = await client.create_dataset()
         first = await client.create_by_file(dataset, "a.txt", b"one")
         second = await client.create_by_file(dataset, "a.txt", b"two", duplicate=False)
-        ids = [reply.body["document"]["id"] for reply in (first, second)]
+        ids = [response.body["document"]["id"] for response in (first, second)]
         path = f"/datasets/{dataset}/documents/download-zip"
-        reply = await client.request("POST", path, json={"document_ids": ids})
+        response = await client.request("POST", path, json={"document_ids": ids})
         unknown = await client.request("POST", path, json={"document_ids": [*ids, UNKNOWN_ID]})
         nothing = await client.request("POST", path, json={"document_ids": []})
 
-    assert reply.headers["Content-Type"] == "application/zip"
-    with zipfile.ZipFile(io.BytesIO(reply.raw)) as archive:
+    assert response.headers["Content-Type"] == "application/zip"
+    with zipfile.ZipFile(io.BytesIO(response.raw)) as archive:
         packed = {name: archive.read(name) for name in archive.namelist()}
     assert packed == {"a.txt": b"one", "a (1).txt": b"two"}
     assert (unknown.status, nothing.status) == (404, 400)
 
 
-async def test_a_dataset_is_changed_field_by_field() -> None:
+async def test_dataset_update_changes_only_the_fields_sent() -> None:
     async with run_emulator() as client:
         dataset = await client.create_dataset("one", description="old")
         path = f"/datasets/{dataset}"

@@ -17,7 +17,7 @@ def test_every_endpoint_has_one_handler() -> None:
     )
 
 
-async def test_a_file_becomes_chunks_that_are_found() -> None:
+async def test_created_file_is_indexed_and_searchable() -> None:
     async with run_emulator() as client:
         dataset_id = await client.create_dataset()
         created = await client.create_by_file(dataset_id, "fox.txt", b"the quick brown fox")
@@ -38,7 +38,7 @@ async def test_a_file_becomes_chunks_that_are_found() -> None:
     assert dataset.body["retrieval_model_dict"]["search_method"] == "keyword_search"
 
 
-async def test_the_same_name_replaces_in_place() -> None:
+async def test_create_with_the_same_name_replaces_in_place() -> None:
     """What makes a repeated create safe, and an old batch id a 404 (measured)."""
     clock = ManualClock()
     async with run_emulator(clock=clock) as client:
@@ -69,19 +69,19 @@ async def test_the_same_name_replaces_in_place() -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_duplicate_false_makes_a_twin_and_the_newest_is_replaced(version: str) -> None:
+async def test_duplicate_false_adds_a_document_and_the_newest_is_replaced(version: str) -> None:
     async with run_emulator(version=version) as client:
         dataset = await client.create_dataset()
         first = await client.create_by_file(dataset, "a.txt")
         twin = await client.create_by_file(dataset, "a.txt", duplicate=False)
         third = await client.create_by_file(dataset, "a.txt")
 
-    ids = [reply.body["document"]["id"] for reply in (first, twin, third)]
+    ids = [response.body["document"]["id"] for response in (first, twin, third)]
     assert ids[0] != ids[1]
     assert ids[2] == ids[1]
 
 
-async def test_times_of_the_run_before_stay_visible_while_waiting() -> None:
+async def test_times_of_the_previous_run_stay_visible_while_waiting() -> None:
     """So `completed_at` does not mean done (measured)."""
     clock = ManualClock()
     async with run_emulator(clock=clock, settings=Settings(parsing=1)) as client:
@@ -100,7 +100,7 @@ async def test_times_of_the_run_before_stay_visible_while_waiting() -> None:
     assert (entry["completed_segments"], entry["total_segments"]) == (1, 1)
 
 
-async def test_stages_are_shown_while_they_last() -> None:
+async def test_indexing_stages_are_reported_while_they_last() -> None:
     clock = ManualClock()
     stages = Settings(parsing=1, splitting=1, indexing=1)
     async with run_emulator(clock=clock, settings=stages) as client:
@@ -115,22 +115,22 @@ async def test_stages_are_shown_while_they_last() -> None:
     assert seen == [(0, 0), (0, 0), (0, 1), (1, 1)]
 
 
-async def test_time_that_passed_counts_for_all_who_waited() -> None:
+async def test_elapsed_time_counts_for_all_queued_documents() -> None:
     clock = ManualClock()
     async with run_emulator(clock=clock, settings=Settings(parsing=1, indexing=1)) as client:
         dataset = await client.create_dataset()
-        replies = [await client.create_by_file(dataset, f"{number}.txt") for number in range(30)]
+        responses = [await client.create_by_file(dataset, f"{number}.txt") for number in range(30)]
         clock.advance(59)
-        await client.wait_until_indexed(dataset, replies[28])
-        last = await client.wait_for_status(dataset, replies[29].body["batch"], "indexing")
+        await client.wait_until_indexed(dataset, responses[28])
+        last = await client.wait_for_status(dataset, responses[29].body["batch"], "indexing")
         clock.advance(1)
-        await client.wait_until_indexed(dataset, replies[29])
+        await client.wait_until_indexed(dataset, responses[29])
 
     assert last["completed_segments"] == 0
 
 
 @pytest.mark.parametrize(("workers", "chunks"), [(1, 3), (2, 6)])
-async def test_two_runs_at_once_leave_the_chunks_of_both(workers: int, chunks: int) -> None:
+async def test_concurrent_runs_leave_the_chunks_of_both(workers: int, chunks: int) -> None:
     """A blind repeat of a create spoils retrieval, silently (measured)."""
     clock = ManualClock()
     text = b"\n\n".join(letter * 400 for letter in (b"a", b"b", b"c"))
@@ -185,7 +185,7 @@ async def test_disabled_documents_are_neither_found_nor_replaced() -> None:
     assert (archived.status, archived.body["code"]) == (403, "archived_document_immutable")
 
 
-async def test_search_takes_top_k_as_a_slice() -> None:
+async def test_search_slices_its_hits_by_top_k() -> None:
     async with run_emulator() as client:
         dataset = await client.create_dataset()
         created = [
@@ -209,17 +209,17 @@ async def test_search_takes_top_k_as_a_slice() -> None:
     assert incomplete.body["message"].startswith("3 validation errors for HitTestingPayload")
 
 
-async def test_a_text_is_sized_in_characters_and_its_name_cut() -> None:
+async def test_text_size_is_in_characters_and_a_long_name_is_cut() -> None:
     async with run_emulator() as client:
         dataset = await client.create_dataset()
-        reply = await client.create_by_text(dataset, "n" * 300, "資料")
+        response = await client.create_by_text(dataset, "n" * 300, "資料")
 
-    document = reply.body["document"]
+    document = response.body["document"]
     assert document["name"] == "n" * 200
     assert document["data_source_detail_dict"]["upload_file"]["size"] == 2
 
 
-async def test_the_technique_of_the_first_document_stays() -> None:
+async def test_technique_of_the_first_document_is_kept() -> None:
     async with run_emulator() as client:
         bare = await client.create_dataset("bare", indexing_technique=None)
         first = await client.create_by_file(bare, "a.txt")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 import anyio
 import pytest
-from emulator_client import Reply, run_emulator, wait_until
+from emulator_client import Response, run_emulator, wait_until
 
 from dify_kb.emulator import Emulator, ManualClock, Settings, serve
 from dify_kb.errors import ConfigError
@@ -59,7 +59,7 @@ async def test_stopping_does_not_wait_for_a_stalled_request() -> None:
     assert time.monotonic() - started < 10
 
 
-async def has_failed(call: Awaitable[Reply]) -> bool:
+async def has_failed(call: Awaitable[Response]) -> bool:
     try:
         await call
     except aiohttp.ClientError:

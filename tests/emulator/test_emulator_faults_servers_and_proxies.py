@@ -8,7 +8,7 @@ import time
 
 import aiohttp
 import pytest
-from emulator_client import EmulatorClient, Reply, run_emulator, wait_until
+from emulator_client import EmulatorClient, Response, run_emulator, wait_until
 from emulator_documents import CREATE_BY_FILE, stored_names
 
 from dify_kb.emulator import VERSIONS, Faults, ManualClock, Settings
@@ -137,7 +137,7 @@ async def test_locked_dataset_blocks_creates_but_not_reads() -> None:
         free = await client.create_by_file(other, "a.txt")
         early = time.monotonic() - start
         before = stored_names(client, one)
-        replies: list[Reply] = await asyncio.gather(*blocked)
+        replies: list[Response] = await asyncio.gather(*blocked)
         late = time.monotonic() - start
 
     assert (read.status, free.status) == (200, 200)

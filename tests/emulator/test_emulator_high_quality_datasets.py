@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-async def test_stub_models_are_listed_under_telling_names() -> None:
+async def test_stub_models_are_listed_with_descriptive_names() -> None:
     async with run_emulator() as client:
         listing = {}
         for kind in ("text-embedding", "rerank", "llm"):
@@ -41,9 +41,7 @@ async def test_stub_models_are_listed_under_telling_names() -> None:
 
 
 @pytest.mark.parametrize(("version", "models"), [(v, v == "1.16") for v in VERSIONS])
-async def test_only_the_newest_has_models_unless_told_otherwise(
-    version: str, *, models: bool
-) -> None:
+async def test_only_the_newest_version_has_models_by_default(version: str, *, models: bool) -> None:
     """The recorded servers had none for most of their time."""
     path = "/workspaces/current/models/model-types/text-embedding"
     for settings, expected in [
@@ -83,7 +81,7 @@ async def test_unknown_models_are_refused_where_the_server_refuses_them() -> Non
     assert (reranked.status, reranked.body["message"]) == (400, "Provider a/b/c does not exist.")
 
 
-async def test_a_chunk_that_cannot_be_embedded_is_made_with_the_error_in_it() -> None:
+async def test_chunk_that_cannot_be_embedded_is_created_with_an_error() -> None:
     """200 all the same (recording 953): its status is where the error is."""
     async with run_emulator() as client:
         dataset = await create_high_quality_dataset(client, "wombat")
@@ -99,7 +97,7 @@ async def test_a_chunk_that_cannot_be_embedded_is_made_with_the_error_in_it() ->
     assert segment["error"] == "Model nope does not exist."
 
 
-async def test_chunks_of_a_high_quality_base_have_tokens_and_no_keywords() -> None:
+async def test_chunks_of_a_high_quality_dataset_have_tokens_and_no_keywords() -> None:
     """Recordings 913 to 915: keywords are only those that are given."""
     async with run_emulator() as client:
         dataset = await create_high_quality_dataset(
@@ -120,7 +118,7 @@ async def test_chunks_of_a_high_quality_base_have_tokens_and_no_keywords() -> No
     assert record_contents(hits)[0] == "zebras have black and white stripes"
 
 
-async def test_a_base_changes_its_technique() -> None:
+async def test_change_of_technique_reindexes_the_dataset() -> None:
     """Recordings 966 and 1046 to 1048: what is in it is found in the other way then."""
     model = {"embedding_model": EMBEDDING_MODEL, "embedding_model_provider": PROVIDER_NAME}
     async with run_emulator() as client:
@@ -143,7 +141,7 @@ async def test_a_base_changes_its_technique() -> None:
     assert back.body["embedding_model"] is None
 
 
-async def test_the_first_document_brings_technique_and_default_model() -> None:
+async def test_first_document_sets_technique_and_default_model() -> None:
     async with run_emulator() as client:
         dataset = await client.create_dataset(indexing_technique=None)
         await add_high_quality_document(client, dataset, "a", "wombat")
@@ -158,7 +156,7 @@ async def test_the_first_document_brings_technique_and_default_model() -> None:
     assert record_contents(hits) == ["wombat"]
 
 
-async def test_a_short_provider_of_a_document_is_kept_as_it_is() -> None:
+async def test_short_provider_name_of_a_document_is_kept() -> None:
     """So that one base says it is unavailable, while the list says it is not (reference 1.13)."""
     short = {"embedding_model": EMBEDDING_MODEL, "embedding_model_provider": "stand-in"}
     async with run_emulator() as client:
@@ -174,7 +172,7 @@ async def test_a_short_provider_of_a_document_is_kept_as_it_is() -> None:
     )
 
 
-async def test_vectors_stay_in_the_file(tmp_path: Path) -> None:
+async def test_vectors_are_kept_in_the_database_file(tmp_path: Path) -> None:
     path = tmp_path / "kb.db"
     async with run_emulator(path) as client:
         dataset, _ = await create_parent_child_dataset(client)
@@ -184,7 +182,7 @@ async def test_vectors_stay_in_the_file(tmp_path: Path) -> None:
     assert record_contents(hits) == ["the wombat digs\nits burrow is deep"]
 
 
-async def test_settings_that_a_search_leaves_out_are_the_base_s() -> None:
+async def test_newest_version_completes_search_settings_from_the_dataset() -> None:
     """Newer servers fill them up; older ones take what is sent for all there is."""
     stored = {
         "search_method": "semantic_search",
@@ -197,8 +195,8 @@ async def test_settings_that_a_search_leaves_out_are_the_base_s() -> None:
             dataset = await create_high_quality_dataset(client)
             body = {"retrieval_model": stored}
             await client.request("PATCH", f"/datasets/{dataset}", json=body)
-            reply = await client.retrieve(
+            response = await client.retrieve(
                 dataset, "wombat", search_method="semantic_search", reranking_enable=True
             )
 
-        assert (record_scores(reply)[0] == 1) is expected
+        assert (record_scores(response)[0] == 1) is expected

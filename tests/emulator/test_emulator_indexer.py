@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 import pytest
-from emulator_client import EmulatorClient, Reply, run_emulator, wait_until
+from emulator_client import EmulatorClient, Response, run_emulator, wait_until
 
 from dify_kb.emulator import Faults, ManualClock, Settings, check_load
 from dify_kb.errors import ConfigError
@@ -28,7 +28,9 @@ async def wait_for_statuses(
     return {document.name: document.status for document in client.emulator.documents(dataset)}
 
 
-async def upload_files(client: EmulatorClient, dataset: str, names: Sequence[str]) -> list[Reply]:
+async def upload_files(
+    client: EmulatorClient, dataset: str, names: Sequence[str]
+) -> list[Response]:
     return [await client.create_by_file(dataset, name, THREE) for name in names]
 
 

@@ -9,7 +9,7 @@ from emulator_metadata import BUILT_IN, MetadataDataset, create_metadata_dataset
 from dify_kb.emulator import VERSIONS, ManualClock
 
 
-async def test_a_field_is_made_once_and_not_by_a_built_in_name() -> None:
+async def test_field_names_are_unique_and_not_built_in() -> None:
     async with run_emulator() as client:
         one = MetadataDataset(client, await client.create_dataset())
         created = await one.create_field("town")
@@ -19,7 +19,7 @@ async def test_a_field_is_made_once_and_not_by_a_built_in_name() -> None:
 
     assert created.status == 201
     assert created.body == {"id": created.body["id"], "type": "string", "name": "town"}
-    assert [(reply.status, reply.body["message"]) for reply in refusals] == [
+    assert [(response.status, response.body["message"]) for response in refusals] == [
         (400, "Metadata name already exists."),
         (400, "Metadata name already exists in Built-in fields."),
         (400, "Metadata name cannot exceed 255 characters."),
@@ -55,15 +55,15 @@ async def test_deleting_a_field_deletes_its_values_and_may_be_repeated() -> None
         dataset = await create_metadata_dataset(client)
         await dataset.assign("m0", {"town": "paris", "rank": 5})
         path = f"{dataset.path}/metadata/{dataset.fields['town']}"
-        replies = [await client.request("DELETE", path) for _ in range(2)]
+        responses = [await client.request("DELETE", path) for _ in range(2)]
         own, counts = await dataset.get_own_values(), await dataset.get_counts()
 
-    assert [reply.status for reply in replies] == [204, 204]
+    assert [response.status for response in responses] == [204, 204]
     assert own == {"rank": 5}
     assert counts == {"rank": 1, "seen": 0}
 
 
-async def test_values_are_read_back_typed_from_one_and_as_texts_from_many() -> None:
+async def test_values_are_typed_in_details_and_strings_in_lists() -> None:
     """The built-in fields appear once anything is set."""
     clock = ManualClock()
     async with run_emulator(clock=clock) as client:
@@ -118,14 +118,14 @@ async def test_a_partial_update_merges_since_1_11(version: str, left: dict[str, 
 async def test_an_unknown_document_is_refused_since_1_16(version: str, status: int) -> None:
     async with run_emulator(version=version) as client:
         dataset = await create_metadata_dataset(client)
-        reply = await dataset.assign("nobody", {"town": "x"})
+        response = await dataset.assign("nobody", {"town": "x"})
 
-    assert reply.status == status
+    assert response.status == status
     if status == 400:
-        assert reply.body["message"] == "Document not found."
+        assert response.body["message"] == "Document not found."
 
 
-async def test_values_of_unknown_fields_are_taken_and_not_shown() -> None:
+async def test_values_of_unknown_fields_are_accepted_but_not_returned() -> None:
     """Recordings 690 to 699: neither types nor ids nor names are compared."""
     async with run_emulator() as client:
         dataset_id = await create_metadata_dataset(client)
@@ -148,15 +148,15 @@ async def test_values_of_unknown_fields_are_taken_and_not_shown() -> None:
     ("version", "path"),
     [("1.8.1", "/datasets/metadata/built-in"), ("1.12.1", "{}/metadata/built-in")],
 )
-async def test_built_in_fields_have_moved(version: str, path: str) -> None:
+async def test_path_of_built_in_fields_depends_on_the_version(version: str, path: str) -> None:
     async with run_emulator(version=version) as client:
         one = MetadataDataset(client, await client.create_dataset())
-        reply = await client.request("GET", path.format(one.path))
+        response = await client.request("GET", path.format(one.path))
 
-    assert [field["name"] for field in reply.body["fields"]] == BUILT_IN
+    assert [field["name"] for field in response.body["fields"]] == BUILT_IN
 
 
-async def test_counts_and_values_go_with_their_documents() -> None:
+async def test_deleted_document_no_longer_counts_for_its_fields() -> None:
     async with run_emulator() as client:
         dataset = await create_metadata_dataset(client, "m0", "m1")
         for name in ("m0", "m1"):

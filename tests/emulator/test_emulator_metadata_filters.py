@@ -15,15 +15,15 @@ TOWNS = {
 """What recordings 780 to 804 are about; m4 has nothing."""
 
 
-async def test_built_in_values_can_be_searched_while_they_are_on() -> None:
+async def test_built_in_values_can_be_searched_while_enabled() -> None:
     async with run_emulator() as client:
         dataset_id = await create_metadata_dataset(client, "m0", "m1")
         switch = f"{dataset_id.path}/metadata/built-in"
         by_name = {"name": "document_name", "comparison_operator": "is", "value": "m1"}
         conditions = {"metadata_filtering_conditions": {"conditions": [by_name]}}
         off = await client.retrieve(dataset_id.dataset, "zebra", **conditions)
-        replies = [await client.request("POST", f"{switch}/enable") for _ in range(2)]
-        replies.append(await client.request("POST", f"{switch}/bogus"))
+        responses = [await client.request("POST", f"{switch}/enable") for _ in range(2)]
+        responses.append(await client.request("POST", f"{switch}/bogus"))
         await dataset_id.create_document("m2")
         on = await client.retrieve(dataset_id.dataset, "zebra", **conditions)
         new = await dataset_id.get_values("m2")
@@ -31,7 +31,7 @@ async def test_built_in_values_can_be_searched_while_they_are_on() -> None:
         await client.request("POST", f"{switch}/disable")
         gone = await dataset_id.get_values()
 
-    assert [reply.body for reply in replies] == [{"result": "success"}] * 3
+    assert [response.body for response in responses] == [{"result": "success"}] * 3
     assert (len(off.body["records"]), len(on.body["records"])) == (0, 1)
     assert [value["name"] for value in new] == BUILT_IN
     assert shown.body["built_in_field_enabled"] is True
@@ -63,14 +63,14 @@ async def test_searches_find_what_recorded_servers_found(
             await dataset_id.assign(document, values)
         condition = {"name": name, "comparison_operator": operator, "value": value}
         filters = {"metadata_filtering_conditions": {"conditions": [condition]}}
-        reply = await client.retrieve(dataset_id.dataset, "zebra", **filters)
+        response = await client.retrieve(dataset_id.dataset, "zebra", **filters)
 
-    names = sorted(record["segment"]["document"]["name"] for record in reply.body["records"])
+    names = sorted(record["segment"]["document"]["name"] for record in response.body["records"])
     assert " ".join(names) == found
 
 
 @pytest.mark.parametrize(("joined", "found"), [("and", 1), ("or", 4)])
-async def test_conditions_are_joined(joined: str, found: int) -> None:
+async def test_conditions_are_combined_by_the_logical_operator(joined: str, found: int) -> None:
     async with run_emulator() as client:
         dataset_id = await create_metadata_dataset(client, *TOWNS)
         for document, values in TOWNS.items():
@@ -80,11 +80,11 @@ async def test_conditions_are_joined(joined: str, found: int) -> None:
             {"name": "rank", "comparison_operator": ">", "value": 5},
         ]
         filters = {"logical_operator": joined, "conditions": conditions}
-        reply = await client.retrieve(
+        response = await client.retrieve(
             dataset_id.dataset, "zebra", metadata_filtering_conditions=filters
         )
 
-    assert len(reply.body["records"]) == found
+    assert len(response.body["records"]) == found
 
 
 @pytest.mark.parametrize(
@@ -98,11 +98,11 @@ async def test_an_operator_that_the_version_does_not_have_is_refused(
         dataset_id = await create_metadata_dataset(client)
         condition = {"name": "town", "comparison_operator": operator, "value": ["x"]}
         filters = {"metadata_filtering_conditions": {"conditions": [condition]}}
-        reply = await client.retrieve(dataset_id.dataset, "zebra", **filters)
+        response = await client.retrieve(dataset_id.dataset, "zebra", **filters)
 
-    assert reply.status == status
+    assert response.status == status
     if status == 400:
         assert (
             "MetadataFilteringCondition\nconditions.0.comparison_operator\n"
-            in (reply.body["message"])
+            in (response.body["message"])
         )

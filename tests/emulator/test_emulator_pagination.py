@@ -18,10 +18,10 @@ async def test_pages_are_clamped_and_echoed_as_measured() -> None:
             await client.create_by_text(dataset, f"{number}")
         pages = {}
         for limit in (100, 105, 150, 0, -1):
-            reply = await client.request(
+            response = await client.request(
                 "GET", f"/datasets/{dataset}/documents?limit={limit}&page=0"
             )
-            body = reply.body
+            body = response.body
             pages[limit] = (len(body["data"]), body["has_more"], body["limit"], body["page"])
         beyond = await client.request("GET", f"/datasets/{dataset}/documents?page=99")
 
@@ -74,7 +74,7 @@ async def test_an_unknown_status_lists_everything() -> None:
     }
 
 
-async def test_datasets_are_found_in_any_case() -> None:
+async def test_dataset_keyword_matches_in_any_case() -> None:
     async with run_emulator() as client:
         await client.create_dataset("Über eins")
         await client.create_dataset("zwei")

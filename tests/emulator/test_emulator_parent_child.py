@@ -49,7 +49,7 @@ async def test_a_whole_document_is_found_by_its_children() -> None:
     assert record_contents(hits) == [PARENT_CHILD_TEXT]
 
 
-async def test_children_are_found_as_they_are_written() -> None:
+async def test_child_chunk_changes_are_searchable_immediately() -> None:
     async with run_emulator() as client:
         dataset, path = await create_parent_child_dataset(client)
         (segment, _) = (await client.request("GET", path)).body["data"]
@@ -68,13 +68,13 @@ async def test_children_are_found_as_they_are_written() -> None:
 
 
 async def _find_children(client: EmulatorClient, dataset: str, query: str) -> list[str]:
-    reply = await client.retrieve(dataset, query, search_method="full_text_search")
+    response = await client.retrieve(dataset, query, search_method="full_text_search")
     return [
-        child["content"] for record in reply.body["records"] for child in record["child_chunks"]
+        child["content"] for record in response.body["records"] for child in record["child_chunks"]
     ]
 
 
-async def test_a_parent_keeps_its_children_unless_new_ones_are_asked_for() -> None:
+async def test_parent_keeps_its_children_unless_regeneration_is_requested() -> None:
     """Recordings 1026 to 1032."""
     async with run_emulator() as client:
         dataset, path = await create_parent_child_dataset(client)
@@ -98,8 +98,8 @@ async def test_a_parent_keeps_its_children_unless_new_ones_are_asked_for() -> No
 
 
 async def _update(client: EmulatorClient, path: str, segment: Any, **changes: object) -> Any:
-    reply = await client.request("POST", f"{path}/{segment['id']}", json={"segment": changes})
-    return reply.body["data"]
+    response = await client.request("POST", f"{path}/{segment['id']}", json={"segment": changes})
+    return response.body["data"]
 
 
 def _child_texts(segment: Any) -> list[str]:
@@ -120,7 +120,7 @@ async def test_a_disabled_parent_is_not_found_by_its_children() -> None:
     assert (off, on, gone) == ([], ["the wombat digs"], [])
 
 
-async def test_parents_of_an_economy_base_complete_and_are_never_found() -> None:
+async def test_parents_in_an_economy_dataset_complete_but_are_never_found() -> None:
     """What a wrong choice of the technique comes to, without an error (reference of 1.12)."""
     async with run_emulator() as client:
         dataset = await client.create_dataset()
@@ -138,7 +138,7 @@ async def test_parents_of_an_economy_base_complete_and_are_never_found() -> None
     assert segment["error"] == "The knowledge base index technique is not high quality!"
 
 
-async def test_an_automatic_rule_gives_no_parents() -> None:
+async def test_automatic_rule_creates_no_parents() -> None:
     async with run_emulator() as client:
         dataset = await client.create_dataset(indexing_technique="high_quality")
         created = await client.create_by_text(

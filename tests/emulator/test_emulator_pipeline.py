@@ -6,7 +6,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from emulator_client import UNKNOWN_ID, EmulatorClient, Reply, run_emulator
+from emulator_client import UNKNOWN_ID, EmulatorClient, Response, run_emulator
 
 from dify_kb.emulator import VERSIONS, Settings
 from dify_kb.wire.sse import SSEDecoder
@@ -15,7 +15,7 @@ PIPELINES = Settings(pipelines=True)
 UPLOAD = "/datasets/pipeline/file-upload"
 
 
-async def upload(client: EmulatorClient, name: str, content: bytes) -> Reply:
+async def upload(client: EmulatorClient, name: str, content: bytes) -> Response:
     form = aiohttp.FormData(quote_fields=False)
     form.add_field("file", content, filename=name, content_type="text/plain")
     return await client.request("POST", UPLOAD, data=form)
@@ -70,15 +70,15 @@ async def test_a_run_can_be_followed_by_its_events() -> None:
     async with run_emulator(settings=PIPELINES) as client:
         dataset = await client.create_dataset()
         file = await upload(client, "a.txt", b"a zebra")
-        reply = await client.request(
+        response = await client.request(
             "POST",
             f"/datasets/{dataset}/pipeline/run",
             json=run_body(file.body["id"], response_mode="streaming"),
         )
         created = await list_document_names(client, dataset)
 
-    events = [*SSEDecoder().feed(reply.raw)]
-    assert reply.headers["Content-Type"].startswith("text/event-stream")
+    events = [*SSEDecoder().feed(response.raw)]
+    assert response.headers["Content-Type"].startswith("text/event-stream")
     assert [event.event for event in events] == [
         "workflow_started", "node_started", "node_finished", "workflow_finished",
     ]  # fmt: skip
@@ -90,9 +90,9 @@ async def test_node_run_streams_its_progress_events() -> None:
         dataset = await client.create_dataset()
         path = f"/datasets/{dataset}/pipeline/datasource/nodes/1719288585006/run"
         body = {"inputs": {}, "datasource_type": "local_file", "is_published": True}
-        reply = await client.request("POST", path, json=body)
+        response = await client.request("POST", path, json=body)
 
-    assert [event.event for event in SSEDecoder().feed(reply.raw)] == [
+    assert [event.event for event in SSEDecoder().feed(response.raw)] == [
         "datasource_processing", "datasource_completed",
     ]  # fmt: skip
 
@@ -105,37 +105,37 @@ async def test_node_run_streams_its_progress_events() -> None:
         {"datasource_info_list": [{"reference": UNKNOWN_ID}]},
     ],
 )
-async def test_a_run_that_fails_makes_nothing(changes: dict[str, Any]) -> None:
+async def test_failed_run_creates_no_documents(changes: dict[str, Any]) -> None:
     async with run_emulator(settings=PIPELINES) as client:
         dataset = await client.create_dataset()
         file = await upload(client, "a.txt", b"a zebra")
         body = run_body(file.body["id"], **changes)
-        reply = await client.request("POST", f"/datasets/{dataset}/pipeline/run", json=body)
+        response = await client.request("POST", f"/datasets/{dataset}/pipeline/run", json=body)
         created = await list_document_names(client, dataset)
 
-    assert (reply.status, reply.body["code"]) == (500, "pipeline_run_error")
+    assert (response.status, response.body["code"]) == (500, "pipeline_run_error")
     assert created == []
 
 
-async def test_a_base_without_a_pipeline_has_nothing_to_run() -> None:
+async def test_dataset_without_a_pipeline_refuses_pipeline_requests() -> None:
     async with run_emulator() as client:
         dataset = await client.create_dataset()
         path = f"/datasets/{dataset}/pipeline"
-        replies = [
+        responses = [
             await client.request("GET", f"{path}/datasource-plugins"),
             await client.request("POST", f"{path}/run", json=run_body(UNKNOWN_ID)),
         ]
 
-    for reply in replies:
-        assert (reply.status, reply.body["message"]) == (400, "Pipeline not found")
+    for response in responses:
+        assert (response.status, response.body["message"]) == (400, "Pipeline not found")
 
 
 async def test_a_file_that_is_too_large_is_refused() -> None:
     async with run_emulator(settings=Settings(max_file_size=3)) as client:
-        reply = await upload(client, "a.txt", b"a zebra")
+        response = await upload(client, "a.txt", b"a zebra")
         none = await client.request("POST", UPLOAD, data={"x": "1"})
 
-    assert (reply.status, reply.body["code"]) == (413, "file_too_large")
+    assert (response.status, response.body["code"]) == (413, "file_too_large")
     assert (none.status, none.body["code"]) == (400, "no_file_uploaded")
 
 
@@ -143,9 +143,9 @@ async def test_a_file_that_is_too_large_is_refused() -> None:
 async def test_older_versions_have_no_pipelines(version: str) -> None:
     async with run_emulator(version=version, settings=PIPELINES) as client:
         dataset = await client.create_dataset()
-        replies = [
+        responses = [
             await upload(client, "a.txt", b"x"),
             await client.request("GET", f"/datasets/{dataset}/pipeline/datasource-plugins"),
         ]
 
-    assert [reply.status for reply in replies] == [404, 404]
+    assert [response.status for response in responses] == [404, 404]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from emulator_client import AUTOMATIC, UNKNOWN_ID, EmulatorClient, Reply, run_emulator
+from emulator_client import AUTOMATIC, UNKNOWN_ID, EmulatorClient, Response, run_emulator
 
 from dify_kb.emulator import Settings
 
@@ -49,7 +49,7 @@ def json_type(value: object) -> str:
     return "number" if type(value) in {int, float} else type(value).__name__
 
 
-async def request_all_endpoints(client: EmulatorClient) -> dict[str, Reply]:
+async def request_all_endpoints(client: EmulatorClient) -> dict[str, Response]:
     """Make one answer of each recorded kind."""
     one = await client.create_dataset("eco one")
     got = {
@@ -80,7 +80,7 @@ async def request_all_endpoints(client: EmulatorClient) -> dict[str, Reply]:
     return got
 
 
-async def wait_until_ended(client: EmulatorClient, dataset: str, batch: str) -> Reply:
+async def wait_until_ended(client: EmulatorClient, dataset: str, batch: str) -> Response:
     await client.wait_for_status(dataset, batch, "completed", "error")
     return await client.request("GET", f"/datasets/{dataset}/documents/{batch}/indexing-status")
 
@@ -94,12 +94,12 @@ async def test_successful_responses_have_the_recorded_shapes() -> None:
     async with run_emulator() as client:
         got = await request_all_endpoints(client)
 
-    for name, reply in got.items():
-        assert reply.status == RECORDED[name]["status"], name
-        compare(reply.body, RECORDED[name]["body"], name)
+    for name, response in got.items():
+        assert response.status == RECORDED[name]["status"], name
+        compare(response.body, RECORDED[name]["body"], name)
 
 
-async def test_a_failed_document_reads_as_recorded() -> None:
+async def test_status_of_a_failed_document_equals_the_recorded_one() -> None:
     async with run_emulator() as client:
         got = await request_all_endpoints(client)
 
@@ -109,32 +109,32 @@ async def test_a_failed_document_reads_as_recorded() -> None:
     assert ours["stopped_at"] is not None
 
 
-def _by_text(**fields: object) -> Callable[[EmulatorClient, str], Awaitable[Reply]]:
+def _by_text(**fields: object) -> Callable[[EmulatorClient, str], Awaitable[Response]]:
     body = {"name": "a", "text": "b"} | fields
     return lambda client, one: client.request(
         "POST", f"/datasets/{one}/document/create-by-text", json=body
     )
 
 
-def _get(path: str) -> Callable[[EmulatorClient, str], Awaitable[Reply]]:
+def _get(path: str) -> Callable[[EmulatorClient, str], Awaitable[Response]]:
     return lambda client, one: client.request("GET", path.format(one=one))
 
 
-def _create(**options: Any) -> Callable[[EmulatorClient, str], Awaitable[Reply]]:
+def _create(**options: Any) -> Callable[[EmulatorClient, str], Awaitable[Response]]:
     return lambda client, _: client.request("POST", "/datasets", **options)
 
 
-def _retrieve(**body: object) -> Callable[[EmulatorClient, str], Awaitable[Reply]]:
+def _retrieve(**body: object) -> Callable[[EmulatorClient, str], Awaitable[Response]]:
     return lambda client, one: client.request("POST", f"/datasets/{one}/retrieve", json=body)
 
 
-def _file(name: str) -> Callable[[EmulatorClient, str], Awaitable[Reply]]:
+def _file(name: str) -> Callable[[EmulatorClient, str], Awaitable[Response]]:
     return lambda client, one: client.create_by_file(one, name)
 
 
 _JSON = {"Content-Type": "application/json"}
 
-REFUSALS: dict[str, Callable[[EmulatorClient, str], Awaitable[Reply]]] = {
+REFUSALS: dict[str, Callable[[EmulatorClient, str], Awaitable[Response]]] = {
     "no_key": lambda client, _: client.request("GET", "/datasets", headers={"Authorization": ""}),
     "wrong_key": lambda client, _: client.request(
         "GET", "/datasets", headers={"Authorization": "Bearer app-1"}
@@ -181,10 +181,10 @@ async def test_error_responses_equal_the_recorded_ones(name: str) -> None:
     async with run_emulator(settings=Settings(models=False)) as client:
         one = await client.create_dataset("one")
         await client.create_by_file(one, "first.txt")
-        reply = await REFUSALS[name](client, one)
+        response = await REFUSALS[name](client, one)
 
-    assert (reply.status, reply.body) == (RECORDED[name]["status"], RECORDED[name]["body"])
-    assert reply.headers["X-Version"] == "1.16"
+    assert (response.status, response.body) == (RECORDED[name]["status"], RECORDED[name]["body"])
+    assert response.headers["X-Version"] == "1.16"
 
 
 async def test_first_document_requires_technique_and_rule() -> None:
@@ -211,49 +211,56 @@ async def test_first_document_requires_technique_and_rule() -> None:
     )
 
 
-async def test_answers_are_compact_ascii_json_with_a_line_end() -> None:
+async def test_responses_are_compact_ascii_json_with_a_newline() -> None:
     async with run_emulator() as client:
-        reply = await client.request("POST", "/datasets", json={"name": "資料"})
+        response = await client.request("POST", "/datasets", json={"name": "資料"})
 
-    assert reply.raw == json.dumps(reply.body, separators=(",", ":")).encode() + b"\n"
-    assert reply.headers["Content-Type"] == "application/json"
-    assert reply.headers["X-Env"] == "PRODUCTION"
+    assert response.raw == json.dumps(response.body, separators=(",", ":")).encode() + b"\n"
+    assert response.headers["Content-Type"] == "application/json"
+    assert response.headers["X-Env"] == "PRODUCTION"
 
 
-async def test_unknown_route_answers_an_html_page() -> None:
+async def test_unknown_route_returns_an_html_page() -> None:
     async with run_emulator() as client:
         one = await client.create_dataset()
         paths = ["/nope", "/datasets/", f"/datasets/{one}/", "/datasets/not-a-uuid"]
-        replies = [await client.request("GET", path) for path in paths]
+        responses = [await client.request("GET", path) for path in paths]
 
-    for reply in replies:
-        assert (reply.status, reply.headers["Content-Type"]) == (404, "text/html; charset=utf-8")
-        assert reply.headers["X-Version"] == "1.16"
+    for response in responses:
+        assert (response.status, response.headers["Content-Type"]) == (
+            404,
+            "text/html; charset=utf-8",
+        )
+        assert response.headers["X-Version"] == "1.16"
 
 
 async def test_the_key_is_checked_before_the_dataset() -> None:
     async with run_emulator() as client:
         keyless = {"Authorization": "Bearer wrong"}
-        reply = await client.request("GET", f"/datasets/{UNKNOWN_ID}", headers=keyless)
+        response = await client.request("GET", f"/datasets/{UNKNOWN_ID}", headers=keyless)
         scheme = await client.request("GET", "/datasets", headers={"Authorization": "Basic abc"})
         lower = await client.request(
             "GET", "/datasets", headers={"Authorization": f"bearer {client.emulator.api_key}"}
         )
 
-    assert reply.status == 401
-    assert reply.headers["WWW-Authenticate"] == 'Bearer realm="api"'
+    assert response.status == 401
+    assert response.headers["WWW-Authenticate"] == 'Bearer realm="api"'
     assert scheme.status == 401
     assert lower.status == 200
 
 
 async def test_server_info_needs_no_key() -> None:
     async with run_emulator() as client:
-        reply = await client.request("GET", "/", headers={"Authorization": ""})
+        response = await client.request("GET", "/", headers={"Authorization": ""})
 
-    assert reply.body == {"welcome": "Dify OpenAPI", "api_version": "v1", "server_version": "1.16"}
+    assert response.body == {
+        "welcome": "Dify OpenAPI",
+        "api_version": "v1",
+        "server_version": "1.16",
+    }
 
 
-async def test_other_spellings_of_paths_work() -> None:
+async def test_alternative_paths_work() -> None:
     async with run_emulator(settings=Settings(models=False)) as client:
         one = await client.create_dataset()
         body = {"name": "a", "text": "b"} | AUTOMATIC
@@ -264,16 +271,16 @@ async def test_other_spellings_of_paths_work() -> None:
     assert testing.body == RECORDED["retrieve_no_model"]["body"]
 
 
-async def test_deletes_answer_an_empty_204() -> None:
+async def test_deletes_return_an_empty_204() -> None:
     async with run_emulator() as client:
         one = await client.create_dataset()
         created = await client.create_by_file(one, "a.txt")
         path = f"/datasets/{one}/documents/{created.body['document']['id']}"
-        replies = [
+        responses = [
             await client.request("DELETE", path),
             await client.request("DELETE", f"/datasets/{one}"),
         ]
         gone = await client.request("GET", f"/datasets/{one}")
 
-    assert [(reply.status, reply.raw) for reply in replies] == [(204, b""), (204, b"")]
+    assert [(response.status, response.raw) for response in responses] == [(204, b""), (204, b"")]
     assert gone.status == 404

@@ -44,7 +44,7 @@ MIN_CASES = {"1.4.3": 633, "1.8.1": 619, "1.12.1": 604}
 
 @pytest.mark.parametrize("version", KNOWN_DIFFERENCES)
 @pytest.mark.timeout(120)
-async def test_recorded_requests_get_answers_of_the_recorded_shape(
+async def test_recorded_requests_get_responses_of_the_recorded_shape(
     version: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     """The emulator is a witness only as far as it says what the servers said."""

@@ -51,12 +51,12 @@ async def test_a_search_without_settings_has_four_hits() -> None:
     async with run_emulator() as client:
         dataset = await create_high_quality_dataset(client, TEXT + "\nfive\nsix")
         shown = (await client.request("GET", f"/datasets/{dataset}")).body["retrieval_model_dict"]
-        reply = await client.request(
+        response = await client.request(
             "POST", f"/datasets/{dataset}/retrieve", json={"query": "wombat"}
         )
 
     assert (shown["search_method"], shown["top_k"]) == ("semantic_search", 2)
-    assert len(reply.body["records"]) == 4
+    assert len(response.body["records"]) == 4
 
 
 async def test_threshold_applies_to_vectors_and_rerankers_but_not_to_full_text() -> None:
@@ -79,18 +79,18 @@ async def test_threshold_applies_to_vectors_and_rerankers_but_not_to_full_text()
 
 
 @pytest.mark.parametrize("method", ["semantic_search", "full_text_search", "hybrid_search"])
-async def test_a_reranker_scores_by_the_words_of_the_question(method: str) -> None:
+async def test_a_reranker_scores_by_the_words_of_the_query(method: str) -> None:
     async with run_emulator() as client:
         dataset = await create_high_quality_dataset(client)
-        reply = await client.retrieve(
+        response = await client.retrieve(
             dataset, "relational wombat database", search_method=method, top_k=3, **RERANK
         )
 
-    assert record_contents(reply)[:2] == [
+    assert record_contents(response)[:2] == [
         "postgres is a relational database",
         "the wombat digs a burrow",
     ]
-    assert record_scores(reply)[:2] == pytest.approx([2 / 3, 1 / 3])
+    assert record_scores(response)[:2] == pytest.approx([2 / 3, 1 / 3])
 
 
 async def test_weights_choose_between_vectors_and_keywords() -> None:
@@ -111,7 +111,8 @@ async def test_weights_choose_between_vectors_and_keywords() -> None:
     assert record_contents(by["vector"])[0] == "wombats wombatting"
     assert record_contents(by["words"])[0].startswith("a burrow")
     assert all(
-        record_scores(reply) == sorted(record_scores(reply), reverse=True) for reply in by.values()
+        record_scores(response) == sorted(record_scores(response), reverse=True)
+        for response in by.values()
     )
 
 
@@ -138,21 +139,25 @@ async def test_older_servers_list_a_chunk_once_for_each_half(
     ("version", "status", "count"),
     [("1.4.3", 500, 0), ("1.8.1", 500, 0), ("1.12.1", 200, 0), ("1.16", 200, 4)],
 )
-async def test_weights_in_the_shape_of_a_wrong_guide(version: str, status: int, count: int) -> None:
+async def test_malformed_weights_are_handled_by_version(
+    version: str, status: int, count: int
+) -> None:
     """`{"vector_search": 0.7}` stands in guides; no server takes it for weights."""
     wrong = {"reranking_mode": "weighted_score", "weights": {"vector_search": 0.7}}
     async with run_emulator(version=version, settings=WITH_MODELS) as client:
         dataset = await create_high_quality_dataset(client)
-        reply = await client.retrieve(dataset, "wombat", search_method="hybrid_search", **wrong)
+        response = await client.retrieve(dataset, "wombat", search_method="hybrid_search", **wrong)
 
-    assert reply.status == status
-    assert len(reply.body.get("records", ())) == count
+    assert response.status == status
+    assert len(response.body.get("records", ())) == count
 
 
 @pytest.mark.parametrize(
     ("version", "status"), [("1.4.3", 400), ("1.8.1", 400), ("1.12.1", 200), ("1.16", 400)]
 )
-async def test_a_reranker_that_fails_in_a_hybrid_search(version: str, status: int) -> None:
+async def test_failed_reranker_in_a_hybrid_search_is_handled_by_version(
+    version: str, status: int
+) -> None:
     """An empty answer of 1.12 does not prove that nothing is there (reference 1.5)."""
     model = {"reranking_provider_name": PROVIDER_NAME, "reranking_model_name": "nope"}
     wanted = RERANK | {"reranking_model": model}
@@ -167,20 +172,20 @@ async def test_a_reranker_that_fails_in_a_hybrid_search(version: str, status: in
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_weights_count_only_where_nothing_reranks(version: str) -> None:
+async def test_reranking_model_overrides_weights(version: str) -> None:
     """A hybrid search either reranks or weighs (findings 11.6)."""
     both = build_weights(0, 1) | RERANK
     async with run_emulator(version=version, settings=WITH_MODELS) as client:
         dataset = await create_high_quality_dataset(client)
-        reply = await client.retrieve(
+        response = await client.retrieve(
             dataset, "wombat burrow", search_method="hybrid_search", **both
         )
 
-    assert record_scores(reply)[0] == 1
+    assert record_scores(response)[0] == 1
 
 
 @pytest.mark.parametrize("top_k", [0, 1, 3, -1])
-async def test_top_k_bounds_every_way_of_searching(top_k: int) -> None:
+async def test_top_k_limits_every_search_method(top_k: int) -> None:
     """A negative one counts from the end, as in Python (findings 8.13)."""
     async with run_emulator() as client:
         dataset = await create_high_quality_dataset(
@@ -199,7 +204,7 @@ async def test_top_k_bounds_every_way_of_searching(top_k: int) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_an_economy_base_has_nothing_but_keywords(version: str) -> None:
+async def test_economy_dataset_supports_keyword_search_only(version: str) -> None:
     """Recordings 1044 and 1045, with a model; without one it is said that there is none."""
     async with run_emulator(version=version, settings=WITH_MODELS) as client:
         dataset = await client.create_dataset()
@@ -215,15 +220,15 @@ async def test_an_economy_base_has_nothing_but_keywords(version: str) -> None:
 
 
 @pytest.mark.parametrize(("version", "found"), [(v, v == "1.4.3") for v in VERSIONS])
-async def test_only_the_oldest_finds_keywords_in_a_high_quality_base(
+async def test_only_the_oldest_version_searches_keywords_in_a_high_quality_dataset(
     version: str, *, found: bool
 ) -> None:
     """Recording 934."""
     async with run_emulator(version=version, settings=WITH_MODELS) as client:
         dataset = await create_high_quality_dataset(client)
-        reply = await client.retrieve(dataset, "wombat")
+        response = await client.retrieve(dataset, "wombat")
 
-    assert bool(record_contents(reply)) is found
+    assert bool(record_contents(response)) is found
 
 
 async def test_disabled_and_deleted_documents_are_not_found() -> None:
@@ -264,7 +269,7 @@ async def test_disabled_and_deleted_documents_are_not_found() -> None:
         ("not in", ["paris", "rome"], "b"),
     ],
 )
-async def test_filters_hold_for_every_way_of_searching(
+async def test_filters_apply_to_every_search_method(
     operator: str, value: object, names: str
 ) -> None:
     conditions = [{"name": "town", "comparison_operator": operator, "value": value}]

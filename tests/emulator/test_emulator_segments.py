@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from emulator_client import UNKNOWN_ID, EmulatorClient, Reply, run_emulator
+from emulator_client import UNKNOWN_ID, EmulatorClient, Response, run_emulator
 from emulator_documents import create_chunked_document
 
 from dify_kb.emulator import VERSIONS, ManualClock
@@ -13,17 +13,17 @@ Body = dict[str, Any]
 CHAIN = "The server finds a chunk under any document up to 1.12 (measured)."
 
 
-async def add_segments(client: EmulatorClient, path: str, *segments: object) -> Reply:
+async def add_segments(client: EmulatorClient, path: str, *segments: object) -> Response:
     return await client.request("POST", path, json={"segments": [*segments]})
 
 
-async def update_segment(client: EmulatorClient, path: str, **changes: object) -> Reply:
+async def update_segment(client: EmulatorClient, path: str, **changes: object) -> Response:
     return await client.request("POST", path, json={"segment": changes})
 
 
 async def search_contents(client: EmulatorClient, dataset: str, query: str) -> list[str]:
-    reply = await client.retrieve(dataset, query)
-    return [record["segment"]["content"] for record in reply.body["records"]]
+    response = await client.retrieve(dataset, query)
+    return [record["segment"]["content"] for record in response.body["records"]]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -68,16 +68,16 @@ async def test_new_chunks_are_appended_and_found(version: str) -> None:
         ([{"content": 5}], 500, "Internal Server Error"),
     ],
 )
-async def test_all_chunks_are_checked_before_any_is_made(
+async def test_all_chunks_are_checked_before_any_is_created(
     segments: list[Body], status: int, body: object
 ) -> None:
     async with run_emulator(version="1.12.1") as client:
         _, path = await create_chunked_document(client)
-        reply = await add_segments(client, path, *segments)
+        response = await add_segments(client, path, *segments)
         listing = await client.request("GET", path)
 
-    assert reply.status == status
-    assert body in (reply.body, reply.body.get("message"))
+    assert response.status == status
+    assert body in (response.body, response.body.get("message"))
     assert listing.body["total"] == 1
 
 
@@ -85,12 +85,12 @@ async def test_all_chunks_are_checked_before_any_is_made(
 async def test_create_without_chunks_has_a_special_error_body(version: str) -> None:
     async with run_emulator(version=version) as client:
         _, path = await create_chunked_document(client)
-        reply = await client.request("POST", path, json={"segments": None})
+        response = await client.request("POST", path, json={"segments": None})
 
-    assert reply.status == 400
-    assert [*reply.body] == ["error"]
+    assert response.status == 400
+    assert [*response.body] == ["error"]
     if version != "1.16":
-        assert reply.body == {"error": "Segments is required"}
+        assert response.body == {"error": "Segments is required"}
 
 
 async def test_document_that_is_not_ready_refuses_chunks() -> None:
@@ -146,14 +146,14 @@ async def test_keywords_are_kept_until_others_are_sent_or_extracted() -> None:
         _, path = await create_chunked_document(client)
         created = await add_segments(client, path, {"content": "about pods", "keywords": ["k8s"]})
         one = f"{path}/{created.body['data'][0]['id']}"
-        replies = [
+        responses = [
             await update_segment(client, one, content="about pods"),
             await update_segment(client, one, keywords=["zzz", "yyy"]),
             await update_segment(client, one),
             await update_segment(client, one, enabled=True),
         ]
 
-    assert [reply.body["data"]["keywords"] for reply in replies] == [
+    assert [response.body["data"]["keywords"] for response in responses] == [
         ["k8s"], ["zzz", "yyy"], ["zzz", "yyy"], ["about", "pods"],
     ]  # fmt: skip
 
@@ -190,7 +190,7 @@ async def test_a_deleted_chunk_leaves_its_position_empty(version: str) -> None:
         listing = await client.request("GET", path)
 
     assert (deleted.status, deleted.raw) == ((204, b"") if version == "1.16" else (200, b"204\n"))
-    assert [reply.body["message"] for reply in (again, gone)] == ["Segment not found."] * 2
+    assert [response.body["message"] for response in (again, gone)] == ["Segment not found."] * 2
     assert searched == []
     assert [segment["position"] for segment in listing.body["data"]] == [1, 3]
 
@@ -212,37 +212,37 @@ async def test_segment_list_filters_by_query(query: Any, total: int, rows: list[
         await add_segments(
             client, path, {"content": "two a"}, {"content": "two b"}, {"content": "three"}
         )
-        reply = await client.request("GET", path, params=query)
+        response = await client.request("GET", path, params=query)
 
-    assert reply.body["total"] == total
-    assert [segment["position"] for segment in reply.body["data"]] == rows
+    assert response.body["total"] == total
+    assert [segment["position"] for segment in response.body["data"]] == rows
 
 
 @pytest.mark.parametrize(("version", "status"), [("1.4.3", 200), ("1.12.1", 200), ("1.16", 400)])
 async def test_limit_below_one_means_the_default_and_is_echoed(version: str, status: int) -> None:
     async with run_emulator(version=version) as client:
         _, path = await create_chunked_document(client)
-        reply = await client.request("GET", path, params={"limit": "0"})
+        response = await client.request("GET", path, params={"limit": "0"})
 
-    assert reply.status == status
+    assert response.status == status
     if status == 200:
-        assert (reply.body["limit"], reply.body["has_more"]) == (0, False)
-        assert len(reply.body["data"]) == 1
+        assert (response.body["limit"], response.body["has_more"]) == (0, False)
+        assert len(response.body["data"]) == 1
 
 
 @pytest.mark.parametrize(("version", "status"), [("1.4.3", 200), ("1.12.1", 200), ("1.16", 404)])
-async def test_a_chunk_is_found_under_another_document(version: str, status: int) -> None:
+async def test_chunk_is_found_under_another_document_before_1_16(version: str, status: int) -> None:
     async with run_emulator(version=version) as client:
         dataset, path = await create_chunked_document(client)
         (segment,) = (await client.request("GET", path)).body["data"]
         other = await client.create_by_text(dataset, "b.txt", "x")
         under = path.replace(path.split("/")[4], other.body["document"]["id"])
-        reply = await client.request("GET", f"{under}/{segment['id']}")
+        response = await client.request("GET", f"{under}/{segment['id']}")
 
-    assert reply.status == status, CHAIN
+    assert response.status == status, CHAIN
 
 
-async def test_questions_need_answers() -> None:
+async def test_question_without_an_answer_is_refused() -> None:
     """Recordings 623 to 627: an update without one clears it."""
     async with run_emulator() as client:
         _, path = await create_chunked_document(client, doc_form="qa_model")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from emulator_client import AUTOMATIC, UNKNOWN_ID, EmulatorClient, Reply, run_emulator
+from emulator_client import AUTOMATIC, UNKNOWN_ID, EmulatorClient, Response, run_emulator
 
 from dify_kb.emulator import VERSIONS, Emulator
 from dify_kb.errors import ConfigError
@@ -137,7 +137,7 @@ async def test_counts_of_a_fresh_document_are_null_since_1_8() -> None:
         assert ("need_summary" in document) == (version in {"1.12.1", "1.16"})
 
 
-async def rename_dataset(client: EmulatorClient) -> Reply:
+async def rename_dataset(client: EmulatorClient) -> Response:
     await client.create_dataset("taken")
     two = await client.create_dataset("two")
     return await client.request("PATCH", f"/datasets/{two}", json={"name": "taken"})

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from emulator_client import UNKNOWN_ID, EmulatorClient, Reply, run_emulator
+from emulator_client import UNKNOWN_ID, EmulatorClient, Response, run_emulator
 
 from dify_kb.emulator import VERSIONS
 
@@ -14,7 +14,7 @@ def success_of(version: str) -> tuple[int, bytes]:
     return DONE.get(version, (200, b"204\n"))
 
 
-async def create_tag(client: EmulatorClient, name: str) -> Reply:
+async def create_tag(client: EmulatorClient, name: str) -> Response:
     return await client.request("POST", TAGS, json={"name": name})
 
 
@@ -49,7 +49,7 @@ async def test_tags_are_listed_newest_first_in_a_bare_array(version: str) -> Non
 
 
 @pytest.mark.parametrize("version", GOOD)
-async def test_a_name_is_taken_also_by_the_tag_itself(version: str) -> None:
+async def test_tag_name_is_in_use_even_by_the_tag_itself(version: str) -> None:
     async with run_emulator(version=version) as client:
         red = await create_tag(client, "red")
         again = await create_tag(client, "red")
@@ -60,8 +60,8 @@ async def test_a_name_is_taken_also_by_the_tag_itself(version: str) -> None:
         crashed = await client.request("PATCH", TAGS, json={"tag_id": "abc", "name": "q"})
         long = await create_tag(client, "x" * 51)
 
-    for reply in (again, same):
-        assert (reply.status, reply.body["message"]) == (400, "Tag name already exists")
+    for response in (again, same):
+        assert (response.status, response.body["message"]) == (400, "Tag name already exists")
     assert other.body["name"] == "crimson"
     no_id = 404 if version == "1.16" else 500
     assert (unknown.status, crashed.status, long.status) == (404, no_id, 400)
@@ -99,7 +99,7 @@ async def test_datasets_have_tags_until_they_are_unbound(version: str) -> None:
         shown = await client.request("GET", path)
         filtered = await client.request("GET", "/datasets", params={"tag_ids": red})
         body = {"tag_id": red, "target_id": dataset}
-        replies = [await client.request("POST", f"{TAGS}/unbinding", json=body) for _ in range(2)]
+        responses = [await client.request("POST", f"{TAGS}/unbinding", json=body) for _ in range(2)]
         one = await client.request("GET", f"{path}/tags")
         none = await client.request("GET", "/datasets", params={"tag_ids": red})
 
@@ -111,28 +111,28 @@ async def test_datasets_have_tags_until_they_are_unbound(version: str) -> None:
         {"id": red, "name": "red", "type": "knowledge"},
     ]
     assert [hits["id"] for hits in filtered.body["data"]] == [dataset]
-    assert [(reply.status, reply.raw) for reply in replies] == [success_of(version)] * 2
+    assert [(response.status, response.raw) for response in responses] == [success_of(version)] * 2
     assert one.body == {"data": [{"id": blue, "name": "blue"}], "total": 1}
     assert none.body["total"] == 0
 
 
-async def test_the_newest_version_unbinds_several() -> None:
+async def test_the_newest_version_unbinds_several_tags() -> None:
     async with run_emulator() as client:
         dataset, tags = await create_tagged_dataset(client, "red", "blue")
         body = {"tag_ids": tags, "target_id": dataset}
-        reply = await client.request("POST", f"{TAGS}/unbinding", json=body)
+        response = await client.request("POST", f"{TAGS}/unbinding", json=body)
         remaining = await client.request("GET", f"/datasets/{dataset}/tags")
         neither = await client.request("POST", f"{TAGS}/unbinding", json={"target_id": dataset})
 
-    assert (reply.status, remaining.body["total"], neither.status) == (204, 0, 400)
+    assert (response.status, remaining.body["total"], neither.status) == (204, 0, 400)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_binding_asks_for_the_dataset_only(version: str) -> None:
+async def test_binding_checks_only_the_dataset(version: str) -> None:
     async with run_emulator(version=version) as client:
         dataset = await client.create_dataset()
 
-        async def bind(tag_ids: list[str], target: str) -> Reply:
+        async def bind(tag_ids: list[str], target: str) -> Response:
             body = {"tag_ids": tag_ids, "target_id": target}
             return await client.request("POST", f"{TAGS}/binding", json=body)
 

@@ -224,8 +224,8 @@ def _require_node(node_id: str) -> None:
         raise _build_error(f"Node {node_id} not found")
 
 
-def _build_error(why: str) -> EmulatedError:
-    return EmulatedError(500, "pipeline_run_error", why)
+def _build_error(reason: str) -> EmulatedError:
+    return EmulatedError(500, "pipeline_run_error", reason)
 
 
 HANDLERS = (upload_pipeline_file, list_datasource_plugins, run_datasource, run_pipeline)

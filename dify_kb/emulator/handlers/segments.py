@@ -173,7 +173,7 @@ def list_(context: RequestContext, query: ListSegments) -> Page[Segment]:
 @handles(catalog.GET_SEGMENT, ignore_body)
 def get(context: RequestContext, _: None) -> SegmentResponse:
     """Return a segment."""
-    return _build_answer(context, require_segment(context))
+    return _build_response(context, require_segment(context))
 
 
 @handles(catalog.UPDATE_SEGMENT, read_update)
@@ -278,10 +278,10 @@ def _update_segment(
             context.store.replace_children(row, _split_into_children(context, document, row))
         if row.word_count != previous.word_count:
             _add_word_count(context, row.document_id, row.word_count - previous.word_count)
-    return _build_answer(context, row)
+    return _build_response(context, row)
 
 
-def _build_answer(context: RequestContext, row: SegmentRow) -> SegmentResponse:
+def _build_response(context: RequestContext, row: SegmentRow) -> SegmentResponse:
     document = require_document(context)
     return SegmentResponse(
         data=serializers.serialize_segment(context.store, row, document),
