@@ -1,4 +1,4 @@
-"""A bare aiohttp client of the emulator, so that nothing of ours stands between."""
+"""A bare aiohttp client of the emulator, independent of the package's own client."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class EmulatorClient:
         return response.body["data"][0]
 
     async def wait_for_status(self, dataset: str, batch: str, *words: str) -> Any:
-        """Poll until the status is one of the words, and return the entry."""
+        """Poll until the status is one of `words`; return the entry."""
         entry = await self.get_indexing_status(dataset, batch)
         if entry["indexing_status"] in words:
             return entry
@@ -106,8 +106,8 @@ class EmulatorClient:
 
 
 async def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for what the server's thread does."""
-    while not condition():  # noqa: ASYNC110 -- nothing tells across threads
+    """Wait for a condition that the server's thread fulfils."""
+    while not condition():  # noqa: ASYNC110 -- the server runs in another thread
         await asyncio.sleep(0.005)
 
 

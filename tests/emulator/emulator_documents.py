@@ -1,4 +1,4 @@
-"""Documents to test with: their creation, names and contents."""
+"""Helpers that create documents and list their names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def list_document_names(client: EmulatorClient, dataset: str, **query: obj
 async def create_chunked_document(
     client: EmulatorClient, text: str = "the quick fox", **fields: object
 ) -> tuple[str, str]:
-    """Make a dataset and a document in it; return the paths of dataset and chunks."""
+    """Create a dataset with a document; return the dataset id and the path of its segments."""
     dataset = await client.create_dataset()
     created = await client.create_by_text(dataset, "a.txt", text, **fields)
     await client.wait_until_indexed(dataset, created)

@@ -1,4 +1,4 @@
-"""High-quality bases of a few texts, and what searches in them give."""
+"""Helpers that create high-quality datasets and read search results."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ RERANK = {
 
 
 async def create_high_quality_dataset(client: EmulatorClient, *texts: str, **fields: object) -> str:
-    """Make a high-quality base of documents `0`, `1`, …, a chunk for each line."""
+    """Create a high-quality dataset of documents `0`, `1`, …, with a chunk for each line."""
     dataset = await client.create_dataset(indexing_technique="high_quality")
     for number, text in enumerate(texts or (TEXT,)):
         await add_high_quality_document(client, dataset, str(number), text, **fields)
@@ -61,7 +61,7 @@ async def add_high_quality_document(
 async def create_parent_child_dataset(
     client: EmulatorClient, text: str = PARENT_CHILD_TEXT, **rules: object
 ) -> tuple[str, str]:
-    """Make a base of one document of parents and children; return their path."""
+    """Create a dataset with one parent-child document; return its id and the segments path."""
     dataset = await client.create_dataset(indexing_technique="high_quality")
     rule: dict[str, Any] = PARENT_CHILD_RULE | {"rules": {**PARENT_CHILD_RULE["rules"], **rules}}  # type: ignore[dict-item]  # a mapping
     form = {"doc_form": "hierarchical_model", "process_rule": rule}

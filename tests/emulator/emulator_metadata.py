@@ -1,4 +1,4 @@
-"""A base with metadata fields."""
+"""A dataset with metadata fields, and helpers to assign and read values."""
 
 from __future__ import annotations
 

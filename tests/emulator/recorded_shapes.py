@@ -1,4 +1,4 @@
-"""Comparing an answer with a recorded one: status, kind, keys and JSON types."""
+"""Comparison of a response with a recorded one: status, content type, keys and JSON types."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UNFINISHED_STATUSES = frozenset({"waiting", "parsing", "cleaning", "splitting", 
 def compare_responses(
     response: Response, ours: Any, theirs: Mapping[str, Any], shape: ShapeComparison
 ) -> Iterator[str]:
-    """Tell the ways in which two answers differ: status, kind, then shape."""
+    """Yield the differences between two responses: status, content type, then shape."""
     if response.status != theirs["status"]:
         yield f"status {response.status}, not {theirs['status']}: {response.raw[:200]!r}"
         return
@@ -41,14 +41,14 @@ _RULES = re.compile(r"process_rule")
 
 @frozen
 class ShapeComparison:
-    """Compares keys, JSON types and, unless a state was rebuilt, which values are null."""
+    """Compares keys, JSON types and, unless an object was recreated, which values are null."""
 
     ids: Mapping[str, str]
     rebuilt_ids: set[str]
     compares_nulls: bool
 
     def compare(self, ours: Any, theirs: Any, path: str) -> Iterator[str]:
-        """Tell the differences."""
+        """Yield the differences."""
         if isinstance(ours, dict) and isinstance(theirs, dict):
             yield from self._objects(ours, theirs, path)
         elif isinstance(ours, list) and isinstance(theirs, list):
@@ -87,14 +87,14 @@ class ShapeComparison:
             if our_item is not None:
                 yield from self.compare(our_item, their_item, f"{path}[]")
         if ours and all(our_item is None for our_item, _ in pairs):
-            # Not the same things: they need not be in the same state.
+            # Different objects, whose states may differ.
             loose_comparison = ShapeComparison(self.ids, self.rebuilt_ids, compares_nulls=False)
             for our_item, their_item in zip(ours, theirs, strict=False):
                 yield from loose_comparison.compare(our_item, their_item, f"{path}[]")
 
 
 def _key(item: Any) -> str:
-    """Tell what an item of a list is recognised by: its id, or that of the segment in it."""
+    """Return the id that identifies a list item: its own, or the id of its segment."""
     if not isinstance(item, dict):
         return ""
     return str(item.get("id") or item.get("segment", {}).get("id") or "")

@@ -1,7 +1,7 @@
-"""Sending recorded requests to an emulator again, with its own ids instead of the recorded ones.
+"""Replay recorded requests against an emulator, with its ids in place of the recorded ones.
 
-The recordings are a sample: what made a dataset or document is often not among them. Then it is
-made here first, as the recorded answers describe it.
+The recordings are a sample: the request that created a dataset or document is often missing. Such
+an object is created first, as the recorded responses describe it.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ _AUTHORIZATION = {
     "auth-app-style-key": "Bearer app-x",
     "auth-none-post": None,
 }
-"""What was sent as `Authorization`; the recordings leave it out."""
+"""The `Authorization` header by case; the recordings omit it."""
 
 SKIPPED = {
-    r"^\d+-hq(ret)?-.*embed-": "its model failed on purpose",
-    r"other-tenant": "it needs a second workspace",
-    r"ratelimit|billing": "it needs the cloud's billing",
-    r"race|transitions|^1104-|-race$": "it is not one exchange",
-    r"^128-": "what was sent before it was not recorded",
-    r"apioff": "it needs the console's switch of the API",
-    r"inuse": "it needs an app",
-    r"dataset-key": "it is of another API",
-    r"paused": "its state was forced in the database",
+    r"^\d+-hq(ret)?-.*embed-": "the model failed on purpose",
+    r"other-tenant": "requires a second workspace",
+    r"ratelimit|billing": "requires the cloud's billing",
+    r"race|transitions|^1104-|-race$": "not a single exchange",
+    r"^128-": "the preceding request was not recorded",
+    r"apioff": "requires the console's switch of the API",
+    r"inuse": "requires an app",
+    r"dataset-key": "belongs to another API",
+    r"paused": "the state was forced in the database",
 }
-"""What cannot be sent again, by the name of the case."""
+"""Cases that cannot be replayed: patterns of their names, and the reason."""
 
 WITH_MODELS = re.compile(r"^\d+-(hq|hqret|hier)-(?!on-economy)|^104[4-9]-|^1068-")
-"""Cases from after the servers had been given models."""
+"""Cases recorded after models were added to the servers."""
 
 STUB_MODELS = {
     "langgenius/openai/openai": PROVIDER_NAME,
@@ -61,25 +61,25 @@ STUB_MODELS = {
     "rerank-v3.5": RERANKING_MODEL,
     '"openai"': f'"{PROVIDER_NAME.rpartition("/")[2]}"',
 }
-"""What the recorded servers had for models, and what takes its place."""
+"""Models of the recorded servers, and their replacements."""
 
 STILL_INDEXING = re.compile(
     r"^\d+-(wait|big|deldsw|hq-slow2?)-(?!then)|^377-arch|^37[89]-arch|^380-status-arch"
 )
-"""Cases of documents that were still being indexed."""
+"""Cases with documents whose indexing had not finished."""
 
 UNRECORDED_REQUESTS = {
     "367-status-enable-get": ("PATCH", "status/enable"),
     "452-big-delete-midway-get": ("DELETE", ""),
     "1024-hier-cc-delete-again": ("DELETE", "itself"),
 }
-"""What was sent before a case, to its document, and is not among the recordings."""
+"""Unrecorded requests to the document of a case, sent before that case."""
 
 METADATA_SOURCES = {
     "752-ret-keyword": "752-ret-keyword",
     "780-ret-filter-is": "803-ret-filter-no-conditions",
 }
-"""Cases before which metadata was set that other answers show."""
+"""Cases that need metadata from the response of another case."""
 
 LONG_LIST_CASE = "1060-page200-page=1-limit=100"
 """The first case of a dataset with 200 documents."""
@@ -99,30 +99,30 @@ _FAILING_RULE = {
 
 @frozen
 class CaseResult:
-    """What came of a case: nothing, for a reason, or the ways in which the answers differ."""
+    """The result of a case: differences between the responses, or the reason for skipping."""
 
     case: str
     skip_reason: str = ""
     differences: tuple[str, ...] = ()
     has_same_message: bool | None = None
-    """Whether a refusal has the very words; None for what is none."""
+    """Whether the error messages are identical; None for a successful response."""
 
 
 @define
 class RecordedObjects:
-    """What the recorded answers tell of ids, wherever they stand."""
+    """The objects that occur in recorded responses, by id."""
 
     objects: dict[str, dict[str, Any]] = field(factory=dict)
     responses: dict[str, Any] = field(factory=dict)
     first_case: dict[str, str] = field(factory=dict)
     documents: dict[str, str] = field(factory=dict)
-    """Documents by the batches that recorded answers name with them."""
+    """Document ids by recorded batch id."""
 
     forms: dict[str, str] = field(factory=dict)
-    """The forms of documents by their ids."""
+    """Document forms by document id."""
 
     def text(self, document: str) -> str:
-        """Write a text that is cut into the segments that were recorded."""
+        """Return a text that is split into the recorded segments."""
         segments = {
             entity["position"]: entity["content"].replace("\n\n", "\n")
             for entity in self.objects.values()
@@ -141,7 +141,7 @@ class RecordedObjects:
             recordings._record_batch(row)
             recordings.responses[row["case"]] = row["response"].get("body")
             for entity in _iter_objects(row["response"].get("body")):
-                # What was said first is nearest to what it was made of.
+                # The first response is closest to the state at creation.
                 recordings.objects[entity["id"]] = entity | recordings.objects.get(entity["id"], {})
         return recordings
 
@@ -159,7 +159,7 @@ class RecordedObjects:
 
 @define
 class Replay:
-    """One emulator, and how far the recorded ids are mapped to its own."""
+    """An emulator, and the mapping of recorded ids to its own."""
 
     clock: ManualClock
     recordings: RecordedObjects
@@ -167,15 +167,15 @@ class Replay:
     ids: dict[str, str] = field(factory=dict)
     technique: dict[str, str | None] = field(factory=dict)
     recreated_ids: set[str] = field(factory=set)
-    """Recorded ids of what was rebuilt here, in a state that may be another."""
+    """Recorded ids of recreated objects, whose state may differ."""
 
     hold: bool = False
     blocking_datasets: list[str] = field(factory=list)
     batches: dict[str, str] = field(factory=dict)
-    """The latest batch of each document, in the emulator's ids."""
+    """The latest batch by document id, both of the emulator."""
 
     async def replay_case(self, row: Mapping[str, Any]) -> CaseResult:
-        """Send a case again, and compare."""
+        """Replay a case and compare the responses."""
         name = row["case"]
         skip_reason = _find_skip_reason(row)
         if skip_reason:
@@ -212,7 +212,7 @@ class Replay:
         body = theirs.get("body")
         if theirs["status"] < 400 or not isinstance(body, dict):
             return None
-        # Long texts were cut when they were copied.
+        # Long texts were truncated in the recordings.
         our_text, recorded_text = (
             json.dumps(ours, sort_keys=True),
             self._translate_ids(json.dumps(body, sort_keys=True)),
@@ -220,18 +220,18 @@ class Replay:
         return our_text[:290] == recorded_text[:290]
 
     async def _recreate_named_objects(self, request: Mapping[str, Any], case: str) -> None:
-        """Make what the request names and nothing made yet."""
+        """Create the objects that the request names and that do not exist yet."""
         text = json.dumps([request["path"], request.get("query"), request.get("json"),
                            request.get("form")])  # fmt: skip
         for recorded in dict.fromkeys(_IDS_AND_BATCHES.findall(text)):
             if recorded not in self.ids and not _UNKNOWN_ID_PATTERN.match(recorded):
                 await self._recreate(recorded, request["path"], case)
 
-    async def _restore_metadata(self, request: Mapping[str, Any], answer: Any) -> None:
-        """Give documents the metadata that an answer shows."""
+    async def _restore_metadata(self, request: Mapping[str, Any], recorded_body: Any) -> None:
+        """Assign the metadata that a recorded response contains."""
         recorded = _ID.findall(request["path"])[0]
         path = f"/datasets/{self.ids[recorded]}"
-        for record in answer["records"]:
+        for record in recorded_body["records"]:
             document = record["segment"]["document"]
             if document["id"] not in self.ids:
                 await self._recreate_document(document["id"], recorded, "")
@@ -258,7 +258,7 @@ class Replay:
             await self.client.request("POST", f"{path}/documents/metadata", json=body)
 
     async def _hold_indexing(self, wanted: bool) -> None:  # noqa: FBT001 -- a state
-        """Keep the only worker busy, or let it go on."""
+        """Block the only worker, or release it."""
         if wanted and not self.hold:
             dataset = await self.client.create_dataset(
                 f"busy {len(self.ids)}", indexing_technique=None
@@ -271,16 +271,16 @@ class Replay:
         self.hold = wanted
 
     async def _create_long_list(self, request: Mapping[str, Any]) -> None:
-        """Make the documents of a long list."""
+        """Create the documents of a long list."""
         dataset = self._translate_ids(_ID.findall(request["path"])[0])
         for number in range(200):
             await self.client.create_by_text(dataset, f"document {number:03}", "text")
 
     async def _send_unrecorded(self, request: Mapping[str, Any], method: str, end: str) -> None:
-        """Send what was sent before this case and is not among the recordings."""
+        """Send the unrecorded request that preceded this case."""
         path = re.match(f"(/v1/datasets/{_ID.pattern}/documents/)({_ID.pattern})", request["path"])
         if path is None:
-            raise LookupError("what was sent before it was not recorded")
+            raise LookupError("the preceding request was not recorded")
         missing_request = {"method": method, "path": path[1] + (end or path[2])}
         if end == "itself":
             missing_request = {"method": method, "path": request["path"]}
@@ -309,7 +309,7 @@ class Replay:
         elif re.search(r"status/|metadata$", path) and dataset:
             await self._recreate_document(recorded, dataset[1], case)
         else:
-            raise LookupError("what made it was not recorded")
+            raise LookupError("the create request was not recorded")
 
     async def _recreate_dataset(self, recorded: str) -> None:
         recorded_object = self.recordings.objects.get(recorded, {})
@@ -346,7 +346,7 @@ class Replay:
             **fields,
         )
         if response.status != 200:
-            raise LookupError("what made it was not recorded")
+            raise LookupError("the create request was not recorded")
         self._map_ids({"document": {"id": recorded}}, response.body)
         self.recreated_ids.add(recorded)
         await self._index_created(
@@ -354,7 +354,7 @@ class Replay:
         )
 
     async def _find_segment(self, recorded: str, dataset: str, document: str) -> None:
-        """Take the segment at the recorded position of its document."""
+        """Map the segment at the recorded position of its document."""
         recorded_object = self.recordings.objects.get(recorded, {})
         path = f"/datasets/{self.ids[dataset]}/documents/{self.ids[document]}/segments"
         response = await self.client.request("GET", path, params={"limit": "100"})
@@ -362,7 +362,7 @@ class Replay:
             if segment["position"] == recorded_object.get("position"):
                 self.ids[recorded] = segment["id"]
                 return
-        raise LookupError("what made it was not recorded")
+        raise LookupError("the create request was not recorded")
 
     async def _send(self, request: Mapping[str, Any], case: str) -> Response:
         path = self._translate_ids(request["path"]).removeprefix("/v1")
@@ -400,7 +400,7 @@ class Replay:
             content = file["preview"].encode()[: file["size"]]
             if content.startswith(b"\x00\x01\x02"):
                 content = bytes(range(256)) * 4
-            # Only the beginning was recorded.
+            # Only the beginning of a file was recorded.
             content += b"more " * ((file["size"] - len(content)) // 5)
             content += b"." * (file["size"] - len(content))
             form.add_field(
@@ -417,7 +417,7 @@ class Replay:
         return _IDS_AND_BATCHES.sub(lambda match: self.ids.get(match[0], match[0]), text)
 
     def _map_ids(self, theirs: Any, ours: Any) -> None:
-        """Map the ids of two answers of one shape."""
+        """Map the ids of two responses of the same shape."""
         if isinstance(theirs, dict) and isinstance(ours, dict):
             for name in theirs.keys() & ours.keys() if _have_same_name(theirs, ours) else ():
                 self._map_ids(theirs[name], ours[name])
@@ -434,7 +434,7 @@ class Replay:
             self.ids.setdefault(theirs, ours)
 
     async def _index_created(self, body: Any, dataset: str, *, hold: bool) -> None:
-        """Let the emulator index what was just created or updated."""
+        """Advance the clock until the document just created or updated is indexed."""
         created = isinstance(body, dict) and "batch" in body and "document" in body
         if created:
             self.batches[body["document"]["id"]] = body["batch"]
@@ -453,13 +453,13 @@ _TEXT = "\n\n".join(f"Paragraph {number} talks about topic{number}." for number 
 
 
 def has_models(row: Mapping[str, Any]) -> bool:
-    """Tell whether the server had models when it was asked; one of them was asked for its own."""
+    """Return whether the server had models during the request; case 861 listed them."""
     listed = row["case"].startswith("861-") and bool(row["response"]["body"]["data"])
     return listed or WITH_MODELS.match(row["case"]) is not None
 
 
 def read_recordings(version: str) -> list[dict[str, Any]]:
-    """Read the recorded exchanges of a version, in the order in which they happened."""
+    """Return the recorded exchanges of a version, in chronological order."""
     lines = (DATA / f"{version}.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
 
@@ -469,10 +469,10 @@ def _find_skip_reason(row: Mapping[str, Any]) -> str:
         if re.search(pattern, row["case"]):
             return reason
     if "request" not in row:
-        return "it is not one exchange"
+        return "not a single exchange"
     body = row["response"].get("body")
     if isinstance(body, dict) and _LOCK_MESSAGE in str(body.get("message")):
-        return "a stale lock of the server made it (measured)"
+        return "caused by a stale lock of the server (measured)"
     return ""
 
 
@@ -487,7 +487,7 @@ def _iter_objects(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def _have_same_name(theirs: dict[str, Any], ours: dict[str, Any]) -> bool:
-    """Tell whether two things can be the same one: those of other names are not."""
+    """Return whether two objects can be the same: name, position and type are equal."""
     return all(
         theirs[name] == ours[name]
         for name in ("name", "position", "type")

@@ -1,4 +1,4 @@
-"""Child chunks, version by version."""
+"""Child chunks in every server version."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def test_child_chunks_are_created_in_any_dataset(version: str) -> None:
 async def test_child_chunk_updates_and_deletes_depend_on_the_version(
     version: str, updated: int, deleted: int
 ) -> None:
-    """1.8.1 never finds one; without a model no recorded version deletes one (603)."""
+    """1.8.1 never finds a child chunk; without a model no recorded version deletes one (603)."""
     async with run_emulator(version=version) as client:
         path, _ = await create_segment(client)
         created = await client.request("POST", path, json={"content": "a child"})

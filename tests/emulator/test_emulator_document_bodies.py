@@ -1,4 +1,4 @@
-"""Files as they are sent: their names, parts and sizes."""
+"""Uploaded files: names, form parts and sizes."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def test_two_parts_of_the_same_name_count_as_one_file() -> None:
 async def test_data_field_that_is_not_an_object_is_refused_or_crashes(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The published API of 1.16 knows no such crash, so that profile refuses it."""
+    """The published API of 1.16 does not document this crash, so that profile refuses the field."""
     async with run_emulator() as client:
         dataset = await client.create_dataset()
         file = ('name="file"; filename="a.txt"', b"x")

@@ -1,4 +1,4 @@
-"""Documents of every format on their way through the server, as their owners meet them."""
+"""Documents of every format: accepted, parsed, searchable or failed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DATA = Path(__file__).parents[1] / "data" / "formats"
 async def create_and_wait(
     client: EmulatorClient, dataset: str, name: str, content: bytes
 ) -> tuple[str, str | None, int]:
-    """How the indexing of a document ends: status, error and chunks."""
+    """Create a document, wait until indexing ends and return status, error and chunk count."""
     created = await client.create_by_file(dataset, name, content)
     assert created.status == 200
     entry = await client.wait_until_indexed(dataset, created)
@@ -65,7 +65,7 @@ async def test_a_scanned_pdf_completes_with_nothing_indexed() -> None:
 
 
 async def test_a_load_reports_a_scanned_pdf_as_failed(tmp_path: Path) -> None:
-    """The server says `completed`, and nobody would miss the document before they need it."""
+    """The server reports `completed`, so the missing text would go unnoticed."""
     (tmp_path / "scanned.pdf").write_bytes((DATA / "scanned.pdf").read_bytes())
     (tmp_path / "lease.docx").write_bytes((DATA / "lease.docx").read_bytes())
     async with run_emulator() as client:
@@ -88,7 +88,7 @@ async def test_a_load_reports_a_scanned_pdf_as_failed(tmp_path: Path) -> None:
     ],
 )
 async def test_unreadable_file_is_a_document_error(name: str, content: bytes, error: str) -> None:
-    """The create answers 200 all the same, and the server goes on with the next document."""
+    """The create still returns 200, and the server continues with the next document."""
     async with run_emulator() as client:
         dataset = await client.create_dataset()
         status, message, chunks = await create_and_wait(client, dataset, name, content)
@@ -111,7 +111,7 @@ async def test_a_missing_parser_is_a_document_error(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("name", ["a.doc", "a.pptx", "a.json", "a.epub", "README"])
 async def test_unsupported_formats_are_refused_immediately(name: str) -> None:
-    """With an empty message, as on the server (cases 189 to 196)."""
+    """The message is empty, as on the server (cases 189 to 196)."""
     async with run_emulator() as client:
         dataset = await client.create_dataset()
         response = await client.create_by_file(dataset, name)

@@ -1,6 +1,6 @@
-"""What a search finds while a document is replaced, archived, disabled or indexed twice.
+"""Search results while a document is replaced, archived, disabled or indexed twice.
 
-All of it was measured on 1.4.3, 1.12.1 and 1.14.2.
+All of this was measured on 1.4.3, 1.12.1 and 1.14.2.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def is_indexed(client: EmulatorClient, dataset: str) -> bool:
 async def test_create_of_the_same_name_removes_old_content_when_its_run_starts(
     version: str,
 ) -> None:
-    """In the queue the old content is still found; from the start of the run, nothing is."""
+    """While the run is queued, the old content is found; from its start on, nothing is found."""
     clock = ManualClock()
     async with run_emulator(version=version, clock=clock, settings=SLOW) as client:
         dataset = await client.create_dataset()
@@ -145,7 +145,7 @@ async def test_failed_replacement_leaves_no_content(version: str, by: str) -> No
 
 @with_status_routes
 async def test_create_makes_an_archived_document_searchable_again(version: str) -> None:
-    """It stays archived, so `archive` changes nothing; `un_archive` before it does."""
+    """The document stays archived, so only `un_archive` and then `archive` hides it again."""
     async with run_emulator(version=version) as client:
         dataset = await client.create_dataset()
         first = await create_and_index(client, dataset, "an old zebra")
@@ -224,7 +224,7 @@ async def test_update_with_name_and_rule_renames_the_document(version: str, spel
 async def start_overlapping_runs(
     client: EmulatorClient, clock: ManualClock, dataset: str, status: str, seconds: float
 ) -> tuple[Response, Response]:
-    """Send the new text when the run of the old one is `seconds` old, and in this status."""
+    """Create the new text when the first run is `seconds` old and has this status."""
     first = await client.create_by_text(dataset, "a.txt", OLD, process_rule=RULE)
     await client.wait_for_status(dataset, first.body["batch"], "parsing")
     clock.advance(seconds)
@@ -248,9 +248,10 @@ async def wait_for_runs(client: EmulatorClient, count: int) -> None:
 async def test_chunks_of_the_first_run_inserted_after_the_second_began_stay(
     version: str, status: str, seconds: float, old: int
 ) -> None:
-    """Chunks are inserted through `splitting`; the second run deletes those of its start only.
+    """Chunks are inserted during `splitting`; the second run deletes only the chunks at its start.
 
-    So a document ends `completed` with new and old text, unless the first had finished splitting.
+    A document therefore ends `completed` with new and old text, unless the first run had finished
+    splitting.
     """
     clock = ManualClock()
     async with run_emulator(version=version, clock=clock, settings=FOUR) as client:
@@ -270,7 +271,7 @@ async def test_chunks_of_the_first_run_inserted_after_the_second_began_stay(
 
 
 async def test_first_run_sets_completed_before_the_second_resets_it() -> None:
-    """A client that believes it sends again too early, and doubles the chunks (1778 to 1782)."""
+    """A client that trusts `completed` resends too early and doubles the chunks (1778 to 1782)."""
     clock = ManualClock()
     async with run_emulator(clock=clock, settings=FOUR) as client:
         dataset = await client.create_dataset()
@@ -296,7 +297,7 @@ async def test_first_run_sets_completed_before_the_second_resets_it() -> None:
 
 
 async def test_completed_status_may_precede_indexing_of_another_runs_chunks() -> None:
-    """As with `completed`, 234 of 811 chunks (measured, 1.14.2)."""
+    """Measured on 1.14.2: `completed` with 234 of 811 chunks indexed."""
     clock = ManualClock()
     async with run_emulator(clock=clock, settings=FOUR) as client:
         dataset = await client.create_dataset()
@@ -311,7 +312,7 @@ async def test_completed_status_may_precede_indexing_of_another_runs_chunks() ->
 
 
 async def test_chunks_are_counted_as_they_are_inserted() -> None:
-    """`total_segments` grows while it splits, `completed_segments` at the end."""
+    """`total_segments` grows during splitting, `completed_segments` only at the end."""
     clock = ManualClock()
     async with run_emulator(clock=clock, settings=FOUR) as client:
         dataset = await client.create_dataset()

@@ -1,4 +1,4 @@
-"""Documents that get another text or state, and their files."""
+"""Updates of documents: content, status, and download of their files."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ async def test_document_being_indexed_cannot_be_updated() -> None:
 
 
 async def test_update_of_chunks_blocks_the_worker_of_1_12_forever() -> None:
-    """A load that updates must notice: the task never ends, and nobody is told."""
+    """A load that updates must detect this: the task never ends, and no error is reported."""
     async with run_emulator(version="1.12.1") as client:
         dataset, before = await create_document(client)
         after = await update(client, dataset, before["document"]["id"], name="a", text="a lion")

@@ -39,7 +39,7 @@ async def test_created_file_is_indexed_and_searchable() -> None:
 
 
 async def test_create_with_the_same_name_replaces_in_place() -> None:
-    """What makes a repeated create safe, and an old batch id a 404 (measured)."""
+    """This makes a repeated create safe, and the old batch id a 404 (measured)."""
     clock = ManualClock()
     async with run_emulator(clock=clock) as client:
         dataset = await client.create_dataset()
@@ -58,7 +58,7 @@ async def test_create_with_the_same_name_replaces_in_place() -> None:
         "data_source_info",
         "data_source_detail_dict",
         "dataset_process_rule_id",
-        # Stale until the indexer overwrites them.
+        # These keep old values until the indexer overwrites them.
         "word_count",
         "tokens",
     }
@@ -82,7 +82,7 @@ async def test_duplicate_false_adds_a_document_and_the_newest_is_replaced(versio
 
 
 async def test_times_of_the_previous_run_stay_visible_while_waiting() -> None:
-    """So `completed_at` does not mean done (measured)."""
+    """`completed_at` therefore does not mean that indexing is done (measured)."""
     clock = ManualClock()
     async with run_emulator(clock=clock, settings=Settings(parsing=1)) as client:
         dataset = await client.create_dataset()
@@ -131,7 +131,7 @@ async def test_elapsed_time_counts_for_all_queued_documents() -> None:
 
 @pytest.mark.parametrize(("workers", "chunks"), [(1, 3), (2, 6)])
 async def test_concurrent_runs_leave_the_chunks_of_both(workers: int, chunks: int) -> None:
-    """A blind repeat of a create spoils retrieval, silently (measured)."""
+    """A blind repeat of a create corrupts retrieval without an error (measured)."""
     clock = ManualClock()
     text = b"\n\n".join(letter * 400 for letter in (b"a", b"b", b"c"))
     async with run_emulator(clock=clock, settings=Settings(workers=workers, splitting=1)) as client:
@@ -234,7 +234,7 @@ async def test_technique_of_the_first_document_is_kept() -> None:
 
 
 def test_a_create_does_not_read_the_whole_dataset() -> None:
-    """10,000 documents must stay as fast as 100."""
+    """A create into 10,000 documents must be as fast as into 100."""
     store = Store(None)
     plan = store._database.fetch_all(
         "EXPLAIN QUERY PLAN SELECT id FROM documents WHERE dataset_id = 'a' AND name = 'b'"

@@ -1,4 +1,4 @@
-"""High-quality bases: their models, chunks and settings."""
+"""High-quality datasets: models, chunks and settings."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def test_stub_models_are_listed_with_descriptive_names() -> None:
 
 @pytest.mark.parametrize(("version", "models"), [(v, v == "1.16") for v in VERSIONS])
 async def test_only_the_newest_version_has_models_by_default(version: str, *, models: bool) -> None:
-    """The recorded servers had none for most of their time."""
+    """The recorded servers had no models for most of the recording."""
     path = "/workspaces/current/models/model-types/text-embedding"
     for settings, expected in [
         (Settings(), models),
@@ -54,7 +54,7 @@ async def test_only_the_newest_version_has_models_by_default(version: str, *, mo
 
 
 async def test_unknown_models_are_refused_where_the_server_refuses_them() -> None:
-    """A provider at once, a model only when it is used (recordings 902, 903, 906, 941)."""
+    """A provider is refused immediately, a model only when used (recordings 902, 903, 906, 941)."""
     nobody = {"reranking_provider_name": "a/b/c", "reranking_model_name": "d"}
     async with run_emulator() as client:
         named = {"indexing_technique": "high_quality", "embedding_model": "nope"}
@@ -82,7 +82,7 @@ async def test_unknown_models_are_refused_where_the_server_refuses_them() -> Non
 
 
 async def test_chunk_that_cannot_be_embedded_is_created_with_an_error() -> None:
-    """200 all the same (recording 953): its status is where the error is."""
+    """The create returns 200; only the chunk's status shows the error (recording 953)."""
     async with run_emulator() as client:
         dataset = await create_high_quality_dataset(client, "wombat")
         document = (await client.request("GET", f"/datasets/{dataset}/documents")).body["data"][0]
@@ -98,7 +98,7 @@ async def test_chunk_that_cannot_be_embedded_is_created_with_an_error() -> None:
 
 
 async def test_chunks_of_a_high_quality_dataset_have_tokens_and_no_keywords() -> None:
-    """Recordings 913 to 915: keywords are only those that are given."""
+    """Recordings 913 to 915: chunks have only the keywords of the request."""
     async with run_emulator() as client:
         dataset = await create_high_quality_dataset(
             client, "Section 3: celery workers process background jobs"
@@ -119,7 +119,7 @@ async def test_chunks_of_a_high_quality_dataset_have_tokens_and_no_keywords() ->
 
 
 async def test_change_of_technique_reindexes_the_dataset() -> None:
-    """Recordings 966 and 1046 to 1048: what is in it is found in the other way then."""
+    """Recordings 966 and 1046 to 1048: existing content is found by the new technique."""
     model = {"embedding_model": EMBEDDING_MODEL, "embedding_model_provider": PROVIDER_NAME}
     async with run_emulator() as client:
         dataset = await client.create_dataset()
@@ -157,7 +157,7 @@ async def test_first_document_sets_technique_and_default_model() -> None:
 
 
 async def test_short_provider_name_of_a_document_is_kept() -> None:
-    """So that one base says it is unavailable, while the list says it is not (reference 1.13)."""
+    """The details then report the model as unavailable, the list as available (reference 1.13)."""
     short = {"embedding_model": EMBEDDING_MODEL, "embedding_model_provider": "stand-in"}
     async with run_emulator() as client:
         dataset = await client.create_dataset(indexing_technique=None)
@@ -183,7 +183,7 @@ async def test_vectors_are_kept_in_the_database_file(tmp_path: Path) -> None:
 
 
 async def test_newest_version_completes_search_settings_from_the_dataset() -> None:
-    """Newer servers fill them up; older ones take what is sent for all there is."""
+    """Older servers use only the settings of the request."""
     stored = {
         "search_method": "semantic_search",
         "reranking_enable": False,

@@ -64,7 +64,7 @@ async def test_deleting_a_field_deletes_its_values_and_may_be_repeated() -> None
 
 
 async def test_values_are_typed_in_details_and_strings_in_lists() -> None:
-    """The built-in fields appear once anything is set."""
+    """The built-in fields appear once any value is set."""
     clock = ManualClock()
     async with run_emulator(clock=clock) as client:
         dataset = await create_metadata_dataset(client)
@@ -126,7 +126,7 @@ async def test_an_unknown_document_is_refused_since_1_16(version: str, status: i
 
 
 async def test_values_of_unknown_fields_are_accepted_but_not_returned() -> None:
-    """Recordings 690 to 699: neither types nor ids nor names are compared."""
+    """Recordings 690 to 699: the server checks neither types nor ids nor names."""
     async with run_emulator() as client:
         dataset_id = await create_metadata_dataset(client)
         ghost = await dataset_id.assign("m0", {"ghost": "x"})

@@ -1,4 +1,4 @@
-"""Searches by metadata."""
+"""Searches with metadata filters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TOWNS = {
     "m2": {"town": "tokyo", "rank": 20, "seen": 1700000002},
     "m3": {"town": "paris", "rank": 30, "seen": 1700000003},
 }
-"""What recordings 780 to 804 are about; m4 has nothing."""
+"""Metadata of recordings 780 to 804; m4 has no values."""
 
 
 async def test_built_in_values_can_be_searched_while_enabled() -> None:

@@ -1,4 +1,4 @@
-"""Lists of documents and datasets: pages, keywords, statuses."""
+"""Lists of documents and datasets: pages, keywords and statuses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dify_kb.emulator import ManualClock
 
 
 async def test_pages_are_clamped_and_echoed_as_measured() -> None:
-    """`has_more` compares with what was asked for (measured)."""
+    """`has_more` is computed from the requested limit (measured)."""
     async with run_emulator() as client:
         dataset = await client.create_dataset()
         for number in range(105):

@@ -1,4 +1,4 @@
-"""Parents and their children in searches, and chunks of questions and answers."""
+"""Parent and child chunks in searches, and Q&A chunks."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def test_a_parent_is_found_by_its_best_child(version: str) -> None:
 
 
 async def test_a_whole_document_is_found_by_its_children() -> None:
-    """Only the list of its children names them (recording 1037)."""
+    """Only the list of child chunks returns its children (recording 1037)."""
     async with run_emulator() as client:
         dataset, path = await create_parent_child_dataset(client, parent_mode="full-doc")
         (segment,) = (await client.request("GET", path)).body["data"]
@@ -121,7 +121,7 @@ async def test_a_disabled_parent_is_not_found_by_its_children() -> None:
 
 
 async def test_parents_in_an_economy_dataset_complete_but_are_never_found() -> None:
-    """What a wrong choice of the technique comes to, without an error (reference of 1.12)."""
+    """A wrong choice of technique has this effect, without an error (reference of 1.12)."""
     async with run_emulator() as client:
         dataset = await client.create_dataset()
         form = {"doc_form": "hierarchical_model", "process_rule": PARENT_CHILD_RULE}
@@ -150,7 +150,7 @@ async def test_automatic_rule_creates_no_parents() -> None:
 
 
 async def test_questions_and_answers_are_found_by_the_question() -> None:
-    """Without a model that asks, a document has only the questions that are written into it."""
+    """Without a model that generates questions, a document has only those added by hand."""
     async with run_emulator() as client:
         dataset = await client.create_dataset(indexing_technique="high_quality")
         document = await add_high_quality_document(

@@ -1,4 +1,4 @@
-"""There are no recordings of pipelines: this is what the API's pages of 1.16 say, and guesses."""
+"""Pipelines: based on the API pages of 1.16 and assumptions; there are no recordings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The emulator against what 1.12.1 really answered."""
+"""Responses of the emulator compared with recorded responses of 1.12.1."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ NEWER = {
     "maintainer",  # since main
 }
 DIFFERENT = {
-    "external_knowledge_info",  # null instead of an object of nulls
+    "external_knowledge_info",  # null, not an object of nulls
     "external_retrieval_model",  # null in the example of the 1.16 specification
-    "icon_info",  # as external_knowledge_info
-    "summary_index_setting",  # likewise
-    "doc_metadata",  # [] instead of null in lists and creates
-    "child_chunks",  # [] instead of null
-    "files",  # likewise
+    "icon_info",  # like external_knowledge_info
+    "summary_index_setting",  # like external_knowledge_info
+    "doc_metadata",  # [], not null, in lists and creates
+    "child_chunks",  # [], not null
+    "files",  # [], not null
 }
 
 
 def compare(ours: Any, theirs: Any, json_path: str = "$") -> None:
-    """Same keys, same JSON types; where one is null the other may be anything."""
+    """Require equal keys and JSON types; null matches any type."""
     if isinstance(theirs, dict) and isinstance(ours, dict):
         assert set(ours) - NEWER == set(theirs), json_path
         for name in set(theirs) - DIFFERENT:
@@ -42,7 +42,9 @@ def compare(ours: Any, theirs: Any, json_path: str = "$") -> None:
         for ours_item, theirs_item in zip(ours, theirs, strict=False):
             compare(ours_item, theirs_item, f"{json_path}[]")
     elif theirs is not None and ours is not None:
-        assert json_type(ours) == json_type(theirs), f"{json_path}: {ours!r} is not like {theirs!r}"
+        assert json_type(ours) == json_type(theirs), (
+            f"{json_path}: {ours!r} has another type than {theirs!r}"
+        )
 
 
 def json_type(value: object) -> str:
@@ -50,7 +52,7 @@ def json_type(value: object) -> str:
 
 
 async def request_all_endpoints(client: EmulatorClient) -> dict[str, Response]:
-    """Make one answer of each recorded kind."""
+    """Return one response of each recorded kind."""
     one = await client.create_dataset("eco one")
     got = {
         "dataset": await client.request("GET", f"/datasets/{one}"),
@@ -177,7 +179,7 @@ REFUSALS: dict[str, Callable[[EmulatorClient, str], Awaitable[Response]]] = {
 
 @pytest.mark.parametrize("name", REFUSALS)
 async def test_error_responses_equal_the_recorded_ones(name: str) -> None:
-    """Those of the recordings' first part, when the server had no models yet."""
+    """The first part of the recordings, when the server had no models yet."""
     async with run_emulator(settings=Settings(models=False)) as client:
         one = await client.create_dataset("one")
         await client.create_by_file(one, "first.txt")

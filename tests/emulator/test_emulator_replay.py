@@ -1,4 +1,4 @@
-"""What real servers of three versions answered, asked of the emulator again."""
+"""Requests recorded from three server versions, replayed against the emulator."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-_NO_TAG_ID = "1.12.1 tells the id of no tag, so no tag could be bound (measured)"
+_NO_TAG_ID = "1.12.1 returns no tag ids, so no tag could be bound (measured)"
 
 KNOWN_DIFFERENCES: dict[str, dict[str, str]] = {
     "1.4.3": {},
     "1.8.1": {
-        "153-text-custom-get": "the latest of two rules that were made in the same second",
+        "153-text-custom-get": "the latest of two rules that were created in the same second",
         "686-docmeta-get-after-partial": "the partial update before it (685) was not recorded",
     },
     "1.12.1": {
         "003-auth-bearer-lowercase-ok": "the server had a dataset from before the recording",
-        "279-list-docs-status=queuing": "a document was still waiting when it was asked",
-        "374-arch-list-available": "what made the other two documents was not recorded",
-        "443-big-segments-indexing": "the document had some of its chunks when it was asked",
+        "279-list-docs-status=queuing": "a document was still waiting during the request",
+        "374-arch-list-available": "the creates of the other two documents were not recorded",
+        "443-big-segments-indexing": "the document had some of its chunks during the request",
         "820-tags-list-empty": "the server had a tag from before the recording",
         "843-ds-tags": _NO_TAG_ID,
         "846-ds-get-with-tags": _NO_TAG_ID,
         "854-ds-tags-after": _NO_TAG_ID,
     },
 }
-"""Cases that differ, and the fact that makes them differ."""
+"""Cases with different responses, and the reason."""
 
 
 MIN_CASES = {"1.4.3": 633, "1.8.1": 619, "1.12.1": 604}
-"""How many cases are sent at least, so that none is lost on the way without a word."""
+"""Minimum number of replayed cases, so that no case is skipped unnoticed."""
 
 
 @pytest.mark.parametrize("version", KNOWN_DIFFERENCES)
@@ -47,9 +47,9 @@ MIN_CASES = {"1.4.3": 633, "1.8.1": 619, "1.12.1": 604}
 async def test_recorded_requests_get_responses_of_the_recorded_shape(
     version: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    """The emulator is a witness only as far as it says what the servers said."""
+    """Tests against the emulator are valid only if it responds like the recorded servers."""
     rows = read_recordings(version)
-    # The recorded 1.12.1 had its deadlock of updates removed.
+    # The deadlock of updates was fixed in the recorded 1.12.1.
     settings = Settings(parsing=1.0, update_hangs=False, models=False)
     replay, results = Replay(ManualClock(), RecordedObjects.from_rows(rows)), []
     path = tmp_path / "server.db"
@@ -64,11 +64,11 @@ async def test_recorded_requests_get_responses_of_the_recorded_shape(
 
     sent = [result for result in results if not result.skip_reason]
     differing = {result.case: result.differences for result in sent if result.differences}
-    summary = f"{version}: replayed {len(sent)} of {len(rows)}, {len(sent) - len(differing)} same"
+    summary = f"{version}: replayed {len(sent)} of {len(rows)}, {len(sent) - len(differing)} equal"
     messages = Counter(result.has_same_message for result in sent)
-    summary += f"; {messages[True]} of {messages[True] + messages[False]} refusals word for word"
+    summary += f"; {messages[True]} of {messages[True] + messages[False]} error messages identical"
     skipped = Counter(result.skip_reason for result in results if result.skip_reason)
-    skipped_lines = [f"  {count} not sent: {reason}" for reason, count in skipped.items()]
+    skipped_lines = [f"  {count} not replayed: {reason}" for reason, count in skipped.items()]
     print("\n".join([summary, *skipped_lines]))  # noqa: T201
     record_property(f"replayed {version}", summary)
     new = {
@@ -80,4 +80,4 @@ async def test_recorded_requests_get_responses_of_the_recorded_shape(
         f"{case}: {'; '.join(differences[:4])}" for case, differences in new.items()
     )
     assert len(sent) >= MIN_CASES[version], summary
-    assert set(KNOWN_DIFFERENCES[version]) <= set(differing), "cases that are the same by now"
+    assert set(KNOWN_DIFFERENCES[version]) <= set(differing), "cases no longer differ"

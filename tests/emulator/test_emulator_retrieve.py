@@ -1,4 +1,4 @@
-"""High-quality bases: what the emulator finds in them, and by which model."""
+"""Searches in high-quality datasets: methods, models, thresholds and filters."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def test_semantic_search_needs_no_shared_word() -> None:
 
 
 async def test_a_search_without_settings_has_four_hits() -> None:
-    """The two that a new base shows are only shown (recording 930)."""
+    """The `top_k` of 2 that a new dataset shows is not used (recording 930)."""
     async with run_emulator() as client:
         dataset = await create_high_quality_dataset(client, TEXT + "\nfive\nsix")
         shown = (await client.request("GET", f"/datasets/{dataset}")).body["retrieval_model_dict"]
@@ -142,7 +142,7 @@ async def test_older_servers_list_a_chunk_once_for_each_half(
 async def test_malformed_weights_are_handled_by_version(
     version: str, status: int, count: int
 ) -> None:
-    """`{"vector_search": 0.7}` stands in guides; no server takes it for weights."""
+    """Some guides use `{"vector_search": 0.7}`; no server accepts this as weights."""
     wrong = {"reranking_mode": "weighted_score", "weights": {"vector_search": 0.7}}
     async with run_emulator(version=version, settings=WITH_MODELS) as client:
         dataset = await create_high_quality_dataset(client)
@@ -158,7 +158,7 @@ async def test_malformed_weights_are_handled_by_version(
 async def test_failed_reranker_in_a_hybrid_search_is_handled_by_version(
     version: str, status: int
 ) -> None:
-    """An empty answer of 1.12 does not prove that nothing is there (reference 1.5)."""
+    """An empty result of 1.12 does not prove that nothing matches (reference 1.5)."""
     model = {"reranking_provider_name": PROVIDER_NAME, "reranking_model_name": "nope"}
     wanted = RERANK | {"reranking_model": model}
     async with run_emulator(version=version, settings=WITH_MODELS) as client:
@@ -173,7 +173,7 @@ async def test_failed_reranker_in_a_hybrid_search_is_handled_by_version(
 
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_reranking_model_overrides_weights(version: str) -> None:
-    """A hybrid search either reranks or weighs (findings 11.6)."""
+    """A hybrid search uses either a reranking model or weights (findings 11.6)."""
     both = build_weights(0, 1) | RERANK
     async with run_emulator(version=version, settings=WITH_MODELS) as client:
         dataset = await create_high_quality_dataset(client)
@@ -186,7 +186,7 @@ async def test_reranking_model_overrides_weights(version: str) -> None:
 
 @pytest.mark.parametrize("top_k", [0, 1, 3, -1])
 async def test_top_k_limits_every_search_method(top_k: int) -> None:
-    """A negative one counts from the end, as in Python (findings 8.13)."""
+    """A negative `top_k` counts from the end, as in Python (findings 8.13)."""
     async with run_emulator() as client:
         dataset = await create_high_quality_dataset(
             client, "wombat a\nwombat b\nwombat c\nwombat d"
@@ -205,7 +205,7 @@ async def test_top_k_limits_every_search_method(top_k: int) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_economy_dataset_supports_keyword_search_only(version: str) -> None:
-    """Recordings 1044 and 1045, with a model; without one it is said that there is none."""
+    """Recordings 1044 and 1045, with a model; without one, the error is about the missing model."""
     async with run_emulator(version=version, settings=WITH_MODELS) as client:
         dataset = await client.create_dataset()
         await client.wait_until_indexed(

@@ -10,7 +10,7 @@ from dify_kb.emulator import VERSIONS, ManualClock
 
 Body = dict[str, Any]
 
-CHAIN = "The server finds a chunk under any document up to 1.12 (measured)."
+CHAIN = "up to 1.12 the server finds a chunk under any document (measured)"
 
 
 async def add_segments(client: EmulatorClient, path: str, *segments: object) -> Response:
@@ -141,7 +141,7 @@ async def test_a_changed_chunk_is_found_by_its_new_words_only() -> None:
 
 
 async def test_keywords_are_kept_until_others_are_sent_or_extracted() -> None:
-    """Recordings 560 to 568: enabling a chunk finds its keywords anew."""
+    """Recordings 560 to 568: enabling a chunk extracts its keywords again."""
     async with run_emulator() as client:
         _, path = await create_chunked_document(client)
         created = await add_segments(client, path, {"content": "about pods", "keywords": ["k8s"]})
@@ -243,7 +243,7 @@ async def test_chunk_is_found_under_another_document_before_1_16(version: str, s
 
 
 async def test_question_without_an_answer_is_refused() -> None:
-    """Recordings 623 to 627: an update without one clears it."""
+    """Recordings 623 to 627: an update without an answer clears it."""
     async with run_emulator() as client:
         _, path = await create_chunked_document(client, doc_form="qa_model")
         created = await add_segments(client, path, {"content": "What is it?", "answer": "A queue"})

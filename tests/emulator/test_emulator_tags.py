@@ -19,7 +19,7 @@ async def create_tag(client: EmulatorClient, name: str) -> Response:
 
 
 async def create_tagged_dataset(client: EmulatorClient, *names: str) -> tuple[str, list[str]]:
-    """Make a dataset that bears new tags."""
+    """Create a dataset with new tags."""
     dataset = await client.create_dataset()
     tags = [(await create_tag(client, name)).body["id"] for name in names]
     body = {"tag_ids": tags, "target_id": dataset}
@@ -68,7 +68,7 @@ async def test_tag_name_is_in_use_even_by_the_tag_itself(version: str) -> None:
 
 
 async def test_1_12_1_refuses_its_own_tag_responses() -> None:
-    """Recordings 820 to 830: the tags are there all the same."""
+    """Recordings 820 to 830: the tags exist nevertheless."""
     async with run_emulator(version="1.12.1") as client:
         empty = await client.request("GET", TAGS)
         created = await create_tag(client, "red")
