@@ -73,7 +73,7 @@ def _read_list(context: RequestContext, raw: Mapping[str, Any]) -> ListChildChun
 
 @handles(catalog.CREATE_CHILD_CHUNK, _read_create)
 def create(context: RequestContext, body: WriteChildChunk) -> ChildChunkResponse:
-    """Append a child chunk; the form of the document does not matter (measured)."""
+    """Append a child chunk; any form of document is accepted (measured)."""
     store, segment, now = context.store, _require_segment(context), context.clock.now()
     with store.transaction():
         row = ChildChunkRow(
@@ -91,7 +91,7 @@ def create(context: RequestContext, body: WriteChildChunk) -> ChildChunkResponse
 
 @handles(catalog.LIST_CHILD_CHUNKS, _read_list)
 def list_(context: RequestContext, query: ListChildChunks) -> Page[ChildChunk]:
-    """List child chunks in order of position; the response repeats the capped limit (measured)."""
+    """List child chunks in order of position; the response shows the capped limit (measured)."""
     limit = min(query.limit, _MAX_LIMIT)
     offset, size = compute_page_bounds(query.page, limit)
     rows, total = context.store.child_chunks.list_page(
@@ -131,7 +131,7 @@ def delete(context: RequestContext, _: None) -> None:
 def _require_segment(context: RequestContext) -> SegmentRow:
     """Return the segment of the path.
 
-    Since 1.11 a wrong document of the path is an error, too (recording 1025).
+    Since 1.11 the document of the path must match, too (recording 1025).
     """
     segment = require_segment(context)
     is_path_checked = context.profile.quirks.child_chunk_in_segment

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 UNLIMITED: Final = 10_000
-"""Number of hits to find if top_k is negative; it is then counted from the last hit."""
+"""Number of hits to find for a negative top_k, which then slices them as in Python."""
 
 
 @frozen

@@ -31,7 +31,7 @@ TECHNIQUE: Final = choice_validator(["high_quality", "economy"])
 
 
 def _int_or_none(value: object, _path: tuple[str, ...], _problems: ValidationErrors) -> object:
-    """Return a number, or None for the default, as servers before 1.11 do (measured)."""
+    """Return an int, or None if the value is invalid, as servers before 1.11 do (measured)."""
     try:
         return int(str(value))
     except ValueError:
@@ -137,7 +137,7 @@ def compute_page_bounds(page: int, limit: int) -> tuple[int, int]:
 
 
 def build_page(rows: list[Any], total: int, page: int, limit: int) -> Page[Any]:
-    """Build a page: the requested limit is echoed, and decides `has_more` (measured)."""
+    """Build a page; `has_more` means that it has exactly `limit` rows (measured)."""
     return Page(data=rows, has_more=len(rows) == limit, limit=limit, total=total, page=page)
 
 
@@ -155,7 +155,7 @@ def parse_page_and_limit(query: Mapping[str, Any]) -> tuple[int, int]:
 def check_page_and_limit(
     title: str, page: int, limit: int, profile: ServerProfile
 ) -> tuple[int, int]:
-    """Return page and limit unless one is below 1 (recordings 607, 609).
+    """Return page and limit; refuse values below 1 (recordings 607, 609).
 
     Raises:
         EmulatedError: 400, page or limit is below 1.

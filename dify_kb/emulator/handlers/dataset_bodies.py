@@ -101,7 +101,7 @@ def _parse_bool(value: object, _path: tuple[str, ...], _problems: ValidationErro
 
 
 def _check_tag_ids(value: object, path: tuple[str, ...], problems: ValidationErrors) -> object:
-    """Check tag ids; 1.12.1 mistakes the first id for the list and refuses it (recording 847)."""
+    """Check tag ids; 1.12.1 refuses any, because it reads only the first one (recording 847)."""
     if problems.profile.has_tag_filter:
         return list_validator(string_validator())(value, path, problems)
     first_tag_id = value[0] if isinstance(value, list) else value

@@ -93,7 +93,7 @@ def _bind_external(
 def _choose_embedding(
     context: RequestContext, body: CreateDataset | UpdateDataset
 ) -> tuple[str, str]:
-    """Return full provider name and name of the requested embedding model, or the default."""
+    """Return the full provider name and the model, as requested or the default."""
     stub_models.check_provider(context, body.embedding_model_provider, body.embedding_model)
     provider, model = stub_models.select_embedding_model(
         context, body.embedding_model_provider, body.embedding_model
@@ -103,7 +103,7 @@ def _choose_embedding(
 
 @handles(catalog.UPDATE_DATASET, read_update)
 def update(context: RequestContext, body: UpdateDataset) -> Dataset:
-    """Update a dataset; a new indexing technique reindexes it before the response.
+    """Update a dataset; a change of technique reindexes it before the response.
 
     Real servers reindex in the background.
     """
@@ -145,9 +145,9 @@ def _collect_changes(context: RequestContext, body: UpdateDataset) -> dict[str, 
 
 
 def _collect_external_changes(context: RequestContext, body: UpdateDataset) -> dict[str, object]:
-    """Return further changes of an external dataset: only its external retrieval settings.
+    """Return the changes specific to an external dataset: its retrieval settings.
 
-    Both ids are required in every update (server source).
+    Every update must contain both ids (server source).
     """
     if not body.external_knowledge_id:
         raise invalid_param_error("External knowledge id is required.")
@@ -234,7 +234,7 @@ def get(context: RequestContext, _: None) -> Dataset:
 
 
 def _complete_provider_name(row: DatasetRow) -> str | None:
-    """Return the full provider name, as lists do; documents may have set a short one."""
+    """Return the full provider name, for lists; a document may have set a short name."""
     return (
         stub_models.full_provider_name(row.embedding_provider) if row.embedding_provider else None
     )

@@ -87,7 +87,7 @@ _REQUIRED_TECHNIQUE = BodySchema(
 
 
 def read_create_by_text(context: RequestContext, raw: object) -> CreateByText:
-    """Parse the body of create-by-text; the technique does not default to the dataset's."""
+    """Parse the body of create-by-text, which must contain the indexing technique."""
     profile = context.profile
     fields = _CREATE_BY_TEXT.validate(raw, profile)
     context.notes.document = str(fields["name"])
@@ -116,7 +116,7 @@ def read_update_by_text(context: RequestContext, raw: object) -> UpdateByText:
 
 
 def _pop_original_id(fields: dict[str, Any]) -> str | None:
-    """Remove and return the id of the document that a create updates, whatever its name."""
+    """Remove and return the id of the document that a create updates, if given."""
     original = fields.pop("original_document_id", None)
     return str(original) if original else None
 
@@ -131,7 +131,7 @@ def _build_missing_name_error(context: RequestContext, raw: object) -> EmulatedE
 
 
 def _require_change(context: RequestContext, fields: dict[str, Any], *, changes: bool) -> None:
-    """Refuse an update without content or process rule; a name alone does not suffice."""
+    """Refuse an update without content or process rule; a name alone is not enough."""
     if not changes and fields.get("process_rule") is None:
         raise invalid_param_error("Data source or Process rule is required")
     _check_process_rule(fields)
@@ -267,7 +267,7 @@ def _check_accepted(part: UploadedFile, max_size: int) -> None:
 
 
 def _check_process_rule(fields: dict[str, Any]) -> None:
-    """Refuse the rules that the server refuses; other bad rules fail in indexing (measured)."""
+    """Refuse the rules that the server refuses; others may fail during indexing (measured)."""
     rule = fields.get("process_rule")
     if rule is None:
         return

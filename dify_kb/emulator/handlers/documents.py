@@ -194,7 +194,7 @@ def get_indexing_status(context: RequestContext, _: None) -> DocumentStatuses:
 
 @handles(catalog.UPDATE_DOCUMENT_BY_TEXT, read_update_by_text)
 def update_by_text(context: RequestContext, body: UpdateByText) -> CreatedDocument:
-    """Replace the text of a document or only its process rule, and its name (measured)."""
+    """Replace the text of a document, or only its process rule; also set its name (measured)."""
     upload = None if context.notes.rule_only else upload_from_text(body.name, body.text)
     name = body.name[:MAX_NAME] or None
     return update_document(context, context.path_parameters["document_id"], upload, body, name=name)
@@ -261,7 +261,7 @@ def _collect_status_changes(
 
 
 def _will_be_searchable(row: DocumentRow, change: dict[str, object]) -> bool | None:
-    """Return whether searches will find the document; None if that does not change.
+    """Return whether a change makes a document searchable; None if that does not change.
 
     Archiving removes an enabled document from the index once, and un_archive adds it again. Content
     indexed in between is therefore found, although the document is archived (measured).

@@ -20,7 +20,7 @@ def require_document(context: RequestContext) -> DocumentRow:
 
 
 def require_segment(context: RequestContext) -> SegmentRow:
-    """Return the segment of the path; up to 1.12 its document need not match (measured)."""
+    """Return the segment of the path; up to 1.12 it may belong to another document (measured)."""
     document = require_document(context)
     row = context.store.segments.get(context.path_parameters["segment_id"])
     if row is None or (

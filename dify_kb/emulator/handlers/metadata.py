@@ -140,7 +140,7 @@ def create(context: RequestContext, body: CreateMetadata) -> MetadataField:
 
 
 def _check_name(context: RequestContext, name: str) -> None:
-    """Refuse an invalid name, with checks in the server's order."""
+    """Refuse an invalid name; the checks are in the server's order."""
     if len(name) > _MAX_NAME_LENGTH and context.profile.quirks.checks_field_length:
         raise invalid_param_error(f"Metadata name cannot exceed {_MAX_NAME_LENGTH} characters.")
     if any(name == row.name for row in context.store.metadata.list_by_dataset(context.dataset.id)):

@@ -151,7 +151,7 @@ def _check_query_before_1_11(query: object) -> str:
 
 
 def _check_settings(model: dict[str, Any]) -> None:
-    """Fail as servers do that use the settings without validation (measured)."""
+    """Fail on invalid settings like servers that do not validate them (measured)."""
     for name in _REQUIRED_SETTINGS:
         if name not in model:
             raise EmulatedError(500, "internal_server_error", repr(name))

@@ -65,7 +65,7 @@ _UPDATE = BodySchema(
 
 
 def read_create(context: RequestContext, raw: object) -> CreateSegments:
-    """Parse new segments, after checks of the document, in the server's order."""
+    """Parse new segments after checking the document, in the server's order."""
     document = require_document(context)
     if document.indexing_status != "completed":
         raise not_found_error("Document is not completed.")
@@ -145,7 +145,7 @@ def read_list(context: RequestContext, raw: Mapping[str, Any]) -> ListSegments:
 
 
 def read_update(context: RequestContext, raw: object) -> UpdateSegment:
-    """Parse the changes of a segment, after the lookup of the segment."""
+    """Parse the changes of a segment after looking up the segment."""
     require_segment(context)
     if not context.profile.quirks.validates_segments:
         body: Any = raw

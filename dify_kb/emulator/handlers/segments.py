@@ -68,7 +68,7 @@ def create(context: RequestContext, body: CreateSegments) -> CreatedSegments:
 def _build_row(
     context: RequestContext, document: DocumentRow, position: int, new_segment: NewSegment
 ) -> SegmentRow:
-    """Build a segment; if it cannot be indexed, it contains the error (recording 953)."""
+    """Build a segment; if it cannot be indexed, it is stored with the error (recording 953)."""
     now, error = context.clock.now(), _find_indexing_error(context, document)
     segment_keywords = (
         [*(new_segment.keywords or ())]
@@ -97,14 +97,14 @@ def _build_row(
 
 
 def _extract_keywords(context: RequestContext, content: str) -> list[str]:
-    """Return the keywords of a new text; none in a high-quality dataset (recording 953)."""
+    """Return the keywords of a new text; empty where none are extracted (recording 953)."""
     return extract_keywords(content) if _uses_keywords(context) else []
 
 
 def _uses_keywords(context: RequestContext) -> bool:
-    """Return whether segments get extracted keywords.
+    """Return whether keywords are extracted from segments.
 
-    In economy datasets they do; up to 1.4 in all others, too, except parents (measured).
+    They are in economy datasets and, up to 1.4, in all datasets, except from parents (measured).
     """
     everywhere = context.profile.quirks.keywords_everywhere
     parents = require_document(context).doc_form == DocForm.HIERARCHICAL
@@ -116,7 +116,7 @@ def _count_tokens(context: RequestContext, content: str) -> int:
 
 
 def _find_indexing_error(context: RequestContext, document: DocumentRow) -> str | None:
-    """Return the server's message if segments of this document cannot be indexed, or None."""
+    """Return the server's error message if this document's segments cannot be indexed."""
     dataset = context.dataset
     if not dataset.is_high_quality:
         if document.doc_form == DocForm.HIERARCHICAL:
@@ -211,7 +211,7 @@ def update(context: RequestContext, body: UpdateSegment) -> SegmentResponse:
 def _needs_indexing(
     context: RequestContext, changes: SegmentChanges, columns: Mapping[str, object]
 ) -> bool:
-    """Return whether a change needs the index; for parents, only to regenerate child chunks."""
+    """Return whether a change requires indexing; for parents, only to regenerate children."""
     if require_document(context).doc_form == DocForm.HIERARCHICAL:
         return bool(changes.regenerate_child_chunks)
     return "content" in columns or "keywords" in columns or bool(changes.enabled)

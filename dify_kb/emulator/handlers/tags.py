@@ -148,7 +148,7 @@ def create(context: RequestContext, body: CreateTag) -> Tag:
 
 @handles(catalog.RENAME_TAG, _read_rename)
 def rename(context: RequestContext, body: RenameTag) -> Tag:
-    """Rename a tag; even its current name counts as in use."""
+    """Rename a tag; its current name is refused as a duplicate, too."""
     row = _require_tag(context, body.tag_id)
     if not context.store.tags.rename(row.id, body.name):
         raise invalid_param_error("Tag name already exists")

@@ -124,7 +124,7 @@ def _serialize_retrieval_model(profile: ServerProfile, row: DatasetRow) -> Store
 def _serialize_external_retrieval(
     profile: ServerProfile, row: DatasetRow
 ) -> Mapping[str, object] | None:
-    """Serialize some of the settings again, as servers do for every dataset (recording 041)."""
+    """Serialize retrieval settings that some versions repeat for all datasets (recording 041)."""
     if not profile.external_retrieval and row.provider != "external":
         return None
     if not row.retrieval_model:

@@ -109,8 +109,8 @@ class Store:
     def index_segments(self, rows: Sequence[SegmentRow]) -> None:
         """Add segments of one document to the search index.
 
-        They are indexed by words, and by vectors too in a high-quality dataset. Parents are indexed
-        through their children, and not at all in an economy dataset.
+        They are indexed by words and, in a high-quality dataset, also by vectors. Parents are
+        indexed through their children, or not at all in an economy dataset.
         """
         with self.transaction():
             document = self.documents.get_by_id(rows[0].document_id) if rows else None
@@ -154,7 +154,7 @@ class Store:
                 self.index_segments([segment])
 
     def update_child(self, child: ChildChunkRow, **changes: object) -> None:
-        """Update columns of a child chunk, and the index."""
+        """Update columns of a child chunk and its index entry."""
         with self.transaction():
             self.child_chunks.update(child.id, **changes)
             segment = self.segments.get(child.segment_id)
@@ -168,7 +168,7 @@ class Store:
             self.child_chunks.delete(child.id)
 
     def update_segment(self, segment_id: str, **changes: object) -> SegmentRow | None:
-        """Update columns of a segment, and the index; return None if it does not exist."""
+        """Update columns of a segment and its index entries; return None if it does not exist."""
         with self.transaction():
             self.segments.update(segment_id, **changes)
             row = self.segments.get(segment_id)

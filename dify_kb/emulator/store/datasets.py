@@ -101,7 +101,7 @@ class DatasetTable:
         return RuleRow(*rows[0]) if rows else None
 
     def get_latest_rule(self, dataset_id: str) -> RuleRow | None:
-        """Return the rule that documents created without a rule use, or None."""
+        """Return the latest process rule, which documents created without a rule use, or None."""
         rows = self.database.fetch_all(
             f"SELECT {_RULE_COLUMNS} FROM process_rules"  # noqa: S608 -- own names
             " WHERE dataset_id = ? ORDER BY number DESC LIMIT 1",

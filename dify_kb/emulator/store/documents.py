@@ -29,7 +29,7 @@ DISPLAY_STATUS_FILTERS: Final[Mapping[str, str]] = {
     "disabled": "indexing_status = 'completed' AND NOT enabled AND NOT archived",
     "archived": "indexing_status = 'completed' AND archived",
 }
-"""Conditions by value of the list's `status` filter; other values filter nothing (measured)."""
+"""SQL conditions by the list's `status` filter; other values list everything (measured)."""
 
 DOCUMENTS_AS_OF: Final = "(SELECT * FROM document_versions WHERE since <= ? AND before > ?)"
 """The documents as of a past time, as a table; takes that time as two parameters."""

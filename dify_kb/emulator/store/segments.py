@@ -79,7 +79,11 @@ class SegmentTable:
         return (self.database.fetch_value(sql, (document_id,)) or 0) + 1
 
     def mark_completed(self, keywords: Sequence[tuple[str, str | None]], now: float) -> None:
-        """Mark segments, as (id, keywords as JSON or None), as indexed and enabled."""
+        """Mark segments as indexed and enabled, and set their keywords.
+
+        Args:
+            keywords: pairs of a segment id and its keywords, as JSON or None.
+        """
         with self.database.transaction():
             self.database.connection.executemany(
                 "UPDATE segments SET keywords = ?, status = 'completed', completed_at = ?,"
@@ -88,7 +92,11 @@ class SegmentTable:
             )
 
     def set_keywords(self, keywords: Sequence[tuple[str, str]]) -> None:
-        """Set the keywords of segments, as (id, keywords as JSON)."""
+        """Set the keywords of segments.
+
+        Args:
+            keywords: pairs of a segment id and its keywords, as JSON.
+        """
         with self.database.transaction():
             self.database.connection.executemany(
                 "UPDATE segments SET keywords = ? WHERE id = ?",
