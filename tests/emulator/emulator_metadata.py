@@ -59,9 +59,9 @@ class MetadataDataset:
 
 
 async def create_metadata_dataset(client: EmulatorClient, *documents: str) -> MetadataDataset:
-    made = MetadataDataset(client, await client.create_dataset())
+    metadata_dataset = MetadataDataset(client, await client.create_dataset())
     for name, kind in {"town": "string", "rank": "number", "seen": "time"}.items():
-        made.fields[name] = (await made.create_field(name, kind)).body["id"]
+        metadata_dataset.fields[name] = (await metadata_dataset.create_field(name, kind)).body["id"]
     for name in documents or ["m0"]:
-        await made.create_document(name)
-    return made
+        await metadata_dataset.create_document(name)
+    return metadata_dataset

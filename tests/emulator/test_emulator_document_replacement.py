@@ -210,8 +210,8 @@ async def test_update_with_name_and_rule_renames_the_document(version: str, spel
         document = first.body["document"]
         path = f"/datasets/{dataset}/documents/{document['id']}/update-by-{spelling}"
         body = {"name": "b.txt", "process_rule": RULE}
-        sent = {"json": body} if spelling == "text" else {"data": {"data": json.dumps(body)}}
-        renamed = await client.request("POST", path, **sent)
+        options = {"json": body} if spelling == "text" else {"data": {"data": json.dumps(body)}}
+        renamed = await client.request("POST", path, **options)
         await client.wait_until_indexed(dataset, first)
         shown = await get_list_entry(client, dataset, document["id"])
         hits = await search_contents(client, dataset, "zebra")

@@ -129,12 +129,12 @@ async def test_parents_in_an_economy_dataset_complete_but_are_never_found() -> N
         entry = await client.wait_until_indexed(dataset, created)
         hits = await client.retrieve(dataset, "wombat")
         path = f"/datasets/{dataset}/documents/{created.body['document']['id']}/segments"
-        made = await client.request("POST", path, json={"segments": [{"content": "more"}]})
+        added_segment = await client.request("POST", path, json={"segments": [{"content": "more"}]})
 
     assert (entry["indexing_status"], entry["error"]) == ("completed", None)
     assert (entry["completed_segments"], entry["total_segments"]) == (0, 2)
     assert record_contents(hits) == []
-    (segment,) = made.body["data"]
+    (segment,) = added_segment.body["data"]
     assert segment["error"] == "The knowledge base index technique is not high quality!"
 
 
@@ -158,10 +158,10 @@ async def test_questions_and_answers_are_found_by_the_question() -> None:
         )
         path = f"/datasets/{dataset}/documents/{document}/segments"
         empty = (await client.request("GET", path)).body["total"]
-        asked = {"content": "What is celery?", "answer": "A task queue"}
-        await client.request("POST", path, json={"segments": [asked]})
+        question = {"content": "What is celery?", "answer": "A task queue"}
+        await client.request("POST", path, json={"segments": [question]})
         hits = await client.retrieve(dataset, "celery", search_method="semantic_search")
 
     assert empty == 0
     (record,) = hits.body["records"]
-    assert (record["segment"]["content"], record["segment"]["answer"]) == (*asked.values(),)
+    assert (record["segment"]["content"], record["segment"]["answer"]) == (*question.values(),)

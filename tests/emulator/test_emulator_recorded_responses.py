@@ -54,18 +54,18 @@ def json_type(value: object) -> str:
 async def request_all_endpoints(client: EmulatorClient) -> dict[str, Response]:
     """Return one response of each recorded kind."""
     one = await client.create_dataset("eco one")
-    got = {
+    by_kind = {
         "dataset": await client.request("GET", f"/datasets/{one}"),
         "dataset_page": await client.request("GET", "/datasets", params={"keyword": "ECO"}),
         "document_created": await client.create_by_file(one, "a.txt", b"a zebra"),
     }
-    first = got["document_created"].body
-    got["status_completed"] = await wait_until_ended(client, one, first["batch"])
-    got["document_replaced"] = await client.create_by_file(one, "a.txt", b"a zebra again")
-    again = got["document_replaced"].body
-    got["status_replaced"] = await wait_until_ended(client, one, again["batch"])
+    first = by_kind["document_created"].body
+    by_kind["status_completed"] = await wait_until_ended(client, one, first["batch"])
+    by_kind["document_replaced"] = await client.create_by_file(one, "a.txt", b"a zebra again")
+    again = by_kind["document_replaced"].body
+    by_kind["status_replaced"] = await wait_until_ended(client, one, again["batch"])
     path = f"/datasets/{one}/documents"
-    got |= {
+    by_kind |= {
         "document_page": await client.request("GET", path, params={"page": 1, "limit": 2}),
         "document": await client.request("GET", f"{path}/{again['document']['id']}"),
         "document_metadata_only": await client.request(
@@ -78,8 +78,8 @@ async def request_all_endpoints(client: EmulatorClient) -> dict[str, Response]:
         "retrieved_nothing": await client.retrieve(one, "qqqqqq"),
     }
     bad = await client.create_by_text(one, "bad", process_rule=custom_process_rule(max_tokens=10))
-    got["status_error"] = await wait_until_ended(client, one, bad.body["batch"])
-    return got
+    by_kind["status_error"] = await wait_until_ended(client, one, bad.body["batch"])
+    return by_kind
 
 
 async def wait_until_ended(client: EmulatorClient, dataset: str, batch: str) -> Response:
@@ -94,18 +94,21 @@ def custom_process_rule(**segmentation: object) -> dict[str, object]:
 
 async def test_successful_responses_have_the_recorded_shapes() -> None:
     async with run_emulator() as client:
-        got = await request_all_endpoints(client)
+        by_kind = await request_all_endpoints(client)
 
-    for name, response in got.items():
+    for name, response in by_kind.items():
         assert response.status == RECORDED[name]["status"], name
         compare(response.body, RECORDED[name]["body"], name)
 
 
 async def test_status_of_a_failed_document_equals_the_recorded_one() -> None:
     async with run_emulator() as client:
-        got = await request_all_endpoints(client)
+        by_kind = await request_all_endpoints(client)
 
-    theirs, ours = RECORDED["status_error"]["body"]["data"][0], got["status_error"].body["data"][0]
+    theirs, ours = (
+        RECORDED["status_error"]["body"]["data"][0],
+        by_kind["status_error"].body["data"][0],
+    )
     for name in ("indexing_status", "error", "completed_at", "splitting_completed_at"):
         assert ours[name] == theirs[name]
     assert ours["stopped_at"] is not None

@@ -273,7 +273,7 @@ async def test_filters_apply_to_every_search_method(
     operator: str, value: object, names: str
 ) -> None:
     conditions = [{"name": "town", "comparison_operator": operator, "value": value}]
-    asked = {"metadata_filtering_conditions": {"conditions": conditions}}
+    filters = {"metadata_filtering_conditions": {"conditions": conditions}}
     async with run_emulator() as client:
         dataset = await create_high_quality_dataset(client)
         await _set_towns(client, dataset, a="paris", b="tokyo", c=None)
@@ -281,7 +281,7 @@ async def test_filters_apply_to_every_search_method(
             method: {
                 record["segment"]["document"]["name"]
                 for record in (
-                    await client.retrieve(dataset, "lives", search_method=method, **asked)
+                    await client.retrieve(dataset, "lives", search_method=method, **filters)
                 ).body["records"]
             }
             for method in ("semantic_search", "full_text_search", "hybrid_search")

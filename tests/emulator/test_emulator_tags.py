@@ -140,13 +140,13 @@ async def test_binding_checks_only_the_dataset(version: str) -> None:
         nowhere = await bind([UNKNOWN_ID], UNKNOWN_ID)
         empty = await bind([], dataset)
         crashed = await bind(["abc"], dataset)
-        borne = await client.request("GET", f"/datasets/{dataset}/tags")
+        dataset_tags = await client.request("GET", f"/datasets/{dataset}/tags")
 
     assert (unknown.status, unknown.raw) == success_of(version)
     assert nowhere.status == 404
     assert empty.status == (200 if version in {"1.4.3", "1.8.1"} else 400)
     assert crashed.status == (404 if version == "1.16" else 500)
-    assert borne.body == {"data": [], "total": 0}
+    assert dataset_tags.body == {"data": [], "total": 0}
 
 
 @pytest.mark.parametrize("version", GOOD)
@@ -155,12 +155,12 @@ async def test_a_deleted_tag_is_gone_from_its_datasets(version: str) -> None:
         dataset, (red,) = await create_tagged_dataset(client, "red")
         deleted = await client.request("DELETE", TAGS, json={"tag_id": red})
         again = await client.request("DELETE", TAGS, json={"tag_id": red})
-        borne = await client.request("GET", f"/datasets/{dataset}/tags")
+        dataset_tags = await client.request("GET", f"/datasets/{dataset}/tags")
         bare = await client.request("DELETE", TAGS)
 
     assert (deleted.status, deleted.raw) == success_of(version)
     assert again.status == 404
-    assert borne.body["total"] == 0
+    assert dataset_tags.body["total"] == 0
     assert bare.status == (400 if version == "1.8.1" else 415)
 
 
