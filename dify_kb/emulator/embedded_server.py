@@ -1,3 +1,5 @@
+"""The embedded Dify server, run in its own thread."""
+
 from __future__ import annotations
 
 import asyncio
@@ -6,7 +8,9 @@ import contextlib
 import errno
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from urllib.parse import parse_qsl
 
 import anyio
 import anyio.to_thread
@@ -30,31 +34,39 @@ from .web_app import build_app
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
-    from pathlib import Path
     from types import TracebackType
 
 T = TypeVar("T")
 
 _SHUTDOWN_TIMEOUT: Final = 0.5
-"""Seconds that open requests get when the server stops."""
+"""Seconds that active requests get to finish when the server stops."""
 
 _IDLE_KEEP_ALIVE: Final = 3600.0
-"""Seconds that an idle connection stays open where nobody waits for its place."""
+"""Seconds that an idle connection stays open if connections are not limited."""
 
 _JOIN_TIMEOUT: Final = 5.0
-"""Seconds after which a stop goes on without the server's thread, which dies with the process."""
+"""Seconds that `stop` waits for the server's thread, a daemon that dies with the process."""
 
 
 class Emulator:
     """A Dify-compatible server on a loopback port, with its state in memory or in a file.
 
-    It runs in a thread of its own, so it neither blocks nor depends on the caller's event loop.
-    A file belongs to one emulator at a time; what was not indexed when it stopped goes on when
-    it is opened again. `version` is one of `VERSIONS`; `port` 0 takes a free one.
+    The server runs in its own thread, so it neither blocks nor needs the caller's event loop.
+    Only one emulator can use a file at a time. Indexing that was unfinished at `stop` continues
+    when the file is opened again.
+
+    Args:
+        path: database file; created if missing. None keeps the state in memory.
+        version: emulated server version, one of `VERSIONS`.
+        api_key: the only API key that the server accepts.
+        host: address to listen on.
+        port: port to listen on; 0 chooses a free one.
+        settings: sizes, limits and durations of the server.
+        clock: source of time; `ManualClock` gives tests control of it.
 
     Raises:
-        ConfigError: an unknown version; from `start` also a port that is taken, or a file that
-            is in use, cannot be opened or is not an emulator's.
+        ConfigError: the version is unknown; from `start` also: the port is in use, or the file is
+            in use, cannot be opened or was not created by an emulator.
     """
 
     def __init__(
@@ -87,26 +99,26 @@ class Emulator:
 
     @property
     def identity(self) -> str | None:
-        """What stays the same though the port changes: the file; None for one in memory."""
+        """A stable identifier of the file, independent of the port; None without a file."""
         return None if self._path is None else f"emulator:{self._path.resolve()}"
 
     @property
     def history(self) -> list[Exchange]:
-        """The latest calls, the one that was over first at the beginning."""
+        """The latest requests, ordered by the time they ended."""
         return self._history.list_exchanges()
 
     @property
     def runs(self) -> list[RunEvent]:
-        """The latest starts and ends of runs of the indexer, the oldest first."""
+        """The latest starts and ends of indexing runs, oldest first."""
         return self._history.list_runs()
 
     @property
     def starved_connections(self) -> int:
-        """How many connections waited over 0.5 s for their place since the start."""
+        """Number of connections since the start that waited over 0.5 s for a slot."""
         return self._capacity.starved_connections if self._capacity else 0
 
     def documents(self, dataset_id: str) -> list[DocumentState]:
-        """Tell the documents of a dataset in the order of their creation, without a call.
+        """Return the documents of a dataset in order of creation, without an HTTP request.
 
         Raises:
             ConfigError: the emulator is not running.
@@ -114,13 +126,13 @@ class Emulator:
         return self._require_server_thread().list_documents(dataset_id)
 
     def register_external(self, name: str, endpoint: str, api_key: str) -> str:
-        """Register an external knowledge API, as the console does, and give its id.
+        """Register an external knowledge API, as the console does, and return its id.
 
-        It is probed first. Blocks; give it a thread where your own loop serves the endpoint. From
-        another process: `POST /_emulator/external-apis`.
+        The endpoint is probed first. Blocks: call this in a thread if your event loop serves the
+        endpoint. From another process: `POST /_emulator/external-apis`.
 
         Raises:
-            ConfigError: Dify would refuse it, or the emulator is not running.
+            ConfigError: Dify would reject the API, or the emulator is not running.
         """
         server_thread = self._require_server_thread()
         return server_thread.run_in_loop(
@@ -135,15 +147,19 @@ class Emulator:
         metadata_condition: Mapping[str, object] | None = None,
         console: bool = False,
     ) -> list[dict[str, Any]]:
-        """Ask the API of an external dataset, and give what an app gets: `content`, `metadata`.
+        """Query the API of an external dataset; return what an app gets: `content`, `metadata`.
 
-        Searches of the Knowledge API never do this; only apps do, and with `console` the retrieval
-        test, which escapes quotes. Blocks, as `register_external` does. From another process:
+        Only apps and the console query external APIs; searches of the Knowledge API do not.
+        Blocks, as `register_external` does. From another process:
         `POST /_emulator/external-datasets/{dataset_id}/retrieve`.
 
+        Args:
+            console: query as the console's retrieval test does, which escapes quotes.
+
         Raises:
-            ConfigError: no such dataset, it is bound to no API, or the emulator is not running.
-            InvalidReplyError: the API answered what makes Dify's step fail.
+            ConfigError: the dataset does not exist or is not bound to an API, or the emulator is
+                not running.
+            InvalidResponseError: Dify's retrieval step would fail with the API's response.
         """
         return self._require_server_thread().run_in_loop(
             lambda external: external.retrieve(
@@ -152,7 +168,7 @@ class Emulator:
         )
 
     def start(self) -> str:
-        """Start serving and return the base URL; again while it runs, only that."""
+        """Start the server if it is not running, and return the base URL."""
         if self._server_thread is None:
             store = Store(self._path)
             try:
@@ -165,7 +181,7 @@ class Emulator:
         return self._server_thread.url
 
     def stop(self) -> None:
-        """Stop serving and let go of port and file; takes seconds at most, and may be repeated."""
+        """Stop the server and release port and file, within seconds. May be called repeatedly."""
         server_thread, self._server_thread = self._server_thread, None
         if server_thread is not None:
             server_thread.stop()
@@ -212,7 +228,7 @@ class Emulator:
 
 
 async def serve(emulator: Emulator, on_start: Callable[[str], None]) -> None:
-    """Serve until cancelled; `on_start` is called with the base URL and must return at once."""
+    """Run an emulator until cancelled; `on_start(base_url)` must return immediately."""
     url = await anyio.to_thread.run_sync(emulator.start)
     try:
         on_start(url)
@@ -222,9 +238,30 @@ async def serve(emulator: Emulator, on_start: Callable[[str], None]) -> None:
             await anyio.to_thread.run_sync(emulator.stop)
 
 
+def create_emulator(location: str) -> Emulator:
+    """Create the emulator of a client's `emulator:` address, without starting it.
+
+    Args:
+        location: the part after `emulator:`: `PATH?version=…`; both may be omitted.
+
+    Raises:
+        ConfigError: the location has an unknown option, or the version is unknown.
+    """
+    path, _, query = location.partition("?")
+    options = dict(parse_qsl(query))
+    version = options.pop("version", None)
+    if options:
+        raise ConfigError(
+            f"Unknown option {next(iter(options))!r} in address {f'emulator:{location}'!r}.",
+            hint="Use emulator:PATH or emulator:PATH?version=1.16.",
+        )
+    database_path = Path(path).expanduser() if path else None
+    return Emulator(database_path, version=version) if version else Emulator(database_path)
+
+
 @frozen
 class _ServerParts:
-    """What a server consists of."""
+    """The components of a running server."""
 
     app: web.Application
     indexer: Indexer
@@ -243,7 +280,7 @@ class _ServerParts:
         )
 
     def connect_faults(self) -> None:
-        """Let what faults ask for reach the indexer and the store, from any thread."""
+        """Connect the callbacks of the fault plans to the indexer and the store, thread-safely."""
         loop = asyncio.get_running_loop()
         self.faults.on_restart = lambda: _call_soon(loop, self.indexer.restart_workers)
         self.faults.on_kill = lambda lose: _call_soon(loop, lambda: self.indexer.kill_workers(lose))
@@ -253,7 +290,7 @@ class _ServerParts:
 
 
 class _ServerThread:
-    """The thread of a server that runs."""
+    """The thread of a running server."""
 
     def __init__(
         self, build_parts: Callable[[Store], _ServerParts], store: Store, host: str, port: int
@@ -275,11 +312,11 @@ class _ServerThread:
         return self._store.documents.list_states(dataset_id)
 
     def run_in_loop(self, request: Callable[[ExternalKnowledge], Coroutine[Any, Any, T]]) -> T:
-        """Do something in the server's loop, and wait for it in this thread."""
+        """Run a coroutine in the server's event loop, blocking the calling thread."""
         return asyncio.run_coroutine_threadsafe(request(self._external), self._loop).result()
 
     def stop(self) -> None:
-        """End the thread, then close the store."""
+        """Stop the thread, then close the store."""
         self._stop()
         self._thread.join(_JOIN_TIMEOUT)
         self._store.close()
@@ -317,7 +354,7 @@ class _ServerThread:
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, work: Callable[[], None]) -> None:
-    # The loop is closed when the thread ended by itself.
+    # The loop is already closed if the thread has ended.
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(work)
 
@@ -325,10 +362,10 @@ def _call_soon(loop: asyncio.AbstractEventLoop, work: Callable[[], None]) -> Non
 def _bind_error(host: str, port: int, error: OSError) -> ConfigError:
     if error.errno == errno.EADDRINUSE:
         return ConfigError(
-            f"Port {port} on {host} is taken.",
+            f"Port {port} on {host} is already in use.",
             hint="Choose another port, or 0 for a free one.",
         )
     return ConfigError(
-        f"The emulator cannot listen on {host}:{port}: {error.strerror or error}.",
+        f"Cannot listen on {host}:{port}: {error.strerror or error}.",
         hint="Use 127.0.0.1 and a port above 1023.",
     )

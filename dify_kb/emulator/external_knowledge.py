@@ -1,6 +1,4 @@
-"""The server as the one that asks: external knowledge APIs, which only the console registers and
-only apps and the console query (server source).
-"""
+"""Register and query external knowledge APIs, as the console and apps do (server source)."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from attrs import frozen
 from dify_kb.errors import ConfigError
 from dify_kb.external.dify_requester import (
     DifyRequester,
-    InvalidReplyError,
+    InvalidResponseError,
     build_body,
     find_registration_problem,
     parse_records,
@@ -30,27 +28,27 @@ if TYPE_CHECKING:
     from .store import DatasetRow
 
 _MAX_NAME_LENGTH: Final = 40
-"""Characters of an API's name."""
+"""Maximum length of an API's name, in characters."""
 
 _OK: Final = 200
 
 
 @frozen
 class ExternalKnowledge:
-    """Registers external knowledge APIs, and asks them."""
+    """The registry of external knowledge APIs and the client that queries them."""
 
     context: RequestContext
 
     async def register(self, name: str, endpoint: str, api_key: str) -> str:
-        """Register an API, if it answers the probe as Dify needs it, and give its id.
+        """Register an API after probing its endpoint, and return its id.
 
         Raises:
-            ConfigError: Dify would refuse it.
+            ConfigError: Dify would reject the API.
         """
         if not 1 <= len(name) <= _MAX_NAME_LENGTH:
-            raise ConfigError(f"The name {name!r} is refused.", hint="1 to 40 characters.")
+            raise ConfigError(f"Invalid API name {name!r}.", hint="Use 1 to 40 characters.")
         if not endpoint or not api_key:
-            raise ConfigError("An API needs an endpoint and a key.", hint="Give both.")
+            raise ConfigError("Endpoint or API key is empty.", hint="Pass both.")
         retrieval_url(endpoint)
         async with _open_session() as session:
             retry_policy = self.context.settings.external_retry
@@ -59,8 +57,8 @@ class ExternalKnowledge:
             )
         if problem is not None:
             raise ConfigError(
-                f"The API is not registered: {problem}.",
-                hint=f"dify-kb external check {endpoint} tells more.",
+                f"Cannot register the API: {problem}.",
+                hint=f"Run: dify-kb external check {endpoint}",
             )
         row = ExternalApiRow(str(uuid.uuid4()), name, endpoint, api_key)
         self.context.store.external.add_api(row)
@@ -74,15 +72,15 @@ class ExternalKnowledge:
         metadata_condition: Mapping[str, object] | None = None,
         console: bool = False,
     ) -> list[dict[str, Any]]:
-        """Ask for passages of an external dataset, and give what an app gets of them.
+        """Query an external dataset with its stored settings, and return the records of an app.
 
-        The settings are the dataset's own. `console` asks as its retrieval test does, which
-        escapes quotes.
+        Args:
+            console: query as the console's retrieval test does, which escapes quotes.
 
         Raises:
-            ConfigError: there is no such dataset, or it is bound to no API.
-            InvalidReplyError: what makes Dify's step fail; up to 1.8 a status other than 200 does
-                not.
+            ConfigError: the dataset does not exist or is not bound to an API.
+            InvalidResponseError: Dify's retrieval step would fail with the API's response. Up to
+                1.8 a status other than 200 means no records instead.
         """
         dataset, binding, api = self._find_binding(dataset_id)
         stored = json.loads(dataset.retrieval_model or "{}")
@@ -113,8 +111,9 @@ class ExternalKnowledge:
         api = store.external.get_api(binding.api_id) if binding else None
         if dataset is None or binding is None or api is None:
             raise ConfigError(
-                f"{dataset_id} is no external dataset that is bound to an API.",
-                hint="Create it with provider, external_knowledge_api_id, external_knowledge_id.",
+                f"Dataset {dataset_id} is not bound to an external knowledge API.",
+                hint="Create it with provider='external', external_knowledge_api_id and"
+                " external_knowledge_id.",
             )
         return dataset, binding, api
 
@@ -124,7 +123,7 @@ def _open_session() -> aiohttp.ClientSession:
 
 
 def _to_passage(record: Mapping[str, Any], dataset: DatasetRow) -> dict[str, Any]:
-    """Write into the metadata what Dify writes there, over what stands there."""
+    """Return a record with the metadata that Dify adds, which overrides the API's own."""
     dify_metadata = {
         "score": record.get("score"),
         "title": record.get("title"),
@@ -134,4 +133,4 @@ def _to_passage(record: Mapping[str, Any], dataset: DatasetRow) -> dict[str, Any
     return {"content": record["content"], "metadata": record["metadata"] | dify_metadata}
 
 
-__all__ = ["ExternalKnowledge", "InvalidReplyError"]
+__all__ = ["ExternalKnowledge", "InvalidResponseError"]

@@ -1,4 +1,4 @@
-"""The HTTP side: routes from the catalogue and the profile."""
+"""Build the aiohttp application: API routes of a server version, and control routes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from aiohttp import web
 from attrs import frozen
 
 from .dispatch import TEXT_PARAMETERS, Dispatcher, RequestQuota
-from .external_knowledge import ExternalKnowledge, InvalidReplyError
+from .external_knowledge import ExternalKnowledge, InvalidResponseError
 from .faults import Faults
 from .handlers import HANDLERS
 from .history import History, to_jsonl
@@ -30,7 +30,7 @@ _PATH_ALIASES: Final = {
     "/update-by-file": "/update_by_file",
     "/retrieve": "/hit-testing",
 }
-"""Second spellings of paths (measured)."""
+"""Alternative spellings of paths (measured)."""
 
 
 def build_app(
@@ -40,7 +40,7 @@ def build_app(
     history: History,
     capacity: CapacityModel | None = None,
 ) -> web.Application:
-    """Put the routes together."""
+    """Build the application with all routes."""
     quota = RequestQuota(context.settings, context.clock.now)
     dispatcher = Dispatcher(context, api_key, faults, history, capacity, quota)
     app = web.Application(
@@ -72,14 +72,14 @@ def _to_route_parameter(match: re.Match[str]) -> str:
 
 @frozen
 class ControlRoutes:
-    """Where failures are planned and the history is read, without a key."""
+    """Routes that plan faults, return the history and simulate the console; they need no key."""
 
     faults: Faults
     history: History
     external: ExternalKnowledge
 
     def routes(self) -> list[web.RouteDef]:
-        """Tell what is served."""
+        """Return the route definitions."""
         return [
             web.get("/_emulator/faults", self.show_faults),
             web.post("/_emulator/faults", self.add_faults),
@@ -90,25 +90,25 @@ class ControlRoutes:
         ]
 
     async def show_faults(self, _: web.Request) -> web.Response:
-        """Tell what is planned still, and what was met."""
+        """Return the remaining planned faults, and how often each fault occurred."""
         return self._fault_state()
 
     async def add_faults(self, request: web.Request) -> web.Response:
-        """Take plans."""
+        """Add fault plans."""
         try:
             self.faults.load(await request.json())
         except ValueError as error:
-            # Of JSON that is none, too.
+            # Includes invalid JSON.
             return web.json_response({"error": str(error)}, status=400)
         return self._fault_state()
 
     async def clear_faults(self, _: web.Request) -> web.Response:
-        """Forget the plans."""
+        """Remove all fault plans."""
         self.faults.clear()
         return self._fault_state()
 
     async def show_history(self, _: web.Request) -> web.Response:
-        """Tell the calls and the runs, as JSON Lines."""
+        """Return the recorded requests and indexing runs as JSON Lines."""
         text = "".join(
             f"{line}\n"
             for line in to_jsonl(self.history.list_exchanges(), self.history.list_runs())
@@ -125,7 +125,7 @@ class ControlRoutes:
         return {"id": await self.external.register(*map(str, values))}
 
     async def retrieve_external(self, request: web.Request) -> web.Response:
-        """Ask an external dataset, as an app does."""
+        """Query an external dataset, as an app does."""
         return await self._respond(request, self._retrieve_external)
 
     async def _retrieve_external(self, request: web.Request) -> dict[str, object]:
@@ -145,8 +145,8 @@ class ControlRoutes:
     ) -> web.Response:
         try:
             return web.json_response(await action(request))
-        except (ValueError, AttributeError, InvalidReplyError) as error:
-            # Of JSON that is none, or no object, too.
+        except (ValueError, AttributeError, InvalidResponseError) as error:
+            # Includes invalid JSON, and JSON that is not an object.
             return web.json_response({"error": str(error)}, status=400)
 
     def _fault_state(self) -> web.Response:

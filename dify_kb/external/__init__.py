@@ -1,7 +1,7 @@
-"""The other direction: any search, served as an external knowledge base of Dify.
+"""Serve any search to Dify as an external knowledge base.
 
-Write a `Retriever`, or take one that ships, give it to `create_app`, and enter its address in
-Dify's console. `check` tells what Dify would think of any such address.
+Pass a `Retriever`, included or your own, to `create_app` and enter the server's address in Dify's
+console. `check` tests how Dify would handle the responses of any such server.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from .bedrock_retriever import BedrockRetriever
 from .dataset_retriever import DatasetRetriever
 from .diagnostics import DEFAULT_QUERY, Finding, check
-from .dify_requester import InvalidReplyError, RetryPolicy
+from .dify_requester import InvalidResponseError, RetryPolicy
 from .folder_index import FolderCounts
 from .folder_retriever import FolderRetriever
 from .retrieval_app import create_app, serve
@@ -22,7 +22,7 @@ __all__ = [
     "Finding",
     "FolderCounts",
     "FolderRetriever",
-    "InvalidReplyError",
+    "InvalidResponseError",
     "RetrievalRecord",
     "RetrievalRequest",
     "Retriever",

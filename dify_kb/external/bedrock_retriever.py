@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from .retriever import RetrievalRequest
 
 MAX_RESULTS: Final = 100
-"""`numberOfResults` of bedrock-agent-runtime's Retrieve."""
+"""Maximum of `numberOfResults` in a Retrieve call of bedrock-agent-runtime."""
 
 MAX_QUERY_CHARACTERS: Final = 20_000
-"""Characters of its query (botocore's service model)."""
+"""Maximum characters of the query (botocore's service model)."""
 
 _OPERATORS: Final[Mapping[ComparisonOperator, str]] = {
     ComparisonOperator.IS: "equals",
@@ -33,35 +33,36 @@ _OPERATORS: Final[Mapping[ComparisonOperator, str]] = {
     ComparisonOperator.LESS: "lessThan",
     ComparisonOperator.LESS_EQUAL: "lessThanOrEquals",
 }
-"""What Bedrock filters by as Dify does. It lets through what lacks the field by notEquals and
-notIn, and only some of its stores know startsWith and stringContains."""
+"""Operators with the same meaning in Bedrock and Dify. Bedrock's notEquals and notIn match records
+without the field, and only some of its stores support startsWith and stringContains."""
 
 
 _RESULT_METADATA: Final = ("document_id", "uri", "type")
-"""Metadata that a result gets here, and Bedrock does not know."""
+"""Metadata added to each result; Bedrock cannot filter by it."""
 
 
 @define
 class BedrockRetriever:
-    """Serves an Amazon Bedrock Knowledge Base. One call of Retrieve for each question.
+    """A retriever for an Amazon Bedrock Knowledge Base; one Retrieve call per query.
 
-    Needs boto3 (`pip install 'dify-kb[bedrock]'`) and credentials where boto3 looks for them, with
-    `bedrock:Retrieve` on the knowledge base. Conditions that Bedrock has as well go with the call
-    if all must be met; all of them are applied to the attributes of the results, dates included.
-    Metadata of a record are the attributes of its source, and `document_id`, `uri` and `type` of
-    its place where they have no such names. Results without a text, such as images, are left out.
+    Requires boto3 (`pip install 'dify-kb[bedrock]'`) and AWS credentials in a place that boto3
+    searches, with `bedrock:Retrieve` permission on the knowledge base. Conditions joined by `and`
+    are sent to Bedrock if it supports them; all conditions, including dates, are then applied to
+    the attributes of the results. The metadata of a record are the attributes of its source, plus
+    `document_id`, `uri` and `type` of its location unless the source has attributes of these names.
+    Results without text, such as images, are omitted.
 
     Args:
         knowledge_base_id: ten letters and digits, or an ARN.
-        client: a boto3 client of `bedrock-agent-runtime`; None makes one. Its calls block, and
-            run in threads.
-        region_name: of the client that is made; else that of the environment.
-        search_type: `HYBRID` needs a store that can: OpenSearch, Aurora, MongoDB. None leaves the
-            choice to Bedrock.
-        reranking_model_arn: a model that puts what was found into another order.
+        client: a boto3 client of `bedrock-agent-runtime`; None creates one. Its blocking calls run
+            in threads.
+        region_name: AWS region of the created client; None uses that of the environment.
+        search_type: `HYBRID` requires a store that supports it: OpenSearch, Aurora, MongoDB. None
+            uses Bedrock's default.
+        reranking_model_arn: the model that reranks the results.
 
     Raises:
-        ConfigError: boto3 is not installed, or knows no region.
+        ConfigError: boto3 is not installed, or no region is configured.
     """
 
     knowledge_base_id: str
@@ -75,12 +76,12 @@ class BedrockRetriever:
             self.client = _create_client(self.region_name)
 
     async def retrieve(self, query: RetrievalRequest) -> list[RetrievalRecord]:
-        """Call Retrieve; what it raises, and how often it tries, is boto3's."""
+        """Call Retrieve; boto3 determines the exceptions and the retries."""
         parameters = self._build_parameters(query)
-        reply = await anyio.to_thread.run_sync(
+        response = await anyio.to_thread.run_sync(
             lambda: self.client.retrieve(**parameters), abandon_on_cancel=True
         )
-        records = (_to_record(result) for result in reply["retrievalResults"])
+        records = (_to_record(result) for result in response["retrievalResults"])
         return [record for record in records if record is not None]
 
     def _build_parameters(self, query: RetrievalRequest) -> dict[str, Any]:
@@ -114,13 +115,13 @@ def _create_client(region_name: str | None) -> Any:
         return boto3.client("bedrock-agent-runtime", region_name=region_name)
     except import_module("botocore.exceptions").BotoCoreError as error:
         raise ConfigError(
-            f"There is no client of Amazon Bedrock: {error}",
+            f"Cannot create a client for Amazon Bedrock: {error}",
             hint="Pass region_name, or set AWS_REGION.",
         ) from error
 
 
 def _to_bedrock_filter(metadata_filter: MetadataFilter | None) -> dict[str, Any] | None:
-    """Take what Bedrock can look at beforehand; with `or` that would have to be all."""
+    """Return the part of an `and` filter that Bedrock can evaluate; None for an `or` filter."""
     if metadata_filter is None or metadata_filter.logical_operator != LogicalOperator.AND:
         return None
     parts = [
@@ -134,7 +135,7 @@ def _to_bedrock_filter(metadata_filter: MetadataFilter | None) -> dict[str, Any]
 
 
 def _to_bedrock_condition(condition: Condition) -> dict[str, Any] | None:
-    """Translate a condition whose value is of a kind that both compare alike."""
+    """Translate a condition, or return None if Bedrock would compare its value differently."""
     name = _OPERATORS.get(condition.comparison_operator)
     value = condition.value
     if name is None or value is None or condition.name in _RESULT_METADATA:
@@ -142,7 +143,7 @@ def _to_bedrock_condition(condition: Condition) -> dict[str, Any] | None:
     if name == "in":
         if not isinstance(value, list | tuple) or not value:
             return None
-        # A number that is stored is one of texts for Dify, and none of them for Bedrock.
+        # For Dify a stored number can equal a text in the list, for Bedrock it cannot.
         if any(_is_numeric(item) for item in value):
             return None
         return _comparison(name, condition, [*value])

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class DatasetSearch(Protocol):
-    """What has Dify's datasets: `AsyncClient(…).datasets`."""
+    """The interface used of `AsyncClient(…).datasets`."""
 
     async def retrieve(
         self, dataset_id: Dataset | str, query: str, /, *, retrieval_model: RetrievalModel
@@ -34,19 +34,18 @@ class DatasetSearch(Protocol):
 
 @frozen
 class DatasetRetriever:
-    """Serves a knowledge base of another Dify. One request for each question.
+    """A retriever for a knowledge base of another Dify; one request per query.
 
-    Metadata conditions are applied there, on the fields of its documents; servers before 1.11
-    compare less (see `Field`). Where the base tells no scores, as economy ones do, a record's is
-    1, 1/2, 1/3 … by its place. Metadata of a record are those of its document, with `document_id`,
-    `segment_id` and `position`.
+    The other server applies the metadata conditions to the fields of its documents; servers before
+    1.11 support fewer comparisons (see `Field`). If the response has no scores, as for economy
+    datasets, the records get 1, 1/2, 1/3 … by rank. The metadata of a record are those of its
+    document, plus `document_id`, `segment_id` and `position`.
 
     Args:
-        datasets: `client.datasets` of an `AsyncClient`, which stays open meanwhile.
-        dataset: a `Dataset`, or an id, which is then searched by meaning unless `retrieval_model`
-            says otherwise.
-        retrieval_model: how to search; without it as the `Dataset` has it stored, an economy one
-            by keywords. `top_k`, threshold and conditions are those of each question.
+        datasets: `client.datasets` of an `AsyncClient`, which must stay open.
+        dataset: a `Dataset` or an id. An id uses semantic search unless `retrieval_model` is given.
+        retrieval_model: search settings; default: those stored in the `Dataset`, or keyword search
+            for an economy dataset. `top_k`, threshold and conditions come from each query.
     """
 
     datasets: DatasetSearch
@@ -56,10 +55,10 @@ class DatasetRetriever:
     filters_metadata = True
 
     async def retrieve(self, query: RetrievalRequest) -> list[RetrievalRecord]:
-        """Search the base; only 250 characters of a question reach it, as it takes no more.
+        """Search the dataset with the first 250 characters of the query, Dify's limit.
 
         Raises:
-            KnowledgeError: the other Dify refused, or was not reached.
+            KnowledgeError: the other Dify rejected the request or cannot be reached.
         """
         model = evolve(
             self.retrieval_model or _default_retrieval_model(self.dataset),

@@ -1,4 +1,4 @@
-"""Check an external knowledge API: ask it as Dify does, and judge each answer."""
+"""Check an external knowledge API with the requests that Dify sends."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from dify_kb.models import ComparisonOperator
 
 from .dify_requester import (
     DifyRequester,
-    EndpointReply,
-    InvalidReplyError,
+    EndpointResponse,
+    InvalidResponseError,
     RetryPolicy,
     build_body,
     find_registration_problem,
@@ -27,22 +27,21 @@ if TYPE_CHECKING:
 FindingStatus = Literal["ok", "warning", "failed"]
 
 UNKNOWN_NAME: Final = "dify-kb-check"
-"""A key, an id and a field that nobody has."""
+"""A key, an id and a field name that do not exist."""
 
 
 DEFAULT_QUERY: Final = "What is this, and what is it for?"
-"""Asked where no other question is given: one that finds something in any English text, since
-records show more than none."""
+"""Default query; it matches any English text, because records can only be checked if found."""
 
 _SLOW_PART: Final = 0.5
-"""Part of Dify's time beyond which an answer is worth a warning."""
+"""Share of Dify's timeout above which a response causes a warning."""
 
 _LOCAL_ADDRESS: Final = re.compile(r"https?://(localhost|127\.|\[::1\])")
 
 
 @frozen(kw_only=True)
 class Finding:
-    """One thing that was looked at. `failed`: Dify would refuse, fail, or show what is wrong."""
+    """The result of one check. `failed`: Dify would reject it, fail, or show wrong results."""
 
     check: str
     status: FindingStatus
@@ -58,17 +57,17 @@ async def check(
     query: str = DEFAULT_QUERY,
     retry_policy: RetryPolicy | None = None,
 ) -> AsyncIterator[Finding]:
-    """Ask as Dify does, and tell what it would make of the answers, one after the other.
+    """Send requests as Dify does and yield a finding for each check.
 
-    Some fifteen requests that only read; more where the server fails, as Dify asks up to four
-    times then. Nothing else is asked of a server that Dify would not register.
+    Sends about fifteen read-only requests; more if the server fails, because Dify sends a failed
+    request up to four times. Stops after the first request if Dify would not register the server.
 
     Args:
-        endpoint: as entered in Dify, without `/retrieval`.
-        query: a question that should find something.
+        endpoint: the endpoint as entered in Dify, without `/retrieval`.
+        query: a query that should find something.
 
     Raises:
-        ConfigError: the endpoint is no address.
+        ConfigError: the endpoint is not a URL.
     """
     retrieval_url(endpoint)
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
@@ -90,14 +89,14 @@ class _EndpointCheck:
     query: str
 
     async def run(self) -> AsyncIterator[Finding]:
-        """Go on as long as the next look makes sense."""
-        reply = await self._retrieve(top_k=4)
-        finding = self._check_retrieval(reply)
+        """Run the checks; stop if the first retrieval fails."""
+        response = await self._retrieve(top_k=4)
+        finding = self._check_retrieval(response)
         yield finding
         if finding.status == "failed":
             return
-        records = parse_records(reply)
-        yield check_latency(reply, self.requester.retry_policy)
+        records = parse_records(response)
+        yield check_latency(response, self.requester.retry_policy)
         if records:
             yield check_record_shape(records)
             yield check_order(records)
@@ -109,7 +108,7 @@ class _EndpointCheck:
         yield await self._check_wrong_key()
         yield await self._check_unknown_id()
 
-    async def _retrieve(self, **changes: Any) -> EndpointReply:
+    async def _retrieve(self, **changes: Any) -> EndpointResponse:
         parameters: dict[str, Any] = {
             "query": self.query,
             "knowledge_id": self.knowledge_id,
@@ -117,28 +116,28 @@ class _EndpointCheck:
         }
         return await self.requester.retrieve(build_body(**(parameters | changes)))
 
-    def _check_retrieval(self, reply: EndpointReply) -> Finding:
+    def _check_retrieval(self, response: EndpointResponse) -> Finding:
         try:
-            records = parse_records(reply)
-        except InvalidReplyError as error:
+            records = parse_records(response)
+        except InvalidResponseError as error:
             return Finding(
                 check="retrieval",
                 status="failed",
                 detail=f"Dify fails: {error}",
-                remedy=suggest_remedy(reply, str(error)),
+                remedy=suggest_remedy(response, str(error)),
             )
         if not records:
             return Finding(
                 check="retrieval",
                 status="warning",
-                detail=f"{self.query!r} finds nothing, so that no record could be looked at",
-                remedy="Check with a question that finds something: --query.",
+                detail=f"{self.query!r} finds nothing, so no records were checked",
+                remedy="Pass a query that finds something: --query.",
             )
-        detail = f"{len(records)} record{'s' * (len(records) > 1)} that Dify takes"
+        detail = f"{len(records)} record{'s' * (len(records) > 1)} accepted by Dify"
         return Finding(check="retrieval", status="ok", detail=detail)
 
     def _unusual_requests(self) -> list[tuple[str, str, Mapping[str, Any]]]:
-        """Name what Dify sends as well, where servers stumble."""
+        """Return valid requests that servers often fail on: check, reason, changes."""
         conditions = [
             {
                 "name": UNKNOWN_NAME,
@@ -148,34 +147,34 @@ class _EndpointCheck:
             for operator in ComparisonOperator
         ]
         return [
-            ("top_k null", "a base without stored settings", {"top_k": None}),
-            ("quotes", "the console escapes them", {"query": f'\\"{self.query}\\"'}),
-            ("unicode", "any language", {"query": "größer? 斑马 🦓"}),
-            ("long query", "whatever an app produces", {"query": f"{self.query} " * 200}),
+            ("top_k null", "sent for a base without settings", {"top_k": None}),
+            ("quotes", "escaped by the console", {"query": f'\\"{self.query}\\"'}),
+            ("unicode", "queries in any language", {"query": "größer? 斑马 🦓"}),
+            ("long query", "apps produce such queries", {"query": f"{self.query} " * 200}),
             (
                 "no conditions",
-                "they may be null",
+                "conditions may be null",
                 {"metadata_condition": {"logical_operator": "and", "conditions": None}},
             ),
             (
                 "operators",
-                f"all {len(conditions)} of them",
+                f"all {len(conditions)} operators",
                 {"metadata_condition": {"logical_operator": "or", "conditions": conditions}},
             ),
         ]
 
     async def _check_unusual_request(self, check: str, explanation: str, **changes: Any) -> Finding:
-        reply = await self._retrieve(**changes)
+        response = await self._retrieve(**changes)
         try:
-            parse_records(reply)
-        except InvalidReplyError as error:
+            parse_records(response)
+        except InvalidResponseError as error:
             return Finding(
                 check=check,
                 status="failed",
-                detail=f"Dify sends it ({explanation}) and fails: {error}",
-                remedy=suggest_remedy(reply, str(error)),
+                detail=f"Dify sends such requests ({explanation}) and fails: {error}",
+                remedy=suggest_remedy(response, str(error)),
             )
-        return Finding(check=check, status="ok", detail=f"taken ({explanation})")
+        return Finding(check=check, status="ok", detail=f"accepted ({explanation})")
 
     async def _check_top_k(self) -> Finding:
         records = await self._retrieve_records(top_k=1)
@@ -185,10 +184,10 @@ class _EndpointCheck:
             return Finding(
                 check="top_k",
                 status="failed",
-                detail=f"{len(records)} records for a top_k of 1; Dify shows them all to the model",
-                remedy="Cut to retrieval_setting.top_k; Dify does not.",
+                detail=f"{len(records)} records for top_k 1; Dify passes all of them to the model",
+                remedy="Return at most retrieval_setting.top_k records; Dify does not cut.",
             )
-        return Finding(check="top_k", status="ok", detail="no more records than top_k")
+        return Finding(check="top_k", status="ok", detail="at most top_k records")
 
     async def _check_threshold(self) -> Finding:
         for threshold in (0.5, 1.0):
@@ -200,25 +199,25 @@ class _EndpointCheck:
                 return Finding(
                     check="threshold",
                     status="failed",
-                    detail=f"a record of score {read_score(too_low[0])}"
-                    f" for a threshold of {threshold}",
-                    remedy="Leave out what scores less than score_threshold; Dify does not.",
+                    detail=f"a record has score {read_score(too_low[0])}"
+                    f" with a threshold of {threshold}",
+                    remedy="Omit records below score_threshold; Dify does not filter them.",
                 )
-        return Finding(check="threshold", status="ok", detail="no record scores less")
+        return Finding(check="threshold", status="ok", detail="no record below the threshold")
 
     async def _retrieve_records(
         self, *, check: str = "top_k", **changes: Any
     ) -> list[Any] | Finding:
-        reply = await self._retrieve(**changes)
+        response = await self._retrieve(**changes)
         try:
-            return parse_records(reply)
-        except InvalidReplyError as error:
+            return parse_records(response)
+        except InvalidResponseError as error:
             detail = f"Dify fails: {error}"
             return Finding(
                 check=check,
                 status="failed",
                 detail=detail,
-                remedy=suggest_remedy(reply, str(error)),
+                remedy=suggest_remedy(response, str(error)),
             )
 
     async def _check_metadata_condition(self) -> Finding:
@@ -233,134 +232,136 @@ class _EndpointCheck:
             return Finding(
                 check="metadata condition",
                 status="warning",
-                detail="records are found that cannot meet it; filters set in Dify do nothing",
+                detail="records that do not match are returned; filters set in Dify have no effect",
                 remedy="Apply metadata_condition to the metadata of the records.",
             )
-        return Finding(check="metadata condition", status="ok", detail="it filters")
+        return Finding(check="metadata condition", status="ok", detail="records are filtered")
 
     async def _check_wrong_key(self) -> Finding:
         body = build_body(self.query, self.knowledge_id, top_k=1)
-        reply = await self.requester.retrieve(body, api_key=UNKNOWN_NAME)
-        if reply.status in {401, 403}:
-            return Finding(check="wrong key", status="ok", detail=f"refused with {reply.status}")
+        response = await self.requester.retrieve(body, api_key=UNKNOWN_NAME)
+        if response.status in {401, 403}:
+            return Finding(
+                check="wrong key", status="ok", detail=f"rejected with {response.status}"
+            )
         return Finding(
             check="wrong key",
             status="warning",
-            detail=f"a key that nobody has is answered with {reply.status or reply.error}",
-            remedy="Refuse it with 401; else the documents are open to whoever finds the address.",
+            detail=f"the response to an unknown key is {response.status or response.error}",
+            remedy="Reject it with 401; otherwise anyone can read the documents.",
         )
 
     async def _check_unknown_id(self) -> Finding:
         check = "unknown id"
-        reply = await self._retrieve(knowledge_id=UNKNOWN_NAME)
-        if reply.is_failed:
+        response = await self._retrieve(knowledge_id=UNKNOWN_NAME)
+        if response.is_failed:
             return Finding(
                 check=check,
                 status="warning",
-                detail=f"asked {reply.attempts} times, since the answer is {reply.describe()}",
-                remedy="Answer with 404 or 400, after which Dify does not ask again.",
+                detail=f"{response.attempts} attempts; the response is {response.describe()}",
+                remedy="Respond with 404 or 400, which Dify does not retry.",
             )
-        if reply.status == 200:  # noqa: PLR2004 -- a success
+        if response.status == 200:  # noqa: PLR2004 -- a success
             return Finding(
                 check=check,
                 status="warning",
-                detail="an id that nobody has is answered like any other",
-                remedy="Refuse it with 404, so that a slip in Dify's settings is seen.",
+                detail="an unknown id is accepted",
+                remedy="Reject it with 404, so that a wrong id in Dify's settings is noticed.",
             )
-        return Finding(check=check, status="ok", detail=f"refused with {reply.status}")
+        return Finding(check=check, status="ok", detail=f"rejected with {response.status}")
 
 
 def check_address(endpoint: str) -> Finding:
-    """Look at how the address is written."""
+    """Check the form of the endpoint."""
     url = retrieval_url(endpoint)
     if endpoint.endswith(("/", "/retrieval")):
         return Finding(
             check="address",
             status="warning",
-            detail=f"Dify appends /retrieval and asks {url}",
-            remedy="Enter the address without /retrieval and without a slash at its end.",
+            detail=f"Dify appends /retrieval and calls {url}",
+            remedy="Enter the address without /retrieval and without a trailing slash.",
         )
     if _LOCAL_ADDRESS.match(endpoint):
         return Finding(
             check="address",
             status="ok",
-            detail=f"Dify asks {url}, if it runs on this machine and not in Docker",
+            detail=f"Dify calls {url}; this requires Dify on this machine, not in Docker",
         )
-    return Finding(check="address", status="ok", detail=f"Dify asks {url}")
+    return Finding(check="address", status="ok", detail=f"Dify calls {url}")
 
 
-def check_registration(reply: EndpointReply) -> Finding:
-    """Tell whether Dify registers the API."""
-    problem = find_registration_problem(reply)
+def check_registration(response: EndpointResponse) -> Finding:
+    """Check whether Dify registers the API."""
+    problem = find_registration_problem(response)
     if problem is None:
-        detail = f"the empty request is answered with {reply.status}; Dify registers the API"
+        detail = f"the response to an empty request is {response.status}; Dify registers the API"
         return Finding(check="registration", status="ok", detail=detail)
-    advice = "Start the server, and see that its address can be reached from here."
-    if reply.status:
-        advice = "Answer a POST without a body with 400, 401 or 200; never with 404, 403, 429, 5xx."
-    if reply.status == 403:  # noqa: PLR2004 -- Forbidden
-        advice = "Refuse a wrong key with 401, and an empty body with 400 where the key is right."
+    advice = "Start the server and check that this machine can reach its address."
+    if response.status:
+        advice = "Respond to an empty POST with 400, 401 or 200; never with 404, 403, 429 or 5xx."
+    if response.status == 403:  # noqa: PLR2004 -- Forbidden
+        advice = "Reject a wrong key with 401, and an empty body with the right key with 400."
     return Finding(
         check="registration", status="failed", detail=f"Dify refuses: {problem}", remedy=advice
     )
 
 
-def check_latency(reply: EndpointReply, retry_policy: RetryPolicy) -> Finding:
-    """Look at how long an answer took."""
-    detail = f"answered in {reply.elapsed:.2f} s; Dify waits for {retry_policy.timeout:g} s"
-    if reply.attempts > 1:
+def check_latency(response: EndpointResponse, retry_policy: RetryPolicy) -> Finding:
+    """Check the time and the number of attempts until the response."""
+    detail = f"response after {response.elapsed:.2f} s; Dify waits {retry_policy.timeout:g} s"
+    if response.attempts > 1:
         return Finding(
             check="time",
             status="warning",
-            detail=f"answered only the {reply.attempts}. time",
-            remedy="Find out why the first failed; Dify asks up to four times and then gives up.",
+            detail=f"response only after {response.attempts} attempts",
+            remedy="Check why the first attempt failed; Dify gives up after four attempts.",
         )
-    if reply.elapsed > _SLOW_PART * retry_policy.timeout:
+    if response.elapsed > _SLOW_PART * retry_policy.timeout:
         return Finding(
             check="time",
             status="warning",
             detail=detail,
-            remedy="Make the search faster: beyond it Dify asks up to four times and gives up.",
+            remedy="Make the search faster: Dify retries after this time, up to four attempts.",
         )
     return Finding(check="time", status="ok", detail=detail)
 
 
 def check_record_shape(records: list[dict[str, Any]]) -> Finding:
-    """Look at what records hold besides what Dify insists on."""
+    """Check the scores and titles of the records, which Dify does not validate."""
     if any(
         read_score(record) is None or not 0 <= (read_score(record) or 0) <= 1 for record in records
     ):
         return Finding(
             check="scores",
             status="failed",
-            detail="a record has no score from 0 to 1, by which Dify sorts and cites",
-            remedy="Send a number from 0 to 1 with each record.",
+            detail="a record has no score from 0 to 1; Dify ranks and cites by score",
+            remedy="Return a score from 0 to 1 with each record.",
         )
     if not all(isinstance(record.get("title"), str) and record["title"] for record in records):
         return Finding(
             check="titles",
             status="warning",
-            detail="a record has no title, so that its citation has no name",
-            remedy="Send the document's name as title.",
+            detail="a record has no title, so its citation has no name",
+            remedy="Return the document's name as title.",
         )
-    return Finding(check="records", status="ok", detail="each with content, score, title, metadata")
+    return Finding(check="records", status="ok", detail="all with content, score, title, metadata")
 
 
 def check_order(records: list[dict[str, Any]]) -> Finding:
-    """Look at the order of records."""
+    """Check that the records are sorted by score."""
     scores = [read_score(record) or 0.0 for record in records]
     if scores != sorted(scores, reverse=True):
         return Finding(
             check="order",
             status="failed",
-            detail="the best does not come first; Dify takes the order as it is",
-            remedy="Sort by score, the highest first.",
+            detail="records are not sorted by score; Dify keeps their order",
+            remedy="Sort records by score, highest first.",
         )
-    return Finding(check="order", status="ok", detail="the best first")
+    return Finding(check="order", status="ok", detail="sorted by score")
 
 
 def read_score(record: Mapping[str, Any]) -> float | None:
-    """Take the score of a record, if it is a number."""
+    """Return the score of a record, or None if it is not a number."""
     value = record.get("score")
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
@@ -368,7 +369,7 @@ def read_score(record: Mapping[str, Any]) -> float | None:
 
 
 def sample_value(operator: ComparisonOperator) -> object:
-    """Make a value to compare with."""
+    """Return a valid value for a comparison operator."""
     match operator:
         case ComparisonOperator.EMPTY | ComparisonOperator.NOT_EMPTY:
             return None
@@ -382,16 +383,16 @@ def sample_value(operator: ComparisonOperator) -> object:
             return UNKNOWN_NAME
 
 
-def suggest_remedy(reply: EndpointReply, problem: str) -> str:
-    """Say what to do about an answer that Dify cannot use."""
-    if not reply.status:
-        return "Answer within 5 s; Dify asks four times and then gives up."
-    if reply.status in {401, 403}:
-        return "Give the key that the server knows: --api-key."
-    if reply.status == 404:  # noqa: PLR2004 -- Not Found
-        return "Give an id that the server knows: --knowledge-id."
-    if reply.status != 200:  # noqa: PLR2004 -- the one status that Dify takes
-        return "Answer with status 200; the server's log may say what it did not like."
+def suggest_remedy(response: EndpointResponse, problem: str) -> str:
+    """Return the remedy for a response that Dify cannot use."""
+    if not response.status:
+        return "Respond within 5 s; Dify gives up after four attempts."
+    if response.status in {401, 403}:
+        return "Pass a key that the server accepts: --api-key."
+    if response.status == 404:  # noqa: PLR2004 -- Not Found
+        return "Pass an id that exists on the server: --knowledge-id."
+    if response.status != 200:  # noqa: PLR2004 -- the only status that Dify accepts
+        return "Respond with status 200; check the server's log for the cause."
     if "metadata" in problem:
-        return 'Send "metadata": {} with each record, an object even where there is none.'
-    return 'Answer {"records": [{"content": "…", "score": 0.9, "title": "…", "metadata": {}}]}.'
+        return 'Return "metadata": {} with each record; it must be an object, even if empty.'
+    return 'Return {"records": [{"content": "…", "score": 0.9, "title": "…", "metadata": {}}]}.'

@@ -1,7 +1,7 @@
-"""Dify's side: how it asks an external knowledge API, and what it makes of the answers.
+"""Send requests to an external knowledge API and validate its responses as Dify does.
 
-By services/external_knowledge_service.py and core/helper/ssrf_proxy.py @1.12.1, which are alike
-from 1.2 on where nothing else is said.
+Sources: services/external_knowledge_service.py and core/helper/ssrf_proxy.py @1.12.1, which behave
+the same since 1.2 unless noted.
 """
 
 from __future__ import annotations
@@ -23,61 +23,61 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 RETRIED_STATUSES: Final = frozenset({429, 500, 502, 503, 504})
-"""Statuses after which Dify asks again, as after errors of the network."""
+"""Statuses after which Dify retries, as after network errors."""
 
 _MAX_REDIRECTS: Final = 20
-"""As many as httpx follows."""
+"""The limit of httpx."""
 
 _MAX_SHOWN_CHARACTERS: Final = 200
-"""Characters of a body that are told."""
+"""Characters of a response body that are shown in messages."""
 
 
 @frozen(kw_only=True)
 class RetryPolicy:
-    """How long Dify waits, in seconds: SSRF_DEFAULT_*_TIME_OUT and _MAX_RETRIES."""
+    """Timeout and retry delays of Dify: SSRF_DEFAULT_*_TIME_OUT and _MAX_RETRIES."""
 
     timeout: float = 5.0
-    """For each of connecting, writing, and the next bytes of the answer."""
+    """Seconds, separately for connecting, writing, and each read of the response."""
 
     delays: Sequence[float] = (0.5, 1.0, 2.0)
-    """Before each further send."""
+    """Seconds before each retry."""
 
 
 @frozen(kw_only=True)
-class EndpointReply:
-    """What the last of `attempts` brought; `status` 0 and `error` where it was no answer."""
+class EndpointResponse:
+    """The response to the last of `attempts`; without one, `status` is 0 and `error` is set."""
 
     status: int = 0
     body: bytes = field(default=b"", repr=False)
     error: str = ""
     attempts: int = 1
     elapsed: float = 0.0
-    """From the start of the last send."""
+    """Seconds since the start of the last attempt."""
 
     @property
     def is_failed(self) -> bool:
-        """Whether Dify has no answer to go by, however often it asked."""
+        """Whether Dify got no usable response in spite of its retries."""
         return not self.status or self.status in RETRIED_STATUSES
 
     def describe(self) -> str:
-        """Say in a few words what came."""
+        """Return a short description of the response or the error."""
         if not self.status:
             return self.error
         text = " ".join(self.body[: 4 * _MAX_SHOWN_CHARACTERS].decode(errors="replace").split())[
             :_MAX_SHOWN_CHARACTERS
         ]
-        return f"{self.status} ({text or 'an empty body'})"
+        return f"{self.status} ({text or 'empty body'})"
 
 
-class InvalidReplyError(Exception):
-    """What Dify makes of an answer that it cannot use."""
+class InvalidResponseError(Exception):
+    """Raised for a response that Dify cannot use; the message is the reason."""
 
 
 def retrieval_url(endpoint: str) -> str:
-    """Append `/retrieval`, as Dify does, whatever the endpoint ends with.
+    """Append `/retrieval` to the endpoint as Dify does, even if the endpoint ends with it.
 
     Raises:
-        ConfigError: no scheme, or no host, which Dify refuses.
+        ConfigError: the endpoint has no scheme or no host; Dify rejects it too.
     """
     try:
         parts = urlsplit(endpoint)
@@ -91,7 +91,8 @@ def retrieval_url(endpoint: str) -> str:
 
 def _invalid_address_error(endpoint: str) -> ConfigError:
     return ConfigError(
-        f"{endpoint!r} is no address.", hint="Write http:// or https://, a host, and the port."
+        f"Invalid endpoint {endpoint!r}.",
+        hint="Enter a URL such as http://host:5002, with http or https.",
     )
 
 
@@ -103,7 +104,7 @@ def build_body(
     score_threshold: float = 0.0,
     metadata_condition: Mapping[str, object] | None = None,
 ) -> dict[str, object]:
-    """Make the body of a retrieval: four keys, always."""
+    """Return the body of a retrieval request; all four keys are always present."""
     return {
         "retrieval_setting": {"top_k": top_k, "score_threshold": score_threshold},
         "query": query,
@@ -114,22 +115,25 @@ def build_body(
 
 @frozen
 class DifyRequester:
-    """Asks one API. A session is used and never closed; it must not keep cookies."""
+    """A client of one external knowledge API that behaves like Dify.
+
+    The session is not closed; it must not store cookies.
+    """
 
     session: aiohttp.ClientSession
     endpoint: str
     api_key: str
     retry_policy: RetryPolicy = field(factory=RetryPolicy)
 
-    async def probe(self) -> EndpointReply:
-        """Send what Dify sends when the API is registered: the key, and nothing else."""
+    async def probe(self) -> EndpointResponse:
+        """Send the request with which Dify registers an API: the key without a body."""
         return await self._send_with_retries(None, {}, follow=False)
 
     async def retrieve(
         self, body: Mapping[str, object], *, api_key: str | None = None
-    ) -> EndpointReply:
-        """Ask a question, and again as often as Dify would."""
-        # Dify leaves its trace with each call, unless OpenTelemetry does that.
+    ) -> EndpointResponse:
+        """Send a retrieval request, with the retries of Dify."""
+        # Dify adds a trace header to each call unless OpenTelemetry does so.
         trace = f"00-{os.urandom(16).hex()}-{os.urandom(8).hex()}-01"
         headers = {"Content-Type": "application/json", "traceparent": trace}
         return await self._send_with_retries(
@@ -143,22 +147,22 @@ class DifyRequester:
         *,
         follow: bool,
         api_key: str | None = None,
-    ) -> EndpointReply:
+    ) -> EndpointResponse:
         key = self.api_key if api_key is None else api_key
         authorized_headers = {**headers, "Authorization": f"Bearer {key}"}
         attempts = 0
         while True:
             attempts += 1
-            reply = await self._send_once(
+            response = await self._send_once(
                 data, authorized_headers, follow=follow, attempts=attempts
             )
-            if not reply.is_failed or attempts > len(self.retry_policy.delays):
-                return reply
+            if not response.is_failed or attempts > len(self.retry_policy.delays):
+                return response
             await anyio.sleep(self.retry_policy.delays[attempts - 1])
 
     async def _send_once(
         self, data: bytes | None, headers: Mapping[str, str], *, follow: bool, attempts: int
-    ) -> EndpointReply:
+    ) -> EndpointResponse:
         timeout_seconds = self.retry_policy.timeout
         started_at = time.monotonic()
         try:
@@ -175,18 +179,18 @@ class DifyRequester:
                     connect=timeout_seconds,
                     sock_read=timeout_seconds,
                 ),
-            ) as response:
-                body = await response.read()
+            ) as http_response:
+                body = await http_response.read()
         except TimeoutError:
-            error_message = f"no answer within {timeout_seconds:g} s"
+            error_message = f"no response within {timeout_seconds:g} s"
         except (aiohttp.ClientError, OSError, ValueError) as error:
             error_message = _describe_error(error)
         else:
             elapsed = time.monotonic() - started_at
-            return EndpointReply(
-                status=response.status, body=body, attempts=attempts, elapsed=elapsed
+            return EndpointResponse(
+                status=http_response.status, body=body, attempts=attempts, elapsed=elapsed
             )
-        return EndpointReply(
+        return EndpointResponse(
             error=error_message, attempts=attempts, elapsed=time.monotonic() - started_at
         )
 
@@ -196,18 +200,18 @@ def _describe_error(error: Exception) -> str:
         case aiohttp.ClientConnectorError():
             return f"no connection: {error.os_error.strerror or error.os_error}"
         case aiohttp.ServerDisconnectedError():
-            return "the server closed the connection without an answer"
+            return "the server closed the connection without a response"
         case aiohttp.TooManyRedirects():
             return f"more than {_MAX_REDIRECTS} redirects"
         case _:
             return f"{type(error).__name__}: {error}"
 
 
-def find_registration_problem(reply: EndpointReply) -> str | None:
-    """Tell why Dify refuses to register the API; None if it does not."""
-    if reply.is_failed:
-        return f"failed to connect to the endpoint: {reply.describe()}"
-    match reply.status:
+def find_registration_problem(response: EndpointResponse) -> str | None:
+    """Return why Dify refuses to register the API, or None if it registers it."""
+    if response.is_failed:
+        return f"failed to connect to the endpoint: {response.describe()}"
+    match response.status:
         case 404:
             return "Not Found: failed to connect to the endpoint"
         case 403:
@@ -216,38 +220,40 @@ def find_registration_problem(reply: EndpointReply) -> str | None:
             return None
 
 
-def parse_records(reply: EndpointReply) -> list[dict[str, Any]]:
-    """Take the records of an answer as app retrieval of 1.11 and later does.
+def parse_records(response: EndpointResponse) -> list[dict[str, Any]]:
+    """Return the records of a response, validated as in app retrieval of 1.11 and later.
 
     Raises:
-        InvalidReplyError: in Dify the step that retrieves fails; 1.2 and 1.8 find nothing instead
-            where the status is not 200.
+        InvalidResponseError: the retrieval step fails in Dify. With a status other than 200, 1.2
+            and 1.8 find nothing instead.
     """
-    if reply.is_failed:
-        raise InvalidReplyError(f"gave up after asking {reply.attempts} times: {reply.describe()}")
-    if reply.status != 200:  # noqa: PLR2004 -- the one status that Dify takes
-        raise InvalidReplyError(f"the answer is {reply.describe()}")
+    if response.is_failed:
+        raise InvalidResponseError(
+            f"gave up after {response.attempts} attempts: {response.describe()}"
+        )
+    if response.status != 200:  # noqa: PLR2004 -- the only status that Dify accepts
+        raise InvalidResponseError(f"the response is {response.describe()}")
     try:
-        value = json.loads(reply.body)
+        value = json.loads(response.body)
     except (ValueError, RecursionError) as error:
-        raise InvalidReplyError(f"the body is not JSON: {reply.describe()}") from error
+        raise InvalidResponseError(f"the body is not JSON: {response.describe()}") from error
     if not isinstance(value, dict):
-        raise InvalidReplyError(f"the body is {_describe_type(value)}, not an object")
+        raise InvalidResponseError(f"the body is {_describe_type(value)}, not an object")
     records = value.get("records", [])
     if not isinstance(records, list):
-        raise InvalidReplyError(f"records is {_describe_type(records)}, not a list")
+        raise InvalidResponseError(f"records is {_describe_type(records)}, not a list")
     for number, record in enumerate(records, 1):
         if problem := find_record_problem(record):
-            raise InvalidReplyError(f"record {number}: {problem}")
+            raise InvalidResponseError(f"record {number}: {problem}")
     return records
 
 
 def find_record_problem(record: object) -> str | None:
-    """Tell what of a record fails Dify's validation (core/rag/models/document.py)."""
+    """Return why a record fails Dify's validation (core/rag/models/document.py), or None."""
     if not isinstance(record, dict):
         return f"it is {_describe_type(record)}, not an object"
     if not isinstance(record.get("content"), str):
-        return f"content is {_describe_type(record.get('content'))}, not a text"
+        return f"content is {_describe_type(record.get('content'))}, not a string"
     if not isinstance(record.get("metadata"), dict):
         return f"metadata is {_describe_type(record.get('metadata'))}, not an object"
     return None
@@ -262,7 +268,7 @@ def _describe_type(value: object) -> str:
         case int() | float():
             return "a number"
         case str():
-            return "a text"
+            return "a string"
         case list():
             return "a list"
         case _:

@@ -1,4 +1,4 @@
-"""The files of a folder that is served, and nothing outside it."""
+"""List and read the files of a served folder; reject paths outside of it."""
 
 from __future__ import annotations
 
@@ -19,28 +19,29 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _SNIFFED_BYTES: Final = 8192
-"""Bytes at the start of a file without a known extension that tell whether it is a text."""
+"""Bytes at the start of a file with an unknown extension that are checked for null bytes."""
 
 
 class OutsideFolderError(OSError):
-    """A path leads out of the folder, or to what is no file."""
+    """Raised if a path leads out of the folder or is not a regular file."""
 
 
 @frozen
 class FolderFile:
-    """A file. `path` is relative, with `/`; `modified` seconds since the epoch."""
+    """A file. `path` is relative, with `/`; `modified` is in seconds since the epoch."""
 
     path: str
     size: int
     modified: float
     signature: str
-    """Changes when the file does, unless that happens within a tick of the file system's clock."""
+    """Changes with the file, except within one tick of the file system's clock."""
 
 
 def iter_files(root: Path) -> Iterator[FolderFile]:
-    """Find the files below a folder, which is resolved; hidden ones and folders are left out.
+    """Yield the files below a folder, without hidden files and hidden folders.
 
-    Links to files inside are followed, links to folders and out of the root are not.
+    `root` must be resolved. Symbolic links to files inside the folder are followed; links to
+    folders and out of the root are not.
 
     Raises:
         OSError: the root itself cannot be listed.
@@ -53,7 +54,7 @@ def iter_files(root: Path) -> Iterator[FolderFile]:
         except OSError as error:
             if not folder:
                 raise
-            _log.warning("%s is left out: %s", folder, error.strerror)
+            _log.warning("Skipping folder %s: %s", folder, error.strerror)
             continue
         folders = []
         for entry in entries:
@@ -86,35 +87,35 @@ def _is_inside(root: Path, path: str | os.PathLike[str]) -> bool:
 
 
 def read_file(root: Path, path: str) -> bytes:
-    """Read a file of at most `MAX_FILE_SIZE`; the root is resolved.
+    """Return the first `MAX_FILE_SIZE` bytes of a file; `root` must be resolved.
 
-    What is opened is the file that was found inside, even if the path leads elsewhere meanwhile:
-    a link in its last place is not followed then, and any other is looked at again.
+    A path that is replaced by a symbolic link between check and opening cannot lead outside: a
+    link as the last component is not followed, and the path is checked again after opening.
 
     Raises:
-        OutsideFolderError: it is not inside, or no regular file.
-        OSError: it cannot be read.
+        OutsideFolderError: the path is not inside the folder, or not a regular file.
+        OSError: the file cannot be read.
     """
     real_path = os.path.realpath(root / path)
     if not _is_inside(root, real_path):
         raise OutsideFolderError(f"{path} leads out of the folder")
     descriptor = os.open(real_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:  # noqa: PTH123 -- of a descriptor
+    with open(descriptor, "rb") as file:  # noqa: PTH123 -- opens a descriptor
         if (
             not stat.S_ISREG(os.fstat(descriptor).st_mode)
             or os.path.realpath(root / path) != real_path
         ):
-            raise OutsideFolderError(f"{path} is no file of the folder")
+            raise OutsideFolderError(f"{path} is not a regular file of the folder")
         return file.read(MAX_FILE_SIZE + 1)[:MAX_FILE_SIZE]
 
 
 def extract_texts(path: str, content: bytes) -> list[str] | None:
-    """Take the texts out of a file; None where it is no document and no text.
+    """Return the texts of a file, or None if it is neither a document nor a text.
 
-    What has no extension that a server reads is a text if it is UTF-8 without null bytes.
+    A file with an unsupported extension is a text if it is UTF-8 without null bytes.
 
     Raises:
-        ExtractError: a document that cannot be read.
+        ExtractError: the document cannot be read.
     """
     extension = path.rpartition("/")[2].rpartition(".")[2]
     if can_extract(extension):

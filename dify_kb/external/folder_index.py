@@ -1,4 +1,4 @@
-"""A folder in an SQLite file: what was read of which file, and the search over it. No HTTP."""
+"""The SQLite index of a served folder: indexed files, their passages, and keyword search."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 FOLDER_DATASET: Final = "folder"
-"""What the index calls the folder."""
+"""Dataset id of the folder in the search index."""
 
 _FILES_PER_TRANSACTION: Final = 100
-"""Of a transaction: what is indexed is found after so many, and survives the process."""
+"""Files per commit; committed files can be found and survive a crash."""
 
 _MTIME_GRANULARITY: Final = 2.0
-"""Seconds after its last change in which a file may change again and look the same."""
+"""Seconds after a change in which another change might not alter the file's signature."""
 
 _PROTECT_LETTERS: Final = str.maketrans("ï¿¾", "\ue0ef\ue0bf\ue0be")
 _RESTORE_LETTERS: Final = str.maketrans("\ue0ef\ue0bf\ue0be", "ï¿¾")
-"""Letters that Dify deletes by mistake, and what stands for them meanwhile."""
+"""Letters that Dify's cleaning deletes by mistake, and their placeholders while chunking."""
 
 _CHUNK_RULE: Final = ProcessRule.automatic()
 
 
 _APPLICATION_ID: Final = 0x6B626664
-"""`kbfd`: marks a file as the index of a folder."""
+"""Marks an SQLite file as the index of a folder ("kbfd")."""
 
 _USER_VERSION: Final = 1
-"""Grows with every change of the tables, and of how files are read and cut."""
+"""Incremented with every change of the tables, of text extraction or of chunking."""
 
 _SCHEMA: Final = """
 CREATE TABLE root (path TEXT NOT NULL);
@@ -59,24 +59,24 @@ CREATE INDEX passages_of_file ON passages (path);
 """
 
 _BUSY_TIMEOUT: Final = 30.0
-"""Seconds to wait for another process that indexes the same folder."""
+"""Seconds to wait for another process that writes to the same index."""
 
 
 @frozen(kw_only=True)
 class FolderCounts:
-    """What an index holds."""
+    """Numbers of files and passages in an index."""
 
     files: int
-    """Those with at least one passage."""
+    """Files with at least one passage."""
 
     passages: int
     unreadable: int
-    """Documents that are damaged, or whose parser is not installed; the log says which."""
+    """Documents that are damaged or whose parser is not installed; the log lists them."""
 
 
 @frozen
 class _IndexedFile:
-    """A file as it was read. `error` says why there is nothing of it."""
+    """An indexed file. `error` is the reason if the file could not be read."""
 
     path: str
     signature: str
@@ -85,22 +85,22 @@ class _IndexedFile:
     modified: float
     error: str | None = None
     contents: Sequence[str] | None = field(default=None, eq=False)
-    """Its passages; None where they are those that are there already."""
+    """Passages of the file; None if the indexed passages are up to date."""
 
 
 @frozen
 class IndexWriter:
-    """Brings an index up to date with its folder. One thread at a time."""
+    """Writer that updates an index from its folder. Not thread-safe."""
 
     root: Path
     connection: sqlite3.Connection
     stop: threading.Event
-    """Ends a look early; what was read by then is kept."""
+    """Stops a refresh early; the files read until then are kept."""
 
     def refresh(self, *, retry_failed: bool = False) -> bool:
-        """Read what is new or changed, forget what is gone; tell whether anything was.
+        """Index new and changed files, remove deleted ones; return whether anything changed.
 
-        `retry_failed` also tries documents that could not be read.
+        `retry_failed` also retries documents that could not be read.
 
         Raises:
             OSError: the folder cannot be listed; the index stays as it is.
@@ -132,7 +132,7 @@ class IndexWriter:
         return changed or bool(removed_paths)
 
     def counts(self) -> FolderCounts:
-        """Count what there is."""
+        """Count the files and passages of the index."""
         unreadable, passages, files = self.connection.execute(
             "SELECT (SELECT count(error) FROM files), count(*), count(DISTINCT path) FROM passages"
         ).fetchone()
@@ -145,7 +145,7 @@ class IndexWriter:
     def _read_and_chunk(
         self, folder_file: FolderFile, previous: _IndexedFile | None
     ) -> _IndexedFile:
-        """Read a file, and cut it unless it is as it was."""
+        """Read a file; split it into passages if its content has changed."""
         may_still_change = time.time() - folder_file.modified < _MTIME_GRANULARITY
         signature = "" if may_still_change else folder_file.signature
         file = _IndexedFile(
@@ -161,7 +161,7 @@ class IndexWriter:
         except (ExtractError, OSError) as error:
             reason = str(error)
             if previous is None or previous.error != reason:
-                _log.warning("%s is left out: %s", folder_file.path, reason)
+                _log.warning("Skipping file %s: %s", folder_file.path, reason)
             return evolve(file, error=reason)
 
     def _write_batch(self, files: Sequence[_IndexedFile], removed_paths: Iterable[str]) -> None:
@@ -203,7 +203,7 @@ def _chunk_texts(texts: Sequence[str]) -> list[str]:
 
 
 class Passage(NamedTuple):
-    """A part of a file, and that file's path, size and time of change."""
+    """A part of a file, with the path, size and modification time of the file."""
 
     content: str
     path: str
@@ -213,20 +213,20 @@ class Passage(NamedTuple):
 
 @frozen
 class IndexReader:
-    """Looks things up in an index. One thread at a time."""
+    """Reader of an index. Not thread-safe."""
 
     connection: sqlite3.Connection
     index: SearchIndex
 
     @classmethod
     def open(cls, path: Path) -> IndexReader:
-        """Open an index."""
+        """Open a reader of an index."""
         connection = connect_index(path)
         return cls(connection, SearchIndex(connection))
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Have all look-ups meanwhile see one state, whatever is written."""
+        """Read from one consistent state of the index, regardless of concurrent writes."""
         self.connection.execute("BEGIN")
         try:
             yield
@@ -234,13 +234,13 @@ class IndexReader:
             self.connection.execute("COMMIT")
 
     def files(self) -> list[tuple[str, int, float]]:
-        """Tell path, size and time of change of each file."""
+        """Return path, size and modification time of each file."""
         return self.connection.execute(
             "SELECT path, size, modified FROM files WHERE error IS NULL"
         ).fetchall()
 
     def passages(self, numbers: Sequence[str]) -> list[Passage]:
-        """Fetch passages in this order; one that is gone is left out."""
+        """Return the passages with these numbers, in this order, without deleted ones."""
         rows = self.connection.execute(
             "SELECT number, content, path, size, modified FROM passages JOIN files USING (path)"
             " WHERE number IN (SELECT value FROM json_each(?))",
@@ -251,7 +251,7 @@ class IndexReader:
 
 
 def connect_index(path: Path) -> sqlite3.Connection:
-    """Open an index that `prepare_index` made."""
+    """Connect to an index created by `prepare_index`."""
     connection = sqlite3.connect(
         path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
     )
@@ -260,17 +260,17 @@ def connect_index(path: Path) -> sqlite3.Connection:
 
 
 def prepare_index(path: Path, root: Path) -> None:
-    """Make an index ready; one that is damaged, of another version or folder is made anew.
+    """Create the index, or recreate it if damaged, of another version or of another folder.
 
     Raises:
-        ConfigError: the file is something else, or cannot be written.
+        ConfigError: the file is not an index, or cannot be written.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not _is_index(path):
             raise ConfigError(
                 f"{path} is not the index of a folder.",
-                hint="Name a file that does not exist yet.",
+                hint="Choose a file that does not exist yet.",
             )
         if path.exists() and not _is_usable(path, root):
             for suffix in ("", "-wal", "-shm"):
@@ -279,12 +279,15 @@ def prepare_index(path: Path, root: Path) -> None:
             _create_index(path, root)
     except (OSError, sqlite3.Error) as error:
         raise ConfigError(
-            f"{path} cannot be written: {error}.", hint="Name another file for the index."
+            f"Cannot write the index {path}: {error}.", hint="Choose another file for the index."
         ) from error
 
 
 def _is_index(path: Path) -> bool:
-    """Look at the head, where SQLite has the application's number (fileformat2.html, 1.3)."""
+    """Return whether the file is new, empty, or has our application id in its SQLite header.
+
+    Source of the offset: fileformat2.html of SQLite, section 1.3.
+    """
     if not path.exists():
         return True
     with path.open("rb") as file:

@@ -39,47 +39,47 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _MAX_READERS: Final = 4
-"""Searches at a time: one that is slow does not hold up the others."""
+"""Concurrent searches; a slow search does not delay the others."""
 
 _CANDIDATES_PER_RESULT: Final = 4
-"""Times top_k that passages are taken by BM25, to be put into the order of their scores."""
+"""Passages per result (times `top_k`) that are fetched by BM25 and sorted by score."""
 
 _MAX_CACHED_FREQUENCIES: Final = 100_000
-"""Words whose frequency is kept in memory."""
+"""Words whose frequency is cached in memory."""
 
 _MAX_QUERY_CHARACTERS: Final = 10_000
-"""Characters of a question that are looked at."""
+"""Characters of a query that are used."""
 
 _MAX_QUERY_WORDS: Final = 256
-"""Words of a question that are looked at; each that was not asked for yet costs 0.1 ms."""
+"""Words of a query that are used; each word without a cached frequency costs 0.1 ms."""
 
 _MAX_PASSAGES_SEARCHED: Final = 500
-"""Passages that a search looks at, rare words first, unless even its rarest word has more. At some
-1.5 us each (measured) common words would cost the most and say the least."""
+"""Passages to search, rare words first; the rarest word is always searched. At about 1.5 us per
+passage (measured), common words cost the most and are the least significant."""
 
 
 class FolderRetriever:
-    """Serves the files of a folder, found by their words, and kept fresh as files change.
+    """A retriever for the files of a folder: keyword search in an index that follows changes.
 
-    Open it by `async with`, as `create_app` does: that reads what is new since the last time, and
-    from then on looks for changes every `refresh` seconds. Documents are read and cut as the
-    embedded Dify server does it, pdf and Office files with the extra `emulator`; what has another
-    extension is a text if it is UTF-8. Hidden files and folders, links out of the folder, and
-    files beyond 15 MiB are left out; nothing outside the folder is ever read.
+    Open it with `async with`, as `create_app` does: this indexes new and changed files, then polls
+    for changes every `refresh` seconds. Documents are extracted and chunked like in the embedded
+    Dify server; pdf and Office files require the extra `emulator`. Files with another extension are
+    indexed if they are UTF-8 text. Hidden files and folders, symbolic links out of the folder, and
+    files over 15 MiB are skipped; nothing outside the folder is ever read.
 
-    A record's score is the part of the question's words that its passage has, rare ones counting
-    more. Its metadata are `document_id` and `path` (relative to the folder), `name`, `extension`,
-    `size` in bytes, and `modified` in seconds since the epoch; conditions may be on each of them.
+    The score of a record is the share of the query's words in its passage, with more weight for
+    rare words. Its metadata are `document_id` and `path` (relative to the folder), `name`,
+    `extension`, `size` in bytes, and `modified` in seconds since the epoch; conditions may use all
+    of them.
 
     Args:
-        folder: what is served.
-        index: an SQLite file that remembers what was read, texts included; None for one of this
-            folder in `~/.cache/dify-kb` (`XDG_CACHE_HOME`). Deleting it costs the time of reading
-            everything once more.
-        refresh: seconds between looks for changes; each lists the whole folder.
+        folder: the folder to serve.
+        index: an SQLite file for the index, which includes the texts; None uses a file in
+            `~/.cache/dify-kb` (`XDG_CACHE_HOME`). A deleted index is rebuilt from the folder.
+        refresh: seconds between polls for changes; each poll lists the whole folder.
 
     Raises:
-        ConfigError: on opening; the folder is none, or the index cannot be used.
+        ConfigError: on opening: the folder cannot be listed, or the index cannot be used.
     """
 
     filters_metadata = True
@@ -99,10 +99,10 @@ class FolderRetriever:
 
     @property
     def counts(self) -> FolderCounts:
-        """What is served as of the latest look.
+        """The numbers of served files and passages as of the latest poll.
 
         Raises:
-            ConfigError: it is not open.
+            ConfigError: the retriever is not open.
         """
         return self._require_open().counts
 
@@ -133,10 +133,10 @@ class FolderRetriever:
                 await anyio.to_thread.run_sync(served_folder.close)
 
     async def retrieve(self, query: RetrievalRequest) -> list[RetrievalRecord]:
-        """Find passages, the best first.
+        """Return the best passages, best first.
 
         Raises:
-            ConfigError: it is not open.
+            ConfigError: the retriever is not open.
         """
         served_folder = self._require_open()
         return await anyio.to_thread.run_sync(
@@ -145,12 +145,12 @@ class FolderRetriever:
 
     def _require_open(self) -> _ServedFolder:
         if self._served_folder is None:
-            raise ConfigError("The folder is not open.", hint="Use `async with`, or create_app.")
+            raise ConfigError("The folder is not open.", hint="Use `async with`, or `create_app`.")
         return self._served_folder
 
 
 class _ServedFolder:
-    """A folder while it is served: a thread that keeps its index fresh, and readers of that."""
+    """An open folder: a thread that refreshes its index, and the index readers."""
 
     def __init__(
         self, root: Path, index: Path | None, refresh: float, stop: threading.Event
@@ -171,7 +171,7 @@ class _ServedFolder:
             target=self._refresh_until_stopped, name="dify-kb-folder", daemon=True
         )
         self._thread.start()
-        if stop.is_set():  # nobody waits for it any more
+        if stop.is_set():  # opening was cancelled
             self.close()
 
     def close(self) -> None:
@@ -190,7 +190,7 @@ class _ServedFolder:
         except ConfigError as error:
             if index is not None:
                 raise
-            _log.warning("the index is not kept: %s", error.summary)
+            _log.warning("Using a temporary index: %s", error.summary)
             self._temporary_folder = tempfile.TemporaryDirectory(prefix="dify-kb-")
             path = Path(self._temporary_folder.name) / "folder.db"
             prepare_index(path, self._root)
@@ -206,12 +206,12 @@ class _ServedFolder:
                 last_error = ""
             except (OSError, sqlite3.Error) as error:
                 if str(error) != last_error:
-                    _log.warning("%s cannot be kept fresh: %s", self._root, error)
+                    _log.warning("Cannot refresh the index of %s: %s", self._root, error)
                 last_error = str(error)
 
     @contextmanager
     def _borrow_reader(self) -> Iterator[IndexReader]:
-        """Lend a reader, that sees one state of the index for as long."""
+        """Borrow a reader with a consistent snapshot of the index."""
         reader = self._readers.get()
         try:
             with reader.snapshot():
@@ -221,9 +221,8 @@ class _ServedFolder:
 
     def search(self, query: RetrievalRequest) -> list[RetrievalRecord]:
         query_words = select_query_words(query.query)
-        known_frequencies = (
-            self._frequencies
-        )  # before the reader: of a state no newer than what it sees
+        # Read before the snapshot is taken: the frequencies must not be newer than the snapshot.
+        known_frequencies = self._frequencies
         with self._borrow_reader() as reader:
             allowed_paths = None
             if query.metadata_condition is not None:
@@ -256,11 +255,11 @@ def _lookup_frequency(reader: IndexReader, word: str, known_frequencies: dict[st
 
 
 def default_index_path(root: Path) -> Path:
-    """Name the index of a folder in the user's cache (`XDG_CACHE_HOME`)."""
+    """Return the path of a folder's index in the user's cache (`XDG_CACHE_HOME`)."""
     cache_home = os.environ.get("XDG_CACHE_HOME")
     try:
         cache = Path(cache_home) if cache_home else Path.home() / ".cache"
-    except RuntimeError:  # a user without a home
+    except RuntimeError:  # no home directory
         cache = Path(os.devnull)
     digest = hashlib.sha256(os.fsencode(root)).hexdigest()
     return cache / "dify-kb" / "folders" / f"{digest[:16]}.db"
@@ -273,8 +272,8 @@ def _resolve_folder(folder: Path) -> Path:
             return root
     except OSError as error:
         raise ConfigError(
-            f"{folder} cannot be served: {(error.strerror or str(error)).lower()}.",
-            hint="Name a folder that you may read.",
+            f"Cannot serve folder {folder}: {(error.strerror or str(error)).lower()}.",
+            hint="Choose an existing folder with read permission.",
         ) from error
 
 
@@ -298,14 +297,14 @@ def _to_record(passage: Passage, score: float) -> RetrievalRecord:
 
 
 def select_query_words(query: str) -> list[str]:
-    """Take the words that tell what is asked for, each once; of a long text those of its start."""
+    """Return the distinct significant words of a query; a long query is truncated."""
     words = tokenize(query[:_MAX_QUERY_CHARACTERS])
     significant_words = remove_stop_words(words)
     return [word for word in dict.fromkeys(words) if word in significant_words][:_MAX_QUERY_WORDS]
 
 
 def select_rare_words(frequencies: Mapping[str, int]) -> str:
-    """Take the words to search by, the rare ones first, while they are not too many."""
+    """Return the words to search for, rarest first, up to the limit of searched passages."""
     selected: list[str] = []
     remaining = _MAX_PASSAGES_SEARCHED
     for frequency, word in sorted((frequency, word) for word, frequency in frequencies.items()):
@@ -318,7 +317,7 @@ def select_rare_words(frequencies: Mapping[str, int]) -> str:
 
 
 def weigh_words(frequencies: Mapping[str, int], size: int) -> dict[str, float]:
-    """Weigh words as BM25 does, without its negative ones; they sum up to 1."""
+    """Return the BM25 weight of each word, never negative, normalized to a sum of 1."""
     weights = {
         word: math.log(1 + (max(size, number) - number + 0.5) / (number + 0.5))
         for word, number in frequencies.items()
@@ -328,7 +327,7 @@ def weigh_words(frequencies: Mapping[str, int], size: int) -> dict[str, float]:
 
 
 def score_passage(content: str, weights: Mapping[str, float]) -> float:
-    """Sum up the weights of the words that a passage has."""
+    """Return the sum of the weights of the words in a passage, at most 1."""
     passage_words = _split_passage(content)
     return min(1.0, sum(weight for word, weight in weights.items() if word in passage_words))
 

@@ -1,4 +1,4 @@
-"""From the bytes of a request to a `RetrievalRequest`; what is wrong is told in one sentence."""
+"""Parse and validate the body of a retrieval request."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ if TYPE_CHECKING:
 
 
 INVALID_AUTHORIZATION: Final = 1001
-"""The Authorization header is not `Bearer <api-key>`."""
+"""Error code: the Authorization header is not `Bearer <api-key>`."""
 
 INVALID_API_KEY: Final = 1002
-"""The key is not known."""
+"""Error code: the API key is unknown."""
 
 UNKNOWN_KNOWLEDGE_ID: Final = 2001
-"""There is no knowledge base of this id."""
+"""Error code: the knowledge base does not exist."""
 
 DEFAULT_TOP_K: Final = 4
-"""Where Dify sends null: the dataset has no settings stored."""
+"""Used if Dify sends null because the dataset has no stored settings."""
 
 _OPERATOR_ALIASES: Final[Mapping[str, str]] = {">=": "≥", "<=": "≤", "!=": "≠", "==": "="}
-"""Spellings in ASCII, which Dify's own filter knows as well."""
+"""ASCII spellings, which Dify's own filter accepts too."""
 
 _MAX_SHOWN_CHARACTERS: Final = 60
-"""Characters of a wrong value that are told."""
+"""Characters of an invalid value that are shown in messages."""
 
 
 class RequestRejectedError(Exception):
-    """Becomes `{"error_code", "error_msg"}`, which Dify shows to people as it is.
+    """Raised for an invalid request; sent as `{"error_code", "error_msg"}`.
 
-    `code` is one of Dify's three (External Knowledge API page), else the status.
+    Dify shows the message to users unchanged. `code` is one of Dify's three error codes (External
+    Knowledge API page), else the status.
     """
 
     def __init__(self, status: int, message: str, *, code: int | None = None) -> None:
@@ -46,14 +47,16 @@ class RequestRejectedError(Exception):
 
 
 def parse_request(body: bytes, content_type: str, *, max_top_k: int) -> RetrievalRequest:
-    """Read what Dify asks (core/rag/datasource and services/external_knowledge_service.py @1.12.1).
+    """Parse the body of a retrieval request.
+
+    Sources: core/rag/datasource and services/external_knowledge_service.py @1.12.1.
 
     Raises:
-        RefusedError: 400 or 415, what is wrong with it.
+        RequestRejectedError: 400 or 415 with the reason.
     """
     if not body.strip():
-        # Dify's probe when the API is registered: anything but 404, 403, 429 and 5xx is well.
-        raise RequestRejectedError(400, "The body is empty; a retrieval is a JSON object.")
+        # Dify probes with an empty body on registration and accepts all but 404, 403, 429 and 5xx.
+        raise RequestRejectedError(400, "The body is empty; expected a JSON object.")
     if content_type != "application/json" and not content_type.endswith("+json"):
         raise RequestRejectedError(415, "The Content-Type must be application/json.")
     fields = _require_object(_parse_json(body), "The body")
@@ -71,7 +74,7 @@ def _parse_json(body: bytes) -> object:
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise RequestRejectedError(400, "The body is not JSON.") from error
+        raise RequestRejectedError(400, "The body is not valid JSON.") from error
 
 
 def _require_key(fields: Mapping[str, Any], name: str) -> object:
@@ -88,8 +91,8 @@ def _require_object(value: object, name: str) -> dict[str, Any]:
 
 def _require_text(value: object, name: str) -> str:
     if not isinstance(value, str):
-        raise RequestRejectedError(400, f"{name} is {_format_value(value)}, not a text.")
-    # Half a surrogate pair, which JSON can hold, is no text for anything behind us.
+        raise RequestRejectedError(400, f"{name} is {_format_value(value)}, not a string.")
+    # JSON may contain an unpaired surrogate, which retrievers cannot encode.
     return value.encode(errors="replace").decode()
 
 
@@ -97,7 +100,7 @@ def _parse_top_k(value: object) -> int:
     if value is None:
         return DEFAULT_TOP_K
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        message = f"retrieval_setting.top_k is {_format_value(value)}, not a number from 1."
+        message = f"retrieval_setting.top_k is {_format_value(value)}, not a positive integer."
         raise RequestRejectedError(400, message)
     return value
 
@@ -131,18 +134,18 @@ def _parse_metadata_condition(value: object) -> MetadataFilter | None:
 
 
 def _parse_logical_operator(fields: Mapping[str, Any]) -> LogicalOperator:
-    """Take `and` where nothing is said, and `or` where null is (Dify's own filter)."""
+    """Return the logical operator: `and` if missing, `or` if null (as in Dify's own filter)."""
     value = fields.get("logical_operator", "and")
     if value not in {"and", "or", None}:
         message = (
-            f"metadata_condition.logical_operator is {_format_value(value)}; it can be and, or."
+            f"metadata_condition.logical_operator is {_format_value(value)}; expected and, or."
         )
         raise RequestRejectedError(400, message)
     return LogicalOperator(value or "or")
 
 
 def _parse_conditions(entry: object) -> Iterator[Condition]:
-    """Read one condition; one for each name where a list of names is sent (the API's page)."""
+    """Yield the condition, or one per name if `name` is a list (External Knowledge API page)."""
     fields = _require_object(entry, "A condition")
     name = _require_key(fields, "name")
     operator = _parse_operator(_require_key(fields, "comparison_operator"))
@@ -160,7 +163,7 @@ def _parse_operator(value: object) -> ComparisonOperator:
     operator = ComparisonOperator(_OPERATOR_ALIASES.get(symbol, symbol))
     if not operator.is_known:
         operators = ", ".join(ComparisonOperator)
-        message = f"comparison_operator is {_format_value(symbol)}; it can be {operators}."
+        message = f"comparison_operator is {_format_value(symbol)}; expected {operators}."
         raise RequestRejectedError(400, message)
     return operator
 
@@ -171,7 +174,7 @@ def _parse_value(value: Any) -> Any:
     if isinstance(value, bool | dict):
         message = (
             f"The value of a condition is {_format_value(value)};"
-            " it can be text, number, list, null."
+            " expected a string, a number, a list or null."
         )
         raise RequestRejectedError(400, message)
     return value

@@ -1,4 +1,4 @@
-"""From what a retriever found to what Dify is sent."""
+"""Build the response body for Dify from the records of a retriever."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
     from .retriever import RetrievalRequest, Retriever
 
 _CANDIDATES_PER_RESULT: Final = 10
-"""Times top_k that a retriever which cannot filter is asked for, where there is a filter."""
+"""Records per result (times `top_k`) requested if the server has to filter them."""
 
 MAX_CANDIDATES: Final = 100
-"""Of these at most, unless top_k itself is more."""
+"""Maximum of these records, unless `top_k` is higher."""
 
 
 class InvalidRecordsError(Exception):
-    """A retriever did not give records."""
+    """Raised if a retriever returned something other than valid records."""
 
 
 def applies_filter(retriever: Retriever) -> bool:
-    """Tell whether a retriever applies the metadata condition."""
+    """Return whether a retriever applies the metadata condition itself."""
     return bool(getattr(retriever, "filters_metadata", False))
 
 
 def widen_request(retriever: Retriever, query: RetrievalRequest) -> RetrievalRequest:
-    """Ask for more than is wanted where some of it will be filtered out."""
+    """Increase `top_k` if the server will filter the records of the retriever."""
     if query.metadata_condition is None or applies_filter(retriever):
         return query
     return evolve(
@@ -45,11 +45,11 @@ def widen_request(retriever: Retriever, query: RetrievalRequest) -> RetrievalReq
 def build_response(
     records: Iterable[RetrievalRecord], query: RetrievalRequest, *, is_filtered: bool
 ) -> bytes:
-    """Filter, sort, cut and write; Dify does none of it for an external base (server source).
+    """Filter, sort, cut and serialize records, which Dify does not do itself (server source).
 
     Raises:
-        InvalidRecordsError: this is no iterable of records, or one has no text or number where one
-            is needed.
+        InvalidRecordsError: `records` is not an iterable of records, or a field of a record has the
+            wrong type.
     """
     validated = [_validate_record(record) for record in _to_list(records)]
     selected = [
@@ -63,7 +63,7 @@ def build_response(
 
 
 def dump_json(value: Mapping[str, object]) -> bytes:
-    """Write JSON that every reader takes: what it has no word for as text, no half characters."""
+    """Return strict UTF-8 JSON: no NaN, no unpaired surrogates, unknown types as strings."""
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_to_json_value)
     except ValueError:
@@ -75,18 +75,22 @@ def _to_list(records: Any) -> list[object]:
     try:
         return [*records]
     except TypeError as error:
-        raise InvalidRecordsError(f"it returned {type(records).__name__}, not records") from error
+        raise InvalidRecordsError(
+            f"the retriever returned {type(records).__name__}, not records"
+        ) from error
 
 
 def _validate_record(record: object) -> RetrievalRecord:
     if not isinstance(record, RetrievalRecord):
-        raise InvalidRecordsError(f"it returned {type(record).__name__} among the records")
+        raise InvalidRecordsError(
+            f"the retriever returned {type(record).__name__} among the records"
+        )
     content: Any = record.content
     score: Any = record.score
     metadata: Any = record.metadata
     metadata = {} if metadata is None else metadata
     if not isinstance(content, str):
-        raise InvalidRecordsError(f"a record's content is {type(content).__name__}, not a text")
+        raise InvalidRecordsError(f"a record's content is {type(content).__name__}, not a string")
     if isinstance(score, bool) or not isinstance(score, int | float) or math.isnan(score):
         raise InvalidRecordsError(f"a record's score is {score!r}, not a number")
     if not isinstance(metadata, Mapping):
@@ -106,7 +110,7 @@ def _serialize_record(record: RetrievalRecord) -> dict[str, object]:
 
 
 def _to_json_value(value: object) -> object:
-    """Write what JSON has no word for."""
+    """Convert a value that JSON cannot represent."""
     if isinstance(value, date):
         return value.isoformat()
     return [*value] if isinstance(value, set | frozenset | tuple) else str(value)

@@ -1,4 +1,4 @@
-"""What a retriever is asked, and what it gives."""
+"""The interface of retrievers: request, record and protocol."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from dify_kb.rag import matches_filter
 
 @frozen(kw_only=True)
 class RetrievalRequest:
-    """One question of Dify, checked and with defaults in place of what it leaves out.
+    """A validated retrieval request of Dify; missing values have their defaults.
 
-    `query` can be long: Dify's limit of 250 characters does not hold here. `top_k` is at least 1,
-    `score_threshold` 0 to 1, and 0 where Dify has it switched off.
+    `query` may exceed 250 characters: Dify's limit does not apply here. `top_k` is at least 1,
+    `score_threshold` is 0 to 1, and 0 if disabled in Dify.
     """
 
     knowledge_id: str
@@ -26,9 +26,9 @@ class RetrievalRequest:
     metadata_condition: MetadataFilter | None = None
 
     def matches(self, metadata: Mapping[str, object]) -> bool:
-        """Tell whether a record with this metadata may be found, as Dify filters its own bases.
+        """Return whether a record with this metadata meets the condition, by the rules of Dify.
 
-        In addition `before` and `after` take dates as ISO texts, those without a zone as UTC.
+        In addition, `before` and `after` accept ISO dates, in UTC if they have no offset.
         """
         condition = self.metadata_condition
         return condition is None or matches_filter(metadata, condition, parse_dates=True)
@@ -36,11 +36,11 @@ class RetrievalRequest:
 
 @frozen
 class RetrievalRecord:
-    """A passage that was found. `score` is 0 to 1, a better one greater.
+    """A retrieved passage. `score` is 0 to 1; higher is better.
 
-    `title` is the document's name in Dify's citations. Dify writes `score`, `title`, `dataset_id`
-    and `dataset_name` into `metadata`, over what stands there, and takes its `document_id` for the
-    document's.
+    `title` is the name of the document in Dify's citations. Dify overwrites `score`, `title`,
+    `dataset_id` and `dataset_name` in `metadata`, and uses its `document_id` as the id of the
+    document.
     """
 
     content: str
@@ -50,17 +50,17 @@ class RetrievalRecord:
 
 
 class Retriever(Protocol):
-    """Any search; one coroutine is enough.
+    """A search to serve; one coroutine is required.
 
-    Cutting to `top_k`, the threshold, the order and the metadata condition are the server's part,
-    so that it may return more than is asked for, in any order. Two things are looked for besides:
-    an attribute `filters_metadata` that is True says that the condition was applied already; and a
-    retriever that is an asynchronous context manager is open for as long as the server runs.
+    A retriever may return any number of records in any order: the server applies the metadata
+    condition and the threshold, sorts by score and cuts to `top_k`. Optionally, a retriever has an
+    attribute `filters_metadata`; True means that it applies the condition itself. A retriever that
+    is an asynchronous context manager is open while the server runs.
 
-    Dify waits for five seconds and asks up to four times, so that it should be quick and free of
-    side effects.
+    Dify times out after five seconds and sends a request up to four times, so a retriever should
+    be fast and free of side effects.
     """
 
     async def retrieve(self, query: RetrievalRequest, /) -> Iterable[RetrievalRecord]:
-        """Find passages; what it raises is logged, and answered with 500."""
+        """Return passages; an exception is logged and results in status 500."""
         ...

@@ -54,7 +54,7 @@ def test_a_folder_is_served_and_dify_would_be_content(docs: Path, cli: Cli) -> N
     assert told["exit"] == 130
     assert code == 0, out
     assert {line.split()[0] for line in out.splitlines()} == {"ok"}
-    assert err == "Dify would be content with this server.\n"
+    assert err == "This server works as an external knowledge base of Dify.\n"
 
 
 @pytest.mark.parametrize("how", ["option", "environment"])
@@ -80,17 +80,17 @@ def test_a_server_that_dify_refuses_ends_with_one_and_a_remedy(cli: Cli) -> None
 
     assert code == 1
     assert "failed  registration: Dify refuses: Not Found: failed to connect" in out
-    assert "        next: Answer a POST without a body with 400" in out
-    assert err == "Dify would not be content with this server.\n"
+    assert "        next: Respond to an empty POST with 400" in out
+    assert err == "This server does not work as an external knowledge base of Dify.\n"
 
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["check", "http://a"], "--api-key is missing."),
-        (["check", "http://a", "--api-key", "k"], "--knowledge-id is missing."),
-        (["check", "a", "--api-key", "k", "--knowledge-id", "i"], "'a' is no address."),
-        (["serve", "/missing/folder", "--port", "0"], "/missing/folder cannot be served"),
+        (["check", "http://a"], "Missing option --api-key."),
+        (["check", "http://a", "--api-key", "k"], "Missing option --knowledge-id."),
+        (["check", "a", "--api-key", "k", "--knowledge-id", "i"], "Invalid endpoint 'a'."),
+        (["serve", "/missing/folder", "--port", "0"], "Cannot serve folder /missing/folder"),
         (["serve", ".", "--port", "0", "--index", "pyproject.toml"], "not the index of a folder"),
     ],
 )
@@ -109,4 +109,4 @@ def test_a_port_that_is_taken_is_told(docs: Path, tmp_path: Path, cli: Cli) -> N
         code, _, err = cli("external", "serve", str(docs), "--port", port, "--index", index)
 
     assert code == 2
-    assert f"Port {port} on 127.0.0.1 is taken." in err
+    assert f"Port {port} on 127.0.0.1 is already in use." in err

@@ -1,4 +1,4 @@
-"""The server as the one that asks: external knowledge bases, registered, bound and queried."""
+"""External knowledge APIs: registration, binding to datasets, and retrieval."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dify_kb import AsyncClient, ExternalRetrieval, Policy
 from dify_kb.emulator import Emulator, Settings
 from dify_kb.errors import BadRequestError, ConfigError, ServerError
 from dify_kb.external import (
-    InvalidReplyError,
+    InvalidResponseError,
     RetrievalRecord,
     RetrievalRequest,
     RetryPolicy,
@@ -33,7 +33,7 @@ CONDITION = {
 
 
 class Animals:
-    """Two records, and the questions that came."""
+    """A retriever with two records that collects its requests."""
 
     def __init__(self) -> None:
         self.request_retrieval: list[RetrievalRequest] = []
@@ -52,7 +52,7 @@ class Animals:
 async def serve_retriever(
     version: str = "1.16",
 ) -> AsyncIterator[tuple[Emulator, AsyncClient, str, Animals]]:
-    """A server, a client of it, and the address of an API with the knowledge `animals`."""
+    """Yield a server, its client, and the URL and retriever of an API with `animals`."""
     animals = Animals()
     app = create_app({"animals": animals}, api_keys=KEY)
     with Emulator(version=version, settings=FAST_RETRY) as server:
@@ -122,7 +122,7 @@ async def test_external_dataset_is_created_shown_and_queried(version: str) -> No
             "dataset_name": "Zoo",
         },
     }
-    # Through the Knowledge API no settings can be made with the dataset, so top_k comes as null.
+    # The Knowledge API cannot create a dataset with retrieval settings, so top_k is sent as null.
     assert animals.request_retrieval == [
         RetrievalRequest(knowledge_id="animals", query="zebra", top_k=4)
     ]
@@ -160,7 +160,7 @@ async def test_update_with_both_ids_changes_the_binding() -> None:
     assert first.metadata_condition is not None
 
 
-async def test_a_threshold_that_is_switched_off_is_sent_as_zero() -> None:
+async def test_disabled_score_threshold_is_sent_as_zero() -> None:
     async with serve_retriever() as (server, client, url, animals):
         dataset_id = await create_bound_dataset(server, client, url)
         shown = await client.datasets.get(dataset_id)
@@ -208,11 +208,11 @@ async def test_creates_with_half_a_binding_are_refused() -> None:
 
     assert names == ["b"]
     assert status == 400
-    assert "no external dataset that is bound" in message["error"]
+    assert "is not bound to an external knowledge API" in message["error"]
 
 
 async def test_knowledge_api_search_does_not_query_the_external_api() -> None:
-    """Only apps and the console do; settings without a method of search crash it."""
+    """Only apps and the console query it; settings without a search method crash the search."""
     async with serve_retriever() as (server, client, url, animals):
         dataset_id = await create_bound_dataset(server, client, url)
         dataset = await client.datasets.get(dataset_id)
@@ -237,10 +237,10 @@ async def test_knowledge_api_search_does_not_query_the_external_api() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": ""}, "The name '' is refused"),
-        ({"name": "n" * 41}, "is refused"),
-        ({"api_key": ""}, "needs an endpoint and a key"),
-        ({"endpoint": "zoo"}, "'zoo' is no address"),
+        ({"name": ""}, "Invalid API name ''"),
+        ({"name": "n" * 41}, "Invalid API name"),
+        ({"api_key": ""}, "Endpoint or API key is empty"),
+        ({"endpoint": "zoo"}, "Invalid endpoint 'zoo'"),
         ({"endpoint": "http://127.0.0.1:1"}, "failed to connect to the endpoint"),
     ],
 )
@@ -268,7 +268,7 @@ async def test_error_response_fails_since_1_12_and_finds_nothing_before(version:
         assert (status, answer) == (200, {"records": []})
     else:
         assert status == 400
-        assert "There is no knowledge base 'plants' here." in answer["error"]
+        assert "Unknown knowledge base 'plants'." in answer["error"]
 
 
 async def test_failing_api_is_requested_four_times() -> None:
@@ -285,7 +285,7 @@ async def test_failing_api_is_requested_four_times() -> None:
         status, answer = await request_retrieval(server, dataset_id, "zebra")
 
     assert status == 400
-    assert "gave up after asking 4 times" in answer["error"]
+    assert "gave up after 4 attempts" in answer["error"]
     assert len(seen) == 5
     assert {tuple(json.loads(body)) for body in seen[1:]} == {
         ("retrieval_setting", "query", "knowledge_id", "metadata_condition")
@@ -306,7 +306,7 @@ async def test_binding_survives_a_restart(tmp_path: Any) -> None:
     assert len(answer["records"]) == 2
 
 
-async def test_a_deleted_dataset_leaves_no_binding() -> None:
+async def test_deleting_a_dataset_deletes_its_binding() -> None:
     async with serve_retriever() as (server, client, url, _):
         dataset_id = await create_bound_dataset(server, client, url)
         await client.datasets.delete(dataset_id)
@@ -325,12 +325,12 @@ async def test_registration_and_retrieval_from_python() -> None:
             external_knowledge_id="animals",
         )
         records = await anyio.to_thread.run_sync(server.retrieve_external, dataset.id, "zebra")
-        with pytest.raises(ConfigError, match="no address"):
+        with pytest.raises(ConfigError, match="Invalid endpoint"):
             await anyio.to_thread.run_sync(server.register_external, "Animals", "zoo", KEY)
         await client.datasets.update(
             dataset.id, external_knowledge_id="plants", external_knowledge_api_id=api_id
         )
-        with pytest.raises(InvalidReplyError, match="404"):
+        with pytest.raises(InvalidResponseError, match="404"):
             await anyio.to_thread.run_sync(server.retrieve_external, dataset.id, "zebra")
 
     assert [record["metadata"]["title"] for record in records] == ["zebra.md", "fox.md"]

@@ -1,4 +1,4 @@
-"""A bare aiohttp client of a retrieval server, so that nothing of ours stands between."""
+"""Start a retrieval server and send requests with plain aiohttp, without our own client."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KEY = "a-key-of-the-tests"
 
 @define
 class FixedRetriever:
-    """Gives the same records to every question, and remembers the questions."""
+    """A retriever that returns fixed records and stores the requests."""
 
     records: Iterable[RetrievalRecord] = ()
     requests: list[RetrievalRequest] = field(factory=list)
@@ -30,7 +30,7 @@ class FixedRetriever:
 
 
 @frozen
-class ServerReply:
+class ServerResponse:
     status: int
     content_type: str
     raw: bytes
@@ -48,7 +48,7 @@ class ServerReply:
 
 @frozen
 class RetrievalServer:
-    """A running server, asked as Dify asks."""
+    """A client of a running server that sends requests as Dify does."""
 
     url: str
     session: aiohttp.ClientSession
@@ -59,23 +59,23 @@ class RetrievalServer:
         path: str = "/retrieval",
         key: str | None = KEY,
         **headers: str,
-    ) -> ServerReply:
-        """Send a body as it is; None for none."""
+    ) -> ServerResponse:
+        """Send a raw body, or no body if `data` is None."""
         named_headers = {name.replace("_", "-"): value for name, value in headers.items()}
         if key is not None:
             named_headers["Authorization"] = f"Bearer {key}"
         body = None if data is None else io.BytesIO(data)
         async with self.session.post(self.url + path, data=body, headers=named_headers) as response:
-            return ServerReply(response.status, response.content_type, await response.read())
+            return ServerResponse(response.status, response.content_type, await response.read())
 
-    async def retrieve(self, query: str = "zebra", /, **changes: object) -> ServerReply:
-        """Ask with the body that Dify sends."""
+    async def retrieve(self, query: str = "zebra", /, **changes: object) -> ServerResponse:
+        """Send a retrieval request with the body that Dify sends."""
         body = json.dumps(build_question(query, **changes))
         return await self.post(body.encode(), Content_Type="application/json")
 
 
 def build_question(query: str = "zebra", /, **changes: object) -> dict[str, object]:
-    """The four keys of Dify's body."""
+    """Return the four keys of Dify's body."""
     retrieval_setting = {
         "top_k": changes.pop("top_k", 4),
         "score_threshold": changes.pop("threshold", 0.0),
@@ -111,7 +111,7 @@ async def serve_app(app: web.Application) -> AsyncIterator[RetrievalServer]:
 async def serve_retriever(
     retriever: Retriever | Mapping[str, Retriever], **options: Any
 ) -> AsyncIterator[RetrievalServer]:
-    """Serve a retriever under the id `docs`, or several under theirs."""
+    """Serve a retriever under the id `docs`, or several by id."""
     retrievers = retriever if isinstance(retriever, Mapping) else {"docs": retriever}
     async with serve_app(create_app(retrievers, api_keys=KEY, **options)) as server:
         yield server

@@ -1,4 +1,4 @@
-"""Amazon Bedrock, played by botocore's own stubber: it checks both ways by the published shapes."""
+"""The Bedrock retriever, against botocore's stubber, which validates requests and responses."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def search_results(*results: object) -> dict[str, object]:
     return {"retrievalResults": [*results]}
 
 
-async def test_a_hybrid_search_becomes_records(client: Any, stubber: Any) -> None:
+async def test_hybrid_search_returns_records(client: Any, stubber: Any) -> None:
     stubber.add_response("retrieve", search_results(*RESULTS), search_parameters())
     async with serve_retriever(BedrockRetriever(KNOWLEDGE_BASE_ID, client=client)) as server:
         records = (await server.retrieve()).records
@@ -98,7 +98,7 @@ async def test_a_hybrid_search_becomes_records(client: Any, stubber: Any) -> Non
     ]
 
 
-async def test_limits_and_options_are_bedrocks(client: Any, stubber: Any) -> None:
+async def test_limits_and_options_are_sent_to_bedrock(client: Any, stubber: Any) -> None:
     arn = "arn:aws:bedrock:us-east-1::foundation-model/cohere.rerank-v3-5:0"
     reranking = {
         "type": "BEDROCK_RERANKING_MODEL",
@@ -118,7 +118,7 @@ async def test_limits_and_options_are_bedrocks(client: Any, stubber: Any) -> Non
         assert (await server.retrieve("z" * 30_000, top_k=500)).records == []
 
 
-async def test_the_kind_of_search_may_be_left_to_bedrock(client: Any, stubber: Any) -> None:
+async def test_search_type_none_uses_the_default_of_bedrock(client: Any, stubber: Any) -> None:
     expected = search_parameters()
     configuration: Any = expected["retrievalConfiguration"]
     del configuration["vectorSearchConfiguration"]["overrideSearchType"]
@@ -168,14 +168,14 @@ FILTERS: list[tuple[dict[str, object], dict[str, object], list[str]]] = [
 
 
 @pytest.mark.parametrize(("condition", "bedrock_filter", "titles"), FILTERS)
-async def test_conditions_go_along_where_bedrock_has_them(
+async def test_conditions_are_sent_if_bedrock_supports_them(
     client: Any,
     stubber: Any,
     condition: dict[str, object],
     bedrock_filter: dict[str, object],
     titles: list[str],
 ) -> None:
-    """And are applied once more to what comes, so that Dify's meaning of them holds."""
+    """They are also applied to the results, so Dify's rules always hold."""
     search_filter = {"filter": bedrock_filter} if bedrock_filter else {}
     stubber.add_response(
         "retrieve", search_results(*RESULTS), search_parameters(numberOfResults=40, **search_filter)
@@ -186,19 +186,19 @@ async def test_conditions_go_along_where_bedrock_has_them(
     assert [record["title"] for record in records] == titles
 
 
-async def test_a_refusal_of_aws_is_a_plain_500(
+async def test_aws_error_gives_a_500_without_details(
     client: Any, stubber: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     stubber.add_client_error("retrieve", "AccessDeniedException", "not allowed", 403)
     async with serve_retriever(BedrockRetriever(KNOWLEDGE_BASE_ID, client=client)) as server:
-        reply = await server.retrieve()
+        response = await server.retrieve()
 
-    assert reply.status == 500
+    assert response.status == 500
     assert "AccessDeniedException" in caplog.text
-    assert "Access" not in reply.body["error_msg"]
+    assert "Access" not in response.body["error_msg"]
 
 
-def test_a_missing_region_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_region_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
@@ -207,14 +207,14 @@ def test_a_missing_region_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         BedrockRetriever(KNOWLEDGE_BASE_ID)
 
 
-def test_without_boto3_only_bedrock_is_missing() -> None:
+def test_without_boto3_only_the_bedrock_retriever_fails() -> None:
     program = (
         "import sys; sys.modules['boto3'] = None\n"
         "from dify_kb import external\n"
         "try:\n    external.BedrockRetriever('KB12345678')\n"
         "except Exception as error:\n    print(type(error).__name__, error)\n"
     )
-    process = subprocess.run(  # noqa: S603 -- our own program
+    process = subprocess.run(  # noqa: S603 -- a fixed program
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
 

@@ -1,4 +1,4 @@
-"""Another Dify's knowledge base, served as an external one."""
+"""The retriever for a dataset of another Dify."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def stored_dataset(client: AsyncClient) -> Dataset:
     return await load_dataset(client, "high_quality")
 
 
-async def test_a_base_is_searched_as_it_has_it_stored(
+async def test_dataset_is_searched_with_its_stored_settings(
     client: AsyncClient, stored_dataset: Dataset
 ) -> None:
     async with serve_retriever(DatasetRetriever(client.datasets, stored_dataset)) as server:
@@ -42,7 +42,7 @@ async def test_a_base_is_searched_as_it_has_it_stored(
     assert metadata == {"animal": "zebra", "year": 2024, "position": 1}
 
 
-async def test_an_economy_base_has_scores_by_place(client: AsyncClient) -> None:
+async def test_economy_dataset_has_scores_by_rank(client: AsyncClient) -> None:
     dataset = await load_dataset(client, "economy")
     async with serve_retriever(DatasetRetriever(client.datasets, dataset)) as server:
         records = (await server.retrieve("zebras foxes by day")).records
@@ -53,8 +53,10 @@ async def test_an_economy_base_has_scores_by_place(client: AsyncClient) -> None:
     ]
 
 
-async def test_conditions_are_met_there(client: AsyncClient, stored_dataset: Dataset) -> None:
-    """Also those on fields that are no part of the answer."""
+async def test_conditions_are_applied_by_the_other_server(
+    client: AsyncClient, stored_dataset: Dataset
+) -> None:
+    """This includes conditions on fields that the response does not contain."""
     metadata_condition = build_conditions(("animal", "is", "fox"), ("year", ">", 2020))
     async with serve_retriever(DatasetRetriever(client.datasets, stored_dataset)) as server:
         records = (
@@ -76,7 +78,7 @@ async def test_threshold_and_model_are_sent(client: AsyncClient, stored_dataset:
     assert [record["title"] for record in above_threshold] == ["zebra.txt"]
 
 
-async def test_a_long_question_is_cut_to_what_the_other_takes(
+async def test_long_query_is_cut_to_the_limit_of_the_other_server(
     client: AsyncClient, stored_dataset: Dataset
 ) -> None:
     async with serve_retriever(DatasetRetriever(client.datasets, stored_dataset.id)) as server:
@@ -85,12 +87,12 @@ async def test_a_long_question_is_cut_to_what_the_other_takes(
     assert records[0]["title"] == "zebra.txt"
 
 
-async def test_what_the_other_refuses_is_a_plain_500(
+async def test_error_of_the_other_server_gives_a_500(
     client: AsyncClient, stored_dataset: Dataset, caplog: pytest.LogCaptureFixture
 ) -> None:
     await client.datasets.delete(stored_dataset)
     async with serve_retriever(DatasetRetriever(client.datasets, stored_dataset)) as server:
-        reply = await server.retrieve("zebras")
+        response = await server.retrieve("zebras")
 
-    assert reply.status == 500
-    assert "datasets.retrieve: the server answered 404" in caplog.text
+    assert response.status == 500
+    assert "datasets.retrieve: the server returned 404" in caplog.text

@@ -1,4 +1,4 @@
-"""What the checker says of servers, good and bad, and that it asks as Dify does."""
+"""Findings for good and bad servers; requests identical to those of Dify."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ FAST_RETRIES = RetryPolicy(timeout=2.0, delays=(0.01, 0.01, 0.01))
 GOOD = {"content": "a", "score": 0.5, "title": "a.md", "metadata": {}}
 BETTER = GOOD | {"score": 0.9}
 
-Answer = Callable[[Any], object]
+Responder = Callable[[Any], object]
 
 
 @define
 class FakeEndpoint:
-    """Answers the probe by a status and questions by a function of their bodies; sees both."""
+    """An endpoint with a fixed probe status and a function for responses; stores requests."""
 
-    answer: Answer = lambda question: {
+    answer: Responder = lambda question: {
         "records": [BETTER, GOOD][: question["retrieval_setting"]["top_k"]]
     }
     probe: int = 400
@@ -83,7 +83,7 @@ async def check_endpoint(endpoint: FakeEndpoint) -> dict[str, Finding]:
         return await run_check(url)
 
 
-async def test_a_served_folder_passes(docs: Path, tmp_path: Path) -> None:
+async def test_served_folder_passes_all_checks(docs: Path, tmp_path: Path) -> None:
     async with serve_retriever(FolderRetriever(docs, index=tmp_path / "index.db")) as server:
         findings = await run_check(server.url, query="device wombats", retry_policy=RetryPolicy())
 
@@ -91,8 +91,8 @@ async def test_a_served_folder_passes(docs: Path, tmp_path: Path) -> None:
     assert len(findings) == 17
 
 
-async def test_the_probe_is_difys() -> None:
-    """The key, no body, and no word of what a body would be."""
+async def test_probe_is_identical_to_that_of_dify() -> None:
+    """It has the key, no body and no Content-Type."""
     endpoint = FakeEndpoint(probe=404)
     findings = await check_endpoint(endpoint)
 
@@ -104,7 +104,7 @@ async def test_the_probe_is_difys() -> None:
     assert findings["registration"].status == "failed"
 
 
-async def test_questions_are_difys() -> None:
+async def test_requests_are_identical_to_those_of_dify() -> None:
     endpoint = FakeEndpoint()
     await check_endpoint(endpoint)
 
@@ -121,7 +121,7 @@ async def test_questions_are_difys() -> None:
 
 
 @pytest.mark.parametrize(("status", "attempts"), [(404, 1), (403, 1), (500, 4), (502, 4), (429, 4)])
-async def test_what_dify_does_not_register_is_told(status: int, attempts: int) -> None:
+async def test_endpoint_that_dify_does_not_register_fails(status: int, attempts: int) -> None:
     endpoint = FakeEndpoint(probe=status)
     findings = await check_endpoint(endpoint)
 
@@ -133,11 +133,11 @@ async def test_what_dify_does_not_register_is_told(status: int, attempts: int) -
 
 
 @pytest.mark.parametrize("status", [200, 201, 302, 400, 401, 405, 415, 422, 501])
-async def test_what_dify_registers_is_told(status: int) -> None:
+async def test_endpoint_that_dify_registers_passes_registration(status: int) -> None:
     assert (await check_endpoint(FakeEndpoint(probe=status)))["registration"].status == "ok"
 
 
-async def test_a_server_that_is_not_there_is_told() -> None:
+async def test_unreachable_server_fails() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     findings = await run_check(f"http://127.0.0.1:{port}")
@@ -146,13 +146,13 @@ async def test_a_server_that_is_not_there_is_told() -> None:
     assert "no connection" in findings["registration"].detail
 
 
-INVALID_ANSWERS: Mapping[str, tuple[Answer, str]] = {
+INVALID_RESPONSES: Mapping[str, tuple[Responder, str]] = {
     "text": (lambda _: "OK", "not JSON"),
     "empty": (lambda _: "", "not JSON"),
     "list": (lambda _: [GOOD], "the body is a list"),
     "null records": (lambda _: {"records": None}, "records is missing or null"),
     "records in an object": (lambda _: {"records": {}}, "records is an object"),
-    "text as record": (lambda _: {"records": ["a"]}, "record 1: it is a text"),
+    "text as record": (lambda _: {"records": ["a"]}, "record 1: it is a string"),
     "no metadata": (
         lambda _: {"records": [GOOD, {"content": "a", "score": 1, "title": ""}]},
         "record 2: metadata is missing or null",
@@ -164,9 +164,9 @@ INVALID_ANSWERS: Mapping[str, tuple[Answer, str]] = {
 }
 
 
-@pytest.mark.parametrize("case", INVALID_ANSWERS)
-async def test_what_dify_fails_on_is_told_with_a_remedy(case: str) -> None:
-    answer, message = INVALID_ANSWERS[case]
+@pytest.mark.parametrize("case", INVALID_RESPONSES)
+async def test_invalid_response_fails_with_a_remedy(case: str) -> None:
+    answer, message = INVALID_RESPONSES[case]
     findings = await check_endpoint(FakeEndpoint(answer))
 
     assert findings["retrieval"].status == "failed"
@@ -176,7 +176,7 @@ async def test_what_dify_fails_on_is_told_with_a_remedy(case: str) -> None:
 
 
 @pytest.mark.parametrize(("status", "attempts"), [(201, 1), (204, 1), (400, 1), (404, 1), (503, 4)])
-async def test_other_statuses_than_200_are_told(status: int, attempts: int) -> None:
+async def test_status_other_than_200_fails(status: int, attempts: int) -> None:
     endpoint = FakeEndpoint(status=status)
     findings = await check_endpoint(endpoint)
 
@@ -185,19 +185,19 @@ async def test_other_statuses_than_200_are_told(status: int, attempts: int) -> N
     assert len(endpoint.requests) == 1 + attempts
 
 
-async def test_an_object_without_records_is_nothing_found() -> None:
+async def test_response_without_records_is_a_warning() -> None:
     findings = await check_endpoint(FakeEndpoint(lambda _: {"records_": 1}))
 
     assert findings["retrieval"].status == "warning"
     assert "--query" in findings["retrieval"].remedy
 
 
-def answer_records(*records: Mapping[str, object]) -> Answer:
+def answer_records(*records: Mapping[str, object]) -> Responder:
     return lambda _: {"records": [*records]}
 
 
-def reject_if(check: Callable[[Any], bool]) -> Answer:
-    """Fail where the question is of this kind."""
+def reject_if(check: Callable[[Any], bool]) -> Responder:
+    """Return status 422 for requests that meet the check."""
 
     def answer(question: Any) -> object:
         if check(question):
@@ -207,7 +207,7 @@ def reject_if(check: Callable[[Any], bool]) -> Answer:
     return answer
 
 
-FLAWS: Mapping[str, tuple[Answer, str, str]] = {
+FLAWS: Mapping[str, tuple[Responder, str, str]] = {
     "ignores top_k": (answer_records(BETTER, GOOD), "top_k", "failed"),
     "ignores the threshold": (answer_records(GOOD), "threshold", "failed"),
     "unsorted": (answer_records(GOOD, BETTER), "order", "failed"),
@@ -237,7 +237,7 @@ FLAWS: Mapping[str, tuple[Answer, str, str]] = {
 
 
 @pytest.mark.parametrize("flaw", FLAWS)
-async def test_flaws_are_told_with_a_remedy(flaw: str) -> None:
+async def test_flaw_is_reported_with_a_remedy(flaw: str) -> None:
     answer, name, status = FLAWS[flaw]
     findings = await check_endpoint(FakeEndpoint(answer))
 
@@ -245,8 +245,8 @@ async def test_flaws_are_told_with_a_remedy(flaw: str) -> None:
     assert findings[name].remedy
 
 
-async def test_a_server_that_is_too_slow_is_told() -> None:
-    """Dify has asked it four times by then."""
+async def test_server_slower_than_the_timeout_fails() -> None:
+    """Dify gives up after four attempts."""
 
     async def answer_too_slowly(_: object) -> object:
         await asyncio.sleep(0.5)
@@ -256,11 +256,11 @@ async def test_a_server_that_is_too_slow_is_told() -> None:
     async with serve_endpoint(endpoint) as url:
         findings = await run_check(url, retry_policy=RetryPolicy(timeout=0.2, delays=(0.01,) * 3))
 
-    assert "gave up after asking 4 times: no answer within 0.2 s" in findings["retrieval"].detail
+    assert "gave up after 4 attempts: no response within 0.2 s" in findings["retrieval"].detail
     assert len(endpoint.requests) == 5
 
 
-async def test_an_answer_that_takes_long_is_told() -> None:
+async def test_slow_response_is_a_warning() -> None:
     waits = iter([1.1])
 
     async def answer_slowly(_: object) -> object:
@@ -272,7 +272,7 @@ async def test_an_answer_that_takes_long_is_told() -> None:
     assert findings["time"].status == "warning"
 
 
-async def test_an_answer_that_came_at_last_is_told() -> None:
+async def test_response_after_retries_is_a_warning() -> None:
     answers = iter([503, 503])
 
     def answer(_: object) -> object:
@@ -282,14 +282,14 @@ async def test_an_answer_that_came_at_last_is_told() -> None:
     findings = await check_endpoint(FakeEndpoint(answer))
 
     assert findings["retrieval"].status == "warning"
-    assert findings["time"].detail == "answered only the 3. time"
+    assert findings["time"].detail == "response only after 3 attempts"
 
 
 @pytest.mark.parametrize(
     ("status", "works"), [(301, False), (302, False), (303, False), (307, True), (308, True)]
 )
-async def test_redirects_are_followed_as_dify_follows_them(status: int, works: bool) -> None:  # noqa: FBT001 -- a parameter
-    """The probe follows none; 301 to 303 become a GET, which loses the question."""
+async def test_redirects_are_followed_as_by_dify(status: int, works: bool) -> None:  # noqa: FBT001 -- a parameter
+    """The probe follows no redirects; 301 to 303 become a GET, which drops the body."""
     app = create_app(
         {"docs": FixedRetriever([RetrievalRecord("a", score=0.9, title="a")])}, api_keys=KEY
     )
@@ -303,7 +303,7 @@ async def test_redirects_are_followed_as_dify_follows_them(status: int, works: b
     ):
         findings = await run_check(front)
 
-    # The key does not go to another origin, so that even a POST is refused there.
+    # The key is not sent to another origin, so even a POST is rejected there.
     assert findings["retrieval"].status == "failed"
     assert ("401" in findings["retrieval"].detail) == works
 
@@ -311,15 +311,15 @@ async def test_redirects_are_followed_as_dify_follows_them(status: int, works: b
 @pytest.mark.parametrize(
     "endpoint", ["", "docs", "ftp://a", "http://", "http://[", "http://a:99999"]
 )
-async def test_what_is_no_address_is_told(endpoint: str) -> None:
-    with pytest.raises(ConfigError, match="no address"):
+async def test_invalid_endpoint_is_an_error(endpoint: str) -> None:
+    with pytest.raises(ConfigError, match="Invalid endpoint"):
         await run_check(endpoint)
 
 
 @pytest.mark.parametrize(
     ("suffix", "path"), [("/", "//retrieval"), ("/retrieval", "/retrieval/retrieval")]
 )
-async def test_what_dify_makes_of_the_address_is_told(suffix: str, path: str) -> None:
+async def test_endpoint_with_a_redundant_suffix_is_a_warning(suffix: str, path: str) -> None:
     endpoint = FakeEndpoint()
     async with serve_endpoint(endpoint) as url:
         findings = await run_check(url + suffix)

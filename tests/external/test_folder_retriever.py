@@ -1,4 +1,4 @@
-"""A folder as a knowledge base: what is found, what is fresh, and what is never read."""
+"""The folder retriever: search, refresh, and paths that are never read."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def index(docs: Path) -> Path:
-    """Where the index of that folder is."""
+    """Return the path of the folder's index."""
     return default_index_path(docs.resolve())
 
 
@@ -47,7 +47,7 @@ def damage(file: Path, kept_bytes: int, garbage: bytes) -> None:
 
 
 def make_old(*files: Path) -> None:
-    """Have files be changed a minute ago."""
+    """Set the modification time of files to a minute ago."""
     past = time.time() - 60
     for file in files:
         os.utime(file, (past, past))
@@ -63,7 +63,7 @@ async def find_paths(
     metadata_filter: MetadataFilter | None = None,
     top_k: int = 4,
 ) -> list[str]:
-    """The paths of what is found."""
+    """Return the paths of the files found."""
     request = RetrievalRequest(
         knowledge_id="docs", query=query, top_k=top_k, metadata_condition=metadata_filter
     )
@@ -71,13 +71,13 @@ async def find_paths(
 
 
 async def wait_until_found(retriever: FolderRetriever, query: str, paths: list[str]) -> None:
-    """Wait for the folder's keeper."""
+    """Wait until the refresh thread has indexed the change."""
     with anyio.fail_after(10):
-        while sorted(await find_paths(retriever, query)) != paths:  # noqa: ASYNC110 -- a thread's doing
+        while sorted(await find_paths(retriever, query)) != paths:  # noqa: ASYNC110 -- waits for a thread
             await anyio.sleep(REFRESH)
 
 
-async def test_files_are_found_by_their_words(docs: Path) -> None:
+async def test_files_are_found_by_keywords(docs: Path) -> None:
     async with serve_retriever(open_retriever(docs)) as server:
         (record,) = (await server.retrieve("how do I reset the device?")).records
 
@@ -95,8 +95,8 @@ async def test_files_are_found_by_their_words(docs: Path) -> None:
     }
 
 
-async def test_scores_tell_how_much_of_the_question_is_there(folder: Path) -> None:
-    """Thresholds of Dify are meant for scores from 0 to 1; BM25 has no upper end."""
+async def test_score_is_the_share_of_the_query_in_the_passage(folder: Path) -> None:
+    """Dify's thresholds expect scores from 0 to 1; BM25 has no upper limit."""
     (folder / "a.md").write_text("zebra fox")
     (folder / "b.md").write_text("zebra gnu")
     (folder / "c.md").write_text("zebra")
@@ -112,8 +112,8 @@ async def test_scores_tell_how_much_of_the_question_is_there(folder: Path) -> No
     assert all(0 < record["score"] < 0.5 for record in unknown)
 
 
-async def test_common_words_do_not_hide_the_rare_one(folder: Path, monkeypatch: Any) -> None:
-    """Common words are not searched by, and count all the same."""
+async def test_common_words_do_not_hide_a_rare_word(folder: Path, monkeypatch: Any) -> None:
+    """Common words are not searched for, but count for the score."""
     monkeypatch.setattr("dify_kb.external.folder_retriever._MAX_PASSAGES_SEARCHED", 10)
     for number in range(60):
         (folder / f"{number}.txt").write_text(f"zebras and foxes number n{number}")
@@ -122,7 +122,7 @@ async def test_common_words_do_not_hide_the_rare_one(folder: Path, monkeypatch: 
         assert len(await find_paths(retriever, "zebras foxes", top_k=50)) == 50
 
 
-async def test_files_may_be_of_any_kind_of_text(folder: Path) -> None:
+async def test_all_kinds_of_text_files_are_indexed(folder: Path) -> None:
     (folder / "page.html").write_text("<p>zebra</p><script>fox</script>")
     (folder / "rows.csv").write_text("animal\nzebra\n")
     (folder / "main.rs").write_text("fn zebra() {}")
@@ -137,8 +137,8 @@ async def test_files_may_be_of_any_kind_of_text(folder: Path) -> None:
         assert await find_paths(retriever, "fox") == []
 
 
-async def test_no_letter_is_lost(folder: Path) -> None:
-    """Dify deletes three of them from every text."""
+async def test_passages_keep_every_letter(folder: Path) -> None:
+    """Dify deletes three letters from every text."""
     text = "¿Naïve zebras? ¾ of them, 斑马."
     (folder / "a.md").write_text(text)
     async with serve_retriever(open_retriever(folder)) as server:
@@ -147,7 +147,7 @@ async def test_no_letter_is_lost(folder: Path) -> None:
     assert record["content"] == text
 
 
-async def test_documents_that_cannot_be_read_are_told(
+async def test_unreadable_documents_are_logged_once(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (folder / "broken.xlsx").write_bytes(b"no workbook")
@@ -158,10 +158,10 @@ async def test_documents_that_cannot_be_read_are_told(
             await anyio.sleep(3 * REFRESH)
 
     assert (counts.files, counts.passages, counts.unreadable) == (1, 1, 1)
-    assert caplog.text.count("broken.xlsx is left out: ") == 1
+    assert caplog.text.count("Skipping file broken.xlsx: ") == 1
 
 
-async def test_changes_are_found_soon(folder: Path) -> None:
+async def test_changes_are_indexed_at_the_next_poll(folder: Path) -> None:
     (folder / "a.md").write_text("zebra one")
     async with open_retriever(folder) as retriever:
         assert await find_paths(retriever, "zebra") == ["a.md"]
@@ -176,8 +176,8 @@ async def test_changes_are_found_soon(folder: Path) -> None:
         assert retriever.counts.files == 1
 
 
-async def test_a_change_that_looks_like_none_is_found(folder: Path) -> None:
-    """Of the same size, within a tick of the clock: what was written just now is read again."""
+async def test_change_with_the_same_size_and_time_is_indexed(folder: Path) -> None:
+    """Files modified within the granularity of the clock are read again."""
     file = folder / "a.md"
     file.write_text("zebra")
     async with open_retriever(folder) as retriever:
@@ -187,7 +187,7 @@ async def test_a_change_that_looks_like_none_is_found(folder: Path) -> None:
         await wait_until_found(retriever, "panda", ["a.md"])
 
 
-async def test_an_unchanged_folder_is_not_indexed_again(
+async def test_unchanged_folder_is_not_indexed_again(
     docs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_old(docs / "reset.md", docs / "sub" / "notes.txt", docs / "tool.exe")
@@ -202,7 +202,7 @@ def fail_if_called(*_: object) -> Any:
     raise AssertionError
 
 
-async def test_a_touched_file_is_read_and_not_indexed(
+async def test_touched_file_is_read_but_not_indexed_again(
     docs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_retriever(docs):
@@ -213,10 +213,10 @@ async def test_a_touched_file_is_read_and_not_indexed(
         assert await find_paths(retriever, "reset device") == ["reset.md"]
 
 
-async def test_what_could_not_be_read_is_tried_at_the_next_start(
+async def test_unreadable_documents_are_retried_at_the_next_start(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A parser may have been installed in between."""
+    """A parser may have been installed since."""
     (folder / "a.docx").write_bytes(b"not really")
     make_old(folder / "a.docx")
     async with open_retriever(folder) as retriever:
@@ -238,7 +238,7 @@ async def test_what_could_not_be_read_is_tried_at_the_next_start(
         (Field("name").in_(["notes.txt"]), ["sub/notes.txt"]),
     ],
 )
-async def test_files_are_chosen_by_their_metadata(
+async def test_conditions_filter_files_by_metadata(
     docs: Path, metadata_filter: Any, paths: list[str]
 ) -> None:
     (docs / "sub" / "notes.txt").write_text("The device of wombats.")
@@ -248,7 +248,7 @@ async def test_files_are_chosen_by_their_metadata(
     assert sorted(found_paths) == paths
 
 
-async def test_dates_are_compared_with_the_time_of_change(docs: Path) -> None:
+async def test_dates_are_compared_with_the_modification_time(docs: Path) -> None:
     request = build_conditions(
         ("modified", "before", "2100-01-01"), ("modified", "after", "2020-01-01")
     )
@@ -256,7 +256,7 @@ async def test_dates_are_compared_with_the_time_of_change(docs: Path) -> None:
         assert len((await server.retrieve("device", metadata_condition=request)).records) == 1
 
 
-async def test_nothing_outside_is_read(folder: Path, tmp_path: Path) -> None:
+async def test_files_outside_the_folder_are_never_read(folder: Path, tmp_path: Path) -> None:
     secret = tmp_path / "secret.md"
     secret.write_text("zebra secret")
     other = tmp_path / "docs-other"
@@ -285,8 +285,8 @@ async def test_nothing_outside_is_read(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["../secret.md", "a/../../secret.md", "out.md", "dir/secret.md"])
-def test_a_path_that_leads_out_is_not_read(folder: Path, tmp_path: Path, path: str) -> None:
-    """Though it was inside when it was found."""
+def test_path_that_leads_outside_is_not_read(folder: Path, tmp_path: Path, path: str) -> None:
+    """This holds even if the path was inside when listed."""
     (tmp_path / "secret.md").write_text("secret")
     (folder / "a").mkdir()
     (folder / "out.md").symlink_to(tmp_path / "secret.md")
@@ -296,7 +296,7 @@ def test_a_path_that_leads_out_is_not_read(folder: Path, tmp_path: Path, path: s
         folder_files.read_file(folder.resolve(), path)
 
 
-def test_a_file_that_becomes_a_link_meanwhile_is_not_read(
+def test_file_replaced_by_a_link_before_opening_is_not_read(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "secret.md").write_text("secret")
@@ -314,23 +314,23 @@ def test_a_file_that_becomes_a_link_meanwhile_is_not_read(
         folder_files.read_file(folder.resolve(), "a.md")
 
 
-async def test_a_folder_that_is_a_link_is_served(docs: Path, tmp_path: Path) -> None:
+async def test_folder_given_as_a_link_is_served(docs: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(docs, target_is_directory=True)
     async with open_retriever(tmp_path / "link") as retriever:
         assert await find_paths(retriever, "wombats") == ["sub/notes.txt"]
 
 
-async def test_names_that_are_no_text_are_left_out(folder: Path) -> None:
+async def test_undecodable_file_names_are_skipped(folder: Path) -> None:
     (folder / "a.md").write_text("zebra")
     (folder / os.fsdecode(b"\xff.md")).write_text("zebra")
     async with open_retriever(folder) as retriever:
         assert await find_paths(retriever, "zebra") == ["a.md"]
 
 
-async def test_a_folder_that_vanishes_stays_served(
+async def test_folder_is_served_while_it_is_unavailable(
     docs: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A network drive that is away for a minute is not an empty folder."""
+    """A network drive that is unavailable for a minute is not an empty folder."""
     async with open_retriever(docs) as retriever:
         with caplog.at_level(logging.WARNING):
             away = docs.rename(docs.with_name("away"))  # noqa: ASYNC240 -- quick
@@ -340,18 +340,18 @@ async def test_a_folder_that_vanishes_stays_served(
         (docs / "more.md").write_text("wombats")
         await wait_until_found(retriever, "wombats", ["more.md", "sub/notes.txt"])
 
-    assert caplog.text.count("cannot be kept fresh") == 1
+    assert caplog.text.count("Cannot refresh the index of") == 1
 
 
 @pytest.mark.parametrize("name", ["missing", "reset.md"])
-async def test_what_is_no_folder_is_not_served(docs: Path, name: str) -> None:
-    with pytest.raises(ConfigError, match="cannot be served"):
+async def test_missing_folder_or_file_is_an_error(docs: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="Cannot serve folder"):
         async with open_retriever(docs / name):
             pass
 
 
 @pytest.mark.parametrize("content", [b"precious notes", b"SQLite format 3\0" + b"x" * 200])
-async def test_a_file_that_is_no_index_is_left_alone(docs: Path, content: bytes) -> None:
+async def test_file_that_is_not_an_index_is_not_overwritten(docs: Path, content: bytes) -> None:
     file = docs / "notes.db"
     file.write_bytes(content)
     with pytest.raises(ConfigError, match="not the index"):
@@ -361,7 +361,7 @@ async def test_a_file_that_is_no_index_is_left_alone(docs: Path, content: bytes)
     assert file.read_bytes() == content
 
 
-async def test_a_damaged_index_is_made_anew(docs: Path, index: Path) -> None:
+async def test_damaged_index_is_recreated(docs: Path, index: Path) -> None:
     async with open_retriever(docs):
         pass
     for kept_bytes, garbage in ((8192, b""), (4096, b"\xa5" * 20_000), (0, b"")):
@@ -370,7 +370,7 @@ async def test_a_damaged_index_is_made_anew(docs: Path, index: Path) -> None:
             assert await find_paths(retriever, "wombats") == ["sub/notes.txt"]
 
 
-async def test_an_index_of_another_folder_is_made_anew(docs: Path, tmp_path: Path) -> None:
+async def test_index_of_another_folder_is_recreated(docs: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "reset.md").write_text("zebra")
     index = tmp_path / "index.db"
@@ -381,7 +381,7 @@ async def test_an_index_of_another_folder_is_made_anew(docs: Path, tmp_path: Pat
         assert await find_paths(retriever, "wombats") == []
 
 
-async def test_an_index_of_another_version_is_made_anew(docs: Path, index: Path) -> None:
+async def test_index_of_another_version_is_recreated(docs: Path, index: Path) -> None:
     async with open_retriever(docs):
         pass
     with closing(sqlite3.connect(index)) as connection:
@@ -390,25 +390,25 @@ async def test_an_index_of_another_version_is_made_anew(docs: Path, index: Path)
         assert await find_paths(retriever, "wombats") == ["sub/notes.txt"]
 
 
-async def test_without_a_cache_a_folder_is_served_all_the_same(
+async def test_folder_is_served_without_a_writable_cache(
     docs: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", os.devnull)
     async with open_retriever(docs) as retriever:
         assert await find_paths(retriever, "wombats") == ["sub/notes.txt"]
 
-    assert "the index is not kept" in caplog.text
+    assert "Using a temporary index" in caplog.text
 
 
-async def test_two_servers_may_serve_one_folder(docs: Path) -> None:
+async def test_two_servers_can_serve_the_same_folder(docs: Path) -> None:
     async with open_retriever(docs) as one, open_retriever(docs) as other:
         (docs / "more.md").write_text("wombats")
         await wait_until_found(one, "wombats", ["more.md", "sub/notes.txt"])
         await wait_until_found(other, "wombats", ["more.md", "sub/notes.txt"])
 
 
-def test_a_search_sees_one_state_of_a_folder_that_changes(docs: Path, tmp_path: Path) -> None:
-    """What was found is not gone before it is read, however many files change meanwhile."""
+def test_search_uses_a_snapshot_of_the_index(docs: Path, tmp_path: Path) -> None:
+    """Passages that were found can still be read, even if their files have changed."""
     path = tmp_path / "index.db"
     prepare_index(path, docs)
     with closing(connect_index(path)) as connection:
@@ -424,7 +424,7 @@ def test_a_search_sees_one_state_of_a_folder_that_changes(docs: Path, tmp_path: 
     assert [passage.path for passage in passages] == ["sub/notes.txt"]
 
 
-async def test_many_questions_at_once_are_answered_while_files_change(folder: Path) -> None:
+async def test_concurrent_queries_are_answered_while_files_change(folder: Path) -> None:
     for number in range(30):
         (folder / f"{number}.md").write_text(f"zebra {number}")
     async with (
@@ -443,7 +443,7 @@ async def test_many_questions_at_once_are_answered_while_files_change(folder: Pa
             await anyio.sleep(0.002)
 
 
-async def test_no_question_is_answered_by_less_while_every_file_changes(folder: Path) -> None:
+async def test_queries_return_all_results_while_every_file_changes(folder: Path) -> None:
     files = [folder / f"{number}.md" for number in range(30)]
 
     def write(round_: int) -> None:
@@ -468,14 +468,14 @@ async def test_no_question_is_answered_by_less_while_every_file_changes(folder: 
 @pytest.mark.parametrize(
     "query", ['"', "AND OR NOT", "zebra*", "a:b", "斑", "\0", "- ( ) ^", "NEAR(a b)"]
 )
-async def test_no_character_of_a_question_has_a_meaning(folder: Path, query: str) -> None:
+async def test_query_has_no_special_characters(folder: Path, query: str) -> None:
     (folder / "a.md").write_text("斑马 zebra and or not near a b")
     async with serve_retriever(open_retriever(folder)) as server:
         assert (await server.retrieve(query)).status == 200
 
 
-async def test_a_book_of_a_question_takes_no_longer(folder: Path) -> None:
-    """It is searched by the words of its start."""
+async def test_very_long_query_is_answered_in_time(folder: Path) -> None:
+    """Only the words at its start are used."""
     (folder / "a.md").write_text("zebra")
     book = " ".join(f"word{number}" for number in range(80_000))
     async with serve_retriever(open_retriever(folder), timeout=2.0) as server:
@@ -484,8 +484,8 @@ async def test_a_book_of_a_question_takes_no_longer(folder: Path) -> None:
     assert record["title"] == "a.md"
 
 
-async def test_opening_may_be_given_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was read by then is kept, and the rest is read the next time."""
+async def test_opening_can_be_cancelled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files indexed until then are kept; the rest is indexed at the next start."""
     for number in range(200):
         (folder / f"{number}.md").write_text("zebra")
     real_open = folder_files.read_file
@@ -504,7 +504,7 @@ async def test_opening_may_be_given_up(folder: Path, monkeypatch: pytest.MonkeyP
         assert retriever.counts.files == 200
 
 
-async def test_a_closed_folder_says_how_to_open_it(docs: Path) -> None:
+async def test_closed_retriever_is_an_error(docs: Path) -> None:
     retriever = open_retriever(docs)
     with pytest.raises(ConfigError, match="not open"):
         await find_paths(retriever, "wombats")

@@ -1,4 +1,4 @@
-"""What the server answers to Dify, and to whoever else asks."""
+"""Responses of the retrieval server to Dify and to invalid requests."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ FOX = RetrievalRecord(
 GNU = RetrievalRecord("Gnus wander.", score=0.6, title="gnu.md", metadata={"team": "blue"})
 
 
-async def test_dify_gets_what_it_needs() -> None:
-    """The best first, each with the four fields of which Dify misses none."""
+async def test_response_has_sorted_records_with_all_fields() -> None:
+    """Dify requires the four fields of each record and does not sort."""
     async with serve_retriever(FixedRetriever([FOX, ZEBRA])) as server:
-        reply = await server.retrieve()
+        response = await server.retrieve()
 
-    assert reply.content_type == "application/json"
-    assert reply.body == {
+    assert response.content_type == "application/json"
+    assert response.body == {
         "records": [
             {
                 "content": "Zebras graze.",
@@ -54,7 +54,7 @@ async def test_dify_gets_what_it_needs() -> None:
     }
 
 
-async def test_the_retriever_is_told_what_is_asked() -> None:
+async def test_retriever_gets_the_parsed_request() -> None:
     retriever = FixedRetriever([ZEBRA])
     metadata_condition = build_conditions(
         ("year", ">=", 2021), ("team", "in", ["red", 7]), logical_operator="or"
@@ -77,40 +77,40 @@ async def test_the_retriever_is_told_what_is_asked() -> None:
 @pytest.mark.parametrize(
     "path", ["/retrieval", "//retrieval", "/retrieval/retrieval", "/a/retrieval"]
 )
-async def test_whatever_dify_makes_of_the_address_is_understood(path: str) -> None:
+async def test_redundant_path_components_are_accepted(path: str) -> None:
     body = json.dumps(build_question()).encode()
     async with serve_retriever(FixedRetriever([ZEBRA])) as server:
-        reply = await server.post(body, path, Content_Type="application/json")
+        response = await server.post(body, path, Content_Type="application/json")
 
-    assert len(reply.records) == 1
+    assert len(response.records) == 1
 
 
 @pytest.mark.parametrize(
     ("key", "status", "code"),
     [(KEY, 400, 400), ("another", 401, 1002), (None, 401, 1001)],
 )
-async def test_the_probe_is_never_a_404_nor_a_403(key: str | None, status: int, code: int) -> None:
-    """Registration sends the key and nothing else; Dify takes a 400 and a 401 for a yes."""
+async def test_registration_probe_gets_400_or_401(key: str | None, status: int, code: int) -> None:
+    """Dify registers an API by sending only the key, and accepts 400 and 401 but not 403 or 404."""
     async with serve_retriever(FixedRetriever()) as server:
-        reply = await server.post(key=key)
+        response = await server.post(key=key)
 
-    assert (reply.status, reply.body["error_code"]) == (status, code)
+    assert (response.status, response.body["error_code"]) == (status, code)
 
 
 @pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", f"Basic {KEY}", KEY, "Bearer\t"])
-async def test_other_authorizations_are_told_what_is_wanted(header: str) -> None:
+async def test_invalid_authorization_header_is_rejected(header: str) -> None:
     async with serve_retriever(FixedRetriever([ZEBRA])) as server:
-        reply = await server.post(b"{}", key=None, Authorization=header)
+        response = await server.post(b"{}", key=None, Authorization=header)
 
-    assert reply.status == 401
-    assert reply.body == {
+    assert response.status == 401
+    assert response.body == {
         "error_code": 1001,
         "error_msg": "The Authorization header must be 'Bearer <api-key>'.",
     }
 
 
-async def test_each_key_opens_and_no_other() -> None:
-    """One key is exchanged for another without a gap."""
+async def test_only_configured_keys_are_accepted() -> None:
+    """Several keys allow key rotation without an interruption."""
     retriever = FixedRetriever([ZEBRA])
     body = json.dumps(build_question()).encode()
     keys = ["old-key", "new-kéy"]
@@ -124,10 +124,10 @@ async def test_each_key_opens_and_no_other() -> None:
 
 
 BAD_BODIES = {
-    b" \n": "The body is empty; a retrieval is a JSON object.",
-    b"query=zebra": "The body is not JSON.",
-    b"[" * 100_000: "The body is not JSON.",
-    b"\xff\xfe\xff": "The body is not JSON.",
+    b" \n": "The body is empty; expected a JSON object.",
+    b"query=zebra": "The body is not valid JSON.",
+    b"[" * 100_000: "The body is not valid JSON.",
+    b"\xff\xfe\xff": "The body is not valid JSON.",
     b"[]": "The body is [], not an object.",
     b"null": "The body is null, not an object.",
     b"{}": "retrieval_setting is missing.",
@@ -135,21 +135,21 @@ BAD_BODIES = {
 
 
 @pytest.mark.parametrize("body", BAD_BODIES, ids=range(len(BAD_BODIES)))
-async def test_bodies_that_are_none_are_told_so(body: bytes) -> None:
+async def test_invalid_body_is_rejected(body: bytes) -> None:
     async with serve_retriever(FixedRetriever([ZEBRA])) as server:
-        reply = await server.post(body, Content_Type="application/json")
+        response = await server.post(body, Content_Type="application/json")
 
-    assert (reply.status, reply.body["error_msg"]) == (400, BAD_BODIES[body])
+    assert (response.status, response.body["error_msg"]) == (400, BAD_BODIES[body])
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"retrieval_setting": None}, "retrieval_setting is null, not an object."),
-        ({"query": None}, "query is null, not a text."),
-        ({"query": ["a"]}, 'query is ["a"], not a text.'),
-        ({"knowledge_id": 7}, "knowledge_id is 7, not a text."),
-        ({"top_k": 0}, "retrieval_setting.top_k is 0, not a number from 1."),
+        ({"query": None}, "query is null, not a string."),
+        ({"query": ["a"]}, 'query is ["a"], not a string.'),
+        ({"knowledge_id": 7}, "knowledge_id is 7, not a string."),
+        ({"top_k": 0}, "retrieval_setting.top_k is 0, not a positive integer."),
         ({"top_k": -1}, "top_k is -1"),
         ({"top_k": True}, "top_k is true"),
         ({"top_k": "4"}, 'top_k is "4"'),
@@ -178,27 +178,27 @@ async def test_bodies_that_are_none_are_told_so(body: bytes) -> None:
         ),
     ],
 )
-async def test_fields_that_are_wrong_are_named(changes: dict[str, object], message: str) -> None:
+async def test_error_names_the_invalid_field(changes: dict[str, object], message: str) -> None:
     retriever = FixedRetriever([ZEBRA])
     async with serve_retriever(retriever) as server:
-        reply = await server.retrieve(**changes)
+        response = await server.retrieve(**changes)
 
-    assert reply.status == 400
-    assert message in reply.body["error_msg"]
-    assert len(reply.body["error_msg"]) < 300
+    assert response.status == 400
+    assert message in response.body["error_msg"]
+    assert len(response.body["error_msg"]) < 300
     assert retriever.requests == []
 
 
 @pytest.mark.parametrize("name", ["retrieval_setting", "query", "knowledge_id"])
-async def test_missing_fields_are_named(name: str) -> None:
+async def test_error_names_the_missing_field(name: str) -> None:
     request_body = build_question()
     del request_body[name]
     async with serve_retriever(FixedRetriever([ZEBRA])) as server:
-        reply = await server.post(
+        response = await server.post(
             json.dumps(request_body).encode(), Content_Type="application/json"
         )
 
-    assert (reply.status, reply.body["error_msg"]) == (400, f"{name} is missing.")
+    assert (response.status, response.body["error_msg"]) == (400, f"{name} is missing.")
 
 
 @pytest.mark.parametrize(
@@ -214,36 +214,38 @@ async def test_missing_fields_are_named(name: str) -> None:
     ],
     ids=["top_k", "conditions", "no condition", "no settings", "more settings"],
 )
-async def test_what_dify_leaves_out_is_no_mistake(request_body: dict[str, object]) -> None:
+async def test_missing_and_null_fields_get_defaults(request_body: dict[str, object]) -> None:
     retriever = FixedRetriever([ZEBRA])
     async with serve_retriever(retriever) as server:
-        reply = await server.post(
+        response = await server.post(
             json.dumps(request_body).encode(), Content_Type="application/json"
         )
 
-    assert len(reply.records) == 1
+    assert len(response.records) == 1
     assert retriever.requests == [RetrievalRequest(knowledge_id="docs", query="zebra")]
 
 
-async def test_another_content_type_is_told() -> None:
+async def test_other_content_type_is_rejected() -> None:
     async with serve_retriever(FixedRetriever([ZEBRA])) as server:
-        reply = await server.post(json.dumps(build_question()).encode(), Content_Type="text/plain")
+        response = await server.post(
+            json.dumps(build_question()).encode(), Content_Type="text/plain"
+        )
 
-    assert (reply.status, reply.body["error_msg"]) == (
+    assert (response.status, response.body["error_msg"]) == (
         415,
         "The Content-Type must be application/json.",
     )
 
 
-async def test_an_unknown_knowledge_id_is_told_with_difys_code() -> None:
+async def test_unknown_knowledge_id_gives_dify_error_code() -> None:
     async with serve_retriever(FixedRetriever([ZEBRA])) as server:
-        reply = await server.retrieve(knowledge_id="x" * 500 + "\ud800")
+        response = await server.retrieve(knowledge_id="x" * 500 + "\ud800")
 
-    assert (reply.status, reply.body["error_code"]) == (404, 2001)
-    assert len(reply.body["error_msg"]) < 120
+    assert (response.status, response.body["error_code"]) == (404, 2001)
+    assert len(response.body["error_msg"]) < 120
 
 
-async def test_several_bases_are_told_apart() -> None:
+async def test_knowledge_id_selects_the_retriever() -> None:
     async with serve_retriever(
         {"docs": FixedRetriever([ZEBRA]), "wiki": FixedRetriever([FOX])}
     ) as server:
@@ -255,26 +257,26 @@ async def test_several_bases_are_told_apart() -> None:
     assert titles == ["zebra.md", "fox.md"]
 
 
-async def test_five_megabytes_are_refused() -> None:
+async def test_body_of_five_megabytes_is_rejected() -> None:
     async with serve_retriever(FixedRetriever([ZEBRA])) as server:
-        reply = await server.retrieve("z" * 5_000_000)
-        second_reply = await server.retrieve()
+        response = await server.retrieve("z" * 5_000_000)
+        second_response = await server.retrieve()
 
-    assert (reply.status, reply.body["error_code"]) == (413, 413)
-    assert second_reply.status == 200
+    assert (response.status, response.body["error_code"]) == (413, 413)
+    assert second_response.status == 200
 
 
-async def test_a_long_query_goes_through() -> None:
-    """Whatever an app produces is a query; the 250 characters of Dify's own search do not hold."""
+async def test_long_query_is_passed_to_the_retriever() -> None:
+    """Apps may produce any query; the 250-character limit of Dify's own search does not apply."""
     retriever = FixedRetriever([ZEBRA])
     async with serve_retriever(retriever) as server:
-        reply = await server.retrieve("zebra " * 20_000)
+        response = await server.retrieve("zebra " * 20_000)
 
-    assert len(reply.records) == 1
+    assert len(response.records) == 1
     assert len(retriever.requests[0].query) == 120_000
 
 
-async def test_a_slow_client_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slow_request_body_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retrieval_app, "_BODY_TIMEOUT", 0.1)
     async with serve_retriever(FixedRetriever([ZEBRA])) as server:
         port = int(server.url.rpartition(":")[2])
@@ -282,18 +284,18 @@ async def test_a_slow_client_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) 
         head = "POST /retrieval HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
         writer.write(f"{head}Authorization: Bearer {KEY}\r\nContent-Length: 99\r\n\r\n{{".encode())
         answer = await reader.readuntil(b"\r\n")
-        second_reply = await server.retrieve()
+        second_response = await server.retrieve()
         writer.close()
         await writer.wait_closed()
 
     assert answer == b"HTTP/1.1 408 Request Timeout\r\n"
-    assert second_reply.status == 200
+    assert second_response.status == 200
 
 
 @pytest.mark.parametrize(
     ("method", "path", "status"), [("GET", "/retrieval", 405), ("POST", "/", 404)]
 )
-async def test_other_places_say_where_to_ask(method: str, path: str, status: int) -> None:
+async def test_other_methods_and_paths_are_rejected(method: str, path: str, status: int) -> None:
     async with (
         serve_retriever(FixedRetriever()) as server,
         server.session.request(method, server.url + path) as response,
@@ -304,25 +306,25 @@ async def test_other_places_say_where_to_ask(method: str, path: str, status: int
     assert "POST" in body["error_msg"]
 
 
-async def test_an_empty_question_finds_nothing() -> None:
+async def test_empty_query_finds_nothing() -> None:
     retriever = FixedRetriever([ZEBRA])
     async with serve_retriever(retriever) as server:
-        reply = await server.retrieve("  ")
+        response = await server.retrieve("  ")
 
-    assert reply.records == []
+    assert response.records == []
     assert retriever.requests == []
 
 
 @pytest.mark.parametrize(("top_k", "found"), [(1, 1), (2, 2), (1_000_000_000, 3), (None, 3)])
-async def test_no_more_than_top_k_are_answered(top_k: int | None, found: int) -> None:
+async def test_response_has_at_most_top_k_records(top_k: int | None, found: int) -> None:
     async with serve_retriever(FixedRetriever([FOX, ZEBRA, GNU])) as server:
         records = (await server.retrieve(top_k=top_k)).records
 
     assert [record["score"] for record in records] == [0.9, 0.6, 0.4][:found]
 
 
-async def test_a_high_top_k_is_cut() -> None:
-    """The retriever is not asked for a thousand million records."""
+async def test_high_top_k_is_reduced() -> None:
+    """The retriever never gets a top_k of a thousand million."""
     retriever = FixedRetriever([RetrievalRecord(str(number), score=0.5) for number in range(200)])
     async with serve_retriever(retriever) as server:
         records = (await server.retrieve(top_k=1_000_000_000)).records
@@ -332,12 +334,12 @@ async def test_a_high_top_k_is_cut() -> None:
 
 
 @pytest.mark.parametrize(("threshold", "found"), [(0, 3), (0.4, 3), (0.41, 2), (0.9, 1), (1, 0)])
-async def test_scores_below_the_threshold_are_left_out(threshold: float, found: int) -> None:
+async def test_records_below_the_threshold_are_omitted(threshold: float, found: int) -> None:
     async with serve_retriever(FixedRetriever([FOX, ZEBRA, GNU])) as server:
         assert len((await server.retrieve(threshold=threshold)).records) == found
 
 
-async def test_equals_keep_the_order_of_the_retriever() -> None:
+async def test_equal_scores_keep_the_order_of_the_retriever() -> None:
     records = [RetrievalRecord(str(number), score=0.5) for number in range(9)]
     async with serve_retriever(FixedRetriever(records)) as server:
         found = (await server.retrieve(top_k=9)).records
@@ -382,7 +384,7 @@ FILTERS = [
 
 
 @pytest.mark.parametrize(("conditions", "logical_operator", "found"), FILTERS)
-async def test_records_are_filtered_as_dify_filters(
+async def test_records_are_filtered_by_the_rules_of_dify(
     conditions: list[tuple[str, str, object]], logical_operator: str | None, found: list[int]
 ) -> None:
     records = [
@@ -390,15 +392,15 @@ async def test_records_are_filtered_as_dify_filters(
         RetrievalRecord("b", score=0.4, metadata=NEW),
     ]
     async with serve_retriever(FixedRetriever(records)) as server:
-        reply = await server.retrieve(
+        response = await server.retrieve(
             metadata_condition=build_conditions(*conditions, logical_operator=logical_operator)
         )
 
-    assert [record["metadata"]["n"] for record in reply.records] == found
+    assert [record["metadata"]["n"] for record in response.records] == found
 
 
-async def test_a_list_of_names_is_a_condition_on_each() -> None:
-    """The API's page says that names are a list; Dify itself sends a text."""
+async def test_list_of_names_is_one_condition_per_name() -> None:
+    """The API documentation specifies a list of names; Dify itself sends a string."""
     metadata_condition = build_conditions(("x", "is", "ab"), logical_operator="or")
     metadata_condition["conditions"][0]["name"] = ["n", "s"]  # type: ignore[index]
     async with serve_retriever(
@@ -407,8 +409,8 @@ async def test_a_list_of_names_is_a_condition_on_each() -> None:
         assert len((await server.retrieve(metadata_condition=metadata_condition)).records) == 1
 
 
-async def test_more_is_asked_of_a_retriever_that_cannot_filter() -> None:
-    """Else a filter would leave nothing of the first four."""
+async def test_top_k_is_increased_for_a_retriever_that_cannot_filter() -> None:
+    """Otherwise a filter could remove all of the first four records."""
     retriever = FixedRetriever([ZEBRA, *[FOX] * 30])
     metadata_condition = build_conditions(("year", "=", 2020))
     async with serve_retriever(retriever) as server:
@@ -422,17 +424,17 @@ class Filtering(FixedRetriever):
     filters_metadata = True
 
 
-async def test_a_retriever_that_filters_is_believed() -> None:
-    """Its fields need not stand in the metadata of its records."""
+async def test_filter_of_the_retriever_is_not_applied_again() -> None:
+    """The metadata of its records need not contain the fields."""
     retriever = Filtering([ZEBRA])
     async with serve_retriever(retriever) as server:
-        reply = await server.retrieve(metadata_condition=build_conditions(("secret", "is", "x")))
+        response = await server.retrieve(metadata_condition=build_conditions(("secret", "is", "x")))
 
-    assert len(reply.records) == 1
+    assert len(response.records) == 1
     assert retriever.requests[0].top_k == 4
 
 
-async def test_odd_records_become_json_that_dify_takes() -> None:
+async def test_unusual_values_become_valid_json() -> None:
     odd = {
         "day": dt.date(2024, 2, 3),
         "when": dt.datetime(2024, 2, 3, tzinfo=dt.UTC),
@@ -484,15 +486,15 @@ class FailingRetriever:
         (FailingRetriever(RuntimeError("the disk is gone")), "RuntimeError: the disk is gone"),
         (FailingRetriever(TimeoutError("upstream")), "TimeoutError: upstream"),
         (FailingRetriever(ValueError(f"bad key {KEY}")), "ValueError: bad key …"),
-        (FailingRetriever(result="slow"), "it took longer than 0.1 s"),
-        (FailingRetriever(), "InvalidRecordsError: it returned NoneType, not records"),
+        (FailingRetriever(result="slow"), "the retriever took longer than 0.1 s"),
+        (FailingRetriever(), "the retriever returned NoneType, not records"),
         (
             FailingRetriever(result=["text"]),
-            "InvalidRecordsError: it returned str among the records",
+            "the retriever returned str among the records",
         ),
         (
             FailingRetriever(result=[RetrievalRecord(None, score=1)]),  # type: ignore[arg-type]
-            "content is NoneType, not a text",
+            "content is NoneType, not a string",
         ),
         (
             FailingRetriever(result=[RetrievalRecord("a", score=None)]),  # type: ignore[arg-type]
@@ -508,24 +510,24 @@ class FailingRetriever:
         ),
     ],
 )
-async def test_a_retriever_that_fails_is_told_plainly_and_logged(
+async def test_retriever_error_is_logged_and_gives_a_500(
     retriever: FailingRetriever, why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serve_retriever(retriever, timeout=0.1) as server:
         with caplog.at_level(logging.INFO):
-            reply = await server.retrieve()
+            response = await server.retrieve()
 
-    assert reply.status == 500
-    assert reply.body == {
+    assert response.status == 500
+    assert response.body == {
         "error_code": 500,
-        "error_msg": "The search behind this knowledge base failed; its log says why.",
+        "error_msg": "The retriever of this knowledge base failed; see the log of its server.",
     }
     assert why in caplog.text
     assert "Traceback" not in caplog.text
     assert KEY not in caplog.text
 
 
-async def test_a_head_that_is_no_http_puts_no_key_into_the_log(
+async def test_invalid_request_head_does_not_log_the_key(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with serve_retriever(FixedRetriever()) as server:
@@ -545,7 +547,7 @@ async def test_a_head_that_is_no_http_puts_no_key_into_the_log(
 
 @define
 class RecordingLifecycle(FixedRetriever):
-    """A retriever with a life of its own."""
+    """A retriever that is a context manager."""
 
     events: list[str] = field(factory=list)
 
@@ -557,8 +559,8 @@ class RecordingLifecycle(FixedRetriever):
         self.events.append("closed")
 
 
-async def test_a_retriever_lives_as_long_as_the_server() -> None:
-    """Once, although it serves two ids."""
+async def test_retriever_is_open_while_the_server_runs() -> None:
+    """It is opened once, even if it serves two ids."""
     retriever = RecordingLifecycle([ZEBRA])
     async with serve_retriever({"docs": retriever, "more": retriever}) as server:
         await server.retrieve()
@@ -568,11 +570,11 @@ async def test_a_retriever_lives_as_long_as_the_server() -> None:
 
 
 @pytest.mark.parametrize("keys", ["", "  ", [], ["a", ""]])
-def test_a_server_without_a_key_is_not_made(keys: str | list[str]) -> None:
+def test_missing_or_empty_key_is_an_error(keys: str | list[str]) -> None:
     with pytest.raises(ConfigError, match="API key"):
         create_app({"docs": FixedRetriever()}, api_keys=keys)
 
 
-def test_a_server_without_a_retriever_is_not_made() -> None:
-    with pytest.raises(ConfigError, match="no retriever"):
+def test_missing_retriever_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="No retrievers"):
         create_app({}, api_keys=KEY)
