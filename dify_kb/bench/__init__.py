@@ -1,3 +1,3 @@
-"""Measuring an instance, and how well it finds what is known to be there."""
+"""Benchmarks of a Dify server and of its retrieval quality."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is measured, how long and how much of it at most. Pure."""
+"""Benchmark plans: the measurements of a run, and the limits of its load. Pure."""
 
 from __future__ import annotations
 
@@ -12,51 +12,51 @@ from dify_kb.errors import ConfigError
 KIB, MIB = 1024, 1024 * 1024
 
 CONCURRENCIES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
-"""Numbers of requests at once. None is tried that is far beyond the knee of those before."""
+"""Concurrency levels. A sweep stops before levels far beyond the saturation point."""
 
 MAX_SEARCH_METHODS = 5
-"""Ways to search that a base has at most, see `search_methods.py`."""
+"""Maximum number of search methods of a dataset, see `search_methods.py`."""
 
 CHUNK_SIZES = (200, 500, 1500)
-"""Characters of a chunk, when nothing else is asked for."""
+"""Default chunk sizes, in characters."""
 
 TOP_KS = (1, 3, 5, 10)
-"""Passages that count, when nothing else is asked for."""
+"""Default numbers of top chunks that are evaluated."""
 
 Technique = Literal["economy", "high_quality"]
 
 
 @frozen(kw_only=True)
 class UploadPlan:
-    """Uploads of one size."""
+    """Uploads of files of one size."""
 
     size: int
-    """Bytes."""
+    """File size, in bytes."""
 
     concurrencies: Sequence[int]
     rounds: int
     seconds: float
-    """Of one round of one number at once."""
+    """Duration of one round at one concurrency level."""
 
     max_documents: int
-    """Documents at most, in all rounds together."""
+    """Maximum number of documents, over all rounds."""
 
 
 @frozen(kw_only=True)
 class SearchPlan:
-    """Searches by each method that the base has."""
+    """Searches by each method of the dataset."""
 
     top_k: Sequence[int]
     concurrencies: Sequence[int]
     rounds: int
     seconds: float
     max_searches: int
-    """Searches at most of one method and one `top_k`."""
+    """Maximum number of searches per method and `top_k`."""
 
 
 @frozen(kw_only=True)
 class LoadEstimate:
-    """What a run costs the server at most."""
+    """The maximum load of a run on the server."""
 
     documents: int
     bytes: int
@@ -67,26 +67,26 @@ class LoadEstimate:
 
 @frozen(kw_only=True)
 class BenchmarkPlan:
-    """A whole run. Every number is a bound that is kept."""
+    """A whole run. Every number is a limit that the run keeps."""
 
     name: str
     uploads: Sequence[UploadPlan]
     documents: int
-    """Documents of the corpus whose indexing is followed."""
+    """Number of documents whose indexing is measured."""
 
     corpus_bytes: int
-    """Bytes of them at most."""
+    """Maximum total size of these documents, in bytes."""
 
     indexing_timeout: float
-    """Seconds that their indexing is followed at most."""
+    """Seconds after which unfinished documents are given up."""
 
     search: SearchPlan
     seconds: float
-    """Of the whole run, without the deletion of what it made."""
+    """Maximum duration of the run, without the deletion of its datasets."""
 
     @classmethod
     def quick(cls) -> BenchmarkPlan:
-        """Measure within two minutes what there is to see: the knee, and the rest roughly."""
+        """Return a plan of two minutes: the saturation point, and the rest coarsely."""
         return cls(
             name="quick",
             uploads=(
@@ -119,7 +119,7 @@ class BenchmarkPlan:
 
     @classmethod
     def full(cls) -> BenchmarkPlan:
-        """Measure everything, within twenty minutes."""
+        """Return a plan of twenty minutes that measures everything."""
         return cls(
             name="full",
             uploads=(
@@ -159,7 +159,7 @@ class BenchmarkPlan:
         )
 
     def estimate_load(self) -> LoadEstimate:
-        """Tell what the run costs the server at most."""
+        """Return the maximum load of the run on the server."""
         levels = [number for upload in self.uploads for number in upload.concurrencies]
         return LoadEstimate(
             documents=self.documents + sum(upload.max_documents for upload in self.uploads),
@@ -171,13 +171,13 @@ class BenchmarkPlan:
         )
 
     def with_max_concurrency(self, at_once: int) -> BenchmarkPlan:
-        """Give the same with fewer requests at once.
+        """Return a copy of the plan with a lower maximum concurrency.
 
         Raises:
-            ConfigError: fewer than one.
+            ConfigError: the maximum is below 1.
         """
         if at_once < 1:
-            raise ConfigError(f"At most {at_once} at once measures nothing.", hint="Allow one.")
+            raise ConfigError(f"Invalid maximum concurrency: {at_once}.", hint="Allow at least 1.")
         uploads = [
             evolve(upload, concurrencies=_at_most(upload.concurrencies, at_once))
             for upload in self.uploads

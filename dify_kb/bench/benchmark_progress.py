@@ -1,4 +1,4 @@
-"""What is told while a run goes on, and what it counts."""
+"""Progress of a benchmark, and the counter of its requests and errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @frozen(kw_only=True)
 class ProgressStep:
-    """What a run does now. `completed_part` of the whole is done, from 0 to 1."""
+    """The current step of a run. `completed_part` is the completed part of the run, 0 to 1."""
 
     phase: str
     description: str
@@ -24,19 +24,19 @@ class ProgressStep:
 
 
 OnProgress = Callable[[ProgressStep], None]
-"""Hears of each step, in the loop's thread; must return at once."""
+"""Called with each step, in the thread of the event loop; must not block."""
 
 
 @define
 class RequestCounter:
-    """Counts requests, and what they met. Give `record` to the client as `on_event`."""
+    """A counter of requests and their errors. Pass `record` to the client as `on_event`."""
 
     requests: int = 0
     _errors: Counter[tuple[str, str]] = field(factory=Counter)
     _examples: dict[tuple[str, str], str] = field(factory=dict)
 
     def record(self, event: AttemptEvent) -> None:
-        """Take in one attempt."""
+        """Count one attempt."""
         self.requests += 1
         if event.error is None:
             return
@@ -45,7 +45,7 @@ class RequestCounter:
         self._examples.setdefault((event.endpoint, kind), event.error)
 
     def summarize_errors(self) -> Sequence[ErrorSummary]:
-        """Sum up what was met, the most frequent first."""
+        """Return the errors by endpoint and kind, the most frequent first."""
         return [
             ErrorSummary(
                 endpoint=endpoint, kind=kind, count=count, example=self._examples[endpoint, kind]

@@ -1,4 +1,4 @@
-"""A climb through numbers of requests at once, repeated, and the knee that it shows."""
+"""Measure a request at rising concurrency, in repeated rounds, up to the saturation point."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ if TYPE_CHECKING:
     from dify_kb.errors import KnowledgeError
 
 MAX_SATURATION_MULTIPLE = 3
-"""A number at once so many times the knee brings nothing but waiting, and is not tried."""
+"""The sweep stops at this multiple of the saturation point: higher levels only add waiting."""
 
 MAX_FAILED_PART = 0.1
-"""A part of requests that fail with which nobody should climb on."""
+"""The sweep stops when a larger part of the requests of a level fails."""
 
 AfterRound = Callable[[], Awaitable[None]]
 
 
 @define
 class ConcurrencySweep:
-    """Measures a request at several numbers at once. `levels()` tells what is known so far."""
+    """A sweep of one request over concurrency levels. `levels()` returns the results so far."""
 
     send_request: SendRequest
     concurrencies: Sequence[int]
     rounds: int
     seconds: float
     max_requests: int
-    """Requests at most, in all; each round of a number gets its share."""
+    """Maximum number of requests; every round of every level gets the same share."""
 
     on_level: Callable[[int], None]
-    """Called with the number at once, before it is measured."""
+    """Called with each concurrency level before it is measured."""
 
     after_round: AfterRound | None = None
-    """Called after each round of a number."""
+    """Called after each round of a level."""
 
     _rounds: defaultdict[int, list[RoundResult]] = field(
         factory=lambda: defaultdict(list), init=False
     )
 
     async def run(self) -> None:
-        """Climb once until it is far beyond the knee, then measure the same again.
+        """Raise the concurrency until far beyond the saturation point, then repeat these levels.
 
         Raises:
-            KnowledgeError: the server refuses.
+            KnowledgeError: the server refuses the request.
         """
         for number in self.concurrencies:
             await self._measure(number)
@@ -61,13 +61,13 @@ class ConcurrencySweep:
                 await self._measure(number)
 
     def levels(self) -> Sequence[ConcurrencyLevel]:
-        """Sum up what was measured."""
+        """Return the results of the measured levels."""
         return [
             _summarize_level(number, rounds) for number, rounds in self._rounds.items() if rounds
         ]
 
     def first_error(self) -> KnowledgeError | None:
-        """Give the first error that was met, if any was."""
+        """Return the first error, or None."""
         all_errors = (
             error
             for rounds in self._rounds.values()
@@ -77,7 +77,7 @@ class ConcurrencySweep:
         return next(all_errors, None)
 
     def find_saturation(self) -> saturation_point.SaturationPoint | None:
-        """Tell where the server is full, by the medians: machines stand still now and then."""
+        """Return the saturation point, by the median rates, since machines pause now and then."""
         return saturation_point.find_saturation_point(
             saturation_point.ThroughputPoint(
                 concurrency=number,

@@ -1,8 +1,8 @@
-"""A report as one HTML page with tables and SVG charts that needs nothing else. Pure.
+"""Render a report as a self-contained HTML page with tables and SVG charts. Pure.
 
-There is no script, no network and no font. The series of a chart differ by colour, by marker and
-by dash, so that they are told apart in print and by people who do not see colours; each point has
-its numbers as a tooltip, and the chart a title for readers.
+The page needs no scripts, fonts or network. The series of a chart differ by colour, marker and
+dashes, to be distinguishable in print and for colour-blind readers. Each point has its values as a
+tooltip, and each chart has a title for screen readers.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Literal
 from attrs import field, frozen
 
 NUMBER_PATTERN = re.compile(r"-|[\d.,e-]+( [KM]iB| bytes)?")
-"""A number, a range of them, a size, or nothing to tell."""
+"""A number, a range, a size, or "-" for a missing value."""
 
 LONG_CELL, LONG_CLASS = 40, ' class="long"'
-"""Characters from which a cell may take several lines."""
+"""Cells of this length, in characters, may wrap."""
 
 STYLE = """
 :root { color-scheme: light }
@@ -46,21 +46,21 @@ dd { margin: 0 } p.note { color: #444; max-width: 46rem }
 
 @frozen(kw_only=True)
 class ReportTable:
-    """Rows of text; `highlighted` are the numbers of those that stand out."""
+    """A table of text cells. `highlighted` has the indexes of the rows in bold."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     highlighted: Sequence[int] = ()
 
     def is_numeric(self, place: int) -> bool:
-        """Tell whether a column holds numbers, which stand to the right."""
+        """Return whether a column contains numbers, which are aligned right."""
         cells = [row[place] for row in self.rows if row[place]]
         return bool(cells) and all(NUMBER_PATTERN.fullmatch(cell) for cell in cells)
 
 
 @frozen(kw_only=True)
 class PageSection:
-    """A heading, what it shows, and the numbers behind it."""
+    """A section with a heading, text, charts and a table."""
 
     heading: str
     text: str = ""
@@ -71,7 +71,7 @@ class PageSection:
 def render_page(
     title: str, facts: Sequence[tuple[str, str]], sections: Sequence[PageSection]
 ) -> str:
-    """Write the page."""
+    """Return the HTML page."""
     listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts)
     body = "\n".join(_render_section(section) for section in sections)
     return (
@@ -125,7 +125,7 @@ LEFT, RIGHT, TOP, BOTTOM = 62, 16, 14, 46
 COLOURS = (
     "#0072b2", "#d55e00", "#009e73", "#a2508a", "#7a5c00", "#3b3b3b", "#b3173d", "#3a8fb7",
 )  # fmt: skip
-"""Of Okabe and Ito, darkened where they are too light for lines on white."""
+"""Palette of Okabe and Ito, darkened where too light for lines on white."""
 
 DASHES = ("", "7 3", "2 3", "10 3 2 3", "4 4", "1 4", "14 4", "9 2 2 2 2 2")
 MARKERS = ("circle", "square", "diamond", "triangle", "cross", "ring", "wedge", "plus")
@@ -133,15 +133,15 @@ MARKERS = ("circle", "square", "diamond", "triangle", "cross", "ring", "wedge", 
 TICKS = 5
 
 ROUND_STEPS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
-"""Times a power of ten: what is round between ticks."""
+"""Allowed distances between ticks, times a power of ten."""
 
 Scale = Literal["linear", "doubling"]
-"""`doubling`: each step to the right is twice as much."""
+"""`doubling` is logarithmic with base 2."""
 
 
 @frozen(kw_only=True)
 class ChartSeries:
-    """A line with a name; with `spreads`, the spread of each point."""
+    """A named line. `spreads` has the minimum and maximum of each point."""
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -150,7 +150,7 @@ class ChartSeries:
 
 @frozen(kw_only=True)
 class Chart:
-    """What a plot shows. The y axis begins at zero."""
+    """A line chart. The y axis begins at zero."""
 
     title: str
     x: str
@@ -158,11 +158,11 @@ class Chart:
     series: Sequence[ChartSeries]
     scale: Scale = "linear"
     marks: Mapping[float, str] = field(factory=dict)
-    """Vertical lines at places of the x axis, with what they mean."""
+    """Labels of vertical lines, by their x value."""
 
 
 def render_svg(chart: Chart) -> str:
-    """Draw a chart; one without points is drawn empty."""
+    """Return a chart as SVG; a chart without points is empty."""
     xs = [x for series in chart.series for x, _ in series.points] + list(chart.marks)
     ys = [y for series in chart.series for _, y in series.points]
     ys += [high for series in chart.series for _, high in series.spreads]
@@ -189,8 +189,8 @@ def render_svg(chart: Chart) -> str:
 
 
 def render_legend(chart: Chart) -> str:
-    """Name the series of a chart, each beside its line; nothing for a single one."""
-    if len(chart.series) < 2:  # noqa: PLR2004 -- one needs no key
+    """Return the legend of a chart as HTML; empty for a single series."""
+    if len(chart.series) < 2:  # noqa: PLR2004 -- one series needs no legend
         return ""
     items = "".join(
         f'<li><svg viewBox="0 0 40 12" width="40" height="12" aria-hidden="true">'
@@ -203,7 +203,7 @@ def render_legend(chart: Chart) -> str:
 
 
 def round_up_axis(value: float) -> float:
-    """Give the least number above it that is five round steps."""
+    """Return the lowest maximum of an axis, not below the value, with five round steps."""
     step = value / TICKS
     if step <= 0:
         return 1.0
@@ -213,7 +213,7 @@ def round_up_axis(value: float) -> float:
 
 
 def format_number(value: float) -> str:
-    """Write a number as short as it stays readable."""
+    """Return a number with three significant digits."""
     if value == 0:
         return "0"
     if abs(value) >= 100:  # noqa: PLR2004 -- three digits

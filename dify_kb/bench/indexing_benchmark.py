@@ -1,4 +1,4 @@
-"""How fast documents become available after they were accepted."""
+"""Measure how fast accepted documents become available."""
 
 from __future__ import annotations
 
@@ -19,46 +19,46 @@ from .metrics import Spread
 from .results import IndexingResult
 
 UPLOADERS = 2
-"""Uploads at once: a default server is full with two or three (measured)."""
+"""Concurrent uploads; a default server is saturated by two or three (measured)."""
 
 
 @define(kw_only=True)
 class IndexingBenchmark:
-    """Uploads a corpus and watches. `summarize()` tells what is known so far."""
+    """Upload of a corpus, and its indexing. `summarize()` returns the results so far."""
 
     client: AsyncClient
     dataset: Dataset
     samples: Sequence[Sample]
     timeout: float
-    """Seconds from the first create on."""
+    """Seconds, from the first create request."""
 
     poll_interval: float
-    """Seconds between looks at the list."""
+    """Seconds between two polls of the list."""
 
     on_progress: Callable[[int], None]
-    """Called with the number of documents that are at their end."""
+    """Called with the number of documents whose indexing has ended."""
 
     bytes: int = 0
     _accepted: dict[str, tuple[float, str]] = field(factory=dict, init=False)
-    """By id: when the answer came, and the batch."""
+    """By document id: the time of the response, and the batch."""
 
     _finished: dict[str, tuple[float, Document]] = field(factory=dict, init=False)
     _refused: int = field(default=0, init=False)
     _refusal: KnowledgeError | None = field(default=None, init=False)
-    """Why it makes no sense to go on."""
+    """The error that makes further requests pointless."""
 
     _statuses: dict[str, DocumentStatus] = field(factory=dict, init=False)
     _began: float = field(default=0.0, init=False)
     _uploaded: bool = field(default=False, init=False)
 
     async def run(self) -> None:
-        """Upload, and look until all are at their end or the time is over.
+        """Upload the samples and poll until their indexing has ended, or until the timeout.
 
-        A create per document, a page of the list per look, and a request per document for the
-        server's own times.
+        Requests: one create per document, the pages of the list per poll, and one per document
+        for the server's timestamps.
 
         Raises:
-            KnowledgeError: the server refuses.
+            KnowledgeError: the server refuses the requests.
         """
         self._began = loop_time()
         with anyio.move_on_after(self.timeout):
@@ -78,7 +78,7 @@ class IndexingBenchmark:
             for sample in remaining:
                 if self._refusal is not None:
                     return
-                # Cut off, it would be carried out all the same.
+                # The server would still execute a request that is cut off.
                 with anyio.move_on_after(DRAIN_SECONDS + self.timeout, shield=True):
                     await self._send(sample)
                 await checkpoint()
@@ -127,11 +127,11 @@ class IndexingBenchmark:
                 self.dataset, self._accepted[document_id][1]
             )
         except KnowledgeError:
-            return  # what the server does not tell is left out; the tally has the error
+            return  # the counter has the error
         self._statuses.update((status.id, status) for status in answer)
 
     def summarize(self) -> IndexingResult:
-        """Sum up what was seen."""
+        """Return the results so far."""
         ends = sorted(when for when, _ in self._finished.values())
         failed = [
             row
@@ -159,7 +159,7 @@ class IndexingBenchmark:
             available=_spread_or_none(available),
             queued=_spread_or_none(queued),
             worked=_spread_or_none(worked),
-            # Of those that one look saw ended, the last one counts them all.
+            # Documents found by the same poll share one point, with the highest count.
             course=list({when - self._began: count for count, when in enumerate(ends, 1)}.items()),
         )
 
@@ -167,14 +167,14 @@ class IndexingBenchmark:
 def _server_times(
     rows: Mapping[str, Document], statuses: Mapping[str, DocumentStatus]
 ) -> tuple[Sequence[float], Sequence[float]]:
-    """Take the server's own times apart: waiting for its worker, and the work."""
+    """Return the times in the queue and at work, by the server's timestamps."""
     queued: list[float] = []
     worked: list[float] = []
     for document_id, status in statuses.items():
         started, ended = status.processing_started_at, status.completed_at
         if started is None:
             continue
-        # Whole seconds are cut off, so that the difference may be a little below zero.
+        # Timestamps are truncated to seconds, so the difference may be slightly negative.
         queued.append(max(0.0, (started - rows[document_id].created_at).total_seconds()))
         if ended is not None:
             worked.append(max(0.0, (ended - started).total_seconds()))

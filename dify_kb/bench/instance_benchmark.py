@@ -1,4 +1,4 @@
-"""Measuring an instance: a base of its own, every part in turn, and nothing left behind."""
+"""Measure a server part by part, in temporary datasets."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from .search_methods import SearchFactory, list_search_methods
 from .temporary_dataset import list_models, temporary_dataset
 
 NO_RETRIES = Retry(read_attempts=1, idempotent_attempts=1, write_attempts=1, throttled_attempts=1)
-"""What is measured is not repeated: every failure is counted."""
+"""No retries: every failure is counted."""
 
 LONG_TIMEOUT = Timeout(connect=5.0, read=15.0, answer=30.0)
 
@@ -51,18 +51,18 @@ PING_COUNT = 10
 QUERY_COUNT = 200
 
 FATAL_ERRORS = (UnauthorizedError, ForbiddenError, QuotaExceededError, ConfigError, NotFoundError)
-"""What ends the run, and not only a part of it."""
+"""Errors that end the run; others end one part of it."""
 
 
 PAGE_SIZE = 100
 REPEATS = 5
 GROWTH = 2
-"""A base is looked at again once it has so many times the documents."""
+"""The list is measured again when the dataset has grown by this factor."""
 
 
 @define
 class ListLatency:
-    """Looks at the list of a base, now and then."""
+    """Latency of the list of a growing dataset."""
 
     client: AsyncClient
     dataset: Dataset
@@ -70,7 +70,7 @@ class ListLatency:
     _next_size: int = field(default=PAGE_SIZE, init=False)
 
     async def measure_if_grown(self, documents: int) -> None:
-        """Measure, if the base has grown enough since the last time. Ten requests then."""
+        """Measure if the dataset has grown enough since the last time. Ten requests."""
         if documents < self._next_size:
             return
         self._next_size = GROWTH * documents
@@ -84,7 +84,7 @@ class ListLatency:
         )
 
     def results(self) -> Sequence[ListPageLatency]:
-        """Give what was measured."""
+        """Return the results so far."""
         return list(self._results)
 
     async def _time_page(self, number: int) -> Spread:
@@ -98,26 +98,26 @@ class ListLatency:
 
 @define(kw_only=True)
 class InstanceBenchmark:
-    """Measures the server of an open client, which takes as many requests at once as the plan.
+    """A benchmark of a server, through an open client that allows the concurrency of the plan.
 
-    Bases of its own are made, and deleted whatever happens; only a killed process leaves one.
+    Temporary datasets are created and always deleted; only a killed process leaves one.
     """
 
     client: AsyncClient
     plan: BenchmarkPlan
     samples: Sequence[Sample]
-    """Whose indexing is followed, and what is searched."""
+    """The documents that are indexed and searched."""
 
     counter: RequestCounter
-    """What the client tells its events."""
+    """The counter whose `record` is the `on_event` of the client."""
 
     on_progress: OnProgress
     poll_interval: float = 0.5
-    """Seconds between looks at documents that are being indexed: how exactly their ends are known,
-    at the price of a page of the list each."""
+    """Seconds between two polls of documents that are being indexed: the accuracy of the results,
+    for the pages of the list per poll."""
 
     technique: Technique | None = None
-    """None is high quality where the workspace has an embedding model."""
+    """None is high_quality if the workspace has an embedding model, else economy."""
 
     _uploads: list[UploadResult] = field(factory=list, init=False)
     _searches: list[SearchResult] = field(factory=list, init=False)
@@ -125,18 +125,18 @@ class InstanceBenchmark:
     _listed: Sequence[ListPageLatency] = field(factory=list, init=False)
     _notes: list[str] = field(factory=list, init=False)
     _error: KnowledgeError | None = field(default=None, init=False)
-    """The first that was met, which is told where no upload came through."""
+    """The first error, raised if no upload succeeds."""
 
     _documents: int = field(default=0, init=False)
     _began: float = field(default=0.0, init=False)
     _ends: float = field(default=0.0, init=False)
 
     async def run(self) -> InstanceReport:
-        """Measure everything of the plan, within its time.
+        """Measure all parts of the plan, within its time limit.
 
         Raises:
-            KnowledgeError: the key may not do it, the server is not reached or took no upload at
-                all, or what was made could not be deleted.
+            KnowledgeError: the key is not allowed to, the server is unreachable, no upload
+                succeeded, or a temporary dataset could not be deleted.
         """
         self._began = loop_time()
         self._ends = self._began + self.plan.seconds
@@ -147,8 +147,8 @@ class InstanceBenchmark:
             await self._run_part("indexing", partial(self._measure_indexing, dataset))
             factories = list_search_methods(embedding=embedding, rerank=rerank)
             await self._run_part("retrieval", partial(self._measure_searches, dataset, factories))
-        # Last, since what it leaves to index would keep everything else waiting; and without
-        # embeddings, which cost money and are no part of an upload.
+        # Last, since indexing these uploads would delay everything else; and without embeddings,
+        # which cost money and are not part of an upload.
         async with temporary_dataset(self.client, "economy") as dataset:
             listing = ListLatency(self._client_without_retries(), dataset)
             for upload in self.plan.uploads:
@@ -156,13 +156,13 @@ class InstanceBenchmark:
                     "upload", partial(self._measure_uploads, dataset, upload, listing)
                 )
             self._listed = listing.results()
-            self._report_progress("cleanup", "deleting what was made")
+            self._report_progress("cleanup", "deleting the datasets")
         if self._error and not any(level.latency for row in self._uploads for level in row.levels):
             raise self._error
         return self._build_report(where)
 
     async def _describe_environment(self) -> Environment:
-        self._report_progress("start", "asking the server what it is")
+        self._report_progress("start", "querying the server")
         await self.client.datasets.list(limit=1)
         client, times = self._client_without_retries(), list[float]()
         for _ in range(PING_COUNT):
@@ -178,15 +178,15 @@ class InstanceBenchmark:
         if not embeddings:
             if self.technique == "high_quality":
                 raise ConfigError(
-                    "The workspace has no embedding model, which a high-quality base needs.",
-                    hint="Add one in the console, or measure an economy base.",
+                    "The workspace has no embedding model; high_quality indexing requires one.",
+                    hint="Add one in the console, or use `--technique economy`.",
                 )
             return None, None
         reranks = await list_models(self.client, ModelType.RERANK)
         return embeddings[0], next(iter(reranks), None)
 
     async def _run_part(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Do one part; trouble that is no refusal of the whole ends that part only."""
+        """Run one part. An error that does not concern the whole run ends this part only."""
         try:
             with anyio.CancelScope(deadline=self._ends) as scope:
                 await work()
@@ -197,7 +197,7 @@ class InstanceBenchmark:
             self._error = self._error or error
             return
         if scope.cancelled_caught:
-            self._notes.append(f"{name}: the time of the run was over.")
+            self._notes.append(f"{name}: time limit of the run reached.")
 
     async def _measure_indexing(self, dataset: Dataset) -> None:
         indexing = IndexingBenchmark(
@@ -218,8 +218,8 @@ class InstanceBenchmark:
             self._documents += self._indexed.documents
         if self._indexed.unfinished:
             self._notes.append(
-                f"indexing: {self._indexed.unfinished} of {self._indexed.documents} documents were"
-                f" not at their end after {self.plan.indexing_timeout:g} s."
+                f"indexing: {self._indexed.unfinished} of {self._indexed.documents} documents"
+                f" unfinished after {self.plan.indexing_timeout:g} s."
             )
 
     async def _measure_searches(
@@ -248,7 +248,7 @@ class InstanceBenchmark:
             plan.seconds,
             plan.max_searches,
             lambda number: self._report_progress(
-                "retrieval", f"{name}, top {top_k}, {number} at once"
+                "retrieval", f"{name}, top {top_k}, concurrency {number}"
             ),
         )
         try:
@@ -286,7 +286,7 @@ class InstanceBenchmark:
             upload.seconds,
             upload.max_documents,
             lambda number: self._report_progress(
-                "upload", f"{upload.size:,} bytes, {number} at once"
+                "upload", f"{upload.size:,} bytes, concurrency {number}"
             ),
             measure_list if upload.size == min(one.size for one in self.plan.uploads) else None,
         )

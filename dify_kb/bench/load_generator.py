@@ -1,4 +1,4 @@
-"""Requests at once, each followed by the next, for a while: what comes back, and how fast."""
+"""Generate a closed-loop load of fixed concurrency, and measure rate, latency and errors."""
 
 from __future__ import annotations
 
@@ -21,43 +21,43 @@ from dify_kb.errors import (
 from dify_kb.transport.clock import loop_time
 
 DRAIN_SECONDS = 10.0
-"""Seconds that requests under way may take when their time is over, or the run is interrupted: a
-create that is cut off is carried out all the same, and would outlive its dataset."""
+"""Seconds that requests in flight may take after the end of the round or an interrupt: a server
+still executes a create request that is cut off, and the document would outlive its dataset."""
 
 WARMUP_PART = 0.2
-"""The part of a round that is not measured, at its begin: of its time or of its requests."""
+"""The unmeasured part at the start of a round, of its duration or of its requests."""
 
 MAX_STRETCH = 3
-"""A round of a slow server may last so many times its time."""
+"""A round against a slow server may last up to this multiple of its duration."""
 
 SendRequest = Callable[[], Awaitable[object]]
-"""Makes one request."""
+"""Sends one request."""
 
 
 @frozen(kw_only=True)
 class RoundResult:
-    """What a number of requests at once brought."""
+    """The result of one round."""
 
     seconds: float
-    """How long it was measured, after warming up."""
+    """Measured duration, without the warm-up."""
 
     answered: int
-    """Answers within that time."""
+    """Responses within the measured time."""
 
     times: Sequence[float]
-    """Seconds of each request that succeeded and began within that time."""
+    """Seconds of each successful request that began within the measured time."""
 
     errors: Sequence[KnowledgeError]
 
     @property
     def rate(self) -> float:
-        """Answers a second."""
+        """Responses per second."""
         return self.answered / self.seconds if self.seconds > 0 else 0.0
 
 
 @define
 class _RunningRound:
-    """One round while it runs."""
+    """A running round."""
 
     send_request: SendRequest
     concurrency: int
@@ -76,7 +76,7 @@ class _RunningRound:
     stopped: bool = False
 
     async def send_until_end(self) -> None:
-        """Make requests until the end."""
+        """Send requests, one after the other, until the round ends."""
         while not self.stopped:
             began = time.perf_counter()
             if self.sent >= self.max_requests or self._is_over(began):
@@ -105,7 +105,7 @@ class _RunningRound:
         return now >= self.end and (self.answered >= self.concurrency or now >= self.latest_end)
 
     def stop(self) -> None:
-        """Begin no more requests."""
+        """Stop sending new requests."""
         self.stopped = True
         self.measure_end = min(self.measure_end, time.perf_counter())
 
@@ -113,17 +113,17 @@ class _RunningRound:
 async def generate_load(
     send_request: SendRequest, *, concurrency: int, seconds: float, max_requests: int
 ) -> RoundResult:
-    """Keep so many requests in flight for so long; those under way at the end may finish.
+    """Maintain `concurrency` requests in flight for `seconds`, then let those in flight finish.
 
-    Where each was not answered once by then, it takes up to three times as long.
-
-    Interrupted, it begins no more requests and lets those under way finish for up to 10 s.
+    The round is extended, to three times its duration at most, until there are as many responses
+    as concurrent requests. When cancelled, no new requests are sent, and those in flight may
+    finish for up to 10 s.
 
     Args:
-        most: requests at most, which may end it earlier.
+        max_requests: maximum number of requests; the round ends when it is reached.
 
     Raises:
-        KnowledgeError: the server refused, and would refuse again.
+        KnowledgeError: the server refused a request, and would refuse it again.
     """
     now = time.perf_counter()  # uvloop's own clock moves once a millisecond
     round_ = _RunningRound(
@@ -165,13 +165,13 @@ async def generate_load(
 
 def _no_answer_error() -> KnowledgeError:
     return KnowledgeError(
-        f"No answer came within {DRAIN_SECONDS:g} s of the end of its round.",
-        hint="`dify-kb doctor` tells whether the server answers at all.",
+        f"No response within {DRAIN_SECONDS:g} s of the end of the round.",
+        hint="Check the server with `dify-kb doctor`.",
     )
 
 
 def is_permanent_error(error: KnowledgeError) -> bool:
-    """Tell whether asking again would not help: a refusal, and no passing trouble."""
+    """Return whether a retry would fail too: a refusal, not a transient error."""
     if isinstance(error, OutcomeUnknownError):
         return False
     if isinstance(error, ApiError):

@@ -1,7 +1,7 @@
-"""Many measurements as few numbers, and the quality of rankings. Pure.
+"""Statistics of measurements, and metrics of rankings. Pure.
 
-A ranking is told by the rank (1 is the best) at which each relevant thing was first found, or None
-where it was not. A thing that is found again lower down counts once.
+A ranking is given by the best rank of each relevant item (1 is the first result), or None if the
+item was not found.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from attrs import frozen
 
 @frozen(kw_only=True)
 class Spread:
-    """The median of repeated measurements, with the least and the most of them."""
+    """The median, minimum and maximum of repeated measurements."""
 
     median: float
     low: float
@@ -24,7 +24,7 @@ class Spread:
 
     @classmethod
     def from_values(cls, values: Sequence[float]) -> Spread:
-        """Sum up one value at least."""
+        """Summarize values, of which there must be at least one."""
         return cls(
             median=statistics.median(values), low=min(values), high=max(values), count=len(values)
         )
@@ -32,7 +32,7 @@ class Spread:
 
 @frozen(kw_only=True)
 class Latency:
-    """How long requests took, in seconds. A percentile is a time that was really measured."""
+    """Request times, in seconds. Percentiles are measured values, not interpolated."""
 
     mean: float
     p50: float
@@ -43,7 +43,7 @@ class Latency:
 
     @classmethod
     def from_seconds(cls, seconds: Sequence[float]) -> Latency | None:
-        """Sum up the times of requests; None of none."""
+        """Summarize request times; return None if there are none."""
         if not seconds:
             return None
         ordered = sorted(seconds)
@@ -58,7 +58,7 @@ class Latency:
 
 
 def percentile(ordered: Sequence[float], part: float) -> float:
-    """Give the least of the ordered values that `part` of them do not exceed (nearest rank)."""
+    """Return the percentile `part` (0 to 1) of sorted values, by the nearest-rank method."""
     rank = max(1, -int(-part * len(ordered) // 1))
     return ordered[rank - 1]
 
@@ -68,34 +68,34 @@ Ranks = Sequence[int | None]
 
 @frozen(kw_only=True)
 class Mean:
-    """A mean over queries; `error` is two standard errors: it is within that 19 times of 20."""
+    """A mean over queries; `error` is two standard errors, a confidence interval of 95 %."""
 
     value: float
     error: float
 
     @classmethod
     def from_values(cls, values: Sequence[float]) -> Mean:
-        """Take the mean of one value at least."""
+        """Return the mean of values, of which there must be at least one."""
         spread = statistics.stdev(values) if len(values) > 1 else 0.0
         return cls(value=statistics.fmean(values), error=2 * spread / math.sqrt(len(values)))
 
 
 def recall(ranks: Ranks, k: int) -> float:
-    """Tell which part of what is relevant is among the first `k`."""
+    """Return the part of the relevant items that are among the first `k` results."""
     return sum(rank is not None and rank <= k for rank in ranks) / len(ranks)
 
 
 def reciprocal_rank(ranks: Ranks, k: int) -> float:
-    """Give one by the rank of the first relevant thing; 0 if it is not among the first `k`."""
+    """Return 1 / the rank of the first relevant item; 0 if no item is among the first `k`."""
     first = min((rank for rank in ranks if rank is not None), default=k + 1)
     return 1 / first if first <= k else 0.0
 
 
 def ndcg(ranks: Ranks, k: int) -> float:
-    """Give the discounted gain within `k`, by that of the best order; relevance is 0 or 1.
+    """Return the normalized discounted cumulative gain within `k`, with binary relevance.
 
-    Things that are found in the same passage share its rank. So the best order can be surpassed,
-    which counts as 1.
+    Items found in the same chunk share its rank. The gain can therefore exceed that of the ideal
+    order; the result is limited to 1.
     """
     gain = sum(1 / math.log2(rank + 1) for rank in ranks if rank is not None and rank <= k)
     best = sum(1 / math.log2(rank + 1) for rank in range(1, min(len(ranks), k) + 1))
@@ -103,7 +103,7 @@ def ndcg(ranks: Ranks, k: int) -> float:
 
 
 def differ_significantly(better: Sequence[float], worse: Sequence[float]) -> bool:
-    """Tell whether two searches of the same queries differ by more than chance (paired, 95 %)."""
+    """Return whether two results of the same queries differ significantly (paired, 95 %)."""
     differences = [one - other for one, other in zip(better, worse, strict=True)]
     mean = Mean.from_values(differences)
     return abs(mean.value) > mean.error

@@ -1,4 +1,4 @@
-"""Render the report on an instance as tables, for the terminal and the HTML page alike. Pure."""
+"""Render an instance report as tables and as an HTML page. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def render_instance_page(report: InstanceReport) -> str:
-    """Write the page."""
+    """Render a report as an HTML page with charts."""
     sections = [
         *(_upload_section(result) for result in report.uploads),
         *([_indexing_section(report.indexed)] if report.indexed else []),
@@ -31,15 +31,15 @@ def render_instance_page(report: InstanceReport) -> str:
         *([_list_latency_section(report.listed)] if report.listed else []),
         _error_section(report),
     ]
-    return render_page("How fast this Dify is", instance_facts(report), sections)
+    return render_page("Dify server benchmark", instance_facts(report), sections)
 
 
 def _upload_section(result: UploadResult) -> PageSection:
     name = format_size(result.size)
     knee = result.knee
-    marks = {float(knee.at_once): "knee"} if knee and knee.reached else {}
+    marks = {float(knee.at_once): "saturation point"} if knee and knee.reached else {}
     rate = Chart(
-        title=f"Files a second, {name} each",
+        title=f"Upload rate, files of {name}",
         x="uploads at once",
         y="files/s",
         scale="doubling",
@@ -54,7 +54,7 @@ def _upload_section(result: UploadResult) -> PageSection:
     )
     known = [(level.at_once, level.latency) for level in result.levels if level.latency]
     latency = Chart(
-        title=f"Time of an upload, {name} each",
+        title=f"Upload time, files of {name}",
         x="uploads at once",
         y="ms",
         scale="doubling",
@@ -68,7 +68,7 @@ def _upload_section(result: UploadResult) -> PageSection:
     )
     return PageSection(
         heading=f"Uploads of {name}",
-        text=f"{describe_saturation(result)} Bars show the least and the most of the rounds.",
+        text=f"{describe_saturation(result)} Bars show the minimum and maximum of the rounds.",
         charts=(rate, latency),
         table=upload_table(result),
     )
@@ -83,7 +83,7 @@ def _indexing_section(result: IndexingResult) -> PageSection:
     )
     return PageSection(
         heading="Indexing",
-        text="Waiting and work are the server's own times, in whole seconds.",
+        text="Queue time and work time are by the server's timestamps, in whole seconds.",
         charts=(chart,),
         table=indexing_table(result),
     )
@@ -95,7 +95,7 @@ def _search_section(result: Sequence[SearchResult]) -> PageSection:
         rows = [row for row in result if row.top_k == top_k]
         charts += [
             Chart(
-                title=f"Queries a second, top {top_k}",
+                title=f"Query rate, top {top_k}",
                 x="queries at once",
                 y="queries/s",
                 scale="doubling",
@@ -108,7 +108,7 @@ def _search_section(result: Sequence[SearchResult]) -> PageSection:
                 ],
             ),
             Chart(
-                title=f"Time of a query, 95th percentile, top {top_k}",
+                title=f"Query time, 95th percentile, top {top_k}",
                 x="queries at once",
                 y="ms",
                 scale="doubling",
@@ -130,8 +130,8 @@ def _search_section(result: Sequence[SearchResult]) -> PageSection:
 
 def _list_latency_section(result: Sequence[ListPageLatency]) -> PageSection:
     chart = Chart(
-        title="Time of a page of 100 documents",
-        x="documents in the base",
+        title="Response time of a list page of 100 documents",
+        x="documents in the dataset",
         y="ms",
         series=[
             ChartSeries(
@@ -143,21 +143,21 @@ def _list_latency_section(result: Sequence[ListPageLatency]) -> PageSection:
             ),
         ],
     )
-    return PageSection(heading="Listing", charts=(chart,), table=list_latency_table(result))
+    return PageSection(heading="List requests", charts=(chart,), table=list_latency_table(result))
 
 
 def _error_section(report: InstanceReport) -> PageSection:
-    text = " ".join(report.notes) or "Everything of the plan was measured."
+    text = " ".join(report.notes) or "The plan was completed."
     table: ReportTable | None = error_table(report.troubles) if report.troubles else None
     no_errors = "" if report.troubles else " No request failed."
-    return PageSection(heading="Errors met", text=f"{text}{no_errors}", table=table)
+    return PageSection(heading="Errors", text=f"{text}{no_errors}", table=table)
 
 
 LATENCY = ("p50 ms", "p95 ms", "p99 ms")
 
 
 def format_size(size: float) -> str:
-    """Write a size."""
+    """Return a size in bytes, KiB or MiB."""
     for unit, name in ((MIB, "MiB"), (KIB, "KiB")):
         if size >= unit:
             return f"{format_number(size / unit)} {name}"
@@ -165,7 +165,7 @@ def format_size(size: float) -> str:
 
 
 def upload_table(result: UploadResult) -> ReportTable:
-    """Tell the uploads of one size; the row of the knee stands out."""
+    """Return a table of the uploads of one size, with the saturation point highlighted."""
     rows = [
         [
             str(level.at_once),
@@ -178,24 +178,25 @@ def upload_table(result: UploadResult) -> ReportTable:
     ]
     knee = result.knee.at_once if result.knee and result.knee.reached else 0
     return ReportTable(
-        columns=("at once", "files/s", "spread", "MiB/s", *LATENCY, "errors"),
+        columns=("concurrency", "files/s", "spread", "MiB/s", *LATENCY, "errors"),
         rows=rows,
         highlighted=_saturation_row(result.levels, knee),
     )
 
 
 def describe_saturation(result: UploadResult | SearchResult) -> str:
-    """Tell where the server is full, in a sentence."""
+    """Return a sentence about the saturation point."""
     knee = result.knee
     if knee is None:
-        return "Too little was answered to tell a knee."
+        return "Too few responses to find the saturation point."
     if not knee.reached:
-        return f"Not full at {knee.at_once} at once: more would bring more."
-    return f"The knee is at {knee.at_once}: full with {format_number(knee.most)} a second."
+        return f"Not saturated at concurrency {knee.at_once}, the highest measured."
+    most = format_number(knee.most)
+    return f"Saturation point: concurrency {knee.at_once}, at most {most} per second."
 
 
 def search_table(result: Sequence[SearchResult]) -> ReportTable:
-    """Tell the searches of all methods."""
+    """Return a table of the searches by method and concurrency."""
     rows = [
         [
             row.method,
@@ -209,16 +210,17 @@ def search_table(result: Sequence[SearchResult]) -> ReportTable:
         for level in row.levels
     ]
     return ReportTable(
-        columns=("method", "top k", "at once", "queries/s", "spread", *LATENCY, "errors"), rows=rows
+        columns=("method", "top k", "concurrency", "queries/s", "spread", *LATENCY, "errors"),
+        rows=rows,
     )
 
 
 def indexing_table(result: IndexingResult) -> ReportTable:
-    """Tell how documents were indexed."""
+    """Return a table of the indexing results."""
     times = (
-        ("accepted to available, s", result.available),
-        ("waiting for the worker, s", result.queued),
-        ("work, s", result.worked),
+        ("time to available, s", result.available),
+        ("queue time, s", result.queued),
+        ("work time, s", result.worked),
     )
     rows = [
         ["documents", str(result.documents), ""],
@@ -234,7 +236,7 @@ def indexing_table(result: IndexingResult) -> ReportTable:
 
 
 def list_latency_table(result: Sequence[ListPageLatency]) -> ReportTable:
-    """Tell what pages cost."""
+    """Return a table of list latencies by size of the dataset."""
     rows = [[f"{row.documents:,}", *_ms_cells(row.first), *_ms_cells(row.last)] for row in result]
     return ReportTable(
         columns=("documents", "first page ms", "spread", "last page ms", "spread"), rows=rows
@@ -242,22 +244,22 @@ def list_latency_table(result: Sequence[ListPageLatency]) -> ReportTable:
 
 
 def error_table(result: Sequence[ErrorSummary]) -> ReportTable:
-    """Tell what was met."""
+    """Return a table of errors by endpoint and kind."""
     rows = [[row.endpoint, row.kind, str(row.count), row.example] for row in result]
-    return ReportTable(columns=("request", "what", "times", "for example"), rows=rows)
+    return ReportTable(columns=("request", "error", "count", "example"), rows=rows)
 
 
 def instance_facts(report: InstanceReport) -> Sequence[tuple[str, str]]:
-    """Tell what was measured."""
+    """Return the environment and the cost of the run, as names and values."""
     where = report.where
     ping = f"{format_number(1000 * where.ping.p50)} ms" if where.ping else "-"
     return [
         ("server", where.server),
-        ("version", where.server_version or "not told"),
+        ("version", where.server_version or "unknown"),
         ("measured", f"{where.when}, plan {report.plan}, {report.seconds:.0f} s"),
-        ("from", f"{where.machine}, {where.processors} processors, Python {where.python}"),
+        ("machine", f"{where.machine}, {where.processors} processors, Python {where.python}"),
         ("client", f"dify-kb {where.client}"),
-        ("a small read takes", ping),
+        ("latency of a small read", ping),
         ("cost", f"{report.requests:,} requests, {report.documents:,} documents"),
     ]
 
@@ -283,6 +285,6 @@ def _latency_cells(latency: Latency | None) -> Sequence[str]:
 
 
 def _saturation_row(levels: Sequence[ConcurrencyLevel], knee: int) -> Sequence[int]:
-    """Give the row of the knee: the first number measured that is as large."""
+    """Return the row of the saturation point: the first level not below it."""
     saturated_rows = [index for index, level in enumerate(levels) if level.at_once >= knee > 0]
     return saturated_rows[:1]

@@ -1,4 +1,4 @@
-"""Two reports beside each other: before and after a change of settings. Pure."""
+"""Compare two reports, before and after a change of settings. Pure."""
 
 from __future__ import annotations
 
@@ -18,20 +18,19 @@ if TYPE_CHECKING:
 ChangeVerdict = Literal["better", "worse", "same"]
 
 MIN_DIFFERENCE = 0.1
-"""A difference below this part is none."""
+"""Smaller relative differences count as equal."""
 
 MIN_DOUBT = 0.1
-"""The part of a number by which it is doubted at least, however alike its repetitions were."""
+"""Minimum relative uncertainty of a value, however small the spread of its repetitions."""
 
 FEW_REPETITIONS, ROUGH_DOUBT = 3, 0.25
-"""Below so many repetitions a spread tells little, and so much is doubted. It is also what the
-median and what the 95th percentile (of 100 requests, the sixth largest) are doubted by, since they
-are told of all rounds together."""
+"""The relative uncertainty of a value with fewer repetitions, whose spread says little. It also
+applies to the median and the 95th percentile of latencies, which are those of all rounds."""
 
 
 @frozen(kw_only=True)
 class ComparableValue:
-    """A number of a report, within its spread, and which way is better."""
+    """A value of a report, with its spread and whether more is better."""
 
     name: str
     unit: str
@@ -43,7 +42,7 @@ class ComparableValue:
 
 @frozen(kw_only=True)
 class Difference:
-    """A number of two reports. `ratio` is after by before; None where before was zero."""
+    """A value in both reports. `ratio` is after / before, or None if before is zero."""
 
     name: str
     unit: str
@@ -51,13 +50,13 @@ class Difference:
     after: float
     ratio: float | None
     verdict: ChangeVerdict
-    """`same` where they differ by less than a tenth, or their spreads overlap."""
+    """`same` if the values differ by less than a tenth, or their spreads overlap."""
 
 
 def compare_reports(
     before: InstanceReport | QualityReport, after: InstanceReport | QualityReport
 ) -> Sequence[Difference]:
-    """Tell what changed, of the numbers that both reports have."""
+    """Compare the values that both reports have."""
     new = {figure.name: figure for figure in comparable_values(after)}
     return [
         _compare_values(figure, new[figure.name])
@@ -67,7 +66,7 @@ def compare_reports(
 
 
 def comparable_values(report: InstanceReport | QualityReport) -> Sequence[ComparableValue]:
-    """Give the numbers of a report that can be compared."""
+    """Return the values of a report that can be compared."""
     if isinstance(report, QualityReport):
         return _quality_values(report)
     result: list[ComparableValue] = []
@@ -79,16 +78,16 @@ def comparable_values(report: InstanceReport | QualityReport) -> Sequence[Compar
             _approximate_value("indexing", "documents/s", known.rate, more_is_better=True)
         )
         for name, spread in (
-            ("available after", known.available),
-            ("waiting for the worker", known.queued),
-            ("work", known.worked),
+            ("time to available", known.available),
+            ("queue time", known.queued),
+            ("work time", known.worked),
         ):
             result += _spread_values(f"indexing, {name}", "s", spread, more_is_better=False)
     for searches in report.searches:
         result += _sweep_values(f"{searches.method}, top {searches.top_k}", "queries/s", searches)
     for row in report.listed:
         result += _spread_values(
-            f"page in {row.documents:,} documents", "s", row.first, more_is_better=False
+            f"list page, {row.documents:,} documents", "s", row.first, more_is_better=False
         )
     return result
 
@@ -117,12 +116,12 @@ def _sweep_values(
 ) -> Sequence[ComparableValue]:
     listed: list[ComparableValue] = []
     for level in result.levels:
-        at = f"{name}, {level.at_once} at once"
+        at = f"{name}, concurrency {level.at_once}"
         listed += _spread_values(at, unit, level.rate, more_is_better=True)
         listed += _latency_values(at, level.latency)
     if result.knee and result.knee.reached:
         listed.append(
-            _approximate_value(f"{name}, when full", unit, result.knee.most, more_is_better=True)
+            _approximate_value(f"{name}, saturated", unit, result.knee.most, more_is_better=True)
         )
     return listed
 

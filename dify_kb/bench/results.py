@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from dify_kb.client import AsyncClient
 
 FORMAT = 1
-"""Of the JSON; higher when a reader of the one before would misread it."""
+"""Version of the JSON format; raised by changes that older readers would misread."""
 
 
 @frozen(kw_only=True)
 class Environment:
-    """What was measured, from where, and when."""
+    """The server, the client machine and the time of a measurement."""
 
     when: str
     """ISO 8601, UTC."""
@@ -42,12 +42,12 @@ class Environment:
     machine: str
     processors: int
     ping: Latency | None
-    """Of a small read: how far away the server is."""
+    """Latency of a small read, which shows the distance of the server."""
 
 
 @frozen(kw_only=True)
 class ConcurrencyLevel:
-    """A number of requests at once. `rate` is answers a second, over the rounds."""
+    """Results of one concurrency level. `rate` is responses per second, over the rounds."""
 
     at_once: int
     rate: Spread
@@ -57,7 +57,7 @@ class ConcurrencyLevel:
 
 @frozen(kw_only=True)
 class UploadResult:
-    """Uploads of files of one size. The knee tells how many at once fill the server."""
+    """Uploads of files of one size. `knee` is the saturation point."""
 
     size: int
     levels: Sequence[ConcurrencyLevel]
@@ -66,7 +66,7 @@ class UploadResult:
 
 @frozen(kw_only=True)
 class SearchResult:
-    """Searches of one method that ask for `top_k` passages."""
+    """Searches by one method for `top_k` chunks. `knee` is the saturation point."""
 
     method: str
     top_k: int
@@ -76,11 +76,12 @@ class SearchResult:
 
 @frozen(kw_only=True)
 class IndexingResult:
-    """How documents of the corpus were indexed after they were accepted.
+    """Indexing of the documents of the corpus.
 
-    `available` is what a user waits: from the answer of the create until a list shows the end, so
-    known to one interval of looking. `queued` and `worked` are the server's own times, in whole
-    seconds: from the creation to the begin of its work, and from there to the end.
+    `available` is the time that a user waits: from the response to the create request until a list
+    shows the document as indexed, accurate to one poll interval. `queued` and `worked` are by the
+    server's timestamps, in whole seconds: from creation to the start of work, and from there to
+    the end.
     """
 
     technique: str
@@ -88,26 +89,26 @@ class IndexingResult:
     completed: int
     failed: int
     unfinished: int
-    """Not at their end when the time was over."""
+    """Documents still being indexed at the timeout."""
 
     bytes: int
     chunks: int
     seconds: float
-    """From the first create to the last end seen."""
+    """From the first create request to the last document that was indexed."""
 
     rate: float
-    """Documents a second over that time."""
+    """Documents per second over that time."""
 
     available: Spread | None
     queued: Spread | None
     worked: Spread | None
     course: Sequence[tuple[float, int]]
-    """Seconds since the first create, and how many were at their end by then."""
+    """Seconds since the first create request, and the documents indexed by then."""
 
 
 @frozen(kw_only=True)
 class ListPageLatency:
-    """What a page of 100 documents costs in a base of so many."""
+    """Latency of a list page of 100 documents, in a dataset of `documents`."""
 
     documents: int
     first: Spread
@@ -117,7 +118,7 @@ class ListPageLatency:
 
 @frozen(kw_only=True)
 class ErrorSummary:
-    """Requests of one endpoint that met the same."""
+    """Failed requests of one endpoint and kind of error."""
 
     endpoint: str
     kind: str
@@ -127,12 +128,12 @@ class ErrorSummary:
 
 @frozen(kw_only=True)
 class InstanceReport:
-    """What an instance does. Parts that could not be measured are empty, and `notes` tells why."""
+    """Report of a server. Parts that could not be measured are empty; `notes` has the reasons."""
 
     where: Environment
     plan: str
     load: LoadEstimate
-    """What was announced."""
+    """The maximum that was announced."""
 
     uploads: Sequence[UploadResult]
     indexed: IndexingResult | None
@@ -149,32 +150,32 @@ class InstanceReport:
 
 @frozen(kw_only=True)
 class QualityRow:
-    """One way to search one base. `mrr` and `ndcg` are within the largest k."""
+    """Results of one search method on one dataset. `mrr` and `ndcg` are at the largest k."""
 
     base: str
-    """How the base was cut, or its name."""
+    """The chunking of a temporary dataset, or the name of an existing one."""
 
     method: str
     recall: Mapping[str, Mean]
-    """By k."""
+    """Recall by k."""
 
     mrr: Mean
     ndcg: Mean
     missed: int
-    """Queries of which nothing relevant was found."""
+    """Queries for which nothing relevant was found."""
 
     tied: bool
-    """Whether its nDCG cannot be told from that of the best row."""
+    """Whether its nDCG does not differ significantly from that of the best row."""
 
     characters: float
-    """Of a passage, on average: longer ones hold more, and cost more to read."""
+    """Mean length of a chunk: longer ones contain more, and cost more tokens."""
 
     latency: Latency | None
 
 
 @frozen(kw_only=True)
 class MissedQuery:
-    """A query of which nothing relevant was found by the best row."""
+    """A query for which the best method found nothing relevant."""
 
     query: str
     relevant: Sequence[str]
@@ -182,18 +183,18 @@ class MissedQuery:
 
 @frozen(kw_only=True)
 class QualityReport:
-    """How well an instance finds what is known to be there."""
+    """Retrieval quality of a server, by queries with known answers."""
 
     where: Environment
     source: str
-    """Where the queries are from."""
+    """Origin of the queries."""
 
     queries: int
     documents: int
     models: Sequence[str]
     ks: Sequence[int]
     rows: Sequence[QualityRow]
-    """The best nDCG first."""
+    """Sorted by nDCG, the best first."""
 
     missed: Sequence[MissedQuery]
     notes: Sequence[str]
@@ -209,35 +210,39 @@ REPORT_TYPES: dict[object, type[Report]] = {"bench": InstanceReport, "eval": Qua
 
 
 def dump_report(report: Report) -> str:
-    """Write a report as one line of JSON."""
+    """Return a report as one line of JSON."""
     return json.dumps(codec.encode_fields(report), ensure_ascii=True)
 
 
 def load_report(file: Path) -> Report:
-    """Read a report: the last one in a file of JSON Lines.
+    """Read the last report in a file of JSON Lines.
 
     Raises:
-        ConfigError: there is none that this version reads.
+        ConfigError: the file cannot be read or contains no report of this format.
     """
     try:
         values = [_parse_line(line) for line in file.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} cannot be read ({error}).", hint="Name a report.") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(
+            f"Cannot read {file}: {reason}.", hint="Pass a file written by `--save`."
+        ) from error
     reports = [value for value in values if value.get("type") in REPORT_TYPES]
     if not reports:
         raise ConfigError(
-            f"{file} holds no report.", hint="`dify-kb bench --save FILE` writes one; so does eval."
+            f"{file} contains no report.",
+            hint="Write one with `dify-kb bench --save FILE` or `dify-kb eval --save FILE`.",
         )
     if reports[-1].get("format") != FORMAT:
         raise ConfigError(
-            f"{file} holds a report of format {reports[-1].get('format')!r}, not {FORMAT}.",
-            hint="Read it with the version of dify-kb that wrote it, or measure again.",
+            f"{file} has report format {reports[-1].get('format')!r}; supported: {FORMAT}.",
+            hint="Use the version of dify-kb that wrote it, or measure again.",
         )
     try:
         return codec.decode(REPORT_TYPES[reports[-1]["type"]], reports[-1])
     except codec.DecodeError as error:
         raise ConfigError(
-            f"{file} holds a report that cannot be read: {error}.", hint="Measure again."
+            f"{file} contains an invalid report: {error}.", hint="Measure again."
         ) from error
 
 
@@ -250,7 +255,7 @@ def _parse_line(line: str) -> dict[str, object]:
 
 
 def describe_environment(client: AsyncClient, ping: Latency | None = None) -> Environment:
-    """Tell the server of an open client that has answered before, and this machine."""
+    """Return the server of an open client that has sent a request, and this machine."""
     return Environment(
         when=datetime.now(UTC).isoformat(timespec="seconds"),
         server=client.base_url,

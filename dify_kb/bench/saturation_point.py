@@ -1,13 +1,13 @@
-"""Where more at once stops to bring more: the knee of a curve of throughput. Pure.
+"""Find the saturation point of a throughput curve. Pure.
 
-A server that is driven by `n` requests at once, each followed by the next, answers more a second
-with more of them until it is full; from there on they only wait. The knee is the least number at
-once that brings `SATURATED_PART` of what it answers when it is full.
+With more concurrent requests, a server responds to more requests per second until it is saturated;
+beyond that, requests only wait. The saturation point is the lowest concurrency that reaches
+`SATURATED_PART` of the maximum throughput.
 
-Single points are noisy: of 100 creates whose times scatter by half, the rate is known to 5 %. So
-the curve is the rising one that is nearest to all points (isotonic regression), what a full server
-answers is the mean of the points from the knee on, and between two points the curve is straight.
-Where those points scatter, a point may miss the goal by a part of that.
+Single points are noisy: the rate of 100 creates whose times vary by half is known to 5 %. The
+curve is therefore fitted by isotonic regression and is linear between two points, and the maximum
+throughput is the mean of the points from the saturation point on. A point may miss the target rate
+by a part of the standard deviation of these points.
 """
 
 from __future__ import annotations
@@ -22,54 +22,54 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 SATURATED_PART = 0.95
-"""The part of what a full server answers that the knee brings."""
+"""The part of the maximum throughput that the saturation point reaches."""
 
 NEARLY_FULL_PART = 0.85
-"""Points that reach this part of the best one may be of a full server; later ones that do not are
-of an overloaded one, and no part of the curve."""
+"""Points that reach this part of the best rate may be saturated. Points of higher concurrency that
+do not reach it are overloaded and not part of the curve."""
 
 ITERATIONS = 5
-"""How often the knee and the mean from it on are worked out from each other; mostly two do."""
+"""Iterations of saturation point and mean, each from the other; two mostly suffice."""
 
 NOISE_FACTOR = 0.3
-"""Standard deviations of the points of a full server by which a point may miss its goal: more
-shifts the knee down, less lets single points shift it up (tests/bench has the queues that it was
-chosen on)."""
+"""Standard deviations of the saturated points by which a point may miss the target rate. A higher
+value moves the saturation point down, a lower one lets single points move it up (chosen by the
+simulated queues in tests/bench)."""
 
 ROUNDING_TOLERANCE = 0.05
-"""A knee at 2.03 is 2: no curve is known that well."""
+"""A saturation point of 2.03 is rounded to 2: no curve is that accurate."""
 
 
 @frozen(kw_only=True)
 class ThroughputPoint:
-    """A number of requests at once, and how many a second were answered."""
+    """A concurrency, and its rate of responses per second."""
 
     concurrency: int
     rate: float
     weight: float = 1.0
-    """How well the rate is known: the number of answers behind it."""
+    """Accuracy of the rate: the number of responses it is based on."""
 
 
 @frozen(kw_only=True)
 class SaturationPoint:
-    """Where a server is full."""
+    """The concurrency at which a server is saturated."""
 
     at_once: int
-    """The least number at once that brings 95 % of `most`."""
+    """The lowest concurrency that reaches 95 % of `most`."""
 
     most: float
-    """Answers a second when it is full."""
+    """Maximum throughput, in responses per second."""
 
     reached: bool
-    """Whether a larger number was measured and brought no more. Else the server may take more,
-    and `at_once` is the largest that was tried."""
+    """Whether a higher concurrency was measured and did not increase the rate. If not, the server
+    may allow more, and `at_once` is the highest concurrency measured."""
 
 
 def find_saturation_point(points: Iterable[ThroughputPoint]) -> SaturationPoint | None:
-    """Tell the knee of a curve; None where fewer than two numbers at once were answered."""
+    """Return the saturation point; None if fewer than two levels have responses."""
     answered_points = [point for point in points if point.rate > 0]
     curve = _drop_overloaded(answered_points)
-    if len(curve) < 2:  # noqa: PLR2004 -- one point is no curve
+    if len(curve) < 2:  # noqa: PLR2004 -- one point is not a curve
         return None
     full_points = _nearly_full_points(curve)
     full_rate, exact_concurrency = statistics.median(point.rate for point in full_points), 0.0
@@ -90,7 +90,7 @@ def find_saturation_point(points: Iterable[ThroughputPoint]) -> SaturationPoint 
 
 
 def _drop_overloaded(points: Sequence[ThroughputPoint]) -> Sequence[ThroughputPoint]:
-    """Put in order, and leave out what is overloaded."""
+    """Return the points by concurrency, without the overloaded ones."""
     ordered = sorted(points, key=lambda point: point.concurrency)
     best = max((point.rate for point in ordered), default=0.0)
     while ordered and ordered[-1].rate < NEARLY_FULL_PART * best:
@@ -112,7 +112,7 @@ def _weighted_mean_rate(points: Sequence[ThroughputPoint]) -> float:
 
 
 def _noise_allowance(full_points: Sequence[ThroughputPoint], full_rate: float) -> float:
-    """Tell by how much a point may miss its goal by chance, as the points of a full server do."""
+    """Return by how much a point may miss the target rate by chance."""
     if len(full_points) < 3:  # noqa: PLR2004 -- two that differ may be a rise
         return 0.0
     return min(
@@ -123,7 +123,7 @@ def _noise_allowance(full_points: Sequence[ThroughputPoint], full_rate: float) -
 
 @define
 class _Block:
-    """Neighbours whose rates fell, and count as one."""
+    """Neighbouring points with falling rates, merged into one."""
 
     points: list[ThroughputPoint]
 
@@ -133,7 +133,7 @@ class _Block:
 
 
 def _fit_rising_curve(curve: Sequence[ThroughputPoint]) -> Sequence[ThroughputPoint]:
-    """Give the rising curve that is nearest (pool adjacent violators)."""
+    """Return the best fitting rising curve (pool adjacent violators)."""
     blocks: list[_Block] = []
     for point in curve:
         blocks.append(_Block([point]))
@@ -148,7 +148,7 @@ def _fit_rising_curve(curve: Sequence[ThroughputPoint]) -> Sequence[ThroughputPo
 
 
 def _concurrency_at_rate(curve: Sequence[ThroughputPoint], target_rate: float) -> float:
-    """Tell at which number at once a rising curve reaches the goal; at the latest at its end."""
+    """Return the concurrency at which a rising curve reaches the rate, or its last one."""
     before: ThroughputPoint | None = None
     for point in curve:
         if point.rate >= target_rate:

@@ -1,4 +1,4 @@
-"""The ways in which a base can be searched, as its technique and the workspace's models allow."""
+"""List the search methods that a dataset and the models of the workspace allow."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from functools import partial
 from dify_kb.models import ModelRef, RetrievalModel
 
 SearchFactory = Callable[[int], RetrievalModel]
-"""Makes the search that asks for so many passages."""
+"""Returns the search for `top_k` chunks."""
 
 DEFAULT_VECTOR_WEIGHT = 0.7
-"""Of meaning, in a weighted search: the console's default (web/app/components, 1.12.1)."""
+"""Default of the console for weighted searches (web/app/components, 1.12.1)."""
 
 
 COMPARED_VECTOR_WEIGHTS = (0.3, 0.5, 0.7)
-"""Of meaning, where weights are compared."""
+"""Vector weights that an evaluation compares."""
 
 MAX_COMPARED_METHODS = 4 + len(COMPARED_VECTOR_WEIGHTS)
-"""Ways to search that a base has at most."""
+"""Maximum number of search methods of a dataset in an evaluation."""
 
 
 def list_search_methods(
@@ -27,12 +27,13 @@ def list_search_methods(
     rerank: ModelRef | None,
     weights: Sequence[float] = (DEFAULT_VECTOR_WEIGHT,),
 ) -> Mapping[str, SearchFactory]:
-    """Name the searches of a base.
+    """Return the search methods of a dataset, by name.
 
     Args:
-        embedding: of a high-quality base; None is an economy base, which has keyword search only.
+        embedding: embedding model of a high-quality dataset; None is an economy dataset, which
+            has keyword search only.
         rerank: a reranking model of the workspace, if it has one.
-        weights: of meaning, for weighted searches; the rest is for words.
+        weights: vector weights of hybrid searches; the keyword weight is the rest to 1.
     """
     if embedding is None:
         return {"keyword": lambda top_k: RetrievalModel.keyword(top_k=top_k)}

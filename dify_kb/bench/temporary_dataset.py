@@ -1,4 +1,4 @@
-"""Knowledge bases of our own, which are gone when the work is done, or fails, or is interrupted."""
+"""Temporary datasets, deleted when the work ends, fails or is interrupted."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ if TYPE_CHECKING:
     from dify_kb.client import AsyncClient
 
 PREFIX = "dify-kb-bench-"
-"""What the names of our bases begin with, so that people know them, and `clean` finds them."""
+"""Prefix of the names of temporary datasets, by which `bench clean` finds them."""
 
 TIMEOUT = 60.0
-"""Seconds that making or deleting a base may take, repeats included."""
+"""Seconds that creating or deleting a dataset may take, retries included."""
 
 
 @asynccontextmanager
 async def temporary_dataset(
     client: AsyncClient, technique: str, embedding: ModelRef | Unset = UNSET
 ) -> AsyncIterator[Dataset]:
-    """Make a base for the time of a block, and delete it with all that it holds.
+    """Create a dataset for the time of a block, and delete it with its documents.
 
-    It is deleted also when the block fails or is cancelled; only a process that is killed leaves
+    The dataset is also deleted when the block fails or is cancelled; only a killed process leaves
     it, and `find_leftover_datasets` finds it then. Two requests.
 
     Raises:
-        KnowledgeError: it could not be made, or not be deleted; the text names it then.
+        KnowledgeError: the dataset could not be created or deleted; the message has its name.
     """
     name = f"{PREFIX}{datetime.now(UTC):%m%d-%H%M%S}-{secrets.token_hex(3)}"
-    # An interrupt waits until it is known whether there is something to delete.
+    # Shielded: an interrupt waits until it is known whether there is a dataset to delete.
     dataset = None
     with anyio.move_on_after(TIMEOUT, shield=True):
         dataset = await _create_dataset(client, name, technique, embedding)
     if dataset is None:
-        raise _leftover_error(name, f"no answer came within {TIMEOUT:g} s")
+        raise _leftover_error(name, f"no response within {TIMEOUT:g} s")
     try:
         await checkpoint()
         yield dataset
@@ -52,10 +52,10 @@ async def temporary_dataset(
 
 
 async def delete_dataset(client: AsyncClient, dataset_id: str, name: str) -> None:
-    """Delete a base, whoever is in a hurry. One request.
+    """Delete a dataset, even when cancelled. One request.
 
     Raises:
-        KnowledgeError: it is still there.
+        KnowledgeError: the dataset may still exist.
     """
     with anyio.move_on_after(TIMEOUT, shield=True) as scope:
         try:
@@ -65,20 +65,20 @@ async def delete_dataset(client: AsyncClient, dataset_id: str, name: str) -> Non
         except KnowledgeError as error:
             raise _leftover_error(name, error.summary) from error
     if scope.cancelled_caught:
-        raise _leftover_error(name, f"no answer came within {TIMEOUT:g} s")
+        raise _leftover_error(name, f"no response within {TIMEOUT:g} s")
 
 
 async def find_leftover_datasets(client: AsyncClient) -> Sequence[Dataset]:
-    """Find bases that runs left which were killed. One request per 100 of them.
+    """Return the datasets left by killed runs. One request per 100 of them.
 
-    A run that is going on has its base among them.
+    Includes the datasets of benchmarks that are running.
     """
     rows = client.datasets.iter(keyword=PREFIX, include_all=True)
     return [row async for row in rows if row.name.startswith(PREFIX)]
 
 
 async def list_models(client: AsyncClient, model_type: ModelType) -> Sequence[ModelRef]:
-    """List the models of a kind that the workspace has. One request."""
+    """Return the models of one type in the workspace. One request."""
     return [
         ref
         for provider in await client.workspace.models(model_type)
@@ -100,6 +100,6 @@ async def _create_dataset(
 
 def _leftover_error(name: str, why: str) -> KnowledgeError:
     return KnowledgeError(
-        f"The dataset {name} of this benchmark may be left: {why}.",
-        hint="`dify-kb bench clean` deletes what benchmarks left.",
+        f"The temporary dataset {name} may still exist: {why}.",
+        hint="Delete it with `dify-kb bench clean`.",
     )

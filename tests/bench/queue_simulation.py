@@ -1,4 +1,4 @@
-"""Servers with a knee, as curves and as arithmetic."""
+"""Simulate a server with a queue per process."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ def simulate_closed_queue(
     answers: int,
     random_source: random.Random,
 ) -> float:
-    """Drive a server of so many processes, each of which works on one request at a time, and give
-    the answers a second.
+    """Return the responses per second of a server under a closed-loop load.
 
-    A request takes `cpu` seconds of its process and `io` seconds beside others, both of a
-    gamma distribution, as measured on servers.
+    Each process handles one request at a time, for `cpu` seconds; the `io` seconds of a request do
+    not block its process. Both are gamma distributed, as measured on servers.
     """
     queues: list[list[int]] = [[] for _ in range(processes)]
     busy = [False] * processes

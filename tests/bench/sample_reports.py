@@ -1,4 +1,4 @@
-"""Reports, as small as they can be."""
+"""Minimal reports."""
 
 from __future__ import annotations
 

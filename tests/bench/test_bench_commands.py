@@ -34,7 +34,7 @@ QUERIES = """\
 
 @pytest.fixture
 def tiny_plan(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replace the plan of `--quick` by one that takes a second."""
+    """Replace the plan of `--quick` by a small one."""
     monkeypatch.setattr(BenchmarkPlan, "quick", lambda: TINY)
 
 
@@ -57,11 +57,11 @@ def test_bench_prints_its_load_and_results(cli: Cli, emulator: Emulator, tmp_pat
     code, out, err = cli("bench", "--quick", "--html", str(html), "--save", str(save))
 
     assert code == 0
-    assert "at most 80 documents (1.57 MiB), 60 searches and 4 requests at once" in err
-    assert "deleting what was made" in err
+    assert "at most 80 documents (1.57 MiB), 60 searches, 4 concurrent requests" in err
+    assert "deleting the datasets" in err
     for heading in ("Uploads of 4 KiB.", "Uploads of 97.7 KiB.", "Indexing", "Retrieval"):
         assert f"\n{heading}" in out
-    assert re.search(r"^at once +files/s +spread +MiB/s +p50 ms", out, re.MULTILINE)
+    assert re.search(r"^concurrency +files/s +spread +MiB/s +p50 ms", out, re.MULTILINE)
     assert "Traceback" not in err
     assert "</html>" in html.read_text()
     assert json.loads(save.read_text())["type"] == "bench"
@@ -71,8 +71,8 @@ def test_bench_prints_its_load_and_results(cli: Cli, emulator: Emulator, tmp_pat
 
 @pytest.mark.usefixtures("tiny_plan")
 def test_bench_json_is_one_line(cli: Cli, docs: Path) -> None:
-    arguments = ("--json", "-q", "bench", "--quick", "--at-once", "2", "--technique", "economy")
-    code, out, _ = cli(*arguments, "--corpus", str(docs))
+    arguments = ("--json", "-q", "bench", "--quick", "--max-concurrency", "2")
+    code, out, _ = cli(*arguments, "--technique", "economy", "--corpus", str(docs))
 
     assert code == 0
     report = json.loads(out)
@@ -85,16 +85,16 @@ def test_bench_json_is_one_line(cli: Cli, docs: Path) -> None:
     ("arguments", "code", "what"),
     [
         (["bench", "--quick", "--api-key", "wrong"], 4, "401"),
-        (["bench", "--corpus", "/nowhere"], 2, "is no folder"),
-        (["bench", "--html", "/nowhere/a.html"], 2, "cannot be written"),
-        (["bench", "compare", "/nowhere", "/nowhere"], 2, "cannot be read"),
+        (["bench", "--corpus", "/nowhere"], 2, "Not a directory"),
+        (["bench", "--html", "/nowhere/a.html"], 2, "Cannot write"),
+        (["bench", "compare", "/nowhere", "/nowhere"], 2, "Cannot read"),
         (["eval", "--api-key", "wrong"], 4, "401"),
-        (["eval", "--dataset", "none"], 2, "no QUERIES"),
-        (["eval", "{queries}"], 2, "which documents"),
-        (["eval", "{queries}", "--dataset", "none"], 1, "No dataset is called 'none'"),
-        (["eval", "{queries}", "--dataset", "d", "--corpus", "/"], 2, "Both"),
-        (["eval", "{queries}", "--corpus", "/nowhere"], 2, "is no folder"),
-        (["eval", "/nowhere.jsonl", "--dataset", "d"], 2, "cannot be read"),
+        (["eval", "--dataset", "none"], 2, "Missing argument QUERIES"),
+        (["eval", "{queries}"], 2, "No documents for the queries"),
+        (["eval", "{queries}", "--dataset", "none"], 1, "Dataset not found: 'none'"),
+        (["eval", "{queries}", "--dataset", "d", "--corpus", "/"], 2, "cannot be combined"),
+        (["eval", "{queries}", "--corpus", "/nowhere"], 2, "Not a directory"),
+        (["eval", "/nowhere.jsonl", "--dataset", "d"], 2, "Cannot read"),
         (["eval", "--chunk-size", "10"], 2, "max_tokens is 10"),
     ],
 )
@@ -172,7 +172,7 @@ def test_clean_deletes_leftover_datasets_only(cli: Cli, emulator: Emulator) -> N
     assert code == 0
     assert "2 datasets deleted" in err
     assert list_dataset_names(emulator) == ["mine"]
-    assert "Nothing is left" in cli("bench", "clean", "--yes")[2]
+    assert "No datasets of killed runs found" in cli("bench", "clean", "--yes")[2]
 
 
 def wait_until_uploading(emulator: Emulator) -> None:
@@ -195,7 +195,7 @@ def test_interrupt_deletes_datasets(
     _, err = running.communicate(timeout=LIMIT)
 
     assert running.returncode == code
-    assert "Deleting what was made; Ctrl-C again" in err
+    assert "press Ctrl-C again" in err
     assert err.strip().endswith("Interrupted.")
     assert list_dataset_names(emulator) == []
 

@@ -86,17 +86,17 @@ def test_ranks_count_first_matches_and_skip_duplicates() -> None:
 @pytest.mark.parametrize(
     ("line", "what"),
     [
-        ("{", "no JSON"),
-        ("[]", "no object"),
+        ("{", "invalid JSON"),
+        ("[]", "not an object"),
         ('{"relevant": ["a"]}', '"query"'),
         ('{"query": "  ", "relevant": ["a"]}', '"query"'),
         (f'{{"query": "{"x" * 251}", "relevant": ["a"]}}', "250"),
         ('{"query": "q"}', '"relevant"'),
         ('{"query": "q", "relevant": []}', '"relevant"'),
         ('{"query": "q", "relevant": "a"}', '"relevant"'),
-        ('{"query": "q", "relevant": [""]}', 'the relevant ""'),
+        ('{"query": "q", "relevant": [""]}', 'in "relevant": ""'),
         ('{"query": "q", "relevant": [{"doc": "a"}]}', '{"doc": "a"}'),
-        ('{"query": "q", "relevant": [7]}', "the relevant 7"),
+        ('{"query": "q", "relevant": [7]}', 'in "relevant": 7'),
     ],
 )
 def test_invalid_line_is_reported_by_its_number(tmp_path: Path, line: str, what: str) -> None:
@@ -118,5 +118,5 @@ def test_file_without_queries_is_rejected(tmp_path: Path, data: bytes) -> None:
 
     with pytest.raises(ConfigError, match=r"queries\.jsonl"):
         read_queries(file)
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="Cannot read"):
         read_queries(tmp_path / "none.jsonl")

@@ -32,7 +32,7 @@ ASKED = [
 async def counting_client(
     emulator: Emulator, quick: Policy
 ) -> AsyncIterator[tuple[AsyncClient, RequestCounter]]:
-    """A client, and what counts its requests."""
+    """A client and the counter of its requests."""
     tally = RequestCounter()
     async with AsyncClient(
         emulator.url, emulator.api_key, policy=quick, on_event=tally.record
@@ -112,7 +112,7 @@ async def test_refused_search_is_noted_and_others_continue(
     assert emulator.faults.left() == {}
     assert len(report.rows) == 6
     (note,) = report.notes
-    assert note.startswith("300 characters, semantic: datasets.retrieve: the server answered 400")
+    assert note.startswith("300 characters, semantic: datasets.retrieve: the server returned 400")
 
 
 async def test_evaluation_fails_when_no_search_works(
@@ -139,7 +139,7 @@ async def test_files_that_are_not_indexed_are_noted(
 
     assert report.documents == 1
     (note,) = report.notes
-    assert note == "300 characters: 1 files were not indexed (indexing failed: no such model)."
+    assert note == "300 characters: 1 files not indexed: indexing failed: no such model."
 
 
 async def test_evaluation_fails_when_no_document_is_indexed(
@@ -147,7 +147,7 @@ async def test_evaluation_fails_when_no_document_is_indexed(
 ) -> None:
     emulator.faults.indexing(["error no such model"], always=True)
 
-    with pytest.raises(KnowledgeError, match="No document of 3 was indexed"):
+    with pytest.raises(KnowledgeError, match="None of 3 files was indexed"):
         await evaluator(counting_client, ASKED).evaluate_corpus(
             docs, list_chunkings((300,), parents=False), "economy"
         )

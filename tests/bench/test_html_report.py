@@ -33,13 +33,13 @@ def render_to_xml(chart_to_render: Chart) -> ET.Element:
 
 def test_chart_is_xml_with_title_and_values() -> None:
     root = render_to_xml(
-        chart(ChartSeries(name="a & b", points=[(1, 10), (2, 20)]), marks={2: "knee"})
+        chart(ChartSeries(name="a & b", points=[(1, 10), (2, 20)]), marks={2: "saturation point"})
     )
 
     titles = [element.text for element in root.iter(f"{SVG}title")]
     assert titles == ["T < 1", "a & b: 10 at 1", "a & b: 20 at 2"]
     texts = [element.text for element in root.iter(f"{SVG}text")]
-    assert {"at once", "/s", "knee", "0", "20"} <= set(texts)
+    assert {"at once", "/s", "saturation point", "0", "20"} <= set(texts)
 
 
 @settings(deadline=None)

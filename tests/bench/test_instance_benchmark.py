@@ -204,7 +204,7 @@ async def test_time_limit_of_a_run_is_kept(
     report = await instance_benchmark(unlimited_client, counter, plan).run()
 
     assert report.seconds < 30
-    assert any("not at their end after 0.4 s" in note for note in report.notes)
+    assert any("unfinished after 0.4 s" in note for note in report.notes)
     assert await has_no_datasets(unlimited_client)
 
 

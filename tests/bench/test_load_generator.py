@@ -50,7 +50,7 @@ async def test_unanswered_requests_are_errors() -> None:
     found = await generate_load(anyio.sleep_forever, concurrency=3, seconds=0.4, max_requests=100)
 
     assert found.answered == 0
-    assert [error.summary[:14] for error in found.errors] == ["No answer came"] * 3
+    assert [error.summary[:11] for error in found.errors] == ["No response"] * 3
 
 
 @in_virtual_time

@@ -89,8 +89,8 @@ def test_too_few_points_have_no_saturation_point(curve: Curve) -> None:
 def test_three_percent_noise_moves_the_saturation_point_by_at_most_a_third(
     corner: float, most: float, seed: int
 ) -> None:
-    """A corner: the rate rises with the number at once up to it, and stays. A knee is known no
-    better than to the distance of the numbers that are tried around it.
+    """The rate rises with the concurrency up to a corner and is then constant. The accuracy is
+    limited by the distance of the measured levels.
     """
     source = random.Random(seed)
     points = [
@@ -108,8 +108,8 @@ def test_three_percent_noise_moves_the_saturation_point_by_at_most_a_third(
 
 @pytest.mark.parametrize(("processes", "true"), [(1, 2), (2, 4), (4, 7), (8, 14)])
 def test_simulated_queues_show_their_saturation_point(processes: int, true: int) -> None:
-    """As many answers for each number as 8 s bring. Of 100 seeds 99 are near for one process,
-    and all for more (measured).
+    """Each level has the responses of 8 s. Of 100 seeds, 99 are within the tolerance for one
+    process, and all for more (measured).
     """
     for seed in range(5):
         source = random.Random(seed)

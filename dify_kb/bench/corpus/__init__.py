@@ -1,4 +1,4 @@
-"""A folder of documents to measure with: the same for the same seed, with questions it answers."""
+"""A reproducible corpus of generated documents, with questions that they answer."""
 
 from __future__ import annotations
 

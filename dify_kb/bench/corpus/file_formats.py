@@ -1,4 +1,4 @@
-"""Manuals as files of the formats that servers take, from plain bytes. Pure."""
+"""Write manuals in the file formats that servers accept, without libraries. Pure."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from .random_text import Manual
 
 LINES, COLUMNS = 50, 90
-"""Of a page of a PDF."""
+"""Size of a PDF page."""
 
 
 def write_markdown(manual: Manual) -> bytes:
-    """Write a heading for each section."""
+    """Return a manual as Markdown."""
     parts = [f"# {manual.title}"]
     for section in manual.sections:
         parts += [f"## {section.heading}", manual.section_text(section)]
@@ -28,7 +28,7 @@ def write_markdown(manual: Manual) -> bytes:
 
 
 def write_text(manual: Manual) -> bytes:
-    """Write lines of text."""
+    """Return a manual as plain text."""
     parts = [manual.title]
     for section in manual.sections:
         parts += [f"{section.heading}\n{manual.section_text(section)}"]
@@ -36,7 +36,7 @@ def write_text(manual: Manual) -> bytes:
 
 
 def write_html(manual: Manual) -> bytes:
-    """Write HTML."""
+    """Return a manual as HTML."""
     body = "\n".join(
         f"<h2>{html.escape(section.heading)}</h2>\n<p>{html.escape(manual.section_text(section))}</p>"
         for section in manual.sections
@@ -49,7 +49,7 @@ def write_html(manual: Manual) -> bytes:
 
 
 def write_csv(manual: Manual) -> bytes:
-    """Write CSV: a row for each section."""
+    """Return a manual as CSV, with a row per section."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows(_rows(manual))
@@ -57,7 +57,7 @@ def write_csv(manual: Manual) -> bytes:
 
 
 def write_docx(manual: Manual) -> bytes:
-    """Write the least docx that there is."""
+    """Return a manual as a minimal docx."""
     lines = [manual.title]
     for section in manual.sections:
         lines += [section.heading, manual.section_text(section)]
@@ -76,7 +76,7 @@ def write_docx(manual: Manual) -> bytes:
 
 
 def write_xlsx(manual: Manual) -> bytes:
-    """Write the least xlsx that there is: a row for each section."""
+    """Return a manual as a minimal xlsx, with a row per section."""
     rows = "".join(
         "<row>"
         + "".join(f'<c t="inlineStr"><is><t>{escape(cell)}</t></is></c>' for cell in row)
@@ -103,7 +103,7 @@ def write_xlsx(manual: Manual) -> bytes:
 
 
 def write_pdf(manual: Manual) -> bytes:
-    """Write the least PDF that there is, in Helvetica, which has the letters of Latin-1 only."""
+    """Return a manual as a minimal PDF in Helvetica, which is limited to Latin-1."""
     lines = [manual.title, ""]
     for section in manual.sections:
         lines += [section.heading, *textwrap.wrap(manual.section_text(section), COLUMNS), ""]
@@ -134,7 +134,7 @@ WRITERS: Mapping[str, Callable[[Manual], bytes]] = {
     "xlsx": write_xlsx,
     "pdf": write_pdf,
 }
-"""By extension."""
+"""Writers by file extension."""
 
 _XML = '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>\n'
 _PACKAGE = "http://schemas.openxmlformats.org/package/2006"
@@ -171,7 +171,7 @@ def _zip_files(files: Mapping[str, str]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, text in files.items():
-            # The time of day is no part of it: the same seed gives the same bytes.
+            # A fixed timestamp: the same seed gives the same bytes.
             entry = zipfile.ZipInfo(name, (2020, 1, 1, 0, 0, 0))
             entry.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(entry, text.encode())

@@ -1,7 +1,7 @@
-"""What manuals say, in several languages. Data: facts, their questions, and what is around them.
+"""Sentences of the generated manuals in several languages: facts, questions and filler.
 
-A question uses other words than its fact where the language has them, so that search by meaning
-and search by words differ.
+Where possible a question uses other words than its fact, so that semantic and full-text search
+differ.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from attrs import frozen
 
 @frozen
 class Fact:
-    """A sentence with the slots `part`, `product` and `value`, and a question that it answers."""
+    """A sentence with the slots `part`, `product` and `value`, and the question it answers."""
 
     heading: str
     text: str
@@ -24,7 +24,7 @@ class Fact:
 
 @frozen(kw_only=True)
 class Language:
-    """A language."""
+    """The sentences of one language."""
 
     code: str
     title: str
@@ -32,10 +32,10 @@ class Language:
     facts: Sequence[Fact]
     filler: Sequence[str]
     space: str = " "
-    """What stands between sentences."""
+    """Separator between sentences."""
 
     latin: bool = True
-    """Whether a PDF's own fonts have its letters."""
+    """Whether the standard PDF fonts have its letters."""
 
 
 ENGLISH = Language(
@@ -198,4 +198,4 @@ LANGUAGES: Mapping[str, tuple[Language, int]] = {
         (ENGLISH, 8), (GERMAN, 3), (FRENCH, 2), (SPANISH, 2), (CHINESE, 3), (JAPANESE, 2),
     )
 }  # fmt: skip
-"""Languages by their code, and the share of each in twenty documents."""
+"""Languages by code, and the share of each in twenty documents."""

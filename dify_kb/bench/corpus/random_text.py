@@ -1,6 +1,6 @@
-"""Random text: manuals of a machine that does not exist. Pure.
+"""Generate manuals of imaginary machines from a seed. Pure.
 
-Draws are the same in every version of Python: only `random()` is promised to be.
+Only `random()` is used: it is the only generator function that is stable across Python versions.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ _NORMAL = statistics.NormalDist()
 
 
 class StableRandom:
-    """Draws of one seed."""
+    """A random generator that is stable across Python versions."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
 
     def integer_below(self, number: int) -> int:
-        """Draw from 0 to `number` - 1."""
+        """Return an integer from 0 to `number` - 1."""
         return int(self._random.random() * number)
 
     def integer_between(self, low: int, high: int) -> int:
-        """Draw from `low` to `high`, both included."""
+        """Return an integer from `low` to `high`, both included."""
         return low + self.integer_below(high - low + 1)
 
     def choice(self, values: Sequence[T]) -> T:
-        """Draw one of the values."""
+        """Return one of the values."""
         return values[self.integer_below(len(values))]
 
     def log_normal_size(self, median: float, spread: float, low: int, high: int) -> int:
-        """Draw from a log-normal distribution, within bounds."""
+        """Return a log-normally distributed integer, limited to `low` to `high`."""
         normal = _NORMAL.inv_cdf(min(max(self._random.random(), 1e-9), 1 - 1e-9))
         return round(min(max(median * math.exp(spread * normal), low), high))
 
 
 FILLER_SENTENCES = (2, 6)
-"""Filler of a section, before and behind its fact."""
+"""Minimum and maximum number of filler sentences before, and after, the fact of a section."""
 
 
 @frozen(kw_only=True)
 class Question:
-    """A query, the document that answers it, and the sentence that does."""
+    """A query, the document that answers it, and the sentence with the answer."""
 
     query: str
     document: str
@@ -61,7 +61,7 @@ class Question:
 
 @frozen(kw_only=True)
 class ManualSection:
-    """A heading, and sentences of which one is a fact."""
+    """A heading and sentences, one of which is a fact."""
 
     heading: str
     sentences: Sequence[str]
@@ -71,22 +71,21 @@ class ManualSection:
 
 @frozen(kw_only=True)
 class Manual:
-    """A title, and sections."""
+    """A title and sections."""
 
     title: str
     sections: Sequence[ManualSection]
     space: str
 
     def section_text(self, section: ManualSection) -> str:
-        """Put the sentences of a section behind each other."""
+        """Return the text of a section."""
         return self.space.join(section.sentences)
 
 
 def generate_manual(rng: StableRandom, language: Language, product: str, size: int) -> Manual:
-    """Write a manual of about `size` bytes of text, of one section at least.
+    """Generate a manual of about `size` bytes of text, with at least one section.
 
-    Each part of the machine is told each fact once at most; what is missing to the size then is
-    filler.
+    Each combination of part and fact occurs at most once; filler makes up the rest of the size.
     """
     pairs = [(part, fact) for part in language.parts for fact in language.facts]
     sections: list[ManualSection] = []

@@ -1,6 +1,6 @@
-"""Documents to measure with: generated manuals, the same for the same seed, or the user's files.
+"""Documents of a benchmark: generated manuals, or files of the user.
 
-Manuals are of several languages, formats and sizes.
+Manuals differ in language, format and size, and are the same for the same seed.
 """
 
 from __future__ import annotations
@@ -27,27 +27,25 @@ SEED = 20
 FORMAT_SHARES: Mapping[str, int] = {
     "md": 5, "pdf": 4, "docx": 4, "html": 3, "txt": 2, "xlsx": 1, "csv": 1,
 }  # fmt: skip
-"""Formats by extension, and the share of each in twenty documents."""
+"""Shares of the formats in twenty documents, by extension."""
 
 MEDIAN, SPREAD, SMALLEST, LARGEST = 6000, 1.2, 400, 1_000_000
 """Bytes of text, and the standard deviation of their logarithm. File sizes are log-normal with a
 median of 4 KiB and a long tail in the study of 60,000 file systems by Agrawal and others (FAST
-2007); documents with text lie a little above it."""
+2007); documents with text are a little larger."""
 
 MODELS = ("Korvan", "Belisar", "Tundra", "Meridian", "Okapi", "Quasar", "Zephyr", "Larix")
 
 TEXT_EXTENSIONS = frozenset({"txt", "md", "markdown", "mdx", "csv", "vtt", "properties"})
-"""Extensions of files that can be asked for what they say."""
+"""Extensions of files whose lines are used as queries."""
 
 QUERY_LENGTHS = (20, 200)
-"""Characters of a line that makes a question."""
+"""Minimum and maximum length of a line used as a query, in characters."""
 
 
 @frozen(kw_only=True)
 class Sample:
-    """A document: its name, its bytes, and what it answers. A document of the user's own answers
-    nothing that we know of.
-    """
+    """A document and the questions that it answers, which are unknown for files of the user."""
 
     name: str
     data: bytes
@@ -57,10 +55,10 @@ class Sample:
 def generate_documents(
     count: int, *, seed: int = SEED, formats: Mapping[str, int] = FORMAT_SHARES
 ) -> Iterator[Sample]:
-    """Write so many documents, one after the other. Names are unique, and say the language.
+    """Generate documents. Names are unique and contain the language code.
 
     Args:
-        formats: shares by extension, of those in `FORMAT_SHARES`.
+        formats: shares by extension; the extensions must be in `FORMAT_SHARES`.
     """
     rng = StableRandom(seed)
     extensions = [extension for extension, share in formats.items() for _ in range(share)]
@@ -69,7 +67,7 @@ def generate_documents(
         language, extension = rng.choice(weighted_languages), rng.choice(extensions)
         if extension == "pdf" and not language.latin:
             extension = "docx" if "docx" in formats else extensions[0]
-        # Neighbours in the alphabet have much in common, as in real folders.
+        # Consecutive names are similar, as in real folders.
         model = MODELS[number % len(MODELS)]
         product = f"{model} {100 + 10 * (number // len(MODELS))}"
         name = f"{product.replace(' ', '-').lower()}.{language.code}.{extension}"
@@ -79,10 +77,10 @@ def generate_documents(
 
 
 def generate_html_page(size: int) -> bytes:
-    """Write an HTML page of exactly `size` bytes (400 at least) for the price of a small one.
+    """Return an HTML page of exactly `size` bytes (at least 400).
 
-    Beyond 3,000 bytes it is a picture, as in large files of real folders, so that the server has
-    the upload to do and little to index.
+    Beyond 3,000 bytes the page is filled by an image, as in large files of real folders: the
+    server receives a large upload and has little to index.
     """
     sections = generate_manual(StableRandom(SEED), ENGLISH, "Korvan 100", min(size // 2, 3000))
     text = WRITERS["html"](sections)[: max(0, size - 100)]
@@ -104,19 +102,19 @@ def _build_sample(name: str, language: Language, extension: str, manual: Manual)
 
 
 def read_user_files(folder: Path, *, documents: int, size: int) -> Sequence[Sample]:
-    """Read a fair choice of the files of a folder that the server takes.
+    """Read a random sample of the files of a folder that the server accepts.
 
-    The same files are chosen each time, and hidden ones are left out.
+    The sample is the same each time. Hidden files are skipped.
 
     Args:
-        documents: files at most.
-        size: bytes of them at most, in all.
+        documents: maximum number of files.
+        size: maximum total size, in bytes.
 
     Raises:
-        ConfigError: it is no folder, or there is nothing in it that the server takes.
+        ConfigError: not a directory, or no file is accepted by servers.
     """
     if not folder.is_dir():
-        raise ConfigError(f"{folder} is no folder.", hint="Name a folder with documents.")
+        raise ConfigError(f"Not a directory: {folder}.", hint="Pass a folder with documents.")
     paths = sorted(path for path in folder.rglob("*") if _is_loadable(path, folder))
     rng, chosen_files, remaining = StableRandom(SEED), list[Sample](), size
     while paths and len(chosen_files) < documents:
@@ -129,14 +127,14 @@ def read_user_files(folder: Path, *, documents: int, size: int) -> Sequence[Samp
             )
     if not chosen_files:
         raise ConfigError(
-            f"{folder} holds no document that can be measured with.",
-            hint=f"Servers take {', '.join(sorted(DOCUMENT_EXTENSIONS))}, up to 15 MiB.",
+            f"No supported documents in {folder}.",
+            hint=f"Supported: {', '.join(sorted(DOCUMENT_EXTENSIONS))}, up to 15 MiB.",
         )
     return chosen_files
 
 
 def queries_for_samples(samples: Sequence[Sample], count: int) -> Sequence[str]:
-    """Make queries that fit the documents, for searches whose answers nobody looks at."""
+    """Return queries related to the documents, for searches whose results are not evaluated."""
     known_queries = [question.query for sample in samples for question in sample.questions]
     lines = known_queries or [line for sample in samples for line in _text_lines(sample)]
     rng = StableRandom(SEED)

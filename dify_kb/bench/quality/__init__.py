@@ -1,1 +1,1 @@
-"""How well a base finds what is known to be in it."""
+"""Evaluation of retrieval quality, by queries with known answers."""

@@ -1,18 +1,18 @@
-"""Queries with known answers, one a line of a JSONL file. Pure, but for reading the file.
+"""Parse queries with known answers from a JSONL file. Pure, except for reading the file.
 
     {"query": "How do I reset it?", "relevant": ["reset.md", {"text": "hold the red button"}]}
 
-`query` is 1 to 250 characters. Each entry of `relevant` is one thing to find:
+`query` has 1 to 250 characters. Each entry of `relevant` is one item to find:
 
-* `{"document": "reset.md"}`: any passage of the document of this name, of the file at this path
-  as `load` names it, or of this id.
-* `{"text": "hold the red button"}`: a passage that holds this text, in any case and however it is
-  spaced.
-* a plain text is a document if it is an id or ends like the name of one (.md, .pdf, …), and else
-  a text.
+* `{"document": "reset.md"}`: any chunk of the document with this name, this path (as `load` names
+  the file) or this id.
+* `{"text": "hold the red button"}`: a chunk that contains this text; case and whitespace are
+  ignored.
+* a plain string is a document if it is an id or has a document extension (.md, .pdf, …), else a
+  text.
 
-Other fields of a line are left alone; empty lines are skipped. Queries about the generated corpus
-come with the package.
+Other fields of a line are ignored; empty lines are skipped. Queries about the generated corpus are
+part of the package.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ DOCUMENT_COUNT, DEFAULT_QUERY_COUNT = 60, 100
 COMMON_FORMATS = {
     name: share for name, share in FORMAT_SHARES.items() if name in {"md", "html", "txt"}
 }
-"""What every server reads in the same way, so that retrieval alone is compared."""
+"""Formats that every server extracts in the same way, so that only retrieval is compared."""
 
 EXAMPLE = '{"query": "How do I reset it?", "relevant": ["reset.md"]}'
 
 
 @frozen(kw_only=True)
 class RelevantItem:
-    """One thing to find: a document by its names and id, or a text."""
+    """An item to find: a document, by name, path or id, or a text."""
 
     document: str | None = None
     text: str | None = None
 
     def is_in(self, record: Record) -> bool:
-        """Tell whether a passage is it."""
+        """Return whether a chunk is of this document or contains this text."""
         segment = record.segment
         if self.document is not None:
             known = {segment.document.name, segment.document.id}
@@ -68,14 +68,14 @@ class RelevantItem:
 
 @frozen(kw_only=True)
 class EvaluationQuery:
-    """A query and all that is relevant to it."""
+    """A query and the items that are relevant to it."""
 
     query: str
     relevant: Sequence[RelevantItem]
 
 
 def fold_text(text: str) -> str:
-    """Take case and space away: servers drop the spaces of long paragraphs (recording 500)."""
+    """Remove case and whitespace: servers drop spaces of long paragraphs (recording 500)."""
     return re.sub(r"\s+", "", text).casefold()
 
 
@@ -83,38 +83,39 @@ def read_queries(file: Path) -> Sequence[EvaluationQuery]:
     """Read the queries of a file.
 
     Raises:
-        ConfigError: it cannot be read, holds no query, or a line is none; the text names the line.
+        ConfigError: the file cannot be read, contains no query or an invalid line.
     """
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(
-            f"{file} cannot be read ({error}).", hint=f"Name a UTF-8 file of lines like {EXAMPLE}"
+            f"Cannot read {file}: {reason}.", hint=f"Pass a UTF-8 file with lines like {EXAMPLE}"
         ) from error
     lines = enumerate(text.split("\n"), 1)
     queries = [parse_query(line, f"{file}:{number}") for number, line in lines if line.strip()]
     if not queries:
-        raise ConfigError(f"{file} holds no query.", hint=f"Write lines like {EXAMPLE}")
+        raise ConfigError(f"{file} contains no queries.", hint=f"Write lines like {EXAMPLE}")
     return queries
 
 
 def parse_query(line: str, place: str) -> EvaluationQuery:
-    """Read one line; `place` is named where it is wrong.
+    """Parse one line. `place` is the file and line number, for error messages.
 
     Raises:
-        ConfigError: it is no query with known answers.
+        ConfigError: the line is not a query with known answers.
     """
     try:
         value = json.loads(line)
     except ValueError as error:
-        raise _invalid_line(place, f"no JSON ({error})") from error
+        raise _invalid_line(place, f"invalid JSON ({error})") from error
     if not isinstance(value, dict):
-        raise _invalid_line(place, "no object")
+        raise _invalid_line(place, "not an object")
     query, relevant = value.get("query"), value.get("relevant")
     if not isinstance(query, str) or not len(query.strip()) >= 1 or len(query) > MAX_QUERY_LENGTH:
-        raise _invalid_line(place, f'"query" is no text of 1 to {MAX_QUERY_LENGTH} characters')
+        raise _invalid_line(place, f'"query" must have 1 to {MAX_QUERY_LENGTH} characters')
     if not isinstance(relevant, list) or not relevant:
-        raise _invalid_line(place, '"relevant" is no list with one entry at least')
+        raise _invalid_line(place, '"relevant" must be a list with at least one entry')
     return EvaluationQuery(
         query=query, relevant=[_parse_relevant_item(entry, place) for entry in relevant]
     )
@@ -131,7 +132,9 @@ def _parse_relevant_item(entry: object, place: str) -> RelevantItem:
         case _:
             shown = json.dumps(entry, ensure_ascii=False)
             raise _invalid_line(
-                place, f'the relevant {shown} is no text, {{"document": …}}, {{"text": …}}'
+                place,
+                f'invalid entry in "relevant": {shown}; expected a string, {{"document": …}} or'
+                ' {"text": …}',
             )
 
 
@@ -144,11 +147,11 @@ def _is_document(text: str) -> bool:
 
 
 def _invalid_line(place: str, what: str) -> ConfigError:
-    return ConfigError(f"{place}: {what}.", hint=f"A line looks like {EXAMPLE}")
+    return ConfigError(f"{place}: {what}.", hint=f"Write lines like {EXAMPLE}")
 
 
 def query_to_json(query: EvaluationQuery) -> Mapping[str, object]:
-    """Write a query as a line of such a file has it."""
+    """Return a query as the JSON value of its line."""
     relevant = [
         {"text": target.text} if target.document is None else {"document": target.document}
         for target in query.relevant
@@ -157,14 +160,14 @@ def query_to_json(query: EvaluationQuery) -> Mapping[str, object]:
 
 
 def default_documents(count: int = DOCUMENT_COUNT) -> Sequence[Sample]:
-    """Write the documents."""
+    """Generate the documents of the default queries."""
     return list(generate_documents(count, formats=COMMON_FORMATS))
 
 
 def default_queries(
     samples: Sequence[Sample], count: int = DEFAULT_QUERY_COUNT
 ) -> Sequence[EvaluationQuery]:
-    """Draw so many queries; each wants the passage with the sentence that answers it."""
+    """Return random queries; relevant is the chunk with the sentence that answers the query."""
     rng, remaining = (
         StableRandom(SEED),
         [question for sample in samples for question in sample.questions],

@@ -1,4 +1,4 @@
-"""Asking a base what is known to be in it, in every way that it can be searched."""
+"""Evaluate every search method of a dataset by queries with known answers."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ if TYPE_CHECKING:
     from dify_kb.bench.benchmark_plan import Technique
 
 CONCURRENCY = 2
-"""Queries at once: a default server is full with two or three requests (measured)."""
+"""Concurrent queries; a default server is saturated by two or three (measured)."""
 
 MAX_MISSED_SHOWN = 20
-"""Queries without an answer that a report lists."""
+"""Maximum number of missed queries in a report."""
 
 
 @frozen(kw_only=True)
 class Chunking:
-    """A name, and what a load is told."""
+    """A named chunking: the process rule and document form of a load."""
 
     name: str
     rule: ProcessRule
@@ -62,14 +62,13 @@ class Chunking:
 
 
 def list_chunkings(sizes: Sequence[int], *, parents: bool) -> Sequence[Chunking]:
-    """Name a way to cut for each size, a tenth of it overlapping, as far as 50 characters.
+    """Return a chunking per size, with an overlap of a tenth, at most 50 characters.
 
     Args:
-        parents: whether paragraphs that are found by their parts are compared as well, which
-            needs a high-quality base.
+        parents: whether to add parent-child chunking, which requires a high-quality dataset.
 
     Raises:
-        ConfigError: a size that servers take and then fail to index.
+        ConfigError: a chunk size that servers accept and then fail to index.
     """
     chunkings = [
         Chunking(
@@ -86,20 +85,20 @@ def list_chunkings(sizes: Sequence[int], *, parents: bool) -> Sequence[Chunking]
 
 @define
 class _ScoredRow:
-    """A row with what it was made of."""
+    """A row with the results of each query."""
 
     row: QualityRow
     gains: Sequence[float]
-    """The nDCG of each query, in their order."""
+    """The nDCG of each query, in order."""
 
     ranks: Sequence[Ranks]
 
 
 @define(kw_only=True)
 class RetrievalEvaluator:
-    """Measures retrieval through an open client. Queries are `len(queries)` requests for each way.
+    """An evaluation of retrieval through an open client.
 
-    `on_progress` hears of each step;
+    Each search method costs `len(queries)` + 1 requests. `on_progress` is called with each step.
     """
 
     client: AsyncClient
@@ -115,17 +114,17 @@ class RetrievalEvaluator:
     _began: float = field(factory=loop_time, init=False)
 
     async def evaluate_dataset(self, dataset: Dataset) -> QualityReport:
-        """Search a base that there is, and change nothing.
+        """Search an existing dataset, without changing it.
 
         Raises:
-            ConfigError: it has neither economy nor high-quality indexing yet.
-            KnowledgeError: the server refuses.
+            ConfigError: the dataset has no index yet.
+            KnowledgeError: the server refuses the requests.
         """
         embedding = None
         if dataset.indexing_technique is IndexingTechnique.HIGH_QUALITY:
             if not dataset.embedding_model or not dataset.embedding_model_provider:
                 raise ConfigError(
-                    f"The dataset {dataset.name!r} does not tell its embedding model.",
+                    f"The server does not return the embedding model of dataset {dataset.name!r}.",
                     hint="Choose one in the console.",
                 )
             embedding = ModelRef(
@@ -142,18 +141,18 @@ class RetrievalEvaluator:
     async def evaluate_corpus(
         self, source: Source, chunkings: Sequence[Chunking], technique: Technique | None
     ) -> QualityReport:
-        """Load documents into a base of its own for each way to cut, search it, and delete it.
+        """Load documents into a temporary dataset per chunking, search it, and delete it.
 
         Raises:
-            ConfigError: high quality was asked for, and there is no embedding model.
-            KnowledgeError: the server refuses, nothing was loaded, or a base could not be
-                deleted.
+            ConfigError: high_quality was requested, and there is no embedding model.
+            KnowledgeError: the server refuses the requests, no document was indexed, or a
+                temporary dataset could not be deleted.
         """
         embedding = await self._choose_embedding(technique)
         factories = await self._choose_search_methods(embedding)
         for chunking in chunkings:
             if chunking.form is not None and embedding is None:
-                continue  # an economy base has no such documents
+                continue  # economy datasets do not support parent-child
             kind = "high_quality" if embedding else "economy"
             async with temporary_dataset(self.client, kind, embedding or UNSET) as dataset:
                 await self._load(dataset, source, chunking)
@@ -174,12 +173,12 @@ class RetrievalEvaluator:
         self._documents = max(self._documents, report.added)
         if not report.added:
             raise KnowledgeError(
-                f"No document of {report.found} was indexed ({why}).",
-                hint="`dify-kb doctor` tells what the server lacks.",
+                f"None of {report.found} files was indexed: {why}.",
+                hint="Check the server with `dify-kb doctor`.",
             )
         if not report:
             failed = report.found - report.added - report.skipped
-            self._notes.append(f"{chunking.name}: {failed} files were not indexed ({why}).")
+            self._notes.append(f"{chunking.name}: {failed} files not indexed: {why}.")
 
     async def _choose_embedding(self, technique: Technique | None) -> ModelRef | None:
         if technique == "economy":
@@ -187,8 +186,8 @@ class RetrievalEvaluator:
         found = await list_models(self.client, ModelType.TEXT_EMBEDDING)
         if not found and technique == "high_quality":
             raise ConfigError(
-                "The workspace has no embedding model, which a high-quality base needs.",
-                hint="Add one in the console, or measure an economy base.",
+                "The workspace has no embedding model; high_quality indexing requires one.",
+                hint="Add one in the console, or use `--technique economy`.",
             )
         return next(iter(found), None)
 
@@ -208,14 +207,14 @@ class RetrievalEvaluator:
         self, base: str, dataset: Dataset, factories: Mapping[str, SearchFactory]
     ) -> None:
         for name, method in factories.items():
-            self._report_progress("asking", f"{base}, {name}")
+            self._report_progress("querying", f"{base}, {name}")
             try:
                 self._measured.append(await self._run_queries(base, name, dataset, method))
             except BadRequestError as error:
-                # E.g. a reranking model that fails; what else there is can still be compared.
+                # E.g. a reranking model fails; the other methods can still be compared.
                 self._notes.append(f"{base}, {name}: {error.summary}")
         if not self._measured and self._notes:
-            raise KnowledgeError(self._notes[-1], hint="No search of this base works.")
+            raise KnowledgeError(self._notes[-1], hint="Check the models of the workspace.")
 
     async def _run_queries(
         self, base: str, name: str, dataset: Dataset, method: SearchFactory
@@ -240,7 +239,7 @@ class RetrievalEvaluator:
                 ranks[number] = find_ranks(query, found.records)
 
         retrieve, errors = self.client.datasets.retrieve, list[KnowledgeError]()
-        # The first query makes servers fetch what they keep for the next ones.
+        # Warm-up: the first query fills caches of the server.
         await retrieve(dataset, self.queries[0].query, retrieval_model=model)
         async with anyio.create_task_group() as group:
             for _ in range(CONCURRENCY):
@@ -308,9 +307,9 @@ class RetrievalEvaluator:
 
 
 def find_ranks(query: EvaluationQuery, records: Sequence[Record]) -> Ranks:
-    """Tell at which rank each relevant thing was found first.
+    """Return the best rank of each relevant item, or None if it was not found.
 
-    A passage that is listed twice, as servers up to 1.8 do (recording 933), counts once.
+    A chunk that is listed twice, as by servers up to 1.8 (recording 933), counts once.
     """
     unique_records = list({record.segment.id: record for record in records}.values())
     return [
@@ -320,5 +319,5 @@ def find_ranks(query: EvaluationQuery, records: Sequence[Record]) -> Ranks:
 
 
 def items_from_documents(samples: Sequence[tuple[str, bytes]]) -> Sequence[Item]:
-    """Make a source of documents in memory."""
+    """Return documents in memory as the items of a load."""
     return [Item(name, bytes=data) for name, data in samples]

@@ -1,4 +1,4 @@
-"""What was found of retrieval, as a table and as a page. Pure."""
+"""Render a quality report as a table and as an HTML page. Pure."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ if TYPE_CHECKING:
     from dify_kb.bench.results import QualityReport, QualityRow
 
 LEGEND = (
-    "Recall: the part of what is relevant that is found. MRR: one by the rank of the first that is."
-    " nDCG: the order of all, 1 is perfect; ± is two standard errors of it. Missed are queries of"
-    " which nothing was found. Characters are those of a passage: longer ones hold more, and cost"
-    " more to read. Bold rows cannot be told from the best one by these queries."
+    "Recall@k: part of the relevant items among the first k chunks. MRR: mean of 1 / rank of the"
+    " first relevant item. nDCG: quality of the order, 1 is perfect; ± is two standard errors."
+    " Missed: queries for which nothing relevant was found. Characters: mean length of a chunk;"
+    " longer chunks contain more and cost more tokens. Bold rows do not differ significantly from"
+    " the best one."
 )
 
 
 def quality_table(report: QualityReport) -> ReportTable:
-    """Tell all rows, the best first; those that cannot be told from the best stand out."""
+    """Return a table of all rows, with those highlighted that are as good as the best."""
     max_k = max(report.ks)
-    columns = ("cut", "method", *(f"recall@{k}" for k in report.ks), "MRR", f"nDCG@{max_k}", "±",
-               "missed", "characters", "p50 ms", "")  # fmt: skip
+    columns = ("dataset", "method", *(f"recall@{k}" for k in report.ks), "MRR", f"nDCG@{max_k}",
+               "±", "missed", "characters", "p50 ms", "")  # fmt: skip
     return ReportTable(
         columns=columns,
         rows=[_row_cells(row, report.ks, best=not index) for index, row in enumerate(report.rows)],
@@ -40,10 +41,10 @@ def quality_table(report: QualityReport) -> ReportTable:
 
 
 def quality_facts(report: QualityReport) -> Sequence[tuple[str, str]]:
-    """Tell what was measured."""
+    """Return the environment of the evaluation, as names and values."""
     return [
         ("server", report.where.server),
-        ("version", report.where.server_version or "not told"),
+        ("version", report.where.server_version or "unknown"),
         ("queries", f"{report.queries:,} from {report.source}"),
         ("documents", f"{report.documents:,}"),
         ("models", ", ".join(report.models) or "none (economy)"),
@@ -53,19 +54,19 @@ def quality_facts(report: QualityReport) -> Sequence[tuple[str, str]]:
 
 
 def render_quality_page(report: QualityReport) -> str:
-    """Write the page."""
+    """Render a report as an HTML page with charts."""
     bases = list(dict.fromkeys(row.base for row in report.rows))
     charts = [
         Chart(
-            title=f"Recall by the number of passages: {base}",
-            x="passages (k)",
+            title=f"Recall by number of chunks: {base}",
+            x="chunks (k)",
             y="recall",
             scale="doubling",
             series=[
                 ChartSeries(
                     name=row.method, points=[(k, row.recall[str(k)].value) for k in report.ks]
                 )
-                # In the same order in each chart, so that colours mean the same.
+                # The same order in each chart, so that a method has the same colour.
                 for row in sorted(report.rows, key=lambda row: row.method)
                 if row.base == base
             ],
@@ -74,7 +75,7 @@ def render_quality_page(report: QualityReport) -> str:
     ]
     sections = [
         PageSection(
-            heading="All configurations",
+            heading="All search methods",
             text=LEGEND,
             table=quality_table(report),
         ),
@@ -84,13 +85,13 @@ def render_quality_page(report: QualityReport) -> str:
         rows = [[missed.query, "; ".join(missed.relevant)] for missed in report.missed]
         sections.append(
             PageSection(
-                heading="What the best one did not find",
+                heading="Queries missed by the best method",
                 table=ReportTable(columns=("query", "relevant"), rows=rows),
             )
         )
     if report.notes:
         sections.append(PageSection(heading="Notes", text=" ".join(report.notes)))
-    return render_page("How well this Dify finds", quality_facts(report), sections)
+    return render_page("Dify retrieval quality", quality_facts(report), sections)
 
 
 def _row_cells(row: QualityRow, ks: Sequence[int], *, best: bool) -> Sequence[str]:
