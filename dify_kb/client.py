@@ -1,12 +1,11 @@
-"""The composition root: opens the session, hands `send` to the resources, `load` to the user."""
+"""The asynchronous client: open the session, provide the resources, load files."""
 
 from __future__ import annotations
 
 import copy
+import functools
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
-from urllib.parse import parse_qsl
 
 import anyio
 import anyio.to_thread
@@ -14,7 +13,7 @@ import attrs
 
 from .config import DEFAULT_CONCURRENCY, Config, Policy, Retry, Timeout
 from .errors import ConfigError, NotFoundError
-from .models import MAX_FILE_SIZE, UNSET, Dataset, DocForm, ProcessRule, ServerInfo
+from .models import MAX_FILE_SIZE, Dataset, DocForm, ProcessRule, ServerInfo
 from .resources import (
     ChildChunks,
     Datasets,
@@ -35,18 +34,16 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from dify_kb.ingest.load_options import Replace
-
     from .emulator import Emulator
     from .ingest import (
         ItemResult,
-        LoadEvent,
         LoadMetadata,
         LoadOptions,
         LoadReport,
         OnError,
         OnExisting,
         OnLoadEvent,
+        Replace,
         Results,
         Source,
         Wait,
@@ -56,26 +53,30 @@ EMULATOR_PREFIX = "emulator:"
 
 
 class AsyncClient:
-    """A client of one Dify server: `async with AsyncClient(url, key) as client`.
+    """An asynchronous client of one Dify server.
+
+    Use it as a context manager: `async with AsyncClient(url, key) as client`.
 
     Args:
-        base_url: with or without `/v1`. `emulator:` (in memory) or `emulator:PATH` (a file that
-            stays) starts the embedded server for the life of the client, as version 1.16 or as
-            `emulator:PATH?version=…` says. None reads `DIFY_BASE_URL`; there is no default host.
-        api_key: a knowledge key (`dataset-…`). None reads `DIFY_API_KEY`.
-        timeout: how long one attempt may take.
-        retry: how often and when to try again.
-        concurrency: requests in flight, and so connections; None is 8.
-        headers: sent with every request.
+        base_url: address of the server, with or without `/v1`. `emulator:` (in memory) or
+            `emulator:PATH` (persistent, in a file) starts the embedded server while the client is
+            open; append `?version=…` for another Dify version than 1.16. None reads
+            `DIFY_BASE_URL`; there is no default host.
+        api_key: a knowledge API key (`dataset-…`). None reads `DIFY_API_KEY`.
+        timeout: timeouts of one attempt.
+        retry: number of attempts, and the backoff between them.
+        concurrency: maximum requests in flight, which is also the number of connections; None is 8.
+        headers: additional headers of every request.
         proxy: address of an HTTP proxy.
-        trust_env: whether proxies and credentials of the environment are used.
-        ssl: for a certificate authority of your own.
-        session: used instead of an own one, and never closed; it carries its own proxy and ssl.
-        on_event: called in the loop thread after each attempt; must return at once.
-        policy: every time that the client waits; `timeout` and `retry` replace their part of it.
+        trust_env: whether to use the proxies and credentials of the environment.
+        ssl: SSL context, for a private certificate authority.
+        session: an aiohttp session to use instead of a new one. It is not closed, and its own
+            proxy and SSL settings apply.
+        on_event: callback after each attempt; called in the loop thread, must not block.
+        policy: all timeouts, retry limits and intervals; `timeout` and `retry` override its parts.
 
     Raises:
-        ConfigError: no address or key was found, or they are none.
+        ConfigError: the address or the key is missing or invalid.
     """
 
     def __init__(
@@ -95,8 +96,12 @@ class AsyncClient:
         policy: Policy | None = None,
     ) -> None:
         address = base_url or os.environ.get("DIFY_BASE_URL", "")
-        self._emulator = _create_emulator(address) if address.startswith(EMULATOR_PREFIX) else None
-        # A key of the environment is for a real server, so the embedded one does not read it.
+        self._emulator: Emulator | None = None
+        if address.startswith(EMULATOR_PREFIX):
+            from .emulator.embedded_server import create_emulator
+
+            self._emulator = create_emulator(address.removeprefix(EMULATOR_PREFIX))
+        # DIFY_API_KEY belongs to a real server: the embedded one ignores it.
         self._config = (
             Config(base_url=address, api_key=api_key or self._emulator.api_key)
             if self._emulator
@@ -104,9 +109,9 @@ class AsyncClient:
         )
         self._policy = _merge_policy(policy or Policy(), timeout, retry)
         limit = DEFAULT_CONCURRENCY if concurrency is None else concurrency
-        self._limiter = RequestLimiter(
-            _check_positive(limit, "concurrency"), fixed=concurrency is not None
-        )
+        if limit < 1:
+            raise ConfigError(f"Invalid concurrency: {limit}.", hint="Use 1 or more.")
+        self._limiter = RequestLimiter(limit, fixed=concurrency is not None)
         self._headers = dict(headers or {})
         self._connection_options = (proxy, trust_env, ssl)
         self._external_session = session
@@ -116,9 +121,11 @@ class AsyncClient:
 
     async def __aenter__(self) -> Self:
         if self._sender is not None:
-            raise ConfigError("The client is open already.", hint="Open it once, in one loop.")
+            raise ConfigError(
+                "The client is already open.", hint="Open each client once, in one event loop."
+            )
         if self._emulator is not None:
-            with anyio.CancelScope(shield=True):  # one that has begun must be given back to stop
+            with anyio.CancelScope(shield=True):  # a server that has started must be stopped
                 await anyio.to_thread.run_sync(self._emulator.start)
             self._config = attrs.evolve(self._config, base_url=self._emulator.url)
         proxy, trust_env, ssl = self._connection_options
@@ -150,7 +157,7 @@ class AsyncClient:
 
     @property
     def datasets(self) -> Datasets:
-        """Knowledge bases."""
+        """The knowledge bases."""
         return Datasets(self._require_sender())
 
     @property
@@ -170,38 +177,39 @@ class AsyncClient:
 
     @property
     def metadata(self) -> Metadata:
-        """Metadata fields, and their values on documents."""
+        """The metadata fields, and their values on documents."""
         return Metadata(self._require_sender())
 
     @property
     def tags(self) -> Tags:
-        """Tags of knowledge bases."""
+        """The tags of knowledge bases."""
         return Tags(self._require_sender())
 
     @property
     def pipeline(self) -> Pipeline:
-        """Knowledge pipelines."""
+        """The knowledge pipelines."""
         return Pipeline(self._require_sender())
 
     @property
     def workspace(self) -> Workspace:
-        """The workspace that the key belongs to."""
+        """The workspace that the API key belongs to."""
         return Workspace(self._require_sender())
 
     @property
     def base_url(self) -> str:
-        """The address, with `/v1`; that of an embedded server is known once the client is open."""
+        """The address, with `/v1`. An embedded server has one only while the client is open."""
         return self._config.base_url
 
     @property
     def server_version(self) -> str | None:
-        """The version that the server last sent; None before the first reply, or behind a proxy
-        that takes the header away.
+        """The version in the server's last response.
+
+        None before the first response, or behind a proxy that removes the header.
         """
         return self._require_sender().server.version
 
     def with_options(self, *, timeout: Timeout | None = None, retry: Retry | None = None) -> Self:
-        """Give a view of this open client with other settings, over the same connections."""
+        """Return a client with other settings that shares the connections of this open client."""
         view = copy.copy(self)
         policy = _merge_policy(self._policy, timeout, retry)
         view._policy = policy  # noqa: SLF001 -- our own class
@@ -209,11 +217,11 @@ class AsyncClient:
         return view
 
     async def ping(self) -> ServerInfo:
-        """Ask the server what it is; needs no key. One request.
+        """Request the server's name and version. Costs one request; needs no valid key.
 
         Raises:
-            TransportError: it cannot be reached.
-            ProtocolError: it is no Dify.
+            TransportError: the server cannot be reached.
+            ProtocolError: the server is not a Dify server.
         """
         send = self._require_sender()
         try:
@@ -221,7 +229,7 @@ class AsyncClient:
         except NotFoundError as error:
             if error.server_version is None:
                 raise
-            # 1.12.1 has no such route, but tells its version on every reply (recording 009).
+            # 1.12.1 lacks this route, but every response has its version (recording 009).
             return ServerInfo(server_version=error.server_version)
 
     async def load(
@@ -253,30 +261,28 @@ class AsyncClient:
         dry_run: bool = False,
         on_event: OnLoadEvent | None = None,
     ) -> LoadReport:
-        """Load thousands of files into a knowledge base and report the outcome of each.
+        """Load files into a knowledge base, thousands if need be, and report each outcome.
 
         Each file becomes a document named after its path. A journal records what was sent: the
         same load again sends only new and changed files, and an interrupted load, even one ended
         by `kill -9`, resumes where it stopped. No file is lost, and none is sent again while its
         first upload may have arrived. When cancelled, requests in flight get up to 10 s to finish.
 
-        Costs one request per file that is sent, one page of the document list per 50 documents
-        being indexed, at intervals that follow the server's speed, and one page per 100 documents
-        of a knowledge base that holds documents unknown to the journal. Memory does not grow with
-        the number of files.
+        Costs one request per uploaded file, one page of the document list per 50 documents being
+        indexed, at intervals that follow the server's speed, and one page per 100 documents of a
+        knowledge base with documents unknown to the journal. Memory use is constant.
 
         Args:
-            source: a folder, a file, an `Item`, or an iterable of them (a generator too, async or
-                not). Keys are paths relative to the folder; with several folders, they begin with
-                the folder's name. A source without files is not an error.
+            source: a folder, a file, an `Item`, or an iterable of these (generators too, also
+                async). Keys are paths relative to the folder; with several folders, they begin
+                with the folder's name. A source without files is not an error.
             include: globs of files to load. A pattern without `/` matches names at any depth.
                 Names that begin with a dot are left out unless a pattern names them.
             exclude: globs of files to leave out.
             as_text: globs of files to send as text, with `.txt` appended to their name, for
                 extensions that the server does not accept (rst, py, json, …).
-            process_rule: the chunking rule; None uses the rule of the knowledge base, or
-                `automatic` while it has no document. A rule that differs from the earlier load
-                sends every file again.
+            process_rule: the chunking rule; None uses that of the knowledge base, or `automatic`
+                while it is empty. A rule other than in the earlier load sends every file again.
             doc_form: the document form; None uses that of the knowledge base.
             metadata: values by field name for every document, or a function of the item that
                 returns them (called in a thread). Set once a document is indexed, one request per
@@ -292,71 +298,46 @@ class AsyncClient:
                 default a changed file whose document is archived is skipped: replacing it would
                 return it to retrieval (measured on 1.4.3, 1.12.1 and 1.14.2).
             replace: how a changed file replaces its document. `in_place` keeps the document id,
-                but retrieval finds nothing of the document while the new version is indexed, and
-                a failed replacement leaves it empty. `swap` creates the new version beside the
-                old one, waits until it is indexed, then deletes the old one: no gap in
-                retrieval, the document id changes. It costs one more request per replaced
-                document, and both versions are found for a moment. Requires `wait` to be
-                `indexed` or `verified`. (All measured on 1.4.3, 1.12.1 and 1.14.2.)
+                but retrieval finds nothing of the document while the new version is indexed, and a
+                failed replacement leaves it empty. `swap` creates the new version next to the old
+                one, waits until it is indexed, then deletes the old one: no gap in retrieval, but
+                the document id changes. Costs one more request per replaced document; both
+                versions are found for a moment. Requires `wait` to be `indexed` or `verified`.
+                (Measured on 1.4.3, 1.12.1 and 1.14.2.)
             concurrency: concurrent uploads; None tunes it automatically, a number fixes it,
                 (low, high) bounds the automatic value.
             rate: maximum upload rate, as `100/min`, `5/s` or `1000/h`; None has no limit until
                 the server reports one.
-            max_unindexed: maximum number of documents accepted and not indexed yet; uploads wait
-                above it. Documents of earlier runs count until none of them has moved for half of
-                `stall_after`.
+            max_unindexed: maximum number of accepted, unindexed documents; uploads pause above it.
+                Those of earlier runs count until none has made progress for half of `stall_after`.
             stall_after: seconds without indexing progress after which a document is `stalled`.
             deadline: seconds after which the run stops; the remaining files are `pending`.
             max_failures: number of failed files above which the run stops; None has no limit.
-            max_file_size: maximum size in bytes; larger files are failed, not sent. The default
-                is the server's default limit, 15 MiB.
+            max_file_size: maximum size in bytes; larger files fail without being sent. The
+                default, 15 MiB, is that of the server.
             journal: path of the journal. None uses one file per server, dataset and source in
-                `~/.local/state/dify-kb` (or `XDG_STATE_HOME`). Items and iterables do not identify
-                a source: without `journal`, their journal is kept in memory only.
-            retry_failed: send files again that failed in an earlier run, and create documents
-                again whose indexing stalled.
-            errors: `stop` ends the run at the first failed file and raises; `collect` goes on.
+                `~/.local/state/dify-kb` (or `XDG_STATE_HOME`); items and iterables do not identify
+                a source, so their journal is kept in memory only.
+            retry_failed: send failed files of earlier runs again, and recreate stalled documents.
+            errors: `stop` ends the run at the first failed file and raises; `collect` continues.
             dry_run: send nothing. Files that would be sent are `pending`, with the reason.
-            on_event: listener for `Progress` and each `ItemResult`; called in the loop thread,
-                must return at once.
+            on_event: receives `Progress` and each `ItemResult` in the loop thread; must not block.
 
         Returns:
-            A report whenever the load could start, also if it was stopped (`report.stopped`).
+            A report, also of a load that was stopped early (`report.stopped`).
 
         Raises:
-            ConfigError: the source does not exist, an option is invalid, `metadata` has a value
-                that no document can have, or the journal belongs to another load.
+            ConfigError: the source does not exist, an option is invalid, `metadata` has an
+                unsupported value, or the journal belongs to another load.
             JournalError: the journal is in use, damaged, of a newer version, or not writable.
             LoadError: a file failed, with `errors="stop"`.
             UnauthorizedError: the server does not accept the key.
             NotFoundError: the dataset does not exist.
             TransportError: the server cannot be reached.
         """
-        from .ingest import LoadOptions, ScanRules
+        from .ingest import LoadOptions
 
-        options = LoadOptions(
-            rules=ScanRules(
-                include=include, exclude=exclude, as_text=as_text, max_file_size=max_file_size
-            ),
-            process_rule=process_rule,
-            doc_form=DocForm(doc_form) if doc_form else UNSET,
-            metadata=metadata,
-            on_existing=on_existing,
-            wait=wait,
-            checksum=checksum,
-            overwrite_archived=overwrite_archived,
-            replace=replace,
-            max_unindexed=max_unindexed,
-            stall_after=stall_after,
-            deadline=deadline,
-            max_failures=max_failures,
-            journal=Path(journal) if journal is not None else None,
-            retry_failed=retry_failed,
-            errors=errors,
-            dry_run=dry_run,
-            on_event=on_event,
-        )
-        return await self._load(dataset_id, source, options, concurrency, rate)
+        return await self._load(dataset_id, source, LoadOptions.from_arguments(locals()))
 
     def load_iter(
         self,
@@ -385,74 +366,26 @@ class AsyncClient:
         retry_failed: bool = False,
         errors: OnError = "collect",
     ) -> Results[ItemResult]:
-        """Load files as `load` does, and yield each result as its file ends.
+        """Load files as `load` does, and yield each result as soon as its file is finished.
 
         `async for result in client.load_iter(…)`: the load runs during the iteration, and pauses
-        while 256 results wait to be consumed. `break` ends it as a cancellation does, without
-        loss: the same load again resumes it. The options are those of `load`. Costs the same
-        requests.
+        while 256 results wait to be consumed. `break` cancels it without loss: the same load
+        again resumes it. Options and costs are those of `load`.
 
         Raises:
             KnowledgeError: raised by the iteration, as by `load`.
         """
-        from .ingest import ItemResult as Result
-        from .ingest import LoadOptions, ResultBuffer, Results, ScanRules
+        from .ingest import iter_results
 
-        async def run_load(buffer: ResultBuffer[ItemResult]) -> LoadReport:
-            def put(event: LoadEvent) -> None:
-                if isinstance(event, Result):
-                    buffer.put(event)
-
-            options = LoadOptions(
-                rules=ScanRules(
-                    include=include, exclude=exclude, as_text=as_text, max_file_size=max_file_size
-                ),
-                process_rule=process_rule,
-                doc_form=DocForm(doc_form) if doc_form else UNSET,
-                metadata=metadata,
-                on_existing=on_existing,
-                wait=wait,
-                checksum=checksum,
-                overwrite_archived=overwrite_archived,
-                replace=replace,
-                max_unindexed=max_unindexed,
-                stall_after=stall_after,
-                deadline=deadline,
-                max_failures=max_failures,
-                journal=Path(journal) if journal is not None else None,
-                retry_failed=retry_failed,
-                errors=errors,
-                on_event=put,
-                pause=buffer.wait_for_room,
-            )
-            return await self._load(dataset_id, source, options, concurrency, rate)
-
-        return Results(run_load)
+        return iter_results(functools.partial(self._load, dataset_id, source), locals())
 
     async def _load(
-        self,
-        dataset_id: Dataset | str,
-        source: Source,
-        options: LoadOptions,
-        concurrency: int | tuple[int, int] | None,
-        rate: str | None,
+        self, dataset_id: Dataset | str, source: Source, options: LoadOptions
     ) -> LoadReport:
         from .ingest import load
 
-        return await load(
-            self._require_sender(),
-            self._identity,
-            dataset_id,
-            source,
-            options,
-            concurrency=concurrency,
-            rate=rate,
-        )
-
-    @property
-    def _identity(self) -> str | None:
-        """What journals know the server by; None for one that ends with this client."""
-        return self.base_url if self._emulator is None else self._emulator.identity
+        identity = self._emulator.identity if self._emulator else self.base_url
+        return await load(self._require_sender(), identity, dataset_id, source, options)
 
     def _require_sender(self) -> Sender:
         if self._sender is None:
@@ -464,25 +397,3 @@ class AsyncClient:
 
 def _merge_policy(policy: Policy, timeout: Timeout | None, retry: Retry | None) -> Policy:
     return attrs.evolve(policy, timeout=timeout or policy.timeout, retry=retry or policy.retry)
-
-
-def _check_positive(value: int, option: str) -> int:
-    if value < 1:
-        raise ConfigError(f"{option} is {value}.", hint="It must be at least 1.")
-    return value
-
-
-def _create_emulator(address: str) -> Emulator:
-    """Make the embedded server of `emulator:PATH?version=…`, not started yet."""
-    from .emulator import Emulator
-
-    path, _, query = address.removeprefix(EMULATOR_PREFIX).partition("?")
-    options = dict(parse_qsl(query))
-    version = options.pop("version", None)
-    if options:
-        raise ConfigError(
-            f"{address!r} has the unknown option {next(iter(options))!r}.",
-            hint="It can be emulator:PATH?version=1.16.",
-        )
-    database_path = Path(path).expanduser() if path else None
-    return Emulator(database_path, version=version) if version else Emulator(database_path)

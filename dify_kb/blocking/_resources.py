@@ -13,9 +13,9 @@ from ._make_blocking import make_blocking, make_blocking_iterator
 
 @frozen
 class ChildChunks:
-    """The child chunks of a segment, by which it is found in a parent-child base.
+    """The child chunks of a segment, by which parent-child datasets are searched.
 
-    Version 1.8.1 never finds one to change or delete (404).
+    Version 1.8.1 returns 404 for every update and delete.
     """
 
     _loop: LoopThread
@@ -30,7 +30,7 @@ class ChildChunks:
 
 @frozen
 class Datasets:
-    """Knowledge bases."""
+    """The knowledge bases of the workspace."""
 
     _loop: LoopThread
     _target: resources.Datasets
@@ -91,8 +91,9 @@ class Metadata:
 
 @frozen
 class Pipeline:
-    """Knowledge pipelines; since 1.16. There are no recordings of them: shapes are those of the
-    published API.
+    """The knowledge pipelines; require 1.16.
+
+    Models follow the published API; they are not checked against recordings of a server.
     """
 
     _loop: LoopThread
@@ -122,10 +123,10 @@ class Segments:
 
 @frozen
 class Tags:
-    """Tags of knowledge bases; since 1.4.2.
+    """The tags of knowledge bases; require 1.4.2.
 
-    Version 1.12.1 refuses its own answers to `create`, `update` and `list` although they were
-    carried out; the error says so.
+    Version 1.12.1 returns an error for `create`, `update` and `list` although they succeed; the
+    hint of the error says so.
     """
 
     _loop: LoopThread
@@ -142,7 +143,7 @@ class Tags:
 
 @frozen
 class Workspace:
-    """The workspace that the key belongs to."""
+    """The workspace that the API key belongs to."""
 
     _loop: LoopThread
     _target: resources.Workspace
@@ -151,7 +152,7 @@ class Workspace:
 
 
 class BlockingClientBase:
-    """What a blocking client has of the async one."""
+    """The methods and resources of a blocking client."""
 
     _loop: LoopThread
     _target: AsyncClient
@@ -162,7 +163,7 @@ class BlockingClientBase:
 
     @property
     def datasets(self) -> Datasets:
-        """Knowledge bases."""
+        """The knowledge bases."""
         return Datasets(self._loop, self._open_target.datasets)
 
     @property
@@ -182,22 +183,22 @@ class BlockingClientBase:
 
     @property
     def metadata(self) -> Metadata:
-        """Metadata fields, and their values on documents."""
+        """The metadata fields, and their values on documents."""
         return Metadata(self._loop, self._open_target.metadata)
 
     @property
     def tags(self) -> Tags:
-        """Tags of knowledge bases."""
+        """The tags of knowledge bases."""
         return Tags(self._loop, self._open_target.tags)
 
     @property
     def pipeline(self) -> Pipeline:
-        """Knowledge pipelines."""
+        """The knowledge pipelines."""
         return Pipeline(self._loop, self._open_target.pipeline)
 
     @property
     def workspace(self) -> Workspace:
-        """The workspace that the key belongs to."""
+        """The workspace that the API key belongs to."""
         return Workspace(self._loop, self._open_target.workspace)
 
     @property

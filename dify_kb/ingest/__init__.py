@@ -8,7 +8,7 @@ from .planning.file_plan import Metadata as LoadMetadata
 from .planning.file_plan import OnExisting
 from .progress_events import LoadEvent, OnLoadEvent, Progress
 from .report import ItemResult, LoadReport, Outcome, StopReason
-from .result_iterator import ResultBuffer, Results
+from .result_iterator import Results, iter_results
 from .sources.items import Item, NamedSource, Source
 from .sources.scan import ScanRules
 from .sources.scan_roots import resolve_roots
@@ -28,7 +28,6 @@ __all__ = [
     "Outcome",
     "Progress",
     "Replace",
-    "ResultBuffer",
     "Results",
     "ScanRules",
     "Source",
@@ -36,6 +35,7 @@ __all__ = [
     "StopReason",
     "Wait",
     "create_source_reader",
+    "iter_results",
     "load",
     "resolve_roots",
     "state_folder",

@@ -46,9 +46,6 @@ async def load(
     dataset_id: Dataset | str,
     source: Source,
     options: LoadOptions,
-    *,
-    concurrency: int | tuple[int, int] | None = None,
-    rate: str | None = None,
 ) -> LoadReport:
     """Load a source into a dataset, and return how each of its files ended.
 
@@ -80,7 +77,11 @@ async def load(
     key = dataset_id.id if isinstance(dataset_id, Dataset) else dataset_id
     breaker = CircuitBreaker(Datasets(single), key, policy.load_timing)
     admission = Admission(
-        concurrency, rate, sender.limiter, breaker, unit=policy.load_timing.tuning_second
+        options.concurrency,
+        options.rate,
+        sender.limiter,
+        breaker,
+        unit=policy.load_timing.tuning_second,
     )
     server = ServerAccess(
         identity=identity,

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
+import attrs
 from attrs import Attribute, field, frozen
+from attrs.converters import optional
 
 from dify_kb.config import Policy
 from dify_kb.errors import ConfigError
 from dify_kb.ingest.pacing.admission import Admission
 from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
-from dify_kb.models import UNSET, DocForm, ProcessRule, Unset
+from dify_kb.models import MAX_FILE_SIZE, UNSET, DocForm, ProcessRule, Unset
 from dify_kb.resources import Datasets, Documents
 from dify_kb.wire import codec
 
 from .planning.file_plan import DATASET_RULE, Metadata, OnExisting, PlanOptions
 from .progress_events import OnLoadEvent
 from .sources.scan import ScanRules
+
+if TYPE_CHECKING:
+    import os
 
 Wait = Literal["accepted", "indexed", "verified"]
 OnError = Literal["collect", "stop"]
@@ -52,13 +57,27 @@ def _validate_minimum(number: float) -> Callable[[object, Attribute[Any], float 
     return check
 
 
+def _doc_form(value: DocForm | str | None) -> DocForm | Unset:
+    return DocForm(value) if value else UNSET
+
+
+def _path(value: str | os.PathLike[str]) -> Path:
+    return Path(value)
+
+
 @frozen(kw_only=True)
 class LoadOptions:
-    """The options of a load, validated."""
+    """The options of a load, validated.
 
-    rules: ScanRules = field(factory=ScanRules)
+    `AsyncClient.load` documents them. Its signature repeats the names, types and defaults for
+    editors and `help()`, as does that of `load_iter`; a test compares them.
+    """
+
+    include: Sequence[str] = ("*",)
+    exclude: Sequence[str] = ()
+    as_text: Sequence[str] = ()
     process_rule: ProcessRule | None = None
-    doc_form: DocForm | Unset = UNSET
+    doc_form: DocForm | Unset = field(default=None, converter=_doc_form)
     metadata: Metadata = None
     on_existing: OnExisting = field(
         default="overwrite", validator=_validate_choice("overwrite", "skip", "fail")
@@ -69,11 +88,14 @@ class LoadOptions:
     checksum: bool = False
     overwrite_archived: bool = False
     replace: Replace = field(default="in_place", validator=_validate_choice("in_place", "swap"))
+    concurrency: int | tuple[int, int] | None = None
+    rate: str | None = None
     max_unindexed: int = field(default=5000, validator=_validate_minimum(1))
     stall_after: float = field(default=900.0, validator=_validate_minimum(0))
     deadline: float | None = field(default=None, validator=_validate_minimum(0))
     max_failures: int | None = field(default=None, validator=_validate_minimum(0))
-    journal: Path | None = None
+    max_file_size: int = MAX_FILE_SIZE
+    journal: Path | None = field(default=None, converter=optional(_path))
     retry_failed: bool = False
     errors: OnError = field(default="collect", validator=_validate_choice("collect", "stop"))
     dry_run: bool = False
@@ -87,6 +109,26 @@ class LoadOptions:
                 "replace='swap' requires wait='indexed' or wait='verified'.",
                 hint="The old version can be deleted only once the new one is indexed.",
             )
+
+    @classmethod
+    def from_arguments(cls, arguments: Mapping[str, Any]) -> Self:
+        """Create the options from the arguments of a method, ignoring other names.
+
+        Raises:
+            ConfigError: an option is invalid.
+        """
+        names = [attribute.name for attribute in attrs.fields(cls)]
+        return cls(**{name: arguments[name] for name in names if name in arguments})
+
+    @property
+    def rules(self) -> ScanRules:
+        """The rules for the files to load."""
+        return ScanRules(
+            include=self.include,
+            exclude=self.exclude,
+            as_text=self.as_text,
+            max_file_size=self.max_file_size,
+        )
 
     @property
     def follows(self) -> bool:

@@ -6,14 +6,18 @@ import asyncio
 import contextlib
 import weakref
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
 from attrs import define, field
 
-from .report import LoadReport
+from .load_options import LoadOptions
+from .report import ItemResult, LoadReport
+
+if TYPE_CHECKING:
+    from .progress_events import LoadEvent
 
 T = TypeVar("T")
 
@@ -98,6 +102,30 @@ class Results(Generic[T]):
             async for results in pages:
                 for result in results:
                     yield result
+
+
+def iter_results(
+    start_load: Callable[[LoadOptions], Coroutine[Any, Any, LoadReport]],
+    arguments: Mapping[str, Any],
+) -> Results[ItemResult]:
+    """Return the results of a load, which starts with the iteration.
+
+    Args:
+        start_load: runs the load with the options created from `arguments`.
+    """
+
+    async def run_load(buffer: ResultBuffer[ItemResult]) -> LoadReport:
+        def put(event: LoadEvent) -> None:
+            if isinstance(event, ItemResult):
+                buffer.put(event)
+
+        return await start_load(
+            LoadOptions.from_arguments(
+                {**arguments, "on_event": put, "pause": buffer.wait_for_room}
+            )
+        )
+
+    return Results(run_load)
 
 
 class _LoadTask(Generic[T]):

@@ -272,7 +272,7 @@ async def test_iterator_that_is_dropped_cancels_its_load_at_once(
     before = asyncio.all_tasks()
     rows = aiter(client.load_iter(dataset, folder))
     await anext(rows)
-    (load,) = [task for task in asyncio.all_tasks() - before if "begin" in str(task.get_coro())]
+    (load,) = [task for task in asyncio.all_tasks() - before if "run_load" in str(task.get_coro())]
 
     del rows
 

@@ -1,0 +1,92 @@
+"""The options of a load in the signatures that repeat them."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING
+
+import attrs
+import pytest
+
+from dify_kb import AsyncClient, ConfigError
+from dify_kb.cli.load import load as load_command
+from dify_kb.cli.option_types import MIB, parse_duration
+from dify_kb.ingest import LoadOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+INTERNAL_OPTIONS = {"pause"}
+OPTIONS_OF_LOAD_ALONE = {"dry_run", "on_event"}
+CONVERTED_OPTIONS = {"doc_form", "journal"}
+RENAMED_TYPES = {"metadata": "LoadMetadata"}
+
+
+def defaults_of(function: Callable[..., object]) -> dict[str, object]:
+    """Return the defaults of the keyword-only parameters."""
+    parameters = inspect.signature(function).parameters.values()
+    return {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}
+
+
+def option_defaults(*, without: set[str]) -> dict[str, object]:
+    """Return the defaults of the load options, except those in `without`."""
+    return {
+        attribute.name: attribute.default
+        for attribute in attrs.fields(LoadOptions)
+        if attribute.name not in without
+    }
+
+
+def test_load_has_all_options_with_their_defaults() -> None:
+    """An option that `load` lacks, or does not pass on, would be ignored silently."""
+    assert defaults_of(AsyncClient.load) == option_defaults(without=INTERNAL_OPTIONS)
+
+
+def test_load_iter_has_the_options_of_load_that_make_sense_in_an_iteration() -> None:
+    assert defaults_of(AsyncClient.load_iter) == option_defaults(
+        without=INTERNAL_OPTIONS | OPTIONS_OF_LOAD_ALONE
+    )
+
+
+@pytest.mark.parametrize("method", [AsyncClient.load, AsyncClient.load_iter])
+def test_options_have_the_same_types_everywhere(method: Callable[..., object]) -> None:
+    types = {attribute.name: attribute.type for attribute in attrs.fields(LoadOptions)}
+    expected = {**types, **RENAMED_TYPES}
+    annotations = {
+        name: parameter.annotation
+        for name, parameter in inspect.signature(method).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and name not in CONVERTED_OPTIONS
+    }
+
+    assert annotations == {name: expected[name] for name in annotations}
+
+
+def test_the_command_has_the_defaults_of_the_client() -> None:
+    """A load started in the shell must not behave differently from one started in Python."""
+    command = {
+        name: parameter.default
+        for name, parameter in inspect.signature(load_command).parameters.items()
+    }
+    client = defaults_of(AsyncClient.load)
+    same = command.keys() & client.keys() - {"stall_after", "max_file_size"} - {"include"}
+    empty = (None, ())
+
+    assert {name for name in same if command[name] != client[name]} <= {
+        name for name in same if command[name] in empty and client[name] in empty
+    }
+    assert parse_duration("--stall-after", str(command["stall_after"])) == client["stall_after"]
+    assert command["max_file_size"] * MIB == client["max_file_size"]
+
+
+def test_options_are_created_from_the_arguments_of_a_method() -> None:
+    options = LoadOptions.from_arguments({"self": None, "source": "docs", "journal": "a.db"})
+
+    assert str(options.journal) == "a.db"
+    assert options == LoadOptions(journal="a.db")
+
+
+def test_an_invalid_option_is_rejected_with_the_valid_ones() -> None:
+    with pytest.raises(ConfigError, match="Invalid wait 'later'") as raised:
+        LoadOptions.from_arguments({"wait": "later"})
+
+    assert raised.value.hint == "Expected accepted, indexed or verified."
