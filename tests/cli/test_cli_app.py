@@ -96,7 +96,7 @@ def test_failed_files_are_listed_and_exit_3(cli: Cli, docs: Path) -> None:
     assert code == 3
     assert "failed  big.txt: too large: 2.0 of 1 MiB" in out
     assert "failed  blank.txt: " in out
-    assert "nothing of it can be found" in out
+    assert "the document cannot be retrieved" in out
     assert "failed  zip.txt: indexing failed" in out
 
 
@@ -140,16 +140,26 @@ def test_the_doctor_says_what_is_missing(cli: Cli) -> None:
     ("arguments", "code", "what", "following"),
     [
         (["load", "/nowhere", "--dataset", "d"], 2, "/nowhere", "Check the path"),
-        (["load", "{docs}", "--dataset", "nope"], 1, "No dataset is called 'nope'", "--create"),
+        (["load", "{docs}", "--dataset", "nope"], 1, "Dataset not found: 'nope'", "--create"),
         (
             ["load", "{docs}", "--dataset", "00000000-0000-4000-8000-000000000000"],
             1,
-            "answered 404",
+            "returned 404",
             "Check the id",
         ),
         (["load", "{docs}", "--dataset", "d", "--api-key", "wrong"], 4, "401", "knowledge API key"),
-        (["load", "{docs}", "--dataset", "d", "--url", "http://127.0.0.1:1"], 1, "reached", "up"),
-        (["load", "{docs}", "--dataset", "d", "--url", "ftp://x"], 2, "no address", "https://"),
+        (
+            ["load", "{docs}", "--dataset", "d", "--url", "http://127.0.0.1:1"],
+            1,
+            "cannot connect",
+            "server is running",
+        ),
+        (
+            ["load", "{docs}", "--dataset", "d", "--url", "ftp://x"],
+            2,
+            "Invalid server address",
+            "https://",
+        ),
         (["load", "{docs}", "--dataset", "d", "--chunk-size", "9"], 2, "max_tokens", "range"),
         (
             ["load", "{docs}", "--dataset", "d", "--create", "--include", "["],
@@ -157,7 +167,7 @@ def test_the_doctor_says_what_is_missing(cli: Cli) -> None:
             "No files to load",
             "Check",
         ),
-        (["search", "--dataset", "d", "x" * 251], 1, "No dataset", "datasets list"),
+        (["search", "--dataset", "d", "x" * 251], 1, "Dataset not found", "datasets list"),
         (["datasets", "create", "x" * 41], 2, "name has 41 characters", "1 to 40"),
         (["datasets", "list", "--url", "emulator:x?colour=red"], 2, "colour", "version"),
         (["datasets", "list", "--url", "emulator:?version=9"], 2, "9", "1.16"),

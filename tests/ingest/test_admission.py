@@ -305,7 +305,7 @@ def test_all_queued_uploads_continue_after_an_outage() -> None:
 
         async with anyio.create_task_group() as tasks:
             server.down = True
-            admission.breaker.trip("no answer")
+            admission.breaker.trip("no response")
             tasks.start_soon(can_acquire, admission, 5.0)
             await checkpoint()
             for _ in range(100):
@@ -335,7 +335,7 @@ def test_uploads_wait_for_the_dataset_lock() -> None:
 def test_nothing_is_admitted_after_giving_up_on_the_server() -> None:
     async def scenario(admission: Admission, server: Server) -> None:
         server.down = True
-        admission.breaker.trip("no answer")
+        admission.breaker.trip("no response")
         await admission.breaker.wait_closed()
         assert admission.breaker.failure is not None
         assert not await can_acquire(admission, 1000)

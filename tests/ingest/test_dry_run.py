@@ -35,7 +35,7 @@ async def test_dry_run_reports_that_a_changed_file_replaces_its_document(
 
     told = await run_dry(client, dataset, folder)
 
-    assert told["changed.md"].reason == "would be sent in place of its document"
+    assert told["changed.md"].reason == "would be sent to replace its document"
     assert told["same.md"].outcome is Outcome.UNCHANGED
     assert (await client.load(dataset, folder)).updated == 1
 
@@ -99,7 +99,7 @@ async def create_interrupted_load(
     ("fault", "text", "would", "ends"),
     [
         ("commit-then-stall 5", "text", "would be taken over", "added"),
-        ("commit-then-stall 5", "changed", "would be sent in place of its document", "updated"),
+        ("commit-then-stall 5", "changed", "would be sent to replace its document", "updated"),
         ("stall 5", "text", "would be sent", "added"),
     ],
 )

@@ -208,14 +208,14 @@ class FileHistories(RuleBasedStateMachine):
         match plan:
             case "busy":
                 remote = self.server.create(name, 0).remote
-                planned = evolve(planned, action=PlannedAction.LOOK, replaces=remote)
+                planned = evolve(planned, action=PlannedAction.LOOK_UP, replaces=remote)
             case "lost" | "lost, landed":
                 await self.journal.record_intent(self._row(planned, version=1))
                 if plan == "lost, landed":
                     self.server.create(name, 1)
                 row = self.journal.get_rows([name])[name]
                 planned = evolve(
-                    planned, action=PlannedAction.LOOK, row=row, is_unchanged=not in_memory
+                    planned, action=PlannedAction.LOOK_UP, row=row, is_unchanged=not in_memory
                 )
                 self.versions[name] += in_memory
             case "follow" | "assign metadata":
@@ -487,7 +487,7 @@ class FileHistories(RuleBasedStateMachine):
             return
         life = self.life
         there = len(self.files_in(FileState.SENDING, FileState.ACCEPTED)) + len(self.hands)
-        assert life.backlog._taken + life.backlog._before == there
+        assert life.backlog._of_this_run + life.backlog._of_earlier_runs == there
         weights = life.queue._weights
         assert life.queue._bytes == sum(weights.values())
         assert set(weights) <= {file.key for file in self.ledger.open}
@@ -523,7 +523,7 @@ class FileHistories(RuleBasedStateMachine):
         self.every_file_ends_once()
         self.all_counts_are_right()
         self.the_run_is_over_when_all_have_ended()
-        assert self.life.backlog._taken == self.life.backlog._before == 0
+        assert self.life.backlog._of_this_run == self.life.backlog._of_earlier_runs == 0
         assert self.life.queue._bytes == 0
         report = self.ledger.report(1.0)
         assert report.found == self.ledger.found
@@ -684,7 +684,7 @@ def test_busy_document_is_looked_up_at_growing_intervals(
 
 
 @pytest.mark.parametrize(
-    ("plan", "told"), [("lost", "sent by an earlier run"), ("send", "before it was sent")]
+    ("plan", "told"), [("lost", "sent by an earlier run"), ("send", "not sent before")]
 )
 def test_stopped_file_reports_its_last_step(scene: FileHistories, plan: str, told: str) -> None:
     scene.plan_files(plans=[plan], in_memory=False)
@@ -704,7 +704,7 @@ def test_undeletable_new_version_reports_its_failure(scene: FileHistories) -> No
     scene.take(1)
     scene.begin_sends()
     scene.answer(["accepted"])
-    scene.files[0].failure = "its replacement failed, the old version is kept: bad text"
+    scene.files[0].failure = "replacement failed, the old version was kept: bad text"
     scene.index(["failed"])
     assert scene.files_in(FileState.DISCARDING)
 

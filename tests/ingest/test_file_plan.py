@@ -261,7 +261,7 @@ def test_lookup_after_a_lost_response_knows_the_previous_document(*, same: bool)
     )
 
     assert isinstance(decided, PlannedFile)
-    assert decided.action is PlannedAction.LOOK
+    assert decided.action is PlannedAction.LOOK_UP
     assert decided.previous_upload_id == "f0"
     assert decided.is_unchanged is same
     assert decided.attempts == 3
@@ -394,7 +394,11 @@ def test_changed_file_waits_for_its_stalled_document() -> None:
     )
 
     assert isinstance(decided, PlannedFile)
-    assert (decided.action, decided.has_stalled, decided.row) == (PlannedAction.LOOK, False, None)
+    assert (decided.action, decided.has_stalled, decided.row) == (
+        PlannedAction.LOOK_UP,
+        False,
+        None,
+    )
 
 
 def test_stalled_document_is_followed_for_a_while() -> None:

@@ -1,4 +1,4 @@
-"""The table of a file's life: every pair is decided, and the docstring is the table."""
+"""The transition table: every pair of state and event is covered, and the docstring matches it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dify_kb.ingest.engine.file_states import (
 from dify_kb.ingest.journal import JournalState
 
 STOPS = {FileEvent.HALTED, FileEvent.ABANDONED}
-PLANNED = {"send", "look", "look for lost", "follow", "assign metadata"}
+PLANNED = {"send", "look up", "look up lost", "follow", "assign metadata"}
 SENT = {
     "accepted", "lost", "not sent", "refused", "page", "document busy", "changed", "unreadable",
     "name taken", "not recorded", "refused for all", "failed",
@@ -42,14 +42,14 @@ IMPOSSIBLE = {
     FileState.UNKNOWN: EVERY - LOOKED_UP - {"failed", "refused"},
     FileState.BUSY: EVERY - (LOOKED_UP - {"found old version"}),
     FileState.REFUSED: EVERY - REFUSAL,
-    FileState.POSTPONED: EVERY - {"look"},
+    FileState.POSTPONED: EVERY - {"look up"},
     FileState.ACCEPTED: EVERY - INDEXING,
     FileState.INDEXED: EVERY - METADATA,
     FileState.REPLACING: EVERY - {"replaced"},
     FileState.DISCARDING: EVERY - {"deleted"},
     FileState.ENDED: set[str](),
 }
-"""What cannot happen in a state. No stop is ever impossible."""
+"""Events that cannot happen in a state. A stop is always possible."""
 
 
 def is_possible(state: FileState, event: FileEvent) -> bool:
@@ -61,7 +61,7 @@ def is_possible(state: FileState, event: FileEvent) -> bool:
 
 
 def test_every_state_and_event_has_a_transition_or_is_impossible() -> None:
-    """A pair that was forgotten ends a load with an error, at the worst moment."""
+    """A missing pair would end a load with an error."""
     impossible = {
         (state, event)
         for state in FileState
@@ -71,12 +71,12 @@ def test_every_state_and_event_has_a_transition_or_is_impossible() -> None:
 
     declared = {(state, FileEvent(event)) for state in FileState for event in IMPOSSIBLE[state]}
 
-    told = [f"{event!s} in state {state!s}" for state, event in impossible ^ declared]
-    assert not told, f"neither in the table nor declared impossible, or both: {sorted(told)}"
+    wrong = [f"{event!s} in state {state!s}" for state, event in impossible ^ declared]
+    assert not wrong, f"neither in the table nor declared impossible, or both: {sorted(wrong)}"
 
 
 def test_impossible_event_is_named() -> None:
-    with pytest.raises(ImpossibleEventError, match="indexed in state queued"):
+    with pytest.raises(ImpossibleEventError, match="'indexed' is not possible in state 'queued'"):
         find_transition(FileState.QUEUED, FileEvent.INDEXED)
 
 
@@ -92,7 +92,7 @@ def test_every_state_accepts_a_stop(stop: FileEvent) -> None:
 
 @pytest.mark.parametrize("state", FileState)
 def test_end_is_reachable_from_every_state(state: FileState) -> None:
-    """Without a stop: a file that only a stop ends lets a load run for ever."""
+    """Without a stop: otherwise a load could run forever."""
     reached = {state}
     for _ in FileState:
         reached |= {
@@ -129,18 +129,18 @@ def test_every_event_effect_and_outcome_is_used(
 
 
 def test_file_lifecycle_handles_every_effect() -> None:
-    """An effect without a case would be dropped silently, and its file never end."""
+    """An effect without a case would be ignored, and the file would never end."""
     source = inspect.getsource(file_lifecycle.FileLifecycle._carry_out)
     handled = set(re.findall(r"Effect\.([A-Z_]+)", source))
 
     assert handled == {effect.name for effect in Effect}
 
 
-# The docstring.
+# The docstring
 
 
 def rows_of_docstring() -> list[list[list[str]]]:
-    """Return the cells of each table in the docstring, without its head."""
+    """Return the cells of each table in the docstring, without the headers."""
     tables: list[list[list[str]]] = [[]]
     for line in (file_states.__doc__ or "").splitlines():
         if line.startswith("|"):
@@ -161,35 +161,35 @@ def parse_next(cell: str, effect: str = "", journal: str = "") -> Transition:
 
 
 def parse_stop(state: FileState, cell: str) -> Transition:
-    if cell == "(goes on)":
+    if cell == "(continues)":
         return Transition(state)
     result, _, journal = cell.partition("; journal: ")
     return parse_next(result, journal=journal)
 
 
 def test_docstring_table_matches_the_transitions() -> None:
-    told = {
+    documented = {
         (FileState(state), FileEvent(event)): parse_next(after, effect, journal)
         for state, event, after, effect, journal in rows_of_docstring()[0]
     }
 
-    assert told == {pair: step for pair, step in TRANSITIONS.items() if pair[1] not in STOPS}
+    assert documented == {pair: step for pair, step in TRANSITIONS.items() if pair[1] not in STOPS}
 
 
 def test_docstring_table_of_stops_matches_the_transitions() -> None:
-    told = {
+    documented = {
         (FileState(state), event): parse_stop(FileState(state), cell)
-        for states_told, *cells in rows_of_docstring()[1]
-        for state in states_told.split(", ")
+        for states, *cells in rows_of_docstring()[1]
+        for state in states.split(", ")
         for event, cell in zip((FileEvent.HALTED, FileEvent.ABANDONED), cells, strict=True)
     }
 
-    assert told == {pair: step for pair, step in TRANSITIONS.items() if pair[1] in STOPS}
+    assert documented == {pair: step for pair, step in TRANSITIONS.items() if pair[1] in STOPS}
 
 
 @pytest.mark.parametrize("stop", sorted(STOPS))
 def test_file_with_an_unanswered_send_is_unknown_after_a_stop(stop: FileEvent) -> None:
-    """Its row stays `sending`, so that the next run looks for it before it sends."""
+    """Its row stays `sending`, so that the next run looks up the document before sending."""
     step = find_transition(FileState.UNKNOWN, stop)
 
     assert (step.ending, step.journal) == (TransitionOutcome.UNKNOWN, None)
@@ -202,7 +202,7 @@ def test_unsent_file_is_pending_after_a_stop(state: str, stop: FileEvent) -> Non
 
 
 def test_file_being_sent_continues_after_a_stop() -> None:
-    """What its request meets decides: cutting it off would leave its outcome unknown."""
+    """Cancelling the request would leave its outcome unknown."""
     for stop in STOPS:
         assert find_transition(FileState.SENDING, stop) == Transition(FileState.SENDING)
 
@@ -214,7 +214,7 @@ def test_accepted_document_is_followed_after_a_stop_unless_abandoned(state: str)
 
 
 def test_only_indexed_files_are_done_in_the_journal() -> None:
-    """The next run leaves alone what is done."""
+    """The next run skips files that are done."""
     done = {pair for pair, step in TRANSITIONS.items() if step.journal is JournalState.DONE}
 
     assert (FileState.ACCEPTED, FileEvent.FINISHED) in done

@@ -349,11 +349,11 @@ class Loads(RuleBasedStateMachine):
             return
         self._check_done(found, row)
         if decided.action is PlannedAction.SEND and decided.replaces and self.load.snapshot is None:
-            decided = evolve(decided, action=PlannedAction.LOOK)
+            decided = evolve(decided, action=PlannedAction.LOOK_UP)
         match decided.action:
             case PlannedAction.SEND:
                 self._send(decided, send)
-            case PlannedAction.LOOK:
+            case PlannedAction.LOOK_UP:
                 lost = decided.row is not None and decided.row.state is JournalState.SENDING
                 self._hold(decided, lost=lost)
             case PlannedAction.FOLLOW:

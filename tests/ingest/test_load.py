@@ -111,7 +111,7 @@ async def test_document_without_any_text_is_reported_as_failed(
 
     (failure,) = report.failures()
     assert failure.reason is not None
-    assert "nothing of it can be found" in failure.reason
+    assert "the document cannot be retrieved" in failure.reason
 
 
 async def test_indexing_failure_reports_the_reason_of_the_server(

@@ -236,7 +236,9 @@ async def test_failed_replacement_is_resent_first_by_the_next_run(
 
     assert count_outcomes(failed) == {"updated": 29, "failed": 1}
     (failure,) = failed.failures()
-    assert f"document {failure.document_id} is empty now" in str(failure.reason)
+    assert f"replacing document {failure.document_id} failed and left it empty" in str(
+        failure.reason
+    )
     assert "no such encoding" in str(failure.reason)
     assert count_outcomes(again) == {"unchanged": 28, "updated": 2}
     sent = [
@@ -277,7 +279,7 @@ async def test_swap_keeps_a_version_in_search_at_every_moment(
     assert count_outcomes(report) == {"unchanged": 2, "failed" if fails else "updated": 1}
     assert (rows["001.md"] == old["001.md"]) is fails
     if fails:
-        assert "the old version is kept" in str(next(report.failures()).reason)
+        assert "the old version was kept" in str(next(report.failures()).reason)
     texts = await found(client, dataset, "the text of 1")
     assert any("second edition" in text for text in texts) is not fails
 
@@ -429,7 +431,7 @@ async def test_refused_file_type_is_not_sent_again(
     assert count_outcomes(report) == {"failed": 12}
     assert count_creates(emulator) == 1
     assert {failure.reason for failure in report.failures()} == {
-        "the server refuses files of type .pptx"
+        "the server does not accept files of type .pptx"
     }
 
 

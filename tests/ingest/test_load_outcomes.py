@@ -153,7 +153,7 @@ async def test_wait_verified_detects_deleted_documents(client: AsyncClient, fold
 
     assert count_outcomes(report) == {"unchanged": 2, "failed": 1}
     (failure,) = report.failures()
-    assert failure.reason == "not in the dataset"
+    assert failure.reason == "document not found in the dataset"
     assert count_outcomes(
         await client.load(dataset, folder, wait="verified", retry_failed=True)
     ) == {

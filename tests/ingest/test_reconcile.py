@@ -135,7 +135,7 @@ def make_file(
 def make_killed_file(*, size: int = 4, **values: Any) -> TrackedFile:
     """Return a file that an earlier run was sending when it was killed."""
     row = journal_row(JournalState.SENDING, size=size, **values)
-    return make_file(action=PlannedAction.LOOK, row=row, sends=0, is_unchanged=size == 4)
+    return make_file(action=PlannedAction.LOOK_UP, row=row, sends=0, is_unchanged=size == 4)
 
 
 def make_stalled_file(reason: str = "", *, same: bool = True) -> TrackedFile:
@@ -151,7 +151,7 @@ def make_stalled_file(reason: str = "", *, same: bool = True) -> TrackedFile:
     return make_file(
         before=before,
         sends=0,
-        action=PlannedAction.LOOK,
+        action=PlannedAction.LOOK_UP,
         row=row,
         is_unchanged=same,
         has_stalled=True,
@@ -568,7 +568,9 @@ def test_endless_indexing_stalls_only_without_other_progress(*, lose: bool) -> N
 
     ((at, what),) = scene.defaults
     assert what == "stalled"
-    assert scene.files.reasons == ["its document stayed indexing, and nothing else moves"]
+    assert scene.files.reasons == [
+        "no progress (status 'indexing'), and no other document made progress"
+    ]
     assert 600 < at < 700
     assert len(scene.files.pending) == 0
 
@@ -877,9 +879,12 @@ def test_file_that_changed_since_an_earlier_run_sent_it_is_sent_once_that_is_ind
 @pytest.mark.parametrize(
     ("reason", "deleted"),
     [
-        (f"{LOST_BY_WORKER}: stayed waiting for 15 min while 3 others were indexed", []),
         (
-            "stayed waiting for 15 min, and no document of any dataset made progress",
+            f"{LOST_BY_WORKER}: no progress for 15 min while 3 others were indexed",
+            [],
+        ),
+        (
+            "no progress for 15 min, and no document of any dataset made progress",
             [document_id("a.md")],
         ),
         ("", [document_id("a.md")]),
@@ -959,7 +964,7 @@ def test_file_that_ends_while_its_document_is_deleted_is_left_alone() -> None:
     scene.play(act)
 
     assert scene.files.events == ["halted"]
-    assert file.planned.action is PlannedAction.LOOK
+    assert file.planned.action is PlannedAction.LOOK_UP
 
 
 # While Dify may hold the dataset's lock.

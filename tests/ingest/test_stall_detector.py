@@ -73,7 +73,9 @@ def test_document_without_progress_stalls_while_others_are_indexed(
 
     assert Counter(following.outcomes.values()) == {"added": 30, "stalled": 1}
     assert stall_after < end_of(following) < 2.5 * stall_after
-    assert reason(following).startswith(f"{LOST_BY_WORKER}: stayed {status} for {told} while ")
+    assert reason(following).startswith(
+        f"{LOST_BY_WORKER}: no progress for {told} (status {status!r}) while "
+    )
     assert "others were indexed" in reason(following)
     assert following.journal.states["1.txt"] is JournalState.STALLED
     assert not following.files.stopping.is_requested
@@ -206,7 +208,7 @@ def test_document_that_a_later_one_of_another_dataset_passed_is_lost(kind: str) 
     )
 
     assert following.outcomes == {"1.txt": "stalled"}
-    assert reason(following).startswith(f"{LOST_BY_WORKER}: stayed waiting for ")
+    assert reason(following).startswith(f"{LOST_BY_WORKER}: no progress for ")
     assert reason(following).endswith(" while others were indexed")
     assert not following.files.stopping.is_requested
 
@@ -229,7 +231,7 @@ def test_load_ends_despite_endless_progress_of_other_datasets(kind: str) -> None
     assert following.outcomes == {"1.txt": "stalled"}
     assert end_of(following) < 100 * PATIENCE
     assert reason(following) == (
-        "stayed waiting for 24 h while documents of other datasets were indexed"
+        "no progress for 24 h (status 'waiting') while documents of other datasets were indexed"
     )
 
 
@@ -383,7 +385,7 @@ def test_server_that_indexes_nothing_stops_the_run(number: int) -> None:
     assert following.files.stopping.reason is StopReason.NOT_INDEXING
     assert following.files.stopping.message == (
         "No document of any dataset made progress for 15 min: check that the server's Celery worker"
-        " is running and takes the queues `dataset` and `priority_dataset`."
+        " is running and consumes the queues `dataset` and `priority_dataset`."
     )
     assert "no document of any dataset made progress; check that" in reason(following, "0.txt")
     assert PATIENCE < following.results[0][0] < 1.5 * PATIENCE
@@ -406,8 +408,8 @@ def test_server_that_stops_indexing_stops_the_run(indexed: int, told: str) -> No
     assert Counter(following.outcomes.values()) == {"added": indexed, "stalled": 9 - indexed}
     assert following.files.stopping.reason is StopReason.NOT_INDEXING
     message = str(following.files.stopping.message)
-    assert message.startswith(f"Indexing stopped: {told} indexed, the last 1")
-    assert " min ago, and no document of any dataset made progress since: check " in message
+    assert message.startswith(f"Indexing stopped: {told} indexed, the last one 1")
+    assert " min ago, and no document of any dataset has made progress since: check " in message
     assert LOST_BY_WORKER not in reason(following, "8.txt")
 
 
@@ -498,7 +500,7 @@ def test_documents_of_earlier_runs_count_in_the_backlog_only_during_progress(
             await following.watcher.run()
         return following
 
-    assert run(main).files.backlog._forgotten is forgotten
+    assert run(main).files.backlog._ignores_earlier_runs is forgotten
 
 
 # Documents that stalled in an earlier run
@@ -519,7 +521,7 @@ def test_previously_stalled_documents_are_checked_again(number: int, status: str
     assert set(following.journal.states.values()) == {JournalState.STALLED}
     assert not following.files.stopping.is_requested
     assert max(when for when, _ in following.results) < 1.5 * RECENT + number
-    assert f"stayed {status} for 2 min" in reason(following, "0.txt")
+    assert f"no progress for 2 min (status {status!r})" in reason(following, "0.txt")
 
 
 def test_previously_stalled_documents_end_before_queued_ones() -> None:
@@ -701,7 +703,7 @@ def test_paused_documents_are_reported_and_block_nothing(status: str, display: s
     assert following.outcomes.pop("1.txt") == "stalled"
     assert Counter(following.outcomes.values()) == {"stalled": 2, "added": 30}
     assert max(when for when, _ in following.results) < 6000
-    assert "stayed paused for 15 min: resume indexing" in reason(following)
+    assert "no progress for 15 min (status 'paused'): resume indexing" in reason(following)
 
 
 @pytest.mark.parametrize(

@@ -246,7 +246,7 @@ def test_documents_missed_by_one_poll_are_reached_by_the_next() -> None:
     ends = {result.key: when for when, result in following.results}
     assert max(ends[f"{one}.txt"] for one in range(12, 40)) < 120
     assert all(following.outcomes[f"{one}.txt"] == "failed" for one in range(12))
-    assert "1 of 2 chunks" in reasons(following)["0.txt"]
+    assert "1 of 2 segments" in reasons(following)["0.txt"]
 
 
 # Documents of which two runs may overlap
@@ -307,7 +307,7 @@ def test_doubled_chunks_that_never_complete_fail_in_time() -> None:
 
     ((when, result),) = following.results
     assert result.outcome == "failed"
-    assert "1499 of 2999 chunks" in str(result.reason)
+    assert "1499 of 2999 segments" in str(result.reason)
     assert when < 2 * 900
     assert following.journal.states == {"1.txt": JournalState.FAILED}
     assert not following.files.stopping.is_requested
@@ -327,7 +327,7 @@ def test_failed_replacement_says_that_the_document_is_empty() -> None:
 
     assert following.outcomes == {"1.txt": "failed"}
     assert reasons(following)["1.txt"] == (
-        "document 1 is empty now: its replacement failed: indexing failed: no luck"
+        "replacing document 1 failed and left it empty: indexing failed: no luck"
     )
     assert following.journal.states == {"1.txt": JournalState.EMPTIED}
 
@@ -342,7 +342,7 @@ def test_failed_new_version_beside_the_old_one_is_deleted() -> None:
     following = failing(file, "Connection refused", swaps=True)
 
     assert file.state is FileState.DISCARDING
-    assert "the old version is kept" in str(file.failure)
+    assert "the old version was kept" in str(file.failure)
     assert not following.results
 
 

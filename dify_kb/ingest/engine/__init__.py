@@ -1,1 +1,1 @@
-"""Carry out a load: send planned files, follow their documents, record the outcomes."""
+"""Execute a load: upload planned files, follow their documents, record the outcomes."""

@@ -1,4 +1,4 @@
-"""Predict the result of each file without sending, with the run's own decisions."""
+"""Predict the result of each file without sending it, with the same decisions as a run."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ if TYPE_CHECKING:
     from dify_kb.models import Document
 
 WOULD_SEND = "would be sent"
-WOULD_REPLACE = "would be sent in place of its document"
-WOULD_WAIT = f"{WOULD_REPLACE}, once that is indexed"
-WOULD_FOLLOW = "already sent; would be followed until it is indexed"
+WOULD_REPLACE = "would be sent to replace its document"
+WOULD_WAIT = f"{WOULD_REPLACE}, once the document is indexed"
+WOULD_FOLLOW = "already sent; would be followed until indexed"
 WOULD_SET_METADATA = "already indexed; its metadata would be set"
-WOULD_TAKE_OVER = "already on the server, although the response was lost; would be taken over"
-WOULD_RESEND = "indexing stalled; its document would be created again"
+WOULD_TAKE_OVER = "already on the server although the response was lost; would be taken over"
+WOULD_RESEND = "indexing stalled; would be sent again"
 
 
 @frozen
 class DryRun:
-    """Prediction of the results of planned files."""
+    """Predictor of the results of planned files."""
 
     _lookup: DocumentLookup
     _options: LoadOptions
 
     async def predict(self, planned: PlannedFile) -> ItemResult:
-        """Return the predicted result of a planned file. Takes one request if a lookup is planned.
+        """Return the predicted result of a planned file. Costs one request if a lookup is planned.
 
         Raises:
             KnowledgeError: the lookup failed.
@@ -56,17 +56,17 @@ class DryRun:
                 return _pending(planned, WOULD_SET_METADATA)
             case PlannedAction.SEND:
                 return _pending(planned, WOULD_REPLACE if planned.replaces else WOULD_SEND)
-            case PlannedAction.LOOK if (
+            case PlannedAction.LOOK_UP if (
                 planned.row is None and planned.replaces and not planned.replaces.is_final
             ):
                 return _pending(planned, WOULD_WAIT)
-            case PlannedAction.LOOK:
+            case PlannedAction.LOOK_UP:
                 return self._decide_by_document(planned, await self._lookup.find(planned.name))
 
     def _decide_by_document(  # noqa: PLR0911 -- one for each decision
         self, planned: PlannedFile, document: Document | None
     ) -> ItemResult:
-        """Decide like the reconciler when no upload is in flight any more."""
+        """Decide as the reconciler does once no upload is in flight."""
         options = self._options
         lost = planned.row is not None and planned.row.state is JournalState.SENDING
         file = TrackedFile.from_plan(planned)
@@ -96,5 +96,5 @@ class DryRun:
                 return _pending(planned, WOULD_REPLACE if document else WOULD_SEND)
 
 
-def _pending(planned: PlannedFile, would: str) -> ItemResult:
-    return TrackedFile.from_plan(planned).result(Outcome.PENDING, would)
+def _pending(planned: PlannedFile, prediction: str) -> ItemResult:
+    return TrackedFile.from_plan(planned).result(Outcome.PENDING, prediction)

@@ -1,8 +1,8 @@
 """Apply events to files: look up the transition, record it, carry out its effect.
 
-Every step of a file's life goes through `FileLifecycle.apply`. What comes of it is an entry in a
-passive collection (`UploadQueue`, `PendingUploads`, `FollowedDocuments`, `FileQueue`),
-from which the tasks of the run take their work.
+Every state change of a file goes through `FileLifecycle.apply`. Its effect is an entry in a passive
+collection (`UploadQueue`, `PendingUploads`, `FollowedDocuments`, `FileQueue`), from which the tasks
+of the run take their work.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 @define
 class HeldRefusals:
-    """Uploads refused since the last accepted one, grouped by message."""
+    """Files whose uploads were refused since the last accepted upload, grouped by message."""
 
     _held: defaultdict[str, list[TrackedFile]] = field(factory=lambda: defaultdict(list))
 
@@ -50,7 +50,7 @@ class HeldRefusals:
         return sum(map(len, self._held.values()))
 
     def add(self, file: TrackedFile, error: KnowledgeError) -> bool:
-        """Hold a file; return whether enough equal refusals occurred to concern all files."""
+        """Add a file; return whether its refusal is so frequent that it concerns all files."""
         same_refusals = self._held[refusal_signature(error)]
         same_refusals.append(file)
         return len(same_refusals) >= (SAME_PAGES if is_from_other_server(error) else SAME_REFUSALS)
@@ -62,21 +62,23 @@ class HeldRefusals:
         return held
 
 
-NOT_SENT = "the run stopped before it was sent"
-NOT_LOOKED_UP = "sent by an earlier run; the run stopped before its document was looked up"
-NOT_SEEN = "uploaded; the run stopped before it was seen indexed"
-NO_METADATA = "indexed; the run stopped before its metadata was set"
+NOT_SENT = "not sent before the run stopped"
+NOT_LOOKED_UP = "sent by an earlier run; its document was not looked up before the run stopped"
+NOT_INDEXED = "uploaded; not known to be indexed before the run stopped"
+NO_METADATA = "indexed; its metadata was not set before the run stopped"
 _STOPPED_AT = {
-    FileState.ACCEPTED: NOT_SEEN, FileState.REPLACING: NOT_SEEN, FileState.INDEXED: NO_METADATA,
-}  # fmt: skip
+    FileState.ACCEPTED: NOT_INDEXED,
+    FileState.REPLACING: NOT_INDEXED,
+    FileState.INDEXED: NO_METADATA,
+}
 
 _IN_BACKLOG = frozenset({FileState.SENDING, FileState.ACCEPTED})
 _HELD = frozenset({FileState.REFUSED, FileState.POSTPONED})
-"""Decided once nothing else is open."""
+"""States that are resolved once no other file is open."""
 
 _FIRST_EVENT = {
     PlannedAction.SEND: FileEvent.SEND,
-    PlannedAction.LOOK: FileEvent.LOOK,
+    PlannedAction.LOOK_UP: FileEvent.LOOK_UP,
     PlannedAction.FOLLOW: FileEvent.FOLLOW,
     PlannedAction.ASSIGN_METADATA: FileEvent.ASSIGN_METADATA,
 }
@@ -84,7 +86,7 @@ _FIRST_EVENT = {
 
 @define(kw_only=True, eq=False)
 class FileLifecycle:
-    """The state of every file of a run, and the collections that files go through."""
+    """State machine of the files of a run, with the collections that contain the files."""
 
     ledger: Ledger
     stopping: RunStop
@@ -102,7 +104,7 @@ class FileLifecycle:
     _all_ended: anyio.Event = field(factory=anyio.Event)
 
     async def start(self, planned: PlannedFile) -> None:
-        """Begin the life of a planned file, once there is room for it."""
+        """Start a planned file, once the queue has space for it."""
         if planned.action is PlannedAction.SEND and not self.stopping.is_requested:
             await self.queue.wait_for_room(len(planned.found.data or b""))
         file = TrackedFile.from_plan(planned)
@@ -112,18 +114,18 @@ class FileLifecycle:
             return
         event = _FIRST_EVENT[planned.action]
         lost = planned.row is not None and planned.row.state is JournalState.SENDING
-        if event is FileEvent.LOOK and lost:
-            event = FileEvent.LOOK_FOR_LOST
+        if event is FileEvent.LOOK_UP and lost:
+            event = FileEvent.LOOK_UP_LOST
         self.apply(file, event)
 
     def apply(
         self, file: TrackedFile, event: FileEvent, reason: str | None = None, *, error: str = ""
     ) -> None:
-        """Apply an event to a file: change its state, record it, carry out the effect.
+        """Apply an event to a file: change its state, record the state, carry out the effect.
 
         Args:
             reason: why the file ended.
-            error: the server's own words about a document that failed.
+            error: the error message of the server for a failed document.
         """
         before = file.state
         transition = find_transition(before, event)
@@ -143,7 +145,7 @@ class FileLifecycle:
             self._finish_if_all_ended()
 
     def record_result(self, result: ItemResult) -> None:
-        """Record the result of a file that needs no work."""
+        """Record the result of a file that needs no action."""
         self.ledger.record_result(result)
         self._stop_over_limit()
 
@@ -154,7 +156,7 @@ class FileLifecycle:
         self._finish_if_all_ended()
 
     def stop(self, reason: StopReason, message: str, *, abandon: bool = False) -> None:
-        """Send nothing more. What the server has is followed to its end, unless it is abandoned."""
+        """Stop sending; with `abandon`, also stop following accepted documents."""
         self.stopping.request(reason, message if message.endswith(".") else f"{message}.")
         self.stopping.abandoned = self.stopping.abandoned or abandon
         for file in list(self.ledger.open):
@@ -164,7 +166,7 @@ class FileLifecycle:
         self._finish_if_all_ended()
 
     def stop_for_error(self, error: KnowledgeError, *, abandon: bool = True) -> None:
-        """Stop because of an error that concerns every file."""
+        """Stop because of an error that concerns all files."""
         self.stop(stop_reason(error), stop_message(error), abandon=abandon)
 
     async def wait_all_ended(self) -> None:
@@ -214,7 +216,7 @@ class FileLifecycle:
         error = file.error
         if error is None:
             return
-        self.queue.release(file)  # no room is taken by what only other files can decide
+        self.queue.release(file)  # a held file must not block others: only they can resolve it
         max_failed = self.ledger.options.failure_limit
         if self.refusals.add(file, error):
             self.stop(_refusal_reason(error), file.failure or stop_message(error))
@@ -225,7 +227,7 @@ class FileLifecycle:
             self._release(self.refusals.release())
 
     def _release(self, refused: Iterable[TrackedFile]) -> None:
-        """End files whose refusal concerns only them."""
+        """End files whose refusals concern only themselves."""
         for file in refused:
             error = file.error
             reason = file.failure or (error.summary if error else None)
@@ -267,15 +269,18 @@ class FileLifecycle:
         if self.ledger.is_over_limit and not self.stopping.is_requested:
             failed = self.ledger.counts[Outcome.FAILED]
             max_failed = self.ledger.options.failure_limit
-            self.stop(StopReason.MAX_FAILURES, f"{failed} files failed; allowed: {max_failed}")
+            self.stop(
+                StopReason.MAX_FAILURES,
+                f"Too many failures: {failed} files failed, {max_failed} allowed",
+            )
 
     def _finish_if_all_ended(self) -> None:
-        """Resolve held files once nothing else is open; end the run once nothing is open."""
+        """Resolve held files once no other file is open; end the run once all files have ended."""
         if self.ledger.has_only_files_in(*_HELD) and not self.stopping.is_requested:
             postponed, self._postponed = self._postponed, []
             for file in postponed:
                 if file.state is FileState.POSTPONED:
-                    self.apply(file, FileEvent.LOOK)
+                    self.apply(file, FileEvent.LOOK_UP)
             if not postponed:
                 self._release(self.refusals.release())
         if self.ledger.has_ended:
@@ -285,9 +290,9 @@ class FileLifecycle:
 def _count_backlog(
     backlog: IndexingBacklog, file: TrackedFile, before: FileState, after: FileState
 ) -> None:
-    """Keep count of the documents that are on the server and not indexed."""
+    """Update the number of documents that are on the server and not indexed."""
     if after is FileState.SENDING and before is FileState.QUEUED:
-        file.in_backlog = "sent"  # its room was taken before its turn
+        file.in_backlog = "sent"  # counted by `UploadWorkers` before the send
     elif after is FileState.ACCEPTED and file.in_backlog is None:
         remembered = file.document is not None and file.document.remembered
         backlog.add(sent=not remembered)
@@ -305,7 +310,7 @@ def _put_pending(pending: PendingUploads, file: TrackedFile, event: FileEvent) -
             intervals = pending.times.lookup_intervals
             pending.put_later(file, intervals[min(file.attempts, len(intervals)) - 1])
         case _:
-            pending.put_busy(file, lost=event is FileEvent.LOOK_FOR_LOST)
+            pending.put_busy(file, lost=event is FileEvent.LOOK_UP_LOST)
 
 
 def _unsent_reason(file: TrackedFile) -> str:
@@ -313,7 +318,7 @@ def _unsent_reason(file: TrackedFile) -> str:
 
 
 def _refusal_reason(error: KnowledgeError) -> StopReason:
-    """Return why a run stops whose uploads are all refused alike, though probes are answered."""
+    """Return the stop reason of a run whose uploads are all refused while probes succeed."""
     if is_transient(error):
         return StopReason.OUTAGE
     by_api = isinstance(error, ApiError) and error.server_version is not None

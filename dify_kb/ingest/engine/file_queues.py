@@ -1,4 +1,4 @@
-"""Queues of files: those to be sent, and those that wait for a request after indexing."""
+"""Queues of files to be uploaded, and of files that need a request after indexing."""
 
 from __future__ import annotations
 
@@ -12,60 +12,60 @@ from .tracked_file import TrackedFile
 
 @define
 class FileQueue:
-    """Files that gather until somebody takes all of them."""
+    """An unbounded queue whose files are all removed at the same time."""
 
     _files: list[TrackedFile] = field(factory=list)
-    _more: anyio.Event = field(factory=anyio.Event)
+    _added: anyio.Event = field(factory=anyio.Event)
 
     def put(self, file: TrackedFile) -> None:
         """Add a file."""
         self._files.append(file)
-        self._more.set()
+        self._added.set()
 
     async def get_all(self) -> list[TrackedFile]:
-        """Wait until there are files, and take all of them."""
+        """Wait until there are files; remove and return all of them."""
         while not self._files:
-            self._more = anyio.Event()
-            await self._more.wait()
+            self._added = anyio.Event()
+            await self._added.wait()
         files, self._files = self._files, []
         return files
 
 
 MAX_FILES = 200
-"""Maximum number of new files in the queue: a batch of the scan."""
+"""Maximum number of new files in the queue: one batch of the scan."""
 
 MAX_BYTES = 64 * 2**20
-"""Maximum bytes of in-memory items held at a time."""
+"""Maximum total size in bytes of in-memory items in the queue."""
 
 
 @define
 class UploadQueue:
-    """A queue that is bounded for new files and unbounded for those to be sent again.
+    """A queue that is bounded for new files and unbounded for files that are sent again.
 
     One producer; multiple consumers, served in order.
     """
 
     _files: deque[TrackedFile] = field(factory=deque)
     _ready: anyio.Semaphore = field(factory=lambda: anyio.Semaphore(0, fast_acquire=True))
-    """Counts the files. `fast_acquire`: consumers yield to the event loop when they send."""
+    """Number of files. `fast_acquire`, because consumers yield to the event loop when they send."""
 
     _weights: dict[str, int] = field(factory=dict)
-    """The bytes of in-memory items that were queued and not yet released, by key."""
+    """Sizes in bytes of in-memory items that were queued and not yet released, by key."""
 
     _bytes: int = 0
-    _room: anyio.Event = field(factory=anyio.Event)
+    _space_available: anyio.Event = field(factory=anyio.Event)
 
     async def wait_for_room(self, size: int) -> None:
         """Wait until a file with `size` bytes in memory may be added.
 
-        A file larger than the limit is added once no other content is held.
+        A file larger than the limit may be added once no other content is in memory.
         """
         while len(self._files) >= MAX_FILES or (self._bytes and self._bytes + size > MAX_BYTES):
-            self._room = anyio.Event()
-            await self._room.wait()
+            self._space_available = anyio.Event()
+            await self._space_available.wait()
 
     def put(self, file: TrackedFile, *, first: bool = False) -> None:
-        """Add a file, for the first time or again; with `first`, at the head of the queue."""
+        """Add a file; with `first`, at the head of the queue."""
         size = len(file.planned.found.data or b"")
         if size and file.key not in self._weights:
             self._weights[file.key] = size
@@ -77,26 +77,26 @@ class UploadQueue:
         self._ready.release()
 
     async def get(self) -> TrackedFile:
-        """Wait for the next file and remove it from the queue."""
+        """Wait for the next file; remove and return it."""
         await self._ready.acquire()
         while not self._files:  # cleared after this consumer was woken up
             await self._ready.acquire()
         if len(self._files) <= MAX_FILES // 2:
-            self._room.set()
+            self._space_available.set()
         return self._files.popleft()
 
     def release(self, file: TrackedFile) -> None:
         """Release the memory accounted for a file's content."""
         if size := self._weights.pop(file.key, 0):
             self._bytes -= size
-            self._room.set()
+            self._space_available.set()
 
     def clear(self) -> None:
-        """Remove all files, and wake up a producer that waits for room."""
+        """Remove all files, and wake up a waiting producer."""
         self._files.clear()
         while True:
             try:
                 self._ready.acquire_nowait()
             except anyio.WouldBlock:
                 break
-        self._room.set()
+        self._space_available.set()

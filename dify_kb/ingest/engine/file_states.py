@@ -1,10 +1,10 @@
-"""State transition table of a file: (state, event) -> state, effect, journal state.
+"""State transition table of files: (state, event) -> state, effect, journal state.
 
 | state | event | next state | effect | journal |
 |---|---|---|---|---|
 | planned | send | queued | enqueue | |
-| planned | look | busy | look up | |
-| planned | look for lost | unknown | look up | |
+| planned | look up | busy | look up | |
+| planned | look up lost | unknown | look up | |
 | planned | follow | accepted | follow | |
 | planned | assign metadata | indexed | assign metadata | |
 | queued | started | sending | | |
@@ -36,7 +36,7 @@
 | refused | refused for itself | ended: failed | | failed |
 | refused | lost | unknown | look up | |
 | refused | given up | ended: failed | | waiting |
-| postponed | look | busy | look up | |
+| postponed | look up | busy | look up | |
 | accepted | indexed | indexed | assign metadata | |
 | accepted | finished | ended: as planned | | done |
 | accepted | failed for now | busy | look up later | |
@@ -49,22 +49,22 @@
 | replacing | replaced | ended: as planned | | done |
 | discarding | deleted | ended: failed | | failed |
 
-When a load stops, `halted` is applied to every file, or `abandoned` if documents are no longer
-followed either. A file that enters a state after the stop gets the same event in that state:
+When a load stops, the event `halted` is applied to every file, or `abandoned` if documents are no
+longer followed. After the stop, the same event is applied to a file whenever its state changes:
 
 | state | halted | abandoned |
 |---|---|---|
 | planned, queued, busy, refused, postponed | ended: pending | ended: pending |
 | unknown | ended: unknown | ended: unknown |
-| sending | (goes on) | (goes on) |
-| accepted, replacing | (goes on) | ended: pending |
-| indexed | (goes on) | ended: pending; journal: done |
-| discarding | (goes on) | ended: failed; journal: failed |
+| sending | (continues) | (continues) |
+| accepted, replacing | (continues) | ended: pending |
+| indexed | (continues) | ended: pending; journal: done |
+| discarding | (continues) | ended: failed; journal: failed |
 
-`ended` ignores all events: a late response does not change the outcome. An empty journal cell
-leaves the row unchanged: a file that was being sent stays `sending`, so that the next run looks up
-its document before sending. If a file changed while it was sent, the server may have its old
-content.
+In the state `ended`, all events are ignored: a late response does not change the outcome. If the
+journal column is empty, the row is not changed: a file that was being sent stays `sending`, so that
+the next run looks up its document before sending. If a file changed while it was sent, the server
+may have its old content.
 """
 
 from __future__ import annotations
@@ -93,20 +93,20 @@ class FileState(_FastStrEnum):
     QUEUED = "queued"
     SENDING = "sending"
     UNKNOWN = "unknown"
-    """The create was not answered and may still be carried out."""
+    """The create got no response and may still be carried out."""
 
     BUSY = "busy"
-    """To be sent once its document is not being indexed."""
+    """To be sent once no indexing run of its document is active."""
 
     REFUSED = "refused"
-    """Held until it is known whether the refusal concerns this file or all files."""
+    """Held until it is known whether the refusal concerns only this file or all files."""
 
     POSTPONED = "postponed"
-    """The file changed while it was sent; it is sent again after all other files have ended."""
+    """Changed while it was sent; sent again after all other files have ended."""
 
     ACCEPTED = "accepted"
     INDEXED = "indexed"
-    """The document is indexed; its metadata is being set."""
+    """Indexed; the metadata of the document is being set."""
 
     REPLACING = "replacing"
     """The new version is indexed; the old one is being deleted, or the document archived again."""
@@ -121,8 +121,8 @@ class FileEvent(_FastStrEnum):
     """An event that changes the state of a file."""
 
     SEND = "send"
-    LOOK = "look"
-    LOOK_FOR_LOST = "look for lost"
+    LOOK_UP = "look up"
+    LOOK_UP_LOST = "look up lost"
     FOLLOW = "follow"
     ASSIGN_METADATA = "assign metadata"
     STARTED = "started"
@@ -131,7 +131,7 @@ class FileEvent(_FastStrEnum):
     NOT_SENT = "not sent"
     REFUSED = "refused"
     PAGE = "page"
-    """Success response that is not from the API, such as a login page."""
+    """A success response that is not from the API, such as a login page."""
 
     DOCUMENT_BUSY = "document busy"
     CHANGED = "changed"
@@ -141,7 +141,7 @@ class FileEvent(_FastStrEnum):
     REFUSED_FOR_ALL = "refused for all"
     REFUSED_FOR_ITSELF = "refused for itself"
     GIVEN_UP = "given up"
-    """It was sent as often as allowed, and the server failed each time, for this file alone."""
+    """The maximum number of sends failed, for this file only."""
 
     FAILED = "failed"
     FOUND = "found"
@@ -166,7 +166,7 @@ class FileEvent(_FastStrEnum):
 
 
 class Effect(_FastStrEnum):
-    """The action that follows a transition."""
+    """The action that a transition triggers."""
 
     ENQUEUE = "enqueue"
     LOOK_UP = "look up"
@@ -192,7 +192,7 @@ class TransitionOutcome(enum.StrEnum):
 
 @frozen
 class Transition:
-    """The result of an event: next state, effect, outcome and journal state."""
+    """A transition: the next state, effect, outcome and journal state."""
 
     state: FileState
     effect: Effect | None = None
@@ -201,7 +201,7 @@ class Transition:
 
 
 class ImpossibleEventError(Exception):
-    """The event cannot happen in the state of the file: a bug in this package."""
+    """Raised for an event that is not possible in the state of the file: a bug in this package."""
 
 
 _S, _E = FileState, FileEvent
@@ -219,8 +219,8 @@ def _end_as(ending: TransitionOutcome, journal: JournalState | None = None) -> T
 
 TRANSITIONS: Mapping[tuple[FileState, FileEvent], Transition] = {
     (_S.PLANNED, _E.SEND): _move_to(_S.QUEUED, Effect.ENQUEUE),
-    (_S.PLANNED, _E.LOOK): _move_to(_S.BUSY, Effect.LOOK_UP),
-    (_S.PLANNED, _E.LOOK_FOR_LOST): _move_to(_S.UNKNOWN, Effect.LOOK_UP),
+    (_S.PLANNED, _E.LOOK_UP): _move_to(_S.BUSY, Effect.LOOK_UP),
+    (_S.PLANNED, _E.LOOK_UP_LOST): _move_to(_S.UNKNOWN, Effect.LOOK_UP),
     (_S.PLANNED, _E.FOLLOW): _move_to(_S.ACCEPTED, Effect.FOLLOW),
     (_S.PLANNED, _E.ASSIGN_METADATA): _move_to(_S.INDEXED, Effect.ASSIGN_METADATA),
     (_S.PLANNED, _E.HALTED): _end_as(TransitionOutcome.PENDING),
@@ -264,7 +264,7 @@ TRANSITIONS: Mapping[tuple[FileState, FileEvent], Transition] = {
     (_S.REFUSED, _E.LOST): _move_to(_S.UNKNOWN, Effect.LOOK_UP),
     (_S.REFUSED, _E.HALTED): _end_as(TransitionOutcome.PENDING),
     (_S.REFUSED, _E.ABANDONED): _end_as(TransitionOutcome.PENDING),
-    (_S.POSTPONED, _E.LOOK): _move_to(_S.BUSY, Effect.LOOK_UP),
+    (_S.POSTPONED, _E.LOOK_UP): _move_to(_S.BUSY, Effect.LOOK_UP),
     (_S.POSTPONED, _E.HALTED): _end_as(TransitionOutcome.PENDING),
     (_S.POSTPONED, _E.ABANDONED): _end_as(TransitionOutcome.PENDING),
     (_S.ACCEPTED, _E.INDEXED): _move_to(_S.INDEXED, Effect.ASSIGN_METADATA),
@@ -293,14 +293,14 @@ ENDED = Transition(FileState.ENDED)
 
 
 def find_transition(state: FileState, event: FileEvent) -> Transition:
-    """Return the transition of `event` for a file in `state`.
+    """Return the transition for `event` in `state`.
 
     Raises:
-        ImpossibleEventError: the event cannot happen in that state.
+        ImpossibleEventError: the event is not possible in that state.
     """
     step = TRANSITIONS.get((state, event))
     if step is not None:
         return step
     if state is FileState.ENDED:
         return ENDED
-    raise ImpossibleEventError(f"{event!s} in state {state!s}")
+    raise ImpossibleEventError(f"event {event.value!r} is not possible in state {state.value!r}")

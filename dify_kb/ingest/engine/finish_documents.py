@@ -1,4 +1,4 @@
-"""Finish indexed documents: set metadata, delete replaced versions, archive again."""
+"""Finish indexed documents: set metadata, delete replaced versions, archive documents again."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @define
 class MetadataAssigner:
-    """Worker that sets the metadata of all waiting documents in one call."""
+    """Worker that sets the metadata of all queued documents in one call."""
 
     assignment: MetadataAssignment
     breaker: CircuitBreaker
@@ -54,7 +54,7 @@ class MetadataAssigner:
         async def assign() -> Mapping[str, str | None]:
             return await self.assignment.assign(wanted, fresh=fresh)
 
-        # Setting metadata is idempotent, so that it is retried like a read.
+        # Setting metadata is idempotent and can be retried like a read.
         reasons = await self.breaker.read(assign)
         for document_id, file in by_id.items():
             reason = reasons[document_id]
@@ -68,9 +68,10 @@ class MetadataAssigner:
 
 @define
 class ReplacementFinisher:
-    """Processes documents one by one: Dify has no bulk delete, and one takes 15 to 25 ms.
+    """Worker that finishes replacements one at a time: Dify has no bulk delete.
 
-    What cannot be finished is a warning of the file: its new version is there and indexed.
+    A delete takes 15 to 25 ms. A failure becomes a warning of the file, because its new version is
+    indexed.
     """
 
     documents: Documents
@@ -82,7 +83,7 @@ class ReplacementFinisher:
     """Seconds between attempts to archive a document."""
 
     async def run(self) -> None:
-        """Finish what is queued, until cancelled."""
+        """Finish queued replacements until cancelled."""
         while True:
             for file in await self.files.replacements.get_all():
                 if file.state is FileState.DISCARDING:
@@ -91,7 +92,7 @@ class ReplacementFinisher:
                     await self._finish(file)
 
     async def _discard(self, file: TrackedFile) -> None:
-        """Delete a new version that failed; the old one stays."""
+        """Delete a new version that failed; the old version is kept."""
         if file.document is not None:
             await self._delete(file, file.document.id)
         self.files.apply(file, FileEvent.DELETED, file.failure)
@@ -107,12 +108,12 @@ class ReplacementFinisher:
         self.files.apply(file, FileEvent.REPLACED)
 
     async def _finish_remembered(self, file: TrackedFile, document_id: str) -> None:
-        """Delete the old version that a run left over which was cut off in a swap. One request."""
+        """Delete the old version that an interrupted run has left. Costs one lookup."""
         name, row = file.planned.name, file.planned.row
         try:
             documents = await self.breaker.read(lambda: self.lookup.find_all(name))
         except KnowledgeError as error:
-            file.warnings += (f"its old version could not be looked up: {error.summary}",)
+            file.warnings += (f"the old version could not be looked up: {error.summary}",)
             return
         for document in documents:
             stored = document.upload_file
@@ -128,12 +129,14 @@ class ReplacementFinisher:
                 await self.documents.delete(self.dataset_id, document_id)
 
         try:
-            await self.breaker.read(delete)  # repeating it is safe: ids are never used again
+            await self.breaker.read(delete)  # safe to repeat: ids are never reused
         except KnowledgeError as error:
             file.warnings += (f"document {document_id} could not be deleted: {error.summary}",)
 
     async def _archive(self, file: TrackedFile, document_id: str) -> None:
-        """Archive a document again. It stays archived but is found, until it was unarchived once
+        """Archive a replaced document again.
+
+        It is still marked as archived but searchable, so that it has to be unarchived first
         (measured on 1.4.3, 1.12.1 and 1.14.2).
         """
 
@@ -142,7 +145,8 @@ class ReplacementFinisher:
             await self.documents.archive(self.dataset_id, [document_id])
 
         refusal = ""
-        for wait in self.waits:  # Dify refuses a second switch until its task has run
+        # Dify refuses another switch until the task of the last one has run.
+        for wait in self.waits:
             try:
                 await self.breaker.read(switch)
             except KnowledgeError as error:

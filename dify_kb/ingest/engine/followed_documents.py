@@ -1,4 +1,4 @@
-"""The accepted documents whose indexing is followed, and the indexing progress of the server."""
+"""Accepted documents whose indexing is followed, and the indexing progress of the server."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 MIN_TIME_DIFFERENCE = timedelta(seconds=2)
-"""Minimum difference of creation times for a document to count as later: the server rounds times to
-seconds."""
+"""Minimum difference between creation times of documents to be considered different: the server
+rounds times to seconds."""
 
 
 @frozen
@@ -30,25 +30,25 @@ class DatasetCounters:
 
     words: int | None
     available: int | None
-    """Searchable documents. Only indexing increases this number; words also change when chunks are
-    edited."""
+    """Number of searchable documents. Only indexing increases it, whereas `words` also changes when
+    chunks are edited."""
 
 
 @define
 class IndexingActivity:
     """Indexing progress on the server. Times are those of the event loop.
 
-    `indexed` is the number of documents of this run that were indexed.
+    `indexed` is the number of indexed documents of this run.
     """
 
     added: AddedDocuments = field(factory=AddedDocuments)
     """The number of documents added to the dataset by this run."""
 
     moved_at: float = 0.0
-    """When progress was last observed in any dataset."""
+    """Time of the last observed progress in any dataset."""
 
     indexed_at: float | None = None
-    """When a document of this load was last observed to be indexed."""
+    """Time when a document of this load was last found to be indexed."""
 
     indexed: int = 0
     latest_indexed: float = -1.0
@@ -58,7 +58,7 @@ class IndexingActivity:
     """The creation time, by the server's clock, of the newest indexed document of the dataset."""
 
     newest_elsewhere: datetime | None = None
-    """The same for other datasets."""
+    """The creation time of the newest indexed document of other datasets."""
 
     _counters: Mapping[str, DatasetCounters] | None = None
     _queued: dict[str, int] = field(factory=dict)
@@ -106,12 +106,12 @@ class IndexingActivity:
     def is_passed_over(self, accepted_at: float, queued_at: datetime | None) -> bool:
         """Return whether a later document of the same dataset is already indexed.
 
-        Dify's workers take documents in the order of creation, so that a document still waiting is
-        lost: a killed worker loses the tasks that it had taken.
+        Dify's workers process documents in the order of creation, so that a document that is still
+        waiting was lost: a killed worker loses the tasks that it has received.
 
         Args:
-            accepted_at: when its create was answered in this run; -1 for an earlier run.
-            queued_at: the latest time at which it can have been queued, by the server's clock.
+            accepted_at: time of the response to its create in this run; -1 for an earlier run.
+            queued_at: latest possible time of its queuing, by the server's clock.
         """
         return self.latest_indexed > accepted_at or _is_later(self.newest_indexed, queued_at)
 
@@ -134,15 +134,16 @@ PAGE_SIZE = 100
 """Rows per page of the list."""
 
 POLL_ROUNDS = 10
-"""One poll requests at least one in `POLL_ROUNDS` of the documents to be requested individually:
-polls become rarer during a load, so that a fixed number would not suffice."""
+"""Each poll requests at least 1 in `POLL_ROUNDS` of the documents to be requested individually:
+polls become less frequent during a load, so that a fixed number would not suffice."""
 
 
 @define(eq=False)
 class FollowedDocument:
-    """A followed document.
+    """A document whose indexing is followed.
 
-    Its position in the list is `base` plus the number of documents created so far; None if unknown.
+    Its position in the list is `base` plus the number of documents created so far. `base` is None
+    if the position is not known.
     """
 
     file: TrackedFile
@@ -150,38 +151,38 @@ class FollowedDocument:
     base: int | None
     added_at: float
     since: float
-    """The time of its last progress, or of the end of a later outage."""
+    """Time of its last progress, or of the end of a later outage."""
 
     moved_at: float
-    """The time of its last progress, or when it was added."""
+    """Time of its last progress, or of its addition."""
 
     seen_at: float
     requested_at: float
-    """When it was last requested individually."""
+    """Time of its last individual request."""
 
     status: str = ""
     statuses: set[str] = field(factory=set)
     segments: int | None = None
     total_segments: int | None = None
     counted_at: float | None = None
-    """When its segments were first counted."""
+    """Time of the first count of its segments."""
 
     missed: int = 0
     missed_at: float = 0.0
     needs_status_request: bool = False
-    """Whether its batch has to be requested: its row in the list is not sufficient."""
+    """Whether its batch has to be requested, because its row in the list is not sufficient."""
 
     final_at: float | None = None
-    """When it was first seen indexed or failed while another indexing run may be active."""
+    """Time of the first final status, while another indexing run may be active."""
 
     @property
     def is_waiting(self) -> bool:
-        """Whether no worker has started to index it, as far as is known."""
+        """Whether no worker is known to have started indexing it."""
         return self.status in {"", IndexingStatus.WAITING}
 
     @property
     def is_undecided(self) -> bool:
-        """Whether one poll showed it finished or missing, which the next has to confirm."""
+        """Whether a poll found it finished or missing, which the next poll has to confirm."""
         return self.final_at is not None or self.missed == 1
 
     def record_progress(self) -> None:
@@ -189,7 +190,7 @@ class FollowedDocument:
         self.since = self.moved_at = loop_time()
 
     def count_miss(self, apart: float) -> None:
-        """Count a poll that did not find it; those less than `apart` seconds apart count once."""
+        """Count a poll that did not find the document, at most one every `apart` seconds."""
         now = loop_time()
         if not self.missed or now - self.missed_at >= apart:
             self.missed, self.missed_at = self.missed + 1, now
@@ -203,7 +204,7 @@ class FollowedDocuments:
     _by_id: dict[str, FollowedDocument] = field(factory=dict)
     _more: anyio.Event = field(factory=anyio.Event)
     began: float = 0.0
-    """When a document was last added while none was followed."""
+    """Time when a document was last added while no other was followed."""
 
     ended: int = 0
     """Number of documents that have finished since then."""
@@ -215,7 +216,7 @@ class FollowedDocuments:
 
     @property
     def documents_without_position(self) -> list[FollowedDocument]:
-        """The documents whose position in the list is not known."""
+        """Documents whose position in the list is not known."""
         return [followed for followed in self._by_id.values() if followed.base is None]
 
     def __iter__(self) -> Iterator[FollowedDocument]:
@@ -226,7 +227,7 @@ class FollowedDocuments:
         return self._by_id.get(document_id)
 
     def add(self, file: TrackedFile) -> None:
-        """Follow the document of a file; a new one is expected at the head of the list."""
+        """Follow the document of a file; a new document is expected at the head of the list."""
         document, existing = file.document, file.planned.replaces
         if document is None:
             return
@@ -261,13 +262,13 @@ class FollowedDocuments:
     def pop_displaced(self) -> list[TrackedFile]:
         """Return and remove the files whose documents were replaced by those of other files.
 
-        This happens with names that differ only in case, in databases that ignore it.
+        This happens if names differ only in case and the database of the server ignores case.
         """
         displaced, self._displaced = self._displaced, []
         return displaced
 
     async def wait(self) -> None:
-        """Wait until a document is followed."""
+        """Wait until at least one document is followed."""
         while not self._by_id:
             self._more = anyio.Event()
             await self._more.wait()
@@ -282,6 +283,6 @@ class FollowedDocuments:
 def select_least_recently_requested(
     documents: Iterable[FollowedDocument],
 ) -> list[FollowedDocument]:
-    """Return the documents to request individually in one poll: a few, or a part of many."""
+    """Return the documents to request individually in one poll."""
     by_time = sorted(documents, key=lambda followed: followed.requested_at)
     return by_time[: max(MAX_NAME_QUERIES, len(by_time) // POLL_ROUNDS)]

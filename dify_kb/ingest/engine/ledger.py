@@ -1,4 +1,4 @@
-"""Count outcomes, record them in the journal, report progress. The only writer of outcomes."""
+"""Record the outcomes of files: count them, write them to the journal, report progress."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ T = TypeVar("T")
 
 @define
 class RunStop:
-    """The reason of a run that stops early; nothing more is sent from then on.
+    """Request to stop a run early; nothing is sent after it.
 
-    `abandoned`: documents that the server has are not followed any longer either.
+    `abandoned`: accepted documents are no longer followed either.
     """
 
     reason: StopReason | None = None
@@ -40,14 +40,14 @@ class RunStop:
     _waiting: anyio.CancelScope | None = None
 
     def request(self, reason: StopReason, message: str) -> None:
-        """Request the stop; the first reason counts."""
+        """Request a stop, unless one was requested before."""
         if self.reason is None:
             self.reason, self.message = reason, message
             if self._waiting is not None:
                 self._waiting.cancel()
 
     async def wait_unless_requested(self, awaitable: Awaitable[T]) -> T | None:
-        """Await something; return None as soon as the stop is requested."""
+        """Return the result of an awaitable; None as soon as a stop is requested."""
         with anyio.CancelScope() as scope:
             self._waiting = scope
             if self.is_requested:
@@ -60,7 +60,7 @@ class RunStop:
 
     @property
     def is_requested(self) -> bool:
-        """Whether nothing more is to be sent."""
+        """Whether a stop was requested."""
         return self.reason is not None
 
 
@@ -71,7 +71,7 @@ _WAITING = frozenset({
 
 @define(eq=False)
 class AttemptCounter:
-    """Counts the attempts of all calls of a load."""
+    """Counter of the attempts of all calls of a load."""
 
     total: int = 0
     retries: int = 0
@@ -84,14 +84,14 @@ class AttemptCounter:
 
 @define(eq=False)
 class DeletedCharactersWarning:
-    """Counts characters that the server deletes from texts (measured on all versions)."""
+    """Counter of the characters that the server deletes from texts (measured on all versions)."""
 
     count: int = 0
     files: int = 0
     first: str = ""
 
     def add(self, key: str, count: int) -> None:
-        """Count those of one file."""
+        """Add the number of such characters in a file."""
         if count:
             self.first = self.first or key
             self.files += 1
@@ -102,17 +102,17 @@ class DeletedCharactersWarning:
         if not self.files:
             return ()
         warning = (
-            "Dify deletes the characters ï, ¿ and ¾ from texts, and turns <| into < and |> into >:"
-            f" {self.count:,} of them in {self.files:,} files, such as {self.first}."
+            "Dify deletes the characters ï, ¿ and ¾ from texts and replaces <| by < and |> by >:"
+            f" {self.count:,} occurrences in {self.files:,} files, such as {self.first}."
         )
         return (warning,)
 
 
 @define(eq=False)
 class Ledger:
-    """Records the outcome of each file: in the counts, the journal and progress events.
+    """Recorder of outcomes, in the counts, the journal and progress events.
 
-    It returns facts (`all_ended`, `over_limit`) and stops nothing.
+    Does not stop the run: see `has_ended` and `is_over_limit`.
     """
 
     journal: Journal
@@ -125,15 +125,15 @@ class Ledger:
     found: int = 0
     scanned: bool = False
     cut_off: bool = False
-    """Whether the run stopped before a generator had yielded its last item."""
+    """Whether the run stopped before a generator was exhausted."""
 
     totals: SourceTotals | None = None
     bytes: int = 0
     resent: int = 0
-    """Sends of a file after its first."""
+    """Number of sends of files after their first."""
 
     open: set[TrackedFile] = field(factory=set)
-    """The files that have not ended."""
+    """Files without an outcome."""
 
     _by_state: Counter[FileState] = field(factory=Counter)
     _to_send: int = 0
@@ -159,13 +159,13 @@ class Ledger:
         return self.scanned and len(self.open) == sum(self._by_state[state] for state in states)
 
     def record_planned(self, file: TrackedFile, *, sends: bool) -> None:
-        """Record a planned file that something is to be done with."""
+        """Record a planned file that needs an action."""
         self.open.add(file)
         self._by_state[file.state] += 1
         self._to_send += sends
 
     def change_state(self, file: TrackedFile, state: FileState) -> None:
-        """Record that a file goes on to another state."""
+        """Change the state of a file."""
         self._by_state[file.state] -= 1
         file.state = state
         if state is FileState.ENDED:
@@ -174,7 +174,7 @@ class Ledger:
             self._by_state[state] += 1
 
     def record_accepted(self, file: TrackedFile, *, remembered: bool) -> None:
-        """Record that the server has the document of a file."""
+        """Record that the server has accepted the document of a file."""
         document = file.document
         self._accepted += 1
         if document is not None and not remembered:
@@ -195,12 +195,12 @@ class Ledger:
             state = row.state
         elif state is JournalState.DONE and not self.options.follows:
             if not file.metadata_recorded:
-                return  # the row says accepted already
+                return  # the row is `accepted` already
             state = JournalState.ACCEPTED
         self.journal.record_state(file.key, state, reason=reason, labels=file.metadata_recorded)
 
     def record_result(self, result: ItemResult) -> None:
-        """Record an outcome; a good one is held until it is verified, if that is asked for."""
+        """Record an outcome; with `verify`, hold a good outcome until it is verified."""
         good = result.outcome in GOOD_OUTCOMES or (
             self.options.dry_run and result.outcome is Outcome.PENDING
         )
@@ -210,7 +210,7 @@ class Ledger:
             self._count(result)
 
     def record_verified_result(self, result: ItemResult) -> None:
-        """Record an outcome that was held; one that turned out bad is kept as a failure."""
+        """Record a held outcome after its verification; store a bad outcome as a failure."""
         if result.outcome not in GOOD_OUTCOMES:
             if result.outcome is Outcome.FAILED:
                 self.journal.record_state(result.key, JournalState.FAILED, reason=result.reason)
@@ -218,11 +218,11 @@ class Ledger:
         self._count(result)
 
     def record_rest_as_pending(self) -> None:
-        """Count files as pending whose stored results cannot be read."""
+        """Count files whose stored results cannot be read as pending."""
         self.counts[Outcome.PENDING] += self.found - self.counts.total()
 
     def report_progress(self) -> None:
-        """Pass a `Progress` event to the listener."""
+        """Pass a `Progress` event to the listener, if any."""
         listener = self.options.on_event
         if listener is None:
             return
@@ -277,7 +277,7 @@ class Ledger:
 
     def _count(self, result: ItemResult) -> None:
         self.counts[result.outcome] += 1
-        if result.name is not None:  # else the scan left it out, and the total too
+        if result.name is not None:  # otherwise the total does not include it
             self._bytes_done += result.size
         self._worked += result.attempts > 0 and result.outcome is not Outcome.UNCHANGED
         if result.outcome is Outcome.SKIPPED:
@@ -292,7 +292,7 @@ def _total(totals: SourceTotals | None) -> int | None:
 
 
 def _eta(totals: SourceTotals | None, ended: int, worked: int, began: float) -> float | None:
-    """Return the seconds left, by the files that took work so far."""
+    """Return the estimated remaining seconds, by the mean of the files that needed work so far."""
     if totals is None or not worked:
         return None
     return (loop_time() - began) / worked * max(0, (_total(totals) or 0) - ended)

@@ -1,4 +1,4 @@
-"""Hold files that wait for the outcome of a lost send, for an indexing run, or for a delay."""
+"""Files that wait for a lookup: after a lost send, during an indexing run, or for a delay."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from .tracked_file import TrackedFile
 
 INTERNAL_ERROR = 500
 LOOKUPS_AFTER_CRASH = 3
-"""Lookups after a 500, in about 15 s: the document may appear late in the lists of a replica."""
+"""Number of lookups after a 500, within about 15 s: the lists of a replica may be late."""
 
 MAX_DUE = 500
-"""Maximum number of files looked up in one round: 10 s at 20 ms each."""
+"""Maximum number of lookups in one round: 10 s at 20 ms each."""
 
 
 @frozen(kw_only=True)
@@ -31,7 +31,7 @@ class PendingUpload:
     """A file that is looked up at `due`.
 
     `lost`: a send may still be carried out, until `until`. `created` is the number of documents
-    added before; those added later precede its document in the list.
+    added before this file; later documents precede its document in the list.
     """
 
     file: TrackedFile
@@ -43,19 +43,19 @@ class PendingUpload:
     """Whether the send timed out: Dify may hold the dataset lock."""
 
     crashed: bool = False
-    """Whether the send was answered with 500: the request has ended."""
+    """Whether the response to the send was 500: the request has ended."""
 
     lookups: int = 0
     status: str = ""
     status_since: float = 0.0
-    """When the status of the document with its name last changed."""
+    """Time when the status of the document with its name last changed."""
 
     created: int = 0
 
 
 @define
 class PendingUploads:
-    """Files waiting for a lookup, by key. Lost ones are looked up first."""
+    """Files that wait for a lookup, by key. Lost files are looked up first."""
 
     times: LoadTiming
     activity: IndexingActivity
@@ -63,7 +63,7 @@ class PendingUploads:
     _by_key: dict[str, PendingUpload] = field(factory=dict)
     _lost: list[tuple[float, int, PendingUpload]] = field(factory=list)
     _other: list[tuple[float, int, PendingUpload]] = field(factory=list)
-    """Heaps by `due`; removed and replaced entries remain until they are due."""
+    """Heaps by `due`. Removed and replaced entries remain until they are due."""
 
     _numbers: itertools.count[int] = field(factory=itertools.count)
     _new: anyio.Event = field(factory=anyio.Event)
@@ -72,7 +72,7 @@ class PendingUploads:
         return len(self._by_key)
 
     def put_lost(self, file: TrackedFile) -> None:
-        """Add a file whose create got no response, or one that is not from the API."""
+        """Add a file whose create got no response, or a response that is not from the API."""
         now, error = loop_time(), file.error
         landing = (
             self.times.late_create_after_disconnect
@@ -85,9 +85,9 @@ class PendingUploads:
         """Add a file whose document is looked up before the file is sent.
 
         Args:
-            lost: an earlier run was killed while sending the file; the send may still be carried
-                out, for `late_create_after_timeout` seconds since then. A clock that was set
-                meanwhile shortens that to no less than `late_create_after_disconnect`.
+            lost: an earlier run was killed while sending the file. The send may still be carried
+                out for `late_create_after_timeout` seconds; a change of the system clock shortens
+                that to no less than `late_create_after_disconnect`.
         """
         now = loop_time()
         until = now
@@ -101,7 +101,7 @@ class PendingUploads:
         self._add(file, due=now, until=until, lost=lost)
 
     def put_later(self, file: TrackedFile, seconds: float) -> None:
-        """Add a file to be sent after `seconds`, once its document is not being indexed."""
+        """Add a file that is sent after `seconds`, once its document is not being indexed."""
         due = loop_time() + seconds
         self._add(file, due=due, until=due)
 
@@ -113,15 +113,15 @@ class PendingUploads:
         self._new.set()
 
     def has(self, pending: PendingUpload) -> bool:
-        """Return whether the entry is current: not removed or replaced meanwhile."""
+        """Return whether the entry was neither removed nor replaced."""
         return self._by_key.get(pending.file.key) is pending
 
     def remove(self, file: TrackedFile) -> None:
-        """Remove a file, if it waits."""
+        """Remove a file, if it is present."""
         self._by_key.pop(file.key, None)
 
     def pop_due(self) -> list[PendingUpload]:
-        """Return up to `MAX_DUE` due entries. The caller must put each again or remove it."""
+        """Return up to `MAX_DUE` due entries. The caller must put or remove each of them."""
         now, due = loop_time(), list[PendingUpload]()
         for heap in (self._lost, self._other):
             while heap and heap[0][0] <= now and len(due) < MAX_DUE:
@@ -155,7 +155,7 @@ class PendingUploads:
 
 
 def max_seconds_until_stored(error: KnowledgeError, times: LoadTiming) -> float:
-    """Return the seconds after `error` in which a create may still be carried out."""
+    """Return the seconds after `error` during which a create may still be carried out."""
     if _has_crashed(error):
         return sum(times.lookup_intervals[:LOOKUPS_AFTER_CRASH])
     match _cause(error):

@@ -1,8 +1,9 @@
 """Reconcile uploads whose outcome is unknown; hold files until they may be sent again.
 
-A file whose create was not answered is looked up at growing intervals. Its document is taken over
-if the server has it. The file is sent again only once its create can no longer land: two indexing
-runs of one document at a time leave the chunks of both (measured on 1.4.3, 1.12.1 and 1.14.2).
+A file whose create got no response is looked up at growing intervals. If the server has its
+document, the document is taken over. The file is sent again only once its create can no longer be
+carried out: two concurrent indexing runs of a document leave the chunks of both (measured on 1.4.3,
+1.12.1 and 1.14.2).
 """
 
 from __future__ import annotations
@@ -46,17 +47,17 @@ T = TypeVar("T")
 
 
 class ReconcileDecision(enum.Enum):
-    """What is done with a pending file after a lookup."""
+    """A decision about a pending file after a lookup."""
 
     TAKE_OVER = enum.auto()
-    """Its create has landed."""
+    """Its create was carried out; its document is followed."""
 
     SEND = enum.auto()
     WAIT = enum.auto()
     KEEP_DISABLED = enum.auto()
     KEEP_ARCHIVED = enum.auto()
     KEEP_EXISTING = enum.auto()
-    """Somebody else's document has its name and is not to be replaced."""
+    """Another document has its name and must not be replaced."""
 
 
 def decide(  # noqa: PLR0911 -- one for each row of the table
@@ -67,32 +68,32 @@ def decide(  # noqa: PLR0911 -- one for each row of the table
     replaces: bool = True,
     overwrites_archived: bool = False,
 ) -> ReconcileDecision:
-    """Decide about a file by the document of its name. The first row that applies counts.
+    """Decide about a file by the document with its name. The first matching row applies.
 
-    | document | a send may still land | else |
+    | document | a send may still be carried out | otherwise |
     |---|---|---|
-    | another file, by the API, of the size that was lost | take over | take over |
+    | uploaded by the API, another upload, size of the lost file | take over | take over |
     | stalled in an earlier run, completed now, file unchanged | take over | take over |
     | none | wait | send |
-    | another file, not to be replaced | wait | keep existing |
+    | another upload, not to be replaced | wait | keep existing |
     | disabled | wait | keep disabled |
     | archived, not to be overwritten | wait | keep archived |
     | stalled in an earlier run | wait | send |
     | being indexed | wait | wait |
     | any other | wait | send |
 
-    Lists tell only size and origin of a file's content. A document of the same size that somebody
-    else created by the API meanwhile is taken over too.
+    Lists contain only the size and origin of a file. A document of the same size that another
+    client created by the API at that time is therefore taken over as well.
 
     Args:
-        now: the time at which the lookup began.
-        replaces: replace a document of somebody else.
-        overwrites_archived: replace an archived document.
+        now: time when the lookup began.
+        replaces: replace documents of other clients.
+        overwrites_archived: replace archived documents.
     """
     planned = pending.file.planned
     file = document.upload_file if document else None
     other = document is not None and (file is None or file.id != planned.previous_upload_id)
-    if pending.lost and other and document is not None and _is_what_was_sent(planned, document):
+    if pending.lost and other and document is not None and _matches_upload(planned, document):
         return ReconcileDecision.TAKE_OVER
     if document is not None and not other and _has_recovered(planned, document):
         return ReconcileDecision.TAKE_OVER
@@ -110,23 +111,23 @@ def decide(  # noqa: PLR0911 -- one for each row of the table
     return ReconcileDecision.SEND if sends else ReconcileDecision.WAIT
 
 
-def _is_what_was_sent(planned: PlannedFile, document: Document) -> bool:
+def _matches_upload(planned: PlannedFile, document: Document) -> bool:
     file = document.upload_file
     size = planned.row.size if planned.row else planned.found.size
     return file is not None and file.size in {None, size} and document.created_from == "api"
 
 
 def _has_recovered(planned: PlannedFile, document: Document) -> bool:
-    """Return whether a document that stalled in an earlier run is the file, and indexed now."""
+    """Return whether a document that stalled in an earlier run has the same file and is indexed."""
     stalled = planned.has_stalled and planned.row is not None and planned.is_unchanged
     return stalled and document.indexing_status == "completed"
 
 
 def _may_be_queued(pending: PendingUpload, document: Document) -> bool:
-    """Return whether the server may still run a task of a document that stood still.
+    """Return whether the server may still run the task of a stalled document.
 
-    Unless others were indexed meanwhile, a same-name create could double its chunks. The task of a
-    deleted document does nothing.
+    In that case a create with the same name could duplicate its chunks, so that the document is
+    deleted first: the task of a deleted document has no effect.
     """
     planned, file = pending.file.planned, document.upload_file
     if document.indexing_status.is_final:
@@ -137,7 +138,7 @@ def _may_be_queued(pending: PendingUpload, document: Document) -> bool:
 
 @define
 class Reconciler:
-    """Looks up the documents of pending files, and applies what that decides."""
+    """Worker that looks up the documents of pending files and applies the decisions."""
 
     lookup: DocumentLookup
     documents: Documents
@@ -148,19 +149,20 @@ class Reconciler:
     on_existing: OnExisting
     overwrites_archived: bool
     retries_stalled: bool
-    """Whether a document that stands still is created again."""
+    """Whether a stalled document is created again."""
 
     patience: float
-    """Seconds without any movement after which a document that is being indexed has stalled."""
+    """Seconds without any progress after which a document that is being indexed has stalled."""
 
-    _still_at: float = -math.inf
-    """When documents stood still last. What is created again then moves; the others still stood."""
+    _stalled_at: float = -math.inf
+    """Time when documents were last found to be stalled. Documents created again then make
+    progress, but the other documents remain stalled."""
 
     async def run(self) -> None:
-        """Look up those that are due, until cancelled.
+        """Look up due files until cancelled.
 
         Raises:
-            KnowledgeError: the server refused, or was given up.
+            KnowledgeError: the server refused a request, or the load gave up on it.
         """
         while True:
             await self.files.pending.wait()
@@ -171,17 +173,17 @@ class Reconciler:
         for pending in due:
             if not self.files.pending.has(pending):
                 continue
-            name, asked_at = pending.file.planned.name, listed_at
+            name, requested_at = pending.file.planned.name, listed_at
             document = listed.get(name)
             if document is None:
-                document, asked_at = await self._read(lambda name=name: self.lookup.find(name))  # type: ignore[misc]
+                document, requested_at = await self._read(lambda name=name: self.lookup.find(name))  # type: ignore[misc]
             if self.files.pending.has(pending):
-                await self._apply_decision(pending, document, asked_at)
+                await self._apply_decision(pending, document, requested_at)
 
     async def _list_newest(
         self, due: Sequence[PendingUpload]
     ) -> tuple[Mapping[str, Document], float]:
-        """Look for many new documents at once; the list is in the order of their creation."""
+        """Look up many new documents by listing the newest documents of the dataset."""
         new = [pending for pending in due if pending.file.planned.replaces is None]
         names = {pending.file.planned.name for pending in new}
         if len(names) <= MAX_NAME_QUERIES:
@@ -191,9 +193,9 @@ class Reconciler:
         return await self._read(lambda: self.lookup.find_newest(names, depth))
 
     async def _read(self, request: Callable[[], Awaitable[T]]) -> tuple[T, float]:
-        """Repeat a read until it is answered; return the answer and when that attempt began.
+        """Repeat a read until it succeeds; return the response and the start time of that attempt.
 
-        What lands between the beginning of a lookup and its answer may not be in the answer.
+        A document stored after that time may be missing from the response.
         """
 
         async def attempt() -> tuple[T, float]:
@@ -203,16 +205,19 @@ class Reconciler:
         return await self.breaker.read(attempt)
 
     async def _apply_decision(
-        self, pending: PendingUpload, document: Document | None, asked_at: float
+        self, pending: PendingUpload, document: Document | None, requested_at: float
     ) -> None:
-        decision = self._decide(pending, document, asked_at)
+        decision = self._decide(pending, document, requested_at)
         if decision is ReconcileDecision.WAIT:
             seen = self._with_status(pending, document)
             if document is None or not self._has_stalled(seen, document):
                 self._wait(seen)
                 return
-            if not self.retries_stalled or self._may_be_stored_later(pending, asked_at):
-                reason = f"its document stayed {document.indexing_status}, and nothing else moves"
+            if not self.retries_stalled or self._may_be_stored_later(pending, requested_at):
+                reason = (
+                    f"no progress (status {str(document.indexing_status)!r}), and no other document"
+                    " made progress"
+                )
                 self.files.pending.remove(pending.file)
                 self.files.apply(pending.file, FileEvent.STALLED, reason)
                 return
@@ -225,22 +230,22 @@ class Reconciler:
             await self._delete(document)
             document = None
             if not self.files.pending.has(pending):
-                return  # the run stopped meanwhile
+                return  # the run has stopped
         self.files.pending.remove(pending.file)
         self._carry_out(decision, pending, document)
 
     def _decide(
-        self, pending: PendingUpload, document: Document | None, asked_at: float
+        self, pending: PendingUpload, document: Document | None, requested_at: float
     ) -> ReconcileDecision:
         decision = decide(
             pending,
             document,
-            asked_at,
+            requested_at,
             replaces=self.on_existing == "overwrite" or pending.file.changed > 0,
             overwrites_archived=self.overwrites_archived,
         )
         if decision is not ReconcileDecision.TAKE_OVER and self._may_be_stored_later(
-            pending, asked_at
+            pending, requested_at
         ):
             return ReconcileDecision.WAIT
         return decision
@@ -270,13 +275,13 @@ class Reconciler:
 
         await self._read(delete)
 
-    def _may_be_stored_later(self, pending: PendingUpload, asked_at: float) -> bool:
-        """Return whether Dify may hold the dataset's lock, so that a timed-out create may land.
+    def _may_be_stored_later(self, pending: PendingUpload, requested_at: float) -> bool:
+        """Return whether a timed-out create may still be carried out: Dify may lock the dataset.
 
-        | since the send timed out | a lookup that began then finds what landed |
+        | since the send timed out | a lookup is conclusive if it began |
         |---|---|
-        | uploads were blocked, and went on | `late_create_after_disconnect` after they went on |
-        | an upload was answered | after the answer |
+        | uploads were blocked, and resumed | `late_create_after_disconnect` after that |
+        | an upload succeeded | after that |
         | neither, and uploads are blocked | never |
         | neither | `dataset_lock_time` after the timeout |
         """
@@ -284,23 +289,25 @@ class Reconciler:
         if not pending.timed_out:
             return False
         if since < breaker.resumed_at:
-            return asked_at < breaker.resumed_at + self.times.late_create_after_disconnect
+            return requested_at < breaker.resumed_at + self.times.late_create_after_disconnect
         if since < breaker.upload_succeeded_at:
-            return asked_at < breaker.upload_succeeded_at
-        return breaker.has_blocked_uploads or asked_at < since + self.times.dataset_lock_time
+            return requested_at < breaker.upload_succeeded_at
+        return breaker.has_blocked_uploads or requested_at < since + self.times.dataset_lock_time
 
     def _take_over(self, pending: PendingUpload, document: Document) -> None:
         file, planned = pending.file, pending.file.planned
         if pending.lost and file.lost:
             self.breaker.record_stored_upload()
         if pending.lost and planned.row is not None and not planned.is_unchanged:
-            # What an earlier run sent has landed, and the file has changed since.
+            # The upload of an earlier run was stored, and the file has changed since.
             remote = RemoteDocument.from_document(document)
             file.planned = evolve(planned, row=None, replaces=remote)
             file.attempts = 0
             self.files.apply(file, FileEvent.FOUND_OLD_VERSION)
             return
-        remembered = planned.has_stalled and planned.row is not None  # else it was created again
+        remembered = (
+            planned.has_stalled and planned.row is not None
+        )  # otherwise it was created again
         file.document = UploadedDocument.from_document(document, remembered=remembered)
         if planned.row is not None:
             file.updates = planned.row.previous is not None
@@ -309,37 +316,37 @@ class Reconciler:
     def _send(self, pending: PendingUpload, document: Document | None) -> None:
         file = pending.file
         if pending.lost and file.lost >= self.times.max_sends:
-            last_error = file.error.summary if file.error else "no answer"
+            last_error = file.error.summary if file.error else "no response"
             file.failure = f"not found on the server after {file.lost} uploads: {last_error}"
             self.files.apply(file, FileEvent.REFUSED)
             return
         remote = RemoteDocument.from_document(document) if document else None
         file.overlaps = file.overlaps or (pending.lost and not pending.crashed)
-        if not (file.recreated or file.changed):  # else the document is of this run
+        if not (file.recreated or file.changed):  # otherwise the document is from this run
             file.updates = remote is not None
         file.planned = evolve(file.planned, action=PlannedAction.SEND, replaces=remote, row=None)
         self.files.apply(file, FileEvent.NOT_FOUND)
 
     def _with_status(self, pending: PendingUpload, document: Document | None) -> PendingUpload:
-        """Return it with the status of its document, and since when that was seen."""
+        """Return the entry with the current status of its document."""
         status = str(document.indexing_status) if document else ""
         if status == pending.status:
             return pending
         return evolve(pending, status=status, status_since=loop_time())
 
     def _has_stalled(self, pending: PendingUpload, document: Document) -> bool:
-        """Return whether neither its document nor any other moved for too long."""
+        """Return whether neither its document nor any other made progress for too long."""
         now = loop_time()
         if document.indexing_status.is_final or now < pending.until:
             return False
         if now - self.files.followed.activity.moved_at > self.patience:
-            self._still_at = now
-        return self._still_at - pending.status_since > self.patience
+            self._stalled_at = now
+        return self._stalled_at - pending.status_since > self.patience
 
     def _wait(self, pending: PendingUpload) -> None:
         now = loop_time()
-        settle, lookup_count = self.times.lookup_intervals, pending.lookups + 1
-        wait = settle[min(lookup_count, len(settle) - 1)]
+        intervals, lookup_count = self.times.lookup_intervals, pending.lookups + 1
+        wait = intervals[min(lookup_count, len(intervals) - 1)]
         if now < pending.until:
-            wait = min(wait, max(pending.until - now, settle[0]))
+            wait = min(wait, max(pending.until - now, intervals[0]))
         self.files.pending.put(evolve(pending, due=now + wait, lookups=lookup_count))

@@ -1,4 +1,4 @@
-"""Wire a load and run it: start its tasks, feed planned files, end when every file has ended."""
+"""Run a load: create its parts, start its tasks, and feed planned files until all have ended."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @define(kw_only=True)
 class LoadRun:
-    """One load of a source into a dataset."""
+    """A load of a source into a dataset."""
 
     server: ServerAccess
     dataset: Dataset
@@ -71,7 +71,7 @@ class LoadRun:
         )
 
     async def execute(self) -> None:
-        """Bring every file of the source to an outcome.
+        """Process the source until every file has an outcome.
 
         Raises:
             KnowledgeError: the documents of the dataset could not be listed at the beginning.
@@ -87,7 +87,7 @@ class LoadRun:
             await self.files.wait_all_ended()
 
     async def _feed(self, planner: Planner) -> None:
-        """Start every file of the source; stop reading generators once the run stops."""
+        """Start all files of the source; stop reading a generator once the run stops."""
         dry_run = DryRun(self._lookup, self.options) if self.options.dry_run else None
         batches, end = planner.batches(), list[PlannedFile | ItemResult]()
         while True:
@@ -110,7 +110,7 @@ class LoadRun:
 
     @asynccontextmanager
     async def _tasks(self) -> AsyncIterator[None]:
-        """Run the tasks of the load, and end them with it."""
+        """Run the tasks of the load while the context is active."""
         workers = self._workers()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._stop_when_given_up)
@@ -138,7 +138,7 @@ class LoadRun:
             self.ledger.report_progress()
 
     async def _count_ahead(self) -> None:
-        """Count the source in a thread beside the scan, so that progress has a total early."""
+        """Count the source in a thread during the scan, so that progress has a total early."""
         count, ended = self.source.totals, False
         if count is None or self.options.on_event is None:
             return
@@ -152,11 +152,11 @@ class LoadRun:
 
     async def _stop_at_deadline(self, seconds: float) -> None:
         await anyio.sleep(seconds)
-        message = f"Deadline reached after {format_duration(seconds)}"
+        message = f"Deadline reached ({format_duration(seconds)})"
         self.files.stop(StopReason.DEADLINE, message, abandon=True)
 
     async def _stop_on_error(self, task: Callable[[], Awaitable[None]]) -> None:
-        """Run a task; an error that it could not wait out concerns every file."""
+        """Run a task; stop the run if the task raises an error."""
         try:
             await task()
         except KnowledgeError as error:
@@ -243,5 +243,5 @@ class LoadRun:
 
 
 def _first_rule(dataset: Dataset) -> ProcessRule | Unset:
-    """Return the automatic rule for an empty dataset, which needs one; else UNSET."""
+    """Return the automatic rule for an empty dataset, which requires a rule; otherwise UNSET."""
     return UNSET if dataset.document_count else ProcessRule.automatic()

@@ -1,4 +1,4 @@
-"""Translate the status of followed documents to events of their files."""
+"""Translate the status of followed documents into events of their files."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     from .tracked_file import TrackedFile
 
 MAX_MISSES = 2
-"""Polls that find neither the batch nor the name of a document before it counts as deleted."""
+"""Number of polls without the batch and the name of a document before it counts as deleted."""
 
 MAX_OTHER_UPLOADS = 3
-"""Polls that show a document with a different uploaded file before it counts as replaced."""
+"""Number of polls with a different uploaded file before a document counts as replaced."""
 
-NO_TEXT = "no text was extracted: nothing of it can be found"
-DOCUMENT_DELETED = "deleted or replaced by another upload before it was indexed"
-NAME_SHARED = "replaced by another file of this load: the server considers their names equal"
-DOCUMENT_REPLACED = "replaced by another upload of the same size while it was indexed"
+NO_TEXT = "no text was extracted, so the document cannot be retrieved"
+DOCUMENT_DELETED = "deleted or replaced by another upload before indexing finished"
+NAME_SHARED = "replaced by another file of this load: the server treats their names as equal"
+DOCUMENT_REPLACED = "replaced by another upload of the same size during indexing"
 
 _NOT_BEGUN = frozenset({IndexingStatus.WAITING, IndexingStatus.PAUSED})
 
 
 @define
 class IndexingObserver:
-    """Translator from observed rows and statuses to events of files."""
+    """Translator of list rows and indexing statuses into events of files."""
 
     loading: LoadTiming
     files: FileLifecycle
@@ -48,7 +48,7 @@ class IndexingObserver:
                 self.files.apply(file, FileEvent.FAILED, NAME_SHARED)
 
     def record_missing(self, followed: FollowedDocument) -> None:
-        """Record that a document was found neither by its batch nor by its name."""
+        """Record that neither the batch nor the name of a document was found."""
         followed.count_miss(self.loading.confirm_interval)
         if followed.missed >= MAX_MISSES:
             self.finish(followed, FileEvent.FAILED, DOCUMENT_DELETED)
@@ -60,7 +60,7 @@ class IndexingObserver:
         own_id, listed_file = followed.document.upload_file_id, row.upload_file
         if own_id and listed_file and listed_file.id != own_id:
             if batch is None:
-                self._see_other_upload(followed, row)
+                self._process_other_upload(followed, row)
             else:
                 followed.needs_status_request = True
             return
@@ -71,10 +71,10 @@ class IndexingObserver:
             followed.needs_status_request = True
             return
         empty = row.word_count == 0
-        self._see_final_status(followed, row.indexing_status, row.error, is_empty=empty)
+        self._process_final_status(followed, row.indexing_status, row.error, is_empty=empty)
 
     def process_status(self, followed: FollowedDocument, status: DocumentStatus) -> None:
-        """Process the status from its batch, which includes the number of segments."""
+        """Process a status from the batch of a document, which includes segment counts."""
         followed.missed = 0
         self._record_status(followed, status.indexing_status)
         self._count_segments(followed, status)
@@ -84,7 +84,7 @@ class IndexingObserver:
         if not complete:
             followed.final_at = None
             return
-        self._see_final_status(followed, status.indexing_status, status.error, is_empty=empty)
+        self._process_final_status(followed, status.indexing_status, status.error, is_empty=empty)
 
     def end_stalled(self, followed: FollowedDocument, reason: str) -> None:
         """Finish a document that has stalled."""
@@ -104,16 +104,16 @@ class IndexingObserver:
     ) -> None:
         """Stop following a document, and apply `event` to its file."""
         if self.files.followed.get(followed.document.id) is not followed:
-            return  # it ended meanwhile
+            return  # it has ended
         followed.file.document = followed.document
         self.files.followed.remove(followed.file)
         followed.file.index_seconds = loop_time() - followed.document.accepted_at
         self.files.apply(followed.file, event, reason, error=error or "")
 
-    def _see_other_upload(self, followed: FollowedDocument, row: Document) -> None:
-        """Process a row with a different uploaded file, of a document whose batch does not exist.
+    def _process_other_upload(self, followed: FollowedDocument, row: Document) -> None:
+        """Process a row with a different uploaded file for a document whose batch does not exist.
 
-        One poll is not enough: a page read before the create shows the old file.
+        A single poll is not sufficient: a page read before the create has the old file.
         """
         followed.count_miss(self.loading.confirm_interval)
         if followed.missed < MAX_OTHER_UPLOADS or not row.indexing_status.is_final:
@@ -126,9 +126,9 @@ class IndexingObserver:
             self.finish(followed, FileEvent.FAILED, "replaced by another upload")
 
     def _record_status(self, followed: FollowedDocument, status: str) -> None:
-        """Record a status; only one that the document did not have before counts as progress.
+        """Record a status, which counts as progress if the document did not have it before.
 
-        For a paused document, its batch and the list show different statuses.
+        The batch and the list show different statuses of a paused document.
         """
         first = not followed.statuses
         followed.status = status
@@ -136,16 +136,16 @@ class IndexingObserver:
             return
         followed.statuses.add(status)
         followed.record_progress()
-        # The first status of a document of an earlier run is not progress.
+        # The first known status of a document from an earlier run is not progress.
         if status not in _NOT_BEGUN and not (first and followed.document.remembered):
             self.files.followed.activity.record_progress()
 
     def _count_segments(self, followed: FollowedDocument, status: DocumentStatus) -> None:
-        """Record the number of indexed segments; a change is progress once indexing began."""
+        """Record the number of indexed segments; a change is progress once indexing has begun."""
         known = followed.segments
         followed.segments = status.completed_segments
         followed.total_segments = status.total_segments
-        if followed.is_waiting:  # the segments are those of the old version
+        if followed.is_waiting:  # the segments belong to the old version
             return
         if followed.counted_at is None:
             followed.counted_at = loop_time()
@@ -153,7 +153,7 @@ class IndexingObserver:
             followed.record_progress()
             self.files.followed.activity.record_progress()
 
-    def _see_final_status(
+    def _process_final_status(
         self,
         followed: FollowedDocument,
         status: IndexingStatus,
@@ -176,8 +176,8 @@ class IndexingObserver:
     def _is_confirmed(self, followed: FollowedDocument) -> bool:
         """Return whether a final status is confirmed.
 
-        If two indexing runs of a document may overlap, the final status of the first is shown and
-        then withdrawn (measured on 1.14.2), so that two polls must show it.
+        If two indexing runs of a document may overlap, two polls must show the final status: the
+        final status of the first run is shown and then withdrawn (measured on 1.14.2).
         """
         if not followed.file.overlaps:
             return True
@@ -204,7 +204,7 @@ class IndexingObserver:
             self.finish(followed, FileEvent.FAILED_FOR_NOW, None)
         elif file.updates:
             message = (
-                f"document {followed.document.id} is empty now: its replacement failed: {reason}"
+                f"replacing document {followed.document.id} failed and left it empty: {reason}"
             )
             self.finish(followed, FileEvent.REPLACEMENT_FAILED, message, error)
         else:
@@ -212,19 +212,19 @@ class IndexingObserver:
         self._count_end(followed, error)
 
     def _fail_swap(self, followed: FollowedDocument, reason: str, error: str | None = None) -> None:
-        """Fail a new version that exists beside the old document, and is deleted.
+        """Fail a new version that exists next to the old document, and delete the new version.
 
-        It is not created again: with three documents of the same name, it would not be known which
-        two to delete.
+        It is not created again: with three documents of the same name, the two documents to delete
+        could not be determined.
         """
         file = followed.file
-        prefix = "its replacement failed, the old version is kept: " if file.updates else ""
+        prefix = "replacement failed, the old version was kept: " if file.updates else ""
         file.failure = f"{prefix}{reason}"
         self.finish(followed, FileEvent.SWAP_FAILED, file.failure, error)
 
     def _count_end(self, followed: FollowedDocument, error: str | None) -> None:
         """Stop the run if indexing fails for all documents."""
-        # A document of an earlier run may have failed for a reason that was fixed since.
+        # A document of an earlier run may have failed for a reason that has since been fixed.
         old = error is not None and followed.file.planned.action is PlannedAction.FOLLOW
         reason = None if old else self.files.backlog.early_failures.record_end(error)
         if reason is not None:
@@ -233,5 +233,9 @@ class IndexingObserver:
 
 def _can_recreate(file: TrackedFile, error: str, files: FileLifecycle, times: LoadTiming) -> bool:
     """Return whether a document that failed with a transient error can be sent again."""
-    at_hand = file.planned.found.path is not None and not files.stopping.is_requested
-    return at_hand and file.recreated < times.max_recreations and is_transient_indexing_error(error)
+    is_readable = file.planned.found.path is not None and not files.stopping.is_requested
+    return (
+        is_readable
+        and file.recreated < times.max_recreations
+        and is_transient_indexing_error(error)
+    )

@@ -1,4 +1,4 @@
-"""One file during a run, and the document that it became."""
+"""A file during a run, and the document created from it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from dify_kb.models import Document
 
 MAX_CLOCK_SKEW = timedelta(minutes=2)
-"""By so much the clocks of server and client may differ."""
+"""Maximum difference between the clocks of server and client."""
 
 
 def latest_server_time(seconds: float) -> datetime:
-    """Return the latest time that the server's clock may have told at a time of ours."""
+    """Return the latest possible time of the server's clock for a Unix time of the client."""
     return datetime.fromtimestamp(seconds, UTC) + MAX_CLOCK_SKEW
 
 
@@ -33,9 +33,9 @@ def latest_server_time(seconds: float) -> datetime:
 class UploadedDocument:
     """A document that the server has accepted.
 
-    `batch` is None when the answer was lost and it was found by its name; `seconds` is the time of
-    the create, `accepted_at` the time of its answer, of the event loop. `queued_at` is when its
-    indexing was queued at the latest, by the server's clock.
+    `batch` is None if the response was lost and the document was found by its name. `seconds` is
+    the duration of the create, `accepted_at` the time of its response on the event loop.
+    `queued_at` is the latest time at which its indexing was queued, by the server's clock.
     """
 
     id: str
@@ -50,12 +50,12 @@ class UploadedDocument:
 
     @property
     def response_at(self) -> float:
-        """When its create was answered in this run; -1 where that is not known, or was before."""
+        """Time of the response to its create; -1 if unknown or in an earlier run."""
         return -1.0 if self.remembered or self.reconciled else self.accepted_at
 
     @property
     def as_failed_document(self) -> RemoteDocument:
-        """The document once its indexing has failed."""
+        """The document after a failed indexing run."""
         return RemoteDocument(
             document_id=self.id,
             enabled=True,
@@ -65,7 +65,7 @@ class UploadedDocument:
 
     @classmethod
     def from_document(cls, document: Document, *, remembered: bool = False) -> UploadedDocument:
-        """Create from a document that was found after its create was not answered."""
+        """Create from a document that was found after the response to its create was lost."""
         file = document.upload_file
         return cls(
             id=document.id,
@@ -80,30 +80,30 @@ class UploadedDocument:
 
 @define(eq=False)
 class TrackedFile:
-    """A planned file on its way to its outcome. Only `FileLifecycle` changes `state`.
+    """A planned file and its progress. Only `FileLifecycle` changes `state`.
 
-    `attempts` counts its sends, `lost` those of this run that broke or were not answered,
-    `recreated` those that followed a failed indexing; `changed` those during which it changed.
+    `attempts` is the number of sends. Of the sends of this run, `lost` had a broken connection or
+    no response, `recreated` followed a failed indexing run, and during `changed` the file changed.
     """
 
     planned: PlannedFile
     state: FileState = FileState.PLANNED
     document: UploadedDocument | None = None
     error: KnowledgeError | None = None
-    """The error of its last send; None after a success."""
+    """The error of the last send; None after a success."""
 
     attempts: int = 0
     lost: int = 0
     recreated: int = 0
     changed: int = 0
     busy_since: float | None = None
-    """When the server first refused it because its document is being indexed."""
+    """Time of the first refusal because its document is being indexed."""
 
     overlaps: bool = False
-    """Whether two runs of its document may be going on: an earlier send may still have landed."""
+    """Whether two indexing runs may overlap: an earlier send may have been stored."""
 
     updates: bool = False
-    """Whether its document replaces one that was there before this run."""
+    """Whether its document replaces a document that existed before this run."""
 
     index_seconds: float | None = None
     metadata_recorded: str = ""
@@ -111,14 +111,14 @@ class TrackedFile:
 
     warnings: tuple[str, ...] = ()
     failure: str | None = None
-    """Why the indexing of its new version failed, while that is being deleted."""
+    """The reason of a failed new version, which is being deleted."""
 
     in_backlog: Literal["sent", "before"] | None = None
-    """Whether the backlog counts it: as one of this run, or of an earlier one."""
+    """Whether the backlog counts it: as sent by this run, or before by an earlier run."""
 
     @classmethod
     def from_plan(cls, planned: PlannedFile) -> TrackedFile:
-        """Create from a planned file, with the document that the journal remembers of it."""
+        """Create from a planned file, with its document from the journal, if any."""
         file = cls(planned, attempts=planned.attempts, updates=planned.replaces is not None)
         row = planned.row
         if (
@@ -145,48 +145,50 @@ class TrackedFile:
 
     @property
     def expected_outcome(self) -> Outcome:
-        """The outcome when all goes well."""
+        """The outcome if nothing fails."""
         if self.planned.action is PlannedAction.ASSIGN_METADATA:
             return Outcome.UNCHANGED
         return Outcome.UPDATED if self.updates else Outcome.ADDED
 
     @property
     def is_new_document(self) -> bool:
-        """Whether its document was added to the list by this run, and not there before."""
+        """Whether this run has added its document to the list."""
         existing, document = self.planned.replaces, self.document
         if document is None or document.remembered:
             return False
         return existing is None or existing.document_id != document.id
 
     def needs_finish(self, *, swaps: bool) -> bool:
-        """Return whether the old version is still there, or the document was archived before."""
+        """Return whether an old version has to be deleted or the document archived again."""
         existing = self.planned.replaces
         if self.planned.action is PlannedAction.ASSIGN_METADATA:
             return False
         if self.document is not None and self.document.remembered:
-            return self.updates  # a swap may have been cut off before its old version was deleted
+            return (
+                self.updates
+            )  # a swap may have been interrupted before the old version was deleted
         if existing is None:
             return False
         return existing.archived or (swaps and self.is_new_version)
 
     def indexed_event(self, *, swaps: bool) -> FileEvent:
-        """Return the event that its document is indexed, as far as that is followed."""
+        """Return the event for an indexed document, depending on the remaining steps."""
         more = bool(self.planned.metadata) or self.needs_finish(swaps=swaps)
         return FileEvent.INDEXED if more else FileEvent.FINISHED
 
     @property
     def is_new_version(self) -> bool:
-        """Whether its document stands beside the one that it replaces."""
+        """Whether its document exists in addition to the document that it replaces."""
         existing, document = self.planned.replaces, self.document
         return existing is not None and document is not None and existing.document_id != document.id
 
     def release_content(self) -> None:
-        """Release an item's content, which the server has; thousands may wait to be indexed."""
+        """Release the content of an uploaded in-memory item: thousands may wait to be indexed."""
         if self.planned.found.data is not None:
             self.planned = evolve(self.planned, found=evolve(self.planned.found, data=None))
 
     def result(self, outcome: Outcome, reason: str | None, error: str | None = None) -> ItemResult:
-        """Return how it ended."""
+        """Return the result of the file."""
         document = self.document
         timings = {}
         if document is not None:

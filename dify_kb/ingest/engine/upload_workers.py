@@ -1,4 +1,4 @@
-"""Send queued files: each worker waits for its turn, sends one file, and reports what happened."""
+"""Upload queued files: each worker waits for admission, sends a file and reports the result."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ if TYPE_CHECKING:
 
 @define(kw_only=True)
 class Uploader:
-    """Sends one planned file for each of its callers.
+    """Uploader of planned files, shared by the workers.
 
-    The process rule goes with the first document alone: each further one that carries it makes
-    the server store the rule again (dataset_service, 1.12.1).
+    The process rule is sent with the first document only: the server stores the rule again for each
+    document that contains it (dataset_service, 1.12.1).
     """
 
     documents: Documents
@@ -71,23 +71,23 @@ class Uploader:
     fingerprint: str
     swaps: bool
     deleted_characters: DeletedCharactersWarning
-    _first: anyio.Lock = field(factory=anyio.Lock)
-    _ruled: anyio.Event = field(factory=anyio.Event)
+    _first_upload: anyio.Lock = field(factory=anyio.Lock)
+    _rule_sent: anyio.Event = field(factory=anyio.Event)
 
     def __attrs_post_init__(self) -> None:
         if self.process_rule is UNSET:
-            self._ruled.set()
+            self._rule_sent.set()
 
     async def send(self, file: TrackedFile) -> UploadedDocument:
-        """Create the document of one file.
+        """Create the document of a file.
 
         Raises:
             SourceChangedError: the file changed while it was read or sent.
             SourceError: the file could not be read.
-            NameTakenError: another key of the journal has its name.
+            NameTakenError: another key of the journal has the same document name.
             JournalError: the intent could not be recorded, so nothing was sent.
-            OutcomeUnknownError: the server may have it.
-            KnowledgeError: the server or the way to it failed, or refused.
+            OutcomeUnknownError: the server may have stored the document.
+            KnowledgeError: the connection or the server failed, or the server refused the file.
         """
         content = await self._read_and_record(file)
         if content.file is not file.planned.found:
@@ -111,7 +111,7 @@ class Uploader:
         )
 
     async def _read_and_record(self, file: TrackedFile) -> FileContent:
-        """Read a file and record that it is about to be sent, in one hop where that is quick."""
+        """Read a file and record the intent to send it: in one thread call for a small file."""
         found, read = file.planned.found, list[FileContent]()
 
         def row() -> JournalRow:
@@ -121,7 +121,7 @@ class Uploader:
         if is_small(found):
             try:
                 await self.journal.record_intent(row)
-            except JournalBusyError:  # on slow storage, files are read beside each other
+            except JournalBusyError:  # on slow storage, files are read concurrently
                 pass
             else:
                 return read[0]
@@ -152,11 +152,11 @@ class Uploader:
         )
 
     async def _create(self, file: TrackedFile, content: FileContent) -> CreatedDocument:
-        if not self._ruled.is_set():
-            async with self._first:
-                if not self._ruled.is_set():
+        if not self._rule_sent.is_set():
+            async with self._first_upload:
+                if not self._rule_sent.is_set():
                     created = await self._send(file, content, self.process_rule)
-                    self._ruled.set()
+                    self._rule_sent.set()
                     return created
         return await self._send(file, content, UNSET)
 
@@ -179,10 +179,10 @@ _log = logging.getLogger(__name__)
 
 @define(kw_only=True)
 class UploadWorkers:
-    """Sends what is queued, as many at once as are admitted.
+    """Workers that send queued files, concurrently up to the admission limit.
 
     Args:
-        pause: waits while results are consumed more slowly than they arrive.
+        pause: waits while results arrive faster than they are consumed.
     """
 
     uploader: Uploader
@@ -193,13 +193,13 @@ class UploadWorkers:
     _sending: set[anyio.CancelScope] = field(factory=set)
     _idle: anyio.Event = field(factory=anyio.Event)
     _probing: anyio.Lock = field(factory=anyio.Lock)
-    _probed: set[str] = field(factory=set)
-    """The refusals after which the dataset was found to be well, since the last success."""
+    _probed_refusals: set[str] = field(factory=set)
+    """Refusals after which a probe of the dataset succeeded, since the last accepted upload."""
 
     _refused_types: set[str] = field(factory=set)
 
     async def run(self) -> None:
-        """Send one file after the other, until cancelled."""
+        """Send one file after another until cancelled."""
         with anyio.CancelScope() as scope:
             while True:
                 file = await self.files.queue.get()
@@ -207,13 +207,13 @@ class UploadWorkers:
                 try:
                     if file.state is FileState.QUEUED:
                         await self._send(file, scope)
-                    else:  # it ended while it waited
+                    else:  # it ended while waiting
                         self.files.backlog.release(sent=True)
                 finally:
                     self.admission.release()
 
     async def finish_sends(self) -> None:
-        """When the load is cancelled, let requests that are under way finish, for a while."""
+        """After a cancellation of the load, wait up to `grace_period` for requests in flight."""
         try:
             await anyio.sleep_forever()
         finally:
@@ -226,7 +226,7 @@ class UploadWorkers:
                     scope.cancel()
 
     async def _wait_for_turn(self) -> None:
-        """Wait until results are consumed, the backlog has room and an upload is admitted."""
+        """Wait until results are consumed, the backlog has space and an upload is admitted."""
         if self.pause is not None:
             await self.pause()
         await self.files.backlog.acquire()
@@ -237,7 +237,7 @@ class UploadWorkers:
             raise
 
     async def _send(self, file: TrackedFile, scope: anyio.CancelScope) -> None:
-        """Send a file, which only `finish_sends` may cancel."""
+        """Send a file, shielded from cancellation except by `finish_sends`."""
         scope.shield = True
         self._sending.add(scope)
         self.files.apply(file, FileEvent.STARTED)
@@ -256,12 +256,12 @@ class UploadWorkers:
         self.files.ledger.resent += file.attempts > 0
         try:
             file.document = await self.uploader.send(file)
-        except Exception as error:  # noqa: BLE001 -- the edge of one file: the others go on
+        except Exception as error:  # noqa: BLE001 -- other files continue
             await self._report_failure(file, error)
         else:
             file.attempts += 1
             file.error = None
-            self._probed.clear()
+            self._probed_refusals.clear()
             self.files.apply(file, FileEvent.ACCEPTED)
 
     async def _report_failure(self, file: TrackedFile, error: Exception) -> None:
@@ -270,7 +270,7 @@ class UploadWorkers:
         apply = self.files.apply
         match error:
             case NameTakenError():
-                apply(file, FileEvent.NAME_TAKEN, "the document name is used by another file")
+                apply(file, FileEvent.NAME_TAKEN, "another file already uses this document name")
             case SourceChangedError() if not file.changed:
                 file.changed += 1
                 apply(file, FileEvent.CHANGED)
@@ -292,18 +292,18 @@ class UploadWorkers:
             case KnowledgeError():
                 await self._report_refusal(file, error)
             case _:
-                _log.error("Unexpected error for %r", file.key, exc_info=error)
+                _log.error("Unexpected error while sending %r", file.key, exc_info=error)
                 apply(file, FileEvent.FAILED, f"unexpected error: {error!r}")
 
     def _may_wait(self, file: TrackedFile) -> bool:
-        """Return whether a busy document is waited for: no lock of Dify lasts longer."""
+        """Return whether to wait for a busy document: no lock of Dify lasts longer."""
         now = loop_time()
         if file.busy_since is None:
             file.busy_since = now
         return now - file.busy_since <= self.times.dataset_lock_time
 
     def _report_not_sent(self, file: TrackedFile, error: KnowledgeError) -> None:
-        """Report a failure after which the server does not have the file."""
+        """Report a failed upload that the server has not stored."""
         broke = isinstance(error, TransportError) and not isinstance(error, ConnectError)
         file.lost += broke
         if broke and file.lost >= self.times.max_sends:
@@ -312,8 +312,10 @@ class UploadWorkers:
             self.files.apply(file, FileEvent.NOT_SENT)
 
     async def _report_refusal(self, file: TrackedFile, error: KnowledgeError) -> None:
-        """Report a refusal. The first of its kind has the dataset probed before it counts: the key
-        may be bad, the dataset deleted, or a proxy may dislike this one file.
+        """Report a refused upload.
+
+        After the first refusal of a kind, probe the dataset: the key may be invalid, the dataset
+        deleted, or a proxy may block only this file.
         """
         if file.planned.found.unsupported_by_default and isinstance(error, BadRequestError):
             self._refused_types.add(file_extension(file.key))
@@ -322,10 +324,10 @@ class UploadWorkers:
         signature = refusal_signature(error)
         async with self._probing:
             probe_error = None
-            if not self.files.stopping.is_requested and signature not in self._probed:
+            if not self.files.stopping.is_requested and signature not in self._probed_refusals:
                 probe_error = await self.admission.breaker.probe()
             if probe_error is None:
-                self._probed.add(signature)
+                self._probed_refusals.add(signature)
         lost = is_from_other_server(error) and isinstance(error, ProtocolError)
         file.lost += lost
         refused = FileEvent.PAGE if lost else FileEvent.REFUSED
@@ -340,4 +342,4 @@ class UploadWorkers:
 
 
 def _refused_type(file: TrackedFile) -> str:
-    return f"the server refuses files of type .{file_extension(file.key)}"
+    return f"the server does not accept files of type .{file_extension(file.key)}"

@@ -1,4 +1,4 @@
-"""Verify documents after the run: list all, check the segments of those sent."""
+"""Verify documents after a run: list all documents, check the segments of sent documents."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 MAX_CONCURRENT_REQUESTS = 4
-"""Concurrent status requests."""
+"""Maximum number of concurrent status requests."""
 
 
-NOT_VERIFIED = "indexed; the run stopped before it was verified"
+NOT_VERIFIED = "indexed; not verified before the run stopped"
 
 
 @define
 class Verifier:
     """Verifier of the documents of a run.
 
-    Takes one request per 100 documents of the dataset and one per document sent. After the first
-    failure of the server no more requests are made, and unverified files are pending.
+    Costs one request per 100 documents of the dataset and one per sent document. After the first
+    failure of the server, no more requests are made and unverified files are pending.
     """
 
     _journal: Journal
@@ -45,7 +45,7 @@ class Verifier:
         """Verify all results held for verification.
 
         Raises:
-            KnowledgeError: the server failed. The results are recorded nevertheless.
+            KnowledgeError: the server failed. The results are recorded before that.
         """
         await self._journal.flush()
         try:
@@ -62,33 +62,33 @@ class Verifier:
     async def _read_list(self) -> None:
         await anyio.to_thread.run_sync(self._journal.documents.clear)
         async for rows in self._documents.iter(self._dataset).pages():
-            noted = [(row.name, RemoteDocument.from_document(row)) for row in rows]
-            await anyio.to_thread.run_sync(self._journal.documents.add, noted)
+            named_documents = [(row.name, RemoteDocument.from_document(row)) for row in rows]
+            await anyio.to_thread.run_sync(self._journal.documents.add, named_documents)
 
     async def _verify_batch(self, results: Sequence[ItemResult]) -> Sequence[ItemResult]:
         present, twins = await anyio.to_thread.run_sync(self._read_documents, results)
         limiter = anyio.CapacityLimiter(MAX_CONCURRENT_REQUESTS)
         verified = list(results)
 
-        async def verify(place: int, result: ItemResult) -> None:
+        async def verify(index: int, result: ItemResult) -> None:
             reason = _check_document(present.get(result.document_id or ""))
             async with limiter:
                 if reason is None and self._failed is None and _was_sent(result):
                     reason = await self._request_segments(result.document_id, str(result.batch))
             if self._failed is not None:
-                verified[place] = evolve(result, outcome=Outcome.PENDING, reason=NOT_VERIFIED)
+                verified[index] = evolve(result, outcome=Outcome.PENDING, reason=NOT_VERIFIED)
             elif reason is not None:
-                verified[place] = evolve(
+                verified[index] = evolve(
                     result, outcome=Outcome.FAILED, reason=reason, error=reason
                 )
             elif number := twins.get(result.name or ""):
                 warning = f"{number} documents share this name"
-                verified[place] = evolve(result, warnings=(*result.warnings, warning))
+                verified[index] = evolve(result, warnings=(*result.warnings, warning))
 
         async with anyio.create_task_group() as group:
-            for place, result in enumerate(results):
+            for index, result in enumerate(results):
                 if result.outcome is not Outcome.SKIPPED:
-                    group.start_soon(verify, place, result)
+                    group.start_soon(verify, index, result)
         return verified
 
     def _read_documents(
@@ -110,22 +110,22 @@ class Verifier:
             return None
         return next(
             (_check_segments(status) for status in statuses if status.id == document_id),
-            "missing from the batch status",
+            "missing from the indexing status of its batch",
         )
 
 
 def _was_sent(result: ItemResult) -> bool:
-    """Return whether this run sent the file, so that its batch has the status of its segments."""
+    """Return whether this run sent the file, so that its batch contains the segment counts."""
     return result.batch is not None and result.outcome is not Outcome.UNCHANGED
 
 
 def _check_document(remote: RemoteDocument | None) -> str | None:
     if remote is None:
-        return "not in the dataset"
+        return "document not found in the dataset"
     if not remote.enabled:
-        return "disabled"
+        return "document is disabled"
     if remote.status is not IndexingStatus.COMPLETED:
-        return f"not indexed: {remote.status}"
+        return f"not indexed (status {str(remote.status)!r})"
     return None
 
 

@@ -1,7 +1,7 @@
-"""Follow accepted documents until indexing finishes. The only module that polls.
+"""Poll the indexing status of accepted documents until indexing finishes.
 
-Documents finish in list order, so poll the page of the oldest first: one page has the status of up
-to 100 documents.
+Documents finish in the order of the list, so that the page of the oldest document is polled first:
+a page contains the status of up to 100 documents.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
     from dify_kb.models import Document, DocumentStatus
 
 DOCUMENTS_PER_POLL = 50
-"""Documents expected to finish between two polls."""
+"""Number of documents expected to finish between two polls."""
 
 MIN_INTERVAL = 0.025
-"""Minimum interval between two polls, as a part of the elapsed time: the end of the last document
-is noticed within 5 % of the total time."""
+"""Minimum interval between two polls, as a fraction of the elapsed time: the end of the last
+document is detected within 5 % of the total time."""
 
 
 @define
@@ -64,10 +64,10 @@ class IndexingWatcher:
     observer: IndexingObserver
     files: FileLifecycle
     _health: tuple[int, float] = (0, -math.inf)
-    """Outages, and the time of the last resumption, when the clocks were last restarted."""
+    """Number of outages and time of the last resumption when the clocks were last restarted."""
 
     _list_again_at: float = -math.inf
-    """When the whole list may be read again, after it did not show all documents."""
+    """Time when the whole list may be read again, after a list without all documents."""
 
     @property
     def _followed(self) -> FollowedDocuments:
@@ -91,8 +91,9 @@ class IndexingWatcher:
             wait = self._next_wait(wait, self._followed.ended - ended)
 
     def _next_wait(self, wait: float, ended: int) -> float:
-        """Return the next interval: `DOCUMENTS_PER_POLL` documents, or half of those left, should
-        finish in it.
+        """Return the seconds until the next poll.
+
+        In that time, `DOCUMENTS_PER_POLL` or half of the remaining documents should finish.
         """
         followed, first = self._followed, self.times.first_interval
         longest_interval = self.stalls.longest_interval
@@ -126,8 +127,10 @@ class IndexingWatcher:
             await self._request_status(followed)
 
     def _next_page_due(self, visited: set[int]) -> int | None:
-        """Return the page where documents should finish next: that of the oldest document waiting
-        for a worker or, if none waits, that of the oldest.
+        """Return the page where documents should finish next.
+
+        This is the page of the oldest document that waits for a worker or, if none waits, of the
+        oldest document.
         """
         pages = ((self._followed.expected_page(item), item.is_waiting) for item in self._followed)
         remaining = [
@@ -138,7 +141,7 @@ class IndexingWatcher:
         )
 
     def _oldest_unseen_page(self) -> int | None:
-        """Return the page seen least recently, if that was more than `revisit` seconds ago."""
+        """Return the page polled least recently, if that was more than `revisit_interval` ago."""
         located = (item for item in self._followed if item.base is not None)
         followed = min(located, key=lambda item: item.seen_at, default=None)
         if followed is None or followed.seen_at > loop_time() - self.loading.revisit_interval:
@@ -146,7 +149,7 @@ class IndexingWatcher:
         return self._followed.expected_page(followed)
 
     async def _poll_page(self, page: int) -> bool:
-        """Poll a page of the list; return whether a document on it still waits for a worker."""
+        """Poll a page of the list; return whether one of its documents waits for a worker."""
         group = [item for item in self._followed if self._followed.expected_page(item) == page]
         if len(group) == 1:
             await self._request_status(group[0])
@@ -182,10 +185,10 @@ class IndexingWatcher:
                     followed.base += shift
 
     async def _locate(self) -> None:
-        """Find the positions of documents for which they are not known.
+        """Find unknown positions of documents in the list.
 
-        A list may come from a cache, so that documents missing from it are requested individually,
-        some in each poll.
+        Lists may be cached, so that missing documents are requested individually, some in each
+        poll.
         """
         many = len(self._followed.documents_without_position) > MAX_NAME_QUERIES
         if many and loop_time() >= self._list_again_at and not await self._read_list():
@@ -194,7 +197,7 @@ class IndexingWatcher:
             await self._request_status(followed)
 
     async def _read_list(self) -> bool:
-        """Read the list until it has shown all unplaced documents; return whether it has."""
+        """Read the list until all documents are located; return whether all were found."""
         first, missing = (
             0,
             {followed.document.id for followed in self._followed.documents_without_position},
@@ -208,9 +211,9 @@ class IndexingWatcher:
         return not missing
 
     async def _request_status(self, followed: FollowedDocument) -> None:
-        """Request the status of one document: by its batch, else by its name."""
+        """Request the status of a document by its batch, otherwise by its name."""
         if self._followed.get(followed.document.id) is not followed:
-            return  # it ended meanwhile
+            return  # it has ended
         followed.seen_at = followed.requested_at = loop_time()
         batch = followed.document.batch
         statuses: Sequence[DocumentStatus] = ()
@@ -221,7 +224,7 @@ class IndexingWatcher:
         if status is not None:
             self.observer.process_status(followed, status)
             return
-        # A later upload with its name has changed its batch.
+        # A later upload with the same name has changed its batch.
         followed.document = evolve(followed.document, batch=None)
         followed.file.document = followed.document
         row = await self.lookup.find(followed.file.planned.name)
@@ -232,7 +235,7 @@ class IndexingWatcher:
             self.observer.record_missing(followed)
 
     async def _finish_stalled(self) -> None:
-        """Finish stalled documents, and stop the run if the server indexes nothing at all."""
+        """Finish stalled documents; stop the run if the server does not index at all."""
         if not self._followed or self._was_disturbed():
             return
         quiet = self.stalls.is_quiet
@@ -243,7 +246,7 @@ class IndexingWatcher:
         )
         samples = (
             select_least_recently_requested(self._followed)[:MAX_NAME_QUERIES] if quiet else []
-        )  # lists may be cached
+        )  # lists may be cached: request some documents individually
         for followed in dict.fromkeys(suspects + samples):
             await self._request_status(followed)
         if not self._followed or self._was_disturbed():
@@ -259,7 +262,7 @@ class IndexingWatcher:
     def _was_disturbed(self) -> bool:
         """Return whether there was an outage or a dataset lock since the last poll.
 
-        Restarts the clocks of all documents in that case: they could not make progress.
+        In that case, restart the clocks of all documents, because they could not make progress.
         """
         health = self.breaker.outages, self.breaker.resumed_at
         if health == self._health and self.breaker.is_closed:
@@ -271,7 +274,7 @@ class IndexingWatcher:
         return True
 
     def _stop_idle(self) -> None:
-        """Finish all documents as stalled; stop the run if the server is not indexing."""
+        """Finish all documents as stalled; stop the run if the server is the cause."""
         message = self.stalls.describe_idle_server()
         stops = any(map(self.stalls.is_caused_by_server, self._followed))
         for followed in self._followed:

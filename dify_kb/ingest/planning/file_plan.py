@@ -70,7 +70,7 @@ class PlannedAction(enum.StrEnum):
     """The first step for a file."""
 
     SEND = "send"
-    LOOK = "look"
+    LOOK_UP = "look"
     """Look up the document by name before the next step."""
 
     FOLLOW = "follow"
@@ -165,7 +165,11 @@ def plan_file(  # noqa: PLR0911 -- one for each row of the table
     if row.state is JournalState.SENDING:
         unchanged = rule and is_unchanged(row)
         return evolve(
-            first, action=PlannedAction.LOOK, row=row, is_unchanged=unchanged, attempts=row.attempts
+            first,
+            action=PlannedAction.LOOK_UP,
+            row=row,
+            is_unchanged=unchanged,
+            attempts=row.attempts,
         )
     if not _is_own_document(row, remote):
         return _plan_by_document(first, options)
@@ -181,7 +185,7 @@ def plan_file(  # noqa: PLR0911 -- one for each row of the table
             has_stalled = row.state is JournalState.STALLED and options.retry_failed
             return evolve(
                 changed,
-                action=PlannedAction.LOOK,
+                action=PlannedAction.LOOK_UP,
                 has_stalled=has_stalled,
                 row=row if has_stalled else None,
             )
@@ -203,7 +207,7 @@ def _plan_by_row(
     match row.state:
         case JournalState.STALLED if options.retry_failed:
             return evolve(
-                planned, action=PlannedAction.LOOK, row=row, is_unchanged=True, has_stalled=True
+                planned, action=PlannedAction.LOOK_UP, row=row, is_unchanged=True, has_stalled=True
             )
         case JournalState.ACCEPTED | JournalState.STALLED if options.follow:
             return evolve(planned, action=PlannedAction.FOLLOW, row=row, is_unchanged=True)
@@ -230,7 +234,7 @@ def _plan_by_document(planned: PlannedFile, options: PlanOptions) -> PlannedFile
             return _ended_result(planned, Outcome.SKIPPED, DISABLED_BY_HAND)
         if existing.archived and not options.overwrite_archived:
             return _ended_result(planned, Outcome.SKIPPED, ARCHIVED_BY_HAND)
-        return planned if existing.is_final else evolve(planned, action=PlannedAction.LOOK)
+        return planned if existing.is_final else evolve(planned, action=PlannedAction.LOOK_UP)
     return keep_existing(planned, options.on_existing)
 
 

@@ -237,5 +237,5 @@ def _replaces_unlisted(planned: PlannedFile | ItemResult) -> bool:
 
 def _require_lookup(planned: PlannedFile | ItemResult) -> PlannedFile | ItemResult:
     if isinstance(planned, PlannedFile) and _replaces_unlisted(planned):
-        return evolve(planned, action=PlannedAction.LOOK)
+        return evolve(planned, action=PlannedAction.LOOK_UP)
     return planned
