@@ -1,12 +1,11 @@
-"""For the tests of other people's loaders: pytest fixtures of an embedded server and its clients.
+"""Pytest plugin with fixtures for an embedded Dify server and its clients.
 
-Installing the package is enough, and `-p no:dify_kb.testing` leaves it out. `dify_emulator` is a
-server of its own for each test, in memory, whose clock stands still; `dify_client` and
-`async_dify_client` are clients of it. It indexes at once. A test that wants to see what is not
-indexed yet marks itself `@pytest.mark.dify_emulator(hold_indexing=True)`, loads with
-`wait="accepted"`, and says `dify_index_now()` when the time has come; a document that is waited
-for before fails, after 10 s, and says so. The marker also takes `version` and
-`settings`, those of `Emulator`.
+Installing the package enables it; `-p no:dify_kb.testing` disables it. Each test gets its own
+`dify_emulator`, in memory, with a clock that stands still; `dify_client` and `async_dify_client`
+are clients of it. Documents are indexed immediately. To test the state before indexing, mark a
+test with `@pytest.mark.dify_emulator(hold_indexing=True)`, load with `wait="accepted"`, and call
+`dify_index_now()` to index; a document that is waited for before that call fails after 10 s. The
+marker also accepts `version` and `settings`, as `Emulator` does.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-# What is imported here, every test run with this package installed waits for: no more than this.
+# Every test run with this package installed imports this module: keep its imports few.
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -37,39 +36,39 @@ MARKER: Final = "dify_emulator"
 _MARKER_OPTIONS: Final = ("version", "settings", "hold_indexing")
 
 _DELAY_SCALE: Final = 0.01
-"""The clients' delays, as part of those of real ones: a test need not wait for seconds."""
+"""Factor for the delays of the clients, so that tests do not wait for seconds."""
 
 _STALL_TIMEOUT: Final = 2.0
-"""Real seconds without any movement after which nothing more is expected to be indexed."""
+"""Real seconds without progress after which indexing is considered stalled."""
 
 _SETTLE_TIME: Final = 0.2
-"""The same once all documents have ended: one that was created twice may start again."""
+"""The same after all documents have ended: a document that was created twice may start again."""
 
 _POLL_INTERVAL: Final = 0.005
-"""Real seconds between two looks at the documents."""
+"""Real seconds between polls of the documents."""
 
 _HELD_TIMEOUT: Final = 10.0
-"""Real seconds after which a document that is held fails: its test waits for it, and nobody would
-move the clock on."""
+"""Real seconds after which a held document fails, since a test that waits for it cannot advance
+the clock."""
 
 _FINAL_STATUSES: Final = frozenset({"completed", "error"})
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known, so that `--strict-markers` lets it pass."""
+    """Register the marker, as `--strict-markers` requires."""
     config.addinivalue_line(
         "markers",
-        f"{MARKER}(version='1.16', settings=Settings(), hold_indexing=False): the embedded Dify"
-        " of this test; held documents wait for dify_index_now().",
+        f"{MARKER}(version='1.16', settings=Settings(), hold_indexing=False): options of the"
+        " embedded Dify server; with hold_indexing, documents wait for dify_index_now().",
     )
 
 
 @pytest.fixture
 def dify_clock() -> ManualClock:
-    """The time of the embedded server: the test's start, until `advance(seconds)`."""
+    """The clock of the embedded server, which stands still until `advance(seconds)`."""
     from dify_kb.emulator import ManualClock
 
-    # Not a fixed day: clients compare the times of documents with the `Date` of replies.
+    # Not a fixed date: clients compare the times of documents with the `Date` header.
     return ManualClock(time.time(), timeout=_HELD_TIMEOUT)
 
 
@@ -79,16 +78,16 @@ def dify_emulator(
     dify_clock: ManualClock,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Emulator]:
-    """An embedded Dify, in memory, that runs for one test; see its `faults`, `history`, `runs`.
+    """An embedded Dify server, in memory, for one test; see its `faults`, `history` and `runs`.
 
-    Meanwhile `DIFY_BASE_URL` and `DIFY_API_KEY` name it, so that clients and programs that read
-    them reach no other server, and loads keep their journals in a temporary folder.
+    Sets `DIFY_BASE_URL` and `DIFY_API_KEY`, so that clients and programs that read them use this
+    server, and `XDG_STATE_HOME`, so that loads keep their journals in a temporary folder.
     """
     from dify_kb.emulator import Emulator
 
     version, settings = _read_marker_options(request.node)
     server = Emulator(version=version, settings=settings, clock=dify_clock)
-    # Beside `tmp_path`, which a test may load; of its own, as a test may undo `monkeypatch`.
+    # Outside `tmp_path`, which a test may load; separate, since a test may undo `monkeypatch`.
     state = tmp_path_factory.mktemp("dify-state")
     with server, pytest.MonkeyPatch.context() as environment:
         environment.setenv("DIFY_BASE_URL", server.url)
@@ -99,7 +98,7 @@ def dify_emulator(
 
 @pytest.fixture
 def dify_client(dify_emulator: Emulator) -> Iterator[Client]:
-    """A blocking client of `dify_emulator`, open; its delays are a hundredth of a real one's."""
+    """An open blocking client of `dify_emulator`, with all delays reduced to one hundredth."""
     from dify_kb import Client, Policy
 
     url, key = dify_emulator.url, dify_emulator.api_key
@@ -109,9 +108,9 @@ def dify_client(dify_emulator: Emulator) -> Iterator[Client]:
 
 @pytest.fixture
 def async_dify_client(dify_emulator: Emulator) -> AsyncClient:
-    """The same for `async with async_dify_client as client:`, in the loop of the test.
+    """An asynchronous client of `dify_emulator`: `async with async_dify_client as client:`.
 
-    It is not open yet, so it needs no plugin that knows asynchronous fixtures, and suits all.
+    The client is not open yet, so the fixture works with every plugin for asynchronous tests.
     """
     from dify_kb import AsyncClient, Policy
 
@@ -123,17 +122,16 @@ def async_dify_client(dify_emulator: Emulator) -> AsyncClient:
 def dify_index_now(
     request: pytest.FixtureRequest, dify_emulator: Emulator, dify_clock: ManualClock
 ) -> Callable[[], Sequence[DocumentState]]:
-    """A function that has all documents indexed that are there, whatever time that takes.
+    """A function that indexes all existing documents by advancing the clock.
 
-    It moves the clock on by that time, waits for the work, and gives the documents that did not
-    end `completed`: those that failed, and, after 2 s without any movement, those that a fault
-    plan keeps from ending.
+    It waits for the work and returns the documents that are not `completed`: failed ones, and,
+    after 2 s without progress, documents that a fault plan keeps from ending.
     """
     _, settings = _read_marker_options(request.node)
     stages = settings.parsing + settings.splitting + settings.indexing
 
     def index_now() -> Sequence[DocumentState]:
-        # One second more, as sums of small numbers may miss the end of a stage by a hair.
+        # One extra second, since rounding errors might miss the end of a stage.
         dify_clock.advance(stages * _count_pending_runs(dify_emulator) + 1)
         states = _wait_until_ended(dify_emulator)
         return [state for state in states if state.status != "completed"]
@@ -145,11 +143,11 @@ def dify_index_now(
 def dify_check_load(
     dify_emulator: Emulator,
 ) -> Callable[[Dataset | str, Sequence[str]], LoadCheck]:
-    """A function that judges what a load left in a dataset by the names it was to bring.
+    """A function that checks the documents of a dataset against the names they should have.
 
-    `assert dify_check_load(dataset, names)` holds when none is lost, there twice, or indexed twice
-    at a time; the `LoadCheck` tells which. `unindexed` and `extra_creates` are told, and leave it
-    True.
+    `assert dify_check_load(dataset, names)` fails if a document is lost, exists twice or was
+    indexed twice at the same time; the returned `LoadCheck` lists them. Its `unindexed` and
+    `extra_creates` do not make it fail.
     """
     from dify_kb.emulator import check_load
 
@@ -162,7 +160,7 @@ def dify_check_load(
 
 
 def _read_marker_options(node: pytest.Item) -> tuple[str, Settings]:
-    """Read the markers, of which those nearer to the test win, option by option."""
+    """Merge the options of all markers; markers closer to the test have priority."""
     import attrs
 
     from dify_kb.emulator import Settings
@@ -173,7 +171,10 @@ def _read_marker_options(node: pytest.Item) -> tuple[str, Settings]:
         options |= mark.kwargs
     settings = options.get("settings", Settings())
     if not isinstance(settings, Settings):
-        pytest.fail(f"settings of the marker {MARKER} is no Settings: {settings!r}", pytrace=False)
+        pytest.fail(
+            f"Invalid settings in marker {MARKER}: {settings!r}; expected a Settings object.",
+            pytrace=False,
+        )
     if options.get("hold_indexing"):
         settings = attrs.evolve(settings, parsing=max(settings.parsing, 1.0))
     return str(options.get("version", "1.16")), settings
@@ -183,8 +184,8 @@ def _validate_marker(args: Sequence[object], options: Mapping[str, object]) -> N
     unknown = [name for name in options if name not in _MARKER_OPTIONS]
     if args or unknown:
         pytest.fail(
-            f"The marker {MARKER} takes {', '.join(_MARKER_OPTIONS)}, by name;"
-            f" not {', '.join([*map(repr, args), *unknown])}.",
+            f"Invalid arguments of marker {MARKER}: {', '.join([*map(repr, args), *unknown])};"
+            f" expected the keywords {', '.join(_MARKER_OPTIONS)}.",
             pytrace=False,
         )
 
@@ -199,14 +200,14 @@ def _unfinished(states: Sequence[DocumentState]) -> list[DocumentState]:
 
 
 def _count_pending_runs(emulator: Emulator) -> int:
-    """Count the runs of the indexer that are to come, at most: a document may have several."""
+    """Return the maximum number of pending indexing runs; a document may have several."""
     queued = sum(call.committed and call.document_id is not None for call in emulator.history)
     ended = sum(event.kind == "ended" for event in emulator.runs)
     return max(queued - ended, len(_unfinished(_list_documents(emulator))))
 
 
 def _wait_until_ended(emulator: Emulator) -> list[DocumentState]:
-    """Wait until all runs have ended, or nothing moves any more."""
+    """Wait until all runs have ended, or until indexing has stalled; return the documents."""
     states, runs = _list_documents(emulator), len(emulator.runs)
     last_change = time.monotonic()
     while _count_pending_runs(emulator):

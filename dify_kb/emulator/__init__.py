@@ -1,7 +1,7 @@
-"""A Dify knowledge server of one's own: for tests, demos and benchmarks.
+"""An embedded Dify knowledge server for tests, demos and benchmarks.
 
-It speaks the catalogue's paths and models, and otherwise only repeats what real servers were
-measured to do; it knows nothing of this package's client.
+The emulator uses the endpoint catalogue and the models of this package, but not its client. Its
+behavior is that of real servers, as recorded and measured.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What went wrong in the end, told by the documents that are there and by the history.
+"""Check the result of a load: lost, duplicate and doubly indexed documents.
 
-Everything here is a pure function of `Emulator.documents()`, `Emulator.history` and
-`Emulator.runs`, or of what `GET /_emulator/history` tells of a server in another process.
+All functions are pure. Their input is `Emulator.documents()`, `Emulator.history` and
+`Emulator.runs`, or the response of `GET /_emulator/history` for a server in another process.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _CREATE_ENDPOINTS: Final = frozenset({"documents.create_by_file", "documents.cre
 
 
 def find_lost(documents: Iterable[DocumentState], expected: Iterable[str]) -> list[str]:
-    """Tell the names that should be there and are not."""
+    """Return the expected names that no document has."""
     return sorted(set(expected) - {document.name for document in documents})
 
 
 def find_unindexed(documents: Iterable[DocumentState]) -> list[str]:
-    """Tell the names of documents that did not end `completed`, or not yet."""
+    """Return the names of documents that are not `completed`."""
     return sorted({document.name for document in documents if document.status != "completed"})
 
 
 def find_duplicates(documents: Iterable[DocumentState]) -> Mapping[str, Sequence[str]]:
-    """Tell the names that several documents of a dataset have, with their ids."""
+    """Return the names that several documents of a dataset share, with the document ids."""
     ids: dict[tuple[str, str], list[str]] = {}
     for document in documents:
         ids.setdefault((document.dataset_id, document.name), []).append(document.id)
@@ -42,14 +42,14 @@ def find_duplicates(documents: Iterable[DocumentState]) -> Mapping[str, Sequence
 
 
 def find_overlapping_runs(runs: Iterable[RunEvent]) -> list[str]:
-    """Tell the names of documents that two runs ever indexed at the same time."""
+    """Return the names of documents that two runs indexed at the same time."""
     return sorted({event.document for event in runs if event.overlapping})
 
 
 def find_doubled_chunks(documents: Iterable[DocumentState], runs: Iterable[RunEvent]) -> list[str]:
-    """Tell the names of documents that hold more chunks than their last run made.
+    """Return the names of documents with more chunks than their last run created.
 
-    Chunks that were added by hand count too, so this is for documents that were only loaded.
+    Chunks added through the API count too, so this only applies to documents that were only loaded.
     """
     counts = {event.document_id: event.chunks for event in runs if event.kind == "ended"}
     return sorted(
@@ -60,9 +60,9 @@ def find_doubled_chunks(documents: Iterable[DocumentState], runs: Iterable[RunEv
 
 
 def find_reposted(history: Iterable[Exchange]) -> list[str]:
-    """Tell the names that were created again before their document was indexed or had failed.
+    """Return the names that were created again before indexing of their document had ended.
 
-    Whoever does that has both runs write their chunks (measured).
+    After such a create both runs write their chunks (measured).
     """
     return sorted(
         {
@@ -74,7 +74,7 @@ def find_reposted(history: Iterable[Exchange]) -> list[str]:
 
 
 def count_extra_creates(history: Iterable[Exchange]) -> Mapping[str, int]:
-    """Count the creates of each name beyond one, where there were more."""
+    """Return the number of creates beyond the first, for names that were created repeatedly."""
     counts = Counter(
         (exchange.dataset_id, exchange.document)
         for exchange in select_creates(history)
@@ -87,7 +87,7 @@ def count_extra_creates(history: Iterable[Exchange]) -> Mapping[str, int]:
 
 
 def select_creates(history: Iterable[Exchange]) -> list[Exchange]:
-    """Tell the creates that were carried out, answered or not."""
+    """Return the creates that were processed, with or without a response."""
     return [
         exchange
         for exchange in history
@@ -97,10 +97,10 @@ def select_creates(history: Iterable[Exchange]) -> list[Exchange]:
 
 @frozen(kw_only=True)
 class LoadCheck:
-    """All of it at once. False when anything was lost, or is there twice in some way.
+    """The results of all checks; falsy if a document was lost, duplicated or doubly indexed.
 
-    What is `unindexed` may have been planned so, and `extra_creates` cost an indexing and nothing
-    else: they leave it True.
+    `unindexed` and `extra_creates` do not make it falsy: a test may have planned failures, and an
+    extra create only costs an indexing run.
     """
 
     lost: Sequence[str]
@@ -123,7 +123,7 @@ def check_load(
     history: Sequence[Exchange],
     runs: Sequence[RunEvent],
 ) -> LoadCheck:
-    """Judge a load by the names that it was to bring."""
+    """Check a load against the names of the documents that it should have created."""
     return LoadCheck(
         lost=find_lost(documents, expected),
         unindexed=find_unindexed(documents),

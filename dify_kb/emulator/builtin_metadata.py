@@ -1,4 +1,4 @@
-"""The metadata fields that the server fills in by itself."""
+"""Built-in metadata fields, whose values the server sets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .store import DocumentRow
 
 OWNER_NAME: Final = "admin"
-"""The name of the workspace's owner, as whom the server acts."""
+"""The name of the workspace owner, on whose behalf the server acts."""
 
 FIELD_TYPES: Final[Mapping[str, str]] = {
     "document_name": "string",
@@ -23,7 +23,7 @@ FIELD_TYPES: Final[Mapping[str, str]] = {
 
 
 def build_values(row: DocumentRow) -> dict[str, object]:
-    """Tell the values of a document."""
+    """Return the values of the built-in fields for a document."""
     return {
         "document_name": row.name,
         "uploader": OWNER_NAME,

@@ -1,4 +1,4 @@
-"""How much the server can do at once: connections, processor time, and the locks of datasets."""
+"""Simulate the capacity of a server: connection slots, processor time and dataset locks."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ if TYPE_CHECKING:
     from .settings import Settings
 
 CREATE_ENDPOINTS: Final = frozenset({"documents.create_by_file", "documents.create_by_text"})
-"""Endpoints that a dataset takes one after the other."""
+"""Endpoints that a dataset lock serializes."""
 
 _GAMMA_SHAPE: Final = 4
-"""Of the gamma distribution: times scatter by half of their mean, as measured."""
+"""Shape of the gamma distribution: the standard deviation is half of the mean (measured)."""
 
 _NEWEST_FIRST_PROBABILITY: Final = 0.5
-"""How often a process goes on with what came last, else with anything: so the median hardly moves
-under load while the 95th percentile grows ninefold, as measured. In the order of coming, both
-would grow alike.
+"""Probability that a process picks the newest waiting create instead of a random one.
+
+With 0.5 the median hardly changes under load while the 95th percentile grows ninefold (measured).
+In order of arrival, both would grow alike.
 """
 
 
 class CapacityModel:
-    """What calls wait for. Nothing here burns processor time; it is slept."""
+    """The simulated limits of a server. Work is simulated by sleeping, not by processor load."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -43,7 +44,7 @@ class CapacityModel:
 
     @staticmethod
     def from_settings(settings: Settings) -> CapacityModel | None:
-        """Make it where anything is limited."""
+        """Create the model; None if the settings limit nothing."""
         limits = (
             settings.connections,
             settings.create_cpu,
@@ -54,15 +55,15 @@ class CapacityModel:
 
     @property
     def starved_connections(self) -> int:
-        """How many connections had to wait for their place; any thread may ask."""
+        """Number of connections that waited too long for a slot. Thread-safe."""
         return self._slots.starved_connections
 
     async def admit(self, call: ApiCall) -> None:
-        """Wait for the place of a call's connection."""
+        """Wait for a connection slot."""
         call.worker_process = await self._slots.admit(call)
 
     async def simulate_work(self, call: ApiCall) -> None:
-        """Take the time that a create takes before its document is there."""
+        """Wait for the simulated duration of a create; return immediately for other calls."""
         if call.endpoint_name not in CREATE_ENDPOINTS:
             return
         settings = self._settings
@@ -78,7 +79,7 @@ class CapacityModel:
 
 
 class _Processor:
-    """A processor that works for one at a time, and is not fair about who is next."""
+    """A processor that runs one task at a time, in an unfair order."""
 
     def __init__(self, random_source: random.Random) -> None:
         self._random = random_source
@@ -86,7 +87,7 @@ class _Processor:
         self._waiting: list[anyio.Event] = []
 
     async def run(self, seconds: float) -> None:
-        """Work so long, after those who are before."""
+        """Occupy the processor for `seconds`, waiting while it is busy."""
         if not seconds:
             return
         if self._busy:
@@ -109,7 +110,7 @@ class _Processor:
 
 
 STARVATION_DELAY: Final = 0.5
-"""Seconds of waiting for a connection that no working server lets one wait."""
+"""Seconds of waiting for a connection slot that count as starvation."""
 
 
 @define(eq=False)
@@ -120,10 +121,10 @@ class _ConnectionWaiter:
 
 
 class ConnectionSlots:
-    """Connections by process: each is taken from its first request until it closes (measured).
+    """Connection slots of each process, occupied from the first request until close (measured).
 
-    One more has to wait until one closes. What its client sends meanwhile is held by the kernel
-    and by nginx, so that the call is carried out also when the client has given up (measured).
+    Excess connections wait until another one closes. Kernel and nginx buffer the request of a
+    waiting connection, so it is processed even if the client has given up (measured).
     """
 
     def __init__(self, processes: int, connections: int) -> None:
@@ -135,20 +136,20 @@ class ConnectionSlots:
 
     @property
     def starved_connections(self) -> int:
-        """How many connections had to wait longer than `STARVATION_DELAY`; any thread may ask."""
+        """Number of connections that waited longer than `STARVATION_DELAY`. Thread-safe."""
         cutoff = time.monotonic() - STARVATION_DELAY
         return self._starved_count + sum(
             waiter.waiting_since < cutoff for waiter in tuple(self._waiters)
         )
 
     async def admit(self, call: ApiCall) -> int:
-        """Wait until the call's connection has its place, and tell the process it is of."""
+        """Wait until the connection of a call has a slot; return the number of its process."""
         connection = call.request.task
         process = self._process_of_connection.get(connection)
         if process is None:
             process = await self._wait_for_slot(call)
             self._process_of_connection[connection] = process
-            # The task of a connection ends when it is closed and its last call is done.
+            # The task of a connection ends when it is closed and its last request is done.
             connection.add_done_callback(self._on_connection_closed)
         return process
 

@@ -1,3 +1,5 @@
+"""Clocks of the emulator: system time, or a time that tests control."""
+
 from __future__ import annotations
 
 import asyncio
@@ -12,41 +14,43 @@ import anyio
 
 
 class Clock(Protocol):
-    """What time it is for the server, and how its indexer waits."""
+    """The server's source of time, which its indexer sleeps by."""
 
     def now(self) -> float:
-        """Tell the time, in seconds since the epoch."""
+        """Return the time in seconds since the epoch."""
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Wait so long by this clock."""
+        """Sleep for `seconds` of this clock."""
         ...
 
 
 class SystemClock:
-    """The computer's time."""
+    """The system time."""
 
     def now(self) -> float:
-        """Tell the time, in seconds since the epoch."""
+        """Return the time in seconds since the epoch."""
         return time.time()
 
     async def sleep(self, seconds: float) -> None:
-        """Wait in real time."""
+        """Sleep in real time."""
         await anyio.sleep(seconds)
 
 
 class ClockStoppedError(Exception):
-    """Somebody waited in vain for a clock that stands still."""
+    """Raised when a sleeper waited too long for a `ManualClock` that nothing advanced."""
 
 
 class ManualClock:
-    """A time that stands still until `advance`, which any thread may call.
+    """A clock that stands still until `advance()` is called. All methods are thread-safe.
 
-    The indexer makes up for lost time: `advance(60)` with stages of 1 s in all ends the stages of
-    60 documents, as if they had been waited for one by one.
+    The indexer catches up: if indexing a document takes 1 s in total, `advance(60)` finishes 60
+    documents, as if the clock had advanced step by step.
 
-    With `timeout`, in seconds of real time, what waits for so long gives up: the documents end in
-    `error`, and whoever waits for them learns why instead of waiting for ever.
+    Args:
+        start: initial time, in seconds since the epoch.
+        timeout: real seconds after which a sleeper fails: its document ends in `error`, so a
+            client that waits for it gets a message instead of waiting forever. None: no limit.
     """
 
     def __init__(self, start: float = 1_800_000_000.0, *, timeout: float | None = None) -> None:
@@ -59,11 +63,11 @@ class ManualClock:
         ] = []
 
     def now(self) -> float:
-        """Tell the time, in seconds since the epoch."""
+        """Return the time in seconds since the epoch."""
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Move on, and wake whoever waited until then, the earliest first."""
+        """Advance the time by `seconds`, and wake the sleepers that are due, earliest first."""
         with self._lock:
             self._now += seconds
             while self._sleepers and self._sleepers[0][0] <= self._now:
@@ -72,10 +76,10 @@ class ManualClock:
                     loop.call_soon_threadsafe(_resolve, future)
 
     async def sleep(self, seconds: float) -> None:
-        """Wait until `advance` has passed this time by.
+        """Sleep until `advance()` has moved the time by `seconds`.
 
         Raises:
-            ClockStoppedError: it did not within the clock's timeout.
+            ClockStoppedError: the time was not reached within the clock's timeout.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
@@ -89,8 +93,8 @@ class ManualClock:
             await future
             return
         raise ClockStoppedError(
-            f"The server's clock stood still for {self._timeout:g} s. Move it on by"
-            " dify_index_now() or advance(); to do so after a load, load with wait='accepted'."
+            f"The emulator's clock was not advanced for {self._timeout:g} s. Call dify_index_now()"
+            " or advance(); to call it after a load, load with wait='accepted'."
         )
 
 
@@ -100,15 +104,15 @@ def _resolve(future: asyncio.Future[None]) -> None:
 
 
 def to_datetime(seconds: float) -> datetime:
-    """Show a time to the microsecond: only a file's is."""
+    """Convert a timestamp to a datetime with microseconds, as servers send for files only."""
     return datetime.fromtimestamp(seconds, UTC)
 
 
 def to_whole_seconds(seconds: float) -> datetime:
-    """Show whole seconds: what every time but a file's is."""
+    """Convert a timestamp to a datetime without fraction, as servers send except for files."""
     return datetime.fromtimestamp(int(seconds), UTC)
 
 
 def to_optional_whole_seconds(seconds: float | None) -> datetime | None:
-    """Show whole seconds, or that there is no time yet."""
+    """Convert a timestamp to a datetime without fraction; None stays None."""
     return None if seconds is None else to_whole_seconds(seconds)

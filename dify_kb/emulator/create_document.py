@@ -1,4 +1,4 @@
-"""Taking documents in: what a create does before the indexer does the rest."""
+"""Create, replace and update documents, then queue them for indexing."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ _AUTOMATIC_RULES: Final = {
     ],
     "segmentation": {"delimiter": "\n", "max_tokens": 500, "chunk_overlap": 50},
 }
-"""What the server stores for an automatic rule (recording 129)."""
+"""The rules that the server stores for mode `automatic` (recording 129)."""
 
 
 @frozen(kw_only=True)
 class DocumentUpload:
-    """What a document is made of. `replaces` is False for a twin of one of its name."""
+    """An uploaded document; with `replaces` it replaces a document of the same name."""
 
     name: str
     content: bytes
@@ -55,7 +55,7 @@ class DocumentUpload:
 def create_document(
     context: RequestContext, upload: DocumentUpload, body: CreateByText | CreateByFile
 ) -> CreatedDocument:
-    """Store a document and queue it; the one of its name is replaced in place (measured)."""
+    """Store and queue a document; a document of the same name is replaced in place (measured)."""
     store, dataset = context.store, context.dataset
     with store.transaction():
         _validate_request(context, body)
@@ -86,10 +86,10 @@ def update_document(
     *,
     name: str | None = None,
 ) -> CreatedDocument:
-    """Give a document another text or rule; its batch id stays (measured).
+    """Replace the text or the process rule of a document; its batch id stays (measured).
 
-    Its content is not found from now on, unlike that of a document that a create of the same name
-    replaces, which is found until the indexer starts (measured, all versions).
+    Searches stop finding the old content immediately. A create of the same name differs: the old
+    content is found until the indexer starts (measured, all versions).
     """
     store, now = context.store, context.clock.now()
     with store.transaction():
@@ -129,7 +129,7 @@ def _record_notes(context: RequestContext, row: DocumentRow, old: DocumentRow | 
 _CLEARED_COLUMNS: Final = (
     "processing_started_at", "parsing_completed_at", "splitting_completed_at", "completed_at",
 )  # fmt: skip
-"""The times that an update forgets at once, unlike a create of the same name."""
+"""Columns that an update clears immediately, unlike a create of the same name."""
 
 
 def _update_hangs(context: RequestContext) -> bool:
@@ -176,8 +176,9 @@ def _select_embedding_model(
 def _resolve_process_rule(
     context: RequestContext, body: CreateByText | CreateByFile | UpdateByText | UpdateByFile
 ) -> RuleRow:
-    """Find the rule: the one sent becomes the dataset's latest, else the latest, else (by text)
-    an automatic one (measured).
+    """Return the rule of a request, the dataset's latest rule, or for a text an automatic one.
+
+    A rule from a request becomes the dataset's latest rule (measured).
     """
     datasets = context.store.datasets
     sent = body.process_rule
@@ -197,7 +198,7 @@ def _resolve_process_rule(
 
 
 def _rules_to_json(rule: ProcessRule) -> str:
-    """Write the rules as the server keeps them, with what was not sent as null (recording 153)."""
+    """Return the rules as JSON, with null for fields that were not sent (recording 153)."""
     if not rule.rules:
         return json.dumps(_AUTOMATIC_RULES)
     sent = cast("dict[str, object]", codec.encode(rule.rules))
@@ -205,7 +206,7 @@ def _rules_to_json(rule: ProcessRule) -> str:
 
 
 def _initialize_dataset(context: RequestContext, body: CreateByText | CreateByFile) -> None:
-    """Give a dataset what its first document decides."""
+    """Set the dataset fields that the first document determines."""
     dataset = context.dataset
     changes: dict[str, object] = {}
     if not dataset.data_source_type:
@@ -236,7 +237,7 @@ def _build_row(
         batch=_create_batch_id(now),
         process_rule_id=rule.id,
         created_from="api",
-        # Rounded, and so up to half a second in the future (measured).
+        # Rounded, so up to half a second in the future (measured).
         created_at=round(now),
         updated_at=now,
         doc_form=body.doc_form or "text_model",
@@ -255,8 +256,8 @@ _REPLACED_COLUMNS: Final = (
     "file_id", "file_name", "file_size", "file_extension", "file_mime_type", "file_created_at",
     "indexing_status",
 )  # fmt: skip
-"""What a create of the same name changes. All else stays, the times and the error of the run
-before too, until the indexer overwrites them (server source)."""
+"""Columns that a create of the same name changes. All others, such as the times and the error of
+the previous run, stay until the indexer overwrites them (server source)."""
 
 
 def _replace_document(
@@ -269,6 +270,6 @@ def _replace_document(
 
 
 def _create_batch_id(now: float) -> str:
-    """Make a batch id: the second in UTC and six digits (measured)."""
+    """Create a batch id: the UTC time to the second and six random digits (measured)."""
     second = datetime.fromtimestamp(now, UTC).strftime("%Y%m%d%H%M%S")
     return f"{second}{100_000 + secrets.randbelow(900_000)}"

@@ -1,4 +1,4 @@
-"""Where requests come in: the order of the checks, and what every call meets on its way."""
+"""Dispatch requests: authentication, dataset lookup, fault injection, error mapping."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 TEXT_PARAMETERS: Final = frozenset({"batch", "model_type", "action", "node_id"})
-"""Path parameters that take any text; all others are UUIDs, and else there is no such route."""
+"""Path parameters that accept any text. All others must be UUIDs, or the route does not match."""
 
 _KEYLESS_ENDPOINT: Final = "server.info"
-"""The one endpoint that needs no key."""
+"""The only endpoint that needs no API key."""
 
 
 @frozen
 class Dispatcher:
-    """Answers requests, on behalf of the handlers."""
+    """Runs the handlers of API endpoints and sends their responses."""
 
     context: RequestContext
     api_key: str
@@ -57,7 +57,7 @@ class Dispatcher:
 
     @web.middleware
     async def handle_unrouted(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        """Answer what never gets to an endpoint."""
+        """Respond to requests without a route, and to bodies that are too large (middleware)."""
         profile, max_body = self.context.profile, self.context.settings.max_body
         try:
             if (request.content_length or 0) > max_body:
@@ -77,17 +77,17 @@ class Dispatcher:
     async def dispatch(
         self, handler: EndpointHandler[Any, Any], request: web.Request
     ) -> web.StreamResponse:
-        """Answer a call, and as planned if a fault was planned for it."""
+        """Process a request, applying the fault planned for it, if any."""
         clock, max_body = self.context.clock, self.context.settings.max_body
         call = ApiCall(handler, request, self.history, clock, clock.now(), max_body)
         try:
             response = await self._process(call)
         except (ConnectionError, web.RequestPayloadError):
-            # The client left before it had sent, or got, everything.
+            # The client disconnected before the request or the response was complete.
             response = None
         if response is None:
             call.record(0)
-            # What is sent over a connection that is gone reaches nobody.
+            # aiohttp needs a response, although the connection is closed.
             return web.Response(status=500)
         call.record(response.status)
         return response
@@ -117,13 +117,13 @@ class Dispatcher:
             return responses.error_response(profile, error.validated_error)
         except (web.HTTPException, web.RequestPayloadError, ConnectionError):
             raise
-        except Exception:  # noqa: BLE001 -- a server answers whatever happens, and logs it
+        except Exception:  # noqa: BLE001 -- a server responds to and logs any error
             _log.exception("%s failed", endpoint.name)
             return responses.crash_response(profile)
         return responses.success_response(profile, endpoint, value, call.notes)
 
     async def _execute(self, call: ApiCall) -> object:
-        """Read a call and do it, after the time that it takes."""
+        """Read the body, simulate the duration of the work, and run the handler."""
         endpoint = call.handler.endpoint
         context = self._prepare_context(call)
         raw = await read_body(endpoint, call.request, context.settings, context.profile, call.body)
@@ -139,7 +139,7 @@ class Dispatcher:
         return value
 
     def _prepare_context(self, call: ApiCall) -> RequestContext:
-        """Check the key and the dataset, in the version's order (measured)."""
+        """Check the API key and the dataset, in the order of the server version (measured)."""
         if call.endpoint_name == _KEYLESS_ENDPOINT:
             return attrs.evolve(self.context, notes=call.notes)
         if self.context.profile.checks_dataset_first:
@@ -154,7 +154,7 @@ class Dispatcher:
         self.quota.count_request(call.handler.endpoint)
 
     def _build_context(self, call: ApiCall) -> RequestContext:
-        """Find the dataset that the path names, if it names one."""
+        """Return the context of a request, with the dataset of its path if there is one."""
         parameters = {
             name: value if name in TEXT_PARAMETERS else value.lower()
             for name, value in call.request.match_info.items()
@@ -180,7 +180,7 @@ class Dispatcher:
         raise not_found_error("Dataset not found.")
 
     async def send_file(self, request: web.Request) -> web.Response:
-        """Send a file to whoever has a link to it."""
+        """Send a file for a signed URL; no API key is needed."""
         context, query, file_id = self.context, request.query, request.match_info["file_id"]
         signature = (query.get("timestamp", ""), query.get("nonce", ""), query.get("sign", ""))
         row = None
@@ -206,7 +206,7 @@ def _check_api_key(header: str, api_key: str) -> None:
 
 
 class RequestQuota:
-    """The calls of a subscription in a sliding window; refused ones count too (measured)."""
+    """A subscription's request quota in a sliding window. Refused requests count (measured)."""
 
     def __init__(self, settings: Settings, now: Callable[[], float]) -> None:
         self._limit = settings.quota
@@ -215,10 +215,10 @@ class RequestQuota:
         self._calls: deque[float] = deque()
 
     def count_request(self, endpoint: Endpoint[Any, Any]) -> None:
-        """Count a call that is a write or a search; others are free (measured).
+        """Count a write or a search; other requests are free (measured).
 
         Raises:
-            EmulatedError: there were too many in the window.
+            EmulatedError: the quota of the window is exceeded.
         """
         if self._limit is None or endpoint.method == "GET" or _is_exempt_from_quota(endpoint.name):
             return

@@ -1,4 +1,4 @@
-"""A request that the server refuses, in Dify's words."""
+"""Errors that become error responses, with Dify's codes and messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RATE_LIMIT_MESSAGE: Final = (
 
 
 class EmulatedError(Exception):
-    """Becomes `{"code", "message", "status"}` (measured), or `body` if one is given."""
+    """An error response with `{"code", "message", "status"}` (measured), or with `body`."""
 
     def __init__(
         self, status: int, code: str, message: str, body: Mapping[str, object] | None = None
@@ -27,9 +27,7 @@ class EmulatedError(Exception):
 
 
 class UnvalidatedInputError(Exception):
-    """What servers up to 1.12 do not check and so crash on; `validated_error` is what 1.16
-    answers.
-    """
+    """Invalid input that crashes servers up to 1.12; 1.16 responds with `validated_error`."""
 
     def __init__(self, validated_error: EmulatedError) -> None:
         super().__init__(validated_error.message)
@@ -37,10 +35,10 @@ class UnvalidatedInputError(Exception):
 
 
 def parse_uuid(value: object) -> str:
-    """Read an id out of a body.
+    """Parse an id from a body.
 
     Raises:
-        UnvalidatedInputError: it is no UUID.
+        UnvalidatedInputError: the value is not a UUID.
     """
     try:
         return str(uuid.UUID(str(value)))
@@ -49,10 +47,10 @@ def parse_uuid(value: object) -> str:
 
 
 def invalid_param_error(message: str) -> EmulatedError:
-    """Refuse what a service of Dify raises as ValueError, or pydantic as ValidationError."""
+    """Return the 400 for a ValueError of Dify's services or a ValidationError of pydantic."""
     return EmulatedError(400, "invalid_param", message)
 
 
 def not_found_error(message: str) -> EmulatedError:
-    """Refuse an id that this workspace does not have."""
+    """Return the 404 for an id that the workspace does not have."""
     return EmulatedError(404, "not_found", message)

@@ -1,4 +1,4 @@
-"""What happened, in order: the calls, and the runs of the indexer."""
+"""Record requests and indexing runs for assertions."""
 
 from __future__ import annotations
 
@@ -19,71 +19,71 @@ if TYPE_CHECKING:
 
 
 class Exchange(NamedTuple):
-    """A call that came in. `status` is 0 where a fault left it without an answer.
+    """A request to the server; `status` is 0 if it got no response because of a fault.
 
-    Times are the server's, in seconds since the epoch.
+    Times are in seconds since the epoch, by the server's clock.
     """
 
     endpoint: str
     status: int
     document: str | None = None
-    """The name of the document that was to be created."""
+    """Name of the document in a create request."""
 
     started: float = 0.0
-    """When it came."""
+    """Time of arrival."""
 
     ended: float = 0.0
-    """When it was over: answered, given up, or carried out late."""
+    """Time when the request was answered, dropped, or processed late."""
 
     dataset_id: str | None = None
-    """The dataset that its path names."""
+    """The dataset in the path."""
 
     document_id: str | None = None
-    """The document that it created, replaced or updated."""
+    """The document that was created, replaced or updated."""
 
     file_id: str | None = None
-    """The `upload_file` that this document has since."""
+    """The `upload_file` of this document after the request."""
 
     committed: bool = False
-    """Whether it was carried out, answered or not."""
+    """Whether the request was processed, with or without a response."""
 
     replaced: str | None = None
-    """The `indexing_status`, just before, of the document that it replaced; None for a new one."""
+    """Previous `indexing_status` of a replaced document; None for a new document."""
 
     connection: str | None = None
     """Address and port of the client."""
 
 
 class RunEvent(NamedTuple):
-    """A run of the indexer that `started` or `ended`."""
+    """The start or the end of an indexing run; `kind` is `started` or `ended`."""
 
     kind: str
     run: int
-    """Its number, from 1, the same in both events."""
+    """Number of the run, from 1; the same in both events."""
 
     at: float
-    """When, in seconds since the epoch by the server's clock."""
+    """Time in seconds since the epoch, by the server's clock."""
 
     dataset_id: str
     document_id: str
     document: str
-    """The document's name."""
+    """Name of the document."""
 
     file_id: str
-    """The `upload_file` that it started with."""
+    """The `upload_file` of the document when the run started."""
 
     overlapping: int
-    """Other runs of the document that were going: now, or (when it ended) at any time since."""
+    """Number of other runs of the document: active at the start, or (at the end) at any time."""
 
     status: str | None = None
-    """What it left the document with, when it ended; `gone` for one that was deleted."""
+    """Status of the document when the run ended; `gone` for a deleted document."""
 
     chunks: int = 0
-    """The chunks that it made."""
+    """Number of chunks that the run created."""
 
 
 class History:
-    """The latest calls and runs, for assertions from another thread."""
+    """The latest requests and runs. All methods are thread-safe."""
 
     def __init__(self, size: int) -> None:
         self._exchanges: deque[Exchange] = deque(maxlen=size)
@@ -91,28 +91,28 @@ class History:
         self._lock = threading.Lock()
 
     def add_exchange(self, exchange: Exchange) -> None:
-        """Remember a call."""
+        """Record a request."""
         with self._lock:
             self._exchanges.append(exchange)
 
     def add_run(self, event: RunEvent) -> None:
-        """Remember the start or the end of a run."""
+        """Record the start or the end of a run."""
         with self._lock:
             self._runs.append(event)
 
     def list_exchanges(self) -> list[Exchange]:
-        """Tell the calls, the one that was over first at the beginning."""
+        """Return the requests, ordered by the time they ended."""
         with self._lock:
             return list(self._exchanges)
 
     def list_runs(self) -> list[RunEvent]:
-        """Tell the starts and ends of runs, in their order."""
+        """Return the starts and ends of runs, in order."""
         with self._lock:
             return list(self._runs)
 
 
 def to_jsonl(exchanges: Iterable[Exchange], runs: Iterable[RunEvent]) -> Iterator[str]:
-    """Write calls and then runs as JSON Lines, told apart by `type`."""
+    """Yield requests, then runs as JSON lines, distinguished by `type` (`call` or `run`)."""
     for exchange in exchanges:
         yield json.dumps({"type": "call"} | exchange._asdict())
     for event in runs:
@@ -120,7 +120,7 @@ def to_jsonl(exchanges: Iterable[Exchange], runs: Iterable[RunEvent]) -> Iterato
 
 
 def parse_jsonl(text: str) -> tuple[list[Exchange], list[RunEvent]]:
-    """Read what `GET /_emulator/history` answers."""
+    """Parse the response of `GET /_emulator/history`."""
     entries = [json.loads(line) for line in text.splitlines()]
     calls = [entry for entry in entries if entry.pop("type") == "call"]
     runs = [entry for entry in entries if "run" in entry]
@@ -129,7 +129,7 @@ def parse_jsonl(text: str) -> tuple[list[Exchange], list[RunEvent]]:
 
 @define(eq=False)
 class ActiveRun:
-    """A run that is going."""
+    """An indexing run in progress."""
 
     run: int
     row: DocumentRow
@@ -138,7 +138,7 @@ class ActiveRun:
 
 
 class ActiveRuns:
-    """The runs that are going, told to the history as they start and end."""
+    """The indexing runs in progress; records their starts and ends in the history."""
 
     def __init__(self, history: History, clock: Clock) -> None:
         self._history = history
@@ -147,7 +147,7 @@ class ActiveRuns:
         self._by_document: defaultdict[str, list[ActiveRun]] = defaultdict(list)
 
     def start(self, row: DocumentRow) -> ActiveRun:
-        """Begin a run; it overlaps with those of its document that are going."""
+        """Start a run; it overlaps with the active runs of the same document."""
         same_document = self._by_document[row.id]
         active_run = ActiveRun(next(self._numbers), row, len(same_document))
         for other in same_document:
@@ -157,7 +157,7 @@ class ActiveRuns:
         return active_run
 
     def end(self, active_run: ActiveRun, status: str) -> None:
-        """End a run with what it left."""
+        """End a run with the status of its document."""
         same_document = self._by_document[active_run.row.id]
         same_document.remove(active_run)
         if not same_document:

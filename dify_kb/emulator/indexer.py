@@ -1,4 +1,4 @@
-"""The slow part: documents become chunks that are found, in stages that take their time."""
+"""Index documents with simulated workers, stage durations and faults."""
 
 from __future__ import annotations
 
@@ -36,29 +36,29 @@ _log = logging.getLogger(__name__)
 
 
 class InjectedRunError(Exception):
-    """A run was planned to fail; its text becomes the document's error."""
+    """A planned failure of a run; its message becomes the document's error."""
 
 
 @define(eq=False)
 class _WorkerTask:
-    """A task that a worker has taken."""
+    """A task in progress."""
 
     scope: anyio.CancelScope
-    # Threads that outlive a cancelled scope look at it.
+    # Checked by threads that outlive the cancelled scope.
     killed: bool = False
 
     def kill(self) -> None:
-        """Stop it where it is."""
+        """Stop the task immediately."""
         self.killed = True
         self.scope.cancel()
 
 
 class Indexer:
-    """Workers that take documents in the order of their creates.
+    """Workers that index documents in the order in which they were queued.
 
-    A run deletes the chunks that exist when it starts, and inserts its own through `splitting`. So
-    a second run that starts before the first has finished splitting leaves chunks of both, of old
-    and new text, and `completed` is shown by the first and taken back by the second (measured,
+    A run deletes the chunks that exist when it starts, and inserts its own during `splitting`. If
+    a second run starts before the first has finished splitting, the document keeps the chunks of
+    both, of old and new text; the first run sets `completed` and the second resets it (measured,
     1.14.2 with its default of four workers).
     """
 
@@ -85,38 +85,39 @@ class Indexer:
         ](math.inf)
 
     def enqueue(self, document_id: str, /, *, hangs: bool = False) -> None:
-        """Queue a document; only in the loop that runs the indexer. One that hangs keeps its
-        worker until the server stops (measured).
+        """Queue a document. Call this only in the loop that runs the indexer.
+
+        With `hangs` the task occupies its worker until the server stops (measured).
         """
         self._queue_sender.send_nowait((document_id, self._clock.now(), hangs))
 
     def enqueue_unfinished(self) -> None:
-        """Queue what was not finished when the server stopped."""
+        """Queue the documents whose indexing was unfinished when the server stopped."""
         for document_id in self._store.documents.list_unfinished_ids():
             self.enqueue(document_id)
 
     def close(self) -> None:
-        """Forget the queue."""
+        """Discard the queue."""
         self._queue_sender.close()
         self._queue_receiver.close()
 
     async def run(self) -> None:
-        """Index until cancelled."""
+        """Run the workers until cancelled."""
         self._limiter = anyio.CapacityLimiter(self._settings.workers)
         async with anyio.create_task_group() as workers:
             for _ in range(self._settings.workers):
                 workers.start_soon(self._run_worker)
 
     def restart_workers(self) -> None:
-        """Have workers that died go on; only in the loop that runs the indexer."""
+        """Restart dead workers. Call this only in the loop that runs the indexer."""
         self._workers_alive.set()
         self._workers_alive = anyio.Event()
 
     def kill_workers(self, lost_count: int) -> None:
-        """Kill the workers, and start others; only in the loop that runs the indexer.
+        """Kill and replace the workers. Call this only in the loop that runs the indexer.
 
-        The tasks that they have taken are lost, and `lose` that wait in the queue (measured: 2 to
-        4 documents a kill).
+        The tasks in progress are lost, and `lost_count` queued tasks (measured: 2 to 4 documents
+        per kill).
         """
         with contextlib.suppress(anyio.WouldBlock):
             for _ in range(lost_count):
@@ -142,7 +143,7 @@ class Indexer:
     async def _process_task(
         self, task: _WorkerTask, document_id: str, start: float, *, hangs: bool
     ) -> float:
-        """Carry a task out, and return the time from which its worker is free."""
+        """Run a task, and return the time at which its worker becomes free."""
         if hangs:
             await anyio.sleep_forever()
         row = self._store.documents.get_by_id(document_id)
@@ -164,7 +165,7 @@ class Indexer:
                 )
             raise
         self._active_runs.end(active_run, status)
-        # A run that gave up waiting did not take the time until then.
+        # A run that failed while waiting did not take the time of its stages.
         return min(stage_timer.due_at, self._clock.now())
 
     async def _run_to_status(
@@ -174,7 +175,7 @@ class Indexer:
         stage_timer: _StageTimer,
         fault: RunFault | None,
     ) -> str:
-        """Run, and tell the status that the document is left with."""
+        """Run the indexing of a document, and return its final status."""
         document_id = active_run.row.id
         try:
             return await self._index(task, active_run, stage_timer, fault)
@@ -182,7 +183,7 @@ class Indexer:
             return "gone"
         except (ExtractError, ChunkError, ModelError, InjectedRunError, ClockStoppedError) as error:
             message = str(error)
-        except Exception as error:  # noqa: BLE001 -- any failure is the document's error
+        except Exception as error:  # noqa: BLE001 -- any failure becomes the document's error
             _log.exception("indexing %s failed", document_id)
             message = str(error)
         return self._mark_failed(document_id, message)
@@ -232,7 +233,7 @@ class Indexer:
         return "completed"
 
     async def _run_in_thread(self, work: Callable[[], T]) -> T:
-        # A stop must not wait for the work; what it leaves undone is done again later.
+        # `stop` must not wait for the work; unfinished work is repeated after the next start.
         return await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._limiter)
 
     def _mark_failed(self, document_id: str, message: str) -> str:
@@ -244,14 +245,14 @@ class Indexer:
 
 
 class _StageTimer:
-    """The time by which the stages of a document are over, at the latest."""
+    """Tracks the time at which the current stage of a document is due to end."""
 
     def __init__(self, clock: Clock, start: float) -> None:
         self._clock = clock
         self.due_at = start
 
     async def wait_for_stage(self, seconds: float) -> None:
-        """Wait for the end of a stage."""
+        """Wait for the end of a stage that takes `seconds`."""
         if not seconds:
             return
         self.due_at += seconds

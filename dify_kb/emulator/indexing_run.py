@@ -1,4 +1,4 @@
-"""Index one document, stage by stage; everything here holds a thread."""
+"""Index one document, stage by stage. All functions block."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from .server_profile import ServerProfile
 from .store import ChildChunkRow, DatasetRow, DocumentRow, SegmentRow, Store
 
 _BATCH_SIZE: Final = 200
-"""Segments written in one transaction, so that requests need not wait long for their turn."""
+"""Segments per transaction; small enough that requests do not wait long for the database."""
 
 _SPLITTING_BATCHES: Final = 10
-"""Steps in which the segments of a document are inserted where splitting takes time."""
+"""Number of batches in which segments are inserted if splitting has a duration."""
 
 
 class RunAbortedError(Exception):
-    """The document was deleted meanwhile, or the worker killed; the run ends silently."""
+    """The document was deleted or the worker was killed; the run ends silently."""
 
 
 @frozen
 class SegmentBatch:
-    """Some segments that are to be inserted, with their children."""
+    """Segments to insert in one transaction, with their child chunks."""
 
     rows: Sequence[SegmentRow]
     children: Sequence[ChildChunkRow]
@@ -42,9 +42,9 @@ class SegmentBatch:
 
 @frozen
 class IndexingRun:
-    """A run of one document. It deletes the segments that exist when it starts, and only those.
+    """An indexing run of one document. It deletes only the segments that exist when it starts.
 
-    So what an earlier run of the document inserts afterwards stays (measured, 1.14.2).
+    Segments that an earlier run of the document inserts later remain (measured, 1.14.2).
     """
 
     store: Store
@@ -54,10 +54,10 @@ class IndexingRun:
     profile: ServerProfile
     invoke: InvokeModel
     is_killed: Callable[[], bool] = lambda: False
-    """Whether its worker was killed, after which the run must not write any more."""
+    """Returns whether the worker was killed; if so, the run must not write anymore."""
 
     def parse(self) -> list[str]:
-        """Read the text out of the file."""
+        """Delete the existing segments and extract the text of the file."""
         store = self.store
         with store.transaction():
             self._update(indexing_status="parsing", processing_started_at=self.started)
@@ -69,16 +69,16 @@ class IndexingRun:
         return extract(content, row.file_extension)
 
     def start_splitting(self, texts: Sequence[str]) -> None:
-        """Note that the text is read."""
+        """Set the status `splitting`."""
         words = {"word_count": sum(map(len, texts))} if self.profile.counts_words_of_text else {}
         now = self.clock.now()
         self._update(indexing_status="splitting", parsing_completed_at=now, **words)
 
     def split(self, texts: Sequence[str], *, steps: bool = False) -> list[SegmentBatch]:
-        """Cut the text into segments, in the portions in which they are inserted.
+        """Split the text into segments; return the batches to insert.
 
         Args:
-            steps: insert them step by step, not as fast as possible.
+            steps: use small batches, so that progress is visible.
         """
         row, dataset = self._load_rows()
         now = self.clock.now()
@@ -100,7 +100,7 @@ class IndexingRun:
 
     def _chunk_texts(self, row: DocumentRow, texts: Sequence[str]) -> list[ParentChunk]:
         if row.doc_form == DocForm.QA:
-            # Without a model that asks, there are no questions (measured).
+            # Questions need an LLM; without one there are no segments (measured).
             return []
         rule = get_process_rule(self.store, row)
         if row.doc_form == DocForm.HIERARCHICAL:
@@ -108,23 +108,23 @@ class IndexingRun:
         return [ParentChunk(content) for content in chunk(texts, rule)]
 
     def insert_batch(self, segment_batch: SegmentBatch) -> None:
-        """Insert a portion of the segments; they count from now on."""
+        """Insert a batch of segments, which are counted from now on."""
         with self.store.transaction():
             self._update()
             self.store.segments.add(segment_batch.rows)
             self.store.child_chunks.add(segment_batch.children)
 
     def start_indexing(self, segments: Sequence[SegmentRow]) -> None:
-        """Note that all segments are inserted."""
+        """Set the status `indexing`, after all segments were inserted."""
         lengths = sum(len(segment.content) for segment in segments)
         words = {} if self.profile.counts_words_of_text else {"word_count": lengths}
         now = self.clock.now()
         self._update(indexing_status="indexing", splitting_completed_at=now, **words)
 
     def index(self, segments: Sequence[SegmentRow]) -> None:
-        """Make the chunks be found.
+        """Make the segments searchable and set the status `completed`.
 
-        Parents of an economy base stay as they are, although the document completes (§1.4).
+        Parent chunks of an economy dataset do not become searchable (§1.4).
         """
         row, dataset = self._load_rows()
         if dataset.is_high_quality:
@@ -159,8 +159,9 @@ class IndexingRun:
     def _extract_keywords(
         self, segment: SegmentRow, dataset: DatasetRow, doc_form: str
     ) -> str | None:
-        """Tell the keywords of a chunk; parents have none, nor since 1.8 have high-quality bases
-        (measured).
+        """Return the keywords of a chunk as JSON, or None if it has none.
+
+        Parent chunks have none; chunks of high-quality datasets have none since 1.8 (measured).
         """
         everywhere = self.profile.quirks.keywords_everywhere and doc_form != DocForm.HIERARCHICAL
         if dataset.is_high_quality and not everywhere:
@@ -168,7 +169,7 @@ class IndexingRun:
         return json.dumps(extract_keywords(segment.content))
 
     def _filter_existing(self, segments: Sequence[SegmentRow]) -> list[SegmentRow]:
-        """Leave out what another run of the document has deleted since."""
+        """Return the segments that no other run of the document has deleted."""
         existing_ids = self.store.segments.select_existing_ids([row.id for row in segments])
         return [row for row in segments if row.id in existing_ids]
 
@@ -181,10 +182,10 @@ class IndexingRun:
 
 
 def get_process_rule(store: Store, row: DocumentRow) -> ProcessRule:
-    """Find the rule that a document is cut by.
+    """Return the process rule of a document.
 
     Raises:
-        ChunkError: it has none.
+        ChunkError: the document has no rule.
     """
     rule = store.datasets.get_rule(row.process_rule_id)
     if rule is None:
@@ -196,7 +197,7 @@ def get_process_rule(store: Store, row: DocumentRow) -> ProcessRule:
 
 
 def build_child_chunks(segment_id: str, contents: Sequence[str], now: float) -> list[ChildChunkRow]:
-    """Make the children of a chunk."""
+    """Create the child chunks of a segment."""
     return [
         ChildChunkRow(
             id=str(uuid.uuid4()),
@@ -222,12 +223,12 @@ def _build_segment(
         content=content,
         keywords=None,
         index_node_id=str(uuid.uuid4()),
-        # Dify hashes the text with "None" at its end (recording 752).
+        # Dify hashes the text with "None" appended (recording 752).
         index_node_hash=hashlib.sha256(f"{content}None".encode(errors="replace")).hexdigest(),
         status="indexing",
         created_at=now,
         indexing_at=now,
-        # Until it is found (recording 952).
+        # Enabled when it becomes searchable (recording 952).
         enabled=0,
         tokens=stub_models.count_tokens(content) if dataset.is_high_quality else 0,
     )

@@ -1,4 +1,4 @@
-"""What a request carries, before anybody looks at its fields."""
+"""Read request bodies and parse them as query, JSON or form."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _NOT_JSON_MESSAGE: Final = (
     "Did not attempt to load JSON data because the request Content-Type was not 'application/json'."
 )
 _READS_PER_SECOND: Final = 20
-"""Readings a second of a body that is read slowly."""
+"""Reads per second of a slowly read body."""
 
 _RECEIVE_BUFFER: Final = 16_384
-"""Bytes that the kernel holds of a body that is read slowly."""
+"""Size of the kernel's receive buffer for a slowly read body, in bytes."""
 
 BAD_REQUEST_MESSAGE: Final = (
     "The browser (or proxy) sent a request that this server could not understand."
@@ -45,10 +45,13 @@ async def read_body(
     profile: ServerProfile,
     body: bytes | None = None,
 ) -> object:
-    """Read the query, the JSON or the form of a request; `body` is its body, if that was read.
+    """Parse the query, the JSON or the form of a request.
+
+    Args:
+        body: the body, if it was read already.
 
     Raises:
-        EmulatedError: 415 or 400, not the JSON that was to come.
+        EmulatedError: 415 or 400, the body is not valid JSON.
     """
     match endpoint.encoding:
         case RequestEncoding.QUERY:
@@ -63,12 +66,12 @@ async def read_body(
 
 
 async def read_whole_body(request: web.Request, limit: int) -> bytes:
-    """Read a body as it comes, of at most so many bytes."""
+    """Read a body of at most `limit` bytes."""
     return b"".join([block async for block in _iter_blocks(request, limit)])
 
 
 async def read_slowly(request: web.Request, limit: int, rate: int) -> bytes:
-    """Read a body at so many bytes a second."""
+    """Read a body of at most `limit` bytes, at `rate` bytes per second."""
     _shrink_receive_buffer(request)
     body = bytearray()
     block = max(1, rate // _READS_PER_SECOND)
@@ -81,13 +84,13 @@ async def read_slowly(request: web.Request, limit: int, rate: int) -> bytes:
 
 
 async def skip_bytes(request: web.Request, size: int) -> None:
-    """Read so many bytes of a body, or all that it has."""
+    """Read and discard up to `size` bytes of a body."""
     while size > 0 and (piece := await request.content.read(size)):
         size -= len(piece)
 
 
 def _shrink_receive_buffer(request: web.Request) -> None:
-    # Else the kernel takes megabytes at once, and the client sees nothing of the slowness.
+    # With the default size the kernel buffers megabytes, and the client never has to wait.
     if request.transport is not None:
         connection = request.transport.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
@@ -104,7 +107,7 @@ async def _read_form(request: web.Request, settings: Settings, body: bytes | Non
 
 
 def _read_query(request: web.Request) -> dict[str, object]:
-    """Take the first of each name; `tag_ids` repeats, and `status` may (measured)."""
+    """Return the first value of each parameter; `tag_ids` and `status` may repeat (measured)."""
     query: dict[str, object] = {name: request.query[name] for name in request.query}
     if "tag_ids" in query:
         query["tag_ids"] = request.query.getall("tag_ids")
@@ -147,12 +150,12 @@ async def _iter_single_block(block: bytes) -> AsyncIterator[bytes]:
 _PARAMETER = re.compile(r';\s*([\w*-]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;\s]*)')
 
 _MAX_FIELD_SIZE: Final = 500_000
-"""Bytes of a field that is no file (werkzeug's max_form_memory_size)."""
+"""Maximum size of a field that is not a file, in bytes (werkzeug's max_form_memory_size)."""
 
 
 @frozen
 class UploadedFile:
-    """A file of a form. `content` is empty when `size` is beyond what the server takes."""
+    """A file of a form. `content` is empty if `size` exceeds the server's limit."""
 
     field: str
     filename: str
@@ -163,14 +166,14 @@ class UploadedFile:
 
 @define
 class FormData:
-    """The texts and the files of a form, the first of each name."""
+    """The text fields and the files of a form, the first of each name."""
 
     fields: dict[str, str] = field(factory=dict)
     files: dict[str, UploadedFile] = field(factory=dict)
 
 
 def parse_urlencoded(body: bytes) -> FormData:
-    """Read a form without files."""
+    """Parse an `application/x-www-form-urlencoded` body."""
     form = FormData()
     for name, value in parse_qsl(body.decode(errors="replace"), keep_blank_values=True):
         form.fields.setdefault(name, value)
@@ -180,7 +183,7 @@ def parse_urlencoded(body: bytes) -> FormData:
 async def parse_multipart(
     blocks: AsyncIterator[bytes], boundary: str, max_file_size: int
 ) -> FormData:
-    """Read a form with files; one that breaks off or is malformed is empty, as in werkzeug."""
+    """Parse a `multipart/form-data` body; a malformed or truncated one is empty, as in werkzeug."""
     reader = _MultipartReader(blocks, b"\r\n--" + boundary.encode())
     form = FormData()
     try:
@@ -211,12 +214,12 @@ async def _read_part(reader: _MultipartReader, form: FormData, max_file_size: in
 
 
 class _MultipartReader:
-    """A body that is looked at through a window of a block or two."""
+    """A streaming reader of a multipart body that buffers only a block or two."""
 
     def __init__(self, blocks: AsyncIterator[bytes], delimiter: bytes) -> None:
         self.delimiter = delimiter
         self._blocks = blocks
-        # The first delimiter may open the body, without the line end that belongs to it.
+        # The first delimiter may be at the start of the body, without its leading line end.
         self._buffer = bytearray(b"\r\n")
 
     async def skip_preamble(self) -> None:
@@ -231,7 +234,7 @@ class _MultipartReader:
         return not ends
 
     async def read_until(self, mark: bytes, max_size: int) -> tuple[bytes, int]:
-        """Take what stands before a mark, and the mark; keep nothing of what is longer."""
+        """Return the bytes before a mark and their number; no bytes if more than `max_size`."""
         content, size = bytearray(), 0
         while (end := self._buffer.find(mark)) < 0:
             safe_size = max(0, len(self._buffer) - len(mark) + 1)
@@ -262,13 +265,13 @@ class _MultipartReader:
 
 
 def _parse_part_headers(block: bytes) -> Mapping[str, str]:
-    """Read the headers of a part. Bytes that are not UTF-8 are a ValueError (measured)."""
+    """Parse the headers of a part. Raise ValueError if they are not UTF-8 (measured)."""
     lines = [line.partition(":") for line in block.decode().split("\r\n")]
     return {name.strip().lower(): value.strip() for name, _, value in lines}
 
 
 def _parse_disposition(disposition: str) -> Mapping[str, str]:
-    """Read the parameters of a header; `filename*` wins over `filename` (measured)."""
+    """Parse the header's parameters; `filename*` overrides `filename` (measured)."""
     plain, extended = {}, {}
     for name, value in _PARAMETER.findall(disposition):
         if name.endswith("*"):
@@ -283,5 +286,5 @@ def _parse_disposition(disposition: str) -> Mapping[str, str]:
 def _unquote(value: str) -> str:
     if not value.startswith('"'):
         return value
-    # Browsers write a quote as %22, and so werkzeug reads it (measured).
+    # Browsers encode a quote as %22, and werkzeug decodes it (measured).
     return value[1:-1].replace("\\\\", "\\").replace('\\"', '"').replace("%22", '"')

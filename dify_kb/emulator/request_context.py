@@ -1,4 +1,4 @@
-"""What a handler is given, and how it is bound to its endpoint."""
+"""The context of a request, and the binding of handlers to endpoints."""
 
 from __future__ import annotations
 
@@ -24,61 +24,61 @@ ResultT = TypeVar("ResultT")
 
 
 InvokeModel = Callable[[str], None]
-"""Calls a model by its name; raises a `ModelError` where that is planned to fail."""
+"""Simulates a call of a model by name; raises a `ModelError` if a failure is planned."""
 
 
 class Enqueue(Protocol):
-    """Has the indexer index a document."""
+    """A function that queues a document for indexing."""
 
     def __call__(self, document_id: str, /, *, hangs: bool = False) -> None:
-        """Queue a document; one that hangs keeps its worker for ever."""
+        """Queue a document; with `hangs` its task occupies the worker forever."""
         ...
 
 
 @define
 class RequestNotes:
-    """What models have no field for, noted while a request is answered."""
+    """Data of a request in progress that its models have no field for."""
 
     document: str | None = None
-    """The name of the document that is to be created, for the history."""
+    """Name of the document to create, for the history."""
 
     document_id: str | None = None
-    """The id of the document that was created or changed, for the history."""
+    """Id of the document that was created or changed, for the history."""
 
     file_id: str | None = None
-    """The id of the file that it was given, for the history."""
+    """Id of the new file of that document, for the history."""
 
     replaced_status: str | None = None
-    """The indexing status of the document that was replaced, for the history."""
+    """Indexing status of a replaced document before the request, for the history."""
 
     as_of: float | None = None
-    """The time that the list of documents is shown as of, by a cache in front."""
+    """Time of the document list to return, if a stale cache is simulated."""
 
     committed: bool = False
-    """Whether the call was carried out, for the history."""
+    """Whether the request was processed, for the history."""
 
     mime_type: str | None = None
-    """What the client calls its file."""
+    """Content type of the file, as sent by the client."""
 
     replaced_document_id: str | None = None
-    """The id of the document that a create is to replace, whatever its name."""
+    """Id of the document that a create replaces, whatever its name."""
 
     rule_only: bool = False
-    """Whether an update brings a process rule and leaves the text."""
+    """Whether an update changes only the process rule, not the text."""
 
     response_fields: frozenset[str] | None = None
-    """The fields that the answer is cut down to."""
+    """The only fields to send in the response; None for all."""
 
     float_fields: frozenset[str] = frozenset()
-    """The times of the answer that are written with a fraction."""
+    """Times that the response contains with a fraction."""
 
     events: Sequence[Event] | None = None
-    """What is answered as a stream of events, and not as the model."""
+    """Events to send as a stream instead of the model."""
 
 
 @frozen(kw_only=True)
 class RequestContext:
-    """The server, and what the path and the headers of one request say."""
+    """The parts of the server that handlers use, and the data of one request."""
 
     store: Store
     settings: Settings
@@ -87,13 +87,10 @@ class RequestContext:
     enqueue: Enqueue
 
     url: URL = field(factory=URL)
-    """What was asked for, and so where the server is reached, for links to it."""
+    """The requested URL, whose origin is used in links to files."""
 
     signed_urls: SignedUrls
-    """Makes links to files."""
-
     invoke_model: InvokeModel
-    """Calls a model."""
 
     path_parameters: Mapping[str, str] = field(factory=dict)
     path_dataset: DatasetRow | None = None
@@ -101,13 +98,13 @@ class RequestContext:
 
     @property
     def has_models(self) -> bool:
-        """Whether the workspace has models."""
+        """Whether the workspace has the stub models."""
         override = self.settings.models
         return self.profile.has_models if override is None else override
 
     @property
     def dataset(self) -> DatasetRow:
-        """The dataset that the path names."""
+        """The dataset in the path."""
         if self.path_dataset is None:
             raise LookupError("the path of this endpoint names no dataset")
         return self.path_dataset
@@ -115,36 +112,36 @@ class RequestContext:
 
 Handler = Callable[[RequestContext, BodyT], ResultT]
 BodyReader = Callable[[RequestContext, Any], BodyT]
-"""Makes the model of a call from what came: a query, parsed JSON, or a form."""
+"""Converts a query, parsed JSON or a form to the request model of an endpoint."""
 
 
 @frozen
 class EndpointHandler(Generic[BodyT, ResultT]):
-    """An endpoint, how its body is read, and who answers it. Called, it answers."""
+    """An endpoint with the function that reads its body and the function that handles it."""
 
     endpoint: Endpoint[BodyT, ResultT]
     reader: BodyReader[BodyT]
     handler: Handler[BodyT, ResultT]
 
     def __call__(self, context: RequestContext, body: BodyT) -> ResultT:
-        """Answer."""
+        """Process a request and return the response model."""
         return self.handler(context, body)
 
 
 def handles(
     endpoint: Endpoint[BodyT, ResultT], reader: BodyReader[BodyT]
 ) -> Callable[[Handler[BodyT, ResultT]], EndpointHandler[BodyT, ResultT]]:
-    """Bind a handler to an endpoint; type checkers refuse one of other models."""
+    """Return a decorator that binds a handler to an endpoint with the same models."""
     return lambda handler: EndpointHandler(endpoint, reader, handler)
 
 
 def ignore_body(_context: RequestContext, _raw: object) -> None:
-    """Read the body of a call that takes none."""
+    """Ignore the body of a request; the reader of endpoints without one."""
 
 
 @define(eq=False)
 class ApiCall:
-    """A request while it is answered, and what became known of it."""
+    """A request in progress, with the notes for its history entry."""
 
     handler: EndpointHandler[Any, Any]
     request: web.Request
@@ -152,24 +149,24 @@ class ApiCall:
     clock: Clock
     started: float
     max_body: int
-    """Bytes that its body may have."""
+    """Maximum size of the body, in bytes."""
 
     notes: RequestNotes = field(factory=RequestNotes)
     body: bytes | None = None
-    """Its body, if that was read already."""
+    """The body, if it was read already."""
 
     worker_process: int = 0
-    """The process that its connection is of."""
+    """Number of the simulated process that handles the connection."""
 
     is_recorded: bool = False
 
     @property
     def endpoint_name(self) -> str:
-        """The endpoint."""
+        """The name of the endpoint."""
         return self.handler.endpoint.name
 
     def record(self, status: int) -> None:
-        """Put it into the history, once; status 0 is no answer."""
+        """Add the request to the history, once; status 0 means no response."""
         if self.is_recorded:
             return
         self.is_recorded = True

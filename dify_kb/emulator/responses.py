@@ -1,4 +1,4 @@
-"""Replies in the shapes of Dify, of werkzeug before it, and of nginx before both."""
+"""Build HTTP responses as sent by Dify, by werkzeug and by an nginx in front."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 _OMITTED_IF_NULL: Final = frozenset(
     {"upload_file", "upload_file_id", "partial_member_list", "count"}
 )
-"""Fields that no server sends as null: an answer has them, or does not."""
+"""Fields that servers omit instead of sending null."""
 
 _OPAQUE_FIELDS: Final = frozenset({"doc_metadata", "retrieval_model_dict"})
-"""Fields with keys that are not ours to judge."""
+"""Fields with arbitrary keys, which are sent unchanged."""
 
 _NOT_FOUND_PAGE: Final = (
     "<!doctype html>\n<html lang=en>\n<title>404 Not Found</title>\n<h1>Not Found</h1>\n"
@@ -46,13 +46,13 @@ _NGINX_REASONS: Final = {
     503: "Service Temporarily Unavailable",
     504: "Gateway Time-out",
 }
-"""Where nginx says it otherwise than Python (recordings of nginx)."""
+"""Reason phrases of nginx that differ from Python's (recordings of nginx)."""
 
 
 def success_response(
     profile: ServerProfile, endpoint: Endpoint[Any, Any], value: object, notes: RequestNotes
 ) -> web.Response:
-    """Answer with a model, a file, events, or that it is done."""
+    """Return a success response: a model, a file, a stream of events, or only the status."""
     if notes.events is not None:
         return _event_stream(profile, notes.events)
     if isinstance(value, bytes):
@@ -83,7 +83,7 @@ def _event_stream(profile: ServerProfile, events: Sequence[Event]) -> web.Respon
 
 
 def error_response(profile: ServerProfile, error: EmulatedError) -> web.Response:
-    """Answer with a reason."""
+    """Return the response for an error."""
     response = _build_response(profile, error.status, _to_json(profile, error.body))
     if profile.sends_challenge and error.status == HTTPStatus.UNAUTHORIZED:
         response.headers["WWW-Authenticate"] = 'Bearer realm="api"'
@@ -91,7 +91,7 @@ def error_response(profile: ServerProfile, error: EmulatedError) -> web.Response
 
 
 def crash_response(profile: ServerProfile) -> web.Response:
-    """Answer what an exception that nobody foresaw is answered with."""
+    """Return the 500 of an unhandled exception."""
     body: dict[str, object] = {"message": "Internal Server Error", "code": "unknown"}
     if profile.crash_body_has_status:
         body["status"] = 500
@@ -101,7 +101,7 @@ def crash_response(profile: ServerProfile) -> web.Response:
 def file_response(
     profile: ServerProfile, row: DocumentRow, content: bytes, *, attachment: bool
 ) -> web.Response:
-    """Answer with a document's file."""
+    """Return a document's file, optionally as an attachment that browsers save."""
     kind = row.file_mime_type or "application/octet-stream"
     response = _build_response(profile, 200, content, kind)
     if attachment:
@@ -111,7 +111,7 @@ def file_response(
 
 
 def not_found_page(profile: ServerProfile) -> web.Response:
-    """Answer that there is no such route."""
+    """Return the HTML 404 of an unknown route."""
     return web.Response(
         status=404,
         text=_NOT_FOUND_PAGE,
@@ -122,7 +122,7 @@ def not_found_page(profile: ServerProfile) -> web.Response:
 
 
 def proxy_page(status: int, headers: Mapping[str, str] | None = None) -> web.Response:
-    """Answer as nginx does when it does not pass a request on (measured)."""
+    """Return an error page of nginx, as sent without passing the request on (measured)."""
     reason = _NGINX_REASONS.get(status) or HTTPStatus(status).phrase
     title = f"{status} {reason}"
     response = web.Response(
@@ -134,23 +134,23 @@ def proxy_page(status: int, headers: Mapping[str, str] | None = None) -> web.Res
         headers={"Server": "nginx/1.22.1"} | dict(headers or {}),
     )
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        # What is left of the body is read and dropped, then the connection is closed.
+        # The rest of the body is read and discarded, then the connection is closed.
         response.force_close()
     return response
 
 
 def empty_response(profile: ServerProfile) -> web.Response:
-    """Answer a success that says nothing."""
+    """Return a 200 with an empty JSON object."""
     return _build_response(profile, 200, _to_json(profile, {}))
 
 
 def login_page() -> web.Response:
-    """Answer as a gateway does that wants to know first who is there."""
+    """Return a 200 with an HTML sign-in page, as gateways do."""
     return web.Response(text=_LOGIN_PAGE, content_type="text/html", charset="utf-8")
 
 
 def redirect_response(location: str) -> web.Response:
-    """Answer as a gateway does that sends whoever is not signed in elsewhere."""
+    """Return a 302 to `location`, as gateways do for clients that are not signed in."""
     return web.Response(
         status=HTTPStatus.FOUND,
         text=f"<a href={location}>Found</a>.\n",
@@ -173,7 +173,10 @@ def _server_headers(profile: ServerProfile) -> dict[str, str]:
 
 
 def _to_json(profile: ServerProfile, value: object) -> bytes:
-    """Write ASCII with a line end, and compact since flask-restx (§1.5; recordings 000, 221)."""
+    """Encode as ASCII JSON with a final newline; compact on versions with `compact_json`.
+
+    See §1.5 and recordings 000, 221.
+    """
     separators = (",", ":") if profile.compact_json else None
     return f"{json.dumps(value, separators=separators)}\n".encode()
 

@@ -1,6 +1,6 @@
-"""What differs between server versions, as fields.
+"""Differences between server versions, as fields of a profile.
 
-Where the catalogue already says it (`since`, `until`, `older`), it is not said again.
+Differences that the endpoint catalogue contains (`since`, `until`, `legacy`) are not repeated here.
 """
 
 from __future__ import annotations
@@ -17,233 +17,248 @@ if TYPE_CHECKING:
 
 
 class ErrorStyle(enum.Enum):
-    """How a version refuses a field (measured)."""
+    """Body of the response for invalid fields (measured)."""
 
     PARAMS = enum.auto()
-    """`{"code", "message", "params"}`: the first wrong field, and no status."""
+    """`{"code", "message", "params"}`: the first invalid field; no status."""
 
     ERRORS = enum.auto()
-    """`{"errors": {field: text}, "message"}`: the first wrong field, neither code nor status."""
+    """`{"errors": {field: text}, "message"}`: the first invalid field; no code, no status."""
 
     PYDANTIC = enum.auto()
-    """The usual three keys; the message tells all wrong fields."""
+    """The usual three keys; the message lists all invalid fields."""
 
 
 @frozen(kw_only=True)
 class Quirks:
-    """How one version answers there; a field of its `Profile`."""
+    """Differences for chunks, metadata, tags and searches; part of a `ServerProfile`.
+
+    A crash is a 500. Numbers without further explanation are recordings.
+    """
 
     validates_segments: bool
-    """Whether pydantic checks the bodies of chunks; else a bad one is a crash (recording 569)."""
+    """Whether pydantic checks the bodies of chunks; otherwise an invalid one crashes (569)."""
 
     bare_segment_errors: bool
-    """Whether all that pydantic says of new chunks is in `{"error"}`, not only that there are none
+    """Whether all errors of new chunks are sent as `{"error"}`, not only that of an empty list
     (server source).
     """
 
     segment_in_document: bool
-    """Whether a chunk is looked for in the document of the path only (server source)."""
+    """Whether a chunk is looked up only in the document of the path (server source)."""
 
     strict_segment_query: bool
-    """Whether a page below 1 is refused in the chunk list (server source)."""
+    """Whether the chunk list rejects a page below 1 (server source)."""
 
     loses_child_chunks: bool
-    """Whether a child chunk is never found to change or delete it (measured)."""
+    """Whether updating or deleting a child chunk never finds it (measured)."""
 
     child_chunk_in_segment: bool
-    """Whether a child chunk is looked for in the chunk of the path only (measured)."""
+    """Whether a child chunk is looked up only in the chunk of the path (measured)."""
 
     strict_child_chunk_query: bool
-    """Whether a page below 1 is refused, and no word is, in the child chunk list (607 to 610)."""
+    """Whether the child chunk list rejects a page below 1 and accepts any keyword (607 to 610)."""
 
     child_chunk_needs_model: bool
-    """Whether deleting a child chunk fails for want of a model, on economy bases too (603). That
-    1.16 can do it is a guess.
+    """Whether deleting a child chunk fails without an embedding model, even in economy datasets
+    (603). False for 1.16 is a guess.
     """
 
     checks_field_length: bool
-    """Whether a field's name of more than 255 characters is refused, not a crash (649, 664)."""
+    """Whether a field name of more than 255 characters is rejected; otherwise it crashes (649,
+    664).
+    """
 
     has_partial_update: bool
-    """Whether `partial_update` is heeded (measured)."""
+    """Whether `partial_update` has an effect (measured)."""
 
     refuses_unknown_document: bool
-    """Whether metadata for an unknown document is a 400, not a success (server source)."""
+    """Whether metadata for an unknown document is a 400 instead of a success (server source)."""
 
     validates_search: bool
-    """Whether pydantic checks the settings of a search; else one that is missing is a crash with
-    its name (measured).
+    """Whether pydantic checks search settings; otherwise a missing one crashes with its name
+    (measured).
     """
 
     compares_strictly: bool
-    """Whether a text in a search's filter never equals a number (789)."""
+    """Whether a string in a search filter never equals a number (789)."""
 
     has_in_operator: bool
-    """Whether searches know `in` and `not in` (measured)."""
+    """Whether search filters support `in` and `not in` (measured)."""
 
     ignores_in_operator: bool
-    """Whether a condition with `in` or `not in` is taken and then lets everything through (801)."""
+    """Whether conditions with `in` and `not in` are accepted, but match everything (801)."""
 
     keywords_everywhere: bool
-    """Whether high-quality bases have keywords, too, and keyword search (recordings 934, 952)."""
+    """Whether high-quality datasets have keywords and keyword search, too (934, 952)."""
 
     default_top_k: int
-    """How many hits a search without settings has (recording 930)."""
+    """Maximum number of hits of a search without settings (930)."""
 
     duplicate_hit_orders: frozenset[str]
-    """Orders of a hybrid search, `plain` or `weighted`, in which what both of its halves find is
-    there twice (recordings 937, 1022)."""
+    """Orders of a hybrid search, `plain` or `weighted`, in which a hit of both of its searches is
+    returned twice (937, 1022).
+    """
 
     incomplete_weights: Literal["ignored", "nothing", "crash"]
-    """What becomes of a search whose weights lack a part (server source)."""
+    """Outcome of a search with incomplete weights: ignore them, find nothing, or crash (server
+    source).
+    """
 
     drops_failed_hybrid: bool
-    """Whether a hybrid search finds nothing, instead of failing, when its reranking model fails
-    (server source)."""
+    """Whether a hybrid search whose reranking model fails finds nothing instead of failing (server
+    source).
+    """
 
     merges_search: bool
-    """Whether settings that a search leaves out are the dataset's (server source)."""
+    """Whether settings that a search omits default to the dataset's (server source)."""
 
     crashes_unchecked: bool
-    """Whether an id in a body that is no UUID, or a value of an odd type, is a crash (078, 229,
-    389, 833, 841). The published API of 1.16 has no such answer there.
+    """Whether an id in a body that is not a UUID, or a value of an unexpected type, crashes (078,
+    229, 389, 833, 841). The published API of 1.16 does not list a 500 there.
     """
 
     numeric_tag_count: bool
-    """Whether a new tag's `binding_count` is a number, not a text (measured)."""
+    """Whether the `binding_count` of a new tag is a number, not a string (measured)."""
 
     refuses_own_tags: bool
-    """Whether every answer with a tag is a 400, although all is done (measured)."""
+    """Whether every response with a tag is a 400, although the request succeeded (measured)."""
 
     unbinds_several_tags: bool
-    """Whether unbinding takes `tag_ids`, too (server source)."""
+    """Whether unbinding also accepts `tag_ids` (server source)."""
 
     drops_external_errors: bool
-    """Whether an external API that does not answer 200 found nothing, and is no error (server
-    source)."""
+    """Whether a status other than 200 of an external API means no hits, not an error (server
+    source).
+    """
 
 
 @frozen(kw_only=True)
 class ServerProfile:
-    """How one version of the server answers."""
+    """The behavior of one server version."""
 
     version: str
-    """What `X-Version` says."""
+    """Value of the `X-Version` header."""
 
     compact_json: bool
     """Whether JSON has no spaces between its tokens (measured)."""
 
     sends_challenge: bool
-    """Whether a 401 has `WWW-Authenticate` (measured)."""
+    """Whether a 401 has a `WWW-Authenticate` header (measured)."""
 
     error_style: ErrorStyle
 
     crash_body_has_status: bool
-    """Whether the body of a 500 tells its status (measured)."""
+    """Whether the body of a 500 contains the status (measured)."""
 
     delete_status: int
     delete_body: bytes
-    """What a successful delete answers: 200 and `204` up to 1.12, then a real 204 (measured)."""
+    """Body of a successful delete: status 200 and `204` up to 1.12, then a real 204 (measured)."""
 
     bare_success_endpoints: frozenset[str]
-    """Endpoints that answer `200` where others answer `{"result": "success"}` (measured)."""
+    """Endpoints that send `200` where others send `{"result": "success"}` (measured)."""
 
     missing_endpoints: frozenset[str] = frozenset()
-    """Endpoints that this version has not, although older and newer ones have (recording 009)."""
+    """Endpoints that this version lacks, although older and newer ones have them (009)."""
 
     older_route_endpoints: frozenset[str] = frozenset()
-    """Endpoints that still have their older route, too (server source)."""
+    """Endpoints that also keep their older route (server source)."""
 
     checks_dataset_first: bool
-    """Whether the dataset is looked up before the key (measured)."""
+    """Whether the dataset is checked before the API key (measured)."""
 
     dataset_is_param_endpoints: frozenset[str]
-    """Endpoints where an unknown dataset is a 400, not a 404 (measured)."""
+    """Endpoints for which an unknown dataset is a 400, not a 404 (measured)."""
 
     dataset_unchecked_endpoints: frozenset[str]
-    """Endpoints that do not look whether the dataset exists (recording 845)."""
+    """Endpoints that do not check whether the dataset exists (recording 845)."""
 
     json_only_endpoints: frozenset[str] | None
-    """Endpoints that refuse what is not JSON, which is an empty body for others. None: all."""
+    """Endpoints that reject a body that is not JSON; others treat it as empty. None: all."""
 
     has_status_filter: bool
-    """Whether the document list has its `status` (measured)."""
+    """Whether the document list supports the `status` filter (measured)."""
 
     has_tag_filter: bool
-    """Whether the dataset list takes `tag_ids`, and does not refuse it (measured)."""
+    """Whether the dataset list supports `tag_ids` instead of rejecting it (measured)."""
 
     storable_search_methods: tuple[str, ...]
-    """The search methods that a dataset may store (measured), in the order of the message."""
+    """Search methods that a dataset can store, in the order of the error message (measured)."""
 
     checks_renames: bool
-    """Whether a rename to a name that is taken is refused (measured)."""
+    """Whether renaming a dataset to an existing name is rejected (measured)."""
 
     allows_unbound_external: bool
-    """Whether an external dataset may have no API, and is not a crash (measured)."""
+    """Whether an external dataset without an API is allowed; otherwise it crashes (measured)."""
 
     requires_model_names: bool
-    """Whether a change to high_quality crashes without the names of a model (recording 107)."""
+    """Whether changing to high_quality without model names crashes (recording 107)."""
 
     checks_doc_form: bool
-    """Whether another `doc_form` than the dataset's is refused, not a crash (measured)."""
+    """Whether a `doc_form` unlike the dataset's is rejected; otherwise it crashes (measured)."""
 
     has_default_rule: bool
-    """Whether a text without a process rule takes the latest, or automatic; else a crash."""
+    """Whether a text without a process rule uses the latest or an automatic one; otherwise it
+    crashes.
+    """
 
     checks_technique: bool
-    """Whether a text without a technique for a dataset without one is refused, not a crash."""
+    """Whether a text without a technique is rejected if the dataset has none; otherwise it
+    crashes.
+    """
 
     counts_words_of_text: bool
-    """Whether `word_count` is the characters of the text, known before it is cut, and not those
-    of the chunks (§11.5; recordings 152, 269)."""
+    """Whether `word_count` is the length of the text, set before splitting, and not the length of
+    the chunks (§11.5; recordings 152, 269).
+    """
 
     update_hangs: bool
-    """Whether an update of a document with chunks never ends, and holds its worker."""
+    """Whether updating a document with chunks never ends and blocks the worker."""
 
     empty_param_error: bool
-    """Whether a form without a file is `bad_request_key_error` (recording 180)."""
+    """Whether a form without a file is a `bad_request_key_error` (recording 180)."""
 
     default_model_type: str
-    """The end of the message that there is no default model (recordings 038, 239)."""
+    """Model type in the message about a missing default model (recordings 038, 239)."""
 
     sends_null_objects: bool
     """Whether an unset nested object is null, not an object of nulls (server source)."""
 
     external_retrieval: bool
-    """Whether a dataset that is not external shows the settings of one all the same (measured)."""
+    """Whether datasets that are not external have external retrieval settings, too (measured)."""
 
     unset_count: int | None
-    """`tokens` and `word_count` that are not known yet (server source)."""
+    """Value of `tokens` and `word_count` before they are known (server source)."""
 
     sends_float_created_at: bool
-    """Whether one document's `created_at` is written with a fraction (measured)."""
+    """Whether `created_at` has a fraction when a single document is fetched (measured)."""
 
     empty_doc_metadata: tuple[()] | None
-    """`doc_metadata` of a document without any, in lists and creates (server source)."""
+    """Value of an empty `doc_metadata` in lists and creates (server source)."""
 
     empty_items: tuple[()] | None
-    """`child_chunks` and `files` of a record without any (server source)."""
+    """Value of empty `child_chunks` and `files` of a record (server source)."""
 
     economy_score: float | None
-    """The score of a keyword hit (measured)."""
+    """Score of a keyword hit (measured)."""
 
     unknown_fields: frozenset[str]
-    """Fields that this version does not know, wherever they would stand."""
+    """Fields that this version does not send in any object."""
 
     validates_search_method: bool
-    """Whether a search method that does not exist is refused, not a search that finds nothing."""
+    """Whether an unknown search method is rejected; otherwise the search finds nothing."""
 
     has_models: bool
-    """Whether the workspace has the stand-in models, unless it is told otherwise."""
+    """Whether the workspace has the stub models, unless `Settings.models` is set."""
 
     quirks: Quirks
-    """What else differs, for chunks, metadata, tags and searches."""
+    """Differences for chunks, metadata, tags and searches."""
 
     pydantic_version: str
-    """The version in the links of validation messages."""
+    """Version in the links of validation messages."""
 
     def routes(self, endpoint: Endpoint[Any, Any]) -> list[tuple[str, str]]:
-        """Tell the methods and paths of an endpoint; none when this version does not have it."""
+        """Return the methods and paths of an endpoint; empty if this version lacks it."""
         missing = endpoint.describe_absence(self.version)
         if missing or endpoint.name in self.missing_endpoints:
             return []

@@ -1,4 +1,4 @@
-"""The versions that the emulator knows, each told by how it differs from the next newer one."""
+"""Profiles of the supported server versions, each defined as changes to the next newer one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SINCE_1_11: Final = frozenset(
         "attachments", "files", "summary", "icon_small_dark",
     }
 )  # fmt: skip
-"""Fields by the version that first sends them (measured)."""
+"""Fields that servers send since 1.11 (measured)."""
 
 _BY_DOCUMENT: Final = frozenset(
     {
@@ -221,18 +221,18 @@ _1_4_3 = attrs.evolve(
 _PROFILES = {profile.version: profile for profile in (_1_4_3, _1_8_1, _1_12_1, _1_16)}
 
 VERSIONS = tuple(_PROFILES)
-"""The versions that the emulator can be, the oldest first."""
+"""Versions that the emulator supports, oldest first."""
 
 
 def get_profile(version: str) -> ServerProfile:
-    """Find a profile.
+    """Return the profile of a version.
 
     Raises:
-        ConfigError: this version is not known.
+        ConfigError: the version is not supported.
     """
     if version not in _PROFILES:
         raise ConfigError(
-            f"The emulator does not know version {version!r}.",
+            f"Unsupported server version {version!r}.",
             hint=f"Choose one of: {', '.join(VERSIONS)}.",
         )
     return _PROFILES[version]

@@ -1,3 +1,5 @@
+"""Settings of the emulator: durations, limits and the simulated capacity."""
+
 from __future__ import annotations
 
 from attrs import field, frozen
@@ -8,89 +10,91 @@ from dify_kb.models import MAX_FILE_SIZE
 
 @frozen(kw_only=True)
 class Settings:
-    """How large and how slow the server is. Times are seconds, sizes bytes."""
+    """Durations, limits and capacity of an emulator. Times in seconds, sizes in bytes."""
 
     workers: int = 1
-    """Documents indexed at once. Default installations have one worker up to 1.12, and four on
-    1.14.2 (measured), where two runs of one document can overlap."""
+    """Documents indexed concurrently. Default installations have one worker up to 1.12, and four
+    on 1.14.2 (measured), where two runs of one document can overlap."""
 
     parsing: float = 0.0
-    """Least time in `parsing`. Zero leaves only the real work."""
+    """Minimum time in status `parsing`. 0: only the real work."""
 
     splitting: float = 0.0
-    """Least time in `splitting`."""
+    """Minimum time in status `splitting`."""
 
     indexing: float = 0.0
-    """Least time in `indexing`."""
+    """Minimum time in status `indexing`."""
 
     status_lock: float = 0.0
-    """How long a document refuses another change of its status. Servers that lose a race with
-    their own worker set 600 (measured)."""
+    """Time for which a document rejects another status change. It is 600 s on servers that lose a
+    race with their own worker (measured)."""
 
     update_hangs: bool = True
-    """Whether an update hangs its worker where the version's does (measured)."""
+    """Whether updates hang their worker on versions that do so (measured)."""
 
     pipelines: bool = False
-    """Whether new bases get a pipeline. On a server only the console makes such bases."""
+    """Whether new datasets have a pipeline. On real servers only the console creates those."""
 
     models: bool | None = None
-    """Whether the workspace has the stand-in models, an embedding one and a reranking one. None
-    for what the version has: 1.16 has them, the recorded ones mostly had none."""
+    """Whether the workspace has the stub models for embedding and reranking. None: depends on the
+    version; 1.16 has them, most recorded servers had none."""
 
     max_file_size: int = MAX_FILE_SIZE
-    """UPLOAD_FILE_SIZE_LIMIT."""
+    """Maximum size of a file (UPLOAD_FILE_SIZE_LIMIT)."""
 
     max_body: int = 100 * 1024 * 1024
-    """NGINX_CLIENT_MAX_BODY_SIZE; above it the proxy answers 413 (server source)."""
+    """Maximum size of a body; the proxy sends 413 for larger ones (NGINX_CLIENT_MAX_BODY_SIZE,
+    server source)."""
 
     history_size: int = 100_000
-    """Exchanges remembered in `Emulator.history`, and events in `Emulator.runs`."""
+    """Maximum number of entries in `Emulator.history`, and in `Emulator.runs`."""
 
     quota: int | None = None
-    """Writes and searches that a window takes before calls are refused; refused ones count too.
-    None as on a server of one's own; the cloud's default is 10 (measured)."""
+    """Maximum number of writes and searches per window; rejected requests count. None: unlimited,
+    as on self-hosted servers; the cloud's default is 10 (measured)."""
 
     quota_window: float = 60.0
-    """The sliding window of the quota (measured)."""
+    """Length of the sliding window of the quota (measured)."""
 
     processes: int = 1
-    """SERVER_WORKER_AMOUNT: processes that answer calls; only seen with what follows."""
+    """Simulated API processes (SERVER_WORKER_AMOUNT), to which the following limits apply."""
 
     connections: int = 0
-    """SERVER_WORKER_CONNECTIONS: what each process takes, from a connection's first request until
-    it closes; others wait. 0 for any number."""
+    """Maximum number of connections per process (SERVER_WORKER_CONNECTIONS), each counted from its
+    first request until it closes; excess connections wait. 0: unlimited."""
 
     keep_alive: float = 5.0
-    """How long an idle connection stays open where connections are limited, so that one more gets
-    its place after this time (measured); else an hour."""
+    """Time until an idle connection is closed, which frees its slot (measured). An hour if
+    connections are unlimited."""
 
     create_cpu: float = 0.0
-    """Mean time of a create for which its process does nothing else; of a gamma distribution."""
+    """Mean processor time of a create, which occupies its process; gamma-distributed."""
 
     create_io: float = 0.0
-    """Mean time of a create that goes on beside others; of a gamma distribution."""
+    """Mean waiting time of a create, which does not occupy its process; gamma-distributed."""
 
     dataset_lock: float = 0.0
-    """How long a create keeps other creates of its dataset waiting."""
+    """Time for which a create blocks other creates in its dataset."""
 
     seed: int = 0
-    """Of the times of creates."""
+    """Random seed for the durations of creates."""
 
     external_retry: RetryPolicy = field(factory=RetryPolicy)
-    """How long external knowledge APIs are waited for, and how often they are asked."""
+    """Timeout and retries of requests to external knowledge APIs."""
 
     @staticmethod
     def default_pod() -> Settings:
-        """Make the API of a default installation: one process that takes 10 connections.
+        """Return the settings of a default API pod: one process with 10 connections.
 
-        Its times are fitted to creates of small files on two cores: full at 2 or 3 in flight with
-        24 to 28 a second (measured, 1.4.3 and 1.12.1). Take others by `attrs.evolve`.
+        The durations are fitted to creates of small files on two cores: saturated at 2 or 3 in
+        flight, with 24 to 28 per second (measured, 1.4.3 and 1.12.1). Change them by
+        `attrs.evolve`.
         """
         return Settings.pods(1, 10)
 
     @staticmethod
     def pods(processes: int, connections: int) -> Settings:
-        """Make the API of an installation with so many such processes."""
+        """Return the settings of an API with several processes, each as fast as a default pod."""
         return Settings(
             processes=processes,
             connections=connections,

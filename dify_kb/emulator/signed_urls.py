@@ -1,4 +1,4 @@
-"""Links to files that work without a key, for some minutes (measured)."""
+"""Signed URLs of files, valid for five minutes without an API key (measured)."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from urllib.parse import urlencode
 from attrs import frozen
 
 _LIFETIME: Final = 300
-"""Seconds that a link works: FILES_ACCESS_TIMEOUT (server source)."""
+"""Seconds for which a URL is valid: FILES_ACCESS_TIMEOUT (server source)."""
 
 
 @frozen
 class SignedUrls:
-    """Makes and checks them."""
+    """Creates and verifies signed URLs."""
 
     secret: str
 
     def create(self, origin: str, file_id: str, now: float, *, attachment: bool = False) -> str:
-        """Make a link to a file; an attachment is one that browsers save."""
+        """Create a URL for a file; browsers save it if `attachment` is set."""
         timestamp, nonce = str(int(now)), secrets.token_hex(16)
         query = {
             "timestamp": timestamp,
@@ -34,7 +34,7 @@ class SignedUrls:
         return f"{origin}/files/{file_id}/file-preview?{urlencode(query)}"
 
     def is_valid(self, file_id: str, timestamp: str, nonce: str, sign: str, now: float) -> bool:
-        """Tell whether a link is one of ours and not too old."""
+        """Return whether the signature of a URL is correct and not expired."""
         if not hmac.compare_digest(self._sign(file_id, timestamp, nonce), sign):
             return False
         return now - int(timestamp) <= _LIFETIME

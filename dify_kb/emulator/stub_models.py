@@ -1,7 +1,7 @@
-"""The models that the emulator offers: one that embeds and one that reranks, and neither learned.
+"""Stub models of the emulator: one for embedding and one for reranking, both untrained.
 
-They stand in for real ones, so that everything works that needs one: searches find what shares
-words, or letters of words, with the question, and nothing else.
+They make every feature work that needs a model. Searches find texts that share words or letter
+sequences with the query.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ _SHORT_PROVIDER_ID: Final = re.compile(r"[a-z0-9_-]+")
 
 
 class ModelError(Exception):
-    """A model is asked for that nobody offers, or fails; the text is the one of the error."""
+    """A model or provider does not exist, or a model call failed; the message is the server's."""
 
 
 def full_provider_name(provider: str) -> str:
-    """Complete a short provider id, as servers do (recording 904)."""
+    """Expand a short provider id, as servers do (recording 904)."""
     if not _SHORT_PROVIDER_ID.fullmatch(provider):
         return provider
     return (
@@ -57,25 +57,25 @@ def full_provider_name(provider: str) -> str:
 
 
 def is_embedding_model(provider: str | None, model: str | None) -> bool:
-    """Tell whether this is the model that embeds."""
+    """Return whether this is the stub embedding model."""
     return (provider, model) == (PROVIDER_NAME, EMBEDDING_MODEL)
 
 
 def require_embedding_model(provider: str | None, model: str | None) -> None:
-    """Make sure of the model of a dataset, whose name nobody checked when it was set.
+    """Check the embedding model of a dataset, which was not checked when it was set.
 
     Raises:
-        ModelError: it is another one.
+        ModelError: the model does not exist.
     """
     if not is_embedding_model(full_provider_name(provider or ""), model):
         raise ModelError(f"Model {model} does not exist.")
 
 
 def require_reranking_model(provider: str, model: str) -> None:
-    """Make sure of the model that a search names.
+    """Check the reranking model of a search.
 
     Raises:
-        ModelError: it is another one.
+        ModelError: the provider or the model does not exist.
     """
     require_provider(provider)
     if model != RERANKING_MODEL:
@@ -83,22 +83,22 @@ def require_reranking_model(provider: str, model: str) -> None:
 
 
 def require_provider(provider: str) -> None:
-    """Make sure of a provider (recording 903).
+    """Check that a provider exists (recording 903).
 
     Raises:
-        ModelError: there is no such provider.
+        ModelError: the provider does not exist.
     """
     if full_provider_name(provider) != PROVIDER_NAME:
         raise ModelError(f"Provider {provider} does not exist.")
 
 
 def count_tokens(content: str) -> int:
-    """Count what a text costs to embed: a token for every four characters, and one."""
+    """Return the number of tokens to embed a text: one per four characters, plus one."""
     return len(content) // 4 + 1
 
 
 def list_providers(model_type: str, tenant: str) -> list[ModelProvider]:
-    """List the models of a type, as a workspace does."""
+    """Return the providers of a workspace with their models of a type."""
     if model_type not in _MODELS:
         return []
     name, label, properties = _MODELS[model_type]
@@ -130,14 +130,18 @@ def _localize(text: str) -> dict[str, object]:
 
 
 def no_default_model_message(profile: ServerProfile) -> str:
-    """Say that there is no default model, as this version does."""
+    """Return the server's message about a missing default model."""
     return f"Default model not found for {profile.default_model_type}"
 
 
 def check_provider(
     context: RequestContext, provider: str | Unset | None, model: str | Unset
 ) -> None:
-    """Refuse a model of a provider that there is not; nobody asks for the model (902, 903)."""
+    """Check the provider of a model; servers do not check the model itself (902, 903).
+
+    Raises:
+        EmulatedError: 400, the provider does not exist.
+    """
     if not provider or not model:
         return
     if not context.has_models:
@@ -151,7 +155,11 @@ def check_provider(
 def check_reranking_model(
     context: RequestContext, retrieval_model: RetrievalModel | Unset | None
 ) -> None:
-    """Refuse settings that name a reranking model of no provider (recording 906)."""
+    """Check the provider of the reranking model in search settings (recording 906).
+
+    Raises:
+        EmulatedError: 400, the provider does not exist.
+    """
     model = retrieval_model.reranking_model if retrieval_model else None
     if model:
         name = model.reranking_model_name or ""
@@ -165,10 +173,10 @@ def select_embedding_model(
     *,
     code: str = "invalid_param",
 ) -> tuple[str, str]:
-    """Take the named embedding model, or the default one where either name is missing (905).
+    """Return provider and name of the embedding model, by default the stub model (905).
 
     Raises:
-        EmulatedError: there is no default one.
+        EmulatedError: 400 with `code`, the workspace has no models.
     """
     if not context.has_models:
         raise EmulatedError(400, code, no_default_model_message(context.profile))

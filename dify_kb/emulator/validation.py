@@ -1,8 +1,8 @@
-"""Checks of request bodies, that refuse in the words of the version (measured).
+"""Validate request bodies with the error messages of each server version (measured).
 
-Servers since 1.11 check a body with pydantic and tell every problem; older ones read field after
-field and tell the first. A validator takes the value, where it stands and the list of problems, and
-returns the value that the server goes on with.
+Servers since 1.11 check a body with pydantic and report all problems; older ones parse field by
+field and report the first. A validator is a function of a value, its path and the problems found
+so far; it returns the value that the server uses.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from .server_profile import ErrorStyle, ServerProfile
 FieldPath = tuple[str, ...]
 
 _MAX_SHOWN_LENGTH: Final = 50
-"""Characters of a value that pydantic shows before it cuts the middle out."""
+"""Maximum length of a value in pydantic's messages, in characters; longer ones are shortened."""
 
 
 @frozen
 class ValidationErrors:
-    """What is wrong with one body."""
+    """The validation errors of one body."""
 
     profile: ServerProfile
     messages: list[str] = field(factory=list)
     legacy_messages: list[str] = field(factory=list)
-    """The same, as older servers say it."""
+    """The same errors, in the words of servers before 1.11."""
 
     def add(self, path: FieldPath, text: str, error_type: str, value: object) -> None:
-        """Note a problem."""
+        """Add an error."""
         shown_value = repr(value)
         if len(shown_value) > _MAX_SHOWN_LENGTH:
             shown_value = f"{shown_value[:25]}...{shown_value[-24:]}"
@@ -45,7 +45,7 @@ class ValidationErrors:
         self.legacy_messages.append(_legacy_message(self.profile, path, text, error_type, value))
 
     def to_error(self, title: str) -> EmulatedError:
-        """Tell them all."""
+        """Return a 400 that lists all errors."""
         count = len(self.messages)
         lines = "\n".join(self.messages)
         return invalid_param_error(
@@ -62,7 +62,7 @@ _MISSING_ANYWHERE: Final = f"{_MISSING} or the post body or the query string"
 def _legacy_message(
     profile: ServerProfile, path: FieldPath, text: str, error_type: str, value: object
 ) -> str:
-    """Say a problem as servers before 1.11 do."""
+    """Return the message of an error on servers before 1.11."""
     match error_type:
         case "literal_error" | "enum" if profile.error_style is ErrorStyle.PARAMS:
             return f"{value} is not a valid choice"
@@ -76,25 +76,25 @@ def _legacy_message(
 
 @frozen(kw_only=True)
 class LegacyField:
-    """How servers before 1.11 read a field, where that differs."""
+    """Deviations of servers before 1.11 for a field."""
 
     help: str = ""
-    """What the message starts with; on 1.4 it is the message."""
+    """Prefix of the error message; on 1.4 the whole message."""
 
     check: Validator | None = None
     required: bool | None = None
     nullable: bool | None = None
 
     pydantic_model: str | None = None
-    """What is checked by pydantic already: the message uses this name."""
+    """Model name in the message, if these servers check the field with pydantic, too."""
 
     in_form_or_query: bool = False
-    """Whether the field may also stand in a form or the query."""
+    """Whether the field may also be sent in a form or the query."""
 
 
 @frozen
 class BodyField:
-    """A field of a body. A null that is allowed (where absence is) counts as absent."""
+    """A field of a body. A null counts as absent if `nullable`, by default if not `required`."""
 
     check: Validator
     required: bool = False
@@ -106,16 +106,16 @@ class BodyField:
 
 @frozen
 class BodySchema:
-    """The fields of a body, and the name that its messages use."""
+    """The fields of a body, and its model name in messages."""
 
     title: str
     fields: Mapping[str, BodyField]
 
     def validate(self, value: object, profile: ServerProfile) -> dict[str, object]:
-        """Return the known fields of a body.
+        """Validate a body and return its known fields.
 
         Raises:
-            EmulatedError: 400 with every problem, or with the first on servers before 1.11.
+            EmulatedError: 400 with all errors, or with the first one on servers before 1.11.
         """
         if profile.error_style is ErrorStyle.PYDANTIC:
             return self.validate_with_pydantic(value, profile)
@@ -129,13 +129,13 @@ class BodySchema:
         return {name: item for name, item in read.items() if item is not None}
 
     def validate_with_pydantic(self, value: object, profile: ServerProfile) -> dict[str, object]:
-        """Return the known fields of what every version checks with pydantic.
+        """Validate a body that all versions check with pydantic, and return its known fields.
 
         Raises:
-            EmulatedError: 400 with every problem.
+            EmulatedError: 400 with all errors.
         """
         problems = ValidationErrors(profile)
-        # A falsy body counts as {} (recording 023: an empty list misses the fields).
+        # A falsy body counts as {} (recording 023: an empty list lacks the required fields).
         fields = object_validator(self.fields)(value or {}, (), problems)
         if problems.messages:
             raise problems.to_error(self.title)
@@ -145,7 +145,7 @@ class BodySchema:
 def _read_legacy_field(
     name: str, body_field: BodyField, body_fields: Mapping[str, object], profile: ServerProfile
 ) -> object:
-    """Read one field as servers before 1.11 do."""
+    """Validate one field as servers before 1.11 do."""
     legacy_field = body_field.legacy
     if name not in body_fields:
         missing = _MISSING_ANYWHERE if legacy_field.in_form_or_query else _MISSING
@@ -165,12 +165,12 @@ def _read_legacy_field(
     return value
 
 
-def _legacy_or_current(legacy_value: bool | None, current_value: bool) -> bool:  # noqa: FBT001 -- a choice between two
+def _legacy_or_current(legacy_value: bool | None, current_value: bool) -> bool:  # noqa: FBT001 -- a value
     return current_value if legacy_value is None else legacy_value
 
 
 def _legacy_error(profile: ServerProfile, name: str, help_text: str, text: str) -> EmulatedError:
-    """Refuse the first wrong field (measured)."""
+    """Return the 400 of servers before 1.11 for the first invalid field (measured)."""
     body: dict[str, object]
     if profile.error_style is ErrorStyle.PARAMS:
         message = help_text or text
@@ -182,7 +182,7 @@ def _legacy_error(profile: ServerProfile, name: str, help_text: str, text: str) 
 
 
 def object_validator(fields: Mapping[str, BodyField]) -> Validator:
-    """Check an object; fields that are not named are ignored."""
+    """Return a validator of objects, which drops unknown fields."""
 
     def check(value: object, path: FieldPath, problems: ValidationErrors) -> object:
         if not isinstance(value, dict):
@@ -203,7 +203,7 @@ def object_validator(fields: Mapping[str, BodyField]) -> Validator:
 
 
 def list_validator(check_item: Validator) -> Validator:
-    """Check a list."""
+    """Return a validator of lists."""
 
     def check(value: object, path: FieldPath, problems: ValidationErrors) -> object:
         if not isinstance(value, list):
@@ -217,7 +217,7 @@ def list_validator(check_item: Validator) -> Validator:
 
 
 def string_validator(*, min_length: int = 0, max_length: int | None = None) -> Validator:
-    """Check a text of `least` to `first_options` characters."""
+    """Return a validator of strings of `min_length` to `max_length` characters."""
 
     def check(value: object, path: FieldPath, problems: ValidationErrors) -> object:
         if not isinstance(value, str):
@@ -238,7 +238,7 @@ def _format_characters(count: int) -> str:
 
 
 def choice_validator(options: Sequence[str], error_type: str = "literal_error") -> Validator:
-    """Check that a text is one of a few."""
+    """Return a validator of strings that must be one of `options`."""
     *first_options, last = [repr(str(option)) for option in options]
     text = f"Input should be {', '.join(first_options)} or {last}"
 
@@ -251,7 +251,7 @@ def choice_validator(options: Sequence[str], error_type: str = "literal_error") 
 
 
 def validate_integer(value: object, path: FieldPath, problems: ValidationErrors) -> object:
-    """Check a whole number, which may be written as text."""
+    """Validate an integer; a string of digits is accepted."""
     if isinstance(value, str):
         try:
             return int(value)
@@ -265,7 +265,7 @@ def validate_integer(value: object, path: FieldPath, problems: ValidationErrors)
 
 
 def validate_number(value: object, path: FieldPath, problems: ValidationErrors) -> object:
-    """Check a number."""
+    """Validate a number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         problems.add(path, "Input should be a valid number", "float_type", value)
     return value
@@ -277,7 +277,7 @@ _BOOLEAN_WORDS = {"true": True, "1": True, "yes": True, "on": True, "t": True, "
 
 
 def validate_boolean(value: object, path: FieldPath, problems: ValidationErrors) -> object:
-    """Check a truth value, which may be written as text."""
+    """Validate a boolean; strings such as `yes` and `off` are accepted."""
     if isinstance(value, bool):
         return value
     if isinstance(value, str | int) and str(value).lower() in _BOOLEAN_WORDS:
@@ -288,5 +288,5 @@ def validate_boolean(value: object, path: FieldPath, problems: ValidationErrors)
 
 
 def accept_any(value: object, _where: FieldPath, _problems: ValidationErrors) -> object:
-    """Take a value as it is."""
+    """Accept any value unchanged."""
     return value

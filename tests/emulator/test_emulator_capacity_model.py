@@ -1,4 +1,4 @@
-"""Overload as the default pod shows it: connections that starve, and creates that queue."""
+"""The simulated capacity: starving connections, queued creates, dataset locks and quotas."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dify_kb.emulator import ManualClock, Settings
 
 @asynccontextmanager
 async def open_client(server: EmulatorClient) -> AsyncIterator[EmulatorClient]:
-    """A client of one connection of its own."""
+    """Yield a client with a single connection."""
     headers = {"Authorization": f"Bearer {server.emulator.api_key}"}
     connector = aiohttp.TCPConnector(limit=1)
     async with aiohttp.ClientSession(headers=headers, connector=connector) as session:
@@ -62,13 +62,13 @@ async def test_starved_connections_are_counted_while_they_wait() -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(server.request("GET", "/"))
             await asyncio.sleep(0.7)
-            meanwhile = server.emulator.starved_connections
+            while_waiting = server.emulator.starved_connections
         afterwards = server.emulator.starved_connections
 
-    assert (meanwhile, afterwards) == (1, 1)
+    assert (while_waiting, afterwards) == (1, 1)
 
 
-async def test_closed_connection_frees_its_slot_at_once() -> None:
+async def test_closed_connection_frees_its_slot_immediately() -> None:
     settings = Settings(connections=1, keep_alive=30)
     async with run_emulator(settings=settings) as server:
         waits = []
@@ -83,7 +83,7 @@ async def test_closed_connection_frees_its_slot_at_once() -> None:
     assert max(waits + by_header) < 10
 
 
-async def test_more_processes_take_more_connections() -> None:
+async def test_more_processes_accept_more_connections() -> None:
     settings = Settings(processes=2, connections=1, keep_alive=2)
     async with (
         run_emulator(settings=settings) as server,
@@ -99,8 +99,8 @@ async def test_more_processes_take_more_connections() -> None:
     assert max(served) < 1 < waited
 
 
-async def test_starved_create_is_carried_out_after_its_client_left() -> None:
-    """All of 400 creates that timed out existed afterwards (measured)."""
+async def test_starved_create_is_processed_after_its_client_disconnected() -> None:
+    """All documents of 400 timed-out creates existed afterwards (measured)."""
     settings = Settings(connections=1, keep_alive=2)
     async with run_emulator(settings=settings) as server, open_client(server) as first_client:
         dataset = await first_client.create_dataset()
@@ -141,7 +141,7 @@ async def test_stop_does_not_wait_for_starved_connections() -> None:
         seconds = await measure_seconds(asyncio.to_thread(server.emulator.stop))
         await asyncio.wait([starving], timeout=10)
 
-    # Answered at last, or cut off, as the other connection is closed before or after it.
+    # Answered or dropped, depending on whether the other connection is closed before it.
     assert starving.done()
     assert starving.exception() is None or isinstance(starving.exception(), aiohttp.ClientError)
     assert seconds < 10
@@ -166,14 +166,14 @@ async def test_a_process_creates_one_document_at_a_time(
     assert reading < 0.5
 
 
-def test_pods_differ_only_in_their_number() -> None:
+def test_pods_differ_only_in_processes_and_connections() -> None:
     pods = Settings.pods(4, 32)
 
     assert attrs.evolve(pods, processes=1, connections=10) == Settings.default_pod()
 
 
-async def test_under_load_the_tail_grows_and_the_median_does_not() -> None:
-    """A controller that looks at the median sees nothing (measured: 108 and 1,200 ms at 8)."""
+async def test_under_load_the_tail_latency_grows_and_the_median_does_not() -> None:
+    """A controller that uses the median detects nothing (measured: 108 and 1,200 ms at 8)."""
     settings = attrs.evolve(Settings.default_pod(), create_cpu=0.009, create_io=0.0015)
     async with run_emulator(settings=settings) as server:
         dataset = await server.create_dataset()
@@ -205,8 +205,8 @@ async def test_creates_of_one_dataset_wait_for_its_lock() -> None:
     assert others < 1 < same
 
 
-async def test_quota_counts_writes_searches_and_refusals() -> None:
-    """So hammering extends the block (measured)."""
+async def test_quota_counts_writes_searches_and_rejected_requests() -> None:
+    """Retrying while blocked therefore extends the block (measured)."""
     clock = ManualClock()
     async with run_emulator(clock=clock, settings=Settings(quota=3, quota_window=10)) as server:
         dataset = await server.create_dataset()
@@ -224,7 +224,7 @@ async def test_quota_counts_writes_searches_and_refusals() -> None:
     assert fourth.status == 200
 
 
-async def test_reads_tags_and_status_changes_do_not_count() -> None:
+async def test_reads_tags_and_status_changes_do_not_count_against_the_quota() -> None:
     async with run_emulator(settings=Settings(quota=1)) as server:
         dataset = await server.create_dataset()
         free = [
@@ -246,7 +246,7 @@ async def test_reads_tags_and_status_changes_do_not_count() -> None:
     }
 
 
-async def test_unauthorized_requests_do_not_count() -> None:
+async def test_unauthorized_requests_do_not_count_against_the_quota() -> None:
     async with run_emulator(settings=Settings(quota=1)) as server:
         wrong = {"Authorization": "Bearer wrong"}
         refused = await server.request("POST", "/datasets", json={"name": "a"}, headers=wrong)

@@ -1,4 +1,4 @@
-"""The server as a process citizen: its thread, its port, its file."""
+"""The embedded server's thread, port and database file."""
 
 from __future__ import annotations
 
@@ -70,13 +70,15 @@ async def has_failed(call: Awaitable[Response]) -> bool:
 def test_port_in_use_is_a_config_error_with_a_hint() -> None:
     with Emulator() as emulator:
         port = int(emulator.url.split(":")[2].removesuffix("/v1"))
-        with pytest.raises(ConfigError, match=f"Port {port} on 127.0.0.1 is taken") as caught:
+        with pytest.raises(
+            ConfigError, match=f"Port {port} on 127.0.0.1 is already in use"
+        ) as caught:
             Emulator(port=port).start()
 
     assert "Choose another port" in caught.value.hint
 
 
-def test_an_unknown_version_names_the_known_ones() -> None:
+def test_unknown_version_error_lists_the_supported_versions() -> None:
     with pytest.raises(ConfigError, match=r"Choose one of: .*1\.16"):
         Emulator(version="9.9")
 
@@ -115,7 +117,7 @@ def test_foreign_files_are_refused_and_left_unchanged(tmp_path: Path) -> None:
     assert foreign.read_bytes() == before
 
 
-async def test_a_file_keeps_everything_and_indexing_goes_on(tmp_path: Path) -> None:
+async def test_reopened_file_has_all_data_and_continues_indexing(tmp_path: Path) -> None:
     path, clock = tmp_path / "kb.db", ManualClock()
     async with run_emulator(path, clock=clock, settings=Settings(splitting=1)) as client:
         one = await client.create_dataset("kept")
@@ -154,7 +156,7 @@ async def test_requests_are_answered_while_a_long_text_is_indexed() -> None:
 
 
 async def test_stopping_does_not_wait_for_the_indexer(tmp_path: Path) -> None:
-    """What it leaves undone is done when the file is opened again."""
+    """Unfinished indexing continues when the file is opened again."""
     path = tmp_path / "kb.db"
     text = b"\n\n".join(f"paragraph {n} about foxes and zebras".encode() for n in range(8000))
     async with run_emulator(path) as client:

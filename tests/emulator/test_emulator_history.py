@@ -1,4 +1,4 @@
-"""What a checker reads afterwards: the calls, the runs, the documents."""
+"""The history of requests and indexing runs, and the checks of a load that use it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No two modules need each other, not even for the sake of a type."""
+"""Packages have no import cycles, not even of `TYPE_CHECKING` imports."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def find_modules(package: str) -> dict[str, Path]:
 
 @pytest.mark.parametrize("package", ["emulator", "resources"])
 def test_package_has_no_import_cycles(package: str) -> None:
-    """`TYPE_CHECKING` counts: who reads one of them has to read both."""
+    """`TYPE_CHECKING` imports count: modules of a cycle can only be understood together."""
     known = find_modules(package)
     graph = {
-        # `from package import module` names the packages above, and does not need them.
+        # `from package import module` names the parent packages without depending on them.
         name: {other for other in iter_imports(name, path) if other in known and other != name}
         - {name[: match.start()] for match in re.finditer(r"\.", name)}
         for name, path in known.items()

@@ -1,4 +1,4 @@
-"""Runs of the indexer that come to something else, by plan."""
+"""Indexing runs with planned faults."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from dify_kb.emulator import Faults, ManualClock, Settings, check_load
 from dify_kb.errors import ConfigError
 
 THREE = b"\n\n".join(letter * 400 for letter in (b"a", b"b", b"c"))
-"""A text of three chunks."""
+"""A text that is split into three chunks."""
 
 
 async def wait_for_statuses(
     client: EmulatorClient, dataset: str, **counts: int
 ) -> Mapping[str, str]:
-    """Wait until so many documents are in each status, and tell the statuses by name."""
+    """Wait until each status has that number of documents; return the statuses by name."""
 
-    def so_many() -> bool:
+    def counts_match() -> bool:
         found = [document.status for document in client.emulator.documents(dataset)]
         return all(found.count(status) == count for status, count in counts.items())
 
-    await wait_until(so_many)
+    await wait_until(counts_match)
     return {document.name: document.status for document in client.emulator.documents(dataset)}
 
 
@@ -52,7 +52,7 @@ async def test_indexing_error_fault_fails_a_document_once() -> None:
     assert client.emulator.faults.met() == {"indexing": {"error provider is overloaded": 1}}
 
 
-async def test_errors_are_chosen_by_name_and_number() -> None:
+async def test_indexing_faults_select_documents_by_name_and_interval() -> None:
     async with run_emulator() as client:
         one = await client.create_dataset()
         faults = client.emulator.faults
@@ -70,7 +70,7 @@ async def test_errors_are_chosen_by_name_and_number() -> None:
 
 
 async def test_hang_fault_does_not_block_other_documents() -> None:
-    """As when its worker was killed and started again: nobody takes up the task."""
+    """When a worker is killed and restarted, its task is lost, but others are processed."""
     async with run_emulator() as client:
         one = await client.create_dataset()
         client.emulator.faults.indexing(["hang"])
@@ -106,7 +106,7 @@ async def test_a_lost_task_leaves_its_document_waiting() -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_dead_workers_take_nothing_until_they_are_restarted(workers: int) -> None:
+async def test_dead_workers_index_nothing_until_restarted(workers: int) -> None:
     async with run_emulator(settings=Settings(workers=workers)) as client:
         one = await client.create_dataset()
         faults = client.emulator.faults
@@ -125,7 +125,7 @@ async def test_dead_workers_take_nothing_until_they_are_restarted(workers: int) 
 
 
 async def test_create_while_workers_are_dead_doubles_no_chunks() -> None:
-    """Two tasks wait for one document then, and run one after the other."""
+    """The document has two queued tasks then, which run one after the other."""
     async with run_emulator() as client:
         one = await client.create_dataset()
         client.emulator.faults.indexing(["die"])
@@ -160,7 +160,7 @@ def test_unknown_indexing_fault_is_refused(word: str) -> None:
 
 
 async def test_blind_retry_after_a_lost_response_doubles_the_chunks() -> None:
-    """Both runs write theirs, the document ends `completed`, and nothing tells (measured)."""
+    """Both runs write their chunks, and the document ends `completed` without a hint (measured)."""
     clock = ManualClock()
     async with run_emulator(clock=clock, settings=Settings(workers=3, splitting=1)) as client:
         one = await client.create_dataset()
@@ -203,7 +203,7 @@ async def wait_for_ended_runs(client: EmulatorClient, count: int) -> None:
 
 
 async def test_run_whose_chunks_another_deleted_leaves_none_searchable() -> None:
-    """Else a search would find chunks that nobody has."""
+    """Otherwise a search would find chunks that no longer exist."""
     clock = ManualClock()
     async with run_emulator(clock=clock, settings=Settings(workers=2, indexing=1)) as client:
         one = await client.create_dataset()

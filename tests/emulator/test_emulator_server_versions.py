@@ -1,4 +1,4 @@
-"""What differs between the versions that the emulator can be, where no recording shows it."""
+"""Differences between the emulated versions that no recording shows."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from dify_kb.errors import ConfigError
 HTML = "text/html; charset=utf-8"
 
 
-def test_versions_are_named_the_oldest_first() -> None:
+def test_versions_are_listed_oldest_first() -> None:
     assert VERSIONS == ("1.4.3", "1.8.1", "1.12.1", "1.16")
     with pytest.raises(ConfigError, match=r"1\.13"):
         Emulator(version="1.13")
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_every_answer_names_the_version(version: str) -> None:
+async def test_every_response_has_the_version_header(version: str) -> None:
     async with run_emulator(version=version) as client:
         replies = [await client.request("GET", path) for path in ("/datasets", "/nope")]
 
@@ -31,7 +31,7 @@ async def test_every_answer_names_the_version(version: str) -> None:
     ("version", "status", "body"),
     [("1.4.3", 200, b"204\n"), ("1.12.1", 200, b"204\n"), ("1.16", 204, b"")],
 )
-async def test_deletes_answer_as_the_version_does(version: str, status: int, body: bytes) -> None:
+async def test_delete_response_follows_the_version(version: str, status: int, body: bytes) -> None:
     async with run_emulator(version=version) as client:
         one = await client.create_dataset()
         reply = await client.request("DELETE", f"/datasets/{one}")
@@ -99,7 +99,7 @@ ROUTES = {
     ("PATCH", "/datasets/{dataset}/documents/status/enable"): (404, 415, 415, 415),
     ("GET", "/"): (200, 404, 404, 200),
 }
-"""Statuses by version, the oldest first; a 400 is that of an empty update."""
+"""Statuses by version, oldest first; a 400 is the response to an empty update."""
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
@@ -116,7 +116,7 @@ async def test_routes_exist_where_the_version_has_them(method: str, path: str) -
     assert tuple(statuses) == ROUTES[method, path]
 
 
-async def test_an_unknown_dataset_is_a_wrong_parameter_to_old_document_routes() -> None:
+async def test_unknown_dataset_is_a_400_when_creating_documents_before_1_11() -> None:
     for version in VERSIONS:
         async with run_emulator(version=version) as client:
             created = await client.create_by_text(UNKNOWN_ID, "a")
@@ -126,7 +126,7 @@ async def test_an_unknown_dataset_is_a_wrong_parameter_to_old_document_routes() 
         assert listed.status == 404
 
 
-async def test_counts_of_a_fresh_document_are_null_since_1_8() -> None:
+async def test_counts_of_a_new_document_are_null_since_1_8() -> None:
     for version in VERSIONS:
         async with run_emulator(version=version) as client:
             document = (await client.create_by_text(await client.create_dataset(), "a")).body[
@@ -143,7 +143,7 @@ async def rename_dataset(client: EmulatorClient) -> Response:
     return await client.request("PATCH", f"/datasets/{two}", json={"name": "taken"})
 
 
-async def test_a_rename_to_a_name_that_is_taken_is_refused_since_1_11() -> None:
+async def test_renaming_a_dataset_to_an_existing_name_is_rejected_since_1_11() -> None:
     statuses = []
     for version in VERSIONS:
         async with run_emulator(version=version) as client:
@@ -152,7 +152,7 @@ async def test_a_rename_to_a_name_that_is_taken_is_refused_since_1_11() -> None:
     assert statuses == [200, 200, 400, 400]
 
 
-async def test_a_text_needs_its_rule_before_1_11() -> None:
+async def test_text_without_process_rule_crashes_before_1_11() -> None:
     statuses = []
     for version in VERSIONS:
         async with run_emulator(version=version) as client:
@@ -164,7 +164,7 @@ async def test_a_text_needs_its_rule_before_1_11() -> None:
     assert statuses == [500, 500, 200, 200]
 
 
-async def test_another_form_than_the_datasets_is_refused_since_1_8() -> None:
+async def test_doc_form_unlike_the_datasets_is_rejected_since_1_8() -> None:
     statuses = []
     for version in VERSIONS:
         async with run_emulator(version=version) as client:
@@ -186,8 +186,8 @@ async def test_invalid_json_is_an_empty_body_for_most_endpoints_of_1_8() -> None
     assert updated.status == 415
 
 
-async def test_word_count_is_of_the_text_before_1_11() -> None:
-    """A text of nothing but a link keeps its length although no chunk is left (measured)."""
+async def test_word_count_is_the_length_of_the_text_before_1_11() -> None:
+    """A text that only consists of a link keeps its count although no chunk is left (measured)."""
     counts = {}
     rule = AUTOMATIC["process_rule"]
     for version in VERSIONS:

@@ -1,4 +1,4 @@
-"""Runs the tests that a user would write, in folders of their own."""
+"""Run tests as a user would write them, each in its own folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from textwrap import dedent
 
 import pytest
 
-# What is imported here stays; what a run imports is gone after it, and each would do it anew.
+# Modules imported here stay loaded; those imported by a run are removed after it.
 import dify_kb.blocking
 import dify_kb.emulator
 import dify_kb.ingest  # noqa: F401 -- see above
@@ -32,12 +32,12 @@ filterwarnings =
     ignore:The configuration option "asyncio_default_fixture_loop_scope"
     ignore:Module already imported
 """
-"""As strict as any project is: warnings, leaks among them, are errors. That the plugin is there
-already comes of running pytest within pytest."""
+"""As strict as any project: warnings, including those of leaks, are errors. The ignored warning
+about an imported module comes from running pytest within pytest."""
 
 
 def run_test(pytester: pytest.Pytester, code: str, *options: str) -> tuple[int, str]:
-    """Run a test module in this process; give pytest's exit code and everything it said."""
+    """Run a test module in this process; return pytest's exit code and output."""
     pytester.makeini(INI)
     pytester.makepyfile(test_user=dedent(code))
     process = pytester.runpytest_inprocess(*OPTIONS, *options)
@@ -45,14 +45,14 @@ def run_test(pytester: pytest.Pytester, code: str, *options: str) -> tuple[int, 
 
 
 def run_passing_test(pytester: pytest.Pytester, code: str, *options: str) -> str:
-    """Run a test module that must pass; give what pytest said."""
+    """Run a test module that must pass; return pytest's output."""
     status, output = run_test(pytester, code, *options)
     assert status == 0, output
     return output
 
 
 def run_in_subprocess(folder: Path, code: str, *options: str, path: Path = ROOT) -> None:
-    """Run a test module that must pass in a process of its own, with `path` before others."""
+    """Run a test module that must pass in a separate process, with `path` first in PYTHONPATH."""
     (folder / "pytest.ini").write_text(INI)
     (folder / "test_user.py").write_text(dedent(code))
     process = subprocess.run(  # noqa: S603 -- our own interpreter

@@ -1,4 +1,4 @@
-"""The plugin as pytest finds it, loads it, and tells of it."""
+"""Discovery, loading and documentation of the pytest plugin."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytest_plugins = ["pytester"]
 
 
 def test_unused_plugin_imports_nothing_heavy(tmp_path: Path) -> None:
-    """Everybody who has the package installed pays for what stands at the top of the module."""
+    """Every test run with the package installed pays for the module's top-level imports."""
     run_in_subprocess(
         tmp_path,
         """
@@ -33,7 +33,7 @@ def test_unused_plugin_imports_nothing_heavy(tmp_path: Path) -> None:
 
 
 def test_fixtures_and_marker_are_listed(pytester: pytest.Pytester) -> None:
-    """`pytest --fixtures` and `--markers` are where users look."""
+    """Users find them with `pytest --fixtures` and `--markers`."""
     output = run_passing_test(pytester, "def test_it(): ...", "--fixtures") + run_passing_test(
         pytester, "def test_it(): ...", "--markers"
     )
@@ -43,7 +43,7 @@ def test_fixtures_and_marker_are_listed(pytester: pytest.Pytester) -> None:
 
 
 def test_entry_point_names_the_module() -> None:
-    """Under the module's own name, so that `-p dify_kb.testing` beside it loads it once."""
+    """The entry point has the module's name, so `-p dify_kb.testing` does not load it twice."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     [(name, value)] = project["entry-points"]["pytest11"].items()
 
@@ -52,7 +52,7 @@ def test_entry_point_names_the_module() -> None:
 
 
 def test_installed_plugin_loads_with_and_without_option(tmp_path: Path) -> None:
-    """What pip writes at an installation, in a folder on the path."""
+    """A folder on the path contains the metadata that pip writes at installation."""
     site = tmp_path / "site"
     info = site / "dify_kb_plugin-1.dist-info"
     info.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The fixtures for other people's tests, in runs of pytest of their own."""
+"""The fixtures of the pytest plugin, used in nested pytest runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def test_readme_example_passes(pytester: pytest.Pytester) -> None:
 
 
 def test_readme_example_is_short() -> None:
-    """It stands in the README."""
+    """The README shows it."""
     assert len(EXAMPLE.read_text().splitlines()) <= 20
 
 
@@ -29,7 +29,7 @@ def test_readme_example_detects_a_lost_document(pytester: pytest.Pytester) -> No
     assert "lost=['Return.txt']" in output
 
 
-def test_documents_are_indexed_at_once_by_default(pytester: pytest.Pytester) -> None:
+def test_documents_are_indexed_immediately_by_default(pytester: pytest.Pytester) -> None:
     run_passing_test(
         pytester,
         """
@@ -45,7 +45,7 @@ def test_documents_are_indexed_at_once_by_default(pytester: pytest.Pytester) -> 
 
 
 def test_held_documents_are_indexed_by_dify_index_now(pytester: pytest.Pytester) -> None:
-    """The second time too, and where one of them is created again before its first run."""
+    """This also works repeatedly, and if a document is created again before its first run."""
     run_passing_test(
         pytester,
         """
@@ -77,7 +77,7 @@ def test_held_documents_are_indexed_by_dify_index_now(pytester: pytest.Pytester)
 def test_waiting_for_held_documents_fails_with_a_hint(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody moves the clock on while the test's only thread waits in `load`."""
+    """The test's only thread cannot advance the clock while it waits in `load`."""
     monkeypatch.setattr(testing, "_HELD_TIMEOUT", 0.3)
     run_passing_test(
         pytester,
@@ -102,7 +102,7 @@ def test_waiting_for_held_documents_fails_with_a_hint(
 def test_index_now_ends_all_runs_of_repeated_documents(
     pytester: pytest.Pytester,
 ) -> None:
-    """Between two of its runs a document is `completed`, and not done."""
+    """Between two of its runs a document is `completed`, but not finally."""
     run_passing_test(
         pytester,
         """
@@ -123,7 +123,7 @@ def test_index_now_ends_all_runs_of_repeated_documents(
 
 
 def test_index_now_returns_unfinished_documents(pytester: pytest.Pytester) -> None:
-    """A plan that keeps a document from ending must not keep the test from it."""
+    """A fault plan that keeps a document from ending must not keep the test from ending."""
     run_passing_test(
         pytester,
         """
@@ -171,10 +171,16 @@ def test_nearest_marker_wins(pytester: pytest.Pytester) -> None:
 @pytest.mark.parametrize(
     ("marker", "message"),
     [
-        ("hold_indexing=True, verison='1.16'", "by name; not verison"),
-        ("'1.16'", "by name; not '1.16'"),
-        ("settings={'workers': 2}", "is no Settings: {'workers': 2}"),
-        ("version='0.1'", "0.1"),
+        (
+            "hold_indexing=True, verison='1.16'",
+            "Invalid arguments of marker dify_emulator: verison",
+        ),
+        ("'1.16'", "Invalid arguments of marker dify_emulator: '1.16'"),
+        (
+            "settings={'workers': 2}",
+            "Invalid settings in marker dify_emulator: {'workers': 2}; expected a Settings object",
+        ),
+        ("version='0.1'", "Unsupported server version '0.1'"),
     ],
 )
 def test_invalid_marker_fails_with_a_message(
@@ -197,7 +203,7 @@ def test_invalid_marker_fails_with_a_message(
 def test_environment_variables_name_the_emulator(
     pytester: pytest.Pytester,
 ) -> None:
-    """A loader under test must not find the real server of whoever runs the test."""
+    """A loader under test must not use a real server from the developer's environment."""
     run_passing_test(
         pytester,
         """
@@ -228,7 +234,7 @@ def test_environment_variables_name_the_emulator(
 
 
 def test_journals_are_kept_out_of_home_and_tmp_path(pytester: pytest.Pytester) -> None:
-    """Who loads `tmp_path` itself must not load the journal of an earlier load with it."""
+    """A test that loads all of `tmp_path` must not load an earlier journal with it."""
     home = pytester.path / "state-of-the-user"
     run_passing_test(
         pytester,
