@@ -7,11 +7,11 @@ import sys
 
 
 def main() -> None:
-    """Run the command line, or tell what it needs."""
+    """Run the command line, or print how to install its requirements."""
     missing = [name for name in ("typer", "rich") if importlib.util.find_spec(name) is None]
     if missing:
         sys.stderr.write(
-            f"error: The command line needs {' and '.join(missing)}.\n"
+            f"error: Package not installed: {', '.join(missing)}.\n"
             "next:  pip install 'dify-kb[cli]'\n"
         )
         sys.exit(1)

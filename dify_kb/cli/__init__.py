@@ -1,4 +1,4 @@
-"""The command line: one module per verb; text for people, `--json` for programs."""
+"""The command line: one module per command; text for people, `--json` for programs."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ HtmlOption = Annotated[
     typer.Option(
         "--html",
         metavar="FILE",
-        help="Write an HTML page with plots.",
+        help="Write a report with plots to FILE, as HTML.",
         parser=option_types.parse_path,
     ),
 ]
@@ -31,13 +31,16 @@ SaveOption = Annotated[
     typer.Option(
         "--save",
         metavar="FILE",
-        help="Write the report as JSON, for bench compare.",
+        help="Write the report to FILE, as JSON for `bench compare`.",
         parser=option_types.parse_path,
     ),
 ]
 TechniqueOption = Annotated[
     Technique | None,
-    typer.Option(help="Else high_quality where the server has an embedding model, which costs."),
+    typer.Option(
+        help="Indexing technique; default: high_quality if the server has an embedding model"
+        " (which may charge for each call), else economy."
+    ),
 ]
 
 
@@ -45,10 +48,19 @@ TechniqueOption = Annotated[
 def measure(
     context: typer.Context,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Within 2 minutes; else 20, and finer.")
+        bool,
+        typer.Option(
+            "--quick", help="Finish within 2 minutes instead of 20, with coarser results."
+        ),
     ] = False,
-    at_once: Annotated[
-        int | None, typer.Option("--at-once", metavar="N", min=1, help="Requests at once at most.")
+    max_concurrency: Annotated[
+        int | None,
+        typer.Option(
+            "--max-concurrency",
+            metavar="N",
+            min=1,
+            help="Maximum concurrent requests; default: 64, or 32 with --quick.",
+        ),
     ] = None,
     technique: TechniqueOption = None,
     folder: Annotated[
@@ -56,20 +68,21 @@ def measure(
         typer.Option(
             "--corpus",
             metavar="DIR",
-            help="Folder of files to index; default: generated manuals.",
+            help="Folder with documents to index; default: generated manuals.",
             parser=option_types.parse_path,
         ),
     ] = None,
     html: HtmlOption = None,
     save: SaveOption = None,
 ) -> None:
-    """Measure how fast an instance is.
+    """Measure the performance of a Dify server.
 
-    Uploads by size and number at once with the knee marked, indexing, retrieval by method, lists
-    of a growing base, and the errors met. It makes knowledge bases of its own (dify-kb-bench-…)
-    and deletes them, also after Ctrl-C; `bench clean` deletes those of killed runs.
+    Measures uploads by size and concurrency up to the saturation point, indexing, retrieval by
+    method, and list requests of a growing dataset; counts errors. Works in temporary datasets
+    (dify-kb-bench-…) and deletes them, also after Ctrl-C. `bench clean` deletes those of killed
+    runs.
 
-    What it costs at most is told before it begins.
+    Prints the maximum cost in requests and documents before it starts.
     """
     if context.invoked_subcommand is not None:
         return
@@ -83,7 +96,7 @@ def measure(
 
     command: CommandContext = context.obj
     plan = BenchmarkPlan.quick() if quick else BenchmarkPlan.full()
-    plan = plan if at_once is None else plan.with_max_concurrency(at_once)
+    plan = plan if max_concurrency is None else plan.with_max_concurrency(max_concurrency)
     report_output.check_writable((html, save))
     samples = (
         list(generate_documents(plan.documents))
@@ -97,13 +110,15 @@ def measure(
             on_event=tally.record, concurrency=plan.estimate_load().at_once
         ) as client:
             output.err.print(report_output.describe_measurement(client.base_url, plan))
-            with report_output.show_progress(quiet=command.quiet, plain=command.verbose) as tell:
+            with report_output.show_progress(
+                quiet=command.quiet, plain=command.verbose
+            ) as on_progress:
                 instance = InstanceBenchmark(
                     client=client,
                     plan=plan,
                     samples=samples,
                     counter=tally,
-                    on_progress=tell,
+                    on_progress=on_progress,
                     technique=technique,
                 )
                 report = await instance.run()
@@ -123,19 +138,20 @@ def compare(
     context: typer.Context,
     before: Annotated[
         Path,
-        typer.Argument(metavar="BEFORE", help="A saved report.", parser=option_types.parse_path),
+        typer.Argument(
+            metavar="BEFORE", help="The earlier report.", parser=option_types.parse_path
+        ),
     ],
     after: Annotated[
         Path,
-        typer.Argument(
-            metavar="AFTER", help="A later report of the same kind.", parser=option_types.parse_path
-        ),
+        typer.Argument(metavar="AFTER", help="The later report.", parser=option_types.parse_path),
     ],
-    everything: Annotated[bool, typer.Option("--all", help="Also what did not change.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Print unchanged values too.")] = False,
 ) -> None:
-    """Tell what changed between two reports, of `bench` or of `eval`.
+    """Print the differences between two saved reports.
 
-    A difference counts where it is over a tenth and beyond the spread of both.
+    Both are reports of `bench`, or both of `eval`. A value changed if it differs by more than 10 %
+    and by more than the spread of both runs.
     """
     from dify_kb.bench import results
     from dify_kb.bench.report_comparison import compare_reports
@@ -145,8 +161,8 @@ def compare(
     earlier, later = results.load_report(before), results.load_report(after)
     if earlier.type != later.type:
         raise ConfigError(
-            f"{before} is a report of {earlier.type}, {after} one of {later.type}.",
-            hint="Compare two of the same command.",
+            f"Reports of different commands: {before} ({earlier.type}), {after} ({later.type}).",
+            hint="Compare two reports of `bench`, or two of `eval`.",
         )
     differences = compare_reports(earlier, later)
     if is_json_output(context):
@@ -159,9 +175,12 @@ def compare(
 @bench.command()
 def clean(
     context: typer.Context,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: option_types.YesOption = False,
 ) -> None:
-    """Delete the knowledge bases that killed runs left. Not while another one runs."""
+    """Delete temporary datasets of killed benchmark runs.
+
+    Do not use it while another benchmark runs: its datasets would be deleted too.
+    """
     from dify_kb.bench import temporary_dataset
 
     async def main(client: AsyncClient) -> int:
@@ -170,9 +189,9 @@ def clean(
             for row in await temporary_dataset.find_leftover_datasets(client)
         ]
         if not leftovers:
-            output.err.print("Nothing is left.")
+            output.err.print("No datasets of killed runs found.")
             return 0
-        subject = f"{bulk.format_count(len(leftovers), 'dataset')} of benchmarks"
+        subject = bulk.format_count(len(leftovers), "benchmark dataset")
         await bulk.confirm_deletion(subject, [str(thing) for thing in leftovers], yes=yes)
 
         async def delete(thing: ResourceRef) -> None:
@@ -193,11 +212,11 @@ def write_corpus(
         Path,
         typer.Argument(metavar="DIR", help="Folder to create.", parser=option_types.parse_path),
     ],
-    documents: Annotated[int, typer.Option(min=1, help="How many.")] = 100,
+    documents: Annotated[int, typer.Option(metavar="N", min=1, help="Number of documents.")] = 100,
 ) -> None:
-    """Write the corpus of made-up manuals, and queries with known answers, as `eval` takes them.
+    """Write generated manuals, with queries for `eval`.
 
-    The same each time: several languages, formats and sizes, as in real folders.
+    The documents are the same each time, in several languages, formats and sizes.
     """
     from dify_kb.bench.corpus import generate_documents
     from dify_kb.bench.quality import evaluation_queries
@@ -214,9 +233,9 @@ def write_corpus(
         (folder / "queries.jsonl").write_text("".join(f"{line}\n" for line in lines))
     except OSError as error:
         raise ConfigError(
-            f"{folder} cannot be written ({error.strerror}).", hint="Name a new folder."
+            f"Cannot write to {folder}: {error.strerror}.", hint="Pass a new folder."
         ) from error
     output.err.print(
-        f"{len(samples):,} documents and {len(lines):,} queries. Try\n"
+        f"Wrote {len(samples):,} documents and {len(lines):,} queries. To evaluate retrieval:\n"
         f"  dify-kb eval {folder / 'queries.jsonl'} --corpus {folder / 'documents'}"
     )

@@ -1,4 +1,4 @@
-"""Changing many things: asking first, going on when one is refused, telling each."""
+"""Change many resources: confirmation, concurrent requests, a line for each result."""
 
 from __future__ import annotations
 
@@ -25,42 +25,42 @@ from .exit_codes import ARCHIVED_DOCUMENT_CODE, GENERAL_ERROR, exit_code_for
 from .name_lookup import ResourceRef
 
 SOME_FAILED = 3
-"""Exit code: some were changed, some were not."""
+"""The exit code if some resources were changed and some were not."""
 
 WORKERS = 4
-"""Requests at a time; a default server is full at two or three (measured)."""
+"""Concurrent requests; a default server is saturated by two or three (measured)."""
 
 BATCH_SIZE = 50
-"""Documents of one change of status, which all stand or fall together."""
+"""Documents of one request that changes a status; the server changes all of them or none."""
 
 MAX_LISTED = 10
-"""Things that people are shown before they are asked."""
+"""Resources that are listed before the confirmation."""
 
 
 @define
 class ChangeReporter:
-    """Writes what became of each thing, and counts."""
+    """Prints and counts the results of a change of many resources."""
 
     noun: str
     past_tense: str
-    """What happens to each, in the past: deleted."""
+    """The past participle of the change, as `deleted`."""
 
     json: bool
     changed_count: int = 0
     failed_count: int = 0
 
     def report_changed(self, thing: ResourceRef) -> None:
-        """Tell that it was changed."""
+        """Print that a resource was changed."""
         self.changed_count += 1
         self._write(self.past_tense, f"{self.past_tense.capitalize()} {thing}.", thing)
 
     def report_refused(self, thing: ResourceRef, error: KnowledgeError) -> None:
-        """Tell why it was not."""
+        """Print why a resource was not changed."""
         self.failed_count += 1
         self._write("failed", f"failed  {thing}: {error.summary}", thing, error=error.summary)
 
     def report_dry_run(self, things: Sequence[ResourceRef]) -> int:
-        """Tell what would be changed, and give the exit code."""
+        """Print what would be changed, and return the exit code."""
         for thing in things:
             self._write(
                 f"would be {self.past_tense}", f"Would be {self.past_tense}: {thing}", thing
@@ -69,7 +69,7 @@ class ChangeReporter:
         return 0
 
     def finish(self) -> int:
-        """Tell the numbers, and give the exit code."""
+        """Print the counts, and return the exit code."""
         if self.changed_count + self.failed_count != 1:
             failed = f", {self.failed_count:,} failed" if self.failed_count else ""
             output.err.print(
@@ -90,12 +90,13 @@ async def change_each(
     work: Callable[[ResourceRef], Awaitable[None]],
     reporter: ChangeReporter,
 ) -> int:
-    """Change each by a request of its own, some at a time, and give the exit code.
+    """Change each resource by its own request, `WORKERS` at a time; return the exit code.
 
-    What stops all of them lets those end that are under way: the server carries them out anyway.
+    After an error that concerns all of them, requests in flight still finish: the server carries
+    them out anyway.
 
     Raises:
-        KnowledgeError: the only one was refused, or what stopped all of them.
+        KnowledgeError: the only resource was refused, or an error concerns all of them.
     """
     remaining, stopped = iter(things), list[KnowledgeError]()
 
@@ -124,10 +125,10 @@ async def change_in_batches(
     work: Callable[[Sequence[ResourceRef]], Awaitable[None]],
     reporter: ChangeReporter,
 ) -> int:
-    """Change many by one request, and find those that were refused by halving.
+    """Change `BATCH_SIZE` resources per request; halve a refused batch to find the culprits.
 
     Raises:
-        KnowledgeError: the only one was refused, or what stopped all of them.
+        KnowledgeError: the only resource was refused, or an error concerns all of them.
     """
     remaining = deque(
         things[start : start + BATCH_SIZE] for start in range(0, len(things), BATCH_SIZE)
@@ -152,7 +153,7 @@ async def change_in_batches(
 
 
 def report_partial(error: PartialError, *, json: bool) -> int:
-    """Tell of what was done in part, and give the exit code: that of its cause, if it has one."""
+    """Print an error of a change that was done in part, and return the exit code of its cause."""
     cause = error.__cause__
     code = exit_code_for(cause) if isinstance(cause, KnowledgeError) else GENERAL_ERROR
     code = SOME_FAILED if code == GENERAL_ERROR else code
@@ -165,17 +166,18 @@ def report_partial(error: PartialError, *, json: bool) -> int:
 
 
 async def confirm_deletion(what: str, things: Sequence[str], *, yes: bool) -> None:
-    """Ask whether to go on, and end the command if not.
+    """Ask for confirmation on the terminal, unless `yes` is set.
 
     Raises:
-        ConfigError: there is nobody to ask.
-        KnowledgeError: the answer was no.
+        ConfigError: standard input is not a terminal.
+        KnowledgeError: the deletion was not confirmed.
     """
     if yes:
         return
     if not sys.stdin.isatty():
         raise ConfigError(
-            f"{what} would be deleted; nothing was.", hint="Pass --yes to delete without asking."
+            f"Not a terminal: cannot confirm the deletion of {what}.",
+            hint="Pass --yes to delete without confirmation.",
         )
     for thing in things[:MAX_LISTED]:
         output.err.print(f"  {output.escape(thing)}")
@@ -184,11 +186,11 @@ async def confirm_deletion(what: str, things: Sequence[str], *, yes: bool) -> No
     output.err.print(f"Delete {what}? [y/N] ", end="")
     answer = await _read_answer()
     if answer.strip().casefold() not in {"y", "yes"}:
-        raise KnowledgeError("Nothing was deleted.", hint="Answer y, or pass --yes.")
+        raise KnowledgeError("Nothing was deleted.", hint="Answer y to delete, or pass --yes.")
 
 
 async def _read_answer() -> str:
-    """Read a line from the terminal without keeping Ctrl-C waiting for it."""
+    """Read a line from the terminal; Ctrl-C interrupts it."""
     loop, readable = asyncio.get_running_loop(), anyio.Event()
     loop.add_reader(sys.stdin.fileno(), readable.set)
     try:
@@ -199,7 +201,7 @@ async def _read_answer() -> str:
 
 
 def format_count(count: int, noun: str) -> str:
-    """Write a number of things."""
+    """Return a count with its noun in singular or plural: `1 tag`, `2,000 tags`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
@@ -215,7 +217,7 @@ def _finish(reporter: ChangeReporter, total: int, stopped: KnowledgeError | None
 
 
 def _is_item_error(error: KnowledgeError) -> bool:
-    """Tell whether an error is about one thing alone, and not about all that follow as well."""
+    """Return whether an error concerns one resource only, not all that follow."""
     if isinstance(error, ApiError) and error.code == ARCHIVED_DOCUMENT_CODE:
         return True
     return isinstance(error, BadRequestError | NotFoundError | ConflictError)

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from dify_kb import AsyncClient, ChildChunk
 
 child_chunks = typer.Typer(
-    help="The child chunks of a chunk.", no_args_is_help=True, rich_markup_mode=None
+    help="Manage the child chunks of a chunk.", no_args_is_help=True, rich_markup_mode=None
 )
 
 ChildChunkArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of the child chunk.")]
 ChildChunkArguments = Annotated[
     list[str], typer.Argument(metavar="ID", help="Ids of child chunks.")
 ]
-TextArgument = Annotated[str, typer.Argument(help="Its text.")]
+TextArgument = Annotated[str, typer.Argument(metavar="TEXT", help="Text of the child chunk.")]
 
 
 @child_chunks.command("list")
@@ -31,9 +31,12 @@ def list_(
     dataset: DatasetOption,
     document: DocumentOption,
     segment: SegmentOption,
-    keyword: Annotated[str | None, typer.Option(help="A part of the text.")] = None,
+    keyword: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Only child chunks that contain this text."),
+    ] = None,
 ) -> None:
-    """List the child chunks of a chunk, in their order."""
+    """List the child chunks of a chunk, in order."""
 
     async def main(client: AsyncClient) -> None:
         parents = await _find_parents(client, dataset, document)
@@ -61,7 +64,7 @@ def show_(
     segment: SegmentOption,
     id_: ChildChunkArgument,
 ) -> None:
-    """Show one child chunk; the server only lists them."""
+    """Show a child chunk, found by listing those of the chunk."""
 
     async def main(client: AsyncClient) -> None:
         parents = await _find_parents(client, dataset, document)
@@ -69,8 +72,8 @@ def show_(
             if row.id == id_:
                 return _print_child_chunk(context, row)
         raise KnowledgeError(
-            f"The chunk has no child chunk {id_!r}.",
-            hint="`dify-kb child-chunks list` shows those there are.",
+            f"Child chunk not found: {id_!r}.",
+            hint="Run `dify-kb child-chunks list` to see the child chunks of the chunk.",
         )
 
     run_with_client(context, main)
@@ -84,7 +87,7 @@ def create(
     segment: SegmentOption,
     text: TextArgument,
 ) -> None:
-    """Add a child chunk."""
+    """Add a child chunk to a chunk."""
 
     async def main(client: AsyncClient) -> None:
         parents = await _find_parents(client, dataset, document)
@@ -102,7 +105,10 @@ def update(
     id_: ChildChunkArgument,
     text: TextArgument,
 ) -> None:
-    """Give a child chunk another text; 1.8.1 never finds one."""
+    """Replace the text of a child chunk.
+
+    On Dify 1.8.1 every update fails: the server does not find the child chunk.
+    """
 
     async def main(client: AsyncClient) -> None:
         parents = await _find_parents(client, dataset, document)
@@ -120,10 +126,7 @@ def delete(
     ids: ChildChunkArguments,
     yes: YesOption = False,
 ) -> None:
-    """Delete child chunks.
-
-    Asks first where there are several.
-    """
+    """Delete child chunks; asks for confirmation if there are several."""
     things = name_lookup.parse_ids("child chunk", ids)
 
     async def main(client: AsyncClient) -> int:

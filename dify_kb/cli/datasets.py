@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from dify_kb import AsyncClient, Dataset, ModelRef
     from dify_kb.models import Unset
 
-datasets = typer.Typer(help="Knowledge bases.", no_args_is_help=True, rich_markup_mode=None)
+datasets = typer.Typer(
+    help="Manage datasets (knowledge bases).", no_args_is_help=True, rich_markup_mode=None
+)
 
 Permission = Literal["only_me", "all_team_members", "partial_members"]
 DatasetArgument = Annotated[
@@ -25,28 +27,43 @@ DatasetArgument = Annotated[
 ]
 MembersOption = Annotated[
     list[str] | None,
-    typer.Option("--member", metavar="ID", help="Account that may use it; may be repeated."),
+    typer.Option(
+        "--member",
+        metavar="ID",
+        help="Account id of a member who sees the dataset (partial_members); repeatable.",
+    ),
 ]
 EmbeddingOption = Annotated[
     str | None,
-    typer.Option(metavar="PROVIDER:MODEL", help="Embedding model of a high_quality dataset."),
+    typer.Option(
+        metavar="PROVIDER:MODEL",
+        help="Embedding model of a high_quality dataset, as in `dify-kb models list`.",
+    ),
 ]
-DescriptionOption = Annotated[str | None, typer.Option(help="At most 400 characters.")]
+DescriptionOption = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="Description, at most 400 characters.")
+]
 PermissionOption = Annotated[
-    Permission | None, typer.Option(help="Who sees it; else only its creator.")
+    Permission | None,
+    typer.Option(help="Who sees the dataset; default for a new one: only_me."),
 ]
 
 
 @datasets.command("list")
 def list_(
     context: typer.Context,
-    keyword: Annotated[str | None, typer.Option(help="A part of the name.")] = None,
+    keyword: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Only datasets whose name contains this text."),
+    ] = None,
     tag: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME|ID", help="Only with one of these tags; may be repeated."),
+        typer.Option(
+            metavar="NAME|ID", help="Only datasets with this tag; repeatable (one must match)."
+        ),
     ] = None,
 ) -> None:
-    """List the datasets, the newest first."""
+    """List datasets, newest first."""
 
     async def main(client: AsyncClient) -> None:
         tags = [(await name_lookup.find_tag(client, name)).id for name in tag or ()]
@@ -70,7 +87,7 @@ def list_(
 
 @datasets.command("show")
 def show_(context: typer.Context, name: DatasetArgument) -> None:
-    """Show one dataset."""
+    """Show a dataset."""
 
     async def main(client: AsyncClient) -> None:
         _print_dataset(context, await name_lookup.find_dataset(client, name))
@@ -81,9 +98,13 @@ def show_(context: typer.Context, name: DatasetArgument) -> None:
 @datasets.command("create")
 def create(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="1 to 40 characters, unique in the workspace.")],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="Name, 1 to 40 characters, unique in the workspace."),
+    ],
     technique: Annotated[
-        Technique | None, typer.Option(help="Else the first document decides.")
+        Technique | None,
+        typer.Option(help="Indexing technique; default: set by the first document."),
     ] = None,
     description: DescriptionOption = None,
     embedding: EmbeddingOption = None,
@@ -115,25 +136,29 @@ def update(
     context: typer.Context,
     name: DatasetArgument,
     new_name: Annotated[
-        str | None, typer.Option("--name", help="Another name, 1 to 40 characters.")
+        str | None,
+        typer.Option(
+            "--name", metavar="NAME", help="Name, 1 to 40 characters, unique in the workspace."
+        ),
     ] = None,
     technique: Annotated[
-        Technique | None, typer.Option(help="Another one indexes all documents again.")
+        Technique | None,
+        typer.Option(help="Indexing technique; a change indexes all documents again."),
     ] = None,
     description: DescriptionOption = None,
     embedding: EmbeddingOption = None,
     permission: PermissionOption = None,
     member: MembersOption = None,
 ) -> None:
-    """Change a dataset; what is not named stays.
+    """Change a dataset.
 
-    The members given replace those there are.
+    Values without an option stay unchanged. --member replaces all members.
     """
     if all(
         option is None
         for option in (new_name, technique, description, embedding, permission, member)
     ):
-        raise ConfigError("There is nothing to change.", hint="Pass --name or another option.")
+        raise ConfigError("Nothing to change.", hint="Pass --name or another option.")
 
     async def main(client: AsyncClient) -> None:
         matches = await name_lookup.find_dataset(client, name)
@@ -158,19 +183,19 @@ def delete(
         list[str] | None, typer.Argument(metavar="NAME|ID", help="Names or ids of datasets.")
     ] = None,
     name: Annotated[
-        str | None, typer.Option(metavar="GLOB", help="Datasets whose name matches.")
+        str | None, typer.Option(metavar="GLOB", help="Only datasets whose name matches.")
     ] = None,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
 ) -> None:
     """Delete datasets with all their documents.
 
-    Asks first where there are several, or documents in them.
+    Asks for confirmation if there are several, or if they have documents.
     """
     if bool(names) == bool(name):
         raise ConfigError(
-            "Both names and --name are given." if names else "No dataset is named.",
-            hint="Pass names or ids, or choose by --name.",
+            "Names and --name cannot be combined." if names else "No dataset selected.",
+            hint="Pass names or ids of datasets, or --name GLOB.",
         )
 
     async def main(client: AsyncClient) -> int:
@@ -208,8 +233,8 @@ def _parse_model(text: str | None) -> ModelRef | Unset:
     provider, colon, model = text.partition(":")
     if not (provider and colon and model):
         raise ConfigError(
-            f"--embedding is {text!r}.",
-            hint="Write PROVIDER:MODEL as `dify-kb models list` shows them.",
+            f"Invalid model {text!r} for --embedding.",
+            hint="Expected PROVIDER:MODEL, as `dify-kb models list` shows it.",
         )
     return dify_kb.ModelRef(provider=provider, model=model)
 
@@ -223,7 +248,7 @@ def _print_dataset(context: typer.Context, dataset: Dataset) -> None:
         "description": dataset.description or None,
         "technique": dataset.indexing_technique,
         "embedding": f"{dataset.embedding_model_provider}:{model}" if model else None,
-        "chunks are": dataset.doc_form,
+        "chunk structure": dataset.doc_form,
         "documents": dataset.document_count,
         "available": dataset.total_available_documents,
         "characters": dataset.word_count,

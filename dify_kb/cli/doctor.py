@@ -24,7 +24,7 @@ HANGING_VERSIONS = ("1.12.0", "1.12.1")
 def doctor(context: typer.Context) -> None:
     """Check address, key, version and models.
 
-    Costs four requests that only read.
+    Costs four read requests.
     """
     command: CommandContext = context.obj
 
@@ -45,7 +45,7 @@ def doctor(context: typer.Context) -> None:
 
 
 async def _run_checks(client: AsyncClient) -> AsyncIterator[DiagnosticCheck]:
-    """Go on as long as the next check makes sense."""
+    """Run the checks in order, up to the first that makes the others meaningless."""
     try:
         info = await client.ping()
     except KnowledgeError as error:
@@ -53,7 +53,7 @@ async def _run_checks(client: AsyncClient) -> AsyncIterator[DiagnosticCheck]:
             check="address", status="failed", detail=error.summary, remedy=error.hint
         )
         return
-    yield DiagnosticCheck(check="address", status="ok", detail=f"{client.base_url} answers")
+    yield DiagnosticCheck(check="address", status="ok", detail=f"{client.base_url} responds")
     yield _check_version(info.server_version)
     try:
         page = await client.datasets.list(limit=1, include_all=True)
@@ -61,18 +61,18 @@ async def _run_checks(client: AsyncClient) -> AsyncIterator[DiagnosticCheck]:
         yield DiagnosticCheck(check="key", status="failed", detail=error.summary, remedy=error.hint)
         return
     yield DiagnosticCheck(
-        check="key", status="ok", detail=f"it opens {format_count(page.total, 'dataset')}"
+        check="key", status="ok", detail=f"valid for {format_count(page.total, 'dataset')}"
     )
     for kind, lack in (
-        (dify_kb.ModelType.TEXT_EMBEDDING, "only economy datasets (keyword search) can be made"),
-        (dify_kb.ModelType.RERANK, "searches cannot be reranked"),
+        (dify_kb.ModelType.TEXT_EMBEDDING, "only economy datasets (keyword search) are possible"),
+        (dify_kb.ModelType.RERANK, "search results cannot be reranked"),
     ):
         yield await _check_models(client, kind, lack)
     yield DiagnosticCheck(
         check="limits",
         status="ok",
-        detail=f"files up to {MAX_FILE_SIZE // 2**20} MiB are sent; the server does not tell its"
-        " own limit (15 MB unless UPLOAD_FILE_SIZE_LIMIT says otherwise)",
+        detail=f"files up to {MAX_FILE_SIZE // 2**20} MiB are sent; the server's own limit is"
+        " unknown (default: 15 MB; set by UPLOAD_FILE_SIZE_LIMIT)",
     )
 
 
@@ -81,22 +81,22 @@ def _check_version(version: str | None) -> DiagnosticCheck:
         return DiagnosticCheck(
             check="version",
             status="warning",
-            detail="the server does not tell its version",
-            remedy="A proxy may take the header X-Version away; let it through.",
+            detail="unknown: the response has no X-Version header",
+            remedy="Check whether a proxy removes the X-Version header.",
         )
     if version in HANGING_VERSIONS:
         return DiagnosticCheck(
             check="version",
             status="warning",
-            detail=f"Dify {version}: updating a document in place hangs its worker for ever",
-            remedy="Load documents again by name (as `load` does), or upgrade.",
+            detail=f"Dify {version}: updating a document in place blocks its worker permanently",
+            remedy="Replace documents by name, as `dify-kb load` does, or upgrade Dify.",
         )
     if not version.startswith(TESTED_VERSIONS):
         return DiagnosticCheck(
             check="version",
             status="warning",
-            detail=f"Dify {version}: not among those tested ({', '.join(TESTED_VERSIONS)})",
-            remedy="It should work; report what does not.",
+            detail=f"Dify {version} is not tested (tested: {', '.join(TESTED_VERSIONS)})",
+            remedy="Most features should work; please report those that do not.",
         )
     return DiagnosticCheck(check="version", status="ok", detail=f"Dify {version}")
 
@@ -116,5 +116,5 @@ async def _check_models(client: AsyncClient, kind: ModelType, lack: str) -> Diag
         check=name,
         status="warning",
         detail=f"none: {lack}",
-        remedy="Add a model provider in the console, under Settings.",
+        remedy="Add a model provider in the Dify console under Settings.",
     )

@@ -1,4 +1,4 @@
-"""Which documents a command is about: those that were named, or all that fit."""
+"""Select the documents of a command, by name or id or by conditions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .name_lookup import ResourceRef
 
 @frozen(kw_only=True)
 class DocumentSelection:
-    """What was asked for: names and ids, or what the documents must be like."""
+    """Names and ids of documents, or the conditions that select them."""
 
     names: Sequence[str]
     pattern: str | None
@@ -37,10 +37,10 @@ def parse_selection(
     *,
     everything: bool,
 ) -> DocumentSelection:
-    """Take the options of a command.
+    """Parse the selection options of a command.
 
     Raises:
-        ConfigError: nothing was asked for, or names and conditions, or a condition is none.
+        ConfigError: neither names nor conditions are given, or both, or a condition is invalid.
     """
     selection = DocumentSelection(
         names=named or (),
@@ -49,11 +49,13 @@ def parse_selection(
         conditions=parse_conditions(conditions or ()),
         everything=everything,
     )
-    fitting = bool(pattern or status or conditions or everything)
-    if bool(selection.names) == fitting:
+    by_condition = bool(pattern or status or conditions or everything)
+    if bool(selection.names) == by_condition:
         raise ConfigError(
-            "Both names and conditions are given." if fitting else "No document is named.",
-            hint="Pass names or ids, or choose by --name, --status, --filter or --all.",
+            "Names and conditions cannot be combined."
+            if by_condition
+            else "No documents selected.",
+            hint="Pass names or ids of documents, or --name, --status, --filter or --all.",
         )
     return selection
 
@@ -61,10 +63,12 @@ def parse_selection(
 async def select_documents(
     client: AsyncClient, target: Dataset, selection: DocumentSelection
 ) -> Sequence[ResourceRef]:
-    """Find the documents, each once. Ids cost nothing, conditions a request per 100 documents.
+    """Find the selected documents, each once.
+
+    Ids cost no request, conditions one per 100 documents.
 
     Raises:
-        KnowledgeError: no such document, or no such field.
+        KnowledgeError: a document or a metadata field does not exist.
     """
     if selection.names:
         named = [await name_lookup.find_document(client, target, name) for name in selection.names]
@@ -77,7 +81,7 @@ async def select_documents(
 
 
 def is_selected(row: Document, selection: DocumentSelection) -> bool:
-    """Tell whether a document is one of those that were asked for."""
+    """Return whether a document meets the conditions of a selection."""
     if selection.status and row.display_status != selection.status:
         return False
     if selection.pattern and not fnmatchcase(row.name, selection.pattern):
@@ -88,13 +92,13 @@ def is_selected(row: Document, selection: DocumentSelection) -> bool:
 
 
 def metadata_by_name(row: Document) -> dict[str, object]:
-    """Give the metadata of a document by the names of the fields, as texts, as lists tell it."""
+    """Return the metadata values of a listed document by field name; all values are texts."""
     return {str(entry["name"]): entry.get("value") for entry in row.doc_metadata or ()}
 
 
 def longest_literal(pattern: str) -> str | Unset:
-    """Give the longest part of a glob that each match holds, for the server to look for."""
-    # In the server's pattern a backslash takes the meaning from what follows it.
+    """Return the longest text that every match of a glob contains, as the server's keyword."""
+    # In the server's pattern a backslash escapes the next character.
     parts = re.split(r"\[[^\]]*\]|[*?\[\]\\]", pattern)
     return max(parts, key=len) or UNSET
 
@@ -119,10 +123,10 @@ _TEXT_OR_NUMBER_OPERATORS = {ComparisonOperator.EQUAL, ComparisonOperator.NOT_EQ
 
 
 def parse_conditions(texts: Sequence[str]) -> MetadataFilter | None:
-    """Read conditions that must all be met; None where there are none.
+    """Parse conditions that must all be met; None for an empty list.
 
     Raises:
-        ConfigError: one that cannot be read.
+        ConfigError: a condition is invalid.
     """
     return MetadataFilter.all_of(*map(_parse_condition, texts)) if texts else None
 
@@ -130,10 +134,12 @@ def parse_conditions(texts: Sequence[str]) -> MetadataFilter | None:
 async def check_fields(
     client: AsyncClient, target: Dataset, conditions: MetadataFilter | None
 ) -> None:
-    """Make sure that the dataset has the fields, which the server does not. Costs one request.
+    """Check that the dataset has the fields of the conditions. Costs one request.
+
+    The server does not check: a condition on an unknown field matches nothing.
 
     Raises:
-        KnowledgeError: it has no such field.
+        KnowledgeError: the dataset does not have a field.
     """
     if conditions is None:
         return
@@ -147,8 +153,8 @@ def _parse_condition(text: str) -> Condition:
     match = _CONDITION.fullmatch(text.strip())
     if match is None:
         raise ConfigError(
-            f"--filter is {text!r}.",
-            hint=f"Write NAME OPERATOR VALUE; operators are {', '.join(_OPERATOR_NAMES)}.",
+            f"Invalid condition {text!r} for --filter.",
+            hint=f"Expected FIELD OPERATOR VALUE. Operators: {', '.join(_OPERATOR_NAMES)}.",
         )
     word = match["operator"]
     operator = ComparisonOperator(_ALIASES.get(word, word))

@@ -18,7 +18,6 @@ from .option_types import (
     AllOption,
     DatasetOption,
     DocumentArguments,
-    DocumentStatusName,
     DryRunOption,
     FilterOption,
     NamePatternOption,
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     SwitchDocuments = Callable[[Dataset, Sequence[str]], Awaitable[None]]
 
 documents = typer.Typer(
-    help="The documents of a dataset.", no_args_is_help=True, rich_markup_mode=None
+    help="Manage the documents of a dataset.", no_args_is_help=True, rich_markup_mode=None
 )
 
 STDIN = "-"
@@ -42,8 +41,13 @@ STDIN = "-"
 DocumentArgument = Annotated[
     str, typer.Argument(metavar="NAME|ID", help="Name or id of the document.")
 ]
-TextOption = Annotated[str | None, typer.Option(help="The text itself, instead of a file.")]
-WaitOption = Annotated[bool, typer.Option("--wait", help="Until it is indexed.")]
+FileArgument = Annotated[
+    str | None, typer.Argument(metavar="FILE|-", help="File to upload; - is standard input.")
+]
+TextOption = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="Text of the document, instead of FILE.")
+]
+WaitOption = Annotated[bool, typer.Option("--wait", help="Wait until the document is indexed.")]
 
 
 @documents.command("list")
@@ -51,13 +55,18 @@ def list_(
     context: typer.Context,
     dataset: DatasetOption,
     keyword: Annotated[
-        str | None, typer.Option(help="A part of the name; % and _ are wildcards.")
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Only documents whose name contains this text; % and _ are wildcards.",
+        ),
     ] = None,
-    status: Annotated[
-        DocumentStatusName | None, typer.Option(help="Only these; servers before 1.11 list all.")
-    ] = None,
+    status: StatusOption = None,
 ) -> None:
-    """List the documents of a dataset, the newest first."""
+    """List the documents of a dataset, newest first.
+
+    Dify before 1.11 ignores --status.
+    """
 
     async def main(client: AsyncClient) -> None:
         target = await name_lookup.find_dataset(client, dataset)
@@ -82,7 +91,7 @@ def list_(
 
 @documents.command("show")
 def show_(context: typer.Context, dataset: DatasetOption, name: DocumentArgument) -> None:
-    """Show one document in full; since Dify 1.8."""
+    """Show a document with its metadata (Dify 1.8 or later)."""
 
     async def main(client: AsyncClient) -> None:
         target = await name_lookup.find_dataset(client, dataset)
@@ -94,8 +103,8 @@ def show_(context: typer.Context, dataset: DatasetOption, name: DocumentArgument
             "status": detail.display_status,
             "error": detail.error,
             "chunks": detail.segment_count,
-            "characters a chunk": detail.average_segment_length,
-            "chunks are": detail.doc_form,
+            "characters per chunk": detail.average_segment_length,
+            "chunk structure": detail.doc_form,
             "created": detail.created_at,
             "updated": detail.updated_at,
             "indexed": detail.completed_at,
@@ -110,21 +119,21 @@ def show_(context: typer.Context, dataset: DatasetOption, name: DocumentArgument
 def create(
     context: typer.Context,
     dataset: DatasetOption,
-    file: Annotated[
-        str | None, typer.Argument(metavar="FILE|-", help="What to send; - is stdin.")
-    ] = None,
+    file: FileArgument = None,
     text: TextOption = None,
     name: Annotated[
-        str | None, typer.Option(help="What to call it; else as the file is called.")
+        str | None,
+        typer.Option(metavar="NAME", help="Name of the document; default: the file's name."),
     ] = None,
     technique: Annotated[
-        Technique | None, typer.Option(help="For the first document of a dataset without one.")
+        Technique | None,
+        typer.Option(help="Indexing technique, required if the dataset does not have one."),
     ] = None,
     wait: WaitOption = False,
 ) -> None:
-    """Create one document, or replace the one of its name.
+    """Create a document, or replace the one with its name.
 
-    `load` is for many.
+    For many documents use `dify-kb load`.
     """
     source = _read_source(file, text)
 
@@ -148,16 +157,21 @@ def update(
     context: typer.Context,
     dataset: DatasetOption,
     document: DocumentArgument,
-    file: Annotated[
-        str | None, typer.Argument(metavar="FILE|-", help="What to send; - is stdin.")
-    ] = None,
+    file: FileArgument = None,
     text: TextOption = None,
     name: Annotated[
-        str | None, typer.Option(help="What to call it; else as before, or as the file.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Name of the document; default: the file's name, with --text unchanged.",
+        ),
     ] = None,
     wait: WaitOption = False,
 ) -> None:
-    """Give a document other content; edits of its chunks are lost."""
+    """Replace the content of a document.
+
+    Edits of its chunks are lost.
+    """
     source = _read_source(file, text)
 
     async def main(client: AsyncClient) -> None:
@@ -175,7 +189,7 @@ def update(
 
 
 def _format_metadata(entry: Mapping[str, object]) -> str:
-    """Write a metadata value; a time, which servers tell in seconds or as their text, as a date."""
+    """Return a metadata value as text; a time, which servers send in seconds, as a date."""
     value = entry.get("value")
     seconds = (
         option_types.parse_number(str(value))
@@ -183,18 +197,20 @@ def _format_metadata(entry: Mapping[str, object]) -> str:
         else None
     )
     if seconds is not None:
-        with suppress(ValueError, OverflowError, OSError):  # no time that a calendar has
+        with suppress(ValueError, OverflowError, OSError):  # out of the range of dates
             value = datetime.fromtimestamp(seconds, UTC)
     formatted = output.format_cell(value) if value is None or isinstance(value, datetime) else value
     return f"{entry['name']}={formatted}"
 
 
 def _read_source(file: str | None, text: str | None) -> Path | str:
-    """Take a path, or the text that was given or comes from stdin."""
+    """Return the path of the file, or the text of --text or standard input."""
     if (file is None) == (text is None):
         raise ConfigError(
-            "There is nothing to send." if file is None else "Both a file and --text are given.",
-            hint="Pass a file, - for stdin, or --text.",
+            "No content for the document."
+            if file is None
+            else "FILE and --text cannot be combined.",
+            hint="Pass a file, - for standard input, or --text.",
         )
     if file is None:
         return text or ""
@@ -203,7 +219,7 @@ def _read_source(file: str | None, text: str | None) -> Path | str:
 
 def _require_name(name: str | None) -> str:
     if not name:
-        raise ConfigError("The text has no name.", hint="Pass --name.")
+        raise ConfigError("No name for the document.", hint="Pass --name.")
     return name
 
 
@@ -241,26 +257,26 @@ def _print_created(document: Document, batch: str) -> None:
 
 
 def _check_indexed(document: Document) -> None:
-    """Tell a document that no search will find.
+    """Check that searches can find the document.
 
     Raises:
-        KnowledgeError: it failed, nothing of it was indexed, or it does not get on.
+        KnowledgeError: indexing failed, indexed nothing, or makes no progress.
     """
     match document.indexing_status:
         case dify_kb.IndexingStatus.ERROR:
             raise KnowledgeError(
-                f"{document.name!r} was not indexed: {document.error or 'no reason given'}",
-                hint="Create it again once that is mended; it keeps its id.",
+                f"Indexing of {document.name!r} failed: {document.error or 'no reason given'}",
+                hint="Correct the cause and create the document again; it keeps its id.",
             )
         case dify_kb.IndexingStatus.COMPLETED if not document.word_count:
             raise KnowledgeError(
-                f"{document.name!r} is {stats.NOTHING_INDEXED}.",
-                hint="Is there text in it? Scanned pages are pictures.",
+                f"{document.name!r}: {stats.NOTHING_INDEXED}.",
+                hint="Check that the document contains text; scanned pages are images.",
             )
         case status if not status.is_final:
             raise KnowledgeError(
-                f"{document.name!r} is still {status}, and does not get on.",
-                hint="It may come yet; `dify-kb stats` tells what is stuck.",
+                f"Indexing of {document.name!r} makes no progress (status {status}).",
+                hint="Run `dify-kb stats` later to see whether it is stuck.",
             )
 
 
@@ -276,9 +292,9 @@ def delete(
     dry_run: DryRunOption = False,
     yes: YesOption = False,
 ) -> None:
-    """Delete documents: those that are named, or all that fit.
+    """Delete documents, selected by name, id or condition.
 
-    Asks first where there are several. Archived ones are refused.
+    Asks for confirmation if there are several. The server refuses to delete archived documents.
     """
     from . import document_selection
 
@@ -304,7 +320,7 @@ def delete(
 def _add_switch_command(
     verb: str, past_tense: str, call: Callable[[AsyncClient], SwitchDocuments], help_text: str
 ) -> None:
-    """Add a command that switches documents; `past_tense` is what they are then."""
+    """Add a command that changes the status of documents to `past_tense`."""
 
     @documents.command(verb, help=help_text)
     def switch(
@@ -342,24 +358,25 @@ _add_switch_command(
     "enable",
     "enabled",
     lambda client: client.documents.enable,
-    "Let documents be found again; since Dify 1.8.",
+    "Include documents in search again (Dify 1.8 or later).",
 )
 _add_switch_command(
     "disable",
     "disabled",
     lambda client: client.documents.disable,
-    "Keep documents from being found; since Dify 1.8.\n\n"
-    "Those that are not indexed yet are refused.",
+    "Exclude documents from search (Dify 1.8 or later).\n\n"
+    "The server refuses documents that are not indexed yet.",
 )
 _add_switch_command(
     "archive",
     "archived",
     lambda client: client.documents.archive,
-    "Keep documents from being found and deleted; since Dify 1.8.",
+    "Archive documents (Dify 1.8 or later).\n\n"
+    "Archived documents are excluded from search and protected from deletion.",
 )
 _add_switch_command(
     "unarchive",
     "unarchived",
     lambda client: client.documents.unarchive,
-    "Take documents out of the archive; since Dify 1.8.",
+    "Restore archived documents (Dify 1.8 or later).",
 )

@@ -37,7 +37,7 @@ def print_planned(result: ItemResult) -> None:
 async def scan_source(
     source: Source, rules: ScanRules, on_event: Callable[[ItemResult], None]
 ) -> LoadReport:
-    """Report what a load into a dataset that does not exist yet would send. No request."""
+    """Return the report of a dry run into a dataset that does not exist yet. Costs no request."""
     started = time.monotonic()
     counts, reasons = Counter[Outcome](), Counter[str]()
     reader = await create_source_reader(source)

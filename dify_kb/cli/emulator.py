@@ -15,22 +15,24 @@ from .run_command import CommandContext
 
 def emulator(
     context: typer.Context,
-    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen at; 0 takes a free one.")] = 5001,
+    host: option_types.HostOption = "127.0.0.1",
+    port: option_types.PortOption = 5001,
     db: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="SQLite file of the server; default: in memory.",
+            help="SQLite file with the server's data; default: in memory.",
             parser=option_types.parse_path,
         ),
     ] = None,
-    server_version: Annotated[str, typer.Option(help="The Dify version to behave like.")] = "1.16",
+    server_version: Annotated[
+        str, typer.Option(metavar="VERSION", help="Dify version to emulate.")
+    ] = "1.16",
     faults: Annotated[
         str | None,
         typer.Option(
             metavar="FILE|-|JSON",
-            help='Failures to plan, e.g. {"documents.create_by_file": ["503 x3"]}.',
+            help='Faults to inject, e.g. {"documents.create_by_file": ["503 x3"]}.',
         ),
     ] = None,
 ) -> None:
@@ -46,7 +48,7 @@ def emulator(
         if command.json:
             output.print_json({"type": "emulator", "url": url, "api_key": server.api_key})
         output.err.print(
-            f"A server like Dify {server_version} listens; Ctrl-C ends it.\n"
+            f"Emulating Dify {server_version}; press Ctrl-C to stop.\n"
             f"  export DIFY_BASE_URL={url}\n"
             f"  export DIFY_API_KEY={server.api_key}"
         )
@@ -59,10 +61,10 @@ def emulator(
 
 
 def _read_fault_plans(argument: str) -> dict[str, object]:
-    """Read plans from standard input, from an argument that is JSON, or from a file.
+    """Parse fault plans: JSON in the argument, in a file, or on standard input (`-`).
 
     Raises:
-        ConfigError: there is no such file, or no JSON in it.
+        ConfigError: the file cannot be read, or does not contain JSON.
     """
     try:
         if argument == "-":
@@ -74,7 +76,7 @@ def _read_fault_plans(argument: str) -> dict[str, object]:
         plans: dict[str, object] = json.loads(text)
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"--faults {argument} cannot be read: {error}.",
-            hint="Name a file of JSON, or write the JSON itself, or - for standard input.",
+            f"Cannot read fault plans from {argument!r}: {error}.",
+            hint="Pass a JSON file, JSON text, or - for standard input.",
         ) from error
     return plans

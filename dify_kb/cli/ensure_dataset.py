@@ -46,7 +46,7 @@ async def ensure_dataset(
 
 
 async def _create_dataset(client: AsyncClient, name: str, technique: Technique | None) -> Dataset:
-    """Create the dataset, or find it where another process or a lost request created it."""
+    """Create the dataset, or return it if another process or a lost request created it."""
     embedding: ModelRef | Unset = UNSET
     if technique is None:
         technique, embedding = await _choose_technique(client)
@@ -61,8 +61,10 @@ async def _create_dataset(client: AsyncClient, name: str, technique: Technique |
         if not matches:
             raise
         lost = isinstance(error, OutcomeUnknownError)
-        end = "after the response to its create was lost" if lost else "created meanwhile"
-        output.err.print(f"Found the dataset {output.escape(name)}, {end}.")
+        cause = (
+            "the response to the create request was lost" if lost else "another process created it"
+        )
+        output.err.print(f"Using the existing dataset {output.escape(name)}: {cause}.")
         return min(matches, key=_creation_key)
     output.err.print(f"Created the dataset {label}.")
     return created
@@ -79,7 +81,7 @@ def _select_oldest(datasets: Sequence[Dataset]) -> Dataset:
     if others:
         ids = ", ".join(dataset.id for dataset in others)
         output.err.print(
-            f"warning: {len(datasets)} datasets are called {output.escape(oldest.name)}; loading"
+            f"warning: {len(datasets)} datasets are named {output.escape(oldest.name)}; loading"
             f" into the oldest, {oldest.id}. Delete the others if they are not needed: {ids}."
         )
     return oldest

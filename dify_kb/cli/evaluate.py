@@ -20,16 +20,17 @@ if TYPE_CHECKING:
     from dify_kb.ingest import Source
 
 MAX_TOP_K = 100
-"""Passages that a search may be asked for here; servers list no more of interest."""
+"""The largest `--top-k`: results beyond it do not matter in practice."""
 
 
 @frozen(kw_only=True)
 class EvaluationInput:
-    """What is asked, and the documents that are loaded for it; None where a base has them."""
+    """The queries of an evaluation and the documents to load for them."""
 
     queries: Sequence[EvaluationQuery]
     origin: str
     source: Source | None
+    """None to search an existing dataset."""
 
 
 def evaluate(
@@ -39,20 +40,23 @@ def evaluate(
         typer.Argument(
             metavar="QUERIES",
             parser=option_types.parse_path,
-            help='JSONL: {"query": "…", "relevant": ["name.md", {"text": "…"}]}; else those that'
-            " ship.",
+            help='JSON Lines: {"query": "…", "relevant": ["name.md", {"text": "…"}]}; default:'
+            " queries about the documents of `bench corpus`.",
         ),
     ] = None,
     dataset: Annotated[
         str | None,
-        typer.Option(metavar="NAME|ID", help="Search this one; it is not changed."),
+        typer.Option(
+            metavar="NAME|ID",
+            help="Name or id of the dataset; it is searched as it is, not changed.",
+        ),
     ] = None,
     folder: Annotated[
         Path | None,
         typer.Option(
             "--corpus",
             metavar="DIR",
-            help="Load these documents with each chunking.",
+            help="Folder with documents to index, once with each chunking.",
             parser=option_types.parse_path,
         ),
     ] = None,
@@ -60,7 +64,7 @@ def evaluate(
         list[int] | None,
         typer.Option(
             metavar="N",
-            help=f"Characters of a chunk; may be repeated. Else"
+            help="Maximum chunk size in characters; repeatable. Default:"
             f" {', '.join(map(str, CHUNK_SIZES))}.",
         ),
     ] = None,
@@ -69,22 +73,23 @@ def evaluate(
         typer.Option(
             min=1,
             max=MAX_TOP_K,
-            metavar="K",
-            help=f"Passages that count; may be repeated. Else {', '.join(map(str, TOP_KS))}.",
+            metavar="N",
+            help="Maximum passages per search; repeatable. Default:"
+            f" {', '.join(map(str, TOP_KS))}.",
         ),
     ] = None,
     technique: TechniqueOption = None,
     html: HtmlOption = None,
     save: SaveOption = None,
 ) -> None:
-    """Measure how well retrieval finds what is known to be there.
+    """Measure retrieval quality with queries of known answers.
 
-    Asks queries with known answers in every way that a base can be searched, and tells recall,
-    MRR and nDCG of each, so that weights, reranking and chunk size can be chosen. With --dataset
-    of a base that there is; else bases of its own are made, one for each way to cut, and deleted.
+    Runs the queries with every search method and prints recall, MRR and nDCG of each, to choose
+    weights, reranking and chunk size. --dataset searches an existing dataset. --corpus loads a
+    folder into temporary datasets, one per chunking, and deletes them at the end.
 
-    In QUERIES each relevant thing is {"document": name, path or id}, or {"text": what a passage
-    holds}. A plain text is a document if it ends like the name of one, and else a text.
+    In QUERIES a relevant item is {"document": "name, path or id"}, or {"text": "part of a
+    passage"}. A plain string is a document if it ends with a file extension, else a text.
     """
     from dify_kb.bench import results
     from dify_kb.bench.benchmark_progress import RequestCounter
@@ -104,13 +109,15 @@ def evaluate(
     async def main() -> int:
         async with command.create_client(on_event=tally.record) as client:
             output.err.print(_describe_evaluation(client.base_url, inputs, chunkings, ks))
-            with report_output.show_progress(quiet=command.quiet, plain=command.verbose) as tell:
+            with report_output.show_progress(
+                quiet=command.quiet, plain=command.verbose
+            ) as on_progress:
                 quality = evaluator.RetrievalEvaluator(
                     client=client,
                     queries=inputs.queries,
                     source=inputs.origin,
                     counter=tally,
-                    on_progress=tell,
+                    on_progress=on_progress,
                     ks=ks,
                 )
                 if inputs.source is None:
@@ -130,34 +137,36 @@ def evaluate(
 
 
 def _read_input(file: Path | None, folder: Path | None, dataset: str | None) -> EvaluationInput:
-    """Take what is asked of which documents.
+    """Return the queries and documents of the options.
 
     Raises:
-        ConfigError: one is given without the other, or the queries are none.
+        ConfigError: the options exclude each other, or one is missing or invalid.
     """
     from dify_kb.bench.quality import evaluation_queries, evaluator
 
     if folder is not None and dataset is not None:
-        raise ConfigError("Both --dataset and --corpus are given.", hint="Leave one of them out.")
+        raise ConfigError("--dataset and --corpus cannot be combined.", hint="Remove one of them.")
     if file is None:
         if folder is not None or dataset is not None:
             raise ConfigError(
-                "Nobody knows what should be found there: no QUERIES are given.",
-                hint=f"Name a file of lines like {evaluation_queries.EXAMPLE}",
+                "Missing argument QUERIES: --dataset and --corpus require queries.",
+                hint=f"Pass a file with lines like {evaluation_queries.EXAMPLE}",
             )
         samples = evaluation_queries.default_documents()
         source = evaluator.items_from_documents([(sample.name, sample.data) for sample in samples])
         return EvaluationInput(
             queries=evaluation_queries.default_queries(samples),
-            origin="the shipped set",
+            origin="the default queries",
             source=source,
         )
     if folder is None and dataset is None:
         raise ConfigError(
-            "The queries are of which documents?", hint="Pass --dataset NAME, or --corpus DIR."
+            "No documents for the queries.", hint="Pass --dataset NAME or --corpus DIR."
         )
     if folder is not None and not folder.is_dir():
-        raise ConfigError(f"{folder} is no folder.", hint="Name a folder with documents.")
+        raise ConfigError(
+            f"Not a directory: {folder}", hint="Pass a folder with documents to --corpus."
+        )
     return EvaluationInput(
         queries=evaluation_queries.read_queries(file), origin=str(file), source=folder
     )
@@ -170,8 +179,8 @@ def _describe_evaluation(
 
     bases = 1 if inputs.source is None else len(chunkings)
     searches = bases * MAX_COMPARED_METHODS * (len(inputs.queries) + 1)
-    notice = "" if inputs.source is None else f" {bases} bases of its own are made and deleted."
+    notice = "" if inputs.source is None else f" Creates and deletes {bases} temporary datasets."
     return (
-        f"Asking {output.escape(url)} {len(inputs.queries):,} queries, the first {max(ks)} passages"
-        f" of each: at most {searches:,} searches.{notice}"
+        f"Evaluating {len(inputs.queries):,} queries on {output.escape(url)}, {max(ks)} passages"
+        f" each: at most {searches:,} searches.{notice}"
     )

@@ -1,4 +1,4 @@
-"""From what happened to what the shell sees."""
+"""Exit codes of errors, and warnings as lines on stderr."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dify_kb.errors import (
 from . import output
 
 ARCHIVED_DOCUMENT_CODE = "archived_document_immutable"
-"""The code of a 403 that is about one document, and not about the key."""
+"""The code of a 403 that concerns one document, not the key."""
 
 GENERAL_ERROR = 1
 USAGE_ERROR = 2
@@ -32,7 +32,7 @@ JOURNAL_ERROR = 8
 
 
 def exit_code_for(error: KnowledgeError) -> int:
-    """Tell the exit code of an error."""
+    """Return the exit code of an error."""
     match error:
         case ConfigError():
             return USAGE_ERROR
@@ -52,7 +52,7 @@ def exit_code_for(error: KnowledgeError) -> int:
 
 @contextmanager
 def print_warnings() -> Iterator[None]:
-    """Write warnings as lines for people until the block ends."""
+    """Print Python warnings as `warning: …` on stderr until the block ends."""
 
     def write(
         message: Warning | str,

@@ -18,16 +18,16 @@ from .output import DiagnosticCheck
 from .run_command import CommandContext
 
 API_KEY_VARIABLE = "DIFY_EXTERNAL_API_KEY"
-"""The variable that a key is read from; a command line is seen by all users of a machine."""
+"""The environment variable of the key: all users of a machine can see a command line."""
 
 external = typer.Typer(
-    help="Serve a folder as an external knowledge base of Dify, or check such a server.",
+    help="Serve or check an external knowledge base.",
     no_args_is_help=True,
 )
 
 ApiKeyOption = Annotated[
     str | None,
-    typer.Option(metavar="KEY", help=f"What Dify sends as its API key; else {API_KEY_VARIABLE}."),
+    typer.Option(metavar="KEY", help=f"API key that Dify sends; default: {API_KEY_VARIABLE}."),
 ]
 
 
@@ -41,23 +41,28 @@ def serve(
         ),
     ],
     knowledge_id: Annotated[
-        str | None, typer.Option(help="Its id in Dify; the folder's name unless told.")
+        str | None,
+        typer.Option(
+            metavar="ID", help="External knowledge ID in Dify; default: the folder's name."
+        ),
     ] = None,
     api_key: ApiKeyOption = None,
-    host: Annotated[
-        str, typer.Option(help="Address to listen at; 0.0.0.0 for all, as Dify in Docker needs.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen at; 0 takes a free one.")] = 5002,
+    host: option_types.HostOption = "127.0.0.1",
+    port: option_types.PortOption = 5002,
     index: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="SQLite file of the index; default: in the user's cache folder.",
+            help="SQLite file of the index; default: one per folder in ~/.cache/dify-kb.",
             parser=option_types.parse_path,
         ),
     ] = None,
 ) -> None:
-    """Serve a folder to Dify until Ctrl-C, and keep up with its changes."""
+    """Serve a folder as an external knowledge base until Ctrl-C.
+
+    Changes of its files are indexed within seconds. Dify in Docker needs --host 0.0.0.0. Without
+    --api-key and the environment variable a new key is generated at each start.
+    """
     from dify_kb.external import FolderRetriever, create_app, serve
 
     command: CommandContext = context.obj
@@ -79,8 +84,8 @@ def serve(
                 }
                 output.print_json({"type": "external", **fields, "files": counts.files})
             output.err.print(
-                f"{counts.files:,} files in {counts.passages:,} passages are served;"
-                f" Ctrl-C ends it.\n{_describe_settings(url, configured_key, key, knowledge_name)}"
+                f"Serving {counts.files:,} files ({counts.passages:,} passages); press Ctrl-C to"
+                f" stop.\n{_describe_settings(url, configured_key, key, knowledge_name)}"
             )
             await anyio.sleep_forever()
         return 0
@@ -91,18 +96,22 @@ def serve(
 @external.command()
 def check(
     context: typer.Context,
-    url: Annotated[str, typer.Argument(help="API endpoint as in Dify, without /retrieval.")],
+    url: Annotated[
+        str,
+        typer.Argument(metavar="URL", help="API endpoint in Dify, without /retrieval."),
+    ],
     api_key: ApiKeyOption = None,
     knowledge_id: Annotated[
-        str | None, typer.Option(help="External knowledge ID as in Dify.")
+        str | None, typer.Option(metavar="ID", help="External knowledge ID in Dify.")
     ] = None,
     query: Annotated[
-        str | None, typer.Option(help="A question that finds something, to see records.")
+        str | None,
+        typer.Option(metavar="TEXT", help="Query that has results, to check their records."),
     ] = None,
 ) -> None:
-    """Ask a server as Dify does, and tell what Dify would think of it.
+    """Check whether a server works as an external knowledge base.
 
-    Some fifteen requests that only read. Exit code 0 means that Dify would be content.
+    Sends some fifteen read requests as Dify does. Exit code 0 if Dify would accept the responses.
     """
     from dify_kb.external import DEFAULT_QUERY
     from dify_kb.external import check as check_server
@@ -111,8 +120,8 @@ def check(
     key = _resolve_key(command, api_key)
     if not key or not knowledge_id:
         raise ConfigError(
-            f"{'--api-key' if not key else '--knowledge-id'} is missing.",
-            hint="Dify insists on both; give those that are to be entered there.",
+            f"Missing option {'--api-key' if not key else '--knowledge-id'}.",
+            hint="Pass the API key and the external knowledge ID that you enter in Dify.",
         )
 
     async def main() -> int:
@@ -124,19 +133,19 @@ def check(
             output.print_check(DiagnosticCheck(**asdict(finding)), json=command.json)
             failed |= finding.status == "failed"
         if not command.json:
-            verdict = "would not be content" if failed else "would be content"
-            output.err.print(f"Dify {verdict} with this server.")
+            verdict = "does not work" if failed else "works"
+            output.err.print(f"This server {verdict} as an external knowledge base of Dify.")
         return exit_codes.GENERAL_ERROR if failed else 0
 
     command.run(main)
 
 
 def _describe_settings(url: str, configured_key: str | None, key: str, knowledge_id: str) -> str:
-    """Tell what is to be entered in Dify."""
+    """Return the settings to enter in Dify."""
     displayed = (
-        "the one that was given"
+        "as configured"
         if configured_key
-        else f"{key}  (another one each time; set {API_KEY_VARIABLE})"
+        else f"{key}  (new at each start; set {API_KEY_VARIABLE} to keep one)"
     )
     return (
         f"  API endpoint           {url}\n"
@@ -146,10 +155,10 @@ def _describe_settings(url: str, configured_key: str | None, key: str, knowledge
 
 
 def _resolve_key(command: CommandContext, configured_key: str | None) -> str | None:
-    """Take the key of the command line, on which it may stand anywhere, or of the environment."""
+    """Return the key of --api-key, before or after the command, or of the environment."""
     return configured_key or command.api_key or os.environ.get(API_KEY_VARIABLE) or None
 
 
 def _log_to_stderr() -> None:
-    """Let people see what goes wrong while nobody is there."""
+    """Log warnings of the server on stderr."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)

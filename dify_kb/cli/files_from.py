@@ -27,8 +27,8 @@ class FilesFrom:
     """The files of `folder` that are listed in `source` (`-` is standard input), as `Item`s with
     the keys that a scan of the folder gives them.
 
-    A line may be an absolute path. A path outside the folder, also through a link, is refused; a
-    repeated one is ignored. With `null` the list is separated by NUL, so that names may contain a
+    A line may be an absolute path. A path outside the folder, even through a link, is refused; a
+    repeated path is ignored. With `null` the list is separated by NUL, for names that contain a
     newline.
     """
 
@@ -50,14 +50,15 @@ class FilesFrom:
         """
         if not self.folder.is_dir():
             raise ConfigError(
-                f"Not a directory: {self.folder}", hint="--files-from lists files of one folder."
+                f"Not a directory: {self.folder}",
+                hint="Pass the folder of the files in --files-from.",
             )
         is_readable = self.source == "-" or (
             os.access(self.source, os.R_OK) and not os.path.isdir(self.source)  # noqa: PTH112 -- text
         )
         if not is_readable or (self.source == "-" and sys.stdin is None):
             raise ConfigError(
-                f"Cannot read the list {self.source!r} (--files-from).",
+                f"Cannot read the list {self.source!r} of --files-from.",
                 hint="Pass a file with one path per line, or - for standard input.",
             )
 
@@ -68,12 +69,12 @@ class FilesFrom:
         for line in self._read_lines():
             if "\0" in line:
                 raise ConfigError(
-                    "The list (--files-from) holds NUL characters.",
-                    hint="Pass -0 (--null) for a list of names that end with NUL.",
+                    "The list of --files-from contains NUL characters.",
+                    hint="Pass --null (-0) if the list is separated by NUL.",
                 )
             key = os.path.relpath(root / line, root)
             path = root / key
-            # 64 bits of each: a million take some 60 MB.
+            # Hashes instead of texts: a million keys take some 60 MB.
             if hash(key) in self._seen:
                 continue
             self._seen.add(hash(key))

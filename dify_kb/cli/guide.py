@@ -25,7 +25,8 @@ NAMES = (
 
 def guide(
     name: Annotated[
-        str | None, typer.Argument(help="Name of the guide. Default: list the guides.")
+        str | None,
+        typer.Argument(metavar="NAME", help="Name of the guide; default: list the guides."),
     ] = None,
 ) -> None:
     """Print a guide, or list the guides."""

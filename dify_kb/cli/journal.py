@@ -30,23 +30,26 @@ def show_(
         str | None,
         typer.Argument(
             metavar="FILE",
-            help="Path or name of a journal; default: all in the state folder.",
+            help="Path or name of a journal; default: all journals.",
             show_default=False,
         ),
     ] = None,
     state: Annotated[
         option_types.JournalStateName | None,
-        typer.Option(help="List the files in this state.", show_default=False),
+        typer.Option(help="List the files with this state.", show_default=False),
     ] = None,
     failures: Annotated[
-        bool, typer.Option("--failures", help="List all failed files of the last run.")
+        bool,
+        typer.Option(
+            "--failures", help="List all failed files of the last run; default: the first 20."
+        ),
     ] = False,
 ) -> None:
-    """Show the journals of loads: all of them, or one.
+    """Show all journals, or one with its runs and failures.
 
-    A file is waiting (not sent), sending (perhaps sent), accepted (not seen indexed), done
-    (indexed), failed, stalled (its indexing stopped moving) or emptied (its replacement failed, and
-    its document has no chunks). A load may write the journal meanwhile.
+    States of a file: waiting (not sent), sending (upload started, outcome unknown), accepted (not
+    indexed yet), done (indexed), failed, stalled (no indexing progress), emptied (replacing it
+    failed, its document has no chunks). Works while a load is running.
     """
     from dify_kb.ingest.journal import JournalState, read_journal
 
@@ -69,7 +72,7 @@ def show_(
 def export(
     file: Annotated[str, typer.Argument(metavar="FILE", help="Path or name of a journal.")],
 ) -> None:
-    """Write every file of a journal as JSON Lines."""
+    """Print the files of a journal as JSON Lines."""
     from dify_kb.ingest.journal import read_journal
 
     for row in read_journal.iter_rows(_find_journal(file)):
@@ -90,12 +93,12 @@ def _find_journal(file: str) -> Path:
         if path.is_file():
             return path
     raise KnowledgeError(
-        f"Journal not found: {file}", hint="`dify-kb journal show` lists all journals."
+        f"Journal not found: {file}", hint="Run `dify-kb journal show` to list all journals."
     )
 
 
 def _print_all(command: CommandContext) -> int:
-    """Print all journals; one that cannot be read does not hide the others."""
+    """Print all journals, with an error line for each that cannot be read."""
     from dify_kb.ingest import state_folder
     from dify_kb.ingest.journal import read_journal
 
@@ -121,7 +124,7 @@ def _print_all(command: CommandContext) -> int:
 
 
 def _print_overview(overview: JournalOverview) -> None:
-    source = overview.source or "items, or a list"
+    source = overview.source or "items or a list"
     output.out.print(f"{overview.path.stem}  {_describe_last_run(overview)}")
     output.out.print(f"  source   {output.escape(', '.join(source.splitlines()))}")
     output.out.print(
@@ -156,10 +159,10 @@ def _run_row(run: PastRun, overview: JournalOverview) -> tuple[object, ...]:
 
 def _describe_end(run: PastRun, overview: JournalOverview) -> str:
     if run.report is not None:
-        return str(run.report.get("stopped") or "by itself")
+        return str(run.report.get("stopped") or "finished")
     if run is overview.last and overview.writer is not None:
-        return f"goes on (process {overview.writer})"
-    return "cut off"
+        return f"running (process {overview.writer})"
+    return "interrupted"
 
 
 def _describe_last_run(overview: JournalOverview) -> str:
@@ -188,7 +191,7 @@ def _failure_lines(results: Iterable[ItemResult], *, list_all: bool) -> Iterator
         if number == 0:
             yield "\nNot loaded in the last run:"
         if not list_all and number == output.MAX_LISTED_FAILURES:
-            yield "  … and more; --failures lists all."
+            yield "  … and more; pass --failures to list all."
             return
         reason = output.escape(result.reason or "")
         yield f"  {result.outcome}  {output.escape(result.key)}: {reason}"

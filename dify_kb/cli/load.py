@@ -66,58 +66,78 @@ def load(
     ] = None,
     null: Annotated[
         bool,
-        typer.Option("--null", "-0", help="The list is separated by NUL, as from find -print0."),
+        typer.Option(
+            "--null", "-0", help="The list of --files-from is separated by NUL (find -print0)."
+        ),
     ] = False,
     metadata: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=TEXT",
-            help="Metadata of each document; NAME:=2024 sets a number. Repeatable.",
+            help="Metadata set on each document; NAME:=2024 sets a number; repeatable.",
         ),
     ] = None,
     on_existing: Annotated[
         OnExisting,
-        typer.Option(help="What to do if another document has the name of a file."),
+        typer.Option(
+            help="Action if a document that was not loaded with this journal has the name of a"
+            " file."
+        ),
     ] = "overwrite",
     checksum: Annotated[
         bool,
-        typer.Option("--checksum", help="Compare file contents, not size and times."),
+        typer.Option(
+            "--checksum", help="Detect changed files by content; default: by size and time."
+        ),
     ] = False,
     overwrite_archived: Annotated[
         bool,
         typer.Option(
             "--overwrite-archived",
-            help="Replace archived documents too, and archive them again; default: skip them.",
+            help="Replace archived documents and archive them again; default: skip them.",
         ),
     ] = False,
     replace: Annotated[
         Replace,
         typer.Option(
-            help="How a changed file replaces its document. in_place: keep the document id; the"
-            " document is not found while it is indexed, and empty if that fails. swap: delete the"
-            " old document once the new one is indexed; no gap in search, new document id."
+            help="How a changed file replaces its document. in_place: the document keeps its id,"
+            " is not found while it is indexed, and is empty if that fails. swap: the old document"
+            " is deleted once the new one, with a new id, is indexed; no gap in search."
         ),
     ] = "in_place",
     mode: Annotated[
         option_types.ChunkingMode | None,
-        typer.Option(help="Chunking mode; default: that of the dataset."),
+        typer.Option(
+            help="Chunking mode; default: custom with a chunking option below, else that"
+            " of the dataset."
+        ),
     ] = None,
     chunk_size: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Maximum chunk size in characters, 50 to 4000 (custom)."),
+        typer.Option(
+            metavar="N", help="Maximum chunk size in characters, 50 to 4000; default: 500."
+        ),
     ] = None,
     chunk_overlap: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Overlap between chunks, in characters (custom)."),
+        typer.Option(
+            metavar="N",
+            help="Overlap between chunks in characters; default: a tenth of the chunk size, 50 at"
+            " most.",
+        ),
     ] = None,
     separator: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="Text that separates chunks; \\n is a newline (custom)."),
+        typer.Option(
+            metavar="TEXT",
+            help="Text that separates chunks; \\n is a newline, \\t a tab; default: \\n.",
+        ),
     ] = None,
     concurrency: Annotated[
         str | None,
         typer.Option(
-            metavar="N|LOW-HIGH", help="Concurrent uploads; default: tuned automatically."
+            metavar="N|LOW-HIGH",
+            help="Concurrent uploads, fixed or within a range; default: tuned automatically.",
         ),
     ] = None,
     rate: Annotated[
@@ -130,36 +150,39 @@ def load(
     wait: Annotated[
         WaitFor,
         typer.Option(
-            help="When a file counts as loaded: once the server accepted it, once it is indexed, or"
-            " once a check at the end verified it."
+            help="When a file counts as loaded: accepted by the server, indexed, or verified by a"
+            " final check (one more request per file)."
         ),
     ] = "indexed",
     max_unindexed: Annotated[
         int,
         typer.Option(
-            metavar="N", min=1, help="Maximum accepted documents that are not indexed yet."
+            metavar="N", min=1, help="Maximum number of accepted documents not indexed yet."
         ),
     ] = 5000,
     stall_after: Annotated[
         str,
         typer.Option(
-            metavar="TIME", help="Time without indexing progress after which a document stalled."
+            metavar="TIME",
+            help="Time without indexing progress (90s, 30m, 2h) after which a document counts as"
+            " stalled.",
         ),
     ] = "15m",
     deadline: Annotated[
         str | None,
         typer.Option(
-            metavar="TIME", help="Stop after this time (90, 90s, 30m, 2h); default: never."
+            metavar="TIME", help="Stop the load after this time (90s, 30m, 2h); default: never."
         ),
     ] = None,
     max_failures: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=0, help="Stop if more files than this failed; default: no limit."
+            metavar="N", min=0, help="Stop the load if more files fail; default: no limit."
         ),
     ] = None,
     errors: Annotated[
-        OnError, typer.Option(help="stop: end the load at the first failed file.")
+        OnError,
+        typer.Option(help="collect: continue after failed files. stop: stop at the first one."),
     ] = "collect",
     max_file_size: Annotated[
         int, typer.Option(metavar="N", min=1, help="Maximum file size in MiB.")
@@ -176,29 +199,28 @@ def load(
     retry_failed: Annotated[
         bool,
         typer.Option(
-            "--retry-failed", help="Send files again that failed or stalled in an earlier run."
+            "--retry-failed", help="Retry files that failed or stalled in an earlier run."
         ),
     ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Send nothing; print what would be done.")
-    ] = False,
+    dry_run: option_types.DryRunOption = False,
     log_file: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Append each result and each failed request to FILE, as JSON Lines.",
+            help="Append each result and each failed request to FILE as JSON Lines.",
             parser=option_types.parse_path,
         ),
     ] = None,
 ) -> None:
     """Load folders of files into a dataset.
 
-    Each file becomes a document named after its path. The same command again resumes the load, and
-    sends only new and changed files. Ctrl-C loses nothing.
+    Each file becomes a document named after its path. Run the same command again to resume after
+    an interruption, or to send only new and changed files. Ctrl-C loses nothing.
 
-    Exit codes: 0 success, 3 some files failed, 4 key, permission, plan limit or deleted dataset, 5
-    stopped for now, 6 the server rejects everything, 7 too many failures, 8 journal locked or
-    damaged, 130 interrupted, 143 terminated. After 5, 130 and 143 the same command resumes.
+    Exit codes: 0 success, 1 error, 2 invalid options, 3 some files failed, 4 stopped by key,
+    permission, plan limit or deleted dataset, 5 stopped by rate limit, outage or deadline, 6 the
+    server rejects everything, 7 too many failures, 8 journal locked or damaged, 130 interrupted,
+    143 terminated. After 5, 130 and 143 run the same command to resume.
     """
     from dify_kb.ingest import ScanRules
 

@@ -1,4 +1,4 @@
-"""Run a load of the command line: its source, progress, interruption, summary, exit code."""
+"""Run `dify-kb load`: source, progress, interruption, summary and exit code."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from .option_types import Technique
 from .progress import ProgressState
 from .run_command import BROKEN_PIPE_EXIT, CommandContext, Interrupt, discard_output
 
-GRACE_NOTICE = "Finishing uploads in flight (10 s at most); press Ctrl-C again to end at once."
+GRACE_NOTICE = "Finishing uploads in flight (up to 10 s); press Ctrl-C again to stop immediately."
 
 
 @frozen(kw_only=True)
@@ -78,7 +78,7 @@ class LoadRunner:
         """
         self._log = log
         self._check()
-        self._interrupt.exit_message = lambda: f"Ended at once. {self._resume_hint()}"
+        self._interrupt.exit_message = lambda: f"Stopped immediately.\nnext:  {self._resume_hint()}"
         code = self.command.run_interruptible(self._load, self._interrupt)
         if self._interrupt.was_cancelled and code != BROKEN_PIPE_EXIT:
             self._report_interruption(code)
@@ -89,7 +89,7 @@ class LoadRunner:
         if self.list_file is None:
             if self.null:
                 raise ConfigError(
-                    "--null requires --files-from.", hint="Add --files-from or drop it."
+                    "--null requires --files-from.", hint="Pass --files-from, or remove --null."
                 )
             if not self.paths:
                 raise ConfigError("Missing argument PATH.", hint="Pass folders or files to load.")
@@ -98,7 +98,7 @@ class LoadRunner:
         if len(self.paths) > 1:
             raise ConfigError(
                 "--files-from accepts at most one PATH.",
-                hint="Pass the folder of the listed files.",
+                hint="Pass only the folder of the listed files.",
             )
         self._files_from = FilesFrom(
             folder=self.paths[0] if self.paths else Path(),
@@ -114,7 +114,7 @@ class LoadRunner:
         if self._files_from is not None:
             items = self._files_from.iter_items()
             first_item = await anyio.to_thread.run_sync(next, items, None)
-            if first_item is None:  # as in a job that runs every hour, and finds nothing new
+            if first_item is None:  # as in an hourly job without new files
                 return self._report_finished(LoadReport(dry_run=self.dry_run))
             source = NamedSource(
                 itertools.chain((first_item,), items), _folder_name(self._files_from.folder)
@@ -129,8 +129,8 @@ class LoadRunner:
                 )
             if self.verifies and not self.command.quiet:
                 output.err.print(
-                    "Verifying costs one request per document sent, and one per 100 documents of"
-                    " the dataset."
+                    "Verification costs one request per file sent and one per 100 documents of the"
+                    " dataset."
                 )
             arguments = LoadArguments(source=source, on_event=self._handle_event)
             quiet = self.command.quiet or self.dry_run
@@ -181,7 +181,7 @@ class LoadRunner:
             places = ", ".join(output.escape(str(path)) for path in self.paths)
             raise KnowledgeError(
                 f"No files to load in {places}.",
-                hint="Check the path, --include and --exclude; hidden files need an --include.",
+                hint="Check PATH, --include and --exclude. Hidden files require an --include.",
             )
         self._print(report)
         first_item = self.stops_at_first_failure and report.stopped is StopReason.MAX_FAILURES

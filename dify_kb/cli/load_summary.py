@@ -22,29 +22,27 @@ _RETRY = "--retry-failed"
 _REASONS: Mapping[StopReason, str] = {
     StopReason.RATE_LIMIT: "The server's rate limit rejects uploads.",
     StopReason.PLAN_LIMIT: "The server's plan does not allow more documents.",
-    StopReason.UNAUTHORIZED: "The server does not accept the key.",
+    StopReason.UNAUTHORIZED: "The server rejects the API key.",
     StopReason.OUTAGE: "The server is unavailable.",
     StopReason.NOT_INDEXING: "The server indexes nothing.",
     StopReason.MISCONFIGURED: "The server rejects every document.",
-    StopReason.MAX_FAILURES: "More files failed than --max-failures allows.",
+    StopReason.MAX_FAILURES: "More than --max-failures files failed.",
     StopReason.DEADLINE: "Deadline reached.",
     StopReason.JOURNAL: "The journal cannot be written.",
     StopReason.DATASET_DELETED: "The dataset was deleted.",
 }
-"""Used where the report has no message of its own."""
+"""Messages for reports without one."""
 
 _REMEDIES: Mapping[StopReason, str] = {
-    StopReason.RATE_LIMIT: "Wait until the server accepts uploads again, or set a limit (--rate"
-    " 100/min).",
+    StopReason.RATE_LIMIT: "Wait until the server accepts uploads again, or pass --rate 100/min.",
     StopReason.PLAN_LIMIT: "Delete documents or upgrade the plan.",
     StopReason.UNAUTHORIZED: "Pass a key with write permission (--api-key or DIFY_API_KEY).",
-    StopReason.OUTAGE: "Wait until the server is back; `dify-kb doctor` checks it.",
+    StopReason.OUTAGE: "Wait until the server is available; check it with `dify-kb doctor`.",
     StopReason.NOT_INDEXING: "Check the server's Celery worker: nothing is being indexed.",
     StopReason.MISCONFIGURED: (
-        "Correct what the server refuses: the base URL, a proxy, or the dataset's models and"
-        " chunking settings."
+        "Check the base URL, the proxy, and the models and chunking settings of the dataset."
     ),
-    StopReason.MAX_FAILURES: "Check the failed files above.",
+    StopReason.MAX_FAILURES: "Check the failed files listed above.",
     StopReason.DEADLINE: "",
     StopReason.JOURNAL: "Free disk space, or make the journal writable.",
     StopReason.DATASET_DELETED: "Pass another --dataset, or --create to create it again.",
@@ -52,7 +50,7 @@ _REMEDIES: Mapping[StopReason, str] = {
 
 
 def format_command_line(words: Sequence[str], *extra: str) -> str:
-    """Return the command line quoted for a shell, without its secrets."""
+    """Return the command line quoted for a shell; `…` replaces secrets."""
     parts: list[str] = []
     secret = False
     for word in words:
@@ -118,7 +116,7 @@ def print_warnings(report: LoadReport) -> None:
 
 
 def format_stop_reason(report: LoadReport) -> str | None:
-    """Return the sentence that says why the load stopped; None if it did not."""
+    """Return the error line of a load that stopped; None if it did not stop."""
     if report.stopped is None:
         return None
     message = output.escape(report.stop_message or _REASONS[report.stopped])
@@ -126,15 +124,15 @@ def format_stop_reason(report: LoadReport) -> str | None:
 
 
 def next_step(report: LoadReport, words: Sequence[str]) -> str | None:
-    """Return what to do next and the command for it; None if nothing is left to do."""
+    """Return the next step and its command; None if nothing is left to do."""
     if report or report.dry_run:
         return None
     retry = report.failed + report.stalled > 0
     command = format_command_line(words, *([_RETRY] if retry else []))
     if report.stopped is None:
-        purpose = "send the failed files again" if retry else "check the remaining files"
+        purpose = "retry the failed files" if retry else "check the remaining files"
         return f"Run this command to {purpose}:\n       {command}"
-    retries = " and send the failed files again" if retry else ""
+    retries = " and retry the failed files" if retry else ""
     instruction = f"{_REMEDIES[report.stopped]} Run this command to resume{retries}:".lstrip()
     return f"{instruction}\n       {command}"
 

@@ -1,4 +1,4 @@
-"""A load written down as it goes: JSON Lines of each result and of what the client logs."""
+"""The log file of a load: JSON Lines of its results and of the client's log records."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ LOGGER = "dify_kb"
 
 @define
 class LoadLog:
-    """Appends lines to a file; a load goes on when that cannot be written any more."""
+    """Appends JSON Lines to a file; a write error ends the log, not the load."""
 
     _file: FileIO | None
 
     def write(self, kind: str, fields: Mapping[str, object]) -> None:
-        """Add a line, with the time in UTC."""
+        """Append a line with the time in UTC."""
         if self._file is None:
             return
         header = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "type": kind}
@@ -34,17 +34,18 @@ class LoadLog:
             self._file.write(f"{json.dumps({**header, **fields}, default=str)}\n".encode())
         except OSError as error:
             output.err.print(
-                f"warning: The log ends here: {(error.strerror or str(error)).lower()}."
+                f"warning: Logging stopped, cannot write to the log file:"
+                f" {error.strerror or error}."
             )
             self._file = None
 
 
 @contextmanager
 def open_log(path: Path | None) -> Iterator[LoadLog]:
-    """Open a log, to which everything goes that the client logs; None is one that is not kept.
+    """Open the log file and add the client's log records to it; without a path, log nothing.
 
     Raises:
-        ConfigError: it cannot be written.
+        ConfigError: the file cannot be opened for writing.
     """
     if path is None:
         yield LoadLog(None)
@@ -53,8 +54,8 @@ def open_log(path: Path | None) -> Iterator[LoadLog]:
         file = path.open("ab", buffering=0)
     except OSError as error:
         raise ConfigError(
-            f"--log-file is {path}: {(error.strerror or str(error)).lower()}.",
-            hint="Name a file that can be written.",
+            f"Cannot write to {path} (--log-file): {error.strerror or error}.",
+            hint="Pass a file in a folder that exists and is writable.",
         ) from error
     with file:
         log = LoadLog(file)

@@ -29,12 +29,14 @@ if TYPE_CHECKING:
     from dify_kb.models import BuiltInField
 
 metadata = typer.Typer(
-    help="Metadata fields, and their values on documents.",
+    help="Manage metadata fields and their values.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
-FieldArgument = Annotated[str, typer.Argument(metavar="NAME|ID", help="Name or id of the field.")]
+FieldArgument = Annotated[
+    str, typer.Argument(metavar="NAME|ID", help="Name or id of the metadata field.")
+]
 
 
 @metadata.command("list")
@@ -42,12 +44,13 @@ def list_(
     context: typer.Context,
     dataset: DatasetOption,
     built_in: Annotated[
-        bool, typer.Option("--built-in", help="Those that the server fills in by itself.")
+        bool,
+        typer.Option("--built-in", help="List the built-in fields, which the server fills in."),
     ] = False,
 ) -> None:
-    """List the fields of a dataset.
+    """List the metadata fields of a dataset.
 
-    Each with the number of documents that have a value.
+    Prints the number of documents that have a value for each field.
     """
 
     async def main(client: AsyncClient) -> None:
@@ -73,15 +76,15 @@ def list_(
             json=is_json_output(context),
         )
         if not is_json_output(context):
-            visibility = "shown" if response.built_in_field_enabled else "hidden"
-            output.err.print(f"Built-in fields are {visibility}.")
+            state = "enabled" if response.built_in_field_enabled else "disabled"
+            output.err.print(f"Built-in fields are {state}.")
 
     run_with_client(context, main)
 
 
 @metadata.command("show")
 def show_(context: typer.Context, dataset: DatasetOption, name: FieldArgument) -> None:
-    """Show one field; the server only lists them."""
+    """Show a metadata field."""
 
     async def main(client: AsyncClient) -> None:
         target = await name_lookup.find_dataset(client, dataset)
@@ -95,12 +98,15 @@ def show_(context: typer.Context, dataset: DatasetOption, name: FieldArgument) -
 def create(
     context: typer.Context,
     dataset: DatasetOption,
-    name: Annotated[str, typer.Argument(help="1 to 255 characters, unique in the dataset.")],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="Name, 1 to 255 characters, unique in the dataset."),
+    ],
     type_: Annotated[
-        Literal["string", "number", "time"], typer.Option("--type", help="What its values are.")
+        Literal["string", "number", "time"], typer.Option("--type", help="Type of the values.")
     ] = "string",
 ) -> None:
-    """Add a field to a dataset."""
+    """Create a metadata field in a dataset."""
 
     async def main(client: AsyncClient) -> None:
         target = await name_lookup.find_dataset(client, dataset)
@@ -114,9 +120,14 @@ def update(
     context: typer.Context,
     dataset: DatasetOption,
     name: FieldArgument,
-    new_name: Annotated[str, typer.Argument(help="Another name.")],
+    new_name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NEW_NAME", help="Name, 1 to 255 characters, unique in the dataset."
+        ),
+    ],
 ) -> None:
-    """Give a field another name."""
+    """Rename a metadata field."""
 
     async def main(client: AsyncClient) -> None:
         target = await name_lookup.find_dataset(client, dataset)
@@ -130,12 +141,14 @@ def update(
 def delete(
     context: typer.Context,
     dataset: DatasetOption,
-    names: Annotated[list[str], typer.Argument(metavar="NAME|ID", help="Names or ids of fields.")],
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME|ID", help="Names or ids of metadata fields.")
+    ],
     yes: YesOption = False,
 ) -> None:
-    """Delete fields with their values.
+    """Delete metadata fields with their values.
 
-    Asks first where there are several.
+    Asks for confirmation if there are several.
     """
 
     async def main(client: AsyncClient) -> int:
@@ -144,12 +157,12 @@ def delete(
         things = list({thing.id: thing for thing in found}.values())
         if len(things) > 1:
             await bulk.confirm_deletion(
-                bulk.format_count(len(things), "field"), [*map(str, things)], yes=yes
+                bulk.format_count(len(things), "metadata field"), [*map(str, things)], yes=yes
             )
         return await bulk.change_each(
             things,
             lambda thing: client.metadata.delete(target, thing.id),
-            bulk.ChangeReporter("field", "deleted", json=is_json_output(context)),
+            bulk.ChangeReporter("metadata field", "deleted", json=is_json_output(context)),
         )
 
     run_with_client(context, main)
@@ -160,10 +173,11 @@ def built_in(
     context: typer.Context,
     dataset: DatasetOption,
     action: Annotated[
-        Literal["enable", "disable"], typer.Argument(help="Show them, or hide them.")
+        Literal["enable", "disable"],
+        typer.Argument(metavar="ACTION", help="enable shows the fields, disable hides them."),
     ],
 ) -> None:
-    """Show the server's own fields on documents, or hide them."""
+    """Enable or disable the built-in metadata fields of a dataset."""
 
     async def main(client: AsyncClient) -> None:
         target = await name_lookup.find_dataset(client, dataset)
@@ -182,7 +196,8 @@ def assign(
     context: typer.Context,
     dataset: DatasetOption,
     set_: Annotated[
-        list[str], typer.Option("--set", metavar="FIELD=VALUE", help="May be repeated.")
+        list[str],
+        typer.Option("--set", metavar="FIELD=VALUE", help="Metadata value to set; repeatable."),
     ],
     names: DocumentArguments = None,
     name: NamePatternOption = None,
@@ -191,10 +206,10 @@ def assign(
     all_: AllOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Set values of documents: those that are named, or all that fit.
+    """Set metadata of documents, selected by name, id or condition.
 
-    Other values stay. A time is written like 2024-12-31 or 2024-12-31T18:00+01:00 (else UTC), or
-    as seconds since the epoch.
+    Other values stay unchanged. A time is 2024-12-31 (UTC), 2024-12-31T18:00+01:00, or seconds
+    since 1970.
     """
     from . import document_selection
 
@@ -243,16 +258,16 @@ Value = str | float | datetime
 
 
 def parse_assignments(texts: Sequence[str]) -> Mapping[str, str]:
-    """Read `FIELD=VALUE`s.
+    """Parse `FIELD=VALUE` texts.
 
     Raises:
-        ConfigError: one that is none.
+        ConfigError: a text is not of this form.
     """
     assignments: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not (name.strip() and equals):
-            raise ConfigError(f"--set is {text!r}.", hint="Write FIELD=VALUE.")
+            raise ConfigError(f"Invalid pair {text!r} for --set.", hint="Expected FIELD=VALUE.")
         assignments[name.strip()] = value.strip()
     return assignments
 
@@ -260,11 +275,13 @@ def parse_assignments(texts: Sequence[str]) -> Mapping[str, str]:
 def convert_values(
     assignments: Mapping[str, str], fields: Sequence[MetadataField], target: Dataset
 ) -> Mapping[str, Value]:
-    """Give each value the type of its field: the server does not, and searches would not match.
+    """Convert each value to the type of its field.
+
+    The server does not convert values, and filters do not match values of a wrong type.
 
     Raises:
-        KnowledgeError: there is no such field.
-        ConfigError: a value is not of its type.
+        KnowledgeError: a field does not exist.
+        ConfigError: a value cannot be converted.
     """
     values: dict[str, Value] = {}
     for name, text in assignments.items():
@@ -276,10 +293,10 @@ def convert_values(
 def select_field(
     fields: Sequence[MetadataField], name_or_id: str, target: Dataset
 ) -> MetadataField:
-    """Choose a field by its name or its id.
+    """Return the field with this name or id.
 
     Raises:
-        KnowledgeError: there is none.
+        KnowledgeError: the field does not exist.
     """
     by_id = {field.id: field for field in fields}
     if name_or_id in by_id:
@@ -294,10 +311,10 @@ def report_assignments(
     failed: Mapping[str, str],
     cause: BaseException | None,
 ) -> int:
-    """Tell what became of each document, and give the exit code.
+    """Print the result of each document, and return the exit code.
 
     Raises:
-        KnowledgeError: what ended it before all were reached.
+        KnowledgeError: an error stopped the assignment before all documents were updated.
     """
     set_ = set(assigned_ids)
     for thing in things:
@@ -320,6 +337,6 @@ def _parse_field_value(field: MetadataField, text: str) -> Value:
     if field.type == dify_kb.MetadataType.TIME:
         return option_types.parse_time(f"field {field.name!r} of type time", text)
     raise ConfigError(
-        f"{field.name} is a field of type {field.type}; the value is {text!r}.",
+        f"Invalid value {text!r} for field {field.name!r} of type {field.type}.",
         hint="Pass a number.",
     )

@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from dify_kb.models import ModelType, ProviderModel
 
 models = typer.Typer(
-    help="The models that the workspace offers.", no_args_is_help=True, rich_markup_mode=None
+    help="List the models of the workspace.", no_args_is_help=True, rich_markup_mode=None
 )
 
 ModelTypesOption = Annotated[
     list[option_types.ModelTypeChoice] | None,
-    typer.Option("--type", help="May be repeated; else what datasets need: the first two."),
+    typer.Option(
+        "--type", help="Only models of this type; repeatable. Default: text-embedding and rerank."
+    ),
 ]
 DEFAULT_TYPES = (option_types.ModelTypeChoice.TEXT_EMBEDDING, option_types.ModelTypeChoice.RERANK)
 
@@ -37,15 +39,15 @@ class ModelOffer:
 
     @property
     def name(self) -> str:
-        """What `--embedding` takes."""
+        """The name that `--embedding` accepts."""
         return f"{self.provider.provider}:{self.model.model}"
 
 
 @models.command("list")
 def list_(context: typer.Context, type_: ModelTypesOption = None) -> None:
-    """List the models, as `--embedding` takes them.
+    """List models by the names that `--embedding` accepts.
 
-    In JSON a line for each provider.
+    With --json one line per provider.
     """
 
     async def main(client: AsyncClient) -> None:
@@ -72,13 +74,13 @@ def list_(context: typer.Context, type_: ModelTypesOption = None) -> None:
 def show_(
     context: typer.Context,
     name: Annotated[
-        str, typer.Argument(metavar="MODEL", help="PROVIDER:MODEL, or the model's name alone.")
+        str, typer.Argument(metavar="MODEL", help="PROVIDER:MODEL, or the model's name.")
     ],
     type_: ModelTypesOption = None,
 ) -> None:
-    """Show one model.
+    """Show a model.
 
-    In JSON its provider, with this model alone.
+    With --json its provider, with only this model.
     """
 
     async def main(client: AsyncClient) -> None:
@@ -113,10 +115,10 @@ async def _list_offers(
 
 
 def select_model(name: str, offers: list[ModelOffer]) -> ModelOffer:
-    """Choose a model.
+    """Return the model with this name.
 
     Raises:
-        KnowledgeError: there is none, or several providers offer it.
+        KnowledgeError: the model does not exist, or several providers offer it.
     """
     matches = [offer for offer in offers if name in {offer.name, offer.model.model}]
     if len(matches) == 1:
@@ -124,12 +126,13 @@ def select_model(name: str, offers: list[ModelOffer]) -> ModelOffer:
     if matches:
         names = ", ".join(offer.name for offer in matches)
         raise KnowledgeError(
-            f"{len(matches)} models are called {name!r}.", hint=f"Pass one of {names}."
+            f"{len(matches)} models are named {name!r}.", hint=f"Pass one of {names}."
         )
     known = [word for offer in offers for word in (offer.name, offer.model.model)]
     suggestions = name_lookup.suggest_names(name, known)
     suggestion = f"Did you mean {' or '.join(map(repr, suggestions))}? " if suggestions else ""
     raise KnowledgeError(
-        f"No model is called {name!r}.",
-        hint=f"{suggestion}`dify-kb models list` shows those there are; others need --type.",
+        f"Model not found: {name!r}.",
+        hint=f"{suggestion}Run `dify-kb models list` to see embedding and rerank models; pass"
+        " --type for others.",
     )

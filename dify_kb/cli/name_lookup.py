@@ -1,5 +1,6 @@
-"""Taking things by their name or their id; an id is never looked for in a list, which a key may
-not be allowed to see.
+"""Find datasets, documents, tags and metadata fields by name or id.
+
+An id is never searched in a list: a key may not be allowed to list.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ if TYPE_CHECKING:
     from dify_kb import AsyncClient, Dataset
 
 MAX_SUGGESTIONS = 3
-"""Names that are suggested."""
+"""The number of suggested names."""
 
 MAX_SEARCHED_NAMES = 1000
-"""Names that are looked through for suggestions: ten requests at most."""
+"""Names that are compared for suggestions: ten requests at most."""
 
 MAX_SHOWN_IDS = 5
-"""Ids that are shown of things with the same name."""
+"""The number of ids shown for an ambiguous name."""
 
 
 class NamedResource(Protocol):
-    """What a list of the server consists of."""
+    """An item of a server's list, with a name and an id."""
 
     @property
     def id(self) -> str:
@@ -36,7 +37,7 @@ class NamedResource(Protocol):
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """The name, perhaps not unique."""
         ...
 
 
@@ -45,7 +46,7 @@ T = TypeVar("T", bound=NamedResource)
 
 @frozen
 class ResourceRef:
-    """What a command is about. The name is not known where an id was given."""
+    """A resource that a command works on. The name is None if an id was given."""
 
     id: str
     name: str | None = None
@@ -55,7 +56,7 @@ class ResourceRef:
 
 
 def is_id(text: str) -> bool:
-    """Tell an id from a name; servers take ids with their dashes only."""
+    """Return whether a text is an id; servers accept only UUIDs with dashes."""
     try:
         return str(UUID(text)) == text.lower()
     except ValueError:
@@ -63,24 +64,25 @@ def is_id(text: str) -> bool:
 
 
 def parse_ids(noun: str, ids: Sequence[str]) -> Sequence[ResourceRef]:
-    """Take things that have no names, each once.
+    """Return the resources with these ids, each once.
 
     Raises:
-        ConfigError: what was given is no id.
+        ConfigError: a text is not an id.
     """
     for text in ids:
         if not is_id(text):
             raise ConfigError(
-                f"{text!r} is no id of a {noun}.", hint=f"Lists show the ids of {noun}s."
+                f"Invalid {noun} id: {text!r}.",
+                hint=f"Pass a UUID, as lists show it for {noun}s.",
             )
     return [ResourceRef(text) for text in dict.fromkeys(ids)]
 
 
 async def find_dataset(client: AsyncClient, name_or_id: str) -> Dataset:
-    """Fetch a dataset. An id costs one request.
+    """Fetch a dataset by name or id. An id costs one request.
 
     Raises:
-        KnowledgeError: there is none, or there are several of the name.
+        KnowledgeError: the dataset does not exist, or its name is not unique.
     """
     matches = await find_dataset_or_none(client, name_or_id)
     if matches is None:
@@ -88,16 +90,17 @@ async def find_dataset(client: AsyncClient, name_or_id: str) -> Dataset:
             "dataset",
             name_or_id,
             await _collect_names(client.datasets.iter(include_all=True)),
-            "`dify-kb datasets list` shows those there are; `load --create` makes one.",
+            "Run `dify-kb datasets list` to see all datasets, or `dify-kb load --create` to create"
+            " one.",
         )
     return matches
 
 
 async def find_dataset_or_none(client: AsyncClient, name_or_id: str) -> Dataset | None:
-    """Fetch a dataset by its id, or look for one by its name.
+    """Fetch a dataset by id, or by name; None if no dataset has the name.
 
     Raises:
-        KnowledgeError: there are several of the name, as servers before 1.11 allow.
+        KnowledgeError: the name is not unique, as servers before 1.11 allow.
     """
     if is_id(name_or_id):
         return await client.datasets.get(name_or_id)
@@ -107,29 +110,31 @@ async def find_dataset_or_none(client: AsyncClient, name_or_id: str) -> Dataset 
 
 
 async def find_document(client: AsyncClient, target: Dataset, name_or_id: str) -> ResourceRef:
-    """Take a document of a dataset. A name costs one request per 100 that contain it.
+    """Find a document of a dataset by name or id.
+
+    An id costs no request, a name one per 100 documents whose name contains it.
 
     Raises:
-        KnowledgeError: there is none, or there are several of the name.
+        KnowledgeError: the document does not exist, or its name is not unique.
     """
     if is_id(name_or_id):
         return ResourceRef(name_or_id)
-    # In the server's pattern a backslash takes the meaning from what follows it.
+    # In the server's pattern a backslash escapes the next character.
     part = max(name_or_id.split("\\"), key=len)
     rows = client.documents.iter(target, keyword=part)
     matches = _single("document", name_or_id, [row async for row in rows if row.name == name_or_id])
     if matches is None:
-        listing = f"`dify-kb documents list --dataset {target.id}` shows those there are."
+        listing = f"Run `dify-kb documents list --dataset {target.id}` to see all documents."
         names = await _collect_names(client.documents.iter(target))
         raise _not_found_error("document", name_or_id, names, listing)
     return ResourceRef(matches.id, matches.name)
 
 
 async def find_metadata_field(client: AsyncClient, target: Dataset, name_or_id: str) -> ResourceRef:
-    """Take a metadata field of a dataset. A name costs one request.
+    """Find a metadata field of a dataset by name or id. A name costs one request.
 
     Raises:
-        KnowledgeError: there is none.
+        KnowledgeError: the field does not exist.
     """
     if is_id(name_or_id):
         return ResourceRef(name_or_id)
@@ -141,34 +146,34 @@ async def find_metadata_field(client: AsyncClient, target: Dataset, name_or_id: 
 def select_metadata_field(
     fields: Sequence[NamedResource], name: str, target: Dataset
 ) -> ResourceRef:
-    """Choose among the fields of a dataset by name.
+    """Return the field of a dataset with this name.
 
     Raises:
-        KnowledgeError: there is none.
+        KnowledgeError: the field does not exist.
     """
-    listing = f"`dify-kb metadata list --dataset {target.id}` shows those there are."
+    listing = f"Run `dify-kb metadata list --dataset {target.id}` to see all fields."
     return select_by_name("metadata field", name, fields, listing)
 
 
 async def find_tag(client: AsyncClient, name_or_id: str) -> ResourceRef:
-    """Take a tag. A name costs one request.
+    """Find a tag by name or id. A name costs one request.
 
     Raises:
-        KnowledgeError: there is none.
+        KnowledgeError: the tag does not exist.
     """
     if is_id(name_or_id):
         return ResourceRef(name_or_id)
     tags = await client.tags.list()
-    return select_by_name("tag", name_or_id, tags, "`dify-kb tags list` shows those there are.")
+    return select_by_name("tag", name_or_id, tags, "Run `dify-kb tags list` to see all tags.")
 
 
 def select_by_name(
     noun: str, name: str, rows: Sequence[NamedResource], listing: str
 ) -> ResourceRef:
-    """Choose by name.
+    """Return the row with this name; `listing` is the hint if there is none.
 
     Raises:
-        KnowledgeError: there is none, or there are several of the name.
+        KnowledgeError: no row has the name, or several do.
     """
     matches = _single(noun, name, [row for row in rows if row.name == name])
     if matches is None:
@@ -182,18 +187,20 @@ def _single(noun: str, name: str, matches: Sequence[T]) -> T | None:
     ids = ", ".join(row.id for row in matches[:MAX_SHOWN_IDS])
     more = f" and {len(matches) - MAX_SHOWN_IDS} more" if len(matches) > MAX_SHOWN_IDS else ""
     raise KnowledgeError(
-        f"{len(matches)} {noun}s are called {name!r}.", hint=f"Pass one of the ids: {ids}{more}."
+        f"{len(matches)} {noun}s are named {name!r}.", hint=f"Pass an id: {ids}{more}."
     )
 
 
 def _not_found_error(noun: str, name: str, names: Sequence[str], listing: str) -> KnowledgeError:
     suggestions = suggest_names(name, names)
     suggestion = f"Did you mean {' or '.join(map(repr, suggestions))}? " if suggestions else ""
-    return KnowledgeError(f"No {noun} is called {name!r}.", hint=f"{suggestion}{listing}")
+    return KnowledgeError(
+        f"{noun.capitalize()} not found: {name!r}.", hint=f"{suggestion}{listing}"
+    )
 
 
 def suggest_names(name: str, names: Sequence[str]) -> Sequence[str]:
-    """Give the names that are most alike, whatever their case; the nearest first."""
+    """Return the most similar names, closest first; case does not matter."""
     spellings = {folded.casefold(): folded for folded in names}
     suggestions = difflib.get_close_matches(name.casefold(), spellings, MAX_SUGGESTIONS)
     return [spellings[folded] for folded in suggestions]

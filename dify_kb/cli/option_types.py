@@ -22,7 +22,7 @@ MIB = 2**20
 
 Technique = Literal["high_quality", "economy"]
 
-# The words of enumerations whose modules take too long to import for a line of help.
+# Values of enumerations whose modules take too long to import for a line of help.
 OnExisting = Literal["overwrite", "skip", "fail"]
 OnError = Literal["collect", "stop"]
 Replace = Literal["in_place", "swap"]
@@ -31,7 +31,7 @@ JournalStateName = Literal["waiting", "sending", "accepted", "done", "failed", "
 
 
 class ModelTypeChoice(StrEnum):
-    """The words of `ModelType`."""
+    """The values of `ModelType`."""
 
     TEXT_EMBEDDING = "text-embedding"
     RERANK = "rerank"
@@ -42,7 +42,7 @@ class ModelTypeChoice(StrEnum):
 
 
 class SegmentStatusChoice(StrEnum):
-    """The words of `SegmentStatus`."""
+    """The values of `SegmentStatus`."""
 
     WAITING = "waiting"
     INDEXING = "indexing"
@@ -178,20 +178,31 @@ DocumentArguments = Annotated[
     list[str] | None, typer.Argument(metavar="NAME|ID", help="Names or ids of documents.")
 ]
 NamePatternOption = Annotated[
-    str | None, typer.Option("--name", metavar="GLOB", help="Documents whose name matches.")
+    str | None, typer.Option("--name", metavar="GLOB", help="Only documents whose name matches.")
 ]
 StatusOption = Annotated[
-    DocumentStatusName | None, typer.Option("--status", help="Documents that are so.")
+    DocumentStatusName | None, typer.Option("--status", help="Only documents with this status.")
 ]
 FilterOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--filter", metavar="CONDITION", help="On metadata, e.g. 'year < 2020'; all must hold."
+        "--filter",
+        metavar="CONDITION",
+        help="Only documents whose metadata matches, e.g. 'year >= 2024'; repeatable (all must"
+        " match).",
     ),
 ]
 AllOption = Annotated[bool, typer.Option("--all", help="All documents of the dataset.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only tell what would be changed.")]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before deleting several.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Change nothing; print what would be done.")
+]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Delete without confirmation.")]
+HostOption = Annotated[
+    str, typer.Option(metavar="HOST", help="Address to listen on; 0.0.0.0 for all interfaces.")
+]
+PortOption = Annotated[
+    int, typer.Option(metavar="PORT", help="Port to listen on; 0 chooses a free port.")
+]
 
 
 ChunkingMode = Literal["automatic", "custom"]

@@ -1,4 +1,4 @@
-"""Writing for people and for programs."""
+"""Print text and tables for people, or JSON Lines for programs."""
 
 from __future__ import annotations
 
@@ -20,40 +20,40 @@ from dify_kb.errors import KnowledgeError
 T = TypeVar("T")
 
 UNFOLDED_WIDTH = 10_000
-"""Characters of a line where no terminal has to show it."""
+"""The width of tables that are not printed on a terminal, in characters."""
 
 MAX_CELL_TEXT = 60
-"""Characters of a text in a table."""
+"""The length of a text in a table, in characters."""
 
 FOLDED_COLUMNS = {"", "name", "dataset", "text", "error"}
-"""Columns of which a narrow terminal shows the values in several lines."""
+"""Columns whose values are wrapped on a narrow terminal."""
 
 MAX_LISTED_FAILURES = 20
-"""Failed files that are listed for people; --json lists all."""
+"""The number of failed files listed without --json."""
 
 out = Console(soft_wrap=True, highlight=False, markup=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
 
 def escape(text: str) -> str:
-    """Show what no terminal can: bytes of a file name that are no text, control characters."""
+    """Escape what a terminal cannot show: control characters, undecodable bytes of file names."""
     text = text.encode(errors="backslashreplace").decode()
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def dump_json(value: Mapping[str, object]) -> str:
-    """Turn into JSON that any terminal and any reader takes."""
+    """Return ASCII JSON, which any terminal and any reader accepts."""
     return _json.dumps(value, ensure_ascii=True)
 
 
 def print_json(value: Mapping[str, object]) -> None:
-    """Write one line of JSON."""
+    """Print one line of JSON."""
     sys.stdout.write(f"{dump_json(value)}\n")
     sys.stdout.flush()
 
 
 def write_line(text: str) -> None:
-    """Write a line of what was done. The work goes on where nobody reads it any more."""
+    """Print a line of results; if stdout is closed, the command continues without output."""
     try:
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
@@ -64,17 +64,17 @@ def write_line(text: str) -> None:
 
 
 def shorten(text: str) -> str:
-    """Put a text on one line that fits a table."""
+    """Return the beginning of a text in one line, at most `MAX_CELL_TEXT` characters."""
     return textwrap.shorten(text, MAX_CELL_TEXT, placeholder=" …")
 
 
 def print_model(kind: str, value: object) -> None:
-    """Write a model as one line of JSON. `type` says what it is, unless it has a type itself."""
+    """Print a model as one line of JSON; `type` is `kind`, unless the model has a type."""
     print_json({"type": kind, **to_fields(value)})
 
 
 def to_fields(value: object) -> dict[str, object]:
-    """Return the fields of a model as they are written in JSON."""
+    """Return the fields of a model as JSON values."""
     from dify_kb.wire import codec
 
     return codec.encode_fields(value)
@@ -87,14 +87,14 @@ async def print_rows(
     *,
     json: bool,
 ) -> None:
-    """Write models: a line of JSON each, as they come, or a table of those columns.
+    """Print models as a table with these columns, or each as a line of JSON as it arrives.
 
-    Columns in which nothing stands are left out.
+    The table omits columns without values.
     """
     if not json:
         listed = [row async for row in _iterate(found)]
         cells = {name: [read(row) for row in listed] for name, read in columns.items()}
-        # A column in which nothing stands takes room from names.
+        # Empty columns would leave less width for names.
         kept = {name: cells for name, cells in cells.items() if {*cells} != {None}}
         print_table(tuple(kept), zip(*kept.values(), strict=True))
         return
@@ -112,7 +112,7 @@ async def _iterate(found: AsyncIterable[T] | Iterable[T]) -> AsyncIterator[T]:
 
 
 def print_details(kind: str, value: object, cells: Mapping[str, object], *, json: bool) -> None:
-    """Write a model: a line of JSON, or a table with a line for each of those cells."""
+    """Print a model: a line of JSON, or a table with a line for each of the cells."""
     if json:
         print_model(kind, value)
     else:
@@ -120,13 +120,13 @@ def print_details(kind: str, value: object, cells: Mapping[str, object], *, json
 
 
 def print_error(error: KnowledgeError) -> None:
-    """Write an error: what happened, and what to do."""
+    """Print an error and its hint on stderr."""
     err.print(Text(f"error: {escape(error.summary)}", style="red"))
     err.print(f"next:  {escape(error.hint or 'See dify-kb --help.')}")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a table; numbers to the right. Without names of columns there is no head."""
+    """Print a table; numbers are aligned right. Without column names there is no header."""
     grid = Table(box=None, pad_edge=False, header_style="bold", show_header=any(columns))
     written = [[format_cell(value) for value in row] for row in rows]
     for position, column in enumerate(columns):
@@ -156,7 +156,7 @@ def print_grid(grid: Table) -> None:
 
 
 def format_cell(value: object) -> str:
-    """Write a value for people."""
+    """Return a value as text: numbers with separators, local times, `-` for None."""
     match value:
         case None:
             return "-"
@@ -174,7 +174,7 @@ def format_cell(value: object) -> str:
 
 @frozen(kw_only=True)
 class DiagnosticCheck:
-    """One line of the diagnosis."""
+    """The result of a check, for `doctor` and `external check`."""
 
     check: str
     status: Literal["ok", "warning", "failed"]
@@ -183,7 +183,7 @@ class DiagnosticCheck:
 
 
 def print_check(check: DiagnosticCheck, *, json: bool) -> None:
-    """Write one line, and a second one where something is to be done."""
+    """Print the result of a check, with its remedy in a second line."""
     if json:
         print_json({"type": "check", **asdict(check)})
         return

@@ -20,7 +20,7 @@ from dify_kb.ingest import LoadEvent
 from . import output
 
 TROUBLE_LIFETIME = 60.0
-"""Seconds after which a failed request is no longer shown: the longest pause after a refusal."""
+"""Seconds after which a failed request is no longer shown: the longest pause before a retry."""
 
 SILENCE_THRESHOLD = 10.0
 """Seconds without a response, with uploads in flight, after which that is shown."""
@@ -46,13 +46,13 @@ class RateMeter:
             self._samples.append((now, count))
         else:
             self._samples[-1] = (self._samples[-1][0], count)
-        # One sample from before the window stays: the count at its beginning.
+        # Keep one sample from before the window: the count at its start.
         while len(self._samples) > 1 and now - self._samples[1][0] > RATE_WINDOW:
             self._samples.popleft()
 
     def rate(self, now: float) -> float:
         """Return the increase per second; 0 if the count did not grow within the window."""
-        samples = tuple(self._samples)  # a display reads this in a thread of its own
+        samples = tuple(self._samples)  # the display reads it in its own thread
         if not samples:
             return 0.0
         before = (sample for sample in reversed(samples) if now - sample[0] >= RATE_WINDOW)
@@ -62,7 +62,7 @@ class RateMeter:
 
 @define
 class ProgressState:
-    """The progress of a load, for its display and for the line that is printed if it is cut off."""
+    """The progress of a load, for its display and for the message after an interruption."""
 
     counts: Counter[Outcome] = field(factory=Counter)
     progress: Progress | None = None
@@ -87,7 +87,7 @@ class ProgressState:
         self._indexed.record(now, self.sent_ended)
 
     def record_attempt(self, event: AttemptEvent) -> None:
-        """Record whether an endpoint answers as it should."""
+        """Record the response or failure of an endpoint."""
         self._last_response = self._clock()
         if event.failure_kind is not None:
             self._troubles[event.endpoint] = (self._clock(), event)
@@ -96,12 +96,12 @@ class ProgressState:
 
     @property
     def upload_rate(self) -> float:
-        """Accepted uploads per second, lately."""
+        """Accepted uploads per second in the last `RATE_WINDOW` seconds."""
         return self._uploads.rate(self._clock())
 
     @property
     def index_rate(self) -> float:
-        """Sent files per second that got an outcome, lately."""
+        """Sent files with an outcome per second in the last `RATE_WINDOW` seconds."""
         return self._indexed.rate(self._clock())
 
     @property
@@ -136,7 +136,7 @@ class ProgressState:
         if silence >= SILENCE_THRESHOLD:
             return f"no response for {silence:.0f} s"
         if progress is not None and progress.settling:
-            return f"{progress.settling:,} uploads held until their state on the server is known"
+            return f"{progress.settling:,} uploads on hold until their outcome is known"
         return ""
 
     def to_dict(self) -> dict[str, object]:
@@ -150,7 +150,7 @@ class ProgressState:
 
     def __str__(self) -> str:
         if self.progress is None:
-            return "Nothing was loaded yet."
+            return "No files loaded yet."
         more = "" if self.progress.scanned else " so far"
         return (
             f"{self.progress.found:,} files found{more}: {self.progress.accepted:,} uploaded;"
@@ -174,7 +174,7 @@ class ProgressState:
 
 
 def format_counts(counts: Mapping[Outcome, int]) -> str:
-    """Return the outcomes that occurred with their counts, as `3 added, 1 failed`."""
+    """Return the nonzero counts by outcome, as `3 added, 1 failed`."""
     return ", ".join(f"{counts[outcome]:,} {outcome}" for outcome in Outcome if counts[outcome])
 
 
@@ -182,10 +182,10 @@ LINE_INTERVAL = 5.0
 """Seconds between lines."""
 
 MARGIN = 5
-"""Columns that the bars leave free."""
+"""Columns that stay empty to the right of the bars."""
 
 DEFAULT_WIDTH = 80
-"""Columns of a line where there is no terminal."""
+"""The width of a line without a terminal, in columns."""
 
 _DROPPED_FIRST = ("rate", "size", "eta", "failed")
 
@@ -201,7 +201,7 @@ def show_nothing(_: ProgressState) -> None:
 
 @contextmanager
 def progress_display(*, quiet: bool, plain: bool) -> Iterator[ProgressDisplay]:
-    """Show progress on stderr until the block ends; the terminal is left as it was."""
+    """Show progress on stderr until the block ends, then restore the terminal."""
     if quiet:
         yield show_nothing
     elif plain or not output.err.is_terminal:
@@ -219,7 +219,7 @@ def progress_display(*, quiet: bool, plain: bool) -> Iterator[ProgressDisplay]:
 
 
 def progress_parts(state: ProgressState) -> dict[str, str]:
-    """Return how much of a load is done, as parts of a line by name; unknown ones are left out.
+    """Return the progress of a load as parts of a line, by name; unknown parts are left out.
 
     `1,400/10,000 files`, `14 %`, `12.3/45.6 MiB`, `ETA 3 min`.
     """
@@ -239,7 +239,7 @@ def progress_parts(state: ProgressState) -> dict[str, str]:
 
 
 def format_duration(seconds: float) -> str:
-    """Return a time in at most two units: `45 s`, `3 min`, `1 h 20 min`, `2 d 3 h`."""
+    """Return a duration in at most two units: `45 s`, `3 min`, `1 h 20 min`, `2 d 3 h`."""
     whole = max(round(seconds), 0)
     if whole < 60:  # noqa: PLR2004 -- seconds of a minute
         return f"{whole} s"
@@ -263,7 +263,7 @@ def _format_sizes(done: int, total: int) -> str:
 
 
 def _join_parts(parts: Mapping[str, str], width: int) -> str:
-    """Join the parts of a line; those that matter least are dropped until it fits."""
+    """Join the parts of a line, without the least important ones if it is too long."""
     shown_parts = dict(parts)
     for name in _DROPPED_FIRST:
         if len(" · ".join(shown_parts.values())) <= width:
@@ -273,7 +273,7 @@ def _join_parts(parts: Mapping[str, str], width: int) -> str:
 
 
 class _PlainLines:
-    """Prints a line every `LINE_INTERVAL` seconds, and at once when the load pauses or resumes."""
+    """Prints a line every `LINE_INTERVAL` seconds, and whenever the load pauses or resumes."""
 
     def __init__(self) -> None:
         self._started = self._printed = time.monotonic()
@@ -299,7 +299,7 @@ class _PlainLines:
 
 
 class _RateColumn(ProgressColumn):
-    """A rate that is measured when it is drawn, so that it falls while nothing happens."""
+    """A column with a rate that is computed when it is drawn, so that it falls when idle."""
 
     def render(self, task: Task) -> Text:
         rate: float = task.fields["rate"]()
@@ -307,10 +307,10 @@ class _RateColumn(ProgressColumn):
 
 
 class _ProgressBars(Bars):
-    """Bars below a line that tells how much is done, above one that says why the load waits.
+    """Progress bars between a line of counts and a line with the reason for waiting.
 
-    They leave a margin at their right: a terminal writes `^C` behind them, and a line that
-    overflows would stay on the screen.
+    They leave `MARGIN` columns free: a terminal appends `^C` to a line, and a line that overflows
+    would stay on the screen.
     """
 
     state: ProgressState | None = None
@@ -330,7 +330,7 @@ class _ProgressBars(Bars):
 
 
 class _PhaseBars:
-    """A bar for uploads and one for indexing."""
+    """A bar for uploads and a bar for indexing."""
 
     def __init__(self, bars: _ProgressBars) -> None:
         self._bars = bars

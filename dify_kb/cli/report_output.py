@@ -1,4 +1,4 @@
-"""What the measuring commands have in common: progress, tables, files of reports."""
+"""Progress, tables and report files of `bench` and `eval`."""
 
 from __future__ import annotations
 
@@ -26,16 +26,17 @@ if TYPE_CHECKING:
     from dify_kb.bench.results import InstanceReport, QualityReport, Report
 
 LINE_INTERVAL = 5.0
-"""Seconds between lines of progress, where no terminal shows it."""
+"""Seconds between progress lines without a terminal."""
 
 CLEANUP_NOTICE = (
-    "Deleting what was made; Ctrl-C again ends at once and leaves it to `dify-kb bench clean`."
+    "Deleting the temporary datasets; press Ctrl-C again to stop immediately (then run"
+    " `dify-kb bench clean` to delete them)."
 )
 
 
 @contextmanager
 def show_progress(*, quiet: bool, plain: bool) -> Iterator[OnProgress]:
-    """Show steps on stderr until the block ends: a bar on a terminal, lines elsewhere."""
+    """Show steps on stderr until the block ends: a bar on a terminal, else lines."""
     if quiet:
         yield lambda _: None
     elif plain or not output.err.is_terminal:
@@ -51,12 +52,12 @@ def show_progress(*, quiet: bool, plain: bool) -> Iterator[OnProgress]:
         ) as bars:
             task = bars.add_task("", total=1.0, phase="")
 
-            def tell(step: ProgressStep) -> None:
+            def update(step: ProgressStep) -> None:
                 completed = step.completed_part or None
-                what = output.escape(step.description)
-                bars.update(task, completed=completed, description=what, phase=step.phase)
+                description = output.escape(step.description)
+                bars.update(task, completed=completed, description=description, phase=step.phase)
 
-            yield tell
+            yield update
 
 
 class _PlainSteps:
@@ -74,12 +75,12 @@ class _PlainSteps:
 
 
 def print_facts(facts: Sequence[tuple[str, str]]) -> None:
-    """Write what was measured."""
+    """Print names and values as a table."""
     output.print_table(("", ""), facts)
 
 
 def print_report_table(heading: str, table: ReportTable) -> None:
-    """Write a table under its heading; names to the left, numbers to the right."""
+    """Print a table with a heading; names are aligned left, numbers right."""
     output.out.print(f"\n{output.escape(heading)}")
     grid = Grid(box=None, pad_edge=False, header_style="bold")
     for place, column in enumerate(table.columns):
@@ -92,7 +93,7 @@ def print_report_table(heading: str, table: ReportTable) -> None:
 
 
 def check_writable(files: Sequence[Path | None]) -> None:
-    """Make sure, before anything is measured, that the result can be kept.
+    """Check before a measurement that its report files can be written.
 
     Raises:
         ConfigError: a file cannot be written.
@@ -105,31 +106,32 @@ def check_writable(files: Sequence[Path | None]) -> None:
                 pass
         except OSError as error:
             raise ConfigError(
-                f"{file} cannot be written ({error.strerror}).", hint="Name another file."
+                f"Cannot write to {file}: {error.strerror}.",
+                hint="Pass a file in a folder that exists and is writable.",
             ) from error
 
 
 def save_file(file: Path | None, text: str) -> None:
-    """Write a file, if one is asked for, and tell so."""
+    """Write a report file and print its path; without a path, do nothing."""
     if file is not None:
         file.write_text(text, encoding="utf-8")
         output.err.print(f"Wrote {output.escape(str(file))}.")
 
 
 def describe_measurement(url: str, plan: BenchmarkPlan) -> str:
-    """Tell what a measurement of an instance costs at most."""
+    """Return the maximum cost of a measurement, in two lines."""
     load = plan.estimate_load()
     return (
         f"Measuring {output.escape(url)}: at most {load.documents:,} documents"
-        f" ({render_instance_report.format_size(load.bytes)}), {load.searches:,} searches and"
-        f" {load.at_once} requests at once, for {load.seconds:.0f} s.\n"
-        f"{plan.documents} of the documents and the searches are embedded, if the server has a"
-        " model. Everything is deleted at the end, also after Ctrl-C."
+        f" ({render_instance_report.format_size(load.bytes)}), {load.searches:,} searches,"
+        f" {load.at_once} concurrent requests, {load.seconds:.0f} s.\n"
+        f"{plan.documents} documents and all searches use the embedding model, if the server has"
+        " one. The temporary datasets are deleted at the end, also after Ctrl-C."
     )
 
 
 def print_instance_report(report: InstanceReport) -> None:
-    """Write the report of an instance."""
+    """Print the report of `bench`."""
     print_facts(render_instance_report.instance_facts(report))
     for row in report.uploads:
         size = render_instance_report.format_size(row.size)
@@ -143,10 +145,10 @@ def print_instance_report(report: InstanceReport) -> None:
         print_report_table("Retrieval", render_instance_report.search_table(report.searches))
     if report.listed:
         print_report_table(
-            "A page of 100 documents", render_instance_report.list_latency_table(report.listed)
+            "Listing 100 documents", render_instance_report.list_latency_table(report.listed)
         )
     if report.troubles:
-        print_report_table("Errors met", render_instance_report.error_table(report.troubles))
+        print_report_table("Errors", render_instance_report.error_table(report.troubles))
     for note in report.notes:
         output.err.print(f"note: {output.escape(note)}")
 
@@ -157,7 +159,7 @@ def print_differences(
     everything: bool,
     sides: tuple[Report, Report],
 ) -> None:
-    """Write what changed between two reports."""
+    """Print the differences between two reports."""
     shown = [row for row in found if everything or row.verdict != "same"]
     if shown:
         rows = [
@@ -173,14 +175,15 @@ def print_differences(
         ]
         names = tuple(side.where.when for side in sides)
         columns = ("", *names, "unit", "ratio", "")
-        print_report_table("Changed", ReportTable(columns=columns, rows=rows))
+        heading = "All values" if everything else "Changed values"
+        print_report_table(heading, ReportTable(columns=columns, rows=rows))
     same = len(found) - len([row for row in found if row.verdict != "same"])
-    output.err.print(f"{same} of {len(found)} numbers did not change beyond their spread.")
+    output.err.print(f"{same} of {len(found)} values unchanged.")
 
 
 def print_quality_report(report: QualityReport) -> None:
-    """Write the report of an evaluation."""
+    """Print the report of `eval`."""
     print_facts(quality_facts(report))
-    print_report_table("All configurations, the best nDCG first", quality_table(report))
+    print_report_table("Configurations, best nDCG first", quality_table(report))
     for note in report.notes:
         output.err.print(f"note: {output.escape(note)}")

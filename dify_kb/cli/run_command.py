@@ -1,4 +1,4 @@
-"""Run a command: the options of the program, a client, an event loop, and the exit code."""
+"""Run a command: global options, client, event loop, signals and exit code."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 
 @frozen(kw_only=True)
 class Invocation:
-    """How the program was started."""
+    """The command line of the program, and the client policy of tests."""
 
     arguments: Sequence[str]
-    """The whole command line, without the name of the program."""
+    """The command line without the program's name."""
 
     policy: Policy | None = None
-    """The client's times, where they are not the usual ones."""
+    """The client's policy; None for the default."""
 
 
 @frozen(kw_only=True)
 class CommandContext:
-    """What the program was told before the command."""
+    """The global options of the program, for its commands."""
 
     url: str | None
     api_key: str | None
@@ -57,7 +57,7 @@ class CommandContext:
         on_event: Callable[[AttemptEvent], None] | None = None,
         concurrency: int | None = None,
     ) -> AsyncClient:
-        """Make a client of the server that was named, not open yet."""
+        """Create a client with the global options; it is not open yet."""
         return dify_kb.AsyncClient(
             self.url,
             self.api_key,
@@ -73,13 +73,13 @@ class CommandContext:
     def run(
         self, main: Callable[[], Coroutine[Any, Any, int]], *, interrupt_message: str = ""
     ) -> None:
-        """Run a command in a loop and end with its exit code.
+        """Run a command in an event loop and exit with its exit code.
 
         Args:
-            interrupt_message: what people are told when an interrupt has to wait for something.
+            interrupt_message: printed at an interrupt, for commands that clean up.
 
         Raises:
-            typer.Exit: with the code.
+            typer.Exit: with the exit code.
         """
         interrupt = Interrupt(
             lambda: output.err.print(interrupt_message) if interrupt_message else None
@@ -92,7 +92,7 @@ class CommandContext:
     def run_interruptible(
         self, main: Callable[[], Coroutine[Any, Any, int]], interrupt: Interrupt
     ) -> int:
-        """Run a command in a loop, which `interrupt` may end early, and give its exit code."""
+        """Run a command in an event loop until it ends or is interrupted; return the exit code."""
         with handle_signals(interrupt):
             return anyio.run(
                 interrupt.run_cancellable, main, backend_options={"use_uvloop": _has_uvloop()}
@@ -102,10 +102,10 @@ class CommandContext:
 def run_with_client(
     context: typer.Context, main: Callable[[AsyncClient], Coroutine[Any, Any, int | None]]
 ) -> None:
-    """Run `main` with an open client and end with the exit code that it gives; None is 0.
+    """Run `main` with an open client and exit with the code it returns; None is 0.
 
     Raises:
-        typer.Exit: with the code.
+        typer.Exit: with the exit code.
     """
     command: CommandContext = context.obj
 
@@ -117,14 +117,14 @@ def run_with_client(
 
 
 def is_json_output(context: typer.Context) -> bool:
-    """Tell whether programs read the output."""
+    """Return whether --json was given."""
     command: CommandContext = context.obj
     return command.json
 
 
 def _has_uvloop() -> bool:
     try:
-        import uvloop  # noqa: F401 -- asked for by anyio
+        import uvloop  # noqa: F401 -- imported by anyio
     except ImportError:
         return False
     return True
@@ -133,29 +133,29 @@ def _has_uvloop() -> bool:
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 BROKEN_PIPE_EXIT = 1
-"""The exit code of a program whose output nobody reads any more; click has the same."""
+"""The exit code after a write to a closed pipe, as of click."""
 
 
 @define
 class Interrupt:
-    """Cancels what `run_cancellable` runs, once, and remembers with which exit code."""
+    """Cancels a running command once, at a signal or a closed pipe."""
 
     on_interrupt: Callable[[], None] = lambda: None
-    """Called in the loop thread as the command is cancelled."""
+    """Called in the loop thread when the command is cancelled."""
 
     exit_message: Callable[[], str] = lambda: ""
-    """What is written when the process is ended at once."""
+    """Returns the message of a process that the second signal ends."""
 
     exit_code: int | None = None
-    """130 or 143 once a signal came, 1 once the output is closed; None before."""
+    """130 or 143 after a signal, 1 after a closed pipe, else None."""
 
     was_cancelled: bool = False
-    """Whether the command did not come to its own end."""
+    """Whether the command was cancelled before it ended."""
 
     _cancel: Callable[[], None] = field(default=lambda: None, init=False)
 
     async def run_cancellable(self, main: Callable[[], Awaitable[int]]) -> int:
-        """Run a command until it ends or is cancelled, and give its exit code."""
+        """Run a command until it ends or is cancelled, and return its exit code."""
         loop = asyncio.get_running_loop()
         with anyio.CancelScope() as scope:
             self._cancel = lambda: _call_soon(loop, lambda: self._cancel_scope(scope))
@@ -175,11 +175,11 @@ class Interrupt:
         self.on_interrupt()
 
     def handle_signal(self, number: int, _frame: FrameType | None) -> None:
-        """Take a signal; the second of them ends the process, wherever it stands."""
+        """Handle a signal: the first cancels the command, the second ends the process."""
         if self.exit_code is None:
             self.stop(128 + number)
             return
-        # No lock is taken here and nothing is unwound: a journal is as sound as after kill -9.
+        # No locks, no cleanup: the journal is as consistent as after kill -9.
         show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""
         with suppress(OSError):
             os.write(2, f"{show_cursor}\n{self.exit_message()}\n".encode(errors="backslashreplace"))
@@ -188,12 +188,12 @@ class Interrupt:
 
 @contextmanager
 def handle_signals(interrupt: Interrupt) -> Iterator[None]:
-    """Let an interrupt take the signals until the block ends; in the main thread only."""
+    """Handle SIGINT and SIGTERM until the block ends; no effect outside the main thread."""
     try:
         previous_handlers = {
             number: signal.signal(number, interrupt.handle_signal) for number in SIGNALS
         }
-    except ValueError:  # another thread: signals are not ours
+    except ValueError:  # not the main thread
         yield
         return
     try:
@@ -209,7 +209,7 @@ def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) ->
 
 
 def discard_output() -> None:
-    """Let what is still written to standard output vanish: its reader has gone."""
+    """Redirect standard output to the null device: its reader has closed the pipe."""
     null_device = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null_device, sys.stdout.fileno())
     os.close(null_device)

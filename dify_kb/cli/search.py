@@ -9,7 +9,7 @@ from rich.text import Text
 import dify_kb
 from dify_kb.errors import ConfigError
 
-from . import name_lookup, output
+from . import name_lookup, option_types, output
 from .run_command import CommandContext
 
 if TYPE_CHECKING:
@@ -17,33 +17,36 @@ if TYPE_CHECKING:
     from dify_kb.models import MetadataFilter
 
 MAX_PASSAGE = 400
-"""Characters of a passage that people are shown."""
+"""The length of a printed passage, in characters."""
 
 MAX_WIDTH = 96
-"""Characters of a line of text that reads well."""
+"""The width of printed passages, in characters."""
 
 Method = Literal["semantic", "full_text", "hybrid", "keyword"]
 
 
 def search(
     context: typer.Context,
-    query: Annotated[str, typer.Argument(help="What to look for, 1 to 250 characters.")],
-    dataset: Annotated[str, typer.Option(help="Name or id of the dataset.")],
+    query: Annotated[
+        str, typer.Argument(metavar="QUERY", help="Text to search for, 1 to 250 characters.")
+    ],
+    dataset: option_types.DatasetOption,
     method: Annotated[
-        Method | None, typer.Option(help="Else semantic, or keyword in an economy dataset.")
+        Method | None,
+        typer.Option(help="Search method; default: semantic, in an economy dataset keyword."),
     ] = None,
-    top_k: Annotated[int, typer.Option(min=1, help="Passages at most.")] = 4,
+    top_k: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Maximum passages per search.")
+    ] = 4,
     score_threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Leave out passages below this score.")
-    ] = None,
-    filter_: Annotated[
-        list[str] | None,
+        float | None,
         typer.Option(
-            "--filter", metavar="CONDITION", help="On metadata, e.g. 'year >= 2024'; all must hold."
+            metavar="SCORE", min=0, max=1, help="Minimum score of a passage; default: none."
         ),
     ] = None,
+    filter_: option_types.FilterOption = None,
 ) -> None:
-    """Search a dataset and show the passages, the best first."""
+    """Search a dataset and print the best passages."""
     from . import document_selection
 
     command: CommandContext = context.obj
@@ -61,7 +64,7 @@ def search(
             else:
                 _print_record(rank, record)
         if not response.records:
-            output.err.print("Nothing found.")
+            output.err.print("No passages found.")
         return 0
 
     command.run(main)
@@ -74,24 +77,24 @@ def _build_retrieval_model(
     threshold: float | None,
     conditions: MetadataFilter | None,
 ) -> RetrievalModel:
-    """Say how to search.
+    """Return the retrieval settings of the options.
 
     Raises:
-        ConfigError: the dataset has no such search; the server would fail, or find nothing.
+        ConfigError: the dataset does not support them; the server would fail or find nothing.
     """
     economy = target.indexing_technique is not dify_kb.IndexingTechnique.HIGH_QUALITY
     method = method or ("keyword" if economy else "semantic")
     if economy != (method == "keyword"):
         raise ConfigError(
-            f"{target.name!r} is {'an economy' if economy else 'a high_quality'} dataset,"
-            f" which has no {method} search.",
-            hint=f"Use {'keyword' if economy else 'semantic, full_text or hybrid'}.",
+            f"Dataset {target.name!r} is {'economy' if economy else 'high_quality'} and does not"
+            f" support --method {method}.",
+            hint=f"Pass --method {'keyword' if economy else 'semantic, full_text or hybrid'}.",
         )
     if economy:
         if threshold is not None:
             raise ConfigError(
-                "Keyword search gives no scores to compare with --score-threshold.",
-                hint="Leave it out.",
+                "--score-threshold cannot be used with keyword search, which has no scores.",
+                hint="Remove --score-threshold.",
             )
         return dify_kb.RetrievalModel.keyword(top_k=top_k, metadata_filter=conditions)
     if method == "hybrid":

@@ -20,16 +20,23 @@ if TYPE_CHECKING:
     from dify_kb import AsyncClient, Dataset, NewSegment, Segment
 
 segments = typer.Typer(
-    help="The chunks of a document.", no_args_is_help=True, rich_markup_mode=None
+    help="Manage the chunks of a document.", no_args_is_help=True, rich_markup_mode=None
 )
 
 SegmentArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of the chunk.")]
 SegmentArguments = Annotated[list[str], typer.Argument(metavar="ID", help="Ids of chunks.")]
 KeywordsOption = Annotated[
     list[str] | None,
-    typer.Option("--keyword", metavar="WORD", help="Found by it; may be repeated."),
+    typer.Option(
+        "--keyword",
+        metavar="WORD",
+        help="Keyword of the chunk, for keyword search; repeatable.",
+    ),
 ]
-AnswerOption = Annotated[str | None, typer.Option(help="In a base of questions and answers.")]
+AnswerOption = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help="Answer of the chunk, in a question-answer dataset."),
+]
 
 
 @segments.command("list")
@@ -37,13 +44,16 @@ def list_(
     context: typer.Context,
     dataset: DatasetOption,
     document: DocumentOption,
-    keyword: Annotated[str | None, typer.Option(help="A part of the text.")] = None,
+    keyword: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Only chunks that contain this text."),
+    ] = None,
     status: Annotated[
         list[option_types.SegmentStatusChoice] | None,
-        typer.Option(help="Only these; may be repeated."),
+        typer.Option(help="Only chunks with this status; repeatable."),
     ] = None,
 ) -> None:
-    """List the chunks of a document, in their order."""
+    """List the chunks of a document, in order."""
 
     async def main(client: AsyncClient) -> None:
         target, document_ref = await _find_document(client, dataset, document)
@@ -76,7 +86,7 @@ def show_(
     document: DocumentOption,
     segment: SegmentArgument,
 ) -> None:
-    """Show one chunk."""
+    """Show a chunk."""
 
     async def main(client: AsyncClient) -> None:
         target, document_ref = await _find_document(client, dataset, document)
@@ -90,23 +100,26 @@ def create(
     context: typer.Context,
     dataset: DatasetOption,
     document: DocumentOption,
-    texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT", help="A chunk each.")] = None,
+    texts: Annotated[
+        list[str] | None, typer.Argument(metavar="TEXT", help="Text of a new chunk.")
+    ] = None,
     from_: Annotated[
         Path | None,
         typer.Option(
             "--from",
             metavar="FILE|-",
-            help="JSON Lines: texts, or objects as above.",
+            help="Append the chunks in FILE, one JSON string or object per line.",
             parser=option_types.parse_path,
         ),
     ] = None,
     keyword: KeywordsOption = None,
     answer: AnswerOption = None,
 ) -> None:
-    """Append any number of chunks to a document, in their order.
+    """Append chunks to a document, in order.
 
-    The objects in --from have a content, and may have an answer and keywords, as `segments list
-    --json` writes them. They are sent 50 at a time; if that fails, it is told how many are there.
+    Objects in --from have a `content`, and may have an `answer` and `keywords`, like the output of
+    `segments list --json`. Chunks are sent 50 at a time; after an error the number of chunks that
+    were created is printed.
     """
     new_segments = _read_segments(from_) if from_ else []
     new_segments += [
@@ -116,7 +129,7 @@ def create(
         for text in texts or ()
     ]
     if not new_segments:
-        raise ConfigError("There is nothing to append.", hint="Pass texts, or --from.")
+        raise ConfigError("No chunks to append.", hint="Pass texts or --from.")
 
     async def main(client: AsyncClient) -> int:
         target, document_ref = await _find_document(client, dataset, document)
@@ -138,16 +151,16 @@ def update(
     dataset: DatasetOption,
     document: DocumentOption,
     segment: SegmentArgument,
-    content: Annotated[str | None, typer.Option(help="Another text.")] = None,
+    content: Annotated[str | None, typer.Option(metavar="TEXT", help="Text of the chunk.")] = None,
     answer: AnswerOption = None,
     keyword: KeywordsOption = None,
 ) -> None:
-    """Change a chunk, which is indexed again.
+    """Change a chunk; the server indexes it again.
 
-    The keywords given replace those there are.
+    Values without an option stay unchanged. --keyword replaces all keywords.
     """
     if content is None and answer is None and not keyword:
-        raise ConfigError("There is nothing to change.", hint="Pass --content or another option.")
+        raise ConfigError("Nothing to change.", hint="Pass --content, --answer or --keyword.")
 
     async def main(client: AsyncClient) -> None:
         target, document_ref = await _find_document(client, dataset, document)
@@ -168,7 +181,7 @@ def update(
 def enable(
     context: typer.Context, dataset: DatasetOption, document: DocumentOption, ids: SegmentArguments
 ) -> None:
-    """Let chunks be found again."""
+    """Include chunks in search again."""
     _set_enabled(context, dataset, document, ids, enabled=True)
 
 
@@ -176,7 +189,7 @@ def enable(
 def disable(
     context: typer.Context, dataset: DatasetOption, document: DocumentOption, ids: SegmentArguments
 ) -> None:
-    """Keep chunks from being found."""
+    """Exclude chunks from search."""
     _set_enabled(context, dataset, document, ids, enabled=False)
 
 
@@ -188,7 +201,7 @@ def delete(
     ids: SegmentArguments,
     yes: YesOption = False,
 ) -> None:
-    """Delete chunks; asks first where there are several."""
+    """Delete chunks; asks for confirmation if there are several."""
     things = name_lookup.parse_ids("chunk", ids)
 
     async def main(client: AsyncClient) -> int:
@@ -233,15 +246,18 @@ async def _find_document(
 
 
 def _read_segments(file: Path) -> list[NewSegment]:
-    """Read chunks from JSON Lines.
+    """Parse the chunks of a JSON Lines file.
 
     Raises:
-        ConfigError: it cannot be read, or a line is no chunk.
+        ConfigError: the file cannot be read, or a line is invalid.
     """
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} cannot be read: {error}.", hint="Check the path.") from error
+        raise ConfigError(
+            f"Cannot read chunks from {str(file)!r}: {error}.",
+            hint="Pass a UTF-8 file of JSON Lines, or - for standard input.",
+        ) from error
     lines = enumerate(text.splitlines(), 1)
     return [_parse_segment(number, line) for number, line in lines if line.strip()]
 
@@ -260,13 +276,13 @@ def _parse_segment(number: int, line: str) -> NewSegment:
             keywords=value.get("keywords") or dify_kb.UNSET,
         )
     raise ConfigError(
-        f"Line {number} of --from is no chunk: {line[:60]!r}.",
-        hint='Write a JSON text, or {"content": "…"}, on each line.',
+        f"Invalid chunk in line {number} of --from: {line[:60]!r}.",
+        hint='Expected a JSON string or {"content": "…"} in each line.',
     )
 
 
 def _report_created(context: typer.Context, created: Sequence[Segment]) -> int:
-    """Write the new chunks, and give the exit code: one may have failed to be embedded."""
+    """Print the new chunks and return the exit code; embedding a chunk may have failed."""
     failed = [row for row in created if row.status == dify_kb.SegmentStatus.ERROR]
     if is_json_output(context):
         for row in created:

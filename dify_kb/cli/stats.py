@@ -22,37 +22,45 @@ if TYPE_CHECKING:
     from dify_kb import AsyncClient, Dataset, Document
 
 MAX_COUNTED_DOCUMENTS = 1000
-"""Documents whose chunks are counted unasked: a request each."""
+"""Documents up to which chunks are counted without --chunks, at one request each."""
 
 MAX_DETAIL_REQUESTS = 200
-"""Documents that are not done and are looked at one by one for their last change; of the others,
-which are the younger ones, the creation counts."""
+"""Unfinished documents, oldest first, whose last change is requested one by one; the creation time
+counts for the others."""
 
 MAX_LISTED = 10
-"""Stuck documents of a base that people are shown."""
+"""The number of stuck documents listed per dataset."""
 
 
 def stats(
     context: typer.Context,
     dataset: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME|ID", help="May be repeated; else all datasets."),
+        typer.Option(
+            metavar="NAME|ID",
+            help="Name or id of the dataset; repeatable. Default: all datasets.",
+        ),
     ] = None,
     chunks: Annotated[
         bool | None,
         typer.Option(
             "--chunks/--no-chunks",
-            help="Count chunks: a request a document. Else up to 1,000 documents.",
+            help="Count chunks, at one request per document; default: up to 1,000 documents.",
         ),
     ] = None,
     stuck_after: Annotated[
-        float, typer.Option(min=0, help="Minutes without a change that are too long.")
+        float,
+        typer.Option(
+            metavar="MINUTES",
+            min=0,
+            help="Minutes without indexing progress after which a document counts as stuck.",
+        ),
     ] = 15,
 ) -> None:
-    """Count documents, words, chunks, errors, and what is stuck.
+    """Count documents, chunks, errors and stuck documents.
 
-    Errors are counted by their kind. Words are characters, as the server counts them. Costs a
-    request per 100 documents, and one for each that is being indexed.
+    Errors are grouped by kind. "words" is the server's word_count, which counts characters. Costs
+    one request per 100 documents, and one for each document that is being indexed.
     """
 
     async def main(client: AsyncClient) -> int:
@@ -78,7 +86,9 @@ def stats(
         if not is_json_output(context):
             _print_statistics(statistics)
         if chunks is None and not count:
-            output.err.print(f"Chunks were not counted ({total:,} requests); pass --chunks.")
+            output.err.print(
+                f"Chunks were not counted: pass --chunks to count them with {total:,} requests."
+            )
         return SOME_FAILED if reporter.failed_count else 0
 
     run_with_client(context, main)
@@ -119,7 +129,7 @@ async def _count_chunks(client: AsyncClient, dataset: Dataset, rows: Sequence[Do
 async def _last_changes(
     client: AsyncClient, dataset: Dataset, rows: Sequence[Document]
 ) -> Mapping[str, datetime]:
-    """Ask when the oldest documents that are not done last changed, which lists do not tell."""
+    """Request the last change of the oldest unfinished documents; lists do not contain it."""
     changed: dict[str, datetime] = {}
     unfinished = sorted(
         (row for row in rows if not row.indexing_status.is_final), key=lambda row: row.created_at
@@ -128,9 +138,9 @@ async def _last_changes(
         try:
             detail = await client.documents.get(dataset, row.id, metadata="without")
         except NotFoundError:
-            continue  # deleted meanwhile
+            continue  # deleted since it was listed
         except BadRequestError:
-            break  # a server before 1.8, which cannot tell
+            break  # a server before 1.8 does not have the endpoint
         if detail.updated_at is not None:
             changed[row.id] = detail.updated_at
     return changed
@@ -174,14 +184,14 @@ def _print_details(row: DatasetStatistics) -> None:
         label = output.escape(f"{stuck_document.name} ({stuck_document.id})")
         output.out.print(f"  stuck in {stuck_document.status} since {since}: {label}")
     if len(row.stuck) > MAX_LISTED:
-        output.out.print(f"  … and {len(row.stuck) - MAX_LISTED:,} more; --json lists all.")
+        output.out.print(f"  … and {len(row.stuck) - MAX_LISTED:,} more; pass --json to list all.")
 
 
 NOTHING_INDEXED = "completed, but nothing was indexed"
-"""The kind of a document that no search finds although it has no error."""
+"""The error kind of a document without text, which no search finds."""
 
 MAX_KIND_LENGTH = 100
-"""Characters of a kind of error."""
+"""The length of an error kind, in characters."""
 
 _VARIABLE_PARTS = (
     (
@@ -193,12 +203,12 @@ _VARIABLE_PARTS = (
     (re.compile(r"\b\d+(?:[.,]\d+)*"), "N"),
     (re.compile(r"\s+"), " "),
 )
-"""What differs between errors of one kind: ids, temporary files, names, numbers."""
+"""The parts that differ between errors of one kind: ids, temporary files, names, numbers."""
 
 
 @frozen(kw_only=True)
 class StuckDocument:
-    """A document that does not get on; `since` is its last change that the server tells."""
+    """A document without indexing progress; `since` is its last known change."""
 
     id: str
     name: str
@@ -208,14 +218,14 @@ class StuckDocument:
 
 @frozen(kw_only=True)
 class DatasetStatistics:
-    """Numbers of one base. `chunks` is None where they were not counted."""
+    """The counts of a dataset. `chunks` is None if they were not counted."""
 
     id: str
     name: str
     documents: int
     statuses: Mapping[str, int]
     words: int
-    """Characters: the server's word_count counts those."""
+    """The sum of the server's word_count, which counts characters."""
 
     chunks: int | None
     errors: Mapping[str, int]
@@ -223,7 +233,7 @@ class DatasetStatistics:
 
 
 def error_kind(error: str) -> str:
-    """Give what errors of one kind have in common."""
+    """Return an error text with placeholders for the parts that differ within its kind."""
     for pattern, name in _VARIABLE_PARTS:
         error = pattern.sub(name, error)
     error = error.strip() or "no reason given"
@@ -231,12 +241,12 @@ def error_kind(error: str) -> str:
 
 
 def count_statuses(rows: Sequence[Document]) -> Mapping[str, int]:
-    """Count documents by what the console shows, the most frequent first."""
+    """Count documents by display status, the most frequent first."""
     return _counted(Counter(str(row.display_status or row.indexing_status) for row in rows))
 
 
 def count_errors(rows: Sequence[Document]) -> Mapping[str, int]:
-    """Count what is not found by its kind, the most frequent first."""
+    """Count documents that no search finds by error kind, the most frequent first."""
     kinds = Counter[str]()
     for row in rows:
         if row.indexing_status is dify_kb.IndexingStatus.ERROR:
@@ -252,15 +262,15 @@ def find_stuck_documents(
     now: datetime,
     patience: timedelta,
 ) -> Sequence[StuckDocument]:
-    """Tell which documents do not get on, the longest first.
+    """Return the documents without indexing progress for `patience`, the longest first.
 
-    One that is being indexed, or paused, and did not change for so long; one that waits for so
-    long although a younger one is done, or nothing is being indexed at all. A long queue that
-    moves is not stuck.
+    A document that is being indexed or paused is stuck if it did not change. A waiting document is
+    stuck only if a younger one is done, or nothing is being indexed: a long queue that moves is
+    not stuck.
 
     Args:
-        changed: when each document that is not final last changed, where that is known; else
-            its creation counts.
+        changed: the last change of unfinished documents by id; the creation time counts for the
+            others.
     """
     done = [row.created_at for row in rows if row.indexing_status.is_final]
     youngest = max(done, default=None)

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from dify_kb import AsyncClient, Dataset, Tag
 
 tags = typer.Typer(
-    help="Tags of datasets; since Dify 1.4.2.", no_args_is_help=True, rich_markup_mode=None
+    help="Manage tags of datasets (Dify 1.4.2 or later).",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 TagArgument = Annotated[str, typer.Argument(metavar="NAME|ID", help="Name or id of the tag.")]
@@ -25,10 +27,13 @@ TagArguments = Annotated[list[str], typer.Argument(metavar="NAME|ID", help="Name
 def list_(
     context: typer.Context,
     dataset: Annotated[
-        str | None, typer.Option(metavar="NAME|ID", help="Only those of this dataset.")
+        str | None,
+        typer.Option(
+            metavar="NAME|ID", help="Name or id of the dataset; default: tags of all datasets."
+        ),
     ] = None,
 ) -> None:
-    """List the tags, the newest first."""
+    """List tags, newest first."""
 
     async def main(client: AsyncClient) -> None:
         if dataset is not None:
@@ -53,12 +58,12 @@ def list_(
 
 @tags.command("show")
 def show_(context: typer.Context, name: TagArgument) -> None:
-    """Show one tag; the server only lists them."""
+    """Show a tag."""
 
     async def main(client: AsyncClient) -> None:
         listed = await client.tags.list()
         by_id = {tag.id: tag for tag in listed}
-        listing = "`dify-kb tags list` shows those there are."
+        listing = "Run `dify-kb tags list` to see all tags."
         matches = (
             by_id.get(name) or by_id[name_lookup.select_by_name("tag", name, listed, listing).id]
         )
@@ -70,9 +75,12 @@ def show_(context: typer.Context, name: TagArgument) -> None:
 @tags.command("create")
 def create(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="1 to 50 characters, unique in the workspace.")],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="Name, 1 to 50 characters, unique in the workspace."),
+    ],
 ) -> None:
-    """Make a tag."""
+    """Create a tag."""
 
     async def main(client: AsyncClient) -> None:
         _print_tag(context, await client.tags.create(name))
@@ -84,9 +92,14 @@ def create(
 def update(
     context: typer.Context,
     name: TagArgument,
-    new_name: Annotated[str, typer.Argument(help="Another name.")],
+    new_name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NEW_NAME", help="Name, 1 to 50 characters, unique in the workspace."
+        ),
+    ],
 ) -> None:
-    """Give a tag another name."""
+    """Rename a tag."""
 
     async def main(client: AsyncClient) -> None:
         tag = await name_lookup.find_tag(client, name)
@@ -97,9 +110,9 @@ def update(
 
 @tags.command("delete")
 def delete(context: typer.Context, names: TagArguments, yes: YesOption = False) -> None:
-    """Delete tags, which datasets lose.
+    """Delete tags, and remove them from their datasets.
 
-    Asks first where there are several.
+    Asks for confirmation if there are several.
     """
 
     async def main(client: AsyncClient) -> int:
@@ -119,7 +132,7 @@ def delete(context: typer.Context, names: TagArguments, yes: YesOption = False) 
 
 @tags.command("bind")
 def bind(context: typer.Context, dataset: DatasetOption, names: TagArguments) -> None:
-    """Give tags to a dataset."""
+    """Add tags to a dataset."""
 
     async def main(client: AsyncClient) -> int:
         target = await name_lookup.find_dataset(client, dataset)
@@ -134,7 +147,7 @@ def bind(context: typer.Context, dataset: DatasetOption, names: TagArguments) ->
 
 @tags.command("unbind")
 def unbind(context: typer.Context, dataset: DatasetOption, names: TagArguments) -> None:
-    """Take tags off a dataset."""
+    """Remove tags from a dataset."""
 
     async def main(client: AsyncClient) -> int:
         target = await name_lookup.find_dataset(client, dataset)
@@ -155,11 +168,11 @@ async def _find_tags(client: AsyncClient, names: Sequence[str]) -> Sequence[Reso
 async def _find_bound_tags(
     client: AsyncClient, target: Dataset, names: Sequence[str]
 ) -> Sequence[ResourceRef]:
-    """Look among the tags of a dataset, which 1.12.1 tells although it cannot list all tags."""
+    """Find tags of a dataset; Dify 1.12.1 can list those, but not all tags."""
     if all(name_lookup.is_id(name) for name in names):
         return [ResourceRef(name) for name in dict.fromkeys(names)]
     bound_tags = (await client.tags.list_for_dataset(target)).data
-    listing = f"`dify-kb tags list --dataset {target.id}` shows those it has."
+    listing = f"Run `dify-kb tags list --dataset {target.id}` to see the tags of the dataset."
     matches = [
         ResourceRef(name)
         if name_lookup.is_id(name)

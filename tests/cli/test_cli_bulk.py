@@ -77,7 +77,7 @@ def test_a_condition_on_a_field_that_there_is_not_is_told(
     code, _, err = cli(*command, *WHERE, "--filter", "yaer > 2020")
 
     assert code == 1
-    assert parse_error(err)[0] == "No metadata field is called 'yaer'."
+    assert parse_error(err)[0] == "Metadata field not found: 'yaer'."
     assert parse_error(err)[1].startswith("Did you mean 'year'?")
 
 
@@ -181,7 +181,7 @@ def test_chunks_are_named_by_ids_before_any_is_deleted(cli: Cli, emulator: Emula
     code, _, err = cli("segments", "delete", *where, NOBODY, "first", "--yes")
 
     assert code == 2
-    assert parse_error(err)[0] == "'first' is no id of a chunk."
+    assert parse_error(err)[0] == "Invalid chunk id: 'first'."
     assert "segments.delete" not in called_endpoints(emulator)
 
 
@@ -191,15 +191,15 @@ def test_the_only_one_that_is_refused_is_an_error(cli: Cli, emulator: Emulator) 
     code, _, err = cli("documents", "delete", *WHERE, NOBODY)
 
     assert code == 1
-    assert "answered 404" in parse_error(err)[0]
+    assert "returned 404" in parse_error(err)[0]
 
 
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        ([], "No document is named."),
-        (["a.txt", "--all"], "Both names and conditions are given."),
-        (["--filter", "year ~ 3"], "--filter is 'year ~ 3'."),
+        ([], "No documents selected."),
+        (["a.txt", "--all"], "Names and conditions cannot be combined."),
+        (["--filter", "year ~ 3"], "Invalid condition 'year ~ 3' for --filter."),
     ],
 )
 def test_a_choice_that_is_none_is_refused(

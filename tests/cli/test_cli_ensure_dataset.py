@@ -48,7 +48,7 @@ def test_a_create_whose_response_is_lost_is_looked_up(
 
     assert code == 0
     assert "2 added" in out
-    assert "Found the dataset d, after the response to its create was lost." in err
+    assert "Using the existing dataset d: the response to the create request was lost." in err
     assert [dataset.document_count for dataset in datasets(emulator)] == [2]
     assert not emulator.faults.left().get(CREATE)
 
@@ -72,7 +72,7 @@ def test_a_dataset_that_another_process_created_meanwhile_is_taken(
     code, _, err = cli("load", str(docs), "--dataset", "d", "--create")
 
     assert code == 0
-    assert "Found the dataset d, created meanwhile." in err
+    assert "Using the existing dataset d: another process created it." in err
     assert [dataset.document_count for dataset in datasets(emulator)] == [2]
 
 
@@ -89,9 +89,9 @@ def test_of_two_datasets_of_a_name_the_oldest_is_loaded_into_with_a_warning(
     oldest, other = sorted(datasets(emulator), key=lambda one: (one.created_at, one.id))
     assert (oldest.document_count, other.document_count) == (2, 0)
     assert err.count("warning: ") == 1
-    assert f"2 datasets are called d; loading into the oldest, {oldest.id}." in err
+    assert f"2 datasets are named d; loading into the oldest, {oldest.id}." in err
     assert f"if they are not needed: {other.id}." in err
     code, out, err = cli("load", str(docs), "--dataset", "d", "--create")
     assert code == 0
     assert "2 unchanged" in out
-    assert "2 datasets are called d" in err
+    assert "2 datasets are named d" in err

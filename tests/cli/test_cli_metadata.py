@@ -36,10 +36,10 @@ def test_values_take_the_type_of_their_field(cli: Cli, emulator: Emulator) -> No
 @pytest.mark.parametrize(
     ("given", "code", "what"),
     [
-        ("year=soon", 2, "year is a field of type number; the value is 'soon'."),
+        ("year=soon", 2, "Invalid value 'soon' for field 'year' of type number."),
         ("seen=soon", 2, "Invalid time 'soon' for field 'seen' of type time."),
-        ("year", 2, "--set is 'year'."),
-        ("yaer=2024", 1, "No metadata field is called 'yaer'."),
+        ("year", 2, "Invalid pair 'year' for --set."),
+        ("yaer=2024", 1, "Metadata field not found: 'yaer'."),
     ],
 )
 def test_values_that_do_not_fit_are_refused(

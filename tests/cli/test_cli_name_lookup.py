@@ -26,18 +26,18 @@ def test_an_id_without_its_dashes_is_a_name(cli: Cli, emulator: Emulator) -> Non
 @pytest.mark.parametrize(
     ("arguments", "what", "following"),
     [
-        (["datasets", "show", "Bse"], "No dataset is called 'Bse'.", "Did you mean 'base'?"),
+        (["datasets", "show", "Bse"], "Dataset not found: 'Bse'.", "Did you mean 'base'?"),
         (
             ["documents", "show", "--dataset", "base", "raedme.txt"],
-            "No document is called 'raedme.txt'.",
+            "Document not found: 'raedme.txt'.",
             "Did you mean 'readme.txt'?",
         ),
         (
             ["metadata", "delete", "--dataset", "base", "yaer"],
-            "No metadata field is called 'yaer'.",
+            "Metadata field not found: 'yaer'.",
             "Did you mean 'year'?",
         ),
-        (["tags", "delete", "infar"], "No tag is called 'infar'.", "Did you mean 'infra'?"),
+        (["tags", "delete", "infar"], "Tag not found: 'infar'.", "Did you mean 'infra'?"),
     ],
 )
 def test_an_unknown_name_gets_the_nearest_ones(
@@ -65,7 +65,7 @@ def test_an_ambiguous_name_gets_the_ids_to_choose_from(cli: Cli, emulator: Emula
 
     assert code == 1
     what, following = parse_error(err)
-    assert what == "2 documents are called 'a.txt'."
+    assert what == "2 documents are named 'a.txt'."
     assert first in following
     assert parse_json_lines(out)[0]["id"] in following
 

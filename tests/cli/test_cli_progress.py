@@ -36,7 +36,7 @@ CREATE = AttemptEvent(
 
 def test_counts_go_on_after_the_last_report() -> None:
     state = ProgressState()
-    assert str(state) == "Nothing was loaded yet."
+    assert str(state) == "No files loaded yet."
 
     state.add(FULL)
     state.add(ItemResult(key="a", outcome=Outcome.ADDED, attempts=1))
@@ -52,7 +52,7 @@ def test_counts_go_on_after_the_last_report() -> None:
     ("reached", "expected"),
     [
         (FULL, ""),
-        (evolve(FULL, settling=3), "3 uploads held until their state"),
+        (evolve(FULL, settling=3), "3 uploads on hold until their outcome"),
         (evolve(FULL, paused="no reply", settling=3), "waiting for the server: no reply"),
         (evolve(FULL, stopped="outage", paused="no"), "stopping (outage); finishing uploads"),
     ],

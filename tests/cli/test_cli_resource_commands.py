@@ -76,7 +76,10 @@ def test_a_dataset_with_documents_is_not_deleted_unasked(cli: Cli, emulator: Emu
     code, _, err = cli("datasets", "delete", "base")
 
     assert code == 2
-    assert parse_error(err)[0] == "1 dataset with 1 document would be deleted; nothing was."
+    assert (
+        parse_error(err)[0]
+        == "Not a terminal: cannot confirm the deletion of 1 dataset with 1 document."
+    )
     assert cli("datasets", "delete", "base", "--yes")[0] == 0
 
 
@@ -86,7 +89,7 @@ def test_a_dataset_without_its_members_is_told(cli: Cli, emulator: Emulator) -> 
     code, out, err = cli("datasets", "create", "one", "--member", MEMBER, "--json")
 
     assert (code, parse_json_lines(out)[0]["exit"]) == (3, 3)
-    assert "was made, but its members were not set" in parse_error(err)[0]
+    assert "was created without its members" in parse_error(err)[0]
 
 
 def test_datasets_are_deleted_by_a_pattern(cli: Cli) -> None:
@@ -98,7 +101,7 @@ def test_datasets_are_deleted_by_a_pattern(cli: Cli) -> None:
     assert [row["name"] for row in parse_json_lines(cli("datasets", "list", "--json")[1])] == [
         "kept"
     ]
-    assert parse_error(cli("datasets", "delete")[2])[0] == "No dataset is named."
+    assert parse_error(cli("datasets", "delete")[2])[0] == "No dataset selected."
 
 
 def test_a_document_s_life(cli: Cli, emulator: Emulator, tmp_path: Path) -> None:
@@ -136,10 +139,10 @@ def test_a_document_that_is_not_found_is_an_error_to_who_waits(
         parse_json_lines(out)[0]["indexing_status"],
         parse_json_lines(out)[1]["exit"],
     ) == (1, "error", 1)
-    assert parse_error(err)[0] == "'bad.txt' was not indexed: no such model"
+    assert parse_error(err)[0] == "Indexing of 'bad.txt' failed: no such model"
     code, out, err = cli(*create, "--name", "empty.txt", "--text", " ")
     assert (code, "completed" in out) == (1, True)
-    assert parse_error(err)[0] == "'empty.txt' is completed, but nothing was indexed."
+    assert parse_error(err)[0] == "'empty.txt': completed, but nothing was indexed."
 
 
 def test_times_are_shown_as_dates(cli: Cli, emulator: Emulator) -> None:
@@ -169,9 +172,12 @@ def test_a_text_needs_a_name_and_one_source(cli: Cli, emulator: Emulator) -> Non
     create_dataset_with_documents(emulator)
     create = ["documents", "create", "--dataset", "base"]
 
-    assert parse_error(cli(*create, "--text", "x")[2]) == ("The text has no name.", "Pass --name.")
-    assert "nothing to send" in parse_error(cli(*create)[2])[0]
-    assert "Both" in parse_error(cli(*create, "a.txt", "--text", "x")[2])[0]
+    assert parse_error(cli(*create, "--text", "x")[2]) == (
+        "No name for the document.",
+        "Pass --name.",
+    )
+    assert "No content" in parse_error(cli(*create)[2])[0]
+    assert "cannot be combined" in parse_error(cli(*create, "a.txt", "--text", "x")[2])[0]
 
 
 def test_a_field_s_life(cli: Cli, emulator: Emulator) -> None:
@@ -191,7 +197,7 @@ def test_a_field_s_life(cli: Cli, emulator: Emulator) -> None:
     assert cli("metadata", "built-in", *where, "enable")[0] == 0
     _, out, err = cli("metadata", "list", *where)
     assert "jahr" in out
-    assert "Built-in fields are shown." in err
+    assert "Built-in fields are enabled." in err
     assert "uploader" in cli("metadata", "list", *where, "--built-in")[1]
     assert cli("metadata", "delete", *where, "jahr")[0] == 0
 
@@ -233,7 +239,7 @@ def test_a_tag_is_taken_off_by_its_name_where_tags_cannot_be_listed(
         code, _, err = cli("tags", "unbind", "--dataset", "base", "infra")
 
     assert code == 1
-    assert parse_error(err)[0] == "No tag is called 'infra'."
+    assert parse_error(err)[0] == "Tag not found: 'infra'."
 
 
 def test_models_are_listed_and_those_unknown_are_told(cli: Cli) -> None:
@@ -242,13 +248,13 @@ def test_models_are_listed_and_those_unknown_are_told(cli: Cli) -> None:
     code, _, err = cli("models", "show", "nope")
 
     assert code == 1
-    assert parse_error(err)[0] == "No model is called 'nope'."
+    assert parse_error(err)[0] == "Model not found: 'nope'."
 
 
 def test_nothing_to_change_is_told(cli: Cli, emulator: Emulator) -> None:
     create_dataset_with_documents(emulator, "a.txt")
     where = ["--dataset", "base", "--document", "a.txt"]
 
-    assert "nothing to change" in parse_error(cli("datasets", "update", "base")[2])[0]
-    assert "nothing to change" in parse_error(cli("segments", "update", *where, NOBODY)[2])[0]
-    assert "nothing to append" in parse_error(cli("segments", "create", *where)[2])[0]
+    assert "Nothing to change" in parse_error(cli("datasets", "update", "base")[2])[0]
+    assert "Nothing to change" in parse_error(cli("segments", "update", *where, NOBODY)[2])[0]
+    assert "No chunks to append" in parse_error(cli("segments", "create", *where)[2])[0]

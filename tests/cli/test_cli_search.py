@@ -44,10 +44,10 @@ def test_an_economy_dataset_has_one(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("options", "what"),
     [
-        (["--method", "hybrid"], "'base' is an economy dataset, which has no hybrid search."),
+        (["--method", "hybrid"], "Dataset 'base' is economy and does not support --method hybrid."),
         (
             ["--score-threshold", "0.5"],
-            "Keyword search gives no scores to compare with --score-threshold.",
+            "--score-threshold cannot be used with keyword search, which has no scores.",
         ),
     ],
 )
@@ -67,4 +67,4 @@ def test_keywords_of_a_high_quality_dataset_are_refused(cli: Cli) -> None:
     code, _, err = cli("search", *WHERE, "burrows", "--method", "keyword")
 
     assert code == 2
-    assert parse_error(err)[1] == "Use semantic, full_text or hybrid."
+    assert parse_error(err)[1] == "Pass --method semantic, full_text or hybrid."

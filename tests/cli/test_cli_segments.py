@@ -71,7 +71,7 @@ def test_segments_that_were_made_before_a_failure_are_told(cli: Cli, emulator: E
     code, out, err = cli("segments", "create", "--dataset", "base", "--document", "a.txt", *texts)
 
     assert (code, out) == (3, "Appended 50 chunks.\n")
-    assert "50 of 60 chunks were made" in parse_error(err)[0]
+    assert "Created 50 of 60 chunks" in parse_error(err)[0]
 
 
 @pytest.mark.parametrize("line", ["{", "7", '{"text": "x"}'])
@@ -86,7 +86,7 @@ def test_a_line_that_is_no_chunk_is_told(
     code, _, err = cli("segments", "create", *where, "--from", str(file))
 
     assert code == 2
-    assert parse_error(err)[0] == f"Line 2 of --from is no chunk: {line!r}."
+    assert parse_error(err)[0] == f"Invalid chunk in line 2 of --from: {line!r}."
     assert "segments.create" not in called_endpoints(emulator)
 
 
@@ -107,4 +107,4 @@ def test_a_child_chunk_s_life(cli: Cli, emulator: Emulator) -> None:
     assert "smaller" in out
     assert cli("child-chunks", "delete", *where, made["id"])[0] == 0
     assert cli("child-chunks", "list", *where, "--json")[1] == ""
-    assert "no child chunk" in parse_error(cli("child-chunks", "show", *where, NOBODY)[2])[0]
+    assert "Child chunk not found" in parse_error(cli("child-chunks", "show", *where, NOBODY)[2])[0]
