@@ -1,4 +1,4 @@
-"""Pending files: what a lookup decides, when it takes place, and what becomes of the file."""
+"""Pending files: decisions after lookups, times of lookups, and resulting events."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ from dify_kb.wire.endpoint import Call
 DATASET: Final = "00000000-0000-4000-8000-000000000000"
 TIMES: Final = LoadTiming()
 CREATE: Final = "documents.create_by_file"
-BEFORE: Final = "f1"
+OLD_FILE_ID: Final = "f1"
 TAKE_OVER, SEND, WAIT = ReconcileDecision.TAKE_OVER, ReconcileDecision.SEND, ReconcileDecision.WAIT
 DISABLED, ARCHIVED = ReconcileDecision.KEEP_DISABLED, ReconcileDecision.KEEP_ARCHIVED
 EXISTING: Final = ReconcileDecision.KEEP_EXISTING
@@ -69,8 +69,8 @@ def document_id(name: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_URL, name))
 
 
-def document(
-    file: str | None = BEFORE,
+def make_document(
+    file: str | None = OLD_FILE_ID,
     *,
     name: str = "a.md",
     size: int | None = 4,
@@ -109,7 +109,7 @@ def document(
     )
 
 
-def journal_row(state: JournalState, name: str = "a.md", **values: Any) -> JournalRow:
+def make_journal_row(state: JournalState, name: str = "a.md", **values: Any) -> JournalRow:
     defaults: dict[str, Any] = {
         "size": 4, "mtime_ns": 1, "content": b"text", "rule": "", "labels": "", "attempts": 1,
         "sent_at": time.time(), "previous": None, "document_id": None, "batch": None,
@@ -133,21 +133,21 @@ def make_file(
 
 
 def make_killed_file(*, size: int = 4, **values: Any) -> TrackedFile:
-    """Return a file that an earlier run was sending when it was killed."""
-    row = journal_row(JournalState.SENDING, size=size, **values)
+    """Create a file that an earlier run was sending when it was killed."""
+    row = make_journal_row(JournalState.SENDING, size=size, **values)
     return make_file(action=PlannedAction.LOOK_UP, row=row, sends=0, is_unchanged=size == 4)
 
 
 def make_stalled_file(reason: str = "", *, same: bool = True) -> TrackedFile:
-    """Return a file whose document stalled in an earlier run, and that is to be retried."""
-    row = journal_row(
+    """Create a file to be retried, whose document stalled in an earlier run."""
+    row = make_journal_row(
         JournalState.STALLED,
         document_id=document_id("a.md"),
-        upload_file_id=BEFORE,
+        upload_file_id=OLD_FILE_ID,
         reason=reason,
         previous="f0",
     )
-    before = document(status="indexing")
+    before = make_document(status="indexing")
     return make_file(
         before=before,
         sends=0,
@@ -158,31 +158,31 @@ def make_stalled_file(reason: str = "", *, same: bool = True) -> TrackedFile:
     )
 
 
-def lost(cause: KnowledgeError | None = None) -> OutcomeUnknownError:
-    error = OutcomeUnknownError("the answer was lost", endpoint=CREATE)
+def make_lost_error(cause: KnowledgeError | None = None) -> OutcomeUnknownError:
+    error = OutcomeUnknownError("the response was lost", endpoint=CREATE)
     error.__cause__ = cause
     return error
 
 
-LATE = RequestTimeoutError("no answer in time", endpoint=CREATE)
+TIMED_OUT = RequestTimeoutError("no response in time", endpoint=CREATE)
 
 
-# What a lookup decides.
+# Decisions
 
 
-def pending(file: TrackedFile, *, lost: bool, until: float = 100.0) -> PendingUpload:
+def make_entry(file: TrackedFile, *, lost: bool, until: float = 100.0) -> PendingUpload:
     return PendingUpload(file=file, since=0.0, due=0.0, lost=lost, until=until)
 
 
-def outcomes(
+def decide_in_each_case(
     found: Document | None, file: TrackedFile, **options: bool
 ) -> tuple[ReconcileDecision, ReconcileDecision, ReconcileDecision]:
-    """Return what is decided after a lost send while it may land, later, and without a lost one."""
-    waits = pending(file, lost=False, until=0.0)
+    """Return the decisions while a lost send may arrive, after that, and without a lost send."""
+    entry = make_entry(file, lost=False, until=0.0)
     return (
-        decide(pending(file, lost=True), found, 99.0, **options),
-        decide(pending(file, lost=True), found, 100.0, **options),
-        decide(waits, found, 99.0, **options),
+        decide(make_entry(file, lost=True), found, 99.0, **options),
+        decide(make_entry(file, lost=True), found, 100.0, **options),
+        decide(entry, found, 99.0, **options),
     )
 
 
@@ -190,161 +190,165 @@ def outcomes(
     ("found", "decisions"),
     [
         (None, (WAIT, SEND, SEND)),
-        (document(), (WAIT, SEND, SEND)),
-        (document(status="error"), (WAIT, SEND, SEND)),
-        (document(status="indexing"), (WAIT, WAIT, WAIT)),
-        (document(status="paused"), (WAIT, WAIT, WAIT)),
-        (document("f2"), (TAKE_OVER, TAKE_OVER, SEND)),
-        (document("f2", status="indexing"), (TAKE_OVER, TAKE_OVER, WAIT)),
-        (document("f2", status="error"), (TAKE_OVER, TAKE_OVER, SEND)),
-        (document("f2", size=None), (TAKE_OVER, TAKE_OVER, SEND)),
-        (document("f2", size=5), (WAIT, SEND, SEND)),
-        (document("f2", created_from="web"), (WAIT, SEND, SEND)),
-        (document("f2", size=5, status="indexing"), (WAIT, WAIT, WAIT)),
-        (document(None), (WAIT, SEND, SEND)),
-        # A create that lands beside a disabled document makes another, which is then ours.
-        (document(enabled=False), (WAIT, DISABLED, DISABLED)),
-        (document(enabled=False, status="indexing"), (WAIT, DISABLED, DISABLED)),
-        (document("f2", size=5, enabled=False), (WAIT, DISABLED, DISABLED)),
-        (document(archived=True), (WAIT, ARCHIVED, ARCHIVED)),
-        (document("f2", size=5, archived=True), (WAIT, ARCHIVED, ARCHIVED)),
-        # What landed and was switched off since is ours all the same.
-        (document("f2", enabled=False), (TAKE_OVER, TAKE_OVER, DISABLED)),
-        (document("f2", archived=True), (TAKE_OVER, TAKE_OVER, ARCHIVED)),
+        (make_document(), (WAIT, SEND, SEND)),
+        (make_document(status="error"), (WAIT, SEND, SEND)),
+        (make_document(status="indexing"), (WAIT, WAIT, WAIT)),
+        (make_document(status="paused"), (WAIT, WAIT, WAIT)),
+        (make_document("f2"), (TAKE_OVER, TAKE_OVER, SEND)),
+        (make_document("f2", status="indexing"), (TAKE_OVER, TAKE_OVER, WAIT)),
+        (make_document("f2", status="error"), (TAKE_OVER, TAKE_OVER, SEND)),
+        (make_document("f2", size=None), (TAKE_OVER, TAKE_OVER, SEND)),
+        (make_document("f2", size=5), (WAIT, SEND, SEND)),
+        (make_document("f2", created_from="web"), (WAIT, SEND, SEND)),
+        (make_document("f2", size=5, status="indexing"), (WAIT, WAIT, WAIT)),
+        (make_document(None), (WAIT, SEND, SEND)),
+        # A create next to a disabled document creates another one, which is ours.
+        (make_document(enabled=False), (WAIT, DISABLED, DISABLED)),
+        (make_document(enabled=False, status="indexing"), (WAIT, DISABLED, DISABLED)),
+        (make_document("f2", size=5, enabled=False), (WAIT, DISABLED, DISABLED)),
+        (make_document(archived=True), (WAIT, ARCHIVED, ARCHIVED)),
+        (make_document("f2", size=5, archived=True), (WAIT, ARCHIVED, ARCHIVED)),
+        # A stored document is ours even if it was disabled or archived since.
+        (make_document("f2", enabled=False), (TAKE_OVER, TAKE_OVER, DISABLED)),
+        (make_document("f2", archived=True), (TAKE_OVER, TAKE_OVER, ARCHIVED)),
     ],
 )
 def test_decision_follows_the_document_with_the_name(
     found: Document | None, decisions: tuple[ReconcileDecision, ...]
 ) -> None:
-    assert outcomes(found, make_file(before=document())) == decisions
+    assert decide_in_each_case(found, make_file(before=make_document())) == decisions
 
 
 @pytest.mark.parametrize(
     ("found", "decisions"),
     [
         (None, (WAIT, SEND, SEND)),
-        (document(), (WAIT, SEND, SEND)),
-        (document(status="indexing"), (WAIT, WAIT, WAIT)),
-        (document("f2"), (TAKE_OVER, TAKE_OVER, EXISTING)),
-        (document("f2", size=5), (WAIT, EXISTING, EXISTING)),
-        (document("f2", size=5, status="indexing"), (WAIT, EXISTING, EXISTING)),
-        (document("f2", size=5, enabled=False), (WAIT, EXISTING, EXISTING)),
-        (document("f2", created_from="web"), (WAIT, EXISTING, EXISTING)),
-        (document(None), (WAIT, EXISTING, EXISTING)),
+        (make_document(), (WAIT, SEND, SEND)),
+        (make_document(status="indexing"), (WAIT, WAIT, WAIT)),
+        (make_document("f2"), (TAKE_OVER, TAKE_OVER, EXISTING)),
+        (make_document("f2", size=5), (WAIT, EXISTING, EXISTING)),
+        (make_document("f2", size=5, status="indexing"), (WAIT, EXISTING, EXISTING)),
+        (make_document("f2", size=5, enabled=False), (WAIT, EXISTING, EXISTING)),
+        (make_document("f2", created_from="web"), (WAIT, EXISTING, EXISTING)),
+        (make_document(None), (WAIT, EXISTING, EXISTING)),
     ],
 )
 def test_foreign_document_is_kept_if_not_to_be_replaced(
     found: Document | None, decisions: tuple[ReconcileDecision, ...]
 ) -> None:
-    """It came after the file was planned, when there was none or one of ours."""
-    assert outcomes(found, make_file(before=document()), replaces=False) == decisions
+    """It was created after the file was planned."""
+    assert (
+        decide_in_each_case(found, make_file(before=make_document()), replaces=False) == decisions
+    )
 
 
 def test_archived_document_is_replaced_on_request() -> None:
-    found = document(archived=True)
+    found = make_document(archived=True)
 
-    decisions = outcomes(found, make_file(before=document()), overwrites_archived=True)
+    decisions = decide_in_each_case(
+        found, make_file(before=make_document()), overwrites_archived=True
+    )
 
     assert decisions == (WAIT, SEND, SEND)
 
 
-@pytest.mark.parametrize("found", [None, document(), document(status="error")])
+@pytest.mark.parametrize("found", [None, make_document(), make_document(status="error")])
 def test_decision_waits_until_a_create_cannot_arrive_anymore(found: Document | None) -> None:
-    waits = pending(make_file(before=document()), lost=False)
+    entry = make_entry(make_file(before=make_document()), lost=False)
 
-    assert decide(waits, found, 99.0) is WAIT
-    assert decide(waits, found, 100.0) is SEND
+    assert decide(entry, found, 99.0) is WAIT
+    assert decide(entry, found, 100.0) is SEND
 
 
 def test_any_uploaded_file_is_new_if_there_was_none_before() -> None:
-    assert decide(pending(make_file(), lost=True), document(), 0.0) is TAKE_OVER
+    assert decide(make_entry(make_file(), lost=True), make_document(), 0.0) is TAKE_OVER
 
 
 def test_lost_send_of_an_earlier_run_is_distinguished_from_the_replaced_document() -> None:
-    """Not from what the list holds now: that may be what landed."""
-    waits = pending(make_killed_file(previous="f0"), lost=True)
+    """Not from what the list holds now: that may be what stored."""
+    entry = make_entry(make_killed_file(previous="f0"), lost=True)
 
-    assert decide(waits, document("f1"), 0.0) is TAKE_OVER
-    assert decide(waits, document("f0"), 0.0) is WAIT
+    assert decide(entry, make_document("f1"), 0.0) is TAKE_OVER
+    assert decide(entry, make_document("f0"), 0.0) is WAIT
 
 
 @pytest.mark.parametrize("replaces", [True, False])
 def test_lost_send_of_an_earlier_run_is_recognized_by_its_size(*, replaces: bool) -> None:
-    """The file may have another size by now; its document was taken for somebody else's."""
-    waits = pending(make_killed_file(size=3), lost=True)
+    """The file may have a different size now."""
+    entry = make_entry(make_killed_file(size=3), lost=True)
 
-    assert decide(waits, document("f1", size=3), 0.0, replaces=replaces) is TAKE_OVER
-    assert decide(waits, document("f1", size=4), 0.0, replaces=replaces) is WAIT
+    assert decide(entry, make_document("f1", size=3), 0.0, replaces=replaces) is TAKE_OVER
+    assert decide(entry, make_document("f1", size=4), 0.0, replaces=replaces) is WAIT
 
 
 @pytest.mark.parametrize("status", ["waiting", "indexing", "error"])
 @pytest.mark.parametrize("same", [True, False])
 def test_stalled_document_is_created_again(status: str, *, same: bool) -> None:
-    waits = pending(make_stalled_file(same=same), lost=False, until=0.0)
+    entry = make_entry(make_stalled_file(same=same), lost=False, until=0.0)
 
-    assert decide(waits, document(status=status), 0.0) is SEND
-
-
-def test_stalled_document_that_was_indexed_after_all_is_taken_over_unless_the_file_changed() -> (
-    None
-):
-    """Taken over, the old text would be reported as the new one."""
-    waits = [pending(make_stalled_file(same=same), lost=False, until=0.0) for same in (True, False)]
-
-    assert [decide(one, document(), 0.0) for one in waits] == [TAKE_OVER, SEND]
+    assert decide(entry, make_document(status=status), 0.0) is SEND
 
 
-def test_stalled_document_is_not_created_twice_while_the_first_create_may_land() -> None:
+def test_stalled_document_indexed_since_is_taken_over_unless_the_file_changed() -> None:
+    """Otherwise the old text would be reported as the new text."""
+    entries = [
+        make_entry(make_stalled_file(same=same), lost=False, until=0.0) for same in (True, False)
+    ]
+
+    assert [decide(entry, make_document(), 0.0) for entry in entries] == [TAKE_OVER, SEND]
+
+
+def test_stalled_document_is_not_created_twice_while_the_first_create_may_be_stored() -> None:
     file = make_stalled_file(LOST_BY_WORKER)
     file.planned = evolve(file.planned, row=None)  # it was sent in this run
-    waits = pending(file, lost=True)
+    entry = make_entry(file, lost=True)
 
-    assert decide(waits, document(status="indexing"), 99.0) is WAIT
-    assert decide(waits, document(status="completed"), 99.0) is WAIT
-    assert decide(waits, document(status="indexing"), 100.0) is SEND
+    assert decide(entry, make_document(status="indexing"), 99.0) is WAIT
+    assert decide(entry, make_document(status="completed"), 99.0) is WAIT
+    assert decide(entry, make_document(status="indexing"), 100.0) is SEND
 
 
 @pytest.mark.parametrize(
     ("cause", "part"),
     [
-        (ServerError("500", endpoint=CREATE, status=500), "looks"),
-        (ProtocolError("no JSON", endpoint=CREATE, status=200), "quarantine"),
-        (ServerError("502", endpoint=CREATE, status=502), "patience"),
-        (ServerError("504", endpoint=CREATE, status=504), "patience"),
-        (RequestTimeoutError("no answer", endpoint=CREATE), "patience"),
-        (TransportError("reset", endpoint=CREATE), "quarantine"),
-        (ConnectError("reset", endpoint=CREATE), "quarantine"),
-        (None, "quarantine"),
+        (ServerError("500", endpoint=CREATE, status=500), "lookups"),
+        (ProtocolError("no JSON", endpoint=CREATE, status=200), "disconnect"),
+        (ServerError("502", endpoint=CREATE, status=502), "timeout"),
+        (ServerError("504", endpoint=CREATE, status=504), "timeout"),
+        (RequestTimeoutError("no response", endpoint=CREATE), "timeout"),
+        (TransportError("reset", endpoint=CREATE), "disconnect"),
+        (ConnectError("reset", endpoint=CREATE), "disconnect"),
+        (None, "disconnect"),
     ],
 )
 def test_seconds_in_which_a_create_may_still_be_stored(
     cause: KnowledgeError | None, part: str
 ) -> None:
-    looks = sum(TIMES.lookup_intervals[:LOOKUPS_AFTER_CRASH])
+    lookups = sum(TIMES.lookup_intervals[:LOOKUPS_AFTER_CRASH])
     expected = {
-        "looks": looks,
-        "patience": TIMES.late_create_after_timeout,
-        "quarantine": TIMES.late_create_after_disconnect,
+        "lookups": lookups,
+        "timeout": TIMES.late_create_after_timeout,
+        "disconnect": TIMES.late_create_after_disconnect,
     }
 
-    assert max_seconds_until_stored(lost(cause), TIMES) == expected[part]
+    assert max_seconds_until_stored(make_lost_error(cause), TIMES) == expected[part]
 
 
-# What becomes of pending files, in virtual time.
+# Reconciler in virtual time
 
 
 @define
 class RecordedFiles:
-    """The part of `FileLifecycle` that a reconciler uses; the table says what may happen."""
+    """The part of `FileLifecycle` that a reconciler uses, with the real transition table."""
 
     pending: PendingUploads
     followed: FollowedDocuments
-    defaults: list[tuple[float, str, str]] = field(factory=list)
+    log: list[tuple[float, str, str]] = field(factory=list)
     reasons: list[str | None] = field(factory=list)
 
     def apply(self, file: TrackedFile, event: FileEvent, reason: str | None = None) -> None:
         file.state = find_transition(file.state, event).state
-        self.defaults.append((anyio.current_time(), str(event), file.key))
+        self.log.append((anyio.current_time(), str(event), file.key))
         self.reasons.append(reason)
 
     def stop(self, *files: TrackedFile) -> None:
@@ -354,30 +358,30 @@ class RecordedFiles:
 
     @property
     def events(self) -> list[str]:
-        return [event for _, event, _ in self.defaults]
+        return [event for _, event, _ in self.log]
 
 
 @define
-class Scene:
-    """A reconciler, a list of documents that changes with time, and what comes of files."""
+class SimulatedReconciler:
+    """A reconciler with a list of documents that changes over time, in virtual time."""
 
     server: Callable[[float], list[Document]] = lambda _: []
     on_existing: OnExisting = "overwrite"
     overwrites_archived: bool = False
     retries_stalled: bool = False
     patience: float = 900.0
-    asked: list[tuple[float, str]] = field(factory=list)
+    requests: list[tuple[float, str]] = field(factory=list)
     deleted: list[str] = field(factory=list)
     failures: list[KnowledgeError] = field(factory=list)
     latency: float = 0.02
     error: KnowledgeError | None = None
-    """What ended the reconciler."""
+    """The error that ended the reconciler."""
 
     files: RecordedFiles = field(init=False)
     breaker: CircuitBreaker = field(init=False)
     reconciler: Reconciler = field(init=False)
 
-    def begin(self) -> None:
+    def set_up(self) -> None:
         documents, followed = Documents(self), FollowedDocuments()
         self.files = RecordedFiles(PendingUploads(TIMES, followed.activity), followed)
         self.breaker = CircuitBreaker(cast("Datasets", self), DATASET, TIMES)
@@ -394,24 +398,24 @@ class Scene:
             self.patience,
         )
 
-    def lose(self, *files: TrackedFile, cause: KnowledgeError | None = None) -> None:
+    def add_lost(self, *files: TrackedFile, cause: KnowledgeError | None = None) -> None:
         for file in files:
-            file.state, file.error = FileState.UNKNOWN, lost(cause)
+            file.state, file.error = FileState.UNKNOWN, make_lost_error(cause)
             self.files.pending.put_lost(file)
 
-    def look(self, *files: TrackedFile) -> None:
+    def add_busy(self, *files: TrackedFile) -> None:
         for file in files:
             row = file.planned.row
             sent = row is not None and row.state is JournalState.SENDING
             file.state = FileState.UNKNOWN if sent else FileState.BUSY
             self.files.pending.put_busy(file, lost=sent)
 
-    def later(self, file: TrackedFile, seconds: float) -> None:
+    def add_delayed(self, file: TrackedFile, seconds: float) -> None:
         file.state = FileState.BUSY
         self.files.pending.put_later(file, seconds)
 
     async def get(self, dataset_id: str, /) -> object:
-        """Answer a probe."""
+        """Respond to a probe."""
         return dataset_id
 
     def stream(self, call: Call[Event], /) -> AsyncIterator[Event]:
@@ -421,9 +425,9 @@ class Scene:
         if call.endpoint is catalog.DELETE_DOCUMENT:
             return await self._delete(call.path)
         body = cast("ListDocuments", call.body)
-        self.asked.append((anyio.current_time(), str(body.keyword or f"page {body.page or 1}")))
+        self.requests.append((anyio.current_time(), str(body.keyword or f"page {body.page or 1}")))
         keyword = str(body.keyword or "").replace("\\", "")
-        rows = [one for one in self.server(anyio.current_time()) if keyword in one.name]
+        rows = [row for row in self.server(anyio.current_time()) if keyword in row.name]
         await anyio.sleep(self.latency)
         if self.failures:
             raise self.failures.pop()
@@ -437,21 +441,23 @@ class Scene:
             raise self.failures.pop()
         self.deleted.append(path.rsplit("/", 1)[-1])
 
-    def play(self, act: Callable[[], Awaitable[None] | None], until: float = 1000.0) -> None:
-        """Go through a scene in virtual time."""
+    def simulate(
+        self, scenario: Callable[[], Awaitable[None] | None], until: float = 1000.0
+    ) -> None:
+        """Go through a simulation in virtual time."""
 
-        async def scene() -> None:
-            self.begin()
+        async def execute() -> None:
+            self.set_up()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self.breaker.run)
                 tasks.start_soon(self._reconcile)
-                done = act()
+                done = scenario()
                 if done is not None:
                     await done
                 await anyio.sleep(until)
                 tasks.cancel_scope.cancel()
 
-        run(scene)
+        run(execute)
 
     async def _reconcile(self) -> None:
         try:
@@ -460,164 +466,166 @@ class Scene:
             self.error = error
 
     @property
-    def defaults(self) -> list[tuple[int, str]]:
-        return [(round(at), event) for at, event, _ in self.files.defaults]
+    def timeline(self) -> list[tuple[int, str]]:
+        return [(round(at), event) for at, event, _ in self.files.log]
 
 
 RESET = ConnectError("reset", endpoint=CREATE)
 
 
 def test_lost_upload_is_looked_up_at_growing_intervals() -> None:
-    scene = Scene()
+    simulation = SimulatedReconciler()
 
-    scene.play(lambda: scene.lose(make_file(), cause=RESET))
+    simulation.simulate(lambda: simulation.add_lost(make_file(), cause=RESET))
 
-    assert [round(at) for at, _ in scene.asked] == [1, 4, 14, 30]
-    assert scene.defaults == [(30, "not found")]
+    assert [round(at) for at, _ in simulation.requests] == [1, 4, 14, 30]
+    assert simulation.timeline == [(30, "not found")]
 
 
 def test_stored_document_is_taken_over_when_it_appears() -> None:
-    landed = document("f1", status="waiting")
-    scene, file = Scene(lambda now: [landed] if now > 10 else []), make_file()
+    stored = make_document("f1", status="waiting")
+    simulation, file = SimulatedReconciler(lambda now: [stored] if now > 10 else []), make_file()
 
-    scene.play(lambda: scene.lose(file))
+    simulation.simulate(lambda: simulation.add_lost(file))
 
-    assert scene.defaults == [(14, "found")]
-    assert len(scene.files.pending) == 0
+    assert simulation.timeline == [(14, "found")]
+    assert len(simulation.files.pending) == 0
     assert file.document is not None
-    assert (file.document.id, file.document.reconciled, file.updates) == (landed.id, True, False)
+    assert (file.document.id, file.document.reconciled, file.updates) == (stored.id, True, False)
 
 
 def test_document_stored_during_the_last_lookup_is_not_resent() -> None:
-    """The answer tells of the time when the server wrote it, not of that when it came."""
-    landed = document("f1", status="waiting")
-    scene = Scene(lambda now: [landed] if now >= 29.9 else [], latency=0.5)
+    """The response reflects the time at which the server created it."""
+    stored = make_document("f1", status="waiting")
+    simulation = SimulatedReconciler(lambda now: [stored] if now >= 29.9 else [], latency=0.5)
     file = make_file()
 
-    async def act() -> None:
-        scene.lose(file)
+    async def scenario() -> None:
+        simulation.add_lost(file)
         await anyio.sleep(20)
-        scene.files.pending.put(
-            evolve(scene.files.pending._by_key["a.md"], due=29.8)
-        )  # answered when the send could no longer land
+        simulation.files.pending.put(
+            evolve(simulation.files.pending._by_key["a.md"], due=29.8)
+        )  # its response arrives when the send can no longer be stored
 
-    scene.play(act)
+    simulation.simulate(scenario)
 
-    assert scene.files.events == ["found"]
+    assert simulation.files.events == ["found"]
 
 
 def test_previous_document_is_not_mistaken_for_the_lost_send() -> None:
-    """It has the same name and, when the file changed little, the same size."""
-    before = document("f1")
-    scene = Scene(lambda _: [before])
+    """It has the same name, and possibly the same size."""
+    before = make_document("f1")
+    simulation = SimulatedReconciler(lambda _: [before])
 
-    scene.play(lambda: scene.lose(make_file(before=before)))
+    simulation.simulate(lambda: simulation.add_lost(make_file(before=before)))
 
-    assert scene.files.events == ["not found"]
-    assert scene.defaults[0][0] >= TIMES.late_create_after_disconnect
+    assert simulation.files.events == ["not found"]
+    assert simulation.timeline[0][0] >= TIMES.late_create_after_disconnect
 
 
 def test_slow_server_gets_more_time_before_a_resend() -> None:
-    scene = Scene()
+    simulation = SimulatedReconciler()
 
-    scene.play(
-        lambda: scene.lose(make_file(), cause=ServerError("504", endpoint=CREATE, status=504))
+    simulation.simulate(
+        lambda: simulation.add_lost(
+            make_file(), cause=ServerError("504", endpoint=CREATE, status=504)
+        )
     )
 
-    assert scene.files.events == ["not found"]
-    assert scene.defaults[0][0] >= TIMES.late_create_after_timeout
+    assert simulation.files.events == ["not found"]
+    assert simulation.timeline[0][0] >= TIMES.late_create_after_timeout
 
 
 def test_file_that_is_never_stored_fails_after_all_sends() -> None:
-    scene = Scene()
+    simulation = SimulatedReconciler()
 
     file = make_file(sends=TIMES.max_sends)
 
-    scene.play(lambda: scene.lose(file))
+    simulation.simulate(lambda: simulation.add_lost(file))
 
-    assert scene.files.events == ["refused"]
-    defaults = f"not found on the server after {TIMES.max_sends} uploads: the answer was lost"
-    assert file.failure == defaults
+    assert simulation.files.events == ["refused"]
+    failure = f"not found on the server after {TIMES.max_sends} uploads: the response was lost"
+    assert file.failure == failure
 
 
 def test_nothing_is_sent_while_its_document_is_indexed() -> None:
-    """Two runs at once would leave the chunks of both (measured on 1.4.3 and 1.12.1)."""
-    busy, ended = (document("f1", status=status) for status in ("indexing", "completed"))
-    scene = Scene(lambda now: [busy] if now < 300 else [ended])
+    """Two concurrent runs would leave the chunks of both (measured on 1.4.3 and 1.12.1)."""
+    busy, ended = (make_document("f1", status=status) for status in ("indexing", "completed"))
+    simulation = SimulatedReconciler(lambda now: [busy] if now < 300 else [ended])
 
-    scene.play(lambda: scene.look(make_file(before=busy)))
+    simulation.simulate(lambda: simulation.add_busy(make_file(before=busy)))
 
-    ((at, what),) = scene.defaults
-    assert what == "not found"
+    ((at, event),) = simulation.timeline
+    assert event == "not found"
     assert 300 < at < 400
 
 
-@pytest.mark.parametrize("lose", [True, False])
-def test_endless_indexing_stalls_only_without_other_progress(*, lose: bool) -> None:
-    """Also after a lost answer: nothing else ended such a file, and the load never did."""
-    busy = document("f1", status="indexing")
-    scene = Scene(lambda _: [busy], patience=100)
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_endless_indexing_stalls_only_without_other_progress(*, is_lost: bool) -> None:
+    """Also after a lost response: otherwise the load would never end."""
+    busy = make_document("f1", status="indexing")
+    simulation = SimulatedReconciler(lambda _: [busy], patience=100)
 
-    async def act() -> None:
-        (scene.lose if lose else scene.look)(make_file(before=busy))
+    async def scenario() -> None:
+        (simulation.add_lost if is_lost else simulation.add_busy)(make_file(before=busy))
         for _ in range(10):
             await anyio.sleep(50)
-            scene.files.followed.activity.moved_at = anyio.current_time()
+            simulation.files.followed.activity.moved_at = anyio.current_time()
 
-    scene.play(act)
+    simulation.simulate(scenario)
 
-    ((at, what),) = scene.defaults
-    assert what == "stalled"
-    assert scene.files.reasons == [
+    ((at, event),) = simulation.timeline
+    assert event == "stalled"
+    assert simulation.files.reasons == [
         "no progress (status 'indexing'), and no other document made progress"
     ]
     assert 600 < at < 700
-    assert len(scene.files.pending) == 0
+    assert len(simulation.files.pending) == 0
 
 
-@pytest.mark.parametrize("lose", [True, False])
-def test_retry_failed_replaces_a_document_that_is_never_indexed(*, lose: bool) -> None:
-    """Deleted first: a task for it may still be queued, and would double the chunks."""
-    busy = document("f1", status="indexing")
-    scene = Scene(lambda _: [busy], patience=100, retries_stalled=True)
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_retry_failed_replaces_a_document_that_is_never_indexed(*, is_lost: bool) -> None:
+    """The document is deleted first: a queued task would duplicate its chunks."""
+    busy = make_document("f1", status="indexing")
+    simulation = SimulatedReconciler(lambda _: [busy], patience=100, retries_stalled=True)
 
-    async def act() -> None:
-        (scene.lose if lose else scene.look)(make_file(before=busy))
+    async def scenario() -> None:
+        (simulation.add_lost if is_lost else simulation.add_busy)(make_file(before=busy))
         for _ in range(10):
             await anyio.sleep(50)
-            scene.files.followed.activity.moved_at = anyio.current_time()
+            simulation.files.followed.activity.moved_at = anyio.current_time()
 
-    scene.play(act)
+    simulation.simulate(scenario)
 
-    ((at, what),) = scene.defaults
-    assert what == "not found"
-    assert scene.deleted == [busy.id]
+    ((at, event),) = simulation.timeline
+    assert event == "not found"
+    assert simulation.deleted == [busy.id]
     assert 600 < at < 700
 
 
 def test_documents_that_stalled_together_are_recreated_together() -> None:
-    """Each that is created again moves; the others would wait once more for each of them."""
+    """Progress of a recreated document must not delay the others."""
     names = ("a.md", "b.md", "c.md")
-    still = [document("f1", name=name, status="indexing") for name in names]
-    scene = Scene(lambda _: still, patience=100, retries_stalled=True)
+    stalled = [make_document("f1", name=name, status="indexing") for name in names]
+    simulation = SimulatedReconciler(lambda _: stalled, patience=100, retries_stalled=True)
 
-    async def act() -> None:
-        scene.look(*(make_file(name, before=one) for name, one in zip(names, still, strict=True)))
-        while len(scene.defaults) < len(names):
+    async def scenario() -> None:
+        simulation.add_busy(*(make_file(row.name, before=row) for row in stalled))
+        while len(simulation.timeline) < len(names):
             await anyio.sleep(1)
-            if scene.defaults:
-                scene.files.followed.activity.moved_at = anyio.current_time()
+            if simulation.timeline:
+                simulation.files.followed.activity.moved_at = anyio.current_time()
 
-    scene.play(act, until=1000)
+    simulation.simulate(scenario, until=1000)
 
-    assert scene.files.events == ["not found"] * 3
-    assert max(at for at, _ in scene.defaults) < 100 + 2 * TIMES.lookup_intervals[-1]
+    assert simulation.files.events == ["not found"] * 3
+    assert max(at for at, _ in simulation.timeline) < 100 + 2 * TIMES.lookup_intervals[-1]
 
 
-def test_stalled_document_indexed_since_is_no_progress_of_this_run() -> None:
-    scene, file = Scene(lambda _: [document()]), make_stalled_file()
+def test_stalled_document_indexed_since_is_not_progress_of_this_run() -> None:
+    simulation, file = SimulatedReconciler(lambda _: [make_document()]), make_stalled_file()
 
-    scene.play(lambda: scene.look(file))
+    simulation.simulate(lambda: simulation.add_busy(file))
 
     assert file.document is not None
     assert file.document.remembered
@@ -625,213 +633,222 @@ def test_stalled_document_indexed_since_is_no_progress_of_this_run() -> None:
 
 
 def test_stalled_document_that_was_created_again_is_stored_as_the_new_one() -> None:
-    """Its answer was lost, and the journal went on to name the deleted document."""
-    documents = [document(status="waiting"), document("f1", status="indexing")]
-    scene, file = Scene(lambda now: [documents[now > 5]]), make_stalled_file()
+    """Otherwise the journal would keep the id of the deleted document after a lost response."""
+    documents = [make_document(status="waiting"), make_document("f1", status="indexing")]
+    simulation, file = SimulatedReconciler(lambda now: [documents[now > 5]]), make_stalled_file()
 
-    async def act() -> None:
-        scene.look(file)
+    async def scenario() -> None:
+        simulation.add_busy(file)
         await anyio.sleep(6)
         file.lost += 1
-        scene.lose(file)
+        simulation.add_lost(file)
 
-    scene.play(act)
+    simulation.simulate(scenario)
 
-    assert scene.files.events == ["not found", "found"]
+    assert simulation.files.events == ["not found", "found"]
     assert file.document is not None
     assert not file.document.remembered
 
 
 @pytest.mark.parametrize(
-    ("ago", "least"), [(10.0, 110.0), (60.0, 60.0), (1e6, 30.0), (-1e6, 120.0)]
+    ("age", "min_seconds"), [(10.0, 110.0), (60.0, 60.0), (1e6, 30.0), (-1e6, 120.0)]
 )
-def test_unanswered_send_of_an_earlier_run_waits_as_long_as_one_of_this_run(
-    ago: float, least: float
+def test_lost_send_of_an_earlier_run_waits_as_long_as_in_this_run(
+    age: float, min_seconds: float
 ) -> None:
-    """Also if the clock was set meanwhile: never for ever, and never at once."""
-    scene = Scene(lambda _: [])
+    """Also if the system clock was changed: neither forever nor immediately."""
+    simulation = SimulatedReconciler(lambda _: [])
     file = make_killed_file(sent_at=1e9)
 
-    def act() -> None:
-        scene.files.pending.clock = lambda: 1e9 + ago
-        scene.look(file)
+    def scenario() -> None:
+        simulation.files.pending.clock = lambda: 1e9 + age
+        simulation.add_busy(file)
 
-    scene.play(act)
+    simulation.simulate(scenario)
 
-    ((at, event),) = scene.defaults
+    ((at, event),) = simulation.timeline
     assert event == "not found"
-    assert least <= at <= least + TIMES.lookup_intervals[-1]
+    assert min_seconds <= at <= min_seconds + TIMES.lookup_intervals[-1]
 
 
 @pytest.mark.parametrize(
     ("found", "overwrites", "event", "reason"),
     [
-        (document(enabled=False), False, "kept", DISABLED_BY_HAND),
-        (document(enabled=False), True, "kept", DISABLED_BY_HAND),
-        (document(archived=True), False, "kept", ARCHIVED_BY_HAND),
-        (document(archived=True), True, "not found", None),
+        (make_document(enabled=False), False, "kept", DISABLED_BY_HAND),
+        (make_document(enabled=False), True, "kept", DISABLED_BY_HAND),
+        (make_document(archived=True), False, "kept", ARCHIVED_BY_HAND),
+        (make_document(archived=True), True, "not found", None),
     ],
 )
 def test_disabled_or_archived_documents_are_kept(
     found: Document, event: str, reason: str | None, *, overwrites: bool
 ) -> None:
-    scene = Scene(lambda _: [found], overwrites_archived=overwrites)
+    simulation = SimulatedReconciler(lambda _: [found], overwrites_archived=overwrites)
 
-    scene.play(lambda: scene.look(make_file(before=found)))
+    simulation.simulate(lambda: simulation.add_busy(make_file(before=found)))
 
-    assert scene.files.events == [event]
-    assert scene.files.reasons == [reason]
+    assert simulation.files.events == [event]
+    assert simulation.files.reasons == [reason]
 
 
 @pytest.mark.parametrize(("on_existing", "event"), [("skip", "kept"), ("fail", "rejected")])
-@pytest.mark.parametrize("lose", [True, False])
+@pytest.mark.parametrize("is_lost", [True, False])
 def test_foreign_document_is_kept_on_request(
-    on_existing: OnExisting, event: str, *, lose: bool
+    on_existing: OnExisting, event: str, *, is_lost: bool
 ) -> None:
-    theirs = document("f9", size=7)
-    scene = Scene(lambda _: [theirs], on_existing=on_existing)
+    theirs = make_document("f9", size=7)
+    simulation = SimulatedReconciler(lambda _: [theirs], on_existing=on_existing)
 
-    scene.play(lambda: (scene.lose if lose else scene.look)(make_file(before=document())))
+    simulation.simulate(
+        lambda: (simulation.add_lost if is_lost else simulation.add_busy)(
+            make_file(before=make_document())
+        )
+    )
 
-    assert scene.files.events == [event]
-    assert scene.files.reasons == [NAME_EXISTS]
-    assert (scene.defaults[0][0] >= TIMES.late_create_after_disconnect) is lose
+    assert simulation.files.events == [event]
+    assert simulation.files.reasons == [NAME_EXISTS]
+    assert (simulation.timeline[0][0] >= TIMES.late_create_after_disconnect) is is_lost
 
 
-def test_file_that_changed_replaces_its_own_document_whatever_exists() -> None:
-    """The content that the server has is torn, and it is ours."""
+def test_changed_file_replaces_its_own_document_regardless_of_on_existing() -> None:
+    """The server may have a mixture of old and new content, uploaded by this run."""
     file = make_file(sends=0)
     file.changed = 1
-    scene = Scene(lambda _: [document("f9", size=7)], on_existing="skip")
+    simulation = SimulatedReconciler(lambda _: [make_document("f9", size=7)], on_existing="skip")
 
-    scene.play(lambda: scene.look(file))
+    simulation.simulate(lambda: simulation.add_busy(file))
 
-    assert scene.files.events == ["not found"]
+    assert simulation.files.events == ["not found"]
     assert not file.updates
 
 
 def test_delayed_file_waits_until_it_is_due() -> None:
-    failed = document("f1", status="error")
-    scene = Scene(lambda _: [failed])
+    failed = make_document("f1", status="error")
+    simulation = SimulatedReconciler(lambda _: [failed])
 
-    scene.play(lambda: scene.later(make_file(before=failed), 60.0))
+    simulation.simulate(lambda: simulation.add_delayed(make_file(before=failed), 60.0))
 
-    assert scene.defaults == [(60, "not found")]
-    assert len(scene.asked) == 1
+    assert simulation.timeline == [(60, "not found")]
+    assert len(simulation.requests) == 1
 
 
 def test_failed_lookup_is_repeated_without_side_effects() -> None:
-    """The second of three fails: the first is not acted upon again."""
+    """If the second of three lookups fails, the first decision is not applied again."""
     names = ("a.md", "b.md", "c.md")
-    scene = Scene(lambda _: [document(f"f of {name}", name=name) for name in names])
+    simulation = SimulatedReconciler(
+        lambda _: [make_document(f"f of {name}", name=name) for name in names]
+    )
     unavailable = ServerError("503", endpoint=CREATE, status=503)
 
-    async def act() -> None:
-        scene.lose(*map(make_file, names))
+    async def scenario() -> None:
+        simulation.add_lost(*map(make_file, names))
         await anyio.sleep(TIMES.lookup_intervals[0] + 0.03)
-        assert scene.files.events == ["found"]
-        scene.failures = [unavailable] * 3
+        assert simulation.files.events == ["found"]
+        simulation.failures = [unavailable] * 3
 
-    scene.play(act)
+    simulation.simulate(scenario)
 
-    assert sorted(name for _, _, name in scene.files.defaults) == list(names)
-    assert scene.files.events == ["found"] * 3
-    assert not scene.failures
+    assert sorted(name for _, _, name in simulation.files.log) == list(names)
+    assert simulation.files.events == ["found"] * 3
+    assert not simulation.failures
 
 
 def test_batch_that_takes_longer_than_an_outage_survives_one_failure() -> None:
-    """Each lookup has a time of its own; that of the whole batch was over before it was through."""
+    """The time limit applies to each lookup, not to the whole batch."""
     names = [f"{number}.md" for number in range(100)]
-    scene = Scene(latency=10.0)
+    simulation = SimulatedReconciler(latency=10.0)
 
-    async def act() -> None:
-        scene.look(*(make_file(name, before=document(name=name)) for name in names))
+    async def scenario() -> None:
+        simulation.add_busy(*(make_file(name, before=make_document(name=name)) for name in names))
         await anyio.sleep(TIMES.max_outage + 100)
-        scene.failures = [ForbiddenError("odd", endpoint=CREATE, status=403)]
+        simulation.failures = [ForbiddenError("odd", endpoint=CREATE, status=403)]
 
-    scene.play(act, until=2000.0)
+    simulation.simulate(scenario, until=2000.0)
 
-    assert scene.error is None
-    assert len(scene.files.defaults) == 100
-
-
-def test_lookup_that_is_refused_ends_the_reconciler_with_its_error() -> None:
-    """The run then stops, and the pending files with it."""
-    scene = Scene()
-    scene.failures = [NotFoundError("no dataset", endpoint=CREATE, status=404)] * 10
-
-    scene.play(lambda: scene.lose(make_file()))
-
-    assert isinstance(scene.error, NotFoundError)
-    assert scene.files.defaults == []
+    assert simulation.error is None
+    assert len(simulation.files.log) == 100
 
 
-def test_file_that_ends_while_it_is_looked_up_is_left_alone() -> None:
-    scene, file = Scene(lambda _: [document("f1")]), make_file()
+def test_refused_lookup_ends_the_reconciler_with_its_error() -> None:
+    """The run then stops."""
+    simulation = SimulatedReconciler()
+    simulation.failures = [NotFoundError("no dataset", endpoint=CREATE, status=404)] * 10
 
-    async def act() -> None:
-        scene.lose(file)
+    simulation.simulate(lambda: simulation.add_lost(make_file()))
+
+    assert isinstance(simulation.error, NotFoundError)
+    assert simulation.files.log == []
+
+
+def test_file_that_ends_during_a_lookup_gets_no_event() -> None:
+    simulation, file = SimulatedReconciler(lambda _: [make_document("f1")]), make_file()
+
+    async def scenario() -> None:
+        simulation.add_lost(file)
         await anyio.sleep(TIMES.lookup_intervals[0] + 0.01)
-        scene.files.stop(file)
+        simulation.files.stop(file)
 
-    scene.play(act)
+    simulation.simulate(scenario)
 
-    assert scene.asked
-    assert scene.files.events == ["halted"]
-    assert len(scene.files.pending) == 0
+    assert simulation.requests
+    assert simulation.files.events == ["halted"]
+    assert len(simulation.files.pending) == 0
 
 
 @pytest.mark.parametrize(("number", "requests"), [(5, 5), (60, 1)])
 def test_many_files_are_looked_up_by_page_and_few_by_name(number: int, requests: int) -> None:
     names = [f"{number}.md" for number in range(number)]
-    rows = [document(f"file of {name}", name=name) for name in names]
-    scene = Scene(lambda _: rows)
+    rows = [make_document(f"file of {name}", name=name) for name in names]
+    simulation = SimulatedReconciler(lambda _: rows)
 
-    scene.play(lambda: scene.lose(*map(make_file, names)))
+    simulation.simulate(lambda: simulation.add_lost(*map(make_file, names)))
 
-    assert scene.files.events == ["found"] * number
-    assert len(scene.asked) == requests
+    assert simulation.files.events == ["found"] * number
+    assert len(simulation.requests) == requests
 
 
 def test_later_pending_file_is_looked_up_when_due() -> None:
-    scene = Scene(lambda _: [document("f1", name="b.md")])
+    simulation = SimulatedReconciler(lambda _: [make_document("f1", name="b.md")])
 
-    async def act() -> None:
-        scene.later(make_file("a.md"), 500.0)
+    async def scenario() -> None:
+        simulation.add_delayed(make_file("a.md"), 500.0)
         await anyio.sleep(100)
-        scene.lose(make_file("b.md"))
+        simulation.add_lost(make_file("b.md"))
 
-    scene.play(act)
+    simulation.simulate(scenario)
 
-    defaults = [(round(at), event, name) for at, event, name in scene.files.defaults]
-    assert defaults == [(101, "found", "b.md"), (500, "not found", "a.md")]
+    timeline = [(round(at), event, name) for at, event, name in simulation.files.log]
+    assert timeline == [(101, "found", "b.md"), (500, "not found", "a.md")]
 
 
 def test_no_requests_while_nothing_is_pending() -> None:
-    scene = Scene()
+    simulation = SimulatedReconciler()
 
-    scene.play(lambda: None)
+    simulation.simulate(lambda: None)
 
-    assert scene.asked == []
+    assert simulation.requests == []
 
 
-def test_two_files_of_one_name_are_pending_side_by_side() -> None:
-    """Which of them may be sent is decided when its row is written."""
-    scene = Scene()
+def test_two_files_with_the_same_name_are_pending_independently() -> None:
+    """Only one of them may be sent; that is decided when its journal row is written."""
+    simulation = SimulatedReconciler()
     first, second = make_file("a.md"), make_file("a.md")
     second.planned = evolve(second.planned, found=FoundFile(key="b/a.md", size=4))
 
-    scene.play(lambda: scene.look(first, second))
+    simulation.simulate(lambda: simulation.add_busy(first, second))
 
-    assert scene.files.events == ["not found"] * 2
-    assert {name for _, _, name in scene.files.defaults} == {"a.md", "b/a.md"}
+    assert simulation.files.events == ["not found"] * 2
+    assert {name for _, _, name in simulation.files.log} == {"a.md", "b/a.md"}
 
 
 def test_resent_file_knows_the_document_it_replaces() -> None:
-    """The next lookup has to tell it from the document that is there, not from an older one."""
-    scene, file = Scene(lambda _: [document("f2")]), make_file(before=document("f1"))
+    """The next lookup has to distinguish its upload from that document."""
+    simulation, file = (
+        SimulatedReconciler(lambda _: [make_document("f2")]),
+        make_file(before=make_document("f1")),
+    )
 
-    scene.play(lambda: scene.look(file))
+    simulation.simulate(lambda: simulation.add_busy(file))
 
     assert file.planned.previous_upload_id == "f2"
     assert file.planned.action is PlannedAction.SEND
@@ -839,39 +856,39 @@ def test_resent_file_knows_the_document_it_replaces() -> None:
     assert file.updates
 
 
-# What earlier runs left.
+# Files of earlier runs
 
 
 def test_unchanged_file_that_an_earlier_run_sent_is_taken_over() -> None:
-    scene, file = (
-        Scene(lambda _: [document("f1", status="indexing")]),
+    simulation, file = (
+        SimulatedReconciler(lambda _: [make_document("f1", status="indexing")]),
         make_killed_file(previous="f0"),
     )
 
-    scene.play(lambda: scene.look(file))
+    simulation.simulate(lambda: simulation.add_busy(file))
 
-    assert scene.defaults == [(0, "found")]
+    assert simulation.timeline == [(0, "found")]
     assert file.updates
 
 
 @pytest.mark.parametrize("on_existing", ["overwrite", "skip", "fail"])
-def test_file_that_changed_since_an_earlier_run_sent_it_is_sent_once_that_is_indexed(
+def test_file_changed_after_an_interrupted_send_is_sent_once_its_document_is_indexed(
     on_existing: OnExisting,
 ) -> None:
-    landed = [document("f1", size=3, status=status) for status in ("indexing", "completed")]
-    scene = Scene(lambda now: [landed[now > 50]], on_existing=on_existing)
+    stored = [make_document("f1", size=3, status=status) for status in ("indexing", "completed")]
+    simulation = SimulatedReconciler(lambda now: [stored[now > 50]], on_existing=on_existing)
     file = make_killed_file(size=3)
 
-    async def act() -> None:
-        scene.look(file)
+    async def scenario() -> None:
+        simulation.add_busy(file)
         await anyio.sleep(1)
-        assert scene.files.events == ["found old version"]
-        scene.look(file)
+        assert simulation.files.events == ["found old version"]
+        simulation.add_busy(file)
 
-    scene.play(act)
+    simulation.simulate(scenario)
 
-    assert scene.files.events == ["found old version", "not found"]
-    assert scene.defaults[1][0] > 50
+    assert simulation.files.events == ["found old version", "not found"]
+    assert simulation.timeline[1][0] > 50
     assert file.planned.previous_upload_id == "f1"
     assert file.attempts == 0
 
@@ -894,132 +911,141 @@ def test_file_that_changed_since_an_earlier_run_sent_it_is_sent_once_that_is_ind
 def test_stalled_document_whose_task_may_run_is_deleted_before_it_is_created_again(
     reason: str, deleted: list[str], *, same: bool
 ) -> None:
-    """A create by its name would double its chunks; the task of a deleted document does nothing."""
-    scene, file = (
-        Scene(lambda _: [document(status="waiting")]),
+    """Otherwise its chunks would be duplicated; the task of a deleted document has no effect."""
+    simulation, file = (
+        SimulatedReconciler(lambda _: [make_document(status="waiting")]),
         make_stalled_file(reason, same=same),
     )
 
-    scene.play(lambda: scene.look(file))
+    simulation.simulate(lambda: simulation.add_busy(file))
 
-    assert scene.files.events == ["not found"]
-    assert scene.deleted == deleted
+    assert simulation.files.events == ["not found"]
+    assert simulation.deleted == deleted
     assert (file.planned.replaces is None) is bool(deleted)
 
 
 @pytest.mark.parametrize("status", ["error", "completed"])
 def test_stalled_document_that_ended_since_is_not_deleted(status: str) -> None:
-    scene = Scene(lambda _: [document(status=status)])
+    simulation = SimulatedReconciler(lambda _: [make_document(status=status)])
 
-    scene.play(lambda: scene.look(make_stalled_file(same=False)))
+    simulation.simulate(lambda: simulation.add_busy(make_stalled_file(same=False)))
 
-    assert scene.deleted == []
-    assert scene.files.events == ["not found"]
+    assert simulation.deleted == []
+    assert simulation.files.events == ["not found"]
 
 
 def test_stalled_document_that_was_indexed_since_is_not_sent() -> None:
-    scene, file = Scene(lambda _: [document()]), make_stalled_file()
+    simulation, file = SimulatedReconciler(lambda _: [make_document()]), make_stalled_file()
 
-    scene.play(lambda: scene.look(file))
+    simulation.simulate(lambda: simulation.add_busy(file))
 
-    assert scene.files.events == ["found"]
+    assert simulation.files.events == ["found"]
     assert file.document is not None
 
 
-def test_delete_that_fails_is_repeated_before_anything_is_sent() -> None:
-    scene, file = Scene(lambda _: [document(status="waiting")]), make_stalled_file()
+def test_failed_delete_is_repeated_before_a_resend() -> None:
+    simulation, file = (
+        SimulatedReconciler(lambda _: [make_document(status="waiting")]),
+        make_stalled_file(),
+    )
 
-    async def act() -> None:
-        scene.look(file)
+    async def scenario() -> None:
+        simulation.add_busy(file)
         await anyio.sleep(0.03)
-        scene.failures = [ServerError("503", endpoint=CREATE, status=503)] * 2
+        simulation.failures = [ServerError("503", endpoint=CREATE, status=503)] * 2
 
-    scene.play(act)
+    simulation.simulate(scenario)
 
-    assert scene.deleted == [document_id("a.md")]
-    assert scene.files.events == ["not found"]
+    assert simulation.deleted == [document_id("a.md")]
+    assert simulation.files.events == ["not found"]
 
 
-def test_document_that_is_gone_already_counts_as_deleted() -> None:
-    scene, file = Scene(lambda _: [document(status="waiting")]), make_stalled_file()
+def test_missing_document_counts_as_deleted() -> None:
+    simulation, file = (
+        SimulatedReconciler(lambda _: [make_document(status="waiting")]),
+        make_stalled_file(),
+    )
 
-    async def act() -> None:
-        scene.look(file)
+    async def scenario() -> None:
+        simulation.add_busy(file)
         await anyio.sleep(0.03)
-        scene.failures = [NotFoundError("gone", endpoint=CREATE, status=404)]
+        simulation.failures = [NotFoundError("gone", endpoint=CREATE, status=404)]
 
-    scene.play(act)
+    simulation.simulate(scenario)
 
-    assert scene.files.events == ["not found"]
+    assert simulation.files.events == ["not found"]
 
 
-def test_file_that_ends_while_its_document_is_deleted_is_left_alone() -> None:
-    scene, file = Scene(lambda _: [document(status="waiting")]), make_stalled_file()
+def test_file_that_ends_while_its_document_is_deleted_gets_no_event() -> None:
+    simulation, file = (
+        SimulatedReconciler(lambda _: [make_document(status="waiting")]),
+        make_stalled_file(),
+    )
 
-    async def act() -> None:
-        scene.look(file)
+    async def scenario() -> None:
+        simulation.add_busy(file)
         await anyio.sleep(0.03)
-        scene.files.stop(file)
+        simulation.files.stop(file)
 
-    scene.play(act)
+    simulation.simulate(scenario)
 
-    assert scene.files.events == ["halted"]
+    assert simulation.files.events == ["halted"]
     assert file.planned.action is PlannedAction.LOOK_UP
 
 
-# While Dify may hold the dataset's lock.
+# Dataset locks
 
 
-def upload(trouble: str | None = None, *, seconds: float = 120.0) -> AttemptEvent:
+def make_upload_attempt(failure_kind: str | None = None, *, seconds: float = 120.0) -> AttemptEvent:
     return AttemptEvent(
         endpoint=CREATE,
         attempt=1,
-        status=None if trouble else 200,
+        status=None if failure_kind else 200,
         seconds=seconds,
         retry_in=None,
-        error=trouble,
-        failure_kind=cast("Any", trouble),
+        error=failure_kind,
+        failure_kind=cast("Any", failure_kind),
     )
 
 
-def listed() -> AttemptEvent:
-    return evolve(upload(), endpoint=catalog.LIST_DOCUMENTS.name)
+def make_list_attempt() -> AttemptEvent:
+    return evolve(make_upload_attempt(), endpoint=catalog.LIST_DOCUMENTS.name)
 
 
-def time_out(scene: Scene, *, block: bool) -> None:
+def record_timeouts(simulation: SimulatedReconciler, *, block: bool) -> None:
     for _ in range(2 if block else 1):
-        scene.breaker.record(upload("timeout"))
+        simulation.breaker.record(make_upload_attempt("timeout"))
     if block:
-        scene.breaker.record(listed())
-    assert scene.breaker.has_blocked_uploads is block
+        simulation.breaker.record(make_list_attempt())
+    assert simulation.breaker.has_blocked_uploads is block
 
 
-def test_timed_out_create_is_not_repeated_while_no_upload_is_answered() -> None:
-    """It waits for the dataset's lock, and lands when that is released."""
-    scene = Scene()
+def test_timed_out_create_is_not_repeated_while_no_upload_succeeds() -> None:
+    """It entry for the dataset's lock, and lands when that is released."""
+    simulation = SimulatedReconciler()
 
-    def act() -> None:
-        time_out(scene, block=False)
-        scene.lose(make_file(), cause=LATE)
+    def scenario() -> None:
+        record_timeouts(simulation, block=False)
+        simulation.add_lost(make_file(), cause=TIMED_OUT)
 
-    scene.play(act)
+    simulation.simulate(scenario)
 
-    ((at, event),) = scene.defaults
+    ((at, event),) = simulation.timeline
     assert event == "not found"
     assert TIMES.dataset_lock_time <= at <= TIMES.dataset_lock_time + TIMES.lookup_intervals[-1]
 
 
-def test_timed_out_create_is_repeated_once_a_later_upload_was_answered() -> None:
-    scene = Scene()
+def test_timed_out_create_is_repeated_after_a_later_upload_succeeded() -> None:
+    simulation = SimulatedReconciler()
 
-    async def act() -> None:
-        scene.lose(make_file(), cause=LATE)
+    async def scenario() -> None:
+        simulation.add_lost(make_file(), cause=TIMED_OUT)
         await anyio.sleep(10)
-        scene.breaker.record(upload(seconds=0.1))
+        simulation.breaker.record(make_upload_attempt(seconds=0.1))
 
-    scene.play(act)
+    simulation.simulate(scenario)
 
-    ((at, event),) = scene.defaults
+    ((at, event),) = simulation.timeline
     assert event == "not found"
     assert (
         TIMES.late_create_after_timeout
@@ -1029,38 +1055,40 @@ def test_timed_out_create_is_repeated_once_a_later_upload_was_answered() -> None
 
 
 def test_lookup_older_than_the_upload_response_does_not_count() -> None:
-    """The lock was released in between, and what waited for it has landed."""
-    scene = Scene(lambda now: [document("f1")] if now > 215 else [], latency=30.0)
+    """The lock was released in between, and what waited for it has stored."""
+    simulation = SimulatedReconciler(
+        lambda now: [make_document("f1")] if now > 215 else [], latency=30.0
+    )
 
-    async def act() -> None:
-        scene.lose(make_file(), cause=LATE)
+    async def scenario() -> None:
+        simulation.add_lost(make_file(), cause=TIMED_OUT)
         await anyio.sleep(225)
-        began = max(at for at, _ in scene.asked)
-        assert began + 30.0 > 225.0, "no lookup is under way"
-        scene.breaker.record(upload(seconds=0.1))
+        began = max(at for at, _ in simulation.requests)
+        assert began + 30.0 > 225.0, "no lookup is in flight"
+        simulation.breaker.record(make_upload_attempt(seconds=0.1))
 
-    scene.play(act)
+    simulation.simulate(scenario)
 
-    assert scene.files.events == ["found"]
+    assert simulation.files.events == ["found"]
 
 
-@pytest.mark.parametrize("answered", [True, False])
-def test_blocked_creates_are_stored_before_a_resend(*, answered: bool) -> None:
-    """An answered upload shows that the lock is free; others that waited for it land beside."""
-    scene = Scene()
-    resumed_at = 300.0 if answered else TIMES.dataset_lock_time - 120.0
+@pytest.mark.parametrize("responds", [True, False])
+def test_blocked_creates_are_stored_before_a_resend(*, responds: bool) -> None:
+    """A successful upload shows that the lock is free; waiting creates are stored soon after."""
+    simulation = SimulatedReconciler()
+    resumed_at = 300.0 if responds else TIMES.dataset_lock_time - 120.0
 
-    async def act() -> None:
-        time_out(scene, block=True)
-        scene.lose(make_file(), cause=LATE)
+    async def scenario() -> None:
+        record_timeouts(simulation, block=True)
+        simulation.add_lost(make_file(), cause=TIMED_OUT)
         await anyio.sleep(300)
-        assert scene.files.events == []
-        if answered:
-            scene.breaker.record(upload(seconds=0.1))
+        assert simulation.files.events == []
+        if responds:
+            simulation.breaker.record(make_upload_attempt(seconds=0.1))
 
-    scene.play(act)
+    simulation.simulate(scenario)
 
-    ((at, event),) = scene.defaults
+    ((at, event),) = simulation.timeline
     assert event == "not found"
     earliest = resumed_at + TIMES.late_create_after_disconnect
     assert earliest <= at <= earliest + TIMES.lookup_intervals[-1]
@@ -1068,55 +1096,57 @@ def test_blocked_creates_are_stored_before_a_resend(*, answered: bool) -> None:
 
 @pytest.mark.parametrize(("sends", "closed"), [(1, True), (0, False)])
 def test_only_uploads_of_this_run_unblock_uploads(sends: int, *, closed: bool) -> None:
-    """What an earlier run sent landed before this one found the server as it is."""
-    scene = Scene(lambda _: [document("f1")])
+    """The send of an earlier run was stored before this run began."""
+    simulation = SimulatedReconciler(lambda _: [make_document("f1")])
 
-    def act() -> None:
-        time_out(scene, block=True)
+    def scenario() -> None:
+        record_timeouts(simulation, block=True)
         if sends:
-            scene.lose(make_file(), cause=LATE)
+            simulation.add_lost(make_file(), cause=TIMED_OUT)
         else:
-            scene.look(make_killed_file())
+            simulation.add_busy(make_killed_file())
 
-    scene.play(act, until=10.0)
+    simulation.simulate(scenario, until=10.0)
 
-    assert scene.files.events == ["found"]
-    assert scene.breaker.is_closed is closed
+    assert simulation.files.events == ["found"]
+    assert simulation.breaker.is_closed is closed
 
 
 @pytest.mark.parametrize("on_existing", ["skip", "fail"])
-def test_file_is_not_given_up_for_anothers_document_while_its_create_may_land(
+def test_file_is_not_given_up_for_a_foreign_document_while_its_create_may_be_stored(
     on_existing: OnExisting,
 ) -> None:
-    scene = Scene(lambda _: [document("f9", size=7)], on_existing=on_existing)
+    simulation = SimulatedReconciler(
+        lambda _: [make_document("f9", size=7)], on_existing=on_existing
+    )
 
-    scene.play(lambda: scene.lose(make_file(), cause=LATE))
+    simulation.simulate(lambda: simulation.add_lost(make_file(), cause=TIMED_OUT))
 
-    ((at, _),) = scene.defaults
+    ((at, _),) = simulation.timeline
     assert at >= TIMES.dataset_lock_time
 
 
-# Many.
+# Many files
 
 
 def test_lost_files_are_looked_up_before_thousands_that_wait_for_their_documents() -> None:
-    busy = [document(name=f"{number}.md", status="indexing") for number in range(3000)]
-    scene = Scene(lambda _: [document("new", name="lost.md"), *busy[:50]])
+    busy = [make_document(name=f"{number}.md", status="indexing") for number in range(3000)]
+    simulation = SimulatedReconciler(lambda _: [make_document("new", name="lost.md"), *busy[:50]])
 
-    async def act() -> None:
-        scene.look(*(make_file(one.name, before=one, sends=0) for one in busy))
-        scene.lose(make_file("lost.md"))
+    async def scenario() -> None:
+        simulation.add_busy(*(make_file(row.name, before=row, sends=0) for row in busy))
+        simulation.add_lost(make_file("lost.md"))
 
-    scene.play(act, until=30.0)
+    simulation.simulate(scenario, until=30.0)
 
-    assert ("found", "lost.md") in [(event, name) for _, event, name in scene.files.defaults]
+    assert ("found", "lost.md") in [(event, name) for _, event, name in simulation.files.log]
 
 
 def test_hundred_thousand_pending_files_cost_no_time_until_they_are_due(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each file that came in went through all of them: minutes, for 100,000."""
-    many = 100_000
+    """Adding a file must not compare it with all others: that took minutes for 100,000 files."""
+    file_count = 100_000
     compared: list[PendingUpload] = []
     has = PendingUploads.has
 
@@ -1130,10 +1160,10 @@ def test_hundred_thousand_pending_files_cost_no_time_until_they_are_due(
         followed = FollowedDocuments()
         waiting = PendingUploads(TIMES, followed.activity)
         file = make_file()
-        for number in range(many):
+        for number in range(file_count):
             found = FoundFile(key=f"{number}", size=4)
-            one = TrackedFile.from_plan(evolve(file.planned, found=found))
-            waiting.put_later(one, 1000.0 + number)
+            tracked = TrackedFile.from_plan(evolve(file.planned, found=found))
+            waiting.put_later(tracked, 1000.0 + number)
             if number % 1000 == 0:
                 assert waiting.pop_due() == []
                 with anyio.move_on_after(0):
