@@ -1,6 +1,6 @@
-"""The servers that every scenario runs against, and what a scenario leaves behind: nothing.
+"""Target servers, fixtures and helpers for the same scenarios on emulated and real servers.
 
-`DIFY_KB_TEST_URL` and `DIFY_KB_TEST_KEY` add a real server. Helpers are plain functions.
+`DIFY_KB_TEST_URL` and `DIFY_KB_TEST_KEY` add a real server. No test may leave anything behind.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from dify_kb.emulator import VERSIONS, Emulator, Settings
 from dify_kb.wire.version_bugs import is_older
 
 PREFIX = "dify-kb test "
-"""What every base and tag of these tests begins with."""
+"""Prefix of the names of all datasets and tags that these tests create."""
 
 UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"
-"""An id that nothing has."""
+"""An id that does not exist."""
 
 INDEXING_TIMEOUT = 120.0
-"""Seconds for a document: a default server indexes one in 2 s, its first in 4 s more."""
+"""Seconds per document: a default server indexes one in 2 s, and needs 4 s more for the first."""
 
 SERVER = "server"
-"""The name of the real server among the targets."""
+"""The name of the real server target."""
 
 SERVER_LIMIT = 900
-"""Seconds for a test on a real server, which is slow and may be busy with the tests before."""
+"""Seconds for a test on a real server, which is slow and may be busy with previous tests."""
 
 RULE = ProcessRule.custom(max_tokens=100, chunk_overlap=0)
 """One chunk for each line."""
@@ -55,7 +55,7 @@ DatasetFactory = Callable[..., Awaitable[Dataset]]
 
 @frozen
 class Target:
-    """A server to run against."""
+    """A server to test."""
 
     name: str
     url: str
@@ -67,7 +67,7 @@ class Target:
 
     @property
     def policy(self) -> Policy:
-        """The client's times: a hundredth of them on the emulator, which indexes at once."""
+        """The client's policy; delays are one hundredth on the emulator, which indexes fast."""
         return Policy() if self.is_real else Policy().scaled(0.01)
 
     def client(self) -> AsyncClient:
@@ -90,18 +90,18 @@ def _start_target(name: str, stack: ExitStack) -> Target:
 
 @cache
 def _get_embedding_models(name: str) -> Sequence[ModelRef]:
-    """Ask a target once which embedding models it offers."""
+    """Return the embedding models of a target, requested only once."""
 
-    async def ask(target: Target) -> Sequence[ModelRef]:
+    async def request_models(target: Target) -> Sequence[ModelRef]:
         async with target.client() as client:
             return await list_embedding_models(client)
 
     with ExitStack() as stack:
-        return anyio.run(ask, _start_target(name, stack))
+        return anyio.run(request_models, _start_target(name, stack))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out what needs an embedding model where there is none; it could only be skipped."""
+    """Deselect tests that need an embedding model on targets without one."""
     items[:] = [
         item
         for item in items
@@ -114,7 +114,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", params=_list_targets())
 def target(request: pytest.FixtureRequest) -> Iterator[Target]:
-    """A server of each version, and at the end a look whether something was left on it."""
+    """A server of each version; fails at the end if tests left datasets or tags behind."""
     with ExitStack() as stack:
         started_target = _start_target(request.param, stack)
         yield started_target
@@ -126,7 +126,7 @@ async def _list_leftovers(target: Target) -> list[str]:
         leftovers = [
             row.name async for row in client.datasets.iter(keyword=PREFIX, include_all=True)
         ]
-        # 1.12.1 cannot list tags (measured), nor do these tests make any there.
+        # 1.12.1 cannot list tags (measured); these tests do not create any there.
         with suppress(BadRequestError):
             leftovers += [tag.name for tag in await client.tags.list()]
     return [name for name in leftovers if name.startswith(PREFIX)]
@@ -134,7 +134,7 @@ async def _list_leftovers(target: Target) -> list[str]:
 
 @pytest.fixture
 async def client(target: Target) -> AsyncIterator[AsyncClient]:
-    """A client of the target, which knows its version."""
+    """A client of the target that has detected the server version."""
     async with target.client() as open_client:
         await open_client.ping()
         yield open_client
@@ -142,7 +142,7 @@ async def client(target: Target) -> AsyncIterator[AsyncClient]:
 
 @pytest.fixture
 async def create_dataset(client: AsyncClient) -> AsyncIterator[DatasetFactory]:
-    """Makes bases and deletes them at the end: `await create_dataset(name=…, **options)`."""
+    """A function that creates datasets, deleted at the end: `await create_dataset(name=…)`."""
     async with AsyncExitStack() as stack:
 
         async def make(*, name: str | None = None, **options: object) -> Dataset:
@@ -156,44 +156,44 @@ async def create_dataset(client: AsyncClient) -> AsyncIterator[DatasetFactory]:
 
 @pytest.fixture
 async def dataset(create_dataset: DatasetFactory) -> Dataset:
-    """An economy base, which needs no model."""
+    """An economy dataset, which needs no model."""
     return await create_dataset()
 
 
 @pytest.fixture
 def embedding(target: Target) -> ModelRef:
-    """An embedding model; where there is none, the test is left out."""
+    """An embedding model; tests that use it are deselected on targets without one."""
     return _get_embedding_models(target.name)[0]
 
 
 async def delete_if_exists(delete: Callable[[str], Awaitable[None]], id_: str) -> None:
-    """Delete what a test may have deleted itself."""
+    """Delete an object, unless the test has already deleted it."""
     with suppress(NotFoundError):
         await delete(id_)
 
 
 def unique_name(suffix: str = "") -> str:
-    """Make a name that nothing has."""
+    """Return a new unique name."""
     return f"{PREFIX}{uuid.uuid4().hex[:8]}{suffix}"
 
 
 def is_older_than(client: AsyncClient, version: str) -> bool:
-    """Tell whether the server is older than a version."""
+    """Return whether the server is older than a version."""
     return is_older(client.server_version, version)
 
 
 def has_broken_tags(client: AsyncClient) -> bool:
-    """Tell whether the server refuses its own tags (measured)."""
+    """Return whether the server's responses with tags are errors (measured)."""
     return client.server_version in {"1.12.0", "1.12.1"}
 
 
 def has_hanging_updates(client: AsyncClient) -> bool:
-    """Tell whether an update would stop the server's indexing for ever (measured)."""
+    """Return whether an update would block the server's indexing forever (measured)."""
     return client.server_version in {"1.12.0", "1.12.1"}
 
 
 async def list_embedding_models(client: AsyncClient) -> Sequence[ModelRef]:
-    """Ask which embedding models the workspace has."""
+    """Return the embedding models of the workspace."""
     providers = await client.workspace.models("text-embedding")
     return [ref for provider in providers for ref in provider.model_refs()]
 
@@ -201,7 +201,7 @@ async def list_embedding_models(client: AsyncClient) -> Sequence[ModelRef]:
 async def create_documents(
     client: AsyncClient, dataset: Dataset, *texts: str, rule: ProcessRule | None = None
 ) -> list[Document]:
-    """Make a document of each text (`a.txt`, `b.txt`, …) and wait until they can be found."""
+    """Create a document of each text (`a.txt`, `b.txt`, …) and wait until they are indexed."""
     created = [
         await client.documents.create_by_text(
             dataset, f"{chr(ord('a') + number)}.txt", text, process_rule=rule or RULE
@@ -214,7 +214,7 @@ async def create_documents(
 async def wait_until_indexed(
     client: AsyncClient, dataset: Dataset, *created: CreatedDocument
 ) -> list[Document]:
-    """Wait for documents, each of which must complete."""
+    """Wait for documents, all of which must complete."""
     documents = await client.documents.wait(dataset, created, timeout=INDEXING_TIMEOUT)
     assert [row.error for row in documents] == [None] * len(created)
     assert {row.indexing_status for row in documents} <= {IndexingStatus.COMPLETED}
@@ -222,27 +222,27 @@ async def wait_until_indexed(
 
 
 async def search_document_names(client: AsyncClient, dataset: Dataset, query: str) -> list[str]:
-    """Search, and give the names of the documents that were found, each once."""
+    """Search, and return the unique names of the documents found."""
     return document_names(await client.datasets.retrieve(dataset, query))
 
 
 def document_names(result: RetrievalResult) -> list[str]:
-    """Name the documents of an answer, each once, in its order."""
+    """Return the unique names of the documents of a result, in order."""
     return list(dict.fromkeys(record.segment.document.name for record in result.records))
 
 
 async def list_document_names(client: AsyncClient, dataset: Dataset) -> list[str]:
-    """Name all documents of a base, sorted."""
+    """Return the names of all documents of a dataset, sorted."""
     return sorted([row.name async for row in client.documents.iter(dataset)])
 
 
 async def list_segments(client: AsyncClient, dataset: Dataset, document: Document) -> list[Segment]:
-    """Give all chunks of a document."""
+    """Return all chunks of a document."""
     return [row async for row in client.segments.iter(dataset, document.id)]
 
 
 async def wait_until_true(check: Callable[[], Awaitable[bool]]) -> bool:
-    """Ask until it is so: a server carries some changes out later, without saying when."""
+    """Poll until a check is true, since servers apply some changes later; False on timeout."""
     interval = 0.05
     with anyio.move_on_after(INDEXING_TIMEOUT):
         while not await check():
@@ -253,7 +253,7 @@ async def wait_until_true(check: Callable[[], Awaitable[bool]]) -> bool:
 
 
 async def try_change(change: Awaitable[object]) -> bool:
-    """Change something again; False while the server is still busy with the change before."""
+    """Try a change; return False if the server is still busy with the previous one."""
     try:
         await change
     except BadRequestError as error:

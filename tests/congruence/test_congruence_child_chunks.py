@@ -23,8 +23,8 @@ from .conftest import (
     wait_until_indexed,
 )
 
-HELP = "never finds a child chunk"
-"""What the error says on 1.8.1 (measured)."""
+HELP = "cannot change or delete"
+"""Text of the error on 1.8.1 (measured)."""
 
 
 async def create_single_chunk(client: AsyncClient, dataset: Dataset) -> tuple[Document, Segment]:
@@ -49,7 +49,7 @@ async def create_parent_chunks(
 
 
 async def test_any_chunk_can_have_children(client: AsyncClient, dataset: Dataset) -> None:
-    """Also on an economy base, where they are of no use (measured)."""
+    """This includes economy datasets, where they have no effect (measured)."""
     document, segment = await create_single_chunk(client, dataset)
     assert (await client.child_chunks.list(dataset, document.id, segment.id)).total == 0
 
@@ -81,7 +81,7 @@ async def test_children_are_listed_by_page_and_keyword(
 
 
 async def test_update_changes_the_content(client: AsyncClient, dataset: Dataset) -> None:
-    """1.8.1 never finds one (measured); the error says what to do instead."""
+    """1.8.1 never finds a child chunk (measured); the error explains what to do instead."""
     document, segment = await create_single_chunk(client, dataset)
     made = await client.child_chunks.create(dataset, document.id, segment.id, "the wombat")
 
@@ -96,8 +96,8 @@ async def test_update_changes_the_content(client: AsyncClient, dataset: Dataset)
     assert [row.content for row in page.data] == ["digs"]
 
 
-async def test_a_child_is_deleted(client: AsyncClient, dataset: Dataset) -> None:
-    """1.8.1 never finds one; up to 1.12 it takes an embedding model (recording 603)."""
+async def test_child_chunk_is_deleted(client: AsyncClient, dataset: Dataset) -> None:
+    """1.8.1 never finds one; up to 1.12 deleting needs an embedding model (recording 603)."""
     document, segment = await create_single_chunk(client, dataset)
     made = await client.child_chunks.create(dataset, document.id, segment.id, "the wombat")
     where = (dataset, document.id, segment.id)
@@ -128,7 +128,7 @@ async def test_unknown_segment_has_no_child_chunks(client: AsyncClient, dataset:
         await client.child_chunks.update(dataset, document.id, segment.id, UNKNOWN_ID, "the wombat")
 
 
-async def test_parents_are_cut_into_children(
+async def test_parent_chunks_are_split_into_children(
     client: AsyncClient, create_dataset: DatasetFactory, embedding: ModelRef
 ) -> None:
     dataset, document, segments = await create_parent_chunks(client, create_dataset, embedding)
@@ -141,7 +141,7 @@ async def test_parents_are_cut_into_children(
         assert {row.type for row in rows} == {"automatic"}
 
 
-async def test_a_parent_is_found_by_its_children(
+async def test_parent_chunk_is_found_by_its_children(
     client: AsyncClient, create_dataset: DatasetFactory, embedding: ModelRef
 ) -> None:
     dataset, _document, segments = await create_parent_chunks(client, create_dataset, embedding)
@@ -156,7 +156,7 @@ async def test_a_parent_is_found_by_its_children(
 async def test_children_of_a_parent_are_added_and_deleted(
     client: AsyncClient, create_dataset: DatasetFactory, embedding: ModelRef
 ) -> None:
-    """1.8.1 cannot delete one (measured)."""
+    """1.8.1 cannot delete a child chunk (measured)."""
     dataset, document, segments = await create_parent_chunks(client, create_dataset, embedding)
     where = (dataset, document.id, segments[0].id)
 

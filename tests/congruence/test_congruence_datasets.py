@@ -82,7 +82,7 @@ async def test_duplicate_name_is_a_conflict(client: AsyncClient, dataset: Datase
     assert refused.value.code == "dataset_name_duplicate"
 
 
-async def test_names_of_any_script_survive(
+async def test_dataset_names_may_contain_any_characters(
     client: AsyncClient, create_dataset: DatasetFactory
 ) -> None:
     for suffix in (" 知识库 数据", " žluťoučký kůň", " 🦘 emoji", " a&b=c/d?e#f", " 100%20"):
@@ -97,10 +97,10 @@ async def test_names_of_any_script_survive(
         assert found.id == created.id
 
 
-async def test_a_name_has_1_to_40_characters(
+async def test_dataset_name_has_1_to_40_characters(
     client: AsyncClient, create_dataset: DatasetFactory
 ) -> None:
-    """Characters, not bytes: 40 of three bytes each are taken."""
+    """The limit counts characters, not bytes: 40 characters of three bytes are accepted."""
     name = unique_name("知" * 40)[:40]
     assert (await create_dataset(name=name)).name == name
 
@@ -112,7 +112,7 @@ async def test_a_name_has_1_to_40_characters(
 async def test_find_matches_the_exact_name_only(
     client: AsyncClient, create_dataset: DatasetFactory
 ) -> None:
-    """Another base is newer, so listed before, and its name holds the one that is wanted."""
+    """A newer dataset, which is listed first, has a name that contains the wanted one."""
     wanted = await create_dataset(name=unique_name())
     await create_dataset(name=f"{wanted.name} too")
 
@@ -159,7 +159,7 @@ async def test_update_changes_only_named_fields(
 async def test_rename_to_a_duplicate_name(
     client: AsyncClient, create_dataset: DatasetFactory
 ) -> None:
-    """Refused since 1.11; 1.4.3 and 1.8.1 then have two of a name (measured)."""
+    """It is rejected since 1.11; 1.4.3 and 1.8.1 allow two datasets of one name (measured)."""
     first, second = await create_dataset(), await create_dataset()
 
     if is_older_than(client, "1.11"):
@@ -190,7 +190,9 @@ async def test_dataset_stores_its_retrieval_model(
 
 
 async def test_economy_dataset_shows_keyword_search(client: AsyncClient, dataset: Dataset) -> None:
-    """It stores semantic search, which it cannot do; only `get` says what works (measured)."""
+    """It stores semantic search, which it does not support; only `get` shows keyword search
+    (measured).
+    """
     stored = (await client.datasets.get(dataset)).retrieval_model_dict
 
     assert stored is not None
@@ -207,7 +209,7 @@ async def test_dataset_counts_its_documents(client: AsyncClient, dataset: Datase
     assert counted.word_count == sum(map(len, texts))
 
 
-async def test_deleted_dataset_is_gone_at_once(
+async def test_deleted_dataset_is_gone_immediately(
     client: AsyncClient, create_dataset: DatasetFactory
 ) -> None:
     dataset = await create_dataset()

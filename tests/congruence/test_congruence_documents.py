@@ -40,7 +40,7 @@ from .conftest import (
 )
 
 
-async def test_a_text_becomes_a_document(client: AsyncClient, dataset: Dataset) -> None:
+async def test_create_by_text_creates_a_document(client: AsyncClient, dataset: Dataset) -> None:
     created = await client.documents.create_by_text(dataset, "Manual", "the wombat digs")
     assert created.document.name == "Manual"
     assert created.document.enabled
@@ -70,13 +70,13 @@ async def test_batch_status_reports_progress(client: AsyncClient, dataset: Datas
     assert status.error is None
 
 
-async def test_an_unknown_batch_is_not_found(client: AsyncClient, dataset: Dataset) -> None:
+async def test_unknown_batch_is_not_found(client: AsyncClient, dataset: Dataset) -> None:
     with pytest.raises(NotFoundError):
         await client.documents.indexing_status(dataset, "20990101000000123456")
 
 
 @pytest.mark.parametrize("kind", ["bytes", "path", "file", "text path"])
-async def test_a_file_becomes_a_document(
+async def test_create_by_file_creates_a_document(
     client: AsyncClient, dataset: Dataset, tmp_path: Path, kind: str
 ) -> None:
     path = tmp_path / "notes.md"
@@ -109,8 +109,8 @@ async def test_file_object_is_read_from_its_position(client: AsyncClient, datase
     assert await search_document_names(client, dataset, "numbat") == []
 
 
-async def test_names_of_files_survive_as_they_are(client: AsyncClient, dataset: Dataset) -> None:
-    """Quoted as most clients do it, a space would be stored as `%20` (measured)."""
+async def test_file_names_are_stored_unchanged(client: AsyncClient, dataset: Dataset) -> None:
+    """With the quoting of most clients, a space would be stored as `%20` (measured)."""
     odd = [
         "my file (1).txt",
         "100% 'sure'; a=b&c.txt",
@@ -132,7 +132,9 @@ async def test_names_of_files_survive_as_they_are(client: AsyncClient, dataset: 
     assert await list_document_names(client, dataset) == sorted(odd)
 
 
-async def test_a_text_may_have_any_name(client: AsyncClient, dataset: Dataset) -> None:
+async def test_document_created_by_text_may_have_any_name(
+    client: AsyncClient, dataset: Dataset
+) -> None:
     odd = ["docs/guide: part 1?", "知识库 <数据>", '"quoted" \\ %22']
 
     for name in odd:
@@ -142,8 +144,8 @@ async def test_a_text_may_have_any_name(client: AsyncClient, dataset: Dataset) -
     assert await list_document_names(client, dataset) == sorted(odd)
 
 
-async def test_a_large_file_arrives_whole(client: AsyncClient, dataset: Dataset) -> None:
-    """200 KB is streamed in blocks; every line is a chunk afterwards."""
+async def test_large_file_is_uploaded_completely(client: AsyncClient, dataset: Dataset) -> None:
+    """200 KB are streamed in blocks; every line becomes a chunk."""
     lines = [f"{number} {'wombat ' * 142}end" for number in range(200)]
     content = "\n".join(lines).encode()
     assert len(content) > 199_000
@@ -164,7 +166,7 @@ async def test_a_large_file_arrives_whole(client: AsyncClient, dataset: Dataset)
 async def test_same_name_replaces_the_document_and_keeps_its_id(
     client: AsyncClient, dataset: Dataset
 ) -> None:
-    """So a create that is sent twice does not double; its old batch is gone (measured)."""
+    """A create that is sent twice does not duplicate; the old batch is gone (measured)."""
     first = await client.documents.create_by_text(dataset, "a.txt", "the wombat digs")
     await wait_until_indexed(client, dataset, first)
 
@@ -202,7 +204,7 @@ async def test_second_document_of_the_same_name_on_request(
 
 
 async def test_fetched_dataset_accepts_more_files(client: AsyncClient, dataset: Dataset) -> None:
-    """They are cut by the rule of the documents before: here, at each line."""
+    """New files are split by the rule of the previous documents; here, at each line."""
     await create_documents(client, dataset, "the wombat digs")
     fetched = await client.datasets.get(dataset)
 
@@ -219,7 +221,7 @@ async def test_fetched_dataset_accepts_more_files(client: AsyncClient, dataset: 
 
 
 async def test_fetched_dataset_accepts_more_texts(client: AsyncClient, dataset: Dataset) -> None:
-    """Up to 1.8 the server crashes on a text without a rule (measured), so it is not sent."""
+    """Up to 1.8 the server crashes on a text without a rule (measured), so the client raises."""
     await create_documents(client, dataset, "the wombat digs")
     fetched = await client.datasets.get(dataset)
 
@@ -253,10 +255,8 @@ async def test_dataset_id_alone_adds_no_defaults(client: AsyncClient, dataset: D
     await wait_until_indexed(client, dataset, created)
 
 
-async def test_an_empty_text_completes_with_nothing_to_find(
-    client: AsyncClient, dataset: Dataset
-) -> None:
-    """No error tells it (measured); `word_count` and the counted segments do."""
+async def test_empty_text_completes_without_chunks(client: AsyncClient, dataset: Dataset) -> None:
+    """There is no error (measured); only `word_count` and the number of segments show it."""
     created = await client.documents.create_by_text(dataset, "a.txt", "")
 
     (document,) = await wait_until_indexed(client, dataset, created)
@@ -267,7 +267,9 @@ async def test_an_empty_text_completes_with_nothing_to_find(
     assert await list_segments(client, dataset, document) == []
 
 
-async def test_file_of_a_wrong_type_ends_in_an_error(client: AsyncClient, dataset: Dataset) -> None:
+async def test_file_with_invalid_content_ends_in_an_error(
+    client: AsyncClient, dataset: Dataset
+) -> None:
     created = await client.documents.create_by_file(dataset, b"this is no pdf", name="a.pdf")
 
     (document,) = await client.documents.wait(dataset, [created], timeout=INDEXING_TIMEOUT)
@@ -278,10 +280,10 @@ async def test_file_of_a_wrong_type_ends_in_an_error(client: AsyncClient, datase
 
 
 @pytest.mark.parametrize("name", ["a.exe", "a.json", "noextension"])
-async def test_an_unsupported_type_is_refused(
+async def test_unsupported_file_type_is_rejected(
     client: AsyncClient, dataset: Dataset, name: str
 ) -> None:
-    """Without a word by the server (measured): the hint says what it can mean."""
+    """The server's message is empty (measured), so the hint names possible causes."""
     with pytest.raises(BadRequestError) as refused:
         await client.documents.create_by_file(dataset, b"wombat", name=name)
 
@@ -289,8 +291,8 @@ async def test_an_unsupported_type_is_refused(
     assert await list_document_names(client, dataset) == []
 
 
-async def test_a_file_that_is_too_large_is_refused(client: AsyncClient, dataset: Dataset) -> None:
-    """By the server like a wrong type (measured), or by a proxy before it with a 413 (measured)."""
+async def test_too_large_file_is_rejected(client: AsyncClient, dataset: Dataset) -> None:
+    """The server rejects it like a wrong type, a proxy in front with a 413 (both measured)."""
     with pytest.raises((BadRequestError, TooLargeError)) as refused:
         await client.documents.create_by_file(dataset, bytes(MAX_FILE_SIZE + 1), name="a.txt")
 
@@ -312,7 +314,7 @@ async def test_documents_are_listed_by_keyword(client: AsyncClient, dataset: Dat
 
 
 async def test_documents_are_listed_by_status(client: AsyncClient, dataset: Dataset) -> None:
-    """`iter` filters by itself where the server cannot (up to 1.8, §4.6)."""
+    """`iter` filters in the client if the server cannot (up to 1.8, §4.6)."""
     good = await client.documents.create_by_text(dataset, "good.txt", "wombat")
     bad = await client.documents.create_by_file(dataset, b"this is no pdf", name="bad.pdf")
     await client.documents.wait(dataset, [good, bad], timeout=INDEXING_TIMEOUT)
@@ -325,7 +327,7 @@ async def test_documents_are_listed_by_status(client: AsyncClient, dataset: Data
 
 
 async def test_paging_yields_every_document_once(client: AsyncClient, dataset: Dataset) -> None:
-    """105 documents: one full page and a rest. Waits for them, so as not to leave a queue."""
+    """105 documents are one full page and a rest. The final wait empties the indexing queue."""
     created = [
         await client.documents.create_by_text(dataset, f"{number:03}.txt", "")
         for number in range(105)
@@ -344,7 +346,7 @@ async def test_paging_yields_every_document_once(client: AsyncClient, dataset: D
 
 
 async def test_document_details(client: AsyncClient, dataset: Dataset) -> None:
-    """Since 1.8 (measured); before, the error says so."""
+    """They exist since 1.8 (measured), as the error on older servers says."""
     (document,) = await create_documents(client, dataset, "one wombat\ntwo wombats")
 
     if is_older_than(client, "1.8"):
@@ -364,10 +366,10 @@ async def test_document_details(client: AsyncClient, dataset: Dataset) -> None:
         await client.documents.get(dataset, UNKNOWN_ID)
 
 
-async def test_a_disabled_document_is_not_found_until_it_is_enabled(
+async def test_disabled_document_is_not_found_until_enabled(
     client: AsyncClient, dataset: Dataset
 ) -> None:
-    """Since 1.8. Enabling may be refused for 10 minutes by the server's own lock (measured)."""
+    """Exists since 1.8. The server's own lock may reject enabling for 10 minutes (measured)."""
     first, second = await create_documents(client, dataset, "wombat one", "wombat two")
     if is_older_than(client, "1.8"):
         with pytest.raises(NotFoundError, match=r"exists since 1\.8"):
@@ -392,10 +394,10 @@ async def test_a_disabled_document_is_not_found_until_it_is_enabled(
     assert await wait_until_true(shown)
 
 
-async def test_an_archived_document_is_neither_found_nor_deleted(
+async def test_archived_document_is_neither_found_nor_deletable(
     client: AsyncClient, dataset: Dataset
 ) -> None:
-    """Since 1.8 (measured); it can leave the archive."""
+    """Archiving exists since 1.8 (measured) and can be undone."""
     first, second = await create_documents(client, dataset, "wombat one", "wombat two")
     if is_older_than(client, "1.8"):
         for switch in (client.documents.archive, client.documents.unarchive):
@@ -422,7 +424,7 @@ async def test_an_archived_document_is_neither_found_nor_deleted(
 async def test_set_status_applies_to_all_documents_or_none(
     client: AsyncClient, dataset: Dataset
 ) -> None:
-    """One that failed to index cannot be disabled, so the other is not either (measured)."""
+    """A document that failed to index cannot be disabled, so none is disabled (measured)."""
     good = await client.documents.create_by_text(dataset, "good.txt", "wombat")
     bad = await client.documents.create_by_file(dataset, b"this is no pdf", name="bad.pdf")
     await client.documents.wait(dataset, [good, bad], timeout=INDEXING_TIMEOUT)
@@ -434,15 +436,15 @@ async def test_set_status_applies_to_all_documents_or_none(
     assert all([row.enabled async for row in client.documents.iter(dataset)])
 
 
-async def test_an_update_by_text_keeps_id_and_batch(client: AsyncClient, dataset: Dataset) -> None:
-    """Never sent to 1.12.0 and 1.12.1, whose worker would hang for ever (measured)."""
+async def test_update_by_text_keeps_id_and_batch(client: AsyncClient, dataset: Dataset) -> None:
+    """Updates are not sent to 1.12.0 and 1.12.1, whose worker would hang forever (measured)."""
     created = await client.documents.create_by_text(dataset, "a.txt", "the wombat digs")
     (document,) = await wait_until_indexed(client, dataset, created)
 
     if has_hanging_updates(client):
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # raised before anything is sent
-            with pytest.raises(UserWarning, match="hangs its worker"):
+            with pytest.raises(UserWarning, match="hangs forever"):
                 await client.documents.update_by_text(dataset, document.id, name="b", text="c")
         assert await list_document_names(client, dataset) == ["a.txt"]
         return
@@ -457,16 +459,14 @@ async def test_an_update_by_text_keeps_id_and_batch(client: AsyncClient, dataset
     assert await search_document_names(client, dataset, "wombat") == []
 
 
-async def test_an_update_by_file_renames_and_replaces(
-    client: AsyncClient, dataset: Dataset
-) -> None:
-    """Never sent to 1.12.0 and 1.12.1 (measured)."""
+async def test_update_by_file_renames_and_replaces(client: AsyncClient, dataset: Dataset) -> None:
+    """Updates are not sent to 1.12.0 and 1.12.1 (measured)."""
     (document,) = await create_documents(client, dataset, "the wombat digs")
 
     if has_hanging_updates(client):
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # raised before anything is sent
-            with pytest.raises(UserWarning, match="hangs its worker"):
+            with pytest.raises(UserWarning, match="hangs forever"):
                 await client.documents.update_by_file(dataset, document.id, b"b", name="b.txt")
         assert await list_document_names(client, dataset) == ["a.txt"]
         return
@@ -485,10 +485,12 @@ async def test_an_update_by_file_renames_and_replaces(
         await client.documents.update_by_file(dataset, UNKNOWN_ID, b"c", name="c.txt")
 
 
-async def test_a_failed_document_cannot_be_updated_but_created_again(
+async def test_failed_document_cannot_be_updated_but_created_again(
     client: AsyncClient, dataset: Dataset
 ) -> None:
-    """Only an available one can (measured); a create by its name keeps its id (measured)."""
+    """Only available documents can be updated; a create of the same name keeps the id (both
+    measured).
+    """
     bad = await client.documents.create_by_file(dataset, b"this is no pdf", name="a.pdf")
     await client.documents.wait(dataset, [bad], timeout=INDEXING_TIMEOUT)
 
@@ -502,7 +504,7 @@ async def test_a_failed_document_cannot_be_updated_but_created_again(
     assert good.document.id == bad.document.id
 
 
-async def test_a_deleted_document_is_gone(client: AsyncClient, dataset: Dataset) -> None:
+async def test_deleted_document_is_gone(client: AsyncClient, dataset: Dataset) -> None:
     first, second = await create_documents(client, dataset, "the wombat digs", "the quokka smiles")
 
     await client.documents.delete(dataset, first.id)
@@ -514,7 +516,7 @@ async def test_a_deleted_document_is_gone(client: AsyncClient, dataset: Dataset)
         await client.documents.wait(dataset, [first], timeout=INDEXING_TIMEOUT)
 
 
-async def test_a_document_can_be_deleted_while_it_waits(
+async def test_document_can_be_deleted_while_it_waits_for_indexing(
     client: AsyncClient, dataset: Dataset
 ) -> None:
     created = await client.documents.create_by_text(dataset, "a.txt", "the wombat digs")
@@ -525,7 +527,7 @@ async def test_a_document_can_be_deleted_while_it_waits(
 
 
 async def test_stored_file_details(client: AsyncClient, dataset: Dataset) -> None:
-    """Up to 1.8 (measured); after, the error says since when it is gone."""
+    """They exist up to 1.8 (measured); later, the error names the version that removed them."""
     created = await client.documents.create_by_file(dataset, b"the wombat digs", name="知识 1.txt")
     await wait_until_indexed(client, dataset, created)
 
@@ -539,7 +541,7 @@ async def test_stored_file_details(client: AsyncClient, dataset: Dataset) -> Non
 
 
 async def test_stored_file_download_url(client: AsyncClient, dataset: Dataset) -> None:
-    """Since 1.16 (server source)."""
+    """The endpoint exists since 1.16 (server source)."""
     created = await client.documents.create_by_file(dataset, b"the wombat digs", name="a.txt")
     await wait_until_indexed(client, dataset, created)
 
@@ -553,7 +555,7 @@ async def test_stored_file_download_url(client: AsyncClient, dataset: Dataset) -
 
 
 async def test_stored_files_as_a_zip(client: AsyncClient, dataset: Dataset) -> None:
-    """Since 1.16 (server source)."""
+    """The endpoint exists since 1.16 (server source)."""
     files = {"a.txt": b"the wombat digs", "知识.md": b"the quokka smiles"}
     created = [
         await client.documents.create_by_file(dataset, content, name=name)

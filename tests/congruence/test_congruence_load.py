@@ -47,7 +47,7 @@ async def test_second_load_sends_only_changed_files(
 
 
 async def test_failed_files_are_counted(client: AsyncClient, dataset: Dataset, notes: Path) -> None:
-    """Unsupported types and empty files are skipped; a file that is no pdf fails."""
+    """Unsupported types and empty files are skipped; an invalid PDF file fails."""
     (notes / "tool.exe").write_bytes(b"MZ")
     (notes / "empty.txt").touch()
     (notes / "broken.pdf").write_bytes(b"this is no pdf")
@@ -84,7 +84,9 @@ async def test_load_without_waiting(client: AsyncClient, dataset: Dataset, notes
     assert all(row.word_count for row in final)
 
 
-async def test_dataset_is_given_by_id(client: AsyncClient, dataset: Dataset, notes: Path) -> None:
+async def test_load_accepts_a_dataset_id(
+    client: AsyncClient, dataset: Dataset, notes: Path
+) -> None:
     report = await client.load(dataset.id, [notes / "a.md", notes / "sub"])
 
     assert count_outcomes(report) == {"added": 2}

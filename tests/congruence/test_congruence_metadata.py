@@ -36,7 +36,7 @@ Fields = dict[str, MetadataField]
 
 
 async def create_fields(client: AsyncClient, dataset: Dataset) -> Fields:
-    """Make a field of each type."""
+    """Create a field of each type."""
     types = {"town": "string", "rank": "number", "seen": "time"}
     return {
         name: await client.metadata.create(dataset, name, type=kind) for name, kind in types.items()
@@ -56,7 +56,7 @@ def build_metadata(
 
 
 async def read_metadata(client: AsyncClient, dataset: Dataset) -> dict[str, dict[str, str]]:
-    """Read the values of all documents back; lists give each as a text (measured)."""
+    """Return the values of all documents; lists contain them as strings (measured)."""
     return {
         row.name: {
             str(entry["name"]): str(entry["value"])
@@ -67,7 +67,7 @@ async def read_metadata(client: AsyncClient, dataset: Dataset) -> dict[str, dict
     }
 
 
-async def test_fields_are_listed_as_they_were_made(client: AsyncClient, dataset: Dataset) -> None:
+async def test_fields_are_listed_as_created(client: AsyncClient, dataset: Dataset) -> None:
     made = await create_fields(client, dataset)
     spaced = await client.metadata.create(dataset, "My Field 知识", type=MetadataType.STRING)
 
@@ -81,7 +81,7 @@ async def test_fields_are_listed_as_they_were_made(client: AsyncClient, dataset:
 
 
 async def test_duplicate_name_is_refused(client: AsyncClient, dataset: Dataset) -> None:
-    """Also one of the built-in fields, and a field's own when it is renamed (measured)."""
+    """This includes names of built-in fields, and renaming a field to its own name (measured)."""
     made = await create_fields(client, dataset)
 
     for name in ("town", "uploader"):
@@ -96,7 +96,9 @@ async def test_duplicate_name_is_refused(client: AsyncClient, dataset: Dataset) 
     assert len((await client.metadata.list(dataset)).doc_metadata) == 3
 
 
-async def test_values_are_read_back(client: AsyncClient, dataset: Dataset) -> None:
+async def test_assigned_values_are_listed_with_documents(
+    client: AsyncClient, dataset: Dataset
+) -> None:
     first, second, third = await create_documents(client, dataset, "wombat", "quokka", "numbat")
     fields_by_name = await create_fields(client, dataset)
 
@@ -118,7 +120,7 @@ async def test_values_are_read_back(client: AsyncClient, dataset: Dataset) -> No
 
 
 async def test_document_details_keep_value_types(client: AsyncClient, dataset: Dataset) -> None:
-    """Since 1.8; a number is a number there, unlike in lists (measured)."""
+    """They exist since 1.8. Numbers are numbers, unlike in lists (measured)."""
     (document,) = await create_documents(client, dataset, "wombat")
     fields_by_name = await create_fields(client, dataset)
 
@@ -134,8 +136,8 @@ async def test_document_details_keep_value_types(client: AsyncClient, dataset: D
     assert found.keys() >= BUILT_IN
 
 
-async def test_values_that_are_not_named_are_kept(client: AsyncClient, dataset: Dataset) -> None:
-    """Since 1.11; older servers replace them whatever is asked for (measured)."""
+async def test_omitted_values_are_kept(client: AsyncClient, dataset: Dataset) -> None:
+    """Servers before 1.11 always replace all values, whatever is requested (measured)."""
     (document,) = await create_documents(client, dataset, "wombat")
     fields_by_name = await create_fields(client, dataset)
     await client.metadata.assign(
@@ -166,8 +168,8 @@ async def test_values_are_replaced_on_request(client: AsyncClient, dataset: Data
     assert await read_metadata(client, dataset) == {document.name: {}}
 
 
-async def test_a_value_is_text_or_number(client: AsyncClient, dataset: Dataset) -> None:
-    """The server would take True for 1 (measured)."""
+async def test_boolean_value_is_rejected(client: AsyncClient, dataset: Dataset) -> None:
+    """The server would accept True as 1 (measured)."""
     with pytest.raises(ConfigError):
         await client.metadata.assign(
             dataset,
@@ -180,7 +182,7 @@ async def test_a_value_is_text_or_number(client: AsyncClient, dataset: Dataset) 
         )
 
 
-async def test_a_renamed_field_keeps_its_values(client: AsyncClient, dataset: Dataset) -> None:
+async def test_renamed_field_keeps_its_values(client: AsyncClient, dataset: Dataset) -> None:
     (document,) = await create_documents(client, dataset, "wombat")
     fields_by_name = await create_fields(client, dataset)
     await client.metadata.assign(
@@ -193,9 +195,7 @@ async def test_a_renamed_field_keeps_its_values(client: AsyncClient, dataset: Da
     assert await read_metadata(client, dataset) == {document.name: {"city": "oslo"}}
 
 
-async def test_a_deleted_field_takes_its_values_along(
-    client: AsyncClient, dataset: Dataset
-) -> None:
+async def test_deleting_a_field_deletes_its_values(client: AsyncClient, dataset: Dataset) -> None:
     (document,) = await create_documents(client, dataset, "wombat")
     fields_by_name = await create_fields(client, dataset)
     await client.metadata.assign(
@@ -209,12 +209,14 @@ async def test_a_deleted_field_takes_its_values_along(
     assert await read_metadata(client, dataset) == {document.name: {"rank": "1"}}
 
 
-async def test_the_built_in_fields_have_their_names(client: AsyncClient, dataset: Dataset) -> None:
-    """Asked for at another path before 1.11 (measured)."""
+async def test_built_in_fields_are_listed(client: AsyncClient, dataset: Dataset) -> None:
+    """The path was different before 1.11 (measured)."""
     assert {field.name for field in await client.metadata.built_in_fields(dataset)} == BUILT_IN
 
 
-async def test_built_in_fields_are_switched(client: AsyncClient, dataset: Dataset) -> None:
+async def test_built_in_fields_can_be_enabled_and_disabled(
+    client: AsyncClient, dataset: Dataset
+) -> None:
     await create_documents(client, dataset, "wombat")
 
     await client.metadata.enable_built_in(dataset)
@@ -229,7 +231,7 @@ async def test_built_in_fields_are_switched(client: AsyncClient, dataset: Datase
     assert not (await client.metadata.list(dataset)).built_in_field_enabled
 
 
-async def test_a_built_in_field_filters(client: AsyncClient, dataset: Dataset) -> None:
+async def test_search_filters_by_a_built_in_field(client: AsyncClient, dataset: Dataset) -> None:
     await client.metadata.enable_built_in(dataset)
     await create_documents(client, dataset, "wombat one", "wombat two")
 
@@ -239,7 +241,7 @@ async def test_a_built_in_field_filters(client: AsyncClient, dataset: Dataset) -
 
 
 async def test_unknown_dataset_has_no_fields(client: AsyncClient, dataset: Dataset) -> None:
-    """An unknown field is a success with nothing in it up to 1.12, an error after (measured)."""
+    """Updating an unknown field is an empty success up to 1.12, an error later (measured)."""
     with pytest.raises(NotFoundError):
         await client.metadata.create(UNKNOWN_ID, "town", type="string")
     with pytest.raises(KnowledgeError):
@@ -250,7 +252,7 @@ async def test_unknown_dataset_has_no_fields(client: AsyncClient, dataset: Datas
 async def search_with_filter(
     client: AsyncClient, dataset: Dataset, *conditions: Condition
 ) -> list[str]:
-    """Search for a word that is in all documents, and name those found, sorted."""
+    """Search for a word that all documents contain; return the sorted names of the hits."""
     model = RetrievalModel.keyword(top_k=10, metadata_filter=MetadataFilter.all_of(*conditions))
     return sorted(
         document_names(await client.datasets.retrieve(dataset, "wombat", retrieval_model=model))
@@ -258,7 +260,7 @@ async def search_with_filter(
 
 
 async def create_documents_with_metadata(client: AsyncClient, dataset: Dataset) -> None:
-    """Four documents as in recordings 780 to 805, of which the last has no town."""
+    """Create four documents as in recordings 780 to 805; the last one has no town."""
     rows = await create_documents(client, dataset, "wombat 1", "wombat 2", "wombat 3", "wombat 4")
     fields_by_name = await create_fields(client, dataset)
     metadata_values: list[dict[str, MetadataScalar]] = [
@@ -276,8 +278,8 @@ async def create_documents_with_metadata(client: AsyncClient, dataset: Dataset) 
     )
 
 
-async def test_every_operator_filters(client: AsyncClient, dataset: Dataset) -> None:
-    """A document without the field matches nothing but `empty` (measured)."""
+async def test_search_filters_by_every_operator(client: AsyncClient, dataset: Dataset) -> None:
+    """A document without the field only matches `empty` (measured)."""
     await create_documents_with_metadata(client, dataset)
     town, rank, seen = Field("town"), Field("rank"), Field("seen")
 
@@ -305,8 +307,8 @@ async def test_every_operator_filters(client: AsyncClient, dataset: Dataset) -> 
     assert found == wanted
 
 
-async def test_a_number_equals_its_text(client: AsyncClient, dataset: Dataset) -> None:
-    """Since 1.11; in older servers a number never equals a text (recording 789)."""
+async def test_number_equals_its_string(client: AsyncClient, dataset: Dataset) -> None:
+    """Before 1.11 a number never equals a string (recording 789)."""
     await create_documents_with_metadata(client, dataset)
 
     found = await search_with_filter(client, dataset, Field("rank") == "10")
@@ -314,8 +316,8 @@ async def test_a_number_equals_its_text(client: AsyncClient, dataset: Dataset) -
     assert found == ([] if is_older_than(client, "1.11") else ["b.txt"])
 
 
-async def test_a_field_is_one_of_several(client: AsyncClient, dataset: Dataset) -> None:
-    """1.4.3 refuses the operators; 1.8.1 takes them and filters nothing (recording 801)."""
+async def test_search_filters_by_in_and_not_in(client: AsyncClient, dataset: Dataset) -> None:
+    """1.4.3 rejects the operators; 1.8.1 accepts and ignores them (recording 801)."""
     await create_documents_with_metadata(client, dataset)
     inside, outside = Field("town").in_(["paris", "tokyo"]), Field("town").not_in(["paris"])
 

@@ -15,10 +15,8 @@ from .conftest import DatasetFactory, create_documents, search_document_names
 
 
 @pytest.mark.parametrize("model_type", [*ModelType])
-async def test_model_refs_are_accepted_by_other_requests(
-    client: AsyncClient, model_type: ModelType
-) -> None:
-    """A workspace without any has an empty list, never an error."""
+async def test_models_are_listed_by_type(client: AsyncClient, model_type: ModelType) -> None:
+    """The list of a workspace without models is empty, not an error."""
     providers = await client.workspace.models(model_type)
 
     for provider in providers:
@@ -27,7 +25,7 @@ async def test_model_refs_are_accepted_by_other_requests(
         assert all(ref.model for ref in provider.model_refs())
 
 
-async def test_an_unknown_type_of_model_is_refused(client: AsyncClient) -> None:
+async def test_unknown_model_type_is_rejected(client: AsyncClient) -> None:
     with pytest.raises(BadRequestError):
         await client.workspace.models("bogus")
 
@@ -44,7 +42,7 @@ async def test_listed_model_creates_a_dataset(
     assert dataset.embedding_available is True
 
 
-async def test_an_unknown_provider_is_refused(create_dataset: DatasetFactory) -> None:
+async def test_unknown_model_provider_is_rejected(create_dataset: DatasetFactory) -> None:
     with pytest.raises(BadRequestError):
         await create_dataset(
             indexing_technique="high_quality",

@@ -14,7 +14,7 @@ from .conftest import (
 )
 
 
-async def test_keywords_find_the_documents_that_hold_them(
+async def test_keywords_find_the_documents_that_contain_them(
     client: AsyncClient, dataset: Dataset
 ) -> None:
     await create_documents(client, dataset, "the wombat digs", "the quokka smiles", "platypus eggs")
@@ -53,7 +53,7 @@ async def test_record_names_its_document(client: AsyncClient, dataset: Dataset) 
 
 
 @pytest.mark.parametrize("top_k", [1, 2, 4, 100])
-async def test_top_k_bounds_the_records(client: AsyncClient, dataset: Dataset, top_k: int) -> None:
+async def test_top_k_limits_the_records(client: AsyncClient, dataset: Dataset, top_k: int) -> None:
     await create_documents(client, dataset, "wombat one\nwombat two\nwombat three", "wombat four")
 
     found = await client.datasets.retrieve(
@@ -64,8 +64,8 @@ async def test_top_k_bounds_the_records(client: AsyncClient, dataset: Dataset, t
     assert len({record.segment.id for record in found.records}) == len(found.records)
 
 
-async def test_a_query_has_1_to_250_characters(client: AsyncClient, dataset: Dataset) -> None:
-    """The longest is taken by the server, one more is not sent."""
+async def test_query_has_1_to_250_characters(client: AsyncClient, dataset: Dataset) -> None:
+    """The server accepts the longest query; the client does not send a longer one."""
     await create_documents(client, dataset, "the wombat digs")
     longest = "wombat ".ljust(MAX_QUERY_LENGTH, "x")
 
@@ -79,10 +79,12 @@ async def test_empty_dataset_returns_no_records(client: AsyncClient, dataset: Da
     assert await search_document_names(client, dataset, "wombat") == []
 
 
-async def test_dataset_id_alone_uses_a_search_method_unknown_to_economy(
+async def test_economy_dataset_passed_by_id_needs_a_search_method(
     client: AsyncClient, dataset: Dataset
 ) -> None:
-    """It stores semantic search; a `Dataset` asks for keyword search instead (measured)."""
+    """The server would use the stored semantic search; with a `Dataset` the client requests
+    keyword search (measured).
+    """
     await create_documents(client, dataset, "the wombat digs")
 
     with pytest.raises(BadRequestError):
@@ -104,8 +106,8 @@ async def test_datasets_are_searched_separately(
     assert await search_document_names(client, second, "quokka") == ["a.txt"]
 
 
-async def test_a_deleted_document_is_no_longer_found(client: AsyncClient, dataset: Dataset) -> None:
-    """Sooner or later: its chunks are cleaned up after the answer (server source)."""
+async def test_deleted_document_is_no_longer_found(client: AsyncClient, dataset: Dataset) -> None:
+    """The server removes its chunks some time after the response (server source)."""
     first, _second = await create_documents(client, dataset, "wombat one", "wombat two")
 
     await client.documents.delete(dataset, first.id)

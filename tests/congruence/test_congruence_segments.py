@@ -17,7 +17,9 @@ from .conftest import (
 LINES = "the wombat digs\nthe quokka smiles\nplatypus eggs"
 
 
-async def test_chunks_come_in_the_order_of_the_text(client: AsyncClient, dataset: Dataset) -> None:
+async def test_chunks_are_listed_in_the_order_of_the_text(
+    client: AsyncClient, dataset: Dataset
+) -> None:
     (document,) = await create_documents(client, dataset, LINES)
 
     rows = await list_segments(client, dataset, document)
@@ -47,10 +49,10 @@ async def test_new_chunks_are_appended_in_the_order_given(
     assert await search_document_names(client, dataset, "numbat") == ["a.txt"]
 
 
-async def test_a_chunk_is_found_by_the_keywords_it_is_given(
+async def test_chunk_is_found_by_its_assigned_keywords(
     client: AsyncClient, dataset: Dataset
 ) -> None:
-    """On an economy base they replace the ones that the server would take from the text."""
+    """In an economy dataset they replace the keywords that the server extracts from the text."""
     (document,) = await create_documents(client, dataset, LINES)
 
     (created,) = await client.segments.create(
@@ -91,7 +93,7 @@ async def test_chunks_are_listed_by_page_keyword_and_status(
     assert (found.total, done.total, waiting.total) == (1, 3, 0)
 
 
-async def test_another_content_is_found_and_the_old_one_not(
+async def test_updated_content_is_found_and_the_old_one_is_not(
     client: AsyncClient, dataset: Dataset
 ) -> None:
     (document,) = await create_documents(client, dataset, LINES)
@@ -122,10 +124,10 @@ async def test_update_replaces_keywords(client: AsyncClient, dataset: Dataset) -
     assert await search_document_names(client, dataset, "echidna") == ["a.txt"]
 
 
-async def test_a_disabled_chunk_is_not_found_until_it_is_enabled(
+async def test_disabled_chunk_is_not_found_until_enabled(
     client: AsyncClient, dataset: Dataset
 ) -> None:
-    """While it is off nothing else of it can be changed (measured)."""
+    """While it is disabled, nothing else of it can be changed (measured)."""
     (document,) = await create_documents(client, dataset, LINES)
     first, *_rest = await list_segments(client, dataset, document)
 
@@ -152,7 +154,7 @@ async def test_a_disabled_chunk_is_not_found_until_it_is_enabled(
     assert await wait_until_true(found)
 
 
-async def test_a_deleted_chunk_is_gone(client: AsyncClient, dataset: Dataset) -> None:
+async def test_deleted_chunk_is_gone(client: AsyncClient, dataset: Dataset) -> None:
     (document,) = await create_documents(client, dataset, LINES)
     first, *rest = await list_segments(client, dataset, document)
 
@@ -204,7 +206,7 @@ async def test_paging_yields_every_chunk_once(client: AsyncClient, dataset: Data
 async def test_replacing_the_document_replaces_its_chunks(
     client: AsyncClient, dataset: Dataset
 ) -> None:
-    """Chunks that were added by hand are lost with it (measured)."""
+    """Chunks that were added through the API are lost, too (measured)."""
     (document,) = await create_documents(client, dataset, LINES)
     await client.segments.create(dataset, document.id, ["numbat naps"])
 

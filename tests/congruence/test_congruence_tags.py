@@ -17,18 +17,18 @@ from .conftest import (
     unique_name,
 )
 
-HELP = "refuses its own answer"
-"""What the error says on 1.12.1 (measured)."""
+HELP = "a bug of this version"
+"""Text of the error on 1.12.1 (measured)."""
 
 TagFactory = Callable[[], Awaitable[Tag | None]]
 
 
 @pytest.fixture
 async def create_tag(client: AsyncClient, target: Target) -> AsyncIterator[TagFactory]:
-    """Makes tags and deletes them at the end.
+    """A function that creates tags, deleted at the end.
 
-    1.12.1 does not tell their ids, so that they could never be deleted: there it gives None, on
-    the emulator after the attempt, on a real server without.
+    1.12.1 does not return the ids of tags, so they could never be deleted. There the function
+    returns None, on the emulator after trying, on a real server without trying.
     """
     async with AsyncExitStack() as stack:
 
@@ -46,7 +46,7 @@ async def create_tag(client: AsyncClient, target: Target) -> AsyncIterator[TagFa
 
 
 async def test_tags_are_listed(client: AsyncClient, target: Target, create_tag: TagFactory) -> None:
-    """1.12.1 refuses its list as soon as there is one, and the error says so."""
+    """1.12.1 fails to list tags as soon as one exists, and the error explains that."""
     first, second = await create_tag(), await create_tag()
 
     if first is None or second is None:
@@ -71,7 +71,7 @@ async def test_duplicate_name_is_refused(client: AsyncClient, create_tag: TagFac
         await client.tags.update(made.id, made.name)
 
 
-async def test_a_name_has_1_to_50_characters(client: AsyncClient) -> None:
+async def test_tag_name_has_1_to_50_characters(client: AsyncClient) -> None:
     for bad in ("", "x" * 51):
         with pytest.raises(ConfigError):
             await client.tags.create(bad)
@@ -92,7 +92,7 @@ async def test_update_renames_the_tag(client: AsyncClient, create_tag: TagFactor
 async def test_tags_of_a_dataset(
     client: AsyncClient, dataset: Dataset, create_tag: TagFactory
 ) -> None:
-    """A base without any has an empty list on every version."""
+    """The list of a dataset without tags is empty on every version."""
     assert not (await client.tags.list_for_dataset(dataset)).data
     first, second = await create_tag(), await create_tag()
     if first is None or second is None:
@@ -121,12 +121,12 @@ async def test_tags_of_a_dataset(
 async def test_datasets_are_filtered_by_tags(
     client: AsyncClient, create_dataset: DatasetFactory, create_tag: TagFactory
 ) -> None:
-    """`iter` filters by itself, since 1.12.1 refuses any `tag_ids` (measured)."""
+    """`iter` filters in the client if needed: 1.12.1 rejects any `tag_ids` (measured)."""
     tagged, _other = await create_dataset(), await create_dataset()
     made = await create_tag()
 
     if made is None:
-        with pytest.raises(BadRequestError, match="refuses every tag_ids"):
+        with pytest.raises(BadRequestError, match="this version rejects tag_ids"):
             await client.datasets.list(tag_ids=[UNKNOWN_ID])
         assert [row async for row in client.datasets.iter(tag_ids=[UNKNOWN_ID])] == []
         return
