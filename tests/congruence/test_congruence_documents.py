@@ -350,7 +350,7 @@ async def test_document_details(client: AsyncClient, dataset: Dataset) -> None:
     (document,) = await create_documents(client, dataset, "one wombat\ntwo wombats")
 
     if is_older_than(client, "1.8"):
-        with pytest.raises(NotFoundError, match=r"exists since 1\.8"):
+        with pytest.raises(NotFoundError, match=r"added in 1\.8"):
             await client.documents.get(dataset, document.id)
         return
     detail = await client.documents.get(dataset, document.id)
@@ -372,7 +372,7 @@ async def test_disabled_document_is_not_found_until_enabled(
     """Exists since 1.8. The server's own lock may reject enabling for 10 minutes (measured)."""
     first, second = await create_documents(client, dataset, "wombat one", "wombat two")
     if is_older_than(client, "1.8"):
-        with pytest.raises(NotFoundError, match=r"exists since 1\.8"):
+        with pytest.raises(NotFoundError, match=r"added in 1\.8"):
             await client.documents.disable(dataset, [first.id])
         return
 
@@ -401,7 +401,7 @@ async def test_archived_document_is_neither_found_nor_deletable(
     first, second = await create_documents(client, dataset, "wombat one", "wombat two")
     if is_older_than(client, "1.8"):
         for switch in (client.documents.archive, client.documents.unarchive):
-            with pytest.raises(NotFoundError, match=r"exists since 1\.8"):
+            with pytest.raises(NotFoundError, match=r"added in 1\.8"):
                 await switch(dataset, [first.id])
         return
 
@@ -546,7 +546,7 @@ async def test_stored_file_download_url(client: AsyncClient, dataset: Dataset) -
     await wait_until_indexed(client, dataset, created)
 
     if is_older_than(client, "1.16"):
-        with pytest.raises(NotFoundError, match=r"exists since 1\.16"):
+        with pytest.raises(NotFoundError, match=r"added in 1\.16"):
             await client.documents.download_url(dataset, created.document.id)
         return
     assert await client.documents.download_url(dataset, created.document.id)
@@ -564,7 +564,7 @@ async def test_stored_files_as_a_zip(client: AsyncClient, dataset: Dataset) -> N
     ids = [row.id for row in await wait_until_indexed(client, dataset, *created)]
 
     if is_older_than(client, "1.16"):
-        with pytest.raises(NotFoundError, match=r"exists since 1\.16"):
+        with pytest.raises(NotFoundError, match=r"added in 1\.16"):
             await client.documents.download_zip(dataset, ids)
         return
     with zipfile.ZipFile(io.BytesIO(await client.documents.download_zip(dataset, ids))) as packed:
