@@ -1,7 +1,7 @@
-"""All benchmarks by name: `python -m benchmarks NAME …`, from the root of the repository.
+"""Run a benchmark by name: `python -m benchmarks NAME …`, in the root of the repository.
 
-On the server that `DIFY_BASE_URL` (or `--url`) names; where none is named, on an embedded one in
-another process that is as large and as slow as a default installation.
+The server is that of `DIFY_BASE_URL` or `--url`; by default, an embedded server in another process
+with the capacity of a default installation.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ PACKAGE_COMMANDS: Mapping[str, tuple[str, ...]] = {
     "compare": ("bench", "compare"),
     "retrieval-quality": ("eval",),
 }
-"""What ships with the package, and the command that it is there."""
+"""Benchmarks that are commands of the package, and these commands."""
 
 Run = Callable[[Sequence[str]], int]
-"""Takes what stands behind the name, and gives an exit code."""
+"""Runs a benchmark with its arguments; returns an exit code."""
 
 
 def package_command(command: tuple[str, ...]) -> Run:
-    """Make a run of a command of the package."""
+    """Return a function that runs a command of the package."""
 
     def call(arguments: Sequence[str]) -> int:
         with ExitStack() as stack:
@@ -53,7 +53,7 @@ BENCHMARKS: Mapping[str, Run] = {
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the one that is named."""
+    """Run the benchmark named by the first argument."""
     name, *rest = arguments or [""]
     if name not in BENCHMARKS:
         sys.stderr.write(f"usage: python -m benchmarks {{{','.join(BENCHMARKS)}}} …\n")

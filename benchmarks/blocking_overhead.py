@@ -1,8 +1,8 @@
-"""What a blocking call costs over its async twin.
+"""Measure the overhead of a blocking call over the async one.
 
-`python benchmarks/blocking_overhead.py` sends the same call through both clients, in turns, to a
-server in another process that does nothing but answer, and prints the time of a call, the median of
-several rounds. Fails when the blocking call costs more on top than is allowed.
+`python benchmarks/blocking_overhead.py` sends the same request by both clients, in alternating
+rounds, to a null server in another process, and prints the median time per call. Fails if the
+overhead exceeds its bound.
 """
 
 from __future__ import annotations
@@ -27,33 +27,33 @@ if TYPE_CHECKING:
 
 ROUNDS, CALLS, WARM_UP = 15, 400, 100
 MAX_OVERHEAD_MS = 0.3
-"""Milliseconds that a blocking call may cost on top."""
+"""Maximum overhead of a blocking call, in milliseconds."""
 
 ASYNC_PING, BLOCKING_PING = "ping, async", "ping, blocking"
 
 
 def main() -> int:
-    """Measure, print a table, and fail when the bound is broken."""
+    """Measure, print a table, and fail if the bound is missed."""
     times = time_calls(ROUNDS)
     medians = {name: statistics.median(found) for name, found in times.items()}
     extra = statistics.median(overheads(times))
     ratio = medians[BLOCKING_PING] / medians[ASYNC_PING]
     print(f"{platform.platform()}, {os.cpu_count()} CPUs, {describe_versions()}")
     print(f"{ROUNDS} rounds of {CALLS} calls one after another; ms per call")
-    print(f"{'':16}{'median':>8}{'least':>8}{'most':>8}")
+    print(f"{'':16}{'median':>8}{'min':>8}{'max':>8}")
     for name, found in times.items():
         print(f"{name:16}{medians[name]:8.3f}{min(found):8.3f}{max(found):8.3f}")
     print(
-        f"{'on top':16}{extra:8.3f} ms (bound {MAX_OVERHEAD_MS} ms),"
+        f"{'overhead':16}{extra:8.3f} ms (bound {MAX_OVERHEAD_MS} ms),"
         f" {ratio:.2f} times the async call"
     )
     return 0 if extra <= MAX_OVERHEAD_MS else 1
 
 
 def time_calls(rounds: int) -> Mapping[str, Sequence[float]]:
-    """Give the milliseconds of a call of each kind, round by round."""
+    """Return the milliseconds per call of each kind, by round."""
     with null_server.run_in_process() as url, Client(url, "key") as client:
-        loop = client._loop  # noqa: SLF001 -- the hop by itself is what is measured
+        loop = client._loop  # noqa: SLF001 -- to measure the thread hop alone
         rows: dict[str, Callable[[], float]] = {
             ASYNC_PING: lambda: anyio.run(time_async_call, url, backend_options=backend_options()),
             BLOCKING_PING: lambda: time_blocking_call(client.ping),
@@ -69,12 +69,12 @@ def time_calls(rounds: int) -> Mapping[str, Sequence[float]]:
 
 
 def overheads(times: Mapping[str, Sequence[float]]) -> Sequence[float]:
-    """Give what a blocking call took more than its async twin, round by round."""
+    """Return the overhead of a blocking call, by round."""
     return [mine - twin for mine, twin in zip(times[BLOCKING_PING], times[ASYNC_PING], strict=True)]
 
 
 def time_blocking_call(call: Callable[[], object]) -> float:
-    """Give the milliseconds of one call."""
+    """Return the milliseconds per call."""
     started = time.perf_counter()
     for _ in range(CALLS):
         call()
@@ -82,7 +82,7 @@ def time_blocking_call(call: Callable[[], object]) -> float:
 
 
 async def time_async_call(url: str) -> float:
-    """Give the same for the async client, connected and warm."""
+    """Return the milliseconds per call of the async client, after a warm-up."""
     async with AsyncClient(url, "key") as client:
         for _ in range(WARM_UP):
             await client.ping()
@@ -93,16 +93,16 @@ async def time_async_call(url: str) -> float:
 
 
 async def do_nothing() -> None:
-    """Return at once."""
+    """Return immediately."""
 
 
 def backend_options() -> dict[str, bool]:
-    """Give both clients the same kind of loop."""
+    """Return anyio options with the same event loop as the blocking client."""
     return {"use_uvloop": importlib.util.find_spec("uvloop") is not None}
 
 
 def describe_versions() -> str:
-    """Name what was measured."""
+    """Return the versions of Python and the packages."""
     names = [
         "dify-kb",
         "aiohttp",

@@ -1,17 +1,16 @@
-"""What this client costs, beside bare sockets, HTTP libraries and the other clients of Dify.
+"""Compare the cost of this client with bare sockets, HTTP libraries and other Dify clients.
 
-`python -m benchmarks client [--quick] [--only PART …] [--json FILE]` has each way send the same
-files to a server in another process that does nothing but answer, in turn, round by round, each
-time in a process of its own that warms up first; other packages run in virtual environments of
-their own, made below `--venvs`. Figures are medians with the least and the most, and ratios to the
-floors of the same run; `server` is the part of the time for which the server was busy, which is
-what the wall time of a way is worth less the nearer it comes to 100 %. Fails when a bound is
-missed. Takes some 14 minutes, with `--quick` 3.
+`python -m benchmarks client [--quick] [--only PART …] [--json FILE]` sends the same files by each
+method to a null server in another process, in alternating rounds. Each method runs in a separate
+process, after a warm-up; other packages run in virtual environments below `--venvs`. Figures are
+medians with minimum and maximum, and ratios to the baselines of the same run; `server` is the part
+of the time for which the server was busy: near 100 %, the server limits the wall time. Fails if a
+bound is missed. Takes some 14 minutes, with `--quick` 3.
 
-Bytes are in memory beforehand where processor and wall time are measured and a way takes bytes;
-where memory is, all read the file as they send it. `load` notes each file in its journal, follows
-its indexing, and has to wait half a second until its first look; like the others it is told how
-many to have in flight, and beside that it is shown at the pace that it finds by itself.
+For CPU and wall time, content is in memory beforehand for methods that accept bytes; for memory,
+all read the file during the upload. `load` records each file in its journal, follows its indexing,
+and waits half a second until the first poll. Its concurrency is fixed, as that of the others; it is
+measured with automatic concurrency as well.
 """
 
 from __future__ import annotations
@@ -36,11 +35,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 LARGE_MEMORY, LARGE_LAG = 120.0, 25.0
-"""MiB resident and ms of lag that a load of large files may come to."""
+"""Maximum peak memory in MiB, and event loop lag in ms, of a load of large files."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print tables, and fail when a bound is missed."""
+    """Measure, print tables, and fail if a bound is missed."""
     options = parse_arguments(arguments)
     run_info = describe_run()
     print(format_title(run_info))
@@ -65,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def check_bounds(tables: Mapping[str, ComparisonTable]) -> Iterator[Bound]:
-    """Judge what was measured."""
+    """Check the bounds of the measured tables."""
     for at_once in (8, 32):
         if cpu := tables.get(f"cpu {at_once}"):
             yield from check_upload_bounds(cpu, at_once)
@@ -75,7 +74,7 @@ def check_bounds(tables: Mapping[str, ComparisonTable]) -> Iterator[Bound]:
         extra = sorted(calls[ON_TOP].values)
         found = extra[len(extra) // 2]
         yield Bound(
-            description="ms of a blocking call on top",
+            description="overhead of a blocking call, ms",
             limit=blocking_overhead.MAX_OVERHEAD_MS,
             measured=found,
         )
@@ -84,13 +83,15 @@ def check_bounds(tables: Mapping[str, ComparisonTable]) -> Iterator[Bound]:
             few = 0.25 if number < 1000 else 0.1
             gets = seen["load"].values[0]
             yield Bound(
-                description=f"GETs for each of {number:,} documents", limit=few, measured=gets
+                description=f"GET requests per document, {number:,} documents",
+                limit=few,
+                measured=gets,
             )
 
 
 def check_upload_bounds(cpu: ComparisonTable, at_once: int) -> Iterator[Bound]:
-    """Judge the processor time of uploads."""
-    where = f"x of the processor time of {{}}, {at_once} in flight"
+    """Check the bounds of the CPU time of uploads."""
+    where = f"CPU time relative to {{}}, {at_once} in flight"
     for way, most in ((BY_PATH, 1.0), (BY_BYTES, 1.0), (LOAD, 1.5), (ACCEPTED, 1.5)):
         ratio = cpu.ratio(way, FORM_DATA)
         yield Bound(description=f"{way}: {where.format(FORM_DATA)}", limit=most, measured=ratio)
@@ -110,17 +111,17 @@ def check_upload_bounds(cpu: ComparisonTable, at_once: int) -> Iterator[Bound]:
 
 
 def check_large_file_bounds(memory: ComparisonTable, lag: ComparisonTable) -> Iterator[Bound]:
-    """Judge a load of large files by its worst round."""
+    """Check the bounds of a load of large files, by its worst round."""
     for what, table, most in (
-        ("MiB resident", memory, LARGE_MEMORY),
-        ("ms that the event loop is late, 99 of 100", lag, LARGE_LAG),
+        ("peak memory, MiB", memory, LARGE_MEMORY),
+        ("event loop lag, p99, ms", lag, LARGE_LAG),
     ):
         found = max(table[LOAD].values, default=None)
         yield Bound(description=f"load of 14 MB files: {what}", limit=most, measured=found)
 
 
 def list_packages(runner: upload_clients.MethodRunner) -> Mapping[str, Sequence[str]]:
-    """List what stands in each environment that was needed."""
+    """Return the packages of each environment used."""
     return {
         needs[0]: [environment.problem] if environment.problem else list(environment.packages)
         for needs, environment in runner.environments.items()
@@ -129,18 +130,18 @@ def list_packages(runner: upload_clients.MethodRunner) -> Mapping[str, Sequence[
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks client", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--quick", action="store_true", help="measure less, in some 3 minutes")
-    parser.add_argument("--only", nargs="+", choices=list(SECTIONS), help="some parts only")
-    parser.add_argument("--uvloop", action="store_true", help="run what is async on uvloop")
-    parser.add_argument("--json", type=Path, help="write the run to this file too")
+    parser.add_argument("--quick", action="store_true", help="Measure less, in some 3 minutes.")
+    parser.add_argument("--only", nargs="+", choices=list(SECTIONS), help="Measure these parts.")
+    parser.add_argument("--uvloop", action="store_true", help="Run async methods on uvloop.")
+    parser.add_argument("--json", type=Path, help="Also write the run to this file, as JSON.")
     parser.add_argument(
         "--venvs",
         type=Path,
         default=virtual_environments.DEFAULT_FOLDER,
-        help="where environments are kept",
+        help="Folder of the virtual environments.",
     )
     return parser.parse_args(arguments)
 

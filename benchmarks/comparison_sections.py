@@ -1,4 +1,4 @@
-"""The parts of a comparison of clients, each a question with its tables."""
+"""The sections of the client comparison, each with its tables."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 SMALL, LARGE = 4096, 14_000_000
 WARM_UP = 200
 MAX_SECONDS = 5.0
-"""Seconds after which no more files are begun where wall time is measured."""
+"""Seconds after which no new files are started, in wall time measurements."""
 
 
 def measure_processor_time(bench: Workbench) -> Iterator[ComparisonTable]:
-    """What an upload of 4 KiB costs."""
+    """Measure the CPU time of an upload of 4 KiB."""
     for at_once in (8, 32):
         with null_server.run_in_process() as url:
             job = {
@@ -42,12 +42,10 @@ def measure_processor_time(bench: Workbench) -> Iterator[ComparisonTable]:
                 "seconds": bench.effort.seconds,
                 "held": True,
             }
-            results = bench.run_rounds(
-                bench.effort.rounds, f"processor time, {at_once} in flight", job
-            )
+            results = bench.run_rounds(bench.effort.rounds, f"CPU time, {at_once} in flight", job)
         yield build_table(
             f"cpu {at_once}",
-            f"processor time of an upload of 4 KiB, {at_once} in flight",
+            f"CPU time per upload of 4 KiB, {at_once} in flight",
             "us",
             (FLOOR, FORM_DATA),
             results,
@@ -56,7 +54,7 @@ def measure_processor_time(bench: Workbench) -> Iterator[ComparisonTable]:
 
 
 def measure_wall_time(bench: Workbench) -> Iterator[ComparisonTable]:
-    """How long uploads of 4 KiB take, on servers that take their time."""
+    """Measure the wall time per upload of 4 KiB, on servers with a latency."""
     for latency in bench.effort.latencies:
         with null_server.run_in_process(latency) as url:
             job = {
@@ -80,7 +78,7 @@ def measure_wall_time(bench: Workbench) -> Iterator[ComparisonTable]:
 
 
 def measure_memory(bench: Workbench) -> Iterator[ComparisonTable]:
-    """How much memory many small and some large files take, and how late the event loop gets."""
+    """Measure the memory and the event loop lag of many small and some large files."""
     cases = ((bench.effort.many, SMALL, "4 KiB"), (bench.effort.large, LARGE, "14 MB"))
     for number, size, words in cases:
         with null_server.run_in_process() as url:
@@ -95,7 +93,7 @@ def measure_memory(bench: Workbench) -> Iterator[ComparisonTable]:
             results = bench.run_rounds(bench.effort.repeats, f"memory, {what}", job)
         yield build_table(
             f"memory {words}",
-            f"memory resident at most: {what}",
+            f"peak resident memory: {what}",
             "MiB",
             (FLOOR, FORM_DATA),
             results,
@@ -103,7 +101,7 @@ def measure_memory(bench: Workbench) -> Iterator[ComparisonTable]:
         )
         yield build_table(
             f"lag {words}",
-            f"how late the event loop runs a task, 99 of 100: {what}",
+            f"event loop lag, p99: {what}",
             "ms",
             (FORM_DATA,),
             results,
@@ -112,12 +110,12 @@ def measure_memory(bench: Workbench) -> Iterator[ComparisonTable]:
 
 
 def lag_percentile(lags: Sequence[float]) -> float | None:
-    """Give the 99th percentile in ms; None without an event loop."""
+    """Return the 99th percentile in ms, or None without measurements."""
     return max(0.0, sorted(lags)[int(0.99 * (len(lags) - 1))]) * 1e3 if lags else None
 
 
 def measure_start_up(bench: Workbench) -> Iterator[ComparisonTable]:
-    """What importing costs, the interpreter's start included."""
+    """Measure import times, interpreter start included."""
     show_status("start-up")
     commands: dict[str, Sequence[str]] = {}
     problems: dict[str, str] = {}
@@ -132,7 +130,7 @@ def measure_start_up(bench: Workbench) -> Iterator[ComparisonTable]:
     )
     yield ComparisonTable(
         name="start-up",
-        title="start-up, with the interpreter's own",
+        title="import time, interpreter start included",
         unit="ms",
         floors=(import_time.FLOOR,),
         figures=[
@@ -147,12 +145,12 @@ def measure_start_up(bench: Workbench) -> Iterator[ComparisonTable]:
 
 
 def measure_blocking_calls(bench: Workbench) -> Iterator[ComparisonTable]:
-    """What a blocking call costs over its async twin."""
+    """Measure the overhead of a blocking call over the async one."""
     show_status("blocking calls")
     times = blocking_overhead.time_calls(3 * bench.effort.repeats)
     yield ComparisonTable(
         name="blocking",
-        title="a call, one after another",
+        title="time per call, one after the other",
         unit="ms",
         floors=(blocking_overhead.ASYNC_PING,),
         figures=[
@@ -167,14 +165,14 @@ PAGES, POLLED = "each seen once, by pages", "asked for one by one"
 
 
 def measure_polling(bench: Workbench) -> Iterator[ComparisonTable]:
-    """How many GETs it takes to see a document indexed, in virtual time: the same in every run."""
+    """Count the GET requests to follow the indexing, in virtual time."""
     del bench
     for number in polling_cost.DOCUMENT_COUNTS:
         show_status(f"polling {number} documents")
         row = polling_cost.measure_following((number, 1, 2.0))
         yield ComparisonTable(
             name=f"watching {number}",
-            title=f"GETs per document until it is indexed: {number:,} documents, 2 s each",
+            title=f"GET requests per document until indexed: {number:,} documents, 2 s each",
             unit="GETs",
             floors=(PAGES,),
             figures=[
@@ -186,7 +184,7 @@ def measure_polling(bench: Workbench) -> Iterator[ComparisonTable]:
 
 
 def measure_decoding(bench: Workbench) -> Iterator[ComparisonTable]:
-    """What it costs to turn a page of the list into documents."""
+    """Measure the CPU time to decode a page of a document list."""
     body = null_server.list_documents(null_server.DATASET_ID, 100, {"limit": "100"}).partition(
         b"\r\n\r\n"
     )[2]
@@ -199,7 +197,7 @@ def measure_decoding(bench: Workbench) -> Iterator[ComparisonTable]:
             results[way.label].append(bench.runner.decode(way, file))
     yield build_table(
         "decoding",
-        "processor time to decode a document, of a page of 100",
+        "CPU time to decode one document, in a page of 100",
         "us",
         (JSON_LOADS,),
         results,

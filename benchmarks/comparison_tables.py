@@ -1,7 +1,7 @@
-"""What a run found, as tables for people and as JSON. Pure.
+"""Render the results of a comparison as text tables and as JSON. Pure.
 
-Figures of several rounds are shown as the median with the least and the most; two figures are
-compared round by round, since what slows the machine down slows both sides of a round.
+Figures are the median, minimum and maximum of several rounds. Ratios are computed by round, since
+a slow machine slows both sides of a round.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ WIDTH = 27
 
 @frozen(kw_only=True)
 class BenchmarkFigure:
-    """What one way came to, round by round. `server` is the part of the wall time for which the
-    server was busy; `problem` tells why there are no values.
+    """The values of one method, by round.
+
+    `server` is the part of the wall time for which the server was busy; `problem` is the reason if
+    there are no values.
     """
 
     way: str
@@ -28,7 +30,7 @@ class BenchmarkFigure:
     problem: str | None = None
 
     def ratio(self, to: BenchmarkFigure) -> Spread | None:
-        """Compare with another figure of the same rounds."""
+        """Return the ratio to another figure of the same rounds."""
         if not self.values or not to.values:
             return None
         pairs = zip(self.values, to.values, strict=True)
@@ -37,9 +39,7 @@ class BenchmarkFigure:
 
 @frozen(kw_only=True)
 class ComparisonTable:
-    """Figures that are compared with each other; `floors` are the ways that all are held against,
-    the lowest first.
-    """
+    """A table of figures. `floors` are the methods to which ratios are computed, lowest first."""
 
     name: str
     title: str
@@ -48,19 +48,19 @@ class ComparisonTable:
     figures: Sequence[BenchmarkFigure]
 
     def __getitem__(self, way: str) -> BenchmarkFigure:
-        """Give the figure of a way."""
+        """Return the figure of a method."""
         return {figure.way: figure for figure in self.figures}[way]
 
     def ratio(self, way: str, to: str) -> float | None:
-        """Give the median ratio of two ways; None where one has no figure."""
+        """Return the median ratio of two methods; None if one has no values."""
         ratio = self[way].ratio(self[to])
         return None if ratio is None else ratio.median
 
     def text(self) -> str:
-        """Write the table for people."""
+        """Return the table as text."""
         heads = "".join(f"{'x ' + floor:>{len(floor) + 4}}" for floor in self.floors)
         busy = any(figure.server is not None for figure in self.figures)
-        head = f"{self.unit:{WIDTH}}{'median':>10}{'least':>10}{'most':>10}{heads}"
+        head = f"{self.unit:{WIDTH}}{'median':>10}{'min':>10}{'max':>10}{heads}"
         rows = [self._row(figure) for figure in self.figures]
         return "\n".join([self.title, head + ("  server" if busy else ""), *rows])
 
@@ -78,7 +78,7 @@ class ComparisonTable:
         return f"{figure.way:{WIDTH}}{cells}{busy}"
 
     def json(self) -> dict[str, Any]:
-        """Write the table for machines."""
+        """Return the table as JSON."""
         return {
             "title": self.title,
             "unit": self.unit,
@@ -99,31 +99,31 @@ class ComparisonTable:
 
 @frozen(kw_only=True)
 class Bound:
-    """What must hold: `found` may be `limit` at most, or must be it at least."""
+    """A bound: `measured` must not exceed `limit`, or with `is_minimum`, not be below it."""
 
     description: str
     limit: float
     measured: float | None
     is_minimum: bool = False
     is_aim: bool = False
-    """Whether a miss is told, but fails nothing."""
+    """Whether a miss is reported without a failure of the run."""
 
     @property
     def is_held(self) -> bool:
-        """Whether it was measured and holds."""
+        """Whether the value was measured and is within the bound."""
         if self.measured is None:
             return False
         return self.measured >= self.limit if self.is_minimum else self.measured <= self.limit
 
     def text(self) -> str:
-        """Write it in a line."""
+        """Return the bound as a line of text."""
         found = "not measured" if self.measured is None else format_value(self.measured)
         word = "at least" if self.is_minimum else "at most"
         end = "held" if self.is_held else "aim missed" if self.is_aim else "MISSED"
         return f"{self.description}: {found} ({word} {format_value(self.limit)}) {end}"
 
     def json(self) -> dict[str, Any]:
-        """Write it for machines."""
+        """Return the bound as JSON."""
         return {
             "what": self.description,
             "least" if self.is_minimum else "most": self.limit,
@@ -134,7 +134,7 @@ class Bound:
 
 
 def run_to_json(tables: Mapping[str, ComparisonTable], bounds: Sequence[Bound]) -> dict[str, Any]:
-    """Put a run together, without its circumstances."""
+    """Return the tables and bounds of a run as JSON."""
     return {
         "bounds": [bound.json() for bound in bounds],
         "tables": {name: table.json() for name, table in tables.items()},
@@ -142,17 +142,17 @@ def run_to_json(tables: Mapping[str, ComparisonTable], bounds: Sequence[Bound]) 
 
 
 def round_to_four_digits(value: float) -> float:
-    """Keep four digits."""
+    """Return a value rounded to four significant digits."""
     return float(f"{value:.4g}")
 
 
 def format_value(value: float) -> str:
-    """Write three digits at least, and no more decimals than they need."""
+    """Return a value with three significant digits, or as an integer from 100 on."""
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _digits(spread: Spread) -> dict[str, float]:
-    """Write it with four digits."""
+    """Return a spread as JSON, with four significant digits."""
     return {
         **{name: round_to_four_digits(value) for name, value in asdict(spread).items()},
         "count": spread.count,

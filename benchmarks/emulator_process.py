@@ -1,4 +1,4 @@
-"""The embedded server in another process, for benchmarks that ask what a server went through."""
+"""Run the embedded server in another process."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ if TYPE_CHECKING:
 
 
 class PipeEnd(Protocol):
-    """One end of a pipe between processes."""
+    """An end of a pipe between processes."""
 
     def send(self, obj: Any, /) -> None:
-        """Pass something over."""
+        """Send an object."""
         ...
 
     def recv(self) -> Any:
-        """Wait for something that is passed over."""
+        """Wait for an object and return it."""
         ...
 
 
 @frozen
 class EmulatorProcess:
-    """A running server: where it is, and a way to ask for its count and to plan failures."""
+    """A running server: its address, its counter of starved connections and its fault plans."""
 
     url: str
     key: str
     _pipe: PipeEnd
 
     def count_starved(self) -> int:
-        """Count the connections that waited for their place so far."""
+        """Return how many connections have waited for a slot."""
         return int(self._call("starved"))
 
     def plan_faults(self, plans: Mapping[str, object]) -> None:
-        """Plan failures, as `Faults.load` takes them."""
+        """Plan faults, as with `Faults.load`."""
         self._call("load", plans)
 
     def stop_random(self) -> None:
-        """Have no more calls fail by chance."""
+        """Stop random faults."""
         self._call("stop_random")
 
     def _call(self, *words: object) -> Any:
@@ -53,7 +53,7 @@ class EmulatorProcess:
 
 @contextmanager
 def run_emulator(settings: Settings) -> Iterator[EmulatorProcess]:
-    """Run a server as large and as slow as `settings` say."""
+    """Run a server with these settings until the block ends."""
     here, there = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=_serve, args=(settings, there))
     process.start()

@@ -1,11 +1,10 @@
-"""How many retrievals a second `dify-kb external serve` answers, on one core.
+"""Measure the retrievals per second of `dify-kb external serve`, on one core.
 
-`python benchmarks/external_retrieval.py` writes 1,000 files of words that are as rare as in a
-language (Zipf's law, fixed seed), serves them by the command on one core, and asks from another, 16
-at once, questions of three to eight words, each another one, over HTTP as Dify asks them. Limits:
-500 a second, and 50 ms for 99 in 100. It also tells what a retrieval takes of the server's core,
-and how long the command takes to listen: over a new folder, over the same one again, and over one
-of which a file in a hundred has changed.
+`python benchmarks/external_retrieval.py` writes 1,000 files with the word frequencies of a language
+(Zipf's law, fixed seed), serves them on one core, and sends different queries of three to eight
+words over HTTP from another core, as Dify does, with a concurrency of 16. Limits: 500 per second,
+and 50 ms for the 99th percentile. Also prints the CPU time per retrieval, and the time until the
+command listens: for a new folder, for the same folder again, and with 1 % of the files changed.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ MIN_PER_SECOND, MAX_P99_MS = 500.0, 50.0
 
 
 def main() -> None:
-    """Write files, serve them three times, ask, and print tables."""
+    """Write files, serve them, send queries, and print tables."""
     language = SyntheticLanguage()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "docs"
@@ -49,14 +48,14 @@ def main() -> None:
         print(f"{platform.platform()}, Python {platform.python_version()}, SQLite", end=" ")
         print(f"{sqlite3.sqlite_version}; {FILES:,} files, {size / 1e6:.1f} MB, served on one core")
         environment = os.environ | {"XDG_CACHE_HOME": scratch, "DIFY_EXTERNAL_API_KEY": KEY}
-        _time_start("a new folder", folder, environment)
-        time.sleep(2)  # files that were changed just now are looked at more closely
-        _time_start("the same", folder, environment)
-        _time_start("the same, again", folder, environment)
+        _time_start("new folder", folder, environment)
+        time.sleep(2)  # recently changed files are checked by content
+        _time_start("same folder", folder, environment)
+        _time_start("same folder again", folder, environment)
         for number in range(0, FILES, 100):
             _write(folder, number, language)
         questions = [language.question() for _ in range(QUESTIONS)]
-        with _run_server("1 in 100 changed", folder, environment) as (url, process):
+        with _run_server("1 % of the files changed", folder, environment) as (url, process):
             if len(os.sched_getaffinity(0)) > 1:
                 os.sched_setaffinity(0, os.sched_getaffinity(0) - {_server_core()})
             asyncio.run(_measure_retrievals(url, questions, process))
@@ -95,7 +94,7 @@ def _run_server(
     try:
         assert process.stdout is not None  # noqa: S101 -- it is a pipe
         server_info = json.loads(process.stdout.readline())
-        print(f"listens after {time.perf_counter() - started:5.2f} s over {what}")
+        print(f"listening after {time.perf_counter() - started:5.2f} s: {what}")
         yield server_info["url"], process.pid
     finally:
         process.terminate()
@@ -103,7 +102,7 @@ def _run_server(
 
 
 def _processor_time(process: int) -> float:
-    """Tell the seconds that a process has had of a core, as Linux counts them."""
+    """Return the CPU time of a process, in seconds (Linux)."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -122,11 +121,11 @@ async def _measure_retrievals(url: str, questions: Sequence[str], process: int) 
         seconds = time.perf_counter() - started
         used = _processor_time(process) - used
     cuts = statistics.quantiles(times, n=100)
-    heads = ("a second", "median", "99 %", "most", "processor")
+    heads = ("per second", "median", "p99", "max", "CPU time")
     print(*(f"{head:>10}" for head in heads), f"  of {number:,}")
     cells = (cuts[49], cuts[98], max(times), used / number)
     print(f"{number / seconds:10.0f}", *(f"{cell * 1e3:7.2f} ms" for cell in cells), end="")
-    print(f"   limits: {MIN_PER_SECOND:.0f} a second, {MAX_P99_MS:.0f} ms")
+    print(f"   limits: {MIN_PER_SECOND:.0f} per second, {MAX_P99_MS:.0f} ms")
 
 
 async def _ask_all(session: aiohttp.ClientSession, url: str, remaining: deque[str]) -> list[float]:
@@ -142,10 +141,10 @@ async def _ask_all(session: aiohttp.ClientSession, url: str, remaining: deque[st
             }
             started = time.perf_counter()
             async with session.post(f"{url}/retrieval", data=json.dumps(body)) as response:
-                reply = await response.json()
+                result = await response.json()
             times.append(time.perf_counter() - started)
-            if response.status != 200 or not reply["records"]:
-                raise SystemExit(f"{response.status}: {reply}")
+            if response.status != 200 or not result["records"]:
+                raise SystemExit(f"{response.status}: {result}")
 
     async with asyncio.TaskGroup() as group:
         for _ in range(AT_ONCE):

@@ -1,16 +1,17 @@
-"""What a load costs a server that refuses, fails, or cannot index.
+"""Measure the cost of a load on a server that refuses, fails, or cannot index.
 
-`python benchmarks/failure_costs.py [quota] [outage] [misconfigured]` runs each, or all, against
-embedded servers in another process, and fails when a bound is broken:
+`python benchmarks/failure_costs.py [quota] [outage] [misconfigured]` runs the given measurements,
+or all, against embedded servers in another process, and fails if a bound is missed:
 
-quota: 60 writes in a window, of which refused ones count too; the window is 3 s instead of 60 and
-the client's times a twentieth. How much of what is allowed is used, and how many are refused.
+quota: 60 writes per window, refused ones included; the window is 3 s instead of 60, and the times
+of the client are scaled to a twentieth. Measures the used part of the quota and the refused part
+of the requests.
 
-outage: 60 % of the creates fail for 20 s, half of them with 500 and half with 503; how many calls
-that costs, against 32 workers that try again for ever.
+outage: 60 % of the create requests fail for 20 s, half of them with 500 and half with 503.
+Measures the failed requests, compared with 32 workers that retry forever.
 
-misconfigured: every document fails to be indexed, as with a wrong embedding model; how many are
-uploaded until the load stops.
+misconfigured: the indexing of every document fails, as with a wrong embedding model. Measures the
+uploads until the load stops.
 """
 
 from __future__ import annotations
@@ -42,23 +43,23 @@ CREATE = catalog.CREATE_DOCUMENT_BY_FILE.name
 
 QUOTA, WINDOW, WINDOWS = 60, 3.0, 22
 MIN_USED_PART, MAX_REFUSED_PART = 0.75, 0.035
-"""Part of the allowed calls that is used at least, and of all calls that is refused at most."""
+"""Minimum used part of the quota, and maximum refused part of the requests."""
 
 SECONDS_BEFORE_OUTAGE, OUTAGE_SECONDS, FAILURE_RATE = 5.0, 20.0, 0.6
 AT_ONCE = 32
 RETRY_PAUSE = 0.3
-"""Seconds that a fixed worker needs for a call that fails, as for any other: 32 at once at 100
-creates a second. The embedded server fails at once, which would make fixed workers look worse."""
+"""Seconds that a fixed worker pauses after a failure: the time of a request of 32 workers at 100
+requests per second. The embedded server fails immediately, which would make them look worse."""
 
 MAX_WASTED_PART = 0.25
-"""Part of the calls that fixed workers waste."""
+"""Maximum of failed requests, as a part of those of fixed workers."""
 
 MAX_UPLOADS = 50
-"""Documents that may be uploaded before a load notices that none is indexed."""
+"""Maximum of uploads before a load notices that no document is indexed."""
 
 
 def measure_quota(folder: Path) -> bool:
-    """Load as many files as 22 windows take."""
+    """Load the files of 22 windows, with a stated and with a learned rate."""
     settings = Settings(quota=QUOTA, quota_window=WINDOW)
     print(f"\n{QUOTA} writes in {WINDOW:g} s, {WINDOWS} windows")
     print(f"{'':10}{'used':>8}{'refused':>9}{'windows':>9}")
@@ -87,7 +88,7 @@ def measure_quota(folder: Path) -> bool:
 async def run_load(
     server: EmulatorProcess, folder: Path, number: int, policy: Policy, rate: str | None = None
 ) -> tuple[LoadReport, Counter[int]]:
-    """Load that many files, and count the creates by what they came to (0 without an answer)."""
+    """Load files, and count the create requests by status (0 without a response)."""
     statuses: Counter[int] = Counter()
     async with open_counting_client(server, statuses, policy) as client:
         dataset = await client.datasets.create(str(uuid.uuid4()), indexing_technique="economy")
@@ -102,8 +103,8 @@ async def run_load(
 
 
 def measure_outage(folder: Path) -> bool:
-    """Load through a storm, and let fixed workers do the same."""
-    print(f"\n{FAILURE_RATE:.0%} of the creates fail for {OUTAGE_SECONDS:g} s")
+    """Load during an outage, and compare with fixed workers."""
+    print(f"\n{FAILURE_RATE:.0%} of the create requests fail for {OUTAGE_SECONDS:g} s")
     print(f"{'':10}{'wasted':>8}{'part':>8}{'created':>9}{'seconds':>9}")
     wasted: dict[str, int] = {}
     for name, send in (("fixed 32", send_with_fixed_workers), ("load", load_through_outage)):
@@ -119,12 +120,12 @@ def measure_outage(folder: Path) -> bool:
 
 
 async def load_through_outage(server: EmulatorProcess, folder: Path) -> Counter[int]:
-    """Load, until all is there."""
+    """Load until all files are accepted."""
     results: list[Counter[int]] = []
 
     async def send() -> None:
         report, statuses = await run_load(server, folder, 2000, Policy())
-        assert report, report  # noqa: S101 -- else it measured something else
+        assert report, report  # noqa: S101 -- else the result is meaningless
         results.append(statuses)
 
     async with anyio.create_task_group() as group:
@@ -134,7 +135,7 @@ async def load_through_outage(server: EmulatorProcess, folder: Path) -> Counter[
 
 
 async def send_with_fixed_workers(server: EmulatorProcess, folder: Path) -> Counter[int]:
-    """Send by 32 workers that try each file until it is taken."""
+    """Send by 32 workers that retry each file until it is accepted."""
     statuses: Counter[int] = Counter()
     files = iter(sorted(create_folder(folder, 2000).iterdir()))
     async with AsyncClient(server.url, server.key) as client:
@@ -163,7 +164,7 @@ async def send_with_fixed_workers(server: EmulatorProcess, folder: Path) -> Coun
 
 
 async def inject_outage(server: EmulatorProcess) -> None:
-    """Make the storm, after a calm."""
+    """Inject random faults for a while, after a pause."""
     await anyio.sleep(SECONDS_BEFORE_OUTAGE)
     words = {"500": FAILURE_RATE / 2, "503": FAILURE_RATE / 2}
     server.plan_faults({"random": {"seed": 1, "rates": {CREATE: words}}})
@@ -172,8 +173,8 @@ async def inject_outage(server: EmulatorProcess) -> None:
 
 
 def measure_misconfigured(folder: Path) -> bool:
-    """Load a thousand files that cannot be indexed."""
-    print("\nevery document fails to be indexed, of 1,000 files")
+    """Load 1,000 files that cannot be indexed."""
+    print("\nindexing fails for all of 1,000 files")
     print(f"{'seconds each':14}{'uploads':>8}{'stopped':>15}{'after s':>9}")
     within = True
     for seconds in (0.0, 0.2, 2.0):
@@ -188,7 +189,7 @@ def measure_misconfigured(folder: Path) -> bool:
 
 
 async def load_until_indexed(server: EmulatorProcess, folder: Path) -> tuple[LoadReport, int]:
-    """Load and follow to the end; tell how many creates were accepted."""
+    """Load and follow the indexing; return the report and the number of accepted uploads."""
     statuses: Counter[int] = Counter()
     async with open_counting_client(server, statuses, Policy()) as client:
         dataset = await client.datasets.create(str(uuid.uuid4()), indexing_technique="economy")
@@ -201,7 +202,7 @@ async def load_until_indexed(server: EmulatorProcess, folder: Path) -> tuple[Loa
 async def open_counting_client(
     server: EmulatorProcess, statuses: Counter[int], policy: Policy
 ) -> AsyncIterator[AsyncClient]:
-    """Open a client whose creates are counted."""
+    """Open a client that counts create requests by status."""
 
     def record_attempt(event: AttemptEvent) -> None:
         if event.endpoint == CREATE:
@@ -214,7 +215,7 @@ async def open_counting_client(
 
 
 def create_folder(folder: Path, number: int) -> Path:
-    """Make a folder of so many small files."""
+    """Return a folder of small files, and create it if it does not exist."""
     files = folder / str(number)
     if not files.exists():
         files.mkdir()
@@ -231,7 +232,7 @@ BENCHMARKS: dict[str, Callable[[Path], bool]] = {
 
 
 def main() -> int:
-    """Measure what is asked for, and fail when a bound is broken."""
+    """Run the given measurements, and fail if a bound is missed."""
     print(f"{platform.platform()}, Python {platform.python_version()}", end="")
     print(f", dify-kb {version('dify-kb')}, aiohttp {version('aiohttp')}")
     with tempfile.TemporaryDirectory() as temporary:

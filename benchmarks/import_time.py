@@ -1,7 +1,7 @@
-"""What importing the package costs, against importing aiohttp alone.
+"""Measure the import time of the package, relative to that of aiohttp.
 
-`python benchmarks/import_time.py` starts each import in processes of their own, in turn, and prints
-the median wall time of each and its ratio to aiohttp's, process start included.
+`python benchmarks/import_time.py` runs each import in separate processes, alternating, and prints
+the median wall times and their ratios to aiohttp's, process start included.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CASES = ("pass", FLOOR, "import dify_kb", "from dify_kb import AsyncClient")
 def time_commands(
     cases: Mapping[str, Sequence[str]], rounds: int, surroundings: Mapping[str, str] | None = None
 ) -> Mapping[str, Sequence[float]]:
-    """Time commands in turn, so that a slow moment meets all alike; the first round warms up."""
+    """Time commands, alternating, so that pauses affect all alike. The first round warms up."""
     seconds: dict[str, list[float]] = {case: [] for case in cases}
     for number in range(rounds + 1):
         for case, command in cases.items():

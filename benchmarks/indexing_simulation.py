@@ -1,7 +1,7 @@
-"""A fleet of documents that are indexed by workers, and a server that shows it, in virtual time.
+"""Simulate a server that indexes documents, in virtual time, to measure how they are followed.
 
-What following them costs, and when it notices their ends, is the same in every run; an hour of it
-takes a second. The server is a model; what follows the documents is the real thing.
+The server is a model; the code that follows the documents is that of a load. Results are the same
+in every run, and an hour takes a second.
 """
 
 from __future__ import annotations
@@ -47,18 +47,18 @@ if TYPE_CHECKING:
 DATASET = "00000000-0000-4000-8000-000000000000"
 
 SERVER_START = 1_795_000_000
-"""The server's clock at the beginning."""
+"""The server's time at the start."""
 
 Rows = Sequence[Document]
 Snapshots = Callable[[float], Rows]
-"""What the list holds at a time, the newest first."""
+"""Returns the list at a time, the newest document first."""
 
 SegmentCounts = Callable[[float], tuple[int, int]]
-"""The completed segments of every document, and all of them, at a time."""
+"""Returns the completed and the total segments of every document at a time."""
 
 
 def make_document(number: int, status: str, *, created: float = 0.0, **fields: object) -> Document:
-    """Make a document of the list, created so many seconds after the beginning."""
+    """Return a document of the list, created `created` seconds after the start."""
     if fields:
         return _build_document(number, status, created, **fields)
     return _cached_document(number, status, int(created))
@@ -131,7 +131,7 @@ def _build_dataset(dataset_id: str, rows: Rows) -> Dataset:
 def make_accepted_file(
     number: int, *, batch: bool = True, new: bool = True, at: float = 0.0, **fields: Any
 ) -> TrackedFile:
-    """Make a file whose create was answered; without a batch it was found by its name."""
+    """Return a file whose upload was accepted; without a batch, it was found by its name."""
     found = FoundFile(key=f"{number}.txt", path=Path("/nowhere"), size=5)
     place = None if new else number
     old = RemoteDocument(
@@ -161,7 +161,7 @@ def make_accepted_file(
 def make_remembered_file(
     number: int, state: JournalState = JournalState.ACCEPTED, *, batch: bool = True
 ) -> TrackedFile:
-    """Make a file whose document an earlier run has sent."""
+    """Return a file that an earlier run sent."""
     found = FoundFile(key=f"{number}.txt", path=Path("/nowhere"), size=5)
     sent = JournalRow(
         key=found.key,
@@ -189,7 +189,7 @@ def make_remembered_file(
 
 @define
 class SimulatedServer:
-    """Answers every look from what it holds at that time."""
+    """A server that responds by its snapshot of the current time."""
 
     snapshots: Snapshots
     counts: SegmentCounts = lambda _: (0, 99)
@@ -197,19 +197,19 @@ class SimulatedServer:
     """Other datasets."""
 
     stale_snapshots: Snapshots | None = None
-    """What the list shows instead of `pictures`, behind a cache."""
+    """The list returned instead of `snapshots`, as by a cache."""
 
     error_for: Callable[[float, str, str], Exception | None] = lambda *_: None
-    """The error that answers a call, by time, endpoint and path."""
+    """Returns the error of a call, by time, endpoint and path."""
 
     requests: list[tuple[float, str]] = field(factory=list)
 
     def stream(self, call: Call[Event], /) -> AsyncIterator[Event]:
-        """Refuse: nothing here has events."""
+        """Raise an error: no endpoint here sends events."""
         raise NotImplementedError(call.endpoint.name)
 
     async def __call__(self, call: Call[Any], /) -> Any:
-        """Answer a call."""
+        """Return the response of a call."""
         now, name = anyio.current_time(), call.endpoint.name
         self.requests.append((now, name))
         if (error := self.error_for(now, name, call.path)) is not None:
@@ -259,7 +259,7 @@ def _is_replaced(document: Document) -> bool:
 
 @define
 class DiscardedResults:
-    """Results that nobody reads."""
+    """A result buffer that discards everything."""
 
     def store(self, result: ItemResult, *, held: bool = False) -> None:
         """Discard a result."""
@@ -267,7 +267,7 @@ class DiscardedResults:
 
 @define
 class MemoryJournal:
-    """Keeps the states of files, and no more."""
+    """A journal in memory, limited to the states of files."""
 
     states: dict[str, JournalState] = field(factory=dict)
     results: DiscardedResults = field(factory=DiscardedResults)
@@ -283,13 +283,13 @@ class MemoryJournal:
     def record_state(
         self, key: str, state: JournalState, *, reason: str | None = None, labels: str = ""
     ) -> None:
-        """Record how far a file is."""
+        """Record the state of a file."""
         del reason, labels
         self.states[key] = state
 
 
 class SimulatedFollowing:
-    """Everything that follows documents, as a run wires it."""
+    """The parts of a load that follow documents, connected as in a run."""
 
     def __init__(
         self, server: SimulatedServer, *, stall_after: float = 900.0, swaps: bool = False
@@ -345,19 +345,19 @@ class SimulatedFollowing:
         self.files.apply(file, FileEvent.FOLLOW if first else FileEvent.ACCEPTED)
 
     async def run_until_finished(self, longest: float = 200_000.0) -> None:
-        """Watch until no document is followed any more."""
+        """Run until no document is followed any more."""
         async with anyio.create_task_group() as group:
             group.start_soon(self.breaker.run)
             group.start_soon(self.watcher.run)
             while len(self.files.followed):
                 if anyio.current_time() > longest:
-                    raise TimeoutError(f"{len(self.files.followed)} documents do not end")
+                    raise TimeoutError(f"{len(self.files.followed)} documents are still followed")
                 await anyio.sleep(1.0)
             group.cancel_scope.cancel()
 
 
 ParallelTask = Callable[[SimulatedFollowing], Coroutine[Any, Any, object]]
-"""What happens while documents are followed."""
+"""A task that runs while documents are followed."""
 
 
 def follow_files(
@@ -369,9 +369,10 @@ def follow_files(
     longest: float = 200_000.0,
     in_parallel: ParallelTask | None = None,
 ) -> SimulatedFollowing:
-    """Follow the documents of files to their ends, without waiting for it.
+    """Follow the documents of files until all have ended, in virtual time.
 
-    Files that an earlier run has sent have to be made one by one, as the loop runs by then.
+    `files` may be a generator, which then runs inside the event loop, as files of an earlier run
+    require.
     """
 
     async def main() -> SimulatedFollowing:
@@ -389,7 +390,7 @@ def follow_files(
 
 
 class IndexingSimulation:
-    """Documents that are sent one after the other and indexed by workers in their order."""
+    """Documents that are sent one after the other, and indexed by workers in this order."""
 
     def __init__(self, number: int, workers: int, seconds: float, seed: int = 1) -> None:
         draw = random.Random(seed)
@@ -413,7 +414,7 @@ class IndexingSimulation:
         ]
 
     def snapshot(self, now: float) -> Rows:
-        """Return the list as it is at a time."""
+        """Return the list at a time."""
         there = range(min(self.number, int(now * 25) + 1) - 1, -1, -1)
         return [self._rows[index][self._status(index, now)] for index in there]
 
@@ -423,7 +424,7 @@ class IndexingSimulation:
         return "indexing" if now >= self.begins[index] else "waiting"
 
     def follow_all(self, stall_after: float = 1e9) -> SimulatedFollowing:
-        """Send and follow all; return who followed them."""
+        """Send and follow all documents."""
 
         async def main() -> SimulatedFollowing:
             following = SimulatedFollowing(SimulatedServer(self.snapshot), stall_after=stall_after)

@@ -1,9 +1,9 @@
-"""Measure whether a load finds the number of uploads at once that suits a real HTTP server best.
+"""Measure how well a load finds the best concurrency of an HTTP server.
 
 `python benchmarks/load_concurrency.py [--rounds N] [--seconds S]` loads small files into embedded
-servers in another process that are as large and as slow as installations of Dify are, with fixed
-numbers at once and with none given, in turn. Prints goodput, latency and starved connections, the
-median of the rounds, and fails when a bound is broken.
+servers with the capacity of Dify installations, in another process, with fixed concurrency and
+with automatic concurrency, in alternating rounds. Prints the median goodput, latency and starved
+connections, and fails if a bound is missed.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MIN_GOODPUT_PART, MAX_LATENCY_RATIO = 0.95, 2.5
-"""Part of the best fixed number's goodput, and multiple of the unloaded latency."""
+"""Part of the goodput at the best fixed concurrency; multiple of the unloaded latency."""
 
 CREATE = catalog.CREATE_DOCUMENT_BY_FILE.name
 
 
 @frozen(kw_only=True)
 class ServerCase:
-    """A server, and the fixed numbers to try on it; it takes about `rate` documents a second."""
+    """A server of about `rate` documents per second, and the fixed concurrency levels."""
 
     name: str
     settings: Settings
@@ -56,7 +56,7 @@ SERVER_CASES = (
 
 @frozen
 class LoadResult:
-    """Documents a second, the seconds of each create, and starved connections of a load."""
+    """Documents per second, seconds per create request, and starved connections of a load."""
 
     goodput: float
     seconds: Sequence[float]
@@ -64,23 +64,23 @@ class LoadResult:
 
     @property
     def median(self) -> float:
-        """Seconds that a create took."""
+        """Median seconds of a create request."""
         return statistics.median(self.seconds)
 
 
 def main() -> int:
-    """Measure, print a table for each server, and fail when a bound is broken."""
+    """Measure, print a table per server, and fail if a bound is missed."""
     options = parse_arguments()
     print(
         f"{platform.platform()}, Python {platform.python_version()}, dify-kb {version('dify-kb')}"
     )
-    print(f"{options.rounds} rounds of {options.seconds} s by each, in turn; medians")
+    print(f"{options.rounds} alternating rounds of {options.seconds} s per level; medians")
     within = [measure_server(pod, options) for pod in SERVER_CASES]
     return 0 if all(within) else 1
 
 
 def measure_server(pod: ServerCase, options: argparse.Namespace) -> bool:
-    """Load in turn with each number, and print the table of a server."""
+    """Load with every concurrency in alternating rounds, and print the table of a server."""
     runs: dict[int | None, list[LoadResult]] = {number: [] for number in (*pod.fixed, None)}
     with tempfile.TemporaryDirectory() as temporary, run_emulator(pod.settings) as server:
         server.plan_faults({"indexing": ["die"]})
@@ -95,7 +95,7 @@ def measure_server(pod: ServerCase, options: argparse.Namespace) -> bool:
 
 
 async def load(server: EmulatorProcess, folder: Path, at_once: int | None) -> LoadResult:
-    """Load the folder into a dataset of its own, until everything is accepted."""
+    """Load the folder into a new dataset, until all files are accepted."""
     seconds: list[float] = []
 
     def record_attempt(event: AttemptEvent) -> None:
@@ -108,28 +108,28 @@ async def load(server: EmulatorProcess, folder: Path, at_once: int | None) -> Lo
         report = await client.load(
             dataset,
             folder,
-            include=("000*",) if at_once == 1 else ("*",),  # a hundred tell what is unloaded
+            include=("000*",) if at_once == 1 else ("*",),  # 100 files suffice
             wait="accepted",
             concurrency=at_once,
             journal=folder.with_name(f"{dataset.id}.db"),
         )
-    assert report, report  # noqa: S101 -- else it measured something else
+    assert report, report  # noqa: S101 -- else the result is meaningless
     return LoadResult(report.goodput, seconds, server.count_starved() - before)
 
 
 def print_results(pod: ServerCase, runs: Mapping[int | None, Sequence[LoadResult]]) -> bool:
-    """Print a row for each number at once; return whether what was found is within bounds."""
+    """Print a row per concurrency; return whether the automatic one is within the bounds."""
     goodput = {at: statistics.median(run.goodput for run in rows) for at, rows in runs.items()}
     latency = {at: statistics.median(run.median for run in rows) for at, rows in runs.items()}
     starved = {at: max(run.starved for run in rows) for at, rows in runs.items()}
     best = max(goodput[at] for at in pod.fixed if not starved[at])
     print(f"\n{pod.name}")
-    print(f"{'at once':>8}{'/s':>8}{'least':>8}{'most':>8}{'part':>7}{'p50 ms':>8}{'/alone':>8}"
+    print(f"{'level':>8}{'/s':>8}{'min':>8}{'max':>8}{'part':>7}{'p50 ms':>8}{'/ at 1':>8}"
           f"{'max ms':>8}{'starved':>9}")  # fmt: skip
     for at, rows in runs.items():
         every = [run.goodput for run in rows]
         longest = max(max(run.seconds) for run in rows)
-        print(f"{at or 'found':>8}{goodput[at]:8.1f}{min(every):8.1f}{max(every):8.1f}"
+        print(f"{at or 'auto':>8}{goodput[at]:8.1f}{min(every):8.1f}{max(every):8.1f}"
               f"{goodput[at] / best:7.1%}{latency[at] * 1e3:8.0f}{latency[at] / latency[1]:8.2f}"
               f"{longest * 1e3:8.0f}{starved[at]:9}", flush=True)  # fmt: skip
     calm = latency[None] <= MAX_LATENCY_RATIO * latency[1] and not starved[None]

@@ -1,4 +1,4 @@
-"""What a run was made on and with."""
+"""The machine, the commit and the package versions of a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PACKAGES = ("dify-kb", "aiohttp", "anyio", "attrs", "cattrs", "uvloop")
 
 
 def describe_run() -> dict[str, object]:
-    """Tell when, of which commit, on which machine and with which versions."""
+    """Return the time, commit, machine and versions of a run."""
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
@@ -30,7 +30,7 @@ def describe_run() -> dict[str, object]:
 
 
 def format_title(run: dict[str, object]) -> str:
-    """Write it in a line."""
+    """Return the machine and versions as one line."""
     machine, versions = run["machine"], run["versions"]
     assert isinstance(machine, dict)  # noqa: S101 -- as made above
     assert isinstance(versions, dict)  # noqa: S101 -- likewise
@@ -56,7 +56,7 @@ def _version(name: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """Name the commit, if this is a clone."""
+    """Return the commit, or None outside of a clone."""
     git = shutil.which("git")
     if git is None:
         return None

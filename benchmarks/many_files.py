@@ -1,9 +1,8 @@
-"""Whether memory grows with the number of files, and what it costs to find nothing to do.
+"""Measure the memory of a load of many files, and the time of a load with nothing to do.
 
-`python benchmarks/many_files.py [--files N] [--uvloop]` loads 100,000 files of 64 bytes into a
-server in another process that answers at once, then loads the same again, each in a process of its
-own, and prints the processor and wall time, the requests and the most memory that was resident.
-Fails when a bound is broken.
+`python benchmarks/many_files.py [--files N] [--uvloop]` loads 100,000 files of 64 bytes into a null
+server in another process, then loads the same files again, each in a separate process, and prints
+CPU time, wall time, requests and peak memory. Fails if a bound is missed.
 """
 
 from __future__ import annotations
@@ -27,17 +26,17 @@ from null_server import run_in_process
 from dify_kb import AsyncClient
 
 FILES_PER_FOLDER = 1000
-"""Files of a folder."""
+"""Files per folder."""
 
 MAX_RESIDENT_BYTES = 150 * 2**20
-"""Bytes that may be resident, whatever the number of files."""
+"""Maximum resident memory, in bytes, for any number of files."""
 
 MAX_SECOND_LOAD_SECONDS = 3.0
-"""Seconds that the second load of 100,000 files may take."""
+"""Maximum duration of the second load of 100,000 files."""
 
 
 def main() -> int:
-    """Measure, print a table, and fail when a bound is broken."""
+    """Measure, print a table, and fail if a bound is missed."""
     options = parse_arguments()
     if options.load is not None:
         backend = {"use_uvloop": options.uvloop}
@@ -46,7 +45,7 @@ def main() -> int:
     print(
         f"{platform.platform()}, Python {platform.python_version()}, dify-kb {version('dify-kb')}"
     )
-    print(f"{options.files} files of 64 bytes; seconds, and MiB resident at most")
+    print(f"{options.files} files of 64 bytes; seconds, and resident memory in MiB")
     print(f"{'':16}{'wall':>8}{'cpu':>8}{'requests':>10}{'before':>8}{'peak':>8}")
     with tempfile.TemporaryDirectory() as temporary, run_in_process() as url:
         folder, journal = Path(temporary) / "files", Path(temporary) / "journal.db"
@@ -60,7 +59,7 @@ def main() -> int:
 
 
 def run_and_print(name: str, arguments: list[str], files: int) -> bool:
-    """Load in a process of its own, print its row, and tell whether all is within the bounds."""
+    """Load in a separate process, print a row, and return whether the bounds are met."""
     run = subprocess.run([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, check=True)
     result: dict[str, float] = json.loads(run.stdout)
     memory = f"{result['before'] / 2**20:8.0f}{result['peak'] / 2**20:8.0f}"
@@ -78,7 +77,7 @@ def run_and_print(name: str, arguments: list[str], files: int) -> bool:
 
 
 async def load(url: str, dataset: str, folder: str, journal: str) -> dict[str, float]:
-    """Load the folder and tell what it took."""
+    """Load the folder and return its cost."""
     before = max_resident_bytes()
     cpu, wall = time.process_time(), time.perf_counter()
     async with AsyncClient(url, "key", concurrency=8) as client:
@@ -95,7 +94,7 @@ async def load(url: str, dataset: str, folder: str, journal: str) -> dict[str, f
 
 
 def create_files(folder: Path, files: int) -> None:
-    """Write the files, of last year: what has just been written may still change."""
+    """Create the files with old modification times; recent ones would be checked again."""
     past = time.time() - 365 * 24 * 3600
     for number in range(files):
         file = folder / f"{number // FILES_PER_FOLDER:04}" / f"{number:07}.txt"
@@ -106,15 +105,15 @@ def create_files(folder: Path, files: int) -> None:
 
 
 def max_resident_bytes() -> int:
-    """Give the most memory that this process had resident so far, in bytes."""
+    """Return the peak resident memory of this process, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, default=100_000)
-    parser.add_argument("--uvloop", action="store_true", help="run the client on uvloop")
+    parser.add_argument("--uvloop", action="store_true", help="Run the client on uvloop.")
     parser.add_argument("--load", nargs=4, help=argparse.SUPPRESS)
     return parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""How the parts of a comparison are measured: round by round, each way in turn."""
+"""Measure upload methods in rounds, alternating, so that pauses affect all alike."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from comparison_tables import BenchmarkFigure, ComparisonTable
 from upload_clients import UPLOAD_METHODS, MethodRunner, UploadMethod
 
 PAST = time.time() - 365 * 24 * 3600
-"""When files were written: what has just been written may still change, and is looked at again."""
+"""Modification time of the files: recently written ones would be checked again."""
 
 MethodResult = Mapping[str, Any]
 Value = Callable[[MethodResult], float | None]
@@ -25,21 +25,21 @@ Value = Callable[[MethodResult], float | None]
 
 @frozen(kw_only=True)
 class Effort:
-    """How much is measured."""
+    """The extent of the measurements."""
 
     rounds: int = 5
     files: int = 5000
     seconds: float = 1.0
-    """A way begins no more files after this time, where its processor time is measured."""
+    """Seconds after which no new files are started, in CPU time measurements."""
 
     latencies: Sequence[float] = (0.0, 0.05, 0.2)
     waiting: int = 512
-    """Files that are sent to a server with a latency."""
+    """Files sent to a server with a latency."""
 
     many: int = 5000
     large: int = 32
     repeats: int = 3
-    """Rounds where one takes long: wall time, memory, start-up."""
+    """Rounds of long measurements: wall time, memory, start-up."""
 
 
 QUICK = Effort(
@@ -49,7 +49,7 @@ QUICK = Effort(
 
 @frozen(kw_only=True)
 class Workbench:
-    """What every part needs: the environments, files to send, and how much to measure."""
+    """The environments, the files and the extent of the measurements."""
 
     runner: MethodRunner
     effort: Effort
@@ -57,7 +57,7 @@ class Workbench:
     uvloop: bool
 
     def create_files(self, number: int, size: int) -> str:
-        """Give a folder of so many files, which stay the same from part to part."""
+        """Return a folder with files of one size, and create it if it does not exist."""
         place = self.folder / f"{number} of {size}"
         if not place.exists():
             place.mkdir()
@@ -75,7 +75,7 @@ class Workbench:
         job: Mapping[str, object],
         ways: Sequence[UploadMethod] = UPLOAD_METHODS,
     ) -> Mapping[str, list[MethodResult]]:
-        """Have each way do the job, in turn, so that a slow moment meets all alike."""
+        """Run the job with every method, in alternating rounds."""
         results: dict[str, list[MethodResult]] = {way.label: [] for way in ways}
         for index in range(number):
             for way in ways:
@@ -92,14 +92,14 @@ def build_table(
     results: Mapping[str, Sequence[MethodResult]],
     value: Value,
 ) -> ComparisonTable:
-    """Make a table of what the ways told; one that failed in any round has no figure."""
+    """Return a table of results; a method that failed in any round has no values."""
     figures = [build_figure(way, rounds, value) for way, rounds in results.items()]
     usable = [figure for figure in figures if figure.values or figure.problem]
     return ComparisonTable(name=name, title=title, unit=unit, floors=floors, figures=usable)
 
 
 def build_figure(way: str, rounds: Sequence[MethodResult], value: Value) -> BenchmarkFigure:
-    """Make a figure of what one way told, round by round."""
+    """Return the figure of the results of one method."""
     problem = next((result["problem"] for result in rounds if "problem" in result), None)
     if problem is not None:
         return BenchmarkFigure(way=way, problem=problem)
@@ -109,7 +109,7 @@ def build_figure(way: str, rounds: Sequence[MethodResult], value: Value) -> Benc
 
 
 def show_status(text: str) -> None:
-    """Tell on a terminal what is under way."""
+    """Print the current step, if stderr is a terminal."""
     if sys.stderr.isatty():
         sys.stderr.write(f"\r\x1b[K{text}")
         sys.stderr.flush()
@@ -117,7 +117,7 @@ def show_status(text: str) -> None:
 
 @contextmanager
 def open_workbench(runner: MethodRunner, effort: Effort, *, uvloop: bool) -> Iterator[Workbench]:
-    """Make room for the files that are sent."""
+    """Create a temporary folder for the files, until the block ends."""
     with tempfile.TemporaryDirectory() as folder:
         yield Workbench(runner=runner, effort=effort, folder=Path(folder), uvloop=uvloop)
     show_status("")

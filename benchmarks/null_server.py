@@ -1,10 +1,10 @@
-"""A server that answers at once, or after a latency: what a client costs is measured against it.
+"""A server with fixed responses, immediate or after a latency, to measure the cost of clients.
 
 `python benchmarks/null_server.py [SECONDS]` prints its port and serves until it is terminated. It
-reads a request to the end of its body, keeps nothing of it, and answers as 1.12.1 did (recordings
-170 and 1001), each create with another document. A dataset is whatever is asked for, and lists the
-documents that were created in it, all of them indexed. `GET /_spent` tells the server's own
-processor time in seconds.
+reads each request to the end, discards the body, and responds as 1.12.1 did (recordings 170 and
+1001), with a new document for each create request. Every dataset id exists and lists the documents
+that were created in it, all of them indexed. `GET /_spent` returns the CPU time of the server, in
+seconds.
 """
 
 from __future__ import annotations
@@ -86,12 +86,12 @@ SERVER_INFO = {"welcome": "Dify OpenAPI", "api_version": "v1", "server_version":
 
 
 def build_response(value: object) -> bytes:
-    """Write a reply with the headers that a server sends behind nginx."""
+    """Return a response with the headers of a server behind nginx."""
     return build_created_response(json.dumps(value, separators=(",", ":")).encode())
 
 
 def build_created_response(body: bytes) -> bytes:
-    """Put the headers before a body."""
+    """Return a response with this body."""
     head = (
         "HTTP/1.1 200 OK\r\nServer: nginx/1.27.4\r\nDate: Fri, 21 Nov 2026 08:00:00 GMT\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
@@ -109,20 +109,20 @@ STATUS = {"indexing_status": "completed", "completed_segments": 4, "total_segmen
 
 latency = 0.0
 created: defaultdict[str, list[int]] = defaultdict(list)
-"""The numbers of the documents that each dataset has, the oldest first."""
+"""The numbers of the documents of each dataset, the oldest first."""
 
 
 class NullProtocol(asyncio.Protocol):
-    """Answers each request of a connection once its last byte came."""
+    """A connection. Each request is answered after its last byte."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the way back."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by its type
+        """Store the transport."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is not a subclass
         self._head = b""
         self._left: int | None = None
 
     def data_received(self, data: bytes) -> None:
-        """Count what came; one request at a time is under way, as HTTP/1.1 has it."""
+        """Count received bytes. Requests are not pipelined."""
         if self._left is None:
             self._head, end, body = (self._head + data).partition(b"\r\n\r\n")
             if not end:
@@ -142,13 +142,13 @@ class NullProtocol(asyncio.Protocol):
 
 
 def content_length(head: bytes) -> int:
-    """Tell how long the body will be."""
+    """Return the length of the body."""
     _, found, rest = head.lower().partition(b"\r\ncontent-length:")
     return int(rest.partition(b"\r\n")[0]) if found else 0
 
 
 def route_request(head: bytes) -> bytes:
-    """Choose the reply by method and path."""
+    """Return the response for a method and path."""
     method, target = head.partition(b"\r\n")[0].split(b" ")[:2]
     path, _, query = target.decode().partition("?")
     if path == "/_spent":
@@ -172,7 +172,7 @@ def route_request(head: bytes) -> bytes:
 
 
 def list_documents(dataset: str, total: int, query: Mapping[str, str]) -> bytes:
-    """Write a page of the list, the newest documents first."""
+    """Return a page of the list, the newest documents first."""
     size, number = int(query.get("limit", 20)), int(query.get("page", 1))
     newest = total - (number - 1) * size
     rows = [
@@ -185,17 +185,17 @@ def list_documents(dataset: str, total: int, query: Mapping[str, str]) -> bytes:
 
 
 def document_id(dataset: str, number: int) -> bytes:
-    """Make the id of a document."""
+    """Return the id of a document."""
     return b"%08x%b" % (number, dataset[8:].encode())
 
 
 @contextmanager
 def run_in_process(seconds: float = 0.0) -> Iterator[str]:
-    """Run the server in another process; gives its URL, with `/v1`."""
+    """Run the server in another process, and yield its URL, with `/v1`."""
     command = [sys.executable, __file__, str(seconds)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:
-            assert process.stdout is not None  # noqa: S101 -- it was asked for
+            assert process.stdout is not None  # noqa: S101 -- it is a pipe
             yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
         finally:
             process.terminate()
@@ -211,7 +211,7 @@ async def serve() -> None:
 
 
 def main() -> None:
-    """Serve on the fastest loop there is, so that the server is not what is measured."""
+    """Serve on uvloop if installed, so that the server is not the bottleneck."""
     global latency  # noqa: PLW0603 -- a process has one
     latency = float(sys.argv[1]) if sys.argv[1:] else 0.0
     if importlib.util.find_spec("uvloop") is None:

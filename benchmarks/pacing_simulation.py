@@ -1,9 +1,8 @@
-"""Whether a load finds by itself how many creates, and how many a minute, a server takes.
+"""Simulate how well a load finds the concurrency and the request rate of a server.
 
-`python benchmarks/pacing_simulation.py` runs models of servers (`server_model.py`,
-`rate_limit_model.py`) against fixed numbers in flight and against what a load does, and prints the
-worst and the mean of several seeds. Best fixed: the number that brings most a second of those that
-starve no connection.
+`python benchmarks/pacing_simulation.py` compares the pacing of a load with fixed concurrency on
+models of servers (`server_model.py`, `rate_limit_model.py`), and prints the worst and the mean of
+several seeds. The best fixed concurrency has the highest goodput without starved connections.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ SECONDS = 120.0
 def simulate_fixed(
     pod: model.ServerCapacity, limit: int, seconds: float = SECONDS
 ) -> model.ModelResult:
-    """Run with a number that somebody chose."""
+    """Simulate a fixed concurrency."""
     return model.simulate_limit(pod, model.FixedLimit(limit), seconds)
 
 
 def simulate_adaptive(
     pod: model.ServerCapacity, seed: int, seconds: float = SECONDS
 ) -> tuple[model.ModelResult, int]:
-    """Run with a number that is found; return it as well."""
+    """Simulate the adaptive concurrency; return the result and the median limit."""
     outcome = model.simulate_limit(pod, ConcurrencyLimit(), seconds, seed)
     return outcome, int(statistics.median(limit for _, limit in outcome.limits[-1000:]))
 
@@ -45,13 +44,12 @@ def print_row(name: str, *cells: object) -> None:
 
 
 def print_steady_state(pool: ProcessPoolExecutor) -> None:
-    """Print how much of the best fixed number's goodput is reached, and at what waiting."""
-    print(
-        "\nBest fixed number: creates a second, median in ms. Found: the number, its part of that"
-    )
-    print("goodput (mean, worst), its median, by that of one alone, fixed 64's by it, starved.")
-    print_row("processes x connections", "best", "/s", "p50", "found", "mean", "worst", "p50",
-              "alone", "fixed 64", "starved")  # fmt: skip
+    """Print the goodput and latency of the adaptive limit, relative to the best fixed one."""
+    print("\nBest fixed concurrency: requests/s, median in ms. Adaptive: concurrency, part")
+    print("of the best goodput (mean, worst), median in ms, by the median at concurrency 1,")
+    print("the median at fixed 64 by it, and starved connections.")
+    print_row("processes x connections", "best", "/s", "p50", "adaptive", "mean", "worst", "p50",
+              "/ at 1", "at 64 /", "starved")  # fmt: skip
     for pod in model.SERVERS:
         rows = list(pool.map(partial(simulate_fixed, pod), FIXED_LIMITS))
         fair = {
@@ -73,9 +71,9 @@ def print_steady_state(pool: ProcessPoolExecutor) -> None:
 
 
 def print_fast_server(pool: ProcessPoolExecutor) -> None:
-    """Print what is lost where there is nothing to find."""
-    print("\nThe processor is that of our own loop: creates a second, the worst part of it.")
-    print_row("", "fixed 8", "found")
+    """Print the cost of the adaptive limit on a server without a saturation point."""
+    print("\nThe client is the bottleneck: requests/s at fixed 8, the worst part of it.")
+    print_row("", "fixed 8", "adaptive")
     for pod in (model.QUICK, model.JITTERY):
         floor = len(simulate_fixed(pod, 8, 20.0).ends)
         runs = pool.map(partial(simulate_adaptive, pod, seconds=20.0), SEEDS)
@@ -84,7 +82,7 @@ def print_fast_server(pool: ProcessPoolExecutor) -> None:
 
 
 def simulate_slowdown(pod: model.ServerCapacity, seed: int) -> tuple[float, float, float]:
-    """Run through 40 s of being 10 times as slow; return goodput, p99 and seconds to recover."""
+    """Simulate 40 s at a tenth of the speed; return goodput, p99 and seconds to recover."""
     outcome, _ = simulate_adaptive(evolve(pod, slow=(30.0, 70.0, 10.0)), seed, 160.0)
     usual = 0.95 * outcome.rate(15.0, 30.0)
     back = next((at for at in range(70, 150) if outcome.rate(at, at + 10) >= usual), 999)
@@ -92,7 +90,7 @@ def simulate_slowdown(pod: model.ServerCapacity, seed: int) -> tuple[float, floa
 
 
 def simulate_errors(pod: model.ServerCapacity, seed: int, limit: int | None) -> tuple[int, float]:
-    """Run through 20 s of 60 % 5xx; return calls wasted and goodput."""
+    """Simulate 20 s with 60 % 5xx; return wasted requests and goodput."""
     stormy = evolve(pod, failing=(30.0, 50.0, 0.6))
     if limit is None:
         outcome = model.simulate_load(stormy, SECONDS, seed)
@@ -102,11 +100,9 @@ def simulate_errors(pod: model.ServerCapacity, seed: int, limit: int | None) -> 
 
 
 def print_failures(pool: ProcessPoolExecutor) -> None:
-    """Print what a brown-out and a storm of errors cost."""
-    print(
-        "\n10 times slower for 40 s of 160: creates a second, p99 in s, worst seconds to recover."
-    )
-    print_row("", "fixed 32", "p99", "found", "p99", "back")
+    """Print the cost of a slowdown and of an outage."""
+    print("\n10 times slower for 40 s of 160: requests/s, p99 in s, worst seconds to recover.")
+    print_row("", "fixed 32", "p99", "adaptive", "p99", "recovery")
     for pod in (model.DEFAULT, model.BUSY, model.ELSEWHERE):
         other = simulate_fixed(evolve(pod, slow=(30.0, 70.0, 10.0)), 32, 160.0)
         rows = list(pool.map(partial(simulate_slowdown, pod), SEEDS))
@@ -114,8 +110,8 @@ def print_failures(pool: ProcessPoolExecutor) -> None:
             f"{statistics.mean(result[0] for result in rows):.0f}",
             f"{statistics.mean(result[1] for result in rows):.1f}",
             f"{max(result[2] for result in rows):.0f}")  # fmt: skip
-    print("\n60 % 5xx for 20 s of 120: calls wasted (worst), creates a second.")
-    print_row("", "fixed 32", "/s", "found", "part", "/s")
+    print("\n60 % 5xx for 20 s of 120: wasted requests (worst), requests/s.")
+    print_row("", "fixed 32", "/s", "adaptive", "part", "/s")
     for pod in (model.DEFAULT, model.BUSY, model.ELSEWHERE):
         wasted, rate = simulate_errors(pod, 1, 32)
         storms = list(pool.map(partial(simulate_errors, pod, limit=None), SEEDS))
@@ -125,8 +121,8 @@ def print_failures(pool: ProcessPoolExecutor) -> None:
 
 
 def print_rate_limits(pool: ProcessPoolExecutor) -> None:
-    """Print how much of a quota is used, and how many calls it refuses."""
-    print("\nCalls a minute over 20 minutes: the part of them used, the part refused (worst).")
+    """Print the used part of a rate limit, and the refused part of the requests."""
+    print("\nRate limits per minute, over 20 minutes: part used, part refused (worst).")
     print_row("", "used", "refused")
     for limit in (10, 60, 100, 600):
         for rate in (None, f"{limit}/min"):

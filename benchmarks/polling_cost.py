@@ -1,10 +1,10 @@
-"""What it costs to follow documents until they are indexed, and when their end is noticed.
+"""Measure the requests and the delay of following documents until they are indexed.
 
-`python benchmarks/polling_cost.py` follows fleets of documents in virtual time, sent at 25 a second
-and indexed at several speeds, and prints the GETs of a document, how long after it was indexed
-the last one was noticed, and how long after its own end a document is noticed, half of them and
-99 of 100. Fails when a bound is broken. To ask for each document by itself, at intervals from 1 to
-30 s that double, would cost 5 to several hundred GETs each (`polled`).
+`python benchmarks/polling_cost.py` follows documents in virtual time, sent at 25 per second and
+indexed at several speeds, and prints the GET requests per document, the delay until the end of the
+last document is noticed, and the median and 99th percentile of these delays. Fails if a bound is
+missed. Polling each document separately, at intervals from 1 to 30 s that double, would cost 5 to
+several hundred GET requests each (`polled`).
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ SECONDS_PER_DOCUMENT = (0.1, 2.0, 60.0)
 """Seconds that a worker needs for a document, on average."""
 
 MAX_DELAY_PART, MIN_DELAY_BOUND = 0.05, 5.0
-"""The last end is noticed within this part of the whole time, or these seconds."""
+"""Maximum delay of the last document: a part of the total time, but at least these seconds."""
 
 
 @frozen
 class FollowResult:
-    """What following a fleet came to; times in seconds."""
+    """Requests and delays of following documents; times in seconds."""
 
     gets: float
     polled: float
@@ -40,9 +40,9 @@ class FollowResult:
 
 
 def main() -> int:
-    """Measure, print a table, and fail when a bound is broken."""
+    """Measure, print a table, and fail if a bound is missed."""
     print(f"Virtual time; Python {platform.python_version()}, dify-kb {version('dify-kb')}")
-    print(f"{'documents':>9}{'workers':>9}{'s each':>8}{'whole s':>10}{'GETs each':>11}"
+    print(f"{'documents':>9}{'workers':>9}{'s each':>8}{'total s':>10}{'GETs each':>11}"
           f"{'polled':>9}{'last late s':>13}{'part':>8}{'p50 s':>8}{'p99 s':>8}")  # fmt: skip
     cases = [*itertools.product(DOCUMENT_COUNTS, WORKERS, SECONDS_PER_DOCUMENT)]
     within = True
@@ -53,7 +53,7 @@ def main() -> int:
 
 
 def measure_following(case: tuple[int, int, float]) -> FollowResult:
-    """Follow one fleet."""
+    """Follow the documents of one case."""
     number, workers, seconds = case
     fleet = IndexingSimulation(number, workers, seconds)
     following = fleet.follow_all()
@@ -70,7 +70,7 @@ def measure_following(case: tuple[int, int, float]) -> FollowResult:
 
 
 def count_polls(sent: float, end: float) -> int:
-    """Count the calls for one document, at 1, 2, 4, 8, 16 and then each 30 s."""
+    """Return the polls of one document, after 1, 2, 4, 8, 16 and then every 30 s."""
     calls, now, wait = 0, sent, 1.0
     while now < end or not calls:
         now, wait, calls = now + wait, min(30.0, 2 * wait), calls + 1

@@ -1,4 +1,4 @@
-"""A model of Dify's request rate limit: a sliding minute that counts refused calls as well."""
+"""A model of Dify's request rate limit: a sliding minute that counts refused requests too."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ if TYPE_CHECKING:
 
 @frozen(kw_only=True)
 class RateLimitCase:
-    """A workspace's limit, and the load that meets it."""
+    """The rate limit of a workspace, and the load on it."""
 
     limit: int
     window: float = 60.0
     in_flight: int = 8
     seconds: float = 0.15
     others: float = 0.0
-    """Calls a minute of somebody else, from a quarter to a half of the run."""
+    """Requests per minute of another client, in the second quarter of the run."""
     later: int | None = None
-    """The limit from half of the run on."""
+    """The limit in the second half of the run."""
 
 
 @define
 class CallCounts:
-    """Numbers of our calls that were accepted and refused."""
+    """Numbers of accepted and refused requests of the load."""
 
     accepted: int = 0
     refused: int = 0
 
     @property
     def refused_part(self) -> float:
-        """The part that was refused."""
+        """The refused part of the requests."""
         return self.refused / max(1, self.accepted + self.refused)
 
 
 class RateLimitSimulation:
-    """One run of `seconds` of a load that always has more to send."""
+    """A run of `seconds` of a load with an endless supply of files."""
 
     def __init__(
         self, plan: RateLimitCase, limiter: RateLimiter | None, seconds: float, seed: int
@@ -59,7 +59,7 @@ class RateLimitSimulation:
         self._looking = False
 
     def simulate(self) -> CallCounts:
-        """Run it."""
+        """Run the simulation."""
         self._feed(0.0)
         if self.plan.others:
             self._at(self.seconds / 4, self._other)
@@ -106,7 +106,7 @@ class RateLimitSimulation:
             now + self.random.gammavariate(4, mean / 4), lambda end: self._end(end, is_accepted)
         )
 
-    def _end(self, now: float, is_accepted: bool) -> None:  # noqa: FBT001 -- the one thing that is known
+    def _end(self, now: float, is_accepted: bool) -> None:  # noqa: FBT001 -- a callback
         self._in_flight -= 1
         self.tally.accepted += is_accepted
         self.tally.refused += not is_accepted
@@ -125,6 +125,6 @@ class RateLimitSimulation:
 def simulate_rate_limit(
     plan: RateLimitCase, rate: str | None, windows: int = 20, seed: int = 1
 ) -> CallCounts:
-    """Run a load of so many windows; `rate` states the limit, None learns it."""
+    """Simulate a load over `windows`. `rate` states the limit; None lets the load learn it."""
     limiter = RateLimiter(Rate.parse(rate) if rate else None, Random(seed))
     return RateLimitSimulation(plan, limiter, windows * plan.window, seed).simulate()

@@ -187,15 +187,13 @@ def render_growth(run: Run) -> Iterator[str]:
 
 
 def render_missed_bounds(bounds: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Render how many bounds were met, and a list of those that were missed."""
+    """Render the number of met bounds, and a list of the missed ones."""
     missed = [bound for bound in bounds if not bound["held"]]
     yield f"{len(bounds) - len(missed)} of {len(bounds)} bounds and aims were met. Missed:"
     yield ""
     for bound in missed:
-        # Runs of 2026-11-21 have the older wording.
-        description = bound["what"].replace(
-            "x of the processor time of", f"{TIMES} the CPU time of"
-        )
+        # Runs of 2026-11-21 have an older wording.
+        description = bound["what"].replace("x of the processor time of", "CPU time relative to")
         found = "not measured" if bound["found"] is None else format_value(bound["found"])
         limit = f"at least {bound['least']}" if "least" in bound else f"at most {bound['most']}"
         yield f"* {description}: {found} ({'aim' if bound['aim'] else 'bound'}: {limit})"

@@ -1,12 +1,11 @@
-"""How the client's cost of a document grows with their number.
+"""Measure how the cost per document grows with the number of documents.
 
 `python -m benchmarks scale [--sizes N …] [--json FILE]` loads 1,000, 10,000 and 100,000 files of 64
-bytes into an embedded server in another process that indexes as fast as it can, follows them until
-they are indexed, loads the same again, and goes through the list; each in a process of its own,
-start-up not counted. Prints processor time and requests per document and the most
-memory that was resident, with the ratio to a plain loop of aiohttp's `FormData` that sends some of
-the same files to the same server. Fails when a bound is missed. 100,000 take some 6 minutes; only
-the smallest size is measured more than once.
+bytes into an embedded server in another process, follows their indexing, loads the same files
+again, and lists all documents; each step in a separate process, start-up not counted. Prints CPU
+time and requests per document and the peak memory, with the ratio to a plain loop of aiohttp's
+`FormData` that sends some of the files to the same server. Fails if a bound is missed. 100,000
+files take some 6 minutes; only the smallest size is measured more than once.
 """
 
 from __future__ import annotations
@@ -46,14 +45,14 @@ FLOOR_FILES = 500
 LONGEST = 3600.0
 
 GROWTH = 1.5
-"""What a document of the largest load may cost, as a multiple of one of the smallest."""
+"""Maximum CPU time per document of the largest load, as a multiple of the smallest."""
 
 MAX_REQUESTS = 1.1
-"""Requests that a loaded document may take, those to follow it included."""
+"""Maximum of requests per document, those to follow its indexing included."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print tables, and fail when a bound is missed."""
+    """Measure, print tables, and fail if a bound is missed."""
     options = parse_arguments(arguments)
     told = describe_run()
     print(format_title(told))
@@ -90,11 +89,11 @@ def measure_size(runner: MethodRunner, size: int, rounds: int) -> Iterator[Compa
     show_status("")
     where = f"{size:,} documents"
     yield build_table(
-        f"cpu {size}", f"processor time per document, {where}", "us", (FORM_DATA,), found,
+        f"cpu {size}", f"CPU time per document, {where}", "us", (FORM_DATA,), found,
         lambda told: told["cpu"] / told["uploads"] * 1e6,
     )  # fmt: skip
     yield build_table(
-        f"memory {size}", f"memory resident at most, {where}", "MiB", (FORM_DATA,), found,
+        f"memory {size}", f"peak resident memory, {where}", "MiB", (FORM_DATA,), found,
         lambda told: told["resident"] / 2**20,
     )  # fmt: skip
     yield ComparisonTable(
@@ -112,7 +111,7 @@ def measure_size(runner: MethodRunner, size: int, rounds: int) -> Iterator[Compa
 def run_once(
     runner: MethodRunner, size: int, folder: Path, server: EmulatorProcess
 ) -> Mapping[str, Mapping[str, Any]]:
-    """Do everything once, with an empty base to begin with."""
+    """Run all steps once, with an empty dataset at first."""
     files, few, journal = folder / "files", folder / "few", folder / "journal.db"
     many_files.create_files(files, size)
     many_files.create_files(few, FLOOR_FILES)
@@ -130,7 +129,7 @@ def run_once(
 
 
 async def create_datasets(server: EmulatorProcess) -> tuple[str, str]:
-    """Make a base for the floor, and one that grows."""
+    """Create a dataset for the baseline, and one for the loads."""
     async with AsyncClient(server.url, server.key) as client:
         plain = await client.datasets.create("plain", indexing_technique="economy")
         grown = await client.datasets.create("grown", indexing_technique="economy")
@@ -138,11 +137,11 @@ async def create_datasets(server: EmulatorProcess) -> tuple[str, str]:
 
 
 def check_bounds(tables: Mapping[str, ComparisonTable], sizes: Sequence[int]) -> Iterator[Bound]:
-    """Judge what was measured."""
+    """Check the bounds of the measured tables."""
     for size in sizes:
         memory = max(tables[f"memory {size}"][LOAD.label].values, default=None)
         yield Bound(
-            description=f"MiB resident, {size:,} documents",
+            description=f"peak memory, MiB, {size:,} documents",
             limit=many_files.MAX_RESIDENT_BYTES / 2**20,
             measured=memory,
         )
@@ -158,18 +157,18 @@ def check_bounds(tables: Mapping[str, ComparisonTable], sizes: Sequence[int]) ->
         sorted(last)[len(last) // 2] / sorted(first)[len(first) // 2] if first and last else None
     )
     yield Bound(
-        description=f"processor time of a document, {sizes[-1]:,} to {sizes[0]:,}",
+        description=f"CPU time per document, {sizes[-1]:,} relative to {sizes[0]:,}",
         limit=GROWTH,
         measured=growth,
     )
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks scale", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--sizes", nargs="+", type=int, default=SIZES, metavar="N")
-    parser.add_argument("--json", type=Path, help="write the run to this file too")
+    parser.add_argument("--json", type=Path, help="Also write the run to this file, as JSON.")
     return parser.parse_args(arguments)
 
 

@@ -1,8 +1,8 @@
-"""How long a search of the embedded server takes with 10,000 chunks, on one core.
+"""Measure the search latency of the embedded server with 10,000 chunks, on one core.
 
-`python benchmarks/search_latency.py` loads documents of words that are as rare as in a language
-(Zipf's law, fixed seed) into a high-quality base and an economy one, asks questions of three to
-eight words over HTTP, one after the other, and prints the times. Limits: 20 ms median for full text
+`python benchmarks/search_latency.py` loads documents with the word frequencies of a language
+(Zipf's law, fixed seed) into a high-quality and an economy dataset, sends queries of three to eight
+words over HTTP, one after the other, and prints the times. Limits: a median of 20 ms for full-text
 and 60 ms for semantic search.
 """
 
@@ -34,7 +34,7 @@ LIMITS = {"full text": 20.0, "semantic": 60.0}
 
 
 class SyntheticLanguage:
-    """Words of a made-up language."""
+    """An artificial language with random words."""
 
     def __init__(self, size: int = 20_000) -> None:
         self._random = random.Random(SEED)
@@ -45,16 +45,16 @@ class SyntheticLanguage:
         self._weights = [*accumulate(1 / rank for rank in range(1, size + 1))]
 
     def text(self, words: int) -> str:
-        """Make a text."""
+        """Return a text of random words."""
         return " ".join(self._random.choices(self._words, cum_weights=self._weights, k=words))
 
     def question(self) -> str:
-        """Ask for a few words."""
+        """Return a query of three to eight words."""
         return self.text(self._random.randint(3, 8))
 
 
 async def main() -> None:
-    """Load, ask, and print a table."""
+    """Load the documents, send the queries, and print a table."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     language = SyntheticLanguage()
@@ -74,7 +74,7 @@ async def main() -> None:
                 "hybrid, reranked": (good, RetrievalModel.hybrid_reranked(rerank=rerank)),
                 "keywords": (plain, RetrievalModel.keyword()),
             }
-            print(f"{'search':18} {'median':>9} {'95 %':>9} {'most':>9} {'limit':>9}")
+            print(f"{'search':18} {'median':>9} {'p95':>9} {'max':>9} {'limit':>9}")
             for name, (dataset, model) in cases.items():
                 _report(
                     name, [await _time_search(client, dataset, ask, model) for ask in questions]
@@ -82,7 +82,7 @@ async def main() -> None:
 
 
 async def _first_models(client: AsyncClient) -> tuple[ModelRef, ModelRef]:
-    """Take the first embedding and the first reranking model."""
+    """Return the first embedding model and the first reranking model."""
     embedding = (await client.workspace.models("text-embedding"))[0]
     rerank = (await client.workspace.models("rerank"))[0]
     return embedding.model_refs()[0], rerank.model_refs()[0]
@@ -91,7 +91,7 @@ async def _first_models(client: AsyncClient) -> tuple[ModelRef, ModelRef]:
 async def _create_dataset(
     client: AsyncClient, texts: Sequence[str], technique: IndexingTechnique | str
 ) -> Dataset:
-    """Make a base of the texts, and tell how long its indexing took."""
+    """Create a dataset of the texts, and print how long its indexing took."""
     dataset = await client.datasets.create(str(technique), indexing_technique=technique)
     rule = ProcessRule.custom(max_tokens=4000, chunk_overlap=0)
     started = time.perf_counter()
@@ -105,7 +105,7 @@ async def _create_dataset(
         f"{technique}: loaded in {seconds:.1f} s, {seconds * 1e3 / len(texts) / CHUNKS:.2f} ms",
         end="",
     )
-    print(" a chunk")
+    print(" per chunk")
     return dataset
 
 
@@ -116,7 +116,7 @@ async def _time_search(
     found = await client.datasets.retrieve(dataset, question, retrieval_model=model)
     seconds = time.perf_counter() - started
     if not found.records:
-        raise SystemExit(f"nothing was found for {question!r}")
+        raise SystemExit(f"No results for {question!r}.")
     return seconds * 1e3
 
 

@@ -1,10 +1,10 @@
-"""A discrete-event model of a Dify API server, to compare ways of pacing creates.
+"""A discrete-event model of a Dify API server, to compare pacing methods.
 
-`simulate_limit` drives a limit alone; `simulate_load` drives the circuit breaker and the admission
-of a load.
+`simulate_limit` simulates a concurrency limit; `simulate_load` simulates the circuit breaker and
+the admission of a load.
 
-A create holds the processor of its process for `cpu` seconds (gamma, one at a time), waits `io`
-seconds (gamma) for the database, and passes the lock of its dataset (`lock` seconds, one at a
+A create request uses the CPU of its process for `cpu` seconds (gamma, one at a time), waits `io`
+seconds (gamma) for the database, and acquires the lock of its dataset (`lock` seconds, one at a
 time). `slots` keep-alive connections are served; a request on a further one waits up to 5 s.
 Calibrated on creates of 1.4.3 and 1.12.1: one process, cpu .036, io .006, 10 connections.
 """
@@ -48,20 +48,20 @@ class ServerCapacity:
     slots: int = 10
     starve: float = 5.0
     shape: float = 4.0
-    """Of the gamma distributions: 4 is steady, 0.5 is wild."""
+    """Shape of the gamma distributions: 4 is steady, 0.5 varies widely."""
     newest_first: float = 0.0
-    """Share of turns that go to the newest waiting request; what makes p95 grow before p50."""
+    """Share of turns given to the newest waiting request, so that p95 grows before p50."""
     slow: tuple[float, float, float] = (0.0, 0.0, 1.0)
-    """From, until, times so slow."""
+    """Start and end, in seconds, and the factor of the slowdown."""
     failing: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """From, until, share of 5xx."""
+    """Start and end, in seconds, and the share of 5xx responses."""
     stalls: float = 0.0
-    """Share of creates that take `stall` seconds more for no reason of ours."""
+    """Share of create requests that take `stall` seconds longer."""
     stall: float = 1.0
 
 
 class Controller(Protocol):
-    """A limit on the creates in flight."""
+    """A limit of the create requests in flight."""
 
     @property
     def limit(self) -> int: ...  # noqa: D102
@@ -70,7 +70,7 @@ class Controller(Protocol):
 
 
 class FixedLimit:
-    """The same number always."""
+    """A constant limit."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -84,7 +84,7 @@ class FixedLimit:
 
 @define
 class ModelResult:
-    """The creates of a run."""
+    """The create requests of a run."""
 
     times: list[float] = field(factory=list)
     ends: list[float] = field(factory=list)
@@ -93,12 +93,12 @@ class ModelResult:
     limits: list[tuple[float, int]] = field(factory=list)
 
     def quantile(self, part: float) -> float:
-        """Return the time that `part` of the creates did not exceed."""
+        """Return the quantile `part` (0 to 1) of the request times."""
         ordered = sorted(self.times)
         return ordered[min(len(ordered) - 1, int(len(ordered) * part))] if ordered else 0.0
 
     def rate(self, since: float, until: float) -> float:
-        """Return creates a second between two moments."""
+        """Return the create requests per second between two times."""
         return sum(since <= end < until for end in self.ends) / (until - since)
 
 
@@ -111,11 +111,11 @@ class _Request:
 
 
 class ServerModel:
-    """One pod, which serves requests at the moments that `at` calls back.
+    """A pod that serves requests in simulated time.
 
     Args:
-        at: calls a function back at a time.
-        clock: the time now.
+        clock: returns the current time.
+        at: schedules a callback at a time.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class ServerModel:
         self._open: dict[int, int] = {}
 
     def begin(self, end: Callable[[_Request], None]) -> None:
-        """Receive a create, and call `end` when it is answered."""
+        """Receive a create request, and call `end` with the response."""
         now = self._clock()
         request = _Request(now, self._connection(now), end)
         if request.connection:
@@ -146,17 +146,17 @@ class ServerModel:
         self._at(now + wait, lambda: self._arrive(request))
 
     def fails(self) -> bool:
-        """Draw whether a request that is served now is answered with 5xx."""
+        """Return, at random, whether a request served now fails with 5xx."""
         since, until, share = self.pod.failing
         return since <= self._clock() < until and self._random.random() < share
 
     def release(self, request: _Request) -> None:
-        """Keep the connection of a request that was answered."""
+        """Return the connection of a finished request to the idle ones."""
         if request.connection:
             self._idle.append((self._clock(), request.connection))
 
     def _connection(self, now: float) -> int:
-        """Return the connection used last, else a new one; 0 when the pod serves no more."""
+        """Return the last used idle connection or a new one; 0 if the pod has no free slot."""
         while self._idle and now - self._idle[0][0] > KEEP_ALIVE_SECONDS:
             del self._open[self._idle.pop(0)[1]]
         if self._idle:
@@ -169,7 +169,7 @@ class ServerModel:
         return self._count
 
     def _arrive(self, request: _Request) -> None:
-        # A connection stays with the process that took it.
+        # A connection stays with the process that accepted it.
         worker = self._open.get(request.connection, 0)
         self._waiting[worker].append(request)
         self._serve(worker)
@@ -204,9 +204,7 @@ class ServerModel:
 
 
 class LimitSimulation:
-    """A loop that keeps `controller.limit` creates in flight for `seconds`, without a circuit
-    breaker.
-    """
+    """A closed loop of `controller.limit` create requests, without a circuit breaker."""
 
     def __init__(
         self, pod: ServerCapacity, controller: Controller, seconds: float, seed: int
@@ -220,7 +218,7 @@ class LimitSimulation:
         self._server = ServerModel(pod, Random(seed), lambda: self._now, self._at)
 
     def simulate(self) -> ModelResult:
-        """Run it."""
+        """Run the simulation."""
         self._feed()
         while self._events:
             self._now, _, callback = heapq.heappop(self._events)
@@ -255,7 +253,7 @@ class LimitSimulation:
 
 
 class LoadSimulation:
-    """The circuit breaker and the admission of a load, with workers that always have a file."""
+    """The circuit breaker and the admission of a load with an endless supply of files."""
 
     def __init__(self, pod: ServerCapacity, seed: int, times: LoadTiming) -> None:
         self.outcome = ModelResult()
@@ -267,7 +265,7 @@ class LoadSimulation:
         )
 
     async def run(self, seconds: float) -> ModelResult:
-        """Load for so many seconds."""
+        """Run the load for `seconds`."""
         with anyio.move_on_after(seconds):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self.breaker.run)
@@ -277,10 +275,10 @@ class LoadSimulation:
         return self.outcome
 
     async def get(self, dataset_id: str, /) -> object:
-        """Answer a probe of the circuit breaker.
+        """Respond to a probe of the circuit breaker.
 
         Raises:
-            ServerError: the pod fails now.
+            ServerError: the pod is failing.
         """
         fails = self._server.fails()
         self._observe(catalog.GET_DATASET.name, 0.01, fails=fails)
@@ -334,12 +332,12 @@ class LoadSimulation:
 def simulate_limit(
     pod: ServerCapacity, controller: Controller, seconds: float = 120.0, seed: int = 1
 ) -> ModelResult:
-    """Run a limit alone against one pod."""
+    """Simulate a concurrency limit against one pod."""
     return LimitSimulation(pod, controller, seconds, seed).simulate()
 
 
 def simulate_load(pod: ServerCapacity, seconds: float = 120.0, seed: int = 1) -> ModelResult:
-    """Run the circuit breaker and the admission of a load against one pod, in virtual time."""
+    """Simulate the circuit breaker and the admission of a load against one pod."""
 
     async def work() -> ModelResult:
         return await LoadSimulation(pod, seed, LoadTiming()).run(seconds)
@@ -350,15 +348,15 @@ def simulate_load(pod: ServerCapacity, seconds: float = 120.0, seed: int = 1) ->
 DEFAULT = ServerCapacity(name="1 process x 10", lock=0.002)
 NEWEST = evolve(DEFAULT, name="1 x 10, newest first", newest_first=0.8)
 BUSY = ServerCapacity(name="4 x 32, busy", workers=4, slots=128)
-ELSEWHERE = evolve(BUSY, name="4 x 32, database elsewhere", cpu=0.010, io=0.060)
-LOCKED = evolve(ELSEWHERE, name="4 x 32, a lock of 2 ms", lock=0.002)
-WAITING = ServerCapacity(name="1 x 10, database elsewhere", cpu=0.010, io=0.060)
-CRAMPED = evolve(ELSEWHERE, name="4 x 10, database elsewhere", slots=40)
+ELSEWHERE = evolve(BUSY, name="4 x 32, remote database", cpu=0.010, io=0.060)
+LOCKED = evolve(ELSEWHERE, name="4 x 32, lock of 2 ms", lock=0.002)
+WAITING = ServerCapacity(name="1 x 10, remote database", cpu=0.010, io=0.060)
+CRAMPED = evolve(ELSEWHERE, name="4 x 10, remote database", slots=40)
 WIDE = ServerCapacity(name="16 x 10", workers=16, slots=160, cpu=0.020, io=0.040)
-WILD = evolve(ELSEWHERE, name="4 x 32, wild times", shape=0.5)
-STALLING = evolve(ELSEWHERE, name="4 x 32, 2 % stall a second", stalls=0.02)
+WILD = evolve(ELSEWHERE, name="4 x 32, high variance", shape=0.5)
+STALLING = evolve(ELSEWHERE, name="4 x 32, 2 % stall for 1 s", stalls=0.02)
 SERVERS = (DEFAULT, NEWEST, WAITING, BUSY, ELSEWHERE, LOCKED, CRAMPED, WIDE, WILD, STALLING)
 
-QUICK = ServerCapacity(name="answers at once", slots=1000, cpu=0.00045, io=0.0003)
-JITTERY = evolve(QUICK, name="at once, with jitter", shape=0.3)
-"""The processor here is that of our own loop."""
+QUICK = ServerCapacity(name="immediate responses", slots=1000, cpu=0.00045, io=0.0003)
+JITTERY = evolve(QUICK, name="immediate, with jitter", shape=0.3)
+"""Here the client's event loop is the bottleneck."""

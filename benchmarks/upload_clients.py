@@ -1,4 +1,4 @@
-"""The ways to upload a file that are compared, and how each is run."""
+"""The upload methods of the comparison, and how each is run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REQUESTS = ("requests==2.34.2",)
 DATASET_SDK = ("dify-dataset-sdk==0.6.3", *HTTPX)
 OAPI = ("dify-oapi2==1.1.2", *HTTPX)
 PYTHON_SDK = ("dify-python-sdk==0.1.16", *HTTPX)
-"""What stands beside us, the newest of November 2026."""
+"""Compared packages, in their latest versions of November 2026."""
 
 FLOOR, FORM_DATA, JOINED = "bare sockets", "aiohttp FormData", "aiohttp, joined bytes"
 BY_PATH, BY_BYTES = "create_by_file(path)", "create_by_file(bytes)"
@@ -33,7 +33,7 @@ HTTPX_ASYNC, OAPI2 = "httpx, async", "dify-oapi2, async"
 
 @frozen
 class UploadMethod:
-    """A way of a script in `peers`, and what it needs; nothing for the environment of this run."""
+    """A method of a script in `peers`, and its requirements, if it needs an environment."""
 
     label: str
     script: str
@@ -60,7 +60,7 @@ UPLOAD_METHODS: Sequence[UploadMethod] = (
 
 JSON_LOADS = "json.loads"
 PACED = UploadMethod(OWN_PACE, "dify_kb", "load own pace")
-"""Where the server takes its time."""
+"""Only compared on servers with a latency."""
 
 DECODERS: Sequence[UploadMethod] = (
     UploadMethod(JSON_LOADS, "sockets", "json"),
@@ -77,34 +77,35 @@ IMPORTS: Mapping[str, tuple[str, Sequence[str]]] = {
     "dify-oapi2": ("from dify_oapi.client import Client", OAPI),
     "dify-python-sdk": ("from dify_client import KnowledgeBaseClient", PYTHON_SDK),
 }
-"""What is imported, and where."""
+"""Import statements, and the requirements of their environments."""
 
 
 @frozen
 class MethodRunner:
-    """Runs methods in their environments, which are made in `folder` when they are missing;
-    `environments` tells of those that were needed so far.
+    """A runner of methods in their environments, which are created in `folder` if missing.
+
+    `environments` has those used so far.
     """
 
     folder: Path
     timeout: float = 300.0
-    """Seconds after which a way is given up."""
+    """Seconds after which a method is killed."""
 
     environments: dict[tuple[str, ...], VirtualEnvironment] = field(factory=dict)
 
     def environment(self, needs: Sequence[str]) -> VirtualEnvironment:
-        """Find or make an environment."""
+        """Return an environment, and create it if it does not exist."""
         key = tuple(needs)
         if key not in self.environments:
             self.environments[key] = create_environment(needs, self.folder)
         return self.environments[key]
 
     def send(self, way: UploadMethod, job: Mapping[str, object]) -> Mapping[str, Any]:
-        """Do a job in a process of its own; what goes wrong is told as `problem`."""
+        """Run a job in a separate process; an error is returned as `problem`."""
         return self._run(way, json.dumps(job))
 
     def decode(self, way: UploadMethod, page: Path) -> Mapping[str, Any]:
-        """Decode a page of the list again and again."""
+        """Measure the decoding of a page of a document list."""
         return self._run(way, "--decode", str(page))
 
     def _run(self, way: UploadMethod, *arguments: str) -> Mapping[str, Any]:
@@ -126,12 +127,12 @@ class MethodRunner:
         try:
             result: Mapping[str, Any] = json.loads(run.stdout)
         except ValueError:
-            return {"problem": (run.stderr.splitlines() or ["died without a word"])[-1]}
+            return {"problem": (run.stderr.splitlines() or ["exited without output"])[-1]}
         return result
 
 
 def process_environment(*, own: bool) -> dict[str, str]:
-    """Give a process its variables: this run's package for our own ways, and no proxy."""
+    """Return environment variables without a proxy; with `own`, with the path of this package."""
     variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     path = {"PYTHONPATH": str(Path(dify_kb.__file__).parent.parent)} if own else {}
     return {**variables, **path, "NO_PROXY": "127.0.0.1"}

@@ -1,4 +1,4 @@
-"""Virtual environments for what is compared, outside of the tree and kept from run to run."""
+"""Create virtual environments for other packages, outside of the repository, and reuse them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INSTALL_MINUTES = 5
 
 @frozen
 class VirtualEnvironment:
-    """A Python with what was asked for; without, `problem` tells why it could not be made."""
+    """A Python with installed packages; `problem` is set if the installation failed."""
 
     python: str
     packages: Sequence[str] = ()
@@ -25,9 +25,9 @@ class VirtualEnvironment:
 
 
 def create_environment(needs: Sequence[str], folder: Path) -> VirtualEnvironment:
-    """Find or make an environment with these requirements, pinned by whoever calls.
+    """Return an environment with these pinned requirements, and create it if it does not exist.
 
-    Installing asks the package index that pip is set to; an environment that is there asks nothing.
+    The installation uses the package index of pip. An existing environment needs no network.
     """
     if not needs:
         return VirtualEnvironment(sys.executable)
@@ -57,7 +57,7 @@ def _pip(python: Path, *arguments: str) -> str:
 
 
 def find_pip_error(error: Exception) -> str:
-    """Choose the line that says why pip failed."""
+    """Return the line of pip's output with the error."""
     output = getattr(error, "stderr", None)
     lines = [line for line in str(output or error).splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR")]

@@ -1,4 +1,4 @@
-"""An event loop in which nothing waits: when all sleep, the time jumps to the next that wakes."""
+"""Run coroutines in virtual time: when all tasks sleep, the clock jumps to the next timer."""
 
 from __future__ import annotations
 
@@ -34,6 +34,6 @@ class _Loop(asyncio.SelectorEventLoop):
 
 
 def run(work: Callable[[], Awaitable[T]]) -> T:
-    """Run a coroutine function that touches neither sockets nor threads."""
+    """Run a coroutine function that uses neither sockets nor threads."""
     options: dict[str, Any] = {"loop_factory": _Loop}
     return anyio.run(work, backend_options=options)

@@ -1,9 +1,9 @@
-"""What every way of uploading is measured with, in an environment of its own: stdlib alone.
+"""Measure an upload method in its own environment. Uses only the standard library.
 
-A script beside this one names its ways and hands them to `main`. `python SCRIPT WAY JOB`, the job
-as JSON, sends the files of a folder, some beforehand to warm up, and prints a `JobCost` as JSON.
-`python SCRIPT WAY --decode FILE` decodes a page of the list instead, and tells how many seconds it
-takes.
+The scripts next to this one pass their upload methods to `main`. `python SCRIPT METHOD JOB` runs a
+job (JSON): it sends some files to warm up, then those of a folder, and prints a `JobCost` as JSON.
+`python SCRIPT METHOD --decode FILE` decodes a page of a document list instead, and prints the
+seconds per page.
 """
 
 from __future__ import annotations
@@ -30,17 +30,18 @@ REQUEST_DATA = {
     "process_rule": {"mode": "automatic"},
 }
 LAG_INTERVAL = 0.005
-"""Seconds between two looks at how late the event loop is."""
+"""Seconds between two measurements of the event loop lag."""
 
 DECODING_SECONDS = 1.0
-"""Seconds for which a page is decoded again and again."""
+"""Duration of the decoding measurement."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to send and how: `held` files are in memory beforehand, where a way takes bytes.
+    """The files to send, and how.
 
-    No more files are begun once `seconds` have gone by. With `lag`, the event loop is watched.
+    With `held`, files are in memory beforehand, for methods that accept bytes. No new files are
+    started after `seconds`. With `lag`, the lag of the event loop is measured.
     """
 
     url: str
@@ -63,16 +64,16 @@ class Job:
 
     @property
     def upload_url(self) -> str:
-        """Where files are posted to."""
+        """The URL of create-by-file."""
         return f"{self.url}/datasets/{self.dataset}/document/create-by-file"
 
     def read_content(self, file: Path) -> bytes:
-        """Give a file's bytes."""
+        """Return the content of a file."""
         return self._contents[file] if self.held else file.read_bytes()
 
     @contextlib.contextmanager
     def open_source(self, file: Path) -> Iterator[bytes | BinaryIO]:
-        """Give what libraries take: bytes that are held, else the file, opened."""
+        """Yield the content if it is in memory, else the opened file."""
         if self.held:
             yield self._contents[file]
             return
@@ -80,7 +81,7 @@ class Job:
             yield stream
 
     def list_files(self, folder: str) -> Sequence[Path]:
-        """List the files of a folder, and hold them if that is asked for."""
+        """Return the files of a folder; with `held`, read them into memory."""
         found = sorted(Path(folder).iterdir())
         if self.held:
             self._contents.update((file, file.read_bytes()) for file in found)
@@ -89,7 +90,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class JobCost:
-    """What a job took: seconds of processor, wall and server time, and bytes resident at most."""
+    """CPU, wall and server CPU time of a job, in seconds, and its peak memory, in bytes."""
 
     uploads: int
     cpu: float
@@ -106,7 +107,7 @@ DecodeFunction = Callable[[bytes], Any]
 
 
 class Meter:
-    """Notes what went by since it was made."""
+    """A measurement that starts when it is created."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -116,7 +117,7 @@ class Meter:
         self._uploads = 0
 
     def iter_files(self, files: Sequence[Path]) -> Iterator[Path]:
-        """Hand out the files one by one, as long as there is time."""
+        """Yield the files, and count them, until the time limit."""
         for file in files:
             if time.perf_counter() >= self._until:
                 return
@@ -129,7 +130,7 @@ class Meter:
         uploads: int | None = None,
         requests: int | None = None,
     ) -> JobCost:
-        """Sum up; uploads are counted where `iter_files` handed them out."""
+        """Return the cost; by default, `uploads` is the count of `iter_files`."""
         cpu, wall = time.process_time() - self._cpu, time.perf_counter() - self._wall
         return JobCost(
             uploads=self._uploads if uploads is None else uploads,
@@ -145,7 +146,7 @@ class Meter:
 def run_in_tasks(
     open_sender: Callable[[Job], AbstractAsyncContextManager[SendFunction]],
 ) -> UploadFunction:
-    """Send from as many tasks as are in flight."""
+    """Return a function that sends the files of a job in `at_once` tasks."""
 
     async def run(job: Job) -> JobCost:
         warm_up, files = job.list_files(job.warm_up), job.list_files(job.folder)
@@ -168,7 +169,7 @@ def run_in_tasks(
 
 
 def run_loop(job: Job, run: Callable[[Job], Any]) -> Any:
-    """Run a coroutine function on the loop that the job names."""
+    """Run a coroutine function on asyncio's loop, or uvloop if the job requires it."""
     factory = None
     if job.uvloop:
         import uvloop
@@ -180,7 +181,7 @@ def run_loop(job: Job, run: Callable[[Job], Any]) -> Any:
 
 @contextlib.asynccontextmanager
 async def measure_lag(job: Job) -> Any:
-    """Note how late the loop comes to a task that wants to run, in seconds."""
+    """Measure how late the event loop wakes a sleeping task, in seconds."""
     lags: list[float] = []
 
     async def watch() -> None:
@@ -198,7 +199,7 @@ async def measure_lag(job: Job) -> Any:
 def run_in_threads(
     open_sender: Callable[[Job], AbstractContextManager[SendFunction]],
 ) -> UploadFunction:
-    """Send from as many threads as are in flight."""
+    """Return a function that sends the files of a job in `at_once` threads."""
 
     def run(job: Job) -> JobCost:
         warm_up, files = job.list_files(job.warm_up), job.list_files(job.folder)
@@ -236,18 +237,18 @@ def _send_in_threads(send: SendFunction, files: Iterator[Path], at_once: int) ->
 
 
 def _server_cpu_seconds(job: Job) -> float:
-    """Ask for the server's own processor time, which only the null server tells."""
+    """Return the CPU time of the server; 0 if the server is not the null server."""
     try:
-        with urllib.request.urlopen(f"{job.server_url}/_spent") as reply:  # noqa: S310 -- of ours
-            return float(json.load(reply)["cpu"])
+        with urllib.request.urlopen(f"{job.server_url}/_spent") as response:  # noqa: S310 -- ours
+            return float(json.load(response)["cpu"])
     except urllib.error.HTTPError:
         return 0.0
 
 
 def _max_resident_bytes() -> int:
-    """Give the most that was resident, in bytes.
+    """Return the peak resident memory of this process, in bytes.
 
-    `ru_maxrss` would tell of the process that started this one too, where that was larger.
+    On Linux, `ru_maxrss` includes the process that started this one.
     """
     status = Path("/proc/self/status")
     if status.exists():
@@ -258,7 +259,7 @@ def _max_resident_bytes() -> int:
 
 
 def time_decoding(decode: DecodeFunction, body: bytes) -> Mapping[str, float]:
-    """Decode a page until the time is up; tell the processor time of once."""
+    """Decode a page repeatedly; return the CPU time per page."""
     decode(body)
     count, began = 0, time.process_time()
     while time.process_time() - began < DECODING_SECONDS:
@@ -270,14 +271,14 @@ def time_decoding(decode: DecodeFunction, body: bytes) -> Mapping[str, float]:
 def main(
     ways: Mapping[str, UploadFunction], decoders: Mapping[str, Callable[[], DecodeFunction]] = {}
 ) -> None:
-    """Do what the command line says; a failure is told in one line."""
+    """Run the command line. An error is printed as `problem`, in JSON."""
     name, what, *rest = sys.argv[1:]
     try:
         if what == "--decode":
             result: Any = time_decoding(decoders[name](), Path(rest[0]).read_bytes())
         else:
             result = asdict(ways[name](Job(**json.loads(what))))
-    except Exception as error:  # noqa: BLE001 -- shown as this way's result
+    except Exception as error:  # noqa: BLE001 -- shown as the result of this method
         sys.stdout.write(json.dumps({"problem": f"{type(error).__name__}: {error}"[:200]}))
         sys.stdout.flush()
         os._exit(1)

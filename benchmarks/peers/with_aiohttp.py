@@ -1,6 +1,6 @@
-"""aiohttp by itself: its `FormData`, and the least that a request of it costs.
+"""Upload with aiohttp: with its `FormData`, and with joined bytes, its minimum cost.
 
-The reply is parsed as JSON: who uploads needs the document's id.
+Responses are parsed as JSON, since clients need the document id.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def open_session(job: harness.Job) -> AsyncIterator[aiohttp.ClientSession]:
-    """Open a session that is limited by its workers alone."""
+    """Open a session without a connection limit; the workers limit it."""
     connector = aiohttp.TCPConnector(limit=0)
     headers = {"Authorization": f"Bearer {job.key}"}
     async with aiohttp.ClientSession(connector=connector, headers=headers) as opened:
@@ -29,7 +29,7 @@ async def open_session(job: harness.Job) -> AsyncIterator[aiohttp.ClientSession]
 
 @asynccontextmanager
 async def open_form_data_sender(job: harness.Job) -> AsyncIterator[harness.SendFunction]:
-    """Let aiohttp write the form, as its documentation does."""
+    """Upload with `FormData`, as in the documentation of aiohttp."""
     async with open_session(job) as opened:
 
         async def send(file: Path) -> object:
@@ -46,7 +46,7 @@ async def open_form_data_sender(job: harness.Job) -> AsyncIterator[harness.SendF
 
 @asynccontextmanager
 async def open_joined_bytes_sender(job: harness.Job) -> AsyncIterator[harness.SendFunction]:
-    """Write the form by hand."""
+    """Upload a form that is joined by hand."""
     async with open_session(job) as opened:
         headers = {"Content-Type": "multipart/form-data; boundary=0a1b"}
 

@@ -1,4 +1,4 @@
-"""dify-dataset-sdk: a blocking client over httpx, here in threads. It takes paths."""
+"""Upload with dify-dataset-sdk, a blocking client over httpx, by path and in threads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def open_client(job: harness.Job) -> Iterator[harness.SendFunction]:
-    """Share one client among the threads."""
+    """Upload by one client for all threads."""
     with DifyDatasetClient(job.key, job.server_url) as client:
 
         def send(file: Path) -> object:
@@ -29,7 +29,7 @@ def open_client(job: harness.Job) -> Iterator[harness.SendFunction]:
 
 
 def create_decoder() -> harness.DecodeFunction:
-    """Its models of documents; its `list` leaves them as JSON."""
+    """Return a decoder with its document models, which its `list` does not use."""
     return lambda body: [Document(**row) for row in json.loads(body)["data"]]
 
 

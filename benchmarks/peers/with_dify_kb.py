@@ -1,4 +1,4 @@
-"""dify-kb: single calls, blocking ones from threads, and whole loads."""
+"""Upload with dify-kb: single calls, blocking calls from threads, and loads."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def open_path_sender(job: harness.Job) -> AsyncIterator[harness.SendFunction]:
-    """Upload by path: the file is measured and read on the way."""
+    """Upload by path; the file is read during the upload."""
     async with AsyncClient(job.url, job.key, concurrency=job.at_once) as client:
 
         async def send(file: Path) -> object:
@@ -51,7 +51,7 @@ async def open_bytes_sender(job: harness.Job) -> AsyncIterator[harness.SendFunct
 
 @contextmanager
 def open_blocking_sender(job: harness.Job) -> Iterator[harness.SendFunction]:
-    """Upload by path from threads that share the blocking client."""
+    """Upload by path, by one blocking client for all threads."""
     with Client(job.url, job.key, concurrency=job.at_once) as client:
 
         def send(file: Path) -> object:
@@ -63,8 +63,9 @@ def open_blocking_sender(job: harness.Job) -> Iterator[harness.SendFunction]:
 
 
 def load_folder(wait: Wait, *, own_pace: bool = False) -> harness.UploadFunction:
-    """Load the folder into a new dataset, with a new journal; at its own pace, it finds out how
-    many uploads to have in flight, and stops when the time is up.
+    """Return a function that loads the folder into a new dataset, with a new journal.
+
+    With `own_pace`, the load tunes its concurrency and stops at the time limit.
     """
 
     async def run(job: harness.Job) -> harness.JobCost:
@@ -87,7 +88,7 @@ def load_folder(wait: Wait, *, own_pace: bool = False) -> harness.UploadFunction
                 async with harness.measure_lag(job) as lags:
                     added = await load(job.folder, Path(temporary) / "journal.db")
                 if not own_pace and added != len(job.list_files(job.folder)):
-                    raise RuntimeError(f"only {added} files were loaded")
+                    raise RuntimeError(f"Only {added} files were loaded.")
                 return meter.finish(lags, added)
 
     def way(job: harness.Job) -> harness.JobCost:
@@ -98,7 +99,7 @@ def load_folder(wait: Wait, *, own_pace: bool = False) -> harness.UploadFunction
 
 
 def create_decoder() -> harness.DecodeFunction:
-    """The codec, as a reply goes through it."""
+    """Return the decoder of list responses."""
     return lambda body: codec.from_json(Page[Document], body)
 
 

@@ -1,4 +1,4 @@
-"""dify-kb on a base that grows: a load, the same again, and a walk through the list."""
+"""Measure dify-kb on a growing dataset: a load, a second load, and listing all documents."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dify_kb import AsyncClient
 
 
 async def load(job: harness.Job) -> harness.JobCost:
-    """Load the folder, follow its indexing to the end, and count what is done by then."""
+    """Load the folder, follow its indexing, and count the finished files."""
     async with AsyncClient(job.url, job.key, concurrency=job.at_once) as client:
         meter = harness.Meter(job)
         report = await client.load(
@@ -20,7 +20,7 @@ async def load(job: harness.Job) -> harness.JobCost:
 
 
 async def walk(job: harness.Job) -> harness.JobCost:
-    """Go through all documents."""
+    """List all documents."""
     requests = count = 0
 
     def note(_: object) -> None:

@@ -1,4 +1,4 @@
-"""httpx's async client, as its documentation uploads, with as many connections as are in flight."""
+"""Upload with the async client of httpx, as in its documentation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def open_form_sender(job: harness.Job) -> AsyncIterator[harness.SendFunction]:
-    """Let httpx write the form."""
+    """Upload a form, with `at_once` keep-alive connections."""
     headers = {"Authorization": f"Bearer {job.key}"}
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=job.at_once)
     async with httpx.AsyncClient(headers=headers, limits=limits, timeout=60) as client:

@@ -1,4 +1,4 @@
-"""dify-oapi2: an async client over httpx. It takes file objects."""
+"""Upload with dify-oapi2, an async client over httpx, by file object."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def client(job: harness.Job) -> AsyncIterator[harness.SendFunction]:
-    """Build each request as its documentation does; connections are kept as asked for here."""
+    """Upload as in its documentation, with `at_once` keep-alive connections."""
     opened = Client.builder().domain(job.server_url).max_keepalive_connections(job.at_once).build()
     option = RequestOption.builder().api_key(job.key).build()
 
@@ -42,15 +42,15 @@ async def client(job: harness.Job) -> AsyncIterator[harness.SendFunction]:
             .file(BytesIO(job.read_content(file)), file.name)
             .build()
         )
-        reply = await opened.knowledge.v1.document.acreate_by_file(request, option)
-        return reply.document.id
+        response = await opened.knowledge.v1.document.acreate_by_file(request, option)
+        return response.document.id
 
     yield send
     await opened.aclose()
 
 
 def create_decoder() -> harness.DecodeFunction:
-    """Its own way from bytes to models."""
+    """Return its decoder from bytes to models."""
     return lambda body: JSON.unmarshal(body.decode(), ListDocumentsResponse)
 
 

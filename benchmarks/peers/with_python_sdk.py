@@ -1,6 +1,4 @@
-"""dify-python-sdk: clients over httpx, the blocking one in threads. They take paths and give
-httpx's responses.
-"""
+"""Upload with dify-python-sdk by path: its blocking client in threads, and its async client."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ EXTRA = {**harness.REQUEST_DATA}
 
 @contextmanager
 def open_blocking_sender(job: harness.Job) -> Iterator[harness.SendFunction]:
-    """Share one client among the threads."""
+    """Upload by one blocking client for all threads."""
     with KnowledgeBaseClient(job.key, job.url, job.dataset) as client:
 
         def send(file: Path) -> object:
@@ -30,7 +28,7 @@ def open_blocking_sender(job: harness.Job) -> Iterator[harness.SendFunction]:
 
 @asynccontextmanager
 async def open_async_sender(job: harness.Job) -> AsyncIterator[harness.SendFunction]:
-    """The async client of the same package."""
+    """Upload by the async client."""
     async with AsyncKnowledgeBaseClient(job.key, job.url, job.dataset) as client:
 
         async def send(file: Path) -> object:

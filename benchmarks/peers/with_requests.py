@@ -1,4 +1,4 @@
-"""requests in threads, over one session."""
+"""Upload with requests, in threads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def open_form_sender(job: harness.Job) -> Iterator[harness.SendFunction]:
-    """Let requests write the form; a connection for each thread."""
+    """Upload a form, by one session with a connection per thread."""
     with requests.Session() as session:
         session.headers["Authorization"] = f"Bearer {job.key}"
         session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=job.at_once))

@@ -1,4 +1,4 @@
-"""Bare sockets, the floor: one thread, no headers but those that a server needs."""
+"""Upload over bare sockets, the lower bound: one thread, with only the required headers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ END = b"\r\n--0a1b--\r\n"
 
 @dataclass
 class FileRange:
-    """What is left of an open file."""
+    """The unsent rest of an open file."""
 
     file: BinaryIO
     at: int
@@ -37,7 +37,7 @@ class FileRange:
         return self.length - self.at
 
     def send_to(self, socket: socket.socket) -> bool:
-        """Have the system send a piece; tell whether that was all."""
+        """Send a part by `sendfile`; return whether everything is sent."""
         self.at += os.sendfile(socket.fileno(), self.file.fileno(), self.at, len(self))
         if not len(self):
             self.file.close()
@@ -46,18 +46,18 @@ class FileRange:
 
 @dataclass
 class Buffer:
-    """What is left of some bytes."""
+    """The unsent rest of some bytes."""
 
     left: memoryview
 
     def send_to(self, socket: socket.socket) -> bool:
-        """Send a piece; tell whether that was all."""
+        """Send a part; return whether everything is sent."""
         self.left = self.left[socket.send(self.left) :]
         return not self.left
 
 
 def build_request(job: harness.Job, file: Path) -> list[Buffer | FileRange]:
-    """Write a request: its head, and the file as it is."""
+    """Return the parts of a request: head, file and end."""
     front = FRONT % (json.dumps(harness.REQUEST_DATA).encode(), file.name.encode())
     size = len(job.read_content(file)) if job.held else file.stat().st_size
     where = urlsplit(job.upload_url)
@@ -73,7 +73,7 @@ def build_request(job: harness.Job, file: Path) -> list[Buffer | FileRange]:
 
 
 class Connection:
-    """Sends one file after the other."""
+    """A connection that sends one file after the other."""
 
     def __init__(self, job: harness.Job, files: Iterator[Path]) -> None:
         where = urlsplit(job.url)
@@ -85,14 +85,14 @@ class Connection:
         self._came = b""
 
     def start_next_request(self) -> bool:
-        """Begin the next file, if there is one."""
+        """Start to send the next file; return False if there is none."""
         file = next(self._files, None)
         self._out = [] if file is None else build_request(self._job, file)
         self.write()
         return file is not None
 
     def write(self) -> None:
-        """Send what goes."""
+        """Send as much as the socket accepts."""
         with contextlib.suppress(BlockingIOError):
             while self._out:
                 if self._out[0].send_to(self.socket):
@@ -100,11 +100,11 @@ class Connection:
 
     @property
     def selector_events(self) -> int:
-        """What to wait for."""
+        """The selector events to wait for."""
         return selectors.EVENT_READ | (selectors.EVENT_WRITE if self._out else 0)
 
     def read(self) -> bool:
-        """Take in the reply, and tell whether it is whole; the document's id is read from it."""
+        """Receive a part of the response, and return whether it is complete."""
         came = self.socket.recv(65536)
         if not came:
             raise ConnectionResetError("the server closed the connection")
@@ -119,7 +119,7 @@ class Connection:
 
 
 def send_files(job: harness.Job, files: Iterator[Path]) -> None:
-    """Send all files over as many connections as are in flight."""
+    """Send all files over `at_once` connections."""
     with selectors.DefaultSelector() as selector:
         open_ = 0
         for _ in range(job.at_once):

@@ -1,4 +1,4 @@
-"""Figures are compared round by round, and bounds are judged by them."""
+"""Ratios by round, tables, and bounds."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def comparison_table(ways: Mapping[str, Sequence[float]]) -> ComparisonTable:
     )
 
 
-def test_a_ratio_is_that_of_each_round_and_not_of_the_medians() -> None:
-    """A slow moment of the machine meets both sides of a round."""
+def test_ratio_is_computed_by_round() -> None:
+    """A pause of the machine affects both sides of a round."""
     ours = BenchmarkFigure(way="ours", values=[2.0, 20.0, 4.0])
 
     ratio = ours.ratio(BenchmarkFigure(way="floor", values=[1.0, 10.0, 1.0]))
@@ -28,7 +28,7 @@ def test_a_ratio_is_that_of_each_round_and_not_of_the_medians() -> None:
 
 
 def test_failed_method_is_shown_with_its_reason() -> None:
-    """Nobody is left out silently."""
+    """No method is omitted silently."""
     broken = BenchmarkFigure(way="peer", problem="could not be installed: no such version")
     floor = BenchmarkFigure(way="floor", values=[1.0], server=0.25)
     found = ComparisonTable(
@@ -56,7 +56,7 @@ def test_json_has_each_figure_with_its_ratio_to_the_floor() -> None:
     }
 
 
-def test_a_bound_that_was_not_measured_is_not_held() -> None:
+def test_unmeasured_bound_is_missed() -> None:
     missing = Bound(description="x", limit=1.0, measured=None)
 
     assert not missing.is_held
@@ -71,7 +71,7 @@ def test_missed_aim_is_reported_as_an_aim() -> None:
 
 
 def test_upload_bounds_are_relative_to_form_data() -> None:
-    """The bounds of the project: 1.0 for a call, 1.5 for a load, a tenth of httpx."""
+    """Bounds: 1.0 for a call and 1.5 for a load; httpx takes at least ten times as much."""
     ways = {
         "bare sockets": 0.1,
         "aiohttp FormData": 1.0,

@@ -1,4 +1,4 @@
-"""Every way really uploads every file, or tells why it cannot be tried."""
+"""Every method uploads every file, or reports why it cannot be measured."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def create_job(url: str, folder: Path, **more: object) -> dict[str, object]:
 def test_every_method_uploads_every_file(
     way: upload_clients.UploadMethod, url: str, tmp_path: Path
 ) -> None:
-    """Else its figures were of something else."""
+    """Otherwise its figures would be meaningless."""
     result = upload_clients.MethodRunner(tmp_path).send(
         way, create_job(url, tmp_path, held=True, lag=True)
     )
@@ -54,7 +54,7 @@ def test_every_method_uploads_every_file(
 
 
 def test_files_read_from_disk_arrive_complete(url: str, tmp_path: Path) -> None:
-    """The floor hands them to the system, in pieces that the socket takes."""
+    """Bare sockets use `sendfile`, which sends as much as the socket accepts."""
     large = tmp_path / "files" / "large.txt"
     task = create_job(url, tmp_path)
     large.write_bytes(b"x" * 5_000_000)
@@ -75,7 +75,7 @@ def test_failing_method_reports_its_error(tmp_path: Path) -> None:
 
 
 def test_package_that_cannot_be_installed_is_reported(tmp_path: Path) -> None:
-    """And is not left out silently."""
+    """No method is omitted silently."""
     (tmp_path / "taken").touch()
     peer = upload_clients.UploadMethod("peer", "httpx", "httpx", ("httpx==0.28.1",))
 
@@ -97,8 +97,8 @@ def test_own_methods_need_no_virtual_environment(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_null_server_lists_what_was_created(url: str, tmp_path: Path) -> None:
-    """A load against it is followed to its end as on a real server."""
+def test_null_server_lists_created_documents(url: str, tmp_path: Path) -> None:
+    """A load can follow the indexing as on a real server."""
     upload_clients.MethodRunner(tmp_path).send(
         OWN[1], create_job(url, tmp_path, dataset=null_server.DATASET_ID)
     )
@@ -112,9 +112,9 @@ def test_the_null_server_lists_what_was_created(url: str, tmp_path: Path) -> Non
     assert {document.indexing_status for document in documents} == {"completed"}
 
 
-def test_null_server_reports_its_processor_time(url: str) -> None:
-    with urllib.request.urlopen(url.removesuffix("/v1") + "/_spent") as reply:  # noqa: S310 -- ours
-        assert json.load(reply)["cpu"] > 0
+def test_null_server_reports_its_cpu_time(url: str) -> None:
+    with urllib.request.urlopen(url.removesuffix("/v1") + "/_spent") as response:  # noqa: S310 -- ours
+        assert json.load(response)["cpu"] > 0
 
 
 def test_run_is_saved_with_its_environment(
@@ -134,4 +134,4 @@ def test_run_is_saved_with_its_environment(
         "high": 1.0,
         "count": 3,
     }
-    assert "ms of a blocking call on top" in capsys.readouterr().out
+    assert "overhead of a blocking call, ms" in capsys.readouterr().out
