@@ -1,4 +1,4 @@
-"""What stands between a client and the emulator, and fails for a time: names and TLS."""
+"""A DNS resolver and a TLS proxy that can be made to fail."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from attrs import define, field
 
 @define(eq=False)
 class FailingResolver(AbstractResolver):
-    """Resolves every name to this machine, or none while `is_failing`."""
+    """A resolver that returns 127.0.0.1 for every name, or fails while `is_failing`."""
 
     is_failing: bool = False
     lookups: int = 0
@@ -24,7 +24,7 @@ class FailingResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: int = socket.AF_INET
     ) -> list[ResolveResult]:
-        """Give the address, or fail as the system does."""
+        """Return the address, or fail like the system resolver."""
         del family
         self.lookups += 1
         if self.is_failing:
@@ -36,14 +36,14 @@ class FailingResolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Have nothing to close."""
+        """There is nothing to close."""
 
 
 @define(eq=False)
 class FailingTlsProxy:
-    """A proxy that speaks TLS, or answers with plain text while it is `is_broken`.
+    """A TLS proxy that responds in plain text while `is_broken`.
 
-    `client_context` is the context for clients that are to trust it.
+    `client_context` is the SSL context of clients that trust it.
     """
 
     port: int
@@ -53,13 +53,13 @@ class FailingTlsProxy:
     _open: set[asyncio.StreamWriter] = field(factory=set)
 
     def fail(self) -> None:
-        """Cut all connections, and have no further handshake succeed."""
+        """Abort all connections and fail all further handshakes."""
         self.is_broken = True
         for writer in self._open:
             writer.transport.abort()
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Take a connection: on to what ends TLS, or a page of whatever else listens here."""
+        """Forward a connection to the TLS server, or send a plain-text response if broken."""
         self.handshakes += 1
         if self.is_broken:
             await reader.read(1)
@@ -71,7 +71,7 @@ class FailingTlsProxy:
     async def forward(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int
     ) -> None:
-        """Pass bytes on both ways until one side ends."""
+        """Forward bytes in both directions until one side closes."""
         there, back = await asyncio.open_connection("127.0.0.1", port)
         self._open |= {writer, back}
         try:
@@ -92,7 +92,7 @@ async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 
 @asynccontextmanager
 async def run_tls_proxy(port: int) -> AsyncIterator[tuple[str, FailingTlsProxy]]:
-    """Stand before a server; give the address and the front."""
+    """Run a TLS proxy in front of a server; yield its URL and the proxy."""
     authority = trustme.CA()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("localhost").configure_cert(context)

@@ -1,4 +1,4 @@
-"""One cell of the matrix: a fault, what it may cost, and how its files end."""
+"""Cases of the fault matrix: faults, their permitted costs, and the expected outcomes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ExtraCheck = Callable[[LoadEnvironment, LoadResult], None]
 
 @frozen(kw_only=True)
 class IndexingFault:
-    """What becomes of runs of the indexer."""
+    """A fault of indexing runs."""
 
     words: Sequence[str]
     names: str = "*"
@@ -30,10 +30,10 @@ class IndexingFault:
 
 @frozen(kw_only=True)
 class FaultCase:
-    """A cell. Unless it says otherwise every file is added, and no create is carried out twice.
+    """A case of the matrix. By default every file is added and no create is executed twice.
 
-    `max_extra_creates` bounds creates that are carried out without need, `max_sends` and
-    `max_lookups` the calls; without them the bound is that of the design: 1.2 sends a file and 20.
+    `max_extra_creates` limits unnecessary executed creates; `max_sends` and `max_lookups` limit the
+    calls. The default limit of sends is that of the design: 1.2 per file, plus 20.
     """
 
     name: str
@@ -51,16 +51,16 @@ class FaultCase:
     max_sends: int | None = None
     max_lookups: int | None = None
     wedged: int = 0
-    """Files that no further run can bring to an end, since the server keeps them unfinished."""
+    """Files that no further run can finish, because the server keeps them unfinished."""
 
     further_runs: int = 1
-    """Further runs that all the rest takes at most."""
+    """Maximum further runs until all other files are loaded."""
 
     extra_check: ExtraCheck | None = None
 
 
 async def run_case(case: FaultCase, root: Path, logged: Callable[[], str]) -> None:
-    """Let a cell happen, hold it to the invariants, and load once more without its faults."""
+    """Load with the faults of a case, check the invariants, and load again without faults."""
     with Emulator(api_key=KEY, settings=case.settings) as emulator:
         async with create_environment(
             emulator, root, case.files, size=case.size, policy=case.policy
@@ -83,7 +83,7 @@ async def run_case(case: FaultCase, root: Path, logged: Callable[[], str]) -> No
 
 
 def plan_faults(case: FaultCase, emulator: Emulator) -> None:
-    """Plan what the cell says."""
+    """Plan the faults of a case."""
     for endpoint, words in {**case.calls, CREATE: case.creates}.items():
         emulator.faults.plan(endpoint, words)
     for run in case.runs:
@@ -91,12 +91,12 @@ def plan_faults(case: FaultCase, emulator: Emulator) -> None:
 
 
 def has_refused_calls(emulator: Emulator) -> bool:
-    """Tell whether a call was refused by what the server's settings allow."""
+    """Return whether the settings of the server caused a rejected call."""
     return any(exchange.status == HTTPStatus.FORBIDDEN for exchange in emulator.history)
 
 
 def check_load(case: FaultCase, environment: LoadEnvironment, loaded: LoadResult) -> None:
-    """Hold a load to the invariants, and to what its cell says."""
+    """Check the invariants of a load and the limits of its case."""
     counted = count_violations(environment, loaded)
     assert not counted.violations, "\n".join(counted.violations)
     report = loaded.report
@@ -114,7 +114,7 @@ def check_load(case: FaultCase, environment: LoadEnvironment, loaded: LoadResult
 async def check_next_load(
     environment: LoadEnvironment, *, wedged: int = 0, **options: Any
 ) -> LoadResult:
-    """Load again, now without faults: all gets good, and nothing good is sent again (I7)."""
+    """Load again without faults: all files succeed, and no loaded file is sent again (I7)."""
     before = environment.loads[-1]
     again = await environment.load(retry_failed=True, **options)
     counted = count_violations(environment, again)
@@ -126,6 +126,6 @@ async def check_next_load(
 
 
 def count_outcomes(loaded: LoadResult) -> dict[str, int]:
-    """Count the outcomes that there are."""
+    """Return the number of files by outcome, without zeros."""
     counts = {outcome.value: getattr(loaded.report, outcome.value) for outcome in Outcome}
     return {name: number for name, number in counts.items() if number}

@@ -1,17 +1,17 @@
-"""The invariants, judged by the server's own history after every cell.
+"""The invariants, checked against the server's own history after every case.
 
-| | invariant | judged by |
+| | invariant | checked by |
 |---|---|---|
-| I1 | none lost | what is reported good is there; each file has one outcome |
-| I2 | no twins | names that two documents have |
-| I4 | no success that was not observed | each outcome against the document that is there |
-| I5 | bounded calls | creates and looks by the number of files |
-| I6 | progress or a typed stop | the cell ends within the test's limit |
-| I7 | the next run converges | nothing that was good is sent again, and all of it gets good |
-| I10 | no secret anywhere | the key in journals, logs, reports and errors |
-| I11 | nothing posted while it is indexed | `reposted`, and chunks beyond those of a run |
+| I1 | no lost file | files reported as loaded exist; each file has one outcome |
+| I2 | no duplicates | names of two documents |
+| I4 | no unobserved success | each outcome is compared with the document |
+| I5 | bounded calls | creates and lookups by the number of files |
+| I6 | progress or a typed stop | the case ends within the time limit of the test |
+| I7 | the next run converges | no loaded file is sent again, and all files are loaded |
+| I10 | no leaked secret | search for the key in journals, logs, reports and errors |
+| I11 | no create during indexing | `reposted`, and more chunks than one run creates |
 
-I3, I8 and I9 have cells of their own, or (deletes) no code that could break them.
+I3, I8 and I9 have separate cases, or (deletes) no code that could violate them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LOADED = GOOD_OUTCOMES - {Outcome.SKIPPED}
 
 @define
 class InvariantCounts:
-    """What is counted over all cells and seeds, for the table."""
+    """Counts of violations over all cases and seeds, for the table."""
 
     lost: int = 0
     twins: int = 0
@@ -43,13 +43,13 @@ class InvariantCounts:
     violations: list[str] = field(factory=list)
 
     def add_violation(self, what: str, found: object) -> None:
-        """Note what is wrong, if anything was found."""
+        """Record a violation if anything was found."""
         if found:
             self.violations.append(f"{what}: {found}")
 
 
 def count_violations(environment: LoadEnvironment, loaded: LoadResult) -> InvariantCounts:
-    """Judge one load by what the server holds now."""
+    """Compare one load with the state of the server; count the violations."""
     emulator = environment.emulator
     documents = emulator.documents(environment.dataset.id)
     done = [one for one in loaded.results.values() if one.outcome in LOADED]
@@ -69,14 +69,14 @@ def count_violations(environment: LoadEnvironment, loaded: LoadResult) -> Invari
     counted.add_violation("lost", verdict.lost)
     counted.add_violation("twins", dict(verdict.duplicates))
     counted.add_violation("doubled", [*verdict.doubled_chunks, *verdict.overlapped])
-    counted.add_violation("posted while it was indexed", reposted)
+    counted.add_violation("created during indexing", reposted)
     counted.add_violation("falsely reported", false)
     counted.add_violation("sums", list(_check_sums(loaded)))
     return counted
 
 
 def find_false_reports(environment: LoadEnvironment, loaded: LoadResult) -> Iterator[str]:
-    """Name the results that the server's documents contradict."""
+    """Yield a message for each result that the server's documents contradict."""
     there = {one.name: one for one in environment.emulator.documents(environment.dataset.id)}
     for result in loaded.results.values():
         document = there.get(str(result.name))
@@ -88,7 +88,7 @@ def find_false_reports(environment: LoadEnvironment, loaded: LoadResult) -> Iter
 
 
 def _is_indexed(document: DocumentState, result: ItemResult) -> bool:
-    """Tell whether all of a file can be found in a document."""
+    """Return whether a document is completely indexed with the content of the file."""
     indexed = document.status == "completed" and 0 < document.chunks == document.completed
     ours = result.document_id in {None, document.id} and document.size == result.size
     return indexed and document.enabled and ours
@@ -102,46 +102,45 @@ def _check_sums(loaded: LoadResult) -> Iterator[str]:
     if len(results) != report.found:
         yield f"found {report.found}, but {len(results)} results"
     for outcome, number in counts.items():
-        told = sum(one.outcome is outcome for one in results.values())
-        if told != number:
-            yield f"{number} {outcome}, but {told} results"
+        result_count = sum(one.outcome is outcome for one in results.values())
+        if result_count != number:
+            yield f"{number} {outcome}, but {result_count} results"
     bad = {one.key for one in results.values() if one.outcome not in GOOD_OUTCOMES}
     kept = [one.key for one in report.failures()]
     if sorted(kept) != sorted(bad):
-        yield f"failures() tells {kept}, not {sorted(bad)}"
+        yield f"failures() returns {kept}, not {sorted(bad)}"
 
 
 def find_secrets(environment: LoadEnvironment, root: Path, logged: str) -> list[str]:
-    """Name the places where the key is found (I10)."""
+    """Return the places where the key was found (I10)."""
     places = [str(path) for path in list_written_files(root) if KEY.encode() in path.read_bytes()]
-    told = [
+    reports = [
         repr((one.report, dict(one.results), one.report.to_json())) for one in environment.loads
     ]
-    texts = {"the log": [logged], "a report": told, "an error": environment.error_texts}
+    texts = {"the log": [logged], "a report": reports, "an error": environment.error_texts}
     return places + [place for place, said in texts.items() if any(KEY in one for one in said)]
 
 
 def count_needless_creates(
     history: Iterable[Exchange], changed: Iterable[str] = ()
 ) -> Mapping[str, int]:
-    """Count the creates that replaced a document which was well, or about to be.
+    """Return by name the creates that replaced a document which was indexed or being indexed.
 
-    To create one again whose indexing failed, or once for each time that its file was `changed`,
-    is what is wanted.
+    Creates after failed indexing, and one per change of a file in `changed`, are not counted.
     """
-    count_needless_creates = Counter(
+    counts = Counter(
         str(exchange.document)
         for exchange in history
         if exchange.endpoint == CREATE
         and exchange.committed
         and exchange.replaced not in {None, "error"}
     )
-    count_needless_creates.subtract(Counter(changed) & count_needless_creates)
-    return +count_needless_creates
+    counts.subtract(Counter(changed) & counts)
+    return +counts
 
 
 def find_resent_files(first: LoadResult, second: LoadResult) -> list[ItemResult]:
-    """Name what was good before and was created again (I7)."""
+    """Return the results of loaded files that were created again (I7)."""
     return [
         result
         for result in first.results.values()

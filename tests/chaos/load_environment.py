@@ -1,4 +1,4 @@
-"""A server, a client and a folder for one cell of the matrix, and what its loads came to."""
+"""The environment of a fault case: server, client, folder, and the results of its loads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dify_kb import AsyncClient, Dataset, ItemResult, LoadReport, Policy, Timeou
 from dify_kb.emulator import Emulator, Exchange
 
 KEY = "dataset-chaos-5ecret"
-"""What must be found nowhere afterwards (I10)."""
+"""The API key; it must not appear in any output (I10)."""
 
 CREATE = "documents.create_by_file"
 
@@ -27,38 +27,38 @@ POLICY = attrs.evolve(
     timeout=Timeout(connect=0.5, read=1.0, answer=0.4, progress=0.5),
     load_timing=attrs.evolve(_SHORT.load_timing, late_create_after_timeout=0.6),
 )
-"""Users' waits by a hundred: a create that broke may land within 0.3 s, one that timed out within
-0.6 s. An answer is waited for so long that this machine, busy as it may be, gives it."""
+"""The default waits divided by 100: a create may still be executed 0.3 s after a disconnect and
+0.6 s after a timeout. The response timeout is long enough for a busy machine."""
 
 
 @frozen(kw_only=True)
 class LoadResult:
-    """A load, and how each of its files ended."""
+    """A load with the result of each file."""
 
     report: LoadReport
     results: Mapping[str, ItemResult]
     calls: Sequence[Exchange]
-    """What came in meanwhile."""
+    """Requests received during the load."""
 
     @property
     def sends(self) -> int:
-        """Count the creates, carried out or not."""
+        """The number of creates, executed or not."""
         return sum(call.endpoint == CREATE for call in self.calls)
 
     @property
     def lookups(self) -> int:
-        """Count all other calls."""
+        """The number of all other calls."""
         return len(self.calls) - self.sends
 
     @property
     def created(self) -> set[str | None]:
-        """Name the documents of creates that were carried out."""
+        """The names of the documents of executed creates."""
         return {call.document for call in self.calls if call.endpoint == CREATE and call.committed}
 
 
 @define(kw_only=True)
 class LoadEnvironment:
-    """Where a cell happens."""
+    """The environment of a fault case."""
 
     emulator: Emulator
     folder: Path
@@ -67,16 +67,16 @@ class LoadEnvironment:
     journal: Path
     loads: list[LoadResult] = field(factory=list)
     changed_files: list[str] = field(factory=list)
-    """The files that were changed after they were loaded, once for each time."""
+    """Files changed after they were loaded, one entry per change."""
 
     wedged_documents: set[str] = field(factory=set)
-    """The documents whose run will never end, so that they may be created beside it."""
+    """Documents whose indexing never ends; creating them again is not a violation."""
 
     error_texts: list[str] = field(factory=list)
-    """What was said in errors, for the search for the key."""
+    """Texts of errors, searched for the key."""
 
     async def load(self, source: Any = None, **options: Any) -> LoadResult:
-        """Load the folder, and remember what came of it."""
+        """Load the folder and store the result."""
         results: dict[str, ItemResult] = {}
         listener = options.pop("on_event", None)
 
@@ -100,7 +100,7 @@ class LoadEnvironment:
 
     @property
     def sends(self) -> int:
-        """Count the creates so far."""
+        """The number of creates so far."""
         return sum(call.endpoint == CREATE for call in self.emulator.history)
 
 
@@ -108,7 +108,7 @@ class LoadEnvironment:
 async def create_environment(
     emulator: Emulator, root: Path, files: int = 20, *, size: int = 0, policy: Policy = POLICY
 ) -> AsyncIterator[LoadEnvironment]:
-    """Set a environment with so many files, of about `size` bytes, on a server that runs."""
+    """Create an environment with a number of files of about `size` bytes on a running server."""
     folder = root / "docs"
     folder.mkdir()
     write_files(folder, files, size=size)
@@ -123,20 +123,20 @@ async def create_environment(
 
 
 def write_files(folder: Path, files: int, *, size: int = 0, text: str = "") -> None:
-    """Write files of which each holds a word that no other has."""
+    """Write files that each contain a unique word."""
     for number in range(files):
         line = f"the wombat w{number:05}x digs at night{text}\n"
         (folder / f"{number:05}.md").write_text(line * max(1, size // len(line)))
 
 
 async def wait_until(condition: Callable[[], object]) -> None:
-    """Wait for something that happens in another thread, or to this loop."""
-    while not condition():  # noqa: ASYNC110 -- nobody tells
+    """Poll a condition that depends on another thread or on this event loop."""
+    while not condition():  # noqa: ASYNC110 -- there is no event
         await anyio.sleep(0.002)
 
 
 def find_free_port() -> int:
-    """Find a port that a server can have again after it was away."""
+    """Return a free port that a server can use again after a restart."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -144,5 +144,5 @@ def find_free_port() -> int:
 
 
 def list_written_files(root: Path) -> Iterator[Path]:
-    """Go through what a load may have written."""
+    """Return the files that a load may have written."""
     return (path for path in root.rglob("*") if path.is_file() and "docs" not in path.parts)

@@ -1,8 +1,8 @@
-"""A load that kills itself at a write of a file's state.
+"""A load that kills itself when the journal writes the state of a file.
 
-`python load_killed_at_journal_write.py WRITE URL DATASET FOLDER`: `WRITE` is a method of the
-journal that records a state, with `-before` or `-after`: the side of the commit. The file is
-`FILE`; the journal is `FOLDER/../journal.db`.
+`python load_killed_at_journal_write.py WRITE URL DATASET FOLDER`: the first argument is one of
+`WRITES`, a journal method with `-before` or `-after` (the commit). The file is `FILE`; the journal
+is `FOLDER/../journal.db`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WRITES = [f"{name}-{when}" for name in METHODS for when in ("before", "after")]
 
 
 def kill_at(write: str) -> None:
-    """Have the journal end this process there."""
+    """Patch the journal to kill this process at the given write."""
     name, _, when = write.partition("-")
     original = getattr(Journal, name)
 
@@ -51,7 +51,7 @@ def kill_at(write: str) -> None:
 
 
 def kill_self() -> None:
-    """End this process as the system does when it has no memory left."""
+    """Kill this process as the out-of-memory killer does."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -1,7 +1,7 @@
-"""A load of very many items that are made as they are asked for, in a process of its own.
+"""Load a large number of generated items in a separate process.
 
-`python load_million_items.py COUNT URL DATASET JOURNAL plan|fail`: `plan` rehearses all of them,
-with `fail` each is too large. Prints its report and the most memory that the process ever had.
+`python load_million_items.py COUNT URL DATASET JOURNAL plan|fail`: `plan` is a dry run; with `fail`
+every item is too large. Prints the report and the peak memory of the process.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from dify_kb import AsyncClient, Item
 
 
 def items(count: int) -> Iterator[Item]:
-    """Make them; no file is on a disk."""
+    """Yield generated items; no files are written."""
     for number in range(count):
         yield Item(f"{number // 1000}/{number:07}.md", text="a wombat")
 
 
 async def main(count: int, url: str, dataset: str, journal: Path, what: str) -> None:
-    """Load, and tell what it took."""
+    """Load the items and print the report."""
     async with AsyncClient(url, KEY, policy=POLICY) as client:
         report = await client.load(
             dataset,
@@ -34,9 +34,9 @@ async def main(count: int, url: str, dataset: str, journal: Path, what: str) -> 
             dry_run=what == "plan",
             max_file_size=15 * 2**20 if what == "plan" else 1,
         )
-        told = sum(1 for _ in report.failures())
+        failures = sum(1 for _ in report.failures())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    sys.stdout.write(json.dumps({**report.to_dict(), "peak": peak, "told": told}) + "\n")
+    sys.stdout.write(json.dumps({**report.to_dict(), "peak": peak, "failures": failures}) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""A load in a process of its own, to be killed: `python load_process.py URL DATASET FOLDER`.
+"""A load in a separate process, to be killed: `python load_process.py URL DATASET FOLDER`.
 
-Prints how each file ended, and its report, as JSON Lines. The journal is `FOLDER/../journal.db`.
+Prints the result of each file and the report as JSON Lines. The journal is `FOLDER/../journal.db`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from dify_kb import AsyncClient, ItemResult
 
 
 async def main(url: str, dataset: str, folder: Path) -> None:
-    """Load, and tell on standard output."""
+    """Load the folder and print the results."""
 
-    def tell(event: object) -> None:
+    def print_result(event: object) -> None:
         if isinstance(event, ItemResult):
             sys.stdout.write(json.dumps(attrs.asdict(event)) + "\n")
             sys.stdout.flush()
@@ -35,12 +35,12 @@ async def main(url: str, dataset: str, folder: Path) -> None:
             journal=folder.parent / "journal.db",
             concurrency=CONCURRENCY,
             stall_after=5.0,
-            on_event=tell,
+            on_event=print_result,
         )
     sys.stdout.write(report.to_json() + "\n")
 
 
 if __name__ == "__main__":
-    # A shell's background job, such as a test run may be, is started with interrupts ignored.
+    # Shells start background jobs, possibly the test run, with SIGINT ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     anyio.run(main, sys.argv[1], sys.argv[2], Path(sys.argv[3]))

@@ -1,4 +1,4 @@
-"""Loads and servers in processes of their own, ended by SIGKILL at random points until done."""
+"""Loads and servers in separate processes, killed by SIGKILL at random points."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from dify_kb.emulator.store import DocumentState, Store
 HERE = Path(__file__).parent
 
 CONCURRENCY = 8
-"""Creates in flight at most, and so what one kill can have sent again."""
+"""Maximum creates in flight, and thus the maximum creates repeated after a kill."""
 
 PATIENCE = 10.0
-"""Seconds for a process to start on a machine that is busy with others."""
+"""Seconds for a process to start on a busy machine."""
 
 FAULTS: Mapping[str, Mapping[str, float]] = {
     CREATE: {
@@ -38,43 +38,43 @@ FAULTS: Mapping[str, Mapping[str, float]] = {
         "commit-then-504-html": 0.04,
     }
 }
-"""Those of the prototype that this design was proven with (loading.md)."""
+"""Fault rates with which the prototype of this design was tested (loading.md)."""
 
 
 @frozen
 class OutputProcess:
-    """A process and the file that it writes to."""
+    """A process and its output file."""
 
     popen: subprocess.Popen[bytes]
     output: Path
 
     def kill(self) -> None:
-        """End it at once, and no other."""
+        """Kill the process and wait for its end."""
         self.popen.kill()
         self.popen.wait()
 
     @property
     def has_exited(self) -> bool:
-        """Whether it ended by itself."""
+        """Whether the process ended by itself."""
         return self.popen.poll() is not None
 
     def read_lines(self) -> list[dict[str, Any]]:
-        """Read the whole lines that it wrote."""
+        """Return the complete lines of the output, parsed as JSON."""
         text = self.output.read_text()
         return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
     def wait_for_output(self) -> None:
-        """Wait until it has written anything."""
+        """Wait until the process has written output."""
         until = time.monotonic() + PATIENCE
         while not self.output.stat().st_size:
-            assert time.monotonic() < until, "it does not start"
+            assert time.monotonic() < until, "the process did not start in time"
             assert not self.has_exited, self.output.with_suffix(".err").read_text()
             time.sleep(0.005)
 
 
 @define
 class KilledLoad:
-    """A load that is killed again and again, and what came of it."""
+    """A load that is killed repeatedly, and its results."""
 
     root: Path
     files: int
@@ -82,10 +82,10 @@ class KilledLoad:
     kills: int = 0
     server_kills: int = 0
     faults_injected: int = 0
-    """Faults that the server met, so far as it lived to tell."""
+    """Injected faults; those after the last count before a server kill are missing."""
 
     claims: dict[str, str] = field(factory=dict)
-    """The files that any life said were loaded, and their documents."""
+    """Document ids by file that any process reported as loaded."""
 
     report: dict[str, Any] = field(factory=dict)
     port: int = field(factory=find_free_port)
@@ -99,34 +99,34 @@ class KilledLoad:
 
     @property
     def url(self) -> str:
-        """The server's address, which stays."""
+        """The URL of the server, which stays the same after restarts."""
         return f"http://127.0.0.1:{self.port}/v1"
 
     def start_server(self) -> OutputProcess:
-        """Start the server, where and with what it was."""
+        """Start the server with the same port and database."""
         process = self._start("server_process.py", str(self.root / "server.db"), str(self.port))
         process.wait_for_output()
         return process
 
     def create_dataset(self) -> None:
-        """Make the dataset, and have the server fail at times."""
+        """Create the dataset."""
         with Client(self.url, KEY) as client:
             self.dataset = client.datasets.create("kills", indexing_technique="economy").id
 
     def inject_random_faults(self) -> None:
-        """Have the server meet creates with faults by chance."""
+        """Configure random faults for creates on the server."""
         body = json.dumps({"random": {"seed": self.seed, "rates": FAULTS}}).encode()
         self._request("/_emulator/faults", body)
 
     def start_load(self) -> OutputProcess:
-        """Start the load, and wait until it has begun."""
+        """Start the load process and wait until it is running."""
         docs = str(self.root / "docs")
         process = self._start("load_process.py", self.url, self.dataset, docs)
         process.wait_for_output()
         return process
 
     def read_output(self, process: OutputProcess) -> None:
-        """Take in what a life said."""
+        """Store the results and the report from the output of a process."""
         for line in process.read_lines():
             if "exit_code" in line:
                 self.report = line
@@ -134,16 +134,16 @@ class KilledLoad:
                 self.claims[line["key"]] = line["document_id"]
 
     def fetch_history(self) -> tuple[list[Exchange], list[RunEvent]]:
-        """Fetch what the server remembers since it started."""
+        """Return the requests and indexing runs of the server since its start."""
         return parse_jsonl(self._request("/_emulator/history").decode())
 
     def count_faults(self) -> int:
-        """Count the faults that the server met since it started."""
+        """Return the number of faults injected since the server's start."""
         met: dict[str, dict[str, int]] = json.loads(self._request("/_emulator/faults"))["met"]
         return sum(sum(words.values()) for words in met.values())
 
     def read_documents(self) -> list[DocumentState]:
-        """Read what the server's file holds; only while it is down."""
+        """Return the documents in the server's database; only while the server is stopped."""
         store = Store(self.root / "server.db")
         try:
             return store.documents.list_states(self.dataset)
@@ -151,7 +151,7 @@ class KilledLoad:
             store.close()
 
     def find_false_claims(self, documents: Sequence[DocumentState]) -> list[str]:
-        """Name the files that a life said were loaded, and are not."""
+        """Return the files that were reported as loaded but are not."""
         there = {
             one.name: one.id
             for one in documents
@@ -163,7 +163,7 @@ class KilledLoad:
         self._started += 1
         output = self.root / f"{self._started:03}.out"
         with output.open("wb") as out, output.with_suffix(".err").open("wb") as err:
-            popen = subprocess.Popen(  # noqa: S603 -- our own scripts
+            popen = subprocess.Popen(  # noqa: S603 -- fixed scripts
                 [sys.executable, str(HERE / script), *arguments], stdout=out, stderr=err
             )
         return OutputProcess(popen, output)
@@ -177,7 +177,7 @@ class KilledLoad:
 
 @contextmanager
 def kill_at_exit(process: OutputProcess) -> Iterator[OutputProcess]:
-    """End a process whatever happens."""
+    """Kill a process at the end of the block."""
     try:
         yield process
     finally:
@@ -185,14 +185,14 @@ def kill_at_exit(process: OutputProcess) -> Iterator[OutputProcess]:
 
 
 def kill_loads(killed_load: KilledLoad, kills: int, longest: float) -> None:
-    """Kill the load at random points, so many times, then let it end."""
+    """Kill the load at random points a number of times, then let it finish."""
     chance = random.Random(f"kills {killed_load.seed}")
     while killed_load.kills < kills:
         with kill_at_exit(killed_load.start_load()) as process:
             time.sleep(chance.uniform(0, longest))
             early = process.has_exited
         killed_load.read_output(process)
-        assert not early, "it ended before it could be killed: too few files"
+        assert not early, "the load ended before it was killed: too few files"
         killed_load.kills += 1
     _finish_load(killed_load)
     killed_load.faults_injected += killed_load.count_faults()
@@ -201,7 +201,7 @@ def kill_loads(killed_load: KilledLoad, kills: int, longest: float) -> None:
 def kill_servers(
     killed_load: KilledLoad, server: OutputProcess, kills: int, longest: float
 ) -> OutputProcess:
-    """Kill the server while a load goes on, so many times; give the one that is left."""
+    """Kill and restart the server a number of times during a load; return the last server."""
     chance = random.Random(f"server kills {killed_load.seed}")
     with kill_at_exit(killed_load.start_load()) as process:
         for _ in range(kills):

@@ -1,8 +1,8 @@
-"""What `poe chaos` prints at its end: a line for each seed, and the sum.
+"""The table that `poe chaos` prints at its end: a row per seed, and the totals.
 
-`poe chaos` sets CHAOS=long: 20 seeds instead of one, and kills by the dozen. `CHAOS_SEED=17`
-begins at another seed, and with it one that failed is run again: the same seed meets the same
-faults in the same order of calls.
+`poe chaos` sets CHAOS=long: 20 seeds instead of one, and dozens of kills. `CHAOS_SEED=17` starts at
+another seed, for example to repeat a failed seed: the same seed causes the same faults in the same
+order of calls.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ROWS: Final[list[ResultRow]] = []
 
 @frozen(kw_only=True)
 class ResultRow:
-    """What came of one seed."""
+    """The result of one seed."""
 
     name: str
     seed: int = 0
@@ -42,7 +42,7 @@ class ResultRow:
 
     @classmethod
     def from_check(cls, verdict: LoadCheck, false: Sequence[str], *, name: str) -> Self:
-        """Count what a verdict names."""
+        """Create a row with the counts of a load check."""
         return cls(
             name=name,
             lost=len(verdict.lost),
@@ -55,12 +55,12 @@ class ResultRow:
 
 
 def add_row(row: ResultRow) -> None:
-    """Keep a row for the table."""
+    """Add a row to the table."""
     ROWS.append(row)
 
 
 def render_table() -> list[str]:
-    """Write the rows, and under them their sum."""
+    """Return the lines of the table, with the totals last."""
     names = [one.name for one in attrs.fields(ResultRow)]
     lines = [_format_line(names)]
     lines += [_format_line([_format_value(value) for value in attrs.astuple(row)]) for row in ROWS]

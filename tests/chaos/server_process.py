@@ -1,6 +1,6 @@
-"""The emulator in a process of its own, to be killed: `python server_process.py FILE PORT`.
+"""The emulator in a separate process, to be killed: `python server_process.py FILE PORT`.
 
-Faults come through `POST /_emulator/faults`. Prints a line once it listens.
+Faults are configured with `POST /_emulator/faults`. Prints a line when the server listens.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from load_environment import KEY
 from dify_kb.emulator import Emulator, Settings, serve
 
 
-def started(url: str) -> None:
-    """Tell whoever waits for the line."""
+def print_url(url: str) -> None:
+    """Print the URL: the parent process waits for this line."""
     sys.stdout.write(json.dumps({"url": url}) + "\n")
     sys.stdout.flush()
 
@@ -28,4 +28,4 @@ if __name__ == "__main__":
         api_key=KEY,
         settings=Settings(workers=2, create_io=0.05),
     )
-    anyio.run(serve, server, started)
+    anyio.run(serve, server, print_url)

@@ -1,4 +1,4 @@
-"""Loads that are cut off or break, and results that nobody takes: F19, F35, F38, F39."""
+"""Cancelled and failing loads, slow consumers, wedged documents: F19, F35, F38, F39."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from dify_kb.ingest.sources.file_content import FileContent
 from dify_kb.models import CreatedDocument
 
 SLOW = Settings(create_io=0.02, workers=2, parsing=0.005)
-"""A load takes long enough to be cut off anywhere."""
+"""Makes a load slow enough to be cancelled at any point."""
 
 FAULTS = ["ok x5", "commit-then-reset x2", "503", "late 0.1", "ok x5"] * 20
 
 
 def count_leftovers() -> tuple[int, int, int]:
-    """Count the tasks, the threads of ours and the open files of this process."""
+    """Return the numbers of tasks, of our threads, and of open files of this process."""
     ours = "dify-kb-journal", "dify-kb-source"
     threads = [one for one in threading.enumerate() if one.name in ours]
-    return len(asyncio.all_tasks()), len(threads), len(os.listdir("/proc/self/fd"))  # noqa: PTH208 -- numbers
+    return len(asyncio.all_tasks()), len(threads), len(os.listdir("/proc/self/fd"))  # noqa: PTH208 -- only the number matters
 
 
 @pytest.mark.parametrize("seed", range(6 if LONG else 1))
 async def test_f39_repeatedly_cancelled_load_succeeds(seed: int, tmp_path: Path) -> None:
-    """At random points, with failures beside. Requests under way may finish for a moment."""
+    """At random points, combined with faults. Requests in flight may finish."""
     chance = random.Random(seed)
     with Emulator(api_key=KEY, settings=SLOW) as emulator:
         async with create_environment(emulator, tmp_path, 60) as environment:
@@ -56,7 +56,7 @@ async def test_f39_repeatedly_cancelled_load_succeeds(seed: int, tmp_path: Path)
 async def test_f39_load_cancelled_at_any_loop_iteration_succeeds_later(
     tmp_path: Path,
 ) -> None:
-    """By turns, not by time: that is how close together two awaits are."""
+    """Counting loop iterations, not time, also hits points between two close awaits."""
     chance = random.Random(39)
     with Emulator(api_key=KEY) as emulator:
         async with create_environment(emulator, tmp_path, 60) as environment:
@@ -71,10 +71,10 @@ async def test_f39_load_cancelled_at_any_loop_iteration_succeeds_later(
 
 
 @pytest.mark.timeout(1200 if LONG else 60)
-async def test_f39_load_cancelled_twice_can_be_repeated_at_once(
+async def test_f39_load_cancelled_twice_can_be_repeated_immediately(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Web frameworks do it. asyncio cancels through every shield, also in the middle of cleanup."""
+    """Web frameworks do this. asyncio cancels even shielded scopes, also during cleanup."""
     monkeypatch.setattr("dify_kb.transport.http_session.KEEP_ALIVE", 0.3)
     chance = random.Random(int(os.environ.get("CHAOS_SEED", "1")))
     with Emulator(api_key=KEY) as emulator:
@@ -87,7 +87,7 @@ async def test_f39_load_cancelled_twice_can_be_repeated_at_once(
                 (environment.folder / f"{number % 30:05}.md").write_text(f"the text of {number}")
                 task = asyncio.create_task(environment.load())
                 for _ in range(2):
-                    # The first milliseconds, the sending, the closing, and anywhere.
+                    # During the first milliseconds, while sending, while closing, and anywhere.
                     await asyncio.sleep(chance.choice([0, 0.001, 0.004]) * chance.random())
                     await asyncio.sleep(chance.choice([0, 0.03]) * chance.random())
                     task.cancel()
@@ -105,13 +105,13 @@ async def test_f39_load_cancelled_twice_can_be_repeated_at_once(
                 pass
 
 
-@pytest.mark.parametrize("landed", [False, True], ids=["before it is sent", "once it landed"])
+@pytest.mark.parametrize("landed", [False, True], ids=["before sending", "after the commit"])
 async def test_f19_internal_error_fails_one_file_and_can_be_retried(
     landed: bool,  # noqa: FBT001 -- pytest passes it by name
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A bug between two steps of one file: the others go on, and nothing of it is doubled."""
+    """After a bug in one file the other files continue, and no chunk is duplicated."""
     original = Uploader._create
 
     async def broken(self: Uploader, file: TrackedFile, content: FileContent) -> CreatedDocument:
@@ -146,7 +146,7 @@ async def _check_all_loaded(environment: LoadEnvironment) -> None:
 async def test_f39_cancelled_load_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No task, no thread and no open file, within the time that requests are given."""
+    """No task, thread or open file remains after the grace period for requests."""
     monkeypatch.setattr("dify_kb.transport.http_session.KEEP_ALIVE", 0.3)
     with Emulator(api_key=KEY, settings=SLOW) as emulator:
         async with create_environment(emulator, tmp_path, 40) as environment:
@@ -157,7 +157,7 @@ async def test_f39_cancelled_load_leaves_nothing_behind(
                 with anyio.move_on_after(delay):
                     await environment.load()
                 assert time.monotonic() - began < delay + POLICY.load_timing.grace_period + 1.0
-            # The pool closes its idle connections a little later.
+            # The connection pool closes idle connections a little later.
             tasks, threads, _ = count_leftovers()
             with anyio.fail_after(5.0):
                 await wait_until(lambda: count_leftovers()[2] <= before[2])
@@ -168,7 +168,7 @@ async def test_f39_cancelled_load_leaves_nothing_behind(
 
 @pytest.mark.parametrize("taken", [0, 1, 7, 30] if LONG else [7])
 async def test_f39_early_break_loses_no_file(tmp_path: Path, taken: int) -> None:
-    """`break` ends the load as a cancellation does."""
+    """`break` ends the load like a cancellation."""
     with Emulator(api_key=KEY, settings=SLOW) as emulator:
         async with create_environment(emulator, tmp_path, 60) as environment:
             emulator.faults.plan(CREATE, FAULTS)
@@ -179,13 +179,13 @@ async def test_f39_early_break_loses_no_file(tmp_path: Path, taken: int) -> None
                 results.append(result)
                 if len(results) >= taken:
                     break
-            # The loop closes a generator in a task of its own.
+            # The event loop closes a generator in a separate task.
             await wait_until(lambda: len(asyncio.all_tasks()) == 1)
             await _check_all_loaded(environment)
 
 
 async def test_f38_slow_consumer_pauses_sending(tmp_path: Path) -> None:
-    """So that what nobody takes does not pile up; everything else goes on."""
+    """Results that are not consumed must not accumulate; everything else continues."""
     with Emulator(api_key=KEY) as emulator:
         async with create_environment(emulator, tmp_path, 500) as environment:
             results = environment.client.load_iter(
@@ -198,7 +198,7 @@ async def test_f38_slow_consumer_pauses_sending(tmp_path: Path) -> None:
             async for result in results:
                 if not taken:
                     await anyio.sleep(0.8)
-                    assert environment.sends <= MAX_BUFFERED + 100 + 64, "nothing held it"
+                    assert environment.sends <= MAX_BUFFERED + 100 + 64, "sending was not paused"
                 taken[result.key] = result
 
             assert results.report is not None
@@ -207,7 +207,7 @@ async def test_f38_slow_consumer_pauses_sending(tmp_path: Path) -> None:
 
 
 def test_f39_blocking_client_is_usable_after_an_interrupt(tmp_path: Path) -> None:
-    """The blocking client, from a thread that is no main thread."""
+    """The blocking client runs in a thread other than the main thread."""
     folder = tmp_path / "docs"
     folder.mkdir()
     for number in range(60):
@@ -242,7 +242,7 @@ def test_f39_blocking_client_is_usable_after_an_interrupt(tmp_path: Path) -> Non
 
 
 async def test_f39_two_loads_of_one_client_do_not_disturb_each_other(tmp_path: Path) -> None:
-    """One of them is cut off in the middle."""
+    """One of the loads is cancelled."""
     with Emulator(api_key=KEY, settings=SLOW) as emulator:
         async with create_environment(emulator, tmp_path, 60) as environment:
             other = await environment.client.datasets.create("other", indexing_technique="economy")
@@ -268,7 +268,7 @@ async def test_f39_two_loads_of_one_client_do_not_disturb_each_other(tmp_path: P
 
 
 async def test_f35_wedged_documents_do_not_block_others(tmp_path: Path) -> None:
-    """One in a hundred stays `indexing` for ever, as when a worker is killed."""
+    """One in a hundred stays `indexing` forever, as after the kill of a worker."""
     with Emulator(api_key=KEY) as emulator:
         async with create_environment(emulator, tmp_path, 200) as environment:
             emulator.faults.indexing(["hang"] * 2, every=100)
@@ -283,7 +283,7 @@ async def test_f35_wedged_documents_do_not_block_others(tmp_path: Path) -> None:
 
 
 async def test_f35_documents_left_by_a_dead_worker_do_not_block_new_files(tmp_path: Path) -> None:
-    """Sixty documents are lost by a worker that died; it is back, and there are new files."""
+    """A dead worker has lost sixty documents; it has been restarted, and there are new files."""
     with Emulator(api_key=KEY) as emulator:
         async with create_environment(emulator, tmp_path, 60) as environment:
             emulator.faults.indexing(["lose"], always=True)
@@ -306,7 +306,7 @@ async def test_f35_documents_left_by_a_dead_worker_do_not_block_new_files(tmp_pa
 
 
 async def test_f35_documents_left_by_a_dead_worker_do_not_fill_the_backlog(tmp_path: Path) -> None:
-    """More documents than may be unfinished at once are lost; after a while they count no more."""
+    """The lost documents exceed the limit of unfinished documents; later they no longer count."""
     with Emulator(api_key=KEY) as emulator:
         async with create_environment(emulator, tmp_path, 30) as environment:
             emulator.faults.indexing(["lose"], always=True)

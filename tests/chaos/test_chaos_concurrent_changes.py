@@ -1,4 +1,4 @@
-"""Others who change the same base, and lists that are late: F31, F32, F34."""
+"""Concurrent changes by other clients, and stale lists: F31, F32, F33, F34."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from dify_kb.emulator import DocumentState, Emulator, ManualClock, Settings
 THEIRS = b"somebody else's text"
 
 LAG = 0.1
-"""Seconds by which lists are late: a third of the quarantine, as 10 s are of 30."""
+"""Seconds by which lists are stale: a third of the quarantine, like 10 s of 30 s."""
 
 
 @asynccontextmanager
 async def run_stale_list_proxy(url: str) -> AsyncIterator[str]:
-    """Stand before a server as a database's replica does: lists lack what was just created."""
+    """Run a proxy that omits new documents from lists, like a lagging database replica."""
     created: dict[str, float] = {}
 
     async def forward(request: web.Request) -> web.Response:
@@ -45,7 +45,7 @@ async def run_stale_list_proxy(url: str) -> AsyncIterator[str]:
                 content = await got.read()
                 kept = {"Content-Type": got.headers.get("Content-Type", "")}
         except aiohttp.ClientError:
-            # It broke: so does this.
+            # The connection broke; break the client's connection too.
             assert request.transport is not None
             request.transport.abort()
             return web.Response()
@@ -73,11 +73,11 @@ async def run_stale_list_proxy(url: str) -> AsyncIterator[str]:
 
 
 PATIENT = evolve(POLICY, load_timing=Policy().scaled(0.05).load_timing)
-"""Lists are late by a time that does not grow with a busy machine, so looks are further apart."""
+"""Polls less often: the lag of the lists does not grow on a busy machine."""
 
 
 async def test_f31_stale_lists_lose_no_document(tmp_path: Path) -> None:
-    """To take a lost create for absent, and send it again, would double its chunks."""
+    """Sending a lost create again because a list omits it would duplicate its chunks."""
     with Emulator(api_key=KEY) as emulator:
         async with (
             create_environment(emulator, tmp_path, 40) as environment,
@@ -99,7 +99,7 @@ async def interfere(
     when: Callable[[], bool],
     work: Callable[[AsyncClient], Awaitable[None]],
 ) -> None:
-    """Do something with a client of one's own, once it is time."""
+    """Run `work` with a separate client when a condition is met."""
     async with AsyncClient(environment.emulator.url, KEY, policy=POLICY) as other:
         await wait_until(when)
         await work(other)
@@ -119,7 +119,7 @@ def get_document_state(environment: LoadEnvironment, name: str) -> DocumentState
 async def run_meanwhile(
     environment: LoadEnvironment, work: Callable[[AsyncClient], Awaitable[None]]
 ) -> None:
-    """Load, and do something once 00003.md is there."""
+    """Load; run `work` concurrently when 00003.md exists."""
     async with anyio.create_task_group() as group:
         group.start_soon(
             interfere, environment, lambda: has_document(environment, "00003.md"), work
@@ -128,7 +128,7 @@ async def run_meanwhile(
 
 
 SLOW = Settings(parsing=0.02, workers=2)
-"""Documents stay unfinished for a while, and two runs of one would overlap."""
+"""Documents stay unfinished for a while, so two indexing runs of one would overlap."""
 
 
 async def test_f34_document_deleted_by_others_is_not_reported_as_loaded(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ async def test_f34_document_deleted_by_others_is_not_reported_as_loaded(tmp_path
             await run_meanwhile(environment, delete)
             loaded = environment.loads[-1]
             gone = loaded.results["00003.md"]
-            # It was seen indexed before it was deleted, or it was seen to be gone.
+            # The load saw it either indexed before the deletion, or deleted.
             assert gone.outcome in {Outcome.ADDED, Outcome.FAILED}
             assert loaded.report.added >= 29
 
@@ -155,7 +155,7 @@ async def test_f34_document_deleted_by_others_is_not_reported_as_loaded(tmp_path
             assert not count_violations(environment, again).violations
 
 
-async def test_f34_verification_reports_documents_deleted_meanwhile(tmp_path: Path) -> None:
+async def test_f34_verification_reports_documents_deleted_during_the_load(tmp_path: Path) -> None:
     with Emulator(api_key=KEY, settings=SLOW) as emulator:
         async with create_environment(emulator, tmp_path, 30) as environment:
 
@@ -210,7 +210,7 @@ async def test_f34_document_replaced_by_others_is_not_reported_as_loaded(
 async def test_f33_document_with_a_replaced_batch_is_followed_to_its_end(
     tmp_path: Path,
 ) -> None:
-    """The same file, uploaded once more by another job, gets the document a batch of its own."""
+    """Another upload of the same file gives the document a new batch."""
     clock = ManualClock()
     with Emulator(api_key=KEY, settings=Settings(parsing=1.0), clock=clock) as emulator:
         async with create_environment(emulator, tmp_path, 1) as environment:
@@ -234,7 +234,7 @@ async def test_f33_document_with_a_replaced_batch_is_followed_to_its_end(
 
 
 async def test_f32_foreign_documents_are_handled_by_on_existing(tmp_path: Path) -> None:
-    """One that is enabled is replaced, one that is disabled neither replaced nor doubled."""
+    """An enabled document is replaced; a disabled one is neither replaced nor duplicated."""
     with Emulator(api_key=KEY) as emulator:
         async with create_environment(emulator, tmp_path, 6) as environment:
             await _upload_foreign_documents(

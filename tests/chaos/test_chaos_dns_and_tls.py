@@ -1,4 +1,4 @@
-"""F1, between the client and the server: names that do not resolve, handshakes that fail."""
+"""Failing name resolution and failing TLS handshakes: F1."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dify_kb.emulator import Emulator, Settings
 FILES = 30
 
 GONE = 0.5
-"""Seconds, of which a load lasts half a one."""
+"""Seconds of the failure; a load takes about half a second without one."""
 
 SLOW = Settings(create_io=0.02)
 
@@ -38,7 +38,7 @@ async def check_all_invariants(environment: LoadEnvironment, root: Path, logged:
 async def fail_meanwhile(
     environment: LoadEnvironment, fail: Callable[[], object], mend: Callable[[], object]
 ) -> AsyncIterator[None]:
-    """Have something fail in the middle of a load, and get well again."""
+    """Run `fail` in the middle of a load, and `mend` some time later."""
 
     async def meanwhile() -> None:
         await wait_until(lambda: environment.sends >= 10)
@@ -81,7 +81,7 @@ async def test_f1_temporary_dns_failure_fails_no_file(
 async def test_f1_temporary_tls_failure_fails_no_file(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As while a proxy is set up anew, and speaks plain text where TLS was."""
+    """A proxy that is being reconfigured may send plain text instead of TLS."""
     caplog.set_level("DEBUG")
     with Emulator(api_key=KEY, settings=SLOW) as emulator:
         port = urlsplit(emulator.url).port

@@ -1,4 +1,4 @@
-"""A journal that cannot be written, or that another run has: F22, F23."""
+"""Journals that are unwritable, in use or truncated, and clock jumps: F21, F22, F23."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dify_kb.emulator import Emulator, Exchange, Settings
 
 @contextmanager
 def full_disk() -> Iterator[None]:
-    """Let no file of this process grow: to SQLite that is a disk without room."""
+    """Limit the file size of this process, which SQLite treats like a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
@@ -35,7 +35,7 @@ def full_disk() -> Iterator[None]:
 async def test_f22_full_disk_stops_the_run_before_an_unrecorded_send(
     tmp_path: Path,
 ) -> None:
-    """Exit code 8; what was sent until then is found again once there is room."""
+    """Exit code 8; the next run finds the documents sent until then."""
     with Emulator(api_key=KEY, settings=Settings(create_io=0.02)) as emulator:
         async with create_environment(emulator, tmp_path, 40) as environment:
             with ExitStack() as stack:
@@ -67,9 +67,9 @@ async def test_f22_unwritable_journal_raises_before_sending(
             assert environment.sends == 0
 
 
-@pytest.mark.skipif(not LONG, reason="SQLite waits for 5 s")
+@pytest.mark.skipif(not LONG, reason="SQLite waits 5 s")
 async def test_f22_locked_journal_stops_the_run(tmp_path: Path) -> None:
-    """A backup of it, say. SQLite waits for 5 s; nothing is sent meanwhile."""
+    """A backup may lock the journal. SQLite waits 5 s; nothing is sent during that time."""
     with Emulator(api_key=KEY) as emulator:
         async with create_environment(emulator, tmp_path, 10) as environment:
             await environment.load()
@@ -94,7 +94,7 @@ async def test_f22_locked_journal_stops_the_run(tmp_path: Path) -> None:
 async def test_f23_concurrent_runs_of_one_journal_are_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second says so after a short wait, and the first goes on."""
+    """The second run raises an error after a short wait; the first continues."""
     monkeypatch.setattr("dify_kb.ingest.journal.lock.RUNNING_TIMEOUT", 0.05)
     with Emulator(api_key=KEY, settings=Settings(create_io=0.02)) as emulator:
         async with create_environment(emulator, tmp_path, 30) as environment:
@@ -122,7 +122,7 @@ async def test_f23_concurrent_runs_of_one_journal_are_rejected(
 async def test_f23_clock_jump_loses_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An hour back and forth between two runs, of which the first was cut off."""
+    """The clock jumps by hours between cancelled runs."""
     with Emulator(api_key=KEY, settings=Settings(create_io=0.02)) as emulator:
         async with create_environment(emulator, tmp_path, 40) as environment:
             real = time.time
@@ -146,7 +146,7 @@ async def test_f23_clock_jump_loses_no_file(
 async def test_f23_clock_jump_does_not_shorten_the_wait_for_a_lost_create(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shift: float
 ) -> None:
-    """It was read before its load was killed, and lands while the next one looks for it."""
+    """The server read the create before its load was cancelled, and executes it during the next."""
     fault, slow = (
         "late 0.8",
         evolve(POLICY, load_timing=evolve(POLICY.load_timing, late_create_after_disconnect=2.0)),
@@ -175,10 +175,10 @@ def _late(call: Exchange) -> bool:
 
 @pytest.mark.parametrize("part", [0.0, 0.2, 0.4, 0.6, 0.8, 0.95] if LONG else [0.0, 0.6])
 async def test_f21_truncated_journal_duplicates_no_file(part: float, tmp_path: Path) -> None:
-    """As when the power fails on a disk that lies: any prefix of what was written is there.
+    """After a power failure any prefix of the written data may be on disk.
 
-    What it does not know any more is there under its name; under `overwrite` that is sent again,
-    once it is indexed, since an equal size proves nothing.
+    Files missing from the journal exist on the server under their names. With `overwrite` they are
+    sent again after indexing, because an equal size proves nothing.
     """
     log = tmp_path / "journal.db-wal"
     with Emulator(api_key=KEY, settings=Settings(create_io=0.01)) as emulator:

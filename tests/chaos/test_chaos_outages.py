@@ -1,4 +1,4 @@
-"""Servers that are away, that never answer, or that are no Dify: F1, F2, F18, F41, F42."""
+"""Servers that are down, never respond, or are not Dify: F1, F2, F18, F41, F42."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ from dify_kb import (
 from dify_kb.emulator import Emulator, Settings
 
 LOAD = Settings(create_io=0.02)
-"""A load takes long enough for something to happen meanwhile."""
+"""Makes a load slow enough for an outage in the middle."""
 
 
 @asynccontextmanager
 async def run_meanwhile(work: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
-    """Do something beside a load, and end it with the load."""
+    """Run `work` concurrently; cancel it at the end of the block."""
     async with anyio.create_task_group() as group:
         group.start_soon(work)
         yield
@@ -54,12 +54,12 @@ async def run_meanwhile(work: Callable[[], Coroutine[Any, Any, None]]) -> AsyncI
 
 
 def create_persistent_emulator(root: Path) -> Emulator:
-    """Make a server that has the same port and file whenever it starts."""
+    """Create a server that keeps its port and database over restarts."""
     return Emulator(root / "server.db", port=find_free_port(), api_key=KEY, settings=LOAD)
 
 
 async def stop_server(emulator: Emulator, seconds: float) -> None:
-    """Take a server away for a time."""
+    """Stop a server, and start it again after a number of seconds."""
     await anyio.to_thread.run_sync(emulator.stop)
     await anyio.sleep(seconds)
     await anyio.to_thread.run_sync(emulator.start)
@@ -68,7 +68,7 @@ async def stop_server(emulator: Emulator, seconds: float) -> None:
 async def check_all_loaded(
     environment: LoadEnvironment, root: Path, logged: str, *, files: int
 ) -> None:
-    """Hold the last load to the invariants, and load once more."""
+    """Check the invariants of the last load, and load once more."""
     check_load(FaultCase(name="", files=files, max_lookups=300), environment, environment.loads[-1])
     await check_next_load(environment)
     assert not find_secrets(environment, root, logged)
@@ -91,7 +91,7 @@ async def test_f1_temporary_outage_fails_no_file(
 
 
 async def test_f1_outage_at_the_start_raises(tmp_path: Path) -> None:
-    """Nothing was done, so the load could not start: it says so and leaves nothing to repair."""
+    """The load cannot start, so it raises and leaves nothing to repair."""
     with create_persistent_emulator(tmp_path) as emulator:
         async with create_environment(emulator, tmp_path, 5) as environment:
             await anyio.to_thread.run_sync(emulator.stop)
@@ -103,7 +103,7 @@ async def test_f1_outage_at_the_start_raises(tmp_path: Path) -> None:
             await check_all_loaded(environment, tmp_path, "", files=5)
 
 
-@pytest.mark.skipif(not LONG, reason="test_chaos_pace has one that restarts three times")
+@pytest.mark.skipif(not LONG, reason="covered by test_chaos_rate_and_concurrency")
 async def test_f42_load_survives_repeated_restarts(
     tmp_path: Path,
 ) -> None:
@@ -122,7 +122,7 @@ async def test_f42_load_survives_repeated_restarts(
 
 
 async def test_f18_permanent_outage_stops_the_run(tmp_path: Path) -> None:
-    """With exit code 5: the same command later goes on."""
+    """Exit code 5; running the same command later continues the load."""
     short = evolve(POLICY, load_timing=evolve(POLICY.load_timing, max_outage=0.5))
     with Emulator(api_key=KEY) as emulator:
         async with create_environment(emulator, tmp_path, 40, policy=short) as environment:
@@ -141,7 +141,7 @@ async def test_f18_permanent_outage_stops_the_run(tmp_path: Path) -> None:
 
 
 async def test_f18_error_storm_wastes_few_calls(tmp_path: Path) -> None:
-    """60 % of the calls fail for a time, then all is well."""
+    """60 % of the calls fail for a time, then none."""
     with Emulator(api_key=KEY) as emulator:
         async with create_environment(emulator, tmp_path, 60) as environment:
             emulator.faults.random(3, {CREATE: {"502-html": 0.3, "503": 0.3}})
@@ -163,7 +163,7 @@ async def test_f18_error_storm_wastes_few_calls(tmp_path: Path) -> None:
 
 @contextmanager
 def listen_with_reply(answer: bytes | None) -> Iterator[tuple[str, list[bytes]]]:
-    """Listen, read each request and answer the same; None never answers."""
+    """Run a server that sends the same response to each request; None never responds."""
     heard: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.05)
@@ -201,7 +201,7 @@ def make_reply(head: str, body: bytes = b"") -> bytes:
 
 
 async def expect_error(url: str, root: Path, *, proxy: str | None = None) -> KnowledgeError:
-    """Load from a server that is none, and give what that raises."""
+    """Load to a server that is not Dify; return the error."""
     (root / "docs").mkdir(exist_ok=True)
     (root / "docs" / "a.md").write_text("text")
     quick = evolve(POLICY, timeout=evolve(POLICY.timeout, read=0.1, connect=0.2))
@@ -248,7 +248,7 @@ async def test_f41_proxy_authentication_is_reported(tmp_path: Path) -> None:
 
 
 async def test_f41_compressed_error_bomb_is_not_fully_read(tmp_path: Path) -> None:
-    """200 MB of nothing as 200 KB of gzip."""
+    """200 MB of zeros compressed to 200 KB by gzip."""
     packer = zlib.compressobj(wbits=31)
     bomb = b"".join(packer.compress(bytes(2**20)) for _ in range(200)) + packer.flush()
     head = "HTTP/1.1 400 Bad Request\r\nContent-Encoding: gzip\r\nContent-Type: application/json"
@@ -262,12 +262,12 @@ async def test_f41_compressed_error_bomb_is_not_fully_read(tmp_path: Path) -> No
 
 
 def _peak() -> int:
-    """Tell the most memory that this process ever had, in bytes."""
+    """Return the peak memory of this process in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 async def test_f1_refused_connections_are_not_retried_in_bursts(tmp_path: Path) -> None:
-    """Amplification: while it is away it is probed at growing intervals, not hammered."""
+    """During an outage the server is probed at growing intervals."""
     with create_persistent_emulator(tmp_path) as emulator:
         async with create_environment(emulator, tmp_path, 30) as environment:
             gone = anyio.Event()

@@ -1,4 +1,4 @@
-"""Loads in processes of their own: killed at each write, interrupted, forked: F20, F39, F40."""
+"""Loads in separate processes: killed, interrupted, forked, very large: F20, F38, F39, F40."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ EXPECTED_STATES: Mapping[str, JournalState | None] = {
     "record_state-before": JournalState.ACCEPTED,
     "record_state-after": JournalState.DONE,
 }
-"""What the journal says of a file at which a load was killed."""
+"""State of the file in the journal after the load was killed at a write."""
 
 
 @contextmanager
 def start_script(script: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Start one of our scripts, and leave none behind."""
-    process = subprocess.Popen(  # noqa: S603 -- our own scripts
+    """Start a script of this folder; kill it at the end of the block."""
+    process = subprocess.Popen(  # noqa: S603 -- fixed scripts
         [sys.executable, str(HERE / script), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -64,14 +64,14 @@ def start_script(script: str, *arguments: str) -> Iterator[subprocess.Popen[str]
 
 
 def read_journal_states(environment: LoadEnvironment) -> dict[str, JournalState]:
-    """Read what the journal says of each file."""
+    """Return the state of each file in the journal."""
     return {row.key: row.state for row in iter_rows(environment.journal)}
 
 
 async def check_resumed_load(
     environment: LoadEnvironment, root: Path, said: str = ""
 ) -> LoadResult:
-    """Go on in this process, and hold what came of it to the invariants."""
+    """Resume the load in this process, and check the invariants."""
     loaded = await environment.load()
     counted = count_violations(environment, loaded)
     assert not counted.violations, counted.violations
@@ -88,7 +88,7 @@ async def check_resumed_load(
 async def test_f20_load_killed_at_a_journal_write_can_be_resumed(
     write: str, tmp_path: Path
 ) -> None:
-    """With one file that was in flight, and others around it."""
+    """One file was in flight, together with others."""
     with Emulator(api_key=KEY) as emulator:
         async with create_environment(emulator, tmp_path, FILES) as environment:
             arguments = (write, emulator.url, environment.dataset.id, str(environment.folder))
@@ -105,8 +105,10 @@ async def test_f20_load_killed_at_a_journal_write_can_be_resumed(
 
 
 def wait_for_exit(process: subprocess.Popen[str], interrupts: int) -> int:
-    """Wait for the end of a process. A second interrupt that meets asyncio at a bad moment makes it
-    wait for a wakeup that was lost (Python 3.11, once in 20 on a busy machine): that one is killed.
+    """Wait for the end of a process; return its exit code.
+
+    A second interrupt can make asyncio wait forever for a lost wakeup (Python 3.11, once in 20 on a
+    busy machine); then the process is killed.
     """
     try:
         return process.wait(PATIENCE)
@@ -119,7 +121,7 @@ def wait_for_exit(process: subprocess.Popen[str], interrupts: int) -> int:
 
 @pytest.mark.parametrize("times", [1, 2] if LONG else [2])
 async def test_f39_interrupted_load_can_be_resumed(times: int, tmp_path: Path) -> None:
-    """Once: creates under way may finish. Twice: it ends at once, and they are looked for."""
+    """Once: creates in flight may finish. Twice: it ends immediately; the next run finds them."""
     with Emulator(api_key=KEY, settings=Settings(create_io=0.05)) as emulator:
         async with create_environment(emulator, tmp_path, 200) as environment:
             emulator.faults.plan(CREATE, ["ok x5", f"{STALL} x3"])
@@ -148,7 +150,7 @@ async def test_f39_interrupted_load_can_be_resumed(times: int, tmp_path: Path) -
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 async def test_f40_fork_during_a_load_is_harmless(tmp_path: Path) -> None:
-    """A child that lives on takes nothing along: not the journal's lock, not the connections."""
+    """A surviving child process keeps neither the journal's lock nor the connections."""
     with Emulator(api_key=KEY, settings=Settings(create_io=0.01)) as emulator:
         async with create_environment(emulator, tmp_path, 40) as environment:
             children: list[int] = []
@@ -177,18 +179,18 @@ async def test_f40_fork_during_a_load_is_harmless(tmp_path: Path) -> None:
 MILLION = 1_000_000
 
 LITTLE = 1_000
-"""Items of which the memory is compared with that of very many."""
+"""Number of items whose peak memory is the baseline for a million items."""
 
 
-@pytest.mark.skipif(not LONG, reason="minutes")
+@pytest.mark.skipif(not LONG, reason="takes minutes")
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    ("what", "outcome", "told"), [("plan", "pending", 0), ("fail", "failed", MILLION)]
+    ("what", "outcome", "failures"), [("plan", "pending", 0), ("fail", "failed", MILLION)]
 )
 async def test_f38_million_items_need_memory_only_for_their_keys(
-    what: str, outcome: str, told: int, tmp_path: Path
+    what: str, outcome: str, failures: int, tmp_path: Path
 ) -> None:
-    """Those are 64 bits each, in a set; all else is bounded, a report and its failures too."""
+    """Keys are 64 bits each, in a set; everything else, including the report, is bounded."""
     with Emulator(api_key=KEY) as emulator:
         async with create_environment(emulator, tmp_path, 0) as environment:
 
@@ -204,6 +206,6 @@ async def test_f38_million_items_need_memory_only_for_their_keys(
 
             assert little["found"] == little[outcome] == LITTLE
             assert much["found"] == much[outcome] == MILLION
-            assert much["told"] == told
+            assert much["failures"] == failures
             assert much["peak"] - little["peak"] < 150 * 2**20
             assert environment.sends == 0

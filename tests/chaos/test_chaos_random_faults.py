@@ -1,7 +1,7 @@
-"""Everything at once: failures by chance at every endpoint and in the indexer.
+"""Random faults at every endpoint and in the indexer at the same time.
 
-The normal test run takes one seed, `poe chaos` twenty; `CHAOS_SEED` names the first. The n-th call
-of an endpoint meets the same for the same seed.
+A normal test run uses one seed, `poe chaos` twenty; `CHAOS_SEED` sets the first. With the same seed
+the n-th call of an endpoint meets the same fault.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from dify_kb.emulator import Emulator, Settings
 FILES: Final = 60
 
 WEDGED: Final = "00042.md"
-"""In the long run its worker is killed while it is indexed: it stalls, and the next run creates it
-again."""
+"""In the long run the worker is killed while indexing this file. The file stalls, and the next run
+creates it again."""
 
 LOOKS: Final[Mapping[str, float]] = {
     "503": 0.05,
@@ -72,7 +72,7 @@ RATES: Final[Mapping[str, Mapping[str, float]]] = {
 async def test_random_failures_lose_or_duplicate_no_file(
     seed: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Two loads meet failures, a third meets none and brings all to its end."""
+    """Two loads meet faults; a third without faults completes all files."""
     caplog.set_level("DEBUG")
     began = time.monotonic()
     with Emulator(api_key=KEY, settings=Settings(workers=2)) as emulator:
@@ -86,13 +86,13 @@ async def test_random_failures_lose_or_duplicate_no_file(
             await check_next_load(environment)
         met = sum(sum(words.values()) for words in emulator.faults.met().values())
         add_row(_row(seed, met, counts, time.monotonic() - began))
-        assert met > FILES / 4, "hardly anything failed"
+        assert met > FILES / 4, "too few faults were met"
         assert counts[-1].extra <= 2, f"seed {seed}"
         assert not find_secrets(environment, tmp_path, caplog.text)
 
 
 def inject_faults(emulator: Emulator, seed: int) -> None:
-    """Have calls and runs fail by chance."""
+    """Configure random faults of calls and indexing runs."""
     if LONG:
         emulator.faults.indexing(["hang"], names=WEDGED)
     emulator.faults.indexing(["error no text in it"], names="*13.md")
@@ -113,7 +113,7 @@ async def _load_and_check(environment: LoadEnvironment, seed: int) -> InvariantC
 def _row(seed: int, met: int, counts: list[InvariantCounts], seconds: float) -> ResultRow:
     last = counts[-1]
     return ResultRow(
-        name="faults by chance",
+        name="random faults",
         seed=seed,
         files=FILES,
         faults=met,

@@ -1,4 +1,4 @@
-"""F20: `kill -9` of a real process at random points, resumed until done; and of the server."""
+"""`kill -9` of load and server processes at random points, resumed until done: F20."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dify_kb.emulator import DocumentState, LoadCheck, check_load
 
 @pytest.mark.timeout(900)
 def test_killed_load_is_resumed_without_duplicates(tmp_path: Path) -> None:
-    """What was in flight at each kill is all that may be sent again."""
+    """Only creates in flight at a kill may be sent again."""
     killed_load = KilledLoad(tmp_path, files=2000 if LONG else 150, seed=7)
     with kill_at_exit(killed_load.start_server()):
         killed_load.create_dataset()
@@ -37,7 +37,7 @@ def test_killed_load_is_resumed_without_duplicates(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(300)
 def test_killed_server_loses_no_file(tmp_path: Path) -> None:
-    """What was sent just before is looked for once the server is back."""
+    """Creates sent just before a kill are looked up after the restart."""
     killed_load = KilledLoad(tmp_path, files=1000 if LONG else 60, seed=7)
     server = killed_load.start_server()
     try:
@@ -61,7 +61,7 @@ def test_killed_server_loses_no_file(tmp_path: Path) -> None:
 def _row(
     name: str, killed_load: KilledLoad, documents: Sequence[DocumentState], verdict: LoadCheck
 ) -> ResultRow:
-    """Count; a file has one chunk, so that a second one tells of two runs of a document."""
+    """Create the row; files have one chunk, so a second chunk shows two indexing runs."""
     return evolve(
         ResultRow.from_check(verdict, killed_load.find_false_claims(documents), name=name),
         seed=killed_load.seed,

@@ -1,4 +1,4 @@
-"""How fast a load is after the server asked it to be slower: F9, F10, F11, F42."""
+"""Rate and concurrency of loads after the server requested a slowdown: F9, F10, F11, F42."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ from dify_kb.transport import AttemptEvent
 from dify_kb.transport.request_limiter import RequestLimiter
 
 WELL = 3
-"""A limit that is more than what is left after an overload, on the slowest machine."""
+"""A concurrency limit above that after an overload, even on the slowest machine."""
 
 MINUTE = 60.0
-"""Seconds of the search for the right pace, which tests make shorter."""
+"""Maximum seconds until the concurrency limit has recovered."""
 
 
 class RecordedAdmission(Admission):
-    """One that records when something went wrong."""
+    """An admission that records the times of failures."""
 
     troubles: list[float]
 
     def record(self, attempt: AttemptEvent) -> None:
-        """Learn from an attempt."""
+        """Record an attempt, and its time if it failed."""
         if attempt.failure_kind is not None:
             self.troubles.append(self._now())
         super().record(attempt)
 
     @property
     def peak(self) -> int:
-        """The highest limit before that."""
+        """The highest limit before the first failure."""
         return max(limit for when, limit in self.history if when < self.troubles[0])
 
     @property
     def lowest(self) -> int:
-        """The lowest limit meanwhile."""
+        """The lowest limit between the first and the last failure."""
         first, last = self.troubles[0], self.troubles[-1]
         return min(limit for when, limit in self.history if first <= when <= last)
 
     @property
     def recovery(self) -> float:
-        """How long it took to be well again."""
+        """Seconds from the last failure until the limit was `WELL` again."""
         last = self.troubles[-1]
         return next(when for when, limit in self.history if when > last and limit >= WELL) - last
 
@@ -78,14 +78,14 @@ def last_admission(monkeypatch: pytest.MonkeyPatch) -> Callable[[], RecordedAdmi
         made.append(admission)
         return admission
 
-    # The package has a function of the module's name.
+    # A function of the package has the same name as the module.
     monkeypatch.setattr(import_module("dify_kb.ingest.load"), "Admission", make)
     return lambda: made[-1]
 
 
-@pytest.mark.skipif(not LONG, reason="dates have whole seconds")
+@pytest.mark.skipif(not LONG, reason="takes seconds: dates have whole seconds")
 async def test_f9_retry_after_date_is_respected(tmp_path: Path) -> None:
-    """Nothing is sent before it; it has whole seconds."""
+    """Nothing is sent before this date, which has whole seconds."""
     when = (datetime.now(UTC) + timedelta(seconds=3)).replace(microsecond=0)
     with Emulator(api_key=KEY) as emulator:
         async with create_environment(emulator, tmp_path, 5) as environment:
@@ -97,7 +97,7 @@ async def test_f9_retry_after_date_is_respected(tmp_path: Path) -> None:
             check_load(FaultCase(name="", files=5), environment, loaded)
             sends = [call for call in loaded.calls if call.endpoint == CREATE]
             assert [call.status for call in sends] == [200, 503, 200, 200, 200, 200]
-            # The answer's own Date, which the client counts from, has whole seconds too.
+            # The Date header of the response, the client's reference, has whole seconds too.
             assert sends[1].ended < when.timestamp() - 1 < sends[2].started
             assert time.time() < when.timestamp() + 3
             await check_next_load(environment)
@@ -117,11 +117,11 @@ async def test_f10_limit_falls_by_a_third_and_recovers(
             assert last_admission().recovery <= MINUTE
 
 
-@pytest.mark.skipif(not LONG, reason="twenty windows of 0.6 s")
+@pytest.mark.skipif(not LONG, reason="takes twenty windows of 0.6 s")
 async def test_f11_quota_is_used_and_hardly_exceeded(
     tmp_path: Path,
 ) -> None:
-    """At least 75 % of what it allows, at most 3.5 % refused."""
+    """Uses at least 75 % of the quota; at most 3.5 % of the creates are rejected."""
     allowed, window, files = 60, 0.6, 1200
     settings = Settings(quota=allowed, quota_window=window)
     with Emulator(api_key=KEY, settings=settings) as emulator:

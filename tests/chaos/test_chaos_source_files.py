@@ -1,4 +1,4 @@
-"""Files that change, and names that meet: F24, F25, F26."""
+"""Changing source files, similar names and special files: F24, F25, F26."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dify_kb import Item, Outcome, Progress
 from dify_kb.emulator import Emulator
 
 LARGE = 80_000
-"""Bytes: more than is read at once before it is sent."""
+"""Bytes; more than one read before sending."""
 
 
 def truncate_file(path: Path) -> None:
@@ -60,7 +60,7 @@ CHANGES = [
 async def test_f24_file_changed_before_sending_fails_alone_or_is_sent_as_it_is(
     change: Callable[[Path], None], size: int, tmp_path: Path
 ) -> None:
-    """No hang, and nothing that is half of it counts as loaded."""
+    """No hang, and no partial content counts as loaded."""
     with Emulator(api_key=KEY) as emulator:
         async with create_environment(emulator, tmp_path, 6, size=size) as environment:
             path = environment.folder / "00005.md"
@@ -95,8 +95,9 @@ def _remove(path: Path) -> None:
 async def test_f24_file_changed_while_sending_never_becomes_a_partial_document(
     tmp_path: Path,
 ) -> None:
-    """It is cut off once the server has begun to read it, which stops before it is through; it is
-    sent once more as it is then, when all others have ended.
+    """The file is truncated while the server reads it, and the connection is reset.
+
+    It is sent again with its new content after all other files.
     """
     fault = "reset-after 50%"
     with Emulator(api_key=KEY) as emulator:
@@ -120,7 +121,7 @@ async def test_f24_file_changed_while_sending_never_becomes_a_partial_document(
 
 
 async def test_f25_similar_names_become_distinct_documents(tmp_path: Path) -> None:
-    """By case, by Unicode's forms, by the folder that is joined into a name, and by length."""
+    """Names that differ only in case, Unicode form, folder separator, or their end."""
     keys = ["a/b.md", "a__b.md", "A/b.md", "é.md", "e\u0301.md", "x:y.md", "x_y.md", "x?y.md"]
     keys += ["n" * 240 + "1.md", "n" * 240 + "2.md", "a.b.md", "a .md", "a.md", "a%2Fb.md"]
     with Emulator(api_key=KEY) as emulator:
@@ -156,7 +157,7 @@ async def test_f26_special_files_are_reported_and_do_not_stop_the_load(
             os.mkfifo(folder / "pipe.md")
             (folder / "none.md").touch()
             with socket.socket(socket.AF_UNIX) as server:
-                monkeypatch.chdir(folder)  # the name of a socket is short
+                monkeypatch.chdir(folder)  # the path of a socket is limited
                 server.bind("socket.md")
                 emulator.faults.plan(CREATE, ["ok x2", "commit-then-reset x6"])
                 loaded = await environment.load()
@@ -172,7 +173,7 @@ async def test_f26_special_files_are_reported_and_do_not_stop_the_load(
 
 
 async def test_f24_failing_item_sources_are_reported(tmp_path: Path) -> None:
-    """The generator is the caller's: what it raises ends the load, and the journal goes on."""
+    """An exception of the caller's generator ends the load; the next load can resume."""
 
     def items(*, wrong: bool) -> Iterator[Item]:
         for number in range(30):

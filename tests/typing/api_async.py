@@ -1,4 +1,4 @@
-"""Only type-checked: what the async client's calls take and give."""
+"""Parameter and return types of the async client; only type-checked, never run."""
 
 from __future__ import annotations
 

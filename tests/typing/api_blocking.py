@@ -1,4 +1,4 @@
-"""Only type-checked: a blocking call takes and gives what the async one does."""
+"""Parameter and return types of the blocking client; only type-checked, never run."""
 
 from __future__ import annotations
 
