@@ -46,7 +46,7 @@ _KEYLESS_ENDPOINT: Final = "server.info"
 
 @frozen
 class Dispatcher:
-    """Runs the handlers of API endpoints and sends their responses."""
+    """The request dispatcher: runs the handlers of API endpoints and sends their responses."""
 
     context: RequestContext
     api_key: str

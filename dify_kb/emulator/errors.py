@@ -27,7 +27,7 @@ class EmulatedError(Exception):
 
 
 class UnvalidatedInputError(Exception):
-    """Invalid input that crashes servers up to 1.12; 1.16 responds with `validated_error`."""
+    """Raised for input that crashes servers up to 1.12; 1.16 responds with `validated_error`."""
 
     def __init__(self, validated_error: EmulatedError) -> None:
         super().__init__(validated_error.message)

@@ -93,14 +93,14 @@ class ExternalKnowledge:
             metadata_condition=metadata_condition,
         )
         async with _open_session() as session:
-            asker = DifyRequester(
+            requester = DifyRequester(
                 session, api.endpoint, api.api_key, self.context.settings.external_retry
             )
-            reply = await asker.retrieve(body)
+            response = await requester.retrieve(body)
         ignores_errors = self.context.profile.quirks.drops_external_errors
-        if ignores_errors and not reply.is_failed and reply.status != _OK:
+        if ignores_errors and not response.is_failed and response.status != _OK:
             return []
-        return [_to_passage(record, dataset) for record in parse_records(reply)]
+        return [_to_passage(record, dataset) for record in parse_records(response)]
 
     def _find_binding(
         self, dataset_id: str

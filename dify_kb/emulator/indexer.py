@@ -36,12 +36,12 @@ _log = logging.getLogger(__name__)
 
 
 class InjectedRunError(Exception):
-    """A planned failure of a run; its message becomes the document's error."""
+    """Raised if a run was planned to fail; the message becomes the document's error."""
 
 
 @define(eq=False)
 class _WorkerTask:
-    """A task in progress."""
+    """A task that a worker is processing."""
 
     scope: anyio.CancelScope
     # Checked by threads that outlive the cancelled scope.
@@ -245,7 +245,7 @@ class Indexer:
 
 
 class _StageTimer:
-    """Tracks the time at which the current stage of a document is due to end."""
+    """The time at which the current stage of a document is due to end."""
 
     def __init__(self, clock: Clock, start: float) -> None:
         self._clock = clock

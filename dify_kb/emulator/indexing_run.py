@@ -29,7 +29,7 @@ _SPLITTING_BATCHES: Final = 10
 
 
 class RunAbortedError(Exception):
-    """The document was deleted or the worker was killed; the run ends silently."""
+    """Raised if the document was deleted or the worker killed; the run ends silently."""
 
 
 @frozen

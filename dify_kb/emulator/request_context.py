@@ -106,7 +106,7 @@ class RequestContext:
     def dataset(self) -> DatasetRow:
         """The dataset in the path."""
         if self.path_dataset is None:
-            raise LookupError("the path of this endpoint names no dataset")
+            raise LookupError("the path of this endpoint has no dataset id")
         return self.path_dataset
 
 

@@ -17,7 +17,7 @@ _LIFETIME: Final = 300
 
 @frozen
 class SignedUrls:
-    """Creates and verifies signed URLs."""
+    """A signer and verifier of file URLs."""
 
     secret: str
 

@@ -42,7 +42,7 @@ _SHORT_PROVIDER_ID: Final = re.compile(r"[a-z0-9_-]+")
 
 
 class ModelError(Exception):
-    """A model or provider does not exist, or a model call failed; the message is the server's."""
+    """Raised if a model or provider does not exist, or a model call fails."""
 
 
 def full_provider_name(provider: str) -> str:
@@ -119,7 +119,7 @@ def list_providers(model_type: str, tenant: str) -> list[ModelProvider]:
         provider=PROVIDER_NAME,
         models=[model],
         status="active",
-        label=_localize("Stand-ins of the emulator"),
+        label=_localize("Emulator stand-in models"),
         extra={"tenant_id": tenant, "icon_small": None, "icon_small_dark": None},
     )
     return [provider]
