@@ -1,4 +1,4 @@
-"""Send one call and read its reply: attempts, retries, request limit."""
+"""Send API calls over HTTP, with retries and a limit on concurrent requests."""
 
 from __future__ import annotations
 

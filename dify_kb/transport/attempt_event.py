@@ -1,4 +1,4 @@
-"""What the transport tells a listener."""
+"""The event passed to listeners after each attempt at a request."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Literal
 from attrs import frozen
 
 FailureKind = Literal["quota", "overload", "timeout", "unreachable", "failed"]
-"""What an error tells of the server: too many calls a minute (Dify's 403), too many at once (429,
-503), no answer in time, not reached, and 5xx or a broken connection."""
+"""The kind of a failure of the server: rate limit per minute (Dify's 403), overload (429, 503),
+timeout, unreachable, and any other failure (5xx, lost connection)."""
 
 
 @frozen(kw_only=True)
 class AttemptEvent:
-    """One attempt ended. `status` is None when no reply came; `retry_in` when it was the last.
+    """The result of one attempt at a request. All times are in seconds.
 
-    `seconds` is the whole attempt, `waited` the server's part of it: from the last byte of the
-    body to the head of the reply (None: no reply). `trouble` is None for a success and where only
-    this call was refused; `retry_after` is what the server asked for, in seconds.
+    `status` is None without a response; `retry_in` is None after the last attempt. `seconds` is
+    the duration of the attempt, `server_seconds` the part of it from the last byte sent to the
+    response headers (None: no response). `failure_kind` is None for a success, and for an error
+    that concerns only this request. `retry_after` is the delay that the server requested.
     """
 
     endpoint: str
@@ -33,4 +34,4 @@ class AttemptEvent:
 
 
 OnAttempt = Callable[[AttemptEvent], None]
-"""Called in the loop thread after each attempt; must return at once."""
+"""A callback after each attempt; called in the loop thread, must not block."""

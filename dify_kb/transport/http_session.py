@@ -1,4 +1,4 @@
-"""The aiohttp session of one loop: one attempt at one call, and library errors made ours."""
+"""Send single HTTP requests with aiohttp, and convert its errors to those of this package."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
     from .upload_body import UploadBody
 
 MAX_ERROR_BODY = 64 * 1024
-"""Bytes of a refusal that are read; what a proxy adds beyond that is of no use."""
+"""Maximum bytes read of an error response; proxies may send long pages."""
 
 EVENT_STREAM_TYPE = "text/event-stream"
 _JSON = "application/json"
 _USER_AGENT = f"dify-kb/{importlib.metadata.version('dify-kb')}"
 
 
-def is_event_stream(reply: Response) -> bool:
-    """Tell whether a reply is a piece of a stream of events."""
-    kind = reply.headers.get("content-type", "")
-    return kind.startswith(EVENT_STREAM_TYPE) and 200 <= reply.status < 300  # noqa: PLR2004 -- any 2xx
+def is_event_stream(response: Response) -> bool:
+    """Return whether a response is part of an event stream."""
+    kind = response.headers.get("content-type", "")
+    return kind.startswith(EVENT_STREAM_TYPE) and 200 <= response.status < 300  # noqa: PLR2004 -- any 2xx
 
 
 @functools.lru_cache
@@ -50,7 +50,7 @@ def _client_timeout(connect: float | None, read: float | None) -> aiohttp.Client
 def open_session(
     *, proxy: str | None, trust_env: bool, ssl: _ssl.SSLContext | None
 ) -> aiohttp.ClientSession:
-    """Open a session without a pool limit of its own: `RequestLimiter` bounds the requests."""
+    """Open an aiohttp session. Its pool is unlimited, as `RequestLimiter` limits requests."""
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(
             limit=0, keepalive_timeout=KEEP_ALIVE, ssl=True if ssl is None else ssl
@@ -59,15 +59,15 @@ def open_session(
         trust_env=trust_env,
         cookie_jar=aiohttp.DummyCookieJar(),
     )
-    # aiohttp repeats GET and DELETE by itself after a reset, once and unseen (3.12 to 3.14; there
-    # is no public switch): a delete would then meet the 404 of its own success.
+    # aiohttp silently repeats a GET or DELETE after a connection reset (3.12 to 3.14, without a
+    # public option): a delete that succeeded would then get a 404.
     session._retry_connection = False  # noqa: SLF001 -- see above
     return session
 
 
 @frozen
 class HTTPSession:
-    """Where a client's requests go out. The aiohttp session is closed by who opened it."""
+    """A session that sends requests to one server. Does not close the aiohttp session."""
 
     _http: aiohttp.ClientSession
     _config: Config
@@ -79,12 +79,13 @@ class HTTPSession:
     async def attempt(
         self, call: Call[Any], body: UploadBody | None, allowed: Timeout, version: str | None = None
     ) -> Response:
-        """Send one request to a server of this version and read its reply.
+        """Send one request and return the response. `version` selects the server's route.
 
         Raises:
-            ConnectError: nothing was sent.
-            RequestTimeoutError: a part of it took too long.
-            TransportError: the connection broke; `delivered` tells whether the server may have it.
+            ConnectError: the connection failed; nothing was sent.
+            RequestTimeoutError: a timeout expired.
+            TransportError: the connection was lost; `delivered` is whether the server may have
+                received the request.
             SourceError: the file could not be read, or changed.
         """
         endpoint = call.endpoint
@@ -106,14 +107,14 @@ class HTTPSession:
             except (aiohttp.ClientError, OSError) as error:
                 if body is not None and body.error is not None:
                     raise body.error from error
-                # This one holds the request with its headers, and so the key, in its repr.
+                # The repr of a ClientResponseError contains the request headers, with the key.
                 cause = None if isinstance(error, aiohttp.ClientResponseError) else error
                 raise self._to_transport_error(endpoint.name, error, body) from cause
             finally:
                 if body is not None:
                     body.close()
         raise RequestTimeoutError(
-            f"{endpoint.name}: {self._config.base_url} did not answer in time.",
+            f"{endpoint.name}: no response from {self._config.base_url} in time.",
             endpoint=endpoint.name,
             delivered=body is None or body.may_be_delivered,
             hint="The server may be overloaded; try again later or with a longer timeout.",
@@ -122,10 +123,10 @@ class HTTPSession:
     async def stream(
         self, call: Call[Any], allowed: Timeout, version: str | None = None
     ) -> AsyncGenerator[Response, None]:
-        """Send one request and give its reply piece by piece; a refusal comes whole.
+        """Send one request and yield its response in parts; an error response in one part.
 
         Raises:
-            TransportError: as `attempt`, also in the middle.
+            TransportError: as `attempt`, also in the middle of the response.
         """
         headers, data = _encode_body(call)
         try:
@@ -138,9 +139,9 @@ class HTTPSession:
                     yield evolve(head, body=piece)
         except aiohttp.SocketTimeoutError as error:
             raise RequestTimeoutError(
-                f"{call.endpoint.name}: nothing came for {allowed.answer:g} s.",
+                f"{call.endpoint.name}: no event received for {allowed.answer:g} s.",
                 endpoint=call.endpoint.name,
-                hint="The run may go on; look at its documents before you start it again.",
+                hint="The run may still continue; check its documents before starting it again.",
             ) from error
         except (aiohttp.ClientError, OSError) as error:
             cause = None if isinstance(error, aiohttp.ClientResponseError) else error
@@ -155,7 +156,7 @@ class HTTPSession:
         data: bytes | AsyncIterator[bytes] | None,
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         method, path = call.select_route(version)
-        if method == "GET":  # a cache in front must not show what was there before
+        if method == "GET":  # caching proxies must not return outdated data
             headers = {**headers, "Cache-Control": "no-cache"}
         is_stream = call.endpoint.response_type is Event
         return self._http.request(
@@ -187,7 +188,7 @@ class HTTPSession:
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         if response.ok:
             body = await response.read()
-            # The title of a page that should be JSON is shown in the error.
+            # The error shows the title of an HTML page.
             return self._redact_key(body) if response.content_type.startswith("text/") else body
         body = b""
         while len(body) < MAX_ERROR_BODY and (block := await response.content.read(MAX_ERROR_BODY)):
@@ -195,7 +196,7 @@ class HTTPSession:
         return self._redact_key(body[:MAX_ERROR_BODY])
 
     def _redact_key(self, text: bytes) -> bytes:
-        """A server that echoes what it was sent must not put the key into an error."""
+        """Remove the key from a response that echoes the request, as errors show its text."""
         return text.replace(self._config.api_key.encode(), b"***")
 
     def _build_url(self, call: Call[Any], path: str) -> URL:
@@ -210,22 +211,22 @@ class HTTPSession:
         where = self._config.base_url
         match error:
             case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError():
-                hint = "Pass ssl= with the server's own certificate authority."
+                hint = "Pass an SSL context with the server's certificate authority as ssl."
             case aiohttp.ClientConnectorDNSError():
-                hint = "Check the host name in the address."
+                hint = "Check the host name in the server address."
             case aiohttp.ClientHttpProxyError():
                 hint = "Check the proxy and its credentials."
             case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
-                hint = "Check the address, and that the server is up and reachable from here."
+                hint = "Check the server address, and that the server is running and reachable."
             case _:
                 return TransportError(
-                    f"{endpoint}: the connection to {where} broke ({_describe_error(error)}).",
+                    f"{endpoint}: lost the connection to {where} ({_describe_error(error)}).",
                     endpoint=endpoint,
                     delivered=body is None or body.may_be_delivered,
-                    hint="Look at the server and at what stands before it.",
+                    hint="Check the server, and any proxy in front of it.",
                 )
         return ConnectError(
-            f"{endpoint}: {where} could not be reached ({_describe_error(error)}).",
+            f"{endpoint}: cannot connect to {where} ({_describe_error(error)}).",
             endpoint=endpoint,
             delivered=False,
             hint=hint,

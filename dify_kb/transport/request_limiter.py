@@ -1,4 +1,4 @@
-"""How many requests may be in flight, and when none may start. Waiting here is never a timeout."""
+"""Limit the requests in flight, and pause them. Waiting here does not count as a timeout."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ if TYPE_CHECKING:
 
 
 class RequestLimiter:
-    """A limit on requests, and so on connections, that the server's hints close for a while.
+    """A limit on concurrent requests, and thus connections, that can be paused.
 
     Args:
-        limit: requests in flight while nobody asks for another number.
-        fixed: whether `limit` is also the most that anybody gets.
+        limit: maximum requests in flight by default.
+        fixed: whether requested limits cannot exceed `limit`.
     """
 
     def __init__(self, limit: int, *, fixed: bool = False) -> None:
         self.fixed = fixed
         self.default_limit = limit
-        """Requests in flight while nobody asks for another number."""
+        """Maximum requests in flight if no other limit is requested."""
         self._requested_limits: dict[object, int] = {}
         self._slots = anyio.CapacityLimiter(limit)
         self._paused_until: float | None = None
 
     @property
     def limit(self) -> int:
-        """Requests that may be in flight now."""
+        """The current maximum of requests in flight."""
         return int(self._slots.total_tokens)
 
     def set_requested_limit(self, requester: object, limit: int | None) -> None:
-        """Let `limit` requests be in flight for `requester`, until it asks for None.
+        """Allow `limit` requests in flight on behalf of `requester`; None withdraws the request.
 
-        The largest number asked for counts, also where it is below the usual one: a server may
-        have fewer connections than that.
+        The largest requested limit applies, even if it is below the default: a server may have
+        fewer connections.
         """
         if limit is None:
             self._requested_limits.pop(requester, None)
@@ -47,7 +47,7 @@ class RequestLimiter:
         self._update_limit()
 
     def pause(self, seconds: float) -> None:
-        """Let no request start for `seconds`, unless a longer pause is on."""
+        """Start no request for `seconds`; has no effect during a longer pause."""
         self._paused_until = max(self._paused_until or -math.inf, loop_time() + seconds)
 
     def _update_limit(self) -> None:
@@ -68,7 +68,7 @@ class RequestLimiter:
             raise
 
     async def _wait_until_resumed(self) -> None:
-        while self._paused_until is not None:  # it may move on
+        while self._paused_until is not None:  # may be extended while waiting
             if loop_time() < self._paused_until:
                 await anyio.sleep_until(self._paused_until)
             else:

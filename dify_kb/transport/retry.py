@@ -1,18 +1,19 @@
-"""Whether and when to try again: pure, (call's repeat, attempt, error) -> seconds or None.
+"""Decide whether and when to retry a request, by its repeatability and error. No I/O.
 
-| what happened | SAFE | IDEMPOTENT | UPSERT | CREATES |
+| failure | SAFE | IDEMPOTENT | UPSERT | CREATE |
 |---|---|---|---|---|
-| not reached; nothing sent | again | again | again | again |
-| 408, 425, 429, 503, 403 rate limit | later | later | later | later |
-| broke before the body was whole | again | again | again | unknown |
-| broke, or timed out, after that | again | again | unknown | unknown |
-| 500 | again (3 attempts) | again (3) | unknown | unknown |
-| other 5xx | again | again | unknown | unknown |
-| 400, the plugin daemon is down | again | again | again | again |
-| 2xx cut short | again | again | unknown | unknown |
-| 2xx of something else; any other refusal | no | no | no | no |
+| connection failed; nothing sent | retry | retry | retry | retry |
+| 408, 425, 429, 503, 403 rate limit | delay | delay | delay | delay |
+| connection lost before the body was complete | retry | retry | retry | unknown |
+| connection lost, or timeout, after that | retry | retry | unknown | unknown |
+| 500 | retry (3 attempts) | retry (3) | unknown | unknown |
+| other 5xx | retry | retry | unknown | unknown |
+| 400, plugin daemon down | retry | retry | retry | retry |
+| 2xx, truncated | retry | retry | unknown | unknown |
+| 2xx with an unexpected body; any other error response | raise | raise | raise | raise |
 
-"unknown" is `OutcomeUnknownError`: only a look at the server tells whether to repeat the call.
+"delay" also pauses all other requests. "unknown" raises `OutcomeUnknownError`: check on the server
+whether the request succeeded before repeating it.
 """
 
 from __future__ import annotations
@@ -43,12 +44,12 @@ if TYPE_CHECKING:
 UNAVAILABLE = 503
 
 MIN_SERVER_ERROR = 500
-"""Below it, a `ServerError` is a refusal that passes: nothing was done."""
+"""A `ServerError` with a lower status is a temporary rejection: the server changed nothing."""
 
 
 @frozen
 class RetryDelay:
-    """Try again in `seconds`; `pauses_all` says that all calls should wait, not this one alone."""
+    """The delay before a retry, in seconds; `pauses_all` is whether it applies to all requests."""
 
     seconds: float
     pauses_all: bool = False
@@ -57,7 +58,7 @@ class RetryDelay:
 def decide_retry(
     repeatability: Repeatability, attempt: int, error: KnowledgeError, retry: Retry, random: Random
 ) -> RetryDelay | None:
-    """Tell what to do after attempt number `attempt` (from 1) ended in `error`."""
+    """Return the delay before a retry, or None to give up. `attempt` counts from 1."""
     if is_throttled(error):
         if attempt >= retry.throttled_attempts:
             return None
@@ -70,7 +71,7 @@ def decide_retry(
 def outcome_unknown_error(
     repeatability: Repeatability, error: KnowledgeError
 ) -> OutcomeUnknownError | None:
-    """Tell whether `error` leaves open if a call that creates was carried out."""
+    """Return the error to raise if a create may have succeeded despite `error`, else None."""
     if repeatability in {Repeatability.SAFE, Repeatability.IDEMPOTENT} or is_throttled(error):
         return None
     match error:
@@ -82,16 +83,16 @@ def outcome_unknown_error(
             return None
         case TransportError() | ServerError() | ProtocolError(complete=False):
             return OutcomeUnknownError(
-                f"{error.summary.removesuffix('.')}; it may have been carried out all the same.",
+                f"{error.summary.removesuffix('.')}; the request may have succeeded.",
                 endpoint=error.endpoint,
-                hint="Look on the server before sending it again.",
+                hint="Check on the server before repeating the request.",
             )
         case _:
             return None
 
 
 def classify_failure(error: KnowledgeError) -> FailureKind | None:
-    """Tell what `error` says of the server; None when it is about this call alone."""
+    """Return the kind of server failure, or None if `error` concerns only this request."""
     match error:
         case RateLimitedError(status=403):
             return "quota"
@@ -108,7 +109,7 @@ def classify_failure(error: KnowledgeError) -> FailureKind | None:
 
 
 def may_have_arrived(error: KnowledgeError) -> bool:
-    """Return whether the server may have carried out the call that met `error`."""
+    """Return whether the server may have carried out the request that failed with `error`."""
     match error:
         case ConnectError() | TransportError(delivered=False):
             return False
@@ -121,7 +122,7 @@ def may_have_arrived(error: KnowledgeError) -> bool:
 
 
 def is_throttled(error: KnowledgeError) -> bool:
-    """Tell whether the server said to come back later, having done nothing."""
+    """Return whether the server rejected a request temporarily, without carrying it out."""
     return isinstance(error, RateLimitedError) or (
         isinstance(error, ServerError) and error.status == UNAVAILABLE
     )
@@ -165,5 +166,5 @@ def _delay_throttled(
 
 
 def _backoff_limit(base: float, attempt: int, max_delay: float) -> float:
-    # A float holds no more than 2 to the 1023rd, and who waits for days gets there.
+    # The exponent is limited, as 2.0 ** 1024 overflows after days of retries.
     return min(max_delay, base * 2.0 ** min(attempt - 1, 64))

@@ -1,4 +1,4 @@
-"""Sending a call until it has an outcome: the only loop between a resource and the socket."""
+"""Send calls to the server, with retries, and decode the responses."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ _log = logging.getLogger(__name__)
 
 @attrs.define
 class ServerState:
-    """What the server last said of itself, and what of that was told."""
+    """The version that the server last reported, and the warnings already issued about it."""
 
     version: str | None = None
     issued_warnings: set[str] = attrs.field(factory=set)
 
 
 def _is_already_deleted(call: Call[Any], error: KnowledgeError) -> bool:
-    """Return whether a delete met its own earlier attempt, whose answer was lost."""
+    """Return whether a delete failed because its earlier attempt succeeded without a response."""
     return call.endpoint.method == "DELETE" and isinstance(error, NotFoundError)
 
 
 @frozen
 class Sender:
-    """Takes any call to the server and back: pace, attempt, decode_response, retry."""
+    """The path of all calls to the server: limit, send, decode, retry."""
 
     session: HTTPSession
     limiter: RequestLimiter
@@ -62,11 +62,11 @@ class Sender:
     random: Random = field(factory=Random)
 
     async def __call__(self, call: Call[R], /) -> R:
-        """Send `call`, again where that is safe, and decode its reply.
+        """Send `call`, retry it if that is safe, and return the decoded response.
 
         Raises:
-            OutcomeUnknownError: it may have been carried out; repeating it is not safe.
-            KnowledgeError: what the last attempt met.
+            OutcomeUnknownError: the request may have succeeded; repeating it is not safe.
+            KnowledgeError: the last attempt failed.
         """
         attempt = 0
         first_start: float | None = None
@@ -121,7 +121,7 @@ class Sender:
     def _decide_retry(
         self, call: Call[Any], attempt: int, error: KnowledgeError, first_start: float
     ) -> retry.RetryDelay | None:
-        """Return when to try again, within the time that the whole call may take."""
+        """Return the delay before a retry, or None to give up or if `Retry.total` is exceeded."""
         policy = self.policy.retry
         retry_delay = retry.decide_retry(
             call.endpoint.repeatability, attempt, error, policy, self.random
@@ -132,10 +132,10 @@ class Sender:
         return None if elapsed + retry_delay.seconds > policy.total else retry_delay
 
     async def stream(self, call: Call[Event], /) -> AsyncIterator[Event]:
-        """Send `call` once and give the events of its reply as they come.
+        """Send `call` once and yield the events of its response as they arrive.
 
         Raises:
-            KnowledgeError: the server refused, or the connection broke.
+            KnowledgeError: the server responded with an error, or the connection was lost.
         """
         decoder = SSEDecoder()
         started = loop_time()
@@ -143,7 +143,8 @@ class Sender:
         responses = self.session.stream(call, self.policy.timeout, self.server.version)
         try:
             async with aclosing(responses):
-                # The turn ends with the first piece: who follows the events makes other calls.
+                # The request slot is released after the first part: consumers of the events may
+                # send other requests.
                 async with self.limiter:
                     response = await anext(responses, None)
                 while response is not None:
@@ -162,7 +163,7 @@ class Sender:
     def _has_other_route(
         self, call: Call[Any], sent_version: str | None, error: KnowledgeError
     ) -> bool:
-        """Tell whether there was no such route, and the version now known has it elsewhere."""
+        """Return whether the route does not exist, but the version now known has another one."""
         return (
             isinstance(error, ApiError)
             and error.status in {404, 405}
@@ -173,7 +174,7 @@ class Sender:
         self.server.version = response.headers.get("x-version", self.server.version)
 
     def _warn_once(self, call: Call[Any]) -> None:
-        """Warn once of what a call does on this version; before the call, if that is known."""
+        """Warn once about a call that does harm on the server's version."""
         warning = find_warning(call.endpoint.name, self.server.version)
         if warning and warning not in self.server.issued_warnings:
             self.server.issued_warnings.add(warning)
@@ -189,7 +190,7 @@ class Sender:
         response: Response | None,
     ) -> None:
         if error is not None:
-            wait = "" if retry_delay is None else f"; again in {retry_delay.seconds:.2f} s"
+            wait = "" if retry_delay is None else f"; retry in {retry_delay.seconds:.2f} s"
             _log.info(
                 "%s%s",
                 error.summary,

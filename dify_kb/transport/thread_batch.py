@@ -18,21 +18,21 @@ from attrs import define, field
 T = TypeVar("T")
 
 BATCH_SECONDS = 0.002
-"""Seconds that a thread spends on its batch. A small file in the page cache takes 0.02 ms, a thread
-switch 0.1 to 0.2 (measured); calls behind a slower one run in parallel instead."""
+"""Seconds that a thread spends on its batch. Reading a small cached file takes 0.02 ms, a thread
+switch 0.1 to 0.2 ms (measured). Calls queued behind a slower one run in parallel instead."""
 
 BATCH_TIMEOUT = 0.05
-"""Seconds after which the calls behind one that does not return run in parallel."""
+"""Seconds after which calls queued behind a blocked one run in parallel."""
 
 OPEN_ITERATIONS = 2
-"""Iterations of the loop that a batch stays open: replies that arrive together wake their tasks
-over two of them (measured: with one, every other batch of 8 uploads holds a single file)."""
+"""Loop iterations that a batch stays open. Responses that arrive together wake their tasks over two
+iterations (measured: with one, every other batch of 8 uploads contains a single file)."""
 
 
 async def run_in_batch(function: Callable[..., T], *args: object) -> T:
     """Call `function` in a thread and return its result, or raise its error.
 
-    A cancelled caller returns at once. `function` may still be called, and its result is dropped.
+    Cancellation takes effect immediately; `function` may still run, and its result is dropped.
     """
     job = _Job(partial(function, *args))
     batch = _open_batch.get(None)
@@ -51,7 +51,7 @@ async def run_in_batch(function: Callable[..., T], *args: object) -> T:
 
 
 async def run_in_thread(function: Callable[..., T], *args: object) -> T:
-    """Call `function` in its own thread; a cancelled caller returns at once and leaves it there."""
+    """Call `function` in a separate thread; cancellation abandons the call immediately."""
     return await anyio.to_thread.run_sync(partial(function, *args), abandon_on_cancel=True)
 
 
@@ -65,26 +65,26 @@ class _Job(Generic[T]):
     _notify: Callable[[], object] | None = None
 
     def claim(self) -> bool:
-        """Return True to the first caller, who is to call it."""
+        """Return True to the first caller only, which must then call the job."""
         return self._claimed.acquire(blocking=False)
 
     def call(self) -> None:
         try:
             self.value = self.function()
-        except Exception as error:  # noqa: BLE001 -- raised where it was asked for
+        except Exception as error:  # noqa: BLE001 -- raised by run_in_batch
             self.error = error
         self._finished = True
         if self._notify is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: no task waits
+            with contextlib.suppress(RuntimeError):  # the loop is closed; no task waits
                 self._notify()
 
     async def wait(self) -> None:
-        """Wait until it was called."""
+        """Wait until the job has been called."""
         if self._finished:
             return
         event = anyio.Event()
         self._notify = partial(asyncio.get_running_loop().call_soon_threadsafe, event.set)
-        if not self._finished:  # the thread sets this before it looks for whom to notify
+        if not self._finished:  # the thread sets this before it reads `_notify`
             await event.wait()
 
 
@@ -92,8 +92,8 @@ class _Job(Generic[T]):
 class _Batch:
     jobs: list[_Job[Any]]
     done: anyio.Event = field(factory=anyio.Event)
-    """Set when its thread has returned or is late, or when the task that runs it is cancelled.
-    Calls that nobody claimed by then run in parallel."""
+    """Set when the thread has returned or is late, or when the task that runs the batch is
+    cancelled. Jobs not claimed by then run in parallel."""
 
     async def run(self) -> None:
         _open_batch.set(self)
@@ -118,4 +118,4 @@ class _Batch:
 
 
 _open_batch: RunVar[_Batch | None] = RunVar("_open_batch")
-"""The batch that still accepts calls, one per loop."""
+"""The batch that still accepts calls; one per event loop."""

@@ -1,4 +1,4 @@
-"""A request body, opened for one attempt."""
+"""The body of a file upload, read anew for each attempt."""
 
 from __future__ import annotations
 
@@ -29,33 +29,33 @@ if TYPE_CHECKING:
     from dify_kb.wire.multipart import FileRequest, MultipartForm
 
 BLOCK_SIZE = 256 * 1024
-"""Bytes read and sent at a time: 32 files of 14 MB in flight keep below 70 MB (measured)."""
+"""Bytes read and sent at a time: 32 files of 14 MB in flight use less than 70 MB (measured)."""
 
 SINGLE_PIECE_LIMIT = 64 * 1024
-"""A file up to so many bytes is sent in one piece: 1.6 times as fast as streamed (measured)."""
+"""Maximum bytes of a file that is sent in one piece: 1.6 times as fast as streaming (measured)."""
 
 OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-"""How files are opened: a FIFO put in the file's place must not block the thread that does it."""
+"""Flags for opening files. Non-blocking, as a FIFO in place of a file would block the thread."""
 
 DELIVERED_FRACTION = 0.99
-"""A server that got less than this part of a multipart body cannot have acted on it."""
+"""A server that received less than this fraction of a multipart body cannot have processed it."""
 
 
 class UploadBody:
-    """The bytes of one attempt, counted as they go.
+    """The body of one upload attempt, counted while it is sent.
 
-    Each block that the socket took moves the deadline of the attempt on: a body may take as long
-    as it likes while it moves. An error met while reading is kept in `error`, since aiohttp
-    reports it as a broken connection.
+    Each block sent extends the deadline of the attempt: a body may take any time as long as it
+    makes progress. `error` is an error met while reading, as aiohttp reports it as a broken
+    connection.
 
     Args:
-        size: bytes that the file must have; None takes what a path has when it is opened.
+        size: expected size of the file in bytes; None uses the size of the path when opened.
     """
 
     def __init__(self, form: MultipartForm, size: int | None, timeout: Timeout) -> None:
         self.error: KnowledgeError | None = None
         self.sent_at: float | None = None
-        """When the socket had taken all of it; None before, and of one sent in one piece."""
+        """Time when the whole body was sent; None before, and for a body sent in one piece."""
         self._form = form
         self._timeout = timeout
         self._size = size
@@ -66,9 +66,9 @@ class UploadBody:
     def from_call(
         cls, call: Call[Any], timeout: Timeout, previous: UploadBody | None
     ) -> UploadBody | None:
-        """Return the body of a call that is sent as a form, else None.
+        """Return the body of a multipart call; None for other calls.
 
-        The file must still have the size that it had at the `previous` attempt.
+        The file must have the same size as in the `previous` attempt.
         """
         if call.endpoint.encoding is not RequestEncoding.FORM:
             return None
@@ -77,16 +77,16 @@ class UploadBody:
 
     @property
     def headers(self) -> dict[str, str]:
-        """The headers of the body; its length is known once it is open."""
+        """The headers of the body. Its length is known once the body is open."""
         return {"Content-Type": self._form.content_type, "Content-Length": str(self._length)}
 
     @property
     def may_be_delivered(self) -> bool:
-        """Whether the server may have had enough of it to act."""
+        """Whether the server may have received enough of the body to process it."""
         return self._sent >= DELIVERED_FRACTION * self._length
 
     async def open(self, scope: anyio.CancelScope) -> bytes | AsyncIterator[bytes]:
-        """Return the body for aiohttp: whole if small, else an iterator over blocks.
+        """Return the body for aiohttp: as bytes if small, else as an iterator over blocks.
 
         Raises:
             SourceError: the file could not be read, or changed.
@@ -100,7 +100,7 @@ class UploadBody:
         return b"".join((self._form.head, content, self._form.tail))
 
     def close(self) -> None:
-        """Close the file; a read under way does it when it returns, and nobody waits for that."""
+        """Close the file without blocking; a read in progress closes it when it returns."""
         if self._source is not None:
             self._source.close()
 
@@ -109,7 +109,7 @@ class UploadBody:
         return self._form.content_length(self._size or 0)
 
     async def _read_small(self, source: _SourceFile) -> bytes | None:
-        """Return the content of a file that is sent in one piece; None of a larger one."""
+        """Return the content of a file that is sent in one piece; None for a larger file."""
         file = self._form.file
         if isinstance(file.content, Path):
             size, content = await run_in_batch(source.open_path, file.content)
@@ -121,7 +121,7 @@ class UploadBody:
             return None
         if isinstance(file.content, bytes):
             return file.content
-        # Not batched with others, as nobody knows how long a read of it takes.
+        # Not batched, as a read from the caller's stream may take any time.
         content = await run_in_thread(source.read_all, self._size + 1)
         if len(content) != self._size:
             raise _source_changed_error(file, self._size)
@@ -154,10 +154,10 @@ class UploadBody:
 
 
 class _SourceFile:
-    """A file that threads read for aiohttp, which drops its body in the middle of a read.
+    """A file read in threads for aiohttp, which may abandon the body in the middle of a read.
 
-    Such a read goes on in its thread, perhaps for hours on a network file system that hangs. It
-    must not leave an open file behind, nor move a stream that the next attempt reads.
+    An abandoned read continues in its thread, perhaps for hours on a network file system that
+    hangs. It must neither leak an open file nor move a stream that the next attempt reads.
     """
 
     def __init__(self, file: File) -> None:
@@ -168,7 +168,7 @@ class _SourceFile:
         self._closed = False
 
     def open_path(self, path: Path) -> tuple[int, bytes | None]:
-        """Measure a path, and read it when it is small; a larger one stays open."""
+        """Return the size of a path, and its content if small; a larger file stays open."""
         if not self._begin_read():
             return 0, b""
         try:
@@ -186,12 +186,12 @@ class _SourceFile:
         return size, content
 
     def read(self, size: int) -> bytes:
-        """Read a block; empty at the end, when the file is closed."""
+        """Return the next block; empty at the end, which closes the file."""
         if not self._begin_read():
             return b""
         try:
             with _exclusive_access(self._file.content):
-                if self._closed:  # while an earlier attempt had the stream
+                if self._closed:  # while an earlier attempt used the stream
                     return b""
                 if self._stream is None:
                     self._stream = self._open_stream()
@@ -206,11 +206,11 @@ class _SourceFile:
             self._end_read()
 
     def read_all(self, size: int) -> bytes:
-        """Read up to `size` bytes; one read of a stream may return fewer."""
+        """Return up to `size` bytes; a single read of a stream may return fewer."""
         return _read_blocks(self.read, size)
 
     def close(self) -> None:
-        """Close the file; a read under way does it when it returns."""
+        """Close the file; a read in progress closes it when it returns."""
         with self._lock:
             self._closed = True
             if not self._reading:
@@ -236,20 +236,20 @@ class _SourceFile:
         if isinstance(content, bytes):
             return io.BytesIO(content)
         if isinstance(content, Path):
-            raise TypeError("a path is opened by begin()")
+            raise TypeError("a path is opened by open_path()")
         content.seek(self._file.start)
         return content
 
 
 _in_use: set[int] = set()
-"""The `id` of streams that a thread reads, and so keeps alive."""
+"""The `id` of each stream that a thread is reading, and thus keeps alive."""
 
 _in_use_changed = threading.Condition()
 
 
 @contextmanager
 def _exclusive_access(content: object) -> Iterator[None]:
-    """Keep a caller's stream from other reads, such as one of an attempt that was given up."""
+    """Lock a caller's stream against other reads, such as one of an abandoned attempt."""
     if isinstance(content, bytes | Path):
         yield
         return
@@ -265,17 +265,17 @@ def _exclusive_access(content: object) -> Iterator[None]:
 
 
 def _open_regular_file(path: Path) -> tuple[int, int]:
-    """Open a regular file; return its descriptor and its size."""
+    """Open a regular file and return its descriptor and size."""
     descriptor = os.open(path, OPEN_FLAGS)
     status = os.fstat(descriptor)
     if stat.S_ISREG(status.st_mode):
         return descriptor, status.st_size
     os.close(descriptor)
-    raise SourceError(f"{path} is not a regular file.", hint="Name a file; `load` takes folders.")
+    raise SourceError(f"Not a regular file: {path}.", hint="Pass a file; use `load` for a folder.")
 
 
 def _read_descriptor(descriptor: int, size: int) -> bytes:
-    """Read up to `size` bytes and close the file."""
+    """Return up to `size` bytes and close the file."""
     try:
         return _read_blocks(partial(os.read, descriptor), size)
     finally:
@@ -283,7 +283,7 @@ def _read_descriptor(descriptor: int, size: int) -> bytes:
 
 
 def _read_blocks(read: Callable[[int], bytes], size: int) -> bytes:
-    """Read until `size` bytes or the end; a network file system may return fewer than asked for."""
+    """Read `size` bytes or to the end; a read on a network file system may return fewer."""
     content = block = read(size)
     while block and len(content) < size:
         block = read(size - len(content))
@@ -293,14 +293,14 @@ def _read_blocks(read: Callable[[int], bytes], size: int) -> bytes:
 
 def _source_changed_error(file: File, size: int | None) -> SourceChangedError:
     return SourceChangedError(
-        f"{file.name}: its length changed while it was sent (it was {size} bytes).",
-        hint="Load it again once nothing writes to it.",
+        f"{file.name}: the size changed during the upload (was {size} bytes).",
+        hint="Upload the file again when no program writes to it.",
     )
 
 
 def _unreadable_error(file: File, error: OSError) -> SourceError:
     label = file.content if isinstance(file.content, Path) else file.name
     return SourceError(
-        f"{label} could not be read ({error.strerror or error}).",
+        f"Cannot read {label} ({error.strerror or error}).",
         hint="Check the path and its permissions.",
     )

@@ -1,1 +1,1 @@
-"""Bytes to models and back; no I/O."""
+"""The wire format: endpoints, and encoding and decoding of requests and responses. No I/O."""

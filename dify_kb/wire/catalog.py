@@ -1,6 +1,6 @@
-"""The operations of the Knowledge API, grouped by noun. The only place that knows paths.
+"""The endpoints of the Knowledge API, grouped by resource.
 
-Checked against the endpoint table (tests/data/endpoints.json) by a test.
+A test compares them with the endpoint table (tests/data/endpoints.json).
 """
 
 from __future__ import annotations

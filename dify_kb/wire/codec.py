@@ -1,7 +1,7 @@
-"""Models to JSON and back, by one converter.
+"""Convert models to JSON and back.
 
-A tolerant reader: unknown fields go to `extra`, unknown words stay (`OpenEnum`), times come as
-ints, floats or ISO text. A strict writer: `UNSET` is left out, None is null.
+Reading is tolerant: unknown fields go to `extra`, unknown enum values are kept (`OpenEnum`), times
+are accepted as int, float or ISO text. Writing is strict: `UNSET` is omitted, None is null.
 """
 
 from __future__ import annotations
@@ -25,36 +25,36 @@ T = TypeVar("T")
 
 
 class DecodeError(ValueError):
-    """What came is not what was expected; the text names the JSON path."""
+    """An unexpected value in a response; the message names its JSON path."""
 
 
 def encode(model: object) -> object:
-    """Turn a model into what `json.dumps` takes."""
+    """Convert a model to a value that `json.dumps` accepts."""
     return _converter.unstructure(model)
 
 
 def encode_fields(model: object) -> dict[str, object]:
-    """Turn a model into its fields, named as on the wire."""
+    """Convert a model to a dict of its fields, named as in the API."""
     return cast("dict[str, object]", encode(model))
 
 
 def to_json(model: object) -> bytes:
-    """Turn a model into JSON.
+    """Encode a model as JSON.
 
     Raises:
-        ConfigError: a text that is no Unicode, such as a file name that is not UTF-8.
+        ConfigError: a string is not valid Unicode, such as a file name that is not UTF-8.
     """
     try:
         return _compact.encode(encode(model)).encode()
     except UnicodeEncodeError as error:
         raise ConfigError(
-            "A text of the request is no Unicode: it holds half of a surrogate pair.",
-            hint="Read it with its right encoding, or leave those characters out.",
+            "A string of the request is not valid Unicode: it contains an unpaired surrogate.",
+            hint="Decode the text with the correct encoding, or remove these characters.",
         ) from error
 
 
 def to_query(model: object) -> list[tuple[str, str]]:
-    """Turn a model into query parameters; a list repeats its name."""
+    """Convert a model to query parameters; a list becomes several with the same name."""
     return [
         (name, _to_query_value(item))
         for name, value in encode_fields(model).items()
@@ -63,10 +63,10 @@ def to_query(model: object) -> list[tuple[str, str]]:
 
 
 def decode(shape: type[T], value: object) -> T:
-    """Turn parsed JSON into a model.
+    """Convert parsed JSON to a model.
 
     Raises:
-        DecodeError: a field that every server sends is missing or of another type.
+        DecodeError: a required field is missing or has another type.
     """
     try:
         return _converter.structure(value, shape)
@@ -75,10 +75,10 @@ def decode(shape: type[T], value: object) -> T:
 
 
 def from_json(shape: type[T], body: bytes) -> T:
-    """Turn JSON into a model.
+    """Decode JSON into a model.
 
     Raises:
-        DecodeError: not JSON, or not of this shape.
+        DecodeError: the body is not JSON, or does not fit the model.
     """
     try:
         value = json.loads(body)
@@ -165,7 +165,7 @@ def _is_list(shape: Any) -> bool:
 
 
 def _create_list_reader(shape: Any) -> Callable[[object, object], object]:
-    """Take a JSON array alone: a text or an object has items as well."""
+    """Create a reader for JSON arrays; other iterables (text, objects) are rejected."""
     items = cast("Any", tuple)[*get_args(shape), ...]
 
     def read(value: object, _: object) -> object:
@@ -182,10 +182,10 @@ def _is_nullable(shape: object) -> bool:
 
 
 def _create_nullable_reader(shape: Any) -> Callable[[object, object], object]:
-    """Look up the reader once, not for each value: two in three fields of a document are such."""
+    """Create a reader for nullable values, which are two in three fields of a document."""
     inner = next(arm for arm in get_args(shape) if arm is not NoneType)
     read: Callable[[object, object], object] = _converter.get_structure_hook(inner)
-    if inner in {str, int, float, bool}:  # what is one already stays as it is
+    if inner in {str, int, float, bool}:  # fast path for values of the expected type
         return lambda value, _: (
             value if value is None or type(value) is inner else read(value, inner)
         )
@@ -203,7 +203,7 @@ def _create_optional_reader(shape: Any) -> Callable[[object, object], object]:
 
 
 def _class_of(shape: Any) -> Any:
-    """Tell the class of a generic such as `Page[Dataset]`."""
+    """Return the class of a generic such as `Page[Dataset]`."""
     origin = get_origin(shape)
     return shape if origin is None else origin
 

@@ -1,4 +1,4 @@
-"""A reply becomes a value, or the error that a caller would want to catch."""
+"""Decode a response into a model, or raise the matching error."""
 
 from __future__ import annotations
 
@@ -37,45 +37,45 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 READ_HEADERS = ("content-type", "x-version", "x-request-id", "retry-after", "date", "location")
-"""The headers of a reply that are read."""
+"""The response headers that are used."""
 
 _JSON_ERRORS = (ValueError, RecursionError)
-"""What `json.loads` raises; the second when it is nested too deeply."""
+"""The exceptions of `json.loads`; RecursionError for deeply nested values."""
 
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 
 _ERRORS_BY_STATUS: Mapping[int, tuple[type[ApiError], str]] = {
-    400: (BadRequestError, "Correct the request; sending it again as it is will not help."),
+    400: (BadRequestError, "Correct the request; retrying does not help."),
     401: (
         UnauthorizedError,
-        "Use a knowledge API key (dataset-…) of this server; app keys are refused as well.",
+        "Use a knowledge API key (dataset-…) of this server; app keys are not accepted.",
     ),
-    402: (QuotaExceededError, "The plan is used up; waiting does not help."),
+    402: (QuotaExceededError, "The plan's limit is reached; retrying does not help."),
     403: (
         ForbiddenError,
-        "Check that the key's workspace holds this dataset and that its API access is on.",
+        "Check that the dataset belongs to the key's workspace and that its API access is enabled.",
     ),
-    404: (NotFoundError, "Check the id: it must be of this server and of the key's workspace."),
-    405: (BadRequestError, "This server's version does not have the operation."),
-    408: (RateLimitedError, "The server gave up waiting for the request; try again."),
-    409: (ConflictError, "Choose another name, or use what has that name already."),
+    404: (NotFoundError, "Check the id: it must belong to this server and the key's workspace."),
+    405: (BadRequestError, "Check the server's version: it does not support this operation."),
+    408: (RateLimitedError, "Try again: the server timed out while reading the request."),
+    409: (ConflictError, "Choose another name, or use the existing object of that name."),
     413: (
         TooLargeError,
         "Send a smaller file, or raise UPLOAD_FILE_SIZE_LIMIT and the proxy's body size.",
     ),
-    415: (UnsupportedTypeError, "Send a type that the server takes."),
-    422: (BadRequestError, "Correct the request; sending it again as it is will not help."),
+    415: (UnsupportedTypeError, "Send a file type that the server accepts."),
+    422: (BadRequestError, "Correct the request; retrying does not help."),
     425: (RateLimitedError, "Wait, then try again."),
-    429: (RateLimitedError, "Wait, then try again with fewer requests at once."),
+    429: (RateLimitedError, "Wait, then try again with fewer concurrent requests."),
 }
 
-# Dify tells these apart by their words only (measured, with billing switched on).
+# Dify distinguishes these errors only by their message (measured, with billing enabled).
 _ERRORS_BY_MESSAGE: tuple[tuple[int, str, type[ApiError], str], ...] = (
     (
         403,
         "request rate limit",
         RateLimitedError,
-        "Wait a minute: refused calls count against the limit too.",
+        "Wait a minute: rejected requests also count towards the limit.",
     ),
     (
         403,
@@ -87,40 +87,40 @@ _ERRORS_BY_MESSAGE: tuple[tuple[int, str, type[ApiError], str], ...] = (
         403,
         "has reached the limit",
         QuotaExceededError,
-        "The plan's documents or space are used up; waiting does not help.",
+        "The plan's limit of documents or vector space is reached; retrying does not help.",
     ),
     (
         400,
         "limit of your subscription",
         QuotaExceededError,
-        "The plan's documents are used up; waiting does not help.",
+        "The plan's limit of documents is reached; retrying does not help.",
     ),
     (
         400,
         "failed to request plugin daemon",
         ServerError,
-        "The server's plugin daemon is down: the key and the request are right. Try again later.",
+        "Try again later: the server's plugin daemon is down. The key and the request are valid.",
     ),
     (
         400,
         "default model not found",
         BadRequestError,
-        "Configure such a model in the workspace, or use an economy dataset (keyword search).",
+        "Configure a default model in the workspace, or use an economy dataset (keyword search).",
     ),
     (
         400,
         "document is not available",
         BadRequestError,
-        "The document is being indexed, failed, disabled or archived; wait, or create it again.",
+        "Wait until the document is indexed; enable or unarchive it; create it again if it failed.",
     ),
 )
 
 
 @frozen
 class Response:
-    """What came back, as it came; of its headers those of `READ_HEADERS`.
+    """An undecoded response, with the headers of `READ_HEADERS`.
 
-    `waited`: seconds from the last byte of the request to the head of this.
+    `server_seconds` is the time from the last byte of the request to the response headers.
     """
 
     status: int
@@ -130,17 +130,17 @@ class Response:
 
 
 def decode_response(call: Call[R], response: Response) -> R:
-    """Decode a reply to `call`.
+    """Decode the response to `call`.
 
     Raises:
-        ApiError: the server refused.
-        ProtocolError: a success that is not what the API answers.
+        ApiError: the server responded with an error.
+        ProtocolError: a 2xx response with a body that the API does not document.
     """
     if not 200 <= response.status < 300:
         raise _api_error(call.endpoint, response)
     response_type = call.endpoint.response_type
     if response_type is NoneType:
-        # A delete answers 204, or 200 with the body `204`, `200` or an object (measured).
+        # A delete returns 204, or 200 with the body `204`, `200` or an object (measured).
         return cast("R", None)
     if response_type is bytes and not _is_html(response):
         return cast("R", response.body)
@@ -155,17 +155,17 @@ def decode_response(call: Call[R], response: Response) -> R:
 def _protocol_error(endpoint: str, response: Response, reason: str) -> ProtocolError:
     if _is_html(response):
         description = _describe_html_page(response.body)
-        hint = "Check the base URL: it should be that of a Dify API (…/v1)."
+        hint = "Check the base URL: it should be the address of a Dify API (…/v1)."
     elif not response.body:
         description = "an empty body"
-        hint = "Look at what stands between this client and the server."
+        hint = "Check the proxies between this client and the server."
     else:
         description = f"an unexpected body: {reason}"
         hint = find_bug_hint(endpoint, response.headers.get("x-version"), response.status) or (
-            "Is the server a Dify, and of a known version?"
+            "Check that the server is a Dify server of a supported version."
         )
     return ProtocolError(
-        f"{endpoint}: the server answered {response.status} with {description}.",
+        f"{endpoint}: the server returned {response.status} with {description}.",
         endpoint=endpoint,
         status=response.status,
         complete=_is_html(response) or _is_json(response.body),
@@ -186,7 +186,7 @@ def _api_error(called_endpoint: Endpoint[Any, Any], response: Response) -> ApiEr
     hint = find_bug_hint(endpoint, version, response.status, message) or hint
     explanation = ": ".join(part for part in (code, message) if part) or "no reason given"
     return error_class(
-        f"{endpoint}: the server answered {response.status} ({explanation}"
+        f"{endpoint}: the server returned {response.status} ({explanation}"
         f"{f'; Dify {version}' if version else ''}).",
         endpoint=endpoint,
         status=response.status,
@@ -203,25 +203,25 @@ def _classify_error(endpoint: str, response: Response, message: str) -> tuple[ty
     status = response.status
     if 300 <= status < 400:
         target = response.headers.get("location", "another address")
-        return ApiError, f"It redirects to {target}: use that address as the base URL."
+        return ApiError, f"Use the address of the redirect as base URL: {target}."
     if status >= 500:
-        return ServerError, "Try again later; the server's own log says more."
+        return ServerError, "Try again later; see the server's log for details."
     if status == 400 and not message and endpoint == "documents.create_by_file":
         return BadRequestError, (
-            "The server refuses the file's type or its size (it does not say which). By default it"
-            f" takes {', '.join(sorted(DOCUMENT_EXTENSIONS))} of at most {MAX_FILE_SIZE >> 20} MiB."
+            "Check the file's type and size: the server rejected one of them. By default it accepts"
+            f" {', '.join(sorted(DOCUMENT_EXTENSIONS))} of at most {MAX_FILE_SIZE >> 20} MiB."
         )
     lowered = message.lower()
     for error_status, words, error_class, hint in _ERRORS_BY_MESSAGE:
         if status == error_status and words in lowered:
             return error_class, hint
     if status == 404 and _is_html(response):
-        return NotFoundError, "There is no such route: check the base URL and the server's version."
+        return NotFoundError, "Check the base URL and the server's version: the route is missing."
     return _ERRORS_BY_STATUS.get(status, (ApiError, "See the server's documentation."))
 
 
 def _read_code_and_message(response: Response) -> tuple[str, str]:
-    """Take code and message out of every envelope that servers and proxies send."""
+    """Return code and message from any error format that servers and proxies use."""
     if _is_html(response):
         return "", _describe_html_page(response.body)
     try:
@@ -241,7 +241,7 @@ def _read_code_and_message(response: Response) -> tuple[str, str]:
 
 
 def _parse_retry_after(headers: Mapping[str, str]) -> float | None:
-    """Read seconds, or a date against the server's own clock."""
+    """Return the seconds of a Retry-After header; a date is relative to the server's clock."""
     hint = headers.get("retry-after", "").strip()
     if not hint:
         return None
@@ -270,7 +270,7 @@ def _is_html(response: Response) -> bool:
 
 
 def _is_missing_route(response: Response) -> bool:
-    """A missing thing is a 404 in JSON, a missing route one in HTML (measured)."""
+    """Return whether the route is missing: a 404 in HTML; other 404s are JSON (measured)."""
     return response.status == 405 or (response.status == 404 and _is_html(response))
 
 

@@ -1,4 +1,4 @@
-"""One value for each operation of the API: everything about it that is not prose."""
+"""Describe API operations: method, path, request and response types, repeatability."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ if TYPE_CHECKING:
     from dify_kb.models import Event
 
 B = TypeVar("B")
-"""The model that a call takes; None when it takes none."""
+"""The request model; None for calls without one."""
 
 R = TypeVar("R")
-"""What a success decodes to; None when its body means nothing."""
+"""The response model; None if the body is ignored."""
 
 
 class Repeatability(enum.Enum):
-    """What a second, identical request does to the server."""
+    """The effect of repeating an identical request."""
 
     SAFE = enum.auto()
-    """Nothing: it only reads."""
+    """None: the request only reads."""
 
     IDEMPOTENT = enum.auto()
-    """Nothing more: what it asks for is already so."""
+    """None: the requested state already exists."""
 
     UPSERT = enum.auto()
-    """Indexes the document of that name again, in place (recordings 127 to 178)."""
+    """The document of that name is indexed again, in place (recordings 127 to 178)."""
 
     CREATE = enum.auto()
-    """Makes a second thing."""
+    """A second object is created."""
 
 
 class RequestEncoding(enum.Enum):
-    """Where the model that a call takes travels."""
+    """The encoding of a request model."""
 
     NONE = enum.auto()
     QUERY = enum.auto()
@@ -50,7 +50,7 @@ class RequestEncoding(enum.Enum):
 
 @frozen(kw_only=True)
 class LegacyRoute:
-    """Where servers before a version have the operation."""
+    """The method and path of an operation on servers older than `before`."""
 
     before: str
     method: str
@@ -59,10 +59,10 @@ class LegacyRoute:
 
 @frozen
 class Endpoint(Generic[B, R]):
-    """An operation: its name in every log, error and fault plan, and its shape on the wire.
+    """An operation of the API. Logs, errors and fault plans refer to it by `name`.
 
-    `status` is what a server of profile 1.16 answers; the client takes any 2xx. `since` is the
-    oldest version known to have it (None: all), `until` the first that has it no more.
+    `status` is the success status of a 1.16 server; the client accepts any 2xx. `since` is the
+    oldest version known to support the operation (None: all), `until` the first without it.
     """
 
     name: str
@@ -78,17 +78,17 @@ class Endpoint(Generic[B, R]):
     legacy: LegacyRoute | None = field(default=None, kw_only=True)
 
     def call(self: Endpoint[None, R], **path_params: str) -> Call[R]:
-        """Fill the slots of a call that takes no model."""
+        """Create a call without a request model."""
         return self._call(path_params, None)
 
     def __call__(self, body: B, /, **path_params: str) -> Call[R]:
-        """Fill the slots of a call and give it its model."""
+        """Create a call with a request model."""
         return self._call(path_params, body)
 
     def describe_absence(self, version: str | None) -> str | None:
-        """Say since or until when servers have it, if one of this version does not."""
+        """Return why servers of this version lack the operation; None if they have it."""
         if self.since and is_older(version, self.since):
-            return f"it exists since {self.since}"
+            return f"it was added in {self.since}"
         if self.until and version and not is_older(version, self.until):
             return f"it was removed in {self.until}"
         return None
@@ -100,7 +100,7 @@ class Endpoint(Generic[B, R]):
 
 @frozen
 class Call(Generic[R]):
-    """An endpoint with its slots filled: what the transport sends. Still no I/O."""
+    """A request to an endpoint: path and request model, not sent yet."""
 
     endpoint: Endpoint[Any, R]
     path: str
@@ -108,7 +108,7 @@ class Call(Generic[R]):
     legacy_path: str | None = None
 
     def select_route(self, version: str | None) -> tuple[str, str]:
-        """Tell method and path on a server of this version; on an unknown one, the newest."""
+        """Return method and path for a server version; None selects the newest."""
         older = self.endpoint.legacy
         if older is not None and self.legacy_path is not None and is_older(version, older.before):
             return older.method, self.legacy_path
@@ -116,14 +116,14 @@ class Call(Generic[R]):
 
 
 class CallSender(Protocol):
-    """What a resource is given: the way to the server."""
+    """The interface through which resources send calls."""
 
     async def __call__(self, call: Call[R], /) -> R:
-        """Send `call`, wait for its reply and decode it."""
+        """Send `call` and return the decoded response."""
         ...
 
     def stream(self, call: Call[Event], /) -> AsyncIterator[Event]:
-        """Send `call` and give the events of its reply as they come."""
+        """Send `call` and yield the events of its response as they arrive."""
         ...
 
 
@@ -133,9 +133,9 @@ def _fill_path(path: str, path_params: dict[str, str]) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _quote(value: str) -> str:
-    """Cached: nearly all calls of a load name the same dataset."""
+    """Quote a path parameter. Cached, as nearly all calls of a load have the same dataset id."""
     return quote(value, safe="")
 
 
 NOTHING = type(None)
-"""What a call takes that takes nothing, and returns whose body means nothing."""
+"""The request or response type of calls without a request model or a response body."""

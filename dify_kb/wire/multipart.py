@@ -1,4 +1,4 @@
-"""A multipart body as a recipe: what stands around the file; the file is opened per attempt."""
+"""Build the parts of a multipart body around a file, which is opened per attempt."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from . import codec
 
 
 class FileRequest(Protocol):
-    """A request model that travels as a form."""
+    """A request model that is sent as a multipart form."""
 
     @property
     def file(self) -> File:
-        """The file part; every other field is part of the JSON in `data`."""
+        """The file part; all other fields are sent as JSON in the part `data`."""
         ...
 
 
 @frozen
 class MultipartForm:
-    """The bytes before the file and after it."""
+    """A multipart body: the file, and the bytes before and after it."""
 
     content_type: str
     head: bytes
@@ -31,14 +31,14 @@ class MultipartForm:
     tail: bytes
 
     def content_length(self, content: int) -> int:
-        """Tell the length of the whole body around a file of `content` bytes."""
+        """Return the length of the whole body for a file of `content` bytes."""
         return len(self.head) + content + len(self.tail)
 
 
 def build_multipart(body: FileRequest) -> MultipartForm:
-    """Write the recipe of a form: the field `data` (JSON) and the part `file`.
+    """Build a multipart form with the parts `data` (JSON) and `file`.
 
-    The file name is sent as raw UTF-8, which the server stores as it is; a percent-encoded one
+    The file name is sent as raw UTF-8, which the server stores unchanged. A percent-encoded name
     would be stored encoded (measured).
     """
     boundary = secrets.token_hex(16)
@@ -63,5 +63,5 @@ def build_multipart(body: FileRequest) -> MultipartForm:
 
 
 def _escape_filename(name: str) -> str:
-    """Escape what would end the header, as browsers do; the server then refuses such a name."""
+    """Escape quotes and line breaks as browsers do; the server rejects the escaped name."""
     return name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")

@@ -1,4 +1,4 @@
-"""Server-sent events out of the bytes of a reply."""
+"""Decode server-sent events."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
 
 
 class SSEDecoder:
-    """Takes a stream piece by piece and gives the events that are complete.
+    """An incremental decoder of an event stream.
 
-    Each event's data is a JSON object that names the event; what is none (a comment, a keep-alive)
-    is left out.
+    The data of each event is a JSON object with the event's name. Comments, keep-alives and other
+    data are skipped.
     """
 
     def __init__(self) -> None:
         self._rest = b""
 
     def feed(self, chunk: bytes) -> Iterator[Event]:
-        """Add bytes; give the events that they completed."""
+        """Add bytes and yield the events that are now complete."""
         *blocks, self._rest = (self._rest + chunk).replace(b"\r\n", b"\n").split(b"\n\n")
         for block in blocks:
             event = _parse_event(block)

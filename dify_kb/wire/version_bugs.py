@@ -1,4 +1,4 @@
-"""What is known of single server versions: what they lack, and where they answer wrongly."""
+"""Compare server versions, and list the known bugs of some."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ _NUMBER = re.compile(r"\d+")
 
 
 def parse_version(version: str) -> tuple[int, ...]:
-    """Take the numbers out of a version, e.g. (1, 12, 1); () when there are none."""
+    """Parse a version into a tuple of ints, e.g. (1, 12, 1); () if it has no digits."""
     return tuple(int(number) for number in _NUMBER.findall(version.partition("-")[0]))
 
 
 def is_older(version: str | None, than: str) -> bool:
-    """Tell whether a server is older; one of unknown version is not."""
+    """Return whether a version is older than another; an unknown version is not."""
     return bool(version) and () < parse_version(version or "") < parse_version(than)
 
 
 def _release_of(version: str | None) -> str:
-    """Name the release that a build such as 1.12.1-fix1 is of."""
+    """Return the release of a build such as 1.12.1-fix1."""
     return (version or "").partition("-")[0]
 
 
 @frozen
 class KnownBug:
-    """An answer of some versions that does not mean what it says, and what to do about it.
+    """A wrong response of some server versions, and advice about it.
 
-    `words` tell it from a true refusal of the same status.
+    `words` distinguish it from a genuine error response of the same status.
     """
 
     endpoints: frozenset[str]
@@ -44,42 +44,43 @@ KNOWN_BUGS = (
         frozenset({"1.12.0", "1.12.1"}),
         400,
         "binding_count",
-        "This version refuses its own answer (recordings 820 to 830): the tag was made or renamed"
-        " all the same. datasets.list and tags.list_for_dataset show it; upgrade to list tags.",
+        "Ignore this error, a bug of this version (recordings 820 to 830): the tag was created or"
+        " renamed. Use datasets.list or tags.list_for_dataset, or upgrade to list tags.",
     ),
     KnownBug(
         frozenset({"datasets.list"}),
         frozenset({"1.12.0", "1.12.1"}),
         400,
         "tag_ids",
-        "This version refuses every tag_ids (recording 847); datasets.iter filters here instead.",
+        "Use datasets.iter, which filters by tag in the client: this version rejects tag_ids"
+        " (recording 847).",
     ),
     KnownBug(
         frozenset({"child_chunks.update", "child_chunks.delete"}),
         frozenset({"1.8.1"}),
         404,
         "",
-        "This version never finds a child chunk to change or delete; update or delete its segment,"
-        " or upgrade.",
+        "Update or delete the segment instead, or upgrade: this version cannot change or delete"
+        " child chunks.",
     ),
     KnownBug(
         frozenset({"metadata.update"}),
         frozenset({"1.4.3", "1.8.1", "1.12.0", "1.12.1"}),
         200,
         "",
-        "There is no field of this id: this version answers its rename with nulls (recording 660).",
+        "Check the field id: this version returns nulls for an unknown id (recording 660).",
     ),
 )
 
 VERSIONS_HANGING_ON_UPDATE = frozenset({"1.12.0", "1.12.1"})
-"""Versions whose worker hangs for ever on an update of a document that has chunks (upstream issue
-33748; measured on 1.12.1)."""
+"""Versions whose worker hangs forever when a document with chunks is updated (upstream issue 33748;
+measured on 1.12.1)."""
 
 _UPDATES = frozenset({"documents.update_by_text", "documents.update_by_file"})
 
 
 def find_bug_hint(endpoint: str, version: str | None, status: int, message: str = "") -> str | None:
-    """Give the help for an answer that is a bug of this version."""
+    """Return the advice about a response that is a known bug of this version, if it is one."""
     return next(
         (
             bug.help
@@ -94,10 +95,10 @@ def find_bug_hint(endpoint: str, version: str | None, status: int, message: str 
 
 
 def find_warning(endpoint: str, version: str | None) -> str | None:
-    """Give the warning for a call that does harm on this version."""
+    """Return the warning about a call that does harm on this version, if it does."""
     if endpoint in _UPDATES and _release_of(version) in VERSIONS_HANGING_ON_UPDATE:
         return (
-            f"{endpoint}: Dify {version} hangs its worker for ever when it updates a document that"
-            " has chunks; create the document again by its name instead, or upgrade."
+            f"{endpoint}: the worker of Dify {version} hangs forever when a document with chunks is"
+            " updated. Create the document again under its name instead, or upgrade."
         )
     return None

@@ -366,14 +366,14 @@ def test_a_created_tag_is_reported_although_the_server_refuses(case: str) -> Non
     error = load_errors("1.12.1")[case]
 
     assert isinstance(error, dify_kb.BadRequestError)
-    assert "all the same" in error.hint
+    assert "Ignore this error" in error.hint
     assert "tags.list_for_dataset" in error.hint
 
 
 @pytest.mark.parametrize("case", ["822-tag-create-dup", "823-tag-create-empty"])
 def test_a_tag_that_was_not_created_is_not_reported_as_created(case: str) -> None:
     """The same version, the same status: only the words tell a real refusal."""
-    assert "all the same" not in load_errors("1.12.1")[case].hint
+    assert "Ignore this error" not in load_errors("1.12.1")[case].hint
 
 
 @pytest.mark.parametrize(
@@ -385,7 +385,7 @@ def test_a_filter_refused_by_a_version_is_reported_with_the_workaround(
     told: bool,  # noqa: FBT001 -- a column of the table
 ) -> None:
     """1.12.1 takes no `tag_ids` at all; other refusals of that list are true ones."""
-    assert ("datasets.iter filters here" in load_errors("1.12.1")[case].hint) is told
+    assert ("Use datasets.iter" in load_errors("1.12.1")[case].hint) is told
 
 
 @pytest.mark.parametrize("case", ["1012-hier-cc-update", "1024-hier-cc-delete-again"])
@@ -394,7 +394,7 @@ def test_a_child_chunk_never_found_is_reported_with_the_workaround(case: str) ->
     error = load_errors("1.8.1")[case]
 
     assert isinstance(error, dify_kb.NotFoundError)
-    assert "update or delete its segment" in error.hint
+    assert "Update or delete the segment" in error.hint
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -407,14 +407,14 @@ def test_a_metadata_field_of_nulls_is_an_error(version: str) -> None:
 
     assert one.reply.status == 200
     assert raised.value.endpoint == "metadata.update"
-    assert "no field of this id" in raised.value.hint
+    assert "Check the field id" in raised.value.hint
 
 
 @pytest.mark.parametrize(
     ("version", "case", "since"),
     [
-        ("1.4.3", "340-wait-status-disable", "it exists since 1.8"),
-        ("1.4.3", "129-text-same-name-get", "it exists since 1.8"),
+        ("1.4.3", "340-wait-status-disable", "it was added in 1.8"),
+        ("1.4.3", "129-text-same-name-get", "it was added in 1.8"),
         ("1.12.1", "431-upload-file-route", "it was removed in 1.11"),
     ],
 )

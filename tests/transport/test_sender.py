@@ -198,7 +198,7 @@ async def test_an_unreachable_server_is_given_up(server: FakeServer) -> None:
     server.get(LIST, exception=REFUSED, repeat=True)
 
     async with client() as kb:
-        with pytest.raises(dify_kb.ConnectError, match="could not be reached") as raised:
+        with pytest.raises(dify_kb.ConnectError, match="cannot connect to") as raised:
             await kb.datasets.list()
 
     assert server.count_requests("GET", LIST) == 6
@@ -641,7 +641,7 @@ async def test_each_failure_is_logged_with_its_endpoint(
     (record,) = caplog.records
     assert (vars(record)["endpoint"], vars(record)["attempt"]) == ("datasets.list", 1)
     assert "503" in record.getMessage()
-    assert "again in" in record.getMessage()
+    assert "retry in" in record.getMessage()
 
 
 async def test_the_version_of_the_server_is_remembered(server: FakeServer) -> None:
@@ -712,7 +712,7 @@ async def test_calls_outside_of_the_block_are_refused(server: FakeServer) -> Non
 async def test_an_open_client_is_not_opened_again(server: FakeServer) -> None:
     """The second block would close the connections of the first."""
     async with client() as kb:
-        with pytest.raises(dify_kb.ConfigError, match="open already"):
+        with pytest.raises(dify_kb.ConfigError, match="already open"):
             await kb.__aenter__()
 
     assert not server.requests

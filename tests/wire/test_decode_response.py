@@ -185,7 +185,7 @@ def test_an_error_names_endpoint_response_and_next_step() -> None:
     assert error.retry_after == 3.0
     assert error.hint
     assert str(error) == (
-        "datasets.get: the server answered 404 (not_found: Dataset not found.; Dify 1.12.1)."
+        "datasets.get: the server returned 404 (not_found: Dataset not found.; Dify 1.12.1)."
         f" {error.hint}"
     )
 
@@ -194,7 +194,7 @@ def test_an_error_without_version_or_reason_is_still_a_sentence() -> None:
     """A proxy strips headers and bodies; the text must not hold `None` or empty brackets."""
     error = decode_api_error(Response(418, {}, b""))
 
-    assert error.summary == "datasets.get: the server answered 418 (no reason given)."
+    assert error.summary == "datasets.get: the server returned 418 (no reason given)."
     assert error.server_version is None
     assert error.request_id is None
     assert error.retry_after is None
@@ -205,15 +205,15 @@ def test_an_error_without_version_or_reason_is_still_a_sentence() -> None:
     [
         (403, RATE, dify_kb.RateLimitedError, "Wait a minute"),
         (403, RATE.upper(), dify_kb.RateLimitedError, "Wait a minute"),
-        (403, SPACE, dify_kb.QuotaExceededError, "waiting does not help"),
-        (403, DOCUMENTS, dify_kb.QuotaExceededError, "waiting does not help"),
+        (403, SPACE, dify_kb.QuotaExceededError, "retrying does not help"),
+        (403, DOCUMENTS, dify_kb.QuotaExceededError, "retrying does not help"),
         (400, DAEMON, dify_kb.ServerError, "plugin daemon is down"),
         (403, "Dataset api access is not enabled.", dify_kb.ForbiddenError, "API access"),
         (
             400,
             "You have reached the limit of your subscription.",
             dify_kb.QuotaExceededError,
-            "waiting does not help",
+            "retrying does not help",
         ),
         (
             400,
@@ -221,7 +221,7 @@ def test_an_error_without_version_or_reason_is_still_a_sentence() -> None:
             dify_kb.BadRequestError,
             "economy dataset",
         ),
-        (400, "Document is not available", dify_kb.BadRequestError, "being indexed"),
+        (400, "Document is not available", dify_kb.BadRequestError, "is indexed"),
     ],
 )
 def test_errors_that_differ_only_in_their_message_are_distinguished(
@@ -251,7 +251,7 @@ def test_an_empty_refusal_of_a_file_names_both_reasons() -> None:
     with pytest.raises(dify_kb.BadRequestError) as raised:
         decode_response(CREATE_BY_FILE, response)
 
-    assert "type or its size" in raised.value.hint
+    assert "type and size" in raised.value.hint
     assert "invalid_param" in str(raised.value)
 
 
@@ -309,7 +309,7 @@ def test_a_missing_route_differs_from_a_missing_resource() -> None:
         make_response(404, {"code": "not_found", "message": "Dataset not found."})
     )
 
-    assert "no such route" in route.hint
+    assert "route is missing" in route.hint
     assert "Check the id" in thing.hint
 
 

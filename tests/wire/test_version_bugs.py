@@ -98,7 +98,7 @@ def test_an_operation_without_an_older_path_has_one_way(version: str | None) -> 
 @pytest.mark.parametrize(
     ("version", "said"),
     [
-        ("1.4.1", "it exists since 1.4.2"),
+        ("1.4.1", "it was added in 1.4.2"),
         ("1.4.2", None),
         ("1.12.1", None),
         (None, None),
@@ -148,7 +148,7 @@ def test_an_update_is_dangerous_where_the_worker_hangs(name: str, version: str) 
 
     assert warning
     assert version in warning
-    assert "by its name instead" in warning
+    assert "under its name instead" in warning
 
 
 @pytest.mark.parametrize(
