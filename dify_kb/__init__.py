@@ -1,4 +1,4 @@
-"""Load thousands of files into the knowledge bases of your own Dify, keep them true, search them.
+"""A client for the Knowledge API of self-hosted Dify: load, synchronize and search documents.
 
 async with AsyncClient("https://dify.example/v1", "dataset-…") as client:
 dataset = await client.datasets.create("Handbook", indexing_technique="economy")
@@ -180,13 +180,13 @@ _HOMES = {
     "blocking": "Client",
     "transport": "AttemptEvent",
 }
-"""Where names live that are neither errors nor models."""
+"""The submodule of each public name that is neither an error nor a model."""
 
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> object:
-    """Load a public name on its first use: importing the package alone costs nothing."""
+    """Import a public name on its first use, which keeps `import dify_kb` fast."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = _HOME.get(name, "errors" if name.endswith("Error") else "models")

@@ -1,4 +1,4 @@
-"""Where the server is and how long to wait: every default with its unit and its reason."""
+"""The configuration of a client: address, API key, timeouts, retries and polling intervals."""
 
 from __future__ import annotations
 
@@ -11,143 +11,148 @@ from attrs import field, frozen
 from .errors import ConfigError
 
 MAX_FILE_SIZE = 15 * 1024 * 1024
-"""Bytes; the server's default UPLOAD_FILE_SIZE_LIMIT (api/configs, 1.12.1)."""
+"""Maximum file size in bytes: the server's default UPLOAD_FILE_SIZE_LIMIT (api/configs, 1.12.1)."""
 
 
 @frozen(kw_only=True)
 class Timeout:
-    """How long one attempt may take, in seconds. Waiting for a turn is not part of it."""
+    """The timeouts of one attempt, in seconds. Waiting for a free request slot does not count."""
 
     connect: float = 10.0
-    """Until the connection stands, TLS included."""
+    """Time to establish a connection, including TLS."""
 
     read: float = 30.0
-    """For a GET, from the request to the end of the reply: a page of 100 documents takes an idle
-    server 0.2 s, an overloaded one seconds (measured)."""
+    """Time for a GET, from the request to the end of the response. A page of 100 documents takes
+    0.2 s on an idle server and several seconds on an overloaded one (measured)."""
 
     answer: float = 120.0
-    """For a call that changes something, from its last byte to the end of the reply. A create
-    that times out has probably happened (400 of 400, measured), so patience is cheaper."""
+    """Time for a request that changes something, from its last byte sent to the end of the
+    response. Generous, as a create that times out usually succeeded (400 of 400, measured)."""
 
     progress: float = 30.0
-    """While a body is sent: no block was taken for so long."""
+    """Maximum time without progress while a body is sent."""
 
 
 @frozen(kw_only=True)
 class Retry:
-    """How often and when to try again. Delays are drawn evenly from 0 to their bound (full
-    jitter), in seconds.
+    """The number of attempts and the backoff between them.
+
+    Delays are in seconds and random, between 0 and their maximum (full jitter).
     """
 
     read_attempts: int = 6
-    """Attempts of a call that only reads."""
+    """Maximum attempts of a request that only reads."""
 
     idempotent_attempts: int = 5
-    """Attempts of a call that can be repeated without changing more."""
+    """Maximum attempts of a request that can be repeated safely, such as an update or delete."""
 
     write_attempts: int = 4
-    """Attempts of a call that creates; only after failures that changed nothing."""
+    """Maximum attempts of a create; retried only after failures that created nothing."""
 
     total: float | None = 60.0
-    """No further attempt begins so long after the first; a `Retry-After` beyond it is not waited
-    for. None is no limit: loads wait longer, in their own admission."""
+    """Time after the first attempt during which further attempts may start. A `Retry-After` that
+    exceeds it raises immediately. None has no limit. Loads retry longer, by their own rules."""
 
     throttled_attempts: int = 10
-    """Attempts while the server says to come back later (429, 503, 403 rate limit)."""
+    """Maximum attempts after responses that ask for a delay (429, 503, 403 rate limit)."""
 
     server_error_attempts: int = 3
-    """Attempts when a read meets a 500, which is often not a passing one."""
+    """Maximum attempts of a read after a 500, which is often permanent."""
 
     base_delay: float = 0.25
-    """Bound of the first delay; it doubles each time."""
+    """Maximum of the first delay; doubles with each attempt."""
 
     max_delay: float = 20.0
-    """Bound of any delay."""
+    """Maximum of all delays."""
 
     overload_base_delay: float = 2.0
-    """Bound of the first delay after 429 or 503."""
+    """Maximum of the first delay after 429 or 503; doubles with each attempt."""
 
     overload_min_delay: float = 0.5
-    """Least delay after 429 or 503."""
+    """Minimum delay after 429 or 503."""
 
     overload_max_delay: float = 60.0
-    """Bound of any delay after 429 or 503."""
+    """Maximum of all delays after 429 or 503."""
 
     max_retry_after: float = 300.0
-    """A `Retry-After` beyond this is cut to it."""
+    """Longest `Retry-After` that is obeyed; longer values are reduced to it."""
 
     quota_delay: float = 8.0
-    """Bound of the delay after a 403 rate limit; it counts refused calls, over a minute."""
+    """Maximum delay after a 403 rate limit. Longer than other delays, as the server counts
+    requests per minute and includes rejected ones."""
 
 
 @frozen(kw_only=True)
 class Polling:
-    """How indexing is followed, in seconds."""
+    """The intervals at which the indexing status is polled, in seconds."""
 
     first_interval: float = 0.5
-    """Until the first look."""
+    """Interval before the first poll."""
 
     interval_growth: float = 1.5
-    """Each interval is so many times the one before while nothing moves."""
+    """Factor between two intervals while indexing makes no progress."""
 
     max_interval: float = 15.0
-    """The longest interval while nothing tells how fast the server is."""
+    """Maximum interval while the server's indexing speed is unknown."""
 
 
 @frozen(kw_only=True)
 class LoadTiming:
-    """When a load looks, waits and gives up, in seconds."""
+    """The intervals and limits of a load, in seconds."""
 
     lookup_intervals: tuple[float, ...] = (1.0, 3.0, 10.0, 30.0, 60.0)
-    """After an unanswered create: the intervals between looks for its document; the last one
-    repeats."""
+    """Intervals between searches for the document of a create without a response. The last
+    interval repeats."""
 
     late_create_after_disconnect: float = 30.0
-    """So long a create whose connection broke may still land: it is not sent again before."""
+    """Time during which a create may still succeed after its connection was lost. The file is not
+    sent again earlier."""
 
     late_create_after_timeout: float = 120.0
-    """The same after a timeout or a 502 or 504: the server waits for a lock of the dataset
-    without limit (dataset_service, 1.12.1), and 400 of 400 timed-out creates landed (measured)."""
+    """The same after a timeout, 502 or 504. Longer, as the server waits for a lock of the dataset
+    without limit (dataset_service, 1.12.1); 400 of 400 timed-out creates succeeded (measured)."""
 
     dataset_lock_time: float = 600.0
-    """So long a create may land that timed out while no other was answered: Dify keeps a dataset's
-    lock for so long after a crash of its API process (measured on 1.4.3 and 1.14.2)."""
+    """The same after a timeout while no other create got a response. Dify keeps a dataset's lock
+    for this time after a crash of its API process (measured on 1.4.3 and 1.14.2)."""
 
     confirm_interval: float = 5.0
-    """Between two looks that must both show the end of a document of which two runs may overlap:
-    the first run's `completed` is shown and then withdrawn (measured on 1.14.2)."""
+    """Interval between two polls that must both report a final status, if two indexing runs of a
+    document may overlap: the first run's `completed` is then withdrawn (measured on 1.14.2)."""
 
     max_sends: int = 4
-    """Sends of one file in all; looks do not count."""
+    """Maximum number of uploads of one file. Searches for its document do not count."""
 
     recreate_delay: float = 30.0
-    """Until a document whose indexing failed for a passing reason is sent again; doubles."""
+    """Delay before a document whose indexing failed for a temporary reason is created again;
+    doubles each time."""
 
     max_recreations: int = 2
-    """How often."""
+    """Maximum number of times that such a document is created again."""
 
     probe_interval: float = 1.0
-    """Until the first probe of a server that failed; doubles up to `max_probe_interval`."""
+    """Delay before the first probe of a failed server; doubles up to `max_probe_interval`."""
 
     max_probe_interval: float = 30.0
-    """The longest interval between probes."""
+    """Maximum interval between probes of a failed server."""
 
     max_outage: float = 600.0
-    """So long a server may fail before the run stops."""
+    """Time that a server may be unavailable before the run stops."""
 
     revisit_interval: float = 60.0
-    """A page of the list on which few ends are expected is looked at so often."""
+    """Polling interval of a page of the document list on which few documents are likely to have
+    finished."""
 
     tuning_second: float = 1.0
-    """How long a second of the search for the right pace lasts."""
+    """Unit of time of the automatic tuning of concurrency. Only tests shorten it."""
 
     grace_period: float = 10.0
-    """So long requests that are under way may finish when a load is cancelled."""
+    """Time that requests in flight get to finish when a load is cancelled."""
 
 
 @frozen(kw_only=True)
 class Policy:
-    """Every time that the client waits; tests scale it down."""
+    """All timeouts, retry limits and intervals of a client."""
 
     timeout: Timeout = field(factory=Timeout)
     retry: Retry = field(factory=Retry)
@@ -192,64 +197,65 @@ class Policy:
 
 
 DEFAULT_CONCURRENCY = 8
-"""Requests in flight, and so connections: a default API process serves 10 connections, and an
-11th waits about 5 s for an idle one to close (measured on 1.4.3)."""
+"""Maximum requests in flight, which is also the number of connections. A default API process
+serves 10 connections; an 11th waits about 5 s for an idle one to close (measured on 1.4.3)."""
 
 KEEP_ALIVE = 2.5
-"""Seconds that an idle connection is kept, so that other clients of a default server get one."""
+"""Seconds that an idle connection stays open. Short, as a default server has few connections."""
 
 
 @frozen(kw_only=True)
 class Config:
-    """The address and the key of one server."""
+    """The address and the API key of a server."""
 
     base_url: str
     api_key: str = field(repr=False)
 
     @classmethod
     def from_environment(cls, base_url: str | None, api_key: str | None) -> Config:
-        """Take what is given, else `DIFY_BASE_URL` and `DIFY_API_KEY`.
+        """Create a configuration; `DIFY_BASE_URL` and `DIFY_API_KEY` replace missing arguments.
 
         Raises:
-            ConfigError: nothing was found, or the address is none. There is no default host:
-                documents must not leave for a cloud by accident.
+            ConfigError: the address or the key is missing or invalid. There is no default host,
+                to avoid sending documents to a cloud by accident.
         """
         base_url = base_url or os.environ.get("DIFY_BASE_URL")
         api_key = api_key or os.environ.get("DIFY_API_KEY")
         if not base_url:
             raise ConfigError(
-                "No server is named.",
+                "Missing server address.",
                 hint="Pass base_url (--url), or set DIFY_BASE_URL, e.g. https://dify.example/v1;"
-                " emulator:PATH starts the embedded server.",
+                " Use emulator:PATH to start the embedded server.",
             )
         base_url = _normalize_url(base_url)
         if not api_key:
             raise ConfigError(
-                f"No API key for {base_url}.",
-                hint="Pass api_key (--api-key), or set DIFY_API_KEY, to a knowledge key"
-                " (dataset-…).",
+                f"Missing API key for {base_url}.",
+                hint="Pass a knowledge key (dataset-…) as api_key (--api-key), or set"
+                " DIFY_API_KEY.",
             )
         if not api_key.isascii() or not api_key.isprintable() or " " in api_key:
             raise ConfigError(
-                "The API key holds characters that no key has.",
-                hint="Copy it again; it looks like dataset-… and has no spaces.",
+                "The API key contains invalid characters.",
+                hint="Copy the key again; it looks like dataset-… and has no spaces.",
             )
         return cls(base_url=base_url, api_key=api_key)
 
 
 def _normalize_url(base_url: str) -> str:
-    """Take an address with or without `/v1`, with or without a slash at its end."""
+    """Return the address with `/v1` and without a trailing slash."""
     base_url = base_url.strip()
-    # Before anything else, as every other error shows the address.
+    # Checked first, as all other errors contain the address.
     if "@" in base_url:
         raise ConfigError(
-            "The address holds a user name or a password.", hint="Pass the key as api_key."
+            "The server address contains a user name or password.",
+            hint="Remove them, and pass the API key as api_key.",
         )
     parts = _split_url(base_url)
     if parts is None or parts.query or parts.fragment:
         raise ConfigError(
-            f"{base_url!r} is no address of a server.",
-            hint="It should look like https://dify.example/v1.",
+            f"Invalid server address: {base_url!r}.",
+            hint="Use an address such as https://dify.example/v1.",
         )
     path = parts.path.rstrip("/")
     return f"{parts.scheme}://{parts.netloc}{path if path.endswith('/v1') else f'{path}/v1'}"
@@ -258,7 +264,7 @@ def _normalize_url(base_url: str) -> str:
 def _split_url(base_url: str) -> SplitResult | None:
     try:
         parts = urlsplit(base_url)
-        _ = parts.port  # raises when it is no port
+        _ = parts.port  # raises if the port is invalid
     except ValueError:
         return None
     is_valid = parts.scheme in {"http", "https"} and parts.hostname and " " not in base_url

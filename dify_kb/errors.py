@@ -1,7 +1,7 @@
-"""Every exception of the package.
+"""The exceptions of the package.
 
-`KnowledgeError` is the root. An error says what was asked, what came back and what to do:
-`summary` holds the first two, `hint` the third, `str(error)` all of it.
+`KnowledgeError` is the base class. `summary` says what failed and how the server responded,
+`hint` what to do about it; `str(error)` is both.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class KnowledgeError(Exception):
-    """Anything that this package raises on purpose."""
+    """The base class of all exceptions that this package raises."""
 
     def __init__(self, summary: str, *, hint: str = "") -> None:
         super().__init__(summary)
@@ -25,23 +25,26 @@ class KnowledgeError(Exception):
 
 
 class ConfigError(KnowledgeError, ValueError):
-    """The call itself is wrong: an address, a key or an argument. Nothing was sent."""
+    """An invalid address, API key or argument. Nothing was sent."""
 
 
 class SourceError(KnowledgeError):
-    """A file could not be read."""
+    """A file that cannot be read."""
 
 
 class SourceChangedError(SourceError):
-    """A file changed while it was read or sent; sending it again may succeed."""
+    """A file that changed while it was read or sent. Sending it again may succeed."""
 
 
 class JournalError(KnowledgeError):
-    """A load's journal is in use, damaged, of a newer version, or cannot be written."""
+    """A load's journal that is in use, damaged, of a newer version, or not writable."""
 
 
 class TransportError(KnowledgeError):
-    """No reply that could be read came back. `delivered`: the server may have the request."""
+    """A request without a readable response.
+
+    `delivered` is whether the server may have received the request.
+    """
 
     def __init__(
         self, summary: str, *, endpoint: str, delivered: bool = True, hint: str = ""
@@ -52,26 +55,26 @@ class TransportError(KnowledgeError):
 
 
 class ConnectError(TransportError):
-    """The server was not reached; nothing was sent."""
+    """A failed connection to the server. Nothing was sent."""
 
 
 class RequestTimeoutError(TransportError, TimeoutError):
-    """The server did not take the request, or did not answer, within the time allowed."""
+    """A request that the server did not accept or respond to within the timeout."""
 
 
 class OutcomeUnknownError(TransportError):
-    """The request may have been carried out, and repeating it could do it twice.
+    """A create request that may have succeeded although no response arrived.
 
-    Raised for calls that create something; `__cause__` is what happened.
+    Repeating it could create a duplicate. `__cause__` is the error of the connection.
     """
 
 
 class ProtocolError(KnowledgeError):
-    """A success (2xx) that is not what the API answers.
+    """A 2xx response that the API does not document.
 
     Args:
-        complete: the body was whole, so that asking again would not help.
-        page: the body is an HTML page, such as a login form: the API was not reached.
+        complete: whether the body arrived completely. Retrying does not help then.
+        page: whether the body is an HTML page, such as a login form of a proxy.
     """
 
     def __init__(
@@ -92,7 +95,7 @@ class ProtocolError(KnowledgeError):
 
 
 class ApiError(KnowledgeError):
-    """The server refused the call. Subclasses name what a caller acts on."""
+    """An error response of the server. Its subclasses are the errors that callers handle."""
 
     def __init__(
         self,
@@ -118,55 +121,55 @@ class ApiError(KnowledgeError):
 
 
 class BadRequestError(ApiError):
-    """400, 422: the server does not take this request as it is."""
+    """400 or 422: the server rejected the request as invalid."""
 
 
 class UnauthorizedError(ApiError):
-    """401: no key, or not a knowledge key of this server."""
+    """401: the API key is missing, or is not a knowledge key of this server."""
 
 
 class ForbiddenError(ApiError):
-    """403: the key may not do this here."""
+    """403: the API key does not permit this request."""
 
 
 class QuotaExceededError(ForbiddenError):
-    """402, 403: the plan's documents or vector space are used up; waiting does not help."""
+    """402 or 403: the plan's limit of documents or vector space is reached. Do not retry."""
 
 
 class NotFoundError(ApiError):
-    """404: no such thing, or no such route on this server."""
+    """404: the resource, or the route itself, does not exist on this server."""
 
 
 class ConflictError(ApiError):
-    """409: the name is taken."""
+    """409: the name is already in use."""
 
 
 class TooLargeError(ApiError):
-    """413: the body is larger than the server or a proxy before it takes."""
+    """413: the body exceeds a size limit of the server or of a proxy."""
 
 
 class UnsupportedTypeError(ApiError):
-    """415: the server does not take this kind of file or body."""
+    """415: the server does not accept this type of file or body."""
 
 
 class RateLimitedError(ApiError):
-    """429, or Dify's 403 for its request rate: wait `retry_after` seconds (None: not told)."""
+    """429, or the 403 of Dify's rate limit: wait `retry_after` seconds (None: not reported)."""
 
 
 class ServerError(ApiError):
-    """5xx, or 400 while the plugin daemon is down: the server, or a proxy before it, failed."""
+    """5xx, or 400 while the plugin daemon is down: the server or a proxy failed."""
 
 
 class LoadError(KnowledgeError):
-    """A load did not bring every file in; raised by `LoadReport.raise_for_failures`."""
+    """A load in which not every file succeeded; raised by `LoadReport.raise_for_failures`."""
 
 
 class PartialError(KnowledgeError):
-    """A call of several requests was carried out in part; `__cause__` is what ended it, if one did.
+    """A call of several requests that succeeded only in part.
 
-    `done` is what holds, in the order of the call: chunks that were made, ids of documents that
-    were set. `failed` gives the reason of each id that was refused; what is in neither was not
-    reached.
+    `done` lists what succeeded, in the order of the call: the segments created, or the ids of the
+    documents changed. `failed` maps each rejected id to its reason. Anything in neither was not
+    attempted. `__cause__` is the error that stopped the call, if an error did.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Ready-made settings: the hybrid base of the Bedrock guide, in the shape that servers take."""
+"""Presets: the retrieval settings and models of the Amazon Bedrock guide."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ BEDROCK_COHERE_RERANK_3_5 = ModelRef(provider=_BEDROCK, model="cohere.rerank-v3-
 
 
 def bedrock_hybrid(*, rerank: bool = True, top_k: int = 4) -> RetrievalModel:
-    """Search by meaning and by words on Bedrock's models.
+    """Return settings for hybrid search (vector and keyword) with Bedrock's models.
 
-    A base either reranks or weighs: the server ignores weights when it reranks (measured on
-    1.4.3, 1.8.1 and 1.12.1). So this reranks with Cohere 3.5, and `rerank=False` weighs 0.7 for
-    meaning and 0.3 for words instead.
+    Results are reranked with Cohere Rerank 3.5. `rerank=False` combines the scores instead, with
+    weights of 0.7 (vector) and 0.3 (keyword): the server ignores weights when it reranks (measured
+    on 1.4.3, 1.8.1 and 1.12.1).
     """
     if rerank:
         return RetrievalModel.hybrid_reranked(rerank=BEDROCK_COHERE_RERANK_3_5, top_k=top_k)
@@ -32,10 +32,10 @@ def bedrock_hybrid(*, rerank: bool = True, top_k: int = 4) -> RetrievalModel:
 
 
 async def check_bedrock(workspace: Workspace, *, rerank: bool = True) -> None:
-    """Make sure that the workspace offers the models of `bedrock_hybrid`. One request for each.
+    """Check that the workspace offers the models of `bedrock_hybrid`. One request per model.
 
     Raises:
-        ConfigError: one is missing; the text names those of its kind that there are.
+        ConfigError: a model is missing; the message lists the available models of its type.
     """
     await _require_model(workspace, BEDROCK_TITAN_EMBED_V2, ModelType.TEXT_EMBEDDING)
     if rerank:
@@ -48,5 +48,5 @@ async def _require_model(workspace: Workspace, required: ModelRef, kind: ModelTy
         names = ", ".join(f"{ref.provider}:{ref.model}" for ref in offered) or "none"
         raise ConfigError(
             f"The workspace does not offer {required.provider}:{required.model} ({kind}).",
-            hint=f"It offers {names}; add the model in the console, or choose another.",
+            hint=f"Add the model in the console, or choose another. Available: {names}.",
         )
