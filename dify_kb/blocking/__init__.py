@@ -1,4 +1,4 @@
-"""The blocking client: the async one, run in a thread of its own."""
+"""The blocking client, which runs the asynchronous client in a background thread."""
 
 from __future__ import annotations
 
@@ -23,32 +23,35 @@ __all__ = ["Client"]
 
 
 class Client(BlockingClientBase):
-    """A blocking client of one Dify server: `with Client(url, key) as client`.
+    """A blocking client of one Dify server.
 
-    Same names, parameters and results as `AsyncClient`, which runs in a thread of its own. That
-    thread starts with the first call (or `with`) and ends with `close`, at the latest with the
-    process. Any number of threads may share a client. A call costs some 0.2 ms more than the
-    async one; `iter` pays that per 100 rows and `load` once. Ctrl-C cancels the call that waits.
-    It works beside a running event loop, as in a notebook, which it blocks meanwhile.
+    Use it as a context manager: `with Client(url, key) as client`. Methods, parameters and results
+    are those of `AsyncClient`, which runs in a background thread. The thread starts with the first
+    call (or `with`) and ends with `close` or the process. Threads may share a client. A call takes
+    about 0.2 ms longer than the asynchronous one; `iter` adds that once per 100 rows, `load` once
+    in all. Ctrl-C cancels the current call. The client also works while an event loop is running,
+    as in a notebook, but blocks it.
 
     Args:
-        base_url: with or without `/v1`. `emulator:` (in memory) or `emulator:PATH` (a file that
-            stays) starts the embedded server for the life of the client. None reads
+        base_url: address of the server, with or without `/v1`. `emulator:` (in memory) or
+            `emulator:PATH` (persistent, in a file) starts the embedded server while the client is
+            open; append `?version=…` for another Dify version than 1.16. None reads
             `DIFY_BASE_URL`; there is no default host.
-        api_key: a knowledge key (`dataset-…`). None reads `DIFY_API_KEY`.
-        timeout: how long one attempt may take.
-        retry: how often and when to try again.
-        concurrency: requests in flight, and so connections, of all threads; None is 8.
-        headers: sent with every request.
+        api_key: a knowledge API key (`dataset-…`). None reads `DIFY_API_KEY`.
+        timeout: timeouts of one attempt.
+        retry: number of attempts, and the backoff between them.
+        concurrency: maximum requests in flight of all threads, which is also the number of
+            connections; None is 8.
+        headers: additional headers of every request.
         proxy: address of an HTTP proxy.
-        trust_env: whether proxies and credentials of the environment are used.
-        ssl: for a certificate authority of your own.
-        on_event: called in the client's own thread after each attempt; must return at once, and
+        trust_env: whether to use the proxies and credentials of the environment.
+        ssl: SSL context, for a private certificate authority.
+        on_event: callback after each attempt; called in the client's thread, must not block and
             must not call the client.
-        policy: every time that the client waits; `timeout` and `retry` replace their part of it.
+        policy: all timeouts, retry limits and intervals; `timeout` and `retry` override its parts.
 
     Raises:
-        ConfigError: no address or key was found, or they are none.
+        ConfigError: the address or the key is missing or invalid.
     """
 
     def __init__(
@@ -100,20 +103,21 @@ class Client(BlockingClientBase):
 
     @property
     def base_url(self) -> str:
-        """The address, with `/v1`; that of an embedded server is known once the client is open."""
+        """The address, with `/v1`. An embedded server has one only while the client is open."""
         return self._target.base_url
 
     @property
     def server_version(self) -> str | None:
-        """The version that the server last sent; None before the first reply, or behind a proxy
-        that takes the header away.
+        """The version in the server's last response.
+
+        None before the first response, or behind a proxy that removes the header.
         """
         return self._open_target.server_version
 
     def with_options(self, *, timeout: Timeout | None = None, retry: Retry | None = None) -> Self:
-        """Give a view of this client with other settings, over the same connections.
+        """Return a client with other settings that shares the connections of this client.
 
-        It is open as long as this client is, and closed with it.
+        The returned client is closed together with this client.
         """
         view = copy.copy(self)
         view._target = self._open_target.with_options(timeout=timeout, retry=retry)  # noqa: SLF001 -- our own class
@@ -121,13 +125,14 @@ class Client(BlockingClientBase):
         return view
 
     def close(self) -> None:
-        """Cancel what other threads still wait for, and leave no thread and no connection.
+        """Cancel the calls of other threads, close all connections and end the thread.
 
-        May be repeated; afterwards every call raises `ConfigError`. In a forked process it does
-        nothing, as the connections are its parent's.
+        Safe to repeat; all later calls raise `ConfigError`. Has no effect in a forked process, as
+        the connections belong to its parent.
 
         Raises:
-            ConfigError: this is a view, or the caller is a callback in the client's own thread.
+            ConfigError: the client was returned by `with_options`, or the caller is a callback in
+                the client's thread.
         """
         self._check_owner()
         self._loop.close()
@@ -135,5 +140,6 @@ class Client(BlockingClientBase):
     def _check_owner(self) -> None:
         if self._view:
             raise ConfigError(
-                "This is a view of a client.", hint="Open and close the client it was made from."
+                "A client of with_options cannot be opened or closed.",
+                hint="Open and close the client whose with_options returned it.",
             )

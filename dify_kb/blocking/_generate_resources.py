@@ -1,7 +1,8 @@
-"""Write `_resources.py`: a line for each method that the async client has.
+"""Generate `_resources.py`, the blocking twins of the resources, from the async classes.
 
-`python -m dify_kb.blocking._generate_resources` writes it, and with `--check` fails when it is out
-of date. When a method went away, delete its line first: the package cannot be imported with it.
+`python -m dify_kb.blocking._generate_resources` writes the file; with `--check` it fails if the
+file is out of date. After removing an async method, first delete its line from the file, as the
+package cannot be imported otherwise.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class {name}:
 _CLIENT_TEMPLATE: Final = '''
 
 class BlockingClientBase:
-    """What a blocking client has of the async one."""
+    """The methods and resources of a blocking client."""
 
     _loop: LoopThread
     _target: AsyncClient
@@ -70,7 +71,7 @@ _OPEN_TARGET: Final = """
 
 
 def render() -> str:
-    """Give the text of `_resources.py` as the async classes now ask for it."""
+    """Return the text of `_resources.py` for the current async classes."""
     kinds = [getattr(resources, name) for name in sorted(resources.__all__)]
     body = "".join(_render_resource(kind) for kind in kinds if _is_resource(kind))
     body += _render_client()
@@ -79,7 +80,7 @@ def render() -> str:
 
 
 def main() -> None:
-    """Write the file, or with `--check` compare it."""
+    """Write the file, or compare it with `--check`."""
     text = render()
     if "--check" not in sys.argv[1:]:
         OUTPUT_PATH.write_text(text, encoding="utf-8")
@@ -123,13 +124,13 @@ def _render_method(owner: str, name: str, method: Callable[..., object]) -> str:
     if _has_pages(method):
         return f"    {name} = make_blocking_iterator({owner}.{name})\n"
     raise TypeError(
-        f"{owner}.{name} gives neither a result nor pages; nothing makes that blocking."
+        f"{owner}.{name} returns neither a coroutine nor pages and cannot be made blocking."
     )
 
 
 def _has_pages(method: Callable[..., object]) -> bool:
     name = _return_type_name(method)
-    # The client imports what a load gives for the type checker alone.
+    # The client imports the results of a load only for type checkers.
     kind = vars(sys.modules[method.__module__]).get(name) or vars(ingest).get(name)
     return hasattr(kind, "pages")
 
@@ -141,7 +142,7 @@ def _render_docstring(member: object, indent: int) -> str:
 
 
 def _return_type_name(method: Callable[..., object]) -> str:
-    # As text: what is imported for the type checker alone cannot be resolved.
+    # As text, as names imported only for type checkers cannot be resolved.
     return str(method.__annotations__.get("return")).partition("[")[0]
 
 

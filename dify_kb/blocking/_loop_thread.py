@@ -1,4 +1,4 @@
-"""The thread in which the event loop of a blocking client runs."""
+"""Run the event loop of a blocking client in a background thread."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 _STOP_TIMEOUT: Final = 5.0
-"""Seconds after which a stop goes on without the thread, which then dies with the process."""
+"""Seconds that a stop waits for the thread, which otherwise ends with the process."""
 
 _LEAVE_TIMEOUT: Final = 1.0
-"""Seconds that other threads get to learn that the loop stops."""
+"""Seconds that other threads get to notice that the loop is stopping."""
 
 _Signal = Future[None]
-"""Given by `cancel()`, in any thread, once or more often, before or after anybody listens."""
+"""A signal set by `cancel()`, in any thread, before or after callbacks are added; repeatable."""
 
 
 @frozen
 class LoopTask(Generic[R]):
-    """What runs in the loop for another thread."""
+    """A coroutine that runs in the loop on behalf of another thread."""
 
     _future: Future[R]
     _cancel_signal: _Signal
 
     def result(self) -> R:
-        """Wait for it. Whatever ends the wait early, such as Ctrl-C, cancels it.
+        """Wait for the coroutine and return its result. Ctrl-C, for example, cancels it.
 
         Raises:
-            KnowledgeError: another thread closed the client meanwhile.
+            KnowledgeError: another thread closed the client during the call.
         """
         try:
             return self._future.result()
         except concurrent.futures.CancelledError:
             raise KnowledgeError(
                 "The client was closed during the call.",
-                hint="What was asked for may have been done.",
+                hint="Check on the server whether the operation succeeded.",
             ) from None
         except BaseException:
             if not self._future.done():
@@ -60,15 +60,15 @@ class LoopTask(Generic[R]):
             raise
 
     def cancel(self) -> None:
-        """Cancel it, in any thread; its cleanup goes on in the loop."""
+        """Cancel the coroutine, from any thread. Its cleanup continues in the loop."""
         self._cancel_signal.cancel()
 
 
 class LoopThread:
-    """A thread with an event loop, which runs coroutines for any other thread.
+    """A thread with an event loop that runs coroutines for other threads.
 
-    It starts, and opens `resource`, with the first call; until then a fork does no harm. It ends,
-    and closes `resource`, with `close`, else with the process or when nobody holds this object.
+    The first call starts the thread and opens `resource`; a fork before that is safe. `close`, the
+    end of the process, or the deletion of this object ends the thread and closes `resource`.
     """
 
     def __init__(self, resource: AbstractAsyncContextManager[object]) -> None:
@@ -79,43 +79,44 @@ class LoopThread:
         self._closed = False
 
     def start(self) -> _RunningThread:
-        """Start the thread if it does not run yet.
+        """Start the thread if it is not running yet.
 
         Raises:
-            ConfigError: it was closed, or belongs to the process that this one was forked from.
+            ConfigError: the thread was closed, or belongs to the parent of this forked process.
         """
         running = self._running
         if running is not None and running.is_forked:
             raise ConfigError(
                 "The client was opened before the process was forked.",
-                hint="Make a client in each process, or use it only after the fork.",
+                hint="Create a client in each process, or first use it after the fork.",
             )
         with self._lock:
             if self._closed:
                 raise _closed_error()
             if self._running is None:
                 self._running = _RunningThread(self._resource)
-                # Not a method of this object, so that it can be collected; also run at exit.
+                # Not a method of this object, which could otherwise not be collected. Also runs
+                # at exit.
                 self._stop = weakref.finalize(self, self._running.stop)
             return self._running
 
     def start_task(self, create_coroutine: Callable[[], Coroutine[Any, Any, R]]) -> LoopTask[R]:
-        """Start what `create_coroutine` gives in the loop, with the caller's context variables.
+        """Start a new coroutine in the loop, with the caller's context variables.
 
         Raises:
-            ConfigError: see `start`; or the caller is in the loop's own thread.
+            ConfigError: see `start`; or the caller is in the loop's thread.
         """
         return self.start().start_task(create_coroutine)
 
     def run(self, create_coroutine: Callable[[], Coroutine[Any, Any, R]]) -> R:
-        """Run what `create_coroutine` gives in the loop; see `start_task` and `LoopTask.result`."""
+        """Run a new coroutine in the loop and return its result; see `LoopTask.result`."""
         return self.start_task(create_coroutine).result()
 
     def close(self) -> None:
-        """Cancel what runs, close `resource` and end the thread; may be repeated.
+        """Cancel all tasks, close `resource` and end the thread. Safe to repeat.
 
         Raises:
-            ConfigError: the caller is in the loop's own thread.
+            ConfigError: the caller is in the loop's thread.
         """
         running = self._running
         if running is not None and running.is_forked:
@@ -131,7 +132,7 @@ class LoopThread:
 
 
 class _RunningThread:
-    """The thread while it runs. It does not know `LoopThread`, which could else never be freed."""
+    """The running thread. Has no reference to `LoopThread`, which could otherwise not be freed."""
 
     def __init__(self, resource: AbstractAsyncContextManager[object]) -> None:
         self.failure: Exception | None = None
@@ -151,15 +152,15 @@ class _RunningThread:
 
     @property
     def is_forked(self) -> bool:
-        """Whether this process is a child of the one in which the thread runs."""
+        """Whether this process was forked from the one in which the thread runs."""
         return os.getpid() != self._process
 
     def check_thread(self) -> None:
-        """Refuse the loop's own thread, where waiting would be for ever."""
+        """Raise an error in the loop's thread, where waiting for the loop would never end."""
         if threading.current_thread() is self._thread:
             raise ConfigError(
-                "A blocking client was called in its own loop thread, by a callback.",
-                hint="Callbacks must return at once; pass the work to another thread.",
+                "A callback called the blocking client in the client's own thread.",
+                hint="Pass the work to another thread: callbacks must not block.",
             )
 
     def start_task(self, create_coroutine: Callable[[], Coroutine[Any, Any, R]]) -> LoopTask[R]:
@@ -173,13 +174,13 @@ class _RunningThread:
             except RuntimeError:
                 raise _closed_error() from None
             except BaseException:
-                # Ctrl-C: the task may have begun although nobody was told of it.
+                # Ctrl-C: the task may have started although no future was returned.
                 cancel_signal.cancel()
                 raise
         return LoopTask(future, cancel_signal)
 
     def stop(self) -> None:
-        """End the thread; by then the resource is closed, unless that takes too long."""
+        """Close the resource and end the thread; do not wait for it longer than the timeout."""
         if self.is_forked:
             return
         with self._lock:
@@ -203,7 +204,7 @@ class _RunningThread:
         uvloop = importlib.util.find_spec("uvloop") is not None
         try:
             anyio.run(self._run_loop, backend_options={"use_uvloop": uvloop})
-        except BaseException as error:  # noqa: BLE001 -- the thread's edge: told to who waits
+        except BaseException as error:  # noqa: BLE001 -- raised in the waiting thread
             if not self._ready.done():
                 self._ready.set_exception(error)
             elif isinstance(error, Exception):
@@ -216,9 +217,9 @@ class _RunningThread:
             self._ready.set_result(portal)
             await stopping.wait()
             await portal.stop(cancel_remaining=True)
-        # Who hands something to a loop that has ended waits for ever.
+        # A thread that passes a coroutine to a loop that has ended would wait forever.
         with anyio.move_on_after(_LEAVE_TIMEOUT):
-            while self._handovers:  # noqa: ASYNC110 -- other threads change it
+            while self._handovers:  # noqa: ASYNC110 -- changed by other threads
                 await anyio.sleep(0.001)
 
 
@@ -235,7 +236,7 @@ def _call_when_signalled(signal: _Signal, callback: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
 
     def schedule(_: _Signal) -> None:
-        # The loop is closed when the thread ended by itself.
+        # The loop is closed if the thread has already ended.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(callback)
 
@@ -243,4 +244,6 @@ def _call_when_signalled(signal: _Signal, callback: Callable[[], None]) -> None:
 
 
 def _closed_error() -> ConfigError:
-    return ConfigError("The client is closed.", hint="Make a new one; nothing reopens it.")
+    return ConfigError(
+        "The client is closed.", hint="Create a new client: a closed one cannot be reopened."
+    )

@@ -1,7 +1,7 @@
-"""Turn an async method into a blocking one.
+"""Convert async methods to blocking methods.
 
-Parameters, defaults, overloads, return type and docstring are those of the async method, for the
-type checker as at run time: nothing is written twice.
+A blocking method has the parameters, defaults, overloads, return type and docstring of the async
+method, at run time as well as for type checkers.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ R_co = TypeVar("R_co", covariant=True)
 S = TypeVar("S")
 
 _CLEANUP_TIMEOUT: Final = 1.0
-"""Seconds that a generator gets to close what it holds, before it is cancelled."""
+"""Seconds that a generator gets to close its resources before it is cancelled."""
 
 
 class SupportsPages(Protocol[R_co]):
-    """What can be gone through page by page."""
+    """An object that can be iterated page by page."""
 
     def pages(self) -> AsyncIterator[Sequence[R_co]]:
-        """Give the rows of each page."""
+        """Yield the rows of each page."""
         ...
 
 
 class BlockingObject(Protocol):
-    """What a blocking method needs from the object that it sits on."""
+    """The attributes that a blocking method needs on its object."""
 
     @property
     def _loop(self) -> LoopThread: ...
@@ -52,7 +52,7 @@ class BlockingObject(Protocol):
 def make_blocking(
     method: Callable[Concatenate[S, P], Coroutine[Any, Any, R]],
 ) -> Callable[Concatenate[BlockingObject, P], R]:
-    """Make `method` run in the loop thread while the caller waits."""
+    """Return a method that runs `method` in the loop thread and waits for its result."""
 
     def blocking_method(self: BlockingObject, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return self._loop.run(functools.partial(method, self._target, *args, **kwargs))
@@ -63,7 +63,7 @@ def make_blocking(
 def make_blocking_iterator(
     method: Callable[Concatenate[S, P], SupportsPages[R]],
 ) -> Callable[Concatenate[BlockingObject, P], Iterator[R]]:
-    """Make what `method` goes through come from the loop thread: a wait per page, not per row."""
+    """Return a method that iterates over the pages of `method`; waits once per page, not row."""
 
     def blocking_method(self: BlockingObject, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[R]:
         return _iter_rows(self._loop, method(self._target, *args, **kwargs).pages())
@@ -81,7 +81,7 @@ def _iter_rows(loop: LoopThread, pages: AsyncIterator[Sequence[R]]) -> Iterator[
         while (rows := loop.run(fetcher.fetch_next)) is not None:
             yield from rows
     except GeneratorExit:
-        # Closed with the client, lost by a fork, or collected in the loop's own thread.
+        # Fails if the client is closed, after a fork, or when collected in the loop's thread.
         with contextlib.suppress(KnowledgeError):
             loop.run(fetcher.close)
         raise
@@ -90,9 +90,10 @@ def _iter_rows(loop: LoopThread, pages: AsyncIterator[Sequence[R]]) -> Iterator[
 
 
 class _PageFetcher(Generic[R]):
-    """Goes through pages in one task, as far as they are wanted.
+    """A task that fetches pages on demand.
 
-    A generator that holds a connection has entered scopes, which only that task may leave.
+    One task for all pages, as a generator with an open connection has entered cancel scopes, which
+    only the same task may leave.
     """
 
     def __init__(self, pages: AsyncIterator[Sequence[R]]) -> None:
@@ -102,18 +103,18 @@ class _PageFetcher(Generic[R]):
         self._closed = asyncio.Event()
 
     async def run(self) -> None:
-        """Fetch a page whenever `fetch_next` is called, and close the generator in the end."""
+        """Fetch a page for each call of `fetch_next`; close the generator at the end."""
         try:
             while await self._demand.get() and await self._fetch():
                 pass
         finally:
-            # Under no scope: one that is entered now cannot enclose those of the generator.
+            # Without a cancel scope: a new one could not enclose those of the generator.
             if isinstance(self._pages, AsyncGenerator):
                 await self._pages.aclose()
             self._closed.set()
 
     async def fetch_next(self) -> Sequence[R] | None:
-        """Wait for the next page; None is the end."""
+        """Return the next page, or None at the end."""
         self._demand.put_nowait(True)  # noqa: FBT003 -- the queue's own word
         page = await self._results.get()
         if isinstance(page, Exception):
@@ -121,7 +122,7 @@ class _PageFetcher(Generic[R]):
         return page
 
     async def close(self) -> None:
-        """Close the generator where it stands."""
+        """Close the generator at its current position."""
         self._demand.put_nowait(False)  # noqa: FBT003 -- likewise
         with anyio.move_on_after(_CLEANUP_TIMEOUT):
             await self._closed.wait()
@@ -130,7 +131,7 @@ class _PageFetcher(Generic[R]):
         page: Sequence[R] | Exception | None
         try:
             page = await anext(self._pages, None)
-        except Exception as error:  # noqa: BLE001 -- raised again where it is waited for
+        except Exception as error:  # noqa: BLE001 -- raised by fetch_next
             page = error
         self._results.put_nowait(page)
         return page is not None and not isinstance(page, Exception)
@@ -143,7 +144,7 @@ def _copy_signature(
 ) -> Callable[Concatenate[BlockingObject, P], R]:
     functools.update_wrapper(blocking_method, method)
     wrapper: Any = blocking_method
-    # Frameworks unwrap a function to ask whether it is a coroutine function; this one is not.
+    # Frameworks unwrap functions to detect coroutine functions, which this one is not.
     del wrapper.__wrapped__
     wrapper.__signature__ = signature
     return blocking_method

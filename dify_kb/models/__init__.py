@@ -1,8 +1,8 @@
-"""What the API says: frozen attrs classes, no I/O.
+"""The request and response models of the API: frozen attrs classes without I/O.
 
-Response fields that every server sends have no default; the others are None where a server does
-not send them, and what this package does not know is kept in `extra`. Request fields that are
-optional are `UNSET` and then not sent; `None` is sent as null.
+Response fields that every server sends have no default; the others are None if a server does not
+send them. Unknown fields are kept in `extra`. Optional request fields are `UNSET` by default and
+then not sent; `None` is sent as null.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class OpenEnum(enum.StrEnum):
-    """Words of the server. One that this package does not know is kept, with `known` False."""
+    """An enum of values of the server. Unknown values are kept; their `is_known` is False."""
 
     @classmethod
     def _missing_(cls, value: object) -> Self | None:
@@ -23,7 +23,7 @@ class OpenEnum(enum.StrEnum):
 
     @property
     def is_known(self) -> bool:
-        """Whether this package knows the word."""
+        """Whether this package knows the value."""
         return type(self).__members__.get(self._name_) is self
 
 
@@ -41,16 +41,15 @@ Unset = Literal[_Unset.UNSET]
 """The type of `UNSET`."""
 
 UNSET: Unset = _Unset.UNSET
-"""An option that is not sent at all; `None` is sent as null."""
+"""The default of optional fields, which are then not sent; `None` is sent as null."""
 
 
 @frozen(kw_only=True)
 class Page(Generic[T]):
-    """One page of a list.
+    """A page of a list.
 
-    `total` is the number of rows on all pages; trust it, not `has_more`: the server computes that
-    as "as many rows as were asked for" (measured on 1.4.3, 1.8.1 and 1.12.1), and leaves it out
-    for child chunks.
+    `total` is the number of rows on all pages. Use it instead of `has_more`, which only says that
+    the page is full (measured on 1.4.3, 1.8.1 and 1.12.1) and is missing for child chunks.
     """
 
     data: Sequence[T]

@@ -1,4 +1,4 @@
-"""Child chunks: the small pieces by which a parent-child segment is found."""
+"""Child chunks: the parts of a segment that parent-child datasets are searched by."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ._base import UNSET, Unset
 
 @frozen(kw_only=True)
 class ChildChunk:
-    """One child chunk; `type` is automatic or customized. Checked against recordings 600 to 620."""
+    """A child chunk; `type` is automatic or customized. Checked against recordings 600 to 620."""
 
     id: str
     segment_id: str
@@ -27,21 +27,21 @@ class ChildChunk:
 
 @frozen(kw_only=True)
 class ChildChunkResponse:
-    """Answer of a create or an update."""
+    """The response to a create or an update."""
 
     data: ChildChunk
 
 
 @frozen(kw_only=True)
 class WriteChildChunk:
-    """Request: the content of a new or changed child chunk."""
+    """The request body of a create or an update."""
 
     content: str
 
 
 @frozen(kw_only=True)
 class ListChildChunks:
-    """Query of the child chunk list."""
+    """The query parameters of the child chunk list."""
 
     page: int = 1
     limit: int = 20

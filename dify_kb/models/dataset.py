@@ -1,4 +1,4 @@
-"""Knowledge bases, which the API calls datasets."""
+"""Knowledge bases, called datasets in the API."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .retrieval import RerankingMode, RerankingModel, RetrievalModel, SearchMeth
 
 
 class IndexingTechnique(OpenEnum):
-    """How chunks are indexed: by an embedding model, or by keywords alone."""
+    """The method by which chunks are indexed: an embedding model, or keywords only."""
 
     HIGH_QUALITY = "high_quality"
     ECONOMY = "economy"
 
 
 class Permission(OpenEnum):
-    """Who in the workspace sees a dataset."""
+    """The members of the workspace who can see a dataset."""
 
     ONLY_ME = "only_me"
     ALL_TEAM_MEMBERS = "all_team_members"
@@ -27,7 +27,7 @@ class Permission(OpenEnum):
 
 
 class DocForm(OpenEnum):
-    """What the chunks of a dataset are; fixed by its first document."""
+    """The structure of a dataset's chunks; determined by its first document."""
 
     TEXT = "text_model"
     HIERARCHICAL = "hierarchical_model"
@@ -36,7 +36,7 @@ class DocForm(OpenEnum):
 
 @frozen(kw_only=True)
 class StoredRetrievalModel:
-    """The retrieval settings that a dataset keeps, as it shows them."""
+    """The retrieval settings stored with a dataset."""
 
     search_method: SearchMethod | None = None
     reranking_enable: bool | None = None
@@ -53,7 +53,7 @@ class StoredRetrievalModel:
 class Dataset:
     """A knowledge base.
 
-    Fields with a default are missing or null on some versions. `word_count` counts characters.
+    Fields with a default are missing on some versions. `word_count` is in characters.
     Checked against recordings of 1.4.3, 1.8.1 and 1.12.1 and the published API of 1.16.
     """
 
@@ -99,7 +99,7 @@ class Dataset:
 
 @frozen(kw_only=True)
 class CreateDataset:
-    """Request: a new, empty knowledge base."""
+    """The request body to create a dataset."""
 
     name: str
     description: str | Unset = UNSET
@@ -115,7 +115,7 @@ class CreateDataset:
 
 @frozen(kw_only=True)
 class ListDatasets:
-    """Query of the dataset list."""
+    """The query parameters of the dataset list."""
 
     page: int = 1
     limit: int = 20
@@ -126,14 +126,14 @@ class ListDatasets:
 
 @frozen(kw_only=True)
 class Member:
-    """An account that may use a dataset of permission `partial_members`."""
+    """An account that may use a dataset with the permission `partial_members`."""
 
     user_id: str
 
 
 @frozen(kw_only=True)
 class ExternalRetrieval:
-    """How an external knowledge base is asked."""
+    """The retrieval settings of an external knowledge base."""
 
     top_k: int
     score_threshold: float
@@ -142,7 +142,7 @@ class ExternalRetrieval:
 
 @frozen(kw_only=True)
 class UpdateDataset:
-    """Request: what to change; what is left out stays."""
+    """The request body to update a dataset; omitted fields stay unchanged."""
 
     name: str | Unset = UNSET
     description: str | Unset | None = UNSET

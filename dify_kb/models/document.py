@@ -1,4 +1,4 @@
-"""Documents: what is uploaded, and how far its indexing is."""
+"""Documents, their files, and their indexing status."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ DOCUMENT_EXTENSIONS = frozenset(
         "properties",
     ]
 )
-"""What create-by-file takes with the default extractor; any case (recordings 187 to 204)."""
+"""The extensions that create-by-file accepts by default, ignoring case (recordings 187 to 204)."""
 
 
 class IndexingStatus(OpenEnum):
-    """How far the worker is. `completed` and `error` are final until the next call."""
+    """The indexing status of a document. `completed` and `error` are final until it changes."""
 
     WAITING = "waiting"
     PARSING = "parsing"
@@ -48,12 +48,12 @@ class IndexingStatus(OpenEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether the worker is done with the document."""
+        """Whether indexing has finished, successfully or not."""
         return self in {IndexingStatus.COMPLETED, IndexingStatus.ERROR}
 
 
 class DisplayStatus(OpenEnum):
-    """What the console shows."""
+    """The status of a document as shown in the console."""
 
     QUEUING = "queuing"
     INDEXING = "indexing"
@@ -66,10 +66,10 @@ class DisplayStatus(OpenEnum):
 
 @frozen(kw_only=True)
 class File:
-    """What a multipart file part is made of, opened afresh for each attempt.
+    """A file to upload, opened anew for each attempt.
 
-    `content` is a path, the bytes, or a binary file that can seek, read from `start`. `size` is
-    what will be promised to the server, in bytes; None is that of the path when it is first opened.
+    `content` is a path, bytes, or a seekable binary file object, which is read from `start`.
+    `size` is in bytes; None uses the size of the path when it is first opened.
     """
 
     name: str
@@ -80,7 +80,7 @@ class File:
 
 @frozen(kw_only=True)
 class UploadFile:
-    """The stored file of a document; `size` in bytes."""
+    """The stored file of a document; `size` is in bytes."""
 
     id: str
     name: str | None = None
@@ -94,7 +94,7 @@ class UploadFile:
 
 @frozen(kw_only=True)
 class SourceInfo:
-    """Where a document came from: the id of its file, or (in `documents.get`) the file itself."""
+    """The source of a document: the id of its file, or, in `documents.get`, the file itself."""
 
     upload_file_id: str | None = None
     upload_file: UploadFile | None = None
@@ -103,7 +103,7 @@ class SourceInfo:
 
 @frozen(kw_only=True)
 class SourceDetail:
-    """The stored file, in lists and in answers to create."""
+    """The stored file of a document, in lists and in responses to a create."""
 
     upload_file: UploadFile | None = None
     extra: Mapping[str, object] = field(factory=dict)
@@ -111,11 +111,11 @@ class SourceDetail:
 
 @frozen(kw_only=True)
 class Document:
-    """A document, as lists and creates answer it. `word_count` counts characters.
+    """A document, as returned by lists and creates. `word_count` is in characters.
 
-    `indexing_status` alone tells how far it is: after a re-index by the same name, `error`,
-    `word_count` and the times stay those of the run before until the worker overwrites them
-    (issue 27763 of Dify). Checked against recordings of 1.4.3, 1.8.1 and 1.12.1.
+    Rely only on `indexing_status` for progress: when a document is indexed again, `error`,
+    `word_count` and the times keep their old values until the worker overwrites them (Dify issue
+    27763). Checked against recordings of 1.4.3, 1.8.1 and 1.12.1.
     """
 
     id: str
@@ -146,7 +146,7 @@ class Document:
 
     @property
     def upload_file(self) -> UploadFile | None:
-        """The stored file, wherever this answer holds it."""
+        """The stored file, from either of the two fields that may contain it."""
         if self.data_source_detail_dict and self.data_source_detail_dict.upload_file:
             return self.data_source_detail_dict.upload_file
         return self.data_source_info.upload_file if self.data_source_info else None
@@ -154,7 +154,7 @@ class Document:
 
 @frozen(kw_only=True)
 class DocumentDetail:
-    """One document in full; since 1.8 (1.4.3 answers 405). Checked against recording 129."""
+    """A document with all its fields; since 1.8 (1.4.3 returns 405). Checked with recording 129."""
 
     id: str
     name: str | None = None
@@ -192,7 +192,7 @@ class DocumentDetail:
 
 @frozen(kw_only=True)
 class CreatedDocument:
-    """Answer of a create. `batch` is told nowhere else and asks for the indexing status."""
+    """The response to a create. `batch` is required by `documents.indexing_status`."""
 
     document: Document
     batch: str
@@ -200,7 +200,7 @@ class CreatedDocument:
 
 @frozen(kw_only=True)
 class CreateByText:
-    """Request: a document from a text. The server insists on `indexing_technique`."""
+    """The request body to create a document from a text. Requires `indexing_technique`."""
 
     name: str
     text: str
@@ -215,7 +215,7 @@ class CreateByText:
 
 @frozen(kw_only=True)
 class CreateByFile:
-    """Request: a document from a file. All but `file` travels as JSON in the form field `data`."""
+    """The multipart request to create a document from a file; other fields are sent as JSON."""
 
     file: File
     indexing_technique: IndexingTechnique | Unset = UNSET
@@ -230,7 +230,7 @@ class CreateByFile:
 
 @frozen(kw_only=True)
 class ListDocuments:
-    """Query of the document list."""
+    """The query parameters of the document list."""
 
     page: int = 1
     limit: int = 20
@@ -240,15 +240,16 @@ class ListDocuments:
 
 @frozen(kw_only=True)
 class GetDocument:
-    """Query of one document: `metadata` is all, only or without."""
+    """The query parameters of `documents.get`; `metadata` is all, only or without."""
 
     metadata: str | Unset = UNSET
 
 
 @frozen(kw_only=True)
 class DocumentStatus:
-    """How far a document's indexing is. Segments are counted; times are of the current run once
-    `indexing_status` has left `waiting`.
+    """The indexing progress of a document, with numbers of segments.
+
+    The times belong to the current run once `indexing_status` is no longer `waiting`.
     """
 
     id: str
@@ -268,14 +269,14 @@ class DocumentStatus:
 
 @frozen(kw_only=True)
 class DocumentStatuses:
-    """Answer of the indexing status of a batch: one entry, as one create is one batch."""
+    """The indexing status of a batch; one entry, as each create has its own batch."""
 
     data: Sequence[DocumentStatus]
 
 
 @frozen(kw_only=True)
 class UpdateByText:
-    """Request: another text for a document; `name` is needed with it."""
+    """The request body to replace the text of a document; `name` is required."""
 
     name: str
     text: str
@@ -286,7 +287,7 @@ class UpdateByText:
 
 @frozen(kw_only=True)
 class UpdateByFile:
-    """Request: another file for a document. `name`, in `data`, wins over the file's own."""
+    """The multipart request to replace a document's file; `name` overrides the file's name."""
 
     file: File
     name: str | Unset = UNSET
@@ -297,21 +298,21 @@ class UpdateByFile:
 
 @frozen(kw_only=True)
 class DocumentIds:
-    """Request: the documents that are meant."""
+    """The request body of an operation on several documents."""
 
     document_ids: Sequence[str]
 
 
 @frozen(kw_only=True)
 class DownloadUrl:
-    """Where a document's file can be fetched, without a key, for some minutes."""
+    """The download URL of a document's file; needs no API key, valid for some minutes."""
 
     url: str
 
 
 @frozen(kw_only=True)
 class StoredFile:
-    """A document's file, as servers up to 1.8 tell of it (recording 1101)."""
+    """A document's file, as returned by servers up to 1.8 (recording 1101)."""
 
     id: str
     name: str

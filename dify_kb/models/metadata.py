@@ -1,4 +1,4 @@
-"""Metadata: the fields of a dataset, and their values on its documents."""
+"""The metadata fields of a dataset, and their values on documents."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ._base import UNSET, OpenEnum, Unset
 
 
 class MetadataType(OpenEnum):
-    """What the values of a field are; a time is a number of seconds since the epoch."""
+    """The type of a field's values; a time is a number of seconds since the epoch."""
 
     STRING = "string"
     NUMBER = "number"
@@ -21,12 +21,12 @@ class MetadataType(OpenEnum):
 
 
 MetadataScalar = str | int | float | None
-"""What a value can be. The server does not compare it with its field's type (measured)."""
+"""The types of metadata values. The server does not check them against the field (measured)."""
 
 
 @frozen(kw_only=True)
 class MetadataField:
-    """A field. `count` is the number of documents that have a value, in lists only."""
+    """A metadata field. `count` is the number of documents that use it, only in lists."""
 
     id: str
     name: str
@@ -35,26 +35,28 @@ class MetadataField:
     extra: Mapping[str, object] = field(factory=dict)
 
     def make_value(self, value: MetadataScalar | datetime) -> MetadataValue:
-        """Make a value of this field, for `metadata.assign`; a `datetime` becomes seconds.
+        """Create a value of this field for `metadata.assign`; a `datetime` becomes seconds.
 
         Raises:
-            ConfigError: a value of another type than the field's, which the server would store
-                and searches would never match.
+            ConfigError: the value does not fit the type of the field. The server would store it,
+                but searches would never match.
         """
         if isinstance(value, datetime):
             value = value.timestamp()
         wanted = str if self.type == MetadataType.STRING else (int, float)
         if value is not None and (isinstance(value, bool) or not isinstance(value, wanted)):
             raise ConfigError(
-                f"{self.name} is a field of type {self.type}; the value is {value!r}.",
-                hint="Pass a text." if wanted is str else "Pass a number (a time in seconds).",
+                f"Invalid value for metadata field {self.name!r} of type {self.type}: {value!r}.",
+                hint="Pass a string."
+                if wanted is str
+                else "Pass a number (a time in seconds since the epoch).",
             )
         return MetadataValue(id=self.id, name=self.name, value=value)
 
 
 @frozen(kw_only=True)
 class MetadataFields:
-    """Answer of the list: the dataset's own fields, and whether built-in ones are shown too."""
+    """The fields of a dataset, and whether the built-in fields are enabled."""
 
     doc_metadata: Sequence[MetadataField]
     built_in_field_enabled: bool
@@ -62,7 +64,7 @@ class MetadataFields:
 
 @frozen(kw_only=True)
 class BuiltInField:
-    """A field that the server fills in by itself."""
+    """A field that the server fills in automatically."""
 
     name: str
     type: MetadataType
@@ -70,14 +72,14 @@ class BuiltInField:
 
 @frozen(kw_only=True)
 class BuiltInFields:
-    """Answer of the list of built-in fields."""
+    """The list of built-in fields."""
 
     fields: Sequence[BuiltInField]
 
 
 @frozen(kw_only=True)
 class CreateMetadata:
-    """Request: a new field."""
+    """The request body to create a field."""
 
     type: MetadataType
     name: str
@@ -85,14 +87,14 @@ class CreateMetadata:
 
 @frozen(kw_only=True)
 class RenameMetadata:
-    """Request: another name for a field."""
+    """The request body to rename a field."""
 
     name: str
 
 
 @frozen(kw_only=True)
 class MetadataValue:
-    """A value to set. The server stores it under `name`; `id` ties it to the field."""
+    """A value to assign. The server stores it under `name`; `id` is the field's id."""
 
     id: str
     name: str
@@ -101,8 +103,9 @@ class MetadataValue:
 
 @frozen(kw_only=True)
 class DocumentMetadata:
-    """The values of one document. Without `partial_update` they replace all that it has; servers
-    before 1.11 replace them in any case.
+    """The values to assign to a document.
+
+    Without `partial_update` they replace all its values; servers before 1.11 always replace all.
     """
 
     document_id: str
@@ -112,6 +115,6 @@ class DocumentMetadata:
 
 @frozen(kw_only=True)
 class AssignMetadata:
-    """Request: values for documents."""
+    """The request body to assign values to documents."""
 
     operation_data: Sequence[DocumentMetadata]

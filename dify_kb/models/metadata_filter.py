@@ -1,4 +1,4 @@
-"""Conditions on the metadata of documents, for searches."""
+"""Search filters on the metadata of documents."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FilterValue = str | int | float | Sequence[str] | None
 
 
 class ComparisonOperator(OpenEnum):
-    """What the server can compare by; `in` and `not in` since 1.11 (measured)."""
+    """The comparison operators of conditions; `in` and `not in` since 1.11 (measured)."""
 
     CONTAINS = "contains"
     NOT_CONTAINS = "not contains"
@@ -41,7 +41,7 @@ _VALUELESS_OPERATORS = frozenset({ComparisonOperator.EMPTY, ComparisonOperator.N
 
 
 class LogicalOperator(OpenEnum):
-    """How conditions are joined."""
+    """The operator that combines conditions."""
 
     AND = "and"
     OR = "or"
@@ -49,7 +49,7 @@ class LogicalOperator(OpenEnum):
 
 @frozen(kw_only=True)
 class Condition:
-    """One comparison. A condition with the value None is skipped by the server, but for `empty`."""
+    """A comparison with a field. The server ignores conditions without a value, except `empty`."""
 
     name: str
     comparison_operator: ComparisonOperator = field(converter=ComparisonOperator)
@@ -58,79 +58,83 @@ class Condition:
 
 @frozen(kw_only=True)
 class MetadataFilter:
-    """Which documents a search may find; build one with `all_of` or `any_of`.
+    """A filter of the documents that a search may find; create it with `all_of` or `any_of`.
 
-    A field that a document does not have matches nothing, `empty` aside (measured).
+    Documents without a field do not match conditions on it, except `empty` (measured).
     """
 
     logical_operator: LogicalOperator = LogicalOperator.AND
     conditions: Sequence[Condition] = ()
 
     def validate(self) -> None:
-        """Refuse an operator that the server does not have.
+        """Check that the server supports the operators and that values are present.
 
         Raises:
-            ConfigError: naming the condition.
+            ConfigError: a condition is invalid; the message names it.
         """
         for condition in self.conditions:
             if not condition.comparison_operator.is_known:
                 raise ConfigError(
-                    f"The condition on {condition.name!r} compares by"
-                    f" {str(condition.comparison_operator)!r}.",
-                    hint=f"It can be {', '.join(ComparisonOperator)}.",
+                    f"Unknown operator {str(condition.comparison_operator)!r} in the condition on"
+                    f" {condition.name!r}.",
+                    hint=f"Use one of {', '.join(ComparisonOperator)}.",
                 )
             if (
                 condition.value in (None, [], ())
                 and condition.comparison_operator not in _VALUELESS_OPERATORS
             ):
                 raise ConfigError(
-                    f"The condition on {condition.name!r} has no value; the server passes over it.",
-                    hint="Give it a value, or compare with empty() or not_empty().",
+                    f"The condition on {condition.name!r} has no value; the server would ignore"
+                    " it.",
+                    hint="Pass a value, or use empty() or not_empty().",
                 )
 
     @classmethod
     def all_of(cls, *conditions: Condition) -> MetadataFilter:
-        """Find documents that meet every condition.
+        """Return a filter for documents that meet all conditions.
 
         Raises:
-            ConfigError: no condition was given.
+            ConfigError: there is no condition.
         """
         return cls(conditions=_require_conditions(conditions))
 
     @classmethod
     def any_of(cls, *conditions: Condition) -> MetadataFilter:
-        """Find documents that meet at least one condition.
+        """Return a filter for documents that meet at least one condition.
 
         Raises:
-            ConfigError: no condition was given.
+            ConfigError: there is no condition.
         """
         return cls(logical_operator=LogicalOperator.OR, conditions=_require_conditions(conditions))
 
 
 def _require_conditions(conditions: Sequence[Condition]) -> Sequence[Condition]:
     if not conditions:
-        raise ConfigError("The filter has no condition.", hint='Write Field("year") >= 2024.')
+        raise ConfigError(
+            "The filter has no condition.", hint='Pass a condition such as Field("year") >= 2024.'
+        )
     return conditions
 
 
 @frozen(eq=False)
 class Field:
-    """A metadata field, to compare: `Field("year") >= 2024`, `Field("team").contains("infra")`.
+    """A metadata field whose comparisons return conditions for `MetadataFilter`.
 
-    Numbers compare with numbers. A time is a number of seconds since the epoch.
+    Examples: `Field("year") >= 2024`, `Field("team").contains("infra")`. A time is a number of
+    seconds since the epoch.
     """
 
     name: str
 
     def __eq__(self, value: object) -> Condition:  # type: ignore[override]  # a condition, as in SQLAlchemy
-        """Equal to a text or a number."""
+        """Match documents whose value equals a string or number."""
         return self._compare(ComparisonOperator.EQUAL, value)
 
     def __ne__(self, value: object) -> Condition:  # type: ignore[override]  # likewise
-        """Another text or number; a document without the field does not match."""
+        """Match documents with another value; documents without the field do not match."""
         return self._compare(ComparisonOperator.NOT_EQUAL, value)
 
-    __hash__ = None  # type: ignore[assignment]  # what compares to a condition has no hash
+    __hash__ = None  # type: ignore[assignment]  # __eq__ returns a condition
 
     def __gt__(self, value: float) -> Condition:
         return self._compare_number(ComparisonOperator.GREATER, value)
@@ -145,51 +149,58 @@ class Field:
         return self._compare_number(ComparisonOperator.LESS_EQUAL, value)
 
     def contains(self, text: str) -> Condition:
-        """Hold `text`, case and all."""
+        """Match documents whose value contains `text`, case-sensitive."""
         return self._compare_text(ComparisonOperator.CONTAINS, text)
 
     def not_contains(self, text: str) -> Condition:
-        """Do not hold `text`."""
+        """Match documents whose value does not contain `text`."""
         return self._compare_text(ComparisonOperator.NOT_CONTAINS, text)
 
     def starts_with(self, text: str) -> Condition:
-        """Begin with `text`."""
+        """Match documents whose value starts with `text`."""
         return self._compare_text(ComparisonOperator.START_WITH, text)
 
     def ends_with(self, text: str) -> Condition:
-        """End with `text`."""
+        """Match documents whose value ends with `text`."""
         return self._compare_text(ComparisonOperator.END_WITH, text)
 
     def is_(self, value: str | float) -> Condition:
-        """Equal to a text or a number."""
+        """Match documents whose value equals a string or number."""
         return self._compare(ComparisonOperator.IS, value)
 
     def is_not(self, value: str | float) -> Condition:
-        """Another text or number."""
+        """Match documents with another value."""
         return self._compare(ComparisonOperator.IS_NOT, value)
 
     def empty(self) -> Condition:
-        """Have no value; an empty text is one."""
+        """Match documents without a value; an empty string is a value."""
         return Condition(name=self.name, comparison_operator=ComparisonOperator.EMPTY)
 
     def not_empty(self) -> Condition:
-        """Have a value."""
+        """Match documents with a value."""
         return Condition(name=self.name, comparison_operator=ComparisonOperator.NOT_EMPTY)
 
     def in_(self, values: Sequence[str]) -> Condition:
-        """Be one of `values`; since 1.11 (1.8.1 finds everything instead, recording 801)."""
+        """Match documents whose value is in `values`.
+
+        Requires 1.11; 1.8.1 returns all documents instead (recording 801).
+        """
         return self._compare_list(ComparisonOperator.IN, values)
 
     def not_in(self, values: Sequence[str]) -> Condition:
-        """Be none of `values`; since 1.11, see `in_`."""
+        """Match documents whose value is not in `values`. Requires 1.11; see `in_`."""
         return self._compare_list(ComparisonOperator.NOT_IN, values)
 
     def before(self, time: float | datetime) -> Condition:
-        """Be earlier than a time: seconds since the epoch, or a `datetime` with a time zone."""
+        """Match documents whose time is earlier than `time`.
+
+        Args:
+            time: seconds since the epoch, or a `datetime` with a time zone.
+        """
         return self._compare_number(ComparisonOperator.BEFORE, self._to_timestamp(time))
 
     def after(self, time: float | datetime) -> Condition:
-        """Be later than a time, as in `before`."""
+        """Match documents whose time is later than `time`; see `before`."""
         return self._compare_number(ComparisonOperator.AFTER, self._to_timestamp(time))
 
     def _to_timestamp(self, time: float | datetime) -> float:
@@ -197,7 +208,7 @@ class Field:
             return time
         if time.tzinfo is None:
             raise ConfigError(
-                f"{self.name} is compared with {time!r}, a time of no time zone.",
+                f"Invalid time for {self.name!r}: {time!r} has no time zone.",
                 hint="Pass an aware datetime, such as datetime.now(UTC).",
             )
         return time.timestamp()
@@ -205,15 +216,16 @@ class Field:
     def _compare_number(self, operator: ComparisonOperator, value: float) -> Condition:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ConfigError(
-                f"{self.name} {operator} {value!r}: the value is no number.",
-                hint="Pass a number; a time in seconds since the epoch.",
+                f"Invalid condition {self.name} {operator} {value!r}: the value is not a number.",
+                hint="Pass a number; for a time, seconds since the epoch.",
             )
         return self._compare(operator, value)
 
     def _compare_list(self, operator: ComparisonOperator, values: Sequence[str]) -> Condition:
         if isinstance(values, str):
             raise ConfigError(
-                f"{self.name} {operator} {values!r}: a single text.", hint="Pass a list of texts."
+                f"Invalid condition {self.name} {operator} {values!r}: the value is not a list.",
+                hint=f"Pass [{values!r}].",
             )
         texts = [str(value) for value in values]
         return Condition(name=self.name, comparison_operator=operator, value=texts)
@@ -221,14 +233,16 @@ class Field:
     def _compare_text(self, operator: ComparisonOperator, value: str) -> Condition:
         if not isinstance(value, str):
             raise ConfigError(
-                f"{self.name} {operator} {value!r}: the value is no text.", hint="Pass a text."
+                f"Invalid condition {self.name} {operator} {value!r}: the value is not a string.",
+                hint="Pass a string.",
             )
         return self._compare(operator, value)
 
     def _compare(self, operator: ComparisonOperator, value: object) -> Condition:
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise ConfigError(
-                f"{self.name} {operator} {value!r}: the value is neither text nor number.",
-                hint="Pass one, or ask for no value by empty() or not_empty().",
+                f"Invalid condition {self.name} {operator} {value!r}: the value is neither a string"
+                " nor a number.",
+                hint="Pass a string or a number, or use empty() or not_empty().",
             )
         return Condition(name=self.name, comparison_operator=operator, value=value)

@@ -1,4 +1,4 @@
-"""Knowledge pipelines (since 1.16, of which there are no recordings)."""
+"""Knowledge pipelines (since 1.16; not checked against recordings)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .document import File
 
 
 class DatasourceType(OpenEnum):
-    """Where the documents of a pipeline come from."""
+    """The kind of source that a pipeline imports documents from."""
 
     LOCAL_FILE = "local_file"
     ONLINE_DOCUMENT = "online_document"
@@ -22,14 +22,14 @@ class DatasourceType(OpenEnum):
 
 @frozen(kw_only=True)
 class UploadPipelineFile:
-    """Request: a file for a pipeline to read."""
+    """The multipart request to upload a file for a pipeline."""
 
     file: File
 
 
 @frozen(kw_only=True)
 class PipelineFile:
-    """A file that a run can name by its `id`; `size` in bytes."""
+    """An uploaded file, which a run refers to by `id`; `size` is in bytes."""
 
     id: str
     name: str
@@ -43,14 +43,14 @@ class PipelineFile:
 
 @frozen(kw_only=True)
 class ListDatasourcePlugins:
-    """Query. The server takes any text for true (reference of 1.16), so false is sent as ""."""
+    """The query parameters. Any text means true (reference of 1.16), so false is sent as ""."""
 
     is_published: str | Unset = UNSET
 
 
 @frozen(kw_only=True)
 class DatasourcePlugin:
-    """A node of the pipeline that brings documents in."""
+    """A datasource node of a pipeline."""
 
     node_id: str
     plugin_id: str | None = None
@@ -64,7 +64,7 @@ class DatasourcePlugin:
 
 @frozen(kw_only=True)
 class RunDatasource:
-    """Request: let one node list what it can bring in."""
+    """The request body to run a datasource node, which lists its available items."""
 
     inputs: Mapping[str, object]
     datasource_type: DatasourceType
@@ -74,7 +74,7 @@ class RunDatasource:
 
 @frozen(kw_only=True)
 class RunPipeline:
-    """Request: bring documents in through the pipeline."""
+    """The request body to run a pipeline."""
 
     inputs: Mapping[str, object]
     datasource_type: DatasourceType
@@ -86,7 +86,7 @@ class RunPipeline:
 
 @frozen(kw_only=True)
 class Event:
-    """One server-sent event of a run. `event` is its name, `data` what it says."""
+    """A server-sent event of a run: its name `event`, and its content `data`."""
 
     event: str
     data: Mapping[str, object]

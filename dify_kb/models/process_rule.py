@@ -1,4 +1,4 @@
-"""How a document is cleaned and cut into chunks."""
+"""Rules for cleaning documents and splitting them into chunks."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from dify_kb.errors import ConfigError
 from ._base import UNSET, OpenEnum, Unset
 
 MIN_CHUNK_LENGTH, MAX_CHUNK_LENGTH = 50, 4000
-"""Characters. The server takes other values and then fails to index (recordings 148 to 151)."""
+"""Limits in characters. The server accepts other values, but indexing fails (recordings 148 to
+151)."""
 
 
 class ProcessMode(OpenEnum):
-    """Who decides the rules."""
+    """The kind of a process rule."""
 
     AUTOMATIC = "automatic"
     CUSTOM = "custom"
@@ -24,7 +25,7 @@ class ProcessMode(OpenEnum):
 
 
 class ParentMode(OpenEnum):
-    """What the parent of a child chunk is."""
+    """The parent of child chunks: the whole document, or a paragraph."""
 
     FULL_DOC = "full-doc"
     PARAGRAPH = "paragraph"
@@ -40,7 +41,7 @@ class PreProcessingRule:
 
 @frozen(kw_only=True)
 class Segmentation:
-    """Where to cut. `max_tokens` and `chunk_overlap` count characters, whatever their names say."""
+    """The splitting of a text. `max_tokens` and `chunk_overlap` are in characters, not tokens."""
 
     separator: str = "\n"
     max_tokens: int
@@ -59,7 +60,7 @@ class ChunkingRules:
 
 @frozen(kw_only=True)
 class ProcessRule:
-    """How the server cleans and cuts documents; build one with `automatic` or `custom`.
+    """A rule for cleaning and splitting documents; create it with one of the class methods.
 
     Checked against `ProcessRule` of api/services/entities/knowledge_entities @1.12.1.
     """
@@ -69,7 +70,7 @@ class ProcessRule:
 
     @classmethod
     def automatic(cls) -> ProcessRule:
-        """Let the server choose: lines joined to 500 characters, 50 overlapping, spaces tidied."""
+        """Return the server's default: 500 characters, 50 overlapping, extra spaces removed."""
         return cls(mode=ProcessMode.AUTOMATIC)
 
     @classmethod
@@ -82,10 +83,14 @@ class ProcessRule:
         remove_extra_spaces: bool = True,
         remove_urls_emails: bool = False,
     ) -> ProcessRule:
-        """Cut at `separator` into chunks of at most `max_tokens` characters (50 to 4000).
+        """Return a rule that splits at `separator`.
+
+        Args:
+            max_tokens: maximum length of a chunk in characters, 50 to 4000.
+            chunk_overlap: overlap between chunks in characters.
 
         Raises:
-            ConfigError: a length that the server would accept and then fail to index.
+            ConfigError: a length with which the server would fail to index.
         """
         segmentation = _build_segmentation(max_tokens, separator, chunk_overlap, "")
         steps = _build_cleaning_rules(remove_extra_spaces, remove_urls_emails)
@@ -109,19 +114,22 @@ class ProcessRule:
         remove_extra_spaces: bool = True,
         remove_urls_emails: bool = False,
     ) -> ProcessRule:
-        """Cut into parents, and these into children by which they are found.
+        """Return a rule that splits into parent chunks, and these into searchable child chunks.
 
-        For documents of `doc_form="hierarchical_model"` in a high-quality base; elsewhere nothing
-        is indexed although the document completes (reference of 1.12). With `full-doc` the whole
-        document is the parent, and `max_tokens` and `separator` mean nothing.
+        Only for `doc_form="hierarchical_model"` in a high-quality dataset; otherwise the document
+        completes without being indexed (reference of 1.12). All lengths are in characters.
+
+        Args:
+            parent_mode: `paragraph`, or `full-doc` for the whole document as the only parent, which
+                ignores `max_tokens` and `separator`.
 
         Raises:
-            ConfigError: a length that the server would accept and then fail to index.
+            ConfigError: a length with which the server would fail to index.
         """
         mode = ParentMode(parent_mode)
         if not mode.is_known:
             raise ConfigError(
-                f"parent_mode is {str(mode)!r}.", hint=f"It can be {', '.join(ParentMode)}."
+                f"Invalid parent_mode {str(mode)!r}.", hint=f"Use one of {', '.join(ParentMode)}."
             )
         return cls(
             mode=ProcessMode.HIERARCHICAL,
@@ -146,21 +154,20 @@ def _build_cleaning_rules(spaces: bool, addresses: bool) -> Sequence[PreProcessi
 def _build_segmentation(size: int, separator: str, overlap: int, of: str) -> Segmentation:
     if not MIN_CHUNK_LENGTH <= size <= MAX_CHUNK_LENGTH:
         raise ConfigError(
-            f"{of}max_tokens is {size}; the server indexes chunks of"
-            f" {MIN_CHUNK_LENGTH} to {MAX_CHUNK_LENGTH} characters.",
-            hint="Choose a length within that range.",
+            f"Invalid {of}max_tokens: {size}.",
+            hint=f"Use {MIN_CHUNK_LENGTH} to {MAX_CHUNK_LENGTH}; the server fails to index others.",
         )
     if not 0 <= overlap < size:
         raise ConfigError(
-            f"{of}chunk_overlap is {overlap}, {of}max_tokens is {size}.",
-            hint="The overlap must be at least 0 and smaller than the chunk.",
+            f"Invalid {of}chunk_overlap {overlap} for {of}max_tokens {size}.",
+            hint=f"Use 0 to {size - 1}.",
         )
     if not separator:
-        raise ConfigError(f"{of}separator is empty.", hint='Pass a text to cut at, e.g. "\\n\\n".')
+        raise ConfigError(f"{of}separator is empty.", hint='Pass a separator such as "\\n\\n".')
     if not separator.isascii():
         warnings.warn(
-            f"{of}separator is {separator!r}: servers since 1.11 garble what is not ASCII, and it"
-            " never matches there.",
+            f"{of}separator {separator!r} is not ASCII and never matches: servers since 1.11"
+            " corrupt other characters.",
             stacklevel=3,
         )
     return Segmentation(separator=separator, max_tokens=size, chunk_overlap=overlap)

@@ -1,4 +1,4 @@
-"""How a knowledge base is searched, and what it answers."""
+"""Retrieval settings and search results."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from .workspace import ModelRef
 
 MAX_QUERY_LENGTH = 250
-"""Characters of a query; 251 are a 400 (recording 765)."""
+"""Maximum characters of a query; longer ones get a 400 (recording 765)."""
 
 
 class SearchMethod(OpenEnum):
-    """How chunks are found. An economy base only has keyword search."""
+    """The search method. Economy datasets support only keyword search."""
 
     SEMANTIC = "semantic_search"
     FULL_TEXT = "full_text_search"
@@ -30,7 +30,7 @@ class SearchMethod(OpenEnum):
 
 
 class RerankingMode(OpenEnum):
-    """How a hybrid search orders what it found."""
+    """The method by which a hybrid search ranks its results."""
 
     RERANKING_MODEL = "reranking_model"
     WEIGHTED_SCORE = "weighted_score"
@@ -38,7 +38,7 @@ class RerankingMode(OpenEnum):
 
 @frozen(kw_only=True)
 class RerankingModel:
-    """A reranking model, in the server's field names."""
+    """A reranking model, with the field names of the API."""
 
     reranking_provider_name: str | None = None
     reranking_model_name: str | None = None
@@ -46,7 +46,7 @@ class RerankingModel:
 
 @frozen(kw_only=True)
 class VectorSetting:
-    """The semantic part of weights; all three fields are needed (WeightModel, 1.12.1)."""
+    """The vector part of weights; all three fields are required (WeightModel, 1.12.1)."""
 
     vector_weight: float
     embedding_provider_name: str
@@ -55,14 +55,14 @@ class VectorSetting:
 
 @frozen(kw_only=True)
 class KeywordSetting:
-    """The full-text part of weights."""
+    """The keyword part of weights."""
 
     keyword_weight: float
 
 
 @frozen(kw_only=True)
 class Weights:
-    """How much the two halves of a hybrid search count."""
+    """The weights of the two parts of a hybrid search."""
 
     weight_type: str | None = None
     vector_setting: VectorSetting | None = None
@@ -71,10 +71,10 @@ class Weights:
 
 @frozen(kw_only=True)
 class RetrievalModel:
-    """How to search; build one with `semantic`, `full_text`, `keyword` or `hybrid_…`.
+    """The settings of a search: method and options. Create it with one of the class methods.
 
-    The four fields without `UNSET` are always sent: a missing one is a 400 on create and a 500 on
-    retrieve (measured).
+    The four fields without `UNSET` are always sent: if one is missing, the server returns 400 for
+    a create and 500 for a search (measured).
     """
 
     search_method: SearchMethod = field(converter=SearchMethod)
@@ -96,7 +96,7 @@ class RetrievalModel:
         rerank: ModelRef | None = None,
         metadata_filter: MetadataFilter | None = None,
     ) -> RetrievalModel:
-        """Search by meaning (a high-quality base).
+        """Return settings for vector search, in high-quality datasets.
 
         Raises:
             ConfigError: `top_k` below 1, or a threshold outside 0 to 1.
@@ -114,7 +114,7 @@ class RetrievalModel:
         rerank: ModelRef | None = None,
         metadata_filter: MetadataFilter | None = None,
     ) -> RetrievalModel:
-        """Search by words (a high-quality base).
+        """Return settings for full-text search, in high-quality datasets.
 
         Raises:
             ConfigError: `top_k` below 1, or a threshold outside 0 to 1.
@@ -127,7 +127,7 @@ class RetrievalModel:
     def keyword(
         cls, *, top_k: int = 4, metadata_filter: MetadataFilter | None = None
     ) -> RetrievalModel:
-        """Search by keywords: what an economy base has. Scores and thresholds mean nothing here.
+        """Return settings for keyword search, in economy datasets. Has no meaningful scores.
 
         Raises:
             ConfigError: `top_k` below 1.
@@ -144,18 +144,18 @@ class RetrievalModel:
         score_threshold: float | None = None,
         metadata_filter: MetadataFilter | None = None,
     ) -> RetrievalModel:
-        """Search by meaning and by words, and add the scores: `vector_weight` for meaning, the
-        rest for words.
+        """Return settings for hybrid search, ranked by a weighted sum of the two scores.
 
         Args:
-            embedding: the base's own embedding model, which the server wants named here.
+            embedding: embedding model of the dataset; the server requires it here.
+            vector_weight: weight of the vector score, 0 to 1; the keyword score has the rest.
 
         Raises:
             ConfigError: a weight or a threshold outside 0 to 1, or `top_k` below 1.
         """
         if not 0 <= vector_weight <= 1:
             raise ConfigError(
-                f"vector_weight is {vector_weight}.", hint="Pass a number from 0 to 1."
+                f"Invalid vector_weight: {vector_weight}.", hint="Use a number from 0 to 1."
             )
         weights = Weights(
             weight_type="customized",
@@ -180,9 +180,9 @@ class RetrievalModel:
         score_threshold: float | None = None,
         metadata_filter: MetadataFilter | None = None,
     ) -> RetrievalModel:
-        """Search by meaning and by words, and let a model order what was found.
+        """Return settings for hybrid search, ranked by a reranking model.
 
-        Weights play no part then: the server ignores them when it reranks (measured).
+        Has no weights, as the server ignores them when it reranks (measured).
 
         Raises:
             ConfigError: `top_k` below 1, or a threshold outside 0 to 1.
@@ -193,25 +193,25 @@ class RetrievalModel:
 
 
 def validate_retrieval_model(model: RetrievalModel) -> RetrievalModel:
-    """Let a model through that the server does not swallow silently.
+    """Return `model` if it is valid; the server would silently ignore some errors.
 
     Raises:
         ConfigError: an unknown search method or operator, `top_k` below 1, a threshold outside 0
-            to 1, or weights in another form than `Weights`.
+            to 1, or weights that are not of the type `Weights`.
     """
     if not model.search_method.is_known:
         asked = str(model.search_method)
         known = "semantic_search" if asked == "vector_search" else ", ".join(SearchMethod)
-        raise ConfigError(f"search_method is {asked!r}.", hint=f"It can be {known}.")
+        raise ConfigError(f"Unknown search_method {asked!r}.", hint=f"Use {known}.")
     if model.top_k < 1:
-        raise ConfigError(f"top_k is {model.top_k}.", hint="Ask for at least one passage.")
+        raise ConfigError(f"Invalid top_k: {model.top_k}.", hint="Use 1 or more.")
     if model.score_threshold and not 0 <= model.score_threshold <= 1:
         raise ConfigError(
-            f"score_threshold is {model.score_threshold}.", hint="Pass a number from 0 to 1."
+            f"Invalid score_threshold: {model.score_threshold}.", hint="Use a number from 0 to 1."
         )
     if not (model.weights is UNSET or isinstance(model.weights, Weights | None)):
         raise ConfigError(
-            f"weights is {model.weights!r}, which the server drops without a word.",
+            f"Invalid weights, which the server would ignore: {model.weights!r}.",
             hint="Use RetrievalModel.hybrid_weighted(vector_weight=…, embedding=…).",
         )
     if model.metadata_filtering_conditions:
@@ -247,7 +247,7 @@ def _build_retrieval_model(
 
 @frozen(kw_only=True)
 class Retrieve:
-    """Request: one question."""
+    """The request body of a search."""
 
     query: str
     retrieval_model: RetrievalModel | Unset | None = UNSET
@@ -255,7 +255,7 @@ class Retrieve:
 
 @frozen(kw_only=True)
 class RecordDocument:
-    """The document that a passage is from. `doc_metadata` maps field names to values."""
+    """The document of a passage. `doc_metadata` maps field names to values."""
 
     id: str
     name: str
@@ -266,7 +266,7 @@ class RecordDocument:
 
 @frozen(kw_only=True)
 class RecordSegment:
-    """The chunk that was found. Checked against recordings 752 to 950."""
+    """The chunk of a search result. Checked against recordings 752 to 950."""
 
     id: str
     document_id: str
@@ -296,7 +296,7 @@ class RecordSegment:
 
 @frozen(kw_only=True)
 class RecordChild:
-    """A child chunk that made its parent be found."""
+    """A child chunk that matched a search, which returns its parent."""
 
     id: str
     content: str
@@ -306,7 +306,7 @@ class RecordChild:
 
 @frozen(kw_only=True)
 class Record:
-    """One passage. `score` is null or 0.0 on an economy base (recording 752)."""
+    """A search result. `score` is None or 0.0 in an economy dataset (recording 752)."""
 
     segment: RecordSegment
     score: float | None = None
@@ -319,14 +319,14 @@ class Record:
 
 @frozen(kw_only=True)
 class Query:
-    """The question, as the server took it."""
+    """The query as received by the server."""
 
     content: str
 
 
 @frozen(kw_only=True)
 class RetrievalResult:
-    """Answer of a search."""
+    """The results of a search."""
 
     query: Query
     records: Sequence[Record]

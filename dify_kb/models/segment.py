@@ -12,7 +12,7 @@ from .dataset import DocForm
 
 
 class SegmentStatus(OpenEnum):
-    """How far a chunk is."""
+    """The indexing status of a chunk."""
 
     WAITING = "waiting"
     INDEXING = "indexing"
@@ -23,7 +23,7 @@ class SegmentStatus(OpenEnum):
 
 @frozen(kw_only=True)
 class Segment:
-    """One chunk. `word_count` counts characters. Checked against recordings 500 to 560."""
+    """A chunk. `word_count` is in characters. Checked against recordings 500 to 560."""
 
     id: str
     document_id: str
@@ -57,7 +57,7 @@ class Segment:
 
 @frozen(kw_only=True)
 class SegmentResponse:
-    """Answer of a get or an update: one chunk."""
+    """The response to a get or an update: one chunk."""
 
     data: Segment
     doc_form: DocForm | None = None
@@ -65,7 +65,7 @@ class SegmentResponse:
 
 @frozen(kw_only=True)
 class CreatedSegments:
-    """Answer of a create: the new chunks, in the order given."""
+    """The response to a create: the new chunks, in the order of the request."""
 
     data: Sequence[Segment]
     doc_form: DocForm | None = None
@@ -73,7 +73,7 @@ class CreatedSegments:
 
 @frozen(kw_only=True)
 class NewSegment:
-    """A chunk to add. `answer` is needed on a `qa_model` document and ignored on others."""
+    """A chunk to create. `answer` is required for `qa_model` documents and ignored for others."""
 
     content: str
     answer: str | Unset = UNSET
@@ -83,14 +83,14 @@ class NewSegment:
 
 @frozen(kw_only=True)
 class CreateSegments:
-    """Request: chunks to append."""
+    """The request body to append chunks."""
 
     segments: Sequence[NewSegment]
 
 
 @frozen(kw_only=True)
 class ListSegments:
-    """Query of the chunk list."""
+    """The query parameters of the chunk list."""
 
     page: int = 1
     limit: int = 20
@@ -100,7 +100,7 @@ class ListSegments:
 
 @frozen(kw_only=True)
 class SegmentChanges:
-    """What to change of a chunk; what is left out stays."""
+    """The changes to a chunk; omitted fields stay unchanged."""
 
     content: str | Unset = UNSET
     answer: str | Unset = UNSET
@@ -113,6 +113,6 @@ class SegmentChanges:
 
 @frozen(kw_only=True)
 class UpdateSegment:
-    """Request: the changes, wrapped as the server wants them."""
+    """The request body to update a chunk."""
 
     segment: SegmentChanges

@@ -1,4 +1,4 @@
-"""Tags of datasets."""
+"""The tags of datasets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ._base import UNSET, Unset
 
 @frozen(kw_only=True)
 class Tag:
-    """A tag; `binding_count` datasets bear it (sent as a number by 1.4.3, as text since)."""
+    """A tag; `binding_count` is the number of datasets with the tag."""
 
     id: str
     name: str
@@ -22,7 +22,7 @@ class Tag:
 
 @frozen(kw_only=True)
 class TagRef:
-    """A tag as a dataset names it."""
+    """A tag in the list of a dataset's tags."""
 
     id: str
     name: str
@@ -30,7 +30,7 @@ class TagRef:
 
 @frozen(kw_only=True)
 class DatasetTags:
-    """Answer of the tags of one dataset."""
+    """The tags of one dataset."""
 
     data: Sequence[TagRef]
     total: int
@@ -38,14 +38,14 @@ class DatasetTags:
 
 @frozen(kw_only=True)
 class CreateTag:
-    """Request: a new tag, 1 to 50 characters."""
+    """The request body to create a tag; the name has 1 to 50 characters."""
 
     name: str
 
 
 @frozen(kw_only=True)
 class RenameTag:
-    """Request: another name for a tag."""
+    """The request body to rename a tag."""
 
     tag_id: str
     name: str
@@ -53,14 +53,14 @@ class RenameTag:
 
 @frozen(kw_only=True)
 class DeleteTag:
-    """Request: the tag to delete. A body on a DELETE, as the server wants it."""
+    """The request body to delete a tag."""
 
     tag_id: str
 
 
 @frozen(kw_only=True)
 class BindTags:
-    """Request: tags for a dataset."""
+    """The request body to add tags to a dataset."""
 
     tag_ids: Sequence[str]
     target_id: str
@@ -68,8 +68,9 @@ class BindTags:
 
 @frozen(kw_only=True)
 class UnbindTag:
-    """Request: a tag to take off a dataset, in both spellings: up to 1.12.1 the server reads
-    `tag_id`, later ones `tag_ids` (measured on 1.12.1, API of 1.16).
+    """The request body to remove a tag from a dataset.
+
+    Servers up to 1.12.1 read `tag_id`, later ones `tag_ids` (measured on 1.12.1, API of 1.16).
     """
 
     tag_id: str

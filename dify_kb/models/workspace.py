@@ -10,7 +10,7 @@ from ._base import OpenEnum
 
 
 class ModelType(OpenEnum):
-    """What a model does."""
+    """The task of a model."""
 
     TEXT_EMBEDDING = "text-embedding"
     RERANK = "rerank"
@@ -22,10 +22,10 @@ class ModelType(OpenEnum):
 
 @frozen(kw_only=True)
 class ModelRef:
-    """A model by the full id of its provider, e.g. `langgenius/openai/openai`, and its name.
+    """A model, by the full id of its provider (e.g. `langgenius/openai/openai`) and its name.
 
-    Short provider ids are stored as they are on some paths, after which the server calls the
-    model unavailable (models/provider_ids.py, 1.12.1); take both from `workspace.models`.
+    Get both from `workspace.models`: with a short provider id, the server may later report the
+    model as unavailable (models/provider_ids.py, 1.12.1).
     """
 
     provider: str
@@ -34,7 +34,7 @@ class ModelRef:
 
 @frozen(kw_only=True)
 class ProviderModel:
-    """A model as its provider lists it."""
+    """A model in the list of its provider."""
 
     model: str
     model_type: str | None = None
@@ -56,23 +56,23 @@ class ModelProvider:
     extra: Mapping[str, object] = field(factory=dict)
 
     def model_refs(self) -> Sequence[ModelRef]:
-        """Name each model as dataset and document calls take it."""
+        """Return a reference to each model, for use in dataset and document calls."""
         return [ModelRef(provider=self.provider, model=model.model) for model in self.models]
 
 
 @frozen(kw_only=True)
 class ModelProviders:
-    """Answer of the model list."""
+    """The response of the model list."""
 
     data: Sequence[ModelProvider]
 
 
 @frozen(kw_only=True)
 class ServerInfo:
-    """Answer of `GET /v1/`; without a key.
+    """The response of `GET /v1/`, which needs no API key.
 
-    1.12.1 has no such route (recording 009): there `server_version` comes from the `X-Version`
-    header and the other fields are None.
+    1.12.1 lacks this route (recording 009): `server_version` then comes from the `X-Version`
+    header, and the other fields are None.
     """
 
     server_version: str | None = None

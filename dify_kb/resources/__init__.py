@@ -1,4 +1,4 @@
-"""One class for each noun of the API, one method for each operation. They know `send` alone."""
+"""The API resources: one class per resource, one method per operation."""
 
 from __future__ import annotations
 

@@ -15,12 +15,12 @@ from dify_kb.errors import ConfigError
 from dify_kb.models import CreatedDocument, Dataset, Document, File
 
 _INVALID_FILE_NAME = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f\ud800-\udfff]|%22|\s$')
-"""What the server does not take in a file name (recordings 210 to 226; measured), and what UTF-8
-does not (the lone surrogates that stand for the bytes of a name that is not UTF-8)."""
+"""Invalid parts of a file name: characters that the server rejects (recordings 210 to 226;
+measured), and lone surrogates, which represent undecodable bytes."""
 
 
 def get_dataset_id(dataset: Dataset | str) -> str:
-    """Tell the id of a dataset, given itself or its id."""
+    """Return the id of a dataset; an id is checked and returned."""
     return dataset.id if isinstance(dataset, Dataset) else check_id(dataset, "dataset_id")
 
 
@@ -35,19 +35,18 @@ def get_document_id(document: CreatedDocument | Document | str) -> str:
 
 
 def check_id(value: str, label: str) -> str:
-    """Let a UUID through, dashes and all: with anything else the server answers as for an unknown
-    route.
+    """Return `value` if it is a UUID with dashes. The server treats other ids as unknown routes.
 
     Raises:
-        ConfigError: `value` is no UUID.
+        ConfigError: `value` is not a UUID.
     """
     try:
         if _is_id(value):
             return value
     except (ValueError, AttributeError, TypeError):
         pass
-    hint_suffix = "; datasets.find(name) tells that of a dataset" if label == "dataset_id" else ""
-    raise ConfigError(f"{label} is {value!r}, which is no id.", hint=f"Ids are UUIDs{hint_suffix}.")
+    hint_suffix = "; datasets.find(name) returns a dataset" if label == "dataset_id" else ""
+    raise ConfigError(f"Invalid {label}: {value!r}.", hint=f"Pass a UUID{hint_suffix}.")
 
 
 @functools.lru_cache(maxsize=1024)
@@ -56,42 +55,44 @@ def _is_id(value: str) -> bool:
 
 
 def build_path_params(dataset: Dataset | str, **ids: str) -> dict[str, str]:
-    """Fill the slots of a path: the dataset's, and UUIDs by their names."""
+    """Return the path parameters of a call, after checking the ids."""
     checked = {name: check_id(value, name) for name, value in ids.items()}
     return {"dataset_id": get_dataset_id(dataset), **checked}
 
 
 def check_length(value: str, label: str, min_length: int, max_length: int) -> str:
-    """Let a text of `min_length` to `max_length` characters through.
+    """Return `value` if it has `min_length` to `max_length` characters.
 
     Raises:
-        ConfigError: it is shorter or longer.
+        ConfigError: `value` is shorter or longer.
     """
     if not min_length <= len(value) <= max_length:
         raise ConfigError(
             f"{label} has {len(value)} characters.",
-            hint=f"The server takes {min_length} to {max_length}.",
+            hint=f"Pass {min_length} to {max_length} characters.",
         )
     return value
 
 
 def check_not_empty(values: object, label: str) -> None:
-    """Let a list through that is not empty, and is not a single text.
+    """Check that `values` is a list, not a string, and not empty.
 
     Raises:
-        ConfigError: it is.
+        ConfigError: `values` is empty, or a string.
     """
     if isinstance(values, str):
-        raise ConfigError(f"{label} is the text {values!r}.", hint=f"Pass a list: [{values!r}].")
+        raise ConfigError(
+            f"{label} is a string, not a list: {values!r}.", hint=f"Pass [{values!r}]."
+        )
     if not values:
-        raise ConfigError(f"{label} is empty.", hint="Name at least one.")
+        raise ConfigError(f"{label} is empty.", hint="Pass at least one item.")
 
 
 async def file_from_argument(file: Path | str | bytes | BinaryIO, name: str | None) -> File:
-    """Take a file and check its name. A path is not looked at yet: that is left to its attempt.
+    """Convert a file argument and check its name. A path is opened only when it is sent.
 
     Raises:
-        ConfigError: a name that the server would refuse, or none.
+        ConfigError: the name is missing, or the server would reject it.
     """
     match file:
         case bytes():
@@ -118,10 +119,12 @@ def _file_from_stream(file: BinaryIO, name: str | None) -> File:
 
 def _check_file_name(file: File) -> File:
     if not file.name:
-        raise ConfigError("The file has no name.", hint='Pass name="….txt": it names the document.')
+        raise ConfigError(
+            "The file has no name.", hint='Pass name="….txt", which becomes the document\'s name.'
+        )
     if _INVALID_FILE_NAME.search(file.name):
         raise ConfigError(
-            f"name is {file.name!r}, which the server does not take.",
-            hint='Leave out / \\ : * ? " < > |, %22, control characters and spaces at the end.',
+            f"Invalid file name: {file.name!r}.",
+            hint='Remove / \\ : * ? " < > |, %22, control characters and trailing spaces.',
         )
     return file

@@ -1,4 +1,4 @@
-"""Going through a list page by page."""
+"""Iterate over a paginated list."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from dify_kb.models import Page
 T = TypeVar("T")
 
 PAGE_SIZE = 100
-"""Rows asked for at a time. The server cuts larger pages to 100 and then says that nothing
-follows (recording 1063)."""
+"""Rows per request. The server truncates larger pages to 100 rows and then reports no further page
+(recording 1063)."""
 
 
 def _accept_all(_: object) -> bool:
@@ -22,10 +22,10 @@ def _accept_all(_: object) -> bool:
 
 @frozen
 class Pager(Generic[T]):
-    """All rows of a list, each once: `async for row in pager`.
+    """An iterator over all rows of a list: `async for row in pager`.
 
-    Costs one request per 100 rows. Rows that are added meanwhile shift the others to later pages,
-    where they are seen again and left out by their id; the number of rows (`total`) ends it.
+    Costs one request per 100 rows. Each row is returned once: rows that move to a later page
+    because others are added are skipped by their id. Ends after `total` rows.
     """
 
     _fetch_page: Callable[[int], Coroutine[Any, Any, Page[T]]]
@@ -33,7 +33,7 @@ class Pager(Generic[T]):
     _is_wanted: Callable[[T], bool] = _accept_all
 
     async def pages(self) -> AsyncIterator[Sequence[T]]:
-        """Give the new rows of each page."""
+        """Yield the new rows of each page."""
         seen: set[object] = set()
         number, total = 1, 1
         while (number - 1) * PAGE_SIZE < total:

@@ -1,4 +1,4 @@
-"""Read documents: one in full, pages of the list, or until they are indexed."""
+"""Get and list documents, and wait until they are indexed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 async def get_document(
     send: CallSender, dataset: Dataset | str, document_id: str, *, metadata: str | Unset = UNSET
 ) -> DocumentDetail:
-    """Fetch one document in full."""
+    """Return one document with all its fields."""
     request = GetDocument(metadata=metadata)
     return await send(
         catalog.GET_DOCUMENT(request, **build_path_params(dataset, document_id=document_id))
@@ -41,7 +41,7 @@ async def list_documents(
     keyword: str | Unset = UNSET,
     status: DisplayStatus | str | Unset = UNSET,
 ) -> Page[Document]:
-    """Fetch one page, the newest first."""
+    """Return one page of documents, newest first."""
     request = ListDocuments(
         page=page, limit=min(limit, PAGE_SIZE), keyword=keyword, status=_parse_status(status)
     )
@@ -55,8 +55,8 @@ def iter_documents(
     keyword: str | Unset = UNSET,
     status: DisplayStatus | str | Unset = UNSET,
 ) -> Pager[Document]:
-    """Return a pager of all documents, the newest first. One request per 100."""
-    # Servers before 1.11 do not know the filter and list everything.
+    """Return a pager over all documents, newest first. Costs one request per 100."""
+    # Servers before 1.11 ignore the status filter.
     return Pager(
         lambda number: list_documents(send, dataset, page=number, keyword=keyword, status=status),
         lambda document: document.id,
@@ -70,8 +70,8 @@ def _parse_status(value: DisplayStatus | str | Unset) -> DisplayStatus | Unset:
     status = DisplayStatus(value)
     if not status.is_known:
         raise ConfigError(
-            f"status is {str(status)!r}, for which the server lists everything.",
-            hint=f"It can be {', '.join(DisplayStatus)}.",
+            f"Unknown status {str(status)!r}.",
+            hint=f"Use one of {', '.join(DisplayStatus)}.",
         )
     return status
 
@@ -80,11 +80,11 @@ async def wait_until_indexed(
     send: CallSender,
     dataset: Dataset | str,
     ids: Sequence[str],
-    timeout: float | None,  # noqa: ASYNC109 -- seconds of the caller's patience
+    timeout: float | None,  # noqa: ASYNC109 -- an option of the caller, in seconds
     stall_after: float,
     polling: Polling,
 ) -> Sequence[Document]:
-    """Poll the list until each document is completed or failed, or none changes any more."""
+    """Poll the list until all documents are completed or failed, or no document changes."""
     rows: dict[str, Document] = {}
     last_change, interval = loop_time(), polling.first_interval
     with anyio.move_on_after(timeout):
@@ -97,7 +97,7 @@ async def wait_until_indexed(
                 rows[row.id] = row
             unseen_ids = set(ids) - rows.keys()
             for missing in unseen_ids:
-                # Raises if it does not exist; else its row moved to another page meanwhile.
+                # Raises if the document does not exist; else its row moved to another page.
                 await get_document(send, dataset, missing)
             final = all(row.indexing_status.is_final for row in rows.values())
             if not unseen_ids and (final or now - last_change > stall_after):
@@ -108,7 +108,7 @@ async def wait_until_indexed(
     raise RequestTimeoutError(
         f"documents.wait: {waiting} of {len(ids)} documents were not indexed within {timeout:g} s.",
         endpoint="documents.wait",
-        hint="They go on being indexed; wait for them again.",
+        hint="Wait again: the server continues to index them.",
     )
 
 

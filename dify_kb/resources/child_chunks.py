@@ -14,9 +14,9 @@ from ._pager import PAGE_SIZE, Pager
 
 @frozen
 class ChildChunks:
-    """The child chunks of a segment, by which it is found in a parent-child base.
+    """The child chunks of a segment, by which parent-child datasets are searched.
 
-    Version 1.8.1 never finds one to change or delete (404).
+    Version 1.8.1 returns 404 for every update and delete.
     """
 
     _send: CallSender
@@ -24,10 +24,10 @@ class ChildChunks:
     async def create(
         self, dataset_id: Dataset | str, document_id: str, segment_id: str, content: str
     ) -> ChildChunk:
-        """Add a child chunk. One request, never repeated when it may have been carried out.
+        """Create a child chunk. Costs one request, not retried if it may have succeeded.
 
         Raises:
-            NotFoundError: no such segment.
+            NotFoundError: the segment does not exist.
         """
         path_params = build_path_params(dataset_id, document_id=document_id, segment_id=segment_id)
         answer = await self._send(
@@ -45,11 +45,11 @@ class ChildChunks:
         limit: int = 20,
         keyword: str | Unset = UNSET,
     ) -> Page[ChildChunk]:
-        """Fetch one page. One request; the server does not say `has_more` here.
+        """Return one page of child chunks. Costs one request; the page has no `has_more`.
 
         Args:
-            limit: rows, at most 100.
-            keyword: a part of the content.
+            limit: number of rows, at most 100.
+            keyword: text that the content must contain.
         """
         request = ListChildChunks(page=page, limit=min(limit, PAGE_SIZE), keyword=keyword)
         path_params = build_path_params(dataset_id, document_id=document_id, segment_id=segment_id)
@@ -63,7 +63,7 @@ class ChildChunks:
         *,
         keyword: str | Unset = UNSET,
     ) -> Pager[ChildChunk]:
-        """Go through all child chunks. One request per 100."""
+        """Iterate over all child chunks. Costs one request per 100."""
         page = partial(self._fetch_page, dataset_id, document_id, segment_id, keyword)
         return Pager(page, lambda chunk: chunk.id)
 
@@ -75,10 +75,10 @@ class ChildChunks:
         child_chunk_id: str,
         content: str,
     ) -> ChildChunk:
-        """Change the content of a child chunk. One request.
+        """Change the content of a child chunk. Costs one request.
 
         Raises:
-            NotFoundError: no such child chunk, or the server is 1.8.1.
+            NotFoundError: the child chunk does not exist, or the server is 1.8.1.
         """
         path_params = build_path_params(
             dataset_id,
@@ -94,10 +94,10 @@ class ChildChunks:
     async def delete(
         self, dataset_id: Dataset | str, document_id: str, segment_id: str, child_chunk_id: str
     ) -> None:
-        """Delete a child chunk. One request.
+        """Delete a child chunk. Costs one request.
 
         Raises:
-            NotFoundError: no such child chunk, or the server is 1.8.1.
+            NotFoundError: the child chunk does not exist, or the server is 1.8.1.
         """
         path_params = build_path_params(
             dataset_id,

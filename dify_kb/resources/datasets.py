@@ -36,12 +36,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MAX_NAME, MAX_DESCRIPTION = 40, 400
-"""Characters that the server takes (recordings 026, 028)."""
+"""Maximum characters that the server accepts (recordings 026, 028)."""
 
 
 @frozen
 class Datasets:
-    """Knowledge bases."""
+    """The knowledge bases of the workspace."""
 
     _send: CallSender
 
@@ -61,27 +61,27 @@ class Datasets:
     ) -> Dataset:
         """Create an empty knowledge base.
 
-        One request, never repeated when it may have been carried out; with `partial_member_list`
-        a second one, before which nobody but its creator sees the base. Without
-        `indexing_technique` the first document sets it.
+        Costs one request, not retried if it may have succeeded. `partial_member_list` costs a
+        second one; until then only the creator can see the knowledge base. Without
+        `indexing_technique` the first document determines it.
 
         Args:
             name: 1 to 40 characters, unique in the workspace.
             description: at most 400 characters.
-            embedding: of a `high_quality` base; without it the workspace's default model.
-            provider: `external` for one that Dify asks elsewhere; then with both ids, of which
-                the API's is told by the console only.
-            partial_member_list: ids of accounts that may use it, for the permission
-                `partial_members`, which goes with it.
+            embedding: embedding model for `high_quality`; by default that of the workspace.
+            provider: `external` for an external knowledge base, which needs both external ids.
+                `external_knowledge_api_id` is shown only in the console.
+            partial_member_list: ids of the accounts that may use the knowledge base. Sets the
+                permission `partial_members`.
 
         Raises:
-            ConfigError: a length that the server does not take, or members with another
-                permission.
-            ConflictError: the name is taken.
+            ConfigError: the name or the description is too long, or members are combined with
+                another permission.
+            ConflictError: the name is already in use.
             BadRequestError: `high_quality` without an embedding model, or an unknown provider.
-            OutcomeUnknownError: no answer came; `find` tells whether it exists.
-            PartialError: it was made, and is the one entry of `done`, but its members were not
-                set.
+            OutcomeUnknownError: no response arrived; use `find` to check whether it was created.
+            PartialError: the knowledge base was created (the item of `done`), but its members
+                were not set.
         """
         permission = _resolve_permission(permission, partial_member_list)
         request = CreateDataset(
@@ -110,18 +110,19 @@ class Datasets:
             raise _members_not_set_error(created, error) from error
 
     async def get(self, dataset_id: Dataset | str) -> Dataset:
-        """Fetch one knowledge base. One request.
+        """Return one knowledge base. Costs one request.
 
         Raises:
-            NotFoundError: none of this id.
-            ForbiddenError: another workspace's (up to 1.12).
+            NotFoundError: the knowledge base does not exist.
+            ForbiddenError: it belongs to another workspace (up to 1.12).
         """
         return await self._send(catalog.GET_DATASET.call(dataset_id=get_dataset_id(dataset_id)))
 
     async def find(self, name: str) -> Dataset | None:
-        """Look for the knowledge base of exactly this name, also among others' private ones.
+        """Return the knowledge base with exactly this name, or None.
 
-        One request per 100 bases whose names contain it.
+        Includes private knowledge bases of other members. Costs one request per 100 knowledge
+        bases whose names contain `name`.
         """
         async for dataset in self.iter(keyword=name, include_all=True):
             if dataset.name == name:
@@ -137,16 +138,17 @@ class Datasets:
         tag_ids: Sequence[str] | Unset = UNSET,
         include_all: bool | Unset = UNSET,
     ) -> Page[Dataset]:
-        """Fetch one page, the newest first. One request.
+        """Return one page of knowledge bases, newest first. Costs one request.
 
         Args:
-            limit: rows, at most 100: larger pages are cut by the server without saying so.
-            keyword: a part of the name, in any case.
-            tag_ids: only bases with one of these tags; 1.12.1 refuses it, `iter` does not.
-            include_all: also the bases that others keep to themselves.
+            limit: number of rows, at most 100.
+            keyword: text that the name must contain, ignoring case.
+            tag_ids: return only knowledge bases with one of these tags. Version 1.12.1 rejects
+                it; use `iter`.
+            include_all: include private knowledge bases of other members.
 
         Raises:
-            ConfigError: `tag_ids` is a single text.
+            ConfigError: `tag_ids` is a single string.
         """
         request = ListDatasets(
             page=page,
@@ -164,13 +166,14 @@ class Datasets:
         tag_ids: Sequence[str] | Unset = UNSET,
         include_all: bool | Unset = UNSET,
     ) -> Pager[Dataset]:
-        """Go through all knowledge bases, the newest first. One request per 100.
+        """Iterate over all knowledge bases, newest first. Costs one request per 100.
 
         Args:
-            tag_ids: only bases with one of these tags, told apart here, since 1.12.1 cannot.
+            tag_ids: return only knowledge bases with one of these tags. The client filters, as
+                version 1.12.1 cannot.
 
         Raises:
-            ConfigError: `tag_ids` is a single text.
+            ConfigError: `tag_ids` is a single string.
         """
         query = ListDatasets(keyword=keyword, include_all=include_all)
         wanted = set(_check_tag_ids(tag_ids) or ())
@@ -195,24 +198,24 @@ class Datasets:
         external_knowledge_id: str | Unset = UNSET,
         external_knowledge_api_id: str | Unset = UNSET,
     ) -> Dataset:
-        """Change a knowledge base; what is left out stays. One request.
+        """Change a knowledge base; omitted arguments stay unchanged. Costs one request.
 
         Args:
-            description: None clears it.
-            indexing_technique: a change indexes all documents again, later; `high_quality` needs
-                `embedding` with it.
-            embedding: sent with `high_quality`, since another model without it is stored while
-                the documents stay embedded with the old one.
-            partial_member_list: ids of accounts, for the permission `partial_members`, which is
-                sent with it.
-            external_knowledge_id: an external base wants this and `external_knowledge_api_id` on
-                every update.
+            description: None clears the description.
+            indexing_technique: a change indexes all documents again in the background;
+                `high_quality` requires `embedding`.
+            embedding: embedding model. Sets `high_quality`: without it, the server stores another
+                model but does not embed the documents again.
+            partial_member_list: ids of the accounts that may use the knowledge base. Sets the
+                permission `partial_members`.
+            external_knowledge_id: external knowledge bases require this and
+                `external_knowledge_api_id` in every update.
 
         Raises:
-            ConfigError: a length or a search that the server does not take, or members with
-                another permission, which would drop them.
-            BadRequestError: the name is taken (since 1.11; older servers allow two of a name).
-            NotFoundError: none of this id.
+            ConfigError: a text is too long, the retrieval model is invalid, or members are
+                combined with another permission, which would remove them.
+            BadRequestError: the name is already in use (since 1.11; older servers allow it).
+            NotFoundError: the knowledge base does not exist.
         """
         if embedding and not indexing_technique:
             indexing_technique = IndexingTechnique.HIGH_QUALITY
@@ -237,12 +240,12 @@ class Datasets:
         )
 
     async def delete(self, dataset_id: Dataset | str) -> None:
-        """Delete a knowledge base and all its documents, also when apps use it.
+        """Delete a knowledge base and all its documents, even if apps use it.
 
-        One request. What it held is cleaned up later.
+        Costs one request. The server removes the documents in the background.
 
         Raises:
-            NotFoundError: none of this id.
+            NotFoundError: the knowledge base does not exist.
         """
         await self._send(catalog.DELETE_DATASET.call(dataset_id=get_dataset_id(dataset_id)))
 
@@ -253,18 +256,17 @@ class Datasets:
         *,
         retrieval_model: RetrievalModel | Unset = UNSET,
     ) -> RetrievalResult:
-        """Search a knowledge base. One request.
-
-        Without `retrieval_model` the server uses the one that the base stores; for a `Dataset`
-        that is not high-quality this method asks for keyword search, the only one it has.
+        """Search a knowledge base. Costs one request.
 
         Args:
             query: 1 to 250 characters.
+            retrieval_model: search method and options. By default those stored with the knowledge
+                base; for an economy `Dataset`, keyword search, its only method.
 
         Raises:
-            ConfigError: a query that the server does not take.
-            BadRequestError: the base has no such search, or the embedding or reranking model
-                failed; the server does not tell passing failures from lasting ones.
+            ConfigError: the query is empty or too long, or the retrieval model is invalid.
+            BadRequestError: the search method is not available, or the embedding or reranking
+                model failed; the server does not distinguish temporary failures.
         """
         if retrieval_model:
             validate_retrieval_model(retrieval_model)
@@ -283,23 +285,23 @@ class Datasets:
 
 def _members_not_set_error(created: Dataset, error: KnowledgeError) -> PartialError:
     return PartialError(
-        f"The dataset {created.name!r} was made, but its members were not set: {error.summary}",
+        f"Dataset {created.name!r} was created without its members: {error.summary}",
         done=[created],
-        hint=f"Set them by datasets.update({created.id!r}, partial_member_list=…).",
+        hint=f"Set them with datasets.update({created.id!r}, partial_member_list=…).",
     )
 
 
 def _resolve_permission(
     permission: Permission | str | Unset, members: Sequence[str] | Unset
 ) -> Permission | str | Unset:
-    """Take the permission that members go with."""
+    """Return the permission, which is `partial_members` if there are members."""
     if not members:
         return permission
     check_not_empty(members, "partial_member_list")
     if permission and permission != Permission.PARTIAL_MEMBERS:
         raise ConfigError(
-            f"permission is {str(permission)!r}, with which the server drops the members.",
-            hint="Leave it out, or say partial_members.",
+            f"permission {str(permission)!r} cannot be combined with partial_member_list.",
+            hint="Omit permission, or pass 'partial_members'.",
         )
     return Permission.PARTIAL_MEMBERS
 

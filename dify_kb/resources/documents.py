@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_ZIP_DOCUMENTS = 100
-"""Documents of one zip."""
+"""Maximum documents in one zip."""
 
 
 @frozen
@@ -70,21 +70,21 @@ class Documents:
         process_rule: ProcessRule | Unset = UNSET,
         retrieval_model: RetrievalModel | Unset = UNSET,
     ) -> CreatedDocument:
-        """Create a document from a text, or replace the enabled one of the same name.
+        """Create a document from a text, or replace the enabled document of the same name.
 
-        One request; indexing follows on the server, see `indexing_status`. The server insists on
-        `indexing_technique`, and up to 1.8 on `process_rule`: a `Dataset` fills in what is left
-        out, but for the rule of a base that has documents, which no old server tells.
+        Costs one request. Indexing continues on the server; see `wait`. The server requires
+        `indexing_technique`, and up to 1.8 also `process_rule`. A `Dataset` as `dataset_id`
+        provides both, except for the rule of a dataset with documents on servers up to 1.8.
 
         Args:
-            name: cut to 200 characters by the server.
+            name: name of the document; the server truncates it to 200 characters.
 
         Raises:
-            ConfigError: the rule is missing, and the server would crash (500); or a search that
-                the server does not take.
-            BadRequestError: something that the server insists on is missing.
-            OutcomeUnknownError: no answer came; look for the name before sending it again: a
-                second create while the first is still being indexed doubles its chunks.
+            ConfigError: `process_rule` is missing although the server needs it, or the retrieval
+                model is invalid.
+            BadRequestError: a required field is missing.
+            OutcomeUnknownError: no response arrived. Search for the name before repeating the
+                create: a second one while the first is being indexed duplicates its chunks.
         """
         request = CreateByText(
             name=name,
@@ -112,26 +112,26 @@ class Documents:
         retrieval_model: RetrievalModel | Unset = UNSET,
         duplicate: bool = True,
     ) -> CreatedDocument:
-        r"""Upload a file as a document, or replace the enabled one of the same name.
+        r"""Create a document from a file, or replace the enabled document of the same name.
 
-        One request; indexing follows on the server, see `indexing_status`. A file of more than
-        64 KiB is streamed in blocks of 256 KiB, never held in memory. A `Dataset` fills in what
-        the server insists on for a first document; an id does not.
+        Costs one request. Indexing continues on the server; see `wait`. Files of more than 64 KiB
+        are streamed in blocks of 256 KiB. A `Dataset` as `dataset_id` provides the fields that
+        the server requires for a first document; an id does not.
 
         Args:
-            file: a path, the bytes, or a binary file object, which is read from where it stands.
-            name: what the document will be called; needed for bytes, else the file's own name.
-                It must not hold any of / \\ : * ? " < > | and its extension must be one that the
-                server takes. Names of over 200 characters are cut at their first dot.
+            file: a path, bytes, or a binary file object, which is read from its current position.
+            name: name of the document; required for bytes, otherwise by default the file's name.
+                It must not contain / \\ : * ? " < > | and needs an extension that the server
+                accepts. The server shortens names of more than 200 characters at the first dot.
             duplicate: False creates a second document of the same name instead of replacing the
                 first, on every version (measured: 1.4.3, 1.12.1, 1.14.2). Of several, a later
                 create replaces the newest.
 
         Raises:
-            ConfigError: a name or a search that the server would refuse, or no name.
+            ConfigError: the name is missing or invalid, or the retrieval model is invalid.
             SourceError: the file cannot be read, or changes while it is sent.
-            BadRequestError: a type or size that the server does not take.
-            OutcomeUnknownError: no answer came; look for the name before sending it again.
+            BadRequestError: the server does not accept the file's type or size.
+            OutcomeUnknownError: no response arrived. Search for the name before repeating.
         """
         request = CreateByFile(
             file=await file_from_argument(file, name),
@@ -157,15 +157,15 @@ class Documents:
         doc_language: str | Unset = UNSET,
         process_rule: ProcessRule | Unset = UNSET,
     ) -> CreatedDocument:
-        """Give a document another text; it is indexed again under its old batch.
+        """Replace the text of a document, which is then indexed again under the same batch.
 
-        One request. Edits of its chunks are lost. Warns on 1.12.0 and 1.12.1, whose worker hangs
-        for ever on it: there, create the document again by its name.
+        Costs one request. Edits of its chunks are lost. Warns on 1.12.0 and 1.12.1, whose worker
+        would hang forever: on these versions, create the document again under its name.
 
         Raises:
-            BadRequestError: it is not available: still being indexed, failed, disabled, archived.
-            NotFoundError: none of this id.
-            OutcomeUnknownError: no answer came.
+            BadRequestError: the document is being indexed, failed, disabled or archived.
+            NotFoundError: the document does not exist.
+            OutcomeUnknownError: no response arrived.
         """
         request = UpdateByText(
             name=name,
@@ -188,21 +188,21 @@ class Documents:
         doc_language: str | Unset = UNSET,
         process_rule: ProcessRule | Unset = UNSET,
     ) -> CreatedDocument:
-        """Give a document another file; it is indexed again under its old batch.
+        """Replace the file of a document, which is then indexed again under the same batch.
 
-        One request: a PATCH since 1.16, a POST before. Edits of its chunks are lost. Warns on
-        1.12.0 and 1.12.1, whose worker hangs for ever on it.
+        Costs one request: PATCH since 1.16, POST before. Edits of its chunks are lost. Warns on
+        1.12.0 and 1.12.1, whose worker would hang forever.
 
         Args:
-            name: what the document will be called; else the file's name.
+            name: new name of the document; by default the file's name.
 
         Raises:
-            ConfigError: a name that the server would refuse, or none.
-            BadRequestError: it is not available: still being indexed, failed, disabled, archived.
-            NotFoundError: none of this id.
-            TooLargeError: it is larger than the server takes.
-            UnsupportedTypeError: the server does not take its type.
-            OutcomeUnknownError: no answer came.
+            ConfigError: the name is missing or invalid.
+            BadRequestError: the document is being indexed, failed, disabled or archived.
+            NotFoundError: the document does not exist.
+            TooLargeError: the file exceeds the server's size limit.
+            UnsupportedTypeError: the server does not accept the file's type.
+            OutcomeUnknownError: no response arrived.
         """
         request = UpdateByFile(
             file=await file_from_argument(file, name),
@@ -217,13 +217,13 @@ class Documents:
     async def get(
         self, dataset_id: Dataset | str, document_id: str, *, metadata: str | Unset = UNSET
     ) -> DocumentDetail:
-        """Fetch one document in full. One request; servers before 1.8 do not have it.
+        """Return one document with all its fields. Costs one request; requires 1.8.
 
         Args:
-            metadata: `all`, `only` or `without`.
+            metadata: `all`, `only` (no other fields) or `without`.
 
         Raises:
-            NotFoundError: none of this id.
+            NotFoundError: the document does not exist.
         """
         return await get_document(self._send, dataset_id, document_id, metadata=metadata)
 
@@ -236,15 +236,15 @@ class Documents:
         keyword: str | Unset = UNSET,
         status: DisplayStatus | str | Unset = UNSET,
     ) -> Page[Document]:
-        """Fetch one page, the newest first. One request.
+        """Return one page of documents, newest first. Costs one request.
 
         Args:
-            limit: rows, at most 100: larger pages are cut by the server without saying so.
-            keyword: a pattern for the name in which `%` and `_` are wildcards; mind the case.
-            status: since 1.11; older servers list everything.
+            limit: number of rows, at most 100.
+            keyword: text that the name must contain, case-sensitive; `%` and `_` are wildcards.
+            status: return only documents with this status; ignored by servers before 1.11.
 
         Raises:
-            NotFoundError: no such dataset.
+            NotFoundError: the dataset does not exist.
         """
         return await list_documents(
             self._send, dataset_id, page=page, limit=limit, keyword=keyword, status=status
@@ -257,15 +257,15 @@ class Documents:
         keyword: str | Unset = UNSET,
         status: DisplayStatus | str | Unset = UNSET,
     ) -> Pager[Document]:
-        """Go through all documents, the newest first. One request per 100."""
+        """Iterate over all documents, newest first. Costs one request per 100."""
         return iter_documents(self._send, dataset_id, keyword=keyword, status=status)
 
     async def delete(self, dataset_id: Dataset | str, document_id: str) -> None:
-        """Delete a document, whatever its state; its chunks vanish a little later. One request.
+        """Delete a document in any state. Its chunks are removed later. Costs one request.
 
         Raises:
-            NotFoundError: none of this id.
-            ForbiddenError: it is archived.
+            NotFoundError: the document does not exist.
+            ForbiddenError: the document is archived.
         """
         await self._send(
             catalog.DELETE_DOCUMENT.call(**build_path_params(dataset_id, document_id=document_id))
@@ -274,13 +274,12 @@ class Documents:
     async def indexing_status(
         self, dataset_id: Dataset | str, batch: str
     ) -> Sequence[DocumentStatus]:
-        """Ask how far the documents of a batch are, with their segments counted. One request.
+        """Return the indexing progress of the documents of a batch. Costs one request.
 
-        A create makes a batch of its own, so there is one entry; batches made in the console
-        hold several.
+        Each create has its own batch with one document; batches of the console may have several.
 
         Raises:
-            NotFoundError: the document was deleted, or created again by a later batch.
+            NotFoundError: the document was deleted, or created again in a later batch.
         """
         answer = await self._send(
             catalog.GET_INDEXING_STATUS.call(dataset_id=get_dataset_id(dataset_id), batch=batch)
@@ -292,17 +291,18 @@ class Documents:
         dataset_id: Dataset | str,
         documents: Sequence[CreatedDocument | Document | str],
         *,
-        timeout: float | None = None,  # noqa: ASYNC109 -- seconds of the caller's patience
+        timeout: float | None = None,  # noqa: ASYNC109 -- an option of the caller, in seconds
         stall_after: float = 900.0,
     ) -> Sequence[Document]:
-        """Wait until documents are indexed, and give the end state of each, in their order.
+        """Wait until documents are indexed, and return their final state in the given order.
 
-        Costs a page of the list per 100 documents at growing intervals. A document without a
-        change for `stall_after` seconds comes back as it is: its `indexing_status` is not final.
+        Costs one request per 100 documents of the dataset for each poll, at growing intervals.
+        After `stall_after` seconds without any change, the documents are returned as they are,
+        also with an `indexing_status` that is not final.
 
         Raises:
             RequestTimeoutError: `timeout` seconds passed.
-            NotFoundError: one of them was deleted.
+            NotFoundError: a document was deleted.
         """
         ids = [get_document_id(document) for document in documents]
         return await wait_until_indexed(
@@ -310,51 +310,51 @@ class Documents:
         )
 
     async def enable(self, dataset_id: Dataset | str, document_ids: Sequence[str]) -> None:
-        """Let documents be found again. One request; since 1.8.
+        """Enable documents, so that searches find them again. Costs one request; requires 1.8.
 
-        All or nothing, and carried out later. A document whose status was changed a moment ago
-        may answer "being indexed" for up to 10 minutes (measured): do not flip it twice.
+        All documents are changed or none; the server does so in the background. A second change
+        of a document may be rejected as "being indexed" for up to 10 minutes (measured).
 
         Raises:
             ConfigError: no ids.
-            BadRequestError: one of them is busy; none was changed.
+            BadRequestError: a document is busy; none was changed.
         """
         await self._set_status(dataset_id, "enable", document_ids)
 
     async def disable(self, dataset_id: Dataset | str, document_ids: Sequence[str]) -> None:
-        """Keep completed documents from being found. One request; since 1.8; see `enable`.
+        """Disable documents: excluded from search. Costs one request; requires 1.8; see `enable`.
 
         Raises:
             ConfigError: no ids.
-            BadRequestError: one of them is busy or not completed; none was changed.
+            BadRequestError: a document is busy or not completed; none was changed.
         """
         await self._set_status(dataset_id, "disable", document_ids)
 
     async def archive(self, dataset_id: Dataset | str, document_ids: Sequence[str]) -> None:
-        """Keep documents from being found and deleted. One request; since 1.8; see `enable`.
+        """Archive documents: excluded from search and protected from deletion. See `enable`.
 
         Raises:
             ConfigError: no ids.
-            BadRequestError: one of them is busy; none was changed.
+            BadRequestError: a document is busy; none was changed.
         """
         await self._set_status(dataset_id, "archive", document_ids)
 
     async def unarchive(self, dataset_id: Dataset | str, document_ids: Sequence[str]) -> None:
-        """Take documents out of the archive. One request; since 1.8; see `enable`.
+        """Unarchive documents. Costs one request; requires 1.8; see `enable`.
 
         Raises:
             ConfigError: no ids.
-            BadRequestError: one of them is busy; none was changed.
+            BadRequestError: a document is busy; none was changed.
         """
         await self._set_status(dataset_id, "un_archive", document_ids)
 
     async def download_url(self, dataset_id: Dataset | str, document_id: str) -> str:
-        """Get an address of a document's file. One request; since 1.16.
+        """Return a download URL of a document's file. Costs one request; requires 1.16.
 
-        It is signed, lasts 300 seconds by default, and must not be given the API key.
+        The URL is signed and valid for 300 seconds by default. Do not send the API key to it.
 
         Raises:
-            NotFoundError: none of this id, or it was no file.
+            NotFoundError: the document does not exist, or was not created from a file.
         """
         return (
             await self._send(
@@ -365,27 +365,27 @@ class Documents:
         ).url
 
     async def download_zip(self, dataset_id: Dataset | str, document_ids: Sequence[str]) -> bytes:
-        """Fetch the files of 1 to 100 documents as a zip, in memory. One request; since 1.16.
+        """Return the files of 1 to 100 documents as a zip. Costs one request; requires 1.16.
 
         Raises:
-            ConfigError: no ids, over 100, or one that is none.
-            NotFoundError: one of them does not exist, or was no file.
+            ConfigError: no ids, more than 100, or an invalid id.
+            NotFoundError: a document does not exist, or was not created from a file.
         """
         check_not_empty(document_ids, "document_ids")
         if len(document_ids) > MAX_ZIP_DOCUMENTS:
             raise ConfigError(
-                f"document_ids names {len(document_ids)} documents.",
-                hint=f"The server zips at most {MAX_ZIP_DOCUMENTS} at a time.",
+                f"Too many document_ids: {len(document_ids)}.",
+                hint=f"Pass at most {MAX_ZIP_DOCUMENTS} per call.",
             )
         request = DocumentIds(document_ids=[check_id(id_, "document_ids") for id_ in document_ids])
         path_params = {"dataset_id": get_dataset_id(dataset_id)}
         return await self._send(catalog.DOWNLOAD_ZIP(request, **path_params))
 
     async def upload_file(self, dataset_id: Dataset | str, document_id: str) -> StoredFile:
-        """Fetch what is known of a document's file. One request; up to 1.8.
+        """Return details of a document's file. Costs one request; only up to 1.8.
 
         Raises:
-            NotFoundError: none of this id, or the server has no such operation any more.
+            NotFoundError: the document does not exist, or the server is newer.
         """
         return await self._send(
             catalog.GET_UPLOAD_FILE.call(**build_path_params(dataset_id, document_id=document_id))

@@ -43,29 +43,29 @@ class Metadata:
         *,
         type: MetadataType | str,  # noqa: A002 -- the API's word
     ) -> MetadataField:
-        """Add a field. One request, never repeated when it may have been carried out.
+        """Create a metadata field. Costs one request, not retried if it may have succeeded.
 
         Args:
-            name: 1 to 255 characters, unique in the base.
-            type: string, number or time.
+            name: 1 to 255 characters, unique in the dataset.
+            type: `string`, `number` or `time`.
 
         Raises:
-            ConfigError: a name or a type that the server does not take.
-            BadRequestError: the base has a field of that name, or it is a built-in one's.
+            ConfigError: the name or the type is invalid.
+            BadRequestError: the name is that of an existing or a built-in field.
         """
         return await create_field(self._send, dataset_id, name, MetadataType(type))
 
     async def list(self, dataset_id: Dataset | str) -> MetadataFields:
-        """Fetch the fields, each with the number of documents that have a value. One request."""
+        """Return the fields, with the number of documents that use each. Costs one request."""
         return await list_fields(self._send, dataset_id)
 
     async def update(self, dataset_id: Dataset | str, metadata_id: str, name: str) -> MetadataField:
-        """Give a field another name. One request.
+        """Rename a field. Costs one request.
 
         Raises:
-            ConfigError: a name that the server does not take.
-            BadRequestError: the name is taken, also when it is the field's own.
-            ProtocolError: up to 1.12 an unknown id is answered with a field of nulls.
+            ConfigError: the name is invalid.
+            BadRequestError: the name is already in use, also by the field itself.
+            ProtocolError: the id is unknown, and the server is 1.12 or older.
         """
         request = RenameMetadata(name=check_length(name, "name", 1, MAX_NAME_LENGTH))
         return await self._send(
@@ -75,24 +75,25 @@ class Metadata:
         )
 
     async def delete(self, dataset_id: Dataset | str, metadata_id: str) -> None:
-        """Delete a field with its values. One request; up to 1.12 an unknown id succeeds too."""
+        """Delete a field and its values. Costs one request.
+
+        Up to 1.12, deleting an unknown id also succeeds.
+        """
         await self._send(
             catalog.DELETE_METADATA.call(**build_path_params(dataset_id, metadata_id=metadata_id))
         )
 
     async def built_in_fields(self, dataset_id: Dataset | str) -> Sequence[BuiltInField]:
-        """Fetch the fields that the server fills in by itself. One request; before 1.11 they are
-        asked for at another path.
-        """
+        """Return the fields that the server fills in automatically. Costs one request."""
         path_params = {"dataset_id": get_dataset_id(dataset_id)}
         return (await self._send(catalog.LIST_BUILT_IN_FIELDS.call(**path_params))).fields
 
     async def enable_built_in(self, dataset_id: Dataset | str) -> None:
-        """Show the built-in fields among a document's metadata. One request."""
+        """Include the built-in fields in the metadata of documents. Costs one request."""
         await self._set_built_in(dataset_id, "enable")
 
     async def disable_built_in(self, dataset_id: Dataset | str) -> None:
-        """Hide the built-in fields. One request."""
+        """Exclude the built-in fields from the metadata of documents. Costs one request."""
         await self._set_built_in(dataset_id, "disable")
 
     async def assign(
@@ -102,41 +103,41 @@ class Metadata:
         *,
         partial_update: bool = True,
     ) -> None:
-        """Set values of documents. One request.
+        """Set metadata values of documents, by field id. Costs one request.
 
-        Up to 1.12 an unknown document or field is passed over without a word, and servers before
-        1.11 replace all values of a document whatever `partial_update` says: read back what
-        matters.
+        Up to 1.12 the server silently ignores unknown documents and fields. Servers before 1.11
+        ignore `partial_update` and replace all values of a document.
 
         Args:
-            documents: the values of each document; a number for a number or time field, or
-                searches will not match it.
-            partial_update: keep the values that are not named.
+            documents: the values of each document. Fields of type number or time need a number;
+                otherwise searches do not match the value.
+            partial_update: keep the values of other fields.
 
         Raises:
-            ConfigError: no documents, or a value that is neither text, number nor None.
+            ConfigError: no documents, or a value that is neither a string, a number nor None.
         """
         await assign_values(self._send, dataset_id, documents, partial_update=partial_update)
 
     async def assign_by_name(
         self, dataset_id: Dataset | str, values: Mapping[str, Mapping[str, object]]
     ) -> None:
-        """Set values of many documents by the names of their fields, and keep what they have.
+        """Set metadata values of many documents, by field name. Other values are kept.
 
-        A field that the base does not have is made, with the type of its first value: text,
-        number or `datetime`. Costs one list of the fields, one request for each new field and one
-        per 50 documents; before 1.11, and where the dataset is only an id, one more for each
-        document, as servers before 1.11 would drop the values that are not named. A document
-        gets all of its values or none. Safe to repeat.
+        Missing fields are created, with the type of their first value (string, number or
+        `datetime`). Each document gets all its values or none. Safe to repeat.
+
+        Costs one request for the list of fields, one per new field and one per 50 documents.
+        Before 1.11, or if `dataset_id` is an id, each document is read first, one request each:
+        servers before 1.11 would delete its other values.
 
         Args:
-            values: names and values by the ids of the documents.
+            values: the values by field name, for each document id.
 
         Raises:
             ConfigError: no documents.
-            PartialError: some were refused, or the server failed after some were set: `done` and
-                `failed` name them.
-            KnowledgeError: the server failed before any was set.
+            PartialError: documents were rejected, or the server failed after some were set;
+                `done` and `failed` list them.
+            KnowledgeError: the server failed before any document was set.
         """
         check_not_empty(values, "values")
         for document_id in values:

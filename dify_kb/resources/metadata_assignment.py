@@ -1,4 +1,4 @@
-"""Assign metadata values to many documents by the names of the fields."""
+"""Assign metadata values to many documents, by field name."""
 
 from __future__ import annotations
 
@@ -45,26 +45,26 @@ if TYPE_CHECKING:
     from dify_kb.models import MetadataFields
 
 DOCUMENTS_PER_REQUEST = 50
-"""Documents of one request. The server writes them one after the other, each in a transaction of
-its own (recording 703), so that more would only make a lost answer dearer."""
+"""Documents per request. The server writes each in its own transaction (recording 703): larger
+requests would gain nothing and be more expensive to repeat."""
 
 _NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")
 
 
 @define
 class MetadataAssignment:
-    """Metadata values set by field name; values under other names are kept.
+    """An assignment of metadata values by field name, which keeps all other values.
 
-    Fields that the base does not have are made when they are first needed, with the type of that
-    value: text a string, numbers a number, a `datetime` a time. Costs one list of the fields for
-    a run, one request for each new field, and one per 50 documents. Servers before 1.11 can only
-    replace all values of a document, so there each document that may have some is read first: one
-    request each, on 1.4.3 one per 100 documents of the base, once for a run. So it is, too, where
-    the dataset is only an id, which does not tell how old the server is.
+    Missing fields are created when first needed, with the type of the value: string, number or
+    time (`datetime`). Costs one request for the list of fields, one per new field, and one per 50
+    documents. Servers before 1.11 can only replace all values of a document, so a document that
+    may have values is read first: one request each, on 1.4.3 once one per 100 documents of the
+    dataset. This also applies if the dataset is given as an id, which does not show the server's
+    age.
 
-    Up to 1.12 the server passes over a document that is gone without a word (recording 702): where
-    it was not read first, it counts as set. Values that somebody else sets between the read and
-    the write are lost; one document must not be in two calls at a time.
+    Up to 1.12 the server silently ignores a deleted document (recording 702), which then counts as
+    set unless it was read first. Values that other clients set between the read and the write are
+    lost. A document must not be in two concurrent calls.
     """
 
     _send: CallSender
@@ -76,10 +76,10 @@ class MetadataAssignment:
     _lock: anyio.Lock = field(factory=anyio.Lock, init=False)
 
     async def require(self, metadata: Mapping[str, object]) -> None:
-        """Check that these values can be set; costs the list of the fields.
+        """Check that these values can be set. Costs one request for the list of fields.
 
         Raises:
-            ConfigError: a name or a value that no document of the base can have.
+            ConfigError: a name or a value is invalid, or does not fit the type of its field.
         """
         wanted = validate_metadata(metadata)
         async with self._lock:
@@ -94,19 +94,19 @@ class MetadataAssignment:
         *,
         fresh: AbstractSet[str] = frozenset(),
     ) -> dict[str, str | None]:
-        """Set values of documents, and tell for each why it was not done; None where it was.
+        """Set values of documents; return the reason of failure for each document id, or None.
 
-        A document gets all of its values or none. A batch that is refused is sent again in
-        halves until the refusal is some document's own: about 12 requests more for one of 50,
-        two per document where the server refuses all. It is safe to repeat.
+        Each document gets all its values or none. A rejected batch is split in halves until the
+        rejected documents are found: about 12 requests for one of 50, two per document if all are
+        rejected. Safe to repeat.
 
         Args:
-            wanted: names and values by the documents' ids.
-            fresh: ids of documents that have no values yet, and need not be read.
+            wanted: the values by field name, for each document id.
+            fresh: ids of new documents, which have no values to read first.
 
         Raises:
-            KnowledgeError: something that concerns every document: no answer, a crash, the key,
-                the plan, a base that is gone. What was set before stays set.
+            KnowledgeError: an error that concerns all documents: no response, a server error, an
+                invalid key, a plan limit, or a deleted dataset. Values already set remain.
         """
         reasons: dict[str, str | None] = dict.fromkeys(wanted)
         non_empty = [(key, metadata) for key, metadata in wanted.items() if metadata]
@@ -122,7 +122,7 @@ class MetadataAssignment:
     async def _assign_batch(
         self, wanted: Iterable[tuple[str, Mapping[str, object]]], fresh: AbstractSet[str]
     ) -> dict[str, str]:
-        """Set the values of a batch, and give the reasons of those that were refused."""
+        """Set the values of a batch, and return the reason for each rejected document."""
         refused: dict[str, str] = {}
         ready: list[DocumentMetadata] = []
         for document_id, metadata in wanted:
@@ -179,7 +179,7 @@ class MetadataAssignment:
         try:
             return await create_field(self._send, self._dataset, name, kind)
         except (BadRequestError, OutcomeUnknownError):
-            # Somebody made it meanwhile, or we did and the answer was lost.
+            # Created by another client, or by this request, whose response was lost.
             self._fields = None
             fields = await self._load_fields()
             if name not in fields:
@@ -187,9 +187,9 @@ class MetadataAssignment:
             return fields[name]
 
     async def _fetch_existing_values(self, document_id: str) -> dict[str, MetadataValue]:
-        """Give the values that the server would drop."""
+        """Return the values that the server would otherwise delete."""
         if isinstance(self._dataset, Dataset) and self._dataset.enable_api is not None:
-            # Told since 1.11, as partial_update is heeded since (recordings 090, 686).
+            # Present since 1.11, like support of partial_update (recordings 090, 686).
             return {}
         if self._values_by_document is None:
             try:
@@ -201,11 +201,11 @@ class MetadataAssignment:
                 return _read_document_values(detail)
         listed = await self._fetch_all_values()
         if document_id not in listed:
-            raise ConfigError(f"The base has no document {document_id}.")
+            raise ConfigError(f"Document {document_id} does not exist in the dataset.")
         return listed[document_id]
 
     async def _fetch_all_values(self) -> dict[str, dict[str, MetadataValue]]:
-        """Read the values of all documents, on 1.4.3, which cannot tell of a single one."""
+        """Return the values of all documents; 1.4.3 cannot return a single document."""
         async with self._lock:
             if self._values_by_document is None:
                 rows = iter_documents(self._send, self._dataset)
@@ -218,11 +218,11 @@ class MetadataAssignment:
 async def assign_or_raise(
     assignment: MetadataAssignment, wanted: Mapping[str, Mapping[str, object]]
 ) -> None:
-    """Set values of documents; say what was done where some of it was not.
+    """Set values of documents.
 
     Raises:
-        PartialError: a document was refused, or the server failed after some were set.
-        KnowledgeError: the server failed before any was set.
+        PartialError: a document was rejected, or the server failed after some were set.
+        KnowledgeError: the server failed before any document was set.
     """
     reasons: dict[str, str | None] = {}
     rows = list(wanted.items())
@@ -248,7 +248,7 @@ def _partial_error(
         f"Metadata was set on {len(assigned_ids)} of {total} documents: {why}",
         done=assigned_ids,
         failed=failed,
-        hint="It is safe to set it again; `failed` has the reason of each that was refused.",
+        hint="Call it again, which is safe; see `failed` for the reason of each rejected document.",
     )
 
 
@@ -267,9 +267,9 @@ def _by_name(values: Iterable[MetadataValue]) -> dict[str, MetadataValue]:
 
 
 def _read_document_values(document: Document | DocumentDetail) -> dict[str, MetadataValue]:
-    """Take a document's values but those that the server fills in.
+    """Return a document's values, without the built-in ones.
 
-    Lists tell each as a text (recording 712), so there the type of its field decides.
+    Lists return all values as strings (recording 712); they are parsed by the type of the field.
     """
     read = _parse_value if isinstance(document, Document) else _get_raw_value
     return _by_name(
@@ -294,20 +294,22 @@ def _parse_value(entry: Mapping[str, object]) -> MetadataScalar:
 
 
 async def list_fields(send: CallSender, dataset: Dataset | str) -> MetadataFields:
-    """Fetch the fields of a dataset."""
+    """Return the metadata fields of a dataset."""
     return await send(catalog.LIST_METADATA.call(dataset_id=get_dataset_id(dataset)))
 
 
 async def create_field(
     send: CallSender, dataset: Dataset | str, name: str, kind: MetadataType
 ) -> MetadataField:
-    """Create a field.
+    """Create a metadata field.
 
     Raises:
-        ConfigError: a name or a type that the server does not take.
+        ConfigError: the name or the type is invalid.
     """
     if not kind.is_known:
-        raise ConfigError(f"type is {str(kind)!r}.", hint=f"It can be {', '.join(MetadataType)}.")
+        raise ConfigError(
+            f"Invalid metadata type {str(kind)!r}.", hint=f"Use one of {', '.join(MetadataType)}."
+        )
     request = CreateMetadata(name=check_length(name, "name", 1, MAX_NAME_LENGTH), type=kind)
     return await send(catalog.CREATE_METADATA(request, dataset_id=get_dataset_id(dataset)))
 
@@ -322,7 +324,7 @@ async def assign_values(
     """Set values of documents in one request.
 
     Raises:
-        ConfigError: no documents, or a value that is neither text, number nor None.
+        ConfigError: no documents, or a value that is neither a string, a number nor None.
     """
     check_not_empty(documents, "documents")
     for document in documents:
@@ -337,6 +339,6 @@ async def assign_values(
 def _check_assigned_value(value: MetadataValue) -> None:
     if isinstance(value.value, bool) or not isinstance(value.value, str | int | float | None):
         raise ConfigError(
-            f"The value of {value.name!r} is {value.value!r}.",
-            hint="Pass a text, a number (also for a time: seconds since the epoch) or None.",
+            f"Unsupported value for metadata field {value.name!r}: {value.value!r}.",
+            hint="Pass a string, a number (for a time: seconds since the epoch) or None.",
         )

@@ -29,15 +29,16 @@ if TYPE_CHECKING:
 
 @frozen
 class Events:
-    """The events of a run as they come: `async for event in events`. Sent when it is iterated,
-    and once: a run is never repeated.
+    """The events of a pipeline run: `async for event in events`.
+
+    The run starts when the iteration starts, and is never retried.
     """
 
     _send: CallSender
     _call: Call[Event]
 
     async def pages(self) -> AsyncIterator[Sequence[Event]]:
-        """Give each event by itself."""
+        """Yield each event in its own list."""
         async for event in self._send.stream(self._call):
             yield [event]
 
@@ -47,8 +48,9 @@ class Events:
 
 @frozen
 class Pipeline:
-    """Knowledge pipelines; since 1.16. There are no recordings of them: shapes are those of the
-    published API.
+    """The knowledge pipelines; require 1.16.
+
+    Models follow the published API; they are not checked against recordings of a server.
     """
 
     _send: CallSender
@@ -56,11 +58,11 @@ class Pipeline:
     async def upload_file(
         self, file: Path | str | bytes | BinaryIO, *, name: str | None = None
     ) -> PipelineFile:
-        """Upload a file that a run can name by its id. One request.
+        """Upload a file for a pipeline run, which refers to it by its id. Costs one request.
 
         Raises:
-            ConfigError: a name that the server would refuse, or none.
-            TooLargeError: it is larger than the server takes.
+            ConfigError: the name is missing or invalid.
+            TooLargeError: the file exceeds the server's size limit.
         """
         request = UploadPipelineFile(file=await file_from_argument(file, name))
         return await self._send(catalog.UPLOAD_PIPELINE_FILE(request))
@@ -68,10 +70,10 @@ class Pipeline:
     async def datasource_plugins(
         self, dataset_id: Dataset | str, *, is_published: bool = True
     ) -> Sequence[DatasourcePlugin]:
-        """Fetch the nodes of the pipeline that bring documents in. One request.
+        """Return the datasource nodes of the pipeline. Costs one request.
 
         Args:
-            is_published: of the published pipeline, else of its draft.
+            is_published: use the published pipeline; False uses its draft.
         """
         request = ListDatasourcePlugins(is_published="true" if is_published else "")
         return await self._send(
@@ -88,15 +90,15 @@ class Pipeline:
         credential_id: str | Unset | None = UNSET,
         is_published: bool = True,
     ) -> Events:
-        """Let a node list what it can bring in, and follow it. One request."""
+        """Run a datasource node, which lists its available items. Costs one request."""
         request = RunDatasource(
             inputs=inputs or {},
             datasource_type=DatasourceType(datasource_type),
             credential_id=credential_id,
             is_published=is_published,
         )
-        slots = {"dataset_id": get_dataset_id(dataset_id), "node_id": node_id}
-        return Events(self._send, catalog.RUN_DATASOURCE(request, **slots))
+        path_params = {"dataset_id": get_dataset_id(dataset_id), "node_id": node_id}
+        return Events(self._send, catalog.RUN_DATASOURCE(request, **path_params))
 
     def run(
         self,
@@ -109,12 +111,12 @@ class Pipeline:
         response_mode: Literal["streaming", "blocking"] = "streaming",
         is_published: bool = True,
     ) -> Events:
-        """Bring documents in through the pipeline, and follow the run. One request.
+        """Run the pipeline to import documents, and return its events. Costs one request.
 
         Args:
-            datasource_info_list: what to bring in, e.g. `{"reference": file.id}` of
+            datasource_info_list: the items to import, e.g. `{"reference": file.id}` for a file of
                 `upload_file`.
-            response_mode: `blocking` gives one event at the end.
+            response_mode: `blocking` returns a single event at the end.
         """
         request = RunPipeline(
             inputs=inputs or {},

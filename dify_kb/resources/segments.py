@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 
 
 BATCH_SIZE = 50
-"""Chunks of one request: some 18 s of a real server, which takes 2 to 3 minutes for 500 (issue
-10094 of Dify), and so below the 60 s that proxies wait."""
+"""Chunks per request. 50 take a real server about 18 s and 500 take 2 to 3 minutes (Dify issue
+10094); proxies time out after 60 s."""
 
 BATCH_CHARACTERS = 400_000
-"""Characters of one request, unless one chunk has more: a proxy may take 1 MiB only."""
+"""Maximum characters per request of several chunks, as proxies may limit bodies to 1 MiB."""
 
 
 @frozen
@@ -59,17 +59,17 @@ class Segments:
     ) -> Sequence[Segment]:
         """Append chunks to a document, in this order.
 
-        One request, in which the server also indexes them: 500 of them take minutes. Never
-        repeated when it may have been carried out. If one is bad, none is made; on a high-quality
-        base a chunk whose embedding failed comes back with the status `error` all the same.
+        Costs one request, during which the server indexes the chunks: 500 take minutes. Not
+        retried if it may have succeeded. All chunks are created or none, but in a high-quality
+        dataset a chunk whose embedding failed is returned with the status `error`.
 
         Args:
-            segments: a text, or a `NewSegment` with keywords (economy) or an answer (`qa_model`).
+            segments: strings, or `NewSegment` with keywords (economy) or an answer (`qa_model`).
 
         Raises:
             ConfigError: no segments.
-            NotFoundError: no such document, or it is not completed, or disabled.
-            BadRequestError: a chunk without text.
+            NotFoundError: the document does not exist, is not completed, or is disabled.
+            BadRequestError: a chunk has no text.
         """
         check_not_empty(segments, "segments")
         new = [NewSegment(content=item) if isinstance(item, str) else item for item in segments]
@@ -83,35 +83,37 @@ class Segments:
         *,
         batch_size: int = BATCH_SIZE,
     ) -> Sequence[Segment]:
-        """Append any number of chunks to a document, in this order, without timing out.
+        """Append any number of chunks to a document in batches, in this order.
 
-        Costs a request for the number of chunks that are there, and one per 50 chunks or 400,000
-        characters, one after the other. A batch that is too large for a proxy is halved. Where an
-        answer is lost, the document's end tells whether the batch was made (a request per 100
-        chunks from there on); if so it goes on. Nobody else should add chunks meanwhile. As with
-        `create`, a chunk whose embedding failed comes back with the status `error`.
+        Costs one request for the current number of chunks, and one per 50 chunks or 400,000
+        characters, sent one after another. A batch that is too large for a proxy is split in
+        halves. After a lost response, the chunks at the end of the document are read (one request
+        per 100) to find out whether the batch was created; if so, the call continues. No other
+        client should add chunks during the call. As with `create`, a chunk whose embedding failed
+        is returned with the status `error`.
 
         Args:
-            batch_size: chunks of one request; 50 take a real server up to 18 s.
+            batch_size: maximum chunks per request; 50 take a real server up to 18 s.
 
         Raises:
-            ConfigError: no segments, one without text, or `batch_size` below 1; nothing was sent.
-            PartialError: it failed after some batches; `done` are the chunks that were made, so
-                `segments[len(error.done):]` is what is left.
-            OutcomeUnknownError: no answer came to the first batch, and it was not there yet.
-            NotFoundError: no such document, or it is not completed, or disabled.
+            ConfigError: no segments, a chunk without text, or `batch_size` below 1. Nothing was
+                sent.
+            PartialError: a batch failed after others were created. `done` are the chunks created;
+                `segments[len(error.done):]` are the remaining ones.
+            OutcomeUnknownError: the first batch got no response, and was not found.
+            NotFoundError: the document does not exist, is not completed, or is disabled.
         """
         check_not_empty(segments, "segments")
         if batch_size < 1:
-            raise ConfigError(f"batch_size is {batch_size}.", hint="It must be at least 1.")
+            raise ConfigError(f"Invalid batch_size: {batch_size}.", hint="Use 1 or more.")
         new = validate_segments(dataset_id, segments)
         return await create_batches(self._send, dataset_id, document_id, new, batch_size)
 
     async def get(self, dataset_id: Dataset | str, document_id: str, segment_id: str) -> Segment:
-        """Fetch one chunk. One request. Up to 1.12 the document is not compared.
+        """Return one chunk. Costs one request. Up to 1.12 the server ignores `document_id`.
 
         Raises:
-            NotFoundError: no such chunk.
+            NotFoundError: the chunk does not exist.
         """
         path_params = build_path_params(dataset_id, document_id=document_id, segment_id=segment_id)
         return (await self._send(catalog.GET_SEGMENT.call(**path_params))).data
@@ -126,15 +128,15 @@ class Segments:
         keyword: str | Unset = UNSET,
         status: Sequence[SegmentStatus | str] | Unset = UNSET,
     ) -> Page[Segment]:
-        """Fetch one page of chunks, in their order. One request.
+        """Return one page of chunks, in document order. Costs one request.
 
         Args:
-            limit: rows, at most 100.
-            keyword: a part of the content, in any case.
-            status: only chunks of one of these.
+            limit: number of rows, at most 100.
+            keyword: text that the content must contain, ignoring case.
+            status: return only chunks with one of these statuses.
 
         Raises:
-            ConfigError: `status` is a single text.
+            ConfigError: `status` is a single string.
         """
         if status:
             check_not_empty(status, "status")
@@ -154,7 +156,7 @@ class Segments:
         keyword: str | Unset = UNSET,
         status: Sequence[SegmentStatus | str] | Unset = UNSET,
     ) -> Pager[Segment]:
-        """Go through all chunks, in their order. One request per 100."""
+        """Iterate over all chunks, in document order. Costs one request per 100."""
         page = partial(self._fetch_page, dataset_id, document_id, keyword, status)
         return Pager(page, lambda segment: segment.id)
 
@@ -171,17 +173,18 @@ class Segments:
         regenerate_child_chunks: bool | Unset = UNSET,
         summary: str | Unset | None = UNSET,
     ) -> Segment:
-        """Change a chunk, or switch it on or off. One request, in which it is indexed again.
+        """Change, enable or disable a chunk. Costs one request, which also indexes it again.
 
         Args:
-            enabled: False only switches it off: other changes of the same call are dropped. One
-                that is off can be changed together with True alone.
-            keywords: replaces the list.
-            regenerate_child_chunks: cut its child chunks anew; otherwise the old ones stay.
+            enabled: False disables the chunk and drops all other changes of the call. A disabled
+                chunk can be changed only together with True.
+            keywords: new keywords, which replace all old ones.
+            regenerate_child_chunks: split the chunk into child chunks again; by default the old
+                child chunks are kept.
 
         Raises:
-            BadRequestError: it is off, or being indexed.
-            NotFoundError: no such chunk.
+            BadRequestError: the chunk is disabled, or being indexed.
+            NotFoundError: the chunk does not exist.
         """
         changes = SegmentChanges(
             content=content,
@@ -197,10 +200,10 @@ class Segments:
         ).data
 
     async def delete(self, dataset_id: Dataset | str, document_id: str, segment_id: str) -> None:
-        """Delete a chunk. One request.
+        """Delete a chunk. Costs one request.
 
         Raises:
-            NotFoundError: no such chunk.
+            NotFoundError: the chunk does not exist.
         """
         await self._send(
             catalog.DELETE_SEGMENT.call(
@@ -229,20 +232,20 @@ class Segments:
 def validate_segments(
     dataset: Dataset | str, segments: Sequence[NewSegment | str]
 ) -> Sequence[NewSegment]:
-    """Return the chunks if the server accepts all of them; it would reject a bad one late.
+    """Return the chunks if the server accepts all of them. Rejects invalid chunks before sending.
 
     Raises:
-        ConfigError: one without text, or without the answer that a `qa_model` base wants.
+        ConfigError: a chunk has no text, or lacks the answer that a `qa_model` dataset needs.
     """
     new = [NewSegment(content=item) if isinstance(item, str) else item for item in segments]
     needs_answer = isinstance(dataset, Dataset) and dataset.doc_form is DocForm.QA
     for index, segment in enumerate(new):
         if not segment.content.strip():
-            raise ConfigError(f"segments[{index}] has no text.", hint="Leave it out.")
+            raise ConfigError(f"segments[{index}] has no text.", hint="Remove it.")
         if needs_answer and not segment.answer:
             raise ConfigError(
                 f"segments[{index}] has no answer.",
-                hint="The base holds questions and answers.",
+                hint="Pass NewSegment(content=…, answer=…): the dataset is of the form qa_model.",
             )
     return new
 
@@ -250,7 +253,7 @@ def validate_segments(
 def split_batches(
     segments: Sequence[NewSegment], size: int, characters: int = BATCH_CHARACTERS
 ) -> Iterator[Sequence[NewSegment]]:
-    """Split into batches of at most `size` chunks and `characters`; one chunk may be longer."""
+    """Yield batches of at most `size` chunks and `characters`; a single chunk may be longer."""
     batch: list[NewSegment] = []
     length = 0
     for segment in segments:
@@ -266,7 +269,7 @@ def split_batches(
 async def list_segments_page(
     send: CallSender, dataset: Dataset | str, document_id: str, request: ListSegments
 ) -> Page[Segment]:
-    """Fetch one page of the chunks."""
+    """Return one page of chunks."""
     return await send(
         catalog.LIST_SEGMENTS(request, **build_path_params(dataset, document_id=document_id))
     )
@@ -290,10 +293,10 @@ async def create_batches(
     new: Sequence[NewSegment],
     size: int,
 ) -> Sequence[Segment]:
-    """Create chunks batch by batch, each only once the one before exists.
+    """Create chunks in batches, one after another.
 
     Raises:
-        PartialError: a batch failed after others were made.
+        PartialError: a batch failed after others were created.
         KnowledgeError: the first batch failed.
     """
     initial_total = (
@@ -329,7 +332,7 @@ async def _find_created_batch(
     index: int,
     batch: Sequence[NewSegment],
 ) -> Sequence[Segment] | None:
-    """Return the chunks of a batch whose answer was lost; None unless they are at its position."""
+    """Return the chunks of a batch without a response, or None if not found at its position."""
     rows: list[Segment] = []
     page_number, total = index // PAGE_SIZE + 1, index + 1
     try:
@@ -348,15 +351,15 @@ async def _find_created_batch(
 
 
 def _partial_error(created: Sequence[Segment], total: int, error: KnowledgeError) -> KnowledgeError:
-    """Return the error for a failed batch: the error itself if no batch succeeded before."""
+    """Return a PartialError for a failed batch, or `error` itself if no batch succeeded before."""
     if not created:
         return error
     unknown = isinstance(error, OutcomeUnknownError)
     hint = (
-        "Look at the end of the document: the chunks after those may still be made."
+        "Check the end of the document: the following chunks may still be created."
         if unknown
-        else f"Go on with the chunks from number {len(created) + 1}."
+        else f"Continue with chunk {len(created) + 1}."
     )
     return PartialError(
-        f"{len(created)} of {total} chunks were made: {error.summary}", done=created, hint=hint
+        f"Created {len(created)} of {total} chunks: {error.summary}", done=created, hint=hint
     )

@@ -15,16 +15,17 @@ if TYPE_CHECKING:
 
 @frozen
 class Workspace:
-    """The workspace that the key belongs to."""
+    """The workspace that the API key belongs to."""
 
     _send: CallSender
 
     async def models(self, model_type: ModelType | str) -> Sequence[ModelProvider]:
-        """List the providers that offer models of a type, each with its active models.
+        """Return the providers of models of a type, each with its active models.
 
-        One request. `ModelProvider.refs` names the models as `datasets.create` takes them.
+        Costs one request. `ModelProvider.model_refs` returns the models as arguments for
+        `datasets.create`.
 
         Raises:
-            BadRequestError: no such type.
+            BadRequestError: the model type does not exist.
         """
         return (await self._send(catalog.LIST_MODELS.call(model_type=str(model_type)))).data

@@ -129,9 +129,9 @@ def test_a_view_has_its_own_settings_and_the_same_connections(
 
     with pytest.raises(RequestTimeoutError):
         view.datasets.list()
-    with pytest.raises(ConfigError, match="view"):
+    with pytest.raises(ConfigError, match="with_options"):
         view.close()
-    with pytest.raises(ConfigError, match="view"), view:
+    with pytest.raises(ConfigError, match="with_options"), view:
         pass
     assert client.ping().api_version == "v1"
 
@@ -267,7 +267,7 @@ def test_a_call_from_a_callback_is_refused(emulator: Emulator) -> None:
         blocking.datasets.list()
 
     assert len(refused) == 3
-    assert all("own loop thread" in str(error) for error in refused)
+    assert all("client's own thread" in str(error) for error in refused)
 
 
 def test_what_a_callback_raises_reaches_the_caller(emulator: Emulator) -> None:

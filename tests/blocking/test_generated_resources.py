@@ -59,7 +59,7 @@ def test_method_without_result_or_pages_stops_the_generator() -> None:
     def plain() -> int:
         return 1
 
-    with pytest.raises(TypeError, match="nothing makes that blocking"):
+    with pytest.raises(TypeError, match="cannot be made blocking"):
         _generate_resources._render_method("resources.Datasets", "plain", plain)
 
 

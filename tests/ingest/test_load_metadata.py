@@ -243,10 +243,10 @@ async def test_invalid_value_fails_its_document_alone(newest: Base) -> None:
 
     assert told.pop(ids[0]) is None
     assert [str(reason).split(".")[0] for reason in told.values()] == [
-        "rank is a field of type number; the value is 'high'",
-        "The metadata value of 'flag' is True",
-        "'source' is a built-in metadata field",
-        "document_id is 'no id', which is no id",
+        "Invalid value for metadata field 'rank' of type number: 'high'",
+        "Unsupported value for metadata field 'flag': True",
+        "'source' is the name of a built-in metadata field",
+        "Invalid document_id: 'no id'",
     ]
     assert await newest.read(ids[0]) == {"rank": "1"}
     assert await newest.read(ids[1]) == {}
@@ -258,7 +258,7 @@ async def test_field_of_another_type_is_reported(newest: Base) -> None:
 
     told = await newest.assignment().assign({one: {"year": 2024, "town": "oslo"}})
 
-    assert "year is a field of type string" in str(told[one])
+    assert "metadata field 'year' of type string" in str(told[one])
     assert await newest.read(one) == {}
 
 
@@ -338,15 +338,15 @@ def test_supported_values_are_accepted() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("", "x", "has 0 characters"),
-        ("x" * 256, "x", "has 256 characters"),
-        (7, "x", "The name of a metadata field is 7"),
+        ("", "x", "of 0 characters"),
+        ("x" * 256, "x", "of 256 characters"),
+        (7, "x", "Invalid metadata field name: 7"),
         ("upload_date", 1, "built-in"),
         ("a\0b", "x", "NUL"),
         ("a", "b\0c", "NUL"),
         ("a", "\ud800", "surrogate"),
-        ("a", True, "'a' is True"),
-        ("a", None, "leave out"),
+        ("a", True, "'a': True"),
+        ("a", None, "omit"),
         ("a", float("nan"), "finite"),
         ("a", float("inf"), "finite"),
         ("a", ["x"], r"\['x'\]"),

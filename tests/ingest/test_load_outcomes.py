@@ -87,9 +87,9 @@ async def test_invalid_metadata_fails_its_file_alone(client: AsyncClient, folder
 @pytest.mark.parametrize(
     ("metadata", "why"),
     [
-        ({"flag": True}, "'flag' is True"),
-        ({"source": "wiki"}, "'source' is a built-in"),
-        ({"year": "old"}, "year is a field of type number; the value is 'old'"),
+        ({"flag": True}, "'flag': True"),
+        ({"source": "wiki"}, "'source' is the name of a built-in"),
+        ({"year": "old"}, "metadata field 'year' of type number: 'old'"),
     ],
 )
 async def test_invalid_common_metadata_is_rejected_before_sending(

@@ -41,19 +41,19 @@ def test_a_parent_may_be_the_whole_document() -> None:
 
 def test_a_parent_that_the_server_does_not_know_is_refused() -> None:
     """`full_doc` with an underscore indexes nothing and says completed."""
-    with pytest.raises(ConfigError, match="parent_mode is 'full_doc'") as raised:
+    with pytest.raises(ConfigError, match="Invalid parent_mode 'full_doc'") as raised:
         ProcessRule.parent_child(parent_mode="full_doc")
 
-    assert raised.value.hint == "It can be full-doc, paragraph."
+    assert raised.value.hint == "Use one of full-doc, paragraph."
 
 
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"max_tokens": 49}, "max_tokens is 49"),
-        ({"max_tokens": 4001}, "max_tokens is 4001"),
-        ({"child_max_tokens": 49}, "child_max_tokens is 49"),
-        ({"child_max_tokens": 4001}, "child_max_tokens is 4001"),
+        ({"max_tokens": 49}, "Invalid max_tokens: 49"),
+        ({"max_tokens": 4001}, "Invalid max_tokens: 4001"),
+        ({"child_max_tokens": 49}, "Invalid child_max_tokens: 49"),
+        ({"child_max_tokens": 4001}, "Invalid child_max_tokens: 4001"),
         ({"separator": ""}, "separator is empty"),
         ({"child_separator": ""}, "child_separator is empty"),
     ],
@@ -95,7 +95,7 @@ def test_a_parent_child_rule_round_trips(parent_mode: ParentMode) -> None:
 )
 def test_a_separator_that_never_matches_warns_where_it_was_written(build: Any, named: str) -> None:
     """Servers since 1.11 garble it; the warning must point at the caller's line."""
-    with pytest.warns(UserWarning, match=f"^{named} is '。'") as caught:
+    with pytest.warns(UserWarning, match=f"^{named} '。' is not ASCII") as caught:
         build()
 
     assert caught[0].filename == __file__

@@ -101,7 +101,7 @@ def test_every_operator_of_the_server_can_be_written() -> None:
 @pytest.mark.parametrize("build", WRONG)
 def test_a_value_that_means_nothing_is_refused_by_name(build: Callable[[], object]) -> None:
     """The server skips a condition without a value, and then finds everything."""
-    with pytest.raises(ConfigError, match=r"^team ") as raised:
+    with pytest.raises(ConfigError, match="team") as raised:
         build()
 
     assert raised.value.hint
@@ -149,7 +149,9 @@ def test_a_filter_with_an_unknown_operator_is_refused_by_name() -> None:
     spelt = Condition(name="year", comparison_operator=ComparisonOperator(">="), value=2024)
     model = RetrievalModel.keyword()
 
-    with pytest.raises(ConfigError, match="'year' compares by '>='") as raised:
+    with pytest.raises(
+        ConfigError, match="Unknown operator '>=' in the condition on 'year'"
+    ) as raised:
         RetrievalModel.keyword(top_k=1, metadata_filter=MetadataFilter.all_of(spelt))
 
     assert "≥" in raised.value.hint
@@ -322,7 +324,7 @@ def test_vector_search_is_answered_with_the_right_search_method() -> None:
     with pytest.raises(ConfigError, match="vector_search") as raised:
         validate_retrieval_model(model)
 
-    assert raised.value.hint == "It can be semantic_search."
+    assert raised.value.hint == "Use semantic_search."
 
 
 def test_an_unknown_search_method_error_lists_the_known_ones() -> None:
