@@ -162,16 +162,16 @@ async def test_f18_error_storm_wastes_few_calls(tmp_path: Path) -> None:
 
 
 @contextmanager
-def listen_with_reply(answer: bytes | None) -> Iterator[tuple[str, list[bytes]]]:
+def serve_response(answer: bytes | None) -> Iterator[tuple[str, list[bytes]]]:
     """Run a server that sends the same response to each request; None never responds."""
-    heard: list[bytes] = []
+    received: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.05)
-        over = threading.Event()
+        closing = threading.Event()
         kept: list[socket.socket] = []
 
         def serve() -> None:
-            while not over.is_set():
+            while not closing.is_set():
                 try:
                     connection, _ = server.accept()
                 except TimeoutError:
@@ -180,22 +180,22 @@ def listen_with_reply(answer: bytes | None) -> Iterator[tuple[str, list[bytes]]]
                 kept.append(connection)
                 if answer is None:
                     continue
-                heard.append(connection.recv(65536))
+                received.append(connection.recv(65536))
                 connection.sendall(answer)
                 connection.close()
 
         thread = threading.Thread(target=serve)
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.getsockname()[1]}", heard
+            yield f"http://127.0.0.1:{server.getsockname()[1]}", received
         finally:
-            over.set()
+            closing.set()
             thread.join()
             for connection in kept:
                 connection.close()
 
 
-def make_reply(head: str, body: bytes = b"") -> bytes:
+def build_response(head: str, body: bytes = b"") -> bytes:
     lines = [head, f"Content-Length: {len(body)}", "Connection: close", "", ""]
     return "\r\n".join(lines).encode() + body
 
@@ -218,7 +218,7 @@ async def test_f2_unresponsive_server_times_out(
 ) -> None:
     caplog.set_level("DEBUG")
     began = time.monotonic()
-    with listen_with_reply(None) as (url, _):
+    with serve_response(None) as (url, _):
         error = await expect_error(url, tmp_path)
 
     assert isinstance(error, TransportError)
@@ -231,17 +231,17 @@ async def test_f41_redirect_to_another_host_does_not_send_the_key(
     tmp_path: Path, status: str
 ) -> None:
     with (
-        listen_with_reply(make_reply("HTTP/1.1 200 OK", b"{}")) as (other, heard),
-        listen_with_reply(make_reply(f"HTTP/1.1 {status}\r\nLocation: {other}/v1")) as (url, _),
+        serve_response(build_response("HTTP/1.1 200 OK", b"{}")) as (other, received),
+        serve_response(build_response(f"HTTP/1.1 {status}\r\nLocation: {other}/v1")) as (url, _),
     ):
         error = await expect_error(url, tmp_path)
 
-    assert not heard
+    assert not received
     assert other in str(error)
 
 
 async def test_f41_proxy_authentication_is_reported(tmp_path: Path) -> None:
-    with listen_with_reply(make_reply("HTTP/1.1 407 Proxy Authentication Required")) as (proxy, _):
+    with serve_response(build_response("HTTP/1.1 407 Proxy Authentication Required")) as (proxy, _):
         error = await expect_error("http://dify.invalid/v1", tmp_path, proxy=proxy)
 
     assert "407" in str(error)
@@ -252,7 +252,7 @@ async def test_f41_compressed_error_bomb_is_not_fully_read(tmp_path: Path) -> No
     packer = zlib.compressobj(wbits=31)
     bomb = b"".join(packer.compress(bytes(2**20)) for _ in range(200)) + packer.flush()
     head = "HTTP/1.1 400 Bad Request\r\nContent-Encoding: gzip\r\nContent-Type: application/json"
-    with listen_with_reply(make_reply(head, bomb)) as (url, _):
+    with serve_response(build_response(head, bomb)) as (url, _):
         before = _peak()
         error = await expect_error(url, tmp_path)
 
