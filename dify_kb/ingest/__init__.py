@@ -1,4 +1,4 @@
-"""Files in, a report out."""
+"""Load files into a dataset and report the outcome of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Classify errors: faults that pass, reasons to stop a load, refusals that concern every file."""
+"""Classify errors: transient errors, reasons to stop a load, refusals that affect every file."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from dify_kb.errors import (
 from .report import StopReason
 
 SAME_REFUSALS = 20
-"""Uploads refused with the same words, and none accepted between, after which a load stops. Dify
-checks little of a single file when it creates a document, so that so many are never about files."""
+"""Consecutive uploads refused with the same message after which a load stops. Dify checks little
+of a file when it creates a document: so many equal refusals do not concern single files."""
 
 SAME_PAGES = 2
-"""Likewise for a redirect or a page that is not of the API, such as a login form."""
+"""The same limit for redirects and pages from outside the API, such as a login form."""
 
 _TRANSIENT = re.compile(
     r"rate.?limit|too many requests|quota.{0,20}per (second|minute)|time[d ]*[ -]?out|timeout"
@@ -42,7 +42,7 @@ _TRANSIENT = re.compile(
 )
 
 _VARIABLE = re.compile(r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}|\d+|'[^']*'|\"[^\"]*\"")
-"""The parts of a message that differ from call to call: ids, numbers, quoted names."""
+"""The parts of a message that differ between calls: ids, numbers, quoted names."""
 
 _REASONS: tuple[tuple[type[KnowledgeError], StopReason], ...] = (
     (QuotaExceededError, StopReason.PLAN_LIMIT),
@@ -55,7 +55,7 @@ _REASONS: tuple[tuple[type[KnowledgeError], StopReason], ...] = (
 
 
 def is_transient(error: KnowledgeError) -> bool:
-    """Return whether an error is a fault of the server, or of the way to it, that may pass."""
+    """Return whether an error is a temporary fault of the server or of the network."""
     if isinstance(error, ProtocolError):
         return not error.complete
     return isinstance(
@@ -65,13 +65,13 @@ def is_transient(error: KnowledgeError) -> bool:
 
 
 def is_call_refusal(error: KnowledgeError) -> bool:
-    """Return whether a refusal is about the call alone, so that a repetition meets it again."""
+    """Return whether a refusal concerns only this call and would be repeated on a retry."""
     refusals = BadRequestError | ConflictError | TooLargeError | UnsupportedTypeError
     return isinstance(error, refusals)
 
 
 def stop_reason(error: KnowledgeError) -> StopReason:
-    """Return the reason of a load that stops because of `error`."""
+    """Return the stop reason of a load that stops because of `error`."""
     for kind, reason in _REASONS:
         if isinstance(error, kind):
             return reason
@@ -79,19 +79,19 @@ def stop_reason(error: KnowledgeError) -> StopReason:
 
 
 def stop_message(error: KnowledgeError) -> str:
-    """Return the message of a load that stops because of `error`: call, answer, remedy."""
+    """Return the message of a load that stops because of `error`: call, response, next step."""
     return str(error)
 
 
 def is_from_other_server(error: KnowledgeError) -> bool:
-    """Return whether something other than the API answered: a redirect, or a page with 2xx."""
+    """Return whether the response is not from the API: a redirect, or a page with status 2xx."""
     if isinstance(error, ProtocolError):
         return error.page
     return isinstance(error, ApiError) and 300 <= error.status < 400  # noqa: PLR2004 -- HTTP
 
 
 def refusal_signature(error: KnowledgeError) -> str:
-    """Return what two refusals for the same reason have in common."""
+    """Return a string that is equal for refusals with the same reason."""
     if isinstance(error, ApiError):
         message = _VARIABLE.sub("#", error.message)[:200]
         return f"{type(error).__name__} {error.status} {error.code} {message}"
@@ -99,7 +99,8 @@ def refusal_signature(error: KnowledgeError) -> str:
 
 
 def is_transient_indexing_error(error: str) -> bool:
-    """Return whether a document's error names a fault that passes: a provider's rate limit or
-    outage, a broken connection.
+    """Return whether a document's indexing error is temporary.
+
+    Examples are a provider's rate limit or outage, and a broken connection.
     """
     return _TRANSIENT.search(error) is not None

@@ -1,4 +1,4 @@
-"""Load a source into a dataset: open the journal, run, verify, report."""
+"""Load a source into a dataset: open the journal, send the files, verify, report."""
 
 from __future__ import annotations
 
@@ -47,23 +47,23 @@ async def load(
     source: Source,
     options: LoadOptions,
 ) -> LoadReport:
-    """Load a source into a dataset, and return how each of its files ended.
+    """Load a source into a dataset, and return the report.
 
     Args:
-        identity: identifies the server in journals; None for one that ends with its client.
+        identity: identifies the server in journals; None for an embedded server in memory.
 
     Raises:
         ConfigError: the source does not exist, the dataset has no indexing technique, the metadata
-            of all files cannot be set, or the journal belongs to another load.
+            is invalid, or the journal belongs to another load.
         JournalError: the journal is in use, damaged, of another version, or cannot be written.
         LoadError: a file failed, under `errors="stop"`.
-        KnowledgeError: the dataset could not be fetched and listed.
+        KnowledgeError: the dataset could not be fetched or listed.
     """
     requests = AttemptCounter()
     unlimited = attrs.evolve(sender.policy.retry, total=None)
     policy = attrs.evolve(sender.policy, retry=unlimited)
     reader = await create_source_reader(source)
-    # Without retries: what fails goes back to the queue, and waits with all others.
+    # Without retries: the upload queue repeats failed uploads, after a pause for all of them.
     once = attrs.evolve(policy.retry, read_attempts=1, write_attempts=1, throttled_attempts=1)
 
     def observe(attempt: AttemptEvent) -> None:
@@ -109,8 +109,8 @@ async def _load(
     dataset = await server.datasets.get(server.breaker.dataset_id)
     if dataset.indexing_technique is None:
         raise ConfigError(
-            f"The dataset {dataset.name!r} has no indexing technique yet.",
-            hint="Create it with indexing_technique (--technique): economy or high_quality.",
+            f"Dataset {dataset.name!r} has no indexing technique.",
+            hint="Create datasets with indexing_technique= (--technique) economy or high_quality.",
         )
     assignment = MetadataAssignment(sender, dataset)
     if isinstance(options.metadata, Mapping):
@@ -148,7 +148,7 @@ async def _load(
 
 @contextmanager
 def _raise_single_error() -> Iterator[None]:
-    """Raise what went wrong, such as an error of the caller's generator, as itself."""
+    """Raise the only error of an exception group, such as one of the caller's generator, itself."""
     try:
         yield
     except BaseExceptionGroup as group:
@@ -159,7 +159,7 @@ def _raise_single_error() -> Iterator[None]:
 
 
 async def _verify(server: ServerAccess, dataset: Dataset, journal: Journal, run: LoadRun) -> bool:
-    """Verify what is held; what cannot be looked at any more is pending."""
+    """Verify the held results; if that fails, the rest is pending. Return whether it succeeded."""
     try:
         await Verifier(journal, server.documents, dataset, run.ledger).run()
     except KnowledgeError as error:
@@ -184,20 +184,20 @@ async def _open_load_journal(
 
 
 def default_journal_path(identity: Mapping[str, str]) -> Path:
-    """Name the journal of a load in the user's state folder (`XDG_STATE_HOME`)."""
+    """Return the default path of a load's journal, in the user's state folder."""
     joined = "\0".join(identity[name] for name in ("server", "dataset", "source"))
     digest = hashlib.sha256(joined.encode(errors="surrogatepass")).hexdigest()
     return state_folder() / f"{digest[:16]}.db"
 
 
 def state_folder() -> Path:
-    """Name the folder of the journals that nobody named."""
+    """Return the folder of journals without an explicit path: below `XDG_STATE_HOME`."""
     state = os.environ.get("XDG_STATE_HOME")
     return (Path(state) if state else Path.home() / ".local" / "state") / "dify-kb"
 
 
 def _choose_journal(identity: Mapping[str, str], dry_run: bool) -> Path | None:  # noqa: FBT001 -- for a thread
-    """Choose the journal that nobody named; None where it could not be kept."""
+    """Return the default path of the journal; None if it cannot be created there."""
     try:
         path = default_journal_path(identity)
     except RuntimeError as error:  # a user without a home
@@ -220,13 +220,13 @@ def _is_writable(folder: Path) -> bool:
 def _warn(why: str) -> None:
     warnings.warn(
         f"{why}: the journal is kept in memory, and this load cannot be resumed."
-        " Pass journal= (--journal).",
+        " Pass a writable path with journal= (--journal).",
         stacklevel=3,
     )
 
 
 def _make_failure_reader(journal: Journal) -> Callable[[], Iterator[ItemResult]]:
-    """Tell how the failures are read once the journal is closed."""
+    """Return a function that reads the failures once the journal is closed."""
     if journal.path is not None:
         return functools.partial(iter_failed_results, journal.path, journal.run)
     failed_results = tuple(journal.results.iter_failures())

@@ -1,4 +1,4 @@
-"""Options of a load, validated, and the parts of a client that it uses."""
+"""The validated options of a load, and the parts of a client that it uses."""
 
 from __future__ import annotations
 
@@ -50,9 +50,7 @@ def _join_choices(words: Sequence[str]) -> str:
 def _validate_minimum(number: float) -> Callable[[object, Attribute[Any], float | None], None]:
     def check(_: object, attribute: Attribute[Any], value: float | None) -> None:
         if value is not None and not value >= number:
-            raise ConfigError(
-                f"Invalid {attribute.name} {value!r}.", hint=f"It must be at least {number}."
-            )
+            raise ConfigError(f"Invalid {attribute.name} {value!r}.", hint=f"Use {number} or more.")
 
     return check
 
@@ -101,7 +99,7 @@ class LoadOptions:
     dry_run: bool = False
     on_event: OnLoadEvent | None = None
     pause: Callable[[], Awaitable[None]] | None = None
-    """Waits while results are consumed more slowly than they arrive."""
+    """Waits while the buffer of results is full."""
 
     def __attrs_post_init__(self) -> None:
         if self.replace == "swap" and self.wait == "accepted":
@@ -137,12 +135,12 @@ class LoadOptions:
 
     @property
     def verifies(self) -> bool:
-        """Whether good results are held until they are verified."""
+        """Whether successful results are held until they are verified."""
         return self.wait == "verified" and not self.dry_run
 
     @property
     def failure_limit(self) -> int | None:
-        """The number of failures that do not stop the run; None is no limit."""
+        """The number of failed files above which the run stops; None means no limit."""
         return 0 if self.errors == "stop" else self.max_failures
 
     @property
@@ -155,7 +153,7 @@ class LoadOptions:
 
     @property
     def plan_options(self) -> PlanOptions:
-        """The options that a plan depends on."""
+        """The options that affect the plan of a file."""
         return PlanOptions(
             on_existing=self.on_existing,
             retry_failed=self.retry_failed,
@@ -169,7 +167,7 @@ class LoadOptions:
 class ServerAccess:
     """The parts of a client that a load uses.
 
-    `identity` identifies the server in the journal; None for a server that ends with its client.
+    `identity` identifies the server in the journal; None for an embedded server in memory.
     """
 
     identity: str | None

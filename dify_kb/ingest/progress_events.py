@@ -1,4 +1,4 @@
-"""Events that a load passes to its listener."""
+"""The events of a load: progress, and the result of each file."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .report import ItemResult
 class Progress:
     """The progress of a load. Counts are files, sizes are bytes.
 
-    `found` files were scanned so far, all of them once `scanned` is True. `total` and
-    `total_bytes` are counted ahead of the scan, None while they are not known. Of the files
-    found, `to_send` go to the server, `accepted` are there, `ended` have an outcome and `failed`
-    failed. `bytes` were accepted by the server; `bytes_done` is the size of all files that have an
-    outcome, in this run or an earlier one. `eta` is the estimated time left in seconds, None while
-    it is not known. `in_flight` uploads wait for a response. `settling` files are looked up on the
-    server or held until they may be sent again. `paused` is the server's error while it keeps the
-    load from sending, `stopped` the reason why the run ends early.
+    `found` counts the files scanned so far; the scan has ended once `scanned` is True. `total` and
+    `total_bytes` are counted ahead of the scan; None while unknown. Of the files found, `to_send`
+    have to be uploaded, `accepted` were accepted by the server, `ended` have an outcome and
+    `failed` failed. `bytes` is the size of the accepted files, `bytes_done` that of all files with
+    an outcome, in this run or an earlier one. `eta` is the estimated time left in seconds; None
+    while unknown. `in_flight` uploads wait for a response. `settling` files are looked up on the
+    server or held until they may be sent again. `paused` is the error because of which uploads are
+    paused, `stopped` the reason why the run ends early.
     """
 
     found: int
@@ -41,7 +41,7 @@ class Progress:
 
 
 LoadEvent = Progress | ItemResult
-"""A change of the counts, or the result of one file."""
+"""New counts, or the result of one file."""
 
 OnLoadEvent = Callable[[LoadEvent], None]
-"""A listener; called in the loop thread, must return at once."""
+"""A callback for events; called in the loop thread, must not block."""

@@ -1,4 +1,4 @@
-"""Snapshot of a document on the server."""
+"""Snapshots of documents on the server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dify_kb.models import Document, IndexingStatus
 
 @define
 class AddedDocuments:
-    """Number of documents added by this run: the offset of older rows in the list."""
+    """The number of documents added by this run, by which older ones move down the list."""
 
     count: int = 0
 
@@ -18,8 +18,8 @@ class AddedDocuments:
 class RemoteDocument:
     """Snapshot of a document on the server.
 
-    `place` is its position in the list, newest first, less the number of documents added by this
-    run; None if not known.
+    `place` is its position in the list, newest first, minus the number of documents added by this
+    run; None if unknown.
     """
 
     document_id: str
@@ -32,12 +32,12 @@ class RemoteDocument:
 
     @property
     def is_final(self) -> bool:
-        """Whether its indexing has ended."""
+        """Whether indexing has ended."""
         return self.status.is_final
 
     @classmethod
     def from_document(cls, document: Document, place: int | None = None) -> RemoteDocument:
-        """Create the snapshot of a listed document."""
+        """Create a snapshot of a listed document."""
         file = document.upload_file
         return cls(
             document_id=document.id,

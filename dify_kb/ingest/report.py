@@ -1,4 +1,4 @@
-"""The outcome of each file, and the report of a load."""
+"""The results of files, and the report of a load."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from dify_kb.errors import LoadError
 
 
 class Outcome(enum.StrEnum):
-    """The outcome of a file. Every key found has exactly one."""
+    """The outcome of a file. Every file found has exactly one."""
 
     ADDED = "added"
     """Accepted as a new document and, unless `wait="accepted"`, indexed."""
 
     UPDATED = "updated"
-    """Accepted as the new version of an existing document and indexed likewise."""
+    """Accepted as a new version of an existing document and, as with `ADDED`, indexed."""
 
     UNCHANGED = "unchanged"
     """Loaded by an earlier run; not sent."""
 
     SKIPPED = "skipped"
-    """Not sent, because of a rule."""
+    """Not sent, because a rule excludes the file or keeps the existing document."""
 
     FAILED = "failed"
-    """Not in the knowledge base, or in it without anything to find."""
+    """Rejected, unreadable, or indexed without searchable content."""
 
     STALLED = "stalled"
-    """Accepted, then no indexing progress for `stall_after`."""
+    """Accepted, but without indexing progress for `stall_after` seconds."""
 
     UNKNOWN = "unknown"
-    """Sent; the response was lost and the document was not found since."""
+    """Sent, but the response was lost and the document has not been found."""
 
     PENDING = "pending"
     """Not reached before the run stopped."""
 
-    __hash__ = str.__hash__  # ten times as fast as that of an enum; outcomes are counted
+    __hash__ = str.__hash__  # ten times as fast as the hash of an enum
 
 
 GOOD_OUTCOMES = frozenset({Outcome.ADDED, Outcome.UPDATED, Outcome.UNCHANGED, Outcome.SKIPPED})
@@ -71,7 +71,7 @@ _EXIT_CODES: Mapping[StopReason, int] = {
     StopReason.MAX_FAILURES: 7,
     StopReason.DEADLINE: 5,
     StopReason.JOURNAL: 8,
-    # Nothing can be loaded until somebody acts on the server, as after a withdrawn permission.
+    # As with a revoked permission, a person has to act on the server first.
     StopReason.DATASET_DELETED: 4,
 }
 
@@ -81,7 +81,7 @@ class ItemResult:
     """The result of one file.
 
     `name` is the name of its document. `timings` are in seconds: `upload` covers the create
-    request with its retries, `index` the time from its response until indexing was seen to end.
+    request with its retries, `index` the time from its response until the end of indexing was seen.
     """
 
     key: str
@@ -112,8 +112,8 @@ class LoadReport:
     """The summary of a run. `found` always equals the sum of the eight outcomes.
 
     Truthy if no file failed, stalled, is unknown or pending, and the run was not stopped.
-    `bytes` counts the bytes that the server accepted, `requests` every attempt, `retries` the
-    attempts after the first of a call or a file; `goodput` is in documents per second.
+    `bytes` is the size of the accepted files. `requests` counts all attempts, `retries` those after
+    the first of a call or a file; `goodput` is in documents per second.
     `skipped_reasons` maps each reason to the number of files skipped for it. `warnings` are
     sentences about the load as a whole. `journal` is the path of the journal, None if it was kept
     in memory. After a dry run, `pending` counts the files that would be sent; they do not make
@@ -153,7 +153,7 @@ class LoadReport:
 
     @property
     def exit_code(self) -> int:
-        """The exit code of the command line: by `stopped`; else 3 if files failed, 0 if not."""
+        """The exit code of the command line: that of `stopped`, else 3 if files failed, else 0."""
         if self.stopped is not None:
             return _EXIT_CODES[self.stopped]
         return 0 if self else 3
@@ -169,7 +169,7 @@ class LoadReport:
         return self._failures()
 
     def raise_for_failures(self) -> None:
-        """Raise an error unless the report is truthy.
+        """Raise LoadError unless the report is truthy.
 
         Raises:
             LoadError: with the counts and the first files that were not loaded.

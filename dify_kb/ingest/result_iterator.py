@@ -1,4 +1,4 @@
-"""Iterate over the results of a load while it runs."""
+"""Iteration over the results of a running load."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_BUFFERED = 256
-"""Results that may wait to be consumed; the load pauses sending meanwhile."""
+"""Unconsumed results at which the load pauses sending."""
 
 
 @define
 class ResultBuffer(Generic[T]):
-    """Results that the load produced and the iteration has not consumed."""
+    """The results that the iteration has not consumed yet."""
 
     _results: deque[T] = field(factory=deque)
     _filled: anyio.Event = field(factory=anyio.Event)
@@ -68,9 +68,9 @@ _Begin = Callable[[ResultBuffer[T]], Coroutine[Any, Any, LoadReport]]
 class Results(Generic[T]):
     """The results of a load, one per file: `async for result in client.load_iter(…)`.
 
-    The load runs during the iteration. Leaving it early, by `break` or an error, ends the load as a
-    cancellation does: requests in flight may finish, and the journal keeps what was sent. `report`
-    is set once the iteration has reached its end.
+    The load runs during the iteration. Leaving the iteration early, by `break` or an error, cancels
+    the load: requests in flight may finish, and the journal records the files sent. `report` is
+    set once the iteration has ended.
     """
 
     _begin: _Begin[T]
@@ -131,8 +131,8 @@ def iter_results(
 class _LoadTask(Generic[T]):
     """The task in which a load runs.
 
-    One of its own: a generator may be closed by another task than the one that iterated, and could
-    not leave the cancel scopes that a load enters.
+    A separate task, because a generator may be closed by a task other than the one that iterated,
+    which cannot leave the cancel scopes of the load.
     """
 
     def __init__(self, begin: _Begin[T]) -> None:
@@ -161,7 +161,7 @@ class _LoadTask(Generic[T]):
         await asyncio.wait([self._task])
 
     def cancel(self) -> None:
-        """Cancel the load, if it runs; in any thread."""
+        """Cancel the load if it is running. Thread-safe."""
         task = self._task
         if task is None or task.done():
             return
@@ -175,12 +175,12 @@ class _LoadTask(Generic[T]):
     def _finish(self, task: asyncio.Task[LoadReport]) -> None:
         _tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # a consumer that left has no use for it
+            task.exception()  # mark as retrieved: the consumer may have left
         self.buffer.close()
 
 
 _tasks: set[asyncio.Task[LoadReport]] = set()
-"""Loads that run. The event loop itself keeps only weak references to tasks."""
+"""The running loads: event loops keep only weak references to tasks."""
 
 
 _G = TypeVar("_G", bound=AsyncGenerator[Any, None])
@@ -189,7 +189,7 @@ _G = TypeVar("_G", bound=AsyncGenerator[Any, None])
 def _cancel_when_dropped(generator: _G, task: _LoadTask[Any]) -> _G:
     """Cancel the load as soon as the generator is unreferenced, as after `break`.
 
-    The loop closes such a generator too, but later: the next load would find the journal in use.
+    The event loop closes such a generator later: the next load would find the journal in use.
     """
     weakref.finalize(generator, task.cancel).atexit = False
     return generator

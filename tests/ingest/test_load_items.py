@@ -237,7 +237,7 @@ async def test_paths_and_items_do_not_mix(
     dataset = await create_dataset(client)
     source = mixed if kind == "list" else one_by_one(mixed) if kind == "sync" else slowly(mixed)
 
-    with pytest.raises(ConfigError, match="mixed in one source"):
+    with pytest.raises(ConfigError, match="mixes paths and items"):
         await client.load(dataset, source)
 
 

@@ -99,7 +99,7 @@ async def test_mixed_items_and_paths_are_refused_while_counting(tree: Path) -> N
     reader = await create_source_reader([Item("a.md", text="a"), tree / "a.md"])
     assert reader.totals is not None
 
-    with pytest.raises(ConfigError, match="mixed"):
+    with pytest.raises(ConfigError, match="mixes paths and items"):
         reader.totals(ScanRules(), never)
 
 

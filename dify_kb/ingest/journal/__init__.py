@@ -1,4 +1,4 @@
-"""The journal of a load: an SQLite database of the files sent, accepted and indexed."""
+"""The journal of a load: an SQLite database that records the state of each file."""
 
 from __future__ import annotations
 

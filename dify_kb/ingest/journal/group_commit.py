@@ -2,8 +2,8 @@
 
 A commit takes as much CPU time as six rows, and its thread competes with the event loop for the GIL
 (measured: a load with four files per commit takes 1.3 times the CPU time of one with eight). Writes
-that arrive close together therefore share one commit: those of all files in flight if the server
-answers at once. If it takes 50 ms, no write waits for another.
+that arrive close together therefore share one commit; with a fast server, those of all files in
+flight. If the server takes 50 ms to respond, no write waits for another.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     import asyncio
 
 MAX_EVALUATION_SECONDS = 0.002
-"""Maximum seconds for computing the values of a commit. A small file in the page cache is read in
-0.02 ms; slower ones would delay all other writes."""
+"""Maximum time to compute the values of a commit. A small file in the page cache is read in
+0.02 ms; slower files would delay all other writes."""
 
 Values = Sequence[Any]
 Statement = str | Callable[[int], str]
@@ -40,12 +40,12 @@ EvaluatedOperation = tuple[int, Statement, Values]
 """An operation with computed values, and its position in the batch."""
 
 MAX_ROWS = 16
-"""Maximum rows of a statement. `sqlite3` releases the GIL several times per statement, and a busy
+"""Maximum rows per statement. `sqlite3` releases the GIL several times per statement, and a busy
 event loop acquires it (measured with 32 in flight: 15 us less per file than row by row)."""
 
 
 class JournalBusyError(Exception):
-    """The values were not computed because those of other writes took too long."""
+    """The values were not computed, because those of other writes took too long."""
 
 
 @define
@@ -72,7 +72,7 @@ def create_closed_batch(statement: Statement, values: Values | Callable[[], Valu
 
 
 def evaluate_batch(batch: CommitBatch) -> Sequence[EvaluatedOperation]:
-    """Compute the values of a batch; return its operations with their positions."""
+    """Compute the values of a batch, and return the operations with their positions."""
     evaluated: list[EvaluatedOperation] = []
     until = time.monotonic() + MAX_EVALUATION_SECONDS
     for position, (statement, values) in enumerate(batch.operations):
@@ -91,7 +91,7 @@ def evaluate_batch(batch: CommitBatch) -> Sequence[EvaluatedOperation]:
 def commit_batch(
     connection: sqlite3.Connection, batch: CommitBatch, evaluated: Iterable[EvaluatedOperation]
 ) -> None:
-    """Commit the evaluated operations of a batch; record those that violate a constraint.
+    """Commit the evaluated operations of a batch; store constraint violations in `batch.refused`.
 
     Raises:
         sqlite3.Error: nothing was written.
@@ -151,28 +151,28 @@ def _sql(statement: Statement, rows: int) -> str:
 
 
 MAX_DELAY = 0.05
-"""Seconds after which a batch is committed even if no task awaits it."""
+"""Seconds after which a batch is committed even if no task waits for it."""
 
 GATHER_DELAY = 0.001
-"""Seconds. A write less than this after another one, or after a commit, waits for more writes."""
+"""Seconds. A write that follows a write or a commit sooner than this waits for more writes."""
 
 QUIET_ITERATIONS = 5
 """Iterations of the event loop until data received by sockets reaches the tasks."""
 
 EXIT_TIMEOUT = 5.0
-"""Seconds that the process waits at exit for a journal that is being closed."""
+"""Seconds for which the process waits at exit for a journal that is being closed."""
 
 
 class JournalThread:
     """The thread of a journal: opens the file, commits batches, closes the file.
 
-    `close` only requests the end, so that it works in a task that is being cancelled; `closed` is
-    set once the file is closed, even if it was not open yet or could not be opened.
+    `close` returns immediately, so that it works in a cancelled task. `closed` is set once the file
+    is closed, even if it was not open yet or could not be opened.
 
     Args:
         connect: opens the database; its exception is stored in `error`. Runs in the thread.
         release: runs last in the thread, in all cases.
-        max_waiters: maximum number of tasks that await a commit; once all do, none can join.
+        max_waiters: maximum number of tasks that can wait for a commit at the same time.
     """
 
     def __init__(
@@ -189,7 +189,7 @@ class JournalThread:
         self.opened = anyio.Event()
         self.closed = anyio.Event()
         self.error: Exception | None = None
-        """The error of opening, or of the first commit that failed."""
+        """The error of opening the database, or of the first failed commit."""
         self.closing = False
         self._connect = connect
         self._release = release
@@ -209,9 +209,9 @@ class JournalThread:
     def add(
         self, statement: Statement, values: Values | Callable[[], Values], *, soon: bool
     ) -> tuple[CommitBatch, int]:
-        """Add a statement to the next commit, `soon` if a task awaits it.
+        """Add a statement to the next commit; `soon` if a task waits for it.
 
-        Returns its batch and its position in it. Call it in the loop's thread.
+        Returns the batch and the position in it. Must be called in the loop thread.
         """
         with self._mutex:
             if self.closing:
@@ -226,7 +226,7 @@ class JournalThread:
         return batch, position
 
     def close(self) -> None:
-        """Request committing the rest and closing the file; returns at once. Thread-safe."""
+        """Request committing the rest and closing the file, without waiting. Thread-safe."""
         with self._mutex:
             if self.closing:
                 return
@@ -242,7 +242,7 @@ class JournalThread:
         self._thread.join()
 
     def _add_waiter(self, batch: CommitBatch) -> None:
-        """Count a task that awaits a batch; commit the batch once no other task can join."""
+        """Count a task that waits for a batch; commit the batch once no other task can join."""
         batch.waiting += 1
         now = time.monotonic()
         alone, self._latest = now - self._latest > GATHER_DELAY, now
@@ -254,7 +254,7 @@ class JournalThread:
             )
 
     def _commit_when_quiet(self, batch: CommitBatch, turns: int, before: int) -> None:
-        """Commit a batch once no task has joined it for some iterations of the event loop."""
+        """Commit a batch once no task has joined it for a few iterations of the event loop."""
         if batch.ready:
             return
         if turns:

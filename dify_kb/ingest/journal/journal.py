@@ -59,15 +59,15 @@ _make_state_sql = _make_update_sql("state", "reason", "labels")
 
 
 class NameTakenError(Exception):
-    """Another file of the journal has the same document name."""
+    """The document name belongs to another file of the journal."""
 
 
 class Journal:
     """An open journal: the rows of files and runs.
 
-    `files` queries the rows by state, `documents` is the list of the dataset's documents, `results`
-    stores the results of the run. Coroutines return once their write is on disk; other writes
-    follow within 50 ms. Methods that read block the thread for at most one commit.
+    `files` queries the rows by state, `documents` contains the dataset's documents, `results` the
+    results of the run. Coroutines return once their write is on disk; other methods write within
+    50 ms. Methods that read block the thread for at most one commit.
     """
 
     def __init__(self, writer: JournalThread, path: Path | None) -> None:
@@ -98,7 +98,7 @@ class Journal:
 
         Raises:
             NameTakenError: another key has the same document name.
-            LateError: the journal's thread was busy for too long; the row was not created.
+            JournalBusyError: the journal's thread was busy for too long; the row was not created.
             JournalError: the journal cannot be written; the file must not be sent.
         """
         values = _row_values(row) if isinstance(row, JournalRow) else lambda: _row_values(row())
@@ -146,7 +146,7 @@ class Journal:
         self._database.add(sql, time.time(), report, self.run)
 
     async def begin_run(self, identity: Mapping[str, str]) -> None:
-        """Begin a run. A new journal is bound to `identity`.
+        """Begin a run. A new journal stores `identity`.
 
         Raises:
             ConfigError: the journal belongs to another server, dataset or source.
@@ -166,14 +166,14 @@ class Journal:
         await self.flush()
 
     def _read_head(self) -> tuple[Mapping[str, str], int]:
-        """Return the identity of the journal's load, and the number of its last run."""
+        """Return the identity stored in the journal, and the number of its last run."""
         rows = self._database.select("SELECT name, value FROM meta")
         meta = {row["name"]: from_sqlite(row["value"]) for row in rows}
         sql = "SELECT coalesce(max(id), 0) FROM run"
         return meta, self._database.select_number(sql)
 
     def close(self) -> None:
-        """Commit the rest and close the file, in the journal's thread; returns at once."""
+        """Request committing the rest and closing the file, without waiting."""
         self._database.close()
 
 

@@ -1,4 +1,4 @@
-"""The SQLite database of a journal: create, open, check, read and write it."""
+"""The SQLite database of a journal: creation, checks, reads and writes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ APPLICATION_ID: Final = 0x4B42_4C44
 FORMAT_VERSION: Final = 2
 
 BUSY_TIMEOUT: Final = 5.0
-"""Seconds to wait for another program that locks the file, such as a backup."""
+"""Seconds to wait for another program that has locked the file, such as a backup."""
 
 _MARK: Final = APPLICATION_ID.to_bytes(4)
 _HEADER_SIZE: Final = 100
@@ -60,7 +60,7 @@ CREATE INDEX remote_by_name ON remote (name, enabled);
 
 
 def require_journal(path: Path) -> None:
-    """Check a file before SQLite opens it, which may modify it even when only reading.
+    """Check that a file is a journal before SQLite opens, and possibly modifies, the file.
 
     Raises:
         JournalError: the file is not a journal, or it is truncated or unreadable.
@@ -83,7 +83,7 @@ def require_journal(path: Path) -> None:
 
 
 def connect_journal(path: Path | None, original: Path | None = None) -> sqlite3.Connection:
-    """Open or create a journal; without a path, in memory, as a copy of `original` if that exists.
+    """Open or create a journal; without a path in memory, as a copy of `original` if that exists.
 
     Raises:
         JournalError: the file is not a journal, damaged, of another version or not writable.
@@ -99,7 +99,7 @@ def connect_journal(path: Path | None, original: Path | None = None) -> sqlite3.
 
 
 def _copy_to_memory(original: Path) -> sqlite3.Connection:
-    """Copy a journal, even while a load writes to it; create no files beside an idle one."""
+    """Copy a journal, even while a load writes to it; create no files next to an idle journal."""
     log = Path(f"{original}-wal")
     require_journal(original)
     while True:
@@ -111,7 +111,7 @@ def _copy_to_memory(original: Path) -> sqlite3.Connection:
             )
         if not idle or not log.exists():
             return copy
-        copy.close()  # a load began meanwhile: the copy may be inconsistent
+        copy.close()  # a load began during the copy, which may be inconsistent
 
 
 def _copy_into(copy: sqlite3.Connection, name: str, original: Path) -> None:
@@ -136,7 +136,7 @@ def open_readonly(path: Path) -> Iterator[sqlite3.Connection]:
         )
     require_journal(path)
     with translate_errors(path):
-        # mode=ro would leave the files of the write-ahead log behind.
+        # mode=ro would not delete the files of the write-ahead log.
         connection = _open_database(
             f"file:{quote(str(path))}?mode=rw", lambda db: _require_version(db, path)
         )
@@ -148,13 +148,13 @@ def open_readonly(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def journal_error(path: Path | None, error: Exception) -> JournalError:
-    """Return the error of an open journal that failed."""
+    """Return the error of a journal whose database failed."""
     return _unusable_error(path, str(error))
 
 
 @contextmanager
 def translate_errors(path: Path | None) -> Iterator[None]:
-    """Translate SQLite errors and unparsable values to JournalError."""
+    """Translate SQLite errors and unparsable values into JournalError."""
     try:
         yield
     except (sqlite3.Error, ValueError) as error:
@@ -185,8 +185,8 @@ def _prepare(connection: sqlite3.Connection, path: Path | None) -> None:
     if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
         _require_version(connection, path)
     else:
-        # Before WAL mode is enabled, so that the file itself has the application_id from its first
-        # byte on; if the writer is killed here, the file is still empty.
+        # Before WAL mode is enabled, so that the application_id is in the file itself, not in the
+        # log. If the process is killed here, the file is still empty.
         connection.executescript(
             f"BEGIN; {_TABLES} PRAGMA application_id={APPLICATION_ID};"
             f" PRAGMA user_version={FORMAT_VERSION}; COMMIT;"
@@ -217,7 +217,7 @@ def _unusable_error(path: Path | None, why: str) -> JournalError:
 
 
 class JournalDatabase:
-    """The database of an open journal; without a path, in memory.
+    """The database of an open journal; in memory if it has no path.
 
     Reads block the thread for at most one commit; writes of all tasks share commits.
     """
@@ -259,7 +259,7 @@ class JournalDatabase:
 
         Raises:
             sqlite3.IntegrityError: the values violate a constraint.
-            LateError: the journal's thread was busy for too long; the values were not computed.
+            JournalBusyError: the journal's thread was busy for too long to compute the values.
             JournalError: the commit failed.
         """
         batch, position = self._writer.add(statement, values, soon=True)
@@ -270,7 +270,7 @@ class JournalDatabase:
             raise refused
 
     def check_commits(self) -> None:
-        """Raise the error of the first commit that failed.
+        """Raise the error of the first failed commit.
 
         Raises:
             JournalError: a commit failed.
@@ -279,5 +279,5 @@ class JournalDatabase:
             raise journal_error(self.path, self._writer.error) from self._writer.error
 
     def close(self) -> None:
-        """Commit the rest and close the file, in the journal's thread; returns at once."""
+        """Request committing the rest and closing the file, without waiting."""
         self._writer.close()

@@ -1,4 +1,4 @@
-"""The row of a file in the journal, and its conversion to and from SQLite."""
+"""The rows of files in a journal, and their conversion to and from SQLite."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class JournalState(enum.StrEnum):
-    """The last certain state of a file.
+    """The last known state of a file.
 
     | state | on the server | action of the next run |
     |---|---|---|
@@ -39,12 +39,12 @@ class JournalState(enum.StrEnum):
 class JournalRow:
     """A file of the journal. `size` is in bytes, `sent_at` in seconds since the epoch.
 
-    `mtime_ns`, `ctime_ns` and `inode` are those of the file when it was read; None if a later
-    change might not change them, so that the contents have to be compared.
+    `mtime_ns`, `ctime_ns` and `inode` are those of the file when it was read; None if the file
+    could change without changing them, so that contents have to be compared.
 
     `content` is the SHA-256 digest of the content sent; `rule` and `labels` are fingerprints of its
     chunking settings and metadata. `previous` is the id of the document's uploaded file before the
-    latest send, which distinguishes the new version from the old one.
+    latest upload, which distinguishes the new version from the old one.
     """
 
     key: str
@@ -70,7 +70,7 @@ COLUMNS = tuple(attribute.name for attribute in attrs.fields(JournalRow))
 
 
 def to_sqlite(value: Any) -> Any:
-    """Convert a value for SQLite; text that is not valid UTF-8, as in file names, becomes bytes."""
+    """Convert a value for SQLite; text that UTF-8 cannot encode (file names) becomes bytes."""
     if isinstance(value, str) and not value.isascii():
         try:
             value.encode()
@@ -80,7 +80,7 @@ def to_sqlite(value: Any) -> Any:
 
 
 def from_sqlite(value: Any) -> Any:
-    """Convert a value from SQLite back."""
+    """Convert a value read from SQLite."""
     return value.decode(errors="surrogatepass") if isinstance(value, bytes) else value
 
 

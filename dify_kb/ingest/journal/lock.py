@@ -17,17 +17,17 @@ from weakref import WeakValueDictionary
 from dify_kb.errors import JournalError
 
 RUNNING_TIMEOUT: Final = 1.0
-"""Seconds to wait for another load of this process. An iteration left by `break` ends after a few
-turns of the event loop; a load that is still running after this is an error."""
+"""Seconds to wait for another load of this process. A load left by `break` ends after a few
+iterations of the event loop; a load that is still running after this time is an error."""
 
 ENDING_TIMEOUT: Final = 60.0
-"""Seconds to wait for a cancelled load of this process; its requests may take 10 s."""
+"""Seconds to wait for a cancelled load of this process, whose requests may take 10 s."""
 
 _POLL_INTERVAL: Final = 0.02
-"""Seconds between two checks of the load that holds the lock; its release is noticed at once."""
+"""Seconds between two checks of the load that holds the lock; a release is noticed immediately."""
 
 _LOCKED_BYTE: Final = 1 << 30
-"""Offset of the byte locked on Windows: behind the content, which must stay readable."""
+"""Offset of the locked byte on Windows: after the content, which must stay readable."""
 
 _HOST: Final = socket.gethostname()
 
@@ -61,7 +61,7 @@ def lock_path(journal: Path) -> Path:
 
 
 def read_owner(journal: Path) -> tuple[int, str] | None:
-    """Return process id and host of the load that holds a journal or died holding it, else None."""
+    """Return process id and host of the load that holds or last held a journal, if known."""
     try:
         owner = json.loads(lock_path(journal).read_text("utf-8"))
         return int(owner["pid"]), str(owner["host"])
@@ -83,7 +83,7 @@ def acquire_lock(journal: Path, holder: LockHolder) -> JournalLock:
     while (lock := _try_acquire(journal, holder)) is None:
         other = _find_own_lock(journal)
         if other is None:
-            # Try twice: a load of this process may have locked it without having registered yet.
+            # Try twice: a load of this process may have locked it but not registered yet.
             if foreign:
                 raise _in_use_error(journal, _describe_owner(read_owner(journal)))
             foreign = True
@@ -118,8 +118,8 @@ class JournalLock:
     def release(self) -> None:
         """Release the lock.
 
-        Closing the file is not enough while a forked child process has it open; and a child must
-        not release the lock of its parent.
+        Closing the file is not enough while a forked child process has it open. A child does not
+        release the lock of its parent.
         """
         if os.getpid() == self.process:
             os.ftruncate(self._descriptor, 0)
@@ -134,7 +134,7 @@ removal would race with the load that registers the next lock."""
 
 
 def _find_own_lock(journal: Path) -> JournalLock | None:
-    """Return the lock that this process holds on a journal, ignoring those inherited by a fork."""
+    """Return the lock that this process holds on a journal, ignoring locks inherited by a fork."""
     lock = _locks.get(_file_identity(lock_path(journal).stat()))
     if lock is None or lock.process != os.getpid() or lock.released.is_set():
         return None
@@ -170,7 +170,7 @@ def _file_identity(status: os.stat_result) -> tuple[int, int]:
 
 
 def _lock_file(descriptor: int) -> bool:
-    """Try to lock a file without waiting; return whether that succeeded."""
+    """Try to lock a file without waiting; return whether it is locked."""
     try:
         import fcntl
     except ModuleNotFoundError:  # Windows

@@ -1,4 +1,4 @@
-"""Open a journal for a run, and close it in all cases."""
+"""Open a journal for a run, and close it even if the load is cancelled."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ async def open_journal(
 
     Args:
         copy: work on a copy in memory; the file is not changed.
-        max_waiters: maximum number of tasks that await `Journal.record_intent`; once all of them
-            do, the batch is committed at once.
+        max_waiters: maximum number of tasks that wait for `Journal.record_intent` at the same time;
+            once all wait, the batch is committed immediately.
 
     Raises:
         JournalError: another load holds the journal, or it is damaged, of another version or not
@@ -55,7 +55,7 @@ async def open_journal(
         journal = await handle.wait()
         await journal.begin_run(identity)
         yield journal
-    except GeneratorExit:  # a garbage-collected coroutine must not await
+    except GeneratorExit:  # a coroutine that is garbage-collected must not await
         can_wait = False
         raise
     finally:
@@ -69,7 +69,7 @@ async def open_journal(
 class _JournalHandle:
     """A journal that is opened and closed in its own thread.
 
-    Neither step depends on the task of the load, which may be cancelled at any await.
+    Neither step depends on the task of the load, which can be cancelled at any await.
     """
 
     def __init__(self, path: Path | None, max_waiters: Callable[[], int], *, copy: bool) -> None:
@@ -113,7 +113,7 @@ class _JournalHandle:
         return Journal(self._writer, self._file)
 
     def close(self) -> None:
-        """Request closing the file and releasing the lock; returns at once. Thread-safe."""
+        """Request closing the file and releasing the lock, without waiting. Thread-safe."""
         self._writer.close()
 
     async def wait_closed(self) -> None:

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _PAGE_SIZE: Final = 500
-"""Rows of one query: longer ones would prevent checkpoints of the write-ahead log."""
+"""Rows per query: longer queries would prevent checkpoints of the write-ahead log."""
 
 _MAX_RUNS: Final = 10
-"""Number of latest runs in an overview."""
+"""Maximum number of runs in an overview, the latest."""
 
 _SELECT_ROWS: Final = (
     "SELECT * FROM item WHERE key > ? AND (? IS NULL OR state = ?) ORDER BY key LIMIT ?"
@@ -34,8 +34,8 @@ _SELECT_ROWS: Final = (
 class PastRun:
     """A run of a load. Times are in seconds since the epoch.
 
-    `report` has the counts of `LoadReport.to_dict`. `ended` and `report` are None for a run that is
-    active or was killed.
+    `report` contains the values of `LoadReport.to_dict`. `ended` and `report` are None for a run
+    that is active or was killed.
     """
 
     number: int
@@ -46,7 +46,7 @@ class PastRun:
 
 @frozen(kw_only=True)
 class JournalOverview:
-    """Summary of a journal. `source` is None for items; `writer` is the process that holds it."""
+    """The summary of a journal. `source` is None for items, `writer` the process that holds it."""
 
     path: Path
     server: str
@@ -63,7 +63,7 @@ class JournalOverview:
 
 
 def list_journals(folder: Path) -> list[Path]:
-    """Return the journals of a folder, the latest first."""
+    """Return the journals in a folder, the latest first."""
     try:
         found = [path for path in folder.iterdir() if path.suffix == ".db"]
         return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
@@ -118,7 +118,7 @@ def _parse_run(row: sqlite3.Row) -> PastRun:
 def _find_writer(path: Path) -> int | None:
     """Return the id of the process that holds the journal, if it runs on this machine.
 
-    Does not try to lock the journal: a load that starts meanwhile would be refused.
+    Does not try to lock the journal: a load that starts at that moment would fail.
     """
     owner = read_owner(path)
     if owner is None:

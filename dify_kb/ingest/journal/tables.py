@@ -1,4 +1,4 @@
-"""Tables of an open journal: files by state, documents of the dataset, results of the run."""
+"""The tables of an open journal: files by state, documents of the dataset, results of a run."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ _INSERT: Final = "INSERT OR REPLACE INTO remote VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 class KnownDocuments:
-    """The documents of the dataset, as listed in this run."""
+    """The documents of the dataset that were listed in this run."""
 
     def __init__(self, database: JournalDatabase) -> None:
         self._database = database
@@ -79,7 +79,7 @@ class KnownDocuments:
     def find_by_name(self, names: Sequence[str]) -> Mapping[str, RemoteDocument]:
         """Return the documents with these names, by name.
 
-        Of several with one name, an enabled one: the one that a create replaces.
+        Of several documents with one name, returns an enabled one, which a create would replace.
         """
         slots = ", ".join("?" * len(names))
         sql = f"SELECT * FROM remote WHERE name IN ({slots}) ORDER BY enabled, place DESC"  # noqa: S608 -- slots
@@ -93,7 +93,7 @@ class KnownDocuments:
         return {row["document_id"]: _document_from_row(row) for row in rows}
 
     def count_duplicates(self, names: Sequence[str]) -> Mapping[str, int]:
-        """Return the number of documents of each of these names that more than one has."""
+        """Return the number of documents by name, for names that several documents have."""
         slots = ", ".join("?" * len(names))
         sql = (
             f"SELECT name, count(*) AS number FROM remote WHERE name IN ({slots})"  # noqa: S608 -- slots
@@ -137,7 +137,7 @@ _SELECT: Final = (
 
 
 class StoredResults:
-    """Stored results of a run: failed files, and files to be verified."""
+    """The stored results of a run: failed files, and files to be verified."""
 
     def __init__(self, database: JournalDatabase) -> None:
         self.run = 0

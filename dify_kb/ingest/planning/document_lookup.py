@@ -1,4 +1,4 @@
-"""Find documents by name: by keyword query if few, else by listing."""
+"""Find documents by name, with keyword queries or by listing the dataset."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from dify_kb.models import Document
 
 MAX_NAME_QUERIES = 10
-"""Maximum number of documents requested one by one: a page of 100 costs the server as much as about
-11 keyword queries or status calls (measured)."""
+"""Maximum number of documents queried one by one: a page of 100 documents costs the server as much
+as about 11 keyword queries or status calls (measured)."""
 
 
 @frozen
@@ -28,7 +28,7 @@ class DocumentLookup:
     async def find(self, name: str) -> Document | None:
         """Return the document that a create with this name would replace, else a disabled one.
 
-        Takes one request, unless more than 100 names contain this one.
+        Costs one request, unless more than 100 names contain this one.
         """
         found: Document | None = None
         for row in await self.find_all(name):
@@ -36,13 +36,13 @@ class DocumentLookup:
         return found
 
     async def find_all(self, name: str) -> list[Document]:
-        """Return all documents with this name, newest first, with the requests of `named`."""
+        """Return all documents with this name, newest first. Costs the same as `find`."""
         pattern = name.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
         rows = self._documents.iter(self._dataset_id, keyword=pattern)
         return [row async for row in rows if row.name == name]
 
     async def find_newest(self, names: Collection[str], depth: int) -> Mapping[str, Document]:
-        """Return the documents with these names among the newest `depth`, read page by page."""
+        """Return the documents with these names among the newest `depth`, reading page by page."""
         found: dict[str, Document] = {}
         seen = 0
         async for rows in self._documents.iter(self._dataset_id).pages():
@@ -56,5 +56,5 @@ class DocumentLookup:
 
 
 def _prefer_enabled(one: Document | None, other: Document) -> Document:
-    """Return the enabled one of two documents with the same name, else `one`, which is newer."""
+    """Return the enabled one of two documents with the same name, by default the newer `one`."""
     return other if one is None or (other.enabled and not one.enabled) else one

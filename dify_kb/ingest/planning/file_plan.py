@@ -1,6 +1,6 @@
-"""Plan the action for a file from its journal row and its document. Pure.
+"""Plan the first action for a file from its journal row and its document. Pure.
 
-If the journal has no row of the file, or its document was deleted or replaced by somebody else:
+If the journal has no row of the file, or another client deleted or replaced its document:
 
 | document with that name | overwrite | skip | fail |
 |---|---|---|---|
@@ -8,20 +8,22 @@ If the journal has no row of the file, or its document was deleted or replaced b
 | enabled | send | skipped | failed |
 | disabled, archived | skipped | skipped | failed |
 
-Documents disabled or archived by a person are not overwritten: the server would create a second
-document beside a disabled one, and make an archived one searchable again (measured on 1.4.3, 1.12.1
-and 1.14.2). Otherwise by the row, and by whether content and chunking settings are the same:
+Documents that a person disabled or archived are not overwritten: the server would create a second
+document next to a disabled one, and make an archived one searchable again (measured on 1.4.3,
+1.12.1 and 1.14.2).
+
+Otherwise the action depends on the row, and on whether content and chunking settings are the same:
 
 | row | same | other |
 |---|---|---|
-| sending (no response known) | look, then follow | look, then send |
+| sending (no response known) | look up, then follow | look up, then send |
 | waiting (not sent) | as an enabled one above | as an enabled one above |
-| accepted | follow | look until it is indexed, then send |
+| accepted | follow | look up until indexed, then send |
 | done | unchanged, or assign metadata | as an enabled one above |
 | failed | failed | as an enabled one above |
 | failed, with `retry_failed` | send | as an enabled one above |
-| stalled | follow for a while | look until it is indexed, then send |
-| stalled, with `retry_failed` | look, then create it again | look, then create it again |
+| stalled | follow for a limited time | look up until indexed, then send |
+| stalled, with `retry_failed` | look up, then create again | look up, then create again |
 | emptied (its replacement failed) | send, before all others | send, before all others |
 """
 
@@ -45,11 +47,11 @@ from dify_kb.ingest.sources.items import Item
 from dify_kb.resources.metadata_validation import AssignableValue
 
 Metadata = Mapping[str, object] | Callable[[Item], Mapping[str, object] | None] | None
-"""Values by field name for every document, or a function of the item that returns them."""
+"""Values by field name for every document, or a function that returns those of an item."""
 
 
 def metadata_fingerprint(metadata: Mapping[str, AssignableValue]) -> str:
-    """Return a hash of the values; "" for none."""
+    """Return a hash of the values; "" if there are none."""
     if not metadata:
         return ""
     encoded = json.dumps(metadata, sort_keys=True, default=_encode)
@@ -63,7 +65,7 @@ def _encode(value: object) -> str:
 OnExisting = Literal["overwrite", "skip", "fail"]
 
 DATASET_RULE = ""
-"""The fingerprint of the dataset's own chunking settings, which matches all fingerprints."""
+"""The fingerprint of the dataset's own chunking settings, which equals every fingerprint."""
 
 
 class PlannedAction(enum.StrEnum):
@@ -85,8 +87,8 @@ class PlannedFile:
     """The plan for a file.
 
     `name` is the name of its document, `replaces` the existing document with that name, `row` the
-    journal row. `is_unchanged`: whether the content sent before is the current one. `attempts` is
-    the number of sends in earlier runs without a response.
+    journal row. `is_unchanged` is True if the file has not changed since it was sent. `attempts` is
+    the number of uploads in earlier runs without a response.
     """
 
     found: FoundFile
@@ -98,14 +100,14 @@ class PlannedFile:
     metadata: Mapping[str, AssignableValue] = field(factory=dict)
     attempts: int = 0
     is_first: bool = False
-    """Whether the file is sent before all others because its document is empty."""
+    """Whether the file is sent before all others, because its document is empty."""
 
     has_stalled: bool = False
-    """Whether its document stalled in an earlier run and is to be created again."""
+    """Whether its document stalled in an earlier run and has to be created again."""
 
     @property
     def stalled_before(self) -> bool:
-        """Whether its document stalled in an earlier run and is followed for a while."""
+        """Whether its document stalled in an earlier run and is now followed for a limited time."""
         return (
             self.action is PlannedAction.FOLLOW
             and self.row is not None
@@ -114,7 +116,7 @@ class PlannedFile:
 
     @property
     def previous_upload_id(self) -> str | None:
-        """The id of the document's uploaded file before the latest send."""
+        """The id of the document's uploaded file before the latest upload."""
         if self.row is not None:
             return self.row.upload_file_id if self.has_stalled else self.row.previous
         return self.replaces.upload_file_id if self.replaces else None
@@ -122,7 +124,7 @@ class PlannedFile:
 
 @frozen(kw_only=True)
 class PlanOptions:
-    """The options that plans depend on; `rule` is a fingerprint of the chunking settings."""
+    """The options that affect plans. `rule` is a fingerprint of the chunking settings."""
 
     on_existing: OnExisting = "overwrite"
     retry_failed: bool = False
@@ -132,14 +134,14 @@ class PlanOptions:
 
 
 def is_journal_complete(*, known: int, unsettled: int, documents: int) -> bool:
-    """Return whether a journal knows every document of a dataset, by comparing the numbers.
+    """Return whether a journal knows every document of a dataset, by comparing their numbers.
 
-    False while the outcome of a send is unknown: its document could compensate for a deleted one.
+    False while the outcome of an upload is unknown: its document could make up for a deleted one.
     """
     return unsettled == 0 and known == documents
 
 
-def plan_file(  # noqa: PLR0911 -- one for each row of the table
+def plan_file(  # noqa: PLR0911 -- the rows of the table
     found: FoundFile,
     row: JournalRow | None,
     remote: RemoteDocument | None,
@@ -152,7 +154,7 @@ def plan_file(  # noqa: PLR0911 -- one for each row of the table
     """Return the plan for a file, or its result if there is nothing to do.
 
     Args:
-        is_unchanged: compares the file with the content sent; may read the file.
+        is_unchanged: returns whether the file has not changed since it was sent; may read the file.
         labels: the fingerprint of `metadata`.
     """
     name = found.name
@@ -194,7 +196,7 @@ def plan_file(  # noqa: PLR0911 -- one for each row of the table
 
 
 def _is_own_document(row: JournalRow, remote: RemoteDocument | None) -> bool:
-    """Return whether the document is the one sent according to the row, or both are missing."""
+    """Return whether the document is the one that the row records, or both are missing."""
     if remote is None or row.document_id is None:
         return remote is None and row.document_id is None
     return (remote.document_id, remote.upload_file_id) == (row.document_id, row.upload_file_id)
@@ -225,7 +227,7 @@ def _plan_by_row(
 
 
 def _plan_by_document(planned: PlannedFile, options: PlanOptions) -> PlannedFile | ItemResult:
-    """Plan a file by the existing document with its name alone."""
+    """Plan a file without a journal row, by the existing document with its name."""
     existing = planned.replaces
     if existing is None:
         return planned
@@ -239,12 +241,12 @@ def _plan_by_document(planned: PlannedFile, options: PlanOptions) -> PlannedFile
 
 
 def keep_existing(planned: PlannedFile, on_existing: OnExisting) -> ItemResult:
-    """Return the result of a file whose document exists and is not to be replaced."""
+    """Return the result of a file whose document exists and must not be replaced."""
     outcome = Outcome.SKIPPED if on_existing == "skip" else Outcome.FAILED
     return _ended_result(planned, outcome, NAME_EXISTS)
 
 
-FAILED_BEFORE = "failed in an earlier run; pass retry_failed=True (--retry-failed) to send it again"
+FAILED_BEFORE = "failed in an earlier run; retry it with retry_failed=True (--retry-failed)"
 NAME_EXISTS = "a document with this name already exists"
 DISABLED_BY_HAND = "disabled by hand: enable or delete its document to replace it"
 ARCHIVED_BY_HAND = (

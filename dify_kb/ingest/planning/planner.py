@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from dify_kb.ingest.journal import JournalRow
 
 MAX_LOOKUPS = 100
-"""Maximum number of unanswered sends of earlier runs that are looked up one by one; if there are
-more, the whole dataset is listed."""
+"""Maximum number of uploads of earlier runs without a response that are looked up one by one; if
+there are more, the whole dataset is listed."""
 
 LIST_PAGE_SIZE = 200
 """Files per journal query: older versions of SQLite allow 999 values in a statement."""
@@ -69,7 +69,7 @@ class Planner:
     breaker: CircuitBreaker
     added: AddedDocuments
     _is_listed: bool = False
-    """Whether the dataset was listed in this run; otherwise the rows of the journal are trusted."""
+    """Whether the dataset was listed in this run; if not, the journal is trusted."""
 
     _planned_first: frozenset[str] = frozenset()
     _changed_stamps: list[FileContent] = field(factory=list)
@@ -77,8 +77,8 @@ class Planner:
     async def prepare(self) -> None:
         """List the documents of the dataset, unless the journal already knows all of them.
 
-        It does if the dataset has as many documents as the journal. Documents that an earlier run
-        was sending when it was killed are looked up first, with one request each.
+        The journal knows all if it has as many documents as the dataset. Uploads of earlier runs
+        without a response are looked up first, with one request each.
 
         Raises:
             KnowledgeError: the documents could not be listed.
@@ -95,8 +95,9 @@ class Planner:
             await self._list_documents()
 
     async def batches(self) -> AsyncIterator[Sequence[PlannedFile | ItemResult]]:
-        """Yield the plans of all files, starting with those whose document is empty because its
-        replacement failed.
+        """Yield the plans of all files in batches.
+
+        Files whose document is empty, because its replacement failed, come first.
 
         Raises:
             ListingError: the documents could not be listed.
@@ -173,7 +174,7 @@ class Planner:
         )
 
     def _is_same(self, found: FoundFile, row: JournalRow) -> bool:
-        """Return whether a file is the one sent, by size, times and inode, else by content."""
+        """Return whether a file is unchanged since it was sent: its size, stamp or content."""
         if found.size != row.size:
             return False
         unread = is_same_stamp(found, row.mtime_ns, row.ctime_ns, row.inode)
@@ -196,7 +197,7 @@ class Planner:
         return validate_metadata({**(metadata or {}), **(found.metadata or {})})
 
     async def _list_documents(self) -> None:
-        """Read the whole list of documents into the journal."""
+        """Copy the list of the dataset's documents into the journal."""
         await anyio.to_thread.run_sync(self.journal.documents.clear)
         place = -self.added.count
         async for rows in self.documents.iter(self.dataset).pages():
@@ -215,7 +216,7 @@ def _item(found: FoundFile) -> Item:
 
 
 def _remembered_document(row: JournalRow | None) -> RemoteDocument | None:
-    """Return the document known from the journal, assumed to be enabled and indexed."""
+    """Return the document recorded in the journal, assumed to be enabled and indexed."""
     if row is None or row.document_id is None:
         return None
     return RemoteDocument(
@@ -227,7 +228,7 @@ def _remembered_document(row: JournalRow | None) -> RemoteDocument | None:
 
 
 def _replaces_unlisted(planned: PlannedFile | ItemResult) -> bool:
-    """Return whether a document would be replaced that was not listed and may be disabled."""
+    """Return whether the plan replaces an unlisted document, which may have been disabled."""
     return (
         isinstance(planned, PlannedFile)
         and planned.action is PlannedAction.SEND

@@ -1,1 +1,1 @@
-"""Sources of a load: scan folders, read items, filter files, name documents, read content."""
+"""The sources of a load: scan folders, filter files, name documents, read content."""

@@ -4,8 +4,8 @@ A name is plain if the key can be restored from it; otherwise it contains `~` an
 hash of the key. Different keys therefore have different names, and the name of a key never depends
 on other files.
 
-macOS and some file servers return `é` as two code points (NFD), most others as one (NFC). On Linux
-a folder may contain both names; only then do keys keep the form on disk.
+macOS and some file servers return `é` as two code points (NFD), most others as one (NFC). Only if a
+folder contains both names, as is possible on Linux, do keys keep the form on disk.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 UNSTRUCTURED_EXTENSIONS = frozenset({"doc", "eml", "epub", "msg", "ppt", "pptx", "xml"})
-"""Accepted only if Dify runs with `ETL_TYPE=Unstructured` (its `api/constants/__init__.py`)."""
+"""Accepted only by servers with `ETL_TYPE=Unstructured` (Dify's `api/constants/__init__.py`)."""
 
 TEXT_EXTENSIONS = frozenset(
     {"csv", "htm", "html", "markdown", "md", "mdx", "properties", "txt", "vtt"}
 )
-"""Files that the server cleans and chunks as text without conversion."""
+"""Extensions that the server processes as text, without conversion."""
 
 
 MAX_NAME_LENGTH = 180
-"""Characters. The server truncates names longer than 200 at their first dot, which would make names
-equal."""
+"""Characters. The server truncates names longer than 200 at their first dot, so that different
+names could become equal."""
 
 _REFUSED = re.compile(r'[\\:*?"<>|%\x00-\x1f\x7f-\x9f\ud800-\udfff]')
 _TAGGED = re.compile(r"~[0-9a-f]{8}(\.|$)")
@@ -55,7 +55,7 @@ def document_name(key: str, *, as_text: bool = False) -> str:
     """Return the name of the document of `key`, a relative path with `/`.
 
     Args:
-        as_text: the server does not accept the extension, so `.txt` is appended.
+        as_text: append `.txt`, because the server does not accept the extension.
 
     | key | name |
     |---|---|
@@ -102,15 +102,15 @@ def normalize_names(names: Sequence[str]) -> Sequence[str]:
 
 @define
 class PathNormalizer:
-    """Normalizes paths by the rule of `normalize_names`.
+    """Normalizes paths like `normalize_names`. Blocking.
 
-    Lists a folder only if the path has a name in it that is not NFC, and once. Blocking.
+    Lists a folder at most once, and only for a name that is not NFC.
     """
 
     _folders: dict[str, Mapping[str, str]] = field(factory=dict)
 
     def normalize(self, path: str, folder: str = "") -> str:
-        """Return `path` as used in keys; a relative path is below `folder`."""
+        """Return `path` as used in keys; a relative path is relative to `folder`."""
         if is_normalized("NFC", path):
             return path
         names: list[str] = []
@@ -121,7 +121,7 @@ class PathNormalizer:
 
     def _name(self, folder: str, name: str) -> str:
         form = normalize("NFC", name)
-        # A name that the folder does not list is another Unicode form of one that it lists.
+        # A name that is not in the listing is another Unicode form of a listed name.
         return form if form == name else self._names_in(folder).get(name, form)
 
     def _names_in(self, folder: str) -> Mapping[str, str]:

@@ -1,6 +1,6 @@
-"""Read the content of found files: its SHA-256 digest, and the characters that Dify deletes.
+"""Read the content of files, with its digest and the number of characters that Dify deletes.
 
-All versions from 1.4.3 to 1.12.1 delete `ï`, `¿`, `¾` and the bar of `<|` and `|>` before chunking
+Versions 1.4.3 to 1.12.1 of Dify delete `ï`, `¿`, `¾` and the bar of `<|` and `|>` before chunking
 (measured): "naïve ¿Qué?" is stored as "nave Qué?".
 """
 
@@ -27,7 +27,7 @@ from .found_file import (
     stamp_fields,
 )
 
-# The second byte of these letters is rare in most texts, so that searching for it is a fast test.
+# The second byte of these letters is rare in most texts: searching for it is a fast test.
 _LETTERS = tuple(
     (letter, letter[:1], letter[1:]) for letter in (b"\xc3\xaf", b"\xc2\xbf", b"\xc2\xbe")
 )
@@ -35,7 +35,7 @@ _SEQUENCES = frozenset({b"<|", b"|>", b"\xc3\xaf", b"\xc2\xbf", b"\xc2\xbe"})
 
 
 def count_deleted(data: bytes) -> int:
-    """Return the number of affected sequences in a UTF-8 text."""
+    """Return the number of sequences in a UTF-8 text from which the server deletes a character."""
     count = 0
     if b"|" in data:
         count += data.count(b"<|") if b"<" in data else 0
@@ -50,29 +50,29 @@ def count_deleted(data: bytes) -> int:
 
 @define
 class DeletedCounter:
-    """Incremental `count_deleted` for a text in blocks, which may split a sequence."""
+    """An incremental `count_deleted` for blocks of text, which may split a sequence."""
 
     count: int = 0
     _last: bytes = b""
 
     def add(self, block: bytes) -> None:
-        """Count the sequences in a block, including one that ends with its first byte."""
+        """Count the sequences that end in a block."""
         self.count += count_deleted(block) + (self._last + block[:1] in _SEQUENCES)
         self._last = block[-1:]
 
 
 MAX_SMALL_FILE = 64 * 1024
-"""Bytes. Files up to this size are read once, into memory. Larger ones are read twice, because
+"""Bytes. Files up to this size are read once, into memory. Larger files are read twice, because
 their digest must be in the journal before they are streamed."""
 
 
 @frozen(kw_only=True)
 class FileContent:
-    """The content of a file, to be sent.
+    """The content of a file to be sent.
 
-    `file` describes the file as it was read, which may differ from the scan. `stamp` is None if a
-    later change might not change the stamp. `deleted_characters` counts the characters that the
-    server deletes from texts: `ï`, `¿`, `¾`, and the bar of `<|` and `|>`.
+    `file` describes the file when it was read, which may differ from the scan. `stamp` is None if
+    the file could change without changing its stamp. `deleted_characters` counts the characters
+    that the server deletes from texts: `ï`, `¿`, `¾`, and the bar of `<|` and `|>`.
     """
 
     data: bytes | Path = field(repr=False)
@@ -83,7 +83,7 @@ class FileContent:
 
 
 def is_small(found: FoundFile) -> bool:
-    """Return whether a file is read once, into memory."""
+    """Return whether a file is read into memory."""
     return found.path is not None and found.size <= MAX_SMALL_FILE
 
 
@@ -110,7 +110,7 @@ def require_unchanged(content: FileContent) -> None:
     """Check that a file did not change while it was streamed. Blocking.
 
     Raises:
-        SourceChangedError: the file changed or does not exist any more.
+        SourceChangedError: the file changed or no longer exists.
     """
     file = content.file
     if file.path is None:
@@ -171,7 +171,7 @@ def _read_up_to(descriptor: int, size: int) -> bytes:
     Network file systems and signals may end a single read early.
     """
     data = os.read(descriptor, size)
-    # `size` is the expected length plus 1: with size - 1 bytes the file is complete, saving a read.
+    # `size` is the expected length + 1: after size - 1 bytes the file is complete.
     while 0 < len(data) < size - 1:
         block = os.read(descriptor, size - len(data))
         if not block:
@@ -181,7 +181,7 @@ def _read_up_to(descriptor: int, size: int) -> bytes:
 
 
 def _digest_up_to(descriptor: int, size: int, *, is_text: bool) -> tuple[int, bytes, int]:
-    """Return length, digest and deleted characters of the first `size` bytes of a file."""
+    """Return length, digest and number of deleted characters of the first `size` bytes."""
     digest, deleted, length = hashlib.sha256(), DeletedCounter(), 0
     while length < size and (block := os.read(descriptor, min(BLOCK_SIZE, size - length))):
         length += len(block)
@@ -197,5 +197,5 @@ def _is_text(file: FoundFile) -> bool:
 
 def _changed() -> SourceChangedError:
     return SourceChangedError(
-        "The file changed while it was read.", hint="Load it again when no program writes to it."
+        "The file changed while it was read.", hint="Load it again once no program writes to it."
     )

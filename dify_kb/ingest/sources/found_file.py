@@ -17,10 +17,10 @@ from .document_names import document_name
 class FoundFile:
     """A file to load: at `path`, or with its `data` in memory.
 
-    `key` is the path below the root, with `/`; `path` is the path on disk. `size` and `max_size`,
-    the size limit, are in bytes. Times and inode are None for data in memory; times that exceed
-    64 bits are None. `metadata` is that of the item. `unsupported_by_default` is True if servers
-    accept the extension only with `ETL_TYPE=Unstructured`.
+    `key` is the path relative to the root, with `/`; `path` is the path on disk. `size` and
+    `max_size`, the size limit, are in bytes. Times and inode are None for data in memory; times
+    that exceed 64 bits are None. `metadata` is that of the item. `unsupported_by_default` is True
+    if servers accept the extension only with `ETL_TYPE=Unstructured`.
     """
 
     key: str
@@ -50,7 +50,7 @@ class FoundFile:
 
 
 def stamp_fields(status: os.stat_result) -> tuple[int | None, int | None, int]:
-    """Return mtime, ctime and inode as signed 64-bit integers, for the journal.
+    """Return mtime, ctime and inode as signed 64-bit integers for the journal.
 
     A time after the year 2262 is None; an inode above 2**63 becomes negative with the same bits.
     """
@@ -63,20 +63,20 @@ def stamp_fields(status: os.stat_result) -> tuple[int | None, int | None, int]:
 
 
 def describe_excess_size(size: int, limit: int) -> str | None:
-    """Return why a file of `size` bytes is too large; None if it is within the limit."""
+    """Return an error message if `size` exceeds `limit` (bytes), else None."""
     if size <= limit:
         return None
     return f"too large: {size / 2**20:.1f} of {limit / 2**20:g} MiB"
 
 
 def describe_os_error(error: OSError | ValueError) -> str:
-    """Return the error message of a failed system call, without the path."""
+    """Return the error message of a failed system call without the path."""
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
 
 
 SETTLE_SECONDS = 2.0
-"""Seconds. A file modified less than this before it was read may change again without a change of
-its times: FAT has a resolution of 2 s, other file systems one of milliseconds."""
+"""Seconds. A file modified less than this before it was read may change again without changing its
+times: FAT has a resolution of 2 s, other file systems of milliseconds."""
 
 
 @frozen
@@ -100,7 +100,7 @@ def stamp_from_file(found: FoundFile) -> FileStamp | None:
 
 
 def settled_stamp(found: FoundFile, read_at: float | None = None) -> FileStamp | None:
-    """Return the stamp of a file that was read; None if a later change might not change it.
+    """Return the stamp of a file that was read; None if the file could change without changing it.
 
     Args:
         read_at: when the file was read, in seconds since the epoch; default: now.
@@ -121,7 +121,7 @@ def is_same_stamp(
 ) -> bool:
     """Return whether a found file has exactly these times and this inode.
 
-    False if any of them is missing. The caller compares the size.
+    False if any of these is None. The caller compares the size.
     """
     stamp = stamp_from_file(found)
     return stamp is not None and (stamp.mtime_ns, stamp.ctime_ns, stamp.inode) == (

@@ -16,11 +16,11 @@ _TOKEN = re.compile(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
 
 
 def compile_patterns(patterns: Iterable[str]) -> Callable[[str], bool]:
-    """Return a function that returns whether any pattern matches a relative path with `/`.
+    """Compile patterns to a function that returns whether any matches a relative path with `/`.
 
-    `*` and `?` stay within a folder, `**` does not. A pattern without `/` is tried on the name of
-    the file and of each folder above it; one with `/` on the path from its root. A pattern that
-    matches a folder includes all that is in it. Patterns and paths are compared in NFC.
+    `*` and `?` do not match `/`, `**` does. A pattern without `/` is matched against the names of
+    the file and of each folder above it, a pattern with `/` against the whole path. A pattern that
+    matches a folder matches everything in it. Patterns and paths are compared in NFC.
     """
     if isinstance(patterns, str):
         patterns = (patterns,)
@@ -32,7 +32,7 @@ def compile_patterns(patterns: Iterable[str]) -> Callable[[str], bool]:
 
 
 def parse_extension(pattern: str) -> str | None:
-    """Return the extension that a pattern names, in lower case; None of `*`, `*.*` and `*.p*`."""
+    """Return the literal extension of a pattern in lower case; None for `*`, `*.*` or `*.p*`."""
     found = _LITERAL_EXTENSION.search(pattern)
     return found[1].lower() if found else None
 
@@ -72,7 +72,7 @@ def _translate(token: str) -> str:
 
 
 def _translate_class(characters: str) -> str:
-    """Translate a class of characters, with its ranges; none matches the separator of folders."""
+    """Translate a character class, excluding `/` from it."""
     characters = characters.replace("\\", r"\\")
     if characters.startswith("!"):
         characters = f"^{characters[1:]}"

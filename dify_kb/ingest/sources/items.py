@@ -1,4 +1,4 @@
-"""Elements of a source: items with a key and content, paths, and named lists of both."""
+"""The elements of a source: items with key and content, paths, and named lists of both."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Item:
     """A document to load under a given key, with exactly one of `path`, `bytes` and `text`.
 
     The document is named after the key, whose extension determines how the server parses it; `.txt`
-    is appended to the name of a `text` whose key has no supported extension. The key is used as it
-    is: unlike the keys of files found in folders, it is not normalized to NFC. `metadata`, by field
-    name, is set once the document is indexed.
+    is appended to the name of a `text` whose key has no supported extension. Unlike the keys of
+    files in folders, the key is not normalized to NFC. `metadata`, by field name, is set once the
+    document is indexed.
 
     Raises:
         ConfigError: the key or the path is empty, or not exactly one content is given.
@@ -36,15 +36,13 @@ class Item:
                 f"Invalid item key: {self.key!r}.", hint="Pass a relative path or a name."
             )
         if sum(part is not None for part in (self.path, self.bytes, self.text)) != 1:
-            raise ConfigError(
-                f"Item {self.key!r} needs exactly one of path, bytes and text.",
-            )
+            raise ConfigError(f"Item {self.key!r} needs exactly one of path, bytes and text.")
         if self.path is not None:
             require_path(self.path)
 
     @property
     def data(self) -> builtins.bytes | None:
-        """The content as it is sent; None for a path."""
+        """The content as bytes; None for a path."""
         return self.bytes if self.text is None else self.text.encode()
 
     @property
@@ -76,9 +74,8 @@ Element = str | os.PathLike[str] | Item
 class NamedSource:
     """A list of files with a name that identifies its journal.
 
-    A list of files of one folder should have the folder's path as its name: it then shares the
-    journal of the folder. All elements count as named explicitly: an excluded one fails instead of
-    being skipped.
+    To share the journal of a folder, use the folder's path as the name. All elements count as named
+    explicitly: an excluded element fails instead of being skipped.
     """
 
     elements: Iterable[Element]
@@ -86,4 +83,4 @@ class NamedSource:
 
 
 Source = Element | Iterable[Element] | AsyncIterable[Element] | NamedSource
-"""A folder, a file, an item, or an iterable of them, possibly asynchronous."""
+"""A folder, a file, an item, or an iterable of these, possibly asynchronous."""

@@ -1,4 +1,4 @@
-"""Iterate a blocking iterable in a separate thread, without blocking the event loop."""
+"""Iterate over a blocking iterable in a separate thread."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAX_WEIGHT = 1024 * 1024
 async def iter_in_thread(
     elements: Iterable[T], weigh: Callable[[T], int]
 ) -> AsyncIterator[Sequence[T]]:
-    """Yield the elements available so far, waiting until there is at least one.
+    """Yield batches of the elements available so far, at least one each.
 
     The thread is a daemon: ending the iteration early does not wait for a blocked iterable.
     """
@@ -63,7 +63,7 @@ class _ThreadedIteration(Generic[T]):
         self._notify()
 
     async def take(self) -> Sequence[T] | None:
-        """Wait for elements and return all in the buffer; None at the end."""
+        """Wait for elements and return all buffered ones; None at the end."""
         await self._filled.wait()
         with self._condition:
             self._filled = anyio.Event()

@@ -1,4 +1,4 @@
-"""Scan folders for files to load, and check each against the rules."""
+"""Scan folders for files to load, and check each file against the rules."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .scan_roots import ScanRoot
 
 File = Path | os.DirEntry[str]
-"""A file to check; an entry of a folder caches what listing the folder returned."""
+"""A file to check. A directory entry caches the file type that the listing returned."""
 
 READABLE_BY_ALL = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 """A file with all of these bits needs no `access()` call."""
@@ -34,7 +34,7 @@ _BROKEN_LINK = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 @frozen(kw_only=True)
 class ScanRules:
-    """The rules for the files to load. Sizes in bytes."""
+    """The rules that select the files to load. Sizes are in bytes."""
 
     include: Sequence[str] = ("*",)
     exclude: Sequence[str] = ()
@@ -51,8 +51,8 @@ def scan(
 ) -> Iterator[FoundFile | ItemResult]:
     """Yield the files of `roots`, sorted by name within each folder. Blocking.
 
-    An entry that cannot be examined is yielded as a failed file. `stop` is called before each
-    folder; the scan ends when it returns True.
+    An unreadable entry is yielded as a failed file. `stop` is called before each folder; the scan
+    ends when it returns True.
     """
     scanner = Scanner.from_rules(rules)
     seen = SeenKeys()
@@ -77,7 +77,7 @@ class SeenKeys:
 
 
 class _FileFormat(enum.Enum):
-    """The treatment of a file by the server, from its extension."""
+    """The format as which the server parses a file, by its extension."""
 
     DOCUMENT = enum.auto()
     TEXT = enum.auto()
@@ -134,7 +134,7 @@ class Scanner:
         None if a pattern excludes it. Blocking for an item with a path.
 
         Args:
-            explicit: whether the item stands for a file that was named explicitly.
+            explicit: whether the item is a file that was named explicitly.
         """
         if not self._included(item.key) or self._excluded(item.key):
             return None
@@ -213,7 +213,7 @@ class Scanner:
     def _check_file(
         self, file: File, key: str, format_: _FileFormat, folder: Path | None, *, explicit: bool
     ) -> FoundFile | ItemResult:
-        """Return a file, or its result if it is not loaded; links must not lead out of `folder`."""
+        """Return a file, or its result if it is not loaded; links must stay within `folder`."""
         try:
             status = _stat(file)
             if status is None:
@@ -272,7 +272,7 @@ def _is_folder(path: Path) -> bool:
     try:
         return stat.S_ISDIR(path.stat().st_mode)
     except (OSError, ValueError):
-        return False  # then checked as a file, which yields the error
+        return False  # checking it as a file yields the error
 
 
 def _stat(file: File) -> os.stat_result | None:

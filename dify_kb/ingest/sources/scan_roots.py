@@ -1,4 +1,4 @@
-"""Resolve paths to the roots of a scan, each with the prefix of its keys."""
+"""Resolve paths to the roots of a scan and the prefixes of their keys."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class ScanRoot:
 def resolve_roots(source: str | os.PathLike[str] | Iterable[Element]) -> list[ScanRoot]:
     """Return the folders and files to scan, with the prefixes of their keys. Blocking.
 
-    One folder: keys are relative to it. Several: keys begin with the folder's name or, if two names
-    are equal, with its path below their common parent. Files: keys are the paths below their common
-    parent. Paths inside another root are omitted. Keys are normalized to NFC, except for names that
-    differ only in their Unicode form.
+    With one folder, keys are relative to it. With several, keys begin with the folder's name or, if
+    two names are equal, with its path relative to their common parent. The keys of files are their
+    paths relative to their common parent. Paths inside another root are omitted. Keys are
+    normalized to NFC, except for names that differ only in their Unicode form.
 
     Raises:
         ConfigError: a path is empty, does not exist, or is mixed with items.
@@ -57,7 +57,7 @@ def resolve_roots(source: str | os.PathLike[str] | Iterable[Element]) -> list[Sc
 
 
 def identify_roots(roots: Sequence[ScanRoot]) -> str | None:
-    """Return an identifier of these roots: their normalized paths. Blocking."""
+    """Return an identifier of the roots: their normalized paths. Blocking."""
     normalizer = PathNormalizer()
     return "\n".join(normalizer.normalize(str(root.path)) for root in roots) or None
 
@@ -65,7 +65,7 @@ def identify_roots(roots: Sequence[ScanRoot]) -> str | None:
 def _path(element: Element) -> Path:
     if isinstance(element, Item):
         raise ConfigError(
-            "Paths and items are mixed in one source.", hint="Pass files as Item(key, path=…), too."
+            "The source mixes paths and items.", hint="Pass paths as Item(key, path=…), too."
         )
     require_path(element)
     return Path(element)
@@ -78,7 +78,7 @@ def _inspect(path: Path) -> tuple[Path, bool]:
         return Path(os.path.abspath(path)), stat.S_ISDIR(mode)  # noqa: PTH100 -- resolve() would follow links
     except OSError as error:
         raise ConfigError(
-            f"{path} cannot be loaded: {(error.strerror or str(error)).lower()}.",
+            f"Cannot load {path}: {(error.strerror or str(error)).lower()}.",
             hint="Check the path. Folders are loaded with their subfolders.",
         ) from error
 

@@ -1,4 +1,4 @@
-"""Read a source as batches of checked files; blocking sources are read in a thread."""
+"""Read a source in batches of checked files; blocking sources are read in a thread."""
 
 from __future__ import annotations
 
@@ -77,9 +77,8 @@ def _sum(
 T = TypeVar("T")
 
 MIN_BATCH, MAX_BATCH = 200, 5000
-"""Files in a batch. Passing a batch between threads costs more than checking a file, so that larger
-batches are faster; but files may change before they are sent, so that only fast servers get large
-ones."""
+"""Files in a batch. Large batches are faster, because a thread switch costs more than checking a
+file. But files may change before they are sent: only fast servers get large batches."""
 
 CheckedFile = FoundFile | ItemResult
 Batches = Callable[[ScanRules], AsyncIterator[Sequence[CheckedFile]]]
@@ -90,10 +89,10 @@ CountTotals = Callable[[ScanRules, Callable[[], bool]], SourceTotals | None]
 class SourceReader:
     """A source that is ready to be read.
 
-    `identity` distinguishes it from others in the names of journals; None if it has none.
-    `counted`: whether it is read to its end even after the run has stopped, to count its files.
-    `totals` counts the files in advance, blocking, until its second argument returns True; None if
-    the length of the source is not known.
+    `identity` distinguishes the source in the names of journals; None for items and iterables.
+    `counted` is True if the source is read to its end even after the run has stopped, to count its
+    files. `totals` counts the files in advance, blocking, until its second argument returns True;
+    None if the length of the source is unknown.
     """
 
     identity: str | None
@@ -103,7 +102,7 @@ class SourceReader:
 
 
 async def create_source_reader(source: Source) -> SourceReader:
-    """Return the reader of a source; reads the first element of a generator to find its type.
+    """Create the reader of a source; reads the first element of a generator to determine its type.
 
     Raises:
         ConfigError: a path is empty or does not exist, or paths and items are mixed.
@@ -194,7 +193,7 @@ def _count_items(
 
 
 def next_batch_size(size: int, seconds: float) -> int:
-    """Return the size of the next batch: the number of files of the last one sent per second."""
+    """Return the size of the next batch: the files of the last batch sent per second."""
     rate = size / max(seconds, 1e-6)
     return int(max(MIN_BATCH, min(rate, 2 * size, MAX_BATCH)))
 
@@ -222,7 +221,7 @@ async def _first(elements: AsyncIterator[T]) -> AsyncIterator[T]:
 def _require_item(element: Element) -> Item:
     if not isinstance(element, Item):
         raise ConfigError(
-            "Paths and items are mixed in one source.", hint="Pass files as Item(key, path=…), too."
+            "The source mixes paths and items.", hint="Pass paths as Item(key, path=…), too."
         )
     return element
 
