@@ -265,7 +265,7 @@ def test_any_uploaded_file_is_new_if_there_was_none_before() -> None:
 
 
 def test_lost_send_of_an_earlier_run_is_distinguished_from_the_replaced_document() -> None:
-    """Not from what the list holds now: that may be what stored."""
+    """Compared with the journal, because the listed document may be the lost send."""
     entry = make_entry(make_killed_file(previous="f0"), lost=True)
 
     assert decide(entry, make_document("f1"), 0.0) is TAKE_OVER
@@ -444,7 +444,7 @@ class SimulatedReconciler:
     def simulate(
         self, scenario: Callable[[], Awaitable[None] | None], until: float = 1000.0
     ) -> None:
-        """Go through a simulation in virtual time."""
+        """Run the reconciler and `scenario` in virtual time."""
 
         async def execute() -> None:
             self.set_up()
@@ -1055,7 +1055,7 @@ def test_timed_out_create_is_repeated_after_a_later_upload_succeeded() -> None:
 
 
 def test_lookup_older_than_the_upload_response_does_not_count() -> None:
-    """The lock was released in between, and what waited for it has stored."""
+    """The lock was released in between, and waiting creates were stored."""
     simulation = SimulatedReconciler(
         lambda now: [make_document("f1")] if now > 215 else [], latency=30.0
     )

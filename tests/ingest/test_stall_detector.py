@@ -33,7 +33,7 @@ PATIENCE = 900.0
 RECENT = 120.0
 
 OTHER = "00000000-0000-4000-8000-000000000010"
-TELLING = "00000000-0000-4000-8000-000000000020"
+LAST_DATASET = "00000000-0000-4000-8000-000000000020"
 
 CREATE = catalog.CREATE_DOCUMENT_BY_FILE.name
 
@@ -53,28 +53,28 @@ def end_of(following: SimulatedFollowing, key: str = "1.txt") -> float:
 
 @pytest.mark.parametrize("status", ["waiting", "indexing"])
 @pytest.mark.parametrize(
-    ("stall_after", "told"), [(900.0, "15 min"), (120.0, "2 min"), (45.0, "45 s"), (10.5, "10.5 s")]
+    ("stall_after", "text"), [(900.0, "15 min"), (120.0, "2 min"), (45.0, "45 s"), (10.5, "10.5 s")]
 )
 def test_document_without_progress_stalls_while_others_are_indexed(
-    stall_after: float, told: str, status: str
+    stall_after: float, text: str, status: str
 ) -> None:
-    """A killed worker leaves its document where it was for ever; the rest must not wait."""
+    """A killed worker never finishes its document; the other documents must not wait."""
 
-    def picture(now: float) -> Rows:
+    def snapshot(now: float) -> Rows:
         ended = int(now / stall_after * 9)
         others = [
-            make_document(one, "completed" if one - 2 < ended else "waiting")
-            for one in range(2, 32)
+            make_document(index, "completed" if index - 2 < ended else "waiting")
+            for index in range(2, 32)
         ]
         return [*reversed(others), make_document(1, status)]
 
     files = [make_accepted_file(number, at=number / 10) for number in range(1, 32)]
-    following = follow_files(SimulatedServer(picture), files, stall_after=stall_after)
+    following = follow_files(SimulatedServer(snapshot), files, stall_after=stall_after)
 
     assert Counter(following.outcomes.values()) == {"added": 30, "stalled": 1}
     assert stall_after < end_of(following) < 2.5 * stall_after
     assert reason(following).startswith(
-        f"{LOST_BY_WORKER}: no progress for {told} (status {status!r}) while "
+        f"{LOST_BY_WORKER}: no progress for {text} (status {status!r}) while "
     )
     assert "others were indexed" in reason(following)
     assert following.journal.states["1.txt"] is JournalState.STALLED
@@ -82,19 +82,20 @@ def test_document_without_progress_stalls_while_others_are_indexed(
 
 
 def test_queued_document_never_stalls() -> None:
-    """A queue of a hundred documents, each of which takes a quarter of an hour."""
+    """A queue of 100 documents that take 15 minutes each."""
 
-    def picture(now: float) -> Rows:
+    def snapshot(now: float) -> Rows:
         begun = now / 900
         return [
             make_document(
-                one, "completed" if one < begun - 1 else "indexing" if one < begun else "waiting"
+                index,
+                "completed" if index < begun - 1 else "indexing" if index < begun else "waiting",
             )
-            for one in reversed(range(100))
+            for index in reversed(range(100))
         ]
 
     files = [make_accepted_file(number, at=number / 10) for number in range(100)]
-    following = follow_files(SimulatedServer(picture, lambda now: (int(now / 60), 99)), files)
+    following = follow_files(SimulatedServer(snapshot, lambda now: (int(now / 60), 99)), files)
 
     assert set(following.outcomes.values()) == {"added"}
 
@@ -105,42 +106,42 @@ def test_queued_document_never_stalls() -> None:
 def test_document_with_growing_segments_does_not_stall(
     make: Callable[[int], TrackedFile],
 ) -> None:
-    def picture(now: float) -> Rows:
+    def snapshot(now: float) -> Rows:
         return [make_document(1, "indexing" if now < 5000 else "completed")]
 
     following = follow_files(
-        SimulatedServer(picture, lambda now: (int(now / 60), 99)), (make(one) for one in [1])
+        SimulatedServer(snapshot, lambda now: (int(now / 60), 99)), (make(index) for index in [1])
     )
 
     assert following.outcomes == {"1.txt": "added"}
 
 
 def test_segments_of_many_begun_documents_are_counted_in_turns() -> None:
-    """More than one look asks for: none may end for lack of a second count."""
+    """More documents than one poll requests: none may stall without a second count."""
 
-    def picture(now: float) -> Rows:
+    def snapshot(now: float) -> Rows:
         return [
-            make_document(one, "indexing" if now < 4000 else "completed")
-            for one in reversed(range(200))
+            make_document(index, "indexing" if now < 4000 else "completed")
+            for index in reversed(range(200))
         ]
 
     files = [make_accepted_file(number) for number in range(200)]
-    following = follow_files(SimulatedServer(picture, lambda now: (int(now / 60), 999)), files)
+    following = follow_files(SimulatedServer(snapshot, lambda now: (int(now / 60), 999)), files)
 
     assert set(following.outcomes.values()) == {"added"}
 
 
 @pytest.mark.parametrize("number", [12, 3000])
 def test_many_lost_documents_end_within_hours(number: int) -> None:
-    """A restart of the broker loses the whole queue; what was queued since is indexed."""
+    """A restart of the broker loses the whole queue; later documents are indexed."""
 
-    def picture(now: float) -> Rows:
+    def snapshot(now: float) -> Rows:
         del now
-        lost = [make_document(one, "waiting") for one in reversed(range(number))]
+        lost = [make_document(index, "waiting") for index in reversed(range(number))]
         return [make_document(number, "completed"), *lost]
 
-    files = [make_accepted_file(one, at=one / 100) for one in range(number + 1)]
-    following = follow_files(SimulatedServer(picture), files, longest=4 * 3600)
+    files = [make_accepted_file(index, at=index / 100) for index in range(number + 1)]
+    following = follow_files(SimulatedServer(snapshot), files, longest=4 * 3600)
 
     assert Counter(following.outcomes.values()) == {"added": 1, "stalled": number}
     assert not following.files.stopping.is_requested
@@ -151,19 +152,21 @@ def test_many_lost_documents_end_within_hours(number: int) -> None:
 
 
 def elsewhere(done: Callable[[float], float], *, created: float = -1000.0) -> Any:
-    """Another dataset, whose documents are indexed one after the other; the oldest is `created`."""
+    """Return another dataset whose documents are indexed in order; `created` is its oldest time."""
 
-    def picture(now: float) -> Rows:
+    def snapshot(now: float) -> Rows:
         return [
-            make_document(one, "completed" if one < done(now) else "waiting", created=created + one)
-            for one in reversed(range(400))
+            make_document(
+                index, "completed" if index < done(now) else "waiting", created=created + index
+            )
+            for index in reversed(range(400))
         ]
 
-    return {OTHER: picture}
+    return {OTHER: snapshot}
 
 
 def kinds(kind: str) -> Iterable[TrackedFile]:
-    """Make a new, a replaced or a remembered document, or one that was found by its name."""
+    """Yield a file with a document of the given kind."""
     yield {
         "new": lambda: make_accepted_file(1),
         "replaced": lambda: make_accepted_file(1, new=False),
@@ -177,28 +180,28 @@ KINDS = ["new", "replaced", "found by name", "remembered", "stalled before"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_worker_that_is_busy_with_another_dataset_is_waited_for(kind: str) -> None:
-    """For hours; its documents were queued before ours."""
+def test_document_waits_while_the_worker_is_busy_with_another_dataset(kind: str) -> None:
+    """For hours, because the other documents were queued earlier."""
 
-    def picture(now: float) -> Rows:
+    def snapshot(now: float) -> Rows:
         return [make_document(1, "waiting" if now < 20_000 else "completed")]
 
     others = elsewhere(lambda now: now / 50, created=-5000.0)
-    following = follow_files(SimulatedServer(picture, others=others), kinds(kind))
+    following = follow_files(SimulatedServer(snapshot, others=others), kinds(kind))
 
     assert set(following.outcomes.values()) <= {"added", "updated"}
     assert 20_000 <= end_of(following) < 22_000
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_document_that_a_later_one_of_another_dataset_passed_is_lost(kind: str) -> None:
-    """Others are busy for ever, and what they add is indexed at once."""
+def test_document_is_lost_if_a_later_document_of_another_dataset_is_indexed(kind: str) -> None:
+    """Another dataset adds documents continuously, and they are indexed immediately."""
 
     def other(now: float) -> Rows:
         count = int(now / 30)
         return [
-            make_document(one, "completed", created=30.0 * one)
-            for one in range(count, max(0, count - 200), -1)
+            make_document(index, "completed", created=30.0 * index)
+            for index in range(count, max(0, count - 200), -1)
         ]
 
     following = follow_files(
@@ -215,13 +218,13 @@ def test_document_that_a_later_one_of_another_dataset_passed_is_lost(kind: str) 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_load_ends_despite_endless_progress_of_other_datasets(kind: str) -> None:
-    """Others replace the same old documents again and again, so that none is known as later."""
+    """Another dataset replaces the same old documents continuously, so that none is later."""
 
     def other(now: float) -> Rows:
         done = int(now / 77) % 50
         return [
-            make_document(one, "completed" if one < done else "waiting", created=-9e6)
-            for one in range(50)
+            make_document(index, "completed" if index < done else "waiting", created=-9e6)
+            for index in range(50)
         ]
 
     following = follow_files(
@@ -236,30 +239,30 @@ def test_load_ends_despite_endless_progress_of_other_datasets(kind: str) -> None
 
 
 def test_later_documents_of_other_datasets_do_not_count_during_own_progress() -> None:
-    """Pipelines and other tenants have queues of their own."""
+    """Pipelines and other tenants have separate queues."""
 
-    def picture(now: float) -> Rows:
+    def snapshot(now: float) -> Rows:
         done = (now - 1000) / 100
         return [
-            make_document(one, "completed" if one < done else "waiting")
-            for one in reversed(range(100))
+            make_document(index, "completed" if index < done else "waiting")
+            for index in reversed(range(100))
         ]
 
     def other(now: float) -> Rows:
         later = [make_document(900, "completed", created=500)] if now > 1010 else []
         return [
             *later,
-            *(make_document(one, "completed", created=-9e6) for one in range(int(now / 40))),
+            *(make_document(index, "completed", created=-9e6) for index in range(int(now / 40))),
         ]
 
     files = [make_accepted_file(number, at=number / 10) for number in range(100)]
-    following = follow_files(SimulatedServer(picture, others={OTHER: other}), files)
+    following = follow_files(SimulatedServer(snapshot, others={OTHER: other}), files)
 
     assert set(following.outcomes.values()) == {"added"}
 
 
 def test_edited_chunks_of_other_datasets_are_not_progress() -> None:
-    """A bot adds a sentence a minute to another dataset; no worker is running."""
+    """A bot edits another dataset every minute; no worker is running."""
 
     def other(now: float) -> Rows:
         return [make_document(5, "completed", word_count=int(now / 60), created=-9e6)]
@@ -274,39 +277,40 @@ def test_edited_chunks_of_other_datasets_are_not_progress() -> None:
 
 
 def test_documents_that_fail_elsewhere_show_that_the_worker_is_busy() -> None:
-    """Their words are counted, though none becomes available; and the queue becomes shorter."""
+    """None becomes available, but the queue becomes shorter."""
 
     def other(now: float) -> Rows:
         done = now / 60
         failed = [
-            make_document(one, "error" if one < done else "waiting", created=-9e6)
-            for one in range(300)
+            make_document(index, "error" if index < done else "waiting", created=-9e6)
+            for index in range(300)
         ]
         return [make_document(999, "completed", word_count=int(now / 60), created=-9e6), *failed]
 
-    def picture(now: float) -> Rows:
+    def snapshot(now: float) -> Rows:
         return [make_document(1, "waiting" if now < 15_000 else "completed")]
 
     following = follow_files(
-        SimulatedServer(picture, others={OTHER: other}), [make_accepted_file(1)]
+        SimulatedServer(snapshot, others={OTHER: other}), [make_accepted_file(1)]
     )
 
     assert following.outcomes == {"1.txt": "added"}
 
 
 def test_shrinking_queue_is_progress() -> None:
-    """The worker is busy with thousands of documents of somebody else, for hours."""
+    """The worker is busy with other documents of the dataset for hours."""
 
-    def picture(now: float) -> Rows:
+    def snapshot(now: float) -> Rows:
         done = 100 + now / 20
         others = [
-            make_document(one, "completed" if one < done else "waiting") for one in range(100, 500)
+            make_document(index, "completed" if index < done else "waiting")
+            for index in range(100, 500)
         ]
         status = "completed" if done > 500 else "waiting"
         return [make_document(1, status), make_document(2, status), *others]
 
     following = follow_files(
-        SimulatedServer(picture), [make_accepted_file(1), make_accepted_file(2)]
+        SimulatedServer(snapshot), [make_accepted_file(1), make_accepted_file(2)]
     )
 
     assert set(following.outcomes.values()) == {"added"}
@@ -321,44 +325,44 @@ def test_shrinking_queue_is_progress() -> None:
 )
 @pytest.mark.parametrize("where", [OTHER, "datasets.list"])
 def test_refusal_of_another_dataset_does_not_end_the_load(error: Exception, where: str) -> None:
-    """It was deleted meanwhile, or its API is off; the plugin daemon may be down."""
-    met: list[float] = []
+    """It may have been deleted, its API disabled, or the plugin daemon may be down."""
+    refusal_times: list[float] = []
 
     def refuses(now: float, name: str, path: str) -> Exception | None:
         if name != where and f"/{where}/" not in path:
             return None
-        met.append(now)
+        refusal_times.append(now)
         return error
 
-    def picture(now: float) -> Rows:
+    def snapshot(now: float) -> Rows:
         return [make_document(1, "waiting" if now < 800 else "completed")]
 
     others = elsewhere(lambda now: now / 10)
     following = follow_files(
-        SimulatedServer(picture, others=others, error_for=refuses), [make_accepted_file(1)]
+        SimulatedServer(snapshot, others=others, error_for=refuses), [make_accepted_file(1)]
     )
 
-    assert met
+    assert refusal_times
     assert following.outcomes == {"1.txt": "added"}
 
 
 def test_other_datasets_are_probed_in_turns() -> None:
-    """Only the last of ten tells of a later document."""
+    """Only the last of ten datasets has a later document."""
 
     def busy(now: float) -> Rows:
         done = int(now / 77) % 50
         return [
-            make_document(one, "completed" if one < done else "waiting", created=-9e6)
-            for one in range(50)
+            make_document(index, "completed" if index < done else "waiting", created=-9e6)
+            for index in range(50)
         ]
 
-    def telling(now: float) -> Rows:
+    def last_dataset(now: float) -> Rows:
         return [
-            make_document(one, "completed", created=30.0 * one)
-            for one in range(int(now / 30), 0, -1)
+            make_document(index, "completed", created=30.0 * index)
+            for index in range(int(now / 30), 0, -1)
         ]
 
-    others = {**{f"{OTHER[:-1]}{one}": busy for one in range(9)}, TELLING: telling}
+    others = {**{f"{OTHER[:-1]}{index}": busy for index in range(9)}, LAST_DATASET: last_dataset}
     following = follow_files(
         SimulatedServer(lambda _: [make_document(1, "waiting")], others=others),
         [make_accepted_file(1)],
@@ -373,11 +377,11 @@ def test_other_datasets_are_probed_in_turns() -> None:
 
 @pytest.mark.parametrize("number", [1, 30])
 def test_server_that_indexes_nothing_stops_the_run(number: int) -> None:
-    """A worker that is not there, or takes other queues."""
-    rows = [make_document(one, "waiting") for one in range(number)]
+    """The worker is not running, or consumes other queues."""
+    rows = [make_document(index, "waiting") for index in range(number)]
 
     following = follow_files(
-        SimulatedServer(lambda _: rows), [make_accepted_file(one) for one in range(number)]
+        SimulatedServer(lambda _: rows), [make_accepted_file(index) for index in range(number)]
     )
 
     assert set(following.outcomes.values()) == {"stalled"}
@@ -391,29 +395,29 @@ def test_server_that_indexes_nothing_stops_the_run(number: int) -> None:
     assert PATIENCE < following.results[0][0] < 1.5 * PATIENCE
 
 
-@pytest.mark.parametrize(("indexed", "told"), [(1, "1 document was"), (3, "3 documents were")])
-def test_server_that_stops_indexing_stops_the_run(indexed: int, told: str) -> None:
-    """What still waits was not lost: its task is queued."""
+@pytest.mark.parametrize(("indexed", "text"), [(1, "1 document was"), (3, "3 documents were")])
+def test_server_that_stops_indexing_stops_the_run(indexed: int, text: str) -> None:
+    """The remaining documents are not lost: their tasks are queued."""
 
-    def picture(now: float) -> Rows:
+    def snapshot(now: float) -> Rows:
         done = min(now / 10, indexed)
         return [
-            make_document(one, "completed" if one < done else "waiting")
-            for one in reversed(range(9))
+            make_document(index, "completed" if index < done else "waiting")
+            for index in reversed(range(9))
         ]
 
     files = [make_accepted_file(number, at=number / 10) for number in range(9)]
-    following = follow_files(SimulatedServer(picture), files)
+    following = follow_files(SimulatedServer(snapshot), files)
 
     assert Counter(following.outcomes.values()) == {"added": indexed, "stalled": 9 - indexed}
     assert following.files.stopping.reason is StopReason.NOT_INDEXING
     message = str(following.files.stopping.message)
-    assert message.startswith(f"Indexing stopped: {told} indexed, the last one 1")
+    assert message.startswith(f"Indexing stopped: {text} indexed, the last one 1")
     assert " min ago, and no document of any dataset has made progress since: check " in message
     assert LOST_BY_WORKER not in reason(following, "8.txt")
 
 
-def test_documents_that_a_dead_worker_had_begun_stop_the_run() -> None:
+def test_documents_started_by_a_killed_worker_stop_the_run() -> None:
     rows = [make_document(2, "waiting"), make_document(1, "indexing")]
 
     following = follow_files(
@@ -425,20 +429,20 @@ def test_documents_that_a_dead_worker_had_begun_stop_the_run() -> None:
 
 
 def test_uploads_are_not_indexing_progress() -> None:
-    """A slow source goes on while no worker is running."""
+    """A slow source continues while no worker is running."""
 
-    async def meanwhile(following: SimulatedFollowing) -> None:
+    async def during_run(following: SimulatedFollowing) -> None:
         for number in range(2, 200):
             await anyio.sleep(30)
             if following.files.stopping.is_requested:
                 return
             following.add(make_accepted_file(number, at=anyio.current_time()))
 
-    def picture(now: float) -> Rows:
-        return [make_document(one, "waiting") for one in range(int(now / 30) + 1, 0, -1)]
+    def snapshot(now: float) -> Rows:
+        return [make_document(index, "waiting") for index in range(int(now / 30) + 1, 0, -1)]
 
     following = follow_files(
-        SimulatedServer(picture), [make_accepted_file(1)], in_parallel=meanwhile
+        SimulatedServer(snapshot), [make_accepted_file(1)], in_parallel=during_run
     )
 
     assert following.files.stopping.reason is StopReason.NOT_INDEXING
@@ -446,18 +450,18 @@ def test_uploads_are_not_indexing_progress() -> None:
 
 
 def test_recently_sent_document_delays_the_stop() -> None:
-    """The API was killed before it queued the first; the second is sent a quarter hour later."""
+    """The API was killed before queuing the first; the second is sent 15 minutes later."""
 
-    async def meanwhile(following: SimulatedFollowing) -> None:
+    async def during_run(following: SimulatedFollowing) -> None:
         await anyio.sleep(PATIENCE - 1)
         following.add(make_accepted_file(2, at=anyio.current_time()))
 
-    def picture(now: float) -> Rows:
+    def snapshot(now: float) -> Rows:
         second = [make_document(2, "waiting" if now < PATIENCE + 20 else "completed")]
         return [*(second if now >= PATIENCE - 1 else []), make_document(1, "waiting")]
 
     following = follow_files(
-        SimulatedServer(picture), [make_accepted_file(1)], in_parallel=meanwhile
+        SimulatedServer(snapshot), [make_accepted_file(1)], in_parallel=during_run
     )
 
     assert following.outcomes == {"1.txt": "stalled", "2.txt": "added"}
@@ -467,15 +471,15 @@ def test_recently_sent_document_delays_the_stop() -> None:
 
 @pytest.mark.parametrize("elapsed", [0.0, 100_000.0])
 def test_no_stall_before_other_datasets_were_compared(elapsed: float) -> None:
-    """Also when looks have become rare, after a day."""
+    """Also after a day, when polls have become rare."""
 
-    def picture(now: float) -> Rows:
+    def snapshot(now: float) -> Rows:
         return [make_document(1, "waiting" if now < 5000 else "completed")]
 
     others = elsewhere(lambda now: now / 600, created=-9e6)
 
     async def main() -> SimulatedFollowing:
-        following = SimulatedFollowing(SimulatedServer(picture, others=others))
+        following = SimulatedFollowing(SimulatedServer(snapshot, others=others))
         following.add(make_accepted_file(1))
         following.files.followed.began = -elapsed
         await following.run_until_finished()
@@ -488,7 +492,7 @@ def test_no_stall_before_other_datasets_were_compared(elapsed: float) -> None:
 def test_documents_of_earlier_runs_count_in_the_backlog_only_during_progress(
     *, moves: bool, forgotten: bool
 ) -> None:
-    """What a dead worker left must not hold new files back, which show whether one is there."""
+    """They must not hold back new files, which show whether a worker is running."""
     others = elsewhere(lambda now: now / 20 if moves else 5.0, created=-9e6)
 
     async def main() -> SimulatedFollowing:
@@ -509,12 +513,12 @@ def test_documents_of_earlier_runs_count_in_the_backlog_only_during_progress(
 @pytest.mark.parametrize("status", ["waiting", "indexing"])
 @pytest.mark.parametrize("number", [1, 3, 500])
 def test_previously_stalled_documents_are_checked_again(number: int, status: str) -> None:
-    """Nothing moves: they end soon, and the run goes on."""
-    rows = [make_document(one, status) for one in reversed(range(number))]
+    """Without progress they stall again soon, and the run continues."""
+    rows = [make_document(index, status) for index in reversed(range(number))]
 
     following = follow_files(
         SimulatedServer(lambda _: rows),
-        (make_remembered_file(one, JournalState.STALLED) for one in range(number)),
+        (make_remembered_file(index, JournalState.STALLED) for index in range(number)),
     )
 
     assert set(following.outcomes.values()) == {"stalled"}
@@ -525,7 +529,7 @@ def test_previously_stalled_documents_are_checked_again(number: int, status: str
 
 
 def test_previously_stalled_documents_end_before_queued_ones() -> None:
-    """The others have a quarter of an hour."""
+    """Documents of this run have 15 minutes."""
     rows = [make_document(2, "waiting"), make_document(1, "waiting")]
 
     def files() -> Iterable[TrackedFile]:
@@ -542,9 +546,9 @@ def test_previously_stalled_documents_end_before_queued_ones() -> None:
 
 @pytest.mark.parametrize("segments", [True, False])
 def test_previously_stalled_documents_with_progress_succeed(*, segments: bool) -> None:
-    """The worker is back, and takes its time."""
+    """The worker is running again, but slow."""
 
-    def picture(now: float) -> Rows:
+    def snapshot(now: float) -> Rows:
         if now >= 1000:
             return [make_document(1, "completed")]
         step = ["waiting", "parsing", "splitting", "indexing"][
@@ -553,13 +557,13 @@ def test_previously_stalled_documents_with_progress_succeed(*, segments: bool) -
         return [make_document(1, "indexing" if segments else step)]
 
     server = SimulatedServer(
-        picture
+        snapshot
         if segments
         else lambda now: [make_document(1, "waiting" if now < 100 else "completed")],
         lambda now: (int(now / 40), 99),
     )
     following = follow_files(
-        server, (make_remembered_file(one, JournalState.STALLED) for one in [1])
+        server, (make_remembered_file(index, JournalState.STALLED) for index in [1])
     )
 
     assert following.outcomes == {"1.txt": "added"}
@@ -584,22 +588,22 @@ def timeout() -> AttemptEvent:
 @pytest.mark.parametrize(
     ("stall_after", "period", "outages"), [(5.0, 10_000, 1), (30.0, 10_000, 1), (200.0, 300, 7)]
 )
-def test_nothing_stalls_while_the_server_is_away(
+def test_no_document_stalls_during_an_outage(
     stall_after: float, period: float, outages: int, status: str
 ) -> None:
-    """However soon documents stall; the clocks begin anew afterwards."""
+    """For any `stall_after`: the timers restart after the outage."""
     until = 400 if outages == 1 else 2000
 
     def refuses(now: float, name: str, path: str) -> Exception | None:
         away = 3 < now % period < min(period - 100, until) and now < until
         return ConnectError(path, endpoint=name) if away else None
 
-    def picture(now: float) -> Rows:
+    def snapshot(now: float) -> Rows:
         now_status = status if now < until else "completed"
         return [make_document(1, now_status), make_document(2, now_status)]
 
     following = follow_files(
-        SimulatedServer(picture, error_for=refuses),
+        SimulatedServer(snapshot, error_for=refuses),
         [make_accepted_file(1), make_accepted_file(2)],
         stall_after=stall_after,
     )
@@ -608,10 +612,10 @@ def test_nothing_stalls_while_the_server_is_away(
     assert set(following.outcomes.values()) == {"added"}
 
 
-def test_nothing_stalls_while_uploads_are_blocked() -> None:
-    """Dify keeps the lock of a dataset for ten minutes after a crash."""
+def test_no_document_stalls_while_uploads_are_blocked() -> None:
+    """Dify keeps a dataset lock for 10 minutes after a crash."""
 
-    async def meanwhile(following: SimulatedFollowing) -> None:
+    async def during_run(following: SimulatedFollowing) -> None:
         await anyio.sleep(1)
         for _ in range(2):
             following.breaker.record(timeout())
@@ -626,7 +630,7 @@ def test_nothing_stalls_while_uploads_are_blocked() -> None:
         SimulatedServer(lambda _: [make_document(1, "waiting")]),
         [make_accepted_file(1)],
         stall_after=60.0,
-        in_parallel=meanwhile,
+        in_parallel=during_run,
     )
 
     assert blocked
@@ -636,23 +640,23 @@ def test_nothing_stalls_while_uploads_are_blocked() -> None:
 
 
 def test_outage_between_polls_restarts_the_stall_timers() -> None:
-    """No request of ours was made during it; others met it."""
+    """No poll failed, but other requests did."""
 
-    async def meanwhile(following: SimulatedFollowing) -> None:
+    async def during_run(following: SimulatedFollowing) -> None:
         await anyio.sleep(700)
-        following.breaker.trip("others met it")
+        following.breaker.trip("other requests failed")
 
     following = follow_files(
         SimulatedServer(lambda _: [make_document(1, "waiting")]),
         [make_accepted_file(1)],
-        in_parallel=meanwhile,
+        in_parallel=during_run,
     )
 
     assert end_of(following) > 700 + PATIENCE
 
 
 def test_outage_during_stall_detection_restarts_the_stall_timers() -> None:
-    """The look elsewhere is met by it, and repeated when it is over."""
+    """The probe of other datasets fails and is repeated after the outage."""
 
     def refuses(now: float, name: str, path: str) -> Exception | None:
         away = 600 < now < 1100 and name in {"datasets.list", "datasets.get"}
@@ -670,35 +674,35 @@ def test_outage_during_stall_detection_restarts_the_stall_timers() -> None:
 # Paused documents
 
 
-class Pausing(SimulatedServer):
-    """Tells by the batch that the documents 1 and 2 are paused, as servers do."""
+class PausingServer(SimulatedServer):
+    """A server that reports the documents 1 and 2 as paused, in batch statuses only."""
 
     async def __call__(self, call: Call[Any], /) -> Any:
-        answer = await super().__call__(call)
-        if isinstance(answer, DocumentStatuses) and answer.data[0].id in {"1", "2"}:
+        response = await super().__call__(call)
+        if isinstance(response, DocumentStatuses) and response.data[0].id in {"1", "2"}:
             return evolve(
-                answer, data=[evolve(answer.data[0], indexing_status=IndexingStatus.PAUSED)]
+                response, data=[evolve(response.data[0], indexing_status=IndexingStatus.PAUSED)]
             )
-        return answer
+        return response
 
 
 @pytest.mark.parametrize(("status", "display"), [("indexing", "paused"), ("waiting", "queuing")])
-def test_paused_documents_are_reported_and_block_nothing(status: str, display: str) -> None:
-    """Lists tell it by the `display_status` at most; only the console lets them go on."""
+def test_paused_documents_are_reported_and_do_not_block_others(status: str, display: str) -> None:
+    """Lists show it only in `display_status`; only the console can resume indexing."""
 
-    def picture(now: float) -> Rows:
+    def snapshot(now: float) -> Rows:
         ended = int(now / 100)
         others = [
-            make_document(one, "completed" if one - 3 < ended else "waiting")
-            for one in range(3, 33)
+            make_document(index, "completed" if index - 3 < ended else "waiting")
+            for index in range(3, 33)
         ]
         return [
             *reversed(others),
-            *(make_document(one, status, display_status=display) for one in (2, 1)),
+            *(make_document(index, status, display_status=display) for index in (2, 1)),
         ]
 
     files = [make_accepted_file(number, at=number / 10) for number in range(1, 33)]
-    following = follow_files(Pausing(picture), files)
+    following = follow_files(PausingServer(snapshot), files)
 
     assert following.outcomes.pop("1.txt") == "stalled"
     assert Counter(following.outcomes.values()) == {"stalled": 2, "added": 30}
@@ -707,15 +711,15 @@ def test_paused_documents_are_reported_and_block_nothing(status: str, display: s
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"),
+    ("seconds", "text"),
     [(0.3, "0.3 s"), (119, "119 s"), (900, "15 min"), (9000, "2.5 h"), (math.inf, "inf h")],
 )
-def test_durations_are_formatted_with_units(seconds: float, told: str) -> None:
-    assert format_duration(seconds) == told
+def test_durations_are_formatted_with_units(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text
 
 
 def test_other_datasets_are_probed_rarely() -> None:
-    """They cost a request for each hundred datasets, and more."""
+    """A probe costs a request for each 100 datasets, and more."""
     server = SimulatedServer(lambda _: [make_document(1, "waiting")])
 
     follow_files(server, [make_accepted_file(1)])

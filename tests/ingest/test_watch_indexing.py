@@ -32,17 +32,17 @@ from dify_kb.ingest.report import StopReason
 STATUS = "documents.indexing_status"
 
 
-def at(*pictures: tuple[float, Rows]) -> Snapshots:
-    """Show each picture until the time that is given with it, and the last for ever."""
+def at(*snapshots: tuple[float, Rows]) -> Snapshots:
+    """Return the snapshots of a server: each is shown until its time, the last forever."""
 
-    def picture(now: float) -> Rows:
-        return next((rows for until, rows in pictures if now < until), pictures[-1][1])
+    def snapshot(now: float) -> Rows:
+        return next((rows for until, rows in snapshots if now < until), snapshots[-1][1])
 
-    return picture
+    return snapshot
 
 
 def other_file(size: int, name: str = "another") -> Mapping[str, Any]:
-    """Fields of a row whose file is not ours."""
+    """Return fields of a row with a different uploaded file."""
     return {"data_source_detail_dict": {"upload_file": {"id": name, "size": size}}}
 
 
@@ -50,11 +50,11 @@ def reasons(following: SimulatedFollowing) -> Mapping[str, str]:
     return {result.key: str(result.reason) for _, result in following.results}
 
 
-# What a look shows
+# Polled rows
 
 
 def test_page_older_than_the_replacement_does_not_count() -> None:
-    """While a document is replaced, its old state is what an earlier page shows."""
+    """A page read before the replacement shows the old state."""
     stale = [make_document(1, "completed", **other_file(5, "old")), make_document(2, "waiting")]
     now = [make_document(1, "error", error="no luck"), make_document(2, "completed")]
 
@@ -68,14 +68,14 @@ def test_page_older_than_the_replacement_does_not_count() -> None:
 
 @pytest.mark.parametrize(("size", "outcome"), [(5, "added"), (6, "failed")])
 def test_replacement_by_another_upload_is_reported(size: int, outcome: str) -> None:
-    """Of the same length it may be our own, that landed late; of another it is not ours."""
+    """With the same size it may be a late send of this load; otherwise it is not."""
     other = make_document(1, "completed", **other_file(size))
-    pictures = at(
+    snapshots = at(
         (100, [other, make_document(2, "indexing")]), (0, [other, make_document(2, "completed")])
     )
 
     following = follow_files(
-        SimulatedServer(pictures), [make_accepted_file(2), make_accepted_file(1, batch=False)]
+        SimulatedServer(snapshots), [make_accepted_file(2), make_accepted_file(1, batch=False)]
     )
 
     (result,) = [result for _, result in following.results if result.key == "1.txt"]
@@ -85,7 +85,7 @@ def test_replacement_by_another_upload_is_reported(size: int, outcome: str) -> N
 
 @pytest.mark.parametrize(("size", "outcome"), [(5, "added"), (6, "failed")])
 def test_document_whose_batch_is_gone_is_followed_by_its_name(size: int, outcome: str) -> None:
-    """As when a lost create of our own landed last: each create gives the document a new batch."""
+    """A lost create that is stored late gives the document a new batch."""
     waiting = [make_document(1, "waiting", **other_file(size))]
     done = [make_document(1, "completed", **other_file(size))]
 
@@ -99,7 +99,7 @@ def test_document_whose_batch_is_gone_is_followed_by_its_name(size: int, outcome
 
 
 def test_document_missed_once_is_requested_again() -> None:
-    """Rows shift while others are deleted, so one page without it proves nothing."""
+    """Rows shift while other documents are deleted, so that one page can miss it."""
     there = [make_document(1, "completed"), make_document(2, "completed")]
 
     following = follow_files(
@@ -110,11 +110,11 @@ def test_document_missed_once_is_requested_again() -> None:
     assert set(following.outcomes.values()) == {"added"}
 
 
-def test_document_whose_answer_was_lost_is_found_by_its_name() -> None:
-    """It has no batch to ask for."""
-    many = [make_document(number, "waiting") for number in range(3, 153)]
-    done = [*many, make_document(2, "completed"), make_document(1, "completed")]
-    waiting = [*many, make_document(2, "waiting"), make_document(1, "waiting")]
+def test_document_with_a_lost_response_is_found_by_its_name() -> None:
+    """Its batch is not known."""
+    others = [make_document(number, "waiting") for number in range(3, 153)]
+    done = [*others, make_document(2, "completed"), make_document(1, "completed")]
+    waiting = [*others, make_document(2, "waiting"), make_document(1, "waiting")]
 
     following = follow_files(
         SimulatedServer(at((5, waiting), (0, done))),
@@ -126,19 +126,19 @@ def test_document_whose_answer_was_lost_is_found_by_its_name() -> None:
 
 @pytest.mark.parametrize("status", ["parsing", "a status of the future"])
 def test_unknown_statuses_are_waited_for(status: str) -> None:
-    pictures = at((3, [make_document(1, status)]), (0, [make_document(1, "completed")]))
+    snapshots = at((3, [make_document(1, status)]), (0, [make_document(1, "completed")]))
 
-    following = follow_files(SimulatedServer(pictures), [make_accepted_file(1)])
+    following = follow_files(SimulatedServer(snapshots), [make_accepted_file(1)])
 
     assert following.outcomes == {"1.txt": "added"}
 
 
-# Documents that the list does not show
+# Documents missing from the list
 
 
 @pytest.mark.parametrize("batch", [True, False])
 def test_deleted_document_is_reported_after_two_polls(*, batch: bool) -> None:
-    """Requests of one look count once: a cache may answer all of them."""
+    """Requests of one poll count once: all of them may be cached."""
     following = follow_files(
         SimulatedServer(lambda _: [make_document(2, "waiting")]),
         [make_accepted_file(1, batch=batch)],
@@ -152,24 +152,24 @@ def test_deleted_document_is_reported_after_two_polls(*, batch: bool) -> None:
 
 @pytest.mark.parametrize("number", [3, 30, 1000])
 @pytest.mark.parametrize("new", [True, False])
-def test_documents_that_a_stale_list_never_shows_are_followed_by_their_batches(
+def test_documents_missing_from_a_stale_list_are_followed_by_their_batches(
     number: int, *, new: bool
 ) -> None:
-    """A cache in front answers every list with what was there before the load."""
+    """A cache returns the list from before the load."""
     fleet = [*range(number)]
 
-    def picture(now: float) -> Rows:
+    def snapshot(now: float) -> Rows:
         return [
-            make_document(one, "completed" if one < now * 10 else "waiting")
-            for one in reversed(fleet)
+            make_document(index, "completed" if index < now * 10 else "waiting")
+            for index in reversed(fleet)
         ]
 
-    old = [make_document(one, "completed", **other_file(5, "old")) for one in reversed(fleet)]
+    old = [make_document(index, "completed", **other_file(5, "old")) for index in reversed(fleet)]
     listed = [make_document(number + 1, "completed")] if new else old
 
     following = follow_files(
-        SimulatedServer(picture, stale_snapshots=lambda _: listed),
-        [make_accepted_file(one, new=new) for one in fleet],
+        SimulatedServer(snapshot, stale_snapshots=lambda _: listed),
+        [make_accepted_file(index, new=new) for index in fleet],
         longest=1000.0,
     )
 
@@ -179,14 +179,14 @@ def test_documents_that_a_stale_list_never_shows_are_followed_by_their_batches(
     assert len(following.server.requests) < 12 * number + 100
 
 
-def test_frozen_list_is_not_taken_for_a_server_that_does_not_index() -> None:
-    """A cache shows the documents as they were in the first second, for ever."""
-    waiting = [make_document(one, "waiting") for one in reversed(range(30))]
-    done = [make_document(one, "completed") for one in reversed(range(30))]
+def test_frozen_list_does_not_stop_the_run() -> None:
+    """A cache always returns the documents as they were in the first second."""
+    waiting = [make_document(index, "waiting") for index in reversed(range(30))]
+    done = [make_document(index, "completed") for index in reversed(range(30))]
 
     following = follow_files(
         SimulatedServer(at((60, waiting), (0, done)), stale_snapshots=lambda _: waiting),
-        [make_accepted_file(one) for one in range(30)],
+        [make_accepted_file(index) for index in range(30)],
         longest=3600.0,
     )
 
@@ -195,15 +195,15 @@ def test_frozen_list_is_not_taken_for_a_server_that_does_not_index() -> None:
 
 
 @pytest.mark.parametrize("batch", [True, False])
-def test_many_documents_that_were_deleted_are_reported_beside_others(*, batch: bool) -> None:
-    """More than are asked for in one look."""
-    there = [make_document(one, "waiting") for one in range(1000, 1050)]
-    done = [make_document(one, "completed") for one in range(1000, 1050)]
+def test_many_deleted_documents_are_reported_among_others(*, batch: bool) -> None:
+    """More than one poll requests."""
+    there = [make_document(index, "waiting") for index in range(1000, 1050)]
+    done = [make_document(index, "completed") for index in range(1000, 1050)]
 
     following = follow_files(
         SimulatedServer(at((100, there), (0, done))),
         [
-            *(make_accepted_file(one, batch=batch) for one in range(300)),
+            *(make_accepted_file(index, batch=batch) for index in range(300)),
             *map(make_accepted_file, range(1000, 1050)),
         ],
         longest=3600.0,
@@ -213,7 +213,7 @@ def test_many_documents_that_were_deleted_are_reported_beside_others(*, batch: b
 
 
 def test_two_files_sharing_one_document_both_end() -> None:
-    """A database that ignores case answers the second create with the first document."""
+    """If the database ignores case, the second create returns the first document."""
     first = make_accepted_file(1)
     first.planned = evolve(first.planned, found=evolve(first.planned.found, key="ONE.txt"))
 
@@ -225,13 +225,13 @@ def test_two_files_sharing_one_document_both_end() -> None:
 
 
 def test_documents_missed_by_one_poll_are_reached_by_the_next() -> None:
-    """Twelve documents that are never confirmed must not hold the thirteenth."""
+    """Twelve documents that are never confirmed must not delay the others."""
 
-    def picture(now: float) -> Rows:
+    def snapshot(now: float) -> Rows:
         del now
-        return [make_document(one, "completed") for one in reversed(range(40))]
+        return [make_document(index, "completed") for index in reversed(range(40))]
 
-    class Uneven(SimulatedServer):
+    class UnevenServer(SimulatedServer):
         def _status(self, call: Any, rows: Rows, now: float) -> Any:
             statuses = super()._status(call, rows, now)
             number = int(statuses.data[0].id)
@@ -240,23 +240,23 @@ def test_documents_missed_by_one_poll_are_reached_by_the_next() -> None:
             return evolve(statuses, data=[entry])
 
     following = follow_files(
-        Uneven(picture), [make_accepted_file(one, overlaps=True) for one in range(40)]
+        UnevenServer(snapshot), [make_accepted_file(index, overlaps=True) for index in range(40)]
     )
 
     ends = {result.key: when for when, result in following.results}
-    assert max(ends[f"{one}.txt"] for one in range(12, 40)) < 120
-    assert all(following.outcomes[f"{one}.txt"] == "failed" for one in range(12))
+    assert max(ends[f"{index}.txt"] for index in range(12, 40)) < 120
+    assert all(following.outcomes[f"{index}.txt"] == "failed" for index in range(12))
     assert "1 of 2 segments" in reasons(following)["0.txt"]
 
 
-# Documents of which two runs may overlap
+# Documents with possibly overlapping indexing runs
 
 
 @pytest.mark.parametrize(
     "listed", [None, [make_document(1, "indexing")], [make_document(2, "completed")]]
 )
 def test_withdrawn_final_status_is_ignored(listed: Rows | None) -> None:
-    """The first run's `completed` is shown, then the second splits again (1.14.2: 1778-1780)."""
+    """`completed` of the first run is followed by `splitting` of the second (1.14.2: 1778-1780)."""
     done, begun = [make_document(1, "completed")], [make_document(1, "splitting")]
 
     def counts(now: float) -> tuple[int, int]:
@@ -278,12 +278,12 @@ def test_withdrawn_final_status_is_ignored(listed: Rows | None) -> None:
 
 @pytest.mark.parametrize("end", ["completed", "error"])
 def test_final_status_is_confirmed_without_a_batch(end: str) -> None:
-    """A document that was found by its name tells no chunks."""
+    """The segments of a document found by its name are not known."""
     last = [make_document(1, end, error="no luck" if end == "error" else None)]
-    pictures = at((3, last), (40, [make_document(1, "indexing")]), (0, last))
+    snapshots = at((3, last), (40, [make_document(1, "indexing")]), (0, last))
 
     following = follow_files(
-        SimulatedServer(pictures), [make_accepted_file(1, batch=False, overlaps=True)]
+        SimulatedServer(snapshots), [make_accepted_file(1, batch=False, overlaps=True)]
     )
 
     ((when, result),) = following.results
@@ -291,7 +291,7 @@ def test_final_status_is_confirmed_without_a_batch(end: str) -> None:
     assert 40 + LoadTiming().confirm_interval <= when < 60
 
 
-def test_document_that_no_other_run_overlaps_ends_at_once() -> None:
+def test_document_without_an_overlapping_run_ends_immediately() -> None:
     following = follow_files(
         SimulatedServer(lambda _: [make_document(1, "completed")]), [make_accepted_file(1)]
     )
@@ -300,7 +300,7 @@ def test_document_that_no_other_run_overlaps_ends_at_once() -> None:
 
 
 def test_doubled_chunks_that_never_complete_fail_in_time() -> None:
-    """`completed` with 1,499 of 2,999 chunks, for ever (1.14.2: 2300)."""
+    """The status stays `completed` with 1,499 of 2,999 segments (1.14.2: 2300)."""
     server = SimulatedServer(lambda _: [make_document(1, "completed")], lambda _: (1499, 2999))
 
     following = follow_files(server, [make_accepted_file(1, overlaps=True)])
@@ -316,14 +316,16 @@ def test_doubled_chunks_that_never_complete_fail_in_time() -> None:
 # Documents whose indexing fails
 
 
-def failing(file: TrackedFile, error: str, *, swaps: bool = False) -> SimulatedFollowing:
+def follow_failing_document(
+    file: TrackedFile, error: str, *, swaps: bool = False
+) -> SimulatedFollowing:
     return follow_files(
         SimulatedServer(lambda _: [make_document(1, "error", error=error)]), [file], swaps=swaps
     )
 
 
 def test_failed_replacement_says_that_the_document_is_empty() -> None:
-    following = failing(make_accepted_file(1, new=False), "no luck")
+    following = follow_failing_document(make_accepted_file(1, new=False), "no luck")
 
     assert following.outcomes == {"1.txt": "failed"}
     assert reasons(following)["1.txt"] == (
@@ -332,25 +334,25 @@ def test_failed_replacement_says_that_the_document_is_empty() -> None:
     assert following.journal.states == {"1.txt": JournalState.EMPTIED}
 
 
-def test_failed_new_version_beside_the_old_one_is_deleted() -> None:
+def test_failed_new_version_next_to_the_old_version_is_deleted() -> None:
     file = make_accepted_file(1, new=False)
     assert file.planned.replaces is not None
     file.planned = evolve(
         file.planned, replaces=evolve(file.planned.replaces, document_id="another")
     )
 
-    following = failing(file, "Connection refused", swaps=True)
+    following = follow_failing_document(file, "Connection refused", swaps=True)
 
     assert file.state is FileState.DISCARDING
     assert "the old version was kept" in str(file.failure)
     assert not following.results
 
 
-def test_document_that_is_not_beside_another_is_never_deleted() -> None:
-    """An earlier run has replaced it in place, and this one is told to swap."""
+def test_document_replaced_in_place_is_never_deleted() -> None:
+    """An earlier run replaced it in place; this run uses `replace="swap"`."""
     file = make_accepted_file(1, new=False)
 
-    following = failing(file, "no luck", swaps=True)
+    following = follow_failing_document(file, "no luck", swaps=True)
 
     assert following.journal.states == {"1.txt": JournalState.EMPTIED}
 
@@ -364,12 +366,12 @@ def test_document_that_is_not_beside_another_is_never_deleted() -> None:
         (0, True, FileState.BUSY),
     ],
 )
-def test_passing_indexing_error_is_tried_again_twice(
+def test_transient_indexing_error_is_retried_twice(
     recreated: int, state: FileState, *, swaps: bool
 ) -> None:
     file = make_accepted_file(1, recreated=recreated)
 
-    failing(file, "Rate limit exceeded", swaps=swaps)
+    follow_failing_document(file, "Rate limit exceeded", swaps=swaps)
 
     assert file.state is state
     if state is FileState.BUSY:
@@ -394,10 +396,10 @@ def test_document_without_text_or_reason_fails(status: str, fields: Mapping[str,
 
 def test_early_failures_stop_the_run_after_the_outcome_of_the_last() -> None:
     """A wrong embedding model fails every document."""
-    rows = [make_document(one, "error", error="no such model") for one in reversed(range(30))]
+    rows = [make_document(index, "error", error="no such model") for index in reversed(range(30))]
 
     following = follow_files(
-        SimulatedServer(lambda _: rows), [make_accepted_file(one) for one in range(30)]
+        SimulatedServer(lambda _: rows), [make_accepted_file(index) for index in range(30)]
     )
 
     assert Counter(following.outcomes.values()) == {
@@ -410,18 +412,18 @@ def test_early_failures_stop_the_run_after_the_outcome_of_the_last() -> None:
 
 
 def test_failures_of_an_earlier_run_do_not_stop_this_one() -> None:
-    """Whatever they failed of may have been mended since."""
-    rows = [make_document(one, "error", error="no such model") for one in reversed(range(30))]
+    """The cause may have been fixed since."""
+    rows = [make_document(index, "error", error="no such model") for index in reversed(range(30))]
 
     following = follow_files(
-        SimulatedServer(lambda _: rows), (make_remembered_file(one) for one in range(30))
+        SimulatedServer(lambda _: rows), (make_remembered_file(index) for index in range(30))
     )
 
     assert Counter(following.outcomes.values()) == {"failed": 30}
     assert not following.files.stopping.is_requested
 
 
-# What it costs
+# Cost
 
 
 @pytest.mark.parametrize("seconds", [0.1, 2.0, 60.0])
@@ -430,7 +432,7 @@ def test_failures_of_an_earlier_run_do_not_stop_this_one() -> None:
 def test_polling_takes_few_requests_and_detects_the_end_promptly(
     number: int, workers: int, seconds: float
 ) -> None:
-    """Whatever the speed of the server; a poll of each document would cost tens a document."""
+    """For any speed of the server. Polling each document would cost tens of requests each."""
     fleet = IndexingSimulation(number, workers, seconds)
 
     following = fleet.follow_all()
@@ -443,11 +445,11 @@ def test_polling_takes_few_requests_and_detects_the_end_promptly(
 
 
 def test_polls_keep_a_minimum_interval() -> None:
-    """An idle wait must not become a poll."""
+    """An idle wait must not become a busy loop."""
     server = IndexingSimulation(100, 1, 60.0).follow_all().server
 
-    looks = sorted({when for when, _ in server.requests})
-    assert min(later - earlier for earlier, later in pairwise(looks)) >= 0.4
+    poll_times = sorted({when for when, _ in server.requests})
+    assert min(later - earlier for earlier, later in pairwise(poll_times)) >= 0.4
 
 
 def test_other_datasets_are_not_probed_during_progress() -> None:
@@ -457,27 +459,27 @@ def test_other_datasets_are_not_probed_during_progress() -> None:
 
 
 def test_one_lost_document_does_not_hide_the_ends_of_the_others() -> None:
-    """It stands at the end of the queue, where ends are due, until it counts as stalled."""
+    """Its page is polled first until it counts as stalled."""
     fleet = IndexingSimulation(2000, 8, 2.0)
     fleet.begins[0], fleet.ends[0] = 1e9, 1e9
 
     following = fleet.follow_all(900.0)
 
-    ends = {f"{index}.txt": end for index, end in enumerate(fleet.ends)}
+    ends = {f"{number}.txt": end for number, end in enumerate(fleet.ends)}
     delays = sorted(
         when - ends[result.key] for when, result in following.results if result.key != "0.txt"
     )
     assert following.outcomes["0.txt"] == "stalled"
     assert len(delays) == 1999
-    assert delays[len(delays) * 9 // 10] < 30  # 400 when the page of the lost one holds the looks
+    assert delays[len(delays) * 9 // 10] < 30  # 400 if only the page of the lost document is polled
     assert len(following.server.requests) < 0.25 * 2000
 
 
-# What the server refuses
+# Refusals
 
 
 def test_refused_poll_ends_the_watcher() -> None:
-    """As when the dataset was deleted: its 404 is not that of a batch."""
+    """The dataset was deleted: its 404 does not concern a batch."""
 
     def refuses(now: float, name: str, path: str) -> Exception | None:
         gone = now > 10 and name != "datasets.get"
