@@ -122,7 +122,7 @@ class IndexingRun:
         self._update(indexing_status="indexing", splitting_completed_at=now, **words)
 
     def index(self, segments: Sequence[SegmentRow]) -> None:
-        """Make the segments searchable and set the status `completed`.
+        """Add the segments to the search index and set the status `completed`.
 
         Parent chunks of an economy dataset do not become searchable (§1.4).
         """
