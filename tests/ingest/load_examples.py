@@ -1,4 +1,4 @@
-"""Files to load, and what a load and its server tell of them."""
+"""Helpers of load tests: create files and datasets, count outcomes and requests."""
 
 from __future__ import annotations
 

@@ -82,8 +82,8 @@ def test_files_sent_as_text_get_a_txt_extension() -> None:
 @given(KEYS)
 @example("a/" * 150 + "b.markdown")
 def test_every_name_is_accepted_unchanged_by_the_server(key: str) -> None:
-    """The server refuses nine characters, control characters and a space at the end, and cuts
-    names of over 200 characters at their first dot."""
+    """The server rejects nine characters, control characters and a trailing space, and truncates
+    names longer than 200 characters at their first dot."""
     name = document_name(key)
 
     assert 0 < len(name) <= MAX_NAME_LENGTH
@@ -103,7 +103,7 @@ def test_two_keys_never_share_a_name(keys: set[str]) -> None:
 @example("a.rst", "a.rst.txt")
 @example("a.b__c", "a.b/c.txt")
 def test_text_and_a_file_never_share_a_name(text: str, file: str) -> None:
-    """Files are sent as text only when the server does not take their extension."""
+    """Files are sent as text only if the server does not accept their extension."""
     if file_extension(text) in {"txt", "md"} or file_extension(file) not in {"txt", "md"}:
         return
 

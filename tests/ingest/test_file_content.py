@@ -1,4 +1,4 @@
-"""What is read of a found file: as it is when it is read, not as it was when it was found."""
+"""Read the current content of a file, which may have changed since the scan."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def make_found_file(
 def test_short_reads_are_continued(
     folder: Path, monkeypatch: pytest.MonkeyPatch, size: int, at_most: int
 ) -> None:
-    """Network file systems and signals cut reads short; the file has not changed."""
+    """Network file systems and signals may shorten reads of an unchanged file."""
     content = os.urandom(size)
     found = make_found_file(folder, content)
     least = at_most if size < MAX_SMALL_FILE else at_most * 1000
@@ -223,7 +223,7 @@ def test_different_time_or_inode_is_a_different_stamp(field: str, other: int | N
 
 @pytest.mark.parametrize("seconds", [-3600.0, 0.0, SETTLE_SECONDS / 2])
 def test_file_changed_just_before_reading_has_no_settled_stamp(seconds: float) -> None:
-    """It may change again and keep its times, which are in steps; or they are in the future."""
+    """It may change again without new times, whose resolution is limited."""
     assert settled_stamp(make_stamped_file(), 1e9 + seconds) is None
 
 
@@ -232,7 +232,7 @@ def test_file_changed_long_before_reading_has_a_settled_stamp() -> None:
 
 
 def test_settled_stamp_uses_the_time_of_the_read(folder: Path) -> None:
-    """A change between both would be missed by every later run."""
+    """Otherwise every later run would miss a change between scan and read."""
     found = make_found_file(folder, b"text")
 
     assert read_content(found).stamp is None
@@ -241,7 +241,7 @@ def test_settled_stamp_uses_the_time_of_the_read(folder: Path) -> None:
 
 @pytest.mark.parametrize("field", [0, 1, 2])
 def test_times_and_inodes_beyond_64_bits_can_be_stored(folder: Path, field: int) -> None:
-    """SQLite stores integers of 64 bits with a sign; file systems have larger ones."""
+    """SQLite stores signed 64-bit integers; file systems allow larger values."""
     found = make_found_file(folder, b"text")
     status = os.stat_result(
         (0o100644, 2**64 - 1, 0, 1, 0, 0, 4, 0, 0, 0), {"st_mtime_ns": 2**63, "st_ctime_ns": 5}

@@ -54,7 +54,7 @@ def decide(
     labels: str = "",
     **wishes: Any,
 ) -> str:
-    """Tell a decision in a word, of an end with its reason."""
+    """Return the action, or the outcome with its reason."""
     decided = plan_file(
         FOUND, row, remote, PlanOptions(**wishes), is_unchanged=lambda _: same, labels=labels
     )
@@ -93,7 +93,7 @@ EXISTS = "a document with this name already exists"
 def test_plan_without_a_journal_row_follows_the_document(
     remote: RemoteDocument | None, on_existing: str, decision: str, remembered: str
 ) -> None:
-    """A memory of another document than the one that is there is none."""
+    """A row for a document that was replaced or deleted counts as none."""
     memory = {
         "nothing": None,
         "replaced": row(JournalState.DONE, document_id="gone"),
@@ -108,7 +108,7 @@ def test_plan_without_a_journal_row_follows_the_document(
 @pytest.mark.parametrize(
     ("state", "remote", "same", "wishes", "decision"),
     [
-        # The answer to a send was not seen: nothing is certain but by a look.
+        # The response was lost: only a lookup shows the state of the document.
         *(
             (JournalState.SENDING, remote, same, {"on_existing": word, "rule": rule}, "look")
             for remote in (NOTHING, OURS, BUSY, REPLACED, DISABLED)
@@ -163,7 +163,7 @@ def test_plan_without_a_journal_row_follows_the_document(
         (JournalState.DONE, ARCHIVED, True, {}, "unchanged"),
         (JournalState.DONE, ARCHIVED, False, {}, f"skipped: {ARCHIVED_BY_HAND}"),
         (JournalState.DONE, ARCHIVED, False, {"overwrite_archived": True}, "send"),
-        # Its indexing stopped moving in an earlier run.
+        # Its document stalled in an earlier run.
         (JournalState.STALLED, BUSY, True, {}, "follow"),
         (JournalState.STALLED, BUSY, True, {"follow": False}, "unchanged"),
         (JournalState.STALLED, BUSY, True, {"retry_failed": True}, "look"),
@@ -175,7 +175,7 @@ def test_plan_without_a_journal_row_follows_the_document(
         (JournalState.STALLED, BUSY, False, {"on_existing": "skip"}, f"skipped: {EXISTS}"),
         (JournalState.STALLED, ANOTHER, True, {}, "send"),
         (JournalState.STALLED, NOTHING, True, {}, "send"),
-        # Its replacement failed, and its document has no text now.
+        # Its replacement failed, so that the document is empty.
         *(
             (JournalState.EMPTIED, FAILED, same, {"on_existing": word}, "send")
             for same in (True, False)
@@ -282,8 +282,8 @@ def test_lost_send_with_another_rule_is_sent_again() -> None:
     "state", [JournalState.DONE, JournalState.FAILED, JournalState.WAITING, JournalState.ACCEPTED]
 )
 def test_send_is_distinguished_from_the_existing_document(state: JournalState) -> None:
-    """Taken for what was there before the *last* send, the document of the last send would pass
-    for that of this one, whose answer was lost and which never arrived.
+    """Otherwise, after a lost response, the document of the previous upload could be mistaken for
+    that of this one, which never arrived.
     """
     decided = plan_file(
         FOUND,
@@ -359,12 +359,12 @@ def test_journal_is_complete_if_the_document_counts_match(
 
 @pytest.mark.parametrize("documents", [6, 7, 8])
 def test_journal_with_unanswered_sends_is_not_complete(documents: int) -> None:
-    """One document that landed unseen and one that somebody deleted look like none."""
+    """An unseen new document and a deleted one leave the count unchanged."""
     assert not is_journal_complete(known=7, unsettled=1, documents=documents)
 
 
 def test_emptied_document_is_replaced_first() -> None:
-    """Nothing of it can be found until then."""
+    """Until then, searches find nothing of it."""
     decided = plan_file(
         FOUND, row(JournalState.EMPTIED), FAILED, PlanOptions(), is_unchanged=lambda _: True
     )
@@ -375,7 +375,7 @@ def test_emptied_document_is_replaced_first() -> None:
 
 @pytest.mark.parametrize("same", [True, False])
 def test_stalled_document_is_created_again_on_request(*, same: bool) -> None:
-    """The row says how: by its reason, and by the file that the stalled document has."""
+    """The row has the details: the reason, and the uploaded file of the stalled document."""
     memory = row(JournalState.STALLED)
 
     decided = plan_file(
@@ -388,7 +388,7 @@ def test_stalled_document_is_created_again_on_request(*, same: bool) -> None:
 
 
 def test_changed_file_waits_for_its_stalled_document() -> None:
-    """A run of it may be going on, and two at once leave the chunks of both."""
+    """It may still be indexed; two simultaneous runs would leave the chunks of both."""
     decided = plan_file(
         FOUND, row(JournalState.STALLED), BUSY, PlanOptions(), is_unchanged=lambda _: False
     )

@@ -45,7 +45,7 @@ def test_empty_pattern_list_matches_nothing() -> None:
 
 
 def test_single_string_is_one_pattern() -> None:
-    """`include="*.md"` is an easy slip; taken letter by letter it would match everything."""
+    """`include="*.md"` is an easy mistake; read as four patterns it would match everything."""
     assert not compile_patterns("*.md")("a.txt")
 
 
@@ -70,5 +70,5 @@ def test_invalid_pattern_is_refused(pattern: str) -> None:
     ],
 )
 def test_only_literal_patterns_name_an_extension(pattern: str, extension: str | None) -> None:
-    """A broad pattern must not send what most servers refuse."""
+    """A broad pattern must not send files that most servers reject."""
     assert parse_extension(pattern) == extension

@@ -39,13 +39,13 @@ def read_state(journal: Journal, key: str) -> JournalState | None:
 
 
 def fill_disk(journal: Journal) -> None:
-    """Let the file not grow any more."""
+    """Limit the file to its current size."""
     (pages,) = journal._database.connection.execute("PRAGMA page_count").fetchone()
     journal._database.connection.execute(f"PRAGMA max_page_count={pages}")
 
 
 def record_commits(journal: Journal) -> list[str]:
-    """Return a list that grows by a line with each commit."""
+    """Return a list to which each commit appends a line."""
     commits: list[str] = []
     journal._database.connection.set_trace_callback(
         lambda statement: commits.append(statement) if statement == "COMMIT" else None
@@ -73,7 +73,7 @@ async def test_intents_and_accepted_documents_survive_reopening(tmp_path: Path) 
 
 
 async def test_new_intent_keeps_the_known_document(journal: Journal) -> None:
-    """Until the new content is accepted, that is what the server has."""
+    """Until the server accepts the new content, it has the old document."""
     await journal.record_intent(intent("a.md"))
     journal.record_accepted("a.md", "d1", "b1", "f1")
     journal.record_state("a.md", JournalState.DONE, labels="l1")
@@ -100,7 +100,7 @@ async def test_failing_row_function_does_not_affect_other_rows(journal: Journal)
 async def test_late_row_raises_journal_busy_error(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On slow storage: who wanted it makes it elsewhere, beside others."""
+    """On slow storage, the caller then creates the row in another thread."""
     monkeypatch.setattr("dify_kb.ingest.journal.group_commit.MAX_EVALUATION_SECONDS", -1.0)
 
     with pytest.raises(JournalBusyError):
@@ -140,7 +140,7 @@ async def test_files_are_counted_by_their_state(journal: Journal) -> None:
 
 
 async def test_many_writers_share_few_commits(journal: Journal) -> None:
-    """A commit costs a flush of the disk: some milliseconds each."""
+    """Each commit flushes the disk, which takes some milliseconds."""
     commits = record_commits(journal)
 
     async with anyio.create_task_group() as tasks:
@@ -152,7 +152,7 @@ async def test_many_writers_share_few_commits(journal: Journal) -> None:
 
 
 async def test_close_writes_share_one_commit(tmp_path: Path) -> None:
-    """Though they come in different turns of the loop; and once all are there, none waits."""
+    """Even if they arrive in different loop iterations; once all have arrived, none waits."""
     async with open_journal(tmp_path / "journal.db", IDENTITY, max_waiters=lambda: 8) as journal:
         await journal.record_intent(intent("first.md"))
         commits = record_commits(journal)
@@ -167,7 +167,7 @@ async def test_close_writes_share_one_commit(tmp_path: Path) -> None:
 
 
 async def test_taken_name_fails_only_its_file(journal: Journal) -> None:
-    """Though the rows of a commit go to SQLite together."""
+    """Even though the rows of a commit share one statement."""
     await journal.record_intent(intent("taken.md"))
     failed: list[str] = []
 
@@ -198,7 +198,7 @@ async def test_writes_keep_their_order(journal: Journal) -> None:
 
 
 async def test_taken_name_is_rejected_within_a_batch(journal: Journal) -> None:
-    """Two documents of one name would replace each other, for ever."""
+    """Two files with one document name would replace each other in every load."""
     refused: list[str] = []
 
     async def write(number: int) -> None:
@@ -243,7 +243,7 @@ async def test_full_disk_fails_all_waiting_and_later_writes(tmp_path: Path) -> N
 
 
 async def test_failed_background_write_fails_the_flush(journal: Journal) -> None:
-    """Else a report would say that everything is remembered."""
+    """Otherwise the report would claim that everything was recorded."""
     fill_disk(journal)
     for number in range(50):
         journal.results.store(
@@ -313,7 +313,7 @@ async def test_write_after_close_is_rejected_at_once(tmp_path: Path) -> None:
 
 
 async def test_write_of_a_cancelled_task_is_committed(journal: Journal) -> None:
-    """What was about to be sent may have been: the next run has to look."""
+    """The file may have been sent: the next run has to look it up."""
     for number in range(20):
         with anyio.CancelScope() as scope:
             scope.cancel()
@@ -338,7 +338,7 @@ async def test_cancelled_task_does_not_block_other_writers(journal: Journal) -> 
 
 
 async def test_non_utf8_file_name_is_stored(tmp_path: Path) -> None:
-    """Linux takes any bytes; Python gives them as lone surrogates."""
+    """Linux allows any bytes, which Python returns as lone surrogates."""
     path = tmp_path / "journal.db"
     key = "folder/latin\udce9.txt"
     identity = {**IDENTITY, "source": "/docs\udce9"}

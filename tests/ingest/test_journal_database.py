@@ -66,7 +66,7 @@ def hold_journal(path: Path) -> Iterator[subprocess.Popen[str]]:
 async def open_and_catch_error(
     path: Path, identity: Mapping[str, str] = IDENTITY, *, copy: bool = False
 ) -> str:
-    """Return why a journal is not opened."""
+    """Try to open a journal; return the error message."""
     with pytest.raises(KnowledgeError) as caught:
         async with open_journal(path, identity, copy=copy):
             pass
@@ -101,7 +101,7 @@ async def test_second_load_of_the_process_is_rejected(tmp_path: Path) -> None:
 
 
 async def test_journal_held_by_another_process_is_rejected(tmp_path: Path) -> None:
-    """The system releases the lock of a process that dies, whatever kills it."""
+    """The operating system releases the lock when the process dies."""
     path = tmp_path / "journal.db"
     with hold_journal(path) as process:
         assert f"in use by process {process.pid} on " in await open_and_catch_error(path)
@@ -160,7 +160,7 @@ def short_text(path: Path) -> None:
 
 
 def database(path: Path) -> None:
-    """Create a file of another program, whose last writes are still in its log."""
+    """Create a database of another program, with its latest writes in the write-ahead log."""
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("CREATE TABLE mine (a)")
@@ -208,7 +208,7 @@ async def test_foreign_file_is_rejected_unmodified(
 
 
 async def test_log_file_of_another_program_is_not_modified(tmp_path: Path) -> None:
-    """SQLite moves it into the file when the last one closes it, even one that only looks."""
+    """SQLite merges the log into the database when the last connection closes, even a reader's."""
     path = tmp_path / "emulator.db"
     writer = sqlite3.connect(path, isolation_level=None)
     writer.execute("PRAGMA journal_mode=WAL")
@@ -262,7 +262,7 @@ async def test_empty_file_is_a_new_journal(tmp_path: Path) -> None:
 
 
 async def test_interrupted_creation_starts_a_new_journal(tmp_path: Path) -> None:
-    """A process killed then leaves a file whose change is undone when it is opened next."""
+    """A process killed at that moment leaves a file that is rolled back when opened."""
     path = tmp_path / "journal.db"
     await anyio.run_process([sys.executable, "-c", CUT_OFF, str(path)], check=False)
     left = files(tmp_path)
@@ -390,7 +390,7 @@ async def test_failures_of_a_damaged_journal_raise(tmp_path: Path, damage: str) 
 async def test_unstorable_document_raises_journal_error(
     tmp_path: Path,
 ) -> None:
-    """It stands in a temporary table, and a disk of temporary files may be full as well."""
+    """It is stored in a temporary table, and the disk for temporary files may be full, too."""
     async with open_journal(tmp_path / "journal.db", IDENTITY) as journal:
         journal._database.connection.execute("DROP TABLE remote")
         with pytest.raises(JournalError, match="no such table"):

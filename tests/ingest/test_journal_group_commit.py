@@ -1,4 +1,4 @@
-"""Which operations of a commit go to SQLite together."""
+"""Grouping of the operations of a commit into statements."""
 
 from __future__ import annotations
 

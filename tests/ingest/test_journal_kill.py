@@ -56,7 +56,7 @@ STATES = {JournalState.SENDING: 1, JournalState.ACCEPTED: 2, JournalState.DONE: 
 
 
 def write_until_killed(path: Path, seconds: float) -> dict[str, int]:
-    """Write until killed; return the last acknowledged step of each key."""
+    """Write to a journal in a process until it is killed; return the last confirmed step by key."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", WRITER, str(path)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)  # noqa: S603 -- our own
@@ -75,7 +75,7 @@ def write_until_killed(path: Path, seconds: float) -> dict[str, int]:
 
 
 def copy_truncated(path: Path, part: float) -> Path:
-    """Copy a journal and the beginning of its log."""
+    """Copy a journal and the beginning of its write-ahead log."""
     copy = path.with_name(f"{part}.db")
     shutil.copyfile(path, copy)
     log = Path(f"{path}-wal").read_bytes()
@@ -90,7 +90,7 @@ async def read_rows(path: Path) -> dict[str, JournalRow]:
 
 
 def check(rows: dict[str, JournalRow], last_steps: dict[str, int]) -> None:
-    """Compare with what was acknowledged; each worker may be one step ahead of that."""
+    """Compare with the confirmed steps; each worker may be one step ahead."""
     for key, step in last_steps.items():
         assert key in rows
         assert STATES[rows[key].state] >= step
@@ -103,7 +103,7 @@ def check(rows: dict[str, JournalRow], last_steps: dict[str, int]) -> None:
 
 
 async def test_acknowledged_writes_survive_a_kill(tmp_path: Path) -> None:
-    """What is acknowledged is followed by a request that cannot be taken back."""
+    """After the confirmation, the request is sent and cannot be undone."""
     path = tmp_path / "journal.db"
     draw = random.Random(7)
     acknowledged: dict[str, int] = {}
@@ -117,7 +117,7 @@ async def test_acknowledged_writes_survive_a_kill(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_truncated_log_is_an_earlier_consistent_state(tmp_path: Path, seed: int) -> None:
-    """So a disk that lies about what it wrote leaves it when the power fails."""
+    """A disk that reports writes too early leaves such a log after a power failure."""
     path = tmp_path / "journal.db"
     write_until_killed(path, 0.15)
     draw = random.Random(seed)

@@ -1,4 +1,4 @@
-"""Journals that another load of this process, or of a forked one, holds."""
+"""Journals that are locked by another load of this process, or of a forked one."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ ROUNDS = 1000 if os.environ.get("CHAOS") == "long" else 60
 
 
 def left_behind() -> tuple[int, int]:
-    """Count threads of journals and open files."""
+    """Count journal threads and open files."""
     threads = [thread for thread in threading.enumerate() if thread.name == "dify-kb-journal"]
     return len(threads), len(os.listdir("/proc/self/fd"))  # noqa: PTH208 -- numbers
 
 
 def is_free(path: Path) -> bool:
-    """Return whether another process could lock a journal now."""
+    """Return whether another process could lock the journal."""
     with lock_path(path).open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -41,7 +41,7 @@ def is_free(path: Path) -> bool:
 
 
 async def hold(path: Path, opened: asyncio.Event, cleanup: float) -> None:
-    """Hold a journal until cancelled, and for some seconds after that, as requests in flight do."""
+    """Keep a journal open until cancelled and, like requests in flight, some seconds longer."""
     async with open_journal(path, IDENTITY) as journal:
         opened.set()
         try:
@@ -60,7 +60,7 @@ async def holding(path: Path, cleanup: float = 0.0) -> asyncio.Task[None]:
 
 
 async def test_opening_waits_for_a_load_that_was_cancelled(tmp_path: Path) -> None:
-    """However long its requests take; the loop goes on meanwhile."""
+    """However long its requests take; the event loop is not blocked."""
     path = tmp_path / "journal.db"
     task = await holding(path, cleanup=RUNNING_TIMEOUT + 0.3)
     turns = 0
@@ -162,7 +162,7 @@ async def test_load_in_the_loop_of_another_thread_is_waited_for(tmp_path: Path) 
 
 
 async def test_load_of_a_loop_that_was_closed_does_not_hold_the_journal(tmp_path: Path) -> None:
-    """Nothing resumes it: without this the journal would be in use until the process ends."""
+    """Nothing resumes such a load: its journal would stay locked until the process ends."""
     path = tmp_path / "journal.db"
     tasks: list[asyncio.Task[None]] = []
 
@@ -222,7 +222,7 @@ async def test_links_to_a_journal_share_its_lock(tmp_path: Path) -> None:
 
 
 def test_forked_process_does_not_wait_for_its_parent(tmp_path: Path) -> None:
-    """It has a copy of what the parent knew of its loads, which nobody keeps up to date."""
+    """It inherits the parent's list of locks, which is no longer updated."""
     path = tmp_path / "journal.db"
 
     async def refusal() -> str:
@@ -265,7 +265,7 @@ def _in_fork(child: Callable[[int], None]) -> str:
 
 
 async def test_double_cancellation_leaves_no_lock_or_thread(tmp_path: Path) -> None:
-    """asyncio cancels through every shield, so that any await of a cleanup may be cut off."""
+    """asyncio cancels through shields: every await of a cleanup may be interrupted."""
     path = tmp_path / "journal.db"
     journal_database.connect_journal(path).close()
     chance = random.Random(11)

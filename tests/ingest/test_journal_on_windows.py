@@ -1,4 +1,4 @@
-"""The package on a platform without `fcntl`, as Windows."""
+"""Loads and journals on a platform without `fcntl`, such as Windows."""
 
 from __future__ import annotations
 

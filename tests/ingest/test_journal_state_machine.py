@@ -1,4 +1,4 @@
-"""Any order of loads, lost answers, kills and changes, against a server in memory."""
+"""Random sequences of loads, lost responses, kills and changes, with an in-memory server."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from dify_kb.wire import codec
 T = TypeVar("T")
 
 LONG = os.environ.get("CHAOS") == "long"
-"""Other examples each time, and more of them; `--hypothesis-seed` names those of a failure."""
+"""Different and more examples in each run; `--hypothesis-seed` repeats those of a failure."""
 
 KEYS = ("a.md", "b/c.md", "d__e.md")
 CONTENTS = (b"aa", b"bb", b"ccc")
@@ -106,18 +106,19 @@ class Stored:
 
 @define
 class Server:
-    """Documents by name, and creates that were not answered and may still land."""
+    """The documents by name, and unanswered creates that may still arrive."""
 
     documents: dict[str, Stored] = field(factory=dict)
     flying: list[tuple[str, bytes, float]] = field(factory=list)
     _numbers: itertools.count[int] = field(factory=itertools.count)
 
     def create(self, name: str, content: bytes) -> Stored:
-        """Take a create, which replaces the enabled document of that name."""
+        """Create a document, replacing an enabled one with the same name."""
         before = self.documents.get(name)
-        # Two runs at once would leave the chunks of both; beside a disabled one it makes a twin.
+        # Two simultaneous indexing runs would leave the chunks of both; a disabled document would
+        # not be replaced, but duplicated.
         assert before is None or before.status.is_final, "sent while its document is indexed"
-        assert before is None or before.enabled, "a twin of a disabled document"
+        assert before is None or before.enabled, "a duplicate of a disabled document"
         number = next(self._numbers)
         made = Stored(before.id if before else f"d{number}", name, f"f{number}", content)
         self.documents[name] = made
@@ -126,10 +127,10 @@ class Server:
 
 @define
 class Load:
-    """A run as far as it is: what it trusts, and what is in its hands."""
+    """The state of a run: listed documents and files in progress."""
 
     snapshot: Mapping[str, RemoteDocument] | None
-    """What a walk saw; None where the journal is trusted."""
+    """The listed documents; None if the journal is trusted."""
 
     left: list[str]
     held: dict[str, PendingUpload] = field(factory=dict)
@@ -138,7 +139,7 @@ class Load:
 
 
 class Loads(RuleBasedStateMachine):
-    """Checks what a load may never do, whatever happens."""
+    """Checks the guarantees of a load after every step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -171,7 +172,7 @@ class Loads(RuleBasedStateMachine):
             self.runner.close()
             self.folder.cleanup()
 
-    # What happens to the files and the server.
+    # Changes of files and of the server.
 
     @rule(contents=st.tuples(*[st.sampled_from([*CONTENTS, None])] * len(KEYS)))
     def change(self, contents: tuple[bytes | None, ...]) -> None:
@@ -221,11 +222,11 @@ class Loads(RuleBasedStateMachine):
         self.now += seconds
         self.server.flying = [one for one in self.server.flying if one[2] > self.now]
 
-    # What a load does.
+    # Steps of a load.
 
     @rule(ends=st.tuples(*[st.sampled_from(ENDS)] * len(KEYS)), number=st.integers(1, len(KEYS)))
     def go(self, ends: tuple[str, ...], number: int) -> None:
-        """Begin or go on with a load, by some of its files."""
+        """Begin or continue a load with some of its files."""
         load = self.load or self._start()
         for end in ends[:number]:
             if load.left:
@@ -248,7 +249,7 @@ class Loads(RuleBasedStateMachine):
     @precondition(lambda self: self.load)
     @rule(ends=st.tuples(*[st.sampled_from(ENDS)] * len(KEYS)))
     def look(self, ends: tuple[str, ...]) -> None:
-        """Look for those that wait, and for those that are indexed."""
+        """Look up the pending files and those being indexed."""
         assert self.load is not None
         for key, end in zip(KEYS, ends, strict=True):
             if key in self.load.held:
@@ -263,7 +264,7 @@ class Loads(RuleBasedStateMachine):
 
     @rule()
     def kill(self) -> None:
-        """Forget all that is not in the journal."""
+        """Discard all state except the journal."""
         self.load = None
         self._close()
         self._open()
@@ -291,7 +292,7 @@ class Loads(RuleBasedStateMachine):
         assert self.journal.files.count_documents() == known
 
     def _converge(self) -> None:
-        """Load again, unharmed, and see that everything is there then."""
+        """Load again without faults, and check that every file has its document."""
         self.kill()
         self.wait(QUARANTINE)
         for name, document in self.server.documents.items():
@@ -329,7 +330,7 @@ class Loads(RuleBasedStateMachine):
         return self.load
 
     def _take(self, key: str, send: str) -> None:
-        """Take a file, and send it if it is to be sent."""
+        """Plan a file, and send it if the plan says so."""
         assert self.load is not None
         if key not in self.files:
             return
@@ -362,7 +363,7 @@ class Loads(RuleBasedStateMachine):
                 raise AssertionError(decided)
 
     def _check_end(self, result: ItemResult) -> None:
-        """Only what the server had when the load began may be left alone."""
+        """Check that an unsent file had a document when the load began."""
         assert self.load is not None
         if result.outcome is Outcome.UNCHANGED:
             document = self.server.documents.get(self._name(result.key))
@@ -371,7 +372,7 @@ class Loads(RuleBasedStateMachine):
             assert document.status is IndexingStatus.COMPLETED
 
     def _check_done(self, found: FoundFile, row: JournalRow | None) -> None:
-        """What is done and did not change since is never planned again."""
+        """Check that indexed files are not sent again unless they changed."""
         document = self.server.documents.get(found.name)
         if row is None or row.state is not JournalState.DONE or document is None:
             return
@@ -379,7 +380,7 @@ class Loads(RuleBasedStateMachine):
         assert not (ours and document.content == found.data)
 
     def _check_not_twice(self, key: str, name: str, content: bytes) -> None:
-        """What landed is never sent again, whether its answer was seen or not."""
+        """Check that a file whose upload arrived is not sent again after a lost response."""
         document, row = self.server.documents.get(name), self.journal.get_rows([key]).get(key)
         if document is None or row is None or document.status is IndexingStatus.ERROR:
             return
@@ -387,7 +388,7 @@ class Loads(RuleBasedStateMachine):
         assert not (remembers and document.content == content and row.content == _digest(content))
 
     def _remote(self, found: FoundFile, row: JournalRow | None) -> RemoteDocument | None:
-        """Return what a load believes is there."""
+        """Return the document as the load knows it."""
         assert self.load is not None
         if self.load.snapshot is not None:
             return self.load.snapshot.get(found.name)
@@ -468,7 +469,7 @@ class Loads(RuleBasedStateMachine):
                 raise AssertionError(decision)
 
     def _skip(self, held: PendingUpload) -> None:
-        """End a file whose document somebody disabled; what was lost did not land."""
+        """Skip a file whose document was disabled; a lost upload did not arrive."""
         assert self.load is not None
         key = held.file.key
         if held.lost:
@@ -542,10 +543,9 @@ def test_no_sequence_of_events_loses_or_duplicates_files() -> None:
         Loads,
         settings=settings(
             max_examples=400 if LONG else 100,
-            derandomize=not LONG,  # the same examples each time
+            derandomize=not LONG,  # the same examples in each run
             stateful_step_count=20,
-            # An example that fails is told as it is: to make it smaller took minutes and, of as
-            # many examples as that remembers, most of a gigabyte, until the test's time was over.
+            # Failing examples are not shrunk: that took minutes, and most of a gigabyte.
             phases=[Phase.generate],
             database=None,
             deadline=None,

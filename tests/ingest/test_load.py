@@ -55,7 +55,7 @@ async def test_folder_is_loaded_into_searchable_documents(
 async def test_equal_file_names_in_two_folders_become_two_documents(
     client: AsyncClient, folder: Path
 ) -> None:
-    """Uploaded by their base names, the second would silently replace the first."""
+    """With base names only, the second would silently replace the first."""
     write(folder, "a/readme.md", "b/readme.md", "a__b.txt", "a/b.txt")
     dataset = await create_dataset(client)
 
@@ -104,7 +104,7 @@ async def test_every_file_has_exactly_one_outcome(client: AsyncClient, folder: P
 async def test_document_without_any_text_is_reported_as_failed(
     client: AsyncClient, folder: Path
 ) -> None:
-    """The server says `completed`; nothing of the file can ever be found."""
+    """The server reports `completed`, but searches find nothing of the file."""
     (folder / "blank.txt").write_text("\n\n")
 
     report = await client.load(await create_dataset(client), folder)
@@ -153,7 +153,7 @@ async def test_existing_documents_are_kept_on_request(
     on_existing: Literal["skip", "fail"],
     outcome: str,
 ) -> None:
-    """Somebody else's, as far as this load can know."""
+    """They may belong to another client."""
     write(folder, "a.md")
     dataset = await create_dataset(client)
     await client.load(dataset, folder, journal=tmp_path / "somebody else's")
@@ -166,7 +166,7 @@ async def test_existing_documents_are_kept_on_request(
 
 
 async def test_process_rule_is_sent_once(client: AsyncClient, folder: Path) -> None:
-    """Each create that carries a rule makes the server store it again."""
+    """The server stores the rule again for each create that contains one."""
     for name in ("a.txt", "b.txt", "c.txt"):
         (folder / name).write_text("|".join(f"part {number} of the text" for number in range(40)))
     dataset = await create_dataset(client)
@@ -184,7 +184,7 @@ async def test_process_rule_is_sent_once(client: AsyncClient, folder: Path) -> N
 async def test_only_the_first_create_is_sent_alone(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
-    """It carries the rule; the others, which began with it, go on together once it is there."""
+    """It contains the rule; the others are sent concurrently once it has been accepted."""
     write(folder, *(f"{number}.md" for number in range(5)))
     emulator.faults.plan("documents.create_by_file", ["stall 0.5"] * 5)
 
@@ -222,7 +222,7 @@ async def test_document_without_progress_is_stalled_while_others_are_indexed(
 
 
 async def test_slow_indexing_is_waited_for(folder: Path, quick: Policy) -> None:
-    """A default server indexes a document every two seconds: queues take hours, and move."""
+    """A default server indexes one document per two seconds: queues take hours, but progress."""
     write(folder, *(f"{number}.md" for number in range(5)))
     clock = ManualClock()
     with Emulator(settings=Settings(parsing=2, indexing=2), clock=clock) as slow:
@@ -234,7 +234,7 @@ async def test_slow_indexing_is_waited_for(folder: Path, quick: Policy) -> None:
 
 
 async def _ticking(clock: ManualClock, work: Awaitable[LoadReport]) -> LoadReport:
-    """Let a second pass every 10 ms while `work` goes on."""
+    """Advance the clock by a second every 10 ms while `work` runs."""
 
     async def tick() -> None:
         while True:
@@ -252,7 +252,7 @@ async def _ticking(clock: ManualClock, work: Awaitable[LoadReport]) -> LoadRepor
 async def test_polling_requests_pages_not_single_documents(
     emulator: Emulator, folder: Path
 ) -> None:
-    """At the intervals that users have; tests/ingest/test_ingest_watch.py holds the numbers."""
+    """With the default intervals; tests/ingest/test_watch_indexing.py checks the numbers."""
     write(folder, *(f"{number}.md" for number in range(150)))
 
     async with AsyncClient(emulator.url, emulator.api_key) as client:
@@ -277,7 +277,7 @@ async def test_polling_requests_pages_not_single_documents(
 async def test_lost_response_does_not_create_twice(
     client: AsyncClient, emulator: Emulator, folder: Path, fault: str
 ) -> None:
-    """A second create while the first is being indexed would double its chunks."""
+    """A second create while the first is being indexed would duplicate its chunks."""
     write(folder, "a.md", "b.md")
     emulator.faults.plan("documents.create_by_file", [fault])
     told: list[object] = []
@@ -320,7 +320,7 @@ async def test_lost_create_is_resent_after_its_quarantine(
 async def test_permanently_lost_response_is_unknown(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
-    """The run ends before it can be known that nothing landed."""
+    """The run ends before a lookup can rule out that the upload arrived."""
     write(folder, "a.md")
     emulator.faults.plan("documents.create_by_file", ["502-html"])
 
@@ -348,7 +348,7 @@ async def test_revoked_key_stops_the_run(
     assert report.pending >= 30
     assert report.added + report.pending == 40
     assert not report.failed
-    assert count_creates(emulator) <= 10 + 8  # what was in flight with the first refusal
+    assert count_creates(emulator) <= 10 + 8  # the uploads in flight during the first refusal
 
 
 async def test_outage_stops_the_run(folder: Path, quick: Policy) -> None:
@@ -437,7 +437,7 @@ async def test_wrong_key_raises_and_does_not_show_it(emulator: Emulator, folder:
 async def test_disabled_document_is_not_duplicated(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
-    """The server does not match it by name and would make a second one (recording 422)."""
+    """The server does not match it by name and would create a second one (recording 422)."""
     write(folder, "a.md")
     dataset = await create_dataset(client)
     await client.load(dataset, folder)
@@ -454,7 +454,7 @@ async def test_disabled_document_is_not_duplicated(
 
 
 async def test_document_still_being_indexed_is_waited_for(folder: Path, quick: Policy) -> None:
-    """Two runs at once would leave the chunks of both (measured on 1.4.3 and 1.12.1)."""
+    """Two simultaneous runs would leave the chunks of both (measured on 1.4.3 and 1.12.1)."""
     write(folder, "a.md")
     clock = ManualClock()
     with Emulator(settings=Settings(parsing=30, workers=2), clock=clock) as slow:
@@ -498,7 +498,7 @@ def _disable(emulator: Emulator, document_id: str) -> None:
 async def test_failures_of_earlier_runs_do_not_stop_a_load(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
-    """A run that stopped leaves documents of which it saw no end; the next one sees them failed."""
+    """Documents of a stopped run may fail after it; the next run finds them failed."""
     write(folder, *(f"{number:02}.md" for number in range(60)))
     dataset = await create_dataset(client)
     emulator.faults.indexing(["error no such model"], always=True)
@@ -515,7 +515,7 @@ async def test_failures_of_earlier_runs_do_not_stop_a_load(
 async def test_load_that_fails_before_its_first_file_leaves_nothing_open(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
-    """It looks first at what the base holds; whatever is left open there is a warning."""
+    """It lists the dataset first; anything left open there would cause a warning."""
     dataset = await create_dataset(client)
     await client.documents.create_by_text(
         dataset, name="theirs", text="text", process_rule=ProcessRule.automatic()
@@ -531,7 +531,7 @@ async def test_load_that_fails_before_its_first_file_leaves_nothing_open(
 async def test_refused_file_is_retried_without_a_limit(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
-    """A server that is away refuses a file many times; then one answer is lost."""
+    """An unavailable server rejects a file many times; then one response is lost."""
     write(folder, "a.md")
     emulator.faults.plan("documents.create_by_file", ["503 x5", "502-html"])
 

@@ -6,7 +6,7 @@ from dify_kb.ingest.result_iterator import MAX_BUFFERED, ResultBuffer
 
 
 async def test_all_waiting_producers_continue_when_there_is_room() -> None:
-    """As many wait as files are sent at a time; one left behind keeps its file for ever."""
+    """Each concurrent upload waits; one that is never woken would block its file forever."""
     buffer: ResultBuffer[int] = ResultBuffer()
     for number in range(MAX_BUFFERED):
         buffer.put(number)

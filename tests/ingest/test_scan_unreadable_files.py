@@ -1,4 +1,4 @@
-"""Entries of a folder that the system does not let us examine."""
+"""Folder entries that the operating system refuses to examine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ scandir = os.scandir
 
 
 class Entry:
-    """An entry of which one method fails, as after a readdir that returns no type (NFS, FUSE)."""
+    """A directory entry with a failing method, as on file systems such as NFS and FUSE."""
 
     def __init__(self, entry: os.DirEntry[str], method: str, error: Exception) -> None:
         self._entry, self._method, self._error = entry, method, error
@@ -67,7 +67,7 @@ def results(
 def test_entry_that_cannot_be_examined_fails_alone(
     three: Path, monkeypatch: pytest.MonkeyPatch, method: str, number: int
 ) -> None:
-    """It used to end the whole load with an OSError."""
+    """It used to abort the whole load with an OSError."""
     error = OSError(number, os.strerror(number), str(three / "b.txt"))
     break_entry(monkeypatch, "b.txt", method, error)
 
@@ -102,7 +102,7 @@ def test_excluded_entry_is_not_reported_for_its_type(
 def test_hidden_mount_without_access_is_not_reported(
     three: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Home folders hold such mounts, as `.gvfs`; nobody asked for what is in them."""
+    """Home folders contain such mounts, for example `.gvfs`; hidden folders are not loaded."""
     (three / ".gvfs").mkdir()
     break_entry(monkeypatch, ".gvfs", "is_dir", OSError(errno.EACCES, "Permission denied"))
 
@@ -134,7 +134,7 @@ def test_folder_that_cannot_be_listed_fails_alone(
 def test_listing_that_breaks_off_keeps_what_it_had(
     three: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """The folder itself is the failure, so that nobody takes its rest for loaded."""
+    """The folder itself is reported as failed, because the rest of its files is missing."""
 
     def entries(path: str) -> Iterator[os.DirEntry[str]]:
         yield from sorted(scandir(path), key=lambda entry: entry.name)[:2]

@@ -1,4 +1,4 @@
-"""Totals that are known before all is sent."""
+"""The total number and size of files, counted ahead of the scan."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def test_totals_match_the_files_of_a_load(
 
 @pytest.mark.parametrize("calls", [0, 1, 3])
 def test_count_that_is_stopped_has_no_totals(tree: Path, calls: int) -> None:
-    """A part of the sum would look like all of it."""
+    """A partial sum would look like the total."""
     left = iter([False] * calls)
 
     assert count_source(resolve_roots(tree), ScanRules(), lambda: next(left, True)) is None
 
 
 def test_count_without_matches_can_be_stopped(tree: Path) -> None:
-    """A million files of another type are as slow as a million that match."""
+    """Scanning a million files takes as long if none of them matches."""
     calls = iter([False, True])
 
     rules = ScanRules(include=["*.pdf"])

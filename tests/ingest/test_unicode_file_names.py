@@ -1,4 +1,4 @@
-"""Names that systems return in different Unicode forms."""
+"""File names that operating systems return in different Unicode forms."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def keys(source: Path | list[Path], rules: ScanRules | None = None) -> list[str]
 
 @pytest.mark.parametrize("form", [NFC, NFD])
 def test_nfc_and_nfd_names_have_the_same_key(folder: Path, form: str) -> None:
-    """A folder copied through a Mac or a file server would be loaded twice."""
+    """Otherwise a folder copied from a Mac or a file server would be loaded twice."""
     write(folder, f"{form}.md", f"{form}/{form}.md")
 
     assert keys(folder) == [f"{NFC}.md", f"{NFC}/{NFC}.md"]
@@ -58,7 +58,7 @@ def test_names_differing_only_in_form_are_two_files(folder: Path) -> None:
 
 
 def test_excluded_name_still_prevents_normalization(folder: Path) -> None:
-    """Otherwise a key would depend on the patterns, and change with them."""
+    """Otherwise the key would depend on the patterns."""
     write(folder, f"{NFD}.md")
     (folder / f"{NFC}.md").mkdir()
 
@@ -118,7 +118,7 @@ def test_patterns_match_either_form(folder: Path) -> None:
 
 
 def test_path_in_the_form_that_the_folder_does_not_list_is_no_neighbour(folder: Path) -> None:
-    """macOS opens a file by either form and lists one of them."""
+    """macOS opens a file by either form, but lists only one."""
     write(folder, f"{NFC}.md")
 
     assert PathNormalizer().normalize(f"{NFD}.md", str(folder)) == f"{NFC}.md"
