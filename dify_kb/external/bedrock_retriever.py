@@ -1,3 +1,5 @@
+"""A retriever for Amazon Bedrock Knowledge Bases."""
+
 from __future__ import annotations
 
 from importlib import import_module

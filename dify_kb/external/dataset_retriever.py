@@ -1,3 +1,5 @@
+"""A retriever for datasets of another Dify server."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class DatasetSearch(Protocol):
-    """The interface used of `AsyncClient(…).datasets`."""
+    """The part of `AsyncClient.datasets` that the retriever uses."""
 
     async def retrieve(
         self, dataset_id: Dataset | str, query: str, /, *, retrieval_model: RetrievalModel

@@ -185,7 +185,7 @@ class _EndpointCheck:
                 check="top_k",
                 status="failed",
                 detail=f"{len(records)} records for top_k 1; Dify passes all of them to the model",
-                remedy="Return at most retrieval_setting.top_k records; Dify does not cut.",
+                remedy="Return at most retrieval_setting.top_k records; Dify does not truncate.",
             )
         return Finding(check="top_k", status="ok", detail="at most top_k records")
 
@@ -302,7 +302,7 @@ def check_registration(response: EndpointResponse) -> Finding:
     if response.status == 403:  # noqa: PLR2004 -- Forbidden
         advice = "Reject a wrong key with 401, and an empty body with the right key with 400."
     return Finding(
-        check="registration", status="failed", detail=f"Dify refuses: {problem}", remedy=advice
+        check="registration", status="failed", detail=f"Dify rejects it: {problem}", remedy=advice
     )
 
 

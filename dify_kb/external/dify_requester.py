@@ -56,7 +56,7 @@ class EndpointResponse:
 
     @property
     def is_failed(self) -> bool:
-        """Whether Dify got no usable response in spite of its retries."""
+        """Whether the last attempt failed with an error or a retried status."""
         return not self.status or self.status in RETRIED_STATUSES
 
     def describe(self) -> str:
@@ -208,7 +208,7 @@ def _describe_error(error: Exception) -> str:
 
 
 def find_registration_problem(response: EndpointResponse) -> str | None:
-    """Return why Dify refuses to register the API, or None if it registers it."""
+    """Return why Dify rejects the registration of the API, or None if it accepts it."""
     if response.is_failed:
         return f"failed to connect to the endpoint: {response.describe()}"
     match response.status:

@@ -1,3 +1,5 @@
+"""A retriever for the files of a folder."""
+
 from __future__ import annotations
 
 import hashlib

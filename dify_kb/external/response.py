@@ -45,7 +45,7 @@ def widen_request(retriever: Retriever, query: RetrievalRequest) -> RetrievalReq
 def build_response(
     records: Iterable[RetrievalRecord], query: RetrievalRequest, *, is_filtered: bool
 ) -> bytes:
-    """Filter, sort, cut and serialize records, which Dify does not do itself (server source).
+    """Filter, sort, truncate and serialize records; Dify does not do this (server source).
 
     Raises:
         InvalidRecordsError: `records` is not an iterable of records, or a field of a record has the

@@ -53,9 +53,9 @@ class Retriever(Protocol):
     """A search to serve; one coroutine is required.
 
     A retriever may return any number of records in any order: the server applies the metadata
-    condition and the threshold, sorts by score and cuts to `top_k`. Optionally, a retriever has an
-    attribute `filters_metadata`; True means that it applies the condition itself. A retriever that
-    is an asynchronous context manager is open while the server runs.
+    condition and the threshold, sorts by score and truncates to `top_k`. Optionally, a retriever
+    has an attribute `filters_metadata`; True means that it applies the condition itself. A
+    retriever that is an asynchronous context manager is open while the server runs.
 
     Dify times out after five seconds and sends a request up to four times, so a retriever should
     be fast and free of side effects.

@@ -1,4 +1,4 @@
-"""The error for unreadable documents; import optional parsers and translate their errors."""
+"""Errors of text extraction: unreadable documents, missing parsers, parser errors."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ class SearchIndex:
             self.database.execute(statement)
 
     def add(self, rows: Iterable[tuple[str, str, str, str]], *, vectors: bool = False) -> None:
-        """Add `IndexedSegment` rows; a row with an indexed id replaces it.
+        """Add `IndexedSegment` rows; a row replaces an indexed segment with the same id.
 
         `vectors` makes `search_vectors` find them too; each vector costs 0.5 KB and about 0.1 ms.
         """

@@ -1,4 +1,4 @@
-"""Split texts into words; keywords and stop words."""
+"""Split texts into words, extract keywords, remove stop words."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def test_a_server_that_dify_refuses_ends_with_one_and_a_remedy(cli: Cli) -> None
     code, out, err = cli("external", "check", os.environ["DIFY_BASE_URL"], *given)
 
     assert code == 1
-    assert "failed  registration: Dify refuses: Not Found: failed to connect" in out
+    assert "failed  registration: Dify rejects it: Not Found: failed to connect" in out
     assert "        next: Respond to an empty POST with 400" in out
     assert err == "This server does not work as an external knowledge base of Dify.\n"
 
