@@ -1,4 +1,4 @@
-"""Which uploads wait for a slot, which is next, and what attempts change."""
+"""Admission of uploads: waiting order, rates, outages, and request limits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CREATE = "documents.create_by_file"
 
 
 class Server:
-    """One that answers probes unless it is down."""
+    """A server that responds to probes unless it is down."""
 
     def __init__(self) -> None:
         self.down = False
@@ -56,9 +56,9 @@ def make_admission(
     return Admission(concurrency, rate, requests or RequestLimiter(8), breaker, clock, Random(1))
 
 
-def make_attempt(**given: object) -> AttemptEvent:
-    """Return an upload that succeeded, but for what is given."""
-    usual: dict[str, object] = {
+def make_attempt(**values: object) -> AttemptEvent:
+    """Create an attempt of a successful upload, with `values` replaced."""
+    defaults: dict[str, object] = {
         "endpoint": CREATE,
         "attempt": 1,
         "status": 200,
@@ -67,40 +67,40 @@ def make_attempt(**given: object) -> AttemptEvent:
         "retry_in": None,
         "error": None,
     }
-    return AttemptEvent(**(usual | given))  # type: ignore[arg-type]  # as the names say
+    return AttemptEvent(**(defaults | values))  # type: ignore[arg-type]  # as the names say
 
 
-def make_failed_attempt(kind: str, status: int | None = None, **given: object) -> AttemptEvent:
-    return make_attempt(failure_kind=kind, status=status, error="no", server_seconds=None, **given)
+def make_failed_attempt(kind: str, status: int | None = None, **values: object) -> AttemptEvent:
+    return make_attempt(failure_kind=kind, status=status, error="no", server_seconds=None, **values)
 
 
 async def can_acquire(admission: Admission, within: float = 0.05) -> bool:
-    """Return whether an upload is admitted at once."""
+    """Return whether an upload is admitted within `within` seconds."""
     with anyio.move_on_after(within):
         async with slot(admission):
             return True
     return False
 
 
-# --- who waits
+# --- waiting
 
 
 async def test_limit_is_not_exceeded_and_the_queue_is_first_in_first_out() -> None:
-    admission, order, most = make_admission(2), list[int](), 0
+    admission, order, max_in_flight = make_admission(2), list[int](), 0
 
-    async def one(number: int) -> None:
-        nonlocal most
+    async def upload(number: int) -> None:
+        nonlocal max_in_flight
         async with slot(admission):
             order.append(number)
-            most = max(most, admission.in_flight)
+            max_in_flight = max(max_in_flight, admission.in_flight)
             await anyio.sleep(0.001 * (number % 3))
 
     async with anyio.create_task_group() as group:
         for number in range(20):
-            group.start_soon(one, number)
+            group.start_soon(upload, number)
 
     assert order == list(range(20))
-    assert most == 2
+    assert max_in_flight == 2
     assert admission.in_flight == 0
 
 
@@ -118,11 +118,11 @@ async def test_cancelled_waiter_takes_no_slot() -> None:
 
 async def test_next_waiter_is_served_when_the_first_is_cancelled() -> None:
     admission = make_admission(1)
-    came = anyio.Event()
+    entered = anyio.Event()
 
     async def second() -> None:
         async with slot(admission):
-            came.set()
+            entered.set()
 
     async with anyio.create_task_group() as group:
         async with slot(admission):
@@ -131,11 +131,11 @@ async def test_next_waiter_is_served_when_the_first_is_cancelled() -> None:
             group.start_soon(second)
             await anyio.sleep(0.04)
         with anyio.fail_after(10):
-            await came.wait()
+            await entered.wait()
 
 
 async def test_next_waiter_waits_for_the_rate_when_the_first_is_cancelled() -> None:
-    """Only the first in line has a timer; another must take its place."""
+    """Only the head of the queue has a timer; the next waiter must start another."""
     admission = make_admission(8, "10/s")
     assert await can_acquire(admission)
     with anyio.fail_after(10):
@@ -149,7 +149,7 @@ async def test_next_waiter_waits_for_the_rate_when_the_first_is_cancelled() -> N
 async def test_raised_limit_admits_waiters() -> None:
     admission, inside = make_admission(None), 0
 
-    async def one() -> None:
+    async def upload() -> None:
         nonlocal inside
         async with slot(admission):
             inside += 1
@@ -159,7 +159,7 @@ async def test_raised_limit_admits_waiters() -> None:
     admission._clock = lambda: now[0]
     async with anyio.create_task_group() as group:
         for _ in range(4):
-            group.start_soon(one)
+            group.start_soon(upload)
         await anyio.wait_all_tasks_blocked()
         assert inside == admission.limit == 1
         for _ in range(12):
@@ -171,22 +171,22 @@ async def test_raised_limit_admits_waiters() -> None:
 
 
 async def test_waiting_uses_no_loop_iterations() -> None:
-    admission, looks = make_admission(1), 0
+    admission, check_count = make_admission(1), 0
     earliest = admission._next_start
 
-    def counted(now: float) -> float:
-        nonlocal looks
-        looks += 1
+    def count_check(now: float) -> float:
+        nonlocal check_count
+        check_count += 1
         return earliest(now)
 
-    admission._next_start = counted  # type: ignore[method-assign]  # to count
+    admission._next_start = count_check  # type: ignore[method-assign]  # to count
     async with slot(admission), anyio.create_task_group() as group:
         for _ in range(10):
             group.start_soon(can_acquire, admission)
         await anyio.sleep(0.02)
         group.cancel_scope.cancel()
 
-    assert looks < 40
+    assert check_count < 40
 
 
 # --- rates
@@ -211,8 +211,8 @@ async def test_rate_limit_refusal_stops_admission() -> None:
     assert admission.breaker.is_closed
 
 
-async def test_create_that_was_never_sent_is_not_waited_for() -> None:
-    """Else a learned limit would lose a call for ever each time that a file cannot be read."""
+async def test_unsent_create_does_not_count_as_pending() -> None:
+    """Otherwise each unreadable file would permanently reduce a learned limit by one call."""
     admission = make_admission(8, "3/min")
     now = 0.0
     admission._clock = lambda: now
@@ -236,7 +236,7 @@ async def test_other_rate_limited_calls_are_counted() -> None:
     assert len(admission.rate._window) == 2
 
 
-# --- trouble
+# --- overload and outages
 
 
 async def test_retry_after_delays_uploads() -> None:
@@ -255,9 +255,9 @@ async def test_retry_after_of_years_is_capped() -> None:
 
 
 def run_in_virtual_time(scenario: Callable[[Admission, Server], Awaitable[None]]) -> None:
-    """Run with an admission whose breaker probes a server, in virtual time."""
+    """Run `scenario` in virtual time with an admission whose breaker probes a server."""
 
-    async def scene() -> None:
+    async def execute() -> None:
         server = Server()
         breaker = CircuitBreaker(cast("Datasets", server), "dataset", LoadTiming(), Random(1))
         admission = Admission(
@@ -268,7 +268,7 @@ def run_in_virtual_time(scenario: Callable[[Admission, Server], Awaitable[None]]
             await scenario(admission, server)
             tasks.cancel_scope.cancel()
 
-    run(scene)
+    run(execute)
 
 
 def test_outage_blocks_uploads_and_halves_the_limit() -> None:
@@ -287,20 +287,20 @@ def test_outage_blocks_uploads_and_halves_the_limit() -> None:
 
         assert anyio.current_time() - began < 33
         assert admission.limit == max(16, limit // 2)
-        await admission.acquire()  # the next waits for nothing
+        await admission.acquire()  # the next upload does not wait
         assert admission.in_flight == 2
 
     run_in_virtual_time(scenario)
 
 
 def test_all_queued_uploads_continue_after_an_outage() -> None:
-    """Those behind the first must be woken as well, also when the first is cancelled meanwhile."""
-    came: list[float] = []
+    """All waiters are woken, also if the first is cancelled during the outage."""
+    entered: list[float] = []
 
     async def scenario(admission: Admission, server: Server) -> None:
         async def upload() -> None:
             async with slot(admission):
-                came.append(anyio.current_time())
+                entered.append(anyio.current_time())
                 await anyio.sleep(1)
 
         async with anyio.create_task_group() as tasks:
@@ -311,12 +311,12 @@ def test_all_queued_uploads_continue_after_an_outage() -> None:
             for _ in range(100):
                 tasks.start_soon(upload)
             await anyio.sleep(50)
-            assert not came
+            assert not entered
             server.down = False
 
     run_in_virtual_time(scenario)
 
-    assert len(came) == 100
+    assert len(entered) == 100
 
 
 def test_uploads_wait_for_the_dataset_lock() -> None:
@@ -368,28 +368,28 @@ async def test_limit_history_is_bounded() -> None:
 
 
 async def test_request_limit_follows_the_concurrency_limit() -> None:
-    pace = RequestLimiter(8)
-    admission = make_admission(20, requests=pace)
-    assert pace.limit == 8
+    requests = RequestLimiter(8)
+    admission = make_admission(20, requests=requests)
+    assert requests.limit == 8
 
     admission.record(make_attempt())
-    assert pace.limit == 21
+    assert requests.limit == 21
 
     admission.close()
-    assert pace.limit == 8
+    assert requests.limit == 8
 
 
 async def test_fixed_request_limit_is_not_raised() -> None:
-    pace = RequestLimiter(4, fixed=True)
-    admission = make_admission(20, requests=pace)
+    requests = RequestLimiter(4, fixed=True)
+    admission = make_admission(20, requests=requests)
     admission.record(make_attempt())
 
-    assert pace.limit == admission.limit == 4
+    assert requests.limit == admission.limit == 4
 
 
 async def test_starved_connections_lower_the_request_limit() -> None:
-    pace = RequestLimiter(8)
-    admission = make_admission((8, 64), requests=pace)
+    requests = RequestLimiter(8)
+    admission = make_admission((8, 64), requests=requests)
     now = [0.0]
     admission._clock = lambda: now[0]
     for _ in range(12):
@@ -397,9 +397,9 @@ async def test_starved_connections_lower_the_request_limit() -> None:
         admission.record(make_attempt())
     now[0] += 6.0
     admission.record(make_attempt(seconds=5.0, server_seconds=5.0))
-    assert admission.limit == 8  # a lower bound that was asked for
+    assert admission.limit == 8  # the requested lower bound
 
-    admission = make_admission((1, 64), requests=pace)
+    admission = make_admission((1, 64), requests=requests)
     admission._clock = lambda: now[0]
     admission.concurrency._level = 8.0
     for _ in range(12):
@@ -413,13 +413,13 @@ async def test_starved_connections_lower_the_request_limit() -> None:
 
 
 async def test_concurrent_loads_share_the_larger_request_limit() -> None:
-    pace = RequestLimiter(8)
-    pace.set_requested_limit("one", 6)
-    assert pace.limit == 6
-    pace.set_requested_limit("other", 12)
-    assert pace.limit == 12
-    pace.set_requested_limit("other", None)
-    assert pace.limit == 6
+    requests = RequestLimiter(8)
+    requests.set_requested_limit("one", 6)
+    assert requests.limit == 6
+    requests.set_requested_limit("other", 12)
+    assert requests.limit == 12
+    requests.set_requested_limit("other", None)
+    assert requests.limit == 6
 
 
 @pytest.mark.parametrize("concurrency", [0, -1, (0, 4), (5, 4)])
@@ -428,35 +428,34 @@ async def test_invalid_concurrency_is_rejected(concurrency: int | tuple[int, int
         make_admission(concurrency)
 
 
-# --- with a server
+# --- with the emulator
 
 
 async def test_load_is_admitted_against_the_emulator() -> None:
     admission = make_admission(None)
     seen: list[AttemptEvent] = []
 
-    def observe(make_attempt: AttemptEvent) -> None:
-        seen.append(make_attempt)
-        admission.record(make_attempt)
+    def observe(attempt: AttemptEvent) -> None:
+        seen.append(attempt)
+        admission.record(attempt)
 
     with Emulator() as emulator:
         async with AsyncClient(emulator.url, emulator.api_key, on_event=observe) as client:
             dataset = await client.datasets.create("Pace", indexing_technique="economy")
 
-            async def one(number: int) -> None:
+            async def upload(number: int) -> None:
                 async with slot(admission):
                     await client.documents.create_by_file(dataset, b"A line.", name=f"{number}.txt")
 
             async with anyio.create_task_group() as group:
                 for number in range(100):
-                    group.start_soon(one, number)
+                    group.start_soon(upload, number)
 
-    creates = [make_attempt for make_attempt in seen if make_attempt.endpoint == CREATE]
+    creates = [attempt for attempt in seen if attempt.endpoint == CREATE]
     assert len(creates) == 100
     assert all(
-        make_attempt.server_seconds is not None
-        and 0 < make_attempt.server_seconds <= make_attempt.seconds
-        for make_attempt in creates
+        attempt.server_seconds is not None and 0 < attempt.server_seconds <= attempt.seconds
+        for attempt in creates
     )
     assert admission.in_flight == 0
     assert 2 <= max(limit for _, limit in admission.history) <= 10
@@ -466,9 +465,9 @@ async def test_rate_limit_is_distinguished_from_other_refusals() -> None:
     admission = make_admission(4)
     seen: list[AttemptEvent] = []
 
-    def observe(make_attempt: AttemptEvent) -> None:
-        seen.append(make_attempt)
-        admission.record(make_attempt)
+    def observe(attempt: AttemptEvent) -> None:
+        seen.append(attempt)
+        admission.record(attempt)
 
     once = Retry(throttled_attempts=1)
     with Emulator() as emulator:
@@ -480,7 +479,7 @@ async def test_rate_limit_is_distinguished_from_other_refusals() -> None:
             with pytest.raises(RateLimitedError):
                 await client.documents.create_by_file(dataset, b"A line.", name="a.txt")
 
-    assert [make_attempt.failure_kind for make_attempt in seen] == [None, "quota"]
+    assert [attempt.failure_kind for attempt in seen] == [None, "quota"]
     assert admission.rate.limit is not None
 
 

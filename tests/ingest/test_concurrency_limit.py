@@ -1,4 +1,4 @@
-"""How many creates may be in flight, on models of servers and after single replies."""
+"""The concurrency limit on models of servers and after single responses."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from dify_kb.ingest.pacing.concurrency_limit import ConcurrencyLimit, Connection
 SEED = 3
 
 
-def best(pod: model.ServerCapacity, *limits: int) -> int:
+def best_throughput(pod: model.ServerCapacity, *limits: int) -> int:
     return max(len(model.simulate_limit(pod, model.FixedLimit(limit)).ends) for limit in limits)
 
 
-def feed(limit: ConcurrencyLimit, seconds: float, count: int, now: float = 0.0) -> float:
-    """Record replies that took equally long; return the time after them."""
+def record_responses(
+    limit: ConcurrencyLimit, seconds: float, count: int, now: float = 0.0
+) -> float:
+    """Record `count` responses that took `seconds` each; return the time of the last."""
     for _ in range(count):
         now += seconds / limit.limit
         limit.record_response(now, seconds, limit.limit)
@@ -37,7 +39,7 @@ def test_limit_saturates_a_server_without_queueing(
 
     outcome = model.simulate_limit(pod, ConcurrencyLimit(), seed=SEED)
 
-    assert len(outcome.ends) >= 0.95 * best(pod, *limits)
+    assert len(outcome.ends) >= 0.95 * best_throughput(pod, *limits)
     assert outcome.quantile(0.5) <= 2.5 * alone
     assert outcome.starved == 0
 
@@ -48,12 +50,12 @@ def test_limit_grows_on_a_large_server(pod: model.ServerCapacity) -> None:
 
     outcome = model.simulate_limit(pod, ConcurrencyLimit(), seed=SEED)
 
-    assert len(outcome.ends) >= 0.95 * best(pod, 32, 48)
+    assert len(outcome.ends) >= 0.95 * best_throughput(pod, 32, 48)
     assert outcome.quantile(0.5) <= 2.5 * alone
 
 
 def test_fast_server_is_not_throttled() -> None:
-    """Its times are jitter of our own loop, which is not a queue."""
+    """Its latencies are jitter of the event loop, not a queue."""
     floor = len(model.simulate_limit(model.JITTERY, model.FixedLimit(8), 10.0).ends)
 
     outcome = model.simulate_limit(model.JITTERY, ConcurrencyLimit(), 10.0, SEED)
@@ -81,7 +83,7 @@ def test_few_requests_are_sent_during_an_error_storm() -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_limit_recovers_after_a_full_outage(seed: int) -> None:
-    """For 10 s, as in a restart: whatever the order in which calls fail, it must not hang."""
+    """After a restart of 10 s, for any order of failures."""
     outcome = model.simulate_load(evolve(model.DEFAULT, failing=(5.0, 15.0, 1.0)), 60.0, seed)
 
     assert 0 < outcome.wasted <= 60
@@ -91,11 +93,11 @@ def test_limit_recovers_after_a_full_outage(seed: int) -> None:
 def test_latency_noise_does_not_lower_the_limit() -> None:
     outcome = model.simulate_limit(model.WILD, ConcurrencyLimit(), 60.0, SEED)
 
-    assert outcome.rate(30.0, 60.0) >= 0.75 * best(model.WILD, 32) / 120
+    assert outcome.rate(30.0, 60.0) >= 0.75 * best_throughput(model.WILD, 32) / 120
 
 
 def test_connection_starvation_lowers_the_limit() -> None:
-    """A pod of 10 connections whose processor could do more: all that shows is a rare tail."""
+    """A pod with 10 connections and free processor time: only the tail latency shows the limit."""
     pod = model.ServerCapacity(name="slow database", cpu=0.004, io=0.1)
 
     outcome = model.simulate_limit(pod, ConcurrencyLimit(), 120.0, SEED)
@@ -105,7 +107,7 @@ def test_connection_starvation_lowers_the_limit() -> None:
 
 
 def test_server_tail_latency_does_not_lower_the_limit_permanently() -> None:
-    """One create of a hundred takes 4 s longer, as on slow storage, however few there are."""
+    """One of 100 creates takes 4 s longer, as on slow storage, at any limit."""
     outcome = model.simulate_limit(
         evolve(model.ELSEWHERE, stalls=0.01, stall=4.0), ConcurrencyLimit(), 200.0, SEED
     )
@@ -117,14 +119,14 @@ def test_limit_starts_low() -> None:
     limit = ConcurrencyLimit()
     assert limit.limit == 1
 
-    feed(limit, 0.04, 12)
+    record_responses(limit, 0.04, 12)
 
     assert limit.limit == 2
 
 
 def test_fixed_limit_never_changes() -> None:
     limit = ConcurrencyLimit(10, 10)
-    feed(limit, 5.0, 100)
+    record_responses(limit, 5.0, 100)
     limit.record_overload(30.0)
     limit.reopen(31.0)
 
@@ -142,9 +144,9 @@ def test_limit_stays_within_bounds() -> None:
 
 
 def test_unused_limit_is_not_raised() -> None:
-    """A load that waits for its files, or for a quota, shows nothing of what a server takes."""
+    """A load that waits for files or for a rate limit does not show the capacity of the server."""
     limit = ConcurrencyLimit()
-    now = feed(limit, 0.04, 12)
+    now = record_responses(limit, 0.04, 12)
     for _ in range(500):
         now += 0.04
         limit.record_response(now, 0.04, 1)
@@ -154,22 +156,22 @@ def test_unused_limit_is_not_raised() -> None:
 
 def test_overload_lowers_the_limit_once_per_second() -> None:
     limit = ConcurrencyLimit(1, 64, 20)
-    now = feed(limit, 0.04, 12)
-    at = limit.limit
+    now = record_responses(limit, 0.04, 12)
+    previous = limit.limit
     for _ in range(10):
         limit.record_overload(now)
 
-    assert limit.limit == int(0.6 * at)
+    assert limit.limit == int(0.6 * previous)
 
 
 def test_limit_is_halved_after_an_outage() -> None:
     limit = ConcurrencyLimit(1, 64, 20)
-    now = feed(limit, 0.04, 12)
-    at = limit.limit
+    now = record_responses(limit, 0.04, 12)
+    previous = limit.limit
 
     limit.reopen(now)
 
-    assert limit.limit == at // 2
+    assert limit.limit == previous // 2
 
 
 def test_limit_exceeds_the_pod_limit_by_small_steps() -> None:
@@ -183,11 +185,11 @@ def test_limit_exceeds_the_pod_limit_by_small_steps() -> None:
 
 
 def test_unloaded_latency_is_measured_again_after_the_ramp() -> None:
-    """The first look is a short one, which may have been far off."""
+    """The first measurement is short and may be inaccurate."""
     limits = model.simulate_limit(model.BUSY, ConcurrencyLimit(), 30.0, SEED).limits
-    risen = next(now for now, limit in limits if limit >= 7)
+    ramp_end = next(now for now, limit in limits if limit >= 7)
 
-    assert min(limit for now, limit in limits if risen < now < risen + 5) <= 4
+    assert min(limit for now, limit in limits if ramp_end < now < ramp_end + 5) <= 4
 
 
 def test_starved_create_counts_against_the_limit_that_admitted_it() -> None:

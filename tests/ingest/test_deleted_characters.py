@@ -40,14 +40,14 @@ TEXTS = st.text(st.sampled_from("aï¿¾<|>éÿ«重"), max_size=40)
 
 @given(TEXTS)
 def test_count_equals_the_characters_the_server_deletes(text: str) -> None:
-    expected = sum(text.count(one) for one in ("ï", "¿", "¾", "<|", "|>"))
+    expected = sum(text.count(deleted) for deleted in ("ï", "¿", "¾", "<|", "|>"))
 
     assert count_deleted(text.encode()) == expected
 
 
 @given(TEXTS, st.integers(1, 7))
 def test_block_borders_do_not_change_the_count(text: str, size: int) -> None:
-    """A large file is read in blocks, which end in the middle of a character."""
+    """A large file is read in blocks, which may end within a character."""
     data = text.encode()
     counter = DeletedCounter()
 
@@ -74,7 +74,7 @@ def test_small_and_streamed_files_have_the_same_count(folder: Path, length: int)
 
 
 def test_deleted_characters_are_counted_in_text_files_only(folder: Path) -> None:
-    """The bytes of a pdf are not what the server cuts."""
+    """The server deletes characters from extracted text only."""
     data = "ï".encode()
 
     assert count_deleted_in_file(folder, "a.pdf", data) == 0

@@ -1,4 +1,4 @@
-"""A dry run says of each file what the run then does, also where that looks first."""
+"""Predictions of a dry run match the results of the load."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from dify_kb.emulator import Emulator
 
 
 async def run_dry(client: AsyncClient, dataset: Dataset, folder: Path) -> dict[str, ItemResult]:
-    told: dict[str, ItemResult] = {}
+    results: dict[str, ItemResult] = {}
 
     def listen(event: object) -> None:
         if isinstance(event, ItemResult):
-            told[event.key] = event
+            results[event.key] = event
 
     await client.load(dataset, folder, dry_run=True, on_event=listen)
-    return told
+    return results
 
 
 async def test_dry_run_reports_that_a_changed_file_replaces_its_document(
     client: AsyncClient, folder: Path
 ) -> None:
-    """Though the journal is trusted, and nobody has looked at that document yet."""
+    """Although the journal is trusted and the document was not looked up."""
     for name in ("changed.md", "same.md"):
         (folder / name).write_text("text")
     dataset = await create_dataset(client)
     await client.load(dataset, folder)
     (folder / "changed.md").write_text("another text")
 
-    told = await run_dry(client, dataset, folder)
+    results = await run_dry(client, dataset, folder)
 
-    assert told["changed.md"].reason == "would be sent to replace its document"
-    assert told["same.md"].outcome is Outcome.UNCHANGED
+    assert results["changed.md"].reason == "would be sent to replace its document"
+    assert results["same.md"].outcome is Outcome.UNCHANGED
     assert (await client.load(dataset, folder)).updated == 1
 
 
 async def test_dry_run_does_not_report_pending_sends_as_failures(
     client: AsyncClient, folder: Path
 ) -> None:
-    """Nor is it kept: a dry run of a million files has nothing to remember of them."""
+    """They are not stored either: a dry run of a million files needs no memory for them."""
     (folder / "a.md").write_text("text")
     (folder / "large.md").write_text("a text that is too large")
     dataset = await create_dataset(client)
@@ -51,7 +51,7 @@ async def test_dry_run_does_not_report_pending_sends_as_failures(
     report = await client.load(dataset, folder, dry_run=True, max_file_size=4)
 
     assert (report.failed, report.pending) == (1, 1)
-    assert [one.key for one in report.failures()] == ["large.md"]
+    assert [result.key for result in report.failures()] == ["large.md"]
     report = await client.load(dataset, folder / "a.md", dry_run=True)
     assert report
     assert (report.pending, list(report.failures())) == (1, [])
@@ -71,19 +71,19 @@ async def test_dry_run_skips_changed_files_of_disabled_or_archived_documents(
     await getattr(client.documents, switch)(dataset, [row.id])
     (folder / "a.md").write_text("another text")
 
-    told = await run_dry(client, dataset, folder)
+    results = await run_dry(client, dataset, folder)
     real = await client.load(dataset, folder)
 
-    assert told["a.md"].outcome is Outcome.SKIPPED
-    assert str(told["a.md"].reason).startswith(reason)
+    assert results["a.md"].outcome is Outcome.SKIPPED
+    assert str(results["a.md"].reason).startswith(reason)
     assert (real.skipped, real.found) == (1, 1)
-    assert list(real.skipped_reasons) == [told["a.md"].reason]
+    assert list(real.skipped_reasons) == [results["a.md"].reason]
 
 
 async def create_interrupted_load(
     client: AsyncClient, emulator: Emulator, folder: Path, fault: str
 ) -> Dataset:
-    """Have a load end while a create was not answered."""
+    """Cancel a load while a create waits for its response."""
     (folder / "a.md").write_text("text")
     dataset = await create_dataset(client)
     emulator.faults.plan(CREATE, [fault])
@@ -96,7 +96,7 @@ async def create_interrupted_load(
 
 
 @pytest.mark.parametrize(
-    ("fault", "text", "would", "ends"),
+    ("fault", "text", "prediction", "outcome"),
     [
         ("commit-then-stall 5", "text", "would be taken over", "added"),
         ("commit-then-stall 5", "changed", "would be sent to replace its document", "updated"),
@@ -109,14 +109,14 @@ async def test_dry_run_looks_up_interrupted_sends(
     folder: Path,
     fault: str,
     text: str,
-    would: str,
-    ends: str,
+    prediction: str,
+    outcome: str,
 ) -> None:
     dataset = await create_interrupted_load(client, emulator, folder, fault)
     (folder / "a.md").write_text(text)
 
-    told = await run_dry(client, dataset, folder)
+    results = await run_dry(client, dataset, folder)
     report = await client.load(dataset, folder)
 
-    assert str(told["a.md"].reason).endswith(would)
-    assert (getattr(report, ends), report.found) == (1, 1)
+    assert str(results["a.md"].reason).endswith(prediction)
+    assert (getattr(report, outcome), report.found) == (1, 1)

@@ -24,8 +24,8 @@ async def add(queue: UploadQueue, file: TrackedFile) -> None:
     queue.put(file)
 
 
-async def has_room(queue: UploadQueue, file: TrackedFile) -> bool:
-    """Return whether a file could be added at once; then it is."""
+async def try_add(queue: UploadQueue, file: TrackedFile) -> bool:
+    """Add a file if the queue has space; return whether it was added."""
     with anyio.move_on_after(0.02):
         await add(queue, file)
         return True
@@ -62,13 +62,13 @@ async def test_number_of_new_files_in_the_queue_is_bounded() -> None:
     queue = UploadQueue()
     await fill(queue)
 
-    assert not await has_room(queue, make_tracked_file("more"))
+    assert not await try_add(queue, make_tracked_file("more"))
     await queue.get()
-    assert await has_room(queue, make_tracked_file("more"))
+    assert await try_add(queue, make_tracked_file("more"))
 
 
 async def test_resent_files_are_always_accepted() -> None:
-    """A worker that waited for room which only workers make would wait for ever."""
+    """Otherwise workers would wait for space that only workers can free."""
     queue = UploadQueue()
     await fill(queue)
 
@@ -80,63 +80,63 @@ async def test_resent_files_are_always_accepted() -> None:
 
 async def test_memory_is_freed_when_content_is_released() -> None:
     queue = UploadQueue()
-    one, two, three = (make_tracked_file(key, HALF) for key in ("one", "two", "three"))
-    await add(queue, one)
-    await add(queue, two)
+    first, second, third = (make_tracked_file(key, HALF) for key in ("one", "two", "three"))
+    await add(queue, first)
+    await add(queue, second)
 
-    assert not await has_room(queue, three)
+    assert not await try_add(queue, third)
     await get_keys(queue, 2)
-    assert not await has_room(queue, three)
-    queue.release(one)
-    assert await has_room(queue, three)
+    assert not await try_add(queue, third)
+    queue.release(first)
+    assert await try_add(queue, third)
 
 
 async def test_resent_file_is_accounted_once() -> None:
     queue = UploadQueue()
-    one = make_tracked_file("one", HALF)
-    await add(queue, one)
+    first = make_tracked_file("one", HALF)
+    await add(queue, first)
     for _ in range(5):
         await get_keys(queue, 1)
-        queue.put(one)
+        queue.put(first)
 
-    assert await has_room(queue, make_tracked_file("two", HALF))
-    queue.release(one)
-    assert await has_room(queue, make_tracked_file("three", HALF))
-    assert not await has_room(queue, make_tracked_file("four", b"text"))
+    assert await try_add(queue, make_tracked_file("two", HALF))
+    queue.release(first)
+    assert await try_add(queue, make_tracked_file("three", HALF))
+    assert not await try_add(queue, make_tracked_file("four", b"text"))
 
 
 async def test_file_larger_than_the_memory_limit_is_queued_alone() -> None:
     queue = UploadQueue()
     huge = make_tracked_file("huge", bytes(MAX_BYTES + 1))
 
-    assert await has_room(queue, huge)
-    assert not await has_room(queue, make_tracked_file("small", b"text"))
+    assert await try_add(queue, huge)
+    assert not await try_add(queue, make_tracked_file("small", b"text"))
     queue.release(huge)
-    assert await has_room(queue, make_tracked_file("small", b"text"))
-    assert not await has_room(queue, huge)
+    assert await try_add(queue, make_tracked_file("small", b"text"))
+    assert not await try_add(queue, huge)
 
 
 async def test_releasing_an_unqueued_file_frees_no_memory() -> None:
-    """Those that are only looked up or followed end too; their content was not counted."""
+    """Files that are only looked up or followed were not counted."""
     queue = UploadQueue()
     for number in range(10):
         queue.release(make_tracked_file(f"followed {number}", HALF))
     await add(queue, make_tracked_file("one", HALF))
     await add(queue, make_tracked_file("two", HALF))
 
-    assert not await has_room(queue, make_tracked_file("three", HALF))
+    assert not await try_add(queue, make_tracked_file("three", HALF))
 
 
 async def test_releasing_a_file_twice_frees_its_memory_once() -> None:
     queue = UploadQueue()
-    one = make_tracked_file("one", HALF)
-    await add(queue, one)
+    first = make_tracked_file("one", HALF)
+    await add(queue, first)
     await add(queue, make_tracked_file("two", HALF))
-    queue.release(one)
-    queue.release(one)
+    queue.release(first)
+    queue.release(first)
 
-    assert await has_room(queue, make_tracked_file("three", HALF))
-    assert not await has_room(queue, make_tracked_file("four", HALF))
+    assert await try_add(queue, make_tracked_file("three", HALF))
+    assert not await try_add(queue, make_tracked_file("four", HALF))
 
 
 async def test_cancelled_consumer_loses_no_file() -> None:
@@ -153,12 +153,12 @@ async def test_cancelled_consumer_loses_no_file() -> None:
 @pytest.mark.parametrize("consumers", [1, 8])
 async def test_every_queued_file_is_returned_once(consumers: int) -> None:
     queue = UploadQueue()
-    taken: list[str] = []
+    received: list[str] = []
 
     async def consume() -> None:
         while True:
             file = await queue.get()
-            taken.append(file.key)
+            received.append(file.key)
             await anyio.lowlevel.checkpoint()
             queue.release(file)
 
@@ -167,15 +167,15 @@ async def test_every_queued_file_is_returned_once(consumers: int) -> None:
             tasks.start_soon(consume)
         for number in range(1000):
             await add(queue, make_tracked_file(f"{number}", b"x" * 1000))
-        while len(taken) < 1000:
+        while len(received) < 1000:
             await anyio.lowlevel.checkpoint()
         tasks.cancel_scope.cancel()
 
-    assert sorted(taken, key=int) == [f"{number}" for number in range(1000)]
+    assert sorted(received, key=int) == [f"{number}" for number in range(1000)]
 
 
 async def test_waiting_producer_continues_when_the_queue_is_cleared() -> None:
-    """A load that stops while its source is read would never end."""
+    """Otherwise a load that stops while its source is read would never end."""
     queue = UploadQueue()
     await fill(queue)
 
@@ -197,12 +197,12 @@ async def test_cleared_files_are_not_returned() -> None:
 
 
 async def test_woken_consumer_keeps_waiting_when_the_queue_is_cleared() -> None:
-    """A file comes in and the load stops before any other task runs."""
+    """A file is added and the load stops before any other task runs."""
     queue = UploadQueue()
-    taken: list[str] = []
+    received: list[str] = []
 
     async def consume() -> None:
-        taken.extend(await get_keys(queue, 1))
+        received.extend(await get_keys(queue, 1))
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(consume)
@@ -214,7 +214,7 @@ async def test_woken_consumer_keeps_waiting_when_the_queue_is_cleared() -> None:
         queue.put(make_tracked_file("b"))
         queue.put(make_tracked_file("c"))
 
-    assert taken == ["b", "c"]
+    assert received == ["b", "c"]
 
 
 @pytest.mark.filterwarnings("error")
@@ -227,7 +227,7 @@ async def test_unused_queue_needs_no_closing() -> None:
 
 
 async def test_producer_waits_until_half_of_the_queue_is_free() -> None:
-    """So that it is not woken for every file."""
+    """Otherwise it would be woken for every file."""
     queue = UploadQueue()
     await fill(queue)
 

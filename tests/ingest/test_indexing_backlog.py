@@ -17,7 +17,7 @@ from dify_kb.ingest.pacing.indexing_backlog import (
 WRONG = "embedding model not found"
 
 
-def judge_ends(ends: Sequence[str | None]) -> list[str | None]:
+def record_ends(ends: Sequence[str | None]) -> list[str | None]:
     early_failures = EarlyFailures()
     return [early_failures.record_end(error) for error in ends]
 
@@ -38,12 +38,12 @@ def test_early_failures_show_that_the_server_rejects_everything(
 ) -> None:
     ends: list[str | None] = [*failures, *[None] * others]
 
-    assert judge_ends(ends) == [None] * (SAMPLE_SIZE - 1) + [reason]
-    assert judge_ends([*[None] * others, *failures]) == [None] * (SAMPLE_SIZE - 1) + [reason]
+    assert record_ends(ends) == [None] * (SAMPLE_SIZE - 1) + [reason]
+    assert record_ends([*[None] * others, *failures]) == [None] * (SAMPLE_SIZE - 1) + [reason]
 
 
 def test_later_failures_do_not_stop_the_run() -> None:
-    assert judge_ends([None] * SAMPLE_SIZE + [WRONG] * 1000) == [None] * (SAMPLE_SIZE + 1000)
+    assert record_ends([None] * SAMPLE_SIZE + [WRONG] * 1000) == [None] * (SAMPLE_SIZE + 1000)
 
 
 def test_uploads_are_held_until_some_documents_are_indexed() -> None:
@@ -72,55 +72,55 @@ def make_backlog(limit: int, *, follows: bool) -> IndexingBacklog:
     return IndexingBacklog(limit, follows)
 
 
-async def count_entered(backlog: IndexingBacklog, number: int = 1000) -> int:
-    """Return how many get in."""
-    inside = 0
+async def count_accepted(backlog: IndexingBacklog, number: int = 1000) -> int:
+    """Return the number of documents that the backlog accepts."""
+    accepted = 0
     with anyio.move_on_after(0.02):
         for _ in range(number):
             await backlog.acquire()
-            inside += 1
-    return inside
+            accepted += 1
+    return accepted
 
 
 @pytest.mark.parametrize(
-    ("limit", "follows", "room"), [(5000, True, PROBATION_LIMIT), (10, True, 10), (300, False, 300)]
+    ("limit", "follows", "size"), [(5000, True, PROBATION_LIMIT), (10, True, 10), (300, False, 300)]
 )
 async def test_backlog_is_small_before_the_first_document_is_indexed(
-    limit: int, *, follows: bool, room: int
+    limit: int, *, follows: bool, size: int
 ) -> None:
-    assert await count_entered(make_backlog(limit, follows=follows)) == room
+    assert await count_accepted(make_backlog(limit, follows=follows)) == size
 
 
 async def test_backlog_has_its_full_size_once_documents_are_indexed() -> None:
     backlog = make_backlog(300, follows=True)
-    assert await count_entered(backlog) == PROBATION_LIMIT
+    assert await count_accepted(backlog) == PROBATION_LIMIT
     for _ in range(MIN_SUCCESSES):
         backlog.release(sent=True)
         backlog.early_failures.record_end(None)
 
-    assert await count_entered(backlog) == 300 - PROBATION_LIMIT + MIN_SUCCESSES
+    assert await count_accepted(backlog) == 300 - PROBATION_LIMIT + MIN_SUCCESSES
 
 
 async def test_first_indexed_documents_wake_waiting_uploads() -> None:
-    """Also when it gives back less room than there was too little before."""
+    """Also if fewer documents finished than uploads are waiting."""
     backlog = make_backlog(300, follows=True)
-    await count_entered(backlog)
-    inside: list[int] = []
+    await count_accepted(backlog)
+    accepted: list[int] = []
 
     async def enter() -> None:
         await backlog.acquire()
-        inside.append(1)
+        accepted.append(1)
 
     async with anyio.create_task_group() as tasks:
         for _ in range(100):
             tasks.start_soon(enter)
         await anyio.sleep(0.02)
-        assert not inside
+        assert not accepted
         for _ in range(MIN_SUCCESSES):
             backlog.release(sent=True)
             backlog.early_failures.record_end(None)
 
-    assert len(inside) == 100
+    assert len(accepted) == 100
 
 
 async def test_existing_documents_count_without_waiting() -> None:
@@ -128,38 +128,38 @@ async def test_existing_documents_count_without_waiting() -> None:
     for _ in range(12):
         backlog.add(sent=False)
 
-    assert await count_entered(backlog) == 0
+    assert await count_accepted(backlog) == 0
     for _ in range(5):
         backlog.release(sent=False)
-    assert await count_entered(backlog) == 3
+    assert await count_accepted(backlog) == 3
 
 
 async def test_forgotten_documents_of_earlier_runs_do_not_count() -> None:
-    """Its worker died, so it stays unfinished for ever, in each run anew."""
+    """If their worker was killed, they never finish."""
     backlog = make_backlog(10, follows=False)
     for _ in range(12):
         backlog.add(sent=False)
-    inside: list[int] = []
+    accepted: list[int] = []
 
     async def enter() -> None:
-        inside.append(await count_entered(backlog))
+        accepted.append(await count_accepted(backlog))
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(enter)
         await anyio.lowlevel.checkpoint()
         backlog.forget_earlier_runs()
 
-    assert inside == [10]
+    assert accepted == [10]
     backlog.release(sent=False)
-    assert await count_entered(backlog) == 0
+    assert await count_accepted(backlog) == 0
     backlog.release(sent=True)
-    assert await count_entered(backlog) == 1
+    assert await count_accepted(backlog) == 1
 
 
 async def test_cancelled_waiter_does_not_count_in_the_backlog() -> None:
     backlog = make_backlog(1, follows=False)
     await backlog.acquire()
-    assert await count_entered(backlog) == 0
+    assert await count_accepted(backlog) == 0
 
     backlog.release(sent=True)
-    assert await count_entered(backlog) == 1
+    assert await count_accepted(backlog) == 1

@@ -1,4 +1,4 @@
-"""Each kind of fault that a load met on real servers and file systems, against the emulator."""
+"""Faults that loads met on real servers and file systems, repeated with the emulator."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def found(client: AsyncClient, dataset: Dataset, query: str) -> list[str]:
 async def test_document_lost_by_a_killed_worker_is_reported_and_resent_on_request(
     client: AsyncClient, emulator: Emulator, folder: Path, fault: str
 ) -> None:
-    """It stalled again in each run, was called "nothing is being indexed", and stayed for ever."""
+    """It stalled again in each run, was reported as "nothing is being indexed", and remained."""
     write_files(folder, 20)
     emulator.faults.indexing([fault], names="007*")
     dataset = await create_dataset(client)
@@ -59,7 +59,7 @@ async def test_document_lost_by_a_killed_worker_is_reported_and_resent_on_reques
 async def test_stalled_document_with_a_queued_task_is_not_duplicated(
     folder: Path, quick: Policy
 ) -> None:
-    """No worker ran at all: the first task is queued still, so the document is deleted first."""
+    """No worker was running: the first task is still queued, so the document is deleted first."""
     write_files(folder, 3)
     with Emulator(settings=Settings(workers=4)) as server:
         server.faults.indexing(["die"])
@@ -101,7 +101,7 @@ async def test_worker_that_serves_other_datasets_first_is_waited_for(
 async def test_dataset_that_is_deleted_during_a_load_stops_it(
     client: AsyncClient, folder: Path
 ) -> None:
-    """The advice was to mend the models."""
+    """The hint was to repair the models."""
     write_files(folder, 60)
     dataset = await create_dataset(client)
 
@@ -129,7 +129,7 @@ async def test_dataset_that_is_deleted_during_a_load_stops_it(
 async def test_file_changed_since_the_scan_is_sent_in_its_current_state(
     client: AsyncClient, folder: Path
 ) -> None:
-    """It failed, although nothing was wrong with it."""
+    """It used to fail, although the file was valid."""
     write_files(folder, 3)
 
     def change(event: object) -> None:
@@ -144,7 +144,7 @@ async def test_file_changed_since_the_scan_is_sent_in_its_current_state(
 async def test_changed_content_of_equal_size_and_time_is_detected(
     client: AsyncClient, folder: Path
 ) -> None:
-    """`cp -p`, `rsync -t` and archives keep the time; nothing keeps the inode's change time."""
+    """`cp -p`, `rsync -t` and archives preserve mtime, but nothing preserves ctime."""
     path = folder / "a.md"
     path.write_text("the old text")
     old = path.stat()
@@ -163,7 +163,7 @@ async def test_changed_content_of_equal_size_and_time_is_detected(
 async def test_checksum_compares_contents_despite_equal_times(
     client: AsyncClient, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Some network file systems tell no change time that could be trusted."""
+    """Some network file systems have no reliable ctime."""
     write_files(folder, 1)
     dataset = await create_dataset(client)
     await client.load(dataset, folder)
@@ -181,13 +181,13 @@ async def test_checksum_compares_contents_despite_equal_times(
 async def test_archived_document_is_not_overwritten(
     client: AsyncClient, emulator: Emulator, folder: Path, *, lists: bool
 ) -> None:
-    """A same-name create would put it back into retrieval, against a person's decision."""
+    """A create with the same name would return it to retrieval, against a person's decision."""
     write_files(folder, 2)
     dataset = await create_dataset(client)
     await client.load(dataset, folder)
     rows = {row.name: row.id async for row in client.documents.iter(dataset)}
     await client.documents.archive(dataset, [rows["000.md"]])
-    if lists:  # a document of somebody else makes the load read the whole list
+    if lists:  # a document of another client makes the load list the dataset
         await client.documents.create_by_text(dataset, "theirs.txt", "wombats")
     (folder / "000.md").write_text("another text altogether")
 
@@ -221,7 +221,7 @@ async def test_archived_document_that_is_overwritten_on_request_is_archived_agai
 async def test_failed_replacement_is_resent_first_by_the_next_run(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
-    """The old version is gone too: the document is empty."""
+    """The old version is lost, too: the document is empty."""
     write_files(folder, 30)
     dataset = await create_dataset(client)
     await client.load(dataset, folder)
@@ -251,7 +251,7 @@ async def test_failed_replacement_is_resent_first_by_the_next_run(
 async def test_swap_keeps_a_version_in_search_at_every_moment(
     client: AsyncClient, emulator: Emulator, folder: Path, *, fails: bool
 ) -> None:
-    """A replacement in place is never without a gap, and a failed one loses the old version."""
+    """A replacement in place always has a gap, and loses the old version if it fails."""
     write_files(folder, 3)
     dataset = await create_dataset(client)
     await client.load(dataset, folder)
@@ -287,7 +287,7 @@ async def test_swap_keeps_a_version_in_search_at_every_moment(
 async def test_interrupted_swap_is_finished_by_the_next_run(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
-    """Two documents of one name may stand then: the newer one stays."""
+    """There may be two documents with one name: the newer one is kept."""
     write_files(folder, 1)
     dataset = await create_dataset(client)
     await client.load(dataset, folder)
@@ -304,7 +304,7 @@ async def test_interrupted_swap_is_finished_by_the_next_run(
 
 
 async def test_swap_of_an_archived_document_leaves_one(client: AsyncClient, folder: Path) -> None:
-    """An archived document cannot be deleted: it stood beside its new version for ever."""
+    """An archived document cannot be deleted: it used to remain next to its new version."""
     write_files(folder, 1)
     dataset = await create_dataset(client)
     await client.load(dataset, folder)
@@ -324,7 +324,7 @@ async def test_swap_of_an_archived_document_leaves_one(client: AsyncClient, fold
 async def test_server_that_answers_500_to_every_upload_fails_no_file(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
-    """Each was sent four times and failed for good; the next run sent none of them."""
+    """Each used to be sent four times and to fail permanently; the next run sent none."""
     write_files(folder, 60)
     dataset = await create_dataset(client)
     emulator.faults.plan(CREATE, ["500 x5000"])
@@ -342,7 +342,7 @@ async def test_server_that_answers_500_to_every_upload_fails_no_file(
 async def test_single_transient_failure_is_resent_by_the_next_run(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
-    """Nothing is wrong with it: it needs no `retry_failed`."""
+    """The file is valid: it needs no `retry_failed`."""
     write_files(folder, 1)
     dataset = await create_dataset(client)
     emulator.faults.plan(CREATE, ["500 x4"])
@@ -355,7 +355,7 @@ async def test_single_transient_failure_is_resent_by_the_next_run(
 
 
 async def test_deadline_after_the_last_file_is_ignored(client: AsyncClient, folder: Path) -> None:
-    """It was told as a stop in every run, with nothing left to do."""
+    """It used to be reported as a stop, although nothing was left to do."""
     write_files(folder, 3)
     dataset = await create_dataset(client)
     await client.load(dataset, folder)
@@ -373,11 +373,11 @@ async def test_report_warns_of_deleted_characters(client: AsyncClient, folder: P
     report = await client.load(await create_dataset(client), folder)
 
     (warning,) = report.warnings
-    assert "3 of them in 1 files, such as es.md" in warning
+    assert "3 occurrences in 1 files, such as es.md" in warning
 
 
 async def test_total_is_known_before_the_scan_ends(client: AsyncClient, folder: Path) -> None:
-    """`scan 1400/?` for most of a load says nothing about how long it takes."""
+    """Without a total, the progress says nothing about the time left."""
     write_files(folder, 500)
     seen: list[Progress] = []
 
@@ -421,7 +421,7 @@ async def test_file_that_is_named_and_skipped_is_an_error(
 async def test_refused_file_type_is_not_sent_again(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
-    """Servers with another extractor take more types; whether this one does, it tells."""
+    """Servers with another extractor accept more types; only the response shows it."""
     write_files(folder, 12, ".pptx")
 
     report = await client.load(
@@ -450,7 +450,7 @@ async def test_cached_list_fails_no_document(
 async def test_plugin_daemon_that_is_down_fails_no_file(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
-    """It is answered with 400 everywhere: neither the key nor a file is wrong."""
+    """Every request is answered with 400, although key and files are valid."""
     write_files(folder, 30)
     emulator.faults.plan(CREATE, ["ok"] * 5 + ["plugin-daemon"] * 25)
 
@@ -462,7 +462,7 @@ async def test_plugin_daemon_that_is_down_fails_no_file(
 async def test_document_that_is_busy_is_waited_for(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
-    """`400 invalid_action … is being indexed, please try again later` passes."""
+    """`400 invalid_action … is being indexed, please try again later` is temporary."""
     write_files(folder, 5)
     emulator.faults.plan(CREATE, ["ok", "being-indexed", "ok"])
 
@@ -474,7 +474,7 @@ async def test_document_that_is_busy_is_waited_for(
 async def test_dataset_lock_is_reported_and_waited_for(
     emulator: Emulator, folder: Path, quick: Policy
 ) -> None:
-    """After a crash of the API, creates hang while reads are answered; they land at the end."""
+    """After a crash of the API, creates hang while reads are answered; they arrive in the end."""
     write_files(folder, 20)
     policy = evolve(
         quick,
@@ -496,14 +496,14 @@ async def test_dataset_lock_is_reported_and_waited_for(
     assert count_outcomes(report) == {"added": 20}
     assert len(rows) == len(set(rows)) == 20
     assert any("has locked the dataset" in str(cause) for cause in paused)
-    assert count_creates(emulator) == 20, "nothing is sent again that may still land"
+    assert count_creates(emulator) == 20, "files whose upload may still arrive are not sent again"
 
 
 @pytest.mark.parametrize("page", ["403-html", "404-html", "406-html", "413-html"])
 async def test_body_that_a_proxy_refuses_fails_alone(
     client: AsyncClient, emulator: Emulator, folder: Path, page: str
 ) -> None:
-    """A web application firewall answers for Dify, without its version."""
+    """A web application firewall responds instead of Dify, without the version header."""
     write_files(folder, 40)
     (folder / "005-sql.md").write_text("UNION SELECT is SQL")
     emulator.faults.refuse_bodies(containing=b"UNION SELECT", word=page)

@@ -1,4 +1,4 @@
-"""How many calls a minute are learned from refusals, or kept when stated."""
+"""Rates that are learned from refusals or configured."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_rate_is_unlimited_before_the_first_refusal() -> None:
 
 
 def test_refusal_reveals_the_rate_limit() -> None:
-    """What was on its way when it came, and is accepted after it, was counted before it."""
+    """The server counted calls in flight before the refused call, if it accepts them later."""
     limiter = RateLimiter(None, Random(1))
     for _ in range(5):
         limiter.record_start(0.0)

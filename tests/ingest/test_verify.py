@@ -1,4 +1,4 @@
-"""The closing audit of `wait="verified"`, when it cannot look any more."""
+"""Verification with `wait="verified"` if the server refuses requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STATUS = "documents.indexing_status"
 async def test_files_are_pending_if_the_verification_cannot_list_documents(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
-    """The list is refused, so nothing was looked at; what has no document needs no look."""
+    """Skipped files have no document and are not verified."""
     write_files(folder, 3)
     (folder / "empty.md").touch()
     dataset = await client.datasets.create("docs", indexing_technique="economy")
@@ -47,7 +47,7 @@ async def test_files_are_pending_if_the_verification_cannot_list_documents(
 async def test_files_are_pending_if_the_verification_cannot_request_segments(
     client: AsyncClient, emulator: Emulator, folder: Path, fault: str
 ) -> None:
-    """Several questions at once are refused: none of these errors is the caller's to handle."""
+    """Several concurrent requests are refused; none of the errors is raised to the caller."""
     write_files(folder, 25)
     dataset = await client.datasets.create("docs", indexing_technique="economy")
     await client.load(dataset, folder, wait="accepted")
