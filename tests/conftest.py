@@ -15,33 +15,33 @@ from dify_kb.emulator import Emulator
 
 @pytest.fixture(autouse=True)
 def _journals_of_the_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the journals of loads away from those of the user."""
+    """Store journals in a temporary folder instead of the user's."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
 
 @pytest.fixture
 def quick() -> Policy:
-    """The client's times, a hundredth of those that users have."""
+    """Return the default policy with delays scaled to a hundredth."""
     return Policy().scaled(0.01)
 
 
 @pytest.fixture
 def emulator() -> Iterator[Emulator]:
-    """A server of its own for each test, on a real socket."""
+    """Start an emulator on a real socket for each test."""
     with Emulator() as server:
         yield server
 
 
 @pytest.fixture
 async def client(emulator: Emulator, quick: Policy) -> AsyncIterator[AsyncClient]:
-    """A client of that server, open."""
+    """Return an open client of the emulator."""
     async with AsyncClient(emulator.url, emulator.api_key, policy=quick) as opened:
         yield opened
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """An empty folder to load."""
+    """Return an empty folder to load."""
     path = tmp_path / "docs"
     path.mkdir()
     return path
@@ -51,7 +51,7 @@ def folder(tmp_path: Path) -> Path:
 def shell(
     quick: Policy, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Emulator], Callable[..., tuple[int, str, str]]]:
-    """Makes a `cli` of another server."""
+    """Return a function that creates a `cli` for another server."""
     monkeypatch.setenv("COLUMNS", "80")
 
     def of(server: Emulator) -> Callable[..., tuple[int, str, str]]:
@@ -73,13 +73,16 @@ def shell(
 def cli(
     shell: Callable[[Emulator], Callable[..., tuple[int, str, str]]], emulator: Emulator
 ) -> Callable[..., tuple[int, str, str]]:
-    """Runs a command against the emulator; gives exit code, stdout and stderr."""
+    """Return a function that runs a command against the emulator.
+
+    The function returns exit code, stdout and stderr.
+    """
     return shell(emulator)
 
 
 @pytest.fixture
 def docs(folder: Path) -> Path:
-    """A folder with two files that load and one that does not."""
+    """Return a folder with two supported files and an unsupported one."""
     (folder / "sub").mkdir()
     (folder / "reset.md").write_text("Hold the red button for ten seconds to reset the device.")
     (folder / "sub" / "notes.txt").write_text("Wombats dig at night.")
@@ -93,7 +96,7 @@ PLAIN_LOOP = "import sys; sys.modules['uvloop'] = None; from dify_kb.__main__ im
 
 @pytest.fixture
 def program(tmp_path: Path, emulator: Emulator) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts `python -m dify_kb` in a process of its own, against the emulator."""
+    """Return a function that starts `python -m dify_kb` in a process, against the emulator."""
     started: list[subprocess.Popen[str]] = []
 
     def start(*arguments: str, uvloop: bool = True) -> subprocess.Popen[str]:
@@ -121,7 +124,7 @@ def program(tmp_path: Path, emulator: Emulator) -> Iterator[Callable[..., subpro
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the table of `poe chaos`, where that ran."""
+    """Print the table of `poe chaos` if it was run."""
     chaos = sys.modules.get("result_table")
     if chaos is not None and chaos.LONG and chaos.ROWS:
         terminalreporter.section("chaos")

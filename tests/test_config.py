@@ -1,4 +1,4 @@
-"""The address and the key of one server."""
+"""The address and the API key of a server."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_an_address_is_accepted_with_or_without_v1(given: str, expected: str) -> None:
-    """People copy it from a browser, from the docs or from an environment; all of them mean one."""
+    """People copy the address from a browser, the documentation or an environment variable."""
     assert Config.from_environment(given, KEY).base_url == expected
 
 
@@ -59,7 +59,7 @@ def test_an_address_is_accepted_with_or_without_v1(given: str, expected: str) ->
     ],
 )
 def test_an_invalid_address_is_refused_before_anything_is_sent(given: str) -> None:
-    """Else the first call fails with an error of a library, or a file is read."""
+    """Otherwise the first call fails with an error of a library, or reads a file."""
     with pytest.raises(ConfigError, match="Invalid server address") as raised:
         Config.from_environment(given, KEY)
 
@@ -78,7 +78,7 @@ def test_an_invalid_address_is_refused_before_anything_is_sent(given: str) -> No
 )
 @pytest.mark.parametrize("key", [KEY, None])
 def test_a_password_in_the_address_is_refused_and_not_shown(given: str, key: str | None) -> None:
-    """It would be in every log line that names the server, this one first."""
+    """Every log line about the server would contain it."""
     with pytest.raises(ConfigError, match="password") as raised:
         Config.from_environment(given, key)
 
@@ -86,7 +86,7 @@ def test_a_password_in_the_address_is_refused_and_not_shown(given: str, key: str
 
 
 def test_a_missing_address_error_names_the_remedy() -> None:
-    """There is no default host: documents must not leave for a cloud by accident."""
+    """There is no default host, to avoid sending documents to a cloud by accident."""
     with pytest.raises(ConfigError, match="Missing server address") as raised:
         Config.from_environment(None, KEY)
 
@@ -110,7 +110,7 @@ def test_missing_arguments_are_read_from_the_environment(monkeypatch: pytest.Mon
 
 
 def test_arguments_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test server named in the call must not be replaced by the production of the shell."""
+    """A test server in the call must not be replaced by a production server of the environment."""
     monkeypatch.setenv("DIFY_BASE_URL", "https://env.test")
     monkeypatch.setenv("DIFY_API_KEY", "dataset-env")
 
@@ -121,7 +121,7 @@ def test_arguments_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("key", [f"{KEY}\n", f"Bearer {KEY}", f"{KEY}\r\nX-Evil: 1", f"{KEY}é"])
 def test_a_key_invalid_in_a_header_is_refused_and_not_shown(key: str) -> None:
-    """A key copied with its line end fails here, not as a 401 or as a header of its own."""
+    """A key copied with its line break must not cause a 401 or an additional header."""
     with pytest.raises(ConfigError, match="API key") as raised:
         Config.from_environment("https://dify.test", key)
 
@@ -129,7 +129,7 @@ def test_a_key_invalid_in_a_header_is_refused_and_not_shown(key: str) -> None:
 
 
 def test_a_key_is_in_no_repr() -> None:
-    """Reprs end in logs, tracebacks and bug reports."""
+    """Reprs are shown in logs, tracebacks and bug reports."""
     config = Config.from_environment("https://dify.test", KEY)
     client = AsyncClient("https://dify.test", KEY)
 
@@ -139,6 +139,6 @@ def test_a_key_is_in_no_repr() -> None:
 
 @pytest.mark.parametrize("concurrency", [-1, -8])
 def test_a_concurrency_below_one_is_refused(concurrency: int) -> None:
-    """It would wait for its first turn for ever."""
+    """The first request would wait forever."""
     with pytest.raises(ConfigError, match="concurrency"):
         AsyncClient("https://dify.test", KEY, concurrency=concurrency)

@@ -1,4 +1,4 @@
-"""How documents are cut: rules that the server takes, and what it would only fail at later."""
+"""Chunking rules, including those that the server accepts but fails to index with."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dify_kb.wire import codec
 
 
 def test_parents_and_children_are_cut_by_rules_of_their_own() -> None:
-    """The shape of recording 1001: `subchunk_segmentation` beside `segmentation`."""
+    """As in recording 1001, `subchunk_segmentation` is next to `segmentation`."""
     rule = ProcessRule.parent_child(max_tokens=800, child_max_tokens=100, remove_urls_emails=True)
 
     assert codec.encode(rule) == {
@@ -40,7 +40,7 @@ def test_a_parent_may_be_the_whole_document() -> None:
 
 
 def test_a_parent_that_the_server_does_not_know_is_refused() -> None:
-    """`full_doc` with an underscore indexes nothing and says completed."""
+    """With `full_doc` (underscore), the server indexes nothing but reports `completed`."""
     with pytest.raises(ConfigError, match="Invalid parent_mode 'full_doc'") as raised:
         ProcessRule.parent_child(parent_mode="full_doc")
 
@@ -61,7 +61,7 @@ def test_a_parent_that_the_server_does_not_know_is_refused() -> None:
 def test_a_length_that_would_fail_while_indexing_is_refused_by_name(
     options: Any, named: str
 ) -> None:
-    """The server accepts it with a 200 and reports an error minutes later (measured)."""
+    """The server accepts the length with 200 and reports an error minutes later (measured)."""
     with pytest.raises(ConfigError) as raised:
         ProcessRule.parent_child(**options)
 
@@ -79,7 +79,7 @@ def test_the_shortest_and_longest_chunk_lengths_are_accepted(size: int) -> None:
 
 @pytest.mark.parametrize("parent_mode", list(ParentMode))
 def test_a_parent_child_rule_round_trips(parent_mode: ParentMode) -> None:
-    """The embedded server reads with the same models."""
+    """The emulator decodes requests with the same models."""
     rule = ProcessRule.parent_child(parent_mode=parent_mode)
 
     assert codec.encode(codec.decode(ProcessRule, codec.encode(rule))) == codec.encode(rule)
@@ -94,7 +94,7 @@ def test_a_parent_child_rule_round_trips(parent_mode: ParentMode) -> None:
     ],
 )
 def test_a_separator_that_never_matches_warns_where_it_was_written(build: Any, named: str) -> None:
-    """Servers since 1.11 garble it; the warning must point at the caller's line."""
+    """Servers since 1.11 corrupt the separator; the warning must point at the caller's line."""
     with pytest.warns(UserWarning, match=f"^{named} '。' is not ASCII") as caught:
         build()
 

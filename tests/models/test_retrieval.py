@@ -1,4 +1,4 @@
-"""How a search is put: conditions, weights, and what is refused before the server swallows it."""
+"""Search settings: conditions, weights, and errors that the server would silently ignore."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ WRONG: list[Callable[[], object]] = [
 def test_a_comparison_is_a_condition(
     build: Callable[[], object], operator: str, value: object
 ) -> None:
-    """`==` too: one that gave a bool would be sent as a filter for nothing."""
+    """Also `==`, which must not return a bool."""
     condition = build()
 
     assert isinstance(condition, Condition)
@@ -94,13 +94,13 @@ def test_a_comparison_is_a_condition(
 
 
 def test_every_operator_of_the_server_can_be_written() -> None:
-    """One that has no method would have to be spelt by hand, signs and all."""
+    """Otherwise callers would have to write the operator's sign themselves."""
     assert {operator for _, operator, _ in CONDITIONS} == set(ComparisonOperator)
 
 
 @pytest.mark.parametrize("build", WRONG)
 def test_a_value_that_means_nothing_is_refused_by_name(build: Callable[[], object]) -> None:
-    """The server skips a condition without a value, and then finds everything."""
+    """The server ignores a condition without a value, and then returns all documents."""
     with pytest.raises(ConfigError, match="team") as raised:
         build()
 
@@ -108,13 +108,13 @@ def test_a_value_that_means_nothing_is_refused_by_name(build: Callable[[], objec
 
 
 def test_comparison_with_none_is_refused() -> None:
-    """`== None` is what people write for "has no value"."""
+    """People write `== None` to test for a missing value."""
     with pytest.raises(ConfigError, match=r"empty\(\)"):
         _ = TEAM == None  # noqa: E711 -- the point
 
 
 def test_a_field_is_not_hashable() -> None:
-    """What compares to a condition would be found in any dict."""
+    """Comparisons return a truthy condition, so that a lookup in any dict would succeed."""
     with pytest.raises(TypeError):
         hash(TEAM)
 
@@ -125,7 +125,7 @@ def test_a_field_is_not_hashable() -> None:
 def test_conditions_are_joined_by_a_logical_operator(
     build: Callable[..., MetadataFilter], word: str
 ) -> None:
-    """The names on the wire are those of the server's own request model."""
+    """The field names are those of the server's request model."""
     both = build(YEAR >= 2024, TEAM.contains("fra"))
 
     assert codec.encode(both) == {
@@ -139,13 +139,13 @@ def test_conditions_are_joined_by_a_logical_operator(
 
 @pytest.mark.parametrize("build", [MetadataFilter.all_of, MetadataFilter.any_of])
 def test_a_filter_without_conditions_is_refused(build: Callable[[], MetadataFilter]) -> None:
-    """It would find everything, or nothing."""
+    """The search would return all documents, or none."""
     with pytest.raises(ConfigError, match="no condition"):
         build()
 
 
 def test_a_filter_with_an_unknown_operator_is_refused_by_name() -> None:
-    """`>=` in place of `≥` is a 400 on some versions and no condition on others."""
+    """With `>=` instead of `≥`, some versions return 400 and others ignore the condition."""
     spelt = Condition(name="year", comparison_operator=ComparisonOperator(">="), value=2024)
     model = RetrievalModel.keyword()
 
@@ -160,7 +160,7 @@ def test_a_filter_with_an_unknown_operator_is_refused_by_name() -> None:
 
 @pytest.mark.parametrize("value", [None, []])
 def test_a_condition_without_a_value_is_refused_by_name(value: Any) -> None:
-    """The server passes over it, and so finds what was meant to be left out."""
+    """The server ignores the condition, and returns documents that it should exclude."""
     search = RetrievalModel.keyword()
     conditions = [Condition(name="year", comparison_operator=ComparisonOperator.IN, value=value)]
     filtered = evolve(search, metadata_filtering_conditions=MetadataFilter(conditions=conditions))
@@ -176,7 +176,7 @@ def test_emptiness_needs_no_value() -> None:
 
 
 def test_a_filter_is_sent_inside_the_retrieval_model() -> None:
-    """Elsewhere in the request it is ignored (measured)."""
+    """The server ignores a filter elsewhere in the request (measured)."""
     wanted = MetadataFilter.all_of(YEAR == 2024)
 
     encoded: Any = codec.encode(RetrievalModel.semantic(metadata_filter=wanted))
@@ -202,7 +202,7 @@ def test_a_condition_of_another_shape_is_a_decode_error(value: object) -> None:
 
 @pytest.mark.parametrize("value", ["a", 7, 0.5, None])
 def test_a_metadata_value_round_trips(value: object) -> None:
-    """Numbers stay numbers: as texts no filter matches them."""
+    """Numbers must stay numbers, as filters do not match numbers sent as strings."""
     came = {"id": "m1", "name": "year", "value": value}
 
     assert codec.encode(codec.decode(MetadataValue, came)) == came
@@ -218,7 +218,7 @@ def test_a_metadata_value_of_another_shape_is_a_decode_error(value: object) -> N
 
 
 def test_weights_are_nested_as_the_server_wants_them() -> None:
-    """Any other form is dropped, and the search then finds nothing."""
+    """The server ignores weights in another form, and the search then finds nothing."""
     encoded: Any = codec.encode(RetrievalModel.hybrid_weighted(embedding=EMBEDDING))
 
     assert encoded["search_method"] == "hybrid_search"
@@ -237,7 +237,7 @@ def test_weights_are_nested_as_the_server_wants_them() -> None:
 
 @pytest.mark.parametrize(("vector", "keyword"), [(0, 1), (1, 0), (0.9, 0.1), (0.55, 0.45)])
 def test_weights_add_up_to_one(vector: float, keyword: float) -> None:
-    """0.09999999999999998 is not what anybody asked for."""
+    """The keyword weight must be rounded: 0.1, not 0.09999999999999998."""
     model = RetrievalModel.hybrid_weighted(embedding=EMBEDDING, vector_weight=vector)
 
     assert isinstance(model.weights, Weights)
@@ -262,7 +262,7 @@ def test_a_weight_outside_of_its_range_is_refused(weight: float) -> None:
 def test_a_reranking_model_is_named_in_the_words_of_the_server(
     build: Callable[..., RetrievalModel],
 ) -> None:
-    """`reranking_mode` is a word, `reranking_model` an object."""
+    """`reranking_mode` is a string, `reranking_model` an object."""
     model = build(rerank=RERANK, top_k=7, score_threshold=0.4)
 
     assert codec.encode(model) == {
@@ -284,7 +284,7 @@ def test_a_reranking_model_is_named_in_the_words_of_the_server(
 def test_a_threshold_outside_of_its_range_is_refused(
     build: Callable[..., RetrievalModel], threshold: float
 ) -> None:
-    """Scores are between 0 and 1: 50 finds nothing, for ever."""
+    """Scores are between 0 and 1: a threshold of 50 never finds anything."""
     with pytest.raises(ConfigError, match="score_threshold"):
         build(score_threshold=threshold)
 
@@ -295,7 +295,7 @@ def test_a_threshold_outside_of_its_range_is_refused(
     ids=["a number", "zero", "an empty object", "two numbers"],
 )
 def test_weights_in_another_form_are_refused(weights: Any) -> None:
-    """The forms of two of the documents: the server answers 200 and finds nothing."""
+    """The forms shown in two documentation pages: the server returns 200 and finds nothing."""
     model = RetrievalModel(search_method=SearchMethod.HYBRID, weights=weights)
 
     with pytest.raises(ConfigError, match="hybrid_weighted"):
@@ -318,7 +318,7 @@ def test_a_score_threshold_is_validated(threshold: float) -> None:
 
 
 def test_vector_search_is_answered_with_the_right_search_method() -> None:
-    """`vector_search` stands in a document; servers up to 1.8 silently find nothing by it."""
+    """The documentation mentions `vector_search`, with which servers up to 1.8 find nothing."""
     model = RetrievalModel(search_method=SearchMethod("vector_search"))
 
     with pytest.raises(ConfigError, match="vector_search") as raised:
@@ -345,7 +345,7 @@ def test_weights_may_be_none_or_unset() -> None:
 
 
 def test_the_preset_reranks() -> None:
-    """The guide asks for both; a base does one, and reranking wins (measured)."""
+    """The guide recommends both, but with reranking the server ignores weights (measured)."""
     model = presets.bedrock_hybrid(top_k=6)
 
     assert model.search_method is SearchMethod.HYBRID
@@ -360,7 +360,7 @@ def test_the_preset_reranks() -> None:
 
 
 def test_the_preset_weighs_when_it_does_not_rerank() -> None:
-    """0.7 and 0.3, in the form that works."""
+    """The weights are 0.7 and 0.3, in the form that the server accepts."""
     encoded: Any = codec.encode(presets.bedrock_hybrid(rerank=False))
 
     assert encoded["reranking_enable"] is False

@@ -1,7 +1,7 @@
-"""What real servers of three versions answered, read by the client.
+"""Decode recorded responses of three server versions.
 
-Each file of `data` holds the replies of one version to the operations of the catalogue, as they
-came; near-identical repeats are left out.
+Each file of `data` contains the unchanged responses of one version to the operations of the
+catalog, without near-identical repetitions.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ NOT_ANSWERED: Mapping[str, frozenset[str]] = {
     "1.8.1": frozenset({"server.info", "child_chunks.update"}),
     "1.12.1": frozenset({"server.info", "documents.upload_file", "tags.create"}),
 }
-"""Operations that a version lacks, or never answers with a success."""
+"""Operations that a version lacks, or that never succeed on it."""
 
 NO_FIELD = "660-meta-rename-unknown"
-"""The one success that is none: 200 and a field of nulls."""
+"""A 200 response that is not a success: a field of nulls."""
 
 NUMBERS_AS_TEXT = frozenset({"binding_count"})
-"""Fields that 1.8.1 sends as text and the models give as numbers."""
+"""Fields that 1.8.1 sends as strings and the models convert to numbers."""
 
 CLASSES: Mapping[int, set[type[ApiError]]] = {
     400: {dify_kb.BadRequestError},
@@ -65,7 +65,7 @@ CLASSES: Mapping[int, set[type[ApiError]]] = {
 
 @attrs.frozen
 class Exchange:
-    """One recorded reply, and the operation that it belongs to."""
+    """A recorded response and its operation."""
 
     case: str
     call: Call[object]
@@ -79,7 +79,7 @@ class Exchange:
 
 @functools.cache
 def build_routes() -> Sequence[tuple[str, str, Endpoint[object, object]]]:
-    """Give every way to an operation: today's, that of older servers, and the aliases of both."""
+    """Return all routes of all operations: current, legacy, and the aliases of both."""
     rows = json.loads(TABLE.read_text("utf-8"))
     found: list[tuple[str, str, Endpoint[object, object]]] = []
     for endpoint in catalog.ENDPOINTS:
@@ -123,7 +123,7 @@ def load_exchanges(version: str) -> Sequence[Exchange]:
 
 
 def is_same(encoded: object, recorded: object, name: str = "") -> bool:
-    """Compare, but for nulls of fields this version does not send and numbers it sends as text."""
+    """Return whether two values are equal, ignoring nulls of missing fields and numbers as text."""
     if isinstance(encoded, Mapping) and isinstance(recorded, Mapping):
         added = encoded.keys() - recorded.keys()
         return (
@@ -143,7 +143,7 @@ def list_fields(model: object) -> set[str]:
 
 
 def find_unknown_fields(model: object, recorded: object) -> set[str]:
-    """Tell the names in `recorded`, at any depth, that are no fields of the models."""
+    """Return the names in `recorded`, at any depth, that are not fields of the models."""
     if isinstance(recorded, list) and isinstance(model, list | tuple):
         found: set[str] = set()
         for pair in zip(model, recorded, strict=True):
@@ -162,7 +162,7 @@ def find_unknown_fields(model: object, recorded: object) -> set[str]:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_success_is_read_and_nothing_is_lost(version: str) -> None:
-    """A model that drops or changes a field would do so silently for every user."""
+    """Users would not notice a model that drops or changes a field."""
     successes = [one for one in load_exchanges(version) if one.success and one.case != NO_FIELD]
     differing = []
     for one in successes:
@@ -183,7 +183,7 @@ def test_every_success_is_read_and_nothing_is_lost(version: str) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_success_without_a_result_is_read_whatever_its_body(version: str) -> None:
-    """Servers answer with the numbers 204 and 200, or with an object, which all mean nothing."""
+    """Servers send the numbers 204 and 200, or an object, all without meaning."""
     empty = [
         one
         for one in load_exchanges(version)
@@ -197,7 +197,7 @@ def test_a_success_without_a_result_is_read_whatever_its_body(version: str) -> N
 
 
 def load_errors(version: str) -> Mapping[str, ApiError]:
-    """Decipher the refusals of a version."""
+    """Return the errors for the error responses of a version."""
     errors: dict[str, ApiError] = {}
     for one in load_exchanges(version):
         if not one.success:
@@ -209,7 +209,7 @@ def load_errors(version: str) -> Mapping[str, ApiError]:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_what_models_do_not_know_is_in_extra(version: str) -> None:
-    """The server grows fields with each release; users reach them before this package does."""
+    """Each release adds fields, which users need before this package knows them."""
     unknown = {
         one.call.endpoint.name: find_unknown_fields(
             decode_response(one.call, one.reply), one.parsed
@@ -218,8 +218,8 @@ def test_what_models_do_not_know_is_in_extra(version: str) -> None:
         if one.success and one.case != NO_FIELD
     }
 
-    # The list of models tells much that no caller here needs; all else is modelled in full, but
-    # for what two lists add to `Page`.
+    # The list of models has many fields that nobody needs; two lists add fields to `Page`. All
+    # other responses are modelled completely.
     models = unknown.pop("workspace.models")
     assert {"tenant_id", "icon_small"} <= models or version != "1.12.1"
     assert {name: fields for name, fields in unknown.items() if fields} == {
@@ -230,7 +230,7 @@ def test_what_models_do_not_know_is_in_extra(version: str) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_field_of_a_later_version_is_kept(version: str) -> None:
-    """The same replies with one more field each, as the next release may send them."""
+    """The same responses with an additional field, as the next release may send them."""
     lost = []
     for one in load_exchanges(version):
         if not one.success or one.case == NO_FIELD or not isinstance(one.parsed, dict):
@@ -248,7 +248,7 @@ def test_a_field_of_a_later_version_is_kept(version: str) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_refusal_is_the_error_of_its_status(version: str) -> None:
-    """Callers catch classes; a recorded refusal of another class would surprise them."""
+    """Callers catch exceptions by class."""
     wrong = []
     for one in load_exchanges(version):
         if one.success:
@@ -264,7 +264,7 @@ def test_every_refusal_is_the_error_of_its_status(version: str) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_refusal_names_the_call_and_the_server(version: str) -> None:
-    """With thousands of calls in flight an error that names neither cannot be acted on."""
+    """With thousands of calls in flight, users cannot act on an error without these names."""
     for one in load_exchanges(version):
         if one.success:
             continue
@@ -279,7 +279,7 @@ def test_every_refusal_names_the_call_and_the_server(version: str) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_refusal_in_the_normal_envelope_keeps_code_and_message(version: str) -> None:
-    """`code` and `message` are what the server's own documentation speaks of."""
+    """The server's documentation describes errors by `code` and `message`."""
     for one in load_exchanges(version):
         if one.success or not isinstance(one.parsed, dict) or "errors" in one.parsed:
             continue
@@ -295,7 +295,7 @@ def test_a_refusal_in_the_normal_envelope_keeps_code_and_message(version: str) -
 def test_the_recordings_cover_the_catalogue(
     version: str, record_property: Callable[[str, object], None]
 ) -> None:
-    """A trimmed file that lost its cases would make every other test here pass."""
+    """If a trimmed file lost its cases, all other tests here would pass."""
     rows = load_exchanges(version)
     read = {one.call.endpoint.name for one in rows if one.success}
     answered_no = {one.call.endpoint.name for one in rows if not one.success}
@@ -311,7 +311,7 @@ def test_the_recordings_cover_the_catalogue(
 
 
 def test_legacy_paths_are_among_the_recordings() -> None:
-    """What is asked of an older server is as well recorded as what is asked of a new one."""
+    """Requests to older servers are recorded as well as those to new ones."""
     rows = [one for version in VERSIONS for one in load_exchanges(version) if one.success]
     ways = {
         (one.call.endpoint.name, re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "…", one.call.path))
@@ -327,7 +327,7 @@ def test_legacy_paths_are_among_the_recordings() -> None:
 
 
 def test_every_error_shape_of_the_page_is_among_the_recordings() -> None:
-    """The decoder of refusals is only as good as the shapes that it was shown."""
+    """The decoder of errors must be tested with all error formats."""
     refusals = [
         one.parsed for version in VERSIONS for one in load_exchanges(version) if not one.success
     ]
@@ -344,7 +344,7 @@ def test_every_error_shape_of_the_page_is_among_the_recordings() -> None:
 
 
 def test_unset_is_never_in_a_decoded_reply() -> None:
-    """`UNSET` is a word of requests; in a reply it would be neither a value nor null."""
+    """`UNSET` is only for requests; in a response it would be neither a value nor null."""
     decoded = [
         decode_response(one.call, one.reply)
         for version in VERSIONS
@@ -352,7 +352,7 @@ def test_unset_is_never_in_a_decoded_reply() -> None:
         if one.success and one.case != NO_FIELD
     ]
 
-    # Only a page of child chunks has no `has_more`, and says so by the word.
+    # Only pages of child chunks lack `has_more`, which is then UNSET.
     assert "UNSET" not in repr(decoded).replace("has_more=UNSET", "")
     assert UNSET not in decoded
 
@@ -362,7 +362,7 @@ def test_unset_is_never_in_a_decoded_reply() -> None:
 
 @pytest.mark.parametrize("case", ["821-tag-create", "820-tags-list-empty", "828-tags-list"])
 def test_a_created_tag_is_reported_although_the_server_refuses(case: str) -> None:
-    """1.12.1 refuses its own answer; who tries again is told that the name is taken."""
+    """1.12.1 returns an error although it created the tag; a retry fails as the name exists."""
     error = load_errors("1.12.1")[case]
 
     assert isinstance(error, dify_kb.BadRequestError)
@@ -372,7 +372,7 @@ def test_a_created_tag_is_reported_although_the_server_refuses(case: str) -> Non
 
 @pytest.mark.parametrize("case", ["822-tag-create-dup", "823-tag-create-empty"])
 def test_a_tag_that_was_not_created_is_not_reported_as_created(case: str) -> None:
-    """The same version, the same status: only the words tell a real refusal."""
+    """A genuine error of the same version and status differs only in its message."""
     assert "Ignore this error" not in load_errors("1.12.1")[case].hint
 
 
@@ -384,13 +384,13 @@ def test_a_filter_refused_by_a_version_is_reported_with_the_workaround(
     case: str,
     told: bool,  # noqa: FBT001 -- a column of the table
 ) -> None:
-    """1.12.1 takes no `tag_ids` at all; other refusals of that list are true ones."""
+    """1.12.1 rejects all `tag_ids`; other errors of that list are genuine."""
     assert ("Use datasets.iter" in load_errors("1.12.1")[case].hint) is told
 
 
 @pytest.mark.parametrize("case", ["1012-hier-cc-update", "1024-hier-cc-delete-again"])
 def test_a_child_chunk_never_found_is_reported_with_the_workaround(case: str) -> None:
-    """1.8.1 looks for it in the wrong table; the ids are right."""
+    """1.8.1 searches the wrong table, so valid ids are not found."""
     error = load_errors("1.8.1")[case]
 
     assert isinstance(error, dify_kb.NotFoundError)
@@ -399,7 +399,7 @@ def test_a_child_chunk_never_found_is_reported_with_the_workaround(case: str) ->
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_metadata_field_of_nulls_is_an_error(version: str) -> None:
-    """Renaming an unknown id is a 200; a field without id or name would be worse than an error."""
+    """The server returns 200 for an unknown id; a field without id or name would be worse."""
     one = next(one for one in load_exchanges(version) if one.case == NO_FIELD)
 
     with pytest.raises(dify_kb.ProtocolError) as raised:
@@ -421,7 +421,7 @@ def test_a_metadata_field_of_nulls_is_an_error(version: str) -> None:
 def test_an_operation_missing_in_the_version_is_reported(
     version: str, case: str, since: str
 ) -> None:
-    """A bare 404 or 405 sends people looking for a wrong id."""
+    """With only a 404 or 405, users would search for a wrong id."""
     error = load_errors(version)[case]
 
     assert isinstance(error, dify_kb.NotFoundError)

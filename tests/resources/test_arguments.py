@@ -1,4 +1,4 @@
-"""What methods refuse before anything is sent, and how lists are gone through."""
+"""Argument validation before anything is sent, and pagination."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ LISTS = frozenset({"document_ids", "tag_ids"})
 
 
 class Sent:
-    """The way to a server, which only notes what was sent."""
+    """A call sender that only records the calls."""
 
     def __init__(self, answer: Callable[[Call[Any]], object] = lambda _: None) -> None:
         self.calls: list[Call[Any]] = []
@@ -138,7 +138,7 @@ def make_call(
 async def test_an_invalid_id_is_refused_by_its_name(
     noun: str, method: str, parameter: str, wrong: str
 ) -> None:
-    """The server would answer as for an unknown route: a page, and a 404 that misleads."""
+    """The server would return an HTML page with a misleading 404, as for an unknown route."""
     sent = Sent()
 
     error = await expect_config_error(make_call(noun, method, sent, {parameter: wrong}), sent)
@@ -153,7 +153,7 @@ async def test_an_invalid_id_is_refused_by_its_name(
 async def test_an_invalid_id_within_a_list_is_refused_by_its_name(
     noun: str, method: str, parameter: str
 ) -> None:
-    """One bad id is a 500 for all of them (measured)."""
+    """The server returns 500 for the whole list (measured)."""
     sent = Sent()
 
     error = await expect_config_error(
@@ -172,7 +172,7 @@ async def test_an_invalid_id_within_a_list_is_refused_by_its_name(
     ],
 )
 async def test_an_empty_list_is_refused_by_its_name(noun: str, method: str, parameter: str) -> None:
-    """Some are a 200 that did nothing, some a 400, some a 500."""
+    """The server returns 200, 400 or 500, depending on the operation."""
     sent = Sent()
 
     error = await expect_config_error(make_call(noun, method, sent, {parameter: []}), sent)
@@ -190,7 +190,7 @@ async def test_an_empty_list_is_refused_by_its_name(noun: str, method: str, para
     ],
 )
 async def test_a_text_in_place_of_a_list_is_refused(noun: str, method: str, parameter: str) -> None:
-    """Python would take it for a list of its letters, and the server finds none of them."""
+    """Python would iterate over its characters, which the server does not find."""
     sent = Sent()
 
     error = await expect_config_error(make_call(noun, method, sent, {parameter: "completed"}), sent)
@@ -220,7 +220,7 @@ TOO_LONG: Sequence[tuple[Callable[[Sent], object], str]] = [
 async def test_a_text_of_a_wrong_length_is_refused_by_its_name(
     call_method: Callable[[Sent], object], named: str
 ) -> None:
-    """The limits of the server, told in its words, without a request."""
+    """The limits are those of the server; no request is sent."""
     sent = Sent()
 
     error = await expect_config_error(lambda: call_method(sent), sent)
@@ -240,7 +240,7 @@ LONGEST: Sequence[Callable[[Sent], object]] = [
 
 @pytest.mark.parametrize("call_method", LONGEST)
 async def test_the_longest_text_is_sent(call_method: Callable[[Sent], object]) -> None:
-    """Characters count, not bytes."""
+    """The limit is in characters, not bytes."""
     sent = Sent()
 
     await run_to_end(call_method(sent))
@@ -261,7 +261,7 @@ SEARCHES: Sequence[Callable[[Sent], object]] = [
 async def test_an_invalid_retrieval_model_is_refused_wherever_it_is_passed(
     call_method: Callable[[Sent], object],
 ) -> None:
-    """A base that stores such a search finds nothing from then on."""
+    """A dataset that stores such settings finds nothing from then on."""
     sent = Sent()
 
     error = await expect_config_error(lambda: call_method(sent), sent)
@@ -301,7 +301,7 @@ OTHERS: Sequence[tuple[Callable[[Sent], object], str]] = [
 async def test_arguments_that_the_server_ignores_are_refused(
     call_method: Callable[[Sent], object], named: str
 ) -> None:
-    """A metadata value for a document that does not exist is a success, and done nowhere."""
+    """For example, assigning a value to a document that does not exist succeeds."""
     sent = Sent()
 
     error = await expect_config_error(lambda: call_method(sent), sent)
@@ -327,7 +327,7 @@ def make_child_chunk(number: int) -> ChildChunk:
 
 
 class Rows:
-    """A list on the server, the newest first, which may grow between two requests."""
+    """A list on the server, newest first, which may grow between two requests."""
 
     def __init__(self, size: int, growth: int = 0, until: int = 1_000_000) -> None:
         self.rows = [make_child_chunk(number) for number in reversed(range(size))]
@@ -370,7 +370,7 @@ async def test_a_list_is_read_by_hundreds_to_its_total(size: int, requests: int)
 
 @pytest.mark.parametrize("growth", [1, 7, 60, 99])
 async def test_every_row_comes_once_while_rows_are_added(growth: int) -> None:
-    """Others upload meanwhile: each new row pushes an old one to the next page."""
+    """Each row that another client adds moves an old one to the next page."""
     rows = Rows(350, growth, until=3000)
 
     seen = await read_all(rows)
@@ -380,7 +380,7 @@ async def test_every_row_comes_once_while_rows_are_added(growth: int) -> None:
 
 
 async def test_a_list_that_shrinks_ends() -> None:
-    """A total that is never reached must not be asked for for ever."""
+    """Iteration must end even if `total` is never reached."""
     rows = Rows(250)
 
     def answer(call: Call[Any]) -> Page[ChildChunk]:
@@ -395,7 +395,7 @@ async def test_a_list_that_shrinks_ends() -> None:
 
 
 async def test_pages_are_yielded_as_they_arrive() -> None:
-    """Who stops after the first page pays for one request."""
+    """A caller who stops after the first page causes one request only."""
     rows = Rows(250)
 
     async for page in ChildChunks(Sent(rows)).iter(D1, D1, D1).pages():
@@ -415,7 +415,7 @@ async def test_pages_are_yielded_as_they_arrive() -> None:
     ],
 )
 async def test_no_page_asks_for_more_than_the_server_gives(call_method: Any) -> None:
-    """It cuts to 100, echoes what was asked for, and says that nothing follows (1063)."""
+    """The server truncates to 100, echoes the limit, and reports no further page (1063)."""
     sent = Sent()
 
     await call_method(sent)
@@ -430,7 +430,7 @@ async def test_no_page_asks_for_more_than_the_server_gives(call_method: Any) -> 
 async def test_only_a_second_document_of_a_name_is_asked_for(
     options: dict[str, Any], sent: Mapping[str, object]
 ) -> None:
-    """Replacing is what every server does unasked."""
+    """All servers replace the document by default."""
     way = Sent()
 
     await Documents(way).create_by_file(D1, b"hello", name="a.txt", **options)
@@ -451,7 +451,7 @@ def read_recording(case: str, shape: type[R]) -> R:
 
 
 async def test_a_tag_that_only_a_later_page_bears_is_found() -> None:
-    """A page on which nothing matches is not the last one."""
+    """A page without matches is not necessarily the last one."""
     page = read_recording("847-ds-list-tag-filter", Page[Dataset])
     rows = [evolve(page.data[0], id=f"d{number}", tags=[]) for number in range(250)]
     rows[170] = evolve(rows[170], tags=[{"id": D1, "name": "a", "type": "knowledge"}])
@@ -465,7 +465,7 @@ async def test_a_tag_that_only_a_later_page_bears_is_found() -> None:
 
 
 async def test_a_status_that_only_a_later_page_has_is_found() -> None:
-    """Servers before 1.11 list everything, whatever status is asked for."""
+    """Servers before 1.11 ignore the status."""
     page = read_recording("269-list-docs-limit=100", Page[Document])
     good, bad = DisplayStatus.AVAILABLE, DisplayStatus.ERROR
     rows = [evolve(page.data[0], id=f"d{n}", display_status=good) for n in range(250)]

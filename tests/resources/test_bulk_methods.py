@@ -1,4 +1,4 @@
-"""What takes several requests where the API has none for many things at once."""
+"""Bulk methods, which send several requests."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def make_texts(count: int) -> list[str]:
 async def test_many_chunks_are_appended_in_their_order(
     client: AsyncClient, dataset: Dataset, emulator: Emulator
 ) -> None:
-    """500 in one request take a real server minutes, which no proxy waits for."""
+    """500 chunks in one request take a real server minutes, longer than proxies wait."""
     id_ = await create_document(client, dataset)
 
     made = await client.segments.create_many(dataset, id_, make_texts(120))
@@ -74,7 +74,7 @@ def test_batches_are_bounded_by_number_and_length() -> None:
 async def test_a_batch_whose_answer_was_lost_is_found_and_not_made_twice(
     client: AsyncClient, dataset: Dataset, emulator: Emulator
 ) -> None:
-    """The server allows equal chunks, so sending it again would double them."""
+    """The server accepts equal chunks, so a repeated batch would duplicate them."""
     id_ = await create_document(client, dataset)
     emulator.faults.plan("segments.create", ["ok", "commit-then-reset"])
 
@@ -130,7 +130,7 @@ async def test_a_batch_that_is_too_large_is_halved(
 async def test_a_failed_first_batch_raises_its_own_error(
     client: AsyncClient, dataset: Dataset, emulator: Emulator
 ) -> None:
-    """There is no part to tell of."""
+    """No part succeeded that a PartialError could report."""
     id_ = await create_document(client, dataset)
     emulator.faults.plan("segments.create", ["400"])
 
@@ -143,7 +143,7 @@ async def test_a_failed_first_batch_raises_its_own_error(
 async def test_an_invalid_chunk_is_refused_before_any_is_sent(
     client: AsyncClient, dataset: Dataset, emulator: Emulator
 ) -> None:
-    """The server would refuse its batch after it has made those before."""
+    """The server would reject its batch after creating earlier ones."""
     id_ = await create_document(client, dataset)
 
     with pytest.raises(ConfigError, match=r"segments\[60\] has no text"):
@@ -187,7 +187,7 @@ async def test_refused_documents_are_listed_apart_from_assigned_ones(
 
 
 async def test_a_partial_error_lists_metadata_assigned_before_the_failure() -> None:
-    """51 documents are two requests; 1.12.1 passes over those that it does not have."""
+    """51 documents take two requests; 1.12.1 ignores unknown documents."""
     ids = [f"00000000-0000-4000-8000-{number:012}" for number in range(51)]
     with Emulator(version="1.12.1") as server:
         server.faults.plan("metadata.assign", ["ok", "401"])
@@ -215,7 +215,7 @@ async def test_a_dataset_is_created_with_its_members(version: str) -> None:
 async def test_a_dataset_whose_members_were_not_set_is_reported(
     client: AsyncClient, emulator: Emulator
 ) -> None:
-    """It exists, and nobody but its creator sees it."""
+    """The dataset exists, but only its creator can see it."""
     emulator.faults.plan("datasets.update", ["500"] * 3)
 
     with pytest.raises(PartialError, match="was created without its members") as caught:
@@ -228,7 +228,7 @@ async def test_a_dataset_whose_members_were_not_set_is_reported(
 
 
 async def test_members_require_partial_members_permission(client: AsyncClient) -> None:
-    """With another one the server drops them without a word."""
+    """With another permission, the server silently removes the members."""
     with pytest.raises(ConfigError, match="permission 'only_me' cannot be combined"):
         await client.datasets.create("a", permission="only_me", partial_member_list=[MEMBER])
     with pytest.raises(ConfigError, match="partial_member_list is a string"):

@@ -36,6 +36,6 @@ def test_make_value_returns_values_of_the_field_type(
     [("number", "7"), ("time", "2024-01-01"), ("string", 7), ("number", True), ("string", False)],
 )
 def test_a_value_of_another_type_is_refused_by_the_field_s_name(kind: str, given: object) -> None:
-    """The server stores it without a word, and no filter ever matches it (measured)."""
+    """The server silently stores the value, and no filter ever matches it (measured)."""
     with pytest.raises(ConfigError, match=f"metadata field 'a field' of type {kind}"):
         make_field(kind).make_value(given)  # type: ignore[arg-type]  # wrong on purpose

@@ -1,4 +1,4 @@
-"""The catalogue is whole: it says what the API says, and each of its entries is sent once."""
+"""The endpoint catalog: complete, consistent with the API, and used by exactly one method each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PACKAGE = Path(dify_kb.__file__).parent
 TABLE = Path(__file__).parents[1] / "data" / "endpoints.json"
 
 DIFFERENCES: Mapping[str, str] = {}
-"""Entries that differ from the table, by name, each with its reason and source."""
+"""Endpoints that differ from the table, by name, each with its reason and source."""
 
 SINCE: Mapping[str, str] = {
     "after 1.2.0, <=1.8.1": "1.8",
@@ -31,7 +31,7 @@ SINCE: Mapping[str, str] = {
     "main (1.16 docs), not registered in 1.11.4/1.12.1": "1.16",
     "after 1.8.1, <=1.11.4": "1.11",
 }
-"""The table's words for a first version, and ours."""
+"""First versions as written in the table, and in the catalog."""
 
 NARROWED: Mapping[str, tuple[str | None, str]] = {
     "segments.get": (None, "recordings 522, 523: 1.4.3 has it"),
@@ -48,7 +48,7 @@ NARROWED: Mapping[str, tuple[str | None, str]] = {
         ("1.4.2", "measured: tags need 1.4.2, and 1.4.3 has them"),
     ),
 }
-"""Entries whose first version is better known than from the table."""
+"""Endpoints whose first version is known more precisely than in the table."""
 
 REPEATS = {
     "documents.create_by_text": (Repeatability.UPSERT, "measured: replaced by name"),
@@ -76,7 +76,7 @@ REPEATS = {
     "datasets.retrieve": (Repeatability.SAFE, "a POST that only reads"),
     "documents.download_zip": (Repeatability.SAFE, "a POST that only reads"),
 }
-"""What repeating does where the verb does not tell."""
+"""The repeatability of endpoints that cannot be derived from the verb."""
 
 BY_VERB = {"GET": Repeatability.SAFE, "DELETE": Repeatability.IDEMPOTENT}
 WHERE = {"application/json": RequestEncoding.JSON, "multipart/form-data": RequestEncoding.FORM}
@@ -92,7 +92,7 @@ def list_constants() -> Mapping[str, Endpoint[Any, Any]]:
 
 
 def count_uses() -> Counter[str]:
-    """Count where the client's source names `catalog.X`."""
+    """Count the uses of `catalog.X` in the client's source."""
     sources = [*PACKAGE.glob("resources/*.py"), PACKAGE / "client.py"]
     return Counter(
         node.attr
@@ -110,7 +110,7 @@ def iter_called_names(endpoint: Endpoint[Any, Any]) -> Iterator[str]:
 
 @pytest.mark.parametrize("endpoint", catalog.ENDPOINTS, ids=lambda endpoint: endpoint.name)
 def test_an_entry_is_an_operation_of_the_api(endpoint: Endpoint[Any, Any]) -> None:
-    """The emulator serves the same entry, so a wrong path would be wrong on both sides."""
+    """The emulator uses the same catalog, so other tests would not find a wrong path."""
     operation = load_operations().get((endpoint.method, endpoint.path))
 
     assert operation or endpoint.name in DIFFERENCES
@@ -118,7 +118,7 @@ def test_an_entry_is_an_operation_of_the_api(endpoint: Endpoint[Any, Any]) -> No
 
 @pytest.mark.parametrize("endpoint", catalog.ENDPOINTS, ids=lambda endpoint: endpoint.name)
 def test_an_entry_has_the_status_of_its_operation(endpoint: Endpoint[Any, Any]) -> None:
-    """`status` is what the emulator answers as a server of today."""
+    """The emulator returns this status as the current server version."""
     operation = load_operations()[endpoint.method, endpoint.path]
 
     assert endpoint.status == operation["success_status"] or endpoint.name in DIFFERENCES
@@ -128,7 +128,7 @@ def test_an_entry_has_the_status_of_its_operation(endpoint: Endpoint[Any, Any]) 
 def test_an_entry_sends_its_model_where_the_operation_takes_it(
     endpoint: Endpoint[Any, Any],
 ) -> None:
-    """A model in the query of an operation that reads a body is a 400 at best."""
+    """A server that reads the body ignores a model sent in the query."""
     operation = load_operations()[endpoint.method, endpoint.path]
     request = operation.get("request")
 
@@ -140,13 +140,13 @@ def test_an_entry_sends_its_model_where_the_operation_takes_it(
 
 @pytest.mark.parametrize("endpoint", catalog.ENDPOINTS, ids=lambda endpoint: endpoint.name)
 def test_an_entry_takes_a_model_exactly_when_it_sends_one(endpoint: Endpoint[Any, Any]) -> None:
-    """`where` and `takes` are written side by side and must not contradict each other."""
+    """`encoding` and `request_type` must not contradict each other."""
     assert (endpoint.request_type is NOTHING) == (endpoint.encoding is RequestEncoding.NONE)
 
 
 @pytest.mark.parametrize("endpoint", catalog.ENDPOINTS, ids=lambda endpoint: endpoint.name)
 def test_an_entry_says_rightly_what_repeating_does(endpoint: Endpoint[Any, Any]) -> None:
-    """It decides whether a lost answer is sent again: wrong, and documents are doubled."""
+    """A wrong value would repeat a create after a lost response, and duplicate documents."""
     expected = BY_VERB.get(endpoint.method) or REPEATS[endpoint.name][0]
 
     assert endpoint.repeatability is expected
@@ -154,7 +154,7 @@ def test_an_entry_says_rightly_what_repeating_does(endpoint: Endpoint[Any, Any])
 
 @pytest.mark.parametrize("endpoint", catalog.ENDPOINTS, ids=lambda endpoint: endpoint.name)
 def test_an_entry_says_since_when_servers_have_it(endpoint: Endpoint[Any, Any]) -> None:
-    """It turns a bare 404 of an old server into a sentence, and must not be said wrongly."""
+    """The error for a 404 of an old server mentions this version."""
     words = load_operations()[endpoint.method, endpoint.path]["since"]
     known, _ = NARROWED.get(endpoint.name, (SINCE.get(words), ""))
 
@@ -164,7 +164,7 @@ def test_an_entry_says_since_when_servers_have_it(endpoint: Endpoint[Any, Any]) 
 
 @pytest.mark.parametrize("endpoint", catalog.ENDPOINTS, ids=lambda endpoint: endpoint.name)
 def test_an_entry_says_until_when_servers_had_it(endpoint: Endpoint[Any, Any]) -> None:
-    """Likewise for what was taken out."""
+    """The error for a 404 of a new server mentions this version."""
     removed = load_operations()[endpoint.method, endpoint.path].get("removed")
 
     assert (endpoint.until is None) == (removed is None)
@@ -177,7 +177,7 @@ def test_an_entry_says_until_when_servers_had_it(endpoint: Endpoint[Any, Any]) -
     ids=lambda endpoint: endpoint.name,
 )
 def test_a_legacy_path_is_an_alias_of_the_operation(endpoint: Endpoint[Any, Any]) -> None:
-    """The table knows it as an alias of the new way, or the new way as an alias of it."""
+    """The table lists the legacy path as an alias of the new one, or the other way round."""
     older = endpoint.legacy
     assert older is not None
     ways = {(endpoint.method, endpoint.path), (older.method, older.path)}
@@ -192,7 +192,7 @@ def test_a_legacy_path_is_an_alias_of_the_operation(endpoint: Endpoint[Any, Any]
 
 
 def test_every_operation_of_the_api_is_an_entry() -> None:
-    """One that is left out is out of reach of every user."""
+    """Users could not reach an operation that is missing."""
     older = {(e.legacy.method, e.legacy.path) for e in catalog.ENDPOINTS if e.legacy}
     entries = {(endpoint.method, endpoint.path) for endpoint in catalog.ENDPOINTS}
 
@@ -202,24 +202,24 @@ def test_every_operation_of_the_api_is_an_entry() -> None:
 
 @pytest.mark.parametrize("endpoint", catalog.ENDPOINTS, ids=lambda endpoint: endpoint.name)
 def test_an_entry_is_served_by_exactly_one_handler(endpoint: Endpoint[Any, Any]) -> None:
-    """None: an operation that nobody can try without a server. Two: the first one wins."""
+    """Without a handler the operation cannot be tested; of two, only the first would be used."""
     assert [served.endpoint for served in HANDLERS].count(endpoint) == 1
 
 
 def test_the_differences_are_of_entries_that_exist() -> None:
-    """An excuse that outlives its entry hides the next difference of that name."""
+    """An outdated exception would hide the next difference of that name."""
     assert set(DIFFERENCES) | set(REPEATS) | set(NARROWED) <= {
         endpoint.name for endpoint in catalog.ENDPOINTS
     }
 
 
 def test_every_constant_is_in_the_list_of_endpoints() -> None:
-    """The emulator and these tests go through `ENDPOINTS`; what is not in it is not tested."""
+    """The emulator and these tests only see the endpoints in `ENDPOINTS`."""
     assert set(list_constants().values()) == set(catalog.ENDPOINTS)
 
 
 def test_names_and_routes_are_used_once() -> None:
-    """The name is the key of fault plans, logs and the journal."""
+    """Fault plans, logs and the journal refer to endpoints by name."""
     names = [endpoint.name for endpoint in catalog.ENDPOINTS]
     routes = [(endpoint.method, endpoint.path) for endpoint in catalog.ENDPOINTS]
 
@@ -229,17 +229,17 @@ def test_names_and_routes_are_used_once() -> None:
 
 @pytest.mark.parametrize("name", list_constants())
 def test_an_entry_is_sent_by_exactly_one_method(name: str) -> None:
-    """None: an operation nobody can reach. Two: two methods that will drift apart."""
+    """Without a method the operation cannot be used; two methods would diverge."""
     assert count_uses()[name] == 1
 
 
 def test_the_client_names_no_entry_that_is_not_there() -> None:
-    """A misspelt entry would fail only when its method is called."""
+    """A misspelt name would fail only when its method is called."""
     assert set(count_uses()) <= {*list_constants(), "NOTHING"}
 
 
 def test_paths_stand_in_the_catalogue_alone() -> None:
-    """A path written anywhere else in the client would be out of reach of these tests."""
+    """These tests cannot check a path written anywhere else in the client."""
     sources = [*PACKAGE.glob("resources/*.py"), *PACKAGE.glob("transport/*.py")]
     paths = [
         f"{source.name}: {node.value}"
@@ -259,7 +259,7 @@ def test_paths_stand_in_the_catalogue_alone() -> None:
     ids=lambda endpoint: endpoint.name,
 )
 def test_path_parameters_are_filled_and_quoted(endpoint: Endpoint[Any, Any]) -> None:
-    """An id that holds a slash or a question mark must not reach another route."""
+    """An id with a slash or question mark must not reach another route."""
     slots = {slot.strip("{}"): "a/b?c=%" for slot in iter_called_names(endpoint)}
     call = endpoint.call(**slots) if endpoint.request_type is NOTHING else endpoint(None, **slots)
 

@@ -1,4 +1,4 @@
-"""What is public: names, docstrings, and what an import costs."""
+"""The public names, their docstrings, and the cost of an import."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def iter_public_methods(kind: type) -> Iterator[tuple[str, object]]:
 
 RESOURCES = sorted(resources.__all__)
 LOCAL_CHECKS = {"length", "some", "checked", "opened", "ConfigError"}
-"""What a method calls that refuses an argument before anything is sent."""
+"""Functions that raise ConfigError for an invalid argument before anything is sent."""
 
 
 def iter_resource_methods() -> Iterator[tuple[str, Callable[..., object]]]:
@@ -70,7 +70,7 @@ def find_calls(function: Callable[..., object]) -> set[str]:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_says_what_it_costs(name: str) -> None:
-    """Nobody should have to read the source to know how many requests a line makes."""
+    """Users should not have to read the source to know how many requests a call sends."""
     documented = inspect.getdoc(METHODS[name]) or ""
 
     assert "request" in documented.lower() or "Costs" in documented
@@ -78,7 +78,7 @@ def test_a_method_says_what_it_costs(name: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_names_what_it_refuses_itself(name: str) -> None:
-    """What is raised before anything is sent cannot be looked up in the API's documentation."""
+    """The API's documentation does not describe errors raised before anything is sent."""
     documented = inspect.getdoc(METHODS[name]) or ""
 
     if find_calls(METHODS[name]) & LOCAL_CHECKS:
@@ -86,7 +86,7 @@ def test_a_method_names_what_it_refuses_itself(name: str) -> None:
 
 
 def test_most_methods_name_what_servers_refuse() -> None:
-    """Lists aside, every operation has a way to fail that a caller may want to catch."""
+    """Except lists, every operation can fail with an error that a caller may want to catch."""
     silent = {
         name
         for name, method in METHODS.items()
@@ -110,12 +110,12 @@ def test_most_methods_name_what_servers_refuse() -> None:
 
 
 def test_public_names_exist() -> None:
-    """`from dify_kb import *` fails on a name that is listed and not there."""
+    """`from dify_kb import *` fails if a listed name does not exist."""
     assert [name for name in dify_kb.__all__ if not hasattr(dify_kb, name)] == []
 
 
 def test_public_names_are_sorted_and_listed_once() -> None:
-    """A sorted list is one in which a reader finds, and a diff shows, one name."""
+    """Readers find names, and diffs show changes, more easily in a sorted list."""
     constants = sorted(name for name in dify_kb.__all__ if name.isupper())
     others = sorted(name for name in dify_kb.__all__ if not name.isupper())
 
@@ -125,7 +125,7 @@ def test_public_names_are_sorted_and_listed_once() -> None:
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
 def test_a_public_class_and_its_methods_are_documented(kind: type) -> None:
-    """The docstring is the documentation: there is no other place to look."""
+    """The docstrings are the only reference documentation."""
     bare = [name for name, value in iter_public_methods(kind) if not inspect.getdoc(value)]
 
     assert kind.__doc__
@@ -135,7 +135,7 @@ def test_a_public_class_and_its_methods_are_documented(kind: type) -> None:
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
 def test_a_public_method_has_no_open_signature(kind: type) -> None:
-    """`**kwargs` swallows a misspelt option, which then does nothing."""
+    """`**kwargs` would silently accept a misspelt option."""
     open_ended = [
         name
         for name, value in iter_public_methods(kind)
@@ -151,7 +151,7 @@ def test_a_public_method_has_no_open_signature(kind: type) -> None:
 
 @pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
 def test_an_exception_is_public_and_a_knowledge_error(kind: type[BaseException]) -> None:
-    """`except KnowledgeError` must catch whatever this package raises on purpose."""
+    """`except KnowledgeError` must catch all exceptions that this package raises."""
     assert kind.__name__ in dify_kb.__all__
     assert kind.__name__.endswith("Error")
     assert issubclass(kind, dify_kb.KnowledgeError)
@@ -160,19 +160,19 @@ def test_an_exception_is_public_and_a_knowledge_error(kind: type[BaseException])
 
 @pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
 def test_an_exception_shadows_no_builtin(kind: type[BaseException]) -> None:
-    """A `ConnectionError` of ours would be taken for Python's own after a star import."""
+    """A star import would replace Python's `ConnectionError`, for example."""
     assert not hasattr(builtins, kind.__name__)
 
 
 def test_errors_with_a_builtin_equivalent_derive_from_it() -> None:
-    """Code that knows nothing of this package catches timeouts and wrong arguments as usual."""
+    """Generic code can catch timeouts and invalid arguments with Python's exceptions."""
     assert issubclass(dify_kb.RequestTimeoutError, TimeoutError)
     assert issubclass(dify_kb.ConfigError, ValueError)
     assert not issubclass(dify_kb.ApiError, ValueError | OSError)
 
 
 def test_every_refusal_derives_from_api_error() -> None:
-    """The three families are what callers tell apart: no reply, a refusal, a wrong success."""
+    """Callers distinguish three families: no response, an error response, an invalid success."""
     families = {
         kind.__name__
         for kind in ERRORS
@@ -192,7 +192,7 @@ def test_every_refusal_derives_from_api_error() -> None:
 
 
 def test_an_import_loads_neither_command_line_nor_emulator() -> None:
-    """A program that only uploads must not need, nor wait for, what it does not use."""
+    """A program that only uploads must not load the dependencies of other parts."""
     code = (
         "import sys, dify_kb;"
         "print(sorted(sys.modules.keys() & {'typer', 'rich', 'sqlite3', 'charset_normalizer',"
