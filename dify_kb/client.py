@@ -261,7 +261,7 @@ class AsyncClient:
         dry_run: bool = False,
         on_event: OnLoadEvent | None = None,
     ) -> LoadReport:
-        """Load files into a knowledge base, thousands if need be, and report each outcome.
+        """Load files into a knowledge base and report the outcome of each file.
 
         Each file becomes a document named after its path. A journal records what was sent: the
         same load again sends only new and changed files, and an interrupted load, even one ended
