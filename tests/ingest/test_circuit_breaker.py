@@ -1,4 +1,4 @@
-"""When requests may go out: outages, probes, the lock of a dataset, and giving up."""
+"""Circuit breaker: outages, probes, dataset locks, and giving up."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ STATUS: dict[FailureKind | None, int | None] = {
 }  # fmt: skip
 
 
-def attempt(
+def make_attempt(
     endpoint: str,
     kind: FailureKind | None = None,
     *,
@@ -73,8 +73,8 @@ def attempt(
 
 
 @define
-class Scene:
-    """A circuit breaker of a load from a server that answers as `server` does at a time."""
+class SimulatedBreaker:
+    """A circuit breaker in virtual time; `server` returns the error of a probe at a time."""
 
     server: Callable[[float], KnowledgeError | None] = lambda _: None
     times: LoadTiming = TIMES
@@ -87,13 +87,13 @@ class Scene:
         self.probes.append(now)
         if error := self.server(now):
             kind: FailureKind | None = "unreachable" if is_transient(error) else None
-            self.breaker.record(attempt(PROBE, kind, status=None if kind else 401))
+            self.breaker.record(make_attempt(PROBE, kind, status=None if kind else 401))
             raise error
-        self.breaker.record(attempt(PROBE))
+        self.breaker.record(make_attempt(PROBE))
         return dataset_id
 
     def run_scenario(self, scenario: Callable[[], Awaitable[None]]) -> None:
-        async def scene() -> None:
+        async def execute() -> None:
             self.breaker = CircuitBreaker(cast("Datasets", self), "dataset", self.times, Random(1))
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self.breaker.run)
@@ -103,7 +103,7 @@ class Scene:
                 await checkpoint()
                 tasks.cancel_scope.cancel()
 
-        run(scene)
+        run(execute)
 
     async def _watch(self) -> None:
         while True:
@@ -121,16 +121,16 @@ class Scene:
 
     def record(self, *kinds: FailureKind | None, endpoint: str = UPLOAD) -> None:
         for kind in kinds:
-            self.breaker.record(attempt(endpoint, kind))
+            self.breaker.record(make_attempt(endpoint, kind))
 
     def record_times(self, count: int, kind: FailureKind | None, endpoint: str = UPLOAD) -> None:
         for _ in range(count):
             self.record(kind, endpoint=endpoint)
 
-    def block(self) -> None:
-        """Have two uploads time out after 60 s while reads are answered."""
+    def block_uploads(self) -> None:
+        """Record two upload timeouts after 60 s and a successful read."""
         for _ in range(2):
-            self.breaker.record(attempt(UPLOAD, "timeout", seconds=60.0))
+            self.breaker.record(make_attempt(UPLOAD, "timeout", seconds=60.0))
         self.record(None, endpoint=READ)
 
 
@@ -157,69 +157,74 @@ def test_transient_errors_are_those_of_server_or_network(
 
 
 def test_closed_breaker_neither_waits_nor_probes() -> None:
-    scene = Scene(lambda _: DOWN)
+    simulation = SimulatedBreaker(lambda _: DOWN)
 
     async def scenario() -> None:
-        await scene.breaker.wait_closed()
-        await scene.breaker.wait_readable()
+        await simulation.breaker.wait_closed()
+        await simulation.breaker.wait_readable()
         await anyio.sleep(1000)
 
-    scene.run_scenario(scenario)
+    simulation.run_scenario(scenario)
 
-    assert scene.probes == []
-    assert scene.breaker.cause == ""
+    assert simulation.probes == []
+    assert simulation.breaker.cause == ""
 
 
-def test_breaker_closes_after_two_answered_probes() -> None:
-    answers = iter([None, DOWN, None, None])
-    scene = Scene(lambda _: next(answers))
+def test_breaker_closes_after_two_successful_probes() -> None:
+    errors = iter([None, DOWN, None, None])
+    simulation = SimulatedBreaker(lambda _: next(errors))
     passed: list[float] = []
 
     async def scenario() -> None:
-        scene.breaker.trip(DOWN)
-        assert scene.breaker.cause == DOWN.summary
-        await scene.breaker.wait_closed()
+        simulation.breaker.trip(DOWN)
+        assert simulation.breaker.cause == DOWN.summary
+        await simulation.breaker.wait_closed()
         passed.append(anyio.current_time())
 
-    scene.run_scenario(scenario)
+    simulation.run_scenario(scenario)
 
-    assert scene.probes == [1, 2, 4, 5]
+    assert simulation.probes == [1, 2, 4, 5]
     assert passed == [5]
-    assert scene.states == ["open", "closed"]
-    assert scene.breaker.cause == ""
+    assert simulation.states == ["open", "closed"]
+    assert simulation.breaker.cause == ""
     assert REQUIRED_PROBES == 2
 
 
 def test_probe_interval_grows_during_an_outage() -> None:
-    scene = Scene(lambda now: DOWN if now < 200 else None)
+    simulation = SimulatedBreaker(lambda now: DOWN if now < 200 else None)
 
     async def scenario() -> None:
-        scene.breaker.trip(DOWN)
-        await scene.breaker.wait_closed()
+        simulation.breaker.trip(DOWN)
+        await simulation.breaker.wait_closed()
 
-    scene.run_scenario(scenario)
+    simulation.run_scenario(scenario)
 
-    gaps = [after - before for before, after in zip([0, *scene.probes], scene.probes, strict=False)]
+    gaps = [
+        after - before
+        for before, after in zip([0, *simulation.probes], simulation.probes, strict=False)
+    ]
     assert gaps[:5] == [1, 2, 4, 8, 16]
     assert max(gaps) == TIMES.max_probe_interval
-    assert scene.states == ["open", "closed"]
+    assert simulation.states == ["open", "closed"]
 
 
 def test_breaker_gives_up_once_on_a_permanent_outage() -> None:
-    scene = Scene(lambda _: DOWN)
+    simulation = SimulatedBreaker(lambda _: DOWN)
 
     async def scenario() -> None:
-        scene.breaker.trip(DOWN)
-        await scene.breaker.wait_closed()
-        scene.breaker.trip(DOWN)
+        simulation.breaker.trip(DOWN)
+        await simulation.breaker.wait_closed()
+        simulation.breaker.trip(DOWN)
         await anyio.sleep(1000)
 
-    scene.run_scenario(scenario)
+    simulation.run_scenario(scenario)
 
-    assert scene.states == ["open", "gave up: outage"]
-    assert scene.breaker.failure is not None
-    assert "refused" in scene.breaker.failure.message
-    assert TIMES.max_outage < scene.probes[-1] < TIMES.max_outage + TIMES.max_probe_interval + 1
+    assert simulation.states == ["open", "gave up: outage"]
+    assert simulation.breaker.failure is not None
+    assert "refused" in simulation.breaker.failure.message
+    assert (
+        TIMES.max_outage < simulation.probes[-1] < TIMES.max_outage + TIMES.max_probe_interval + 1
+    )
 
 
 @pytest.mark.parametrize(
@@ -231,92 +236,92 @@ def test_breaker_gives_up_once_on_a_permanent_outage() -> None:
         (BadRequestError("what?", endpoint=PROBE, status=400), StopReason.MISCONFIGURED),
     ],
 )
-def test_refused_probe_gives_up_at_once(error: KnowledgeError, reason: StopReason) -> None:
-    """A key that was revoked meanwhile does not come back."""
-    scene = Scene(lambda _: error)
+def test_refused_probe_gives_up_immediately(error: KnowledgeError, reason: StopReason) -> None:
+    """A revoked key stays revoked."""
+    simulation = SimulatedBreaker(lambda _: error)
 
     async def scenario() -> None:
-        scene.breaker.trip(DOWN)
-        await scene.breaker.wait_closed()
+        simulation.breaker.trip(DOWN)
+        await simulation.breaker.wait_closed()
 
-    scene.run_scenario(scenario)
+    simulation.run_scenario(scenario)
 
-    assert scene.states == ["open", f"gave up: {reason}"]
-    assert len(scene.probes) == 1
+    assert simulation.states == ["open", f"gave up: {reason}"]
+    assert len(simulation.probes) == 1
 
 
 def test_uploads_stay_blocked_after_giving_up() -> None:
-    scene = Scene(lambda _: NO_KEY)
+    simulation = SimulatedBreaker(lambda _: NO_KEY)
 
     async def scenario() -> None:
-        scene.breaker.trip(DOWN)
-        await scene.breaker.wait_closed()
+        simulation.breaker.trip(DOWN)
+        await simulation.breaker.wait_closed()
 
-    scene.run_scenario(scenario)
+    simulation.run_scenario(scenario)
 
-    assert not scene.breaker.is_closed
-    assert not scene.breaker.is_open
-    assert "no such key" in scene.breaker.cause
+    assert not simulation.breaker.is_closed
+    assert not simulation.breaker.is_open
+    assert "no such key" in simulation.breaker.cause
 
 
 def test_tripping_an_open_breaker_changes_nothing() -> None:
-    scene = Scene()
+    simulation = SimulatedBreaker()
 
     async def scenario() -> None:
-        scene.breaker.trip(DOWN)
-        scene.breaker.trip(ServerError("503", endpoint=PROBE, status=503))
-        assert scene.breaker.cause == DOWN.summary
-        await scene.breaker.wait_closed()
+        simulation.breaker.trip(DOWN)
+        simulation.breaker.trip(ServerError("503", endpoint=PROBE, status=503))
+        assert simulation.breaker.cause == DOWN.summary
+        await simulation.breaker.wait_closed()
         await anyio.sleep(TIMES.max_probe_interval)
 
-    scene.run_scenario(scenario)
+    simulation.run_scenario(scenario)
 
-    assert scene.states == ["open", "closed"]
-    assert scene.breaker.outages == 1
-    assert len(scene.probes) == REQUIRED_PROBES
+    assert simulation.states == ["open", "closed"]
+    assert simulation.breaker.outages == 1
+    assert len(simulation.probes) == REQUIRED_PROBES
 
 
 def test_reopened_breaker_blocks_new_callers() -> None:
-    scene = Scene()
+    simulation = SimulatedBreaker()
     passed: list[float] = []
 
     async def scenario() -> None:
         for _ in range(3):
-            scene.breaker.trip(DOWN)
-            await scene.breaker.wait_closed()
+            simulation.breaker.trip(DOWN)
+            await simulation.breaker.wait_closed()
             passed.append(anyio.current_time())
 
-    scene.run_scenario(scenario)
+    simulation.run_scenario(scenario)
 
     assert passed == [2, 4, 6]
-    assert scene.breaker.outages == 3
+    assert simulation.breaker.outages == 3
 
 
-def test_waiters_keep_waiting_when_the_breaker_reopens_at_once() -> None:
-    """Those woken together would else all run into a server that is known to fail."""
-    scene = Scene()
+def test_waiters_keep_waiting_when_the_breaker_reopens_immediately() -> None:
+    """Otherwise all of them would send requests to a failing server."""
+    simulation = SimulatedBreaker()
     passed: list[float] = []
 
     async def first() -> None:
-        await scene.breaker.wait_closed()
-        scene.breaker.trip(DOWN)
+        await simulation.breaker.wait_closed()
+        simulation.breaker.trip(DOWN)
 
     async def second() -> None:
-        await scene.breaker.wait_closed()
+        await simulation.breaker.wait_closed()
         passed.append(anyio.current_time())
 
     async def scenario() -> None:
-        scene.breaker.trip(DOWN)
+        simulation.breaker.trip(DOWN)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(first)
             tasks.start_soon(second)
 
-    scene.run_scenario(scenario)
+    simulation.run_scenario(scenario)
 
     assert passed == [4]
 
 
-# --- What is recorded
+# --- Attempts
 
 
 @pytest.mark.parametrize("endpoint", [UPLOAD, READ, "metadata.assign"])
@@ -326,25 +331,25 @@ def test_waiters_keep_waiting_when_the_breaker_reopens_at_once() -> None:
 def test_failed_attempts_of_any_call_open_the_breaker(
     endpoint: str, kind: FailureKind, count: int
 ) -> None:
-    scene = Scene()
+    simulation = SimulatedBreaker()
 
     async def scenario() -> None:
-        scene.record_times(count - 1, kind, endpoint)
-        assert scene.breaker.is_closed
-        scene.record(kind, endpoint=endpoint)
-        assert scene.breaker.is_open
-        assert scene.breaker.cause == kind
+        simulation.record_times(count - 1, kind, endpoint)
+        assert simulation.breaker.is_closed
+        simulation.record(kind, endpoint=endpoint)
+        assert simulation.breaker.is_open
+        assert simulation.breaker.cause == kind
 
-    scene.run_scenario(scenario)
+    simulation.run_scenario(scenario)
 
 
 def test_refusals_of_single_calls_keep_the_breaker_closed() -> None:
-    scene = Scene()
+    simulation = SimulatedBreaker()
 
     async def scenario() -> None:
         for _ in range(200):
-            scene.breaker.record(attempt(UPLOAD, status=400))
-            scene.record("quota")
+            simulation.breaker.record(make_attempt(UPLOAD, status=400))
+            simulation.record("quota")
             never_sent = AttemptEvent(
                 endpoint=UPLOAD,
                 attempt=1,
@@ -353,175 +358,181 @@ def test_refusals_of_single_calls_keep_the_breaker_closed() -> None:
                 retry_in=None,
                 error="the file is gone",
             )
-            scene.breaker.record(never_sent)
+            simulation.breaker.record(never_sent)
 
-    scene.run_scenario(scenario)
+    simulation.run_scenario(scenario)
 
-    assert scene.states == []
+    assert simulation.states == []
 
 
 def test_overload_delay_grows_exponentially() -> None:
-    scene = Scene()
+    simulation = SimulatedBreaker()
     delays: list[float] = []
 
     async def scenario() -> None:
         for _ in range(8):
-            scene.record("overload")
-            delays.append(scene.breaker.overload_delay())
-            scene.record(None, endpoint=READ)  # says nothing of uploads
+            simulation.record("overload")
+            delays.append(simulation.breaker.overload_delay())
+            simulation.record(None, endpoint=READ)  # does not reset the delay of uploads
             await anyio.sleep(delays[-1])
-        assert scene.breaker.overload_delay() == 0
+        assert simulation.breaker.overload_delay() == 0
 
-    scene.run_scenario(scenario)
+    simulation.run_scenario(scenario)
 
     assert all(0.5 <= delay <= 60 for delay in delays)
     assert max(delays[:1]) <= 2 < max(delays)
 
 
-@pytest.mark.parametrize(("hint", "least", "most"), [(30.0, 30.0, 33.0), (1e9, 300.0, 330.0)])
-def test_retry_after_is_respected_up_to_a_maximum(hint: float, least: float, most: float) -> None:
-    scene = Scene()
+@pytest.mark.parametrize(
+    ("hint", "min_delay", "max_delay"), [(30.0, 30.0, 33.0), (1e9, 300.0, 330.0)]
+)
+def test_retry_after_is_respected_up_to_a_maximum(
+    hint: float, min_delay: float, max_delay: float
+) -> None:
+    simulation = SimulatedBreaker()
 
     async def scenario() -> None:
-        scene.breaker.record(attempt(UPLOAD, "overload", retry_after=hint))
-        assert least <= scene.breaker.overload_delay() <= most
+        simulation.breaker.record(make_attempt(UPLOAD, "overload", retry_after=hint))
+        assert min_delay <= simulation.breaker.overload_delay() <= max_delay
 
-    scene.run_scenario(scenario)
-
-
-# --- The lock of a dataset
+    simulation.run_scenario(scenario)
 
 
-def test_upload_timeouts_with_answered_reads_block_uploads() -> None:
-    scene = Scene()
+# --- Dataset locks
+
+
+def test_upload_timeouts_with_successful_reads_block_uploads() -> None:
+    simulation = SimulatedBreaker()
 
     async def scenario() -> None:
         await anyio.sleep(60)
-        scene.block()
-        assert scene.state == "blocked"
-        assert scene.breaker.cause == DATASET_LOCKED
-        await scene.breaker.wait_readable()
+        simulation.block_uploads()
+        assert simulation.state == "blocked"
+        assert simulation.breaker.cause == DATASET_LOCKED
+        await simulation.breaker.wait_readable()
         assert anyio.current_time() == 60
-        await scene.breaker.wait_closed()
-        assert anyio.current_time() == TIMES.dataset_lock_time  # counted from the first that waited
-        assert scene.breaker.resumed_at == TIMES.dataset_lock_time
+        await simulation.breaker.wait_closed()
+        assert anyio.current_time() == TIMES.dataset_lock_time  # from the first timeout
+        assert simulation.breaker.resumed_at == TIMES.dataset_lock_time
 
-    scene.run_scenario(scenario)
+    simulation.run_scenario(scenario)
 
-    assert scene.probes == []
-    assert scene.states == ["blocked", "closed"]
+    assert simulation.probes == []
+    assert simulation.states == ["blocked", "closed"]
 
 
-@pytest.mark.parametrize("landed", [True, False])
-def test_answered_or_stored_upload_unblocks_uploads(landed: bool) -> None:  # noqa: FBT001
-    scene = Scene()
+@pytest.mark.parametrize("stored", [True, False])
+def test_successful_or_stored_upload_unblocks_uploads(stored: bool) -> None:  # noqa: FBT001
+    simulation = SimulatedBreaker()
 
     async def scenario() -> None:
-        scene.block()
+        simulation.block_uploads()
         await anyio.sleep(7)
-        if landed:
-            scene.breaker.record_stored_upload()
+        if stored:
+            simulation.breaker.record_stored_upload()
         else:
-            scene.record(None)
-        assert scene.breaker.is_closed
-        await scene.breaker.wait_closed()
-        assert scene.breaker.resumed_at == 7
-        assert (scene.breaker.upload_succeeded_at == 7) is not landed
+            simulation.record(None)
+        assert simulation.breaker.is_closed
+        await simulation.breaker.wait_closed()
+        assert simulation.breaker.resumed_at == 7
+        assert (simulation.breaker.upload_succeeded_at == 7) is not stored
 
-    scene.run_scenario(scenario)
+    simulation.run_scenario(scenario)
 
 
 def test_single_timeout_or_timeouts_without_reads_do_not_block_uploads() -> None:
-    scene = Scene()
+    simulation = SimulatedBreaker()
 
     async def scenario() -> None:
-        scene.record("timeout")
-        scene.record(None, endpoint=READ)
-        scene.record(None, "timeout", "failed", "timeout")
-        scene.record(None, endpoint=READ)
-        scene.record("timeout")
-        assert scene.breaker.is_closed
+        simulation.record("timeout")
+        simulation.record(None, endpoint=READ)
+        simulation.record(None, "timeout", "failed", "timeout")
+        simulation.record(None, endpoint=READ)
+        simulation.record("timeout")
+        assert simulation.breaker.is_closed
 
-    scene.run_scenario(scenario)
+    simulation.run_scenario(scenario)
 
 
 def test_gateway_timeout_counts_as_a_timeout() -> None:
-    scene = Scene()
+    simulation = SimulatedBreaker()
 
     async def scenario() -> None:
         for seconds in (0.1, 60.0):
             for _ in range(2):
-                scene.breaker.record(attempt(UPLOAD, "failed", seconds=seconds, status=504))
-            scene.record(None, endpoint=READ)
-            assert scene.breaker.has_blocked_uploads is (seconds == 60)
+                simulation.breaker.record(
+                    make_attempt(UPLOAD, "failed", seconds=seconds, status=504)
+                )
+            simulation.record(None, endpoint=READ)
+            assert simulation.breaker.has_blocked_uploads is (seconds == 60)
 
-    scene.run_scenario(scenario)
+    simulation.run_scenario(scenario)
 
 
 def test_recovered_server_is_not_mistaken_for_a_dataset_lock() -> None:
-    """Uploads timed out, and so did reads: the first answered probe must not block uploads."""
-    scene = Scene(lambda now: DOWN if now < 300 else None)
+    """Uploads and reads timed out: the first successful probe must not block uploads."""
+    simulation = SimulatedBreaker(lambda now: DOWN if now < 300 else None)
 
     async def scenario() -> None:
         await anyio.sleep(60)
-        scene.record("timeout", endpoint=READ)
+        simulation.record("timeout", endpoint=READ)
         for _ in range(10):
-            scene.breaker.record(attempt(UPLOAD, "timeout", seconds=60.0))
-        assert scene.breaker.is_open
-        await scene.breaker.wait_closed()
+            simulation.breaker.record(make_attempt(UPLOAD, "timeout", seconds=60.0))
+        assert simulation.breaker.is_open
+        await simulation.breaker.wait_closed()
         assert anyio.current_time() < 300 + TIMES.max_probe_interval + 2
 
-    scene.run_scenario(scenario)
+    simulation.run_scenario(scenario)
 
-    assert scene.states == ["open", "closed"]
+    assert simulation.states == ["open", "closed"]
 
 
 def test_permanent_dataset_lock_gives_up() -> None:
-    scene = Scene()
+    simulation = SimulatedBreaker()
 
     async def scenario() -> None:
-        scene.block()
-        await scene.breaker.wait_closed()
+        simulation.block_uploads()
+        await simulation.breaker.wait_closed()
         await anyio.sleep(60)
-        scene.block()
-        await scene.breaker.wait_closed()
+        simulation.block_uploads()
+        await simulation.breaker.wait_closed()
 
-    scene.run_scenario(scenario)
+    simulation.run_scenario(scenario)
 
-    assert scene.states == ["blocked", "closed", "gave up: outage"]
+    assert simulation.states == ["blocked", "closed", "gave up: outage"]
 
 
 def test_second_dataset_lock_is_waited_for() -> None:
-    scene = Scene()
+    simulation = SimulatedBreaker()
 
     async def scenario() -> None:
         for _ in range(3):
-            scene.block()
-            await scene.breaker.wait_closed()
-            scene.record(None)
+            simulation.block_uploads()
+            await simulation.breaker.wait_closed()
+            simulation.record(None)
             await anyio.sleep(1)
 
-    scene.run_scenario(scenario)
+    simulation.run_scenario(scenario)
 
-    assert scene.states == ["blocked", "closed"] * 3
+    assert simulation.states == ["blocked", "closed"] * 3
 
 
 def test_dataset_lock_continues_after_an_outage() -> None:
-    scene = Scene()
+    simulation = SimulatedBreaker()
 
     async def scenario() -> None:
         await anyio.sleep(60)
-        scene.block()
-        scene.breaker.trip(DOWN)
-        assert scene.breaker.cause == DOWN.summary
-        await scene.breaker.wait_readable()
-        assert scene.breaker.cause == DATASET_LOCKED
-        await scene.breaker.wait_closed()
+        simulation.block_uploads()
+        simulation.breaker.trip(DOWN)
+        assert simulation.breaker.cause == DOWN.summary
+        await simulation.breaker.wait_readable()
+        assert simulation.breaker.cause == DATASET_LOCKED
+        await simulation.breaker.wait_closed()
         assert anyio.current_time() == TIMES.dataset_lock_time
 
-    scene.run_scenario(scenario)
+    simulation.run_scenario(scenario)
 
-    assert scene.states == ["open", "blocked", "closed"]
+    assert simulation.states == ["open", "blocked", "closed"]
 
 
 # --- Uploads that always fail
@@ -536,161 +547,164 @@ def test_dataset_lock_continues_after_an_outage() -> None:
     ],
 )
 def test_uploads_failing_for_too_long_give_up(kind: FailureKind, reason: StopReason) -> None:
-    scene = Scene()
+    simulation = SimulatedBreaker()
 
     async def scenario() -> None:
-        while scene.breaker.failure is None:
-            await scene.breaker.wait_closed()
-            scene.record(kind)
-            scene.record(None, endpoint=READ)
+        while simulation.breaker.failure is None:
+            await simulation.breaker.wait_closed()
+            simulation.record(kind)
+            simulation.record(None, endpoint=READ)
             await anyio.sleep(10)
         assert TIMES.max_outage < anyio.current_time() < TIMES.max_outage + 60
-        await scene.breaker.wait_closed()
+        await simulation.breaker.wait_closed()
 
-    scene.run_scenario(scenario)
+    simulation.run_scenario(scenario)
 
-    assert scene.states[-1] == f"gave up: {reason}"
+    assert simulation.states[-1] == f"gave up: {reason}"
 
 
 def test_persistent_429_gives_up_as_rate_limit() -> None:
-    scene = Scene()
+    simulation = SimulatedBreaker()
 
     async def scenario() -> None:
-        while scene.breaker.failure is None:
-            scene.breaker.record(attempt(UPLOAD, "overload", status=429))
+        while simulation.breaker.failure is None:
+            simulation.breaker.record(make_attempt(UPLOAD, "overload", status=429))
             await anyio.sleep(10)
 
-    scene.run_scenario(scenario)
+    simulation.run_scenario(scenario)
 
-    assert scene.states[-1] == "gave up: rate_limit"
+    assert simulation.states[-1] == "gave up: rate_limit"
 
 
 def test_rare_failures_do_not_give_up() -> None:
-    """A load that waits for room in its backlog sends an upload now and then."""
-    scene = Scene()
+    """A load with a full backlog sends uploads rarely."""
+    simulation = SimulatedBreaker()
 
     async def scenario() -> None:
         for _ in range(10):
             for _ in range(MIN_FAILURES - 1):
-                scene.record("failed")
+                simulation.record("failed")
                 await anyio.sleep(TIMES.max_outage)
-            scene.record(None)
+            simulation.record(None)
 
-    scene.run_scenario(scenario)
+    simulation.run_scenario(scenario)
 
-    assert scene.states == []
+    assert simulation.states == []
 
 
 def test_outage_time_does_not_count_as_upload_failure_time() -> None:
-    """It came back just before the load would have stopped; one upload fails once more."""
-    scene = Scene(lambda now: DOWN if now < TIMES.max_outage - 20 else None)
+    """The server recovers just before the limit, and one more upload fails."""
+    simulation = SimulatedBreaker(lambda now: DOWN if now < TIMES.max_outage - 20 else None)
 
     async def scenario() -> None:
-        scene.record_times(20, "unreachable")
-        await scene.breaker.wait_closed()
+        simulation.record_times(20, "unreachable")
+        await simulation.breaker.wait_closed()
         await anyio.sleep(50)
-        scene.record("timeout")
+        simulation.record("timeout")
         assert anyio.current_time() > TIMES.max_outage
-        scene.record(None)
+        simulation.record(None)
 
-    scene.run_scenario(scenario)
+    simulation.run_scenario(scenario)
 
-    assert scene.states == ["open", "closed"]
+    assert simulation.states == ["open", "closed"]
 
 
-def test_server_that_answers_only_probes_gives_up() -> None:
-    scene = Scene()
+def test_breaker_gives_up_if_only_probes_succeed() -> None:
+    simulation = SimulatedBreaker()
 
     async def scenario() -> None:
-        while scene.breaker.failure is None:
-            await scene.breaker.wait_closed()
-            scene.record("failed")
+        while simulation.breaker.failure is None:
+            await simulation.breaker.wait_closed()
+            simulation.record("failed")
             await anyio.sleep(0.1)
 
-    scene.run_scenario(scenario)
+    simulation.run_scenario(scenario)
 
-    assert scene.states[-1] == "gave up: outage"
-    assert scene.breaker.outages > 10
+    assert simulation.states[-1] == "gave up: outage"
+    assert simulation.breaker.outages > 10
 
 
 # --- Reads
 
 
 @frozen
-class Reads:
-    """A read that ends as `answers` says in turn."""
+class FailingRead:
+    """A read with the errors `errors`, one per attempt; the last is repeated."""
 
-    answers: list[KnowledgeError | None]
+    errors: list[KnowledgeError | None]
     at: list[float] = field(factory=list)
 
     async def request(self) -> str:
         self.at.append(anyio.current_time())
-        if error := self.answers[min(len(self.at), len(self.answers)) - 1]:
+        if error := self.errors[min(len(self.at), len(self.errors)) - 1]:
             raise error
-        return "answer"
+        return "response"
 
 
-def test_read_is_repeated_until_answered() -> None:
-    scene, reads = Scene(lambda now: DOWN if now < 100 else None), Reads([DOWN, DOWN, None])
+def test_read_is_repeated_until_it_succeeds() -> None:
+    simulation, reads = (
+        SimulatedBreaker(lambda now: DOWN if now < 100 else None),
+        FailingRead([DOWN, DOWN, None]),
+    )
 
     async def scenario() -> None:
-        assert await scene.breaker.read(reads.request) == "answer"
+        assert await simulation.breaker.read(reads.request) == "response"
 
-    scene.run_scenario(scenario)
+    simulation.run_scenario(scenario)
 
     assert reads.at[0] == 0
     assert reads.at[1] > 100
-    assert scene.breaker.outages == 2
+    assert simulation.breaker.outages == 2
 
 
-def test_refused_read_raises_when_probes_are_answered() -> None:
+def test_refused_read_raises_while_probes_succeed() -> None:
     refused = ForbiddenError("why?", endpoint=READ, status=403)
-    scene, reads = Scene(), Reads([refused])
+    simulation, reads = SimulatedBreaker(), FailingRead([refused])
 
     async def scenario() -> None:
         with pytest.raises(ForbiddenError):
-            await scene.breaker.read(reads.request)
-        await scene.breaker.wait_readable()
+            await simulation.breaker.read(reads.request)
+        await simulation.breaker.wait_readable()
 
-    scene.run_scenario(scenario)
+    simulation.run_scenario(scenario)
 
     assert reads.at == [0, 2]
-    assert scene.breaker.failure is None
+    assert simulation.breaker.failure is None
 
 
 def test_read_failing_for_too_long_raises() -> None:
-    scene, reads = Scene(), Reads([DOWN])
+    simulation, reads = SimulatedBreaker(), FailingRead([DOWN])
 
     async def scenario() -> None:
         with pytest.raises(ConnectError):
-            await scene.breaker.read(reads.request)
+            await simulation.breaker.read(reads.request)
 
-    scene.run_scenario(scenario)
+    simulation.run_scenario(scenario)
 
     assert TIMES.max_outage < reads.at[-1] < TIMES.max_outage + 3
 
 
 def test_read_survives_one_failure_after_a_long_outage() -> None:
-    scene = Scene(lambda now: DOWN if now < TIMES.max_outage - 20 else None)
-    reads = Reads([DOWN, DOWN, None])
+    simulation = SimulatedBreaker(lambda now: DOWN if now < TIMES.max_outage - 20 else None)
+    reads = FailingRead([DOWN, DOWN, None])
 
     async def scenario() -> None:
-        assert await scene.breaker.read(reads.request) == "answer"
+        assert await simulation.breaker.read(reads.request) == "response"
         assert anyio.current_time() > TIMES.max_outage - 20
 
-    scene.run_scenario(scenario)
+    simulation.run_scenario(scenario)
 
 
 def test_read_raises_after_giving_up() -> None:
-    scene, reads = Scene(lambda _: NO_KEY), Reads([DOWN])
+    simulation, reads = SimulatedBreaker(lambda _: NO_KEY), FailingRead([DOWN])
 
     async def scenario() -> None:
         with pytest.raises(ConnectError):
-            await scene.breaker.read(reads.request)
+            await simulation.breaker.read(reads.request)
 
-    scene.run_scenario(scenario)
+    simulation.run_scenario(scenario)
 
-    assert scene.states == ["open", "gave up: unauthorized"]
+    assert simulation.states == ["open", "gave up: unauthorized"]
 
 
 # --- The failure budget
@@ -714,7 +728,7 @@ def test_failure_kinds_cost_different_tokens() -> None:
     ]
 
 
-def test_one_failure_in_ten_replies_is_tolerated() -> None:
+def test_one_failure_in_ten_responses_is_tolerated() -> None:
     budget = FailureBudget()
     for number in range(1000):
         if number % 10:
@@ -743,15 +757,15 @@ def test_failure_budget_is_smaller_after_an_outage() -> None:
 
 
 def test_open_breaker_does_not_close_by_time_alone() -> None:
-    scene = Scene(lambda now: DOWN if now < 500 else None)
+    simulation = SimulatedBreaker(lambda now: DOWN if now < 500 else None)
 
     async def scenario() -> None:
-        scene.record_times(20, "failed")
+        simulation.record_times(20, "failed")
         await anyio.sleep(400)
-        scene.record(None, None, None)
-        assert scene.breaker.is_open
+        simulation.record(None, None, None)
+        assert simulation.breaker.is_open
 
-    scene.run_scenario(scenario)
+    simulation.run_scenario(scenario)
 
 
 # --- Any order of events
@@ -759,38 +773,40 @@ def test_open_breaker_does_not_close_by_time_alone() -> None:
 SHORT = LoadTiming(
     probe_interval=1.0, max_probe_interval=8.0, max_outage=60.0, dataset_lock_time=60.0
 )
-TROUBLES: st.SearchStrategy[FailureKind | None] = st.sampled_from(
+FAILURE_KINDS: st.SearchStrategy[FailureKind | None] = st.sampled_from(
     [None, None, "quota", "overload", "timeout", "unreachable", "failed"]
 )
 EVENTS = st.one_of(
-    st.tuples(st.just("attempts"), st.sampled_from([UPLOAD, READ]), TROUBLES, st.integers(1, 25)),
+    st.tuples(
+        st.just("attempts"), st.sampled_from([UPLOAD, READ]), FAILURE_KINDS, st.integers(1, 25)
+    ),
     st.tuples(st.just("sleep"), st.sampled_from([0.1, 1.0, 2.5, 10.0, 40.0, 70.0])),
     st.tuples(st.just("server"), st.sampled_from(["up", "up", "down", "refusing"])),
-    st.sampled_from([("trip",), ("landed",), ("wait",), ("read",), ("lock",)]),
+    st.sampled_from([("trip",), ("stored",), ("wait",), ("read",), ("lock",)]),
 )
 
 
 @define
 class History:
-    """Applies events in any order to a circuit breaker that others wait on, and checks it."""
+    """Random events and waiting tasks of a circuit breaker, with checks of its state."""
 
-    scene: Scene
+    simulation: SimulatedBreaker
     server: str = "up"
     opened_at: float | None = None
     waiting: dict[str, int] = field(factory=lambda: {"closed": 0, "readable": 0, "read": 0})
 
-    def answer(self, _now: float) -> KnowledgeError | None:
+    def probe_error(self, _now: float) -> KnowledgeError | None:
         return {"up": None, "down": DOWN, "refusing": NO_KEY}[self.server]
 
     async def run_scenario(self, events: list[tuple[object, ...]]) -> None:
-        breaker = self.scene.breaker
+        breaker = self.simulation.breaker
         async with anyio.create_task_group() as tasks:
             for event in events:
                 await self._apply(event, tasks.start_soon)
                 await self._settle()
                 self._check()
             self.server = "up" if self.server == "down" else self.server
-            # At most one interval until the next probe, and the second probe after it.
+            # At max_delay one interval until the next probe, and the second probe after it.
             await self._sleep(SHORT.max_probe_interval + 2 * SHORT.probe_interval)
             assert not breaker.is_open
             await self._sleep(SHORT.dataset_lock_time)
@@ -799,20 +815,20 @@ class History:
             assert self.waiting == {"closed": 0, "readable": 0, "read": 0}
 
     async def _apply(self, event: tuple[object, ...], start: Callable[..., object]) -> None:
-        breaker = self.scene.breaker
+        breaker = self.simulation.breaker
         match event:
             case ("attempts", str(endpoint), kind, int(count)):
-                self.scene.record_times(count, kind, endpoint)  # type: ignore[arg-type]
+                self.simulation.record_times(count, kind, endpoint)  # type: ignore[arg-type]
             case ("sleep", float(seconds)):
                 await self._sleep(seconds)
             case ("server", str(server)):
                 self.server = server
             case ("trip",):
                 breaker.trip(DOWN)
-            case ("landed",):
+            case ("stored",):
                 breaker.record_stored_upload()
             case ("lock",):
-                self.scene.block()
+                self.simulation.block_uploads()
             case ("wait",):
                 start(self._wait, "closed", breaker.wait_closed)
                 start(self._wait, "readable", breaker.wait_readable)
@@ -820,11 +836,11 @@ class History:
                 start(self._wait, "read", self._read)
 
     async def _sleep(self, seconds: float) -> None:
-        """Sleep, and check the state now and then."""
+        """Sleep, and check the state every 0.5 s."""
         until = anyio.current_time() + seconds
         while (left := until - anyio.current_time()) > 0:
             await anyio.sleep(min(0.5, left))
-            await self._settle()  # those woken at the same moment
+            await self._settle()  # run tasks woken at the same time
             self._check()
 
     async def _settle(self) -> None:
@@ -838,24 +854,24 @@ class History:
 
     async def _read(self) -> None:
         try:
-            await self.scene.breaker.read(self._request)
+            await self.simulation.breaker.read(self._request)
         except KnowledgeError:
-            assert self.server == "refusing" or self.scene.breaker.failure is not None
+            assert self.server == "refusing" or self.simulation.breaker.failure is not None
 
     async def _request(self) -> None:
         await anyio.sleep(0.05)
-        error = self.answer(0.0)
-        self.scene.record("unreachable" if error is DOWN else None, endpoint=READ)
+        error = self.probe_error(0.0)
+        self.simulation.record("unreachable" if error is DOWN else None, endpoint=READ)
         if error is not None:
             raise error
 
     def _check(self) -> None:
-        breaker, now = self.scene.breaker, anyio.current_time()
+        breaker, now = self.simulation.breaker, anyio.current_time()
         assert breaker.is_open + breaker.is_closed <= 1
         assert bool(breaker.cause) is not breaker.is_closed
         if breaker.is_open:
             self.opened_at = now if self.opened_at is None else self.opened_at
-            probed = max([self.opened_at, *self.scene.probes[-1:]])
+            probed = max([self.opened_at, *self.simulation.probes[-1:]])
             assert now - probed <= SHORT.max_probe_interval  # its probe is running
         else:
             self.opened_at = None
@@ -872,35 +888,35 @@ class History:
 def test_breaker_closes_or_gives_up_after_any_sequence_of_events(
     events: list[tuple[object, ...]],
 ) -> None:
-    """No order of events leaves it open without a probe, or anybody waiting for ever."""
-    scene = Scene(times=SHORT)
-    history = History(scene)
-    scene.server = history.answer
+    """It never stays open without a probe, and no task waits forever."""
+    simulation = SimulatedBreaker(times=SHORT)
+    history = History(simulation)
+    simulation.server = history.probe_error
 
     async def scenario() -> None:
         await history.run_scenario(events)
 
-    scene.run_scenario(scenario)
+    simulation.run_scenario(scenario)
 
 
 def test_refused_upload_does_not_end_the_dataset_lock() -> None:
-    """A proxy's 413 says nothing of what waits for the lock and lands when it ends."""
-    scene = Scene()
+    """A proxy's 413 does not show that the lock was released."""
+    simulation = SimulatedBreaker()
 
     async def scenario() -> None:
-        scene.block()
-        assert scene.breaker.has_blocked_uploads
-        scene.breaker.record(evolve(attempt(UPLOAD, status=413), error="413 by a proxy"))
+        simulation.block_uploads()
+        assert simulation.breaker.has_blocked_uploads
+        simulation.breaker.record(evolve(make_attempt(UPLOAD, status=413), error="413 by a proxy"))
 
-        assert scene.breaker.has_blocked_uploads
-        assert scene.breaker.upload_succeeded_at == -math.inf
+        assert simulation.breaker.has_blocked_uploads
+        assert simulation.breaker.upload_succeeded_at == -math.inf
 
-    scene.run_scenario(scenario)
+    simulation.run_scenario(scenario)
 
 
 def test_refusal_of_one_read_is_raised_and_keeps_the_breaker_closed() -> None:
     """An open breaker halves the concurrency and stops all uploads for seconds."""
-    scene = Scene()
+    simulation = SimulatedBreaker()
     refusal = BadRequestError("400: being indexed", endpoint="documents.status", status=400)
     sent: list[float] = []
 
@@ -910,9 +926,9 @@ def test_refusal_of_one_read_is_raised_and_keeps_the_breaker_closed() -> None:
 
     async def scenario() -> None:
         with pytest.raises(BadRequestError):
-            await scene.breaker.read(request)
+            await simulation.breaker.read(request)
 
-    scene.run_scenario(scenario)
+    simulation.run_scenario(scenario)
 
     assert len(sent) == 1
-    assert scene.states == []
+    assert simulation.states == []

@@ -1,4 +1,4 @@
-"""Random histories of many files, on the real life cycle and a real journal."""
+"""Random histories of many files, with the real `FileLifecycle` and a real journal."""
 
 from __future__ import annotations
 
@@ -45,26 +45,26 @@ from dify_kb.resources import Datasets
 T = TypeVar("T")
 
 LONG = os.environ.get("CHAOS") == "long"
-"""Other histories each time, and 1,000 of them."""
+"""Whether to run 1,000 different histories each time."""
 
 CREATE = "documents.create_by_file"
 IDENTITY = {"server": "https://dify", "dataset": "d", "source": "/docs"}
 WAITING, COMPLETED, ERROR = IndexingStatus.WAITING, IndexingStatus.COMPLETED, IndexingStatus.ERROR
 
-ANSWERS = (
-    "accepted", "accepted", "accepted", "lost, landed", "lost, under way", "lost", "not sent",
-    "refused", "page", "document busy", "changed, landed", "changed", "unreadable", "name taken",
+SEND_RESULTS = (
+    "accepted", "accepted", "accepted", "lost, stored", "lost, in flight", "lost", "not sent",
+    "refused", "page", "document busy", "changed, stored", "changed", "unreadable", "name taken",
     "not recorded", "refused for all", "failed",
 )  # fmt: skip
-LOOKS = ("as it is", "as it is", "as it is", "kept", "rejected", "stalled", "given up")
-ENDS = (
+LOOKUP_RESULTS = ("as it is", "as it is", "as it is", "kept", "rejected", "stalled", "given up")
+INDEXING_RESULTS = (
     "indexed", "indexed", "indexed", "failed for now", "failed", "stalled", "deleted",
 )  # fmt: skip
-PLANS = ("send", "send", "send", "busy", "lost", "lost, landed", "follow", "assign metadata")
+PLANS = ("send", "send", "send", "busy", "lost", "lost, stored", "follow", "assign metadata")
 
 
 @define
-class Stored:
+class StoredDocument:
     """A document of the server; `content` is the version of its file."""
 
     id: str
@@ -81,24 +81,24 @@ class Stored:
 
 @define
 class Server:
-    """Documents by name, and creates that may still land."""
+    """A server: documents by name, and creates in flight."""
 
     swaps: bool = False
-    documents: dict[str, Stored] = field(factory=dict)
-    old: dict[str, Stored] = field(factory=dict)
-    """Versions that a new one stands beside."""
+    documents: dict[str, StoredDocument] = field(factory=dict)
+    old: dict[str, StoredDocument] = field(factory=dict)
+    """Old versions next to a new version."""
 
-    under_way: dict[str, int] = field(factory=dict)
+    in_flight: dict[str, int] = field(factory=dict)
     _numbers: itertools.count[int] = field(factory=itertools.count)
 
-    def create(self, name: str, content: int) -> Stored:
-        """Take a create: replace the document of that name, or stand beside it."""
+    def create(self, name: str, content: int) -> StoredDocument:
+        """Create a document: replace the document with that name, or add a new version."""
         number, before = next(self._numbers), self.documents.get(name)
-        kept = before.id if before and not self.swaps else f"d{number}"
+        document_id = before.id if before and not self.swaps else f"d{number}"
         if before and self.swaps:
             self.old[name] = before
-        made = self.documents[name] = Stored(kept, f"f{number}", content)
-        return made
+        stored = self.documents[name] = StoredDocument(document_id, f"f{number}", content)
+        return stored
 
 
 def lost(message: str) -> OutcomeUnknownError:
@@ -106,7 +106,7 @@ def lost(message: str) -> OutcomeUnknownError:
 
 
 class NoServer:
-    """Answers no probe: the breaker stays closed here."""
+    """A server that is never probed: the breaker stays closed."""
 
     async def get(self, dataset: object) -> Any:
         raise NotImplementedError(dataset)
@@ -114,7 +114,7 @@ class NoServer:
 
 @define(eq=False)
 class RecordingLedger(Ledger):
-    """Keeps all files, also those that have ended."""
+    """A ledger that keeps all files, including ended files."""
 
     seen: list[TrackedFile] = field(factory=list)
 
@@ -124,7 +124,7 @@ class RecordingLedger(Ledger):
 
 
 class FileHistories(RuleBasedStateMachine):
-    """Applies legal events in any order, and checks what may never happen."""
+    """State machine that applies possible events in any order and checks invariants."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -133,23 +133,25 @@ class FileHistories(RuleBasedStateMachine):
         self.numbers = itertools.count()
         self.ends: Counter[str] = Counter()
         self.versions: dict[str, int] = {}
-        self.hands: list[TrackedFile] = []
-        """Files that workers have taken, and not begun to send."""
+        self.received: list[TrackedFile] = []
+        """Files that workers received from the queue and have not started to send."""
 
         self.journal: Journal
 
-    @initialize(follows=st.booleans(), swaps=st.booleans(), most=st.sampled_from([None, None, 2]))
-    def begin(self, *, follows: bool, swaps: bool, most: int | None) -> None:
+    @initialize(
+        follows=st.booleans(), swaps=st.booleans(), max_failures=st.sampled_from([None, None, 2])
+    )
+    def begin(self, *, follows: bool, swaps: bool, max_failures: int | None) -> None:
         swaps = swaps and follows
         self.server = Server(swaps=swaps)
-        self.run(self._begin(follows=follows, swaps=swaps, most=most))
+        self.run(self._begin(follows=follows, swaps=swaps, max_failures=max_failures))
 
-    async def _begin(self, *, follows: bool, swaps: bool, most: int | None) -> None:
+    async def _begin(self, *, follows: bool, swaps: bool, max_failures: int | None) -> None:
         self.journal = await self.stack.enter_async_context(open_journal(None, IDENTITY))
         options = LoadOptions(
             wait="indexed" if follows else "accepted",
             on_event=self._listen,
-            max_failures=most,
+            max_failures=max_failures,
             replace="swap" if swaps else "in_place",
         )
         times, followed = LoadTiming(), FollowedDocuments()
@@ -175,7 +177,7 @@ class FileHistories(RuleBasedStateMachine):
         return self.runner.run(work)
 
     def do(self, work: Callable[[], None]) -> None:
-        """Do something in the loop, then let the journal catch up."""
+        """Call `work` in the event loop."""
 
         async def inside() -> None:
             work()
@@ -189,7 +191,7 @@ class FileHistories(RuleBasedStateMachine):
     def files_in(self, *states: FileState) -> list[TrackedFile]:
         return [file for file in self.files if file.state in states]
 
-    # New files.
+    # New files
 
     @precondition(lambda self: not self.ledger.scanned)
     @rule(plans=st.lists(st.sampled_from(PLANS), min_size=1, max_size=6), in_memory=st.booleans())
@@ -209,9 +211,9 @@ class FileHistories(RuleBasedStateMachine):
             case "busy":
                 remote = self.server.create(name, 0).remote
                 planned = evolve(planned, action=PlannedAction.LOOK_UP, replaces=remote)
-            case "lost" | "lost, landed":
+            case "lost" | "lost, stored":
                 await self.journal.record_intent(self._row(planned, version=1))
-                if plan == "lost, landed":
+                if plan == "lost, stored":
                     self.server.create(name, 1)
                 row = self.journal.get_rows([name])[name]
                 planned = evolve(
@@ -222,14 +224,14 @@ class FileHistories(RuleBasedStateMachine):
                 stored = self.server.create(name, 1)
                 await self.journal.record_intent(self._row(planned, version=1))
                 self.journal.record_accepted(name, stored.id, "batch", stored.file)
-                do = PlannedAction.FOLLOW
+                action = PlannedAction.FOLLOW
                 if plan == "assign metadata":
                     self.journal.record_state(name, JournalState.DONE)
-                    stored.status, do = COMPLETED, PlannedAction.ASSIGN_METADATA
+                    stored.status, action = COMPLETED, PlannedAction.ASSIGN_METADATA
                 await self.journal.flush()
                 row = self.journal.get_rows([name])[name]
                 planned = evolve(
-                    planned, action=do, row=row, is_unchanged=True, replaces=stored.remote
+                    planned, action=action, row=row, is_unchanged=True, replaces=stored.remote
                 )
         self.ledger.found += 1
         await self.life.start(planned)
@@ -259,33 +261,33 @@ class FileHistories(RuleBasedStateMachine):
     def finish_scan(self) -> None:
         self.do(self.life.finish_scan)
 
-    # Workers.
+    # Workers
 
     @precondition(lambda self: self.life.queue._files)
     @rule(number=st.integers(1, 4))
-    def take(self, number: int) -> None:
+    def receive(self, number: int) -> None:
         async def get() -> None:
             for _ in range(min(number, len(self.life.queue._files))):
                 if not self.life.backlog._is_full():
-                    self.hands.append(await self.life.queue.get())
+                    self.received.append(await self.life.queue.get())
                     await self.life.backlog.acquire()
 
         self.run(get())
 
-    @precondition(lambda self: self.hands)
+    @precondition(lambda self: self.received)
     @rule()
     def begin_sends(self) -> None:
-        for file in self.hands:
+        for file in self.received:
             if file.state is FileState.QUEUED:
                 self.run(self._begin_send(file))
             else:
                 self.do(lambda: self.life.backlog.release(sent=True))
-        self.hands.clear()
+        self.received.clear()
 
     async def _begin_send(self, file: TrackedFile) -> None:
         name = file.planned.name
         assert file.planned.action is PlannedAction.SEND
-        assert name not in self.server.under_way, "sent while an earlier send may land"
+        assert name not in self.server.in_flight, "sent while an earlier send may be stored"
         document = self.server.documents.get(name)
         assert document is None or document.status.is_final, "sent while its document is indexed"
         self.life.apply(file, FileEvent.STARTED)
@@ -295,28 +297,30 @@ class FileHistories(RuleBasedStateMachine):
         )
 
     @precondition(lambda self: self.files_in(FileState.SENDING))
-    @rule(answers=st.lists(st.sampled_from(ANSWERS), min_size=1, max_size=6))
-    def answer(self, answers: list[str]) -> None:
-        for file, told in zip(self.files_in(FileState.SENDING), answers, strict=False):
+    @rule(results=st.lists(st.sampled_from(SEND_RESULTS), min_size=1, max_size=6))
+    def finish_sends(self, results: list[str]) -> None:
+        for file, result in zip(self.files_in(FileState.SENDING), results, strict=False):
             if file.state is FileState.SENDING:
-                self.do(lambda file=file, told=told: self._answer(file, told))  # type: ignore[misc]
+                self.do(lambda file=file, result=result: self._finish_send(file, result))  # type: ignore[misc]
 
-    def _answer(self, file: TrackedFile, told: str) -> None:
+    def _finish_send(self, file: TrackedFile, result: str) -> None:
         name, apply = file.planned.name, self.life.apply
         content = self.versions[name]
         file.attempts += 1
-        if "landed" in told:
+        if "stored" in result:
             self.server.create(name, content)
-        match told:
+        match result:
             case "accepted":
-                made = self.server.create(name, content)
-                file.document = UploadedDocument(id=made.id, batch="b", upload_file_id=made.file)
+                stored = self.server.create(name, content)
+                file.document = UploadedDocument(
+                    id=stored.id, batch="b", upload_file_id=stored.file
+                )
                 apply(file, FileEvent.ACCEPTED)
-            case "lost, landed" | "lost, under way" | "lost":
-                if told == "lost, under way":
-                    self.server.under_way[name] = content
+            case "lost, stored" | "lost, in flight" | "lost":
+                if result == "lost, in flight":
+                    self.server.in_flight[name] = content
                 file.lost += 1
-                file.error = lost("no answer")
+                file.error = lost("no response")
                 apply(file, FileEvent.LOST)
             case "not sent":
                 apply(file, FileEvent.NOT_SENT)
@@ -327,31 +331,34 @@ class FileHistories(RuleBasedStateMachine):
                 file.lost += 1
                 file.error = ProtocolError("a page", endpoint=CREATE, status=200, page=True)
                 apply(file, FileEvent.PAGE)
-            case "changed, landed" | "changed":
+            case "changed, stored" | "changed":
                 self.versions[name] += 1
                 file.changed += 1
                 apply(file, FileEvent.CHANGED if file.changed == 1 else FileEvent.UNREADABLE)
             case "not recorded" | "refused for all":
-                apply(file, FileEvent(told), "of no room")
+                apply(file, FileEvent(result), "no reason")
                 error = QuotaExceededError("full", endpoint=CREATE, status=403, message="full")
                 self.life.stop_for_error(error, abandon=False)
             case _:
-                apply(file, FileEvent(told), told)
+                apply(file, FileEvent(result), result)
 
-    # The reconciler.
+    # Reconciler
 
     @precondition(lambda self: len(self.life.pending) > 0)
-    @rule(looks=st.lists(st.sampled_from(LOOKS), min_size=1, max_size=6), lands=st.booleans())
-    def look_up(self, looks: list[str], *, lands: bool) -> None:
+    @rule(
+        results=st.lists(st.sampled_from(LOOKUP_RESULTS), min_size=1, max_size=6),
+        is_stored=st.booleans(),
+    )
+    def look_up(self, results: list[str], *, is_stored: bool) -> None:
         waiting = self.files_in(FileState.UNKNOWN, FileState.BUSY)
-        for file, told in zip(waiting, looks, strict=False):
+        for file, result in zip(waiting, results, strict=False):
             if file.state in {FileState.UNKNOWN, FileState.BUSY}:
-                self.do(lambda file=file, told=told: self._look_up(file, told, lands))  # type: ignore[misc]
+                self.do(lambda file=file, result=result: self._look_up(file, result, is_stored))  # type: ignore[misc]
 
-    def _look_up(self, file: TrackedFile, told: str, lands: bool) -> None:  # noqa: FBT001
+    def _look_up(self, file: TrackedFile, result: str, is_stored: bool) -> None:  # noqa: FBT001
         name, apply, planned = file.planned.name, self.life.apply, file.planned
-        content = self.server.under_way.pop(name, None)
-        if content is not None and lands:
+        content = self.server.in_flight.pop(name, None)
+        if content is not None and is_stored:
             self.server.create(name, content)
         document = self.server.documents.get(name)
         ours = document is not None and document.file != planned.previous_upload_id
@@ -365,12 +372,12 @@ class FileHistories(RuleBasedStateMachine):
                 id=document.id, batch=None, upload_file_id=document.file, reconciled=True
             )
             apply(file, FileEvent.FOUND)
-        elif told == "given up" and file.state is FileState.UNKNOWN:
+        elif result == "given up" and file.state is FileState.UNKNOWN:
             self.life.pending.remove(file)
             apply(file, FileEvent.FAILED, "sent too often")
-        elif told in {"kept", "rejected", "stalled"}:
+        elif result in {"kept", "rejected", "stalled"}:
             self.life.pending.remove(file)
-            apply(file, FileEvent(told), told)
+            apply(file, FileEvent(result), result)
         elif document is None or document.status.is_final:
             self.life.pending.remove(file)
             remote = document.remote if document else None
@@ -380,36 +387,37 @@ class FileHistories(RuleBasedStateMachine):
         else:
             document.status = COMPLETED
 
-    # The watcher.
+    # Watcher
 
     @precondition(lambda self: len(self.life.followed) > 0)
-    @rule(ends=st.lists(st.sampled_from(ENDS), min_size=1, max_size=6))
-    def index(self, ends: list[str]) -> None:
-        for followed, told in zip(self.life.followed, ends, strict=False):
+    @rule(results=st.lists(st.sampled_from(INDEXING_RESULTS), min_size=1, max_size=6))
+    def index(self, results: list[str]) -> None:
+        for followed, result in zip(self.life.followed, results, strict=False):
             if self.life.followed.get(followed.document.id) is followed:
-                self.do(lambda file=followed.file, told=told: self._index(file, told))  # type: ignore[misc]
+                self.do(lambda file=followed.file, result=result: self._index(file, result))  # type: ignore[misc]
 
-    def _index(self, file: TrackedFile, told: str) -> None:
+    def _index(self, file: TrackedFile, result: str) -> None:
         name = file.planned.name
         document = self.server.documents[name]
         assert file.document is not None
-        if told == "deleted":
+        if result == "deleted":
             del self.server.documents[name]
-        elif told != "stalled":
-            document.status = COMPLETED if told == "indexed" else ERROR
-        if told == "failed for now" and file.planned.found.path is None:
-            told = "failed"
-        event = FileEvent.FAILED if told == "deleted" else FileEvent(told)
-        if told == "failed for now":
+        elif result != "stalled":
+            document.status = COMPLETED if result == "indexed" else ERROR
+        if result == "failed for now" and file.planned.found.path is None:
+            result = "failed"
+        event = FileEvent.FAILED if result == "deleted" else FileEvent(result)
+        if result == "failed for now":
             as_failed = file.document.as_failed_document
             file.planned = evolve(file.planned, row=None, replaces=as_failed)
-        elif told == "failed" and file.updates and self.life.swaps:
+        elif result == "failed" and file.updates and self.life.swaps:
             event = FileEvent.SWAP_FAILED
-        elif told == "failed" and file.updates:
+        elif result == "failed" and file.updates:
             event = FileEvent.REPLACEMENT_FAILED
         self.life.followed.remove(file)
-        self.life.apply(file, event, told)
-        self.life.backlog.early_failures.record_end(None)  # else it holds all back after 50
+        self.life.apply(file, event, result)
+        # Otherwise uploads are held back after 50.
+        self.life.backlog.early_failures.record_end(None)
 
     @precondition(lambda self: self.life.metadata._files)
     @rule(good=st.booleans())
@@ -429,7 +437,7 @@ class FileHistories(RuleBasedStateMachine):
             elif file.state is FileState.REPLACING:
                 self.do(lambda file=file: self.life.apply(file, FileEvent.REPLACED))  # type: ignore[misc]
 
-    # What may come at any time.
+    # Events at any time
 
     @rule(abandon=st.booleans(), chance=st.integers(0, 19))
     def stop(self, *, abandon: bool, chance: int) -> None:
@@ -439,12 +447,12 @@ class FileHistories(RuleBasedStateMachine):
 
     @precondition(lambda self: self.files_in(FileState.ENDED))
     @rule(event=st.sampled_from(FileEvent), number=st.integers(0, 10**6))
-    def come_late(self, event: FileEvent, number: int) -> None:
+    def apply_late_event(self, event: FileEvent, number: int) -> None:
         ended = self.files_in(FileState.ENDED)
         file = ended[number % len(ended)]
         self.do(lambda: self.life.apply(file, event, "late"))
 
-    # What holds at any time.
+    # Invariants
 
     @invariant()
     def every_file_ends_once(self) -> None:
@@ -459,22 +467,22 @@ class FileHistories(RuleBasedStateMachine):
         }
 
     @invariant()
-    def the_run_is_over_when_all_have_ended(self) -> None:
+    def run_ends_when_all_files_have_ended(self) -> None:
         if not hasattr(self, "life"):
             return
         assert self.life._all_ended.is_set() == (self.ledger.scanned and not self.ledger.open)
 
     @invariant()
-    def every_open_file_is_where_its_state_says(self) -> None:
+    def every_open_file_is_in_the_collection_of_its_state(self) -> None:
         if not hasattr(self, "life"):
             return
         life = self.life
         waiting = self.files_in(FileState.UNKNOWN, FileState.BUSY)
         assert set(life.pending._by_key) == {file.key for file in waiting}
         accepted = self.files_in(FileState.ACCEPTED)
-        assert {each.file for each in life.followed} == set(accepted)
+        assert {followed.file for followed in life.followed} == set(accepted)
         queued = self.files_in(FileState.QUEUED)
-        assert set(life.queue._files) | set(self.hands) >= set(queued)
+        assert set(life.queue._files) | set(self.received) >= set(queued)
         assert life.queue._ready.value == len(life.queue._files)
         indexed = {file for file in life.metadata._files if file.state is FileState.INDEXED}
         assert indexed == set(self.files_in(FileState.INDEXED))
@@ -486,8 +494,8 @@ class FileHistories(RuleBasedStateMachine):
         if not hasattr(self, "life"):
             return
         life = self.life
-        there = len(self.files_in(FileState.SENDING, FileState.ACCEPTED)) + len(self.hands)
-        assert life.backlog._of_this_run + life.backlog._of_earlier_runs == there
+        expected = len(self.files_in(FileState.SENDING, FileState.ACCEPTED)) + len(self.received)
+        assert life.backlog._of_this_run + life.backlog._of_earlier_runs == expected
         weights = life.queue._weights
         assert life.queue._bytes == sum(weights.values())
         assert set(weights) <= {file.key for file in self.ledger.open}
@@ -503,47 +511,47 @@ class FileHistories(RuleBasedStateMachine):
     def teardown(self) -> None:
         try:
             if hasattr(self, "life"):
-                self._come_to_the_end()
+                self._finish_all()
                 self._check_rows()
                 self.run(self.stack.aclose())
         finally:
             self.runner.close()
 
-    def _come_to_the_end(self) -> None:
-        """Let all go well from now on: no stop, and nothing waits for ever."""
+    def _finish_all(self) -> None:
+        """Let all operations succeed, and check that every file ends."""
         if not self.ledger.scanned:
             self.finish_scan()
         for _ in range(40):
             if not self.ledger.open:
                 break
-            self._go_well()
+            self._succeed_once()
         open_states = [str(file.state) for file in self.ledger.open]
-        assert not open_states, f"nothing ends these: {open_states}"
+        assert not open_states, f"files that never end: {open_states}"
         self.begin_sends()
         self.every_file_ends_once()
         self.all_counts_are_right()
-        self.the_run_is_over_when_all_have_ended()
+        self.run_ends_when_all_files_have_ended()
         assert self.life.backlog._of_this_run == self.life.backlog._of_earlier_runs == 0
         assert self.life.queue._bytes == 0
         report = self.ledger.report(1.0)
         assert report.found == self.ledger.found
         assert self.ledger.counts.total() == self.ledger.found
 
-    def _go_well(self) -> None:
-        many = len(self.files)
+    def _succeed_once(self) -> None:
+        count = len(self.files)
         if self.life.queue._files:
-            self.take(many)
+            self.receive(count)
         self.begin_sends()
-        self.answer(["accepted"] * many)
-        self.look_up(["as it is"] * many, lands=True)
-        self.index(["indexed"] * many)
+        self.finish_sends(["accepted"] * count)
+        self.look_up(["as it is"] * count, is_stored=True)
+        self.index(["indexed"] * count)
         if self.life.metadata._files:
             self.assign_metadata(good=True)
         if self.life.replacements._files:
             self.finish_replacements()
 
     def _check_rows(self) -> None:
-        """Check that the next run does the right thing by what the journal remembers."""
+        """Check that the journal matches the server, so that the next run decides correctly."""
         self.run(self.journal.flush())
         for file in self.files:
             row = self.journal.get_rows([file.key]).get(file.key)
@@ -551,42 +559,42 @@ class FileHistories(RuleBasedStateMachine):
             self._check_row(file, row, document)
 
     def _check_row(
-        self, file: TrackedFile, row: JournalRow | None, document: Stored | None
+        self, file: TrackedFile, row: JournalRow | None, document: StoredDocument | None
     ) -> None:
         name = file.planned.name
-        told = f"{name} is {row.state if row else 'not'} in the journal, but {document}"
-        if name in self.server.under_way:
-            assert row is not None, told
-            assert row.state is JournalState.SENDING, told
+        message = f"{name} is {row.state if row else 'not'} in the journal, but {document}"
+        if name in self.server.in_flight:
+            assert row is not None, message
+            assert row.state is JournalState.SENDING, message
             return
         if row is None:
-            assert document is None or document.content == 0, told
+            assert document is None or document.content == 0, message
             return
         theirs = document is not None and document.id == row.document_id
         theirs = theirs and document is not None and document.file == row.upload_file_id
         match row.state:
             case JournalState.DONE:
-                assert theirs, told
-                assert document is not None, told
-                assert document.status is COMPLETED, told
-                assert row.content == bytes([document.content]), told
+                assert theirs, message
+                assert document is not None, message
+                assert document.status is COMPLETED, message
+                assert row.content == bytes([document.content]), message
             case JournalState.ACCEPTED | JournalState.STALLED:
-                assert theirs, told
+                assert theirs, message
             case JournalState.FAILED | JournalState.EMPTIED:
                 pass
             case JournalState.WAITING:
-                # Nothing of the latest send is there: at most what was there before it.
+                # The latest send was not stored: at most the previous document exists.
                 before = row.previous
-                assert document is None or theirs or document.file == before, told
+                assert document is None or theirs or document.file == before, message
             case JournalState.SENDING:
-                pass  # the next run looks
+                pass  # the next run looks up the document
         remembered = row.state not in {
             JournalState.SENDING,
             JournalState.FAILED,
             JournalState.EMPTIED,
         }
         if document is not None and document.content and remembered and not theirs:
-            assert document.file == row.previous, told
+            assert document.file == row.previous, message
 
 
 @pytest.mark.timeout(600 if LONG else 120)
@@ -606,111 +614,111 @@ def test_every_file_ends_once_and_the_journal_records_its_outcome() -> None:
 
 
 @pytest.fixture
-def scene() -> Iterator[FileHistories]:
-    """A load whose steps a test chooses itself."""
+def history() -> Iterator[FileHistories]:
+    """Return a load whose steps the test chooses."""
     machine = FileHistories()
-    machine.begin(follows=True, swaps=False, most=None)
+    machine.begin(follows=True, swaps=False, max_failures=None)
     yield machine
     machine.teardown()
 
 
-def outcomes(scene: FileHistories) -> dict[str, int]:
-    return {str(outcome): number for outcome, number in scene.ledger.counts.items()}
+def count_outcomes(history: FileHistories) -> dict[str, int]:
+    return {str(outcome): number for outcome, number in history.ledger.counts.items()}
 
 
-@pytest.mark.parametrize("answer", ["refused", "changed, landed", "page"])
+@pytest.mark.parametrize("answer", ["refused", "changed, stored", "page"])
 def test_last_held_file_is_resolved_when_nothing_else_ends(
-    scene: FileHistories, answer: str
+    history: FileHistories, answer: str
 ) -> None:
-    """It was held until all others had ended, and none of them was left to end."""
-    scene.plan_files(plans=["send"], in_memory=False)
-    scene.finish_scan()
-    scene.take(1)
-    scene.begin_sends()
+    """Held files are resolved also if no other file is open."""
+    history.plan_files(plans=["send"], in_memory=False)
+    history.finish_scan()
+    history.receive(1)
+    history.begin_sends()
 
-    scene.answer([answer])
+    history.finish_sends([answer])
 
-    (file,) = scene.files
+    (file,) = history.files
     expected = {"refused": FileState.ENDED, "page": FileState.UNKNOWN}
     assert file.state is expected.get(answer, FileState.BUSY)
 
 
-def test_documents_of_earlier_runs_do_not_release_held_refusals(scene: FileHistories) -> None:
-    """Only an upload that is accepted shows that the server takes uploads."""
-    scene.plan_files(plans=["send", "send", "follow"], in_memory=False)
-    scene.take(1)
-    scene.begin_sends()
-    scene.answer(["refused"])
+def test_documents_of_earlier_runs_do_not_release_held_refusals(history: FileHistories) -> None:
+    """Only an accepted upload of this run shows that the server accepts uploads."""
+    history.plan_files(plans=["send", "send", "follow"], in_memory=False)
+    history.receive(1)
+    history.begin_sends()
+    history.finish_sends(["refused"])
 
-    scene.plan_files(plans=["follow", "lost, landed"], in_memory=False)
-    scene.look_up(["as it is"], lands=True)
-    scene.index(["indexed"] * 3)
+    history.plan_files(plans=["follow", "lost, stored"], in_memory=False)
+    history.look_up(["as it is"], is_stored=True)
+    history.index(["indexed"] * 3)
 
-    assert len(scene.files_in(FileState.REFUSED)) == 1
-    scene.take(1)
-    scene.begin_sends()
-    scene.answer(["accepted"])
-    assert outcomes(scene)["failed"] == 1
+    assert len(history.files_in(FileState.REFUSED)) == 1
+    history.receive(1)
+    history.begin_sends()
+    history.finish_sends(["accepted"])
+    assert count_outcomes(history)["failed"] == 1
 
 
 def test_held_refusals_release_their_queue_memory(
-    scene: FileHistories,
+    history: FileHistories,
 ) -> None:
-    """The producer waited for their room, and they for what the producer brings next."""
-    scene.plan_files(plans=["send"], in_memory=True)
-    scene.take(1)
-    scene.begin_sends()
-    assert scene.life.queue._bytes == 4
+    """Otherwise the producer and the held files would wait for each other."""
+    history.plan_files(plans=["send"], in_memory=True)
+    history.receive(1)
+    history.begin_sends()
+    assert history.life.queue._bytes == 4
 
-    scene.answer(["refused"])
+    history.finish_sends(["refused"])
 
-    assert scene.life.queue._bytes == 0
+    assert history.life.queue._bytes == 0
 
 
 def test_busy_document_is_looked_up_at_growing_intervals(
-    scene: FileHistories,
+    history: FileHistories,
 ) -> None:
-    scene.plan_files(plans=["send"], in_memory=False)
+    history.plan_files(plans=["send"], in_memory=False)
     delays = []
     for _ in range(3):
-        scene.take(1)
-        scene.begin_sends()
-        scene.answer(["document busy"])
-        (pending,) = scene.life.pending._by_key.values()
+        history.receive(1)
+        history.begin_sends()
+        history.finish_sends(["document busy"])
+        (pending,) = history.life.pending._by_key.values()
         delays.append(round(pending.due - pending.since))
-        scene.look_up(["as it is"], lands=True)
+        history.look_up(["as it is"], is_stored=True)
 
     assert delays == [1, 3, 10]
 
 
 @pytest.mark.parametrize(
-    ("plan", "told"), [("lost", "sent by an earlier run"), ("send", "not sent before")]
+    ("plan", "reason"), [("lost", "sent by an earlier run"), ("send", "not sent before")]
 )
-def test_stopped_file_reports_its_last_step(scene: FileHistories, plan: str, told: str) -> None:
-    scene.plan_files(plans=[plan], in_memory=False)
+def test_stopped_file_reports_its_last_step(history: FileHistories, plan: str, reason: str) -> None:
+    history.plan_files(plans=[plan], in_memory=False)
 
-    scene.do(lambda: scene.life.stop(StopReason.DEADLINE, "Deadline reached"))
+    history.do(lambda: history.life.stop(StopReason.DEADLINE, "Deadline reached"))
 
-    scene.run(scene.journal.flush())
-    (result,) = scene.journal.results.iter_failures()
-    assert told in str(result.reason)
+    history.run(history.journal.flush())
+    (result,) = history.journal.results.iter_failures()
+    assert reason in str(result.reason)
 
 
-def test_undeletable_new_version_reports_its_failure(scene: FileHistories) -> None:
-    scene.life.swaps = scene.server.swaps = True
-    scene.plan_files(plans=["busy"], in_memory=False)
-    scene.look_up(["as it is"], lands=True)
-    scene.look_up(["as it is"], lands=True)
-    scene.take(1)
-    scene.begin_sends()
-    scene.answer(["accepted"])
-    scene.files[0].failure = "replacement failed, the old version was kept: bad text"
-    scene.index(["failed"])
-    assert scene.files_in(FileState.DISCARDING)
+def test_undeletable_new_version_reports_its_failure(history: FileHistories) -> None:
+    history.life.swaps = history.server.swaps = True
+    history.plan_files(plans=["busy"], in_memory=False)
+    history.look_up(["as it is"], is_stored=True)
+    history.look_up(["as it is"], is_stored=True)
+    history.receive(1)
+    history.begin_sends()
+    history.finish_sends(["accepted"])
+    history.files[0].failure = "replacement failed, the old version was kept: bad text"
+    history.index(["failed"])
+    assert history.files_in(FileState.DISCARDING)
 
-    scene.do(lambda: scene.life.stop(StopReason.DEADLINE, "Deadline reached", abandon=True))
+    history.do(lambda: history.life.stop(StopReason.DEADLINE, "Deadline reached", abandon=True))
 
-    scene.run(scene.journal.flush())
-    (result,) = scene.journal.results.iter_failures()
+    history.run(history.journal.flush())
+    (result,) = history.journal.results.iter_failures()
     assert result.outcome is Outcome.FAILED
     assert "bad text" in str(result.reason)
