@@ -25,7 +25,7 @@ from dify_kb.ingest import Source
 
 
 async def texts(client: AsyncClient, dataset: Dataset) -> dict[str, str]:
-    """Give the text of each document, by its name."""
+    """Return the text of each document by name."""
     told: dict[str, str] = {}
     async for row in client.documents.iter(dataset):
         segments = client.segments.iter(dataset, row.id)
@@ -38,7 +38,7 @@ def items(number: int) -> list[Item]:
 
 
 def leftovers() -> tuple[int, int, int]:
-    """Count what a load may leave: tasks, threads of journals, open files."""
+    """Count what a load could leak: tasks, journal threads, open files."""
     gc.collect()
     threads = [thread for thread in threading.enumerate() if "journal" in thread.name]
     return len(asyncio.all_tasks()), len(threads), len([*Path("/proc/self/fd").iterdir()])
@@ -65,14 +65,14 @@ async def test_paths_bytes_and_texts_become_documents(client: AsyncClient, folde
     }
 
 
-async def test_one_item_alone_is_a_source(client: AsyncClient) -> None:
+async def test_single_item_is_a_source(client: AsyncClient) -> None:
     dataset = await create_dataset(client)
 
     assert count_outcomes(await client.load(dataset, Item("a.md", text="text"))) == {"added": 1}
 
 
-async def test_text_needs_no_extension_and_bytes_do(client: AsyncClient) -> None:
-    """What bytes hold, only their name tells."""
+async def test_items_with_bytes_need_an_extension_and_texts_do_not(client: AsyncClient) -> None:
+    """Only the name shows the format of bytes."""
     dataset = await create_dataset(client)
     seen: dict[str, str | None] = {}
 
@@ -137,7 +137,7 @@ async def test_empty_large_and_missing_items_end_individually(
 
 
 async def test_invalid_unicode_text_fails_alone(client: AsyncClient) -> None:
-    """Half of an emoji, cut by a program that counts in UTF-16, cannot be sent."""
+    """Half of a surrogate pair, from a program that truncates UTF-16, cannot be encoded."""
     dataset = await create_dataset(client)
 
     report = await client.load(dataset, [Item("a.md", text="cut \ud83d"), *items(2)])
@@ -173,7 +173,7 @@ async def test_item_generators_are_iterated_once(client: AsyncClient, kind: str)
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-async def test_generators_of_paths_are_files_below_their_common_folder(
+async def test_paths_of_a_generator_have_keys_relative_to_their_common_folder(
     client: AsyncClient, folder: Path, kind: str
 ) -> None:
     paths = [folder / name for name in ("a.md", "sub/a.md")]
@@ -189,7 +189,7 @@ async def test_generators_of_paths_are_files_below_their_common_folder(
 
 
 async def test_first_items_are_sent_before_the_generator_ends(client: AsyncClient) -> None:
-    """A source may take hours: a crawl, a query by pages."""
+    """A source may take hours, such as a crawl or a paginated query."""
     dataset = await create_dataset(client)
     first_is_there = anyio.Event()
 
@@ -212,7 +212,7 @@ async def test_first_items_are_sent_before_the_generator_ends(client: AsyncClien
 async def test_empty_source_gives_an_empty_report(
     client: AsyncClient, emulator: Emulator, kind: str
 ) -> None:
-    """As it is that of a job that runs every hour, and finds nothing new."""
+    """Such as that of an hourly job that finds nothing new."""
     dataset = await create_dataset(client)
     sources: dict[str, Source] = {"list": [], "sync": one_by_one([]), "async": slowly([])}
 
@@ -242,7 +242,7 @@ async def test_paths_and_items_do_not_mix(
 
 
 class SourceBrokeError(Exception):
-    """The caller's own."""
+    """An exception of the caller."""
 
 
 def break_after(number: int) -> Iterator[Item]:
@@ -275,7 +275,7 @@ async def test_generator_error_is_raised_unchanged(
 
     tasks, threads, files = leftovers()
     assert (tasks, threads) == before[:2]
-    assert files <= before[2] + 10  # connections that are kept for a while
+    assert files <= before[2] + 10  # connections that are kept alive
     report = await client.load(dataset, items(250), journal=journal)
     assert report.added + report.unchanged == 250
     creates = [one for one in emulator.history if one.endpoint == "documents.create_by_file"]
@@ -299,7 +299,7 @@ async def test_items_are_remembered_under_their_keys(client: AsyncClient, tmp_pa
 async def test_without_a_journal_items_are_sent_every_time(
     client: AsyncClient, tmp_path: Path
 ) -> None:
-    """Nothing tells one generator from another, so nothing is remembered of it."""
+    """Generators cannot be distinguished, so nothing is recorded."""
     dataset = await create_dataset(client)
     for outcome in ("added", "updated"):
         report = await client.load(dataset, items(2))
@@ -312,7 +312,7 @@ async def test_without_a_journal_items_are_sent_every_time(
 async def test_memory_of_large_items_is_bounded(
     client: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are made faster than they are sent; what the server has is not held any more."""
+    """They are created faster than sent; accepted items are released."""
     size, room = 50_000, 500_000
     monkeypatch.setattr("dify_kb.ingest.engine.file_queues.MAX_BYTES", room)
     monkeypatch.setattr("dify_kb.ingest.sources.iter_in_thread.MAX_WEIGHT", size)
@@ -349,7 +349,7 @@ async def test_patterns_apply_to_item_keys(client: AsyncClient) -> None:
     assert await list_document_names(client, dataset) == ["b__x.md"]
 
 
-async def test_metadata_comes_with_the_item_and_from_a_function(client: AsyncClient) -> None:
+async def test_metadata_of_the_item_and_of_a_function_are_merged(client: AsyncClient) -> None:
     dataset = await create_dataset(client)
 
     def describe(item: Item) -> Mapping[str, object]:
@@ -395,7 +395,7 @@ def test_item_has_a_key_and_one_content(key: str, content: dict[str, str]) -> No
 async def test_file_whose_name_is_not_utf_8_is_loaded_and_remembered(
     client: AsyncClient, folder: Path
 ) -> None:
-    """Linux takes any bytes as a name; archives of old systems are full of them."""
+    """Linux allows any bytes in names; archives of old systems contain many."""
     path = os.fsencode(folder) + b"/caf\xe9.txt"
     with open(path, "wb") as file:  # noqa: ASYNC230, PTH123 -- a name that no Path can spell
         file.write(b"coffee")
@@ -418,7 +418,7 @@ async def test_file_whose_name_is_not_utf_8_is_loaded_and_remembered(
 async def test_file_from_a_far_future_is_loaded_and_remembered(
     client: AsyncClient, folder: Path
 ) -> None:
-    """Its time in nanoseconds does not fit into 64 bits, which file systems allow."""
+    """File systems allow times that, in nanoseconds, exceed 64 bits."""
     (folder / "a.txt").write_text("text")
     (folder / "b.txt").write_text("text")
     os.utime(folder / "a.txt", (2**34, 2**34))
@@ -431,7 +431,7 @@ async def test_file_from_a_far_future_is_loaded_and_remembered(
         assert count_outcomes(report) == {outcome: 2}
 
 
-async def test_items_take_one_create_each(client: AsyncClient, emulator: Emulator) -> None:
+async def test_each_item_costs_one_create(client: AsyncClient, emulator: Emulator) -> None:
     dataset = await create_dataset(client)
 
     await client.load(dataset, items(40))

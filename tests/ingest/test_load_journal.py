@@ -36,7 +36,7 @@ def write(folder: Path, number: int) -> None:
 
 
 async def segments(client: AsyncClient, dataset: Dataset) -> set[int]:
-    """Tell how many segments documents have; one has one, and a doubled one two."""
+    """Return the number of segments of each document: 1, or 2 after duplicate indexing."""
     numbers: set[int] = set()
     async for row in client.documents.iter(dataset):
         page = await client.segments.list(dataset, row.id)
@@ -45,14 +45,14 @@ async def segments(client: AsyncClient, dataset: Dataset) -> set[int]:
 
 
 def leftovers() -> tuple[int, int]:
-    """Count tasks, and threads of journals."""
+    """Count tasks and journal threads."""
     gc.collect()
     threads = [thread for thread in threading.enumerate() if "journal" in thread.name]
     return len(asyncio.all_tasks()), len(threads)
 
 
 @pytest.mark.parametrize("seed", range(20 if LONG else 4))
-async def test_load_that_is_cancelled_anywhere_goes_on_and_doubles_nothing(
+async def test_load_cancelled_anywhere_resumes_without_duplicates(
     folder: Path, quick: Policy, seed: int
 ) -> None:
     write(folder, 40)
@@ -84,10 +84,10 @@ async def test_load_that_is_cancelled_anywhere_goes_on_and_doubles_nothing(
 async def test_in_flight_files_are_resent_only_if_they_did_not_arrive(
     folder: Path, quick: Policy, seed: int
 ) -> None:
-    """Cancelled without grace, as by a second Ctrl-C, requests are cut wherever they are."""
+    """Cancelled without a grace period, as by a second Ctrl-C, requests are aborted anywhere."""
     write(folder, 40)
     draw = random.Random(seed)
-    policy = quick.scaled(0.01)  # a grace of a millisecond
+    policy = quick.scaled(0.01)  # a grace period of a millisecond
     settings = Settings(workers=2, create_io=0.02, seed=seed)
     with Emulator(settings=settings) as server:
         async with AsyncClient(server.url, server.api_key, policy=policy) as client:
@@ -122,7 +122,7 @@ async def test_completed_files_cost_no_requests(
 async def test_file_that_changed_while_its_answer_was_lost_is_sent_again(
     emulator: Emulator, folder: Path, quick: Policy
 ) -> None:
-    """With a length that is the same, the one that landed passes for it."""
+    """If the length is the same, the uploaded version could be mistaken for the new one."""
     write(folder, 3)
     async with AsyncClient(emulator.url, emulator.api_key, policy=quick.scaled(0.01)) as client:
         dataset = await create_dataset(client)
@@ -146,7 +146,7 @@ async def test_file_that_changed_while_its_answer_was_lost_is_sent_again(
 async def test_lost_update_is_not_confused_with_the_previous_document(
     client: AsyncClient, emulator: Emulator, folder: Path, fault: str
 ) -> None:
-    """It has the name and the length of what was to come."""
+    """It has the same name and length as the new version."""
     write(folder, 15)
     dataset = await create_dataset(client)
     await client.load(dataset, folder)
@@ -210,7 +210,7 @@ async def test_missing_state_folder_warns_that_the_load_cannot_be_resumed(
 async def test_unwritable_given_journal_raises(
     client: AsyncClient, emulator: Emulator, folder: Path, tmp_path: Path
 ) -> None:
-    """Who names one relies on it."""
+    """A journal that was named explicitly must not be replaced by one in memory."""
     write(folder, 2)
     (tmp_path / "file").write_text("in the way")
 
@@ -255,7 +255,7 @@ async def test_two_loads_do_not_share_a_journal_at_a_time(
 
 
 async def test_load_can_be_repeated_after_break(client: AsyncClient, folder: Path) -> None:
-    """As the README says. Nothing closes the iterator but the loop, after some turns."""
+    """As the guide says, although the event loop closes the iterator only some iterations later."""
     write(folder, 40)
     dataset = await create_dataset(client)
     for _ in range(5):
@@ -301,7 +301,7 @@ def test_load_can_be_repeated_after_break_in_the_blocking_client(
 async def test_consumer_that_is_cancelled_twice_loses_nothing(
     client: AsyncClient, folder: Path
 ) -> None:
-    """asyncio cancels through every shield: the second one interrupts the waiting for the load."""
+    """asyncio cancels through shields: the second one interrupts the wait for the load."""
     write(folder, 40)
     dataset = await create_dataset(client)
     before = leftovers()
@@ -355,7 +355,7 @@ async def test_dry_run_uses_a_journal_without_modifying_it(
     assert {path.name: path.read_bytes() for path in place.iterdir()} == before
 
 
-# One by one.
+# Iteration over results.
 
 
 async def test_iteration_yields_every_result_before_the_report(
@@ -392,7 +392,7 @@ async def test_early_break_loses_no_file(
 
 
 async def leave(pages: AsyncIterator[object], way: str) -> None:
-    """Take a page of results, and go."""
+    """Consume one page of results, then stop."""
     try:
         with anyio.CancelScope() as scope:
             async for _ in pages:
@@ -409,7 +409,7 @@ async def leave(pages: AsyncIterator[object], way: str) -> None:
 
 
 async def test_break_ends_the_load(client: AsyncClient, folder: Path) -> None:
-    """Without anything that closes the iterator, the loop does."""
+    """The event loop closes an iterator that nothing else closes."""
     write(folder, 80)
     dataset = await create_dataset(client)
     before = leftovers()
@@ -437,7 +437,7 @@ async def test_load_that_cannot_start_raises_from_the_iteration(
 async def test_unawaited_load_error_is_not_logged(
     client: AsyncClient,
 ) -> None:
-    """A consumer that leaves has its own reason, and no use for another."""
+    """A consumer that stops has its own reason; the load's error is irrelevant to it."""
     told: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
     dataset = await create_dataset(client)
@@ -471,8 +471,8 @@ async def test_slow_consumer_pauses_sending(
             sent = count_creates(emulator)
             await anyio.sleep(0.5)
 
-    # The first page was taken; the rest waits, and besides what is sent and not indexed yet, and
-    # what each worker had in hand.
+    # Beyond the first page and the full buffer, some files are sent but not indexed yet, and each
+    # worker has one.
     assert len(first) + MAX_BUFFERED <= sent <= len(first) + MAX_BUFFERED + 50 + MAX_CONCURRENCY
     seen = Counter(one.outcome for one in first)
     async for page in pages:

@@ -28,19 +28,19 @@ NOBODY = "00000000-0000-4000-8000-000000000000"
 SEEN = datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
 
 Values = dict[str, str]
-"""A document's values, as lists tell them: all as texts."""
+"""A document's values as lists return them: all as strings."""
 
 
 @pytest.fixture(params=VERSIONS)
 def server(request: pytest.FixtureRequest) -> Iterator[Emulator]:
-    """A server of each version."""
+    """An emulator of each version."""
     with Emulator(version=request.param) as started:
         yield started
 
 
 @frozen
 class Base:
-    """A base on some server, and what is seen of it from outside."""
+    """A dataset on a server, with its documents and metadata."""
 
     server: Emulator
     client: AsyncClient
@@ -81,7 +81,7 @@ class Base:
         raise AssertionError(document_id)
 
     async def stored(self, name: str) -> Mapping[str, object] | None:
-        """Tell a document's values as searches see them: with their types, built-in ones too."""
+        """Return all values of a document with their types, as searches see them."""
         rows = [row.id async for row in self.client.documents.iter(self.dataset)]
         await self.client.documents.wait(self.dataset, rows)
         model = RetrievalModel.keyword(top_k=10)
@@ -98,14 +98,14 @@ async def opened(server: Emulator, quick: Policy) -> AsyncIterator[Base]:
 
 @pytest.fixture
 async def base(server: Emulator, quick: Policy) -> AsyncIterator[Base]:
-    """A base on a server of each version."""
+    """A dataset on a server of each version."""
     async for one in opened(server, quick):
         yield one
 
 
 @pytest.fixture
 async def newest(emulator: Emulator, quick: Policy) -> AsyncIterator[Base]:
-    """A base on a server of the newest version."""
+    """A dataset on a server of the latest version."""
     async for one in opened(emulator, quick):
         yield one
 
@@ -126,8 +126,8 @@ async def test_metadata_fields_are_created_with_the_type_of_the_first_value(base
 
 
 async def test_other_metadata_values_are_kept(base: Base) -> None:
-    """Old servers replace all values of a document, and 1.4.3 tells numbers as texts only, which
-    no search for a number would find.
+    """Old servers replace all values of a document, and 1.4.3 returns numbers as strings, which a
+    search for a number would not find.
     """
     one, two = await base.documents("a.txt", "b.txt")
     first = {"town": "oslo", "rank": 20, "weight": 1.5, "code": "007", "seen": SEEN}
@@ -142,7 +142,7 @@ async def test_other_metadata_values_are_kept(base: Base) -> None:
 
 
 async def test_other_metadata_values_are_kept_with_a_dataset_id_only(base: Base) -> None:
-    """An id does not tell how old the server is, so each document is read first."""
+    """An id does not show the server's version, so each document is read first."""
     (one,) = await base.documents("a.txt")
     await base.assignment().assign({one: {"town": "oslo", "rank": 20}}, fresh={one})
 
@@ -152,7 +152,7 @@ async def test_other_metadata_values_are_kept_with_a_dataset_id_only(base: Base)
 
 
 async def test_metadata_of_a_document_can_be_set_twice(base: Base) -> None:
-    """1.4.3 is read once for a run: what was set since then must not be lost."""
+    """With 1.4.3, values are read once per run: later changes must not be lost."""
     old, new = await base.documents("a.txt", "b.txt")
     labels = base.assignment()
 
@@ -183,7 +183,7 @@ async def test_metadata_assignment_takes_the_documented_requests(base: Base) -> 
 
 
 async def test_deleted_document_is_reported_by_metadata_assignment(base: Base) -> None:
-    """1.8.1 and 1.4.3 are read first, 1.16 refuses it; 1.12.1 says nothing (recording 702)."""
+    """1.8.1 and 1.4.3 are read first, 1.16 rejects it; 1.12.1 reports nothing (recording 702)."""
     (one,) = await base.documents("a.txt")
 
     told = await base.assignment().assign({NOBODY: {"rank": 1}, one: {"rank": 1}})
@@ -195,7 +195,7 @@ async def test_deleted_document_is_reported_by_metadata_assignment(base: Base) -
 
 
 async def test_built_in_values_are_not_sent_back(base: Base) -> None:
-    """A document tells them beside its own, also where they are switched off (recording 698)."""
+    """Documents return them with other values, even if they are disabled (recording 698)."""
     (one,) = await base.documents("a.txt")
     labels = base.assignment(base.dataset.id)
     await labels.assign({one: {"town": "oslo"}}, fresh={one})
@@ -206,7 +206,7 @@ async def test_built_in_values_are_not_sent_back(base: Base) -> None:
 
 
 async def test_failing_document_is_isolated_from_its_batch(newest: Base) -> None:
-    """The server stops at it, and says neither which it is nor that those before it are set."""
+    """The server stops there, without reporting which one failed or which were set before."""
     ids = await newest.documents(*(f"{number}.txt" for number in range(DOCUMENTS_PER_REQUEST - 1)))
     wanted = [*ids[:17], NOBODY, *ids[17:]]
 
@@ -229,7 +229,7 @@ async def test_too_large_metadata_body_is_split(newest: Base) -> None:
 
 
 async def test_invalid_value_fails_its_document_alone(newest: Base) -> None:
-    """A function of the user's makes the values, and may fail for one file of thousands."""
+    """A function of the user returns the values, and may fail for one of thousands of files."""
     ids = await newest.documents("a.txt", "b.txt", "c.txt", "d.txt")
     wanted: dict[str, Mapping[str, object]] = {
         ids[0]: {"rank": 1},
@@ -280,7 +280,7 @@ async def test_concurrent_calls_create_a_field_once(newest: Base) -> None:
 
 
 async def test_concurrently_created_field_is_used(newest: Base) -> None:
-    """Two loads of one base make the same fields."""
+    """Two loads into one dataset create the same fields."""
     one, two = await newest.documents("a.txt", "b.txt")
     labels = newest.assignment()
     await labels.assign({one: {"rank": 1}})
@@ -308,7 +308,7 @@ async def test_lost_response_creates_no_second_field(newest: Base, fault: str, m
 
 
 async def test_error_of_every_document_is_raised(newest: Base) -> None:
-    """A batch that is narrowed down then would only ask the server in vain."""
+    """Splitting the batch to find the cause would only cost useless requests."""
     ids = await newest.documents("a.txt", "b.txt")
     newest.server.faults.plan("metadata.assign", ["401"])
 

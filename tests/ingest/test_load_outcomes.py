@@ -140,7 +140,7 @@ async def test_wait_verified_checks_every_document(
 
 
 async def test_wait_verified_detects_deleted_documents(client: AsyncClient, folder: Path) -> None:
-    """Deleted after an earlier run, with another in its place, so that the number is right."""
+    """Deleted after an earlier run and replaced by another one, so that the count matches."""
     write_files(folder, 3)
     dataset = await create_dataset(client)
     await client.load(dataset, folder)
@@ -191,7 +191,7 @@ async def test_transient_indexing_error_is_retried(
 async def test_permanent_indexing_error_is_not_retried(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
-    """And is tried again on request, or when the file has changed."""
+    """It is retried on request, or if the file has changed."""
     write_files(folder, 5)
     dataset = await create_dataset(client)
     emulator.faults.indexing(["error cannot be parsed"])
@@ -209,7 +209,7 @@ async def test_permanent_indexing_error_is_not_retried(
 async def test_server_that_rejects_everything_stops_the_run(
     client: AsyncClient, emulator: Emulator, folder: Path
 ) -> None:
-    """A wrong embedding model would fail every one of thousands of files."""
+    """With a wrong embedding model, every one of thousands of files would fail."""
     write_files(folder, 300)
     emulator.faults.indexing(["error model not found: bge"], always=True)
 
@@ -321,7 +321,7 @@ async def test_touched_file_is_not_sent_again(
 async def test_immediate_change_of_equal_size_and_time_is_detected(
     client: AsyncClient, folder: Path
 ) -> None:
-    """File systems tell times in steps; a file may change twice within one."""
+    """The resolution of file times is limited; a file may change twice within it."""
     import os
 
     path = folder / "a.md"
@@ -347,7 +347,7 @@ async def test_configured_rate_is_not_exceeded(
         report = await paced.load(await create_dataset(paced), folder, rate="10/s", wait="accepted")
 
     assert count_outcomes(report) == {"added": 20}
-    assert anyio.current_time() - began > 0.08  # 20 at ten in a tenth of a second
+    assert anyio.current_time() - began > 0.08  # 20 uploads at 10 per 0.1 s
 
 
 @pytest.mark.parametrize(
@@ -376,9 +376,7 @@ async def test_invalid_options_are_rejected(
     assert not emulator.history
 
 
-async def test_items_bring_their_own_content_and_metadata(
-    client: AsyncClient, folder: Path
-) -> None:
+async def test_items_have_their_own_content_and_metadata(client: AsyncClient, folder: Path) -> None:
     (folder / "on disk.md").write_text("about emus")
     dataset = await create_dataset(client)
 

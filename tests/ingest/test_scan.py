@@ -144,7 +144,7 @@ def test_links_within_the_folder_are_followed(tmp_path: Path, folder: Path) -> N
 
 
 def test_pipe_is_skipped_and_never_opened(folder: Path) -> None:
-    """Opening it would wait for a writer for ever."""
+    """Opening it would wait for a writer forever."""
     os.mkfifo(folder / "pipe.txt")
 
     assert refusals(folder)["pipe.txt"].reason == "not a regular file"

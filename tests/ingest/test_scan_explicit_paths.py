@@ -1,4 +1,4 @@
-"""Files that the caller named, and paths that cannot be meant."""
+"""Sources with explicitly named files, and invalid paths."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ NAMES = ["tool.exe", "Makefile", "empty.md", "out.md", "pipe.md"]
 
 @pytest.mark.parametrize("name", NAMES)
 def test_excluded_explicit_file_fails(strange: Path, name: str) -> None:
-    """Whoever names a file wants it loaded; skipping it would look like a success."""
+    """A skipped file would look like a success, although it was named explicitly."""
     alone = refusals(strange / name)[name]
     in_folder = refusals(strange)[name]
 
@@ -68,7 +68,7 @@ def test_excluded_files_of_a_folder_are_skipped(strange: Path, tmp_path: Path) -
 
 
 def test_patterns_do_not_apply_to_explicit_files(folder: Path) -> None:
-    """They narrow what folders hold; a named file was chosen already."""
+    """Patterns select the files of folders; a named file is already selected."""
     (folder / ".a.md").write_text("text")
 
     (found,) = scan(resolve_roots(folder / ".a.md"), ScanRules(include=["*.txt"], exclude=["*.md"]))
@@ -139,7 +139,7 @@ async def test_path_with_nul_is_refused() -> None:
 def test_pattern_with_the_extension_overrides_the_local_refusal(
     folder: Path, include: list[str] | str, expected: dict[str, bool]
 ) -> None:
-    """Servers with ETL_TYPE=Unstructured accept more, and do not tell."""
+    """Servers with ETL_TYPE=Unstructured accept more types, which no request reveals."""
     for name in ("a.pptx", "sub/b.pptx", "c.md", "d.exe"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("text")

@@ -131,7 +131,7 @@ def test_folder_that_cannot_be_listed_fails_alone(
 
 
 @pytest.mark.parametrize("number", ERRNOS)
-def test_listing_that_breaks_off_keeps_what_it_had(
+def test_interrupted_listing_keeps_the_entries_before_the_error(
     three: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """The folder itself is reported as failed, because the rest of its files is missing."""
@@ -199,7 +199,7 @@ def test_file_whose_permission_cannot_be_checked_fails_alone(
 
 
 @pytest.mark.parametrize("change", [Path.rmdir, lambda path: path.chmod(0)])
-def test_root_that_is_gone_or_closed_is_one_failed_file(
+def test_deleted_or_unreadable_root_is_one_failed_file(
     folder: Path, change: Callable[[Path], None]
 ) -> None:
     root = folder / "sub"

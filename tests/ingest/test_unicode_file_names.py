@@ -95,13 +95,13 @@ def test_explicit_files_have_distinct_keys(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("form", [NFC, NFD])
-def test_several_folders_carry_one_name_in_either_form(folder: Path, form: str) -> None:
+def test_folder_prefixes_of_keys_are_normalized(folder: Path, form: str) -> None:
     write(folder, f"{form}/a.md", "b/a.md")
 
     assert keys([folder / form, folder / "b"]) == [f"{NFC}/a.md", "b/a.md"]
 
 
-def test_folders_of_one_look_carry_their_parents(folder: Path) -> None:
+def test_folders_with_equal_normalized_names_keep_their_parents(folder: Path) -> None:
     write(folder, f"one/{NFC}/a.md", f"two/{NFD}/a.md")
 
     assert keys([folder / "one" / NFC, folder / "two" / NFD]) == [
@@ -117,7 +117,7 @@ def test_patterns_match_either_form(folder: Path) -> None:
     assert keys(folder, ScanRules(exclude=[f"{NFD}*"])) == ["b.md"]
 
 
-def test_path_in_the_form_that_the_folder_does_not_list_is_no_neighbour(folder: Path) -> None:
+def test_path_in_an_unlisted_form_is_normalized(folder: Path) -> None:
     """macOS opens a file by either form, but lists only one."""
     write(folder, f"{NFC}.md")
 
@@ -125,7 +125,7 @@ def test_path_in_the_form_that_the_folder_does_not_list_is_no_neighbour(folder: 
     assert PathNormalizer().normalize(f"nowhere/{NFD}.md", str(folder)) == f"nowhere/{NFC}.md"
 
 
-async def test_source_is_the_same_in_either_form(tmp_path: Path) -> None:
+async def test_source_identity_is_the_same_in_either_form(tmp_path: Path) -> None:
     """The identity of a source names its journal."""
     write(tmp_path, f"one/{NFC}/a.md", f"two/{NFD}/a.md")
     (tmp_path / "two").rename(tmp_path / "moved")
@@ -140,7 +140,7 @@ async def test_source_is_the_same_in_either_form(tmp_path: Path) -> None:
     assert seen == {str(tmp_path / "here" / NFC)}
 
 
-async def test_folder_that_comes_back_in_another_form_is_unchanged(
+async def test_file_renamed_to_another_unicode_form_is_unchanged(
     client: AsyncClient, folder: Path
 ) -> None:
     write(folder, f"{NFC}.md")
