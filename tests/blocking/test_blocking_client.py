@@ -1,4 +1,4 @@
-"""What a blocking client does in one process."""
+"""The blocking client in one process."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def count_requests(emulator: Emulator, endpoint: str) -> int:
 
 
 def wait_until(holds: Callable[[], object]) -> None:
-    """Wait until another thread has done its part."""
+    """Wait until a condition becomes true in another thread."""
     limit = time.monotonic() + 5
     while not holds():
         assert time.monotonic() < limit
@@ -55,7 +55,7 @@ def wait_until(holds: Callable[[], object]) -> None:
 
 
 def test_calls_return_what_the_async_client_returns(client: Client) -> None:
-    """The whole point: the same names and results, without `await`."""
+    """Names and results are the same, without `await`."""
     dataset = client.datasets.create("Handbook", indexing_technique="economy")
     client.documents.create_by_text(dataset, "reset.txt", "Hold the button to reset it.")
 
@@ -66,7 +66,7 @@ def test_calls_return_what_the_async_client_returns(client: Client) -> None:
 
 
 def test_errors_of_the_server_reach_the_caller(client: Client) -> None:
-    """A refusal must be caught where the call is written."""
+    """Callers must be able to catch errors of the server at the call."""
     client.datasets.create("taken")
 
     with pytest.raises(ConflictError):
@@ -76,13 +76,13 @@ def test_errors_of_the_server_reach_the_caller(client: Client) -> None:
 
 
 def test_wrong_arguments_are_refused_at_the_call(client: Client) -> None:
-    """Not at the first row, which may be asked for far away."""
+    """Arguments are checked at the call, not when the first row is requested."""
     with pytest.raises(TypeError):
         client.datasets.iter("a name")  # type: ignore[call-arg]
 
 
 def test_a_folder_is_loaded_in_one_call(client: Client, folder: Path) -> None:
-    """Thousands of files cross the threads once; events come in the client's thread."""
+    """A load switches threads once; events are reported in the client's thread."""
     for number in range(20):
         (folder / f"{number}.txt").write_text(f"text {number}")
     dataset = client.datasets.create("docs", indexing_technique="economy")
@@ -98,7 +98,7 @@ def test_a_folder_is_loaded_in_one_call(client: Client, folder: Path) -> None:
 
 
 def test_a_client_opens_with_its_first_call(emulator: Emulator) -> None:
-    """Short scripts write neither `with` nor `open`; and what is not used starts no thread."""
+    """Short scripts do not use `with`. An unused client starts no thread."""
     client = Client(emulator.url, emulator.api_key)
     before = [thread.name for thread in threading.enumerate()]
     total = client.datasets.list().total
@@ -109,21 +109,21 @@ def test_a_client_opens_with_its_first_call(emulator: Emulator) -> None:
 
 
 def test_the_embedded_server_lives_as_long_as_the_client() -> None:
-    """`emulator:` is the first thing that a reader of the README tries."""
+    """`emulator:` is the first example of the README."""
     before = set(threading.enumerate())
     with Client("emulator:") as client:
         client.datasets.create("first")
         names = [dataset.name for dataset in client.datasets.iter()]
 
     assert names == ["first"]
-    # Threads that read files end by themselves, a moment later.
+    # Threads that read files end a moment later.
     wait_until(lambda: set(threading.enumerate()) <= before)
 
 
 def test_a_view_has_its_own_settings_and_the_same_connections(
     emulator: Emulator, client: Client
 ) -> None:
-    """One slow call must not need a second client."""
+    """A slow call with other timeouts must not need a second client."""
     emulator.faults.plan("datasets.list", ["stall 5"] * 9)
     view = client.with_options(timeout=Timeout(connect=0.2, read=0.05))
 
@@ -137,7 +137,7 @@ def test_a_view_has_its_own_settings_and_the_same_connections(
 
 
 def test_closing_twice_is_harmless_and_final(client: Client) -> None:
-    """`with` around code that closes by itself is common."""
+    """`with` around code that calls `close` is common."""
     client.ping()
     client.close()
     client.close()
@@ -151,7 +151,7 @@ def test_closing_twice_is_harmless_and_final(client: Client) -> None:
 
 
 def test_closing_ends_the_calls_of_other_threads(emulator: Emulator, client: Client) -> None:
-    """A program that shuts down must not wait for a server that hangs."""
+    """A program that shuts down must not wait for a hanging server."""
     emulator.faults.plan("datasets.list", ["stall 5"])
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(client.with_options(timeout=Timeout()).datasets.list)
@@ -165,7 +165,7 @@ def test_closing_ends_the_calls_of_other_threads(emulator: Emulator, client: Cli
 
 
 def test_stopping_early_fetches_no_further_page(emulator: Emulator, client: Client) -> None:
-    """A row that nobody asked for must not cost a request."""
+    """Rows that are not requested must not cost a request."""
     for number in range(101):
         client.datasets.create(f"{number}")
 
@@ -181,7 +181,7 @@ def test_stopping_early_fetches_no_further_page(emulator: Emulator, client: Clie
 
 
 def test_an_iterator_outlives_its_client_quietly(emulator: Emulator) -> None:
-    """It is collected whenever Python likes, and has nobody to complain to."""
+    """The iterator is collected at any time, when no caller can handle an error."""
     with Client(emulator.url, emulator.api_key) as client:
         client.datasets.create("one")
         rows = client.datasets.iter()
@@ -195,7 +195,7 @@ def test_an_iterator_outlives_its_client_quietly(emulator: Emulator) -> None:
 
 
 def test_eight_threads_share_a_client(client: Client) -> None:
-    """A web application has one client and a thread for each request."""
+    """A web application has one client and a thread per request."""
 
     def work(number: int) -> list[str]:
         created = [client.datasets.create(f"{number}-{turn}") for turn in range(10)]
@@ -209,7 +209,7 @@ def test_eight_threads_share_a_client(client: Client) -> None:
 
 
 def test_threads_that_start_a_client_together_start_it_once(emulator: Emulator) -> None:
-    """It opens with the first call, and there may be eight of those."""
+    """The first call opens the client; eight first calls may be concurrent."""
     client = Client(emulator.url, emulator.api_key)
     together = threading.Barrier(8)
 
@@ -227,7 +227,7 @@ def test_threads_that_start_a_client_together_start_it_once(emulator: Emulator) 
 
 
 def test_closing_while_threads_call_leaves_none_waiting(emulator: Emulator) -> None:
-    """A call handed to a loop that has just ended would wait for ever."""
+    """A call passed to a loop that has just ended would wait forever."""
     for _ in range(10):
         client = Client(emulator.url, emulator.api_key)
         client.ping()
@@ -246,7 +246,7 @@ def test_closing_while_threads_call_leaves_none_waiting(emulator: Emulator) -> N
 
 
 async def test_blocking_client_works_beside_a_running_event_loop(client: Client) -> None:
-    """A notebook runs a loop in its main thread."""
+    """A notebook runs an event loop in its main thread."""
     await anyio.lowlevel.checkpoint()
     client.datasets.create("from a notebook")
 
@@ -254,7 +254,7 @@ async def test_blocking_client_works_beside_a_running_event_loop(client: Client)
 
 
 def test_a_call_from_a_callback_is_refused(emulator: Emulator) -> None:
-    """It would wait for the thread that it keeps."""
+    """The call would wait for the thread that it blocks."""
     refused: list[ConfigError] = []
 
     def callback(_: AttemptEvent) -> None:
@@ -271,7 +271,7 @@ def test_a_call_from_a_callback_is_refused(emulator: Emulator) -> None:
 
 
 def test_what_a_callback_raises_reaches_the_caller(emulator: Emulator) -> None:
-    """And the client goes on."""
+    """The client remains usable."""
     wrong = [ZeroDivisionError("in the callback")]
 
     def callback(_: AttemptEvent) -> None:
@@ -285,7 +285,7 @@ def test_what_a_callback_raises_reaches_the_caller(emulator: Emulator) -> None:
 
 
 def test_context_variables_reach_the_loop_thread(emulator: Emulator) -> None:
-    """Tracing and logging put the request's id there."""
+    """Tracing and logging store request ids in context variables."""
     request = ContextVar("request", default="none")
     seen: list[str] = []
 
@@ -299,7 +299,7 @@ def test_context_variables_reach_the_loop_thread(emulator: Emulator) -> None:
 
 
 def test_a_garbage_collected_client_is_closed(emulator: Emulator) -> None:
-    """A function that makes a client for each call must not collect threads."""
+    """A function that creates a client per call must not leak threads."""
 
     def once() -> int:
         return Client(emulator.url, emulator.api_key).datasets.list().total
@@ -311,7 +311,7 @@ def test_a_garbage_collected_client_is_closed(emulator: Emulator) -> None:
 
 
 def test_an_error_while_opening_is_raised_and_can_be_retried(tmp_path: Path) -> None:
-    """The embedded server's file may be in use for the moment."""
+    """The file of the embedded server may be in use temporarily."""
     path = tmp_path / "server.db"
     second = Client(f"emulator:{path}")
     with Client(f"emulator:{path}"), pytest.raises(ConfigError):
@@ -322,7 +322,7 @@ def test_an_error_while_opening_is_raised_and_can_be_retried(tmp_path: Path) -> 
 
 
 class Opened:
-    """A resource that tells how often it was opened and closed."""
+    """A resource that counts how often it was opened and closed."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
@@ -347,7 +347,7 @@ def loop_thread() -> Iterator[LoopThread]:
 
 
 class Held:
-    """Pages out of a generator that holds a place, as one that holds a connection does."""
+    """Pages of a generator that occupies a slot, as event streams occupy a connection."""
 
     def __init__(self) -> None:
         self.limiter = anyio.CapacityLimiter(1)
@@ -384,7 +384,7 @@ class Sink:
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 5])
 def test_pages_are_iterated_in_one_task(rows: int) -> None:
-    """The events of a run come over one connection, which scopes and a limit watch over."""
+    """Cancel scopes and limiters around a connection require the same task."""
     held = Held()
     with loop_thread() as loop:
         sink = Sink(loop, Source(held))
@@ -399,7 +399,7 @@ def test_pages_are_iterated_in_one_task(rows: int) -> None:
 
 
 def test_pages_are_closed_with_the_client() -> None:
-    """An iterator that is still held must not keep its connection."""
+    """An iterator that is still referenced must not keep its connection open."""
     held = Held()
     with loop_thread() as loop:
         rows = Sink(loop, Source(held)).go()
@@ -410,7 +410,7 @@ def test_pages_are_closed_with_the_client() -> None:
 
 
 def test_an_interrupt_before_the_call_is_known_cancels_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C may come when the task runs already and its future is not returned yet."""
+    """Ctrl-C may arrive when the task is running but its future is not returned yet."""
     ended = threading.Event()
 
     async def forever() -> None:
@@ -436,7 +436,7 @@ def test_an_interrupt_before_the_call_is_known_cancels_it(monkeypatch: pytest.Mo
 
 
 def test_the_loop_outlives_a_call_being_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a loop that is over, it would neither begin nor fail."""
+    """In a loop that has ended, the call would neither start nor fail."""
 
     async def nothing() -> None: ...
 
@@ -462,7 +462,7 @@ def test_the_loop_outlives_a_call_being_handed_over(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_callback_that_ends_the_loop_is_reported() -> None:
-    """`sys.exit` in a callback ends the loop; whoever calls next must not wait for ever."""
+    """`sys.exit` in a callback ends the loop; the next call must not wait forever."""
 
     async def leave() -> None:
         raise SystemExit(3)

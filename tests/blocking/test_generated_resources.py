@@ -1,4 +1,4 @@
-"""The blocking surface is the async one, name by name."""
+"""The blocking client has the same names as the asynchronous client."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BLOCKING_METHODS = [
 
 
 def test_generated_resources_are_up_to_date() -> None:
-    """A method that is not in it is missing from the blocking client."""
+    """A method that is not generated is missing from the blocking client."""
     assert (
         _generate_resources.OUTPUT_PATH.read_text(encoding="utf-8") == _generate_resources.render()
     ), "Run python -m dify_kb.blocking._generate_resources."
@@ -41,7 +41,7 @@ def test_generated_resources_are_up_to_date() -> None:
 def test_check_fails_if_resources_are_out_of_date(
     monkeypatch: pytest.MonkeyPatch, tmp_path: object
 ) -> None:
-    """`--check` is what a build runs."""
+    """Builds run `--check`."""
     monkeypatch.setattr(_generate_resources, "OUTPUT_PATH", tmp_path / "_resources.py")  # type: ignore[operator]
     monkeypatch.setattr(sys, "argv", ["_generate_resources"])
     _generate_resources.main()
@@ -54,7 +54,7 @@ def test_check_fails_if_resources_are_out_of_date(
 
 
 def test_method_without_result_or_pages_stops_the_generator() -> None:
-    """A method left out without a word would be missed by users alone."""
+    """Only users would notice a method that is silently skipped."""
 
     def plain() -> int:
         return 1
@@ -64,7 +64,7 @@ def test_method_without_result_or_pages_stops_the_generator() -> None:
 
 
 def test_blocking_client_has_every_name_of_async_client() -> None:
-    """Also those that are written by hand."""
+    """Includes names that are not generated."""
     here, there = (
         {name for name in dir(kind) if not name.startswith("_")} for kind in (Client, AsyncClient)
     )
@@ -77,7 +77,7 @@ def test_blocking_client_has_every_name_of_async_client() -> None:
 def test_blocking_method_has_signature_and_docs_of_async_one(
     there: Callable[..., object], here: Callable[..., object]
 ) -> None:
-    """`help()` and editors read this."""
+    """`help()` and editors show signature and docstring."""
     its, own = inspect.signature(there), inspect.signature(here)
 
     assert own.parameters == its.parameters
@@ -92,7 +92,7 @@ def test_blocking_method_has_signature_and_docs_of_async_one(
 
 @pytest.mark.parametrize(("there", "here"), PAIRS, ids=lambda kind: kind.__name__)
 def test_a_class_and_its_properties_are_documented_alike(there: type, here: type) -> None:
-    """Which resource does what is read there."""
+    """Users read in these docstrings what a resource is for."""
     properties = [
         name
         for name, member in vars(here).items()
@@ -105,7 +105,7 @@ def test_a_class_and_its_properties_are_documented_alike(there: type, here: type
 
 
 def test_both_clients_take_the_same_options() -> None:
-    """But a session, which belongs to a loop of the caller's."""
+    """Except `session`, which belongs to an event loop of the caller."""
     its = dict(inspect.signature(AsyncClient).parameters)
     del its["session"]
 
@@ -117,7 +117,7 @@ def test_both_clients_take_the_same_options() -> None:
 
 
 def test_every_option_reaches_the_async_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that is taken and dropped does nothing, in silence."""
+    """An option that is not passed on would silently have no effect."""
     passed: dict[str, object] = {}
 
     def record(_: object, *args: object, **kwargs: object) -> None:
@@ -135,7 +135,7 @@ def test_every_option_reaches_the_async_client(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_key_is_not_shown() -> None:
-    """Clients end up in logs."""
+    """Clients are shown in logs."""
     shown = repr(Client("https://dify.example", "dataset-secret"))
 
     assert shown == "<Client https://dify.example/v1>"

@@ -1,4 +1,4 @@
-"""What a blocking client does to its process: exit, Ctrl-C, fork. Each test runs a program."""
+"""The blocking client at exit, Ctrl-C and fork. Each test runs a program."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @contextmanager
 def start_program(emulator: Emulator, text: str) -> Iterator[subprocess.Popen[str]]:
-    """Run a program with every warning an error, so that what it leaves open is told."""
+    """Start a program in which all warnings are errors, also those of unclosed resources."""
     environment = {
         **os.environ,
         "DIFY_BASE_URL": emulator.url,
@@ -49,7 +49,7 @@ def start_program(emulator: Emulator, text: str) -> Iterator[subprocess.Popen[st
 
 
 def run_program(emulator: Emulator, text: str) -> str:
-    """Give what the program printed; it may neither hang nor complain."""
+    """Return the output of a program, which must neither hang nor print errors."""
     with start_program(emulator, text) as process:
         output, errors = process.communicate(timeout=TIMEOUT)
     assert errors == ""
@@ -58,7 +58,7 @@ def run_program(emulator: Emulator, text: str) -> str:
 
 
 def wait_until_call_arrived(emulator: Emulator) -> None:
-    """Wait until the call that stalls has arrived."""
+    """Wait until the server has received the stalled call."""
     limit = time.monotonic() + TIMEOUT
     while emulator.faults.left():
         assert time.monotonic() < limit
@@ -80,7 +80,7 @@ def wait_until_call_arrived(emulator: Emulator) -> None:
 def test_an_exit_with_a_client_left_open_is_quick_and_quiet(
     emulator: Emulator, unclosed: str
 ) -> None:
-    """Scripts do not close; their last line must be their end."""
+    """Scripts often do not close their client, but must end after their last line."""
     started = time.monotonic()
     output = run_program(emulator, f"client = Client()\nclient.datasets.create('one')\n{unclosed}")
 
@@ -89,7 +89,7 @@ def test_an_exit_with_a_client_left_open_is_quick_and_quiet(
 
 
 def test_an_exit_cancels_what_a_daemon_thread_waits_for(emulator: Emulator) -> None:
-    """The server stalls for longer than anybody waits for a prompt."""
+    """The server stalls for longer than users would wait."""
     emulator.faults.plan("datasets.list", ["stall 15"])
     started = time.monotonic()
     output = run_program(
@@ -112,7 +112,7 @@ def test_an_exit_cancels_what_a_daemon_thread_waits_for(emulator: Emulator) -> N
 
 
 def test_a_crash_shows_its_own_traceback_alone(emulator: Emulator) -> None:
-    """What the program did wrong must not drown in what was left open."""
+    """Errors about unclosed resources must not hide the error of the program."""
     with start_program(emulator, "client = Client()\nclient.ping()\n1 / 0") as process:
         _, errors = process.communicate(timeout=TIMEOUT)
 
@@ -123,7 +123,7 @@ def test_a_crash_shows_its_own_traceback_alone(emulator: Emulator) -> None:
 
 @pytest.mark.parametrize("call", ["client.datasets.list()", "list(client.datasets.iter())"])
 def test_ctrl_c_ends_the_call_at_once(emulator: Emulator, call: str) -> None:
-    """The call is cancelled, not left to run on, and the client goes on."""
+    """The call is cancelled, and the client remains usable."""
     emulator.faults.plan("datasets.list", ["stall 15"])
     with start_program(
         emulator,
@@ -158,7 +158,7 @@ def test_ctrl_c_ends_the_call_at_once(emulator: Emulator, call: str) -> None:
 
 
 def test_ctrl_c_that_nobody_catches_ends_the_program(emulator: Emulator) -> None:
-    """As it ends any other: with Python's traceback, by the signal, and soon."""
+    """The program ends as usual: quickly, by the signal, with Python's traceback."""
     emulator.faults.plan("datasets.list", ["stall 15"])
     with start_program(
         emulator, "with Client() as client: list(client.datasets.iter())"
@@ -174,7 +174,7 @@ def test_ctrl_c_that_nobody_catches_ends_the_program(emulator: Emulator) -> None
 
 
 def test_a_forked_process_raises_instead_of_hanging(emulator: Emulator) -> None:
-    """A thread does not survive a fork; the parent's calls go on, on its own connections."""
+    """Threads do not survive a fork. The parent's calls continue on its own connections."""
     output = run_program(
         emulator,
         """
@@ -203,7 +203,7 @@ def test_a_forked_process_raises_instead_of_hanging(emulator: Emulator) -> None:
 
 
 def test_a_fork_before_the_first_call_does_no_harm(emulator: Emulator) -> None:
-    """Servers import an application and its client, then fork their workers."""
+    """Servers import an application with its client, and then fork their workers."""
     output = run_program(
         emulator,
         """
@@ -219,7 +219,7 @@ def test_a_fork_before_the_first_call_does_no_harm(emulator: Emulator) -> None:
 
 
 def test_nothing_is_left_after_close(emulator: Emulator) -> None:
-    """Neither a thread nor a socket, nor any other open file."""
+    """`close` leaves no thread, socket or other open file."""
     output = run_program(
         emulator,
         """

@@ -1,4 +1,4 @@
-"""A server of scripted steps on a real socket, and files to send to it."""
+"""A server on a real socket that follows a script, and files to send to it."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ CREATED_BODY = json.dumps({"document": DOCUMENT, "batch": "20261121080722123456"
 HTML_TEMPLATE = b"<html><head><title>%b</title></head></html>"
 SHORT_TIMEOUT = Timeout(connect=0.2, read=0.1, answer=0.1, progress=0.15)
 HUGE_SIZE = 64 * 1024 * 1024
-"""Bytes; more than the socket buffers of both sides take in."""
+"""Size in bytes that exceeds the socket buffers of both sides."""
 
 
 class Request:
-    """One request: its head has been read, its body has not."""
+    """A request whose headers have been read, but not its body."""
 
     def __init__(
         self, head: bytes, reader: BufferedByteReceiveStream, stream: SocketStream
@@ -78,9 +78,9 @@ class Request:
         return await self.reader.receive_exactly(self.length)
 
     async def drain(self, rate: float = math.inf) -> int:
-        """Read to the end of the body or of the connection, at most `rate` bytes a second.
+        """Read to the end of the body or connection, at most `rate` bytes per second.
 
-        Tells how much came.
+        Return the number of bytes received.
         """
         started, received = anyio.current_time(), 0
         while received < self.length:
@@ -101,7 +101,7 @@ class Request:
         self.keep = True
 
     def reset(self) -> None:
-        """Let the end of the connection be a reset."""
+        """Close the connection with a reset."""
         raw = self.stream.extra(SocketAttribute.raw_socket)  # noqa: S610 -- anyio's, not Django's
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
@@ -110,9 +110,9 @@ Step = Callable[[Request], Awaitable[None]]
 
 
 class ScriptedServer:
-    """Answers its first request by its first step, and so on; the last step stays.
+    """A server that handles each request with the next step; the last step is repeated.
 
-    A connection is kept when the step has answered, else closed.
+    The connection is kept open if the step sent a response, otherwise closed.
     """
 
     def __init__(self, *steps: Step) -> None:
@@ -145,7 +145,7 @@ class ScriptedServer:
 
 @asynccontextmanager
 async def open_client(server: ScriptedServer, **options: Any) -> AsyncIterator[AsyncClient]:
-    """Give a client of the server, on a socket of its own."""
+    """Return a client of the server, which listens on its own socket."""
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0)
     port = listener.extra(SocketAttribute.local_port)  # noqa: S610 -- anyio's, not Django's
     given = {"policy": Policy().scaled(0.001), **options}
@@ -165,7 +165,7 @@ def answer_created(bodies: list[bytes]) -> Step:
 
 
 def answer_busy(bodies: list[bytes], then: Callable[[], object] = lambda: None) -> Step:
-    """Take the body, do `then`, and ask to come back later."""
+    """Read the body, call `then`, and return 503."""
 
     async def step(request: Request) -> None:
         bodies.append(await request.body())
@@ -176,7 +176,7 @@ def answer_busy(bodies: list[bytes], then: Callable[[], object] = lambda: None) 
 
 
 async def never_answer(request: Request) -> None:
-    """Never answer, until the client goes."""
+    """Send no response until the client disconnects."""
     await request.drain()
     await request.stream.receive()
 
@@ -186,7 +186,7 @@ async def answer_empty_page(request: Request) -> None:
 
 
 def extract_file_content(body: bytes) -> bytes:
-    """Cut the file out of a form."""
+    """Return the file of a multipart body."""
     _, _, rest = body.partition(b"application/octet-stream\r\n\r\n")
     content, _, _ = rest.rpartition(b"\r\n--")
     return content

@@ -1,4 +1,4 @@
-"""The part of an upload's time that is the server's."""
+"""The server's part of the time of an upload."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dify_kb.transport import AttemptEvent
 
 
 async def test_server_seconds_exclude_upload_time(tmp_path: Path) -> None:
-    """A slow line is no sign of a server that has too much to do."""
+    """A slow network must not look like an overloaded server."""
     seen: list[AttemptEvent] = []
 
     async def slow(request: Request) -> None:

@@ -1,4 +1,4 @@
-"""Events of a run, over real sockets: as they come, and however they end."""
+"""Event streams over real sockets, and the ways in which they end."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def read_names(events: Events) -> list[str]:
 
 
 async def test_events_are_given_as_they_come() -> None:
-    """The server goes on only once the client has seen the event before."""
+    """The server sends the next event only after the client has received the previous one."""
     seen = anyio.Event()
 
     async def step(request: Request) -> None:
@@ -82,7 +82,7 @@ async def test_events_are_given_as_they_come() -> None:
 
 
 async def test_an_event_may_come_in_pieces_and_two_in_one() -> None:
-    """What TCP and proxies make of it."""
+    """TCP and proxies may split and join the events."""
 
     async def step(request: Request) -> None:
         await start_event_stream(request)
@@ -96,7 +96,7 @@ async def test_an_event_may_come_in_pieces_and_two_in_one() -> None:
 
 
 async def test_a_run_is_sent_when_it_is_followed() -> None:
-    """A run that nobody follows is not started."""
+    """Without iteration, the run is not started."""
 
     async def step(request: Request) -> None:
         await start_event_stream(request)
@@ -133,7 +133,7 @@ async def test_a_run_records_the_version_and_notifies_the_listener() -> None:
 
 
 async def test_a_blocking_run_is_one_event() -> None:
-    """`response_mode="blocking"` answers with JSON in place of a stream."""
+    """With `response_mode="blocking"`, the server returns JSON instead of a stream."""
 
     async def step(request: Request) -> None:
         await request.drain()
@@ -156,7 +156,7 @@ async def test_a_blocking_run_is_one_event() -> None:
 async def test_a_refusal_before_the_stream_is_its_error(
     status: int, body: Mapping[str, Any], kind: type[dify_kb.ApiError]
 ) -> None:
-    """And it is not sent again: a run is never repeated."""
+    """The request is not retried, as a run must not be repeated."""
 
     async def step(request: Request) -> None:
         await request.drain()
@@ -193,7 +193,7 @@ async def test_a_page_in_place_of_a_stream_is_no_success() -> None:
 
 
 async def test_a_broken_stream_yields_its_events_then_raises() -> None:
-    """An end without an end would pass for a run that finished."""
+    """Without an error, the run would seem to have finished."""
 
     async def step(request: Request) -> None:
         await start_event_stream(request)
@@ -212,7 +212,7 @@ async def test_a_broken_stream_yields_its_events_then_raises() -> None:
 
 
 async def test_a_stream_that_falls_silent_is_given_up() -> None:
-    """The limit is on the silence, not on the run."""
+    """The timeout applies to the time between events, not to the whole run."""
 
     async def step(request: Request) -> None:
         await start_event_stream(request)
@@ -232,7 +232,7 @@ async def test_a_stream_that_falls_silent_is_given_up() -> None:
 
 
 async def test_stopping_iteration_early_closes_the_connection() -> None:
-    """Else the server writes on for minutes to nobody."""
+    """Otherwise the server would continue to send events for minutes."""
     gone = anyio.Event()
 
     async def step(request: Request) -> None:
@@ -273,7 +273,7 @@ async def test_cancelling_iteration_closes_the_connection() -> None:
 
 
 async def test_other_calls_go_on_while_events_are_followed() -> None:
-    """Looking at the documents at each event is what events are for, also with one at a time."""
+    """Users poll documents on events, also with a limit of one request in flight."""
 
     async def step(request: Request) -> None:
         await start_event_stream(request)

@@ -1,4 +1,4 @@
-"""What only real sockets show: bytes that arrive, break off, or are waited for."""
+"""Requests over real sockets: uploads, lost connections and timeouts."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ import dify_kb
 from dify_kb import AsyncClient, Policy, Retry, Timeout
 from dify_kb.config import DEFAULT_CONCURRENCY
 
-# --- what arrives
+# --- uploads
 
 
 @pytest.mark.parametrize("size", [0, 1, 64 * 1024, 64 * 1024 + 1, 256 * 1024, 600_001])
 async def test_a_file_arrives_byte_for_byte(tmp_path: Path, size: int) -> None:
-    """Whole or in blocks, around their bounds, with its length told before."""
+    """In one piece or in blocks, with sizes around the limits, and with Content-Length."""
     path = tmp_path / "a.txt"
     path.write_bytes(os.urandom(size))
     bodies: list[bytes] = []
@@ -59,7 +59,7 @@ async def test_a_file_arrives_byte_for_byte(tmp_path: Path, size: int) -> None:
 
 @pytest.mark.parametrize("size", [5, 600_001])
 async def test_a_file_arrives_whole_at_the_second_attempt(tmp_path: Path, size: int) -> None:
-    """aiohttp closes the file of the first attempt; a body made once would be empty now."""
+    """aiohttp closes the file of the first attempt, so that its body would be empty now."""
     path = tmp_path / "a.txt"
     path.write_bytes(os.urandom(size))
     bodies: list[bytes] = []
@@ -83,7 +83,7 @@ async def test_bytes_arrive_whole_at_the_second_attempt(size: int) -> None:
 
 @pytest.mark.parametrize("size", [5, 600_001])
 async def test_an_open_file_is_sent_from_where_it_stands_each_time(size: int) -> None:
-    """After the first attempt it stands at its end; and who opened it closes it."""
+    """The first attempt leaves the file at its end. The client does not close it."""
     content = os.urandom(size)
     file = io.BytesIO(b"skipped" + content)
     file.seek(len(b"skipped"))
@@ -97,7 +97,7 @@ async def test_an_open_file_is_sent_from_where_it_stands_each_time(size: int) ->
 
 
 async def test_a_read_that_was_given_up_ends_before_the_next_attempt() -> None:
-    """aiohttp drops the first body in the middle of a read, which then still moves the file on."""
+    """aiohttp abandons the first body during a read, which then still moves the file position."""
 
     class Slow(io.BytesIO):
         inside = most = 0
@@ -126,7 +126,7 @@ async def test_a_read_that_was_given_up_ends_before_the_next_attempt() -> None:
 
 
 async def test_a_slow_upload_continues_while_it_progresses(tmp_path: Path) -> None:
-    """A time limit on the whole would cut every large file on a thin line."""
+    """A limit on the total time would abort large files on slow networks."""
     path = create_sparse_file(tmp_path / "a.txt", 32 * 1024 * 1024)
     allowed = Timeout(connect=0.1, answer=0.3, progress=0.3)
 
@@ -147,7 +147,7 @@ async def test_a_slow_upload_continues_while_it_progresses(tmp_path: Path) -> No
 
 
 async def test_a_file_cut_while_it_is_sent_fails_at_once(tmp_path: Path) -> None:
-    """The server waits for bytes that will never come: without a check both sides hang."""
+    """The server would wait for missing bytes, and both sides would hang."""
     path = create_sparse_file(tmp_path / "a.txt")
 
     async def cut(request: Request) -> None:
@@ -164,7 +164,7 @@ async def test_a_file_cut_while_it_is_sent_fails_at_once(tmp_path: Path) -> None
 
 
 async def test_a_file_that_grew_while_it_was_sent_fails(tmp_path: Path) -> None:
-    """Half a line of a log that is written to is no document."""
+    """A log file that is being written must not become a truncated document."""
     path = create_sparse_file(tmp_path / "a.txt", 8 * 1024 * 1024)
 
     async def grow(request: Request) -> None:
@@ -195,7 +195,7 @@ async def test_a_file_that_grew_while_it_was_sent_fails(tmp_path: Path) -> None:
 async def test_a_file_that_changed_between_attempts_fails(
     tmp_path: Path, size: int, change: Callable[[Path], object]
 ) -> None:
-    """A pipe put in its place would block the thread that opens it for ever."""
+    """A pipe in place of the file would block the thread that opens it forever."""
     path = tmp_path / "a.txt"
     path.write_bytes(bytes(size))
     bodies: list[bytes] = []
@@ -218,11 +218,11 @@ async def test_a_missing_file_fails_before_anything_is_sent(tmp_path: Path) -> N
     assert server.requests == []
 
 
-# --- servers that do not take, or do not answer
+# --- servers that do not read or respond
 
 
 async def test_a_server_that_stops_reading_is_given_up(tmp_path: Path) -> None:
-    """Nothing moves, so nothing will; and what was not taken was not carried out."""
+    """The upload makes no progress. The server cannot process an incomplete body."""
     path = create_sparse_file(tmp_path / "a.txt")
 
     async def stop(request: Request) -> None:
@@ -243,7 +243,7 @@ async def test_a_server_that_stops_reading_is_given_up(tmp_path: Path) -> None:
 
 
 async def test_a_read_that_is_not_answered_is_given_up() -> None:
-    """As Python's own `TimeoutError` too."""
+    """The error is also a Python `TimeoutError`."""
     server = ScriptedServer(never_answer)
     policy = Policy(timeout=SHORT_TIMEOUT, retry=Retry(read_attempts=1))
 
@@ -256,7 +256,7 @@ async def test_a_read_that_is_not_answered_is_given_up() -> None:
 
 
 async def test_a_read_that_is_not_answered_is_sent_again() -> None:
-    """One worker of the server hangs; the next one does not."""
+    """One worker of the server may hang while others respond."""
     server = ScriptedServer(never_answer, answer_empty_page)
     policy = Policy(timeout=SHORT_TIMEOUT).scaled(0.001)
 
@@ -267,7 +267,7 @@ async def test_a_read_that_is_not_answered_is_sent_again() -> None:
 
 
 async def test_an_answer_that_stops_half_way_is_given_up() -> None:
-    """The limit holds to the end of the reply, not to its beginning."""
+    """The timeout applies until the end of the response, not only until its headers."""
 
     async def half(request: Request) -> None:
         await request.stream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
@@ -282,7 +282,7 @@ async def test_an_answer_that_stops_half_way_is_given_up() -> None:
 
 @pytest.mark.parametrize("size", [5, 600_001])
 async def test_an_upload_that_is_not_answered_may_have_been_carried_out(size: int) -> None:
-    """400 of 400 creates that timed out had happened (measured)."""
+    """400 of 400 creates that timed out had succeeded (measured)."""
     server = ScriptedServer(never_answer)
 
     async with open_client(server, policy=Policy(timeout=SHORT_TIMEOUT)) as client:
@@ -295,7 +295,7 @@ async def test_an_upload_that_is_not_answered_may_have_been_carried_out(size: in
 
 @pytest.mark.parametrize("size", [5, 600_001])
 async def test_a_connection_closed_after_the_body_is_an_unknown_outcome(size: int) -> None:
-    """The server had everything that it needs to act."""
+    """The server received the complete body and may have processed it."""
 
     async def hang_up(request: Request) -> None:
         assert await request.drain() == request.length
@@ -311,7 +311,7 @@ async def test_a_connection_closed_after_the_body_is_an_unknown_outcome(size: in
 
 
 async def test_a_connection_reset_within_the_body_is_sent_again(tmp_path: Path) -> None:
-    """Half of a form cannot become a document."""
+    """The server cannot create a document from an incomplete form."""
     path = create_sparse_file(tmp_path / "a.txt", HUGE_SIZE)
 
     async def reset(request: Request) -> None:
@@ -331,7 +331,7 @@ async def test_a_connection_reset_within_the_body_is_sent_again(tmp_path: Path) 
 
 
 async def test_a_read_whose_answer_breaks_off_is_sent_again() -> None:
-    """`Content-Length` says that more should have come."""
+    """According to `Content-Length`, the response is incomplete."""
 
     async def broken(request: Request) -> None:
         await request.stream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
@@ -357,11 +357,11 @@ async def test_a_closed_port_is_a_connect_error() -> None:
     assert address in str(raised.value)
 
 
-# --- answers of something else
+# --- responses of other servers
 
 
 async def test_a_page_in_place_of_json_is_no_success() -> None:
-    """The console's address answers everything with its page."""
+    """The console's address returns its page for all requests."""
 
     async def page(request: Request) -> None:
         await request.answer(200, HTML_TEMPLATE % b"Dify")
@@ -376,7 +376,7 @@ async def test_a_page_in_place_of_json_is_no_success() -> None:
 
 
 async def test_a_refusal_before_the_body_is_read_is_seen(tmp_path: Path) -> None:
-    """nginx says 413 at once; a reset in its place would be sent again, 64 MB each time."""
+    """nginx returns 413 immediately; a connection reset instead would be retried with 64 MB."""
     path = create_sparse_file(tmp_path / "a.txt")
 
     async def refuse(request: Request) -> None:
@@ -396,7 +396,7 @@ async def test_a_refusal_before_the_body_is_read_is_seen(tmp_path: Path) -> None
 
 
 async def test_a_refusal_without_end_is_read_to_a_limit() -> None:
-    """What a proxy adds beyond 64 KiB is of no use, and may never end."""
+    """Error pages of more than 64 KiB are not useful, and may be endless."""
 
     async def endless(request: Request) -> None:
         await request.stream.send(b"HTTP/1.1 404 No\r\nContent-Type: text/html\r\n\r\n<html>")
@@ -413,7 +413,7 @@ async def test_a_refusal_without_end_is_read_to_a_limit() -> None:
 
 
 async def test_a_reply_that_is_not_http_is_an_error_without_the_key() -> None:
-    """aiohttp's own error carries the request with all its headers."""
+    """aiohttp's error contains the request with all its headers."""
 
     async def garble(request: Request) -> None:
         await request.stream.send(b"SSH-2.0-OpenSSH_9.6\r\n\r\n")
@@ -435,7 +435,7 @@ async def test_a_reply_that_is_not_http_is_an_error_without_the_key() -> None:
 
 @pytest.mark.parametrize("concurrency", [1, 3, None])
 async def test_no_more_connections_than_allowed_are_opened(concurrency: int | None) -> None:
-    """An 11th connection of a default server waits for seconds (measured)."""
+    """An 11th connection to a default server waits for seconds (measured)."""
 
     async def slowly(request: Request) -> None:
         await anyio.sleep(0.005)
@@ -456,7 +456,7 @@ async def test_no_more_connections_than_allowed_are_opened(concurrency: int | No
 
 
 async def test_connections_are_reused() -> None:
-    """A connection per request would cost a handshake each, and ports."""
+    """A new connection per request would cost a handshake and a port."""
     server = ScriptedServer(answer_empty_page)
 
     async with open_client(server) as client:
@@ -468,7 +468,7 @@ async def test_connections_are_reused() -> None:
 
 
 async def test_a_cancelled_upload_leaves_the_client_usable(tmp_path: Path) -> None:
-    """Its turn and its connection are given back, and its file is closed."""
+    """The slot and the connection are released, and the file is closed."""
     path = create_sparse_file(tmp_path / "a.txt")
 
     async def stop(request: Request) -> None:

@@ -28,7 +28,7 @@ def authority() -> trustme.CA:
 
 @pytest.fixture
 async def secure(authority: trustme.CA) -> AsyncIterator[str]:
-    """A server whose certificate only the own authority vouches for."""
+    """Start a server whose certificate is signed by a private authority."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("localhost").configure_cert(context)
     app = web.Application()
@@ -62,7 +62,7 @@ async def test_an_unknown_certificate_is_refused_with_the_remedy(
 
 @pytest.fixture
 async def proxy() -> AsyncIterator[str]:
-    """A proxy that answers by itself, so that what gets to it is seen."""
+    """Start a proxy that responds itself and records its requests."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", answer_empty_page)
     async with TestServer(app) as server:
@@ -81,7 +81,7 @@ async def test_requests_go_through_the_proxy_with_custom_headers(proxy: str) -> 
 async def test_the_environment_proxy_is_used_only_with_trust_env(
     proxy: str, quick: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A proxy of the environment is somebody else's machine: documents go there when asked to."""
+    """Documents must not be sent to a proxy that the user did not choose for them."""
     monkeypatch.setenv("http_proxy", proxy)
 
     async with AsyncClient("http://dify.test", KEY, trust_env=True) as client:

@@ -1,4 +1,4 @@
-"""Whether and when to try again."""
+"""Retry decisions and delays."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def protocol_error(*, complete: bool) -> ProtocolError:
 REFUSED = transport_error(ConnectError, delivered=False)
 LIMIT = api_error(RateLimitedError, 403)
 
-# What happened, and what follows for SAFE, IDEMPOTENT, UPSERT and CREATES: the number of attempts
-# when it may be tried again, "unknown" or "no". The rows are those of the module's table.
+# The failure, and the results for SAFE, IDEMPOTENT, UPSERT and CREATE: the number of attempts
+# if it is retried, "unknown" or "no". The rows are those of the table in the module.
 TABLE: list[tuple[str, KnowledgeError, tuple[object, object, object, object]]] = [
     ("not reached", REFUSED, (6, 5, 4, 4)),
     ("408", api_error(RateLimitedError, 408), (10, 10, 10, 10)),
@@ -99,7 +99,7 @@ CASES = [
 
 
 def count_attempts(repeat: Repeatability, error: KnowledgeError, retry: Retry = RETRY) -> int:
-    """Count the attempts that a call gets which meets the same error each time."""
+    """Return the number of attempts of a call that fails with the same error each time."""
     attempt = 1
     while decide_retry(repeat, attempt, error, retry, Random(0)) is not None:
         attempt += 1
@@ -111,7 +111,7 @@ def count_attempts(repeat: Repeatability, error: KnowledgeError, retry: Retry = 
 def test_decisions_match_the_documented_table(
     error: KnowledgeError, repeat: Repeatability, expected: object
 ) -> None:
-    """Each cell decides between a lost call, a doubled document and a server hammered."""
+    """A wrong cell would lose a call, duplicate a document, or overload the server."""
     assert count_attempts(repeat, error) == (expected if isinstance(expected, int) else 1)
     assert isinstance(outcome_unknown_error(repeat, error), OutcomeUnknownError) == (
         expected == "unknown"
@@ -123,7 +123,7 @@ def test_decisions_match_the_documented_table(
 def test_no_failure_is_both_retried_and_outcome_unknown(
     repeat: Repeatability, error: KnowledgeError
 ) -> None:
-    """What may have been carried out must never be repeated on the way to saying so."""
+    """A request that may have succeeded must not be retried before this is reported."""
     again = decide_retry(repeat, 1, error, RETRY, Random(0))
 
     assert again is None or outcome_unknown_error(repeat, error) is None
@@ -131,7 +131,7 @@ def test_no_failure_is_both_retried_and_outcome_unknown(
 
 @pytest.mark.parametrize("repeat", Repeatability)
 def test_one_allowed_attempt_is_not_retried(repeat: Repeatability) -> None:
-    """A caller who wants no repeats gets none, whatever happens."""
+    """With one allowed attempt, no error causes a retry."""
     once = Retry(
         read_attempts=1,
         idempotent_attempts=1,
@@ -144,7 +144,7 @@ def test_one_allowed_attempt_is_not_retried(repeat: Repeatability) -> None:
 
 
 def test_an_unknown_outcome_says_what_happened_and_what_to_do() -> None:
-    """It is the error that a program must act on, by looking."""
+    """Programs must handle this error by checking on the server."""
     found = outcome_unknown_error(CREATES, transport_error(RequestTimeoutError, delivered=True))
 
     assert found is not None
@@ -156,7 +156,7 @@ def test_an_unknown_outcome_says_what_happened_and_what_to_do() -> None:
 
 @given(seed=st.integers(), attempt=st.integers(1, 5))
 def test_a_delay_after_a_failure_is_below_its_bound(seed: int, attempt: int) -> None:
-    """Full jitter: from 0, so that a thousand clients do not come back as one."""
+    """Full jitter, from 0, prevents a thousand clients from retrying at the same time."""
     again = decide_retry(SAFE, attempt, REFUSED, RETRY, Random(seed))
 
     assert again is not None
@@ -166,7 +166,7 @@ def test_a_delay_after_a_failure_is_below_its_bound(seed: int, attempt: int) -> 
 
 @given(seed=st.integers(), attempt=st.integers(1, 9), status=st.sampled_from([408, 425, 429]))
 def test_a_delay_after_overload_is_within_its_bounds(seed: int, attempt: int, status: int) -> None:
-    """Never at once, never above a minute, and for all calls."""
+    """The delay is never 0, never more than a minute, and applies to all calls."""
     again = decide_retry(CREATES, attempt, api_error(RateLimitedError, status), RETRY, Random(seed))
 
     assert again is not None
@@ -176,7 +176,7 @@ def test_a_delay_after_overload_is_within_its_bounds(seed: int, attempt: int, st
 
 @given(seed=st.integers(), attempt=st.integers(1, 9))
 def test_a_delay_after_a_rate_limit_is_that_of_the_quota(seed: int, attempt: int) -> None:
-    """Refused calls count against Dify's limit: doubling does not help, coming early harms."""
+    """Rejected calls count towards Dify's limit: early retries make it worse."""
     again = decide_retry(UPSERT, attempt, LIMIT, RETRY, Random(seed))
 
     assert again is not None
@@ -193,7 +193,7 @@ def test_a_delay_after_a_rate_limit_is_that_of_the_quota(seed: int, attempt: int
 def test_retry_after_is_a_minimum_up_to_its_limit(
     seed: int, attempt: int, hint: float, error: tuple[type[ApiError], int]
 ) -> None:
-    """Coming before the hint is a refused call; a hint of a day would hang the program."""
+    """An earlier retry would be rejected; obeying a Retry-After of a day would hang the program."""
     again = decide_retry(SAFE, attempt, api_error(*error, hint), RETRY, Random(seed))
 
     assert again is not None
@@ -201,7 +201,7 @@ def test_retry_after_is_a_minimum_up_to_its_limit(
 
 
 def test_the_same_seed_gives_the_same_delays() -> None:
-    """Delays can be tested without time passing."""
+    """Delays can be tested without waiting."""
     first, second = (decide_retry(SAFE, 3, REFUSED, RETRY, Random(7)) for _ in range(2))
 
     assert first == second
@@ -210,7 +210,7 @@ def test_the_same_seed_gives_the_same_delays() -> None:
 
 @pytest.mark.parametrize("error", [REFUSED, api_error(ServerError, 503)])
 def test_delays_do_not_overflow_after_many_attempts(error: KnowledgeError) -> None:
-    """2 to the power of 5,000 is no float; a patient `Retry` must not end in an OverflowError."""
+    """2.0 ** 5000 overflows; many allowed attempts must not raise OverflowError."""
     patient = Retry(read_attempts=10_000, throttled_attempts=10_000)
 
     again = decide_retry(SAFE, 5_000, error, patient, Random(0))
@@ -220,7 +220,7 @@ def test_delays_do_not_overflow_after_many_attempts(error: KnowledgeError) -> No
 
 
 def test_a_scaled_policy_keeps_its_attempts_and_timeouts() -> None:
-    """Tests wait less; they must not try less or allow less."""
+    """Tests wait for less time, but with the same attempts and timeouts."""
     policy = Policy().scaled(0.001)
 
     assert policy.timeout == Policy().timeout

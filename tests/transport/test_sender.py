@@ -1,4 +1,4 @@
-"""Exact sequences of outcomes, through a real client over a faked aiohttp."""
+"""Retries and errors of a real client over a mocked aiohttp."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ REFUSED = aiohttp.ClientConnectorError(
 
 
 class Response(aiohttp.ClientResponse):
-    """aioresponses 0.7.9 does not fill `stream_writer`, which aiohttp 3.14 demands."""
+    """A response with `stream_writer`, which aiohttp 3.14 requires and aioresponses 0.7.9 lacks."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         writer = cast("Any", SimpleNamespace(output_size=0))
@@ -120,7 +120,7 @@ class Response(aiohttp.ClientResponse):
 
 
 class FakeServer(aioresponses):
-    """A server that answers in the order in which it was told."""
+    """A server that sends prepared responses in order."""
 
     def add(self, *args: Any, **kwargs: Any) -> None:
         super().add(*args, **{**kwargs, "response_class": Response})
@@ -147,7 +147,7 @@ def client(**options: Any) -> AsyncClient:
 
 
 async def test_a_read_is_sent_again_after_passing_failures(server: FakeServer) -> None:
-    """A 500 and a 502 of a server that restarts should not end a program."""
+    """A 500 or 502 of a server that restarts should not end a program."""
     server.get(LIST, status=500, payload={"code": "unknown", "message": "Internal Server Error"})
     server.get(LIST, status=502, body=HTML_TEMPLATE, content_type="text/html")
     server.get(LIST, payload=EMPTY_PAGE)
@@ -160,7 +160,7 @@ async def test_a_read_is_sent_again_after_passing_failures(server: FakeServer) -
 
 
 async def test_a_read_is_sent_again_when_the_server_was_not_reached(server: FakeServer) -> None:
-    """A container that is still starting refuses connections for a moment."""
+    """A container that is still starting refuses connections."""
     server.get(LIST, exception=REFUSED)
     server.get(LIST, payload=EMPTY_PAGE)
 
@@ -171,7 +171,7 @@ async def test_a_read_is_sent_again_when_the_server_was_not_reached(server: Fake
 
 
 async def test_a_read_is_sent_again_when_its_answer_was_cut(server: FakeServer) -> None:
-    """Half a page is no page; asking again costs nothing."""
+    """The response is incomplete; repeating a read has no side effect."""
     server.get(LIST, body='{"data": [')
     server.get(LIST, exception=aiohttp.ServerDisconnectedError())
     server.get(LIST, payload=EMPTY_PAGE)
@@ -183,7 +183,7 @@ async def test_a_read_is_sent_again_when_its_answer_was_cut(server: FakeServer) 
 
 
 async def test_a_read_gives_up_with_its_last_error(server: FakeServer) -> None:
-    """Three 500s are no passing one; the error is the server's own."""
+    """Three 500s are not temporary; the error is that of the server."""
     server.get(LIST, status=500, payload={"code": "unknown", "message": "no"}, repeat=True)
 
     async with client() as kb:
@@ -194,7 +194,7 @@ async def test_a_read_gives_up_with_its_last_error(server: FakeServer) -> None:
 
 
 async def test_an_unreachable_server_is_given_up(server: FakeServer) -> None:
-    """Six tries, then an error that says where and why."""
+    """After six attempts the error names the address and the reason."""
     server.get(LIST, exception=REFUSED, repeat=True)
 
     async with client() as kb:
@@ -207,7 +207,7 @@ async def test_an_unreachable_server_is_given_up(server: FakeServer) -> None:
 
 
 async def test_a_refusal_is_not_sent_again(server: FakeServer) -> None:
-    """Nothing is different the second time."""
+    """A retry would return the same error."""
     server.get(ONE, status=404, payload={"code": "not_found", "message": "Dataset not found."})
 
     async with client() as kb:
@@ -218,7 +218,7 @@ async def test_a_refusal_is_not_sent_again(server: FakeServer) -> None:
 
 
 async def test_a_delete_is_sent_again(server: FakeServer) -> None:
-    """What is gone cannot be deleted twice, so a lost answer is asked for again."""
+    """A delete is idempotent, so it is retried after a lost response."""
     server.delete(ONE, exception=aiohttp.ServerDisconnectedError())
     server.delete(ONE, status=200, body="204\n")
 
@@ -229,7 +229,7 @@ async def test_a_delete_is_sent_again(server: FakeServer) -> None:
 
 
 async def test_a_delete_that_meets_its_own_success_succeeds(server: FakeServer) -> None:
-    """The first attempt was carried out, its answer lost: what is gone was to be gone."""
+    """The first attempt succeeded without a response; the 404 confirms it."""
     server.delete(ONE, exception=aiohttp.ServerDisconnectedError())
     server.delete(ONE, status=404, payload={"code": "not_found", "message": "Dataset not found."})
 
@@ -243,7 +243,7 @@ async def test_a_delete_that_meets_its_own_success_succeeds(server: FakeServer) 
 async def test_a_delete_of_what_was_never_there_is_refused(
     server: FakeServer, before: int | None
 ) -> None:
-    """No attempt before it can have been carried out."""
+    """No earlier attempt can have deleted the resource."""
     if before is not None:
         server.delete(ONE, status=before, payload={"code": "too_many_requests"})
     server.delete(ONE, status=404, payload={"code": "not_found", "message": "Dataset not found."})
@@ -254,7 +254,7 @@ async def test_a_delete_of_what_was_never_there_is_refused(
 
 
 async def test_a_search_is_a_read(server: FakeServer) -> None:
-    """It travels as a POST, and changes nothing."""
+    """A search is a POST, but changes nothing."""
     url = f"{ONE}/retrieve"
     server.post(url, status=504, body=HTML_TEMPLATE, content_type="text/html")
     server.post(url, payload={"query": {"content": "a"}, "records": []})
@@ -270,7 +270,7 @@ async def test_a_search_is_a_read(server: FakeServer) -> None:
 
 
 async def test_a_create_waits_for_an_overloaded_server(server: FakeServer) -> None:
-    """503 says that nothing was done, so even a create is sent again, after the time told."""
+    """After 503 nothing was created, so even a create is retried, after `Retry-After`."""
     server.post(CREATE, status=503, headers={"Retry-After": "0.05"}, body=HTML_TEMPLATE)
     server.post(CREATE, payload=DATASET)
     started = anyio.current_time()
@@ -284,7 +284,7 @@ async def test_a_create_waits_for_an_overloaded_server(server: FakeServer) -> No
 
 
 async def test_a_create_is_sent_again_when_nothing_was_sent(server: FakeServer) -> None:
-    """A refused connection is the one failure that proves it."""
+    """A refused connection proves that nothing was sent."""
     server.post(CREATE, exception=REFUSED)
     server.post(CREATE, payload=DATASET)
 
@@ -296,7 +296,7 @@ async def test_a_create_is_sent_again_when_nothing_was_sent(server: FakeServer) 
 
 @pytest.mark.parametrize("status", [500, 502, 504])
 async def test_a_lost_answer_does_not_upload_twice(server: FakeServer, status: int) -> None:
-    """The proxy gave up, the server did not: a second upload would double the chunks."""
+    """The proxy timed out, the server continued: a second upload would duplicate the chunks."""
     server.post(BY_FILE, status=status, body=HTML_TEMPLATE, content_type="text/html", repeat=True)
 
     async with client() as kb:
@@ -313,7 +313,7 @@ async def test_a_lost_answer_does_not_upload_twice(server: FakeServer, status: i
     "lost", [aiohttp.ServerDisconnectedError(), ConnectionResetError(104, "reset"), TimeoutError()]
 )
 async def test_a_lost_answer_does_not_create_twice(server: FakeServer, lost: Exception) -> None:
-    """A text is sent whole before anything breaks, so it may have become a document."""
+    """The server received the whole text and may have created the document."""
     server.post(BY_TEXT, exception=lost, repeat=True)
 
     async with client() as kb:
@@ -325,7 +325,7 @@ async def test_a_lost_answer_does_not_create_twice(server: FakeServer, lost: Exc
 
 
 async def test_a_cut_answer_does_not_create_twice(server: FakeServer) -> None:
-    """A 200 that breaks off was a success."""
+    """An incomplete 200 response was a success."""
     server.post(CREATE, body='{"id": "1', repeat=True)
 
     async with client() as kb:
@@ -336,7 +336,7 @@ async def test_a_cut_answer_does_not_create_twice(server: FakeServer) -> None:
 
 
 async def test_a_page_in_place_of_an_answer_is_no_unknown_outcome(server: FakeServer) -> None:
-    """The address is wrong, so nothing was created, and looking would not help either."""
+    """The address is wrong, so nothing was created."""
     server.post(CREATE, body="<html><title>Dify</title></html>", content_type="text/html")
 
     async with client() as kb:
@@ -348,7 +348,7 @@ async def test_a_page_in_place_of_an_answer_is_no_unknown_outcome(server: FakeSe
 async def test_a_run_whose_server_was_not_reached_was_not_started(
     server: FakeServer, lost: Exception
 ) -> None:
-    """A connection that was never made is no silence of a run: it can be started again."""
+    """Without a connection the run was not started, so it can be started again."""
     server.post(f"{ONE}/pipeline/run", exception=lost)
 
     async with client() as kb:
@@ -361,11 +361,11 @@ async def test_a_run_whose_server_was_not_reached_was_not_started(
     assert not raised.value.delivered
 
 
-# --- later
+# --- throttling
 
 
 async def test_too_many_requests_are_waited_for(server: FakeServer) -> None:
-    """Nine times, then the tenth attempt is let through."""
+    """The server rejects nine attempts and accepts the tenth."""
     for _ in range(9):
         server.post(CREATE, status=429, payload={"code": "too_many_requests", "message": "later"})
     server.post(CREATE, payload=DATASET)
@@ -377,7 +377,7 @@ async def test_too_many_requests_are_waited_for(server: FakeServer) -> None:
 
 
 async def test_too_many_requests_are_not_retried_forever(server: FakeServer) -> None:
-    """A server that never lets go must not hold a program for ever."""
+    """A server that always rejects must not block a program forever."""
     server.get(LIST, status=429, payload={"code": "too_many_requests"}, repeat=True)
 
     async with client() as kb:
@@ -388,7 +388,7 @@ async def test_too_many_requests_are_not_retried_forever(server: FakeServer) -> 
 
 
 async def test_a_retry_after_of_minutes_is_raised_not_waited_for(server: FakeServer) -> None:
-    """One list() was silent for 47 minutes, and held all other calls of the client."""
+    """A list() once waited for 47 minutes and blocked all other calls of the client."""
     answer_busy = {"code": "too_many_requests", "message": "later"}
     server.get(LIST, status=429, payload=answer_busy, headers={"Retry-After": "300"}, repeat=True)
 
@@ -401,7 +401,7 @@ async def test_a_retry_after_of_minutes_is_raised_not_waited_for(server: FakeSer
 
 
 async def test_the_rate_limit_of_dify_is_waited_for(server: FakeServer) -> None:
-    """It is a 403 like those that never pass; only its words tell."""
+    """The 403 differs from permanent ones only in its message."""
     server.post(CREATE, status=403, payload=RATE)
     server.post(CREATE, payload=DATASET)
 
@@ -412,7 +412,7 @@ async def test_the_rate_limit_of_dify_is_waited_for(server: FakeServer) -> None:
 
 
 async def test_a_full_plan_is_not_waited_for(server: FakeServer) -> None:
-    """Documents do not become fewer by asking."""
+    """A retry does not reduce the number of documents."""
     full = {"message": "The number of documents has reached the limit of your subscription."}
     server.post(BY_FILE, status=403, payload={"code": "forbidden", **full})
 
@@ -424,7 +424,7 @@ async def test_a_full_plan_is_not_waited_for(server: FakeServer) -> None:
 
 
 async def test_a_pause_requested_by_the_server_holds_back_all_calls(server: FakeServer) -> None:
-    """A limit is the server's, not the call's: seven more calls would be seven more refusals."""
+    """The limit applies to the whole server: seven more calls would be rejected as well."""
     server.get(LIST, status=429, headers={"Retry-After": "0.1"})
     server.get(LIST, payload=EMPTY_PAGE)
     server.get(ONE, payload=DATASET)
@@ -445,7 +445,7 @@ async def test_a_pause_requested_by_the_server_holds_back_all_calls(server: Fake
 
 
 async def test_a_delay_of_one_call_does_not_hold_back_the_others(server: FakeServer) -> None:
-    """A refused connection is not the server's wish to be left alone."""
+    """A refused connection is not a request to pause."""
     slow = Policy(retry=Retry(base_delay=0.3))
     server.get(LIST, exception=REFUSED)
     server.get(LIST, payload=EMPTY_PAGE)
@@ -471,7 +471,7 @@ async def test_a_delay_of_one_call_does_not_hold_back_the_others(server: FakeSer
 
 
 async def test_redirects_are_not_followed(server: FakeServer) -> None:
-    """aiohttp turns the POST into a GET, whose list of datasets looks like a success."""
+    """aiohttp would turn the POST into a GET, whose list of datasets looks like a success."""
     server.post(CREATE, status=301, headers={"Location": "https://dify.test/v1/datasets"})
 
     async with client() as kb:
@@ -482,11 +482,11 @@ async def test_redirects_are_not_followed(server: FakeServer) -> None:
     assert call["allow_redirects"] is False
 
 
-# --- what is sent
+# --- requests
 
 
 async def test_the_key_and_custom_headers_are_sent(server: FakeServer) -> None:
-    """And neither can take the place of the other."""
+    """Neither can replace the other."""
     server.get(LIST, payload=EMPTY_PAGE)
 
     async with client(headers={"X-Team": "docs", "Authorization": "Bearer other"}) as kb:
@@ -509,7 +509,7 @@ async def test_a_custom_user_agent_is_sent(server: FakeServer) -> None:
 
 
 async def test_json_is_sent_as_json(server: FakeServer) -> None:
-    """Without its type the server answers 415, or 400, by version (measured)."""
+    """Without the content type the server returns 415 or 400, by version (measured)."""
     server.post(CREATE, payload=DATASET)
 
     async with client() as kb:
@@ -521,7 +521,7 @@ async def test_json_is_sent_as_json(server: FakeServer) -> None:
 
 
 async def test_a_query_is_quoted_once(server: FakeServer) -> None:
-    """A keyword of `50%&page=9` is a keyword."""
+    """The keyword `50%&page=9` must not change other parameters."""
     url = URL(f"{LIST}&keyword=50%25%26page%3D9+%C3%A9", encoded=True)
     server.get(url, payload=EMPTY_PAGE)
 
@@ -534,7 +534,7 @@ async def test_a_query_is_quoted_once(server: FakeServer) -> None:
 async def test_a_name_with_surrogates_is_refused_before_it_is_sent(
     server: FakeServer,
 ) -> None:
-    """File systems hold names that are not UTF-8; JSON and headers do not."""
+    """File systems allow names that are not UTF-8; JSON and headers do not."""
     async with client() as kb:
         with pytest.raises(dify_kb.ConfigError):
             await kb.documents.create_by_file(D1, b"hello", name="a\udcff.txt")
@@ -566,7 +566,7 @@ async def test_a_key_that_the_server_echoes_is_not_shown(
     body: object,
     headers: dict[str, str],
 ) -> None:
-    """Debug pages and proxies repeat what they were sent; logs are read by many."""
+    """Debug pages and proxies echo requests, and many people can read logs."""
     caplog.set_level(logging.DEBUG)
     text = body if isinstance(body, str) else json.dumps(body)
     server.get(ONE, status=status, body=text, headers=headers, repeat=True)
@@ -593,11 +593,11 @@ async def test_the_key_is_in_no_repr_of_an_open_client(server: FakeServer) -> No
     assert not server.requests
 
 
-# --- what is told
+# --- events and logs
 
 
 async def test_a_listener_sees_each_attempt(server: FakeServer) -> None:
-    """Progress bars, journals and benchmarks are all listeners."""
+    """Progress bars, journals and benchmarks are listeners."""
     server.get(LIST, exception=REFUSED)
     server.get(LIST, status=429, payload={"code": "too_many_requests", "message": "later"})
     server.get(LIST, payload=EMPTY_PAGE)
@@ -614,7 +614,7 @@ async def test_a_listener_sees_each_attempt(server: FakeServer) -> None:
 
 
 async def test_a_listener_sees_the_last_failure(server: FakeServer) -> None:
-    """`retry_in` of None is the end, also of a call that failed."""
+    """`retry_in` is None after the last attempt, also of a failed call."""
     server.get(ONE, status=404, payload={"code": "not_found", "message": "no"})
     reported: list[AttemptEvent] = []
 
@@ -630,7 +630,7 @@ async def test_a_listener_sees_the_last_failure(server: FakeServer) -> None:
 async def test_each_failure_is_logged_with_its_endpoint(
     server: FakeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A log that can be filtered by call and attempt."""
+    """Logs can be filtered by endpoint and attempt."""
     caplog.set_level(logging.INFO, logger="dify_kb")
     server.get(LIST, status=503, body=HTML_TEMPLATE, content_type="text/html")
     server.get(LIST, payload=EMPTY_PAGE)
@@ -645,7 +645,7 @@ async def test_each_failure_is_logged_with_its_endpoint(
 
 
 async def test_the_version_of_the_server_is_remembered(server: FakeServer) -> None:
-    """It is on every reply, also on refusals; a reply without it takes nothing back."""
+    """Every response, also an error, has the version; one without it keeps the last version."""
     server.get(ONE, status=404, headers={"X-Version": "1.8.1"}, body="{}")
     server.get(LIST, payload=EMPTY_PAGE)
 
@@ -660,7 +660,7 @@ async def test_the_version_of_the_server_is_remembered(server: FakeServer) -> No
 
 
 async def test_ping_reads_the_version_from_an_error_response(server: FakeServer) -> None:
-    """1.12.1 has no route for it, but says its version all the same."""
+    """1.12.1 lacks the route, but the 404 has the version."""
     server.get(f"{BASE}/", status=404, headers={"X-Version": "1.12.1"}, body=HTML_TEMPLATE)
 
     async with client() as kb:
@@ -673,7 +673,7 @@ async def test_ping_reads_the_version_from_an_error_response(server: FakeServer)
 
 
 async def test_a_passed_session_is_used_and_not_closed(server: FakeServer) -> None:
-    """Who opened it may use it for other things."""
+    """The caller may use the session for other purposes."""
     server.get(LIST, payload=EMPTY_PAGE)
 
     async with aiohttp.ClientSession() as session:
@@ -686,7 +686,7 @@ async def test_a_passed_session_is_used_and_not_closed(server: FakeServer) -> No
 
 
 async def test_an_own_session_is_closed(server: FakeServer) -> None:
-    """An open one would warn, and hold connections that others wait for."""
+    """An open session would warn, and keep connections that other clients need."""
     async with client() as kb:
         session = kb._own_session
         assert session is not None
@@ -696,7 +696,7 @@ async def test_an_own_session_is_closed(server: FakeServer) -> None:
 
 
 async def test_calls_outside_of_the_block_are_refused(server: FakeServer) -> None:
-    """Before it nothing is open, after it everything is closed."""
+    """Before the block nothing is open; after it everything is closed."""
     kb = client()
     with pytest.raises(dify_kb.ConfigError, match="not open"):
         _ = kb.datasets
@@ -719,7 +719,7 @@ async def test_an_open_client_is_not_opened_again(server: FakeServer) -> None:
 
 
 async def test_with_options_shares_the_connections(server: FakeServer) -> None:
-    """Eight connections are all that a default server has; two clients would be sixteen."""
+    """A default server has few connections; two clients would use sixteen."""
     server.get(LIST, status=500, body="{}", repeat=3)
     server.get(LIST, payload=EMPTY_PAGE)
 
@@ -737,7 +737,7 @@ async def test_with_options_shares_the_connections(server: FakeServer) -> None:
 
 
 async def test_idle_connections_are_soon_closed_and_never_limited_twice() -> None:
-    """A default server has ten; kept for 15 s, ours would be taken from others."""
+    """A default server has ten connections; idle ones must be available to others."""
     async with open_session(proxy=None, trust_env=False, ssl=None) as session:
         connector = session.connector
 

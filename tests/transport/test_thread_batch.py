@@ -1,4 +1,4 @@
-"""Blocking calls in threads, batched."""
+"""Blocking calls in threads, in batches."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from anyio.lowlevel import checkpoint
 from dify_kb.transport.thread_batch import BATCH_SECONDS, OPEN_ITERATIONS, run_in_batch
 
 WAIT = 5.0
-"""Seconds after which a thread gives up waiting for another."""
+"""Timeout of a thread that waits for another, in seconds."""
 
 
 async def run_concurrently(functions: list[Callable[[], object]]) -> list[object]:
-    """Ask for all of them at the same moment; give what they return, by their order."""
+    """Start all calls at the same time and return their results in order."""
     results: dict[int, object] = {}
 
     async def ask(number: int) -> None:
@@ -40,7 +40,7 @@ async def test_each_caller_gets_its_own_result() -> None:
 
 
 async def test_simultaneous_calls_share_a_thread_switch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hop costs more than reading a file; in hops of their own, each would have its thread."""
+    """A thread switch takes longer than reading a small file."""
     monkeypatch.setattr("dify_kb.transport.thread_batch.BATCH_SECONDS", WAIT)
 
     def look() -> int:
@@ -51,7 +51,7 @@ async def test_simultaneous_calls_share_a_thread_switch(monkeypatch: pytest.Monk
 
 
 async def test_slow_calls_run_in_parallel() -> None:
-    """On a slow disk one file after another would take as long as all of them."""
+    """On a slow disk, sequential reads would take the sum of their times."""
     barrier = threading.Barrier(3)
 
     def wait() -> int:
@@ -77,7 +77,7 @@ async def test_an_error_reaches_only_its_caller() -> None:
 
 @pytest.mark.parametrize("who", ["first", "second"])
 async def test_a_cancelled_caller_leaves_the_others_their_results(who: str) -> None:
-    """The first asks for all: were its hop cancelled with it, the others would wait for ever."""
+    """The first caller runs the batch; its cancellation must not make the others wait forever."""
     scopes = {"first": anyio.CancelScope(), "second": anyio.CancelScope()}
     results: list[str] = []
 
@@ -102,7 +102,7 @@ def test_each_loop_has_batches_of_its_own() -> None:
 
 @pytest.mark.parametrize("turns", range(OPEN_ITERATIONS + 2))
 async def test_a_task_that_asyncio_cancels_leaves_the_others_their_results(turns: int) -> None:
-    """That goes through every shield. A batch that never ran would hold all who joined it."""
+    """asyncio cancels through every shield. If the batch never ran, all its callers would hang."""
     first = asyncio.create_task(run_in_batch(str.upper, "first"))
     second = asyncio.create_task(run_in_batch(str.upper, "second"))
     for _ in range(turns):
@@ -116,7 +116,7 @@ async def test_a_task_that_asyncio_cancels_leaves_the_others_their_results(turns
 
 
 async def test_a_stuck_call_blocks_nobody_else() -> None:
-    """A file on a network file system that hangs, and others of the same moment."""
+    """For example, a file on a network file system that hangs."""
     release = threading.Event()
     results: list[int] = []
 

@@ -1,4 +1,4 @@
-"""Files whose reads do not return, as on a network file system that hangs."""
+"""Uploads of files whose reads block, as on a network file system that hangs."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from dify_kb.transport.upload_body import SINGLE_PIECE_LIMIT
 AUTOMATIC = ProcessRule.automatic()
 
 WAIT = 5.0
-"""Seconds after which a stuck read returns by itself."""
+"""Maximum time of a blocked read, in seconds."""
 
 
 class Stuck(io.BytesIO):
-    """A stream whose reads wait for `release`."""
+    """A stream whose reads block until `release` is set."""
 
     name = "stuck.txt"
 
@@ -42,7 +42,7 @@ class Stuck(io.BytesIO):
 
 @pytest.fixture
 def release() -> Iterator[threading.Event]:
-    """Lets stuck reads return, at the latest when the test ends."""
+    """Return an event that ends blocked reads; it is set at the end of the test."""
     event = threading.Event()
     yield event
     event.set()
@@ -100,7 +100,7 @@ async def test_the_time_limit_of_an_upload_holds_while_a_read_is_stuck(
 async def test_a_stream_is_sent_whole_though_an_earlier_read_of_it_returns_late(
     client: AsyncClient, release: threading.Event
 ) -> None:
-    """The read of the upload that was given up moves the stream on."""
+    """The read of the abandoned upload still moves the position of the stream."""
     dataset = await create_dataset(client)
     stream = Stuck(b"some words, and more. " * SINGLE_PIECE_LIMIT, release)
     with anyio.move_on_after(0.2):
@@ -174,7 +174,7 @@ async def test_a_file_is_closed_at_its_end_and_when_its_upload_breaks_off(
 async def test_a_small_file_is_read_on_when_a_read_returns_a_part(
     client: AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As network file systems and pipes do."""
+    """Network file systems and pipes may return fewer bytes than requested."""
     dataset = await create_dataset(client)
     path = tmp_path / "small.txt"
     path.write_bytes(b"some words. " * 100)

@@ -1,4 +1,4 @@
-"""Where an operation is asked for on servers of different versions, and what is said of them."""
+"""Routes, missing operations and warnings for servers of different versions."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ def list_requests(server: ScriptedServer) -> list[str]:
     return [request.first for request in server.requests]
 
 
-# --- older paths
+# --- legacy routes
 
 
 async def test_a_server_that_is_known_to_be_older_is_asked_at_the_older_path() -> None:
-    """Every reply tells the version, so the detour is paid for at most once."""
+    """Every response has the version, so at most one request takes the wrong route."""
     server = ScriptedServer(respond(200, EMPTY_PAGE, "1.8.1"), respond(200, FIELDS, "1.8.1"))
 
     async with open_client(server) as client:
@@ -70,7 +70,7 @@ async def test_a_server_that_is_known_to_be_older_is_asked_at_the_older_path() -
 
 
 async def test_a_first_call_goes_to_the_older_path_once_the_refusal_told_the_version() -> None:
-    """A page with a 404 looks like a wrong address; its header says that it is not."""
+    """A 404 page looks like a wrong address, but its header has Dify's version."""
     server = ScriptedServer(respond(404, NO_ROUTE, "1.8.1"), respond(200, FIELDS, "1.8.1"))
 
     async with open_client(server) as client:
@@ -83,7 +83,7 @@ async def test_a_first_call_goes_to_the_older_path_once_the_refusal_told_the_ver
 
 @pytest.mark.parametrize("size", [5, 600_001])
 async def test_a_file_is_sent_again_by_the_older_verb(size: int) -> None:
-    """A PATCH is a 405 before 1.16; the file must be whole at the second attempt."""
+    """PATCH returns 405 before 1.16; the second attempt must send the complete file."""
     content = os.urandom(size)
     bodies: list[bytes] = []
 
@@ -104,7 +104,7 @@ async def test_a_file_is_sent_again_by_the_older_verb(size: int) -> None:
 
 
 async def test_each_route_is_tried_once() -> None:
-    """Both are refused: the second refusal is the answer."""
+    """If both routes fail, the second error is raised."""
     server = ScriptedServer(respond(404, NO_ROUTE, "1.8.1"))
 
     async with open_client(server) as client:
@@ -115,7 +115,7 @@ async def test_each_route_is_tried_once() -> None:
 
 
 async def test_servers_of_two_versions_behind_one_address_do_not_send_us_in_circles() -> None:
-    """Half of a fleet is upgraded: each refusal tells the other half's version."""
+    """During a rolling upgrade, each error may report the version of the other servers."""
     versions = ["1.8.1", "1.16.0"] * 10
     server = ScriptedServer(*(respond(404, NO_ROUTE, version) for version in versions))
 
@@ -128,7 +128,7 @@ async def test_servers_of_two_versions_behind_one_address_do_not_send_us_in_circ
 
 @pytest.mark.parametrize("status", [400, 401, 403, 413, 500])
 async def test_another_error_is_not_mistaken_for_a_missing_route(status: int) -> None:
-    """A wrong key is wrong on every path; a file of 15 MB should not be sent twice for it."""
+    """A wrong key fails on every route; a file of 15 MB should not be sent twice."""
     body = json.dumps({"code": "unknown", "message": "no", "status": status}).encode()
     server = ScriptedServer(respond(status, body, "1.8.1"))
 
@@ -141,7 +141,7 @@ async def test_another_error_is_not_mistaken_for_a_missing_route(status: int) ->
 
 @pytest.mark.parametrize("version", [None, "1.16.0", "main"])
 async def test_a_new_or_unknown_server_is_not_asked_at_the_older_path(version: str | None) -> None:
-    """Its 404 means what it says."""
+    """The 404 of such a server is a genuine error."""
     server = ScriptedServer(respond(404, NO_ROUTE, version))
 
     async with open_client(server) as client:
@@ -152,7 +152,7 @@ async def test_a_new_or_unknown_server_is_not_asked_at_the_older_path(version: s
 
 
 async def test_a_listener_sees_both_attempts() -> None:
-    """Who counts requests counts this one too."""
+    """Listeners that count requests need both."""
     seen: list[AttemptEvent] = []
     server = ScriptedServer(respond(404, NO_ROUTE, "1.8.1"), respond(200, FIELDS, "1.8.1"))
 
@@ -165,7 +165,7 @@ async def test_a_listener_sees_both_attempts() -> None:
     ]
 
 
-# --- what a version lacks
+# --- missing operations
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ async def test_a_listener_sees_both_attempts() -> None:
 async def test_an_operation_that_the_server_lacks_says_since_when_it_exists(
     status: int, body: bytes, version: str
 ) -> None:
-    """Neither a wrong id nor a wrong address: an upgrade is what helps."""
+    """The id and the address are valid; the user has to upgrade."""
     server = ScriptedServer(respond(status, body, version))
 
     async with open_client(server) as client:
@@ -197,7 +197,7 @@ async def test_an_operation_that_was_removed_says_when() -> None:
 
 
 async def test_a_missing_resource_is_not_mistaken_for_a_missing_operation() -> None:
-    """Which of 1.5 to 1.7 has it first is not known; a 404 in JSON says that this one does."""
+    """A 404 in JSON shows that the version has the operation, here added in 1.5, 1.6 or 1.7."""
     server = ScriptedServer(respond(404, NO_THING, "1.7.2"))
 
     async with open_client(server) as client:
@@ -205,11 +205,11 @@ async def test_a_missing_resource_is_not_mistaken_for_a_missing_operation() -> N
             await client.documents.get(D1, D2)
 
 
-# --- what does harm on a version
+# --- harmful operations
 
 
 async def test_an_update_warns_where_the_worker_would_hang() -> None:
-    """The warning points at the caller's own line."""
+    """The warning points at the caller's line."""
     server = ScriptedServer(
         respond(200, EMPTY_PAGE, "1.12.1"), respond(200, CREATED_BODY, "1.12.1")
     )
@@ -224,7 +224,7 @@ async def test_an_update_warns_where_the_worker_would_hang() -> None:
 
 
 async def test_an_update_warns_once_the_refusal_told_the_version() -> None:
-    """Also on the first call of a program, before the server is asked for the second time."""
+    """The warning comes on the first call of a program, before its second request."""
     server = ScriptedServer(respond(405, NO_METHOD, "1.12.1"), respond(200, CREATED_BODY, "1.12.1"))
 
     async with open_client(server) as client:
@@ -233,7 +233,7 @@ async def test_an_update_warns_once_the_refusal_told_the_version() -> None:
 
 
 async def test_a_first_update_warns_once_its_answer_told_the_version_and_never_again() -> None:
-    """A warning at each of a thousand updates would hide everything else."""
+    """A warning for each of a thousand updates would hide everything else."""
     server = ScriptedServer(
         respond(200, CREATED_BODY, "1.12.1-fix1"), respond(200, CREATED_BODY, "1.12.1-fix1")
     )
@@ -262,7 +262,7 @@ async def test_an_update_on_other_versions_does_not_warn(version: str) -> None:
 
 @pytest.mark.parametrize("kind", ["application/zip", "application/octet-stream"])
 async def test_a_zip_arrives_byte_for_byte_even_if_it_holds_the_key(kind: str) -> None:
-    """The key is taken out of what is shown, never out of what is asked for."""
+    """The key is removed from error messages, but not from the requested file."""
     content = b"PK\x03\x04" + KEY.encode() + bytes(range(256))
     server = ScriptedServer(respond_with_file(content, kind))
 
@@ -273,7 +273,7 @@ async def test_a_zip_arrives_byte_for_byte_even_if_it_holds_the_key(kind: str) -
 
 
 async def test_a_page_in_place_of_a_zip_is_no_success() -> None:
-    """Written to a file it would be a broken archive, found much later."""
+    """Users would notice a broken archive only much later."""
     server = ScriptedServer(respond(200, HTML_TEMPLATE % b"Dify"))
 
     async with open_client(server) as client:

@@ -1,4 +1,4 @@
-"""Models to JSON and back."""
+"""Conversion of models to JSON and back."""
 
 from __future__ import annotations
 
@@ -85,19 +85,19 @@ def names_of(shape: object) -> list[str]:
 
 
 def test_unset_options_are_left_out() -> None:
-    """The server's default holds only for a field that is not there."""
+    """The server applies its default only to missing fields."""
     assert codec.encode(CreateDataset(name="a")) == {"name": "a"}
 
 
 def test_none_is_sent_as_null() -> None:
-    """`indexing_technique: null` is a choice of its own: the first document decides."""
+    """`indexing_technique: null` has a meaning: the first document determines it."""
     request = CreateDataset(name="a", indexing_technique=None)
 
     assert codec.encode(request) == {"name": "a", "indexing_technique": None}
 
 
 def test_options_that_are_false_or_empty_are_sent() -> None:
-    """False, 0 and "" are answers, not absences."""
+    """False, 0 and "" are values, unlike UNSET."""
     request = CreateByFile(
         file=File(name="a.txt", content=b"", size=0), doc_language="", duplicate=False
     )
@@ -106,7 +106,7 @@ def test_options_that_are_false_or_empty_are_sent() -> None:
 
 
 def test_defaults_other_than_unset_are_sent() -> None:
-    """Four fields of a search must always be there: a missing one is a 500 (measured)."""
+    """Four fields of a search are required: without one the server returns 500 (measured)."""
     assert codec.encode(RetrievalModel.keyword()) == {
         "search_method": "keyword_search",
         "reranking_enable": False,
@@ -116,7 +116,7 @@ def test_defaults_other_than_unset_are_sent() -> None:
 
 
 def test_unset_is_left_out_of_nested_models() -> None:
-    """A leaked `UNSET` two levels down would be a 400, or a word stored by the server."""
+    """With a nested `UNSET` the server would return 400, or store the text."""
     request = CreateByText(
         name="a",
         text="b",
@@ -138,7 +138,7 @@ def test_unset_is_left_out_of_nested_models() -> None:
 
 
 def test_a_nested_option_that_is_given_is_sent() -> None:
-    """The other half of leaving out: what is set two levels down arrives."""
+    """Nested options that are set must be sent."""
     rules = ChunkingRules(
         pre_processing_rules=[],
         segmentation=Segmentation(max_tokens=500),
@@ -154,25 +154,25 @@ def test_a_nested_option_that_is_given_is_sent() -> None:
 
 
 def test_the_file_is_not_part_of_the_json() -> None:
-    """The bytes travel in a part of their own; in JSON they would be there twice."""
+    """The file has its own part; in the JSON it would be sent twice."""
     request = CreateByFile(file=File(name="a.txt", content=b"secret", size=6), doc_language="en")
 
     assert json.loads(codec.to_json(request)) == {"doc_language": "en"}
 
 
 def test_text_is_sent_as_it_is() -> None:
-    """UTF-8 is half as long as escapes for most of the world's documents."""
+    """For most languages, UTF-8 is half as long as JSON escapes."""
     assert codec.to_json(Retrieve(query="数据")) == '{"query":"数据"}'.encode()
 
 
 def test_text_with_surrogates_is_refused_before_it_is_sent() -> None:
-    """A lone surrogate (a file name that is not UTF-8) cannot be written as UTF-8 at all."""
+    """A lone surrogate (a file name that is not UTF-8) cannot be encoded as UTF-8."""
     with pytest.raises(ConfigError, match="Unicode"):
         codec.to_json(Retrieve(query="a\udcff"))
 
 
 def test_query_words_are_those_of_the_api() -> None:
-    """`str(True)` is `True`, which the server reads as false or as a mistake."""
+    """`str(True)` is `True`, which the server treats as false or rejects."""
     request = ListDatasets(page=2, limit=5, keyword="é &", include_all=True)
 
     assert codec.to_query(request) == [
@@ -194,11 +194,11 @@ def test_a_query_without_options_is_empty() -> None:
     assert codec.to_query(GetDocument()) == []
 
 
-# --- replies
+# --- responses
 
 
 def test_unknown_fields_go_to_extra_and_come_back() -> None:
-    """A newer server's fields are neither lost nor a reason to fail."""
+    """Fields of newer servers must be kept and must not fail."""
     came = {**STATUS, "new": {"a": [1]}, "extra": "also a field"}
 
     status = codec.decode(DocumentStatus, came)
@@ -210,12 +210,12 @@ def test_unknown_fields_go_to_extra_and_come_back() -> None:
 
 
 def test_unknown_fields_of_models_without_extra_are_dropped() -> None:
-    """Envelopes may grow as well; that must not fail either."""
+    """Newer servers may also add fields to envelopes, which must not fail."""
     assert codec.decode(DocumentStatuses, {"data": [], "new": 1}) == DocumentStatuses(data=())
 
 
 def test_an_unknown_enum_value_is_kept() -> None:
-    """A status of tomorrow must reach the caller as it is, and go back as it came."""
+    """A status of newer servers must be kept unchanged in both directions."""
     status = codec.decode(DocumentStatus, {**STATUS, "indexing_status": "dreaming"})
 
     assert status.indexing_status == "dreaming"
@@ -234,7 +234,7 @@ def test_a_known_enum_value_is_its_member() -> None:
 
 @pytest.mark.parametrize("word", ["COMPLETED", "known", "", "Completed", "mro"])
 def test_an_enum_value_named_like_a_python_attribute_is_unknown(word: str) -> None:
-    """`COMPLETED` is the member's name here, but no word of the server."""
+    """`COMPLETED` is the name of a member, but not a value of the server."""
     status = IndexingStatus(word)
 
     assert not status.is_known
@@ -243,7 +243,7 @@ def test_an_enum_value_named_like_a_python_attribute_is_unknown(word: str) -> No
 
 
 def test_unknown_enum_values_compare_as_text() -> None:
-    """They stand in dicts and sets, where equal words must meet."""
+    """Equal values must be equal in dicts and sets."""
     assert IndexingStatus("dreaming") == IndexingStatus("dreaming")
     assert len({IndexingStatus("dreaming"), IndexingStatus("dreaming")}) == 1
     assert "dreaming" not in IndexingStatus.__members__
@@ -251,7 +251,7 @@ def test_unknown_enum_values_compare_as_text() -> None:
 
 @pytest.mark.parametrize("word", [None, 5, True, ["waiting"], {}])
 def test_an_enum_value_that_is_not_text_is_an_error(word: object) -> None:
-    """Keeping unknown words must not mean keeping anything."""
+    """Unknown values are kept only if they are strings."""
     with pytest.raises(codec.DecodeError, match=r"\$\.indexing_status"):
         codec.decode(DocumentStatus, {**STATUS, "indexing_status": word})
 
@@ -270,7 +270,7 @@ def test_an_enum_value_that_is_not_text_is_an_error(word: object) -> None:
     ],
 )
 def test_times_are_aware_and_utc(came: object, expected: datetime) -> None:
-    """Versions send seconds, fractions and text; a naive time cannot be compared with any."""
+    """Versions send seconds, fractions or text; naive and aware times cannot be compared."""
     time = codec.decode(DocumentStatus, {**STATUS, "completed_at": came}).completed_at
 
     assert time is not None
@@ -279,7 +279,7 @@ def test_times_are_aware_and_utc(came: object, expected: datetime) -> None:
 
 @pytest.mark.parametrize("came", [True, "", "soon", [], {}, float("nan"), 1e300, float("inf")])
 def test_an_invalid_time_is_an_error(came: object) -> None:
-    """1970 in place of rubbish would be believed."""
+    """Users would believe 1970 if it replaced an invalid time."""
     with pytest.raises(codec.DecodeError, match=r"\$\.completed_at"):
         codec.decode(DocumentStatus, {**STATUS, "completed_at": came})
 
@@ -292,7 +292,7 @@ def test_an_invalid_time_is_an_error(came: object) -> None:
     )
 )
 def test_times_round_trip(time: datetime) -> None:
-    """To the microsecond: the server's own times of files have fractions."""
+    """Times keep microseconds, as the server's file times have fractions."""
     again = codec.decode(
         DocumentStatus, {**STATUS, "completed_at": codec.encode(time)}
     ).completed_at
@@ -303,7 +303,7 @@ def test_times_round_trip(time: datetime) -> None:
 
 @given(seconds=st.integers(min_value=-(10**9), max_value=4 * 10**9))
 def test_whole_seconds_round_trip(seconds: int) -> None:
-    """The API speaks integers; 1.0 for 1 would show in every recorded comparison."""
+    """The API uses integers; 1.0 for 1 would differ from every recording."""
     status = codec.decode(DocumentStatus, {**STATUS, "completed_at": seconds})
     encoded = codec.encode(status)
 
@@ -313,7 +313,7 @@ def test_whole_seconds_round_trip(seconds: int) -> None:
 
 
 def test_a_missing_field_is_an_error_that_names_its_path() -> None:
-    """In a page of 100 rows, "missing id" alone would tell nobody where."""
+    """In a page of 100 rows, "missing id" alone would not show the row."""
     rows = {"data": [STATUS, {"indexing_status": "waiting"}]}
 
     with pytest.raises(codec.DecodeError, match=r"required field missing @ \$\.data\[1\]\.id"):
@@ -322,7 +322,7 @@ def test_a_missing_field_is_an_error_that_names_its_path() -> None:
 
 @pytest.mark.parametrize("came", [None, 5, True, [], {}])
 def test_a_value_that_is_not_text_is_not_converted_to_text(came: object) -> None:
-    """`str(None)` is an id that looks real: `None`."""
+    """`str(None)` would look like a valid id: `None`."""
     with pytest.raises(codec.DecodeError, match=r"\$\.id"):
         codec.decode(DocumentStatus, {**STATUS, "id": came})
 
@@ -338,14 +338,14 @@ def test_a_value_that_is_not_a_number_is_an_error(came: object) -> None:
 
 @pytest.mark.parametrize("came", [{}, {"a": 1}, "", "ab", None, 5])
 def test_a_value_that_is_not_a_list_is_an_error(came: object) -> None:
-    """Read as an empty list, `{}` would say that nothing is there, and the text "ab" two rows."""
+    """`{}` would be read as an empty list, and the text "ab" as two rows."""
     with pytest.raises(codec.DecodeError, match=r"\$\.data"):
         codec.decode(DocumentStatuses, {"data": came})
 
 
 @pytest.mark.parametrize("came", [1, "yes", None, []])
 def test_a_value_that_is_not_a_bool_is_an_error(came: object) -> None:
-    """Everything is true or false in Python; on the wire only two words are."""
+    """Python accepts any value as a bool; JSON has only true and false."""
     page = {"data": [], "limit": 20, "total": 0, "page": 1, "has_more": came}
 
     with pytest.raises(codec.DecodeError, match=r"\$\.has_more"):
@@ -354,13 +354,13 @@ def test_a_value_that_is_not_a_bool_is_an_error(came: object) -> None:
 
 @pytest.mark.parametrize("came", [None, [], "a", 5])
 def test_a_value_that_is_not_an_object_is_an_error(came: object) -> None:
-    """A list where an object is due is another API, or another version of it."""
+    """A list in place of an object comes from another API, or another version."""
     with pytest.raises(codec.DecodeError):
         codec.decode(Dataset, came)
 
 
 def test_numbers_may_come_as_text() -> None:
-    """1.8 sends some counts as text (measured)."""
+    """1.8 sends some counts as strings (measured)."""
     page = codec.decode(Page[Dataset], {"data": [], "limit": "20", "total": "3", "page": 1.0})
 
     assert (page.limit, page.total, page.page) == (20, 3, 1)
@@ -368,7 +368,7 @@ def test_numbers_may_come_as_text() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"{", b'{"data": [', b"\xff", b"<html>", b"[" * 100_000])
 def test_invalid_json_is_a_decode_error(body: bytes) -> None:
-    """Whatever came, callers get one error, also for nesting that Python gives up on."""
+    """Callers get the same error for any invalid body, including too deep nesting."""
     with pytest.raises(codec.DecodeError, match="not JSON"):
         codec.from_json(DocumentStatuses, body)
 
@@ -382,7 +382,7 @@ def test_invalid_json_is_a_decode_error(body: bytes) -> None:
 def test_any_object_is_read_or_is_a_decode_error(
     shape: type[object], data: st.DataObject, others: dict[str, object]
 ) -> None:
-    """A reply decides what it holds; it must not decide which exception a caller meets."""
+    """An invalid response must not raise other exceptions than DecodeError."""
     names = st.sampled_from(names_of(shape))
     value = {**others, **data.draw(st.dictionaries(names, JSON, max_size=30))}
 
@@ -399,7 +399,7 @@ def test_any_object_is_read_or_is_a_decode_error(
 @settings(deadline=None)
 @given(value=JSON)
 def test_any_value_is_read_or_is_a_decode_error(value: object) -> None:
-    """The same for what is no object at all, and for opaque parts."""
+    """The same for values that are not objects, and for opaque parts."""
     with_status = {**STATUS, "error": value, "completed_segments": value, "extra": value}
 
     for came in (value, with_status):
@@ -430,7 +430,7 @@ def test_requests_round_trip(
     weights: Weights,
     mode: RerankingMode,
 ) -> None:
-    """The emulator reads with the codec that the client writes with; both must say the same."""
+    """The emulator decodes requests with the codec with which the client encodes them."""
     search = attrs.evolve(
         RetrievalModel.semantic(top_k=top_k, score_threshold=threshold),
         weights=weights,
@@ -444,7 +444,7 @@ def test_requests_round_trip(
 
 
 def test_process_rules_round_trip() -> None:
-    """Sequences in requests are read as tuples and must be written as lists again."""
+    """Sequences in requests are decoded as tuples and must be encoded as lists again."""
     rule = ProcessRule.custom(max_tokens=100, chunk_overlap=10)
 
     encoded = codec.encode(rule)
@@ -455,7 +455,7 @@ def test_process_rules_round_trip() -> None:
 
 
 def test_unset_is_a_falsy_singleton() -> None:
-    """It is false, so that `if option` reads well, and shows its name in every repr."""
+    """UNSET is falsy for `if option`, and its repr is its name."""
     assert not UNSET
     assert repr(UNSET) == "UNSET"
 
@@ -465,13 +465,13 @@ def test_unset_is_a_falsy_singleton() -> None:
     "build", [RetrievalModel.semantic, RetrievalModel.full_text, RetrievalModel.keyword]
 )
 def test_top_k_below_one_is_refused_before_it_is_sent(build: Any, top_k: int) -> None:
-    """The server answers 0 with nothing and -1 with all but the last hit (measured)."""
+    """For 0 the server returns nothing, for -1 all but the last hit (measured)."""
     with pytest.raises(ConfigError, match="top_k"):
         build(top_k=top_k)
 
 
 def test_a_score_threshold_of_zero_is_enabled() -> None:
-    """0.0 is false in Python, and would silently mean no threshold."""
+    """0.0 is falsy, and could silently mean no threshold."""
     search = RetrievalModel.semantic(score_threshold=0.0)
 
     assert search.score_threshold_enabled
@@ -490,7 +490,7 @@ def test_a_score_threshold_of_zero_is_enabled() -> None:
     ],
 )
 def test_a_rule_that_would_fail_while_indexing_is_refused_before(options: Any) -> None:
-    """The server takes it with a 200 and fails a minute later (measured)."""
+    """The server accepts the rule with 200 and fails a minute later (measured)."""
     with pytest.raises(ConfigError) as raised:
         ProcessRule.custom(**options)
 

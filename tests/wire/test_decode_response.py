@@ -1,4 +1,4 @@
-"""A reply becomes a value, or the error that a caller would want to catch."""
+"""Decoding of responses into models or errors."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def decode_protocol_error(response: Response) -> ProtocolError:
     return raised.value
 
 
-# --- refusals: the envelopes (server source) and the codes (measured)
+# --- error responses: the envelopes (server source) and the codes (measured)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def decode_protocol_error(response: Response) -> ProtocolError:
 def test_code_and_message_are_taken_from_every_envelope(
     status: int, body: object, code: str, message: str
 ) -> None:
-    """Each version words its refusals in another shape; the caller sees one."""
+    """Each version has its own error format; callers see the same one."""
     error = decode_api_error(make_response(status, body))
 
     assert (error.status, error.code, error.message) == (status, code, message)
@@ -158,7 +158,7 @@ def test_code_and_message_are_taken_from_every_envelope(
     ],
 )
 def test_a_status_maps_to_its_error_class(status: int, code: str, expected: type[ApiError]) -> None:
-    """Callers catch classes; each stands for another next step."""
+    """Callers catch exceptions by class, and each class requires another action."""
     error = decode_api_error(
         make_response(status, {"code": code, "message": "no", "status": status})
     )
@@ -167,7 +167,7 @@ def test_a_status_maps_to_its_error_class(status: int, code: str, expected: type
 
 
 def test_an_error_names_endpoint_response_and_next_step() -> None:
-    """Everything a caller, a log or a bug report needs is on the error."""
+    """The error has all details that a caller, a log or a bug report needs."""
     response = make_response(
         404,
         {"code": "not_found", "message": "Dataset not found.", "status": 404},
@@ -191,7 +191,7 @@ def test_an_error_names_endpoint_response_and_next_step() -> None:
 
 
 def test_an_error_without_version_or_reason_is_still_a_sentence() -> None:
-    """A proxy strips headers and bodies; the text must not hold `None` or empty brackets."""
+    """Proxies remove headers and bodies; the text must not contain `None` or empty brackets."""
     error = decode_api_error(Response(418, {}, b""))
 
     assert error.summary == "datasets.get: the server returned 418 (no reason given)."
@@ -227,7 +227,7 @@ def test_an_error_without_version_or_reason_is_still_a_sentence() -> None:
 def test_errors_that_differ_only_in_their_message_are_distinguished(
     status: int, message: str, expected: type[ApiError], hint: str
 ) -> None:
-    """A rate limit passes, a full plan does not; Dify sends both as 403 forbidden."""
+    """A rate limit is temporary, a plan limit is not; Dify sends both as 403 forbidden."""
     error = decode_api_error(
         make_response(status, {"code": "forbidden", "message": message, "status": status})
     )
@@ -237,7 +237,7 @@ def test_errors_that_differ_only_in_their_message_are_distinguished(
 
 
 def test_the_rate_limit_message_counts_only_with_status_403() -> None:
-    """A document called "request rate limit" in a 404 must not be waited for."""
+    """A 404 about a document called "request rate limit" must not be retried."""
     error = decode_api_error(
         make_response(404, {"code": "not_found", "message": RATE, "status": 404})
     )
@@ -246,7 +246,7 @@ def test_the_rate_limit_message_counts_only_with_status_403() -> None:
 
 
 def test_an_empty_refusal_of_a_file_names_both_reasons() -> None:
-    """Type and size are refused alike, with an empty message (measured)."""
+    """An unsupported type and a file too large both get an empty message (measured)."""
     response = make_response(400, {"code": "invalid_param", "message": "", "status": 400})
     with pytest.raises(dify_kb.BadRequestError) as raised:
         decode_response(CREATE_BY_FILE, response)
@@ -256,7 +256,7 @@ def test_an_empty_refusal_of_a_file_names_both_reasons() -> None:
 
 
 def test_an_empty_refusal_of_anything_else_does_not_speak_of_files() -> None:
-    """The hint belongs to one operation."""
+    """The hint applies to one operation only."""
     error = decode_api_error(
         make_response(400, {"code": "invalid_param", "message": "", "status": 400})
     )
@@ -277,7 +277,7 @@ def test_an_empty_refusal_of_anything_else_does_not_speak_of_files() -> None:
 def test_a_proxy_page_is_described_by_its_title(
     status: int, title: str, expected: type[ApiError]
 ) -> None:
-    """Three kilobytes of markup in a log line hide the two words that matter."""
+    """The title is readable in a log line, unlike three kilobytes of markup."""
     error = decode_api_error(make_response(status, html_page(title)))
 
     assert type(error) is expected
@@ -298,12 +298,12 @@ def test_a_proxy_page_is_described_by_its_title(
 def test_html_is_detected_by_its_beginning_whatever_its_content_type(
     body: bytes, message: str
 ) -> None:
-    """Some proxies label their pages as text or as nothing."""
+    """Some proxies send their pages with another content type, or without one."""
     assert decode_api_error(make_response(502, body, kind="text/plain")).message == message
 
 
 def test_a_missing_route_differs_from_a_missing_resource() -> None:
-    """The server answers an unknown route, or an id that is none, with a page of HTML."""
+    """The server returns an HTML page for an unknown route or an invalid id."""
     route = decode_api_error(make_response(404, html_page("404 Not Found")))
     thing = decode_api_error(
         make_response(404, {"code": "not_found", "message": "Dataset not found."})
@@ -314,7 +314,7 @@ def test_a_missing_route_differs_from_a_missing_resource() -> None:
 
 
 def test_a_plain_text_error_is_truncated() -> None:
-    """Whatever it is, its beginning says most."""
+    """The beginning of a text is the most useful part."""
     error = decode_api_error(make_response(502, b"upstream \xff" + b"x" * 5000, kind="text/plain"))
 
     assert error.message.startswith("upstream \ufffdx")
@@ -332,7 +332,7 @@ def test_a_very_long_message_is_truncated() -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_names_its_target(status: int) -> None:
-    """Followed, it turns the POST into a GET (measured); the target is the way out."""
+    """Following the redirect would turn the POST into a GET (measured)."""
     response = make_response(
         status, html_page("301 Moved"), {"location": "https://dify.test/v1/datasets"}
     )
@@ -368,7 +368,7 @@ def test_a_redirect_without_target_is_not_a_success(status: int) -> None:
     ],
 )
 def test_retry_after_is_read_as_seconds_or_ignored(hint: str, expected: float | None) -> None:
-    """A hint that cannot be read must not fail the call that it came with."""
+    """An invalid header must not fail the call."""
     assert (
         decode_api_error(make_response(429, headers={"retry-after": hint})).retry_after == expected
     )
@@ -381,7 +381,7 @@ def test_retry_after_is_read_as_seconds_or_ignored(hint: str, expected: float | 
 def test_a_retry_after_date_is_relative_to_the_server_clock(
     zone: str, seconds: int, expected: float
 ) -> None:
-    """The two clocks may be minutes apart; both dates are by the server's."""
+    """The two clocks may differ by minutes; both dates are by the server's clock."""
     now = datetime(2020, 1, 1, tzinfo=UTC)
     until = format_datetime(now + timedelta(seconds=seconds), usegmt=True).replace("GMT", zone)
     headers = {"retry-after": until, "date": format_datetime(now, usegmt=True)}
@@ -390,7 +390,7 @@ def test_a_retry_after_date_is_relative_to_the_server_clock(
 
 
 def test_a_retry_after_date_without_a_date_header_uses_the_local_clock() -> None:
-    """Better by some seconds wrong than not at all."""
+    """A delay that is wrong by some seconds is better than none."""
     until = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
 
     seconds = decode_api_error(make_response(503, headers={"retry-after": until})).retry_after
@@ -401,7 +401,7 @@ def test_a_retry_after_date_without_a_date_header_uses_the_local_clock() -> None
 
 @given(hint=st.text(max_size=40), date=st.text(max_size=40))
 def test_an_invalid_retry_after_does_not_break_decoding(hint: str, date: str) -> None:
-    """Headers are whatever stands between us and the server makes of them."""
+    """Proxies may send any header."""
     seconds = decode_api_error(
         make_response(429, headers={"retry-after": hint, "date": date})
     ).retry_after
@@ -416,12 +416,12 @@ def test_an_invalid_retry_after_does_not_break_decoding(hint: str, date: str) ->
     ("status", "body"), [(200, b"204\n"), (200, {"result": "success"}), (204, b""), (200, b"")]
 )
 def test_a_delete_succeeds_whatever_its_body(status: int, body: object) -> None:
-    """Four versions answer in four ways (measured)."""
+    """Four versions send four different responses (measured)."""
     assert decode_response(DELETE, make_response(status, body)) is None
 
 
 def test_any_2xx_is_a_success() -> None:
-    """201 and 200 are told apart by nobody who has the object."""
+    """Callers do not need to distinguish 201 and 200."""
     call = catalog.GET_SERVER_INFO.call()
 
     assert (
@@ -430,7 +430,7 @@ def test_any_2xx_is_a_success() -> None:
 
 
 def test_an_html_page_is_a_protocol_error() -> None:
-    """The console's address answers 200 with a page: a wrong base URL, not a success."""
+    """The console's address, a wrong base URL, returns 200 with a page."""
     error = decode_protocol_error(make_response(200, html_page("Dify")))
 
     assert error.complete
@@ -441,13 +441,13 @@ def test_an_html_page_is_a_protocol_error() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"{", b'{"id": "d1", "na', b'"', b"tru", b"\xff"])
 def test_a_cut_body_is_not_complete(body: bytes) -> None:
-    """The server may have carried it out; a read is sent again, a create is not."""
+    """The server may have carried out the request: retry a read, but not a create."""
     assert not decode_protocol_error(make_response(200, body)).complete
 
 
 @pytest.mark.parametrize("body", [{}, [], None, {"id": "d1"}, 204, "text"])
 def test_json_of_something_else_is_complete(body: object) -> None:
-    """Asking again would bring the same."""
+    """A retry would return the same."""
     error = decode_protocol_error(make_response(200, body))
 
     assert error.complete
@@ -455,7 +455,7 @@ def test_json_of_something_else_is_complete(body: object) -> None:
 
 
 def test_json_of_something_else_names_the_field() -> None:
-    """It is the first thing that a bug report of a new version needs."""
+    """A bug report about a new version needs the name of the field."""
     call = catalog.LIST_DATASETS(catalog.LIST_DATASETS.request_type())
     with pytest.raises(ProtocolError, match=r"required field missing @ \$\.data\[0\]\.id"):
         decode_response(
@@ -467,7 +467,7 @@ def test_json_of_something_else_names_the_field() -> None:
 
 @pytest.mark.parametrize("status", [200, 400, 500])
 def test_endless_nesting_is_a_knowledge_error(status: int) -> None:
-    """Python's JSON gives up with a RecursionError, which no caller expects."""
+    """Python's JSON parser raises RecursionError, which callers do not expect."""
     with pytest.raises(KnowledgeError):
         decode_response(GET, make_response(status, b"[" * 100_000))
 
@@ -478,7 +478,7 @@ def test_endless_nesting_is_a_knowledge_error(status: int) -> None:
     kind=st.sampled_from(["application/json", "text/html", "", "text/plain; charset=latin-1"]),
 )
 def test_any_response_is_a_value_or_a_knowledge_error(status: int, body: bytes, kind: str) -> None:
-    """Whatever a server or a proxy sends, callers catch one family."""
+    """Callers catch KnowledgeError for anything that a server or a proxy may send."""
     calls: list[Call[Any]] = [GET, DELETE, CREATE_BY_FILE, RETRIEVE, GET_DOCUMENT]
     for call in calls:
         try:

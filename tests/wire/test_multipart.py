@@ -1,4 +1,4 @@
-"""A multipart body as a recipe, read back by two other parsers."""
+"""Multipart bodies, verified with two other parsers."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def read_file_header(body: CreateByFile) -> bytes:
 
 
 def test_a_form_has_two_parts() -> None:
-    """The server reads a field called data and a file called file, and refuses a second file."""
+    """The server reads the field `data` and the file `file`, and rejects a second file."""
     data, file = parse_parts(*join_body(make_request()))
 
     assert data.get_param("name", header="content-disposition") == "data"
@@ -62,14 +62,14 @@ def test_a_form_has_two_parts() -> None:
 
 
 def test_the_data_field_is_not_a_file() -> None:
-    """A part with a file name is stored as a file, and the options would be ignored."""
+    """The server would treat a part with a file name as a file and ignore the options."""
     data, _ = parse_parts(*join_body(make_request()))
 
     assert data.get_filename() is None
 
 
 def test_data_is_json_without_the_file() -> None:
-    """Nothing of the file's bytes, path or size belongs in the options."""
+    """The options must not contain the file's bytes, path or size."""
     body = CreateByFile(
         file=File(name="a.txt", content=b"hello", size=5), process_rule=ProcessRule.automatic()
     )
@@ -81,7 +81,7 @@ def test_data_is_json_without_the_file() -> None:
 
 @given(content=st.binary(max_size=200))
 def test_the_size_is_that_of_the_whole_body(content: bytes) -> None:
-    """It is the Content-Length: one byte less and the server cuts, one more and it waits."""
+    """With a smaller Content-Length the server truncates the body; with a larger one it waits."""
     body = make_request(content=content)
     _, sent = join_body(body)
 
@@ -90,7 +90,7 @@ def test_the_size_is_that_of_the_whole_body(content: bytes) -> None:
 
 @given(content=st.binary(max_size=200))
 def test_any_bytes_arrive_unchanged(content: bytes) -> None:
-    """Also those that end in line ends or begin like a boundary."""
+    """Also bytes that end with line breaks or begin like a boundary."""
     _, file = parse_parts(*join_body(make_request(content=b"--" + content + b"\r\n")))
 
     assert (
@@ -101,7 +101,7 @@ def test_any_bytes_arrive_unchanged(content: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["数据.txt", "é.md", "my file (1).txt", "a;b'c%20.txt", "😀.txt"])
 def test_a_file_name_is_sent_as_it_is(name: str) -> None:
-    """A quoted one is stored quoted: `my%20file.txt` (measured)."""
+    """The server stores a quoted name unchanged: `my%20file.txt` (measured)."""
     assert f'filename="{name}"'.encode() in read_file_header(make_request(name))
 
 
@@ -110,19 +110,19 @@ def test_a_file_name_is_sent_as_it_is(name: str) -> None:
     [('a"b.txt', "a%22b.txt"), ("a\r\nX-Evil: 1.txt", "a%0D%0AX-Evil: 1.txt")],
 )
 def test_a_file_name_cannot_end_its_header(name: str, sent: str) -> None:
-    """Else a name could add headers, or parts, to the request."""
+    """Otherwise a name could add headers or parts to the request."""
     assert read_file_header(make_request(name)).endswith(f'filename="{sent}"'.encode())
 
 
 def test_two_forms_have_two_boundaries() -> None:
-    """A boundary that can be guessed can be put into a file."""
+    """A file could contain a predictable boundary."""
     assert (
         build_multipart(make_request()).content_type != build_multipart(make_request()).content_type
     )
 
 
 def test_building_a_form_does_not_open_the_file(tmp_path: Path) -> None:
-    """The file is opened per attempt; a recipe for a file that is gone is no error yet."""
+    """The file is opened per attempt, so a missing file is not an error yet."""
     file = File(name="a.txt", content=tmp_path / "gone.txt")
 
     form = build_multipart(CreateByFile(file=file))
@@ -131,5 +131,5 @@ def test_building_a_form_does_not_open_the_file(tmp_path: Path) -> None:
 
 
 def test_a_file_does_not_show_its_content() -> None:
-    """15 MB of bytes, or a private text, have no place in a log line."""
+    """Log lines must not contain 15 MB of bytes or private text."""
     assert "hello" not in repr(make_request())

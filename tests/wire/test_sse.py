@@ -1,4 +1,4 @@
-"""Server-sent events, whatever pieces they come in."""
+"""Server-sent events, split at any position."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_events_come_whole() -> None:
 
 @given(st.sets(st.integers(0, len(STREAM)), max_size=8))
 def test_a_stream_may_be_cut_anywhere(cuts: set[int]) -> None:
-    """Within a character, within a line end, between its two halves: TCP knows no events."""
+    """TCP may split a stream anywhere: within a character or a line end, or between events."""
     edges = [0, *sorted(cuts), len(STREAM)]
 
     assert decode(*(STREAM[start:end] for start, end in pairwise(edges))) == EXPECTED
@@ -45,7 +45,7 @@ def test_a_stream_may_come_byte_by_byte() -> None:
 
 
 def test_an_event_is_given_as_soon_as_it_is_complete() -> None:
-    """A run takes minutes; its first event must not wait for its second."""
+    """A run takes minutes; its first event must not wait for the second."""
     reader = SSEDecoder()
 
     assert list(reader.feed(NODE[:-1])) == []
@@ -76,7 +76,7 @@ def test_both_line_ends_are_taken(end: bytes) -> None:
     ids=lambda block: str(block[:20]),
 )
 def test_blocks_that_are_not_events_are_skipped(block: bytes) -> None:
-    """Keep-alives and a proxy's noise must not end a run that goes on."""
+    """Keep-alives and additions by proxies must not end the events."""
     assert decode(block + b"\n\n" + DONE) == EXPECTED[1:]
 
 
@@ -92,7 +92,7 @@ def test_an_event_without_a_name_in_its_data_has_that_of_its_line() -> None:
 
 @given(st.lists(st.binary(max_size=40), max_size=5))
 def test_no_bytes_break_the_decoder(chunks: list[bytes]) -> None:
-    """It must not raise: the run goes on whether or not we understand it."""
+    """Invalid data must not raise, as the run continues on the server."""
     for event in decode(*chunks):
         assert isinstance(event, Event)
 

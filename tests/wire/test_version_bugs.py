@@ -1,4 +1,4 @@
-"""What is known of single versions, and where an operation is on each."""
+"""Version comparison, known bugs, and legacy routes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TAG: Call[object] = catalog.CREATE_TAG(CreateTag(name="a"))  # type: ignore[assi
     ],
 )
 def test_a_version_is_parsed_into_its_numbers(version: str, numbers: tuple[int, ...]) -> None:
-    """A pre-release counts as the release: it has what the release has."""
+    """A pre-release counts as the release, as it has the same operations."""
     assert parse_version(version) == numbers
 
 
@@ -63,13 +63,13 @@ def test_versions_compare_by_their_numbers(
     than: str,
     older: bool,  # noqa: FBT001 -- a column of the table
 ) -> None:
-    """As text 1.8 would come after 1.11; and one that is not known counts as new."""
+    """As text, 1.8 would be newer than 1.11. An unknown version counts as new."""
     assert is_older(version, than) is older
 
 
 @given(st.text(max_size=20))
 def test_no_version_breaks_a_comparison(version: str) -> None:
-    """It is a header that anybody can set."""
+    """The version is a header, which a proxy may set to any value."""
     assert is_older(version, "1.11") in {True, False}
 
 
@@ -85,7 +85,7 @@ def test_an_older_server_is_asked_at_the_older_path(version: str) -> None:
 
 @pytest.mark.parametrize("version", ["1.4.3", "1.8.1", "1.12.1", "1.15.2"])
 def test_an_older_server_is_asked_by_the_older_verb(version: str) -> None:
-    """A PATCH there is a 405; its slots are filled in the older path too."""
+    """Older servers return 405 for PATCH. The older path has the same parameters."""
     assert UPDATE.select_route(version) == ("POST", "/datasets/d1/documents/d2/update-by-file")
     assert UPDATE.select_route("1.16.0") == ("PATCH", "/datasets/d1/documents/d2")
 
@@ -123,7 +123,7 @@ def test_an_operation_says_when_it_was_removed(version: str | None, said: str | 
 
 
 def test_a_bug_is_known_by_operation_version_status_and_words() -> None:
-    """Any one of them alone would put wrong help on true refusals."""
+    """Any criterion alone would add a wrong hint to genuine errors."""
     assert find_bug_hint("tags.create", "1.12.1", 400, "…\nbinding_count\n…")
     assert find_bug_hint("tags.create", "1.12.1", 400, "Tag name already exists") is None
     assert find_bug_hint("tags.create", "1.12.1", 404, "binding_count") is None
@@ -143,7 +143,7 @@ def test_bugs_are_of_operations_that_exist() -> None:
 @pytest.mark.parametrize("version", sorted(VERSIONS_HANGING_ON_UPDATE))
 @pytest.mark.parametrize("name", ["documents.update_by_text", "documents.update_by_file"])
 def test_an_update_is_dangerous_where_the_worker_hangs(name: str, version: str) -> None:
-    """The whole queue stops, for everybody (upstream issue 33748)."""
+    """The queue of the whole server stops (upstream issue 33748)."""
     warning = find_warning(name, version)
 
     assert warning
