@@ -182,7 +182,7 @@ async def test_the_retriever_example_passes_the_check(tmp_path: Path) -> None:
         findings = {finding.check: finding async for finding in checks}
 
     assert {finding.status for finding in findings.values()} == {"ok"}
-    assert findings["retrieval"].detail == "1 record that Dify takes"
+    assert findings["retrieval"].detail == "1 record accepted by Dify"
 
 
 async def test_the_table_lists_every_resource_and_method(client: AsyncClient) -> None:
