@@ -376,12 +376,14 @@ async def test_failures_are_kept_for_five_runs(tmp_path: Path) -> None:
             await journal.flush()
             assert [result.key for result in journal.results.iter_failures()] == [f"{number}.md"]
 
-    told = {run: [result.key for result in iter_failed_results(path, run)] for run in range(1, 8)}
-    assert told == {1: [], 2: []} | {run: [f"{run}.md"] for run in range(3, 8)}
+    failures = {
+        run: [result.key for result in iter_failed_results(path, run)] for run in range(1, 8)
+    }
+    assert failures == {1: [], 2: []} | {run: [f"{run}.md"] for run in range(3, 8)}
 
 
 async def test_stored_results_are_complete_and_ordered(journal: Journal) -> None:
-    given = [
+    expected = [
         ItemResult(
             key=f"{number}.md",
             outcome=Outcome.STALLED,
@@ -398,11 +400,11 @@ async def test_stored_results_are_complete_and_ordered(journal: Journal) -> None
         )
         for number in range(450)
     ]
-    for result in given:
+    for result in expected:
         journal.results.store(result)
     await journal.flush()
 
-    assert list(journal.results.iter_failures()) == given
+    assert list(journal.results.iter_failures()) == expected
 
 
 async def test_held_results_are_not_failures_and_last_one_run(tmp_path: Path) -> None:

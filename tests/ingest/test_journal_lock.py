@@ -24,7 +24,7 @@ from dify_kb.ingest.journal.lock import RUNNING_TIMEOUT, lock_path
 ROUNDS = 1000 if os.environ.get("CHAOS") == "long" else 60
 
 
-def left_behind() -> tuple[int, int]:
+def count_leaks() -> tuple[int, int]:
     """Count journal threads and open files."""
     threads = [thread for thread in threading.enumerate() if thread.name == "dify-kb-journal"]
     return len(threads), len(os.listdir("/proc/self/fd"))  # noqa: PTH208 -- numbers
@@ -52,7 +52,7 @@ async def hold(path: Path, opened: asyncio.Event, cleanup: float) -> None:
                 await journal.record_intent(intent("last.md"))
 
 
-async def holding(path: Path, cleanup: float = 0.0) -> asyncio.Task[None]:
+async def start_holding(path: Path, cleanup: float = 0.0) -> asyncio.Task[None]:
     opened = asyncio.Event()
     task = asyncio.create_task(hold(path, opened, cleanup))
     await opened.wait()
@@ -62,7 +62,7 @@ async def holding(path: Path, cleanup: float = 0.0) -> asyncio.Task[None]:
 async def test_opening_waits_for_a_load_that_was_cancelled(tmp_path: Path) -> None:
     """However long its requests take; the event loop is not blocked."""
     path = tmp_path / "journal.db"
-    task = await holding(path, cleanup=RUNNING_TIMEOUT + 0.3)
+    task = await start_holding(path, cleanup=RUNNING_TIMEOUT + 0.3)
     turns = 0
 
     async def count() -> None:
@@ -83,7 +83,7 @@ async def test_opening_waits_for_a_load_that_was_cancelled(tmp_path: Path) -> No
 
 async def test_running_load_holding_the_journal_raises(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
-    task = await holding(path)
+    task = await start_holding(path)
 
     with pytest.raises(JournalError, match="in use by another load of this process"):
         async with open_journal(path, IDENTITY):
@@ -113,7 +113,7 @@ async def test_ending_load_is_waited_for(tmp_path: Path) -> None:
 
 async def test_waiting_loads_acquire_the_lock_one_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
-    task = await holding(path, cleanup=0.2)
+    task = await start_holding(path, cleanup=0.2)
     task.cancel()
     inside = 0
 
@@ -147,7 +147,7 @@ async def test_load_in_the_loop_of_another_thread_is_waited_for(tmp_path: Path) 
     opened = threading.Event()
 
     async def other() -> None:
-        task = await holding(path, cleanup=0.3)
+        task = await start_holding(path, cleanup=0.3)
         task.cancel()
         opened.set()
         await asyncio.wait([task])
@@ -194,16 +194,16 @@ async def test_load_of_a_loop_that_was_closed_does_not_hold_the_journal(tmp_path
 
 async def test_cancelled_load_stops_waiting_for_the_lock(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
-    task = await holding(path, cleanup=2.0)
+    task = await start_holding(path, cleanup=2.0)
     task.cancel()
-    before = left_behind()[0]
+    before = count_leaks()[0]
 
     with anyio.move_on_after(0.1) as scope:
         async with open_journal(path, IDENTITY):
             pass
 
     assert scope.cancelled_caught
-    assert left_behind()[0] == before
+    assert count_leaks()[0] == before
     assert not task.done()
     await asyncio.wait([task])
 
@@ -211,7 +211,7 @@ async def test_cancelled_load_stops_waiting_for_the_lock(tmp_path: Path) -> None
 async def test_links_to_a_journal_share_its_lock(tmp_path: Path) -> None:
     path, link = tmp_path / "journal.db", tmp_path / "link.db"
     link.symlink_to(path)
-    task = await holding(path)
+    task = await start_holding(path)
 
     with pytest.raises(JournalError, match="another load of this process"):
         async with open_journal(link, IDENTITY):
@@ -225,7 +225,7 @@ def test_forked_process_does_not_wait_for_its_parent(tmp_path: Path) -> None:
     """It inherits the parent's list of locks, which is no longer updated."""
     path = tmp_path / "journal.db"
 
-    async def refusal() -> str:
+    async def try_open() -> str:
         began = time.monotonic()
         try:
             async with open_journal(path, IDENTITY):
@@ -234,12 +234,12 @@ def test_forked_process_does_not_wait_for_its_parent(tmp_path: Path) -> None:
             return f"{time.monotonic() - began < RUNNING_TIMEOUT / 2} {error.summary}"
 
     def child(pipe: int) -> None:
-        os.write(pipe, asyncio.run(refusal()).encode())
+        os.write(pipe, asyncio.run(try_open()).encode())
 
     async def parent() -> None:
-        task = await holding(path)
-        told = await asyncio.to_thread(_in_fork, child)
-        assert told == (
+        task = await start_holding(path)
+        output = await asyncio.to_thread(run_in_fork, child)
+        assert output == (
             f"True The journal {path} is in use by process {os.getpid()} on {os.uname().nodename}."
         )
         task.cancel()
@@ -249,7 +249,7 @@ def test_forked_process_does_not_wait_for_its_parent(tmp_path: Path) -> None:
     asyncio.run(parent())
 
 
-def _in_fork(child: Callable[[int], None]) -> str:
+def run_in_fork(child: Callable[[int], None]) -> str:
     reading, writing = os.pipe()
     process = os.fork()
     if process == 0:
@@ -259,9 +259,9 @@ def _in_fork(child: Callable[[int], None]) -> str:
             os._exit(0)
     os.close(writing)
     with os.fdopen(reading) as pipe:
-        told = pipe.read()
+        output = pipe.read()
     os.waitpid(process, 0)
-    return told
+    return output
 
 
 async def test_double_cancellation_leaves_no_lock_or_thread(tmp_path: Path) -> None:
@@ -270,7 +270,7 @@ async def test_double_cancellation_leaves_no_lock_or_thread(tmp_path: Path) -> N
     journal_database.connect_journal(path).close()
     chance = random.Random(11)
     lock_path(path).touch()
-    before = left_behind()
+    before = count_leaks()
 
     async def use() -> None:
         async with open_journal(path, IDENTITY) as journal:
@@ -295,12 +295,12 @@ async def test_double_cancellation_leaves_no_lock_or_thread(tmp_path: Path) -> N
             assert not is_free(path)
         assert is_free(path)
 
-    assert left_behind() == before
+    assert count_leaks() == before
 
 
 async def test_writes_before_a_double_cancellation_are_committed(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
-    task = await holding(path)
+    task = await start_holding(path)
     async with anyio.create_task_group() as group:
         group.start_soon(asyncio.wait, [task])
         task.cancel()

@@ -274,8 +274,8 @@ class Loads(RuleBasedStateMachine):
         if not hasattr(self, "journal"):
             return
         rows = self.journal.get_rows(KEYS)
-        told = {key: (row.state, row.document_id) for key, row in rows.items()}
-        assert told == self.rows
+        recorded = {key: (row.state, row.document_id) for key, row in rows.items()}
+        assert recorded == self.rows
         assert len({row.name for row in rows.values()}) == len(rows)
 
     @invariant()

@@ -259,9 +259,9 @@ async def test_polling_requests_pages_not_single_documents(
         report = await client.load(await create_dataset(client), folder)
 
     assert count_outcomes(report) == {"added": 150}
-    asked = Counter(exchange.endpoint for exchange in emulator.history)
-    assert asked["documents.list"] > 0
-    assert asked["documents.list"] + asked["documents.indexing_status"] < 0.25 * 150
+    requests = Counter(exchange.endpoint for exchange in emulator.history)
+    assert requests["documents.list"] > 0
+    assert requests["documents.list"] + requests["documents.indexing_status"] < 0.25 * 150
 
 
 @pytest.mark.parametrize(
@@ -280,13 +280,13 @@ async def test_lost_response_does_not_create_twice(
     """A second create while the first is being indexed would duplicate its chunks."""
     write(folder, "a.md", "b.md")
     emulator.faults.plan("documents.create_by_file", [fault])
-    told: list[object] = []
+    events: list[object] = []
 
-    report = await client.load(await create_dataset(client), folder, on_event=told.append)
+    report = await client.load(await create_dataset(client), folder, on_event=events.append)
 
     assert count_outcomes(report) == {"added": 2}
     assert report.bytes == 2 * len("the text of a.md")
-    assert max(one.accepted for one in told if isinstance(one, Progress)) == 2
+    assert max(one.accepted for one in events if isinstance(one, Progress)) == 2
     assert count_creates(emulator) == 2
     assert not emulator.faults.left()
 

@@ -125,21 +125,21 @@ async def test_endless_source_ends_with_the_run(client: AsyncClient) -> None:
     assert report.stopped is StopReason.DEADLINE
 
 
-@pytest.mark.parametrize("given", [1, 3])
+@pytest.mark.parametrize("number", [1, 3])
 async def test_generator_cut_off_by_the_deadline_is_not_reported_as_complete(
-    client: AsyncClient, given: int
+    client: AsyncClient, number: int
 ) -> None:
     """All items it produced are indexed, but it may have had more."""
 
     async def feed() -> AsyncIterator[Item]:
-        for number in range(given):
-            yield Item(f"{number}.md", text="text")
+        for index in range(number):
+            yield Item(f"{index}.md", text="text")
         await anyio.sleep_forever()
 
     with anyio.fail_after(8):
         report = await client.load(await create_dataset(client), feed(), deadline=1.5)
 
-    assert (report.added, report.stopped) == (given, StopReason.DEADLINE)
+    assert (report.added, report.stopped) == (number, StopReason.DEADLINE)
     assert not report
 
 

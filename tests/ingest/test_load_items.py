@@ -26,11 +26,11 @@ from dify_kb.ingest import Source
 
 async def texts(client: AsyncClient, dataset: Dataset) -> dict[str, str]:
     """Return the text of each document by name."""
-    told: dict[str, str] = {}
+    texts_by_name: dict[str, str] = {}
     async for row in client.documents.iter(dataset):
         segments = client.segments.iter(dataset, row.id)
-        told[row.name] = "".join([segment.content async for segment in segments])
-    return told
+        texts_by_name[row.name] = "".join([segment.content async for segment in segments])
+    return texts_by_name
 
 
 def items(number: int) -> list[Item]:
@@ -163,9 +163,9 @@ async def slowly(
 @pytest.mark.parametrize("kind", ["sync", "async"])
 async def test_item_generators_are_iterated_once(client: AsyncClient, kind: str) -> None:
     dataset = await create_dataset(client)
-    given = items(30)
+    expected = items(30)
 
-    source = one_by_one(given) if kind == "sync" else slowly(given)
+    source = one_by_one(expected) if kind == "sync" else slowly(expected)
     report = await client.load(dataset, source)
 
     assert count_outcomes(report) == {"added": 30}
@@ -365,12 +365,12 @@ async def test_metadata_of_the_item_and_of_a_function_are_merged(client: AsyncCl
     )
 
     assert count_outcomes(report) == {"added": 2}
-    told: dict[str, dict[str, object]] = {}
+    values: dict[str, dict[str, object]] = {}
     async for row in client.documents.iter(dataset):
-        told[row.name] = {str(one["name"]): one["value"] for one in row.doc_metadata or ()}
-    assert told["a.md"]["origin"] == "item"
-    assert told["b.md"]["origin"] == "function"
-    assert str(told["b.md"]["length"]) == "5"
+        values[row.name] = {str(one["name"]): one["value"] for one in row.doc_metadata or ()}
+    assert values["a.md"]["origin"] == "item"
+    assert values["b.md"]["origin"] == "function"
+    assert str(values["b.md"]["length"]) == "5"
 
 
 async def test_invalid_metadata_fails_its_item_alone(client: AsyncClient) -> None:
@@ -436,5 +436,5 @@ async def test_each_item_costs_one_create(client: AsyncClient, emulator: Emulato
 
     await client.load(dataset, items(40))
 
-    asked = Counter(exchange.endpoint for exchange in emulator.history)
-    assert asked["documents.create_by_file"] == 40
+    requests = Counter(exchange.endpoint for exchange in emulator.history)
+    assert requests["documents.create_by_file"] == 40

@@ -438,8 +438,8 @@ async def test_unawaited_load_error_is_not_logged(
     client: AsyncClient,
 ) -> None:
     """A consumer that stops has its own reason; the load's error is irrelevant to it."""
-    told: list[object] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    errors: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
     dataset = await create_dataset(client)
 
     async def source() -> AsyncIterator[Item]:
@@ -454,7 +454,7 @@ async def test_unawaited_load_error_is_not_logged(
     await pages.aclose()
     gc.collect()
 
-    assert told == []
+    assert errors == []
 
 
 async def test_slow_consumer_pauses_sending(

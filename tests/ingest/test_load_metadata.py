@@ -52,7 +52,7 @@ class Base:
     def older(self, version: str) -> bool:
         return is_older(self.client.server_version, version)
 
-    def asked(self) -> Counter[str]:
+    def count_requests(self) -> Counter[str]:
         """Count the requests so far."""
         return Counter(exchange.endpoint for exchange in self.server.history)
 
@@ -90,7 +90,7 @@ class Base:
         return next(document.doc_metadata for document in found if document.name == name)
 
 
-async def opened(server: Emulator, quick: Policy) -> AsyncIterator[Base]:
+async def open_base(server: Emulator, quick: Policy) -> AsyncIterator[Base]:
     async with AsyncClient(server.url, server.api_key, policy=quick) as client:
         created = await client.datasets.create("labels", indexing_technique="economy")
         yield Base(server, client, await client.datasets.get(created))
@@ -99,14 +99,14 @@ async def opened(server: Emulator, quick: Policy) -> AsyncIterator[Base]:
 @pytest.fixture
 async def base(server: Emulator, quick: Policy) -> AsyncIterator[Base]:
     """A dataset on a server of each version."""
-    async for one in opened(server, quick):
+    async for one in open_base(server, quick):
         yield one
 
 
 @pytest.fixture
 async def newest(emulator: Emulator, quick: Policy) -> AsyncIterator[Base]:
     """A dataset on a server of the latest version."""
-    async for one in opened(emulator, quick):
+    async for one in open_base(emulator, quick):
         yield one
 
 
@@ -114,12 +114,12 @@ async def test_metadata_fields_are_created_with_the_type_of_the_first_value(base
     one, two = await base.documents("a.txt", "b.txt")
     labels = base.assignment()
 
-    told = await labels.assign(
+    errors = await labels.assign(
         {one: {"town": "łódź", "rank": 3, "seen": SEEN}, two: {"rank": 1.5, "town": "oslo"}},
         fresh={one, two},
     )
 
-    assert told == {one: None, two: None}
+    assert errors == {one: None, two: None}
     assert await base.types() == {"town": "string", "rank": "number", "seen": "time"}
     assert await base.read(one) == {"town": "łódź", "rank": "3", "seen": "1700000000.0"}
     assert await base.read(two) == {"rank": "1.5", "town": "oslo"}
@@ -133,9 +133,9 @@ async def test_other_metadata_values_are_kept(base: Base) -> None:
     first = {"town": "oslo", "rank": 20, "weight": 1.5, "code": "007", "seen": SEEN}
     await base.assignment().assign({one: first, two: {"rank": 1}}, fresh={one, two})
 
-    told = await base.assignment().assign({one: {"town": "rome"}, two: {"town": "bonn"}})
+    errors = await base.assignment().assign({one: {"town": "rome"}, two: {"town": "bonn"}})
 
-    assert told == {one: None, two: None}
+    assert errors == {one: None, two: None}
     assert await base.stored("a.txt") == {**first, "town": "rome", "seen": SEEN.timestamp()}
     assert await base.stored("b.txt") == {"rank": 1, "town": "bonn"}
     assert (await base.read(one))["rank"] == "20"
@@ -167,7 +167,7 @@ async def test_metadata_of_a_document_can_be_set_twice(base: Base) -> None:
 async def test_metadata_assignment_takes_the_documented_requests(base: Base) -> None:
     ids = await base.documents(*(f"{number}.txt" for number in range(DOCUMENTS_PER_REQUEST + 10)))
     fresh, there = set(ids[:DOCUMENTS_PER_REQUEST]), ids[DOCUMENTS_PER_REQUEST:]
-    asked = base.asked()
+    requests = base.count_requests()
     labels = base.assignment()
 
     await labels.assign({key: {"rank": 1, "town": "oslo"} for key in fresh}, fresh=fresh)
@@ -178,7 +178,7 @@ async def test_metadata_assignment_takes_the_documented_requests(base: Base) -> 
         reads = {"documents.list": 1}
     elif not base.older("1.11"):
         reads = {}
-    cost = base.asked() - asked
+    cost = base.count_requests() - requests
     assert cost == {"metadata.list": 1, "metadata.create": 2, "metadata.assign": 2, **reads}
 
 
@@ -186,11 +186,11 @@ async def test_deleted_document_is_reported_by_metadata_assignment(base: Base) -
     """1.8.1 and 1.4.3 are read first, 1.16 rejects it; 1.12.1 reports nothing (recording 702)."""
     (one,) = await base.documents("a.txt")
 
-    told = await base.assignment().assign({NOBODY: {"rank": 1}, one: {"rank": 1}})
+    errors = await base.assignment().assign({NOBODY: {"rank": 1}, one: {"rank": 1}})
 
     silent = base.client.server_version == "1.12.1"
-    assert (told.pop(NOBODY) is None) == silent
-    assert told == {one: None}
+    assert (errors.pop(NOBODY) is None) == silent
+    assert errors == {one: None}
     assert await base.read(one) == {"rank": "1"}
 
 
@@ -210,12 +210,12 @@ async def test_failing_document_is_isolated_from_its_batch(newest: Base) -> None
     ids = await newest.documents(*(f"{number}.txt" for number in range(DOCUMENTS_PER_REQUEST - 1)))
     wanted = [*ids[:17], NOBODY, *ids[17:]]
 
-    told = await newest.assignment().assign({key: {"rank": 1} for key in wanted})
+    errors = await newest.assignment().assign({key: {"rank": 1} for key in wanted})
 
-    assert "Document not found" in str(told.pop(NOBODY))
-    assert told == dict.fromkeys(ids)
+    assert "Document not found" in str(errors.pop(NOBODY))
+    assert errors == dict.fromkeys(ids)
     assert [await newest.read(key) for key in (ids[0], ids[17], ids[-1])] == [{"rank": "1"}] * 3
-    assert newest.asked()["metadata.assign"] <= 13
+    assert newest.count_requests()["metadata.assign"] <= 13
 
 
 async def test_too_large_metadata_body_is_split(newest: Base) -> None:
@@ -225,7 +225,7 @@ async def test_too_large_metadata_body_is_split(newest: Base) -> None:
     assert await newest.assignment().assign({key: {"rank": 1} for key in ids}) == dict.fromkeys(ids)
 
     assert not newest.server.faults.left()
-    assert newest.asked()["metadata.assign"] == 3
+    assert newest.count_requests()["metadata.assign"] == 3
 
 
 async def test_invalid_value_fails_its_document_alone(newest: Base) -> None:
@@ -239,10 +239,10 @@ async def test_invalid_value_fails_its_document_alone(newest: Base) -> None:
         "no id": {"rank": 1},
     }
 
-    told = await newest.assignment().assign(wanted)
+    errors = await newest.assignment().assign(wanted)
 
-    assert told.pop(ids[0]) is None
-    assert [str(reason).split(".")[0] for reason in told.values()] == [
+    assert errors.pop(ids[0]) is None
+    assert [str(reason).split(".")[0] for reason in errors.values()] == [
         "Invalid value for metadata field 'rank' of type number: 'high'",
         "Unsupported value for metadata field 'flag': True",
         "'source' is the name of a built-in metadata field",
@@ -256,27 +256,27 @@ async def test_field_of_another_type_is_reported(newest: Base) -> None:
     (one,) = await newest.documents("a.txt")
     await newest.client.metadata.create(newest.dataset, "year", type="string")
 
-    told = await newest.assignment().assign({one: {"year": 2024, "town": "oslo"}})
+    errors = await newest.assignment().assign({one: {"year": 2024, "town": "oslo"}})
 
-    assert "metadata field 'year' of type string" in str(told[one])
+    assert "metadata field 'year' of type string" in str(errors[one])
     assert await newest.read(one) == {}
 
 
 async def test_concurrent_calls_create_a_field_once(newest: Base) -> None:
     ids = await newest.documents(*(f"{number}.txt" for number in range(8)))
     labels = newest.assignment()
-    told: dict[str, str | None] = {}
+    errors: dict[str, str | None] = {}
 
     async def one(key: str) -> None:
-        told.update(await labels.assign({key: {"rank": 1, "town": "oslo"}}))
+        errors.update(await labels.assign({key: {"rank": 1, "town": "oslo"}}))
 
     async with anyio.create_task_group() as group:
         for key in ids:
             group.start_soon(one, key)
 
-    assert told == dict.fromkeys(ids)
-    asked = newest.asked()
-    assert (asked["metadata.list"], asked["metadata.create"]) == (1, 2)
+    assert errors == dict.fromkeys(ids)
+    requests = newest.count_requests()
+    assert (requests["metadata.list"], requests["metadata.create"]) == (1, 2)
 
 
 async def test_concurrently_created_field_is_used(newest: Base) -> None:
@@ -321,12 +321,12 @@ async def test_error_of_every_document_is_raised(newest: Base) -> None:
 
 
 async def test_nothing_to_set_costs_nothing(newest: Base) -> None:
-    asked = newest.asked()
+    requests = newest.count_requests()
 
     assert await newest.assignment().assign({}) == {}
     assert await newest.assignment().assign({NOBODY: {}}) == {NOBODY: None}
 
-    assert newest.asked() == asked
+    assert newest.count_requests() == requests
 
 
 def test_supported_values_are_accepted() -> None:

@@ -119,8 +119,8 @@ async def test_valid_common_metadata_costs_no_extra_request(
 
     await client.load(dataset, folder, metadata={"year": 2024})
 
-    asked = [exchange.endpoint for exchange in emulator.history]
-    assert asked.count("metadata.list") == 1
+    requests = [exchange.endpoint for exchange in emulator.history]
+    assert requests.count("metadata.list") == 1
 
 
 async def test_wait_verified_checks_every_document(
@@ -135,8 +135,8 @@ async def test_wait_verified_checks_every_document(
     assert count_outcomes(report) == {"added": 12}
     assert report.verified
     assert len(results) == 12
-    asked = [exchange.endpoint for exchange in emulator.history]
-    assert asked.count("documents.indexing_status") >= 12
+    requests = [exchange.endpoint for exchange in emulator.history]
+    assert requests.count("documents.indexing_status") >= 12
 
 
 async def test_wait_verified_detects_deleted_documents(client: AsyncClient, folder: Path) -> None:
@@ -272,16 +272,16 @@ async def test_dry_run_predicts_the_results(
     write_files(folder, 5)
     (folder / "000.md").write_text("changed")
     before = {path: path.read_bytes() for path in (tmp_path / "state").rglob("*.db")}
-    told: list[ItemResult] = []
+    results: list[ItemResult] = []
 
-    dry = await client.load(dataset, folder, dry_run=True, on_event=listening(told))
+    dry = await client.load(dataset, folder, dry_run=True, on_event=listening(results))
     sent = count_creates(emulator)
     real = await client.load(dataset, folder)
 
     assert count_outcomes(dry) == {"unchanged": 2, "skipped": 1, "pending": 3}
     assert dry
     assert dry.exit_code == 0
-    would = {result.key for result in told if result.outcome is Outcome.PENDING}
+    would = {result.key for result in results if result.outcome is Outcome.PENDING}
     assert would == {"000.md", "003.md", "004.md"}
     assert sent == 3
     assert count_outcomes(real) == {"unchanged": 2, "skipped": 1, "added": 2, "updated": 1}
