@@ -806,7 +806,7 @@ class History:
                 await self._settle()
                 self._check()
             self.server = "up" if self.server == "down" else self.server
-            # At max_delay one interval until the next probe, and the second probe after it.
+            # At most one interval until the next probe, and the second probe after it.
             await self._sleep(SHORT.max_probe_interval + 2 * SHORT.probe_interval)
             assert not breaker.is_open
             await self._sleep(SHORT.dataset_lock_time)

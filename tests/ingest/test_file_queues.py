@@ -20,7 +20,7 @@ def make_tracked_file(key: str, data: bytes | None = None) -> TrackedFile:
 
 
 async def add(queue: UploadQueue, file: TrackedFile) -> None:
-    await queue.wait_for_room(len(file.planned.found.data or b""))
+    await queue.wait_for_space(len(file.planned.found.data or b""))
     queue.put(file)
 
 
@@ -180,7 +180,7 @@ async def test_waiting_producer_continues_when_the_queue_is_cleared() -> None:
     await fill(queue)
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(queue.wait_for_room, 0)
+        tasks.start_soon(queue.wait_for_space, 0)
         await anyio.lowlevel.checkpoint()
         queue.clear()
 

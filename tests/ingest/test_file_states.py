@@ -113,8 +113,8 @@ def test_every_state_can_be_reached(state: FileState) -> None:
 
 def test_exactly_the_final_transitions_have_an_outcome() -> None:
     for step in TRANSITIONS.values():
-        assert (step.ending is not None) == (step.state is FileState.ENDED)
-        assert step.ending is None or step.effect is None
+        assert (step.outcome is not None) == (step.state is FileState.ENDED)
+        assert step.outcome is None or step.effect is None
 
 
 @pytest.mark.parametrize("values", [Effect, TransitionOutcome, FileEvent])
@@ -122,7 +122,7 @@ def test_every_event_effect_and_outcome_is_used(
     values: type[Effect | TransitionOutcome | FileEvent],
 ) -> None:
     used = {step.effect for step in TRANSITIONS.values()} | {
-        step.ending for step in TRANSITIONS.values()
+        step.outcome for step in TRANSITIONS.values()
     }
 
     assert set(values) <= used | {event for _, event in TRANSITIONS}
@@ -192,13 +192,13 @@ def test_file_with_an_unanswered_send_is_unknown_after_a_stop(stop: FileEvent) -
     """Its row stays `sending`, so that the next run looks up the document before sending."""
     step = find_transition(FileState.UNKNOWN, stop)
 
-    assert (step.ending, step.journal) == (TransitionOutcome.UNKNOWN, None)
+    assert (step.outcome, step.journal) == (TransitionOutcome.UNKNOWN, None)
 
 
 @pytest.mark.parametrize("stop", sorted(STOPS))
 @pytest.mark.parametrize("state", ["planned", "queued", "busy", "refused", "postponed"])
 def test_unsent_file_is_pending_after_a_stop(state: str, stop: FileEvent) -> None:
-    assert find_transition(FileState(state), stop).ending is TransitionOutcome.PENDING
+    assert find_transition(FileState(state), stop).outcome is TransitionOutcome.PENDING
 
 
 def test_file_being_sent_continues_after_a_stop() -> None:

@@ -373,7 +373,7 @@ async def test_report_warns_of_deleted_characters(client: AsyncClient, folder: P
     report = await client.load(await create_dataset(client), folder)
 
     (warning,) = report.warnings
-    assert "3 occurrences in 1 files, such as es.md" in warning
+    assert "occurrences: 3 in 1 file, such as 'es.md'" in warning
 
 
 async def test_total_is_known_before_the_scan_ends(client: AsyncClient, folder: Path) -> None:

@@ -570,7 +570,7 @@ def test_endless_indexing_stalls_only_without_other_progress(*, is_lost: bool) -
         (simulation.add_lost if is_lost else simulation.add_busy)(make_file(before=busy))
         for _ in range(10):
             await anyio.sleep(50)
-            simulation.files.followed.activity.moved_at = anyio.current_time()
+            simulation.files.followed.activity.last_progress_at = anyio.current_time()
 
     simulation.simulate(scenario)
 
@@ -593,7 +593,7 @@ def test_retry_failed_replaces_a_document_that_is_never_indexed(*, is_lost: bool
         (simulation.add_lost if is_lost else simulation.add_busy)(make_file(before=busy))
         for _ in range(10):
             await anyio.sleep(50)
-            simulation.files.followed.activity.moved_at = anyio.current_time()
+            simulation.files.followed.activity.last_progress_at = anyio.current_time()
 
     simulation.simulate(scenario)
 
@@ -614,7 +614,7 @@ def test_documents_that_stalled_together_are_recreated_together() -> None:
         while len(simulation.timeline) < len(names):
             await anyio.sleep(1)
             if simulation.timeline:
-                simulation.files.followed.activity.moved_at = anyio.current_time()
+                simulation.files.followed.activity.last_progress_at = anyio.current_time()
 
     simulation.simulate(scenario, until=1000)
 

@@ -106,7 +106,7 @@ class FileLifecycle:
     async def start(self, planned: PlannedFile) -> None:
         """Start a planned file, once the queue has space for it."""
         if planned.action is PlannedAction.SEND and not self.stopping.is_requested:
-            await self.queue.wait_for_room(len(planned.found.data or b""))
+            await self.queue.wait_for_space(len(planned.found.data or b""))
         file = TrackedFile.from_plan(planned)
         self.ledger.record_planned(file, sends=planned.action is not PlannedAction.ASSIGN_METADATA)
         if self.stopping.is_requested:
@@ -137,8 +137,8 @@ class FileLifecycle:
             self.ledger.record_row(file, transition.journal, reason)
         if transition.effect is not None:
             self._carry_out(file, transition.effect, event)
-        if transition.ending is not None:
-            self._end(file, transition.ending, reason, error)
+        if transition.outcome is not None:
+            self._end(file, transition.outcome, reason, error)
         elif after is not before and self.stopping.is_requested:
             self._apply_stop(file)
         if after in _HELD:
@@ -246,7 +246,7 @@ class FileLifecycle:
     def _apply_stop(self, file: TrackedFile) -> None:
         event = FileEvent.ABANDONED if self.stopping.abandoned else FileEvent.HALTED
         transition = find_transition(file.state, event)
-        if transition.ending is not None:
+        if transition.outcome is not None:
             failure = file.failure or (file.error.summary if file.error else None)
             reason = _STOPPED_AT.get(file.state) or failure or _unsent_reason(file)
             self.apply(file, event, reason)
@@ -271,7 +271,7 @@ class FileLifecycle:
             max_failed = self.ledger.options.failure_limit
             self.stop(
                 StopReason.MAX_FAILURES,
-                f"Too many failures: {failed} files failed, {max_failed} allowed",
+                f"Too many failures: {failed:,} (allowed: {max_failed:,})",
             )
 
     def _finish_if_all_ended(self) -> None:

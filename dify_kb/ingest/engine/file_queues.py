@@ -55,7 +55,7 @@ class UploadQueue:
     _bytes: int = 0
     _space_available: anyio.Event = field(factory=anyio.Event)
 
-    async def wait_for_room(self, size: int) -> None:
+    async def wait_for_space(self, size: int) -> None:
         """Wait until a file with `size` bytes in memory may be added.
 
         A file larger than the limit may be added once no other content is in memory.

@@ -196,7 +196,7 @@ class Transition:
 
     state: FileState
     effect: Effect | None = None
-    ending: TransitionOutcome | None = None
+    outcome: TransitionOutcome | None = None
     journal: JournalState | None = None
 
 

@@ -44,7 +44,7 @@ class IndexingActivity:
     added: AddedDocuments = field(factory=AddedDocuments)
     """The number of documents added to the dataset by this run."""
 
-    moved_at: float = 0.0
+    last_progress_at: float = 0.0
     """Time of the last observed progress in any dataset."""
 
     indexed_at: float | None = None
@@ -65,12 +65,12 @@ class IndexingActivity:
 
     def record_progress(self) -> None:
         """Record progress."""
-        self.moved_at = loop_time()
+        self.last_progress_at = loop_time()
 
     def record_indexed(self, accepted_at: float) -> None:
         """Record that a document of this run, accepted at `accepted_at`, is indexed."""
         self.indexed += 1
-        self.indexed_at = self.moved_at = loop_time()
+        self.indexed_at = self.last_progress_at = loop_time()
         self.latest_indexed = max(self.latest_indexed, accepted_at)
 
     def record_newest(self, created_at: datetime | None) -> None:
@@ -153,10 +153,10 @@ class FollowedDocument:
     since: float
     """Time of its last progress, or of the end of a later outage."""
 
-    moved_at: float
+    last_progress_at: float
     """Time of its last progress, or of its addition."""
 
-    seen_at: float
+    polled_at: float
     requested_at: float
     """Time of its last individual request."""
 
@@ -187,12 +187,12 @@ class FollowedDocument:
 
     def record_progress(self) -> None:
         """Record progress."""
-        self.since = self.moved_at = loop_time()
+        self.since = self.last_progress_at = loop_time()
 
-    def count_miss(self, apart: float) -> None:
-        """Count a poll that did not find the document, at most one every `apart` seconds."""
+    def count_miss(self, min_interval: float) -> None:
+        """Count a poll that did not find the document, at most once per `min_interval` seconds."""
         now = loop_time()
-        if not self.missed or now - self.missed_at >= apart:
+        if not self.missed or now - self.missed_at >= min_interval:
             self.missed, self.missed_at = self.missed + 1, now
 
 
@@ -233,7 +233,7 @@ class FollowedDocuments:
             return
         now = loop_time()
         if not self._by_id:
-            self.began, self.ended, self.activity.moved_at = now, 0, now
+            self.began, self.ended, self.activity.last_progress_at = now, 0, now
         if file.is_new_document:
             base: int | None = -self.activity.added.count
         else:
@@ -246,8 +246,8 @@ class FollowedDocuments:
             base,
             added_at=now,
             since=now,
-            moved_at=now,
-            seen_at=now,
+            last_progress_at=now,
+            polled_at=now,
             requested_at=now,
         )
         self._more.set()

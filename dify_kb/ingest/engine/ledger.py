@@ -101,9 +101,10 @@ class DeletedCharactersWarning:
         """Return the warnings for the report."""
         if not self.files:
             return ()
+        files = "1 file" if self.files == 1 else f"{self.files:,} files"
         warning = (
-            "Dify deletes the characters ï, ¿ and ¾ from texts and replaces <| by < and |> by >:"
-            f" {self.count:,} occurrences in {self.files:,} files, such as {self.first}."
+            "Dify deletes the characters ï, ¿ and ¾ from texts and replaces <| by < and |> by >"
+            f" (occurrences: {self.count:,} in {files}, such as {self.first!r})."
         )
         return (warning,)
 
@@ -124,7 +125,7 @@ class Ledger:
     skipped_reasons: Counter[str] = field(factory=Counter)
     found: int = 0
     scanned: bool = False
-    cut_off: bool = False
+    is_cut_off: bool = False
     """Whether the run stopped before a generator was exhausted."""
 
     totals: SourceTotals | None = None
@@ -253,7 +254,7 @@ class Ledger:
         """Return the report of the load."""
         done = (
             self.has_ended
-            and not self.cut_off
+            and not self.is_cut_off
             and all(outcome in GOOD_OUTCOMES for outcome in +self.counts)
         )
         in_time = done and self.stop.reason is StopReason.DEADLINE

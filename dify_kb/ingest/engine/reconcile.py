@@ -339,7 +339,7 @@ class Reconciler:
         now = loop_time()
         if document.indexing_status.is_final or now < pending.until:
             return False
-        if now - self.files.followed.activity.moved_at > self.patience:
+        if now - self.files.followed.activity.last_progress_at > self.patience:
             self._stalled_at = now
         return self._stalled_at - pending.status_since > self.patience
 

@@ -95,7 +95,7 @@ class LoadRun:
             if not self.source.counted:
                 reading = self.files.stopping.wait_unless_requested(reading)
             if (batch := await reading) is None or batch is end:
-                self.ledger.cut_off = batch is None
+                self.ledger.is_cut_off = batch is None
                 return
             self.ledger.found += len(batch)
             for decided in batch:

@@ -46,7 +46,7 @@ class ActivityProbe:
     @property
     def has_compared(self) -> bool:
         """Whether the datasets were compared since the last progress."""
-        return self._compared_at > self.activity.moved_at
+        return self._compared_at > self.activity.last_progress_at
 
     async def probe(self) -> bool:
         """Return whether any dataset makes progress; True on the first call.
@@ -204,7 +204,10 @@ class StallDetector:
         later document was indexed, or it had stalled in an earlier run.
         """
         now, patience = loop_time(), self._patience(followed)
-        if _unmoved_for(followed, self.followed.activity) > MAX_WAIT_FACTOR * self.stall_after:
+        if (
+            _time_since_progress(followed, self.followed.activity)
+            > MAX_WAIT_FACTOR * self.stall_after
+        ):
             return True
         if now - followed.since <= patience:
             return False
@@ -253,7 +256,7 @@ class StallDetector:
             others = were if activity.indexed else "others were"
             return f"{LOST_BY_WORKER}: {no_progress} while {others} indexed"
         if others_move:
-            waited = format_duration(_unmoved_for(followed, activity))
+            waited = format_duration(_time_since_progress(followed, activity))
             return (
                 f"no progress for {waited} (status {str(status)!r})"
                 " while documents of other datasets were indexed"
@@ -274,7 +277,7 @@ class StallDetector:
 
     @property
     def _seconds_without_progress(self) -> float:
-        return loop_time() - self.followed.activity.moved_at
+        return loop_time() - self.followed.activity.last_progress_at
 
     def _patience(self, followed: FollowedDocument) -> float:
         return (
@@ -294,10 +297,12 @@ class StallDetector:
         return loop_time() - followed.since > self._patience(followed) / 2
 
 
-def _unmoved_for(followed: FollowedDocument, activity: IndexingActivity) -> float:
+def _time_since_progress(followed: FollowedDocument, activity: IndexingActivity) -> float:
     """Return the seconds since the last progress of the document or the load, including outages."""
-    moved_at = max(followed.moved_at, activity.indexed_at or followed.moved_at)
-    return loop_time() - moved_at
+    last_progress_at = max(
+        followed.last_progress_at, activity.indexed_at or followed.last_progress_at
+    )
+    return loop_time() - last_progress_at
 
 
 def _stalled_before(followed: FollowedDocument) -> bool:

@@ -38,7 +38,7 @@ _NOT_BEGUN = frozenset({IndexingStatus.WAITING, IndexingStatus.PAUSED})
 class IndexingObserver:
     """Translator of list rows and indexing statuses into events of files."""
 
-    loading: LoadTiming
+    timing: LoadTiming
     files: FileLifecycle
 
     def end_displaced(self) -> None:
@@ -49,13 +49,13 @@ class IndexingObserver:
 
     def record_missing(self, followed: FollowedDocument) -> None:
         """Record that neither the batch nor the name of a document was found."""
-        followed.count_miss(self.loading.confirm_interval)
+        followed.count_miss(self.timing.confirm_interval)
         if followed.missed >= MAX_MISSES:
             self.finish(followed, FileEvent.FAILED, DOCUMENT_DELETED)
 
     def process_row(self, followed: FollowedDocument, row: Document) -> None:
         """Process a row of the list."""
-        followed.seen_at = loop_time()
+        followed.polled_at = loop_time()
         batch = followed.document.batch
         own_id, listed_file = followed.document.upload_file_id, row.upload_file
         if own_id and listed_file and listed_file.id != own_id:
@@ -115,7 +115,7 @@ class IndexingObserver:
 
         A single poll is not sufficient: a page read before the create has the old file.
         """
-        followed.count_miss(self.loading.confirm_interval)
+        followed.count_miss(self.timing.confirm_interval)
         if followed.missed < MAX_OTHER_UPLOADS or not row.indexing_status.is_final:
             return
         if row.upload_file and row.upload_file.size == followed.file.planned.found.size:
@@ -184,7 +184,7 @@ class IndexingObserver:
         now = loop_time()
         if followed.final_at is None:
             followed.final_at = now
-        return now - followed.final_at >= self.loading.confirm_interval
+        return now - followed.final_at >= self.timing.confirm_interval
 
     def _succeed(self, followed: FollowedDocument) -> None:
         document = followed.document
@@ -198,7 +198,7 @@ class IndexingObserver:
         file = followed.file
         if self.files.swaps and file.is_new_version:
             self._fail_swap(followed, reason, error)
-        elif error is not None and _can_recreate(file, error, self.files, self.loading):
+        elif error is not None and _can_recreate(file, error, self.files, self.timing):
             replaces = followed.document.as_failed_document
             file.planned = evolve(file.planned, row=None, replaces=replaces)
             self.finish(followed, FileEvent.FAILED_FOR_NOW, None)

@@ -57,7 +57,7 @@ class IndexingWatcher:
     documents: Documents
     dataset_id: str
     times: Polling
-    loading: LoadTiming
+    timing: LoadTiming
     lookup: DocumentLookup
     breaker: CircuitBreaker
     stalls: StallDetector
@@ -98,7 +98,7 @@ class IndexingWatcher:
         followed, first = self._followed, self.times.first_interval
         longest_interval = self.stalls.longest_interval
         if any(item.is_undecided for item in followed):
-            longest_interval = min(longest_interval, self.loading.confirm_interval)
+            longest_interval = min(longest_interval, self.timing.confirm_interval)
         longest_interval = max(first, longest_interval)
         elapsed = loop_time() - followed.began
         min_wait = max(first, MIN_INTERVAL * elapsed)
@@ -143,8 +143,8 @@ class IndexingWatcher:
     def _oldest_unseen_page(self) -> int | None:
         """Return the page polled least recently, if that was more than `revisit_interval` ago."""
         located = (item for item in self._followed if item.base is not None)
-        followed = min(located, key=lambda item: item.seen_at, default=None)
-        if followed is None or followed.seen_at > loop_time() - self.loading.revisit_interval:
+        followed = min(located, key=lambda item: item.polled_at, default=None)
+        if followed is None or followed.polled_at > loop_time() - self.timing.revisit_interval:
             return None
         return self._followed.expected_page(followed)
 
@@ -192,7 +192,7 @@ class IndexingWatcher:
         """
         many = len(self._followed.documents_without_position) > MAX_NAME_QUERIES
         if many and loop_time() >= self._list_again_at and not await self._read_list():
-            self._list_again_at = loop_time() + self.loading.revisit_interval
+            self._list_again_at = loop_time() + self.timing.revisit_interval
         for followed in select_least_recently_requested(self._followed.documents_without_position):
             await self._request_status(followed)
 
@@ -214,7 +214,7 @@ class IndexingWatcher:
         """Request the status of a document by its batch, otherwise by its name."""
         if self._followed.get(followed.document.id) is not followed:
             return  # it has ended
-        followed.seen_at = followed.requested_at = loop_time()
+        followed.polled_at = followed.requested_at = loop_time()
         batch = followed.document.batch
         statuses: Sequence[DocumentStatus] = ()
         if batch is not None:
@@ -236,7 +236,7 @@ class IndexingWatcher:
 
     async def _finish_stalled(self) -> None:
         """Finish stalled documents; stop the run if the server does not index at all."""
-        if not self._followed or self._was_disturbed():
+        if not self._followed or self._had_outage():
             return
         quiet = self.stalls.is_quiet
         if quiet and not await self.stalls.probe_all_datasets():
@@ -249,7 +249,7 @@ class IndexingWatcher:
         )  # lists may be cached: request some documents individually
         for followed in dict.fromkeys(suspects + samples):
             await self._request_status(followed)
-        if not self._followed or self._was_disturbed():
+        if not self._followed or self._had_outage():
             return
         if self.stalls.is_server_idle:
             self._stop_idle()
@@ -259,7 +259,7 @@ class IndexingWatcher:
             if not followed.is_undecided:  # otherwise the next poll decides
                 self.observer.end_stalled(followed, self.stalls.describe(followed))
 
-    def _was_disturbed(self) -> bool:
+    def _had_outage(self) -> bool:
         """Return whether there was an outage or a dataset lock since the last poll.
 
         In that case, restart the clocks of all documents, because they could not make progress.
@@ -268,7 +268,7 @@ class IndexingWatcher:
         if health == self._health and self.breaker.is_closed:
             return False
         self._health = health
-        now = self._followed.activity.moved_at = loop_time()
+        now = self._followed.activity.last_progress_at = loop_time()
         for followed in self._followed:
             followed.since = now
         return True

@@ -300,7 +300,7 @@ class ConcurrencyLimit:
             self._end_ramp(now)
             self._set_level(now, previous_level)
             return
-        if self._has_room(now, queue, tail):
+        if self._can_grow(now, queue, tail):
             self._grow(now, ratio)
         elif _is_full(self._level, queue, tail, ratio):
             self._end_ramp(now)
@@ -312,7 +312,7 @@ class ConcurrencyLimit:
             self._keep_level(now, ratio)
         baseline.is_fresh = False
 
-    def _has_room(self, now: float, queue: float, tail: float) -> bool:
+    def _can_grow(self, now: float, queue: float, tail: float) -> bool:
         max_level = self._starvation.cap_level(now, self.low, self.high)
         used = self._window.in_flight >= 0.8 * self.limit
         room = queue < _scale_bound(GROW_BELOW, self._level) and tail <= HOLD_TAIL
