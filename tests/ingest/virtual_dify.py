@@ -1,8 +1,8 @@
-"""A Dify in virtual time behind the real `Sender`, and a whole load against it without threads.
+"""A Dify in virtual time behind the real `Sender`, and a load from it without threads.
 
-Everything between `load()`'s options and the socket is the real thing: sender, retries, admission,
-circuit breaker, life cycle, reconciler, watcher, SQLite journal. Only the session answers from
-memory, and what usually runs in threads runs in the loop.
+All parts between the options of `load()` and the socket are real: sender, retries, admission,
+circuit breaker, file lifecycle, reconciler, watcher, SQLite journal. Only the session responds from
+memory, and work that usually runs in threads runs in the event loop.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ Mode = Literal[
     "ok", "500", "502", "503", "429", "quota", "reset", "lost", "refused", "hang", "hang-lost",
     "400", "401", "404", "403-html", "redirect", "login-page", "busy",
 ]  # fmt: skip
-"""What meets a call: `lost` and `hang-lost` are carried out, and their answer is lost."""
+"""Behaviour of a call: `lost` and `hang-lost` are carried out, but their response is lost."""
 
-BREAKS: Mapping[Mode, type[TransportError]] = {
+TRANSPORT_ERRORS: Mapping[Mode, type[TransportError]] = {
     "reset": TransportError,
     "lost": TransportError,
     "refused": ConnectError,
@@ -61,12 +61,12 @@ BREAKS: Mapping[Mode, type[TransportError]] = {
 
 
 def refusal(status: int, message: str) -> Response:
-    """Return a refusal in the API's words."""
-    told = {"code": "planned", "message": message, "status": status}
-    return Response(status, VERSION, json.dumps(told).encode(), 0.05)
+    """Return a refusal in the format of the API."""
+    body = {"code": "planned", "message": message, "status": status}
+    return Response(status, VERSION, json.dumps(body).encode(), 0.05)
 
 
-REPLIES: Mapping[Mode, Response] = {
+RESPONSES: Mapping[Mode, Response] = {
     "500": refusal(500, "planned"),
     "502": refusal(502, "planned"),
     "503": refusal(503, "planned"),
@@ -81,8 +81,8 @@ REPLIES: Mapping[Mode, Response] = {
     "login-page": Response(200, HTML, b"<html><title>Sign in</title></html>", 0.05),
 }
 
-Weather = Callable[[float, str], Mode]
-"""What meets a call of an endpoint at a time."""
+FaultSchedule = Callable[[float, str], Mode]
+"""Function from time and endpoint to the behaviour of a call."""
 
 CREATE = catalog.CREATE_DOCUMENT_BY_FILE.name
 LIST = catalog.LIST_DOCUMENTS.name
@@ -92,7 +92,7 @@ PROBE = catalog.GET_DATASET.name
 
 @define
 class VirtualDocument:
-    """A document of the server; each create of its name begins a run."""
+    """A document of the server; each create with its name starts an indexing run."""
 
     id: str
     name: str
@@ -107,9 +107,9 @@ class VirtualDocument:
 
 @define
 class VirtualDify:
-    """Holds documents and answers calls; one is indexed `indexing` seconds after its create."""
+    """A server with documents, each of which is indexed `indexing` seconds after its create."""
 
-    weather: Weather
+    fault_schedule: FaultSchedule
     indexing: float = 1.0
     latency: float = 0.05
     documents: list[VirtualDocument] = field(factory=list)
@@ -117,12 +117,12 @@ class VirtualDify:
     calls: list[tuple[float, str, str]] = field(factory=list)
     dead_worker: Callable[[float], bool] = field(default=lambda _: False)
     blocked: str = ""
-    """The name of a file whose body a proxy refuses."""
+    """The name of a file whose body a proxy rejects."""
 
     blocked_by: Mode = "403-html"
 
     def status_of(self, document: VirtualDocument) -> str:
-        """Return how far a document is now."""
+        """Return the current indexing status of a document."""
         if self.dead_worker(anyio.current_time()):
             return "waiting"
         age = anyio.current_time() - document.queued_at
@@ -135,27 +135,29 @@ class VirtualDify:
     async def attempt(
         self, call: Any, _body: object, allowed: Any, _version: str | None = None
     ) -> Response:
-        """Answer one request as `Session.attempt` does."""
+        """Return the response to a request, as `Session.attempt` does."""
         now, name = anyio.current_time(), call.endpoint.name
-        mode = self.weather(now, name)
+        mode = self.fault_schedule(now, name)
         if self.blocked and name == CREATE and call.body.file.name == self.blocked:
             mode = self.blocked_by
         self.calls.append((now, name, mode))
         await anyio.sleep(self.latency)
         if mode in {"lost", "hang-lost"}:
-            self._answer(call)
+            self._content(call)
         if mode in {"hang", "hang-lost"}:
             await anyio.sleep(allowed.read if call.endpoint.method == "GET" else allowed.answer)
-        if mode in BREAKS:
-            raise BREAKS[mode](f"{name}: {mode}", endpoint=name, delivered=mode != "refused")
-        if mode in REPLIES:
-            return REPLIES[mode]
-        answer = self._answer(call)
-        if answer is None:
+        if mode in TRANSPORT_ERRORS:
+            raise TRANSPORT_ERRORS[mode](
+                f"{name}: {mode}", endpoint=name, delivered=mode != "refused"
+            )
+        if mode in RESPONSES:
+            return RESPONSES[mode]
+        content = self._content(call)
+        if content is None:
             return refusal(404, "none")
-        return Response(200, VERSION, json.dumps(answer).encode(), self.latency)
+        return Response(200, VERSION, json.dumps(content).encode(), self.latency)
 
-    def _answer(self, call: Any) -> object:
+    def _content(self, call: Any) -> object:
         match call.endpoint.name:
             case catalog.GET_DATASET.name:
                 return self._dataset()
@@ -175,7 +177,7 @@ class VirtualDify:
                 return self._batch(unquote(call.path).split("/")[-2])
             case catalog.DELETE_DOCUMENT.name:
                 document_id = unquote(call.path).split("/")[-1]
-                self.documents = [one for one in self.documents if one.id != document_id]
+                self.documents = [row for row in self.documents if row.id != document_id]
                 return {}
         raise NotImplementedError(call.endpoint.name)
 
@@ -184,7 +186,7 @@ class VirtualDify:
         self.creates[name] += 1
         number = sum(self.creates.values())
         now = anyio.current_time()
-        document = next((one for one in self.documents if one.name == name), None)
+        document = next((row for row in self.documents if row.name == name), None)
         if document is None:
             document = VirtualDocument(
                 id=f"00000000-0000-4000-8000-{number:012}",
@@ -204,23 +206,27 @@ class VirtualDify:
 
     def _list(self, body: Any) -> object:
         keyword = str(body.keyword or "").replace("\\", "")
-        rows = [one for one in reversed(self.documents) if keyword in one.name]
+        rows = [row for row in reversed(self.documents) if keyword in row.name]
         if body.status == "queuing":
-            rows = [one for one in rows if self.status_of(one) == "waiting"]
+            rows = [row for row in rows if self.status_of(row) == "waiting"]
         size, page = int(body.limit), int(body.page)
-        data = [self._row(one) for one in rows[(page - 1) * size : page * size]]
+        data = [self._row(row) for row in rows[(page - 1) * size : page * size]]
         return {
             "data": data, "has_more": len(data) == size, "limit": size, "total": len(rows),
             "page": page,
         }  # fmt: skip
 
     def _batch(self, batch: str) -> object:
-        found = next((one for one in self.documents if one.batch == batch), None)
-        if found is None:
+        document = next((row for row in self.documents if row.batch == batch), None)
+        if document is None:
             return None
-        status = self.status_of(found)
+        status = self.status_of(document)
         done = 3 if status == "completed" else 0
-        entry = {"id": found.id, "indexing_status": status, "error": "bad" if found.fails else None}
+        entry = {
+            "id": document.id,
+            "indexing_status": status,
+            "error": "bad" if document.fails else None,
+        }
         return {"data": [{**entry, "completed_segments": done, "total_segments": 3}]}
 
     def _row(self, document: VirtualDocument) -> Mapping[str, object]:
@@ -240,7 +246,7 @@ class VirtualDify:
         }  # fmt: skip
 
     def _dataset(self) -> Mapping[str, object]:
-        done = sum(self.status_of(one) == "completed" for one in self.documents)
+        done = sum(self.status_of(row) == "completed" for row in self.documents)
         return {
             "id": DATASET, "name": "D", "description": None, "provider": "vendor",
             "permission": "only_me", "data_source_type": None, "indexing_technique": "economy",
@@ -256,7 +262,7 @@ class VirtualDify:
 
 @define
 class InlineWriter:
-    """Executes what the journal writes at once, in the loop."""
+    """A journal writer that executes statements immediately in the event loop."""
 
     connection: sqlite3.Connection
     connection_lock: threading.Lock = field(factory=threading.Lock)
@@ -264,7 +270,7 @@ class InlineWriter:
     closing: bool = False
 
     def add(self, statement: Any, values: Any, **_: object) -> tuple[CommitBatch, int]:
-        """Execute a statement as `Writer` does, with a batch that is done."""
+        """Execute a statement as `Writer` does; return a batch that is done."""
         batch = CommitBatch()
         batch.done.set()
         row: Any = values() if callable(values) else values
@@ -273,35 +279,35 @@ class InlineWriter:
         return batch, 0
 
     def start(self) -> None:
-        """Do nothing: there is no thread."""
+        """Do nothing; there is no thread."""
 
     def close(self) -> None:
-        """Do nothing: there is no thread."""
+        """Do nothing; there is no thread."""
 
 
-async def _inline(do: Callable[..., Any], *args: object, **_: object) -> Any:
+async def _run_inline(work: Callable[..., Any], *args: object, **_: object) -> Any:
     await anyio.lowlevel.checkpoint()
-    return do(*args)
+    return work(*args)
 
 
 @contextmanager
 def without_threads() -> Iterator[None]:
-    """Run in the loop what usually runs in threads."""
+    """Run work in the event loop that usually runs in threads."""
     with (
-        mock.patch.object(anyio.to_thread, "run_sync", _inline),
-        mock.patch.object(upload_workers, "run_in_batch", _inline),
+        mock.patch.object(anyio.to_thread, "run_sync", _run_inline),
+        mock.patch.object(upload_workers, "run_in_batch", _run_inline),
     ):
         yield
 
 
 @define
 class VirtualLoad:
-    """Loads `files` small items into a virtual Dify; a second load goes on with the journal."""
+    """A load of `files` items into a virtual Dify; a second load continues with its journal."""
 
     server: VirtualDify
     files: int = 60
     rest: float = 0.0
-    """Seconds which the source takes for each file but the first."""
+    """Seconds that the source takes for each file except the first."""
 
     policy: Policy = field(factory=Policy)
     seed: int = 1
@@ -310,12 +316,12 @@ class VirtualLoad:
     run: LoadRun | None = None
 
     def __call__(self, limit: float = 20_000) -> LoadReport:
-        """Load until everything has ended, for no more than `limit` virtual seconds."""
+        """Load until all files have ended, for at most `limit` virtual seconds."""
         with without_threads():
             return run_in_virtual_time(lambda: self.load(limit))
 
     async def load(self, limit: float) -> LoadReport:
-        """Do the same inside a loop."""
+        """Load within a running event loop."""
         requests, random = AttemptCounter(), Random(self.seed)
         limiter = RequestLimiter(8)
         policy = self.policy
@@ -327,18 +333,20 @@ class VirtualLoad:
             requests.count(attempt)
             admission.record(attempt)
 
-        watched = evolve(sender, on_attempt=observe)
-        single = evolve(
-            watched,
+        observed_sender = evolve(sender, on_attempt=observe)
+        single_attempt_sender = evolve(
+            observed_sender,
             policy=evolve(
                 policy, retry=evolve(retry, read_attempts=1, write_attempts=1, throttled_attempts=1)
             ),
         )
-        breaker = CircuitBreaker(Datasets(single), DATASET, policy.load_timing, random)
+        breaker = CircuitBreaker(
+            Datasets(single_attempt_sender), DATASET, policy.load_timing, random
+        )
         admission = Admission(None, None, limiter, breaker, anyio.current_time, random)
         server = ServerAccess(
-            identity=None, datasets=Datasets(watched),
-            documents=Documents(watched), uploads=Documents(single),
+            identity=None, datasets=Datasets(observed_sender),
+            documents=Documents(observed_sender), uploads=Documents(single_attempt_sender),
             admission=admission, breaker=breaker, policy=policy,
         )  # fmt: skip
         options = LoadOptions(**self.options)
@@ -350,7 +358,7 @@ class VirtualLoad:
             source=await create_source_reader(self._items()),
             journal=journal,
             options=options,
-            assignment=MetadataAssignment(watched, DATASET),
+            assignment=MetadataAssignment(observed_sender, DATASET),
             requests=requests,
         )
         with anyio.fail_after(limit):
@@ -365,27 +373,27 @@ class VirtualLoad:
             yield Item(f"{number:03}.txt", text=f"text {number}")
 
     async def _dataset(self) -> Dataset:
-        """Fetch the dataset while the weather is calm."""
-        sender = Sender(calm(self.server), RequestLimiter(1), self.policy)  # type: ignore[arg-type]
+        """Fetch the dataset without faults."""
+        sender = Sender(without_faults(self.server), RequestLimiter(1), self.policy)  # type: ignore[arg-type]
         return await Datasets(sender).get(DATASET)
 
 
-def calm(server: VirtualDify) -> VirtualDify:
-    """Return the same server without failures, for looking at it."""
+def without_faults(server: VirtualDify) -> VirtualDify:
+    """Return the same server without faults."""
     return VirtualDify(
         lambda *_: "ok", server.indexing, server.latency, server.documents, server.creates
     )
 
 
-def phases(*told: tuple[float, Mapping[str, Sequence[Mode]]], seed: int = 1) -> Weather:
-    """Return a weather by phases: until a time, modes by endpoint ("" is any), drawn by chance."""
+def phases(*schedule: tuple[float, Mapping[str, Sequence[Mode]]], seed: int = 1) -> FaultSchedule:
+    """Return a fault schedule of phases: until a time, random modes by endpoint ("" is any)."""
     random = Random(seed)
 
-    def weather(now: float, endpoint: str) -> Mode:
-        for until, modes in told:
+    def fault_schedule(now: float, endpoint: str) -> Mode:
+        for until, modes in schedule:
             if now < until:
-                drawn = modes.get(endpoint, modes.get("", ("ok",)))
-                return random.choice(drawn)
+                choices = modes.get(endpoint, modes.get("", ("ok",)))
+                return random.choice(choices)
         return "ok"
 
-    return weather
+    return fault_schedule
