@@ -34,7 +34,7 @@ from dify_kb.ingest.engine.pending_uploads import (
     PendingUploads,
     max_seconds_until_stored,
 )
-from dify_kb.ingest.engine.reconcile import ReconcileDecision, Reconciler, decide
+from dify_kb.ingest.engine.reconcile import ReconcileDecision, Reconciler, decide_next_step
 from dify_kb.ingest.engine.stall_detector import LOST_BY_WORKER
 from dify_kb.ingest.engine.tracked_file import TrackedFile
 from dify_kb.ingest.journal import JournalRow, JournalState
@@ -180,9 +180,9 @@ def decide_in_each_case(
     """Return the decisions while a lost send may arrive, after that, and without a lost send."""
     entry = make_entry(file, lost=False, until=0.0)
     return (
-        decide(make_entry(file, lost=True), found, 99.0, **options),
-        decide(make_entry(file, lost=True), found, 100.0, **options),
-        decide(entry, found, 99.0, **options),
+        decide_next_step(make_entry(file, lost=True), found, 99.0, **options),
+        decide_next_step(make_entry(file, lost=True), found, 100.0, **options),
+        decide_next_step(entry, found, 99.0, **options),
     )
 
 
@@ -256,20 +256,20 @@ def test_archived_document_is_replaced_on_request() -> None:
 def test_decision_waits_until_a_create_cannot_arrive_anymore(found: Document | None) -> None:
     entry = make_entry(make_file(before=make_document()), lost=False)
 
-    assert decide(entry, found, 99.0) is WAIT
-    assert decide(entry, found, 100.0) is SEND
+    assert decide_next_step(entry, found, 99.0) is WAIT
+    assert decide_next_step(entry, found, 100.0) is SEND
 
 
 def test_any_uploaded_file_is_new_if_there_was_none_before() -> None:
-    assert decide(make_entry(make_file(), lost=True), make_document(), 0.0) is TAKE_OVER
+    assert decide_next_step(make_entry(make_file(), lost=True), make_document(), 0.0) is TAKE_OVER
 
 
 def test_lost_send_of_an_earlier_run_is_distinguished_from_the_replaced_document() -> None:
     """Compared with the journal, because the listed document may be the lost send."""
     entry = make_entry(make_killed_file(previous="f0"), lost=True)
 
-    assert decide(entry, make_document("f1"), 0.0) is TAKE_OVER
-    assert decide(entry, make_document("f0"), 0.0) is WAIT
+    assert decide_next_step(entry, make_document("f1"), 0.0) is TAKE_OVER
+    assert decide_next_step(entry, make_document("f0"), 0.0) is WAIT
 
 
 @pytest.mark.parametrize("replaces", [True, False])
@@ -277,8 +277,8 @@ def test_lost_send_of_an_earlier_run_is_recognized_by_its_size(*, replaces: bool
     """The file may have a different size now."""
     entry = make_entry(make_killed_file(size=3), lost=True)
 
-    assert decide(entry, make_document("f1", size=3), 0.0, replaces=replaces) is TAKE_OVER
-    assert decide(entry, make_document("f1", size=4), 0.0, replaces=replaces) is WAIT
+    assert decide_next_step(entry, make_document("f1", size=3), 0.0, replaces=replaces) is TAKE_OVER
+    assert decide_next_step(entry, make_document("f1", size=4), 0.0, replaces=replaces) is WAIT
 
 
 @pytest.mark.parametrize("status", ["waiting", "indexing", "error"])
@@ -286,7 +286,7 @@ def test_lost_send_of_an_earlier_run_is_recognized_by_its_size(*, replaces: bool
 def test_stalled_document_is_created_again(status: str, *, same: bool) -> None:
     entry = make_entry(make_stalled_file(same=same), lost=False, until=0.0)
 
-    assert decide(entry, make_document(status=status), 0.0) is SEND
+    assert decide_next_step(entry, make_document(status=status), 0.0) is SEND
 
 
 def test_stalled_document_indexed_since_is_taken_over_unless_the_file_changed() -> None:
@@ -295,7 +295,7 @@ def test_stalled_document_indexed_since_is_taken_over_unless_the_file_changed() 
         make_entry(make_stalled_file(same=same), lost=False, until=0.0) for same in (True, False)
     ]
 
-    assert [decide(entry, make_document(), 0.0) for entry in entries] == [TAKE_OVER, SEND]
+    assert [decide_next_step(entry, make_document(), 0.0) for entry in entries] == [TAKE_OVER, SEND]
 
 
 def test_stalled_document_is_not_created_twice_while_the_first_create_may_be_stored() -> None:
@@ -303,9 +303,9 @@ def test_stalled_document_is_not_created_twice_while_the_first_create_may_be_sto
     file.planned = evolve(file.planned, row=None)  # it was sent in this run
     entry = make_entry(file, lost=True)
 
-    assert decide(entry, make_document(status="indexing"), 99.0) is WAIT
-    assert decide(entry, make_document(status="completed"), 99.0) is WAIT
-    assert decide(entry, make_document(status="indexing"), 100.0) is SEND
+    assert decide_next_step(entry, make_document(status="indexing"), 99.0) is WAIT
+    assert decide_next_step(entry, make_document(status="completed"), 99.0) is WAIT
+    assert decide_next_step(entry, make_document(status="indexing"), 100.0) is SEND
 
 
 @pytest.mark.parametrize(

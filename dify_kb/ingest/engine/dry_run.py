@@ -21,7 +21,7 @@ from dify_kb.ingest.remote_document import RemoteDocument
 from dify_kb.ingest.report import ItemResult, Outcome
 
 from .pending_uploads import PendingUpload
-from .reconcile import ReconcileDecision, decide
+from .reconcile import ReconcileDecision, decide_next_step
 from .tracked_file import TrackedFile
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class DryRun:
         lost = planned.row is not None and planned.row.state is JournalState.SENDING
         file = TrackedFile.from_plan(planned)
         pending = PendingUpload(file=file, since=0.0, due=0.0, until=0.0, lost=lost)
-        decision = decide(
+        decision = decide_next_step(
             pending,
             document,
             math.inf,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 MIN_TIME_DIFFERENCE = timedelta(seconds=2)
-"""Minimum difference between creation times of documents to be considered different: the server
+"""Minimum difference between the creation times of two documents to count one as later: the server
 rounds times to seconds."""
 
 
@@ -151,38 +151,38 @@ class FollowedDocument:
     base: int | None
     added_at: float
     since: float
-    """Time of its last progress, or of the end of a later outage."""
+    """Time of the last progress of the document, or of the end of a later outage."""
 
     last_progress_at: float
-    """Time of its last progress, or of its addition."""
+    """Time of the last progress of the document, or when it was added."""
 
     polled_at: float
     requested_at: float
-    """Time of its last individual request."""
+    """Time of the last individual status request."""
 
     status: str = ""
     statuses: set[str] = field(factory=set)
     segments: int | None = None
     total_segments: int | None = None
     counted_at: float | None = None
-    """Time of the first count of its segments."""
+    """Time of the first segment count."""
 
     missed: int = 0
     missed_at: float = 0.0
     needs_status_request: bool = False
-    """Whether its batch has to be requested, because its row in the list is not sufficient."""
+    """Whether the batch has to be requested, because the row in the list is not sufficient."""
 
     final_at: float | None = None
     """Time of the first final status, while another indexing run may be active."""
 
     @property
     def is_waiting(self) -> bool:
-        """Whether no worker is known to have started indexing it."""
+        """Whether no worker is known to have started indexing the document."""
         return self.status in {"", IndexingStatus.WAITING}
 
     @property
     def is_undecided(self) -> bool:
-        """Whether a poll found it finished or missing, which the next poll has to confirm."""
+        """Whether the next poll has to confirm that the document is finished or missing."""
         return self.final_at is not None or self.missed == 1
 
     def record_progress(self) -> None:

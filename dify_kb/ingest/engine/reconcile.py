@@ -50,17 +50,17 @@ class ReconcileDecision(enum.Enum):
     """A decision about a pending file after a lookup."""
 
     TAKE_OVER = enum.auto()
-    """Its create was carried out; its document is followed."""
+    """The create was carried out; the document is followed."""
 
     SEND = enum.auto()
     WAIT = enum.auto()
     KEEP_DISABLED = enum.auto()
     KEEP_ARCHIVED = enum.auto()
     KEEP_EXISTING = enum.auto()
-    """Another document has its name and must not be replaced."""
+    """Another document has the same name and must not be replaced."""
 
 
-def decide(  # noqa: PLR0911 -- one for each row of the table
+def decide_next_step(  # noqa: PLR0911 -- one for each row of the table
     pending: PendingUpload,
     document: Document | None,
     now: float,
@@ -68,11 +68,11 @@ def decide(  # noqa: PLR0911 -- one for each row of the table
     replaces: bool = True,
     overwrites_archived: bool = False,
 ) -> ReconcileDecision:
-    """Decide about a file by the document with its name. The first matching row applies.
+    """Return the decision about a file by the document with its name: the first matching row.
 
     | document | a send may still be carried out | otherwise |
     |---|---|---|
-    | uploaded by the API, another upload, size of the lost file | take over | take over |
+    | another upload, by the API, with the size of the lost file | take over | take over |
     | stalled in an earlier run, completed now, file unchanged | take over | take over |
     | none | wait | send |
     | another upload, not to be replaced | wait | keep existing |
@@ -237,7 +237,7 @@ class Reconciler:
     def _decide(
         self, pending: PendingUpload, document: Document | None, requested_at: float
     ) -> ReconcileDecision:
-        decision = decide(
+        decision = decide_next_step(
             pending,
             document,
             requested_at,
@@ -328,14 +328,14 @@ class Reconciler:
         self.files.apply(file, FileEvent.NOT_FOUND)
 
     def _with_status(self, pending: PendingUpload, document: Document | None) -> PendingUpload:
-        """Return the entry with the current status of its document."""
+        """Return the entry with the current status of the document."""
         status = str(document.indexing_status) if document else ""
         if status == pending.status:
             return pending
         return evolve(pending, status=status, status_since=loop_time())
 
     def _has_stalled(self, pending: PendingUpload, document: Document) -> bool:
-        """Return whether neither its document nor any other made progress for too long."""
+        """Return whether neither the document nor any other document made progress for too long."""
         now = loop_time()
         if document.indexing_status.is_final or now < pending.until:
             return False

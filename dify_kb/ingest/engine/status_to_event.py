@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .tracked_file import TrackedFile
 
 MAX_MISSES = 2
-"""Number of polls without the batch and the name of a document before it counts as deleted."""
+"""Number of polls that find neither batch nor name of a document before it counts as deleted."""
 
 MAX_OTHER_UPLOADS = 3
 """Number of polls with a different uploaded file before a document counts as replaced."""

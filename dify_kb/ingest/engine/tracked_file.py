@@ -50,7 +50,7 @@ class UploadedDocument:
 
     @property
     def response_at(self) -> float:
-        """Time of the response to its create; -1 if unknown or in an earlier run."""
+        """Time of the response to the create; -1 if unknown or in an earlier run."""
         return -1.0 if self.remembered or self.reconciled else self.accepted_at
 
     @property
@@ -97,13 +97,13 @@ class TrackedFile:
     recreated: int = 0
     changed: int = 0
     busy_since: float | None = None
-    """Time of the first refusal because its document is being indexed."""
+    """Time of the first refusal because the document was being indexed."""
 
     overlaps: bool = False
     """Whether two indexing runs may overlap: an earlier send may have been stored."""
 
     updates: bool = False
-    """Whether its document replaces a document that existed before this run."""
+    """Whether the upload replaces a document that existed before this run."""
 
     index_seconds: float | None = None
     metadata_recorded: str = ""
@@ -111,10 +111,10 @@ class TrackedFile:
 
     warnings: tuple[str, ...] = ()
     failure: str | None = None
-    """The reason of a failed new version, which is being deleted."""
+    """Why the new version failed, while it is being deleted."""
 
     in_backlog: Literal["sent", "before"] | None = None
-    """Whether the backlog counts it: as sent by this run, or before by an earlier run."""
+    """How the backlog counts the file: as sent by this run or before it; None if not counted."""
 
     @classmethod
     def from_plan(cls, planned: PlannedFile) -> TrackedFile:
@@ -140,7 +140,7 @@ class TrackedFile:
 
     @property
     def key(self) -> str:
-        """The key of its source."""
+        """The key of the file in the source."""
         return self.planned.found.key
 
     @property
@@ -152,7 +152,7 @@ class TrackedFile:
 
     @property
     def is_new_document(self) -> bool:
-        """Whether this run has added its document to the list."""
+        """Whether this run added the document to the list."""
         existing, document = self.planned.replaces, self.document
         if document is None or document.remembered:
             return False
@@ -178,7 +178,7 @@ class TrackedFile:
 
     @property
     def is_new_version(self) -> bool:
-        """Whether its document exists in addition to the document that it replaces."""
+        """Whether the document exists in addition to the document that it replaces."""
         existing, document = self.planned.replaces, self.document
         return existing is not None and document is not None and existing.document_id != document.id
 
