@@ -148,7 +148,7 @@ async def _load(
 
 @contextmanager
 def _raise_single_error() -> Iterator[None]:
-    """Raise the only error of an exception group, such as one of the caller's generator, itself."""
+    """Unwrap an exception group with a single error, such as that of the caller's generator."""
     try:
         yield
     except BaseExceptionGroup as group:

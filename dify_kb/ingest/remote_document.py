@@ -16,7 +16,7 @@ class AddedDocuments:
 
 @frozen(kw_only=True)
 class RemoteDocument:
-    """Snapshot of a document on the server.
+    """A snapshot of a document on the server.
 
     `place` is its position in the list, newest first, minus the number of documents added by this
     run; None if unknown.

@@ -31,17 +31,17 @@ class ResultBuffer(Generic[T]):
 
     _results: deque[T] = field(factory=deque)
     _filled: anyio.Event = field(factory=anyio.Event)
-    _taken: anyio.Event = field(factory=anyio.Event)
+    _consumed: anyio.Event = field(factory=anyio.Event)
 
     def put(self, result: T) -> None:
         """Add a result."""
         self._results.append(result)
         self._filled.set()
 
-    async def wait_for_room(self) -> None:
+    async def wait_for_space(self) -> None:
         """Wait while the buffer is full."""
         while len(self._results) >= MAX_BUFFERED:
-            await self._taken.wait()
+            await self._consumed.wait()
 
     def close(self) -> None:
         """Wake the consumer: no results will follow."""
@@ -56,8 +56,8 @@ class ResultBuffer(Generic[T]):
         self._filled = anyio.Event()
         results = tuple(self._results)
         self._results.clear()
-        taken, self._taken = self._taken, anyio.Event()
-        taken.set()
+        consumed, self._consumed = self._consumed, anyio.Event()
+        consumed.set()
         return results
 
 
@@ -121,7 +121,7 @@ def iter_results(
 
         return await start_load(
             LoadOptions.from_arguments(
-                {**arguments, "on_event": put, "pause": buffer.wait_for_room}
+                {**arguments, "on_event": put, "pause": buffer.wait_for_space}
             )
         )
 

@@ -5,7 +5,7 @@ import anyio
 from dify_kb.ingest.result_iterator import MAX_BUFFERED, ResultBuffer
 
 
-async def test_all_waiting_producers_continue_when_there_is_room() -> None:
+async def test_all_waiting_producers_continue_when_there_is_space() -> None:
     """Each concurrent upload waits; one that is never woken would block its file forever."""
     buffer: ResultBuffer[int] = ResultBuffer()
     for number in range(MAX_BUFFERED):
@@ -13,7 +13,7 @@ async def test_all_waiting_producers_continue_when_there_is_room() -> None:
     through: list[int] = []
 
     async def wait(number: int) -> None:
-        await buffer.wait_for_room()
+        await buffer.wait_for_space()
         through.append(number)
 
     with anyio.fail_after(5):
@@ -33,10 +33,10 @@ async def test_refilled_buffer_blocks_again() -> None:
         for number in range(MAX_BUFFERED):
             buffer.put(number)
         with anyio.move_on_after(0.01) as scope:
-            await buffer.wait_for_room()
+            await buffer.wait_for_space()
         assert scope.cancelled_caught
         await buffer.get_all()
-        await buffer.wait_for_room()
+        await buffer.wait_for_space()
 
 
 async def test_buffer_returns_results_in_order_then_none() -> None:

@@ -79,7 +79,7 @@ class Journal:
 
     @property
     def run(self) -> int:
-        """The number of this run; 0 before `begin`."""
+        """The number of this run; 0 before `begin_run`."""
         return self.results.run
 
     def get_rows(self, keys: Sequence[str]) -> Mapping[str, JournalRow]:

@@ -61,7 +61,7 @@ def lock_path(journal: Path) -> Path:
 
 
 def read_owner(journal: Path) -> tuple[int, str] | None:
-    """Return process id and host of the load that holds or last held a journal, if known."""
+    """Return process id and host of the load that locked a journal and did not release it."""
     try:
         owner = json.loads(lock_path(journal).read_text("utf-8"))
         return int(owner["pid"]), str(owner["host"])

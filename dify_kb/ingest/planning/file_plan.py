@@ -65,7 +65,7 @@ def _encode(value: object) -> str:
 OnExisting = Literal["overwrite", "skip", "fail"]
 
 DATASET_RULE = ""
-"""The fingerprint of the dataset's own chunking settings, which equals every fingerprint."""
+"""The fingerprint of the dataset's own chunking settings, which is equal to all others."""
 
 
 class PlannedAction(enum.StrEnum):
@@ -196,7 +196,7 @@ def plan_file(  # noqa: PLR0911 -- the rows of the table
 
 
 def _is_own_document(row: JournalRow, remote: RemoteDocument | None) -> bool:
-    """Return whether the document is the one that the row records, or both are missing."""
+    """Return whether the row records this document, or both are missing."""
     if remote is None or row.document_id is None:
         return remote is None and row.document_id is None
     return (remote.document_id, remote.upload_file_id) == (row.document_id, row.upload_file_id)
@@ -227,7 +227,7 @@ def _plan_by_row(
 
 
 def _plan_by_document(planned: PlannedFile, options: PlanOptions) -> PlannedFile | ItemResult:
-    """Plan a file without a journal row, by the existing document with its name."""
+    """Plan a file by the existing document with its name, ignoring the journal row."""
     existing = planned.replaces
     if existing is None:
         return planned

@@ -174,7 +174,7 @@ class Planner:
         )
 
     def _is_same(self, found: FoundFile, row: JournalRow) -> bool:
-        """Return whether a file is unchanged since it was sent: its size, stamp or content."""
+        """Return whether a file is unchanged since it was sent, by size and stamp, or content."""
         if found.size != row.size:
             return False
         unread = is_same_stamp(found, row.mtime_ns, row.ctime_ns, row.inode)

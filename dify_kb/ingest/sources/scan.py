@@ -77,7 +77,7 @@ class SeenKeys:
 
 
 class _FileFormat(enum.Enum):
-    """The format as which the server parses a file, by its extension."""
+    """The format of a file for the server, by its extension."""
 
     DOCUMENT = enum.auto()
     TEXT = enum.auto()
