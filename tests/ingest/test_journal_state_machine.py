@@ -28,7 +28,7 @@ from journal_examples import IDENTITY, intent
 
 from dify_kb.ingest import ItemResult, Outcome
 from dify_kb.ingest.engine.pending_uploads import PendingUpload
-from dify_kb.ingest.engine.reconcile import ReconcileDecision, decide
+from dify_kb.ingest.engine.reconcile import ReconcileDecision, decide_next_step
 from dify_kb.ingest.engine.tracked_file import TrackedFile
 from dify_kb.ingest.journal import Journal, JournalRow, JournalState, open_journal
 from dify_kb.ingest.planning.file_plan import (
@@ -447,7 +447,7 @@ class Loads(RuleBasedStateMachine):
         held = self.load.held[key]
         planned = held.file.planned
         document = self.server.documents.get(planned.name)
-        decision = decide(held, document.document if document else None, self.now)
+        decision = decide_next_step(held, document.document if document else None, self.now)
         if decision is ReconcileDecision.WAIT:
             return
         del self.load.held[key]
