@@ -16,7 +16,7 @@ import pytest
 from dify_kb.emulator import Emulator
 
 TIMEOUT = 30
-"""Seconds that a program may take; one that hangs is killed and fails its test."""
+"""Timeout of a program in seconds; a hanging program is killed and fails its test."""
 
 PREAMBLE = """
 import gc, os, signal, sys, threading, time
@@ -24,7 +24,7 @@ from dify_kb import ConfigError
 from dify_kb import Client
 signal.signal(signal.SIGINT, signal.default_int_handler)
 """
-"""The last, as shells start background jobs, such as a test run, with interrupts ignored."""
+"""The last line is needed because shells start background jobs with interrupts ignored."""
 
 
 @contextmanager

@@ -51,7 +51,7 @@ async def end_event_stream(request: Request) -> None:
 
 async def collect_names(events: Events, names: list[str]) -> None:
     async for event in events:
-        names.append(event.event)  # noqa: PERF401 -- what came before an error counts
+        names.append(event.event)  # noqa: PERF401 -- keeps events received before an error
 
 
 async def read_names(events: Events) -> list[str]:
