@@ -180,8 +180,8 @@ def list_documents(dataset: str, total: int, query: Mapping[str, str]) -> bytes:
         for each in range(newest, max(0, newest - size), -1)
     ]
     more = json.dumps(newest > size).encode()
-    told = b'],"has_more":%b,"limit":%d,"total":%d,"page":%d}' % (more, size, total, number)
-    return build_created_response(b'{"data":[' + b",".join(rows) + told)
+    end = b'],"has_more":%b,"limit":%d,"total":%d,"page":%d}' % (more, size, total, number)
+    return build_created_response(b'{"data":[' + b",".join(rows) + end)
 
 
 def document_id(dataset: str, number: int) -> bytes:

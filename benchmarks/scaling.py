@@ -54,8 +54,8 @@ MAX_REQUESTS = 1.1
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print tables, and fail if a bound is missed."""
     options = parse_arguments(arguments)
-    told = describe_run()
-    print(format_title(told))
+    run_info = describe_run()
+    print(format_title(run_info))
     runner = MethodRunner(virtual_environments.DEFAULT_FOLDER, LONGEST)
     tables: dict[str, ComparisonTable] = {}
     for size in sorted(options.sizes):
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for bound in found:
         print(bound.text())
     if options.json is not None:
-        run = {**told, **run_to_json(tables, found)}
+        run = {**run_info, **run_to_json(tables, found)}
         options.json.write_text(json.dumps(run, indent=1, ensure_ascii=False) + "\n")
     return 0 if all(bound.is_held for bound in found) else 1
 
@@ -84,17 +84,17 @@ def measure_size(runner: MethodRunner, size: int, rounds: int) -> Iterator[Compa
             run_emulator(Settings(history_size=100)) as server,
         ):
             show_status(f"{size:,} documents, round {index + 1} of {rounds}")
-            for label, told in run_once(runner, size, Path(temporary), server).items():
-                found[label].append(told)
+            for label, result in run_once(runner, size, Path(temporary), server).items():
+                found[label].append(result)
     show_status("")
     where = f"{size:,} documents"
     yield build_table(
         f"cpu {size}", f"CPU time per document, {where}", "us", (FORM_DATA,), found,
-        lambda told: told["cpu"] / told["uploads"] * 1e6,
+        lambda result: result["cpu"] / result["uploads"] * 1e6,
     )  # fmt: skip
     yield build_table(
         f"memory {size}", f"peak resident memory, {where}", "MiB", (FORM_DATA,), found,
-        lambda told: told["resident"] / 2**20,
+        lambda result: result["resident"] / 2**20,
     )  # fmt: skip
     yield ComparisonTable(
         name=f"requests {size}",
@@ -102,7 +102,7 @@ def measure_size(runner: MethodRunner, size: int, rounds: int) -> Iterator[Compa
         unit="requests",
         floors=(),
         figures=[
-            build_figure(way.label, found[way.label], lambda told: told["requests"])
+            build_figure(way.label, found[way.label], lambda result: result["requests"])
             for way in (LOAD, LOAD_AGAIN, LIST)
         ],
     )

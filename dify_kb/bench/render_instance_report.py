@@ -40,7 +40,7 @@ def _upload_section(result: UploadResult) -> PageSection:
     marks = {float(knee.at_once): "saturation point"} if knee and knee.reached else {}
     rate = Chart(
         title=f"Upload rate, files of {name}",
-        x="uploads at once",
+        x="concurrent uploads",
         y="files/s",
         scale="doubling",
         marks=marks,
@@ -55,7 +55,7 @@ def _upload_section(result: UploadResult) -> PageSection:
     known = [(level.at_once, level.latency) for level in result.levels if level.latency]
     latency = Chart(
         title=f"Upload time, files of {name}",
-        x="uploads at once",
+        x="concurrent uploads",
         y="ms",
         scale="doubling",
         marks=marks,
@@ -96,7 +96,7 @@ def _search_section(result: Sequence[SearchResult]) -> PageSection:
         charts += [
             Chart(
                 title=f"Query rate, top {top_k}",
-                x="queries at once",
+                x="concurrent queries",
                 y="queries/s",
                 scale="doubling",
                 series=[
@@ -109,7 +109,7 @@ def _search_section(result: Sequence[SearchResult]) -> PageSection:
             ),
             Chart(
                 title=f"Query time, 95th percentile, top {top_k}",
-                x="queries at once",
+                x="concurrent queries",
                 y="ms",
                 scale="doubling",
                 series=[

@@ -24,8 +24,8 @@ MIN_DOUBT = 0.1
 """Minimum relative uncertainty of a value, however small the spread of its repetitions."""
 
 FEW_REPETITIONS, ROUGH_DOUBT = 3, 0.25
-"""The relative uncertainty of a value with fewer repetitions, whose spread says little. It also
-applies to the median and the 95th percentile of latencies, which are those of all rounds."""
+"""Values with fewer than 3 repetitions have this relative uncertainty, since their spread says
+little. So do the percentiles of latencies, which are computed over all rounds."""
 
 
 @frozen(kw_only=True)

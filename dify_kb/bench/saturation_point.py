@@ -29,7 +29,7 @@ NEARLY_FULL_PART = 0.85
 do not reach it are overloaded and not part of the curve."""
 
 ITERATIONS = 5
-"""Iterations of saturation point and mean, each from the other; two mostly suffice."""
+"""Saturation point and maximum throughput are computed from each other; two mostly suffice."""
 
 NOISE_FACTOR = 0.3
 """Standard deviations of the saturated points by which a point may miss the target rate. A higher
@@ -113,7 +113,7 @@ def _weighted_mean_rate(points: Sequence[ThroughputPoint]) -> float:
 
 def _noise_allowance(full_points: Sequence[ThroughputPoint], full_rate: float) -> float:
     """Return by how much a point may miss the target rate by chance."""
-    if len(full_points) < 3:  # noqa: PLR2004 -- two that differ may be a rise
+    if len(full_points) < 3:  # noqa: PLR2004 -- two different points may be a rise
         return 0.0
     return min(
         (1 - SATURATED_PART) * full_rate,

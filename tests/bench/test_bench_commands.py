@@ -85,16 +85,16 @@ def test_bench_json_is_one_line(cli: Cli, docs: Path) -> None:
     ("arguments", "code", "what"),
     [
         (["bench", "--quick", "--api-key", "wrong"], 4, "401"),
-        (["bench", "--corpus", "/nowhere"], 2, "Not a directory"),
-        (["bench", "--html", "/nowhere/a.html"], 2, "Cannot write"),
-        (["bench", "compare", "/nowhere", "/nowhere"], 2, "Cannot read"),
+        (["bench", "--corpus", "{missing}"], 2, "Not a directory"),
+        (["bench", "--html", "{missing}/a.html"], 2, "Cannot write"),
+        (["bench", "compare", "{missing}", "{missing}"], 2, "Cannot read"),
         (["eval", "--api-key", "wrong"], 4, "401"),
         (["eval", "--dataset", "none"], 2, "Missing argument QUERIES"),
         (["eval", "{queries}"], 2, "No documents for the queries"),
         (["eval", "{queries}", "--dataset", "none"], 1, "Dataset not found: 'none'"),
         (["eval", "{queries}", "--dataset", "d", "--corpus", "/"], 2, "cannot be combined"),
-        (["eval", "{queries}", "--corpus", "/nowhere"], 2, "Not a directory"),
-        (["eval", "/nowhere.jsonl", "--dataset", "d"], 2, "Cannot read"),
+        (["eval", "{queries}", "--corpus", "{missing}"], 2, "Not a directory"),
+        (["eval", "{missing}.jsonl", "--dataset", "d"], 2, "Cannot read"),
         (["eval", "--chunk-size", "10"], 2, "Invalid max_tokens: 10"),
     ],
 )
@@ -104,10 +104,12 @@ def test_expected_errors_print_two_lines_and_an_exit_code(
     file = tmp_path / "queries.jsonl"
     file.write_text(QUERIES)
 
-    met, _, err = cli(*(argument.format(queries=file) for argument in arguments))
+    exit_code, _, err = cli(
+        *(argument.format(queries=file, missing=tmp_path / "missing") for argument in arguments)
+    )
 
     assert re.search(what, split_error_lines(err)[0])
-    assert met == code
+    assert exit_code == code
     assert "Traceback" not in err
 
 
@@ -121,10 +123,10 @@ def test_refusing_server_is_reported_and_no_dataset_left(
 ) -> None:
     emulator.faults.plan(endpoint, [fault])
 
-    met, _, err = cli("bench", "--quick")
+    exit_code, _, err = cli("bench", "--quick")
 
     split_error_lines(err)
-    assert met == code
+    assert exit_code == code
     emulator.faults.clear()
     assert list_dataset_names(emulator) == []
 
@@ -205,7 +207,7 @@ def test_terminal_shows_a_progress_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output, "err", Console(file=shown, force_terminal=True, width=90))
 
     with report_output.show_progress(quiet=False, plain=False) as tell:
-        tell(ProgressStep(phase="upload", description="4 at once", completed_part=0.5))
+        tell(ProgressStep(phase="upload", description="concurrency 4", completed_part=0.5))
         tell(ProgressStep(phase="asking", description="\x1b[2Jhybrid", completed_part=0.0))
 
     assert "━" in shown.getvalue()

@@ -24,7 +24,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def chart(*series: ChartSeries, marks: dict[float, str] | None = None) -> Chart:
-    return Chart(title="T < 1", x="at once", y="/s", series=series, marks=marks or {})
+    return Chart(title="T < 1", x="concurrency", y="/s", series=series, marks=marks or {})
 
 
 def render_to_xml(chart_to_render: Chart) -> ET.Element:
@@ -39,7 +39,7 @@ def test_chart_is_xml_with_title_and_values() -> None:
     titles = [element.text for element in root.iter(f"{SVG}title")]
     assert titles == ["T < 1", "a & b: 10 at 1", "a & b: 20 at 2"]
     texts = [element.text for element in root.iter(f"{SVG}text")]
-    assert {"at once", "/s", "saturation point", "0", "20"} <= set(texts)
+    assert {"concurrency", "/s", "saturation point", "0", "20"} <= set(texts)
 
 
 @settings(deadline=None)

@@ -169,9 +169,9 @@ async def test_failures_are_counted_and_reported(
 
     report = await instance_benchmark(unlimited_client, counter).run()
 
-    met = {(row.endpoint, row.kind): row.count for row in report.troubles}
-    assert met[CREATE, "503"] == 1
-    assert sum(met.values()) == 2
+    errors = {(row.endpoint, row.kind): row.count for row in report.troubles}
+    assert errors[CREATE, "503"] == 1
+    assert sum(errors.values()) == 2
     assert sum(level.errors for row in report.uploads for level in row.levels) == 2
     assert emulator.faults.left() == {}
     assert await has_no_datasets(unlimited_client)

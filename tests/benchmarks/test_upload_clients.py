@@ -86,8 +86,8 @@ def test_package_that_cannot_be_installed_is_reported(tmp_path: Path) -> None:
 
 
 def test_pip_error_is_quoted() -> None:
-    said = "WARNING: slow\nERROR: No matching distribution found for peer==9\n"
-    error = subprocess.CalledProcessError(1, ["pip"], stderr=said)
+    output = "WARNING: slow\nERROR: No matching distribution found for peer==9\n"
+    error = subprocess.CalledProcessError(1, ["pip"], stderr=output)
 
     assert find_pip_error(error) == "ERROR: No matching distribution found for peer==9"
 

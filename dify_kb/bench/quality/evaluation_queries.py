@@ -167,7 +167,7 @@ def default_documents(count: int = DOCUMENT_COUNT) -> Sequence[Sample]:
 def default_queries(
     samples: Sequence[Sample], count: int = DEFAULT_QUERY_COUNT
 ) -> Sequence[EvaluationQuery]:
-    """Return random queries; relevant is the chunk with the sentence that answers the query."""
+    """Return random queries. The chunk with the answering sentence is relevant."""
     rng, remaining = (
         StableRandom(SEED),
         [question for sample in samples for question in sample.questions],
