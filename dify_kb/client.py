@@ -270,7 +270,7 @@ class AsyncClient:
 
         Costs one request per uploaded file, one page of the document list per 50 documents being
         indexed, at intervals that follow the server's speed, and one page per 100 documents of a
-        knowledge base with documents unknown to the journal. Memory use is constant.
+        knowledge base with documents unknown to the journal. Large loads need no more memory.
 
         Args:
             source: a folder, a file, an `Item`, or an iterable of these (generators too, also

@@ -68,12 +68,11 @@ def test_the_command_has_the_defaults_of_the_client() -> None:
         for name, parameter in inspect.signature(load_command).parameters.items()
     }
     client = defaults_of(AsyncClient.load)
-    same = command.keys() & client.keys() - {"stall_after", "max_file_size"} - {"include"}
-    empty = (None, ())
+    common = (command.keys() & client.keys()) - {"stall_after", "max_file_size"}
 
-    assert {name for name in same if command[name] != client[name]} <= {
-        name for name in same if command[name] in empty and client[name] in empty
-    }
+    different = {name for name in common if command[name] != client[name]}
+
+    assert different == {"include", "exclude", "as_text"}, "None for repeatable options"
     assert parse_duration("--stall-after", str(command["stall_after"])) == client["stall_after"]
     assert command["max_file_size"] * MIB == client["max_file_size"]
 
