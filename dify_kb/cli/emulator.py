@@ -75,8 +75,9 @@ def _read_fault_plans(argument: str) -> dict[str, object]:
             )
         plans: dict[str, object] = json.loads(text)
     except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise ConfigError(
-            f"Cannot read fault plans from {argument!r}: {error}.",
+            f"Cannot read fault plans from {argument!r}: {reason}.",
             hint="Pass a JSON file, JSON text, or - for standard input.",
         ) from error
     return plans

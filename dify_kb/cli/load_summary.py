@@ -11,6 +11,7 @@ from rich.console import Console
 from dify_kb import ItemResult, LoadReport, Outcome, StopReason
 
 from . import output
+from .bulk import format_count
 from .option_types import MIB
 from .output import MAX_LISTED_FAILURES
 from .progress import format_counts
@@ -70,7 +71,7 @@ def print_summary(console: Console, report: LoadReport) -> None:
     """Print the counts by outcome, the reasons of skipped files, and the speed."""
     counts = {outcome: getattr(report, outcome) for outcome in Outcome}
     console.print(
-        f"{report.found:,} files found in {report.seconds:.1f} s:"
+        f"{format_count(report.found, 'file')} found in {report.seconds:.1f} s:"
         f" {format_counts(counts) or 'nothing to do'}."
     )
     if report.skipped_reasons:

@@ -255,7 +255,7 @@ def _read_segments(file: Path) -> list[NewSegment]:
         text = sys.stdin.read() if str(file) == "-" else file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"Cannot read chunks from {str(file)!r}: {error}.",
+            f"Cannot read chunks from {str(file)!r}: {getattr(error, 'strerror', None) or error}.",
             hint="Pass a UTF-8 file of JSON Lines, or - for standard input.",
         ) from error
     lines = enumerate(text.splitlines(), 1)

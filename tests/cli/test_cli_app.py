@@ -168,7 +168,7 @@ def test_the_doctor_says_what_is_missing(cli: Cli) -> None:
             "Check",
         ),
         (["search", "--dataset", "d", "x" * 251], 1, "Dataset not found", "datasets list"),
-        (["datasets", "create", "x" * 41], 2, "Invalid length of name: 41", "1 to 40"),
+        (["datasets", "create", "x" * 41], 2, "41 characters", "1 to 40"),
         (["datasets", "list", "--url", "emulator:x?colour=red"], 2, "colour", "version"),
         (["datasets", "list", "--url", "emulator:?version=9"], 2, "9", "1.16"),
         (["datasets", "list", "--header", "nonsense"], 2, "nonsense", "NAME:VALUE"),
