@@ -166,7 +166,7 @@ def report_partial(error: PartialError, *, json: bool) -> int:
 
 
 async def confirm_deletion(what: str, things: Sequence[str], *, yes: bool) -> None:
-    """Ask for confirmation on the terminal, unless `yes` is set.
+    """Request confirmation on the terminal, unless `yes` is set.
 
     Raises:
         ConfigError: standard input is not a terminal.

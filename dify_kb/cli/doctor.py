@@ -96,7 +96,7 @@ def _check_version(version: str | None) -> DiagnosticCheck:
             check="version",
             status="warning",
             detail=f"Dify {version} is not tested (tested: {', '.join(TESTED_VERSIONS)})",
-            remedy="Most features should work; please report those that do not.",
+            remedy="Most features should work; please report any problem.",
         )
     return DiagnosticCheck(check="version", status="ok", detail=f"Dify {version}")
 

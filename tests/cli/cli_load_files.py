@@ -1,4 +1,4 @@
-"""Files to load, and what a load tells of them."""
+"""Write files for loads, and count the create requests."""
 
 from __future__ import annotations
 

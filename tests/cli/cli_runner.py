@@ -1,4 +1,4 @@
-"""The command line as tests call it, what it gives, read, and a base that it looks after."""
+"""Helpers for tests of the command line: types, parsers of its output, a dataset to work on."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from dify_kb import Client, Policy
 from dify_kb.emulator import Emulator
 
 Cli = Callable[..., tuple[int, str, str]]
-"""Runs a command; gives exit code, stdout and stderr."""
+"""Runs a command; returns exit code, stdout and stderr."""
 
 Shell = Callable[[Emulator], Cli]
-"""Makes such a function for a server."""
+"""Creates a `Cli` for a server."""
 
 Program = Callable[..., subprocess.Popen[str]]
-"""Starts a command in a process of its own."""
+"""Starts a command in a subprocess."""
 
 
 def parse_json_lines(text: str) -> list[dict[str, Any]]:
@@ -27,12 +27,12 @@ def parse_json_lines(text: str) -> list[dict[str, Any]]:
 
 
 def model_field_names(model: Any) -> set[str]:
-    """What a program finds in a line: the fields of the model."""
+    """Return the names of a model's fields, which are the keys of its JSON line."""
     return {field.name for field in attrs.fields(model)} - {"extra"}
 
 
 def parse_error(stderr: str) -> tuple[str, str]:
-    """The two lines of an error, without what they begin with."""
+    """Return the message and the hint of an error, without `error:` and `next:`."""
     what, following = stderr.strip().splitlines()[-2:]
     assert what.startswith("error: ")
     assert following.startswith("next:  ")
@@ -40,14 +40,14 @@ def parse_error(stderr: str) -> tuple[str, str]:
 
 
 def called_endpoints(emulator: Emulator) -> list[str]:
-    """The endpoints that were called, in their order."""
+    """Return the endpoints that were called, in order."""
     return [exchange.endpoint for exchange in emulator.history]
 
 
 def create_dataset_with_documents(
     emulator: Emulator, *names: str, name: str = "base"
 ) -> dict[str, str]:
-    """Make a base with indexed documents, and give their ids by their names."""
+    """Create a dataset with indexed documents, and return the documents' ids by name."""
     with Client(emulator.url, emulator.api_key, policy=Policy().scaled(0.01)) as client:
         made = client.datasets.create(name, indexing_technique="economy")
         created = [client.documents.create_by_text(made, each, "Wombats dig.") for each in names]
@@ -56,7 +56,7 @@ def create_dataset_with_documents(
 
 
 def list_document_names(emulator: Emulator, status: str | None = None) -> set[str]:
-    """The documents of the base that are so."""
+    """Return the names of the documents of `base` with this status."""
     with Client(emulator.url, emulator.api_key) as client:
         found = client.datasets.find("base")
         assert found is not None

@@ -227,7 +227,7 @@ def test_help_reads_well_at_80_columns(cli: Cli, command: list[str]) -> None:
 
 
 def test_odd_names_do_not_break_the_terminal(cli: Cli, folder: Path) -> None:
-    """A newline or an escape in a file name could forge lines of output."""
+    """A newline or an escape sequence in a file name could forge lines of output."""
     (folder / "a\nb\x1b[31m.exe").write_text("x")
     Path(os.fsdecode(os.fsencode(folder) + b"/bad\xff.pdf")).write_text("x")
 
@@ -245,7 +245,7 @@ def test_odd_names_do_not_break_the_terminal(cli: Cli, folder: Path) -> None:
 
 @pytest.mark.parametrize("name", app.COMMANDS)
 def test_the_summary_of_a_command_is_the_first_sentence_of_its_help(cli: Cli, name: str) -> None:
-    """The help of the program is printed without importing the commands."""
+    """The program's help is printed without importing the commands."""
     _, out, _ = cli(name, "--help")
 
     words = " ".join(out.split())
@@ -256,7 +256,7 @@ def test_the_summary_of_a_command_is_the_first_sentence_of_its_help(cli: Cli, na
     "arguments", [[], ["load"], ["documents"], ["journal"], ["bench"]], ids=" ".join
 )
 def test_help_imports_neither_the_client_nor_the_models(arguments: list[str]) -> None:
-    """Half a second of processor time would go to imports that help does not need."""
+    """These imports cost half a second of processor time."""
     code = (
         "import sys; from dify_kb.cli import run; run(sys.argv[1:]);"
         "print(*sorted({'aiohttp', 'cattrs', 'dify_kb.models', 'dify_kb.ingest'} & {*sys.modules}),"

@@ -1,4 +1,4 @@
-"""Many documents at once: by name, status or metadata, asking first, telling each."""
+"""Changes of many documents: selection, confirmation, a line for each result."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_documents_are_chosen_by_a_date(cli: Cli, emulator: Emulator) -> None:
 def test_a_condition_on_a_field_that_there_is_not_is_told(
     cli: Cli, emulator: Emulator, command: list[str]
 ) -> None:
-    """The server finds nothing, which looks like an answer."""
+    """The server would return an empty list, which looks like a valid result."""
     create_dataset_with_documents(emulator, "a.txt")
     cli("metadata", "create", *WHERE, "year", "--type", "number")
 
@@ -82,7 +82,7 @@ def test_a_condition_on_a_field_that_there_is_not_is_told(
 
 
 def test_documents_are_chosen_by_their_status(cli: Cli, emulator: Emulator) -> None:
-    """All conditions must hold."""
+    """All conditions must match."""
     emulator.faults.indexing(["error no such model"], names="bad*", always=True)
     create_dataset_with_documents(emulator, "bad.txt", "worse.txt", "bad.md")
 
@@ -162,7 +162,7 @@ def test_what_concerns_all_stops_the_rest_and_tells_what_was_done(
 def test_what_is_under_way_when_the_rest_is_stopped_is_told_too(
     cli: Cli, emulator: Emulator
 ) -> None:
-    """The server deletes it, whether or not anybody waits for the answer."""
+    """The server deletes the document even if the client does not wait for the response."""
     create_dataset_with_documents(emulator, *(f"{number}.txt" for number in range(9)))
     emulator.faults.plan("documents.delete", ["stall 0.2", "stall 0.2", "401", *["ok"] * 9])
 
@@ -205,7 +205,7 @@ def test_the_only_one_that_is_refused_is_an_error(cli: Cli, emulator: Emulator) 
 def test_a_choice_that_is_none_is_refused(
     cli: Cli, emulator: Emulator, arguments: list[str], what: str
 ) -> None:
-    """Nobody deletes everything by leaving something out."""
+    """A forgotten argument must not delete all documents."""
     code, _, err = cli("documents", "delete", *WHERE, *arguments, "--yes")
 
     assert code == 2

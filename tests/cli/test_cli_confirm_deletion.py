@@ -1,4 +1,4 @@
-"""Asking before deletes on a terminal, and output that nobody reads any more."""
+"""Confirmation of deletions on a terminal, and deletions whose output pipe is closed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Started = Callable[..., tuple[subprocess.Popen[str], int]]
 
 @pytest.fixture
 def terminal(emulator: Emulator) -> Iterator[Started]:
-    """Starts the program with a terminal to answer at; gives it and the terminal's other end."""
+    """Yield a function that starts the program on a pseudo-terminal and returns both."""
     started: list[tuple[subprocess.Popen[str], int]] = []
 
     def start(*arguments: str) -> tuple[subprocess.Popen[str], int]:
@@ -79,7 +79,7 @@ def test_deletes_of_several_ask_first(
 
 
 def test_ctrl_c_is_an_answer(terminal: Started, emulator: Emulator) -> None:
-    """It must not wait for a line."""
+    """The process must not wait for a line of input."""
     create_dataset_with_documents(emulator, "a.txt", "b.txt")
     process, _ = terminal("documents", "delete", *WHERE, "--all")
     until_asked(process)
@@ -116,7 +116,7 @@ def test_a_list_into_a_pipe_that_closes_ends_quietly(emulator: Emulator, options
 
 
 def test_work_goes_on_where_nobody_reads_what_was_done(emulator: Emulator) -> None:
-    """Half of the documents deleted, depending on a pipe's buffer, would be the worst."""
+    """The number of deleted documents must not depend on the size of the pipe's buffer."""
     create_dataset_with_documents(emulator, *(f"{number}.txt" for number in range(20)))
 
     ended = piped(emulator, "documents delete --dataset base --all --yes | true")

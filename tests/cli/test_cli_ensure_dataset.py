@@ -1,4 +1,4 @@
-"""`load --create`: one dataset, whatever happens while it is created."""
+"""`load --create`: one dataset despite lost responses and concurrent creates."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def datasets(emulator: Emulator) -> list[Dataset]:
 
 @pytest.fixture
 def _twin_meanwhile(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Create a dataset of the same name between the look and the create."""
+    """Create a dataset of the same name between the lookup and the create request."""
 
     def create() -> None:
         with Client(emulator.url, emulator.api_key) as client:
@@ -41,7 +41,7 @@ def _twin_meanwhile(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_create_whose_response_is_lost_is_looked_up(
     cli: Cli, docs: Path, emulator: Emulator
 ) -> None:
-    """A second create would make a second dataset on some servers."""
+    """A second create request would create a second dataset on some servers."""
     emulator.faults.plan(CREATE, ["commit-then-reset"])
 
     code, out, err = cli("load", str(docs), "--dataset", "d", "--create")
@@ -80,7 +80,7 @@ def test_a_dataset_that_another_process_created_meanwhile_is_taken(
 def test_of_two_datasets_of_a_name_the_oldest_is_loaded_into_with_a_warning(
     cli: Cli, docs: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As 1.14.2 allows when both are created at the same time."""
+    """Dify 1.14.2 allows equal names if both datasets are created at the same time."""
     monkeypatch.setattr(DatasetTable, "ids_by_name", lambda *_: [])
 
     code, _, err = cli("load", str(docs), "--dataset", "d", "--create")

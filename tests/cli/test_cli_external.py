@@ -1,4 +1,4 @@
-"""The commands that serve a folder and check a server, in processes of their own."""
+"""`external serve` and `external check`, run as subprocesses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Cli = Callable[..., tuple[int, str, str]]
 
 @contextmanager
 def served(folder: Path, *arguments: str, **environment: str) -> Iterator[dict[str, Any]]:
-    """Serve a folder, and give what the program says of itself."""
+    """Serve a folder in a subprocess, and yield the JSON line that it prints."""
     process = subprocess.Popen(  # noqa: S603 -- our own program
         [
             *(sys.executable, "-m", "dify_kb", "--json", "external", "serve", str(folder)),
@@ -42,7 +42,7 @@ def served(folder: Path, *arguments: str, **environment: str) -> Iterator[dict[s
 
 
 def test_a_folder_is_served_and_dify_would_be_content(docs: Path, cli: Cli) -> None:
-    """Out of the box: nothing but the folder is given."""
+    """With default options: only the folder is given."""
     (docs / "more.md").write_text("The red button is for the device, and for nothing else.")
     with served(docs) as told:
         given = ["--api-key", told["api_key"], "--knowledge-id", told["knowledge_id"]]

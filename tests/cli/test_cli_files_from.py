@@ -1,4 +1,4 @@
-"""Loads of what a list names."""
+"""Loads with --files-from."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def told(out: str) -> dict[str, str]:
 
 @pytest.fixture
 def piped(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], None]]:
-    """Puts content where the program reads its standard input."""
+    """Replaces standard input with a file of this content."""
     read, write = os.pipe()
     with os.fdopen(read, "rb") as source, os.fdopen(write, "wb", buffering=0) as sink:
         monkeypatch.setattr(sys, "stdin", source)
@@ -71,7 +71,7 @@ def test_a_list_may_come_by_a_pipe_and_be_separated_by_nul(
 
 
 def test_lines_that_cannot_be_loaded_are_told(cli: Cli, folder: Path, tmp_path: Path) -> None:
-    """A list with a mistake must not look like a success."""
+    """A list with an invalid path must not exit with 0."""
     write_files(folder, "a.md", "sub/b.md")
     write_files(tmp_path, "secret.md")
     (folder / "link.md").symlink_to(tmp_path / "secret.md")
@@ -94,7 +94,7 @@ def test_lines_that_cannot_be_loaded_are_told(cli: Cli, folder: Path, tmp_path: 
 
 
 def test_an_empty_list_is_no_mistake(cli: Cli, folder: Path, tmp_path: Path) -> None:
-    """As it is that of a job that runs every hour, and finds nothing new."""
+    """An hourly job may have nothing to load."""
     listing = tmp_path / "list"
     listing.write_text("\n")
 

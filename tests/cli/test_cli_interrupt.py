@@ -1,4 +1,4 @@
-"""What signals and closed pipes do to the program. Each test runs it in a process of its own."""
+"""Signals and closed pipes. Each test runs the program in a subprocess."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def files(folder: Path, number: int) -> None:
 
 
 def under_way(emulator: Emulator, *, left: int) -> None:
-    """Wait until a create has met its failure and so is at the server."""
+    """Wait until a create request has met its fault, that is, reached the server."""
     until(lambda: sum(map(len, emulator.faults.left().values())) <= left)
 
 
@@ -53,7 +53,7 @@ def states() -> dict[JournalState, int]:
 
 
 def resuming(err: str) -> list[str]:
-    """The command that a load says goes on with it."""
+    """Return the command line that an interrupted load prints to resume it."""
     *_, line = err.strip().splitlines()
     name, *arguments = shlex.split(line)
     assert name == "dify-kb"
@@ -86,7 +86,7 @@ def test_the_first_signal_lets_uploads_finish_and_says_how_to_go_on(
     code: int,
     uvloop: bool,  # noqa: FBT001 -- of the parameters
 ) -> None:
-    """An answer that is waited for costs less than one that must be looked for."""
+    """Waiting for a response costs less than finding out what a lost request did."""
     files(folder, 30)
     emulator.faults.plan(CREATE, ["stall 0.5"] * 60)
     process = program("load", str(folder), "--dataset", "my d", "--create", uvloop=uvloop)
@@ -120,7 +120,7 @@ def test_the_second_signal_ends_it_at_once(
     emulator: Emulator,
     uvloop: bool,  # noqa: FBT001
 ) -> None:
-    """Who presses Ctrl-C twice has no ten seconds; the journal is as after a kill."""
+    """The second Ctrl-C does not wait 10 s for uploads; the journal is as after kill -9."""
     files(folder, 3)
     emulator.faults.plan(CREATE, ["stall 15"] * 3)
     process = program("load", str(folder), "--dataset", "d", "--create", uvloop=uvloop)
@@ -160,7 +160,7 @@ def test_a_program_reads_how_far_an_interrupted_load_was(
 def test_a_signal_is_taken_while_a_list_is_silent(
     program: Program, folder: Path, emulator: Emulator
 ) -> None:
-    """A pipe that nobody writes to holds a thread, which must not hold the program."""
+    """Reading a silent pipe blocks a thread, which must not keep the process alive."""
     files(folder, 1)
     process = program("load", str(folder), "--dataset", "d", "--create", "--files-from", "-")
     assert process.stdin is not None
@@ -201,7 +201,7 @@ def test_a_reader_that_goes_away_ends_the_program_quietly(
 def test_the_bars_leave_room_for_what_a_terminal_writes(
     folder: Path, emulator: Emulator, tmp_path: Path
 ) -> None:
-    """`^C` behind a full line would move the cursor on, and a bar stay on the screen twice."""
+    """`^C` after a full line would wrap, and a second copy of a bar would stay on the screen."""
     files(folder, 10)
     emulator.faults.plan(CREATE, ["stall 0.3"] * 10)
     ours, theirs = pty.openpty()

@@ -14,7 +14,7 @@ from dify_kb.ingest.journal.journal_rows import COLUMNS
 
 @pytest.fixture
 def journal(cli: Cli, docs: Path, emulator: Emulator) -> Path:
-    """The journal of a load of which one file failed."""
+    """Return the journal of a load in which one file failed."""
     emulator.faults.indexing(["error no such thing"], names="reset*")
     assert cli("load", str(docs), "--dataset", "d", "--create")[0] == 3
     (path,) = read_journal.list_journals(state_folder())

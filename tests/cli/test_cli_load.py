@@ -74,7 +74,7 @@ def test_metadata_is_set_with_its_type(cli: Cli, docs: Path) -> None:
 
 
 def test_a_dry_run_tells_what_would_be_done(cli: Cli, docs: Path, emulator: Emulator) -> None:
-    """It changes nothing: no dataset, no document, no journal."""
+    """A dry run creates no dataset, no document and no journal."""
     (docs / "big.txt").write_text("x" * 2**20 * 2)
     arguments = ["load", str(docs), "--dataset", "d", "--create", "--max-file-size", "1"]
 
@@ -142,7 +142,7 @@ def test_the_first_failure_stops_it_on_request(cli: Cli, folder: Path) -> None:
 
 
 def test_the_rate_is_kept(cli: Cli, folder: Path) -> None:
-    """A minute of the test's policy is 0.6 s."""
+    """With the test's policy a minute is 0.6 s."""
     write_files(folder, *(f"{number}.md" for number in range(5)))
 
     code, out, _ = cli(
@@ -196,7 +196,7 @@ def test_a_load_goes_on_when_its_log_cannot_be_written(cli: Cli, docs: Path) -> 
 def test_a_program_without_standard_input_loads(
     docs: Path, emulator: Emulator, tmp_path: Path
 ) -> None:
-    """As daemons start it; uvloop would abort."""
+    """Daemons may start it like this; uvloop would abort the process."""
     arguments = ["load", str(docs), "--dataset", "d", "--create", "--url", emulator.url]
     command = shlex.join([sys.executable, "-m", "dify_kb", *arguments])
     key = emulator.api_key
@@ -249,7 +249,7 @@ def test_a_state_folder_that_cannot_be_written_is_warned_of(
 def test_options_of_replacement_reach_the_load(
     cli: Cli, docs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that is accepted and dropped does nothing, without a word."""
+    """An option that is accepted but not passed on would silently do nothing."""
     passed: dict[str, object] = {}
 
     async def load(*_: object, **options: object) -> LoadReport:

@@ -1,4 +1,4 @@
-"""Loads that stop, and what they say to do."""
+"""Error lines and next steps of loads that stop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a load prints at its end, from reports as the engine makes them."""
+"""The summary of a finished load."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_skipped_files_are_counted_by_reason_the_most_frequent_first() -> None:
 
 
 def test_a_stopped_load_lists_the_files_with_a_fault_and_counts_the_pending_ones() -> None:
-    """Nothing is wrong with a file that the run did not reach."""
+    """A pending file is not a failure: the run only did not reach it."""
     results = [
         *(result(f"{number}.md", Outcome.PENDING, "not sent") for number in range(500)),
         result("bad.md", Outcome.FAILED, "too large"),

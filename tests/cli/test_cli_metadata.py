@@ -1,4 +1,4 @@
-"""Metadata values of documents from the shell."""
+"""`metadata assign`: conversion of values to the types of their fields."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WHERE = ["--dataset", "base"]
 
 
 def test_values_take_the_type_of_their_field(cli: Cli, emulator: Emulator) -> None:
-    """The server keeps a text in a number's place, and no search matches it."""
+    """The server stores a text in a number field, and no filter matches it."""
     create_dataset_with_documents(emulator, "a.txt", "b.txt")
     for name, kind in (("year", "number"), ("seen", "time"), ("team", "string")):
         cli("metadata", "create", *WHERE, name, "--type", kind)

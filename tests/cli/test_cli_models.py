@@ -1,4 +1,4 @@
-"""Models are named as other commands take them."""
+"""Selection of models by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Things by their names and ids: the nearest suggested, several to choose from, nothing listed."""
+"""Lookup by name or id: suggestions, ambiguous names, no list requests for ids."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dify_kb.emulator import Emulator
 
 
 def test_an_id_without_its_dashes_is_a_name(cli: Cli, emulator: Emulator) -> None:
-    """Servers have no route for it."""
+    """Servers do not have a route for ids without dashes."""
     name = "7816546130c641d5979acbfe8c461f47"
     create_dataset_with_documents(emulator, name=name)
 
@@ -55,7 +55,7 @@ def test_an_unknown_name_gets_the_nearest_ones(
 
 
 def test_an_ambiguous_name_gets_the_ids_to_choose_from(cli: Cli, emulator: Emulator) -> None:
-    """A disabled document is not replaced by one of its name: then there are two."""
+    """A disabled document is not replaced by a new one of its name: the server keeps both."""
     first = create_dataset_with_documents(emulator, "a.txt")["a.txt"]
     where = ["--dataset", "base"]
     cli("documents", "disable", *where, "a.txt")
@@ -71,7 +71,7 @@ def test_an_ambiguous_name_gets_the_ids_to_choose_from(cli: Cli, emulator: Emula
 
 
 def test_an_id_is_never_looked_for_in_a_list(cli: Cli, emulator: Emulator) -> None:
-    """A key may be of one base only: then listing answers 403 (issue 37257 of Dify)."""
+    """A key may be valid for one dataset only: then lists return 403 (Dify issue 37257)."""
     documents = create_dataset_with_documents(emulator, "a.txt")
     with Client(emulator.url, emulator.api_key) as client:
         found = client.datasets.find("base")

@@ -104,7 +104,7 @@ def test_a_command_is_quoted_and_keeps_its_secrets() -> None:
 def test_an_empty_path_is_a_usage_error(
     cli: Cli, emulator: Emulator, arguments: list[str], name: str
 ) -> None:
-    """As of an unset shell variable; `Path("")` is the current folder."""
+    """An unset shell variable gives an empty path; `Path("")` is the current folder."""
     code, _, err = cli(*arguments)
 
     assert code == 2
@@ -128,5 +128,5 @@ def test_an_empty_path_is_a_usage_error(
 def test_options_offer_every_value_that_is_accepted(
     choices: tuple[str, ...], accepted: tuple[str, ...]
 ) -> None:
-    """They are listed twice, because help must not import the modules that define them."""
+    """The values are listed twice: help must not import the modules that define them."""
     assert [*map(str, choices)] == [*map(str, accepted)]

@@ -1,4 +1,4 @@
-"""Tables on terminals, which may be narrow, and into pipes."""
+"""Tables on narrow terminals and in pipes."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def test_what_holds_a_load_is_told(reached: Progress, expected: str) -> None:
 
 
 def test_trouble_is_told_until_it_is_over() -> None:
-    """A rate limit holds a load for a minute, in which no event comes."""
+    """A rate limit pauses a load for a minute without events."""
     now = 0.0
     state = ProgressState(clock=lambda: now)
     look = evolve(CREATE, endpoint="documents.list")
@@ -91,14 +91,14 @@ def test_trouble_is_told_until_it_is_over() -> None:
 
 @pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """What is shown to people, on no terminal."""
+    """Capture stderr of a process without a terminal."""
     text = io.StringIO()
     monkeypatch.setattr(output, "err", Console(file=text, width=200))
     return text
 
 
 def test_without_a_terminal_a_pause_is_told_at_once(written: io.StringIO) -> None:
-    """The lines between are 5 s apart; a log of a job must say when the server failed."""
+    """Other lines are 5 s apart; the log of a job must show when the server failed."""
     state = ProgressState()
     with progress.progress_display(quiet=False, plain=True) as display:
         for paused in (None, "no reply", "no reply", None, None):
@@ -162,7 +162,7 @@ def line_of(reached: Progress) -> str:
     ],
 )
 def test_how_much_is_done_is_told_as_far_as_it_is_known(reached: Progress, expected: str) -> None:
-    """Files may appear after they were counted; a percentage reaches 100 at the end only."""
+    """Files may be created after they were counted; 100 % is reached only at the end."""
     assert line_of(reached) == expected
 
 
@@ -183,7 +183,7 @@ def test_a_duration_has_two_units_at_most(seconds: float, expected: str) -> None
 
 
 def test_files_of_an_earlier_run_are_not_expected_to_be_sent() -> None:
-    """Or the bar of uploads would end far from its end."""
+    """Otherwise the upload bar would never be full."""
     state = ProgressState()
 
     for number in range(400):

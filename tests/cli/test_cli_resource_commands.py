@@ -1,4 +1,4 @@
-"""Every resource from the shell: list, show, create, update, delete, switch, assign."""
+"""Commands of all resources: list, show, create, update, delete and others."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_dataset_s_life(cli: Cli) -> None:
 
 
 def test_a_dataset_with_documents_is_not_deleted_unasked(cli: Cli, emulator: Emulator) -> None:
-    """Its documents are more than one thing."""
+    """Deleting a dataset deletes its documents too."""
     create_dataset_with_documents(emulator, "a.txt")
 
     code, _, err = cli("datasets", "delete", "base")
@@ -128,7 +128,7 @@ def test_a_document_s_life(cli: Cli, emulator: Emulator, tmp_path: Path) -> None
 def test_a_document_that_is_not_found_is_an_error_to_who_waits(
     cli: Cli, emulator: Emulator
 ) -> None:
-    """It is there, and `completed` or not, no search finds it."""
+    """No search finds such a document, even if its status is `completed`."""
     emulator.faults.indexing(["error no such model"], names="bad.txt")
     create_dataset_with_documents(emulator)
     create = ["documents", "create", "--dataset", "base", "--wait"]
@@ -225,7 +225,7 @@ def test_a_tag_s_life(cli: Cli, emulator: Emulator) -> None:
 def test_a_tag_is_taken_off_by_its_name_where_tags_cannot_be_listed(
     shell: Shell, tmp_path: Path
 ) -> None:
-    """1.12.1 refuses its own list of tags, but tells those of a dataset."""
+    """Dify 1.12.1 refuses to list all tags, but lists those of a dataset."""
     with Emulator(tmp_path / "e.db") as server:
         cli = shell(server)
         create_dataset_with_documents(server)

@@ -1,4 +1,4 @@
-"""Searches from the shell: what fits the dataset, and what is told before the server fails."""
+"""`search`: methods of a dataset, and errors that are raised before the request."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WHERE = ["--dataset", "base"]
 
 @pytest.fixture(params=["high_quality"])
 def base(cli: Cli, request: pytest.FixtureRequest) -> None:
-    """Two documents about animals."""
+    """Create a dataset with two documents about animals."""
     cli("datasets", "create", "base", "--technique", request.param)
     for name, text in (("wombat.txt", "Wombats dig burrows."), ("bat.txt", "Bats fly at night.")):
         cli("documents", "create", *WHERE, "--name", name, "--text", text, "--wait")
@@ -54,7 +54,7 @@ def test_an_economy_dataset_has_one(cli: Cli) -> None:
 def test_what_an_economy_dataset_has_not_is_told(
     cli: Cli, emulator: Emulator, options: list[str], what: str
 ) -> None:
-    """The server answers with an error of its database, or leaves the threshold out."""
+    """The server would return a database error, or ignore the threshold."""
     code, _, err = cli("search", *WHERE, "burrows", *options)
 
     assert (code, parse_error(err)[0]) == (2, what)
@@ -63,7 +63,7 @@ def test_what_an_economy_dataset_has_not_is_told(
 
 @pytest.mark.usefixtures("base")
 def test_keywords_of_a_high_quality_dataset_are_refused(cli: Cli) -> None:
-    """The server finds nothing by them (recording 934)."""
+    """The server finds nothing with keyword search (recording 934)."""
     code, _, err = cli("search", *WHERE, "burrows", "--method", "keyword")
 
     assert code == 2

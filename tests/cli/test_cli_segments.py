@@ -1,4 +1,4 @@
-"""Chunks and child chunks from the shell."""
+"""Commands of chunks and child chunks."""
 
 from __future__ import annotations
 

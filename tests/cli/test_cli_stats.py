@@ -1,4 +1,4 @@
-"""What documents add up to, what failed of them, and what does not get on."""
+"""Counts of documents, error kinds and stuck documents."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PATIENCE = timedelta(minutes=15)
 
 
 def row(name: str, status: str, minutes: float, *, words: int | None = 5) -> Document:
-    """A document that was created so many minutes ago."""
+    """Return a document that was created `minutes` ago."""
     return Document(
         id=name,
         name=name,
@@ -56,7 +56,7 @@ def test_one_that_is_being_indexed_and_does_not_change_is_stuck() -> None:
 
 
 def test_a_long_queue_that_moves_is_not_stuck() -> None:
-    """A default server indexes one document in two seconds: 5,000 files wait for hours."""
+    """A default server indexes a document in two seconds, so 5,000 files wait for hours."""
     queue = [row(str(number), "waiting", 300 - number) for number in range(5)]
     moving = row("now", "indexing", 301)
 
@@ -68,7 +68,7 @@ def test_a_queue_that_does_not_move_is_stuck() -> None:
 
 
 def test_one_that_waits_while_younger_ones_are_done_is_stuck() -> None:
-    """Its task was lost."""
+    """The indexing task of the document was lost."""
     rows = row("a", "waiting", 60), row("b", "completed", 30), row("c", "indexing", 1)
 
     assert stuck(*rows) == ["a"]
