@@ -36,7 +36,7 @@ COMMANDS = [
 ]
 
 
-def test_a_folder_is_loaded_and_answers(cli: Cli, docs: Path) -> None:
+def test_load_and_search_work_together(cli: Cli, docs: Path) -> None:
     code, out, err = cli("load", str(docs), "--dataset", "Handbook", "--create")
 
     assert code == 0
@@ -49,7 +49,7 @@ def test_a_folder_is_loaded_and_answers(cli: Cli, docs: Path) -> None:
     assert "red button" in out
 
 
-def test_the_program_s_options_may_stand_behind_the_command(cli: Cli, emulator: Emulator) -> None:
+def test_global_options_may_follow_the_command(cli: Cli, emulator: Emulator) -> None:
     code, out, _ = cli("datasets", "list", "--url", emulator.url, "--json", "--api-key=wrong")
 
     assert code == 4
@@ -66,13 +66,13 @@ def test_the_program_s_options_may_stand_behind_the_command(cli: Cli, emulator: 
         (["load", "--url"], ["--url", "load"]),
     ],
 )
-def test_hoisting_moves_only_the_program_s_options(
+def test_hoist_program_options_moves_only_global_options(
     arguments: list[str], expected: list[str]
 ) -> None:
     assert hoist_program_options(arguments) == expected
 
 
-def test_json_lines_tell_each_file_and_the_report(cli: Cli, docs: Path) -> None:
+def test_json_output_has_each_file_and_the_report(cli: Cli, docs: Path) -> None:
     code, out, _ = cli("--json", "load", str(docs), "--dataset", "d", "--create")
 
     assert code == 0
@@ -125,7 +125,7 @@ def test_documents_are_listed_by_status(cli: Cli, docs: Path) -> None:
     assert out == ""
 
 
-def test_the_doctor_says_what_is_missing(cli: Cli) -> None:
+def test_doctor_reports_each_check(cli: Cli) -> None:
     code, out, _ = cli("doctor")
 
     assert code == 0
@@ -175,7 +175,7 @@ def test_the_doctor_says_what_is_missing(cli: Cli) -> None:
         (["datasets", "list", "--ca", "/nowhere.pem"], 2, "/nowhere.pem", "PEM"),
     ],
 )
-def test_mistakes_get_two_lines_and_the_right_exit_code(
+def test_expected_errors_print_two_lines_and_exit_code(
     cli: Cli, docs: Path, arguments: list[str], code: int, what: str, following: str
 ) -> None:
     met, _, err = cli(*(argument.format(docs=docs) for argument in arguments))
@@ -187,7 +187,7 @@ def test_mistakes_get_two_lines_and_the_right_exit_code(
     assert "Traceback" not in err
 
 
-def test_an_empty_folder_is_told(cli: Cli, folder: Path) -> None:
+def test_empty_folder_is_an_error(cli: Cli, folder: Path) -> None:
     code, _, err = cli("load", str(folder), "--dataset", "d", "--create")
 
     said, _ = parse_error(err)
@@ -206,7 +206,7 @@ def test_wrong_usage_exits_2(cli: Cli, arguments: list[str]) -> None:
     assert "Traceback" not in err
 
 
-def test_without_an_address_the_error_says_what_to_set(
+def test_missing_address_error_names_the_variable(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("DIFY_BASE_URL")
@@ -226,7 +226,7 @@ def test_help_reads_well_at_80_columns(cli: Cli, command: list[str]) -> None:
     assert max(map(len, out.splitlines())) <= 80
 
 
-def test_odd_names_do_not_break_the_terminal(cli: Cli, folder: Path) -> None:
+def test_control_characters_in_file_names_are_escaped(cli: Cli, folder: Path) -> None:
     """A newline or an escape sequence in a file name could forge lines of output."""
     (folder / "a\nb\x1b[31m.exe").write_text("x")
     Path(os.fsdecode(os.fsencode(folder) + b"/bad\xff.pdf")).write_text("x")

@@ -19,7 +19,7 @@ NOBODY = "00000000-0000-4000-8000-000000000000"
 WHERE = ["--dataset", "base"]
 
 
-def test_documents_are_deleted_by_a_pattern_of_their_name(cli: Cli, emulator: Emulator) -> None:
+def test_documents_are_deleted_by_name_pattern(cli: Cli, emulator: Emulator) -> None:
     create_dataset_with_documents(
         emulator, "draft-1.txt", "draft_2.txt", "Draft-3.txt", "final.txt"
     )
@@ -35,7 +35,7 @@ def test_documents_are_deleted_by_a_pattern_of_their_name(cli: Cli, emulator: Em
     assert list_document_names(emulator) == {"Draft-3.txt", "final.txt"}
 
 
-def test_documents_are_chosen_by_their_metadata(cli: Cli, emulator: Emulator) -> None:
+def test_documents_are_selected_by_metadata(cli: Cli, emulator: Emulator) -> None:
     create_dataset_with_documents(emulator, "old.txt", "new.txt", "none.txt")
     cli("metadata", "create", *WHERE, "year", "--type", "number")
     cli("metadata", "create", *WHERE, "team")
@@ -54,7 +54,7 @@ def test_documents_are_chosen_by_their_metadata(cli: Cli, emulator: Emulator) ->
     assert chosen("document_name end with d.txt") == {"old.txt"}
 
 
-def test_documents_are_chosen_by_a_date(cli: Cli, emulator: Emulator) -> None:
+def test_documents_are_selected_by_date(cli: Cli, emulator: Emulator) -> None:
     create_dataset_with_documents(emulator, "a.txt", "b.txt")
     cli("metadata", "create", *WHERE, "due", "--type", "time")
     cli("metadata", "assign", *WHERE, "a.txt", "--set", "due=2024-12-31")
@@ -67,7 +67,7 @@ def test_documents_are_chosen_by_a_date(cli: Cli, emulator: Emulator) -> None:
 
 
 @pytest.mark.parametrize("command", [["search", "wombats"], ["documents", "delete", "--dry-run"]])
-def test_a_condition_on_a_field_that_there_is_not_is_told(
+def test_condition_on_unknown_field_is_an_error(
     cli: Cli, emulator: Emulator, command: list[str]
 ) -> None:
     """The server would return an empty list, which looks like a valid result."""
@@ -81,7 +81,7 @@ def test_a_condition_on_a_field_that_there_is_not_is_told(
     assert parse_error(err)[1].startswith("Did you mean 'year'?")
 
 
-def test_documents_are_chosen_by_their_status(cli: Cli, emulator: Emulator) -> None:
+def test_documents_are_selected_by_status(cli: Cli, emulator: Emulator) -> None:
     """All conditions must match."""
     emulator.faults.indexing(["error no such model"], names="bad*", always=True)
     create_dataset_with_documents(emulator, "bad.txt", "worse.txt", "bad.md")
@@ -105,7 +105,7 @@ def test_a_dry_run_changes_nothing(cli: Cli, emulator: Emulator) -> None:
     assert set(called_endpoints(emulator)[before:]) == {"datasets.list", "documents.list"}
 
 
-def test_documents_are_switched_off_and_on_and_archived(cli: Cli, emulator: Emulator) -> None:
+def test_documents_are_disabled_enabled_and_archived(cli: Cli, emulator: Emulator) -> None:
     create_dataset_with_documents(emulator, "a.txt", "b.txt", "c.txt")
 
     assert cli("documents", "disable", *WHERE, "a.txt", "b.txt")[0] == 0
@@ -117,7 +117,7 @@ def test_documents_are_switched_off_and_on_and_archived(cli: Cli, emulator: Emul
     assert list_document_names(emulator, "available") == {"a.txt", "b.txt", "c.txt"}
 
 
-def test_a_document_that_is_refused_does_not_keep_the_others(cli: Cli, emulator: Emulator) -> None:
+def test_refused_document_does_not_block_the_others(cli: Cli, emulator: Emulator) -> None:
     """The server changes all documents of a request or none."""
     emulator.faults.indexing(["error no such model"], names="bad*")
     good = [f"{number}.txt" for number in range(6)]
@@ -133,7 +133,7 @@ def test_a_document_that_is_refused_does_not_keep_the_others(cli: Cli, emulator:
     assert err == "6 documents disabled, 1 failed.\n"
 
 
-def test_archived_documents_are_told_and_the_others_deleted(cli: Cli, emulator: Emulator) -> None:
+def test_archived_documents_fail_and_others_are_deleted(cli: Cli, emulator: Emulator) -> None:
     create_dataset_with_documents(emulator, "a.txt", "b.txt", "c.txt")
     cli("documents", "archive", *WHERE, "b.txt")
 
@@ -146,9 +146,7 @@ def test_archived_documents_are_told_and_the_others_deleted(cli: Cli, emulator: 
     assert (code, parse_error(err)[1]) == (1, "Unarchive the document first.")
 
 
-def test_what_concerns_all_stops_the_rest_and_tells_what_was_done(
-    cli: Cli, emulator: Emulator
-) -> None:
+def test_general_error_stops_and_prints_counts(cli: Cli, emulator: Emulator) -> None:
     create_dataset_with_documents(emulator, *(f"{number}.txt" for number in range(9)))
     emulator.faults.plan("documents.delete", ["ok", *["401"] * 4])
 
@@ -159,9 +157,7 @@ def test_what_concerns_all_stops_the_rest_and_tells_what_was_done(
     assert f"{9 - len(list_document_names(emulator))} of 9 documents deleted." in err
 
 
-def test_what_is_under_way_when_the_rest_is_stopped_is_told_too(
-    cli: Cli, emulator: Emulator
-) -> None:
+def test_requests_in_flight_at_a_stop_are_counted(cli: Cli, emulator: Emulator) -> None:
     """The server deletes the document even if the client does not wait for the response."""
     create_dataset_with_documents(emulator, *(f"{number}.txt" for number in range(9)))
     emulator.faults.plan("documents.delete", ["stall 0.2", "stall 0.2", "401", *["ok"] * 9])
@@ -174,7 +170,7 @@ def test_what_is_under_way_when_the_rest_is_stopped_is_told_too(
     assert f"{9 - len(left)} of 9 documents deleted." in err
 
 
-def test_chunks_are_named_by_ids_before_any_is_deleted(cli: Cli, emulator: Emulator) -> None:
+def test_chunk_ids_are_validated_before_any_deletion(cli: Cli, emulator: Emulator) -> None:
     create_dataset_with_documents(emulator, "a.txt")
     where = [*WHERE, "--document", "a.txt"]
 
@@ -185,7 +181,7 @@ def test_chunks_are_named_by_ids_before_any_is_deleted(cli: Cli, emulator: Emula
     assert "segments.delete" not in called_endpoints(emulator)
 
 
-def test_the_only_one_that_is_refused_is_an_error(cli: Cli, emulator: Emulator) -> None:
+def test_refusal_of_a_single_document_is_an_error(cli: Cli, emulator: Emulator) -> None:
     create_dataset_with_documents(emulator)
 
     code, _, err = cli("documents", "delete", *WHERE, NOBODY)
@@ -202,7 +198,7 @@ def test_the_only_one_that_is_refused_is_an_error(cli: Cli, emulator: Emulator) 
         (["--filter", "year ~ 3"], "Invalid condition 'year ~ 3' for --filter."),
     ],
 )
-def test_a_choice_that_is_none_is_refused(
+def test_invalid_selection_is_an_error(
     cli: Cli, emulator: Emulator, arguments: list[str], what: str
 ) -> None:
     """A forgotten argument must not delete all documents."""
@@ -217,9 +213,9 @@ def test_a_choice_that_is_none_is_refused(
     ("pattern", "part"),
     [("draft*", "draft"), ("*a*long one?", "long one"), ("[ab]c[de]fg", "fg"), ("a\\b", "a")],
 )
-def test_the_server_looks_for_what_every_match_holds(pattern: str, part: str) -> None:
+def test_longest_literal_is_in_every_match(pattern: str, part: str) -> None:
     assert document_selection.longest_literal(pattern) == part
 
 
-def test_a_pattern_of_wildcards_asks_the_server_for_everything() -> None:
+def test_longest_literal_of_wildcards_is_unset() -> None:
     assert not document_selection.longest_literal("*[ab]?")

@@ -61,7 +61,7 @@ def until_asked(process: subprocess.Popen[str]) -> str:
 
 
 @pytest.mark.parametrize(("answer", "code", "left"), [("y\n", 0, 0), ("\n", 1, 2), ("no\n", 1, 2)])
-def test_deletes_of_several_ask_first(
+def test_deletion_of_several_requires_confirmation(
     terminal: Started, emulator: Emulator, answer: str, code: int, left: int
 ) -> None:
     create_dataset_with_documents(emulator, "a.txt", "b.txt")
@@ -78,7 +78,7 @@ def test_deletes_of_several_ask_first(
     assert "Traceback" not in err
 
 
-def test_ctrl_c_is_an_answer(terminal: Started, emulator: Emulator) -> None:
+def test_ctrl_c_at_the_confirmation_deletes_nothing(terminal: Started, emulator: Emulator) -> None:
     """The process must not wait for a line of input."""
     create_dataset_with_documents(emulator, "a.txt", "b.txt")
     process, _ = terminal("documents", "delete", *WHERE, "--all")
@@ -104,7 +104,7 @@ def piped(emulator: Emulator, command: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("options", ["", "--json"])
-def test_a_list_into_a_pipe_that_closes_ends_quietly(emulator: Emulator, options: str) -> None:
+def test_list_into_a_closed_pipe_ends_without_error(emulator: Emulator, options: str) -> None:
     with Client(emulator.url, emulator.api_key) as client:
         for number in range(150):
             client.datasets.create(f"base {number}")
@@ -115,7 +115,7 @@ def test_a_list_into_a_pipe_that_closes_ends_quietly(emulator: Emulator, options
     assert len(ended.stdout.splitlines()) == 1
 
 
-def test_work_goes_on_where_nobody_reads_what_was_done(emulator: Emulator) -> None:
+def test_deletion_continues_after_a_closed_pipe(emulator: Emulator) -> None:
     """The number of deleted documents must not depend on the size of the pipe's buffer."""
     create_dataset_with_documents(emulator, *(f"{number}.txt" for number in range(20)))
 

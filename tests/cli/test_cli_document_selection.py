@@ -26,9 +26,7 @@ from dify_kb.cli.document_selection import parse_conditions
         ("island is big", "island", "is", "big"),
     ],
 )
-def test_conditions_are_read_as_people_write_them(
-    text: str, name: str, operator: str, value: object
-) -> None:
+def test_conditions_are_parsed(text: str, name: str, operator: str, value: object) -> None:
     found = parse_conditions([text])
 
     assert found is not None
@@ -41,10 +39,10 @@ def test_conditions_are_read_as_people_write_them(
 
 
 @pytest.mark.parametrize("text", ["", "year", "year ~ 2", ">= 2", "day after noon", "year > x"])
-def test_what_is_no_condition_is_refused(text: str) -> None:
+def test_invalid_condition_is_an_error(text: str) -> None:
     with pytest.raises(ConfigError, match="--filter"):
         parse_conditions([text])
 
 
-def test_no_condition_is_no_filter() -> None:
+def test_empty_conditions_give_no_filter() -> None:
     assert parse_conditions([]) is None

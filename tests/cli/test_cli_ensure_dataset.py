@@ -24,7 +24,7 @@ def datasets(emulator: Emulator) -> list[Dataset]:
 
 
 @pytest.fixture
-def _twin_meanwhile(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def _concurrent_twin(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Create a dataset of the same name between the lookup and the create request."""
 
     def create() -> None:
@@ -38,7 +38,7 @@ def _twin_meanwhile(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(ensure_dataset, "_choose_technique", choose)
 
 
-def test_a_create_whose_response_is_lost_is_looked_up(
+def test_create_with_lost_response_finds_the_dataset(
     cli: Cli, docs: Path, emulator: Emulator
 ) -> None:
     """A second create request would create a second dataset on some servers."""
@@ -53,9 +53,7 @@ def test_a_create_whose_response_is_lost_is_looked_up(
     assert not emulator.faults.left().get(CREATE)
 
 
-def test_a_create_that_was_lost_before_it_arrived_is_an_error(
-    cli: Cli, docs: Path, emulator: Emulator
-) -> None:
+def test_create_lost_before_arrival_is_an_error(cli: Cli, docs: Path, emulator: Emulator) -> None:
     emulator.faults.plan(CREATE, ["late 20"])
 
     code, _, err = cli("load", str(docs), "--dataset", "d", "--create")
@@ -65,10 +63,8 @@ def test_a_create_that_was_lost_before_it_arrived_is_an_error(
     assert not emulator.faults.left().get(CREATE)
 
 
-@pytest.mark.usefixtures("_twin_meanwhile")
-def test_a_dataset_that_another_process_created_meanwhile_is_taken(
-    cli: Cli, docs: Path, emulator: Emulator
-) -> None:
+@pytest.mark.usefixtures("_concurrent_twin")
+def test_dataset_of_a_concurrent_create_is_used(cli: Cli, docs: Path, emulator: Emulator) -> None:
     code, _, err = cli("load", str(docs), "--dataset", "d", "--create")
 
     assert code == 0
@@ -76,8 +72,8 @@ def test_a_dataset_that_another_process_created_meanwhile_is_taken(
     assert [dataset.document_count for dataset in datasets(emulator)] == [2]
 
 
-@pytest.mark.usefixtures("_twin_meanwhile")
-def test_of_two_datasets_of_a_name_the_oldest_is_loaded_into_with_a_warning(
+@pytest.mark.usefixtures("_concurrent_twin")
+def test_oldest_of_equal_names_is_used_with_a_warning(
     cli: Cli, docs: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Dify 1.14.2 allows equal names if both datasets are created at the same time."""

@@ -41,7 +41,7 @@ def served(folder: Path, *arguments: str, **environment: str) -> Iterator[dict[s
         told["exit"] = process.returncode
 
 
-def test_a_folder_is_served_and_dify_would_be_content(docs: Path, cli: Cli) -> None:
+def test_served_folder_passes_the_check(docs: Path, cli: Cli) -> None:
     """With default options: only the folder is given."""
     (docs / "more.md").write_text("The red button is for the device, and for nothing else.")
     with served(docs) as told:
@@ -58,7 +58,7 @@ def test_a_folder_is_served_and_dify_would_be_content(docs: Path, cli: Cli) -> N
 
 
 @pytest.mark.parametrize("how", ["option", "environment"])
-def test_a_key_that_is_given_is_shown_nowhere(docs: Path, cli: Cli, how: str) -> None:
+def test_configured_key_is_never_printed(docs: Path, cli: Cli, how: str) -> None:
     key = "a-secret-key"
     arguments = ["--api-key", key] if how == "option" else []
     environment = {} if how == "option" else {"DIFY_EXTERNAL_API_KEY": key}
@@ -74,7 +74,7 @@ def test_a_key_that_is_given_is_shown_nowhere(docs: Path, cli: Cli, how: str) ->
     assert key not in out + err + told["err"] + json.dumps(told)
 
 
-def test_a_server_that_dify_refuses_ends_with_one_and_a_remedy(cli: Cli) -> None:
+def test_check_of_a_failing_server_exits_1_with_a_remedy(cli: Cli) -> None:
     given = ["--api-key", "a", "--knowledge-id", "b"]
     code, out, err = cli("external", "check", os.environ["DIFY_BASE_URL"], *given)
 
@@ -94,7 +94,7 @@ def test_a_server_that_dify_refuses_ends_with_one_and_a_remedy(cli: Cli) -> None
         (["serve", ".", "--port", "0", "--index", "pyproject.toml"], "not the index of a folder"),
     ],
 )
-def test_mistakes_get_two_lines(cli: Cli, arguments: list[str], told: str) -> None:
+def test_expected_errors_print_two_lines(cli: Cli, arguments: list[str], told: str) -> None:
     code, _, err = cli("external", *arguments)
 
     assert code == 2
@@ -102,7 +102,7 @@ def test_mistakes_get_two_lines(cli: Cli, arguments: list[str], told: str) -> No
     assert err.count("\n") == 2
 
 
-def test_a_port_that_is_taken_is_told(docs: Path, tmp_path: Path, cli: Cli) -> None:
+def test_port_in_use_is_an_error(docs: Path, tmp_path: Path, cli: Cli) -> None:
     with served(docs) as told:
         port = told["url"].rpartition(":")[2]
         index = str(tmp_path / "index.db")

@@ -35,9 +35,7 @@ def piped(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], None]]:
         yield give
 
 
-def test_a_list_names_what_is_loaded_under_the_keys_of_a_scan(
-    cli: Cli, folder: Path, tmp_path: Path
-) -> None:
+def test_listed_files_have_the_keys_of_a_scan(cli: Cli, folder: Path, tmp_path: Path) -> None:
     write_files(folder, "a.md", "sub/b.md", "sub/c.md", ".hidden.md", "d.md")
     listing = tmp_path / "list"
     listing.write_text(f"a.md\n\n./sub//b.md\r\n{folder}/.hidden.md\na.md\n  \nsub/c.md")
@@ -54,7 +52,7 @@ def test_a_list_names_what_is_loaded_under_the_keys_of_a_scan(
     assert "1 added, 3 unchanged" in out
 
 
-def test_a_list_may_come_by_a_pipe_and_be_separated_by_nul(
+def test_list_from_a_pipe_separated_by_nul(
     cli: Cli,
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -70,7 +68,7 @@ def test_a_list_may_come_by_a_pipe_and_be_separated_by_nul(
     assert told(out) == {"a.md": "added", "new\nline.md": "added"}
 
 
-def test_lines_that_cannot_be_loaded_are_told(cli: Cli, folder: Path, tmp_path: Path) -> None:
+def test_lines_that_cannot_be_loaded_fail(cli: Cli, folder: Path, tmp_path: Path) -> None:
     """A list with an invalid path must not exit with 0."""
     write_files(folder, "a.md", "sub/b.md")
     write_files(tmp_path, "secret.md")
@@ -93,7 +91,7 @@ def test_lines_that_cannot_be_loaded_are_told(cli: Cli, folder: Path, tmp_path: 
     assert parse_json_lines(out)[-1]["failed"] == 5
 
 
-def test_an_empty_list_is_no_mistake(cli: Cli, folder: Path, tmp_path: Path) -> None:
+def test_empty_list_exits_0(cli: Cli, folder: Path, tmp_path: Path) -> None:
     """An hourly job may have nothing to load."""
     listing = tmp_path / "list"
     listing.write_text("\n")

@@ -61,7 +61,7 @@ def resuming(err: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_program_quietly(
+def test_signal_ends_the_program_without_traceback(
     program: Program, number: signal.Signals, code: int
 ) -> None:
     process = program("--json", "emulator", "--port", "0")
@@ -77,7 +77,7 @@ def test_a_signal_ends_the_program_quietly(
 
 @pytest.mark.parametrize("uvloop", [True, False], ids=["uvloop", "asyncio"])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_the_first_signal_lets_uploads_finish_and_says_how_to_go_on(
+def test_first_signal_finishes_uploads_and_prints_resume_command(
     program: Program,
     cli: Cli,
     folder: Path,
@@ -113,7 +113,7 @@ def test_the_first_signal_lets_uploads_finish_and_says_how_to_go_on(
 
 
 @pytest.mark.parametrize("uvloop", [True, False], ids=["uvloop", "asyncio"])
-def test_the_second_signal_ends_it_at_once(
+def test_second_signal_ends_the_process_immediately(
     program: Program,
     cli: Cli,
     folder: Path,
@@ -141,7 +141,7 @@ def test_the_second_signal_ends_it_at_once(
     assert "send    000.md\n" in out
 
 
-def test_a_program_reads_how_far_an_interrupted_load_was(
+def test_interrupted_load_prints_its_counts_as_json(
     program: Program, folder: Path, emulator: Emulator
 ) -> None:
     files(folder, 10)
@@ -157,7 +157,7 @@ def test_a_program_reads_how_far_an_interrupted_load_was(
     assert last["accepted"] >= 1
 
 
-def test_a_signal_is_taken_while_a_list_is_silent(
+def test_signal_ends_a_load_with_a_silent_list(
     program: Program, folder: Path, emulator: Emulator
 ) -> None:
     """Reading a silent pipe blocks a thread, which must not keep the process alive."""
@@ -175,7 +175,7 @@ def test_a_signal_is_taken_while_a_list_is_silent(
 
 
 @pytest.mark.parametrize("command", ["load", "export"])
-def test_a_reader_that_goes_away_ends_the_program_quietly(
+def test_closed_pipe_ends_the_load_without_traceback(
     program: Program, cli: Cli, folder: Path, command: str
 ) -> None:
     files(folder, 400)
@@ -198,7 +198,7 @@ def test_a_reader_that_goes_away_ends_the_program_quietly(
     assert "BrokenPipe" not in err
 
 
-def test_the_bars_leave_room_for_what_a_terminal_writes(
+def test_bars_leave_a_margin_for_the_terminal(
     folder: Path, emulator: Emulator, tmp_path: Path
 ) -> None:
     """`^C` after a full line would wrap, and a second copy of a bar would stay on the screen."""

@@ -21,7 +21,7 @@ def journal(cli: Cli, docs: Path, emulator: Emulator) -> Path:
     return path
 
 
-def test_all_journals_are_shown_with_what_they_are_of(
+def test_all_journals_are_shown_with_source_and_dataset(
     cli: Cli, journal: Path, docs: Path, emulator: Emulator
 ) -> None:
     cli("load", str(docs / "sub"), "--dataset", "d")
@@ -83,7 +83,7 @@ def test_one_journal_is_shown_with_its_runs_and_failures(
     assert told[0]["runs"][0]["report"]["failed"] == 1
 
 
-def test_files_are_listed_by_their_state(cli: Cli, journal: Path) -> None:
+def test_files_are_listed_by_state(cli: Cli, journal: Path) -> None:
     _, out, _ = cli("journal", "show", str(journal), "--state", "failed")
 
     assert "  failed  reset.md: indexing failed" in out
@@ -108,7 +108,7 @@ def test_every_state_is_counted_and_can_be_listed(
     assert f"  {state}  reset.md: " in out
 
 
-def test_many_failures_are_cut_and_listed_whole_on_request(cli: Cli, folder: Path) -> None:
+def test_long_failure_lists_are_shortened_without_failures_option(cli: Cli, folder: Path) -> None:
     for number in range(25):
         (folder / f"{number:02}.md").write_text("x" * (2**20 + 1))
     _, out, _ = cli("load", str(folder), "--max-file-size", "1", "--create", "--dataset", "d")
@@ -123,7 +123,7 @@ def test_many_failures_are_cut_and_listed_whole_on_request(cli: Cli, folder: Pat
     assert out.count("too large") == 25
 
 
-def test_a_journal_is_exported_with_the_names_of_its_fields(cli: Cli, journal: Path) -> None:
+def test_export_has_all_journal_columns(cli: Cli, journal: Path) -> None:
     code, out, _ = cli("journal", "export", str(journal))
 
     assert code == 0
@@ -132,7 +132,7 @@ def test_a_journal_is_exported_with_the_names_of_its_fields(cli: Cli, journal: P
     assert all(len(bytes.fromhex(line["content"])) == 32 for line in parse_json_lines(out))
 
 
-def test_names_that_are_no_text_are_exported(cli: Cli, folder: Path) -> None:
+def test_undecodable_names_are_exported(cli: Cli, folder: Path) -> None:
     odd = "bad\udcff.md"
     for name in ("a.md", odd, "ü.md"):
         (folder / name).write_text("text")
@@ -144,7 +144,7 @@ def test_names_that_are_no_text_are_exported(cli: Cli, folder: Path) -> None:
     assert {line["key"] for line in parse_json_lines(out)} == {"a.md", odd, "ü.md"}
 
 
-def test_a_journal_is_read_while_a_load_writes_it(
+def test_journal_is_readable_during_a_load(
     program: Program, cli: Cli, folder: Path, emulator: Emulator
 ) -> None:
     for number in range(50):
@@ -170,7 +170,7 @@ def test_a_journal_is_read_while_a_load_writes_it(
 
 
 @pytest.mark.parametrize("command", ["show", "export"])
-def test_files_that_are_no_journals_are_told(cli: Cli, tmp_path: Path, command: str) -> None:
+def test_other_files_are_an_error(cli: Cli, tmp_path: Path, command: str) -> None:
     (tmp_path / "notes.db").write_text("no journal at all, and longer than a header of a file")
 
     code, _, err = cli("journal", command, str(tmp_path / "nowhere.db"))
@@ -182,7 +182,7 @@ def test_files_that_are_no_journals_are_told(cli: Cli, tmp_path: Path, command: 
 
 
 @pytest.mark.parametrize("command", [["show"], ["show", "--state", "done"], ["export"]])
-def test_damaged_and_newer_journals_are_told(cli: Cli, journal: Path, command: list[str]) -> None:
+def test_damaged_and_newer_journals_are_errors(cli: Cli, journal: Path, command: list[str]) -> None:
     whole = journal.read_bytes()
     name, *options = command
     journal.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
@@ -209,7 +209,7 @@ def test_a_damaged_journal_does_not_hide_the_others(cli: Cli, journal: Path) -> 
     assert journal.stem in out
 
 
-def test_no_journals_are_no_mistake(cli: Cli) -> None:
+def test_no_journals_exits_0(cli: Cli) -> None:
     code, out, err = cli("journal", "show")
 
     assert (code, out) == (0, "")

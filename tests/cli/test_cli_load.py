@@ -17,7 +17,7 @@ from dify_kb.ingest import state_folder
 from dify_kb.ingest.journal import read_journal
 
 
-def test_the_same_command_sends_nothing_again(cli: Cli, docs: Path, emulator: Emulator) -> None:
+def test_repeated_load_sends_nothing(cli: Cli, docs: Path, emulator: Emulator) -> None:
     cli("load", str(docs), "--dataset", "d", "--create")
 
     code, out, _ = cli("load", str(docs), "--dataset", "d", "--create")
@@ -44,7 +44,7 @@ def test_the_same_command_sends_nothing_again(cli: Cli, docs: Path, emulator: Em
         (["{docs}", "--replace", "swap", "--wait", "accepted"], "--replace swap requires --wait"),
     ],
 )
-def test_wrong_options_are_told_before_anything_is_sent(
+def test_invalid_options_are_errors_before_any_request(
     cli: Cli, docs: Path, arguments: list[str], what: str
 ) -> None:
     given = [argument.format(docs=docs) for argument in arguments]
@@ -73,7 +73,7 @@ def test_metadata_is_set_with_its_type(cli: Cli, docs: Path) -> None:
     assert (own["year"]["type"], own["year"]["value"]) == ("number", "2024")
 
 
-def test_a_dry_run_tells_what_would_be_done(cli: Cli, docs: Path, emulator: Emulator) -> None:
+def test_dry_run_prints_planned_actions(cli: Cli, docs: Path, emulator: Emulator) -> None:
     """A dry run creates no dataset, no document and no journal."""
     (docs / "big.txt").write_text("x" * 2**20 * 2)
     arguments = ["load", str(docs), "--dataset", "d", "--create", "--max-file-size", "1"]
@@ -102,16 +102,14 @@ def test_a_dry_run_tells_what_would_be_done(cli: Cli, docs: Path, emulator: Emul
     assert count_creates(emulator) == 2
 
 
-def test_verifying_says_beforehand_what_it_costs(cli: Cli, docs: Path) -> None:
+def test_verification_prints_its_cost_first(cli: Cli, docs: Path) -> None:
     code, _, err = cli("load", str(docs), "--dataset", "d", "--create", "--wait", "verified")
 
     assert code == 0
     assert "one request per file sent" in err
 
 
-def test_failed_files_are_sent_again_by_the_command_that_is_shown(
-    cli: Cli, docs: Path, emulator: Emulator
-) -> None:
+def test_printed_command_retries_failed_files(cli: Cli, docs: Path, emulator: Emulator) -> None:
     emulator.faults.indexing(["error no such thing"], names="reset*")
     arguments = ["load", str(docs), "--dataset", "d", "--create"]
     code, _, err = cli(*arguments)
@@ -127,7 +125,7 @@ def test_failed_files_are_sent_again_by_the_command_that_is_shown(
     assert "1 updated" in out
 
 
-def test_the_first_failure_stops_it_on_request(cli: Cli, folder: Path) -> None:
+def test_errors_stop_ends_at_the_first_failure(cli: Cli, folder: Path) -> None:
     write_files(folder, *(f"{number:03}.md" for number in range(100)))
     (folder / "000.md").write_text("x" * 2**20 * 2)
     arguments = ["load", str(folder), "--dataset", "d", "--create", "--max-file-size", "1"]
@@ -141,7 +139,7 @@ def test_the_first_failure_stops_it_on_request(cli: Cli, folder: Path) -> None:
     assert cli(*arguments, "--max-failures", "0")[0] == 7
 
 
-def test_the_rate_is_kept(cli: Cli, folder: Path) -> None:
+def test_rate_option_limits_uploads(cli: Cli, folder: Path) -> None:
     """With the test's policy a minute is 0.6 s."""
     write_files(folder, *(f"{number}.md" for number in range(5)))
 
@@ -153,7 +151,7 @@ def test_the_rate_is_kept(cli: Cli, folder: Path) -> None:
     assert parse_json_lines(out)[-1]["seconds"] > 0.7
 
 
-def test_a_log_keeps_results_and_what_went_wrong_without_secrets(
+def test_log_file_has_results_and_failures_without_secrets(
     cli: Cli, docs: Path, emulator: Emulator, tmp_path: Path
 ) -> None:
     emulator.faults.plan(CREATE, ["503 retry-after=0"])
@@ -181,7 +179,7 @@ def test_a_log_keeps_results_and_what_went_wrong_without_secrets(
     assert len(path.read_text().splitlines()) == len(kept) + 4
 
 
-def test_a_load_goes_on_when_its_log_cannot_be_written(cli: Cli, docs: Path) -> None:
+def test_load_continues_when_the_log_cannot_be_written(cli: Cli, docs: Path) -> None:
     code, _, err = cli("load", str(docs), "--dataset", "d", "--create", "--log-file", "/dev/full")
 
     assert code == 0
@@ -193,9 +191,7 @@ def test_a_load_goes_on_when_its_log_cannot_be_written(cli: Cli, docs: Path) -> 
     )
 
 
-def test_a_program_without_standard_input_loads(
-    docs: Path, emulator: Emulator, tmp_path: Path
-) -> None:
+def test_load_works_without_standard_input(docs: Path, emulator: Emulator, tmp_path: Path) -> None:
     """Daemons may start it like this; uvloop would abort the process."""
     arguments = ["load", str(docs), "--dataset", "d", "--create", "--url", emulator.url]
     command = shlex.join([sys.executable, "-m", "dify_kb", *arguments])
@@ -219,9 +215,7 @@ def test_a_program_without_standard_input_loads(
     assert "Cannot read the list '-' of --files-from" in done.stderr
 
 
-def test_a_journal_of_another_load_is_refused_with_8_when_it_is_in_use_or_damaged(
-    cli: Cli, docs: Path, tmp_path: Path
-) -> None:
+def test_journal_in_use_or_damaged_exits_8(cli: Cli, docs: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no journal")
     arguments = ["load", str(docs), "--dataset", "d", "--create", "--journal"]
 
@@ -232,7 +226,7 @@ def test_a_journal_of_another_load_is_refused_with_8_when_it_is_in_use_or_damage
 
 
 @pytest.mark.filterwarnings("default")
-def test_a_state_folder_that_cannot_be_written_is_warned_of(
+def test_unwritable_state_folder_prints_a_warning(
     cli: Cli, docs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", "/proc/nowhere")
@@ -269,7 +263,7 @@ def test_options_of_replacement_reach_the_load(
     assert [passed[name] for name in names] == [False, False, "in_place"]
 
 
-def test_skipped_files_are_named_on_request(cli: Cli, docs: Path) -> None:
+def test_verbose_prints_skipped_files(cli: Cli, docs: Path) -> None:
     arguments = ["load", str(docs), "--dataset", "d", "--create"]
 
     _, _, err = cli(*arguments, "-v")

@@ -29,7 +29,7 @@ STOPS = {
 
 @pytest.mark.parametrize("reason", StopReason)
 @pytest.mark.parametrize("bad", [{}, {"failed": 1}, {"stalled": 1}])
-def test_every_stop_says_why_what_to_do_and_what_to_type(
+def test_every_stop_prints_reason_remedy_and_command(
     reason: StopReason, bad: dict[str, int]
 ) -> None:
     """--retry-failed also covers documents whose indexing stalled."""
@@ -46,7 +46,7 @@ def test_every_stop_says_why_what_to_do_and_what_to_type(
     assert resumes.strip() == f"dify-kb load docs --dataset d{retry}"
 
 
-def test_the_words_of_the_server_come_before_our_own() -> None:
+def test_server_message_replaces_the_default_message() -> None:
     stopped = LoadReport(stopped=StopReason.NOT_INDEXING)
 
     assert load_summary.format_stop_reason(LoadReport()) is None
@@ -59,7 +59,7 @@ def test_the_words_of_the_server_come_before_our_own() -> None:
     )
 
 
-def test_nothing_is_next_after_a_good_load() -> None:
+def test_successful_load_has_no_next_step() -> None:
     assert load_summary.next_step(LoadReport(found=1, added=1), ["load"]) is None
     unknown = load_summary.next_step(LoadReport(found=1, unknown=1), ["load", "docs"])
     assert unknown == "Run this command to check the remaining files:\n       dify-kb load docs"
@@ -69,7 +69,7 @@ def test_nothing_is_next_after_a_good_load() -> None:
     ("words", "code", "reason"),
     [(["document-limit"], 4, "plan_limit"), (["401"], 4, "unauthorized")],
 )
-def test_a_stop_by_the_server_is_told_with_its_words(
+def test_stop_prints_the_server_message(
     cli: Cli, folder: Path, emulator: Emulator, words: list[str], code: int, reason: str
 ) -> None:
     write_files(folder, *(f"{number}.md" for number in range(30)))

@@ -24,7 +24,7 @@ def result(key: str, outcome: Outcome, reason: str | None = None) -> ItemResult:
     return ItemResult(key=key, outcome=outcome, reason=reason)
 
 
-def test_skipped_files_are_counted_by_reason_the_most_frequent_first() -> None:
+def test_skip_reasons_are_sorted_by_count() -> None:
     report = LoadReport(
         found=13, added=1, skipped=12, skipped_reasons={"empty": 5, "unsupported type .exe": 7}
     )
@@ -34,7 +34,7 @@ def test_skipped_files_are_counted_by_reason_the_most_frequent_first() -> None:
     assert "12 skipped: 7" in printed(evolve(report, dry_run=True))
 
 
-def test_a_stopped_load_lists_the_files_with_a_fault_and_counts_the_pending_ones() -> None:
+def test_stopped_load_lists_failures_but_only_counts_pending() -> None:
     """A pending file is not a failure: the run only did not reach it."""
     results = [
         *(result(f"{number}.md", Outcome.PENDING, "not sent") for number in range(500)),
@@ -62,7 +62,7 @@ def test_a_stopped_load_lists_the_files_with_a_fault_and_counts_the_pending_ones
     ]
 
 
-def test_pending_files_alone_are_not_read_from_the_journal() -> None:
+def test_pending_files_are_not_listed() -> None:
     def read() -> None:
         raise AssertionError
 
@@ -90,7 +90,7 @@ def test_warnings_are_printed_without_control_characters(monkeypatch: pytest.Mon
     assert text.getvalue() == "warning: The server deletes ï.\nwarning: a\\x1bb\n"
 
 
-def test_a_report_tells_programs_its_reasons_and_warnings() -> None:
+def test_json_report_has_reasons_and_warnings() -> None:
     report = LoadReport(skipped_reasons={"empty": 1}, warnings=("one",))
 
     assert '"skipped_reasons": {"empty": 1}' in report.to_json()

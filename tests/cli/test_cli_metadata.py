@@ -17,7 +17,7 @@ NOBODY = "00000000-0000-4000-8000-000000000000"
 WHERE = ["--dataset", "base"]
 
 
-def test_values_take_the_type_of_their_field(cli: Cli, emulator: Emulator) -> None:
+def test_values_are_converted_to_the_field_type(cli: Cli, emulator: Emulator) -> None:
     """The server stores a text in a number field, and no filter matches it."""
     create_dataset_with_documents(emulator, "a.txt", "b.txt")
     for name, kind in (("year", "number"), ("seen", "time"), ("team", "string")):
@@ -42,7 +42,7 @@ def test_values_take_the_type_of_their_field(cli: Cli, emulator: Emulator) -> No
         ("yaer=2024", 1, "Metadata field not found: 'yaer'."),
     ],
 )
-def test_values_that_do_not_fit_are_refused(
+def test_values_of_a_wrong_type_are_errors(
     cli: Cli, emulator: Emulator, given: str, code: int, what: str
 ) -> None:
     create_dataset_with_documents(emulator, "a.txt")
@@ -55,7 +55,7 @@ def test_values_that_do_not_fit_are_refused(
     assert "metadata.assign" not in called_endpoints(emulator)
 
 
-def test_documents_that_got_no_values_are_told(cli: Cli, emulator: Emulator) -> None:
+def test_documents_without_assigned_values_are_reported(cli: Cli, emulator: Emulator) -> None:
     create_dataset_with_documents(emulator, "a.txt")
     cli("metadata", "create", *WHERE, "year", "--type", "number")
 

@@ -22,15 +22,15 @@ def offers(*names: str) -> list[ModelOffer]:
 
 
 @pytest.mark.parametrize("name", ["a/b/b:small", "small"])
-def test_a_model_is_chosen_by_its_full_name_or_its_own(name: str) -> None:
+def test_model_is_selected_by_full_or_short_name(name: str) -> None:
     assert select_model(name, offers("a/b/b:small", "a/b/b:large")).name == "a/b/b:small"
 
 
-def test_a_model_of_two_providers_gets_the_names_to_choose_from() -> None:
+def test_ambiguous_model_error_lists_full_names() -> None:
     with pytest.raises(KnowledgeError, match="Pass one of x:small, y:small"):
         select_model("small", offers("x:small", "y:small"))
 
 
-def test_an_unknown_model_gets_the_nearest() -> None:
+def test_unknown_model_error_suggests_similar_names() -> None:
     with pytest.raises(KnowledgeError, match="Did you mean 'small' or 'x:small'"):
         select_model("smal", offers("x:small", "y:enormous"))

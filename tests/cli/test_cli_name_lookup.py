@@ -15,7 +15,7 @@ from dify_kb import Client
 from dify_kb.emulator import Emulator
 
 
-def test_an_id_without_its_dashes_is_a_name(cli: Cli, emulator: Emulator) -> None:
+def test_id_without_dashes_is_a_name(cli: Cli, emulator: Emulator) -> None:
     """Servers do not have a route for ids without dashes."""
     name = "7816546130c641d5979acbfe8c461f47"
     create_dataset_with_documents(emulator, name=name)
@@ -40,7 +40,7 @@ def test_an_id_without_its_dashes_is_a_name(cli: Cli, emulator: Emulator) -> Non
         (["tags", "delete", "infar"], "Tag not found: 'infar'.", "Did you mean 'infra'?"),
     ],
 )
-def test_an_unknown_name_gets_the_nearest_ones(
+def test_unknown_name_error_suggests_similar_names(
     cli: Cli, emulator: Emulator, arguments: list[str], what: str, following: str
 ) -> None:
     create_dataset_with_documents(emulator, "readme.txt")
@@ -54,7 +54,7 @@ def test_an_unknown_name_gets_the_nearest_ones(
     assert parse_error(err)[1].startswith(following)
 
 
-def test_an_ambiguous_name_gets_the_ids_to_choose_from(cli: Cli, emulator: Emulator) -> None:
+def test_ambiguous_name_error_lists_ids(cli: Cli, emulator: Emulator) -> None:
     """A disabled document is not replaced by a new one of its name: the server keeps both."""
     first = create_dataset_with_documents(emulator, "a.txt")["a.txt"]
     where = ["--dataset", "base"]
@@ -70,7 +70,7 @@ def test_an_ambiguous_name_gets_the_ids_to_choose_from(cli: Cli, emulator: Emula
     assert parse_json_lines(out)[0]["id"] in following
 
 
-def test_an_id_is_never_looked_for_in_a_list(cli: Cli, emulator: Emulator) -> None:
+def test_id_lookup_sends_no_list_request(cli: Cli, emulator: Emulator) -> None:
     """A key may be valid for one dataset only: then lists return 403 (Dify issue 37257)."""
     documents = create_dataset_with_documents(emulator, "a.txt")
     with Client(emulator.url, emulator.api_key) as client:

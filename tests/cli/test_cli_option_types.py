@@ -18,28 +18,28 @@ from dify_kb.ingest.journal import JournalState
     ("text", "seconds"),
     [("90", 90), ("90s", 90), ("1.5m", 90), ("30 min", 1800), ("2H", 7200), ("1d", 86400)],
 )
-def test_times_have_units(text: str, seconds: float) -> None:
+def test_durations_are_parsed(text: str, seconds: float) -> None:
     assert option_types.parse_duration("--deadline", text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-5", "5 weeks", "1h30", "inf", "nan"])
-def test_other_times_are_told(text: str) -> None:
+def test_invalid_duration_is_an_error(text: str) -> None:
     with pytest.raises(ConfigError, match="--deadline"):
         option_types.parse_duration("--deadline", text)
 
 
-def test_a_number_fixes_and_two_bound() -> None:
+def test_numbers_and_ranges_are_parsed() -> None:
     assert option_types.parse_range("--concurrency", "4") == 4
     assert option_types.parse_range("--concurrency", "2-16") == (2, 16)
 
 
 @pytest.mark.parametrize("text", ["0", "8-2", "many", "1-", "-3", "0-4"])
-def test_other_bounds_are_told(text: str) -> None:
+def test_invalid_range_is_an_error(text: str) -> None:
     with pytest.raises(ConfigError, match="--concurrency"):
         option_types.parse_range("--concurrency", text)
 
 
-def test_values_are_texts_or_numbers() -> None:
+def test_pairs_are_texts_or_numbers() -> None:
     given = ["team=infra", "year:=2024", "score:=0.5", "url=http://a/?b:=c", "empty="]
 
     assert option_types.parse_pairs("--metadata", given) == {
@@ -55,12 +55,12 @@ def test_values_are_texts_or_numbers() -> None:
     "pairs",
     [["team"], ["=x"], [":=3"], ["a:=x"], ["a:=true"], ["a:=NaN"], ["a:="], ["a=1", "a:=1"]],
 )
-def test_other_values_are_told(pairs: list[str]) -> None:
+def test_invalid_pair_is_an_error(pairs: list[str]) -> None:
     with pytest.raises(ConfigError, match="--metadata"):
         option_types.parse_pairs("--metadata", pairs)
 
 
-def test_a_command_is_quoted_and_keeps_its_secrets() -> None:
+def test_command_line_is_quoted_without_secrets() -> None:
     given = [
         "load",
         "my docs",

@@ -31,7 +31,7 @@ async def listed(*rows: dict[str, object]) -> None:
     await output.print_rows("thing", rows, reads, json=False)
 
 
-async def test_a_narrow_terminal_folds_names_and_nothing_else(terminal: StringIO) -> None:
+async def test_narrow_terminal_wraps_only_names(terminal: StringIO) -> None:
     await listed(columns())
 
     drawn = terminal.getvalue()
@@ -41,7 +41,7 @@ async def test_a_narrow_terminal_folds_names_and_nothing_else(terminal: StringIO
     assert NAME[:10] in drawn
 
 
-async def test_a_pipe_gets_a_row_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_piped_table_has_one_line_per_row(capsys: pytest.CaptureFixture[str]) -> None:
     await listed(columns(), columns())
 
     head, *rows = capsys.readouterr().out.splitlines()
@@ -49,7 +49,7 @@ async def test_a_pipe_gets_a_row_a_line(capsys: pytest.CaptureFixture[str]) -> N
     assert [row.split()[0] for row in rows] == [NAME, NAME]
 
 
-async def test_a_column_in_which_nothing_stands_is_left_out(
+async def test_empty_columns_are_omitted(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     await listed({"name": "a", "error": None}, {"name": "b", "error": None})
@@ -58,7 +58,7 @@ async def test_a_column_in_which_nothing_stands_is_left_out(
     assert capsys.readouterr().out == "name  error\na     -\nb     no\n"
 
 
-async def test_a_table_of_nothing_has_its_head(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_empty_table_has_a_header(capsys: pytest.CaptureFixture[str]) -> None:
     await output.print_rows("thing", [], {"name": str, "id": str}, json=False)
 
     assert capsys.readouterr().out == "name  id\n"

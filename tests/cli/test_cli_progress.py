@@ -34,7 +34,7 @@ CREATE = AttemptEvent(
 )
 
 
-def test_counts_go_on_after_the_last_report() -> None:
+def test_counts_include_results_after_the_last_progress_event() -> None:
     state = ProgressState()
     assert str(state) == "No files loaded yet."
 
@@ -57,7 +57,7 @@ def test_counts_go_on_after_the_last_report() -> None:
         (evolve(FULL, stopped="outage", paused="no"), "stopping (outage); finishing uploads"),
     ],
 )
-def test_what_holds_a_load_is_told(reached: Progress, expected: str) -> None:
+def test_wait_reason_of_progress(reached: Progress, expected: str) -> None:
     state = ProgressState()
 
     state.add(reached)
@@ -66,7 +66,7 @@ def test_what_holds_a_load_is_told(reached: Progress, expected: str) -> None:
     assert bool(state.wait_reason) == bool(expected)
 
 
-def test_trouble_is_told_until_it_is_over() -> None:
+def test_failed_request_is_shown_until_it_succeeds_or_expires() -> None:
     """A rate limit pauses a load for a minute without events."""
     now = 0.0
     state = ProgressState(clock=lambda: now)
@@ -97,7 +97,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     return text
 
 
-def test_without_a_terminal_a_pause_is_told_at_once(written: io.StringIO) -> None:
+def test_pause_prints_a_line_immediately(written: io.StringIO) -> None:
     """Other lines are 5 s apart; the log of a job must show when the server failed."""
     state = ProgressState()
     with progress.progress_display(quiet=False, plain=True) as display:
@@ -111,7 +111,7 @@ def test_without_a_terminal_a_pause_is_told_at_once(written: io.StringIO) -> Non
     assert "waiting" not in second
 
 
-def test_bars_show_what_holds_a_load(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bars_show_the_wait_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     text = io.StringIO()
     monkeypatch.setattr(output, "err", Console(file=text, width=80, force_terminal=True))
     state = ProgressState()
@@ -161,7 +161,7 @@ def line_of(reached: Progress) -> str:
         ),
     ],
 )
-def test_how_much_is_done_is_told_as_far_as_it_is_known(reached: Progress, expected: str) -> None:
+def test_progress_parts_omit_unknown_values(reached: Progress, expected: str) -> None:
     """Files may be created after they were counted; 100 % is reached only at the end."""
     assert line_of(reached) == expected
 
@@ -209,7 +209,7 @@ def test_a_rate_falls_to_zero_when_nothing_happens() -> None:
     assert state.index_rate == 0
 
 
-def test_a_silent_server_is_told_of_while_uploads_are_in_flight() -> None:
+def test_silence_is_shown_while_uploads_are_in_flight() -> None:
     now = 0.0
     state = ProgressState(clock=lambda: now)
     state.add(FULL)

@@ -55,7 +55,7 @@ def test_help_reads_well_at_80_columns(cli: Cli, command: list[str]) -> None:
     assert len(command) > 1 or not any(line.endswith("...") for line in out.splitlines()[1:])
 
 
-def test_a_dataset_s_life(cli: Cli) -> None:
+def test_dataset_create_show_update_delete(cli: Cli) -> None:
     assert cli("datasets", "create", "one", "--technique", "economy", "--member", MEMBER)[0] == 0
     assert cli("datasets", "update", "one", "--name", "two", "--description", "new")[0] == 0
 
@@ -69,7 +69,9 @@ def test_a_dataset_s_life(cli: Cli) -> None:
     assert cli("datasets", "list", "--json")[1] == ""
 
 
-def test_a_dataset_with_documents_is_not_deleted_unasked(cli: Cli, emulator: Emulator) -> None:
+def test_deleting_a_dataset_with_documents_requires_confirmation(
+    cli: Cli, emulator: Emulator
+) -> None:
     """Deleting a dataset deletes its documents too."""
     create_dataset_with_documents(emulator, "a.txt")
 
@@ -83,7 +85,7 @@ def test_a_dataset_with_documents_is_not_deleted_unasked(cli: Cli, emulator: Emu
     assert cli("datasets", "delete", "base", "--yes")[0] == 0
 
 
-def test_a_dataset_without_its_members_is_told(cli: Cli, emulator: Emulator) -> None:
+def test_dataset_created_without_members_exits_3(cli: Cli, emulator: Emulator) -> None:
     emulator.faults.plan("datasets.update", ["400"])
 
     code, out, err = cli("datasets", "create", "one", "--member", MEMBER, "--json")
@@ -104,7 +106,7 @@ def test_datasets_are_deleted_by_a_pattern(cli: Cli) -> None:
     assert parse_error(cli("datasets", "delete")[2])[0] == "No dataset selected."
 
 
-def test_a_document_s_life(cli: Cli, emulator: Emulator, tmp_path: Path) -> None:
+def test_document_create_show_update_delete(cli: Cli, emulator: Emulator, tmp_path: Path) -> None:
     create_dataset_with_documents(emulator)
     file = tmp_path / "a.txt"
     file.write_text("Wombats dig.")
@@ -125,9 +127,7 @@ def test_a_document_s_life(cli: Cli, emulator: Emulator, tmp_path: Path) -> None
     assert cli("documents", "delete", "--dataset", "base", "a.txt")[0] == 0
 
 
-def test_a_document_that_is_not_found_is_an_error_to_who_waits(
-    cli: Cli, emulator: Emulator
-) -> None:
+def test_wait_fails_for_a_document_that_search_cannot_find(cli: Cli, emulator: Emulator) -> None:
     """No search finds such a document, even if its status is `completed`."""
     emulator.faults.indexing(["error no such model"], names="bad.txt")
     create_dataset_with_documents(emulator)
@@ -160,7 +160,7 @@ def test_times_are_shown_as_dates(cli: Cli, emulator: Emulator) -> None:
     assert re.search(r"upload_date=20\d\d-\d\d-\d\d ", out), "which the server tells as a text"
 
 
-def test_lines_of_a_table_end_with_their_last_letter(cli: Cli) -> None:
+def test_table_lines_have_no_trailing_spaces(cli: Cli) -> None:
     cli("datasets", "create", "one")
 
     _, out, _ = cli("datasets", "show", "one")
@@ -168,7 +168,7 @@ def test_lines_of_a_table_end_with_their_last_letter(cli: Cli) -> None:
     assert [line for line in out.splitlines() if line != line.rstrip()] == []
 
 
-def test_a_text_needs_a_name_and_one_source(cli: Cli, emulator: Emulator) -> None:
+def test_document_requires_a_name_and_one_source(cli: Cli, emulator: Emulator) -> None:
     create_dataset_with_documents(emulator)
     create = ["documents", "create", "--dataset", "base"]
 
@@ -180,7 +180,7 @@ def test_a_text_needs_a_name_and_one_source(cli: Cli, emulator: Emulator) -> Non
     assert "cannot be combined" in parse_error(cli(*create, "a.txt", "--text", "x")[2])[0]
 
 
-def test_a_field_s_life(cli: Cli, emulator: Emulator) -> None:
+def test_field_create_show_update_delete(cli: Cli, emulator: Emulator) -> None:
     create_dataset_with_documents(emulator, "a.txt")
     where = ["--dataset", "base"]
 
@@ -202,7 +202,7 @@ def test_a_field_s_life(cli: Cli, emulator: Emulator) -> None:
     assert cli("metadata", "delete", *where, "jahr")[0] == 0
 
 
-def test_a_tag_s_life(cli: Cli, emulator: Emulator) -> None:
+def test_tag_create_show_update_delete(cli: Cli, emulator: Emulator) -> None:
     create_dataset_with_documents(emulator)
 
     code, out, _ = cli("tags", "create", "infra", "--json")
@@ -222,9 +222,7 @@ def test_a_tag_s_life(cli: Cli, emulator: Emulator) -> None:
     assert cli("tags", "list", "--json")[1] == ""
 
 
-def test_a_tag_is_taken_off_by_its_name_where_tags_cannot_be_listed(
-    shell: Shell, tmp_path: Path
-) -> None:
+def test_unbind_by_name_without_a_list_of_all_tags(shell: Shell, tmp_path: Path) -> None:
     """Dify 1.12.1 refuses to list all tags, but lists those of a dataset."""
     with Emulator(tmp_path / "e.db") as server:
         cli = shell(server)
@@ -242,7 +240,7 @@ def test_a_tag_is_taken_off_by_its_name_where_tags_cannot_be_listed(
     assert parse_error(err)[0] == "Tag not found: 'infra'."
 
 
-def test_models_are_listed_and_those_unknown_are_told(cli: Cli) -> None:
+def test_models_list_and_unknown_model(cli: Cli) -> None:
     assert cli("models", "list")[0] == 0
 
     code, _, err = cli("models", "show", "nope")
@@ -251,7 +249,7 @@ def test_models_are_listed_and_those_unknown_are_told(cli: Cli) -> None:
     assert parse_error(err)[0] == "Model not found: 'nope'."
 
 
-def test_nothing_to_change_is_told(cli: Cli, emulator: Emulator) -> None:
+def test_nothing_to_change_is_an_error(cli: Cli, emulator: Emulator) -> None:
     create_dataset_with_documents(emulator, "a.txt")
     where = ["--dataset", "base", "--document", "a.txt"]
 

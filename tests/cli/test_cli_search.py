@@ -23,7 +23,7 @@ economy = pytest.mark.parametrize("base", ["economy"], indirect=True)
 
 @pytest.mark.usefixtures("base")
 @pytest.mark.parametrize("method", ["semantic", "full_text", "hybrid"])
-def test_a_high_quality_dataset_has_three_searches(cli: Cli, method: str) -> None:
+def test_high_quality_dataset_supports_three_methods(cli: Cli, method: str) -> None:
     code, out, _ = cli("search", *WHERE, "burrows", "--method", method, "--top-k", "1", "--json")
 
     assert code == 0
@@ -32,7 +32,7 @@ def test_a_high_quality_dataset_has_three_searches(cli: Cli, method: str) -> Non
 
 @economy
 @pytest.mark.usefixtures("base")
-def test_an_economy_dataset_has_one(cli: Cli) -> None:
+def test_economy_dataset_supports_keyword_search(cli: Cli) -> None:
     code, out, _ = cli("search", *WHERE, "burrows", "--json")
 
     assert code == 0
@@ -51,7 +51,7 @@ def test_an_economy_dataset_has_one(cli: Cli) -> None:
         ),
     ],
 )
-def test_what_an_economy_dataset_has_not_is_told(
+def test_unsupported_options_of_an_economy_dataset_are_errors(
     cli: Cli, emulator: Emulator, options: list[str], what: str
 ) -> None:
     """The server would return a database error, or ignore the threshold."""
@@ -62,7 +62,7 @@ def test_what_an_economy_dataset_has_not_is_told(
 
 
 @pytest.mark.usefixtures("base")
-def test_keywords_of_a_high_quality_dataset_are_refused(cli: Cli) -> None:
+def test_keyword_search_of_a_high_quality_dataset_is_an_error(cli: Cli) -> None:
     """The server finds nothing with keyword search (recording 934)."""
     code, _, err = cli("search", *WHERE, "burrows", "--method", "keyword")
 

@@ -21,7 +21,7 @@ from dify_kb.models import ChildChunk, Segment
 NOBODY = "00000000-0000-4000-8000-000000000000"
 
 
-def test_a_segment_s_life(cli: Cli, emulator: Emulator) -> None:
+def test_segment_create_show_update_delete(cli: Cli, emulator: Emulator) -> None:
     create_dataset_with_documents(emulator, "a.txt")
     where = ["--dataset", "base", "--document", "a.txt"]
 
@@ -46,7 +46,7 @@ def test_a_segment_s_life(cli: Cli, emulator: Emulator) -> None:
     assert [line.split()[0] for line in out.splitlines()] == ["#", "1"]
 
 
-def test_segments_are_copied_as_they_are_listed(
+def test_listed_segments_can_be_appended_to_another_document(
     cli: Cli, emulator: Emulator, tmp_path: Path
 ) -> None:
     create_dataset_with_documents(emulator, "a.txt", "b.txt")
@@ -63,7 +63,7 @@ def test_segments_are_copied_as_they_are_listed(
     assert copied == ["Wombats dig.", *(f"chunk {number}" for number in range(120)), "last"]
 
 
-def test_segments_that_were_made_before_a_failure_are_told(cli: Cli, emulator: Emulator) -> None:
+def test_segments_created_before_a_failure_are_counted(cli: Cli, emulator: Emulator) -> None:
     create_dataset_with_documents(emulator, "a.txt")
     emulator.faults.plan("segments.create", ["ok", "400"])
     texts = [f"chunk {number}" for number in range(60)]
@@ -75,7 +75,7 @@ def test_segments_that_were_made_before_a_failure_are_told(cli: Cli, emulator: E
 
 
 @pytest.mark.parametrize("line", ["{", "7", '{"text": "x"}'])
-def test_a_line_that_is_no_chunk_is_told(
+def test_invalid_line_of_chunks_is_an_error(
     cli: Cli, emulator: Emulator, tmp_path: Path, line: str
 ) -> None:
     create_dataset_with_documents(emulator, "a.txt")
@@ -90,7 +90,7 @@ def test_a_line_that_is_no_chunk_is_told(
     assert "segments.create" not in called_endpoints(emulator)
 
 
-def test_a_child_chunk_s_life(cli: Cli, emulator: Emulator) -> None:
+def test_child_chunk_create_show_update_delete(cli: Cli, emulator: Emulator) -> None:
     create_dataset_with_documents(emulator, "a.txt")
     where = ["--dataset", "base", "--document", "a.txt"]
     _, out, _ = cli("segments", "list", *where, "--json")

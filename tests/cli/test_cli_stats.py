@@ -48,7 +48,7 @@ def stuck(*rows: Document, changed: dict[str, float] | None = None) -> list[str]
     return [late.name for late in stats.find_stuck_documents(rows, told, NOW, PATIENCE)]
 
 
-def test_one_that_is_being_indexed_and_does_not_change_is_stuck() -> None:
+def test_indexing_document_without_change_is_stuck() -> None:
     rows = row("a", "indexing", 20), row("b", "parsing", 30), row("c", "splitting", 5)
 
     assert stuck(*rows) == ["b", "a"]
@@ -67,7 +67,7 @@ def test_a_queue_that_does_not_move_is_stuck() -> None:
     assert stuck(row("a", "waiting", 20), row("b", "waiting", 10)) == ["a"]
 
 
-def test_one_that_waits_while_younger_ones_are_done_is_stuck() -> None:
+def test_document_waiting_behind_younger_done_ones_is_stuck() -> None:
     """The indexing task of the document was lost."""
     rows = row("a", "waiting", 60), row("b", "completed", 30), row("c", "indexing", 1)
 
@@ -87,25 +87,25 @@ def test_one_that_waits_while_younger_ones_are_done_is_stuck() -> None:
         ),
     ],
 )
-def test_errors_that_differ_in_names_and_numbers_are_of_one_kind(one: str, other: str) -> None:
+def test_error_kind_ignores_names_and_numbers(one: str, other: str) -> None:
     assert stats.error_kind(one) == stats.error_kind(other)
 
 
-def test_errors_of_other_words_are_of_other_kinds() -> None:
+def test_error_kind_differs_for_other_texts() -> None:
     assert stats.error_kind("Rate limit reached") != stats.error_kind("Connection refused")
     assert stats.error_kind("pypdfium2 failed") == "pypdfium2 failed", "a name, no number"
     assert len(stats.error_kind("x" * 300)) == 100
     assert stats.error_kind(" ") == "no reason given"
 
 
-def test_a_document_in_which_nothing_was_indexed_counts_as_an_error() -> None:
+def test_document_without_indexed_text_counts_as_an_error() -> None:
     failed = evolve(row("b", "error", 1), error="No model 7")
     rows = [row("a", "completed", 1, words=0), failed, row("c", "completed", 1)]
 
     assert stats.count_errors(rows) == {stats.NOTHING_INDEXED: 1, "No model N": 1}
 
 
-def test_stats_of_all_bases(cli: Cli, emulator: Emulator) -> None:
+def test_stats_of_all_datasets(cli: Cli, emulator: Emulator) -> None:
     emulator.faults.indexing(["error no such model", "hang"], names="bad*")
     create_dataset_with_documents(emulator, "a.txt", "bad-1.txt")
     with Client(emulator.url, emulator.api_key) as client:
@@ -132,9 +132,7 @@ def test_stats_of_all_bases(cli: Cli, emulator: Emulator) -> None:
     assert "stuck in" in out
 
 
-def test_a_base_that_cannot_be_counted_does_not_hide_the_others(
-    cli: Cli, emulator: Emulator
-) -> None:
+def test_uncountable_dataset_does_not_hide_the_others(cli: Cli, emulator: Emulator) -> None:
     create_dataset_with_documents(emulator, "a.txt")
     create_dataset_with_documents(emulator, "b.txt", name="other")
     emulator.faults.plan("documents.list", ["404"])
@@ -148,7 +146,7 @@ def test_a_base_that_cannot_be_counted_does_not_hide_the_others(
     ]
 
 
-def test_stats_of_one_base_ask_only_for_it(cli: Cli, emulator: Emulator) -> None:
+def test_stats_of_one_dataset_requests_only_that(cli: Cli, emulator: Emulator) -> None:
     create_dataset_with_documents(emulator, "a.txt")
     create_dataset_with_documents(emulator, "b.txt", name="other")
     before = len(emulator.history)
