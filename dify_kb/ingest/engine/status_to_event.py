@@ -126,7 +126,7 @@ class IndexingObserver:
             self.finish(followed, FileEvent.FAILED, "replaced by another upload")
 
     def _record_status(self, followed: FollowedDocument, status: str) -> None:
-        """Record a status, which counts as progress if the document did not have it before.
+        """Record a status, which counts as progress if it is new for the document.
 
         The batch and the list show different statuses of a paused document.
         """

@@ -68,7 +68,7 @@ class FailureBudget:
         return self._tokens <= 0
 
     def add_response(self, now: float) -> None:
-        """Add tokens for a response, even one that refuses the call."""
+        """Add tokens for a response, including refusals."""
         self._earn_by_time(now)
         self._tokens = min(MAX_TOKENS, self._tokens + TOKENS_PER_RESPONSE)
 

@@ -315,8 +315,10 @@ class ConcurrencyLimit:
     def _can_grow(self, now: float, queue: float, tail: float) -> bool:
         max_level = self._starvation.cap_level(now, self.low, self.high)
         used = self._window.in_flight >= 0.8 * self.limit
-        room = queue < _scale_bound(GROW_BELOW, self._level) and tail <= HOLD_TAIL
-        return used and room and now >= self._growth.hold_until and self._level < max_level
+        has_short_queue = queue < _scale_bound(GROW_BELOW, self._level) and tail <= HOLD_TAIL
+        return (
+            used and has_short_queue and now >= self._growth.hold_until and self._level < max_level
+        )
 
     def _grow(self, now: float, ratio: float) -> None:
         next_limit = next_level(self._level, ratio, ramp=self._ramp)

@@ -203,11 +203,11 @@ class BaselineLatency:
 
     def finish(self, now: float, window: LatencySamples) -> None:
         """Finish a measurement and record its result."""
-        before, found = self.unloaded.measured, window.mean
-        same = before > 0 and abs(found / before - 1) < max(0.25, 3 * window.error)
+        previous, mean = self.unloaded.measured, window.mean
+        same = previous > 0 and abs(mean / previous - 1) < max(0.25, 3 * window.error)
         self.unloaded.update(window.times, anew=not (same and self._exact))
-        self._exact = self.is_fresh = before > 0
-        self._due = now + MEASUREMENT_INTERVALS[0 if not before else 2 if same else 1]
+        self._exact = self.is_fresh = previous > 0
+        self._due = now + MEASUREMENT_INTERVALS[0 if not previous else 2 if same else 1]
         self.measuring = False
 
     def abandon(self) -> None:
@@ -232,5 +232,5 @@ class BaselineLatency:
         self._last_mean = mean
 
     def _is_unqueued(self, mean: float) -> bool:
-        """Return whether the mean is no higher than unloaded or at the previous, lower level."""
+        """Return whether the mean is within the unloaded mean or that of the previous window."""
         return mean < max(UNQUEUED * self.unloaded.base, 1.08 * self._last_mean)
