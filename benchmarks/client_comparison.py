@@ -92,18 +92,18 @@ def check_bounds(tables: Mapping[str, ComparisonTable]) -> Iterator[Bound]:
 def check_upload_bounds(cpu: ComparisonTable, at_once: int) -> Iterator[Bound]:
     """Check the bounds of the CPU time of uploads."""
     where = f"CPU time relative to {{}}, {at_once} in flight"
-    for way, most in ((BY_PATH, 1.0), (BY_BYTES, 1.0), (LOAD, 1.5), (ACCEPTED, 1.5)):
-        ratio = cpu.ratio(way, FORM_DATA)
-        yield Bound(description=f"{way}: {where.format(FORM_DATA)}", limit=most, measured=ratio)
+    for method, most in ((BY_PATH, 1.0), (BY_BYTES, 1.0), (LOAD, 1.5), (ACCEPTED, 1.5)):
+        ratio = cpu.ratio(method, FORM_DATA)
+        yield Bound(description=f"{method}: {where.format(FORM_DATA)}", limit=most, measured=ratio)
     joined = cpu.ratio(BY_PATH, JOINED)
     yield Bound(
         description=f"{BY_PATH}: {where.format(JOINED)}", limit=1.3, measured=joined, is_aim=True
     )
     if at_once == 32:
-        for way in (HTTPX_ASYNC, OAPI2):
-            dearer = cpu.ratio(way, BY_PATH)
+        for method in (HTTPX_ASYNC, OAPI2):
+            dearer = cpu.ratio(method, BY_PATH)
             yield Bound(
-                description=f"{way}: {where.format(BY_PATH)}",
+                description=f"{method}: {where.format(BY_PATH)}",
                 limit=10.0,
                 measured=dearer,
                 is_minimum=True,

@@ -135,7 +135,7 @@ def measure_start_up(bench: Workbench) -> Iterator[ComparisonTable]:
         floors=(import_time.FLOOR,),
         figures=[
             BenchmarkFigure(
-                way=label,
+                method=label,
                 values=[seconds * 1e3 for seconds in times.get(label, ())],
                 problem=problems.get(label),
             )
@@ -154,8 +154,8 @@ def measure_blocking_calls(bench: Workbench) -> Iterator[ComparisonTable]:
         unit="ms",
         floors=(blocking_overhead.ASYNC_PING,),
         figures=[
-            *(BenchmarkFigure(way=name, values=results) for name, results in times.items()),
-            BenchmarkFigure(way=ON_TOP, values=blocking_overhead.overheads(times)),
+            *(BenchmarkFigure(method=name, values=results) for name, results in times.items()),
+            BenchmarkFigure(method=ON_TOP, values=blocking_overhead.overheads(times)),
         ],
     )
 
@@ -176,9 +176,9 @@ def measure_polling(bench: Workbench) -> Iterator[ComparisonTable]:
             unit="GETs",
             floors=(PAGES,),
             figures=[
-                BenchmarkFigure(way=PAGES, values=[0.01]),
-                BenchmarkFigure(way="load", values=[row.gets]),
-                BenchmarkFigure(way=POLLED, values=[row.polled]),
+                BenchmarkFigure(method=PAGES, values=[0.01]),
+                BenchmarkFigure(method="load", values=[row.gets]),
+                BenchmarkFigure(method=POLLED, values=[row.polled]),
             ],
         )
 
@@ -190,11 +190,11 @@ def measure_decoding(bench: Workbench) -> Iterator[ComparisonTable]:
     )[2]
     file = bench.folder / "page.json"
     file.write_bytes(body)
-    results: dict[str, list[MethodResult]] = {way.label: [] for way in DECODERS}
+    results: dict[str, list[MethodResult]] = {method.label: [] for method in DECODERS}
     for index in range(bench.effort.repeats):
-        for way in DECODERS:
-            show_status(f"decoding, round {index + 1}: {way.label}")
-            results[way.label].append(bench.runner.decode(way, file))
+        for method in DECODERS:
+            show_status(f"decoding, round {index + 1}: {method.label}")
+            results[method.label].append(bench.runner.decode(method, file))
     yield build_table(
         "decoding",
         "CPU time to decode one document, in a page of 100",

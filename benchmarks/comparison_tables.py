@@ -24,7 +24,7 @@ class BenchmarkFigure:
     there are no values.
     """
 
-    way: str
+    method: str
     values: Sequence[float] = ()
     server: float | None = None
     problem: str | None = None
@@ -47,13 +47,13 @@ class ComparisonTable:
     floors: Sequence[str]
     figures: Sequence[BenchmarkFigure]
 
-    def __getitem__(self, way: str) -> BenchmarkFigure:
+    def __getitem__(self, method: str) -> BenchmarkFigure:
         """Return the figure of a method."""
-        return {figure.way: figure for figure in self.figures}[way]
+        return {figure.method: figure for figure in self.figures}[method]
 
-    def ratio(self, way: str, to: str) -> float | None:
+    def ratio(self, method: str, to: str) -> float | None:
         """Return the median ratio of two methods; None if one has no values."""
-        ratio = self[way].ratio(self[to])
+        ratio = self[method].ratio(self[to])
         return None if ratio is None else ratio.median
 
     def text(self) -> str:
@@ -66,7 +66,7 @@ class ComparisonTable:
 
     def _row(self, figure: BenchmarkFigure) -> str:
         if not figure.values:
-            return f"{figure.way:{WIDTH}}  {figure.problem}"
+            return f"{figure.method:{WIDTH}}  {figure.problem}"
         spread = Spread.from_values(figure.values)
         cells = "".join(
             f"{format_value(each):>10}" for each in (spread.median, spread.low, spread.high)
@@ -75,7 +75,7 @@ class ComparisonTable:
             ratio = figure.ratio(self[floor])
             cells += f"{f'{ratio.median:.2f}' if ratio else '-':>{len(floor) + 4}}"
         busy = "" if figure.server is None else f"{figure.server:>8.0%}"
-        return f"{figure.way:{WIDTH}}{cells}{busy}"
+        return f"{figure.method:{WIDTH}}{cells}{busy}"
 
     def json(self) -> dict[str, Any]:
         """Return the table as JSON."""
@@ -83,7 +83,7 @@ class ComparisonTable:
             "title": self.title,
             "unit": self.unit,
             "floors": list(self.floors),
-            "figures": {figure.way: self._json(figure) for figure in self.figures},
+            "figures": {figure.method: self._json(figure) for figure in self.figures},
         }
 
     def _json(self, figure: BenchmarkFigure) -> dict[str, Any]:

@@ -65,18 +65,18 @@ def run_emulator(settings: Settings) -> Iterator[EmulatorProcess]:
         process.join()
 
 
-def _serve(settings: Settings, way: PipeEnd) -> None:
+def _serve(settings: Settings, pipe: PipeEnd) -> None:
     with Emulator(settings=settings) as server:
-        way.send((server.url, server.api_key))
+        pipe.send((server.url, server.api_key))
         while True:
-            match way.recv():
+            match pipe.recv():
                 case ("starved",):
-                    way.send(server.starved_connections)
+                    pipe.send(server.starved_connections)
                 case ("load", plans):
                     server.faults.load(plans)
-                    way.send(None)
+                    pipe.send(None)
                 case ("stop_random",):
                     server.faults.stop_random()
-                    way.send(None)
+                    pipe.send(None)
                 case _:
                     return

@@ -73,14 +73,16 @@ class Workbench:
         number: int,
         what: str,
         job: Mapping[str, object],
-        ways: Sequence[UploadMethod] = UPLOAD_METHODS,
+        methods: Sequence[UploadMethod] = UPLOAD_METHODS,
     ) -> Mapping[str, list[MethodResult]]:
         """Run the job with every method, in alternating rounds."""
-        results: dict[str, list[MethodResult]] = {way.label: [] for way in ways}
+        results: dict[str, list[MethodResult]] = {method.label: [] for method in methods}
         for index in range(number):
-            for way in ways:
-                show_status(f"{what}, round {index + 1} of {number}: {way.label}")
-                results[way.label].append(self.runner.send(way, {**job, "uvloop": self.uvloop}))
+            for method in methods:
+                show_status(f"{what}, round {index + 1} of {number}: {method.label}")
+                results[method.label].append(
+                    self.runner.send(method, {**job, "uvloop": self.uvloop})
+                )
         return results
 
 
@@ -93,19 +95,21 @@ def build_table(
     value: Value,
 ) -> ComparisonTable:
     """Return a table of results; a method that failed in any round has no values."""
-    figures = [build_figure(way, rounds, value) for way, rounds in results.items()]
+    figures = [build_figure(method, rounds, value) for method, rounds in results.items()]
     usable = [figure for figure in figures if figure.values or figure.problem]
     return ComparisonTable(name=name, title=title, unit=unit, floors=floors, figures=usable)
 
 
-def build_figure(way: str, rounds: Sequence[MethodResult], value: Value) -> BenchmarkFigure:
+def build_figure(method: str, rounds: Sequence[MethodResult], value: Value) -> BenchmarkFigure:
     """Return the figure of the results of one method."""
     problem = next((result["problem"] for result in rounds if "problem" in result), None)
     if problem is not None:
-        return BenchmarkFigure(way=way, problem=problem)
+        return BenchmarkFigure(method=method, problem=problem)
     values = [results for result in rounds if (results := value(result)) is not None]
     busy = [result["server"] / result["wall"] for result in rounds if result.get("server")]
-    return BenchmarkFigure(way=way, values=values, server=statistics.median(busy) if busy else None)
+    return BenchmarkFigure(
+        method=method, values=values, server=statistics.median(busy) if busy else None
+    )
 
 
 def show_status(text: str) -> None:

@@ -53,12 +53,12 @@ def render_readme_table(client: Run) -> str:
     cpu, memory = (client["tables"][name]["figures"] for name in ("cpu 32", "memory 4 KiB"))
     heads = ("4 KiB, 32 in flight", HEADS[0], HEADS[2], "memory, 5,000 files")
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for way in README_ROWS:
+    for method in README_ROWS:
         cells = (
-            way,
-            format_median(cpu[way], " µs"),
-            f"{cpu[way]['ratios'][FORM_DATA]['median']:.2f}",
-            format_median(memory[way], " MiB"),
+            method,
+            format_median(cpu[method], " µs"),
+            f"{cpu[method]['ratios'][FORM_DATA]['median']:.2f}",
+            format_median(memory[method], " MiB"),
         )
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
@@ -111,17 +111,17 @@ def render_comparison(run: Run) -> Iterator[str]:
     yield "|---" * (len(HEADS) + 1) + "|"
     tables = run["tables"]
     failures: list[str] = []
-    for way, cpu in tables["cpu 32"]["figures"].items():
+    for method, cpu in tables["cpu 32"]["figures"].items():
         if "problem" in cpu:
-            failures.append(f"{way} ({cpu['problem']})")
+            failures.append(f"{method} ({cpu['problem']})")
             continue
         cells = [
-            format_median(tables[column]["figures"].get(way), unit)
+            format_median(tables[column]["figures"].get(method), unit)
             for column, unit in zip(COLUMNS, UNITS, strict=True)
         ]
         ratios = [f"{cpu['ratios'][floor]['median']:.2f}" for floor in (FLOOR, FORM_DATA)]
         spread = f" ({format_value(cpu['low'])} to {format_value(cpu['high'])})"
-        yield f"| {way} | {' | '.join([cells[0] + spread, *ratios, *cells[1:]])} |"
+        yield f"| {method} | {' | '.join([cells[0] + spread, *ratios, *cells[1:]])} |"
     if failures:
         yield ""
         yield f"Failed, not measured: {'; '.join(failures)}."
@@ -148,13 +148,15 @@ def render_other_figures(run: Run) -> Iterator[str]:
     )
     yield f"* GET requests per document to follow its indexing: {polls}."
     for latency in (50, 200):
-        ways = tables[f"wall {latency}"]["figures"]
+        methods = tables[f"wall {latency}"]["figures"]
         yield (
             f"* Automatic concurrency, first 5 s at {latency} ms latency:"
-            f" {format_median(ways[OWN_PACE], ' ms')} per file; with `concurrency=32`:"
-            f" {format_median(ways[ACCEPTED], ' ms')}."
+            f" {format_median(methods[OWN_PACE], ' ms')} per file; with `concurrency=32`:"
+            f" {format_median(methods[ACCEPTED], ' ms')}."
         )
-    names = ", ".join(f"{way} {format_median(figure, ' µs')}" for way, figure in decoding.items())
+    names = ", ".join(
+        f"{method} {format_median(figure, ' µs')}" for method, figure in decoding.items()
+    )
     yield f"* CPU time to decode one document of a list page: {names}."
 
 

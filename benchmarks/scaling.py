@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure_size(runner: MethodRunner, size: int, rounds: int) -> Iterator[ComparisonTable]:
     """Measure one size."""
     found: dict[str, list[Mapping[str, Any]]] = {
-        way.label: [] for way in (FLOOR, LOAD, LOAD_AGAIN, LIST)
+        method.label: [] for method in (FLOOR, LOAD, LOAD_AGAIN, LIST)
     }
     for index in range(rounds):
         with (
@@ -102,8 +102,8 @@ def measure_size(runner: MethodRunner, size: int, rounds: int) -> Iterator[Compa
         unit="requests",
         floors=(),
         figures=[
-            build_figure(way.label, found[way.label], lambda result: result["requests"])
-            for way in (LOAD, LOAD_AGAIN, LIST)
+            build_figure(method.label, found[method.label], lambda result: result["requests"])
+            for method in (LOAD, LOAD_AGAIN, LIST)
         ],
     )
 

@@ -100,23 +100,23 @@ class MethodRunner:
             self.environments[key] = create_environment(needs, self.folder)
         return self.environments[key]
 
-    def send(self, way: UploadMethod, job: Mapping[str, object]) -> Mapping[str, Any]:
+    def send(self, method: UploadMethod, job: Mapping[str, object]) -> Mapping[str, Any]:
         """Run a job in a separate process; an error is returned as `problem`."""
-        return self._run(way, json.dumps(job))
+        return self._run(method, json.dumps(job))
 
-    def decode(self, way: UploadMethod, page: Path) -> Mapping[str, Any]:
+    def decode(self, method: UploadMethod, page: Path) -> Mapping[str, Any]:
         """Measure the decoding of a page of a document list."""
-        return self._run(way, "--decode", str(page))
+        return self._run(method, "--decode", str(page))
 
-    def _run(self, way: UploadMethod, *arguments: str) -> Mapping[str, Any]:
-        environment = self.environment(way.needs)
+    def _run(self, method: UploadMethod, *arguments: str) -> Mapping[str, Any]:
+        environment = self.environment(method.needs)
         if environment.problem is not None:
             return {"problem": environment.problem}
-        script = PEERS / f"with_{way.script}.py"
+        script = PEERS / f"with_{method.script}.py"
         try:
             run = subprocess.run(
-                [environment.python, script, way.name, *arguments],
-                env=process_environment(own=not way.needs),
+                [environment.python, script, method.name, *arguments],
+                env=process_environment(own=not method.needs),
                 capture_output=True,
                 text=True,
                 check=False,

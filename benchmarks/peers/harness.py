@@ -269,7 +269,7 @@ def time_decoding(decode: DecodeFunction, body: bytes) -> Mapping[str, float]:
 
 
 def main(
-    ways: Mapping[str, UploadFunction], decoders: Mapping[str, Callable[[], DecodeFunction]] = {}
+    methods: Mapping[str, UploadFunction], decoders: Mapping[str, Callable[[], DecodeFunction]] = {}
 ) -> None:
     """Run the command line. An error is printed as `problem`, in JSON."""
     name, what, *rest = sys.argv[1:]
@@ -277,7 +277,7 @@ def main(
         if what == "--decode":
             result: Any = time_decoding(decoders[name](), Path(rest[0]).read_bytes())
         else:
-            result = asdict(ways[name](Job(**json.loads(what))))
+            result = asdict(methods[name](Job(**json.loads(what))))
     except Exception as error:  # noqa: BLE001 -- shown as the result of this method
         sys.stdout.write(json.dumps({"problem": f"{type(error).__name__}: {error}"[:200]}))
         sys.stdout.flush()

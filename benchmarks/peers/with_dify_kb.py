@@ -91,11 +91,11 @@ def load_folder(wait: Wait, *, own_pace: bool = False) -> harness.UploadFunction
                     raise RuntimeError(f"Only {added} files were loaded.")
                 return meter.finish(lags, added)
 
-    def way(job: harness.Job) -> harness.JobCost:
+    def run_load(job: harness.Job) -> harness.JobCost:
         spent: harness.JobCost = harness.run_loop(job, run)
         return spent
 
-    return way
+    return run_load
 
 
 def create_decoder() -> harness.DecodeFunction:

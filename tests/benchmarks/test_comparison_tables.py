@@ -11,8 +11,8 @@ from comparison_tables import BenchmarkFigure, Bound, ComparisonTable, run_to_js
 from dify_kb.bench.metrics import Spread
 
 
-def comparison_table(ways: Mapping[str, Sequence[float]]) -> ComparisonTable:
-    figures = [BenchmarkFigure(way=way, values=values) for way, values in ways.items()]
+def comparison_table(methods: Mapping[str, Sequence[float]]) -> ComparisonTable:
+    figures = [BenchmarkFigure(method=method, values=values) for method, values in methods.items()]
     return ComparisonTable(
         name="cpu 32", title="time", unit="us", floors=["floor"], figures=figures
     )
@@ -20,17 +20,17 @@ def comparison_table(ways: Mapping[str, Sequence[float]]) -> ComparisonTable:
 
 def test_ratio_is_computed_by_round() -> None:
     """A pause of the machine affects both sides of a round."""
-    ours = BenchmarkFigure(way="ours", values=[2.0, 20.0, 4.0])
+    ours = BenchmarkFigure(method="ours", values=[2.0, 20.0, 4.0])
 
-    ratio = ours.ratio(BenchmarkFigure(way="floor", values=[1.0, 10.0, 1.0]))
+    ratio = ours.ratio(BenchmarkFigure(method="floor", values=[1.0, 10.0, 1.0]))
 
     assert ratio == Spread(median=2.0, low=2.0, high=4.0, count=3)
 
 
 def test_failed_method_is_shown_with_its_reason() -> None:
     """No method is omitted silently."""
-    broken = BenchmarkFigure(way="peer", problem="could not be installed: no such version")
-    floor = BenchmarkFigure(way="floor", values=[1.0], server=0.25)
+    broken = BenchmarkFigure(method="peer", problem="could not be installed: no such version")
+    floor = BenchmarkFigure(method="floor", values=[1.0], server=0.25)
     found = ComparisonTable(
         name="t", title="time", unit="us", floors=["floor"], figures=[floor, broken]
     )
@@ -72,7 +72,7 @@ def test_missed_aim_is_reported_as_an_aim() -> None:
 
 def test_upload_bounds_are_relative_to_form_data() -> None:
     """Bounds: 1.0 for a call and 1.5 for a load; httpx takes at least ten times as much."""
-    ways = {
+    methods = {
         "bare sockets": 0.1,
         "aiohttp FormData": 1.0,
         "aiohttp, joined bytes": 0.5,
@@ -85,7 +85,9 @@ def test_upload_bounds_are_relative_to_form_data() -> None:
     }
 
     judged = list(
-        check_bounds({"cpu 32": comparison_table({way: [value] for way, value in ways.items()})})
+        check_bounds(
+            {"cpu 32": comparison_table({method: [value] for method, value in methods.items()})}
+        )
     )
 
     assert [bound.is_held for bound in judged] == [True, False, True, False, False, True, False]

@@ -17,7 +17,9 @@ from virtual_environments import create_environment, find_pip_error
 
 from dify_kb import Client
 
-OWN = [way for way in [*upload_clients.UPLOAD_METHODS, upload_clients.PACED] if not way.needs]
+OWN = [
+    method for method in [*upload_clients.UPLOAD_METHODS, upload_clients.PACED] if not method.needs
+]
 DATASET = "11111111-1111-4111-8111-222222222222"
 
 
@@ -37,13 +39,13 @@ def create_job(url: str, folder: Path, **more: object) -> dict[str, object]:
     return {"url": url, "at_once": 4, "dataset": DATASET, **where, **more}
 
 
-@pytest.mark.parametrize("way", OWN, ids=lambda way: way.label)
+@pytest.mark.parametrize("method", OWN, ids=lambda method: method.label)
 def test_every_method_uploads_every_file(
-    way: upload_clients.UploadMethod, url: str, tmp_path: Path
+    method: upload_clients.UploadMethod, url: str, tmp_path: Path
 ) -> None:
     """Otherwise its figures would be meaningless."""
     result = upload_clients.MethodRunner(tmp_path).send(
-        way, create_job(url, tmp_path, held=True, lag=True)
+        method, create_job(url, tmp_path, held=True, lag=True)
     )
 
     assert result.get("problem") is None
