@@ -64,7 +64,10 @@ def show_(
     segment: SegmentOption,
     id_: ChildChunkArgument,
 ) -> None:
-    """Show a child chunk, found by listing those of the chunk."""
+    """Show a child chunk.
+
+    Lists the child chunks of the chunk to find it.
+    """
 
     async def main(client: AsyncClient) -> None:
         parents = await _find_parents(client, dataset, document)
@@ -126,7 +129,10 @@ def delete(
     ids: ChildChunkArguments,
     yes: YesOption = False,
 ) -> None:
-    """Delete child chunks; asks for confirmation if there are several."""
+    """Delete child chunks.
+
+    Asks for confirmation if there are several.
+    """
     things = name_lookup.parse_ids("child chunk", ids)
 
     async def main(client: AsyncClient) -> int:

@@ -123,7 +123,10 @@ def create(
     text: TextOption = None,
     name: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Name of the document; default: the file's name."),
+        typer.Option(
+            metavar="NAME",
+            help="Name of the document; default: the file's name. Required for a text.",
+        ),
     ] = None,
     technique: Annotated[
         Technique | None,

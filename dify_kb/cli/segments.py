@@ -155,9 +155,10 @@ def update(
     answer: AnswerOption = None,
     keyword: KeywordsOption = None,
 ) -> None:
-    """Change a chunk; the server indexes it again.
+    """Change a chunk.
 
-    Values without an option stay unchanged. --keyword replaces all keywords.
+    The server indexes it again. Values without an option stay unchanged. --keyword replaces all
+    keywords.
     """
     if content is None and answer is None and not keyword:
         raise ConfigError("Nothing to change.", hint="Pass --content, --answer or --keyword.")
@@ -201,7 +202,10 @@ def delete(
     ids: SegmentArguments,
     yes: YesOption = False,
 ) -> None:
-    """Delete chunks; asks for confirmation if there are several."""
+    """Delete chunks.
+
+    Asks for confirmation if there are several.
+    """
     things = name_lookup.parse_ids("chunk", ids)
 
     async def main(client: AsyncClient) -> int:

@@ -160,7 +160,7 @@ def test_doctor_reports_each_check(cli: Cli) -> None:
             "Invalid server address",
             "https://",
         ),
-        (["load", "{docs}", "--dataset", "d", "--chunk-size", "9"], 2, "max_tokens", "range"),
+        (["load", "{docs}", "--dataset", "d", "--chunk-size", "9"], 2, "max_tokens", "50 to 4000"),
         (
             ["load", "{docs}", "--dataset", "d", "--create", "--include", "["],
             1,
