@@ -39,7 +39,7 @@ MAX_LISTED = 10
 
 @define
 class ChangeReporter:
-    """Prints and counts the results of a change of many resources."""
+    """A printer and counter of the results of a change of many resources."""
 
     noun: str
     past_tense: str
@@ -125,7 +125,7 @@ async def change_in_batches(
     work: Callable[[Sequence[ResourceRef]], Awaitable[None]],
     reporter: ChangeReporter,
 ) -> int:
-    """Change `BATCH_SIZE` resources per request; halve a refused batch to find the culprits.
+    """Change `BATCH_SIZE` resources per request; halve a refused batch to find the refused ones.
 
     Raises:
         KnowledgeError: the only resource was refused, or an error concerns all of them.

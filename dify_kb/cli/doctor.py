@@ -45,7 +45,7 @@ def doctor(context: typer.Context) -> None:
 
 
 async def _run_checks(client: AsyncClient) -> AsyncIterator[DiagnosticCheck]:
-    """Run the checks in order, up to the first that makes the others meaningless."""
+    """Run the checks in order; stop after a failure that makes the other checks useless."""
     try:
         info = await client.ping()
     except KnowledgeError as error:

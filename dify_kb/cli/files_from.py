@@ -24,8 +24,10 @@ OUTSIDE_REASON = "listed path is outside the folder"
 
 @define(kw_only=True)
 class FilesFrom:
-    """The files of `folder` that are listed in `source` (`-` is standard input), as `Item`s with
-    the keys that a scan of the folder gives them.
+    """The files of a load that are listed with --files-from.
+
+    `source` (`-` is standard input) lists files of `folder`; each becomes an `Item` with the key
+    that a scan of the folder would give it.
 
     A line may be an absolute path. A path outside the folder, even through a link, is refused; a
     repeated path is ignored. With `null` the list is separated by NUL, for names that contain a

@@ -46,7 +46,7 @@ class LoadArguments:
 
 @define(kw_only=True)
 class LoadRunner:
-    """Runs a load and exits with its exit code."""
+    """A run of `dify-kb load`, from its source to its exit code."""
 
     command: CommandContext
     dataset: str

@@ -21,7 +21,7 @@ LOGGER = "dify_kb"
 
 @define
 class LoadLog:
-    """Appends JSON Lines to a file; a write error ends the log, not the load."""
+    """A log file of JSON Lines; a write error ends the log, not the load."""
 
     _file: FileIO | None
 

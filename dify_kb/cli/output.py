@@ -143,11 +143,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
 
 
 def print_grid(grid: Table) -> None:
-    """Write a table that is made already."""
+    """Print a rich table, without wrapping lines if stdout is not a terminal."""
     if out.is_terminal:
         out.print(grid, soft_wrap=False)
         return
-    # Programs like grep want a row on a line, and nothing behind it.
+    # Programs like grep need one line per row, without trailing spaces.
     console = Console(width=UNFOLDED_WIDTH, highlight=False, markup=False)
     with console.capture() as written:
         console.print(grid, soft_wrap=False)

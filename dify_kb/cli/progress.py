@@ -36,7 +36,7 @@ _TROUBLE_REASONS = {
 
 @define
 class RateMeter:
-    """Measure the rate of a growing count over the last `RATE_WINDOW` seconds."""
+    """A meter of the rate of a growing count over the last `RATE_WINDOW` seconds."""
 
     _samples: deque[tuple[float, int]] = field(factory=deque)
 
@@ -273,7 +273,7 @@ def _join_parts(parts: Mapping[str, str], width: int) -> str:
 
 
 class _PlainLines:
-    """Prints a line every `LINE_INTERVAL` seconds, and whenever the load pauses or resumes."""
+    """A display that prints a line every `LINE_INTERVAL` seconds, and at each pause or resume."""
 
     def __init__(self) -> None:
         self._started = self._printed = time.monotonic()

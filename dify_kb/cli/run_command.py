@@ -138,7 +138,7 @@ BROKEN_PIPE_EXIT = 1
 
 @define
 class Interrupt:
-    """Cancels a running command once, at a signal or a closed pipe."""
+    """The interruption of a running command by a signal or a closed pipe."""
 
     on_interrupt: Callable[[], None] = lambda: None
     """Called in the loop thread when the command is cancelled."""
