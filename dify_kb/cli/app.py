@@ -190,7 +190,18 @@ def _load_command(name: str) -> Any:
         parent.add_typer(target, name=name)
     else:
         parent.command(name)(target)
-    return get_group(parent).commands[name]
+    command = get_group(parent).commands[name]
+    _hide_argument_types(command)
+    return command
+
+
+def _hide_argument_types(command: Any) -> None:
+    """Show arguments in the help by name only: `PATH`, not `PATH <list[Path]>`."""
+    for subcommand in getattr(command, "commands", {}).values():
+        _hide_argument_types(subcommand)
+    for parameter in command.params:
+        if parameter.param_type_name == "argument":
+            parameter.display_type_rich = lambda ctx: ""  # noqa: ARG005 -- typer passes it by name
 
 
 def hoist_program_options(arguments: Sequence[str]) -> list[str]:

@@ -21,7 +21,7 @@ async def ensure_dataset(
     create: bool,
     dry_run: bool,
 ) -> Dataset | None:
-    """Return the dataset to load into, created if asked for; None if a dry run would create it.
+    """Return the dataset to load into, created with `create`; None if a dry run would create it.
 
     Servers do not keep names unique when datasets are created at the same time (measured on
     1.14.2: 8 parallel creates made 1 to 4 datasets). With `create`, the oldest dataset of the name

@@ -23,7 +23,9 @@ models = typer.Typer(
 ModelTypesOption = Annotated[
     list[option_types.ModelTypeChoice] | None,
     typer.Option(
-        "--type", help="Only models of this type; repeatable. Default: text-embedding and rerank."
+        "--type",
+        metavar=option_types.format_choices(option_types.ModelTypeChoice),
+        help="Only models of this type; repeatable. Default: text-embedding and rerank.",
     ),
 ]
 DEFAULT_TYPES = (option_types.ModelTypeChoice.TEXT_EMBEDDING, option_types.ModelTypeChoice.RERANK)

@@ -51,6 +51,11 @@ class SegmentStatusChoice(StrEnum):
     RE_SEGMENT = "re_segment"
 
 
+def format_choices(choices: type[StrEnum]) -> str:
+    """Return the values of a repeatable option for its help: `<a|b>`."""
+    return f"<{'|'.join(choices)}>"
+
+
 _UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(s|m|min|h|d)?")

@@ -50,7 +50,10 @@ def list_(
     ] = None,
     status: Annotated[
         list[option_types.SegmentStatusChoice] | None,
-        typer.Option(help="Only chunks with this status; repeatable."),
+        typer.Option(
+            metavar=option_types.format_choices(option_types.SegmentStatusChoice),
+            help="Only chunks with this status; repeatable.",
+        ),
     ] = None,
 ) -> None:
     """List the chunks of a document, in order."""
