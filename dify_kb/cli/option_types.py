@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MIB = 2**20
 
-Technique = Literal["high_quality", "economy"]
+Technique = Literal["economy", "high_quality"]
 
 # Values of enumerations whose modules take too long to import for a line of help.
 OnExisting = Literal["overwrite", "skip", "fail"]
