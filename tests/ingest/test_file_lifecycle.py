@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
@@ -22,6 +21,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from load_examples import LONG
 
 from dify_kb import LoadTiming
 from dify_kb.errors import BadRequestError, OutcomeUnknownError, ProtocolError, QuotaExceededError
@@ -44,7 +44,6 @@ from dify_kb.resources import Datasets
 
 T = TypeVar("T")
 
-LONG = os.environ.get("CHAOS") == "long"
 """Whether to run 1,000 different histories each time."""
 
 CREATE = "documents.create_by_file"
@@ -673,6 +672,20 @@ def test_held_refusals_release_their_queue_memory(
     history.finish_sends(["refused"])
 
     assert history.life.queue._bytes == 0
+
+
+def test_refusal_without_an_error_ends_its_file(history: FileHistories) -> None:
+    """It cannot be compared with other refusals; held, it would keep the load open forever."""
+    history.plan_files(plans=["send"], in_memory=False)
+    history.receive(1)
+    history.begin_sends()
+    (file,) = history.life.ledger.open
+    assert file.error is None
+
+    history.life.apply(file, FileEvent.REFUSED)
+
+    assert not history.life.ledger.open
+    assert history.life.ledger.counts[Outcome.FAILED] == 1
 
 
 def test_busy_document_is_looked_up_at_growing_intervals(

@@ -214,7 +214,8 @@ class FileLifecycle:
 
     def _hold_refusal(self, file: TrackedFile) -> None:
         error = file.error
-        if error is None:
+        if error is None:  # nothing to compare with other refusals
+            self._release([file])
             return
         self.queue.release(file)  # a held file must not block others: only they can resolve it
         max_failed = self.ledger.options.failure_limit
