@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from dify_kb import AsyncClient, Dataset, LoadReport, Outcome
 from dify_kb.emulator import Emulator
 
 CREATE = "documents.create_by_file"
+
+LONG = os.environ.get("CHAOS") == "long"
+"""Whether `poe chaos` runs the tests: with more examples."""
 
 
 def write_files(folder: Path, number: int, suffix: str = ".md") -> None:

@@ -16,12 +16,13 @@ import anyio
 import anyio.lowlevel
 import pytest
 from journal_examples import IDENTITY, intent
+from load_examples import LONG
 
 from dify_kb.errors import JournalError
 from dify_kb.ingest.journal import journal_database, open_journal
 from dify_kb.ingest.journal.lock import RUNNING_TIMEOUT, lock_path
 
-ROUNDS = 1000 if os.environ.get("CHAOS") == "long" else 60
+ROUNDS = 1000 if LONG else 60
 
 
 def count_leaks() -> tuple[int, int]:

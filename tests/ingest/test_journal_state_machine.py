@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-import os
 import tempfile
 from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
@@ -25,6 +24,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from journal_examples import IDENTITY, intent
+from load_examples import LONG
 
 from dify_kb.ingest import ItemResult, Outcome
 from dify_kb.ingest.engine.pending_uploads import PendingUpload
@@ -45,7 +45,6 @@ from dify_kb.wire import codec
 
 T = TypeVar("T")
 
-LONG = os.environ.get("CHAOS") == "long"
 """Different and more examples in each run; `--hypothesis-seed` repeats those of a failure."""
 
 KEYS = ("a.md", "b/c.md", "d__e.md")

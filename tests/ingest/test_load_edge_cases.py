@@ -11,13 +11,11 @@ from pathlib import Path
 
 import anyio
 import pytest
-from load_examples import CREATE, create_dataset, list_document_names
+from load_examples import CREATE, LONG, create_dataset, list_document_names
 
 from dify_kb import AsyncClient, Item, Policy, Progress, StopReason
 from dify_kb.emulator import Emulator, Settings
 from dify_kb.ingest.journal import journal_database
-
-LONG = os.environ.get("CHAOS") == "long"
 
 
 def write(folder: Path, *keys: str) -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import random
 import threading
 import warnings
@@ -12,7 +11,14 @@ from pathlib import Path
 
 import anyio
 import pytest
-from load_examples import CREATE, count_creates, count_outcomes, create_dataset, list_document_names
+from load_examples import (
+    CREATE,
+    LONG,
+    count_creates,
+    count_outcomes,
+    create_dataset,
+    list_document_names,
+)
 
 from dify_kb import (
     AsyncClient,
@@ -26,8 +32,6 @@ from dify_kb.emulator import Emulator, Settings
 from dify_kb.errors import ConfigError, JournalError
 from dify_kb.ingest.pacing.admission import MAX_CONCURRENCY
 from dify_kb.ingest.result_iterator import MAX_BUFFERED
-
-LONG = os.environ.get("CHAOS") == "long"
 
 
 def write(folder: Path, number: int) -> None:

@@ -6,13 +6,13 @@ parts together; only the session is simulated (`virtual_dify`).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Final, get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from load_examples import LONG
 from virtual_dify import (
     CREATE,
     LIST,
@@ -27,7 +27,6 @@ from virtual_dify import (
 from dify_kb import LoadReport, StopReason
 from dify_kb.ingest.error_classes import SAME_PAGES, SAME_REFUSALS
 
-LONG: Final = os.environ.get("CHAOS") == "long"
 FILES: Final = 30
 
 PASSING: Final[Sequence[Mode]] = (
