@@ -18,7 +18,7 @@ from dify_kb import (
 )
 from dify_kb.emulator import VERSIONS, Emulator
 from dify_kb.models import Segment
-from dify_kb.resources.segments import split_batches
+from dify_kb.resources._create_segments import split_batches
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
 MEMBER = "11111111-1111-4111-8111-111111111111"
