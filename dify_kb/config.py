@@ -75,7 +75,7 @@ class Retry:
     """Maximum of all delays after 429 or 503."""
 
     max_retry_after: float = 300.0
-    """Longest `Retry-After` that is obeyed; longer values are reduced to it."""
+    """Maximum `Retry-After`; longer values are capped."""
 
     quota_delay: float = 8.0
     """Maximum delay after a 403 rate limit. Longer than other delays, as the server counts

@@ -25,23 +25,23 @@ class KnowledgeError(Exception):
 
 
 class ConfigError(KnowledgeError, ValueError):
-    """An invalid address, API key or argument. Nothing was sent."""
+    """Raised for an invalid address, API key or argument. Nothing was sent."""
 
 
 class SourceError(KnowledgeError):
-    """A file that cannot be read."""
+    """Raised if a file cannot be read."""
 
 
 class SourceChangedError(SourceError):
-    """A file that changed while it was read or sent. Sending it again may succeed."""
+    """Raised if a file changed while it was read or sent. Sending it again may succeed."""
 
 
 class JournalError(KnowledgeError):
-    """A load's journal that is in use, damaged, of a newer version, or not writable."""
+    """Raised if a load's journal is in use, damaged, of a newer version, or not writable."""
 
 
 class TransportError(KnowledgeError):
-    """A request without a readable response.
+    """Raised if a request has no readable response.
 
     `delivered` is whether the server may have received the request.
     """
@@ -55,22 +55,22 @@ class TransportError(KnowledgeError):
 
 
 class ConnectError(TransportError):
-    """A failed connection to the server. Nothing was sent."""
+    """Raised if the connection to the server fails. Nothing was sent."""
 
 
 class RequestTimeoutError(TransportError, TimeoutError):
-    """A request that the server did not accept or respond to within the timeout."""
+    """Raised if the server did not accept or answer a request within the timeout."""
 
 
 class OutcomeUnknownError(TransportError):
-    """A create request that may have succeeded although no response arrived.
+    """Raised if a create request may have succeeded although no response arrived.
 
     Repeating it could create a duplicate. `__cause__` is the error of the connection.
     """
 
 
 class ProtocolError(KnowledgeError):
-    """A 2xx response that the API does not document.
+    """Raised for a 2xx response that the API does not document.
 
     Args:
         complete: whether the body arrived completely. Retrying does not help then.
@@ -95,7 +95,7 @@ class ProtocolError(KnowledgeError):
 
 
 class ApiError(KnowledgeError):
-    """An error response of the server. Its subclasses are the errors that callers handle."""
+    """Raised for an error response of the server; callers usually handle a subclass."""
 
     def __init__(
         self,
@@ -161,11 +161,11 @@ class ServerError(ApiError):
 
 
 class LoadError(KnowledgeError):
-    """A load in which not every file succeeded; raised by `LoadReport.raise_for_failures`."""
+    """Raised by `LoadReport.raise_for_failures` if a load did not succeed for every file."""
 
 
 class PartialError(KnowledgeError):
-    """A call of several requests that succeeded only in part.
+    """Raised if only some of the requests of a call succeeded.
 
     `done` lists what succeeded, in the order of the call: the segments created, or the ids of the
     documents changed. `failed` maps each rejected id to its reason. Anything in neither was not

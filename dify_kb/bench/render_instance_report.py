@@ -192,7 +192,7 @@ def describe_saturation(result: UploadResult | SearchResult) -> str:
     if not knee.reached:
         return f"Not saturated at concurrency {knee.at_once}, the highest measured."
     most = format_number(knee.most)
-    return f"Saturation point: concurrency {knee.at_once}, at most {most} per second."
+    return f"Saturation point: concurrency {knee.at_once}, at most {most} responses per second."
 
 
 def search_table(result: Sequence[SearchResult]) -> ReportTable:

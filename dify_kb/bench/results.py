@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dify_kb.client import AsyncClient
 
 FORMAT = 1
-"""Version of the JSON format; raised by changes that older readers would misread."""
+"""Version of the JSON format; incremented for changes that older readers would misread."""
 
 
 @frozen(kw_only=True)
@@ -42,7 +42,7 @@ class Environment:
     machine: str
     processors: int
     ping: Latency | None
-    """Latency of a small read, which shows the distance of the server."""
+    """Latency of a small read, approximately the network latency."""
 
 
 @frozen(kw_only=True)

@@ -133,7 +133,7 @@ class _Block:
 
 
 def _fit_rising_curve(curve: Sequence[ThroughputPoint]) -> Sequence[ThroughputPoint]:
-    """Return the best fitting rising curve (pool adjacent violators)."""
+    """Fit a rising curve by isotonic regression (pool adjacent violators)."""
     blocks: list[_Block] = []
     for point in curve:
         blocks.append(_Block([point]))

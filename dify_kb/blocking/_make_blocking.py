@@ -35,7 +35,7 @@ class SupportsPages(Protocol[R_co]):
     """An object that can be iterated page by page."""
 
     def pages(self) -> AsyncIterator[Sequence[R_co]]:
-        """Yield the rows of each page."""
+        """Yield each page as a sequence of rows."""
         ...
 
 

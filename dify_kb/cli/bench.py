@@ -79,7 +79,7 @@ def measure(
 
     Measures uploads by size and concurrency up to the saturation point, indexing, retrieval by
     method, and list requests of a growing dataset; counts errors. Works in temporary datasets
-    (dify-kb-bench-…) and deletes them, also after Ctrl-C. `bench clean` deletes those of killed
+    (dify-kb-bench-…) and deletes them, even after Ctrl-C. `bench clean` deletes those of killed
     runs.
 
     Prints the maximum cost in requests and documents before it starts.

@@ -31,7 +31,7 @@ WORKERS = 4
 """Concurrent requests; a default server is saturated by two or three (measured)."""
 
 BATCH_SIZE = 50
-"""Documents of one request that changes a status; the server changes all of them or none."""
+"""Documents per request that changes their status; the server changes all of them or none."""
 
 MAX_LISTED = 10
 """Resources that are listed before the confirmation."""
@@ -176,7 +176,7 @@ async def confirm_deletion(what: str, things: Sequence[str], *, yes: bool) -> No
         return
     if not sys.stdin.isatty():
         raise ConfigError(
-            f"Not a terminal: cannot confirm the deletion of {what}.",
+            f"Cannot ask to confirm the deletion of {what}: standard input is not a terminal.",
             hint="Pass --yes to delete without confirmation.",
         )
     for thing in things[:MAX_LISTED]:

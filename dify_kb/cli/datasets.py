@@ -143,7 +143,7 @@ def update(
     ] = None,
     technique: Annotated[
         Technique | None,
-        typer.Option(help="Indexing technique; a change indexes all documents again."),
+        typer.Option(help="Indexing technique; changing it indexes all documents again."),
     ] = None,
     description: DescriptionOption = None,
     embedding: EmbeddingOption = None,

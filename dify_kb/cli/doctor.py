@@ -71,8 +71,8 @@ async def _run_checks(client: AsyncClient) -> AsyncIterator[DiagnosticCheck]:
     yield DiagnosticCheck(
         check="limits",
         status="ok",
-        detail=f"files up to {MAX_FILE_SIZE // 2**20} MiB are sent; the server's own limit is"
-        " unknown (default: 15 MB; set by UPLOAD_FILE_SIZE_LIMIT)",
+        detail=f"files of up to {MAX_FILE_SIZE // 2**20} MiB are sent; the server's own limit is"
+        " unknown (default: 15 MiB; set by UPLOAD_FILE_SIZE_LIMIT)",
     )
 
 

@@ -137,7 +137,7 @@ def evaluate(
 
 
 def _read_input(file: Path | None, folder: Path | None, dataset: str | None) -> EvaluationInput:
-    """Return the queries and documents of the options.
+    """Read the queries, and determine the documents, given by the options.
 
     Raises:
         ConfigError: the options exclude each other, or one is missing or invalid.

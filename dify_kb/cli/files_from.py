@@ -30,7 +30,7 @@ class FilesFrom:
     that a scan of the folder would give it.
 
     A line may be an absolute path. A path outside the folder, even through a link, is refused; a
-    repeated path is ignored. With `null` the list is separated by NUL, for names that contain a
+    repeated path is ignored. With `null`, the paths are separated by NUL, for names that contain a
     newline.
     """
 
@@ -60,7 +60,7 @@ class FilesFrom:
         )
         if not is_readable or (self.source == "-" and sys.stdin is None):
             raise ConfigError(
-                f"Cannot read the list {self.source!r} of --files-from.",
+                f"Cannot read the list {self.source!r} (--files-from).",
                 hint="Pass a file with one path per line, or - for standard input.",
             )
 
@@ -71,8 +71,8 @@ class FilesFrom:
         for line in self._read_lines():
             if "\0" in line:
                 raise ConfigError(
-                    "The list of --files-from contains NUL characters.",
-                    hint="Pass --null (-0) if the list is separated by NUL.",
+                    "The list (--files-from) contains NUL characters.",
+                    hint="Pass --null (-0) if the paths are separated by NUL characters.",
                 )
             key = os.path.relpath(root / line, root)
             path = root / key

@@ -67,7 +67,7 @@ def load(
     null: Annotated[
         bool,
         typer.Option(
-            "--null", "-0", help="The list of --files-from is separated by NUL (find -print0)."
+            "--null", "-0", help="The paths of --files-from are separated by NUL (find -print0)."
         ),
     ] = False,
     metadata: Annotated[

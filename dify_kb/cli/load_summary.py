@@ -25,7 +25,7 @@ _REASONS: Mapping[StopReason, str] = {
     StopReason.PLAN_LIMIT: "The server's plan does not allow more documents.",
     StopReason.UNAUTHORIZED: "The server rejects the API key.",
     StopReason.OUTAGE: "The server is unavailable.",
-    StopReason.NOT_INDEXING: "The server indexes nothing.",
+    StopReason.NOT_INDEXING: "The server is not indexing any documents.",
     StopReason.MISCONFIGURED: "The server rejects every document.",
     StopReason.MAX_FAILURES: "More than --max-failures files failed.",
     StopReason.DEADLINE: "Deadline reached.",

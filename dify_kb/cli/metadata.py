@@ -208,8 +208,8 @@ def assign(
 ) -> None:
     """Set metadata of documents, selected by name, id or condition.
 
-    Other values stay unchanged. A time is 2024-12-31 (UTC), 2024-12-31T18:00+01:00, or seconds
-    since 1970.
+    Other values stay unchanged. Pass a time as 2024-12-31 (UTC), as
+    2024-12-31T18:00+01:00, or as seconds since 1970.
     """
     from . import document_selection
 

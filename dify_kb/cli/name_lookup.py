@@ -73,7 +73,7 @@ def parse_ids(noun: str, ids: Sequence[str]) -> Sequence[ResourceRef]:
         if not is_id(text):
             raise ConfigError(
                 f"Invalid {noun} id: {text!r}.",
-                hint=f"Pass a UUID, as lists show it for {noun}s.",
+                hint=f"Pass the UUID that the list of {noun}s shows.",
             )
     return [ResourceRef(text) for text in dict.fromkeys(ids)]
 

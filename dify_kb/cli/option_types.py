@@ -123,7 +123,7 @@ def parse_range(option: str, text: str) -> int | tuple[int, int]:
     if not 1 <= low <= high:
         raise ConfigError(
             f"Invalid value {text!r} for {option}.",
-            hint="Expected a number from 1, or a range like 2-16.",
+            hint="Expected a number of at least 1, or a range like 2-16.",
         )
     return (low, high) if match and match[2] else low
 

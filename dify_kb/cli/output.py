@@ -112,7 +112,7 @@ async def _iterate(found: AsyncIterable[T] | Iterable[T]) -> AsyncIterator[T]:
 
 
 def print_details(kind: str, value: object, cells: Mapping[str, object], *, json: bool) -> None:
-    """Print a model: a line of JSON, or a table with a line for each of the cells."""
+    """Print a model as a line of JSON, or `cells` as a table with one row per cell."""
     if json:
         print_model(kind, value)
     else:

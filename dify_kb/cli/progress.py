@@ -185,7 +185,7 @@ MARGIN = 5
 """Columns that stay empty to the right of the bars."""
 
 DEFAULT_WIDTH = 80
-"""The width of a line without a terminal, in columns."""
+"""Columns of a line if stderr is not a terminal."""
 
 _DROPPED_FIRST = ("rate", "size", "eta", "failed")
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dify_kb.bench.results import InstanceReport, QualityReport, Report
 
 LINE_INTERVAL = 5.0
-"""Seconds between progress lines without a terminal."""
+"""Seconds between progress lines if no bar is shown."""
 
 CLEANUP_NOTICE = (
     "Deleting the temporary datasets; press Ctrl-C again to stop immediately (then run"
@@ -126,7 +126,7 @@ def describe_measurement(url: str, plan: BenchmarkPlan) -> str:
         f" ({render_instance_report.format_size(load.bytes)}), {load.searches:,} searches,"
         f" {load.at_once} concurrent requests, {load.seconds:.0f} s.\n"
         f"{plan.documents} documents and all searches use the embedding model, if the server has"
-        " one. The temporary datasets are deleted at the end, also after Ctrl-C."
+        " one. The temporary datasets are deleted at the end, even after Ctrl-C."
     )
 
 

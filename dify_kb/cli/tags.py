@@ -168,7 +168,7 @@ async def _find_tags(client: AsyncClient, names: Sequence[str]) -> Sequence[Reso
 async def _find_bound_tags(
     client: AsyncClient, target: Dataset, names: Sequence[str]
 ) -> Sequence[ResourceRef]:
-    """Find tags of a dataset; Dify 1.12.1 can list those, but not all tags."""
+    """Find tags of a dataset, in its own list: Dify 1.12.1 cannot list the workspace's tags."""
     if all(name_lookup.is_id(name) for name in names):
         return [ResourceRef(name) for name in dict.fromkeys(names)]
     bound_tags = (await client.tags.list_for_dataset(target)).data

@@ -1,4 +1,4 @@
-"""Check the result of a load: lost, duplicate and doubly indexed documents.
+"""Check the result of a load: documents that were lost, duplicated or indexed twice.
 
 All functions are pure. Their input is `Emulator.documents()`, `Emulator.history` and
 `Emulator.runs`, or the response of `GET /_emulator/history` for a server in another process.
@@ -97,7 +97,7 @@ def select_creates(history: Iterable[Exchange]) -> list[Exchange]:
 
 @frozen(kw_only=True)
 class LoadCheck:
-    """The results of all checks; falsy if a document was lost, duplicated or doubly indexed.
+    """The results of all checks; falsy if a document was lost, duplicated or indexed twice.
 
     `unindexed` and `extra_creates` do not make it falsy: a test may have planned failures, and an
     extra create only costs an indexing run.

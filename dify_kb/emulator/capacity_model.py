@@ -79,7 +79,7 @@ class CapacityModel:
 
 
 class _Processor:
-    """A processor that runs one task at a time, in an unfair order."""
+    """A processor that runs one task at a time, in random order with newer tasks preferred."""
 
     def __init__(self, random_source: random.Random) -> None:
         self._random = random_source

@@ -91,7 +91,7 @@ class History:
         self._lock = threading.Lock()
 
     def add_exchange(self, exchange: Exchange) -> None:
-        """Record a request."""
+        """Record a request and its response."""
         with self._lock:
             self._exchanges.append(exchange)
 

@@ -25,7 +25,7 @@ _BATCH_SIZE: Final = 200
 """Segments per transaction; small enough that requests do not wait long for the database."""
 
 _SPLITTING_BATCHES: Final = 10
-"""Number of batches in which segments are inserted if splitting has a duration."""
+"""Number of batches in which segments are inserted if splitting has a simulated duration."""
 
 
 class RunAbortedError(Exception):
@@ -44,7 +44,8 @@ class SegmentBatch:
 class IndexingRun:
     """An indexing run of one document. It deletes only the segments that exist when it starts.
 
-    Segments that an earlier run of the document inserts later remain (measured, 1.14.2).
+    If an earlier run of the document is still active, the segments it inserts afterwards remain
+    (measured, 1.14.2).
     """
 
     store: Store

@@ -136,7 +136,7 @@ def handles(
 
 
 def ignore_body(_context: RequestContext, _raw: object) -> None:
-    """Ignore the body of a request; the reader of endpoints without one."""
+    """Ignore the body of a request: the body reader of endpoints that have no body."""
 
 
 @define(eq=False)

@@ -101,9 +101,8 @@ class Quirks:
     """
 
     incomplete_weights: Literal["ignored", "nothing", "crash"]
-    """Outcome of a search with incomplete weights: ignore them, find nothing, or crash (server
-    source).
-    """
+    """Result of a search with incomplete weights: the weights are ignored, nothing is found, or the
+    server crashes (server source)."""
 
     drops_failed_hybrid: bool
     """Whether a hybrid search whose reranking model fails finds nothing instead of failing (server

@@ -110,7 +110,7 @@ def read_file(root: Path, path: str) -> bytes:
 
 
 def extract_texts(path: str, content: bytes) -> list[str] | None:
-    """Return the texts of a file, or None if it is neither a document nor a text.
+    """Return the texts of a file, or None if it is neither a document nor text.
 
     A file with an unsupported extension is a text if it is UTF-8 without null bytes.
 

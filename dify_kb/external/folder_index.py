@@ -33,7 +33,7 @@ _FILES_PER_TRANSACTION: Final = 100
 """Files per commit; committed files can be found and survive a crash."""
 
 _MTIME_GRANULARITY: Final = 2.0
-"""Seconds after a change in which another change might not alter the file's signature."""
+"""Seconds after a change during which another change might leave the file's signature the same."""
 
 _PROTECT_LETTERS: Final = str.maketrans("ï¿¾", "\ue0ef\ue0bf\ue0be")
 _RESTORE_LETTERS: Final = str.maketrans("\ue0ef\ue0bf\ue0be", "ï¿¾")

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _MAX_READERS: Final = 4
-"""Concurrent searches; a slow search does not delay the others."""
+"""Maximum number of concurrent searches, so that a slow search does not delay the others."""
 
 _CANDIDATES_PER_RESULT: Final = 4
 """Passages per result (times `top_k`) that are fetched by BM25 and sorted by score."""

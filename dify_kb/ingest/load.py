@@ -159,7 +159,7 @@ def _raise_single_error() -> Iterator[None]:
 
 
 async def _verify(server: ServerAccess, dataset: Dataset, journal: Journal, run: LoadRun) -> bool:
-    """Verify the held results; if that fails, the rest is pending. Return whether it succeeded."""
+    """Verify the held results; on failure, count the rest as pending. Return whether it worked."""
     try:
         await Verifier(journal, server.documents, dataset, run.ledger).run()
     except KnowledgeError as error:

@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class OpenEnum(enum.StrEnum):
-    """An enum of values of the server. Unknown values are kept; their `is_known` is False."""
+    """An enum of values from the server. Keeps unknown values; their `is_known` is False."""
 
     @classmethod
     def _missing_(cls, value: object) -> Self | None:

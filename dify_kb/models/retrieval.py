@@ -73,8 +73,8 @@ class Weights:
 class RetrievalModel:
     """The settings of a search: method and options. Create it with one of the class methods.
 
-    The four fields without `UNSET` are always sent: if one is missing, the server returns 400 for
-    a create and 500 for a search (measured).
+    The four fields that cannot be `UNSET` are always sent: if one is missing, the server returns
+    400 for a create and 500 for a search (measured).
     """
 
     search_method: SearchMethod = field(converter=SearchMethod)

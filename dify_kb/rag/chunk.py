@@ -128,7 +128,7 @@ def _split_keeping_separator(text: str, separator: str) -> list[str]:
 def _split_dropping_spaces(text: str, separator: str) -> list[str]:
     """Split as the server does on the first level of custom mode.
 
-    There the server drops the spaces it splits at: "a long line" is stored as "alongline"
+    On that level, the server drops the spaces it splits at: "a long line" is stored as "alongline"
     (measured, 1.4.3 to 1.12.1). It also drops a newline between two spaces (server source).
     Fixed upstream by langgenius/dify#39498, after 1.15; remove this when the emulated version
     contains the fix.

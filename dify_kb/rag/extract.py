@@ -58,7 +58,7 @@ def can_extract(extension: str) -> bool:
 
 
 def _decode_text(content: bytes, *, declared: str | None = None) -> str | None:
-    """Decode `content`, or return None if it is not a text.
+    """Decode `content`, or return None if it is not text.
 
     Tries UTF-8 (a byte order mark is kept as U+FEFF, as on the server), then the declared encoding.
     Otherwise the encoding is detected with charset_normalizer, as on the server, if that is

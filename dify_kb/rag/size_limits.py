@@ -39,10 +39,11 @@ _COMPRESSION_METHODS: Final = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATE
 
 
 _MAX_PDF_STREAM: Final = 32_000_000
-"""Bytes of one content stream. PDFium needs 18 times the memory (measured at 15 and 100 MB)."""
+"""Maximum bytes of one content stream. PDFium needs 18 times as much memory (measured at 15
+and 100 MB)."""
 
 _MAX_PDF_STREAMS: Final = 250_000_000
-"""Bytes of all content streams; PDFium processes about 8 MB per second (measured)."""
+"""Maximum bytes of all content streams; PDFium processes about 8 MB per second (measured)."""
 
 _PDF_STREAM: Final = re.compile(rb">>\s*stream\r?\n")
 _IGNORED_PDF_STREAM: Final = re.compile(rb"/(?:Image|EmbeddedFile)\b")

@@ -33,7 +33,7 @@ class Pager(Generic[T]):
     _is_wanted: Callable[[T], bool] = _accept_all
 
     async def pages(self) -> AsyncIterator[Sequence[T]]:
-        """Yield the new rows of each page."""
+        """Yield each page as a list of its new rows."""
         seen: set[object] = set()
         number, total = 1, 1
         while (number - 1) * PAGE_SIZE < total:

@@ -202,7 +202,7 @@ class Datasets:
 
         Args:
             description: None clears the description.
-            indexing_technique: a change indexes all documents again in the background;
+            indexing_technique: changing it indexes all documents again in the background;
                 `high_quality` requires `embedding`.
             embedding: embedding model. Sets `high_quality`: without it, the server stores another
                 model but does not embed the documents again.

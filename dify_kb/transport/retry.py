@@ -85,7 +85,7 @@ def outcome_unknown_error(
             return OutcomeUnknownError(
                 f"{error.summary.removesuffix('.')}; the request may have succeeded.",
                 endpoint=error.endpoint,
-                hint="Check on the server before repeating the request.",
+                hint="Check on the server whether it succeeded before you repeat it.",
             )
         case _:
             return None

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class DecodeError(ValueError):
-    """An unexpected value in a response; the message names its JSON path."""
+    """Raised for an unexpected value in a response; the message contains its JSON path."""
 
 
 def encode(model: object) -> object:
@@ -182,7 +182,7 @@ def _is_nullable(shape: object) -> bool:
 
 
 def _create_nullable_reader(shape: Any) -> Callable[[object, object], object]:
-    """Create a reader for nullable values, which are two in three fields of a document."""
+    """Create a fast reader for nullable values: two thirds of a document's fields are nullable."""
     inner = next(arm for arm in get_args(shape) if arm is not NoneType)
     read: Callable[[object, object], object] = _converter.get_structure_hook(inner)
     if inner in {str, int, float, bool}:  # fast path for values of the expected type

@@ -209,14 +209,14 @@ def _classify_error(endpoint: str, response: Response, message: str) -> tuple[ty
     if status == 400 and not message and endpoint == "documents.create_by_file":
         return BadRequestError, (
             "Check the file's type and size: the server rejected one of them. By default it accepts"
-            f" {', '.join(sorted(DOCUMENT_EXTENSIONS))} of at most {MAX_FILE_SIZE >> 20} MiB."
+            f" {', '.join(sorted(DOCUMENT_EXTENSIONS))} files of at most {MAX_FILE_SIZE >> 20} MiB."
         )
     lowered = message.lower()
     for error_status, words, error_class, hint in _ERRORS_BY_MESSAGE:
         if status == error_status and words in lowered:
             return error_class, hint
     if status == 404 and _is_html(response):
-        return NotFoundError, "Check the base URL and the server's version: the route is missing."
+        return NotFoundError, "Check the base URL and the server's version: there is no such route."
     return _ERRORS_BY_STATUS.get(status, (ApiError, "See the server's documentation."))
 
 

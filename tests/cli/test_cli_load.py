@@ -212,7 +212,7 @@ def test_load_works_without_standard_input(docs: Path, emulator: Emulator, tmp_p
 
     assert "2 added, 1 skipped" in done.stdout
     assert done.returncode == 2
-    assert "Cannot read the list '-' of --files-from" in done.stderr
+    assert "Cannot read the list '-' (--files-from)" in done.stderr
 
 
 def test_journal_in_use_or_damaged_exits_8(cli: Cli, docs: Path, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_server_message_replaces_the_default_message() -> None:
 
     assert load_summary.format_stop_reason(LoadReport()) is None
     assert load_summary.format_stop_reason(stopped) == (
-        "error: The load stopped (not_indexing): The server indexes nothing."
+        "error: The load stopped (not_indexing): The server is not indexing any documents."
     )
     with_message = evolve(stopped, stop_message="No document moved for 900 s.")
     assert load_summary.format_stop_reason(with_message) == (

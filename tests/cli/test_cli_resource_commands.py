@@ -79,8 +79,8 @@ def test_deleting_a_dataset_with_documents_requires_confirmation(
 
     assert code == 2
     assert (
-        parse_error(err)[0]
-        == "Not a terminal: cannot confirm the deletion of 1 dataset with 1 document."
+        parse_error(err)[0] == "Cannot ask to confirm the deletion of 1 dataset with 1 document:"
+        " standard input is not a terminal."
     )
     assert cli("datasets", "delete", "base", "--yes")[0] == 0
 

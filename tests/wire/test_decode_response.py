@@ -309,7 +309,7 @@ def test_a_missing_route_differs_from_a_missing_resource() -> None:
         make_response(404, {"code": "not_found", "message": "Dataset not found."})
     )
 
-    assert "route is missing" in route.hint
+    assert "no such route" in route.hint
     assert "Check the id" in thing.hint
 
 

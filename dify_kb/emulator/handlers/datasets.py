@@ -171,7 +171,7 @@ def _collect_technique_changes(context: RequestContext, body: UpdateDataset) -> 
     if changes and technique == "economy":
         return changes | dict.fromkeys(names)
     if changes and not named and context.profile.requires_model_names:
-        raise LookupError("high_quality requires the names of a model")
+        raise LookupError("high_quality requires the names of the embedding model and its provider")
     if changes or (named and row.is_high_quality):
         changes |= zip(names, _choose_embedding(context, body), strict=True)
     return changes

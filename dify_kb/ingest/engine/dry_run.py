@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 WOULD_SEND = "would be sent"
 WOULD_REPLACE = "would be sent to replace its document"
 WOULD_WAIT = f"{WOULD_REPLACE}, once the document is indexed"
-WOULD_FOLLOW = "already sent; would be followed until indexed"
+WOULD_FOLLOW = "already sent; its indexing would be watched"
 WOULD_SET_METADATA = "already indexed; its metadata would be set"
 WOULD_TAKE_OVER = "already on the server although the response was lost; would be taken over"
 WOULD_RESEND = "indexing stalled; would be sent again"

@@ -50,7 +50,7 @@ class HeldRefusals:
         return sum(map(len, self._held.values()))
 
     def add(self, file: TrackedFile, error: KnowledgeError) -> bool:
-        """Add a file; return whether its refusal is so frequent that it concerns all files."""
+        """Add a refused file; return whether its refusal is so frequent that the run must stop."""
         same_refusals = self._held[refusal_signature(error)]
         same_refusals.append(file)
         return len(same_refusals) >= (SAME_PAGES if is_from_other_server(error) else SAME_REFUSALS)

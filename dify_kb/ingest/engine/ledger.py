@@ -84,7 +84,7 @@ class AttemptCounter:
 
 @define(eq=False)
 class DeletedCharactersWarning:
-    """Counter of the characters that the server deletes from texts (measured on all versions)."""
+    """A warning with the number of characters that all server versions delete (measured)."""
 
     count: int = 0
     files: int = 0
@@ -211,7 +211,7 @@ class Ledger:
             self._count(result)
 
     def record_verified_result(self, result: ItemResult) -> None:
-        """Record a held outcome after its verification; store a bad outcome as a failure."""
+        """Record a held result after its verification; store it as a failure unless it is good."""
         if result.outcome not in GOOD_OUTCOMES:
             if result.outcome is Outcome.FAILED:
                 self.journal.record_state(result.key, JournalState.FAILED, reason=result.reason)

@@ -138,7 +138,7 @@ def _may_be_queued(pending: PendingUpload, document: Document) -> bool:
 
 @define
 class Reconciler:
-    """Worker that looks up the documents of pending files and applies the decisions."""
+    """Worker that looks up the documents of pending files and decides how each file continues."""
 
     lookup: DocumentLookup
     documents: Documents

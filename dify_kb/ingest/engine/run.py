@@ -138,7 +138,7 @@ class LoadRun:
             self.ledger.report_progress()
 
     async def _count_ahead(self) -> None:
-        """Count the source in a thread during the scan, so that progress has a total early."""
+        """Count the files of the source in a thread during the scan, to show a total early."""
         count, ended = self.source.totals, False
         if count is None or self.options.on_event is None:
             return

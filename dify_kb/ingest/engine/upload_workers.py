@@ -59,8 +59,8 @@ if TYPE_CHECKING:
 class Uploader:
     """Uploader of planned files, shared by the workers.
 
-    The process rule is sent with the first document only: the server stores the rule again for each
-    document that contains it (dataset_service, 1.12.1).
+    The process rule is sent with the first document only: the server stores another copy for
+    each create request that contains it (dataset_service, 1.12.1).
     """
 
     documents: Documents

@@ -45,7 +45,7 @@ event loop acquires it (measured with 32 in flight: 15 us less per file than row
 
 
 class JournalBusyError(Exception):
-    """The values were not computed, because those of other writes took too long."""
+    """Raised if values were not computed, because those of other writes took too long."""
 
 
 @define
@@ -72,7 +72,7 @@ def create_closed_batch(statement: Statement, values: Values | Callable[[], Valu
 
 
 def evaluate_batch(batch: CommitBatch) -> Sequence[EvaluatedOperation]:
-    """Compute the values of a batch, and return the operations with their positions."""
+    """Compute the values of all operations; return those that succeeded, with their positions."""
     evaluated: list[EvaluatedOperation] = []
     until = time.monotonic() + MAX_EVALUATION_SECONDS
     for position, (statement, values) in enumerate(batch.operations):
@@ -189,7 +189,7 @@ class JournalThread:
         self.opened = anyio.Event()
         self.closed = anyio.Event()
         self.error: Exception | None = None
-        """The error of opening the database, or of the first failed commit."""
+        """The error raised by opening the database, or by the first failed commit."""
         self.closing = False
         self._connect = connect
         self._release = release
@@ -226,7 +226,7 @@ class JournalThread:
         return batch, position
 
     def close(self) -> None:
-        """Request committing the rest and closing the file, without waiting. Thread-safe."""
+        """Request a final commit and the closing of the file, without waiting. Thread-safe."""
         with self._mutex:
             if self.closing:
                 return

@@ -59,7 +59,7 @@ _make_state_sql = _make_update_sql("state", "reason", "labels")
 
 
 class NameTakenError(Exception):
-    """The document name belongs to another file of the journal."""
+    """Raised if the document name belongs to another file of the journal."""
 
 
 class Journal:
@@ -173,7 +173,7 @@ class Journal:
         return meta, self._database.select_number(sql)
 
     def close(self) -> None:
-        """Request committing the rest and closing the file, without waiting."""
+        """Request a final commit and the closing of the file, without waiting."""
         self._database.close()
 
 

@@ -279,5 +279,5 @@ class JournalDatabase:
             raise journal_error(self.path, self._writer.error) from self._writer.error
 
     def close(self) -> None:
-        """Request committing the rest and closing the file, without waiting."""
+        """Request a final commit and the closing of the file, without waiting."""
         self._writer.close()

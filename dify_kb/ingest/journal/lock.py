@@ -24,7 +24,8 @@ ENDING_TIMEOUT: Final = 60.0
 """Seconds to wait for a cancelled load of this process, whose requests may take 10 s."""
 
 _POLL_INTERVAL: Final = 0.02
-"""Seconds between two checks of the load that holds the lock; a release is noticed immediately."""
+"""Seconds between two checks of whether the load that holds the lock ends; its release interrupts
+the wait."""
 
 _LOCKED_BYTE: Final = 1 << 30
 """Offset of the locked byte on Windows: after the content, which must stay readable."""

@@ -179,10 +179,11 @@ DATASET_LOCKED: Final = (
 class CircuitBreaker:
     """A circuit breaker that probes the server while it is open.
 
-    `run` must be running while any task waits here. All times are seconds of the event loop.
+    `run` must be running while any task waits for the breaker. All times are in seconds of
+    the event loop's clock.
 
     Args:
-        datasets: sends the probes, with one attempt each.
+        datasets: the resource that sends the probes, without retries.
     """
 
     def __init__(

@@ -8,13 +8,14 @@ import anyio
 from attrs import define, field
 
 SAMPLE_SIZE = 20
-"""Number of finished documents after which the run may stop: a wrong embedding model fails all."""
+"""Number of finished documents after which the run may stop if all failed, e.g. because of a wrong
+embedding model."""
 
 MIN_SUCCESSES = 5
-"""Number of indexed documents, without a failure, that prove that the server indexes."""
+"""Number of documents that must be indexed, without a failure, to prove that indexing works."""
 
 PROBATION_LIMIT = 50
-"""Maximum number of documents sent before it is known whether the server indexes."""
+"""Maximum number of documents sent before it is known whether indexing works."""
 
 
 @define

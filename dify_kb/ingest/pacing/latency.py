@@ -34,10 +34,10 @@ def quantile(times: Sequence[float], part: float) -> float:
 class LatencySamples:
     """A window of responses: their latencies, throughput and requests in flight.
 
-    In the mean and its error, latencies are capped at `longest`.
+    For the mean and its standard error, latencies are capped at `longest`.
 
     Args:
-        min_latency: seconds; the error of a smaller mean is relative to this value.
+        min_latency: seconds; if the mean is smaller, its standard error is divided by this value.
     """
 
     def __init__(self, min_latency: float) -> None:

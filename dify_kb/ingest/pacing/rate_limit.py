@@ -49,7 +49,8 @@ GROWTH_DELAY = (60.0, 600.0)
 a call is refused under a raised limit."""
 
 MIN_WINDOW = 10.0
-"""Seconds. A configured rate with a shorter period is enforced by even spacing alone."""
+"""Minimum period, in seconds, for which calls are counted. A configured rate with a shorter period
+is enforced only by even spacing."""
 
 _UNITS = {"s": 1.0, "sec": 1.0, "second": 1.0, "m": 60.0, "min": 60.0, "minute": 60.0}
 _UNITS |= {"h": 3600.0, "hour": 3600.0}

@@ -1,4 +1,4 @@
-"""Detect creates blocked by Dify's dataset lock.
+"""Detect uploads that fail for too long, or are blocked by Dify's dataset lock.
 
 If an API process of Dify is killed while it creates a document, its Redis lock blocks all creates
 in that dataset for up to 600 s, while reads succeed immediately (measured on 1.4.3 and 1.14.2).

@@ -47,7 +47,7 @@ LIST_PAGE_SIZE = 200
 
 
 class ListingError(Exception):
-    """The documents of the dataset could not be listed, because of `error`."""
+    """Raised if the documents of the dataset could not be listed, because of `error`."""
 
     def __init__(self, error: KnowledgeError) -> None:
         super().__init__(error.summary)

@@ -1,4 +1,4 @@
-"""The elements of a source: items with key and content, paths, and named lists of both."""
+"""The types that a source can have: items with key and content, paths, and named lists."""
 
 from __future__ import annotations
 
