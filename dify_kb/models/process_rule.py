@@ -41,7 +41,7 @@ class PreProcessingRule:
 
 @frozen(kw_only=True)
 class Segmentation:
-    """The splitting of a text. `max_tokens` and `chunk_overlap` are in characters, not tokens."""
+    """Settings for splitting text. `max_tokens` and `chunk_overlap` count characters."""
 
     separator: str = "\n"
     max_tokens: int

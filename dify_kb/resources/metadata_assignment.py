@@ -248,7 +248,7 @@ def _partial_error(
         f"Metadata was set on {len(assigned_ids)} of {total} documents: {why}",
         done=assigned_ids,
         failed=failed,
-        hint="Call it again, which is safe; see `failed` for the reason of each rejected document.",
+        hint="Repeat the call, which is safe; `failed` has the reason for each rejected document.",
     )
 
 

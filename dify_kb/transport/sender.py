@@ -163,7 +163,7 @@ class Sender:
     def _has_other_route(
         self, call: Call[Any], sent_version: str | None, error: KnowledgeError
     ) -> bool:
-        """Return whether the route does not exist, but the version now known has another one."""
+        """Return whether a route was not found but the reported version has a different route."""
         return (
             isinstance(error, ApiError)
             and error.status in {404, 405}
