@@ -14,6 +14,7 @@ import attrs
 from .config import DEFAULT_CONCURRENCY, Config, Policy, Retry, Timeout
 from .errors import ConfigError, NotFoundError
 from .models import MAX_FILE_SIZE, Dataset, DocForm, ProcessRule, ServerInfo
+from .profiles import require_profile
 from .resources import (
     ChildChunks,
     Datasets,
@@ -118,6 +119,47 @@ class AsyncClient:
         self._on_attempt = on_event
         self._sender: Sender | None = None
         self._own_session: aiohttp.ClientSession | None = None
+
+    @classmethod
+    def from_profile(
+        cls,
+        name: str | None = None,
+        *,
+        timeout: Timeout | None = None,
+        retry: Retry | None = None,
+        concurrency: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        proxy: str | None = None,
+        trust_env: bool = False,
+        ssl: _ssl.SSLContext | None = None,
+        on_event: OnAttempt | None = None,
+        policy: Policy | None = None,
+    ) -> Self:
+        """Create a client with the address and key of a profile in `~/.config/dify-kb/config.toml`.
+
+        Blocks while the `key_command` of the profile runs, for 60 s at most. A profile without a
+        key uses `DIFY_API_KEY`.
+
+        Args:
+            name: None uses `DIFY_PROFILE`, or the file's `default_profile`.
+
+        Raises:
+            ConfigError: the profile does not exist, or its configuration or key is invalid.
+        """
+        profile = require_profile(name)
+        return cls(
+            profile.url,
+            profile.read_key(),
+            timeout=timeout,
+            retry=retry,
+            concurrency=concurrency,
+            headers=headers,
+            proxy=proxy,
+            trust_env=trust_env,
+            ssl=ssl,
+            on_event=on_event,
+            policy=policy,
+        )
 
     async def __aenter__(self) -> Self:
         if self._sender is not None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 from dify_kb.client import AsyncClient
 from dify_kb.errors import ConfigError
+from dify_kb.profiles import require_profile
 
 from ._loop_thread import LoopThread
 from ._resources import BlockingClientBase
@@ -84,6 +85,47 @@ class Client(BlockingClientBase):
         )
         self._loop = LoopThread(self._target)
         self._view = False
+
+    @classmethod
+    def from_profile(
+        cls,
+        name: str | None = None,
+        *,
+        timeout: Timeout | None = None,
+        retry: Retry | None = None,
+        concurrency: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        proxy: str | None = None,
+        trust_env: bool = False,
+        ssl: _ssl.SSLContext | None = None,
+        on_event: OnAttempt | None = None,
+        policy: Policy | None = None,
+    ) -> Self:
+        """Create a client with the address and key of a profile in `~/.config/dify-kb/config.toml`.
+
+        Blocks while the `key_command` of the profile runs, for 60 s at most. A profile without a
+        key uses `DIFY_API_KEY`.
+
+        Args:
+            name: None uses `DIFY_PROFILE`, or the file's `default_profile`.
+
+        Raises:
+            ConfigError: the profile does not exist, or its configuration or key is invalid.
+        """
+        profile = require_profile(name)
+        return cls(
+            profile.url,
+            profile.read_key(),
+            timeout=timeout,
+            retry=retry,
+            concurrency=concurrency,
+            headers=headers,
+            proxy=proxy,
+            trust_env=trust_env,
+            ssl=ssl,
+            on_event=on_event,
+            policy=policy,
+        )
 
     def __enter__(self) -> Self:
         self._check_owner()
