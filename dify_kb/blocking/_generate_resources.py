@@ -147,7 +147,12 @@ def _return_type_name(method: Callable[..., object]) -> str:
 
 
 def _iter_public_members(kind: type) -> Iterator[tuple[str, object]]:
-    return ((name, member) for name, member in vars(kind).items() if not name.startswith("_"))
+    return (
+        (name, member)
+        for owner in kind.__mro__[:-1]
+        for name, member in vars(owner).items()
+        if not name.startswith("_")
+    )
 
 
 if __name__ == "__main__":

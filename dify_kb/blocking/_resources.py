@@ -55,6 +55,7 @@ class Documents:
     create_by_text = make_blocking(resources.Documents.create_by_text)
     create_by_file = make_blocking(resources.Documents.create_by_file)
     update_by_text = make_blocking(resources.Documents.update_by_text)
+    rename = make_blocking(resources.Documents.rename)
     update_by_file = make_blocking(resources.Documents.update_by_file)
     get = make_blocking(resources.Documents.get)
     list = make_blocking(resources.Documents.list)

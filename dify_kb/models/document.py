@@ -276,10 +276,10 @@ class DocumentStatuses:
 
 @frozen(kw_only=True)
 class UpdateByText:
-    """The request body to replace the text of a document; `name` is required."""
+    """The request body to replace a document's text, or without a text its name and rule."""
 
     name: str
-    text: str
+    text: str | Unset = UNSET
     doc_form: DocForm | Unset = UNSET
     doc_language: str | Unset = UNSET
     process_rule: ProcessRule | Unset = UNSET

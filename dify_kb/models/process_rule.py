@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from attrs import frozen
 
@@ -142,6 +143,46 @@ class ProcessRule:
                 ),
             ),
         )
+
+    @classmethod
+    def from_response(cls, rule: Mapping[str, Any]) -> ProcessRule:
+        """Return a rule that the server sent, for example `DocumentDetail.document_process_rule`.
+
+        Raises:
+            ConfigError: it is not a process rule.
+        """
+        try:
+            mode = ProcessMode(rule["mode"])
+            if mode == ProcessMode.AUTOMATIC:
+                return cls(mode=mode)
+            rules = rule["rules"]
+            children = rules.get("subchunk_segmentation")
+            return cls(
+                mode=mode,
+                rules=ChunkingRules(
+                    pre_processing_rules=[
+                        PreProcessingRule(id=step["id"], enabled=step["enabled"])
+                        for step in rules["pre_processing_rules"]
+                    ],
+                    segmentation=_read_segmentation(rules["segmentation"]),
+                    parent_mode=ParentMode(rules["parent_mode"])
+                    if rules.get("parent_mode")
+                    else UNSET,
+                    subchunk_segmentation=_read_segmentation(children) if children else UNSET,
+                ),
+            )
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ConfigError(
+                f"Not a process rule: {rule!r}.", hint="Pass a rule as the server returns it."
+            ) from error
+
+
+def _read_segmentation(segmentation: Mapping[str, Any]) -> Segmentation:
+    return Segmentation(
+        separator=segmentation["separator"],
+        max_tokens=int(segmentation["max_tokens"]),
+        chunk_overlap=int(segmentation.get("chunk_overlap") or 0),
+    )
 
 
 def _build_cleaning_rules(spaces: bool, addresses: bool) -> Sequence[PreProcessingRule]:  # noqa: FBT001 -- ours

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, BinaryIO
 
 from attrs import field, frozen
 
 from dify_kb.config import Polling
-from dify_kb.errors import ConfigError
+from dify_kb.errors import ApiError, ConfigError
 from dify_kb.models import (
     UNSET,
     CreateByFile,
@@ -16,30 +17,28 @@ from dify_kb.models import (
     DocForm,
     Document,
     DocumentDetail,
-    DocumentIds,
     DocumentStatus,
     IndexingTechnique,
     Page,
     ProcessRule,
     RetrievalModel,
-    StoredFile,
     Unset,
     UpdateByFile,
     UpdateByText,
     validate_retrieval_model,
 )
 from dify_kb.wire import catalog
-from dify_kb.wire.endpoint import CallSender
+from dify_kb.wire.version_bugs import hangs_on_update
 
 from . import _dataset_defaults as fitting
 from ._arguments import (
     build_path_params,
-    check_id,
-    check_not_empty,
+    check_length,
     file_from_argument,
     get_dataset_id,
     get_document_id,
 )
+from ._document_states import DocumentStateMethods
 from ._pager import Pager  # noqa: TC001 -- the blocking twins are written by this annotation
 from ._read_documents import get_document, iter_documents, list_documents, wait_until_indexed
 
@@ -47,15 +46,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-MAX_ZIP_DOCUMENTS = 100
-"""Maximum documents in one zip."""
+MAX_NAME_LENGTH = 200
+"""Characters of a document's name that the server keeps (measured on 1.4.3, 1.12.1 and 1.14.2)."""
 
 
 @frozen
-class Documents:
+class Documents(DocumentStateMethods):
     """The documents of a knowledge base."""
 
-    _send: CallSender
     _times: Polling = field(factory=Polling)
 
     async def create_by_text(
@@ -77,17 +75,18 @@ class Documents:
         provides both, except for the rule of a dataset with documents on servers up to 1.8.
 
         Args:
-            name: name of the document; the server truncates it to 200 characters.
+            name: name of the document, at most 200 characters: the server would truncate it, and
+                replace the document of another name that begins alike (measured on 1.14.2).
 
         Raises:
-            ConfigError: `process_rule` is missing although the server needs it, or the retrieval
-                model is invalid.
+            ConfigError: the name is too long, `process_rule` is missing although the server needs
+                it, or the retrieval model is invalid.
             BadRequestError: a required field is missing.
             OutcomeUnknownError: no response arrived. Search for the name before repeating the
                 create: a second one while the first is being indexed duplicates its chunks.
         """
         request = CreateByText(
-            name=name,
+            name=check_length(name, "name", 0, MAX_NAME_LENGTH),
             text=text,
             indexing_technique=fitting.resolve_technique(dataset_id, indexing_technique),
             doc_form=fitting.resolve_doc_form(dataset_id, doc_form),
@@ -168,14 +167,51 @@ class Documents:
             OutcomeUnknownError: no response arrived.
         """
         request = UpdateByText(
-            name=name,
+            name=check_length(name, "name", 0, MAX_NAME_LENGTH),
             text=text,
             doc_form=fitting.resolve_doc_form(dataset_id, doc_form),
             doc_language=doc_language,
             process_rule=process_rule,
         )
-        path_params = build_path_params(dataset_id, document_id=document_id)
-        return await self._send(catalog.UPDATE_DOCUMENT_BY_TEXT(request, **path_params))
+        return await self._update_by_text(dataset_id, document_id, request)
+
+    async def rename(
+        self,
+        dataset_id: Dataset | str,
+        document_id: str,
+        name: str,
+        *,
+        process_rule: ProcessRule | Unset = UNSET,
+    ) -> CreatedDocument:
+        """Rename a document. Its id, position and metadata stay, but it is indexed again.
+
+        The server renames only together with indexing from its stored file: until `wait` returns,
+        searches do not find the document, and edits of its chunks are lost (measured on 1.4.3 and
+        1.14.2). Another document of that name is not replaced. Costs two requests, or one if
+        `process_rule` is given.
+
+        Args:
+            name: new name of the document, at most 200 characters. Keep its extension.
+            process_rule: how to split the document; by default as before, which requires 1.8.
+
+        Raises:
+            ConfigError: the name is empty or too long; the server is 1.12.0 or 1.12.1, whose worker
+                would hang forever; or it is too old to return the rule.
+            BadRequestError: the document is being indexed, failed, disabled or archived.
+            NotFoundError: the document does not exist.
+            OutcomeUnknownError: no response arrived. Repeating the call is safe once the document
+                is indexed.
+        """
+        check_length(name, "name", 1, MAX_NAME_LENGTH)
+        rule = process_rule or await self._fetch_process_rule(dataset_id, document_id)
+        if hangs_on_update(self._send.server_version):
+            raise ConfigError(
+                f"Dify {self._send.server_version} cannot rename a document: its worker would hang"
+                " forever.",
+                hint="Create the document under the new name and delete the old one, or upgrade.",
+            )
+        request = UpdateByText(name=name, process_rule=rule)
+        return await self._update_by_text(dataset_id, document_id, request)
 
     async def update_by_file(
         self,
@@ -309,92 +345,22 @@ class Documents:
             self._send, dataset_id, ids, timeout, stall_after, self._times
         )
 
-    async def enable(self, dataset_id: Dataset | str, document_ids: Sequence[str]) -> None:
-        """Enable documents, so that searches find them again. Costs one request; requires 1.8.
+    async def _update_by_text(
+        self, dataset_id: Dataset | str, document_id: str, request: UpdateByText
+    ) -> CreatedDocument:
+        path_params = build_path_params(dataset_id, document_id=document_id)
+        return await self._send(catalog.UPDATE_DOCUMENT_BY_TEXT(request, **path_params))
 
-        All documents are changed or none; the server does so in the background. A second change
-        of a document may be rejected as "being indexed" for up to 10 minutes (measured).
-
-        Raises:
-            ConfigError: no ids.
-            BadRequestError: a document is busy; none was changed.
-        """
-        await self._set_status(dataset_id, "enable", document_ids)
-
-    async def disable(self, dataset_id: Dataset | str, document_ids: Sequence[str]) -> None:
-        """Disable documents: excluded from search. Costs one request; requires 1.8; see `enable`.
-
-        Raises:
-            ConfigError: no ids.
-            BadRequestError: a document is busy or not completed; none was changed.
-        """
-        await self._set_status(dataset_id, "disable", document_ids)
-
-    async def archive(self, dataset_id: Dataset | str, document_ids: Sequence[str]) -> None:
-        """Archive documents: excluded from search and protected from deletion. See `enable`.
-
-        Raises:
-            ConfigError: no ids.
-            BadRequestError: a document is busy; none was changed.
-        """
-        await self._set_status(dataset_id, "archive", document_ids)
-
-    async def unarchive(self, dataset_id: Dataset | str, document_ids: Sequence[str]) -> None:
-        """Unarchive documents. Costs one request; requires 1.8; see `enable`.
-
-        Raises:
-            ConfigError: no ids.
-            BadRequestError: a document is busy; none was changed.
-        """
-        await self._set_status(dataset_id, "un_archive", document_ids)
-
-    async def download_url(self, dataset_id: Dataset | str, document_id: str) -> str:
-        """Return a download URL of a document's file. Costs one request; requires 1.16.
-
-        The URL is signed and valid for 300 seconds by default. Do not send the API key to it.
-
-        Raises:
-            NotFoundError: the document does not exist, or was not created from a file.
-        """
-        return (
-            await self._send(
-                catalog.GET_DOWNLOAD_URL.call(
-                    **build_path_params(dataset_id, document_id=document_id)
-                )
-            )
-        ).url
-
-    async def download_zip(self, dataset_id: Dataset | str, document_ids: Sequence[str]) -> bytes:
-        """Return the files of 1 to 100 documents as a zip. Costs one request; requires 1.16.
-
-        Raises:
-            ConfigError: no ids, more than 100, or an invalid id.
-            NotFoundError: a document does not exist, or was not created from a file.
-        """
-        check_not_empty(document_ids, "document_ids")
-        if len(document_ids) > MAX_ZIP_DOCUMENTS:
+    async def _fetch_process_rule(self, dataset_id: Dataset | str, document_id: str) -> ProcessRule:
+        """Return the rule by which a document was split."""
+        try:
+            detail = await get_document(self._send, dataset_id, document_id)
+        except ApiError as error:
+            if error.status != HTTPStatus.METHOD_NOT_ALLOWED:
+                raise
             raise ConfigError(
-                f"Too many document_ids: {len(document_ids)}.",
-                hint=f"Pass at most {MAX_ZIP_DOCUMENTS} per call.",
-            )
-        request = DocumentIds(document_ids=[check_id(id_, "document_ids") for id_ in document_ids])
-        path_params = {"dataset_id": get_dataset_id(dataset_id)}
-        return await self._send(catalog.DOWNLOAD_ZIP(request, **path_params))
-
-    async def upload_file(self, dataset_id: Dataset | str, document_id: str) -> StoredFile:
-        """Return details of a document's file. Costs one request; only up to 1.8.
-
-        Raises:
-            NotFoundError: the document does not exist, or the server is newer.
-        """
-        return await self._send(
-            catalog.GET_UPLOAD_FILE.call(**build_path_params(dataset_id, document_id=document_id))
-        )
-
-    async def _set_status(
-        self, dataset_id: Dataset | str, action: str, document_ids: Sequence[str]
-    ) -> None:
-        check_not_empty(document_ids, "document_ids")
-        request = DocumentIds(document_ids=[check_id(id_, "document_ids") for id_ in document_ids])
-        path_params = {"dataset_id": get_dataset_id(dataset_id), "action": action}
-        await self._send(catalog.SET_DOCUMENT_STATUS(request, **path_params))
+                f"Dify {error.server_version} does not return the process rule of a document.",
+                hint="Pass process_rule=….",
+            ) from error
+        rule = detail.document_process_rule or detail.dataset_process_rule
+        return ProcessRule.from_response(rule) if rule else ProcessRule.automatic()

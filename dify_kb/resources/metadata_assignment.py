@@ -33,10 +33,11 @@ from dify_kb.models import (
 )
 from dify_kb.wire import catalog
 from dify_kb.wire.endpoint import CallSender
+from dify_kb.wire.version_bugs import is_older
 
 from ._arguments import check_id, check_length, check_not_empty, get_dataset_id
 from ._read_documents import get_document, iter_documents
-from .metadata_validation import MAX_NAME_LENGTH, AssignableValue, validate_metadata
+from .metadata_validation import MAX_NAME_LENGTH, AssignableValue, check_text, validate_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -59,8 +60,7 @@ class MetadataAssignment:
     time (`datetime`). Costs one request for the list of fields, one per new field, and one per 50
     documents. Servers before 1.11 can only replace all values of a document, so a document that
     may have values is read first: one request each, on 1.4.3 once one per 100 documents of the
-    dataset. This also applies if the dataset is given as an id, which does not show the server's
-    age.
+    dataset. This also applies if a proxy removes the server's version from its responses.
 
     Up to 1.12 the server silently ignores a deleted document (recording 702), which then counts as
     set unless it was read first. Values that other clients set between the read and the write are
@@ -87,6 +87,32 @@ class MetadataAssignment:
         for name, value in wanted.items():
             if name in fields:
                 fields[name].make_value(value)
+
+    async def complete(self, documents: Sequence[DocumentMetadata]) -> Sequence[DocumentMetadata]:
+        """Return the values, with all others of the documents if the server would delete these.
+
+        Costs nothing if the server is known to be 1.11 or newer; if its version is unknown, one
+        request for the list of fields.
+
+        Raises:
+            NotFoundError: the server is older, and a document does not exist.
+            ConfigError: the same on 1.4.3.
+        """
+        if self._send.server_version is None:
+            async with self._lock:
+                await self._load_fields()
+        return [
+            evolve(
+                document,
+                metadata_list=[
+                    *(
+                        await self._fetch_existing_values(document.document_id)
+                        | _by_name(document.metadata_list)
+                    ).values()
+                ],
+            )
+            for document in documents
+        ]
 
     async def assign(
         self,
@@ -188,8 +214,7 @@ class MetadataAssignment:
 
     async def _fetch_existing_values(self, document_id: str) -> dict[str, MetadataValue]:
         """Return the values that the server would otherwise delete."""
-        if isinstance(self._dataset, Dataset) and self._dataset.enable_api is not None:
-            # Present since 1.11, like support of partial_update (recordings 090, 686).
+        if merges_values(self._send, self._dataset):
             return {}
         if self._values_by_document is None:
             try:
@@ -293,6 +318,14 @@ def _parse_value(entry: Mapping[str, object]) -> MetadataScalar:
     return float(text) if number[1] or number[2] else int(text)
 
 
+def merges_values(send: CallSender, dataset: Dataset | str) -> bool:
+    """Return whether the server is known to support `partial_update`, as all since 1.11 do."""
+    if send.server_version:
+        return not is_older(send.server_version, "1.11")
+    # Datasets have `enable_api` since 1.11 as well (recordings 090, 686).
+    return isinstance(dataset, Dataset) and dataset.enable_api is not None
+
+
 async def list_fields(send: CallSender, dataset: Dataset | str) -> MetadataFields:
     """Return the metadata fields of a dataset."""
     return await send(catalog.LIST_METADATA.call(dataset_id=get_dataset_id(dataset)))
@@ -324,16 +357,26 @@ async def assign_values(
     """Set values of documents in one request.
 
     Raises:
-        ConfigError: no documents, or a value that is neither a string, a number nor None.
+        ConfigError: see `check_assigned_values`.
+    """
+    check_assigned_values(documents)
+    operation = [evolve(document, partial_update=partial_update) for document in documents]
+    request = AssignMetadata(operation_data=operation)
+    await send(catalog.ASSIGN_METADATA(request, dataset_id=get_dataset_id(dataset)))
+
+
+def check_assigned_values(documents: Sequence[DocumentMetadata]) -> None:
+    """Check ids and values before they are sent.
+
+    Raises:
+        ConfigError: no documents, an invalid id, or a value that is neither a string that
+            PostgreSQL can store, a number nor None.
     """
     check_not_empty(documents, "documents")
     for document in documents:
         check_id(document.document_id, "document_id")
         for value in document.metadata_list:
             _check_assigned_value(value)
-    operation = [evolve(document, partial_update=partial_update) for document in documents]
-    request = AssignMetadata(operation_data=operation)
-    await send(catalog.ASSIGN_METADATA(request, dataset_id=get_dataset_id(dataset)))
 
 
 def _check_assigned_value(value: MetadataValue) -> None:
@@ -342,3 +385,5 @@ def _check_assigned_value(value: MetadataValue) -> None:
             f"Unsupported value for metadata field {value.name!r}: {value.value!r}.",
             hint="Pass a string, a number (for a time: seconds since the epoch) or None.",
         )
+    if isinstance(value.value, str):
+        check_text(value.value, f"value for metadata field {value.name!r}")

@@ -46,7 +46,7 @@ def _check_name(name: object) -> str:
             f"{name!r} is the name of a built-in metadata field.",
             hint="Choose another name: the server fills in this field automatically.",
         )
-    return _check_text(name, "metadata field name")
+    return check_text(name, "metadata field name")
 
 
 def _check_value(name: object, value: object) -> AssignableValue:
@@ -55,7 +55,7 @@ def _check_value(name: object, value: object) -> AssignableValue:
         case None | bool():
             pass
         case str():
-            return _check_text(value, label)
+            return check_text(value, label)
         case datetime() if value.tzinfo is None:
             raise ConfigError(
                 f"Invalid {label}: {value!r} has no time zone.",
@@ -73,7 +73,7 @@ def _check_value(name: object, value: object) -> AssignableValue:
     )
 
 
-def _check_text(text: str, label: str) -> str:
+def check_text(text: str, label: str) -> str:
     """Return `text` if PostgreSQL can store it; servers up to 1.12 would not report an error."""
     if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
         raise ConfigError(

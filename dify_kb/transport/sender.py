@@ -61,6 +61,11 @@ class Sender:
     server: ServerState = field(factory=ServerState)
     random: Random = field(factory=Random)
 
+    @property
+    def server_version(self) -> str | None:
+        """The version that the server last reported, or None."""
+        return self.server.version
+
     async def __call__(self, call: Call[R], /) -> R:
         """Send `call`, retry it if that is safe, and return the decoded response.
 

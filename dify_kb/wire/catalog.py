@@ -154,12 +154,12 @@ SET_DOCUMENT_STATUS = Endpoint(
 GET_DOWNLOAD_URL = Endpoint(
     "documents.download_url", "GET", _DOCUMENT + "/download",
     request_type=NOTHING, encoding=RequestEncoding.NONE,
-    response_type=DownloadUrl, repeatability=Repeatability.SAFE, since="1.16",
+    response_type=DownloadUrl, repeatability=Repeatability.SAFE, since="1.13.1",
 )  # fmt: skip
 DOWNLOAD_ZIP = Endpoint(
     "documents.download_zip", "POST", _DOCUMENTS + "/download-zip",
     request_type=DocumentIds, encoding=RequestEncoding.JSON,
-    response_type=bytes, repeatability=Repeatability.SAFE, since="1.16",
+    response_type=bytes, repeatability=Repeatability.SAFE, since="1.13.1",
 )  # fmt: skip
 GET_UPLOAD_FILE = Endpoint(
     "documents.upload_file", "GET", _DOCUMENT + "/upload-file",

@@ -118,6 +118,11 @@ class Call(Generic[R]):
 class CallSender(Protocol):
     """The interface through which resources send calls."""
 
+    @property
+    def server_version(self) -> str | None:
+        """The version that the server last reported, or None."""
+        ...
+
     async def __call__(self, call: Call[R], /) -> R:
         """Send `call` and return the decoded response."""
         ...

@@ -94,9 +94,14 @@ def find_bug_hint(endpoint: str, version: str | None, status: int, message: str 
     )
 
 
+def hangs_on_update(version: str | None) -> bool:
+    """Return whether updating a document hangs the worker of this version forever."""
+    return _release_of(version) in VERSIONS_HANGING_ON_UPDATE
+
+
 def find_warning(endpoint: str, version: str | None) -> str | None:
     """Return the warning about a call that does harm on this version, if it does."""
-    if endpoint in _UPDATES and _release_of(version) in VERSIONS_HANGING_ON_UPDATE:
+    if endpoint in _UPDATES and hangs_on_update(version):
         return (
             f"{endpoint}: the worker of Dify {version} hangs forever when a document with chunks is"
             " updated. Create the document again under its name instead, or upgrade."

@@ -66,6 +66,8 @@ LISTS = frozenset({"document_ids", "tag_ids"})
 class Sent:
     """A call sender that only records the calls."""
 
+    server_version: str | None = None
+
     def __init__(self, answer: Callable[[Call[Any]], object] = lambda _: None) -> None:
         self.calls: list[Call[Any]] = []
         self._answer = answer

@@ -36,6 +36,10 @@ SINCE: Mapping[str, str] = {
 NARROWED: Mapping[str, tuple[str | None, str]] = {
     "segments.get": (None, "recordings 522, 523: 1.4.3 has it"),
     **dict.fromkeys(
+        ("documents.download_url", "documents.download_zip"),
+        ("1.13.1", "the first release with the routes; recordings 432 and 1350 of 1.14.2"),
+    ),
+    **dict.fromkeys(
         (
             "tags.list",
             "tags.create",
