@@ -59,7 +59,7 @@ class Tags:
 
         Raises:
             ConfigError: the name is empty or too long.
-            BadRequestError: the name is already in use, also by the tag itself.
+            BadRequestError: the name is already in use; up to 1.12 also by the tag itself.
             NotFoundError: the tag does not exist.
         """
         request = RenameTag(
