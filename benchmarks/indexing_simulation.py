@@ -167,7 +167,7 @@ def make_remembered_file(
         key=found.key,
         name=found.name,
         size=5,
-        mtime_ns=0,
+        token=None,
         content=b"",
         rule="",
         labels="",
@@ -199,6 +199,7 @@ class SimulatedServer:
     stale_snapshots: Snapshots | None = None
     """The list returned instead of `snapshots`, as by a cache."""
 
+    server_version: str | None = None
     error_for: Callable[[float, str, str], Exception | None] = lambda *_: None
     """Returns the error of a call, by time, endpoint and path."""
 

@@ -11,7 +11,7 @@ IDENTITY: Final[Mapping[str, str]] = {"server": "https://dify", "dataset": "d", 
 
 _SENT: Final[Mapping[str, Any]] = {
     "size": 4,
-    "mtime_ns": 1,
+    "token": "1",
     "content": b"text",
     "rule": "",
     "labels": "",

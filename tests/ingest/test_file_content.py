@@ -20,10 +20,9 @@ from dify_kb.ingest.sources.file_content import (
 )
 from dify_kb.ingest.sources.found_file import (
     SETTLE_SECONDS,
-    FileStamp,
     FoundFile,
-    is_same_stamp,
-    settled_stamp,
+    make_token,
+    settled_token,
 )
 from dify_kb.ingest.sources.scan import scan
 
@@ -66,11 +65,10 @@ def test_file_changed_since_the_scan_is_read_in_its_current_state(folder: Path, 
     status = (folder / "a.txt").stat()
     assert read.digest == hashlib.sha256(content).digest()
     assert read.data == (content if size < MAX_SMALL_FILE else folder / "a.txt")
-    assert (read.file.size, read.file.mtime_ns, read.file.ctime_ns, read.file.inode) == (
+    assert (read.file.size, read.file.mtime_ns, read.file.token) == (
         size,
         status.st_mtime_ns,
-        status.st_ctime_ns,
-        status.st_ino,
+        make_token(status),
     )
     assert read.file.key == found.key
 
@@ -183,70 +181,45 @@ def test_in_memory_data_is_returned_unchanged() -> None:
     content = read_content(found)
     require_unchanged(content)
 
-    assert (content.data, content.file, content.stamp) == (b"text", found, None)
+    assert (content.data, content.file, content.token) == (b"text", found, None)
     assert not is_small(found)
 
 
-STAMP = FileStamp(mtime_ns=10**18, ctime_ns=10**18 + 1, inode=7)
-
-
-def make_stamped_file(**fields: int | None) -> FoundFile:
-    given = {"mtime_ns": STAMP.mtime_ns, "ctime_ns": STAMP.ctime_ns, "inode": STAMP.inode, **fields}
-    return FoundFile(
-        key="a",
-        size=1,
-        path="a",
-        mtime_ns=given["mtime_ns"],
-        ctime_ns=given["ctime_ns"],
-        inode=given["inode"],
+def make_status(mtime: int = 10**18, ctime: int = 10**18 + 1, inode: int = 7) -> os.stat_result:
+    return os.stat_result(
+        (0o100644, inode, 0, 1, 0, 0, 4, 0, 0, 0), {"st_mtime_ns": mtime, "st_ctime_ns": ctime}
     )
 
 
-def test_scan_records_times_and_inode(folder: Path) -> None:
+def test_scan_records_the_token_of_the_file(folder: Path) -> None:
     found = make_found_file(folder, b"text")
 
-    status = (folder / "a.txt").stat()
-    assert is_same_stamp(found, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    assert found.token == make_token((folder / "a.txt").stat())
 
 
-@pytest.mark.parametrize("field", ["mtime_ns", "ctime_ns", "inode"])
-@pytest.mark.parametrize("other", [1, None])
-def test_different_time_or_inode_is_a_different_stamp(field: str, other: int | None) -> None:
+@pytest.mark.parametrize("field", ["mtime", "ctime", "inode"])
+@pytest.mark.parametrize("other", [1, 2**64 - 1])
+def test_different_time_or_inode_is_a_different_token(field: str, other: int) -> None:
     """`cp -p` and `rsync -t` restore the modification time of other contents."""
-    row = {"mtime_ns": STAMP.mtime_ns, "ctime_ns": STAMP.ctime_ns, "inode": STAMP.inode}
-
-    assert is_same_stamp(make_stamped_file(), **row)
-    assert not is_same_stamp(make_stamped_file(), **{**row, field: other})
-    assert not is_same_stamp(make_stamped_file(**{field: other}), **row)
-    assert not is_same_stamp(make_stamped_file(**{field: None}), **{**row, field: None})
+    assert make_token(make_status()) == make_token(make_status())
+    assert make_token(make_status()) != make_token(make_status(**{field: other}))
 
 
 @pytest.mark.parametrize("seconds", [-3600.0, 0.0, SETTLE_SECONDS / 2])
-def test_file_changed_just_before_reading_has_no_settled_stamp(seconds: float) -> None:
+def test_file_changed_just_before_reading_has_no_settled_token(seconds: float) -> None:
     """It may change again without new times, whose resolution is limited."""
-    assert settled_stamp(make_stamped_file(), 1e9 + seconds) is None
+    assert settled_token(make_status(), 1e9 + seconds) is None
 
 
-def test_file_changed_long_before_reading_has_a_settled_stamp() -> None:
-    assert settled_stamp(make_stamped_file(), 1e9 + 2 * SETTLE_SECONDS) == STAMP
+def test_file_changed_long_before_reading_has_a_settled_token() -> None:
+    status = make_status()
+
+    assert settled_token(status, 1e9 + 2 * SETTLE_SECONDS) == make_token(status)
 
 
-def test_settled_stamp_uses_the_time_of_the_read(folder: Path) -> None:
+def test_settled_token_uses_the_time_of_the_read(folder: Path) -> None:
     """Otherwise every later run would miss a change between scan and read."""
     found = make_found_file(folder, b"text")
 
-    assert read_content(found).stamp is None
-    assert settled_stamp(found, time.time() + 60) is not None
-
-
-@pytest.mark.parametrize("field", [0, 1, 2])
-def test_times_and_inodes_beyond_64_bits_can_be_stored(folder: Path, field: int) -> None:
-    """SQLite stores signed 64-bit integers; file systems allow larger values."""
-    found = make_found_file(folder, b"text")
-    status = os.stat_result(
-        (0o100644, 2**64 - 1, 0, 1, 0, 0, 4, 0, 0, 0), {"st_mtime_ns": 2**63, "st_ctime_ns": 5}
-    )
-
-    now = found.with_status(status)
-
-    assert (now.mtime_ns, now.ctime_ns, now.inode)[field] == (None, 5, -1)[field]
+    assert read_content(found).token is None
+    assert settled_token((folder / "a.txt").stat(), time.time() + 60) is not None

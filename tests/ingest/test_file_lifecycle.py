@@ -241,7 +241,7 @@ class FileHistories(RuleBasedStateMachine):
             key=planned.found.key,
             name=planned.name,
             size=4,
-            mtime_ns=1,
+            token="1",
             content=bytes([version]),
             rule="",
             labels="",

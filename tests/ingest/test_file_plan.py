@@ -40,7 +40,7 @@ SENT = {"document_id": "d1", "upload_file_id": "f1", "previous": "f0", "attempts
 def row(state: JournalState, **values: Any) -> JournalRow:
     """Return the row of a file that was sent in place of an older version."""
     defaults: dict[str, Any] = {
-        "size": 4, "mtime_ns": 1, "content": b"text", "rule": "", "labels": "", "sent_at": 0.0,
+        "size": 4, "token": "1", "content": b"text", "rule": "", "labels": "", "sent_at": 0.0,
         "batch": None, "reason": None,
     }  # fmt: skip
     return JournalRow(key=FOUND.key, name=FOUND.name, state=state, **{**defaults, **SENT, **values})

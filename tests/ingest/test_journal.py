@@ -59,7 +59,7 @@ def list_journal_threads() -> list[str]:
 
 async def test_intents_and_accepted_documents_survive_reopening(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
-    row = intent("a/b.md", name="a__b.md", mtime_ns=2**62, content=bytes(range(32)), previous="f0")
+    row = intent("a/b.md", name="a__b.md", token="1.2.3", content=bytes(range(32)), previous="f0")
     async with open_journal(path, IDENTITY) as journal:
         await journal.record_intent(row)
         journal.record_accepted(row.key, "d1", "b1", "f1")
@@ -359,7 +359,7 @@ async def test_non_utf8_file_name_is_stored(tmp_path: Path) -> None:
 
 async def test_unsupported_sqlite_value_is_an_error(journal: Journal) -> None:
     with pytest.raises(JournalError, match="too large"):
-        await journal.record_intent(intent("a.md", mtime_ns=2**64))
+        await journal.record_intent(intent("a.md", size=2**64))
 
     await journal.record_intent(intent("b.md"))
     assert journal.files.count_unanswered() == 1

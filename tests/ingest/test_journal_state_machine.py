@@ -334,7 +334,7 @@ class Loads(RuleBasedStateMachine):
         if key not in self.files:
             return
         content, mtime = self.files[key]
-        found = FoundFile(key=key, size=len(content), mtime_ns=mtime, data=content)
+        found = FoundFile(key=key, size=len(content), token=str(mtime), data=content)
         row = self.journal.get_rows([key]).get(key)
         decided = plan_file(
             found,
@@ -411,7 +411,7 @@ class Loads(RuleBasedStateMachine):
             key,
             name=name,
             size=len(content),
-            mtime_ns=planned.found.mtime_ns,
+            token=planned.found.token,
             content=_digest(content),
             previous=previous,
             attempts=planned.attempts,
@@ -529,7 +529,7 @@ class Loads(RuleBasedStateMachine):
 def _same(found: FoundFile, row: JournalRow) -> bool:
     if found.size != row.size:
         return False
-    return found.mtime_ns == row.mtime_ns or _digest(found.data or b"") == row.content
+    return found.token == row.token or _digest(found.data or b"") == row.content
 
 
 def _digest(content: bytes) -> bytes:

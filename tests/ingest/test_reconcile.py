@@ -111,7 +111,7 @@ def make_document(
 
 def make_journal_row(state: JournalState, name: str = "a.md", **values: Any) -> JournalRow:
     defaults: dict[str, Any] = {
-        "size": 4, "mtime_ns": 1, "content": b"text", "rule": "", "labels": "", "attempts": 1,
+        "size": 4, "token": "1", "content": b"text", "rule": "", "labels": "", "attempts": 1,
         "sent_at": time.time(), "previous": None, "document_id": None, "batch": None,
         "upload_file_id": None, "reason": None,
     }  # fmt: skip
@@ -374,6 +374,7 @@ class SimulatedReconciler:
     deleted: list[str] = field(factory=list)
     failures: list[KnowledgeError] = field(factory=list)
     latency: float = 0.02
+    server_version: str | None = None
     error: KnowledgeError | None = None
     """The error that ended the reconciler."""
 

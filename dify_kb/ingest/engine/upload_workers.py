@@ -130,14 +130,12 @@ class Uploader:
         return content
 
     def _row(self, file: TrackedFile, content: FileContent) -> JournalRow:
-        found, stamp, replaces = content.file, content.stamp, file.planned.replaces
+        found, replaces = content.file, file.planned.replaces
         return JournalRow(
             key=found.key,
             name=file.planned.name,
             size=found.size,
-            mtime_ns=stamp.mtime_ns if stamp else None,
-            ctime_ns=stamp.ctime_ns if stamp else None,
-            inode=stamp.inode if stamp else None,
+            token=content.token,
             content=content.digest,
             rule=self.fingerprint,
             labels="",

@@ -32,8 +32,7 @@ def _make_intent_sql(rows: int) -> str:
     return f"""
         INSERT INTO item ({", ".join(COLUMNS)}) VALUES {_placeholders(len(COLUMNS), rows)}
         ON CONFLICT (key) DO UPDATE SET name = excluded.name, size = excluded.size,
-            mtime_ns = excluded.mtime_ns, ctime_ns = excluded.ctime_ns, inode = excluded.inode,
-            content = excluded.content, rule = excluded.rule,
+            token = excluded.token, content = excluded.content, rule = excluded.rule,
             labels = excluded.labels, state = excluded.state, attempts = excluded.attempts,
             sent_at = excluded.sent_at, previous = excluded.previous, reason = NULL
     """  # noqa: S608 -- own names
@@ -124,12 +123,9 @@ class Journal:
         """Record the state of a file."""
         self._database.add(_make_state_sql, key, state, reason, labels)
 
-    def update_stamp(
-        self, key: str, mtime_ns: int | None, ctime_ns: int | None = None, inode: int | None = None
-    ) -> None:
-        """Record new times and inode of a file whose content did not change."""
-        sql = "UPDATE item SET mtime_ns = ?, ctime_ns = ?, inode = ? WHERE key = ?"
-        self._database.add(sql, mtime_ns, ctime_ns, inode, key)
+    def update_token(self, key: str, token: str) -> None:
+        """Record the new token of a file whose content did not change."""
+        self._database.add("UPDATE item SET token = ? WHERE key = ?", token, key)
 
     async def flush(self) -> None:
         """Wait until all writes are on disk.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 APPLICATION_ID: Final = 0x4B42_4C44
 """The SQLite `application_id` of journals: "KBLD"."""
 
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 
 BUSY_TIMEOUT: Final = 5.0
 """Seconds to wait for another program that has locked the file, such as a backup."""
@@ -37,9 +37,8 @@ CREATE TABLE run (
     id INTEGER PRIMARY KEY, started REAL NOT NULL, ended REAL, report TEXT
 );
 CREATE TABLE item (
-    key TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, mtime_ns INTEGER,
-    ctime_ns INTEGER, inode INTEGER, content BLOB NOT NULL, rule TEXT NOT NULL,
-    labels TEXT NOT NULL, state TEXT NOT NULL,
+    key TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, token TEXT,
+    content BLOB NOT NULL, rule TEXT NOT NULL, labels TEXT NOT NULL, state TEXT NOT NULL,
     attempts INTEGER NOT NULL, sent_at REAL NOT NULL, previous TEXT, document_id TEXT, batch TEXT,
     upload_file_id TEXT, reason TEXT
 ) WITHOUT ROWID;

@@ -39,8 +39,8 @@ class JournalState(enum.StrEnum):
 class JournalRow:
     """A file of the journal. `size` is in bytes, `sent_at` in seconds since the epoch.
 
-    `mtime_ns`, `ctime_ns` and `inode` are those of the file when it was read; None if the file
-    could change without changing them, so that contents have to be compared.
+    `token` is that of the file when it was read: times and inode, an ETag or a blob id. None if the
+    file could change without changing it, so that contents have to be compared.
 
     `content` is the SHA-256 digest of the content sent; `rule` and `labels` are fingerprints of its
     chunking settings and metadata. `previous` is the id of the document's uploaded file before the
@@ -50,9 +50,7 @@ class JournalRow:
     key: str
     name: str
     size: int
-    mtime_ns: int | None
-    ctime_ns: int | None = None
-    inode: int | None = None
+    token: str | None
     content: bytes
     rule: str
     labels: str

@@ -14,7 +14,7 @@ from dify_kb.ingest.pacing.circuit_breaker import CircuitBreaker
 from dify_kb.ingest.remote_document import AddedDocuments, RemoteDocument
 from dify_kb.ingest.report import ItemResult, Outcome, refused_result
 from dify_kb.ingest.sources.file_content import FileContent, read_content
-from dify_kb.ingest.sources.found_file import FoundFile, is_same_stamp
+from dify_kb.ingest.sources.found_file import FoundFile
 from dify_kb.ingest.sources.items import Item
 from dify_kb.ingest.sources.scan import ScanRules
 from dify_kb.ingest.sources.source_reader import SourceReader
@@ -72,7 +72,7 @@ class Planner:
     """Whether the dataset was listed in this run; if not, the journal is trusted."""
 
     _planned_first: frozenset[str] = frozenset()
-    _changed_stamps: list[FileContent] = field(factory=list)
+    _changed_tokens: list[FileContent] = field(factory=list)
 
     async def prepare(self) -> None:
         """List the documents of the dataset, unless the journal already knows all of them.
@@ -124,13 +124,10 @@ class Planner:
                 decided = await anyio.to_thread.run_sync(self._plan_pages, batch)
             else:
                 decided = [_require_lookup(planned) for planned in decided]
-        for content in self._changed_stamps:
-            stamp = content.stamp
-            if stamp is not None:
-                self.journal.update_stamp(
-                    content.file.key, stamp.mtime_ns, stamp.ctime_ns, stamp.inode
-                )
-        self._changed_stamps.clear()
+        for content in self._changed_tokens:
+            if content.token is not None:
+                self.journal.update_token(content.file.key, content.token)
+        self._changed_tokens.clear()
         return decided
 
     def _plan_pages(
@@ -174,10 +171,10 @@ class Planner:
         )
 
     def _is_same(self, found: FoundFile, row: JournalRow) -> bool:
-        """Return whether a file is unchanged since it was sent, by size and stamp, or content."""
+        """Return whether a file is unchanged since it was sent, by size and token, or content."""
         if found.size != row.size:
             return False
-        unread = is_same_stamp(found, row.mtime_ns, row.ctime_ns, row.inode)
+        unread = found.token is not None and found.token == row.token
         if unread and not self.checksum:
             return True
         try:
@@ -187,7 +184,7 @@ class Planner:
         if content.digest != row.content:
             return False
         if not unread:
-            self._changed_stamps.append(evolve(content, data=b""))
+            self._changed_tokens.append(evolve(content, data=b""))
         return True
 
     def _metadata_of(self, found: FoundFile) -> Mapping[str, AssignableValue]:

@@ -18,14 +18,7 @@ from dify_kb.errors import SourceChangedError, SourceError
 from dify_kb.transport.upload_body import BLOCK_SIZE, OPEN_FLAGS
 
 from .document_names import TEXT_EXTENSIONS, file_extension
-from .found_file import (
-    FileStamp,
-    FoundFile,
-    describe_excess_size,
-    describe_os_error,
-    settled_stamp,
-    stamp_fields,
-)
+from .found_file import FoundFile, describe_excess_size, describe_os_error, settled_token
 
 # The second byte of these letters is rare in most texts: searching for it is a fast test.
 _LETTERS = tuple(
@@ -70,15 +63,15 @@ their digest must be in the journal before they are streamed."""
 class FileContent:
     """The content of a file to be sent.
 
-    `file` describes the file when it was read, which may differ from the scan. `stamp` is None if
-    the file could change without changing its stamp. `deleted_characters` counts the characters
+    `file` describes the file when it was read, which may differ from the scan. `token` is None if
+    the file could change without changing its token. `deleted_characters` counts the characters
     that the server deletes from texts: `ï`, `¿`, `¾`, and the bar of `<|` and `|>`.
     """
 
     data: bytes | Path = field(repr=False)
     digest: bytes
     file: FoundFile
-    stamp: FileStamp | None = None
+    token: str | None = None
     deleted_characters: int = 0
 
 
@@ -119,15 +112,15 @@ def require_unchanged(content: FileContent) -> None:
         status = Path(file.path).stat()
     except (OSError, ValueError) as error:
         raise SourceChangedError(f"unreadable: {describe_os_error(error)}") from error
-    if (status.st_size, stamp_fields(status)[0]) != (file.size, file.mtime_ns):
+    if (status.st_size, status.st_mtime_ns) != (file.size, file.mtime_ns):
         raise _changed()
 
 
-def _in_memory(found: FoundFile, data: bytes, stamp: FileStamp | None = None) -> FileContent:
+def _in_memory(found: FoundFile, data: bytes, token: str | None = None) -> FileContent:
     digest = hashlib.sha256(data).digest()
     deleted = count_deleted(data) if _is_text(found) else 0
     return FileContent(
-        data=data, digest=digest, file=found, stamp=stamp, deleted_characters=deleted
+        data=data, digest=digest, file=found, token=token, deleted_characters=deleted
     )
 
 
@@ -135,14 +128,14 @@ def _read(found: FoundFile, path: str | os.PathLike[str], descriptor: int) -> Fi
     read_at = time.time()
     before = os.fstat(descriptor)
     file = _require_loadable(found, before)
-    stamp = settled_stamp(file, read_at)
+    token = settled_token(before, read_at)
     if file.size <= MAX_SMALL_FILE:
         data = _read_up_to(descriptor, file.size + 1)
-        length, content = len(data), _in_memory(file, data, stamp)
+        length, content = len(data), _in_memory(file, data, token)
     else:
         length, digest, deleted = _digest_up_to(descriptor, file.size + 1, is_text=_is_text(file))
         content = FileContent(
-            data=Path(path), digest=digest, file=file, stamp=stamp, deleted_characters=deleted
+            data=Path(path), digest=digest, file=file, token=token, deleted_characters=deleted
         )
     after = os.fstat(descriptor)
     if (length, after.st_size, after.st_mtime_ns) != (

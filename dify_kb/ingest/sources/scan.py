@@ -16,7 +16,7 @@ from dify_kb.ingest.report import ItemResult, Outcome, refused_result
 from dify_kb.models import DOCUMENT_EXTENSIONS, MAX_FILE_SIZE
 
 from .document_names import UNSTRUCTURED_EXTENSIONS, file_extension, normalize_names
-from .found_file import FoundFile, describe_excess_size, describe_os_error, stamp_fields
+from .found_file import FoundFile, describe_excess_size, describe_os_error, make_token
 from .glob_patterns import compile_patterns, parse_extension
 
 if TYPE_CHECKING:
@@ -227,14 +227,12 @@ class Scanner:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except (OSError, ValueError) as error:
             return _unreadable_result(key, error)
-        mtime, ctime, inode = stamp_fields(status)
         return FoundFile(
             key=key,
             size=size,
             path=os.fspath(file),
-            mtime_ns=mtime,
-            ctime_ns=ctime,
-            inode=inode,
+            mtime_ns=status.st_mtime_ns,
+            token=make_token(status),
             as_text=format_ is _FileFormat.TEXT,
             unsupported_by_default=format_ is _FileFormat.UNSTRUCTURED,
             max_size=self._rules.max_file_size,
