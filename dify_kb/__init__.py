@@ -41,7 +41,18 @@ if TYPE_CHECKING:
         UnauthorizedError,
         UnsupportedTypeError,
     )
-    from .ingest import Item, ItemResult, LoadReport, Outcome, Progress, Results, StopReason
+    from .ingest import (
+        FileSource,
+        Item,
+        ItemResult,
+        LoadReport,
+        OpenedEntry,
+        Outcome,
+        Progress,
+        Results,
+        SourceEntry,
+        StopReason,
+    )
     from .models import (
         UNSET,
         ChildChunk,
@@ -114,6 +125,7 @@ __all__ = [
     "Events",
     "ExternalRetrieval",
     "Field",
+    "FileSource",
     "ForbiddenError",
     "IndexingStatus",
     "IndexingTechnique",
@@ -134,6 +146,7 @@ __all__ = [
     "ModelType",
     "NewSegment",
     "NotFoundError",
+    "OpenedEntry",
     "Outcome",
     "OutcomeUnknownError",
     "Page",
@@ -161,6 +174,7 @@ __all__ = [
     "ServerError",
     "ServerInfo",
     "SourceChangedError",
+    "SourceEntry",
     "SourceError",
     "StopReason",
     "StoredFile",
@@ -175,7 +189,8 @@ __all__ = [
 _HOMES = {
     "client": "AsyncClient",
     "config": "LoadTiming Policy Polling Retry Timeout",
-    "ingest": "Item ItemResult LoadReport Outcome Progress Results StopReason",
+    "ingest": "FileSource Item ItemResult LoadReport OpenedEntry Outcome Progress Results"
+    " SourceEntry StopReason",
     "resources": "Events Pager",
     "blocking": "Client",
     "transport": "AttemptEvent",

@@ -9,12 +9,14 @@ from .planning.file_plan import OnExisting
 from .progress_events import LoadEvent, OnLoadEvent, Progress
 from .report import ItemResult, LoadReport, Outcome, StopReason
 from .result_iterator import Results, iter_results
+from .sources.file_source import FileSource, OpenedEntry, SourceEntry
 from .sources.items import Item, NamedSource, Source
 from .sources.scan import ScanRules
 from .sources.scan_roots import resolve_roots
 from .sources.source_reader import SourceReader, create_source_reader
 
 __all__ = [
+    "FileSource",
     "Item",
     "ItemResult",
     "LoadEvent",
@@ -25,12 +27,14 @@ __all__ = [
     "OnError",
     "OnExisting",
     "OnLoadEvent",
+    "OpenedEntry",
     "Outcome",
     "Progress",
     "Replace",
     "Results",
     "ScanRules",
     "Source",
+    "SourceEntry",
     "SourceReader",
     "StopReason",
     "Wait",

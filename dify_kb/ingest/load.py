@@ -96,6 +96,8 @@ async def load(
         return await _load(server, watched, reader, options, requests)
     finally:
         admission.close()
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(reader.close)
 
 
 async def _load(

@@ -233,7 +233,7 @@ class IndexingObserver:
 
 def _can_recreate(file: TrackedFile, error: str, files: FileLifecycle, times: LoadTiming) -> bool:
     """Return whether a document that failed with a transient error can be sent again."""
-    is_readable = file.planned.found.path is not None and not files.stopping.is_requested
+    is_readable = file.planned.found.can_be_read_again and not files.stopping.is_requested
     return (
         is_readable
         and file.recreated < times.max_recreations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
@@ -42,7 +43,7 @@ from dify_kb.ingest.sources.file_content import (
 from dify_kb.models import UNSET, Dataset, DocForm, ProcessRule, Unset
 from dify_kb.resources import Documents
 from dify_kb.transport.clock import loop_time
-from dify_kb.transport.thread_batch import run_in_batch
+from dify_kb.transport.thread_batch import run_in_batch, run_in_thread
 
 from .file_lifecycle import FileLifecycle
 from .file_states import FileEvent, FileState
@@ -90,14 +91,17 @@ class Uploader:
             KnowledgeError: the connection or the server failed, or the server refused the file.
         """
         content = await self._read_and_record(file)
-        if content.file is not file.planned.found:
-            file.planned = evolve(file.planned, found=content.file)
-        if not file.attempts:
-            self.deleted_characters.add(file.key, content.deleted_characters)
-        started = loop_time()
-        created = await self._create(file, content)
-        if not isinstance(content.data, bytes):
-            await anyio.to_thread.run_sync(require_unchanged, content)
+        try:
+            if content.file is not file.planned.found:
+                file.planned = evolve(file.planned, found=content.file)
+            if not file.attempts:
+                self.deleted_characters.add(file.key, content.deleted_characters)
+            started = loop_time()
+            created = await self._create(file, content)
+            if isinstance(content.data, Path):
+                await anyio.to_thread.run_sync(require_unchanged, content)
+        finally:
+            content.close()
         document, now = created.document, loop_time()
         stored = document.upload_file
         replaced = file.planned.replaces is not None and not self.swaps
@@ -125,8 +129,13 @@ class Uploader:
                 pass
             else:
                 return read[0]
-        content = await run_in_batch(read_content, found)
-        await self.journal.record_intent(self._row(file, content))
+        run = run_in_batch if found.source is None else run_in_thread
+        content = await run(read_content, found)
+        try:
+            await self.journal.record_intent(self._row(file, content))
+        except BaseException:
+            content.close()
+            raise
         return content
 
     def _row(self, file: TrackedFile, content: FileContent) -> JournalRow:

@@ -34,9 +34,11 @@ from .file_plan import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from dify_kb.ingest.journal import JournalRow
+    from dify_kb.ingest.sources.file_source import FileSource, SourceEntry
 
 MAX_LOOKUPS = 100
 """Maximum number of uploads of earlier runs without a response that are looked up one by one; if
@@ -141,20 +143,25 @@ class Planner:
     def _plan_page(self, page: Sequence[FoundFile | ItemResult]) -> list[PlannedFile | ItemResult]:
         found = [item for item in page if isinstance(item, FoundFile)]
         rows = self.journal.get_rows([item.key for item in found])
+        unchanged = _find_unchanged(found, rows)
         remote = (
             self.journal.documents.find_by_name([item.name for item in found])
             if self._is_listed
             else {}
         )
         return [
-            self._plan_file(item, rows.get(item.key), remote)
+            self._plan_file(item, rows.get(item.key), remote, unchanged)
             if isinstance(item, FoundFile)
             else item
             for item in page
         ]
 
     def _plan_file(
-        self, found: FoundFile, row: JournalRow | None, remote: Mapping[str, RemoteDocument]
+        self,
+        found: FoundFile,
+        row: JournalRow | None,
+        remote: Mapping[str, RemoteDocument],
+        unchanged: AbstractSet[str],
     ) -> PlannedFile | ItemResult:
         try:
             metadata = self._metadata_of(found)
@@ -165,22 +172,23 @@ class Planner:
             row,
             remote.get(found.name) if self._is_listed else _remembered_document(row),
             self.options,
-            is_unchanged=lambda before: self._is_same(found, before),
+            is_unchanged=lambda before: self._is_same(found, before, unchanged),
             metadata=metadata,
             labels=metadata_fingerprint(metadata),
         )
 
-    def _is_same(self, found: FoundFile, row: JournalRow) -> bool:
+    def _is_same(self, found: FoundFile, row: JournalRow, unchanged: AbstractSet[str]) -> bool:
         """Return whether a file is unchanged since it was sent, by size and token, or content."""
-        if found.size != row.size:
+        if found.size != row.size and (found.entry is None or found.entry.size is not None):
             return False
-        unread = found.token is not None and found.token == row.token
+        unread = found.key in unchanged
         if unread and not self.checksum:
             return True
         try:
             content = read_content(found)
         except SourceError:
             return False  # sending it reports the error
+        content.close()
         if content.digest != row.content:
             return False
         if not unread:
@@ -207,9 +215,29 @@ class Planner:
         self._is_listed = True
 
 
+def _find_unchanged(found: Iterable[FoundFile], rows: Mapping[str, JournalRow]) -> AbstractSet[str]:
+    """Return the keys of the files that still have the token with which they were sent."""
+    same: set[str] = set()
+    entries: dict[FileSource, list[tuple[str, SourceEntry, str]]] = {}
+    for file in found:
+        row = rows.get(file.key)
+        if row is None or row.token is None:
+            continue
+        if file.source is not None and file.entry is not None:
+            entries.setdefault(file.source, []).append((file.key, file.entry, row.token))
+        elif file.token == row.token:
+            same.add(file.key)
+    for source, known in entries.items():
+        unchanged = source.find_unchanged([(entry, token) for _, entry, token in known])
+        same.update(key for key, entry, _ in known if entry.key in unchanged)
+    return same
+
+
 def _item(found: FoundFile) -> Item:
+    """Return the item that a metadata function gets; without the content of a remote file."""
     path = None if found.path is None else Path(found.path)
-    return Item(found.key, path=path, bytes=found.data)
+    data = found.data if found.source is None else b""
+    return Item(found.key, path=path, bytes=data)
 
 
 def _remembered_document(row: JournalRow | None) -> RemoteDocument | None:

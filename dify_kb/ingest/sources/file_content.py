@@ -9,16 +9,21 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from dify_kb.errors import SourceChangedError, SourceError
 from dify_kb.transport.upload_body import BLOCK_SIZE, OPEN_FLAGS
 
 from .document_names import TEXT_EXTENSIONS, file_extension
 from .found_file import FoundFile, describe_excess_size, describe_os_error, settled_token
+
+if TYPE_CHECKING:
+    from .file_source import ByteStream, OpenedEntry
 
 # The second byte of these letters is rare in most texts: searching for it is a fast test.
 _LETTERS = tuple(
@@ -63,16 +68,22 @@ their digest must be in the journal before they are streamed."""
 class FileContent:
     """The content of a file to be sent.
 
-    `file` describes the file when it was read, which may differ from the scan. `token` is None if
+    `data` is a stream in a temporary file for a large file of a source; `close` deletes it. `file`
+    describes the file when it was read, which may differ from the scan. `token` is None if
     the file could change without changing its token. `deleted_characters` counts the characters
     that the server deletes from texts: `ï`, `¿`, `¾`, and the bar of `<|` and `|>`.
     """
 
-    data: bytes | Path = field(repr=False)
+    data: bytes | Path | BinaryIO = field(repr=False)
     digest: bytes
     file: FoundFile
     token: str | None = None
     deleted_characters: int = 0
+
+    def close(self) -> None:
+        """Delete the temporary file of a large file of a source, if any."""
+        if not isinstance(self.data, bytes | Path):
+            self.data.close()
 
 
 def is_small(found: FoundFile) -> bool:
@@ -87,6 +98,8 @@ def read_content(found: FoundFile) -> FileContent:
         SourceChangedError: the file changed while it was read.
         SourceError: the file cannot be read, or is now empty or too large.
     """
+    if found.source is not None and found.entry is not None:
+        return _read_entry(found, found.source.open(found.entry))
     if found.path is None:
         return _in_memory(found, found.data or b"")
     try:
@@ -122,6 +135,75 @@ def _in_memory(found: FoundFile, data: bytes, token: str | None = None) -> FileC
     return FileContent(
         data=data, digest=digest, file=found, token=token, deleted_characters=deleted
     )
+
+
+def _read_entry(found: FoundFile, opened: OpenedEntry) -> FileContent:
+    """Read an entry of a source: into memory if small, else into a temporary file.
+
+    The digest must be in the journal before the file is sent, and another attempt must not
+    download it again.
+    """
+    try:
+        small = _read_stream(opened.stream, MAX_SMALL_FILE + 1)
+        if len(small) <= MAX_SMALL_FILE:
+            content = _in_memory(evolve(found, size=len(small)), small, opened.token)
+        else:
+            content = _spool(found, small, opened)
+    finally:
+        opened.stream.close()
+    try:
+        _require_complete(found, content)
+    except BaseException:
+        content.close()
+        raise
+    return content
+
+
+def _require_complete(found: FoundFile, content: FileContent) -> None:
+    """Check that the whole of an entry was read."""
+    if not content.file.size:
+        raise SourceError("The file is now empty.")
+    if why := describe_excess_size(content.file.size, found.max_size):
+        raise SourceError(why)
+    if found.entry and found.entry.size not in {None, content.file.size}:
+        raise _changed()
+
+
+def _spool(found: FoundFile, head: bytes, opened: OpenedEntry) -> FileContent:
+    """Copy a stream, of which `head` was read, into a temporary file."""
+    digest, deleted, is_text = hashlib.sha256(), DeletedCounter(), _is_text(found)
+    spool = tempfile.TemporaryFile(prefix="dify-kb-")  # noqa: SIM115 -- closed by FileContent.close
+    try:
+        block, size = head, 0
+        while block and size <= found.max_size:
+            size += len(block)
+            spool.write(block)
+            digest.update(block)
+            if is_text:
+                deleted.add(block)
+            block = opened.stream.read(BLOCK_SIZE)
+        spool.seek(0)
+    except OSError as error:
+        spool.close()
+        raise SourceError(f"unreadable: {describe_os_error(error)}") from error
+    except BaseException:
+        spool.close()
+        raise
+    return FileContent(
+        data=spool,
+        digest=digest.digest(),
+        file=evolve(found, size=size),
+        token=opened.token,
+        deleted_characters=deleted.count,
+    )
+
+
+def _read_stream(stream: ByteStream, size: int) -> bytes:
+    """Read up to `size` bytes; a single read may return less."""
+    data = stream.read(size)
+    while 0 < len(data) < size and (block := stream.read(size - len(data))):
+        data += block
+    return data
 
 
 def _read(found: FoundFile, path: str | os.PathLike[str], descriptor: int) -> FileContent:

@@ -10,11 +10,12 @@ from attrs import evolve, field, frozen
 from dify_kb.models import MAX_FILE_SIZE
 
 from .document_names import document_name
+from .file_source import FileSource, SourceEntry
 
 
 @frozen(kw_only=True)
 class FoundFile:
-    """A file to load: at `path`, or with its `data` in memory.
+    """A file to load: at `path`, an `entry` of a `source`, or with its `data` in memory.
 
     `key` is the path relative to the root, with `/`; `path` is the path on disk. `size` and
     `max_size`, the size limit, are in bytes. `token` changes when the file changes; None for data
@@ -26,12 +27,19 @@ class FoundFile:
     size: int
     path: str | os.PathLike[str] | None = None
     data: bytes | None = field(default=None, repr=False)
+    source: FileSource | None = field(default=None, repr=False)
+    entry: SourceEntry | None = field(default=None, repr=False)
     mtime_ns: int | None = None
     token: str | None = None
     as_text: bool = False
     unsupported_by_default: bool = False
     metadata: Mapping[str, object] | None = None
     max_size: int = MAX_FILE_SIZE
+
+    @property
+    def can_be_read_again(self) -> bool:
+        """Whether the content can be read at any time, other than data released from memory."""
+        return self.path is not None or self.source is not None
 
     @property
     def name(self) -> str:

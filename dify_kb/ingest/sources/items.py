@@ -10,6 +10,8 @@ from attrs import field, frozen
 
 from dify_kb.errors import ConfigError
 
+from .file_source import FileSource
+
 
 @frozen
 class Item:
@@ -67,7 +69,7 @@ def require_path(path: str | os.PathLike[str]) -> None:
         raise ConfigError(f"The path {text!r} contains a NUL character.")
 
 
-Element = str | os.PathLike[str] | Item
+Element = str | os.PathLike[str] | Item | FileSource
 
 
 @frozen
@@ -83,4 +85,5 @@ class NamedSource:
 
 
 Source = Element | Iterable[Element] | AsyncIterable[Element] | NamedSource
-"""A folder, a file, an item, or an iterable of these, possibly asynchronous."""
+"""A folder, a file, a URL, an item or a `FileSource`, or an iterable of these, possibly
+asynchronous."""

@@ -20,6 +20,7 @@ from .found_file import FoundFile, describe_excess_size, describe_os_error, make
 from .glob_patterns import compile_patterns, parse_extension
 
 if TYPE_CHECKING:
+    from .file_source import FileSource, SourceEntry
     from .items import Item
     from .scan_roots import ScanRoot
 
@@ -164,6 +165,38 @@ class Scanner:
             as_text=format_ is _FileFormat.TEXT,
             unsupported_by_default=format_ is _FileFormat.UNSTRUCTURED,
             metadata=item.metadata,
+            max_size=self._rules.max_file_size,
+        )
+
+    def check_entry(
+        self, source: FileSource, entry: SourceEntry, label: str = ""
+    ) -> FoundFile | ItemResult | None:
+        """Return the file to load for an entry of a source, or its result if it is not loaded.
+
+        None if a pattern excludes it, or if it is hidden.
+
+        Args:
+            label: prefix of the key.
+        """
+        if not self._is_wanted(entry.key):
+            return None
+        key, size, format_ = f"{label}{entry.key}", entry.size, self._format(entry.key)
+        rule = entry.refused
+        if rule is None and format_ is _FileFormat.UNSUPPORTED:
+            rule = _unsupported_result(key)
+        if rule := rule or ("empty" if size == 0 else None):
+            return refused_result(key, Outcome.SKIPPED, rule, size=size or 0)
+        if size and (why := describe_excess_size(size, self._rules.max_file_size)):
+            return refused_result(key, Outcome.FAILED, why, size=size)
+        return FoundFile(
+            key=key,
+            size=size or 0,
+            source=source,
+            entry=entry,
+            token=entry.token,
+            mtime_ns=entry.mtime_ns,
+            as_text=format_ is _FileFormat.TEXT,
+            unsupported_by_default=format_ is _FileFormat.UNSTRUCTURED,
             max_size=self._rules.max_file_size,
         )
 

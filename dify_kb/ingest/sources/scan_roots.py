@@ -12,6 +12,7 @@ from attrs import frozen
 from dify_kb.errors import ConfigError
 
 from .document_names import PathNormalizer
+from .file_source import FileSource
 from .items import Element, Item, require_path
 
 if TYPE_CHECKING:
@@ -66,6 +67,11 @@ def _path(element: Element) -> Path:
     if isinstance(element, Item):
         raise ConfigError(
             "The source mixes paths and items.", hint="Pass paths as Item(key, path=…), too."
+        )
+    if isinstance(element, FileSource):
+        raise ConfigError(
+            f"Cannot load {element.identity!r} together with folders or files.",
+            hint="Load it in a call of its own.",
         )
     require_path(element)
     return Path(element)

@@ -24,6 +24,7 @@ from dify_kb.errors import ConfigError
 from dify_kb.ingest.report import ItemResult
 
 from .document_names import PathNormalizer
+from .file_source import FileSource, is_file_source, open_element
 from .found_file import FoundFile
 from .items import Element, Item, NamedSource, Source
 from .iter_in_thread import iter_in_thread
@@ -99,6 +100,8 @@ class SourceReader:
     batches: Batches
     counted: bool = False
     totals: CountTotals | None = None
+    close: Callable[[], object] = lambda: None
+    """Releases connections and temporary files. Blocking."""
 
 
 async def create_source_reader(source: Source) -> SourceReader:
@@ -118,13 +121,15 @@ async def create_source_reader(source: Source) -> SourceReader:
 async def _reader(
     source: Element | Iterable[Element] | AsyncIterable[Element], *, explicit: bool
 ) -> SourceReader:
-    if isinstance(source, str | os.PathLike | Item):
+    if isinstance(source, str | os.PathLike | Item | FileSource):
         source = [source]
     if isinstance(source, AsyncIterable):
         return await _stream_reader(aiter(source))
     elements = iter(source)
     first = await anyio.to_thread.run_sync(_take_elements, elements, 1)
     everything = itertools.chain(first, elements)
+    if first and not explicit and is_file_source(first[0]):
+        return await anyio.to_thread.run_sync(_file_source_reader, everything)
     if not first or not isinstance(first[0], Item):
         return await _path_reader(everything, has_identity=isinstance(source, Sequence))
     known = source if isinstance(source, Collection) else None
@@ -133,6 +138,42 @@ async def _reader(
         lambda rules: _check_items(_iter_blocking(everything), rules, explicit=explicit),
         totals=None if known is None else partial(_count_items, known, explicit),
     )
+
+
+def _file_source_reader(elements: Iterable[Element]) -> SourceReader:
+    """Return the reader of buckets, repositories and archives. Blocking."""
+    sources = [open_element(element) for element in elements]
+    return SourceReader(
+        "\n".join(source.identity for source in sources),
+        lambda rules: _check_entries(sources, rules),
+        counted=True,
+        totals=lambda rules, stop: _sum(_iter_entries(sources, rules), stop),
+        close=partial(_close_sources, sources),
+    )
+
+
+def _close_sources(sources: Sequence[FileSource]) -> None:
+    for source in sources:
+        source.close()
+
+
+def _iter_entries(
+    sources: Sequence[FileSource], rules: ScanRules
+) -> Iterator[FoundFile | ItemResult]:
+    scanner, seen = Scanner.from_rules(rules), SeenKeys()
+    for source in sources:
+        label = "" if len(sources) == 1 else f"{source.label}/"
+        for entry in source.scan():
+            checked = scanner.check_entry(source, entry, label)
+            if checked is not None:
+                yield seen.reject_repeated(checked)
+
+
+async def _check_entries(
+    sources: Sequence[FileSource], rules: ScanRules
+) -> AsyncIterator[Sequence[CheckedFile]]:
+    async for batch in iter_in_thread(_iter_entries(sources, rules), lambda _: 0):
+        yield batch
 
 
 async def _stream_reader(elements: AsyncIterator[Element]) -> SourceReader:

@@ -1,0 +1,179 @@
+"""Sources of files other than folders: their interface, and how an address selects one."""
+
+from __future__ import annotations
+
+import abc
+import functools
+import importlib
+import importlib.metadata
+import re
+from typing import TYPE_CHECKING, Protocol, cast
+
+from attrs import frozen
+
+from dify_kb.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
+
+ENTRY_POINTS = "dify_kb.sources"
+"""The entry point group of connectors: a URL scheme, and a function from a URL to a source."""
+
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+
+
+@frozen(kw_only=True)
+class SourceEntry:
+    """A file of a source.
+
+    `key` is its path in the source, with `/`. `size` is in bytes, None if unknown before it is
+    read. `token` changes with the content, such as an ETag, a version or a blob id; None if the
+    content must be read to detect a change. `mtime_ns` is the modification time in nanoseconds
+    since the epoch. `refused` is the reason why the source cannot return the file, such as a link.
+    """
+
+    key: str
+    size: int | None
+    token: str | None = None
+    mtime_ns: int | None = None
+    refused: str | None = None
+
+
+class ByteStream(Protocol):
+    """A stream of bytes that is read once, such as a file object or a response."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to `size` bytes; empty at the end."""
+        ...
+
+    def close(self) -> None:
+        """Release the stream."""
+        ...
+
+
+@frozen
+class OpenedEntry:
+    """The content of an entry, and the token that belongs to exactly this content."""
+
+    stream: ByteStream
+    token: str | None
+
+
+class FileSource(abc.ABC):
+    """A source of files: a bucket, a repository, an archive or a list of URLs.
+
+    Subclass it to load files from another system, and register the subclass, or a function that
+    returns an instance, as an entry point in the group `dify_kb.sources` under a URL scheme:
+    `dify-kb load scheme://…` then uses it. All methods are called in worker threads and may block;
+    `open` is called from several threads at the same time.
+
+    Errors that concern all files are raised as `ConfigError` or `SourceError` with advice, and end
+    the load. A `SourceError` of `open` fails its file.
+    """
+
+    @property
+    @abc.abstractmethod
+    def identity(self) -> str:
+        """An identifier that names the source in journals, without credentials."""
+
+    @property
+    def label(self) -> str:
+        """The name that begins the keys if several sources are loaded together."""
+        return self.identity.rstrip("/").rpartition("/")[2]
+
+    @abc.abstractmethod
+    def scan(self) -> Iterator[SourceEntry]:
+        """Yield the files, each time anew."""
+
+    @abc.abstractmethod
+    def open(self, entry: SourceEntry) -> OpenedEntry:
+        """Open a file for reading.
+
+        Raises:
+            SourceChangedError: the file changed since the scan.
+            SourceError: the file cannot be read.
+        """
+
+    def find_unchanged(self, known: Sequence[tuple[SourceEntry, str]]) -> AbstractSet[str]:
+        """Return the keys of the files that still have these tokens.
+
+        The default compares tokens. Override it if the scan does not return them.
+        """
+        return {entry.key for entry, token in known if entry.token == token}
+
+    def close(self) -> None:  # noqa: B027 -- few sources have something to release
+        """Release connections and temporary files."""
+
+
+_BUILT_IN: Mapping[str, str] = {}
+"""Module and class of each scheme that the package serves itself."""
+
+
+def parse_scheme(source: object) -> str | None:
+    """Return the URL scheme of a source in lower case; None for a path or an item."""
+    found = _SCHEME.match(source) if isinstance(source, str) else None
+    return found[1].lower() if found else None
+
+
+def open_file_source(url: str) -> FileSource:
+    """Create the source of a URL by its scheme.
+
+    Raises:
+        ConfigError: the scheme is unknown, its libraries are not installed, or the URL is invalid.
+    """
+    scheme = parse_scheme(url) or ""
+    try:
+        create = _find_connector(scheme)
+    except ImportError as error:
+        raise ConfigError(
+            f"Cannot load from {scheme}://: {error}.",
+            hint="Install the libraries: pip install 'dify-kb[cloud]'.",
+        ) from error
+    if create is None:
+        known = sorted({*_BUILT_IN, *_list_connectors()})
+        raise ConfigError(
+            f"Unknown scheme of a source: {scheme}://.",
+            hint=f"Pass a folder, a file, or a URL that begins with {', '.join(known)}.",
+        )
+    source = create(url)
+    if not isinstance(source, FileSource):
+        raise ConfigError(
+            f"The connector of {scheme}:// returned {type(source).__name__}, not a FileSource.",
+            hint=f"Check its entry point in the group {ENTRY_POINTS}.",
+        )
+    return source
+
+
+def is_file_source(element: object) -> bool:
+    """Return whether an element of a source is itself a source. Blocking for a path."""
+    return isinstance(element, FileSource) or parse_scheme(element) is not None
+
+
+def open_element(element: object) -> FileSource:
+    """Return the source that an element stands for. Blocking.
+
+    Raises:
+        ConfigError: it is a folder, a file or an item.
+    """
+    if isinstance(element, FileSource):
+        return element
+    if isinstance(element, str) and parse_scheme(element):
+        return open_file_source(element)
+    raise ConfigError(
+        f"Cannot load {element!r} together with a URL or an archive.",
+        hint="Load folders and files in a call of their own.",
+    )
+
+
+def _find_connector(scheme: str) -> Callable[[str], object] | None:
+    if scheme in _BUILT_IN:
+        module, _, name = _BUILT_IN[scheme].partition(":")
+        return cast("Callable[[str], object]", getattr(importlib.import_module(module), name))
+    connector = _list_connectors().get(scheme)
+    return None if connector is None else cast("Callable[[str], object]", connector.load())
+
+
+@functools.cache
+def _list_connectors() -> Mapping[str, importlib.metadata.EntryPoint]:
+    return {one.name: one for one in importlib.metadata.entry_points(group=ENTRY_POINTS)}
