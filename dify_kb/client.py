@@ -5,35 +5,40 @@ from __future__ import annotations
 import copy
 import functools
 import os
+import ssl as _ssl
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
-import anyio
-import anyio.to_thread
+import aiohttp
 import attrs
 
-from .config import DEFAULT_CONCURRENCY, Config, Policy, Retry, Timeout
-from .errors import ConfigError, NotFoundError
-from .models import MAX_FILE_SIZE, Dataset, DocForm, ProcessRule, ServerInfo
-from .profiles import require_profile
-from .resources import (
-    ChildChunks,
-    Datasets,
-    Documents,
-    Metadata,
-    Pipeline,
-    Segments,
-    Tags,
-    Workspace,
+from .client_resources import ClientResources
+from .config import (
+    DEFAULT_CONCURRENCY,
+    Config,
+    Duration,
+    Policy,
+    Retry,
+    Timeout,
+    check_headers,
+    check_type,
 )
-from .transport import HTTPSession, OnAttempt, RequestLimiter, Sender, open_session
-from .wire import catalog
+from .errors import ConfigError
+from .event_loops import EventLoopName, check_loop_name
+from .models import MAX_FILE_SIZE, Dataset, DocForm, ProcessRule
+from .profiles import require_profile
+from .transport import (
+    Connection,
+    OnAttempt,
+    RequestLimiter,
+    Sender,
+    choose_proxy,
+    open_session,
+)
 
 if TYPE_CHECKING:
-    import ssl as _ssl
     from collections.abc import Mapping, Sequence
     from types import TracebackType
-
-    import aiohttp
 
     from .emulator import Emulator
     from .ingest import (
@@ -53,10 +58,12 @@ if TYPE_CHECKING:
 EMULATOR_PREFIX = "emulator:"
 
 
-class AsyncClient:
+class AsyncClient(ClientResources):
     """An asynchronous client of one Dify server.
 
-    Use it as a context manager: `async with AsyncClient(url, key) as client`.
+    Use it as a context manager, `async with AsyncClient(url, key) as client`, or call `aclose` at
+    the end. It opens with `async with` or its first request, and belongs to the event loop that is
+    running then. Requires asyncio, or uvloop; trio is not supported.
 
     Args:
         base_url: address of the server, with or without `/v1`. `emulator:` (in memory) or
@@ -64,20 +71,26 @@ class AsyncClient:
             open; append `?version=…` for another Dify version than 1.16. None reads
             `DIFY_BASE_URL`; there is no default host.
         api_key: a knowledge API key (`dataset-…`). None reads `DIFY_API_KEY`.
-        timeout: timeouts of one attempt.
+        timeout: timeouts of one attempt; a single duration, such as `30` (seconds) or `"2m"`, sets
+            all of them.
         retry: number of attempts, and the backoff between them.
         concurrency: maximum requests in flight, which is also the number of connections; None is 8.
         headers: additional headers of every request.
-        proxy: address of an HTTP proxy.
-        trust_env: whether to use the proxies and credentials of the environment.
+        proxy: address of an HTTP proxy, such as `http://proxy.example:3128`; SOCKS is not
+            supported. Ignored by the embedded server.
+        trust_env: whether to use the proxies of the environment: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY
+            and NO_PROXY, which lists host names, ports, addresses and networks (10.0.0.0/8).
+            Credentials of a netrc file are never used.
         ssl: SSL context, for a private certificate authority.
         session: an aiohttp session to use instead of a new one. It is not closed, and its own
             proxy and SSL settings apply.
         on_event: callback after each attempt; called in the loop thread, must not block.
         policy: all timeouts, retry limits and intervals; `timeout` and `retry` override its parts.
+        loop: event loop that must be running, `asyncio` or `uvloop`; None accepts both.
 
     Raises:
-        ConfigError: the address or the key is missing or invalid.
+        ConfigError: the address or the key is missing or invalid, or another argument is invalid.
+        TypeError: an argument has the wrong type.
     """
 
     def __init__(
@@ -85,7 +98,7 @@ class AsyncClient:
         base_url: str | None = None,
         api_key: str | None = None,
         *,
-        timeout: Timeout | None = None,
+        timeout: Timeout | Duration | None = None,
         retry: Retry | None = None,
         concurrency: int | None = None,
         headers: Mapping[str, str] | None = None,
@@ -95,7 +108,18 @@ class AsyncClient:
         session: aiohttp.ClientSession | None = None,
         on_event: OnAttempt | None = None,
         policy: Policy | None = None,
+        loop: EventLoopName | None = None,
     ) -> None:
+        for name, value, expected, words in (
+            ("base_url", base_url, str, "a text"),
+            ("api_key", api_key, str, "a text"),
+            ("concurrency", concurrency, int, "a whole number"),
+            ("ssl", ssl, _ssl.SSLContext, "an ssl.SSLContext"),
+            ("session", session, aiohttp.ClientSession, "an aiohttp.ClientSession"),
+            ("on_event", on_event, Callable, "a function"),
+        ):
+            if value is not None:
+                check_type(value, expected, name, words)
         address = base_url or os.environ.get("DIFY_BASE_URL", "")
         self._emulator: Emulator | None = None
         if address.startswith(EMULATOR_PREFIX):
@@ -103,29 +127,43 @@ class AsyncClient:
 
             self._emulator = create_emulator(address.removeprefix(EMULATOR_PREFIX))
         # DIFY_API_KEY belongs to a real server: the embedded one ignores it.
-        self._config = (
+        config = (
             Config(base_url=address, api_key=api_key or self._emulator.api_key)
             if self._emulator
             else Config.from_environment(base_url, api_key)
         )
-        self._policy = _merge_policy(policy or Policy(), timeout, retry)
         limit = DEFAULT_CONCURRENCY if concurrency is None else concurrency
         if limit < 1:
             raise ConfigError(f"Invalid concurrency: {limit}.", hint="Use 1 or more.")
-        self._limiter = RequestLimiter(limit, fixed=concurrency is not None)
-        self._headers = dict(headers or {})
-        self._connection_options = (proxy, trust_env, ssl)
-        self._external_session = session
-        self._on_attempt = on_event
-        self._sender: Sender | None = None
-        self._own_session: aiohttp.ClientSession | None = None
+        check_loop_name(loop)
+        # The embedded server is on this machine.
+        chosen_proxy = (
+            None if self._emulator else choose_proxy(proxy, config.base_url, trust_env=trust_env)
+        )
+        self._connection = Connection(
+            config,
+            check_headers(headers),
+            open_http=functools.partial(open_session, proxy=chosen_proxy, ssl=ssl)
+            if session is None
+            else lambda: session,
+            owned=session is None,
+            server=self._emulator,
+            loop_name=loop,
+        )
+        self._sender = Sender(
+            session=self._connection,
+            limiter=RequestLimiter(limit, fixed=concurrency is not None),
+            policy=(Policy() if policy is None else policy).merge(timeout, retry),
+            on_attempt=on_event,
+        )
+        self._entered = self._view = False
 
     @classmethod
     def from_profile(
         cls,
         name: str | None = None,
         *,
-        timeout: Timeout | None = None,
+        timeout: Timeout | Duration | None = None,
         retry: Retry | None = None,
         concurrency: int | None = None,
         headers: Mapping[str, str] | None = None,
@@ -134,6 +172,7 @@ class AsyncClient:
         ssl: _ssl.SSLContext | None = None,
         on_event: OnAttempt | None = None,
         policy: Policy | None = None,
+        loop: EventLoopName | None = None,
     ) -> Self:
         """Create a client with the address and key of a profile in `~/.config/dify-kb/config.toml`.
 
@@ -159,26 +198,17 @@ class AsyncClient:
             ssl=ssl,
             on_event=on_event,
             policy=policy,
+            loop=loop,
         )
 
     async def __aenter__(self) -> Self:
-        if self._sender is not None:
+        self._check_owner()
+        if self._entered:
             raise ConfigError(
                 "The client is already open.", hint="Open each client once, in one event loop."
             )
-        if self._emulator is not None:
-            with anyio.CancelScope(shield=True):  # a server that has started must be stopped
-                await anyio.to_thread.run_sync(self._emulator.start)
-            self._config = attrs.evolve(self._config, base_url=self._emulator.url)
-        proxy, trust_env, ssl = self._connection_options
-        http = self._external_session or open_session(proxy=proxy, trust_env=trust_env, ssl=ssl)
-        self._own_session = None if self._external_session else http
-        self._sender = Sender(
-            session=HTTPSession(http, self._config, self._headers),
-            limiter=self._limiter,
-            policy=self._policy,
-            on_attempt=self._on_attempt,
-        )
+        await self._connection.open()
+        self._entered = True
         return self
 
     async def __aexit__(
@@ -187,60 +217,29 @@ class AsyncClient:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._sender = None
-        with anyio.CancelScope(shield=True):
-            if self._own_session is not None:
-                await self._own_session.close()
-            if self._emulator is not None:
-                await anyio.to_thread.run_sync(self._emulator.stop)
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close all connections, and stop an embedded server. Safe to repeat.
+
+        All later calls raise `ConfigError`. Has no effect in a forked process, as the connections
+        belong to its parent.
+
+        Raises:
+            ConfigError: the client was returned by `with_options`, or is open in another event
+                loop.
+        """
+        self._check_owner()
+        self._entered = False
+        await self._connection.close()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.base_url}>"
 
     @property
-    def datasets(self) -> Datasets:
-        """The knowledge bases."""
-        return Datasets(self._require_sender())
-
-    @property
-    def documents(self) -> Documents:
-        """The documents of a knowledge base."""
-        return Documents(self._require_sender(), self._policy.polling)
-
-    @property
-    def segments(self) -> Segments:
-        """The chunks of a document."""
-        return Segments(self._require_sender())
-
-    @property
-    def child_chunks(self) -> ChildChunks:
-        """The child chunks of a segment."""
-        return ChildChunks(self._require_sender())
-
-    @property
-    def metadata(self) -> Metadata:
-        """The metadata fields, and their values on documents."""
-        return Metadata(self._require_sender())
-
-    @property
-    def tags(self) -> Tags:
-        """The tags of knowledge bases."""
-        return Tags(self._require_sender())
-
-    @property
-    def pipeline(self) -> Pipeline:
-        """The knowledge pipelines."""
-        return Pipeline(self._require_sender())
-
-    @property
-    def workspace(self) -> Workspace:
-        """The workspace that the API key belongs to."""
-        return Workspace(self._require_sender())
-
-    @property
     def base_url(self) -> str:
         """The address, with `/v1`. An embedded server has one only while the client is open."""
-        return self._config.base_url
+        return self._connection.config.base_url
 
     @property
     def server_version(self) -> str | None:
@@ -248,31 +247,20 @@ class AsyncClient:
 
         None before the first response, or behind a proxy that removes the header.
         """
-        return self._require_sender().server.version
+        return self._sender.server.version
 
-    def with_options(self, *, timeout: Timeout | None = None, retry: Retry | None = None) -> Self:
-        """Return a client with other settings that shares the connections of this open client."""
-        view = copy.copy(self)
-        policy = _merge_policy(self._policy, timeout, retry)
-        view._policy = policy  # noqa: SLF001 -- our own class
-        view._sender = attrs.evolve(self._require_sender(), policy=policy)  # noqa: SLF001 -- likewise
-        return view
+    def with_options(
+        self, *, timeout: Timeout | Duration | None = None, retry: Retry | None = None
+    ) -> Self:
+        """Return a client with other settings that shares the connections of this client.
 
-    async def ping(self) -> ServerInfo:
-        """Request the server's name and version. Costs one request; needs no valid key.
-
-        Raises:
-            TransportError: the server cannot be reached.
-            ProtocolError: the server is not a Dify server.
+        The returned client is closed together with this client.
         """
-        send = self._require_sender()
-        try:
-            return await send(catalog.GET_SERVER_INFO.call())
-        except NotFoundError as error:
-            if error.server_version is None:
-                raise
-            # 1.12.1 lacks this route, but every response has its version (recording 009).
-            return ServerInfo(server_version=error.server_version)
+        view = copy.copy(self)
+        policy = self._sender.policy.merge(timeout, retry)
+        view._sender = attrs.evolve(self._sender, policy=policy)  # noqa: SLF001 -- our own class
+        view._view = True  # noqa: SLF001 -- likewise
+        return view
 
     async def load(
         self,
@@ -427,15 +415,11 @@ class AsyncClient:
         from .ingest import load
 
         identity = self._emulator.identity if self._emulator else self.base_url
-        return await load(self._require_sender(), identity, dataset_id, source, options)
+        return await load(self._sender, identity, dataset_id, source, options)
 
-    def _require_sender(self) -> Sender:
-        if self._sender is None:
+    def _check_owner(self) -> None:
+        if self._view:
             raise ConfigError(
-                "The client is not open.", hint="Use it inside `async with AsyncClient(…)`."
+                "A client of with_options cannot be opened or closed.",
+                hint="Open and close the client whose with_options returned it.",
             )
-        return self._sender
-
-
-def _merge_policy(policy: Policy, timeout: Timeout | None, retry: Retry | None) -> Policy:
-    return attrs.evolve(policy, timeout=timeout or policy.timeout, retry=retry or policy.retry)

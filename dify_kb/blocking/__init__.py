@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-    from dify_kb.config import Policy, Retry, Timeout
+    from dify_kb.config import Duration, Policy, Retry, Timeout
+    from dify_kb.event_loops import EventLoopName
     from dify_kb.transport import OnAttempt
 
 __all__ = ["Client"]
@@ -39,20 +40,27 @@ class Client(BlockingClientBase):
             open; append `?version=…` for another Dify version than 1.16. None reads
             `DIFY_BASE_URL`; there is no default host.
         api_key: a knowledge API key (`dataset-…`). None reads `DIFY_API_KEY`.
-        timeout: timeouts of one attempt.
+        timeout: timeouts of one attempt; a single duration, such as `30` (seconds) or `"2m"`, sets
+            all of them.
         retry: number of attempts, and the backoff between them.
         concurrency: maximum requests in flight of all threads, which is also the number of
             connections; None is 8.
         headers: additional headers of every request.
-        proxy: address of an HTTP proxy.
-        trust_env: whether to use the proxies and credentials of the environment.
+        proxy: address of an HTTP proxy, such as `http://proxy.example:3128`; SOCKS is not
+            supported. Ignored by the embedded server.
+        trust_env: whether to use the proxies of the environment: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY
+            and NO_PROXY, which lists host names, ports, addresses and networks (10.0.0.0/8).
+            Credentials of a netrc file are never used.
         ssl: SSL context, for a private certificate authority.
         on_event: callback after each attempt; called in the client's thread, must not block and
             must not call the client.
         policy: all timeouts, retry limits and intervals; `timeout` and `retry` override its parts.
+        loop: event loop of the client's thread: None and `asyncio` are that of the standard
+            library, `uvloop` that of the package (extra `fast`), which does not support forks.
 
     Raises:
-        ConfigError: the address or the key is missing or invalid.
+        ConfigError: the address or the key is missing or invalid, or another argument is invalid.
+        TypeError: an argument has the wrong type.
     """
 
     def __init__(
@@ -60,7 +68,7 @@ class Client(BlockingClientBase):
         base_url: str | None = None,
         api_key: str | None = None,
         *,
-        timeout: Timeout | None = None,
+        timeout: Timeout | Duration | None = None,
         retry: Retry | None = None,
         concurrency: int | None = None,
         headers: Mapping[str, str] | None = None,
@@ -69,6 +77,7 @@ class Client(BlockingClientBase):
         ssl: _ssl.SSLContext | None = None,
         on_event: OnAttempt | None = None,
         policy: Policy | None = None,
+        loop: EventLoopName | None = None,
     ) -> None:
         self._target = AsyncClient(
             base_url,
@@ -82,8 +91,9 @@ class Client(BlockingClientBase):
             ssl=ssl,
             on_event=on_event,
             policy=policy,
+            loop=loop,
         )
-        self._loop = LoopThread(self._target)
+        self._loop = LoopThread(self._target, loop or "asyncio")
         self._view = False
 
     @classmethod
@@ -91,7 +101,7 @@ class Client(BlockingClientBase):
         cls,
         name: str | None = None,
         *,
-        timeout: Timeout | None = None,
+        timeout: Timeout | Duration | None = None,
         retry: Retry | None = None,
         concurrency: int | None = None,
         headers: Mapping[str, str] | None = None,
@@ -156,7 +166,9 @@ class Client(BlockingClientBase):
         """
         return self._open_target.server_version
 
-    def with_options(self, *, timeout: Timeout | None = None, retry: Retry | None = None) -> Self:
+    def with_options(
+        self, *, timeout: Timeout | Duration | None = None, retry: Retry | None = None
+    ) -> Self:
         """Return a client with other settings that shares the connections of this client.
 
         The returned client is closed together with this client.

@@ -106,6 +106,8 @@ def _render_resource(kind: type) -> str:
 def _render_client() -> str:
     lines, properties = "", ""
     for name, member in _iter_public_members(client.AsyncClient):
+        if name == "aclose":
+            continue  # `Client.close`
         if inspect.isfunction(member) and (
             inspect.iscoroutinefunction(member) or _has_pages(member)
         ):

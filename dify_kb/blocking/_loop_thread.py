@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import importlib.util
 import os
 import threading
 import weakref
@@ -17,6 +16,7 @@ from anyio.from_thread import BlockingPortal
 from attrs import frozen
 
 from dify_kb.errors import ConfigError, KnowledgeError
+from dify_kb.event_loops import EventLoopName, exiting_error, is_exiting, run_in_thread_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -71,8 +71,11 @@ class LoopThread:
     end of the process, or the deletion of this object ends the thread and closes `resource`.
     """
 
-    def __init__(self, resource: AbstractAsyncContextManager[object]) -> None:
+    def __init__(
+        self, resource: AbstractAsyncContextManager[object], loop: EventLoopName = "asyncio"
+    ) -> None:
         self._resource = resource
+        self._loop_name: EventLoopName = loop
         self._lock = threading.RLock()
         self._running: _RunningThread | None = None
         self._stop: Callable[[], object] = lambda: None
@@ -94,7 +97,7 @@ class LoopThread:
             if self._closed:
                 raise _closed_error()
             if self._running is None:
-                self._running = _RunningThread(self._resource)
+                self._running = _RunningThread(self._resource, self._loop_name)
                 # Not a method of this object, which could otherwise not be collected. Also runs
                 # at exit.
                 self._stop = weakref.finalize(self, self._running.stop)
@@ -134,16 +137,20 @@ class LoopThread:
 class _RunningThread:
     """The running thread. Has no reference to `LoopThread`, which could otherwise not be freed."""
 
-    def __init__(self, resource: AbstractAsyncContextManager[object]) -> None:
+    def __init__(self, resource: AbstractAsyncContextManager[object], loop: EventLoopName) -> None:
         self.failure: Exception | None = None
         self._resource = resource
+        self._loop_name: EventLoopName = loop
         self._process = os.getpid()
         self._lock = threading.RLock()
         self._handovers = 0
         self._stopping = _Signal()
         self._ready: Future[BlockingPortal] = Future()
         self._thread = threading.Thread(target=self._run_thread, name="dify-kb", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise (exiting_error() if is_exiting() else error) from None
         try:
             self._portal = self._ready.result()
         except BaseException:
@@ -201,9 +208,8 @@ class _RunningThread:
                 self._handovers -= 1
 
     def _run_thread(self) -> None:
-        uvloop = importlib.util.find_spec("uvloop") is not None
         try:
-            anyio.run(self._run_loop, backend_options={"use_uvloop": uvloop})
+            run_in_thread_loop(self._run_loop, self._loop_name)
         except BaseException as error:  # noqa: BLE001 -- raised in the waiting thread
             if not self._ready.done():
                 self._ready.set_exception(error)

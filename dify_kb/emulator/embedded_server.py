@@ -18,6 +18,7 @@ from aiohttp import web
 from attrs import frozen
 
 from dify_kb.errors import ConfigError
+from dify_kb.event_loops import run_in_thread_loop
 
 from .capacity_model import CapacityModel
 from .clocks import Clock, SystemClock
@@ -323,7 +324,7 @@ class _ServerThread:
 
     def _main(self) -> None:
         try:
-            anyio.run(self._run)
+            run_in_thread_loop(self._run)
         except Exception as error:
             if self._ready.done():
                 raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncio import get_running_loop
+from dify_kb.event_loops import running_loop
 
 
 def loop_time() -> float:
@@ -10,5 +10,8 @@ def loop_time() -> float:
 
     Equals `anyio.current_time`, which takes three times as long as it first detects the running
     backend. A load reads the clock eight times per file.
+
+    Raises:
+        ConfigError: no asyncio event loop is running.
     """
-    return get_running_loop().time()
+    return running_loop().time()

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import TYPE_CHECKING
 
 import anyio
 
 from .clock import loop_time
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 
 class RequestLimiter:
@@ -26,8 +23,12 @@ class RequestLimiter:
         self.default_limit = limit
         """Maximum requests in flight if no other limit is requested."""
         self._requested_limits: dict[object, int] = {}
-        self._slots = anyio.CapacityLimiter(limit)
         self._paused_until: float | None = None
+
+    @functools.cached_property
+    def _slots(self) -> anyio.CapacityLimiter:
+        # Created by the first request: a blocking client may be created in a trio task.
+        return anyio.CapacityLimiter(self.default_limit)
 
     @property
     def limit(self) -> int:
@@ -56,28 +57,33 @@ class RequestLimiter:
         if limit != self._slots.total_tokens:
             self._slots.total_tokens = limit
 
-    async def __aenter__(self) -> None:
-        try:
-            self._slots.acquire_nowait()
-        except anyio.WouldBlock:
-            await self._slots.acquire()
-        try:
-            await self._wait_until_resumed()
-        except BaseException:
+    @property
+    def remaining_pause(self) -> float:
+        """Seconds until requests may start again."""
+        return max(0.0, (self._paused_until or -math.inf) - loop_time())
+
+    async def acquire(self, deadline: float | None = None) -> bool:
+        """Wait for the end of a pause and for a free slot, and occupy it.
+
+        Return False at once, without a slot, if the pause ends after `deadline`, a time of the
+        loop. Slots are only occupied by requests in flight, so the wait for one needs no limit.
+        """
+        while True:
+            while self._paused_until is not None:  # may be extended while waiting
+                if deadline is not None and self._paused_until > deadline:
+                    return False
+                if loop_time() >= self._paused_until:
+                    self._paused_until = None
+                else:
+                    await anyio.sleep_until(self._paused_until)
+            try:
+                self._slots.acquire_nowait()
+            except anyio.WouldBlock:
+                await self._slots.acquire()
+            if self._paused_until is None:
+                return True
             self._slots.release()
-            raise
 
-    async def _wait_until_resumed(self) -> None:
-        while self._paused_until is not None:  # may be extended while waiting
-            if loop_time() < self._paused_until:
-                await anyio.sleep_until(self._paused_until)
-            else:
-                self._paused_until = None
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def release(self) -> None:
+        """Return a slot."""
         self._slots.release()

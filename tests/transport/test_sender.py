@@ -202,7 +202,7 @@ async def test_an_unreachable_server_is_given_up(server: FakeServer) -> None:
             await kb.datasets.list()
 
     assert server.count_requests("GET", LIST) == 6
-    assert "Connection refused" in str(raised.value)
+    assert "connection refused" in str(raised.value)
     assert not raised.value.delivered
 
 
@@ -688,24 +688,51 @@ async def test_a_passed_session_is_used_and_not_closed(server: FakeServer) -> No
 async def test_an_own_session_is_closed(server: FakeServer) -> None:
     """An open session would warn, and keep connections that other clients need."""
     async with client() as kb:
-        session = kb._own_session
-        assert session is not None
+        opened = kb._connection._opened
+        assert opened is not None
+        session = opened.http
 
     assert session.closed
     assert not server.requests
 
 
-async def test_calls_outside_of_the_block_are_refused(server: FakeServer) -> None:
-    """Before the block nothing is open; after it everything is closed."""
+async def test_the_first_call_opens_a_client(server: FakeServer) -> None:
+    """As with httpx and openai, the context manager is optional."""
+    server.get(LIST, payload=EMPTY_PAGE)
     kb = client()
-    with pytest.raises(dify_kb.ConfigError, match="not open"):
-        _ = kb.datasets
+    datasets = kb.datasets
+    page = await datasets.list()
+    async with kb:  # closes it
+        version = kb.server_version
+
+    assert page.total == 0
+    assert version is None
+
+
+async def test_a_closed_client_stays_closed(server: FakeServer) -> None:
+    """Calls through objects of the open client fail, too; closing again does nothing."""
+    kb = client()
     async with kb:
         datasets = kb.datasets
-    with pytest.raises(dify_kb.ConfigError, match="not open"):
-        _ = kb.documents
+    await kb.aclose()
 
-    assert datasets != object()
+    with pytest.raises(dify_kb.ConfigError, match="is closed"):
+        await datasets.list()
+    with pytest.raises(dify_kb.ConfigError, match="is closed"):
+        await kb.documents.list(D1)
+    with pytest.raises(dify_kb.ConfigError, match="is closed"):
+        await kb.__aenter__()
+    assert not server.requests
+
+
+async def test_a_client_of_with_options_is_not_closed_alone(server: FakeServer) -> None:
+    """It shares the connections of the client that created it."""
+    async with client() as kb:
+        view = kb.with_options(timeout=Timeout(read=1.0))
+        with pytest.raises(dify_kb.ConfigError, match="with_options"):
+            await view.aclose()
+        with pytest.raises(dify_kb.ConfigError, match="with_options"):
+            await view.__aenter__()
     assert not server.requests
 
 
@@ -728,8 +755,9 @@ async def test_with_options_shares_the_connections(server: FakeServer) -> None:
         with pytest.raises(dify_kb.ServerError):
             await once.datasets.list()
         count_requests = server.count_requests("GET", LIST)
-        shared = once._own_session is kb._own_session and once._limiter is kb._limiter
-        still = kb._policy.retry == QUICK.retry and kb._policy.timeout == QUICK.timeout
+        shared = once._connection is kb._connection and once._sender.limiter is kb._sender.limiter
+        policy = kb._sender.policy
+        still = policy.retry == QUICK.retry and policy.timeout == QUICK.timeout
 
     assert count_requests == 1
     assert shared
@@ -738,7 +766,7 @@ async def test_with_options_shares_the_connections(server: FakeServer) -> None:
 
 async def test_idle_connections_are_soon_closed_and_never_limited_twice() -> None:
     """A default server has ten connections; idle ones must be available to others."""
-    async with open_session(proxy=None, trust_env=False, ssl=None) as session:
+    async with open_session(proxy=None, ssl=None) as session:
         connector = session.connector
 
         assert isinstance(connector, aiohttp.TCPConnector)
