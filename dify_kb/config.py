@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
+import math
 import os
-from urllib.parse import SplitResult, urlsplit
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+from urllib.parse import SplitResult, quote, urlsplit
 
 import attrs
 from attrs import field, frozen
@@ -13,27 +19,111 @@ from .errors import ConfigError
 MAX_FILE_SIZE = 15 * 1024 * 1024
 """Maximum file size in bytes: the server's default UPLOAD_FILE_SIZE_LIMIT (api/configs, 1.12.1)."""
 
+Duration = float | str | timedelta
+"""A duration: seconds as a number, a text such as `90`, `500ms`, `30s`, `10m`, `2h`, `1h30m` or
+`1d`, or a `timedelta`."""
 
-@frozen(kw_only=True)
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_PART = re.compile(r"(\d{1,15}(?:\.\d{1,15})?) ?(ms|s|min|m|h|d) ?", re.ASCII)
+
+
+def parse_duration(value: Duration, name: str = "duration") -> float:
+    """Return a duration in seconds.
+
+    Raises:
+        ConfigError: the text is not a duration, or the duration is negative, infinite or NaN.
+        TypeError: the argument `name` has another type.
+    """
+    if isinstance(value, timedelta):
+        seconds = value.total_seconds()
+    elif isinstance(value, str):
+        seconds = _parse_duration_text(value.strip().lower())
+    else:
+        check_type(value, float | int, name, "seconds, a text such as '30s' or a timedelta")
+        seconds = value
+    if not 0 <= seconds <= timedelta.max.total_seconds():
+        raise ConfigError(
+            f"Invalid duration {value!r} for {name}.", hint="Expected 90, 90s, 30m, 2h or 1d."
+        )
+    return float(seconds)
+
+
+def _parse_optional_duration(value: Duration | None, name: str = "duration") -> float | None:
+    return None if value is None else parse_duration(value, name)
+
+
+def _parse_duration_text(text: str) -> float:
+    """Return the seconds of a text; NaN if it is not a duration."""
+    if re.fullmatch(r"\d{1,15}(\.\d{1,15})?", text, re.ASCII):
+        return float(text)
+    if not re.fullmatch(f"(?:{_PART.pattern})+", text, re.ASCII):
+        return math.nan
+    return math.fsum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+
+
+def check_type(value: object, expected: Any, name: str, words: str) -> None:
+    """Check the type of an argument. A bool is not a number.
+
+    Raises:
+        TypeError: the value of the argument `name` is not an `expected`, described by `words`.
+    """
+    if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
+        raise TypeError(f"{name} must be {words}, not {type(value).__name__}")
+
+
+def _check_fields(cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
+    """Let durations be texts, and have the errors about a field name it."""
+
+    def convert(value: Any, this: attrs.Attribute[Any]) -> Any:
+        name = f"{cls.__name__}.{this.name}"
+        if isinstance(this.default, float):
+            parse = parse_duration if this.type == "float" else _parse_optional_duration
+            return parse(value, name)
+        if isinstance(this.default, int):
+            check_type(value, int, name, "a whole number")
+        return value
+
+    return [each.evolve(converter=attrs.Converter(convert, takes_field=True)) for each in fields]
+
+
+@frozen(kw_only=True, field_transformer=_check_fields)
 class Timeout:
-    """The timeouts of one attempt, in seconds. Waiting for a free request slot does not count."""
+    """The timeouts of one attempt, in seconds. Waiting for a free request slot does not count.
 
-    connect: float = 10.0
+    Raises:
+        ConfigError: a text is not a duration, or a duration is negative.
+        TypeError: a value is neither a number, a text nor a `timedelta`.
+    """
+
+    connect: float = field(default=10.0, converter=parse_duration)
     """Time to establish a connection, including TLS."""
 
-    read: float = 30.0
+    read: float = field(default=30.0, converter=parse_duration)
     """Time for a GET, from the request to the end of the response. A page of 100 documents takes
     0.2 s on an idle server and several seconds on an overloaded one (measured)."""
 
-    answer: float = 120.0
+    answer: float = field(default=120.0, converter=parse_duration)
     """Time for a request that changes something, from its last byte sent to the end of the
     response. Generous, as a create that times out usually succeeded (400 of 400, measured)."""
 
-    progress: float = 30.0
+    progress: float = field(default=30.0, converter=parse_duration)
     """Maximum time without progress while a body is sent."""
 
+    @classmethod
+    def from_argument(cls, value: Timeout | Duration) -> Timeout:
+        """Return the timeouts; a single duration is used for each of them.
 
-@frozen(kw_only=True)
+        Raises:
+            ConfigError: the text is not a duration, or the duration is negative.
+            TypeError: the value has another type.
+        """
+        if isinstance(value, Timeout):
+            return value
+        seconds = parse_duration(value, "timeout")
+        return cls(connect=seconds, read=seconds, answer=seconds, progress=seconds)
+
+
+@frozen(kw_only=True, field_transformer=_check_fields)
 class Retry:
     """The number of attempts and the backoff between them.
 
@@ -49,9 +139,11 @@ class Retry:
     write_attempts: int = 4
     """Maximum attempts of a create; retried only after failures that created nothing."""
 
-    total: float | None = 60.0
-    """Time after the first attempt during which further attempts may start. A `Retry-After` that
-    exceeds it raises immediately. None has no limit. Loads retry longer, by their own rules."""
+    total: float | None = field(default=60.0, converter=_parse_optional_duration)
+    """Time after the start of a call during which attempts may start, including all waiting: for a
+    `Retry-After`, also one of another call, and for a free connection. What exceeds it raises
+    immediately. A call thus ends within this time and the timeouts of one attempt. None has no
+    limit. Loads retry longer, by their own rules."""
 
     throttled_attempts: int = 10
     """Maximum attempts after responses that ask for a delay (429, 503, 403 rate limit)."""
@@ -82,7 +174,7 @@ class Retry:
     requests per minute and includes rejected ones."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=_check_fields)
 class Polling:
     """The intervals at which the indexing status is polled, in seconds."""
 
@@ -96,7 +188,7 @@ class Polling:
     """Maximum interval while the server's indexing speed is unknown."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=_check_fields)
 class LoadTiming:
     """The intervals and limits of a load, in seconds."""
 
@@ -158,6 +250,22 @@ class Policy:
     retry: Retry = field(factory=Retry)
     polling: Polling = field(factory=Polling)
     load_timing: LoadTiming = field(factory=LoadTiming)
+
+    def merge(self, timeout: Timeout | Duration | None, retry: Retry | None) -> Policy:
+        """Return the policy with other timeouts and retries; None keeps them.
+
+        Raises:
+            ConfigError: `timeout` is not a valid duration.
+            TypeError: an argument has the wrong type.
+        """
+        check_type(self, Policy, "policy", "a Policy")
+        if retry is not None:
+            check_type(retry, Retry, "retry", "a Retry")
+        return attrs.evolve(
+            self,
+            timeout=self.timeout if timeout is None else Timeout.from_argument(timeout),
+            retry=retry or self.retry,
+        )
 
     def scaled(self, factor: float) -> Policy:
         """Multiply the delays (not the timeouts) by `factor`."""
@@ -227,6 +335,7 @@ class Config:
                 hint="Pass base_url (--url), or set DIFY_BASE_URL, e.g. https://dify.example/v1;"
                 " Use emulator:PATH to start the embedded server.",
             )
+        check_type(base_url, str, "base_url", "a text")
         base_url = _normalize_url(base_url)
         if not api_key:
             raise ConfigError(
@@ -234,6 +343,7 @@ class Config:
                 hint="Pass a knowledge key (dataset-…) as api_key (--api-key), or set"
                 " DIFY_API_KEY.",
             )
+        check_type(api_key, str, "api_key", "a text")
         if not api_key.isascii() or not api_key.isprintable() or " " in api_key:
             raise ConfigError(
                 "The API key contains invalid characters.",
@@ -243,7 +353,7 @@ class Config:
 
 
 def _normalize_url(base_url: str) -> str:
-    """Return the address with `/v1` and without a trailing slash."""
+    """Return the address with `/v1`, without a trailing slash, in ASCII."""
     base_url = base_url.strip()
     # Checked first, as all other errors contain the address.
     if "@" in base_url:
@@ -251,21 +361,77 @@ def _normalize_url(base_url: str) -> str:
             "The server address contains a user name or password.",
             hint="Remove them, and pass the API key as api_key.",
         )
-    parts = _split_url(base_url)
-    if parts is None or parts.query or parts.fragment:
+    parts = split_url(base_url)
+    if parts is None or parts.scheme not in {"http", "https"} or parts.query or parts.fragment:
         raise ConfigError(
             f"Invalid server address: {base_url!r}.",
             hint="Use an address such as https://dify.example/v1.",
         )
-    path = parts.path.rstrip("/")
+    path = quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=~")
     return f"{parts.scheme}://{parts.netloc}{path if path.endswith('/v1') else f'{path}/v1'}"
 
 
-def _split_url(base_url: str) -> SplitResult | None:
+_HOST = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?|\[[0-9a-f:.]+\]", re.IGNORECASE)
+
+
+def split_url(url: str) -> SplitResult | None:
+    """Split an absolute URL; its host is returned in ASCII. None if the URL is invalid."""
+    if " " in url or not url.isprintable():
+        return None
     try:
-        parts = urlsplit(base_url)
-        _ = parts.port  # raises if the port is invalid
+        parts = urlsplit(url)
+        port = parts.port  # raises if the port is invalid
+        user, at, address = parts.netloc.rpartition("@")
+        host = address if port is None else address.rpartition(":")[0]
+        host = host if host.isascii() else host.encode("idna").decode()
     except ValueError:
         return None
-    is_valid = parts.scheme in {"http", "https"} and parts.hostname and " " not in base_url
-    return parts if is_valid else None
+    host = host.removesuffix(":")
+    if port == 0 or not _HOST.fullmatch(host) or not _is_canonical(host):
+        return None
+    return parts._replace(netloc=f"{user}{at}{host}" + ("" if port is None else f":{port}"))
+
+
+def _is_canonical(host: str) -> bool:
+    """Return whether an address in numbers is valid; names are checked by `_HOST`."""
+    if host[-1] != "]" and not re.fullmatch(r"[0-9.]+", host):
+        return True
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_OWN_HEADERS = frozenset({"content-encoding", "content-length", "expect", "transfer-encoding"})
+
+
+def check_headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:
+    """Return additional headers of requests, after checking that they can be sent.
+
+    Raises:
+        ConfigError: a name or a value contains characters that are invalid in a header, or the
+            client sets the header itself.
+        TypeError: a name or a value is not a text.
+    """
+    if headers is None:
+        return {}
+    check_type(headers, Mapping, "headers", "a mapping of texts")
+    for name, value in headers.items():
+        check_type(name, str, "headers", "a mapping of texts; a name is a text")
+        check_type(value, str, f"headers[{name!r}]", "a text")
+        if not _HEADER_NAME.fullmatch(name):
+            raise ConfigError(
+                f"Invalid header name: {name!r}.", hint="Use letters, digits and dashes."
+            )
+        # The value may be a secret.
+        if not all(char == "\t" or char.isprintable() for char in value):
+            raise ConfigError(
+                f"The header {name!r} contains invalid characters.", hint="Remove line breaks."
+            )
+        if name.lower() in _OWN_HEADERS:
+            raise ConfigError(
+                f"The header {name!r} is set by the client.", hint="Remove it from headers."
+            )
+    return dict(headers)

@@ -95,7 +95,11 @@ class ProtocolError(KnowledgeError):
 
 
 class ApiError(KnowledgeError):
-    """Raised for an error response of the server; callers usually handle a subclass."""
+    """Raised for an error response of the server; callers usually handle a subclass.
+
+    `after_lost_response` is whether an earlier attempt of the same call lost its response, and may
+    be the reason for this one.
+    """
 
     def __init__(
         self,
@@ -118,6 +122,7 @@ class ApiError(KnowledgeError):
         self.server_version = server_version
         self.request_id = request_id
         self.retry_after = retry_after
+        self.after_lost_response = False
 
 
 class BadRequestError(ApiError):

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from attrs import field, frozen
 
 from ._base import UNSET, OpenEnum, Unset
 from .dataset import DocForm, IndexingTechnique
+from .metadata import MetadataScalar, read_values
 from .process_rule import ProcessRule
 from .retrieval import RetrievalModel
 
@@ -64,12 +65,34 @@ class DisplayStatus(OpenEnum):
     ARCHIVED = "archived"
 
 
+class SummaryIndexStatus(OpenEnum):
+    """The state of a document's summaries; None when they are done or not wanted."""
+
+    SUMMARIZING = "SUMMARIZING"
+
+
+class IndexingErrorCode(OpenEnum):
+    """The code of an indexing error, sent by Dify Cloud since 1.16 next to the message."""
+
+    VECTOR_SPACE_ESTIMATE_EXCEEDED = "vector_space_estimate_exceeded"
+    """The document does not fit into the vector space of the plan."""
+
+
+DisplayStatusName = Literal[
+    "queuing", "indexing", "paused", "error", "available", "disabled", "archived"
+]
+"""The values of `DisplayStatus`."""
+
+MetadataSelection = Literal["all", "only", "without"]
+"""The parts of a document that `documents.get` returns: all, only metadata, or the rest."""
+
+
 @frozen(kw_only=True)
 class File:
     """A file to upload, opened anew for each attempt.
 
-    `content` is a path, bytes, or a seekable binary file object, which is read from `start`.
-    `size` is in bytes; None uses the size of the path when it is first opened.
+    `content` is a path, bytes, or a binary file object, which is read from `start`. `size` is in
+    bytes; None uses the size when it is first opened, and the current position of a file object.
     """
 
     name: str
@@ -120,29 +143,44 @@ class Document:
 
     id: str
     name: str
-    position: int
-    data_source_type: str
-    data_source_info: SourceInfo | None
-    dataset_process_rule_id: str | None
-    created_from: str
-    created_by: str
-    created_at: datetime
-    tokens: int | None
+    position: int | None = None
+    data_source_type: str | None = None
+    data_source_info: SourceInfo | None = None
+    dataset_process_rule_id: str | None = None
+    created_from: str | None = None
+    created_by: str | None = None
+    created_at: datetime | None = None
+    tokens: int | None = None
     indexing_status: IndexingStatus
-    error: str | None
+    error: str | None = None
     enabled: bool
-    disabled_at: datetime | None
-    disabled_by: str | None
-    archived: bool
-    display_status: DisplayStatus | None
-    word_count: int | None
-    hit_count: int | None
-    doc_form: DocForm | None
-    doc_metadata: Sequence[Mapping[str, object]] | None
+    disabled_at: datetime | None = None
+    disabled_by: str | None = None
+    archived: bool | None = None
+    display_status: DisplayStatus | None = None
+    word_count: int | None = None
+    hit_count: int | None = None
+    doc_form: DocForm | None = None
+    doc_metadata: Sequence[Mapping[str, object]] | None = None
     data_source_detail_dict: SourceDetail | None = None
-    summary_index_status: str | None = None
+    summary_index_status: SummaryIndexStatus | None = None
     need_summary: bool | None = None
     extra: Mapping[str, object] = field(factory=dict)
+
+    @property
+    def is_archived(self) -> bool:
+        """Whether the document is archived, by its display status if `archived` is None."""
+        if self.archived is None:
+            return self.display_status is DisplayStatus.ARCHIVED
+        return self.archived
+
+    @property
+    def metadata_values(self) -> Mapping[str, MetadataScalar]:
+        """The metadata values by field name, typed by their fields.
+
+        `doc_metadata` has them as the server sends them: up to 1.12.1, all as text.
+        """
+        return {value.name: value.value for value in read_values(self.doc_metadata, parse=True)}
 
     @property
     def upload_file(self) -> UploadFile | None:
@@ -185,9 +223,14 @@ class DocumentDetail:
     display_status: DisplayStatus | None = None
     doc_form: DocForm | None = None
     doc_language: str | None = None
-    summary_index_status: str | None = None
+    summary_index_status: SummaryIndexStatus | None = None
     need_summary: bool | None = None
     extra: Mapping[str, object] = field(factory=dict)
+
+    @property
+    def metadata_values(self) -> Mapping[str, MetadataScalar]:
+        """The metadata values by field name."""
+        return {value.name: value.value for value in read_values(self.doc_metadata, parse=False)}
 
 
 @frozen(kw_only=True)
@@ -250,6 +293,7 @@ class DocumentStatus:
     """The indexing progress of a document, with numbers of segments.
 
     The times belong to the current run once `indexing_status` is no longer `waiting`.
+    `estimated_vector_space_mb` and `vector_space_limit_mb` come with an `error_code`, in MiB.
     """
 
     id: str
@@ -261,6 +305,9 @@ class DocumentStatus:
     completed_at: datetime | None = None
     paused_at: datetime | None = None
     error: str | None = None
+    error_code: IndexingErrorCode | None = None
+    estimated_vector_space_mb: int | None = None
+    vector_space_limit_mb: int | None = None
     stopped_at: datetime | None = None
     completed_segments: int | None = None
     total_segments: int | None = None
@@ -316,8 +363,8 @@ class StoredFile:
 
     id: str
     name: str
-    size: int
-    extension: str
+    size: int | None = None
+    extension: str | None = None
     url: str | None = None
     download_url: str | None = None
     mime_type: str | None = None

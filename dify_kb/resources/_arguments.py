@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import UUID
 
-import anyio.to_thread
-
+from dify_kb.config import check_type
 from dify_kb.errors import ConfigError
 from dify_kb.models import CreatedDocument, Dataset, Document, File
 
@@ -88,33 +87,32 @@ def check_not_empty(values: object, label: str) -> None:
         raise ConfigError(f"{label} is empty.", hint="Pass at least one item.")
 
 
-async def file_from_argument(file: Path | str | bytes | BinaryIO, name: str | None) -> File:
+def file_from_argument(file: Path | str | bytes | BinaryIO, name: str | None) -> File:
     """Convert a file argument and check its name. A path is opened only when it is sent.
 
     Raises:
         ConfigError: the name is missing, or the server would reject it.
+        TypeError: `file` or `name` has another type.
     """
+    if name is not None:
+        check_type(name, str, "name", "a text")
     match file:
         case bytes():
             return _check_file_name(File(name=name or "", content=file, size=len(file)))
         case Path():
             return _check_file_name(File(name=name or file.name, content=file))
         case str():
-            return await file_from_argument(Path(file), name)
+            return file_from_argument(Path(file), name)
+        case _ if hasattr(file, "read") and not isinstance(file, io.TextIOBase):
+            # Measured when it is sent, as every access may block.
+            stream_name = getattr(file, "name", None)
+            own_name = Path(stream_name).name if isinstance(stream_name, str) else ""
+            return _check_file_name(File(name=name or own_name, content=file))
         case _:
-            return _check_file_name(await anyio.to_thread.run_sync(_file_from_stream, file, name))
-
-
-def _file_from_stream(file: BinaryIO, name: str | None) -> File:
-    stream_name = getattr(file, "name", None)
-    name = name or (Path(stream_name).name if isinstance(stream_name, str) else "")
-    if not file.seekable():
-        content = file.read()
-        return File(name=name, content=content, size=len(content))
-    start = file.tell()
-    size = file.seek(0, io.SEEK_END) - start
-    file.seek(start)
-    return File(name=name, content=file, size=size, start=start)
+            raise TypeError(
+                "file must be a path, bytes or a file open in binary mode, not"
+                f" {type(file).__name__}"
+            )
 
 
 def _check_file_name(file: File) -> File:

@@ -64,7 +64,7 @@ class Pipeline:
             ConfigError: the name is missing or invalid.
             TooLargeError: the file exceeds the server's size limit.
         """
-        request = UploadPipelineFile(file=await file_from_argument(file, name))
+        request = UploadPipelineFile(file=file_from_argument(file, name))
         return await self._send(catalog.UPLOAD_PIPELINE_FILE(request))
 
     async def datasource_plugins(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import urlencode, urljoin
 
 import aiohttp
 import anyio
@@ -14,13 +16,14 @@ from attrs import Factory, evolve, field, frozen
 from yarl import URL
 
 from dify_kb.config import KEEP_ALIVE, Config, Timeout
-from dify_kb.errors import ConnectError, RequestTimeoutError, TransportError
+from dify_kb.errors import KnowledgeError, RequestTimeoutError
 from dify_kb.models import Event
 from dify_kb.wire import codec
 from dify_kb.wire.decode_response import READ_HEADERS, Response
 from dify_kb.wire.endpoint import Call, RequestEncoding
 
 from .clock import loop_time
+from .connection_errors import convert_error
 
 if TYPE_CHECKING:
     import ssl as _ssl
@@ -30,6 +33,9 @@ if TYPE_CHECKING:
 
 MAX_ERROR_BODY = 64 * 1024
 """Maximum bytes read of an error response; proxies may send long pages."""
+
+_FOREIGN_ERRORS = (aiohttp.ClientError, OSError, ValueError)
+"""The exceptions of aiohttp, the system and the SSL library; ValueError for invalid addresses."""
 
 EVENT_STREAM_TYPE = "text/event-stream"
 _JSON = "application/json"
@@ -47,16 +53,16 @@ def _client_timeout(connect: float | None, read: float | None) -> aiohttp.Client
     return aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=read)
 
 
-def open_session(
-    *, proxy: str | None, trust_env: bool, ssl: _ssl.SSLContext | None
-) -> aiohttp.ClientSession:
-    """Open an aiohttp session. Its pool is unlimited, as `RequestLimiter` limits requests."""
+def open_session(*, proxy: str | None, ssl: _ssl.SSLContext | None) -> aiohttp.ClientSession:
+    """Open an aiohttp session. Its pool is unlimited, as `RequestLimiter` limits requests.
+
+    Its `trust_env` is off, as it would also read credentials from a netrc file.
+    """
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(
             limit=0, keepalive_timeout=KEEP_ALIVE, ssl=True if ssl is None else ssl
         ),
         proxy=proxy,
-        trust_env=trust_env,
         cookie_jar=aiohttp.DummyCookieJar(),
     )
     # aiohttp silently repeats a GET or DELETE after a connection reset (3.12 to 3.14, without a
@@ -91,6 +97,7 @@ class HTTPSession:
         endpoint = call.endpoint
         data: bytes | AsyncIterator[bytes] | None
         answer = allowed.read if endpoint.method == "GET" else allowed.answer
+        is_answered = False
         with anyio.move_on_after(allowed.connect + answer) as scope:
             try:
                 if body is None:
@@ -100,19 +107,25 @@ class HTTPSession:
                     headers = body.headers
                 sent_at = loop_time()
                 async with self._request(call, version, allowed, headers, data) as response:
+                    is_answered = True
                     if body is not None and body.sent_at is not None:
                         sent_at = body.sent_at
                     waited = loop_time() - sent_at
                     return self._to_response(response, await self._read(response), waited)
-            except (aiohttp.ClientError, OSError) as error:
+            except KnowledgeError:
+                raise
+            except _FOREIGN_ERRORS as error:
                 if body is not None and body.error is not None:
                     raise body.error from error
-                # The repr of a ClientResponseError contains the request headers, with the key.
-                cause = None if isinstance(error, aiohttp.ClientResponseError) else error
-                raise self._to_transport_error(endpoint.name, error, body) from cause
+                delivered = body is None or body.may_be_delivered
+                self._raise_converted(
+                    error, endpoint.name, delivered=delivered, is_answered=is_answered
+                )
             finally:
                 if body is not None:
                     body.close()
+        if body is not None and body.is_reading:
+            raise body.stuck_error(endpoint.name)
         raise RequestTimeoutError(
             f"{endpoint.name}: no response from {self._config.base_url} in time.",
             endpoint=endpoint.name,
@@ -129,23 +142,32 @@ class HTTPSession:
             TransportError: as `attempt`, also in the middle of the response.
         """
         headers, data = _encode_body(call)
+        request = self._request(call, version, allowed, headers, data)
+        is_answered = False
         try:
-            async with self._request(call, version, allowed, headers, data) as response:
+            async with contextlib.AsyncExitStack() as stack:
+                with anyio.fail_after(allowed.connect + allowed.answer):
+                    response = await stack.enter_async_context(request)
+                is_answered = True
                 head = self._to_response(response, b"")
                 if not is_event_stream(head):
                     yield evolve(head, body=await self._read(response))
                     return
                 async for piece in response.content.iter_any():
                     yield evolve(head, body=piece)
-        except aiohttp.SocketTimeoutError as error:
-            raise RequestTimeoutError(
-                f"{call.endpoint.name}: no event received for {allowed.answer:g} s.",
-                endpoint=call.endpoint.name,
-                hint="The run may still continue; check its documents before starting it again.",
-            ) from error
-        except (aiohttp.ClientError, OSError) as error:
-            cause = None if isinstance(error, aiohttp.ClientResponseError) else error
-            raise self._to_transport_error(call.endpoint.name, error, None) from cause
+        except _FOREIGN_ERRORS as error:
+            if isinstance(error, TimeoutError) and not isinstance(
+                error, aiohttp.ConnectionTimeoutError
+            ):
+                raise RequestTimeoutError(
+                    f"{call.endpoint.name}: no event received for {allowed.answer:g} s.",
+                    endpoint=call.endpoint.name,
+                    hint="The run may still continue; check its documents before starting it"
+                    " again.",
+                ) from error
+            self._raise_converted(
+                error, call.endpoint.name, delivered=True, is_answered=is_answered
+            )
 
     def _request(
         self,
@@ -165,8 +187,18 @@ class HTTPSession:
             data=data,
             headers={**self._default_headers, **headers},
             allow_redirects=False,
+            raise_for_status=False,
             timeout=_client_timeout(allowed.connect, allowed.answer if is_stream else None),
         )
+
+    def _raise_converted(
+        self, error: Exception, endpoint: str, *, delivered: bool, is_answered: bool
+    ) -> NoReturn:
+        # The repr of a ClientResponseError contains the request headers, with the key.
+        cause = None if isinstance(error, aiohttp.ClientResponseError) else error
+        raise convert_error(
+            error, endpoint, self._config.base_url, delivered=delivered, is_answered=is_answered
+        ) from cause
 
     def _build_headers(self) -> Mapping[str, str]:
         key = {"Authorization": f"Bearer {self._config.api_key}"}
@@ -175,12 +207,15 @@ class HTTPSession:
     def _to_response(
         self, response: aiohttp.ClientResponse, body: bytes, waited: float | None = None
     ) -> Response:
-        key, headers = self._config.api_key, response.headers
+        headers = {
+            name: response.headers[name] for name in READ_HEADERS if name in response.headers
+        }
+        if "location" in headers:
+            headers["location"] = _resolve_location(response.url, headers["location"])
+        key = self._config.api_key
         return Response(
             status=response.status,
-            headers={
-                name: headers[name].replace(key, "***") for name in READ_HEADERS if name in headers
-            },
+            headers={name: value.replace(key, "***") for name, value in headers.items()},
             body=body,
             server_seconds=waited,
         )
@@ -205,42 +240,15 @@ class HTTPSession:
             url = f"{url}?{urlencode(codec.to_query(call.body))}"
         return URL(url, encoded=True)
 
-    def _to_transport_error(
-        self, endpoint: str, error: aiohttp.ClientError | OSError, body: UploadBody | None
-    ) -> TransportError:
-        where = self._config.base_url
-        match error:
-            case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError():
-                hint = "Pass an SSL context with the server's certificate authority as ssl."
-            case aiohttp.ClientConnectorDNSError():
-                hint = "Check the host name in the server address."
-            case aiohttp.ClientHttpProxyError():
-                hint = "Check the proxy and its credentials."
-            case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
-                hint = "Check the server address, and that the server is running and reachable."
-            case _:
-                return TransportError(
-                    f"{endpoint}: lost the connection to {where} ({_describe_error(error)}).",
-                    endpoint=endpoint,
-                    delivered=body is None or body.may_be_delivered,
-                    hint="Check the server, and any proxy in front of it.",
-                )
-        return ConnectError(
-            f"{endpoint}: cannot connect to {where} ({_describe_error(error)}).",
-            endpoint=endpoint,
-            delivered=False,
-            hint=hint,
-        )
+
+def _resolve_location(url: URL, location: str) -> str:
+    """Return the absolute address of a redirect, without its query, which may contain tokens."""
+    with contextlib.suppress(ValueError):
+        location = urljoin(str(url), location)
+    return re.split("[?#]", location)[0]
 
 
 def _encode_body(call: Call[Any]) -> tuple[dict[str, str], bytes | None]:
     if call.endpoint.encoding is not RequestEncoding.JSON:
         return {}, None
     return {"Content-Type": _JSON}, codec.to_json(call.body)
-
-
-def _describe_error(error: aiohttp.ClientError | OSError) -> str:
-    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    if isinstance(cause, OSError) and cause.strerror:
-        return cause.strerror
-    return str(error) or type(error).__name__

@@ -10,6 +10,7 @@
 | other 5xx | retry | retry | unknown | unknown |
 | 400, plugin daemon down | retry | retry | retry | retry |
 | 2xx, truncated | retry | retry | unknown | unknown |
+| 400, busy with an earlier attempt of the call | raise | retry | raise | raise |
 | 2xx with an unexpected body; any other error response | raise | raise | raise | raise |
 
 "delay" also pauses all other requests. "unknown" raises `OutcomeUnknownError`: check on the server
@@ -18,11 +19,14 @@ whether the request succeeded before repeating it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
 from dify_kb.errors import (
+    ApiError,
+    BadRequestError,
     ConnectError,
     KnowledgeError,
     OutcomeUnknownError,
@@ -33,15 +37,24 @@ from dify_kb.errors import (
     TransportError,
 )
 from dify_kb.wire.endpoint import Repeatability
+from dify_kb.wire.version_bugs import find_bug_hint
 
 if TYPE_CHECKING:
     from random import Random
 
     from dify_kb.config import Retry
+    from dify_kb.wire.endpoint import Call
 
     from .attempt_event import FailureKind
 
+NOT_FOUND = 404
 UNAVAILABLE = 503
+
+_BUSY = re.compile(r"operation is running|segment is indexing", re.IGNORECASE)
+"""The messages of a 400 while the server works on the same object (measured on 1.14.2)."""
+
+_BEING_DELETED = "is deleting"
+"""Part of the message of a 400 for a segment whose delete is in progress (segment_service)."""
 
 MIN_SERVER_ERROR = 500
 """A `ServerError` with a lower status is a temporary rejection: the server changed nothing."""
@@ -108,6 +121,18 @@ def classify_failure(error: KnowledgeError) -> FailureKind | None:
             return None
 
 
+def is_already_deleted(call: Call[Any], error: KnowledgeError) -> bool:
+    """Return whether a delete failed because its earlier attempt succeeded without a response.
+
+    A 404 without Dify's code is of a proxy or a missing route, and proves nothing.
+    """
+    if call.endpoint.method != "DELETE" or not isinstance(error, ApiError) or not error.code:
+        return False
+    if error.status == NOT_FOUND:
+        return find_bug_hint(call.endpoint.name, error.server_version, NOT_FOUND) is None
+    return isinstance(error, BadRequestError) and _BEING_DELETED in error.message
+
+
 def may_have_arrived(error: KnowledgeError) -> bool:
     """Return whether the server may have carried out the request that failed with `error`."""
     match error:
@@ -128,7 +153,9 @@ def is_throttled(error: KnowledgeError) -> bool:
     )
 
 
-def _max_attempts(repeatability: Repeatability, error: KnowledgeError, retry: Retry) -> int:
+def _max_attempts(  # noqa: PLR0911 -- the table of the module
+    repeatability: Repeatability, error: KnowledgeError, retry: Retry
+) -> int:
     is_repeatable = repeatability in {Repeatability.SAFE, Repeatability.IDEMPOTENT}
     max_attempts = {
         Repeatability.SAFE: retry.read_attempts,
@@ -146,6 +173,8 @@ def _max_attempts(repeatability: Repeatability, error: KnowledgeError, retry: Re
         case ServerError(status=500) if is_repeatable:
             return min(max_attempts, retry.server_error_attempts)
         case TransportError() | ServerError() | ProtocolError(complete=False) if is_repeatable:
+            return max_attempts
+        case BadRequestError(after_lost_response=True) if _BUSY.search(error.message):
             return max_attempts
         case _:
             return 1

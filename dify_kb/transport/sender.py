@@ -14,7 +14,7 @@ import attrs
 from attrs import field, frozen
 
 from dify_kb.config import Policy
-from dify_kb.errors import ApiError, KnowledgeError, NotFoundError, ProtocolError
+from dify_kb.errors import ApiError, KnowledgeError, ProtocolError, RateLimitedError
 from dify_kb.wire.decode_response import Response, decode_response
 from dify_kb.wire.sse import SSEDecoder
 from dify_kb.wire.version_bugs import find_warning
@@ -22,7 +22,8 @@ from dify_kb.wire.version_bugs import find_warning
 from . import retry
 from .attempt_event import AttemptEvent, OnAttempt
 from .clock import loop_time
-from .http_session import HTTPSession, is_event_stream
+from .connection import Connection
+from .http_session import is_event_stream
 from .request_limiter import RequestLimiter
 from .upload_body import UploadBody
 
@@ -45,16 +46,11 @@ class ServerState:
     issued_warnings: set[str] = attrs.field(factory=set)
 
 
-def _is_already_deleted(call: Call[Any], error: KnowledgeError) -> bool:
-    """Return whether a delete failed because its earlier attempt succeeded without a response."""
-    return call.endpoint.method == "DELETE" and isinstance(error, NotFoundError)
-
-
 @frozen
 class Sender:
     """The path of all calls to the server: limit, send, decode, retry."""
 
-    session: HTTPSession
+    session: Connection
     limiter: RequestLimiter
     policy: Policy
     on_attempt: OnAttempt | None = None
@@ -71,11 +67,12 @@ class Sender:
 
         Raises:
             OutcomeUnknownError: the request may have succeeded; repeating it is not safe.
+            RateLimitedError: the server asked for a longer delay than `Retry.total` allows, also
+                in response to another call.
             KnowledgeError: the last attempt failed.
         """
         attempt = 0
-        first_start: float | None = None
-        started = 0.0
+        first_start = started = loop_time()
         is_rerouted = may_be_carried_out = False
         version = self.server.version
         body = None
@@ -83,13 +80,16 @@ class Sender:
             attempt += 1
             body = UploadBody.from_call(call, self.policy.timeout, body)
             response = None
+            await self._acquire(call, first_start)
             try:
-                async with self.limiter:
+                try:
                     started = loop_time()
-                    first_start = started if first_start is None else first_start
+                    first_start = started if attempt == 1 else first_start
                     version = self.server.version
                     self._warn_once(call)
                     response = await self.session.attempt(call, body, self.policy.timeout, version)
+                finally:
+                    self.limiter.release()
                 self._record_version(response)
                 self._warn_once(call)
                 value = decode_response(call, response)
@@ -100,13 +100,13 @@ class Sender:
                         call, attempt, started, error, retry.RetryDelay(0.0), response
                     )
                     continue
-                if may_be_carried_out and _is_already_deleted(call, error):
-                    self._report_attempt(call, attempt, started, None, None, response)
-                    return cast("R", None)
+                if may_be_carried_out and isinstance(error, ApiError):
+                    error.after_lost_response = True
+                    if retry.is_already_deleted(call, error):
+                        self._report_attempt(call, attempt, started, None, None, response)
+                        return cast("R", None)
                 may_be_carried_out = may_be_carried_out or retry.may_have_arrived(error)
-                retry_delay = self._decide_retry(
-                    call, attempt, error, started if first_start is None else first_start
-                )
+                retry_delay = self._decide_retry(call, attempt, error, first_start)
                 self._report_attempt(call, attempt, started, error, retry_delay, response)
                 if retry_delay is None:
                     unknown_outcome = retry.outcome_unknown_error(
@@ -122,6 +122,21 @@ class Sender:
                 self.limiter.pause(retry_delay.seconds)
             else:
                 await anyio.sleep(retry_delay.seconds)
+
+    async def _acquire(self, call: Call[Any], since: float) -> None:
+        """Occupy a request slot, unless a pause lasts longer than the call may take."""
+        total = self.policy.retry.total
+        if await self.limiter.acquire(None if total is None else since + total):
+            return
+        seconds = self.limiter.remaining_pause
+        raise RateLimitedError(
+            f"{call.endpoint.name}: not sent, as the server asked this client to wait"
+            f" {seconds:.0f} s longer.",
+            endpoint=call.endpoint.name,
+            status=HTTPStatus.TOO_MANY_REQUESTS,
+            retry_after=seconds,
+            hint="Wait, then try again, or raise Retry.total.",
+        )
 
     def _decide_retry(
         self, call: Call[Any], attempt: int, error: KnowledgeError, first_start: float
@@ -150,8 +165,11 @@ class Sender:
             async with aclosing(responses):
                 # The request slot is released after the first part: consumers of the events may
                 # send other requests.
-                async with self.limiter:
+                await self._acquire(call, started)
+                try:
                     response = await anext(responses, None)
+                finally:
+                    self.limiter.release()
                 while response is not None:
                     self._record_version(response)
                     if is_event_stream(response):

@@ -9,9 +9,16 @@ import threading
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
-from dify_kb.errors import KnowledgeError, SourceChangedError, SourceError
+from attrs import evolve
+
+from dify_kb.errors import (
+    KnowledgeError,
+    RequestTimeoutError,
+    SourceChangedError,
+    SourceError,
+)
 from dify_kb.wire.endpoint import RequestEncoding
 from dify_kb.wire.multipart import build_multipart
 
@@ -27,6 +34,8 @@ if TYPE_CHECKING:
     from dify_kb.models import File
     from dify_kb.wire.endpoint import Call
     from dify_kb.wire.multipart import FileRequest, MultipartForm
+
+T = TypeVar("T")
 
 BLOCK_SIZE = 256 * 1024
 """Bytes read and sent at a time: 32 files of 14 MB in flight use less than 70 MB (measured)."""
@@ -61,6 +70,8 @@ class UploadBody:
         self._size = size
         self._sent = 0
         self._source: _SourceFile | None = None
+        self.is_reading = False
+        """Whether a thread is reading the file, perhaps one on a file system that hangs."""
 
     @classmethod
     def from_call(
@@ -72,8 +83,10 @@ class UploadBody:
         """
         if call.endpoint.encoding is not RequestEncoding.FORM:
             return None
+        if previous is not None:
+            return cls(previous._form, previous._size, timeout)  # noqa: SLF001 -- our own class
         form = build_multipart(cast("FileRequest", call.body))
-        return cls(form, form.file.size if previous is None else previous._size, timeout)  # noqa: SLF001 -- our own class
+        return cls(form, form.file.size, timeout)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -91,6 +104,8 @@ class UploadBody:
         Raises:
             SourceError: the file could not be read, or changed.
         """
+        if self._size is None and not isinstance(self._form.file.content, Path):
+            await self._measure_stream(scope)
         self._source = _SourceFile(self._form.file)
         content = await self._read_small(self._source)
         if content is None:
@@ -104,15 +119,49 @@ class UploadBody:
         if self._source is not None:
             self._source.close()
 
+    def stuck_error(self, endpoint: str) -> KnowledgeError:
+        """Return the error of an attempt that ended during a read of the file."""
+        summary = f"{endpoint}: a read of {self._form.file.name} did not end in time."
+        hint = "Check the file, and the network file system or pipe that it is on."
+        if self._size is None and not isinstance(self._form.file.content, Path):
+            return SourceError(summary, hint=hint)  # no retry: a part of the pipe has been read
+        return RequestTimeoutError(summary, endpoint=endpoint, delivered=False, hint=hint)
+
     @property
     def _length(self) -> int:
         return self._form.content_length(self._size or 0)
+
+    async def _measure_stream(self, scope: anyio.CancelScope) -> None:
+        """Determine where a stream starts and its size; read one that cannot seek into memory."""
+        source = _SourceFile(self._form.file)
+        where = await self._read(source.measure)
+        file = self._form.file
+        if where is None:
+            blocks: list[bytes] = []
+            while block := await self._read(source.read, BLOCK_SIZE):
+                blocks.append(block)
+                scope.deadline = loop_time() + self._timeout.progress
+            content = b"".join(blocks)
+            file = evolve(file, content=content, size=len(content))
+        else:
+            start, size = where
+            file = evolve(file, start=start, size=size)
+        self._form, self._size = evolve(self._form, file=file), file.size
+
+    async def _read(self, function: Callable[..., T], *args: object) -> T:
+        """Call a function that reads the file in a thread; it may never return."""
+        self.is_reading = True
+        result = await run_in_thread(function, *args)
+        self.is_reading = False
+        return result
 
     async def _read_small(self, source: _SourceFile) -> bytes | None:
         """Return the content of a file that is sent in one piece; None for a larger file."""
         file = self._form.file
         if isinstance(file.content, Path):
+            self.is_reading = True
             size, content = await run_in_batch(source.open_path, file.content)
+            self.is_reading = False
             if self._size not in {None, size}:
                 raise _source_changed_error(file, self._size)
             self._size = size
@@ -122,7 +171,7 @@ class UploadBody:
         if isinstance(file.content, bytes):
             return file.content
         # Not batched, as a read from the caller's stream may take any time.
-        content = await run_in_thread(source.read_all, self._size + 1)
+        content = await self._read(source.read_all, self._size + 1)
         if len(content) != self._size:
             raise _source_changed_error(file, self._size)
         return content
@@ -133,7 +182,7 @@ class UploadBody:
         yield self._count_block(self._form.head, scope)
         remaining = self._size or 0
         try:
-            while block := await run_in_thread(source.read, min(BLOCK_SIZE, remaining + 1)):
+            while block := await self._read(source.read, min(BLOCK_SIZE, remaining + 1)):
                 remaining -= len(block)
                 if remaining < 0:
                     break
@@ -167,18 +216,31 @@ class _SourceFile:
         self._reading = False
         self._closed = False
 
+    def measure(self) -> tuple[int, int] | None:
+        """Return the position of a stream and the bytes after it; None if it cannot seek."""
+        stream = self._file.content
+        if isinstance(stream, bytes | Path):
+            raise TypeError("only streams are measured")
+        # Without waiting for a read of an abandoned attempt, which will move the position.
+        with _convert_read_errors(self._file):
+            if not stream.seekable():
+                return None
+            start = stream.tell()
+            size = stream.seek(0, io.SEEK_END) - start
+            stream.seek(start)
+        return start, size
+
     def open_path(self, path: Path) -> tuple[int, bytes | None]:
         """Return the size of a path, and its content if small; a larger file stays open."""
         if not self._begin_read():
             return 0, b""
         try:
-            descriptor, size = _open_regular_file(path)
-            if size > SINGLE_PIECE_LIMIT:
-                self._stream = os.fdopen(descriptor, "rb", buffering=0)
-                return size, None
-            content = _read_descriptor(descriptor, size + 1)
-        except OSError as error:
-            raise _unreadable_error(self._file, error) from error
+            with _convert_read_errors(self._file):
+                descriptor, size = _open_regular_file(path)
+                if size > SINGLE_PIECE_LIMIT:
+                    self._stream = os.fdopen(descriptor, "rb", buffering=0)
+                    return size, None
+                content = _read_descriptor(descriptor, size + 1)
         finally:
             self._end_read()
         if len(content) != size:
@@ -190,17 +252,20 @@ class _SourceFile:
         if not self._begin_read():
             return b""
         try:
-            with _exclusive_access(self._file.content):
+            with _convert_read_errors(self._file), _exclusive_access(self._file.content):
                 if self._closed:  # while an earlier attempt used the stream
                     return b""
                 if self._stream is None:
                     self._stream = self._open_stream()
-                block = self._stream.read(size)
+                # A pipe returns what there is: reading a whole block could take any time.
+                is_pipe = self._file.size is None
+                block = getattr(self._stream, "read1" if is_pipe else "read", self._stream.read)(
+                    size
+                )
+                if block and not isinstance(block, bytes | bytearray):
+                    raise TypeError(f"read() returned {type(block).__name__}, not bytes")
             if not block:
                 self._close_stream()
-        except OSError as error:
-            raise _unreadable_error(self._file, error) from error
-        else:
             return block
         finally:
             self._end_read()
@@ -237,7 +302,8 @@ class _SourceFile:
             return io.BytesIO(content)
         if isinstance(content, Path):
             raise TypeError("a path is opened by open_path()")
-        content.seek(self._file.start)
+        if self._file.size is not None:  # else it may not be able to seek
+            content.seek(self._file.start)
         return content
 
 
@@ -298,9 +364,21 @@ def _source_changed_error(file: File, size: int | None) -> SourceChangedError:
     )
 
 
-def _unreadable_error(file: File, error: OSError) -> SourceError:
+@contextmanager
+def _convert_read_errors(file: File) -> Iterator[None]:
+    """Convert the errors of reading a file; an object of the caller may raise any."""
     label = file.content if isinstance(file.content, Path) else file.name
-    return SourceError(
-        f"Cannot read {label} ({error.strerror or error}).",
-        hint="Check the path and its permissions.",
-    )
+    try:
+        yield
+    except KnowledgeError:
+        raise
+    except OSError as error:
+        raise SourceError(
+            f"Cannot read {label} ({error.strerror or error}).",
+            hint="Check the path and its permissions.",
+        ) from error
+    except Exception as error:
+        raise SourceError(
+            f"Cannot read {label!s:.200} ({type(error).__name__}: {error}).",
+            hint="Pass a path, or a file that is open for reading in binary mode.",
+        ) from error

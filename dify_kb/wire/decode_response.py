@@ -32,7 +32,7 @@ from . import codec
 from .version_bugs import find_bug_hint
 
 if TYPE_CHECKING:
-    from .endpoint import Call, Endpoint
+    from .endpoint import Call
 
 R = TypeVar("R")
 
@@ -41,6 +41,14 @@ READ_HEADERS = ("content-type", "x-version", "x-request-id", "retry-after", "dat
 
 _JSON_ERRORS = (ValueError, RecursionError)
 """The exceptions of `json.loads`; RecursionError for deeply nested values."""
+
+_LOGIN = re.compile(r"log-?in|sign-?in|sign in|log in|\bauth|oauth|\bsso\b|saml", re.IGNORECASE)
+"""Words in the title or address of a login page."""
+
+_LOGIN_HINT = (
+    "Use an address that programs can reach without a login: a proxy in front of the server asks"
+    " for one."
+)
 
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 
@@ -56,6 +64,10 @@ _ERRORS_BY_STATUS: Mapping[int, tuple[type[ApiError], str]] = {
         "Check that the dataset belongs to the key's workspace and that its API access is enabled.",
     ),
     404: (NotFoundError, "Check the id: it must belong to this server and the key's workspace."),
+    407: (
+        ApiError,
+        "Pass the proxy's credentials in its address: http://USER:PASSWORD@HOST:PORT.",
+    ),
     405: (BadRequestError, "Check the server's version: it does not support this operation."),
     408: (RateLimitedError, "Try again: the server timed out while reading the request."),
     409: (ConflictError, "Choose another name, or use the existing object of that name."),
@@ -101,6 +113,14 @@ _ERRORS_BY_MESSAGE: tuple[tuple[int, str, type[ApiError], str], ...] = (
         ServerError,
         "Try again later: the server's plugin daemon is down. The key and the request are valid.",
     ),
+    *(
+        (400, words, BadRequestError, "Use https:// in the base URL.")
+        for words in (  # of nginx, Go and Apache
+            "http request was sent to https port",
+            "http request to an https server",
+            "speaking plain http to an ssl-enabled",
+        )
+    ),
     (
         400,
         "default model not found",
@@ -137,7 +157,7 @@ def decode_response(call: Call[R], response: Response) -> R:
         ProtocolError: a 2xx response with a body that the API does not document.
     """
     if not 200 <= response.status < 300:
-        raise _api_error(call.endpoint, response)
+        raise _api_error(call, response)
     response_type = call.endpoint.response_type
     if response_type is NoneType:
         # A delete returns 204, or 200 with the body `204`, `200` or an object (measured).
@@ -155,7 +175,12 @@ def decode_response(call: Call[R], response: Response) -> R:
 def _protocol_error(endpoint: str, response: Response, reason: str) -> ProtocolError:
     if _is_html(response):
         description = _describe_html_page(response.body)
-        hint = "Check the base URL: it should be the address of a Dify API (…/v1)."
+        hint = (
+            _LOGIN_HINT
+            if _LOGIN.search(description)
+            else "Check the base URL: it should be the address of a Dify API (…/v1), not of a web"
+            " page."
+        )
     elif not response.body:
         description = "an empty body"
         hint = "Check the proxies between this client and the server."
@@ -174,12 +199,16 @@ def _protocol_error(endpoint: str, response: Response, reason: str) -> ProtocolE
     )
 
 
-def _api_error(called_endpoint: Endpoint[Any, Any], response: Response) -> ApiError:
-    endpoint = called_endpoint.name
+def _api_error(call: Call[Any], response: Response) -> ApiError:
+    endpoint = call.endpoint.name
     code, message = _read_code_and_message(response)
     version = response.headers.get("x-version")
-    error_class, hint = _classify_error(endpoint, response, message)
-    absence = called_endpoint.describe_absence(version) if _is_missing_route(response) else None
+    if 300 <= response.status < 400:
+        error_class, hint = ApiError, _describe_redirect(call, response)
+        message = f"redirect to {response.headers.get('location', 'no address')}"
+    else:
+        error_class, hint = _classify_error(endpoint, response, message)
+    absence = call.endpoint.describe_absence(version) if _is_missing_route(response) else None
     if absence:
         error_class = NotFoundError
         hint = f"Dify {version} does not have this operation: {absence}."
@@ -201,11 +230,18 @@ def _api_error(called_endpoint: Endpoint[Any, Any], response: Response) -> ApiEr
 
 def _classify_error(endpoint: str, response: Response, message: str) -> tuple[type[ApiError], str]:
     status = response.status
-    if 300 <= status < 400:
-        target = response.headers.get("location", "another address")
-        return ApiError, f"Use the address of the redirect as base URL: {target}."
+    is_from_proxy = _is_html(response) and "x-version" not in response.headers
     if status >= 500:
-        return ServerError, "Try again later; see the server's log for details."
+        return ServerError, (
+            "Try again later; check that the Dify API is running behind the proxy that answered."
+            if is_from_proxy
+            else "Try again later; see the server's log for details."
+        )
+    if status in {401, 403} and is_from_proxy:
+        return _ERRORS_BY_STATUS[status][0], (
+            "Check the proxy or firewall in front of the server: it answered, not Dify. The API key"
+            " was not checked."
+        )
     if status == 400 and not message and endpoint == "documents.create_by_file":
         return BadRequestError, (
             "Check the file's type and size: the server rejected one of them. By default it accepts"
@@ -216,8 +252,26 @@ def _classify_error(endpoint: str, response: Response, message: str) -> tuple[ty
         if status == error_status and words in lowered:
             return error_class, hint
     if status == 404 and _is_html(response):
-        return NotFoundError, "Check the base URL and the server's version: there is no such route."
+        return NotFoundError, (
+            "Check the path of the base URL: there is no Dify API at this address."
+            if is_from_proxy
+            else "Check the base URL and the server's version: there is no such route."
+        )
     return _ERRORS_BY_STATUS.get(status, (ApiError, "See the server's documentation."))
+
+
+def _describe_redirect(call: Call[Any], response: Response) -> str:
+    """Return the remedy for a redirect, which is not followed: a POST would become a GET."""
+    target = response.headers.get("location", "")
+    for path in (call.path, call.legacy_path):
+        # The path of the server information is only a slash, as that of many pages.
+        suffix = "/v1/" if path == "/" else path
+        if suffix and target.rstrip("/").endswith(suffix.rstrip("/")):
+            base_url = target.rstrip("/").removesuffix((path or "").rstrip("/"))
+            return f"Use the address of the redirect as base URL: {base_url}."
+    if _LOGIN.search(target):
+        return _LOGIN_HINT
+    return "Check the base URL: it should be the address of a Dify API (…/v1)."
 
 
 def _read_code_and_message(response: Response) -> tuple[str, str]:

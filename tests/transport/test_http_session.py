@@ -351,7 +351,7 @@ async def test_a_closed_port_is_a_connect_error() -> None:
         address = f"http://127.0.0.1:{port}/v1"
 
         async with AsyncClient(address, KEY, retry=Retry(read_attempts=1)) as client:
-            with pytest.raises(dify_kb.ConnectError, match=r"Connect\w* ") as raised:
+            with pytest.raises(dify_kb.ConnectError, match="connection refused") as raised:
                 await client.datasets.list()
 
     assert address in str(raised.value)

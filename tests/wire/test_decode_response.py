@@ -340,7 +340,7 @@ def test_a_redirect_names_its_target(status: int) -> None:
     error = decode_api_error(response)
 
     assert type(error) is ApiError
-    assert "https://dify.test/v1/datasets" in error.hint
+    assert "https://dify.test/v1/datasets" in error.summary
 
 
 @pytest.mark.parametrize("status", [300, 304, 399])
