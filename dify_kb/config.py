@@ -61,6 +61,36 @@ def _parse_duration_text(text: str) -> float:
     return math.fsum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
 
 
+MIB = 2**20
+
+_SIZE_UNITS = {"": 1, "b": 1, "kb": 10**3, "kib": 2**10, "mb": 10**6, "mib": MIB, "gb": 10**9}
+_SIZE_UNITS |= {"gib": 2**30}
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,15})?) ?([kmg]?i?b)?", re.ASCII)
+
+
+def parse_size(value: int | str, name: str = "size", *, default_unit: int = 1) -> int:
+    """Return a size in bytes: of a number, or a text such as `15MB`, `500 kB` or `1.5GiB`.
+
+    Args:
+        default_unit: the bytes that a number without a unit counts.
+
+    Raises:
+        ConfigError: the text is not a size, or less than one byte.
+        TypeError: the argument `name` has another type.
+    """
+    check_type(value, int | str, name, "a number of bytes or a text such as '15MB'")
+    text = str(value).strip().lower()
+    match = _SIZE.fullmatch(text)
+    unit = (match[2] or "") if match else "?"
+    factor = default_unit if unit == "" else _SIZE_UNITS.get(unit, 0)
+    size = int(float(match[1]) * factor) if match else 0
+    if size < 1:
+        raise ConfigError(
+            f"Invalid size {value!r} for {name}.", hint="Expected 15MB, 500kB or 1.5GiB."
+        )
+    return size
+
+
 def check_type(value: object, expected: Any, name: str, words: str) -> None:
     """Check the type of an argument. A bool is not a number.
 
@@ -77,8 +107,12 @@ def _check_fields(cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.A
     def convert(value: Any, this: attrs.Attribute[Any]) -> Any:
         name = f"{cls.__name__}.{this.name}"
         if isinstance(this.default, float):
-            parse = parse_duration if this.type == "float" else _parse_optional_duration
-            return parse(value, name)
+            is_optional = "None" in str(this.type)
+            return (
+                _parse_optional_duration(value, name)
+                if is_optional
+                else parse_duration(value, name)
+            )
         if isinstance(this.default, int):
             check_type(value, int, name, "a whole number")
         return value

@@ -128,7 +128,7 @@ def _describe_reason(error: Exception) -> str:
 
 
 def _find_disconnect_hint(error: Exception, base_url: str) -> str:
-    if _TLS_ALERT in str(error):
+    if _TLS_ALERT in str(getattr(error, "message", "")):
         return f"Use https://{base_url.partition('://')[2]}: the server uses TLS on this port."
     hint = "Check the server, and any proxy in front of it."
     # A TLS server may also just disconnect, as of asyncio.

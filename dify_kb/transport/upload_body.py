@@ -257,16 +257,15 @@ class _SourceFile:
                     return b""
                 if self._stream is None:
                     self._stream = self._open_stream()
-                # A pipe returns what there is: reading a whole block could take any time.
-                is_pipe = self._file.size is None
-                block = getattr(self._stream, "read1" if is_pipe else "read", self._stream.read)(
-                    size
-                )
-                if block and not isinstance(block, bytes | bytearray):
+                read = self._stream.read
+                if self._file.size is None:  # a pipe: waiting for a whole block may take any time
+                    read = getattr(self._stream, "read1", read)
+                block = read(size) or b""
+                if not isinstance(block, bytes | bytearray):
                     raise TypeError(f"read() returned {type(block).__name__}, not bytes")
             if not block:
                 self._close_stream()
-            return block
+            return bytes(block)
         finally:
             self._end_read()
 

@@ -239,6 +239,67 @@ async def test_a_delete_that_meets_its_own_success_succeeds(server: FakeServer) 
     assert server.count_requests("DELETE", ONE) == 2
 
 
+async def test_a_page_is_no_proof_that_a_delete_succeeded(server: FakeServer) -> None:
+    """A proxy without its server may respond 404."""
+    server.delete(ONE, exception=aiohttp.ServerDisconnectedError())
+    server.delete(ONE, status=404, body=HTML_TEMPLATE, content_type="text/html")
+
+    async with client() as kb:
+        with pytest.raises(dify_kb.NotFoundError) as raised:
+            await kb.datasets.delete(D1)
+
+    assert raised.value.after_lost_response
+
+
+async def test_a_404_that_is_a_bug_of_the_version_is_no_proof_either(server: FakeServer) -> None:
+    """1.8.1 returns 404 for every delete of a child chunk."""
+    url = f"{ONE}/documents/{D1}/segments/{D1}/child_chunks/{D1}"
+    server.delete(url, exception=aiohttp.ServerDisconnectedError())
+    server.delete(
+        url,
+        status=404,
+        payload={"code": "not_found", "message": "Child chunk not found."},
+        headers={"X-Version": "1.8.1"},
+    )
+
+    async with client() as kb:
+        with pytest.raises(dify_kb.NotFoundError):
+            await kb.child_chunks.delete(D1, D1, D1, D1)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Another document metadata operation is running, please wait a moment.",
+        "Segment is deleting.",
+    ],
+)
+async def test_a_repetition_waits_for_the_own_earlier_attempt(
+    server: FakeServer, message: str
+) -> None:
+    """The server still carries out the attempt whose response was lost."""
+    url = f"{ONE}/documents/{D1}/segments/{D1}"
+    server.delete(url, exception=aiohttp.ServerDisconnectedError())
+    server.delete(url, status=400, payload={"code": "invalid_param", "message": message})
+    server.delete(url, status=404, payload={"code": "not_found", "message": "Segment not found."})
+
+    async with client() as kb:
+        await kb.segments.delete(D1, D1, D1)
+
+
+async def test_a_busy_object_is_refused_without_an_own_earlier_attempt(server: FakeServer) -> None:
+    url = f"{ONE}/documents/{D1}/segments/{D1}"
+    server.delete(
+        url, status=400, payload={"code": "invalid_param", "message": "Segment is deleting."}
+    )
+
+    async with client() as kb:
+        with pytest.raises(dify_kb.BadRequestError) as raised:
+            await kb.segments.delete(D1, D1, D1)
+
+    assert not raised.value.after_lost_response
+
+
 @pytest.mark.parametrize("before", [None, 429])
 async def test_a_delete_of_what_was_never_there_is_refused(
     server: FakeServer, before: int | None
@@ -398,6 +459,45 @@ async def test_a_retry_after_of_minutes_is_raised_not_waited_for(server: FakeSer
 
     assert raised.value.retry_after == 300
     assert server.count_requests("GET", LIST) == 1
+
+
+async def test_a_pause_of_another_call_is_not_waited_for_longer_than_the_own_limit(
+    server: FakeServer,
+) -> None:
+    """A load in the same client may wait for minutes; a search must not."""
+    server.get(LIST, status=429, headers={"Retry-After": "30"}, repeat=True)
+    server.get(ONE, payload=DATASET)
+
+    async with client() as kb:
+        loading = kb.with_options(retry=Retry(total=None))
+        searching = kb.with_options(retry=Retry(total=20))
+        async with anyio.create_task_group() as group:
+            group.start_soon(loading.datasets.list)
+            while not kb._sender.limiter.remaining_pause:
+                await anyio.lowlevel.checkpoint()
+            with pytest.raises(dify_kb.RateLimitedError) as raised:
+                await searching.datasets.get(D1)
+            group.cancel_scope.cancel()
+
+    assert raised.value.retry_after is not None
+    assert 20 < raised.value.retry_after <= 33
+    assert server.count_requests("GET", ONE) == 0
+
+
+async def test_calls_in_a_pause_occupy_no_slot(server: FakeServer) -> None:
+    """Otherwise a call that may not wait would wait for a slot of those that may."""
+    server.get(LIST, status=429, headers={"Retry-After": "30"}, repeat=True)
+
+    async with client(concurrency=1) as kb:
+        loading = kb.with_options(retry=Retry(total=None))
+        async with anyio.create_task_group() as group:
+            group.start_soon(loading.datasets.list)
+            group.start_soon(loading.datasets.list)
+            while not kb._sender.limiter.remaining_pause:
+                await anyio.lowlevel.checkpoint()
+            with pytest.raises(dify_kb.RateLimitedError):
+                await kb.with_options(retry=Retry(total=1)).datasets.get(D1)
+            group.cancel_scope.cancel()
 
 
 async def test_the_rate_limit_of_dify_is_waited_for(server: FakeServer) -> None:
