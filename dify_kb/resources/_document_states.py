@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from attrs import frozen
@@ -12,12 +13,22 @@ from dify_kb.wire import catalog
 from dify_kb.wire.endpoint import CallSender
 
 from ._arguments import build_path_params, check_id, check_not_empty, get_dataset_id
+from ._read_documents import fetch_documents
+from ._recovery import recover
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MAX_ZIP_DOCUMENTS = 100
 """Maximum documents in one zip."""
+
+_STATUS_FIELDS = {
+    "enable": ("enabled", True),
+    "disable": ("enabled", False),
+    "archive": ("archived", True),
+    "un_archive": ("archived", False),
+}
+"""The field of a document that each action sets, and its value."""
 
 
 @frozen
@@ -114,4 +125,20 @@ class DocumentStateMethods:
         check_not_empty(document_ids, "document_ids")
         request = DocumentIds(document_ids=[check_id(id_, "document_ids") for id_ in document_ids])
         path_params = {"dataset_id": get_dataset_id(dataset_id), "action": action}
+        await recover(
+            self._change_status(request, path_params),
+            partial(self._find_status, dataset_id, action, document_ids),
+        )
+
+    async def _change_status(self, request: DocumentIds, path_params: dict[str, str]) -> bool:
         await self._send(catalog.SET_DOCUMENT_STATUS(request, **path_params))
+        return True
+
+    async def _find_status(
+        self, dataset_id: Dataset | str, action: str, document_ids: Sequence[str]
+    ) -> bool | None:
+        """Return True if all documents have the status that an action sets, else None."""
+        name, value = _STATUS_FIELDS[action]
+        rows = await fetch_documents(self._send, dataset_id, set(document_ids))
+        is_set = all(getattr(row, name) == value for row in rows)
+        return True if is_set and len(rows) == len(set(document_ids)) else None

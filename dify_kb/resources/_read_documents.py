@@ -18,12 +18,24 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dify_kb.config import Polling
-    from dify_kb.models import Dataset, Document, DocumentDetail, Page, Unset
+    from dify_kb.models import (
+        Dataset,
+        DisplayStatusName,
+        Document,
+        DocumentDetail,
+        MetadataSelection,
+        Page,
+        Unset,
+    )
     from dify_kb.wire.endpoint import CallSender
 
 
 async def get_document(
-    send: CallSender, dataset: Dataset | str, document_id: str, *, metadata: str | Unset = UNSET
+    send: CallSender,
+    dataset: Dataset | str,
+    document_id: str,
+    *,
+    metadata: MetadataSelection | Unset = UNSET,
 ) -> DocumentDetail:
     """Return one document with all its fields."""
     request = GetDocument(metadata=metadata)
@@ -39,7 +51,7 @@ async def list_documents(
     page: int,
     limit: int = PAGE_SIZE,
     keyword: str | Unset = UNSET,
-    status: DisplayStatus | str | Unset = UNSET,
+    status: DisplayStatus | DisplayStatusName | Unset = UNSET,
 ) -> Page[Document]:
     """Return one page of documents, newest first."""
     request = ListDocuments(
@@ -53,7 +65,7 @@ def iter_documents(
     dataset: Dataset | str,
     *,
     keyword: str | Unset = UNSET,
-    status: DisplayStatus | str | Unset = UNSET,
+    status: DisplayStatus | DisplayStatusName | Unset = UNSET,
 ) -> Pager[Document]:
     """Return a pager over all documents, newest first. Costs one request per 100."""
     # Servers before 1.11 ignore the status filter.
@@ -64,7 +76,7 @@ def iter_documents(
     )
 
 
-def _parse_status(value: DisplayStatus | str | Unset) -> DisplayStatus | Unset:
+def _parse_status(value: DisplayStatus | DisplayStatusName | Unset) -> DisplayStatus | Unset:
     if not value:
         return UNSET
     status = DisplayStatus(value)
@@ -90,7 +102,7 @@ async def wait_until_indexed(
     with anyio.move_on_after(timeout):
         while True:
             now = loop_time()
-            for row in await _fetch_rows(send, dataset, set(ids)):
+            for row in await fetch_documents(send, dataset, set(ids)):
                 previous = rows.get(row.id)
                 if previous is None or previous.indexing_status != row.indexing_status:
                     last_change, interval = now, polling.first_interval
@@ -112,9 +124,10 @@ async def wait_until_indexed(
     )
 
 
-async def _fetch_rows(
+async def fetch_documents(
     send: CallSender, dataset: Dataset | str, missing_ids: set[str]
 ) -> Sequence[Document]:
+    """Return the documents with these ids. Costs one request per 100 documents of the dataset."""
     rows_found: list[Document] = []
     if not missing_ids:
         return rows_found

@@ -11,18 +11,21 @@ from dify_kb.models import (
     MetadataField,
     MetadataFields,
     MetadataType,
+    MetadataTypeName,
     RenameMetadata,
 )
 from dify_kb.wire import catalog
 from dify_kb.wire.endpoint import CallSender
 
 from ._arguments import build_path_params, check_id, check_length, check_not_empty, get_dataset_id
+from ._recovery import recover
 from .metadata_assignment import (
     MetadataAssignment,
     assign_or_raise,
     assign_values,
     check_assigned_values,
     create_field,
+    find_field,
     list_fields,
 )
 from .metadata_validation import MAX_NAME_LENGTH
@@ -42,9 +45,9 @@ class Metadata:
         dataset_id: Dataset | str,
         name: str,
         *,
-        type: MetadataType | str,  # noqa: A002 -- the API's word
+        type: MetadataType | MetadataTypeName,  # noqa: A002 -- the API's word
     ) -> MetadataField:
-        """Create a metadata field. Costs one request, not retried if it may have succeeded.
+        """Create a metadata field. Costs one request; if its response is lost, it is looked up.
 
         Args:
             name: 1 to 255 characters, unique in the dataset.
@@ -69,10 +72,10 @@ class Metadata:
             ProtocolError: the id is unknown, and the server is 1.12 or older.
         """
         request = RenameMetadata(name=check_length(name, "name", 1, MAX_NAME_LENGTH))
-        return await self._send(
-            catalog.RENAME_METADATA(
-                request, **build_path_params(dataset_id, metadata_id=metadata_id)
-            )
+        path_params = build_path_params(dataset_id, metadata_id=metadata_id)
+        return await recover(
+            self._send(catalog.RENAME_METADATA(request, **path_params)),
+            lambda: find_field(self._send, dataset_id, id=metadata_id, name=name),
         )
 
     async def delete(self, dataset_id: Dataset | str, metadata_id: str) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import anyio
 from attrs import define, evolve, field
@@ -27,9 +26,9 @@ from dify_kb.models import (
     DocumentDetail,
     DocumentMetadata,
     MetadataField,
-    MetadataScalar,
     MetadataType,
     MetadataValue,
+    read_values,
 )
 from dify_kb.wire import catalog
 from dify_kb.wire.endpoint import CallSender
@@ -37,6 +36,7 @@ from dify_kb.wire.version_bugs import is_older
 
 from ._arguments import check_id, check_length, check_not_empty, get_dataset_id
 from ._read_documents import get_document, iter_documents
+from ._recovery import recover
 from .metadata_validation import MAX_NAME_LENGTH, AssignableValue, check_text, validate_metadata
 
 if TYPE_CHECKING:
@@ -48,8 +48,6 @@ if TYPE_CHECKING:
 DOCUMENTS_PER_REQUEST = 50
 """Documents per request. The server writes each in its own transaction (recording 703): larger
 requests would gain nothing and be more expensive to repeat."""
-
-_NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")
 
 
 @define
@@ -292,30 +290,9 @@ def _by_name(values: Iterable[MetadataValue]) -> dict[str, MetadataValue]:
 
 
 def _read_document_values(document: Document | DocumentDetail) -> dict[str, MetadataValue]:
-    """Return a document's values, without the built-in ones.
-
-    Lists return all values as strings (recording 712); they are parsed by the type of the field.
-    """
-    read = _parse_value if isinstance(document, Document) else _get_raw_value
-    return _by_name(
-        MetadataValue(id=str(entry["id"]), name=str(entry["name"]), value=read(entry))
-        for entry in document.doc_metadata or ()
-        if entry["id"] != "built-in"
-    )
-
-
-def _get_raw_value(entry: Mapping[str, object]) -> MetadataScalar:
-    return cast("MetadataScalar", entry["value"])
-
-
-def _parse_value(entry: Mapping[str, object]) -> MetadataScalar:
-    text = _get_raw_value(entry)
-    if entry["type"] == MetadataType.STRING or not isinstance(text, str):
-        return text
-    number = _NUMBER.fullmatch(text)
-    if number is None:
-        return text
-    return float(text) if number[1] or number[2] else int(text)
+    """Return a document's values, without the built-in ones."""
+    values = read_values(document.doc_metadata, parse=isinstance(document, Document))
+    return _by_name(value for value in values if value.id != "built-in")
 
 
 def merges_values(send: CallSender, dataset: Dataset | str) -> bool:
@@ -344,7 +321,19 @@ async def create_field(
             f"Invalid metadata type {str(kind)!r}.", hint=f"Use one of {', '.join(MetadataType)}."
         )
     request = CreateMetadata(name=check_length(name, "name", 1, MAX_NAME_LENGTH), type=kind)
-    return await send(catalog.CREATE_METADATA(request, dataset_id=get_dataset_id(dataset)))
+    return await recover(
+        send(catalog.CREATE_METADATA(request, dataset_id=get_dataset_id(dataset))),
+        lambda: find_field(send, dataset, name=name, type=kind),
+    )
+
+
+async def find_field(
+    send: CallSender, dataset: Dataset | str, **values: object
+) -> MetadataField | None:
+    """Return the field of a dataset with these values, or None."""
+    fields = (await list_fields(send, dataset)).doc_metadata
+    wanted = values.items()
+    return next((row for row in fields if all(getattr(row, k) == v for k, v in wanted)), None)
 
 
 async def assign_values(

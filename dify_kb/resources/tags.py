@@ -18,9 +18,10 @@ from dify_kb.wire import catalog
 from dify_kb.wire.endpoint import CallSender
 
 from ._arguments import check_id, check_length, check_not_empty, get_dataset_id
+from ._recovery import recover
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 MAX_NAME = 50
 """Maximum characters of a tag's name."""
@@ -37,7 +38,7 @@ class Tags:
     _send: CallSender
 
     async def create(self, name: str) -> Tag:
-        """Create a tag. Costs one request, not retried if it may have succeeded.
+        """Create a tag. Costs one request; if its response is lost, the tag is looked up.
 
         Args:
             name: 1 to 50 characters, unique in the workspace.
@@ -46,8 +47,10 @@ class Tags:
             ConfigError: the name is empty or too long.
             BadRequestError: the name is already in use.
         """
-        return await self._send(
-            catalog.CREATE_TAG(CreateTag(name=check_length(name, "name", 1, MAX_NAME)))
+        request = CreateTag(name=check_length(name, "name", 1, MAX_NAME))
+        return await recover(
+            self._send(catalog.CREATE_TAG(request)),
+            lambda: self._find(lambda tag: tag.name == name),
         )
 
     async def list(self) -> Sequence[Tag]:
@@ -65,7 +68,10 @@ class Tags:
         request = RenameTag(
             tag_id=check_id(tag_id, "tag_id"), name=check_length(name, "name", 1, MAX_NAME)
         )
-        return await self._send(catalog.RENAME_TAG(request))
+        return await recover(
+            self._send(catalog.RENAME_TAG(request)),
+            lambda: self._find(lambda tag: (tag.id, tag.name) == (tag_id, name)),
+        )
 
     async def delete(self, tag_id: str) -> None:
         """Delete a tag and remove it from all datasets. Costs one request.
@@ -101,3 +107,6 @@ class Tags:
         """Return the tags of one dataset. Costs one request."""
         path_params = {"dataset_id": get_dataset_id(dataset_id)}
         return await self._send(catalog.LIST_DATASET_TAGS.call(**path_params))
+
+    async def _find(self, is_wanted: Callable[[Tag], bool]) -> Tag | None:
+        return next((tag for tag in await self.list() if is_wanted(tag)), None)
